@@ -1,0 +1,89 @@
+//! One counter for each verdict of the XDP program and each reason for it.
+
+use crate::MAX_QUEUES;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why the XDP program decided as it did. Every frame adds one to exactly one of these.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum XdpCounter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl XdpCounter {
+            /// All counters, in the order of their index.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name shown to people and metrics: `xdp_` is put before it there.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What the counter counts, in one sentence.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Redirected to the AF_XDP socket of the receiving queue.
+    Redirect = "redirect",
+    /// Passed: a served destination, but no AF_XDP socket on the receiving queue.
+    PassNoSocket = "pass_no_socket",
+    /// Passed: TCP to an address and port that is not served.
+    PassNotServed = "pass_not_served",
+    /// Passed: IPv4 or IPv6, but not TCP.
+    PassNotTcp = "pass_not_tcp",
+    /// Passed: neither IPv4 nor IPv6 (ARP among them).
+    PassNotIp = "pass_not_ip",
+    /// Passed: an IP fragment, the first one included.
+    PassFragment = "pass_fragment",
+    /// Passed: a header was cut short or contradicts itself.
+    PassMalformed = "pass_malformed",
+    /// Passed: more than two VLAN tags.
+    PassVlanDepth = "pass_vlan_depth",
+    /// Passed: an IPv6 extension header that is not walked, or too many of them.
+    PassExtensionHeader = "pass_extension_header",
+    /// Passed: broadcast or multicast on the Ethernet layer.
+    PassNotUnicast = "pass_not_unicast",
+}
+
+impl XdpCounter {
+    /// Number of counters per queue.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// Entries of the counters map: every queue has a full set.
+    pub const MAP_ENTRIES: u32 = Self::COUNT * MAX_QUEUES;
+
+    /// Index of this counter for receive queue `queue` in the counters map. Queues past the last share its counters.
+    #[inline(always)]
+    pub const fn index(self, queue: u32) -> u32 {
+        let queue = if queue < MAX_QUEUES { queue } else { MAX_QUEUES - 1 };
+        queue * Self::COUNT + self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_its_own_index_within_the_map() {
+        let mut last = None;
+        for queue in 0..MAX_QUEUES {
+            for counter in XdpCounter::ALL {
+                let index = counter.index(queue);
+                assert!(index < XdpCounter::MAP_ENTRIES);
+                assert!(last.is_none_or(|last| index == last + 1));
+                last = Some(index);
+            }
+        }
+        assert_eq!(
+            XdpCounter::Redirect.index(u32::MAX),
+            XdpCounter::Redirect.index(MAX_QUEUES - 1)
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! From a frame's bytes to the destination it is looked up by.
+//!
+//! Every header is read through [`Frame::header`], which compares with the frame's end the very address it then reads
+//! from. The verifier accepts nothing else.
+
+use aya_ebpf::programs::XdpContext;
+use tidegate_abi::{ListenerKey, XdpCounter};
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q customer tag.
+const ETHERTYPE_VLAN: u16 = 0x8100;
+/// IEEE 802.1ad service tag, the outer one of two.
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+
+/// The group bit of an Ethernet address: multicast, or broadcast.
+const GROUP_BIT: u8 = 0x01;
+
+const ETHERNET_HEADER: usize = 14;
+const VLAN_TAG: usize = 4;
+/// Tags that are skipped: a service tag and a customer tag.
+const MAX_VLAN_TAGS: usize = 2;
+
+const IPV4_HEADER: usize = 20;
+/// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
+const IPV4_FRAGMENT: u16 = 0x3fff;
+
+const IPV6_HEADER: usize = 40;
+/// Extension headers are a multiple of 8 octets long, and never shorter (RFC 8200, section 4).
+const EXTENSION_UNIT: usize = 8;
+/// Extension headers that are walked before the rest is left to the kernel. The verifier wants a bound; clients send
+/// one or none.
+const MAX_EXTENSION_HEADERS: usize = 6;
+
+const TCP_HEADER: usize = 20;
+
+/// Protocol numbers (IPv4) and next-header values (IPv6), as IANA assigns them.
+mod protocol {
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const TCP: u8 = 6;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const ENCAPSULATING_SECURITY_PAYLOAD: u8 = 50;
+    pub const AUTHENTICATION: u8 = 51;
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const MOBILITY: u8 = 135;
+    pub const HOST_IDENTITY: u8 = 139;
+    pub const SHIM6: u8 = 140;
+    /// Two values for experiments (RFC 3692), on IANA's list of extension headers.
+    pub const EXPERIMENT_1: u8 = 253;
+    pub const EXPERIMENT_2: u8 = 254;
+}
+
+/// A received frame, from the first octet of its Ethernet header to its last octet.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    start: usize,
+    end: usize,
+    context: core::marker::PhantomData<&'a XdpContext>,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame that the program runs on.
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+            context: core::marker::PhantomData,
+        }
+    }
+
+    /// The `N` octets at `offset`, unless the frame ends before them.
+    #[inline(always)]
+    fn header<const N: usize>(self, offset: usize) -> Option<&'a [u8; N]> {
+        let address = self.start + offset;
+        if address + N > self.end {
+            return None;
+        }
+        // SAFETY: the `N` octets at `address` lie within the frame, as was just compared (the verifier proves it
+        // again). The frame outlives the run of the program, for which `'a` stands, and nothing writes to it. An array
+        // of octets needs no alignment.
+        Some(unsafe { &*(address as *const [u8; N]) })
+    }
+
+    /// Whether the frame reaches at least `length` octets past `offset`.
+    #[inline(always)]
+    fn holds(self, offset: usize, length: usize) -> bool {
+        // Addresses are compared, and no length is computed: subtracting packet pointers takes CAP_PERFMON.
+        self.start + offset + length <= self.end
+    }
+}
+
+/// Where a frame goes: the key of the listener it is for if it holds a whole TCP header, else why it is not looked up.
+#[inline(always)]
+pub fn destination(frame: Frame<'_>) -> Result<ListenerKey, XdpCounter> {
+    let ethernet: &[u8; ETHERNET_HEADER] = frame.header(0).ok_or(XdpCounter::PassMalformed)?;
+    if ethernet[0] & GROUP_BIT != 0 {
+        return Err(XdpCounter::PassNotUnicast);
+    }
+
+    let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    let mut offset = ETHERNET_HEADER;
+    for _ in 0..MAX_VLAN_TAGS {
+        if !is_vlan(ethertype) {
+            break;
+        }
+        let tag: &[u8; VLAN_TAG] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        offset += VLAN_TAG;
+    }
+
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset),
+        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        _ if is_vlan(ethertype) => Err(XdpCounter::PassVlanDepth),
+        _ => Err(XdpCounter::PassNotIp),
+    }
+}
+
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
+}
+
+/// The destination of the IPv4 packet at `offset` (RFC 791, section 3.1).
+#[inline(always)]
+fn ipv4(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
+    let ip: &[u8; IPV4_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
+    let header_length = usize::from(ip[0] & 0x0f) * 4;
+    let total_length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    if ip[0] >> 4 != 4
+        || header_length < IPV4_HEADER
+        || total_length < header_length
+        || !frame.holds(offset, total_length)
+    {
+        return Err(XdpCounter::PassMalformed);
+    }
+    // The first fragment as well: the kernel can put a packet together only if it sees all of it.
+    if u16::from_be_bytes([ip[6], ip[7]]) & IPV4_FRAGMENT != 0 {
+        return Err(XdpCounter::PassFragment);
+    }
+    if ip[9] != protocol::TCP {
+        return Err(XdpCounter::PassNotTcp);
+    }
+    let port = tcp_destination_port(frame, offset + header_length, total_length - header_length)?;
+    Ok(ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port))
+}
+
+/// The destination of the IPv6 packet at `offset`, past its extension headers (RFC 8200, sections 3 and 4).
+#[inline(always)]
+fn ipv6(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
+    let ip: &[u8; IPV6_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
+    let payload_length = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+    if ip[0] >> 4 != 6 || !frame.holds(offset + IPV6_HEADER, payload_length) {
+        return Err(XdpCounter::PassMalformed);
+    }
+
+    let mut next = ip[6];
+    let mut offset = offset + IPV6_HEADER;
+    // Octets of the packet from `offset` to its end.
+    let mut left = payload_length;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if !is_walked(next) {
+            break;
+        }
+        let extension: &[u8; EXTENSION_UNIT] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
+        let length = (usize::from(extension[1]) + 1) * EXTENSION_UNIT;
+        if length > left {
+            return Err(XdpCounter::PassMalformed);
+        }
+        // With segments left, the destination in the IPv6 header is not the final one (RFC 8200, section 4.4).
+        if next == protocol::ROUTING && extension[3] != 0 {
+            return Err(XdpCounter::PassExtensionHeader);
+        }
+        next = extension[0];
+        offset += length;
+        left -= length;
+    }
+
+    match next {
+        protocol::TCP => {
+            let port = tcp_destination_port(frame, offset, left)?;
+            let &[.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
+            Ok(ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port))
+        }
+        protocol::FRAGMENT => Err(XdpCounter::PassFragment),
+        protocol::ENCAPSULATING_SECURITY_PAYLOAD
+        | protocol::AUTHENTICATION
+        | protocol::MOBILITY
+        | protocol::HOST_IDENTITY
+        | protocol::SHIM6
+        | protocol::EXPERIMENT_1
+        | protocol::EXPERIMENT_2 => Err(XdpCounter::PassExtensionHeader),
+        _ if is_walked(next) => Err(XdpCounter::PassExtensionHeader),
+        _ => Err(XdpCounter::PassNotTcp),
+    }
+}
+
+/// Whether an extension header of this kind is walked past.
+#[inline(always)]
+fn is_walked(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS
+    )
+}
+
+/// The destination port, in host byte order, of the TCP segment of `length` octets at `offset` (RFC 9293, section 3.1).
+#[inline(always)]
+fn tcp_destination_port(frame: Frame<'_>, offset: usize, length: usize) -> Result<u16, XdpCounter> {
+    let tcp: &[u8; TCP_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
+    let data_offset = usize::from(tcp[12] >> 4) * 4;
+    if data_offset < TCP_HEADER || data_offset > length {
+        return Err(XdpCounter::PassMalformed);
+    }
+    Ok(u16::from_be_bytes([tcp[2], tcp[3]]))
+}

@@ -1,0 +1,218 @@
+//! One connection: its transmission control block and what happens to it.
+//!
+//! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `send` decides what
+//! leaves, `timers` what happens when nothing arrives, `socket` is what the application sees.
+
+pub(crate) mod open;
+pub(crate) mod receive;
+pub(crate) mod send;
+pub(crate) mod socket;
+pub(crate) mod state;
+pub(crate) mod timers;
+
+use bytes::BytesMut;
+
+use crate::application::{CloseReason, ListenerId};
+use crate::config::Config;
+use crate::congestion::Reno;
+use crate::counters::Counters;
+use crate::link::{LinkId, LinkTable};
+use crate::reassembly::Reassembly;
+use crate::recovery::rto::Rto;
+use crate::send_queue::SendQueue;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+use crate::wire::FlowKey;
+use crate::wire::options::Timestamps;
+
+pub use state::State;
+pub(crate) use timers::Deadlines;
+
+/// What a connection needs of its engine while something happens to it.
+pub(crate) struct Context<'a, T> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) links: &'a mut LinkTable,
+    /// Out-of-order bytes held by all connections.
+    pub(crate) reassembly_total: &'a mut u64,
+    pub(crate) out: &'a mut T,
+}
+
+/// What becomes of a connection after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It stays.
+    Open,
+    /// It goes to TIME-WAIT.
+    TimeWait,
+    /// It is gone.
+    Closed(CloseReason),
+}
+
+/// How losses are being repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// Nothing is known to be lost.
+    None,
+    /// After three duplicate acknowledgments (RFC 6582).
+    Fast,
+    /// After a retransmission timeout: everything up to `recover` is sent again as the window allows.
+    Timeout,
+}
+
+/// A connection with what its application keeps.
+pub(crate) struct Connection<C> {
+    pub(crate) tcb: Tcb,
+    /// `None` before ESTABLISHED.
+    pub(crate) application: Option<C>,
+}
+
+/// The transmission control block (RFC 9293, section 3.3.1).
+pub(crate) struct Tcb {
+    pub(crate) key: FlowKey,
+    pub(crate) link: LinkId,
+    pub(crate) listener: Option<ListenerId>,
+    pub(crate) state: State,
+
+    /// SND.UNA: the first byte of the send queue, unless the SYN is not acknowledged.
+    pub(crate) snd_una: SeqNumber,
+    /// SND.NXT: never goes back; what is sent again is at `high_rxt`.
+    pub(crate) snd_nxt: SeqNumber,
+    /// SND.WND, in bytes.
+    pub(crate) snd_wnd: u32,
+    /// The largest SND.WND seen.
+    pub(crate) max_snd_wnd: u32,
+    /// SND.WL1.
+    pub(crate) snd_wl1: SeqNumber,
+    /// SND.WL2.
+    pub(crate) snd_wl2: SeqNumber,
+    /// Snd.Wind.Shift (RFC 7323).
+    pub(crate) snd_wind_shift: u8,
+    /// Bytes of text in a full segment, options already subtracted.
+    pub(crate) mss: u16,
+
+    /// RCV.NXT.
+    pub(crate) rcv_nxt: SeqNumber,
+    /// The furthest RCV.NXT + RCV.WND that was offered.
+    pub(crate) rcv_edge: SeqNumber,
+    /// Rcv.Wind.Shift (RFC 7323).
+    pub(crate) rcv_wind_shift: u8,
+    /// The largest text received in one segment.
+    pub(crate) rcv_mss: u16,
+    /// Last.ACK.sent (RFC 7323).
+    pub(crate) last_ack_sent: SeqNumber,
+
+    /// Timestamps were negotiated.
+    pub(crate) timestamps: bool,
+    /// SACK was negotiated.
+    pub(crate) sack_permitted: bool,
+    pub(crate) timestamp_offset: u32,
+    /// TS.Recent.
+    pub(crate) ts_recent: u32,
+    /// When TS.Recent was set.
+    pub(crate) ts_recent_age: Instant,
+
+    /// An acknowledgment has to go out now.
+    pub(crate) ack_now: bool,
+    /// The application wants FIN sent after the queue.
+    pub(crate) fin_queued: bool,
+    /// FIN has been sent; it stands right before SND.NXT.
+    pub(crate) fin_sent: bool,
+    /// The peer's FIN has been received in order.
+    pub(crate) fin_received: bool,
+    /// The application was told of the peer's FIN.
+    pub(crate) end_of_stream_told: bool,
+    /// The application called close: what still comes is thrown away.
+    pub(crate) read_closed: bool,
+    /// The application called abort.
+    pub(crate) abort: bool,
+    /// The send buffer was found full; the application is told when there is room.
+    pub(crate) wants_writable: bool,
+    /// The engine has this connection in its list of those that could not send.
+    pub(crate) output_pending: bool,
+    /// It is in that list.
+    pub(crate) output_queued: bool,
+    /// The retransmission timer is a window probe's.
+    pub(crate) persist: bool,
+    /// The first unacknowledged segment has to be sent again.
+    pub(crate) retransmit_head: bool,
+
+    pub(crate) recovery: Recovery,
+    pub(crate) duplicate_acks: u8,
+    pub(crate) keepalive_probes_sent: u8,
+    /// HighRxt (RFC 6675): how far retransmission after a timeout has come.
+    pub(crate) high_rxt: SeqNumber,
+    /// `recover` (RFC 6582): SND.NXT when the last recovery began.
+    pub(crate) recover: SeqNumber,
+    /// A segment being timed: the acknowledgment that ends it, and when it was sent.
+    pub(crate) timed: Option<(SeqNumber, Instant)>,
+    pub(crate) rto: Rto,
+    pub(crate) congestion: Reno,
+
+    pub(crate) deadlines: Deadlines,
+    /// When something was last received.
+    pub(crate) last_received: Instant,
+    /// When SND.UNA last moved or sending began after silence.
+    pub(crate) progress_at: Instant,
+    /// When something was last sent that occupies sequence space.
+    pub(crate) last_sent: Instant,
+    /// The second of the last challenge ACK, and how many were sent in it.
+    challenge_second: u32,
+    challenge_count: u32,
+
+    pub(crate) send_queue: SendQueue,
+    /// In-order data the application has not consumed.
+    pub(crate) unread: BytesMut,
+    pub(crate) reassembly: Option<Box<Reassembly>>,
+}
+
+impl Tcb {
+    /// Bytes of sequence space sent and not acknowledged.
+    #[inline]
+    pub(crate) fn flight(&self) -> u32 {
+        self.snd_nxt - self.snd_una
+    }
+
+    /// Bytes queued and never sent.
+    #[inline]
+    pub(crate) fn unsent(&self) -> u32 {
+        let flight = self.flight();
+        let fin_in_flight = self.fin_sent && flight > 0;
+        self.send_queue.len() as u32 - (flight - u32::from(fin_in_flight))
+    }
+
+    /// Bytes the application may still queue.
+    #[inline]
+    pub(crate) fn send_space(&self, config: &Config) -> usize {
+        if self.fin_queued || self.abort || !self.state.may_send() {
+            return 0;
+        }
+        (config.send_buffer as usize).saturating_sub(self.send_queue.len())
+    }
+
+    /// This connection's timestamp clock: milliseconds with an offset of its own.
+    #[inline]
+    pub(crate) fn timestamp_now(&self, now: Instant) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.timestamp_offset)
+    }
+
+    #[inline]
+    pub(crate) fn timestamps_option(&self, now: Instant) -> Option<Timestamps> {
+        self.timestamps.then(|| Timestamps {
+            value: self.timestamp_now(now),
+            echo: self.ts_recent,
+        })
+    }
+
+    /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second.
+    pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {
+        let second = (now.as_millis() / 1000) as u32;
+        if self.challenge_second != second {
+            self.challenge_second = second;
+            self.challenge_count = 0;
+        }
+        self.challenge_count = self.challenge_count.saturating_add(1);
+        self.challenge_count <= rate
+    }
+}

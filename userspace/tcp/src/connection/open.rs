@@ -1,0 +1,262 @@
+//! From SYN to ESTABLISHED: what both sides' options make of a connection, and the active open.
+
+use super::receive::Arrival;
+use super::send::{offered_mss, window_shift};
+use super::{Connection, Context, Deadlines, Recovery, State, Tcb};
+use crate::application::{Application, ListenerId};
+use crate::config::Config;
+use crate::congestion::Reno;
+use crate::counters::Counter;
+use crate::half_open::HalfOpen;
+use crate::link::LinkId;
+use crate::recovery::rto::Rto;
+use crate::send_queue::SendQueue;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+use crate::transmit::Transmit;
+use crate::wire::{Flags, FlowKey, Options, Segment};
+
+/// The least text a segment is cut to, whatever the peer asks for: a tiny MSS is an attack (CVE-2019-11479). Linux's value.
+const MIN_MSS: u16 = 48;
+
+/// What timestamps take of every segment.
+const TIMESTAMPS_LENGTH: u16 = 12;
+
+/// MSS of a peer that sent none (RFC 9293, section 3.7.1).
+pub(crate) fn default_mss(ipv4: bool) -> u16 {
+    if ipv4 { 536 } else { 1220 }
+}
+
+/// What the two SYNs agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    /// The peer's MSS.
+    pub(crate) mss: u16,
+    /// The peer's shift; `None`: no window scaling either way.
+    pub(crate) window_scale: Option<u8>,
+    pub(crate) sack_permitted: bool,
+    /// The peer's TSval on its SYN; `None`: no timestamps.
+    pub(crate) timestamp: Option<u32>,
+}
+
+impl Negotiated {
+    /// From the options of the peer's SYN, all of which this side offers or accepts.
+    pub(crate) fn from_syn(options: &Options, ipv4: bool) -> Self {
+        Self {
+            mss: options.mss.unwrap_or_else(|| default_mss(ipv4)),
+            window_scale: options.window_scale,
+            sack_permitted: options.sack_permitted,
+            timestamp: options.timestamps.map(|timestamps| timestamps.value),
+        }
+    }
+
+    /// Bytes of text in a full segment.
+    fn text_per_segment(&self, mtu: u16, ipv4: bool) -> u16 {
+        let stamped = if self.timestamp.is_some() { TIMESTAMPS_LENGTH } else { 0 };
+        self.mss
+            .min(offered_mss(mtu, ipv4))
+            .saturating_sub(stamped)
+            .max(MIN_MSS)
+    }
+}
+
+impl Tcb {
+    pub(crate) fn new(
+        key: FlowKey,
+        link: LinkId,
+        listener: Option<ListenerId>,
+        iss: SeqNumber,
+        timestamp_offset: u32,
+        config: &Config,
+        now: Instant,
+    ) -> Self {
+        let mss = default_mss(key.is_v4());
+        Self {
+            key,
+            link,
+            listener,
+            state: State::SynSent,
+            snd_una: iss,
+            snd_nxt: iss,
+            snd_wnd: 0,
+            max_snd_wnd: 0,
+            snd_wl1: SeqNumber(0),
+            snd_wl2: iss,
+            snd_wind_shift: 0,
+            mss,
+            rcv_nxt: SeqNumber(0),
+            rcv_edge: SeqNumber(0),
+            rcv_wind_shift: window_shift(config.receive_buffer),
+            rcv_mss: default_mss(key.is_v4()),
+            last_ack_sent: SeqNumber(0),
+            timestamps: true,
+            sack_permitted: true,
+            timestamp_offset,
+            ts_recent: 0,
+            ts_recent_age: now,
+            ack_now: false,
+            fin_queued: false,
+            fin_sent: false,
+            fin_received: false,
+            end_of_stream_told: false,
+            read_closed: false,
+            abort: false,
+            wants_writable: false,
+            output_pending: false,
+            output_queued: false,
+            persist: false,
+            retransmit_head: false,
+            recovery: Recovery::None,
+            duplicate_acks: 0,
+            keepalive_probes_sent: 0,
+            high_rxt: iss,
+            recover: iss,
+            timed: None,
+            rto: Rto::default(),
+            congestion: Reno::new(u32::from(mss)),
+            deadlines: Deadlines::default(),
+            last_received: now,
+            progress_at: now,
+            last_sent: Instant::ZERO,
+            challenge_second: 0,
+            challenge_count: 0,
+            send_queue: SendQueue::default(),
+            unread: bytes::BytesMut::new(),
+            reassembly: None,
+        }
+    }
+
+    /// Takes over what the SYNs agreed on.
+    fn negotiate(&mut self, negotiated: &Negotiated, irs: SeqNumber, now: Instant, config: &Config) {
+        self.rcv_nxt = irs + 1;
+        self.mss = negotiated.text_per_segment(config.mtu, self.key.is_v4());
+        self.congestion = Reno::new(u32::from(self.mss));
+        self.sack_permitted = negotiated.sack_permitted;
+        self.timestamps = negotiated.timestamp.is_some();
+        self.ts_recent = negotiated.timestamp.unwrap_or(0);
+        self.ts_recent_age = now;
+        match negotiated.window_scale {
+            Some(shift) => self.snd_wind_shift = shift,
+            None => self.rcv_wind_shift = 0,
+        }
+    }
+}
+
+impl<C> Connection<C> {
+    /// The connection of a half-open record whose SYN-ACK has just been acknowledged; it is in SYN-RECEIVED.
+    pub(crate) fn from_half_open(half_open: &HalfOpen, timestamp_offset: u32, config: &Config, now: Instant) -> Self {
+        let mut tcb = Tcb::new(
+            half_open.key,
+            half_open.link,
+            Some(half_open.listener),
+            half_open.iss,
+            timestamp_offset,
+            config,
+            now,
+        );
+        tcb.negotiate(&half_open.negotiated, half_open.irs, now, config);
+        tcb.state = State::SynReceived;
+        tcb.snd_nxt = half_open.iss + 1;
+        tcb.rcv_edge = tcb.rcv_nxt + u32::from(half_open.window(config));
+        tcb.last_ack_sent = tcb.rcv_nxt;
+        if half_open.retransmits == 0 {
+            tcb.timed = Some((tcb.snd_nxt, half_open.sent_at));
+        }
+        Self { tcb, application: None }
+    }
+
+    /// Our SYN was acknowledged: tells the application.
+    pub(crate) fn establish<A, T>(&mut self, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        self.tcb.state = State::Established;
+        self.tcb.start_keepalive(context.config);
+        let mut socket = super::socket::Socket {
+            tcb: &mut self.tcb,
+            config: context.config,
+            now: context.now,
+        };
+        self.application = Some(application.open(&mut socket));
+        if self.tcb.send_space(context.config) == 0 {
+            self.tcb.wants_writable = true;
+        }
+    }
+
+    /// A segment for a connection in SYN-SENT (RFC 9293, section 3.10.7.3).
+    pub(crate) fn syn_sent<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> Arrival
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        let tcb = &mut self.tcb;
+        let acknowledges = segment.flags.contains(Flags::ACK);
+        if acknowledges && segment.ack != tcb.snd_nxt {
+            return if segment.flags.contains(Flags::RST) {
+                context.counters.bump(Counter::DropBadAck);
+                Arrival::Done
+            } else {
+                Arrival::Refuse
+            };
+        }
+        if segment.flags.contains(Flags::RST) {
+            if acknowledges {
+                return Arrival::Reset;
+            }
+            context.counters.bump(Counter::DropNoConnection);
+            return Arrival::Done;
+        }
+        if !segment.flags.contains(Flags::SYN) {
+            context.counters.bump(Counter::DropNoAck);
+            return Arrival::Done;
+        }
+        let negotiated = Negotiated::from_syn(&segment.options, tcb.key.is_v4());
+        tcb.negotiate(&negotiated, segment.seq, context.now, context.config);
+        tcb.snd_wnd = u32::from(segment.window);
+        tcb.max_snd_wnd = tcb.snd_wnd;
+        tcb.snd_wl1 = segment.seq;
+        tcb.snd_wl2 = segment.ack;
+        tcb.last_received = context.now;
+        tcb.rcv_edge = tcb.rcv_nxt + context.config.receive_buffer.min(u32::from(u16::MAX));
+        if acknowledges {
+            tcb.take_measurement(segment.ack, None, context);
+            tcb.snd_una = segment.ack;
+            tcb.progress_at = context.now;
+            tcb.rto.reset_backoff();
+            tcb.stop_retransmit_timer();
+            tcb.recovery = Recovery::None;
+            tcb.ack_now = true;
+            context.counters.bump(Counter::ActiveOpens);
+            self.establish(application, context);
+        } else {
+            // Simultaneous open: both sides are in SYN-RECEIVED until their SYN-ACKs have crossed.
+            tcb.state = State::SynReceived;
+            tcb.ack_now = true;
+        }
+        Arrival::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_segment_size_respects_both_sides_and_has_a_floor() {
+        let negotiated = |mss, timestamp| Negotiated {
+            mss,
+            window_scale: None,
+            sack_permitted: false,
+            timestamp,
+        };
+        assert_eq!(negotiated(1460, Some(1)).text_per_segment(1500, true), 1448);
+        assert_eq!(negotiated(9000, None).text_per_segment(1500, true), 1460);
+        assert_eq!(negotiated(9000, None).text_per_segment(1500, false), 1440);
+        assert_eq!(negotiated(0, Some(1)).text_per_segment(1500, true), MIN_MSS);
+    }
+}

@@ -1,0 +1,508 @@
+//! Segments that arrive for a connection, processed in the order of RFC 9293, section 3.10.7.4.
+
+use core::time::Duration;
+
+use super::{Connection, Context, Recovery, State, Tcb};
+use crate::application::Application;
+use crate::congestion::CongestionControl;
+use crate::counters::Counter;
+use crate::reassembly::{Held, Limits};
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+use crate::transmit::Transmit;
+use crate::wire::{Flags, Segment};
+
+/// A timestamp older than this says nothing any more (RFC 7323, section 5.5).
+const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// Round-trip times above this are a peer's nonsense in TSecr.
+const MAX_ECHOED_RTT: u32 = 60_000;
+
+/// What the arrival of a segment asks of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Nothing more.
+    Done,
+    /// The peer reset the connection.
+    Reset,
+    /// The segment is answered with RST; the connection stays.
+    Refuse,
+}
+
+impl<C> Connection<C> {
+    /// Processes a segment. The caller runs [`Connection::finish`] afterwards.
+    pub(crate) fn segment_arrives<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> Arrival
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        if self.tcb.state == State::SynSent {
+            return self.syn_sent(segment, application, context);
+        }
+        let tcb = &mut self.tcb;
+        // The timestamp check comes before the sequence check (RFC 7323, section 5.3).
+        if tcb.timestamps && !segment.flags.contains(Flags::RST) {
+            let Some(timestamps) = segment.options.timestamps else {
+                context.counters.bump(Counter::DropNoTimestamp);
+                return Arrival::Done;
+            };
+            let age = context.now.since(tcb.ts_recent_age);
+            if SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent)) && age < TS_RECENT_MAX_AGE {
+                context.counters.bump(Counter::DropPaws);
+                tcb.answer_unacceptable(segment, context);
+                return Arrival::Done;
+            }
+        }
+        // First, the sequence number.
+        if !tcb.acceptable(segment) {
+            if segment.flags.contains(Flags::RST) {
+                context.counters.bump(Counter::DropOutOfWindow);
+                return Arrival::Done;
+            }
+            if tcb.is_old(segment) {
+                context.counters.bump(Counter::Duplicates);
+            } else {
+                context.counters.bump(Counter::DropOutOfWindow);
+            }
+            tcb.answer_unacceptable(segment, context);
+            // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
+            // that of a segment sent again (RFC 9293, section 3.10.7.4).
+            if tcb.acknowledgment_counts(segment) {
+                tcb.last_received = context.now;
+                self.acknowledgment(segment, application, context);
+            }
+            return Arrival::Done;
+        }
+        // Second, RST: only the exact sequence number resets (RFC 5961, section 3.2).
+        if segment.flags.contains(Flags::RST) {
+            if segment.seq == tcb.rcv_nxt {
+                return Arrival::Reset;
+            }
+            tcb.challenge(context);
+            return Arrival::Done;
+        }
+        // Fourth, SYN (RFC 5961, section 4.2).
+        if segment.flags.contains(Flags::SYN) {
+            // The SYN-ACK of a simultaneous open is the one that belongs here (RFC 9293, section 3.5, figure 7).
+            let crossing = tcb.state == State::SynReceived
+                && segment.flags.contains(Flags::ACK)
+                && segment.seq + 1 == tcb.rcv_nxt;
+            if !crossing {
+                tcb.challenge(context);
+                return Arrival::Done;
+            }
+        }
+        // Fifth, ACK.
+        if !segment.flags.contains(Flags::ACK) {
+            context.counters.bump(Counter::DropNoAck);
+            return Arrival::Done;
+        }
+        if tcb.state == State::SynReceived && segment.ack != tcb.snd_nxt {
+            return Arrival::Refuse;
+        }
+        tcb.last_received = context.now;
+        tcb.update_ts_recent(segment, context.now);
+        if tcb.state == State::SynReceived {
+            tcb.snd_wl1 = segment.seq - 1;
+            context.counters.bump(match tcb.listener {
+                Some(_) => Counter::PassiveOpens,
+                None => Counter::ActiveOpens,
+            });
+            tcb.syn_acknowledged(segment, context);
+            self.establish(application, context);
+        }
+        if !self.acknowledgment(segment, application, context) {
+            return Arrival::Done;
+        }
+        // Sixth, URG: urgent data is delivered in line (RFC 6093), so there is nothing to do.
+        // Seventh and eighth, text and FIN.
+        if !segment.payload.is_empty() || segment.flags.contains(Flags::FIN) {
+            self.text(segment, application, context);
+        }
+        Arrival::Done
+    }
+
+    /// Processes the acknowledgment; false when the segment is to be dropped for it.
+    fn acknowledgment<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>) -> bool
+    where
+        A: Application<Connection = C>,
+    {
+        let tcb = &mut self.tcb;
+        // RFC 5961, section 5.2.
+        if segment.ack.after(tcb.snd_nxt) || segment.ack.before(tcb.snd_una - tcb.max_snd_wnd) {
+            context.counters.bump(Counter::DropBadAck);
+            tcb.challenge(context);
+            return false;
+        }
+        let window = u32::from(segment.window) << tcb.snd_wind_shift;
+        if segment.ack.after(tcb.snd_una) {
+            tcb.new_acknowledgment(segment, context);
+        } else if tcb.is_duplicate_ack(segment, window) {
+            tcb.duplicate_acknowledgment();
+        }
+        tcb.update_send_window(segment, window, context);
+        if tcb.fin_sent && tcb.flight() == 0 {
+            match tcb.state {
+                State::FinWait1 => tcb.state = State::FinWait2,
+                State::Closing => tcb.state = State::TimeWait,
+                State::LastAck => tcb.state = State::Closed,
+                _ => {}
+            }
+        }
+        self.tell_writable(application, context);
+        true
+    }
+
+    /// Processes text and FIN.
+    fn text<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        let tcb = &mut self.tcb;
+        if !tcb.state.may_receive() {
+            // The peer's FIN has been received; whatever follows it is a retransmission.
+            tcb.ack_now = true;
+            return;
+        }
+        let fin = segment.flags.contains(Flags::FIN);
+        let end = segment.seq + segment.payload.len() as u32;
+        // Only what lies between RCV.NXT and the offered edge is new.
+        let from = segment.seq.max(tcb.rcv_nxt);
+        let to = end.min(tcb.rcv_edge);
+        let fin_fits = fin && to == end;
+        let fresh = if from.before(to) {
+            &segment.payload[(from - segment.seq) as usize..(to - segment.seq) as usize]
+        } else {
+            &[]
+        };
+        tcb.rcv_mss = tcb.rcv_mss.max(segment.payload.len().min(usize::from(u16::MAX)) as u16);
+        if fresh.len() < segment.payload.len() && end.after(tcb.rcv_edge) {
+            context.counters.bump(Counter::DropReceiveBufferFull);
+            tcb.ack_now = true;
+        }
+        if fresh.is_empty() && !segment.payload.is_empty() && !(fin_fits && end == tcb.rcv_nxt) {
+            context.counters.bump(Counter::Duplicates);
+            tcb.ack_now = true;
+            return;
+        }
+        if from != tcb.rcv_nxt {
+            self.hold(from, fresh, fin_fits.then_some(end), context);
+            return;
+        }
+        let gap = tcb.reassembly.is_some();
+        self.deliver(fresh, application, context);
+        let tcb = &mut self.tcb;
+        if gap {
+            // Closing a gap is acknowledged at once (RFC 5681, section 4.2).
+            tcb.ack_now = true;
+            self.deliver_held(fresh.len() as u32, application, context);
+        }
+        let tcb = &mut self.tcb;
+        if fin_fits && end == tcb.rcv_nxt && !tcb.fin_received {
+            self.fin();
+        }
+        self.tell_end_of_stream(application, context);
+        self.tcb.schedule_ack(context);
+    }
+
+    /// Holds what came out of order.
+    fn hold<T>(
+        &mut self,
+        from: SeqNumber,
+        fresh: &[u8],
+        fin_at: Option<SeqNumber>,
+        context: &mut Context<'_, T>,
+    ) {
+        let tcb = &mut self.tcb;
+        tcb.ack_now = true;
+        let config = context.config;
+        let rcv_nxt = tcb.rcv_nxt;
+        let reassembly = tcb.reassembly.get_or_insert_default();
+        let before = reassembly.bytes();
+        if !fresh.is_empty() {
+            let limits = Limits {
+                bytes: config.reassembly_bytes as usize,
+                ranges: config.reassembly_ranges as usize,
+            };
+            let more = config.reassembly_bytes_total.saturating_sub(*context.reassembly_total);
+            let more = usize::try_from(more).unwrap_or(usize::MAX);
+            let counter = match reassembly.insert(from - rcv_nxt, fresh, limits, more) {
+                Held::Stored => Counter::OutOfOrder,
+                Held::Known => Counter::Duplicates,
+                Held::Refused => Counter::DropReassemblyFull,
+            };
+            context.counters.bump(counter);
+        }
+        if let Some(fin_at) = fin_at {
+            reassembly.insert_fin(fin_at - rcv_nxt);
+        }
+        *context.reassembly_total += (reassembly.bytes() - before) as u64;
+        if reassembly.is_empty() {
+            tcb.reassembly = None;
+        }
+    }
+
+    /// Delivers what was held and is now in order.
+    fn deliver_held<A, T>(&mut self, advanced: u32, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        let Some(mut reassembly) = self.tcb.reassembly.take() else {
+            return;
+        };
+        reassembly.advance(advanced);
+        loop {
+            let before = reassembly.bytes();
+            let piece = reassembly.pop();
+            *context.reassembly_total -= (before - reassembly.bytes()) as u64;
+            let Some(piece) = piece else { break };
+            self.deliver(&piece, application, context);
+        }
+        if reassembly.fin_is_next() {
+            self.fin();
+        } else if !reassembly.is_empty() {
+            self.tcb.reassembly = Some(reassembly);
+        }
+    }
+
+    /// Gives in-order text to the application, or keeps what it does not take.
+    fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        if text.is_empty() {
+            return;
+        }
+        self.tcb.rcv_nxt += text.len() as u32;
+        if self.tcb.read_closed || self.tcb.abort {
+            context.counters.bump(Counter::DropAfterClose);
+            return;
+        }
+        context.counters.add(Counter::BytesIn, text.len() as u64);
+        if !self.tcb.unread.is_empty() {
+            self.tcb.unread.extend_from_slice(text);
+            self.offer_unread(application, context);
+            return;
+        }
+        let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
+        let consumed = consumed.unwrap_or(0).min(text.len());
+        if consumed < text.len() && !self.tcb.read_closed && !self.tcb.abort {
+            self.tcb.unread.extend_from_slice(&text[consumed..]);
+        }
+    }
+
+    /// The peer's FIN is next.
+    fn fin(&mut self) {
+        let tcb = &mut self.tcb;
+        tcb.rcv_nxt += 1;
+        tcb.rcv_edge = tcb.rcv_edge.max(tcb.rcv_nxt);
+        tcb.fin_received = true;
+        tcb.ack_now = true;
+        tcb.reassembly = None;
+        tcb.state = match tcb.state {
+            State::Established => State::CloseWait,
+            State::FinWait1 => State::Closing,
+            State::FinWait2 => State::TimeWait,
+            other => other,
+        };
+    }
+}
+
+impl Tcb {
+    /// The acceptability test (RFC 9293, section 3.10.7.4, table 6).
+    fn acceptable(&self, segment: &Segment<'_>) -> bool {
+        let length = segment.length();
+        let window = self.rcv_edge.saturating_since(self.rcv_nxt);
+        if window == 0 {
+            return length == 0 && segment.seq == self.rcv_nxt;
+        }
+        let within = |seq: SeqNumber| seq.at_or_after(self.rcv_nxt) && seq.before(self.rcv_edge);
+        // An empty segment may also stand right at the edge: it is what a sender that has filled the window sends.
+        if length == 0 {
+            return within(segment.seq) || segment.seq == self.rcv_edge;
+        }
+        within(segment.seq) || within(segment.seq + (length - 1))
+    }
+
+    /// Whether all of the segment lies before the window.
+    fn is_old(&self, segment: &Segment<'_>) -> bool {
+        segment.length() > 0 && (segment.seq + segment.length()).at_or_before(self.rcv_nxt)
+    }
+
+    /// Whether the acknowledgment of an unacceptable segment may be used: one right at a closed window, or one that was
+    /// already received. What it says is then checked like any other.
+    fn acknowledgment_counts(&self, segment: &Segment<'_>) -> bool {
+        let flags = segment.flags;
+        if !flags.contains(Flags::ACK) || flags.intersects(Flags::SYN | Flags::RST) || self.state == State::SynReceived {
+            return false;
+        }
+        segment.seq == self.rcv_nxt || self.is_old(segment) && self.rcv_nxt - segment.seq <= self.rcv_window_max()
+    }
+
+    fn rcv_window_max(&self) -> u32 {
+        u32::from(u16::MAX) << self.rcv_wind_shift
+    }
+
+    /// Answers an unacceptable segment: text at once, since the peer is sending it again for want of an acknowledgment;
+    /// empty ones within limits, since two confused sides would answer each other for ever.
+    fn answer_unacceptable<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        if segment.length() > 0 && !segment.flags.contains(Flags::SYN) && self.is_old(segment) {
+            self.ack_now = true;
+        } else if self.allow_challenge(context.now, context.config.challenge_ack_rate) {
+            self.ack_now = true;
+        } else {
+            context.counters.bump(Counter::ChallengeAcksLimited);
+        }
+    }
+
+    /// Sends a challenge ACK, within limits (RFC 5961, sections 3.2, 4.2, 5.2 and 7).
+    fn challenge<T>(&mut self, context: &mut Context<'_, T>) {
+        if self.allow_challenge(context.now, context.config.challenge_ack_rate) {
+            context.counters.bump(Counter::ChallengeAcks);
+            self.ack_now = true;
+        } else {
+            context.counters.bump(Counter::ChallengeAcksLimited);
+        }
+    }
+
+    /// RFC 7323, section 4.3, rule 2.
+    fn update_ts_recent(&mut self, segment: &Segment<'_>, now: Instant) {
+        if let Some(timestamps) = segment.options.timestamps.filter(|_| self.timestamps) {
+            let newer = SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent))
+                || now.since(self.ts_recent_age) >= TS_RECENT_MAX_AGE;
+            if newer && segment.seq.at_or_before(self.last_ack_sent) {
+                self.ts_recent = timestamps.value;
+                self.ts_recent_age = now;
+            }
+        }
+    }
+
+    /// SYN-RECEIVED: the SYN we sent was acknowledged.
+    fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        self.take_measurement(segment.ack, None, context);
+        self.snd_una = segment.ack;
+        self.snd_wl2 = segment.ack;
+        self.progress_at = context.now;
+        self.rto.reset_backoff();
+        self.stop_retransmit_timer();
+        self.recovery = Recovery::None;
+    }
+
+    fn new_acknowledgment<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        let flight = self.flight();
+        let acked = segment.ack - self.snd_una;
+        let mss = u32::from(self.mss);
+        self.take_measurement(segment.ack, segment.options.timestamps.map(|ts| ts.echo), context);
+        let fin_acked = self.fin_sent && segment.ack == self.snd_nxt;
+        self.send_queue.consume((acked - u32::from(fin_acked)) as usize);
+        self.snd_una = segment.ack;
+        self.progress_at = context.now;
+        self.duplicate_acks = 0;
+        self.high_rxt = self.high_rxt.max(self.snd_una);
+        let limited = flight.saturating_mul(2) >= self.congestion.window();
+        match self.recovery {
+            Recovery::None => self.congestion.on_ack(acked, flight, limited, mss),
+            Recovery::Fast if segment.ack.at_or_after(self.recover) => {
+                self.recovery = Recovery::None;
+                self.congestion.on_recovered(self.flight(), mss);
+            }
+            Recovery::Fast => {
+                // A partial acknowledgment shows the next loss (RFC 6582, section 3.2, step 3).
+                self.retransmit_head = true;
+                self.congestion.on_recovery_partial(acked, mss);
+            }
+            Recovery::Timeout => {
+                self.congestion.on_ack(acked, flight, true, mss);
+                if segment.ack.at_or_after(self.recover) {
+                    self.recovery = Recovery::None;
+                }
+            }
+        }
+        self.rto.reset_backoff();
+        if self.flight() == 0 {
+            self.stop_retransmit_timer();
+        } else {
+            self.restart_retransmit_timer(context.now, context.config);
+        }
+    }
+
+    /// RFC 5681, section 2.
+    fn is_duplicate_ack(&self, segment: &Segment<'_>, window: u32) -> bool {
+        segment.ack == self.snd_una
+            && self.flight() > 0
+            && segment.payload.is_empty()
+            && !segment.flags.intersects(Flags::SYN | Flags::FIN)
+            && (window == self.snd_wnd || !segment.options.sack.is_empty())
+    }
+
+    fn duplicate_acknowledgment(&mut self) {
+        let mss = u32::from(self.mss);
+        match self.recovery {
+            Recovery::Fast => self.congestion.on_recovery_duplicate(mss),
+            Recovery::Timeout => {}
+            Recovery::None => {
+                self.duplicate_acks = self.duplicate_acks.saturating_add(1);
+                // After a timeout the duplicates are answers to what was sent again (RFC 6582, section 4).
+                if self.duplicate_acks == 3 && self.snd_una.at_or_after(self.recover) {
+                    self.recovery = Recovery::Fast;
+                    self.recover = self.snd_nxt;
+                    self.congestion.on_loss(self.flight(), mss);
+                    self.retransmit_head = true;
+                }
+            }
+        }
+    }
+
+    /// RFC 9293, section 3.10.7.4, fifth check.
+    fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
+        let newer = self.snd_wl1.before(segment.seq)
+            || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
+        if segment.ack.before(self.snd_una) || !newer {
+            return;
+        }
+        self.snd_wnd = window;
+        self.max_snd_wnd = self.max_snd_wnd.max(window);
+        self.snd_wl1 = segment.seq;
+        self.snd_wl2 = segment.ack;
+        if self.persist && window > 0 {
+            self.rto.reset_backoff();
+            if self.flight() > 0 {
+                self.restart_retransmit_timer(context.now, context.config);
+            } else {
+                self.stop_retransmit_timer();
+            }
+        }
+    }
+
+    /// Feeds the retransmission timeout from an acknowledgment of something sent only once, or from an echoed timestamp.
+    pub(crate) fn take_measurement<T>(&mut self, ack: SeqNumber, echo: Option<u32>, context: &Context<'_, T>) {
+        let (now, config) = (context.now, context.config);
+        if let Some((end, sent_at)) = self.timed {
+            if ack.at_or_after(end) {
+                self.timed = None;
+                self.rto.sample(now.since(sent_at), config.rto_min, config.rto_max);
+            }
+        } else if let Some(echo) = echo.filter(|&echo| self.timestamps && echo != 0) {
+            let millis = self.timestamp_now(now).wrapping_sub(echo);
+            if millis <= MAX_ECHOED_RTT {
+                let rtt = Duration::from_millis(u64::from(millis));
+                self.rto.sample(rtt, config.rto_min, config.rto_max);
+            }
+        }
+    }
+
+    /// At least every second full segment is acknowledged at once, the rest within `delayed_ack` (RFC 9293, section 3.8.6.3).
+    fn schedule_ack<T>(&mut self, context: &Context<'_, T>) {
+        let unacknowledged = self.rcv_nxt - self.last_ack_sent;
+        if unacknowledged >= 2 * u32::from(self.rcv_mss) {
+            self.ack_now = true;
+        } else if unacknowledged > 0 && self.deadlines.delayed_ack == Instant::NEVER {
+            self.deadlines.delayed_ack = context.now + context.config.delayed_ack;
+        }
+    }
+}

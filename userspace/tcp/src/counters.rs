@@ -1,0 +1,162 @@
+//! The engine's counters: one for every drop, with its reason, and one for every limit that was hit.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// What is counted. All count events since the engine was made.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Counter {
+            /// All counters, in the order of their index.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name shown to people and metrics: `tcp_` is put before it there.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What the counter counts, in one sentence.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames given to the engine.
+    FramesIn = "frames_in",
+    /// Frames the engine sent.
+    FramesOut = "frames_out",
+    /// Payload bytes delivered to applications.
+    BytesIn = "bytes_in",
+    /// Payload bytes sent for the first time.
+    BytesOut = "bytes_out",
+    /// SYNs to a listener.
+    SynsIn = "syns_in",
+    /// Connections that reached ESTABLISHED from SYN-RECEIVED.
+    PassiveOpens = "passive_opens",
+    /// Connections that reached ESTABLISHED from SYN-SENT.
+    ActiveOpens = "active_opens",
+    /// Connections that ended with both FINs acknowledged.
+    Finished = "finished",
+    /// Connections ended by the peer's RST.
+    ResetByPeer = "reset_by_peer",
+    /// Connections this side ended with RST.
+    Aborted = "aborted",
+    /// Connections given up because the peer no longer answered.
+    TimedOut = "timed_out",
+    /// Half-open connections given up after their last SYN-ACK.
+    HalfOpenTimedOut = "half_open_timed_out",
+    /// Half-open connections ended by the peer's RST.
+    HalfOpenReset = "half_open_reset",
+    /// SYN-ACKs sent again.
+    SynAckRetransmits = "syn_ack_retransmits",
+    /// Segments sent again after the retransmission timeout.
+    RtoRetransmits = "rto_retransmits",
+    /// Segments sent again on duplicate acknowledgments.
+    FastRetransmits = "fast_retransmits",
+    /// Window probes sent.
+    WindowProbes = "window_probes",
+    /// Keepalive probes sent.
+    KeepaliveProbes = "keepalive_probes",
+    /// Segments whose data was held out of order.
+    OutOfOrder = "out_of_order",
+    /// Segments that brought only data already received.
+    Duplicates = "duplicates",
+    /// Challenge ACKs sent (RFC 5961).
+    ChallengeAcks = "challenge_acks",
+    /// RSTs sent for segments that belong to no connection.
+    RstsOut = "rsts_out",
+    /// SYNs to a TIME-WAIT connection that opened a new one in its place (RFC 6191).
+    TimeWaitReused = "time_wait_reused",
+    /// Dropped: not a TCP segment the engine can read (lengths that contradict each other, fragments, other protocols).
+    DropMalformed = "drop_malformed",
+    /// Dropped: IPv4 header or TCP checksum wrong.
+    DropChecksum = "drop_checksum",
+    /// Dropped: not to the address and port of a listener or connection.
+    DropNotListening = "drop_not_listening",
+    /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, or port 0).
+    DropBadSource = "drop_bad_source",
+    /// Dropped: outside the receive window (RFC 9293, section 3.10.7.4, first check).
+    DropOutOfWindow = "drop_out_of_window",
+    /// Dropped: a timestamp older than the last one (RFC 7323, PAWS).
+    DropPaws = "drop_paws",
+    /// Dropped: no timestamp although timestamps were negotiated (RFC 7323, section 3.2).
+    DropNoTimestamp = "drop_no_timestamp",
+    /// Dropped: no ACK flag where there has to be one.
+    DropNoAck = "drop_no_ack",
+    /// Dropped: acknowledges data never sent, or too old (RFC 5961, section 5).
+    DropBadAck = "drop_bad_ack",
+    /// Dropped: flags that cannot stand together (SYN with FIN or RST).
+    DropBadFlags = "drop_bad_flags",
+    /// Dropped: a segment that belongs to no connection and may not be answered (RST, or over `rst_rate`).
+    DropNoConnection = "drop_no_connection",
+    /// Dropped: RST to a TIME-WAIT connection (RFC 1337).
+    DropTimeWaitRst = "drop_time_wait_rst",
+    /// Dropped: a SYN while the server is draining.
+    DropDraining = "drop_draining",
+    /// Dropped: a finished handshake while `max_connections` are open.
+    DropConnectionsFull = "drop_connections_full",
+    /// Half-open connections that gave way to newer ones (`max_half_open`).
+    HalfOpenEvicted = "half_open_evicted",
+    /// TIME-WAIT connections that gave way to newer ones (`max_time_wait`).
+    TimeWaitEvicted = "time_wait_evicted",
+    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges` or `reassembly_bytes_total` reached.
+    DropReassemblyFull = "drop_reassembly_full",
+    /// Data dropped: beyond the receive buffer.
+    DropReceiveBufferFull = "drop_receive_buffer_full",
+    /// Data dropped: arrived after the application closed the connection.
+    DropAfterClose = "drop_after_close",
+    /// Dropped: too many different link headers (MAC addresses, VLANs) in use.
+    DropLinkTableFull = "drop_link_table_full",
+    /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`.
+    ChallengeAcksLimited = "challenge_acks_limited",
+    /// Frames that could not be sent at once because no buffer was free; sent later where they still mattered.
+    NoFrame = "no_frame",
+}
+
+/// The values of all counters of one engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// The value of `counter`.
+    #[inline]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Adds one to `counter`.
+    #[inline]
+    pub fn bump(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Adds `amount` to `counter`.
+    #[inline]
+    pub fn add(&mut self, counter: Counter, amount: u64) {
+        self.0[counter as usize] = self.0[counter as usize].wrapping_add(amount);
+    }
+
+    /// Adds all of `other`, for totals over shards.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, value) in self.0.iter_mut().zip(other.0) {
+            *sum = sum.wrapping_add(value);
+        }
+    }
+
+    /// Every counter with its value, in the order of [`Counter::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        Counter::ALL.iter().map(|&counter| (counter, self.get(counter)))
+    }
+}

@@ -1,0 +1,276 @@
+//! Segments for flows that are not connections: LISTEN, SYN-RECEIVED, TIME-WAIT and CLOSED.
+
+use core::time::Duration;
+
+use super::{Engine, OnNoFlow, Received, context};
+use crate::application::{Application, ListenerId};
+use crate::connection::receive::Arrival;
+use crate::connection::{Connection, Context, Fate};
+use crate::counters::Counter;
+use crate::flow_table::Place;
+use crate::half_open::HalfOpen;
+use crate::isn;
+use crate::time::Instant;
+use crate::time_wait::Meaning;
+use crate::transmit::{Purpose, Transmit};
+use crate::wire::emit::Header;
+use crate::wire::{Flags, FlowKey, Segment};
+
+/// First SYN-ACK time-out (RFC 6298, rule 2.1); each further one is twice as long.
+const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Milliseconds of a flow's timestamp clock.
+fn timestamp_now(secrets: &super::Secrets, key: &FlowKey, now: Instant) -> u32 {
+    (now.as_millis() as u32).wrapping_add(isn::timestamp_offset(secrets.isn, key))
+}
+
+impl<A: Application> Engine<A> {
+    /// A segment for no known flow (RFC 9293, sections 3.10.7.1 and 3.10.7.2).
+    pub(super) fn closed_receives<T: Transmit>(
+        &mut self,
+        now: Instant,
+        segment: &Segment<'_>,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        let Some(listener) = self.listener(&segment.key) else {
+            self.counters.bump(Counter::DropNotListening);
+            return Received::Done;
+        };
+        if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
+            self.syn(now, listener, segment, out);
+            return Received::Done;
+        }
+        match on_no_flow {
+            OnNoFlow::Report => Received::NoFlow,
+            OnNoFlow::Reject => {
+                self.reject(now, segment, out);
+                Received::Done
+            }
+        }
+    }
+
+    /// A SYN to a listener: remembers it and answers.
+    fn syn<T: Transmit>(&mut self, now: Instant, listener: ListenerId, segment: &Segment<'_>, out: &mut T) {
+        self.counters.bump(Counter::SynsIn);
+        if self.draining {
+            self.counters.bump(Counter::DropDraining);
+            return;
+        }
+        if self.half_open.len() >= self.config.max_half_open {
+            if let Some(oldest) = self.half_open.oldest() {
+                self.remove_half_open(oldest);
+                self.counters.bump(Counter::HalfOpenEvicted);
+            }
+        }
+        let Some(link) = self.links.acquire(&segment.reply_link) else {
+            self.counters.bump(Counter::DropLinkTableFull);
+            return;
+        };
+        let half_open = HalfOpen {
+            key: segment.key,
+            link,
+            listener,
+            irs: segment.seq,
+            iss: isn::initial(self.secrets.isn, &segment.key, now),
+            negotiated: crate::connection::open::Negotiated::from_syn(&segment.options, segment.key.is_v4()),
+            retransmits: 0,
+            sent_at: now,
+        };
+        let slot = self.half_open.insert(half_open);
+        self.table.insert(&segment.key, Place::HalfOpen(slot));
+        self.half_open_timers.arm(slot, now + SYN_ACK_TIMEOUT);
+        self.send_syn_ack(now, slot, out);
+    }
+
+    fn send_syn_ack<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
+        self.send_from_half_open(now, slot, HalfOpen::syn_ack, Purpose::Handshake, out);
+    }
+
+    fn send_from_half_open<T: Transmit>(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        header: impl FnOnce(&HalfOpen, u32, &crate::config::Config) -> Header,
+        purpose: Purpose,
+        out: &mut T,
+    ) {
+        let Some(half_open) = self.half_open.get(slot) else { return };
+        let key = half_open.key;
+        let header = header(half_open, timestamp_now(&self.secrets, &key, now), &self.config);
+        let link = *self.links.get(half_open.link);
+        self.send_bare(&link, &key, &header, purpose, out);
+    }
+
+    /// The SYN-ACK was not acknowledged in time.
+    pub(super) fn half_open_timer_fired<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
+        let retries = self.config.syn_ack_retries;
+        let Some(half_open) = self.half_open.get_mut(slot) else { return };
+        if half_open.retransmits >= retries {
+            self.counters.bump(Counter::HalfOpenTimedOut);
+            self.remove_half_open(slot);
+            return;
+        }
+        half_open.retransmits += 1;
+        let timeout = SYN_ACK_TIMEOUT * (1 << half_open.retransmits.min(16));
+        self.half_open_timers.arm(slot, now + timeout.min(self.config.rto_max));
+        self.counters.bump(Counter::SynAckRetransmits);
+        self.send_syn_ack(now, slot, out);
+    }
+
+    /// A segment for a half-open connection (RFC 9293, section 3.10.7.4, SYN-RECEIVED).
+    pub(super) fn half_open_receives<T: Transmit>(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        segment: &Segment<'_>,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        let Some(half_open) = self.half_open.get(slot) else {
+            return Received::Done;
+        };
+        let (irs, iss) = (half_open.irs, half_open.iss);
+        let (rcv_nxt, window) = (irs + 1, u32::from(half_open.window(&self.config)));
+        let flags = segment.flags;
+        if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
+            if segment.seq == irs {
+                // The SYN again: our answer was lost.
+                self.counters.bump(Counter::SynsIn);
+                self.send_syn_ack(now, slot, out);
+            } else {
+                self.challenge_half_open(now, slot, out);
+            }
+            return Received::Done;
+        }
+        let in_window = (segment.seq - rcv_nxt) < window;
+        if flags.contains(Flags::RST) {
+            if segment.seq == rcv_nxt {
+                self.counters.bump(Counter::HalfOpenReset);
+                self.remove_half_open(slot);
+            } else if in_window {
+                self.challenge_half_open(now, slot, out);
+            } else {
+                self.counters.bump(Counter::DropOutOfWindow);
+            }
+            return Received::Done;
+        }
+        if !flags.contains(Flags::ACK) {
+            self.counters.bump(Counter::DropNoAck);
+            return Received::Done;
+        }
+        if segment.ack != iss + 1 {
+            // Another shard may have answered this SYN too, and have the connection.
+            if on_no_flow == OnNoFlow::Report {
+                return Received::NoFlow;
+            }
+            self.reject(now, segment, out);
+            return Received::Done;
+        }
+        if !in_window || flags.contains(Flags::SYN) {
+            self.counters.bump(Counter::DropOutOfWindow);
+            self.challenge_half_open(now, slot, out);
+            return Received::Done;
+        }
+        if self.connections.len() >= self.config.max_connections as usize {
+            self.counters.bump(Counter::DropConnectionsFull);
+            return Received::Done;
+        }
+        self.promote(now, slot, segment, out);
+        Received::Done
+    }
+
+    /// The handshake is complete: the record becomes a connection, which then processes the segment.
+    fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
+        let Some(half_open) = self.half_open.remove(slot) else { return };
+        self.half_open_timers.cancel(slot);
+        let offset = isn::timestamp_offset(self.secrets.isn, &half_open.key);
+        let connection = Connection::from_half_open(&half_open, offset, &self.config, now);
+        let entry = self.connections.vacant_entry();
+        let place = Place::Connection(entry.key() as u32);
+        self.table.replace(&half_open.key, Place::HalfOpen(slot), place);
+        let slot = entry.key() as u32;
+        let connection = entry.insert(connection);
+        let mut context = context!(self, now, out);
+        let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
+        debug_assert_eq!(arrival, Arrival::Done);
+        let fate = connection.finish(&mut context);
+        if connection.application.is_none() && fate == Fate::Open {
+            // The segment did not complete the handshake after all (PAWS): the connection is still in SYN-RECEIVED and
+            // its timer asks again.
+            connection.tcb.start_retransmit_timer(now, &self.config);
+        }
+        self.settle(now, slot, fate);
+    }
+
+    fn challenge_half_open<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
+        if !self.challenge_limit.allow(now) {
+            self.counters.bump(Counter::ChallengeAcksLimited);
+            return;
+        }
+        self.counters.bump(Counter::ChallengeAcks);
+        self.send_from_half_open(now, slot, HalfOpen::challenge, Purpose::Control, out);
+    }
+
+    pub(super) fn remove_half_open(&mut self, slot: u32) {
+        if let Some(half_open) = self.half_open.remove(slot) {
+            self.half_open_timers.cancel(slot);
+            self.table.remove(&half_open.key, Place::HalfOpen(slot));
+            self.links.release(half_open.link);
+        }
+    }
+
+    /// A segment for a connection in TIME-WAIT.
+    pub(super) fn time_wait_receives<T: Transmit>(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        segment: &Segment<'_>,
+        out: &mut T,
+    ) {
+        let Some(time_wait) = self.time_wait.get(slot) else { return };
+        let (key, link) = (time_wait.key, time_wait.link);
+        match time_wait.meaning(segment) {
+            Meaning::Reset => self.counters.bump(Counter::DropTimeWaitRst),
+            Meaning::Ignorable => self.counters.bump(Counter::Duplicates),
+            Meaning::NewConnection => {
+                let Some(listener) = self.listener(&key) else {
+                    self.counters.bump(Counter::DropNotListening);
+                    return;
+                };
+                self.remove_time_wait(slot);
+                self.counters.bump(Counter::TimeWaitReused);
+                self.syn(now, listener, segment, out);
+            }
+            meaning @ (Meaning::FinAgain | Meaning::Unacceptable) => {
+                let stamp = (now.as_millis() as u32).wrapping_add(time_wait.timestamp_offset);
+                let header = time_wait.acknowledgment(stamp);
+                if meaning == Meaning::FinAgain {
+                    self.time_wait_timers.arm(slot, now + 2 * self.config.msl);
+                }
+                if !self.challenge_limit.allow(now) {
+                    self.counters.bump(Counter::ChallengeAcksLimited);
+                    return;
+                }
+                let link = *self.links.get(link);
+                self.send_bare(&link, &key, &header, Purpose::Control, out);
+            }
+        }
+    }
+
+    /// Sends an RST for a half-open connection that is given up by this side.
+    pub(super) fn reset_half_open<T: Transmit>(&mut self, slot: u32, out: &mut T) {
+        let Some(half_open) = self.half_open.get(slot) else { return };
+        let (key, link) = (half_open.key, *self.links.get(half_open.link));
+        let header = Header {
+            seq: half_open.iss + 1,
+            ack: half_open.irs + 1,
+            flags: Flags::RST | Flags::ACK,
+            window: 0,
+            options: crate::wire::Options::default(),
+        };
+        self.send_bare(&link, &key, &header, Purpose::Control, out);
+        self.remove_half_open(slot);
+    }
+}
+

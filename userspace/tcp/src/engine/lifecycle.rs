@@ -1,0 +1,126 @@
+//! How connections end: TIME-WAIT, removal, draining.
+
+use super::{Engine, context};
+use crate::application::{Application, CloseReason};
+use crate::connection::{Context, Fate};
+use crate::counters::Counter;
+use crate::flow_table::Place;
+use crate::time::Instant;
+use crate::time_wait::TimeWait;
+use crate::transmit::Transmit;
+
+impl<A: Application> Engine<A> {
+    /// Takes a connection out of the table and tells its application.
+    pub(super) fn remove_connection(&mut self, slot: u32, reason: CloseReason) {
+        let Some(connection) = self.connections.try_remove(slot as usize) else {
+            return;
+        };
+        self.table.remove(&connection.tcb.key, Place::Connection(slot));
+        self.forget(slot, connection, reason);
+    }
+
+    fn forget(&mut self, slot: u32, connection: crate::connection::Connection<A::Connection>, reason: CloseReason) {
+        self.connection_timers.cancel(slot);
+        self.links.release(connection.tcb.link);
+        if let Some(reassembly) = &connection.tcb.reassembly {
+            self.reassembly_total -= reassembly.bytes() as u64;
+        }
+        self.counters.bump(match reason {
+            CloseReason::Finished => Counter::Finished,
+            CloseReason::ResetByPeer => Counter::ResetByPeer,
+            CloseReason::Aborted => Counter::Aborted,
+            CloseReason::TimedOut => Counter::TimedOut,
+        });
+        if let Some(state) = connection.application {
+            self.application.closed(state, reason);
+        }
+    }
+
+    /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
+    pub(super) fn enter_time_wait(&mut self, now: Instant, slot: u32) {
+        let Some(connection) = self.connections.try_remove(slot as usize) else {
+            return;
+        };
+        let tcb = &connection.tcb;
+        let key = tcb.key;
+        // The connection gives its own hold on the link header back.
+        let Some(link) = self.links.acquire(&{ *self.links.get(tcb.link) }) else {
+            self.table.remove(&key, Place::Connection(slot));
+            self.forget(slot, connection, CloseReason::Finished);
+            return;
+        };
+        let window = tcb.rcv_edge.saturating_since(tcb.rcv_nxt) >> tcb.rcv_wind_shift;
+        let record = TimeWait {
+            key,
+            link,
+            snd_nxt: tcb.snd_nxt,
+            rcv_nxt: tcb.rcv_nxt,
+            window: window.min(u32::from(u16::MAX)) as u16,
+            timestamps: tcb.timestamps,
+            timestamp_offset: tcb.timestamp_offset,
+            ts_recent: tcb.ts_recent,
+        };
+        if self.time_wait.len() >= self.config.max_time_wait {
+            if let Some(oldest) = self.time_wait.oldest() {
+                self.remove_time_wait(oldest);
+                self.counters.bump(Counter::TimeWaitEvicted);
+            }
+        }
+        let record = self.time_wait.insert(record);
+        self.table.replace(&key, Place::Connection(slot), Place::TimeWait(record));
+        self.time_wait_timers.arm(record, now + 2 * self.config.msl);
+        self.forget(slot, connection, CloseReason::Finished);
+    }
+
+    pub(super) fn remove_time_wait(&mut self, slot: u32) {
+        if let Some(record) = self.time_wait.remove(slot) {
+            self.time_wait_timers.cancel(slot);
+            self.table.remove(&record.key, Place::TimeWait(slot));
+            self.links.release(record.link);
+        }
+    }
+
+    /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish.
+    pub fn drain<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+        self.draining = true;
+        while let Some(slot) = self.half_open.oldest() {
+            self.reset_half_open(slot, out);
+        }
+        self.for_each(now, out, |connection, application, context| {
+            connection.call(context, |state, socket| application.drain(state, socket));
+            connection.finish(context)
+        });
+    }
+
+    /// Resets every connection that is left.
+    pub fn abort_all<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+        while let Some(slot) = self.half_open.oldest() {
+            self.reset_half_open(slot, out);
+        }
+        self.for_each(now, out, |connection, _, context| {
+            connection.tcb.send_reset(context);
+            Fate::Closed(CloseReason::Aborted)
+        });
+    }
+
+    fn for_each<T: Transmit>(
+        &mut self,
+        now: Instant,
+        out: &mut T,
+        mut event: impl FnMut(
+            &mut crate::connection::Connection<A::Connection>,
+            &mut A,
+            &mut Context<'_, T>,
+        ) -> Fate,
+    ) {
+        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            let Some(connection) = self.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            let mut context = context!(self, now, out);
+            let fate = event(connection, &mut self.application, &mut context);
+            self.settle(now, slot, fate);
+        }
+    }
+}

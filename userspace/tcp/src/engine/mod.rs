@@ -1,0 +1,347 @@
+//! One shard's TCP: every flow it owns, their timers and their application.
+//!
+//! An engine does no I/O, reads no clock and starts no thread. Frames come in by [`Engine::receive`], time comes with every
+//! call, frames leave through a [`Transmit`].
+
+mod admit;
+mod lifecycle;
+mod listing;
+mod open;
+
+use core::net::SocketAddr;
+
+use slab::Slab;
+use tidegate_abi::siphash::Key;
+
+use crate::application::{Application, CloseReason, ListenerId};
+use crate::config::Config;
+use crate::connection::receive::Arrival;
+use crate::connection::{Connection, Context, Fate};
+use crate::counters::{Counter, Counters};
+use crate::fifo_slab::FifoSlab;
+use crate::flow_table::{FlowTable, Place};
+use crate::half_open::HalfOpen;
+use crate::link::LinkTable;
+use crate::rate_limit::RateLimit;
+use crate::time::Instant;
+use crate::time_wait::TimeWait;
+use crate::timer_wheel::TimerWheel;
+use crate::transmit::{Purpose, Transmit};
+use crate::wire::address::is_answerable;
+use crate::wire::emit::{self, Header};
+use crate::wire::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment};
+
+pub use listing::{ConnectionInfo, Population};
+pub use open::{ConnectError, ConnectionId};
+
+/// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Secrets {
+    /// For initial sequence numbers and timestamp offsets. Different engines of a server must have different ones, so
+    /// that the acknowledgment of a SYN-ACK tells which of them sent it.
+    pub isn: Key,
+    /// For the flow table.
+    pub table: Key,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The engine took care of it; that it was dropped and counted is included.
+    Done,
+    /// A good segment to a listener's address and port, without SYN, of a flow this engine does not know: another shard may.
+    NoFlow,
+}
+
+/// What to do with a segment of an unknown flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNoFlow {
+    /// Answer it as RFC 9293, section 3.10.7.1, says (RST, within `rst_rate`).
+    Reject,
+    /// Leave it alone and return [`Received::NoFlow`].
+    Report,
+}
+
+/// The TCP engine of one shard.
+pub struct Engine<A: Application> {
+    config: Config,
+    secrets: Secrets,
+    application: A,
+    counters: Counters,
+    listeners: Vec<SocketAddr>,
+    draining: bool,
+    links: LinkTable,
+    table: FlowTable,
+    connections: Slab<Connection<A::Connection>>,
+    connection_timers: TimerWheel,
+    half_open: FifoSlab<HalfOpen>,
+    half_open_timers: TimerWheel,
+    time_wait: FifoSlab<TimeWait>,
+    time_wait_timers: TimerWheel,
+    /// Connections that had more to send than there were frames, or than was fair.
+    output_pending: Vec<u32>,
+    reassembly_total: u64,
+    rst_limit: RateLimit,
+    /// For answers that belong to no connection's own limit.
+    challenge_limit: RateLimit,
+}
+
+/// The parts of an engine a connection needs, borrowed beside the connection itself.
+macro_rules! context {
+    ($engine:expr, $now:expr, $out:expr) => {
+        Context {
+            now: $now,
+            config: &$engine.config,
+            counters: &mut $engine.counters,
+            links: &mut $engine.links,
+            reassembly_total: &mut $engine.reassembly_total,
+            out: $out,
+        }
+    };
+}
+use context;
+
+impl<A: Application> Engine<A> {
+    /// An engine without listeners and connections.
+    ///
+    /// # Panics
+    ///
+    /// When `config` does not pass [`Config::validate`].
+    pub fn new(config: Config, secrets: Secrets, application: A) -> Self {
+        if let Err(reason) = config.validate() {
+            panic!("{reason}");
+        }
+        let flows = config.max_connections as usize + config.max_half_open as usize + config.max_time_wait as usize;
+        Self {
+            table: FlowTable::new(flows, secrets.table),
+            rst_limit: RateLimit::new(config.rst_rate),
+            challenge_limit: RateLimit::new(config.rst_rate),
+            config,
+            secrets,
+            application,
+            counters: Counters::default(),
+            listeners: Vec::new(),
+            draining: false,
+            links: LinkTable::default(),
+            connections: Slab::new(),
+            connection_timers: TimerWheel::default(),
+            half_open: FifoSlab::default(),
+            half_open_timers: TimerWheel::default(),
+            time_wait: FifoSlab::default(),
+            time_wait_timers: TimerWheel::default(),
+            output_pending: Vec::new(),
+            reassembly_total: 0,
+        }
+    }
+
+    /// Accepts connections to `address`, which must be one concrete address and port.
+    pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
+        self.listeners.push(address);
+        ListenerId(self.listeners.len() as u16 - 1)
+    }
+
+    fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
+        let local = key.local();
+        let index = self.listeners.iter().position(|listener| *listener == local)?;
+        Some(ListenerId(index as u16))
+    }
+
+    /// Processes a frame that starts at its Ethernet header.
+    pub fn receive<T: Transmit>(&mut self, now: Instant, frame: &[u8], on_no_flow: OnNoFlow, out: &mut T) -> Received {
+        self.counters.bump(Counter::FramesIn);
+        let segment = match Segment::parse(frame, self.config.verify_checksums) {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.counters.bump(match error {
+                    ParseError::Malformed => Counter::DropMalformed,
+                    ParseError::Checksum => Counter::DropChecksum,
+                });
+                return Received::Done;
+            }
+        };
+        if !is_answerable(&segment.key.remote) || segment.key.remote_port == 0 {
+            self.counters.bump(Counter::DropBadSource);
+            return Received::Done;
+        }
+        if segment.flags.contains(Flags::SYN) && segment.flags.intersects(Flags::FIN | Flags::RST) {
+            self.counters.bump(Counter::DropBadFlags);
+            return Received::Done;
+        }
+        match self.find(&segment.key) {
+            Some(Place::Connection(slot)) => {
+                self.connection_receives(now, slot, &segment, out);
+                Received::Done
+            }
+            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, &segment, on_no_flow, out),
+            Some(Place::TimeWait(slot)) => {
+                self.time_wait_receives(now, slot, &segment, out);
+                Received::Done
+            }
+            None => self.closed_receives(now, &segment, on_no_flow, out),
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: &FlowKey) -> Option<Place> {
+        self.table.find(key, |place| match place {
+            Place::Connection(slot) => self.connections.get(slot as usize).is_some_and(|found| found.tcb.key == *key),
+            Place::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
+            Place::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
+        })
+    }
+
+    fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
+        let connection = &mut self.connections[slot as usize];
+        let mut context = context!(self, now, out);
+        let accepted_before = connection.tcb.last_received;
+        let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
+        let fate = match arrival {
+            Arrival::Done => connection.finish(&mut context),
+            Arrival::Reset => Fate::Closed(CloseReason::ResetByPeer),
+            Arrival::Refuse => {
+                self.reject(now, segment, out);
+                return;
+            }
+        };
+        // The peer may be behind another router now; only a segment that was accepted can say so.
+        if fate == Fate::Open && (accepted_before != now || connection.tcb.last_received == now) {
+            let link = &mut connection.tcb.link;
+            if *self.links.get(*link) != segment.reply_link && connection.tcb.last_received == now {
+                if let Some(new) = self.links.acquire(&segment.reply_link) {
+                    self.links.release(*link);
+                    *link = new;
+                }
+            }
+        }
+        self.settle(now, slot, fate);
+    }
+
+    /// Files the timer of a connection after an event, or ends it.
+    fn settle(&mut self, now: Instant, slot: u32, fate: Fate) {
+        match fate {
+            Fate::Open => {
+                let tcb = &self.connections[slot as usize].tcb;
+                if let Some(deadline) = tcb.deadlines.earliest() {
+                    self.connection_timers.arm_no_later(slot, deadline);
+                }
+                if tcb.output_pending {
+                    self.queue_output(slot);
+                }
+            }
+            Fate::TimeWait => self.enter_time_wait(now, slot),
+            Fate::Closed(reason) => {
+                self.remove_connection(slot, reason);
+            }
+        }
+    }
+
+    fn queue_output(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.tcb.output_queued {
+            connection.tcb.output_queued = true;
+            self.output_pending.push(slot);
+        }
+    }
+
+    /// Fires the timers that are due, and sends what found no frame before.
+    pub fn turn<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+        while let Some(slot) = self.connection_timers.fire(now) {
+            let Some(connection) = self.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            let mut context = context!(self, now, out);
+            let fate = connection.timer_fired(&mut self.application, &mut context);
+            self.settle(now, slot, fate);
+        }
+        while let Some(slot) = self.half_open_timers.fire(now) {
+            self.half_open_timer_fired(now, slot, out);
+        }
+        while let Some(slot) = self.time_wait_timers.fire(now) {
+            self.remove_time_wait(slot);
+        }
+        for slot in core::mem::take(&mut self.output_pending) {
+            let Some(connection) = self.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            if !connection.tcb.output_queued {
+                continue;
+            }
+            connection.tcb.output_queued = false;
+            connection.tcb.output_pending = false;
+            let mut context = context!(self, now, out);
+            let fate = connection.finish(&mut context);
+            self.settle(now, slot, fate);
+        }
+    }
+
+    /// When [`Engine::turn`] is next needed; `None` when no timer is running.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [&self.connection_timers, &self.half_open_timers, &self.time_wait_timers]
+            .into_iter()
+            .filter_map(TimerWheel::next_deadline)
+            .min()
+    }
+
+    /// Whether something could not be sent and [`Engine::turn`] should be called as soon as frames are free.
+    pub fn wants_frames(&self) -> bool {
+        !self.output_pending.is_empty()
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The application.
+    pub fn application(&self) -> &A {
+        &self.application
+    }
+
+    /// The application.
+    pub fn application_mut(&mut self) -> &mut A {
+        &mut self.application
+    }
+
+    /// CLOSED (RFC 9293, section 3.10.7.1): answers with RST what is not RST itself, within `rst_rate`.
+    fn reject<T: Transmit>(&mut self, now: Instant, segment: &Segment<'_>, out: &mut T) {
+        if segment.flags.contains(Flags::RST) || !self.rst_limit.allow(now) {
+            self.counters.bump(Counter::DropNoConnection);
+            return;
+        }
+        let (seq, ack, flags) = if segment.flags.contains(Flags::ACK) {
+            (segment.ack, crate::seq::SeqNumber(0), Flags::RST)
+        } else {
+            let end = segment.seq + segment.length();
+            (crate::seq::SeqNumber(0), end, Flags::RST | Flags::ACK)
+        };
+        let header = Header {
+            seq,
+            ack,
+            flags,
+            window: 0,
+            options: Options::default(),
+        };
+        if self.send_bare(&segment.reply_link, &segment.key, &header, Purpose::Control, out) {
+            self.counters.bump(Counter::RstsOut);
+        }
+    }
+
+    /// Sends a segment without text that belongs to no connection's own state.
+    fn send_bare<T: Transmit>(
+        &mut self,
+        link: &LinkHeader,
+        key: &FlowKey,
+        header: &Header,
+        purpose: Purpose,
+        out: &mut T,
+    ) -> bool {
+        let Some(buffer) = out.reserve(purpose) else {
+            self.counters.bump(Counter::NoFrame);
+            return false;
+        };
+        let length = emit::frame(buffer, link, key, header, 0, |_| {});
+        out.commit(length);
+        self.counters.bump(Counter::FramesOut);
+        true
+    }
+}

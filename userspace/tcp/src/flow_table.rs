@@ -1,0 +1,222 @@
+//! From 4-tuple to record: an open-addressing hash table, keyed at random.
+//!
+//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. Its
+//! capacity is fixed from the limits of the engine, at most half of it is ever used, and deletion shifts entries back, so
+//! neither growth nor tombstones make a look-up slow.
+
+use tidegate_abi::siphash::Key;
+
+use crate::wire::FlowKey;
+
+/// Where the record of a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A connection, by slot.
+    Connection(u32),
+    /// A half-open connection, by slot.
+    HalfOpen(u32),
+    /// A connection in TIME-WAIT, by slot.
+    TimeWait(u32),
+}
+
+const KIND_SHIFT: u32 = 28;
+/// Largest slot of any kind, plus one.
+pub(crate) const MAX_SLOTS: u32 = 1 << KIND_SHIFT;
+
+impl Place {
+    #[inline]
+    fn pack(self) -> u32 {
+        match self {
+            Self::Connection(slot) => 1 << KIND_SHIFT | slot,
+            Self::HalfOpen(slot) => 2 << KIND_SHIFT | slot,
+            Self::TimeWait(slot) => 3 << KIND_SHIFT | slot,
+        }
+    }
+
+    #[inline]
+    fn unpack(packed: u32) -> Self {
+        let slot = packed & (MAX_SLOTS - 1);
+        match packed >> KIND_SHIFT {
+            1 => Self::Connection(slot),
+            2 => Self::HalfOpen(slot),
+            _ => Self::TimeWait(slot),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    tag: u32,
+    /// Zero: empty.
+    place: u32,
+}
+
+/// The table.
+pub(crate) struct FlowTable {
+    buckets: Vec<Bucket>,
+    mask: usize,
+    key: Key,
+    used: usize,
+}
+
+impl FlowTable {
+    /// A table for at most `flows` flows.
+    pub(crate) fn new(flows: usize, key: Key) -> Self {
+        let capacity = (flows.max(8) * 2).next_power_of_two();
+        Self {
+            buckets: vec![Bucket::default(); capacity],
+            mask: capacity - 1,
+            key,
+            used: 0,
+        }
+    }
+
+    /// The tag of a flow; its low bits are also where the search for it starts.
+    #[inline]
+    fn tag(&self, key: &FlowKey) -> u32 {
+        (key.table_hash(self.key) >> 32) as u32
+    }
+
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & self.mask
+    }
+
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        (at + 1) & self.mask
+    }
+
+    /// The record of `key`; `matches` compares a candidate's tuple with it.
+    #[inline]
+    pub(crate) fn find(&self, key: &FlowKey, matches: impl Fn(Place) -> bool) -> Option<Place> {
+        let tag = self.tag(key);
+        let mut at = self.home(tag);
+        loop {
+            let bucket = self.buckets[at];
+            if bucket.place == 0 {
+                return None;
+            }
+            if bucket.tag == tag {
+                let place = Place::unpack(bucket.place);
+                if matches(place) {
+                    return Some(place);
+                }
+            }
+            at = self.next(at);
+        }
+    }
+
+    /// Adds a flow that is not in the table.
+    pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
+        debug_assert!(self.used * 2 < self.buckets.len(), "the limits of the engine bound the table");
+        let tag = self.tag(key);
+        let mut at = self.home(tag);
+        while self.buckets[at].place != 0 {
+            at = self.next(at);
+        }
+        self.buckets[at] = Bucket {
+            tag,
+            place: place.pack(),
+        };
+        self.used += 1;
+    }
+
+    /// Points the flow `key`, now at `from`, to `to`.
+    pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
+        if let Some(at) = self.position(key, from) {
+            self.buckets[at].place = to.pack();
+        }
+    }
+
+    /// Removes the flow `key` that is at `place`.
+    pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
+        let Some(mut hole) = self.position(key, place) else {
+            return;
+        };
+        self.used -= 1;
+        let mut at = self.next(hole);
+        while self.buckets[at].place != 0 {
+            // A bucket may move to the hole unless that would put it before its home.
+            let home = self.home(self.buckets[at].tag);
+            if (at.wrapping_sub(home) & self.mask) >= (at.wrapping_sub(hole) & self.mask) {
+                self.buckets[hole] = self.buckets[at];
+                hole = at;
+            }
+            at = self.next(at);
+        }
+        self.buckets[hole] = Bucket::default();
+    }
+
+    /// Flows in the table.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.used
+    }
+
+    fn position(&self, key: &FlowKey, place: Place) -> Option<usize> {
+        let mut at = self.home(self.tag(key));
+        let packed = place.pack();
+        loop {
+            match self.buckets[at].place {
+                0 => return None,
+                found if found == packed => return Some(at),
+                _ => at = self.next(at),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn key(port: u16) -> FlowKey {
+        FlowKey::new(
+            "198.18.0.1:80".parse().unwrap(),
+            std::net::SocketAddr::from(([198, 18, 0, 2], port)),
+        )
+    }
+
+    #[test]
+    fn places_survive_packing() {
+        for place in [
+            Place::Connection(0),
+            Place::HalfOpen(MAX_SLOTS - 1),
+            Place::TimeWait(77),
+        ] {
+            assert_eq!(Place::unpack(place.pack()), place);
+            assert_ne!(place.pack(), 0);
+        }
+    }
+
+    proptest! {
+        /// Against a hash map, in a table small enough for every kind of collision.
+        #[test]
+        fn agrees_with_a_map(
+            secret: (u64, u64),
+            steps in proptest::collection::vec((any::<bool>(), 0..40_u16), 1..400),
+        ) {
+            let mut table = FlowTable::new(31, Key(secret.0, secret.1));
+            let mut model = HashMap::new();
+            for (add, port) in steps {
+                let place = Place::Connection(u32::from(port));
+                if add && model.len() < 31 && !model.contains_key(&port) {
+                    table.insert(&key(port), place);
+                    model.insert(port, place);
+                } else if !add {
+                    if let Some(place) = model.remove(&port) {
+                        table.remove(&key(port), place);
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+                for port in 0..40 {
+                    let found = table.find(&key(port), |place| place == Place::Connection(u32::from(port)));
+                    prop_assert_eq!(found, model.get(&port).copied());
+                }
+            }
+        }
+    }
+}

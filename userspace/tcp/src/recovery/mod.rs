@@ -1,0 +1,3 @@
+//! Finding and repairing loss.
+
+pub mod rto;

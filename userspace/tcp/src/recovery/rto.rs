@@ -1,0 +1,117 @@
+//! The retransmission timeout (RFC 6298).
+
+use core::time::Duration;
+
+/// Clock granularity G of RFC 6298, in microseconds: the timer wheel's tick.
+const GRANULARITY: u32 = 1000;
+
+/// RTO before the first measurement (rule 2.1), in microseconds.
+const INITIAL: u32 = 1_000_000;
+
+/// Estimator and back-off of one connection. Microseconds throughout; 32 bits hold more than an hour.
+#[derive(Clone, Copy, Debug)]
+pub struct Rto {
+    srtt: u32,
+    rttvar: u32,
+    /// RTO without back-off.
+    base: u32,
+    /// Times the RTO has been doubled since the last measurement.
+    backoff: u8,
+}
+
+impl Default for Rto {
+    fn default() -> Self {
+        Self {
+            srtt: 0,
+            rttvar: 0,
+            base: INITIAL,
+            backoff: 0,
+        }
+    }
+}
+
+impl Rto {
+    /// Takes a measurement of a segment that was sent once (Karn's algorithm is the caller's duty) and ends the back-off.
+    pub fn sample(&mut self, rtt: Duration, min: Duration, max: Duration) {
+        let rtt = (rtt.as_micros().clamp(1, u128::from(u32::MAX / 8))) as u32;
+        if self.srtt == 0 {
+            self.srtt = rtt;
+            self.rttvar = rtt / 2;
+        } else {
+            // Rule 2.3, beta = 1/4 and alpha = 1/8. The variance uses the smoothed time from before.
+            self.rttvar = (self.rttvar - self.rttvar / 4) + self.srtt.abs_diff(rtt) / 4;
+            self.srtt = (self.srtt - self.srtt / 8) + rtt / 8;
+            self.srtt = self.srtt.max(1);
+        }
+        let bound = |limit: Duration| limit.as_micros().min(u128::from(u32::MAX)) as u32;
+        self.base = (self.srtt + GRANULARITY.max(4 * self.rttvar)).clamp(bound(min), bound(max));
+        self.backoff = 0;
+    }
+
+    /// The current timeout: rule 5.5's doubling applied, at most `max`.
+    pub fn timeout(&self, max: Duration) -> Duration {
+        let doubled = u64::from(self.base) << self.backoff.min(20);
+        Duration::from_micros(doubled).min(max)
+    }
+
+    /// The timer ran out: doubles the timeout (rule 5.5).
+    pub fn back_off(&mut self) {
+        self.backoff = self.backoff.saturating_add(1);
+    }
+
+    /// New data was acknowledged although no measurement could be made (RFC 6298, section 5, last paragraph, lets the
+    /// back-off last until one can; the peer is answering, so it ends here).
+    pub fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// How often the timer has run out in a row.
+    pub fn backoffs(&self) -> u8 {
+        self.backoff
+    }
+
+    /// Smoothed round-trip time; `None` before the first measurement.
+    pub fn srtt(&self) -> Option<Duration> {
+        (self.srtt > 0).then(|| Duration::from_micros(u64::from(self.srtt)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_millis(200);
+    const MAX: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn starts_at_one_second_and_doubles_up_to_the_maximum() {
+        let mut rto = Rto::default();
+        assert_eq!(rto.timeout(MAX), Duration::from_secs(1));
+        rto.back_off();
+        assert_eq!(rto.timeout(MAX), Duration::from_secs(2));
+        for _ in 0..100 {
+            rto.back_off();
+        }
+        assert_eq!(rto.timeout(MAX), MAX);
+    }
+
+    #[test]
+    fn the_first_measurement_sets_srtt_and_half_of_it_as_variance() {
+        let mut rto = Rto::default();
+        rto.back_off();
+        rto.sample(Duration::from_millis(500), MIN, MAX);
+        assert_eq!(rto.srtt(), Some(Duration::from_millis(500)));
+        assert_eq!(rto.timeout(MAX), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_steady_round_trip_brings_the_timeout_to_the_minimum() {
+        let mut rto = Rto::default();
+        for _ in 0..100 {
+            rto.sample(Duration::from_micros(50), MIN, MAX);
+        }
+        assert_eq!(rto.timeout(MAX), MIN);
+        rto.sample(Duration::from_secs(2), MIN, MAX);
+        assert!(rto.timeout(MAX) > Duration::from_secs(2));
+    }
+}

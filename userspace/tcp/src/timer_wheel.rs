@@ -1,0 +1,341 @@
+//! A hierarchical timing wheel (Varghese and Lauck, 1987): O(1) to arm, cancel and fire.
+//!
+//! One entry per id, ids being small and dense (slots of a slab). Entries are linked through an array beside the slots,
+//! so arming allocates nothing. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies
+//! further waits in the last slot and is filed again when that one comes round.
+//!
+//! Ticks are 64 bits wide and never wrap.
+
+use crate::time::Instant;
+
+const LEVELS: usize = 6;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+const NONE: u32 = u32::MAX;
+/// Furthest a deadline can be filed from now, in ticks.
+const REACH: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    tick: u64,
+    next: u32,
+    previous: u32,
+    /// `level * SLOTS + slot` of the list the entry is in, or `NOT_ARMED`.
+    list: u16,
+}
+
+const NOT_ARMED: u16 = u16::MAX;
+
+const IDLE: Entry = Entry {
+    tick: 0,
+    next: NONE,
+    previous: NONE,
+    list: NOT_ARMED,
+};
+
+/// A timing wheel for ids below 2^32 - 1.
+pub struct TimerWheel {
+    /// All deadlines before this tick have fired.
+    now: u64,
+    entries: Vec<Entry>,
+    heads: [u32; LEVELS * SLOTS],
+    occupied: [u64; LEVELS],
+    armed: usize,
+}
+
+impl Default for TimerWheel {
+    fn default() -> Self {
+        Self {
+            now: 0,
+            entries: Vec::new(),
+            heads: [NONE; LEVELS * SLOTS],
+            occupied: [0; LEVELS],
+            armed: 0,
+        }
+    }
+}
+
+/// Rounded up: a timer never fires before its deadline.
+#[inline]
+fn tick_of(deadline: Instant) -> u64 {
+    deadline.as_micros().div_ceil(1000)
+}
+
+impl TimerWheel {
+    /// Arms the timer of `id`, replacing its deadline if it was armed.
+    #[inline]
+    pub fn arm(&mut self, id: u32, deadline: Instant) {
+        let index = id as usize;
+        if index >= self.entries.len() {
+            self.entries.resize(index + 1, IDLE);
+        }
+        let tick = tick_of(deadline).max(self.now);
+        if self.entries[index].list != NOT_ARMED {
+            if self.entries[index].tick == tick {
+                return;
+            }
+            self.unlink(id);
+        } else {
+            self.armed += 1;
+        }
+        self.file(id, tick);
+    }
+
+    /// Arms the timer of `id` unless it already fires at or before `deadline`: the lazy way to move a deadline back,
+    /// for callers that look at the real one when the timer fires.
+    #[inline]
+    pub fn arm_no_later(&mut self, id: u32, deadline: Instant) {
+        match self.entries.get(id as usize) {
+            Some(entry) if entry.list != NOT_ARMED && entry.tick <= tick_of(deadline) => {}
+            _ => self.arm(id, deadline),
+        }
+    }
+
+    /// Disarms the timer of `id`, if it was armed.
+    #[inline]
+    pub fn cancel(&mut self, id: u32) {
+        if self.entries.get(id as usize).is_some_and(|entry| entry.list != NOT_ARMED) {
+            self.unlink(id);
+            self.armed -= 1;
+        }
+    }
+
+    /// Timers that are armed.
+    pub fn armed(&self) -> usize {
+        self.armed
+    }
+
+    /// A time at which [`TimerWheel::turn`] has something to do, at or before the earliest deadline: for deadlines
+    /// further away it is the time at which they are filed again.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        for level in 0..LEVELS {
+            let occupied = self.occupied[level];
+            if occupied == 0 {
+                continue;
+            }
+            let shift = SLOT_BITS * level as u32;
+            let current = (self.now >> shift) as u32 & (SLOTS as u32 - 1);
+            let ahead = occupied.rotate_right(current).trailing_zeros();
+            // Above level 0 an entry in the current slot is a whole round away.
+            let ahead = if level > 0 && ahead == 0 {
+                let others = occupied.rotate_right(current) & !1;
+                if others == 0 { SLOTS as u32 } else { others.trailing_zeros() }
+            } else {
+                ahead
+            };
+            let base = self.now >> shift << shift;
+            let tick = if level == 0 {
+                self.now + u64::from(ahead)
+            } else {
+                base + (u64::from(ahead) << shift)
+            };
+            return Some(Instant::from_millis(tick));
+        }
+        None
+    }
+
+    /// Disarms one timer whose deadline is at or before `now` and returns its id; `None` when there are no more.
+    ///
+    /// Called until it returns `None`. Timers armed meanwhile for a time that has passed fire in the same round.
+    pub fn fire(&mut self, now: Instant) -> Option<u32> {
+        let target = now.as_millis();
+        loop {
+            if self.now > target {
+                return None;
+            }
+            let slot = (self.now & (SLOTS as u64 - 1)) as usize;
+            let head = self.heads[slot];
+            if head != NONE {
+                self.unlink(head);
+                self.armed -= 1;
+                return Some(head);
+            }
+            if self.now == target {
+                return None;
+            }
+            self.advance(target);
+        }
+    }
+
+    /// Moves to the next tick at which something is filed, at most to `target`.
+    fn advance(&mut self, target: u64) {
+        let next = match self.next_deadline() {
+            Some(deadline) => deadline.as_millis().clamp(self.now + 1, target),
+            None => target,
+        };
+        self.now = next;
+        // Entering a slot of a higher level files its entries again, further down; the highest first, so that what
+        // falls into the current slot of a lower level is moved on.
+        for level in (1..LEVELS).rev() {
+            let shift = SLOT_BITS * level as u32;
+            if self.now & ((1 << shift) - 1) != 0 {
+                continue;
+            }
+            let slot = (self.now >> shift) as usize & (SLOTS - 1);
+            let mut id = self.heads[level * SLOTS + slot];
+            self.heads[level * SLOTS + slot] = NONE;
+            self.occupied[level] &= !(1 << slot);
+            while id != NONE {
+                let entry = self.entries[id as usize];
+                self.file(id, entry.tick);
+                id = entry.next;
+            }
+        }
+    }
+
+    fn file(&mut self, id: u32, tick: u64) {
+        let filed = tick.min(self.now + REACH);
+        let distance = filed ^ self.now;
+        let level = if distance == 0 {
+            0
+        } else {
+            ((63 - distance.leading_zeros()) / SLOT_BITS) as usize
+        };
+        // The top level wraps: a deadline in its next round shares a slot number with this one.
+        let level = level.min(LEVELS - 1);
+        let slot = (filed >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
+        let list = level * SLOTS + slot;
+        let head = self.heads[list];
+        self.entries[id as usize] = Entry {
+            tick,
+            next: head,
+            previous: NONE,
+            list: list as u16,
+        };
+        if head != NONE {
+            self.entries[head as usize].previous = id;
+        }
+        self.heads[list] = id;
+        self.occupied[level] |= 1 << slot;
+    }
+
+    fn unlink(&mut self, id: u32) {
+        let entry = self.entries[id as usize];
+        let list = usize::from(entry.list);
+        if entry.next != NONE {
+            self.entries[entry.next as usize].previous = entry.previous;
+        }
+        if entry.previous == NONE {
+            self.heads[list] = entry.next;
+            if entry.next == NONE {
+                self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
+            }
+        } else {
+            self.entries[entry.previous as usize].next = entry.next;
+        }
+        self.entries[id as usize].list = NOT_ARMED;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn fired(wheel: &mut TimerWheel, now: Instant) -> Vec<u32> {
+        std::iter::from_fn(|| wheel.fire(now)).collect()
+    }
+
+    #[test]
+    fn fires_at_its_tick_and_not_before() {
+        let mut wheel = TimerWheel::default();
+        for (id, millis) in [(0, 1), (1, 63), (2, 64), (3, 4096), (4, 300_000), (5, 86_400_000)] {
+            wheel.arm(id, Instant::from_millis(millis));
+            assert_eq!(fired(&mut wheel, Instant::from_millis(millis - 1)), []);
+            assert_eq!(fired(&mut wheel, Instant::from_millis(millis)), [id]);
+        }
+        assert_eq!(wheel.next_deadline(), None);
+        assert_eq!(wheel.armed(), 0);
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_reach_is_filed_again() {
+        let mut wheel = TimerWheel::default();
+        let far = Instant::from_millis(REACH * 3 + 5);
+        wheel.arm(9, far);
+        let mut turns = 0;
+        while let Some(next) = wheel.next_deadline().filter(|&next| next < far) {
+            assert_eq!(fired(&mut wheel, next), []);
+            turns += 1;
+            assert!(turns < 1000);
+        }
+        assert_eq!(fired(&mut wheel, far), [9]);
+    }
+
+    #[test]
+    fn lazy_arming_keeps_the_earlier_deadline() {
+        let mut wheel = TimerWheel::default();
+        wheel.arm_no_later(0, Instant::from_millis(10));
+        wheel.arm_no_later(0, Instant::from_millis(20));
+        assert_eq!(fired(&mut wheel, Instant::from_millis(10)), [0]);
+        wheel.arm_no_later(0, Instant::from_millis(30));
+        wheel.arm_no_later(0, Instant::from_millis(15));
+        assert_eq!(fired(&mut wheel, Instant::from_millis(15)), [0]);
+        assert_eq!(wheel.armed(), 0);
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_fires_at_once() {
+        let mut wheel = TimerWheel::default();
+        assert_eq!(fired(&mut wheel, Instant::from_millis(1000)), []);
+        wheel.arm(3, Instant::from_millis(5));
+        assert_eq!(fired(&mut wheel, Instant::from_millis(1000)), [3]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Arm(u32, u64),
+        Cancel(u32),
+        Advance(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let delay = prop_oneof![0..200_u64, 0..100_000_u64, 0..1_u64 << 38];
+        prop_oneof![
+            (0..40_u32, delay.clone()).prop_map(|(id, delay)| Step::Arm(id, delay)),
+            (0..40_u32).prop_map(Step::Cancel),
+            delay.prop_map(Step::Advance),
+        ]
+    }
+
+    proptest! {
+        /// Against a sorted map of deadlines.
+        #[test]
+        fn agrees_with_the_obvious_implementation(
+            start in prop_oneof![Just(0_u64), any::<u32>().prop_map(u64::from), Just((1 << 42) - 50)],
+            steps in proptest::collection::vec(step(), 1..200),
+        ) {
+            let mut wheel = TimerWheel::default();
+            let mut model = BTreeMap::new();
+            let mut now = start;
+            prop_assert_eq!(wheel.fire(Instant::from_millis(now)), None);
+            for step in steps {
+                match step {
+                    Step::Arm(id, delay) => {
+                        wheel.arm(id, Instant::from_millis(now + delay));
+                        model.insert(id, now + delay);
+                    }
+                    Step::Cancel(id) => {
+                        wheel.cancel(id);
+                        model.remove(&id);
+                    }
+                    Step::Advance(delay) => {
+                        now += delay;
+                        let mut got = fired(&mut wheel, Instant::from_millis(now));
+                        got.sort_unstable();
+                        let due: Vec<u32> = model.iter().filter(|&(_, &at)| at <= now).map(|(&id, _)| id).collect();
+                        model.retain(|_, &mut at| at > now);
+                        prop_assert_eq!(got, due);
+                    }
+                }
+                prop_assert_eq!(wheel.armed(), model.len());
+                let earliest = model.values().min().copied();
+                match wheel.next_deadline() {
+                    None => prop_assert_eq!(earliest, None),
+                    Some(next) => prop_assert!(next.as_millis() <= earliest.unwrap().max(now)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! How frames leave the engine.
+
+/// What a frame is for, so that the last ones of a pool can be kept for what ends work rather than starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Purpose {
+    /// A SYN or SYN-ACK: the first to be refused when frames are short.
+    Handshake,
+    /// Data sent for the first time.
+    Data,
+    /// ACK, FIN, RST, probes and retransmissions: the last to be refused.
+    Control,
+}
+
+/// Where the engine writes the frames it sends.
+pub trait Transmit {
+    /// A buffer for one frame, at least as long as the link's largest frame (14 bytes of Ethernet header, 8 of VLAN tags, MTU),
+    /// or `None` when there is none for this purpose now. Its content is undefined.
+    ///
+    /// A buffer that is not followed by [`Transmit::commit`] is simply not sent.
+    fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]>;
+
+    /// Sends the first `length` bytes of the buffer reserved last.
+    fn commit(&mut self, length: usize);
+}

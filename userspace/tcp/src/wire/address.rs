@@ -1,0 +1,182 @@
+//! Addresses and the 4-tuple of a flow.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tidegate_abi::siphash::{Key, siphash13, siphash24};
+
+/// An IPv6 address in network byte order, or an IPv4 one as `::ffff:a.b.c.d`. A packet that carries such a mapped address
+/// on the wire is refused, so the two cannot be confused.
+pub type Address = [u8; 16];
+
+/// `::ffff:0:0/96`, where IPv4 addresses are kept.
+pub(crate) const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// The kept form of an IPv4 address.
+#[inline]
+pub(crate) fn from_v4(octets: [u8; 4]) -> Address {
+    let mut address = [0; 16];
+    address[..12].copy_from_slice(&V4_PREFIX);
+    address[12..].copy_from_slice(&octets);
+    address
+}
+
+/// Whether the address is an IPv4 one.
+#[inline]
+pub(crate) fn is_v4(address: &Address) -> bool {
+    address[..12] == V4_PREFIX
+}
+
+/// The kept form of any address.
+pub(crate) fn from_ip(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => from_v4(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The address in the standard library's form.
+pub(crate) fn to_ip(address: &Address) -> IpAddr {
+    if is_v4(address) {
+        let [.., a, b, c, d] = *address;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(*address))
+    }
+}
+
+/// Whether a segment from this address may be answered (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3).
+pub(crate) fn is_answerable(address: &Address) -> bool {
+    match to_ip(address) {
+        IpAddr::V4(v4) => {
+            let first = v4.octets()[0];
+            first != 0 && first != 127 && first < 224
+        }
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast()),
+    }
+}
+
+/// Both ends of a flow, seen from this side. Ports are in host byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The peer's address.
+    pub remote: Address,
+    /// This side's address.
+    pub local: Address,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// This side's port.
+    pub local_port: u16,
+}
+
+impl FlowKey {
+    /// The key of a flow between two socket addresses; both must be of one family.
+    pub fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            remote: from_ip(remote.ip()),
+            local: from_ip(local.ip()),
+            remote_port: remote.port(),
+            local_port: local.port(),
+        }
+    }
+
+    /// The peer's socket address.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(to_ip(&self.remote), self.remote_port)
+    }
+
+    /// This side's socket address.
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(to_ip(&self.local), self.local_port)
+    }
+
+    /// Whether the flow is IPv4.
+    #[inline]
+    pub fn is_v4(&self) -> bool {
+        is_v4(&self.remote)
+    }
+
+    #[inline]
+    fn words_v6(&self) -> [u64; 5] {
+        let word = |bytes: &Address, at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        [
+            word(&self.remote, 0),
+            word(&self.remote, 8),
+            word(&self.local, 0),
+            word(&self.local, 8),
+            self.ports(),
+        ]
+    }
+
+    #[inline]
+    fn words_v4(&self) -> [u64; 2] {
+        let [.., a, b, c, d] = self.remote;
+        let [.., e, f, g, h] = self.local;
+        [u64::from_le_bytes([a, b, c, d, e, f, g, h]), self.ports()]
+    }
+
+    #[inline]
+    fn ports(&self) -> u64 {
+        u64::from(self.remote_port) << 16 | u64::from(self.local_port)
+    }
+
+    /// Hash for tables; never shown to anyone.
+    #[inline]
+    pub(crate) fn table_hash(&self, key: Key) -> u64 {
+        if self.is_v4() {
+            siphash13(key, &self.words_v4())
+        } else {
+            siphash13(key, &self.words_v6())
+        }
+    }
+
+    /// Hash for sequence numbers, which the peer sees (RFC 6528).
+    pub(crate) fn secret_hash(&self, key: Key) -> u64 {
+        siphash24(key, &self.words_v6())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_round_trip() {
+        for text in ["198.18.0.1:80", "[2001:2::1]:443"] {
+            let local: SocketAddr = text.parse().unwrap();
+            let key = FlowKey::new(local, local);
+            assert_eq!(key.local(), local);
+            assert_eq!(key.is_v4(), local.is_ipv4());
+        }
+    }
+
+    #[test]
+    fn unanswerable_sources_are_known() {
+        for text in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"] {
+            assert!(!is_answerable(&from_ip(text.parse().unwrap())), "{text}");
+        }
+        for text in ["198.18.0.2", "2001:2::2", "fe80::1"] {
+            assert!(is_answerable(&from_ip(text.parse().unwrap())), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_tuple_changes_both_hashes() {
+        let secret = Key(1, 2);
+        for (local, remote) in [("198.18.0.1:80", "198.18.0.2:1000"), ("[2001:2::1]:80", "[2001:2::2]:1000")] {
+            let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
+            let mut others = [key; 4];
+            others[0].remote[15] ^= 1;
+            others[1].local[15] ^= 1;
+            others[2].remote_port ^= 1;
+            others[3].local_port ^= 1;
+            for other in others {
+                assert_ne!(key.table_hash(secret), other.table_hash(secret));
+                assert_ne!(key.secret_hash(secret), other.secret_hash(secret));
+            }
+        }
+    }
+}

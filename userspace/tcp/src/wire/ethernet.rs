@@ -1,0 +1,102 @@
+//! Ethernet II headers with up to two VLAN tags (IEEE 802.1Q, 802.1ad).
+
+/// Ethertype of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// Ethertype of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+const TPID_8021Q: u16 = 0x8100;
+const TPID_8021AD: u16 = 0x88a8;
+
+/// Longest link header: two addresses, two tags, the ethertype.
+pub const MAX_LINK_HEADER: usize = 22;
+
+/// An Ethernet header ready to be sent: destination, source, tags, ethertype.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkHeader {
+    bytes: [u8; MAX_LINK_HEADER],
+    length: u8,
+}
+
+impl LinkHeader {
+    /// An untagged header; `ipv4` chooses the ethertype.
+    pub fn new(destination: [u8; 6], source: [u8; 6], ipv4: bool) -> Self {
+        let mut bytes = [0; MAX_LINK_HEADER];
+        bytes[..6].copy_from_slice(&destination);
+        bytes[6..12].copy_from_slice(&source);
+        let ethertype = if ipv4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+        bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        Self { bytes, length: 14 }
+    }
+
+    /// The header's bytes: 14, 18 or 22 of them.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl core::fmt::Debug for LinkHeader {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "LinkHeader({:02x?})", self.as_bytes())
+    }
+}
+
+/// Splits a frame into the header that answers it (addresses swapped, tags kept), its ethertype and what follows.
+/// `None`: too short, more than two tags, or a group address as destination or source.
+#[inline]
+pub fn parse(frame: &[u8]) -> Option<(LinkHeader, u16, &[u8])> {
+    let mut length = 14;
+    loop {
+        let ethertype = frame.get(length - 2..length)?;
+        let ethertype = u16::from_be_bytes([ethertype[0], ethertype[1]]);
+        if ethertype == TPID_8021Q || ethertype == TPID_8021AD {
+            length += 4;
+            if length > MAX_LINK_HEADER {
+                return None;
+            }
+            continue;
+        }
+        if (frame[0] | frame[6]) & 1 != 0 {
+            return None;
+        }
+        let mut bytes = [0; MAX_LINK_HEADER];
+        bytes[..6].copy_from_slice(&frame[6..12]);
+        bytes[6..12].copy_from_slice(&frame[..6]);
+        bytes[12..length].copy_from_slice(&frame[12..length]);
+        let link = LinkHeader {
+            bytes,
+            length: length as u8,
+        };
+        return Some((link, ethertype, &frame[length..]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_kept_and_addresses_swapped() {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0, 0x45];
+        let (link, ethertype, rest) = parse(&frame).unwrap();
+        assert_eq!(ethertype, ETHERTYPE_IPV4);
+        assert_eq!(rest, [0x45]);
+        assert_eq!(link.as_bytes()[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+        assert_eq!(link.as_bytes()[12..], frame[12..22]);
+
+        frame.splice(20..20, [0x81, 0, 0, 9]);
+        assert!(parse(&frame).is_none(), "a third tag");
+    }
+
+    #[test]
+    fn short_frames_and_group_addresses_are_refused() {
+        let frame = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        assert!(parse(&frame).is_some());
+        for length in 0..frame.len() {
+            assert!(parse(&frame[..length]).is_none());
+        }
+        let mut group = frame;
+        group[0] = 0xff;
+        assert!(parse(&group).is_none());
+    }
+}

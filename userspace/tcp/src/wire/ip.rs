@@ -1,0 +1,205 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
+
+use super::ParseError;
+use super::address::{Address, V4_PREFIX, from_v4};
+use super::checksum;
+use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+
+/// Length of an IPv4 header without options.
+pub const IPV4_HEADER: usize = 20;
+/// Length of the IPv6 header.
+pub const IPV6_HEADER: usize = 40;
+
+const PROTOCOL_TCP: u8 = 6;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION_OPTIONS: u8 = 60;
+const MAX_EXTENSION_HEADERS: usize = 6;
+
+/// An IP packet that carries a whole TCP segment.
+pub struct Packet<'a> {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// The TCP segment, link padding removed.
+    pub payload: &'a [u8],
+}
+
+/// Reads an IP packet.
+///
+/// # Errors
+///
+/// [`ParseError::Malformed`] for anything that is not one whole TCP segment, [`ParseError::Checksum`] for a damaged
+/// IPv4 header.
+#[inline]
+pub fn parse(ethertype: u16, packet: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
+    match ethertype {
+        ETHERTYPE_IPV4 => parse_v4(packet, verify),
+        ETHERTYPE_IPV6 => parse_v6(packet).ok_or(ParseError::Malformed),
+        _ => Err(ParseError::Malformed),
+    }
+}
+
+#[inline]
+fn parse_v4(packet: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
+    let fixed: &[u8; IPV4_HEADER] = packet.first_chunk().ok_or(ParseError::Malformed)?;
+    let header_length = usize::from(fixed[0] & 0x0f) * 4;
+    let total_length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    if fixed[0] >> 4 != 4
+        || header_length < IPV4_HEADER
+        || total_length < header_length
+        || total_length > packet.len()
+        || fixed[9] != PROTOCOL_TCP
+    {
+        return Err(ParseError::Malformed);
+    }
+    if verify && checksum::ipv4_header(&packet[..header_length]) != [0, 0] {
+        return Err(ParseError::Checksum);
+    }
+    let more_fragments_and_offset = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff;
+    if more_fragments_and_offset != 0 {
+        return Err(ParseError::Malformed);
+    }
+    Ok(Packet {
+        source: from_v4([fixed[12], fixed[13], fixed[14], fixed[15]]),
+        destination: from_v4([fixed[16], fixed[17], fixed[18], fixed[19]]),
+        payload: &packet[header_length..total_length],
+    })
+}
+
+#[inline]
+fn parse_v6(packet: &[u8]) -> Option<Packet<'_>> {
+    let (fixed, rest) = packet.split_first_chunk::<IPV6_HEADER>()?;
+    let payload_length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    if fixed[0] >> 4 != 6 {
+        return None;
+    }
+    let mut payload = rest.get(..payload_length)?;
+    let mut next_header = fixed[6];
+    for _ in 0..=MAX_EXTENSION_HEADERS {
+        match next_header {
+            PROTOCOL_TCP => {
+                let address = |at: usize| {
+                    let mut address = [0; 16];
+                    address.copy_from_slice(&fixed[at..at + 16]);
+                    address
+                };
+                let (source, destination) = (address(8), address(24));
+                // These would be taken for IPv4 addresses.
+                if source[..12] == V4_PREFIX || destination[..12] == V4_PREFIX {
+                    return None;
+                }
+                return Some(Packet {
+                    source,
+                    destination,
+                    payload,
+                });
+            }
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                let &[next, length, ..] = payload else { return None };
+                if next_header == ROUTING && *payload.get(3)? != 0 {
+                    return None;
+                }
+                next_header = next;
+                payload = payload.get((usize::from(length) + 1) * 8..)?;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Writes an IPv4 header for `payload_length` bytes of TCP into the first 20 bytes of `buffer`.
+///
+/// DF is set, so the identification may stay zero (RFC 6864, section 4.1).
+#[inline]
+pub(crate) fn write_v4(buffer: &mut [u8], source: &Address, destination: &Address, payload_length: usize) {
+    let header = &mut buffer[..IPV4_HEADER];
+    let total_length = (IPV4_HEADER + payload_length) as u16;
+    header[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0]);
+    header[2..4].copy_from_slice(&total_length.to_be_bytes());
+    header[12..16].copy_from_slice(&source[12..]);
+    header[16..20].copy_from_slice(&destination[12..]);
+    let sum = checksum::ipv4_header(header);
+    header[10..12].copy_from_slice(&sum);
+}
+
+/// Writes an IPv6 header for `payload_length` bytes of TCP into the first 40 bytes of `buffer`.
+#[inline]
+pub(crate) fn write_v6(buffer: &mut [u8], source: &Address, destination: &Address, payload_length: usize) {
+    let header = &mut buffer[..IPV6_HEADER];
+    header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, PROTOCOL_TCP, 64]);
+    header[4..6].copy_from_slice(&(payload_length as u16).to_be_bytes());
+    header[8..24].copy_from_slice(source);
+    header[24..40].copy_from_slice(destination);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; IPV4_HEADER];
+        write_v4(&mut packet, &from_v4([198, 18, 0, 1]), &from_v4([198, 18, 0, 2]), payload.len());
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    fn v6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; IPV6_HEADER];
+        write_v6(&mut packet, &[0x20; 16], &[0x21; 16], payload.len());
+        packet[6] = next_header;
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    #[test]
+    fn padding_after_the_packet_is_cut_off() {
+        let mut packet = v4(b"segment");
+        packet.extend_from_slice(&[0; 6]);
+        assert_eq!(parse(ETHERTYPE_IPV4, &packet, true).ok().unwrap().payload, b"segment");
+    }
+
+    #[test]
+    fn a_damaged_v4_header_is_a_checksum_error_and_a_fragment_is_malformed() {
+        let mut packet = v4(b"segment");
+        packet[8] ^= 1;
+        assert_eq!(parse(ETHERTYPE_IPV4, &packet, true).err(), Some(ParseError::Checksum));
+        assert!(parse(ETHERTYPE_IPV4, &packet, false).is_ok());
+        packet[6] |= 0x20;
+        assert_eq!(parse(ETHERTYPE_IPV4, &packet, false).err(), Some(ParseError::Malformed));
+    }
+
+    #[test]
+    fn no_prefix_of_a_packet_is_read_past_its_end() {
+        let (four, six) = (v4(b"segment"), v6(PROTOCOL_TCP, b"segment"));
+        for length in 0..four.len() {
+            assert!(parse(ETHERTYPE_IPV4, &four[..length], true).is_err());
+        }
+        for length in 0..six.len() {
+            assert!(parse(ETHERTYPE_IPV6, &six[..length], true).is_err());
+        }
+    }
+
+    #[test]
+    fn extension_headers_are_walked_and_bounded() {
+        let hop_by_hop = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0];
+        let destination = [PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0];
+        let packet = v6(HOP_BY_HOP, &[&hop_by_hop[..], &destination, b"segment"].concat());
+        assert_eq!(parse(ETHERTYPE_IPV6, &packet, true).ok().unwrap().payload, b"segment");
+
+        let routing = [PROTOCOL_TCP, 0, 0, 1, 0, 0, 0, 0];
+        assert!(parse(ETHERTYPE_IPV6, &v6(ROUTING, &routing), true).is_err(), "segments left");
+
+        let chain = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS + 1);
+        assert!(parse(ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &chain), true).is_err());
+    }
+
+    #[test]
+    fn a_mapped_address_on_the_wire_is_refused() {
+        let mut packet = v6(PROTOCOL_TCP, b"segment");
+        packet[8..20].copy_from_slice(&V4_PREFIX);
+        assert!(parse(ETHERTYPE_IPV6, &packet, true).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! Frames as bytes: what arrives is read into a [`Segment`], what leaves is written by [`emit`].
+
+pub mod address;
+pub mod checksum;
+pub mod emit;
+pub mod ethernet;
+pub mod ip;
+pub mod options;
+pub mod tcp;
+
+pub use address::FlowKey;
+pub use ethernet::LinkHeader;
+pub use options::Options;
+pub use tcp::Flags;
+
+use crate::seq::SeqNumber;
+
+/// Why a frame was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// Not TCP over IPv4 or IPv6, a fragment, or lengths that contradict each other.
+    Malformed,
+    /// The IPv4 header's or the TCP checksum is wrong.
+    Checksum,
+}
+
+/// A received TCP segment. "Remote" is its source, "local" its destination.
+#[derive(Clone, Debug)]
+pub struct Segment<'a> {
+    /// Link header with which it is answered.
+    pub reply_link: LinkHeader,
+    /// Addresses and ports.
+    pub key: FlowKey,
+    /// SEG.SEQ.
+    pub seq: SeqNumber,
+    /// SEG.ACK; meaningful only with [`Flags::ACK`].
+    pub ack: SeqNumber,
+    /// Control bits.
+    pub flags: Flags,
+    /// SEG.WND as it stands in the header, not scaled.
+    pub window: u16,
+    /// Options that are understood.
+    pub options: Options,
+    /// Text of the segment.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// Reads a frame that starts at its Ethernet header.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] says whether the frame is no TCP segment or a damaged one.
+    #[inline]
+    pub fn parse(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
+        let (reply_link, ethertype, rest) = ethernet::parse(frame).ok_or(ParseError::Malformed)?;
+        let packet = ip::parse(ethertype, rest, verify_checksums)?;
+        let header = tcp::parse(packet.payload).ok_or(ParseError::Malformed)?;
+        if verify_checksums && checksum::tcp(&packet.source, &packet.destination, packet.payload) != 0 {
+            return Err(ParseError::Checksum);
+        }
+        Ok(Self {
+            reply_link,
+            key: FlowKey {
+                remote: packet.source,
+                local: packet.destination,
+                remote_port: header.source_port,
+                local_port: header.destination_port,
+            },
+            seq: header.seq,
+            ack: header.ack,
+            flags: header.flags,
+            window: header.window,
+            options: Options::parse(header.options),
+            payload: header.payload,
+        })
+    }
+
+    /// SEG.LEN: octets of sequence space, SYN and FIN counting one each.
+    #[inline]
+    pub fn length(&self) -> u32 {
+        self.payload.len() as u32
+            + u32::from(self.flags.contains(Flags::SYN))
+            + u32::from(self.flags.contains(Flags::FIN))
+    }
+}

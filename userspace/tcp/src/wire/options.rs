@@ -1,0 +1,263 @@
+//! TCP options: MSS (RFC 9293), window scale and timestamps (RFC 7323), SACK (RFC 2018).
+
+use crate::seq::SeqNumber;
+
+const END: u8 = 0;
+const NOP: u8 = 1;
+const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const SACK: u8 = 5;
+const TIMESTAMPS: u8 = 8;
+
+/// Largest shift that counts (RFC 7323, section 2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// Blocks that fit beside nothing else; three fit beside timestamps.
+pub const MAX_SACK_BLOCKS: usize = 4;
+
+/// Longest option field.
+pub const MAX_OPTIONS: usize = 40;
+
+/// Timestamps option: TSval and TSecr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamps {
+    /// The sender's clock.
+    pub value: u32,
+    /// The clock value echoed.
+    pub echo: u32,
+}
+
+/// A range of received sequence numbers: first, and first after it.
+pub type SackBlock = (SeqNumber, SeqNumber);
+
+/// The options of a segment. Unknown options are skipped; from the first malformed one on, the rest is ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Maximum segment size; on a SYN only.
+    pub mss: Option<u16>,
+    /// Window scale; on a SYN only. At most [`MAX_WINDOW_SCALE`].
+    pub window_scale: Option<u8>,
+    /// SACK-permitted; on a SYN only.
+    pub sack_permitted: bool,
+    /// Timestamps.
+    pub timestamps: Option<Timestamps>,
+    /// SACK blocks.
+    pub sack: SackBlocks,
+}
+
+/// Up to [`MAX_SACK_BLOCKS`] SACK blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SackBlocks {
+    blocks: [SackBlock; MAX_SACK_BLOCKS],
+    count: u8,
+}
+
+impl SackBlocks {
+    /// The blocks.
+    pub fn as_slice(&self) -> &[SackBlock] {
+        &self.blocks[..usize::from(self.count)]
+    }
+
+    /// Whether there is no block.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Options {
+    /// Sets the SACK blocks, as many as there is room for.
+    pub fn set_sack_blocks(&mut self, blocks: impl Iterator<Item = SackBlock>) {
+        let room = if self.timestamps.is_some() {
+            MAX_SACK_BLOCKS - 1
+        } else {
+            MAX_SACK_BLOCKS
+        };
+        self.sack = SackBlocks::default();
+        for (slot, block) in self.sack.blocks[..room].iter_mut().zip(blocks) {
+            *slot = block;
+            self.sack.count += 1;
+        }
+    }
+
+    /// Reads the option field of a header.
+    #[inline]
+    pub fn parse(mut field: &[u8]) -> Self {
+        let mut options = Self::default();
+        // What nearly every segment of a connection carries.
+        if let [NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = *field {
+            options.timestamps = Some(Timestamps {
+                value: u32::from_be_bytes([v0, v1, v2, v3]),
+                echo: u32::from_be_bytes([e0, e1, e2, e3]),
+            });
+            return options;
+        }
+        while let Some((&kind, rest)) = field.split_first() {
+            match kind {
+                END => break,
+                NOP => field = rest,
+                _ => {
+                    let Some(&length) = rest.first() else { break };
+                    let Some(body) = field.get(2..usize::from(length)) else { break };
+                    options.read(kind, body);
+                    field = &field[usize::from(length)..];
+                }
+            }
+        }
+        options
+    }
+
+    fn read(&mut self, kind: u8, body: &[u8]) {
+        let word = |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
+        match (kind, body.len()) {
+            (MSS, 2) => self.mss = Some(u16::from_be_bytes([body[0], body[1]])),
+            (WINDOW_SCALE, 1) => self.window_scale = Some(body[0].min(MAX_WINDOW_SCALE)),
+            (SACK_PERMITTED, 0) => self.sack_permitted = true,
+            (TIMESTAMPS, 8) => {
+                self.timestamps = Some(Timestamps {
+                    value: word(0),
+                    echo: word(4),
+                });
+            }
+            (SACK, 8 | 16 | 24 | 32) => {
+                self.sack.count = (body.len() / 8) as u8;
+                for (index, slot) in self.sack.blocks[..body.len() / 8].iter_mut().enumerate() {
+                    *slot = (SeqNumber(word(index * 8)), SeqNumber(word(index * 8 + 4)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes [`Options::write`] will write; a multiple of four.
+    #[inline]
+    pub fn length(&self) -> usize {
+        let mut length = 0;
+        if self.mss.is_some() {
+            length += 4;
+        }
+        if self.window_scale.is_some() {
+            length += 4;
+        }
+        if self.timestamps.is_some() {
+            length += 12;
+        } else if self.sack_permitted {
+            length += 4;
+        }
+        if !self.sack.is_empty() {
+            length += 4 + 8 * self.sack.as_slice().len();
+        }
+        length
+    }
+
+    /// Writes the options to the front of `buffer`, padded to whole words, and returns their length.
+    #[inline]
+    pub fn write(&self, buffer: &mut [u8]) -> usize {
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            buffer[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        if let Some(mss) = self.mss {
+            let [high, low] = mss.to_be_bytes();
+            put(&[MSS, 4, high, low]);
+        }
+        match (self.sack_permitted, self.timestamps.is_some()) {
+            (true, true) => put(&[SACK_PERMITTED, 2]),
+            (true, false) => put(&[SACK_PERMITTED, 2, NOP, NOP]),
+            (false, true) => put(&[NOP, NOP]),
+            (false, false) => {}
+        }
+        if let Some(timestamps) = self.timestamps {
+            put(&[TIMESTAMPS, 10]);
+            put(&timestamps.value.to_be_bytes());
+            put(&timestamps.echo.to_be_bytes());
+        }
+        if let Some(shift) = self.window_scale {
+            put(&[NOP, WINDOW_SCALE, 3, shift]);
+        }
+        if !self.sack.is_empty() {
+            put(&[NOP, NOP, SACK, 2 + 8 * self.sack.count]);
+            for (left, right) in self.sack.as_slice() {
+                put(&left.0.to_be_bytes());
+                put(&right.0.to_be_bytes());
+            }
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn unknown_options_are_skipped() {
+        let options = Options::parse(&[254, 4, 1, 2, MSS, 4, 5, 0xb4, NOP, WINDOW_SCALE, 3, 7, END, MSS]);
+        assert_eq!(options.mss, Some(1460));
+        assert_eq!(options.window_scale, Some(7));
+    }
+
+    #[test]
+    fn a_malformed_option_ends_the_reading_without_harm() {
+        for field in [
+            &[MSS][..],
+            &[MSS, 0, 1, 2],
+            &[MSS, 1, 1, 2],
+            &[MSS, 5, 1, 2],
+            &[TIMESTAMPS, 10, 1],
+        ] {
+            assert_eq!(Options::parse(field), Options::default(), "{field:?}");
+        }
+        let options = Options::parse(&[MSS, 4, 5, 0xb4, WINDOW_SCALE, 200, 7]);
+        assert_eq!((options.mss, options.window_scale), (Some(1460), None));
+    }
+
+    #[test]
+    fn a_window_scale_above_fourteen_counts_as_fourteen() {
+        assert_eq!(Options::parse(&[WINDOW_SCALE, 3, 255]).window_scale, Some(14));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_may_be_parsed(field in proptest::collection::vec(any::<u8>(), 0..=MAX_OPTIONS)) {
+            Options::parse(&field);
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(
+            mss: Option<u16>,
+            window_scale in proptest::option::of(0..=MAX_WINDOW_SCALE),
+            sack_permitted: bool,
+            timestamps: Option<(u32, u32)>,
+        ) {
+            let options = Options {
+                mss,
+                window_scale,
+                sack_permitted,
+                timestamps: timestamps.map(|(value, echo)| Timestamps { value, echo }),
+                ..Options::default()
+            };
+            let mut buffer = [0; MAX_OPTIONS];
+            let length = options.write(&mut buffer);
+            prop_assert_eq!(length, options.length());
+            prop_assert_eq!(length % 4, 0);
+            prop_assert_eq!(Options::parse(&buffer[..length]), options);
+        }
+
+        #[test]
+        fn sack_blocks_are_read_back(blocks in proptest::collection::vec(any::<(u32, u32)>(), 0..6), stamped: bool) {
+            let mut options = Options {
+                timestamps: stamped.then_some(Timestamps { value: 1, echo: 2 }),
+                ..Options::default()
+            };
+            options.set_sack_blocks(blocks.iter().map(|&(left, right)| (SeqNumber(left), SeqNumber(right))));
+            prop_assert_eq!(options.sack.as_slice().len(), blocks.len().min(if stamped { 3 } else { 4 }));
+            let mut buffer = [0; MAX_OPTIONS];
+            let length = options.write(&mut buffer);
+            prop_assert_eq!(length, options.length());
+            prop_assert_eq!(Options::parse(&buffer[..length]), options);
+        }
+    }
+}
