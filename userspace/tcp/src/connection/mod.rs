@@ -81,6 +81,8 @@ pub(crate) struct Tcb {
     pub(crate) snd_nxt: SeqNumber,
     /// SND.WND, in bytes.
     pub(crate) snd_wnd: u32,
+    /// End of the last segment sent that was not full (Minshall).
+    pub(crate) snd_sml: SeqNumber,
     /// The largest SND.WND seen.
     pub(crate) max_snd_wnd: u32,
     /// SND.WL1.

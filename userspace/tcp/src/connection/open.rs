@@ -78,6 +78,7 @@ impl Tcb {
             state: State::SynSent,
             snd_una: iss,
             snd_nxt: iss,
+            snd_sml: iss,
             snd_wnd: 0,
             max_snd_wnd: 0,
             snd_wl1: SeqNumber(0),
@@ -157,6 +158,7 @@ impl<C> Connection<C> {
         tcb.negotiate(&half_open.negotiated, half_open.irs, now, config);
         tcb.state = State::SynReceived;
         tcb.snd_nxt = half_open.iss + 1;
+        tcb.snd_sml = half_open.iss;
         tcb.rcv_edge = tcb.rcv_nxt + u32::from(half_open.window(config));
         tcb.last_ack_sent = tcb.rcv_nxt;
         if half_open.retransmits == 0 {

@@ -144,6 +144,9 @@ impl Tcb {
                 self.progress_at = context.now;
             }
             self.snd_nxt = seq + length + u32::from(fin);
+            if length < mss {
+                self.snd_sml = self.snd_nxt;
+            }
             if self.timed.is_none() {
                 self.timed = Some((self.snd_nxt, context.now));
             }
@@ -166,9 +169,12 @@ impl Tcb {
     }
 
     /// Nagle's algorithm and the sender's silly window avoidance (RFC 9293, sections 3.7.4 and 3.8.6.2.1).
+    ///
+    /// Nagle's as changed by Minshall (draft-minshall-nagle-01), like Linux: a small segment waits only for another small
+    /// one. Otherwise the end of every write longer than a segment would wait for the peer's delayed acknowledgment.
     fn worth_sending(&self, length: u32, all: bool, config: &Config) -> bool {
         length == u32::from(self.mss)
-            || (all && (!config.nagle || self.flight() == 0 || self.fin_queued))
+            || (all && (!config.nagle || self.fin_queued || self.snd_sml.at_or_before(self.snd_una)))
             || (self.max_snd_wnd > 1 && length >= self.max_snd_wnd / 2)
     }
 
