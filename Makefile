@@ -1,0 +1,58 @@
+# The verbs of the project; `make` alone lists them.
+
+# rustup's toolchain, also where Debian's cargo-web (which only builds the XDP program) comes first in PATH.
+CARGO_HOME ?= $(HOME)/.cargo
+export PATH := $(CARGO_HOME)/bin:$(PATH)
+
+CARGO := cargo
+
+# The XDP program is built once, here, and embedded by every cargo command below. Without this variable cargo builds it
+# by itself, once for each profile.
+XDP_OBJECT := $(CURDIR)/target/ebpf/tidegate.o
+export TIDEGATE_EBPF_OBJECT := $(XDP_OBJECT)
+
+EBPF := --manifest-path ebpf/Cargo.toml
+
+.PHONY: help setup ebpf build demo run test lint clean
+.DEFAULT_GOAL := help
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing (Debian 12; needs root if something is)
+	@scripts/setup.sh
+
+ebpf: setup
+	@scripts/build-ebpf.sh $(XDP_OBJECT)
+
+build: ebpf ## Build target/release/tidegate and target/release/tidegate-bench
+	$(CARGO) build --release --workspace --locked
+
+demo: build ## Serve files in a lab of two namespaces, fetch them, show which way they took (root)
+	@scripts/demo.sh
+
+run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..." [ROOT=DIR] [QUEUES=N] (root)
+	@test -n "$(IFACE)" && test -n "$(LISTEN)" || { \
+		echo 'usage: make run IFACE=eth1 LISTEN="http=192.0.2.1:80 http=[2001:db8::1]:80" [ROOT=DIR] [QUEUES=N]' >&2; \
+		exit 2; }
+	target/release/tidegate serve --iface "$(IFACE)" $(foreach listen,$(LISTEN),--listen "$(listen)") \
+		$(if $(ROOT),--root "$(ROOT)") $(if $(QUEUES),--queues "$(QUEUES)")
+
+# In the release profile, which the lab's tests need anyway: one build serves both. The server's tests take turns in the
+# one lab there is, so threads would only wait for each other.
+test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
+	$(CARGO) test --release --workspace --locked --exclude tidegate
+	$(CARGO) test --release --locked --package tidegate -- --test-threads=1
+
+# The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
+lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt $(EBPF) --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy $(EBPF) --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --no-deps --locked
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	$(CARGO) clean $(EBPF)

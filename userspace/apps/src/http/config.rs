@@ -1,0 +1,135 @@
+//! The HTTP service's settings: every limit has one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::request::MAX_HEADERS;
+
+/// Settings of the HTTP service. Sizes are in bytes; what is held in memory is per shard.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The directory whose files are served; without it there is one built-in page.
+    pub root: Option<PathBuf>,
+    /// The file that stands for its directory: a name, not a path.
+    pub index: String,
+    /// Request line and header fields together, at most (256 to 1 MiB); longer is answered with 431. An unfinished
+    /// head waits in the stream's receive buffer, which must be at least this large.
+    pub max_head: usize,
+    /// The request target at most (16 to `max_head`); longer is answered with 414.
+    pub max_uri: usize,
+    /// Header fields per request at most (1 to 256); more are answered with 431.
+    pub max_headers: usize,
+    /// A request's body at most; larger is answered with 413. Bodies are read and thrown away.
+    pub max_body: u64,
+    /// The time from the first byte of a request's head to its last; longer is answered with 408.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// The time for reading a request's body; longer is answered with 408.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
+    /// Requests answered on one connection before it is closed (at least 1).
+    pub keepalive_requests: u32,
+    /// Memory for cached files; zero turns the cache off.
+    pub cache_bytes: usize,
+    /// Files up to this size are read whole and cached; larger ones are read as they are sent.
+    pub cache_file_limit: usize,
+    /// How long a cached file is served before it is compared with the one on disk; zero compares at every request.
+    #[serde(with = "humantime_serde")]
+    pub cache_revalidate: Duration,
+    /// How much of a file that is not cached is read at once (4 KiB to 16 MiB).
+    pub read_chunk: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: None,
+            index: "index.html".to_owned(),
+            max_head: 16 << 10,
+            max_uri: 8 << 10,
+            max_headers: 100,
+            max_body: 1 << 20,
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(75),
+            keepalive_requests: 10_000,
+            cache_bytes: 64 << 20,
+            cache_file_limit: 1 << 20,
+            cache_revalidate: Duration::from_secs(1),
+            read_chunk: 256 << 10,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the ranges the fields' documentation states. The error is a sentence that names the key.
+    ///
+    /// # Errors
+    ///
+    /// The first key whose value is out of range.
+    pub fn validate(&self) -> Result<(), String> {
+        for (key, value, least, most) in [
+            ("max_head", self.max_head, 256, 1 << 20),
+            ("max_uri", self.max_uri, 16, self.max_head),
+            ("max_headers", self.max_headers, 1, MAX_HEADERS),
+            ("read_chunk", self.read_chunk, 4 << 10, 16 << 20),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("{key} is {value}; it must be from {least} to {most}"));
+            }
+        }
+        if self.keepalive_requests == 0 {
+            return Err("keepalive_requests is 0; it must be at least 1".to_owned());
+        }
+        for (key, value) in [
+            ("header_timeout", self.header_timeout),
+            ("body_timeout", self.body_timeout),
+            ("keepalive_timeout", self.keepalive_timeout),
+        ] {
+            if value.is_zero() {
+                return Err(format!("{key} is zero; it must be above zero"));
+            }
+        }
+        let name = &self.index;
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(format!("index is {name:?}; it must be the name of a file, such as index.html"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        let cases: [(&str, fn(&mut Config)); 8] = [
+            ("max_head", |c| c.max_head = 255),
+            ("max_uri", |c| c.max_uri = c.max_head + 1),
+            ("max_headers", |c| c.max_headers = MAX_HEADERS + 1),
+            ("read_chunk", |c| c.read_chunk = 0),
+            ("keepalive_requests", |c| c.keepalive_requests = 0),
+            ("header_timeout", |c| c.header_timeout = Duration::ZERO),
+            ("index", |c| c.index = "../secret".to_owned()),
+            ("index", |c| c.index = "..".to_owned()),
+        ];
+        for (key, spoil) in cases {
+            let mut config = Config::default();
+            spoil(&mut config);
+            let error = config.validate().unwrap_err();
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! One connection: requests in, responses out, in order and one at a time.
+//!
+//! A head that is not complete stays in the stream's receive buffer, and while a response waits for room nothing is
+//! consumed, so an idle connection owns no memory and a greedy one is held back by its own receive window.
+
+use std::mem::{self, MaybeUninit};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_tcp::application::Stream;
+
+use super::Http;
+use super::body::Decoder;
+use super::counters::Counter;
+use super::request::{self, Framing, MAX_HEADERS, Rejection, Request};
+use super::response::{After, CONTINUE, Outgoing, Progress};
+use super::status::Status;
+
+/// How long the peer is listened to after the last response when it may still be sending.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How many bytes are thrown away meanwhile.
+const LINGER_BYTES: usize = 4 << 20;
+
+/// What the HTTP service keeps for each connection.
+pub struct Connection {
+    phase: Phase,
+    /// Requests begun on this connection.
+    requests: u32,
+    timer: Timer,
+    /// The peer sent FIN and there is nothing of it left to read.
+    peer_finished: bool,
+}
+
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// Part of a head is in the receive buffer: `scanned` bytes that do not complete it.
+    Head { scanned: usize },
+    /// The body of a request is being read.
+    Body(Box<Upload>),
+    /// A response waits for room in the send buffer.
+    Respond(Box<Outgoing>),
+    /// The last response and FIN are on their way; what the peer still sends is thrown away.
+    Linger { allowance: usize },
+    /// There is nothing left to do.
+    Closed,
+}
+
+/// A request whose body is being read, with the response that follows it.
+struct Upload {
+    decoder: Decoder,
+    response: Outgoing,
+}
+
+/// What the stream's timer is set for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    Off,
+    KeepAlive,
+    Header,
+    Body,
+    Linger,
+}
+
+/// How far the data at hand led.
+struct Step {
+    consumed: usize,
+    /// The rest can be looked at again at once; otherwise something has to happen first.
+    again: bool,
+}
+
+impl Step {
+    fn again(consumed: usize) -> Self {
+        Self { consumed, again: true }
+    }
+
+    fn wait(consumed: usize) -> Self {
+        Self { consumed, again: false }
+    }
+}
+
+impl Connection {
+    pub(super) fn open<S: Stream>(http: &mut Http, stream: &mut S) -> Self {
+        http.counters.bump(Counter::Connections);
+        let mut connection =
+            Self { phase: Phase::Idle, requests: 0, timer: Timer::Off, peer_finished: false };
+        connection.set_timer(http, stream, 0);
+        connection
+    }
+
+    pub(super) fn receive<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8]) -> usize {
+        let requests = self.requests;
+        let mut consumed = 0;
+        loop {
+            let rest = &data[consumed..];
+            let step = match mem::replace(&mut self.phase, Phase::Idle) {
+                Phase::Idle => self.read_head(http, stream, rest, 0),
+                Phase::Head { scanned } => self.read_head(http, stream, rest, scanned),
+                Phase::Body(upload) => self.read_body(http, stream, rest, upload),
+                phase @ Phase::Respond(_) => {
+                    self.phase = phase;
+                    Step::wait(0)
+                }
+                Phase::Linger { allowance } => self.discard(stream, rest, allowance),
+                Phase::Closed => {
+                    self.phase = Phase::Closed;
+                    Step::wait(rest.len())
+                }
+            };
+            consumed += step.consumed;
+            if !step.again {
+                break;
+            }
+        }
+        self.set_timer(http, stream, requests);
+        consumed
+    }
+
+    pub(super) fn end_of_stream<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
+        self.peer_finished = true;
+        if !matches!(self.phase, Phase::Respond(_) | Phase::Closed) {
+            // Nothing more can come: a body under way will never be complete.
+            self.close(stream);
+        }
+        self.set_timer(http, stream, self.requests);
+    }
+
+    pub(super) fn writable<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Respond(mut outgoing) => {
+                if !self.send(http, stream, &mut outgoing) {
+                    self.phase = Phase::Respond(outgoing);
+                }
+            }
+            Phase::Body(mut upload) => {
+                upload.response.send_interim(stream, &mut http.counters);
+                self.phase = Phase::Body(upload);
+            }
+            phase => self.phase = phase,
+        }
+        self.set_timer(http, stream, self.requests);
+    }
+
+    pub(super) fn timeout<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
+        self.timer = Timer::Off;
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => {
+                http.counters.bump(Counter::KeepaliveTimeouts);
+                self.close(stream);
+            }
+            Phase::Head { .. } => {
+                http.counters.bump(Counter::HeaderTimeouts);
+                self.reject(http, stream, Status::RequestTimeout.into(), Bytes::new());
+            }
+            Phase::Body(upload) => {
+                http.counters.bump(Counter::BodyTimeouts);
+                self.reject(http, stream, Status::RequestTimeout.into(), upload.response.interim);
+            }
+            Phase::Linger { .. } => self.close(stream),
+            phase @ (Phase::Respond(_) | Phase::Closed) => self.phase = phase,
+        }
+        self.set_timer(http, stream, self.requests);
+    }
+
+    pub(super) fn drain<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
+        if matches!(self.phase, Phase::Idle) {
+            self.close(stream);
+        }
+        self.set_timer(http, stream, self.requests);
+    }
+
+    /// Answers the request at the start of `data` if its head is complete. The phase is [`Phase::Idle`].
+    fn read_head<S: Stream>(
+        &mut self,
+        http: &mut Http,
+        stream: &mut S,
+        data: &[u8],
+        scanned: usize,
+    ) -> Step {
+        let skipped = request::empty_lines(data);
+        let data = &data[skipped..];
+        if data.is_empty() || data == b"\r" {
+            return Step::wait(skipped);
+        }
+        if request::is_surely_unfinished(data, scanned, &http.config) {
+            self.phase = Phase::Head { scanned: data.len() };
+            return Step::wait(skipped);
+        }
+        let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
+        let storage = &mut storage[..http.config.max_headers.min(MAX_HEADERS)];
+        match request::parse(data, storage, &http.config) {
+            Ok(None) => {
+                self.phase = Phase::Head { scanned: data.len() };
+                Step::wait(skipped)
+            }
+            Ok(Some((length, request))) => {
+                self.begin(http, stream, &request);
+                Step::again(skipped + length)
+            }
+            Err(rejection) => {
+                self.reject(http, stream, rejection, Bytes::new());
+                Step::again(skipped)
+            }
+        }
+    }
+
+    /// Answers `request`, at once or after its body.
+    fn begin<S: Stream>(&mut self, http: &mut Http, stream: &mut S, request: &Request<'_, '_>) {
+        self.requests = self.requests.saturating_add(1);
+        http.counters.bump(Counter::Requests);
+        let decoder = match request.framing {
+            Framing::Length(0) => None,
+            Framing::Length(length) if length > http.config.max_body => {
+                let head_only = request.method == request::Method::Head;
+                let rejection = Rejection { status: Status::ContentTooLarge, head_only };
+                self.reject(http, stream, rejection, Bytes::new());
+                return;
+            }
+            Framing::Length(length) => Some(Decoder::length(length)),
+            Framing::Chunked => Some(Decoder::chunked(http.config.max_body, http.config.max_head)),
+        };
+        let persistent =
+            request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
+        let mut response = http.answer(request, persistent, stream.now());
+        match decoder {
+            None => self.start(http, stream, response),
+            Some(decoder) => {
+                if request.expects_continue {
+                    response.interim = Bytes::from_static(CONTINUE);
+                    response.send_interim(stream, &mut http.counters);
+                }
+                self.phase = Phase::Body(Box::new(Upload { decoder, response }));
+            }
+        }
+    }
+
+    /// Reads on in a body, and answers the request after its last byte. The phase is [`Phase::Idle`].
+    fn read_body<S: Stream>(
+        &mut self,
+        http: &mut Http,
+        stream: &mut S,
+        data: &[u8],
+        mut upload: Box<Upload>,
+    ) -> Step {
+        match upload.decoder.advance(data) {
+            Ok(consumed) if upload.decoder.is_done() => {
+                self.start(http, stream, upload.response);
+                Step::again(consumed)
+            }
+            Ok(consumed) => {
+                self.phase = Phase::Body(upload);
+                Step::wait(consumed)
+            }
+            Err(status) => {
+                self.reject(http, stream, status.into(), upload.response.interim);
+                Step::again(0)
+            }
+        }
+    }
+
+    /// Throws `data` away. Whoever sends that much after FIN is not going to stop. The phase is [`Phase::Idle`].
+    fn discard<S: Stream>(&mut self, stream: &mut S, data: &[u8], allowance: usize) -> Step {
+        match allowance.checked_sub(data.len()) {
+            Some(allowance) => self.phase = Phase::Linger { allowance },
+            None => self.abort(stream),
+        }
+        Step::wait(data.len())
+    }
+
+    /// Answers with an error after which nothing more is read, behind what is left of an interim response.
+    fn reject<S: Stream>(&mut self, http: &mut Http, stream: &mut S, rejection: Rejection, interim: Bytes) {
+        let mut response = http.reject(rejection, stream.now());
+        response.interim = interim;
+        self.start(http, stream, response);
+    }
+
+    /// Begins to send a response.
+    fn start<S: Stream>(&mut self, http: &mut Http, stream: &mut S, mut response: Outgoing) {
+        http.counters.response(response.status);
+        if !self.send(http, stream, &mut response) {
+            self.phase = Phase::Respond(Box::new(response));
+        }
+    }
+
+    /// Sends what there is room for. False where some is left.
+    fn send<S: Stream>(&mut self, http: &mut Http, stream: &mut S, response: &mut Outgoing) -> bool {
+        match response.send(stream, http.config.read_chunk, &mut http.counters) {
+            Progress::Blocked => return false,
+            Progress::Complete => match response.after {
+                _ if self.peer_finished => self.close(stream),
+                After::NextRequest if !http.draining => self.phase = Phase::Idle,
+                After::NextRequest | After::Close => self.close(stream),
+                After::Linger => {
+                    stream.shutdown();
+                    self.phase = Phase::Linger { allowance: LINGER_BYTES };
+                }
+            },
+            Progress::Failed => {
+                http.counters.bump(Counter::TruncatedFiles);
+                self.abort(stream);
+            }
+        }
+        true
+    }
+
+    fn close<S: Stream>(&mut self, stream: &mut S) {
+        stream.close();
+        self.phase = Phase::Closed;
+    }
+
+    fn abort<S: Stream>(&mut self, stream: &mut S) {
+        stream.abort();
+        self.phase = Phase::Closed;
+    }
+
+    /// Sets the timer the phase needs. It goes on running while the phase stays the same, unless requests were begun
+    /// since there were `requests` of them.
+    fn set_timer<S: Stream>(&mut self, http: &Http, stream: &mut S, requests: u32) {
+        let timer = match self.phase {
+            Phase::Idle => Timer::KeepAlive,
+            Phase::Head { .. } => Timer::Header,
+            Phase::Body(_) => Timer::Body,
+            // The stream itself gives up on a peer that does not read.
+            Phase::Respond(_) | Phase::Closed => Timer::Off,
+            Phase::Linger { .. } => Timer::Linger,
+        };
+        if timer == self.timer && self.requests == requests {
+            return;
+        }
+        self.timer = timer;
+        stream.set_timer(match timer {
+            Timer::Off => None,
+            Timer::KeepAlive => Some(http.config.keepalive_timeout),
+            Timer::Header => Some(http.config.header_timeout),
+            Timer::Body => Some(http.config.body_timeout),
+            Timer::Linger => Some(LINGER_TIME),
+        });
+    }
+}

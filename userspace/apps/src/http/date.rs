@@ -1,0 +1,93 @@
+//! Dates as HTTP writes them (RFC 9110, section 5.6.7), and the wall clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidegate_tcp::time::Instant;
+
+/// How often the wall clock is read at most: dates have no finer resolution.
+const RESOLUTION: Duration = Duration::from_secs(1);
+
+/// The last second an IMF-fixdate can express, in the year 9999.
+const LATEST: u64 = 253_402_300_799;
+
+/// The wall clock, read at most once a second of the stream's time.
+pub(super) struct Clock {
+    read_at: Option<Instant>,
+    seconds: u64,
+    text: String,
+}
+
+impl Clock {
+    /// A clock that was not read yet.
+    pub(super) fn new() -> Self {
+        Self { read_at: None, seconds: 0, text: String::new() }
+    }
+
+    /// Reads the wall clock if the last reading is older than a second.
+    pub(super) fn update(&mut self, now: Instant) {
+        if self.read_at.is_some_and(|read_at| now.since(read_at) < RESOLUTION) {
+            return;
+        }
+        self.read_at = Some(now);
+        self.seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.text = format(self.seconds);
+    }
+
+    /// Seconds since 1970 at the last reading.
+    pub(super) fn seconds(&self) -> u64 {
+        self.seconds
+    }
+
+    /// The last reading as an IMF-fixdate.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Seconds since 1970 as an IMF-fixdate.
+pub(super) fn format(seconds: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(LATEST)))
+}
+
+/// A date in any of the three formats a recipient must accept, as seconds since 1970.
+pub(super) fn parse(value: &[u8]) -> Option<u64> {
+    let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
+    date.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_three_formats_are_read_and_the_first_is_written() {
+        assert_eq!(format(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        for date in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(parse(date.as_bytes()), Some(784_111_777), "{date}");
+        }
+        for date in ["", "yesterday", "Sun, 06 Nov 1994 25:49:37 GMT", "\u{fc}"] {
+            assert_eq!(parse(date.as_bytes()), None, "{date}");
+        }
+    }
+
+    #[test]
+    fn a_second_after_the_last_year_does_not_panic() {
+        assert_eq!(format(u64::MAX), format(LATEST));
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_once_a_second() {
+        let mut clock = Clock::new();
+        clock.update(Instant::ZERO);
+        let first = clock.read_at;
+        clock.update(Instant::from_millis(999));
+        assert_eq!(clock.read_at, first);
+        clock.update(Instant::from_millis(1000));
+        assert_eq!(clock.read_at, Some(Instant::from_millis(1000)));
+        assert_eq!(parse(clock.text().as_bytes()), Some(clock.seconds()));
+    }
+}

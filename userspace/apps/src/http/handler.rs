@@ -1,0 +1,221 @@
+//! From a request to its response.
+
+use std::fmt::{Arguments, Write};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use tidegate_tcp::time::Instant;
+
+use super::conditional::{self, Precondition};
+use super::range::{self, ByteRange};
+use super::representation::{Content, Representation};
+use super::request::{Method, Rejection, Request};
+use super::response::{After, Body, FilePart, Outgoing};
+use super::status::Status;
+use super::store::Found;
+use super::target::{self, Target};
+use super::{Http, Site};
+
+/// What a path is not written with in a Location field (RFC 3986, section 3.3).
+const NOT_IN_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// Room for a head without a long Location.
+const HEAD_SIZE: usize = 512;
+
+/// What a response has regardless of its status.
+#[derive(Clone, Copy)]
+struct Frame {
+    /// The method was HEAD: the fields, but no content.
+    head_only: bool,
+    /// The Connection line, if there is one.
+    connection: &'static str,
+    after: After,
+}
+
+impl Frame {
+    fn new(request: &Request<'_, '_>, persistent: bool) -> Self {
+        let (connection, after) = match (persistent, request.is_1_1) {
+            (true, true) => ("", After::NextRequest),
+            (true, false) => ("Connection: keep-alive\r\n", After::NextRequest),
+            (false, _) => ("Connection: close\r\n", After::Close),
+        };
+        Self { head_only: request.method == Method::Head, connection, after }
+    }
+}
+
+impl Http {
+    /// The response to `request`; the connection stays open after it if `persistent`.
+    pub(super) fn answer(&mut self, request: &Request<'_, '_>, persistent: bool, now: Instant) -> Outgoing {
+        self.clock.update(now);
+        let frame = Frame::new(request, persistent);
+        match request.method {
+            Method::Get | Method::Head => {}
+            Method::NotAllowed => {
+                return self.brief(Status::MethodNotAllowed, frame, format_args!("Allow: GET, HEAD\r\n"));
+            }
+            Method::Unknown => return self.brief(Status::NotImplemented, frame, format_args!("")),
+        }
+        let Some(target) = target::parse(request.target) else {
+            return self.brief(Status::BadRequest, frame, format_args!(""));
+        };
+        let wall = self.clock.seconds();
+        let found = match &mut self.site {
+            Site::BuiltInPage(page) if target.path.is_empty() => Ok(Found::Representation(Arc::clone(page))),
+            Site::BuiltInPage(_) => Err(Status::NotFound),
+            Site::Files(store) => store.find(&target.path, now, wall, &mut self.counters),
+        };
+        match found {
+            Ok(Found::Representation(representation)) => self.represent(request, &representation, frame),
+            Ok(Found::Directory) => self.redirect(&target, frame),
+            Err(status) => self.brief(status, frame, format_args!("")),
+        }
+    }
+
+    /// The response to what cannot be answered as a request. The connection ends after it.
+    pub(super) fn reject(&mut self, rejection: Rejection, now: Instant) -> Outgoing {
+        self.clock.update(now);
+        let frame = Frame {
+            head_only: rejection.head_only,
+            connection: "Connection: close\r\n",
+            after: After::Linger,
+        };
+        self.brief(rejection.status, frame, format_args!(""))
+    }
+
+    /// The representation, or the part of it that was asked for, or the news that it is the one the client has.
+    fn represent(
+        &mut self,
+        request: &Request<'_, '_>,
+        representation: &Representation,
+        frame: Frame,
+    ) -> Outgoing {
+        let Representation { length, content_type, validators, .. } = representation;
+        match conditional::evaluate(request, representation) {
+            Precondition::Met => {}
+            Precondition::NotModified => {
+                let head = self.head(Status::NotModified, frame, format_args!("{validators}"));
+                return outgoing(Status::NotModified, head, Body::Empty, frame);
+            }
+            Precondition::Failed => {
+                return self.brief(Status::PreconditionFailed, frame, format_args!(""));
+            }
+        }
+        match requested_range(request, representation) {
+            ByteRange::Whole => {
+                let head = self.head(
+                    Status::Ok,
+                    frame,
+                    format_args!("Content-Length: {length}\r\n{content_type}{validators}"),
+                );
+                outgoing(Status::Ok, head, content(representation, 0, *length), frame)
+            }
+            ByteRange::Part { first, length: part } => {
+                let last = first + part - 1;
+                let head = self.head(
+                    Status::PartialContent,
+                    frame,
+                    format_args!(
+                        "Content-Range: bytes {first}-{last}/{length}\r\nContent-Length: {part}\r\n\
+                         {content_type}{validators}"
+                    ),
+                );
+                outgoing(Status::PartialContent, head, content(representation, first, part), frame)
+            }
+            ByteRange::Unsatisfiable => self.brief(
+                Status::RangeNotSatisfiable,
+                frame,
+                format_args!("Content-Range: bytes */{length}\r\n"),
+            ),
+        }
+    }
+
+    /// Sends the client to the directory's name with a slash at the end. The location is written anew from the
+    /// normalised path, so that it never begins with two slashes, which would name another host.
+    fn redirect(&mut self, target: &Target<'_>, frame: Frame) -> Outgoing {
+        let path = percent_encode(&target.path, NOT_IN_PATH);
+        let (mark, query) = target.query.map_or(("", ""), |query| ("?", query));
+        self.brief(
+            Status::MovedPermanently,
+            frame,
+            format_args!("Location: /{path}/{mark}{query}\r\n"),
+        )
+    }
+
+    /// A response whose content is its status.
+    fn brief(&mut self, status: Status, frame: Frame, fields: Arguments<'_>) -> Outgoing {
+        let body = status.body();
+        let length = body.len();
+        let head = self.head(
+            status,
+            frame,
+            format_args!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n{fields}"),
+        );
+        outgoing(status, head, Body::Memory(Bytes::from_static(body.as_bytes())), frame)
+    }
+
+    /// A response head. Heads are cut from a common block, so that most cost no allocation.
+    fn head(&mut self, status: Status, frame: Frame, fields: Arguments<'_>) -> Bytes {
+        self.heads.reserve(HEAD_SIZE);
+        append(
+            &mut self.heads,
+            format_args!(
+                "HTTP/1.1 {}\r\nServer: tidegate\r\nDate: {}\r\n{}{fields}\r\n",
+                status.text(),
+                self.clock.text(),
+                frame.connection,
+            ),
+        );
+        self.heads.split().freeze()
+    }
+}
+
+/// Puts a response together; without content if the method was HEAD.
+fn outgoing(status: Status, head: Bytes, body: Body, frame: Frame) -> Outgoing {
+    let body = if frame.head_only { Body::Empty } else { body };
+    Outgoing { status, interim: Bytes::new(), head, body, after: frame.after }
+}
+
+/// The range of a GET request; the field has no meaning for other methods (RFC 9110, section 14.2).
+fn requested_range(request: &Request<'_, '_>, representation: &Representation) -> ByteRange {
+    if !request.conditional || request.method != Method::Get {
+        return ByteRange::Whole;
+    }
+    match request.value("range") {
+        Some(value) if conditional::range_applies(request, representation) => {
+            range::resolve(value, representation.length)
+        }
+        _ => ByteRange::Whole,
+    }
+}
+
+/// `length` bytes of the content from offset `first`, which are within it.
+fn content(representation: &Representation, first: u64, length: u64) -> Body {
+    match &representation.content {
+        // In memory, so the offsets fit.
+        Content::Memory(bytes) => Body::Memory(bytes.slice(first as usize..(first + length) as usize)),
+        Content::File(file) => {
+            Body::File(FilePart { file: Arc::clone(file), offset: first, remaining: length })
+        }
+    }
+}
+
+fn append(out: &mut BytesMut, text: Arguments<'_>) {
+    // Fails only where a buffer cannot grow, and this one can.
+    let _ = out.write_fmt(text);
+}

@@ -1,0 +1,137 @@
+//! The HTTP/1.1 service (RFC 9110, RFC 9112): files from a directory, or one built-in page.
+
+mod body;
+mod cache;
+mod conditional;
+mod config;
+mod connection;
+mod counters;
+mod date;
+mod fields;
+mod files;
+mod handler;
+mod range;
+mod representation;
+mod request;
+mod response;
+mod status;
+mod store;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tidegate_tcp::application::{Application, CloseReason, Stream};
+
+pub use self::config::Config;
+pub use self::connection::Connection;
+pub use self::counters::{Counter, Counters};
+
+use self::date::Clock;
+use self::files::Root;
+use self::representation::Representation;
+use self::store::Store;
+
+/// Size of the blocks that response heads are cut from. A head keeps its block until the peer has acknowledged it, so
+/// a larger one costs memory with slow peers, and a smaller one costs allocations with fast ones.
+const HEAD_BLOCK: usize = 4 << 10;
+
+/// Why the HTTP service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A setting is out of its range; the text names it.
+    #[error("{0}")]
+    Config(String),
+    /// The root cannot be served.
+    #[error("cannot serve files from {}: {error}; give a root directory that can be read", .path.display())]
+    Root {
+        /// The directory that was asked for.
+        path: PathBuf,
+        /// What the kernel says about it.
+        error: io::Error,
+    },
+}
+
+/// The HTTP service of one shard.
+pub struct Http {
+    config: Config,
+    site: Site,
+    clock: Clock,
+    counters: Counters,
+    heads: BytesMut,
+    draining: bool,
+}
+
+/// What is served.
+enum Site {
+    /// One page at `/`.
+    BuiltInPage(Arc<Representation>),
+    Files(Box<Store>),
+}
+
+impl Http {
+    /// An HTTP service with the given settings.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range, or the root directory cannot be opened.
+    pub fn new(config: Config) -> Result<Self, SetupError> {
+        config.validate().map_err(SetupError::Config)?;
+        let site = match &config.root {
+            None => Site::BuiltInPage(Arc::new(Representation::built_in_page())),
+            Some(path) => {
+                let root =
+                    Root::open(path).map_err(|error| SetupError::Root { path: path.clone(), error })?;
+                Site::Files(Box::new(Store::new(root, &config)))
+            }
+        };
+        Ok(Self {
+            config,
+            site,
+            clock: Clock::new(),
+            counters: Counters::default(),
+            heads: BytesMut::with_capacity(HEAD_BLOCK),
+            draining: false,
+        })
+    }
+
+    /// The counters since this value was made.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl Application for Http {
+    type Connection = Connection;
+
+    fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
+        Connection::open(self, stream)
+    }
+
+    fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
+        connection.receive(self, stream, data)
+    }
+
+    fn end_of_stream<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        connection.end_of_stream(self, stream);
+    }
+
+    fn writable<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        connection.writable(self, stream);
+    }
+
+    fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        connection.timeout(self, stream);
+    }
+
+    fn drain<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        self.draining = true;
+        connection.drain(self, stream);
+    }
+
+    fn closed(&mut self, _connection: Connection, _reason: CloseReason) {}
+}

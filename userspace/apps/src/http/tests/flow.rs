@@ -1,0 +1,181 @@
+//! Timeouts, lingering, draining, and peers that read slowly.
+
+use std::time::Duration;
+
+use super::*;
+use crate::http::Counter;
+use crate::testing::End;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn an_idle_connection_is_closed_silently() {
+    let mut driver = built_in(|_| {});
+    driver.advance(74 * SECOND);
+    one(&mut driver, &get_request("/", ""));
+    driver.advance(74 * SECOND);
+    assert_eq!(driver.stream.end, End::Open, "a request starts the time anew");
+    driver.feed(b"\r\n");
+    driver.advance(SECOND);
+    assert_eq!(driver.stream.end, End::Closed, "an empty line does not");
+    assert!(driver.take_sent().is_empty());
+    assert_eq!(driver.application.counters().get(Counter::KeepaliveTimeouts), 1);
+}
+
+#[test]
+fn a_head_that_takes_too_long_is_answered_with_408() {
+    let mut driver = built_in(|_| {});
+    driver.advance(70 * SECOND);
+    driver.feed(b"GET / HTTP/1.1\r\n");
+    for _ in 0..29 {
+        driver.advance(SECOND);
+        driver.feed(b"X: y\r\n");
+    }
+    assert!(driver.take_sent().is_empty());
+    driver.advance(SECOND);
+    let replies = read_replies(&driver.take_sent());
+    assert_eq!(replies.len(), 1);
+    assert_eq!(replies[0].status, 408);
+    assert_eq!(replies[0].field("Connection"), Some("close"));
+    assert_eq!(driver.stream.end, End::Shutdown);
+    assert_eq!(driver.unconsumed(), 0, "the head is thrown away");
+    assert_eq!(driver.application.counters().get(Counter::HeaderTimeouts), 1);
+}
+
+#[test]
+fn the_next_head_has_its_own_time() {
+    let mut driver = built_in(|_| {});
+    driver.feed(b"GET / HTTP/1.1\r\n");
+    driver.advance(20 * SECOND);
+    driver.feed(b"Host: a\r\n\r\nGET / HTTP/1.1\r\n");
+    driver.advance(20 * SECOND);
+    driver.feed(b"Host: a\r\n\r\n");
+    assert_eq!(read_replies(&driver.take_sent()).len(), 2);
+    assert_eq!(driver.stream.end, End::Open);
+}
+
+#[test]
+fn a_body_that_takes_too_long_is_answered_with_408() {
+    let mut driver = built_in(|_| {});
+    driver.feed(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    for _ in 0..29 {
+        driver.advance(SECOND);
+        driver.feed(b"x");
+    }
+    driver.advance(SECOND);
+    assert_eq!(read_replies(&driver.take_sent())[0].status, 408);
+    assert_eq!(driver.stream.end, End::Shutdown);
+    assert_eq!(driver.application.counters().get(Counter::BodyTimeouts), 1);
+}
+
+#[test]
+fn lingering_ends_with_the_peer_with_time_or_with_too_much_data() {
+    let lingering = || {
+        let mut driver = built_in(|_| {});
+        assert_eq!(one(&mut driver, b"nonsense\r\n\r\n").status, 400);
+        driver.feed(&[b'x'; 100_000]);
+        assert_eq!(driver.unconsumed(), 0);
+        assert_eq!(driver.stream.end, End::Shutdown);
+        driver
+    };
+    let mut driver = lingering();
+    driver.finish();
+    assert_eq!(driver.stream.end, End::Closed);
+
+    let mut driver = lingering();
+    driver.advance(SECOND);
+    driver.feed(b"more");
+    assert_eq!(driver.stream.end, End::Shutdown);
+    driver.advance(SECOND);
+    assert_eq!(driver.stream.end, End::Closed);
+
+    let mut driver = lingering();
+    for _ in 0..50 {
+        driver.feed(&[b'x'; 100_000]);
+    }
+    assert_eq!(driver.stream.end, End::Aborted);
+}
+
+#[test]
+fn a_large_file_passes_through_a_small_send_buffer() {
+    let site = Site::new(|config| {
+        config.cache_file_limit = 1000;
+        config.read_chunk = 5000;
+    });
+    for capacity in [999, 4096, 100_000] {
+        let mut driver = site.connect(capacity);
+        let mut requests = get_request("/large.bin", "");
+        requests.extend(get_request("/hello.txt", ""));
+        driver.feed(&requests);
+        assert!(driver.unconsumed() > 0, "the second request waits");
+        assert_eq!(driver.stream.timer, None, "sending has no timer of its own");
+        driver.acknowledge_all();
+        let replies = read_replies(&driver.take_sent());
+        assert!(replies[0].body == pattern(LARGE));
+        assert_eq!(replies[1].text(), "hello, world\n");
+        assert!(driver.stream.timer.is_some());
+    }
+}
+
+#[test]
+fn a_cached_file_passes_through_a_small_send_buffer() {
+    let site = Site::new(|_| {});
+    let mut driver = site.connect(999);
+    driver.feed(&get_request("/large.bin", ""));
+    driver.acknowledge_all();
+    assert!(read_replies(&driver.take_sent())[0].body == pattern(LARGE));
+    assert!(driver.application.counters().get(Counter::BytesSent) > LARGE as u64);
+}
+
+#[test]
+fn a_file_that_is_truncated_meanwhile_aborts_the_connection() {
+    let site = Site::new(|config| config.cache_file_limit = 1000);
+    let mut driver = site.connect(10_000);
+    driver.feed(&get_request("/large.bin", ""));
+    fs::write(site.path("large.bin"), "short").unwrap();
+    driver.acknowledge_all();
+    assert_eq!(driver.stream.end, End::Aborted);
+    assert_eq!(driver.application.counters().get(Counter::TruncatedFiles), 1);
+}
+
+#[test]
+fn draining_closes_what_is_idle() {
+    let mut driver = built_in(|_| {});
+    one(&mut driver, &get_request("/", ""));
+    driver.drain();
+    assert_eq!(driver.stream.end, End::Closed);
+    assert_eq!(driver.stream.timer, None);
+}
+
+#[test]
+fn draining_finishes_a_response() {
+    let site = Site::new(|_| {});
+    let mut driver = site.connect(1000);
+    driver.feed(&get_request("/large.bin", ""));
+    driver.drain();
+    assert_eq!(driver.stream.end, End::Open);
+    driver.acknowledge_all();
+    assert!(read_replies(&driver.take_sent())[0].body == pattern(LARGE));
+    assert_eq!(driver.stream.end, End::Closed);
+}
+
+#[test]
+fn draining_finishes_a_request_and_announces_the_end() {
+    for (begin, rest) in [
+        ("GET / HTTP/1.1\r\nHo", "st: a\r\n\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n", "\r\n"),
+    ] {
+        let mut driver = built_in(|_| {});
+        driver.feed(begin.as_bytes());
+        driver.drain();
+        assert_eq!(driver.stream.end, End::Open);
+        let reply = one(&mut driver, rest.as_bytes());
+        assert_eq!((reply.status, reply.field("Connection")), (200, Some("close")));
+        assert_eq!(driver.stream.end, End::Closed);
+    }
+    let mut driver = built_in(|_| {});
+    driver.feed(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na");
+    driver.drain();
+    assert_eq!(one(&mut driver, b"bc").status, 200);
+    assert_eq!(driver.stream.end, End::Closed);
+}

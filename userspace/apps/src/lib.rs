@@ -1,0 +1,14 @@
+//! What tidegate serves: `echo` and `http`, written against [`tidegate_tcp::application`] only.
+//!
+//! Nothing here knows where the bytes come from, so the same code runs on the tidegate engine and on the kernel's
+//! sockets.
+#![forbid(unsafe_code)]
+
+mod counters;
+pub mod echo;
+pub mod http;
+mod services;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use services::{Connection, Counters, ServiceKind, Services};

@@ -1,0 +1,98 @@
+//! Builds the XDP program from source, to be embedded in the library.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Names an object to embed instead of building one.
+const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
+
+/// What cargo sets for this build and the build of the XDP program must not inherit: it has its own toolchain, target
+/// and flags.
+const NOT_INHERITED: [&str; 16] = [
+    "CARGO",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_BUILD_TARGET_DIR",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_MAKEFLAGS",
+    "CARGO_TARGET_DIR",
+    "LD_LIBRARY_PATH",
+    "MAKEFLAGS",
+    "RUSTC",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTDOC",
+    "RUSTDOCFLAGS",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
+];
+
+/// Prefixes of more of the same.
+const NOT_INHERITED_PREFIXES: [&str; 4] = ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "CARGO_PROFILE_"];
+
+fn main() {
+    let out = directory("OUT_DIR");
+    let object = out.join("tidegate.o");
+
+    println!("cargo:rerun-if-env-changed={OBJECT_VARIABLE}");
+    if let Some(given) = env::var_os(OBJECT_VARIABLE) {
+        let given = PathBuf::from(given);
+        println!("cargo:rerun-if-changed={}", given.display());
+        if let Err(error) = fs::copy(&given, &object) {
+            panic!("{OBJECT_VARIABLE}: cannot copy {}: {error}", given.display());
+        }
+        return;
+    }
+
+    let manifest = directory("CARGO_MANIFEST_DIR");
+    let root = match manifest.join("../..").canonicalize() {
+        Ok(root) => root,
+        Err(error) => panic!("no repository around {}: {error}", manifest.display()),
+    };
+    let script = root.join("scripts/build-ebpf.sh");
+    for source in [
+        "ebpf/src",
+        "ebpf/abi/src",
+        "ebpf/Cargo.toml",
+        "ebpf/Cargo.lock",
+        "scripts/build-ebpf.sh",
+        "scripts/ebpf-toolchain.sh",
+    ] {
+        println!("cargo:rerun-if-changed={}", root.join(source).display());
+    }
+    build(&script, &object, &out.join("ebpf-target"));
+}
+
+fn directory(variable: &str) -> PathBuf {
+    match env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => panic!("{variable} is not set; this is a build script of cargo"),
+    }
+}
+
+fn build(script: &Path, object: &Path, target: &Path) {
+    let mut command = Command::new(script);
+    command.arg(object).arg(target);
+    for (name, _) in env::vars_os() {
+        let inherited = name.to_str().is_none_or(|name| {
+            !NOT_INHERITED.contains(&name) && !NOT_INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        });
+        if !inherited {
+            command.env_remove(&name);
+        }
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => panic!("cannot run {}: {error}", script.display()),
+    };
+    if !output.status.success() {
+        eprint!("{}", String::from_utf8_lossy(&output.stdout));
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        panic!("{} failed ({}); what it said is above", script.display(), output.status);
+    }
+    if !object.is_file() {
+        panic!("{} left no object at {}", script.display(), object.display());
+    }
+}

@@ -1,0 +1,86 @@
+//! What the process must be permitted to do, checked before anything is touched.
+
+use std::fs;
+
+use crate::error::Error;
+use crate::socket_options;
+
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// The capabilities needed, what for, and which numbers will do.
+const NEEDED: [(&str, &str, &[u32]); 3] = [
+    ("CAP_BPF", "loading the XDP program", &[CAP_BPF, CAP_SYS_ADMIN]),
+    ("CAP_NET_ADMIN", "attaching the XDP program", &[CAP_NET_ADMIN]),
+    ("CAP_NET_RAW", "opening AF_XDP sockets", &[CAP_NET_RAW]),
+];
+
+/// Checks capabilities and that the kernel has AF_XDP.
+///
+/// # Errors
+///
+/// [`Error::NotPermitted`] with the first capability that is missing, or [`Error::NoAfXdp`].
+pub(crate) fn check() -> Result<(), Error> {
+    let path = "/proc/self/status";
+    let status = fs::read_to_string(path).map_err(|source| Error::io(format!("cannot read {path}"), source))?;
+    // Without the line (a /proc of another kind) the system calls themselves will say what is missing.
+    if let Some(effective) = effective(&status)
+        && let Some((capability, what)) = missing(effective)
+    {
+        return Err(Error::NotPermitted {
+            what: what.to_owned(),
+            capability,
+        });
+    }
+    match socket_options::probe_af_xdp() {
+        Ok(()) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAFNOSUPPORT) => Err(Error::NoAfXdp),
+            Some(libc::EPERM | libc::EACCES) => Err(Error::NotPermitted {
+                what: "opening AF_XDP sockets".to_owned(),
+                capability: "CAP_NET_RAW",
+            }),
+            _ => Err(Error::io("cannot open an AF_XDP socket", error)),
+        },
+    }
+}
+
+/// The effective capabilities in the text of `/proc/PID/status`.
+fn effective(status: &str) -> Option<u64> {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}
+
+/// The first capability missing in `effective`, and what it is needed for.
+fn missing(effective: u64) -> Option<(&'static str, &'static str)> {
+    NEEDED
+        .iter()
+        .find(|(_, _, any)| !any.iter().any(|&bit| effective & (1 << bit) != 0))
+        .map(|&(name, what, _)| (name, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_effective_set_is_read() {
+        let status = "Name:\ttidegate\nCapPrm:\t000001ffffffffff\nCapEff:\t0000008000003000\nCapBnd:\t0\n";
+        assert_eq!(effective(status), Some(0x80_0000_3000));
+        assert_eq!(effective("Name:\ttidegate\n"), None);
+        assert_eq!(effective("CapEff:\tnothing\n"), None);
+    }
+
+    #[test]
+    fn the_first_missing_capability_is_named() {
+        let (bpf, admin, raw, sys) = (1 << CAP_BPF, 1 << CAP_NET_ADMIN, 1 << CAP_NET_RAW, 1 << CAP_SYS_ADMIN);
+        assert_eq!(missing(bpf | admin | raw), None);
+        // Before CAP_BPF was split off (Linux 5.8), CAP_SYS_ADMIN stood for it; it still does.
+        assert_eq!(missing(sys | admin | raw), None);
+        assert_eq!(missing(0).map(|(name, _)| name), Some("CAP_BPF"));
+        assert_eq!(missing(bpf | raw).map(|(name, _)| name), Some("CAP_NET_ADMIN"));
+        assert_eq!(missing(bpf | admin).map(|(name, _)| name), Some("CAP_NET_RAW"));
+    }
+}

@@ -1,0 +1,387 @@
+//! The settings of the AF_XDP side: the `[afxdp]` table of the configuration file.
+
+use core::fmt;
+use core::str::FromStr;
+use core::time::Duration;
+
+use serde::Deserialize;
+use tidegate_abi::MAX_QUEUES;
+
+use crate::error::Error;
+
+/// What the kernel keeps free for the XDP program before each received packet (`XDP_PACKET_HEADROOM`).
+const XDP_PACKET_HEADROOM: u32 = 256;
+
+/// Ethernet header and two VLAN tags.
+const LINK_HEADERS: u32 = 14 + 8;
+
+/// Beyond this MTU a packet does not fit one page together with the headroom and the kernel's tail, and the driver asks
+/// for an XDP program that knows fragments (`xdp.frags`).
+const MAX_MTU: u32 = 3498;
+
+/// Smallest size of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+
+macro_rules! choice {
+    ($(#[$meta:meta])* $type:ident, $key:literal, { $($(#[$doc:meta])+ $variant:ident = $name:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "String")]
+        pub enum $type {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl $type {
+            /// The names of all choices.
+            pub const NAMES: &'static [&'static str] = &[$($name,)+];
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$variant => $name,)+ })
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<Self, Error> {
+                match name {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(Error::Config(format!(
+                        "{} is {name:?}; it must be one of: {}",
+                        $key,
+                        Self::NAMES.join(", ")
+                    ))),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Error;
+
+            fn try_from(name: String) -> Result<Self, Error> {
+                name.parse()
+            }
+        }
+    };
+}
+
+choice! {
+    /// Where the XDP program runs.
+    XdpMode, "xdp_mode", {
+        /// In the driver if it can, else in the kernel's stack.
+        Auto = "auto",
+        /// In the driver or not at all.
+        Native = "native",
+        /// In the kernel's stack: works with every driver, at the cost of an allocated packet.
+        Generic = "generic",
+    }
+}
+
+choice! {
+    /// What a shard does when there is nothing to do.
+    WaitStrategy, "wait", {
+        /// Sleeps in epoll at once: least CPU, most latency.
+        Poll = "poll",
+        /// Has the kernel poll the device from the shard's own system calls, and sleeps after a while without work.
+        BusyPoll = "busy-poll",
+        /// Never sleeps: a whole core, least latency.
+        Spin = "spin",
+        /// Looks again for a while after the last work, then sleeps.
+        Adaptive = "adaptive",
+    }
+}
+
+choice! {
+    /// Whether the device writes to and reads from the UMEM itself.
+    ZeroCopy, "zero_copy", {
+        /// If the driver can.
+        Auto = "auto",
+        /// Or not at all.
+        Require = "require",
+        /// The kernel copies every frame, even where the driver could do without.
+        Never = "never",
+    }
+}
+
+/// AF_XDP and placement settings. Counts and sizes are per shard; a shard is one queue, one socket, one thread.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Queues to serve, from queue 0 on; by default all the device has, at most [`MAX_QUEUES`].
+    pub queues: Option<u32>,
+    /// Where the XDP program runs.
+    pub xdp_mode: XdpMode,
+    /// What a shard does when there is nothing to do.
+    pub wait: WaitStrategy,
+    /// How long after the last work `adaptive` and `busy-poll` look again before they sleep (at most 1 s).
+    #[serde(with = "humantime_serde")]
+    pub spin: Duration,
+    /// Packets the kernel takes from the device per busy poll (`SO_BUSY_POLL_BUDGET`); only with `busy-poll`.
+    pub busy_poll_budget: u16,
+    /// How long one busy poll may last (`SO_BUSY_POLL`, at most 1 s); only with `busy-poll`.
+    #[serde(with = "humantime_serde")]
+    pub busy_poll: Duration,
+    /// Frames of the UMEM (a power of two, 256 to 1,048,576).
+    pub frames: u32,
+    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498.
+    pub frame_size: u32,
+    /// Entries of the fill ring (a power of two, 64 to 65,536). At most half of all frames wait in it.
+    pub fill_ring: u32,
+    /// Entries of the completion ring (a power of two, `tx_ring` to 65,536).
+    pub completion_ring: u32,
+    /// Entries of the RX ring (a power of two, 64 to 65,536).
+    pub rx_ring: u32,
+    /// Entries of the TX ring (a power of two, 64 to 65,536).
+    pub tx_ring: u32,
+    /// Frames kept for ACK, FIN, RST, probes and retransmissions; twice as many are kept from SYN-ACKs. Less than a
+    /// quarter of `frames`.
+    pub control_reserve: u32,
+    /// Segments of other shards that may wait for this one (1 to 65,536).
+    pub handover_queue: u32,
+    /// Back the UMEM by huge pages, which have to be reserved (`vm.nr_hugepages`).
+    pub huge_pages: bool,
+    /// Run each shard on a CPU of its own, from the process's affinity mask.
+    pub pin_threads: bool,
+    /// Whether the device writes to and reads from the UMEM itself.
+    pub zero_copy: ZeroCopy,
+    /// Frames taken from the RX ring per turn of the loop (1 to 1024, at most a quarter of `frames`).
+    pub burst: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            queues: None,
+            xdp_mode: XdpMode::Auto,
+            wait: WaitStrategy::Adaptive,
+            spin: Duration::from_micros(50),
+            busy_poll_budget: 64,
+            busy_poll: Duration::from_micros(20),
+            frames: 16_384,
+            frame_size: 2048,
+            fill_ring: 4096,
+            completion_ring: 4096,
+            rx_ring: 2048,
+            tx_ring: 2048,
+            control_reserve: 512,
+            handover_queue: 1024,
+            huge_pages: false,
+            pin_threads: true,
+            zero_copy: ZeroCopy::Auto,
+            burst: 64,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the ranges the fields' documentation states.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with a sentence that names the first key whose value is out of range.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check().map_err(Error::Config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(queues) = self.queues {
+            in_range("queues", queues, 1, MAX_QUEUES)?;
+        }
+        power_of_two("frames", self.frames, 256, 1 << 20)?;
+        if !matches!(self.frame_size, 2048 | 4096) {
+            return Err(format!("frame_size is {}; it must be 2048 or 4096", self.frame_size));
+        }
+        for (key, entries) in [
+            ("fill_ring", self.fill_ring),
+            ("completion_ring", self.completion_ring),
+            ("rx_ring", self.rx_ring),
+            ("tx_ring", self.tx_ring),
+        ] {
+            power_of_two(key, entries, 64, 1 << 16)?;
+        }
+        if self.completion_ring < self.tx_ring {
+            return Err(format!(
+                "completion_ring is {} and tx_ring {}; completion_ring must be at least as large",
+                self.completion_ring, self.tx_ring
+            ));
+        }
+        if self.control_reserve == 0 || self.control_reserve >= self.frames / 4 {
+            return Err(format!(
+                "control_reserve is {}; it must be above zero and below a quarter of frames ({})",
+                self.control_reserve, self.frames
+            ));
+        }
+        in_range("handover_queue", self.handover_queue, 1, 1 << 16)?;
+        in_range("burst", self.burst, 1, (self.frames / 4).min(1024))?;
+        in_range(
+            "busy_poll_budget",
+            u32::from(self.busy_poll_budget),
+            1,
+            u32::from(u16::MAX),
+        )?;
+        for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
+            if duration > Duration::from_secs(1) {
+                return Err(format!("{key} is {duration:?}; it must be at most 1 s"));
+            }
+        }
+        if self.huge_pages && self.umem_bytes() < HUGE_PAGE {
+            return Err("huge_pages needs frames times frame_size to be at least 2 MiB".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Checks that an interface's largest packets fit a frame. `mtu` is in bytes, without the Ethernet header.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with what to change.
+    pub fn validate_mtu(&self, interface: &str, mtu: u32) -> Result<(), Error> {
+        if mtu > MAX_MTU {
+            return Err(Error::Config(format!(
+                "interface {interface} has an MTU of {mtu}, more than XDP takes in one page; \
+                 lower it with `ip link set dev {interface} mtu {MAX_MTU}`"
+            )));
+        }
+        if mtu + LINK_HEADERS > self.frame_size - XDP_PACKET_HEADROOM {
+            return Err(Error::Config(format!(
+                "interface {interface} has an MTU of {mtu}, more than fits a frame of {} bytes; set frame_size = 4096",
+                self.frame_size
+            )));
+        }
+        Ok(())
+    }
+
+    /// Size of one UMEM in bytes.
+    pub(crate) fn umem_bytes(&self) -> u64 {
+        u64::from(self.frames) * u64::from(self.frame_size)
+    }
+
+    /// How many frames are to wait in the fill ring: as many as it holds, but never more than half of all, since what
+    /// waits to be received into cannot be sent.
+    pub(crate) fn fill_target(&self) -> u32 {
+        self.fill_ring.min(self.frames / 2)
+    }
+}
+
+fn in_range(key: &str, value: u32, least: u32, most: u32) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{key} is {value}; it must be from {least} to {most}"))
+    }
+}
+
+fn power_of_two(key: &str, value: u32, least: u32, most: u32) -> Result<(), String> {
+    if value.is_power_of_two() && (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!(
+            "{key} is {value}; it must be a power of two from {least} to {most}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        match config.validate() {
+            Ok(()) => panic!("accepted: {config:?}"),
+            Err(error) => {
+                assert!(error.is_usage());
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_is_valid_and_what_an_empty_table_gives() {
+        let config = Config::default();
+        config.validate().expect("a valid default");
+        config.validate_mtu("eth0", 1500).expect("room for an MTU of 1500");
+        assert_eq!(config.fill_target(), 4096);
+        let read: Config = toml::from_str("").expect("an empty table");
+        assert_eq!(read, config);
+    }
+
+    #[test]
+    fn a_table_is_read_and_unknown_keys_are_refused() {
+        let read: Config = toml::from_str(
+            "queues = 2\nwait = \"busy-poll\"\nxdp_mode = \"native\"\nspin = \"5us\"\nzero_copy = \"never\"",
+        )
+        .expect("a good table");
+        assert_eq!(read.queues, Some(2));
+        assert_eq!(read.wait, WaitStrategy::BusyPoll);
+        assert_eq!(read.xdp_mode, XdpMode::Native);
+        assert_eq!(read.spin, Duration::from_micros(5));
+        assert_eq!(read.zero_copy, ZeroCopy::Never);
+        let error = toml::from_str::<Config>("framez = 1").expect_err("an unknown key");
+        assert!(error.to_string().contains("framez"), "{error}");
+        let error = toml::from_str::<Config>("wait = \"doze\"").expect_err("an unknown name");
+        assert!(error.to_string().contains("adaptive"), "{error}");
+    }
+
+    #[test]
+    fn names_are_read_back_as_they_are_written() {
+        for name in WaitStrategy::NAMES {
+            let read: WaitStrategy = name.parse().expect("a known name");
+            assert_eq!(read.to_string(), *name);
+        }
+        let error = "fast".parse::<XdpMode>().expect_err("no such mode");
+        assert_eq!(
+            error.to_string(),
+            "xdp_mode is \"fast\"; it must be one of: auto, native, generic"
+        );
+    }
+
+    #[test]
+    fn every_limit_is_named_when_it_is_broken() {
+        assert!(complaint(|c| c.queues = Some(0)).starts_with("queues is 0"));
+        assert!(complaint(|c| c.queues = Some(MAX_QUEUES + 1)).starts_with("queues is"));
+        assert!(complaint(|c| c.frames = 1000).starts_with("frames is 1000"));
+        assert!(complaint(|c| c.frame_size = 1024).starts_with("frame_size is 1024"));
+        assert!(complaint(|c| c.rx_ring = 100).starts_with("rx_ring is 100"));
+        assert!(complaint(|c| c.tx_ring = 8192).starts_with("completion_ring is 4096"));
+        assert!(complaint(|c| c.control_reserve = 0).starts_with("control_reserve is 0"));
+        assert!(complaint(|c| c.control_reserve = 4096).starts_with("control_reserve is 4096"));
+        assert!(complaint(|c| c.handover_queue = 0).starts_with("handover_queue is 0"));
+        assert!(complaint(|c| c.burst = 0).starts_with("burst is 0"));
+        assert!(complaint(|c| c.busy_poll_budget = 0).starts_with("busy_poll_budget is 0"));
+        assert!(complaint(|c| c.spin = Duration::from_secs(2)).starts_with("spin is 2s"));
+        assert!(
+            complaint(|c| {
+                c.frames = 256;
+                c.control_reserve = 16;
+                c.huge_pages = true;
+            })
+            .starts_with("huge_pages needs")
+        );
+    }
+
+    #[test]
+    fn the_mtu_decides_the_frame_size() {
+        let mut config = Config::default();
+        config.validate_mtu("eth0", 1770).expect("the last that fits");
+        let error = config.validate_mtu("eth0", 1771).expect_err("one more");
+        assert!(error.to_string().contains("frame_size = 4096"), "{error}");
+        config.frame_size = 4096;
+        config.validate_mtu("eth0", 3498).expect("the last XDP takes");
+        let error = config.validate_mtu("eth0", 9000).expect_err("jumbo frames");
+        assert!(error.to_string().contains("mtu 3498"), "{error}");
+    }
+
+    #[test]
+    fn at_most_half_of_the_frames_wait_to_be_received_into() {
+        let config = Config {
+            frames: 4096,
+            fill_ring: 4096,
+            ..Config::default()
+        };
+        assert_eq!(config.fill_target(), 2048);
+    }
+}

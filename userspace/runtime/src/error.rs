@@ -1,0 +1,283 @@
+//! What can go wrong around the engine, each as a sentence with a remedy.
+
+use std::io;
+use std::net::IpAddr;
+
+/// Why the runtime did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is out of range, or contradicts another one or the interface.
+    #[error("{0}")]
+    Config(String),
+    /// There is no interface of that name in this network namespace.
+    #[error("there is no interface {name:?} here; there are: {}", list(.known))]
+    NoSuchInterface {
+        /// The name asked for.
+        name: String,
+        /// The interfaces there are.
+        known: Vec<String>,
+    },
+    /// The interface exists, but `/sys` shows another network namespace.
+    #[error(
+        "/sys shows another network namespace than the one of interface {name}; \
+         start tidegate with `ip netns exec NAMESPACE`, which mounts the right one"
+    )]
+    ForeignSysfs {
+        /// The interface.
+        name: String,
+    },
+    /// The interface is down.
+    #[error("interface {name} is down; bring it up with `ip link set dev {name} up`")]
+    InterfaceDown {
+        /// The interface.
+        name: String,
+    },
+    /// A privilege is missing.
+    #[error(
+        "not permitted: {what} needs {capability}; run as root, or give the binary what it needs: \
+         setcap cap_bpf,cap_net_admin,cap_net_raw,cap_ipc_lock+ep PATH"
+    )]
+    NotPermitted {
+        /// What was to be done.
+        what: String,
+        /// The capability that is missing.
+        capability: &'static str,
+    },
+    /// The kernel has no AF_XDP.
+    #[error(
+        "this kernel has no AF_XDP sockets; it needs CONFIG_XDP_SOCKETS=y (check /boot/config-* or /proc/config.gz)"
+    )]
+    NoAfXdp,
+    /// The UMEM is larger than what may be locked in memory.
+    #[error(
+        "a UMEM of {bytes} bytes per queue is more than may be locked in memory; raise the limit \
+         (`ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit file), give the binary CAP_IPC_LOCK, or set fewer `frames`"
+    )]
+    Memlock {
+        /// Size of one UMEM.
+        bytes: u64,
+    },
+    /// There was no memory for the UMEM.
+    #[error("no memory for a UMEM of {bytes} bytes per queue; {}", memory_remedy(*.huge_pages))]
+    NoMemory {
+        /// Size of one UMEM.
+        bytes: u64,
+        /// Whether huge pages were asked for.
+        huge_pages: bool,
+    },
+    /// A listener's address is not one of the interface's.
+    #[error(
+        "address {address} is not on interface {name}, which has: {}; \
+         add it with `ip address add {address}/PREFIX dev {name}`",
+        list(.known)
+    )]
+    AddressNotOnInterface {
+        /// The listener's address.
+        address: IpAddr,
+        /// The interface.
+        name: String,
+        /// The interface's addresses.
+        known: Vec<IpAddr>,
+    },
+    /// Another XDP program is attached to the interface.
+    #[error(
+        "interface {name} has an XDP program already; see whose it is with `ip link show dev {name}`, and stop its \
+         owner or remove it with `ip link set dev {name} xdp off`"
+    )]
+    AlreadyAttached {
+        /// The interface.
+        name: String,
+    },
+    /// More queues were asked for than the device has.
+    #[error(
+        "{asked} queues were asked for, but interface {name} has {has}; ask for at most {has}, \
+         or give it more with `ethtool -L {name} combined {asked}`"
+    )]
+    TooManyQueues {
+        /// The interface.
+        name: String,
+        /// What was asked for.
+        asked: u32,
+        /// What there is.
+        has: u32,
+    },
+    /// The driver refused the program, and only native mode was allowed.
+    #[error(
+        "the driver of {name} refused native XDP ({reason}); use xdp_mode auto or generic. A veth pair needs as many \
+         RX queues here as its peer has TX queues, and an MTU of at most 3498"
+    )]
+    NativeRefused {
+        /// The interface.
+        name: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The driver cannot do zero-copy, and it was required.
+    #[error(
+        "the driver of {name} refused zero-copy on queue {queue} ({reason}); use zero_copy = \"auto\" or \"never\""
+    )]
+    ZeroCopyRefused {
+        /// The interface.
+        name: String,
+        /// The queue.
+        queue: u32,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// Another AF_XDP socket is bound to the queue.
+    #[error("queue {queue} of {name} is in use by another AF_XDP socket; see which process has it with `ss --xdp -p`")]
+    QueueBusy {
+        /// The interface.
+        name: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// The kernel did not take the XDP program.
+    #[error("cannot load the XDP program: {0}")]
+    Load(String),
+    /// A shard has stopped.
+    #[error("the shard of queue {queue} has failed: {what}")]
+    Shard {
+        /// The shard's queue.
+        queue: u32,
+        /// What happened.
+        what: String,
+    },
+    /// A system call failed that has no sentence of its own.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was to be done.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether what was asked for is wrong by itself, so that trying again is of no use (exit code 2 rather than 1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
+
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io {
+            what: what.into(),
+            source,
+        }
+    }
+}
+
+/// An error with all its causes, as one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+fn memory_remedy(huge_pages: bool) -> &'static str {
+    if huge_pages {
+        "reserve huge pages (sysctl vm.nr_hugepages) or set huge_pages = false"
+    } else {
+        "set fewer `frames`"
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    items.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_name_what_there_is_and_what_to_do() {
+        let error = Error::NoSuchInterface {
+            name: "eth9".to_owned(),
+            known: vec!["eth0".to_owned(), "lo".to_owned()],
+        };
+        assert_eq!(
+            error.to_string(),
+            "there is no interface \"eth9\" here; there are: eth0, lo"
+        );
+        let error = Error::AddressNotOnInterface {
+            address: IpAddr::from([198, 18, 0, 9]),
+            name: "tgs0".to_owned(),
+            known: Vec::new(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "address 198.18.0.9 is not on interface tgs0, which has: none; \
+             add it with `ip address add 198.18.0.9/PREFIX dev tgs0`"
+        );
+        let error = Error::TooManyQueues {
+            name: "tgs0".to_owned(),
+            asked: 4,
+            has: 2,
+        };
+        assert!(error.to_string().contains("ethtool -L tgs0 combined 4"));
+        let error = Error::NoMemory {
+            bytes: 1,
+            huge_pages: true,
+        };
+        assert!(error.to_string().contains("vm.nr_hugepages"));
+    }
+
+    #[test]
+    fn no_sentence_has_a_line_break_or_a_double_space() {
+        let name = || "eth0".to_owned();
+        let errors = [
+            Error::ForeignSysfs { name: name() },
+            Error::InterfaceDown { name: name() },
+            Error::NotPermitted {
+                what: "binding".to_owned(),
+                capability: "CAP_NET_RAW",
+            },
+            Error::NoAfXdp,
+            Error::Memlock { bytes: 1 },
+            Error::NoMemory {
+                bytes: 1,
+                huge_pages: false,
+            },
+            Error::AlreadyAttached { name: name() },
+            Error::NativeRefused {
+                name: name(),
+                reason: "no".to_owned(),
+            },
+            Error::ZeroCopyRefused {
+                name: name(),
+                queue: 0,
+                reason: "no".to_owned(),
+            },
+            Error::QueueBusy { name: name(), queue: 0 },
+        ];
+        for error in errors {
+            let sentence = error.to_string();
+            assert!(!sentence.contains('\n') && !sentence.contains("  "), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn only_a_wrong_setting_is_a_usage_error() {
+        assert!(Error::Config("frames is 3".to_owned()).is_usage());
+        assert!(!Error::NoAfXdp.is_usage());
+    }
+
+    #[test]
+    fn causes_are_appended_once() {
+        let error = Error::io("cannot bind", io::Error::other("busy"));
+        assert_eq!(with_causes(&error), "cannot bind: busy");
+    }
+}

@@ -1,0 +1,383 @@
+//! Segments that arrived on another queue than their flow's.
+//!
+//! Nobody keeps a table of which shard owns which flow. A segment whose flow the receiving shard does not know visits
+//! the other shards in ring order; the first that knows the flow takes the segment in, and the frame goes home. When
+//! nobody knows it, it comes home unowned and is answered there. While every flow stays on its queue no segment makes a
+//! visit, and nothing of this costs anything.
+//!
+//! Order within a flow is kept: its segments that arrive on one queue take the same way, and every queue on the way is
+//! first-in, first-out. The way home always has room (a shard's frames are no more than its queue of returns holds), so
+//! no frame is lost when a visit is cut short by a full queue.
+
+use core::mem;
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::report::PortCounters;
+
+/// A segment away from its shard.
+struct Visit<S> {
+    /// The shard whose frame it is.
+    origin: u16,
+    segment: S,
+}
+
+/// What became of a segment that comes home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A shard knew its flow and took it in.
+    Taken,
+    /// No other shard knew its flow.
+    Unowned,
+    /// A queue on its way was full.
+    Dropped,
+}
+
+/// The queues of one shard.
+struct Inbox<S> {
+    visits: ArrayQueue<Visit<S>>,
+    returns: ArrayQueue<(S, Fate)>,
+}
+
+/// The queues of all shards.
+pub(crate) struct Exchange<S> {
+    inboxes: Box<[Inbox<S>]>,
+}
+
+impl<S> Exchange<S> {
+    /// Queues for `shards` shards: `visits` segments of others may wait at each, and `frames` of its own may come home.
+    pub(crate) fn new(shards: u16, visits: usize, frames: usize) -> Self {
+        // A shard that is alone never uses them.
+        let (visits, frames) = if shards > 1 { (visits, frames) } else { (1, 1) };
+        Self {
+            inboxes: (0..shards)
+                .map(|_| Inbox {
+                    visits: ArrayQueue::new(visits),
+                    returns: ArrayQueue::new(frames),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<S> Drop for Exchange<S> {
+    fn drop(&mut self) {
+        // The UMEMs go with the shards, so the frames that are still under way need not come home.
+        for inbox in &self.inboxes {
+            while let Some(visit) = inbox.visits.pop() {
+                mem::forget(visit.segment);
+            }
+            while let Some((segment, _)) = inbox.returns.pop() {
+                mem::forget(segment);
+            }
+        }
+    }
+}
+
+/// One shard's side of the exchange.
+pub(crate) struct Handover<S> {
+    exchange: Arc<Exchange<S>>,
+    me: u16,
+    /// A bit per shard that was sent something since it was last woken.
+    to_wake: u64,
+}
+
+impl<S> Handover<S> {
+    pub(crate) fn new(exchange: Arc<Exchange<S>>, me: u16) -> Self {
+        Self {
+            exchange,
+            me,
+            to_wake: 0,
+        }
+    }
+
+    /// Whether there is nobody to hand anything to.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.exchange.inboxes.len() == 1
+    }
+
+    /// Whether something waits for this shard.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.mine().visits.is_empty() || !self.mine().returns.is_empty()
+    }
+
+    /// How many segments of other shards wait here.
+    pub(crate) fn foreign(&self) -> u32 {
+        self.mine().visits.len() as u32
+    }
+
+    /// Sends a segment that arrived here on its way.
+    ///
+    /// # Errors
+    ///
+    /// The segment itself when the next shard's queue is full.
+    pub(crate) fn send(&mut self, segment: S) -> Result<(), S> {
+        let visit = Visit {
+            origin: self.me,
+            segment,
+        };
+        self.visit(self.after(self.me), visit).map_err(|visit| visit.segment)
+    }
+
+    /// Shows up to `limit` segments of other shards to `receive`, which says whether it took the segment in, and sends
+    /// each home or on. Returns how many there were.
+    pub(crate) fn serve(
+        &mut self,
+        limit: usize,
+        counters: &mut PortCounters,
+        mut receive: impl FnMut(&S) -> bool,
+    ) -> usize {
+        for served in 0..limit {
+            let Some(visit) = self.mine().visits.pop() else {
+                return served;
+            };
+            if receive(&visit.segment) {
+                counters.handover_in += 1;
+                self.send_home(visit, Fate::Taken);
+                continue;
+            }
+            let next = self.after(self.me);
+            if next == visit.origin {
+                self.send_home(visit, Fate::Unowned);
+                continue;
+            }
+            match self.visit(next, visit) {
+                Ok(()) => counters.handover_passed_on += 1,
+                Err(visit) => self.send_home(visit, Fate::Dropped),
+            }
+        }
+        limit
+    }
+
+    /// The next segment that came home, and what became of it.
+    #[inline]
+    pub(crate) fn returned(&mut self) -> Option<(S, Fate)> {
+        self.mine().returns.pop()
+    }
+
+    /// The shards to wake for what was sent to them since the last call, one bit each.
+    #[inline]
+    pub(crate) fn take_to_wake(&mut self) -> u64 {
+        mem::take(&mut self.to_wake)
+    }
+
+    fn mine(&self) -> &Inbox<S> {
+        &self.exchange.inboxes[usize::from(self.me)]
+    }
+
+    /// The shard that comes after `shard` in the ring.
+    fn after(&self, shard: u16) -> u16 {
+        let next = usize::from(shard) + 1;
+        if next == self.exchange.inboxes.len() {
+            0
+        } else {
+            next as u16
+        }
+    }
+
+    fn visit(&mut self, shard: u16, visit: Visit<S>) -> Result<(), Visit<S>> {
+        self.exchange.inboxes[usize::from(shard)].visits.push(visit)?;
+        self.to_wake |= 1 << shard;
+        Ok(())
+    }
+
+    fn send_home(&mut self, visit: Visit<S>, fate: Fate) {
+        let Visit { origin, segment } = visit;
+        if let Err((segment, _)) = self.exchange.inboxes[usize::from(origin)].returns.push((segment, fate)) {
+            // The queue holds as many as its shard has frames, so this takes a frame in two places.
+            debug_assert!(false, "more frames came home to shard {origin} than it has");
+            mem::forget(segment);
+        }
+        self.to_wake |= 1 << origin;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, FramePool};
+
+    /// A segment of flow `flow`, the `number`th of it.
+    struct FakeSegment {
+        frame: Frame,
+        flow: u32,
+        number: u32,
+    }
+
+    /// A shard that owns the flow of its own index and does what the real one does around the engine.
+    struct FakeShard {
+        owns: u32,
+        handover: Handover<FakeSegment>,
+        pool: FramePool,
+        counters: PortCounters,
+        taken: Vec<(u32, u32)>,
+        fates: Vec<Fate>,
+    }
+
+    const FRAMES: u32 = 8;
+
+    fn shards(count: u16, visits: usize) -> Vec<FakeShard> {
+        let exchange = Arc::new(Exchange::new(count, visits, FRAMES as usize));
+        (0..count)
+            .map(|me| FakeShard {
+                owns: u32::from(me),
+                handover: Handover::new(Arc::clone(&exchange), me),
+                pool: FramePool::new(FRAMES),
+                counters: PortCounters::default(),
+                taken: Vec::new(),
+                fates: Vec::new(),
+            })
+            .collect()
+    }
+
+    impl FakeShard {
+        /// A segment of a flow this shard does not own arrives. False when it could not be sent on its way.
+        fn arrives(&mut self, flow: u32, number: u32) -> bool {
+            let frame = self.pool.take().expect("a frame");
+            match self.handover.send(FakeSegment { frame, flow, number }) {
+                Ok(()) => true,
+                Err(segment) => {
+                    self.pool.put(segment.frame);
+                    false
+                }
+            }
+        }
+
+        fn serve(&mut self) -> usize {
+            let (owns, taken) = (self.owns, &mut self.taken);
+            self.handover.serve(usize::MAX, &mut self.counters, |segment| {
+                if segment.flow == owns {
+                    taken.push((segment.flow, segment.number));
+                }
+                segment.flow == owns
+            })
+        }
+
+        fn take_back(&mut self) {
+            while let Some((segment, fate)) = self.handover.returned() {
+                self.pool.put(segment.frame);
+                self.fates.push(fate);
+            }
+        }
+    }
+
+    /// Lets every shard work until nothing is under way.
+    fn settle(shards: &mut [FakeShard]) {
+        while shards.iter_mut().map(FakeShard::serve).sum::<usize>() > 0 {}
+        for shard in shards {
+            shard.take_back();
+            assert_eq!(shard.pool.free(), FRAMES, "every frame came home");
+            assert!(!shard.handover.is_waiting());
+        }
+    }
+
+    #[test]
+    fn a_segment_finds_its_shard_and_its_frame_comes_home() {
+        let mut shards = shards(4, 8);
+        assert!(shards[3].arrives(2, 0));
+        settle(&mut shards);
+        assert_eq!(shards[2].taken, [(2, 0)]);
+        assert_eq!(shards[3].fates, [Fate::Taken]);
+        assert_eq!(shards[2].counters.handover_in, 1);
+        // On its way from 3 it visited 0 and 1.
+        let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
+        assert_eq!(passed_on, [1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_segment_nobody_knows_comes_home_after_one_round() {
+        let mut shards = shards(3, 8);
+        assert!(shards[1].arrives(99, 0));
+        settle(&mut shards);
+        assert_eq!(shards[1].fates, [Fate::Unowned]);
+        let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
+        assert_eq!(passed_on, [0, 0, 1]);
+    }
+
+    #[test]
+    fn two_shards_exchange_both_ways() {
+        let mut shards = shards(2, 8);
+        assert!(shards[0].arrives(1, 0));
+        assert!(shards[1].arrives(0, 0));
+        settle(&mut shards);
+        assert_eq!(shards[0].taken, [(0, 0)]);
+        assert_eq!(shards[1].taken, [(1, 0)]);
+    }
+
+    #[test]
+    fn the_order_within_a_flow_is_kept() {
+        let mut shards = shards(3, 8);
+        for number in 0..4 {
+            assert!(shards[0].arrives(2, number));
+            if number == 1 {
+                shards[1].serve();
+            }
+        }
+        settle(&mut shards);
+        assert_eq!(shards[2].taken, [(2, 0), (2, 1), (2, 2), (2, 3)]);
+    }
+
+    #[test]
+    fn a_full_queue_at_the_first_shard_gives_the_segment_back() {
+        let mut shards = shards(2, 2);
+        assert!(shards[0].arrives(1, 0));
+        assert!(shards[0].arrives(1, 1));
+        assert!(!shards[0].arrives(1, 2));
+        assert_eq!(shards[1].handover.foreign(), 2);
+        settle(&mut shards);
+        assert_eq!(shards[1].taken, [(1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_full_queue_on_the_way_sends_the_segment_home() {
+        let mut shards = shards(3, 1);
+        // The queue of shard 2 is full before the segment of shard 0 gets there.
+        assert!(shards[1].arrives(2, 0));
+        assert!(shards[0].arrives(2, 1));
+        shards[1].serve();
+        settle(&mut shards);
+        assert_eq!(shards[0].fates, [Fate::Dropped]);
+        assert_eq!(shards[1].fates, [Fate::Taken]);
+        assert_eq!(shards[2].taken, [(2, 0)]);
+    }
+
+    #[test]
+    fn serving_stops_at_its_limit() {
+        let mut shards = shards(2, 8);
+        for number in 0..3 {
+            assert!(shards[0].arrives(1, number));
+        }
+        let mut counters = PortCounters::default();
+        assert_eq!(shards[1].handover.serve(2, &mut counters, |_| true), 2);
+        assert!(shards[1].handover.is_waiting());
+        assert_eq!(shards[1].handover.serve(2, &mut counters, |_| true), 1);
+        settle(&mut shards);
+        assert_eq!(counters.handover_in, 3);
+    }
+
+    #[test]
+    fn those_who_were_sent_something_are_to_be_woken() {
+        let mut shards = shards(3, 8);
+        assert!(shards[2].arrives(0, 0));
+        assert_eq!(shards[2].handover.take_to_wake(), 0b001);
+        assert_eq!(shards[2].handover.take_to_wake(), 0);
+        shards[0].serve();
+        assert_eq!(shards[0].handover.take_to_wake(), 0b100);
+        settle(&mut shards);
+    }
+
+    #[test]
+    fn frames_under_way_at_the_end_are_let_go() {
+        let mut shards = shards(2, 8);
+        assert!(shards[0].arrives(1, 0));
+        drop(shards);
+    }
+
+    #[test]
+    fn a_shard_alone_knows_it() {
+        assert!(shards(1, 8)[0].handover.is_alone());
+        assert!(!shards(2, 8)[0].handover.is_alone());
+    }
+}

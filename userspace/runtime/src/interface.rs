@@ -1,0 +1,270 @@
+//! The network interface: what it is, and whether it can be served.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use tidegate_abi::{MAX_LISTENERS, MAX_QUEUES};
+
+use crate::error::Error;
+
+const SYSFS: &str = "/sys/class/net";
+
+/// The flag of an interface that is up (`IFF_UP`).
+const IFF_UP: u32 = 1;
+
+/// An interface that exists and is up.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    /// In bytes, without the Ethernet header.
+    pub(crate) mtu: u32,
+    pub(crate) rx_queues: u32,
+    pub(crate) tx_queues: u32,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Interface {
+    /// Reads what the kernel says about `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchInterface`], [`Error::InterfaceDown`], [`Error::ForeignSysfs`], or [`Error::Io`].
+    pub(crate) fn find(name: &str) -> Result<Self, Error> {
+        let mut interface = Self::read(Path::new(SYSFS), name, if_nametoindex(name).ok())?;
+        interface.addresses = addresses(name)?;
+        Ok(interface)
+    }
+
+    /// Everything but the addresses. `index` is what the kernel calls the interface in this network namespace, which
+    /// the mounted sysfs need not show.
+    fn read(sysfs: &Path, name: &str, index: Option<u32>) -> Result<Self, Error> {
+        let known = names(sysfs)?;
+        let listed = known.iter().any(|known| known == name);
+        let Some(index) = index else {
+            return Err(Error::NoSuchInterface {
+                name: name.to_owned(),
+                known,
+            });
+        };
+        let directory = sysfs.join(name);
+        if !listed || number(&directory.join("ifindex"))? != index {
+            return Err(Error::ForeignSysfs { name: name.to_owned() });
+        }
+        if number(&directory.join("flags"))? & IFF_UP == 0 {
+            return Err(Error::InterfaceDown { name: name.to_owned() });
+        }
+        let queues = names(&directory.join("queues"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            mtu: number(&directory.join("mtu"))?,
+            rx_queues: count(&queues, "rx-"),
+            tx_queues: count(&queues, "tx-"),
+            addresses: Vec::new(),
+        })
+    }
+
+    /// How many queues to serve: all that can both receive and send, or as many as were asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyQueues`] when more were asked for than there are.
+    pub(crate) fn queues(&self, asked: Option<u32>) -> Result<u32, Error> {
+        let has = self.rx_queues.min(self.tx_queues).max(1);
+        match asked {
+            None => Ok(has.min(MAX_QUEUES)),
+            Some(asked) if asked > has => Err(Error::TooManyQueues {
+                name: self.name.clone(),
+                asked,
+                has,
+            }),
+            Some(asked) => Ok(asked),
+        }
+    }
+
+    /// Checks that every listener is an address of this interface and a port of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AddressNotOnInterface`], or [`Error::Config`].
+    pub(crate) fn check_listeners(&self, listeners: &[SocketAddr]) -> Result<(), Error> {
+        if listeners.len() > MAX_LISTENERS as usize {
+            return Err(Error::Config(format!(
+                "{} listeners were asked for; there can be {MAX_LISTENERS}",
+                listeners.len()
+            )));
+        }
+        let mut seen = HashSet::new();
+        for listener in listeners {
+            if listener.port() == 0 {
+                return Err(Error::Config(format!(
+                    "listener {listener} has no port; give it one from 1 to 65535"
+                )));
+            }
+            if !self.addresses.contains(&listener.ip()) {
+                return Err(Error::AddressNotOnInterface {
+                    address: listener.ip(),
+                    name: self.name.clone(),
+                    known: self.addresses.clone(),
+                });
+            }
+            if !seen.insert((listener.ip(), listener.port())) {
+                return Err(Error::Config(format!("listener {listener} is given twice")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
+    let all = getifaddrs().map_err(|errno| Error::io("cannot read the interfaces' addresses", errno.into()))?;
+    Ok(all
+        .filter(|entry| entry.interface_name == name)
+        .filter_map(|entry| {
+            let address = entry.address?;
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
+        })
+        .collect())
+}
+
+/// The names of the directories in a directory (and of links to such), sorted.
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let read = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.path().is_dir() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    };
+    read().map_err(|source| Error::io(format!("cannot list {}", directory.display()), source))
+}
+
+/// The number in a file of sysfs.
+fn number(file: &Path) -> Result<u32, Error> {
+    let text =
+        fs::read_to_string(file).map_err(|source| Error::io(format!("cannot read {}", file.display()), source))?;
+    parse_number(&text).ok_or_else(|| {
+        Error::io(
+            format!("cannot read {}", file.display()),
+            io::Error::other(format!("{:?} is no number", text.trim())),
+        )
+    })
+}
+
+/// A number as sysfs writes it: decimal, or hexadecimal after `0x`.
+fn parse_number(text: &str) -> Option<u32> {
+    let text = text.trim();
+    match text.strip_prefix("0x") {
+        Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// How many of a device's queues are of one direction.
+fn count(queues: &[String], prefix: &str) -> u32 {
+    queues.iter().filter(|queue| queue.starts_with(prefix)).count() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sysfs with interface `tgs0` (index 7) and its flags.
+    fn sysfs(flags: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let device = root.path().join("tgs0");
+        for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
+            fs::create_dir_all(device.join("queues").join(queue)).expect("a queue");
+        }
+        fs::create_dir(root.path().join("lo")).expect("another interface");
+        for (file, text) in [("ifindex", "7\n"), ("mtu", "1500\n"), ("flags", flags)] {
+            fs::write(device.join(file), text).expect("an attribute");
+        }
+        root
+    }
+
+    fn interface(addresses: &[&str]) -> Interface {
+        Interface {
+            name: "tgs0".to_owned(),
+            mtu: 1500,
+            rx_queues: 3,
+            tx_queues: 2,
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse().expect("an address"))
+                .collect(),
+        }
+    }
+
+    fn listeners(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses
+            .iter()
+            .map(|address| address.parse().expect("an address and port"))
+            .collect()
+    }
+
+    #[test]
+    fn an_interface_is_read() {
+        let sysfs = sysfs("0x1003\n");
+        let interface = Interface::read(sysfs.path(), "tgs0", Some(7)).expect("an interface");
+        assert_eq!(interface.mtu, 1500);
+        assert_eq!((interface.rx_queues, interface.tx_queues), (3, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_interface_is_said() {
+        let up = sysfs("0x1003\n");
+        let error = Interface::read(up.path(), "eth9", None).expect_err("no such interface");
+        assert!(matches!(&error, Error::NoSuchInterface { known, .. } if known == &["lo", "tgs0"]));
+        for (name, index) in [("tgs0", 8), ("tgs1", 9)] {
+            let error = Interface::read(up.path(), name, Some(index)).expect_err("another namespace's");
+            assert!(matches!(error, Error::ForeignSysfs { .. }), "{error}");
+        }
+        let down = sysfs("0x1002\n");
+        let error = Interface::read(down.path(), "tgs0", Some(7)).expect_err("down");
+        assert!(matches!(error, Error::InterfaceDown { .. }));
+    }
+
+    #[test]
+    fn only_queues_that_receive_and_send_are_served() {
+        let interface = interface(&[]);
+        assert_eq!(interface.queues(None).expect("all"), 2);
+        assert_eq!(interface.queues(Some(1)).expect("fewer"), 1);
+        let error = interface.queues(Some(3)).expect_err("more");
+        assert!(matches!(error, Error::TooManyQueues { asked: 3, has: 2, .. }));
+    }
+
+    #[test]
+    fn listeners_must_be_addresses_of_the_interface() {
+        let interface = interface(&["198.18.0.1", "2001:2::1"]);
+        interface
+            .check_listeners(&listeners(&["198.18.0.1:80", "[2001:2::1]:80", "198.18.0.1:7"]))
+            .expect("good listeners");
+        let error = interface
+            .check_listeners(&listeners(&["0.0.0.0:80"]))
+            .expect_err("not an address of the interface");
+        assert!(matches!(error, Error::AddressNotOnInterface { .. }));
+        for twice_or_without_port in [&["198.18.0.1:80", "198.18.0.1:80"][..], &["198.18.0.1:0"][..]] {
+            let error = interface
+                .check_listeners(&listeners(twice_or_without_port))
+                .expect_err("a usage error");
+            assert!(error.is_usage());
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_sysfs_writes_them() {
+        assert_eq!(parse_number("0x1003\n"), Some(0x1003));
+        assert_eq!(parse_number(" 1500\n"), Some(1500));
+        assert_eq!(parse_number("up"), None);
+    }
+}

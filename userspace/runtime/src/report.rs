@@ -1,0 +1,220 @@
+//! What a runtime tells about itself.
+
+use tidegate_abi::XdpCounter;
+use tidegate_tcp::counters::Counters;
+use tidegate_tcp::engine::Population;
+
+/// A queue that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// The queue's number on the device.
+    pub queue: u32,
+    /// The CPU its shard is pinned to.
+    pub cpu: Option<usize>,
+    /// Whether the kernel gave zero-copy (as it says itself, `XDP_OPTIONS`).
+    pub zero_copy: bool,
+    /// Frames of its UMEM.
+    pub frames: u32,
+}
+
+/// A snapshot of everything that is counted.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// One per shard, by queue.
+    pub shards: Vec<ShardReport>,
+    /// The XDP program's counters, one set per receive queue of the device, served or not.
+    pub xdp: Vec<XdpCounts>,
+}
+
+/// What one shard counts.
+#[derive(Clone, Debug)]
+pub struct ShardReport {
+    /// The shard's queue.
+    pub queue: u32,
+    /// The engine's counters.
+    pub tcp: Counters,
+    /// The counters of rings, wake-ups and hand-over.
+    pub port: PortCounters,
+    /// The kernel's counters of the AF_XDP socket.
+    pub xdp_statistics: SocketStatistics,
+    /// How many connections there are.
+    pub population: Population,
+    /// Where the frames are.
+    pub frames: FrameCensus,
+}
+
+/// The XDP program's counters of one receive queue, summed over CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpCounts(pub [u64; XdpCounter::COUNT as usize]);
+
+impl Default for XdpCounts {
+    fn default() -> Self {
+        Self([0; XdpCounter::COUNT as usize])
+    }
+}
+
+impl XdpCounts {
+    /// The value of `counter`.
+    pub fn get(&self, counter: XdpCounter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Every counter with its value, in the order of [`XdpCounter::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (XdpCounter, u64)> + '_ {
+        XdpCounter::ALL.iter().map(|&counter| (counter, self.get(counter)))
+    }
+}
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])+ $field:ident,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $type {
+            $($(#[$doc])+ pub $field: u64,)+
+        }
+
+        impl $type {
+            /// Every counter's name with its value.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field),)+].into_iter()
+            }
+
+            /// Adds all of `other`, for totals.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// What a shard counts around its engine.
+    PortCounters {
+        /// Frames taken from the RX ring.
+        rx_frames,
+        /// Bytes of these frames, Ethernet header included.
+        rx_bytes,
+        /// Frames put into the TX ring.
+        tx_frames,
+        /// Bytes of these frames, Ethernet header included.
+        tx_bytes,
+        /// Times the kernel was asked to look at the fill ring, or to poll the device.
+        fill_wakeups,
+        /// Times the kernel was asked to look at the TX ring.
+        tx_wakeups,
+        /// Times sending stalled because the kernel took no more frames for the moment.
+        tx_busy,
+        /// Times sending stalled because the interface was down.
+        tx_link_down,
+        /// Frames the engine asked for and did not get: the pool was down to what is kept for other purposes, or the TX
+        /// ring was full.
+        tx_refused,
+        /// Times the shard slept.
+        sleeps,
+        /// Segments that arrived here, belong to no flow of this shard, and were handed to the next one.
+        handover_out,
+        /// Segments of other shards that belong to a flow of this one.
+        handover_in,
+        /// Segments of other shards that were handed on.
+        handover_passed_on,
+        /// Frames of this shard that came home.
+        handover_returned,
+        /// Segments dropped because the next shard's queue was full, here or on their way.
+        handover_full,
+        /// Segments of this shard that no shard knew; they are answered with RST.
+        handover_unowned,
+    }
+}
+
+counters! {
+    /// The kernel's counters of an AF_XDP socket (`XDP_STATISTICS`).
+    SocketStatistics {
+        /// Frames dropped for other reasons than those below.
+        rx_dropped,
+        /// Frames dropped because the fill ring held an invalid address.
+        rx_invalid_descs,
+        /// Descriptors of the TX ring that were invalid.
+        tx_invalid_descs,
+        /// Frames dropped because the RX ring was full.
+        rx_ring_full,
+        /// Times the fill ring was empty when a frame arrived.
+        rx_fill_ring_empty_descs,
+        /// Times the TX ring was empty when the kernel looked.
+        tx_ring_empty_descs,
+    }
+}
+
+/// Where a shard's frames are. A frame is in exactly one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameCensus {
+    /// All frames of the UMEM.
+    pub total: u32,
+    /// Free.
+    pub pool: u32,
+    /// Given to the kernel for receiving: in the fill ring, or received and still in the RX ring.
+    pub fill: u32,
+    /// Given to the kernel for sending: in the TX ring, on their way, or in the completion ring.
+    pub tx: u32,
+    /// Being written, or written and not yet in the TX ring.
+    pub in_hand: u32,
+    /// Handed to other shards and not yet home.
+    pub handed_over: u32,
+    /// Frames of other shards that wait for this one. They are in their own shard's census, not in this one's sum.
+    pub foreign: u32,
+}
+
+impl FrameCensus {
+    /// Whether no frame is lost or in two places: everywhere together makes the total.
+    pub fn is_whole(&self) -> bool {
+        [self.pool, self.fill, self.tx, self.in_hand, self.handed_over]
+            .into_iter()
+            .map(u64::from)
+            .sum::<u64>()
+            == u64::from(self.total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_census_is_whole_when_every_frame_is_somewhere_once() {
+        let census = FrameCensus {
+            total: 15,
+            pool: 1,
+            fill: 2,
+            tx: 3,
+            in_hand: 4,
+            handed_over: 5,
+            foreign: 9,
+        };
+        assert!(census.is_whole());
+        assert!(!FrameCensus { pool: 0, ..census }.is_whole());
+        assert!(!FrameCensus { tx: 4, ..census }.is_whole());
+    }
+
+    #[test]
+    fn counters_are_named_and_added() {
+        let mut sum = PortCounters {
+            rx_frames: 1,
+            ..PortCounters::default()
+        };
+        sum.merge(&PortCounters {
+            rx_frames: 2,
+            handover_unowned: 3,
+            ..PortCounters::default()
+        });
+        let named: Vec<_> = sum.iter().filter(|&(_, value)| value != 0).collect();
+        assert_eq!(named, [("rx_frames", 3), ("handover_unowned", 3)]);
+        assert_eq!(SocketStatistics::default().iter().count(), 6);
+    }
+
+    #[test]
+    fn xdp_counts_are_looked_up_by_their_counter() {
+        let mut counts = XdpCounts::default();
+        counts.0[XdpCounter::PassNotTcp as usize] = 4;
+        assert_eq!(counts.get(XdpCounter::PassNotTcp), 4);
+        assert_eq!(counts.iter().map(|(_, value)| value).sum::<u64>(), 4);
+    }
+}

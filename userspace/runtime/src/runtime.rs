@@ -1,0 +1,432 @@
+//! Starting and stopping.
+
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam::channel;
+use mio::Poll;
+use tidegate_abi::MAX_QUEUES;
+use tidegate_abi::siphash::Key;
+use tidegate_tcp::application::Application;
+use tidegate_tcp::engine::{Engine, Secrets};
+
+use crate::affinity;
+use crate::capability;
+use crate::config::Config;
+use crate::error::Error;
+use crate::handover::Exchange;
+use crate::interface::Interface;
+use crate::mailbox::{Command, Mailbox, waker};
+use crate::port::{Port, Umems};
+use crate::report::{QueueInfo, Report, ShardReport};
+use crate::shard::{BELL, Shard, Shared};
+use crate::xdp::{Attached, Steering};
+
+/// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the number of connections is looked at while draining.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// How long the last frames may take to leave.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often the number of frames on their way is looked at.
+const FLUSH_STEP: Duration = Duration::from_millis(5);
+
+/// The first failure of a shard.
+#[derive(Debug)]
+struct Failure {
+    queue: u32,
+    what: String,
+}
+
+impl Failure {
+    fn to_error(&self) -> Error {
+        Error::Shard {
+            queue: self.queue,
+            what: self.what.clone(),
+        }
+    }
+}
+
+/// Running shards. Dropping it stops them without draining.
+pub struct Runtime {
+    // By shard. Their threads own ports and engines; both are gone before the fields below are dropped.
+    threads: Vec<Option<JoinHandle<Option<ShardReport>>>>,
+    mailboxes: Arc<[Mailbox]>,
+    failure: Arc<OnceLock<Failure>>,
+    queues: Vec<QueueInfo>,
+    /// Receive queues of the device, served or not.
+    device_queues: u32,
+    steering: Steering,
+}
+
+/// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
+///
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order.
+/// `listeners` are in the order of their [`ListenerId`](tidegate_tcp::application::ListenerId). The MTU in `tcp` is
+/// replaced by the interface's. Every engine gets random keys of its own.
+///
+/// # Errors
+///
+/// An [`Error`] with a remedy; nothing is left behind.
+pub fn start<A, F>(
+    interface: &str,
+    config: &Config,
+    tcp: &tidegate_tcp::config::Config,
+    listeners: &[SocketAddr],
+    mut application: F,
+) -> Result<Runtime, Error>
+where
+    A: Application + Send + 'static,
+    A::Connection: Send,
+    F: FnMut(u32) -> A,
+{
+    config.validate()?;
+    let interface = Interface::find(interface)?;
+    config.validate_mtu(&interface.name, interface.mtu)?;
+    let mut tcp = tcp.clone();
+    tcp.mtu = interface.mtu as u16;
+    tcp.validate().map_err(Error::Config)?;
+    interface.check_listeners(listeners)?;
+    let queues = interface.queues(config.queues)?;
+    if queues < interface.rx_queues {
+        tracing::warn!(
+            "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are left to \
+             the kernel; `ethtool -L {0} combined {queues}` makes them equal",
+            interface.name,
+            interface.rx_queues
+        );
+    }
+    capability::check()?;
+    let cpus = if config.pin_threads {
+        affinity::allowed()?
+    } else {
+        Vec::new()
+    };
+
+    // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
+    let mut steering = Steering::attach(&interface.name, config.xdp_mode, listeners)?;
+    let zero_copy_allowed = steering.attached() == Attached::Native;
+    let mut ports = Vec::new();
+    let mut infos = Vec::new();
+    for queue in 0..queues {
+        let port = Port::open(&interface.name, queue, queue as u16, config, zero_copy_allowed)?;
+        infos.push(QueueInfo {
+            queue,
+            cpu: affinity::cpu_of(queue as usize, &cpus),
+            zero_copy: port.zero_copy(),
+            frames: config.frames,
+        });
+        ports.push(port);
+    }
+
+    let mut polls = Vec::new();
+    let mut mailboxes = Vec::new();
+    for _ in 0..queues {
+        let made = Poll::new().and_then(|poll| waker(&poll, BELL).map(|waker| (poll, waker)));
+        let (poll, waker) = made.map_err(|error| Error::io("cannot make an epoll", error))?;
+        polls.push(poll);
+        mailboxes.push(Mailbox::new(waker));
+    }
+    let shared = Shared {
+        umems: Arc::new(Umems::of(&ports)),
+        exchange: Arc::new(Exchange::new(
+            queues as u16,
+            config.handover_queue as usize,
+            config.frames as usize,
+        )),
+        mailboxes: mailboxes.into(),
+    };
+
+    let mut shards = Vec::new();
+    for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
+        let mut engine = Engine::new(tcp.clone(), secrets()?, application(info.queue));
+        for listener in listeners {
+            // Without scope and flow label, which no segment carries.
+            engine.listen(SocketAddr::new(listener.ip(), listener.port()));
+        }
+        // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
+        steering.set_socket(info.queue, port.socket())?;
+        shards.push(Shard::new(
+            info.queue as u16,
+            engine,
+            port,
+            poll,
+            shared.clone(),
+            config,
+        )?);
+    }
+
+    let mut runtime = Runtime {
+        threads: Vec::new(),
+        mailboxes: Arc::clone(&shared.mailboxes),
+        failure: Arc::new(OnceLock::new()),
+        queues: infos,
+        device_queues: interface.rx_queues.clamp(1, MAX_QUEUES),
+        steering,
+    };
+    // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
+    drop(shared);
+    for (shard, info) in shards.into_iter().zip(runtime.queues.clone()) {
+        let failure = Arc::clone(&runtime.failure);
+        let thread = thread::Builder::new()
+            .name(format!("shard-{}", info.queue))
+            .spawn(move || run_shard(shard, info, &failure))
+            .map_err(|error| Error::io("cannot start a thread", error))?;
+        runtime.threads.push(Some(thread));
+    }
+    Ok(runtime)
+}
+
+/// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].
+fn run_shard<A: Application>(shard: Shard<A>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport> {
+    let run = || {
+        if let Some(cpu) = info.cpu {
+            affinity::pin(cpu)?;
+        }
+        shard.run()
+    };
+    let what = match panic::catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(report)) => return Some(report),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("it panicked: {}", panic_message(&*panic)),
+    };
+    // Only the first failure is kept; the others may well follow from it.
+    let _ = failure.set(Failure {
+        queue: info.queue,
+        what,
+    });
+    None
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+/// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent it
+/// when a retransmitted SYN arrived on another queue than the first.
+fn secrets() -> Result<Secrets, Error> {
+    let mut keys = [0; 32];
+    let path = "/dev/urandom";
+    File::open(path)
+        .and_then(|mut random| random.read_exact(&mut keys))
+        .map_err(|error| Error::io(format!("cannot read {path}"), error))?;
+    let (mut isn, mut table) = ([0; 16], [0; 16]);
+    isn.copy_from_slice(&keys[..16]);
+    table.copy_from_slice(&keys[16..]);
+    Ok(Secrets {
+        isn: Key::from_bytes(isn),
+        table: Key::from_bytes(table),
+    })
+}
+
+impl Runtime {
+    /// Where the kernel runs the XDP program.
+    pub fn attached(&self) -> Attached {
+        self.steering.attached()
+    }
+
+    /// Whether the XDP program is attached by a bpf_link, which the kernel closes even when this process is killed.
+    pub fn by_link(&self) -> bool {
+        self.steering.by_link()
+    }
+
+    /// The queues that are served, one shard each.
+    pub fn queues(&self) -> &[QueueInfo] {
+        &self.queues
+    }
+
+    /// A snapshot of all counters. Each shard takes its own between two bursts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when one does not answer within a second, [`Error::Load`] when the XDP counters cannot be read.
+    pub fn report(&self) -> Result<Report, Error> {
+        Ok(Report {
+            shards: self.ask_all()?,
+            xdp: self.steering.counts(self.device_queues)?,
+        })
+    }
+
+    /// Whether all shards run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] with the failure of the first that does not.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.to_error());
+        }
+        for (thread, info) in self.threads.iter().zip(&self.queues) {
+            if thread.as_ref().is_some_and(JoinHandle::is_finished) {
+                return Err(Error::Shard {
+                    queue: info.queue,
+                    what: "its thread has ended".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops: no new connections, then waits until there are none but those in TIME-WAIT, for at most `timeout` or
+    /// until `stop_now` is true; resets what is left, ends the shards and detaches the XDP program. Returns the last
+    /// counters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when a shard had failed; everything is stopped and detached all the same.
+    pub fn stop(mut self, timeout: Duration, stop_now: &AtomicBool) -> Result<Report, Error> {
+        self.tell_all(|| Command::Drain);
+        let began = Instant::now();
+        while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
+            // A shard that does not answer will not finish anything either.
+            let Ok(shards) = self.ask_all() else { break };
+            let open: u64 = shards
+                .iter()
+                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
+                .sum();
+            if open == 0 {
+                break;
+            }
+            thread::sleep(DRAIN_STEP.min(timeout.saturating_sub(began.elapsed())));
+        }
+        self.tell_all(|| Command::Abort);
+        self.wait_for_last_frames();
+        let shards = self.end();
+        let xdp = self.steering.counts(self.device_queues)?;
+        match self.failure.get() {
+            Some(failure) => Err(failure.to_error()),
+            None => Ok(Report { shards, xdp }),
+        }
+    }
+
+    /// Waits a moment for the RSTs and FINs to leave.
+    fn wait_for_last_frames(&self) {
+        let began = Instant::now();
+        while began.elapsed() < FLUSH_PATIENCE {
+            match self.ask_all() {
+                Ok(shards) if shards.iter().any(|shard| shard.frames.tx + shard.frames.in_hand > 0) => {
+                    thread::sleep(FLUSH_STEP);
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// A report of every shard, by shard.
+    fn ask_all(&self) -> Result<Vec<ShardReport>, Error> {
+        self.check()?;
+        let mut answers = Vec::with_capacity(self.queues.len());
+        for info in &self.queues {
+            let (reply, answer) = channel::bounded(1);
+            self.mailboxes[info.queue as usize]
+                .send(Command::Report(reply))
+                .map_err(|_| Error::Shard {
+                    queue: info.queue,
+                    what: "it takes no more commands".to_owned(),
+                })?;
+            answers.push(answer);
+        }
+        let deadline = Instant::now() + ANSWER_PATIENCE;
+        let mut reports = Vec::with_capacity(answers.len());
+        for (answer, info) in answers.into_iter().zip(&self.queues) {
+            match answer.recv_deadline(deadline) {
+                Ok(report) => reports.push(report),
+                Err(_) => {
+                    self.check()?;
+                    return Err(Error::Shard {
+                        queue: info.queue,
+                        what: format!("it did not answer within {ANSWER_PATIENCE:?}"),
+                    });
+                }
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Gives every shard a command, waiting while its mailbox is full.
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for (mailbox, thread) in self.mailboxes.iter().zip(&self.threads) {
+            let gone = || thread.as_ref().is_none_or(JoinHandle::is_finished);
+            let began = Instant::now();
+            while mailbox.send(command()).is_err() && !gone() && began.elapsed() < ANSWER_PATIENCE {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Ends all shards and waits for them. Returns the reports of those that ended well.
+    fn end(&mut self) -> Vec<ShardReport> {
+        self.tell_all(|| Command::Stop);
+        self.threads
+            .iter_mut()
+            .filter_map(Option::take)
+            // A thread catches its own panics, so joining fails for none.
+            .filter_map(|thread| thread.join().ok().flatten())
+            .collect()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl core::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Runtime")
+            .field("attached", &self.attached())
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_gets_keys_of_its_own() {
+        let (first, second) = (secrets().expect("keys"), secrets().expect("keys"));
+        assert!(first.isn != second.isn && first.table != second.table);
+        assert!(first.isn != first.table);
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_message() {
+        let literal: Box<dyn Any + Send> = Box::new("frames were lost");
+        assert_eq!(panic_message(&*literal), "frames were lost");
+        let formatted: Box<dyn Any + Send> = Box::new(format!("frame {}", 7));
+        assert_eq!(panic_message(&*formatted), "frame 7");
+        let other: Box<dyn Any + Send> = Box::new(7);
+        assert_eq!(panic_message(&*other), "without a message");
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_is_told() {
+        let failure = OnceLock::new();
+        for queue in [3, 1] {
+            let _ = failure.set(Failure {
+                queue,
+                what: "gone".to_owned(),
+            });
+        }
+        let error = failure.get().map(Failure::to_error).expect("a failure");
+        assert_eq!(error.to_string(), "the shard of queue 3 has failed: gone");
+    }
+}

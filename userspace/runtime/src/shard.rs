@@ -1,0 +1,296 @@
+//! One shard: the loop that carries segments between a port and an engine.
+
+use core::hint;
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use tidegate_tcp::application::Application;
+use tidegate_tcp::engine::{Engine, OnNoFlow, Received};
+use tidegate_tcp::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Error;
+use crate::handover::{Exchange, Fate, Handover};
+use crate::mailbox::{Command, Mailbox};
+use crate::port::{Port, Segment, Umems};
+use crate::report::{PortCounters, ShardReport};
+use crate::wait::{Step, Turn, Waiter};
+
+/// The mailbox's bell among the events of a shard's poll.
+pub(crate) const BELL: Token = Token(0);
+
+/// The AF_XDP socket among the events of a shard's poll.
+const SOCKET: Token = Token(1);
+
+/// What all shards of a runtime share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) umems: Arc<Umems>,
+    pub(crate) exchange: Arc<Exchange<Segment>>,
+    /// By shard.
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+}
+
+/// A port, an engine, and what they need to run.
+pub(crate) struct Shard<A: Application> {
+    index: u16,
+    engine: Engine<A>,
+    port: Port,
+    handover: Handover<Segment>,
+    on_no_flow: OnNoFlow,
+    umems: Arc<Umems>,
+    mailboxes: Arc<[Mailbox]>,
+    clock: Clock,
+    waiter: Waiter,
+    poll: Poll,
+    events: Events,
+    /// Room for the segments of one burst.
+    batch: Vec<Segment>,
+    burst: usize,
+    counters: PortCounters,
+}
+
+impl<A: Application> Shard<A> {
+    /// A shard ready to run. `poll` is the one its mailbox's bell rings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the socket cannot be waited for.
+    pub(crate) fn new(
+        index: u16,
+        engine: Engine<A>,
+        port: Port,
+        poll: Poll,
+        shared: Shared,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        poll.registry()
+            .register(&mut SourceFd(&port.socket()), SOCKET, Interest::READABLE)
+            .map_err(|error| Error::io("cannot wait for an AF_XDP socket", error))?;
+        let handover = Handover::new(shared.exchange, index);
+        let on_no_flow = if handover.is_alone() {
+            OnNoFlow::Reject
+        } else {
+            OnNoFlow::Report
+        };
+        Ok(Self {
+            index,
+            engine,
+            port,
+            handover,
+            on_no_flow,
+            umems: shared.umems,
+            mailboxes: shared.mailboxes,
+            clock: Clock::default(),
+            waiter: Waiter::new(config),
+            poll,
+            events: Events::with_capacity(8),
+            batch: Vec::with_capacity(config.burst as usize),
+            burst: config.burst as usize,
+            counters: PortCounters::default(),
+        })
+    }
+
+    /// Runs until told to stop. Returns the last counters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the shard cannot sleep.
+    pub(crate) fn run(mut self) -> Result<ShardReport, Error> {
+        loop {
+            let now = self.clock.now();
+            let mut worked = self.turn(now);
+            while let Some(command) = self.mailboxes[usize::from(self.index)].take() {
+                worked = true;
+                if self.obey(command, now) {
+                    self.port.flush();
+                    return Ok(self.report());
+                }
+            }
+            self.rest(now, worked)
+                .map_err(|error| Error::io("a shard cannot sleep", error))?;
+        }
+    }
+
+    /// Does what there is to do, at most about a burst of each kind. Returns whether anything came in.
+    fn turn(&mut self, now: Instant) -> bool {
+        self.port.collect();
+        let mut worked = false;
+        if self.on_no_flow == OnNoFlow::Report {
+            worked |= self.take_back(now);
+            worked |= self.serve_others(now);
+        }
+        worked |= self.receive(now);
+        self.port.refill();
+        if self.engine.wants_frames() || self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.engine.turn(now, &mut self.port);
+        }
+        self.port.flush();
+        self.wake_others();
+        debug_assert!(
+            self.port.census(0).is_whole(),
+            "frames were lost: {:?}",
+            self.port.census(0)
+        );
+        worked
+    }
+
+    /// Frames of this shard that other shards are done with.
+    fn take_back(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        while let Some((segment, fate)) = self.handover.returned() {
+            worked = true;
+            self.port.note_returned();
+            self.counters.handover_returned += 1;
+            match fate {
+                Fate::Taken => {}
+                Fate::Dropped => self.counters.handover_full += 1,
+                Fate::Unowned => {
+                    self.counters.handover_unowned += 1;
+                    let bytes = self.umems.bytes(&segment);
+                    // Rejecting always takes care of it.
+                    let _ = self.engine.receive(now, bytes, OnNoFlow::Reject, &mut self.port);
+                }
+            }
+            self.port.recycle(segment);
+        }
+        worked
+    }
+
+    /// Segments of other shards.
+    fn serve_others(&mut self, now: Instant) -> bool {
+        let Self {
+            engine,
+            port,
+            handover,
+            umems,
+            counters,
+            burst,
+            ..
+        } = self;
+        let served = handover.serve(*burst, counters, |segment| {
+            engine.receive(now, umems.bytes(segment), OnNoFlow::Report, port) == Received::Done
+        });
+        served > 0
+    }
+
+    /// What arrived on this shard's own queue.
+    fn receive(&mut self, now: Instant) -> bool {
+        let Self {
+            engine,
+            port,
+            handover,
+            on_no_flow,
+            umems,
+            batch,
+            counters,
+            ..
+        } = self;
+        port.receive(batch);
+        let worked = !batch.is_empty();
+        for segment in batch.drain(..) {
+            match engine.receive(now, umems.bytes(&segment), *on_no_flow, port) {
+                Received::Done => port.recycle(segment),
+                Received::NoFlow => match handover.send(segment) {
+                    Ok(()) => {
+                        port.note_handed_over();
+                        counters.handover_out += 1;
+                    }
+                    Err(segment) => {
+                        counters.handover_full += 1;
+                        port.recycle(segment);
+                    }
+                },
+            }
+        }
+        worked
+    }
+
+    /// Wakes the shards that were sent something in this turn.
+    #[inline]
+    fn wake_others(&mut self) {
+        let mut to_wake = self.handover.take_to_wake();
+        while to_wake != 0 {
+            let shard = to_wake.trailing_zeros() as usize;
+            to_wake &= to_wake - 1;
+            self.mailboxes[shard].bell().ring();
+        }
+    }
+
+    /// Returns true when the shard is to end.
+    #[cold]
+    fn obey(&mut self, command: Command, now: Instant) -> bool {
+        match command {
+            Command::Report(reply) => {
+                // Whoever asked may have given up waiting.
+                let _ = reply.try_send(self.report());
+            }
+            Command::Drain => self.engine.drain(now, &mut self.port),
+            Command::Abort => self.engine.abort_all(now, &mut self.port),
+            Command::Stop => return true,
+        }
+        self.port.flush();
+        false
+    }
+
+    fn report(&self) -> ShardReport {
+        let mut port = *self.port.counters();
+        port.merge(&self.counters);
+        ShardReport {
+            queue: u32::from(self.index),
+            tcp: self.engine.counters().clone(),
+            port,
+            xdp_statistics: self.port.statistics(),
+            population: self.engine.population(),
+            frames: self.port.census(self.handover.foreign()),
+        }
+    }
+
+    /// Passes the time until there is something to do again.
+    #[inline]
+    fn rest(&mut self, now: Instant, worked: bool) -> io::Result<()> {
+        let wants_frames = self.engine.wants_frames();
+        // The engine also stops in mid-output to be fair to what comes in; with frames at hand it goes on at once.
+        let has_more = wants_frames && self.port.can_send();
+        let turn = Turn {
+            worked: worked || has_more,
+            deadline: self.engine.next_deadline(),
+            short_of_frames: wants_frames || self.port.is_fill_short(),
+            unsent: self.port.unsent(),
+        };
+        match self.waiter.next(now, &turn) {
+            Step::Again => Ok(()),
+            Step::Spin if self.waiter.polls_device() => {
+                self.port.poll_device();
+                Ok(())
+            }
+            Step::Spin => {
+                hint::spin_loop();
+                Ok(())
+            }
+            Step::Sleep(limit) => self.sleep(limit),
+        }
+    }
+
+    fn sleep(&mut self, limit: Duration) -> io::Result<()> {
+        let mailbox = &self.mailboxes[usize::from(self.index)];
+        mailbox.bell().announce_sleep();
+        // The epoll is edge-triggered: what is in a queue by now will not wake us.
+        if !mailbox.is_empty() || self.handover.is_waiting() || self.port.has_received() {
+            mailbox.bell().awake();
+            return Ok(());
+        }
+        self.counters.sleeps += 1;
+        // Rounds up to milliseconds.
+        let result = self.poll.poll(&mut self.events, Some(limit));
+        mailbox.bell().awake();
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
+        }
+    }
+}

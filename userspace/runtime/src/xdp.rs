@@ -1,0 +1,310 @@
+//! The XDP program: embedded, loaded, attached, counted.
+
+use core::fmt;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+
+use crate::config::XdpMode;
+use crate::error::{Error, with_causes};
+use crate::report::XdpCounts;
+
+/// The first kernel that attaches XDP programs by a bpf_link.
+const FIRST_WITH_LINK: KernelVersion = KernelVersion::new(5, 9, 0);
+
+/// The XDP program as it is embedded: an ELF object, aligned for the loader.
+pub fn object() -> &'static [u8] {
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.o"))
+}
+
+/// Where the kernel runs the XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// The XDP program on its interface. Dropping this detaches it.
+pub(crate) struct Steering {
+    // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
+    // when `_program` is dropped, and stays behind when nothing is dropped.
+    link: Option<FdLink>,
+    _program: Ebpf,
+    xsks: XskMap<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    attached: Attached,
+}
+
+impl Steering {
+    /// Loads the program, tells it the listeners and attaches it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`] or [`Error::NotPermitted`].
+    pub(crate) fn attach(interface: &str, mode: XdpMode, listeners: &[SocketAddr]) -> Result<Self, Error> {
+        let mut ebpf = EbpfLoader::new().load(object()).map_err(|error| load_error(&error))?;
+        serve(&mut ebpf, listeners)?;
+        let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
+        let counters = ebpf.take_map(MAP_COUNTERS).ok_or_else(|| missing(MAP_COUNTERS))?;
+        let counters =
+            PerCpuArray::<MapData, u64>::try_from(counters).map_err(|error| map_error(MAP_COUNTERS, &error))?;
+
+        let program: &mut Xdp = ebpf
+            .program_mut(PROGRAM_STEER)
+            .ok_or_else(|| missing(PROGRAM_STEER))?
+            .try_into()
+            .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
+        program.load().map_err(|error| program_load_error(&error))?;
+        let (id, attached) = attach(program, interface, mode)?;
+        let link = take_link(program, id, interface)?;
+        if link.is_none() {
+            tracing::warn!(
+                "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
+                 until `ip link set dev {interface} xdp off`"
+            );
+        }
+        Ok(Self {
+            link,
+            _program: ebpf,
+            xsks,
+            counters,
+            attached,
+        })
+    }
+
+    /// Where the kernel runs the program.
+    pub(crate) fn attached(&self) -> Attached {
+        self.attached
+    }
+
+    /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
+    pub(crate) fn by_link(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// From now on what arrives on `queue` goes to `socket`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
+        self.xsks
+            .set(queue, socket, 0)
+            .map_err(|error| map_error(MAP_XSKS, &error))
+    }
+
+    /// The counters of the first `queues` receive queues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn counts(&self, queues: u32) -> Result<Vec<XdpCounts>, Error> {
+        (0..queues)
+            .map(|queue| {
+                let mut counts = XdpCounts::default();
+                for &counter in XdpCounter::ALL {
+                    let per_cpu = self
+                        .counters
+                        .get(&counter.index(queue), 0)
+                        .map_err(|error| map_error(MAP_COUNTERS, &error))?;
+                    counts.0[counter as usize] = per_cpu.iter().sum();
+                }
+                Ok(counts)
+            })
+            .collect()
+    }
+}
+
+/// Tells the program which destinations to steer.
+fn serve(ebpf: &mut Ebpf, listeners: &[SocketAddr]) -> Result<(), Error> {
+    let map = ebpf.map_mut(MAP_LISTENERS).ok_or_else(|| missing(MAP_LISTENERS))?;
+    let mut map =
+        HashMap::<&mut MapData, ListenerKey, u32>::try_from(map).map_err(|error| map_error(MAP_LISTENERS, &error))?;
+    for (id, listener) in listeners.iter().enumerate() {
+        map.insert(listener_key(listener), id as u32, 0)
+            .map_err(|error| map_error(MAP_LISTENERS, &error))?;
+    }
+    Ok(())
+}
+
+fn listener_key(listener: &SocketAddr) -> ListenerKey {
+    match listener {
+        SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
+        SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),
+    }
+}
+
+fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
+    if mode != XdpMode::Generic {
+        match program.attach(interface, Mode::Driver) {
+            Ok(link) => return Ok((link, Attached::Native)),
+            Err(error) => {
+                let reason = with_causes(&error);
+                match Refusal::of(errno(&error)) {
+                    Refusal::Unsupported if mode == XdpMode::Auto => tracing::warn!(
+                        "the driver of {interface} refused native XDP ({reason}); \
+                         falling back to generic mode, which is slower"
+                    ),
+                    Refusal::Unsupported => {
+                        return Err(Error::NativeRefused {
+                            name: interface.to_owned(),
+                            reason,
+                        });
+                    }
+                    refusal => return Err(refusal.into_error(interface, reason)),
+                }
+            }
+        }
+    }
+    match program.attach(interface, Mode::Skb) {
+        Ok(link) => Ok((link, Attached::Generic)),
+        Err(error) => Err(Refusal::of(errno(&error)).into_error(interface, with_causes(&error))),
+    }
+}
+
+/// Takes the link out of the program's keeping; `None` when the kernel attached it without one.
+fn take_link(program: &mut Xdp, id: XdpLinkId, interface: &str) -> Result<Option<FdLink>, Error> {
+    let has_links = KernelVersion::current().is_ok_and(|version| version >= FIRST_WITH_LINK);
+    if !has_links {
+        return Ok(None);
+    }
+    let link = program
+        .take_link(id)
+        .map_err(|error| Error::Load(with_causes(&error)))?;
+    match FdLink::try_from(link) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) => Err(Error::Load(format!(
+            "the kernel attached it without a link ({}), so it is still on {interface}; remove it with \
+             `ip link set dev {interface} xdp off`",
+            with_causes(&error)
+        ))),
+    }
+}
+
+/// Why a program was not attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// There is one already, or one of the other mode.
+    AlreadyAttached,
+    NotPermitted,
+    /// Anything else is the driver's: EOPNOTSUPP, EINVAL, ENOSPC (too few queues at a veth's peer), ERANGE (MTU).
+    Unsupported,
+}
+
+impl Refusal {
+    fn of(errno: Option<i32>) -> Self {
+        match errno {
+            Some(libc::EBUSY | libc::EEXIST) => Self::AlreadyAttached,
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
+            _ => Self::Unsupported,
+        }
+    }
+
+    fn into_error(self, interface: &str, reason: String) -> Error {
+        match self {
+            Self::AlreadyAttached => Error::AlreadyAttached {
+                name: interface.to_owned(),
+            },
+            Self::NotPermitted => Error::NotPermitted {
+                what: format!("attaching the XDP program to {interface}"),
+                capability: "CAP_NET_ADMIN",
+            },
+            Self::Unsupported => Error::Load(format!("{interface} does not take it: {reason}")),
+        }
+    }
+}
+
+/// The error number of the system call that failed, if it was one.
+fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        ProgramError::XdpError(XdpError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {
+            error.raw_os_error()
+        }
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn program_load_error(error: &ProgramError) -> Error {
+    match errno(error) {
+        Some(libc::EPERM) => not_permitted(),
+        _ => Error::Load(with_causes(error)),
+    }
+}
+
+fn load_error(error: &EbpfError) -> Error {
+    match error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EPERM) => {
+            not_permitted()
+        }
+        _ => Error::Load(with_causes(error)),
+    }
+}
+
+fn not_permitted() -> Error {
+    Error::NotPermitted {
+        what: "loading the XDP program".to_owned(),
+        capability: "CAP_BPF",
+    }
+}
+
+fn map_error(map: &str, error: &MapError) -> Error {
+    Error::Load(format!("map {map}: {}", with_causes(error)))
+}
+
+fn missing(name: &str) -> Error {
+    Error::Load(format!("the object has no {name}; it was built from other sources"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_object_is_elf_and_aligned() {
+        let object = object();
+        assert_eq!(object.get(..4), Some(&b"\x7fELF"[..]));
+        assert_eq!(object.as_ptr().align_offset(8), 0);
+    }
+
+    #[test]
+    fn a_listener_is_looked_up_by_family_address_and_port() {
+        let v4 = listener_key(&"198.18.0.1:80".parse().expect("an address"));
+        assert_eq!(v4, ListenerKey::v4([198, 18, 0, 1], 80));
+        let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
+        assert_eq!((v6.version, v6.port), (6, [1, 187]));
+        assert_eq!(v6.address[..4], [0x20, 0x01, 0, 2]);
+    }
+
+    #[test]
+    fn only_what_the_driver_refuses_falls_back() {
+        for errno in [libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSPC, libc::ERANGE] {
+            assert_eq!(Refusal::of(Some(errno)), Refusal::Unsupported);
+        }
+        for errno in [libc::EBUSY, libc::EEXIST] {
+            assert_eq!(Refusal::of(Some(errno)), Refusal::AlreadyAttached);
+        }
+        assert_eq!(Refusal::of(Some(libc::EPERM)), Refusal::NotPermitted);
+        assert_eq!(Refusal::of(None), Refusal::Unsupported);
+    }
+}

@@ -1,0 +1,161 @@
+//! The XDP program under test: loaded, given listeners and a socket, run on one frame at a time.
+
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use aya::maps::{HashMap, MapData, PerCpuArray, XskMap};
+use aya::programs::Xdp;
+use aya::{Ebpf, TestRun as _, TestRunOptions};
+use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+
+use crate::frames::{served_v4, served_v6};
+
+/// `enum xdp_action` of linux/bpf.h.
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+
+/// The program, loaded and not attached, with maps of its own.
+pub(crate) struct Program {
+    ebpf: Ebpf,
+    socket: Option<OwnedFd>,
+}
+
+impl Program {
+    /// The program with nothing served and no socket; `None`, and a loud line, without root.
+    pub(crate) fn load() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root: the XDP program can only be loaded with CAP_BPF and CAP_NET_ADMIN");
+            return None;
+        }
+        let mut ebpf = Ebpf::load(tidegate_runtime::object()).expect("the object is read and its maps are made");
+        let program: &mut Xdp = ebpf
+            .program_mut(PROGRAM_STEER)
+            .expect("the object has the program")
+            .try_into()
+            .expect("it is an XDP program");
+        program.load().expect("the verifier accepts the program");
+        Some(Self { ebpf, socket: None })
+    }
+
+    /// The program with both destinations of [`frames`] served, and a socket on queue 0.
+    pub(crate) fn serving() -> Option<Self> {
+        let mut program = Self::load()?;
+        program.serve(served_v4());
+        program.serve(served_v6());
+        program.open_socket();
+        Some(program)
+    }
+
+    /// Adds a destination to the served ones.
+    pub(crate) fn serve(&mut self, destination: ListenerKey) {
+        let map = self.ebpf.map_mut(MAP_LISTENERS).expect("the object has the map");
+        let mut listeners =
+            HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
+        listeners
+            .insert(destination, 0_u32, 0)
+            .expect("the map has room for a listener");
+    }
+
+    /// Puts an AF_XDP socket in the place of queue 0. It is bound to nothing: the test run stops at the verdict.
+    pub(crate) fn open_socket(&mut self) {
+        // SAFETY: socket() takes no pointers.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "AF_XDP socket: {}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor was just made, and nothing else owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let map = self.ebpf.map_mut(MAP_XSKS).expect("the object has the map");
+        let mut sockets = XskMap::try_from(map).expect("it is a map of AF_XDP sockets");
+        sockets.set(0, socket.as_raw_fd(), 0).expect("queue 0 is in the map");
+        self.socket = Some(socket);
+    }
+
+    /// Closes the socket of queue 0.
+    pub(crate) fn close_socket(&mut self) {
+        drop(self.socket.take());
+    }
+
+    /// How many queues the map of sockets has room for.
+    pub(crate) fn queues(&mut self) -> u32 {
+        let map = self.ebpf.map_mut(MAP_XSKS).expect("the object has the map");
+        XskMap::try_from(map).expect("it is a map of AF_XDP sockets").len()
+    }
+
+    /// The counters of queue 0, on which a test run arrives, summed over the CPUs.
+    fn counts(&self) -> Vec<u64> {
+        let counters = self.counters();
+        XdpCounter::ALL
+            .iter()
+            .map(|counter| sum_of_cpus(&counters, counter.index(0)))
+            .collect()
+    }
+
+    /// The sum of all counters of all queues.
+    pub(crate) fn total(&self) -> u64 {
+        let counters = self.counters();
+        assert_eq!(counters.len(), XdpCounter::MAP_ENTRIES);
+        (0..counters.len()).map(|index| sum_of_cpus(&counters, index)).sum()
+    }
+
+    fn counters(&self) -> PerCpuArray<&MapData, u64> {
+        let map = self.ebpf.map(MAP_COUNTERS).expect("the object has the map");
+        PerCpuArray::try_from(map).expect("the counters are 64 bits wide")
+    }
+
+    /// Runs the program on `frame` and returns its action. The frame must come out as it went in.
+    fn run(&self, frame: &[u8]) -> u32 {
+        let program: &Xdp = self
+            .ebpf
+            .program(PROGRAM_STEER)
+            .expect("the object has the program")
+            .try_into()
+            .expect("it is an XDP program");
+        let mut after = vec![0; frame.len()];
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut after),
+                ..TestRunOptions::new()
+            })
+            .expect("the kernel runs the program");
+        assert_eq!(after, frame, "the program changed the frame");
+        result.return_value
+    }
+
+    /// Runs the program on `frame` and returns the reason it gave: the one counter that went up, and by one. The action
+    /// must be that reason's.
+    #[track_caller]
+    pub(crate) fn reason(&self, frame: &[u8]) -> XdpCounter {
+        let before = self.counts();
+        let action = self.run(frame);
+        let after = self.counts();
+        let moved: Vec<(XdpCounter, u64)> = XdpCounter::ALL
+            .iter()
+            .zip(before.iter().zip(&after))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(&counter, (before, after))| (counter, after - before))
+            .collect();
+        let &[(reason, 1)] = moved.as_slice() else {
+            panic!("one frame adds one to one counter, and not {moved:?}");
+        };
+        let expected = if reason == XdpCounter::Redirect {
+            XDP_REDIRECT
+        } else {
+            XDP_PASS
+        };
+        assert_eq!(action, expected, "the action that goes with {reason:?}");
+        reason
+    }
+
+    /// Fails the test unless the program gives `reason` for `frame`, which is `what`.
+    #[track_caller]
+    pub(crate) fn expect(&self, reason: XdpCounter, frame: &[u8], what: impl std::fmt::Display) {
+        assert_eq!(self.reason(frame), reason, "{what}");
+    }
+}
+
+fn sum_of_cpus(counters: &PerCpuArray<&MapData, u64>, index: u32) -> u64 {
+    counters
+        .get(&index, 0)
+        .expect("the index is in the map")
+        .iter()
+        .sum()
+}

@@ -1,0 +1,143 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use tidegate_runtime::{WaitStrategy, XdpMode};
+
+use crate::listen::Listen;
+
+/// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with the kernel.
+///
+/// Exit code: 0 after a stop by signal, 1 for a failure, 2 for wrong arguments or configuration.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters.
+    Serve(Box<ServeArguments>),
+    /// Check a configuration file and print OK or what is wrong with it.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `tidegate serve`. They win over the configuration file.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServeArguments {
+    /// The interface to take frames from.
+    #[arg(long)]
+    pub(crate) iface: Option<String>,
+    /// Serve http or echo on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets. May be given
+    /// several times.
+    #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
+    pub(crate) listen: Vec<Listen>,
+    /// The directory http serves (default: a built-in page)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Receive queues to serve, one thread each (default: all of the device)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) queues: Option<u32>,
+    /// Where the XDP program runs: in the driver (native) or above it (generic) (default: auto, native if possible)
+    #[arg(long, value_name = "MODE", value_parser = xdp_mode())]
+    pub(crate) xdp_mode: Option<XdpMode>,
+    /// How a thread waits for frames (default: adaptive)
+    #[arg(long, value_name = "STRATEGY", value_parser = wait_strategy())]
+    pub(crate) wait: Option<WaitStrategy>,
+    /// How long open connections may take to finish when the server stops (default: 5s)
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) drain: Option<Duration>,
+    /// Read settings from this TOML file; arguments win over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print a line with the current rates this often, at least 100ms.
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
+    pub(crate) stats_interval: Option<Duration>,
+    /// Log more to standard error; twice for even more.
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Print only errors, the line that says the server is ready, and the counters at the end.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+fn xdp_mode() -> impl TypedValueParser<Value = XdpMode> {
+    PossibleValuesParser::new(XdpMode::NAMES.iter().copied()).try_map(|text| text.parse::<XdpMode>())
+}
+
+fn wait_strategy() -> impl TypedValueParser<Value = WaitStrategy> {
+    PossibleValuesParser::new(WaitStrategy::NAMES.iter().copied()).try_map(|text| text.parse::<WaitStrategy>())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(100) {
+        return Err("it must be at least 100ms".to_owned());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> Result<ServeArguments, clap::Error> {
+        let all = ["tidegate", "serve"].into_iter().chain(arguments.iter().copied());
+        match Arguments::try_parse_from(all)?.command {
+            Command::Serve(arguments) => Ok(*arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_mode_and_strategy_can_be_chosen() {
+        for mode in ["auto", "native", "generic"] {
+            let arguments = serve(&["--xdp-mode", mode]).unwrap();
+            assert_eq!(arguments.xdp_mode.map(|mode| mode.to_string()).as_deref(), Some(mode));
+        }
+        for wait in ["poll", "busy-poll", "spin", "adaptive"] {
+            let arguments = serve(&["--wait", wait]).unwrap();
+            assert_eq!(arguments.wait.map(|wait| wait.to_string()).as_deref(), Some(wait));
+        }
+    }
+
+    #[test]
+    fn listeners_add_up() {
+        let arguments = serve(&["--listen", "http=198.18.0.1:80", "--listen", "echo=[2001:2::1]:7"]).unwrap();
+        assert_eq!(arguments.listen.len(), 2);
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors() {
+        for arguments in [
+            &["--listen", "http=0.0.0.0:80"][..],
+            &["--queues", "0"],
+            &["--xdp-mode", "offload"],
+            &["--wait", "sleep"],
+            &["--drain", "5"],
+            &["--stats-interval", "1ms"],
+            &["-v", "--quiet"],
+            &["stray"],
+        ] {
+            let error = serve(arguments).expect_err("wrong arguments");
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `tidegate`: serves HTTP and echo beside the kernel, through XDP and AF_XDP.
+
+mod arguments;
+mod config_file;
+mod counters_text;
+mod failure;
+mod kernel_listeners;
+mod listen;
+mod rates;
+mod serve;
+mod service_counters;
+mod settings;
+mod signals;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::{Arguments, Command, ServeArguments};
+use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// Takes the place of `-v` and `--quiet` when set: a filter such as `debug` or `tidegate_runtime=trace`.
+const LOG_VARIABLE: &str = "TIDEGATE_LOG";
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Serve(arguments) => serve(&arguments),
+        Command::CheckConfig { file } => config_file::load(&file).map(|_| say("OK\n")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // With standard error closed there is nobody left to tell; the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "tidegate: error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
+    start_logging(arguments.verbose, arguments.quiet);
+    let settings = Settings::gather(arguments)?;
+    serve::run(&settings, arguments.quiet)
+}
+
+fn start_logging(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var(LOG_VARIABLE)
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// Writes `text` to standard output at once. A reader that has gone away does not stop the server.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}

@@ -1,0 +1,152 @@
+//! What `tidegate serve` runs with: the configuration file with the command line over it.
+
+use std::time::Duration;
+
+use crate::arguments::ServeArguments;
+use crate::config_file::{self, ConfigFile};
+use crate::failure::Failure;
+use crate::listen::{self, Listen};
+
+/// Complete settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The interface to take frames from.
+    pub(crate) interface: String,
+    /// What to serve where; at least one, no address and port twice.
+    pub(crate) listen: Vec<Listen>,
+    /// How long a stopping server waits for open connections.
+    pub(crate) drain: Duration,
+    /// How often to print rates.
+    pub(crate) stats_interval: Option<Duration>,
+    /// AF_XDP and the placement of shards.
+    pub(crate) afxdp: tidegate_runtime::Config,
+    /// The TCP engine.
+    pub(crate) tcp: tidegate_tcp::config::Config,
+    /// The http service, with the root directory.
+    pub(crate) http: tidegate_apps::http::Config,
+    /// The echo service.
+    pub(crate) echo: tidegate_apps::echo::Config,
+}
+
+impl Settings {
+    /// Reads the configuration file the arguments name, if they do, and puts the arguments over it.
+    ///
+    /// # Errors
+    ///
+    /// A usage failure: the file is wrong, or something that must be given is not.
+    pub(crate) fn gather(arguments: &ServeArguments) -> Result<Self, Failure> {
+        let file = match &arguments.config {
+            Some(path) => config_file::load(path)?,
+            None => ConfigFile::default(),
+        };
+        Self::merge(file, arguments).map_err(Failure::Usage)
+    }
+
+    fn merge(file: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
+        let interface = arguments.iface.clone().or(file.iface).ok_or(
+            "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` shows \
+             the interfaces",
+        )?;
+        let listen = if arguments.listen.is_empty() {
+            file.listen
+        } else {
+            arguments.listen.clone()
+        };
+        if listen.is_empty() {
+            return Err(
+                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the configuration file"
+                    .to_owned(),
+            );
+        }
+        listen::check_all(&listen)?;
+        let mut afxdp = file.afxdp;
+        if arguments.queues.is_some() {
+            afxdp.queues = arguments.queues;
+        }
+        if let Some(mode) = arguments.xdp_mode {
+            afxdp.xdp_mode = mode;
+        }
+        if let Some(wait) = arguments.wait {
+            afxdp.wait = wait;
+        }
+        let mut http = file.http;
+        http.root = arguments.root.clone().or(file.root);
+        afxdp.validate().map_err(|error| error.to_string())?;
+        Ok(Self {
+            interface,
+            listen,
+            drain: arguments.drain.unwrap_or(file.drain),
+            stats_interval: arguments.stats_interval,
+            afxdp,
+            tcp: file.tcp,
+            http,
+            echo: file.echo,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tidegate_runtime::{WaitStrategy, XdpMode};
+
+    use super::*;
+
+    const FILE: &str = "iface = \"eth1\"\nlisten = [\"http=198.18.0.1:80\"]\nroot = \"/srv/a\"\ndrain = \"9s\"\n\
+                        [afxdp]\nqueues = 3\nxdp_mode = \"native\"\nwait = \"spin\"\n[tcp]\nnagle = false\n";
+
+    fn file() -> ConfigFile {
+        config_file::parse(FILE, "t.toml").unwrap()
+    }
+
+    #[test]
+    fn the_file_alone() {
+        let settings = Settings::merge(file(), &ServeArguments::default()).unwrap();
+        assert_eq!(settings.interface, "eth1");
+        assert_eq!(settings.listen, ["http=198.18.0.1:80".parse().unwrap()]);
+        assert_eq!(settings.http.root.as_deref(), Some(Path::new("/srv/a")));
+        assert_eq!(settings.drain, Duration::from_secs(9));
+        assert_eq!(settings.afxdp.queues, Some(3));
+        assert_eq!(settings.afxdp.xdp_mode.to_string(), "native");
+        assert_eq!(settings.afxdp.wait.to_string(), "spin");
+        assert!(!settings.tcp.nagle);
+    }
+
+    #[test]
+    fn arguments_win_over_the_file() {
+        let arguments = ServeArguments {
+            iface: Some("eth2".to_owned()),
+            listen: vec!["echo=198.18.0.1:7".parse().unwrap()],
+            root: Some("/srv/b".into()),
+            queues: Some(1),
+            xdp_mode: Some(XdpMode::Generic),
+            wait: Some(WaitStrategy::Poll),
+            drain: Some(Duration::ZERO),
+            ..ServeArguments::default()
+        };
+        let settings = Settings::merge(file(), &arguments).unwrap();
+        assert_eq!(settings.interface, "eth2");
+        assert_eq!(settings.listen, arguments.listen);
+        assert_eq!(settings.http.root, arguments.root);
+        assert_eq!(settings.drain, Duration::ZERO);
+        assert_eq!(settings.afxdp.queues, Some(1));
+        assert_eq!(settings.afxdp.xdp_mode.to_string(), "generic");
+        assert_eq!(settings.afxdp.wait.to_string(), "poll");
+        assert!(!settings.tcp.nagle);
+    }
+
+    #[test]
+    fn interface_and_listeners_must_come_from_somewhere() {
+        let mut arguments = ServeArguments::default();
+        let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
+        assert!(error.contains("--iface"), "{error}");
+        arguments.iface = Some("eth0".to_owned());
+        let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
+        assert!(error.contains("--listen"), "{error}");
+        let twice = "http=198.18.0.1:80".parse().unwrap();
+        arguments.listen = vec![twice, twice];
+        let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
+        assert!(error.contains("same address"), "{error}");
+    }
+}

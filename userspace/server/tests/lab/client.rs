@@ -1,0 +1,165 @@
+//! Clients on the Linux kernel's TCP. Connections are made on threads inside the client's namespace
+//! (`in_namespace`).
+
+use std::io::{self, BufRead, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::server::bench_binary;
+use super::{ECHO_PORT, Namespace};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const IO_LIMIT: Duration = Duration::from_secs(30);
+const HEADERS_AT_MOST: usize = 100;
+
+/// Connects to `address`. Reads and writes that make no progress for 30 s fail.
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)
+        .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+    stream
+        .set_read_timeout(Some(IO_LIMIT))
+        .and_then(|()| stream.set_write_timeout(Some(IO_LIMIT)))
+        .and_then(|()| stream.set_nodelay(true))
+        .unwrap_or_else(|error| panic!("setting options of a connection to {address}: {error}"));
+    stream
+}
+
+/// Connects to the echo listener at `address`.
+pub(crate) fn connect_echo(address: IpAddr) -> TcpStream {
+    connect(SocketAddr::new(address, ECHO_PORT))
+}
+
+/// Sends `data` and then FIN while reading, beginning after `read_after`, until the peer's FIN.
+/// Returns what was read.
+pub(crate) fn exchange_with_half_close(
+    stream: &TcpStream,
+    data: &[u8],
+    read_after: Duration,
+) -> io::Result<Vec<u8>> {
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            let mut sink = stream;
+            sink.write_all(data)?;
+            stream.shutdown(Shutdown::Write)
+        });
+        std::thread::sleep(read_after);
+        let mut source = stream;
+        let mut received = Vec::with_capacity(data.len());
+        let read = source.read_to_end(&mut received);
+        writer.join().expect("the writing thread does not panic")?;
+        read?;
+        Ok(received)
+    })
+}
+
+/// Sends `data` and reads as many bytes back. Returns them.
+pub(crate) fn round_trip(mut stream: &TcpStream, data: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(data)?;
+    let mut received = vec![0; data.len()];
+    stream.read_exact(&mut received)?;
+    Ok(received)
+}
+
+/// An HTTP response without its body.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+}
+
+impl Head {
+    /// Reads a status line and headers up to the empty line.
+    pub(crate) fn read(source: &mut impl BufRead) -> io::Result<Self> {
+        let status_line = read_line(source)?;
+        let status = status_line
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.split(' ').nth(1))
+            .and_then(|status| status.parse().ok())
+            .ok_or_else(|| invalid(format!("status line {status_line:?}")))?;
+        let mut headers = Vec::new();
+        while headers.len() < HEADERS_AT_MOST {
+            let line = read_line(source)?;
+            if line.is_empty() {
+                return Ok(Self { status, headers });
+            }
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| invalid(format!("header {line:?}")))?;
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        Err(invalid(format!("more than {HEADERS_AT_MOST} headers")))
+    }
+
+    /// The value of the header `name`, which is given in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The value of Content-Length.
+    pub(crate) fn content_length(&self) -> io::Result<usize> {
+        self.header("content-length")
+            .and_then(|length| length.parse().ok())
+            .ok_or_else(|| invalid(format!("no Content-Length in {self:?}")))
+    }
+}
+
+/// Reads one response with a Content-Length and returns its status and body.
+pub(crate) fn read_response(source: &mut impl BufRead) -> io::Result<(u16, Vec<u8>)> {
+    let head = Head::read(source)?;
+    let mut body = vec![0; head.content_length()?];
+    source.read_exact(&mut body)?;
+    Ok((head.status, body))
+}
+
+fn read_line(source: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    source.read_line(&mut line)?;
+    match line.strip_suffix("\r\n") {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(invalid(format!("line {line:?} without CRLF"))),
+    }
+}
+
+fn invalid(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// curl in the client's namespace, silent but for errors, failing on HTTP errors, free of the
+/// user's settings and proxies.
+pub(crate) fn curl() -> Command {
+    let mut command = Namespace::Client.command("curl");
+    command.args(["-q", "--silent", "--show-error", "--fail", "--globoff"]);
+    command.args(["--noproxy", "*"]);
+    command
+}
+
+/// curl fetching `url` into the file `output`.
+pub(crate) fn curl_to(url: &str, output: &Path) -> Command {
+    let mut command = curl();
+    command.arg("--output").arg(output).arg(url);
+    command
+}
+
+/// `tidegate-bench echo` with half-close against the echo listener at `address`.
+pub(crate) fn bench_echo(address: IpAddr, bytes: u64, connections: u32, seed: u64) -> Command {
+    let target = SocketAddr::new(address, ECHO_PORT);
+    let mut command = Namespace::Client.command(bench_binary());
+    command.args(["echo", "--half-close"]);
+    command.args(["--target", &target.to_string()]);
+    command.args(["--bytes", &bytes.to_string()]);
+    command.args(["--connections", &connections.to_string()]);
+    command.args(["--seed", &seed.to_string()]);
+    command
+}
+
+/// `tidegate-bench load` on `url` for `seconds`.
+pub(crate) fn bench_load(url: &str, connections: u32, seconds: u32) -> Command {
+    let mut command = Namespace::Client.command(bench_binary());
+    command.args(["load", "--url", url]);
+    command.args(["--connections", &connections.to_string()]);
+    command.args(["--duration", &format!("{seconds}s")]);
+    command
+}

@@ -1,0 +1,137 @@
+//! The counters the server prints: lines `name{queue="0"} value`.
+
+use std::collections::{BTreeSet, HashMap};
+
+/// Frames the XDP program gave to an AF_XDP socket.
+pub(crate) const REDIRECTS: &str = "xdp_redirect";
+/// TCP to an address and port that is not served, left to the kernel.
+pub(crate) const PASSED_NOT_SERVED: &str = "xdp_pass_not_served";
+/// IP other than TCP, left to the kernel.
+pub(crate) const PASSED_NOT_TCP: &str = "xdp_pass_not_tcp";
+/// Frames taken from the RX ring.
+pub(crate) const RX_FRAMES: &str = "afxdp_rx_frames";
+/// XDP_STATISTICS: redirected frames the socket had no buffer for.
+pub(crate) const RX_DROPPED: &str = "afxdp_kernel_rx_dropped";
+/// XDP_STATISTICS: redirected frames that found the RX ring full.
+pub(crate) const RX_RING_FULL: &str = "afxdp_kernel_rx_ring_full";
+/// Segments that came from the shard of another queue.
+pub(crate) const HANDED_IN: &str = "afxdp_handover_in";
+/// Connections accepted.
+pub(crate) const PASSIVE_OPENS: &str = "tcp_passive_opens";
+/// Connections that ended with both FINs acknowledged.
+pub(crate) const FINISHED: &str = "tcp_finished";
+/// Connections the peer reset.
+pub(crate) const RESET_BY_PEER: &str = "tcp_reset_by_peer";
+/// Connections the server reset.
+pub(crate) const ABORTED: &str = "tcp_aborted";
+/// Connections given up because the peer no longer answered.
+pub(crate) const TIMED_OUT: &str = "tcp_timed_out";
+/// Window probes sent.
+pub(crate) const WINDOW_PROBES: &str = "tcp_window_probes";
+/// Connections there are now, without those in TIME-WAIT.
+pub(crate) const CONNECTIONS: &str = "tcp_connections";
+
+/// Frames of a shard's UMEM.
+const FRAMES_TOTAL: &str = "frames_total";
+/// Where a shard's own frames can be.
+const FRAME_PLACES: [&str; 5] = [
+    "frames_pool",
+    "frames_fill",
+    "frames_tx",
+    "frames_in_hand",
+    "frames_handed_over",
+];
+
+/// One report of the server: the value of each counter on each queue.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters(HashMap<(String, u32), u64>);
+
+impl Counters {
+    /// Reads the counters among `lines`; a later line of the same counter replaces an earlier one.
+    pub(crate) fn parse<S: AsRef<str>>(lines: &[S]) -> Self {
+        Self(
+            lines
+                .iter()
+                .filter_map(|line| parse_line(line.as_ref()))
+                .collect(),
+        )
+    }
+
+    /// Whether no line was a counter.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of `name` on `queue`. A counter the server does not print is a failed test, not zero.
+    pub(crate) fn get(&self, name: &str, queue: u32) -> u64 {
+        match self.0.get(&(name.to_owned(), queue)) {
+            Some(value) => *value,
+            None => panic!("no {name} for queue {queue}; there are {:?}", self.names()),
+        }
+    }
+
+    /// The sum of `name` over all queues, at least one of which must be printed.
+    pub(crate) fn sum(&self, name: &str) -> u64 {
+        let queues = self.queues(name);
+        assert!(!queues.is_empty(), "no {name}; there are {:?}", self.names());
+        queues.into_iter().map(|queue| self.get(name, queue)).sum()
+    }
+
+    /// The queues for which `name` is printed.
+    pub(crate) fn queues(&self, name: &str) -> BTreeSet<u32> {
+        let of_name = self.0.keys().filter(|(other, _)| other == name);
+        of_name.map(|(_, queue)| *queue).collect()
+    }
+
+    /// Connections accepted and not ended, by the counters of events.
+    pub(crate) fn accepted_and_not_ended(&self) -> u64 {
+        let ended: u64 = [FINISHED, RESET_BY_PEER, ABORTED, TIMED_OUT]
+            .into_iter()
+            .map(|name| self.sum(name))
+            .sum();
+        let accepted = self.sum(PASSIVE_OPENS);
+        assert!(ended <= accepted, "{ended} connections ended, {accepted} were accepted");
+        accepted - ended
+    }
+
+    /// Fails the test unless every frame of each shard's UMEM is in exactly one place.
+    pub(crate) fn expect_frames_whole(&self) {
+        for queue in self.queues(FRAMES_TOTAL) {
+            let somewhere: u64 = FRAME_PLACES.iter().map(|place| self.get(place, queue)).sum();
+            let total = self.get(FRAMES_TOTAL, queue);
+            assert_eq!(somewhere, total, "queue {queue}: frames lost or in two places");
+        }
+        assert!(self.sum(FRAMES_TOTAL) > 0, "a shard without frames");
+    }
+
+    /// Fails the test unless every frame the XDP program redirected reached userspace on the same
+    /// queue, or is one the kernel says the socket had no room for. Returns the redirects.
+    pub(crate) fn expect_redirects_received(&self) -> u64 {
+        for queue in self.queues(RX_FRAMES) {
+            let redirected = self.get(REDIRECTS, queue);
+            let received = self.get(RX_FRAMES, queue);
+            let refused = self.get(RX_DROPPED, queue) + self.get(RX_RING_FULL, queue);
+            assert_eq!(
+                redirected,
+                received + refused,
+                "queue {queue}: {redirected} frames redirected, {received} received, {refused} refused by the socket"
+            );
+        }
+        let redirected = self.sum(REDIRECTS);
+        assert!(redirected > 0, "nothing went through XDP");
+        redirected
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.0.keys().map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn parse_line(line: &str) -> Option<((String, u32), u64)> {
+    let (name, rest) = line.trim().split_once("{queue=\"")?;
+    let (queue, value) = rest.split_once("\"}")?;
+    Some((
+        (name.to_owned(), queue.parse().ok()?),
+        value.trim().parse().ok()?,
+    ))
+}
