@@ -86,8 +86,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     for (index, result) in results.into_iter().enumerate() {
         match result {
             Ok((sent, received)) => {
-                println!("connection {index}: sent     {:>12} bytes, SHA-256 {}", sent.bytes, hex(&sent.hash));
-                println!("connection {index}: received {:>12} bytes, SHA-256 {}", received.bytes, hex(&received.hash));
+                println!(
+                    "connection {index}: sent     {:>12} bytes, SHA-256 {}",
+                    sent.bytes,
+                    hex(&sent.hash)
+                );
+                println!(
+                    "connection {index}: received {:>12} bytes, SHA-256 {}",
+                    received.bytes,
+                    hex(&received.hash)
+                );
                 if sent != received {
                     println!("connection {index}: DIFFERENT");
                     passed = false;
@@ -130,7 +138,11 @@ fn exchange(arguments: &Arguments, index: u32) -> anyhow::Result<(Direction, Dir
                 Ok::<_, anyhow::Error>(direction)
             })
             .context("cannot start a thread")?;
-        let limit = if arguments.half_close { None } else { Some(arguments.bytes) };
+        let limit = if arguments.half_close {
+            None
+        } else {
+            Some(arguments.bytes)
+        };
         let received = receive(&mut reader, limit);
         if received.is_err() {
             // The sender would wait for room that nobody makes; its own error is the consequence of this one.

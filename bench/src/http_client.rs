@@ -43,9 +43,7 @@ impl FromStr for Url {
                 };
                 Some(SocketAddr::new(ip, 80))
             })
-            .ok_or_else(|| {
-                format!("`{authority}` is not an IP address with a port; IPv6 addresses go in brackets")
-            })?;
+            .ok_or_else(|| format!("`{authority}` is not an IP address with a port; IPv6 addresses go in brackets"))?;
         if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the path must be printable ASCII; encode other bytes as %XX".to_owned());
         }
@@ -62,7 +60,8 @@ impl Url {
     pub(crate) fn request(&self, keep_alive: bool) -> Vec<u8> {
         let Self { path, authority, .. } = self;
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };
-        format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: tidegate-bench\r\n{connection}\r\n").into_bytes()
+        format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: tidegate-bench\r\n{connection}\r\n")
+            .into_bytes()
     }
 }
 
@@ -242,9 +241,20 @@ mod tests {
             ("http://[2001:2::1]/x", "[2001:2::1]:80", "/x"),
         ] {
             let url: Url = text.parse().unwrap();
-            assert_eq!((url.address.to_string().as_str(), url.path.as_str()), (address, path), "{text}");
+            assert_eq!(
+                (url.address.to_string().as_str(), url.path.as_str()),
+                (address, path),
+                "{text}"
+            );
         }
-        for text in ["198.18.0.1/", "https://198.18.0.1/", "http://name/", "http://198.18.0.1:0x/", "http://2001:2::1/", "http://1.1.1.1/a b"] {
+        for text in [
+            "198.18.0.1/",
+            "https://198.18.0.1/",
+            "http://name/",
+            "http://198.18.0.1:0x/",
+            "http://2001:2::1/",
+            "http://1.1.1.1/a b",
+        ] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }
     }
@@ -256,7 +266,11 @@ mod tests {
         assert!(request.starts_with("GET /x HTTP/1.1\r\nHost: 198.18.0.1:8080\r\n"));
         assert!(request.ends_with("\r\n\r\n"));
         assert!(!request.contains("close"));
-        assert!(String::from_utf8(url.request(false)).unwrap().ends_with("Connection: close\r\n\r\n"));
+        assert!(
+            String::from_utf8(url.request(false))
+                .unwrap()
+                .ends_with("Connection: close\r\n\r\n")
+        );
     }
 
     #[test]
@@ -270,7 +284,12 @@ mod tests {
                     assert_eq!(last, None);
                     last = reader.feed(piece).unwrap();
                 }
-                let expected = Response { status: 200, length: 5, hash: hash(b"hello"), keep_alive: true };
+                let expected = Response {
+                    status: 200,
+                    length: 5,
+                    hash: hash(b"hello"),
+                    keep_alive: true,
+                };
                 assert_eq!(last, Some(expected), "pieces of {step}");
             }
         }
@@ -281,10 +300,16 @@ mod tests {
         let mut reader = ResponseReader::new();
         assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\n\r\nabc").unwrap(), None);
         let response = reader.end_of_stream().unwrap();
-        assert_eq!((response.length, response.hash, response.keep_alive), (3, hash(b"abc"), false));
+        assert_eq!(
+            (response.length, response.hash, response.keep_alive),
+            (3, hash(b"abc"), false)
+        );
 
         let mut reader = ResponseReader::new();
-        assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc").unwrap(), None);
+        assert_eq!(
+            reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc").unwrap(),
+            None
+        );
         assert_eq!(reader.end_of_stream(), None);
         assert_eq!(ResponseReader::new().end_of_stream(), None);
     }

@@ -45,7 +45,10 @@ impl LoadReport {
     /// Counts a complete response, as a failure if it is not what it has to be.
     pub(crate) fn response(&mut self, response: Response, latency: Duration) {
         if response.status != 200 {
-            self.failure(Failure::new(FailureKind::Status, format!("the status is {}", response.status)));
+            self.failure(Failure::new(
+                FailureKind::Status,
+                format!("the status is {}", response.status),
+            ));
             return;
         }
         let reference = *self.reference.get_or_insert(response);
@@ -90,7 +93,11 @@ impl LoadReport {
 
     fn rate(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 { self.requests as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            self.requests as f64 / seconds
+        } else {
+            0.0
+        }
     }
 
     fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
@@ -204,7 +211,10 @@ mod tests {
         }
         assert_eq!(json["errors"]["connect"], 0);
         let text = report.to_string();
-        assert!(text.contains("status 1, body_length 1, body_content 1 (the first: the status is 404)"), "{text}");
+        assert!(
+            text.contains("status 1, body_length 1, body_content 1 (the first: the status is 404)"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(300) }
+        Self {
+            idle_timeout: Duration::from_secs(300),
+        }
     }
 }
 
@@ -48,7 +50,11 @@ pub struct Connection {
 impl Echo {
     /// An echo service with the given settings.
     pub fn new(config: Config) -> Self {
-        Self { config, counters: Counters::default(), draining: false }
+        Self {
+            config,
+            counters: Counters::default(),
+            draining: false,
+        }
     }
 
     /// The counters since this value was made.
@@ -59,7 +65,11 @@ impl Echo {
     /// How long a connection may idle; `None` without limit.
     fn idle_limit(&self) -> Option<Duration> {
         let configured = Some(self.config.idle_timeout).filter(|limit| !limit.is_zero());
-        if self.draining { Some(configured.map_or(DRAIN_IDLE, |limit| limit.min(DRAIN_IDLE))) } else { configured }
+        if self.draining {
+            Some(configured.map_or(DRAIN_IDLE, |limit| limit.min(DRAIN_IDLE)))
+        } else {
+            configured
+        }
     }
 
     /// Ends the connection if it has idled for long enough, else waits for the rest of that time.
@@ -93,7 +103,9 @@ impl Application for Echo {
     fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
         self.counters.bump(Counter::Connections);
         stream.set_timer(self.idle_limit());
-        Connection { last_activity: stream.now() }
+        Connection {
+            last_activity: stream.now(),
+        }
     }
 
     fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {

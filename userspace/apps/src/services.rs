@@ -59,17 +59,20 @@ impl Services {
     /// # Errors
     ///
     /// Those of [`Http::new`].
-    pub fn new(
-        services: Vec<ServiceKind>,
-        echo: echo::Config,
-        http: http::Config,
-    ) -> Result<Self, http::SetupError> {
-        Ok(Self { services, echo: Echo::new(echo), http: Http::new(http)? })
+    pub fn new(services: Vec<ServiceKind>, echo: echo::Config, http: http::Config) -> Result<Self, http::SetupError> {
+        Ok(Self {
+            services,
+            echo: Echo::new(echo),
+            http: Http::new(http)?,
+        })
     }
 
     /// The counters of all services since this value was made.
     pub fn counters(&self) -> Counters {
-        Counters { echo: self.echo.counters().clone(), http: self.http.counters().clone() }
+        Counters {
+            echo: self.echo.counters().clone(),
+            http: self.http.counters().clone(),
+        }
     }
 
     fn service(&self, listener: Option<ListenerId>) -> Option<ServiceKind> {

@@ -66,7 +66,11 @@ impl Stream for MockStream {
     }
 
     fn send_space(&self) -> usize {
-        if self.end == End::Open { self.capacity - self.queued } else { 0 }
+        if self.end == End::Open {
+            self.capacity - self.queued
+        } else {
+            0
+        }
     }
 
     fn send(&mut self, data: &mut Bytes) -> usize {
@@ -206,7 +210,9 @@ impl<A: Application> Driver<A> {
             return;
         }
         if !self.unconsumed.is_empty() {
-            let consumed = self.application.receive(&mut self.connection, &mut self.stream, &self.unconsumed);
+            let consumed = self
+                .application
+                .receive(&mut self.connection, &mut self.stream, &self.unconsumed);
             assert!(consumed <= self.unconsumed.len(), "consumed more than was offered");
             self.unconsumed.drain(..consumed);
         }

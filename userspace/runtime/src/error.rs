@@ -81,7 +81,7 @@ pub enum Error {
     },
     /// Another XDP program is attached to the interface.
     #[error(
-        "interface {name} has an XDP program already; see whose it is with `ip link show dev {name}`, and stop its \
+        "interface {name} has an XDP program already attached; see whose it is with `ip link show dev {name}`, and stop its \
          owner or remove it with `ip link set dev {name} xdp off`"
     )]
     AlreadyAttached {

@@ -101,7 +101,9 @@ fn check_http(file: &ConfigFile) -> Result<(), String> {
     // A request head that is not complete stays in the receive buffer.
     let (head, buffer) = (file.http.max_head, file.tcp.receive_buffer);
     if head as u64 > u64::from(buffer) {
-        return Err(format!("max_head is {head}; it must be at most tcp.receive_buffer, which is {buffer}"));
+        return Err(format!(
+            "max_head is {head}; it must be at most tcp.receive_buffer, which is {buffer}"
+        ));
     }
     Ok(())
 }
@@ -224,16 +226,52 @@ mod tests {
         for (text, place, phrase) in [
             ("ifcae = \"x\"\n", "t.toml, line 1, key `ifcae`: ", "unknown field"),
             ("\n[afxpd]\n", "t.toml, line 2, table [afxpd]: ", "unknown field"),
-            ("[afxdp]\n\nqueus = 2\n", "t.toml, line 3, key `afxdp.queus`: ", "unknown field"),
-            ("[afxdp]\nframes = \"many\"\n", "t.toml, line 2, key `afxdp.frames`: ", "invalid type"),
+            (
+                "[afxdp]\n\nqueus = 2\n",
+                "t.toml, line 3, key `afxdp.queus`: ",
+                "unknown field",
+            ),
+            (
+                "[afxdp]\nframes = \"many\"\n",
+                "t.toml, line 2, key `afxdp.frames`: ",
+                "invalid type",
+            ),
             ("drain = \"soon\"\n", "t.toml, line 1, key `drain`: ", ""),
-            ("listen = [\n  \"http=1.2.3.4:80\",\n  \"http=0.0.0.0:80\",\n]\n", "t.toml, line 3, key `listen`: ", "unspecified"),
-            ("iface = \"x\"\nlisten = [\"http=1.2.3.4:80\", \"echo=1.2.3.4:80\"]\n", "t.toml, line 2, key `listen`: ", "same address"),
-            ("[tcp]\nmsl = \"1s\"\nmtu = 100\n", "t.toml, line 3, key `tcp.mtu`: ", "576"),
-            ("[afxdp]\nframes = 1000\n", "t.toml, line 2, key `afxdp.frames`: ", "power of two"),
-            ("[afxdp]\nwait = \"doze\"\n", "t.toml, line 2, key `afxdp.wait`: ", "adaptive"),
-            ("[http]\nroot = \"/srv\"\n", "t.toml, line 2, key `http.root`: ", "top level"),
-            ("[tcp]\nreceive_buffer = 8192\n", "t.toml, key `http.max_head`: ", "tcp.receive_buffer"),
+            (
+                "listen = [\n  \"http=1.2.3.4:80\",\n  \"http=0.0.0.0:80\",\n]\n",
+                "t.toml, line 3, key `listen`: ",
+                "unspecified",
+            ),
+            (
+                "iface = \"x\"\nlisten = [\"http=1.2.3.4:80\", \"echo=1.2.3.4:80\"]\n",
+                "t.toml, line 2, key `listen`: ",
+                "same address",
+            ),
+            (
+                "[tcp]\nmsl = \"1s\"\nmtu = 100\n",
+                "t.toml, line 3, key `tcp.mtu`: ",
+                "576",
+            ),
+            (
+                "[afxdp]\nframes = 1000\n",
+                "t.toml, line 2, key `afxdp.frames`: ",
+                "power of two",
+            ),
+            (
+                "[afxdp]\nwait = \"doze\"\n",
+                "t.toml, line 2, key `afxdp.wait`: ",
+                "adaptive",
+            ),
+            (
+                "[http]\nroot = \"/srv\"\n",
+                "t.toml, line 2, key `http.root`: ",
+                "top level",
+            ),
+            (
+                "[tcp]\nreceive_buffer = 8192\n",
+                "t.toml, key `http.max_head`: ",
+                "tcp.receive_buffer",
+            ),
             ("[tcp\n", "t.toml, line 1, ", ""),
         ] {
             let error = parse(text, "t.toml").unwrap_err();

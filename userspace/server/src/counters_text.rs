@@ -151,7 +151,11 @@ mod tests {
             "afxdp_kernel_rx_ring_full 60",
             "frames_pool{queue=\"0\"} 50",
         ] {
-            assert_eq!(lines.iter().filter(|other| **other == line).count(), 1, "{line} in\n{text}");
+            assert_eq!(
+                lines.iter().filter(|other| **other == line).count(),
+                1,
+                "{line} in\n{text}"
+            );
         }
         let first_total = lines.iter().position(|line| !line.contains('{'));
         let last_of_queue = lines.iter().rposition(|line| line.contains('{'));

@@ -119,7 +119,11 @@ mod tests {
             ("[::]:80", "198.18.0.1:80", true),
             ("[::ffff:198.18.0.1]:80", "198.18.0.1:80", true),
         ] {
-            assert_eq!(covers(address(socket), address(listener)), covered, "{socket} {listener}");
+            assert_eq!(
+                covers(address(socket), address(listener)),
+                covered,
+                "{socket} {listener}"
+            );
         }
     }
 }

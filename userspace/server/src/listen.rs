@@ -90,7 +90,9 @@ fn check(address: SocketAddr) -> Result<(), String> {
     }
     if let SocketAddr::V6(v6) = address {
         if v6.scope_id() != 0 {
-            return Err(format!("leave the zone out of `{address}`; the interface is the one given by --iface"));
+            return Err(format!(
+                "leave the zone out of `{address}`; the interface is the one given by --iface"
+            ));
         }
         if let Some(v4) = v6.ip().to_ipv4_mapped() {
             return Err(format!("write the IPv4-mapped address as IPv4: {v4}:{}", v6.port()));
@@ -122,10 +124,15 @@ fn check(address: SocketAddr) -> Result<(), String> {
 pub(crate) fn check_all(listeners: &[Listen]) -> Result<(), String> {
     let limit = tidegate_abi::MAX_LISTENERS as usize;
     if listeners.len() > limit {
-        return Err(format!("{} listeners are given; at most {limit} can be served", listeners.len()));
+        return Err(format!(
+            "{} listeners are given; at most {limit} can be served",
+            listeners.len()
+        ));
     }
     for (index, listener) in listeners.iter().enumerate() {
-        let earlier = listeners[..index].iter().find(|earlier| earlier.address == listener.address);
+        let earlier = listeners[..index]
+            .iter()
+            .find(|earlier| earlier.address == listener.address);
         if let Some(earlier) = earlier {
             return Err(format!(
                 "{listener} and {earlier} have the same address and port; a port can have one service only"
@@ -192,7 +199,10 @@ mod tests {
     fn a_port_has_one_service_only() {
         let parse = |texts: &[&str]| -> Vec<Listen> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         assert_eq!(check_all(&parse(&["http=198.18.0.1:80", "http=198.18.0.1:81"])), Ok(()));
-        assert_eq!(check_all(&parse(&["http=198.18.0.1:80", "http=[2001:2::1]:80"])), Ok(()));
+        assert_eq!(
+            check_all(&parse(&["http=198.18.0.1:80", "http=[2001:2::1]:80"])),
+            Ok(())
+        );
         let error = check_all(&parse(&["http=198.18.0.1:80", "echo=198.18.0.1:80"])).unwrap_err();
         assert!(error.contains("echo=198.18.0.1:80 and http=198.18.0.1:80"), "{error}");
     }

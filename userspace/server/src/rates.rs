@@ -42,7 +42,11 @@ impl Totals {
     /// One line: what happened per second in the `seconds` since `before`, and what there is now.
     pub(crate) fn line_since(&self, before: &Self, seconds: f64) -> String {
         let rate = |now: u64, before: u64| {
-            if seconds > 0.0 { now.saturating_sub(before) as f64 / seconds } else { 0.0 }
+            if seconds > 0.0 {
+                now.saturating_sub(before) as f64 / seconds
+            } else {
+                0.0
+            }
         };
         format!(
             "tidegate: {:.0} connections/s, in {:.0} frames/s {:.1} MB/s, out {:.0} frames/s {:.1} MB/s, \
@@ -91,7 +95,13 @@ mod tests {
 
     #[test]
     fn no_time_gives_no_rate() {
-        let now = Totals { opened: 1, ..Totals::default() };
-        assert!(now.line_since(&Totals::default(), 0.0).starts_with("tidegate: 0 connections/s"));
+        let now = Totals {
+            opened: 1,
+            ..Totals::default()
+        };
+        assert!(
+            now.line_since(&Totals::default(), 0.0)
+                .starts_with("tidegate: 0 connections/s")
+        );
     }
 }

@@ -43,7 +43,9 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
 
     let mut rates = settings.stats_interval.map(Rates::new);
     loop {
-        let wait = rates.as_ref().map_or(CHECK_INTERVAL, |rates| rates.until_due().min(CHECK_INTERVAL));
+        let wait = rates
+            .as_ref()
+            .map_or(CHECK_INTERVAL, |rates| rates.until_due().min(CHECK_INTERVAL));
         match signals.events.recv_timeout(wait) {
             Ok(Event::Stop) => break,
             Ok(Event::Report) => match runtime.report() {
@@ -97,7 +99,9 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
     }
     let mut services = services.into_iter();
     let runtime = tidegate_runtime::start(&settings.interface, &settings.afxdp, &settings.tcp, &addresses, |_| {
-        services.next().expect("there are at most MAX_QUEUES shards, or as many as were asked for")
+        services
+            .next()
+            .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
     })?;
     published.truncate(runtime.queues().len());
     Ok((runtime, published))
@@ -118,12 +122,7 @@ fn start_text(runtime: &Runtime, settings: &Settings) -> String {
         );
     }
     for listen in &settings.listen {
-        let _ = writeln!(
-            text,
-            "listening on {}: {}",
-            listen.address,
-            listen.service.name()
-        );
+        let _ = writeln!(text, "listening on {}: {}", listen.address, listen.service.name());
     }
     text
 }

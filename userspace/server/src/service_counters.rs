@@ -12,7 +12,9 @@ pub(crate) struct Published(Vec<(&'static str, AtomicU64)>);
 impl Published {
     /// Name and value of every counter.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.0.iter().map(|(name, value)| (*name, value.load(Ordering::Relaxed)))
+        self.0
+            .iter()
+            .map(|(name, value)| (*name, value.load(Ordering::Relaxed)))
     }
 
     fn publish(&self, services: &Services) {
@@ -34,7 +36,10 @@ impl PublishingServices {
     pub(crate) fn new(services: Services) -> (Self, Arc<Published>) {
         let names = services.counters();
         let published = Arc::new(Published(
-            names.iter().map(|(name, value)| (name, AtomicU64::new(value))).collect(),
+            names
+                .iter()
+                .map(|(name, value)| (name, AtomicU64::new(value)))
+                .collect(),
         ));
         let wrapped = Self {
             services,

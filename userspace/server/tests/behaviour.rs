@@ -26,7 +26,11 @@ fn what_is_echoed_arrives_after_the_clients_fin() {
                 exchange_with_half_close(&connect_echo(address), sent, Duration::ZERO)
             });
             let received = received.unwrap_or_else(|error| panic!("{address}, {size}: {error}"));
-            assert!(received == sent, "{address}: {} of {size} bytes came back", received.len());
+            assert!(
+                received == sent,
+                "{address}: {} of {size} bytes came back",
+                received.len()
+            );
         }
         report(format_args!("half-close, {address}: 0 to {} bytes echoed", data.len()));
     }
@@ -41,8 +45,7 @@ fn reset_on_close(stream: &TcpStream) {
         l_onoff: 1,
         l_linger: 0,
     };
-    setsockopt(stream, sockopt::Linger, &at_once)
-        .unwrap_or_else(|error| panic!("setting SO_LINGER: {error}"));
+    setsockopt(stream, sockopt::Linger, &at_once).unwrap_or_else(|error| panic!("setting SO_LINGER: {error}"));
 }
 
 #[test]
@@ -65,7 +68,9 @@ fn a_peers_rst_ends_its_connection_and_no_other() {
     let counters = server.wait_until_no_connection();
     assert_eq!(counters.sum(RESET_BY_PEER), ABORTS);
     assert_eq!(counters.sum(PASSIVE_OPENS), ABORTS + 1);
-    report(format_args!("{ABORTS} connections reset by their peer, the bystander untouched"));
+    report(format_args!(
+        "{ABORTS} connections reset by their peer, the bystander untouched"
+    ));
     server.stop();
 }
 
@@ -98,7 +103,9 @@ fn a_reader_that_pauses_is_waited_for_and_loses_nothing() {
     let counters = server.stop();
     let probes = counters.sum(WINDOW_PROBES);
     assert!(probes > 0, "the window was closed for {PAUSE:?} and not probed");
-    report(format_args!("{SIZE} bytes with a pause of {PAUSE:?}: equal, {probes} window probes"));
+    report(format_args!(
+        "{SIZE} bytes with a pause of {PAUSE:?}: equal, {probes} window probes"
+    ));
 }
 
 #[test]

@@ -40,7 +40,11 @@ fn kill_9_under_load_leaves_no_program_and_a_new_start_serves() {
     assert!(lab.xdp_attached(), "`ip -d link` shows the program of a running server");
     let load = Running::start(bench_load(&url(SERVER_V4, "/"), 50, 4));
     std::thread::sleep(Duration::from_secs(1));
-    assert!(server.ended().is_none(), "the server ended by itself: {}", server.describe());
+    assert!(
+        server.ended().is_none(),
+        "the server ended by itself: {}",
+        server.describe()
+    );
 
     let killed = Instant::now();
     server.kill();
@@ -147,7 +151,10 @@ fn expect_refusal(arguments: &[&str], code: i32, fragment: &str) {
         "exit code {code} and {fragment:?} were expected of {}",
         finished.describe()
     );
-    report(format_args!("exit {code}: {}", finished.stderr.lines().next().unwrap_or_default()));
+    report(format_args!(
+        "exit {code}: {}",
+        finished.stderr.lines().next().unwrap_or_default()
+    ));
 }
 
 #[test]

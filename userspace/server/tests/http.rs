@@ -41,7 +41,9 @@ fn a_request_that_comes_byte_by_byte_is_answered() {
         })
         .unwrap_or_else(|error| panic!("{address}: {error}"));
         let segments = REQUEST.len();
-        report(format_args!("{address}: {segments} segments of a byte, 200 with {length} bytes"));
+        report(format_args!(
+            "{address}: {segments} segments of a byte, 200 with {length} bytes"
+        ));
     }
     server.stop();
 }
@@ -79,7 +81,9 @@ fn pipelined_requests_are_answered_in_their_order_on_one_connection() {
     .unwrap_or_else(|error| panic!("pipelined requests: {error}"));
     let counters = server.wait_until_no_connection();
     assert_eq!(counters.sum(PASSIVE_OPENS), 1, "connections for all requests");
-    report(format_args!("two batches of {FILES} pipelined requests on one connection: in order"));
+    report(format_args!(
+        "two batches of {FILES} pipelined requests on one connection: in order"
+    ));
     server.stop();
 }
 
@@ -128,9 +132,7 @@ fn garbage_on_some_connections_does_not_touch_a_transfer_on_another() {
             std::thread::sleep(Duration::from_millis(10));
         }
         over.store(true, Ordering::Relaxed);
-        abuser
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        abuser.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     transfer
         .wait(LIMIT)

@@ -28,7 +28,10 @@ fn ping_is_answered_while_tidegate_serves() {
         report(format_args!("ping {address}: 3 of 3 answered"));
     }
     let counters = server.stop();
-    assert!(counters.sum(PASSED_NOT_TCP) >= 6, "echo requests the XDP program left to the kernel");
+    assert!(
+        counters.sum(PASSED_NOT_TCP) >= 6,
+        "echo requests the XDP program left to the kernel"
+    );
 }
 
 /// Accepts one connection within `LIMIT`, so that a client that fails cannot hang the test.

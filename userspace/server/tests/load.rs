@@ -75,7 +75,11 @@ fn ab(lab: &Lab, keep_alive: bool) {
     counters.expect_redirects_received();
     report(format_args!(
         "ab, {REQUESTS} requests, 50 at once, {}: 0 failed, {accepted} connections",
-        if keep_alive { "keep-alive" } else { "one connection each" }
+        if keep_alive {
+            "keep-alive"
+        } else {
+            "one connection each"
+        }
     ));
 }
 

@@ -8,9 +8,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::client::{bench_echo, connect_echo, exchange_with_half_close, round_trip};
-use lab::counters::{
-    ABORTED, HANDED_IN, PASSIVE_OPENS, REDIRECTS, RESET_BY_PEER, RX_FRAMES, TIMED_OUT,
-};
+use lab::counters::{ABORTED, HANDED_IN, PASSIVE_OPENS, REDIRECTS, RESET_BY_PEER, RX_FRAMES, TIMED_OUT};
 use lab::data::Random;
 use lab::process::Running;
 use lab::server::Server;
@@ -53,7 +51,9 @@ fn both_queues_carry_traffic_and_their_counters_add_up() {
         CONNECTIONS as u64,
         "connections accepted on both queues together"
     );
-    report(format_args!("{CONNECTIONS} connections, {redirected} frames over two queues"));
+    report(format_args!(
+        "{CONNECTIONS} connections, {redirected} frames over two queues"
+    ));
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn xps_in_mid_run_loses_no_connection_and_no_byte() {
         let mut random = Random::new(client as u64);
         for round in 0..ROUNDS {
             let block = random.bytes(BLOCK);
-            let received = round_trip(&stream, &block)
-                .unwrap_or_else(|error| panic!("client {client}, round {round}: {error}"));
+            let received =
+                round_trip(&stream, &block).unwrap_or_else(|error| panic!("client {client}, round {round}: {error}"));
             assert!(received == block, "client {client}, round {round}: the echo differs");
             rounds.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(5));
@@ -126,7 +126,10 @@ fn xps_in_mid_run_loses_no_connection_and_no_byte() {
         assert_eq!(counters.sum(name), 0, "{name}: connections that did not end in order");
     }
     let handed = counters.sum(HANDED_IN);
-    assert!(handed > 0, "no segment changed queues: XPS moved no flow, the test showed nothing");
+    assert!(
+        handed > 0,
+        "no segment changed queues: XPS moved no flow, the test showed nothing"
+    );
     report(format_args!(
         "XPS on and off in mid-run: {CLIENTS} slow echoes and a bulk one equal, \
          {handed} segments handed over"

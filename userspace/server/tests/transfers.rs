@@ -76,8 +76,7 @@ fn a_thousand_files_in_parallel_by_curl_over_both_families() {
             .expect("a String takes all that is written");
     }
     let config_path = received.path().join("curl.config");
-    std::fs::write(&config_path, config)
-        .unwrap_or_else(|error| panic!("writing {}: {error}", config_path.display()));
+    std::fs::write(&config_path, config).unwrap_or_else(|error| panic!("writing {}: {error}", config_path.display()));
 
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument]);

@@ -109,7 +109,10 @@ impl FlowTable {
 
     /// Adds a flow that is not in the table.
     pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
-        debug_assert!(self.used * 2 < self.buckets.len(), "the limits of the engine bound the table");
+        debug_assert!(
+            self.used * 2 < self.buckets.len(),
+            "the limits of the engine bound the table"
+        );
         let tag = self.tag(key);
         let mut at = self.home(tag);
         while self.buckets[at].place != 0 {
@@ -206,10 +209,8 @@ mod tests {
                 if add && model.len() < 31 && !model.contains_key(&port) {
                     table.insert(&key(port), place);
                     model.insert(port, place);
-                } else if !add {
-                    if let Some(place) = model.remove(&port) {
-                        table.remove(&key(port), place);
-                    }
+                } else if !add && let Some(place) = model.remove(&port) {
+                    table.remove(&key(port), place);
                 }
                 prop_assert_eq!(table.len(), model.len());
                 for port in 0..40 {

@@ -41,7 +41,10 @@ impl HalfOpen {
             window: self.window(config),
             options: Options {
                 mss: Some(offered_mss(config.mtu, self.key.is_v4())),
-                window_scale: self.negotiated.window_scale.map(|_| window_shift(config.receive_buffer)),
+                window_scale: self
+                    .negotiated
+                    .window_scale
+                    .map(|_| window_shift(config.receive_buffer)),
                 sack_permitted: self.negotiated.sack_permitted,
                 timestamps: self.negotiated.timestamp.map(|echo| Timestamps {
                     value: timestamp_now,

@@ -91,7 +91,10 @@ impl Reassembly {
         }
         merged.1 = last;
         let needed = data.len() + gaps * PIECE_OVERHEAD;
-        if self.bytes + needed > limits.bytes || needed > more || self.ranges.len() + 1 - absorbed.min(1) > limits.ranges {
+        if self.bytes + needed > limits.bytes
+            || needed > more
+            || self.ranges.len() + 1 - absorbed.min(1) > limits.ranges
+        {
             return Held::Refused;
         }
         self.store_gaps(start, end, data);
@@ -179,12 +182,10 @@ impl Reassembly {
     pub(crate) fn sack_blocks(&self, rcv_nxt: SeqNumber) -> impl Iterator<Item = SackBlock> + '_ {
         let first = self.ranges.get_key_value(&self.latest);
         let others = self.ranges.iter().filter(|&(&from, _)| from != self.latest);
-        first.into_iter().chain(others).map(move |(&from, &to)| {
-            (
-                rcv_nxt + (from - self.next) as u32,
-                rcv_nxt + (to - self.next) as u32,
-            )
-        })
+        first
+            .into_iter()
+            .chain(others)
+            .map(move |(&from, &to)| (rcv_nxt + (from - self.next) as u32, rcv_nxt + (to - self.next) as u32))
     }
 
     /// Separate ranges held.

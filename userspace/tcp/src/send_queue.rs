@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 #[derive(Default)]
 pub(crate) struct SendQueue {
     first: Bytes,
-    rest: Option<Box<VecDeque<Bytes>>>,
+    rest: VecDeque<Bytes>,
     length: usize,
 }
 
@@ -29,7 +29,7 @@ impl SendQueue {
             self.first = data;
         } else {
             self.length += data.len();
-            self.rest.get_or_insert_default().push_back(data);
+            self.rest.push_back(data);
         }
     }
 
@@ -43,12 +43,12 @@ impl SendQueue {
         self.length -= count;
         while count >= self.first.len() && count > 0 {
             count -= self.first.len();
-            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
+            self.first = self.rest.pop_front().unwrap_or_default();
         }
         self.first.advance(count);
         if self.length == 0 {
             self.first = Bytes::new();
-            self.rest = None;
+            self.rest = VecDeque::new();
         }
     }
 
@@ -58,8 +58,7 @@ impl SendQueue {
     ///
     /// When the queue ends before that.
     pub(crate) fn copy_to(&self, mut offset: usize, mut target: &mut [u8]) {
-        let rest = self.rest.iter().flat_map(|rest| rest.iter());
-        for chunk in core::iter::once(&self.first).chain(rest) {
+        for chunk in core::iter::once(&self.first).chain(&self.rest) {
             if target.is_empty() {
                 return;
             }
@@ -111,9 +110,9 @@ mod tests {
     fn is_empty_handed_when_all_is_acknowledged() {
         let mut queue = SendQueue::default();
         queue.push(Bytes::from_static(b"one"));
-        assert!(queue.rest.is_none());
+        assert_eq!(queue.rest.capacity(), 0);
         queue.push(Bytes::from_static(b"two"));
         queue.consume(6);
-        assert!(queue.rest.is_none() && queue.first.is_empty());
+        assert!(queue.rest.capacity() == 0 && queue.first.is_empty());
     }
 }

@@ -94,7 +94,11 @@ impl TimerWheel {
     /// Disarms the timer of `id`, if it was armed.
     #[inline]
     pub fn cancel(&mut self, id: u32) {
-        if self.entries.get(id as usize).is_some_and(|entry| entry.list != NOT_ARMED) {
+        if self
+            .entries
+            .get(id as usize)
+            .is_some_and(|entry| entry.list != NOT_ARMED)
+        {
             self.unlink(id);
             self.armed -= 1;
         }
@@ -105,7 +109,7 @@ impl TimerWheel {
         self.armed
     }
 
-    /// A time at which [`TimerWheel::turn`] has something to do, at or before the earliest deadline: for deadlines
+    /// A time at which [`TimerWheel::fire`] has something to do, at or before the earliest deadline: for deadlines
     /// further away it is the time at which they are filed again.
     pub fn next_deadline(&self) -> Option<Instant> {
         for level in 0..LEVELS {
@@ -119,7 +123,11 @@ impl TimerWheel {
             // Above level 0 an entry in the current slot is a whole round away.
             let ahead = if level > 0 && ahead == 0 {
                 let others = occupied.rotate_right(current) & !1;
-                if others == 0 { SLOTS as u32 } else { others.trailing_zeros() }
+                if others == 0 {
+                    SLOTS as u32
+                } else {
+                    others.trailing_zeros()
+                }
             } else {
                 ahead
             };

@@ -22,7 +22,13 @@ fn closing_server() -> App {
 
 #[test]
 fn after_the_peers_fin_the_server_may_still_send() {
-    let mut rig = Rig::new(config(), App { echo: true, ..App::default() });
+    let mut rig = Rig::new(
+        config(),
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
     rig.connect();
     rig.peer(ACK | FIN, b"last words");
     let echo = rig.one();
@@ -139,7 +145,11 @@ fn after_shutdown_the_server_still_receives() {
     rig.peer(ACK, b"answer");
     assert_eq!(rig.app().received, b"answer");
     rig.pass(ms(600_000));
-    assert_eq!(rig.state(), Some(State::FinWait2), "a half-closed connection is not timed");
+    assert_eq!(
+        rig.state(),
+        Some(State::FinWait2),
+        "a half-closed connection is not timed"
+    );
     rig.peer(ACK | FIN, b"");
     assert_eq!(rig.state(), Some(State::TimeWait));
 }
@@ -165,7 +175,10 @@ fn a_lost_fin_is_sent_again() {
     let fin = rig.one();
     rig.pass(ms(201));
     let again = rig.one();
-    assert_eq!((again.seq, again.flags, &again.payload), (fin.seq, fin.flags, &fin.payload));
+    assert_eq!(
+        (again.seq, again.flags, &again.payload),
+        (fin.seq, fin.flags, &fin.payload)
+    );
     assert_eq!(rig.state(), Some(State::FinWait1));
 }
 
@@ -218,7 +231,13 @@ fn a_new_syn_reuses_time_wait_by_sequence_number_or_timestamp() {
 
 #[test]
 fn time_wait_is_bounded_and_the_oldest_gives_way() {
-    let mut rig = Rig::new(Config { max_time_wait: 2, ..config() }, closing_server());
+    let mut rig = Rig::new(
+        Config {
+            max_time_wait: 2,
+            ..config()
+        },
+        closing_server(),
+    );
     for port in 0..5 {
         rig.key.local_port = 1000 + port;
         rig.connect();

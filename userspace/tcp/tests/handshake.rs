@@ -47,7 +47,13 @@ fn options_are_offered_only_when_the_peer_offers_them() {
 
 #[test]
 fn data_on_the_third_segment_reaches_the_application() {
-    let mut rig = Rig::new(config(), App { echo: true, ..App::default() });
+    let mut rig = Rig::new(
+        config(),
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
     rig.syn(Options::default());
     let syn_ack = rig.one();
     rig.ack = syn_ack.seq + 1;
@@ -159,7 +165,13 @@ fn syn_with_fin_or_rst_is_dropped() {
 
 #[test]
 fn segments_for_no_connection_are_reset_within_the_rate() {
-    let mut rig = Rig::new(Config { rst_rate: 3, ..config() }, App::default());
+    let mut rig = Rig::new(
+        Config {
+            rst_rate: 3,
+            ..config()
+        },
+        App::default(),
+    );
     rig.ack = SeqNumber(4711);
     rig.peer_at(rig.seq, ACK, b"data");
     let reset = rig.one();
@@ -210,7 +222,13 @@ fn other_ports_and_unanswerable_sources_are_dropped() {
 
 #[test]
 fn connections_are_bounded_and_the_handshake_can_be_finished_later() {
-    let mut rig = Rig::new(Config { max_connections: 1, ..config() }, App::default());
+    let mut rig = Rig::new(
+        Config {
+            max_connections: 1,
+            ..config()
+        },
+        App::default(),
+    );
     rig.connect();
     let first = (rig.key, rig.seq, rig.ack);
     rig.key.local_port += 1;

@@ -224,7 +224,11 @@ fn blind_resets_and_syns_are_challenged_within_limits() {
     }
     let challenges = rig.sent();
     assert_eq!(challenges.len(), 10);
-    assert!(challenges.iter().all(|segment| segment.is(ACK) && segment.ack == rig.seq));
+    assert!(
+        challenges
+            .iter()
+            .all(|segment| segment.is(ACK) && segment.ack == rig.seq)
+    );
     rig.peer_at(rig.seq, SYN, b"");
     rig.nothing();
     assert_eq!(rig.state(), Some(State::Established));

@@ -64,7 +64,10 @@ fn the_peers_segment_size_is_honoured_and_defaults_to_536_and_1220() {
         ("[2001:2::1]:80", "[2001:2::2]:40000", None, 1220),
     ] {
         let mut rig = Rig::between(config(), sender(2000), server, client);
-        rig.connect_with(Options { mss, ..Options::default() });
+        rig.connect_with(Options {
+            mss,
+            ..Options::default()
+        });
         assert_eq!(rig.sent()[0].payload.len(), expected);
     }
 }
@@ -89,7 +92,13 @@ fn every_second_full_segment_is_acknowledged_at_once_and_one_within_the_delay() 
 
 #[test]
 fn a_response_carries_the_acknowledgment() {
-    let mut rig = Rig::new(config(), App { echo: true, ..App::default() });
+    let mut rig = Rig::new(
+        config(),
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
     rig.connect();
     rig.peer(ACK, b"ping");
     let pong = rig.one();
@@ -233,7 +242,13 @@ fn an_echo_whose_peer_does_not_read_stops_reading_itself() {
         receive_buffer: 8192,
         ..config()
     };
-    let mut rig = Rig::new(limits, App { echo: true, ..App::default() });
+    let mut rig = Rig::new(
+        limits,
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
     rig.window = 0;
     rig.connect();
     for _ in 0..14 {
@@ -260,7 +275,13 @@ fn an_echo_whose_peer_does_not_read_stops_reading_itself() {
 #[test]
 fn nagle_holds_small_segments_back_while_data_is_unacknowledged() {
     for (nagle, expected) in [(true, 1), (false, 2)] {
-        let mut rig = Rig::new(Config { nagle, ..config() }, App { echo: true, ..App::default() });
+        let mut rig = Rig::new(
+            Config { nagle, ..config() },
+            App {
+                echo: true,
+                ..App::default()
+            },
+        );
         rig.connect();
         rig.peer(ACK, b"a");
         rig.peer(ACK, b"b");
@@ -290,7 +311,10 @@ fn old_timestamps_are_dropped_and_answered() {
     rig.timestamp = Some(1005);
     rig.peer(ACK, b"new");
     rig.pass(ms(50));
-    assert_eq!(rig.one().options.timestamps.map(|timestamps| timestamps.echo), Some(1005));
+    assert_eq!(
+        rig.one().options.timestamps.map(|timestamps| timestamps.echo),
+        Some(1005)
+    );
 }
 
 #[test]
@@ -350,18 +374,28 @@ fn damaged_frames_are_dropped_and_counted() {
 
 #[test]
 fn answers_follow_the_peer_to_another_router() {
-    let mut rig = Rig::new(config(), App { echo: true, ..App::default() });
+    let mut rig = Rig::new(
+        config(),
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
     rig.connect();
     let mut frame = rig.frame(rig.seq, rig.ack, ACK, Options::default(), b"moved");
     frame[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
     rig.inject(&frame);
     rig.wire.frames.clear();
     rig.seq += 5;
-    rig.ack = rig.ack + 5;
+    rig.ack += 5;
     let mut forged = rig.frame(rig.seq + 1_000_000, SeqNumber(0), ACK, Options::default(), b"forged");
     forged[6..12].copy_from_slice(&[2, 6, 6, 6, 6, 6]);
     rig.inject(&forged);
     for frame in &rig.wire.frames {
-        assert_eq!(frame[..6], [2, 9, 9, 9, 9, 9], "only an accepted segment moves the peer");
+        assert_eq!(
+            frame[..6],
+            [2, 9, 9, 9, 9, 9],
+            "only an accepted segment moves the peer"
+        );
     }
 }

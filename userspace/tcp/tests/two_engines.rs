@@ -145,7 +145,9 @@ fn run(seed: u64, length: usize, impairment: Impairment, ipv6: bool) {
             server.next_deadline(),
             client.next_deadline(),
         ];
-        let Some(next) = next.into_iter().flatten().min() else { break };
+        let Some(next) = next.into_iter().flatten().min() else {
+            break;
+        };
         now = now.max(next);
         assert!(now < limit, "seed {seed}: no end after an hour");
         while link.queue.peek().is_some_and(|frame| frame.arrives.0.0 <= now) {
@@ -160,8 +162,14 @@ fn run(seed: u64, length: usize, impairment: Impairment, ipv6: bool) {
         client.turn(now, &mut to_server);
     }
     assert_eq!(server.application().received.len(), length, "seed {seed}");
-    assert!(server.application().received == data, "seed {seed}: bytes differ at the server");
-    assert!(client.application().received == data, "seed {seed}: bytes differ at the client");
+    assert!(
+        server.application().received == data,
+        "seed {seed}: bytes differ at the server"
+    );
+    assert!(
+        client.application().received == data,
+        "seed {seed}: bytes differ at the client"
+    );
     for engine in [&server, &client] {
         assert_eq!(engine.population(), Population::default(), "seed {seed}");
         assert_eq!(engine.reassembly_bytes(), 0, "seed {seed}");

@@ -17,7 +17,10 @@ enum State {
     /// So many bytes of a body of known length are missing.
     Length(u64),
     /// In the hexadecimal size of a chunk.
-    ChunkSize { value: u64, digits: u8 },
+    ChunkSize {
+        value: u64,
+        digits: u8,
+    },
     /// In white space after the size.
     ChunkSizeEnd(u64),
     /// In the extensions of a chunk of this size.
@@ -44,7 +47,11 @@ enum State {
 impl Decoder {
     /// A body of `length` bytes (at least 1).
     pub(super) fn length(length: u64) -> Self {
-        Self { state: State::Length(length), content_left: length, overhead_left: 0 }
+        Self {
+            state: State::Length(length),
+            content_left: length,
+            overhead_left: 0,
+        }
     }
 
     /// A chunked body of at most `max_content` bytes, with at most `max_overhead` bytes of chunk extensions and
@@ -76,13 +83,20 @@ impl Decoder {
                 State::Length(missing) => {
                     let taken = missing.min(available);
                     at += taken as usize;
-                    self.state = if taken == missing { State::Done } else { State::Length(missing - taken) };
+                    self.state = if taken == missing {
+                        State::Done
+                    } else {
+                        State::Length(missing - taken)
+                    };
                 }
                 State::ChunkData(missing) => {
                     let taken = missing.min(available);
                     at += taken as usize;
-                    self.state =
-                        if taken == missing { State::ChunkDataEnd } else { State::ChunkData(missing - taken) };
+                    self.state = if taken == missing {
+                        State::ChunkDataEnd
+                    } else {
+                        State::ChunkData(missing - taken)
+                    };
                 }
                 state => {
                     self.state = self.step(state, data[at])?;
@@ -97,9 +111,18 @@ impl Decoder {
     /// line's end, requests can be smuggled.
     fn step(&mut self, state: State, byte: u8) -> Result<State, Status> {
         Ok(match (state, byte) {
-            (State::ChunkSize { value, digits: digits @ 0..16 }, byte) if byte.is_ascii_hexdigit() => {
+            (
+                State::ChunkSize {
+                    value,
+                    digits: digits @ 0..16,
+                },
+                byte,
+            ) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).ok_or(Status::BadRequest)?;
-                State::ChunkSize { value: (value << 4) | u64::from(digit), digits: digits + 1 }
+                State::ChunkSize {
+                    value: (value << 4) | u64::from(digit),
+                    digits: digits + 1,
+                }
             }
             (State::ChunkSize { value, digits: 1.. }, b'\r') => State::ChunkLineEnd(value),
             (State::ChunkSize { value, digits: 1.. }, b';') => State::ChunkExtension(value),
@@ -215,8 +238,16 @@ mod tests {
             b"0\r\na\x00\r\n",
             b"00000000000000000\r\n",
         ] {
-            assert_eq!(Decoder::chunked(100, 100).advance(data), Err(Status::BadRequest), "{data:?}");
-            assert_eq!(whole(&mut Decoder::chunked(100, 100), data), Err(Status::BadRequest), "{data:?}");
+            assert_eq!(
+                Decoder::chunked(100, 100).advance(data),
+                Err(Status::BadRequest),
+                "{data:?}"
+            );
+            assert_eq!(
+                whole(&mut Decoder::chunked(100, 100), data),
+                Err(Status::BadRequest),
+                "{data:?}"
+            );
         }
     }
 

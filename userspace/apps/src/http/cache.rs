@@ -37,7 +37,13 @@ struct Entry {
 impl Cache {
     /// A cache for at most `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, used: 0, index: HashMap::new(), entries: Vec::new(), hand: 0 }
+        Self {
+            limit,
+            used: 0,
+            index: HashMap::new(),
+            entries: Vec::new(),
+            hand: 0,
+        }
     }
 
     /// What is cached for `key`, if it was compared with its file less than `max_age` ago.
@@ -91,7 +97,14 @@ impl Cache {
         }
         let key: Arc<[u8]> = key.into();
         self.index.insert(Arc::clone(&key), self.entries.len());
-        self.entries.push(Entry { key, representation, stamp, checked: now, referenced: false, charge });
+        self.entries.push(Entry {
+            key,
+            representation,
+            stamp,
+            checked: now,
+            referenced: false,
+            charge,
+        });
         self.used += charge;
         evicted
     }
@@ -135,7 +148,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn stamp(modified: i64) -> Stamp {
-        Stamp { device: 0, inode: 0, length: SIZE as u64, modified, modified_nanos: 0 }
+        Stamp {
+            device: 0,
+            inode: 0,
+            length: SIZE as u64,
+            modified,
+            modified_nanos: 0,
+        }
     }
 
     fn representation() -> Arc<Representation> {
@@ -162,7 +181,10 @@ mod tests {
         for (slot, entry) in cache.entries.iter().enumerate() {
             assert_eq!(cache.index.get(&entry.key), Some(&slot));
         }
-        assert_eq!(cache.used, cache.entries.iter().map(|entry| entry.charge).sum::<usize>());
+        assert_eq!(
+            cache.used,
+            cache.entries.iter().map(|entry| entry.charge).sum::<usize>()
+        );
         assert!(cache.used <= cache.limit);
     }
 

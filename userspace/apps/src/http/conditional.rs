@@ -47,7 +47,9 @@ pub(super) fn range_applies(request: &Request<'_, '_>, representation: &Represen
         return true;
     }
     // Several are contradictory: the whole representation is never wrong.
-    let Some(value) = request.value("if-range") else { return false };
+    let Some(value) = request.value("if-range") else {
+        return false;
+    };
     if value.starts_with(b"\"") || value.starts_with(b"W/") {
         value == representation.etag.as_bytes()
     } else {
@@ -99,8 +101,12 @@ fn lists(value: &[u8], etag: &[u8], comparison: Comparison) -> bool {
             Some(tag) => (true, tag),
             None => (false, rest),
         };
-        let Some(opaque) = tag.strip_prefix(b"\"") else { return false };
-        let Some(length) = opaque.iter().position(|&byte| byte == b'"') else { return false };
+        let Some(opaque) = tag.strip_prefix(b"\"") else {
+            return false;
+        };
+        let Some(length) = opaque.iter().position(|&byte| byte == b'"') else {
+            return false;
+        };
         if tag[..length + 2] == *etag && (!weak || comparison == Comparison::Weak) {
             return true;
         }

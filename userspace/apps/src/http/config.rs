@@ -98,7 +98,9 @@ impl Config {
         }
         let name = &self.index;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(format!("index is {name:?}; it must be the name of a file, such as index.html"));
+            return Err(format!(
+                "index is {name:?}; it must be the name of a file, such as index.html"
+            ));
         }
         Ok(())
     }
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let cases: [(&str, fn(&mut Config)); 8] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 8] = [
             ("max_head", |c| c.max_head = 255),
             ("max_uri", |c| c.max_uri = c.max_head + 1),
             ("max_headers", |c| c.max_headers = MAX_HEADERS + 1),

@@ -83,8 +83,12 @@ impl Step {
 impl Connection {
     pub(super) fn open<S: Stream>(http: &mut Http, stream: &mut S) -> Self {
         http.counters.bump(Counter::Connections);
-        let mut connection =
-            Self { phase: Phase::Idle, requests: 0, timer: Timer::Off, peer_finished: false };
+        let mut connection = Self {
+            phase: Phase::Idle,
+            requests: 0,
+            timer: Timer::Off,
+            peer_finished: false,
+        };
         connection.set_timer(http, stream, 0);
         connection
     }
@@ -171,13 +175,7 @@ impl Connection {
     }
 
     /// Answers the request at the start of `data` if its head is complete. The phase is [`Phase::Idle`].
-    fn read_head<S: Stream>(
-        &mut self,
-        http: &mut Http,
-        stream: &mut S,
-        data: &[u8],
-        scanned: usize,
-    ) -> Step {
+    fn read_head<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], scanned: usize) -> Step {
         let skipped = request::empty_lines(data);
         let data = &data[skipped..];
         if data.is_empty() || data == b"\r" {
@@ -213,15 +211,17 @@ impl Connection {
             Framing::Length(0) => None,
             Framing::Length(length) if length > http.config.max_body => {
                 let head_only = request.method == request::Method::Head;
-                let rejection = Rejection { status: Status::ContentTooLarge, head_only };
+                let rejection = Rejection {
+                    status: Status::ContentTooLarge,
+                    head_only,
+                };
                 self.reject(http, stream, rejection, Bytes::new());
                 return;
             }
             Framing::Length(length) => Some(Decoder::length(length)),
             Framing::Chunked => Some(Decoder::chunked(http.config.max_body, http.config.max_head)),
         };
-        let persistent =
-            request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
+        let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
         let mut response = http.answer(request, persistent, stream.now());
         match decoder {
             None => self.start(http, stream, response),
@@ -236,13 +236,7 @@ impl Connection {
     }
 
     /// Reads on in a body, and answers the request after its last byte. The phase is [`Phase::Idle`].
-    fn read_body<S: Stream>(
-        &mut self,
-        http: &mut Http,
-        stream: &mut S,
-        data: &[u8],
-        mut upload: Box<Upload>,
-    ) -> Step {
+    fn read_body<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], mut upload: Box<Upload>) -> Step {
         match upload.decoder.advance(data) {
             Ok(consumed) if upload.decoder.is_done() => {
                 self.start(http, stream, upload.response);
@@ -293,7 +287,9 @@ impl Connection {
                 After::NextRequest | After::Close => self.close(stream),
                 After::Linger => {
                     stream.shutdown();
-                    self.phase = Phase::Linger { allowance: LINGER_BYTES };
+                    self.phase = Phase::Linger {
+                        allowance: LINGER_BYTES,
+                    };
                 }
             },
             Progress::Failed => {

@@ -20,7 +20,11 @@ pub(super) struct Clock {
 impl Clock {
     /// A clock that was not read yet.
     pub(super) fn new() -> Self {
-        Self { read_at: None, seconds: 0, text: String::new() }
+        Self {
+            read_at: None,
+            seconds: 0,
+            text: String::new(),
+        }
     }
 
     /// Reads the wall clock if the last reading is older than a second.
@@ -29,7 +33,9 @@ impl Clock {
             return;
         }
         self.read_at = Some(now);
-        self.seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         self.text = format(self.seconds);
     }
 

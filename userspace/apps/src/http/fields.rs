@@ -2,7 +2,10 @@
 
 /// The members of a comma-separated list, without the empty ones.
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
 }
 
 /// A decimal number without sign; one that does not fit is the largest that does.
@@ -11,7 +14,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
         return None;
     }
     text.iter().try_fold(0_u64, |number, &byte| {
-        byte.is_ascii_digit().then(|| number.saturating_mul(10).saturating_add(u64::from(byte - b'0')))
+        byte.is_ascii_digit()
+            .then(|| number.saturating_mul(10).saturating_add(u64::from(byte - b'0')))
     })
 }
 

@@ -59,7 +59,10 @@ impl Root {
     /// There is no such directory, it may not be read, or the kernel has no openat2 (before Linux 5.6, or a seccomp
     /// filter that refuses it).
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let directory = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(path)?;
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_DIRECTORY.bits())
+            .open(path)?;
         let root = Self { directory };
         root.open_beneath(b".").map_err(|errno| match errno {
             Errno::ENOSYS | Errno::EPERM => io::Error::new(
@@ -158,7 +161,15 @@ mod tests {
         symlink(directory.path().join("secret"), www.join("absolute")).unwrap();
         symlink("..", www.join("parent")).unwrap();
         symlink("/proc/self/root", www.join("magic")).unwrap();
-        for path in ["relative", "absolute", "parent/secret", "magic/etc", "../secret", "docs/../../secret", "/etc"] {
+        for path in [
+            "relative",
+            "absolute",
+            "parent/secret",
+            "magic/etc",
+            "../secret",
+            "docs/../../secret",
+            "/etc",
+        ] {
             assert_eq!(status(&root, path), Some(Status::Forbidden), "{path}");
         }
     }

@@ -55,7 +55,11 @@ impl Frame {
             (true, false) => ("Connection: keep-alive\r\n", After::NextRequest),
             (false, _) => ("Connection: close\r\n", After::Close),
         };
-        Self { head_only: request.method == Method::Head, connection, after }
+        Self {
+            head_only: request.method == Method::Head,
+            connection,
+            after,
+        }
     }
 }
 
@@ -99,13 +103,13 @@ impl Http {
     }
 
     /// The representation, or the part of it that was asked for, or the news that it is the one the client has.
-    fn represent(
-        &mut self,
-        request: &Request<'_, '_>,
-        representation: &Representation,
-        frame: Frame,
-    ) -> Outgoing {
-        let Representation { length, content_type, validators, .. } = representation;
+    fn represent(&mut self, request: &Request<'_, '_>, representation: &Representation, frame: Frame) -> Outgoing {
+        let Representation {
+            length,
+            content_type,
+            validators,
+            ..
+        } = representation;
         match conditional::evaluate(request, representation) {
             Precondition::Met => {}
             Precondition::NotModified => {
@@ -135,7 +139,12 @@ impl Http {
                          {content_type}{validators}"
                     ),
                 );
-                outgoing(Status::PartialContent, head, content(representation, first, part), frame)
+                outgoing(
+                    Status::PartialContent,
+                    head,
+                    content(representation, first, part),
+                    frame,
+                )
             }
             ByteRange::Unsatisfiable => self.brief(
                 Status::RangeNotSatisfiable,
@@ -188,7 +197,13 @@ impl Http {
 /// Puts a response together; without content if the method was HEAD.
 fn outgoing(status: Status, head: Bytes, body: Body, frame: Frame) -> Outgoing {
     let body = if frame.head_only { Body::Empty } else { body };
-    Outgoing { status, interim: Bytes::new(), head, body, after: frame.after }
+    Outgoing {
+        status,
+        interim: Bytes::new(),
+        head,
+        body,
+        after: frame.after,
+    }
 }
 
 /// The range of a GET request; the field has no meaning for other methods (RFC 9110, section 14.2).
@@ -209,9 +224,11 @@ fn content(representation: &Representation, first: u64, length: u64) -> Body {
     match &representation.content {
         // In memory, so the offsets fit.
         Content::Memory(bytes) => Body::Memory(bytes.slice(first as usize..(first + length) as usize)),
-        Content::File(file) => {
-            Body::File(FilePart { file: Arc::clone(file), offset: first, remaining: length })
-        }
+        Content::File(file) => Body::File(FilePart {
+            file: Arc::clone(file),
+            offset: first,
+            remaining: length,
+        }),
     }
 }
 

@@ -84,8 +84,10 @@ impl Http {
         let site = match &config.root {
             None => Site::BuiltInPage(Arc::new(Representation::built_in_page())),
             Some(path) => {
-                let root =
-                    Root::open(path).map_err(|error| SetupError::Root { path: path.clone(), error })?;
+                let root = Root::open(path).map_err(|error| SetupError::Root {
+                    path: path.clone(),
+                    error,
+                })?;
                 Site::Files(Box::new(Store::new(root, &config)))
             }
         };

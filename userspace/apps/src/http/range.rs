@@ -22,32 +22,46 @@ pub(super) enum ByteRange {
 ///
 /// A set of several ranges is answered with the whole, as section 14.2 allows: a multipart response can be larger.
 pub(super) fn resolve(value: &[u8], length: u64) -> ByteRange {
-    let Some((unit, set)) = split_once(value, b'=') else { return ByteRange::Whole };
+    let Some((unit, set)) = split_once(value, b'=') else {
+        return ByteRange::Whole;
+    };
     if !unit.eq_ignore_ascii_case(b"bytes") {
         return ByteRange::Whole;
     }
     let mut ranges = list(set);
-    let (Some(range), None) = (ranges.next(), ranges.next()) else { return ByteRange::Whole };
-    let Some((first, last)) = split_once(range, b'-') else { return ByteRange::Whole };
+    let (Some(range), None) = (ranges.next(), ranges.next()) else {
+        return ByteRange::Whole;
+    };
+    let Some((first, last)) = split_once(range, b'-') else {
+        return ByteRange::Whole;
+    };
     if first.is_empty() {
         return match decimal(last) {
             Some(0) => ByteRange::Unsatisfiable,
             Some(suffix) if length > 0 => {
                 let suffix = suffix.min(length);
-                ByteRange::Part { first: length - suffix, length: suffix }
+                ByteRange::Part {
+                    first: length - suffix,
+                    length: suffix,
+                }
             }
             // Malformed, or satisfiable by an empty representation, whose Content-Range could not be written.
             _ => ByteRange::Whole,
         };
     }
-    let Some(first) = decimal(first) else { return ByteRange::Whole };
+    let Some(first) = decimal(first) else {
+        return ByteRange::Whole;
+    };
     let last = if last.is_empty() { Some(u64::MAX) } else { decimal(last) };
     match last {
         Some(last) if last >= first => {
             if first >= length {
                 return ByteRange::Unsatisfiable;
             }
-            ByteRange::Part { first, length: last.min(length - 1) - first + 1 }
+            ByteRange::Part {
+                first,
+                length: last.min(length - 1) - first + 1,
+            }
         }
         _ => ByteRange::Whole,
     }

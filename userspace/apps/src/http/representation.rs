@@ -53,12 +53,17 @@ impl Representation {
     pub(super) fn built_in_page() -> Self {
         let etag = concat!("\"tidegate-", env!("CARGO_PKG_VERSION"), "\"").to_owned();
         let content = Content::Memory(Bytes::from_static(BUILT_IN_PAGE));
-        Self::new(content, BUILT_IN_PAGE.len() as u64, etag, None, "text/html; charset=utf-8".to_owned())
+        Self::new(
+            content,
+            BUILT_IN_PAGE.len() as u64,
+            etag,
+            None,
+            "text/html; charset=utf-8".to_owned(),
+        )
     }
 
     fn new(content: Content, length: u64, etag: String, modified: Option<u64>, media_type: String) -> Self {
-        let last_modified =
-            modified.map_or_else(String::new, |at| format!("Last-Modified: {}\r\n", date::format(at)));
+        let last_modified = modified.map_or_else(String::new, |at| format!("Last-Modified: {}\r\n", date::format(at)));
         Self {
             content,
             length,
@@ -86,7 +91,13 @@ mod tests {
     use super::*;
 
     fn stamp(modified: i64) -> Stamp {
-        Stamp { device: 1, inode: 2, length: 255, modified, modified_nanos: 1 }
+        Stamp {
+            device: 1,
+            inode: 2,
+            length: 255,
+            modified,
+            modified_nanos: 1,
+        }
     }
 
     fn representation(modified: i64, wall: u64) -> Representation {

@@ -60,7 +60,10 @@ pub(super) struct Rejection {
 
 impl From<Status> for Rejection {
     fn from(status: Status) -> Self {
-        Self { status, head_only: false }
+        Self {
+            status,
+            head_only: false,
+        }
     }
 }
 
@@ -152,9 +155,15 @@ pub(super) fn parse<'h, 'b>(
 
 /// True where the request line is well-formed up to a version that is not HTTP/1.0 or HTTP/1.1.
 fn has_other_version(head: &[u8]) -> bool {
-    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    let line = head
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii_end();
     let mut parts = line.split(|&byte| byte == b' ').skip(2);
-    let (Some(version), None) = (parts.next(), parts.next()) else { return false };
+    let (Some(version), None) = (parts.next(), parts.next()) else {
+        return false;
+    };
     matches!(
         version,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit()
@@ -230,7 +239,16 @@ fn interpret<'h, 'b>(
         _ => Method::Unknown,
     };
     let persistent = !close && (is_1_1 || keep_alive);
-    Ok(Request { method, target, is_1_1, persistent, framing, expects_continue, conditional, headers })
+    Ok(Request {
+        method,
+        target,
+        is_1_1,
+        persistent,
+        framing,
+        expects_continue,
+        conditional,
+        headers,
+    })
 }
 
 /// The value of a Content-Length field, which may be repeated as long as all say the same.
@@ -268,9 +286,17 @@ mod tests {
 
     fn outcome(head: &str) -> Result<Option<usize>, Status> {
         let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
-        parse(head.as_bytes(), &mut storage[..4], &Config { max_head: 300, max_uri: 100, ..Config::default() })
-            .map(|found| found.map(|(length, _)| length))
-            .map_err(|rejection| rejection.status)
+        parse(
+            head.as_bytes(),
+            &mut storage[..4],
+            &Config {
+                max_head: 300,
+                max_uri: 100,
+                ..Config::default()
+            },
+        )
+        .map(|found| found.map(|(length, _)| length))
+        .map_err(|rejection| rejection.status)
     }
 
     fn with_fields(fields: &str) -> Result<(Framing, bool, bool), Status> {
@@ -309,8 +335,14 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", Status::BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", Status::BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n", Status::BadRequest),
-            ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Status::BadRequest),
-            ("GET / HTTP/1.0\r\nA:1\r\nA:1\r\nA:1\r\nA:1\r\nA:1\r\n\r\n", Status::RequestHeaderFieldsTooLarge),
+            (
+                "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Status::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.0\r\nA:1\r\nA:1\r\nA:1\r\nA:1\r\nA:1\r\n\r\n",
+                Status::RequestHeaderFieldsTooLarge,
+            ),
         ] {
             assert_eq!(outcome(head), Err(status), "{head:?}");
         }
@@ -318,7 +350,11 @@ mod tests {
 
     #[test]
     fn the_answer_does_not_depend_on_segment_boundaries() {
-        for head in ["GET / HTTP/2.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\nHost: b\r\nC: d\r\n\r\n"] {
+        for head in [
+            "GET / HTTP/2.0\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: b\r\nC: d\r\n\r\n",
+        ] {
             let line = head.find('\n').unwrap();
             for split in 0..line {
                 assert_eq!(outcome(&head[..split]), Ok(None), "{:?}", &head[..split]);
@@ -345,7 +381,13 @@ mod tests {
     fn a_rejection_knows_that_the_method_was_head() {
         let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
         let rejection = parse(b"HEAD / HTTP/1.1\r\n\r\n", &mut storage, &Config::default()).unwrap_err();
-        assert_eq!(rejection, Rejection { status: Status::BadRequest, head_only: true });
+        assert_eq!(
+            rejection,
+            Rejection {
+                status: Status::BadRequest,
+                head_only: true
+            }
+        );
     }
 
     #[test]
@@ -355,7 +397,10 @@ mod tests {
             ("Content-Length: 5\r\n", Ok(Framing::Length(5))),
             ("Content-Length: 5\r\ncontent-length: 5\r\n", Ok(Framing::Length(5))),
             ("Content-Length: 5, 5\r\n", Ok(Framing::Length(5))),
-            ("Content-Length: 99999999999999999999999\r\n", Ok(Framing::Length(u64::MAX))),
+            (
+                "Content-Length: 99999999999999999999999\r\n",
+                Ok(Framing::Length(u64::MAX)),
+            ),
             ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(Status::BadRequest)),
             ("Content-Length: 5, 6\r\n", Err(Status::BadRequest)),
             ("Content-Length: \r\n", Err(Status::BadRequest)),
@@ -365,10 +410,19 @@ mod tests {
             ("Content-Length: 5 6\r\n", Err(Status::BadRequest)),
             ("Content-Length : 5\r\n", Err(Status::BadRequest)),
             ("Transfer-Encoding: Chunked\r\n", Ok(Framing::Chunked)),
-            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(Status::BadRequest)),
-            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Err(Status::BadRequest)),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+                Err(Status::BadRequest),
+            ),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                Err(Status::BadRequest),
+            ),
             ("Transfer-Encoding: chunked, chunked\r\n", Err(Status::BadRequest)),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Err(Status::BadRequest)),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                Err(Status::BadRequest),
+            ),
             ("Transfer-Encoding: chunked, gzip\r\n", Err(Status::BadRequest)),
             ("Transfer-Encoding:\r\n", Err(Status::BadRequest)),
             ("Transfer-Encoding: gzip, chunked\r\n", Err(Status::NotImplemented)),

@@ -62,12 +62,7 @@ pub(super) enum Progress {
 
 impl Outgoing {
     /// Gives the stream as much as it takes. Files are read in pieces of at most `read_chunk` bytes.
-    pub(super) fn send<S: Stream>(
-        &mut self,
-        stream: &mut S,
-        read_chunk: usize,
-        counters: &mut Counters,
-    ) -> Progress {
+    pub(super) fn send<S: Stream>(&mut self, stream: &mut S, read_chunk: usize, counters: &mut Counters) -> Progress {
         for part in [&mut self.interim, &mut self.head] {
             if send_bytes(part, stream, counters) == Progress::Blocked {
                 return Progress::Blocked;
@@ -119,5 +114,9 @@ fn send_bytes<S: Stream>(bytes: &mut Bytes, stream: &mut S, counters: &mut Count
     }
     let sent = stream.send(bytes);
     counters.add(Counter::BytesSent, sent as u64);
-    if bytes.is_empty() { Progress::Complete } else { Progress::Blocked }
+    if bytes.is_empty() {
+        Progress::Complete
+    } else {
+        Progress::Blocked
+    }
 }

@@ -77,7 +77,11 @@ impl Store {
             Opened::File(file, stamp) => (file, stamp),
             Opened::Directory => {
                 self.cache.remove(path);
-                return if is_directory { Err(Status::Forbidden) } else { Ok(Found::Directory) };
+                return if is_directory {
+                    Err(Status::Forbidden)
+                } else {
+                    Ok(Found::Directory)
+                };
             }
         };
         if let Some(representation) = self.cache.revalidate(path, &stamp, now) {
@@ -92,8 +96,7 @@ impl Store {
         }
         let content = read(&file, &stamp)?;
         let size = content.len();
-        let representation =
-            Arc::new(Representation::of_file(&name, &stamp, Content::Memory(content), wall));
+        let representation = Arc::new(Representation::of_file(&name, &stamp, Content::Memory(content), wall));
         let evicted = self.cache.insert(path, Arc::clone(&representation), stamp, size, now);
         counters.add(Counter::CacheEvictions, evicted);
         Ok(Found::Representation(representation))
@@ -103,6 +106,7 @@ impl Store {
 /// Reads a file whole. One that became shorter meanwhile is being replaced: the client may try again.
 fn read(file: &File, stamp: &Stamp) -> Result<Bytes, Status> {
     let mut content = vec![0; stamp.length as usize];
-    file.read_exact_at(&mut content, 0).map_err(|_| Status::InternalServerError)?;
+    file.read_exact_at(&mut content, 0)
+        .map_err(|_| Status::InternalServerError)?;
     Ok(Bytes::from(content))
 }

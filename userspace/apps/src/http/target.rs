@@ -17,7 +17,11 @@ pub(super) fn parse(target: &str) -> Option<Target<'_>> {
     if target.contains('#') {
         return None;
     }
-    let local = if target.starts_with('/') { target } else { strip_authority(target)? };
+    let local = if target.starts_with('/') {
+        target
+    } else {
+        strip_authority(target)?
+    };
     let (path, query) = match local.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (local, None),
@@ -75,7 +79,10 @@ fn normalise(path: &str) -> Option<Vec<u8>> {
             normal.truncate(start);
             // The slash after the parent, which is missing above the root.
             normal.pop()?;
-            let parent = normal.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+            let parent = normal
+                .iter()
+                .rposition(|&byte| byte == b'/')
+                .map_or(0, |slash| slash + 1);
             normal.truncate(parent);
         } else if segments.peek().is_some() {
             normal.push(b'/');
@@ -88,7 +95,11 @@ fn normalise(path: &str) -> Option<Vec<u8>> {
 fn decode(segment: &str, out: &mut Vec<u8>) -> Option<()> {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
-        out.push(if byte == b'%' { (hex(bytes.next()?)? << 4) | hex(bytes.next()?)? } else { byte });
+        out.push(if byte == b'%' {
+            (hex(bytes.next()?)? << 4) | hex(bytes.next()?)?
+        } else {
+            byte
+        });
     }
     Some(())
 }

@@ -77,7 +77,11 @@ pub(crate) fn set_u16(frame: &mut [u8], offset: usize, value: u16) {
 
 fn add_u16(frame: &mut [u8], offset: usize, value: usize) {
     let sum = usize::from(u16::from_be_bytes([frame[offset], frame[offset + 1]])) + value;
-    set_u16(frame, offset, u16::try_from(sum).expect("a length field holds the length"));
+    set_u16(
+        frame,
+        offset,
+        u16::try_from(sum).expect("a length field holds the length"),
+    );
 }
 
 /// `frame` with an 802.1Q or 802.1ad tag for each of `tag_protocols`, the outermost first.

@@ -48,8 +48,7 @@ impl Program {
     /// Adds a destination to the served ones.
     pub(crate) fn serve(&mut self, destination: ListenerKey) {
         let map = self.ebpf.map_mut(MAP_LISTENERS).expect("the object has the map");
-        let mut listeners =
-            HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
+        let mut listeners = HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
         listeners
             .insert(destination, 0_u32, 0)
             .expect("the map has room for a listener");
@@ -153,9 +152,5 @@ impl Program {
 }
 
 fn sum_of_cpus(counters: &PerCpuArray<&MapData, u64>, index: u32) -> u64 {
-    counters
-        .get(&index, 0)
-        .expect("the index is in the map")
-        .iter()
-        .sum()
+    counters.get(&index, 0).expect("the index is in the map").iter().sum()
 }

@@ -33,11 +33,7 @@ pub(crate) fn connect_echo(address: IpAddr) -> TcpStream {
 
 /// Sends `data` and then FIN while reading, beginning after `read_after`, until the peer's FIN.
 /// Returns what was read.
-pub(crate) fn exchange_with_half_close(
-    stream: &TcpStream,
-    data: &[u8],
-    read_after: Duration,
-) -> io::Result<Vec<u8>> {
+pub(crate) fn exchange_with_half_close(stream: &TcpStream, data: &[u8], read_after: Duration) -> io::Result<Vec<u8>> {
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             let mut sink = stream;

@@ -49,12 +49,7 @@ pub(crate) struct Counters(HashMap<(String, u32), u64>);
 impl Counters {
     /// Reads the counters among `lines`; a later line of the same counter replaces an earlier one.
     pub(crate) fn parse<S: AsRef<str>>(lines: &[S]) -> Self {
-        Self(
-            lines
-                .iter()
-                .filter_map(|line| parse_line(line.as_ref()))
-                .collect(),
-        )
+        Self(lines.iter().filter_map(|line| parse_line(line.as_ref())).collect())
     }
 
     /// Whether no line was a counter.
@@ -130,8 +125,5 @@ impl Counters {
 fn parse_line(line: &str) -> Option<((String, u32), u64)> {
     let (name, rest) = line.trim().split_once("{queue=\"")?;
     let (queue, value) = rest.split_once("\"}")?;
-    Some((
-        (name.to_owned(), queue.parse().ok()?),
-        value.trim().parse().ok()?,
-    ))
+    Some(((name.to_owned(), queue.parse().ok()?), value.trim().parse().ok()?))
 }

@@ -43,8 +43,7 @@ impl Random {
 
     /// Writes `length` bytes to a new file and returns their SHA-256.
     pub(crate) fn write_file(&mut self, path: &Path, length: usize) -> String {
-        let file = File::create(path)
-            .unwrap_or_else(|error| panic!("creating {}: {error}", path.display()));
+        let file = File::create(path).unwrap_or_else(|error| panic!("creating {}: {error}", path.display()));
         let mut file = BufWriter::with_capacity(BLOCK, file);
         let mut hash = Sha256::new();
         let mut block = vec![0; BLOCK];
@@ -80,8 +79,7 @@ pub(crate) fn directory() -> TempDir {
 
 /// SHA-256 of the file at `path`, in hexadecimal.
 pub(crate) fn sha256_of_file(path: &Path) -> String {
-    let mut file =
-        File::open(path).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
+    let mut file = File::open(path).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
     let mut hash = Sha256::new();
     let mut block = vec![0; BLOCK];
     loop {

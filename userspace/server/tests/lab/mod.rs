@@ -95,8 +95,7 @@ pub(crate) fn in_namespace<T: Send>(namespace: Namespace, work: impl FnOnce() ->
         scope
             .spawn(move || {
                 let path = namespace.path();
-                let file = File::open(&path)
-                    .unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
+                let file = File::open(&path).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
                 setns(&file, CloneFlags::CLONE_NEWNET)
                     .unwrap_or_else(|error| panic!("entering {}: {error}", path.display()));
                 work()
@@ -176,15 +175,13 @@ impl Lab {
         let path = "/proc/thread-self/net/snmp";
         let snmp = in_namespace(Namespace::Server, || std::fs::read_to_string(path))
             .unwrap_or_else(|error| panic!("reading {path}: {error}"));
-        snmp_value(&snmp, "Tcp:", "InSegs")
-            .unwrap_or_else(|| panic!("{path} has no Tcp InSegs:\n{snmp}"))
+        snmp_value(&snmp, "Tcp:", "InSegs").unwrap_or_else(|| panic!("{path} has no Tcp InSegs:\n{snmp}"))
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let outcome = Running::try_start(script_command(&["down"]))
-            .and_then(|script| script.wait(SCRIPT_LIMIT));
+        let outcome = Running::try_start(script_command(&["down"])).and_then(|script| script.wait(SCRIPT_LIMIT));
         let problem = match outcome {
             Ok(finished) if finished.status.success() => return,
             Ok(finished) => finished.describe(),

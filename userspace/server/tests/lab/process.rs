@@ -126,8 +126,7 @@ impl Running {
     /// Sends `signal`. A process that is already gone is a failed test.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a process id fits pid_t");
-        kill(Pid::from_raw(pid), signal)
-            .unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.describe()));
+        kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.describe()));
     }
 
     /// Its exit status if it has ended.

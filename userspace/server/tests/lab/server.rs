@@ -140,8 +140,7 @@ impl<'lab> Server<'lab> {
     /// Processor time the process has used since its start, user and system.
     pub(crate) fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.pid());
-        let stat = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("reading {path}: {error}"));
+        let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"));
         let ticks = cpu_ticks(&stat).unwrap_or_else(|| panic!("{path} is not readable: {stat}"));
         let per_second = sysconf(SysconfVar::CLK_TCK)
             .ok()

@@ -115,6 +115,8 @@ pub(crate) struct Tcb {
     /// When TS.Recent was set.
     pub(crate) ts_recent_age: Instant,
 
+    /// The last segment passed the checks that a blind attacker fails.
+    pub(crate) accepted: bool,
     /// An acknowledgment has to go out now.
     pub(crate) ack_now: bool,
     /// The application wants FIN sent after the queue.

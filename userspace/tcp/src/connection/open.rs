@@ -95,6 +95,7 @@ impl Tcb {
             timestamp_offset,
             ts_recent: 0,
             ts_recent_age: now,
+            accepted: false,
             ack_now: false,
             fin_queued: false,
             fin_sent: false,
@@ -223,7 +224,7 @@ impl<C> Connection<C> {
         tcb.max_snd_wnd = tcb.snd_wnd;
         tcb.snd_wl1 = segment.seq;
         tcb.snd_wl2 = segment.ack;
-        tcb.last_received = context.now;
+        tcb.accept(context.now);
         tcb.rcv_edge = tcb.rcv_nxt + context.config.receive_buffer.min(u32::from(u16::MAX));
         if acknowledges {
             tcb.take_measurement(segment.ack, None, context);

@@ -45,6 +45,7 @@ impl<C> Connection<C> {
             return self.syn_sent(segment, application, context);
         }
         let tcb = &mut self.tcb;
+        tcb.accepted = false;
         // The timestamp check comes before the sequence check (RFC 7323, section 5.3).
         if tcb.timestamps && !segment.flags.contains(Flags::RST) {
             let Some(timestamps) = segment.options.timestamps else {
@@ -73,7 +74,7 @@ impl<C> Connection<C> {
             // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
             // that of a segment sent again (RFC 9293, section 3.10.7.4).
             if tcb.acknowledgment_counts(segment) {
-                tcb.last_received = context.now;
+                tcb.accept(context.now);
                 self.acknowledgment(segment, application, context);
             }
             return Arrival::Done;
@@ -89,9 +90,8 @@ impl<C> Connection<C> {
         // Fourth, SYN (RFC 5961, section 4.2).
         if segment.flags.contains(Flags::SYN) {
             // The SYN-ACK of a simultaneous open is the one that belongs here (RFC 9293, section 3.5, figure 7).
-            let crossing = tcb.state == State::SynReceived
-                && segment.flags.contains(Flags::ACK)
-                && segment.seq + 1 == tcb.rcv_nxt;
+            let crossing =
+                tcb.state == State::SynReceived && segment.flags.contains(Flags::ACK) && segment.seq + 1 == tcb.rcv_nxt;
             if !crossing {
                 tcb.challenge(context);
                 return Arrival::Done;
@@ -105,7 +105,7 @@ impl<C> Connection<C> {
         if tcb.state == State::SynReceived && segment.ack != tcb.snd_nxt {
             return Arrival::Refuse;
         }
-        tcb.last_received = context.now;
+        tcb.accept(context.now);
         tcb.update_ts_recent(segment, context.now);
         if tcb.state == State::SynReceived {
             tcb.snd_wl1 = segment.seq - 1;
@@ -211,13 +211,7 @@ impl<C> Connection<C> {
     }
 
     /// Holds what came out of order.
-    fn hold<T>(
-        &mut self,
-        from: SeqNumber,
-        fresh: &[u8],
-        fin_at: Option<SeqNumber>,
-        context: &mut Context<'_, T>,
-    ) {
+    fn hold<T>(&mut self, from: SeqNumber, fresh: &[u8], fin_at: Option<SeqNumber>, context: &mut Context<'_, T>) {
         let tcb = &mut self.tcb;
         tcb.ack_now = true;
         let config = context.config;
@@ -338,7 +332,8 @@ impl Tcb {
     /// already received. What it says is then checked like any other.
     fn acknowledgment_counts(&self, segment: &Segment<'_>) -> bool {
         let flags = segment.flags;
-        if !flags.contains(Flags::ACK) || flags.intersects(Flags::SYN | Flags::RST) || self.state == State::SynReceived {
+        if !flags.contains(Flags::ACK) || flags.intersects(Flags::SYN | Flags::RST) || self.state == State::SynReceived
+        {
             return false;
         }
         segment.seq == self.rcv_nxt || self.is_old(segment) && self.rcv_nxt - segment.seq <= self.rcv_window_max()
@@ -351,13 +346,18 @@ impl Tcb {
     /// Answers an unacceptable segment: text at once, since the peer is sending it again for want of an acknowledgment;
     /// empty ones within limits, since two confused sides would answer each other for ever.
     fn answer_unacceptable<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        if segment.length() > 0 && !segment.flags.contains(Flags::SYN) && self.is_old(segment) {
-            self.ack_now = true;
-        } else if self.allow_challenge(context.now, context.config.challenge_ack_rate) {
+        let text_again = !segment.flags.contains(Flags::SYN) && self.is_old(segment);
+        if text_again || self.allow_challenge(context.now, context.config.challenge_ack_rate) {
             self.ack_now = true;
         } else {
             context.counters.bump(Counter::ChallengeAcksLimited);
         }
+    }
+
+    /// Notes that the peer itself has been heard.
+    pub(crate) fn accept(&mut self, now: Instant) {
+        self.accepted = true;
+        self.last_received = now;
     }
 
     /// Sends a challenge ACK, within limits (RFC 5961, sections 3.2, 4.2, 5.2 and 7).
@@ -460,8 +460,8 @@ impl Tcb {
 
     /// RFC 9293, section 3.10.7.4, fifth check.
     fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
-        let newer = self.snd_wl1.before(segment.seq)
-            || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
+        let newer =
+            self.snd_wl1.before(segment.seq) || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
         if segment.ack.before(self.snd_una) || !newer {
             return;
         }

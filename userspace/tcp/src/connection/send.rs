@@ -380,7 +380,10 @@ mod tests {
     fn the_shift_covers_the_buffer() {
         for buffer in [1, 65_535, 65_536, 1 << 20, (1 << 20) + 1, 1 << 30] {
             let shift = window_shift(buffer);
-            assert!(u64::from(u16::MAX) << shift >= u64::from(buffer) - (1 << shift), "{buffer}");
+            assert!(
+                u64::from(u16::MAX) << shift >= u64::from(buffer) - (1 << shift),
+                "{buffer}"
+            );
             assert!(shift == 0 || u64::from(u16::MAX) << (shift - 1) < u64::from(buffer));
         }
     }

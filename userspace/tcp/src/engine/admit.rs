@@ -57,11 +57,11 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return;
         }
-        if self.half_open.len() >= self.config.max_half_open {
-            if let Some(oldest) = self.half_open.oldest() {
-                self.remove_half_open(oldest);
-                self.counters.bump(Counter::HalfOpenEvicted);
-            }
+        if self.half_open.len() >= self.config.max_half_open
+            && let Some(oldest) = self.half_open.oldest()
+        {
+            self.remove_half_open(oldest);
+            self.counters.bump(Counter::HalfOpenEvicted);
         }
         let Some(link) = self.links.acquire(&segment.reply_link) else {
             self.counters.bump(Counter::DropLinkTableFull);
@@ -95,7 +95,9 @@ impl<A: Application> Engine<A> {
         purpose: Purpose,
         out: &mut T,
     ) {
-        let Some(half_open) = self.half_open.get(slot) else { return };
+        let Some(half_open) = self.half_open.get(slot) else {
+            return;
+        };
         let key = half_open.key;
         let header = header(half_open, timestamp_now(&self.secrets, &key, now), &self.config);
         let link = *self.links.get(half_open.link);
@@ -105,7 +107,9 @@ impl<A: Application> Engine<A> {
     /// The SYN-ACK was not acknowledged in time.
     pub(super) fn half_open_timer_fired<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
         let retries = self.config.syn_ack_retries;
-        let Some(half_open) = self.half_open.get_mut(slot) else { return };
+        let Some(half_open) = self.half_open.get_mut(slot) else {
+            return;
+        };
         if half_open.retransmits >= retries {
             self.counters.bump(Counter::HalfOpenTimedOut);
             self.remove_half_open(slot);
@@ -182,7 +186,9 @@ impl<A: Application> Engine<A> {
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
     fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
-        let Some(half_open) = self.half_open.remove(slot) else { return };
+        let Some(half_open) = self.half_open.remove(slot) else {
+            return;
+        };
         self.half_open_timers.cancel(slot);
         let offset = isn::timestamp_offset(self.secrets.isn, &half_open.key);
         let connection = Connection::from_half_open(&half_open, offset, &self.config, now);
@@ -228,7 +234,9 @@ impl<A: Application> Engine<A> {
         segment: &Segment<'_>,
         out: &mut T,
     ) {
-        let Some(time_wait) = self.time_wait.get(slot) else { return };
+        let Some(time_wait) = self.time_wait.get(slot) else {
+            return;
+        };
         let (key, link) = (time_wait.key, time_wait.link);
         match time_wait.meaning(segment) {
             Meaning::Reset => self.counters.bump(Counter::DropTimeWaitRst),
@@ -260,7 +268,9 @@ impl<A: Application> Engine<A> {
 
     /// Sends an RST for a half-open connection that is given up by this side.
     pub(super) fn reset_half_open<T: Transmit>(&mut self, slot: u32, out: &mut T) {
-        let Some(half_open) = self.half_open.get(slot) else { return };
+        let Some(half_open) = self.half_open.get(slot) else {
+            return;
+        };
         let (key, link) = (half_open.key, *self.links.get(half_open.link));
         let header = Header {
             seq: half_open.iss + 1,
@@ -273,4 +283,3 @@ impl<A: Application> Engine<A> {
         self.remove_half_open(slot);
     }
 }
-

@@ -60,14 +60,15 @@ impl<A: Application> Engine<A> {
             timestamp_offset: tcb.timestamp_offset,
             ts_recent: tcb.ts_recent,
         };
-        if self.time_wait.len() >= self.config.max_time_wait {
-            if let Some(oldest) = self.time_wait.oldest() {
-                self.remove_time_wait(oldest);
-                self.counters.bump(Counter::TimeWaitEvicted);
-            }
+        if self.time_wait.len() >= self.config.max_time_wait
+            && let Some(oldest) = self.time_wait.oldest()
+        {
+            self.remove_time_wait(oldest);
+            self.counters.bump(Counter::TimeWaitEvicted);
         }
         let record = self.time_wait.insert(record);
-        self.table.replace(&key, Place::Connection(slot), Place::TimeWait(record));
+        self.table
+            .replace(&key, Place::Connection(slot), Place::TimeWait(record));
         self.time_wait_timers.arm(record, now + 2 * self.config.msl);
         self.forget(slot, connection, CloseReason::Finished);
     }
@@ -107,11 +108,7 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         out: &mut T,
-        mut event: impl FnMut(
-            &mut crate::connection::Connection<A::Connection>,
-            &mut A,
-            &mut Context<'_, T>,
-        ) -> Fate,
+        mut event: impl FnMut(&mut crate::connection::Connection<A::Connection>, &mut A, &mut Context<'_, T>) -> Fate,
     ) {
         let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {

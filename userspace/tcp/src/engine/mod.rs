@@ -184,7 +184,10 @@ impl<A: Application> Engine<A> {
     #[inline]
     fn find(&self, key: &FlowKey) -> Option<Place> {
         self.table.find(key, |place| match place {
-            Place::Connection(slot) => self.connections.get(slot as usize).is_some_and(|found| found.tcb.key == *key),
+            Place::Connection(slot) => self
+                .connections
+                .get(slot as usize)
+                .is_some_and(|found| found.tcb.key == *key),
             Place::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
             Place::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
         })
@@ -193,7 +196,6 @@ impl<A: Application> Engine<A> {
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
-        let accepted_before = connection.tcb.last_received;
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         let fate = match arrival {
             Arrival::Done => connection.finish(&mut context),
@@ -204,14 +206,14 @@ impl<A: Application> Engine<A> {
             }
         };
         // The peer may be behind another router now; only a segment that was accepted can say so.
-        if fate == Fate::Open && (accepted_before != now || connection.tcb.last_received == now) {
-            let link = &mut connection.tcb.link;
-            if *self.links.get(*link) != segment.reply_link && connection.tcb.last_received == now {
-                if let Some(new) = self.links.acquire(&segment.reply_link) {
-                    self.links.release(*link);
-                    *link = new;
-                }
-            }
+        let tcb = &mut connection.tcb;
+        if fate == Fate::Open
+            && tcb.accepted
+            && *self.links.get(tcb.link) != segment.reply_link
+            && let Some(new) = self.links.acquire(&segment.reply_link)
+        {
+            self.links.release(tcb.link);
+            tcb.link = new;
         }
         self.settle(now, slot, fate);
     }

@@ -155,7 +155,15 @@ mod tests {
 
     #[test]
     fn unanswerable_sources_are_known() {
-        for text in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"] {
+        for text in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "ff02::1",
+        ] {
             assert!(!is_answerable(&from_ip(text.parse().unwrap())), "{text}");
         }
         for text in ["198.18.0.2", "2001:2::2", "fe80::1"] {
@@ -166,7 +174,10 @@ mod tests {
     #[test]
     fn every_field_of_the_tuple_changes_both_hashes() {
         let secret = Key(1, 2);
-        for (local, remote) in [("198.18.0.1:80", "198.18.0.2:1000"), ("[2001:2::1]:80", "[2001:2::2]:1000")] {
+        for (local, remote) in [
+            ("198.18.0.1:80", "198.18.0.2:1000"),
+            ("[2001:2::1]:80", "[2001:2::2]:1000"),
+        ] {
             let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
             let mut others = [key; 4];
             others[0].remote[15] ^= 1;

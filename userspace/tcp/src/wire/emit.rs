@@ -73,7 +73,10 @@ mod tests {
 
     #[test]
     fn a_written_frame_is_read_back_by_the_peer() {
-        for (local, remote) in [("198.18.0.1:80", "198.18.0.2:1000"), ("[2001:2::1]:80", "[2001:2::2]:1000")] {
+        for (local, remote) in [
+            ("198.18.0.1:80", "198.18.0.2:1000"),
+            ("[2001:2::1]:80", "[2001:2::2]:1000"),
+        ] {
             let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
             let link = LinkHeader::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], key.is_v4());
             let header = Header {
@@ -87,7 +90,9 @@ mod tests {
                 },
             };
             let mut buffer = [0xee; 200];
-            let length = frame(&mut buffer, &link, &key, &header, 5, |payload| payload.copy_from_slice(b"hello"));
+            let length = frame(&mut buffer, &link, &key, &header, 5, |payload| {
+                payload.copy_from_slice(b"hello")
+            });
             let segment = Segment::parse(&buffer[..length], true).unwrap();
             assert_eq!(segment.key.peer(), key.local());
             assert_eq!(segment.key.local(), key.peer());

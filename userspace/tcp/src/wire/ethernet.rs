@@ -77,7 +77,9 @@ mod tests {
 
     #[test]
     fn tags_are_kept_and_addresses_swapped() {
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0, 0x45];
+        let mut frame = vec![
+            2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0, 0x45,
+        ];
         let (link, ethertype, rest) = parse(&frame).unwrap();
         assert_eq!(ethertype, ETHERTYPE_IPV4);
         assert_eq!(rest, [0x45]);

@@ -141,7 +141,12 @@ mod tests {
 
     fn v4(payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0; IPV4_HEADER];
-        write_v4(&mut packet, &from_v4([198, 18, 0, 1]), &from_v4([198, 18, 0, 2]), payload.len());
+        write_v4(
+            &mut packet,
+            &from_v4([198, 18, 0, 1]),
+            &from_v4([198, 18, 0, 2]),
+            payload.len(),
+        );
         packet.extend_from_slice(payload);
         packet
     }
@@ -190,7 +195,10 @@ mod tests {
         assert_eq!(parse(ETHERTYPE_IPV6, &packet, true).ok().unwrap().payload, b"segment");
 
         let routing = [PROTOCOL_TCP, 0, 0, 1, 0, 0, 0, 0];
-        assert!(parse(ETHERTYPE_IPV6, &v6(ROUTING, &routing), true).is_err(), "segments left");
+        assert!(
+            parse(ETHERTYPE_IPV6, &v6(ROUTING, &routing), true).is_err(),
+            "segments left"
+        );
 
         let chain = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS + 1);
         assert!(parse(ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &chain), true).is_err());

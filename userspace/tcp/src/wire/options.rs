@@ -98,7 +98,9 @@ impl Options {
                 NOP => field = rest,
                 _ => {
                     let Some(&length) = rest.first() else { break };
-                    let Some(body) = field.get(2..usize::from(length)) else { break };
+                    let Some(body) = field.get(2..usize::from(length)) else {
+                        break;
+                    };
                     options.read(kind, body);
                     field = &field[usize::from(length)..];
                 }

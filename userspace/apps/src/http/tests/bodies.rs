@@ -20,7 +20,11 @@ fn continue_is_sent_before_the_body_and_only_where_there_is_one() {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
         driver.feed(head.as_bytes());
         assert_eq!(driver.take_sent(), b"HTTP/1.1 100 Continue\r\n\r\n");
-        let body: &[u8] = if framing.starts_with('C') { b"abc" } else { b"3\r\nabc\r\n0\r\n\r\n" };
+        let body: &[u8] = if framing.starts_with('C') {
+            b"abc"
+        } else {
+            b"3\r\nabc\r\n0\r\n\r\n"
+        };
         assert_eq!(one(&mut driver, body).status, 405);
         assert_eq!(driver.stream.end, End::Open);
     }

@@ -46,12 +46,21 @@ fn errors_that_end_the_connection() {
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("nonsense\r\n\r\n", 400),
         ("\x16\x03\x01\x02\x00\x01\x00", 400),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            400,
+        ),
         ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", 413),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n", 413),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n",
+            413,
+        ),
         (long_target.as_str(), 414),
         (endless_line.as_str(), 414),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417),
@@ -63,7 +72,11 @@ fn errors_that_end_the_connection() {
         let reply = one(&mut driver, request.as_bytes());
         assert_eq!(reply.status, status, "{request:?}");
         assert_eq!(reply.field("Connection"), Some("close"));
-        assert_eq!(driver.stream.end, End::Shutdown, "the peer may still be sending: {request:?}");
+        assert_eq!(
+            driver.stream.end,
+            End::Shutdown,
+            "the peer may still be sending: {request:?}"
+        );
         assert!(exchange(&mut driver, &get_request("/", "")).is_empty());
         driver.finish();
         assert_eq!(driver.stream.end, End::Closed);
@@ -105,10 +118,22 @@ fn responses_are_counted_by_class() {
 
 #[test]
 fn a_service_that_cannot_start_says_why() {
-    let root = |path: &str| Http::new(Config { root: Some(path.into()), ..Config::default() }).err();
+    let root = |path: &str| {
+        Http::new(Config {
+            root: Some(path.into()),
+            ..Config::default()
+        })
+        .err()
+    };
     let error = root("/nonexistent-root-of-tidegate").unwrap().to_string();
     assert!(error.contains("/nonexistent-root-of-tidegate"), "{error}");
     assert!(root("/dev/null").is_some());
-    let error = Http::new(Config { max_head: 1, ..Config::default() }).err().unwrap().to_string();
+    let error = Http::new(Config {
+        max_head: 1,
+        ..Config::default()
+    })
+    .err()
+    .unwrap()
+    .to_string();
     assert!(error.contains("max_head"), "{error}");
 }

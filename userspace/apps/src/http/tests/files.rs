@@ -45,7 +45,14 @@ fn paths_lead_to_files() {
         let reply = site.get(target);
         assert_eq!((reply.status, reply.text()), (200, body), "{target}");
     }
-    for target in ["/missing", "/missing/", "/hello.txt/", "/hello.txt/x", "/empty%20dir/", "/docs/missing"] {
+    for target in [
+        "/missing",
+        "/missing/",
+        "/hello.txt/",
+        "/hello.txt/x",
+        "/empty%20dir/",
+        "/docs/missing",
+    ] {
         assert_eq!(site.get(target).status, 404, "{target}");
     }
 }
@@ -65,7 +72,11 @@ fn a_directory_is_redirected_to_its_slash_and_to_no_other_host() {
         ("http://example.com/docs", "/docs/"),
     ] {
         let reply = site.get(target);
-        assert_eq!((reply.status, reply.field("Location")), (301, Some(location)), "{target}");
+        assert_eq!(
+            (reply.status, reply.field("Location")),
+            (301, Some(location)),
+            "{target}"
+        );
     }
 }
 
@@ -154,8 +165,11 @@ fn conditions_on_the_time() {
     let modified = SystemTime::UNIX_EPOCH + Duration::new(784_111_777, 500_000_000);
     let file = fs::File::options().write(true).open(site.path("hello.txt")).unwrap();
     file.set_modified(modified).unwrap();
-    let (before, exact, after) =
-        (date::format(784_111_776), date::format(784_111_777), date::format(784_111_778));
+    let (before, exact, after) = (
+        date::format(784_111_776),
+        date::format(784_111_777),
+        date::format(784_111_778),
+    );
     for (fields, status) in [
         (format!("If-Modified-Since: {before}\r\n"), 200),
         (format!("If-Modified-Since: {exact}\r\n"), 304),
@@ -186,11 +200,17 @@ fn single_ranges() {
             let reply = site.get_with("/large.bin", &format!("Range: bytes={range}\r\n"));
             assert_eq!(reply.status, 206, "{range}");
             assert!(reply.body == content[first..=last], "{range}");
-            assert_eq!(reply.field("Content-Range"), Some(format!("bytes {first}-{last}/{LARGE}").as_str()));
+            assert_eq!(
+                reply.field("Content-Range"),
+                Some(format!("bytes {first}-{last}/{LARGE}").as_str())
+            );
             assert!(reply.field("ETag").is_some() && reply.field("Content-Type").is_some());
         }
         let reply = site.get_with("/large.bin", "Range: bytes=300000-\r\n");
-        assert_eq!((reply.status, reply.field("Content-Range")), (416, Some("bytes */300000")));
+        assert_eq!(
+            (reply.status, reply.field("Content-Range")),
+            (416, Some("bytes */300000"))
+        );
         for range in ["0-1,5-6", "5-4", "x"] {
             let reply = site.get_with("/large.bin", &format!("Range: bytes={range}\r\n"));
             assert_eq!((reply.status, reply.body.len()), (200, LARGE), "{range}");
@@ -236,7 +256,8 @@ fn a_cached_file_is_compared_with_the_disk_once_a_second() {
     // Same length, other time.
     fs::write(site.path("hello.txt"), "CHANGED").unwrap();
     let file = fs::File::options().write(true).open(site.path("hello.txt")).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(1000)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(1000))
+        .unwrap();
     site.driver.advance(Duration::from_secs(1));
     let again = site.get("/hello.txt");
     assert_eq!(again.text(), "CHANGED");
@@ -246,7 +267,10 @@ fn a_cached_file_is_compared_with_the_disk_once_a_second() {
     site.driver.advance(Duration::from_secs(1));
     assert_eq!(site.get("/hello.txt").status, 404);
     let counters = site.driver.application.counters();
-    assert_eq!((counters.get(Counter::CacheHits), counters.get(Counter::CacheMisses)), (1, 3));
+    assert_eq!(
+        (counters.get(Counter::CacheHits), counters.get(Counter::CacheMisses)),
+        (1, 3)
+    );
 }
 
 #[test]

@@ -51,7 +51,11 @@ fn read_reply(bytes: &[u8], head_only: bool) -> (Reply, usize) {
         .iter()
         .map(|field| (field.name.to_owned(), String::from_utf8(field.value.to_vec()).unwrap()))
         .collect();
-    let mut reply = Reply { status, fields, body: Vec::new() };
+    let mut reply = Reply {
+        status,
+        fields,
+        body: Vec::new(),
+    };
     if head_only || status == 304 || status < 200 {
         return (reply, head);
     }
@@ -124,10 +128,17 @@ impl Site {
         fs::write(www.join("docs/index.html"), "the docs").unwrap();
         fs::write(www.join("docs/a b.txt"), "a blank").unwrap();
         fs::write(www.join("large.bin"), pattern(LARGE)).unwrap();
-        let mut config = Config { root: Some(www), ..Config::default() };
+        let mut config = Config {
+            root: Some(www),
+            ..Config::default()
+        };
         change(&mut config);
         let driver = Driver::new(Http::new(config.clone()).unwrap());
-        Self { directory, config, driver }
+        Self {
+            directory,
+            config,
+            driver,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -61,7 +61,11 @@ fn twenty_pipelined_requests_are_answered_in_order() {
     for capacity in [1, 7, 100, 1000, 1 << 20] {
         let mut driver = site.connect(capacity);
         let replies = exchange(&mut driver, &requests);
-        assert_eq!(replies.iter().map(Reply::text).collect::<Vec<_>>(), bodies, "send buffer of {capacity}");
+        assert_eq!(
+            replies.iter().map(Reply::text).collect::<Vec<_>>(),
+            bodies,
+            "send buffer of {capacity}"
+        );
         assert_eq!(driver.stream.end, End::Open);
         assert_eq!(driver.unconsumed(), 0);
     }

@@ -70,7 +70,11 @@ fn converse(data: &[u8], sizes: &[usize]) -> Vec<u16> {
     let replies = read_replies(&driver.take_sent());
     driver.finish();
     driver.advance(Duration::from_secs(200));
-    assert!(matches!(driver.stream.end, End::Closed | End::Aborted), "{:?}", driver.stream.end);
+    assert!(
+        matches!(driver.stream.end, End::Closed | End::Aborted),
+        "{:?}",
+        driver.stream.end
+    );
     replies.iter().map(|reply| reply.status).collect()
 }
 
