@@ -21,6 +21,7 @@ pub(crate) struct MockStream {
     pub(crate) listener: Option<ListenerId>,
     pub(crate) now: Instant,
     pub(crate) timer: Option<Instant>,
+    peer_finished: bool,
     pub(crate) end: End,
     sent: Vec<u8>,
     capacity: usize,
@@ -35,6 +36,7 @@ impl MockStream {
             listener: Some(ListenerId(0)),
             now: Instant::from_millis(1000),
             timer: None,
+            peer_finished: false,
             end: End::Open,
             sent: Vec::new(),
             capacity,
@@ -63,6 +65,10 @@ impl Stream for MockStream {
 
     fn now(&self) -> Instant {
         self.now
+    }
+
+    fn peer_finished(&self) -> bool {
+        self.peer_finished
     }
 
     fn send_space(&self) -> usize {
@@ -121,7 +127,6 @@ pub(crate) struct Driver<A: Application> {
     pub(crate) stream: MockStream,
     connection: A::Connection,
     unconsumed: Vec<u8>,
-    peer_finished: bool,
     end_of_stream_told: bool,
 }
 
@@ -139,22 +144,21 @@ impl<A: Application> Driver<A> {
             stream,
             connection,
             unconsumed: Vec::new(),
-            peer_finished: false,
             end_of_stream_told: false,
         }
     }
 
     /// Data from the peer arrives.
     pub(crate) fn feed(&mut self, data: &[u8]) {
-        assert!(!self.peer_finished, "data after FIN");
+        assert!(!self.stream.peer_finished, "data after FIN");
         self.unconsumed.extend_from_slice(data);
         self.offer();
     }
 
     /// The peer's FIN arrives.
     pub(crate) fn finish(&mut self) {
-        self.peer_finished = true;
-        self.tell_end_of_stream();
+        self.stream.peer_finished = true;
+        self.offer();
     }
 
     /// The peer acknowledges everything, again and again until nothing is sent any more.
@@ -220,7 +224,7 @@ impl<A: Application> Driver<A> {
     }
 
     fn tell_end_of_stream(&mut self) {
-        let due = self.peer_finished && self.unconsumed.is_empty() && !self.end_of_stream_told;
+        let due = self.stream.peer_finished && self.unconsumed.is_empty() && !self.end_of_stream_told;
         if due && !self.stream.ended() {
             self.end_of_stream_told = true;
             self.application.end_of_stream(&mut self.connection, &mut self.stream);

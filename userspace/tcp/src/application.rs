@@ -40,6 +40,10 @@ pub trait Stream {
     /// The time of the event that led to this callback.
     fn now(&self) -> Instant;
 
+    /// Whether the peer has sent FIN: nothing follows the data offered. Data left unconsumed when FIN arrives is offered
+    /// once more, so that an application that waits for the rest of something learns that it will not come.
+    fn peer_finished(&self) -> bool;
+
     /// How many bytes [`Stream::send`] would take now. Zero after [`Stream::shutdown`], [`Stream::close`] or
     /// [`Stream::abort`]. When it was exhausted and later at least half of the send buffer is free again,
     /// [`Application::writable`] is called.

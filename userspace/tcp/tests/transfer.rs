@@ -399,3 +399,21 @@ fn answers_follow_the_peer_to_another_router() {
         );
     }
 }
+
+#[test]
+fn what_was_left_unread_is_offered_again_when_the_peer_finishes() {
+    let mut rig = Rig::new(
+        config(),
+        App {
+            appetite: Some(0),
+            ..App::default()
+        },
+    );
+    rig.connect();
+    rig.peer(ACK, b"incomplete");
+    assert!(rig.app().received.is_empty());
+    rig.app().appetite = None;
+    rig.peer(ACK | FIN, b"");
+    assert_eq!(rig.app().received, b"incomplete");
+    assert_eq!(rig.app().ends, 1);
+}

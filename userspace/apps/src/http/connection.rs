@@ -181,13 +181,17 @@ impl Connection {
         if data.is_empty() || data == b"\r" {
             return Step::wait(skipped);
         }
-        if request::is_surely_unfinished(data, scanned, &http.config) {
+        if request::is_surely_unfinished(data, scanned, &http.config) && !stream.peer_finished() {
             self.phase = Phase::Head { scanned: data.len() };
             return Step::wait(skipped);
         }
         let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
         let storage = &mut storage[..http.config.max_headers.min(MAX_HEADERS)];
         match request::parse(data, storage, &http.config) {
+            Ok(None) if stream.peer_finished() => {
+                self.reject(http, stream, Status::BadRequest.into(), Bytes::new());
+                Step::again(skipped)
+            }
             Ok(None) => {
                 self.phase = Phase::Head { scanned: data.len() };
                 Step::wait(skipped)

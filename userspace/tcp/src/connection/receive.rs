@@ -206,7 +206,9 @@ impl<C> Connection<C> {
         if fin_fits && end == tcb.rcv_nxt && !tcb.fin_received {
             self.fin();
         }
-        self.tell_end_of_stream(application, context);
+        if self.tcb.fin_received {
+            self.offer_unread(application, context);
+        }
         self.tcb.schedule_ack(context);
     }
 

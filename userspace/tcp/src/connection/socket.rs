@@ -34,6 +34,10 @@ impl Stream for Socket<'_> {
         self.now
     }
 
+    fn peer_finished(&self) -> bool {
+        self.tcb.fin_received
+    }
+
     fn send_space(&self) -> usize {
         self.tcb.send_space(self.config)
     }

@@ -179,3 +179,17 @@ fn draining_finishes_a_request_and_announces_the_end() {
     assert_eq!(one(&mut driver, b"bc").status, 200);
     assert_eq!(driver.stream.end, End::Closed);
 }
+
+#[test]
+fn a_head_cut_off_by_the_peers_fin_is_answered_with_400() {
+    for head in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+        let mut driver = built_in(|_| {});
+        driver.feed(head.as_bytes());
+        assert!(driver.take_sent().is_empty());
+        driver.finish();
+        let replies = read_replies(&driver.take_sent());
+        assert_eq!(replies.len(), 1);
+        assert_eq!(replies[0].status, 400, "{head:?}");
+        assert_ne!(driver.stream.end, End::Open, "{head:?}");
+    }
+}
