@@ -82,10 +82,14 @@ pub(crate) struct Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) String);
 
-struct Head {
-    end: usize,
-    status: u16,
-    length: Option<u64>,
+/// The head of a response.
+pub(crate) struct Head {
+    /// Bytes of the head.
+    pub(crate) end: usize,
+    /// Status code.
+    pub(crate) status: u16,
+    /// Bytes of the body; `None` if the end of the connection is its end.
+    pub(crate) length: Option<u64>,
     keep_alive: bool,
 }
 
@@ -177,7 +181,12 @@ impl ResponseReader {
     }
 }
 
-fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+/// Reads the head at the start of `bytes`; `None` if there is more to come.
+///
+/// # Errors
+///
+/// The bytes are no response head this client reads.
+pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELD_LIMIT];
     let mut response = httparse::Response::new(&mut fields);
     let end = match response.parse(bytes) {

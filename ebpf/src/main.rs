@@ -1,12 +1,13 @@
-//! tidegate's XDP program: TCP to a served address and port goes to the AF_XDP socket of the receiving queue, all else
-//! to the kernel.
+//! tidegate's XDP program: TCP to a served address and port, and ICMP "too big" about TCP from there, goes to the
+//! AF_XDP socket of the receiving queue, all else to the kernel.
 //!
-//! It never drops and never changes a frame. [`parse`] finds where a frame is going, [`steer`] whether that is served,
-//! and [`counters`] remembers the reason for every verdict.
+//! It never drops and never changes a frame. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP), [`steer`]
+//! whether that is served, and [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
 
 mod counters;
+mod icmp;
 mod parse;
 mod steer;
 

@@ -6,6 +6,8 @@
 use aya_ebpf::programs::XdpContext;
 use tidegate_abi::{ListenerKey, XdpCounter};
 
+use crate::icmp;
+
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// IEEE 802.1Q customer tag.
@@ -21,11 +23,13 @@ const VLAN_TAG: usize = 4;
 /// Tags that are skipped: a service tag and a customer tag.
 const MAX_VLAN_TAGS: usize = 2;
 
-const IPV4_HEADER: usize = 20;
+/// Octets of an IPv4 header without options.
+pub const IPV4_HEADER: usize = 20;
 /// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
-const IPV6_HEADER: usize = 40;
+/// Octets of an IPv6 header.
+pub const IPV6_HEADER: usize = 40;
 /// Extension headers are a multiple of 8 octets long, and never shorter (RFC 8200, section 4).
 const EXTENSION_UNIT: usize = 8;
 /// Extension headers that are walked before the rest is left to the kernel. The verifier wants a bound; clients send
@@ -35,13 +39,15 @@ const MAX_EXTENSION_HEADERS: usize = 6;
 const TCP_HEADER: usize = 20;
 
 /// Protocol numbers (IPv4) and next-header values (IPv6), as IANA assigns them.
-mod protocol {
+pub mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
+    pub const ICMPV4: u8 = 1;
     pub const TCP: u8 = 6;
     pub const ROUTING: u8 = 43;
     pub const FRAGMENT: u8 = 44;
     pub const ENCAPSULATING_SECURITY_PAYLOAD: u8 = 50;
     pub const AUTHENTICATION: u8 = 51;
+    pub const ICMPV6: u8 = 58;
     pub const DESTINATION_OPTIONS: u8 = 60;
     pub const MOBILITY: u8 = 135;
     pub const HOST_IDENTITY: u8 = 139;
@@ -72,7 +78,7 @@ impl<'a> Frame<'a> {
 
     /// The `N` octets at `offset`, unless the frame ends before them.
     #[inline(always)]
-    fn header<const N: usize>(self, offset: usize) -> Option<&'a [u8; N]> {
+    pub fn header<const N: usize>(self, offset: usize) -> Option<&'a [u8; N]> {
         let address = self.start + offset;
         if address + N > self.end {
             return None;
@@ -91,9 +97,26 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Where a frame goes: the key of the listener it is for if it holds a whole TCP header, else why it is not looked up.
+/// What a frame brings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A TCP segment.
+    Segment,
+    /// ICMP "too big" about one.
+    TooBig,
+}
+
+/// What a frame is for.
+pub struct Destination {
+    /// The address and port it is looked up by: a segment's destination, or the source of the one that was too big.
+    pub listener: ListenerKey,
+    /// What it brings there.
+    pub content: Content,
+}
+
+/// What a frame is for if it holds a whole TCP header, or ICMP "too big" that quotes one; else why it is not looked up.
 #[inline(always)]
-pub fn destination(frame: Frame<'_>) -> Result<ListenerKey, XdpCounter> {
+pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
     let ethernet: &[u8; ETHERNET_HEADER] = frame.header(0).ok_or(XdpCounter::PassMalformed)?;
     if ethernet[0] & GROUP_BIT != 0 {
         return Err(XdpCounter::PassNotUnicast);
@@ -125,7 +148,7 @@ fn is_vlan(ethertype: u16) -> bool {
 
 /// The destination of the IPv4 packet at `offset` (RFC 791, section 3.1).
 #[inline(always)]
-fn ipv4(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
+fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV4_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let header_length = usize::from(ip[0] & 0x0f) * 4;
     let total_length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
@@ -140,16 +163,23 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
     if u16::from_be_bytes([ip[6], ip[7]]) & IPV4_FRAGMENT != 0 {
         return Err(XdpCounter::PassFragment);
     }
-    if ip[9] != protocol::TCP {
-        return Err(XdpCounter::PassNotTcp);
+    let (payload, length) = (offset + header_length, total_length - header_length);
+    match ip[9] {
+        protocol::TCP => {
+            let port = tcp_destination_port(frame, payload, length)?;
+            Ok(Destination {
+                listener: ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port),
+                content: Content::Segment,
+            })
+        }
+        protocol::ICMPV4 => too_big(icmp::too_big_v4(frame, payload, length)),
+        _ => Err(XdpCounter::PassNotTcp),
     }
-    let port = tcp_destination_port(frame, offset + header_length, total_length - header_length)?;
-    Ok(ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port))
 }
 
 /// The destination of the IPv6 packet at `offset`, past its extension headers (RFC 8200, sections 3 and 4).
 #[inline(always)]
-fn ipv6(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
+fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV6_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let payload_length = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
     if ip[0] >> 4 != 6 || !frame.holds(offset + IPV6_HEADER, payload_length) {
@@ -158,6 +188,11 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
 
     let mut next = ip[6];
     let mut offset = offset + IPV6_HEADER;
+    // Routers put no extension header before it; behind one it is left to the kernel.
+    if next == protocol::ICMPV6 {
+        return too_big(icmp::too_big_v6(frame, offset, payload_length));
+    }
+
     // Octets of the packet from `offset` to its end.
     let mut left = payload_length;
     for _ in 0..MAX_EXTENSION_HEADERS {
@@ -182,7 +217,10 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
         protocol::TCP => {
             let port = tcp_destination_port(frame, offset, left)?;
             let &[.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
-            Ok(ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port))
+            Ok(Destination {
+                listener: ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port),
+                content: Content::Segment,
+            })
         }
         protocol::FRAGMENT => Err(XdpCounter::PassFragment),
         protocol::ENCAPSULATING_SECURITY_PAYLOAD
@@ -194,6 +232,18 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<ListenerKey, XdpCounter> {
         | protocol::EXPERIMENT_2 => Err(XdpCounter::PassExtensionHeader),
         _ if is_walked(next) => Err(XdpCounter::PassExtensionHeader),
         _ => Err(XdpCounter::PassNotTcp),
+    }
+}
+
+/// The destination of an ICMP message, given the listener it is about.
+#[inline(always)]
+fn too_big(listener: Option<ListenerKey>) -> Result<Destination, XdpCounter> {
+    match listener {
+        Some(listener) => Ok(Destination {
+            listener,
+            content: Content::TooBig,
+        }),
+        None => Err(XdpCounter::PassNotTcp),
     }
 }
 

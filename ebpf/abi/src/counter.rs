@@ -29,13 +29,15 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Redirected to the AF_XDP socket of the receiving queue.
+    /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port.
     Redirect = "redirect",
-    /// Passed: a served destination, but no AF_XDP socket on the receiving queue.
+    /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and port.
+    RedirectTooBig = "redirect_too_big",
+    /// Passed: for a served address and port, but no AF_XDP socket on the receiving queue.
     PassNoSocket = "pass_no_socket",
     /// Passed: TCP to an address and port that is not served.
     PassNotServed = "pass_not_served",
-    /// Passed: IPv4 or IPv6, but not TCP.
+    /// Passed: IPv4 or IPv6, but neither TCP nor ICMP "too big" about TCP from a served address and port.
     PassNotTcp = "pass_not_tcp",
     /// Passed: neither IPv4 nor IPv6 (ARP among them).
     PassNotIp = "pass_not_ip",

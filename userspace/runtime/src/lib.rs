@@ -38,5 +38,5 @@ pub mod xdp;
 pub use config::{Config, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
 pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, XdpCounts};
-pub use runtime::{Runtime, start};
+pub use runtime::{Listener, Runtime, start};
 pub use xdp::{Attached, object};

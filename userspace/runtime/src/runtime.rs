@@ -16,6 +16,7 @@ use mio::Poll;
 use tidegate_abi::MAX_QUEUES;
 use tidegate_abi::siphash::Key;
 use tidegate_tcp::application::Application;
+use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::{Engine, Secrets};
 
 use crate::affinity;
@@ -70,6 +71,15 @@ pub struct Runtime {
     steering: Steering,
 }
 
+/// An address and port to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// One concrete address of the interface, and a port above 0.
+    pub address: SocketAddr,
+    /// Keepalive settings of its connections; `None`: those of the engine's configuration.
+    pub keepalive: Option<Keepalive>,
+}
+
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
 ///
 /// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order.
@@ -83,7 +93,7 @@ pub fn start<A, F>(
     interface: &str,
     config: &Config,
     tcp: &tidegate_tcp::config::Config,
-    listeners: &[SocketAddr],
+    listeners: &[Listener],
     mut application: F,
 ) -> Result<Runtime, Error>
 where
@@ -92,12 +102,13 @@ where
     F: FnMut(u32) -> A,
 {
     config.validate()?;
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
     let interface = Interface::find(interface)?;
     config.validate_mtu(&interface.name, interface.mtu)?;
     let mut tcp = tcp.clone();
     tcp.mtu = interface.mtu as u16;
     tcp.validate().map_err(Error::Config)?;
-    interface.check_listeners(listeners)?;
+    interface.check_listeners(&addresses)?;
     let queues = interface.queues(config.queues)?;
     if queues < interface.rx_queues {
         tracing::warn!(
@@ -115,7 +126,7 @@ where
     };
 
     // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
-    let mut steering = Steering::attach(&interface.name, config.xdp_mode, listeners)?;
+    let mut steering = Steering::attach(&interface.name, config.xdp_mode, &addresses)?;
     let zero_copy_allowed = steering.attached() == Attached::Native;
     let mut ports = Vec::new();
     let mut infos = Vec::new();
@@ -153,7 +164,11 @@ where
         let mut engine = Engine::new(tcp.clone(), secrets()?, application(info.queue));
         for listener in listeners {
             // Without scope and flow label, which no segment carries.
-            engine.listen(SocketAddr::new(listener.ip(), listener.port()));
+            let address = SocketAddr::new(listener.address.ip(), listener.address.port());
+            let id = engine.listen(address);
+            if let Some(keepalive) = listener.keepalive {
+                engine.set_keepalive(id, keepalive);
+            }
         }
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket())?;

@@ -4,6 +4,7 @@
 
 mod frames;
 mod program;
+mod too_big;
 
 use frames::{
     IP, PORT, SERVER_V4, SERVER_V6, V4_TCP, V6_TCP, extension_header, served_v4, served_v6, set_u16, tcp_v4, tcp_v4_to,

@@ -1,10 +1,12 @@
 //! The configuration file: TOML, every key optional, unknown keys refused.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tidegate_tcp::config::Keepalive;
 
 use crate::failure::Failure;
 use crate::listen::{self, Listen};
@@ -20,6 +22,8 @@ pub(crate) struct ConfigFile {
     pub(crate) iface: Option<String>,
     /// What to serve where.
     pub(crate) listen: Vec<Listen>,
+    /// Settings of single listeners, by their text in `listen`.
+    pub(crate) listener: BTreeMap<String, ListenerSettings>,
     /// The directory the http service serves; without it, the built-in page.
     pub(crate) root: Option<PathBuf>,
     /// How long a stopping server waits for open connections.
@@ -35,11 +39,37 @@ pub(crate) struct ConfigFile {
     pub(crate) echo: tidegate_apps::echo::Config,
 }
 
+/// Settings of one listener; what is not given is as in `[tcp]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListenerSettings {
+    /// Idle time before the first keepalive probe; zero turns keepalive off.
+    #[serde(with = "humantime_serde")]
+    keepalive_idle: Option<Duration>,
+    /// Time between keepalive probes.
+    #[serde(with = "humantime_serde")]
+    keepalive_interval: Option<Duration>,
+    /// Keepalive probes without an answer before the connection is given up.
+    keepalive_probes: Option<u8>,
+}
+
+impl ListenerSettings {
+    /// The keepalive settings over `defaults`.
+    pub(crate) fn keepalive(&self, defaults: Keepalive) -> Keepalive {
+        Keepalive {
+            idle: self.keepalive_idle.unwrap_or(defaults.idle),
+            interval: self.keepalive_interval.unwrap_or(defaults.interval),
+            probes: self.keepalive_probes.unwrap_or(defaults.probes),
+        }
+    }
+}
+
 impl Default for ConfigFile {
     fn default() -> Self {
         Self {
             iface: None,
             listen: Vec::new(),
+            listener: BTreeMap::new(),
             root: None,
             drain: DEFAULT_DRAIN,
             afxdp: tidegate_runtime::Config::default(),
@@ -99,10 +129,11 @@ fn check_http(file: &ConfigFile) -> Result<(), String> {
         return Err("root belongs to the top level of the file, before the first table".to_owned());
     }
     // A request head that is not complete stays in the receive buffer.
-    let (head, buffer) = (file.http.max_head, file.tcp.receive_buffer);
+    let buffer = file.tcp.receive_buffer_initial.min(file.tcp.receive_buffer);
+    let head = file.http.max_head;
     if head as u64 > u64::from(buffer) {
         return Err(format!(
-            "max_head is {head}; it must be at most tcp.receive_buffer, which is {buffer}"
+            "max_head is {head}; it must be at most tcp.receive_buffer_initial, which is {buffer}"
         ));
     }
     Ok(())
@@ -268,9 +299,9 @@ mod tests {
                 "top level",
             ),
             (
-                "[tcp]\nreceive_buffer = 8192\n",
+                "[tcp]\nreceive_buffer_initial = 8192\n",
                 "t.toml, key `http.max_head`: ",
-                "tcp.receive_buffer",
+                "tcp.receive_buffer_initial",
             ),
             ("[tcp\n", "t.toml, line 1, ", ""),
         ] {

@@ -1,14 +1,13 @@
 //! `tidegate serve`: start, watch, stop.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{Report, Runtime};
+use tidegate_runtime::{Listener, Report, Runtime};
 use tracing::warn;
 
 use crate::counters_text::counters_text;
@@ -73,7 +72,15 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
 }
 
 fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
-    let addresses: Vec<SocketAddr> = settings.listen.iter().map(|listen| listen.address).collect();
+    let listeners: Vec<Listener> = settings
+        .listen
+        .iter()
+        .zip(&settings.keepalive)
+        .map(|(listen, &keepalive)| Listener {
+            address: listen.address,
+            keepalive: Some(keepalive),
+        })
+        .collect();
     let kinds: Vec<ServiceKind> = settings
         .listen
         .iter()
@@ -98,7 +105,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
         published.push(counters);
     }
     let mut services = services.into_iter();
-    let runtime = tidegate_runtime::start(&settings.interface, &settings.afxdp, &settings.tcp, &addresses, |_| {
+    let runtime = tidegate_runtime::start(&settings.interface, &settings.afxdp, &settings.tcp, &listeners, |_| {
         services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for")

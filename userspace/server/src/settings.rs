@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidegate_tcp::config::Keepalive;
+
 use crate::arguments::ServeArguments;
 use crate::config_file::{self, ConfigFile};
 use crate::failure::Failure;
@@ -14,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) interface: String,
     /// What to serve where; at least one, no address and port twice.
     pub(crate) listen: Vec<Listen>,
+    /// Keepalive settings of each of them.
+    pub(crate) keepalive: Vec<Keepalive>,
     /// How long a stopping server waits for open connections.
     pub(crate) drain: Duration,
     /// How often to print rates.
@@ -59,6 +63,21 @@ impl Settings {
             );
         }
         listen::check_all(&listen)?;
+        let defaults = file.tcp.keepalive();
+        let mut keepalive = vec![defaults; listen.len()];
+        for (text, own) in &file.listener {
+            let wanted: Listen = text
+                .parse()
+                .map_err(|error| format!("[listener.\"{text}\"]: {error}"))?;
+            let index = listen
+                .iter()
+                .position(|listen| *listen == wanted)
+                .ok_or_else(|| format!("[listener.\"{text}\"] is about a listener that is not in `listen`"))?;
+            keepalive[index] = own.keepalive(defaults);
+            keepalive[index]
+                .validate()
+                .map_err(|error| format!("[listener.\"{text}\"]: {error}"))?;
+        }
         let mut afxdp = file.afxdp;
         if arguments.queues.is_some() {
             afxdp.queues = arguments.queues;
@@ -75,6 +94,7 @@ impl Settings {
         Ok(Self {
             interface,
             listen,
+            keepalive,
             drain: arguments.drain.unwrap_or(file.drain),
             stats_interval: arguments.stats_interval,
             afxdp,
@@ -134,6 +154,30 @@ mod tests {
         assert_eq!(settings.afxdp.xdp_mode.to_string(), "generic");
         assert_eq!(settings.afxdp.wait.to_string(), "poll");
         assert!(!settings.tcp.nagle);
+    }
+
+    #[test]
+    fn a_listener_can_have_keepalive_settings_of_its_own() {
+        let text = "iface = \"eth1\"\nlisten = [\"http=198.18.0.1:80\", \"echo=198.18.0.1:7\"]\n\
+                    [listener.\"echo=198.18.0.1:7\"]\nkeepalive_idle = \"60s\"\n";
+        let settings =
+            Settings::merge(config_file::parse(text, "t.toml").unwrap(), &ServeArguments::default()).unwrap();
+        assert_eq!(settings.keepalive[0], settings.tcp.keepalive());
+        assert_eq!(settings.keepalive[1].idle, Duration::from_secs(60));
+        assert_eq!(settings.keepalive[1].probes, settings.tcp.keepalive_probes);
+
+        for (own, phrase) in [
+            ("[listener.\"http=198.18.0.9:80\"]\n", "not in `listen`"),
+            (
+                "[listener.\"http=198.18.0.1:80\"]\nkeepalive_probes = 0\n",
+                "above zero",
+            ),
+        ] {
+            let text = format!("iface = \"eth1\"\nlisten = [\"http=198.18.0.1:80\"]\n{own}");
+            let file = config_file::parse(&text, "t.toml").unwrap();
+            let error = Settings::merge(file, &ServeArguments::default()).unwrap_err();
+            assert!(error.contains(phrase), "{error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,36 @@
 
 use core::time::Duration;
 
+use crate::congestion::Algorithm;
+use crate::recovery::LossDetection;
+
+/// When an idle peer is asked whether it is still there (RFC 9293, section 3.8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle time before the first probe; zero turns keepalive off.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes without an answer before the connection is given up.
+    pub probes: u8,
+}
+
+impl Keepalive {
+    /// Checks that probes can be sent if they are wanted.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the keys.
+    pub fn validate(&self) -> Result<(), String> {
+        if !self.idle.is_zero() && (self.interval.is_zero() || self.probes == 0) {
+            return Err(
+                "keepalive_interval and keepalive_probes must be above zero while keepalive_idle is".to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Settings of one engine. Limits are per engine, so per shard, unless they say "per connection".
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
@@ -15,10 +45,17 @@ pub struct Config {
     pub max_half_open: u32,
     /// Connections in TIME-WAIT at most; when full, the oldest gives way (1 to 2^28).
     pub max_time_wait: u32,
-    /// Bytes queued for sending per connection, acknowledged ones no longer counted.
+    /// Bytes queued for sending per connection, acknowledged ones no longer counted (4 KiB to 1 GiB).
     pub send_buffer: u32,
-    /// Receive buffer in bytes per connection: the largest window offered (4 KiB to 1 GiB).
+    /// Bytes queued for sending by all connections. Beyond it each connection may queue 16 KiB.
+    pub send_bytes_total: u64,
+    /// Largest receive buffer in bytes per connection, and so the largest window offered (4 KiB to 1 GiB).
     pub receive_buffer: u32,
+    /// Receive buffer a connection starts with; it grows while the peer fills it within two round trips.
+    pub receive_buffer_initial: u32,
+    /// In-order bytes no application has consumed, of all connections. Beyond it nothing is held out of order, and each
+    /// connection's receive buffer is 16 KiB.
+    pub receive_bytes_total: u64,
     /// Out-of-order bytes held per connection.
     pub reassembly_bytes: u32,
     /// Separate out-of-order ranges held per connection.
@@ -58,6 +95,25 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Keepalive probes without an answer before the connection is given up.
     pub keepalive_probes: u8,
+    /// Congestion control: `cubic` (RFC 9438) or `reno` (RFC 5681).
+    pub congestion: Algorithm,
+    /// How loss is found: `rack` (RFC 8985) or `sack` (RFC 6675).
+    pub loss_detection: LossDetection,
+    /// Negotiate explicit congestion notification with peers that ask for it (RFC 3168).
+    pub ecn: bool,
+    /// Believe ICMP "too big" that quotes outstanding data of a connection, and send it smaller segments (RFC 1191,
+    /// RFC 8201). Packets are never fragmented (DF) either way.
+    pub path_mtu_discovery: bool,
+    /// The smallest MTU of an IPv4 path that is believed or tried (68 to 1280 bytes; Linux uses 552). For IPv6 it is
+    /// 1280 (RFC 8201, section 4).
+    pub min_path_mtu: u16,
+    /// Retransmission timeouts in a row, with a full segment outstanding, after which smaller ones are tried, for paths
+    /// that drop large packets and do not say so (RFC 2923, section 2.1); zero turns this off.
+    pub black_hole_timeouts: u8,
+    /// How long segments stay smaller before the full size is tried again (RFC 1191, section 6.3: 10 min, and never
+    /// less than 5 min); zero: as long as the connection lasts.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub path_mtu_raise: Duration,
     /// RSTs per second sent for segments that belong to no connection.
     pub rst_rate: u32,
     /// Challenge ACKs (RFC 5961) per second and connection.
@@ -72,7 +128,10 @@ impl Default for Config {
             max_half_open: 16_384,
             max_time_wait: 131_072,
             send_buffer: 4 << 20,
-            receive_buffer: 1 << 20,
+            send_bytes_total: 1 << 30,
+            receive_buffer: 4 << 20,
+            receive_buffer_initial: 64 << 10,
+            receive_bytes_total: 256 << 20,
             reassembly_bytes: 1 << 20,
             reassembly_ranges: 256,
             reassembly_bytes_total: 64 << 20,
@@ -88,6 +147,13 @@ impl Default for Config {
             keepalive_idle: Duration::from_secs(7200),
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 10,
+            congestion: Algorithm::default(),
+            loss_detection: LossDetection::default(),
+            ecn: true,
+            path_mtu_discovery: true,
+            min_path_mtu: 552,
+            black_hole_timeouts: 2,
+            path_mtu_raise: Duration::from_secs(600),
             rst_rate: 1000,
             challenge_ack_rate: 10,
         }
@@ -95,6 +161,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The keepalive settings of listeners without settings of their own.
+    pub fn keepalive(&self) -> Keepalive {
+        Keepalive {
+            idle: self.keepalive_idle,
+            interval: self.keepalive_interval,
+            probes: self.keepalive_probes,
+        }
+    }
+
     /// Checks the ranges the fields' documentation states. The error is a sentence that names the key.
     ///
     /// # Errors
@@ -114,11 +189,23 @@ impl Config {
         if !(576..=9000).contains(&self.mtu) {
             return Err(format!("mtu is {}; it must be from 576 to 9000 bytes", self.mtu));
         }
+        if !(68..=1280).contains(&self.min_path_mtu) {
+            return Err(format!(
+                "min_path_mtu is {}; it must be from 68 to 1280 bytes",
+                self.min_path_mtu
+            ));
+        }
         if !(4096..=1 << 30).contains(&self.receive_buffer) {
             return Err(format!(
                 "receive_buffer is {}; it must be from 4096 to {} bytes",
                 self.receive_buffer,
                 1 << 30
+            ));
+        }
+        if self.receive_buffer_initial < 4096 {
+            return Err(format!(
+                "receive_buffer_initial is {}; it must be at least 4096 bytes",
+                self.receive_buffer_initial
             ));
         }
         if !(4096..=1 << 30).contains(&self.send_buffer) {
@@ -140,11 +227,7 @@ impl Config {
                 self.delayed_ack
             ));
         }
-        if !self.keepalive_idle.is_zero() && (self.keepalive_interval.is_zero() || self.keepalive_probes == 0) {
-            return Err(
-                "keepalive_interval and keepalive_probes must be above zero while keepalive_idle is".to_owned(),
-            );
-        }
+        self.keepalive().validate()?;
         if self.msl.is_zero() || self.user_timeout.is_zero() || self.fin_wait_2.is_zero() {
             return Err("msl, user_timeout and fin_wait_2 must be above zero".to_owned());
         }

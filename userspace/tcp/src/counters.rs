@@ -55,9 +55,23 @@ counters! {
     HalfOpenReset = "half_open_reset",
     /// SYN-ACKs sent again.
     SynAckRetransmits = "syn_ack_retransmits",
+    /// Retransmission timeouts.
+    Timeouts = "timeouts",
+    /// Fast recoveries begun.
+    Recoveries = "recoveries",
+    /// Retransmissions that turned out to be needless, and whose consequences were taken back (RFC 4015).
+    SpuriousRetransmits = "spurious_retransmits",
+    /// Tail loss probes sent (RFC 8985).
+    TailProbes = "tail_probes",
+    /// Acknowledgments that reported something received twice (RFC 2883).
+    DsacksIn = "dsacks_in",
+    /// Reductions of the congestion window because of ECE (RFC 3168).
+    CongestionEchoes = "congestion_echoes",
+    /// Packets received with a CE mark (RFC 3168).
+    CongestionMarks = "congestion_marks",
     /// Segments sent again after the retransmission timeout.
     RtoRetransmits = "rto_retransmits",
-    /// Segments sent again on duplicate acknowledgments.
+    /// Segments sent again because acknowledgments showed them lost, or as a tail loss probe.
     FastRetransmits = "fast_retransmits",
     /// Window probes sent.
     WindowProbes = "window_probes",
@@ -111,6 +125,18 @@ counters! {
     DropReceiveBufferFull = "drop_receive_buffer_full",
     /// Data dropped: arrived after the application closed the connection.
     DropAfterClose = "drop_after_close",
+    /// ICMP "too big" about a flow of this engine, or one that no shard knows.
+    TooBigIn = "too_big_in",
+    /// Connections whose segments were made smaller because ICMP "too big" asked for it.
+    PathMtuReduced = "path_mtu_reduced",
+    /// Connections whose segments were made smaller because full ones were not acknowledged (`black_hole_timeouts`).
+    PathMtuBlackHoles = "path_mtu_black_holes",
+    /// Dropped: ICMP "too big" that quotes nothing outstanding, or a packet no larger than the MTU it tells (RFC 5927).
+    DropIcmpBadQuote = "drop_icmp_bad_quote",
+    /// Dropped: ICMP "too big" about a flow that is no open connection.
+    DropIcmpNoFlow = "drop_icmp_no_flow",
+    /// Dropped: ICMP "too big" that tells an MTU below `min_path_mtu`, or below 1280 for IPv6.
+    DropIcmpTooSmall = "drop_icmp_too_small",
     /// Dropped: too many different link headers (MAC addresses, VLANs) in use.
     DropLinkTableFull = "drop_link_table_full",
     /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`.

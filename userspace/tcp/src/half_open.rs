@@ -29,7 +29,10 @@ pub(crate) struct HalfOpen {
 impl HalfOpen {
     /// The window offered with the SYN-ACK, which is never scaled (RFC 7323, section 2.2).
     pub(crate) fn window(&self, config: &Config) -> u16 {
-        config.receive_buffer.min(u32::from(u16::MAX)) as u16
+        config
+            .receive_buffer_initial
+            .min(config.receive_buffer)
+            .min(u32::from(u16::MAX)) as u16
     }
 
     /// The SYN-ACK: it offers no more than the SYN did.
@@ -37,7 +40,11 @@ impl HalfOpen {
         Header {
             seq: self.iss,
             ack: self.irs + 1,
-            flags: Flags::SYN | Flags::ACK,
+            flags: if self.negotiated.ecn {
+                Flags::SYN | Flags::ACK | Flags::ECE
+            } else {
+                Flags::SYN | Flags::ACK
+            },
             window: self.window(config),
             options: Options {
                 mss: Some(offered_mss(config.mtu, self.key.is_v4())),
@@ -52,6 +59,7 @@ impl HalfOpen {
                 }),
                 ..Options::default()
             },
+            ecn_capable: false,
         }
     }
 

@@ -75,6 +75,7 @@ impl TimeWait {
                 }),
                 ..Options::default()
             },
+            ecn_capable: false,
         }
     }
 }

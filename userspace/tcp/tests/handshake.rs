@@ -40,7 +40,7 @@ fn options_are_offered_only_when_the_peer_offers_them() {
         timestamps: Some(Timestamps { value: 77, echo: 0 }),
         ..Options::default()
     });
-    assert_eq!(syn_ack.options.window_scale, Some(5), "1 MiB needs a shift of 5");
+    assert_eq!(syn_ack.options.window_scale, Some(7), "4 MiB need a shift of 7");
     assert!(syn_ack.options.sack_permitted);
     assert_eq!(syn_ack.options.timestamps.map(|timestamps| timestamps.echo), Some(77));
 }

@@ -2,6 +2,8 @@
 //!
 //! Edits keep the length fields true, but not the checksums: the XDP program leaves those to the engine.
 
+pub(crate) mod icmp;
+
 use etherparse::PacketBuilder;
 use tidegate_abi::ListenerKey;
 

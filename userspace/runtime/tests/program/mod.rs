@@ -135,10 +135,9 @@ impl Program {
         let &[(reason, 1)] = moved.as_slice() else {
             panic!("one frame adds one to one counter, and not {moved:?}");
         };
-        let expected = if reason == XdpCounter::Redirect {
-            XDP_REDIRECT
-        } else {
-            XDP_PASS
+        let expected = match reason {
+            XdpCounter::Redirect | XdpCounter::RedirectTooBig => XDP_REDIRECT,
+            _ => XDP_PASS,
         };
         assert_eq!(action, expected, "the action that goes with {reason:?}");
         reason

@@ -1,36 +1,47 @@
-//! Reno: slow start, congestion avoidance, fast recovery (RFC 5681, RFC 6582) from an initial window of ten segments (RFC 6928).
+//! Reno: slow start, congestion avoidance and the answer to congestion of RFC 5681, from an initial window of ten
+//! segments (RFC 6928).
 
-use super::CongestionControl;
+use super::{
+    Acked, CongestionControl, INITIAL_SSTHRESH, MAX_WINDOW, initial_window, ssthresh_after_idle, window_at_congestion,
+};
+use crate::time::Instant;
 
-/// Reno's state, in bytes.
+/// Reno's state of one connection, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Reno {
     cwnd: u32,
     ssthresh: u32,
     /// Bytes acknowledged in congestion avoidance that have not yet enlarged the window (RFC 3465).
     acked: u32,
-}
-
-/// A window no connection can fill; keeps the arithmetic in range.
-const MAX_WINDOW: u32 = 1 << 30;
-
-/// Initial window (RFC 6928, section 2).
-fn initial_window(mss: u32) -> u32 {
-    (10 * mss).min((2 * mss).max(14_600))
+    /// In fast recovery.
+    recovering: bool,
+    /// Window and threshold before the last congestion.
+    undo: Option<(u32, u32)>,
 }
 
 impl Reno {
-    /// The state of a new connection.
+    /// The state of a new connection with segments of at most `mss` bytes.
     pub fn new(mss: u32) -> Self {
         Self {
             cwnd: initial_window(mss),
-            ssthresh: MAX_WINDOW,
+            ssthresh: INITIAL_SSTHRESH,
             acked: 0,
+            recovering: false,
+            undo: None,
         }
     }
 
+    /// Equation 4 of RFC 5681. What SACK has already acknowledged is part of `flight`, which may therefore be more than
+    /// the window; congestion must not enlarge that.
     fn halve(&mut self, flight: u32, mss: u32) {
-        self.ssthresh = (flight / 2).max(2 * mss);
+        self.undo = Some((self.cwnd, self.ssthresh));
+        let window = window_at_congestion(self.cwnd, self.ssthresh, self.recovering);
+        self.ssthresh = (window.min(flight) / 2).max(mss.saturating_mul(2));
+        self.acked = 0;
+    }
+
+    fn bound(&mut self, mss: u32) {
+        self.cwnd = self.cwnd.min(MAX_WINDOW).max(mss);
     }
 }
 
@@ -39,75 +50,117 @@ impl CongestionControl for Reno {
         self.cwnd
     }
 
-    fn on_ack(&mut self, acked: u32, _flight: u32, limited: bool, mss: u32) {
-        if !limited {
-            return;
-        }
-        if self.cwnd < self.ssthresh {
-            // RFC 3465, section 2.3, would stop at two segments an acknowledgment. Peers with receive offload acknowledge
-            // many at once, and slow start would crawl; so the step is what was acknowledged, as in Linux.
-            self.cwnd = self.cwnd.saturating_add(acked).min(self.ssthresh.max(self.cwnd + mss));
-        } else {
-            self.acked += acked.min(self.cwnd);
-            if self.acked >= self.cwnd {
-                self.acked -= self.cwnd;
-                self.cwnd += mss;
+    fn ssthresh(&self) -> u32 {
+        self.ssthresh
+    }
+
+    fn set_window(&mut self, cwnd: u32) {
+        self.cwnd = cwnd.min(MAX_WINDOW);
+    }
+
+    fn on_ack(&mut self, acked: &Acked, mss: u32) {
+        self.recovering = false;
+        let mut bytes = acked.bytes;
+        if acked.limited {
+            if self.cwnd < self.ssthresh {
+                // RFC 3465, section 2.3, would stop at two segments an acknowledgment. Peers with receive offload
+                // acknowledge many at once, and slow start would crawl; so the step is what was acknowledged, as in
+                // Linux.
+                let step = bytes.min(self.ssthresh - self.cwnd);
+                self.cwnd = self.cwnd.saturating_add(step);
+                bytes -= step;
+            }
+            if self.cwnd >= self.ssthresh {
+                self.acked = self.acked.saturating_add(bytes.min(self.cwnd));
+                if self.acked >= self.cwnd {
+                    self.acked -= self.cwnd;
+                    self.cwnd = self.cwnd.saturating_add(mss);
+                }
             }
         }
-        self.cwnd = self.cwnd.min(MAX_WINDOW);
+        self.bound(mss);
     }
 
-    fn on_loss(&mut self, flight: u32, mss: u32) {
+    fn on_congestion(&mut self, _now: Instant, flight: u32, mss: u32) {
         self.halve(flight, mss);
-        self.cwnd = self.ssthresh + 3 * mss;
-        self.acked = 0;
+        self.recovering = true;
+        self.bound(mss);
     }
 
-    fn on_timeout(&mut self, flight: u32, repeated: bool, mss: u32) {
+    fn on_timeout(&mut self, _now: Instant, flight: u32, repeated: bool, mss: u32) {
         if !repeated {
             self.halve(flight, mss);
         }
-        self.cwnd = mss;
+        self.recovering = false;
         self.acked = 0;
+        self.cwnd = mss;
     }
 
-    fn on_recovery_duplicate(&mut self, mss: u32) {
-        self.cwnd = (self.cwnd + mss).min(MAX_WINDOW);
-    }
-
-    fn on_recovery_partial(&mut self, acked: u32, mss: u32) {
-        self.cwnd = self.cwnd.saturating_sub(acked).max(mss);
-        if acked >= mss {
-            self.cwnd += mss;
+    fn on_recovered(&mut self, mss: u32) {
+        if self.recovering {
+            self.recovering = false;
+            self.cwnd = self.ssthresh;
         }
-    }
-
-    fn on_recovered(&mut self, flight: u32, mss: u32) {
-        self.cwnd = self.ssthresh.min(flight.max(mss) + mss);
+        self.bound(mss);
     }
 
     fn on_idle(&mut self, mss: u32) {
-        self.cwnd = self.cwnd.min(initial_window(mss));
+        let restart = initial_window(mss);
+        if self.cwnd > restart {
+            self.ssthresh = ssthresh_after_idle(self.cwnd, self.ssthresh);
+            self.cwnd = restart;
+            self.acked = 0;
+        }
+        self.recovering = false;
+        self.undo = None;
+        self.bound(mss);
+    }
+
+    fn undo(&mut self) {
+        let Some((cwnd, ssthresh)) = self.undo.take() else {
+            return;
+        };
+        self.recovering = false;
+        if self.cwnd <= cwnd {
+            self.cwnd = cwnd;
+            self.ssthresh = ssthresh;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seq::SeqNumber;
 
     const MSS: u32 = 1000;
+    const NOW: Instant = Instant::ZERO;
+
+    fn ack(reno: &mut Reno, bytes: u32, limited: bool) {
+        let acked = Acked {
+            now: NOW,
+            bytes,
+            flight: reno.window(),
+            limited,
+            rtt: None,
+            srtt: None,
+            snd_una: SeqNumber(0),
+            snd_nxt: SeqNumber(0),
+        };
+        reno.on_ack(&acked, MSS);
+    }
 
     #[test]
     fn slow_start_doubles_and_avoidance_adds_a_segment_per_window() {
         let mut reno = Reno::new(MSS);
         assert_eq!(reno.window(), 10 * MSS);
-        reno.on_ack(10 * MSS, 10 * MSS, true, MSS);
+        ack(&mut reno, 10 * MSS, true);
         assert_eq!(reno.window(), 20 * MSS);
-        reno.on_loss(20 * MSS, MSS);
-        reno.on_recovered(20 * MSS, MSS);
+        reno.on_congestion(NOW, 20 * MSS, MSS);
+        reno.on_recovered(MSS);
         assert_eq!(reno.window(), 10 * MSS);
         for _ in 0..10 {
-            reno.on_ack(MSS, 10 * MSS, true, MSS);
+            ack(&mut reno, MSS, true);
         }
         assert_eq!(reno.window(), 11 * MSS);
     }
@@ -115,26 +168,89 @@ mod tests {
     #[test]
     fn the_window_does_not_grow_while_it_is_not_used() {
         let mut reno = Reno::new(MSS);
-        reno.on_ack(MSS, MSS, false, MSS);
+        ack(&mut reno, MSS, false);
         assert_eq!(reno.window(), 10 * MSS);
+    }
+
+    #[test]
+    fn congestion_halves_the_threshold_and_leaves_the_window_to_rate_reduction() {
+        let mut reno = Reno::new(MSS);
+        reno.set_window(40 * MSS);
+        reno.on_congestion(NOW, 60 * MSS, MSS);
+        assert_eq!((reno.window(), reno.ssthresh()), (40 * MSS, 20 * MSS));
+        reno.set_window(5 * MSS);
+        reno.on_recovered(MSS);
+        assert_eq!(reno.window(), 20 * MSS);
+    }
+
+    #[test]
+    fn congestion_with_little_in_flight_is_answered_from_the_flight() {
+        let mut reno = Reno::new(MSS);
+        reno.on_congestion(NOW, 6 * MSS, MSS);
+        assert_eq!(reno.ssthresh(), 3 * MSS);
+        let mut reno = Reno::new(MSS);
+        reno.on_congestion(NOW, MSS, MSS);
+        assert_eq!(reno.ssthresh(), 2 * MSS, "never below two segments");
     }
 
     #[test]
     fn a_timeout_leaves_one_segment_and_halves_the_threshold_once() {
         let mut reno = Reno::new(MSS);
-        reno.on_timeout(8 * MSS, false, MSS);
-        reno.on_timeout(MSS, true, MSS);
-        assert_eq!(reno.window(), MSS);
-        for _ in 0..2 {
-            reno.on_ack(reno.window(), reno.window(), true, MSS);
+        reno.on_timeout(NOW, 8 * MSS, false, MSS);
+        reno.on_timeout(NOW, MSS, true, MSS);
+        assert_eq!((reno.window(), reno.ssthresh()), (MSS, 4 * MSS));
+        for expected in [2, 4, 5] {
+            let window = reno.window();
+            ack(&mut reno, window, true);
+            assert_eq!(reno.window(), expected * MSS, "slow start ends at half of the flight");
         }
-        assert_eq!(reno.window(), 4 * MSS, "slow start ends at half of the flight");
     }
 
     #[test]
-    fn the_initial_window_follows_rfc_6928() {
-        assert_eq!(initial_window(1460), 14_600);
-        assert_eq!(initial_window(536), 5360);
-        assert_eq!(initial_window(8960), 17_920);
+    fn a_timeout_in_recovery_is_answered_from_the_threshold() {
+        let mut reno = Reno::new(MSS);
+        reno.set_window(40 * MSS);
+        reno.on_congestion(NOW, 40 * MSS, MSS);
+        reno.set_window(2 * MSS);
+        reno.on_timeout(NOW, 40 * MSS, false, MSS);
+        assert_eq!(reno.ssthresh(), 10 * MSS);
+    }
+
+    #[test]
+    fn a_stretched_acknowledgment_crosses_the_threshold_without_a_jump() {
+        let mut reno = Reno::new(MSS);
+        reno.on_timeout(NOW, 8 * MSS, false, MSS);
+        ack(&mut reno, 5 * MSS, true);
+        assert_eq!(reno.window(), 4 * MSS);
+        ack(&mut reno, 2 * MSS, true);
+        assert_eq!(reno.window(), 5 * MSS, "the two segments left over were counted");
+    }
+
+    #[test]
+    fn idle_restarts_with_the_initial_window_and_remembers_the_old_one() {
+        let mut reno = Reno::new(MSS);
+        reno.set_window(40 * MSS);
+        reno.on_congestion(NOW, 40 * MSS, MSS);
+        reno.on_recovered(MSS);
+        reno.set_window(80 * MSS);
+        reno.on_idle(MSS);
+        assert_eq!((reno.window(), reno.ssthresh()), (10 * MSS, 60 * MSS));
+    }
+
+    #[test]
+    fn undo_restores_once_and_never_lowers_the_window() {
+        let mut reno = Reno::new(MSS);
+        reno.on_timeout(NOW, 10 * MSS, false, MSS);
+        reno.undo();
+        assert_eq!((reno.window(), reno.ssthresh()), (10 * MSS, INITIAL_SSTHRESH));
+        reno.set_window(4 * MSS);
+        reno.undo();
+        assert_eq!(reno.window(), 4 * MSS, "nothing is left to undo");
+
+        reno.on_congestion(NOW, 4 * MSS, MSS);
+        reno.on_recovered(MSS);
+        reno.set_window(9 * MSS);
+        reno.undo();
+        assert_eq!((reno.window(), reno.ssthresh()), (9 * MSS, 2 * MSS));
     }
 }

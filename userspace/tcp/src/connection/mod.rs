@@ -1,9 +1,11 @@
 //! One connection: its transmission control block and what happens to it.
 //!
-//! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `send` decides what
-//! leaves, `timers` what happens when nothing arrives, `socket` is what the application sees.
+//! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `ack` what
+//! acknowledgments say about what was sent, `send` decides what leaves, `path_mtu` how large it may be, `timers` what happens when nothing arrives, `socket` is what the application sees.
 
+pub(crate) mod ack;
 pub(crate) mod open;
+pub(crate) mod path_mtu;
 pub(crate) mod receive;
 pub(crate) mod send;
 pub(crate) mod socket;
@@ -13,18 +15,23 @@ pub(crate) mod timers;
 use bytes::BytesMut;
 
 use crate::application::{CloseReason, ListenerId};
-use crate::config::Config;
-use crate::congestion::Reno;
+use crate::config::{Config, Keepalive};
+use crate::congestion::Controller;
 use crate::counters::Counters;
 use crate::link::{LinkId, LinkTable};
 use crate::reassembly::Reassembly;
+use crate::recovery::Phase;
+use crate::recovery::prr::Prr;
+use crate::recovery::rack::Rack;
 use crate::recovery::rto::Rto;
+use crate::recovery::scoreboard::Scoreboard;
 use crate::send_queue::SendQueue;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::FlowKey;
-use crate::wire::options::Timestamps;
+use crate::wire::options::{SackBlock, Timestamps};
 
+pub(crate) use path_mtu::PathMtu;
 pub use state::State;
 pub(crate) use timers::Deadlines;
 
@@ -34,8 +41,7 @@ pub(crate) struct Context<'a, T> {
     pub(crate) config: &'a Config,
     pub(crate) counters: &'a mut Counters,
     pub(crate) links: &'a mut LinkTable,
-    /// Out-of-order bytes held by all connections.
-    pub(crate) reassembly_total: &'a mut u64,
+    pub(crate) totals: &'a mut Totals,
     pub(crate) out: &'a mut T,
 }
 
@@ -50,16 +56,32 @@ pub(crate) enum Fate {
     Closed(CloseReason),
 }
 
-/// How losses are being repaired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recovery {
-    /// Nothing is known to be lost.
-    None,
-    /// After three duplicate acknowledgments (RFC 6582).
-    Fast,
-    /// After a retransmission timeout: everything up to `recover` is sent again as the window allows.
-    Timeout,
+/// Memory held by all connections of an engine together, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    /// Out-of-order data with its overhead.
+    pub(crate) reassembly: u64,
+    /// In-order data no application has consumed.
+    pub(crate) unread: u64,
+    /// Data queued for sending.
+    pub(crate) queued: u64,
 }
+
+/// What is needed to find out that retransmission was spurious, and to take its consequences back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Undo {
+    /// TSval of the first retransmission and of the last.
+    pub(crate) stamps: Option<(u32, u32)>,
+    /// SND.UNA has moved since.
+    pub(crate) answered: bool,
+    /// Something was sent again.
+    pub(crate) sent: bool,
+    /// Retransmissions the peer has not reported as duplicates.
+    pub(crate) retransmits: u32,
+}
+
+/// What every connection may queue for sending, even when all together hold too much.
+const LEAST_SEND_BUFFER: usize = 16 << 10;
 
 /// A connection with what its application keeps.
 pub(crate) struct Connection<C> {
@@ -93,6 +115,7 @@ pub(crate) struct Tcb {
     pub(crate) snd_wind_shift: u8,
     /// Bytes of text in a full segment, options already subtracted.
     pub(crate) mss: u16,
+    pub(crate) path_mtu: PathMtu,
 
     /// RCV.NXT.
     pub(crate) rcv_nxt: SeqNumber,
@@ -104,6 +127,13 @@ pub(crate) struct Tcb {
     pub(crate) rcv_mss: u16,
     /// Last.ACK.sent (RFC 7323).
     pub(crate) last_ack_sent: SeqNumber,
+    /// The buffer the window is offered from; grows up to `receive_buffer`.
+    pub(crate) rcv_buffer: u32,
+    /// RCV.NXT and the time at which the present measurement of the peer's rate began.
+    pub(crate) tuning_from: SeqNumber,
+    pub(crate) tuning_since: Instant,
+    /// A range received twice, to be reported with the next acknowledgment (RFC 2883).
+    pub(crate) dsack: Option<SackBlock>,
 
     /// Timestamps were negotiated.
     pub(crate) timestamps: bool,
@@ -142,17 +172,34 @@ pub(crate) struct Tcb {
     /// The first unacknowledged segment has to be sent again.
     pub(crate) retransmit_head: bool,
 
-    pub(crate) recovery: Recovery,
-    pub(crate) duplicate_acks: u8,
+    pub(crate) phase: Phase,
+    /// Duplicate acknowledgments of a peer without SACK, each standing for a segment that arrived out of order.
+    pub(crate) duplicate_acks: u16,
     pub(crate) keepalive_probes_sent: u8,
-    /// HighRxt (RFC 6675): how far retransmission after a timeout has come.
-    pub(crate) high_rxt: SeqNumber,
-    /// `recover` (RFC 6582): SND.NXT when the last recovery began.
-    pub(crate) recover: SeqNumber,
-    /// A segment being timed: the acknowledgment that ends it, and when it was sent.
-    pub(crate) timed: Option<(SeqNumber, Instant)>,
+    pub(crate) keepalive: Keepalive,
+    /// RecoveryPoint (RFC 6675): SND.NXT when the last recovery began.
+    pub(crate) recovery_point: SeqNumber,
+    /// When the SYN was sent, if only once.
+    pub(crate) syn_sent_at: Option<Instant>,
+    /// The congestion window was what ended the last sending.
+    pub(crate) cwnd_limited: bool,
+    pub(crate) scoreboard: Scoreboard,
+    pub(crate) rack: Rack,
+    pub(crate) prr: Prr,
+    pub(crate) undo: Option<Undo>,
+    /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
+    pub(crate) tail_probe: Option<(SeqNumber, bool)>,
     pub(crate) rto: Rto,
-    pub(crate) congestion: Reno,
+    pub(crate) congestion: Controller,
+
+    /// ECN was negotiated (RFC 3168).
+    pub(crate) ecn: bool,
+    /// A CE mark was received; acknowledgments carry ECE until the peer answers with CWR.
+    pub(crate) ece_pending: bool,
+    /// The window was reduced because of ECE; the next new segment carries CWR.
+    pub(crate) cwr_pending: bool,
+    /// SND.NXT when the window was last reduced because of ECE.
+    pub(crate) cwr_point: SeqNumber,
 
     pub(crate) deadlines: Deadlines,
     /// When something was last received.
@@ -165,6 +212,9 @@ pub(crate) struct Tcb {
     challenge_second: u32,
     challenge_count: u32,
 
+    /// What of `unread` and `send_queue` the engine's totals include.
+    pub(crate) counted_unread: usize,
+    pub(crate) counted_queued: usize,
     pub(crate) send_queue: SendQueue,
     /// In-order data the application has not consumed.
     pub(crate) unread: BytesMut,
@@ -188,11 +238,26 @@ impl Tcb {
 
     /// Bytes the application may still queue.
     #[inline]
-    pub(crate) fn send_space(&self, config: &Config) -> usize {
+    pub(crate) fn send_space(&self, config: &Config, totals: &Totals) -> usize {
         if self.fin_queued || self.abort || !self.state.may_send() {
             return 0;
         }
-        (config.send_buffer as usize).saturating_sub(self.send_queue.len())
+        // What was queued in this callback is not in the totals yet; it is bounded by the buffer itself.
+        let shared = config.send_bytes_total.saturating_sub(totals.queued);
+        let shared = usize::try_from(shared).unwrap_or(usize::MAX);
+        let queued = self.send_queue.len();
+        (config.send_buffer as usize)
+            .min(queued.saturating_add(shared).max(LEAST_SEND_BUFFER))
+            .saturating_sub(queued)
+    }
+
+    /// Brings the engine's totals up to date.
+    pub(crate) fn account(&mut self, totals: &mut Totals) {
+        let (unread, queued) = (self.unread.len(), self.send_queue.len());
+        totals.unread = totals.unread + unread as u64 - self.counted_unread as u64;
+        totals.queued = totals.queued + queued as u64 - self.counted_queued as u64;
+        self.counted_unread = unread;
+        self.counted_queued = queued;
     }
 
     /// This connection's timestamp clock: milliseconds with an offset of its own.

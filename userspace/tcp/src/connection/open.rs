@@ -2,14 +2,18 @@
 
 use super::receive::Arrival;
 use super::send::{offered_mss, window_shift};
-use super::{Connection, Context, Deadlines, Recovery, State, Tcb};
+use super::{Connection, Context, Deadlines, PathMtu, State, Tcb};
 use crate::application::{Application, ListenerId};
-use crate::config::Config;
-use crate::congestion::Reno;
+use crate::config::{Config, Keepalive};
+use crate::congestion::Controller;
 use crate::counters::Counter;
 use crate::half_open::HalfOpen;
 use crate::link::LinkId;
+use crate::recovery::Phase;
+use crate::recovery::prr::Prr;
+use crate::recovery::rack::Rack;
 use crate::recovery::rto::Rto;
+use crate::recovery::scoreboard::Scoreboard;
 use crate::send_queue::SendQueue;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
@@ -37,6 +41,8 @@ pub(crate) struct Negotiated {
     pub(crate) sack_permitted: bool,
     /// The peer's TSval on its SYN; `None`: no timestamps.
     pub(crate) timestamp: Option<u32>,
+    /// Both sides do ECN.
+    pub(crate) ecn: bool,
 }
 
 impl Negotiated {
@@ -47,6 +53,7 @@ impl Negotiated {
             window_scale: options.window_scale,
             sack_permitted: options.sack_permitted,
             timestamp: options.timestamps.map(|timestamps| timestamps.value),
+            ecn: false,
         }
     }
 
@@ -67,6 +74,7 @@ impl Tcb {
         listener: Option<ListenerId>,
         iss: SeqNumber,
         timestamp_offset: u32,
+        keepalive: Keepalive,
         config: &Config,
         now: Instant,
     ) -> Self {
@@ -85,11 +93,16 @@ impl Tcb {
             snd_wl2: iss,
             snd_wind_shift: 0,
             mss,
+            path_mtu: PathMtu::default(),
             rcv_nxt: SeqNumber(0),
             rcv_edge: SeqNumber(0),
             rcv_wind_shift: window_shift(config.receive_buffer),
             rcv_mss: default_mss(key.is_v4()),
             last_ack_sent: SeqNumber(0),
+            rcv_buffer: config.receive_buffer_initial.min(config.receive_buffer),
+            tuning_from: SeqNumber(0),
+            tuning_since: now,
+            dsack: None,
             timestamps: true,
             sack_permitted: true,
             timestamp_offset,
@@ -108,20 +121,32 @@ impl Tcb {
             output_queued: false,
             persist: false,
             retransmit_head: false,
-            recovery: Recovery::None,
+            phase: Phase::Open,
             duplicate_acks: 0,
             keepalive_probes_sent: 0,
-            high_rxt: iss,
-            recover: iss,
-            timed: None,
+            keepalive,
+            recovery_point: iss,
+            syn_sent_at: None,
+            cwnd_limited: false,
+            scoreboard: Scoreboard::default(),
+            rack: Rack::default(),
+            prr: Prr::default(),
+            undo: None,
+            tail_probe: None,
             rto: Rto::default(),
-            congestion: Reno::new(u32::from(mss)),
+            congestion: Controller::new(config.congestion, u32::from(mss)),
+            ecn: config.ecn,
+            ece_pending: false,
+            cwr_pending: false,
+            cwr_point: iss,
             deadlines: Deadlines::default(),
             last_received: now,
             progress_at: now,
             last_sent: Instant::ZERO,
             challenge_second: 0,
             challenge_count: 0,
+            counted_unread: 0,
+            counted_queued: 0,
             send_queue: SendQueue::default(),
             unread: bytes::BytesMut::new(),
             reassembly: None,
@@ -132,7 +157,10 @@ impl Tcb {
     fn negotiate(&mut self, negotiated: &Negotiated, irs: SeqNumber, now: Instant, config: &Config) {
         self.rcv_nxt = irs + 1;
         self.mss = negotiated.text_per_segment(config.mtu, self.key.is_v4());
-        self.congestion = Reno::new(u32::from(self.mss));
+        self.congestion = Controller::new(config.congestion, u32::from(self.mss));
+        self.tuning_from = self.rcv_nxt;
+        self.ecn = negotiated.ecn;
+        self.snd_sml = self.snd_una;
         self.sack_permitted = negotiated.sack_permitted;
         self.timestamps = negotiated.timestamp.is_some();
         self.ts_recent = negotiated.timestamp.unwrap_or(0);
@@ -146,13 +174,20 @@ impl Tcb {
 
 impl<C> Connection<C> {
     /// The connection of a half-open record whose SYN-ACK has just been acknowledged; it is in SYN-RECEIVED.
-    pub(crate) fn from_half_open(half_open: &HalfOpen, timestamp_offset: u32, config: &Config, now: Instant) -> Self {
+    pub(crate) fn from_half_open(
+        half_open: &HalfOpen,
+        timestamp_offset: u32,
+        keepalive: Keepalive,
+        config: &Config,
+        now: Instant,
+    ) -> Self {
         let mut tcb = Tcb::new(
             half_open.key,
             half_open.link,
             Some(half_open.listener),
             half_open.iss,
             timestamp_offset,
+            keepalive,
             config,
             now,
         );
@@ -163,7 +198,7 @@ impl<C> Connection<C> {
         tcb.rcv_edge = tcb.rcv_nxt + u32::from(half_open.window(config));
         tcb.last_ack_sent = tcb.rcv_nxt;
         if half_open.retransmits == 0 {
-            tcb.timed = Some((tcb.snd_nxt, half_open.sent_at));
+            tcb.syn_sent_at = Some(half_open.sent_at);
         }
         Self { tcb, application: None }
     }
@@ -174,14 +209,15 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
     {
         self.tcb.state = State::Established;
-        self.tcb.start_keepalive(context.config);
+        self.tcb.start_keepalive();
         let mut socket = super::socket::Socket {
             tcb: &mut self.tcb,
             config: context.config,
+            totals: context.totals,
             now: context.now,
         };
         self.application = Some(application.open(&mut socket));
-        if self.tcb.send_space(context.config) == 0 {
+        if self.tcb.send_space(context.config, context.totals) == 0 {
             self.tcb.wants_writable = true;
         }
     }
@@ -218,21 +254,19 @@ impl<C> Connection<C> {
             context.counters.bump(Counter::DropNoAck);
             return Arrival::Done;
         }
-        let negotiated = Negotiated::from_syn(&segment.options, tcb.key.is_v4());
+        let mut negotiated = Negotiated::from_syn(&segment.options, tcb.key.is_v4());
+        // RFC 3168, section 6.1.1: a SYN asks with both flags, a SYN-ACK agrees with one.
+        negotiated.ecn =
+            tcb.ecn && segment.flags.contains(Flags::ECE) && segment.flags.contains(Flags::CWR) != acknowledges;
         tcb.negotiate(&negotiated, segment.seq, context.now, context.config);
         tcb.snd_wnd = u32::from(segment.window);
         tcb.max_snd_wnd = tcb.snd_wnd;
         tcb.snd_wl1 = segment.seq;
         tcb.snd_wl2 = segment.ack;
         tcb.accept(context.now);
-        tcb.rcv_edge = tcb.rcv_nxt + context.config.receive_buffer.min(u32::from(u16::MAX));
+        tcb.rcv_edge = tcb.rcv_nxt + tcb.rcv_buffer.min(u32::from(u16::MAX));
         if acknowledges {
-            tcb.take_measurement(segment.ack, None, context);
-            tcb.snd_una = segment.ack;
-            tcb.progress_at = context.now;
-            tcb.rto.reset_backoff();
-            tcb.stop_retransmit_timer();
-            tcb.recovery = Recovery::None;
+            tcb.syn_acknowledged(segment, context);
             tcb.ack_now = true;
             context.counters.bump(Counter::ActiveOpens);
             self.establish(application, context);
@@ -256,6 +290,7 @@ mod tests {
             window_scale: None,
             sack_permitted: false,
             timestamp,
+            ecn: false,
         };
         assert_eq!(negotiated(1460, Some(1)).text_per_segment(1500, true), 1448);
         assert_eq!(negotiated(9000, None).text_per_segment(1500, true), 1460);

@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use super::{Connection, Context, Recovery, State, Tcb};
+use super::{Connection, Context, State, Tcb};
 use crate::application::Application;
-use crate::congestion::CongestionControl;
 use crate::counters::Counter;
 use crate::reassembly::{Held, Limits};
+use crate::recovery::Phase;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::transmit::Transmit;
@@ -14,9 +14,6 @@ use crate::wire::{Flags, Segment};
 
 /// A timestamp older than this says nothing any more (RFC 7323, section 5.5).
 const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
-
-/// Round-trip times above this are a peer's nonsense in TSecr.
-const MAX_ECHOED_RTT: u32 = 60_000;
 
 /// What the arrival of a segment asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +56,19 @@ impl<C> Connection<C> {
                 return Arrival::Done;
             }
         }
+        // The SYN-ACK of a simultaneous open repeats the peer's SYN (RFC 9293, section 3.5, figure 7).
+        let crossing = tcb.state == State::SynReceived
+            && segment.flags.contains(Flags::SYN | Flags::ACK)
+            && segment.seq + 1 == tcb.rcv_nxt;
         // First, the sequence number.
-        if !tcb.acceptable(segment) {
+        if !crossing && !tcb.acceptable(segment) {
             if segment.flags.contains(Flags::RST) {
                 context.counters.bump(Counter::DropOutOfWindow);
                 return Arrival::Done;
             }
             if tcb.is_old(segment) {
                 context.counters.bump(Counter::Duplicates);
+                tcb.note_duplicate(segment.seq, segment.seq + segment.payload.len() as u32);
             } else {
                 context.counters.bump(Counter::DropOutOfWindow);
             }
@@ -88,14 +90,9 @@ impl<C> Connection<C> {
             return Arrival::Done;
         }
         // Fourth, SYN (RFC 5961, section 4.2).
-        if segment.flags.contains(Flags::SYN) {
-            // The SYN-ACK of a simultaneous open is the one that belongs here (RFC 9293, section 3.5, figure 7).
-            let crossing =
-                tcb.state == State::SynReceived && segment.flags.contains(Flags::ACK) && segment.seq + 1 == tcb.rcv_nxt;
-            if !crossing {
-                tcb.challenge(context);
-                return Arrival::Done;
-            }
+        if segment.flags.contains(Flags::SYN) && !crossing {
+            tcb.challenge(context);
+            return Arrival::Done;
         }
         // Fifth, ACK.
         if !segment.flags.contains(Flags::ACK) {
@@ -119,6 +116,7 @@ impl<C> Connection<C> {
         if !self.acknowledgment(segment, application, context) {
             return Arrival::Done;
         }
+        self.tcb.take_congestion_mark(segment, context);
         // Sixth, URG: urgent data is delivered in line (RFC 6093), so there is nothing to do.
         // Seventh and eighth, text and FIN.
         if !segment.payload.is_empty() || segment.flags.contains(Flags::FIN) {
@@ -140,10 +138,8 @@ impl<C> Connection<C> {
             return false;
         }
         let window = u32::from(segment.window) << tcb.snd_wind_shift;
-        if segment.ack.after(tcb.snd_una) {
-            tcb.new_acknowledgment(segment, context);
-        } else if tcb.is_duplicate_ack(segment, window) {
-            tcb.duplicate_acknowledgment();
+        if segment.ack.at_or_after(tcb.snd_una) {
+            tcb.take_acknowledgment(segment, window, context);
         }
         tcb.update_send_window(segment, window, context);
         if tcb.fin_sent && tcb.flight() == 0 {
@@ -170,16 +166,21 @@ impl<C> Connection<C> {
             return;
         }
         let fin = segment.flags.contains(Flags::FIN);
-        let end = segment.seq + segment.payload.len() as u32;
+        // Text follows the SYN it comes with.
+        let seq = segment.seq + u32::from(segment.flags.contains(Flags::SYN));
+        let end = seq + segment.payload.len() as u32;
         // Only what lies between RCV.NXT and the offered edge is new.
-        let from = segment.seq.max(tcb.rcv_nxt);
+        let from = seq.max(tcb.rcv_nxt);
         let to = end.min(tcb.rcv_edge);
         let fin_fits = fin && to == end;
         let fresh = if from.before(to) {
-            &segment.payload[(from - segment.seq) as usize..(to - segment.seq) as usize]
+            &segment.payload[(from - seq) as usize..(to - seq) as usize]
         } else {
             &[]
         };
+        if seq.before(tcb.rcv_nxt) {
+            tcb.note_duplicate(seq, end.min(tcb.rcv_nxt));
+        }
         tcb.rcv_mss = tcb.rcv_mss.max(segment.payload.len().min(usize::from(u16::MAX)) as u16);
         if fresh.len() < segment.payload.len() && end.after(tcb.rcv_edge) {
             context.counters.bump(Counter::DropReceiveBufferFull);
@@ -225,19 +226,26 @@ impl<C> Connection<C> {
                 bytes: config.reassembly_bytes as usize,
                 ranges: config.reassembly_ranges as usize,
             };
-            let more = config.reassembly_bytes_total.saturating_sub(*context.reassembly_total);
+            let more = if context.totals.unread >= config.receive_bytes_total {
+                0
+            } else {
+                config.reassembly_bytes_total.saturating_sub(context.totals.reassembly)
+            };
             let more = usize::try_from(more).unwrap_or(usize::MAX);
-            let counter = match reassembly.insert(from - rcv_nxt, fresh, limits, more) {
+            let held = reassembly.insert(from - rcv_nxt, fresh, limits, more);
+            context.counters.bump(match held {
                 Held::Stored => Counter::OutOfOrder,
                 Held::Known => Counter::Duplicates,
                 Held::Refused => Counter::DropReassemblyFull,
-            };
-            context.counters.bump(counter);
+            });
+            if held == Held::Known {
+                tcb.dsack = Some((from, from + fresh.len() as u32));
+            }
         }
         if let Some(fin_at) = fin_at {
             reassembly.insert_fin(fin_at - rcv_nxt);
         }
-        *context.reassembly_total += (reassembly.bytes() - before) as u64;
+        context.totals.reassembly += (reassembly.bytes() - before) as u64;
         if reassembly.is_empty() {
             tcb.reassembly = None;
         }
@@ -255,7 +263,7 @@ impl<C> Connection<C> {
         loop {
             let before = reassembly.bytes();
             let piece = reassembly.pop();
-            *context.reassembly_total -= (before - reassembly.bytes()) as u64;
+            context.totals.reassembly -= (before - reassembly.bytes()) as u64;
             let Some(piece) = piece else { break };
             self.deliver(&piece, application, context);
         }
@@ -275,6 +283,7 @@ impl<C> Connection<C> {
             return;
         }
         self.tcb.rcv_nxt += text.len() as u32;
+        self.tcb.tune_receive_buffer(context.now, context.config);
         if self.tcb.read_closed || self.tcb.abort {
             context.counters.bump(Counter::DropAfterClose);
             return;
@@ -310,6 +319,28 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883).
+    fn note_duplicate(&mut self, from: SeqNumber, to: SeqNumber) {
+        if self.sack_permitted && from.before(to) {
+            self.dsack = Some((from, to));
+        }
+    }
+
+    /// The receiver's part of ECN (RFC 3168, section 6.1.3): a mark is echoed until the sender has answered it.
+    fn take_congestion_mark<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        if !self.ecn {
+            return;
+        }
+        if segment.flags.contains(Flags::CWR) {
+            self.ece_pending = false;
+        }
+        if segment.congestion_experienced {
+            context.counters.bump(Counter::CongestionMarks);
+            self.ece_pending = true;
+            self.ack_now = true;
+        }
+    }
+
     /// The acceptability test (RFC 9293, section 3.10.7.4, table 6).
     fn acceptable(&self, segment: &Segment<'_>) -> bool {
         let length = segment.length();
@@ -384,80 +415,20 @@ impl Tcb {
         }
     }
 
-    /// SYN-RECEIVED: the SYN we sent was acknowledged.
-    fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        self.take_measurement(segment.ack, None, context);
+    /// The SYN this side sent was acknowledged.
+    pub(crate) fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        if let Some(sent_at) = self.syn_sent_at.take() {
+            let rtt = context.now.since(sent_at);
+            self.rto.sample(rtt, context.config.rto_min, context.config.rto_max);
+        }
         self.snd_una = segment.ack;
         self.snd_wl2 = segment.ack;
         self.progress_at = context.now;
         self.rto.reset_backoff();
         self.stop_retransmit_timer();
-        self.recovery = Recovery::None;
-    }
-
-    fn new_acknowledgment<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        let flight = self.flight();
-        let acked = segment.ack - self.snd_una;
-        let mss = u32::from(self.mss);
-        self.take_measurement(segment.ack, segment.options.timestamps.map(|ts| ts.echo), context);
-        let fin_acked = self.fin_sent && segment.ack == self.snd_nxt;
-        self.send_queue.consume((acked - u32::from(fin_acked)) as usize);
-        self.snd_una = segment.ack;
-        self.progress_at = context.now;
-        self.duplicate_acks = 0;
-        self.high_rxt = self.high_rxt.max(self.snd_una);
-        let limited = flight.saturating_mul(2) >= self.congestion.window();
-        match self.recovery {
-            Recovery::None => self.congestion.on_ack(acked, flight, limited, mss),
-            Recovery::Fast if segment.ack.at_or_after(self.recover) => {
-                self.recovery = Recovery::None;
-                self.congestion.on_recovered(self.flight(), mss);
-            }
-            Recovery::Fast => {
-                // A partial acknowledgment shows the next loss (RFC 6582, section 3.2, step 3).
-                self.retransmit_head = true;
-                self.congestion.on_recovery_partial(acked, mss);
-            }
-            Recovery::Timeout => {
-                self.congestion.on_ack(acked, flight, true, mss);
-                if segment.ack.at_or_after(self.recover) {
-                    self.recovery = Recovery::None;
-                }
-            }
-        }
-        self.rto.reset_backoff();
-        if self.flight() == 0 {
-            self.stop_retransmit_timer();
-        } else {
-            self.restart_retransmit_timer(context.now, context.config);
-        }
-    }
-
-    /// RFC 5681, section 2.
-    fn is_duplicate_ack(&self, segment: &Segment<'_>, window: u32) -> bool {
-        segment.ack == self.snd_una
-            && self.flight() > 0
-            && segment.payload.is_empty()
-            && !segment.flags.intersects(Flags::SYN | Flags::FIN)
-            && (window == self.snd_wnd || !segment.options.sack.is_empty())
-    }
-
-    fn duplicate_acknowledgment(&mut self) {
-        let mss = u32::from(self.mss);
-        match self.recovery {
-            Recovery::Fast => self.congestion.on_recovery_duplicate(mss),
-            Recovery::Timeout => {}
-            Recovery::None => {
-                self.duplicate_acks = self.duplicate_acks.saturating_add(1);
-                // After a timeout the duplicates are answers to what was sent again (RFC 6582, section 4).
-                if self.duplicate_acks == 3 && self.snd_una.at_or_after(self.recover) {
-                    self.recovery = Recovery::Fast;
-                    self.recover = self.snd_nxt;
-                    self.congestion.on_loss(self.flight(), mss);
-                    self.retransmit_head = true;
-                }
-            }
-        }
+        self.phase = Phase::Open;
+        self.recovery_point = self.snd_una;
+        self.cwr_point = self.snd_una;
     }
 
     /// RFC 9293, section 3.10.7.4, fifth check.
@@ -477,23 +448,6 @@ impl Tcb {
                 self.restart_retransmit_timer(context.now, context.config);
             } else {
                 self.stop_retransmit_timer();
-            }
-        }
-    }
-
-    /// Feeds the retransmission timeout from an acknowledgment of something sent only once, or from an echoed timestamp.
-    pub(crate) fn take_measurement<T>(&mut self, ack: SeqNumber, echo: Option<u32>, context: &Context<'_, T>) {
-        let (now, config) = (context.now, context.config);
-        if let Some((end, sent_at)) = self.timed {
-            if ack.at_or_after(end) {
-                self.timed = None;
-                self.rto.sample(now.since(sent_at), config.rto_min, config.rto_max);
-            }
-        } else if let Some(echo) = echo.filter(|&echo| self.timestamps && echo != 0) {
-            let millis = self.timestamp_now(now).wrapping_sub(echo);
-            if millis <= MAX_ECHOED_RTT {
-                let rtt = Duration::from_millis(u64::from(millis));
-                self.rto.sample(rtt, config.rto_min, config.rto_max);
             }
         }
     }

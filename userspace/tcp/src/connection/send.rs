@@ -1,10 +1,13 @@
 //! What leaves a connection, and when.
 
-use super::{Connection, Context, Fate, Recovery, State, Tcb};
+use core::time::Duration;
+
+use super::{Connection, Context, Fate, State, Tcb};
 use crate::application::CloseReason;
 use crate::config::Config;
 use crate::congestion::CongestionControl;
 use crate::counters::Counter;
+use crate::recovery::Phase;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::transmit::{Purpose, Transmit};
@@ -13,6 +16,12 @@ use crate::wire::{Flags, Options};
 
 /// New segments one connection sends at a time, so that a long queue does not keep the others waiting.
 const SEGMENTS_PER_TURN: usize = 64;
+
+/// What every connection may buffer, even when all together hold too much.
+const LEAST_RECEIVE_BUFFER: u32 = 16 << 10;
+
+/// Round trips shorter than the clock's ticks and the peer's bursts are all alike.
+const TUNING_SLACK: Duration = Duration::from_millis(5);
 
 /// Why a probe is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +39,7 @@ impl<C> Connection<C> {
     /// Ends the handling of an event: sends what may be sent and says what becomes of the connection.
     pub(crate) fn finish<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Fate {
         let tcb = &mut self.tcb;
+        tcb.account(context.totals);
         if tcb.abort {
             tcb.send_reset(context);
             return Fate::Closed(CloseReason::Aborted);
@@ -63,109 +73,163 @@ impl Tcb {
             return self.output_syn(context);
         }
         if self.retransmit_head {
-            self.retransmit(self.snd_una, context)?;
+            self.retransmit(0, context)?;
             self.retransmit_head = false;
         }
-        if self.recovery == Recovery::Timeout {
-            self.retransmit_after_timeout(context)?;
-        }
-        if self.unsent() > 0 || (self.fin_queued && !self.fin_sent) {
-            self.send_new(context)?;
-        }
-        Ok(())
-    }
-
-    /// Sends again from `high_rxt` on, as far as the congestion window reaches.
-    fn retransmit_after_timeout<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        while self.high_rxt.before(self.recover) && self.high_rxt - self.snd_una < self.congestion.window() {
-            let length = self.retransmit(self.high_rxt, context)?;
-            self.high_rxt += length;
-        }
-        Ok(())
-    }
-
-    /// Sends again the segment that starts at `seq`, and returns how much sequence space it covers.
-    fn retransmit<T: Transmit>(&mut self, seq: SeqNumber, context: &mut Context<'_, T>) -> Result<u32, NoFrame> {
-        let fin_at = self.snd_una + self.send_queue.len() as u32;
-        let length = (fin_at - seq).min(u32::from(self.mss)).min(self.snd_nxt - seq);
-        let fin = self.fin_sent && seq + length == fin_at;
-        if length == 0 && !fin {
-            return Ok(0);
-        }
-        if self.recovery == Recovery::Fast || self.retransmit_head {
-            context.counters.bump(Counter::FastRetransmits);
-        }
-        // Karn's algorithm.
-        self.timed = None;
-        self.send_segment(seq, length, fin, Purpose::Control, context)?;
-        Ok(length + u32::from(fin))
-    }
-
-    fn send_new<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        let mss = u32::from(self.mss);
-        if self.flight() == 0 && self.last_sent != Instant::ZERO {
-            let idle = context.now.since(self.last_sent);
-            if idle > self.rto.timeout(context.config.rto_max) {
-                self.congestion.on_idle(mss);
-            }
-        }
-        // Limited transmit (RFC 3042): the first two duplicates each let a new segment out.
-        let limited_transmit = match (self.recovery, self.duplicate_acks) {
-            (Recovery::None, duplicates @ 1..=2) => u32::from(duplicates) * mss,
-            _ => 0,
-        };
-        let congestion_window = self.congestion.window().saturating_add(limited_transmit);
         for _ in 0..SEGMENTS_PER_TURN {
-            let flight = self.flight();
-            let unsent = self.unsent();
-            let usable = self.snd_wnd.saturating_sub(flight);
-            let allowed = usable.min(congestion_window.saturating_sub(flight));
-            let length = unsent.min(mss).min(allowed);
-            let all = length == unsent;
-            // FIN takes an octet of the peer's window, but none of the congestion window.
-            let fin = all && self.fin_queued && !self.fin_sent && usable > length;
-            if length == 0 && !fin {
-                if flight == 0 && usable == 0 {
-                    self.start_persist_timer(context.now, context.config);
+            let pipe = self.pipe();
+            if let Some(index) = self.scoreboard.next_lost() {
+                if pipe >= self.congestion.window() {
+                    self.cwnd_limited = true;
+                    return Ok(());
                 }
-                return Ok(());
-            }
-            if !fin && !self.worth_sending(length, all, context.config) {
-                if flight == 0 {
-                    // Silly window avoidance must not wait forever (RFC 9293, section 3.8.6.2.1).
-                    self.start_persist_timer(context.now, context.config);
-                }
-                return Ok(());
-            }
-            let seq = self.snd_nxt;
-            self.send_segment(seq, length, fin, Purpose::Data, context)?;
-            context.counters.add(Counter::BytesOut, u64::from(length));
-            if flight == 0 {
-                self.progress_at = context.now;
-            }
-            self.snd_nxt = seq + length + u32::from(fin);
-            if length < mss {
-                self.snd_sml = self.snd_nxt;
-            }
-            if self.timed.is_none() {
-                self.timed = Some((self.snd_nxt, context.now));
-            }
-            self.start_retransmit_timer(context.now, context.config);
-            if fin {
-                self.fin_sent = true;
-                self.state = match self.state {
-                    State::CloseWait => State::LastAck,
-                    _ => State::FinWait1,
-                };
-                return Ok(());
-            }
-            if all {
+                self.retransmit(index, context)?;
+            } else if !self.send_new(pipe, context)? {
                 return Ok(());
             }
         }
         // The rest in the next turn.
         self.output_pending = true;
         Ok(())
+    }
+
+    /// Where FIN stands or will stand.
+    fn fin_at(&self) -> SeqNumber {
+        self.snd_una + self.send_queue.len() as u32
+    }
+
+    /// Sends the outstanding segment at `index` again, as much of it as fits one segment now.
+    fn retransmit<T: Transmit>(&mut self, index: usize, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
+        self.scoreboard.split(index, u32::from(self.mss));
+        let Some(&segment) = self.scoreboard.get(index) else {
+            return Ok(());
+        };
+        let length = segment.end.min(self.fin_at()) - segment.seq;
+        let fin = segment.end.after(self.fin_at());
+        self.send_segment(segment.seq, length, fin, Purpose::Control, context)?;
+        self.scoreboard.retransmitted(index, context.now);
+        context.counters.bump(match self.phase {
+            Phase::Loss => Counter::RtoRetransmits,
+            _ => Counter::FastRetransmits,
+        });
+        let stamp = self.timestamp_now(context.now);
+        if let Some(undo) = &mut self.undo {
+            undo.sent = true;
+            undo.retransmits = undo.retransmits.saturating_add(1);
+            undo.stamps = Some((undo.stamps.map_or(stamp, |(first, _)| first), stamp));
+        }
+        self.prr.sent(segment.end - segment.seq);
+        self.start_retransmit_timer(context.now, context.config);
+        Ok(())
+    }
+
+    /// Sends one segment that has not been sent before, if there is something to send and the windows allow it, and says
+    /// whether it did. `pipe` is what is in the network.
+    fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
+        let unsent = self.unsent();
+        if unsent == 0 && (self.fin_sent || !self.fin_queued) {
+            self.cwnd_limited = false;
+            return Ok(false);
+        }
+        self.raise_path_mtu(context.now, context.config);
+        let mss = u32::from(self.mss);
+        let flight = self.flight();
+        if flight == 0 && self.last_sent != Instant::ZERO {
+            let idle = context.now.since(self.last_sent);
+            if idle > self.rto.timeout(context.config.rto_max) {
+                self.congestion.on_idle(mss);
+            }
+        }
+        // Limited transmit (RFC 3042) needs nothing of its own: duplicates make `pipe` smaller.
+        let usable = self.snd_wnd.saturating_sub(flight);
+        let room = self.congestion.window().saturating_sub(pipe);
+        let length = unsent.min(mss).min(usable).min(room);
+        let all = length == unsent;
+        // FIN takes an octet of the peer's window, but none of the congestion window.
+        let fin = all && self.fin_queued && !self.fin_sent && usable > length;
+        self.cwnd_limited = room < mss.min(unsent) && usable > room;
+        if length == 0 && !fin {
+            if flight == 0 && usable == 0 {
+                self.start_persist_timer(context.now, context.config);
+            }
+            return Ok(false);
+        }
+        if !fin && !self.worth_sending(length, all, context.config) {
+            if flight == 0 {
+                // Silly window avoidance must not wait forever (RFC 9293, section 3.8.6.2.1).
+                self.start_persist_timer(context.now, context.config);
+            }
+            return Ok(false);
+        }
+        self.send_next(length, fin, context)?;
+        Ok(true)
+    }
+
+    /// Silly window avoidance has waited long enough: sends what fits the small window the peer has opened
+    /// (RFC 9293, section 3.8.6.2.1, the override timeout). False when its window is closed.
+    pub(crate) fn send_small<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
+        let usable = self.snd_wnd.saturating_sub(self.flight());
+        let length = self.unsent().min(usable).min(u32::from(self.mss));
+        if length == 0 {
+            return false;
+        }
+        if self.send_next(length, false, context).is_err() {
+            context.counters.bump(Counter::NoFrame);
+            self.start_persist_timer(context.now, context.config);
+        }
+        true
+    }
+
+    /// Sends `length` new bytes, and FIN.
+    fn send_next<T: Transmit>(&mut self, length: u32, fin: bool, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
+        let seq = self.snd_nxt;
+        self.send_segment(seq, length, fin, Purpose::Data, context)?;
+        context.counters.add(Counter::BytesOut, u64::from(length));
+        if self.flight() == 0 {
+            self.progress_at = context.now;
+        }
+        self.snd_nxt = seq + length + u32::from(fin);
+        self.scoreboard.push(seq, self.snd_nxt, context.now);
+        if length < u32::from(self.mss) {
+            self.snd_sml = self.snd_nxt;
+        }
+        if self.phase == Phase::Recovery {
+            self.prr.sent(length);
+        }
+        self.start_retransmit_timer(context.now, context.config);
+        self.schedule_probe(context);
+        if fin {
+            self.fin_sent = true;
+            self.state = match self.state {
+                State::CloseWait => State::LastAck,
+                _ => State::FinWait1,
+            };
+        }
+        Ok(())
+    }
+
+    /// The tail loss probe (RFC 8985, section 7.3): new data if there is some, otherwise the last segment again.
+    pub(crate) fn send_tail_probe<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
+        context.counters.bump(Counter::TailProbes);
+        let usable = self.snd_wnd.saturating_sub(self.flight());
+        let length = self.unsent().min(u32::from(self.mss));
+        let new = length > 0 && length <= usable;
+        let sent = if new {
+            let fin = length == self.unsent() && self.fin_queued && !self.fin_sent && usable > length;
+            self.send_next(length, fin, context)
+        } else {
+            match self.scoreboard.len().checked_sub(1) {
+                Some(last) => self.retransmit(last, context),
+                None => return,
+            }
+        };
+        if sent.is_err() {
+            context.counters.bump(Counter::NoFrame);
+            return;
+        }
+        self.tail_probe = Some((self.snd_nxt, !new));
+        self.deadlines.probe = Instant::NEVER;
+        self.restart_retransmit_timer(context.now, context.config);
     }
 
     /// Nagle's algorithm and the sender's silly window avoidance (RFC 9293, sections 3.7.4 and 3.8.6.2.1).
@@ -180,16 +244,22 @@ impl Tcb {
 
     /// Sends SYN or SYN-ACK of a connection this side opened.
     fn output_syn<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        let again = self.recovery == Recovery::Timeout;
+        let again = self.phase == Phase::Loss;
         if self.flight() > 0 && !again && !self.ack_now {
             return Ok(());
         }
         let mut flags = Flags::SYN;
         if self.state == State::SynReceived {
             flags |= Flags::ACK;
+            if self.ecn {
+                flags |= Flags::ECE;
+            }
+        } else if self.ecn && !again {
+            // A SYN that is lost may have been lost because of these (RFC 3168, section 6.1.1.1).
+            flags |= Flags::ECE | Flags::CWR;
         }
         let iss = self.snd_una;
-        let window = context.config.receive_buffer.min(u32::from(u16::MAX));
+        let window = self.rcv_buffer.min(u32::from(u16::MAX));
         let header = Header {
             seq: iss,
             ack: self.rcv_nxt,
@@ -202,14 +272,15 @@ impl Tcb {
                 timestamps: self.timestamps_option(context.now),
                 ..Options::default()
             },
+            ecn_capable: false,
         };
         self.transmit(&header, 0, 0, Purpose::Handshake, context)?;
         self.rcv_edge = self.rcv_nxt + window;
         self.ack_now = false;
-        self.recovery = Recovery::None;
+        self.phase = Phase::Open;
         if self.snd_nxt == iss {
             self.snd_nxt = iss + 1;
-            self.timed = Some((self.snd_nxt, context.now));
+            self.syn_sent_at = Some(context.now);
             self.progress_at = context.now;
         }
         self.start_retransmit_timer(context.now, context.config);
@@ -226,7 +297,12 @@ impl Tcb {
         context: &mut Context<'_, T>,
     ) -> Result<(), NoFrame> {
         let offset = seq - self.snd_una;
-        let mut flags = Flags::ACK;
+        let mut flags = self.ack_flags();
+        // Only what is sent for the first time is marked, and told of (RFC 3168, sections 6.1.2 and 6.1.5).
+        let new = length > 0 && seq == self.snd_nxt;
+        if new && self.cwr_pending {
+            flags |= Flags::CWR;
+        }
         if length > 0 && offset + length == self.send_queue.len() as u32 {
             flags |= Flags::PSH;
         }
@@ -237,16 +313,29 @@ impl Tcb {
             seq,
             ack: self.rcv_nxt,
             flags,
-            window: self.offer_window(context.config),
+            window: self.offer_window(context),
             options: Options {
                 timestamps: self.timestamps_option(context.now),
                 ..Options::default()
             },
+            ecn_capable: new && self.ecn,
         };
         self.transmit(&header, offset as usize, length as usize, purpose, context)?;
+        if new {
+            self.cwr_pending = false;
+        }
         self.last_sent = context.now;
         self.acknowledged();
         Ok(())
+    }
+
+    /// ACK, with the echo of congestion the peer has not yet answered (RFC 3168, section 6.1.3).
+    fn ack_flags(&self) -> Flags {
+        if self.ece_pending {
+            Flags::ACK | Flags::ECE
+        } else {
+            Flags::ACK
+        }
     }
 
     /// Sends an acknowledgment without text.
@@ -255,17 +344,20 @@ impl Tcb {
             timestamps: self.timestamps_option(context.now),
             ..Options::default()
         };
-        if let Some(reassembly) = self.reassembly.as_ref().filter(|_| self.sack_permitted) {
-            options.set_sack_blocks(reassembly.sack_blocks(self.rcv_nxt));
+        if self.sack_permitted {
+            let held = self.reassembly.iter().flat_map(|held| held.sack_blocks(self.rcv_nxt));
+            options.set_sack_blocks(self.dsack.into_iter().chain(held));
         }
         let header = Header {
             seq: self.snd_nxt,
             ack: self.rcv_nxt,
-            flags: Flags::ACK,
-            window: self.offer_window(context.config),
+            flags: self.ack_flags(),
+            window: self.offer_window(context),
             options,
+            ecn_capable: false,
         };
         self.transmit(&header, 0, 0, Purpose::Control, context)?;
+        self.dsack = None;
         self.acknowledged();
         Ok(())
     }
@@ -279,11 +371,12 @@ impl Tcb {
             },
             ack: self.rcv_nxt,
             flags: Flags::ACK,
-            window: self.offer_window(context.config),
+            window: self.offer_window(context),
             options: Options {
                 timestamps: self.timestamps_option(context.now),
                 ..Options::default()
             },
+            ecn_capable: false,
         };
         // Without a frame the next probe follows by the timer.
         if self.transmit(&header, 0, 0, Purpose::Control, context).is_err() {
@@ -302,6 +395,7 @@ impl Tcb {
             flags: Flags::RST | Flags::ACK,
             window: 0,
             options: Options::default(),
+            ecn_capable: false,
         };
         if self.transmit(&header, 0, 0, Purpose::Control, context).is_err() {
             context.counters.bump(Counter::NoFrame);
@@ -333,23 +427,35 @@ impl Tcb {
     }
 
     /// Where the receive window would end if all free buffer were offered.
-    fn free_edge(&self, config: &Config) -> SeqNumber {
-        let free = config.receive_buffer.saturating_sub(self.unread.len() as u32);
-        self.rcv_nxt + free
+    fn free_edge(&self, buffer: u32) -> SeqNumber {
+        self.rcv_nxt + buffer.saturating_sub(self.unread.len() as u32)
     }
 
-    /// Whether consuming has freed enough to be worth telling the peer (RFC 9293, section 3.8.6.2.2).
-    pub(crate) fn window_may_open(&self, config: &Config) -> bool {
-        let threshold = (config.receive_buffer / 2).min(2 * u32::from(self.rcv_mss));
-        self.free_edge(config).saturating_since(self.rcv_edge) >= threshold
+    /// The buffer this connection may fill: its own, or the least when all connections together hold too much.
+    fn effective_buffer<T>(&self, context: &Context<'_, T>) -> u32 {
+        if context.totals.unread >= context.config.receive_bytes_total {
+            self.rcv_buffer.min(LEAST_RECEIVE_BUFFER)
+        } else {
+            self.rcv_buffer
+        }
+    }
+
+    /// The least step by which the window is opened (RFC 9293, section 3.8.6.2.2).
+    fn window_step(&self, segments: u32) -> u32 {
+        (self.rcv_buffer / 2).min(segments * u32::from(self.rcv_mss))
+    }
+
+    /// Whether consuming has freed enough to be worth telling the peer.
+    pub(crate) fn window_may_open<T>(&self, context: &Context<'_, T>) -> bool {
+        let free = self.free_edge(self.effective_buffer(context));
+        free.saturating_since(self.rcv_edge) >= self.window_step(2)
     }
 
     /// The window field for a segment sent now. The right edge never moves back, and forward only by a worthwhile step
     /// (RFC 9293, sections 3.8.6 and 3.8.6.2.2).
-    pub(crate) fn offer_window(&mut self, config: &Config) -> u16 {
-        let free = self.free_edge(config);
-        let step = (config.receive_buffer / 2).min(u32::from(self.rcv_mss));
-        let edge = if free.saturating_since(self.rcv_edge) >= step {
+    pub(crate) fn offer_window<T>(&mut self, context: &Context<'_, T>) -> u16 {
+        let free = self.free_edge(self.effective_buffer(context));
+        let edge = if free.saturating_since(self.rcv_edge) >= self.window_step(1) {
             free
         } else {
             self.rcv_edge
@@ -358,6 +464,23 @@ impl Tcb {
         let field = (window >> self.rcv_wind_shift).min(u32::from(u16::MAX));
         self.rcv_edge = self.rcv_edge.max(self.rcv_nxt + (field << self.rcv_wind_shift));
         field as u16
+    }
+
+    /// Enlarges the receive buffer while the peer fills half of it within two round trips, so that a long fat path is
+    /// used and an idle or slow connection is not given what it does not need.
+    pub(crate) fn tune_receive_buffer(&mut self, now: Instant, config: &Config) {
+        if self.rcv_nxt - self.tuning_from < self.rcv_buffer / 2 {
+            return;
+        }
+        let quick = self
+            .rto
+            .srtt()
+            .is_some_and(|srtt| now.since(self.tuning_since) <= 2 * srtt + TUNING_SLACK);
+        if quick && self.unread.len() < self.rcv_buffer as usize / 2 {
+            self.rcv_buffer = (self.rcv_buffer * 2).min(config.receive_buffer);
+        }
+        self.tuning_from = self.rcv_nxt;
+        self.tuning_since = now;
     }
 }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Connection, Context, Tcb};
+use super::{Connection, Context, Tcb, Totals};
 use crate::application::{Application, ListenerId, Stream};
 use crate::config::Config;
 use crate::time::Instant;
@@ -14,6 +14,7 @@ use crate::time::Instant;
 pub(crate) struct Socket<'a> {
     pub(crate) tcb: &'a mut Tcb,
     pub(crate) config: &'a Config,
+    pub(crate) totals: &'a Totals,
     pub(crate) now: Instant,
 }
 
@@ -39,7 +40,7 @@ impl Stream for Socket<'_> {
     }
 
     fn send_space(&self) -> usize {
-        self.tcb.send_space(self.config)
+        self.tcb.send_space(self.config, self.totals)
     }
 
     fn send(&mut self, data: &mut Bytes) -> usize {
@@ -97,10 +98,11 @@ impl<C> Connection<C> {
         let mut socket = Socket {
             tcb: &mut self.tcb,
             config: context.config,
+            totals: context.totals,
             now: context.now,
         };
         let result = callback(self.application.as_mut()?, &mut socket);
-        if self.tcb.send_space(context.config) == 0 {
+        if self.tcb.send_space(context.config, context.totals) == 0 {
             self.tcb.wants_writable = true;
         }
         Some(result)
@@ -127,7 +129,7 @@ impl<C> Connection<C> {
                 bytes::Buf::advance(&mut unread, consumed);
             }
             self.tcb.unread = unread;
-            if consumed > 0 && self.tcb.window_may_open(context.config) {
+            if consumed > 0 && self.tcb.window_may_open(context) {
                 self.tcb.ack_now = true;
             }
         }
@@ -151,7 +153,9 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
-        if self.tcb.wants_writable && self.tcb.send_space(context.config) >= context.config.send_buffer as usize / 2 {
+        if self.tcb.wants_writable
+            && self.tcb.send_space(context.config, context.totals) >= context.config.send_buffer as usize / 2
+        {
             self.tcb.wants_writable = false;
             self.call(context, |state, socket| application.writable(state, socket));
             self.offer_unread(application, context);

@@ -1,19 +1,32 @@
 //! What happens to a connection when nothing arrives.
 
+use core::time::Duration;
+
 use super::send::Probe;
-use super::{Connection, Context, Fate, Recovery, State, Tcb};
+use super::{Connection, Context, Fate, State, Tcb, Undo};
 use crate::application::{Application, CloseReason};
 use crate::config::Config;
 use crate::congestion::CongestionControl;
 use crate::counters::Counter;
+use crate::recovery::{LossDetection, Phase};
 use crate::time::Instant;
 use crate::transmit::Transmit;
+
+/// The longest a peer may delay its acknowledgment, for tail loss probes (RFC 8985, section 7.2: TLP.max_ack_delay).
+const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+
+/// The least time before a tail loss probe: a few ticks of the wheel.
+const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per connection,
 /// filed at or before the earliest of these.
 pub(crate) struct Deadlines {
     /// Retransmission, or the window probe while `persist` is set.
     pub(crate) retransmit: Instant,
+    /// Tail loss probe (RFC 8985, section 7).
+    pub(crate) probe: Instant,
+    /// RACK's reordering window (RFC 8985, section 6.2).
+    pub(crate) reorder: Instant,
     pub(crate) delayed_ack: Instant,
     pub(crate) keepalive: Instant,
     pub(crate) fin_wait_2: Instant,
@@ -24,6 +37,8 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             retransmit: Instant::NEVER,
+            probe: Instant::NEVER,
+            reorder: Instant::NEVER,
             delayed_ack: Instant::NEVER,
             keepalive: Instant::NEVER,
             fin_wait_2: Instant::NEVER,
@@ -38,6 +53,8 @@ impl Deadlines {
     pub(crate) fn earliest(&self) -> Option<Instant> {
         let earliest = self
             .retransmit
+            .min(self.probe)
+            .min(self.reorder)
             .min(self.delayed_ack)
             .min(self.keepalive)
             .min(self.fin_wait_2)
@@ -84,18 +101,107 @@ impl Tcb {
     pub(crate) fn stop_retransmit_timer(&mut self) {
         self.persist = false;
         self.deadlines.retransmit = Instant::NEVER;
+        self.deadlines.probe = Instant::NEVER;
+        self.deadlines.reorder = Instant::NEVER;
+    }
+
+    /// Schedules a tail loss probe (RFC 8985, section 7.2), unless the retransmission timer comes first.
+    pub(crate) fn schedule_probe<T>(&mut self, context: &Context<'_, T>) {
+        self.deadlines.probe = Instant::NEVER;
+        let wanted = context.config.loss_detection == LossDetection::Rack
+            && self.sack_permitted
+            && self.phase == Phase::Open
+            && self.tail_probe.is_none()
+            && self.scoreboard.sacked() == 0
+            && self.flight() > 0
+            && !self.persist;
+        let Some(srtt) = self.rto.srtt().filter(|_| wanted) else {
+            return;
+        };
+        let mut timeout = 2 * srtt;
+        if self.scoreboard.len() == 1 {
+            timeout += MAX_ACK_DELAY;
+        }
+        let deadline = context.now + timeout.max(MIN_PROBE_TIMEOUT);
+        if deadline < self.deadlines.retransmit {
+            self.deadlines.probe = deadline;
+        }
     }
 
     /// Starts waiting for keepalive, from the last segment received.
-    pub(crate) fn start_keepalive(&mut self, config: &Config) {
-        if !config.keepalive_idle.is_zero() {
-            self.deadlines.keepalive = self.last_received + config.keepalive_idle;
+    pub(crate) fn start_keepalive(&mut self) {
+        if !self.keepalive.idle.is_zero() {
+            self.deadlines.keepalive = self.last_received + self.keepalive.idle;
         }
     }
 
     /// Whether the peer has left data, FIN or probes without an answer for too long (RFC 9293, section 3.8.3).
     fn user_timeout_passed(&self, now: Instant, config: &Config) -> bool {
         now.since(self.progress_at) >= config.user_timeout
+    }
+
+    fn retransmission_timeout<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
+        if self.persist {
+            self.persist = false;
+            if self.send_small(context) {
+                return;
+            }
+            context.counters.bump(Counter::WindowProbes);
+            self.send_probe(Probe::Window, context);
+            self.rto.back_off();
+            self.start_persist_timer(context.now, context.config);
+            return;
+        }
+        if self.flight() == 0 {
+            return;
+        }
+        context.counters.bump(Counter::Timeouts);
+        let repeated = self.rto.backoffs() > 0;
+        let (flight, mss) = (self.flight(), u32::from(self.mss));
+        self.congestion.on_timeout(context.now, flight, repeated, mss);
+        if context.config.loss_detection == LossDetection::Rack && self.sack_permitted && !repeated {
+            let srtt = self.srtt();
+            self.rack.timeout(&mut self.scoreboard, srtt, mss, context.now);
+        } else {
+            self.scoreboard.mark_all_lost();
+        }
+        self.rto.back_off();
+        self.avoid_black_hole(context);
+        if !repeated {
+            self.undo = Some(Undo::default());
+        }
+        self.phase = Phase::Loss;
+        self.recovery_point = self.snd_nxt;
+        self.duplicate_acks = 0;
+        self.tail_probe = None;
+        self.syn_sent_at = None;
+        self.deadlines.probe = Instant::NEVER;
+        self.deadlines.reorder = Instant::NEVER;
+        self.restart_retransmit_timer(context.now, context.config);
+    }
+
+    /// Sends a keepalive probe if the peer has been silent long enough (RFC 9293, section 3.8.4); false when it has left all
+    /// of them unanswered.
+    fn keepalive_due<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
+        let keepalive = self.keepalive;
+        let idle_until = self.last_received + keepalive.idle;
+        if idle_until > context.now {
+            self.keepalive_probes_sent = 0;
+            self.deadlines.keepalive = idle_until;
+            return true;
+        }
+        self.deadlines.keepalive = context.now + keepalive.interval;
+        if self.flight() > 0 {
+            // The retransmission timer watches over the peer.
+            return true;
+        }
+        if self.keepalive_probes_sent >= keepalive.probes {
+            return false;
+        }
+        self.keepalive_probes_sent += 1;
+        context.counters.bump(Counter::KeepaliveProbes);
+        self.send_probe(Probe::Keepalive, context);
+        true
     }
 }
 
@@ -107,80 +213,40 @@ impl<C> Connection<C> {
         T: Transmit,
     {
         let now = context.now;
-        if due(&mut self.tcb.deadlines.fin_wait_2, now) && self.tcb.state == State::FinWait2 {
+        let tcb = &mut self.tcb;
+        if due(&mut tcb.deadlines.fin_wait_2, now) && tcb.state == State::FinWait2 {
             return Fate::Closed(CloseReason::TimedOut);
         }
-        if due(&mut self.tcb.deadlines.retransmit, now) {
-            if self.tcb.user_timeout_passed(now, context.config) {
-                self.tcb.send_reset(context);
+        if due(&mut tcb.deadlines.reorder, now) && tcb.flight() > 0 {
+            tcb.rack_loss(now);
+            if tcb.phase == Phase::Open && tcb.scoreboard.lost() > 0 {
+                tcb.begin_recovery(tcb.flight(), context);
+                let (pipe, mss) = (tcb.pipe(), u32::from(tcb.mss));
+                let cwnd = tcb.prr.window(0, pipe, tcb.congestion.ssthresh(), false, mss);
+                tcb.congestion.set_window(cwnd.max(mss));
+            }
+        }
+        if due(&mut tcb.deadlines.probe, now) && tcb.flight() > 0 && tcb.phase == Phase::Open {
+            tcb.send_tail_probe(context);
+        }
+        if due(&mut tcb.deadlines.retransmit, now) {
+            if tcb.user_timeout_passed(now, context.config) {
+                tcb.send_reset(context);
                 return Fate::Closed(CloseReason::TimedOut);
             }
-            self.retransmission_timeout(context);
+            tcb.retransmission_timeout(context);
         }
-        if due(&mut self.tcb.deadlines.keepalive, now) && !self.keepalive(context) {
-            self.tcb.send_reset(context);
+        if due(&mut tcb.deadlines.keepalive, now) && !tcb.keepalive_due(context) {
+            tcb.send_reset(context);
             return Fate::Closed(CloseReason::TimedOut);
         }
-        if due(&mut self.tcb.deadlines.delayed_ack, now) {
-            self.tcb.ack_now = true;
+        if due(&mut tcb.deadlines.delayed_ack, now) {
+            tcb.ack_now = true;
         }
-        if due(&mut self.tcb.deadlines.application, now) {
+        if due(&mut tcb.deadlines.application, now) {
             self.call(context, |state, socket| application.timeout(state, socket));
             self.offer_unread(application, context);
         }
         self.finish(context)
-    }
-
-    fn retransmission_timeout<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
-        let tcb = &mut self.tcb;
-        if tcb.persist {
-            tcb.persist = false;
-            context.counters.bump(Counter::WindowProbes);
-            tcb.send_probe(Probe::Window, context);
-            tcb.rto.back_off();
-            tcb.start_persist_timer(context.now, context.config);
-            return;
-        }
-        if tcb.flight() == 0 {
-            return;
-        }
-        let repeated = tcb.rto.backoffs() > 0;
-        tcb.congestion.on_timeout(tcb.flight(), repeated, u32::from(tcb.mss));
-        tcb.rto.back_off();
-        // Karn's algorithm: what is sent again is not timed.
-        tcb.timed = None;
-        tcb.recovery = Recovery::Timeout;
-        tcb.recover = tcb.snd_nxt;
-        tcb.high_rxt = tcb.snd_una;
-        tcb.duplicate_acks = 0;
-        tcb.retransmit_head = false;
-        tcb.restart_retransmit_timer(context.now, context.config);
-        context.counters.bump(Counter::RtoRetransmits);
-    }
-
-    /// Sends a keepalive probe if the peer has been silent long enough (RFC 9293, section 3.8.4); false when it has left all
-    /// of them unanswered.
-    fn keepalive<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
-        let tcb = &mut self.tcb;
-        let config = context.config;
-        let idle_until = tcb.last_received + config.keepalive_idle;
-        if idle_until > context.now {
-            tcb.keepalive_probes_sent = 0;
-            tcb.deadlines.keepalive = idle_until;
-            return true;
-        }
-        if tcb.flight() > 0 {
-            // The retransmission timer watches over the peer.
-            tcb.deadlines.keepalive = context.now + config.keepalive_interval;
-            return true;
-        }
-        if tcb.keepalive_probes_sent >= config.keepalive_probes {
-            return false;
-        }
-        tcb.keepalive_probes_sent += 1;
-        context.counters.bump(Counter::KeepaliveProbes);
-        tcb.send_probe(Probe::Keepalive, context);
-        tcb.deadlines.keepalive = context.now + config.keepalive_interval;
-        true
     }
 }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::{Engine, OnNoFlow, Received, context};
 use crate::application::{Application, ListenerId};
+use crate::connection::open::Negotiated;
 use crate::connection::receive::Arrival;
 use crate::connection::{Connection, Context, Fate};
 use crate::counters::Counter;
@@ -67,13 +68,15 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropLinkTableFull);
             return;
         };
+        let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
+        negotiated.ecn = self.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
         let half_open = HalfOpen {
             key: segment.key,
             link,
             listener,
             irs: segment.seq,
             iss: isn::initial(self.secrets.isn, &segment.key, now),
-            negotiated: crate::connection::open::Negotiated::from_syn(&segment.options, segment.key.is_v4()),
+            negotiated,
             retransmits: 0,
             sent_at: now,
         };
@@ -191,7 +194,8 @@ impl<A: Application> Engine<A> {
         };
         self.half_open_timers.cancel(slot);
         let offset = isn::timestamp_offset(self.secrets.isn, &half_open.key);
-        let connection = Connection::from_half_open(&half_open, offset, &self.config, now);
+        let keepalive = self.keepalive(half_open.listener);
+        let connection = Connection::from_half_open(&half_open, offset, keepalive, &self.config, now);
         let entry = self.connections.vacant_entry();
         let place = Place::Connection(entry.key() as u32);
         self.table.replace(&half_open.key, Place::HalfOpen(slot), place);
@@ -278,6 +282,7 @@ impl<A: Application> Engine<A> {
             flags: Flags::RST | Flags::ACK,
             window: 0,
             options: crate::wire::Options::default(),
+            ecn_capable: false,
         };
         self.send_bare(&link, &key, &header, Purpose::Control, out);
         self.remove_half_open(slot);

@@ -23,8 +23,10 @@ impl<A: Application> Engine<A> {
         self.connection_timers.cancel(slot);
         self.links.release(connection.tcb.link);
         if let Some(reassembly) = &connection.tcb.reassembly {
-            self.reassembly_total -= reassembly.bytes() as u64;
+            self.totals.reassembly -= reassembly.bytes() as u64;
         }
+        self.totals.unread -= connection.tcb.counted_unread as u64;
+        self.totals.queued -= connection.tcb.counted_queued as u64;
         self.counters.bump(match reason {
             CloseReason::Finished => Counter::Finished,
             CloseReason::ResetByPeer => Counter::ResetByPeer,

@@ -58,7 +58,7 @@ impl<A: Application> Engine<A> {
 
     /// Out-of-order bytes held by all connections, overhead included.
     pub fn reassembly_bytes(&self) -> u64 {
-        self.reassembly_total
+        self.totals.reassembly
     }
 
     /// Every listener and every connection, in no particular order.
@@ -72,7 +72,8 @@ impl<A: Application> Engine<A> {
             unacknowledged: 0,
             srtt: None,
         };
-        let listeners = self.listeners.iter().enumerate().map(move |(index, &local)| {
+        let listeners = self.listeners.iter().enumerate().map(move |(index, listener)| {
+            let local = listener.address;
             let anyone = match local {
                 SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
                 SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),

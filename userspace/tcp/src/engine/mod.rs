@@ -7,6 +7,7 @@ mod admit;
 mod lifecycle;
 mod listing;
 mod open;
+mod path_mtu;
 
 use core::net::SocketAddr;
 
@@ -14,9 +15,9 @@ use slab::Slab;
 use tidegate_abi::siphash::Key;
 
 use crate::application::{Application, CloseReason, ListenerId};
-use crate::config::Config;
+use crate::config::{Config, Keepalive};
 use crate::connection::receive::Arrival;
-use crate::connection::{Connection, Context, Fate};
+use crate::connection::{Connection, Context, Fate, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::{FlowTable, Place};
@@ -49,7 +50,8 @@ pub struct Secrets {
 pub enum Received {
     /// The engine took care of it; that it was dropped and counted is included.
     Done,
-    /// A good segment to a listener's address and port, without SYN, of a flow this engine does not know: another shard may.
+    /// A good segment to a listener's address and port, without SYN, of a flow this engine does not know, or ICMP
+    /// "too big" about such a flow: another shard may.
     NoFlow,
 }
 
@@ -62,13 +64,19 @@ pub enum OnNoFlow {
     Report,
 }
 
+/// An address that is served.
+struct Listener {
+    address: SocketAddr,
+    keepalive: Keepalive,
+}
+
 /// The TCP engine of one shard.
 pub struct Engine<A: Application> {
     config: Config,
     secrets: Secrets,
     application: A,
     counters: Counters,
-    listeners: Vec<SocketAddr>,
+    listeners: Vec<Listener>,
     draining: bool,
     links: LinkTable,
     table: FlowTable,
@@ -80,7 +88,7 @@ pub struct Engine<A: Application> {
     time_wait_timers: TimerWheel,
     /// Connections that had more to send than there were frames, or than was fair.
     output_pending: Vec<u32>,
-    reassembly_total: u64,
+    totals: Totals,
     rst_limit: RateLimit,
     /// For answers that belong to no connection's own limit.
     challenge_limit: RateLimit,
@@ -94,7 +102,7 @@ macro_rules! context {
             config: &$engine.config,
             counters: &mut $engine.counters,
             links: &mut $engine.links,
-            reassembly_total: &mut $engine.reassembly_total,
+            totals: &mut $engine.totals,
             out: $out,
         }
     };
@@ -130,19 +138,33 @@ impl<A: Application> Engine<A> {
             time_wait: FifoSlab::default(),
             time_wait_timers: TimerWheel::default(),
             output_pending: Vec::new(),
-            reassembly_total: 0,
+            totals: Totals::default(),
         }
     }
 
-    /// Accepts connections to `address`, which must be one concrete address and port.
+    /// Accepts connections to `address`, which must be one concrete address and port, with the keepalive settings of the
+    /// configuration.
     pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
-        self.listeners.push(address);
+        let keepalive = self.config.keepalive();
+        self.listeners.push(Listener { address, keepalive });
         ListenerId(self.listeners.len() as u16 - 1)
+    }
+
+    /// Gives connections that `listener` accepts from now on keepalive settings of their own.
+    pub fn set_keepalive(&mut self, listener: ListenerId, keepalive: Keepalive) {
+        if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
+            listener.keepalive = keepalive;
+        }
+    }
+
+    fn keepalive(&self, listener: ListenerId) -> Keepalive {
+        let listener = self.listeners.get(usize::from(listener.0));
+        listener.map_or_else(|| self.config.keepalive(), |listener| listener.keepalive)
     }
 
     fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
         let local = key.local();
-        let index = self.listeners.iter().position(|listener| *listener == local)?;
+        let index = self.listeners.iter().position(|listener| listener.address == local)?;
         Some(ListenerId(index as u16))
     }
 
@@ -151,11 +173,9 @@ impl<A: Application> Engine<A> {
         self.counters.bump(Counter::FramesIn);
         let segment = match Segment::parse(frame, self.config.verify_checksums) {
             Ok(segment) => segment,
-            Err(error) => {
-                self.counters.bump(match error {
-                    ParseError::Malformed => Counter::DropMalformed,
-                    ParseError::Checksum => Counter::DropChecksum,
-                });
+            Err(ParseError::Malformed) => return self.too_big(now, frame, on_no_flow, out),
+            Err(ParseError::Checksum) => {
+                self.counters.bump(Counter::DropChecksum);
                 return Received::Done;
             }
         };
@@ -322,6 +342,7 @@ impl<A: Application> Engine<A> {
             flags,
             window: 0,
             options: Options::default(),
+            ecn_capable: false,
         };
         if self.send_bare(&segment.reply_link, &segment.key, &header, Purpose::Control, out) {
             self.counters.bump(Counter::RstsOut);

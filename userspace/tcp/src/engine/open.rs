@@ -71,7 +71,7 @@ impl<A: Application> Engine<A> {
         let link = self.links.acquire(link).ok_or(ConnectError::LinkTableFull)?;
         let iss = isn::initial(self.secrets.isn, &key, now);
         let offset = isn::timestamp_offset(self.secrets.isn, &key);
-        let tcb = Tcb::new(key, link, None, iss, offset, &self.config, now);
+        let tcb = Tcb::new(key, link, None, iss, offset, self.config.keepalive(), &self.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
         self.table.insert(&key, Place::Connection(slot));
         let connection = &mut self.connections[slot as usize];

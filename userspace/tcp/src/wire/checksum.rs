@@ -3,6 +3,7 @@
 use super::address::{Address, is_v4};
 
 const PROTOCOL_TCP: u32 = 6;
+const PROTOCOL_ICMPV6: u32 = 58;
 
 /// One's complement sum of `data`, not folded. An odd last byte counts as if a zero followed.
 ///
@@ -51,6 +52,18 @@ pub fn tcp(source: &Address, destination: &Address, segment: &[u8]) -> u16 {
     !fold(addresses + pseudo + sum(segment))
 }
 
+/// Checksum over an ICMPv4 message, as a number that is zero when the message holds the right one (RFC 792).
+pub fn icmp_v4(message: &[u8]) -> u16 {
+    !fold(sum(message))
+}
+
+/// Checksum over pseudo-header and ICMPv6 message, as a number that is zero when the message holds the right one
+/// (RFC 4443, section 2.3).
+pub fn icmp_v6(source: &Address, destination: &Address, message: &[u8]) -> u16 {
+    let pseudo = sum(&PROTOCOL_ICMPV6.to_be_bytes()) + sum(&(message.len() as u32).to_be_bytes());
+    !fold(sum(source) + sum(destination) + pseudo + sum(message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +96,28 @@ mod tests {
         assert_eq!(tcp(&a, &b, &segment), 0);
         segment[30] ^= 1;
         assert_ne!(tcp(&a, &b, &segment), 0);
+    }
+
+    #[test]
+    fn an_icmp_message_with_its_checksum_sums_to_zero() {
+        let (a, b) = ([0x20; 16], [0x21; 16]);
+        let mut message = [9_u8; 29];
+        message[2..4].fill(0);
+        let value = icmp_v4(&message);
+        assert_eq!(value.to_ne_bytes(), reference(&message).to_be_bytes());
+        message[2..4].copy_from_slice(&value.to_ne_bytes());
+        assert_eq!(icmp_v4(&message), 0);
+        assert_ne!(icmp_v6(&a, &b, &message), 0);
+
+        message[2..4].fill(0);
+        let value = icmp_v6(&a, &b, &message);
+        let pseudo = [&a[..], &b, &[0, 0, 0, 29, 0, 0, 0, 58], &message].concat();
+        assert_eq!(value.to_ne_bytes(), reference(&pseudo).to_be_bytes());
+        message[2..4].copy_from_slice(&value.to_ne_bytes());
+        assert_eq!(icmp_v6(&a, &b, &message), 0);
+        assert_ne!(icmp_v6(&b, &[0x22; 16], &message), 0);
+        message[28] ^= 1;
+        assert_ne!(icmp_v6(&a, &b, &message), 0);
     }
 
     proptest! {

@@ -21,6 +21,8 @@ pub struct Header {
     pub window: u16,
     /// Options.
     pub options: Options,
+    /// Sent with ECT(0), so that routers may mark it instead of dropping it (RFC 3168, section 5).
+    pub ecn_capable: bool,
 }
 
 /// Writes a whole frame from this side to the peer of `key` and returns its length.
@@ -44,10 +46,10 @@ pub fn frame(
     let options_length = header.options.length();
     let segment_length = TCP_HEADER + options_length + payload_length;
     let ip_length = if key.is_v4() {
-        ip::write_v4(packet, &key.local, &key.remote, segment_length);
+        ip::write_v4(packet, &key.local, &key.remote, header.ecn_capable, segment_length);
         IPV4_HEADER
     } else {
-        ip::write_v6(packet, &key.local, &key.remote, segment_length);
+        ip::write_v6(packet, &key.local, &key.remote, header.ecn_capable, segment_length);
         IPV6_HEADER
     };
     let segment = &mut packet[ip_length..ip_length + segment_length];
@@ -88,6 +90,7 @@ mod tests {
                     timestamps: Some(Timestamps { value: 3, echo: 4 }),
                     ..Options::default()
                 },
+                ecn_capable: true,
             };
             let mut buffer = [0xee; 200];
             let length = frame(&mut buffer, &link, &key, &header, 5, |payload| {

@@ -14,6 +14,9 @@ const PROTOCOL_TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION_OPTIONS: u8 = 60;
+const ECN_FIELD: u8 = 0b11;
+const ECN_CE: u8 = 0b11;
+const ECN_ECT_0: u8 = 0b10;
 const MAX_EXTENSION_HEADERS: usize = 6;
 
 /// An IP packet that carries a whole TCP segment.
@@ -22,6 +25,8 @@ pub struct Packet<'a> {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
+    /// A router marked the packet: CE (RFC 3168, section 5).
+    pub congestion_experienced: bool,
     /// The TCP segment, link padding removed.
     pub payload: &'a [u8],
 }
@@ -64,6 +69,7 @@ fn parse_v4(packet: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
     Ok(Packet {
         source: from_v4([fixed[12], fixed[13], fixed[14], fixed[15]]),
         destination: from_v4([fixed[16], fixed[17], fixed[18], fixed[19]]),
+        congestion_experienced: fixed[1] & ECN_FIELD == ECN_CE,
         payload: &packet[header_length..total_length],
     })
 }
@@ -93,6 +99,7 @@ fn parse_v6(packet: &[u8]) -> Option<Packet<'_>> {
                 return Some(Packet {
                     source,
                     destination,
+                    congestion_experienced: (fixed[1] >> 4) & ECN_FIELD == ECN_CE,
                     payload,
                 });
             }
@@ -114,10 +121,17 @@ fn parse_v6(packet: &[u8]) -> Option<Packet<'_>> {
 ///
 /// DF is set, so the identification may stay zero (RFC 6864, section 4.1).
 #[inline]
-pub(crate) fn write_v4(buffer: &mut [u8], source: &Address, destination: &Address, payload_length: usize) {
+pub(crate) fn write_v4(
+    buffer: &mut [u8],
+    source: &Address,
+    destination: &Address,
+    ecn_capable: bool,
+    payload_length: usize,
+) {
     let header = &mut buffer[..IPV4_HEADER];
+    let ecn = if ecn_capable { ECN_ECT_0 } else { 0 };
     let total_length = (IPV4_HEADER + payload_length) as u16;
-    header[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0]);
+    header[..12].copy_from_slice(&[0x45, ecn, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0]);
     header[2..4].copy_from_slice(&total_length.to_be_bytes());
     header[12..16].copy_from_slice(&source[12..]);
     header[16..20].copy_from_slice(&destination[12..]);
@@ -127,9 +141,16 @@ pub(crate) fn write_v4(buffer: &mut [u8], source: &Address, destination: &Addres
 
 /// Writes an IPv6 header for `payload_length` bytes of TCP into the first 40 bytes of `buffer`.
 #[inline]
-pub(crate) fn write_v6(buffer: &mut [u8], source: &Address, destination: &Address, payload_length: usize) {
+pub(crate) fn write_v6(
+    buffer: &mut [u8],
+    source: &Address,
+    destination: &Address,
+    ecn_capable: bool,
+    payload_length: usize,
+) {
     let header = &mut buffer[..IPV6_HEADER];
-    header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, PROTOCOL_TCP, 64]);
+    let ecn = if ecn_capable { ECN_ECT_0 << 4 } else { 0 };
+    header[..8].copy_from_slice(&[0x60, ecn, 0, 0, 0, 0, PROTOCOL_TCP, 64]);
     header[4..6].copy_from_slice(&(payload_length as u16).to_be_bytes());
     header[8..24].copy_from_slice(source);
     header[24..40].copy_from_slice(destination);
@@ -145,6 +166,7 @@ mod tests {
             &mut packet,
             &from_v4([198, 18, 0, 1]),
             &from_v4([198, 18, 0, 2]),
+            false,
             payload.len(),
         );
         packet.extend_from_slice(payload);
@@ -153,7 +175,7 @@ mod tests {
 
     fn v6(next_header: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0; IPV6_HEADER];
-        write_v6(&mut packet, &[0x20; 16], &[0x21; 16], payload.len());
+        write_v6(&mut packet, &[0x20; 16], &[0x21; 16], false, payload.len());
         packet[6] = next_header;
         packet.extend_from_slice(payload);
         packet

@@ -4,6 +4,7 @@ pub mod address;
 pub mod checksum;
 pub mod emit;
 pub mod ethernet;
+pub mod icmp;
 pub mod ip;
 pub mod options;
 pub mod tcp;
@@ -41,6 +42,8 @@ pub struct Segment<'a> {
     pub window: u16,
     /// Options that are understood.
     pub options: Options,
+    /// A router marked the packet that brought it: CE (RFC 3168).
+    pub congestion_experienced: bool,
     /// Text of the segment.
     pub payload: &'a [u8],
 }
@@ -72,6 +75,7 @@ impl<'a> Segment<'a> {
             flags: header.flags,
             window: header.window,
             options: Options::parse(header.options),
+            congestion_experienced: packet.congestion_experienced,
             payload: header.payload,
         })
     }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use tidegate_abi::siphash::Key;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::{Engine, OnNoFlow, Received, Secrets};
+use tidegate_tcp::engine::{ConnectionId, ConnectionInfo, Engine, OnNoFlow, Received, Secrets};
 use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::emit::{self, Header};
 use tidegate_tcp::wire::options::Timestamps;
-use tidegate_tcp::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
+use tidegate_tcp::wire::{Flags, FlowKey, LinkHeader, Options, Segment, checksum};
 use tidegate_tcp::{Config, State};
 
 pub const SERVER: &str = "198.18.0.1:80";
@@ -27,9 +27,58 @@ pub const ACK: Flags = Flags::ACK;
 pub const FIN: Flags = Flags::FIN;
 pub const RST: Flags = Flags::RST;
 pub const PSH: Flags = Flags::PSH;
+pub const URG: Flags = Flags::URG;
+pub const ECE: Flags = Flags::ECE;
+pub const CWR: Flags = Flags::CWR;
 
 pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// What an application sends in tests that compare it with what arrived: every byte depends on its position.
+pub fn pattern(length: usize) -> Bytes {
+    (0..length).map(|at| (at * 31 % 251) as u8).collect::<Vec<u8>>().into()
+}
+
+/// An application that sends `length` bytes of [`pattern`] when the connection opens.
+pub fn sender(length: usize) -> App {
+    App {
+        greeting: pattern(length),
+        ..App::default()
+    }
+}
+
+/// The options of a present-day client's SYN, without timestamps.
+pub fn with_sack() -> Options {
+    Options {
+        mss: Some(1460),
+        sack_permitted: true,
+        ..Options::default()
+    }
+}
+
+/// MSS 1460 and timestamps that start at `value`.
+pub fn with_timestamps(value: u32) -> Options {
+    Options {
+        mss: Some(1460),
+        timestamps: Some(Timestamps { value, echo: 0 }),
+        ..Options::default()
+    }
+}
+
+/// Puts the right checksums into an untagged frame of `key` that was changed after it had been made.
+pub fn seal(frame: &mut [u8], key: &FlowKey) {
+    let packet = &mut frame[14..];
+    let header_length = if key.is_v4() { 20 } else { 40 };
+    if key.is_v4() {
+        packet[10..12].fill(0);
+        let sum = checksum::ipv4_header(&packet[..header_length]);
+        packet[10..12].copy_from_slice(&sum);
+    }
+    let segment = &mut packet[header_length..];
+    segment[16..18].fill(0);
+    let sum = checksum::tcp(&key.local, &key.remote, segment);
+    segment[16..18].copy_from_slice(&sum.to_ne_bytes());
 }
 
 /// Collects frames; refuses them when told to.
@@ -38,11 +87,13 @@ pub struct Wire {
     pub frames: Vec<Vec<u8>>,
     buffer: Vec<u8>,
     pub exhausted: bool,
+    /// Refuses frames for this purpose.
+    pub refused: Option<Purpose>,
 }
 
 impl Transmit for Wire {
-    fn reserve(&mut self, _: Purpose) -> Option<&mut [u8]> {
-        if self.exhausted {
+    fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
+        if self.exhausted || self.refused == Some(purpose) {
             return None;
         }
         self.buffer.resize(9100, 0xaa);
@@ -166,6 +217,11 @@ impl Sent {
     pub fn is(&self, flags: Flags) -> bool {
         self.flags == flags
     }
+
+    /// The sequence number after the segment.
+    pub fn end(&self) -> SeqNumber {
+        self.seq + self.payload.len() as u32 + u32::from(self.flags.contains(SYN)) + u32::from(self.flags.contains(FIN))
+    }
 }
 
 pub fn parse(frame: &[u8]) -> Sent {
@@ -209,6 +265,8 @@ pub struct Rig {
     /// The peer's timestamp clock; `None`: no timestamps.
     pub timestamp: Option<u32>,
     pub echo: u32,
+    /// The connection, if the engine opened it.
+    pub id: Option<ConnectionId>,
 }
 
 impl Rig {
@@ -230,6 +288,7 @@ impl Rig {
             window: 65_535,
             timestamp: None,
             echo: 0,
+            id: None,
         }
     }
 
@@ -247,6 +306,16 @@ impl Rig {
             .connections()
             .find(|info| info.local == local && info.peer == peer)
             .map(|info| info.state)
+    }
+
+    /// The connection's line of the listing.
+    #[track_caller]
+    pub fn info(&self) -> ConnectionInfo {
+        let (local, peer) = (self.key.peer(), self.key.local());
+        self.engine
+            .connections()
+            .find(|info| info.local == local && info.peer == peer)
+            .expect("the connection is not listed")
     }
 
     /// What the engine sent since the last call.
@@ -276,6 +345,7 @@ impl Rig {
             flags,
             window: self.window,
             options,
+            ecn_capable: false,
         };
         let mut frame = vec![0; 200 + payload.len()];
         let length = emit::frame(&mut frame, &link, &self.key, &header, payload.len(), |text| {
@@ -340,6 +410,100 @@ impl Rig {
             mss: Some(1460),
             ..Options::default()
         })
+    }
+
+    /// The engine opens the connection; returns its SYN.
+    #[track_caller]
+    pub fn active_open(&mut self) -> Sent {
+        let link = LinkHeader::new(CLIENT_MAC, SERVER_MAC, self.key.is_v4());
+        let (local, remote) = (self.key.peer(), self.key.local());
+        let id = self.engine.connect(self.now, local, remote, &link, &mut self.wire);
+        self.id = Some(id.expect("the connection cannot be opened"));
+        let syn = self.one();
+        self.ack = syn.seq + 1;
+        syn
+    }
+
+    /// The engine opens the connection and the peer completes the handshake with these options.
+    #[track_caller]
+    pub fn connect_actively(&mut self, options: Options) {
+        let syn = self.active_open();
+        self.echo = syn.options.timestamps.map_or(0, |timestamps| timestamps.value);
+        self.timestamp = options.timestamps.map(|timestamps| timestamps.value);
+        let syn_ack = self.frame(self.seq, self.ack, SYN | ACK, options, b"");
+        self.seq += 1;
+        self.inject(&syn_ack);
+        assert_eq!(self.state(), Some(State::Established));
+    }
+
+    /// Runs `action` on the stream of a connection the engine opened.
+    #[track_caller]
+    pub fn on_stream(&mut self, action: impl FnOnce(&mut dyn Stream)) {
+        let id = self.id.expect("the engine did not open the connection");
+        self.engine
+            .with_connection(self.now, id, &mut self.wire, |_, _, stream| action(stream))
+            .expect("the connection is not open");
+    }
+
+    /// The peer acknowledges up to `ack` and reports these SACK blocks.
+    pub fn selective(&mut self, ack: SeqNumber, blocks: &[(SeqNumber, SeqNumber)]) {
+        self.ack = ack;
+        let mut options = self.options();
+        options.set_sack_blocks(blocks.iter().copied());
+        let frame = self.frame(self.seq, ack, ACK, options, b"");
+        self.inject(&frame);
+    }
+
+    /// Takes what the engine sent into the peer's stream where it is next, without acknowledging it.
+    pub fn take(&mut self, sent: &[Sent], text: &mut Vec<u8>) {
+        for segment in sent {
+            if segment.seq == self.ack {
+                text.extend_from_slice(&segment.payload);
+                self.ack = segment.end();
+            }
+        }
+    }
+
+    /// Reads and acknowledges what the engine sends until it sends no more; returns the text.
+    pub fn read_all(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
+        loop {
+            let sent = self.sent();
+            if sent.iter().all(|segment| segment.end() == segment.seq) {
+                return text;
+            }
+            self.take(&sent, &mut text);
+            self.peer(ACK, b"");
+            self.engine.turn(self.now, &mut self.wire);
+        }
+    }
+
+    /// Like [`Rig::read_all`], for what was lost: lets time pass until the peer has `length` bytes of text.
+    #[track_caller]
+    pub fn read_in_time(&mut self, length: usize) -> Vec<u8> {
+        let mut text = self.read_all();
+        let limit = self.now + Duration::from_secs(100);
+        while text.len() < length {
+            assert!(self.now < limit, "only {} of {length} bytes came", text.len());
+            self.pass(ms(100));
+            text.append(&mut self.read_all());
+        }
+        text
+    }
+
+    /// Lets time pass until the engine sends something, at most `limit`; returns how long that took.
+    pub fn wait(&mut self, limit: Duration) -> Option<Duration> {
+        let start = self.now;
+        let end = start + limit;
+        while let Some(next) = self.engine.next_deadline().filter(|&next| next <= end) {
+            self.now = self.now.max(next);
+            self.engine.turn(self.now, &mut self.wire);
+            if !self.wire.frames.is_empty() {
+                return Some(self.now.since(start));
+            }
+        }
+        self.now = end;
+        None
     }
 
     /// The peer acknowledges everything up to the end of `sent`.

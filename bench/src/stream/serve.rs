@@ -1,0 +1,139 @@
+//! The other side of a transfer over the kernel's TCP: a source that speaks as much HTTP as a download takes, and a sink.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::socket::{PATIENCE, listen_on};
+
+/// Bytes written at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Connections at once; more are closed as they come.
+const MOST_CONNECTIONS: usize = 256;
+
+/// Longest request head in bytes.
+const HEAD_LIMIT: usize = 8 * 1024;
+
+/// Pause after a connection could not be accepted, which is when this process or the system has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `GET /N`, with a body of N zero bytes, on threads of its own for the rest of the process's life.
+///
+/// # Errors
+///
+/// Those of listening, or no thread could be started.
+pub(crate) fn source(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<()> {
+    serve(listen_on(address, congestion)?, answer)
+}
+
+/// Reads what comes and throws it away (RFC 863), on threads of its own for the rest of the process's life.
+///
+/// # Errors
+///
+/// Those of listening, or no thread could be started.
+pub(crate) fn sink(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<()> {
+    serve(listen_on(address, congestion)?, discard)
+}
+
+fn serve(listener: TcpListener, service: fn(TcpStream) -> io::Result<()>) -> anyhow::Result<()> {
+    let accept = move || {
+        let connections = Arc::new(AtomicUsize::new(0));
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
+            if connections.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
+                continue;
+            }
+            connections.fetch_add(1, Ordering::Relaxed);
+            let count = Arc::clone(&connections);
+            let connection = move || {
+                // What goes wrong on a connection is its client's to tell.
+                let _ = service(stream);
+                count.fetch_sub(1, Ordering::Relaxed);
+            };
+            if thread::Builder::new().spawn(connection).is_err() {
+                connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    };
+    thread::Builder::new().spawn(accept).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Answers one request and closes.
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let Some(mut left) = requested(&mut stream)? else {
+        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {left}\r\nConnection: close\r\n\r\n"
+    )?;
+    let zeros = [0; CHUNK];
+    while left > 0 {
+        let chunk = &zeros[..usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
+        stream.write_all(chunk)?;
+        left -= chunk.len() as u64;
+    }
+    Ok(())
+}
+
+/// Reads a request head. The number that is its path; `None` if it is something else.
+fn requested(stream: &mut TcpStream) -> io::Result<Option<u64>> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => head.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if head.len() > HEAD_LIMIT {
+            return Ok(None);
+        }
+    }
+    Ok(path_number(&head))
+}
+
+fn path_number(head: &[u8]) -> Option<u64> {
+    let line = std::str::from_utf8(head).ok()?.lines().next()?;
+    let path = line.strip_prefix("GET /")?.split(' ').next()?;
+    path.parse().ok()
+}
+
+fn discard(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_request_is_a_number() {
+        assert_eq!(path_number(b"GET /1000 HTTP/1.1\r\nHost: x\r\n\r\n"), Some(1000));
+        for head in ["GET / HTTP/1.1\r\n\r\n", "GET /x HTTP/1.1\r\n\r\n", "PUT /1 HTTP/1.1\r\n\r\n", "\r\n\r\n"] {
+            assert_eq!(path_number(head.as_bytes()), None, "{head}");
+        }
+    }
+}

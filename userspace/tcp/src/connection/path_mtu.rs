@@ -1,0 +1,307 @@
+//! The size of segments follows the path: down when a router says so (RFC 1191, RFC 8201) or when full segments vanish
+//! without a word (RFC 2923, section 2.1), and up again after a while (RFC 1191, section 6.3).
+
+use super::{Context, State, Tcb};
+use crate::config::Config;
+use crate::counters::Counter;
+use crate::recovery::Phase;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+
+/// IP and TCP header without options.
+const IPV4_HEADERS: u16 = 40;
+const IPV6_HEADERS: u16 = 60;
+
+/// What timestamps take of every segment.
+const TIMESTAMPS_LENGTH: u16 = 12;
+
+/// The least text a segment is cut to, as for a peer that asks for less.
+const LEAST_TEXT: u16 = 48;
+
+/// IPv6's minimum link MTU (RFC 8200, section 5). Every path has it, so a message that tells less is not to be believed
+/// (RFC 8201, section 4).
+const IPV6_LEAST_MTU: u16 = 1280;
+
+/// What is tried in a black hole of IPv4 before `min_path_mtu`: what RFC 4821, section 7.2, begins its search with.
+const IPV4_BLACK_HOLE_MTU: u16 = 1024;
+
+/// What a connection remembers of a path that turned out narrower than the peer's MSS.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PathMtu {
+    /// Text of a full segment before the first reduction, and the time of the last one; `None` at full size.
+    reduced: Option<(u16, Instant)>,
+}
+
+impl Tcb {
+    /// Whether a segment that starts at `seq` may be in the network: SND.UNA =< `seq` < SND.NXT (RFC 5927, section
+    /// 4.1). Never before ESTABLISHED, since a handshake's segments are small.
+    pub(crate) fn is_outstanding(&self, seq: SeqNumber) -> bool {
+        !matches!(self.state, State::SynSent | State::SynReceived)
+            && seq.at_or_after(self.snd_una)
+            && seq.before(self.snd_nxt)
+    }
+
+    /// The smallest path MTU that is believed or tried.
+    pub(crate) fn least_path_mtu(&self, config: &Config) -> u16 {
+        if self.key.is_v4() {
+            config.min_path_mtu
+        } else {
+            IPV6_LEAST_MTU
+        }
+    }
+
+    /// Text of a segment that makes a packet of `mtu` bytes.
+    fn text_in_packet(&self, mtu: u16) -> u16 {
+        let headers = if self.key.is_v4() { IPV4_HEADERS } else { IPV6_HEADERS };
+        let stamped = if self.timestamps { TIMESTAMPS_LENGTH } else { 0 };
+        mtu.saturating_sub(headers + stamped).max(LEAST_TEXT)
+    }
+
+    /// A router could not forward packets larger than `mtu` bytes: makes segments fit, and has what did not sent again.
+    /// False, and nothing is changed, if they already do.
+    pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant) -> bool {
+        let reduced = self.fit_segments(mtu, now);
+        if reduced && self.flight() > 0 {
+            // What was too large is gone, and not for congestion (RFC 4821, section 7.5): the congestion window stays.
+            self.retransmit_head = true;
+            self.scoreboard.mark_longer_lost(u32::from(self.mss));
+            if self.phase == Phase::Open && self.scoreboard.lost() > 0 {
+                self.phase = Phase::Loss;
+                self.recovery_point = self.snd_nxt;
+            }
+        }
+        reduced
+    }
+
+    /// Lets no segment from now on make a packet larger than `mtu` bytes. False, and nothing is changed, if none would.
+    fn fit_segments(&mut self, mtu: u16, now: Instant) -> bool {
+        let text = self.text_in_packet(mtu);
+        if text >= self.mss {
+            return false;
+        }
+        let full = self.path_mtu.reduced.map_or(self.mss, |(full, _)| full);
+        self.path_mtu.reduced = Some((full, now));
+        self.mss = text;
+        true
+    }
+
+    /// Goes back to full segments when the last reduction is `path_mtu_raise` ago: the path may be another by now. To
+    /// be called before new data is sent.
+    #[inline]
+    pub(crate) fn raise_path_mtu(&mut self, now: Instant, config: &Config) {
+        if let Some((full, reduced_at)) = self.path_mtu.reduced
+            && !config.path_mtu_raise.is_zero()
+            && now.since(reduced_at) >= config.path_mtu_raise
+        {
+            self.mss = full;
+            self.path_mtu.reduced = None;
+        }
+    }
+
+    /// Whether the first outstanding segment is a full one and was again not acknowledged for `black_hole_timeouts`
+    /// timeouts. To be asked once for each timeout, when the RTO has been backed off.
+    fn black_hole_suspected(&self, config: &Config) -> bool {
+        let timeouts = self.rto.backoffs();
+        let text = (self.send_queue.len() as u32).min(self.flight());
+        config.black_hole_timeouts > 0
+            && timeouts > 0
+            && timeouts.is_multiple_of(config.black_hole_timeouts)
+            && !matches!(self.state, State::SynSent | State::SynReceived)
+            && text >= u32::from(self.mss)
+    }
+
+    /// The path MTU to try next when larger packets seem to vanish; `None` when segments are as small as they get.
+    fn next_black_hole_mtu(&self, config: &Config) -> Option<u16> {
+        let least = self.least_path_mtu(config);
+        [IPV4_BLACK_HOLE_MTU.max(least), least]
+            .into_iter()
+            .find(|&mtu| self.text_in_packet(mtu) < self.mss)
+    }
+
+    /// Makes segments smaller if the path seems to drop full ones. To be called once for each retransmission timeout,
+    /// when the RTO has been backed off; what is outstanding is sent again by the caller.
+    pub(crate) fn avoid_black_hole<T>(&mut self, context: &mut Context<'_, T>) {
+        if self.black_hole_suspected(context.config)
+            && let Some(mtu) = self.next_black_hole_mtu(context.config)
+            && self.fit_segments(mtu, context.now)
+        {
+            context.counters.bump(Counter::PathMtuBlackHoles);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::link::LinkTable;
+    use crate::wire::{FlowKey, LinkHeader};
+
+    const NOW: Instant = Instant::from_millis(5000);
+
+    /// A connection in ESTABLISHED with `outstanding` bytes of text sent, in full segments for a link of 1500 bytes.
+    fn tcb(ipv4: bool, timestamps: bool, outstanding: u32) -> Tcb {
+        let (local, remote) = if ipv4 {
+            ("198.18.0.1:80", "198.18.0.2:40000")
+        } else {
+            ("[2001:2::1]:80", "[2001:2::2]:40000")
+        };
+        let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
+        let config = Config::default();
+        let link = LinkTable::default()
+            .acquire(&LinkHeader::new([2; 6], [4; 6], ipv4))
+            .unwrap();
+        let iss = SeqNumber(u32::MAX - 500);
+        let mut tcb = Tcb::new(key, link, None, iss, 0, config.keepalive(), &config, NOW);
+        tcb.state = State::Established;
+        tcb.timestamps = timestamps;
+        tcb.mss = tcb.text_in_packet(1500);
+        tcb.send_queue.push(Bytes::from(vec![0; 100_000]));
+        tcb.snd_nxt = tcb.snd_una + outstanding;
+        tcb
+    }
+
+    #[test]
+    fn the_text_leaves_room_for_all_headers_and_has_a_floor() {
+        for (ipv4, timestamps, text) in [
+            (true, false, 1360),
+            (true, true, 1348),
+            (false, false, 1340),
+            (false, true, 1328),
+        ] {
+            let mut tcb = tcb(ipv4, timestamps, 0);
+            assert!(tcb.set_path_mtu(1400, NOW));
+            assert_eq!(tcb.mss, text);
+            assert!(!tcb.retransmit_head, "nothing is outstanding");
+        }
+        for mtu in [0, 40, 68, 99] {
+            let mut tcb = tcb(true, true, 0);
+            assert!(tcb.set_path_mtu(mtu, NOW));
+            assert_eq!(tcb.mss, LEAST_TEXT, "{mtu}");
+        }
+    }
+
+    #[test]
+    fn an_increase_is_not_learned() {
+        let mut tcb = tcb(true, false, 1460);
+        for mtu in [1500, 1501, 9000, u16::MAX] {
+            assert!(!tcb.set_path_mtu(mtu, NOW));
+        }
+        assert_eq!(tcb.mss, 1460);
+        assert!(!tcb.retransmit_head);
+        assert!(tcb.set_path_mtu(1400, NOW));
+        assert!(tcb.retransmit_head);
+        assert!(!tcb.set_path_mtu(1400, NOW) && !tcb.set_path_mtu(1450, NOW));
+        assert_eq!(tcb.mss, 1360);
+    }
+
+    #[test]
+    fn only_what_is_in_the_network_is_outstanding() {
+        let mut tcb = tcb(true, false, 3000);
+        let una = tcb.snd_una;
+        for offset in [0, 1, 1460, 2999] {
+            assert!(tcb.is_outstanding(una + offset), "{offset}");
+        }
+        for offset in [3000, 3001, 1 << 31, u32::MAX] {
+            assert!(!tcb.is_outstanding(una + offset), "{offset}");
+        }
+        tcb.state = State::SynSent;
+        assert!(!tcb.is_outstanding(una));
+    }
+
+    #[test]
+    fn nothing_is_outstanding_when_all_is_acknowledged() {
+        let tcb = tcb(true, false, 0);
+        assert!(!tcb.is_outstanding(tcb.snd_una) && !tcb.is_outstanding(tcb.snd_una - 1));
+    }
+
+    #[test]
+    fn full_segments_come_back_ten_minutes_after_the_last_reduction() {
+        let config = Config::default();
+        let mut tcb = tcb(true, false, 0);
+        tcb.raise_path_mtu(NOW, &config);
+        assert_eq!(tcb.mss, 1460);
+        tcb.set_path_mtu(1400, NOW);
+        let later = NOW + Duration::from_secs(300);
+        tcb.set_path_mtu(1000, later);
+        tcb.raise_path_mtu(later + Duration::from_secs(599), &config);
+        assert_eq!(tcb.mss, 960);
+        tcb.raise_path_mtu(later + Duration::from_secs(600), &config);
+        assert_eq!(tcb.mss, 1460);
+        assert!(tcb.path_mtu.reduced.is_none());
+    }
+
+    #[test]
+    fn a_raise_time_of_zero_means_never() {
+        let config = Config {
+            path_mtu_raise: Duration::ZERO,
+            ..Config::default()
+        };
+        let mut tcb = tcb(true, false, 0);
+        tcb.set_path_mtu(1400, NOW);
+        tcb.raise_path_mtu(NOW + Duration::from_secs(1_000_000), &config);
+        assert_eq!(tcb.mss, 1360);
+    }
+
+    #[test]
+    fn full_segments_that_vanish_twice_in_a_row_are_suspicious() {
+        let config = Config::default();
+        let mut tcb = tcb(true, false, 1460);
+        let mut suspected = Vec::new();
+        for timeout in 0..6 {
+            if tcb.black_hole_suspected(&config) {
+                suspected.push(timeout);
+            }
+            tcb.rto.back_off();
+        }
+        assert_eq!(suspected, [2, 4]);
+        tcb.rto.reset_backoff();
+        assert!(!tcb.black_hole_suspected(&config), "the peer has answered");
+    }
+
+    #[test]
+    fn small_segments_and_handshakes_are_not_suspicious() {
+        let config = Config::default();
+        let never = Config {
+            black_hole_timeouts: 0,
+            ..Config::default()
+        };
+        for (outstanding, state, config, expected) in [
+            (1460, State::Established, &config, true),
+            (1459, State::Established, &config, false),
+            (1460, State::SynSent, &config, false),
+            (1460, State::SynReceived, &config, false),
+            (1460, State::Established, &never, false),
+        ] {
+            let mut tcb = tcb(true, false, outstanding);
+            tcb.state = state;
+            tcb.rto.back_off();
+            tcb.rto.back_off();
+            assert_eq!(tcb.black_hole_suspected(config), expected, "{outstanding} in {state}");
+        }
+    }
+
+    #[test]
+    fn segments_shrink_step_by_step_and_then_no_more() {
+        let config = Config::default();
+        for (ipv4, steps) in [(true, &[1024, 552][..]), (false, &[1280][..])] {
+            let mut tcb = tcb(ipv4, true, 1460);
+            for &step in steps {
+                assert_eq!(tcb.next_black_hole_mtu(&config), Some(step));
+                assert!(tcb.fit_segments(step, NOW));
+            }
+            assert_eq!(tcb.next_black_hole_mtu(&config), None);
+        }
+        let config = Config {
+            min_path_mtu: 1280,
+            ..config
+        };
+        let mut tcb = tcb(true, true, 1460);
+        assert_eq!(tcb.next_black_hole_mtu(&config), Some(1280));
+        tcb.fit_segments(1280, NOW);
+        assert_eq!(tcb.next_black_hole_mtu(&config), None);
+    }
+}

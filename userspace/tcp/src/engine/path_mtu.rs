@@ -1,0 +1,78 @@
+//! ICMP "too big" (RFC 1191, RFC 8201), believed only from who knows what is outstanding (RFC 5927).
+
+use super::{Engine, OnNoFlow, Received, context};
+use crate::application::Application;
+use crate::connection::Context;
+use crate::counters::Counter;
+use crate::flow_table::Place;
+use crate::time::Instant;
+use crate::transmit::Transmit;
+use crate::wire::ParseError;
+use crate::wire::icmp::TooBig;
+
+impl<A: Application> Engine<A> {
+    /// A frame that is no TCP segment: ICMP "too big" about one, or nothing to be read here.
+    #[cold]
+    pub(super) fn too_big<T: Transmit>(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        let message = match TooBig::parse(frame) {
+            Ok(message) => message,
+            Err(error) => {
+                self.counters.bump(match error {
+                    ParseError::Malformed => Counter::DropMalformed,
+                    ParseError::Checksum => Counter::DropChecksum,
+                });
+                return Received::Done;
+            }
+        };
+        match self.find(&message.key) {
+            Some(Place::Connection(slot)) => {
+                self.counters.bump(Counter::TooBigIn);
+                self.reduce_path_mtu(now, slot, &message, out);
+            }
+            // Another shard may have answered the SYN of this flow too, and have the connection.
+            None | Some(Place::HalfOpen(_)) if on_no_flow == OnNoFlow::Report => return Received::NoFlow,
+            // Handshakes and TIME-WAIT send nothing that could be too big.
+            None | Some(Place::HalfOpen(_) | Place::TimeWait(_)) => {
+                self.counters.bump(Counter::TooBigIn);
+                self.counters.bump(Counter::DropIcmpNoFlow);
+            }
+        }
+        Received::Done
+    }
+
+    /// Does as the message says if it can be believed.
+    fn reduce_path_mtu<T: Transmit>(&mut self, now: Instant, slot: u32, message: &TooBig, out: &mut T) {
+        if !self.config.path_mtu_discovery {
+            return;
+        }
+        let connection = &mut self.connections[slot as usize];
+        let tcb = &mut connection.tcb;
+        // Who is not on the path has to guess a sequence number (RFC 5927, section 4.1); and the MTU of a router that
+        // tells the truth is one the packet did not fit (section 7.2).
+        let refused = if !tcb.is_outstanding(message.seq) || message.mtu >= message.quoted_length {
+            Some(Counter::DropIcmpBadQuote)
+        } else if message.mtu < tcb.least_path_mtu(&self.config) {
+            Some(Counter::DropIcmpTooSmall)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            self.counters.bump(reason);
+            return;
+        }
+        // Of a burst, every packet brings a message; the first has the effect. Nor is an increase learned this way.
+        if !tcb.set_path_mtu(message.mtu, now) {
+            return;
+        }
+        self.counters.bump(Counter::PathMtuReduced);
+        let mut context = context!(self, now, out);
+        let fate = connection.finish(&mut context);
+        self.settle(now, slot, fate);
+    }
+}

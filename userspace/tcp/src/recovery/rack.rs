@@ -1,0 +1,224 @@
+//! RACK-TLP: loss found by time (RFC 8985).
+
+use core::time::Duration;
+
+use super::scoreboard::{DUP_THRESH, Delivered, Scoreboard};
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+
+/// The least round-trip time of the last minutes is wanted; an older one is forgotten.
+const MIN_RTT_AGE: Duration = Duration::from_secs(300);
+
+/// Recoveries a widened reordering window lasts (RFC 8985, section 6.2, step 4).
+const REO_WND_PERSIST: u8 = 16;
+
+/// RACK's variables of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rack {
+    /// RACK.xmit_ts and RACK.end_seq: the delivered segment that was sent last.
+    xmit: Instant,
+    end: SeqNumber,
+    /// RACK.rtt.
+    rtt: Duration,
+    /// RACK.min_RTT and when it was measured.
+    min_rtt: Option<Duration>,
+    min_rtt_at: Instant,
+    /// RACK.reordering_seen.
+    reordering_seen: bool,
+    /// RACK.reo_wnd_mult.
+    reo_wnd_mult: u8,
+    /// RACK.reo_wnd_persist.
+    reo_wnd_persist: u8,
+    /// RACK.dsack_round: until SND.UNA passes it, D-SACKs are of the same round.
+    dsack_round: Option<SeqNumber>,
+}
+
+impl Default for Rack {
+    fn default() -> Self {
+        Self {
+            xmit: Instant::ZERO,
+            end: SeqNumber(0),
+            rtt: Duration::ZERO,
+            min_rtt: None,
+            min_rtt_at: Instant::ZERO,
+            reordering_seen: false,
+            reo_wnd_mult: 1,
+            reo_wnd_persist: REO_WND_PERSIST,
+            dsack_round: None,
+        }
+    }
+}
+
+impl Rack {
+    /// Steps 1 to 3: takes over what an acknowledgment delivered. `echo_before`: the acknowledgment echoes a timestamp from
+    /// before the newest delivered segment was last sent, so that it is the earlier copy that arrived.
+    pub(crate) fn update(&mut self, delivered: &Delivered, echo_before: bool, now: Instant) {
+        if let Some(sent_at) = delivered.timed {
+            let rtt = now.since(sent_at);
+            if self.min_rtt.is_none_or(|min| rtt <= min) || now.since(self.min_rtt_at) > MIN_RTT_AGE {
+                self.min_rtt = Some(rtt);
+                self.min_rtt_at = now;
+            }
+        }
+        self.reordering_seen |= delivered.reordered;
+        let Some((sent_at, end, retransmitted)) = delivered.newest else {
+            return;
+        };
+        let rtt = now.since(sent_at);
+        if retransmitted && (echo_before || self.min_rtt.is_some_and(|min| rtt < min)) {
+            return;
+        }
+        self.rtt = rtt;
+        if sent_at > self.xmit || (sent_at == self.xmit && end.after(self.end)) {
+            self.xmit = sent_at;
+            self.end = end;
+        }
+    }
+
+    /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16 recoveries.
+    pub(crate) fn dsack(&mut self, una: SeqNumber, nxt: SeqNumber) {
+        if self.dsack_round.is_some_and(|round| una.before(round)) {
+            return;
+        }
+        self.dsack_round = Some(nxt);
+        self.reo_wnd_mult = self.reo_wnd_mult.saturating_add(1);
+        self.reo_wnd_persist = REO_WND_PERSIST;
+    }
+
+    /// A recovery has ended.
+    pub(crate) fn recovered(&mut self) {
+        self.reo_wnd_persist = self.reo_wnd_persist.saturating_sub(1);
+        if self.reo_wnd_persist == 0 {
+            self.reo_wnd_persist = REO_WND_PERSIST;
+            self.reo_wnd_mult = 1;
+        }
+    }
+
+    /// RACK.reo_wnd (step 4).
+    fn reordering_window(&self, in_recovery: bool, sacked: u32, srtt: Duration, mss: u32) -> Duration {
+        if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
+            return Duration::ZERO;
+        }
+        let base = self.min_rtt.unwrap_or(srtt) / 4;
+        (base * u32::from(self.reo_wnd_mult)).min(srtt)
+    }
+
+    /// Step 5: marks what is lost; returns when to look again.
+    pub(crate) fn detect_loss(
+        &self,
+        board: &mut Scoreboard,
+        in_recovery: bool,
+        srtt: Duration,
+        mss: u32,
+        now: Instant,
+    ) -> Option<Instant> {
+        let window = self.reordering_window(in_recovery, board.sacked(), srtt, mss);
+        let wait = board.mark_lost_by_time(self.xmit, self.end, self.rtt + window, now)?;
+        Some(now + wait)
+    }
+
+    /// A retransmission timeout: what was sent longer than a round trip ago is lost (section 6.3).
+    pub(crate) fn timeout(&self, board: &mut Scoreboard, srtt: Duration, mss: u32, now: Instant) {
+        let window = self.reordering_window(true, board.sacked(), srtt, mss);
+        let never = Instant::NEVER;
+        board.mark_lost_by_time(never, self.end, self.rtt.max(srtt) + window, now);
+        board.mark_head_lost();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u32 = 100;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    fn board() -> Scoreboard {
+        let mut board = Scoreboard::default();
+        for index in 0..10_u32 {
+            let seq = SeqNumber(index * MSS);
+            board.push(seq, seq + MSS, at(1000 + u64::from(index)));
+        }
+        board
+    }
+
+    fn sacked(board: &mut Scoreboard, rack: &mut Rack, left: u32, right: u32, now: Instant) {
+        let mut delivered = Delivered::default();
+        board.sack(
+            &[(SeqNumber(left), SeqNumber(right))],
+            SeqNumber(0),
+            SeqNumber(1000),
+            &mut delivered,
+        );
+        rack.update(&delivered, false, now);
+    }
+
+    #[test]
+    fn waits_a_quarter_of_the_round_trip_before_the_first_loss() {
+        let (mut board, mut rack) = (board(), Rack::default());
+        let srtt = Duration::from_millis(40);
+        sacked(&mut board, &mut rack, 100, 200, at(1041));
+        let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1041));
+        assert_eq!(board.lost(), 0);
+        assert_eq!(again, Some(at(1050)));
+        assert_eq!(rack.detect_loss(&mut board, false, srtt, MSS, at(1050)), None);
+        assert_eq!(board.lost(), 100);
+    }
+
+    #[test]
+    fn three_segments_above_leave_no_doubt_unless_reordering_was_seen() {
+        for reordering in [false, true] {
+            let (mut board, mut rack) = (board(), Rack::default());
+            rack.reordering_seen = reordering;
+            sacked(&mut board, &mut rack, 100, 400, at(1043));
+            rack.detect_loss(&mut board, false, Duration::from_millis(40), MSS, at(1043));
+            assert_eq!(board.lost() > 0, !reordering);
+        }
+    }
+
+    #[test]
+    fn duplicates_widen_the_window_once_a_round_and_at_most_to_a_round_trip() {
+        let mut rack = Rack {
+            reordering_seen: true,
+            min_rtt: Some(Duration::from_millis(40)),
+            ..Rack::default()
+        };
+        let srtt = Duration::from_millis(50);
+        let window = |rack: &Rack| rack.reordering_window(false, 0, srtt, MSS);
+        assert_eq!(window(&rack), Duration::from_millis(10));
+        rack.dsack(SeqNumber(0), SeqNumber(1000));
+        rack.dsack(SeqNumber(500), SeqNumber(1500));
+        assert_eq!(window(&rack), Duration::from_millis(20));
+        for round in 1..20 {
+            rack.dsack(SeqNumber(round * 2000), SeqNumber(round * 2000 + 1000));
+        }
+        assert_eq!(window(&rack), srtt);
+        for _ in 0..16 {
+            rack.recovered();
+        }
+        assert_eq!(window(&rack), Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_lost_retransmission_is_found_by_what_was_sent_after_it() {
+        let (mut board, mut rack) = (board(), Rack::default());
+        let srtt = Duration::from_millis(40);
+        sacked(&mut board, &mut rack, 100, 400, at(1043));
+        rack.detect_loss(&mut board, false, srtt, MSS, at(1043));
+        board.retransmitted(0, at(1044));
+        board.push(SeqNumber(1000), SeqNumber(1100), at(1045));
+        let mut delivered = Delivered::default();
+        board.sack(
+            &[(SeqNumber(1000), SeqNumber(1100))],
+            SeqNumber(0),
+            SeqNumber(1100),
+            &mut delivered,
+        );
+        rack.update(&delivered, false, at(1085));
+        rack.detect_loss(&mut board, true, srtt, MSS, at(1085));
+        assert!(board.get(0).unwrap().lost);
+    }
+}

@@ -1,0 +1,108 @@
+//! Between SYN and the third segment (RFC 9293, sections 3.5 and 3.10.7; RFC 4987).
+#![allow(missing_docs)]
+
+mod common;
+
+use common::*;
+use tidegate_tcp::State;
+use tidegate_tcp::counters::Counter;
+use tidegate_tcp::seq::SeqNumber;
+use tidegate_tcp::wire::Options;
+
+#[test]
+fn an_answer_to_the_last_syn_ack_still_opens_the_connection() {
+    let mut rig = Rig::new(config(), App::default());
+    rig.syn(Options::default());
+    rig.ack = rig.one().seq + 1;
+    rig.pass(ms(62_000));
+    assert_eq!(rig.sent().len(), 5);
+    rig.peer(ACK, b"");
+    assert_eq!(rig.state(), Some(State::Established));
+    assert_eq!(rig.app().opened, 1);
+}
+
+#[test]
+fn repeated_syns_do_not_prolong_a_half_open_connection() {
+    let mut rig = Rig::new(config(), App::default());
+    let syn = rig.frame(rig.seq, SeqNumber(0), SYN, Options::default(), b"");
+    for _ in 0..12 {
+        rig.inject(&syn);
+        rig.pass(ms(5000));
+    }
+    assert_eq!(rig.engine.population().half_open, 1);
+    rig.pass(ms(5000));
+    assert_eq!(rig.count(Counter::HalfOpenTimedOut), 1);
+    rig.assert_empty();
+}
+
+#[test]
+fn text_on_the_syn_is_not_kept() {
+    let mut rig = Rig::new(config(), App::default());
+    let syn = rig.frame(rig.seq, SeqNumber(0), SYN, Options::default(), b"hello");
+    rig.inject(&syn);
+    rig.seq += 1;
+    let syn_ack = rig.one();
+    assert_eq!(syn_ack.ack, rig.seq, "SYN alone is acknowledged");
+    rig.ack = syn_ack.seq + 1;
+    rig.peer(ACK, b"hello");
+    assert_eq!(rig.app().received, b"hello");
+}
+
+#[test]
+fn the_third_segment_may_carry_text_and_fin() {
+    let mut rig = Rig::new(
+        config(),
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
+    rig.syn(Options::default());
+    rig.ack = rig.one().seq + 1;
+    rig.peer(ACK | FIN | PSH, b"short");
+    assert_eq!(rig.app().received, b"short");
+    assert_eq!(rig.app().ends, 1);
+    assert_eq!(rig.state(), Some(State::CloseWait));
+    let echo = rig.one();
+    assert_eq!((echo.payload.as_slice(), echo.ack), (&b"short"[..], rig.seq));
+}
+
+#[test]
+fn a_lost_third_segment_is_replaced_by_the_first_text() {
+    let mut rig = Rig::new(config(), App::default());
+    rig.syn(Options::default());
+    rig.ack = rig.one().seq + 1;
+    // The second segment of the request comes first; it cannot be delivered yet, but completes the handshake.
+    rig.peer_at(rig.seq + 5, ACK, b"world");
+    assert_eq!(rig.state(), Some(State::Established));
+    rig.peer_at(rig.seq, ACK, b"hello");
+    assert_eq!(rig.app().received, b"helloworld");
+}
+
+#[test]
+fn text_that_does_not_acknowledge_the_syn_ack_reaches_nobody() {
+    let mut rig = Rig::new(config(), App::default());
+    rig.syn(Options::default());
+    let syn_ack = rig.one();
+    for guess in [syn_ack.seq, syn_ack.seq + 2, SeqNumber(0), syn_ack.seq + 0x8000_0001] {
+        rig.ack = guess;
+        rig.peer_at(rig.seq, ACK | PSH, b"guess");
+        assert!(rig.one().is(RST));
+    }
+    assert_eq!(rig.app().opened, 0);
+    assert_eq!(rig.engine.reassembly_bytes(), 0);
+    assert_eq!(rig.engine.population().half_open, 1);
+    assert_eq!(rig.count(Counter::BytesIn), 0);
+}
+
+#[test]
+fn a_half_open_connection_costs_no_application_and_no_place_among_the_connections() {
+    let mut rig = Rig::new(config(), App::default());
+    for port in 0..8 {
+        rig.key.local_port = 1000 + port;
+        rig.syn(Options::default());
+    }
+    let population = rig.engine.population();
+    assert_eq!((population.connections, population.half_open), (0, 8));
+    assert_eq!(rig.app().opened, 0);
+}

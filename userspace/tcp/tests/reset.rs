@@ -1,0 +1,85 @@
+//! RST for what belongs to no connection (RFC 9293, sections 3.5.2 and 3.10.7.1).
+#![allow(missing_docs)]
+
+mod common;
+
+use common::*;
+use tidegate_tcp::counters::Counter;
+use tidegate_tcp::seq::SeqNumber;
+use tidegate_tcp::wire::Flags;
+
+#[test]
+fn a_segment_for_a_closed_connection_is_reset() {
+    for (server, client) in [(SERVER, CLIENT), ("[2001:2::1]:80", "[2001:2::2]:40000")] {
+        let mut rig = Rig::between(
+            config(),
+            App {
+                abort_on: Some(b'!'),
+                ..App::default()
+            },
+            server,
+            client,
+        );
+        rig.connect();
+        rig.peer(ACK, b"stop!");
+        assert!(rig.one().is(RST | ACK));
+        rig.peer(ACK, b"still here");
+        let reset = rig.one();
+        assert!(reset.is(RST));
+        assert_eq!(reset.seq, rig.ack);
+        assert!(reset.payload.is_empty());
+    }
+}
+
+#[test]
+fn a_stray_syn_ack_is_reset_with_its_own_acknowledgment() {
+    let mut rig = Rig::new(config(), App::default());
+    rig.ack = SeqNumber(0xdead_beef);
+    rig.peer_at(rig.seq, SYN | ACK, b"");
+    let reset = rig.one();
+    assert!(reset.is(RST));
+    assert_eq!(reset.seq, SeqNumber(0xdead_beef));
+    rig.assert_empty();
+}
+
+#[test]
+fn the_reset_of_a_segment_without_ack_covers_its_sequence_space() {
+    for (flags, text, length) in [(PSH, &b"text"[..], 4), (FIN, b"", 1), (FIN | PSH, b"text", 5)] {
+        let mut rig = Rig::new(config(), App::default());
+        rig.peer_at(rig.seq, flags, text);
+        let reset = rig.one();
+        assert!(reset.is(RST | ACK));
+        assert_eq!((reset.seq, reset.ack), (SeqNumber(0), rig.seq + length));
+    }
+}
+
+#[test]
+fn a_reset_is_never_answered_with_a_reset() {
+    let mut rig = Rig::new(config(), App::default());
+    for flags in [RST, RST | ACK, RST | FIN, RST | PSH | URG, RST | SYN, Flags(0xff)] {
+        rig.peer_at(rig.seq, flags, b"text");
+    }
+    rig.nothing();
+    assert_eq!(rig.count(Counter::RstsOut), 0);
+    rig.assert_empty();
+}
+
+#[test]
+fn resets_go_on_at_their_rate_after_a_flood() {
+    let limits = tidegate_tcp::Config {
+        rst_rate: 10,
+        ..config()
+    };
+    let mut rig = Rig::new(limits, App::default());
+    for port in 0..1000 {
+        rig.key.local_port = 1000 + port;
+        rig.peer_at(rig.seq, ACK, b"");
+    }
+    assert_eq!(rig.sent().len(), 10);
+    rig.pass(ms(1000));
+    for port in 0..1000 {
+        rig.key.local_port = 1000 + port;
+        rig.peer_at(rig.seq, ACK, b"");
+    }
+    assert_eq!(rig.sent().len(), 10);
+}
