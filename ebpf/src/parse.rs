@@ -61,8 +61,7 @@ pub mod protocol {
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     start: usize,
-    end: usize,
-    context: core::marker::PhantomData<&'a XdpContext>,
+    context: &'a XdpContext,
 }
 
 impl<'a> Frame<'a> {
@@ -71,16 +70,23 @@ impl<'a> Frame<'a> {
     pub fn new(ctx: &'a XdpContext) -> Self {
         Self {
             start: ctx.data(),
-            end: ctx.data_end(),
-            context: core::marker::PhantomData,
+            context: ctx,
         }
+    }
+
+    /// The address behind the frame's last octet, asked for anew each time. LLVM would otherwise conclude from one
+    /// comparison that a later one is not needed, and leave it out; the verifier does not conclude, and would refuse.
+    #[inline(always)]
+    fn end(self) -> usize {
+        // SAFETY: the context is valid while the program runs, and its `data_end` is an aligned `u32`.
+        unsafe { core::ptr::read_volatile(&raw const (*self.context.ctx).data_end) as usize }
     }
 
     /// The `N` octets at `offset`, unless the frame ends before them.
     #[inline(always)]
     pub fn header<const N: usize>(self, offset: usize) -> Option<&'a [u8; N]> {
         let address = self.start + offset;
-        if address + N > self.end {
+        if address + N > self.end() {
             return None;
         }
         // SAFETY: the `N` octets at `address` lie within the frame, as was just compared (the verifier proves it
@@ -93,7 +99,7 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     fn holds(self, offset: usize, length: usize) -> bool {
         // Addresses are compared, and no length is computed: subtracting packet pointers takes CAP_PERFMON.
-        self.start + offset + length <= self.end
+        self.start + offset + length <= self.end()
     }
 }
 

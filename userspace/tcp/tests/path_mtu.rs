@@ -89,8 +89,8 @@ fn largest(frames: &[Vec<u8>]) -> usize {
     frames.iter().map(|frame| parse(frame).payload.len()).max().unwrap_or(0)
 }
 
-/// Carries what the engine sends over a path that lets packets of `mtu` bytes through, until the peer has `length` bytes
-/// of text, which are returned. Of larger packets the router tells if `tells`.
+/// Carries what the engine sends over a path that lets packets of `mtu` bytes through, until the peer has `length`
+/// bytes of text, which are returned. Of larger packets the router tells if `tells`.
 #[track_caller]
 fn carry(rig: &mut Rig, mtu: usize, tells: bool, length: usize) -> Vec<u8> {
     let key = rig.key;

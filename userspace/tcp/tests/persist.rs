@@ -73,10 +73,7 @@ fn a_closed_window_does_not_hold_fin_back_for_ever() {
     }
     rig.window = 1000;
     rig.peer(ACK, b"");
-    let fin = match rig.sent().pop() {
-        Some(fin) => fin,
-        None => panic!("FIN was not sent"),
-    };
+    let fin = rig.sent().pop().expect("FIN was not sent");
     assert!(fin.flags.contains(FIN));
     rig.acknowledge(&fin);
     assert_eq!(rig.state(), Some(State::FinWait2));
@@ -99,7 +96,7 @@ fn a_probe_of_our_closed_window_is_answered_with_where_it_stands() {
     rig.pass(ms(50));
     rig.sent();
     // The old octet Linux sends, and the new one RFC 9293 describes.
-    for (seq, text) in [(rig.seq - 1, &b""[..]), (rig.seq, b"x")] {
+    for (seq, text) in [(rig.seq - 1, &b""[..]), (rig.seq, &b"x"[..])] {
         rig.peer_at(seq, ACK, text);
         let answer = rig.one();
         assert_eq!((answer.ack, answer.window), (rig.seq, 0));

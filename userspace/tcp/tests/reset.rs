@@ -44,7 +44,7 @@ fn a_stray_syn_ack_is_reset_with_its_own_acknowledgment() {
 
 #[test]
 fn the_reset_of_a_segment_without_ack_covers_its_sequence_space() {
-    for (flags, text, length) in [(PSH, &b"text"[..], 4), (FIN, b"", 1), (FIN | PSH, b"text", 5)] {
+    for (flags, text, length) in [(PSH, &b"text"[..], 4), (FIN, &b""[..], 1), (FIN | PSH, &b"text"[..], 5)] {
         let mut rig = Rig::new(config(), App::default());
         rig.peer_at(rig.seq, flags, text);
         let reset = rig.one();
