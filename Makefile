@@ -13,7 +13,7 @@ export TIDEGATE_EBPF_OBJECT := $(XDP_OBJECT)
 
 EBPF := --manifest-path ebpf/Cargo.toml
 
-.PHONY: help setup ebpf build demo run test lint clean
+.PHONY: help setup ebpf build demo run test sim impaired goodput fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -43,6 +43,19 @@ run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..
 test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
 	$(CARGO) test --release --workspace --locked --exclude tidegate
 	$(CARGO) test --release --locked --package tidegate -- --test-threads=1
+
+sim: ebpf ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
+	$(CARGO) run --release --locked --package tidegate-sim -- run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
+
+impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
+	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 \
+		$(CARGO) test --release --locked --package tidegate --test impaired -- --nocapture --test-threads=1
+
+goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
+	@scripts/goodput.sh
+
+fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
+	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)
 
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included

@@ -1,18 +1,25 @@
-//! `tidegate-bench`: clients that load a TCP server and check what it answers.
+//! `tidegate-bench`: clients that load a TCP server and check what it answers, and a link that is as bad as asked for.
 //!
-//! Both commands use the kernel's sockets, so they work against any server.
+//! The clients use the kernel's sockets, so they work against any server.
 
 mod byte_size;
 mod connection;
 mod echo;
+mod goodput;
 mod http_client;
+mod link;
 mod load;
 mod load_report;
 mod random;
+mod signals;
+mod stream;
+mod usage;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::usage::UsageError;
 
 /// Clients that load a TCP server and check what it answers.
 ///
@@ -30,6 +37,20 @@ enum Command {
     Load(load::Arguments),
     /// Send a pseudo-random stream to an echo service and compare the SHA-256 of what was sent and what came back.
     Echo(echo::Arguments),
+    /// Relay frames between two Ethernet devices, with loss, delay, reordering, duplication, corruption and a rate
+    /// limit.
+    ///
+    /// A frame meets, in this order: loss, duplication (both copies go on, each for itself), corruption, the queue of
+    /// the rate limit, the delay. Frames to multicast addresses, ARP and neighbour discovery are passed on at once and
+    /// untouched unless --impair-all is given. The counts are printed at the end and at SIGUSR1; SIGINT and SIGTERM
+    /// end it. Segmentation and checksums must not be left to the devices: `ethtool -K DEVICE tx off tso off gso off gro
+    /// off`. `scripts/lab.sh up --middle` makes a place for it.
+    Link(link::Arguments),
+    /// Transfer data in one direction over the kernel's TCP and measure it, or serve such transfers.
+    Stream(stream::Arguments),
+    /// Compare the goodput of tidegate with that of the kernel's TCP over impaired links; `scripts/lab.sh up --middle`
+    /// has to be done before, `scripts/goodput.sh` does both.
+    Goodput(goodput::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -37,13 +58,20 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Load(arguments) => load::run(&arguments),
         Command::Echo(arguments) => echo::run(&arguments),
+        Command::Link(arguments) => link::run(&arguments),
+        Command::Stream(arguments) => stream::run(&arguments),
+        Command::Goodput(arguments) => goodput::run(&arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("tidegate-bench: error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<UsageError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -69,6 +97,11 @@ mod tests {
             &["load", "--url", "https://198.18.0.1/"],
             &["echo", "--target", "198.18.0.1"],
             &["echo", "--target", "198.18.0.1:7", "--bytes", "0"],
+            &["link", "a", "b", "--loss", "0.5"],
+            &["link", "a", "b", "--delay", "11s"],
+            &["link", "a", "b", "--rate", "100"],
+            &["link", "a", "b", "--limit", "0"],
+            &["goodput", "--runs", "0"],
         ] {
             let error = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments))
                 .expect_err("the arguments are out of range");
@@ -82,6 +115,11 @@ mod tests {
         for arguments in [
             &["load", "--url", "http://[2001:2::1]:80/x"][..],
             &["echo", "--target", "[2001:2::1]:7"],
+            &["link", "a", "b"],
+            &["stream", "serve"],
+            &["stream", "down", "--url", "http://198.18.0.1/1000"],
+            &["stream", "up", "--target", "198.18.0.1:9", "--bytes", "1MB"],
+            &["goodput"],
         ] {
             let parsed = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments));
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

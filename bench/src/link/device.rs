@@ -132,8 +132,8 @@ impl Device {
             message.msg_hdr.msg_control = control.0.as_mut_ptr().cast::<c_void>();
             message.msg_hdr.msg_controllen = control.0.len();
         }
-        // SAFETY: the first `count` headers point to one part each, and that to a frame's room; the control buffers have
-        // the length given. All of them outlive the call, and nothing else refers to them.
+        // SAFETY: the first `count` headers point to one part each, and that to a frame's room; the control buffers
+        // have the length given. All of them outlive the call, and nothing else refers to them.
         let received = unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),

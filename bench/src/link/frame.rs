@@ -132,7 +132,8 @@ impl Pool {
     }
 }
 
-/// Whether a frame may be impaired and the link still be usable: it is unicast, and neither ARP nor neighbour discovery.
+/// Whether a frame may be impaired and the link still be usable: it is unicast, and neither ARP nor neighbour
+/// discovery.
 pub(super) fn may_be_impaired(frame: &[u8]) -> bool {
     let multicast = frame.first().is_none_or(|first| first & 1 != 0);
     !multicast && !resolves_addresses(frame)
@@ -150,7 +151,9 @@ fn resolves_addresses(frame: &[u8]) -> bool {
                 // Next header is byte 6 of the header; the type is the first byte behind its 40.
                 let ip = at + 2;
                 return frame.get(ip + 6) == Some(&ICMPV6)
-                    && frame.get(ip + 40).is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind));
+                    && frame
+                        .get(ip + 40)
+                        .is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind));
             }
             ethertype if ETHERTYPES_VLAN.contains(&ethertype) => at += TAG,
             _ => return false,
@@ -197,7 +200,10 @@ mod tests {
         assert!(!may_be_impaired(&frame(&[&ipv6(ICMPV6, 135)])));
         assert!(!may_be_impaired(&frame(&[&[8, 6]])));
         assert!(!may_be_impaired(&frame(&[&[0x81, 0, 0, 7, 8, 6]])));
-        assert!(!may_be_impaired(&frame(&[&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], &ipv6(ICMPV6, 136)])));
+        assert!(!may_be_impaired(&frame(&[
+            &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8],
+            &ipv6(ICMPV6, 136)
+        ])));
         let mut multicast = frame(&[&[8, 0, 0x45]]);
         multicast[0] = 0x33;
         assert!(!may_be_impaired(&multicast));

@@ -139,7 +139,8 @@ impl Path {
         changeable[(bit / 8) as usize] ^= 1_u8 << (bit % 8);
     }
 
-    /// Queues `bytes` bytes for the rate limit. Returns when the last of them has gone out; `None` if the queue is full.
+    /// Queues `bytes` bytes for the rate limit. Returns when the last of them has gone out; `None` if the queue is
+    /// full.
     fn queue(&mut self, now: u64, bytes: usize) -> Option<u64> {
         let Some(rate) = self.impairment.rate else {
             return Some(now);
@@ -206,7 +207,10 @@ mod tests {
         };
         let (drawn, deeds) = copies(7);
         assert_eq!(deeds.lost, drawn.iter().filter(|&&copies| copies == 0).count() as u64);
-        assert_eq!(deeds.duplicated, drawn.iter().filter(|&&copies| copies == 2).count() as u64);
+        assert_eq!(
+            deeds.duplicated,
+            drawn.iter().filter(|&&copies| copies == 2).count() as u64
+        );
         assert!((900..1100).contains(&deeds.lost), "{deeds:?}");
         // A fifth of the nine tenths that are not lost.
         assert!((1650..1950).contains(&deeds.duplicated), "{deeds:?}");

@@ -1,7 +1,7 @@
 //! An impaired link: frames relayed between two devices, with loss, delay, reordering, duplication, corruption and a
 //! rate limit, in either direction.
 //!
-//! It needs nothing of the kernel but packet sockets, where netem is missing or another namespace's tool is not at hand.
+//! It needs nothing of the kernel but packet sockets, so it works where netem is missing.
 
 mod default_route;
 mod device;
@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = units::parse_rate)]
     rate: Option<NonZeroU64>,
     /// Frames that may wait for the rate limit in each direction, 1 to 1,000,000; more are thrown away.
-    #[arg(long, value_name = "FRAMES", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "FRAMES", default_value_t = 1000, value_parser = limits())]
     limit: u32,
     /// Impair what the link needs to work, too: multicast, ARP and neighbour discovery.
     #[arg(long)]
@@ -102,6 +102,10 @@ impl Impaired {
             Self::Ba => direction == 1,
         }
     }
+}
+
+fn limits() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1_000_000)
 }
 
 fn parse_delay(text: &str) -> Result<Duration, String> {

@@ -12,7 +12,7 @@ impl Share {
 
     /// Whether it is zero: never.
     pub(super) fn is_zero(self) -> bool {
-        self.0 == 0.0
+        self == Self::NONE
     }
 
     /// Whether it contains `fraction`, which is from 0 up to and without 1.
@@ -95,7 +95,17 @@ mod tests {
         ] {
             assert_eq!(parse_rate(text).map(NonZeroU64::get), Ok(rate), "{text}");
         }
-        for text in ["", "mbit", "0mbit", "100", "100Mbit", "1.5gbit", "-1bit", "101gbit", "99999999999gbit"] {
+        for text in [
+            "",
+            "mbit",
+            "0mbit",
+            "100",
+            "100Mbit",
+            "1.5gbit",
+            "-1bit",
+            "101gbit",
+            "99999999999gbit",
+        ] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
     }

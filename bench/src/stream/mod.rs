@@ -8,11 +8,11 @@ mod socket;
 pub(crate) mod transfer;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{ArgGroup, Subcommand};
+use clap::Subcommand;
 use serde_json::json;
 
 use self::transfer::{Transfer, Until};
@@ -43,13 +43,12 @@ enum Role {
         congestion: Option<String>,
     },
     /// Fetch a URL by HTTP and throw it away.
-    #[command(group = ArgGroup::new("until").args(["bytes", "duration"]))]
     Down {
         /// What to fetch: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
         #[arg(long)]
         url: Url,
         /// End after so many bytes, for example 100MB; without it, at the end of the body.
-        #[arg(long, value_parser = byte_size::parse)]
+        #[arg(long, value_parser = byte_size::parse, conflicts_with = "duration")]
         bytes: Option<u64>,
         /// End after so long.
         #[arg(long, value_parser = humantime::parse_duration)]
@@ -62,13 +61,12 @@ enum Role {
         json: Option<PathBuf>,
     },
     /// Send zeros to a discard service, then FIN, and wait for its FIN.
-    #[command(group = ArgGroup::new("until").args(["bytes", "duration"]).required(true))]
     Up {
         /// The discard service: ADDRESS:PORT, with IPv6 addresses in brackets.
         #[arg(long, value_name = "ADDRESS:PORT")]
         target: SocketAddr,
         /// Send so many bytes, for example 100MB.
-        #[arg(long, value_parser = byte_size::parse)]
+        #[arg(long, value_parser = byte_size::parse, conflicts_with = "duration", required_unless_present = "duration")]
         bytes: Option<u64>,
         /// Send for so long; what is on its way by then still counts.
         #[arg(long, value_parser = humantime::parse_duration)]
@@ -103,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         } => {
             let until = bytes.map(Until::Bytes).or(duration.map(Until::Elapsed));
             let transfer = transfer::download(url, until, congestion.as_deref())?;
-            print(&transfer, json.as_ref())?;
+            print(&transfer, json.as_deref())?;
         }
         Role::Up {
             target,
@@ -117,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
                 .or(duration.map(Until::Elapsed))
                 .ok_or_else(|| UsageError("give --bytes or --duration".to_owned()))?;
             let transfer = transfer::upload(*target, until, congestion.as_deref())?;
-            print(&transfer, json.as_ref())?;
+            print(&transfer, json.as_deref())?;
         }
     }
     Ok(true)
@@ -139,7 +137,7 @@ fn serve_until_ended(http: &[SocketAddr], discard: &[SocketAddr], congestion: Op
     }
 }
 
-fn print(transfer: &Transfer, json: Option<&PathBuf>) -> anyhow::Result<()> {
+fn print(transfer: &Transfer, json: Option<&Path>) -> anyhow::Result<()> {
     println!(
         "{} bytes in {:.3} s: {:.2} Mbit/s; longest pause {:.3} s",
         transfer.bytes,

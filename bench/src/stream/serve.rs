@@ -1,4 +1,5 @@
-//! The other side of a transfer over the kernel's TCP: a source that speaks as much HTTP as a download takes, and a sink.
+//! The other side of a transfer over the kernel's TCP: a source that speaks as much HTTP as a download takes, and a
+//! sink.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -77,7 +78,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     };
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {left}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Length: {left}\r\nConnection: close\r\n\r\n"
     )?;
     let zeros = [0; CHUNK];
     while left > 0 {
@@ -132,7 +133,12 @@ mod tests {
     #[test]
     fn the_path_of_a_request_is_a_number() {
         assert_eq!(path_number(b"GET /1000 HTTP/1.1\r\nHost: x\r\n\r\n"), Some(1000));
-        for head in ["GET / HTTP/1.1\r\n\r\n", "GET /x HTTP/1.1\r\n\r\n", "PUT /1 HTTP/1.1\r\n\r\n", "\r\n\r\n"] {
+        for head in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET /x HTTP/1.1\r\n\r\n",
+            "PUT /1 HTTP/1.1\r\n\r\n",
+            "\r\n\r\n",
+        ] {
             assert_eq!(path_number(head.as_bytes()), None, "{head}");
         }
     }

@@ -1,10 +1,11 @@
-//! What tidegate serves: `echo` and `http`, written against [`tidegate_tcp::application`] only.
+//! What tidegate serves: `echo`, `discard` and `http`, written against [`tidegate_tcp::application`] only.
 //!
 //! Nothing here knows where the bytes come from, so the same code runs on the tidegate engine and on the kernel's
 //! sockets.
 #![forbid(unsafe_code)]
 
 mod counters;
+pub mod discard;
 pub mod echo;
 pub mod http;
 mod services;

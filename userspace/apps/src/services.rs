@@ -2,6 +2,7 @@
 
 use tidegate_tcp::application::{Application, CloseReason, ListenerId, Stream};
 
+use crate::discard::{self, Discard};
 use crate::echo::{self, Echo};
 use crate::http::{self, Http};
 
@@ -10,6 +11,8 @@ use crate::http::{self, Http};
 pub enum ServiceKind {
     /// Sends back what arrives (RFC 862).
     Echo,
+    /// Throws away what arrives (RFC 863).
+    Discard,
     /// HTTP/1.1: files or the built-in page.
     Http,
 }
@@ -18,6 +21,7 @@ pub enum ServiceKind {
 pub struct Services {
     services: Vec<ServiceKind>,
     echo: Echo,
+    discard: Discard,
     http: Http,
 }
 
@@ -25,6 +29,8 @@ pub struct Services {
 pub enum Connection {
     /// A connection of the echo service.
     Echo(echo::Connection),
+    /// A connection of the discard service.
+    Discard(discard::Connection),
     /// A connection of the HTTP service. What outlives a callback is boxed inside, so idle it is a few words.
     Http(http::Connection),
     /// A connection of no known listener; it is aborted when it opens.
@@ -36,6 +42,8 @@ pub enum Connection {
 pub struct Counters {
     /// The echo service's counters.
     pub echo: echo::Counters,
+    /// The discard service's counters.
+    pub discard: discard::Counters,
     /// The HTTP service's counters.
     pub http: http::Counters,
 }
@@ -44,12 +52,13 @@ impl Counters {
     /// Adds all of `other`, for totals over shards.
     pub fn merge(&mut self, other: &Self) {
         self.echo.merge(&other.echo);
+        self.discard.merge(&other.discard);
         self.http.merge(&other.http);
     }
 
     /// Name and value of every counter.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.echo.iter().chain(self.http.iter())
+        self.echo.iter().chain(self.discard.iter()).chain(self.http.iter())
     }
 }
 
@@ -59,10 +68,16 @@ impl Services {
     /// # Errors
     ///
     /// Those of [`Http::new`].
-    pub fn new(services: Vec<ServiceKind>, echo: echo::Config, http: http::Config) -> Result<Self, http::SetupError> {
+    pub fn new(
+        services: Vec<ServiceKind>,
+        echo: echo::Config,
+        discard: discard::Config,
+        http: http::Config,
+    ) -> Result<Self, http::SetupError> {
         Ok(Self {
             services,
             echo: Echo::new(echo),
+            discard: Discard::new(discard),
             http: Http::new(http)?,
         })
     }
@@ -71,6 +86,7 @@ impl Services {
     pub fn counters(&self) -> Counters {
         Counters {
             echo: self.echo.counters().clone(),
+            discard: self.discard.counters().clone(),
             http: self.http.counters().clone(),
         }
     }
@@ -86,6 +102,7 @@ impl Application for Services {
     fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
         match self.service(stream.listener()) {
             Some(ServiceKind::Echo) => Connection::Echo(self.echo.open(stream)),
+            Some(ServiceKind::Discard) => Connection::Discard(self.discard.open(stream)),
             Some(ServiceKind::Http) => Connection::Http(self.http.open(stream)),
             None => {
                 stream.abort();
@@ -97,6 +114,7 @@ impl Application for Services {
     fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
         match connection {
             Connection::Echo(connection) => self.echo.receive(connection, stream, data),
+            Connection::Discard(connection) => self.discard.receive(connection, stream, data),
             Connection::Http(connection) => self.http.receive(connection, stream, data),
             Connection::Unserved => data.len(),
         }
@@ -105,6 +123,7 @@ impl Application for Services {
     fn end_of_stream<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
         match connection {
             Connection::Echo(connection) => self.echo.end_of_stream(connection, stream),
+            Connection::Discard(connection) => self.discard.end_of_stream(connection, stream),
             Connection::Http(connection) => self.http.end_of_stream(connection, stream),
             Connection::Unserved => {}
         }
@@ -113,6 +132,7 @@ impl Application for Services {
     fn writable<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
         match connection {
             Connection::Echo(connection) => self.echo.writable(connection, stream),
+            Connection::Discard(connection) => self.discard.writable(connection, stream),
             Connection::Http(connection) => self.http.writable(connection, stream),
             Connection::Unserved => {}
         }
@@ -121,6 +141,7 @@ impl Application for Services {
     fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
         match connection {
             Connection::Echo(connection) => self.echo.timeout(connection, stream),
+            Connection::Discard(connection) => self.discard.timeout(connection, stream),
             Connection::Http(connection) => self.http.timeout(connection, stream),
             Connection::Unserved => {}
         }
@@ -129,6 +150,7 @@ impl Application for Services {
     fn drain<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
         match connection {
             Connection::Echo(connection) => self.echo.drain(connection, stream),
+            Connection::Discard(connection) => self.discard.drain(connection, stream),
             Connection::Http(connection) => self.http.drain(connection, stream),
             Connection::Unserved => {}
         }
@@ -137,6 +159,7 @@ impl Application for Services {
     fn closed(&mut self, connection: Connection, reason: CloseReason) {
         match connection {
             Connection::Echo(connection) => self.echo.closed(connection, reason),
+            Connection::Discard(connection) => self.discard.closed(connection, reason),
             Connection::Http(connection) => self.http.closed(connection, reason),
             Connection::Unserved => {}
         }
@@ -150,8 +173,9 @@ mod tests {
 
     fn services() -> Services {
         Services::new(
-            vec![ServiceKind::Echo, ServiceKind::Http],
+            vec![ServiceKind::Echo, ServiceKind::Http, ServiceKind::Discard],
             echo::Config::default(),
+            discard::Config::default(),
             http::Config::default(),
         )
         .unwrap()
@@ -172,11 +196,16 @@ mod tests {
         let mut http = open(Some(ListenerId(1)));
         http.feed(b"GET / HTTP/1.0\r\n\r\n");
         assert!(http.take_sent().starts_with(b"HTTP/1.1 200 OK\r\n"));
+
+        let mut discard = open(Some(ListenerId(2)));
+        discard.feed(b"GET / HTTP/1.0\r\n\r\n");
+        assert!(discard.take_sent().is_empty());
+        assert_eq!(discard.stream.end, End::Open);
     }
 
     #[test]
     fn a_connection_of_an_unknown_listener_is_aborted() {
-        for listener in [None, Some(ListenerId(2))] {
+        for listener in [None, Some(ListenerId(3))] {
             let mut driver = open(listener);
             assert_eq!(driver.stream.end, End::Aborted);
             driver.feed(b"anything");

@@ -38,8 +38,8 @@ pub(crate) struct ServeArguments {
     /// The interface to take frames from.
     #[arg(long)]
     pub(crate) iface: Option<String>,
-    /// Serve http or echo on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets. May be given
-    /// several times.
+    /// Serve http, echo or discard on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
+    /// May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
     /// The directory http serves (default: a built-in page)

@@ -37,6 +37,8 @@ pub(crate) struct ConfigFile {
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
     pub(crate) echo: tidegate_apps::echo::Config,
+    /// The discard service.
+    pub(crate) discard: tidegate_apps::discard::Config,
 }
 
 /// Settings of one listener; what is not given is as in `[tcp]`.
@@ -76,6 +78,7 @@ impl Default for ConfigFile {
             tcp: tidegate_tcp::config::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
+            discard: tidegate_apps::discard::Config::default(),
         }
     }
 }
@@ -360,8 +363,8 @@ mod tests {
                 _ => continue,
             };
             fields += 1;
-            // Set by the top level's `root`.
-            if field == ("http", "root") {
+            // Set by the top level's `root`; and a table for each listener that wants one.
+            if field == ("http", "root") || field == ("", "listener") {
                 continue;
             }
             assert!(shown.contains(&field), "{field:?} is missing from the example");

@@ -2,8 +2,8 @@
 //!
 //! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all queues,
 //! `name value`. Names begin with what counts: `xdp_` the XDP program, `afxdp_` the shard's port (`afxdp_kernel_` the
-//! kernel's XDP_STATISTICS of its socket), `tcp_` the engine, `http_` and `echo_` the services, `frames_` where the
-//! frames of the UMEM are. Scripts may rely on this; names are only ever added.
+//! kernel's XDP_STATISTICS of its socket), `tcp_` the engine, `http_`, `echo_` and `discard_` the services, `frames_`
+//! where the frames of the UMEM are. Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

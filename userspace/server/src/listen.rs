@@ -13,16 +13,19 @@ pub(crate) enum Service {
     Http,
     /// Everything received is sent back (RFC 862).
     Echo,
+    /// Everything received is thrown away (RFC 863).
+    Discard,
 }
 
 impl Service {
-    const ALL: [Self; 2] = [Self::Http, Self::Echo];
+    const ALL: [Self; 3] = [Self::Http, Self::Echo, Self::Discard];
 
     /// The name on the command line and in the configuration file.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Echo => "echo",
+            Self::Discard => "discard",
         }
     }
 }
@@ -73,7 +76,7 @@ impl FromStr for Listen {
         let service = Service::ALL
             .into_iter()
             .find(|service| service.name() == name)
-            .ok_or_else(|| format!("there is no service `{name}`; the services are http and echo"))?;
+            .ok_or_else(|| format!("there is no service `{name}`; the services are http, echo and discard"))?;
         let address = address.parse::<SocketAddr>().map_err(|_| {
             format!(
                 "`{address}` is not an IP address with a port; write it like 198.18.0.1:80, or [2001:2::1]:80 for IPv6"
@@ -151,6 +154,7 @@ mod tests {
         for (text, service) in [
             ("http=198.18.0.1:80", Service::Http),
             ("echo=198.18.0.1:65535", Service::Echo),
+            ("discard=198.18.0.1:9", Service::Discard),
             ("http=[2001:2::1]:8080", Service::Http),
             ("echo=[fe80::1]:7", Service::Echo),
         ] {

@@ -87,6 +87,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
         .map(|listen| match listen.service {
             Service::Http => ServiceKind::Http,
             Service::Echo => ServiceKind::Echo,
+            Service::Discard => ServiceKind::Discard,
         })
         .collect();
     if settings.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
@@ -98,8 +99,13 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
     let mut services = Vec::new();
     let mut published = Vec::new();
     for _ in 0..shards {
-        let service = Services::new(kinds.clone(), settings.echo.clone(), settings.http.clone())
-            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let service = Services::new(
+            kinds.clone(),
+            settings.echo.clone(),
+            settings.discard.clone(),
+            settings.http.clone(),
+        )
+        .map_err(|error| Failure::Usage(error.to_string()))?;
         let (service, counters) = PublishingServices::new(service);
         services.push(service);
         published.push(counters);

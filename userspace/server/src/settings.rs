@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
     pub(crate) echo: tidegate_apps::echo::Config,
+    /// The discard service.
+    pub(crate) discard: tidegate_apps::discard::Config,
 }
 
 impl Settings {
@@ -101,6 +103,7 @@ impl Settings {
             tcp: file.tcp,
             http,
             echo: file.echo,
+            discard: file.discard,
         })
     }
 }

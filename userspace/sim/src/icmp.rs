@@ -13,9 +13,9 @@ const HEADER: usize = 8;
 const ROUTER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 254));
 const ROUTER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0xfe));
 
-/// The frame that tells the sender of `frame` that only packets of `mtu` bytes pass: destination unreachable, fragmentation
-/// needed (RFC 1191, section 4) or packet too big (RFC 4443, section 3.2). It quotes as much as such a message may
-/// (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4, rule c). `None` when `frame` carries no segment.
+/// The frame that tells the sender of `frame` that only packets of `mtu` bytes pass: destination unreachable,
+/// fragmentation needed (RFC 1191, section 4) or packet too big (RFC 4443, section 3.2). It quotes as much as such a
+/// message may (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4, rule c). `None` when `frame` carries no segment.
 pub fn too_big(frame: &[u8], mtu: u16) -> Option<Vec<u8>> {
     let view = View::read(frame)?;
     let mac = |at: usize| frame.get(at..)?.first_chunk::<6>().copied();

@@ -277,10 +277,10 @@ impl Link {
 
 /// Flips a single bit or a burst of up to 15; false when there is nothing to damage.
 ///
-/// A one's complement sum notices every burst of up to 15 bits, but only most of the longer ones. Left alone are the bytes
-/// from which damage would change how much is summed (IHL, payload length, next header): there, too, 1 in 65,536
-/// would pass. Ethernet headers arrive whole, since damage on a wire meets the frame check sequence; what TCP has
-/// to fear happens in routers.
+/// A one's complement sum notices every burst of up to 15 bits, but only most of the longer ones. Left alone are the
+/// bytes from which damage would change how much is summed (IHL, payload length, next header): there, too, 1 in 65,536
+/// would pass. Ethernet headers arrive whole, since damage on a wire meets the frame check sequence; what TCP has to
+/// fear happens in routers.
 fn corrupt(frame: &mut [u8], random: &mut Random) -> bool {
     let ipv4 = frame.get(ETHERNET_HEADER).is_some_and(|byte| byte >> 4 == 4);
     let first = ETHERNET_HEADER + if ipv4 { 1 } else { 8 };

@@ -86,7 +86,7 @@ pub fn mark_congestion(frame: &mut [u8]) -> bool {
             true
         }
         // The traffic class stands across the first two bytes.
-        ETHERTYPE_IPV6 if matches!(frame[15] >> 4 & 3, 1 | 2) => {
+        ETHERTYPE_IPV6 if matches!((frame[15] >> 4) & 3, 1 | 2) => {
             frame[15] |= 0x30;
             true
         }

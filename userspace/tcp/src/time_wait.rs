@@ -42,11 +42,15 @@ impl TimeWait {
             return Meaning::Reset;
         }
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
-            let later = match segment.options.timestamps.filter(|_| self.timestamps) {
-                Some(timestamps) => SeqNumber(timestamps.value).after(SeqNumber(self.ts_recent)),
-                None => false,
+            let higher = segment.seq.after(self.rcv_nxt);
+            let new = match segment.options.timestamps.filter(|_| self.timestamps) {
+                Some(timestamps) => {
+                    let (value, recent) = (SeqNumber(timestamps.value), SeqNumber(self.ts_recent));
+                    value.after(recent) || (value == recent && higher)
+                }
+                None => higher,
             };
-            return if later || segment.seq.after(self.rcv_nxt) {
+            return if new {
                 Meaning::NewConnection
             } else {
                 Meaning::Unacceptable

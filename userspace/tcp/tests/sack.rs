@@ -102,53 +102,127 @@ fn text_received_twice_out_of_order_is_reported_before_the_block_it_is_part_of()
     );
 }
 
-/// Ten segments outstanding, of which the peer misses those numbered `lost`; it says so as each of the others arrives.
-fn lose(rig: &mut Rig, lost: &[usize]) -> (Vec<Sent>, Vec<SeqNumber>) {
+/// A connection with a round trip of 20 ms and ten segments outstanding.
+fn ten_outstanding(limits: Config) -> (Rig, Vec<Sent>) {
+    let mut rig = Rig::new(limits, sender(14_600));
+    rig.syn(with_sack());
+    rig.ack = rig.one().seq + 1;
+    rig.pass(ms(20));
+    rig.peer(ACK, b"");
     let first = rig.sent();
     assert_eq!(first.len(), 10);
-    let ack = first[lost[0]].seq;
-    let mut received: Vec<usize> = Vec::new();
-    for index in 0..10 {
-        if index < lost[0] || lost.contains(&index) {
-            continue;
+    (rig, first)
+}
+
+/// The peer receives the segment numbered `index` and says what it has.
+fn receive(rig: &mut Rig, first: &[Sent], received: &mut BTreeSet<usize>, index: usize) {
+    received.insert(index);
+    let next = (0..first.len()).find(|index| !received.contains(index));
+    let ack = next.map_or(first[first.len() - 1].end(), |next| first[next].seq);
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &index in received.range(next.unwrap_or(first.len())..) {
+        match ranges.last_mut() {
+            Some(range) if range.1 + 1 == index => range.1 = index,
+            _ => ranges.push((index, index)),
         }
-        received.push(index);
-        // The range that grew last comes first.
-        let mut ranges: Vec<Block> = Vec::new();
-        for &index in &received {
-            match ranges.first_mut() {
-                Some(range) if range.1 == first[index].seq => range.1 = first[index].end(),
-                _ => ranges.insert(0, (first[index].seq, first[index].end())),
-            }
-        }
-        rig.selective(ack, &ranges);
     }
-    let mut again: Vec<SeqNumber> = rig.sent().iter().map(|segment| segment.seq).collect();
-    // Time for a reordering window, none for a retransmission timeout.
-    rig.pass(ms(50));
-    again.extend(rig.sent().iter().map(|segment| segment.seq));
-    (first, again)
+    // The range that grew last comes first.
+    ranges.sort_by_key(|&(from, to)| !(from..=to).contains(&index));
+    let blocks: Vec<Block> = ranges
+        .iter()
+        .map(|&(from, to)| (first[from].seq, first[to].end()))
+        .collect();
+    rig.selective(ack, &blocks);
+}
+
+/// The segments numbered `lost` are lost once; returns the numbers of those that were sent again, sorted.
+fn lose(rig: &mut Rig, first: &[Sent], lost: &[usize]) -> Vec<usize> {
+    let mut received = BTreeSet::new();
+    rig.pass(ms(20));
+    rig.nothing();
+    for index in (0..10).filter(|index| !lost.contains(index)) {
+        receive(rig, first, &mut received, index);
+    }
+    let mut again = Vec::new();
+    for _ in 0..9 {
+        let sent = rig.sent();
+        rig.pass(ms(20));
+        for segment in &sent {
+            let number = first.iter().position(|one| one.seq == segment.seq);
+            let number = number.expect("something else was sent");
+            again.push(number);
+            receive(rig, first, &mut received, number);
+        }
+    }
+    assert_eq!(received.len(), 10, "{lost:?}: not everything was sent again");
+    again.sort_unstable();
+    again
 }
 
 #[test]
 fn exactly_what_is_missing_is_sent_again() {
     for loss_detection in [LossDetection::Rack, LossDetection::Sack] {
         for lost in [&[0][..], &[1, 4], &[2, 3, 4, 5], &[0, 2, 4, 6]] {
-            let limits = Config {
+            let (mut rig, first) = ten_outstanding(Config {
                 loss_detection,
                 ..config()
-            };
-            let mut rig = Rig::new(limits, sender(14_600));
-            rig.connect_with(with_sack());
-            let (first, again) = lose(&mut rig, lost);
-            let mut expected: Vec<u32> = lost.iter().map(|&index| first[index].seq - first[0].seq).collect();
-            let mut sent: Vec<u32> = again.iter().map(|&seq| seq - first[0].seq).collect();
-            expected.sort_unstable();
-            sent.sort_unstable();
-            assert_eq!(sent, expected, "{lost:?} by {loss_detection}");
-            assert_eq!(rig.count(Counter::RtoRetransmits), 0);
+            });
+            assert_eq!(lose(&mut rig, &first, lost), lost, "by {loss_detection}");
+            assert_eq!(rig.count(Counter::Timeouts), 0);
+            assert_eq!(rig.count(Counter::Recoveries), 1);
         }
     }
+}
+
+#[test]
+fn a_lost_tail_is_probed_for_before_the_timeout() {
+    // RFC 8985, section 7.
+    let (mut rig, first) = ten_outstanding(Config {
+        loss_detection: LossDetection::Rack,
+        ..config()
+    });
+    assert_eq!(lose(&mut rig, &first, &[8, 9]), [8, 9]);
+    assert_eq!(rig.count(Counter::TailProbes), 1);
+    assert_eq!(rig.count(Counter::Timeouts), 0);
+}
+
+#[test]
+fn reordering_within_a_quarter_of_the_round_trip_is_not_taken_for_loss() {
+    // RFC 8985, section 6.2: the reordering window.
+    let (mut rig, first) = ten_outstanding(Config {
+        loss_detection: LossDetection::Rack,
+        ..config()
+    });
+    let mut received = BTreeSet::new();
+    rig.pass(ms(20));
+    for index in [1, 2] {
+        receive(&mut rig, &first, &mut received, index);
+    }
+    rig.pass(ms(3));
+    receive(&mut rig, &first, &mut received, 0);
+    for index in 3..10 {
+        receive(&mut rig, &first, &mut received, index);
+    }
+    rig.pass(ms(1000));
+    rig.nothing();
+    assert_eq!(rig.count(Counter::FastRetransmits), 0);
+}
+
+#[test]
+fn a_needless_retransmission_reported_by_the_peer_is_taken_back() {
+    // RFC 3708: the D-SACK shows that the original arrived after all.
+    let (mut rig, first) = ten_outstanding(config());
+    let mut received = BTreeSet::new();
+    rig.pass(ms(20));
+    for index in 1..10 {
+        receive(&mut rig, &first, &mut received, index);
+    }
+    assert_eq!(rig.one().seq, first[0].seq);
+    // The original, late; then the copy.
+    receive(&mut rig, &first, &mut received, 0);
+    rig.selective(first[9].end(), &[(first[0].seq, first[0].end())]);
+    assert_eq!(rig.count(Counter::DsacksIn), 1);
+    assert_eq!(rig.count(Counter::SpuriousRetransmits), 1);
 }
 
 #[test]
@@ -190,8 +264,8 @@ fn a_peer_that_drops_what_it_had_reported_still_gets_everything() {
     // RFC 2018, section 8: until it is acknowledged, what was reported may be dropped.
     let mut rig = connected(sender(14_600));
     let first = rig.sent();
-    for last in 2..10 {
-        rig.selective(first[0].seq, &[(first[1].seq, first[last].end())]);
+    for last in &first[2..] {
+        rig.selective(first[0].seq, &[(first[1].seq, last.end())]);
     }
     rig.sent();
     assert_eq!(rig.read_in_time(14_600), pattern(14_600));
@@ -202,9 +276,9 @@ fn blocks_from_a_peer_that_did_not_permit_sack_are_ignored() {
     let mut rig = Rig::new(config(), sender(14_600));
     rig.connect();
     let first = rig.sent();
-    for last in 1..10 {
+    for last in &first[1..] {
         rig.window -= 1;
-        rig.selective(first[0].seq, &[(first[1].seq, first[last].end())]);
+        rig.selective(first[0].seq, &[(first[1].seq, last.end())]);
     }
     rig.sent();
     assert_eq!(rig.read_in_time(14_600), pattern(14_600));

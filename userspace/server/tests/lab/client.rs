@@ -1,18 +1,30 @@
 //! Clients on the Linux kernel's TCP. Connections are made on threads inside the client's namespace
 //! (`in_namespace`).
 
-use std::io::{self, BufRead, Read, Write};
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::socket::sockopt::{SendTimeout, TcpCongestion, TcpMaxSeg};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use super::server::bench_binary;
-use super::{ECHO_PORT, Namespace};
+use super::{DISCARD_PORT, ECHO_PORT, HTTP_PORT, Namespace};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const IO_LIMIT: Duration = Duration::from_secs(30);
 const HEADERS_AT_MOST: usize = 100;
+/// Over a bad link, the time for several SYNs.
+const BAD_LINK_CONNECT_SECONDS: i64 = 30;
+/// Over a bad link, the longest time in which nothing moves.
+const BAD_LINK_IO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connects to `address`. Reads and writes that make no progress for 30 s fail.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
@@ -29,6 +41,83 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 /// Connects to the echo listener at `address`.
 pub(crate) fn connect_echo(address: IpAddr) -> TcpStream {
     connect(SocketAddr::new(address, ECHO_PORT))
+}
+
+/// How a client's TCP differs from the system's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientTcp {
+    /// Largest segment both ways, in bytes (88 to 32,767; TCP_MAXSEG).
+    pub(crate) mss: Option<u32>,
+    /// Congestion control of what the client sends.
+    pub(crate) congestion: Option<&'static str>,
+}
+
+impl ClientTcp {
+    /// Connects to `address` over a link that may be bad. Reads and writes that make no progress for 10 s fail.
+    pub(crate) fn connect(self, address: SocketAddr) -> TcpStream {
+        self.try_connect(address)
+            .unwrap_or_else(|error| panic!("connecting to {address} with {self:?}: {error}"))
+    }
+
+    fn try_connect(self, address: SocketAddr) -> io::Result<TcpStream> {
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // Both have to be set before the SYN is sent. A namespace's own default congestion control can only be one
+        // that is allowed to everybody, hence the socket's.
+        if let Some(mss) = self.mss {
+            setsockopt(&socket, TcpMaxSeg, &mss)?;
+        }
+        if let Some(congestion) = self.congestion {
+            setsockopt(&socket, TcpCongestion, &OsString::from(congestion))?;
+        }
+        // It bounds connecting, too.
+        setsockopt(&socket, SendTimeout, &TimeVal::seconds(BAD_LINK_CONNECT_SECONDS))?;
+        connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(BAD_LINK_IO_LIMIT))?;
+        stream.set_write_timeout(Some(BAD_LINK_IO_LIMIT))?;
+        Ok(stream)
+    }
+
+    /// Sends `data` to the echo listener at `address`, then FIN, and returns all that came back.
+    pub(crate) fn echo(self, address: IpAddr, data: &[u8]) -> io::Result<Vec<u8>> {
+        let stream = self.connect(SocketAddr::new(address, ECHO_PORT));
+        exchange_with_half_close(&stream, data, Duration::ZERO)
+    }
+
+    /// Sends `data` to the discard listener at `address`, then FIN, and waits for the server's.
+    pub(crate) fn upload(self, address: IpAddr, data: &[u8]) -> io::Result<()> {
+        let stream = self.connect(SocketAddr::new(address, DISCARD_PORT));
+        let answer = exchange_with_half_close(&stream, data, Duration::ZERO)?;
+        if answer.is_empty() {
+            Ok(())
+        } else {
+            Err(invalid(format!("{} bytes from the discard service", answer.len())))
+        }
+    }
+
+    /// Fetches `path` from the HTTP listener at `address` and returns the body.
+    pub(crate) fn download(self, address: IpAddr, path: &str) -> io::Result<Vec<u8>> {
+        let mut stream = self.connect(SocketAddr::new(address, HTTP_PORT));
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+        let mut source = BufReader::new(stream);
+        let (status, body) = read_response(&mut source)?;
+        // The end of the connection has to come from the server, and in order.
+        let mut rest = Vec::new();
+        source.read_to_end(&mut rest)?;
+        if status == 200 && rest.is_empty() {
+            Ok(body)
+        } else {
+            Err(invalid(format!(
+                "status {status} and {} bytes after the body",
+                rest.len()
+            )))
+        }
+    }
 }
 
 /// Sends `data` and then FIN while reading, beginning after `read_after`, until the peer's FIN.

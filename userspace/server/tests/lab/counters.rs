@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// Frames the XDP program gave to an AF_XDP socket.
+/// TCP segments the XDP program gave to an AF_XDP socket.
 pub(crate) const REDIRECTS: &str = "xdp_redirect";
+/// ICMP "too big" the XDP program gave to an AF_XDP socket.
+pub(crate) const REDIRECTS_TOO_BIG: &str = "xdp_redirect_too_big";
 /// TCP to an address and port that is not served, left to the kernel.
 pub(crate) const PASSED_NOT_SERVED: &str = "xdp_pass_not_served";
 /// IP other than TCP, left to the kernel.
@@ -26,6 +28,12 @@ pub(crate) const RESET_BY_PEER: &str = "tcp_reset_by_peer";
 pub(crate) const ABORTED: &str = "tcp_aborted";
 /// Connections given up because the peer no longer answered.
 pub(crate) const TIMED_OUT: &str = "tcp_timed_out";
+/// ICMP "too big" that reached a shard and was not another's.
+pub(crate) const TOO_BIG_IN: &str = "tcp_too_big_in";
+/// Connections that send smaller segments because of it.
+pub(crate) const PATH_MTU_REDUCED: &str = "tcp_path_mtu_reduced";
+/// Connections that send smaller segments because large ones were not acknowledged.
+pub(crate) const PATH_MTU_BLACK_HOLES: &str = "tcp_path_mtu_black_holes";
 /// Window probes sent.
 pub(crate) const WINDOW_PROBES: &str = "tcp_window_probes";
 /// Connections there are now, without those in TIME-WAIT.
@@ -103,7 +111,7 @@ impl Counters {
     /// queue, or is one the kernel says the socket had no room for. Returns the redirects.
     pub(crate) fn expect_redirects_received(&self) -> u64 {
         for queue in self.queues(RX_FRAMES) {
-            let redirected = self.get(REDIRECTS, queue);
+            let redirected = self.get(REDIRECTS, queue) + self.get(REDIRECTS_TOO_BIG, queue);
             let received = self.get(RX_FRAMES, queue);
             let refused = self.get(RX_DROPPED, queue) + self.get(RX_RING_FULL, queue);
             assert_eq!(

@@ -1,5 +1,5 @@
-//! The lab: two network namespaces joined by a veth pair (`scripts/lab.sh`), and the guard that
-//! takes it down again.
+//! The lab: two network namespaces joined by a veth pair, or by two with a third namespace in the
+//! middle (`scripts/lab.sh`), and the guard that takes it down again.
 #![allow(
     dead_code,
     reason = "every test file compiles this module and uses its own part of it"
@@ -8,6 +8,7 @@
 pub(crate) mod client;
 pub(crate) mod counters;
 pub(crate) mod data;
+pub(crate) mod link;
 pub(crate) mod process;
 pub(crate) mod server;
 
@@ -44,6 +45,9 @@ pub(crate) const HTTP_PORT: u16 = 80;
 /// Port of the echo listeners.
 pub(crate) const ECHO_PORT: u16 = 7;
 
+/// Port of the discard listeners.
+pub(crate) const DISCARD_PORT: u16 = 9;
+
 /// Passed to the script as TIDEGATE_LAB. The tests have a lab of their own: taking one down ends
 /// everything in its namespaces, and somebody may be working in the default one.
 const LAB_NAME: &str = "tg-test";
@@ -59,6 +63,8 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) enum Namespace {
     Server,
     Client,
+    /// Only in a lab from [`Lab::up_middle`].
+    Middle,
 }
 
 impl Namespace {
@@ -67,6 +73,7 @@ impl Namespace {
         match self {
             Self::Server => "tg-test-server",
             Self::Client => "tg-test-client",
+            Self::Middle => "tg-test-middle",
         }
     }
 
@@ -127,6 +134,15 @@ impl Lab {
     /// Brings the lab up with `queues` queues on each end, waiting for its turn. `None`, announced,
     /// without root.
     pub(crate) fn up(queues: u32) -> Option<Self> {
+        Self::bring_up(&["up", "--queues", &queues.to_string()])
+    }
+
+    /// As [`Lab::up`], with a namespace in the middle. Nothing passes it until a [`link::Link`] does.
+    pub(crate) fn up_middle(queues: u32) -> Option<Self> {
+        Self::bring_up(&["up", "--middle", "--queues", &queues.to_string()])
+    }
+
+    fn bring_up(script_arguments: &[&str]) -> Option<Self> {
         if !geteuid().is_root() {
             report("SKIPPED: needs root (network namespaces and XDP); run the tests as root");
             return None;
@@ -136,9 +152,9 @@ impl Lab {
             _across_processes: lock_across_processes(),
             _across_threads: across_threads,
         };
-        // What an interrupted run left behind may have another number of queues.
+        // What an interrupted run left behind may be of another kind.
         lab.script(&["down"]);
-        lab.script(&["up", "--queues", &queues.to_string()]);
+        lab.script(script_arguments);
         Some(lab)
     }
 
@@ -150,6 +166,13 @@ impl Lab {
     /// Switches XPS at the client on or off: flows then leave by the queue of the sending CPU.
     pub(crate) fn xps(&self, on: bool) {
         self.script(&["xps", if on { "on" } else { "off" }]);
+    }
+
+    /// Sets a kernel variable in `namespace`, for example `net.ipv4.tcp_sack`.
+    pub(crate) fn sysctl(&self, namespace: Namespace, variable: &str, value: &str) {
+        let mut command = namespace.command("sysctl");
+        command.args(["-q", "-w", &format!("{variable}={value}")]);
+        run(command, SCRIPT_LIMIT).expect_success();
     }
 
     /// Sets the server's device administratively up or down.

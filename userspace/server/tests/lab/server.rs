@@ -11,7 +11,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::counters::{CONNECTIONS, Counters};
 use super::process::Running;
-use super::{BOTH_FAMILIES, ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_DEVICE};
+use super::{BOTH_FAMILIES, DISCARD_PORT, ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_DEVICE};
 
 const READY_LINE: &str = "tidegate: ready";
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -27,11 +27,11 @@ pub(crate) fn serve_command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Arguments of `serve` for HTTP and echo on both of the lab's addresses, followed by `extra`.
+/// Arguments of `serve` for HTTP, echo and discard on both of the lab's addresses, followed by `extra`.
 pub(crate) fn default_arguments(extra: &[&str]) -> Vec<String> {
     let mut arguments = vec!["--iface".to_owned(), SERVER_DEVICE.to_owned()];
     for address in BOTH_FAMILIES {
-        for (application, port) in [("http", HTTP_PORT), ("echo", ECHO_PORT)] {
+        for (application, port) in [("http", HTTP_PORT), ("echo", ECHO_PORT), ("discard", DISCARD_PORT)] {
             let address = SocketAddr::new(address, port);
             arguments.push("--listen".to_owned());
             arguments.push(format!("{application}={address}"));

@@ -54,6 +54,12 @@ impl Tcb {
         self.rto.srtt().unwrap_or(UNKNOWN_RTT)
     }
 
+    /// Whether selective acknowledgments enlarge the window: after a timeout, and on a path that is known to reorder, where
+    /// they say little about loss. Otherwise the first duplicates leave it alone (RFC 3042).
+    fn grows_by_sack(&self) -> bool {
+        self.sack_permitted && (self.phase == Phase::Loss || self.rack.reordering_seen())
+    }
+
     /// Takes in an acknowledgment between SND.UNA and SND.NXT.
     pub(crate) fn take_acknowledgment<T>(&mut self, segment: &Segment<'_>, window: u32, context: &mut Context<'_, T>) {
         let mss = u32::from(self.mss);
@@ -94,7 +100,7 @@ impl Tcb {
             let safe = advanced && !newly_lost;
             let cwnd = self.prr.window(delivered.bytes, pipe, ssthresh, safe, mss);
             self.congestion.set_window(cwnd.max(mss));
-        } else if delivered.bytes > 0 {
+        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack()) {
             let slow_start = self.congestion.window() < self.congestion.ssthresh();
             let acked = Acked {
                 now: context.now,
@@ -197,10 +203,11 @@ impl Tcb {
         if !self.sack_permitted {
             match self.phase {
                 // After a timeout the duplicates are answers to what was sent again (RFC 6582, section 4.1).
-                Phase::Open => {
-                    if u32::from(self.duplicate_acks) >= DUP_THRESH && self.snd_una.at_or_after(self.recovery_point) {
-                        self.scoreboard.mark_head_lost();
-                    }
+                Phase::Open
+                    if u32::from(self.duplicate_acks) >= DUP_THRESH
+                        && self.snd_una.at_or_after(self.recovery_point) =>
+                {
+                    self.scoreboard.mark_head_lost();
                 }
                 // A partial acknowledgment shows the next loss (RFC 6582, section 3.2, step 3).
                 Phase::Recovery if advanced => self.scoreboard.mark_head_lost(),

@@ -67,17 +67,27 @@ impl Negotiated {
     }
 }
 
+/// What a connection is made of before the peer has said anything.
+pub(crate) struct Origin {
+    pub(crate) key: FlowKey,
+    pub(crate) link: LinkId,
+    pub(crate) listener: Option<ListenerId>,
+    pub(crate) iss: SeqNumber,
+    pub(crate) timestamp_offset: u32,
+    pub(crate) keepalive: Keepalive,
+}
+
 impl Tcb {
-    pub(crate) fn new(
-        key: FlowKey,
-        link: LinkId,
-        listener: Option<ListenerId>,
-        iss: SeqNumber,
-        timestamp_offset: u32,
-        keepalive: Keepalive,
-        config: &Config,
-        now: Instant,
-    ) -> Self {
+    /// A connection in SYN-SENT whose SYN has not been sent yet.
+    pub(crate) fn new(origin: Origin, config: &Config, now: Instant) -> Self {
+        let Origin {
+            key,
+            link,
+            listener,
+            iss,
+            timestamp_offset,
+            keepalive,
+        } = origin;
         let mss = default_mss(key.is_v4());
         Self {
             key,
@@ -128,7 +138,7 @@ impl Tcb {
             recovery_point: iss,
             syn_sent_at: None,
             cwnd_limited: false,
-            scoreboard: Scoreboard::default(),
+            scoreboard: Scoreboard::new(iss),
             rack: Rack::default(),
             prr: Prr::default(),
             undo: None,
@@ -181,16 +191,15 @@ impl<C> Connection<C> {
         config: &Config,
         now: Instant,
     ) -> Self {
-        let mut tcb = Tcb::new(
-            half_open.key,
-            half_open.link,
-            Some(half_open.listener),
-            half_open.iss,
+        let origin = Origin {
+            key: half_open.key,
+            link: half_open.link,
+            listener: Some(half_open.listener),
+            iss: half_open.iss,
             timestamp_offset,
             keepalive,
-            config,
-            now,
-        );
+        };
+        let mut tcb = Tcb::new(origin, config, now);
         tcb.negotiate(&half_open.negotiated, half_open.irs, now, config);
         tcb.state = State::SynReceived;
         tcb.snd_nxt = half_open.iss + 1;

@@ -98,27 +98,31 @@ impl Tcb {
         }
     }
 
-    /// Whether the first outstanding segment is a full one and was again not acknowledged for `black_hole_timeouts`
-    /// timeouts. To be asked once for each timeout, when the RTO has been backed off.
+    /// Text of the longest segment that may be outstanding.
+    fn longest_outstanding(&self) -> u16 {
+        let text = self.send_queue.len().min(self.flight() as usize);
+        text.min(usize::from(self.mss)) as u16
+    }
+
+    /// Whether the first outstanding segment was again not acknowledged for `black_hole_timeouts` timeouts. To be asked
+    /// once for each timeout, when the RTO has been backed off.
     fn black_hole_suspected(&self, config: &Config) -> bool {
         let timeouts = self.rto.backoffs();
-        let text = (self.send_queue.len() as u32).min(self.flight());
         config.black_hole_timeouts > 0
             && timeouts > 0
             && timeouts.is_multiple_of(config.black_hole_timeouts)
             && !matches!(self.state, State::SynSent | State::SynReceived)
-            && text >= u32::from(self.mss)
     }
 
-    /// The path MTU to try next when larger packets seem to vanish; `None` when segments are as small as they get.
+    /// The path MTU to try next when larger packets seem to vanish; `None` when what is outstanding would fit any.
     fn next_black_hole_mtu(&self, config: &Config) -> Option<u16> {
         let least = self.least_path_mtu(config);
         [IPV4_BLACK_HOLE_MTU.max(least), least]
             .into_iter()
-            .find(|&mtu| self.text_in_packet(mtu) < self.mss)
+            .find(|&mtu| self.text_in_packet(mtu) < self.longest_outstanding())
     }
 
-    /// Makes segments smaller if the path seems to drop full ones. To be called once for each retransmission timeout,
+    /// Makes segments smaller if the path seems to drop long ones. To be called once for each retransmission timeout,
     /// when the RTO has been backed off; what is outstanding is sent again by the caller.
     pub(crate) fn avoid_black_hole<T>(&mut self, context: &mut Context<'_, T>) {
         if self.black_hole_suspected(context.config)
@@ -137,6 +141,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::connection::open::Origin;
     use crate::link::LinkTable;
     use crate::wire::{FlowKey, LinkHeader};
 
@@ -154,8 +159,15 @@ mod tests {
         let link = LinkTable::default()
             .acquire(&LinkHeader::new([2; 6], [4; 6], ipv4))
             .unwrap();
-        let iss = SeqNumber(u32::MAX - 500);
-        let mut tcb = Tcb::new(key, link, None, iss, 0, config.keepalive(), &config, NOW);
+        let origin = Origin {
+            key,
+            link,
+            listener: None,
+            iss: SeqNumber(u32::MAX - 500),
+            timestamp_offset: 0,
+            keepalive: config.keepalive(),
+        };
+        let mut tcb = Tcb::new(origin, &config, NOW);
         tcb.state = State::Established;
         tcb.timestamps = timestamps;
         tcb.mss = tcb.text_in_packet(1500);
@@ -263,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn small_segments_and_handshakes_are_not_suspicious() {
+    fn handshakes_are_not_suspicious_and_segments_that_fit_any_path_are_left_alone() {
         let config = Config::default();
         let never = Config {
             black_hole_timeouts: 0,
@@ -271,7 +283,6 @@ mod tests {
         };
         for (outstanding, state, config, expected) in [
             (1460, State::Established, &config, true),
-            (1459, State::Established, &config, false),
             (1460, State::SynSent, &config, false),
             (1460, State::SynReceived, &config, false),
             (1460, State::Established, &never, false),
@@ -281,6 +292,19 @@ mod tests {
             tcb.rto.back_off();
             tcb.rto.back_off();
             assert_eq!(tcb.black_hole_suspected(config), expected, "{outstanding} in {state}");
+        }
+        for (outstanding, expected) in [
+            (1460, Some(1024)),
+            (985, Some(1024)),
+            (984, Some(552)),
+            (512, None),
+            (0, None),
+        ] {
+            assert_eq!(
+                tcb(true, false, outstanding).next_black_hole_mtu(&config),
+                expected,
+                "{outstanding}"
+            );
         }
     }
 

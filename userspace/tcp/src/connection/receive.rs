@@ -43,6 +43,14 @@ impl<C> Connection<C> {
         }
         let tcb = &mut self.tcb;
         tcb.accepted = false;
+        if matches!(tcb.state, State::TimeWait | State::Closed) {
+            // It is here only because its application has not read everything. The peer's FIN may need an answer; nothing
+            // else matters (RFC 1337).
+            if segment.length() > 0 && !segment.flags.contains(Flags::RST) {
+                tcb.answer_unacceptable(segment, context);
+            }
+            return Arrival::Done;
+        }
         // The timestamp check comes before the sequence check (RFC 7323, section 5.3).
         if tcb.timestamps && !segment.flags.contains(Flags::RST) {
             let Some(timestamps) = segment.options.timestamps else {
@@ -76,8 +84,9 @@ impl<C> Connection<C> {
             // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
             // that of a segment sent again (RFC 9293, section 3.10.7.4).
             if tcb.acknowledgment_counts(segment) {
-                tcb.accept(context.now);
-                self.acknowledgment(segment, application, context);
+                if self.acknowledgment(segment, application, context) {
+                    self.tcb.accept(context.now);
+                }
             }
             return Arrival::Done;
         }
@@ -102,8 +111,6 @@ impl<C> Connection<C> {
         if tcb.state == State::SynReceived && segment.ack != tcb.snd_nxt {
             return Arrival::Refuse;
         }
-        tcb.accept(context.now);
-        tcb.update_ts_recent(segment, context.now);
         if tcb.state == State::SynReceived {
             tcb.snd_wl1 = segment.seq - 1;
             context.counters.bump(match tcb.listener {
@@ -117,6 +124,8 @@ impl<C> Connection<C> {
             return Arrival::Done;
         }
         self.tcb.take_congestion_mark(segment, context);
+        self.tcb.accept(context.now);
+        self.tcb.update_ts_recent(segment, context.now);
         // Sixth, URG: urgent data is delivered in line (RFC 6093), so there is nothing to do.
         // Seventh and eighth, text and FIN.
         if !segment.payload.is_empty() || segment.flags.contains(Flags::FIN) {
@@ -205,7 +214,7 @@ impl<C> Connection<C> {
         }
         let tcb = &mut self.tcb;
         if fin_fits && end == tcb.rcv_nxt && !tcb.fin_received {
-            self.fin();
+            self.fin(context);
         }
         if self.tcb.fin_received {
             self.offer_unread(application, context);
@@ -267,10 +276,12 @@ impl<C> Connection<C> {
             let Some(piece) = piece else { break };
             self.deliver(&piece, application, context);
         }
-        if reassembly.fin_is_next() {
-            self.fin();
-        } else if !reassembly.is_empty() {
+        let fin_is_next = reassembly.fin_is_next();
+        if !reassembly.is_empty() {
             self.tcb.reassembly = Some(reassembly);
+        }
+        if fin_is_next {
+            self.fin(context);
         }
     }
 
@@ -302,13 +313,16 @@ impl<C> Connection<C> {
     }
 
     /// The peer's FIN is next.
-    fn fin(&mut self) {
+    fn fin<T>(&mut self, context: &mut Context<'_, T>) {
         let tcb = &mut self.tcb;
+        // Nothing can follow FIN, whatever a peer has sent there.
+        if let Some(reassembly) = tcb.reassembly.take() {
+            context.totals.reassembly -= reassembly.bytes() as u64;
+        }
         tcb.rcv_nxt += 1;
         tcb.rcv_edge = tcb.rcv_edge.max(tcb.rcv_nxt);
         tcb.fin_received = true;
         tcb.ack_now = true;
-        tcb.reassembly = None;
         tcb.state = match tcb.state {
             State::Established => State::CloseWait,
             State::FinWait1 => State::Closing,

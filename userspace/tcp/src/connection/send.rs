@@ -46,6 +46,15 @@ impl<C> Connection<C> {
         }
         tcb.output(context);
         match tcb.state {
+            // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
+            State::TimeWait | State::Closed if !tcb.unread.is_empty() && !tcb.read_closed => {
+                if tcb.deadlines.fin_wait_2 == Instant::NEVER {
+                    tcb.stop_retransmit_timer();
+                    tcb.deadlines.keepalive = Instant::NEVER;
+                    tcb.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
+                }
+                Fate::Open
+            }
             State::TimeWait => Fate::TimeWait,
             State::Closed => Fate::Closed(CloseReason::Finished),
             State::FinWait2 if tcb.read_closed && tcb.deadlines.fin_wait_2 == Instant::NEVER => {
@@ -61,8 +70,10 @@ impl Tcb {
     /// Sends whatever the windows allow, and an acknowledgment if one is due and went with nothing else.
     pub(crate) fn output<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
         self.output_pending = false;
-        let sent = self.output_data(context);
-        if sent.is_err() || (self.ack_now && self.send_ack(context).is_err()) {
+        let data = self.output_data(context);
+        // An acknowledgment may still find a frame where text does not.
+        let acknowledgment = if self.ack_now { self.send_ack(context) } else { Ok(()) };
+        if data.and(acknowledgment).is_err() {
             context.counters.bump(Counter::NoFrame);
             self.output_pending = true;
         }

@@ -29,6 +29,7 @@ pub(crate) struct Deadlines {
     pub(crate) reorder: Instant,
     pub(crate) delayed_ack: Instant,
     pub(crate) keepalive: Instant,
+    /// In FIN-WAIT-2 for the peer's FIN; in TIME-WAIT and CLOSED for the application to read what is left.
     pub(crate) fin_wait_2: Instant,
     pub(crate) application: Instant,
 }
@@ -214,7 +215,8 @@ impl<C> Connection<C> {
     {
         let now = context.now;
         let tcb = &mut self.tcb;
-        if due(&mut tcb.deadlines.fin_wait_2, now) && tcb.state == State::FinWait2 {
+        let waits = matches!(tcb.state, State::FinWait2 | State::TimeWait | State::Closed);
+        if due(&mut tcb.deadlines.fin_wait_2, now) && waits {
             return Fate::Closed(CloseReason::TimedOut);
         }
         if due(&mut tcb.deadlines.reorder, now) && tcb.flight() > 0 {

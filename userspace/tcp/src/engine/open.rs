@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 
 use super::{Engine, context};
 use crate::application::Application;
+use crate::connection::open::Origin;
 use crate::connection::socket::Socket;
 use crate::connection::{Connection, Context, Tcb};
 use crate::flow_table::Place;
@@ -69,9 +70,15 @@ impl<A: Application> Engine<A> {
             return Err(ConnectError::Full);
         }
         let link = self.links.acquire(link).ok_or(ConnectError::LinkTableFull)?;
-        let iss = isn::initial(self.secrets.isn, &key, now);
-        let offset = isn::timestamp_offset(self.secrets.isn, &key);
-        let tcb = Tcb::new(key, link, None, iss, offset, self.config.keepalive(), &self.config, now);
+        let origin = Origin {
+            key,
+            link,
+            listener: None,
+            iss: isn::initial(self.secrets.isn, &key, now),
+            timestamp_offset: isn::timestamp_offset(self.secrets.isn, &key),
+            keepalive: self.config.keepalive(),
+        };
+        let tcb = Tcb::new(origin, &self.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
         self.table.insert(&key, Place::Connection(slot));
         let connection = &mut self.connections[slot as usize];

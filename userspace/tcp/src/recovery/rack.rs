@@ -75,6 +75,11 @@ impl Rack {
         }
     }
 
+    /// Whether the path was seen to reorder.
+    pub(crate) fn reordering_seen(&self) -> bool {
+        self.reordering_seen
+    }
+
     /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16 recoveries.
     pub(crate) fn dsack(&mut self, una: SeqNumber, nxt: SeqNumber) {
         if self.dsack_round.is_some_and(|round| una.before(round)) {
@@ -137,7 +142,7 @@ mod tests {
     }
 
     fn board() -> Scoreboard {
-        let mut board = Scoreboard::default();
+        let mut board = Scoreboard::new(SeqNumber(0));
         for index in 0..10_u32 {
             let seq = SeqNumber(index * MSS);
             board.push(seq, seq + MSS, at(1000 + u64::from(index)));

@@ -64,6 +64,14 @@ pub(crate) struct Scoreboard {
 const KEPT_CAPACITY: usize = 4;
 
 impl Scoreboard {
+    /// Nothing is outstanding, and everything before `iss` is acknowledged.
+    pub(crate) fn new(iss: SeqNumber) -> Self {
+        Self {
+            fack: iss,
+            ..Self::default()
+        }
+    }
+
     /// A segment was sent for the first time.
     pub(crate) fn push(&mut self, seq: SeqNumber, end: SeqNumber, now: Instant) {
         self.segments.push_back(Sent {
@@ -346,8 +354,7 @@ mod tests {
 
     /// Ten segments of a hundred bytes, sent a millisecond apart.
     fn board(start: SeqNumber) -> Scoreboard {
-        let mut board = Scoreboard::default();
-        board.fack = start;
+        let mut board = Scoreboard::new(start);
         for index in 0..10 {
             let seq = start + index * MSS;
             board.push(seq, seq + MSS, at(u64::from(index)));

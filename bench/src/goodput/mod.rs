@@ -1,0 +1,364 @@
+//! Goodput of tidegate over impaired links, beside that of the kernel's own TCP over the same links in the same run.
+//!
+//! A Linux client is on one side of the link. On the other side are tidegate and a server on the kernel's TCP, on ports
+//! of the same address. The same client measures both in turn, with CUBIC on every side.
+
+mod children;
+mod namespaces;
+mod table;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+
+use self::children::{Children, Process};
+use self::namespaces::{Lab, Place};
+use self::table::{Direction, Row};
+use crate::http_client::Url;
+use crate::stream::serve;
+use crate::stream::transfer::{self, Transfer, Until};
+
+const CONGESTION: &str = "cubic";
+
+/// Where the servers are, as `scripts/lab.sh` sets them up.
+const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
+const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1));
+const SERVER_DEVICE: &str = "tgs0";
+/// The devices in the middle, the client's side first.
+const MIDDLE_DEVICES: [&str; 2] = ["tgm0", "tgm1"];
+
+/// Half of the round-trip time.
+const ONE_WAY_DELAY: &str = "10ms";
+const RATE: &str = "100mbit";
+/// The rate in bytes per second.
+const RATE_BYTES: u64 = 12_500_000;
+/// Frames that may wait for the rate limit: about one and a half times what is on its way at full rate.
+const QUEUE: &str = "250";
+
+/// What a client may queue beyond what it can send, in bytes. It decides how long an upload goes on after its last
+/// write, and with the default, which is no limit, that is longer than the rest on a bad link.
+const NOT_SENT_LIMIT: u32 = 131_072;
+
+/// The longest time a transfer goes on.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// A kind of link: its name and what is given to `tidegate-bench link` beside delay and rate.
+struct Condition {
+    name: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const CONDITIONS: [Condition; 5] = [
+    Condition {
+        name: "loss 0%",
+        arguments: &[],
+    },
+    Condition {
+        name: "loss 0.1%",
+        arguments: &["--loss", "0.1%"],
+    },
+    Condition {
+        name: "loss 1%",
+        arguments: &["--loss", "1%"],
+    },
+    Condition {
+        name: "loss 3%",
+        arguments: &["--loss", "3%"],
+    },
+    Condition {
+        name: "reordering 25%",
+        arguments: &["--reorder", "25%"],
+    },
+];
+
+/// Arguments of `tidegate-bench goodput`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Transfers for each kind of link, direction and server, 1 to 100.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// How long each transfer goes on, at most 120s.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Two runs of 3 s each: a first look, too short for a judgement.
+    #[arg(long, conflicts_with_all = ["runs", "duration"])]
+    quick: bool,
+    /// Use IPv6.
+    #[arg(long)]
+    ipv6: bool,
+    /// Seed of the links.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The server under test (default: `tidegate` beside this program).
+    #[arg(long, value_name = "FILE")]
+    tidegate: Option<PathBuf>,
+    /// Name of the lab (default: what TIDEGATE_LAB says, as for `scripts/lab.sh`, or tg)
+    #[arg(long, value_name = "NAME")]
+    lab: Option<String>,
+    /// Write every run to this file as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() || duration > LONGEST {
+        return Err(format!("it must be above zero and at most {} s", LONGEST.as_secs()));
+    }
+    Ok(duration)
+}
+
+/// Measures everything and prints the table. Always true: how fast is fast enough is for the reader.
+///
+/// # Errors
+///
+/// The lab is not up, a server or the link does not start, or a transfer fails.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let (runs, duration) = if arguments.quick {
+        (2, Duration::from_secs(3))
+    } else {
+        (arguments.runs, arguments.duration)
+    };
+    let name = arguments.lab.clone().or_else(|| std::env::var("TIDEGATE_LAB").ok());
+    let lab = Lab::find(name.as_deref().unwrap_or("tg"))?;
+    let children = Children::new()?;
+    let address = if arguments.ipv6 { SERVER_V6 } else { SERVER_V4 };
+    let mut bench = Bench::set_up(&lab, &children, arguments, address, duration)?;
+    let mut rows = Vec::new();
+    for condition in &CONDITIONS {
+        rows.extend(bench.measure(condition, runs)?);
+    }
+    println!(
+        "Goodput in Mbit/s: median (lowest-highest) of {runs} runs of {} each; {RATE}, {ONE_WAY_DELAY} each way, a \
+         queue of {QUEUE} frames, {}, {CONGESTION} on all sides",
+        humantime::format_duration(duration),
+        if arguments.ipv6 { "IPv6" } else { "IPv4" }
+    );
+    print!("{}", table::text(&rows));
+    if let Some(path) = &arguments.json {
+        let text = format!("{:#}\n", table::json(&rows));
+        std::fs::write(path, text).with_context(|| format!("cannot write the results to {}", path.display()))?;
+    }
+    Ok(true)
+}
+
+/// Who is on the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Tidegate,
+    Linux,
+}
+
+impl Peer {
+    fn http_port(self) -> u16 {
+        match self {
+            Self::Tidegate => 80,
+            Self::Linux => 8080,
+        }
+    }
+
+    fn discard_port(self) -> u16 {
+        match self {
+            Self::Tidegate => 9,
+            Self::Linux => 8009,
+        }
+    }
+}
+
+/// Both servers, and what the links between them and the client need.
+struct Bench<'a> {
+    lab: &'a Lab,
+    children: &'a Children,
+    address: IpAddr,
+    duration: Duration,
+    seed: u64,
+    /// Path of a body that no transfer reaches the end of.
+    path: String,
+    tidegate: Process,
+    /// What tidegate serves; it has to be there as long as tidegate runs.
+    _root: TempDir,
+}
+
+impl<'a> Bench<'a> {
+    fn set_up(
+        lab: &'a Lab,
+        children: &'a Children,
+        arguments: &Arguments,
+        address: IpAddr,
+        duration: Duration,
+    ) -> anyhow::Result<Self> {
+        for place in [Place::Client, Place::Server] {
+            // What one connection learned of the path must not be what the next one begins with.
+            lab.set_ipv4(place, "tcp_no_metrics_save", 1)?;
+            lab.set_ipv4(place, "tcp_notsent_lowat", NOT_SENT_LIMIT)?;
+        }
+        lab.inside(Place::Server, || {
+            serve::source(SocketAddr::new(address, Peer::Linux.http_port()), Some(CONGESTION))?;
+            serve::sink(SocketAddr::new(address, Peer::Linux.discard_port()), Some(CONGESTION))
+        })?;
+        // The kernel's server makes a body of the length that is its path; tidegate serves a file, all holes, of that
+        // name and length.
+        let length = RATE_BYTES * (duration.as_secs() + 1) * 2;
+        let root = tempfile::Builder::new()
+            .prefix("tidegate-goodput-")
+            .tempdir()
+            .context("cannot make a temporary directory")?;
+        let file = root.path().join(length.to_string());
+        std::fs::File::create(&file)
+            .and_then(|file| file.set_len(length))
+            .with_context(|| format!("cannot make {}", file.display()))?;
+        let program = match &arguments.tidegate {
+            Some(program) => program.clone(),
+            None => this_program()?.with_file_name("tidegate"),
+        };
+        let tidegate = children.start(tidegate_command(lab, &program, address, root.path()), "tidegate: ready")?;
+        Ok(Self {
+            lab,
+            children,
+            address,
+            duration,
+            seed: arguments.seed,
+            path: format!("/{length}"),
+            tidegate,
+            _root: root,
+        })
+    }
+
+    /// Measures both directions over one kind of link.
+    fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Row>> {
+        let command = self.link_command(condition)?;
+        let mut link = self.children.start(command, "tidegate-bench link: ready")?;
+        // Addresses are resolved, and both servers are seen to answer, before anything counts.
+        for peer in [Peer::Tidegate, Peer::Linux] {
+            self.transfer(peer, Direction::Down, Until::Bytes(1))?;
+            self.transfer(peer, Direction::Up, Until::Bytes(1))?;
+        }
+        let mut rows = Vec::new();
+        for direction in Direction::BOTH {
+            let mut row = Row {
+                condition: condition.name.to_owned(),
+                direction,
+                tidegate: Vec::new(),
+                linux: Vec::new(),
+            };
+            for run in 0..runs {
+                // In turn, and each as often first as second.
+                let order = if run % 2 == 0 {
+                    [Peer::Tidegate, Peer::Linux]
+                } else {
+                    [Peer::Linux, Peer::Tidegate]
+                };
+                for peer in order {
+                    let transfer = self.transfer(peer, direction, Until::Elapsed(self.duration))?;
+                    let rate = transfer.mbits_per_second();
+                    eprintln!(
+                        "{}, {}, run {} of {runs}: {peer:?} {rate:.2} Mbit/s, longest pause {:.2} s",
+                        condition.name,
+                        direction.name(),
+                        run + 1,
+                        transfer.longest_pause.as_secs_f64()
+                    );
+                    match peer {
+                        Peer::Tidegate => row.tidegate.push(rate),
+                        Peer::Linux => row.linux.push(rate),
+                    }
+                }
+                if !link.is_running()? || !self.tidegate.is_running()? {
+                    bail!("the link or tidegate ended in mid-run");
+                }
+            }
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn transfer(&self, peer: Peer, direction: Direction, until: Until) -> anyhow::Result<Transfer> {
+        self.lab
+            .inside(Place::Client, || match direction {
+                Direction::Down => {
+                    let address = SocketAddr::new(self.address, peer.http_port());
+                    let url = format!("http://{address}{}", self.path)
+                        .parse::<Url>()
+                        .map_err(anyhow::Error::msg)?;
+                    transfer::download(&url, Some(until), Some(CONGESTION))
+                }
+                Direction::Up => {
+                    let address = SocketAddr::new(self.address, peer.discard_port());
+                    transfer::upload(address, until, Some(CONGESTION))
+                }
+            })
+            .with_context(|| format!("{peer:?}, {}", direction.name()))
+    }
+
+    fn link_command(&self, condition: &Condition) -> anyhow::Result<Command> {
+        let mut command = self.lab.command(Place::Middle, &this_program()?);
+        command.arg("link").args(MIDDLE_DEVICES);
+        command.args(["--delay", ONE_WAY_DELAY, "--rate", RATE, "--limit", QUEUE]);
+        command.args(condition.arguments);
+        command.args(["--seed", &self.seed.to_string()]);
+        Ok(command)
+    }
+}
+
+fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+fn tidegate_command(lab: &Lab, program: &Path, address: IpAddr, root: &Path) -> Command {
+    let mut command = lab.command(Place::Server, program);
+    command.args(["serve", "--iface", SERVER_DEVICE, "--drain", "1s"]);
+    for (service, port) in [
+        ("http", Peer::Tidegate.http_port()),
+        ("discard", Peer::Tidegate.discard_port()),
+    ] {
+        command.args(["--listen", &format!("{service}={}", SocketAddr::new(address, port))]);
+    }
+    command.arg("--root").arg(root);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Link {
+        #[command(flatten)]
+        arguments: crate::link::Arguments,
+    }
+
+    #[test]
+    fn every_kind_of_link_is_one_the_link_understands() {
+        for condition in &CONDITIONS {
+            let all = [
+                "link",
+                "a",
+                "b",
+                "--delay",
+                ONE_WAY_DELAY,
+                "--rate",
+                RATE,
+                "--limit",
+                QUEUE,
+            ]
+            .iter()
+            .chain(condition.arguments);
+            let parsed = Link::try_parse_from(all);
+            assert!(parsed.is_ok(), "{}: {:?}", condition.name, parsed.err());
+        }
+    }
+
+    #[test]
+    fn durations_have_a_limit() {
+        assert_eq!(parse_duration("120s"), Ok(LONGEST));
+        for text in ["121s", "0s", "x"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! A deterministic simulation of tidegate's TCP engine.
+//!
+//! Two hosts exchange streams over an impaired link; one runs the engine, the other the engine or smoltcp, an
+//! independent implementation. Everything about a run follows from its seed ([`scenario::Scenario::generate`]), so a seed
+//! that fails does so every time. After a run both streams must have arrived whole and nothing may be left of the
+//! connection ([`check::judge`]).
+#![forbid(unsafe_code)]
+
+pub mod attack;
+pub mod batch;
+pub mod check;
+pub mod engine_host;
+mod generate;
+pub mod host;
+pub mod icmp;
+pub mod impairment;
+pub mod link;
+pub mod middlebox;
+pub mod out_of_order;
+pub mod random;
+pub mod scenario;
+pub mod script;
+pub mod segment;
+pub mod simulation;
+pub mod smoltcp_host;
+pub mod trace;

@@ -1,0 +1,201 @@
+//! `tidegate-sim`: runs the simulation for many seeds, shows one, or attacks the engine.
+
+use std::io::{self, BufWriter};
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use tidegate_sim::batch::{self, Batch};
+use tidegate_sim::trace::Trace;
+use tidegate_sim::{attack, out_of_order};
+
+/// Failures that are shown whole; of all others only the seeds.
+const FAILURES_SHOWN: usize = 3;
+
+/// A deterministic simulation of tidegate's TCP engine over impaired links.
+///
+/// Exit code: 0 when all went well, 1 when something failed, 2 for wrong arguments.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate-sim",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    /// Run this one seed.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Print every segment, in tcpdump's manner.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run many seeds, each a scenario of its own, and sum up.
+    Run(RunArguments),
+    /// Attack: blind injections into connections, then every second byte of a window.
+    Attack(AttackArguments),
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// How many seeds.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    seeds: u64,
+
+    /// The first seed.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    start: u64,
+
+    /// Threads; as many as there are cores if not given.
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct AttackArguments {
+    /// How many forged segments.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    tries: u64,
+
+    /// What they are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// Window of the connection that gets every second byte, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(4096..=1 << 30))]
+    window: u32,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Command::Run(arguments)) => run_batch(&arguments),
+        Some(Command::Attack(arguments)) => run_attacks(&arguments),
+        None => run_one(arguments.seed.unwrap_or_default(), arguments.trace),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tidegate-sim: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn progress_bar(length: u64, what: &'static str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} {msg} {per_sec} eta {eta}")?;
+    Ok(ProgressBar::new(length).with_style(style).with_message(what))
+}
+
+fn run_batch(arguments: &RunArguments) -> Result<bool> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let batch = Batch {
+        start: arguments.start,
+        seeds: arguments.seeds,
+        jobs: arguments.jobs.unwrap_or(cores),
+    };
+    let bar = progress_bar(batch.seeds, "seeds")?;
+    let summary = batch.run(&|failed| {
+        if failed {
+            bar.set_message("seeds, some failed");
+        }
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    for failure in summary.failures.iter().take(FAILURES_SHOWN) {
+        println!("{failure}\n");
+    }
+    println!("{summary}");
+    if summary.failures.is_empty() {
+        return Ok(true);
+    }
+    let seeds: Vec<String> = summary
+        .failures
+        .iter()
+        .map(|failure| failure.seed.to_string())
+        .collect();
+    println!("failing seeds: {}", seeds.join(" "));
+    Ok(false)
+}
+
+fn run_one(seed: u64, trace: bool) -> Result<bool> {
+    let trace = trace.then(|| Trace::new(Box::new(BufWriter::new(io::stdout()))));
+    match batch::run_seed(seed, trace) {
+        Ok(report) => {
+            println!("seed {seed}: {report:#?}");
+            Ok(true)
+        }
+        Err(failure) => {
+            println!("{failure}");
+            Ok(false)
+        }
+    }
+}
+
+fn run_attacks(arguments: &AttackArguments) -> Result<bool> {
+    let bar = progress_bar(arguments.tries, "tries")?;
+    let blind = attack::blind(arguments.tries, arguments.seed, |tries| bar.inc(tries));
+    bar.finish_and_clear();
+    let blind = match blind {
+        Ok(report) => {
+            println!(
+                "blind injection: {} segments into {} connections closed and inserted nothing; {} bytes arrived",
+                report.tries, report.connections, report.bytes
+            );
+            for (name, value) in &report.counters {
+                println!("  {name:<28}{value:>14}");
+            }
+            true
+        }
+        Err(failure) => {
+            println!("{failure}");
+            false
+        }
+    };
+    let out_of_order = match out_of_order::every_second_byte(arguments.window, arguments.window) {
+        Ok(report) => {
+            println!(
+                "every second byte of {}: {} segments, at most {} of {} bytes held",
+                arguments.window, report.segments, report.held, report.limit
+            );
+            true
+        }
+        Err(problem) => {
+            println!("every second byte of {}: {problem}", arguments.window);
+            false
+        }
+    };
+    Ok(blind && out_of_order)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_a_failure_prints_is_understood() {
+        let arguments = Arguments::try_parse_from(["tidegate-sim", "--seed", "7", "--trace"]).unwrap();
+        assert_eq!((arguments.seed, arguments.trace), (Some(7), true));
+        assert!(Arguments::try_parse_from(["tidegate-sim", "--trace"]).is_err());
+        assert!(Arguments::try_parse_from(["tidegate-sim", "attack", "--window", "10"]).is_err());
+    }
+}

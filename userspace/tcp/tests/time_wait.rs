@@ -1,0 +1,167 @@
+//! TIME-WAIT (RFC 9293, sections 3.4.2 and 3.6.1; RFC 1337; RFC 6191).
+#![allow(missing_docs)]
+
+mod common;
+
+use bytes::Bytes;
+use common::*;
+use tidegate_tcp::State;
+use tidegate_tcp::config::Config;
+use tidegate_tcp::counters::Counter;
+use tidegate_tcp::engine::Population;
+use tidegate_tcp::wire::Options;
+
+fn closing_server() -> App {
+    App {
+        greeting: Bytes::from_static(b"bye"),
+        close_after_greeting: true,
+        ..App::default()
+    }
+}
+
+/// A connection in TIME-WAIT, its peer's timestamp being 1000 if it has any.
+#[track_caller]
+fn in_time_wait(limits: Config, timestamps: bool) -> Rig {
+    let mut rig = Rig::new(limits, closing_server());
+    if timestamps {
+        rig.connect_with(with_timestamps(1000));
+    } else {
+        rig.connect();
+    }
+    let fin = rig.one();
+    rig.ack = fin.end();
+    rig.peer(ACK | FIN, b"");
+    rig.sent();
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    rig
+}
+
+#[test]
+fn it_is_a_record_of_its_own_that_holds_no_connection_and_no_application() {
+    let mut rig = in_time_wait(config(), true);
+    let expected = Population {
+        time_wait: 1,
+        ..Population::default()
+    };
+    assert_eq!(rig.engine.population(), expected);
+    assert_eq!(rig.app().closed.len(), 1);
+    assert_eq!(rig.app().opened, 1);
+}
+
+#[test]
+fn it_lasts_twice_the_configured_lifetime() {
+    let limits = Config {
+        msl: ms(1000),
+        ..config()
+    };
+    let mut rig = in_time_wait(limits, false);
+    rig.pass(ms(1999));
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    rig.pass(ms(1));
+    assert_eq!(rig.state(), None);
+    rig.assert_empty();
+}
+
+#[test]
+fn old_text_is_acknowledged_and_reaches_nobody() {
+    let mut rig = in_time_wait(config(), false);
+    rig.peer_at(rig.seq, ACK, b"late");
+    let answer = rig.one();
+    assert!(answer.is(ACK));
+    assert_eq!((answer.seq, answer.ack), (rig.ack, rig.seq));
+    assert!(rig.app().received.is_empty());
+    rig.peer_at(rig.seq, ACK, b"");
+    rig.nothing();
+}
+
+#[test]
+fn an_old_syn_with_an_older_timestamp_opens_nothing() {
+    // RFC 6191, section 2: the timestamp decides, even if the sequence number is higher.
+    let mut rig = in_time_wait(config(), true);
+    rig.seq += 10_000;
+    rig.syn(with_timestamps(999));
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    assert_eq!(rig.count(Counter::TimeWaitReused), 0);
+    rig.syn(with_timestamps(1001));
+    assert_eq!(rig.state(), Some(State::SynReceived));
+    assert_eq!(rig.count(Counter::TimeWaitReused), 1);
+}
+
+#[test]
+fn an_equal_timestamp_leaves_the_decision_to_the_sequence_number() {
+    let mut rig = in_time_wait(config(), true);
+    let end = rig.seq;
+    rig.seq = end - 10;
+    rig.syn(with_timestamps(1000));
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    rig.seq = end + 10;
+    rig.syn(with_timestamps(1000));
+    assert_eq!(rig.state(), Some(State::SynReceived));
+}
+
+#[test]
+fn the_new_connection_starts_above_everything_the_old_one_sent() {
+    // RFC 9293, section 3.6.1: the condition for reuse.
+    for timestamps in [false, true] {
+        let mut rig = in_time_wait(config(), timestamps);
+        let old = rig.ack;
+        rig.pass(ms(100));
+        rig.seq += 1;
+        rig.syn(if timestamps {
+            with_timestamps(2000)
+        } else {
+            Options::default()
+        });
+        let syn_ack = rig.one();
+        assert!(syn_ack.is(SYN | ACK));
+        assert!(syn_ack.seq.after(old));
+    }
+}
+
+#[test]
+fn a_storm_of_old_segments_is_answered_within_limits_and_does_not_prolong_it() {
+    let limits = Config {
+        rst_rate: 10,
+        ..config()
+    };
+    let mut rig = in_time_wait(limits, false);
+    for _ in 0..500 {
+        rig.peer_at(rig.seq - 0x1000_0000, ACK | FIN, b"old");
+        rig.peer_at(rig.seq, ACK, b"new");
+        rig.peer_at(rig.seq, RST, b"");
+    }
+    assert!(rig.sent().len() <= 10);
+    assert_eq!(rig.count(Counter::DropTimeWaitRst), 500);
+    rig.pass(ms(30_000));
+    rig.peer_at(rig.seq, ACK, b"new");
+    rig.pass(ms(30_000));
+    assert_eq!(rig.state(), None);
+}
+
+#[test]
+fn time_wait_does_not_count_as_a_connection_against_the_limit() {
+    let limits = Config {
+        max_connections: 1,
+        ..config()
+    };
+    let mut rig = in_time_wait(limits, false);
+    for port in 0..5 {
+        rig.key.local_port = 1000 + port;
+        rig.connect();
+        let fin = rig.one();
+        rig.ack = fin.end();
+        rig.peer(ACK | FIN, b"");
+        rig.sent();
+    }
+    assert_eq!(rig.engine.population().time_wait, 6);
+    assert_eq!(rig.count(Counter::DropConnectionsFull), 0);
+}
+
+#[test]
+fn a_draining_engine_keeps_its_time_wait_records() {
+    let mut rig = in_time_wait(config(), false);
+    rig.engine.drain(rig.now, &mut rig.wire);
+    assert_eq!(rig.engine.population().time_wait, 1);
+    rig.peer_at(rig.seq - 1, ACK | FIN, b"");
+    assert!(rig.one().is(ACK));
+}
