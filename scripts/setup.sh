@@ -18,7 +18,7 @@ die() {
 # libxdp, which xsk-rs builds, wants clang, libelf, zlib, m4 and make; the lab wants the network tools; the tests and
 # the demonstration run the clients.
 packages=(
-    gcc libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev
+    gcc g++ libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev
     iproute2 ethtool procps util-linux iputils-ping
     ca-certificates curl wrk apache2-utils
 )
