@@ -114,7 +114,8 @@ pub struct Config {
     /// less than 5 min); zero: as long as the connection lasts.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub path_mtu_raise: Duration,
-    /// RSTs per second sent for segments that belong to no connection.
+    /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those in
+    /// TIME-WAIT.
     pub rst_rate: u32,
     /// Challenge ACKs (RFC 5961) per second and connection.
     pub challenge_ack_rate: u32,

@@ -47,7 +47,8 @@ counters! {
     ResetByPeer = "reset_by_peer",
     /// Connections this side ended with RST.
     Aborted = "aborted",
-    /// Connections given up because the peer no longer answered.
+    /// Connections given up because the peer no longer answered, or because the application left what it had received
+    /// unread for `user_timeout`.
     TimedOut = "timed_out",
     /// Half-open connections given up after their last SYN-ACK.
     HalfOpenTimedOut = "half_open_timed_out",
@@ -69,7 +70,7 @@ counters! {
     CongestionEchoes = "congestion_echoes",
     /// Packets received with a CE mark (RFC 3168).
     CongestionMarks = "congestion_marks",
-    /// Segments sent again after the retransmission timeout.
+    /// Segments sent again after a retransmission timeout, or because they were too big for the path.
     RtoRetransmits = "rto_retransmits",
     /// Segments sent again because acknowledgments showed them lost, or as a tail loss probe.
     FastRetransmits = "fast_retransmits",
@@ -119,7 +120,8 @@ counters! {
     HalfOpenEvicted = "half_open_evicted",
     /// TIME-WAIT connections that gave way to newer ones (`max_time_wait`).
     TimeWaitEvicted = "time_wait_evicted",
-    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges` or `reassembly_bytes_total` reached.
+    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or
+    /// `receive_bytes_total` reached.
     DropReassemblyFull = "drop_reassembly_full",
     /// Data dropped: beyond the receive buffer.
     DropReceiveBufferFull = "drop_receive_buffer_full",
@@ -127,9 +129,9 @@ counters! {
     DropAfterClose = "drop_after_close",
     /// ICMP "too big" about a flow of this engine, or one that no shard knows.
     TooBigIn = "too_big_in",
-    /// Connections whose segments were made smaller because ICMP "too big" asked for it.
+    /// Times segments of a connection were made smaller because ICMP "too big" asked for it.
     PathMtuReduced = "path_mtu_reduced",
-    /// Connections whose segments were made smaller because full ones were not acknowledged (`black_hole_timeouts`).
+    /// Times segments of a connection were made smaller because long ones were not acknowledged (`black_hole_timeouts`).
     PathMtuBlackHoles = "path_mtu_black_holes",
     /// Dropped: ICMP "too big" that quotes nothing outstanding, or a packet no larger than the MTU it tells (RFC 5927).
     DropIcmpBadQuote = "drop_icmp_bad_quote",
@@ -139,7 +141,8 @@ counters! {
     DropIcmpTooSmall = "drop_icmp_too_small",
     /// Dropped: too many different link headers (MAC addresses, VLANs) in use.
     DropLinkTableFull = "drop_link_table_full",
-    /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`.
+    /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`, or, where there is no
+    /// connection, `rst_rate`.
     ChallengeAcksLimited = "challenge_acks_limited",
     /// Frames that could not be sent at once because no buffer was free; sent later where they still mattered.
     NoFrame = "no_frame",

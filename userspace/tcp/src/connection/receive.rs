@@ -83,10 +83,8 @@ impl<C> Connection<C> {
             tcb.answer_unacceptable(segment, context);
             // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
             // that of a segment sent again (RFC 9293, section 3.10.7.4).
-            if tcb.acknowledgment_counts(segment) {
-                if self.acknowledgment(segment, application, context) {
-                    self.tcb.accept(context.now);
-                }
+            if tcb.acknowledgment_counts(segment) && self.acknowledgment(segment, application, context) {
+                self.tcb.accept(context.now);
             }
             return Arrival::Done;
         }
