@@ -24,7 +24,7 @@ pub fn steer(destination: &Destination, queue: u32) -> (u32, XdpCounter) {
         Content::Segment => (XdpCounter::Redirect, XdpCounter::PassNotServed),
         Content::TooBig => (XdpCounter::RedirectTooBig, XdpCounter::PassNotTcp),
     };
-    if LISTENERS.get_ptr(&destination.listener).is_none() {
+    if LISTENERS.get_ptr(destination.listener).is_none() {
         return (XDP_PASS, not_served);
     }
     // The flags are the action the kernel returns when the queue has no socket, the moment after a crash included.
