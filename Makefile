@@ -38,10 +38,12 @@ run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..
 	target/release/tidegate serve --iface "$(IFACE)" $(foreach listen,$(LISTEN),--listen "$(listen)") \
 		$(if $(ROOT),--root "$(ROOT)") $(if $(QUEUES),--queues "$(QUEUES)")
 
-# In the release profile, which the lab's tests need anyway: one build serves both. The server's tests take turns in the
-# one lab there is, so threads would only wait for each other.
+# Units and segment scripts with debug assertions, in the profile that links many small programs quickly; the simulation
+# and the lab with what is delivered. The server's tests take turns in the one lab there is, so threads would only wait
+# for each other.
 test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
-	$(CARGO) test --release --workspace --locked --exclude tidegate
+	$(CARGO) test --workspace --locked --exclude tidegate --exclude tidegate-sim
+	$(CARGO) test --release --locked --package tidegate-sim
 	$(CARGO) test --release --locked --package tidegate -- --test-threads=1
 
 sim: ebpf ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
