@@ -6,6 +6,8 @@ use serde::Deserialize;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::time::Instant;
 
+use crate::idle;
+
 crate::counters::define_counters! {
     /// Connections that were opened.
     Connections = "discard_connections",
@@ -14,9 +16,6 @@ crate::counters::define_counters! {
     /// Connections ended because nothing arrived for `idle_timeout`.
     IdleTimeouts = "discard_idle_timeouts",
 }
-
-/// While the server drains, a connection on which nothing arrived for so long counts as idle.
-const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
 /// Settings of the discard service.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -64,12 +63,7 @@ impl Discard {
 
     /// How long a connection may idle; `None` without limit.
     fn idle_limit(&self) -> Option<Duration> {
-        let configured = Some(self.config.idle_timeout).filter(|limit| !limit.is_zero());
-        if self.draining {
-            Some(configured.map_or(DRAIN_IDLE, |limit| limit.min(DRAIN_IDLE)))
-        } else {
-            configured
-        }
+        idle::limit(self.config.idle_timeout, self.draining)
     }
 
     /// Ends the connection if it has idled for long enough, else waits for the rest of that time.

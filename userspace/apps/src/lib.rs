@@ -8,6 +8,7 @@ mod counters;
 pub mod discard;
 pub mod echo;
 pub mod http;
+mod idle;
 mod services;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -99,7 +99,7 @@ pub(crate) struct Tcb {
 
     /// SND.UNA: the first byte of the send queue, unless the SYN is not acknowledged.
     pub(crate) snd_una: SeqNumber,
-    /// SND.NXT: never goes back; what is sent again is at `high_rxt`.
+    /// SND.NXT: never goes back; what is sent again, the scoreboard knows.
     pub(crate) snd_nxt: SeqNumber,
     /// SND.WND, in bytes.
     pub(crate) snd_wnd: u32,
