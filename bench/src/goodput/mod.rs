@@ -87,6 +87,9 @@ pub(crate) struct Arguments {
     /// Two runs of 3 s each: a first look, too short for a judgement.
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
     quick: bool,
+    /// Only links whose name contains this, for instance `loss 1%` or `reordering`.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Use IPv6.
     #[arg(long)]
     ipv6: bool,
@@ -123,13 +126,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     } else {
         (arguments.runs, arguments.duration)
     };
+    let only = arguments.only.as_deref().unwrap_or_default();
+    let conditions: Vec<&Condition> = CONDITIONS
+        .iter()
+        .filter(|condition| condition.name.contains(only))
+        .collect();
+    if conditions.is_empty() {
+        let names: Vec<&str> = CONDITIONS.iter().map(|condition| condition.name).collect();
+        bail!("no link is called {only:?}; there are: {}", names.join(", "));
+    }
     let name = arguments.lab.clone().or_else(|| std::env::var("TIDEGATE_LAB").ok());
     let lab = Lab::find(name.as_deref().unwrap_or("tg"))?;
     let children = Children::new()?;
     let address = if arguments.ipv6 { SERVER_V6 } else { SERVER_V4 };
     let mut bench = Bench::set_up(&lab, &children, arguments, address, duration)?;
     let mut rows = Vec::new();
-    for condition in &CONDITIONS {
+    for condition in conditions {
         rows.extend(bench.measure(condition, runs)?);
     }
     println!(

@@ -25,6 +25,8 @@ pub(crate) struct Rack {
     min_rtt_at: Instant,
     /// RACK.reordering_seen.
     reordering_seen: bool,
+    /// The longest that a segment was seen to arrive after the RTT of one that was sent later.
+    reordering_extent: Duration,
     /// RACK.reo_wnd_mult.
     reo_wnd_mult: u8,
     /// RACK.reo_wnd_persist.
@@ -42,6 +44,7 @@ impl Default for Rack {
             min_rtt: None,
             min_rtt_at: Instant::ZERO,
             reordering_seen: false,
+            reordering_extent: Duration::ZERO,
             reo_wnd_mult: 1,
             reo_wnd_persist: REO_WND_PERSIST,
             dsack_round: None,
@@ -60,7 +63,16 @@ impl Rack {
                 self.min_rtt_at = now;
             }
         }
-        self.reordering_seen |= delivered.reordered;
+        if let Some(sent_at) = delivered.reordered {
+            self.reordering_seen = true;
+            if sent_at < self.xmit {
+                let extent = now.since(sent_at).saturating_sub(self.rtt);
+                if extent >= self.reordering_extent {
+                    self.reordering_extent = extent;
+                    self.reo_wnd_persist = REO_WND_PERSIST;
+                }
+            }
+        }
         let Some((sent_at, end, retransmitted)) = delivered.newest else {
             return;
         };
@@ -96,16 +108,21 @@ impl Rack {
         if self.reo_wnd_persist == 0 {
             self.reo_wnd_persist = REO_WND_PERSIST;
             self.reo_wnd_mult = 1;
+            self.reordering_extent = Duration::ZERO;
         }
     }
 
-    /// RACK.reo_wnd (step 4).
+    /// RACK.reo_wnd (step 4), but never less than the reordering that was measured, up to two round trips. Where segments
+    /// overtake by half a round trip, the least round trip is next to nothing; a quarter of it waits for none of those they
+    /// overtook, and D-SACKs widen it by as little. Both of a round trip's ways may reorder, so one SRTT would not do.
     fn reordering_window(&self, in_recovery: bool, sacked: u32, srtt: Duration, mss: u32) -> Duration {
         if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
             return Duration::ZERO;
         }
         let base = self.min_rtt.unwrap_or(srtt) / 4;
-        (base * u32::from(self.reo_wnd_mult)).min(srtt)
+        (base * u32::from(self.reo_wnd_mult))
+            .min(srtt)
+            .max(self.reordering_extent.min(2 * srtt))
     }
 
     /// Step 5: marks what is lost; returns when to look again.
@@ -182,6 +199,26 @@ mod tests {
             rack.detect_loss(&mut board, false, Duration::from_millis(40), MSS, at(1043));
             assert_eq!(board.lost() > 0, !reordering);
         }
+    }
+
+    #[test]
+    fn reordering_that_was_seen_is_waited_for_until_sixteen_recoveries_had_none() {
+        let (mut board, mut rack) = (board(), Rack::default());
+        let srtt = Duration::from_millis(20);
+        // The last segment overtakes all others: its round trip took 1 ms, that of the first one takes 20 ms.
+        sacked(&mut board, &mut rack, 900, 1000, at(1010));
+        sacked(&mut board, &mut rack, 0, 100, at(1020));
+        assert_eq!(rack.reordering_window(false, 100, srtt, MSS), Duration::from_millis(19));
+        sacked(&mut board, &mut rack, 100, 200, at(1061));
+        assert_eq!(rack.reordering_window(false, 100, srtt, MSS), 2 * srtt);
+        for _ in 0..16 {
+            assert!(rack.reordering_window(false, 100, srtt, MSS) > srtt);
+            rack.recovered();
+        }
+        assert_eq!(
+            rack.reordering_window(false, 100, srtt, MSS),
+            Duration::from_micros(250)
+        );
     }
 
     #[test]

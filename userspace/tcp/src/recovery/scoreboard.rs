@@ -41,8 +41,8 @@ pub(crate) struct Delivered {
     pub(crate) newest: Option<(Instant, SeqNumber, bool)>,
     /// When the last one that was sent only once was sent: what may be timed (Karn's algorithm).
     pub(crate) timed: Option<Instant>,
-    /// A segment that was sent once arrived after one sent later.
-    pub(crate) reordered: bool,
+    /// When the first of those was sent that were sent once and arrived after one sent later: the path reorders.
+    pub(crate) reordered: Option<Instant>,
     /// A retransmission was among them.
     pub(crate) retransmitted: bool,
 }
@@ -116,7 +116,8 @@ impl Scoreboard {
         } else {
             delivered.timed = delivered.timed.max(Some(segment.sent_at));
             if segment.end.before(self.fack) {
-                delivered.reordered = true;
+                let first = delivered.reordered.unwrap_or(segment.sent_at);
+                delivered.reordered = Some(first.min(segment.sent_at));
             }
         }
     }
@@ -438,11 +439,14 @@ mod tests {
         let mut board = board(start);
         let mut delivered = Delivered::default();
         board.sack(&[(start + 400, start + 500)], start, start + 1000, &mut delivered);
-        assert!(!delivered.reordered);
+        assert_eq!(delivered.reordered, None);
         board.retransmitted(1, at(60));
         let mut delivered = Delivered::default();
         board.acknowledge(start + 200, &mut delivered);
-        assert!(delivered.reordered, "the first segment was sent once and came late");
+        assert!(
+            delivered.reordered.is_some(),
+            "the first segment was sent once and came late"
+        );
         assert_eq!(delivered.timed, None, "it may have waited for the second");
         assert_eq!(delivered.newest.map(|(at, ..)| at), Some(at(60)));
     }
