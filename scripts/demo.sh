@@ -154,7 +154,17 @@ step "SIGTERM: the server drains, detaches and prints its counters"
 stop_server
 
 step "The way the bytes took"
-redirects=$(counter xdp_redirect)
+# The sum of the counters given.
+sum() {
+    local name value total=0
+    for name in "$@"; do
+        value=$(counter "$name") || exit 1
+        total=$((total + value))
+    done
+    echo "$total"
+}
+redirects=$(sum xdp_redirect xdp_redirect_syn xdp_redirect_too_big)
+refused=$(sum afxdp_kernel_rx_dropped afxdp_kernel_rx_ring_full)
 received=$(counter afxdp_rx_frames)
 sent=$(counter afxdp_tx_frames)
 printf '%-52s %12s' 'counter' 'sum'
@@ -172,7 +182,9 @@ show() {
     done
     printf '\n'
 }
-show 'XDP: frames redirected' xdp_redirect
+show 'XDP: segments of connections redirected' xdp_redirect
+show 'XDP: SYNs redirected' xdp_redirect_syn
+show 'XDP: SYNs answered with a cookie' xdp_tx_syn_cookie
 show 'AF_XDP: frames received' afxdp_rx_frames
 show 'AF_XDP: frames sent' afxdp_tx_frames
 printf '%-52s %12s\n' "kernel TCP of the server's namespace: segments in" "$segments_in" \
@@ -180,6 +192,8 @@ printf '%-52s %12s\n' "kernel TCP of the server's namespace: segments in" "$segm
 
 ((redirects > 0)) || die "the XDP program redirected nothing"
 ((received > 0 && sent > 0)) || die "no frame went through AF_XDP"
+((redirects == received + refused)) ||
+    die "$redirects frames were redirected, but $received received and $refused refused by the sockets"
 ((segments_in == 0 && segments_out == 0)) || die "the kernel's TCP of the server's namespace took part"
 
 step "Taking the lab down"

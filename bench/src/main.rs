@@ -5,12 +5,14 @@
 mod byte_size;
 mod connection;
 mod echo;
+mod flood;
 mod goodput;
 mod http_client;
 mod link;
 mod load;
 mod load_report;
 mod random;
+mod resilience;
 mod signals;
 mod stream;
 mod usage;
@@ -48,6 +50,14 @@ enum Command {
     Link(link::Arguments),
     /// Transfer data in one direction over the kernel's TCP and measure it, or serve such transfers.
     Stream(stream::Arguments),
+    /// Send TCP segments with spoofed sources to a server, to see how it stands a flood.
+    ///
+    /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180), are
+    /// refused.
+    Flood(flood::Arguments),
+    /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be done
+    /// before, `scripts/resilience.sh` does both.
+    Resilience(Box<resilience::Arguments>),
     /// Compare the goodput of tidegate with that of the kernel's TCP over impaired links; `scripts/lab.sh up --middle`
     /// has to be done before, `scripts/goodput.sh` does both.
     Goodput(goodput::Arguments),
@@ -60,6 +70,8 @@ fn main() -> ExitCode {
         Command::Echo(arguments) => echo::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
+        Command::Flood(arguments) => flood::run(&arguments),
+        Command::Resilience(arguments) => resilience::run(&arguments),
         Command::Goodput(arguments) => goodput::run(&arguments),
     };
     match result {
@@ -102,6 +114,7 @@ mod tests {
             &["link", "a", "b", "--rate", "100"],
             &["link", "a", "b", "--limit", "0"],
             &["goodput", "--runs", "0"],
+            &["resilience", "--open-rate", "0"],
         ] {
             let error = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments))
                 .expect_err("the arguments are out of range");
@@ -120,6 +133,7 @@ mod tests {
             &["stream", "down", "--url", "http://198.18.0.1/1000"],
             &["stream", "up", "--target", "198.18.0.1:9", "--bytes", "1MB"],
             &["goodput"],
+            &["resilience"],
         ] {
             let parsed = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments));
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

@@ -1,15 +1,19 @@
 //! tidegate's XDP program: TCP to a served address and port, and ICMP "too big" about TCP from there, goes to the
-//! AF_XDP socket of the receiving queue, all else to the kernel.
+//! AF_XDP socket of the receiving queue, all else to the kernel. While SYN cookies are on for a queue, its SYNs are
+//! answered here.
 //!
-//! It never drops and never changes a frame. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP), [`steer`]
-//! whether that is served, and [`counters`] remembers the reason for every verdict.
+//! It never drops or changes a frame that is for another address and port. [`parse`] finds what a frame is for ([`icmp`]
+//! where it is ICMP), [`steer`] whether that is served, [`sources`] whether its sender is, [`syn_ack`] answers SYNs with
+//! cookies, and [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
 
 mod counters;
 mod icmp;
 mod parse;
+mod sources;
 mod steer;
+mod syn_ack;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 
@@ -17,8 +21,9 @@ use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext
 #[xdp]
 pub fn tidegate(ctx: XdpContext) -> u32 {
     let queue = ctx.rx_queue_index();
-    let (action, counter) = match parse::destination(parse::Frame::new(&ctx)) {
-        Ok(destination) => steer::steer(&destination, queue),
+    let frame = parse::Frame::new(&ctx);
+    let (action, counter) = match parse::destination(frame) {
+        Ok(destination) => steer::steer(frame, &destination, queue),
         Err(reason) => (XDP_PASS, reason),
     };
     counters::add_one(counter, queue);

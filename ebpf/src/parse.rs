@@ -18,7 +18,8 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// The group bit of an Ethernet address: multicast, or broadcast.
 const GROUP_BIT: u8 = 0x01;
 
-const ETHERNET_HEADER: usize = 14;
+/// Octets of an Ethernet header.
+pub const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 /// Tags that are skipped: a service tag and a customer tag.
 const MAX_VLAN_TAGS: usize = 2;
@@ -36,7 +37,8 @@ const EXTENSION_UNIT: usize = 8;
 /// one or none.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
-const TCP_HEADER: usize = 20;
+/// Octets of a TCP header without options.
+pub const TCP_HEADER: usize = 20;
 
 /// Protocol numbers (IPv4) and next-header values (IPv6), as IANA assigns them.
 pub mod protocol {
@@ -74,6 +76,12 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The kernel's description of the frame, for its helpers.
+    #[inline(always)]
+    pub fn context(self) -> *mut aya_ebpf::bindings::xdp_md {
+        self.context.ctx
+    }
+
     /// The address behind the frame's last octet, asked for anew each time. LLVM would otherwise conclude from one
     /// comparison that a later one is not needed, and leave it out; the verifier does not conclude, and would refuse.
     #[inline(always)]
@@ -95,6 +103,20 @@ impl<'a> Frame<'a> {
         Some(unsafe { &*(address as *const [u8; N]) })
     }
 
+    /// Replaces the `N` octets at `offset`; false if the frame ends before them. No reference from [`Frame::header`] to
+    /// these octets is to be used afterwards.
+    #[inline(always)]
+    pub fn write<const N: usize>(self, offset: usize, octets: [u8; N]) -> bool {
+        let address = self.start + offset;
+        if address + N > self.end() {
+            return false;
+        }
+        // SAFETY: the `N` octets at `address` lie within the frame, as was just compared (the verifier proves it
+        // again), and nothing else runs on this frame. An array of octets needs no alignment.
+        unsafe { core::ptr::write_volatile(address as *mut [u8; N], octets) };
+        true
+    }
+
     /// Whether the frame reaches at least `length` octets past `offset`.
     #[inline(always)]
     fn holds(self, offset: usize, length: usize) -> bool {
@@ -103,11 +125,26 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Where the headers of a TCP segment are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Offset of the IP header, and with it how many VLAN tags there are.
+    pub ip: usize,
+    /// The segment's control bits, CWR to FIN.
+    pub flags: u8,
+    /// Octets of the TCP header, 20 to 60.
+    pub header_length: usize,
+    /// Octets of the segment, from the TCP header to the end of the text.
+    pub length: usize,
+    /// The IP header has no options, or no extension headers behind it.
+    pub plain: bool,
+}
+
 /// What a frame brings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// A TCP segment.
-    Segment,
+    Segment(Segment),
     /// ICMP "too big" about one.
     TooBig,
 }
@@ -172,10 +209,16 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     let (payload, length) = (offset + header_length, total_length - header_length);
     match ip[9] {
         protocol::TCP => {
-            let port = tcp_destination_port(frame, payload, length)?;
+            let (port, flags, header_length) = tcp(frame, payload, length)?;
             Ok(Destination {
                 listener: ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port),
-                content: Content::Segment,
+                content: Content::Segment(Segment {
+                    ip: offset,
+                    flags,
+                    header_length,
+                    length,
+                    plain: payload == offset + IPV4_HEADER,
+                }),
             })
         }
         protocol::ICMPV4 => too_big(icmp::too_big_v4(frame, payload, length)),
@@ -193,6 +236,8 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     }
 
     let mut next = ip[6];
+    let ip_offset = offset;
+    let plain = next == protocol::TCP;
     let mut offset = offset + IPV6_HEADER;
     // Routers put no extension header before it; behind one it is left to the kernel.
     if next == protocol::ICMPV6 {
@@ -221,11 +266,17 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
 
     match next {
         protocol::TCP => {
-            let port = tcp_destination_port(frame, offset, left)?;
+            let (port, flags, header_length) = tcp(frame, offset, left)?;
             let &[.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
             Ok(Destination {
                 listener: ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port),
-                content: Content::Segment,
+                content: Content::Segment(Segment {
+                    ip: ip_offset,
+                    flags,
+                    header_length,
+                    length: left,
+                    plain,
+                }),
             })
         }
         protocol::FRAGMENT => Err(XdpCounter::PassFragment),
@@ -262,13 +313,14 @@ fn is_walked(next_header: u8) -> bool {
     )
 }
 
-/// The destination port, in host byte order, of the TCP segment of `length` octets at `offset` (RFC 9293, section 3.1).
+/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of `length` octets at `offset`
+/// (RFC 9293, section 3.1).
 #[inline(always)]
-fn tcp_destination_port(frame: Frame<'_>, offset: usize, length: usize) -> Result<u16, XdpCounter> {
+fn tcp(frame: Frame<'_>, offset: usize, length: usize) -> Result<(u16, u8, usize), XdpCounter> {
     let tcp: &[u8; TCP_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let data_offset = usize::from(tcp[12] >> 4) * 4;
     if data_offset < TCP_HEADER || data_offset > length {
         return Err(XdpCounter::PassMalformed);
     }
-    Ok(u16::from_be_bytes([tcp[2], tcp[3]]))
+    Ok((u16::from_be_bytes([tcp[2], tcp[3]]), tcp[13], data_offset))
 }

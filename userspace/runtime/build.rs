@@ -8,6 +8,9 @@ use std::process::Command;
 /// Names an object to embed instead of building one.
 const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
 
+/// Beside the object: the programs of the flood test.
+const TRAFFIC: &str = "traffic.o";
+
 /// What cargo sets for this build and the build of the XDP program must not inherit: it has its own toolchain, target
 /// and flags.
 const NOT_INHERITED: [&str; 16] = [
@@ -36,12 +39,16 @@ fn main() {
     let out = directory("OUT_DIR");
     let object = out.join("tidegate.o");
 
+    // For the build script of tidegate-bench, which embeds what the same build puts beside the object.
+    println!("cargo:objects={}", out.display());
     println!("cargo:rerun-if-env-changed={OBJECT_VARIABLE}");
     if let Some(given) = env::var_os(OBJECT_VARIABLE) {
         let given = PathBuf::from(given);
-        println!("cargo:rerun-if-changed={}", given.display());
-        if let Err(error) = fs::copy(&given, &object) {
-            panic!("{OBJECT_VARIABLE}: cannot copy {}: {error}", given.display());
+        for (given, object) in [(&given, &object), (&given.with_file_name(TRAFFIC), &out.join(TRAFFIC))] {
+            println!("cargo:rerun-if-changed={}", given.display());
+            if let Err(error) = fs::copy(given, object) {
+                panic!("{OBJECT_VARIABLE}: cannot copy {}: {error}", given.display());
+            }
         }
         return;
     }

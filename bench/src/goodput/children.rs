@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// The processes that have to be ended when this one is.
 #[derive(Clone, Default)]
-pub(super) struct Children(Arc<Mutex<Vec<Pid>>>);
+pub(crate) struct Children(Arc<Mutex<Vec<Pid>>>);
 
 impl Children {
     /// Takes over SIGINT and SIGTERM: they end all children, and then this process with exit code 1.
@@ -31,7 +31,7 @@ impl Children {
     /// # Errors
     ///
     /// The kernel refuses the handlers or the thread that serves them.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let children = Self::default();
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot install the signal handlers")?;
         let all = children.clone();
@@ -60,7 +60,7 @@ impl Children {
     /// # Errors
     ///
     /// It cannot be started, ends first, or is not ready in time.
-    pub(super) fn start(&self, mut command: Command, ready: &'static str) -> anyhow::Result<Process> {
+    pub(crate) fn start(&self, mut command: Command, ready: &'static str) -> anyhow::Result<Process> {
         let description = format!("{command:?}");
         let mut child = command
             .stdin(Stdio::null())
@@ -102,19 +102,24 @@ impl Children {
 }
 
 /// A running process. Dropping it ends it: by SIGTERM, and if that is not enough, by SIGKILL.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     pid: Pid,
     children: Children,
 }
 
 impl Process {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn is_running(&mut self) -> anyhow::Result<bool> {
+    pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
         let status = self.child.try_wait().context("cannot look after a child process")?;
         Ok(status.is_none())
     }

@@ -3,8 +3,8 @@
 //! A Linux client is on one side of the link. On the other side are tidegate and a server on the kernel's TCP, on ports
 //! of the same address. The same client measures both in turn, with CUBIC on every side.
 
-mod children;
-mod namespaces;
+pub(crate) mod children;
+pub(crate) mod namespaces;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

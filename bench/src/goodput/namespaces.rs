@@ -9,40 +9,59 @@ use std::thread;
 use anyhow::{Context, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 
-/// The lab with a middle: `scripts/lab.sh up --middle`.
-pub(super) struct Lab {
+/// The lab that `scripts/lab.sh up` makes.
+pub(crate) struct Lab {
     name: String,
 }
 
 /// One of the lab's namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Where the client is.
     Client,
     /// Where the link is.
     Middle,
-    /// Where both servers are.
+    /// Where the servers are.
     Server,
 }
 
 impl Lab {
-    /// The lab called `name`, which must be up.
+    /// The lab called `name`, which must be up with a middle.
     ///
     /// # Errors
     ///
     /// One of its namespaces is missing.
-    pub(super) fn find(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn find(name: &str) -> anyhow::Result<Self> {
         let lab = Self { name: name.to_owned() };
-        for place in [Place::Client, Place::Middle, Place::Server] {
-            if !lab.path(place).exists() {
-                bail!(
-                    "there is no network namespace {}; run `scripts/lab.sh up --middle`, or `scripts/goodput.sh`, \
-                     which does that too",
-                    lab.namespace(place)
-                );
-            }
+        if let Some(missing) = lab.missing(&[Place::Client, Place::Middle, Place::Server]) {
+            bail!(
+                "there is no network namespace {missing}; run `scripts/lab.sh up --middle`, or `scripts/goodput.sh`, \
+                 which does that too"
+            );
         }
         Ok(lab)
+    }
+
+    /// The lab called `name`, which must be up without a middle.
+    ///
+    /// # Errors
+    ///
+    /// One of its namespaces is missing, or there is a middle.
+    pub(crate) fn find_direct(name: &str) -> anyhow::Result<Self> {
+        let lab = Self { name: name.to_owned() };
+        let remedy = "run `scripts/lab.sh up`, or `scripts/resilience.sh`, which does that too";
+        if let Some(missing) = lab.missing(&[Place::Client, Place::Server]) {
+            bail!("there is no network namespace {missing}; {remedy}");
+        }
+        if lab.path(Place::Middle).exists() {
+            bail!("the lab has a middle, {}; {remedy}", lab.namespace(Place::Middle));
+        }
+        Ok(lab)
+    }
+
+    fn missing(&self, places: &[Place]) -> Option<String> {
+        let place = places.iter().find(|&&place| !self.path(place).exists())?;
+        Some(self.namespace(*place))
     }
 
     fn namespace(&self, place: Place) -> String {
@@ -59,7 +78,7 @@ impl Lab {
     }
 
     /// `program`, to be run at `place`. `ip netns exec` replaces itself by it, so the child is the program.
-    pub(super) fn command(&self, place: Place, program: &Path) -> Command {
+    pub(crate) fn command(&self, place: Place, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(place)]).arg(program);
         command
@@ -70,7 +89,7 @@ impl Lab {
     /// # Errors
     ///
     /// The namespace cannot be entered, or what `work` returns.
-    pub(super) fn inside<T: Send>(
+    pub(crate) fn inside<T: Send>(
         &self,
         place: Place,
         work: impl FnOnce() -> anyhow::Result<T> + Send,
@@ -96,7 +115,7 @@ impl Lab {
     /// # Errors
     ///
     /// The kernel does not know it, or refuses.
-    pub(super) fn set_ipv4(&self, place: Place, variable: &str, value: u32) -> anyhow::Result<()> {
+    pub(crate) fn set_ipv4(&self, place: Place, variable: &str, value: u32) -> anyhow::Result<()> {
         let path = format!("/proc/sys/net/ipv4/{variable}");
         self.inside(place, || {
             fs::OpenOptions::new()
@@ -117,6 +136,15 @@ mod tests {
         let error = Lab::find("no-such-lab").map(|_| ()).unwrap_err().to_string();
         assert!(
             error.contains("no-such-lab-client") && error.contains("lab.sh up --middle"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_lab_without_a_middle_is_asked_for_as_such() {
+        let error = Lab::find_direct("no-such-lab").map(|_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("no-such-lab-client") && error.contains("resilience.sh"),
             "{error}"
         );
     }

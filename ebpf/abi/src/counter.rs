@@ -29,10 +29,25 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port.
+    /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN.
     Redirect = "redirect",
+    /// Redirected to the AF_XDP socket of the receiving queue: a SYN to a served address and port.
+    RedirectSyn = "redirect_syn",
     /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and port.
     RedirectTooBig = "redirect_too_big",
+    /// Answered: a SYN to a served address and port, by a SYN-ACK with a cookie.
+    TxSynCookie = "tx_syn_cookie",
+    /// Dropped: TCP to a served address and port from a prefix that is denied.
+    DropSourceDenied = "drop_source_denied",
+    /// Dropped: a SYN from a source that has sent more than its share.
+    DropSynRate = "drop_syn_rate",
+    /// Dropped: SYN together with FIN or RST, to a served address and port.
+    DropSynFlags = "drop_syn_flags",
+    /// Dropped: a SYN to a served address and port that a cookie would have answered, but its TCP header contradicts
+    /// itself, or its IP header carries options or extension headers.
+    DropSynMalformed = "drop_syn_malformed",
+    /// Dropped: a SYN that a cookie would have answered, from an address or port that cannot be answered.
+    DropBadSource = "drop_bad_source",
     /// Passed: for a served address and port, but no AF_XDP socket on the receiving queue.
     PassNoSocket = "pass_no_socket",
     /// Passed: TCP to an address and port that is not served.

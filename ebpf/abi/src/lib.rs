@@ -7,6 +7,9 @@
 pub mod counter;
 pub mod listener;
 pub mod siphash;
+pub mod syn_ack;
+pub mod syn_cookie;
+pub mod traffic;
 
 pub use counter::XdpCounter;
 pub use listener::ListenerKey;
@@ -28,3 +31,35 @@ pub const MAP_XSKS: &str = "XSKS";
 
 /// Name of the counters (`PerCpuArray<u64>`; see [`XdpCounter::index`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";
+
+/// Name of the map from key id to the key of SYN cookies (`Array<[u64; 2]>`, 2 entries). The slot that is not in use is
+/// written before the switches of [`MAP_COOKIE_SWITCHES`] are turned to it.
+pub const MAP_COOKIE_KEYS: &str = "COOKIE_KEYS";
+
+/// Name of the map from receive queue to [`syn_ack::cookie_switch`] (`Array<u32>`, [`MAX_QUEUES`] entries).
+pub const MAP_COOKIE_SWITCHES: &str = "COOKIE_SWITCHES";
+
+/// Name of the map with the one [`syn_ack::SynAck`] (`Array<SynAck>`, 1 entry).
+pub const MAP_SYN_ACK: &str = "SYN_ACK";
+
+/// Name of the map with the bits of [`syn_ack::feature`] (`Array<u32>`, 1 entry).
+pub const MAP_FEATURES: &str = "FEATURES";
+
+/// Names of the tries from source prefix to [`syn_ack::source_rule`] (`LpmTrie<[u8; 4], u32>` and
+/// `LpmTrie<[u8; 16], u32>`, addresses in network byte order, [`MAX_SOURCE_RULES`] entries each).
+pub const MAP_SOURCE_RULES_V4: &str = "SOURCE_RULES_V4";
+/// See [`MAP_SOURCE_RULES_V4`].
+pub const MAP_SOURCE_RULES_V6: &str = "SOURCE_RULES_V6";
+
+/// Prefixes of each family that can be allowed or denied.
+pub const MAX_SOURCE_RULES: u32 = 65_536;
+
+/// Name of the map with the one [`syn_ack::SynRate`] (`Array<SynRate>`, 1 entry).
+pub const MAP_SYN_RATE: &str = "SYN_RATE";
+
+/// Name of the map of limited sources (`LruHashMap<SourceKey, u64>`; the value is the time, in nanoseconds of
+/// CLOCK_MONOTONIC, at which the source has saved up nothing).
+pub const MAP_SYN_SOURCES: &str = "SYN_SOURCES";
+
+/// Sources the program remembers by default; the least recently used is forgotten. The loader may set another number.
+pub const SYN_SOURCES: u32 = 65_536;

@@ -1,4 +1,4 @@
-//! The settings of the AF_XDP side: the `[afxdp]` table of the configuration file.
+//! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]` and `[sources]` of the configuration file.
 
 use core::fmt;
 use core::str::FromStr;
@@ -66,6 +66,16 @@ macro_rules! choice {
         }
     };
 }
+
+// After the macro, which the first of them uses.
+mod prefix;
+mod sources;
+mod syn_cookies;
+
+pub use prefix::Prefix;
+pub use sources::Sources;
+pub(crate) use sources::TriePrefix;
+pub use syn_cookies::{CookieMode, SynCookies};
 
 choice! {
     /// Where the XDP program runs.

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | [`config`], [`error`], [`report`] | what comes in, what goes wrong, what goes out |
 //! | [`runtime`] | start and stop |
-//! | [`xdp`] | the XDP program: load, attach, counters |
+//! | [`xdp`] | the XDP program: load, settings, attach, counters |
+//! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `port` | UMEM and rings; the only module that knows xsk-rs |
 //! | `frame` | whose frame is it |
@@ -17,17 +18,20 @@
 //! | `wait` | when to spin and when to sleep |
 //! | `handover` | segments that arrived on another queue than their flow's |
 //! | `mailbox` | how a shard is told something, and woken |
+//! | `random` | random bytes |
 
 mod affinity;
 mod capability;
 mod clock;
 pub mod config;
+mod cookies;
 pub mod error;
 mod frame;
 mod handover;
 mod interface;
 mod mailbox;
 mod port;
+mod random;
 pub mod report;
 pub mod runtime;
 mod shard;
@@ -35,8 +39,10 @@ mod socket_options;
 mod wait;
 pub mod xdp;
 
-pub use config::{Config, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{Config, CookieMode, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
-pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, XdpCounts};
-pub use runtime::{Listener, Runtime, start};
+pub use report::{
+    FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
+};
+pub use runtime::{Listener, Runtime, Settings, start};
 pub use xdp::{Attached, object};

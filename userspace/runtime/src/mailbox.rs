@@ -6,10 +6,11 @@ use std::io;
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
 use mio::Waker;
+use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
 
-/// Commands that may wait for a shard; they come from people, a few a second.
+/// Commands that may wait for a shard; they come from people and from the control of SYN cookies, a few a second.
 const COMMANDS: usize = 64;
 
 /// What the control plane asks of a shard.
@@ -17,6 +18,12 @@ const COMMANDS: usize = 64;
 pub(crate) enum Command {
     /// Sends a snapshot of the counters. The channel has room for one.
     Report(Sender<ShardReport>),
+    /// Accepts SYN cookies made with these keys from now on, or none.
+    Cookies {
+        cookies: Option<Cookies>,
+        /// Told when that is so. The channel has room for every shard.
+        taken: Sender<()>,
+    },
     /// Takes no new connections and tells the open ones.
     Drain,
     /// Resets all connections.

@@ -24,6 +24,21 @@ pub struct Report {
     pub shards: Vec<ShardReport>,
     /// The XDP program's counters, one set per receive queue of the device, served or not.
     pub xdp: Vec<XdpCounts>,
+    /// SYN cookies, by queue that is served.
+    pub syn_cookies: Vec<SynCookieCounts>,
+}
+
+/// How often SYN cookies were turned on and off for one queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynCookieCounts {
+    /// The queue.
+    pub queue: u32,
+    /// Times they were turned on.
+    pub turned_on: u64,
+    /// Times they were turned off.
+    pub turned_off: u64,
+    /// Whether they are on now.
+    pub active: bool,
 }
 
 /// What one shard counts.

@@ -3,8 +3,6 @@
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
@@ -17,19 +15,22 @@ use tidegate_abi::MAX_QUEUES;
 use tidegate_abi::siphash::Key;
 use tidegate_tcp::application::Application;
 use tidegate_tcp::config::Keepalive;
-use tidegate_tcp::engine::{Engine, Secrets};
+use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 
 use crate::affinity;
 use crate::capability;
-use crate::config::Config;
+use crate::config::{Config, Sources, SynCookies};
+use crate::cookies::secret::Secret;
+use crate::cookies::{Control, Prepared};
 use crate::error::Error;
 use crate::handover::Exchange;
 use crate::interface::Interface;
 use crate::mailbox::{Command, Mailbox, waker};
 use crate::port::{Port, Umems};
+use crate::random;
 use crate::report::{QueueInfo, Report, ShardReport};
 use crate::shard::{BELL, Shard, Shared};
-use crate::xdp::{Attached, Steering};
+use crate::xdp::{Attached, ProgramSettings, Steering};
 
 /// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
@@ -63,6 +64,7 @@ impl Failure {
 pub struct Runtime {
     // By shard. Their threads own ports and engines; both are gone before the fields below are dropped.
     threads: Vec<Option<JoinHandle<Option<ShardReport>>>>,
+    cookies: Control,
     mailboxes: Arc<[Mailbox]>,
     failure: Arc<OnceLock<Failure>>,
     queues: Vec<QueueInfo>,
@@ -80,32 +82,46 @@ pub struct Listener {
     pub keepalive: Option<Keepalive>,
 }
 
+/// What a runtime is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The interface to take frames from.
+    pub interface: &'a str,
+    /// AF_XDP and the placement of shards.
+    pub afxdp: &'a Config,
+    /// The TCP engines. The MTU is replaced by the interface's.
+    pub tcp: &'a tidegate_tcp::config::Config,
+    /// When SYNs are answered with cookies.
+    pub syn_cookies: &'a SynCookies,
+    /// Which sources are served.
+    pub sources: &'a Sources,
+    /// What to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
+    pub listeners: &'a [Listener],
+}
+
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
 ///
-/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order.
-/// `listeners` are in the order of their [`ListenerId`](tidegate_tcp::application::ListenerId). The MTU in `tcp` is
-/// replaced by the interface's. Every engine gets random keys of its own.
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order. Every
+/// engine gets random keys of its own.
 ///
 /// # Errors
 ///
 /// An [`Error`] with a remedy; nothing is left behind.
-pub fn start<A, F>(
-    interface: &str,
-    config: &Config,
-    tcp: &tidegate_tcp::config::Config,
-    listeners: &[Listener],
-    mut application: F,
-) -> Result<Runtime, Error>
+pub fn start<A, F>(settings: &Settings<'_>, mut application: F) -> Result<Runtime, Error>
 where
     A: Application + Send + 'static,
     A::Connection: Send,
     F: FnMut(u32) -> A,
 {
+    let (config, listeners) = (settings.afxdp, settings.listeners);
     config.validate()?;
+    settings.syn_cookies.validate()?;
+    settings.sources.validate()?;
+    let cookie_secret = Secret::load(settings.syn_cookies)?;
     let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
-    let interface = Interface::find(interface)?;
+    let interface = Interface::find(settings.interface)?;
     config.validate_mtu(&interface.name, interface.mtu)?;
-    let mut tcp = tcp.clone();
+    let mut tcp = settings.tcp.clone();
     tcp.mtu = interface.mtu as u16;
     tcp.validate().map_err(Error::Config)?;
     interface.check_listeners(&addresses)?;
@@ -126,7 +142,12 @@ where
     };
 
     // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
-    let mut steering = Steering::attach(&interface.name, config.xdp_mode, &addresses)?;
+    let program_settings = ProgramSettings {
+        listeners: &addresses,
+        syn_ack: syn_ack_of(&tcp),
+        sources: settings.sources,
+    };
+    let mut steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
     let zero_copy_allowed = steering.attached() == Attached::Native;
     let mut ports = Vec::new();
     let mut infos = Vec::new();
@@ -158,10 +179,19 @@ where
         )),
         mailboxes: mailboxes.into(),
     };
+    let cookies = Prepared::new(
+        settings.syn_cookies,
+        cookie_secret,
+        tcp.max_half_open,
+        &mut steering,
+        &shared.mailboxes,
+    )?;
 
     let mut shards = Vec::new();
     for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
+        let index = info.queue as u16;
         let mut engine = Engine::new(tcp.clone(), secrets()?, application(info.queue));
+        engine.set_cookies(cookies.cookies(index));
         for listener in listeners {
             // Without scope and flow label, which no segment carries.
             let address = SocketAddr::new(listener.address.ip(), listener.address.port());
@@ -173,10 +203,11 @@ where
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket())?;
         shards.push(Shard::new(
-            info.queue as u16,
+            index,
             engine,
             port,
             poll,
+            cookies.alarm(index),
             shared.clone(),
             config,
         )?);
@@ -184,6 +215,7 @@ where
 
     let mut runtime = Runtime {
         threads: Vec::new(),
+        cookies: Control::new(cookies.gauges()),
         mailboxes: Arc::clone(&shared.mailboxes),
         failure: Arc::new(OnceLock::new()),
         queues: infos,
@@ -200,6 +232,7 @@ where
             .map_err(|error| Error::io("cannot start a thread", error))?;
         runtime.threads.push(Some(thread));
     }
+    runtime.cookies.start(cookies)?;
     Ok(runtime)
 }
 
@@ -235,11 +268,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent it
 /// when a retransmitted SYN arrived on another queue than the first.
 fn secrets() -> Result<Secrets, Error> {
-    let mut keys = [0; 32];
-    let path = "/dev/urandom";
-    File::open(path)
-        .and_then(|mut random| random.read_exact(&mut keys))
-        .map_err(|error| Error::io(format!("cannot read {path}"), error))?;
+    let keys: [u8; 32] = random::bytes()?;
     let (mut isn, mut table) = ([0; 16], [0; 16]);
     isn.copy_from_slice(&keys[..16]);
     table.copy_from_slice(&keys[16..]);
@@ -274,6 +303,7 @@ impl Runtime {
         Ok(Report {
             shards: self.ask_all()?,
             xdp: self.steering.counts(self.device_queues)?,
+            syn_cookies: self.cookies.counts(&self.queues),
         })
     }
 
@@ -305,6 +335,8 @@ impl Runtime {
     ///
     /// [`Error::Shard`] when a shard had failed; everything is stopped and detached all the same.
     pub fn stop(mut self, timeout: Duration, stop_now: &AtomicBool) -> Result<Report, Error> {
+        // SYNs are dropped from here on: a cookie would promise what is not kept.
+        self.cookies.stop();
         self.tell_all(|| Command::Drain);
         let began = Instant::now();
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
@@ -325,7 +357,11 @@ impl Runtime {
         let xdp = self.steering.counts(self.device_queues)?;
         match self.failure.get() {
             Some(failure) => Err(failure.to_error()),
-            None => Ok(Report { shards, xdp }),
+            None => Ok(Report {
+                shards,
+                xdp,
+                syn_cookies: self.cookies.counts(&self.queues),
+            }),
         }
     }
 
@@ -386,6 +422,7 @@ impl Runtime {
 
     /// Ends all shards and waits for them. Returns the reports of those that ended well.
     fn end(&mut self) -> Vec<ShardReport> {
+        self.cookies.stop();
         self.tell_all(|| Command::Stop);
         self.threads
             .iter_mut()

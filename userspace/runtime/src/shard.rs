@@ -8,11 +8,13 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use tidegate_tcp::application::Application;
+use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Engine, OnNoFlow, Received};
 use tidegate_tcp::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::cookies::alarm::Alarm;
 use crate::error::Error;
 use crate::handover::{Exchange, Fate, Handover};
 use crate::mailbox::{Command, Mailbox};
@@ -46,6 +48,8 @@ pub(crate) struct Shard<A: Application> {
     mailboxes: Arc<[Mailbox]>,
     clock: Clock,
     waiter: Waiter,
+    /// Tells of SYNs, if anybody asks.
+    alarm: Option<Alarm>,
     poll: Poll,
     events: Events,
     /// Room for the segments of one burst.
@@ -65,6 +69,7 @@ impl<A: Application> Shard<A> {
         engine: Engine<A>,
         port: Port,
         poll: Poll,
+        alarm: Option<Alarm>,
         shared: Shared,
         config: &Config,
     ) -> Result<Self, Error> {
@@ -87,6 +92,7 @@ impl<A: Application> Shard<A> {
             mailboxes: shared.mailboxes,
             clock: Clock::default(),
             waiter: Waiter::new(config),
+            alarm,
             poll,
             events: Events::with_capacity(8),
             batch: Vec::with_capacity(config.burst as usize),
@@ -131,6 +137,9 @@ impl<A: Application> Shard<A> {
         }
         self.port.flush();
         self.wake_others();
+        if let Some(alarm) = &mut self.alarm {
+            alarm.turn(self.engine.counters().get(Counter::SynsIn), self.engine.half_open());
+        }
         debug_assert!(
             self.port.census(0).is_whole(),
             "frames were lost: {:?}",
@@ -228,6 +237,11 @@ impl<A: Application> Shard<A> {
             Command::Report(reply) => {
                 // Whoever asked may have given up waiting.
                 let _ = reply.try_send(self.report());
+            }
+            Command::Cookies { cookies, taken } => {
+                self.engine.set_cookies(cookies);
+                // As above.
+                let _ = taken.try_send(());
             }
             Command::Drain => self.engine.drain(now, &mut self.port),
             Command::Abort => self.engine.abort_all(now, &mut self.port),

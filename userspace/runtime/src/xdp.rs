@@ -1,20 +1,26 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
-use core::fmt;
-use std::net::SocketAddr;
-use std::os::fd::RawFd;
+mod maps;
+mod settings;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
+use core::fmt;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use aya::maps::{MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use tidegate_abi::{MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
+
+pub(crate) use self::maps::{CookieMaps, CounterMap};
+pub(crate) use self::settings::ProgramSettings;
 
 /// The first kernel that attaches XDP programs by a bpf_link.
 const FIRST_WITH_LINK: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -45,28 +51,29 @@ impl fmt::Display for Attached {
 /// The XDP program on its interface. Dropping this detaches it.
 pub(crate) struct Steering {
     // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
-    // when `_program` is dropped, and stays behind when nothing is dropped.
+    // when `program` is dropped, and stays behind when nothing is dropped.
     link: Option<FdLink>,
-    _program: Ebpf,
+    program: Ebpf,
     xsks: XskMap<MapData>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Arc<CounterMap>,
     attached: Attached,
 }
 
 impl Steering {
-    /// Loads the program, tells it the listeners and attaches it.
+    /// Loads the program, tells it what to do and attaches it.
     ///
     /// # Errors
     ///
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`] or [`Error::NotPermitted`].
-    pub(crate) fn attach(interface: &str, mode: XdpMode, listeners: &[SocketAddr]) -> Result<Self, Error> {
-        let mut ebpf = EbpfLoader::new().load(object()).map_err(|error| load_error(&error))?;
-        serve(&mut ebpf, listeners)?;
+    pub(crate) fn attach(interface: &str, mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
+            .load(object())
+            .map_err(|error| load_error(&error))?;
+        settings.write(&mut ebpf)?;
         let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
-        let counters = ebpf.take_map(MAP_COUNTERS).ok_or_else(|| missing(MAP_COUNTERS))?;
-        let counters =
-            PerCpuArray::<MapData, u64>::try_from(counters).map_err(|error| map_error(MAP_COUNTERS, &error))?;
+        let counters = Arc::new(CounterMap::take(&mut ebpf)?);
 
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_STEER)
@@ -84,7 +91,7 @@ impl Steering {
         }
         Ok(Self {
             link,
-            _program: ebpf,
+            program: ebpf,
             xsks,
             counters,
             attached,
@@ -118,38 +125,21 @@ impl Steering {
     ///
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn counts(&self, queues: u32) -> Result<Vec<XdpCounts>, Error> {
-        (0..queues)
-            .map(|queue| {
-                let mut counts = XdpCounts::default();
-                for &counter in XdpCounter::ALL {
-                    let per_cpu = self
-                        .counters
-                        .get(&counter.index(queue), 0)
-                        .map_err(|error| map_error(MAP_COUNTERS, &error))?;
-                    counts.0[counter as usize] = per_cpu.iter().sum();
-                }
-                Ok(counts)
-            })
-            .collect()
+        self.counters.of_queues(queues)
     }
-}
 
-/// Tells the program which destinations to steer.
-fn serve(ebpf: &mut Ebpf, listeners: &[SocketAddr]) -> Result<(), Error> {
-    let map = ebpf.map_mut(MAP_LISTENERS).ok_or_else(|| missing(MAP_LISTENERS))?;
-    let mut map =
-        HashMap::<&mut MapData, ListenerKey, u32>::try_from(map).map_err(|error| map_error(MAP_LISTENERS, &error))?;
-    for (id, listener) in listeners.iter().enumerate() {
-        map.insert(listener_key(listener), id as u32, 0)
-            .map_err(|error| map_error(MAP_LISTENERS, &error))?;
+    /// The counters, to be read by another thread.
+    pub(crate) fn counters(&self) -> Arc<CounterMap> {
+        Arc::clone(&self.counters)
     }
-    Ok(())
-}
 
-fn listener_key(listener: &SocketAddr) -> ListenerKey {
-    match listener {
-        SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
-        SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),
+    /// The maps that control SYN cookies, which can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] when they are not there.
+    pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
+        CookieMaps::take(&mut self.program)
     }
 }
 
@@ -285,15 +275,6 @@ mod tests {
         let object = object();
         assert_eq!(object.get(..4), Some(&b"\x7fELF"[..]));
         assert_eq!(object.as_ptr().align_offset(8), 0);
-    }
-
-    #[test]
-    fn a_listener_is_looked_up_by_family_address_and_port() {
-        let v4 = listener_key(&"198.18.0.1:80".parse().expect("an address"));
-        assert_eq!(v4, ListenerKey::v4([198, 18, 0, 1], 80));
-        let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
-        assert_eq!((v6.version, v6.port), (6, [1, 187]));
-        assert_eq!(v6.address[..4], [0x20, 0x01, 0, 2]);
     }
 
     #[test]

@@ -4,6 +4,9 @@
 
 mod frames;
 mod program;
+mod random;
+mod sources;
+mod syn_cookies;
 mod too_big;
 
 use frames::{
@@ -378,7 +381,7 @@ fn ipv6_next_headers() {
             FRAGMENT => XdpCounter::PassFragment,
             // ESP, authentication, mobility, host identity, shim6, and the two for experiments.
             50 | 51 | 135 | 139 | 140 | 253 | 254 => XdpCounter::PassExtensionHeader,
-            // Read as a TCP header, the eight zeros and the SYN behind them have data offset 0.
+            // Read as a TCP header, the eight zeros and the segment behind them have data offset 0.
             TCP => XdpCounter::PassMalformed,
             _ => XdpCounter::PassNotTcp,
         };

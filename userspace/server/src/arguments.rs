@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
-use tidegate_runtime::{WaitStrategy, XdpMode};
+use tidegate_runtime::{CookieMode, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
@@ -54,6 +54,21 @@ pub(crate) struct ServeArguments {
     /// How a thread waits for frames (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_parser = wait_strategy())]
     pub(crate) wait: Option<WaitStrategy>,
+    /// When SYNs are answered with cookies: while a queue is under pressure (auto) or from start to end (default: auto)
+    #[arg(long, value_name = "MODE", value_parser = cookie_mode())]
+    pub(crate) syn_cookies: Option<CookieMode>,
+    /// Derive the keys of SYN cookies from this file, so that hosts with the same one accept each other's (default: a
+    /// random secret)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cookie_key_file: Option<PathBuf>,
+    /// Serve sources in this prefix, beside those the configuration file allows; the longest prefix that matches decides.
+    /// May be given several times.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) allow: Vec<Prefix>,
+    /// Drop TCP to what is served from sources in this prefix, beside those the configuration file denies. May be given
+    /// several times.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) deny: Vec<Prefix>,
     /// How long open connections may take to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
@@ -77,6 +92,10 @@ fn xdp_mode() -> impl TypedValueParser<Value = XdpMode> {
 
 fn wait_strategy() -> impl TypedValueParser<Value = WaitStrategy> {
     PossibleValuesParser::new(WaitStrategy::NAMES.iter().copied()).try_map(|text| text.parse::<WaitStrategy>())
+}
+
+fn cookie_mode() -> impl TypedValueParser<Value = CookieMode> {
+    PossibleValuesParser::new(CookieMode::NAMES.iter().copied()).try_map(|text| text.parse::<CookieMode>())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -119,6 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn cookies_and_sources_can_be_chosen() {
+        for mode in ["never", "auto", "always"] {
+            let arguments = serve(&["--syn-cookies", mode]).unwrap();
+            assert_eq!(
+                arguments.syn_cookies.map(|mode| mode.to_string()).as_deref(),
+                Some(mode)
+            );
+        }
+        let arguments = serve(&["--cookie-key-file", "/etc/tidegate/cookie.key"]).unwrap();
+        assert!(arguments.cookie_key_file.is_some());
+        let arguments = serve(&["--allow", "192.0.2.0/24", "--deny", "0.0.0.0/0", "--deny", "::/0"]).unwrap();
+        assert_eq!((arguments.allow.len(), arguments.deny.len()), (1, 2));
+    }
+
+    #[test]
     fn listeners_add_up() {
         let arguments = serve(&["--listen", "http=198.18.0.1:80", "--listen", "echo=[2001:2::1]:7"]).unwrap();
         assert_eq!(arguments.listen.len(), 2);
@@ -131,6 +165,9 @@ mod tests {
             &["--queues", "0"],
             &["--xdp-mode", "offload"],
             &["--wait", "sleep"],
+            &["--syn-cookies", "sometimes"],
+            &["--deny", "192.0.2.1/24"],
+            &["--allow", "everybody"],
             &["--drain", "5"],
             &["--stats-interval", "1ms"],
             &["-v", "--quiet"],

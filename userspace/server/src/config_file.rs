@@ -33,6 +33,10 @@ pub(crate) struct ConfigFile {
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
     pub(crate) tcp: tidegate_tcp::config::Config,
+    /// When SYNs are answered with cookies.
+    pub(crate) syn_cookies: tidegate_runtime::SynCookies,
+    /// Which sources are served.
+    pub(crate) sources: tidegate_runtime::Sources,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -76,6 +80,8 @@ impl Default for ConfigFile {
             drain: DEFAULT_DRAIN,
             afxdp: tidegate_runtime::Config::default(),
             tcp: tidegate_tcp::config::Config::default(),
+            syn_cookies: tidegate_runtime::SynCookies::default(),
+            sources: tidegate_runtime::Sources::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
             discard: tidegate_apps::discard::Config::default(),
@@ -115,6 +121,11 @@ pub(crate) fn parse(text: &str, name: &str) -> Result<ConfigFile, String> {
     for (table, result) in [
         ("afxdp", file.afxdp.validate().map_err(|error| error.to_string())),
         ("tcp", file.tcp.validate()),
+        (
+            "syn_cookies",
+            file.syn_cookies.validate().map_err(|error| error.to_string()),
+        ),
+        ("sources", file.sources.validate().map_err(|error| error.to_string())),
         ("http", check_http(&file)),
     ] {
         // Such a sentence begins with the key it is about.
@@ -295,6 +306,26 @@ mod tests {
                 "[afxdp]\nwait = \"doze\"\n",
                 "t.toml, line 2, key `afxdp.wait`: ",
                 "adaptive",
+            ),
+            (
+                "[syn_cookies]\nmode = \"sometimes\"\n",
+                "t.toml, line 2, key `syn_cookies.mode`: ",
+                "always",
+            ),
+            (
+                "[syn_cookies]\nrotate = \"1s\"\n",
+                "t.toml, line 2, key `syn_cookies.rotate`: ",
+                "5s",
+            ),
+            (
+                "[sources]\ndeny = [\n  \"192.0.2.0/24\",\n  \"198.18.0.1/15\",\n]\n",
+                "t.toml, line 4, key `sources.deny`: ",
+                "write 198.18.0.0/15",
+            ),
+            (
+                "[sources]\nallow = [\"::/0\"]\ndeny = [\"::/0\"]\n",
+                "t.toml, line 3, key `sources.deny`: ",
+                "allow",
             ),
             (
                 "[http]\nroot = \"/srv\"\n",

@@ -1,9 +1,10 @@
 //! The counters as text: at the end, and whenever SIGUSR1 asks.
 //!
 //! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all queues,
-//! `name value`. Names begin with what counts: `xdp_` the XDP program, `afxdp_` the shard's port (`afxdp_kernel_` the
-//! kernel's XDP_STATISTICS of its socket), `tcp_` the engine, `http_`, `echo_` and `discard_` the services, `frames_`
-//! where the frames of the UMEM are. Scripts may rely on this; names are only ever added.
+//! `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on and off,
+//! `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine, `http_`,
+//! `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are. Scripts may rely on this; names are
+//! only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -57,6 +58,11 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>]) -> Str
             metrics.add("xdp_", counter.name(), queue, value);
         }
     }
+    for cookies in &report.syn_cookies {
+        metrics.add("syn_cookies_", "on", cookies.queue, cookies.turned_on);
+        metrics.add("syn_cookies_", "off", cookies.queue, cookies.turned_off);
+        metrics.add("syn_cookies_", "active", cookies.queue, u64::from(cookies.active));
+    }
     for shard in &report.shards {
         for (name, value) in shard.port.iter() {
             metrics.add("afxdp_", name, shard.queue, value);
@@ -100,7 +106,7 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>]) -> Str
 
 #[cfg(test)]
 mod tests {
-    use tidegate_runtime::{FrameCensus, PortCounters, ShardReport, SocketStatistics, XdpCounts};
+    use tidegate_runtime::{FrameCensus, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts};
     use tidegate_tcp::counters::{Counter, Counters};
     use tidegate_tcp::engine::Population;
 
@@ -136,12 +142,25 @@ mod tests {
         let report = Report {
             shards: vec![shard(0), shard(1)],
             xdp: vec![XdpCounts::default(); 3],
+            syn_cookies: vec![
+                SynCookieCounts::default(),
+                SynCookieCounts {
+                    queue: 1,
+                    turned_on: 60,
+                    turned_off: 59,
+                    active: true,
+                },
+            ],
         };
         let text = counters_text(&report, &[]);
         let lines: Vec<&str> = text.lines().collect();
         for line in [
             "xdp_redirect{queue=\"2\"} 0",
             "xdp_redirect 0",
+            "syn_cookies_on{queue=\"1\"} 60",
+            "syn_cookies_off 59",
+            "syn_cookies_active{queue=\"0\"} 0",
+            "syn_cookies_active 1",
             "tcp_passive_opens{queue=\"0\"} 10",
             "tcp_passive_opens{queue=\"1\"} 11",
             "tcp_passive_opens 21",

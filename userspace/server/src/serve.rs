@@ -111,7 +111,15 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
         published.push(counters);
     }
     let mut services = services.into_iter();
-    let runtime = tidegate_runtime::start(&settings.interface, &settings.afxdp, &settings.tcp, &listeners, |_| {
+    let runtime_settings = tidegate_runtime::Settings {
+        interface: &settings.interface,
+        afxdp: &settings.afxdp,
+        tcp: &settings.tcp,
+        syn_cookies: &settings.syn_cookies,
+        sources: &settings.sources,
+        listeners: &listeners,
+    };
+    let runtime = tidegate_runtime::start(&runtime_settings, |_| {
         services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for")

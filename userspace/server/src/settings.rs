@@ -26,6 +26,10 @@ pub(crate) struct Settings {
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
     pub(crate) tcp: tidegate_tcp::config::Config,
+    /// When SYNs are answered with cookies.
+    pub(crate) syn_cookies: tidegate_runtime::SynCookies,
+    /// Which sources are served.
+    pub(crate) sources: tidegate_runtime::Sources,
     /// The http service, with the root directory.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -90,6 +94,17 @@ impl Settings {
         if let Some(wait) = arguments.wait {
             afxdp.wait = wait;
         }
+        let mut syn_cookies = file.syn_cookies;
+        if let Some(mode) = arguments.syn_cookies {
+            syn_cookies.mode = mode;
+        }
+        if arguments.cookie_key_file.is_some() {
+            syn_cookies.key_file.clone_from(&arguments.cookie_key_file);
+        }
+        let mut sources = file.sources;
+        sources.allow.extend_from_slice(&arguments.allow);
+        sources.deny.extend_from_slice(&arguments.deny);
+        sources.validate().map_err(|error| error.to_string())?;
         let mut http = file.http;
         http.root = arguments.root.clone().or(file.root);
         afxdp.validate().map_err(|error| error.to_string())?;
@@ -101,6 +116,8 @@ impl Settings {
             stats_interval: arguments.stats_interval,
             afxdp,
             tcp: file.tcp,
+            syn_cookies,
+            sources,
             http,
             echo: file.echo,
             discard: file.discard,
@@ -112,7 +129,7 @@ impl Settings {
 mod tests {
     use std::path::Path;
 
-    use tidegate_runtime::{WaitStrategy, XdpMode};
+    use tidegate_runtime::{CookieMode, WaitStrategy, XdpMode};
 
     use super::*;
 
@@ -157,6 +174,36 @@ mod tests {
         assert_eq!(settings.afxdp.xdp_mode.to_string(), "generic");
         assert_eq!(settings.afxdp.wait.to_string(), "poll");
         assert!(!settings.tcp.nagle);
+    }
+
+    #[test]
+    fn cookies_come_from_the_arguments_and_sources_from_both() {
+        let text = format!(
+            "{FILE}[syn_cookies]\nmode = \"never\"\nrotate = \"1m\"\nkey_file = \"/etc/a.key\"\n\
+             [sources]\ndeny = [\"192.0.2.0/24\"]\n"
+        );
+        let file = config_file::parse(&text, "t.toml").unwrap();
+        let settings = Settings::merge(file.clone(), &ServeArguments::default()).unwrap();
+        assert_eq!(settings.syn_cookies.mode, CookieMode::Never);
+        assert_eq!(settings.syn_cookies.key_file.as_deref(), Some(Path::new("/etc/a.key")));
+        let arguments = ServeArguments {
+            syn_cookies: Some(CookieMode::Always),
+            cookie_key_file: Some("/etc/b.key".into()),
+            deny: vec!["2001:db8::/32".parse().unwrap()],
+            ..ServeArguments::default()
+        };
+        let settings = Settings::merge(file.clone(), &arguments).unwrap();
+        assert_eq!(settings.syn_cookies.mode, CookieMode::Always);
+        assert_eq!(settings.syn_cookies.key_file, arguments.cookie_key_file);
+        assert_eq!(settings.syn_cookies.rotate, Duration::from_secs(60));
+        assert_eq!(settings.sources.deny.len(), 2);
+
+        let contradiction = ServeArguments {
+            allow: vec!["192.0.2.0/24".parse().unwrap()],
+            ..ServeArguments::default()
+        };
+        let error = Settings::merge(file, &contradiction).unwrap_err();
+        assert!(error.contains("192.0.2.0/24"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod attack;
 pub mod batch;
 pub mod check;
 pub mod engine_host;
+pub mod forge;
 mod generate;
 pub mod host;
 pub mod icmp;

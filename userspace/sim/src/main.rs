@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_sim::batch::{self, Batch};
 use tidegate_sim::trace::Trace;
-use tidegate_sim::{attack, out_of_order};
+use tidegate_sim::{attack, forge, out_of_order};
 
 /// Failures that are shown whole; of all others only the seeds.
 const FAILURES_SHOWN: usize = 3;
@@ -44,6 +44,8 @@ enum Command {
     Run(RunArguments),
     /// Attack: blind injections into connections, then every second byte of a window.
     Attack(AttackArguments),
+    /// Forge acknowledgments of SYN cookies: guesses, then cookies of other handshakes and times.
+    Forge(ForgeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -77,11 +79,23 @@ struct AttackArguments {
     window: u32,
 }
 
+#[derive(Debug, Args)]
+struct ForgeArguments {
+    /// How many guesses.
+    #[arg(long, value_name = "N", default_value_t = 100_000_000)]
+    tries: u64,
+
+    /// What they are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Command::Run(arguments)) => run_batch(&arguments),
         Some(Command::Attack(arguments)) => run_attacks(&arguments),
+        Some(Command::Forge(arguments)) => run_forge(&arguments),
         None => run_one(arguments.seed.unwrap_or_default(), arguments.trace),
     };
     match result {
@@ -178,6 +192,33 @@ fn run_attacks(arguments: &AttackArguments) -> Result<bool> {
         }
     };
     Ok(blind && out_of_order)
+}
+
+fn run_forge(arguments: &ForgeArguments) -> Result<bool> {
+    let bar = progress_bar(arguments.tries, "guesses")?;
+    let result = forge::acknowledgments(arguments.tries, arguments.seed, |tries| bar.inc(tries));
+    bar.finish_and_clear();
+    match result {
+        Ok(report) => {
+            println!(
+                "forged acknowledgments: {} without timestamps and {} with them; {} became connections, {:.2} were to be \
+                 expected; {} were answered with RST",
+                report.without_timestamps, report.with_timestamps, report.connections, report.expected, report.resets
+            );
+            println!("genuine cookies: all of {} were accepted; refused:", report.genuine);
+            for (what, count) in &report.refused {
+                println!("  {what:<32}{count:>10}");
+            }
+            Ok(true)
+        }
+        Err(problem) => {
+            println!(
+                "forged acknowledgments: {problem} (`tidegate-sim forge --tries {} --seed {}`)",
+                arguments.tries, arguments.seed
+            );
+            Ok(false)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ counters! {
     SynsIn = "syns_in",
     /// Connections that reached ESTABLISHED from SYN-RECEIVED.
     PassiveOpens = "passive_opens",
+    /// Connections whose SYN had been answered with a cookie (RFC 4987); they are also counted as those that reached
+    /// ESTABLISHED from SYN-RECEIVED.
+    CookieConnections = "cookie_connections",
     /// Connections that reached ESTABLISHED from SYN-SENT.
     ActiveOpens = "active_opens",
     /// Connections that ended with both FINs acknowledged.
@@ -86,7 +89,7 @@ counters! {
     ChallengeAcks = "challenge_acks",
     /// RSTs sent for segments that belong to no connection.
     RstsOut = "rsts_out",
-    /// SYNs to a TIME-WAIT connection that opened a new one in its place (RFC 6191).
+    /// Connections in TIME-WAIT whose place was taken by a new SYN, or by the acknowledgment of a cookie (RFC 6191).
     TimeWaitReused = "time_wait_reused",
     /// Dropped: not a TCP segment the engine can read (lengths that contradict each other, fragments, other protocols).
     DropMalformed = "drop_malformed",
@@ -110,9 +113,14 @@ counters! {
     DropBadFlags = "drop_bad_flags",
     /// Dropped: a segment that belongs to no connection and may not be answered (RST, or over `rst_rate`).
     DropNoConnection = "drop_no_connection",
+    /// Dropped: an acknowledgment that fits no connection and repeats no cookie of the last two epochs, while cookies are
+    /// accepted; answered with RST within `rst_rate`.
+    DropBadCookie = "drop_bad_cookie",
+    /// Dropped: acknowledges a genuine cookie that belongs to another shard, which did not take it.
+    DropCookieShard = "drop_cookie_shard",
     /// Dropped: RST to a TIME-WAIT connection (RFC 1337).
     DropTimeWaitRst = "drop_time_wait_rst",
-    /// Dropped: a SYN while the server is draining.
+    /// Dropped: a SYN, or the acknowledgment of a cookie, while the server is draining.
     DropDraining = "drop_draining",
     /// Dropped: a finished handshake while `max_connections` are open.
     DropConnectionsFull = "drop_connections_full",

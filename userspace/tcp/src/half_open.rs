@@ -3,7 +3,7 @@
 use crate::application::ListenerId;
 use crate::config::Config;
 use crate::connection::open::Negotiated;
-use crate::connection::send::{offered_mss, window_shift};
+use crate::connection::send::{offered_mss, syn_ack_window, window_shift};
 use crate::link::LinkId;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
@@ -27,14 +27,6 @@ pub(crate) struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// The window offered with the SYN-ACK, which is never scaled (RFC 7323, section 2.2).
-    pub(crate) fn window(&self, config: &Config) -> u16 {
-        config
-            .receive_buffer_initial
-            .min(config.receive_buffer)
-            .min(u32::from(u16::MAX)) as u16
-    }
-
     /// The SYN-ACK: it offers no more than the SYN did.
     pub(crate) fn syn_ack(&self, timestamp_now: u32, config: &Config) -> Header {
         Header {
@@ -45,7 +37,7 @@ impl HalfOpen {
             } else {
                 Flags::SYN | Flags::ACK
             },
-            window: self.window(config),
+            window: syn_ack_window(config),
             options: Options {
                 mss: Some(offered_mss(config.mtu, self.key.is_v4())),
                 window_scale: self

@@ -42,15 +42,7 @@ impl TimeWait {
             return Meaning::Reset;
         }
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
-            let higher = segment.seq.after(self.rcv_nxt);
-            let new = match segment.options.timestamps.filter(|_| self.timestamps) {
-                Some(timestamps) => {
-                    let (value, recent) = (SeqNumber(timestamps.value), SeqNumber(self.ts_recent));
-                    value.after(recent) || (value == recent && higher)
-                }
-                None => higher,
-            };
-            return if new {
+            return if self.may_begin_anew(segment.seq, segment.options.timestamps) {
                 Meaning::NewConnection
             } else {
                 Meaning::Unacceptable
@@ -63,6 +55,19 @@ impl TimeWait {
             Meaning::Unacceptable
         } else {
             Meaning::Ignorable
+        }
+    }
+
+    /// Whether a SYN with this sequence number and these timestamps is of a new connection (RFC 6191, section 2;
+    /// RFC 9293, section 3.6.1).
+    pub(crate) fn may_begin_anew(&self, seq: SeqNumber, timestamps: Option<Timestamps>) -> bool {
+        let higher = seq.after(self.rcv_nxt);
+        match timestamps.filter(|_| self.timestamps) {
+            Some(timestamps) => {
+                let (value, recent) = (SeqNumber(timestamps.value), SeqNumber(self.ts_recent));
+                value.after(recent) || (value == recent && higher)
+            }
+            None => higher,
         }
     }
 

@@ -3,9 +3,12 @@
 //! Edits keep the length fields true, but not the checksums: the XDP program leaves those to the engine.
 
 pub(crate) mod icmp;
+pub(crate) mod segment;
 
 use etherparse::PacketBuilder;
 use tidegate_abi::ListenerKey;
+
+use crate::{SERVICE_VLAN, VLAN};
 
 /// Length of an Ethernet header, and so the offset of the IP header of an untagged frame.
 pub(crate) const IP: usize = 14;
@@ -21,8 +24,10 @@ pub(crate) const SERVER_V4: [u8; 4] = [198, 18, 0, 1];
 /// Address of the served IPv6 destination, 2001:2::1.
 pub(crate) const SERVER_V6: [u8; 16] = [0x20, 0x01, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-const CLIENT_V4: [u8; 4] = [198, 18, 0, 2];
-const CLIENT_V6: [u8; 16] = [0x20, 0x01, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+/// Address of the IPv4 client.
+pub(crate) const CLIENT_V4: [u8; 4] = [198, 18, 0, 2];
+/// Address of the IPv6 client, 2001:2::2.
+pub(crate) const CLIENT_V6: [u8; 16] = [0x20, 0x01, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 const CLIENT_PORT: u16 = 40_000;
 const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
@@ -38,38 +43,51 @@ pub(crate) fn served_v6() -> ListenerKey {
     ListenerKey::v6(SERVER_V6, PORT)
 }
 
-/// A SYN without options to the served IPv4 destination.
+/// An ACK without options or text to the served IPv4 destination.
 pub(crate) fn tcp_v4() -> Vec<u8> {
     tcp_v4_to(SERVER_V4, PORT)
 }
 
-/// A SYN without options to `address` and `port`.
+/// An ACK without options or text to `address` and `port`.
 pub(crate) fn tcp_v4_to(address: [u8; 4], port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(CLIENT_MAC, SERVER_MAC)
         .ipv4(CLIENT_V4, address, HOP_LIMIT)
         .tcp(CLIENT_PORT, port, 1, u16::MAX)
-        .syn()
+        .ack(1)
         .write(&mut frame, &[])
         .expect("a vector takes every frame");
     frame
 }
 
-/// A SYN without options to the served IPv6 destination.
+/// An ACK without options or text to the served IPv6 destination.
 pub(crate) fn tcp_v6() -> Vec<u8> {
     tcp_v6_to(SERVER_V6, PORT)
 }
 
-/// A SYN without options to `address` and `port`.
+/// An ACK without options or text to `address` and `port`.
 pub(crate) fn tcp_v6_to(address: [u8; 16], port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(CLIENT_MAC, SERVER_MAC)
         .ipv6(CLIENT_V6, address, HOP_LIMIT)
         .tcp(CLIENT_PORT, port, 1, u16::MAX)
-        .syn()
+        .ack(1)
         .write(&mut frame, &[])
         .expect("a vector takes every frame");
     frame
+}
+
+/// Offset of the IP header of `frame`, which may be tagged.
+pub(crate) fn ip_offset(frame: &[u8]) -> usize {
+    const TAG: usize = 4;
+    let mut offset = IP;
+    while matches!(
+        u16::from_be_bytes([frame[offset - 2], frame[offset - 1]]),
+        VLAN | SERVICE_VLAN
+    ) {
+        offset += TAG;
+    }
+    offset
 }
 
 /// Writes `value` in network byte order at `offset`.

@@ -1,5 +1,7 @@
 //! The XDP program under test: loaded, given listeners and a socket, run on one frame at a time.
 
+mod settings;
+
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, XskMap};
@@ -10,8 +12,13 @@ use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_XSKS, PROGRAM_S
 use crate::frames::{served_v4, served_v6};
 
 /// `enum xdp_action` of linux/bpf.h.
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
+
+/// Room for octets that the program adds to a frame, which it must not.
+const SPARE: usize = 64;
 
 /// The program, loaded and not attached, with maps of its own.
 pub(crate) struct Program {
@@ -99,15 +106,15 @@ impl Program {
         PerCpuArray::try_from(map).expect("the counters are 64 bits wide")
     }
 
-    /// Runs the program on `frame` and returns its action. The frame must come out as it went in.
-    fn run(&self, frame: &[u8]) -> u32 {
+    /// Runs the program on `frame` and returns its action, and the frame as the program left it.
+    fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
         let program: &Xdp = self
             .ebpf
             .program(PROGRAM_STEER)
             .expect("the object has the program")
             .try_into()
             .expect("it is an XDP program");
-        let mut after = vec![0; frame.len()];
+        let mut after = vec![0; frame.len() + SPARE];
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(frame),
@@ -115,16 +122,16 @@ impl Program {
                 ..TestRunOptions::new()
             })
             .expect("the kernel runs the program");
-        assert_eq!(after, frame, "the program changed the frame");
-        result.return_value
+        after.truncate(result.data_size_out as usize);
+        (result.return_value, after)
     }
 
     /// Runs the program on `frame` and returns the reason it gave: the one counter that went up, and by one. The action
-    /// must be that reason's.
+    /// must be that reason's. With it comes the frame as the program left it: as it was, unless it is answered.
     #[track_caller]
-    pub(crate) fn reason(&self, frame: &[u8]) -> XdpCounter {
+    pub(crate) fn verdict(&self, frame: &[u8]) -> (XdpCounter, Vec<u8>) {
         let before = self.counts();
-        let action = self.run(frame);
+        let (action, left) = self.run(frame);
         let after = self.counts();
         let moved: Vec<(XdpCounter, u64)> = XdpCounter::ALL
             .iter()
@@ -135,18 +142,44 @@ impl Program {
         let &[(reason, 1)] = moved.as_slice() else {
             panic!("one frame adds one to one counter, and not {moved:?}");
         };
-        let expected = match reason {
-            XdpCounter::Redirect | XdpCounter::RedirectTooBig => XDP_REDIRECT,
-            _ => XDP_PASS,
-        };
-        assert_eq!(action, expected, "the action that goes with {reason:?}");
-        reason
+        assert_eq!(action, action_of(reason), "the action that goes with {reason:?}");
+        if reason != XdpCounter::TxSynCookie {
+            assert_eq!(left, frame, "the program changed the frame");
+        }
+        (reason, left)
+    }
+
+    /// The reason the program gives for `frame`.
+    #[track_caller]
+    pub(crate) fn reason(&self, frame: &[u8]) -> XdpCounter {
+        self.verdict(frame).0
     }
 
     /// Fails the test unless the program gives `reason` for `frame`, which is `what`.
     #[track_caller]
     pub(crate) fn expect(&self, reason: XdpCounter, frame: &[u8], what: impl std::fmt::Display) {
         assert_eq!(self.reason(frame), reason, "{what}");
+    }
+}
+
+fn action_of(reason: XdpCounter) -> u32 {
+    match reason {
+        XdpCounter::Redirect | XdpCounter::RedirectSyn | XdpCounter::RedirectTooBig => XDP_REDIRECT,
+        XdpCounter::TxSynCookie => XDP_TX,
+        XdpCounter::DropSourceDenied
+        | XdpCounter::DropSynRate
+        | XdpCounter::DropSynFlags
+        | XdpCounter::DropSynMalformed
+        | XdpCounter::DropBadSource => XDP_DROP,
+        XdpCounter::PassNoSocket
+        | XdpCounter::PassNotServed
+        | XdpCounter::PassNotTcp
+        | XdpCounter::PassNotIp
+        | XdpCounter::PassFragment
+        | XdpCounter::PassMalformed
+        | XdpCounter::PassVlanDepth
+        | XdpCounter::PassExtensionHeader
+        | XdpCounter::PassNotUnicast => XDP_PASS,
     }
 }
 

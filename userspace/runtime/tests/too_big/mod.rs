@@ -10,6 +10,7 @@ use crate::frames::{
     with_extension_headers, with_ipv4_options, with_vlan_tags,
 };
 use crate::program::Program;
+use crate::random::Random;
 use crate::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, SERVICE_VLAN, SHORTEST, TCP, UDP, VLAN, WALKED};
 
 const ICMPV4: u8 = 1;
@@ -334,17 +335,9 @@ fn a_message_about_a_message_is_the_kernels() {
 #[test]
 fn garbage_in_the_place_of_the_quote_is_the_kernels() {
     let Some(program) = Program::serving() else { return };
-    // xorshift32 (Marsaglia, 2003).
-    let mut random = 0x9e37_79b9_u32;
+    let mut random = Random::new();
     for length in 0..200 {
-        let garbage: Vec<u8> = (0..length)
-            .map(|_| {
-                random ^= random << 13;
-                random ^= random >> 17;
-                random ^= random << 5;
-                random as u8
-            })
-            .collect();
+        let garbage = random.octets(length);
         for body in [garbage, vec![0; length], vec![0xff; length]] {
             program.expect(XdpCounter::PassNotTcp, &too_big_v4(&body), format!("{body:x?}"));
             program.expect(XdpCounter::PassNotTcp, &too_big_v6(&body), format!("{body:x?}"));

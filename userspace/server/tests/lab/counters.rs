@@ -2,10 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// TCP segments the XDP program gave to an AF_XDP socket.
+/// TCP segments other than SYNs the XDP program gave to an AF_XDP socket.
 pub(crate) const REDIRECTS: &str = "xdp_redirect";
+/// SYNs the XDP program gave to an AF_XDP socket.
+pub(crate) const REDIRECTS_SYN: &str = "xdp_redirect_syn";
 /// ICMP "too big" the XDP program gave to an AF_XDP socket.
 pub(crate) const REDIRECTS_TOO_BIG: &str = "xdp_redirect_too_big";
+/// SYNs the XDP program answered with a cookie.
+pub(crate) const SYN_COOKIES_SENT: &str = "xdp_tx_syn_cookie";
+/// TCP dropped because its source is denied.
+pub(crate) const DROPPED_SOURCE_DENIED: &str = "xdp_drop_source_denied";
+/// SYNs dropped because their source sent too many.
+pub(crate) const DROPPED_SYN_RATE: &str = "xdp_drop_syn_rate";
 /// TCP to an address and port that is not served, left to the kernel.
 pub(crate) const PASSED_NOT_SERVED: &str = "xdp_pass_not_served";
 /// IP other than TCP, left to the kernel.
@@ -20,6 +28,18 @@ pub(crate) const RX_RING_FULL: &str = "afxdp_kernel_rx_ring_full";
 pub(crate) const HANDED_IN: &str = "afxdp_handover_in";
 /// Connections accepted.
 pub(crate) const PASSIVE_OPENS: &str = "tcp_passive_opens";
+/// Connections made from a SYN cookie.
+pub(crate) const COOKIE_CONNECTIONS: &str = "tcp_cookie_connections";
+/// Acknowledgments of no connection that are no cookie either.
+pub(crate) const DROPPED_BAD_COOKIE: &str = "tcp_drop_bad_cookie";
+/// SYNs that reached a shard.
+pub(crate) const SYNS_IN: &str = "tcp_syns_in";
+/// Times SYN cookies were turned on.
+pub(crate) const COOKIES_TURNED_ON: &str = "syn_cookies_on";
+/// Times SYN cookies were turned off.
+pub(crate) const COOKIES_TURNED_OFF: &str = "syn_cookies_off";
+/// Queues whose SYNs are answered with cookies now.
+pub(crate) const COOKIES_ACTIVE: &str = "syn_cookies_active";
 /// Connections that ended with both FINs acknowledged.
 pub(crate) const FINISHED: &str = "tcp_finished";
 /// Connections the peer reset.
@@ -111,7 +131,10 @@ impl Counters {
     /// queue, or is one the kernel says the socket had no room for. Returns the redirects.
     pub(crate) fn expect_redirects_received(&self) -> u64 {
         for queue in self.queues(RX_FRAMES) {
-            let redirected = self.get(REDIRECTS, queue) + self.get(REDIRECTS_TOO_BIG, queue);
+            let redirected: u64 = [REDIRECTS, REDIRECTS_SYN, REDIRECTS_TOO_BIG]
+                .into_iter()
+                .map(|name| self.get(name, queue))
+                .sum();
             let received = self.get(RX_FRAMES, queue);
             let refused = self.get(RX_DROPPED, queue) + self.get(RX_RING_FULL, queue);
             assert_eq!(

@@ -149,6 +149,8 @@ pub(crate) struct Tcb {
     pub(crate) accepted: bool,
     /// An acknowledgment has to go out now.
     pub(crate) ack_now: bool,
+    /// Segments of text to be acknowledged each by itself.
+    pub(crate) quick_acks: u8,
     /// The application wants FIN sent after the queue.
     pub(crate) fin_queued: bool,
     /// FIN has been sent; it stands right before SND.NXT.
@@ -179,7 +181,7 @@ pub(crate) struct Tcb {
     pub(crate) keepalive: Keepalive,
     /// RecoveryPoint (RFC 6675): SND.NXT when the last recovery began.
     pub(crate) recovery_point: SeqNumber,
-    /// When the SYN was sent, if only once.
+    /// When the SYN was sent, if that is known and it was sent only once.
     pub(crate) syn_sent_at: Option<Instant>,
     /// The congestion window was what ended the last sending.
     pub(crate) cwnd_limited: bool,

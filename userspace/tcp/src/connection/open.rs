@@ -1,13 +1,12 @@
 //! From SYN to ESTABLISHED: what both sides' options make of a connection, and the active open.
 
 use super::receive::Arrival;
-use super::send::{offered_mss, window_shift};
+use super::send::{offered_mss, syn_ack_window, window_shift};
 use super::{Connection, Context, Deadlines, PathMtu, State, Tcb};
 use crate::application::{Application, ListenerId};
 use crate::config::{Config, Keepalive};
 use crate::congestion::Controller;
 use crate::counters::Counter;
-use crate::half_open::HalfOpen;
 use crate::link::LinkId;
 use crate::recovery::Phase;
 use crate::recovery::prr::Prr;
@@ -77,6 +76,16 @@ pub(crate) struct Origin {
     pub(crate) keepalive: Keepalive,
 }
 
+/// A listener's handshake whose SYN-ACK has just been acknowledged.
+pub(crate) struct Handshake {
+    pub(crate) origin: Origin,
+    /// The peer's initial sequence number.
+    pub(crate) irs: SeqNumber,
+    pub(crate) negotiated: Negotiated,
+    /// When the SYN-ACK was sent; `None` if that is not known, or it was sent more than once.
+    pub(crate) syn_ack_sent_at: Option<Instant>,
+}
+
 impl Tcb {
     /// A connection in SYN-SENT whose SYN has not been sent yet.
     pub(crate) fn new(origin: Origin, config: &Config, now: Instant) -> Self {
@@ -120,6 +129,7 @@ impl Tcb {
             ts_recent_age: now,
             accepted: false,
             ack_now: false,
+            quick_acks: 0,
             fin_queued: false,
             fin_sent: false,
             fin_received: false,
@@ -183,32 +193,24 @@ impl Tcb {
 }
 
 impl<C> Connection<C> {
-    /// The connection of a half-open record whose SYN-ACK has just been acknowledged; it is in SYN-RECEIVED.
-    pub(crate) fn from_half_open(
-        half_open: &HalfOpen,
-        timestamp_offset: u32,
-        keepalive: Keepalive,
-        config: &Config,
-        now: Instant,
-    ) -> Self {
-        let origin = Origin {
-            key: half_open.key,
-            link: half_open.link,
-            listener: Some(half_open.listener),
-            iss: half_open.iss,
-            timestamp_offset,
-            keepalive,
-        };
+    /// The connection of a listener's handshake; it is in SYN-RECEIVED until it has processed the segment that completed
+    /// the handshake.
+    pub(crate) fn accepted(handshake: Handshake, config: &Config, now: Instant) -> Self {
+        let Handshake {
+            origin,
+            irs,
+            negotiated,
+            syn_ack_sent_at,
+        } = handshake;
+        let iss = origin.iss;
         let mut tcb = Tcb::new(origin, config, now);
-        tcb.negotiate(&half_open.negotiated, half_open.irs, now, config);
+        tcb.negotiate(&negotiated, irs, now, config);
         tcb.state = State::SynReceived;
-        tcb.snd_nxt = half_open.iss + 1;
-        tcb.snd_sml = half_open.iss;
-        tcb.rcv_edge = tcb.rcv_nxt + u32::from(half_open.window(config));
+        tcb.snd_nxt = iss + 1;
+        tcb.snd_sml = iss;
+        tcb.rcv_edge = tcb.rcv_nxt + u32::from(syn_ack_window(config));
         tcb.last_ack_sent = tcb.rcv_nxt;
-        if half_open.retransmits == 0 {
-            tcb.syn_sent_at = Some(half_open.sent_at);
-        }
+        tcb.syn_sent_at = syn_ack_sent_at;
         Self { tcb, application: None }
     }
 

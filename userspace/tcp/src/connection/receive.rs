@@ -12,6 +12,10 @@ use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::{Flags, Segment};
 
+/// Segments that are acknowledged each by itself after one was missing or came twice: the sender's window is small then,
+/// and grows by acknowledgments. Linux's number.
+const QUICK_ACKS: u8 = 16;
+
 /// A timestamp older than this says nothing any more (RFC 7323, section 5.5).
 const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
 
@@ -195,6 +199,7 @@ impl<C> Connection<C> {
         }
         if fresh.is_empty() && !segment.payload.is_empty() && !(fin_fits && end == tcb.rcv_nxt) {
             context.counters.bump(Counter::Duplicates);
+            tcb.quick_acks = QUICK_ACKS;
             tcb.ack_now = true;
             return;
         }
@@ -223,6 +228,7 @@ impl<C> Connection<C> {
     /// Holds what came out of order.
     fn hold<T>(&mut self, from: SeqNumber, fresh: &[u8], fin_at: Option<SeqNumber>, context: &mut Context<'_, T>) {
         let tcb = &mut self.tcb;
+        tcb.quick_acks = QUICK_ACKS;
         tcb.ack_now = true;
         let config = context.config;
         let rcv_nxt = tcb.rcv_nxt;
@@ -464,10 +470,13 @@ impl Tcb {
         }
     }
 
-    /// At least every second full segment is acknowledged at once, the rest within `delayed_ack` (RFC 9293, section 3.8.6.3).
+    /// Every segment is acknowledged at once after a loss; otherwise at least every second full segment is acknowledged at once, the rest within `delayed_ack` (RFC 9293, section 3.8.6.3).
     fn schedule_ack<T>(&mut self, context: &Context<'_, T>) {
         let unacknowledged = self.rcv_nxt - self.last_ack_sent;
-        if unacknowledged >= 2 * u32::from(self.rcv_mss) {
+        if unacknowledged > 0 && self.quick_acks > 0 {
+            self.quick_acks -= 1;
+            self.ack_now = true;
+        } else if unacknowledged >= 2 * u32::from(self.rcv_mss) {
             self.ack_now = true;
         } else if unacknowledged > 0 && self.deadlines.delayed_ack == Instant::NEVER {
             self.deadlines.delayed_ack = context.now + context.config.delayed_ack;

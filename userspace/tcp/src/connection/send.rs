@@ -483,10 +483,8 @@ impl Tcb {
         if self.rcv_nxt - self.tuning_from < self.rcv_buffer / 2 {
             return;
         }
-        let quick = self
-            .rto
-            .srtt()
-            .is_some_and(|srtt| now.since(self.tuning_since) <= 2 * srtt + TUNING_SLACK);
+        // A peer that only sends may never have been measured: its SYN-ACK was sent twice, or was a cookie.
+        let quick = now.since(self.tuning_since) <= 2 * self.srtt() + TUNING_SLACK;
         if quick && self.unread.len() < self.rcv_buffer as usize / 2 {
             self.rcv_buffer = (self.rcv_buffer * 2).min(config.receive_buffer);
         }
@@ -498,6 +496,14 @@ impl Tcb {
 /// The MSS option sent: what fits the link without options (RFC 9293, section 3.7.1; RFC 6691).
 pub(crate) fn offered_mss(mtu: u16, ipv4: bool) -> u16 {
     mtu - if ipv4 { 40 } else { 60 }
+}
+
+/// The window offered with a SYN-ACK that answers a listener's SYN; it is never scaled (RFC 7323, section 2.2).
+pub(crate) fn syn_ack_window(config: &Config) -> u16 {
+    config
+        .receive_buffer_initial
+        .min(config.receive_buffer)
+        .min(u32::from(u16::MAX)) as u16
 }
 
 /// The shift that lets a 16-bit window field cover `buffer` bytes (RFC 7323, section 2.3).

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use super::{Engine, OnNoFlow, Received, context};
 use crate::application::{Application, ListenerId};
-use crate::connection::open::Negotiated;
+use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::receive::Arrival;
+use crate::connection::send::syn_ack_window;
 use crate::connection::{Connection, Context, Fate};
 use crate::counters::Counter;
 use crate::flow_table::Place;
@@ -42,13 +43,7 @@ impl<A: Application> Engine<A> {
             self.syn(now, listener, segment, out);
             return Received::Done;
         }
-        match on_no_flow {
-            OnNoFlow::Report => Received::NoFlow,
-            OnNoFlow::Reject => {
-                self.reject(now, segment, out);
-                Received::Done
-            }
-        }
+        self.stray_receives(now, listener, segment, on_no_flow, out)
     }
 
     /// A SYN to a listener: remembers it and answers.
@@ -137,8 +132,8 @@ impl<A: Application> Engine<A> {
         let Some(half_open) = self.half_open.get(slot) else {
             return Received::Done;
         };
-        let (irs, iss) = (half_open.irs, half_open.iss);
-        let (rcv_nxt, window) = (irs + 1, u32::from(half_open.window(&self.config)));
+        let (irs, iss, listener) = (half_open.irs, half_open.iss, half_open.listener);
+        let (rcv_nxt, window) = (irs + 1, u32::from(syn_ack_window(&self.config)));
         let flags = segment.flags;
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             if segment.seq == irs {
@@ -167,12 +162,8 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         }
         if segment.ack != iss + 1 {
-            // Another shard may have answered this SYN too, and have the connection.
-            if on_no_flow == OnNoFlow::Report {
-                return Received::NoFlow;
-            }
-            self.reject(now, segment, out);
-            return Received::Done;
+            // The SYN may have been answered by a cookie too, or by another shard, which then has the connection.
+            return self.stray_receives(now, listener, segment, on_no_flow, out);
         }
         if !in_window || flags.contains(Flags::SYN) {
             self.counters.bump(Counter::DropOutOfWindow);
@@ -193,14 +184,36 @@ impl<A: Application> Engine<A> {
             return;
         };
         self.half_open_timers.cancel(slot);
-        let offset = isn::timestamp_offset(self.secrets.isn, &half_open.key);
-        let keepalive = self.keepalive(half_open.listener);
-        let connection = Connection::from_half_open(&half_open, offset, keepalive, &self.config, now);
-        let entry = self.connections.vacant_entry();
-        let place = Place::Connection(entry.key() as u32);
-        self.table.replace(&half_open.key, Place::HalfOpen(slot), place);
-        let slot = entry.key() as u32;
-        let connection = entry.insert(connection);
+        let key = half_open.key;
+        let handshake = Handshake {
+            origin: Origin {
+                key,
+                link: half_open.link,
+                listener: Some(half_open.listener),
+                iss: half_open.iss,
+                timestamp_offset: isn::timestamp_offset(self.secrets.isn, &key),
+                keepalive: self.keepalive(half_open.listener),
+            },
+            irs: half_open.irs,
+            negotiated: half_open.negotiated,
+            syn_ack_sent_at: (half_open.retransmits == 0).then_some(half_open.sent_at),
+        };
+        let connection = Connection::accepted(handshake, &self.config, now);
+        let place = self.connections.insert(connection) as u32;
+        self.table
+            .replace(&key, Place::HalfOpen(slot), Place::Connection(place));
+        self.complete_handshake(now, place, segment, out);
+    }
+
+    /// A connection in SYN-RECEIVED, just made, processes the segment that completed its handshake.
+    pub(super) fn complete_handshake<T: Transmit>(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        segment: &Segment<'_>,
+        out: &mut T,
+    ) {
+        let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
@@ -236,19 +249,28 @@ impl<A: Application> Engine<A> {
         now: Instant,
         slot: u32,
         segment: &Segment<'_>,
+        on_no_flow: OnNoFlow,
         out: &mut T,
-    ) {
+    ) -> Received {
         let Some(time_wait) = self.time_wait.get(slot) else {
-            return;
+            return Received::Done;
         };
         let (key, link) = (time_wait.key, time_wait.link);
+        // Of a new handshake's cookie, if a SYN with the sequence number before this one could begin a new connection: an
+        // old duplicate may be the acknowledgment of the cookie that this very connection began with.
+        if time_wait.may_begin_anew(segment.seq - 1, segment.options.timestamps)
+            && let Some(cookie) = self.genuine_cookie(segment)
+            && let Some(listener) = self.listener(&key)
+        {
+            return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
+        }
         match time_wait.meaning(segment) {
             Meaning::Reset => self.counters.bump(Counter::DropTimeWaitRst),
             Meaning::Ignorable => self.counters.bump(Counter::Duplicates),
             Meaning::NewConnection => {
                 let Some(listener) = self.listener(&key) else {
                     self.counters.bump(Counter::DropNotListening);
-                    return;
+                    return Received::Done;
                 };
                 self.remove_time_wait(slot);
                 self.counters.bump(Counter::TimeWaitReused);
@@ -260,14 +282,15 @@ impl<A: Application> Engine<A> {
                 if meaning == Meaning::FinAgain {
                     self.time_wait_timers.arm(slot, now + 2 * self.config.msl);
                 }
-                if !self.challenge_limit.allow(now) {
+                if self.challenge_limit.allow(now) {
+                    let link = *self.links.get(link);
+                    self.send_bare(&link, &key, &header, Purpose::Control, out);
+                } else {
                     self.counters.bump(Counter::ChallengeAcksLimited);
-                    return;
                 }
-                let link = *self.links.get(link);
-                self.send_bare(&link, &key, &header, Purpose::Control, out);
             }
         }
+        Received::Done
     }
 
     /// Sends an RST for a half-open connection that is given up by this side.

@@ -27,6 +27,24 @@ impl Population {
     }
 }
 
+/// What the SYNs of a connection agreed on, as it is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NegotiatedOptions {
+    /// Bytes of text in a full segment: the smaller of both sides' MSS, less the room that timestamps take, or less still
+    /// where the path asks for it.
+    pub mss: u16,
+    /// Shift of the windows the peer offers, 0 to 14 (RFC 7323: Snd.Wind.Shift).
+    pub send_window_shift: u8,
+    /// Shift of the windows this side offers, 0 to 14 (RFC 7323: Rcv.Wind.Shift). Both are 0 without window scaling.
+    pub receive_window_shift: u8,
+    /// Segments carry timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Acknowledgments are selective (RFC 2018).
+    pub sack: bool,
+    /// Both sides do ECN (RFC 3168).
+    pub ecn: bool,
+}
+
 /// One line of a connection listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
@@ -42,8 +60,10 @@ pub struct ConnectionInfo {
     pub unread: usize,
     /// Bytes queued for sending and not acknowledged.
     pub unacknowledged: usize,
-    /// Smoothed round-trip time.
+    /// Smoothed round-trip time; `None` before the first measurement.
     pub srtt: Option<Duration>,
+    /// What the SYNs agreed on; `None` for listeners, before ESTABLISHED, and in TIME-WAIT.
+    pub options: Option<NegotiatedOptions>,
 }
 
 impl<A: Application> Engine<A> {
@@ -54,6 +74,11 @@ impl<A: Application> Engine<A> {
             half_open: self.half_open.len(),
             time_wait: self.time_wait.len(),
         }
+    }
+
+    /// Connections in SYN-RECEIVED that came from a listener.
+    pub fn half_open(&self) -> u32 {
+        self.half_open.len()
     }
 
     /// Out-of-order bytes held by all connections, overhead included.
@@ -71,6 +96,7 @@ impl<A: Application> Engine<A> {
             unread: 0,
             unacknowledged: 0,
             srtt: None,
+            options: None,
         };
         let listeners = self.listeners.iter().enumerate().map(move |(index, listener)| {
             let local = listener.address;
@@ -98,6 +124,14 @@ impl<A: Application> Engine<A> {
                 unread: tcb.unread.len(),
                 unacknowledged: tcb.send_queue.len(),
                 srtt: tcb.rto.srtt(),
+                options: connection.application.as_ref().map(|_| NegotiatedOptions {
+                    mss: tcb.mss,
+                    send_window_shift: tcb.snd_wind_shift,
+                    receive_window_shift: tcb.rcv_wind_shift,
+                    timestamps: tcb.timestamps,
+                    sack: tcb.sack_permitted,
+                    ecn: tcb.ecn,
+                }),
             }
         });
         listeners.chain(half_open).chain(open).chain(time_wait)

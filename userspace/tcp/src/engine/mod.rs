@@ -8,6 +8,7 @@ mod lifecycle;
 mod listing;
 mod open;
 mod path_mtu;
+mod syn_cookie;
 
 use core::net::SocketAddr;
 
@@ -32,8 +33,9 @@ use crate::wire::address::is_answerable;
 use crate::wire::emit::{self, Header};
 use crate::wire::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment};
 
-pub use listing::{ConnectionInfo, Population};
+pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
 pub use open::{ConnectError, ConnectionId};
+pub use syn_cookie::{Cookies, syn_ack_of};
 
 /// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +80,8 @@ pub struct Engine<A: Application> {
     counters: Counters,
     listeners: Vec<Listener>,
     draining: bool,
+    /// `None`: acknowledgments are not checked for cookies.
+    cookies: Option<Cookies>,
     links: LinkTable,
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
@@ -130,6 +134,7 @@ impl<A: Application> Engine<A> {
             counters: Counters::default(),
             listeners: Vec::new(),
             draining: false,
+            cookies: None,
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
@@ -193,10 +198,7 @@ impl<A: Application> Engine<A> {
                 Received::Done
             }
             Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, &segment, on_no_flow, out),
-            Some(Place::TimeWait(slot)) => {
-                self.time_wait_receives(now, slot, &segment, out);
-                Received::Done
-            }
+            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, &segment, on_no_flow, out),
             None => self.closed_receives(now, &segment, on_no_flow, out),
         }
     }
@@ -326,9 +328,15 @@ impl<A: Application> Engine<A> {
 
     /// CLOSED (RFC 9293, section 3.10.7.1): answers with RST what is not RST itself, within `rst_rate`.
     fn reject<T: Transmit>(&mut self, now: Instant, segment: &Segment<'_>, out: &mut T) {
-        if segment.flags.contains(Flags::RST) || !self.rst_limit.allow(now) {
+        if !self.reset(now, segment, out) {
             self.counters.bump(Counter::DropNoConnection);
-            return;
+        }
+    }
+
+    /// Answers a segment of no connection with RST. False when it may not be answered: it is RST, or over `rst_rate`.
+    fn reset<T: Transmit>(&mut self, now: Instant, segment: &Segment<'_>, out: &mut T) -> bool {
+        if segment.flags.contains(Flags::RST) || !self.rst_limit.allow(now) {
+            return false;
         }
         let (seq, ack, flags) = if segment.flags.contains(Flags::ACK) {
             (segment.ack, crate::seq::SeqNumber(0), Flags::RST)
@@ -347,6 +355,7 @@ impl<A: Application> Engine<A> {
         if self.send_bare(&segment.reply_link, &segment.key, &header, Purpose::Control, out) {
             self.counters.bump(Counter::RstsOut);
         }
+        true
     }
 
     /// Sends a segment without text that belongs to no connection's own state.

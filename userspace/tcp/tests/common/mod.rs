@@ -1,6 +1,8 @@
 //! A hand-turned clock, a peer made of segments, and applications that write down what happens to them.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod cookie;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -203,7 +205,7 @@ impl Application for App {
 }
 
 /// A segment the engine sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
     pub seq: SeqNumber,
     pub ack: SeqNumber,

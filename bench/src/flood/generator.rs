@@ -1,0 +1,255 @@
+//! A flood on its way: a thread that has frames made and sent at the rate asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl::set_timerslack;
+use nix::unistd::Pid;
+
+use super::af_xdp::AfXdp;
+use super::interface::{self, Interface};
+use super::live_frames::LiveFrames;
+use super::plan::Plan;
+use super::rate::Pace;
+
+/// The calling thread, for system calls.
+const THIS_THREAD: Pid = Pid::from_raw(0);
+
+/// What was sent in the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Totals {
+    /// Frames made and given to the interface.
+    pub(crate) sent: u64,
+    /// From the first frame to the last.
+    pub(crate) seconds: f64,
+    /// Whether the kernel made them, else they came through an AF_XDP socket.
+    pub(crate) live_frames: bool,
+    /// Frames the interface says it has sent meanwhile, others included, if it can be asked. Of a veth device these are
+    /// the ones its peer has taken.
+    pub(crate) interface_sent: Option<u64>,
+}
+
+impl Totals {
+    /// Frames given to the interface in a second.
+    pub(crate) fn per_second(&self) -> f64 {
+        if self.seconds > 0.0 {
+            self.sent as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+}
+
+/// A running flood. Dropping it ends it.
+pub(crate) struct Generator {
+    thread: Option<JoinHandle<anyhow::Result<Totals>>>,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    live_frames: bool,
+}
+
+impl Generator {
+    /// Starts a flood on a thread of its own, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// The plan is not allowed (a usage error), the interface or the CPU cannot be used, nobody answers for the target,
+    /// or the kernel refuses the program or the socket.
+    pub(crate) fn start(mut plan: Plan) -> anyhow::Result<Self> {
+        let target_mac = plan.resolve()?;
+        let interface = Interface::find(&plan.interface)?;
+        let settings = plan.settings(&interface, target_mac);
+        let source = match LiveFrames::new(&settings, plan.seed)? {
+            Some(live_frames) => Source::Live(Box::new(live_frames)),
+            None => Source::AfXdp(Box::new(AfXdp::open(&plan.interface, settings, plan.seed)?)),
+        };
+        let live_frames = matches!(source, Source::Live(_));
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let worker = Worker {
+            source,
+            plan,
+            stop: Arc::clone(&stop),
+            sent: Arc::clone(&sent),
+        };
+        let thread = thread::Builder::new()
+            .name("flood".to_owned())
+            .spawn(move || {
+                let settled = worker.settle();
+                let failed = settled.is_err();
+                // The receiver waits for this one message.
+                let _ = ready.send(settled);
+                if failed {
+                    return Err(anyhow!("the thread of the flood did not start"));
+                }
+                worker.run()
+            })
+            .context("cannot start a thread")?;
+        is_ready
+            .recv()
+            .context("the thread of the flood ended before it was ready")??;
+        Ok(Self {
+            thread: Some(thread),
+            stop,
+            sent,
+            live_frames,
+        })
+    }
+
+    /// Frames made and given to the interface so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the kernel makes the frames, else they go through an AF_XDP socket.
+    pub(crate) fn is_live_frames(&self) -> bool {
+        self.live_frames
+    }
+
+    /// Whether it has ended, because its time is over or something went wrong.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends it, if it has not ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong while it ran.
+    pub(crate) fn stop(mut self) -> anyhow::Result<Totals> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("the flood has been ended already")?;
+        thread.join().map_err(|_| anyhow!("the thread of the flood panicked"))?
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // Whoever drops it does not ask what went wrong.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where frames come from.
+enum Source {
+    Live(Box<LiveFrames>),
+    AfXdp(Box<AfXdp>),
+}
+
+impl Source {
+    fn send(&mut self, count: u32) -> anyhow::Result<()> {
+        match self {
+            Self::Live(live_frames) => live_frames.send(count),
+            Self::AfXdp(af_xdp) => af_xdp.send(count),
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        match self {
+            Self::Live(live_frames) => live_frames.sent(),
+            Self::AfXdp(af_xdp) => af_xdp.sent(),
+        }
+    }
+}
+
+/// What runs on the thread.
+struct Worker {
+    source: Source,
+    plan: Plan,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// Has the thread run where and be woken as it should.
+    fn settle(&self) -> anyhow::Result<()> {
+        if let Some(cpu) = self.plan.cpu {
+            let mut set = CpuSet::new();
+            set.set(cpu)
+                .and_then(|()| sched_setaffinity(THIS_THREAD, &set))
+                .with_context(|| format!("cannot send from CPU {cpu}; is there one?"))?;
+        }
+        // The kernel else wakes a sleeper up to 50 microseconds late, to save wake-ups.
+        set_timerslack(1).context("cannot set the timer slack")
+    }
+
+    fn run(mut self) -> anyhow::Result<Totals> {
+        let frames_before = interface::frames_sent(&self.plan.interface).ok();
+        let mut pace = Pace::new(self.plan.rate);
+        let start = Instant::now();
+        loop {
+            let elapsed = start.elapsed();
+            if elapsed >= self.plan.duration || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let due = pace.due(elapsed);
+            if due > 0 {
+                self.source.send(due)?;
+                self.sent.store(self.source.sent(), Ordering::Relaxed);
+            }
+            let pause = pace.pause(start.elapsed() - elapsed);
+            if !pause.is_zero() {
+                thread::sleep(pause.min(self.plan.duration.saturating_sub(start.elapsed())));
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        // What is on its way is counted where it arrives.
+        thread::sleep(Duration::from_millis(10));
+        let frames_after = interface::frames_sent(&self.plan.interface).ok();
+        Ok(Totals {
+            sent: self.source.sent(),
+            seconds,
+            live_frames: matches!(self.source, Source::Live(_)),
+            interface_sent: frames_before
+                .zip(frames_after)
+                .map(|(before, after)| after.saturating_sub(before)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flood::plan::Kind;
+    use crate::flood::rate::Rate;
+    use crate::usage::UsageError;
+
+    #[test]
+    fn a_target_outside_of_the_ranges_is_refused_before_anything_is_done() {
+        let plan = Plan {
+            interface: "no-such-dev".to_owned(),
+            target: "192.0.2.1:80".parse().unwrap(),
+            target_mac: Some([2, 0, 0, 0, 0, 1]),
+            sources: None,
+            kind: Kind::Syn,
+            rate: Rate::Max,
+            duration: Duration::from_secs(1),
+            cpu: None,
+            seed: 1,
+        };
+        let error = Generator::start(plan).map(|_| ()).unwrap_err();
+        assert!(error.is::<UsageError>(), "{error}");
+    }
+
+    #[test]
+    fn the_rate_is_what_was_sent_in_the_time() {
+        let mut totals = Totals {
+            sent: 10,
+            seconds: 2.0,
+            live_frames: true,
+            interface_sent: None,
+        };
+        assert_eq!(totals.per_second(), 5.0);
+        totals.seconds = 0.0;
+        assert_eq!(totals.per_second(), 0.0);
+    }
+}

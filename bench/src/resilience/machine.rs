@@ -1,0 +1,230 @@
+//! What the kernel says about its processors and its memory.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+/// The calling thread, for the two system calls.
+const THIS_THREAD: Pid = Pid::from_raw(0);
+
+/// The CPUs the calling thread may run on, in ascending order.
+///
+/// # Errors
+///
+/// The kernel does not say.
+pub(super) fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
+    let set = sched_getaffinity(THIS_THREAD).context("cannot read the CPU affinity mask")?;
+    Ok((0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect())
+}
+
+/// Binds the calling thread, and with it the threads and processes it starts, to `cpu`.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(super) fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
+    pin(THIS_THREAD, cpu)
+}
+
+/// Binds all kernel threads that poll `device` to `cpu`. Returns how many there are.
+///
+/// # Errors
+///
+/// `/proc` cannot be read, or the kernel refuses.
+pub(super) fn pin_napi_threads(device: &str, cpu: usize) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc").context("cannot list /proc")? {
+        let entry = entry.context("cannot list /proc")?;
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // It may have ended since.
+        let Ok(name) = fs::read_to_string(entry.path().join("comm")) else {
+            continue;
+        };
+        if is_napi_thread(name.trim_end(), device) {
+            pin(Pid::from_raw(id), cpu).with_context(|| format!("cannot bind the thread {}", name.trim_end()))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Kernel threads that poll a device are called `napi/DEVICE-NUMBER`.
+fn is_napi_thread(name: &str, device: &str) -> bool {
+    name.strip_prefix("napi/")
+        .and_then(|rest| rest.strip_prefix(device))
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some()
+}
+
+fn pin(thread: Pid, cpu: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(thread, &set))
+        .with_context(|| format!("cannot use CPU {cpu}"))
+}
+
+/// What a processor has done since the system was started, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CoreTime {
+    busy: u64,
+    idle: u64,
+}
+
+impl CoreTime {
+    /// That of `cpu`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub(super) fn of(cpu: usize) -> anyhow::Result<Self> {
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        Self::parse(&text, cpu).ok_or_else(|| anyhow!("/proc/stat has no CPU {cpu}"))
+    }
+
+    fn parse(text: &str, cpu: usize) -> Option<Self> {
+        let name = format!("cpu{cpu}");
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name.as_str()))?;
+        // user nice system idle iowait irq softirq steal; guest time, which follows, is in user time.
+        let ticks: Vec<u64> = line
+            .split_ascii_whitespace()
+            .skip(1)
+            .take(8)
+            .map(|number| number.parse().ok())
+            .collect::<Option<_>>()?;
+        let idle = ticks.get(3)? + ticks.get(4)?;
+        Some(Self {
+            busy: ticks.iter().sum::<u64>() - idle,
+            idle,
+        })
+    }
+
+    /// The part of the time since `earlier` in which the processor was not idle, 0 to 1.
+    pub(super) fn busy_since(self, earlier: Self) -> f64 {
+        let busy = self.busy.saturating_sub(earlier.busy) as f64;
+        let idle = self.idle.saturating_sub(earlier.idle) as f64;
+        if busy + idle > 0.0 { busy / (busy + idle) } else { 0.0 }
+    }
+}
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Of a process: what is resident.
+    pub(super) resident: u64,
+    /// Of the kernel: objects it cannot do without.
+    pub(super) kernel: u64,
+}
+
+impl Memory {
+    /// That of the kernel and of process `id`.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, or the kernel does not say.
+    pub(super) fn with(id: u32) -> anyhow::Result<Self> {
+        Ok(Self {
+            resident: field(Path::new(&format!("/proc/{id}/status")), "VmRSS")?,
+            kernel: field(Path::new("/proc/meminfo"), "SUnreclaim")?,
+        })
+    }
+}
+
+/// A line `NAME:  NUMBER kB` of `file`, in bytes.
+fn field(file: &Path, name: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let kilobytes = parse_field(&text, name).ok_or_else(|| anyhow!("{} has no {name}", file.display()))?;
+    Ok(kilobytes * 1024)
+}
+
+fn parse_field(text: &str, name: &str) -> Option<u64> {
+    let rest = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    rest.trim().strip_suffix("kB")?.trim_end().parse().ok()
+}
+
+/// The release of the running kernel.
+///
+/// # Errors
+///
+/// `/proc` cannot be read.
+pub(super) fn kernel_release() -> anyhow::Result<String> {
+    let file = "/proc/sys/kernel/osrelease";
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// What the first processor calls itself.
+///
+/// # Errors
+///
+/// `/proc` cannot be read.
+pub(super) fn cpu_model() -> anyhow::Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    Ok(parse_cpu_model(&text).unwrap_or("unknown").to_owned())
+}
+
+fn parse_cpu_model(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == "model name").then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str =
+        "cpu  9 9 9 9 9 9 9 9 9 9\ncpu1 100 10 20 300 40 5 25 0 7 7\ncpu10 1 1 1 1 1 1 1 1 1 1\nintr 1\n";
+
+    #[test]
+    fn busy_is_all_but_idle_and_waiting() {
+        let earlier = CoreTime::parse(STAT, 1).unwrap();
+        assert_eq!(earlier, CoreTime { busy: 160, idle: 340 });
+        let later = CoreTime { busy: 235, idle: 365 };
+        assert_eq!(later.busy_since(earlier), 0.75);
+        assert_eq!(earlier.busy_since(earlier), 0.0);
+        assert_eq!(CoreTime::parse(STAT, 10).unwrap(), CoreTime { busy: 6, idle: 2 });
+        assert_eq!(CoreTime::parse(STAT, 2), None);
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "VmRSSx:\t1 kB\nVmRSS:\t   2148 kB\nThreads:\t4\n";
+        assert_eq!(parse_field(text, "VmRSS"), Some(2148));
+        assert_eq!(parse_field(text, "Vm"), None);
+        assert_eq!(parse_field(text, "Threads"), None);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_a_processor() {
+        let memory = Memory::with(std::process::id()).unwrap();
+        assert!(memory.resident > 0 && memory.kernel > 0, "{memory:?}");
+        let cpus = allowed_cpus().unwrap();
+        CoreTime::of(cpus[0]).unwrap();
+    }
+
+    #[test]
+    fn only_the_threads_of_the_device_are_its_own() {
+        assert!(is_napi_thread("napi/tgs0-8195", "tgs0"));
+        for name in ["napi/tgs01-1", "napi/tgc0-1", "tgs0-1", "napi/tgs0"] {
+            assert!(!is_napi_thread(name, "tgs0"), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_model_of_the_processor() {
+        let text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n";
+        assert_eq!(parse_cpu_model(text), Some("AMD EPYC"));
+    }
+}

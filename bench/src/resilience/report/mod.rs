@@ -1,0 +1,292 @@
+//! What a run found: rows and limits, and what follows from them.
+
+mod html;
+mod json;
+mod plot;
+mod table;
+
+use serde_json::{Map, Value};
+
+use super::latency::Quantiles;
+use super::open_connections::Toll;
+use super::plan::{Family, Limit, Offered, Target};
+
+/// One server under one flood.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// The server.
+    pub(super) target: Target,
+    /// The IP version.
+    pub(super) family: Family,
+    /// The flood that was asked for.
+    pub(super) offered: Offered,
+    /// SYNs per second that were sent.
+    pub(super) offered_per_s: f64,
+    /// SYN-ACKs per second that came back for them.
+    pub(super) answered_per_s: f64,
+    /// SYNs of the whole flood.
+    pub(super) syns_sent: u64,
+    /// Frames that the server's device took from the client's meanwhile, those of the clients included; the others found
+    /// its queue full. `None` without a flood, or if the device does not say.
+    pub(super) frames_taken: Option<u64>,
+    /// Whether the kernel made the frames of the flood, else they came through an AF_XDP socket. `None` without a flood.
+    pub(super) live_frames: Option<bool>,
+    /// Clients that began.
+    pub(super) legit_tried: u32,
+    /// Clients that were answered completely and in time.
+    pub(super) legit_ok: u32,
+    /// From the first SYN until the connection, in microseconds, of the connections that came about.
+    pub(super) connect: Option<Quantiles>,
+    /// From the first SYN until the first byte of the response, in microseconds, of those that got one.
+    pub(super) first_byte: Option<Quantiles>,
+    /// Why the first client that failed did so.
+    pub(super) first_failure: Option<String>,
+    /// How busy the server's core was, 0 to 1.
+    pub(super) server_core_busy: f64,
+    /// What the server's resident memory grew by, in bytes.
+    pub(super) rss_delta_bytes: i64,
+    /// What the kernel's memory that it cannot give back grew by, in bytes.
+    pub(super) kernel_memory_delta_bytes: i64,
+    /// Throughput of the open connections before the flood, in bytes per second.
+    pub(super) open_before_bytes_per_s: f64,
+    /// Their throughput during the flood.
+    pub(super) open_during_bytes_per_s: f64,
+    /// What they suffered.
+    pub(super) open_toll: Toll,
+}
+
+/// What bare XDP programs reach, in SYNs per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Limits {
+    transmit: Option<f64>,
+    drop: Option<f64>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    environment: Map<String, Value>,
+    rows: Vec<Row>,
+    limits: [Limits; 2],
+}
+
+/// What the run is made for. `None` is what was not measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Ratios {
+    /// SYNs that tidegate answers at the highest rate, in those that Linux answers with `tcp_syncookies` = 1.
+    pub(super) answered_max_vs_linux: Option<f64>,
+    /// SYNs that tidegate answers at the highest rate, in those that a bare XDP program sends back.
+    pub(super) answered_max_vs_xdp_tx: Option<f64>,
+}
+
+impl Report {
+    /// A report without rows. `environment` says what they depend on.
+    pub(super) fn new(environment: Map<String, Value>) -> Self {
+        Self {
+            environment,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a row.
+    pub(super) fn add_row(&mut self, row: Row) {
+        self.rows.push(row);
+        // They are measured in another order each time.
+        self.rows.sort_by_key(|row| (row.family, row.offered, row.target));
+    }
+
+    /// Adds what a bare XDP program reached, in SYNs per second.
+    pub(super) fn add_limit(&mut self, family: Family, limit: Limit, per_second: f64) {
+        let limits = &mut self.limits[family as usize];
+        match limit {
+            Limit::Transmit => limits.transmit = Some(per_second),
+            Limit::Drop => limits.drop = Some(per_second),
+        }
+    }
+
+    /// Adds a line to the environment.
+    pub(super) fn add_environment(&mut self, name: &str, value: impl Into<Value>) {
+        self.environment.insert(name.to_owned(), value.into());
+    }
+
+    /// The report as a table for the terminal.
+    pub(super) fn text(&self) -> String {
+        table::text(self)
+    }
+
+    /// The report as JSON.
+    pub(super) fn json(&self) -> Value {
+        json::value(self)
+    }
+
+    /// The report as one HTML page that needs nothing else.
+    ///
+    /// # Errors
+    ///
+    /// A plot cannot be drawn.
+    pub(super) fn html(&self) -> anyhow::Result<String> {
+        html::page(self)
+    }
+
+    /// The IP versions that were measured.
+    fn families(&self) -> Vec<Family> {
+        let measured = |family: &Family| self.rows.iter().any(|row| row.family == *family);
+        [Family::V4, Family::V6].into_iter().filter(measured).collect()
+    }
+
+    fn limits(&self, family: Family) -> Limits {
+        self.limits[family as usize]
+    }
+
+    /// The limits of the results: those of IPv4 if that was measured.
+    fn first_limits(&self) -> Limits {
+        let found = self.limits.iter().find(|&&limits| limits != Limits::default());
+        found.copied().unwrap_or_default()
+    }
+
+    /// Both ratios; with both IP versions, that of the worse one.
+    fn ratios(&self) -> Ratios {
+        let lowest = |other: &dyn Fn(Family) -> Option<f64>| {
+            self.families()
+                .into_iter()
+                .filter_map(|family| {
+                    let divisor = other(family).filter(|&divisor| divisor > 0.0)?;
+                    Some(self.answered_max(family, Target::TidegateAuto)? / divisor)
+                })
+                .min_by(f64::total_cmp)
+        };
+        Ratios {
+            answered_max_vs_linux: lowest(&|family| self.answered_max(family, Target::LinuxOnOverflow)),
+            answered_max_vs_xdp_tx: lowest(&|family| self.limits(family).transmit),
+        }
+    }
+
+    fn answered_max(&self, family: Family, target: Target) -> Option<f64> {
+        let row = self
+            .rows
+            .iter()
+            .find(|row| row.family == family && row.target == target && row.offered == Offered::Max)?;
+        Some(row.answered_per_s)
+    }
+}
+
+impl Row {
+    /// The part of the clients that were answered, 0 to 1.
+    fn success(&self) -> f64 {
+        if self.legit_tried == 0 {
+            return 0.0;
+        }
+        f64::from(self.legit_ok) / f64::from(self.legit_tried)
+    }
+
+    /// What is left of the throughput of the open connections; `None` if there was none.
+    fn open_kept(&self) -> Option<f64> {
+        (self.open_before_bytes_per_s > 0.0).then(|| self.open_during_bytes_per_s / self.open_before_bytes_per_s)
+    }
+}
+
+/// A number of things per second as people write it: `4.21M`, `500k`, `12`.
+fn short(number: f64) -> String {
+    match number {
+        number if number >= 999_500.0 => format!("{:.2}M", number / 1e6),
+        number if number >= 999.5 => format!("{:.0}k", number / 1e3),
+        number => format!("{number:.0}"),
+    }
+}
+
+/// Microseconds as people write them: `87us`, `4.2ms`, `1.03s`; `-` if there are none.
+fn duration(micros: Option<u64>) -> String {
+    match micros {
+        None => "-".to_owned(),
+        Some(micros) if micros < 1_000 => format!("{micros}us"),
+        Some(micros) if micros < 1_000_000 => format!("{:.1}ms", micros as f64 / 1e3),
+        Some(micros) => format!("{:.2}s", micros as f64 / 1e6),
+    }
+}
+
+/// A ratio as people write it; `-` if there is none.
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+}
+
+#[cfg(test)]
+mod samples;
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{report, row};
+    use super::*;
+
+    #[test]
+    fn ratios_are_those_of_the_highest_rate_and_the_worse_family() {
+        let ratios = report().ratios();
+        // 2.4M to 0.4M with IPv4, 1.8M to 0.36M with IPv6.
+        assert_eq!(ratios.answered_max_vs_linux, Some(5.0));
+        // 2.4M of 3M; that of IPv6 was not measured.
+        assert_eq!(ratios.answered_max_vs_xdp_tx, Some(0.8));
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_ratio() {
+        let mut report = Report::default();
+        let nothing = Ratios {
+            answered_max_vs_linux: None,
+            answered_max_vs_xdp_tx: None,
+        };
+        assert_eq!(report.ratios(), nothing);
+        report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 1e6));
+        report.add_row(row(Target::LinuxOnOverflow, Family::V4, Offered::Max, 0.0));
+        assert_eq!(report.ratios(), nothing);
+        report.add_limit(Family::V4, Limit::Transmit, 0.0);
+        assert_eq!(report.ratios(), nothing);
+    }
+
+    #[test]
+    fn rows_are_ordered_however_they_come() {
+        let mut report = Report::default();
+        report.add_row(row(Target::LinuxAlways, Family::V6, Offered::Nothing, 0.0));
+        report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 0.0));
+        report.add_row(row(Target::LinuxAlways, Family::V4, Offered::Pps(100), 0.0));
+        report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Pps(100), 0.0));
+        let order: Vec<_> = report
+            .rows
+            .iter()
+            .map(|row| (row.family, row.offered, row.target))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                (Family::V4, Offered::Pps(100), Target::TidegateAuto),
+                (Family::V4, Offered::Pps(100), Target::LinuxAlways),
+                (Family::V4, Offered::Max, Target::TidegateAuto),
+                (Family::V6, Offered::Nothing, Target::LinuxAlways),
+            ]
+        );
+        assert_eq!(report.families(), [Family::V4, Family::V6]);
+    }
+
+    #[test]
+    fn numbers_are_written_short() {
+        let written: Vec<String> = [0.0, 999.0, 999.6, 100_000.0, 999_600.0, 4_214_000.0]
+            .into_iter()
+            .map(short)
+            .collect();
+        assert_eq!(written, ["0", "999", "1k", "100k", "1.00M", "4.21M"]);
+        let written: Vec<String> = [None, Some(87), Some(4_210), Some(1_030_000)]
+            .into_iter()
+            .map(duration)
+            .collect();
+        assert_eq!(written, ["-", "87us", "4.2ms", "1.03s"]);
+    }
+
+    #[test]
+    fn nobody_tried_is_no_success_and_no_division() {
+        let mut row = row(Target::TidegateAuto, Family::V4, Offered::Nothing, 0.0);
+        assert_eq!(row.success(), 0.99);
+        row.legit_tried = 0;
+        assert_eq!(row.success(), 0.0);
+        assert_eq!(row.open_kept(), Some(0.75));
+        row.open_before_bytes_per_s = 0.0;
+        assert_eq!(row.open_kept(), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! Starting the servers under test.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use super::arrangement::SERVER_DEVICE;
+use super::linux_listener;
+use super::machine;
+use super::plan::{Family, Target};
+use crate::goodput::children::{Children, Process};
+use crate::goodput::namespaces::{Lab, Place};
+
+/// What is needed to start a server.
+pub(super) struct Servers<'a> {
+    /// Where.
+    pub(super) lab: &'a Lab,
+    /// Who ends it if this program is ended.
+    pub(super) children: &'a Children,
+    /// The program `tidegate`.
+    pub(super) tidegate: PathBuf,
+    /// This program.
+    pub(super) this: PathBuf,
+    /// The directory tidegate serves.
+    pub(super) root: &'a Path,
+    /// The core it runs on.
+    pub(super) cpu: usize,
+}
+
+impl Servers<'_> {
+    /// Starts `target` for one IP version. It runs until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(super) fn start(&self, target: Target, family: Family) -> anyhow::Result<Process> {
+        let address = SocketAddr::new(family.server(), target.port());
+        let (command, ready) = match target {
+            Target::TidegateAuto => (self.tidegate(address, "auto"), "tidegate: ready"),
+            Target::TidegateNever => (self.tidegate(address, "never"), "tidegate: ready"),
+            Target::LinuxOnOverflow | Target::LinuxAlways => {
+                let value = if target == Target::LinuxAlways { 2 } else { 1 };
+                // It is for IPv6, too.
+                self.lab.set_ipv4(Place::Server, "tcp_syncookies", value)?;
+                (self.linux(address), linux_listener::READY)
+            }
+        };
+        // A process is on the core of the thread that starts it.
+        let start = || {
+            machine::pin_this_thread(self.cpu)?;
+            self.children.start(command, ready)
+        };
+        self.lab
+            .inside(Place::Server, start)
+            .with_context(|| format!("{} does not start on {address}", target.name()))
+    }
+
+    fn tidegate(&self, address: SocketAddr, syn_cookies: &str) -> Command {
+        let mut command = self.lab.command(Place::Server, &self.tidegate);
+        command.args(["serve", "--quiet", "--iface", SERVER_DEVICE, "--xdp-mode", "native"]);
+        command.args(["--listen", &format!("http={address}")]);
+        command.args(["--syn-cookies", syn_cookies]);
+        // A server that spins takes its core from the device that is polled on it.
+        command.args(["--wait", "poll", "--drain", "100ms"]);
+        command.arg("--root").arg(self.root);
+        command
+    }
+
+    fn linux(&self, address: SocketAddr) -> Command {
+        let mut command = self.lab.command(Place::Server, &self.this);
+        command.args(["resilience", "--linux-listener", &address.to_string()]);
+        command
+    }
+
+    /// What `tidegate --version` says, without the name.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run.
+    pub(super) fn tidegate_version(&self) -> anyhow::Result<String> {
+        let program = self.tidegate.display();
+        let output = Command::new(&self.tidegate)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("cannot run {program}; `make build` makes it"))?;
+        if !output.status.success() {
+            bail!("`{program} --version` failed");
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let text = text.trim();
+        Ok(text.strip_prefix("tidegate ").unwrap_or(text).to_owned())
+    }
+}

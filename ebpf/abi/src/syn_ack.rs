@@ -1,0 +1,106 @@
+//! What the XDP program is told about the SYN-ACKs it sends, and about the sources it serves.
+
+/// The parts of a SYN-ACK that are the same for all clients; one for the whole program.
+///
+/// The layout is the map's: 8 bytes, no padding. Integers are in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynAck {
+    /// The window, never scaled (RFC 7323, section 2.2), in bytes.
+    pub window: u16,
+    /// The MSS offered to IPv4 clients, in bytes.
+    pub mss_v4: u16,
+    /// The MSS offered to IPv6 clients, in bytes.
+    pub mss_v6: u16,
+    /// This side's shift, for clients that scale (RFC 7323), 0 to 14.
+    pub window_shift: u8,
+    /// 1: agree to ECN (RFC 3168), 0: do not.
+    pub ecn: u8,
+}
+
+/// Whether SYNs of a queue are answered with cookies: the value of a queue's entry in the map of switches.
+///
+/// One aligned word, so that the program sees the old value or the new one and nothing in between.
+pub mod cookie_switch {
+    /// No cookies: SYNs go to the engine.
+    pub const OFF: u32 = 0;
+
+    /// Cookies, made with the key in the slot of this key id.
+    pub const fn on(key_id: u32) -> u32 {
+        1 + (key_id & 1)
+    }
+}
+
+/// What to do with TCP from a source prefix to a served address and port: the value in the tries of prefixes.
+pub mod source_rule {
+    /// Serve it.
+    pub const ALLOW: u32 = 1;
+    /// Drop it.
+    pub const DENY: u32 = 2;
+}
+
+/// The limit of SYNs per source prefix; one for the whole program.
+///
+/// The layout is the map's: 24 bytes, no padding. Integers are in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynRate {
+    /// Nanoseconds a SYN costs: 1 s divided by the SYNs per second. 0: no limit.
+    pub cost_ns: u64,
+    /// Nanoseconds a source can have saved up: the burst times `cost_ns`.
+    pub burst_ns: u64,
+    /// Bits of an IPv4 source that count, 0 to 32.
+    pub prefix_v4: u32,
+    /// Bits of an IPv6 source that count, 0 to 64.
+    pub prefix_v6: u32,
+}
+
+/// What the program looks at beyond steering: bits of the one entry in the map of features.
+///
+/// A feature that is off costs a frame no look-up of its own.
+pub mod feature {
+    /// Prefixes are allowed or denied.
+    pub const SOURCE_RULES: u32 = 1;
+    /// SYNs per source are limited.
+    pub const SYN_RATE: u32 = 2;
+}
+
+/// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address is
+/// in the first four octets of the word, with `version` telling the families apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceKey {
+    /// The first eight octets of the address.
+    pub prefix: [u8; 8],
+    /// IP version, 4 or 6.
+    pub version: u32,
+}
+
+#[cfg(feature = "userspace")]
+mod pod {
+    // SAFETY: `repr(C)`, integers only, and no padding (2 + 2 + 2 + 1 + 1 = 8 bytes, alignment 2).
+    unsafe impl aya::Pod for super::SynAck {}
+    // SAFETY: `repr(C)`, integers only, and no padding (8 + 8 + 4 + 4 = 24 bytes, alignment 8).
+    unsafe impl aya::Pod for super::SynRate {}
+    // SAFETY: `repr(C)`, integers and an array of them, and no padding (8 + 4 = 12 bytes, alignment 4).
+    unsafe impl aya::Pod for super::SourceKey {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_have_no_padding() {
+        assert_eq!(size_of::<SynAck>(), 8);
+        assert_eq!(size_of::<SynRate>(), 24);
+        assert_eq!(size_of::<SourceKey>(), 12);
+    }
+
+    #[test]
+    fn switches_differ() {
+        assert_ne!(cookie_switch::on(0), cookie_switch::OFF);
+        assert_ne!(cookie_switch::on(1), cookie_switch::OFF);
+        assert_ne!(cookie_switch::on(0), cookie_switch::on(1));
+    }
+}

@@ -1,0 +1,276 @@
+//! SYN cookies (RFC 4987, section 3.6): a SYN-ACK whose sequence number and timestamp are all that is remembered of the SYN.
+//!
+//! # What is where
+//!
+//! | bits of the SYN-ACK's ISN | |
+//! |---|---|
+//! | 31..23 | the SYN's options (9 bits: ECN, SACK-permitted, window scale, MSS index), masked |
+//! | 22 | key id: the lowest bit of the epoch whose key was used |
+//! | 21..0 | 22 bits of the tag |
+//!
+//! If the SYN carried timestamps, the 10 lowest bits of the SYN-ACK's TSval are 10 more bits of the tag, and an
+//! acknowledgment without them, or with others, is refused. Who guesses blindly has to hit 22 bits without timestamps (one
+//! in 4,194,304) and 32 bits with them; he may choose which, so 22 bits is what holds against him.
+//!
+//! The mask is SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and whether there are timestamps:
+//! without it, most of the ISN would be known to whoever knows what the client's SYNs look like. The tag is SipHash-2-4
+//! over that hash and the options.
+//!
+//! # Keys
+//!
+//! Time is cut into epochs of the same length, counted from 1970. Each has its own key, derived from one secret
+//! ([`key_of_epoch`]), so that all hosts with the same secret and the same time make and accept the same cookies. A cookie
+//! is accepted in the epoch that made it and in the next one ([`Keys`]).
+
+use crate::siphash::{Key, siphash24};
+
+/// Bits of the tag in the ISN.
+pub const ISN_TAG_BITS: u32 = 22;
+
+/// Bits of the tag in the TSval.
+pub const TIMESTAMP_TAG_BITS: u32 = 10;
+
+const ISN_TAG: u32 = (1 << ISN_TAG_BITS) - 1;
+const TIMESTAMP_TAG: u32 = (1 << TIMESTAMP_TAG_BITS) - 1;
+const KEY_ID_SHIFT: u32 = ISN_TAG_BITS;
+const OPTIONS_SHIFT: u32 = KEY_ID_SHIFT + 1;
+
+/// The window scale of a SYN without one.
+pub const NO_WINDOW_SCALE: u8 = 15;
+
+/// The largest shift (RFC 7323, section 2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// Maximum segment sizes a cookie can hold for IPv4: of Ethernet, PPPoE, common tunnels and the default of RFC 9293, in
+/// bytes. The first stands for everything too small to be served as asked.
+pub const MSS_V4: [u16; 8] = [48, 536, 1300, 1380, 1400, 1440, 1452, 1460];
+
+/// The same for IPv6.
+pub const MSS_V6: [u16; 8] = [48, 1220, 1340, 1360, 1380, 1420, 1432, 1440];
+
+/// Index of the largest of `table` that is not above `mss`, or 0.
+#[inline(always)]
+pub fn mss_index(table: &[u16; 8], mss: u16) -> u8 {
+    let mut index = 0;
+    let mut candidate = 1;
+    while candidate < table.len() {
+        // Without a branch, since the verifier follows each of them.
+        index += (table[candidate] <= mss) as u8;
+        candidate += 1;
+    }
+    index
+}
+
+/// What a cookie remembers of the SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Index into [`MSS_V4`] or [`MSS_V6`].
+    pub mss_index: u8,
+    /// The client's shift, at most [`MAX_WINDOW_SCALE`], or [`NO_WINDOW_SCALE`].
+    pub window_scale: u8,
+    /// The client takes SACK.
+    pub sack_permitted: bool,
+    /// The client does ECN (RFC 3168).
+    pub ecn: bool,
+}
+
+impl Options {
+    #[inline(always)]
+    fn to_bits(self) -> u32 {
+        u32::from(self.mss_index & 7)
+            | u32::from(self.window_scale & 15) << 3
+            | (self.sack_permitted as u32) << 7
+            | (self.ecn as u32) << 8
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: u32) -> Self {
+        Self {
+            mss_index: (bits & 7) as u8,
+            window_scale: (bits >> 3 & 15) as u8,
+            sack_permitted: bits >> 7 & 1 != 0,
+            ecn: bits >> 8 & 1 != 0,
+        }
+    }
+}
+
+/// The addresses of a handshake, as they follow each other in the client's IP header: the client's, then the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// IPv4, as one big-endian word.
+    V4(u64),
+    /// IPv6, as four big-endian words.
+    V6([u64; 4]),
+}
+
+impl Addresses {
+    /// IPv4 addresses, as octets in network byte order.
+    pub fn v4(client: [u8; 4], server: [u8; 4]) -> Self {
+        Self::V4(u64::from(u32::from_be_bytes(client)) << 32 | u64::from(u32::from_be_bytes(server)))
+    }
+
+    /// IPv6 addresses, as octets in network byte order.
+    pub fn v6(client: [u8; 16], server: [u8; 16]) -> Self {
+        let ([a, b], [c, d]) = (words(client), words(server));
+        Self::V6([a, b, c, d])
+    }
+}
+
+/// A handshake: who, and the client's initial sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Both addresses.
+    pub addresses: Addresses,
+    /// The client's port, host byte order.
+    pub client_port: u16,
+    /// The server's port, host byte order.
+    pub server_port: u16,
+    /// The client's ISN (SEG.SEQ of the SYN), host byte order.
+    pub client_isn: u32,
+    /// Whether the SYN carried timestamps.
+    pub timestamps: bool,
+}
+
+impl Handshake {
+    /// The hash that masks the options and that the tag is made of.
+    #[inline(always)]
+    fn hash(&self, key: Key, key_id: u32) -> u64 {
+        let ports = u64::from(self.client_port) << 48 | u64::from(self.server_port) << 32 | u64::from(self.client_isn);
+        let meta = u64::from(key_id) | (self.timestamps as u64) << 1;
+        match self.addresses {
+            Addresses::V4(addresses) => siphash24(key, &[addresses, ports, meta]),
+            Addresses::V6([a, b, c, d]) => siphash24(key, &[a, b, c, d, ports, meta]),
+        }
+    }
+}
+
+fn words(address: [u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+    ]
+}
+
+/// A SYN-ACK's cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The SYN-ACK's ISN (SEG.SEQ).
+    pub isn: u32,
+    tag: u64,
+}
+
+impl Cookie {
+    /// The SYN-ACK's TSval on a clock that shows `clock_ms` milliseconds: one value of the last 1,024 of this flow's clock,
+    /// never a later one, since the client would take what follows for old (PAWS, RFC 7323, section 5).
+    #[inline(always)]
+    pub fn timestamp(&self, clock_ms: u32) -> u32 {
+        let now = clock_ms.wrapping_add((self.tag >> 32) as u32);
+        let stamped = now & !TIMESTAMP_TAG | timestamp_tag(self.tag);
+        let ahead = stamped & TIMESTAMP_TAG > now & TIMESTAMP_TAG;
+        stamped.wrapping_sub((ahead as u32) << TIMESTAMP_TAG_BITS)
+    }
+}
+
+#[inline(always)]
+fn timestamp_tag(tag: u64) -> u32 {
+    (tag >> ISN_TAG_BITS) as u32 & TIMESTAMP_TAG
+}
+
+/// The cookie of a SYN, made with the key of an epoch whose lowest bit is `key_id`.
+#[inline(always)]
+pub fn make(key: Key, key_id: u32, handshake: &Handshake, options: Options) -> Cookie {
+    let key_id = key_id & 1;
+    let hash = handshake.hash(key, key_id);
+    let bits = options.to_bits();
+    let tag = siphash24(key, &[hash, u64::from(bits)]);
+    let masked = bits ^ (hash >> 55) as u32;
+    Cookie {
+        isn: masked << OPTIONS_SHIFT | key_id << KEY_ID_SHIFT | tag as u32 & ISN_TAG,
+        tag,
+    }
+}
+
+/// The key id of a cookie with this ISN: the lowest bit of its epoch.
+#[inline(always)]
+pub fn key_id(isn: u32) -> u32 {
+    isn >> KEY_ID_SHIFT & 1
+}
+
+/// A cookie that was found to be genuine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// What the SYN offered.
+    pub options: Options,
+    /// A hash of the handshake that all holders of the key agree on and nobody else knows.
+    pub hash: u32,
+}
+
+/// Checks the cookie that an acknowledgment repeats: `isn` is its SEG.ACK minus 1, `echo` its TSecr if it carries timestamps
+/// ([`Handshake::timestamps`] is taken from there, too). `None`: `key` did not make it.
+#[inline(always)]
+pub fn check(key: Key, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Option<Checked> {
+    let handshake = Handshake {
+        timestamps: echo.is_some(),
+        ..*handshake
+    };
+    let hash = handshake.hash(key, key_id(isn));
+    let bits = isn >> OPTIONS_SHIFT ^ (hash >> 55) as u32;
+    let tag = siphash24(key, &[hash, u64::from(bits)]);
+    let stamped = match echo {
+        Some(echo) => echo & TIMESTAMP_TAG ^ timestamp_tag(tag),
+        None => 0,
+    };
+    if (tag as u32 ^ isn) & ISN_TAG | stamped != 0 {
+        return None;
+    }
+    Some(Checked {
+        options: Options::from_bits(bits),
+        hash: hash as u32,
+    })
+}
+
+/// The key of epoch `epoch`, derived from `secret`.
+pub fn key_of_epoch(secret: Key, epoch: u64) -> Key {
+    Key(siphash24(secret, &[epoch, 0]), siphash24(secret, &[epoch, 1]))
+}
+
+/// The keys by which cookies are accepted at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    key_id: u32,
+    current: Key,
+    previous: Key,
+    next: Option<Key>,
+}
+
+impl Keys {
+    /// The keys of `epoch` and the one before it. `next_too`: the clocks of other hosts may already be in the epoch after
+    /// it, so its cookies are accepted as well.
+    pub fn new(secret: Key, epoch: u64, next_too: bool) -> Self {
+        Self {
+            key_id: epoch as u32 & 1,
+            current: key_of_epoch(secret, epoch),
+            previous: key_of_epoch(secret, epoch.wrapping_sub(1)),
+            next: next_too.then(|| key_of_epoch(secret, epoch.wrapping_add(1))),
+        }
+    }
+
+    /// The key to make cookies with, and its id.
+    pub fn current(&self) -> (Key, u32) {
+        (self.current, self.key_id)
+    }
+
+    /// [`check`] with the keys that may have made this cookie: one, but for moments around the beginning of an epoch.
+    pub fn check(&self, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Option<Checked> {
+        if key_id(isn) == self.key_id {
+            return check(self.current, handshake, isn, echo);
+        }
+        check(self.previous, handshake, isn, echo)
+            .or_else(|| self.next.and_then(|next| check(next, handshake, isn, echo)))
+    }
+}
+
+#[cfg(test)]
+#[path = "syn_cookie_tests.rs"]
+mod tests;

@@ -1,0 +1,133 @@
+//! Who may send: prefixes that are allowed or denied, and the rate of SYNs from one source.
+
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
+};
+use tidegate_abi::syn_ack::{SourceKey, SynRate, feature, source_rule};
+use tidegate_abi::{MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES};
+
+use crate::parse::{Frame, Segment};
+
+/// [`feature`] bits.
+#[map]
+static FEATURES: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static SOURCE_RULES_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_SOURCE_RULES, 0);
+
+#[map]
+static SOURCE_RULES_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_SOURCE_RULES, 0);
+
+#[map]
+static SYN_RATE: Array<SynRate> = Array::with_max_entries(1, 0);
+
+/// By source, the time at which it has saved up nothing.
+#[map]
+static SYN_SOURCES: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(DEFAULT_SYN_SOURCES, 0);
+
+/// Offset of the source address in an IPv4 header.
+const IPV4_SOURCE: usize = 12;
+/// Offset of the source address in an IPv6 header.
+const IPV6_SOURCE: usize = 8;
+
+/// What is switched on.
+#[inline(always)]
+pub fn features() -> u32 {
+    FEATURES.get(0).copied().unwrap_or(0)
+}
+
+/// Whether the most specific prefix that holds the segment's source is denied.
+#[inline(always)]
+pub fn is_denied(frame: Frame<'_>, segment: &Segment, version: u8, features: u32) -> bool {
+    if features & feature::SOURCE_RULES == 0 {
+        return false;
+    }
+    let rule = if version == 4 {
+        frame
+            .header::<4>(segment.ip + IPV4_SOURCE)
+            .and_then(|source| SOURCE_RULES_V4.get(Key::new(32, *source)))
+    } else {
+        frame
+            .header::<16>(segment.ip + IPV6_SOURCE)
+            .and_then(|source| SOURCE_RULES_V6.get(Key::new(128, *source)))
+    };
+    rule.is_some_and(|&rule| rule == source_rule::DENY)
+}
+
+/// Whether a SYN from this source may be answered (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3): the engine drops
+/// the others itself.
+#[inline(always)]
+pub fn is_answerable(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
+    let address = segment.ip + if version == 4 { IPV4_SOURCE } else { IPV6_SOURCE };
+    if version == 4 {
+        // Behind both addresses of a plain header comes the source port.
+        let Some(&[first, _, _, _, _, _, _, _, a, b]) = frame.header::<10>(address) else {
+            return false;
+        };
+        first != 0 && first != 127 && first < 224 && (a | b) != 0
+    } else {
+        let Some(octets) = frame.header::<34>(address) else {
+            return false;
+        };
+        let mut others = 0;
+        for octet in &octets[..15] {
+            others |= octet;
+        }
+        octets[0] != 0xff && (others != 0 || octets[15] > 1) && (octets[32] | octets[33]) != 0
+    }
+}
+
+/// Takes a SYN from its source's account, a token bucket kept as one time (as in the generic cell rate algorithm); true
+/// when there is nothing left in it. CPUs that serve the same source at once may each let one through that another has
+/// paid for.
+#[inline(always)]
+pub fn is_above_rate(frame: Frame<'_>, segment: &Segment, version: u8, features: u32) -> bool {
+    if features & feature::SYN_RATE == 0 {
+        return false;
+    }
+    let Some(limit) = SYN_RATE.get(0) else {
+        return false;
+    };
+    let (source, bits) = if version == 4 {
+        let Some(&[a, b, c, d]) = frame.header::<4>(segment.ip + IPV4_SOURCE) else {
+            return false;
+        };
+        (u64::from(u32::from_be_bytes([a, b, c, d])) << 32, limit.prefix_v4)
+    } else {
+        let Some(&octets) = frame.header::<8>(segment.ip + IPV6_SOURCE) else {
+            return false;
+        };
+        (u64::from_be_bytes(octets), limit.prefix_v6)
+    };
+    // A shift by 64 is none to the processor.
+    let mask = if bits == 0 { 0 } else { u64::MAX << ((64 - bits) & 63) };
+    let key = SourceKey {
+        prefix: (source & mask).to_be_bytes(),
+        version: u32::from(version),
+    };
+    // SAFETY: the helper takes nothing and reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let earliest = now.wrapping_sub(limit.burst_ns);
+    match SYN_SOURCES.get_ptr_mut(key) {
+        Some(account) => {
+            // SAFETY: an aligned word in a map's entry, which is not reused while a program that found it runs.
+            let saved_from = unsafe { core::ptr::read_volatile(account) };
+            // Soon after the system's start the earliest time lies before zero, so times are compared as TCP compares
+            // sequence numbers.
+            let behind = saved_from.wrapping_sub(earliest) as i64;
+            let paid = if behind < 0 { earliest } else { saved_from }.wrapping_add(limit.cost_ns);
+            if paid.wrapping_sub(now) as i64 > 0 {
+                return true;
+            }
+            // SAFETY: as above. Another CPU may write at the same time; one of the two words is kept whole.
+            unsafe { core::ptr::write_volatile(account, paid) };
+        }
+        None => {
+            // A full map makes room by itself; on failure the SYN is served without having been counted.
+            let _ = SYN_SOURCES.insert(key, earliest.wrapping_add(limit.cost_ns), 0);
+        }
+    }
+    false
+}

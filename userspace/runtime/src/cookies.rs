@@ -1,0 +1,218 @@
+//! SYN cookies of a running server: whether the XDP program makes them, and with which keys.
+//!
+//! A thread of its own runs the [`controller`]. It sleeps until a shard rings, a key has to change, or, while cookies are
+//! on, the next look is due; a server without a flood and without a key file never wakes it.
+
+pub(crate) mod alarm;
+mod controller;
+mod epoch;
+mod kernel_and_shards;
+mod policy;
+pub(crate) mod secret;
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel::{self, Receiver, Sender, select};
+use tidegate_abi::syn_cookie::Keys;
+use tidegate_tcp::engine::Cookies;
+
+use self::alarm::{Alarm, HalfOpen};
+use self::controller::Controller;
+use self::epoch::Epochs;
+use self::kernel_and_shards::{Gauge, KernelAndShards, cookies_of};
+use self::policy::Thresholds;
+use self::secret::Secret;
+use crate::config::{CookieMode, SynCookies};
+use crate::error::Error;
+use crate::mailbox::Mailbox;
+use crate::report::{QueueInfo, SynCookieCounts};
+use crate::xdp::Steering;
+
+/// Everything that is decided before the shards run.
+pub(crate) struct Prepared {
+    mode: CookieMode,
+    shards: usize,
+    thresholds: Thresholds,
+    half_open: HalfOpen,
+    gauges: Arc<[Gauge]>,
+    bell: Sender<()>,
+    heard: Receiver<()>,
+    /// `None`: there are never cookies.
+    controller: Option<Controller<KernelAndShards>>,
+    first_keys: Option<Keys>,
+}
+
+impl Prepared {
+    /// Prepares for as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] when the XDP program lacks a map.
+    pub(crate) fn new(
+        settings: &SynCookies,
+        secret: Secret,
+        max_half_open: u32,
+        steering: &mut Steering,
+        mailboxes: &Arc<[Mailbox]>,
+    ) -> Result<Self, Error> {
+        let shards = mailboxes.len();
+        let thresholds = Thresholds {
+            syn_rate: u64::from(settings.on_syn_rate),
+            half_open: settings.half_open_threshold(max_half_open),
+            off_after: settings.off_after,
+        };
+        let half_open = HalfOpen::new(shards);
+        let gauges: Arc<[Gauge]> = (0..shards).map(|_| Gauge::default()).collect();
+        let (bell, heard) = channel::bounded(1);
+        let mut controller = None;
+        if settings.mode != CookieMode::Never {
+            let controlled = KernelAndShards {
+                maps: steering.take_cookie_maps()?,
+                counters: steering.counters(),
+                half_open: half_open.clone(),
+                mailboxes: Arc::clone(mailboxes),
+                gauges: Arc::clone(&gauges),
+            };
+            let epochs = Epochs::new(settings.rotate, secret.shared);
+            controller = Some(Controller::new(
+                controlled,
+                settings.mode,
+                secret,
+                epochs,
+                thresholds,
+                shards as u32,
+            ));
+        }
+        let first_keys = controller
+            .as_mut()
+            .and_then(|controller| controller.first_keys(unix_time()));
+        Ok(Self {
+            mode: settings.mode,
+            shards,
+            thresholds,
+            half_open,
+            gauges,
+            bell,
+            heard,
+            controller,
+            first_keys,
+        })
+    }
+
+    /// What the engine of shard `shard` has to have before it runs.
+    pub(crate) fn cookies(&self, shard: u16) -> Option<Cookies> {
+        cookies_of(self.first_keys, usize::from(shard), self.shards)
+    }
+
+    /// How shard `shard` tells of SYNs; `None`: nobody asks.
+    pub(crate) fn alarm(&self, shard: u16) -> Option<Alarm> {
+        (self.mode == CookieMode::Auto).then(|| {
+            Alarm::new(
+                usize::from(shard),
+                self.half_open.clone(),
+                self.bell.clone(),
+                &self.thresholds,
+            )
+        })
+    }
+
+    /// Where the counts of every queue are.
+    pub(crate) fn gauges(&self) -> Arc<[Gauge]> {
+        Arc::clone(&self.gauges)
+    }
+}
+
+/// The controller's thread, and what it has counted. Dropping this ends it.
+pub(crate) struct Control {
+    gauges: Arc<[Gauge]>,
+    /// Closed to end the thread.
+    running: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Without a thread.
+    pub(crate) fn new(gauges: Arc<[Gauge]>) -> Self {
+        Self {
+            gauges,
+            running: None,
+            thread: None,
+        }
+    }
+
+    /// Turns on what is to be on from the start, and starts the thread, if there is something to control. The shards have
+    /// to run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when there is no thread to be had.
+    pub(crate) fn start(&mut self, prepared: Prepared) -> Result<(), Error> {
+        let Some(mut controller) = prepared.controller else {
+            return Ok(());
+        };
+        controller.step(Instant::now(), unix_time());
+        let (running, stopped) = channel::bounded(0);
+        let (bell, heard) = (prepared.bell, prepared.heard);
+        let thread = thread::Builder::new()
+            .name("syn-cookies".to_owned())
+            .spawn(move || {
+                // Kept, so that the channel does not close when the shards end.
+                let _bell = bell;
+                run(&mut controller, &heard, &stopped);
+            })
+            .map_err(|error| Error::io("cannot start a thread", error))?;
+        self.running = Some(running);
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    /// Turns all cookies off and ends the thread.
+    pub(crate) fn stop(&mut self) {
+        self.running = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that controls SYN cookies panicked");
+        }
+    }
+
+    /// What was counted about each of `queues`.
+    pub(crate) fn counts(&self, queues: &[QueueInfo]) -> Vec<SynCookieCounts> {
+        queues
+            .iter()
+            .zip(self.gauges.iter())
+            .map(|(info, gauge)| gauge.counts(info.queue))
+            .collect()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Runs until `stopped` closes.
+fn run(controller: &mut Controller<KernelAndShards>, heard: &Receiver<()>, stopped: &Receiver<()>) {
+    loop {
+        let timer = match controller.pause(Instant::now(), unix_time()) {
+            Some(pause) => channel::after(pause),
+            None => channel::never(),
+        };
+        select! {
+            recv(stopped) -> _ => break,
+            recv(heard) -> _ => controller.rung(Instant::now(), unix_time()),
+            recv(timer) -> _ => controller.step(Instant::now(), unix_time()),
+        }
+    }
+    controller.end();
+}
+
+/// The time since 1970, by which all hosts cut their epochs.
+fn unix_time() -> Duration {
+    // A clock before 1970 cannot agree with that of other hosts anyway.
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

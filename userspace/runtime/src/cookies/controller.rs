@@ -1,0 +1,275 @@
+//! Turns SYN cookies on and off, and changes their keys.
+//!
+//! Two orders matter. The shards take a key before the XDP program makes cookies with it, so that no cookie comes back to
+//! a shard that does not know its key. And the XDP program's slot of a key is written before a switch is turned to it.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use tidegate_abi::siphash::Key;
+use tidegate_abi::syn_ack::cookie_switch;
+use tidegate_abi::syn_cookie::Keys;
+
+use super::epoch::{Epochs, Moment};
+use super::policy::{Cause, Policy, Thresholds, WINDOW};
+use super::secret::Secret;
+use crate::config::CookieMode;
+use crate::error::Error;
+
+/// How often the queues are looked at while cookies are on.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How soon something is tried again that did not work.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The same for what the kernel refused.
+const RETRY_REFUSED: Duration = Duration::from_secs(1);
+
+/// What the controller works on: the XDP program and the shards.
+pub(crate) trait Controlled {
+    /// SYNs the XDP program redirected or answered on `queue` since the start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    fn syns(&self, queue: u32) -> Result<u64, Error>;
+
+    /// Half-open connections of the shard of `queue`.
+    fn half_open(&self, queue: u32) -> u32;
+
+    /// Gives all shards the keys by which they accept cookies, or none. Returns whether all of them have taken them.
+    fn give(&self, keys: Option<Keys>) -> bool;
+
+    /// Writes a key into the XDP program's slot of `key_id`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    fn set_key(&mut self, key_id: u32, key: Key) -> Result<(), Error>;
+
+    /// Turns the switch of `queue` to a value of [`cookie_switch`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    fn set_switch(&mut self, queue: u32, switch: u32) -> Result<(), Error>;
+
+    /// Counts and logs that cookies of `queue` are on or off from now on.
+    fn turned(&self, queue: u32, on: bool, cause: Cause);
+}
+
+/// What is wanted and what is so for one queue.
+struct Queue {
+    number: u32,
+    policy: Policy,
+    wanted: bool,
+    cause: Cause,
+    /// What was counted and logged last.
+    on: bool,
+    switch: u32,
+}
+
+/// Decides what is wanted, and brings it about step by step. Time comes in with every call.
+pub(crate) struct Controller<C> {
+    controlled: C,
+    secret: Key,
+    shared: bool,
+    epochs: Epochs,
+    queues: Vec<Queue>,
+    /// The keys the shards have.
+    given: Option<Moment>,
+    /// The epoch whose key is in its slot of the XDP program.
+    making: Option<u64>,
+    /// The last epoch in which cookies were on.
+    last_on: Option<u64>,
+    look_at: Option<Instant>,
+    retry_at: Option<Instant>,
+}
+
+impl<C: Controlled> Controller<C> {
+    /// A controller of the queues 0 to `queues` - 1 in `mode`, which is not `never`. Nothing is on and no shard has keys.
+    pub(crate) fn new(
+        controlled: C,
+        mode: CookieMode,
+        secret: Secret,
+        epochs: Epochs,
+        thresholds: Thresholds,
+        queues: u32,
+    ) -> Self {
+        let now = Instant::now();
+        let queue = |number| Queue {
+            number,
+            policy: Policy::new(thresholds, now, 0),
+            wanted: mode == CookieMode::Always,
+            cause: Cause::Always,
+            on: false,
+            switch: cookie_switch::OFF,
+        };
+        Self {
+            controlled,
+            secret: secret.key,
+            shared: secret.shared,
+            epochs,
+            queues: (0..queues).map(queue).collect(),
+            given: None,
+            making: None,
+            last_on: None,
+            look_at: None,
+            retry_at: None,
+        }
+    }
+
+    /// The keys every engine has to have before the first step; no shard needs to run.
+    pub(crate) fn first_keys(&mut self, unix: Duration) -> Option<Keys> {
+        self.given = self.needed(unix);
+        self.given.map(|moment| self.keys(moment))
+    }
+
+    /// A shard rang at `now`; `unix` is the time since 1970.
+    pub(crate) fn rung(&mut self, now: Instant, unix: Duration) {
+        self.look(now);
+        // What begins now has to be seen by itself, not as a part of the quiet time before it.
+        let soon = now + WINDOW;
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+        self.bring_about(now, unix);
+    }
+
+    /// Does what is due at `now`; `unix` is the time since 1970.
+    pub(crate) fn step(&mut self, now: Instant, unix: Duration) {
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look(now);
+        }
+        self.bring_about(now, unix);
+    }
+
+    /// How long nothing is due unless a shard rings; `None`: for ever.
+    pub(crate) fn pause(&self, now: Instant, unix: Duration) -> Option<Duration> {
+        let change = self.given.map(|_| self.epochs.until_change(unix));
+        [self.look_at, self.retry_at]
+            .into_iter()
+            .flatten()
+            .map(|at| at.saturating_duration_since(now))
+            .chain(change)
+            .min()
+    }
+
+    /// Turns all cookies off for good. The shards keep their keys: handshakes under way may finish.
+    pub(crate) fn end(&mut self) {
+        for queue in &mut self.queues {
+            queue.wanted = false;
+            queue.cause = Cause::Stop;
+        }
+        if let Err(error) = self.turn_off() {
+            tracing::error!("cannot turn SYN cookies off: {error}");
+        }
+    }
+
+    /// Has the policy of each queue look at its load. In mode `always` nobody rings, and this is never called.
+    fn look(&mut self, now: Instant) {
+        for queue in &mut self.queues {
+            let syns = match self.controlled.syns(queue.number) {
+                Ok(syns) => syns,
+                Err(error) => {
+                    tracing::error!("cannot count the SYNs of queue {}: {error}", queue.number);
+                    continue;
+                }
+            };
+            let half_open = self.controlled.half_open(queue.number);
+            if let Some((wanted, cause)) = queue.policy.look(now, syns, half_open) {
+                queue.wanted = wanted;
+                queue.cause = cause;
+            }
+        }
+        self.look_at = self.is_wanted().then(|| now + LOOK);
+    }
+
+    fn bring_about(&mut self, now: Instant, unix: Duration) {
+        self.retry_at = match self.try_to_bring_about(unix) {
+            Ok(true) => None,
+            Ok(false) => Some(now + RETRY),
+            Err(error) => {
+                tracing::error!("cannot set SYN cookies: {error}");
+                Some(now + RETRY_REFUSED)
+            }
+        };
+    }
+
+    /// Returns whether what is wanted is so now.
+    fn try_to_bring_about(&mut self, unix: Duration) -> Result<bool, Error> {
+        self.turn_off()?;
+        let needed = self.needed(unix);
+        if needed != self.given {
+            if !self.controlled.give(needed.map(|moment| self.keys(moment))) {
+                return Ok(false);
+            }
+            self.given = needed;
+        }
+        if self.is_wanted() {
+            self.turn_on(self.epochs.at(unix).epoch)?;
+        }
+        Ok(true)
+    }
+
+    /// The keys the shards need: while cookies are on, as long as the last of them can come back, and always where another
+    /// host may have made one.
+    fn needed(&mut self, unix: Duration) -> Option<Moment> {
+        let moment = self.epochs.at(unix);
+        if self.is_wanted() {
+            self.last_on = Some(moment.epoch);
+        }
+        let may_come_back = self.last_on.is_some_and(|last| moment.epoch <= last.saturating_add(1));
+        (self.shared || may_come_back).then_some(moment)
+    }
+
+    fn keys(&self, moment: Moment) -> Keys {
+        Keys::new(self.secret, moment.epoch, moment.next_too)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.queues.iter().any(|queue| queue.wanted)
+    }
+
+    fn turn_off(&mut self) -> Result<(), Error> {
+        for queue in self.queues.iter_mut().filter(|queue| !queue.wanted) {
+            if queue.switch != cookie_switch::OFF {
+                self.controlled.set_switch(queue.number, cookie_switch::OFF)?;
+                queue.switch = cookie_switch::OFF;
+            }
+            if queue.on {
+                queue.on = false;
+                self.controlled.turned(queue.number, false, queue.cause);
+            }
+        }
+        Ok(())
+    }
+
+    fn turn_on(&mut self, epoch: u64) -> Result<(), Error> {
+        let key_id = (epoch & 1) as u32;
+        let switch = cookie_switch::on(key_id);
+        if self.making != Some(epoch) {
+            // Only after a jump of the clock is the slot in use; a key that is half old and half new fits no cookie.
+            for queue in self.queues.iter_mut().filter(|queue| queue.switch == switch) {
+                self.controlled.set_switch(queue.number, cookie_switch::OFF)?;
+                queue.switch = cookie_switch::OFF;
+            }
+            let (key, _) = Keys::new(self.secret, epoch, false).current();
+            self.controlled.set_key(key_id, key)?;
+            self.making = Some(epoch);
+        }
+        for queue in self.queues.iter_mut().filter(|queue| queue.wanted) {
+            if queue.switch != switch {
+                self.controlled.set_switch(queue.number, switch)?;
+                queue.switch = switch;
+            }
+            if !queue.on {
+                queue.on = true;
+                self.controlled.turned(queue.number, true, queue.cause);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;

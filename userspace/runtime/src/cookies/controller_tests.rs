@@ -1,0 +1,270 @@
+//! The controller against an XDP program and shards that only write down what they are told.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::*;
+
+const ROTATE: Duration = Duration::from_secs(30);
+const MASTER: Key = Key(1, 2);
+const NOTHING: [Told; 0] = [];
+
+#[derive(Clone, Debug, PartialEq)]
+enum Told {
+    Keys(Option<Keys>),
+    Key(u32, Key),
+    Switch(u32, u32),
+    Turned(u32, bool),
+}
+
+#[derive(Default)]
+struct Outside {
+    told: Vec<Told>,
+    syns: [u64; 2],
+    half_open: [u32; 2],
+    /// The shards take no keys.
+    deaf: bool,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Rc<RefCell<Outside>>);
+
+impl Controlled for Fake {
+    fn syns(&self, queue: u32) -> Result<u64, Error> {
+        Ok(self.0.borrow().syns[queue as usize])
+    }
+
+    fn half_open(&self, queue: u32) -> u32 {
+        self.0.borrow().half_open[queue as usize]
+    }
+
+    fn give(&self, keys: Option<Keys>) -> bool {
+        let mut outside = self.0.borrow_mut();
+        if !outside.deaf {
+            outside.told.push(Told::Keys(keys));
+        }
+        !outside.deaf
+    }
+
+    fn set_key(&mut self, key_id: u32, key: Key) -> Result<(), Error> {
+        self.0.borrow_mut().told.push(Told::Key(key_id, key));
+        Ok(())
+    }
+
+    fn set_switch(&mut self, queue: u32, switch: u32) -> Result<(), Error> {
+        self.0.borrow_mut().told.push(Told::Switch(queue, switch));
+        Ok(())
+    }
+
+    fn turned(&self, queue: u32, on: bool, _cause: Cause) {
+        self.0.borrow_mut().told.push(Told::Turned(queue, on));
+    }
+}
+
+/// A controller of two queues, and both its clocks.
+struct Setup {
+    controller: Controller<Fake>,
+    fake: Fake,
+    now: Instant,
+    unix: Duration,
+}
+
+impl Setup {
+    /// In the middle of epoch 10.
+    fn new(mode: CookieMode, shared: bool) -> Self {
+        let fake = Fake::default();
+        let thresholds = Thresholds {
+            syn_rate: 20_000,
+            half_open: 100,
+            off_after: Duration::from_secs(10),
+        };
+        let secret = Secret { key: MASTER, shared };
+        let epochs = Epochs::new(ROTATE, shared);
+        Self {
+            controller: Controller::new(fake.clone(), mode, secret, epochs, thresholds, 2),
+            fake,
+            now: Instant::now(),
+            unix: ROTATE * 10 + ROTATE / 2,
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.unix += time;
+    }
+
+    /// A step after `time`, and what it told.
+    fn step_after(&mut self, time: Duration) -> Vec<Told> {
+        self.pass(time);
+        self.controller.step(self.now, self.unix);
+        self.told()
+    }
+
+    fn ring(&mut self) -> Vec<Told> {
+        self.controller.rung(self.now, self.unix);
+        self.told()
+    }
+
+    fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut self.fake.0.borrow_mut().told)
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        self.controller.pause(self.now, self.unix)
+    }
+
+    /// A flood on queue 1 that turns cookies on.
+    fn flood(&mut self) -> Vec<Told> {
+        assert_eq!(self.ring(), NOTHING);
+        self.fake.0.borrow_mut().syns[1] += 10_000;
+        self.step_after(WINDOW)
+    }
+}
+
+fn keys(epoch: u64, next_too: bool) -> Told {
+    Told::Keys(Some(Keys::new(MASTER, epoch, next_too)))
+}
+
+fn key(epoch: u64) -> Told {
+    let (key, id) = Keys::new(MASTER, epoch, false).current();
+    Told::Key(id, key)
+}
+
+#[test]
+fn nothing_is_done_and_nothing_is_due_while_nobody_rings() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    assert_eq!(setup.controller.first_keys(setup.unix), None);
+    assert_eq!(setup.step_after(Duration::ZERO), NOTHING);
+    assert_eq!(setup.pause(), None);
+    assert_eq!(setup.ring(), NOTHING, "few SYNs");
+    assert_eq!(setup.pause(), Some(WINDOW));
+    assert_eq!(setup.step_after(WINDOW), NOTHING);
+    assert_eq!(setup.pause(), None, "quiet again");
+}
+
+#[test]
+fn a_flood_turns_its_queue_on_keys_first_then_the_slot_then_the_switch() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    let told = setup.flood();
+    assert_eq!(
+        told,
+        [
+            keys(10, false),
+            key(10),
+            Told::Switch(1, cookie_switch::on(0)),
+            Told::Turned(1, true)
+        ]
+    );
+    assert_eq!(setup.pause(), Some(LOOK));
+}
+
+#[test]
+fn half_open_connections_turn_their_queue_on_at_the_ring() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    setup.fake.0.borrow_mut().half_open[0] = 100;
+    let told = setup.ring();
+    assert_eq!(told.last(), Some(&Told::Turned(0, true)));
+}
+
+#[test]
+fn no_switch_is_turned_before_every_shard_has_the_keys() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    setup.fake.0.borrow_mut().deaf = true;
+    assert_eq!(setup.flood(), NOTHING);
+    assert!(setup.pause().is_some_and(|pause| pause <= RETRY));
+    setup.fake.0.borrow_mut().deaf = false;
+    let told = setup.step_after(RETRY);
+    assert_eq!(told.first(), Some(&keys(10, false)));
+    assert_eq!(told.last(), Some(&Told::Turned(1, true)));
+}
+
+#[test]
+fn keys_change_with_the_epoch_in_the_slot_that_is_not_in_use() {
+    let mut setup = Setup::new(CookieMode::Always, false);
+    assert_eq!(
+        setup.controller.first_keys(setup.unix),
+        Some(Keys::new(MASTER, 10, false))
+    );
+    let on = |epoch: u64| {
+        let switch = cookie_switch::on(epoch as u32);
+        [Told::Switch(0, switch), Told::Switch(1, switch)]
+    };
+    let told = setup.step_after(Duration::ZERO);
+    let [first, second] = on(10);
+    assert_eq!(
+        told,
+        [key(10), first, Told::Turned(0, true), second, Told::Turned(1, true)]
+    );
+    for epoch in 11..14 {
+        let pause = setup.pause().expect("the next epoch");
+        let told = setup.step_after(pause);
+        let [first, second] = on(epoch);
+        assert_eq!(told, [keys(epoch, false), key(epoch), first, second]);
+        assert_eq!(setup.pause(), Some(ROTATE));
+    }
+}
+
+#[test]
+fn a_slot_in_use_is_not_written_after_a_jump_of_the_clock() {
+    let mut setup = Setup::new(CookieMode::Always, false);
+    setup.step_after(Duration::ZERO);
+    let told = setup.step_after(ROTATE * 2);
+    let (off, on) = (cookie_switch::OFF, cookie_switch::on(0));
+    assert_eq!(
+        told,
+        [
+            keys(12, false),
+            Told::Switch(0, off),
+            Told::Switch(1, off),
+            key(12),
+            Told::Switch(0, on),
+            Told::Switch(1, on)
+        ]
+    );
+}
+
+#[test]
+fn after_a_flood_cookies_go_off_and_the_keys_two_epochs_later() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    setup.flood();
+    let mut told = Vec::new();
+    for _ in 0..120 {
+        told.extend(setup.step_after(LOOK));
+    }
+    assert_eq!(told, [Told::Switch(1, cookie_switch::OFF), Told::Turned(1, false)]);
+    let mut after = Vec::new();
+    while let Some(pause) = setup.pause() {
+        after.push(setup.step_after(pause));
+    }
+    assert_eq!(
+        after,
+        [vec![keys(11, false)], vec![Told::Keys(None)]],
+        "a cookie of epoch 10 is accepted until the end of epoch 11"
+    );
+}
+
+#[test]
+fn a_shared_secret_keeps_the_shards_ready_without_a_flood() {
+    let mut setup = Setup::new(CookieMode::Auto, true);
+    assert_eq!(
+        setup.controller.first_keys(setup.unix),
+        Some(Keys::new(MASTER, 10, false))
+    );
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let pause = setup.pause().expect("an epoch to come");
+        told.extend(setup.step_after(pause));
+    }
+    assert_eq!(told, [keys(10, true), keys(11, false), keys(11, true), keys(12, false)]);
+}
+
+#[test]
+fn the_end_turns_off_what_is_on() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    setup.flood();
+    setup.controller.end();
+    assert_eq!(
+        setup.told(),
+        [Told::Switch(1, cookie_switch::OFF), Told::Turned(1, false)]
+    );
+}

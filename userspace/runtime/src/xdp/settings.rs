@@ -1,0 +1,95 @@
+//! What the XDP program is told before it is attached.
+
+use std::net::SocketAddr;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, MapData};
+use aya::{Ebpf, Pod};
+use tidegate_abi::syn_ack::SynAck;
+use tidegate_abi::{
+    ListenerKey, MAP_FEATURES, MAP_LISTENERS, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
+};
+
+use super::{map_error, missing};
+use crate::config::{Sources, TriePrefix};
+use crate::error::Error;
+
+/// Settings of the XDP program that stay as they are while it is attached.
+pub(crate) struct ProgramSettings<'a> {
+    /// What to steer.
+    pub(crate) listeners: &'a [SocketAddr],
+    /// What the engines would answer a SYN with.
+    pub(crate) syn_ack: SynAck,
+    /// What to do by source.
+    pub(crate) sources: &'a Sources,
+}
+
+impl ProgramSettings<'_> {
+    /// Writes them into the program's maps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] when a map is not there, or the kernel refuses an entry.
+    pub(super) fn write(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
+        self.write_listeners(ebpf)?;
+        self.write_source_rules(ebpf)?;
+        set_only_entry(ebpf, MAP_SYN_ACK, self.syn_ack)?;
+        set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
+        set_only_entry(ebpf, MAP_FEATURES, self.sources.features())
+    }
+
+    fn write_listeners(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
+        let map = ebpf.map_mut(MAP_LISTENERS).ok_or_else(|| missing(MAP_LISTENERS))?;
+        let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map)
+            .map_err(|error| map_error(MAP_LISTENERS, &error))?;
+        for (id, listener) in self.listeners.iter().enumerate() {
+            map.insert(listener_key(listener), id as u32, 0)
+                .map_err(|error| map_error(MAP_LISTENERS, &error))?;
+        }
+        Ok(())
+    }
+
+    fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
+        for (prefix, rule) in self.sources.rules() {
+            match TriePrefix::from(prefix) {
+                TriePrefix::V4(length, octets) => add_rule(ebpf, MAP_SOURCE_RULES_V4, Key::new(length, octets), rule),
+                TriePrefix::V6(length, octets) => add_rule(ebpf, MAP_SOURCE_RULES_V6, Key::new(length, octets), rule),
+            }?;
+        }
+        Ok(())
+    }
+}
+
+fn add_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: Key<K>, rule: u32) -> Result<(), Error> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
+    map.insert(&prefix, rule, 0).map_err(|error| map_error(name, &error))
+}
+
+/// Sets the one entry of the array `name`.
+fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Result<(), Error> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map = Array::<&mut MapData, V>::try_from(map).map_err(|error| map_error(name, &error))?;
+    map.set(0, value, 0).map_err(|error| map_error(name, &error))
+}
+
+fn listener_key(listener: &SocketAddr) -> ListenerKey {
+    match listener {
+        SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
+        SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_looked_up_by_family_address_and_port() {
+        let v4 = listener_key(&"198.18.0.1:80".parse().expect("an address"));
+        assert_eq!(v4, ListenerKey::v4([198, 18, 0, 1], 80));
+        let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
+        assert_eq!((v6.version, v6.port), (6, [1, 187]));
+        assert_eq!(v6.address[..4], [0x20, 0x01, 0, 2]);
+    }
+}

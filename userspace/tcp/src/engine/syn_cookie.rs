@@ -1,0 +1,222 @@
+//! SYN cookies (RFC 4987, section 3.6): the acknowledgment of a SYN-ACK that nobody remembers having sent.
+//!
+//! The XDP program answers SYNs with cookies; here a segment that fits no connection is checked for one. A genuine cookie
+//! brings back what the SYN offered, and the connection begins as if this engine had answered the SYN itself. Until then
+//! nothing is kept, so forged acknowledgments cost a look-up and a hash each.
+
+use tidegate_abi::syn_ack::SynAck;
+use tidegate_abi::syn_cookie::{self, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, TIMESTAMP_TAG_BITS};
+
+use super::{Engine, OnNoFlow, Received};
+use crate::application::{Application, ListenerId};
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::connection::open::{Handshake, Negotiated, Origin};
+use crate::connection::send::{offered_mss, syn_ack_window, window_shift};
+use crate::counters::Counter;
+use crate::flow_table::Place;
+use crate::isn;
+use crate::time::Instant;
+use crate::transmit::Transmit;
+use crate::wire::options::MAX_WINDOW_SCALE;
+use crate::wire::{Flags, FlowKey, Segment};
+
+/// Milliseconds the SYN-ACK's TSval may have been behind the clock it was taken from.
+const TIMESTAMP_SLACK: u32 = 1 << TIMESTAMP_TAG_BITS;
+
+/// Which cookies an engine accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Cookies {
+    /// The keys they were made with.
+    pub keys: Keys,
+    /// The number of this engine's shard, below `shards`.
+    pub shard: u16,
+    /// Shards of the server, at least 1. A cookie belongs to one of them, whichever it reaches first, so that an
+    /// acknowledgment that comes twice does not make two connections.
+    pub shards: u16,
+}
+
+/// A cookie that was found to be genuine.
+pub(super) struct GenuineCookie {
+    options: syn_cookie::Options,
+    /// It belongs to this shard.
+    ours: bool,
+}
+
+impl Cookies {
+    fn check(&self, segment: &Segment<'_>) -> Option<GenuineCookie> {
+        let timestamps = segment.options.timestamps;
+        let handshake = syn_cookie::Handshake {
+            addresses: addresses(&segment.key),
+            client_port: segment.key.remote_port,
+            server_port: segment.key.local_port,
+            client_isn: (segment.seq - 1).0,
+            timestamps: timestamps.is_some(),
+        };
+        let echo = timestamps.map(|timestamps| timestamps.echo);
+        let checked = self.keys.check(&handshake, (segment.ack - 1).0, echo)?;
+        Some(GenuineCookie {
+            options: checked.options,
+            ours: checked.hash % u32::from(self.shards.max(1)) == u32::from(self.shard),
+        })
+    }
+}
+
+fn addresses(key: &FlowKey) -> Addresses {
+    if key.is_v4() {
+        let [.., a, b, c, d] = key.remote;
+        let [.., e, f, g, h] = key.local;
+        Addresses::v4([a, b, c, d], [e, f, g, h])
+    } else {
+        Addresses::v6(key.remote, key.local)
+    }
+}
+
+/// What the SYN-ACKs of an engine with this configuration say to every client, so that those with cookies say the same.
+pub fn syn_ack_of(config: &Config) -> SynAck {
+    SynAck {
+        window: syn_ack_window(config),
+        mss_v4: offered_mss(config.mtu, true),
+        mss_v6: offered_mss(config.mtu, false),
+        window_shift: window_shift(config.receive_buffer),
+        ecn: u8::from(config.ecn),
+    }
+}
+
+/// Whether a segment with these flags can be the first after a SYN-ACK.
+fn follows_a_syn_ack(flags: Flags) -> bool {
+    flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN | Flags::RST)
+}
+
+impl<A: Application> Engine<A> {
+    /// From now on accepts the cookies of these keys. `None`, as at the beginning: none, and acknowledgments are not
+    /// checked.
+    ///
+    /// Cookies should be accepted for two epochs after the last was made.
+    pub fn set_cookies(&mut self, cookies: Option<Cookies>) {
+        self.cookies = cookies;
+    }
+
+    /// The cookie `segment` acknowledges, if it is genuine.
+    pub(super) fn genuine_cookie(&self, segment: &Segment<'_>) -> Option<GenuineCookie> {
+        let cookies = self.cookies.as_ref().filter(|_| follows_a_syn_ack(segment.flags))?;
+        cookies.check(segment)
+    }
+
+    /// A segment, not a SYN, that fits nothing this engine knows: it acknowledges a cookie, or is of another shard's flow,
+    /// or of none.
+    pub(super) fn stray_receives<T: Transmit>(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        segment: &Segment<'_>,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        if let Some(cookie) = self.genuine_cookie(segment) {
+            return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
+        }
+        if on_no_flow == OnNoFlow::Report {
+            return Received::NoFlow;
+        }
+        if self.cookies.is_some() && follows_a_syn_ack(segment.flags) {
+            self.counters.bump(Counter::DropBadCookie);
+            self.reset(now, segment, out);
+        } else {
+            self.reject(now, segment, out);
+        }
+        Received::Done
+    }
+
+    /// `segment` completes a handshake that nothing is known of but its genuine cookie.
+    pub(super) fn cookie_acknowledged<T: Transmit>(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        cookie: GenuineCookie,
+        segment: &Segment<'_>,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        let key = segment.key;
+        if !cookie.ours {
+            // What is kept here would answer segments of the connection that another shard is about to have.
+            self.give_way(&key);
+            if on_no_flow == OnNoFlow::Report {
+                return Received::NoFlow;
+            }
+            // No RST: the client has done nothing wrong, and sends it again.
+            self.counters.bump(Counter::DropCookieShard);
+            return Received::Done;
+        }
+        if self.draining {
+            self.counters.bump(Counter::DropDraining);
+            return Received::Done;
+        }
+        if self.connections.len() >= self.config.max_connections as usize {
+            self.counters.bump(Counter::DropConnectionsFull);
+            return Received::Done;
+        }
+        let Some(link) = self.links.acquire(&segment.reply_link) else {
+            self.counters.bump(Counter::DropLinkTableFull);
+            return Received::Done;
+        };
+        self.give_way(&key);
+        self.counters.bump(Counter::CookieConnections);
+        let handshake = Handshake {
+            origin: Origin {
+                key,
+                link,
+                listener: Some(listener),
+                iss: segment.ack - 1,
+                timestamp_offset: self.offset_after_cookie(now, segment),
+                keepalive: self.keepalive(listener),
+            },
+            irs: segment.seq - 1,
+            negotiated: self.negotiated_by_cookie(&cookie.options, segment),
+            syn_ack_sent_at: None,
+        };
+        let connection = Connection::accepted(handshake, &self.config, now);
+        let slot = self.connections.insert(connection) as u32;
+        self.table.insert(&key, Place::Connection(slot));
+        self.complete_handshake(now, slot, segment, out);
+        Received::Done
+    }
+
+    /// Forgets what is left of an older handshake, or of a connection in TIME-WAIT, with the same addresses and ports.
+    fn give_way(&mut self, key: &FlowKey) {
+        match self.find(key) {
+            Some(Place::HalfOpen(slot)) => self.remove_half_open(slot),
+            Some(Place::TimeWait(slot)) => {
+                self.remove_time_wait(slot);
+                self.counters.bump(Counter::TimeWaitReused);
+            }
+            Some(Place::Connection(_)) | None => {}
+        }
+    }
+
+    /// The offset with which the connection's clock goes on after the SYN-ACK's TSval, which the client echoes. That was
+    /// of another clock, maybe of another host, and a connection whose timestamps went back would be dead (RFC 7323,
+    /// PAWS).
+    fn offset_after_cookie(&self, now: Instant, segment: &Segment<'_>) -> u32 {
+        match segment.options.timestamps {
+            Some(timestamps) => timestamps
+                .echo
+                .wrapping_add(TIMESTAMP_SLACK)
+                .wrapping_sub(now.as_millis() as u32),
+            None => isn::timestamp_offset(self.secrets.isn, &segment.key),
+        }
+    }
+
+    /// What the SYN and the SYN-ACK with the cookie agreed on.
+    fn negotiated_by_cookie(&self, options: &syn_cookie::Options, segment: &Segment<'_>) -> Negotiated {
+        let table = if segment.key.is_v4() { &MSS_V4 } else { &MSS_V6 };
+        Negotiated {
+            mss: table[usize::from(options.mss_index) % table.len()],
+            window_scale: (options.window_scale != NO_WINDOW_SCALE).then(|| options.window_scale.min(MAX_WINDOW_SCALE)),
+            sack_permitted: options.sack_permitted,
+            timestamp: segment.options.timestamps.map(|timestamps| timestamps.value),
+            ecn: options.ecn && self.config.ecn,
+        }
+    }
+}
