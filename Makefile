@@ -13,11 +13,11 @@ export TIDEGATE_EBPF_OBJECT := $(XDP_OBJECT)
 
 EBPF := --manifest-path ebpf/Cargo.toml
 
-.PHONY: help setup ebpf build demo run test sim impaired goodput fuzz lint clean
+.PHONY: help setup ebpf build demo run test sim impaired goodput resilience fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing (Debian 12; needs root if something is)
 	@scripts/setup.sh
@@ -55,6 +55,9 @@ impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
 
 goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
 	@scripts/goodput.sh
+
+resilience: build ## Compare with Linux under SYN floods (root; about ten minutes): [ARGS="--quick --html FILE"]
+	@scripts/resilience.sh $(ARGS)
 
 fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)

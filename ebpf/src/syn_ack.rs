@@ -341,7 +341,7 @@ fn write_tcp<const TCP: usize>(headers: Headers, header_length: usize, cookie: u
     let ecn = template.ecn != 0 && offer.has(Offer::ECN);
     let flags = SYN_AND_ACK | if ecn { ECE_BIT } else { 0 };
     let words = [
-        ports >> 16 | ports << 16,
+        ports.rotate_left(16),
         (cookie >> 32) as u32,
         client_isn.wrapping_add(1),
         (header_length as u32) << 26 | flags | u32::from(template.window),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// How often frames are sent when a rate is given.
-const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_micros(200);
 
 /// How much of the past is made up for at once, when sending was late.
 const CATCH_UP: Duration = Duration::from_millis(20);
@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn a_pause_lasts_until_the_next_tick() {
         let pace = Pace::new(Rate::Pps(1000));
-        assert_eq!(pace.pause(Duration::from_micros(300)), Duration::from_micros(700));
+        assert_eq!(pace.pause(Duration::ZERO), TICK);
+        assert_eq!(pace.pause(TICK / 4), TICK - TICK / 4);
         assert_eq!(pace.pause(Duration::from_millis(5)), Duration::ZERO);
     }
 }
