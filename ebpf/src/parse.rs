@@ -98,8 +98,8 @@ impl<'a> Frame<'a> {
             return None;
         }
         // SAFETY: the `N` octets at `address` lie within the frame, as was just compared (the verifier proves it
-        // again). The frame outlives the run of the program, for which `'a` stands, and nothing writes to it. An array
-        // of octets needs no alignment.
+        // again). The frame outlives the run of the program, for which `'a` stands; what is written to it goes
+        // through `write`, after the last use of what was read there. An array of octets needs no alignment.
         Some(unsafe { &*(address as *const [u8; N]) })
     }
 
