@@ -127,15 +127,9 @@ pub(super) fn prepare(lab: &Lab) -> anyhow::Result<()> {
 ///
 /// A command fails, the threads do not appear, or they cannot be bound.
 pub(super) fn bind_devices(lab: &Lab, cores: Cores) -> anyhow::Result<()> {
-    for (place, device, cpu) in [
-        (Place::Client, CLIENT_DEVICE, cores.client),
-        (Place::Server, SERVER_DEVICE, cores.server),
-    ] {
-        let switch = format!("echo 1 >/sys/class/net/{device}/threaded");
-        output(lab, place, &["sh", "-c", &switch])?;
-        bind_device(device, cpu)?;
-    }
-    Ok(())
+    let switch = format!("echo 1 >/sys/class/net/{SERVER_DEVICE}/threaded");
+    output(lab, Place::Server, &["sh", "-c", &switch])?;
+    bind_device(SERVER_DEVICE, cores.server)
 }
 
 /// Binds the kernel threads that poll `device` to `cpu`, and waits for them if they are not there yet.

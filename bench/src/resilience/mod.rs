@@ -29,6 +29,7 @@ use serde_json::{Map, Value};
 
 use self::arrangement::{CLIENT_DEVICE, Cores};
 use self::cell::{Bench, Measured};
+use self::machine::Awake;
 use self::plan::{Cell, Family, Scale};
 use self::progress::Progress;
 use self::report::Report;
@@ -122,8 +123,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let lab = Lab::find_direct(name.as_deref().unwrap_or("tg"))?;
     let cores = Cores::choose()?;
     machine::pin_this_thread(cores.client)?;
+    let awake = Awake::ask()?;
     let children = Children::new()?;
     let root = served::directory()?;
+    // Until the end of the run.
+    let is_awake = awake.is_some();
     let bench = set_up(arguments, &lab, &children, root.path(), cores)?;
     let mut report = Report::new(environment(&bench, arguments)?);
     let cells = bench.scale.cells(arguments.families());

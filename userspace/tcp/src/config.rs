@@ -45,7 +45,8 @@ pub struct Config {
     pub max_half_open: u32,
     /// Connections in TIME-WAIT at most; when full, the oldest gives way (1 to 2^28).
     pub max_time_wait: u32,
-    /// Bytes queued for sending per connection, acknowledged ones no longer counted (4 KiB to 1 GiB).
+    /// Bytes queued for sending per connection at most, acknowledged ones no longer counted (4 KiB to 1 GiB). What a
+    /// connection may queue begins with 256 KiB and grows with its congestion window, to four times that.
     pub send_buffer: u32,
     /// Bytes queued for sending by all connections. Beyond it each connection may queue 16 KiB.
     pub send_bytes_total: u64,
@@ -108,10 +109,11 @@ pub struct Config {
     /// 1280 (RFC 8201, section 4).
     pub min_path_mtu: u16,
     /// Retransmission timeouts in a row, with a full segment outstanding, after which smaller ones are tried, for paths
-    /// that drop large packets and do not say so (RFC 2923, section 2.1); zero turns this off.
+    /// that drop large packets and do not say so (RFC 2923, section 2.1); zero turns this off. Full segments are tried
+    /// again after 15 s, and twice as long after each further time, up to `path_mtu_raise`.
     pub black_hole_timeouts: u8,
     /// How long segments stay smaller before the full size is tried again (RFC 1191, section 6.3: 10 min, and never
-    /// less than 5 min); zero: as long as the connection lasts.
+    /// less than 5 min, if a router told of the smaller one); zero: as long as the connection lasts.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub path_mtu_raise: Duration,
     /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those in
@@ -153,7 +155,7 @@ impl Default for Config {
             ecn: true,
             path_mtu_discovery: true,
             min_path_mtu: 552,
-            black_hole_timeouts: 2,
+            black_hole_timeouts: 3,
             path_mtu_raise: Duration::from_secs(600),
             rst_rate: 1000,
             challenge_ack_rate: 10,

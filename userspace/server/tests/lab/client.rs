@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::socket::sockopt::{SendTimeout, TcpCongestion, TcpMaxSeg};
+use nix::sys::socket::sockopt::{SendTimeout, SndBuf, TcpCongestion, TcpMaxSeg};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt, socket,
 };
@@ -25,6 +25,9 @@ const HEADERS_AT_MOST: usize = 100;
 const BAD_LINK_CONNECT_SECONDS: i64 = 30;
 /// Over a bad link, the longest time in which nothing moves.
 const BAD_LINK_IO_LIMIT: Duration = Duration::from_secs(10);
+/// Over a bad link, the send buffer in bytes. A writer goes on when a third of it is free: with the megabytes the kernel
+/// would choose, it stands still for longer than the limit while the connection does not.
+const BAD_LINK_SEND_BUFFER: usize = 128 << 10;
 
 /// Connects to `address`. Reads and writes that make no progress for 30 s fail.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
@@ -74,6 +77,7 @@ impl ClientTcp {
         if let Some(congestion) = self.congestion {
             setsockopt(&socket, TcpCongestion, &OsString::from(congestion))?;
         }
+        setsockopt(&socket, SndBuf, &BAD_LINK_SEND_BUFFER)?;
         // It bounds connecting, too.
         setsockopt(&socket, SendTimeout, &TimeVal::seconds(BAD_LINK_CONNECT_SECONDS))?;
         connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
@@ -126,17 +130,22 @@ pub(crate) fn exchange_with_half_close(stream: &TcpStream, data: &[u8], read_aft
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             let mut sink = stream;
-            sink.write_all(data)?;
+            sink.write_all(data).map_err(|error| during("writing", &error))?;
             stream.shutdown(Shutdown::Write)
         });
         std::thread::sleep(read_after);
         let mut source = stream;
         let mut received = Vec::with_capacity(data.len());
         let read = source.read_to_end(&mut received);
+        let read = read.map_err(|error| during(&format!("reading after {} bytes", received.len()), &error));
         writer.join().expect("the writing thread does not panic")?;
         read?;
         Ok(received)
     })
+}
+
+fn during(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Sends `data` and reads as many bytes back. Returns them.

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 
 use crate::application::{CloseReason, ListenerId};
 use crate::config::{Config, Keepalive};
-use crate::congestion::Controller;
+use crate::congestion::{CongestionControl, Controller};
 use crate::counters::Counters;
 use crate::link::{LinkId, LinkTable};
 use crate::reassembly::Reassembly;
@@ -82,6 +82,9 @@ pub(crate) struct Undo {
 
 /// What every connection may queue for sending, even when all together hold too much.
 const LEAST_SEND_BUFFER: usize = 16 << 10;
+
+/// What a connection may queue for sending while its congestion window is small.
+const INITIAL_SEND_BUFFER: u32 = 256 << 10;
 
 /// A connection with what its application keeps.
 pub(crate) struct Connection<C> {
@@ -238,19 +241,25 @@ impl Tcb {
         self.send_queue.len() as u32 - (flight - u32::from(fin_in_flight))
     }
 
+    /// Bytes the application may have queued at the same time. With more than a few congestion windows, one that has
+    /// filled them would hear from the connection only seconds later.
+    #[inline]
+    pub(crate) fn send_limit(&self, config: &Config, totals: &Totals) -> usize {
+        let windows = self.congestion.window().saturating_mul(4);
+        let own = config.send_buffer.min(windows.max(INITIAL_SEND_BUFFER)) as usize;
+        // What was queued in this callback is not in the totals yet; it is bounded by the buffer itself.
+        let shared = config.send_bytes_total.saturating_sub(totals.queued);
+        let shared = usize::try_from(shared).unwrap_or(usize::MAX);
+        own.min(self.send_queue.len().saturating_add(shared).max(LEAST_SEND_BUFFER))
+    }
+
     /// Bytes the application may still queue.
     #[inline]
     pub(crate) fn send_space(&self, config: &Config, totals: &Totals) -> usize {
         if self.fin_queued || self.abort || !self.state.may_send() {
             return 0;
         }
-        // What was queued in this callback is not in the totals yet; it is bounded by the buffer itself.
-        let shared = config.send_bytes_total.saturating_sub(totals.queued);
-        let shared = usize::try_from(shared).unwrap_or(usize::MAX);
-        let queued = self.send_queue.len();
-        (config.send_buffer as usize)
-            .min(queued.saturating_add(shared).max(LEAST_SEND_BUFFER))
-            .saturating_sub(queued)
+        self.send_limit(config, totals).saturating_sub(self.send_queue.len())
     }
 
     /// Brings the engine's totals up to date.

@@ -1,6 +1,8 @@
 //! The size of segments follows the path: down when a router says so (RFC 1191, RFC 8201) or when full segments vanish
 //! without a word (RFC 2923, section 2.1), and up again after a while (RFC 1191, section 6.3).
 
+use core::time::Duration;
+
 use super::{Context, State, Tcb};
 use crate::config::Config;
 use crate::counters::Counter;
@@ -25,11 +27,30 @@ const IPV6_LEAST_MTU: u16 = 1280;
 /// What is tried in a black hole of IPv4 before `min_path_mtu`: what RFC 4821, section 7.2, begins its search with.
 const IPV4_BLACK_HOLE_MTU: u16 = 1024;
 
+/// How long segments stay smaller after the first suspicion of a black hole; twice as long after each further one. A
+/// path that merely loses much looks like one now and then, and must not pay for it as long as a real one.
+const FIRST_SUSPICION: Duration = Duration::from_secs(15);
+
 /// What a connection remembers of a path that turned out narrower than the peer's MSS.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PathMtu {
     /// Text of a full segment before the first reduction, and the time of the last one; `None` at full size.
     reduced: Option<(u16, Instant)>,
+    /// A router told of the last reduction.
+    told: bool,
+    /// How often a black hole was suspected at full size.
+    suspicions: u8,
+}
+
+impl PathMtu {
+    /// How long segments stay smaller.
+    fn stays(self, config: &Config) -> Duration {
+        if self.told {
+            return config.path_mtu_raise;
+        }
+        let doublings = u32::from(self.suspicions.saturating_sub(1)).min(16);
+        (FIRST_SUSPICION * (1 << doublings)).min(config.path_mtu_raise)
+    }
 }
 
 impl Tcb {
@@ -61,6 +82,7 @@ impl Tcb {
     /// False, and nothing is changed, if they already do.
     pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant) -> bool {
         let reduced = self.fit_segments(mtu, now);
+        self.path_mtu.told |= reduced;
         if reduced && self.flight() > 0 {
             // What was too large is gone, and not for congestion (RFC 4821, section 7.5): the congestion window stays.
             self.retransmit_head = true;
@@ -85,16 +107,17 @@ impl Tcb {
         true
     }
 
-    /// Goes back to full segments when the last reduction is `path_mtu_raise` ago: the path may be another by now. To
-    /// be called before new data is sent.
+    /// Goes back to full segments when the last reduction is `path_mtu_raise` ago, or less if nobody told of it: the
+    /// path may be another by now. To be called before new data is sent.
     #[inline]
     pub(crate) fn raise_path_mtu(&mut self, now: Instant, config: &Config) {
         if let Some((full, reduced_at)) = self.path_mtu.reduced
             && !config.path_mtu_raise.is_zero()
-            && now.since(reduced_at) >= config.path_mtu_raise
+            && now.since(reduced_at) >= self.path_mtu.stays(config)
         {
             self.mss = full;
             self.path_mtu.reduced = None;
+            self.path_mtu.told = false;
         }
     }
 
@@ -125,10 +148,12 @@ impl Tcb {
     /// Makes segments smaller if the path seems to drop long ones. To be called once for each retransmission timeout,
     /// when the RTO has been backed off; what is outstanding is sent again by the caller.
     pub(crate) fn avoid_black_hole<T>(&mut self, context: &mut Context<'_, T>) {
+        let at_full_size = self.path_mtu.reduced.is_none();
         if self.black_hole_suspected(context.config)
             && let Some(mtu) = self.next_black_hole_mtu(context.config)
             && self.fit_segments(mtu, context.now)
         {
+            self.path_mtu.suspicions = self.path_mtu.suspicions.saturating_add(u8::from(at_full_size));
             context.counters.bump(Counter::PathMtuBlackHoles);
         }
     }
@@ -136,8 +161,6 @@ impl Tcb {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
@@ -247,6 +270,26 @@ mod tests {
     }
 
     #[test]
+    fn a_suspicion_lasts_twice_as_long_each_time() {
+        let config = Config::default();
+        let mut tcb = tcb(true, false, 1460);
+        let mut now = NOW;
+        for seconds in [15, 30, 60, 120, 240, 480, 600, 600] {
+            assert!(tcb.fit_segments(1024, now));
+            tcb.path_mtu.suspicions += 1;
+            tcb.raise_path_mtu(now + Duration::from_secs(seconds - 1), &config);
+            assert_eq!(tcb.mss, 984, "{seconds} s");
+            now = now + Duration::from_secs(seconds);
+            tcb.raise_path_mtu(now, &config);
+            assert_eq!(tcb.mss, 1460, "{seconds} s");
+        }
+        // Once a router has told, it is no suspicion.
+        assert!(tcb.set_path_mtu(1400, now));
+        tcb.raise_path_mtu(now + Duration::from_secs(599), &config);
+        assert_eq!(tcb.mss, 1360);
+    }
+
+    #[test]
     fn a_raise_time_of_zero_means_never() {
         let config = Config {
             path_mtu_raise: Duration::ZERO,
@@ -259,17 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn full_segments_that_vanish_twice_in_a_row_are_suspicious() {
+    fn full_segments_that_vanish_thrice_in_a_row_are_suspicious() {
         let config = Config::default();
         let mut tcb = tcb(true, false, 1460);
         let mut suspected = Vec::new();
-        for timeout in 0..6 {
+        for timeout in 0..8 {
             if tcb.black_hole_suspected(&config) {
                 suspected.push(timeout);
             }
             tcb.rto.back_off();
         }
-        assert_eq!(suspected, [2, 4]);
+        assert_eq!(suspected, [3, 6]);
         tcb.rto.reset_backoff();
         assert!(!tcb.black_hole_suspected(&config), "the peer has answered");
     }
@@ -289,8 +332,9 @@ mod tests {
         ] {
             let mut tcb = tcb(true, false, outstanding);
             tcb.state = state;
-            tcb.rto.back_off();
-            tcb.rto.back_off();
+            for _ in 0..3 {
+                tcb.rto.back_off();
+            }
             assert_eq!(tcb.black_hole_suspected(config), expected, "{outstanding} in {state}");
         }
         for (outstanding, expected) in [

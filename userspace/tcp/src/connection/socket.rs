@@ -154,7 +154,8 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
     {
         if self.tcb.wants_writable
-            && self.tcb.send_space(context.config, context.totals) >= context.config.send_buffer as usize / 2
+            && self.tcb.send_space(context.config, context.totals) > 0
+            && self.tcb.send_queue.len() <= self.tcb.send_limit(context.config, context.totals) / 2
         {
             self.tcb.wants_writable = false;
             self.call(context, |state, socket| application.writable(state, socket));
