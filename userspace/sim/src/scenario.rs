@@ -154,7 +154,7 @@ pub fn small_config() -> Config {
         max_time_wait: 8,
         rto_max: Duration::from_secs(60),
         syn_ack_retries: 12,
-        user_timeout: Duration::from_secs(600),
+        user_timeout: Duration::from_secs(1800),
         keepalive_idle: Duration::from_secs(120),
         keepalive_interval: Duration::from_secs(10),
         keepalive_probes: 20,

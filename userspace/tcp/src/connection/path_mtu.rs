@@ -111,8 +111,10 @@ impl Tcb {
     /// path may be another by now. To be called before new data is sent.
     #[inline]
     pub(crate) fn raise_path_mtu(&mut self, now: Instant, config: &Config) {
+        // Not while nothing comes through at all: that says nothing about sizes.
         if let Some((full, reduced_at)) = self.path_mtu.reduced
             && !config.path_mtu_raise.is_zero()
+            && self.rto.backoffs() == 0
             && now.since(reduced_at) >= self.path_mtu.stays(config)
         {
             self.mss = full;
