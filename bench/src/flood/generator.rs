@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 
 use super::af_xdp::AfXdp;
 use super::interface::{self, Interface};
-use super::live_frames::LiveFrames;
+use super::live_frames::{self, LiveFrames};
+use super::object::Counters;
 use super::plan::Plan;
 use super::rate::Pace;
 
@@ -49,8 +50,10 @@ impl Totals {
 pub(crate) struct Generator {
     thread: Option<JoinHandle<anyhow::Result<Totals>>>,
     stop: Arc<AtomicBool>,
+    /// Frames an AF_XDP socket has sent.
     sent: Arc<AtomicU64>,
-    live_frames: bool,
+    /// Counts those the kernel makes.
+    live_frames: Option<Arc<Counters>>,
 }
 
 impl Generator {
@@ -68,7 +71,10 @@ impl Generator {
             Some(live_frames) => Source::Live(Box::new(live_frames)),
             None => Source::AfXdp(Box::new(AfXdp::open(&plan.interface, settings, plan.seed)?)),
         };
-        let live_frames = matches!(source, Source::Live(_));
+        let live_frames = match &source {
+            Source::Live(live_frames) => Some(live_frames.counter()),
+            Source::AfXdp(_) => None,
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let (ready, is_ready) = mpsc::sync_channel(1);
@@ -104,12 +110,15 @@ impl Generator {
 
     /// Frames made and given to the interface so far.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        match &self.live_frames {
+            Some(counters) => live_frames::frames(counters),
+            None => self.sent.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether the kernel makes the frames, else they go through an AF_XDP socket.
     pub(crate) fn is_live_frames(&self) -> bool {
-        self.live_frames
+        self.live_frames.is_some()
     }
 
     /// Whether it has ended, because its time is over or something went wrong.
@@ -145,22 +154,6 @@ enum Source {
     AfXdp(Box<AfXdp>),
 }
 
-impl Source {
-    fn send(&mut self, count: u32) -> anyhow::Result<()> {
-        match self {
-            Self::Live(live_frames) => live_frames.send(count),
-            Self::AfXdp(af_xdp) => af_xdp.send(count),
-        }
-    }
-
-    fn sent(&self) -> u64 {
-        match self {
-            Self::Live(live_frames) => live_frames.sent(),
-            Self::AfXdp(af_xdp) => af_xdp.sent(),
-        }
-    }
-}
-
 /// What runs on the thread.
 struct Worker {
     source: Source,
@@ -184,21 +177,31 @@ impl Worker {
 
     fn run(mut self) -> anyhow::Result<Totals> {
         let frames_before = interface::frames_sent(&self.plan.interface).ok();
-        let mut pace = Pace::new(self.plan.rate);
         let start = Instant::now();
-        loop {
-            let elapsed = start.elapsed();
-            if elapsed >= self.plan.duration || self.stop.load(Ordering::Relaxed) {
-                break;
+        match &mut self.source {
+            Source::Live(live_frames) => {
+                live_frames.begin(self.plan.rate, self.plan.duration)?;
+                while start.elapsed() < self.plan.duration && !self.stop.load(Ordering::Relaxed) {
+                    live_frames.send()?;
+                }
             }
-            let due = pace.due(elapsed);
-            if due > 0 {
-                self.source.send(due)?;
-                self.sent.store(self.source.sent(), Ordering::Relaxed);
-            }
-            let pause = pace.pause(start.elapsed() - elapsed);
-            if !pause.is_zero() {
-                thread::sleep(pause.min(self.plan.duration.saturating_sub(start.elapsed())));
+            Source::AfXdp(af_xdp) => {
+                let mut pace = Pace::new(self.plan.rate);
+                loop {
+                    let elapsed = start.elapsed();
+                    if elapsed >= self.plan.duration || self.stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let due = pace.due(elapsed);
+                    if due > 0 {
+                        af_xdp.send(due)?;
+                        self.sent.store(af_xdp.sent(), Ordering::Relaxed);
+                    }
+                    let pause = pace.pause(start.elapsed() - elapsed);
+                    if !pause.is_zero() {
+                        thread::sleep(pause.min(self.plan.duration.saturating_sub(start.elapsed())));
+                    }
+                }
             }
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -206,7 +209,10 @@ impl Worker {
         thread::sleep(Duration::from_millis(10));
         let frames_after = interface::frames_sent(&self.plan.interface).ok();
         Ok(Totals {
-            sent: self.source.sent(),
+            sent: match &self.source {
+                Source::Live(live_frames) => live_frames::frames(&live_frames.counter()),
+                Source::AfXdp(af_xdp) => af_xdp.sent(),
+            },
             seconds,
             live_frames: matches!(self.source, Source::Live(_)),
             interface_sent: frames_before

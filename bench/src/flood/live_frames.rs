@@ -1,16 +1,33 @@
 //! Frames made in the kernel: `BPF_PROG_TEST_RUN` runs the flood's program on live frames, which it redirects to the
 //! interface (Linux 5.18).
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, TestRun, TestRunAttrs, TestRunOptions};
-use tidegate_abi::traffic::{Flood, INPUT_LENGTH, MAP_FLOOD, MAP_RANDOM, PROGRAM_FLOOD, counter};
+use nix::time::{ClockId, clock_gettime};
+use tidegate_abi::traffic::{
+    Flood, INPUT_LENGTH, MAP_DUE, MAP_FLOOD, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Schedule, counter,
+};
 
 use super::object::{self, Counters};
+use super::rate::Rate;
 use crate::random::RandomBytes;
 
 /// Frames the kernel makes before it hands them over; it takes 256 at most.
 const BATCH: u32 = 64;
+
+/// How long one call is meant to last. Before and after each, the kernel waits for all processors to have left the
+/// programs they run, some 10 ms, in which nothing is sent; and a flood ends with its call.
+const CALL: Duration = Duration::from_millis(200);
+
+/// How often the program is run by the first call.
+const FIRST_CALL: u32 = 16_384;
+
+/// How often it is run by a call at most: frames that are not due take some 50 ns.
+const LONGEST_CALL: u32 = 1 << 23;
 
 /// What each frame is before the program has written it.
 const INPUT: [u8; INPUT_LENGTH] = [0; INPUT_LENGTH];
@@ -18,7 +35,9 @@ const INPUT: [u8; INPUT_LENGTH] = [0; INPUT_LENGTH];
 /// The kernel's generator, set up for one flood.
 pub(super) struct LiveFrames {
     ebpf: Ebpf,
-    counters: Counters,
+    counters: Arc<Counters>,
+    /// How often the program is run by the next call.
+    runs: u32,
 }
 
 impl LiveFrames {
@@ -29,37 +48,79 @@ impl LiveFrames {
     /// The kernel refuses the program or its maps, or to run it.
     pub(super) fn new(flood: &Flood, seed: u64) -> anyhow::Result<Option<Self>> {
         let mut ebpf = object::load()?;
-        let counters = Counters::take(&mut ebpf)?;
+        let counters = Arc::new(Counters::take(&mut ebpf)?);
         let mut random = RandomBytes::new(seed);
         object::set_per_cpu(&mut ebpf, MAP_RANDOM, || random.next_word())?;
         let program = object::load_program(&mut ebpf, PROGRAM_FLOOD)?;
-        // Without settings the program drops what it runs on, so that nothing is sent by this.
+        // Without a schedule the program drops what it runs on, so that nothing is sent by this.
         match run(program, 1) {
             Err(error) if is_missing(object::errno(&error)) => return Ok(None),
             result => result.context("cannot run the flood's program (BPF_PROG_TEST_RUN)")?,
         }
         object::set_only_entry(&mut ebpf, MAP_FLOOD, *flood)?;
-        Ok(Some(Self { ebpf, counters }))
+        Ok(Some(Self {
+            ebpf,
+            counters,
+            runs: FIRST_CALL,
+        }))
     }
 
-    /// Makes and sends `count` frames, or fewer when a signal comes.
+    /// Has frames made from now on, for `duration`.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn send(&mut self, count: u32) -> anyhow::Result<()> {
+    pub(super) fn begin(&mut self, rate: Rate, duration: Duration) -> anyhow::Result<()> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
+        let start = Duration::from(now);
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let schedule = Schedule {
+            start: nanos(start),
+            end: nanos(start + duration),
+            interval: match rate {
+                Rate::Pps(rate) => Schedule::interval_of(rate),
+                Rate::Max => 0,
+            },
+        };
+        object::set_per_cpu(&mut self.ebpf, MAP_DUE, || 0)?;
+        object::set_only_entry(&mut self.ebpf, MAP_SCHEDULE, schedule)
+    }
+
+    /// Makes and sends what is due, for about a fifth of a second, or less when a signal comes.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(super) fn send(&mut self) -> anyhow::Result<()> {
         let program = self.ebpf.program(PROGRAM_FLOOD);
         let program = program.with_context(|| format!("the program {PROGRAM_FLOOD} is gone"))?;
-        match run(<&Xdp>::try_from(program)?, count) {
+        let start = Instant::now();
+        match run(<&Xdp>::try_from(program)?, self.runs) {
             Err(error) if object::errno(&error) == Some(libc::EINTR) => Ok(()),
-            result => result.context("cannot make frames (BPF_PROG_TEST_RUN)"),
+            result => {
+                self.runs = next_runs(self.runs, start.elapsed());
+                result.context("cannot make frames (BPF_PROG_TEST_RUN)")
+            }
         }
     }
 
-    /// Frames made and sent so far. The interface may have had no room for some of them.
-    pub(super) fn sent(&self) -> u64 {
-        self.counters.get(counter::FRAMES)
+    /// Counts the frames made and sent. The interface may have had no room for some of them.
+    pub(super) fn counter(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
+}
+
+/// How often to run the program by the next call, if `runs` took `elapsed`.
+fn next_runs(runs: u32, elapsed: Duration) -> u32 {
+    let right = f64::from(runs) * (CALL.as_secs_f64() / elapsed.as_secs_f64().max(1e-6));
+    // What was interrupted, or ran while nothing was due, says little: not more than four times as many at once.
+    let most = runs.saturating_mul(4).min(LONGEST_CALL);
+    (right as u32).clamp(FIRST_CALL, most.max(FIRST_CALL))
+}
+
+/// Frames made and sent so far, by `counters`.
+pub(super) fn frames(counters: &Counters) -> u64 {
+    counters.get(counter::FRAMES)
 }
 
 fn run(program: &Xdp, count: u32) -> Result<(), ProgramError> {
@@ -81,6 +142,16 @@ fn is_missing(errno: Option<i32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_become_as_long_as_they_are_meant_to_be() {
+        assert_eq!(next_runs(FIRST_CALL, CALL), FIRST_CALL);
+        assert_eq!(next_runs(100_000, CALL / 2), 200_000);
+        assert_eq!(next_runs(100_000, CALL / 100), 400_000);
+        assert_eq!(next_runs(100_000, CALL * 2), 50_000);
+        assert_eq!(next_runs(LONGEST_CALL, Duration::ZERO), LONGEST_CALL);
+        assert_eq!(next_runs(FIRST_CALL, Duration::from_secs(60)), FIRST_CALL);
+    }
 
     #[test]
     fn only_a_kernel_without_live_frames_falls_back() {

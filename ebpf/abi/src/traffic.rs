@@ -23,6 +23,13 @@ pub const MAP_FLOOD: &str = "FLOOD";
 /// Name of the map with the state of each CPU's [`Random`] (`PerCpuArray<u64>`, 1 entry).
 pub const MAP_RANDOM: &str = "RANDOM";
 
+/// Name of the map with the one [`Schedule`] (`Array<Schedule>`, 1 entry).
+pub const MAP_SCHEDULE: &str = "SCHEDULE";
+
+/// Name of the map with the time at which each CPU's next frame is due, as in [`Schedule::next`] (`PerCpuArray<u64>`, 1
+/// entry).
+pub const MAP_DUE: &str = "DUE";
+
 /// Name of the map with the one [`Sink`] (`Array<Sink>`, 1 entry).
 pub const MAP_SINK: &str = "SINK";
 
@@ -101,6 +108,48 @@ pub struct Flood {
     pub reserved: u16,
 }
 
+/// When the frames of a flood are sent. Until one is due, the program drops what it runs on.
+///
+/// The layout is the map's: 24 bytes, no padding. Integers are in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// The first moment, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub start: u64,
+    /// The moment from which on nothing is sent, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub end: u64,
+    /// From one frame to the next, in units of 2^-10 ns; 0: as many as go.
+    pub interval: u64,
+}
+
+impl Schedule {
+    /// What is overdue by more than this is left out, in units of 2^-10 ns: 0.1 ms. A flood that stood still does not
+    /// come back as a burst, which overflows rings that its rate does not.
+    const CATCH_UP: u64 = 100_000 << 10;
+
+    /// The interval of `per_second` frames (1 to 10^9).
+    pub const fn interval_of(per_second: u64) -> u64 {
+        (1_000_000_000 << 10) / per_second
+    }
+
+    /// Whether a frame is due at `now`, in nanoseconds of `CLOCK_MONOTONIC`, the last one having been due at `due` (in units of
+    /// 2^-10 ns since [`Schedule::start`]). If it is, when the one after it is.
+    #[inline(always)]
+    pub const fn next(&self, now: u64, due: u64) -> Option<u64> {
+        if now < self.start || now >= self.end {
+            return None;
+        }
+        // 2^54 ns are more than half a year.
+        let now = (now - self.start) << 10;
+        if due > now {
+            return None;
+        }
+        let oldest = now.saturating_sub(Self::CATCH_UP);
+        let due = if due < oldest { oldest } else { due };
+        Some(due + self.interval)
+    }
+}
+
 /// The destinations whose segments the sink takes: the sources of floods.
 ///
 /// Addresses as in [`Flood`]. The layout is the map's: 40 bytes, no padding. Integers are in host byte order.
@@ -122,6 +171,8 @@ mod pod {
     // SAFETY: `repr(C)`, integers and arrays of them, and no padding (3 * 16 + 3 * 4 + 2 + 6 + 6 + 2 = 76 bytes,
     // alignment 4).
     unsafe impl aya::Pod for super::Flood {}
+    // SAFETY: `repr(C)`, three integers of the same size, so no padding.
+    unsafe impl aya::Pod for super::Schedule {}
     // SAFETY: `repr(C)`, integers and arrays of them, and no padding (2 * 4 + 2 * 16 = 40 bytes, alignment 4).
     unsafe impl aya::Pod for super::Sink {}
 }
@@ -163,6 +214,70 @@ mod tests {
     fn layouts_have_no_padding() {
         assert_eq!((size_of::<Flood>(), align_of::<Flood>()), (76, 4));
         assert_eq!((size_of::<Sink>(), align_of::<Sink>()), (40, 4));
+        assert_eq!((size_of::<Schedule>(), align_of::<Schedule>()), (24, 8));
+    }
+
+    /// The moments, in nanoseconds since the start, at which frames are sent if that is tried every `step` nanoseconds.
+    fn sent(schedule: &Schedule, from: u64, to: u64, step: usize, due: &mut u64) -> usize {
+        (from..to)
+            .step_by(step)
+            .filter(|&now| match schedule.next(now, *due) {
+                Some(next) => {
+                    *due = next;
+                    true
+                }
+                None => false,
+            })
+            .count()
+    }
+
+    #[test]
+    fn frames_are_sent_at_their_rate_and_within_their_time() {
+        let schedule = Schedule {
+            start: 5_000,
+            end: 1_000_005_000,
+            interval: Schedule::interval_of(333_333),
+        };
+        let mut due = 0;
+        assert_eq!(sent(&schedule, 0, 5_000, 100, &mut due), 0);
+        let count = sent(&schedule, 5_000, 1_000_005_000, 100, &mut due);
+        assert!((333_332..=333_335).contains(&count), "{count}");
+        assert_eq!(sent(&schedule, 1_000_005_000, 1_001_000_000, 100, &mut due), 0);
+    }
+
+    #[test]
+    fn only_the_latest_is_made_up_for() {
+        let schedule = Schedule {
+            start: 0,
+            end: u64::MAX,
+            interval: Schedule::interval_of(1_000_000),
+        };
+        let mut due = 0;
+        let at_once = |now: u64, due: &mut u64| {
+            let mut count = 0;
+            while let Some(next) = schedule.next(now, *due) {
+                *due = next;
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(at_once(50_000, &mut due), 51);
+        assert_eq!(at_once(1_000_000_000, &mut due), 101);
+        assert_eq!(at_once(1_000_001_000, &mut due), 1);
+    }
+
+    #[test]
+    fn without_an_interval_there_is_always_one_due() {
+        let schedule = Schedule {
+            start: 10,
+            end: 20,
+            interval: 0,
+        };
+        assert_eq!(schedule.next(9, 0), None);
+        assert_eq!(schedule.next(10, 0), Some(0));
+        assert_eq!(schedule.next(19, 0), Some(0));
+        assert_eq!(schedule.next(20, 0), None);
+        assert_eq!(Schedule::default().next(1, 0), None);
     }
 
     #[test]

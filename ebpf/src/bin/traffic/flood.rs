@@ -3,7 +3,7 @@
 //! The frame is written whole: its page has been with a receiver before, which may have left anything in it.
 
 use aya_ebpf::{
-    helpers::{bpf_redirect, bpf_xdp_adjust_tail},
+    helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail},
     macros::map,
     maps::{Array, PerCpuArray},
     programs::XdpContext,
@@ -11,13 +11,20 @@ use aya_ebpf::{
 use tidegate_abi::traffic::packet::{
     self, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_WORDS, IPV6_WORDS, MAX_FRAME_V4, MAX_FRAME_V6,
 };
-use tidegate_abi::traffic::{Flood, INPUT_LENGTH, Random, counter};
+use tidegate_abi::traffic::{Flood, INPUT_LENGTH, Random, Schedule, counter};
 
 use crate::counters;
 use crate::frame::head;
 
 #[map]
 static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
+
+#[map]
+static SCHEDULE: Array<Schedule> = Array::with_max_entries(1, 0);
+
+/// When the next frame of each CPU is due.
+#[map]
+static DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The state of the random numbers, which userspace has set differently for each CPU.
 #[map]
@@ -43,13 +50,18 @@ macro_rules! write_words {
     };
 }
 
-/// Makes the next packet and sends it. `None` if there are no settings, or none that are allowed.
+/// Makes the next packet and sends it. `None` if none is due, or there are no settings, or none that are allowed.
 #[inline(always)]
 pub fn send(ctx: &XdpContext) -> Option<u32> {
-    let flood = FLOOD.get(0)?;
-    let state = RANDOM.get_ptr_mut(0)?;
+    let due = DUE.get_ptr_mut(0)?;
+    // SAFETY: the helper only reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the running CPU's own slot, which lives as long as the map. The kernel runs the program with softirqs
     // disabled, so nothing else on this CPU uses it.
+    unsafe { *due = SCHEDULE.get(0)?.next(now, *due)? };
+    let flood = FLOOD.get(0)?;
+    let state = RANDOM.get_ptr_mut(0)?;
+    // SAFETY: as above.
     let mut random = Random(unsafe { *state });
     let length = match flood.version {
         4 => write_v4(ctx, flood, &mut random)?,
