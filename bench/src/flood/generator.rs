@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_timerslack;
 use nix::unistd::Pid;
+use rustix::process::setpriority_process;
 
 use super::af_xdp::AfXdp;
 use super::interface::{self, Interface};
@@ -20,6 +21,9 @@ use super::rate::Pace;
 
 /// The calling thread, for system calls.
 const THIS_THREAD: Pid = Pid::from_raw(0);
+
+/// The nice value of those that come last.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// What was sent in the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -171,6 +175,9 @@ impl Worker {
                 .and_then(|()| sched_setaffinity(THIS_THREAD, &set))
                 .with_context(|| format!("cannot send from CPU {cpu}; is there one?"))?;
         }
+        // It takes what the others on its CPU leave. Until a frame is due the program only turns round, and whoever shares
+        // a CPU with it would wait for its time slices.
+        setpriority_process(None, LOWEST_PRIORITY).context("cannot lower the priority")?;
         // The kernel else wakes a sleeper up to 50 microseconds late, to save wake-ups.
         set_timerslack(1).context("cannot set the timer slack")
     }

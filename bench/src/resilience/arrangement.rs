@@ -1,5 +1,5 @@
-//! Who runs on which core, and the way of the frames, the same for every target: the generator, the clients and their
-//! device on one core, the server and its device on another.
+//! Who runs on which core, and the way of the frames, the same for every target: the generator and the clients on
+//! one core, the server and both devices on another.
 
 use std::path::Path;
 use std::thread;
@@ -63,8 +63,8 @@ impl Cores {
             );
         }
         format!(
-            "generator, clients and the NAPI thread of their device on CPU {client}; server and the NAPI thread of its \
-             device on CPU {server}"
+            "generator (nice 19) and clients on CPU {client}; server (nice -10) and the NAPI thread of its device on CPU \
+             {server}, which also takes in what comes back to the clients"
         )
     }
 }
@@ -120,8 +120,11 @@ pub(super) fn prepare(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has the device at each end polled by kernel threads, and binds these to `cores`. To be called when a program was
+/// Has the server's device polled by kernel threads, and binds these to its core. To be called when a program was
 /// attached.
+///
+/// The clients' device is not: what answers a flood comes faster than a thread that shares its core with the generator
+/// gets to run, and a ring that is full takes nothing. So the core that sends the answers also takes them in.
 ///
 /// # Errors
 ///

@@ -126,10 +126,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let awake = Awake::ask()?;
     let children = Children::new()?;
     let root = served::directory()?;
-    // Until the end of the run.
-    let is_awake = awake.is_some();
     let bench = set_up(arguments, &lab, &children, root.path(), cores)?;
     let mut report = Report::new(environment(&bench, arguments)?);
+    report.add_environment("processors_kept_from_halting", awake.is_some());
     let cells = bench.scale.cells(arguments.families());
     let left_out = measure(&bench, &cells, &mut report, start)?;
 

@@ -57,8 +57,16 @@ impl Servers<'_> {
             .with_context(|| format!("{} does not start on {address}", target.name()))
     }
 
+    /// `program`, to be run before the kernel thread that polls the device on the same core, which else runs until its time
+    /// slice is over.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = self.lab.command(Place::Server, Path::new("nice"));
+        command.args(["-n", "-10"]).arg(program);
+        command
+    }
+
     fn tidegate(&self, address: SocketAddr, syn_cookies: &str) -> Command {
-        let mut command = self.lab.command(Place::Server, &self.tidegate);
+        let mut command = self.command(&self.tidegate);
         command.args(["serve", "--quiet", "--iface", SERVER_DEVICE, "--xdp-mode", "native"]);
         command.args(["--listen", &format!("http={address}")]);
         command.args(["--syn-cookies", syn_cookies]);
@@ -69,7 +77,7 @@ impl Servers<'_> {
     }
 
     fn linux(&self, address: SocketAddr) -> Command {
-        let mut command = self.lab.command(Place::Server, &self.this);
+        let mut command = self.command(&self.this);
         command.args(["resilience", "--linux-listener", &address.to_string()]);
         command
     }
