@@ -9,7 +9,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, TestRun, TestRunAttrs, TestRunOptions};
 use nix::time::{ClockId, clock_gettime};
 use tidegate_abi::traffic::{
-    Flood, INPUT_LENGTH, MAP_DUE, MAP_FLOOD, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Schedule, counter,
+    Flood, INPUT_LENGTH, MAP_FLOOD, MAP_PROGRESS, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Progress, Schedule, counter,
 };
 
 use super::object::{self, Counters};
@@ -82,7 +82,7 @@ impl LiveFrames {
                 Rate::Max => 0,
             },
         };
-        object::set_per_cpu(&mut self.ebpf, MAP_DUE, || 0)?;
+        object::set_per_cpu(&mut self.ebpf, MAP_PROGRESS, Progress::default)?;
         object::set_only_entry(&mut self.ebpf, MAP_SCHEDULE, schedule)
     }
 

@@ -92,14 +92,14 @@ pub(super) fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &str, value: V) -> a
 /// # Errors
 ///
 /// What the kernel says.
-pub(super) fn set_per_cpu(ebpf: &mut Ebpf, name: &str, value: impl FnMut() -> u64) -> anyhow::Result<()> {
+pub(super) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut() -> V) -> anyhow::Result<()> {
     let failed = || format!("cannot write the map {name}");
     let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;
-    let mut map = PerCpuArray::<&mut MapData, u64>::try_from(map).with_context(failed)?;
+    let mut map = PerCpuArray::<&mut MapData, V>::try_from(map).with_context(failed)?;
     let cpus = nr_cpus()
         .map_err(|(file, error)| anyhow!(error).context(format!("cannot read the number of CPUs from {file}")))?;
-    let values: Vec<u64> = std::iter::repeat_with(value).take(cpus).collect();
-    let values = PerCpuValues::<u64>::try_from(values).with_context(failed)?;
+    let values: Vec<V> = std::iter::repeat_with(value).take(cpus).collect();
+    let values = PerCpuValues::<V>::try_from(values).with_context(failed)?;
     map.set(0, values, 0).with_context(failed)
 }
 

@@ -26,9 +26,8 @@ pub const MAP_RANDOM: &str = "RANDOM";
 /// Name of the map with the one [`Schedule`] (`Array<Schedule>`, 1 entry).
 pub const MAP_SCHEDULE: &str = "SCHEDULE";
 
-/// Name of the map with the time at which each CPU's next frame is due, as in [`Schedule::next`] (`PerCpuArray<u64>`, 1
-/// entry).
-pub const MAP_DUE: &str = "DUE";
+/// Name of the map with each CPU's [`Progress`] (`PerCpuArray<Progress>`, 1 entry).
+pub const MAP_PROGRESS: &str = "PROGRESS";
 
 /// Name of the map with the one [`Sink`] (`Array<Sink>`, 1 entry).
 pub const MAP_SINK: &str = "SINK";
@@ -122,31 +121,47 @@ pub struct Schedule {
     pub interval: u64,
 }
 
+/// How far a CPU is in a [`Schedule`]. Both are in units of 2^-10 ns since [`Schedule::start`].
+///
+/// The layout is the map's: 16 bytes, no padding. Integers are in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// When the next frame is due.
+    pub due: u64,
+    /// Before this it is not sent even if it is overdue.
+    pub earliest: u64,
+}
+
 impl Schedule {
-    /// What is overdue by more than this is left out, in units of 2^-10 ns: 0.1 ms. A flood that stood still does not
-    /// come back as a burst, which overflows rings that its rate does not.
-    const CATCH_UP: u64 = 100_000 << 10;
+    /// What is overdue by more than this is left out, in units of 2^-10 ns: 0.1 s.
+    const CATCH_UP: u64 = 100_000_000 << 10;
 
     /// The interval of `per_second` frames (1 to 10^9).
     pub const fn interval_of(per_second: u64) -> u64 {
         (1_000_000_000 << 10) / per_second
     }
 
-    /// Whether a frame is due at `now`, in nanoseconds of `CLOCK_MONOTONIC`, the last one having been due at `due` (in units of
-    /// 2^-10 ns since [`Schedule::start`]). If it is, when the one after it is.
+    /// Whether a frame is to be sent at `now`, in nanoseconds of `CLOCK_MONOTONIC`. If it is, the progress after it.
+    ///
+    /// What is overdue is made up for at twice the rate: a flood that stood still does not come back as a burst, which
+    /// overflows rings that its rate does not.
     #[inline(always)]
-    pub const fn next(&self, now: u64, due: u64) -> Option<u64> {
+    pub const fn next(&self, now: u64, progress: Progress) -> Option<Progress> {
         if now < self.start || now >= self.end {
             return None;
         }
         // 2^54 ns are more than half a year.
         let now = (now - self.start) << 10;
-        if due > now {
+        if progress.due > now || progress.earliest > now {
             return None;
         }
         let oldest = now.saturating_sub(Self::CATCH_UP);
-        let due = if due < oldest { oldest } else { due };
-        Some(due + self.interval)
+        let due = if progress.due < oldest { oldest } else { progress.due };
+        Some(Progress {
+            due: due + self.interval,
+            earliest: now + self.interval / 2,
+        })
     }
 }
 
@@ -173,6 +188,8 @@ mod pod {
     unsafe impl aya::Pod for super::Flood {}
     // SAFETY: `repr(C)`, three integers of the same size, so no padding.
     unsafe impl aya::Pod for super::Schedule {}
+    // SAFETY: `repr(C)`, two integers of the same size, so no padding.
+    unsafe impl aya::Pod for super::Progress {}
     // SAFETY: `repr(C)`, integers and arrays of them, and no padding (2 * 4 + 2 * 16 = 40 bytes, alignment 4).
     unsafe impl aya::Pod for super::Sink {}
 }
@@ -215,20 +232,19 @@ mod tests {
         assert_eq!((size_of::<Flood>(), align_of::<Flood>()), (76, 4));
         assert_eq!((size_of::<Sink>(), align_of::<Sink>()), (40, 4));
         assert_eq!((size_of::<Schedule>(), align_of::<Schedule>()), (24, 8));
+        assert_eq!((size_of::<Progress>(), align_of::<Progress>()), (16, 8));
     }
 
-    /// The moments, in nanoseconds since the start, at which frames are sent if that is tried every `step` nanoseconds.
-    fn sent(schedule: &Schedule, from: u64, to: u64, step: usize, due: &mut u64) -> usize {
-        (from..to)
-            .step_by(step)
-            .filter(|&now| match schedule.next(now, *due) {
-                Some(next) => {
-                    *due = next;
-                    true
-                }
-                None => false,
-            })
-            .count()
+    /// How many frames are sent if that is tried every `step` nanoseconds.
+    fn sent(schedule: &Schedule, from: u64, to: u64, step: usize, progress: &mut Progress) -> u64 {
+        let mut count = 0;
+        for now in (from..to).step_by(step) {
+            if let Some(next) = schedule.next(now, *progress) {
+                *progress = next;
+                count += 1;
+            }
+        }
+        count
     }
 
     #[test]
@@ -238,32 +254,32 @@ mod tests {
             end: 1_000_005_000,
             interval: Schedule::interval_of(333_333),
         };
-        let mut due = 0;
-        assert_eq!(sent(&schedule, 0, 5_000, 100, &mut due), 0);
-        let count = sent(&schedule, 5_000, 1_000_005_000, 100, &mut due);
+        let mut progress = Progress::default();
+        assert_eq!(sent(&schedule, 0, 5_000, 100, &mut progress), 0);
+        let count = sent(&schedule, 5_000, 1_000_005_000, 100, &mut progress);
         assert!((333_332..=333_335).contains(&count), "{count}");
-        assert_eq!(sent(&schedule, 1_000_005_000, 1_001_000_000, 100, &mut due), 0);
+        assert_eq!(sent(&schedule, 1_000_005_000, 1_001_000_000, 100, &mut progress), 0);
     }
 
     #[test]
-    fn only_the_latest_is_made_up_for() {
+    fn what_is_overdue_is_made_up_for_at_twice_the_rate() {
         let schedule = Schedule {
             start: 0,
             end: u64::MAX,
             interval: Schedule::interval_of(1_000_000),
         };
-        let mut due = 0;
-        let at_once = |now: u64, due: &mut u64| {
-            let mut count = 0;
-            while let Some(next) = schedule.next(now, *due) {
-                *due = next;
-                count += 1;
-            }
-            count
-        };
-        assert_eq!(at_once(50_000, &mut due), 51);
-        assert_eq!(at_once(1_000_000_000, &mut due), 101);
-        assert_eq!(at_once(1_000_001_000, &mut due), 1);
+        let mut progress = Progress::default();
+        // Nothing happened for 20 ms.
+        let begin = 20_000_000;
+        let first = sent(&schedule, begin, begin + 1_000_000, 100, &mut progress);
+        assert_eq!(first, 2_000, "in the millisecond after");
+        sent(&schedule, begin + 1_000_000, begin + 30_000_000, 100, &mut progress);
+        let later = sent(&schedule, begin + 30_000_000, begin + 31_000_000, 100, &mut progress);
+        assert!((999..=1_001).contains(&later), "{later}, when nothing is overdue");
+        // Nothing happened for an hour: a tenth of a second of it is made up for.
+        let begin = 3_600_000_000_000;
+        let all = sent(&schedule, begin, begin + 1_000_000_000, 100, &mut progress);
+        assert!((1_099_000..=1_101_000).contains(&all), "{all}");
     }
 
     #[test]
@@ -273,11 +289,13 @@ mod tests {
             end: 20,
             interval: 0,
         };
-        assert_eq!(schedule.next(9, 0), None);
-        assert_eq!(schedule.next(10, 0), Some(0));
-        assert_eq!(schedule.next(19, 0), Some(0));
-        assert_eq!(schedule.next(20, 0), None);
-        assert_eq!(Schedule::default().next(1, 0), None);
+        let progress = Progress::default();
+        assert_eq!(schedule.next(9, progress), None);
+        for now in [10, 19] {
+            assert!(schedule.next(now, progress).is_some(), "{now}");
+        }
+        assert_eq!(schedule.next(20, progress), None);
+        assert_eq!(Schedule::default().next(1, progress), None);
     }
 
     #[test]

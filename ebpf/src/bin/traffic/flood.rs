@@ -11,7 +11,7 @@ use aya_ebpf::{
 use tidegate_abi::traffic::packet::{
     self, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_WORDS, IPV6_WORDS, MAX_FRAME_V4, MAX_FRAME_V6,
 };
-use tidegate_abi::traffic::{Flood, INPUT_LENGTH, Random, Schedule, counter};
+use tidegate_abi::traffic::{Flood, INPUT_LENGTH, Progress, Random, Schedule, counter};
 
 use crate::counters;
 use crate::frame::head;
@@ -22,9 +22,9 @@ static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
 #[map]
 static SCHEDULE: Array<Schedule> = Array::with_max_entries(1, 0);
 
-/// When the next frame of each CPU is due.
+/// How far each CPU is in it.
 #[map]
-static DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static PROGRESS: PerCpuArray<Progress> = PerCpuArray::with_max_entries(1, 0);
 
 /// The state of the random numbers, which userspace has set differently for each CPU.
 #[map]
@@ -53,12 +53,12 @@ macro_rules! write_words {
 /// Makes the next packet and sends it. `None` if none is due, or there are no settings, or none that are allowed.
 #[inline(always)]
 pub fn send(ctx: &XdpContext) -> Option<u32> {
-    let due = DUE.get_ptr_mut(0)?;
+    let progress = PROGRESS.get_ptr_mut(0)?;
     // SAFETY: the helper only reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the running CPU's own slot, which lives as long as the map. The kernel runs the program with softirqs
     // disabled, so nothing else on this CPU uses it.
-    unsafe { *due = SCHEDULE.get(0)?.next(now, *due)? };
+    unsafe { *progress = SCHEDULE.get(0)?.next(now, *progress)? };
     let flood = FLOOD.get(0)?;
     let state = RANDOM.get_ptr_mut(0)?;
     // SAFETY: as above.
