@@ -13,11 +13,11 @@ export TIDEGATE_EBPF_OBJECT := $(XDP_OBJECT)
 
 EBPF := --manifest-path ebpf/Cargo.toml
 
-.PHONY: help setup ebpf build demo run test sim impaired goodput resilience fuzz lint clean
+.PHONY: help setup ebpf build demo run test sim impaired goodput resilience compare bench-engine bench-instructions fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing (Debian 12; needs root if something is)
 	@scripts/setup.sh
@@ -58,6 +58,16 @@ goodput: build ## Compare goodput over bad links with Linux's (root; about 17 mi
 
 resilience: build ## Compare with Linux under SYN floods (root; about ten minutes): [ARGS="--quick --html FILE"]
 	@scripts/resilience.sh $(ARGS)
+
+compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="--quick --html FILE"]
+	@scripts/compare.sh $(ARGS)
+
+bench-engine: ebpf ## Measure the TCP engine in memory, beside smoltcp
+	$(CARGO) bench --locked --package tidegate-engine-bench --benches
+	$(CARGO) run --release --locked --package tidegate-engine-bench --bin engine-report
+
+bench-instructions: ebpf ## Count the engine's instructions and compare with the last count (valgrind): [ARGS=--update]
+	@scripts/bench-instructions.sh $(ARGS)
 
 fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)

@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mio::{Events, Poll, Token};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::client::kernel::files::allow_open_files;
 use crate::connection::{Connection, Failure, FailureKind, Step};
 use crate::http_client::Url;
 use crate::load_report::LoadReport;
@@ -69,17 +69,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         std::fs::write(path, text).with_context(|| format!("cannot write the results to {}", path.display()))?;
     }
     Ok(report.passed())
-}
-
-fn allow_open_files(wanted: u64) -> anyhow::Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
-    if soft >= wanted {
-        return Ok(());
-    }
-    if hard < wanted {
-        bail!("{wanted} open files are needed and {hard} allowed; ask for fewer connections or raise `ulimit -Hn`");
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("cannot raise the limit of open files")
 }
 
 struct Load<'a> {

@@ -1,18 +1,25 @@
 //! `tidegate-bench`: clients that load a TCP server and check what it answers, and a link that is as bad as asked for.
 //!
-//! The clients use the kernel's sockets, so they work against any server.
+//! The clients use the kernel's sockets, so they work against any server; those that measure can use tidegate's own TCP
+//! over AF_XDP instead.
 
 mod byte_size;
+mod client;
+mod compare;
 mod connection;
 mod echo;
+mod environment;
 mod flood;
 mod goodput;
 mod http_client;
 mod link;
 mod load;
 mod load_report;
+mod measure;
 mod random;
 mod resilience;
+mod results;
+mod serve_kernel;
 mod signals;
 mod stream;
 mod usage;
@@ -35,6 +42,23 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure new connections per second: each carries one request.
+    Cps(measure::Cps),
+    /// Measure requests per second on connections that stay open.
+    Rps(measure::Rps),
+    /// Measure what requests take at a fixed rate, counted from when each was due (coordinated omission).
+    Latency(measure::Latency),
+    /// Measure bytes per second in one direction: the body of the URL, or to a discard service at its address.
+    Throughput(measure::Throughput),
+    /// Open many connections, keep them, ask all of them, and see what memory each takes.
+    Hold(measure::Hold),
+    /// Serve HTTP and echo on the kernel's TCP by epoll, with tidegate's applications.
+    ServeKernel(serve_kernel::Arguments),
+    /// Compare tidegate with nginx and with the kernel's TCP in the lab; `scripts/lab.sh up` has to be done before,
+    /// `scripts/compare.sh` does both.
+    Compare(Box<compare::Arguments>),
+    /// Work with the results of earlier measurements.
+    Report(results::command::Arguments),
     /// Request one URL over many connections, each with one request under way, and check every response.
     Load(load::Arguments),
     /// Send a pseudo-random stream to an echo service and compare the SHA-256 of what was sent and what came back.
@@ -66,6 +90,14 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
+        Command::Cps(arguments) => arguments.run(),
+        Command::Rps(arguments) => arguments.run(),
+        Command::Latency(arguments) => arguments.run(),
+        Command::Throughput(arguments) => arguments.run(),
+        Command::Hold(arguments) => arguments.run(),
+        Command::ServeKernel(arguments) => serve_kernel::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Report(arguments) => results::command::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Echo(arguments) => echo::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
@@ -134,6 +166,13 @@ mod tests {
             &["stream", "up", "--target", "198.18.0.1:9", "--bytes", "1MB"],
             &["goodput"],
             &["resilience"],
+            &["compare"],
+            &["cps", "--url", "http://198.18.0.1:80/"],
+            &["rps", "--url", "http://198.18.0.1:80/", "--pipeline", "64"],
+            &["latency", "--url", "http://198.18.0.1:80/", "--rate", "1000"],
+            &["throughput", "--url", "http://198.18.0.1:80/", "--direction", "up"],
+            &["hold", "--url", "http://198.18.0.1:80/", "--connections", "10000000"],
+            &["report", "merge", "one.hlog"],
         ] {
             let parsed = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments));
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

@@ -2,15 +2,17 @@
 //! AF_XDP socket of the receiving queue, all else to the kernel. While SYN cookies are on for a queue, its SYNs are
 //! answered here.
 //!
-//! It never drops or changes a frame that is for another address and port. [`parse`] finds what a frame is for ([`icmp`]
-//! where it is ICMP), [`steer`] whether that is served, [`sources`] whether its sender is, [`syn_ack`] answers SYNs with
-//! cookies, and [`counters`] remembers the reason for every verdict.
+//! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
+//! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP),
+//! [`steer`] whether that is served, [`remotes`] whether it comes from such a server, [`sources`] whether its sender is
+//! served, [`syn_ack`] answers SYNs with cookies, and [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
 
 mod counters;
 mod icmp;
 mod parse;
+mod remotes;
 mod sources;
 mod steer;
 mod syn_ack;

@@ -28,9 +28,9 @@ static SYN_RATE: Array<SynRate> = Array::with_max_entries(1, 0);
 static SYN_SOURCES: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(DEFAULT_SYN_SOURCES, 0);
 
 /// Offset of the source address in an IPv4 header.
-const IPV4_SOURCE: usize = 12;
+pub const IPV4_SOURCE: usize = 12;
 /// Offset of the source address in an IPv6 header.
-const IPV6_SOURCE: usize = 8;
+pub const IPV6_SOURCE: usize = 8;
 
 /// What is switched on.
 #[inline(always)]

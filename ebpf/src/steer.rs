@@ -1,5 +1,5 @@
 //! What is for a served address and port goes to the AF_XDP socket of the queue that received the frame, but for what
-//! is answered or dropped before.
+//! is answered or dropped before. So does what comes from a remote that a client talks to.
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
@@ -9,7 +9,7 @@ use aya_ebpf::{
 use tidegate_abi::{ListenerKey, MAX_LISTENERS, MAX_QUEUES, XdpCounter};
 
 use crate::parse::{Content, Destination, Frame, Segment};
-use crate::{sources, syn_ack};
+use crate::{remotes, sources, syn_ack};
 
 /// Control bits (RFC 9293, section 3.1).
 const FIN: u8 = 0x01;
@@ -28,19 +28,18 @@ static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 /// The XDP action for a frame for `destination` that came in on `queue`, and the counter that says why.
 #[inline(always)]
 pub fn steer(frame: Frame<'_>, destination: &Destination, queue: u32) -> (u32, XdpCounter) {
-    let not_served = match destination.content {
-        Content::Segment(_) => XdpCounter::PassNotServed,
-        Content::TooBig => XdpCounter::PassNotTcp,
-    };
-    if LISTENERS.get_ptr(destination.listener).is_none() {
-        return (XDP_PASS, not_served);
-    }
+    let is_served = LISTENERS.get_ptr(destination.listener).is_some();
+    let version = destination.listener.version;
     let redirected = match destination.content {
-        Content::TooBig => XdpCounter::RedirectTooBig,
-        Content::Segment(segment) => match admit(frame, &segment, destination.listener.version, queue) {
+        Content::TooBig if is_served => XdpCounter::RedirectTooBig,
+        // About what a client sent as well: that is left to the kernel.
+        Content::TooBig => return (XDP_PASS, XdpCounter::PassNotTcp),
+        Content::Segment(segment) if is_served => match admit(frame, &segment, version, queue) {
             Ok(counter) => counter,
             Err(verdict) => return verdict,
         },
+        Content::Segment(segment) if remotes::is_source(frame, &segment, version) => XdpCounter::RedirectRemote,
+        Content::Segment(_) => return (XDP_PASS, XdpCounter::PassNotServed),
     };
     // The flags are the action the kernel returns when the queue has no socket, the moment after a crash included.
     match XSKS.redirect(queue, XDP_PASS.into()) {

@@ -8,10 +8,10 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 /// An Ethernet interface that is up.
-pub(super) struct Interface {
+pub(crate) struct Interface {
     pub(super) index: u32,
     /// Its Ethernet address.
-    pub(super) mac: [u8; 6],
+    pub(crate) mac: [u8; 6],
 }
 
 impl Interface {
@@ -20,7 +20,7 @@ impl Interface {
     /// # Errors
     ///
     /// There is none, it is not one of Ethernet's, or it is down.
-    pub(super) fn find(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn find(name: &str) -> anyhow::Result<Self> {
         // Every interface has an entry with its link-layer address, whether it has others or not.
         let mut known = Vec::new();
         for entry in getifaddrs().context("cannot list the network interfaces")? {

@@ -6,10 +6,10 @@
 
 mod af_xdp;
 mod generator;
-mod interface;
+pub(crate) mod interface;
 mod live_frames;
-mod neighbour;
-mod object;
+pub(crate) mod neighbour;
+pub(crate) mod object;
 mod plan;
 mod progress;
 mod ranges;
@@ -28,6 +28,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
 pub(crate) use self::generator::{Generator, Totals};
+pub(crate) use self::neighbour::parse_mac;
 pub(crate) use self::plan::{Kind, Plan};
 pub(crate) use self::ranges::Prefix;
 pub(crate) use self::rate::Rate;

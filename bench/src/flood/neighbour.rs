@@ -1,4 +1,4 @@
-//! The Ethernet address a flood is sent to, as the kernel resolves it.
+//! The Ethernet address that frames past the kernel are sent to, as the kernel resolves it.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -24,7 +24,7 @@ const DISCARD: u16 = 9;
 /// # Errors
 ///
 /// The kernel has no way to `target` by this interface, or nobody answers for it in time.
-pub(super) fn resolve(interface: &str, target: IpAddr) -> anyhow::Result<[u8; 6]> {
+pub(crate) fn resolve(interface: &str, target: IpAddr) -> anyhow::Result<[u8; 6]> {
     provoke(interface, target).with_context(|| {
         format!(
             "cannot send to {target} by {interface}, as resolving its Ethernet address takes; give {interface} an \

@@ -18,7 +18,7 @@ fn object() -> &'static [u8] {
 /// # Errors
 ///
 /// The kernel refuses a map.
-pub(super) fn load() -> anyhow::Result<Ebpf> {
+pub(crate) fn load() -> anyhow::Result<Ebpf> {
     EbpfLoader::new().load(object()).map_err(|error| {
         let errno = match &error {
             EbpfError::MapError(MapError::CreateError { io_error, .. }) => io_error.raw_os_error(),
@@ -48,7 +48,7 @@ pub(super) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result
 /// # Errors
 ///
 /// The kernel refuses the program, or the interface's driver does.
-pub(super) fn attach(ebpf: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<FdLink> {
+pub(crate) fn attach(ebpf: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<FdLink> {
     let program = load_program(ebpf, name)?;
     let failed = || format!("cannot attach the program {name} to {interface} in native mode");
     let id = program.attach(interface, XdpMode::Driver).map_err(|error| {

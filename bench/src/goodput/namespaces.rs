@@ -7,7 +7,8 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// The lab that `scripts/lab.sh up` makes.
 pub(crate) struct Lab {
@@ -110,6 +111,22 @@ impl Lab {
         })
     }
 
+    /// As [`Lab::inside`], and `/sys` is that of the namespace, as AF_XDP's set-up needs it.
+    ///
+    /// # Errors
+    ///
+    /// The namespace cannot be entered, its `/sys` not be mounted, or what `work` returns.
+    pub(crate) fn inside_with_sysfs<T: Send>(
+        &self,
+        place: Place,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        self.inside(place, || {
+            mount_sysfs().context("cannot mount the /sys of the namespace")?;
+            work()
+        })
+    }
+
     /// Sets a variable of `net.ipv4` at `place`.
     ///
     /// # Errors
@@ -125,6 +142,16 @@ impl Lab {
                 .with_context(|| format!("cannot set {path} to {value}"))
         })
     }
+}
+
+/// Gives the calling thread, and those it starts, the `/sys` of its network namespace, as `ip netns exec` does.
+fn mount_sysfs() -> nix::Result<()> {
+    const NONE: Option<&str> = None;
+    // Mounts of its own, of which nobody else learns.
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE)?;
+    umount2("/sys", MntFlags::MNT_DETACH)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
 }
 
 #[cfg(test)]

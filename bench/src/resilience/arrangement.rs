@@ -13,10 +13,10 @@ use crate::flood::Prefix;
 use crate::goodput::namespaces::{Lab, Place};
 
 /// The client's device, as `scripts/lab.sh` makes it.
-pub(super) const CLIENT_DEVICE: &str = "tgc0";
+pub(crate) const CLIENT_DEVICE: &str = "tgc0";
 
 /// The server's device.
-pub(super) const SERVER_DEVICE: &str = "tgs0";
+pub(crate) const SERVER_DEVICE: &str = "tgs0";
 
 /// How long it is waited for the kernel threads of a device.
 const THREAD_LIMIT: Duration = Duration::from_secs(2);
@@ -25,13 +25,13 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Which core does what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cores {
+pub(crate) struct Cores {
     /// That of the generator, the clients and their device.
-    pub(super) client: usize,
+    pub(crate) client: usize,
     /// That of the server and its device.
-    pub(super) server: usize,
+    pub(crate) server: usize,
     /// How many this process may use.
-    pub(super) available: usize,
+    pub(crate) available: usize,
 }
 
 impl Cores {
@@ -40,7 +40,7 @@ impl Cores {
     /// # Errors
     ///
     /// The kernel does not say which there are.
-    pub(super) fn choose() -> anyhow::Result<Self> {
+    pub(crate) fn choose() -> anyhow::Result<Self> {
         Self::of(&machine::allowed_cpus()?).ok_or_else(|| anyhow!("the CPU affinity mask is empty"))
     }
 
@@ -55,7 +55,7 @@ impl Cores {
     }
 
     /// A sentence for people.
-    pub(super) fn describe(self) -> String {
+    pub(crate) fn describe(self) -> String {
         let Self { client, server, .. } = self;
         if client == server {
             return format!(
@@ -77,7 +77,7 @@ impl Cores {
 /// # Errors
 ///
 /// A command fails, or the kernel refuses a setting.
-pub(super) fn prepare(lab: &Lab) -> anyhow::Result<()> {
+pub(crate) fn prepare(lab: &Lab) -> anyhow::Result<()> {
     for place in [Place::Client, Place::Server] {
         // What one connection learned of the path must not be what the next one begins with.
         lab.set_ipv4(place, "tcp_no_metrics_save", 1)?;
@@ -129,7 +129,7 @@ pub(super) fn prepare(lab: &Lab) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// A command fails, the threads do not appear, or they cannot be bound.
-pub(super) fn bind_devices(lab: &Lab, cores: Cores) -> anyhow::Result<()> {
+pub(crate) fn bind_devices(lab: &Lab, cores: Cores) -> anyhow::Result<()> {
     let switch = format!("echo 1 >/sys/class/net/{SERVER_DEVICE}/threaded");
     output(lab, Place::Server, &["sh", "-c", &switch])?;
     bind_device(SERVER_DEVICE, cores.server)
@@ -155,7 +155,7 @@ fn bind_device(device: &str, cpu: usize) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// The command fails.
-pub(super) fn driver(lab: &Lab) -> anyhow::Result<String> {
+pub(crate) fn driver(lab: &Lab) -> anyhow::Result<String> {
     let text = output(lab, Place::Server, &["ethtool", "-i", SERVER_DEVICE])?;
     Ok(parse_driver(&text).unwrap_or("unknown").to_owned())
 }

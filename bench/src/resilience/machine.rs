@@ -28,7 +28,7 @@ pub(super) fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
 /// # Errors
 ///
 /// The kernel refuses.
-pub(super) fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
+pub(crate) fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
     pin(THIS_THREAD, cpu)
 }
 
@@ -147,11 +147,13 @@ impl CoreTime {
 
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Of a process: what is resident.
-    pub(super) resident: u64,
+    pub(crate) resident: u64,
     /// Of the kernel: objects it cannot do without.
-    pub(super) kernel: u64,
+    pub(crate) kernel: u64,
+    /// Of the kernel: all objects, with those it could do without.
+    pub(crate) slab: u64,
 }
 
 impl Memory {
@@ -160,10 +162,12 @@ impl Memory {
     /// # Errors
     ///
     /// The process has ended, or the kernel does not say.
-    pub(super) fn with(id: u32) -> anyhow::Result<Self> {
+    pub(crate) fn with(id: u32) -> anyhow::Result<Self> {
+        let meminfo = Path::new("/proc/meminfo");
         Ok(Self {
             resident: field(Path::new(&format!("/proc/{id}/status")), "VmRSS")?,
-            kernel: field(Path::new("/proc/meminfo"), "SUnreclaim")?,
+            kernel: field(meminfo, "SUnreclaim")?,
+            slab: field(meminfo, "Slab")?,
         })
     }
 }
@@ -180,34 +184,6 @@ fn parse_field(text: &str, name: &str) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     rest.trim().strip_suffix("kB")?.trim_end().parse().ok()
-}
-
-/// The release of the running kernel.
-///
-/// # Errors
-///
-/// `/proc` cannot be read.
-pub(super) fn kernel_release() -> anyhow::Result<String> {
-    let file = "/proc/sys/kernel/osrelease";
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
-    Ok(text.trim().to_owned())
-}
-
-/// What the first processor calls itself.
-///
-/// # Errors
-///
-/// `/proc` cannot be read.
-pub(super) fn cpu_model() -> anyhow::Result<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-    Ok(parse_cpu_model(&text).unwrap_or("unknown").to_owned())
-}
-
-fn parse_cpu_model(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        (name.trim() == "model name").then(|| value.trim())
-    })
 }
 
 #[cfg(test)]
@@ -239,7 +215,10 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_a_processor() {
         let memory = Memory::with(std::process::id()).unwrap();
-        assert!(memory.resident > 0 && memory.kernel > 0, "{memory:?}");
+        assert!(
+            memory.resident > 0 && memory.kernel > 0 && memory.slab >= memory.kernel,
+            "{memory:?}"
+        );
         let cpus = allowed_cpus().unwrap();
         CoreTime::of(cpus[0]).unwrap();
     }
@@ -250,11 +229,5 @@ mod tests {
         for name in ["napi/tgs01-1", "napi/tgc0-1", "tgs0-1", "napi/tgs0"] {
             assert!(!is_napi_thread(name, "tgs0"), "{name}");
         }
-    }
-
-    #[test]
-    fn the_model_of_the_processor() {
-        let text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n";
-        assert_eq!(parse_cpu_model(text), Some("AMD EPYC"));
     }
 }

@@ -5,20 +5,19 @@
 //! connections go on that were open before. The generator and all clients share one core, the server and its device
 //! another, the same for all.
 
-mod arrangement;
+pub(crate) mod arrangement;
 mod cell;
 mod clients;
 mod latency;
 mod linux_listener;
-mod machine;
+pub(crate) mod machine;
 mod open_connections;
-mod plan;
-mod progress;
+pub(crate) mod plan;
+pub(crate) mod progress;
 mod report;
 mod served;
 mod target;
 
-use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -34,9 +33,11 @@ use self::plan::{Cell, Family, Scale};
 use self::progress::Progress;
 use self::report::Report;
 use self::target::Servers;
+use crate::environment;
 use crate::flood::{Prefix, Sink};
 use crate::goodput::children::Children;
 use crate::goodput::namespaces::{Lab, Place};
+use crate::results::files;
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;
@@ -117,7 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let start = Instant::now();
     // It is found out now, and not when all is measured.
     for file in [&arguments.json, &arguments.html].into_iter().flatten() {
-        check_writable(file)?;
+        files::check_writable(file)?;
     }
     let name = arguments.lab.clone().or_else(|| std::env::var("TIDEGATE_LAB").ok());
     let lab = Lab::find_direct(name.as_deref().unwrap_or("tg"))?;
@@ -127,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let children = Children::new()?;
     let root = served::directory()?;
     let bench = set_up(arguments, &lab, &children, root.path(), cores)?;
-    let mut report = Report::new(environment(&bench, arguments)?);
+    let mut report = Report::new(describe(&bench, arguments)?);
     report.add_environment("processors_kept_from_halting", awake.is_some());
     let cells = bench.scale.cells(arguments.families());
     let left_out = measure(&bench, &cells, &mut report, start)?;
@@ -139,10 +140,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         report.add_environment("left_out", names);
     }
     if let Some(file) = &arguments.json {
-        write(file, &format!("{:#}\n", report.json()))?;
+        files::write(file, format!("{:#}\n", report.json()))?;
     }
     if let Some(file) = &arguments.html {
-        write(file, &report.html()?)?;
+        files::write(file, report.html()?)?;
     }
     Ok(left_out.is_empty())
 }
@@ -224,7 +225,7 @@ fn measure(bench: &Bench, cells: &[Cell], report: &mut Report, start: Instant) -
 }
 
 /// What the results depend on.
-fn environment(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, Value>> {
+fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, Value>> {
     let Scale {
         clients,
         window,
@@ -232,9 +233,7 @@ fn environment(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<Strin
         tail,
         ..
     } = bench.scale;
-    let entries: [(&str, Value); 13] = [
-        ("kernel", machine::kernel_release()?.into()),
-        ("cpu_model", machine::cpu_model()?.into()),
+    let entries: [(&str, Value); 11] = [
         ("cores", bench.cores.available.into()),
         ("core_arrangement", bench.cores.describe().into()),
         ("driver", arrangement::driver(bench.lab)?.into()),
@@ -255,10 +254,8 @@ fn environment(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<Strin
             .into(),
         ),
     ];
-    let mut environment: Map<String, Value> = entries
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
+    let mut environment = environment::describe()?;
+    environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let late = match bench.scale.limit {
         None => format!("up to {} s after their window", tail.as_secs()),
         Some(limit) => format!(
@@ -269,20 +266,6 @@ fn environment(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<Strin
     };
     environment.insert("late_clients_are_waited_for".to_owned(), late.into());
     Ok(environment)
-}
-
-fn check_writable(file: &Path) -> anyhow::Result<()> {
-    // What is there stays until there is something to take its place.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file)
-        .map(drop)
-        .with_context(|| format!("cannot write the results to {}", file.display()))
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("cannot write the results to {}", file.display()))
 }
 
 #[cfg(test)]
@@ -344,16 +327,5 @@ mod tests {
         let arguments = parse(&["--json", missing.to_str().unwrap(), "--lab", "no-such-lab"]).unwrap();
         let error = run(&arguments).unwrap_err().to_string();
         assert!(error.contains("no-such-directory"), "{error}");
-    }
-
-    #[test]
-    fn results_replace_what_was_there_only_when_there_are_some() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("results");
-        std::fs::write(&file, "earlier results").unwrap();
-        check_writable(&file).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "earlier results");
-        write(&file, "new").unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
     }
 }

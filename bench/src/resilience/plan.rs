@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// An IP version, with the addresses `scripts/lab.sh` gives the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Family {
+pub(crate) enum Family {
     /// IPv4.
     V4,
     /// IPv6.
@@ -14,7 +14,7 @@ pub(super) enum Family {
 
 impl Family {
     /// The name in the results.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
             Self::V6 => "ipv6",
@@ -22,7 +22,7 @@ impl Family {
     }
 
     /// The name as people write it.
-    pub(super) const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
@@ -30,7 +30,7 @@ impl Family {
     }
 
     /// The address of the servers.
-    pub(super) const fn server(self) -> IpAddr {
+    pub(crate) const fn server(self) -> IpAddr {
         match self {
             Self::V4 => IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)),
             Self::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1)),
@@ -38,7 +38,7 @@ impl Family {
     }
 
     /// The address of the client.
-    pub(super) const fn client(self) -> IpAddr {
+    pub(crate) const fn client(self) -> IpAddr {
         match self {
             Self::V4 => IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2)),
             Self::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 2)),

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 const TICK: Duration = Duration::from_secs(1);
 
 /// Shows on standard error how far the run is.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     cells: usize,
     done: usize,
@@ -21,7 +21,7 @@ impl Progress {
     /// # Errors
     ///
     /// The bar's template is wrong.
-    pub(super) fn new(cells: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(cells: usize) -> anyhow::Result<Self> {
         let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}")
             .context("the progress bar's template is wrong")?;
         let bar = ProgressBar::new(cells as u64).with_style(style);
@@ -30,12 +30,12 @@ impl Progress {
     }
 
     /// Says what is measured now.
-    pub(super) fn begin(&self, what: &str) {
+    pub(crate) fn begin(&self, what: &str) {
         self.bar.set_message(what.to_owned());
     }
 
     /// Says what was found.
-    pub(super) fn done(&mut self, found: &str) {
+    pub(crate) fn done(&mut self, found: &str) {
         self.done += 1;
         if self.bar.is_hidden() {
             eprintln!("{}/{}: {found}", self.done, self.cells);

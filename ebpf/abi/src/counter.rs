@@ -35,6 +35,9 @@ counters! {
     RedirectSyn = "redirect_syn",
     /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and port.
     RedirectTooBig = "redirect_too_big",
+    /// Redirected to the AF_XDP socket of the receiving queue: TCP from an address and port that a client of this host
+    /// talks to.
+    RedirectRemote = "redirect_remote",
     /// Answered: a SYN to a served address and port, by a SYN-ACK with a cookie.
     TxSynCookie = "tx_syn_cookie",
     /// Dropped: TCP to a served address and port from a prefix that is denied.

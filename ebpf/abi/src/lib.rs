@@ -20,11 +20,18 @@ pub const MAX_QUEUES: u32 = 64;
 /// Listeners (address and port) the XDP program can serve at once.
 pub const MAX_LISTENERS: u32 = 1024;
 
+/// Remote addresses and ports the XDP program can steer by at once.
+pub const MAX_REMOTES: u32 = 16;
+
 /// Name of the program that steers, as it is found in the object.
 pub const PROGRAM_STEER: &str = "tidegate";
 
 /// Name of the map of [`ListenerKey`]s whose flows are steered (`HashMap<ListenerKey, u32>`; the value is unused).
 pub const MAP_LISTENERS: &str = "LISTENERS";
+
+/// Name of the map of [`ListenerKey`]s, addresses and ports of servers, whose segments are steered whatever they are for
+/// (`HashMap<ListenerKey, u32>`; the value is unused). Looked at only with [`syn_ack::feature::REMOTES`].
+pub const MAP_REMOTES: &str = "REMOTES";
 
 /// Name of the map from receive queue to AF_XDP socket (`XskMap`, [`MAX_QUEUES`] entries).
 pub const MAP_XSKS: &str = "XSKS";

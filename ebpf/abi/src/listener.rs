@@ -1,6 +1,6 @@
 //! The key under which the XDP program looks a destination up.
 
-/// Destination address and port of the flows to steer.
+/// Destination address and port of the flows to steer; or, for the flows of a client, the server's.
 ///
 /// The layout is the map's: 20 bytes, no implicit padding.
 #[repr(C)]

@@ -63,6 +63,8 @@ pub mod feature {
     pub const SOURCE_RULES: u32 = 1;
     /// SYNs per source are limited.
     pub const SYN_RATE: u32 = 2;
+    /// Segments are steered by their source as well.
+    pub const REMOTES: u32 = 4;
 }
 
 /// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address is

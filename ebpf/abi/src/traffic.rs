@@ -17,6 +17,15 @@ pub const PROGRAM_REFLECT: &str = "reflect";
 /// Name of the program that counts and drops every SYN.
 pub const PROGRAM_DROP: &str = "drop";
 
+/// Name of the program that redirects the frames of [`TO_SOCKET_ETHER_TYPE`] to an AF_XDP socket.
+pub const PROGRAM_TO_SOCKET: &str = "to_socket";
+
+/// Name of the map with that socket (`XskMap`, 1 entry: the first receive queue).
+pub const MAP_SOCKETS: &str = "SOCKETS";
+
+/// The EtherType of frames that only go to and fro between AF_XDP sockets: Local Experimental 1 (IEEE Std 802).
+pub const TO_SOCKET_ETHER_TYPE: u16 = 0x88b5;
+
 /// Name of the map with the one [`Flood`] (`Array<Flood>`, 1 entry).
 pub const MAP_FLOOD: &str = "FLOOD";
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::SockaddrStorage;
 use tidegate_abi::{MAX_LISTENERS, MAX_QUEUES};
 
 use crate::error::Error;
@@ -16,6 +17,31 @@ const SYSFS: &str = "/sys/class/net";
 
 /// The flag of an interface that is up (`IFF_UP`).
 const IFF_UP: u32 = 1;
+
+/// What a client needs to know about the interface it opens connections by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceInfo {
+    /// Its Ethernet address; `None` if it is not one of Ethernet's.
+    pub mac: Option<[u8; 6]>,
+    /// Its IP addresses, of both families, in the kernel's order.
+    pub addresses: Vec<IpAddr>,
+    /// Queues that can both receive and send, at most [`MAX_QUEUES`]: as many shards as there can be.
+    pub queues: u32,
+}
+
+/// What the kernel says about the interface `name` of the calling thread's network namespace.
+///
+/// # Errors
+///
+/// [`Error::NoSuchInterface`], [`Error::InterfaceDown`], [`Error::ForeignSysfs`], or [`Error::Io`].
+pub fn interface_info(name: &str) -> Result<InterfaceInfo, Error> {
+    let interface = Interface::find(name)?;
+    Ok(InterfaceInfo {
+        mac: mac(name)?,
+        queues: interface.queues(None)?,
+        addresses: interface.addresses,
+    })
+}
 
 /// An interface that exists and is up.
 #[derive(Debug)]
@@ -120,12 +146,25 @@ impl Interface {
     }
 }
 
-fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
+/// The addresses of `name`, of all families.
+fn all_addresses(name: &str) -> Result<impl Iterator<Item = SockaddrStorage>, Error> {
     let all = getifaddrs().map_err(|errno| Error::io("cannot read the interfaces' addresses", errno.into()))?;
     Ok(all
-        .filter(|entry| entry.interface_name == name)
-        .filter_map(|entry| {
-            let address = entry.address?;
+        .filter(move |entry| entry.interface_name == name)
+        .filter_map(|entry| entry.address))
+}
+
+/// The Ethernet address.
+fn mac(name: &str) -> Result<Option<[u8; 6]>, Error> {
+    Ok(all_addresses(name)?.find_map(|address| {
+        let link = address.as_link_addr()?;
+        link.addr().filter(|_| link.hatype() == libc::ARPHRD_ETHER)
+    }))
+}
+
+fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
+    Ok(all_addresses(name)?
+        .filter_map(|address| {
             let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
         })

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`config`], [`error`], [`report`] | what comes in, what goes wrong, what goes out |
 //! | [`runtime`] | start and stop |
+//! | [`driver`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
@@ -25,6 +26,7 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+pub mod driver;
 pub mod error;
 mod frame;
 mod handover;
@@ -40,9 +42,11 @@ mod wait;
 pub mod xdp;
 
 pub use config::{Config, CookieMode, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use driver::Driver;
 pub use error::Error;
+pub use interface::{InterfaceInfo, interface_info};
 pub use report::{
     FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
 };
-pub use runtime::{Listener, Runtime, Settings, start};
+pub use runtime::{Listener, Runtime, Settings, start, start_driven};
 pub use xdp::{Attached, object};

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use crossbeam::channel;
 use mio::Poll;
-use tidegate_abi::MAX_QUEUES;
 use tidegate_abi::siphash::Key;
+use tidegate_abi::{MAX_QUEUES, MAX_REMOTES};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
@@ -22,6 +22,7 @@ use crate::capability;
 use crate::config::{Config, Sources, SynCookies};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, Prepared};
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::handover::Exchange;
 use crate::interface::Interface;
@@ -29,7 +30,7 @@ use crate::mailbox::{Command, Mailbox, waker};
 use crate::port::{Port, Umems};
 use crate::random;
 use crate::report::{QueueInfo, Report, ShardReport};
-use crate::shard::{BELL, Shard, Shared};
+use crate::shard::{BELL, Parts, Shard, Shared};
 use crate::xdp::{Attached, ProgramSettings, Steering};
 
 /// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
@@ -97,6 +98,10 @@ pub struct Settings<'a> {
     pub sources: &'a Sources,
     /// What to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
     pub listeners: &'a [Listener],
+    /// The servers that connections are opened to ([`start_driven`]), at most [`MAX_REMOTES`]: TCP from their addresses
+    /// and ports goes to the engines, whatever address of this side it is for, and no rules by source apply to it. The
+    /// local addresses of the connections need not be the interface's, but the servers need a route to them by it.
+    pub remotes: &'a [SocketAddr],
 }
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
@@ -113,6 +118,25 @@ where
     A::Connection: Send,
     F: FnMut(u32) -> A,
 {
+    start_driven(settings, |queue| (application(queue), ()))
+}
+
+/// As [`start`], with shards that do something of their own accord, as clients do: `parts` makes the application of a
+/// shard and its [`Driver`].
+///
+/// What a connection's peer sends may arrive on any queue. A segment that arrives on another one than that of the shard
+/// that opened the connection is handed over, as a server's are.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn start_driven<A, D, F>(settings: &Settings<'_>, mut parts: F) -> Result<Runtime, Error>
+where
+    A: Application + Send + 'static,
+    A::Connection: Send,
+    D: Driver<A> + 'static,
+    F: FnMut(u32) -> (A, D),
+{
     let (config, listeners) = (settings.afxdp, settings.listeners);
     config.validate()?;
     settings.syn_cookies.validate()?;
@@ -125,6 +149,7 @@ where
     tcp.mtu = interface.mtu as u16;
     tcp.validate().map_err(Error::Config)?;
     interface.check_listeners(&addresses)?;
+    check_remotes(settings.remotes)?;
     let queues = interface.queues(config.queues)?;
     if queues < interface.rx_queues {
         tracing::warn!(
@@ -144,6 +169,7 @@ where
     // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
     let program_settings = ProgramSettings {
         listeners: &addresses,
+        remotes: settings.remotes,
         syn_ack: syn_ack_of(&tcp),
         sources: settings.sources,
     };
@@ -190,7 +216,8 @@ where
     let mut shards = Vec::new();
     for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
         let index = info.queue as u16;
-        let mut engine = Engine::new(tcp.clone(), secrets()?, application(info.queue));
+        let (application, driver) = parts(info.queue);
+        let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
         for listener in listeners {
             // Without scope and flow label, which no segment carries.
@@ -202,15 +229,14 @@ where
         }
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket())?;
-        shards.push(Shard::new(
-            index,
+        let own = Parts {
             engine,
+            driver,
             port,
             poll,
-            cookies.alarm(index),
-            shared.clone(),
-            config,
-        )?);
+            alarm: cookies.alarm(index),
+        };
+        shards.push(Shard::new(index, own, shared.clone(), config)?);
     }
 
     let mut runtime = Runtime {
@@ -237,7 +263,11 @@ where
 }
 
 /// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].
-fn run_shard<A: Application>(shard: Shard<A>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport> {
+fn run_shard<A, D>(shard: Shard<A, D>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport>
+where
+    A: Application,
+    D: Driver<A>,
+{
     let run = || {
         if let Some(cpu) = info.cpu {
             affinity::pin(cpu)?;
@@ -263,6 +293,22 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message")
+}
+
+/// Checks that the XDP program can steer by these.
+fn check_remotes(remotes: &[SocketAddr]) -> Result<(), Error> {
+    if remotes.len() > MAX_REMOTES as usize {
+        return Err(Error::Config(format!(
+            "{} remotes were given; there can be {MAX_REMOTES}",
+            remotes.len()
+        )));
+    }
+    match remotes.iter().find(|remote| remote.port() == 0) {
+        Some(remote) => Err(Error::Config(format!(
+            "remote {remote} has no port; give it one from 1 to 65535"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent it
@@ -457,6 +503,22 @@ mod tests {
         let (first, second) = (secrets().expect("keys"), secrets().expect("keys"));
         assert!(first.isn != second.isn && first.table != second.table);
         assert!(first.isn != first.table);
+    }
+
+    #[test]
+    fn remotes_have_ports_and_room_in_the_map() {
+        let remote = |port| SocketAddr::from(([198, 18, 0, 1], port));
+        let full: Vec<SocketAddr> = (1..=MAX_REMOTES as u16).map(remote).collect();
+        for good in [&[][..], full.as_slice()] {
+            check_remotes(good).expect("good remotes");
+        }
+        for (bad, phrase) in [
+            (vec![remote(1), remote(0)], "198.18.0.1:0 has no port"),
+            ([full.as_slice(), &[remote(99)]].concat(), "there can be 16"),
+        ] {
+            let error = check_remotes(&bad).expect_err(phrase);
+            assert!(error.is_usage() && error.to_string().contains(phrase), "{error}");
+        }
     }
 
     #[test]

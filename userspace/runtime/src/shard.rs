@@ -15,6 +15,7 @@ use tidegate_tcp::time::Instant;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cookies::alarm::Alarm;
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::handover::{Exchange, Fate, Handover};
 use crate::mailbox::{Command, Mailbox};
@@ -37,10 +38,24 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Arc<[Mailbox]>,
 }
 
+/// What one shard has for itself.
+pub(crate) struct Parts<A: Application, D> {
+    pub(crate) engine: Engine<A>,
+    pub(crate) driver: D,
+    pub(crate) port: Port,
+    /// The one that the bell of the shard's mailbox rings.
+    pub(crate) poll: Poll,
+    /// Tells of SYNs, if anybody asks.
+    pub(crate) alarm: Option<Alarm>,
+}
+
 /// A port, an engine, and what they need to run.
-pub(crate) struct Shard<A: Application> {
+pub(crate) struct Shard<A: Application, D> {
     index: u16,
     engine: Engine<A>,
+    driver: D,
+    /// When the driver wants its next turn at the latest.
+    driver_deadline: Option<Instant>,
     port: Port,
     handover: Handover<Segment>,
     on_no_flow: OnNoFlow,
@@ -58,21 +73,20 @@ pub(crate) struct Shard<A: Application> {
     counters: PortCounters,
 }
 
-impl<A: Application> Shard<A> {
-    /// A shard ready to run. `poll` is the one its mailbox's bell rings.
+impl<A: Application, D: Driver<A>> Shard<A, D> {
+    /// A shard ready to run.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when the socket cannot be waited for.
-    pub(crate) fn new(
-        index: u16,
-        engine: Engine<A>,
-        port: Port,
-        poll: Poll,
-        alarm: Option<Alarm>,
-        shared: Shared,
-        config: &Config,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(index: u16, parts: Parts<A, D>, shared: Shared, config: &Config) -> Result<Self, Error> {
+        let Parts {
+            engine,
+            driver,
+            port,
+            poll,
+            alarm,
+        } = parts;
         poll.registry()
             .register(&mut SourceFd(&port.socket()), SOCKET, Interest::READABLE)
             .map_err(|error| Error::io("cannot wait for an AF_XDP socket", error))?;
@@ -85,6 +99,8 @@ impl<A: Application> Shard<A> {
         Ok(Self {
             index,
             engine,
+            driver,
+            driver_deadline: None,
             port,
             handover,
             on_no_flow,
@@ -135,6 +151,7 @@ impl<A: Application> Shard<A> {
         if self.engine.wants_frames() || self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.engine.turn(now, &mut self.port);
         }
+        self.driver_deadline = self.driver.turn(&mut self.engine, now, &mut self.port);
         self.port.flush();
         self.wake_others();
         if let Some(alarm) = &mut self.alarm {
@@ -174,6 +191,7 @@ impl<A: Application> Shard<A> {
     fn serve_others(&mut self, now: Instant) -> bool {
         let Self {
             engine,
+            driver,
             port,
             handover,
             umems,
@@ -182,7 +200,12 @@ impl<A: Application> Shard<A> {
             ..
         } = self;
         let served = handover.serve(*burst, counters, |segment| {
-            engine.receive(now, umems.bytes(segment), OnNoFlow::Report, port) == Received::Done
+            let bytes = umems.bytes(segment);
+            let taken = engine.receive(now, bytes, OnNoFlow::Report, port) == Received::Done;
+            if taken {
+                driver.arrived_elsewhere(bytes);
+            }
+            taken
         });
         served > 0
     }
@@ -272,7 +295,10 @@ impl<A: Application> Shard<A> {
         let has_more = wants_frames && self.port.can_send();
         let turn = Turn {
             worked: worked || has_more,
-            deadline: self.engine.next_deadline(),
+            deadline: [self.engine.next_deadline(), self.driver_deadline]
+                .into_iter()
+                .flatten()
+                .min(),
             short_of_frames: wants_frames || self.port.is_fill_short(),
             unsent: self.port.unsent(),
         };

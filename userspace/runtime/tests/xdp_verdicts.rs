@@ -5,6 +5,7 @@
 mod frames;
 mod program;
 mod random;
+mod remotes;
 mod sources;
 mod syn_cookies;
 mod too_big;

@@ -118,6 +118,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
         syn_cookies: &settings.syn_cookies,
         sources: &settings.sources,
         listeners: &listeners,
+        remotes: &[],
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |_| {
         services

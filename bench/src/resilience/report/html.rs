@@ -2,15 +2,14 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
-
 use super::super::plan::{Family, Offered, Target};
 use super::plot::{self, Line};
-use super::table::{self, COLUMNS};
+use super::table::{self, CLIENTS, COLUMNS};
 use super::{Report, Row};
+use crate::results::page::{self, Colour, escape};
 
 /// Colours of the lines. They can be told apart on white, on black, and by most who do not see all colours.
-const fn colour(target: Target) -> (u8, u8, u8) {
+const fn colour(target: Target) -> Colour {
     match target {
         Target::TidegateAuto => (0, 122, 204),
         Target::TidegateNever => (86, 180, 233),
@@ -19,53 +18,10 @@ const fn colour(target: Target) -> (u8, u8, u8) {
     }
 }
 
-const HEAD: &str = r#"<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>tidegate: resilience under a SYN flood</title>
-<style>
-:root {
-  color-scheme: light dark;
-  --text: #1b1f24; --soft: #59636e; --page: #f6f8fa; --card: #ffffff; --line: #d8dee4; --bad: #b42318;
-}
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6edf3; --soft: #9198a1; --page: #0d1117; --card: #151b23; --line: #2f3742; --bad: #ff8a7a; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 1320px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 .8rem; }
-p { max-width: 75ch; }
-.soft { color: var(--soft); }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem; }
-.tiles, .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
-.tile strong { display: block; font-size: 2rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
-figure { margin: 0; color: var(--text); }
-figcaption { font-weight: 600; margin-bottom: .3rem; }
-svg { width: 100%; height: auto; display: block; }
-ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0; margin: 0 0 .8rem; }
-ul.legend span { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .45em; }
-.scroll { overflow-x: auto; padding: 0; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .45rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-thead th { color: var(--soft); font-weight: 600; }
-tbody tr:last-child td { border-bottom: 0; }
-tr.lost td:nth-child(5) { color: var(--bad); font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: 0; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<main>
-<h1>tidegate: resilience under a SYN flood</h1>
-<p class="soft">SYNs from spoofed sources meet one server after the other, in one run, while clients connect and others
-go on with what they have begun.</p>
-"#;
+const TITLE: &str = "tidegate: resilience under a SYN flood";
+
+const INTRODUCTION: &str = "SYNs from spoofed sources meet one server after the other, in one run, while clients \
+                            connect and others go on with what they have begun.";
 
 const HOW_TO_READ: &str = r#"<h2>How to read this</h2>
 <div class="card">
@@ -90,14 +46,14 @@ no client connected.</p>
 ///
 /// A plot cannot be drawn.
 pub(super) fn page(report: &Report) -> anyhow::Result<String> {
-    let mut page = HEAD.to_owned();
+    let mut page = page::begin(TITLE, INTRODUCTION);
     tiles(&mut page, report);
     for family in report.families() {
         section(&mut page, report, family)?;
     }
     page.push_str(HOW_TO_READ);
-    environment(&mut page, report);
-    page.push_str("</main>\n</body>\n</html>\n");
+    page::environment(&mut page, &report.environment);
+    page.push_str(page::END);
     Ok(page)
 }
 
@@ -106,13 +62,7 @@ fn tiles(page: &mut String, report: &Report) {
     page.push_str("<div class=\"tiles\">\n");
     for sentence in table::ratios(report) {
         if let Some((what, number)) = sentence.rsplit_once(": ") {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                page,
-                "<div class=\"card tile\"><strong>{}</strong>{}</div>",
-                escape(number),
-                escape(what)
-            );
+            page::tile(page, number, what);
         }
     }
     page.push_str("</div>\n");
@@ -141,7 +91,7 @@ fn section(page: &mut String, report: &Report, family: Family) -> anyhow::Result
     let title = family.title();
     // Writing to a String cannot fail.
     let _ = writeln!(page, "<h2>{title}</h2>");
-    legend(page, &targets);
+    page::legend(page, targets.iter().map(|&target| (colour(target), target.name())));
     let _ = writeln!(
         page,
         "<div class=\"plots\">\n<figure class=\"card\"><figcaption>Clients answered</figcaption>\n{success}</figure>\n\
@@ -165,20 +115,6 @@ fn points(rows: &[&Row], rates: &[Offered], target: Target, value: &dyn Fn(&Row)
         .collect()
 }
 
-fn legend(page: &mut String, targets: &[Target]) {
-    page.push_str("<ul class=\"legend\">\n");
-    for &target in targets {
-        let (red, green, blue) = colour(target);
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            page,
-            "<li><span style=\"background:rgb({red},{green},{blue})\"></span>{}</li>",
-            escape(target.name())
-        );
-    }
-    page.push_str("</ul>\n");
-}
-
 fn rows_table(page: &mut String, rows: &[&Row]) {
     page.push_str("<div class=\"card scroll\"><table>\n<thead><tr>");
     for column in COLUMNS {
@@ -187,57 +123,20 @@ fn rows_table(page: &mut String, rows: &[&Row]) {
     }
     page.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
-        let class = if row.legit_ok < row.legit_tried {
-            " class=\"lost\""
-        } else {
-            ""
-        };
         let title = row
             .first_failure
             .as_ref()
             .map(|failure| format!(" title=\"first failure: {}\"", escape(failure)))
             .unwrap_or_default();
-        let _ = write!(page, "<tr{class}{title}>");
-        for cell in table::cells(row) {
-            let _ = write!(page, "<td>{}</td>", escape(&cell));
+        let _ = write!(page, "<tr{title}>");
+        for (column, cell) in COLUMNS.into_iter().zip(table::cells(row)) {
+            let is_bad = column == CLIENTS && row.legit_ok < row.legit_tried;
+            let class = if is_bad { " class=\"bad\"" } else { "" };
+            let _ = write!(page, "<td{class}>{}</td>", escape(&cell));
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody>\n</table></div>\n");
-}
-
-fn environment(page: &mut String, report: &Report) {
-    page.push_str("<h2>Environment</h2>\n<dl class=\"card\">\n");
-    for (name, value) in &report.environment {
-        let text = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            page,
-            "<dt>{}</dt><dd>{}</dd>",
-            escape(&name.replace('_', " ")),
-            escape(&text)
-        );
-    }
-    page.push_str("</dl>\n");
-}
-
-/// `text` as it may stand in an element or in a quoted attribute.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -250,7 +149,7 @@ mod tests {
         let page = page(&report()).unwrap();
         assert_eq!(page.matches("<svg").count(), 4);
         assert_eq!(page.matches("<table>").count(), 2);
-        assert_eq!(page.matches("<tr class=\"lost\"").count(), 8);
+        assert_eq!(page.matches("<td class=\"bad\"").count(), 8);
         for text in [
             "IPv4",
             "IPv6",
@@ -266,18 +165,13 @@ mod tests {
 
     #[test]
     fn the_page_loads_nothing() {
-        let page = page(&report()).unwrap();
-        let without_names = page.replace("http://www.w3.org/2000/svg", "");
-        for text in ["http:", "https:", "url(", "<link", "<script", "@import", " src="] {
-            assert!(!without_names.contains(text), "{text}");
-        }
+        page::assert_loads_nothing(&page(&report()).unwrap());
     }
 
     #[test]
     fn text_cannot_become_markup() {
         let page = page(&report()).unwrap();
         assert!(page.contains("6.1 &lt;script&gt;"));
-        assert_eq!(escape("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
     }
 
     #[test]

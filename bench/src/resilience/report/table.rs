@@ -5,13 +5,16 @@ use std::fmt::Write;
 use super::super::plan::Family;
 use super::{Limits, Report, Row, duration, ratio, short};
 
+/// The column that says how many clients were answered.
+pub(super) const CLIENTS: &str = "clients ok";
+
 /// The names of the columns, for the terminal and the page.
 pub(super) const COLUMNS: [&str; 13] = [
     "target",
     "rate",
     "offered/s",
     "answered/s",
-    "clients ok",
+    CLIENTS,
     "connect p50",
     "p99",
     "max",

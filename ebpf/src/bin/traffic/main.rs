@@ -1,5 +1,5 @@
-//! The XDP programs of the benchmarks: one that makes a flood, one that counts its answers, and two bare ones that show
-//! what the machine itself can do.
+//! The XDP programs of the benchmarks: one that makes a flood, one that counts its answers, and three bare ones that
+//! show what the machine itself can do.
 //!
 //! | program | what it does |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | [`sink()`] | counts and drops TCP for the addresses the flood came from |
 //! | [`reflect()`] | sends every SYN back as a SYN-ACK |
 //! | [`drop()`] | counts and drops every SYN |
+//! | [`to_socket()`] | redirects frames of an EtherType of their own to an AF_XDP socket |
 #![no_std]
 #![no_main]
 
@@ -15,6 +16,7 @@ mod flood;
 mod frame;
 mod sink;
 mod syn;
+mod to_socket;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
@@ -44,6 +46,12 @@ pub fn reflect(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn drop(ctx: XdpContext) -> u32 {
     syn::drop(&ctx).unwrap_or(XDP_PASS)
+}
+
+/// Takes a frame of the bare AF_XDP reflect to its socket.
+#[xdp]
+pub fn to_socket(ctx: XdpContext) -> u32 {
+    to_socket::redirect(&ctx).unwrap_or(XDP_PASS)
 }
 
 /// Nothing here panics; the compiler asks for a handler all the same.

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
 use aya::{Ebpf, Pod};
-use tidegate_abi::syn_ack::SynAck;
+use tidegate_abi::syn_ack::{SynAck, feature};
 use tidegate_abi::{
-    ListenerKey, MAP_FEATURES, MAP_LISTENERS, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
+    ListenerKey, MAP_FEATURES, MAP_LISTENERS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK,
+    MAP_SYN_RATE,
 };
 
 use super::{map_error, missing};
@@ -18,6 +19,8 @@ use crate::error::Error;
 pub(crate) struct ProgramSettings<'a> {
     /// What to steer.
     pub(crate) listeners: &'a [SocketAddr],
+    /// Whose segments to steer, whatever they are for.
+    pub(crate) remotes: &'a [SocketAddr],
     /// What the engines would answer a SYN with.
     pub(crate) syn_ack: SynAck,
     /// What to do by source.
@@ -31,22 +34,18 @@ impl ProgramSettings<'_> {
     ///
     /// [`Error::Load`] when a map is not there, or the kernel refuses an entry.
     pub(super) fn write(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        self.write_listeners(ebpf)?;
+        add_keys(ebpf, MAP_LISTENERS, self.listeners)?;
+        add_keys(ebpf, MAP_REMOTES, self.remotes)?;
         self.write_source_rules(ebpf)?;
         set_only_entry(ebpf, MAP_SYN_ACK, self.syn_ack)?;
         set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
-        set_only_entry(ebpf, MAP_FEATURES, self.sources.features())
+        set_only_entry(ebpf, MAP_FEATURES, self.features())
     }
 
-    fn write_listeners(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        let map = ebpf.map_mut(MAP_LISTENERS).ok_or_else(|| missing(MAP_LISTENERS))?;
-        let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map)
-            .map_err(|error| map_error(MAP_LISTENERS, &error))?;
-        for (id, listener) in self.listeners.iter().enumerate() {
-            map.insert(listener_key(listener), id as u32, 0)
-                .map_err(|error| map_error(MAP_LISTENERS, &error))?;
-        }
-        Ok(())
+    /// The bits of [`feature`] that are needed.
+    fn features(&self) -> u32 {
+        let remotes = if self.remotes.is_empty() { 0 } else { feature::REMOTES };
+        self.sources.features() | remotes
     }
 
     fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
@@ -58,6 +57,17 @@ impl ProgramSettings<'_> {
         }
         Ok(())
     }
+}
+
+/// Adds addresses and ports to the map `name`.
+fn add_keys(ebpf: &mut Ebpf, name: &'static str, addresses: &[SocketAddr]) -> Result<(), Error> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
+    for (id, address) in addresses.iter().enumerate() {
+        map.insert(listener_key(address), id as u32, 0)
+            .map_err(|error| map_error(name, &error))?;
+    }
+    Ok(())
 }
 
 fn add_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: Key<K>, rule: u32) -> Result<(), Error> {
@@ -73,8 +83,8 @@ fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Resu
     map.set(0, value, 0).map_err(|error| map_error(name, &error))
 }
 
-fn listener_key(listener: &SocketAddr) -> ListenerKey {
-    match listener {
+fn listener_key(address: &SocketAddr) -> ListenerKey {
+    match address {
         SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
         SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),
     }
@@ -91,5 +101,26 @@ mod tests {
         let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
         assert_eq!((v6.version, v6.port), (6, [1, 187]));
         assert_eq!(v6.address[..4], [0x20, 0x01, 0, 2]);
+    }
+
+    #[test]
+    fn remotes_are_looked_up_only_where_there_are_some() {
+        let sources = Sources {
+            syn_rate: 1,
+            ..Sources::default()
+        };
+        let remote: SocketAddr = "198.18.0.1:80".parse().expect("an address");
+        for (remotes, expected) in [
+            (&[][..], feature::SYN_RATE),
+            (&[remote][..], feature::SYN_RATE | feature::REMOTES),
+        ] {
+            let settings = ProgramSettings {
+                listeners: &[],
+                remotes,
+                syn_ack: SynAck::default(),
+                sources: &sources,
+            };
+            assert_eq!(settings.features(), expected);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use aya::maps::{HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, TestRun as _, TestRunOptions};
-use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_REMOTES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
 
 use crate::frames::{served_v4, served_v6};
 
@@ -54,11 +54,18 @@ impl Program {
 
     /// Adds a destination to the served ones.
     pub(crate) fn serve(&mut self, destination: ListenerKey) {
-        let map = self.ebpf.map_mut(MAP_LISTENERS).expect("the object has the map");
-        let mut listeners = HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
-        listeners
-            .insert(destination, 0_u32, 0)
-            .expect("the map has room for a listener");
+        self.add(MAP_LISTENERS, destination);
+    }
+
+    /// Adds a source whose segments are steered.
+    pub(crate) fn steer_from(&mut self, remote: ListenerKey) {
+        self.add(MAP_REMOTES, remote);
+    }
+
+    fn add(&mut self, name: &str, key: ListenerKey) {
+        let map = self.ebpf.map_mut(name).expect("the object has the map");
+        let mut map = HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
+        map.insert(key, 0_u32, 0).expect("the map has room for one more");
     }
 
     /// Puts an AF_XDP socket in the place of queue 0. It is bound to nothing: the test run stops at the verdict.
@@ -164,7 +171,9 @@ impl Program {
 
 fn action_of(reason: XdpCounter) -> u32 {
     match reason {
-        XdpCounter::Redirect | XdpCounter::RedirectSyn | XdpCounter::RedirectTooBig => XDP_REDIRECT,
+        XdpCounter::Redirect | XdpCounter::RedirectSyn | XdpCounter::RedirectTooBig | XdpCounter::RedirectRemote => {
+            XDP_REDIRECT
+        }
         XdpCounter::TxSynCookie => XDP_TX,
         XdpCounter::DropSourceDenied
         | XdpCounter::DropSynRate

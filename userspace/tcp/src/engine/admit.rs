@@ -36,6 +36,10 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         let Some(listener) = self.listener(&segment.key) else {
+            // All of an engine without listeners is about connections it opened, which another shard may have done.
+            if on_no_flow == OnNoFlow::Report && self.listeners.is_empty() {
+                return Received::NoFlow;
+            }
             self.counters.bump(Counter::DropNotListening);
             return Received::Done;
         };

@@ -1,0 +1,485 @@
+//! The client's side of each connection: requests go out, responses are found in what comes back.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slab::Slab;
+use tidegate_tcp::application::{Application, CloseReason, Stream};
+use tidegate_tcp::engine::ConnectionId;
+use tidegate_tcp::time::Instant;
+
+use crate::client::bypass::begun::Begun;
+use crate::client::bypass::findings::Findings;
+use crate::client::errors::{Failure, Kind};
+use crate::client::responses::{Expected, Responses};
+use crate::client::{Close, Direction, Workload};
+use crate::http_client::Url;
+
+/// Bytes that are given to the engine at once for upload; they are shared, not copied.
+const FILLER: usize = 256 << 10;
+
+/// Openings that are remembered at least before those that came to nothing are looked for.
+const LEAST_REMEMBERED: usize = 1 << 16;
+
+/// What is kept for each connection: the place of its [`Record`], or one of the values below. Connections that are held
+/// by the million have no record.
+#[derive(Debug)]
+pub(super) struct Connection(u32);
+
+impl Connection {
+    /// It was never asked anything.
+    const IDLE: u32 = u32::MAX;
+    /// It was asked, and has answered; nothing more is wanted of it.
+    const ANSWERED: u32 = u32::MAX - 1;
+}
+
+/// A connection that is being opened.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    since: Instant,
+    id: ConnectionId,
+}
+
+/// A connection with requests, now or later.
+#[derive(Debug)]
+struct Record {
+    id: ConnectionId,
+    responses: Responses,
+    begun: Begun,
+    /// All is done; it only has to end.
+    closing: bool,
+}
+
+impl Record {
+    fn new(id: ConnectionId) -> Self {
+        Self {
+            id,
+            responses: Responses::default(),
+            begun: Begun::default(),
+            closing: false,
+        }
+    }
+}
+
+/// One shard's application.
+#[derive(Debug)]
+pub(super) struct Requests {
+    workload: Workload,
+    /// As many requests as there are under way on a connection at most, so that several are sent at once.
+    requests: Bytes,
+    request_length: usize,
+    filler: Bytes,
+    expected: Expected,
+    opening: HashMap<u64, Opening>,
+    /// Openings at which those that came to nothing are looked for.
+    remembered: usize,
+    records: Slab<Record>,
+    /// Connections of an open loop without a request under way, the one that has waited longest first. Some may have
+    /// gone since.
+    idle: VecDeque<ConnectionId>,
+    /// Connections that are held, in the order they were established. Some may have gone since.
+    held: Vec<ConnectionId>,
+    pub(super) findings: Findings,
+    /// Nothing more is to be asked.
+    over: bool,
+    established: u32,
+    closing: u32,
+    under_way: u64,
+    /// Established connections that ended by RST, and by time-out, in all.
+    reset: u64,
+    timed_out: u64,
+    /// Established connections that failed since this was last asked for.
+    failed: u32,
+}
+
+impl Requests {
+    /// An application for `workload`.
+    pub(super) fn new(url: &Url, workload: Workload) -> Self {
+        let pipeline = match workload {
+            Workload::Rps { pipeline } => pipeline,
+            _ => 1,
+        };
+        let keep_alive = !matches!(workload, Workload::Cps { close: Close::Server });
+        let request = url.request(keep_alive);
+        let mut findings = Findings::new();
+        if workload == Workload::Hold {
+            // There is no warm-up: each connection is tried once.
+            findings.begin_measuring();
+        }
+        let filler = match workload {
+            Workload::Throughput {
+                direction: Direction::Up,
+            } => vec![b'x'; FILLER],
+            _ => Vec::new(),
+        };
+        Self {
+            workload,
+            requests: request.repeat(pipeline as usize).into(),
+            request_length: request.len(),
+            filler: filler.into(),
+            expected: Expected::default(),
+            opening: HashMap::new(),
+            remembered: LEAST_REMEMBERED,
+            records: Slab::new(),
+            idle: VecDeque::new(),
+            held: Vec::new(),
+            findings,
+            over: false,
+            established: 0,
+            closing: 0,
+            under_way: 0,
+            reset: 0,
+            timed_out: 0,
+            failed: 0,
+        }
+    }
+
+    /// The SYN of connection `id` was sent from `local`. Openings that are older than `patience` have come to nothing.
+    pub(super) fn note_opening(&mut self, now: Instant, local: SocketAddr, id: ConnectionId, patience: Duration) {
+        if self.opening.len() >= self.remembered {
+            self.opening.retain(|_, opening| now.since(opening.since) <= patience);
+            self.remembered = (2 * self.opening.len()).max(LEAST_REMEMBERED);
+        }
+        self.opening.insert(key(local), Opening { since: now, id });
+    }
+
+    /// Connections that reached ESTABLISHED and are not gone.
+    pub(super) fn established(&self) -> u32 {
+        self.established
+    }
+
+    /// Those of them that have done everything and only have to end.
+    pub(super) fn closing(&self) -> u32 {
+        self.closing
+    }
+
+    /// Requests without an answer.
+    pub(super) fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
+    /// Established connections that ended by RST, and by time-out.
+    pub(super) fn ended_badly(&self) -> (u64, u64) {
+        (self.reset, self.timed_out)
+    }
+
+    /// How many established connections failed since the last call.
+    pub(super) fn take_failed(&mut self) -> u32 {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// The connection of an open loop that has waited longest.
+    pub(super) fn take_idle(&mut self) -> Option<ConnectionId> {
+        self.idle.pop_front()
+    }
+
+    /// Whether there may be a connection to be had from [`Requests::take_idle`].
+    pub(super) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// It is over: from now on nothing is asked. Returns what was found.
+    pub(super) fn end(&mut self) -> Findings {
+        self.over = true;
+        std::mem::replace(&mut self.findings, Findings::new())
+    }
+
+    /// The connections that were established to be held.
+    pub(super) fn held(&self) -> &[ConnectionId] {
+        &self.held
+    }
+
+    /// Sends the request of an open loop that was due at `due`. False if the connection is not the idle one that it
+    /// was.
+    pub(super) fn ask_idle<S: Stream + ?Sized>(
+        &mut self,
+        connection: &mut Connection,
+        stream: &mut S,
+        due: Instant,
+    ) -> bool {
+        match self.records.get(connection.0 as usize) {
+            Some(record) if record.begun.is_empty() && !record.closing => {
+                self.send(connection.0, stream, 1, due);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks a connection that was held, unless it has been asked.
+    pub(super) fn ask_held<S: Stream + ?Sized>(
+        &mut self,
+        connection: &mut Connection,
+        id: ConnectionId,
+        stream: &mut S,
+    ) {
+        if connection.0 == Connection::IDLE {
+            let now = stream.now();
+            connection.0 = self.records.insert(Record::new(id)) as u32;
+            self.send(connection.0, stream, 1, now);
+        }
+    }
+
+    fn send<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, count: u32, begun: Instant) {
+        let mut requests = self.requests.slice(..count as usize * self.request_length);
+        let record = &mut self.records[index as usize];
+        for _ in 0..count {
+            record.begun.push(begun);
+        }
+        self.under_way += u64::from(count);
+        stream.send(&mut requests);
+        if !requests.is_empty() {
+            self.fail(index, stream, Kind::Broken, "the send buffer has no room for a request");
+        }
+    }
+
+    /// Begins as many requests as were answered.
+    fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
+        if !self.over {
+            self.send(index, stream, count, now);
+        }
+    }
+
+    /// Queues as much as there is room for.
+    fn fill<S: Stream>(&self, stream: &mut S) {
+        while !self.over && stream.send(&mut self.filler.clone()) > 0 {}
+    }
+
+    /// Counts an error and resets the connection.
+    fn fail<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, kind: Kind, detail: impl Display) {
+        self.findings.error(kind, detail);
+        self.failed += 1;
+        self.give_up(index, stream);
+    }
+
+    fn give_up<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S) {
+        if let Some(record) = self.records.get_mut(index as usize) {
+            self.under_way -= record.begun.clear();
+        }
+        self.finish(index);
+        stream.abort();
+    }
+
+    /// The connection only has to end.
+    fn finish(&mut self, index: u32) {
+        if let Some(record) = self.records.get_mut(index as usize)
+            && !record.closing
+        {
+            record.closing = true;
+            self.closing += 1;
+        }
+    }
+
+    /// `count` responses are complete.
+    fn answered<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, count: u32) {
+        let (index, now) = (connection.0, stream.now());
+        match self.workload {
+            // It counts when the server has ended it.
+            Workload::Cps { close: Close::Server } => {}
+            Workload::Cps { close } => {
+                self.findings.count(1);
+                self.finish(index);
+                if close == Close::Rst {
+                    stream.abort();
+                } else {
+                    stream.close();
+                }
+            }
+            Workload::Rps { .. } => {
+                self.findings.count(u64::from(count));
+                self.go_on(index, stream, count, now);
+            }
+            Workload::Latency { .. } => {
+                self.findings.count(1);
+                // What is due next is sent when this turn's segments have been read: a FIN may come with the response.
+                let id = self.records[index as usize].id;
+                self.idle.push_back(id);
+            }
+            Workload::Throughput { .. } => self.go_on(index, stream, count, now),
+            Workload::Hold => {
+                self.findings.count(1);
+                self.records.remove(index as usize);
+                connection.0 = Connection::ANSWERED;
+            }
+        }
+    }
+
+    /// The server sent FIN on a connection with a record.
+    fn ended_by_server<S: Stream>(&mut self, index: u32, stream: &mut S) {
+        let oldest = self.records[index as usize].begun.oldest();
+        match (self.workload, oldest) {
+            (
+                Workload::Throughput {
+                    direction: Direction::Up,
+                },
+                _,
+            ) => self.fail(index, stream, Kind::ClosedEarly, "the server closed the connection"),
+            (workload, None) => {
+                if let Workload::Cps { close: Close::Server } = workload {
+                    self.findings.count(1);
+                }
+                self.finish(index);
+                stream.close();
+            }
+            // They were begun a moment ago, in the callback for what came before the FIN, and have not left yet. A
+            // server may end a connection on which it has answered everything.
+            (Workload::Rps { .. } | Workload::Throughput { .. }, Some(begun)) if begun == stream.now() => {
+                self.give_up(index, stream);
+            }
+            _ => {
+                let detail = "the server closed the connection before the response was complete";
+                self.fail(index, stream, Kind::ClosedEarly, detail);
+            }
+        }
+    }
+}
+
+impl Application for Requests {
+    type Connection = Connection;
+
+    fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
+        self.established += 1;
+        let now = stream.now();
+        let Some(Opening { since, id }) = self.opening.remove(&key(stream.local())) else {
+            // Too late: it was given up.
+            stream.abort();
+            return Connection(Connection::IDLE);
+        };
+        self.findings.connected(now.since(since));
+        if self.workload == Workload::Hold {
+            self.findings.step();
+            self.held.push(id);
+            return Connection(Connection::IDLE);
+        }
+        let index = self.records.insert(Record::new(id)) as u32;
+        match self.workload {
+            Workload::Cps { .. } => self.send(index, stream, 1, since),
+            Workload::Rps { pipeline } => self.send(index, stream, pipeline, now),
+            Workload::Throughput {
+                direction: Direction::Down,
+            } => self.send(index, stream, 1, now),
+            Workload::Throughput {
+                direction: Direction::Up,
+            } => self.fill(stream),
+            Workload::Latency { .. } | Workload::Hold => self.idle.push_back(id),
+        }
+        Connection(index)
+    }
+
+    fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
+        let index = connection.0;
+        let Some(record) = self.records.get_mut(index as usize) else {
+            self.fail(index, stream, Kind::Malformed, "data on a connection without a request");
+            return data.len();
+        };
+        let taken = match record.responses.take(&mut self.expected, data) {
+            Ok(taken) => taken,
+            Err(Failure { kind, detail }) => {
+                self.fail(index, stream, kind, detail);
+                return data.len();
+            }
+        };
+        let now = stream.now();
+        for _ in 0..taken.responses {
+            let Some(begun) = record.begun.pop() else {
+                self.fail(index, stream, Kind::Malformed, "a response to no request");
+                return data.len();
+            };
+            self.under_way -= 1;
+            self.findings.latency(now.since(begun));
+        }
+        if matches!(self.workload, Workload::Throughput { .. }) {
+            self.findings.count(taken.body);
+        }
+        if taken.responses > 0 {
+            self.answered(connection, stream, taken.responses);
+        }
+        data.len()
+    }
+
+    fn end_of_stream<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        if self.records.contains(connection.0 as usize) {
+            self.ended_by_server(connection.0, stream);
+            return;
+        }
+        if connection.0 == Connection::IDLE {
+            let detail = "the server closed a connection that was to stay open";
+            self.findings.error(Kind::ClosedEarly, detail);
+            self.failed += 1;
+        }
+        stream.close();
+    }
+
+    fn writable<S: Stream>(&mut self, _: &mut Connection, stream: &mut S) {
+        if !self.filler.is_empty() {
+            self.fill(stream);
+        }
+    }
+
+    fn timeout<S: Stream>(&mut self, _: &mut Connection, _: &mut S) {}
+
+    fn drain<S: Stream>(&mut self, _: &mut Connection, _: &mut S) {}
+
+    fn closed(&mut self, connection: Connection, reason: CloseReason) {
+        self.established -= 1;
+        let mut was_done = connection.0 == Connection::ANSWERED;
+        if let Some(mut record) = self.records.try_remove(connection.0 as usize) {
+            self.under_way -= record.begun.clear();
+            self.closing -= u32::from(record.closing);
+            was_done = record.closing;
+        }
+        let (count, kind, detail) = match reason {
+            CloseReason::Finished | CloseReason::Aborted => return,
+            CloseReason::ResetByPeer => (&mut self.reset, Kind::Reset, "the server sent RST"),
+            CloseReason::TimedOut => (
+                &mut self.timed_out,
+                Kind::TimedOut,
+                "the server does not answer any more",
+            ),
+        };
+        *count += 1;
+        if !was_done {
+            self.findings.error(kind, detail);
+            self.failed += 1;
+        }
+    }
+}
+
+/// A local address and port by which an opening is found again: no two of one client differ only in the upper half of
+/// an IPv6 address.
+fn key(local: SocketAddr) -> u64 {
+    let address = match local.ip() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits() as u64,
+    };
+    address << 16 | u64::from(local.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_held_is_small() {
+        assert!(size_of::<Option<Connection>>() <= 16);
+    }
+
+    #[test]
+    fn openings_are_told_apart_by_address_and_port() {
+        let keys = [
+            "198.19.0.1:1024",
+            "198.19.0.1:1025",
+            "198.19.1.1:1024",
+            "[2001:2::1]:1024",
+            "[2001:2::2]:1024",
+        ];
+        for (index, one) in keys.iter().enumerate() {
+            for other in &keys[..index] {
+                assert_ne!(key(one.parse().unwrap()), key(other.parse().unwrap()), "{one}, {other}");
+            }
+        }
+    }
+}

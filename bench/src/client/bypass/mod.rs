@@ -1,0 +1,298 @@
+//! The client over AF_XDP: tidegate's own engine opens the connections, past the kernel's TCP.
+//!
+//! [`application`] is what happens on each connection, [`driver`] keeps as many as there should be ([`opener`] opens
+//! them, [`tuples`] says from where) and knows what time it is, [`hold`] is the workload that goes another way. There
+//! is one shard for each queue of the interface, with its part of the connections.
+
+mod application;
+mod begun;
+mod cpu;
+mod driver;
+mod findings;
+mod hold;
+mod opener;
+mod schedule;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tuples;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tidegate_runtime::{CookieMode, InterfaceInfo, Runtime, Sources, SynCookies};
+use tidegate_tcp::wire::LinkHeader;
+
+pub(crate) use self::settings::Settings;
+
+use self::application::Requests;
+use self::cpu::BoundTo;
+use self::driver::{ClientDriver, Outcome, Reports, Task};
+use self::findings::Findings;
+use self::opener::Opener;
+use self::tuples::Share;
+use crate::client::errors::Kind;
+use crate::client::progress::Progress;
+use crate::client::{Client, Close, Measured, Plan, Workload};
+use crate::flood::neighbour;
+use crate::usage::UsageError;
+
+/// Between two looks at the shards.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Most requests under way on a connection.
+const DEEPEST_PIPELINE: u32 = 64;
+
+/// The client over AF_XDP. It takes root, or the capabilities that tidegate itself needs.
+#[derive(Clone, Debug)]
+pub(crate) struct BypassClient {
+    settings: Settings,
+}
+
+impl BypassClient {
+    /// A client.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    /// The header of all frames to the target.
+    fn link(&self, plan: &Plan, interface: &InterfaceInfo) -> anyhow::Result<LinkHeader> {
+        let name = &self.settings.interface;
+        let source = interface
+            .mac
+            .with_context(|| format!("{name} is not an Ethernet interface"))?;
+        let target = plan.target().ip();
+        let destination = match self.settings.target_mac {
+            Some(mac) => mac,
+            None => neighbour::resolve(name, target)?,
+        };
+        Ok(LinkHeader::new(destination, source, target.is_ipv4()))
+    }
+
+    /// Attaches the XDP program and starts the shards, which begin at once.
+    fn start(&self, plan: &Plan, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Vec<Arc<AtomicU64>>)> {
+        let settings = &self.settings;
+        let interface = tidegate_runtime::interface_info(&settings.interface).map_err(usage)?;
+        let queues = interface.queues;
+        if plan.cpu.is_some() && queues > 1 {
+            return Err(UsageError(format!(
+                "{name} has {queues} queues, which need a CPU each; give it one with `ethtool -L {name} combined 1`, \
+                 or do not bind the client to a CPU",
+                name = settings.interface
+            ))
+            .into());
+        }
+        check_shares(plan, queues)?;
+        let addresses = settings.addresses(plan.target().ip(), &interface)?;
+        let link = self.link(plan, &interface)?;
+        let mut shards = Vec::new();
+        let mut steps = Vec::new();
+        // The first shard has the most connections, and as many pairs as any.
+        let first = Share { index: 0, of: queues };
+        let first_connections = task(plan, first).connections;
+        let first_pairs = settings.tuples(addresses, first, first_connections)?.len();
+        for index in 0..queues {
+            let share = Share { index, of: queues };
+            let task = task(plan, share);
+            let tuples = settings.tuples(addresses, share, task.connections)?;
+            let reports = Reports {
+                steps: Arc::default(),
+                outcome: outcome.clone(),
+            };
+            steps.push(Arc::clone(&reports.steps));
+            let opener = Opener::new(plan.target(), link, tuples);
+            let driver = ClientDriver::new(task, opener, reports);
+            shards.push((Requests::new(&plan.url, task.workload), driver));
+        }
+        let mut shards = shards.into_iter();
+        let cookies = SynCookies {
+            mode: CookieMode::Never,
+            ..SynCookies::default()
+        };
+        let runtime = tidegate_runtime::start_driven(
+            &tidegate_runtime::Settings {
+                interface: &settings.interface,
+                afxdp: &settings.afxdp(plan, queues),
+                tcp: &settings.tcp(plan, first_connections, first_pairs),
+                syn_cookies: &cookies,
+                sources: &Sources::default(),
+                listeners: &[],
+                remotes: &[plan.target()],
+            },
+            |_| {
+                shards
+                    .next()
+                    .expect("as many shards were made as queues were asked for")
+            },
+        )
+        .map_err(usage)?;
+        Ok((runtime, steps))
+    }
+}
+
+impl Client for BypassClient {
+    /// Does what the plan says. The rules are those of the client over the kernel's TCP:
+    /// [`Workload::Hold`] has no warm-up and tries each connection once, the other workloads replace a connection that
+    /// failed after 10 ms.
+    ///
+    /// Times are those at which the client's thread looked at the clock, once for each burst of frames, to the
+    /// microsecond.
+    fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
+        check(plan)?;
+        let bound = plan.cpu.map(BoundTo::cpu).transpose()?;
+        let (sender, outcomes) = channel();
+        let (runtime, steps) = self.start(plan, &sender)?;
+        // The shards have the CPU from here on; this thread only looks after them.
+        drop(bound);
+        // The shards alone hold the channel: without them there is nothing to wait for.
+        drop(sender);
+        let total = watch(plan, progress, &runtime, &steps, &outcomes)?;
+        // What is still open is reset at once.
+        runtime.stop(Duration::ZERO, &AtomicBool::new(true))?;
+        Ok(measured(plan, total, self.settings.msl))
+    }
+}
+
+fn check(plan: &Plan) -> anyhow::Result<()> {
+    let wrong = |text: String| -> anyhow::Result<()> { Err(UsageError(text).into()) };
+    if plan.connections == 0 {
+        return wrong("at least one connection is needed".to_owned());
+    }
+    match plan.workload {
+        Workload::Rps { pipeline } if !(1..=DEEPEST_PIPELINE).contains(&pipeline) => wrong(format!(
+            "{pipeline} requests under way on a connection; it must be 1 to {DEEPEST_PIPELINE}"
+        )),
+        Workload::Latency { rate: 0 } => wrong("the rate must be at least 1 request per second".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Every shard needs a part of what is asked for.
+fn check_shares(plan: &Plan, queues: u32) -> Result<(), UsageError> {
+    let least = match plan.workload {
+        Workload::Latency { rate } => rate.min(u64::from(plan.connections)),
+        _ => u64::from(plan.connections),
+    };
+    if least < u64::from(queues) {
+        return Err(UsageError(format!(
+            "the interface has {queues} queues; ask for at least as many connections, and requests per second"
+        )));
+    }
+    Ok(())
+}
+
+/// An error of the runtime, as one of the arguments if it is.
+fn usage(error: tidegate_runtime::Error) -> anyhow::Error {
+    if error.is_usage() {
+        UsageError(error.to_string()).into()
+    } else {
+        error.into()
+    }
+}
+
+/// What one shard does of the plan.
+fn task(plan: &Plan, share: Share) -> Task {
+    let workload = match plan.workload {
+        Workload::Latency { rate } => Workload::Latency { rate: share.part(rate) },
+        workload => workload,
+    };
+    Task {
+        workload,
+        connections: share.part(u64::from(plan.connections)) as u32,
+        warm_up: plan.warm_up,
+        duration: plan.duration,
+    }
+}
+
+/// Shows how the shards are getting on until all are through. Returns what they found together.
+fn watch(
+    plan: &Plan,
+    progress: &Progress,
+    runtime: &Runtime,
+    steps: &[Arc<AtomicU64>],
+    outcomes: &Receiver<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let mut last = (start, 0);
+    let mut total: Option<Outcome> = None;
+    let mut missing = steps.len();
+    while missing > 0 {
+        match outcomes.recv_timeout(LOOK_INTERVAL) {
+            Ok(outcome) => {
+                missing -= 1;
+                match &mut total {
+                    Some(total) => total.add(&outcome),
+                    None => total = Some(outcome),
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                runtime.check()?;
+                bail!("the client's shards ended before their time");
+            }
+        }
+        runtime.check()?;
+        let now = Instant::now();
+        let interval = now.duration_since(last.0);
+        if interval >= LOOK_INTERVAL {
+            let done: u64 = steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
+            let rate = (done - last.1) as f64 / interval.as_secs_f64();
+            progress.update(now.duration_since(start), rate, unit(plan.workload));
+            last = (now, done);
+        }
+    }
+    total.context("the interface has no queues")
+}
+
+impl Outcome {
+    /// Adds what another shard found at the same time.
+    fn add(&mut self, other: &Self) {
+        self.findings.merge(&other.findings);
+        self.measured = self.measured.max(other.measured);
+        self.frames.sent += other.frames.sent;
+        self.frames.received += other.frames.received;
+    }
+}
+
+fn unit(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Cps { .. } | Workload::Hold => "connections",
+        Workload::Rps { .. } | Workload::Latency { .. } => "requests",
+        Workload::Throughput { .. } => "bytes",
+    }
+}
+
+fn measured(plan: &Plan, outcome: Outcome, msl: Duration) -> Measured {
+    let Outcome {
+        findings,
+        measured,
+        frames,
+    } = outcome;
+    let (operations, operations_with_warm_up) = (findings.operations(), findings.operations_with_warm_up());
+    let Findings {
+        latency,
+        connect,
+        mut errors,
+        ..
+    } = findings;
+    let seconds = measured.as_secs_f64();
+    if operations == 0 && errors.total() == 0 {
+        let unit = unit(plan.workload);
+        let detail = format!("no {unit} were completed in the {seconds:.1} s that were measured");
+        errors.add(Kind::Unfinished, detail);
+    }
+    let has_time_wait = plan.workload == Workload::Cps { close: Close::Client };
+    Measured {
+        operations,
+        seconds,
+        latency,
+        connect,
+        errors,
+        frames: Some(frames),
+        operations_with_warm_up,
+        time_wait: has_time_wait.then_some(2 * msl),
+    }
+}

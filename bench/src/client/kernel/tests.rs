@@ -1,0 +1,273 @@
+//! The client against small servers on the loopback interface.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::client::kernel::KernelClient;
+use crate::client::progress::Progress;
+use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::usage::UsageError;
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
+
+/// Gives each connection to `serve` in a thread of its own; the threads end with the process.
+fn listen(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// Answers every request with `response`, and closes after one that asks for it.
+fn answer(mut stream: TcpStream, response: &str) {
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count) = stream.read(&mut buffer)
+        && count > 0
+    {
+        received.extend_from_slice(&buffer[..count]);
+        while let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            let request: Vec<u8> = received.drain(..end + 4).collect();
+            if stream.write_all(response.as_bytes()).is_err() {
+                return;
+            }
+            if request.windows(5).any(|bytes| bytes == b"close") {
+                return;
+            }
+        }
+    }
+}
+
+fn hello() -> SocketAddr {
+    listen(|stream| answer(stream, &format!("{HEAD} 5\r\n\r\nhello")))
+}
+
+/// Keeps connections and never says anything.
+fn silence() -> SocketAddr {
+    listen(|mut stream| {
+        let mut buffer = [0; 4096];
+        while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {}
+    })
+}
+
+/// Where nobody listens. Not a port that the kernel gives out: a client could get it and so connect to itself.
+fn nobody() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+fn plan(address: SocketAddr, workload: Workload) -> Plan {
+    Plan {
+        url: format!("http://{address}/").parse().unwrap(),
+        workload,
+        connections: 3,
+        warm_up: Duration::from_millis(20),
+        duration: Duration::from_millis(60),
+        cpu: None,
+    }
+}
+
+fn run(plan: &Plan) -> Measured {
+    KernelClient::new().run(plan, &Progress::hidden()).unwrap()
+}
+
+fn errors(measured: &Measured) -> Vec<&'static str> {
+    measured.errors.iter().map(|(kind, _)| kind).collect()
+}
+
+#[track_caller]
+fn assert_right(measured: &Measured) {
+    assert_eq!(measured.errors.total(), 0, "{:?}", measured.errors);
+    assert!(measured.operations > 0);
+    assert!(measured.operations_with_warm_up >= measured.operations);
+    assert!(measured.seconds > 0.0);
+}
+
+#[test]
+fn connections_end_in_every_way() {
+    let address = hello();
+    for close in [Close::Client, Close::Server, Close::Rst] {
+        let measured = run(&plan(address, Workload::Cps { close }));
+        assert_right(&measured);
+        assert!(measured.latency.len() > 0, "{close:?}");
+        assert!(measured.connect.len() > 0, "{close:?}");
+        assert_eq!(measured.time_wait.is_some(), close == Close::Client);
+    }
+}
+
+#[test]
+fn the_server_sees_how_a_connection_ends() {
+    for (close, expected) in [(Close::Client, None), (Close::Rst, Some(ErrorKind::ConnectionReset))] {
+        let (sender, ends) = std::sync::mpsc::channel();
+        let address = listen(move |mut stream| {
+            let mut buffer = [0; 4096];
+            if matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+                let response = format!("{HEAD} 0\r\n\r\n");
+                if stream.write_all(response.as_bytes()).is_ok() {
+                    let end = stream.read(&mut buffer).err().map(|error| error.kind());
+                    // Nobody listens any more when the test is over.
+                    let _ = sender.send(end);
+                }
+            }
+        });
+        assert_right(&run(&plan(address, Workload::Cps { close })));
+        assert_eq!(ends.recv().unwrap(), expected, "{close:?}");
+    }
+}
+
+#[test]
+fn requests_are_answered_with_and_without_pipelining() {
+    let address = hello();
+    for pipeline in [1, 7, 64] {
+        let measured = run(&plan(address, Workload::Rps { pipeline }));
+        assert_right(&measured);
+        assert_eq!(measured.latency.len(), measured.operations);
+        // Connections stay open, so there are only those of the beginning, if the warm-up was not enough for them.
+        assert!(measured.connect.len() <= 3);
+    }
+}
+
+#[test]
+fn a_server_that_ends_connections_between_requests_is_served_by_new_ones() {
+    let address = listen(|mut stream| {
+        let mut buffer = [0; 4096];
+        if matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+            let response = format!("{HEAD} 1\r\n\r\nx");
+            // An error shows in what the client counts.
+            let _ = stream.write_all(response.as_bytes());
+        }
+    });
+    let measured = run(&plan(address, Workload::Rps { pipeline: 1 }));
+    assert!(measured.operations > 0, "{:?}", measured.errors);
+    assert!(measured.connect.len() > 0);
+}
+
+#[test]
+fn an_open_loop_makes_as_many_requests_as_are_due() {
+    let plan = plan(hello(), Workload::Latency { rate: 1_000 });
+    let measured = run(&plan);
+    assert_right(&measured);
+    // As many as are due in the time that was measured, but for those around its beginning and its end.
+    let due = measured.seconds * 1_000.0;
+    assert!(
+        measured.operations as f64 <= due + 100.0,
+        "{} of {due}",
+        measured.operations
+    );
+    assert!(measured.latency.len() >= measured.operations);
+}
+
+#[test]
+fn what_is_due_at_a_server_that_stands_still_is_unfinished() {
+    let mut plan = plan(silence(), Workload::Latency { rate: 1_000 });
+    plan.warm_up = Duration::ZERO;
+    let measured = run(&plan);
+    assert_eq!(measured.operations, 0);
+    assert_eq!(errors(&measured), ["unfinished"]);
+    // All that were due, although only three connections could take one each.
+    assert_eq!(measured.errors.total(), 60);
+}
+
+#[test]
+fn bytes_are_counted_in_both_directions() {
+    let body = "x".repeat(300_000);
+    let response = format!("{HEAD} 300000\r\n\r\n{body}");
+    let address = listen(move |stream| answer(stream, &response));
+    let direction = Direction::Down;
+    assert_right(&run(&plan(address, Workload::Throughput { direction })));
+
+    let direction = Direction::Up;
+    let measured = run(&plan(silence(), Workload::Throughput { direction }));
+    assert_right(&measured);
+    assert_eq!(measured.latency.len(), 0);
+}
+
+#[test]
+fn held_connections_answer_at_the_end() {
+    let mut plan = plan(hello(), Workload::Hold);
+    plan.connections = 40;
+    let measured = run(&plan);
+    assert_eq!(measured.errors.total(), 0, "{:?}", measured.errors);
+    assert_eq!((measured.operations, measured.operations_with_warm_up), (40, 40));
+    assert_eq!((measured.connect.len(), measured.latency.len()), (40, 40));
+    assert!(measured.seconds >= plan.duration.as_secs_f64());
+}
+
+#[test]
+fn held_connections_that_the_server_closes_are_errors() {
+    let measured = run(&plan(listen(drop), Workload::Hold));
+    assert_eq!(measured.operations, 0);
+    assert_eq!(measured.errors.total(), 3, "{:?}", measured.errors);
+}
+
+#[test]
+fn a_server_that_refuses_is_an_error_in_every_workload() {
+    let address = nobody();
+    for workload in [
+        Workload::Cps { close: Close::Client },
+        Workload::Rps { pipeline: 2 },
+        Workload::Throughput {
+            direction: Direction::Up,
+        },
+        Workload::Throughput {
+            direction: Direction::Down,
+        },
+        Workload::Hold,
+    ] {
+        let measured = run(&plan(address, workload));
+        assert_eq!(measured.operations, 0);
+        assert_eq!(errors(&measured), ["refused"], "{workload:?}");
+    }
+}
+
+#[test]
+fn silence_is_an_error() {
+    let address = silence();
+    for workload in [
+        Workload::Cps { close: Close::Client },
+        Workload::Rps { pipeline: 2 },
+        Workload::Throughput {
+            direction: Direction::Down,
+        },
+    ] {
+        let measured = run(&plan(address, workload));
+        assert_eq!(errors(&measured), ["unfinished"], "{workload:?}");
+    }
+}
+
+#[test]
+fn wrong_responses_are_errors() {
+    for (response, kind) in [
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status"),
+        ("SSH-2.0-x\r\n\r\n", "malformed"),
+    ] {
+        let address = listen(move |stream| answer(stream, response));
+        for workload in [Workload::Cps { close: Close::Client }, Workload::Rps { pipeline: 1 }] {
+            let measured = run(&plan(address, workload));
+            assert_eq!(measured.operations, 0);
+            assert_eq!(errors(&measured), [kind], "{workload:?}");
+        }
+    }
+}
+
+#[test]
+fn plans_that_make_no_sense_are_usage_errors() {
+    let address = nobody();
+    let mut none = plan(address, Workload::Hold);
+    none.connections = 0;
+    for plan in [
+        none,
+        plan(address, Workload::Rps { pipeline: 0 }),
+        plan(address, Workload::Rps { pipeline: 65 }),
+        plan(address, Workload::Latency { rate: 0 }),
+    ] {
+        let error = KernelClient::new().run(&plan, &Progress::hidden()).unwrap_err();
+        assert!(error.is::<UsageError>(), "{error:#}");
+    }
+}

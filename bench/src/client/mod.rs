@@ -1,0 +1,142 @@
+//! What the clients do and what they find, whichever TCP they use: the kernel's ([`kernel`]) or tidegate's own engine
+//! over AF_XDP ([`bypass`]).
+
+pub(crate) mod bypass;
+pub(crate) mod errors;
+pub(crate) mod kernel;
+pub(crate) mod latency;
+pub(crate) mod progress;
+pub(crate) mod responses;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::client::errors::Errors;
+use crate::client::latency::Latencies;
+use crate::client::progress::Progress;
+use crate::http_client::Url;
+
+/// Who ends a connection of the `cps` workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Close {
+    /// The client sends FIN first, when it has the response: TIME-WAIT is the client's.
+    Client,
+    /// The request asks the server to close (`Connection: close`): TIME-WAIT is the server's.
+    Server,
+    /// The client sends RST when it has the response: nobody has TIME-WAIT.
+    Rst,
+}
+
+/// Which way the bytes of the `throughput` workload go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Direction {
+    /// From the server: the body of the URL, again and again on each connection.
+    Down,
+    /// To the server: to the address and port of the URL as a discard service (RFC 863).
+    Up,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Workload {
+    /// New connections: each carries one request and its response.
+    Cps {
+        /// Who ends it.
+        close: Close,
+    },
+    /// Requests on connections that stay open.
+    Rps {
+        /// Requests under way on each connection, 1 to 64.
+        pipeline: u32,
+    },
+    /// Requests at a fixed rate on connections that stay open, due whether or not earlier ones were answered. Latency
+    /// counts from when a request was due, so a server that stands still is seen as often as its users would see it
+    /// (coordinated omission).
+    Latency {
+        /// Requests per second of all connections together.
+        rate: u64,
+    },
+    /// Bytes.
+    Throughput {
+        /// Which way they go.
+        direction: Direction,
+    },
+    /// Connections that are opened, stay open, and are all asked once at the end.
+    Hold,
+}
+
+/// What a client is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// What to request from whom.
+    pub(crate) url: Url,
+    /// What is measured.
+    pub(crate) workload: Workload,
+    /// Connections at the same time.
+    pub(crate) connections: u32,
+    /// Time that passes before anything is counted.
+    pub(crate) warm_up: Duration,
+    /// Time that is measured. For [`Workload::Hold`]: how long all connections are kept before they are asked.
+    pub(crate) duration: Duration,
+    /// The CPU the client's thread is bound to.
+    pub(crate) cpu: Option<usize>,
+}
+
+impl Plan {
+    /// The server.
+    pub(crate) fn target(&self) -> SocketAddr {
+        self.url.address
+    }
+}
+
+/// What a client found while it was measuring.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    /// Connections, requests, or bytes, as the workload says. For [`Workload::Hold`]: connections that answered.
+    pub(crate) operations: u64,
+    /// How long was measured.
+    pub(crate) seconds: f64,
+    /// From the beginning of a request to its last byte; for [`Workload::Cps`] from the SYN to the last byte of the
+    /// response; for [`Workload::Latency`] from when it was due.
+    pub(crate) latency: Latencies,
+    /// From the SYN to ESTABLISHED, where connections were opened while measuring.
+    pub(crate) connect: Latencies,
+    /// What went wrong.
+    pub(crate) errors: Errors,
+    /// Frames the client sent and received, if it knows: in all, with those before measuring.
+    pub(crate) frames: Option<Frames>,
+    /// Requests or connections in all, with those before measuring; to divide `frames` by.
+    pub(crate) operations_with_warm_up: u64,
+    /// How long the client's own TIME-WAIT lasts, where it has any.
+    pub(crate) time_wait: Option<Duration>,
+}
+
+/// Ethernet frames, both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    /// Sent by the client.
+    pub(crate) sent: u64,
+    /// Received by the client.
+    pub(crate) received: u64,
+}
+
+impl Measured {
+    /// Operations in a second.
+    pub(crate) fn per_second(&self) -> f64 {
+        if self.seconds > 0.0 {
+            self.operations as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+}
+
+/// A client of either kind, ready to run once in the calling thread's network namespace.
+pub(crate) trait Client {
+    /// Does what the plan says; tells `progress` about it.
+    ///
+    /// # Errors
+    ///
+    /// It could not begin. What goes wrong later is counted in [`Measured::errors`].
+    fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured>;
+}

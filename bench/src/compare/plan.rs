@@ -1,0 +1,569 @@
+//! What is measured, in which order, and how long each part may take.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::usage::UsageError;
+
+/// A server under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Target {
+    /// tidegate, on AF_XDP
+    Tidegate,
+    /// nginx, on the kernel's TCP
+    Nginx,
+    /// `tidegate-bench serve-kernel`: tidegate's application on the kernel's TCP
+    ServeKernel,
+}
+
+impl Target {
+    /// All of them, in the order they take turns.
+    pub(super) const ALL: [Self; 3] = [Self::Tidegate, Self::Nginx, Self::ServeKernel];
+
+    /// The name in the results and on the command line.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Tidegate => "tidegate",
+            Self::Nginx => "nginx",
+            Self::ServeKernel => "serve-kernel",
+        }
+    }
+}
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Load {
+    /// As many connections as go, each with one request, closed by the client
+    Cps,
+    /// As many requests as go on connections that stay open, one at a time on each
+    Rps,
+    /// Requests at half of the rate serve-kernel reaches under rps, due whether or not earlier ones were answered
+    Latency,
+}
+
+impl Load {
+    /// All of them, in the order they are measured.
+    pub(super) const ALL: [Self; 3] = [Self::Cps, Self::Rps, Self::Latency];
+
+    /// The name in the results and on the command line.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Cps => "cps",
+            Self::Rps => "rps",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// What is counted.
+    pub(super) const fn unit(self) -> &'static str {
+        match self {
+            Self::Cps => "connections/s",
+            Self::Rps | Self::Latency => "requests/s",
+        }
+    }
+
+    const fn phase(self) -> Phase {
+        match self {
+            Self::Cps | Self::Rps => Phase::Throughput,
+            Self::Latency => Phase::Latency,
+        }
+    }
+}
+
+/// Whose TCP the client uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ClientKind {
+    /// tidegate's engine over AF_XDP.
+    Bypass,
+    /// The kernel's.
+    Kernel,
+}
+
+impl ClientKind {
+    /// The name in the results.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// A choice of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Clients {
+    /// tidegate's engine over AF_XDP
+    Bypass,
+    /// The kernel's TCP
+    Kernel,
+    /// One after the other
+    Both,
+}
+
+impl Clients {
+    const fn kinds(self) -> &'static [ClientKind] {
+        match self {
+            Self::Bypass => &[ClientKind::Bypass],
+            Self::Kernel => &[ClientKind::Kernel],
+            Self::Both => &[ClientKind::Bypass, ClientKind::Kernel],
+        }
+    }
+}
+
+/// Which frames the bare reflect receives and sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shape {
+    /// It receives frames as long as tidegate receives with a request, and sends them back as long as its responses.
+    Exchange,
+    /// It receives frames as long as those with a request, and sends them back as they are.
+    Request,
+}
+
+impl Shape {
+    /// Both, in the order they are measured.
+    pub(super) const ALL: [Self; 2] = [Self::Exchange, Self::Request];
+}
+
+/// One thing that is measured, in every round again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cell {
+    /// A server under load.
+    Server {
+        /// What the client does.
+        load: Load,
+        /// Which client.
+        client: ClientKind,
+        /// The server.
+        target: Target,
+    },
+    /// A loop that sends back what it receives through an AF_XDP socket, without TCP.
+    Reflect(Shape),
+}
+
+impl Cell {
+    /// Who is measured, as the results call it.
+    pub(super) const fn target_name(self) -> &'static str {
+        match self {
+            Self::Server { target, .. } => target.name(),
+            Self::Reflect(_) => "af-xdp-reflect",
+        }
+    }
+
+    /// Who asks, as the results call it.
+    pub(super) const fn client_name(self) -> &'static str {
+        match self {
+            Self::Server { client, .. } => client.name(),
+            Self::Reflect(_) => "af-xdp",
+        }
+    }
+
+    /// What is done, as the results call it.
+    pub(super) const fn workload_name(self) -> &'static str {
+        match self {
+            Self::Server { load, .. } => load.name(),
+            Self::Reflect(Shape::Exchange) => "reflect",
+            Self::Reflect(Shape::Request) => "reflect-request",
+        }
+    }
+
+    /// What is counted.
+    pub(super) const fn unit(self) -> &'static str {
+        match self {
+            Self::Server { load, .. } => load.unit(),
+            Self::Reflect(_) => "frames/s",
+        }
+    }
+
+    /// All three names, for people.
+    pub(super) fn title(self) -> String {
+        format!(
+            "{} {} ({})",
+            self.target_name(),
+            self.workload_name(),
+            self.client_name()
+        )
+    }
+}
+
+/// What is measured between the start and the stop of one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// A server is started, meets these clients and loads, and is stopped.
+    Server(Target, Vec<(ClientKind, Load)>),
+    /// The bare reflect, in both shapes.
+    Reflect,
+}
+
+impl Turn {
+    /// For people.
+    pub(super) fn title(&self) -> String {
+        match self {
+            Self::Server(target, loads) => {
+                let loads: Vec<&str> = loads.iter().map(|(_, load)| load.name()).collect();
+                format!("{} {}", target.name(), loads.join(", "))
+            }
+            Self::Reflect => "bare AF_XDP reflect".to_owned(),
+        }
+    }
+}
+
+/// Rounds of one phase take about the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// cps and rps.
+    Throughput,
+    /// latency, whose rate the first phase tells.
+    Latency,
+}
+
+/// All targets in turn, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Round {
+    /// Its number within its phase, from 0.
+    pub(super) number: u32,
+    /// What it measures.
+    pub(super) phase: Phase,
+    /// In this order.
+    pub(super) turns: Vec<Turn>,
+}
+
+impl Round {
+    /// For people.
+    pub(super) fn title(&self) -> String {
+        let what = match self.phase {
+            Phase::Throughput => "cps and rps",
+            Phase::Latency => "latency",
+        };
+        format!("run {} of {what}", self.number + 1)
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Selection {
+    targets: Vec<Target>,
+    loads: Vec<Load>,
+    clients: &'static [ClientKind],
+}
+
+impl Selection {
+    /// Each target and load once, in the order of all of them.
+    ///
+    /// # Errors
+    ///
+    /// `latency` without what tells its rate.
+    pub(super) fn new(targets: &[Target], loads: &[Load], clients: Clients) -> Result<Self, UsageError> {
+        let selection = Self {
+            targets: Target::ALL
+                .into_iter()
+                .filter(|target| targets.contains(target))
+                .collect(),
+            loads: Load::ALL.into_iter().filter(|load| loads.contains(load)).collect(),
+            clients: clients.kinds(),
+        };
+        let has_rate = selection.has(Target::ServeKernel) && selection.loads.contains(&Load::Rps);
+        if selection.loads.contains(&Load::Latency) && !has_rate {
+            return Err(UsageError(
+                "latency is measured at half of what serve-kernel reaches under rps, so it needs serve-kernel among \
+                 --targets and rps among --workloads"
+                    .to_owned(),
+            ));
+        }
+        Ok(selection)
+    }
+
+    /// Whether `target` is measured.
+    pub(super) fn has(&self, target: Target) -> bool {
+        self.targets.contains(&target)
+    }
+
+    /// The targets, in the order they take turns.
+    pub(super) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Every cell that must have been measured at least once.
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &load in &self.loads {
+            for &client in self.clients {
+                cells.extend(self.targets.iter().map(|&target| Cell::Server { load, client, target }));
+            }
+        }
+        if self.reflects() {
+            cells.extend(Shape::ALL.map(Cell::Reflect));
+        }
+        cells
+    }
+
+    /// All rounds in the order they are measured: A B C A B C and so on, with the bare reflect at the end of each round
+    /// that counts frames.
+    pub(super) fn rounds(&self, runs: u32) -> Vec<Round> {
+        let mut rounds = Vec::new();
+        for phase in [Phase::Throughput, Phase::Latency] {
+            let turns = self.turns(phase);
+            if turns.is_empty() {
+                continue;
+            }
+            rounds.extend((0..runs).map(|number| Round {
+                number,
+                phase,
+                turns: turns.clone(),
+            }));
+        }
+        rounds
+    }
+
+    fn turns(&self, phase: Phase) -> Vec<Turn> {
+        let mut loads = Vec::new();
+        for &client in self.clients {
+            let of_phase = self.loads.iter().filter(|load| load.phase() == phase);
+            loads.extend(of_phase.map(|&load| (client, load)));
+        }
+        if loads.is_empty() {
+            return Vec::new();
+        }
+        let mut turns: Vec<Turn> = self
+            .targets
+            .iter()
+            .map(|&target| Turn::Server(target, loads.clone()))
+            .collect();
+        if phase == Phase::Throughput && self.reflects() {
+            turns.push(Turn::Reflect);
+        }
+        turns
+    }
+
+    /// The reflect is the limit of what tidegate can do with frames, which only the bypass client counts.
+    fn reflects(&self) -> bool {
+        self.has(Target::Tidegate)
+            && self.clients.contains(&ClientKind::Bypass)
+            && self.loads.iter().any(|load| load.phase() == Phase::Throughput)
+    }
+}
+
+/// How long each part takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    /// How often each cell is measured, at most.
+    pub(super) runs: u32,
+    /// Time before anything counts, in each cell.
+    pub(super) warm_up: Duration,
+    /// Time that counts, in each cell.
+    pub(super) duration: Duration,
+    /// Time that counts of each shape of the bare reflect.
+    pub(super) reflect: Duration,
+    /// What starting and stopping a server may take, until the first round has told.
+    pub(super) change: Duration,
+    /// The same of a client.
+    pub(super) client: Duration,
+    /// How long everything together may take; `None` if there is no limit.
+    pub(super) limit: Option<Duration>,
+}
+
+impl Scale {
+    /// The whole comparison.
+    pub(super) const FULL: Self = Self {
+        runs: 5,
+        warm_up: Duration::from_millis(500),
+        duration: Duration::from_secs(3),
+        reflect: Duration::from_secs(2),
+        change: Duration::from_secs(1),
+        client: Duration::from_millis(300),
+        limit: None,
+    };
+
+    /// A first look that ends within 55 s, the lab included.
+    pub(super) const QUICK: Self = Self {
+        runs: 3,
+        warm_up: Duration::from_millis(150),
+        duration: Duration::from_millis(700),
+        reflect: Duration::from_millis(300),
+        change: Duration::from_secs(1),
+        client: Duration::from_millis(300),
+        limit: Some(Duration::from_secs(49)),
+    };
+
+    /// What `round` takes if nothing is known better.
+    fn expected(&self, round: &Round) -> Duration {
+        round
+            .turns
+            .iter()
+            .map(|turn| match turn {
+                Turn::Server(_, loads) => {
+                    let each = self.client + self.warm_up + self.duration;
+                    self.change + each * u32::try_from(loads.len()).unwrap_or(u32::MAX)
+                }
+                Turn::Reflect => self.change / 2 + (self.warm_up + self.reflect) * 2,
+            })
+            .sum()
+    }
+}
+
+/// Decides whether there is time for another round.
+#[derive(Debug)]
+pub(super) struct Budget {
+    scale: Scale,
+    /// The longest round of each phase so far.
+    longest: [Option<Duration>; 2],
+}
+
+impl Budget {
+    /// Nothing is known about any round.
+    pub(super) fn new(scale: Scale) -> Self {
+        Self {
+            scale,
+            longest: [None; 2],
+        }
+    }
+
+    /// Whether `round` will end in time if it begins now, `elapsed` after the start. The first of all always may.
+    pub(super) fn allows(&self, round: &Round, elapsed: Duration) -> bool {
+        let Some(limit) = self.scale.limit else { return true };
+        if self.longest.iter().all(Option::is_none) {
+            return true;
+        }
+        let expected = self.longest[round.phase as usize].unwrap_or_else(|| self.scale.expected(round));
+        elapsed + expected <= limit
+    }
+
+    /// Notes that `round` took so long.
+    pub(super) fn note(&mut self, round: &Round, took: Duration) {
+        let longest = &mut self.longest[round.phase as usize];
+        *longest = Some(longest.map_or(took, |longest| longest.max(took)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn everything(clients: Clients) -> Selection {
+        Selection::new(&Target::ALL, &Load::ALL, clients).unwrap()
+    }
+
+    #[test]
+    fn the_targets_take_turns_and_latency_comes_last() {
+        let rounds = everything(Clients::Bypass).rounds(2);
+        let order: Vec<String> = rounds
+            .iter()
+            .flat_map(|round| {
+                round
+                    .turns
+                    .iter()
+                    .map(|turn| format!("{} {}", round.number, turn.title()))
+            })
+            .collect();
+        assert_eq!(
+            order,
+            [
+                "0 tidegate cps, rps",
+                "0 nginx cps, rps",
+                "0 serve-kernel cps, rps",
+                "0 bare AF_XDP reflect",
+                "1 tidegate cps, rps",
+                "1 nginx cps, rps",
+                "1 serve-kernel cps, rps",
+                "1 bare AF_XDP reflect",
+                "0 tidegate latency",
+                "0 nginx latency",
+                "0 serve-kernel latency",
+                "1 tidegate latency",
+                "1 nginx latency",
+                "1 serve-kernel latency",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_client_meets_every_target_and_load() {
+        let selection = everything(Clients::Both);
+        let cells = selection.cells();
+        assert_eq!(cells.len(), 3 * 3 * 2 + 2);
+        let mut measured = Vec::new();
+        for round in selection.rounds(1) {
+            for turn in round.turns {
+                match turn {
+                    Turn::Server(target, loads) => {
+                        measured.extend(
+                            loads
+                                .iter()
+                                .map(|&(client, load)| Cell::Server { load, client, target }),
+                        );
+                    }
+                    Turn::Reflect => measured.extend(Shape::ALL.map(Cell::Reflect)),
+                }
+            }
+        }
+        measured.sort_unstable();
+        let mut expected = cells;
+        expected.sort_unstable();
+        assert_eq!(measured, expected);
+    }
+
+    #[test]
+    fn what_is_named_twice_or_in_another_order_is_measured_once_and_in_turn() {
+        let selection = Selection::new(
+            &[Target::ServeKernel, Target::Tidegate, Target::ServeKernel],
+            &[Load::Rps, Load::Rps],
+            Clients::Bypass,
+        )
+        .unwrap();
+        assert_eq!(selection.targets(), [Target::Tidegate, Target::ServeKernel]);
+        assert_eq!(selection.cells().len(), 2 + 2);
+    }
+
+    #[test]
+    fn there_is_a_reflect_only_beside_frames_of_tidegate() {
+        let reflects = |targets: &[Target], clients| {
+            let selection = Selection::new(targets, &[Load::Rps], clients).unwrap();
+            selection.rounds(1)[0].turns.contains(&Turn::Reflect)
+        };
+        assert!(reflects(&[Target::Tidegate], Clients::Bypass));
+        assert!(!reflects(&[Target::Tidegate], Clients::Kernel));
+        assert!(!reflects(&[Target::Nginx], Clients::Bypass));
+    }
+
+    #[test]
+    fn latency_needs_what_tells_its_rate() {
+        for (targets, loads) in [
+            (&[Target::Tidegate, Target::ServeKernel][..], &[Load::Latency][..]),
+            (&[Target::Tidegate][..], &[Load::Rps, Load::Latency][..]),
+        ] {
+            let error = Selection::new(targets, loads, Clients::Bypass).unwrap_err();
+            assert!(error.to_string().contains("needs serve-kernel"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_quick_run_has_time_for_three_rounds_and_for_latency() {
+        let scale = Scale::QUICK;
+        let mut budget = Budget::new(scale);
+        let mut elapsed = Duration::ZERO;
+        let mut measured = [0, 0];
+        for round in everything(Clients::Bypass).rounds(scale.runs) {
+            if budget.allows(&round, elapsed) {
+                let took = scale.expected(&round);
+                budget.note(&round, took);
+                elapsed += took;
+                measured[round.phase as usize] += 1;
+            }
+        }
+        assert_eq!(measured[Phase::Throughput as usize], 3);
+        assert!(measured[Phase::Latency as usize] >= 1, "{measured:?}");
+        assert!(elapsed <= scale.limit.unwrap() && elapsed < Duration::from_secs(55));
+    }
+
+    #[test]
+    fn what_rounds_took_counts_more_than_what_was_expected() {
+        let rounds = everything(Clients::Bypass).rounds(3);
+        let mut budget = Budget::new(Scale::QUICK);
+        let limit = Scale::QUICK.limit.unwrap();
+        assert!(budget.allows(&rounds[0], limit), "the first is always measured");
+        budget.note(&rounds[0], Duration::from_secs(20));
+        assert!(budget.allows(&rounds[1], limit - Duration::from_secs(20)));
+        assert!(!budget.allows(&rounds[1], limit - Duration::from_secs(19)));
+        assert!(Budget::new(Scale::FULL).allows(&rounds[1], limit * 100));
+    }
+}

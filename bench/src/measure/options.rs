@@ -1,0 +1,147 @@
+//! What all measurements have: the target, the client, and where the results go.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+
+use super::bypass::BypassOptions;
+use super::duration::{LONGEST, SHORTEST, within};
+use crate::client::Client;
+use crate::client::bypass::BypassClient;
+use crate::client::kernel::KernelClient;
+use crate::environment;
+use crate::http_client::Url;
+use crate::results::{Run, files};
+
+/// Whose TCP the client uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ClientKind {
+    /// The kernel's, by epoll: works with every target from everywhere.
+    Kernel,
+    /// tidegate's own, over AF_XDP: many source addresses and ports from one core, several times cheaper.
+    Bypass,
+}
+
+/// Arguments of every measurement.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// What to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    #[arg(long)]
+    pub(super) url: Url,
+    /// Whose TCP the client uses.
+    #[arg(long, value_enum, default_value = "kernel")]
+    client: ClientKind,
+    /// The CPU the client runs on (default: any)
+    #[arg(long, value_name = "N")]
+    pub(super) cpu: Option<usize>,
+    /// Write the results to this file as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the results to this file as a page with a plot, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the distribution of the latency to this file as .hgrm text, in microseconds.
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Write the latencies to this file as an interval log of HdrHistogram, in nanoseconds; `report merge` reads it.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    #[command(flatten)]
+    bypass: BypassOptions,
+}
+
+/// Arguments of the measurements that keep a server busy.
+#[derive(Debug, clap::Args)]
+pub(super) struct Load {
+    /// Connections at the same time, 1 to 100,000.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(super) connections: u32,
+    /// Time that passes before anything is counted, at most 60s.
+    #[arg(long, default_value = "1s", value_parser = parse_warm_up)]
+    pub(super) warm_up: Duration,
+    /// Time that is measured, at most 60s.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub(super) duration: Duration,
+}
+
+fn parse_warm_up(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO, LONGEST)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    within(text, SHORTEST, LONGEST)
+}
+
+impl Options {
+    /// The client that was chosen, to load `target`.
+    ///
+    /// # Errors
+    ///
+    /// Arguments do not go together (a usage error).
+    pub(super) fn client(&self, target: SocketAddr) -> anyhow::Result<Box<dyn Client>> {
+        match self.client {
+            ClientKind::Kernel => {
+                self.bypass.refuse()?;
+                Ok(Box::new(KernelClient::new()))
+            }
+            ClientKind::Bypass => Ok(Box::new(BypassClient::new(self.bypass.settings(target)?))),
+        }
+    }
+
+    /// The name of that client in the results.
+    pub(super) const fn client_name(&self) -> &'static str {
+        match self.client {
+            ClientKind::Kernel => "kernel",
+            ClientKind::Bypass => "bypass",
+        }
+    }
+
+    /// What the results depend on.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub(super) fn environment(&self) -> anyhow::Result<Map<String, Value>> {
+        let mut environment = environment::describe()?;
+        if self.client == ClientKind::Bypass {
+            self.bypass.describe(&mut environment);
+        }
+        Ok(environment)
+    }
+
+    /// The files that are to be written.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.json, &self.html, &self.hgrm, &self.log]
+            .into_iter()
+            .filter_map(|file| file.as_deref())
+    }
+
+    /// Writes them.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be written.
+    pub(super) fn write(&self, run: &Run) -> anyhow::Result<()> {
+        if let Some(file) = &self.json {
+            files::write(file, format!("{:#}\n", run.json()))?;
+        }
+        if let Some(file) = &self.html {
+            files::write(file, run.html()?)?;
+        }
+        if let Some(file) = &self.hgrm {
+            files::write(file, run.hgrm())?;
+        }
+        if let Some(file) = &self.log {
+            files::write(file, run.log()?)?;
+        }
+        Ok(())
+    }
+}

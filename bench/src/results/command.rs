@@ -1,0 +1,146 @@
+//! `tidegate-bench report`: what can be done with results when the measurements are over.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::merge::Merged;
+use super::{files, html};
+
+/// Arguments of `tidegate-bench report`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Put the latencies of several runs together, whichever machines they were measured on.
+    ///
+    /// Percentiles of several runs cannot be averaged; what --log wrote can be added. Values are taken for nanoseconds.
+    Merge(MergeArguments),
+}
+
+/// Arguments of `tidegate-bench report merge`.
+#[derive(Debug, clap::Args)]
+struct MergeArguments {
+    /// Interval logs, as --log writes them.
+    #[arg(required = true, value_name = "FILE")]
+    logs: Vec<PathBuf>,
+    /// Write the distribution of one tag to this file as .hgrm text, in microseconds.
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// The tag --hgrm is about (default: latency, or the only one)
+    #[arg(long, value_name = "TAG", requires = "hgrm")]
+    tag: Option<String>,
+    /// Write the percentiles to this file as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write them to this file as a page with a plot, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Does what was asked for. True if it did.
+///
+/// # Errors
+///
+/// A file cannot be read or written, or is no interval log; the error names it. There is not one distribution to write
+/// (a usage error).
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    match &arguments.command {
+        Command::Merge(arguments) => merge(arguments).map(|()| true),
+    }
+}
+
+fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
+    let mut merged = Merged::default();
+    for log in &arguments.logs {
+        let text = std::fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+        merged
+            .add(&text)
+            .with_context(|| format!("cannot merge {}", log.display()))?;
+    }
+    println!("{}", merged.text());
+    let names: Vec<String> = arguments.logs.iter().map(|log| log.display().to_string()).collect();
+    if let Some(file) = &arguments.hgrm {
+        files::write(file, merged.hgrm(arguments.tag.as_deref())?)?;
+    }
+    if let Some(file) = &arguments.json {
+        files::write(file, format!("{:#}\n", merged.json(&names)))?;
+    }
+    if let Some(file) = &arguments.html {
+        files::write(file, html::of_merged(&merged, &names)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::super::samples;
+    use super::*;
+    use crate::client::Workload;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn report(arguments: &[&Path]) -> anyhow::Result<bool> {
+        let all = [Path::new("report"), Path::new("merge")].into_iter();
+        let line = Line::try_parse_from(all.chain(arguments.iter().copied()))?;
+        run(&line.arguments)
+    }
+
+    #[test]
+    fn logs_become_one_distribution() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two, hgrm, json, html] =
+            ["one", "two", "hgrm", "json", "html"].map(|name| directory.path().join(name));
+        for log in [&one, &two] {
+            files::write(log, samples::run(Workload::Hold).log().unwrap()).unwrap();
+        }
+        let passed = report(&[
+            &one,
+            &two,
+            Path::new("--hgrm"),
+            &hgrm,
+            Path::new("--json"),
+            &json,
+            Path::new("--html"),
+            &html,
+        ]);
+        assert!(passed.unwrap());
+        let text = std::fs::read_to_string(hgrm).unwrap();
+        assert!(text.contains("Total count    =         2000]"), "{text}");
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        assert_eq!(json["tags"]["latency"]["logs"], 2);
+        assert!(std::fs::read_to_string(html).unwrap().contains("<svg"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_log_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("broken.hlog");
+        let error = format!("{:#}", report(&[&file]).unwrap_err());
+        assert!(error.contains("broken.hlog"), "{error}");
+        std::fs::write(&file, "#comment\n\nnonsense\n").unwrap();
+        let error = format!("{:#}", report(&[&file]).unwrap_err());
+        assert!(error.contains("broken.hlog") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn without_a_log_or_with_a_tag_for_nothing_it_is_a_usage_error() {
+        for arguments in [&[][..], &["one", "--tag", "latency"][..]] {
+            let all = ["report", "merge"].iter().chain(arguments);
+            let error = Line::try_parse_from(all).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The servers that this host's own clients talk to over AF_XDP: a client's addresses and ports may be millions, so its
+//! segments are told by where they come from.
+
+use aya_ebpf::{macros::map, maps::HashMap};
+use tidegate_abi::syn_ack::feature;
+use tidegate_abi::{ListenerKey, MAX_REMOTES};
+
+use crate::parse::{Frame, Segment};
+use crate::sources::{self, IPV4_SOURCE, IPV6_SOURCE};
+
+/// Addresses and ports of the servers; written by userspace, and only looked up here.
+#[map]
+static REMOTES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_REMOTES, 0);
+
+/// Whether a segment comes from one of them. Servers send no IP options or extension headers to be expected here: a
+/// segment behind such is left to the kernel.
+#[inline(always)]
+pub fn is_source(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
+    if sources::features() & feature::REMOTES == 0 || !segment.plain {
+        return false;
+    }
+    // Behind both addresses of a plain header comes the source port.
+    let key = if version == 4 {
+        let Some(&[a, b, c, d, _, _, _, _, high, low]) = frame.header::<10>(segment.ip + IPV4_SOURCE) else {
+            return false;
+        };
+        ListenerKey::v4([a, b, c, d], u16::from_be_bytes([high, low]))
+    } else {
+        let Some(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, .., high, low]) =
+            frame.header::<34>(segment.ip + IPV6_SOURCE)
+        else {
+            return false;
+        };
+        let address = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+        ListenerKey::v6(address, u16::from_be_bytes([high, low]))
+    };
+    REMOTES.get_ptr(key).is_some()
+}
