@@ -114,13 +114,16 @@ fn throughput(page: &mut String, rows: &[Row<'_>], client: ClientKind) -> anyhow
     Ok(())
 }
 
+/// A quantile of the latency of a run, if latency was measured.
+type Quantile = fn(&Run) -> Option<f64>;
+
 fn latency(page: &mut String, rows: &[Row<'_>], client: ClientKind) -> anyhow::Result<()> {
     let rows = of_load(rows, Load::Latency, client);
     let Some(asked) = rows.first().and_then(|row| row.runs.first()?.asked_per_s) else {
         return Ok(());
     };
     let mut plots = String::new();
-    let quantiles: [(&str, fn(&Run) -> Option<f64>); 3] = [
+    let quantiles: [(&str, Quantile); 3] = [
         ("Half of all requests within", |run| Some(run.quantiles?.p50)),
         ("99 of 100 within", |run| Some(run.quantiles?.p99)),
         ("999 of 1000 within", |run| Some(run.quantiles?.p999)),
