@@ -13,7 +13,7 @@ export TIDEGATE_EBPF_OBJECT := $(XDP_OBJECT)
 
 EBPF := --manifest-path ebpf/Cargo.toml
 
-.PHONY: help setup ebpf build demo run test sim impaired goodput resilience compare bench-engine bench-instructions fuzz lint clean
+.PHONY: help setup ebpf build demo run test sim impaired goodput resilience flood-memory compare bench-engine bench-instructions fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -58,6 +58,9 @@ goodput: build ## Compare goodput over bad links with Linux's (root; about 17 mi
 
 resilience: build ## Compare with Linux under SYN floods (root; about ten minutes): [ARGS="--quick --html FILE"]
 	@scripts/resilience.sh $(ARGS)
+
+flood-memory: build ## Send 50 million spoofed SYNs and look at what is left of them (root; some minutes)
+	TIDEGATE_FLOOD_SYNS=50 $(CARGO) test --release --locked --package tidegate --test flood_memory -- --nocapture
 
 compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="--quick --html FILE"]
 	@scripts/compare.sh $(ARGS)

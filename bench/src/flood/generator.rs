@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_timerslack;
 use nix::unistd::Pid;
@@ -16,7 +16,7 @@ use super::af_xdp::AfXdp;
 use super::interface::{self, Interface};
 use super::live_frames::{self, LiveFrames};
 use super::object::Counters;
-use super::plan::Plan;
+use super::plan::{Maker, Plan};
 use super::rate::Pace;
 
 /// The calling thread, for system calls.
@@ -71,8 +71,15 @@ impl Generator {
         let target_mac = plan.resolve()?;
         let interface = Interface::find(&plan.interface)?;
         let settings = plan.settings(&interface, target_mac);
-        let source = match LiveFrames::new(&settings, plan.seed)? {
+        let live_frames = match plan.maker {
+            Maker::Auto | Maker::LiveFrames => LiveFrames::new(&settings, plan.seed)?,
+            Maker::AfXdp => None,
+        };
+        let source = match live_frames {
             Some(live_frames) => Source::Live(Box::new(live_frames)),
+            None if plan.maker == Maker::LiveFrames => bail!(
+                "this kernel has no live frames for BPF_PROG_TEST_RUN (Linux 5.18); leave --maker out for an AF_XDP socket"
+            ),
             None => Source::AfXdp(Box::new(AfXdp::open(&plan.interface, settings, plan.seed)?)),
         };
         let live_frames = match &source {
@@ -232,7 +239,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flood::plan::Kind;
+    use crate::flood::plan::{Kind, Maker};
     use crate::flood::rate::Rate;
     use crate::usage::UsageError;
 
@@ -248,6 +255,7 @@ mod tests {
             duration: Duration::from_secs(1),
             cpu: None,
             seed: 1,
+            maker: Maker::Auto,
         };
         let error = Generator::start(plan).map(|_| ()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error}");

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::generator::{Generator, Totals};
 pub(crate) use self::neighbour::parse_mac;
-pub(crate) use self::plan::{Kind, Plan};
+pub(crate) use self::plan::{Kind, Maker, Plan};
 pub(crate) use self::ranges::Prefix;
 pub(crate) use self::rate::Rate;
 pub(crate) use self::sink::{Bare, BareKind, Sink};
@@ -72,6 +72,9 @@ pub(crate) struct Arguments {
     /// Seed of all that is random.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// What makes the frames.
+    #[arg(long, value_enum, default_value_t)]
+    maker: Maker,
     /// Write the figures to this file as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,6 +100,7 @@ impl Arguments {
             duration: self.duration,
             cpu: self.cpu,
             seed: self.seed,
+            maker: self.maker,
         }
     }
 }

@@ -62,6 +62,18 @@ impl Kind {
     }
 }
 
+/// What makes the frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Maker {
+    /// The kernel where it can, else this program.
+    #[default]
+    Auto,
+    /// The kernel: BPF_PROG_TEST_RUN with live frames (Linux 5.18).
+    LiveFrames,
+    /// This program, through an AF_XDP socket.
+    AfXdp,
+}
+
 /// A flood.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -83,6 +95,8 @@ pub(crate) struct Plan {
     pub(crate) cpu: Option<usize>,
     /// Seed of all that is random.
     pub(crate) seed: u64,
+    /// What makes the frames.
+    pub(crate) maker: Maker,
 }
 
 impl Plan {
@@ -169,6 +183,7 @@ mod tests {
             duration: LONGEST,
             cpu: None,
             seed: 1,
+            maker: Maker::Auto,
         }
     }
 

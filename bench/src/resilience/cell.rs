@@ -14,7 +14,7 @@ use super::plan::{Cell, Family, Limit, Offered, Scale, Subject, Target};
 use super::report::Row;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
-use crate::flood::{Bare, BareKind, Generator, Kind, Plan, Rate, Sink};
+use crate::flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 use crate::goodput::namespaces::{Lab, Place};
 use crate::http_client::Url;
 
@@ -218,6 +218,7 @@ impl Bench<'_> {
             duration: self.scale.settle + self.scale.window + tail + SPARE,
             cpu: Some(self.cores.client),
             seed: self.seed,
+            maker: Maker::Auto,
         };
         let generator = self
             .lab
