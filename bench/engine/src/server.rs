@@ -27,9 +27,7 @@ pub trait Server {
 /// All that is measured goes through here.
 #[inline]
 pub fn deliver<A: Application>(engine: &mut Engine<A>, now: Instant, burst: Burst<'_>, out: &mut Frames) {
-    for frame in burst.iter() {
-        engine.receive(now, frame, OnNoFlow::Reject, out);
-    }
+    engine.receive_burst(now, burst.iter(), OnNoFlow::Reject, out, |_, _| {});
     engine.turn(now, out);
 }
 

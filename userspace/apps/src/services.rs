@@ -215,7 +215,12 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 48, "{} bytes", size_of::<Connection>());
+        assert!(
+            size_of::<http::Connection>() <= 24,
+            "{} bytes",
+            size_of::<http::Connection>()
+        );
+        assert!(size_of::<Connection>() <= 32, "{} bytes", size_of::<Connection>());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(crate) struct Port {
     handed_over: u32,
     /// The frame the engine writes to.
     reserved: Option<FrameDesc>,
-    /// Frames to be sent at the end of the burst.
+    /// Frames to be sent with the next flush.
     queued: Vec<FrameDesc>,
     /// Room for the descriptors of one burst.
     scratch: Box<[FrameDesc]>,
@@ -138,21 +138,25 @@ impl Port {
         self.in_fill < self.fill_target
     }
 
-    /// Takes up to a burst of received frames out of the RX ring.
+    /// Takes up to `limit` received frames, a burst at most, out of the RX ring.
     #[inline]
-    pub(crate) fn receive(&mut self, batch: &mut Vec<Segment>) {
+    pub(crate) fn receive(&mut self, batch: &mut Vec<Segment>, limit: usize) {
+        let limit = limit.min(self.scratch.len());
         // SAFETY: the ring is this UMEM's, and only descriptors of this UMEM's frames were put into the fill ring.
-        let received = unsafe { self.rx.consume(&mut self.scratch) };
-        let mut bytes = 0;
-        for descriptor in &self.scratch[..received] {
-            let number = descriptor.addr() >> self.frame_shift;
-            bytes += descriptor.lengths().data() as u64;
-            batch.push(Segment {
-                frame: Frame::out_of_ring(number as u32),
-                descriptor: *descriptor,
-                owner: self.owner,
-            });
+        let received = unsafe { self.rx.consume(&mut self.scratch[..limit]) };
+        if received == 0 {
+            return;
         }
+        let (frame_shift, owner) = (self.frame_shift, self.owner);
+        let mut bytes = 0;
+        batch.extend(self.scratch[..received].iter().map(|descriptor| {
+            bytes += descriptor.lengths().data() as u64;
+            Segment {
+                frame: Frame::out_of_ring((descriptor.addr() >> frame_shift) as u32),
+                descriptor: *descriptor,
+                owner,
+            }
+        }));
         self.in_fill -= received as u32;
         self.counters.rx_frames += received as u64;
         self.counters.rx_bytes += bytes;

@@ -9,7 +9,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::{Engine, OnNoFlow, Received};
+use tidegate_tcp::engine::{Engine, LOOKUP_GROUP, OnNoFlow, Received};
 use tidegate_tcp::time::Instant;
 
 use crate::clock::Clock;
@@ -67,8 +67,8 @@ pub(crate) struct Shard<A: Application, D> {
     alarm: Option<Alarm>,
     poll: Poll,
     events: Events,
-    /// Room for the segments of one burst.
-    batch: Vec<Segment>,
+    /// Room for the segments of one group.
+    group: Vec<Segment>,
     burst: usize,
     counters: PortCounters,
 }
@@ -111,7 +111,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             alarm,
             poll,
             events: Events::with_capacity(8),
-            batch: Vec::with_capacity(config.burst as usize),
+            group: Vec::with_capacity(LOOKUP_GROUP),
             burst: config.burst as usize,
             counters: PortCounters::default(),
         })
@@ -126,7 +126,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         loop {
             let now = self.clock.now();
             let mut worked = self.turn(now);
-            while let Some(command) = self.mailboxes[usize::from(self.index)].take() {
+            while let Some(command) = self.command() {
                 worked = true;
                 if self.obey(command, now) {
                     self.port.flush();
@@ -138,19 +138,26 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         }
     }
 
+    /// The next command. A look costs less than trying to take one.
+    #[inline]
+    fn command(&self) -> Option<Command> {
+        let mailbox = &self.mailboxes[usize::from(self.index)];
+        if mailbox.is_empty() { None } else { mailbox.take() }
+    }
+
     /// Does what there is to do, at most about a burst of each kind. Returns whether anything came in.
     fn turn(&mut self, now: Instant) -> bool {
         self.port.collect();
         let mut worked = false;
-        if self.on_no_flow == OnNoFlow::Report {
+        // As with commands, a look costs less than trying.
+        if self.on_no_flow == OnNoFlow::Report && self.handover.is_waiting() {
             worked |= self.take_back(now);
             worked |= self.serve_others(now);
         }
         worked |= self.receive(now);
         self.port.refill();
-        if self.engine.wants_frames() || self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.engine.turn(now, &mut self.port);
-        }
+        // With nothing due this costs less than asking for the next deadline.
+        self.engine.turn(now, &mut self.port);
         self.driver_deadline = self.driver.turn(&mut self.engine, now, &mut self.port);
         self.port.flush();
         self.wake_others();
@@ -210,22 +217,43 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         served > 0
     }
 
-    /// What arrived on this shard's own queue.
+    /// What arrived on this shard's own queue: up to a burst, in groups that are looked up together. What answers a group
+    /// is sent before the next is processed, so that the peers can go on meanwhile.
     fn receive(&mut self, now: Instant) -> bool {
+        let mut left = self.burst;
+        loop {
+            let limit = left.min(LOOKUP_GROUP);
+            let received = self.receive_group(now, limit);
+            left -= received;
+            if received < limit || left == 0 {
+                return left < self.burst;
+            }
+            self.port.flush();
+        }
+    }
+
+    /// Processes up to `limit` segments, at most [`LOOKUP_GROUP`]. Returns how many there were.
+    fn receive_group(&mut self, now: Instant, limit: usize) -> usize {
         let Self {
             engine,
             port,
             handover,
             on_no_flow,
             umems,
-            batch,
+            group,
             counters,
             ..
         } = self;
-        port.receive(batch);
-        let worked = !batch.is_empty();
-        for segment in batch.drain(..) {
-            match engine.receive(now, umems.bytes(&segment), *on_no_flow, port) {
+        port.receive(group, limit);
+        let received = group.len();
+        if received == 0 {
+            return 0;
+        }
+        let mut fates = [Received::Done; LOOKUP_GROUP];
+        let frames = group.iter().map(|segment| umems.bytes(segment));
+        engine.receive_burst(now, frames, *on_no_flow, port, |index, fate| fates[index] = fate);
+        for (segment, fate) in group.drain(..).zip(fates) {
+            match fate {
                 Received::Done => port.recycle(segment),
                 Received::NoFlow => match handover.send(segment) {
                     Ok(()) => {
@@ -239,7 +267,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
                 },
             }
         }
-        worked
+        received
     }
 
     /// Wakes the shards that were sent something in this turn.
@@ -293,12 +321,11 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         let wants_frames = self.engine.wants_frames();
         // The engine also stops in mid-output to be fair to what comes in; with frames at hand it goes on at once.
         let has_more = wants_frames && self.port.can_send();
+        let worked = worked || has_more;
         let turn = Turn {
-            worked: worked || has_more,
-            deadline: [self.engine.next_deadline(), self.driver_deadline]
-                .into_iter()
-                .flatten()
-                .min(),
+            worked,
+            // After work the next turn follows at once, whatever is due.
+            deadline: if worked { None } else { self.deadline() },
             short_of_frames: wants_frames || self.port.is_fill_short(),
             unsent: self.port.unsent(),
         };
@@ -314,6 +341,14 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             }
             Step::Sleep(limit) => self.sleep(limit),
         }
+    }
+
+    /// When the engine's next timer is due, or the driver wants its turn.
+    fn deadline(&self) -> Option<Instant> {
+        [self.engine.next_deadline(), self.driver_deadline]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn sleep(&mut self, limit: Duration) -> io::Result<()> {

@@ -44,8 +44,13 @@ impl Place {
     }
 }
 
+/// The keyed hash of a flow's tuple, as far as the table uses it: good for all that is done with the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlowHash(u32);
+
 #[derive(Clone, Copy, Default)]
 struct Bucket {
+    /// [`FlowHash`] of the flow; its low bits are also where the search for it starts.
     tag: u32,
     /// Zero: empty.
     place: u32,
@@ -71,10 +76,10 @@ impl FlowTable {
         }
     }
 
-    /// The tag of a flow; its low bits are also where the search for it starts.
+    /// The hash of a flow, for the methods that want one: a segment is hashed once.
     #[inline]
-    fn tag(&self, key: &FlowKey) -> u32 {
-        (key.table_hash(self.key) >> 32) as u32
+    pub(crate) fn hash(&self, key: &FlowKey) -> FlowHash {
+        FlowHash((key.table_hash(self.key) >> 32) as u32)
     }
 
     #[inline]
@@ -87,17 +92,35 @@ impl FlowTable {
         (at + 1) & self.mask
     }
 
+    /// Reads the bucket where the search for `hash` starts, so that it is in the cache when the search does start. The
+    /// result means nothing and is to be given to [`core::hint::black_box`].
+    #[inline]
+    pub(crate) fn touch(&self, hash: FlowHash) -> u32 {
+        self.buckets[self.home(hash.0)].tag
+    }
+
+    /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked at.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: FlowHash) -> Option<Place> {
+        self.find_hashed(hash, |_| true)
+    }
+
     /// The record of `key`; `matches` compares a candidate's tuple with it.
     #[inline]
     pub(crate) fn find(&self, key: &FlowKey, matches: impl Fn(Place) -> bool) -> Option<Place> {
-        let tag = self.tag(key);
-        let mut at = self.home(tag);
+        self.find_hashed(self.hash(key), matches)
+    }
+
+    /// [`FlowTable::find`] for a flow whose hash is known.
+    #[inline]
+    pub(crate) fn find_hashed(&self, hash: FlowHash, matches: impl Fn(Place) -> bool) -> Option<Place> {
+        let mut at = self.home(hash.0);
         loop {
             let bucket = self.buckets[at];
             if bucket.place == 0 {
                 return None;
             }
-            if bucket.tag == tag {
+            if bucket.tag == hash.0 {
                 let place = Place::unpack(bucket.place);
                 if matches(place) {
                     return Some(place);
@@ -108,33 +131,50 @@ impl FlowTable {
     }
 
     /// Adds a flow that is not in the table.
+    #[inline]
     pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
+        self.insert_hashed(self.hash(key), place);
+    }
+
+    /// [`FlowTable::insert`] for a flow whose hash is known.
+    pub(crate) fn insert_hashed(&mut self, hash: FlowHash, place: Place) {
         debug_assert!(
             self.used * 2 < self.buckets.len(),
             "the limits of the engine bound the table"
         );
-        let tag = self.tag(key);
-        let mut at = self.home(tag);
+        let mut at = self.home(hash.0);
         while self.buckets[at].place != 0 {
             at = self.next(at);
         }
         self.buckets[at] = Bucket {
-            tag,
+            tag: hash.0,
             place: place.pack(),
         };
         self.used += 1;
     }
 
     /// Points the flow `key`, now at `from`, to `to`.
+    #[inline]
     pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
-        if let Some(at) = self.position(key, from) {
+        self.replace_hashed(self.hash(key), from, to);
+    }
+
+    /// [`FlowTable::replace`] for a flow whose hash is known.
+    pub(crate) fn replace_hashed(&mut self, hash: FlowHash, from: Place, to: Place) {
+        if let Some(at) = self.position(hash, from) {
             self.buckets[at].place = to.pack();
         }
     }
 
     /// Removes the flow `key` that is at `place`.
+    #[inline]
     pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
-        let Some(mut hole) = self.position(key, place) else {
+        self.remove_hashed(self.hash(key), place);
+    }
+
+    /// [`FlowTable::remove`] for a flow whose hash is known.
+    pub(crate) fn remove_hashed(&mut self, hash: FlowHash, place: Place) {
+        let Some(mut hole) = self.position(hash, place) else {
             return;
         };
         self.used -= 1;
@@ -157,8 +197,8 @@ impl FlowTable {
         self.used
     }
 
-    fn position(&self, key: &FlowKey, place: Place) -> Option<usize> {
-        let mut at = self.home(self.tag(key));
+    fn position(&self, hash: FlowHash, place: Place) -> Option<usize> {
+        let mut at = self.home(hash.0);
         let packed = place.pack();
         loop {
             match self.buckets[at].place {
@@ -193,6 +233,21 @@ mod tests {
             assert_eq!(Place::unpack(place.pack()), place);
             assert_ne!(place.pack(), 0);
         }
+    }
+
+    #[test]
+    fn a_hash_stands_for_its_flow_in_every_operation() {
+        let mut table = FlowTable::new(8, Key(1, 2));
+        let hash = table.hash(&key(7));
+        assert_eq!(table.candidate(hash), None);
+        table.insert_hashed(hash, Place::HalfOpen(3));
+        assert_eq!(table.find(&key(7), |_| true), Some(Place::HalfOpen(3)));
+        assert_eq!(table.touch(hash), hash.0);
+        table.replace_hashed(hash, Place::HalfOpen(3), Place::Connection(4));
+        assert_eq!(table.candidate(hash), Some(Place::Connection(4)));
+        assert_eq!(table.find_hashed(hash, |place| place == Place::HalfOpen(3)), None);
+        table.remove_hashed(hash, Place::Connection(4));
+        assert_eq!((table.candidate(hash), table.len()), (None, 0));
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! Half-open connections: SYN received, SYN-ACK sent, nothing else known. A compact record, bounded in number.
 
+use core::time::Duration;
+
 use crate::application::ListenerId;
 use crate::config::Config;
 use crate::connection::open::Negotiated;
@@ -19,20 +21,72 @@ pub(crate) struct HalfOpen {
     pub(crate) listener: ListenerId,
     pub(crate) irs: SeqNumber,
     pub(crate) iss: SeqNumber,
-    pub(crate) negotiated: Negotiated,
+    // What the SYN offered, in fewer bytes than `Negotiated` takes.
+    /// The peer's TSval; without meaning when there are no timestamps.
+    timestamp: u32,
+    /// When the first SYN-ACK was sent: the low 32 bits of its microseconds.
+    sent_at: u32,
+    mss: u16,
+    window_scale: Option<u8>,
+    timestamps: bool,
+    sack_permitted: bool,
+    ecn: bool,
     /// How often the SYN-ACK was sent again.
     pub(crate) retransmits: u8,
-    /// When the first SYN-ACK was sent.
-    pub(crate) sent_at: Instant,
 }
 
 impl HalfOpen {
+    /// The record of a SYN with sequence number `irs` that is answered at `now`.
+    pub(crate) fn new(
+        key: FlowKey,
+        link: LinkId,
+        listener: ListenerId,
+        irs: SeqNumber,
+        iss: SeqNumber,
+        negotiated: &Negotiated,
+        now: Instant,
+    ) -> Self {
+        Self {
+            key,
+            link,
+            listener,
+            irs,
+            iss,
+            timestamp: negotiated.timestamp.unwrap_or(0),
+            sent_at: now.as_micros() as u32,
+            mss: negotiated.mss,
+            window_scale: negotiated.window_scale,
+            timestamps: negotiated.timestamp.is_some(),
+            sack_permitted: negotiated.sack_permitted,
+            ecn: negotiated.ecn,
+            retransmits: 0,
+        }
+    }
+
+    /// What the SYNs agree on.
+    pub(crate) fn negotiated(&self) -> Negotiated {
+        Negotiated {
+            mss: self.mss,
+            window_scale: self.window_scale,
+            sack_permitted: self.sack_permitted,
+            timestamp: self.timestamps.then_some(self.timestamp),
+            ecn: self.ecn,
+        }
+    }
+
+    /// When the SYN-ACK was sent; `None` if it was sent more than once. Right up to an hour before `now`: it is sent again
+    /// long before.
+    pub(crate) fn sent_at(&self, now: Instant) -> Option<Instant> {
+        let ago = (now.as_micros() as u32).wrapping_sub(self.sent_at);
+        (self.retransmits == 0).then(|| now - Duration::from_micros(u64::from(ago)))
+    }
+
     /// The SYN-ACK: it offers no more than the SYN did.
     pub(crate) fn syn_ack(&self, timestamp_now: u32, config: &Config) -> Header {
         Header {
             seq: self.iss,
             ack: self.irs + 1,
-            flags: if self.negotiated.ecn {
+            flags: if self.ecn {
                 Flags::SYN | Flags::ACK | Flags::ECE
             } else {
                 Flags::SYN | Flags::ACK
@@ -40,14 +94,11 @@ impl HalfOpen {
             window: syn_ack_window(config),
             options: Options {
                 mss: Some(offered_mss(config.mtu, self.key.is_v4())),
-                window_scale: self
-                    .negotiated
-                    .window_scale
-                    .map(|_| window_shift(config.receive_buffer)),
-                sack_permitted: self.negotiated.sack_permitted,
-                timestamps: self.negotiated.timestamp.map(|echo| Timestamps {
+                window_scale: self.window_scale.map(|_| window_shift(config.receive_buffer)),
+                sack_permitted: self.sack_permitted,
+                timestamps: self.timestamps.then_some(Timestamps {
                     value: timestamp_now,
-                    echo,
+                    echo: self.timestamp,
                 }),
                 ..Options::default()
             },
@@ -66,6 +117,59 @@ impl HalfOpen {
                 ..Options::default()
             },
             ..syn_ack
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::link::LinkTable;
+    use crate::wire::LinkHeader;
+
+    #[test]
+    fn a_record_is_at_most_a_cache_line() {
+        assert!(size_of::<HalfOpen>() <= 64, "{} bytes", size_of::<HalfOpen>());
+    }
+
+    fn record(negotiated: &Negotiated, now: Instant) -> HalfOpen {
+        let key = FlowKey::new("198.18.0.1:80".parse().unwrap(), "198.18.0.2:4000".parse().unwrap());
+        let link = LinkTable::default()
+            .acquire(&LinkHeader::new([2; 6], [4; 6], true))
+            .unwrap();
+        HalfOpen::new(key, link, ListenerId(0), SeqNumber(1), SeqNumber(2), negotiated, now)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_of_the_offer_is_lost(
+            mss: u16,
+            window_scale: Option<u8>,
+            sack_permitted: bool,
+            timestamp: Option<u32>,
+            ecn: bool,
+        ) {
+            let negotiated = Negotiated { mss, window_scale, sack_permitted, timestamp, ecn };
+            prop_assert_eq!(record(&negotiated, Instant::ZERO).negotiated(), negotiated);
+        }
+
+        #[test]
+        fn the_time_of_the_syn_ack_survives_the_wrap(sent_at in 0..1_u64 << 40, later in 0..1_u64 << 32) {
+            let negotiated = Negotiated {
+                mss: 1460,
+                window_scale: None,
+                sack_permitted: false,
+                timestamp: None,
+                ecn: false,
+            };
+            let sent_at = Instant::from_micros(sent_at);
+            let mut half_open = record(&negotiated, sent_at);
+            let now = sent_at.plus_micros(later);
+            prop_assert_eq!(half_open.sent_at(now), Some(sent_at));
+            half_open.retransmits = 1;
+            prop_assert_eq!(half_open.sent_at(now), None);
         }
     }
 }

@@ -4,15 +4,37 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-/// A queue of shared buffers. Empty it owns nothing; with one buffer in it, it has allocated nothing.
-#[derive(Default)]
+/// A queue of shared buffers. With one buffer in it, it has allocated nothing.
 pub(crate) struct SendQueue {
     first: Bytes,
     rest: VecDeque<Bytes>,
     length: usize,
 }
 
+/// Room for this many further buffers is kept when the queue is empty; more is given back.
+const KEPT_CAPACITY: usize = 4;
+
 impl SendQueue {
+    /// An empty queue.
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: Bytes::new(),
+            rest: VecDeque::new(),
+            length: 0,
+        }
+    }
+
+    /// Lets go of everything in the queue.
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+        self.first = Bytes::new();
+        if self.rest.capacity() > KEPT_CAPACITY {
+            self.rest = VecDeque::new();
+        } else {
+            self.rest.clear();
+        }
+    }
+
     /// Bytes in the queue.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -40,16 +62,16 @@ impl SendQueue {
     /// When there are fewer.
     pub(crate) fn consume(&mut self, mut count: usize) {
         assert!(count <= self.length, "acknowledged {count} of {} bytes", self.length);
+        if count == self.length {
+            self.clear();
+            return;
+        }
         self.length -= count;
         while count >= self.first.len() && count > 0 {
             count -= self.first.len();
             self.first = self.rest.pop_front().unwrap_or_default();
         }
         self.first.advance(count);
-        if self.length == 0 {
-            self.first = Bytes::new();
-            self.rest = VecDeque::new();
-        }
     }
 
     /// Copies the bytes from `offset` on into the whole of `target`.
@@ -58,6 +80,10 @@ impl SendQueue {
     ///
     /// When the queue ends before that.
     pub(crate) fn copy_to(&self, mut offset: usize, mut target: &mut [u8]) {
+        if let Some(text) = self.first.get(offset..offset + target.len()) {
+            target.copy_from_slice(text);
+            return;
+        }
         for chunk in core::iter::once(&self.first).chain(&self.rest) {
             if target.is_empty() {
                 return;
@@ -86,7 +112,7 @@ mod tests {
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..20),
             cuts in proptest::collection::vec((0..60_usize, 0..60_usize), 0..20),
         ) {
-            let mut queue = SendQueue::default();
+            let mut queue = SendQueue::new();
             let mut model = Vec::new();
             let mut chunks = chunks.into_iter();
             for (consume, copy) in cuts {
@@ -107,12 +133,18 @@ mod tests {
     }
 
     #[test]
-    fn is_empty_handed_when_all_is_acknowledged() {
-        let mut queue = SendQueue::default();
+    fn keeps_little_when_all_is_acknowledged() {
+        let mut queue = SendQueue::new();
         queue.push(Bytes::from_static(b"one"));
         assert_eq!(queue.rest.capacity(), 0);
         queue.push(Bytes::from_static(b"two"));
         queue.consume(6);
-        assert!(queue.rest.capacity() == 0 && queue.first.is_empty());
+        assert!(queue.first.is_empty() && queue.rest.is_empty());
+        assert!((1..=KEPT_CAPACITY).contains(&queue.rest.capacity()), "for the next two");
+        for _ in 0..100 {
+            queue.push(Bytes::from_static(b"more"));
+        }
+        queue.consume(400);
+        assert!(queue.first.is_empty() && queue.rest.capacity() == 0);
     }
 }

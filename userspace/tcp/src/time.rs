@@ -40,11 +40,38 @@ impl Instant {
         self.0 / 1000
     }
 
+    /// Whole seconds since the origin.
+    #[inline]
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
     /// Time since `earlier`, zero if `earlier` is later than this instant.
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.micros_since(earlier))
     }
+
+    /// Microseconds since `earlier`, zero if `earlier` is later than this instant.
+    #[inline]
+    pub const fn micros_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The instant `micros` microseconds after this one.
+    #[inline]
+    pub const fn plus_micros(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+}
+
+/// Whole microseconds of a duration, without arithmetic in 128 bits.
+#[inline]
+pub(crate) const fn micros(duration: Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_mul(1_000_000)
+        .saturating_add(duration.subsec_micros() as u64)
 }
 
 impl Add<Duration> for Instant {
@@ -52,10 +79,7 @@ impl Add<Duration> for Instant {
 
     #[inline]
     fn add(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(duration.as_micros().min(u128::from(u64::MAX)) as u64),
-        )
+        Self(self.0.saturating_add(micros(duration)))
     }
 }
 
@@ -64,9 +88,6 @@ impl Sub<Duration> for Instant {
 
     #[inline]
     fn sub(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(duration.as_micros().min(u128::from(u64::MAX)) as u64),
-        )
+        Self(self.0.saturating_sub(micros(duration)))
     }
 }

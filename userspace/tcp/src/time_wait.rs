@@ -88,3 +88,13 @@ impl TimeWait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_at_most_a_cache_line() {
+        assert!(size_of::<TimeWait>() <= 64, "{} bytes", size_of::<TimeWait>());
+    }
+}

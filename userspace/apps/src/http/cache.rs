@@ -7,62 +7,88 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tidegate_tcp::time::Instant;
 
 use super::files::Stamp;
+use super::head::HEAD_SIZE;
+use super::prepared::Prepared;
 use super::representation::Representation;
 
 /// What an entry costs besides its content and its key: about the size of its parts, so that empty files are bounded.
-const ENTRY_OVERHEAD: usize = 768;
+const ENTRY_OVERHEAD: usize = 768 + 2 * HEAD_SIZE;
 
-/// Representations by their path.
+/// Representations by their path, with responses made of them.
 pub(super) struct Cache {
     limit: usize,
     used: usize,
-    index: HashMap<Arc<[u8]>, usize>,
+    /// How long an entry is fresh.
+    max_age: Duration,
+    /// Keyed at random. Keys are paths of files that exist, so clients have little choice among them, and a hash that
+    /// they cannot predict will do: a cryptographic one would cost more than the rest of a lookup.
+    index: HashMap<Arc<[u8]>, usize, RandomState>,
     entries: Vec<Entry>,
     hand: usize,
 }
 
 struct Entry {
     key: Arc<[u8]>,
-    representation: Arc<Representation>,
+    prepared: Prepared,
     stamp: Stamp,
-    /// When it was last compared with the file.
-    checked: Instant,
+    /// When it is to be compared with the file again.
+    stale_at: Instant,
+    /// The key has no percent sign, question mark or number sign, which mean something else in a target.
+    is_literal: bool,
     referenced: bool,
     charge: usize,
 }
 
 impl Cache {
-    /// A cache for at most `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
+    /// A cache for at most `limit` bytes, whose entries are fresh for `max_age` after they were compared with their
+    /// file.
+    pub(super) fn new(limit: usize, max_age: Duration) -> Self {
         Self {
             limit,
             used: 0,
-            index: HashMap::new(),
+            max_age,
+            index: HashMap::default(),
             entries: Vec::new(),
             hand: 0,
         }
     }
 
-    /// What is cached for `key`, if it was compared with its file less than `max_age` ago.
-    pub(super) fn fresh(&mut self, key: &[u8], now: Instant, max_age: Duration) -> Option<Arc<Representation>> {
+    /// What is cached and fresh for `key`.
+    pub(super) fn fresh(&mut self, key: &[u8], now: Instant) -> Option<&mut Prepared> {
+        self.fresh_entry(key, now).map(|entry| &mut entry.prepared)
+    }
+
+    /// What is cached and fresh for the target `/path` that nobody has parsed yet.
+    ///
+    /// Keys are normalised paths: no empty segments, no dot segments, no backslashes. So if `path` is a key without
+    /// percent sign, question mark and number sign, parsing the target would lead to it.
+    pub(super) fn fresh_unparsed(&mut self, path: &[u8], now: Instant) -> Option<&mut Prepared> {
+        self.fresh_entry(path, now)
+            .filter(|entry| entry.is_literal)
+            .map(|entry| &mut entry.prepared)
+    }
+
+    #[inline]
+    fn fresh_entry(&mut self, key: &[u8], now: Instant) -> Option<&mut Entry> {
         let entry = &mut self.entries[*self.index.get(key)?];
-        if now.since(entry.checked) >= max_age {
+        if now >= entry.stale_at {
             return None;
         }
         entry.referenced = true;
-        Some(Arc::clone(&entry.representation))
+        Some(entry)
     }
 
     /// What is cached for `key`, if its file still has the stamp it had; forgotten otherwise.
     pub(super) fn revalidate(&mut self, key: &[u8], stamp: &Stamp, now: Instant) -> Option<Arc<Representation>> {
         let entry = &mut self.entries[*self.index.get(key)?];
         if entry.stamp == *stamp {
-            entry.checked = now;
+            entry.stale_at = now + self.max_age;
             entry.referenced = true;
-            return Some(Arc::clone(&entry.representation));
+            return Some(Arc::clone(entry.prepared.representation()));
         }
         self.remove(key);
         None
@@ -75,18 +101,13 @@ impl Cache {
         }
     }
 
-    /// Caches `representation`, whose content is `size` bytes; returns how many entries gave way. Something larger
-    /// than the whole cache is not cached.
-    pub(super) fn insert(
-        &mut self,
-        key: &[u8],
-        representation: Arc<Representation>,
-        stamp: Stamp,
-        size: usize,
-        now: Instant,
-    ) -> u64 {
+    /// Caches `prepared`; returns how many entries gave way. Something larger than the whole cache is not cached.
+    pub(super) fn insert(&mut self, key: &[u8], prepared: Prepared, stamp: Stamp, now: Instant) -> u64 {
         self.remove(key);
-        let charge = size.saturating_add(key.len()).saturating_add(ENTRY_OVERHEAD);
+        let charge = prepared
+            .content_memory()
+            .saturating_add(key.len())
+            .saturating_add(ENTRY_OVERHEAD);
         if charge > self.limit {
             return 0;
         }
@@ -98,10 +119,11 @@ impl Cache {
         let key: Arc<[u8]> = key.into();
         self.index.insert(Arc::clone(&key), self.entries.len());
         self.entries.push(Entry {
+            is_literal: !key.iter().any(|byte| matches!(byte, b'%' | b'?' | b'#')),
             key,
-            representation,
+            prepared,
             stamp,
-            checked: now,
+            stale_at: now + self.max_age,
             referenced: false,
             charge,
         });
@@ -141,7 +163,6 @@ impl Cache {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::representation::Content;
     use super::*;
 
     const SIZE: usize = 1000;
@@ -157,22 +178,23 @@ mod tests {
         }
     }
 
-    fn representation() -> Arc<Representation> {
-        let content = Content::Memory(Bytes::from(vec![0; SIZE]));
-        Arc::new(Representation::of_file(b"a", &stamp(0), content, 0))
+    fn prepared() -> Prepared {
+        Prepared::in_memory(Bytes::from(vec![0; SIZE]), |content| {
+            Representation::of_file(b"a", &stamp(0), content, 0)
+        })
     }
 
     /// A cache with room for `entries` entries of one-byte keys.
     fn cache(entries: usize) -> Cache {
-        Cache::new(entries * (SIZE + 1 + ENTRY_OVERHEAD))
+        Cache::new(entries * (prepared().content_memory() + 1 + ENTRY_OVERHEAD), SECOND)
     }
 
     fn insert(cache: &mut Cache, key: &[u8]) -> u64 {
-        cache.insert(key, representation(), stamp(0), SIZE, Instant::ZERO)
+        cache.insert(key, prepared(), stamp(0), Instant::ZERO)
     }
 
     fn has(cache: &mut Cache, key: &[u8]) -> bool {
-        cache.fresh(key, Instant::ZERO, SECOND).is_some()
+        cache.fresh(key, Instant::ZERO).is_some()
     }
 
     /// Every key leads to its entry, and the charges add up.
@@ -192,13 +214,43 @@ mod tests {
     fn an_entry_is_fresh_for_its_time() {
         let mut cache = cache(1);
         insert(&mut cache, b"a");
-        assert!(cache.fresh(b"a", Instant::from_millis(999), SECOND).is_some());
-        assert!(cache.fresh(b"a", Instant::from_millis(1000), SECOND).is_none());
+        assert!(cache.fresh(b"a", Instant::from_millis(999)).is_some());
+        assert!(cache.fresh(b"a", Instant::from_millis(1000)).is_none());
         assert!(cache.revalidate(b"a", &stamp(0), Instant::from_millis(1000)).is_some());
-        assert!(cache.fresh(b"a", Instant::from_millis(1999), SECOND).is_some());
+        assert!(cache.fresh(b"a", Instant::from_millis(1999)).is_some());
         assert!(cache.revalidate(b"a", &stamp(1), Instant::from_millis(2000)).is_none());
         assert!(cache.entries.is_empty());
         check(&cache);
+    }
+
+    #[test]
+    fn without_a_maximum_age_nothing_is_fresh_and_with_the_largest_everything() {
+        for (max_age, fresh) in [(Duration::ZERO, false), (Duration::MAX, true)] {
+            let mut cache = Cache::new(1 << 20, max_age);
+            insert(&mut cache, b"a");
+            assert_eq!(cache.fresh(b"a", Instant::ZERO).is_some(), fresh);
+            assert_eq!(cache.fresh(b"a", Instant::from_millis(1 << 50)).is_some(), fresh);
+        }
+    }
+
+    #[test]
+    fn only_a_literal_key_is_found_without_parsing() {
+        let mut cache = cache(10);
+        let cases: [(&[u8], bool); 7] = [
+            (b"a/b.html", true),
+            (b"", true),
+            (b"\xc3\xa9", true),
+            (b".dotfile", true),
+            (b"a%20b", false),
+            (b"a?b", false),
+            (b"a#b", false),
+        ];
+        for (key, literal) in cases {
+            insert(&mut cache, key);
+            assert!(has(&mut cache, key));
+            assert_eq!(cache.fresh_unparsed(key, Instant::ZERO).is_some(), literal, "{key:?}");
+        }
+        assert!(cache.fresh_unparsed(b"", Instant::from_millis(1000)).is_none());
     }
 
     #[test]
@@ -235,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_cache_is_not_cached() {
-        let mut cache = Cache::new(SIZE);
+        let mut cache = Cache::new(SIZE, SECOND);
         assert_eq!(insert(&mut cache, b"a"), 0);
         assert!(!has(&mut cache, b"a"));
         check(&cache);

@@ -35,7 +35,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// Requests answered on one connection before it is closed (at least 1).
     pub keepalive_requests: u32,
-    /// Memory for cached files; zero turns the cache off.
+    /// Memory for cached files and the responses that are kept ready for them; zero turns the cache off. Files up to
+    /// 4 KiB count three times, since two ready responses have a copy each.
     pub cache_bytes: usize,
     /// Files up to this size are read whole and cached; larger ones are read as they are sent.
     pub cache_file_limit: usize,

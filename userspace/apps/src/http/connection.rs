@@ -12,8 +12,9 @@ use tidegate_tcp::application::Stream;
 use super::Http;
 use super::body::Decoder;
 use super::counters::Counter;
+use super::prepared::Ready;
 use super::request::{self, Framing, MAX_HEADERS, Rejection, Request};
-use super::response::{After, CONTINUE, Outgoing, Progress};
+use super::response::{After, Body, CONTINUE, Outgoing, Progress, send_bytes};
 use super::status::Status;
 
 /// How long the peer is listened to after the last response when it may still be sending.
@@ -113,7 +114,7 @@ impl Connection {
                 }
             };
             consumed += step.consumed;
-            if !step.again {
+            if !step.again || consumed == data.len() {
                 break;
             }
         }
@@ -226,6 +227,12 @@ impl Connection {
             Framing::Chunked => Some(Decoder::chunked(http.config.max_body, http.config.max_head)),
         };
         let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
+        if decoder.is_none()
+            && let Some(ready) = http.ready(request, persistent, stream.now())
+        {
+            self.start_ready(http, stream, ready, persistent);
+            return;
+        }
         let mut response = http.answer(request, persistent, stream.now());
         match decoder {
             None => self.start(http, stream, response),
@@ -281,27 +288,51 @@ impl Connection {
         }
     }
 
+    /// Begins to send a response that was kept ready.
+    fn start_ready<S: Stream>(&mut self, http: &mut Http, stream: &mut S, ready: Ready, persistent: bool) {
+        http.counters.response(Status::Ok);
+        let after = if persistent { After::NextRequest } else { After::Close };
+        let Ready { mut first, mut rest } = ready;
+        let mut is_sent = |bytes: &mut Bytes| send_bytes(bytes, stream, &mut http.counters) == Progress::Complete;
+        if is_sent(&mut first) && rest.as_mut().is_none_or(is_sent) {
+            self.finish_response(http, stream, after);
+        } else {
+            self.phase = Phase::Respond(Box::new(Outgoing {
+                status: Status::Ok,
+                interim: Bytes::new(),
+                head: first,
+                body: rest.map_or(Body::Empty, Body::Memory),
+                after,
+            }));
+        }
+    }
+
     /// Sends what there is room for. False where some is left.
     fn send<S: Stream>(&mut self, http: &mut Http, stream: &mut S, response: &mut Outgoing) -> bool {
         match response.send(stream, http.config.read_chunk, &mut http.counters) {
             Progress::Blocked => return false,
-            Progress::Complete => match response.after {
-                _ if self.peer_finished => self.close(stream),
-                After::NextRequest if !http.draining => self.phase = Phase::Idle,
-                After::NextRequest | After::Close => self.close(stream),
-                After::Linger => {
-                    stream.shutdown();
-                    self.phase = Phase::Linger {
-                        allowance: LINGER_BYTES,
-                    };
-                }
-            },
+            Progress::Complete => self.finish_response(http, stream, response.after),
             Progress::Failed => {
                 http.counters.bump(Counter::TruncatedFiles);
                 self.abort(stream);
             }
         }
         true
+    }
+
+    /// Goes on after all of a response was given to the stream.
+    fn finish_response<S: Stream>(&mut self, http: &Http, stream: &mut S, after: After) {
+        match after {
+            _ if self.peer_finished => self.close(stream),
+            After::NextRequest if !http.draining => self.phase = Phase::Idle,
+            After::NextRequest | After::Close => self.close(stream),
+            After::Linger => {
+                stream.shutdown();
+                self.phase = Phase::Linger {
+                    allowance: LINGER_BYTES,
+                };
+            }
+        }
     }
 
     fn close<S: Stream>(&mut self, stream: &mut S) {

@@ -35,6 +35,7 @@ crate::counters::define_counters! {
 
 impl Counters {
     /// Counts a response.
+    #[inline]
     pub(super) fn response(&mut self, status: Status) {
         self.bump(match status.code() {
             ..300 => Counter::Responses2xx,

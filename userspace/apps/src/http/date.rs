@@ -12,7 +12,8 @@ const LATEST: u64 = 253_402_300_799;
 
 /// The wall clock, read at most once a second of the stream's time.
 pub(super) struct Clock {
-    read_at: Option<Instant>,
+    /// When it is to be read again.
+    due: Instant,
     seconds: u64,
     text: String,
 }
@@ -21,22 +22,40 @@ impl Clock {
     /// A clock that was not read yet.
     pub(super) fn new() -> Self {
         Self {
-            read_at: None,
+            due: Instant::ZERO,
             seconds: 0,
             text: String::new(),
         }
     }
 
-    /// Reads the wall clock if the last reading is older than a second.
+    /// Reads the wall clock if the last reading is a second old.
+    #[inline]
     pub(super) fn update(&mut self, now: Instant) {
-        if self.read_at.is_some_and(|read_at| now.since(read_at) < RESOLUTION) {
-            return;
+        if now >= self.due {
+            self.read();
+            self.due = now + RESOLUTION;
         }
-        self.read_at = Some(now);
-        self.seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        self.text = format(self.seconds);
+    }
+
+    #[cold]
+    fn read(&mut self) {
+        self.set(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        );
+    }
+
+    fn set(&mut self, seconds: u64) {
+        self.seconds = seconds;
+        self.text = format(seconds);
+    }
+
+    /// Stops the clock at `seconds` since 1970.
+    #[cfg(test)]
+    pub(super) fn hold(&mut self, seconds: u64) {
+        self.set(seconds);
+        self.due = Instant::NEVER;
     }
 
     /// Seconds since 1970 at the last reading.
@@ -89,11 +108,14 @@ mod tests {
     fn the_wall_clock_is_read_once_a_second() {
         let mut clock = Clock::new();
         clock.update(Instant::ZERO);
-        let first = clock.read_at;
+        assert_eq!(parse(clock.text().as_bytes()), Some(clock.seconds()));
+        assert_ne!(clock.seconds(), 0);
+        // A reading would put this right.
+        clock.set(1);
         clock.update(Instant::from_millis(999));
-        assert_eq!(clock.read_at, first);
+        assert_eq!(clock.seconds(), 1);
         clock.update(Instant::from_millis(1000));
-        assert_eq!(clock.read_at, Some(Instant::from_millis(1000)));
+        assert_ne!(clock.seconds(), 1);
         assert_eq!(parse(clock.text().as_bytes()), Some(clock.seconds()));
     }
 }

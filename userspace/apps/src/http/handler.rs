@@ -1,13 +1,16 @@
 //! From a request to its response.
 
-use std::fmt::{Arguments, Write};
+use std::fmt::Arguments;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tidegate_tcp::time::Instant;
 
 use super::conditional::{self, Precondition};
+use super::counters::Counter;
+use super::head::{self, CONNECTION_CLOSE, HEAD_SIZE};
+use super::prepared::Ready;
 use super::range::{self, ByteRange};
 use super::representation::{Content, Representation};
 use super::request::{Method, Rejection, Request};
@@ -35,9 +38,6 @@ const NOT_IN_PATH: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Room for a head without a long Location.
-const HEAD_SIZE: usize = 512;
-
 /// What a response has regardless of its status.
 #[derive(Clone, Copy)]
 struct Frame {
@@ -53,7 +53,7 @@ impl Frame {
         let (connection, after) = match (persistent, request.is_1_1) {
             (true, true) => ("", After::NextRequest),
             (true, false) => ("Connection: keep-alive\r\n", After::NextRequest),
-            (false, _) => ("Connection: close\r\n", After::Close),
+            (false, _) => (CONNECTION_CLOSE, After::Close),
         };
         Self {
             head_only: request.method == Method::Head,
@@ -64,6 +64,26 @@ impl Frame {
 }
 
 impl Http {
+    /// The response to `request` if it is one of those that are kept ready; [`Http::answer`] has the others, and would
+    /// answer with the same bytes.
+    pub(super) fn ready(&mut self, request: &Request<'_, '_>, persistent: bool, now: Instant) -> Option<Ready> {
+        if request.method != Method::Get || !request.is_1_1 || request.conditional {
+            return None;
+        }
+        let path = request.target.as_bytes().strip_prefix(b"/")?;
+        let prepared = match &mut self.site {
+            Site::BuiltInPage(prepared) if path.is_empty() => prepared,
+            Site::BuiltInPage(_) => return None,
+            Site::Files(store) => {
+                let prepared = store.cached(path, now)?;
+                self.counters.bump(Counter::CacheHits);
+                prepared
+            }
+        };
+        self.clock.update(now);
+        Some(prepared.ready(persistent, &self.clock))
+    }
+
     /// The response to `request`; the connection stays open after it if `persistent`.
     pub(super) fn answer(&mut self, request: &Request<'_, '_>, persistent: bool, now: Instant) -> Outgoing {
         self.clock.update(now);
@@ -80,7 +100,9 @@ impl Http {
         };
         let wall = self.clock.seconds();
         let found = match &mut self.site {
-            Site::BuiltInPage(page) if target.path.is_empty() => Ok(Found::Representation(Arc::clone(page))),
+            Site::BuiltInPage(page) if target.path.is_empty() => {
+                Ok(Found::Representation(Arc::clone(page.representation())))
+            }
             Site::BuiltInPage(_) => Err(Status::NotFound),
             Site::Files(store) => store.find(&target.path, now, wall, &mut self.counters),
         };
@@ -96,7 +118,7 @@ impl Http {
         self.clock.update(now);
         let frame = Frame {
             head_only: rejection.head_only,
-            connection: "Connection: close\r\n",
+            connection: CONNECTION_CLOSE,
             after: After::Linger,
         };
         self.brief(rejection.status, frame, format_args!(""))
@@ -122,11 +144,7 @@ impl Http {
         }
         match requested_range(request, representation) {
             ByteRange::Whole => {
-                let head = self.head(
-                    Status::Ok,
-                    frame,
-                    format_args!("Content-Length: {length}\r\n{content_type}{validators}"),
-                );
+                let head = self.head(Status::Ok, frame, format_args!("{}", representation.whole));
                 outgoing(Status::Ok, head, content(representation, 0, *length), frame)
             }
             ByteRange::Part { first, length: part } => {
@@ -181,15 +199,7 @@ impl Http {
     /// A response head. Heads are cut from a common block, so that most cost no allocation.
     fn head(&mut self, status: Status, frame: Frame, fields: Arguments<'_>) -> Bytes {
         self.heads.reserve(HEAD_SIZE);
-        append(
-            &mut self.heads,
-            format_args!(
-                "HTTP/1.1 {}\r\nServer: tidegate\r\nDate: {}\r\n{}{fields}\r\n",
-                status.text(),
-                self.clock.text(),
-                frame.connection,
-            ),
-        );
+        head::append(&mut self.heads, status, self.clock.text(), frame.connection, fields);
         self.heads.split().freeze()
     }
 }
@@ -230,9 +240,4 @@ fn content(representation: &Representation, first: u64, length: u64) -> Body {
             remaining: length,
         }),
     }
-}
-
-fn append(out: &mut BytesMut, text: Arguments<'_>) {
-    // Fails only where a buffer cannot grow, and this one can.
-    let _ = out.write_fmt(text);
 }

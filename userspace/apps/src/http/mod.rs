@@ -10,6 +10,8 @@ mod date;
 mod fields;
 mod files;
 mod handler;
+mod head;
+mod prepared;
 mod range;
 mod representation;
 mod request;
@@ -22,9 +24,8 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 
 pub use self::config::Config;
@@ -33,7 +34,8 @@ pub use self::counters::{Counter, Counters};
 
 use self::date::Clock;
 use self::files::Root;
-use self::representation::Representation;
+use self::prepared::Prepared;
+use self::representation::{BUILT_IN_PAGE, Representation};
 use self::store::Store;
 
 /// Size of the blocks that response heads are cut from. A head keeps its block until the peer has acknowledged it, so
@@ -69,7 +71,7 @@ pub struct Http {
 /// What is served.
 enum Site {
     /// One page at `/`.
-    BuiltInPage(Arc<Representation>),
+    BuiltInPage(Prepared),
     Files(Box<Store>),
 }
 
@@ -82,7 +84,10 @@ impl Http {
     pub fn new(config: Config) -> Result<Self, SetupError> {
         config.validate().map_err(SetupError::Config)?;
         let site = match &config.root {
-            None => Site::BuiltInPage(Arc::new(Representation::built_in_page())),
+            None => Site::BuiltInPage(Prepared::in_memory(
+                Bytes::from_static(BUILT_IN_PAGE),
+                Representation::built_in_page,
+            )),
             Some(path) => {
                 let root = Root::open(path).map_err(|error| SetupError::Root {
                     path: path.clone(),

@@ -12,7 +12,7 @@ use super::date;
 use super::files::Stamp;
 
 /// The page served at `/` when no root is given.
-const BUILT_IN_PAGE: &[u8] = include_bytes!("built_in_page.html");
+pub(super) const BUILT_IN_PAGE: &[u8] = include_bytes!("built_in_page.html");
 
 /// Where the content is.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Representation {
     pub(super) etag: String,
     /// Last modification in seconds since 1970.
     pub(super) modified: Option<u64>,
+    /// The lines of a response with the whole content: Content-Length, Content-Type and the validators.
+    pub(super) whole: String,
     /// The Content-Type line.
     pub(super) content_type: String,
     /// The lines ETag, Last-Modified and Accept-Ranges.
@@ -49,10 +51,9 @@ impl Representation {
         Self::new(content, stamp.length, etag, Some(modified), content_type(name))
     }
 
-    /// The built-in page.
-    pub(super) fn built_in_page() -> Self {
+    /// The representation of [`BUILT_IN_PAGE`], which is also what `content` is.
+    pub(super) fn built_in_page(content: Content) -> Self {
         let etag = concat!("\"tidegate-", env!("CARGO_PKG_VERSION"), "\"").to_owned();
-        let content = Content::Memory(Bytes::from_static(BUILT_IN_PAGE));
         Self::new(
             content,
             BUILT_IN_PAGE.len() as u64,
@@ -64,13 +65,16 @@ impl Representation {
 
     fn new(content: Content, length: u64, etag: String, modified: Option<u64>, media_type: String) -> Self {
         let last_modified = modified.map_or_else(String::new, |at| format!("Last-Modified: {}\r\n", date::format(at)));
+        let content_type = format!("Content-Type: {media_type}\r\n");
+        let validators = format!("ETag: {etag}\r\n{last_modified}Accept-Ranges: bytes\r\n");
         Self {
             content,
             length,
-            modified,
-            content_type: format!("Content-Type: {media_type}\r\n"),
-            validators: format!("ETag: {etag}\r\n{last_modified}Accept-Ranges: bytes\r\n"),
             etag,
+            modified,
+            whole: format!("Content-Length: {length}\r\n{content_type}{validators}"),
+            content_type,
+            validators,
         }
     }
 }

@@ -85,6 +85,7 @@ impl<'b> Request<'_, 'b> {
 }
 
 /// Length of the empty lines before a request line, which are to be ignored (RFC 9112, section 2.2).
+#[inline]
 pub(super) fn empty_lines(data: &[u8]) -> usize {
     let mut at = 0;
     loop {
@@ -98,6 +99,7 @@ pub(super) fn empty_lines(data: &[u8]) -> usize {
 
 /// True where more of an unfinished head can neither complete it nor make it too long, since no line has ended:
 /// the first `scanned` bytes of `data` have already been found unfinished.
+#[inline]
 pub(super) fn is_surely_unfinished(data: &[u8], scanned: usize, config: &Config) -> bool {
     scanned > 0
         && data.len() < config.max_head.min(config.max_uri)
@@ -187,30 +189,32 @@ fn interpret<'h, 'b>(
     for header in headers {
         let Header { name, value } = *header;
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
-        match name.len() {
-            4 if is("host") => {
+        // Length and first letter already rule out most of the fields that have no meaning here.
+        let initial = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        match (name.len(), initial) {
+            (4, b'h') if is("host") => {
                 hosts += 1;
-                if !value.iter().all(|&byte| is_host_byte(byte)) {
+                if !is_host(value) {
                     return Err(Status::BadRequest);
                 }
             }
-            5 if is("range") => conditional = true,
-            6 if is("expect") && is_1_1 => {
+            (5, b'r') if is("range") => conditional = true,
+            (6, b'e') if is("expect") && is_1_1 => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Status::ExpectationFailed);
                 }
                 expects_continue = true;
             }
-            8 if is("if-match") || is("if-range") => conditional = true,
-            10 if is("connection") => {
+            (8, b'i') if is("if-match") || is("if-range") => conditional = true,
+            (10, b'c') if is("connection") => {
                 for option in list(value) {
                     close |= option.eq_ignore_ascii_case(b"close");
                     keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            13 if is("if-none-match") => conditional = true,
-            14 if is("content-length") => length = Some(content_length(value, length)?),
-            17 if is("transfer-encoding") => {
+            (13, b'i') if is("if-none-match") => conditional = true,
+            (14, b'c') if is("content-length") => length = Some(content_length(value, length)?),
+            (17, b't') if is("transfer-encoding") => {
                 // HTTP/1.0 has no transfer codings, and what came through it is doubtful (RFC 9112, section 6.1).
                 if !is_1_1 || chunked {
                     return Err(Status::BadRequest);
@@ -218,8 +222,8 @@ fn interpret<'h, 'b>(
                 transfer_encoding(value)?;
                 chunked = true;
             }
-            17 if is("if-modified-since") => conditional = true,
-            19 if is("if-unmodified-since") => conditional = true,
+            (17, b'i') if is("if-modified-since") => conditional = true,
+            (19, b'i') if is("if-unmodified-since") => conditional = true,
             _ => {}
         }
     }
@@ -275,9 +279,26 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Status> {
     }
 }
 
-/// Bytes of host and port (RFC 3986, sections 3.2.2 and 3.2.3).
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+/// Which bytes host and port are made of (RFC 3986, sections 3.2.2 and 3.2.3).
+static HOST_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
+            );
+        byte += 1;
+    }
+    table
+};
+
+/// True where `value` is made of bytes of host and port. All are looked at: there are few, and nearly always all pass.
+fn is_host(value: &[u8]) -> bool {
+    value
+        .iter()
+        .fold(true, |all, &byte| all & HOST_BYTES[usize::from(byte)])
 }
 
 #[cfg(test)]
@@ -430,6 +451,37 @@ mod tests {
             ("Transfer-Encoding: xchunked\r\n", Err(Status::NotImplemented)),
         ] {
             assert_eq!(with_fields(fields).map(|(framing, ..)| framing), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_made_of_the_bytes_of_host_and_port() {
+        for byte in 0..=255_u8 {
+            let expected = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+            assert_eq!(is_host(&[b'a', byte, b'z']), expected, "{byte:#x}");
+        }
+        assert!(is_host(b""));
+    }
+
+    #[test]
+    fn names_of_fields_have_no_case() {
+        for (field, conditional) in [
+            ("RANGE: bytes=0-1", true),
+            ("iF-mATCH: *", true),
+            ("if-range: x", true),
+            ("If-None-Match: *", true),
+            ("IF-MODIFIED-SINCE: x", true),
+            ("if-Unmodified-Since: x", true),
+            ("Renge: bytes=0-1", false),
+            ("If-Watch: *", false),
+            ("1f-match: *", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nhOST: a\r\n{field}\r\n\r\n");
+            let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
+            let (_, request) = parse(head.as_bytes(), &mut storage, &Config::default())
+                .unwrap()
+                .unwrap();
+            assert_eq!(request.conditional, conditional, "{field:?}");
         }
     }
 

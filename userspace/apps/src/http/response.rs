@@ -108,7 +108,9 @@ impl FilePart {
     }
 }
 
-fn send_bytes<S: Stream>(bytes: &mut Bytes, stream: &mut S, counters: &mut Counters) -> Progress {
+/// Gives the stream as much of `bytes` as it takes.
+#[inline]
+pub(super) fn send_bytes<S: Stream>(bytes: &mut Bytes, stream: &mut S, counters: &mut Counters) -> Progress {
     if bytes.is_empty() {
         return Progress::Complete;
     }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_tcp::time::Instant;
@@ -13,6 +12,7 @@ use super::cache::Cache;
 use super::config::Config;
 use super::counters::{Counter, Counters};
 use super::files::{Opened, Root, Stamp};
+use super::prepared::Prepared;
 use super::representation::{Content, Representation};
 use super::status::Status;
 
@@ -29,7 +29,6 @@ pub(super) struct Store {
     cache: Cache,
     index: String,
     cached_size: u64,
-    max_age: Duration,
 }
 
 impl Store {
@@ -37,11 +36,17 @@ impl Store {
     pub(super) fn new(root: Root, config: &Config) -> Self {
         Self {
             root,
-            cache: Cache::new(config.cache_bytes),
+            cache: Cache::new(config.cache_bytes, config.cache_revalidate),
             index: config.index.clone(),
             cached_size: config.cache_file_limit.min(config.cache_bytes) as u64,
-            max_age: config.cache_revalidate,
         }
+    }
+
+    /// What is cached and fresh for the target `/path` that nobody has parsed yet. `None` says nothing about it:
+    /// parsing the target may lead to something.
+    #[inline]
+    pub(super) fn cached(&mut self, path: &[u8], now: Instant) -> Option<&mut Prepared> {
+        self.cache.fresh_unparsed(path, now)
     }
 
     /// What the normalised `path` names. `wall` is the present in seconds since 1970.
@@ -56,9 +61,9 @@ impl Store {
         wall: u64,
         counters: &mut Counters,
     ) -> Result<Found, Status> {
-        if let Some(representation) = self.cache.fresh(path, now, self.max_age) {
+        if let Some(prepared) = self.cache.fresh(path, now) {
             counters.bump(Counter::CacheHits);
-            return Ok(Found::Representation(representation));
+            return Ok(Found::Representation(Arc::clone(prepared.representation())));
         }
         let is_directory = path.is_empty() || path.ends_with(b"/");
         let name = if is_directory {
@@ -94,10 +99,11 @@ impl Store {
             let representation = Arc::new(Representation::of_file(&name, &stamp, content, wall));
             return Ok(Found::Representation(representation));
         }
-        let content = read(&file, &stamp)?;
-        let size = content.len();
-        let representation = Arc::new(Representation::of_file(&name, &stamp, Content::Memory(content), wall));
-        let evicted = self.cache.insert(path, Arc::clone(&representation), stamp, size, now);
+        let prepared = Prepared::in_memory(read(&file, &stamp)?, |content| {
+            Representation::of_file(&name, &stamp, content, wall)
+        });
+        let representation = Arc::clone(prepared.representation());
+        let evicted = self.cache.insert(path, prepared, stamp, now);
         counters.add(Counter::CacheEvictions, evicted);
         Ok(Found::Representation(representation))
     }

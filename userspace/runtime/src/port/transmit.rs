@@ -101,17 +101,19 @@ impl Port {
     #[inline]
     fn has_room(&mut self, kept: u32) -> bool {
         let queued = self.queued.len() as u32;
-        self.pool.free() > kept && queued < self.tx.nb_free(queued + 1)
+        // What is not known to have been sent may be in the TX ring, and nothing else can be: often that is answer
+        // enough, without a look at the ring.
+        self.pool.free() > kept && (self.in_tx + queued < self.tx_ring || queued < self.tx.nb_free(queued + 1))
     }
 
     /// Asks the kernel to look at the TX ring until it is empty, the driver goes on by itself, or nothing moves.
     fn kick(&mut self) {
-        let waiting = self.waiting();
+        let mut waiting = self.waiting();
         // In copy mode a call moves a batch and says EAGAIN, also when it moved none for want of room. How far it got
         // is not to be seen in the ring before a later call, so the calls are bounded instead.
         let mut attempts = waiting.div_ceil(TX_BATCH) + 1;
         self.unsent = Unsent::Nothing;
-        while self.waiting() > 0 && self.tx.needs_wakeup() {
+        while waiting > 0 && self.tx.needs_wakeup() {
             if attempts == 0 {
                 self.stalled(Unsent::Busy);
                 return;
@@ -122,7 +124,7 @@ impl Port {
                 // With zero-copy the driver empties the ring by itself once woken; with copy it is empty now.
                 Ok(()) => break,
                 Err(error) => match outcome(&error) {
-                    Outcome::More => {}
+                    Outcome::More => waiting = self.waiting(),
                     Outcome::Later => {
                         self.stalled(Unsent::Busy);
                         return;

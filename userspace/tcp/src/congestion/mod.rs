@@ -230,7 +230,7 @@ fn ssthresh_after_idle(cwnd: u32, ssthresh: u32) -> u32 {
 
 /// Whole microseconds, at most what 32 bits hold (71 minutes).
 fn micros(duration: Duration) -> u32 {
-    duration.as_micros().min(u128::from(u32::MAX)) as u32
+    crate::time::micros(duration).min(u64::from(u32::MAX)) as u32
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::{Context, Tcb, Undo};
+use crate::config::Config;
 use crate::congestion::{Acked, CongestionControl};
 use crate::counters::Counter;
 use crate::recovery::prr::Prr;
@@ -43,10 +44,11 @@ impl Undo {
 impl Tcb {
     /// What is thought to be in the network (RFC 6675, `pipe`).
     pub(crate) fn pipe(&self) -> u32 {
+        let sending = &*self.sending;
         // Without SACK each duplicate acknowledgment stands for a segment that has left.
-        let left = u32::from(self.duplicate_acks) * u32::from(self.mss);
+        let left = u32::from(sending.duplicate_acks) * u32::from(self.mss);
         self.flight()
-            .saturating_sub(self.scoreboard.sacked() + self.scoreboard.lost())
+            .saturating_sub(sending.scoreboard.sacked() + sending.scoreboard.lost())
             .saturating_sub(left)
     }
 
@@ -57,14 +59,47 @@ impl Tcb {
     /// Whether selective acknowledgments enlarge the window: after a timeout, and on a path that is known to reorder, where
     /// they say little about loss. Otherwise the first duplicates leave it alone (RFC 3042).
     fn grows_by_sack(&self) -> bool {
-        self.sack_permitted && (self.phase == Phase::Loss || self.rack.reordering_seen())
+        self.sack_permitted && (self.sending.phase == Phase::Loss || self.sending.rack.reordering_seen())
     }
 
     /// Takes in an acknowledgment between SND.UNA and SND.NXT.
     pub(crate) fn take_acknowledgment<T>(&mut self, segment: &Segment<'_>, window: u32, context: &mut Context<'_, T>) {
-        let mss = u32::from(self.mss);
         let flight = self.flight();
-        let lost_before = self.scoreboard.lost();
+        if segment.options.sack.is_empty() {
+            if flight == 0 {
+                self.take_congestion_echo(segment, flight, context);
+                return;
+            }
+            if segment.ack == self.snd_nxt && self.sending.is_undisturbed() {
+                self.take_full_acknowledgment(segment, flight, context);
+                return;
+            }
+        }
+        self.take_partial_acknowledgment(segment, flight, window, context);
+    }
+
+    /// Everything outstanding, `flight` bytes, is acknowledged, and nothing of it was lost, reported or sent again: what
+    /// [`Tcb::take_partial_acknowledgment`] does then.
+    fn take_full_acknowledgment<T>(&mut self, segment: &Segment<'_>, flight: u32, context: &mut Context<'_, T>) {
+        let mut delivered = Delivered::default();
+        self.advance_una(segment.ack, &mut delivered, context.now);
+        let rtt = self.measure(&delivered, true, segment, context);
+        self.grow_window(delivered.bytes, flight, rtt, context);
+        self.take_congestion_echo(segment, flight, context);
+        self.rto.reset_backoff();
+        self.stop_retransmit_timer();
+    }
+
+    /// An acknowledgment that may have left something outstanding, or tell of losses.
+    fn take_partial_acknowledgment<T>(
+        &mut self,
+        segment: &Segment<'_>,
+        flight: u32,
+        window: u32,
+        context: &mut Context<'_, T>,
+    ) {
+        let mss = u32::from(self.mss);
+        let lost_before = self.sending.scoreboard.lost();
         let advanced = segment.ack.after(self.snd_una);
         let duplicate = !advanced && self.is_duplicate_ack(segment, window);
         let mut delivered = Delivered::default();
@@ -74,45 +109,36 @@ impl Tcb {
             self.advance_una(segment.ack, &mut delivered, context.now);
         }
         if self.sack_permitted {
-            self.scoreboard.sack(blocks, self.snd_una, self.snd_nxt, &mut delivered);
-        } else if duplicate && usize::from(self.duplicate_acks) + 1 < self.scoreboard.len() {
-            self.duplicate_acks += 1;
+            // Where nothing was outstanding, nothing can be selectively acknowledged.
+            if flight > 0 {
+                let (una, nxt) = (self.snd_una, self.snd_nxt);
+                self.sending.scoreboard.sack(blocks, una, nxt, &mut delivered);
+            }
+        } else if duplicate && usize::from(self.sending.duplicate_acks) + 1 < self.sending.scoreboard.len() {
+            self.sending.duplicate_acks += 1;
             delivered.bytes += mss;
         }
         let rtt = self.measure(&delivered, advanced, segment, context);
         if dsack {
             context.counters.bump(Counter::DsacksIn);
-            self.rack.dsack(self.snd_una, self.snd_nxt);
+            self.sending.rack.dsack(self.snd_una, self.snd_nxt);
         }
-        self.end_probe(segment.ack, dsack, flight, context.now);
+        self.end_probe(segment.ack, dsack, flight, context);
         self.detect_spurious(advanced, dsack, segment, context);
-        if advanced && self.phase != Phase::Open && segment.ack.at_or_after(self.recovery_point) {
-            self.end_recovery();
+        let recovered = |point: SeqNumber| segment.ack.at_or_after(point);
+        if advanced && self.sending.phase != Phase::Open && self.sending.recovery_point.is_none_or(recovered) {
+            self.end_recovery(context.config);
         }
         self.detect_loss(&delivered, advanced, segment, context);
-        let newly_lost = self.scoreboard.lost() > lost_before;
-        if self.phase == Phase::Open && self.scoreboard.lost() > 0 {
+        let newly_lost = self.sending.scoreboard.lost() > lost_before;
+        if self.sending.phase == Phase::Open && self.sending.scoreboard.lost() > 0 {
             self.begin_recovery(flight, context);
         }
-        if self.phase == Phase::Recovery {
-            let pipe = self.pipe();
-            let ssthresh = self.congestion.ssthresh();
+        if self.sending.phase == Phase::Recovery {
             let safe = advanced && !newly_lost;
-            let cwnd = self.prr.window(delivered.bytes, pipe, ssthresh, safe, mss);
-            self.congestion.set_window(cwnd.max(mss));
+            self.reduce_window(delivered.bytes, safe, context.config);
         } else if delivered.bytes > 0 && (advanced || self.grows_by_sack()) {
-            let slow_start = self.congestion.window() < self.congestion.ssthresh();
-            let acked = Acked {
-                now: context.now,
-                bytes: delivered.bytes,
-                flight,
-                limited: self.cwnd_limited || (slow_start && flight.saturating_mul(2) >= self.congestion.window()),
-                rtt,
-                srtt: self.rto.srtt(),
-                snd_una: self.snd_una,
-                snd_nxt: self.snd_nxt,
-            };
-            self.congestion.on_ack(&acked, mss);
+            self.grow_window(delivered.bytes, flight, rtt, context);
         }
         self.take_congestion_echo(segment, flight, context);
         if advanced {
@@ -126,21 +152,54 @@ impl Tcb {
         }
     }
 
+    /// Fast recovery: the window is what proportional rate reduction makes of `delivered` bytes.
+    pub(crate) fn reduce_window(&mut self, delivered: u32, safe: bool, config: &Config) {
+        let mss = u32::from(self.mss);
+        let (pipe, ssthresh) = (self.pipe(), self.ssthresh());
+        let cwnd = self.sending.prr.window(delivered, pipe, ssthresh, safe, mss);
+        self.congestion(config).set_window(cwnd.max(mss));
+    }
+
+    /// Outside of fast recovery the window grows by the `bytes` that were acknowledged, if it was what limited sending;
+    /// `flight` were outstanding before.
+    fn grow_window<T>(&mut self, bytes: u32, flight: u32, rtt: Option<u64>, context: &Context<'_, T>) {
+        let window = self.cwnd();
+        let slow_start = window < self.ssthresh();
+        let limited = self.sending.cwnd_limited || (slow_start && flight.saturating_mul(2) >= window);
+        // A connection that has never filled its window leaves it alone, and has no use for congestion control.
+        if !limited && self.sending.congestion.is_none() {
+            return;
+        }
+        let acked = Acked {
+            now: context.now,
+            bytes,
+            flight,
+            limited,
+            rtt: rtt.map(Duration::from_micros),
+            srtt: self.rto.srtt(),
+            snd_una: self.snd_una,
+            snd_nxt: self.snd_nxt,
+        };
+        let mss = u32::from(self.mss);
+        self.congestion(context.config).on_ack(&acked, mss);
+    }
+
     fn advance_una(&mut self, ack: SeqNumber, delivered: &mut Delivered, now: Instant) {
         let acked = ack - self.snd_una;
-        let segments_before = self.scoreboard.len();
-        self.scoreboard.acknowledge(ack, delivered);
         let fin_acked = self.fin_sent && ack == self.snd_nxt;
-        self.send_queue.consume((acked - u32::from(fin_acked)) as usize);
         self.snd_una = ack;
-        self.progress_at = now;
-        if self.phase == Phase::Open {
-            self.duplicate_acks = 0;
+        let sending = &mut *self.sending;
+        let segments_before = sending.scoreboard.len();
+        sending.scoreboard.acknowledge(ack, delivered);
+        sending.send_queue.consume((acked - u32::from(fin_acked)) as usize);
+        sending.progress_at = now;
+        if sending.phase == Phase::Open {
+            sending.duplicate_acks = 0;
         } else {
             // One segment filled the hole; the others had shown themselves by duplicates (as in Linux).
-            let others = (segments_before - self.scoreboard.len()).saturating_sub(1);
-            let eaten = others.min(usize::from(self.duplicate_acks)) as u16;
-            self.duplicate_acks -= eaten;
+            let others = (segments_before - sending.scoreboard.len()).saturating_sub(1);
+            let eaten = others.min(usize::from(sending.duplicate_acks)) as u16;
+            sending.duplicate_acks -= eaten;
             delivered.bytes = delivered.bytes.saturating_sub(u32::from(eaten) * u32::from(self.mss));
         }
     }
@@ -154,37 +213,38 @@ impl Tcb {
             && window == self.snd_wnd
     }
 
-    /// Feeds the retransmission timeout from what was sent only once, or else from an echoed timestamp.
+    /// Feeds the retransmission timeout from what was sent only once, or else from an echoed timestamp. Returns the
+    /// round-trip time in microseconds.
     fn measure<T>(
         &mut self,
         delivered: &Delivered,
         advanced: bool,
         segment: &Segment<'_>,
         context: &Context<'_, T>,
-    ) -> Option<Duration> {
+    ) -> Option<u64> {
         // While the timer is backed off, acknowledgments may have been lost for long: what they report now arrived long ago.
         let timed = delivered
             .timed
             .filter(|_| self.rto.backoffs() == 0)
-            .map(|sent_at| context.now.since(sent_at));
+            .map(|sent_at| context.now.micros_since(sent_at));
         let echoed = segment
             .options
             .timestamps
             .filter(|timestamps| advanced && self.timestamps && timestamps.echo != 0)
             .filter(|timestamps| {
-                !self
-                    .undo
-                    .is_some_and(|undo| undo.is_ambiguous(SeqNumber(timestamps.echo)))
+                let undo = self.sending.undo.as_ref();
+                !undo.is_some_and(|undo| undo.is_ambiguous(SeqNumber(timestamps.echo)))
             })
             .map(|timestamps| self.timestamp_now(context.now).wrapping_sub(timestamps.echo))
             .filter(|&millis| millis <= MAX_ECHOED_RTT)
-            .map(|millis| Duration::from_millis(u64::from(millis) + 1));
+            .map(|millis| (u64::from(millis) + 1) * 1000);
         // Both can only be too long. An echo counts whole milliseconds, so it is rounded up.
         let rtt = match (timed, echoed) {
             (Some(timed), Some(echoed)) => timed.min(echoed),
             (timed, echoed) => timed.or(echoed)?,
         };
-        self.rto.sample(rtt, context.config.rto_min, context.config.rto_max);
+        self.rto
+            .sample_micros(rtt, context.config.rto_min, context.config.rto_max);
         Some(rtt)
     }
 
@@ -195,22 +255,26 @@ impl Tcb {
         segment: &Segment<'_>,
         context: &mut Context<'_, T>,
     ) {
-        self.deadlines.reorder = Instant::NEVER;
+        if let Some(sending) = self.sending.active_mut() {
+            sending.deadlines.reorder = Instant::NEVER;
+        }
         if self.flight() == 0 {
             return;
         }
         let mss = u32::from(self.mss);
         if !self.sack_permitted {
-            match self.phase {
+            let una = self.snd_una;
+            let sending = &mut *self.sending;
+            match sending.phase {
                 // After a timeout the duplicates are answers to what was sent again (RFC 6582, section 4.1).
                 Phase::Open
-                    if u32::from(self.duplicate_acks) >= DUP_THRESH
-                        && self.snd_una.at_or_after(self.recovery_point) =>
+                    if u32::from(sending.duplicate_acks) >= DUP_THRESH
+                        && sending.recovery_point.is_none_or(|point| una.at_or_after(point)) =>
                 {
-                    self.scoreboard.mark_head_lost();
+                    sending.scoreboard.mark_head_lost();
                 }
                 // A partial acknowledgment shows the next loss (RFC 6582, section 3.2, step 3).
-                Phase::Recovery if advanced => self.scoreboard.mark_head_lost(),
+                Phase::Recovery if advanced => sending.scoreboard.mark_head_lost(),
                 _ => {}
             }
             return;
@@ -218,7 +282,7 @@ impl Tcb {
         match context.config.loss_detection {
             LossDetection::Sack => {
                 if delivered.newly_sacked > 0 {
-                    self.scoreboard.mark_lost_by_sack(mss);
+                    self.sending.scoreboard.mark_lost_by_sack(mss);
                 }
             }
             LossDetection::Rack => {
@@ -228,8 +292,8 @@ impl Tcb {
                     }
                     _ => false,
                 };
-                self.rack.update(delivered, echo_before, context.now);
-                if delivered.bytes > 0 || self.scoreboard.sacked() > 0 {
+                self.sending.rack.update(delivered, echo_before, context.now);
+                if delivered.bytes > 0 || self.sending.scoreboard.sacked() > 0 {
                     self.rack_loss(context.now);
                 }
             }
@@ -239,36 +303,44 @@ impl Tcb {
     /// RACK's look at what is outstanding, now and by its timer.
     pub(crate) fn rack_loss(&mut self, now: Instant) {
         let (srtt, mss) = (self.srtt(), u32::from(self.mss));
-        let in_recovery = self.phase != Phase::Open;
-        let again = self.rack.detect_loss(&mut self.scoreboard, in_recovery, srtt, mss, now);
-        self.deadlines.reorder = again.unwrap_or(Instant::NEVER);
+        let sending = &mut *self.sending;
+        let in_recovery = sending.phase != Phase::Open;
+        let again = sending
+            .rack
+            .detect_loss(&mut sending.scoreboard, in_recovery, srtt, mss, now);
+        sending.deadlines.reorder = again.unwrap_or(Instant::NEVER);
     }
 
     /// Enters fast recovery; `flight` bytes were outstanding when the loss was found.
     pub(crate) fn begin_recovery<T>(&mut self, flight: u32, context: &mut Context<'_, T>) {
         context.counters.bump(Counter::Recoveries);
-        self.phase = Phase::Recovery;
-        self.recovery_point = self.snd_nxt;
-        self.congestion.on_congestion(context.now, flight, u32::from(self.mss));
-        self.prr = Prr::new(flight);
-        self.undo = Some(Undo::default());
-        self.tail_probe = None;
-        self.deadlines.probe = Instant::NEVER;
+        let mss = u32::from(self.mss);
+        self.congestion(context.config).on_congestion(context.now, flight, mss);
+        let sending = &mut *self.sending;
+        sending.phase = Phase::Recovery;
+        sending.recovery_point = Some(self.snd_nxt);
+        sending.prr = Prr::new(flight);
+        sending.undo = Some(Undo::default());
+        sending.tail_probe = None;
+        sending.deadlines.probe = Instant::NEVER;
     }
 
-    fn end_recovery(&mut self) {
-        if self.phase == Phase::Recovery {
-            self.congestion.on_recovered(u32::from(self.mss));
+    fn end_recovery(&mut self, config: &Config) {
+        if self.sending.phase == Phase::Recovery {
+            let mss = u32::from(self.mss);
+            self.congestion(config).on_recovered(mss);
         }
-        self.phase = Phase::Open;
-        self.duplicate_acks = 0;
-        self.rack.recovered();
+        self.sending.phase = Phase::Open;
+        self.sending.duplicate_acks = 0;
+        self.sending.rack.recovered();
     }
 
     /// Eifel (RFC 3522, RFC 4015): the first acknowledgment that moves SND.UNA echoes a timestamp from before the first
     /// retransmission, so the original arrived. Or the peer reports every retransmission as a duplicate (RFC 3708).
     fn detect_spurious<T>(&mut self, advanced: bool, dsack: bool, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        let Some(undo) = &mut self.undo else { return };
+        let Some(undo) = self.sending.active_mut().and_then(|sending| sending.undo.as_mut()) else {
+            return;
+        };
         if dsack {
             undo.retransmits = undo.retransmits.saturating_sub(1);
         }
@@ -283,47 +355,51 @@ impl Tcb {
         }
         if spurious {
             context.counters.bump(Counter::SpuriousRetransmits);
-            self.undo = None;
-            self.congestion.undo();
-            self.scoreboard.unmark_lost();
-            self.phase = Phase::Open;
-            self.duplicate_acks = 0;
+            self.congestion(context.config).undo();
+            let sending = &mut *self.sending;
+            sending.undo = None;
+            sending.scoreboard.unmark_lost();
+            sending.phase = Phase::Open;
+            sending.duplicate_acks = 0;
         }
     }
 
     /// RFC 3168, section 6.1.2: an echo of congestion counts once per round trip.
     fn take_congestion_echo<T>(&mut self, segment: &Segment<'_>, flight: u32, context: &mut Context<'_, T>) {
-        if !self.ecn || !segment.flags.contains(Flags::ECE) || self.phase != Phase::Open {
+        if !self.ecn || !segment.flags.contains(Flags::ECE) || self.sending.phase != Phase::Open {
             return;
         }
-        if self.snd_una.before(self.cwr_point) {
+        if self.sending.cwr_point.is_some_and(|point| self.snd_una.before(point)) {
             return;
         }
         context.counters.bump(Counter::CongestionEchoes);
-        let mss = u32::from(self.mss);
-        self.undo = None;
-        self.congestion.on_congestion(context.now, flight, mss);
-        self.congestion.on_recovered(mss);
-        self.cwr_point = self.snd_nxt;
-        self.cwr_pending = true;
+        self.answer_congestion(flight, context);
+        self.sending.cwr_point = Some(self.snd_nxt);
+        self.sending.cwr_pending = true;
     }
 
     /// Ends the episode of a tail loss probe (RFC 8985, section 7.4).
-    fn end_probe(&mut self, ack: SeqNumber, dsack: bool, flight: u32, now: Instant) {
-        let Some((end, retransmission)) = self.tail_probe else {
+    fn end_probe<T>(&mut self, ack: SeqNumber, dsack: bool, flight: u32, context: &Context<'_, T>) {
+        let Some((end, retransmission)) = self.sending.tail_probe else {
             return;
         };
         if ack.before(end) {
             return;
         }
-        self.tail_probe = None;
-        if retransmission && !dsack && self.phase == Phase::Open {
+        self.sending.tail_probe = None;
+        if retransmission && !dsack && self.sending.phase == Phase::Open {
             // The probe repaired a loss that nothing else has told of.
-            let mss = u32::from(self.mss);
-            self.undo = None;
-            self.congestion.on_congestion(now, flight, mss);
-            self.congestion.on_recovered(mss);
+            self.answer_congestion(flight, context);
         }
+    }
+
+    /// Congestion without a loss to be repaired: the window shrinks at once.
+    fn answer_congestion<T>(&mut self, flight: u32, context: &Context<'_, T>) {
+        let mss = u32::from(self.mss);
+        self.sending.undo = None;
+        let controller = self.congestion(context.config);
+        controller.on_congestion(context.now, flight, mss);
+        controller.on_recovered(mss);
     }
 }
 

@@ -1,37 +1,37 @@
 //! One connection: its transmission control block and what happens to it.
 //!
 //! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `ack` what
-//! acknowledgments say about what was sent, `send` decides what leaves, `path_mtu` how large it may be, `timers` what happens when nothing arrives, `socket` is what the application sees.
+//! acknowledgments say about what was sent, `send` decides what leaves, `path_mtu` how large it may be, `timers` what
+//! happens when nothing arrives, `socket` is what the application sees. `sending` and `receiving` are the parts of a
+//! connection that an idle one does without.
 
 pub(crate) mod ack;
+pub(crate) mod keepalive;
 pub(crate) mod open;
 pub(crate) mod path_mtu;
 pub(crate) mod receive;
+pub(crate) mod receiving;
 pub(crate) mod send;
+pub(crate) mod sending;
 pub(crate) mod socket;
 pub(crate) mod state;
 pub(crate) mod timers;
 
-use bytes::BytesMut;
-
 use crate::application::{CloseReason, ListenerId};
-use crate::config::{Config, Keepalive};
-use crate::congestion::{CongestionControl, Controller};
+use crate::config::Config;
+use crate::congestion::{CongestionControl, Controller, INITIAL_SSTHRESH, initial_window};
 use crate::counters::Counters;
 use crate::link::{LinkId, LinkTable};
-use crate::reassembly::Reassembly;
-use crate::recovery::Phase;
-use crate::recovery::prr::Prr;
-use crate::recovery::rack::Rack;
 use crate::recovery::rto::Rto;
-use crate::recovery::scoreboard::Scoreboard;
-use crate::send_queue::SendQueue;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::FlowKey;
-use crate::wire::options::{SackBlock, Timestamps};
+use crate::wire::options::Timestamps;
 
+use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use path_mtu::PathMtu;
+use receiving::Receiving;
+use sending::{LazySending, SendingPool};
 pub use state::State;
 pub(crate) use timers::Deadlines;
 
@@ -42,6 +42,8 @@ pub(crate) struct Context<'a, T> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) links: &'a mut LinkTable,
     pub(crate) totals: &'a mut Totals,
+    pub(crate) sendings: &'a mut SendingPool,
+    pub(crate) keepalives: &'a KeepaliveTable,
     pub(crate) out: &'a mut T,
 }
 
@@ -87,6 +89,7 @@ const LEAST_SEND_BUFFER: usize = 16 << 10;
 const INITIAL_SEND_BUFFER: u32 = 256 << 10;
 
 /// A connection with what its application keeps.
+#[repr(C)]
 pub(crate) struct Connection<C> {
     pub(crate) tcb: Tcb,
     /// `None` before ESTABLISHED.
@@ -94,60 +97,55 @@ pub(crate) struct Connection<C> {
 }
 
 /// The transmission control block (RFC 9293, section 3.3.1).
+///
+/// What every segment needs comes first, in the order in which it is needed, in two cache lines; then the timers and what
+/// belongs to timestamps; last what is rarely looked at.
+#[repr(C)]
 pub(crate) struct Tcb {
-    pub(crate) key: FlowKey,
-    pub(crate) link: LinkId,
-    pub(crate) listener: Option<ListenerId>,
-    pub(crate) state: State,
-
     /// SND.UNA: the first byte of the send queue, unless the SYN is not acknowledged.
     pub(crate) snd_una: SeqNumber,
     /// SND.NXT: never goes back; what is sent again, the scoreboard knows.
     pub(crate) snd_nxt: SeqNumber,
     /// SND.WND, in bytes.
     pub(crate) snd_wnd: u32,
-    /// End of the last segment sent that was not full (Minshall).
-    pub(crate) snd_sml: SeqNumber,
     /// The largest SND.WND seen.
     pub(crate) max_snd_wnd: u32,
     /// SND.WL1.
     pub(crate) snd_wl1: SeqNumber,
     /// SND.WL2.
     pub(crate) snd_wl2: SeqNumber,
-    /// Snd.Wind.Shift (RFC 7323).
-    pub(crate) snd_wind_shift: u8,
-    /// Bytes of text in a full segment, options already subtracted.
-    pub(crate) mss: u16,
-    pub(crate) path_mtu: PathMtu,
-
     /// RCV.NXT.
     pub(crate) rcv_nxt: SeqNumber,
     /// The furthest RCV.NXT + RCV.WND that was offered.
     pub(crate) rcv_edge: SeqNumber,
-    /// Rcv.Wind.Shift (RFC 7323).
-    pub(crate) rcv_wind_shift: u8,
-    /// The largest text received in one segment.
-    pub(crate) rcv_mss: u16,
     /// Last.ACK.sent (RFC 7323).
     pub(crate) last_ack_sent: SeqNumber,
     /// The buffer the window is offered from; grows up to `receive_buffer`.
     pub(crate) rcv_buffer: u32,
-    /// RCV.NXT and the time at which the present measurement of the peer's rate began.
+    /// RCV.NXT when the present measurement of the peer's rate began.
     pub(crate) tuning_from: SeqNumber,
-    pub(crate) tuning_since: Instant,
-    /// A range received twice, to be reported with the next acknowledgment (RFC 2883).
-    pub(crate) dsack: Option<SackBlock>,
+    /// Bytes of text in a full segment, options already subtracted.
+    pub(crate) mss: u16,
+    /// The largest text received in one segment.
+    pub(crate) rcv_mss: u16,
+    pub(crate) sending: LazySending,
+    pub(crate) receiving: Option<Box<Receiving>>,
 
+    pub(crate) key: FlowKey,
+    pub(crate) link: LinkId,
+    pub(crate) state: State,
+    /// Snd.Wind.Shift (RFC 7323).
+    pub(crate) snd_wind_shift: u8,
+    /// Rcv.Wind.Shift (RFC 7323).
+    pub(crate) rcv_wind_shift: u8,
     /// Timestamps were negotiated.
     pub(crate) timestamps: bool,
     /// SACK was negotiated.
     pub(crate) sack_permitted: bool,
-    pub(crate) timestamp_offset: u32,
-    /// TS.Recent.
-    pub(crate) ts_recent: u32,
-    /// When TS.Recent was set.
-    pub(crate) ts_recent_age: Instant,
-
+    /// ECN was negotiated (RFC 3168).
+    pub(crate) ecn: bool,
+    /// A CE mark was received; acknowledgments carry ECE until the peer answers with CWR.
+    pub(crate) ece_pending: bool,
     /// The last segment passed the checks that a blind attacker fails.
     pub(crate) accepted: bool,
     /// An acknowledgment has to go out now.
@@ -172,58 +170,25 @@ pub(crate) struct Tcb {
     pub(crate) output_pending: bool,
     /// It is in that list.
     pub(crate) output_queued: bool,
-    /// The retransmission timer is a window probe's.
-    pub(crate) persist: bool,
-    /// The first unacknowledged segment has to be sent again.
-    pub(crate) retransmit_head: bool,
-
-    pub(crate) phase: Phase,
-    /// Duplicate acknowledgments of a peer without SACK, each standing for a segment that arrived out of order.
-    pub(crate) duplicate_acks: u16,
     pub(crate) keepalive_probes_sent: u8,
-    pub(crate) keepalive: Keepalive,
-    /// RecoveryPoint (RFC 6675): SND.NXT when the last recovery began.
-    pub(crate) recovery_point: SeqNumber,
-    /// When the SYN was sent, if that is known and it was sent only once.
-    pub(crate) syn_sent_at: Option<Instant>,
-    /// The congestion window was what ended the last sending.
-    pub(crate) cwnd_limited: bool,
-    pub(crate) scoreboard: Scoreboard,
-    pub(crate) rack: Rack,
-    pub(crate) prr: Prr,
-    pub(crate) undo: Option<Undo>,
-    /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
-    pub(crate) tail_probe: Option<(SeqNumber, bool)>,
+    pub(crate) keepalive: KeepaliveId,
+    /// TS.Recent.
+    pub(crate) ts_recent: u32,
+
     pub(crate) rto: Rto,
-    pub(crate) congestion: Controller,
-
-    /// ECN was negotiated (RFC 3168).
-    pub(crate) ecn: bool,
-    /// A CE mark was received; acknowledgments carry ECE until the peer answers with CWR.
-    pub(crate) ece_pending: bool,
-    /// The window was reduced because of ECE; the next new segment carries CWR.
-    pub(crate) cwr_pending: bool,
-    /// SND.NXT when the window was last reduced because of ECE.
-    pub(crate) cwr_point: SeqNumber,
-
-    pub(crate) deadlines: Deadlines,
+    pub(crate) timestamp_offset: u32,
+    /// When TS.Recent was set, in seconds.
+    pub(crate) ts_recent_age: u32,
     /// When something was last received.
     pub(crate) last_received: Instant,
-    /// When SND.UNA last moved or sending began after silence.
-    pub(crate) progress_at: Instant,
-    /// When something was last sent that occupies sequence space.
-    pub(crate) last_sent: Instant,
-    /// The second of the last challenge ACK, and how many were sent in it.
-    challenge_second: u32,
-    challenge_count: u32,
+    pub(crate) deadlines: Deadlines,
 
-    /// What of `unread` and `send_queue` the engine's totals include.
-    pub(crate) counted_unread: usize,
-    pub(crate) counted_queued: usize,
-    pub(crate) send_queue: SendQueue,
-    /// In-order data the application has not consumed.
-    pub(crate) unread: BytesMut,
-    pub(crate) reassembly: Option<Box<Reassembly>>,
+    /// When the present measurement of the peer's rate began.
+    pub(crate) tuning_since: Instant,
+    pub(crate) listener: Option<ListenerId>,
+    /// The second of the last challenge ACK, modulo 2^16, and how many were sent in it.
+    challenge_second: u16,
+    challenge_count: u16,
 }
 
 impl Tcb {
@@ -233,24 +198,63 @@ impl Tcb {
         self.snd_nxt - self.snd_una
     }
 
+    /// Bytes queued for sending and not acknowledged.
+    #[inline]
+    pub(crate) fn queued(&self) -> usize {
+        self.sending.send_queue.len()
+    }
+
     /// Bytes queued and never sent.
     #[inline]
     pub(crate) fn unsent(&self) -> u32 {
         let flight = self.flight();
         let fin_in_flight = self.fin_sent && flight > 0;
-        self.send_queue.len() as u32 - (flight - u32::from(fin_in_flight))
+        self.queued() as u32 - (flight - u32::from(fin_in_flight))
+    }
+
+    /// In-order bytes the application has not consumed.
+    #[inline]
+    pub(crate) fn unread(&self) -> usize {
+        self.receiving.as_deref().map_or(0, |receiving| receiving.unread.len())
+    }
+
+    /// The congestion window.
+    #[inline]
+    pub(crate) fn cwnd(&self) -> u32 {
+        match &self.sending.congestion {
+            Some(controller) => controller.window(),
+            None => initial_window(u32::from(self.mss)),
+        }
+    }
+
+    /// The slow start threshold.
+    #[inline]
+    pub(crate) fn ssthresh(&self) -> u32 {
+        match &self.sending.congestion {
+            Some(controller) => controller.ssthresh(),
+            None => INITIAL_SSTHRESH,
+        }
+    }
+
+    /// Congestion control, for what changes it.
+    #[inline]
+    pub(crate) fn congestion(&mut self, config: &Config) -> &mut Controller {
+        let mss = u32::from(self.mss);
+        self.sending
+            .congestion
+            .get_or_insert_with(|| Controller::new(config.congestion, mss))
     }
 
     /// Bytes the application may have queued at the same time. With more than a few congestion windows, one that has
     /// filled them would hear from the connection only seconds later.
     #[inline]
     pub(crate) fn send_limit(&self, config: &Config, totals: &Totals) -> usize {
-        let windows = self.congestion.window().saturating_mul(4);
+        let windows = self.cwnd().saturating_mul(4);
         let own = config.send_buffer.min(windows.max(INITIAL_SEND_BUFFER)) as usize;
         // What was queued in this callback is not in the totals yet; it is bounded by the buffer itself.
         let shared = config.send_bytes_total.saturating_sub(totals.queued);
         let shared = usize::try_from(shared).unwrap_or(usize::MAX);
-        own.min(self.send_queue.len().saturating_add(shared).max(LEAST_SEND_BUFFER))
+        own.min(self.queued().saturating_add(shared).max(LEAST_SEND_BUFFER))
     }
 
     /// Bytes the application may still queue.
@@ -259,16 +263,44 @@ impl Tcb {
         if self.fin_queued || self.abort || !self.state.may_send() {
             return 0;
         }
-        self.send_limit(config, totals).saturating_sub(self.send_queue.len())
+        self.send_limit(config, totals).saturating_sub(self.queued())
     }
 
     /// Brings the engine's totals up to date.
+    #[inline]
     pub(crate) fn account(&mut self, totals: &mut Totals) {
-        let (unread, queued) = (self.unread.len(), self.send_queue.len());
-        totals.unread = totals.unread + unread as u64 - self.counted_unread as u64;
-        totals.queued = totals.queued + queued as u64 - self.counted_queued as u64;
-        self.counted_unread = unread;
-        self.counted_queued = queued;
+        if let Some(sending) = self.sending.active_mut() {
+            let queued = sending.send_queue.len();
+            totals.queued = totals.queued + queued as u64 - sending.counted_queued as u64;
+            sending.counted_queued = queued;
+        }
+        if let Some(receiving) = self.receiving.as_deref_mut() {
+            let unread = receiving.unread.len();
+            totals.unread = totals.unread + unread as u64 - receiving.counted_unread as u64;
+            receiving.counted_unread = unread;
+        }
+    }
+
+    /// Takes everything the connection holds out of the engine's totals: it is about to be forgotten.
+    pub(crate) fn discount(&self, totals: &mut Totals) {
+        if let Some(sending) = self.sending.active() {
+            totals.queued -= sending.counted_queued as u64;
+        }
+        if let Some(receiving) = self.receiving.as_deref() {
+            totals.unread -= receiving.counted_unread as u64;
+            totals.reassembly -= receiving.reassembly.as_ref().map_or(0, |held| held.bytes() as u64);
+        }
+    }
+
+    /// Gives back what an idle connection does without.
+    #[inline]
+    pub(crate) fn rest(&mut self, sendings: &mut SendingPool) {
+        if self.flight() == 0 && !self.output_pending {
+            self.sending.release_if_expendable(self.mss, sendings);
+        }
+        if self.receiving.as_deref().is_some_and(Receiving::is_empty) {
+            self.receiving = None;
+        }
     }
 
     /// This connection's timestamp clock: milliseconds with an offset of its own.
@@ -285,14 +317,38 @@ impl Tcb {
         })
     }
 
-    /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second.
+    /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate above
+    /// 65,534 is no limit.
     pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {
-        let second = (now.as_millis() / 1000) as u32;
+        // One 18 hours ago to the second counts as one of now: the limit is reached sooner, never later.
+        let second = now.as_secs() as u16;
         if self.challenge_second != second {
             self.challenge_second = second;
             self.challenge_count = 0;
         }
         self.challenge_count = self.challenge_count.saturating_add(1);
-        self.challenge_count <= rate
+        u32::from(self.challenge_count) <= rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        // Five million of them in 320 bytes each, with what the application keeps and their places in the tables.
+        assert!(size_of::<Tcb>() <= 208, "{} bytes", size_of::<Tcb>());
+    }
+
+    #[test]
+    fn what_every_segment_needs_is_in_two_cache_lines() {
+        assert_eq!(offset_of!(Tcb, snd_una), 0);
+        assert!(offset_of!(Tcb, rto) <= 128, "{} bytes", offset_of!(Tcb, rto));
+        // Its timers are in the third.
+        let timers = offset_of!(Tcb, deadlines) + size_of::<Deadlines>();
+        assert!(timers <= 192, "{timers} bytes");
     }
 }

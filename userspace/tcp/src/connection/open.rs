@@ -1,19 +1,16 @@
 //! From SYN to ESTABLISHED: what both sides' options make of a connection, and the active open.
 
+use super::keepalive::KeepaliveId;
 use super::receive::Arrival;
 use super::send::{offered_mss, syn_ack_window, window_shift};
-use super::{Connection, Context, Deadlines, PathMtu, State, Tcb};
+use super::sending::LazySending;
+use super::socket::Socket;
+use super::{Connection, Context, Deadlines, State, Tcb};
 use crate::application::{Application, ListenerId};
-use crate::config::{Config, Keepalive};
-use crate::congestion::Controller;
+use crate::config::Config;
 use crate::counters::Counter;
 use crate::link::LinkId;
-use crate::recovery::Phase;
-use crate::recovery::prr::Prr;
-use crate::recovery::rack::Rack;
 use crate::recovery::rto::Rto;
-use crate::recovery::scoreboard::Scoreboard;
-use crate::send_queue::SendQueue;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::transmit::Transmit;
@@ -73,7 +70,7 @@ pub(crate) struct Origin {
     pub(crate) listener: Option<ListenerId>,
     pub(crate) iss: SeqNumber,
     pub(crate) timestamp_offset: u32,
-    pub(crate) keepalive: Keepalive,
+    pub(crate) keepalive: KeepaliveId,
 }
 
 /// A listener's handshake whose SYN-ACK has just been acknowledged.
@@ -82,8 +79,6 @@ pub(crate) struct Handshake {
     /// The peer's initial sequence number.
     pub(crate) irs: SeqNumber,
     pub(crate) negotiated: Negotiated,
-    /// When the SYN-ACK was sent; `None` if that is not known, or it was sent more than once.
-    pub(crate) syn_ack_sent_at: Option<Instant>,
 }
 
 impl Tcb {
@@ -99,34 +94,30 @@ impl Tcb {
         } = origin;
         let mss = default_mss(key.is_v4());
         Self {
-            key,
-            link,
-            listener,
-            state: State::SynSent,
             snd_una: iss,
             snd_nxt: iss,
-            snd_sml: iss,
             snd_wnd: 0,
             max_snd_wnd: 0,
             snd_wl1: SeqNumber(0),
             snd_wl2: iss,
-            snd_wind_shift: 0,
-            mss,
-            path_mtu: PathMtu::default(),
             rcv_nxt: SeqNumber(0),
             rcv_edge: SeqNumber(0),
-            rcv_wind_shift: window_shift(config.receive_buffer),
-            rcv_mss: default_mss(key.is_v4()),
             last_ack_sent: SeqNumber(0),
             rcv_buffer: config.receive_buffer_initial.min(config.receive_buffer),
             tuning_from: SeqNumber(0),
-            tuning_since: now,
-            dsack: None,
+            mss,
+            rcv_mss: mss,
+            sending: LazySending::default(),
+            receiving: None,
+            key,
+            link,
+            state: State::SynSent,
+            snd_wind_shift: 0,
+            rcv_wind_shift: window_shift(config.receive_buffer),
             timestamps: true,
             sack_permitted: true,
-            timestamp_offset,
-            ts_recent: 0,
-            ts_recent_age: now,
+            ecn: config.ecn,
+            ece_pending: false,
             accepted: false,
             ack_now: false,
             quick_acks: 0,
@@ -139,37 +130,18 @@ impl Tcb {
             wants_writable: false,
             output_pending: false,
             output_queued: false,
-            persist: false,
-            retransmit_head: false,
-            phase: Phase::Open,
-            duplicate_acks: 0,
             keepalive_probes_sent: 0,
             keepalive,
-            recovery_point: iss,
-            syn_sent_at: None,
-            cwnd_limited: false,
-            scoreboard: Scoreboard::new(iss),
-            rack: Rack::default(),
-            prr: Prr::default(),
-            undo: None,
-            tail_probe: None,
+            ts_recent: 0,
             rto: Rto::default(),
-            congestion: Controller::new(config.congestion, u32::from(mss)),
-            ecn: config.ecn,
-            ece_pending: false,
-            cwr_pending: false,
-            cwr_point: iss,
-            deadlines: Deadlines::default(),
+            timestamp_offset,
+            ts_recent_age: now.as_secs() as u32,
             last_received: now,
-            progress_at: now,
-            last_sent: Instant::ZERO,
+            deadlines: Deadlines::default(),
+            tuning_since: now,
+            listener,
             challenge_second: 0,
             challenge_count: 0,
-            counted_unread: 0,
-            counted_queued: 0,
-            send_queue: SendQueue::default(),
-            unread: bytes::BytesMut::new(),
-            reassembly: None,
         }
     }
 
@@ -177,14 +149,16 @@ impl Tcb {
     fn negotiate(&mut self, negotiated: &Negotiated, irs: SeqNumber, now: Instant, config: &Config) {
         self.rcv_nxt = irs + 1;
         self.mss = negotiated.text_per_segment(config.mtu, self.key.is_v4());
-        self.congestion = Controller::new(config.congestion, u32::from(self.mss));
+        if let Some(sending) = self.sending.active_mut() {
+            // The initial window is one of segments of the size agreed on, whatever became of the SYN.
+            sending.congestion = None;
+        }
         self.tuning_from = self.rcv_nxt;
         self.ecn = negotiated.ecn;
-        self.snd_sml = self.snd_una;
         self.sack_permitted = negotiated.sack_permitted;
         self.timestamps = negotiated.timestamp.is_some();
         self.ts_recent = negotiated.timestamp.unwrap_or(0);
-        self.ts_recent_age = now;
+        self.ts_recent_age = now.as_secs() as u32;
         match negotiated.window_scale {
             Some(shift) => self.snd_wind_shift = shift,
             None => self.rcv_wind_shift = 0,
@@ -200,17 +174,14 @@ impl<C> Connection<C> {
             origin,
             irs,
             negotiated,
-            syn_ack_sent_at,
         } = handshake;
         let iss = origin.iss;
         let mut tcb = Tcb::new(origin, config, now);
         tcb.negotiate(&negotiated, irs, now, config);
         tcb.state = State::SynReceived;
         tcb.snd_nxt = iss + 1;
-        tcb.snd_sml = iss;
         tcb.rcv_edge = tcb.rcv_nxt + u32::from(syn_ack_window(config));
         tcb.last_ack_sent = tcb.rcv_nxt;
-        tcb.syn_sent_at = syn_ack_sent_at;
         Self { tcb, application: None }
     }
 
@@ -220,14 +191,9 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
     {
         self.tcb.state = State::Established;
-        self.tcb.start_keepalive();
-        let mut socket = super::socket::Socket {
-            tcb: &mut self.tcb,
-            config: context.config,
-            totals: context.totals,
-            now: context.now,
-        };
-        self.application = Some(application.open(&mut socket));
+        self.tcb.start_keepalive(context.keepalives);
+        let state = application.open(&mut Socket::new(&mut self.tcb, context));
+        self.application = Some(state);
         if self.tcb.send_space(context.config, context.totals) == 0 {
             self.tcb.wants_writable = true;
         }

@@ -32,7 +32,7 @@ const IPV4_BLACK_HOLE_MTU: u16 = 1024;
 const FIRST_SUSPICION: Duration = Duration::from_secs(15);
 
 /// What a connection remembers of a path that turned out narrower than the peer's MSS.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct PathMtu {
     /// Text of a full segment before the first reduction, and the time of the last one; `None` at full size.
     reduced: Option<(u16, Instant)>,
@@ -43,6 +43,18 @@ pub(crate) struct PathMtu {
 }
 
 impl PathMtu {
+    /// Nothing is known of the path.
+    pub(crate) const FULL_SIZE: Self = Self {
+        reduced: None,
+        told: false,
+        suspicions: 0,
+    };
+
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_full_size(&self) -> bool {
+        self.reduced.is_none() && !self.told && self.suspicions == 0
+    }
+
     /// How long segments stay smaller.
     fn stays(self, config: &Config) -> Duration {
         if self.told {
@@ -80,29 +92,36 @@ impl Tcb {
 
     /// A router could not forward packets larger than `mtu` bytes: makes segments fit, and has what did not sent again.
     /// False, and nothing is changed, if they already do.
-    pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant) -> bool {
-        let reduced = self.fit_segments(mtu, now);
-        self.path_mtu.told |= reduced;
-        if reduced && self.flight() > 0 {
+    pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant, config: &Config) -> bool {
+        if !self.fit_segments(mtu, now, config) {
+            return false;
+        }
+        let outstanding = self.flight() > 0;
+        let sending = &mut *self.sending;
+        sending.path_mtu.told = true;
+        if outstanding {
             // What was too large is gone, and not for congestion (RFC 4821, section 7.5): the congestion window stays.
-            self.retransmit_head = true;
-            self.scoreboard.mark_longer_lost(u32::from(self.mss));
-            if self.phase == Phase::Open && self.scoreboard.lost() > 0 {
-                self.phase = Phase::Loss;
-                self.recovery_point = self.snd_nxt;
+            sending.retransmit_head = true;
+            sending.scoreboard.mark_longer_lost(u32::from(self.mss));
+            if sending.phase == Phase::Open && sending.scoreboard.lost() > 0 {
+                sending.phase = Phase::Loss;
+                sending.recovery_point = Some(self.snd_nxt);
             }
         }
-        reduced
+        true
     }
 
     /// Lets no segment from now on make a packet larger than `mtu` bytes. False, and nothing is changed, if none would.
-    fn fit_segments(&mut self, mtu: u16, now: Instant) -> bool {
+    fn fit_segments(&mut self, mtu: u16, now: Instant, config: &Config) -> bool {
         let text = self.text_in_packet(mtu);
         if text >= self.mss {
             return false;
         }
-        let full = self.path_mtu.reduced.map_or(self.mss, |(full, _)| full);
-        self.path_mtu.reduced = Some((full, now));
+        // The congestion window, in bytes, does not depend on the size of segments from now on.
+        self.congestion(config);
+        let path_mtu = &mut self.sending.path_mtu;
+        let full = path_mtu.reduced.map_or(self.mss, |(full, _)| full);
+        path_mtu.reduced = Some((full, now));
         self.mss = text;
         true
     }
@@ -112,20 +131,20 @@ impl Tcb {
     #[inline]
     pub(crate) fn raise_path_mtu(&mut self, now: Instant, config: &Config) {
         // Not while nothing comes through at all: that says nothing about sizes.
-        if let Some((full, reduced_at)) = self.path_mtu.reduced
+        if let Some((full, reduced_at)) = self.sending.path_mtu.reduced
             && !config.path_mtu_raise.is_zero()
             && self.rto.backoffs() == 0
-            && now.since(reduced_at) >= self.path_mtu.stays(config)
+            && now.since(reduced_at) >= self.sending.path_mtu.stays(config)
         {
             self.mss = full;
-            self.path_mtu.reduced = None;
-            self.path_mtu.told = false;
+            self.sending.path_mtu.reduced = None;
+            self.sending.path_mtu.told = false;
         }
     }
 
     /// Text of the longest segment that may be outstanding.
     fn longest_outstanding(&self) -> u16 {
-        let text = self.send_queue.len().min(self.flight() as usize);
+        let text = self.queued().min(self.flight() as usize);
         text.min(usize::from(self.mss)) as u16
     }
 
@@ -150,12 +169,13 @@ impl Tcb {
     /// Makes segments smaller if the path seems to drop long ones. To be called once for each retransmission timeout,
     /// when the RTO has been backed off; what is outstanding is sent again by the caller.
     pub(crate) fn avoid_black_hole<T>(&mut self, context: &mut Context<'_, T>) {
-        let at_full_size = self.path_mtu.reduced.is_none();
+        let at_full_size = self.sending.path_mtu.reduced.is_none();
         if self.black_hole_suspected(context.config)
             && let Some(mtu) = self.next_black_hole_mtu(context.config)
-            && self.fit_segments(mtu, context.now)
+            && self.fit_segments(mtu, context.now, context.config)
         {
-            self.path_mtu.suspicions = self.path_mtu.suspicions.saturating_add(u8::from(at_full_size));
+            let suspicions = &mut self.sending.path_mtu.suspicions;
+            *suspicions = suspicions.saturating_add(u8::from(at_full_size));
             context.counters.bump(Counter::PathMtuBlackHoles);
         }
     }
@@ -166,6 +186,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::connection::keepalive::KeepaliveTable;
     use crate::connection::open::Origin;
     use crate::link::LinkTable;
     use crate::wire::{FlowKey, LinkHeader};
@@ -190,19 +211,20 @@ mod tests {
             listener: None,
             iss: SeqNumber(u32::MAX - 500),
             timestamp_offset: 0,
-            keepalive: config.keepalive(),
+            keepalive: KeepaliveTable::default().number(config.keepalive()),
         };
         let mut tcb = Tcb::new(origin, &config, NOW);
         tcb.state = State::Established;
         tcb.timestamps = timestamps;
         tcb.mss = tcb.text_in_packet(1500);
-        tcb.send_queue.push(Bytes::from(vec![0; 100_000]));
+        tcb.sending.send_queue.push(Bytes::from(vec![0; 100_000]));
         tcb.snd_nxt = tcb.snd_una + outstanding;
         tcb
     }
 
     #[test]
     fn the_text_leaves_room_for_all_headers_and_has_a_floor() {
+        let config = Config::default();
         for (ipv4, timestamps, text) in [
             (true, false, 1360),
             (true, true, 1348),
@@ -210,28 +232,29 @@ mod tests {
             (false, true, 1328),
         ] {
             let mut tcb = tcb(ipv4, timestamps, 0);
-            assert!(tcb.set_path_mtu(1400, NOW));
+            assert!(tcb.set_path_mtu(1400, NOW, &config));
             assert_eq!(tcb.mss, text);
-            assert!(!tcb.retransmit_head, "nothing is outstanding");
+            assert!(!tcb.sending.retransmit_head, "nothing is outstanding");
         }
         for mtu in [0, 40, 68, 99] {
             let mut tcb = tcb(true, true, 0);
-            assert!(tcb.set_path_mtu(mtu, NOW));
+            assert!(tcb.set_path_mtu(mtu, NOW, &config));
             assert_eq!(tcb.mss, LEAST_TEXT, "{mtu}");
         }
     }
 
     #[test]
     fn an_increase_is_not_learned() {
+        let config = Config::default();
         let mut tcb = tcb(true, false, 1460);
         for mtu in [1500, 1501, 9000, u16::MAX] {
-            assert!(!tcb.set_path_mtu(mtu, NOW));
+            assert!(!tcb.set_path_mtu(mtu, NOW, &config));
         }
         assert_eq!(tcb.mss, 1460);
-        assert!(!tcb.retransmit_head);
-        assert!(tcb.set_path_mtu(1400, NOW));
-        assert!(tcb.retransmit_head);
-        assert!(!tcb.set_path_mtu(1400, NOW) && !tcb.set_path_mtu(1450, NOW));
+        assert!(!tcb.sending.retransmit_head);
+        assert!(tcb.set_path_mtu(1400, NOW, &config));
+        assert!(tcb.sending.retransmit_head);
+        assert!(!tcb.set_path_mtu(1400, NOW, &config) && !tcb.set_path_mtu(1450, NOW, &config));
         assert_eq!(tcb.mss, 1360);
     }
 
@@ -261,14 +284,14 @@ mod tests {
         let mut tcb = tcb(true, false, 0);
         tcb.raise_path_mtu(NOW, &config);
         assert_eq!(tcb.mss, 1460);
-        tcb.set_path_mtu(1400, NOW);
+        tcb.set_path_mtu(1400, NOW, &config);
         let later = NOW + Duration::from_secs(300);
-        tcb.set_path_mtu(1000, later);
+        tcb.set_path_mtu(1000, later, &config);
         tcb.raise_path_mtu(later + Duration::from_secs(599), &config);
         assert_eq!(tcb.mss, 960);
         tcb.raise_path_mtu(later + Duration::from_secs(600), &config);
         assert_eq!(tcb.mss, 1460);
-        assert!(tcb.path_mtu.reduced.is_none());
+        assert!(tcb.sending.path_mtu.reduced.is_none());
     }
 
     #[test]
@@ -277,8 +300,8 @@ mod tests {
         let mut tcb = tcb(true, false, 1460);
         let mut now = NOW;
         for seconds in [15, 30, 60, 120, 240, 480, 600, 600] {
-            assert!(tcb.fit_segments(1024, now));
-            tcb.path_mtu.suspicions += 1;
+            assert!(tcb.fit_segments(1024, now, &config));
+            tcb.sending.path_mtu.suspicions += 1;
             tcb.raise_path_mtu(now + Duration::from_secs(seconds - 1), &config);
             assert_eq!(tcb.mss, 984, "{seconds} s");
             now = now + Duration::from_secs(seconds);
@@ -286,7 +309,7 @@ mod tests {
             assert_eq!(tcb.mss, 1460, "{seconds} s");
         }
         // Once a router has told, it is no suspicion.
-        assert!(tcb.set_path_mtu(1400, now));
+        assert!(tcb.set_path_mtu(1400, now, &config));
         tcb.raise_path_mtu(now + Duration::from_secs(599), &config);
         assert_eq!(tcb.mss, 1360);
     }
@@ -298,7 +321,7 @@ mod tests {
             ..Config::default()
         };
         let mut tcb = tcb(true, false, 0);
-        tcb.set_path_mtu(1400, NOW);
+        tcb.set_path_mtu(1400, NOW, &config);
         tcb.raise_path_mtu(NOW + Duration::from_secs(1_000_000), &config);
         assert_eq!(tcb.mss, 1360);
     }
@@ -361,7 +384,7 @@ mod tests {
             let mut tcb = tcb(ipv4, true, 1460);
             for &step in steps {
                 assert_eq!(tcb.next_black_hole_mtu(&config), Some(step));
-                assert!(tcb.fit_segments(step, NOW));
+                assert!(tcb.fit_segments(step, NOW, &config));
             }
             assert_eq!(tcb.next_black_hole_mtu(&config), None);
         }
@@ -371,7 +394,7 @@ mod tests {
         };
         let mut tcb = tcb(true, true, 1460);
         assert_eq!(tcb.next_black_hole_mtu(&config), Some(1280));
-        tcb.fit_segments(1280, NOW);
+        tcb.fit_segments(1280, NOW, &config);
         assert_eq!(tcb.next_black_hole_mtu(&config), None);
     }
 }

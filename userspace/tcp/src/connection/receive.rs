@@ -1,9 +1,8 @@
 //! Segments that arrive for a connection, processed in the order of RFC 9293, section 3.10.7.4.
 
-use core::time::Duration;
-
 use super::{Connection, Context, State, Tcb};
 use crate::application::Application;
+use crate::config::Config;
 use crate::counters::Counter;
 use crate::reassembly::{Held, Limits};
 use crate::recovery::Phase;
@@ -16,8 +15,8 @@ use crate::wire::{Flags, Segment};
 /// and grows by acknowledgments. Linux's number.
 const QUICK_ACKS: u8 = 16;
 
-/// A timestamp older than this says nothing any more (RFC 7323, section 5.5).
-const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
+/// A timestamp older than this says nothing any more (RFC 7323, section 5.5); in seconds.
+const TS_RECENT_MAX_AGE: u32 = 24 * 24 * 3600;
 
 /// What the arrival of a segment asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +60,7 @@ impl<C> Connection<C> {
                 context.counters.bump(Counter::DropNoTimestamp);
                 return Arrival::Done;
             };
-            let age = context.now.since(tcb.ts_recent_age);
-            if SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent)) && age < TS_RECENT_MAX_AGE {
+            if SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent)) && !tcb.ts_recent_is_old(context.now) {
                 context.counters.bump(Counter::DropPaws);
                 tcb.answer_unacceptable(segment, context);
                 return Arrival::Done;
@@ -143,13 +141,14 @@ impl<C> Connection<C> {
     {
         let tcb = &mut self.tcb;
         // RFC 5961, section 5.2.
-        if segment.ack.after(tcb.snd_nxt) || segment.ack.before(tcb.snd_una - tcb.max_snd_wnd) {
+        let old = segment.ack.before(tcb.snd_una);
+        if segment.ack.after(tcb.snd_nxt) || (old && segment.ack.before(tcb.snd_una - tcb.max_snd_wnd)) {
             context.counters.bump(Counter::DropBadAck);
             tcb.challenge(context);
             return false;
         }
         let window = u32::from(segment.window) << tcb.snd_wind_shift;
-        if segment.ack.at_or_after(tcb.snd_una) {
+        if !old {
             tcb.take_acknowledgment(segment, window, context);
         }
         tcb.update_send_window(segment, window, context);
@@ -207,7 +206,7 @@ impl<C> Connection<C> {
             self.hold(from, fresh, fin_fits.then_some(end), context);
             return;
         }
-        let gap = tcb.reassembly.is_some();
+        let gap = tcb.receiving.as_deref().is_some_and(|held| held.reassembly.is_some());
         self.deliver(fresh, application, context);
         let tcb = &mut self.tcb;
         if gap {
@@ -232,7 +231,8 @@ impl<C> Connection<C> {
         tcb.ack_now = true;
         let config = context.config;
         let rcv_nxt = tcb.rcv_nxt;
-        let reassembly = tcb.reassembly.get_or_insert_default();
+        let receiving = tcb.receiving.get_or_insert_default();
+        let reassembly = receiving.reassembly.get_or_insert_default();
         let before = reassembly.bytes();
         if !fresh.is_empty() {
             let limits = Limits {
@@ -252,7 +252,7 @@ impl<C> Connection<C> {
                 Held::Refused => Counter::DropReassemblyFull,
             });
             if held == Held::Known {
-                tcb.dsack = Some((from, from + fresh.len() as u32));
+                receiving.dsack = Some((from, from + fresh.len() as u32));
             }
         }
         if let Some(fin_at) = fin_at {
@@ -260,7 +260,7 @@ impl<C> Connection<C> {
         }
         context.totals.reassembly += (reassembly.bytes() - before) as u64;
         if reassembly.is_empty() {
-            tcb.reassembly = None;
+            receiving.reassembly = None;
         }
     }
 
@@ -269,7 +269,8 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
-        let Some(mut reassembly) = self.tcb.reassembly.take() else {
+        let receiving = self.tcb.receiving.as_deref_mut();
+        let Some(mut reassembly) = receiving.and_then(|held| held.reassembly.take()) else {
             return;
         };
         reassembly.advance(advanced);
@@ -282,7 +283,7 @@ impl<C> Connection<C> {
         }
         let fin_is_next = reassembly.fin_is_next();
         if !reassembly.is_empty() {
-            self.tcb.reassembly = Some(reassembly);
+            self.tcb.receiving.get_or_insert_default().reassembly = Some(reassembly);
         }
         if fin_is_next {
             self.fin(context);
@@ -304,15 +305,18 @@ impl<C> Connection<C> {
             return;
         }
         context.counters.add(Counter::BytesIn, text.len() as u64);
-        if !self.tcb.unread.is_empty() {
-            self.tcb.unread.extend_from_slice(text);
+        if let Some(receiving) = self.tcb.receiving.as_deref_mut()
+            && !receiving.unread.is_empty()
+        {
+            receiving.unread.extend_from_slice(text);
             self.offer_unread(application, context);
             return;
         }
         let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
         let consumed = consumed.unwrap_or(0).min(text.len());
         if consumed < text.len() && !self.tcb.read_closed && !self.tcb.abort {
-            self.tcb.unread.extend_from_slice(&text[consumed..]);
+            let receiving = self.tcb.receiving.get_or_insert_default();
+            receiving.unread.extend_from_slice(&text[consumed..]);
         }
     }
 
@@ -320,7 +324,8 @@ impl<C> Connection<C> {
     fn fin<T>(&mut self, context: &mut Context<'_, T>) {
         let tcb = &mut self.tcb;
         // Nothing can follow FIN, whatever a peer has sent there.
-        if let Some(reassembly) = tcb.reassembly.take() {
+        let receiving = tcb.receiving.as_deref_mut();
+        if let Some(reassembly) = receiving.and_then(|held| held.reassembly.take()) {
             context.totals.reassembly -= reassembly.bytes() as u64;
         }
         tcb.rcv_nxt += 1;
@@ -340,8 +345,13 @@ impl Tcb {
     /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883).
     fn note_duplicate(&mut self, from: SeqNumber, to: SeqNumber) {
         if self.sack_permitted && from.before(to) {
-            self.dsack = Some((from, to));
+            self.receiving.get_or_insert_default().dsack = Some((from, to));
         }
+    }
+
+    /// Whether TS.Recent was set so long ago that it no longer says which timestamps are older.
+    fn ts_recent_is_old(&self, now: Instant) -> bool {
+        (now.as_secs() as u32).wrapping_sub(self.ts_recent_age) >= TS_RECENT_MAX_AGE
     }
 
     /// The receiver's part of ECN (RFC 3168, section 6.1.3): a mark is echoed until the sender has answered it.
@@ -424,29 +434,39 @@ impl Tcb {
     /// RFC 7323, section 4.3, rule 2.
     fn update_ts_recent(&mut self, segment: &Segment<'_>, now: Instant) {
         if let Some(timestamps) = segment.options.timestamps.filter(|_| self.timestamps) {
-            let newer = SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent))
-                || now.since(self.ts_recent_age) >= TS_RECENT_MAX_AGE;
+            let newer =
+                SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent)) || self.ts_recent_is_old(now);
             if newer && segment.seq.at_or_before(self.last_ack_sent) {
                 self.ts_recent = timestamps.value;
-                self.ts_recent_age = now;
+                self.ts_recent_age = now.as_secs() as u32;
             }
         }
     }
 
     /// The SYN this side sent was acknowledged.
     pub(crate) fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        if let Some(sent_at) = self.syn_sent_at.take() {
-            let rtt = context.now.since(sent_at);
-            self.rto.sample(rtt, context.config.rto_min, context.config.rto_max);
-        }
         self.snd_una = segment.ack;
         self.snd_wl2 = segment.ack;
-        self.progress_at = context.now;
+        let mut sent_at = None;
+        // A listener's handshake had no need of it.
+        if let Some(sending) = self.sending.active_mut() {
+            sending.stop_timers();
+            sending.progress_at = context.now;
+            sending.phase = Phase::Open;
+            sending.recovery_point = None;
+            sending.cwr_point = None;
+            sent_at = sending.syn_sent_at.take();
+        }
         self.rto.reset_backoff();
-        self.stop_retransmit_timer();
-        self.phase = Phase::Open;
-        self.recovery_point = self.snd_una;
-        self.cwr_point = self.snd_una;
+        if let Some(sent_at) = sent_at {
+            self.measured_handshake(sent_at, context.now, context.config);
+        }
+    }
+
+    /// The SYN or SYN-ACK that was sent at `sent_at`, and only once, has been acknowledged.
+    pub(crate) fn measured_handshake(&mut self, sent_at: Instant, now: Instant, config: &Config) {
+        let rtt = now.micros_since(sent_at);
+        self.rto.sample_micros(rtt, config.rto_min, config.rto_max);
     }
 
     /// RFC 9293, section 3.10.7.4, fifth check.
@@ -460,7 +480,7 @@ impl Tcb {
         self.max_snd_wnd = self.max_snd_wnd.max(window);
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
-        if self.persist && window > 0 {
+        if self.sending.persist && window > 0 {
             self.rto.reset_backoff();
             if self.flight() > 0 {
                 self.restart_retransmit_timer(context.now, context.config);
@@ -470,7 +490,8 @@ impl Tcb {
         }
     }
 
-    /// Every segment is acknowledged at once after a loss; otherwise at least every second full segment is acknowledged at once, the rest within `delayed_ack` (RFC 9293, section 3.8.6.3).
+    /// Every segment is acknowledged at once after a loss; otherwise at least every second full segment is acknowledged
+    /// at once, the rest within `delayed_ack` (RFC 9293, section 3.8.6.3).
     fn schedule_ack<T>(&mut self, context: &Context<'_, T>) {
         let unacknowledged = self.rcv_nxt - self.last_ack_sent;
         if unacknowledged > 0 && self.quick_acks > 0 {

@@ -47,22 +47,24 @@ impl<C> Connection<C> {
         tcb.output(context);
         match tcb.state {
             // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
-            State::TimeWait | State::Closed if !tcb.unread.is_empty() && !tcb.read_closed => {
-                if tcb.deadlines.fin_wait_2 == Instant::NEVER {
-                    tcb.stop_retransmit_timer();
+            State::TimeWait | State::Closed if tcb.unread() > 0 && !tcb.read_closed => {
+                if tcb.sending.deadlines.fin_wait_2 == Instant::NEVER {
+                    tcb.sending.acquire(context.sendings);
+                    tcb.sending.stop_timers();
+                    tcb.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
                     tcb.deadlines.keepalive = Instant::NEVER;
-                    tcb.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
                 }
-                Fate::Open
             }
-            State::TimeWait => Fate::TimeWait,
-            State::Closed => Fate::Closed(CloseReason::Finished),
-            State::FinWait2 if tcb.read_closed && tcb.deadlines.fin_wait_2 == Instant::NEVER => {
-                tcb.deadlines.fin_wait_2 = context.now + context.config.fin_wait_2;
-                Fate::Open
+            State::TimeWait => return Fate::TimeWait,
+            State::Closed => return Fate::Closed(CloseReason::Finished),
+            State::FinWait2 if tcb.read_closed && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
+                tcb.sending.acquire(context.sendings);
+                tcb.sending.deadlines.fin_wait_2 = context.now + context.config.fin_wait_2;
             }
-            _ => Fate::Open,
+            _ => {}
         }
+        tcb.rest(context.sendings);
+        Fate::Open
     }
 }
 
@@ -83,15 +85,18 @@ impl Tcb {
         if self.state == State::SynSent || self.state == State::SynReceived {
             return self.output_syn(context);
         }
-        if self.retransmit_head {
+        if self.sending.active().is_none() && (self.fin_sent || !self.fin_queued) {
+            return Ok(());
+        }
+        if self.sending.retransmit_head {
             self.retransmit(0, context)?;
-            self.retransmit_head = false;
+            self.sending.retransmit_head = false;
         }
         for _ in 0..SEGMENTS_PER_TURN {
             let pipe = self.pipe();
-            if let Some(index) = self.scoreboard.next_lost() {
-                if pipe >= self.congestion.window() {
-                    self.cwnd_limited = true;
+            if let Some(index) = self.sending.scoreboard.next_lost() {
+                if pipe >= self.cwnd() {
+                    self.sending.cwnd_limited = true;
                     return Ok(());
                 }
                 self.retransmit(index, context)?;
@@ -106,30 +111,31 @@ impl Tcb {
 
     /// Where FIN stands or will stand.
     fn fin_at(&self) -> SeqNumber {
-        self.snd_una + self.send_queue.len() as u32
+        self.snd_una + self.queued() as u32
     }
 
     /// Sends the outstanding segment at `index` again, as much of it as fits one segment now.
     fn retransmit<T: Transmit>(&mut self, index: usize, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        self.scoreboard.split(index, u32::from(self.mss));
-        let Some(&segment) = self.scoreboard.get(index) else {
+        self.sending.scoreboard.split(index, u32::from(self.mss));
+        let Some(&segment) = self.sending.scoreboard.get(index) else {
             return Ok(());
         };
         let length = segment.end.min(self.fin_at()) - segment.seq;
         let fin = segment.end.after(self.fin_at());
         self.send_segment(segment.seq, length, fin, Purpose::Control, context)?;
-        self.scoreboard.retransmitted(index, context.now);
-        context.counters.bump(match self.phase {
+        let stamp = self.timestamp_now(context.now);
+        let sending = &mut *self.sending;
+        sending.scoreboard.retransmitted(index, context.now);
+        context.counters.bump(match sending.phase {
             Phase::Loss => Counter::RtoRetransmits,
             _ => Counter::FastRetransmits,
         });
-        let stamp = self.timestamp_now(context.now);
-        if let Some(undo) = &mut self.undo {
+        if let Some(undo) = &mut sending.undo {
             undo.sent = true;
             undo.retransmits = undo.retransmits.saturating_add(1);
             undo.stamps = Some((undo.stamps.map_or(stamp, |(first, _)| first), stamp));
         }
-        self.prr.sent(segment.end - segment.seq);
+        sending.prr.sent(segment.end - segment.seq);
         self.start_retransmit_timer(context.now, context.config);
         Ok(())
     }
@@ -139,26 +145,28 @@ impl Tcb {
     fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
-            self.cwnd_limited = false;
+            self.sending.cwnd_limited = false;
             return Ok(false);
         }
         self.raise_path_mtu(context.now, context.config);
         let mss = u32::from(self.mss);
         let flight = self.flight();
-        if flight == 0 && self.last_sent != Instant::ZERO {
-            let idle = context.now.since(self.last_sent);
-            if idle > self.rto.timeout(context.config.rto_max) {
-                self.congestion.on_idle(mss);
+        if flight == 0 && self.sending.last_sent != Instant::ZERO {
+            let idle = context.now.micros_since(self.sending.last_sent);
+            if idle > self.rto.timeout_micros(context.config.rto_max)
+                && let Some(controller) = &mut self.sending.congestion
+            {
+                controller.on_idle(mss);
             }
         }
         // Limited transmit (RFC 3042) needs nothing of its own: duplicates make `pipe` smaller.
         let usable = self.snd_wnd.saturating_sub(flight);
-        let room = self.congestion.window().saturating_sub(pipe);
+        let room = self.cwnd().saturating_sub(pipe);
         let length = unsent.min(mss).min(usable).min(room);
         let all = length == unsent;
         // FIN takes an octet of the peer's window, but none of the congestion window.
         let fin = all && self.fin_queued && !self.fin_sent && usable > length;
-        self.cwnd_limited = room < mss.min(unsent) && usable > room;
+        self.sending.cwnd_limited = room < mss.min(unsent) && usable > room;
         if length == 0 && !fin {
             if flight == 0 && usable == 0 {
                 self.start_persist_timer(context.now, context.config);
@@ -196,16 +204,18 @@ impl Tcb {
         let seq = self.snd_nxt;
         self.send_segment(seq, length, fin, Purpose::Data, context)?;
         context.counters.add(Counter::BytesOut, u64::from(length));
-        if self.flight() == 0 {
-            self.progress_at = context.now;
-        }
+        let first = self.flight() == 0;
         self.snd_nxt = seq + length + u32::from(fin);
-        self.scoreboard.push(seq, self.snd_nxt, context.now);
-        if length < u32::from(self.mss) {
-            self.snd_sml = self.snd_nxt;
+        let sending = &mut *self.sending;
+        if first {
+            sending.progress_at = context.now;
         }
-        if self.phase == Phase::Recovery {
-            self.prr.sent(length);
+        sending.scoreboard.push(seq, self.snd_nxt, context.now);
+        if length < u32::from(self.mss) {
+            sending.snd_sml = Some(self.snd_nxt);
+        }
+        if sending.phase == Phase::Recovery {
+            sending.prr.sent(length);
         }
         self.start_retransmit_timer(context.now, context.config);
         self.schedule_probe(context);
@@ -229,7 +239,7 @@ impl Tcb {
             let fin = length == self.unsent() && self.fin_queued && !self.fin_sent && usable > length;
             self.send_next(length, fin, context)
         } else {
-            match self.scoreboard.len().checked_sub(1) {
+            match self.sending.scoreboard.len().checked_sub(1) {
                 Some(last) => self.retransmit(last, context),
                 None => return,
             }
@@ -238,8 +248,8 @@ impl Tcb {
             context.counters.bump(Counter::NoFrame);
             return;
         }
-        self.tail_probe = Some((self.snd_nxt, !new));
-        self.deadlines.probe = Instant::NEVER;
+        self.sending.tail_probe = Some((self.snd_nxt, !new));
+        self.sending.deadlines.probe = Instant::NEVER;
         self.restart_retransmit_timer(context.now, context.config);
     }
 
@@ -248,17 +258,19 @@ impl Tcb {
     /// Nagle's as changed by Minshall (draft-minshall-nagle-01), like Linux: a small segment waits only for another small
     /// one. Otherwise the end of every write longer than a segment would wait for the peer's delayed acknowledgment.
     fn worth_sending(&self, length: u32, all: bool, config: &Config) -> bool {
+        let small_outstanding = || self.sending.snd_sml.is_some_and(|small| small.after(self.snd_una));
         length == u32::from(self.mss)
-            || (all && (!config.nagle || self.fin_queued || self.snd_sml.at_or_before(self.snd_una)))
+            || (all && (!config.nagle || self.fin_queued || !small_outstanding()))
             || (self.max_snd_wnd > 1 && length >= self.max_snd_wnd / 2)
     }
 
     /// Sends SYN or SYN-ACK of a connection this side opened.
     fn output_syn<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        let again = self.phase == Phase::Loss;
+        let again = self.sending.phase == Phase::Loss;
         if self.flight() > 0 && !again && !self.ack_now {
             return Ok(());
         }
+        self.sending.acquire(context.sendings);
         let mut flags = Flags::SYN;
         if self.state == State::SynReceived {
             flags |= Flags::ACK;
@@ -288,11 +300,11 @@ impl Tcb {
         self.transmit(&header, 0, 0, Purpose::Handshake, context)?;
         self.rcv_edge = self.rcv_nxt + window;
         self.ack_now = false;
-        self.phase = Phase::Open;
+        self.sending.phase = Phase::Open;
         if self.snd_nxt == iss {
             self.snd_nxt = iss + 1;
-            self.syn_sent_at = Some(context.now);
-            self.progress_at = context.now;
+            self.sending.syn_sent_at = Some(context.now);
+            self.sending.progress_at = context.now;
         }
         self.start_retransmit_timer(context.now, context.config);
         Ok(())
@@ -311,10 +323,10 @@ impl Tcb {
         let mut flags = self.ack_flags();
         // Only what is sent for the first time is marked, and told of (RFC 3168, sections 6.1.2 and 6.1.5).
         let new = length > 0 && seq == self.snd_nxt;
-        if new && self.cwr_pending {
+        if new && self.sending.cwr_pending {
             flags |= Flags::CWR;
         }
-        if length > 0 && offset + length == self.send_queue.len() as u32 {
+        if length > 0 && offset + length == self.queued() as u32 {
             flags |= Flags::PSH;
         }
         if fin {
@@ -333,9 +345,9 @@ impl Tcb {
         };
         self.transmit(&header, offset as usize, length as usize, purpose, context)?;
         if new {
-            self.cwr_pending = false;
+            self.sending.cwr_pending = false;
         }
-        self.last_sent = context.now;
+        self.sending.last_sent = context.now;
         self.acknowledged();
         Ok(())
     }
@@ -355,9 +367,10 @@ impl Tcb {
             timestamps: self.timestamps_option(context.now),
             ..Options::default()
         };
-        if self.sack_permitted {
-            let held = self.reassembly.iter().flat_map(|held| held.sack_blocks(self.rcv_nxt));
-            options.set_sack_blocks(self.dsack.into_iter().chain(held));
+        if let Some(receiving) = self.receiving.as_deref().filter(|_| self.sack_permitted) {
+            let held = receiving.reassembly.iter();
+            let held = held.flat_map(|held| held.sack_blocks(self.rcv_nxt));
+            options.set_sack_blocks(receiving.dsack.into_iter().chain(held));
         }
         let header = Header {
             seq: self.snd_nxt,
@@ -368,7 +381,9 @@ impl Tcb {
             ecn_capable: false,
         };
         self.transmit(&header, 0, 0, Purpose::Control, context)?;
-        self.dsack = None;
+        if let Some(receiving) = self.receiving.as_deref_mut() {
+            receiving.dsack = None;
+        }
         self.acknowledged();
         Ok(())
     }
@@ -430,7 +445,7 @@ impl Tcb {
         let buffer = context.out.reserve(purpose).ok_or(NoFrame)?;
         let link = context.links.get(self.link);
         let size = emit::frame(buffer, link, &self.key, header, length, |text| {
-            self.send_queue.copy_to(offset, text);
+            self.sending.send_queue.copy_to(offset, text);
         });
         context.out.commit(size);
         context.counters.bump(Counter::FramesOut);
@@ -439,7 +454,7 @@ impl Tcb {
 
     /// Where the receive window would end if all free buffer were offered.
     fn free_edge(&self, buffer: u32) -> SeqNumber {
-        self.rcv_nxt + buffer.saturating_sub(self.unread.len() as u32)
+        self.rcv_nxt + buffer.saturating_sub(self.unread() as u32)
     }
 
     /// The buffer this connection may fill: its own, or the least when all connections together hold too much.
@@ -485,7 +500,7 @@ impl Tcb {
         }
         // A peer that only sends may never have been measured: its SYN-ACK was sent twice, or was a cookie.
         let quick = now.since(self.tuning_since) <= 2 * self.srtt() + TUNING_SLACK;
-        if quick && self.unread.len() < self.rcv_buffer as usize / 2 {
+        if quick && self.unread() < self.rcv_buffer as usize / 2 {
             self.rcv_buffer = (self.rcv_buffer * 2).min(config.receive_buffer);
         }
         self.tuning_from = self.rcv_nxt;

@@ -1,10 +1,12 @@
 //! A connection as its application sees it.
 
+use core::mem::take;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
+use super::sending::{Sending, SendingPool};
 use super::{Connection, Context, Tcb, Totals};
 use crate::application::{Application, ListenerId, Stream};
 use crate::config::Config;
@@ -12,10 +14,48 @@ use crate::time::Instant;
 
 /// The engine's [`Stream`].
 pub(crate) struct Socket<'a> {
-    pub(crate) tcb: &'a mut Tcb,
-    pub(crate) config: &'a Config,
-    pub(crate) totals: &'a Totals,
-    pub(crate) now: Instant,
+    tcb: &'a mut Tcb,
+    config: &'a Config,
+    totals: &'a Totals,
+    sendings: &'a mut SendingPool,
+    now: Instant,
+}
+
+impl<'a> Socket<'a> {
+    #[inline]
+    pub(crate) fn new<T>(tcb: &'a mut Tcb, context: &'a mut Context<'_, T>) -> Self {
+        Self {
+            tcb,
+            config: context.config,
+            totals: context.totals,
+            sendings: context.sendings,
+            now: context.now,
+        }
+    }
+
+    /// What is needed to send something.
+    fn sending(&mut self) -> &mut Sending {
+        self.tcb.sending.acquire(self.sendings);
+        let sending = &mut *self.tcb.sending;
+        if sending.send_queue.len() == 0 {
+            // The user timeout runs from when there is something to wait for.
+            sending.progress_at = self.now;
+        }
+        sending
+    }
+
+    fn queue(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.sending().send_queue.push(data);
+        }
+    }
+
+    fn queue_fin(&mut self) {
+        if !self.tcb.fin_queued {
+            self.tcb.fin_queued = true;
+            self.sending();
+        }
+    }
 }
 
 impl Stream for Socket<'_> {
@@ -45,28 +85,30 @@ impl Stream for Socket<'_> {
 
     fn send(&mut self, data: &mut Bytes) -> usize {
         let count = data.len().min(self.send_space());
-        self.tcb.queue(data.split_to(count), self.now);
+        self.queue(data.split_to(count));
         count
     }
 
     fn send_copy(&mut self, data: &[u8]) -> usize {
         let count = data.len().min(self.send_space());
-        self.tcb.queue(Bytes::copy_from_slice(&data[..count]), self.now);
+        self.queue(Bytes::copy_from_slice(&data[..count]));
         count
     }
 
     fn unacknowledged(&self) -> usize {
-        self.tcb.send_queue.len()
+        self.tcb.queued()
     }
 
     fn shutdown(&mut self) {
-        self.tcb.fin_queued = true;
+        self.queue_fin();
     }
 
     fn close(&mut self) {
-        self.tcb.fin_queued = true;
+        self.queue_fin();
         self.tcb.read_closed = true;
-        self.tcb.unread = bytes::BytesMut::new();
+        if let Some(receiving) = &mut self.tcb.receiving {
+            receiving.unread = BytesMut::new();
+        }
     }
 
     fn abort(&mut self) {
@@ -78,30 +120,15 @@ impl Stream for Socket<'_> {
     }
 }
 
-impl Tcb {
-    fn queue(&mut self, data: Bytes, now: Instant) {
-        if self.send_queue.len() == 0 {
-            // The user timeout runs from when there is something to wait for.
-            self.progress_at = now;
-        }
-        self.send_queue.push(data);
-    }
-}
-
 impl<C> Connection<C> {
     /// Runs a callback of the application, if it knows the connection.
     pub(crate) fn call<T, R>(
         &mut self,
-        context: &Context<'_, T>,
+        context: &mut Context<'_, T>,
         callback: impl FnOnce(&mut C, &mut Socket<'_>) -> R,
     ) -> Option<R> {
-        let mut socket = Socket {
-            tcb: &mut self.tcb,
-            config: context.config,
-            totals: context.totals,
-            now: context.now,
-        };
-        let result = callback(self.application.as_mut()?, &mut socket);
+        let state = self.application.as_mut()?;
+        let result = callback(state, &mut Socket::new(&mut self.tcb, context));
         if self.tcb.send_space(context.config, context.totals) == 0 {
             self.tcb.wants_writable = true;
         }
@@ -116,19 +143,18 @@ impl<C> Connection<C> {
         if self.tcb.abort || self.tcb.read_closed {
             return;
         }
-        if !self.tcb.unread.is_empty() {
-            let mut unread = core::mem::take(&mut self.tcb.unread);
+        if self.tcb.unread() > 0 {
+            let unread = self.tcb.receiving.as_deref_mut();
+            let mut unread = unread.map(|receiving| take(&mut receiving.unread)).unwrap_or_default();
             let consumed = self.call(context, |state, socket| application.receive(state, socket, &unread));
             if self.tcb.read_closed || self.tcb.abort {
                 return;
             }
             let consumed = consumed.unwrap_or(0).min(unread.len());
-            if consumed == unread.len() {
-                unread = bytes::BytesMut::new();
-            } else {
-                bytes::Buf::advance(&mut unread, consumed);
+            if consumed < unread.len() {
+                unread.advance(consumed);
+                self.tcb.receiving.get_or_insert_default().unread = unread;
             }
-            self.tcb.unread = unread;
             if consumed > 0 && self.tcb.window_may_open(context) {
                 self.tcb.ack_now = true;
             }
@@ -137,12 +163,12 @@ impl<C> Connection<C> {
     }
 
     /// Tells the application of the peer's FIN, once, when everything before it has been consumed.
-    pub(crate) fn tell_end_of_stream<A, T>(&mut self, application: &mut A, context: &Context<'_, T>)
+    pub(crate) fn tell_end_of_stream<A, T>(&mut self, application: &mut A, context: &mut Context<'_, T>)
     where
         A: Application<Connection = C>,
     {
         let tcb = &self.tcb;
-        if tcb.fin_received && !tcb.end_of_stream_told && tcb.unread.is_empty() && !tcb.read_closed && !tcb.abort {
+        if tcb.fin_received && !tcb.end_of_stream_told && tcb.unread() == 0 && !tcb.read_closed && !tcb.abort {
             self.tcb.end_of_stream_told = true;
             self.call(context, |state, socket| application.end_of_stream(state, socket));
         }
@@ -155,7 +181,7 @@ impl<C> Connection<C> {
     {
         if self.tcb.wants_writable
             && self.tcb.send_space(context.config, context.totals) > 0
-            && self.tcb.send_queue.len() <= self.tcb.send_limit(context.config, context.totals) / 2
+            && self.tcb.queued() <= self.tcb.send_limit(context.config, context.totals) / 2
         {
             self.tcb.wants_writable = false;
             self.call(context, |state, socket| application.writable(state, socket));

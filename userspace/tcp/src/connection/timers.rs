@@ -1,7 +1,6 @@
 //! What happens to a connection when nothing arrives.
 
-use core::time::Duration;
-
+use super::keepalive::KeepaliveTable;
 use super::send::Probe;
 use super::{Connection, Context, Fate, State, Tcb, Undo};
 use crate::application::{Application, CloseReason};
@@ -12,55 +11,56 @@ use crate::recovery::{LossDetection, Phase};
 use crate::time::Instant;
 use crate::transmit::Transmit;
 
-/// The longest a peer may delay its acknowledgment, for tail loss probes (RFC 8985, section 7.2: TLP.max_ack_delay).
-const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// The longest a peer may delay its acknowledgment, for tail loss probes (RFC 8985, section 7.2: TLP.max_ack_delay); in
+/// microseconds.
+const MAX_ACK_DELAY: u64 = 200_000;
 
-/// The least time before a tail loss probe: a few ticks of the wheel.
-const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(10);
+/// The least time before a tail loss probe: a few ticks of the wheel; in microseconds.
+const MIN_PROBE_TIMEOUT: u64 = 10_000;
 
 /// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per connection,
-/// filed at or before the earliest of these.
+/// filed at or before the earliest of these and of [`SendingDeadlines`].
 pub(crate) struct Deadlines {
-    /// Retransmission, or the window probe while `persist` is set.
-    pub(crate) retransmit: Instant,
-    /// Tail loss probe (RFC 8985, section 7).
-    pub(crate) probe: Instant,
-    /// RACK's reordering window (RFC 8985, section 6.2).
-    pub(crate) reorder: Instant,
     pub(crate) delayed_ack: Instant,
     pub(crate) keepalive: Instant,
-    /// In FIN-WAIT-2 for the peer's FIN; in TIME-WAIT and CLOSED for the application to read what is left.
-    pub(crate) fin_wait_2: Instant,
     pub(crate) application: Instant,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            retransmit: Instant::NEVER,
-            probe: Instant::NEVER,
-            reorder: Instant::NEVER,
             delayed_ack: Instant::NEVER,
             keepalive: Instant::NEVER,
-            fin_wait_2: Instant::NEVER,
             application: Instant::NEVER,
         }
     }
 }
 
-impl Deadlines {
-    /// The earliest; `None` when no timer is running.
+/// The deadlines an idle connection does not have; [`Instant::NEVER`] where a timer is not running.
+pub(crate) struct SendingDeadlines {
+    /// Retransmission, or the window probe while `persist` is set.
+    pub(crate) retransmit: Instant,
+    /// Tail loss probe (RFC 8985, section 7).
+    pub(crate) probe: Instant,
+    /// RACK's reordering window (RFC 8985, section 6.2).
+    pub(crate) reorder: Instant,
+    /// In FIN-WAIT-2 for the peer's FIN; in TIME-WAIT and CLOSED for the application to read what is left.
+    pub(crate) fin_wait_2: Instant,
+}
+
+impl SendingDeadlines {
+    /// No timer is running.
+    pub(crate) const NONE: Self = Self {
+        retransmit: Instant::NEVER,
+        probe: Instant::NEVER,
+        reorder: Instant::NEVER,
+        fin_wait_2: Instant::NEVER,
+    };
+
+    /// The earliest; [`Instant::NEVER`] when no timer is running.
     #[inline]
-    pub(crate) fn earliest(&self) -> Option<Instant> {
-        let earliest = self
-            .retransmit
-            .min(self.probe)
-            .min(self.reorder)
-            .min(self.delayed_ack)
-            .min(self.keepalive)
-            .min(self.fin_wait_2)
-            .min(self.application);
-        (earliest != Instant::NEVER).then_some(earliest)
+    pub(crate) fn earliest(&self) -> Instant {
+        self.retransmit.min(self.probe).min(self.reorder).min(self.fin_wait_2)
     }
 }
 
@@ -74,10 +74,25 @@ fn due(deadline: &mut Instant, now: Instant) -> bool {
 }
 
 impl Tcb {
+    /// The earliest deadline; `None` when no timer is running.
+    #[inline]
+    pub(crate) fn earliest_deadline(&self) -> Option<Instant> {
+        let Deadlines {
+            delayed_ack,
+            keepalive,
+            application,
+        } = self.deadlines;
+        let mut earliest = delayed_ack.min(keepalive).min(application);
+        if let Some(sending) = self.sending.active() {
+            earliest = earliest.min(sending.deadlines.earliest());
+        }
+        (earliest != Instant::NEVER).then_some(earliest)
+    }
+
     /// Starts the retransmission timer if it is not running (RFC 6298, rule 5.1).
     #[inline]
     pub(crate) fn start_retransmit_timer(&mut self, now: Instant, config: &Config) {
-        if self.deadlines.retransmit == Instant::NEVER || self.persist {
+        if self.sending.deadlines.retransmit == Instant::NEVER || self.sending.persist {
             self.restart_retransmit_timer(now, config);
         }
     }
@@ -85,65 +100,75 @@ impl Tcb {
     /// Starts the retransmission timer anew (RFC 6298, rule 5.3).
     #[inline]
     pub(crate) fn restart_retransmit_timer(&mut self, now: Instant, config: &Config) {
-        self.persist = false;
-        self.deadlines.retransmit = now + self.rto.timeout(config.rto_max);
+        let timeout = self.rto.timeout_micros(config.rto_max);
+        let sending = &mut *self.sending;
+        sending.persist = false;
+        sending.deadlines.retransmit = now.plus_micros(timeout);
     }
 
     /// Starts probing the peer's window, if it is not being probed.
     pub(crate) fn start_persist_timer(&mut self, now: Instant, config: &Config) {
-        if !self.persist {
-            self.persist = true;
-            self.deadlines.retransmit = now + self.rto.timeout(config.rto_max);
+        if !self.sending.persist {
+            self.restart_retransmit_timer(now, config);
+            self.sending.persist = true;
         }
     }
 
     /// Nothing is outstanding and nothing waits for the peer's window.
     #[inline]
     pub(crate) fn stop_retransmit_timer(&mut self) {
-        self.persist = false;
-        self.deadlines.retransmit = Instant::NEVER;
-        self.deadlines.probe = Instant::NEVER;
-        self.deadlines.reorder = Instant::NEVER;
+        if let Some(sending) = self.sending.active_mut() {
+            sending.stop_timers();
+        }
     }
 
     /// Schedules a tail loss probe (RFC 8985, section 7.2), unless the retransmission timer comes first.
     pub(crate) fn schedule_probe<T>(&mut self, context: &Context<'_, T>) {
-        self.deadlines.probe = Instant::NEVER;
+        let flight = self.flight();
+        let sending = &mut *self.sending;
+        sending.deadlines.probe = Instant::NEVER;
         let wanted = context.config.loss_detection == LossDetection::Rack
             && self.sack_permitted
-            && self.phase == Phase::Open
-            && self.tail_probe.is_none()
-            && self.scoreboard.sacked() == 0
-            && self.flight() > 0
-            && !self.persist;
-        let Some(srtt) = self.rto.srtt().filter(|_| wanted) else {
+            && sending.phase == Phase::Open
+            && sending.tail_probe.is_none()
+            && sending.scoreboard.sacked() == 0
+            && flight > 0
+            && !sending.persist;
+        let Some(srtt) = self.rto.srtt_micros().filter(|_| wanted) else {
             return;
         };
-        let mut timeout = 2 * srtt;
-        if self.scoreboard.len() == 1 {
+        let mut timeout = 2 * u64::from(srtt);
+        if sending.scoreboard.len() == 1 {
             timeout += MAX_ACK_DELAY;
         }
-        let deadline = context.now + timeout.max(MIN_PROBE_TIMEOUT);
-        if deadline < self.deadlines.retransmit {
-            self.deadlines.probe = deadline;
+        let deadline = context.now.plus_micros(timeout.max(MIN_PROBE_TIMEOUT));
+        if deadline < sending.deadlines.retransmit {
+            sending.deadlines.probe = deadline;
         }
     }
 
     /// Starts waiting for keepalive, from the last segment received.
-    pub(crate) fn start_keepalive(&mut self) {
-        if !self.keepalive.idle.is_zero() {
-            self.deadlines.keepalive = self.last_received + self.keepalive.idle;
+    pub(crate) fn start_keepalive(&mut self, settings: &KeepaliveTable) {
+        let keepalive = settings.get(self.keepalive);
+        if !keepalive.idle.is_zero() {
+            self.deadlines.keepalive = self.last_received + keepalive.idle;
         }
+    }
+
+    /// Takes one of the sender's deadlines if it has passed.
+    fn sending_due(&mut self, now: Instant, deadline: fn(&mut SendingDeadlines) -> &mut Instant) -> bool {
+        let sending = self.sending.active_mut();
+        sending.is_some_and(|sending| due(deadline(&mut sending.deadlines), now))
     }
 
     /// Whether the peer has left data, FIN or probes without an answer for too long (RFC 9293, section 3.8.3).
     fn user_timeout_passed(&self, now: Instant, config: &Config) -> bool {
-        now.since(self.progress_at) >= config.user_timeout
+        now.since(self.sending.progress_at) >= config.user_timeout
     }
 
     fn retransmission_timeout<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
-        if self.persist {
-            self.persist = false;
+        if self.sending.persist {
+            self.sending.persist = false;
             if self.send_small(context) {
                 return;
             }
@@ -159,32 +184,35 @@ impl Tcb {
         context.counters.bump(Counter::Timeouts);
         let repeated = self.rto.backoffs() > 0;
         let (flight, mss) = (self.flight(), u32::from(self.mss));
-        self.congestion.on_timeout(context.now, flight, repeated, mss);
+        self.congestion(context.config)
+            .on_timeout(context.now, flight, repeated, mss);
+        let srtt = self.srtt();
+        let sending = &mut *self.sending;
         if context.config.loss_detection == LossDetection::Rack && self.sack_permitted && !repeated {
-            let srtt = self.srtt();
-            self.rack.timeout(&mut self.scoreboard, srtt, mss, context.now);
+            sending.rack.timeout(&mut sending.scoreboard, srtt, mss, context.now);
         } else {
-            self.scoreboard.mark_all_lost();
+            sending.scoreboard.mark_all_lost();
         }
         self.rto.back_off();
         self.avoid_black_hole(context);
+        let sending = &mut *self.sending;
         if !repeated {
-            self.undo = Some(Undo::default());
+            sending.undo = Some(Undo::default());
         }
-        self.phase = Phase::Loss;
-        self.recovery_point = self.snd_nxt;
-        self.duplicate_acks = 0;
-        self.tail_probe = None;
-        self.syn_sent_at = None;
-        self.deadlines.probe = Instant::NEVER;
-        self.deadlines.reorder = Instant::NEVER;
+        sending.phase = Phase::Loss;
+        sending.recovery_point = Some(self.snd_nxt);
+        sending.duplicate_acks = 0;
+        sending.tail_probe = None;
+        sending.syn_sent_at = None;
+        sending.deadlines.probe = Instant::NEVER;
+        sending.deadlines.reorder = Instant::NEVER;
         self.restart_retransmit_timer(context.now, context.config);
     }
 
     /// Sends a keepalive probe if the peer has been silent long enough (RFC 9293, section 3.8.4); false when it has left all
     /// of them unanswered.
     fn keepalive_due<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
-        let keepalive = self.keepalive;
+        let keepalive = context.keepalives.get(self.keepalive);
         let idle_until = self.last_received + keepalive.idle;
         if idle_until > context.now {
             self.keepalive_probes_sent = 0;
@@ -216,22 +244,21 @@ impl<C> Connection<C> {
         let now = context.now;
         let tcb = &mut self.tcb;
         let waits = matches!(tcb.state, State::FinWait2 | State::TimeWait | State::Closed);
-        if due(&mut tcb.deadlines.fin_wait_2, now) && waits {
+        if tcb.sending_due(now, |deadlines| &mut deadlines.fin_wait_2) && waits {
             return Fate::Closed(CloseReason::TimedOut);
         }
-        if due(&mut tcb.deadlines.reorder, now) && tcb.flight() > 0 {
+        if tcb.sending_due(now, |deadlines| &mut deadlines.reorder) && tcb.flight() > 0 {
             tcb.rack_loss(now);
-            if tcb.phase == Phase::Open && tcb.scoreboard.lost() > 0 {
+            if tcb.sending.phase == Phase::Open && tcb.sending.scoreboard.lost() > 0 {
                 tcb.begin_recovery(tcb.flight(), context);
-                let (pipe, mss) = (tcb.pipe(), u32::from(tcb.mss));
-                let cwnd = tcb.prr.window(0, pipe, tcb.congestion.ssthresh(), false, mss);
-                tcb.congestion.set_window(cwnd.max(mss));
+                tcb.reduce_window(0, false, context.config);
             }
         }
-        if due(&mut tcb.deadlines.probe, now) && tcb.flight() > 0 && tcb.phase == Phase::Open {
+        let probe = tcb.sending_due(now, |deadlines| &mut deadlines.probe);
+        if probe && tcb.flight() > 0 && tcb.sending.phase == Phase::Open {
             tcb.send_tail_probe(context);
         }
-        if due(&mut tcb.deadlines.retransmit, now) {
+        if tcb.sending_due(now, |deadlines| &mut deadlines.retransmit) {
             if tcb.user_timeout_passed(now, context.config) {
                 tcb.send_reset(context);
                 return Fate::Closed(CloseReason::TimedOut);

@@ -69,16 +69,8 @@ impl<A: Application> Engine<A> {
         };
         let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
         negotiated.ecn = self.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
-        let half_open = HalfOpen {
-            key: segment.key,
-            link,
-            listener,
-            irs: segment.seq,
-            iss: isn::initial(self.secrets.isn, &segment.key, now),
-            negotiated,
-            retransmits: 0,
-            sent_at: now,
-        };
+        let iss = isn::initial(self.secrets.isn, &segment.key, now);
+        let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, Place::HalfOpen(slot));
         self.half_open_timers.arm(slot, now + SYN_ACK_TIMEOUT);
@@ -196,36 +188,46 @@ impl<A: Application> Engine<A> {
                 listener: Some(half_open.listener),
                 iss: half_open.iss,
                 timestamp_offset: isn::timestamp_offset(self.secrets.isn, &key),
-                keepalive: self.keepalive(half_open.listener),
+                keepalive: self.keepalives.number(self.keepalive(half_open.listener)),
             },
             irs: half_open.irs,
-            negotiated: half_open.negotiated,
-            syn_ack_sent_at: (half_open.retransmits == 0).then_some(half_open.sent_at),
+            negotiated: half_open.negotiated(),
         };
+        let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);
         let place = self.connections.insert(connection) as u32;
         self.table
             .replace(&key, Place::HalfOpen(slot), Place::Connection(place));
-        self.complete_handshake(now, place, segment, out);
+        self.complete_handshake(now, place, segment, sent_at, out);
     }
 
-    /// A connection in SYN-RECEIVED, just made, processes the segment that completed its handshake.
+    /// A connection in SYN-RECEIVED, just made, processes the segment that completed its handshake. `sent_at` is when the
+    /// SYN-ACK was sent, `None` if that is not known or it was sent more than once.
     pub(super) fn complete_handshake<T: Transmit>(
         &mut self,
         now: Instant,
         slot: u32,
         segment: &Segment<'_>,
+        sent_at: Option<Instant>,
         out: &mut T,
     ) {
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
+        let established = connection.application.is_some();
+        if let Some(sent_at) = sent_at.filter(|_| established) {
+            connection.tcb.measured_handshake(sent_at, now, context.config);
+        }
         let fate = connection.finish(&mut context);
-        if connection.application.is_none() && fate == Fate::Open {
+        if !established && fate == Fate::Open {
             // The segment did not complete the handshake after all (PAWS): the connection is still in SYN-RECEIVED and
             // its timer asks again.
-            connection.tcb.start_retransmit_timer(now, &self.config);
+            let tcb = &mut connection.tcb;
+            tcb.sending.acquire(context.sendings);
+            tcb.sending.progress_at = now;
+            tcb.sending.syn_sent_at = sent_at;
+            tcb.start_retransmit_timer(now, context.config);
         }
         self.settle(now, slot, fate);
     }

@@ -2,7 +2,7 @@
 
 use super::{Engine, context};
 use crate::application::{Application, CloseReason};
-use crate::connection::{Context, Fate};
+use crate::connection::{Connection, Context, Fate};
 use crate::counters::Counter;
 use crate::flow_table::Place;
 use crate::time::Instant;
@@ -19,14 +19,11 @@ impl<A: Application> Engine<A> {
         self.forget(slot, connection, reason);
     }
 
-    fn forget(&mut self, slot: u32, connection: crate::connection::Connection<A::Connection>, reason: CloseReason) {
+    fn forget(&mut self, slot: u32, mut connection: Connection<A::Connection>, reason: CloseReason) {
         self.connection_timers.cancel(slot);
         self.links.release(connection.tcb.link);
-        if let Some(reassembly) = &connection.tcb.reassembly {
-            self.totals.reassembly -= reassembly.bytes() as u64;
-        }
-        self.totals.unread -= connection.tcb.counted_unread as u64;
-        self.totals.queued -= connection.tcb.counted_queued as u64;
+        connection.tcb.discount(&mut self.totals);
+        self.sendings.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
             CloseReason::Finished => Counter::Finished,
             CloseReason::ResetByPeer => Counter::ResetByPeer,
@@ -110,7 +107,7 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         out: &mut T,
-        mut event: impl FnMut(&mut crate::connection::Connection<A::Connection>, &mut A, &mut Context<'_, T>) -> Fate,
+        mut event: impl FnMut(&mut Connection<A::Connection>, &mut A, &mut Context<'_, T>) -> Fate,
     ) {
         let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {

@@ -121,8 +121,8 @@ impl<A: Application> Engine<A> {
                 peer: tcb.key.peer(),
                 state: tcb.state,
                 listener: tcb.listener,
-                unread: tcb.unread.len(),
-                unacknowledged: tcb.send_queue.len(),
+                unread: tcb.unread(),
+                unacknowledged: tcb.queued(),
                 srtt: tcb.rto.srtt(),
                 options: connection.application.as_ref().map(|_| NegotiatedOptions {
                     mss: tcb.mss,

@@ -1,13 +1,14 @@
 //! One shard's TCP: every flow it owns, their timers and their application.
 //!
-//! An engine does no I/O, reads no clock and starts no thread. Frames come in by [`Engine::receive`], time comes with every
-//! call, frames leave through a [`Transmit`].
+//! An engine does no I/O, reads no clock and starts no thread. Frames come in by [`Engine::receive`] or
+//! [`Engine::receive_burst`], time comes with every call, frames leave through a [`Transmit`].
 
 mod admit;
 mod lifecycle;
 mod listing;
 mod open;
 mod path_mtu;
+mod receive;
 mod syn_cookie;
 
 use core::net::SocketAddr;
@@ -17,11 +18,13 @@ use tidegate_abi::siphash::Key;
 
 use crate::application::{Application, CloseReason, ListenerId};
 use crate::config::{Config, Keepalive};
+use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
+use crate::connection::sending::SendingPool;
 use crate::connection::{Connection, Context, Fate, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
-use crate::flow_table::{FlowTable, Place};
+use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
 use crate::link::LinkTable;
 use crate::rate_limit::RateLimit;
@@ -29,12 +32,12 @@ use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
 use crate::transmit::{Purpose, Transmit};
-use crate::wire::address::is_answerable;
 use crate::wire::emit::{self, Header};
-use crate::wire::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment};
+use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
 pub use open::{ConnectError, ConnectionId};
+pub use receive::LOOKUP_GROUP;
 pub use syn_cookie::{Cookies, syn_ack_of};
 
 /// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
@@ -93,6 +96,8 @@ pub struct Engine<A: Application> {
     /// Connections that had more to send than there were frames, or than was fair.
     output_pending: Vec<u32>,
     totals: Totals,
+    sendings: SendingPool,
+    keepalives: KeepaliveTable,
     rst_limit: RateLimit,
     /// For answers that belong to no connection's own limit.
     challenge_limit: RateLimit,
@@ -107,6 +112,8 @@ macro_rules! context {
             counters: &mut $engine.counters,
             links: &mut $engine.links,
             totals: &mut $engine.totals,
+            sendings: &mut $engine.sendings,
+            keepalives: &$engine.keepalives,
             out: $out,
         }
     };
@@ -144,6 +151,8 @@ impl<A: Application> Engine<A> {
             time_wait_timers: TimerWheel::default(),
             output_pending: Vec::new(),
             totals: Totals::default(),
+            sendings: SendingPool::default(),
+            keepalives: KeepaliveTable::default(),
         }
     }
 
@@ -171,48 +180,6 @@ impl<A: Application> Engine<A> {
         let local = key.local();
         let index = self.listeners.iter().position(|listener| listener.address == local)?;
         Some(ListenerId(index as u16))
-    }
-
-    /// Processes a frame that starts at its Ethernet header.
-    pub fn receive<T: Transmit>(&mut self, now: Instant, frame: &[u8], on_no_flow: OnNoFlow, out: &mut T) -> Received {
-        self.counters.bump(Counter::FramesIn);
-        let segment = match Segment::parse(frame, self.config.verify_checksums) {
-            Ok(segment) => segment,
-            Err(ParseError::Malformed) => return self.too_big(now, frame, on_no_flow, out),
-            Err(ParseError::Checksum) => {
-                self.counters.bump(Counter::DropChecksum);
-                return Received::Done;
-            }
-        };
-        if !is_answerable(&segment.key.remote) || segment.key.remote_port == 0 {
-            self.counters.bump(Counter::DropBadSource);
-            return Received::Done;
-        }
-        if segment.flags.contains(Flags::SYN) && segment.flags.intersects(Flags::FIN | Flags::RST) {
-            self.counters.bump(Counter::DropBadFlags);
-            return Received::Done;
-        }
-        match self.find(&segment.key) {
-            Some(Place::Connection(slot)) => {
-                self.connection_receives(now, slot, &segment, out);
-                Received::Done
-            }
-            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, &segment, on_no_flow, out),
-            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, &segment, on_no_flow, out),
-            None => self.closed_receives(now, &segment, on_no_flow, out),
-        }
-    }
-
-    #[inline]
-    fn find(&self, key: &FlowKey) -> Option<Place> {
-        self.table.find(key, |place| match place {
-            Place::Connection(slot) => self
-                .connections
-                .get(slot as usize)
-                .is_some_and(|found| found.tcb.key == *key),
-            Place::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
-            Place::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
-        })
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
@@ -245,7 +212,7 @@ impl<A: Application> Engine<A> {
         match fate {
             Fate::Open => {
                 let tcb = &self.connections[slot as usize].tcb;
-                if let Some(deadline) = tcb.deadlines.earliest() {
+                if let Some(deadline) = tcb.earliest_deadline() {
                     self.connection_timers.arm_no_later(slot, deadline);
                 }
                 if tcb.output_pending {
@@ -283,7 +250,10 @@ impl<A: Application> Engine<A> {
         while let Some(slot) = self.time_wait_timers.fire(now) {
             self.remove_time_wait(slot);
         }
-        for slot in core::mem::take(&mut self.output_pending) {
+        // What is put into the list meanwhile has its turn in the next one.
+        let pending = self.output_pending.len();
+        for index in 0..pending {
+            let slot = self.output_pending[index];
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -296,6 +266,7 @@ impl<A: Application> Engine<A> {
             let fate = connection.finish(&mut context);
             self.settle(now, slot, fate);
         }
+        self.output_pending.drain(..pending);
     }
 
     /// When [`Engine::turn`] is next needed; `None` when no timer is running.

@@ -76,7 +76,7 @@ impl<A: Application> Engine<A> {
             listener: None,
             iss: isn::initial(self.secrets.isn, &key, now),
             timestamp_offset: isn::timestamp_offset(self.secrets.isn, &key),
-            keepalive: self.config.keepalive(),
+            keepalive: self.keepalives.number(self.config.keepalive()),
         };
         let tcb = Tcb::new(origin, &self.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
@@ -100,7 +100,7 @@ impl<A: Application> Engine<A> {
         let connection = self.connections.get_mut(id.0 as usize)?;
         let application = &mut self.application;
         let mut context = context!(self, now, out);
-        let result = connection.call(&context, |state, socket: &mut Socket<'_>| {
+        let result = connection.call(&mut context, |state, socket: &mut Socket<'_>| {
             action(application, state, socket)
         })?;
         connection.offer_unread(&mut self.application, &mut context);

@@ -67,7 +67,7 @@ impl<A: Application> Engine<A> {
             return;
         }
         // Of a burst, every packet brings a message; the first has the effect. Nor is an increase learned this way.
-        if !tcb.set_path_mtu(message.mtu, now) {
+        if !tcb.set_path_mtu(message.mtu, now, &self.config) {
             return;
         }
         self.counters.bump(Counter::PathMtuReduced);

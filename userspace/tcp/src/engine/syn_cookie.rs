@@ -170,16 +170,15 @@ impl<A: Application> Engine<A> {
                 listener: Some(listener),
                 iss: segment.ack - 1,
                 timestamp_offset: self.offset_after_cookie(now, segment),
-                keepalive: self.keepalive(listener),
+                keepalive: self.keepalives.number(self.keepalive(listener)),
             },
             irs: segment.seq - 1,
             negotiated: self.negotiated_by_cookie(&cookie.options, segment),
-            syn_ack_sent_at: None,
         };
         let connection = Connection::accepted(handshake, &self.config, now);
         let slot = self.connections.insert(connection) as u32;
         self.table.insert(&key, Place::Connection(slot));
-        self.complete_handshake(now, slot, segment, out);
+        self.complete_handshake(now, slot, segment, None, out);
         Received::Done
     }
 

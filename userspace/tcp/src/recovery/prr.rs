@@ -2,7 +2,7 @@
 //! recovery.
 
 /// State of one recovery, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Prr {
     delivered: u32,
     out: u32,
@@ -11,11 +11,18 @@ pub(crate) struct Prr {
 }
 
 impl Prr {
+    /// Outside of recovery.
+    pub(crate) const NONE: Self = Self {
+        delivered: 0,
+        out: 0,
+        recover_fs: 0,
+    };
+
     /// A recovery begins with `flight` bytes outstanding.
     pub(crate) fn new(flight: u32) -> Self {
         Self {
             recover_fs: flight.max(1),
-            ..Self::default()
+            ..Self::NONE
         }
     }
 

@@ -6,59 +6,71 @@ use super::scoreboard::{DUP_THRESH, Delivered, Scoreboard};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
-/// The least round-trip time of the last minutes is wanted; an older one is forgotten.
-const MIN_RTT_AGE: Duration = Duration::from_secs(300);
+/// The least round-trip time of the last minutes is wanted; an older one is forgotten. In microseconds.
+const MIN_RTT_AGE: u64 = 300_000_000;
 
 /// Recoveries a widened reordering window lasts (RFC 8985, section 6.2, step 4).
 const REO_WND_PERSIST: u8 = 16;
 
-/// RACK's variables of one connection.
+/// RACK's variables of one connection. Times are microseconds; 32 bits hold more than an hour.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rack {
     /// RACK.xmit_ts and RACK.end_seq: the delivered segment that was sent last.
     xmit: Instant,
     end: SeqNumber,
     /// RACK.rtt.
-    rtt: Duration,
+    rtt: u32,
     /// RACK.min_RTT and when it was measured.
-    min_rtt: Option<Duration>,
+    min_rtt: Option<u32>,
     min_rtt_at: Instant,
+    /// The longest that a segment was seen to arrive after the RTT of one that was sent later.
+    reordering_extent: u32,
+    /// RACK.dsack_round: until SND.UNA passes it, D-SACKs are of the same round.
+    dsack_round: Option<SeqNumber>,
     /// RACK.reordering_seen.
     reordering_seen: bool,
-    /// The longest that a segment was seen to arrive after the RTT of one that was sent later.
-    reordering_extent: Duration,
     /// RACK.reo_wnd_mult.
     reo_wnd_mult: u8,
     /// RACK.reo_wnd_persist.
     reo_wnd_persist: u8,
-    /// RACK.dsack_round: until SND.UNA passes it, D-SACKs are of the same round.
-    dsack_round: Option<SeqNumber>,
 }
 
-impl Default for Rack {
-    fn default() -> Self {
-        Self {
-            xmit: Instant::ZERO,
-            end: SeqNumber(0),
-            rtt: Duration::ZERO,
-            min_rtt: None,
-            min_rtt_at: Instant::ZERO,
-            reordering_seen: false,
-            reordering_extent: Duration::ZERO,
-            reo_wnd_mult: 1,
-            reo_wnd_persist: REO_WND_PERSIST,
-            dsack_round: None,
-        }
-    }
+fn duration(micros: u32) -> Duration {
+    Duration::from_micros(u64::from(micros))
+}
+
+fn micros_between(earlier: Instant, later: Instant) -> u32 {
+    later.micros_since(earlier).min(u64::from(u32::MAX)) as u32
 }
 
 impl Rack {
+    /// Nothing is known of the path.
+    pub(crate) const fn new() -> Self {
+        Self {
+            xmit: Instant::ZERO,
+            end: SeqNumber(0),
+            rtt: 0,
+            min_rtt: None,
+            min_rtt_at: Instant::ZERO,
+            reordering_extent: 0,
+            dsack_round: None,
+            reordering_seen: false,
+            reo_wnd_mult: 1,
+            reo_wnd_persist: REO_WND_PERSIST,
+        }
+    }
+
+    /// Whether there is something to remember that the next round trip would not tell.
+    pub(crate) fn has_learned(&self) -> bool {
+        self.reordering_seen || self.reo_wnd_mult > 1 || self.dsack_round.is_some()
+    }
+
     /// Steps 1 to 3: takes over what an acknowledgment delivered. `echo_before`: the acknowledgment echoes a timestamp from
     /// before the newest delivered segment was last sent, so that it is the earlier copy that arrived.
     pub(crate) fn update(&mut self, delivered: &Delivered, echo_before: bool, now: Instant) {
         if let Some(sent_at) = delivered.timed {
-            let rtt = now.since(sent_at);
-            if self.min_rtt.is_none_or(|min| rtt <= min) || now.since(self.min_rtt_at) > MIN_RTT_AGE {
+            let rtt = micros_between(sent_at, now);
+            if self.min_rtt.is_none_or(|min| rtt <= min) || now.micros_since(self.min_rtt_at) > MIN_RTT_AGE {
                 self.min_rtt = Some(rtt);
                 self.min_rtt_at = now;
             }
@@ -66,7 +78,7 @@ impl Rack {
         if let Some(sent_at) = delivered.reordered {
             self.reordering_seen = true;
             if sent_at < self.xmit {
-                let extent = now.since(sent_at).saturating_sub(self.rtt);
+                let extent = micros_between(sent_at, now).saturating_sub(self.rtt);
                 if extent >= self.reordering_extent {
                     self.reordering_extent = extent;
                     self.reo_wnd_persist = REO_WND_PERSIST;
@@ -76,7 +88,7 @@ impl Rack {
         let Some((sent_at, end, retransmitted)) = delivered.newest else {
             return;
         };
-        let rtt = now.since(sent_at);
+        let rtt = micros_between(sent_at, now);
         if retransmitted && (echo_before || self.min_rtt.is_some_and(|min| rtt < min)) {
             return;
         }
@@ -108,7 +120,7 @@ impl Rack {
         if self.reo_wnd_persist == 0 {
             self.reo_wnd_persist = REO_WND_PERSIST;
             self.reo_wnd_mult = 1;
-            self.reordering_extent = Duration::ZERO;
+            self.reordering_extent = 0;
         }
     }
 
@@ -119,10 +131,10 @@ impl Rack {
         if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
             return Duration::ZERO;
         }
-        let base = self.min_rtt.unwrap_or(srtt) / 4;
+        let base = self.min_rtt.map_or(srtt, duration) / 4;
         (base * u32::from(self.reo_wnd_mult))
             .min(srtt)
-            .max(self.reordering_extent.min(2 * srtt))
+            .max(duration(self.reordering_extent).min(2 * srtt))
     }
 
     /// Step 5: marks what is lost; returns when to look again.
@@ -135,7 +147,7 @@ impl Rack {
         now: Instant,
     ) -> Option<Instant> {
         let window = self.reordering_window(in_recovery, board.sacked(), srtt, mss);
-        let wait = board.mark_lost_by_time(self.xmit, self.end, self.rtt + window, now)?;
+        let wait = board.mark_lost_by_time(self.xmit, self.end, duration(self.rtt) + window, now)?;
         Some(now + wait)
     }
 
@@ -143,7 +155,7 @@ impl Rack {
     pub(crate) fn timeout(&self, board: &mut Scoreboard, srtt: Duration, mss: u32, now: Instant) {
         let window = self.reordering_window(true, board.sacked(), srtt, mss);
         let never = Instant::NEVER;
-        board.mark_lost_by_time(never, self.end, self.rtt.max(srtt) + window, now);
+        board.mark_lost_by_time(never, self.end, duration(self.rtt).max(srtt) + window, now);
         board.mark_head_lost();
     }
 }
@@ -159,7 +171,7 @@ mod tests {
     }
 
     fn board() -> Scoreboard {
-        let mut board = Scoreboard::new(SeqNumber(0));
+        let mut board = Scoreboard::new();
         for index in 0..10_u32 {
             let seq = SeqNumber(index * MSS);
             board.push(seq, seq + MSS, at(1000 + u64::from(index)));
@@ -180,7 +192,7 @@ mod tests {
 
     #[test]
     fn waits_a_quarter_of_the_round_trip_before_the_first_loss() {
-        let (mut board, mut rack) = (board(), Rack::default());
+        let (mut board, mut rack) = (board(), Rack::new());
         let srtt = Duration::from_millis(40);
         sacked(&mut board, &mut rack, 100, 200, at(1041));
         let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1041));
@@ -193,7 +205,7 @@ mod tests {
     #[test]
     fn three_segments_above_leave_no_doubt_unless_reordering_was_seen() {
         for reordering in [false, true] {
-            let (mut board, mut rack) = (board(), Rack::default());
+            let (mut board, mut rack) = (board(), Rack::new());
             rack.reordering_seen = reordering;
             sacked(&mut board, &mut rack, 100, 400, at(1043));
             rack.detect_loss(&mut board, false, Duration::from_millis(40), MSS, at(1043));
@@ -203,7 +215,7 @@ mod tests {
 
     #[test]
     fn reordering_that_was_seen_is_waited_for_until_sixteen_recoveries_had_none() {
-        let (mut board, mut rack) = (board(), Rack::default());
+        let (mut board, mut rack) = (board(), Rack::new());
         let srtt = Duration::from_millis(20);
         // The last segment overtakes all others: its round trip took 1 ms, that of the first one takes 20 ms.
         sacked(&mut board, &mut rack, 900, 1000, at(1010));
@@ -225,8 +237,8 @@ mod tests {
     fn duplicates_widen_the_window_once_a_round_and_at_most_to_a_round_trip() {
         let mut rack = Rack {
             reordering_seen: true,
-            min_rtt: Some(Duration::from_millis(40)),
-            ..Rack::default()
+            min_rtt: Some(40_000),
+            ..Rack::new()
         };
         let srtt = Duration::from_millis(50);
         let window = |rack: &Rack| rack.reordering_window(false, 0, srtt, MSS);
@@ -246,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_lost_retransmission_is_found_by_what_was_sent_after_it() {
-        let (mut board, mut rack) = (board(), Rack::default());
+        let (mut board, mut rack) = (board(), Rack::new());
         let srtt = Duration::from_millis(40);
         sacked(&mut board, &mut rack, 100, 400, at(1043));
         rack.detect_loss(&mut board, false, srtt, MSS, at(1043));

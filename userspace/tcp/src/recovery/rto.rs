@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::time::micros;
+
 /// Clock granularity G of RFC 6298, in microseconds: the timer wheel's tick.
 const GRANULARITY: u32 = 1000;
 
@@ -33,7 +35,12 @@ impl Default for Rto {
 impl Rto {
     /// Takes a measurement of a segment that was sent once (Karn's algorithm is the caller's duty) and ends the back-off.
     pub fn sample(&mut self, rtt: Duration, min: Duration, max: Duration) {
-        let rtt = (rtt.as_micros().clamp(1, u128::from(u32::MAX / 8))) as u32;
+        self.sample_micros(micros(rtt), min, max);
+    }
+
+    /// [`Rto::sample`] for a measurement in microseconds.
+    pub fn sample_micros(&mut self, rtt: u64, min: Duration, max: Duration) {
+        let rtt = rtt.clamp(1, u64::from(u32::MAX / 8)) as u32;
         if self.srtt == 0 {
             self.srtt = rtt;
             self.rttvar = rtt / 2;
@@ -43,15 +50,21 @@ impl Rto {
             self.srtt = (self.srtt - self.srtt / 8) + rtt / 8;
             self.srtt = self.srtt.max(1);
         }
-        let bound = |limit: Duration| limit.as_micros().min(u128::from(u32::MAX)) as u32;
+        let bound = |limit: Duration| micros(limit).min(u64::from(u32::MAX)) as u32;
         self.base = (self.srtt + GRANULARITY.max(4 * self.rttvar)).clamp(bound(min), bound(max));
         self.backoff = 0;
     }
 
     /// The current timeout: rule 5.5's doubling applied, at most `max`.
     pub fn timeout(&self, max: Duration) -> Duration {
+        Duration::from_micros(self.timeout_micros(max))
+    }
+
+    /// [`Rto::timeout`] in microseconds.
+    #[inline]
+    pub fn timeout_micros(&self, max: Duration) -> u64 {
         let doubled = u64::from(self.base) << self.backoff.min(20);
-        Duration::from_micros(doubled).min(max)
+        doubled.min(micros(max))
     }
 
     /// The timer ran out: doubles the timeout (rule 5.5).
@@ -72,7 +85,13 @@ impl Rto {
 
     /// Smoothed round-trip time; `None` before the first measurement.
     pub fn srtt(&self) -> Option<Duration> {
-        (self.srtt > 0).then(|| Duration::from_micros(u64::from(self.srtt)))
+        self.srtt_micros().map(|srtt| Duration::from_micros(u64::from(srtt)))
+    }
+
+    /// [`Rto::srtt`] in microseconds.
+    #[inline]
+    pub fn srtt_micros(&self) -> Option<u32> {
+        (self.srtt > 0).then_some(self.srtt)
     }
 }
 

@@ -48,11 +48,13 @@ pub(crate) struct Delivered {
 }
 
 /// The outstanding segments, in the order of their sequence numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scoreboard {
     segments: VecDeque<Sent>,
     sacked: u32,
     lost: u32,
+    /// Something was sent again since nothing was outstanding.
+    sent_again: bool,
     /// The furthest end that was acknowledged in any way (RACK.fack).
     fack: SeqNumber,
     /// Blocks of the last acknowledgment, whose segments need no second look.
@@ -64,16 +66,49 @@ pub(crate) struct Scoreboard {
 const KEPT_CAPACITY: usize = 4;
 
 impl Scoreboard {
-    /// Nothing is outstanding, and everything before `iss` is acknowledged.
-    pub(crate) fn new(iss: SeqNumber) -> Self {
+    /// Nothing is outstanding.
+    pub(crate) const fn new() -> Self {
         Self {
-            fack: iss,
-            ..Self::default()
+            segments: VecDeque::new(),
+            sacked: 0,
+            lost: 0,
+            sent_again: false,
+            fack: SeqNumber(0),
+            seen: [(SeqNumber(0), SeqNumber(0)); MAX_SACK_BLOCKS],
+            seen_count: 0,
         }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.segments.clear();
+        self.sacked = 0;
+        self.lost = 0;
+        self.empty();
+    }
+
+    /// Nothing is outstanding any more.
+    fn empty(&mut self) {
+        self.seen_count = 0;
+        self.sent_again = false;
+        if self.segments.capacity() > KEPT_CAPACITY {
+            self.segments = VecDeque::new();
+        }
+    }
+
+    /// Whether nothing outstanding was selectively acknowledged, lost or sent again: then acknowledgments come in the order
+    /// in which the segments were sent.
+    #[inline]
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        self.sacked == 0 && self.lost == 0 && !self.sent_again
     }
 
     /// A segment was sent for the first time.
     pub(crate) fn push(&mut self, seq: SeqNumber, end: SeqNumber, now: Instant) {
+        if self.segments.is_empty() {
+            // Everything before it is acknowledged.
+            self.fack = seq;
+        }
         self.segments.push_back(Sent {
             seq,
             end,
@@ -124,6 +159,9 @@ impl Scoreboard {
 
     /// SND.UNA moved to `una`.
     pub(crate) fn acknowledge(&mut self, una: SeqNumber, delivered: &mut Delivered) {
+        if self.is_undisturbed() {
+            self.acknowledge_in_order(una, delivered);
+        }
         while let Some(front) = self.segments.front().copied() {
             if front.end.after(una) {
                 if front.seq.before(una) {
@@ -150,10 +188,22 @@ impl Scoreboard {
         }
         self.fack = self.fack.max(una);
         if self.segments.is_empty() {
-            self.seen_count = 0;
-            if self.segments.capacity() > KEPT_CAPACITY {
-                self.segments = VecDeque::new();
-            }
+            self.empty();
+        }
+    }
+
+    /// [`Scoreboard::acknowledge`] for whole segments of an undisturbed scoreboard: the last of them says everything.
+    fn acknowledge_in_order(&mut self, una: SeqNumber, delivered: &mut Delivered) {
+        let mut last = None;
+        while let Some(front) = self.segments.front()
+            && front.end.at_or_before(una)
+            && front.end.at_or_after(self.fack)
+        {
+            delivered.bytes += front.length();
+            last = self.segments.pop_front();
+        }
+        if let Some(last) = last {
+            self.note(&last, delivered);
         }
     }
 
@@ -168,6 +218,10 @@ impl Scoreboard {
 
     /// The peer reported these blocks. Those outside of `una`..`nxt` are ignored (RFC 2018, section 8, and against attacks).
     pub(crate) fn sack(&mut self, blocks: &[SackBlock], una: SeqNumber, nxt: SeqNumber, delivered: &mut Delivered) {
+        if blocks.is_empty() {
+            self.seen_count = 0;
+            return;
+        }
         let seen = self.seen;
         let seen = &seen[..usize::from(self.seen_count)];
         let mut valid = 0;
@@ -339,6 +393,7 @@ impl Scoreboard {
         }
         segment.retransmitted = true;
         segment.sent_at = now;
+        self.sent_again = true;
     }
 }
 
@@ -355,7 +410,7 @@ mod tests {
 
     /// Ten segments of a hundred bytes, sent a millisecond apart.
     fn board(start: SeqNumber) -> Scoreboard {
-        let mut board = Scoreboard::new(start);
+        let mut board = Scoreboard::new();
         for index in 0..10 {
             let seq = start + index * MSS;
             board.push(seq, seq + MSS, at(u64::from(index)));

@@ -13,11 +13,15 @@ pub(crate) const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff
 
 /// The kept form of an IPv4 address.
 #[inline]
-pub(crate) fn from_v4(octets: [u8; 4]) -> Address {
-    let mut address = [0; 16];
-    address[..12].copy_from_slice(&V4_PREFIX);
-    address[12..].copy_from_slice(&octets);
-    address
+pub(crate) fn from_v4([a, b, c, d]: [u8; 4]) -> Address {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// The IPv4 address in its kept form.
+#[inline]
+pub(crate) fn v4_octets(address: &Address) -> [u8; 4] {
+    let [.., a, b, c, d] = *address;
+    [a, b, c, d]
 }
 
 /// Whether the address is an IPv4 one.
@@ -37,21 +41,21 @@ pub(crate) fn from_ip(address: IpAddr) -> Address {
 /// The address in the standard library's form.
 pub(crate) fn to_ip(address: &Address) -> IpAddr {
     if is_v4(address) {
-        let [.., a, b, c, d] = *address;
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        IpAddr::V4(Ipv4Addr::from(v4_octets(address)))
     } else {
         IpAddr::V6(Ipv6Addr::from(*address))
     }
 }
 
 /// Whether a segment from this address may be answered (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3).
+#[inline]
 pub(crate) fn is_answerable(address: &Address) -> bool {
-    match to_ip(address) {
-        IpAddr::V4(v4) => {
-            let first = v4.octets()[0];
-            first != 0 && first != 127 && first < 224
-        }
-        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast()),
+    if is_v4(address) {
+        let [first, ..] = v4_octets(address);
+        first != 0 && first != 127 && first < 224
+    } else {
+        // `::` and `::1` are the two lowest numbers; ff00::/8 is multicast.
+        u128::from_be_bytes(*address) > 1 && address[0] != 0xff
     }
 }
 
@@ -97,25 +101,21 @@ impl FlowKey {
 
     #[inline]
     fn words_v6(&self) -> [u64; 5] {
-        let word = |bytes: &Address, at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
+        let (remote, local) = (u128::from_le_bytes(self.remote), u128::from_le_bytes(self.local));
         [
-            word(&self.remote, 0),
-            word(&self.remote, 8),
-            word(&self.local, 0),
-            word(&self.local, 8),
+            remote as u64,
+            (remote >> 64) as u64,
+            local as u64,
+            (local >> 64) as u64,
             self.ports(),
         ]
     }
 
     #[inline]
     fn words_v4(&self) -> [u64; 2] {
-        let [.., a, b, c, d] = self.remote;
-        let [.., e, f, g, h] = self.local;
-        [u64::from_le_bytes([a, b, c, d, e, f, g, h]), self.ports()]
+        let remote = u32::from_le_bytes(v4_octets(&self.remote));
+        let local = u32::from_le_bytes(v4_octets(&self.local));
+        [u64::from(local) << 32 | u64::from(remote), self.ports()]
     }
 
     #[inline]
@@ -163,10 +163,19 @@ mod tests {
             "::",
             "::1",
             "ff02::1",
+            "ff00::",
         ] {
             assert!(!is_answerable(&from_ip(text.parse().unwrap())), "{text}");
         }
-        for text in ["198.18.0.2", "2001:2::2", "fe80::1"] {
+        for text in [
+            "1.0.0.0",
+            "128.0.0.1",
+            "198.18.0.2",
+            "223.255.255.255",
+            "2001:2::2",
+            "fe80::1",
+            "::2",
+        ] {
             assert!(is_answerable(&from_ip(text.parse().unwrap())), "{text}");
         }
     }

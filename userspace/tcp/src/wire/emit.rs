@@ -1,6 +1,6 @@
 //! Writing a frame.
 
-use super::address::FlowKey;
+use super::address::{FlowKey, v4_octets};
 use super::checksum;
 use super::ethernet::LinkHeader;
 use super::ip::{self, IPV4_HEADER, IPV6_HEADER};
@@ -26,7 +26,7 @@ pub struct Header {
 }
 
 /// Writes a whole frame from this side to the peer of `key` and returns its length.
-/// `payload` fills exactly the `payload_length` bytes it is given.
+/// `payload` fills exactly the `payload_length` bytes it is given, and is not called when there are none.
 ///
 /// # Panics
 ///
@@ -40,38 +40,52 @@ pub fn frame(
     payload_length: usize,
     payload: impl FnOnce(&mut [u8]),
 ) -> usize {
-    let link_bytes = link.as_bytes();
-    buffer[..link_bytes.len()].copy_from_slice(link_bytes);
-    let packet = &mut buffer[link_bytes.len()..];
+    let packet = link.write(buffer);
     let options_length = header.options.length();
     let segment_length = TCP_HEADER + options_length + payload_length;
-    let ip_length = if key.is_v4() {
+    let (ip_length, pseudo) = if key.is_v4() {
         ip::write_v4(packet, &key.local, &key.remote, header.ecn_capable, segment_length);
-        IPV4_HEADER
+        let (source, destination) = (v4_octets(&key.local), v4_octets(&key.remote));
+        (IPV4_HEADER, checksum::pseudo_v4(source, destination, segment_length))
     } else {
         ip::write_v6(packet, &key.local, &key.remote, header.ecn_capable, segment_length);
-        IPV6_HEADER
+        (IPV6_HEADER, checksum::pseudo(&key.local, &key.remote, segment_length))
     };
-    let segment = &mut packet[ip_length..ip_length + segment_length];
-    segment[0..2].copy_from_slice(&key.local_port.to_be_bytes());
-    segment[2..4].copy_from_slice(&key.remote_port.to_be_bytes());
-    segment[4..8].copy_from_slice(&header.seq.0.to_be_bytes());
-    segment[8..12].copy_from_slice(&header.ack.0.to_be_bytes());
-    segment[12] = (((TCP_HEADER + options_length) / 4) as u8) << 4;
-    segment[13] = header.flags.0;
-    segment[14..16].copy_from_slice(&header.window.to_be_bytes());
-    segment[16..20].fill(0);
-    header.options.write(&mut segment[TCP_HEADER..]);
-    payload(&mut segment[TCP_HEADER + options_length..]);
-    let sum = checksum::tcp(&key.local, &key.remote, segment);
-    segment[16..18].copy_from_slice(&sum.to_ne_bytes());
-    link_bytes.len() + ip_length + segment_length
+    let (fixed, rest) = packet[ip_length..].split_at_mut(TCP_HEADER);
+    let (options, rest) = rest.split_at_mut(options_length);
+    let mut sum = pseudo + header.options.fill(options);
+    if payload_length > 0 {
+        let text = &mut rest[..payload_length];
+        payload(text);
+        sum += checksum::sum(text);
+    }
+    // The sum is taken of the words before they are stored: to read them back in other sizes would wait for the stores.
+    let [high, low] = header.window.to_be_bytes();
+    let mut words = [
+        (u32::from(key.local_port) << 16 | u32::from(key.remote_port)).to_be_bytes(),
+        header.seq.0.to_be_bytes(),
+        header.ack.0.to_be_bytes(),
+        [
+            (((TCP_HEADER + options_length) / 4) as u8) << 4,
+            header.flags.0,
+            high,
+            low,
+        ],
+        [0; 4],
+    ];
+    let [first, second] = checksum::of_sum(sum + checksum::sum_words(words));
+    words[4] = [first, second, 0, 0];
+    for (place, word) in fixed.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *place = word;
+    }
+    link.as_bytes().len() + ip_length + segment_length
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::{Segment, options::Timestamps};
+    use proptest::prelude::*;
 
     #[test]
     fn a_written_frame_is_read_back_by_the_peer() {
@@ -110,6 +124,50 @@ mod tests {
                 damaged[length - 1] ^= 1 << bit;
                 assert!(Segment::parse(&damaged[..length], true).is_err());
             }
+        }
+    }
+    proptest! {
+        /// Every length is summed up in other steps.
+        #[test]
+        fn whatever_is_written_is_read_back(
+            ipv4: bool,
+            tags in 0..3_usize,
+            numbers: (u32, u32, u16),
+            flags: u8,
+            timestamps: Option<(u32, u32)>,
+            text in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let (local, remote) = if ipv4 {
+                ("198.18.0.1:80", "198.18.0.2:1000")
+            } else {
+                ("[2001:2::1]:80", "[2001:2::2]:1000")
+            };
+            let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
+            let untagged = LinkHeader::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], ipv4);
+            let tagged = [&untagged.as_bytes()[..12], &[0x81, 0, 0, 7].repeat(tags)[..], &untagged.as_bytes()[12..]].concat();
+            // What answers the peer's frame.
+            let (link, ..) = crate::wire::ethernet::parse(&tagged).unwrap();
+            let header = Header {
+                seq: SeqNumber(numbers.0),
+                ack: SeqNumber(numbers.1),
+                flags: Flags(flags),
+                window: numbers.2,
+                options: Options {
+                    timestamps: timestamps.map(|(value, echo)| Timestamps { value, echo }),
+                    ..Options::default()
+                },
+                ecn_capable: false,
+            };
+            let mut buffer = [0xee; 400];
+            let length = frame(&mut buffer, &link, &key, &header, text.len(), |payload| payload.copy_from_slice(&text));
+            prop_assert!(buffer[length..].iter().all(|&octet| octet == 0xee));
+            let segment = Segment::parse(&buffer[..length], true);
+            prop_assert!(segment.is_ok(), "{:?}", segment);
+            let segment = segment.unwrap();
+            prop_assert_eq!((segment.seq, segment.ack), (header.seq, header.ack));
+            prop_assert_eq!((segment.flags, segment.window), (header.flags, header.window));
+            prop_assert_eq!((segment.options, segment.payload), (header.options, &text[..]));
+            prop_assert_eq!((segment.key.local(), segment.key.peer()), (key.peer(), key.local()));
         }
     }
 }

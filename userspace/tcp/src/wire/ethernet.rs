@@ -7,6 +7,9 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TPID_8021Q: u16 = 0x8100;
 const TPID_8021AD: u16 = 0x88a8;
 
+/// Length of a link header without tags.
+pub(crate) const UNTAGGED: usize = 14;
+
 /// Longest link header: two addresses, two tags, the ethertype.
 pub const MAX_LINK_HEADER: usize = 22;
 
@@ -19,19 +22,37 @@ pub struct LinkHeader {
 
 impl LinkHeader {
     /// An untagged header; `ipv4` chooses the ethertype.
+    #[inline]
     pub fn new(destination: [u8; 6], source: [u8; 6], ipv4: bool) -> Self {
         let mut bytes = [0; MAX_LINK_HEADER];
         bytes[..6].copy_from_slice(&destination);
         bytes[6..12].copy_from_slice(&source);
         let ethertype = if ipv4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
         bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
-        Self { bytes, length: 14 }
+        Self {
+            bytes,
+            length: UNTAGGED as u8,
+        }
     }
 
     /// The header's bytes: 14, 18 or 22 of them.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+
+    /// Writes the header to the front of `buffer` and returns what comes after it.
+    #[inline]
+    pub(crate) fn write<'a>(&self, buffer: &'a mut [u8]) -> &'a mut [u8] {
+        // A length that is known makes the copy two instructions.
+        if usize::from(self.length) == UNTAGGED {
+            let (header, rest) = buffer.split_at_mut(UNTAGGED);
+            header.copy_from_slice(&self.bytes[..UNTAGGED]);
+            return rest;
+        }
+        let (header, rest) = buffer.split_at_mut(usize::from(self.length));
+        header.copy_from_slice(self.as_bytes());
+        rest
     }
 }
 
@@ -45,7 +66,7 @@ impl core::fmt::Debug for LinkHeader {
 /// `None`: too short, more than two tags, or a group address as destination or source.
 #[inline]
 pub fn parse(frame: &[u8]) -> Option<(LinkHeader, u16, &[u8])> {
-    let mut length = 14;
+    let mut length = UNTAGGED;
     loop {
         let ethertype = frame.get(length - 2..length)?;
         let ethertype = u16::from_be_bytes([ethertype[0], ethertype[1]]);

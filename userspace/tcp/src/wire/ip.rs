@@ -1,7 +1,7 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
 
 use super::ParseError;
-use super::address::{Address, V4_PREFIX, from_v4};
+use super::address::{Address, V4_PREFIX, from_v4, v4_octets};
 use super::checksum;
 use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
@@ -10,12 +10,12 @@ pub const IPV4_HEADER: usize = 20;
 /// Length of the IPv6 header.
 pub const IPV6_HEADER: usize = 40;
 
-const PROTOCOL_TCP: u8 = 6;
+pub(super) const PROTOCOL_TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION_OPTIONS: u8 = 60;
-const ECN_FIELD: u8 = 0b11;
-const ECN_CE: u8 = 0b11;
+pub(super) const ECN_FIELD: u8 = 0b11;
+pub(super) const ECN_CE: u8 = 0b11;
 const ECN_ECT_0: u8 = 0b10;
 const MAX_EXTENSION_HEADERS: usize = 6;
 
@@ -130,13 +130,19 @@ pub(crate) fn write_v4(
 ) {
     let header = &mut buffer[..IPV4_HEADER];
     let ecn = if ecn_capable { ECN_ECT_0 } else { 0 };
-    let total_length = (IPV4_HEADER + payload_length) as u16;
-    header[..12].copy_from_slice(&[0x45, ecn, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0]);
-    header[2..4].copy_from_slice(&total_length.to_be_bytes());
-    header[12..16].copy_from_slice(&source[12..]);
-    header[16..20].copy_from_slice(&destination[12..]);
-    let sum = checksum::ipv4_header(header);
-    header[10..12].copy_from_slice(&sum);
+    let [high, low] = ((IPV4_HEADER + payload_length) as u16).to_be_bytes();
+    let mut words = [
+        [0x45, ecn, high, low],
+        [0, 0, 0x40, 0],
+        [64, PROTOCOL_TCP, 0, 0],
+        v4_octets(source),
+        v4_octets(destination),
+    ];
+    let [first, second] = checksum::of_sum(checksum::sum_words(words));
+    words[2] = [64, PROTOCOL_TCP, first, second];
+    for (place, word) in header.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *place = word;
+    }
 }
 
 /// Writes an IPv6 header for `payload_length` bytes of TCP into the first 40 bytes of `buffer`.
@@ -150,8 +156,8 @@ pub(crate) fn write_v6(
 ) {
     let header = &mut buffer[..IPV6_HEADER];
     let ecn = if ecn_capable { ECN_ECT_0 << 4 } else { 0 };
-    header[..8].copy_from_slice(&[0x60, ecn, 0, 0, 0, 0, PROTOCOL_TCP, 64]);
-    header[4..6].copy_from_slice(&(payload_length as u16).to_be_bytes());
+    let [high, low] = (payload_length as u16).to_be_bytes();
+    header[..8].copy_from_slice(&[0x60, ecn, 0, 0, high, low, PROTOCOL_TCP, 64]);
     header[8..24].copy_from_slice(source);
     header[24..40].copy_from_slice(destination);
 }

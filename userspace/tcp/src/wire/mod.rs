@@ -7,6 +7,7 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ip;
 pub mod options;
+mod plain;
 pub mod tcp;
 
 pub use address::FlowKey;
@@ -26,7 +27,7 @@ pub enum ParseError {
 }
 
 /// A received TCP segment. "Remote" is its source, "local" its destination.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
     /// Link header with which it is answered.
     pub reply_link: LinkHeader,
@@ -56,6 +57,14 @@ impl<'a> Segment<'a> {
     /// [`ParseError`] says whether the frame is no TCP segment or a damaged one.
     #[inline]
     pub fn parse(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
+        match plain::parse(frame, verify_checksums) {
+            Some(result) => result,
+            None => Self::parse_any(frame, verify_checksums),
+        }
+    }
+
+    /// [`Segment::parse`] for every frame, layer by layer.
+    fn parse_any(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
         let (reply_link, ethertype, rest) = ethernet::parse(frame).ok_or(ParseError::Malformed)?;
         let packet = ip::parse(ethertype, rest, verify_checksums)?;
         let header = tcp::parse(packet.payload).ok_or(ParseError::Malformed)?;

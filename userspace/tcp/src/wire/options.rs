@@ -1,5 +1,6 @@
 //! TCP options: MSS (RFC 9293), window scale and timestamps (RFC 7323), SACK (RFC 2018).
 
+use super::checksum;
 use crate::seq::SeqNumber;
 
 const END: u8 = 0;
@@ -19,6 +20,11 @@ pub const MAX_SACK_BLOCKS: usize = 4;
 /// Longest option field.
 pub const MAX_OPTIONS: usize = 40;
 
+/// Length of an option field that has timestamps only.
+pub(super) const TIMESTAMPS_ALONE: usize = 12;
+/// What stands before the two values of timestamps (RFC 7323, appendix A).
+const TIMESTAMPS_WORD: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
+
 /// Timestamps option: TSval and TSecr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamps {
@@ -26,6 +32,19 @@ pub struct Timestamps {
     pub value: u32,
     /// The clock value echoed.
     pub echo: u32,
+}
+
+impl Timestamps {
+    /// Reads an option field that has timestamps only, in the layout nearly everybody uses (RFC 7323, appendix A).
+    /// `None`: it is another.
+    #[inline]
+    pub(super) fn alone(field: &[u8; TIMESTAMPS_ALONE]) -> Option<Self> {
+        let &[a, b, c, d, v0, v1, v2, v3, e0, e1, e2, e3] = field;
+        ([a, b, c, d] == TIMESTAMPS_WORD).then(|| Self {
+            value: u32::from_be_bytes([v0, v1, v2, v3]),
+            echo: u32::from_be_bytes([e0, e1, e2, e3]),
+        })
+    }
 }
 
 /// A range of received sequence numbers: first, and first after it.
@@ -93,11 +112,10 @@ impl Options {
     pub fn parse(mut field: &[u8]) -> Self {
         let mut options = Self::default();
         // What nearly every segment of a connection carries.
-        if let [NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = *field {
-            options.timestamps = Some(Timestamps {
-                value: u32::from_be_bytes([v0, v1, v2, v3]),
-                echo: u32::from_be_bytes([e0, e1, e2, e3]),
-            });
+        if let Ok(field) = <&[u8; TIMESTAMPS_ALONE]>::try_from(field)
+            && let Some(timestamps) = Timestamps::alone(field)
+        {
+            options.timestamps = Some(timestamps);
             return options;
         }
         while let Some((&kind, rest)) = field.split_first() {
@@ -158,6 +176,31 @@ impl Options {
             length += 4 + 8 * self.sack.as_slice().len();
         }
         length
+    }
+
+    /// Writes the options to `field`, which is as long as [`Options::length`] says, and returns the one's complement sum
+    /// of what it wrote.
+    #[inline]
+    pub(super) fn fill(&self, field: &mut [u8]) -> u64 {
+        if field.is_empty() {
+            return 0;
+        }
+        if let Some(timestamps) = self.timestamps
+            && field.len() == TIMESTAMPS_ALONE
+            && !self.sack_permitted
+        {
+            let words = [
+                TIMESTAMPS_WORD,
+                timestamps.value.to_be_bytes(),
+                timestamps.echo.to_be_bytes(),
+            ];
+            for (place, word) in field.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+                *place = word;
+            }
+            return checksum::sum_words(words);
+        }
+        self.write(field);
+        checksum::sum(field)
     }
 
     /// Writes the options to the front of `buffer`, padded to whole words, and returns their length.
@@ -254,6 +297,10 @@ mod tests {
             prop_assert_eq!(length, options.length());
             prop_assert_eq!(length % 4, 0);
             prop_assert_eq!(Options::parse(&buffer[..length]), options);
+            let mut filled = [0xee; MAX_OPTIONS];
+            let sum = options.fill(&mut filled[..length]);
+            prop_assert_eq!(&filled[..length], &buffer[..length]);
+            prop_assert_eq!(checksum::of_sum(sum), checksum::of_sum(checksum::sum(&buffer[..length])));
         }
 
         #[test]

@@ -5,6 +5,7 @@ mod errors;
 mod files;
 mod flow;
 mod persistence;
+mod prepared;
 mod robustness;
 
 use std::fs;

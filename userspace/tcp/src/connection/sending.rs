@@ -1,0 +1,346 @@
+//! What a connection owns only while it has something to send or outstanding, or has learned something of its path.
+//!
+//! Of many open connections few are sending at a time. An idle one gives this part of itself back to its engine, where
+//! the next one that has something to send finds it, with the memory of its queues.
+
+use core::ops::{Deref, DerefMut};
+
+use super::timers::SendingDeadlines;
+use super::{PathMtu, Undo};
+use crate::congestion::{CongestionControl, Controller, INITIAL_SSTHRESH, initial_window};
+use crate::recovery::Phase;
+use crate::recovery::prr::Prr;
+use crate::recovery::rack::Rack;
+use crate::recovery::scoreboard::Scoreboard;
+use crate::send_queue::SendQueue;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
+
+/// The sender's part of a transmission control block.
+pub(crate) struct Sending {
+    /// What the application has given and the peer has not acknowledged.
+    pub(crate) send_queue: SendQueue,
+    /// What of `send_queue` the engine's totals include.
+    pub(crate) counted_queued: usize,
+    pub(crate) scoreboard: Scoreboard,
+    pub(crate) deadlines: SendingDeadlines,
+    /// When SND.UNA last moved or sending began after silence.
+    pub(crate) progress_at: Instant,
+    /// When something was last sent that occupies sequence space; [`Instant::ZERO`]: nothing to remember.
+    pub(crate) last_sent: Instant,
+    /// End of the last segment sent that was not full (Minshall).
+    pub(crate) snd_sml: Option<SeqNumber>,
+    /// The retransmission timer is a window probe's.
+    pub(crate) persist: bool,
+    /// The congestion window was what ended the last sending.
+    pub(crate) cwnd_limited: bool,
+    /// The first unacknowledged segment has to be sent again.
+    pub(crate) retransmit_head: bool,
+    /// The window was reduced because of ECE; the next new segment carries CWR.
+    pub(crate) cwr_pending: bool,
+    pub(crate) phase: Phase,
+    /// Duplicate acknowledgments of a peer without SACK, each standing for a segment that arrived out of order.
+    pub(crate) duplicate_acks: u16,
+    /// `None` while the window is the initial one and has never limited sending.
+    pub(crate) congestion: Option<Controller>,
+    /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
+    pub(crate) tail_probe: Option<(SeqNumber, bool)>,
+    pub(crate) undo: Option<Undo>,
+    /// RecoveryPoint (RFC 6675): SND.NXT when the last recovery began.
+    pub(crate) recovery_point: Option<SeqNumber>,
+    /// SND.NXT when the window was last reduced because of ECE.
+    pub(crate) cwr_point: Option<SeqNumber>,
+    pub(crate) rack: Rack,
+    pub(crate) prr: Prr,
+    pub(crate) path_mtu: PathMtu,
+    /// When the SYN was sent, if that is known and it was sent only once.
+    pub(crate) syn_sent_at: Option<Instant>,
+}
+
+/// What an idle connection's reads as.
+static IDLE: Sending = Sending::new();
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sending {
+    const fn new() -> Self {
+        Self {
+            send_queue: SendQueue::new(),
+            counted_queued: 0,
+            scoreboard: Scoreboard::new(),
+            deadlines: SendingDeadlines::NONE,
+            progress_at: Instant::ZERO,
+            last_sent: Instant::ZERO,
+            snd_sml: None,
+            persist: false,
+            cwnd_limited: false,
+            retransmit_head: false,
+            cwr_pending: false,
+            phase: Phase::Open,
+            duplicate_acks: 0,
+            congestion: None,
+            tail_probe: None,
+            undo: None,
+            recovery_point: None,
+            cwr_point: None,
+            rack: Rack::new(),
+            prr: Prr::NONE,
+            path_mtu: PathMtu::FULL_SIZE,
+            syn_sent_at: None,
+        }
+    }
+
+    /// Makes it as good as new, but for the memory of its queues.
+    fn reset(&mut self) {
+        // Every field by name, so that none is forgotten.
+        let Self {
+            send_queue,
+            counted_queued,
+            scoreboard,
+            deadlines,
+            progress_at,
+            last_sent,
+            snd_sml,
+            persist,
+            cwnd_limited,
+            retransmit_head,
+            cwr_pending,
+            phase,
+            duplicate_acks,
+            congestion,
+            tail_probe,
+            undo,
+            recovery_point,
+            cwr_point,
+            rack,
+            prr,
+            path_mtu,
+            syn_sent_at,
+        } = self;
+        send_queue.clear();
+        *counted_queued = 0;
+        scoreboard.clear();
+        *deadlines = SendingDeadlines::NONE;
+        *progress_at = Instant::ZERO;
+        *last_sent = Instant::ZERO;
+        *snd_sml = None;
+        *persist = false;
+        *cwnd_limited = false;
+        *retransmit_head = false;
+        *cwr_pending = false;
+        *phase = Phase::Open;
+        *duplicate_acks = 0;
+        *congestion = None;
+        *tail_probe = None;
+        *undo = None;
+        *recovery_point = None;
+        *cwr_point = None;
+        *rack = Rack::new();
+        *prr = Prr::NONE;
+        *path_mtu = PathMtu::FULL_SIZE;
+        *syn_sent_at = None;
+    }
+
+    /// Whether an acknowledgment of everything outstanding can tell nothing of losses: there are none, nor probes for them,
+    /// and nothing is left to be undone.
+    #[inline]
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        self.phase == Phase::Open
+            && self.undo.is_none()
+            && self.tail_probe.is_none()
+            && self.scoreboard.is_undisturbed()
+    }
+
+    /// Nothing is outstanding and nothing waits for the peer's window.
+    #[inline]
+    pub(crate) fn stop_timers(&mut self) {
+        self.persist = false;
+        self.deadlines.retransmit = Instant::NEVER;
+        self.deadlines.probe = Instant::NEVER;
+        self.deadlines.reorder = Instant::NEVER;
+    }
+
+    /// Whether a new one would do as well, given that nothing is outstanding: nothing is queued, no timer runs, and the path
+    /// has shown nothing that the next sending should know.
+    fn is_expendable(&self, mss: u16) -> bool {
+        let unused_window = |controller: &Controller| {
+            controller.window() <= initial_window(u32::from(mss)) && controller.ssthresh() == INITIAL_SSTHRESH
+        };
+        self.send_queue.len() == 0
+            && self.counted_queued == 0
+            && self.phase == Phase::Open
+            && !self.retransmit_head
+            && !self.cwr_pending
+            && self.undo.is_none()
+            && self.tail_probe.is_none()
+            && self.syn_sent_at.is_none()
+            && self.deadlines.earliest() == Instant::NEVER
+            && self.path_mtu.is_full_size()
+            && !self.rack.has_learned()
+            && self.congestion.as_ref().is_none_or(unused_window)
+    }
+}
+
+/// A connection's [`Sending`], which it has only while it needs it. Without, it reads like a new one, and is made by the
+/// first write; [`LazySending::acquire`] before that saves the allocation.
+#[derive(Default)]
+pub(crate) struct LazySending(Option<Box<Sending>>);
+
+impl LazySending {
+    /// If the connection has it.
+    #[inline]
+    pub(crate) fn active(&self) -> Option<&Sending> {
+        self.0.as_deref()
+    }
+
+    /// If the connection has it: for what is not worth making it.
+    #[inline]
+    pub(crate) fn active_mut(&mut self) -> Option<&mut Sending> {
+        self.0.as_deref_mut()
+    }
+
+    /// Takes one from the pool, unless the connection has it.
+    #[inline]
+    pub(crate) fn acquire(&mut self, pool: &mut SendingPool) {
+        if self.0.is_none() {
+            self.0 = Some(pool.take());
+        }
+    }
+
+    /// Gives it back to the pool if the connection, of which nothing is outstanding, can do without.
+    #[inline]
+    pub(crate) fn release_if_expendable(&mut self, mss: u16, pool: &mut SendingPool) {
+        if self.active().is_some_and(|sending| sending.is_expendable(mss)) {
+            pool.put(self);
+        }
+    }
+}
+
+impl Deref for LazySending {
+    type Target = Sending;
+
+    #[inline]
+    fn deref(&self) -> &Sending {
+        self.0.as_deref().unwrap_or(&IDLE)
+    }
+}
+
+impl DerefMut for LazySending {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Sending {
+        self.0.get_or_insert_with(without_pool)
+    }
+}
+
+/// For the rare writes to an idle connection; kept out of the many places that write.
+#[cold]
+#[inline(never)]
+fn without_pool() -> Box<Sending> {
+    Box::default()
+}
+
+/// How many an engine keeps for connections to come: as many as begin and end to send in one burst, and more.
+const MAX_SPARE: usize = 4096;
+
+/// An engine's spare ones, as good as new.
+#[derive(Default)]
+pub(crate) struct SendingPool(Vec<LazySending>);
+
+impl SendingPool {
+    fn take(&mut self) -> Box<Sending> {
+        self.0.pop().and_then(|spare| spare.0).unwrap_or_default()
+    }
+
+    /// Takes back what the connection has, whatever is in it.
+    #[inline]
+    pub(crate) fn put(&mut self, sending: &mut LazySending) {
+        let Some(mut spare) = sending.0.take() else { return };
+        if self.0.len() < MAX_SPARE {
+            spare.reset();
+            self.0.push(LazySending(Some(spare)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::congestion::Algorithm;
+
+    const MSS: u16 = 1000;
+
+    fn controller() -> Controller {
+        Controller::new(Algorithm::Cubic, u32::from(MSS))
+    }
+
+    #[test]
+    fn reading_makes_nothing_and_writing_does() {
+        let mut sending = LazySending::default();
+        assert_eq!(sending.send_queue.len(), 0);
+        assert_eq!(sending.phase, Phase::Open);
+        assert!(sending.active().is_none());
+        sending.cwnd_limited = true;
+        assert!(sending.active().is_some_and(|sending| sending.cwnd_limited));
+    }
+
+    #[test]
+    fn what_comes_back_is_as_good_as_new() {
+        let mut pool = SendingPool::default();
+        let mut sending = LazySending::default();
+        sending.acquire(&mut pool);
+        sending.send_queue.push(Bytes::from_static(b"text"));
+        sending
+            .scoreboard
+            .push(SeqNumber(0), SeqNumber(4), Instant::from_millis(1));
+        sending.deadlines.retransmit = Instant::from_millis(2);
+        sending.phase = Phase::Loss;
+        sending.undo = Some(Undo::default());
+        pool.put(&mut sending);
+        assert!(sending.active().is_none());
+        sending.acquire(&mut pool);
+        assert!(pool.0.is_empty());
+        assert!(sending.active().is_some_and(|sending| sending.is_expendable(MSS)));
+        assert_eq!(sending.scoreboard.len(), 0);
+    }
+
+    #[test]
+    fn what_was_learned_is_kept() {
+        let keeps = |learn: fn(&mut Sending)| {
+            let mut pool = SendingPool::default();
+            let mut sending = LazySending::default();
+            sending.acquire(&mut pool);
+            learn(&mut sending);
+            sending.release_if_expendable(MSS, &mut pool);
+            sending.active().is_some()
+        };
+        assert!(!keeps(|_| {}));
+        assert!(!keeps(|sending| sending.last_sent = Instant::from_millis(5)));
+        assert!(!keeps(|sending| sending.congestion = Some(controller())));
+        assert!(keeps(|sending| {
+            let mut grown = controller();
+            grown.set_window(20 * u32::from(MSS));
+            sending.congestion = Some(grown);
+        }));
+        assert!(keeps(|sending| sending.send_queue.push(Bytes::from_static(b"text"))));
+        assert!(keeps(|sending| sending.deadlines.fin_wait_2 = Instant::from_millis(5)));
+        assert!(keeps(|sending| sending.rack.dsack(SeqNumber(0), SeqNumber(1))));
+        assert!(keeps(|sending| sending.undo = Some(Undo::default())));
+        assert!(keeps(|sending| sending.cwr_pending = true));
+    }
+
+    #[test]
+    fn the_pool_is_bounded() {
+        let mut pool = SendingPool::default();
+        for _ in 0..=MAX_SPARE {
+            let mut sending = LazySending(Some(Box::default()));
+            pool.put(&mut sending);
+        }
+        assert_eq!(pool.0.len(), MAX_SPARE);
+    }
+}

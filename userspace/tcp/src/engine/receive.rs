@@ -1,0 +1,201 @@
+//! Frames that arrive: read, looked up, and given to what they are for.
+//!
+//! A burst is taken in groups. What the segments of a group will need first, their frames' headers, their buckets of the
+//! flow table and their connections, is read for all of them before any is processed: these loads do not depend on each
+//! other, so the processor waits for all of them at once. With millions of connections nearly every one of them comes from
+//! memory, and waiting for one after the other would cost more than all the rest.
+
+use core::hint::black_box;
+
+use super::{Engine, OnNoFlow, Received};
+use crate::application::Application;
+use crate::counters::Counter;
+use crate::flow_table::{FlowHash, Place};
+use crate::time::Instant;
+use crate::transmit::Transmit;
+use crate::wire::address::is_answerable;
+use crate::wire::{Flags, FlowKey, ParseError, Segment};
+
+/// Frames that are looked up together: enough to keep the processor's load buffers busy, and few enough that what was read
+/// for the last is still in the first-level cache when its turn comes.
+pub const LOOKUP_GROUP: usize = 32;
+
+/// The hash of a segment's flow, and where its record was when the segment's group was looked up. It may have moved since:
+/// segments of the same flow may have come before.
+type Found = (FlowHash, Option<Place>);
+
+impl<A: Application> Engine<A> {
+    /// Processes a frame that starts at its Ethernet header.
+    pub fn receive<T: Transmit>(&mut self, now: Instant, frame: &[u8], on_no_flow: OnNoFlow, out: &mut T) -> Received {
+        let segment = Segment::parse(frame, self.config.verify_checksums);
+        let found = (self.hash(&segment), None);
+        self.process(now, frame, &segment, found, on_no_flow, out)
+    }
+
+    /// Processes frames that arrived together, each as [`Engine::receive`] does and in their order, for less than they
+    /// cost one by one. `done` is told what became of each, by its index among `frames`.
+    pub fn receive_burst<'a, T: Transmit>(
+        &mut self,
+        now: Instant,
+        frames: impl IntoIterator<Item = &'a [u8]>,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+        mut done: impl FnMut(usize, Received),
+    ) {
+        let mut frames = frames.into_iter();
+        let mut first = 0;
+        loop {
+            let mut group: [&[u8]; LOOKUP_GROUP] = [&[]; LOOKUP_GROUP];
+            let mut count = 0;
+            for (place, frame) in group.iter_mut().zip(frames.by_ref()) {
+                *place = frame;
+                count += 1;
+            }
+            match &group[..count] {
+                [] => return,
+                [frame] => done(first, self.receive(now, frame, on_no_flow, out)),
+                group => self.receive_group(now, group, on_no_flow, out, |index, received| {
+                    done(first + index, received);
+                }),
+            }
+            if count < LOOKUP_GROUP {
+                return;
+            }
+            first += count;
+        }
+    }
+
+    /// Processes at most [`LOOKUP_GROUP`] frames.
+    fn receive_group<T: Transmit>(
+        &mut self,
+        now: Instant,
+        frames: &[&[u8]],
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+        mut done: impl FnMut(usize, Received),
+    ) {
+        black_box(
+            frames
+                .iter()
+                .fold(0_u8, |sum, frame| sum ^ frame.first().copied().unwrap_or(0)),
+        );
+        let mut segments: [Result<Segment<'_>, ParseError>; LOOKUP_GROUP] =
+            [const { Err(ParseError::Malformed) }; LOOKUP_GROUP];
+        let mut found: [Found; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
+        let (segments, found) = (&mut segments[..frames.len()], &mut found[..frames.len()]);
+        for ((frame, segment), (hash, _)) in frames.iter().zip(&mut *segments).zip(&mut *found) {
+            *segment = Segment::parse(frame, self.config.verify_checksums);
+            *hash = self.hash(segment);
+        }
+        black_box(found.iter().fold(0_u32, |sum, &(hash, _)| sum ^ self.table.touch(hash)));
+        for (hash, place) in &mut *found {
+            *place = self.table.candidate(*hash);
+        }
+        black_box(found.iter().fold(0_u32, |sum, &(_, place)| match place {
+            Some(place) => sum ^ self.touch(place),
+            None => sum,
+        }));
+        for (index, frame) in frames.iter().enumerate() {
+            let received = self.process(now, frame, &segments[index], found[index], on_no_flow, out);
+            done(index, received);
+        }
+    }
+
+    /// The hash of the segment's flow; any for what is none.
+    #[inline]
+    fn hash(&self, segment: &Result<Segment<'_>, ParseError>) -> FlowHash {
+        match segment {
+            Ok(segment) => self.table.hash(&segment.key),
+            Err(_) => FlowHash::default(),
+        }
+    }
+
+    /// Reads what a segment for this record will need, a word of every cache line. The result means nothing.
+    #[inline]
+    fn touch(&self, place: Place) -> u32 {
+        match place {
+            Place::Connection(slot) => {
+                let timer = u32::from(self.connection_timers.is_armed(slot));
+                self.connections.get(slot as usize).map_or(timer, |connection| {
+                    let tcb = &connection.tcb;
+                    let received = tcb.last_received.as_micros() as u32;
+                    let application = u32::from(connection.application.is_some());
+                    timer ^ tcb.snd_una.0 ^ u32::from(tcb.key.remote_port) ^ received ^ application
+                })
+            }
+            Place::HalfOpen(slot) => self
+                .half_open
+                .get(slot)
+                .map_or(0, |record| record.key.remote_port.into()),
+            Place::TimeWait(slot) => self
+                .time_wait
+                .get(slot)
+                .map_or(0, |record| record.key.remote_port.into()),
+        }
+    }
+
+    /// Processes a frame that was read as `segment`.
+    fn process<T: Transmit>(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        segment: &Result<Segment<'_>, ParseError>,
+        found: Found,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        self.counters.bump(Counter::FramesIn);
+        let segment = match segment {
+            Ok(segment) => segment,
+            Err(ParseError::Malformed) => return self.too_big(now, frame, on_no_flow, out),
+            Err(ParseError::Checksum) => {
+                self.counters.bump(Counter::DropChecksum);
+                return Received::Done;
+            }
+        };
+        if !is_answerable(&segment.key.remote) || segment.key.remote_port == 0 {
+            self.counters.bump(Counter::DropBadSource);
+            return Received::Done;
+        }
+        if segment.flags.contains(Flags::SYN) && segment.flags.intersects(Flags::FIN | Flags::RST) {
+            self.counters.bump(Counter::DropBadFlags);
+            return Received::Done;
+        }
+        match self.find_again(&segment.key, found) {
+            Some(Place::Connection(slot)) => {
+                self.connection_receives(now, slot, segment, out);
+                Received::Done
+            }
+            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
+            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
+            None => self.closed_receives(now, segment, on_no_flow, out),
+        }
+    }
+
+    /// The record of a flow, which is still where it was found or is looked for again. No two records are of one flow.
+    #[inline]
+    fn find_again(&self, key: &FlowKey, (hash, place): Found) -> Option<Place> {
+        place
+            .filter(|&place| self.is_at(place, key))
+            .or_else(|| self.table.find_hashed(hash, |place| self.is_at(place, key)))
+    }
+
+    /// The record of a flow.
+    #[inline]
+    pub(super) fn find(&self, key: &FlowKey) -> Option<Place> {
+        self.table.find(key, |place| self.is_at(place, key))
+    }
+
+    /// Whether the record at `place` is of the flow `key`.
+    #[inline]
+    fn is_at(&self, place: Place, key: &FlowKey) -> bool {
+        match place {
+            Place::Connection(slot) => self
+                .connections
+                .get(slot as usize)
+                .is_some_and(|found| found.tcb.key == *key),
+            Place::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
+            Place::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
+        }
+    }
+}

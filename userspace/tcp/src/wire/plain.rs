@@ -1,0 +1,169 @@
+//! The frames that nearly all segments arrive in: untagged, IPv4 without options, TCP without options or with
+//! timestamps only. Every field stands where it always stands, so one look at the length is enough.
+
+use super::address::from_v4;
+use super::ethernet::{ETHERTYPE_IPV4, UNTAGGED};
+use super::ip::{ECN_CE, ECN_FIELD, IPV4_HEADER, PROTOCOL_TCP};
+use super::options::{TIMESTAMPS_ALONE, Timestamps};
+use super::tcp::TCP_HEADER;
+use super::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment, checksum};
+use crate::seq::SeqNumber;
+
+/// Where the TCP header begins.
+const TCP: usize = UNTAGGED + IPV4_HEADER;
+/// All three headers, without options.
+const HEADERS: usize = TCP + TCP_HEADER;
+
+/// Data offset of a header without options, and with [`TIMESTAMPS_ALONE`], in words.
+const BARE: u8 = (TCP_HEADER / 4) as u8;
+const STAMPED: u8 = ((TCP_HEADER + TIMESTAMPS_ALONE) / 4) as u8;
+
+/// Reads such a frame as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit its lengths.
+#[inline]
+pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segment<'_>, ParseError>> {
+    let headers: &[u8; HEADERS] = frame.first_chunk()?;
+    let short = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
+    let word = |at: usize| [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
+    let station = |at: usize| {
+        let [a, b, c, d] = word(at);
+        [a, b, c, d, headers[at + 4], headers[at + 5]]
+    };
+    let (to, from) = (station(0), station(6));
+    // Version 4, five words of header.
+    let is_ipv4 = short(12) == ETHERTYPE_IPV4 && headers[14] == 0x45;
+    let is_group = (to[0] | from[0]) & 1 != 0;
+    let is_fragment = short(20) & 0x3fff != 0;
+    if !is_ipv4 || is_group || is_fragment || headers[23] != PROTOCOL_TCP {
+        return None;
+    }
+    let end = UNTAGGED + usize::from(short(16));
+    let after_headers = frame.get(HEADERS..end)?;
+    let (timestamps, payload) = match headers[TCP + 12] >> 4 {
+        BARE => (None, after_headers),
+        STAMPED => {
+            let (options, payload) = after_headers.split_first_chunk::<TIMESTAMPS_ALONE>()?;
+            (Some(Timestamps::alone(options)?), payload)
+        }
+        _ => return None,
+    };
+    let (source, destination) = (word(26), word(30));
+    if verify_checksums {
+        let ip = checksum::sum_words([word(14), word(18), word(22), source, destination]);
+        let pseudo = checksum::pseudo_v4(source, destination, end - TCP);
+        let segment = checksum::sum(&frame[TCP..end]);
+        if checksum::of_sum(ip) != [0, 0] || checksum::of_sum(pseudo + segment) != [0, 0] {
+            return Some(Err(ParseError::Checksum));
+        }
+    }
+    Some(Ok(Segment {
+        reply_link: LinkHeader::new(from, to, true),
+        key: FlowKey {
+            remote: from_v4(source),
+            local: from_v4(destination),
+            remote_port: short(TCP),
+            local_port: short(TCP + 2),
+        },
+        seq: SeqNumber(u32::from_be_bytes(word(TCP + 4))),
+        ack: SeqNumber(u32::from_be_bytes(word(TCP + 8))),
+        flags: Flags(headers[TCP + 13]),
+        window: short(TCP + 14),
+        options: Options {
+            timestamps,
+            ..Options::default()
+        },
+        congestion_experienced: headers[15] & ECN_FIELD == ECN_CE,
+        payload,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::emit::{self, Header};
+    use proptest::prelude::*;
+
+    fn frame(timestamps: Option<(u32, u32)>, ecn_capable: bool, text: &[u8]) -> Vec<u8> {
+        let key = FlowKey::new("198.18.0.1:80".parse().unwrap(), "198.18.0.2:1000".parse().unwrap());
+        let link = LinkHeader::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], true);
+        let header = Header {
+            seq: SeqNumber(0x0102_0304),
+            ack: SeqNumber(0x8182_8384),
+            flags: Flags::ACK | Flags::PSH,
+            window: 0xfedc,
+            options: Options {
+                timestamps: timestamps.map(|(value, echo)| Timestamps { value, echo }),
+                ..Options::default()
+            },
+            ecn_capable,
+        };
+        let mut frame = vec![0; 100 + text.len()];
+        let length = emit::frame(&mut frame, &link, &key, &header, text.len(), |octets| {
+            octets.copy_from_slice(text);
+        });
+        frame.truncate(length);
+        frame
+    }
+
+    #[test]
+    fn what_the_engine_sends_is_plain() {
+        for timestamps in [None, Some((1, 2))] {
+            for text in [&b""[..], b"text"] {
+                let frame = frame(timestamps, true, text);
+                let segment = parse(&frame, true);
+                assert!(segment.is_some());
+                assert_eq!(segment, Some(Segment::parse_any(&frame, true)));
+                let padded = [&frame[..], &[0xee; 9]].concat();
+                assert_eq!(segment, parse(&padded, true), "padding");
+            }
+        }
+    }
+
+    #[test]
+    fn other_frames_are_left_to_others() {
+        let good = frame(None, false, b"text");
+        for length in 0..good.len() {
+            assert_eq!(parse(&good[..length], true), None);
+        }
+        // Ethertype, IP version, header length, fragment, protocol, data offset, group address.
+        let changes = [
+            (12, 0x86),
+            (14, 0x65),
+            (14, 0x46),
+            (20, 0x20),
+            (23, 17),
+            (46, 0x60),
+            (0, 3),
+        ];
+        for (at, value) in changes {
+            let mut other = good.clone();
+            other[at] = value;
+            assert_eq!(parse(&other, true), None, "{at}");
+        }
+    }
+
+    proptest! {
+        /// However frames are changed, those that are read are read as they are layer by layer.
+        #[test]
+        fn agrees_with_the_layers(
+            timestamps: Option<(u32, u32)>,
+            ecn_capable: bool,
+            text in proptest::collection::vec(any::<u8>(), 0..80),
+            changes in proptest::collection::vec((0..80_usize, any::<u8>()), 0..3),
+            length in proptest::option::of(0..160_usize),
+            verify: bool,
+        ) {
+            let mut frame = frame(timestamps, ecn_capable, &text);
+            for (at, value) in changes {
+                if let Some(octet) = frame.get_mut(at) {
+                    *octet = value;
+                }
+            }
+            if let Some(length) = length {
+                frame.resize(length, 0);
+            }
+            if let Some(result) = parse(&frame, verify) {
+                prop_assert_eq!(result, Segment::parse_any(&frame, verify));
+            }
+        }
+    }
+}
