@@ -57,6 +57,12 @@ pub(crate) struct Port {
 }
 
 impl Port {
+    /// Frames the engine has written that the kernel was not given yet.
+    #[inline]
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
     /// The socket, for the XSKMAP and for epoll.
     pub(crate) fn socket(&self) -> RawFd {
         self.socket
