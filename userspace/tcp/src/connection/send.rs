@@ -45,16 +45,16 @@ impl<C> Connection<C> {
             return Fate::Closed(CloseReason::Aborted);
         }
         tcb.output(context);
+        let is_read = tcb.unread() > 0 && !tcb.read_closed;
         match tcb.state {
             // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
-            State::TimeWait | State::Closed if tcb.unread() > 0 && !tcb.read_closed => {
-                if tcb.sending.deadlines.fin_wait_2 == Instant::NEVER {
-                    tcb.sending.acquire(context.sendings);
-                    tcb.sending.stop_timers();
-                    tcb.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
-                    tcb.deadlines.keepalive = Instant::NEVER;
-                }
+            State::TimeWait | State::Closed if is_read && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
+                tcb.sending.acquire(context.sendings);
+                tcb.sending.stop_timers();
+                tcb.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
+                tcb.deadlines.keepalive = Instant::NEVER;
             }
+            State::TimeWait | State::Closed if is_read => {}
             State::TimeWait => return Fate::TimeWait,
             State::Closed => return Fate::Closed(CloseReason::Finished),
             State::FinWait2 if tcb.read_closed && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
