@@ -12,6 +12,7 @@ mod environment;
 mod flood;
 mod goodput;
 mod http_client;
+mod lab;
 mod link;
 mod load;
 mod load_report;

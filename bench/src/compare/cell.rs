@@ -15,11 +15,11 @@ use crate::client::kernel::KernelClient;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Measured, Plan, Workload};
 use crate::flood::Prefix;
-use crate::goodput::children::Process;
-use crate::goodput::namespaces::{Lab, Place};
 use crate::http_client::Url;
-use crate::resilience::arrangement::{CLIENT_DEVICE, Cores};
-use crate::resilience::machine;
+use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
+use crate::lab::children::Process;
+use crate::lab::machine;
+use crate::lab::namespaces::{Lab, Place};
 
 /// Connections at the same time, in all workloads, and frames under way of the bare reflect.
 pub(super) const CONNECTIONS: u32 = 64;

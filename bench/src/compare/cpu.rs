@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::goodput::namespaces::{Lab, Place};
-use crate::resilience::arrangement::{Cores, SERVER_DEVICE};
+use crate::lab::arrangement::{Cores, SERVER_DEVICE};
+use crate::lab::namespaces::{Lab, Place};
 
 /// Between two samples. It is long enough to cost nothing and short enough to find the begin and the end of a load.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -31,13 +31,13 @@ use self::report::Report;
 use self::target::Servers;
 use crate::client::Close;
 use crate::environment;
-use crate::goodput::children::Children;
-use crate::goodput::namespaces::Lab;
 use crate::http_client::Url;
-use crate::resilience::arrangement::{self, Cores};
-use crate::resilience::machine;
-use crate::resilience::plan::Family;
-use crate::resilience::progress::Progress;
+use crate::lab::arrangement::{self, Cores};
+use crate::lab::children::Children;
+use crate::lab::family::Family;
+use crate::lab::machine;
+use crate::lab::namespaces::Lab;
+use crate::lab::progress::Progress;
 use crate::results::files;
 
 /// The port of all servers, one after the other.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::goodput::children::Process;
 use crate::http_client::{Url, parse_head};
+use crate::lab::children::Process;
 
 /// How long a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(5);

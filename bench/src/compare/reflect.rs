@@ -16,9 +16,9 @@ use super::cpu::{self, Observed, SetOnDrop};
 use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
 use crate::flood::interface::Interface;
-use crate::goodput::namespaces::{Lab, Place};
-use crate::resilience::arrangement::{CLIENT_DEVICE, Cores, SERVER_DEVICE};
-use crate::resilience::machine;
+use crate::lab::arrangement::{CLIENT_DEVICE, Cores, SERVER_DEVICE};
+use crate::lab::machine;
+use crate::lab::namespaces::{Lab, Place};
 
 /// Octets of an Ethernet header, and of the longest frame, which the lab's MTU decides.
 const ETHERNET_HEADER: usize = 14;

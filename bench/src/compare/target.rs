@@ -8,10 +8,10 @@ use anyhow::{Context, bail};
 
 use super::nginx;
 use super::plan::Target;
-use crate::goodput::children::{Children, Process};
-use crate::goodput::namespaces::{Lab, Place};
-use crate::resilience::arrangement::SERVER_DEVICE;
-use crate::resilience::machine;
+use crate::lab::arrangement::SERVER_DEVICE;
+use crate::lab::children::{Children, Process};
+use crate::lab::machine;
+use crate::lab::namespaces::{Lab, Place};
 
 /// What tidegate prints when it serves.
 const TIDEGATE_READY: &str = "tidegate: ready";

@@ -3,8 +3,6 @@
 //! A Linux client is on one side of the link. On the other side are tidegate and a server on the kernel's TCP, on ports
 //! of the same address. The same client measures both in turn, with CUBIC on every side.
 
-pub(crate) mod children;
-pub(crate) mod namespaces;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-use self::children::{Children, Process};
-use self::namespaces::{Lab, Place};
 use self::table::{Direction, Row};
 use crate::http_client::Url;
+use crate::lab::children::{Children, Process};
+use crate::lab::namespaces::{Lab, Place};
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use crate::resilience::machine::Memory;
+use crate::lab::machine::Memory;
 use crate::results::MemoryUse;
 
 /// Between two looks.

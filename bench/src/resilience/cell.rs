@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
 use super::clients::{self, Outcome};
-use super::machine::{CoreTime, Memory};
 use super::open_connections::OpenConnections;
-use super::plan::{Cell, Family, Limit, Offered, Scale, Subject, Target};
+use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
 use super::report::Row;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
 use crate::flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
-use crate::goodput::namespaces::{Lab, Place};
 use crate::http_client::Url;
+use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
+use crate::lab::family::Family;
+use crate::lab::machine::{CoreTime, Memory};
+use crate::lab::namespaces::{Lab, Place};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);

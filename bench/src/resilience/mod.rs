@@ -5,15 +5,12 @@
 //! connections go on that were open before. The generator and all clients share one core, the server and its device
 //! another, the same for all.
 
-pub(crate) mod arrangement;
 mod cell;
 mod clients;
 mod latency;
 mod linux_listener;
-pub(crate) mod machine;
 mod open_connections;
 pub(crate) mod plan;
-pub(crate) mod progress;
 mod report;
 mod served;
 mod target;
@@ -26,17 +23,18 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use self::arrangement::{CLIENT_DEVICE, Cores};
 use self::cell::{Bench, Measured};
-use self::machine::Awake;
-use self::plan::{Cell, Family, Scale};
-use self::progress::Progress;
+use self::plan::{Cell, Scale};
 use self::report::Report;
 use self::target::Servers;
 use crate::environment;
 use crate::flood::{Prefix, Sink};
-use crate::goodput::children::Children;
-use crate::goodput::namespaces::{Lab, Place};
+use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
+use crate::lab::children::Children;
+use crate::lab::family::Family;
+use crate::lab::machine::{self, Awake};
+use crate::lab::namespaces::{Lab, Place};
+use crate::lab::progress::Progress;
 use crate::results::files;
 
 /// Bytes per second in a megabit per second.

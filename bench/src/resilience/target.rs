@@ -6,12 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::arrangement::SERVER_DEVICE;
 use super::linux_listener;
-use super::machine;
-use super::plan::{Family, Target};
-use crate::goodput::children::{Children, Process};
-use crate::goodput::namespaces::{Lab, Place};
+use super::plan::Target;
+use crate::lab::arrangement::SERVER_DEVICE;
+use crate::lab::children::{Children, Process};
+use crate::lab::family::Family;
+use crate::lab::machine;
+use crate::lab::namespaces::{Lab, Place};
 
 /// What is needed to start a server.
 pub(super) struct Servers<'a> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{MemoryUse, Run, close_name, direction_name};
 use crate::client::latency::Latencies;
 use crate::client::{Close, Workload};
-use crate::resilience::machine::Memory;
+use crate::lab::machine::Memory;
 
 /// Width of the names on the terminal.
 const NAME_WIDTH: usize = 11;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{MemoryUse, Run, close_name, direction_name};
 use crate::client::Workload;
 use crate::client::latency::Latencies;
-use crate::resilience::machine::Memory;
+use crate::lab::machine::Memory;
 
 /// One object. What was not measured, or is not of the workload, is null.
 pub(super) fn value(run: &Run) -> Value {

@@ -19,7 +19,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value};
 
 use crate::client::{Close, Direction, Measured, Plan, Workload};
-use crate::resilience::machine::Memory;
+use crate::lab::machine::Memory;
 
 /// Name, in tables and as the tag in logs, of what requests took.
 const LATENCY: &str = "latency";

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use super::super::plan::{Family, Offered, Target};
+use super::super::plan::{Offered, Target};
 use super::plot::{self, Line};
 use super::table::{self, CLIENTS, COLUMNS};
 use super::{Report, Row};
+use crate::lab::family::Family;
 use crate::results::page::{self, Colour, escape};
 
 /// Colours of the lines. They can be told apart on white, on black, and by most who do not see all colours.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::latency::Quantiles;
 use super::open_connections::Toll;
-use super::plan::{Family, Limit, Offered, Target};
+use super::plan::{Limit, Offered, Target};
+use crate::lab::family::Family;
 
 /// One server under one flood.
 #[derive(Clone, Debug)]

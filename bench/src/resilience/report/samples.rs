@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::super::latency::Quantiles;
 use super::super::open_connections::Toll;
-use super::super::plan::{Family, Limit, Offered, Target};
+use super::super::plan::{Limit, Offered, Target};
 use super::{Report, Row};
+use crate::lab::family::Family;
 
 /// A row of fixed numbers but for the arguments.
 pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per_s: f64) -> Row {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::super::plan::Family;
 use super::{Limits, Report, Row, duration, ratio, short};
+use crate::lab::family::Family;
 
 /// The column that says how many clients were answered.
 pub(super) const CLIENTS: &str = "clients ok";

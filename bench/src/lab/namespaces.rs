@@ -50,7 +50,7 @@ impl Lab {
     /// One of its namespaces is missing, or there is a middle.
     pub(crate) fn find_direct(name: &str) -> anyhow::Result<Self> {
         let lab = Self { name: name.to_owned() };
-        let remedy = "run `scripts/lab.sh up`, or `scripts/resilience.sh`, which does that too";
+        let remedy = "run `scripts/lab.sh up`, or `scripts/resilience.sh` or `scripts/compare.sh`, which do that too";
         if let Some(missing) = lab.missing(&[Place::Client, Place::Server]) {
             bail!("there is no network namespace {missing}; {remedy}");
         }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 
+use super::family::Family;
 use super::machine;
-use super::plan::Family;
+use super::namespaces::{Lab, Place};
 use crate::flood::Prefix;
-use crate::goodput::namespaces::{Lab, Place};
 
 /// The client's device, as `scripts/lab.sh` makes it.
 pub(crate) const CLIENT_DEVICE: &str = "tgc0";

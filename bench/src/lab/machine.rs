@@ -16,7 +16,7 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 /// # Errors
 ///
 /// The kernel does not say.
-pub(super) fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
+pub(crate) fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
     let set = sched_getaffinity(THIS_THREAD).context("cannot read the CPU affinity mask")?;
     Ok((0..CpuSet::count())
         .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
@@ -37,7 +37,7 @@ pub(crate) fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// `/proc` cannot be read, or the kernel refuses.
-pub(super) fn pin_napi_threads(device: &str, cpu: usize) -> anyhow::Result<usize> {
+pub(crate) fn pin_napi_threads(device: &str, cpu: usize) -> anyhow::Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
         let entry = entry.context("cannot list /proc")?;
@@ -102,7 +102,7 @@ impl Awake {
 
 /// What a processor has done since the system was started, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CoreTime {
+pub(crate) struct CoreTime {
     busy: u64,
     idle: u64,
 }
@@ -113,7 +113,7 @@ impl CoreTime {
     /// # Errors
     ///
     /// The kernel does not say.
-    pub(super) fn of(cpu: usize) -> anyhow::Result<Self> {
+    pub(crate) fn of(cpu: usize) -> anyhow::Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         Self::parse(&text, cpu).ok_or_else(|| anyhow!("/proc/stat has no CPU {cpu}"))
     }
@@ -138,7 +138,7 @@ impl CoreTime {
     }
 
     /// The part of the time since `earlier` in which the processor was not idle, 0 to 1.
-    pub(super) fn busy_since(self, earlier: Self) -> f64 {
+    pub(crate) fn busy_since(self, earlier: Self) -> f64 {
         let busy = self.busy.saturating_sub(earlier.busy) as f64;
         let idle = self.idle.saturating_sub(earlier.idle) as f64;
         if busy + idle > 0.0 { busy / (busy + idle) } else { 0.0 }
