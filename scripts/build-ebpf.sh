@@ -50,7 +50,10 @@ isolate_llvm "$llvm_dir"
 
 # Separated by 0x1f, so that a path may hold spaces.
 separator=$'\x1f'
-flags="-Clinker=$BPF_LINKER${separator}-Cdebuginfo=2${separator}-Clink-arg=--btf"
+flags="-Clinker=$BPF_LINKER${separator}-Cdebuginfo=2${separator}-Ctarget-cpu=v3${separator}-Clink-arg=--btf"
+# Behind an Ethernet header nothing is aligned, and without this every octet would be loaded and stored by itself. The
+# kernel allows it where the processor does, as on x86-64 and arm64.
+flags+="${separator}-Clink-arg=--cpu-features=+allows-misaligned-mem-access"
 
 cd "$root/ebpf"
 # RUSTC_BOOTSTRAP: -Z build-std is a nightly option, and the BPF target needs it.

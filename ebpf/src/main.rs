@@ -5,14 +5,16 @@
 //! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
 //! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP),
 //! [`steer`] whether that is served, [`remotes`] whether it comes from such a server, [`sources`] whether its sender is
-//! served, [`syn_ack`] answers SYNs with cookies, and [`counters`] remembers the reason for every verdict.
+//! served, [`syn_ack`] answers SYNs with cookies by what [`offer`] reads, with [`scratch`] for the verifier's sake, and [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
 
 mod counters;
 mod icmp;
+mod offer;
 mod parse;
 mod remotes;
+mod scratch;
 mod sources;
 mod steer;
 mod syn_ack;

@@ -29,6 +29,12 @@ pub const IPV4_HEADER: usize = 20;
 /// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
+/// Offset of the destination address in an IPv4 header.
+const IPV4_DESTINATION: usize = 16;
+
+/// Offset of the destination address in an IPv6 header.
+const IPV6_DESTINATION: usize = 24;
+
 /// Octets of an IPv6 header.
 pub const IPV6_HEADER: usize = 40;
 /// Extension headers are a multiple of 8 octets long, and never shorter (RFC 8200, section 4).
@@ -103,18 +109,35 @@ impl<'a> Frame<'a> {
         Some(unsafe { &*(address as *const [u8; N]) })
     }
 
-    /// Replaces the `N` octets at `offset`; false if the frame ends before them. No reference from [`Frame::header`] to
-    /// these octets is to be used afterwards.
+    /// The octet at `offset`, which is not the first of the frame.
     #[inline(always)]
-    pub fn write<const N: usize>(self, offset: usize, octets: [u8; N]) -> bool {
+    pub fn octet(self, offset: usize) -> Option<u8> {
+        // With the one before it: LLVM asks for a single one whether its address is below the end, and from that the
+        // verifier concludes nothing.
+        self.header(offset - 1).map(|&[_, octet]| octet)
+    }
+
+    /// The 16-bit number at `offset`, in host byte order.
+    #[inline(always)]
+    pub fn number(self, offset: usize) -> Option<u16> {
+        self.header(offset).map(|&octets| u16::from_be_bytes(octets))
+    }
+
+    /// The 32-bit number at `offset`, in host byte order.
+    #[inline(always)]
+    pub fn word(self, offset: usize) -> Option<u32> {
+        self.header(offset).map(|&octets| u32::from_be_bytes(octets))
+    }
+
+    /// The `N` octets at `offset`, to be read and written as 32-bit words, unless the frame ends before them. No reference
+    /// from [`Frame::header`] to these octets is to be used after one of them is written.
+    #[inline(always)]
+    pub fn words<const N: usize>(self, offset: usize) -> Option<Words<N>> {
         let address = self.start + offset;
-        if address + N > self.end() {
-            return false;
+        if address + 4 * N > self.end() {
+            return None;
         }
-        // SAFETY: the `N` octets at `address` lie within the frame, as was just compared (the verifier proves it
-        // again), and nothing else runs on this frame. An array of octets needs no alignment.
-        unsafe { core::ptr::write_volatile(address as *mut [u8; N], octets) };
-        true
+        Some(Words(address as *mut [u8; 4]))
     }
 
     /// Whether the frame reaches at least `length` octets past `offset`.
@@ -122,6 +145,32 @@ impl<'a> Frame<'a> {
     fn holds(self, offset: usize, length: usize) -> bool {
         // Addresses are compared, and no length is computed: subtracting packet pointers takes CAP_PERFMON.
         self.start + offset + length <= self.end()
+    }
+}
+
+/// `N` words of a frame, which was found to hold them. They need no alignment.
+#[derive(Clone, Copy)]
+pub struct Words<const N: usize>(*mut [u8; 4]);
+
+impl<const N: usize> Words<N> {
+    /// The `index`th word, in host byte order; 0 if there are not so many.
+    #[inline(always)]
+    pub fn get(self, index: usize) -> u32 {
+        if index >= N {
+            return 0;
+        }
+        // SAFETY: `Frame::words` has compared the frame's end with that of these words (the verifier proves it again).
+        // The frame outlives the run of the program, and nothing else writes to it meanwhile.
+        u32::from_be_bytes(unsafe { *self.0.add(index) })
+    }
+
+    /// Replaces the `index`th word by `word`, which is in host byte order; does nothing if there are not so many.
+    #[inline(always)]
+    pub fn set(self, index: usize, word: u32) {
+        if index < N {
+            // SAFETY: as in `get`, and no reference to these octets is used any more.
+            unsafe { *self.0.add(index) = word.to_be_bytes() };
+        }
     }
 }
 
@@ -140,21 +189,26 @@ pub struct Segment {
     pub plain: bool,
 }
 
-/// What a frame brings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// A TCP segment.
-    Segment(Segment),
-    /// ICMP "too big" about one.
-    TooBig,
+impl Segment {
+    /// In the place of one where there is none. Not an `Option`: without one LLVM would leave any value in its fields, and
+    /// the verifier refuses what may be added to the frame's address on the way, used or not.
+    const NONE: Self = Self {
+        ip: 0,
+        flags: 0,
+        header_length: 0,
+        length: 0,
+        plain: false,
+    };
 }
 
 /// What a frame is for.
 pub struct Destination {
     /// The address and port it is looked up by: a segment's destination, or the source of the one that was too big.
     pub listener: ListenerKey,
-    /// What it brings there.
-    pub content: Content,
+    /// What it brings is ICMP "too big" about a segment, and not one.
+    pub too_big: bool,
+    /// The segment that it brings.
+    pub segment: Segment,
 }
 
 /// What a frame is for if it holds a whole TCP header, or ICMP "too big" that quotes one; else why it is not looked up.
@@ -210,15 +264,17 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     match ip[9] {
         protocol::TCP => {
             let (port, flags, header_length) = tcp(frame, payload, length)?;
+            let address = frame.header(offset + IPV4_DESTINATION).ok_or(XdpCounter::PassMalformed)?;
             Ok(Destination {
-                listener: ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port),
-                content: Content::Segment(Segment {
+                listener: ListenerKey::v4(*address, port),
+                too_big: false,
+                segment: Segment {
                     ip: offset,
                     flags,
                     header_length,
                     length,
                     plain: payload == offset + IPV4_HEADER,
-                }),
+                },
             })
         }
         protocol::ICMPV4 => too_big(icmp::too_big_v4(frame, payload, length)),
@@ -267,16 +323,17 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     match next {
         protocol::TCP => {
             let (port, flags, header_length) = tcp(frame, offset, left)?;
-            let &[.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
+            let address = frame.header(ip_offset + IPV6_DESTINATION).ok_or(XdpCounter::PassMalformed)?;
             Ok(Destination {
-                listener: ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port),
-                content: Content::Segment(Segment {
+                listener: ListenerKey::v6(*address, port),
+                too_big: false,
+                segment: Segment {
                     ip: ip_offset,
                     flags,
                     header_length,
                     length: left,
                     plain,
-                }),
+                },
             })
         }
         protocol::FRAGMENT => Err(XdpCounter::PassFragment),
@@ -298,7 +355,8 @@ fn too_big(listener: Option<ListenerKey>) -> Result<Destination, XdpCounter> {
     match listener {
         Some(listener) => Ok(Destination {
             listener,
-            content: Content::TooBig,
+            too_big: true,
+            segment: Segment::NONE,
         }),
         None => Err(XdpCounter::PassNotTcp),
     }

@@ -4,11 +4,12 @@
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     macros::map,
-    maps::{HashMap, XskMap},
+    maps::{Array, HashMap, XskMap},
 };
+use tidegate_abi::listener::SLOTS;
 use tidegate_abi::{ListenerKey, MAX_LISTENERS, MAX_QUEUES, XdpCounter};
 
-use crate::parse::{Content, Destination, Frame, Segment};
+use crate::parse::{Destination, Frame, Segment};
 use crate::{remotes, sources, syn_ack};
 
 /// Control bits (RFC 9293, section 3.1).
@@ -21,25 +22,45 @@ const ACK: u8 = 0x10;
 #[map]
 static LISTENERS: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
 
+/// Looked at first.
+#[map]
+static LISTENER_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
+
 /// The AF_XDP socket of each receive queue. A socket takes frames of its own queue only, so the queue is the index.
 #[map]
 static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 
+/// Whether the map `keys`, before which `slots` is looked at, holds `key`.
+#[inline(always)]
+pub fn holds(slots: &Array<ListenerKey>, keys: &HashMap<ListenerKey, u32>, key: &ListenerKey) -> bool {
+    match slots.get(key.slot()) {
+        Some(first) if first == key => true,
+        Some(first) if first.is_empty_slot() => false,
+        _ => keys.get_ptr(key).is_some(),
+    }
+}
+
 /// The XDP action for a frame for `destination` that came in on `queue`, and the counter that says why.
 #[inline(always)]
 pub fn steer(frame: Frame<'_>, destination: &Destination, queue: u32) -> (u32, XdpCounter) {
-    let is_served = LISTENERS.get_ptr(destination.listener).is_some();
-    let version = destination.listener.version;
-    let redirected = match destination.content {
-        Content::TooBig if is_served => XdpCounter::RedirectTooBig,
+    let is_served = holds(&LISTENER_SLOTS, &LISTENERS, &destination.listener);
+    let version = destination.listener.version();
+    let segment = &destination.segment;
+    let redirected = if destination.too_big {
         // About what a client sent as well: that is left to the kernel.
-        Content::TooBig => return (XDP_PASS, XdpCounter::PassNotTcp),
-        Content::Segment(segment) if is_served => match admit(frame, &segment, version, queue) {
+        if !is_served {
+            return (XDP_PASS, XdpCounter::PassNotTcp);
+        }
+        XdpCounter::RedirectTooBig
+    } else if is_served {
+        match admit(frame, segment, version, queue) {
             Ok(counter) => counter,
             Err(verdict) => return verdict,
-        },
-        Content::Segment(segment) if remotes::is_source(frame, &segment, version) => XdpCounter::RedirectRemote,
-        Content::Segment(_) => return (XDP_PASS, XdpCounter::PassNotServed),
+        }
+    } else if remotes::is_source(frame, segment, version) {
+        XdpCounter::RedirectRemote
+    } else {
+        return (XDP_PASS, XdpCounter::PassNotServed);
     };
     // The flags are the action the kernel returns when the queue has no socket, the moment after a crash included.
     match XSKS.redirect(queue, XDP_PASS.into()) {

@@ -33,6 +33,13 @@ pub const MAP_LISTENERS: &str = "LISTENERS";
 /// (`HashMap<ListenerKey, u32>`; the value is unused). Looked at only with [`syn_ack::feature::REMOTES`].
 pub const MAP_REMOTES: &str = "REMOTES";
 
+/// Name of the array that is looked at before [`MAP_LISTENERS`] (`Array<ListenerKey>`, [`listener::SLOTS`] entries): at the
+/// slot of each listener, one of those that belong there. An empty slot says that none does.
+pub const MAP_LISTENER_SLOTS: &str = "LISTENER_SLOTS";
+
+/// The same for [`MAP_REMOTES`].
+pub const MAP_REMOTE_SLOTS: &str = "REMOTE_SLOTS";
+
 /// Name of the map from receive queue to AF_XDP socket (`XskMap`, [`MAX_QUEUES`] entries).
 pub const MAP_XSKS: &str = "XSKS";
 

@@ -40,6 +40,37 @@ impl State {
         }
     }
 
+    /// The state after `words`.
+    #[inline(always)]
+    fn after<const C: usize, const N: usize>(key: Key, words: &[u64; N]) -> Self {
+        let mut state = Self::new(key);
+        for &word in words {
+            state.absorb::<C>(word);
+        }
+        state
+    }
+
+    /// The hash of a message of `length` bytes whose last word holds `tail`, less than 8 bytes.
+    #[inline(always)]
+    fn finish<const C: usize, const D: usize>(mut self, length: usize, tail: u64) -> u64 {
+        // The last word has the length modulo 256 in its top byte.
+        self.absorb::<C>((length as u64) << 56 | tail);
+        self.v2 ^= 0xff;
+        for _ in 0..D {
+            self.round();
+        }
+        self.v0 ^ self.v1 ^ self.v2 ^ self.v3
+    }
+
+    #[inline(always)]
+    fn absorb<const C: usize>(&mut self, word: u64) {
+        self.v3 ^= word;
+        for _ in 0..C {
+            self.round();
+        }
+        self.v0 ^= word;
+    }
+
     #[inline(always)]
     fn round(&mut self) {
         self.v0 = self.v0.wrapping_add(self.v1);
@@ -58,32 +89,20 @@ impl State {
 /// SipHash-`C`-`D` of `words`, hashed as `8 * N` bytes (each word in little-endian order).
 #[inline(always)]
 pub fn siphash_words<const C: usize, const D: usize, const N: usize>(key: Key, words: &[u64; N]) -> u64 {
-    let mut state = State::new(key);
-    for &word in words {
-        state.v3 ^= word;
-        for _ in 0..C {
-            state.round();
-        }
-        state.v0 ^= word;
-    }
-    // The last block holds the length modulo 256 in its top byte; whole words leave the other seven empty.
-    let last = ((8 * N as u64) & 0xff) << 56;
-    state.v3 ^= last;
-    for _ in 0..C {
-        state.round();
-    }
-    state.v0 ^= last;
-    state.v2 ^= 0xff;
-    for _ in 0..D {
-        state.round();
-    }
-    state.v0 ^ state.v1 ^ state.v2 ^ state.v3
+    State::after::<C, N>(key, words).finish::<C, D>(8 * N, 0)
 }
 
 /// SipHash-2-4: for what an attacker sees and must not forge (sequence numbers, cookies).
 #[inline(always)]
 pub fn siphash24<const N: usize>(key: Key, words: &[u64; N]) -> u64 {
     siphash_words::<2, 4, N>(key, words)
+}
+
+/// SipHash-2-4 of `words` and the `bytes` lowest bytes of `tail` behind them, the lowest first: at most 7, and the others
+/// of `tail` are zero.
+#[inline(always)]
+pub fn siphash24_with_tail<const N: usize>(key: Key, words: &[u64; N], tail: u64, bytes: usize) -> u64 {
+    State::after::<2, N>(key, words).finish::<2, 4>(8 * N + bytes, tail)
 }
 
 /// SipHash-1-3: for tables, whose hashes nobody sees.
@@ -113,6 +132,24 @@ mod tests {
         assert_eq!(siphash24(key, &[]), 0x726f_db47_dd0e_0e31);
         assert_eq!(siphash24(key, &[low]), 0x93f5_f579_9a93_2462);
         assert_eq!(siphash24(key, &[low, high]), 0x3f2a_cc7f_57c2_9bdb);
+    }
+
+    /// Vectors of the reference implementation: input 00 01 02 .. of length 1, 7, 9 and 15.
+    #[test]
+    fn messages_that_end_within_a_word_agree_with_the_reference_vectors() {
+        let key = reference_key();
+        assert_eq!(siphash24_with_tail(key, &[], 0, 1), 0x74f8_39c5_93dc_67fd);
+        assert_eq!(
+            siphash24_with_tail(key, &[], 0x0006_0504_0302_0100, 7),
+            0xab02_00f5_8b01_d137
+        );
+        let word = 0x0706_0504_0302_0100;
+        assert_eq!(siphash24_with_tail(key, &[word], 0x08, 1), 0x9e00_82df_0ba9_e4b0);
+        assert_eq!(
+            siphash24_with_tail(key, &[word], 0x000e_0d0c_0b0a_0908, 7),
+            0xa129_ca61_49be_45e5
+        );
+        assert_eq!(siphash24_with_tail(key, &[word], 0, 0), siphash24(key, &[word]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// The parts of a SYN-ACK that are the same for all clients; one for the whole program.
 ///
-/// The layout is the map's: 8 bytes, no padding. Integers are in host byte order.
+/// The layout is the map's: 12 bytes, no padding. Integers are in host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynAck {
@@ -16,6 +16,24 @@ pub struct SynAck {
     pub window_shift: u8,
     /// 1: agree to ECN (RFC 3168), 0: do not.
     pub ecn: u8,
+    /// Milliseconds in a jiffy of this kernel, times 2^20 ([`SynAck::per_jiffy`]).
+    pub ms_per_jiffy: u32,
+}
+
+/// The binary digits of [`SynAck::ms_per_jiffy`] behind the point.
+const JIFFY_FRACTION: u32 = 20;
+
+impl SynAck {
+    /// [`SynAck::ms_per_jiffy`] where a jiffy takes `nanoseconds`, at most 1 s.
+    pub const fn per_jiffy(nanoseconds: u32) -> u32 {
+        (((nanoseconds as u64) << JIFFY_FRACTION) / 1_000_000) as u32
+    }
+
+    /// What the clock of the SYN-ACKs' timestamps shows after `jiffies` jiffies, in milliseconds.
+    #[inline(always)]
+    pub const fn clock_ms(&self, jiffies: u64) -> u32 {
+        (jiffies.wrapping_mul(self.ms_per_jiffy as u64) >> JIFFY_FRACTION) as u32
+    }
 }
 
 /// Whether SYNs of a queue are answered with cookies: the value of a queue's entry in the map of switches.
@@ -80,7 +98,7 @@ pub struct SourceKey {
 
 #[cfg(feature = "userspace")]
 mod pod {
-    // SAFETY: `repr(C)`, integers only, and no padding (2 + 2 + 2 + 1 + 1 = 8 bytes, alignment 2).
+    // SAFETY: `repr(C)`, integers only, and no padding (2 + 2 + 2 + 1 + 1 + 4 = 12 bytes, alignment 4).
     unsafe impl aya::Pod for super::SynAck {}
     // SAFETY: `repr(C)`, integers only, and no padding (8 + 8 + 4 + 4 = 24 bytes, alignment 8).
     unsafe impl aya::Pod for super::SynRate {}
@@ -94,9 +112,31 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding() {
-        assert_eq!(size_of::<SynAck>(), 8);
+        assert_eq!(size_of::<SynAck>(), 12);
         assert_eq!(size_of::<SynRate>(), 24);
         assert_eq!(size_of::<SourceKey>(), 12);
+    }
+
+    #[test]
+    fn the_clock_counts_milliseconds_whatever_a_jiffy_is() {
+        for (nanoseconds, per_second) in [(1_000_000, 1000), (3_333_333, 300), (4_000_000, 250), (10_000_000, 100)] {
+            let template = SynAck {
+                ms_per_jiffy: SynAck::per_jiffy(nanoseconds),
+                ..SynAck::default()
+            };
+            // As many jiffies as the kernel begins with, five minutes before they would wrap at 32 bits.
+            let start = 0xffff_ffff - 300 * per_second;
+            for seconds in [1_u64, 3_600, 100 * 86_400] {
+                let passed = template
+                    .clock_ms(start + seconds * per_second)
+                    .wrapping_sub(template.clock_ms(start));
+                let expected = (seconds * 1000) as u32;
+                assert!(
+                    u64::from(passed.abs_diff(expected)) <= 1 + seconds / 1000,
+                    "{passed} ms in {seconds} s of {per_second} jiffies"
+                );
+            }
+        }
     }
 
     #[test]

@@ -12,9 +12,23 @@
 //! acknowledgment without them, or with others, is refused. Who guesses blindly has to hit 22 bits without timestamps (one
 //! in 4,194,304) and 32 bits with them; he may choose which, so 22 bits is what holds against him.
 //!
-//! The mask is SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and whether there are timestamps:
-//! without it, most of the ISN would be known to whoever knows what the client's SYNs look like. The tag is SipHash-2-4
-//! over that hash and the options.
+//! Mask and tag come from one hash: SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and whether
+//! there are timestamps.
+//!
+//! | bytes hashed | |
+//! |---|---|
+//! | 8, or 32 for IPv6 | the addresses, client's first, as big-endian words, each hashed in little-endian order |
+//! | 8 | client's port, server's port and client's ISN, as one word in that order from the highest bit on |
+//! | 1 | the key id, and 2 if there are timestamps |
+//!
+//! | bits of the hash | |
+//! |---|---|
+//! | 63..55 | mask the options: else most of the ISN would be known to whoever knows what the client's SYNs look like |
+//! | 54..32 | how far the flow's timestamp clock is ahead of the host's, in units of 512 ms; with the lowest bit set, the factor below |
+//! | 31..0 | to these the options times that factor are added, modulo 2^32: the sum's 32 bits are the tag |
+//!
+//! The factor is odd, so no other options go with the same tag. Who was given a cookie could compute it for other options
+//! of the same handshake, which he could have had for the asking; everybody else guesses.
 //!
 //! # Keys
 //!
@@ -22,7 +36,7 @@
 //! ([`key_of_epoch`]), so that all hosts with the same secret and the same time make and accept the same cookies. A cookie
 //! is accepted in the epoch that made it and in the next one ([`Keys`]).
 
-use crate::siphash::{Key, siphash24};
+use crate::siphash::{Key, siphash24, siphash24_with_tail};
 
 /// Bits of the tag in the ISN.
 pub const ISN_TAG_BITS: u32 = 22;
@@ -132,15 +146,38 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// The hash that masks the options and that the tag is made of.
     #[inline(always)]
-    fn hash(&self, key: Key, key_id: u32) -> u64 {
+    fn hash(&self, key: Key, key_id: u32) -> Hash {
         let ports = u64::from(self.client_port) << 48 | u64::from(self.server_port) << 32 | u64::from(self.client_isn);
         let meta = u64::from(key_id) | (self.timestamps as u64) << 1;
-        match self.addresses {
-            Addresses::V4(addresses) => siphash24(key, &[addresses, ports, meta]),
-            Addresses::V6([a, b, c, d]) => siphash24(key, &[a, b, c, d, ports, meta]),
-        }
+        Hash(match self.addresses {
+            Addresses::V4(addresses) => siphash24_with_tail(key, &[addresses, ports], meta, 1),
+            Addresses::V6([a, b, c, d]) => siphash24_with_tail(key, &[a, b, c, d, ports], meta, 1),
+        })
+    }
+}
+
+/// The hash of a handshake.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    #[inline(always)]
+    fn mask(self) -> u32 {
+        (self.0 >> 55) as u32
+    }
+
+    /// The tag that goes with these options.
+    #[inline(always)]
+    fn tag(self, options: u32) -> u32 {
+        let factor = (self.0 >> 32) as u32 & 0x7f_ffff | 1;
+        (self.0 as u32).wrapping_add(options.wrapping_mul(factor))
+    }
+
+    /// How far the flow's clock is ahead of the host's, in milliseconds. The mask is not among its bits.
+    #[inline(always)]
+    fn clock_offset(self) -> u32 {
+        ((self.0 >> 32) as u32) << 9
     }
 }
 
@@ -157,7 +194,8 @@ fn words(address: [u8; 16]) -> [u64; 2] {
 pub struct Cookie {
     /// The SYN-ACK's ISN (SEG.SEQ).
     pub isn: u32,
-    tag: u64,
+    tag: u32,
+    clock_offset: u32,
 }
 
 impl Cookie {
@@ -165,7 +203,7 @@ impl Cookie {
     /// never a later one, since the client would take what follows for old (PAWS, RFC 7323, section 5).
     #[inline(always)]
     pub fn timestamp(&self, clock_ms: u32) -> u32 {
-        let now = clock_ms.wrapping_add((self.tag >> 32) as u32);
+        let now = clock_ms.wrapping_add(self.clock_offset);
         let stamped = now & !TIMESTAMP_TAG | timestamp_tag(self.tag);
         let ahead = stamped & TIMESTAMP_TAG > now & TIMESTAMP_TAG;
         stamped.wrapping_sub((ahead as u32) << TIMESTAMP_TAG_BITS)
@@ -173,8 +211,8 @@ impl Cookie {
 }
 
 #[inline(always)]
-fn timestamp_tag(tag: u64) -> u32 {
-    (tag >> ISN_TAG_BITS) as u32 & TIMESTAMP_TAG
+fn timestamp_tag(tag: u32) -> u32 {
+    tag >> ISN_TAG_BITS
 }
 
 /// The cookie of a SYN, made with the key of an epoch whose lowest bit is `key_id`.
@@ -183,11 +221,11 @@ pub fn make(key: Key, key_id: u32, handshake: &Handshake, options: Options) -> C
     let key_id = key_id & 1;
     let hash = handshake.hash(key, key_id);
     let bits = options.to_bits();
-    let tag = siphash24(key, &[hash, u64::from(bits)]);
-    let masked = bits ^ (hash >> 55) as u32;
+    let tag = hash.tag(bits);
     Cookie {
-        isn: masked << OPTIONS_SHIFT | key_id << KEY_ID_SHIFT | tag as u32 & ISN_TAG,
+        isn: (bits ^ hash.mask()) << OPTIONS_SHIFT | key_id << KEY_ID_SHIFT | tag & ISN_TAG,
         tag,
+        clock_offset: hash.clock_offset(),
     }
 }
 
@@ -202,7 +240,7 @@ pub fn key_id(isn: u32) -> u32 {
 pub struct Checked {
     /// What the SYN offered.
     pub options: Options,
-    /// A hash of the handshake that all holders of the key agree on and nobody else knows.
+    /// A hash of the handshake that all holders of the key agree on.
     pub hash: u32,
 }
 
@@ -215,18 +253,18 @@ pub fn check(key: Key, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Op
         ..*handshake
     };
     let hash = handshake.hash(key, key_id(isn));
-    let bits = isn >> OPTIONS_SHIFT ^ (hash >> 55) as u32;
-    let tag = siphash24(key, &[hash, u64::from(bits)]);
+    let bits = isn >> OPTIONS_SHIFT ^ hash.mask();
+    let tag = hash.tag(bits);
     let stamped = match echo {
         Some(echo) => echo & TIMESTAMP_TAG ^ timestamp_tag(tag),
         None => 0,
     };
-    if (tag as u32 ^ isn) & ISN_TAG | stamped != 0 {
+    if (tag ^ isn) & ISN_TAG | stamped != 0 {
         return None;
     }
     Some(Checked {
         options: Options::from_bits(bits),
-        hash: hash as u32,
+        hash: (hash.0 >> 32) as u32,
     })
 }
 

@@ -83,7 +83,7 @@ fn a_destination_that_is_not_served_is_passed() {
             format!("{address:?}"),
         );
     }
-    let mapped = tcp_v6_to(served_v4().address, PORT);
+    let mapped = tcp_v6_to(served_v4().address(), PORT);
     program.expect(
         XdpCounter::PassNotServed,
         &mapped,
@@ -509,6 +509,26 @@ fn every_frame_counts_once_over_all_queues() {
 }
 
 /// The names under which userspace finds the maps are the object's, and so are their sizes.
+/// Some of so many share a slot, and then one of them is found there and the others in the map behind it.
+#[test]
+fn each_of_many_listeners_is_found_and_its_neighbours_are_not() {
+    let Some(mut program) = Program::load() else { return };
+    program.open_socket();
+    for port in (0..1000).step_by(2) {
+        program.serve(ListenerKey::v4(SERVER_V4, port));
+        program.serve(ListenerKey::v6(SERVER_V6, port));
+    }
+    for port in 0..1000 {
+        let expected = if port % 2 == 0 {
+            XdpCounter::Redirect
+        } else {
+            XdpCounter::PassNotServed
+        };
+        program.expect(expected, &tcp_v4_to(SERVER_V4, port), format!("IPv4, port {port}"));
+        program.expect(expected, &tcp_v6_to(SERVER_V6, port), format!("IPv6, port {port}"));
+    }
+}
+
 #[test]
 fn the_maps_have_the_shared_names_and_sizes() {
     let Some(mut program) = Program::load() else { return };

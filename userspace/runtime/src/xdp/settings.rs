@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
 use aya::{Ebpf, Pod};
+use nix::time::{ClockId, clock_getres};
 use tidegate_abi::syn_ack::{SynAck, feature};
 use tidegate_abi::{
-    ListenerKey, MAP_FEATURES, MAP_LISTENERS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK,
-    MAP_SYN_RATE,
+    ListenerKey, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4,
+    MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
 };
 
 use super::{map_error, missing};
@@ -34,10 +35,14 @@ impl ProgramSettings<'_> {
     ///
     /// [`Error::Load`] when a map is not there, or the kernel refuses an entry.
     pub(super) fn write(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        add_keys(ebpf, MAP_LISTENERS, self.listeners)?;
-        add_keys(ebpf, MAP_REMOTES, self.remotes)?;
+        add_keys(ebpf, MAP_LISTENERS, MAP_LISTENER_SLOTS, self.listeners)?;
+        add_keys(ebpf, MAP_REMOTES, MAP_REMOTE_SLOTS, self.remotes)?;
         self.write_source_rules(ebpf)?;
-        set_only_entry(ebpf, MAP_SYN_ACK, self.syn_ack)?;
+        let syn_ack = SynAck {
+            ms_per_jiffy: SynAck::per_jiffy(jiffy_ns()?),
+            ..self.syn_ack
+        };
+        set_only_entry(ebpf, MAP_SYN_ACK, syn_ack)?;
         set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
         set_only_entry(ebpf, MAP_FEATURES, self.features())
     }
@@ -59,13 +64,38 @@ impl ProgramSettings<'_> {
     }
 }
 
-/// Adds addresses and ports to the map `name`.
-fn add_keys(ebpf: &mut Ebpf, name: &'static str, addresses: &[SocketAddr]) -> Result<(), Error> {
+/// Nanoseconds in a jiffy: what the coarse clocks go on by.
+fn jiffy_ns() -> Result<u32, Error> {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_err(|errno| Error::Load(format!("the kernel does not tell how long a jiffy is: {errno}")))?;
+    Ok(resolution.tv_nsec() as u32)
+}
+
+/// Adds addresses and ports to the map `name`, and to its slots where nothing else is.
+fn add_keys(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    slots_name: &'static str,
+    addresses: &[SocketAddr],
+) -> Result<(), Error> {
     let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
-    for (id, address) in addresses.iter().enumerate() {
-        map.insert(listener_key(address), id as u32, 0)
-            .map_err(|error| map_error(name, &error))?;
+    let keys = addresses.iter().map(listener_key);
+    for (id, key) in keys.clone().enumerate() {
+        map.insert(key, id as u32, 0).map_err(|error| map_error(name, &error))?;
+    }
+    let slots = ebpf.map_mut(slots_name).ok_or_else(|| missing(slots_name))?;
+    let mut slots =
+        Array::<&mut MapData, ListenerKey>::try_from(slots).map_err(|error| map_error(slots_name, &error))?;
+    for key in keys {
+        let first = slots
+            .get(&key.slot(), 0)
+            .map_err(|error| map_error(slots_name, &error))?;
+        if first.is_empty_slot() {
+            slots
+                .set(key.slot(), key, 0)
+                .map_err(|error| map_error(slots_name, &error))?;
+        }
     }
     Ok(())
 }
@@ -99,8 +129,14 @@ mod tests {
         let v4 = listener_key(&"198.18.0.1:80".parse().expect("an address"));
         assert_eq!(v4, ListenerKey::v4([198, 18, 0, 1], 80));
         let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
-        assert_eq!((v6.version, v6.port), (6, [1, 187]));
-        assert_eq!(v6.address[..4], [0x20, 0x01, 0, 2]);
+        assert_eq!((v6.version(), v6.port()), (6, 443));
+        assert_eq!(v6.address()[..4], [0x20, 0x01, 0, 2]);
+    }
+
+    #[test]
+    fn a_jiffy_takes_from_a_millisecond_to_ten() {
+        let nanoseconds = jiffy_ns().expect("every kernel tells");
+        assert!((999_999..=10_000_000).contains(&nanoseconds), "{nanoseconds} ns");
     }
 
     #[test]

@@ -4,10 +4,13 @@ mod settings;
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use aya::maps::{HashMap, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
-use aya::{Ebpf, TestRun as _, TestRunOptions};
-use tidegate_abi::{ListenerKey, MAP_COUNTERS, MAP_LISTENERS, MAP_REMOTES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use aya::{Ebpf, TestRun as _, TestRunOptions, TestRunResult};
+use tidegate_abi::{
+    ListenerKey, MAP_COUNTERS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
+    PROGRAM_STEER, XdpCounter,
+};
 
 use crate::frames::{served_v4, served_v6};
 
@@ -54,18 +57,27 @@ impl Program {
 
     /// Adds a destination to the served ones.
     pub(crate) fn serve(&mut self, destination: ListenerKey) {
-        self.add(MAP_LISTENERS, destination);
+        self.add(MAP_LISTENERS, MAP_LISTENER_SLOTS, destination);
     }
 
     /// Adds a source whose segments are steered.
     pub(crate) fn steer_from(&mut self, remote: ListenerKey) {
-        self.add(MAP_REMOTES, remote);
+        self.add(MAP_REMOTES, MAP_REMOTE_SLOTS, remote);
     }
 
-    fn add(&mut self, name: &str, key: ListenerKey) {
+    fn add(&mut self, name: &str, slots: &str, key: ListenerKey) {
         let map = self.ebpf.map_mut(name).expect("the object has the map");
         let mut map = HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
         map.insert(key, 0_u32, 0).expect("the map has room for one more");
+        let slots = self.ebpf.map_mut(slots).expect("the object has the slots");
+        let mut slots = Array::<_, ListenerKey>::try_from(slots).expect("the value has the map's size");
+        if slots
+            .get(&key.slot(), 0)
+            .expect("the slot is in the map")
+            .is_empty_slot()
+        {
+            slots.set(key.slot(), key, 0).expect("the slot is in the map");
+        }
     }
 
     /// Puts an AF_XDP socket in the place of queue 0. It is bound to nothing: the test run stops at the verdict.
@@ -115,22 +127,25 @@ impl Program {
 
     /// Runs the program on `frame` and returns its action, and the frame as the program left it.
     fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut after = vec![0; frame.len() + SPARE];
+        let result = self.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ..TestRunOptions::new()
+        });
+        after.truncate(result.data_size_out as usize);
+        (result.return_value, after)
+    }
+
+    /// Runs the program as `options` say.
+    pub(crate) fn test_run(&self, options: TestRunOptions<'_>) -> TestRunResult {
         let program: &Xdp = self
             .ebpf
             .program(PROGRAM_STEER)
             .expect("the object has the program")
             .try_into()
             .expect("it is an XDP program");
-        let mut after = vec![0; frame.len() + SPARE];
-        let result = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut after),
-                ..TestRunOptions::new()
-            })
-            .expect("the kernel runs the program");
-        after.truncate(result.data_size_out as usize);
-        (result.return_value, after)
+        program.test_run(options).expect("the kernel runs the program")
     }
 
     /// Runs the program on `frame` and returns the reason it gave: the one counter that went up, and by one. The action

@@ -116,7 +116,7 @@ fn any_other_source_is_passed() {
 fn a_mapped_ipv6_source_is_no_ipv4_remote() {
     let Some(program) = with_remotes() else { return };
     let mut frame = from_remote(CLIENT_V6.into(), ACK).frame();
-    frame[IP + 8..IP + 24].copy_from_slice(&ListenerKey::v4(CLIENT_V4, REMOTE_PORT).address);
+    frame[IP + 8..IP + 24].copy_from_slice(&ListenerKey::v4(CLIENT_V4, REMOTE_PORT).address());
     program.expect(XdpCounter::PassNotServed, &frame, "a v4-mapped source");
 }
 

@@ -27,6 +27,7 @@ pub(crate) const TEMPLATE: SynAck = SynAck {
     mss_v6: 1432,
     window_shift: 9,
     ecn: 1,
+    ms_per_jiffy: SynAck::per_jiffy(4_000_000),
 };
 
 /// The hop limit of what the engine sends.

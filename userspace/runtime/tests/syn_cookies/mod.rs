@@ -6,9 +6,9 @@ mod random_options;
 mod refused;
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres};
 use tidegate_abi::XdpCounter;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{self, MSS_V4, MSS_V6};
@@ -141,30 +141,51 @@ fn the_timestamp_and_the_sequence_number_come_back() {
 /// RFC 7323, section 5).
 #[test]
 fn the_timestamp_is_one_of_the_last_1024_of_the_flows_clock() {
-    let Some(program) = answering() else { return };
+    let Some(mut program) = answering() else { return };
+    // A clock that stands.
+    program.set_syn_ack(SynAck {
+        ms_per_jiffy: 0,
+        ..TEMPLATE
+    });
     for client in clients() {
         for source_port in 1024..1100 {
             let (mut syn, offer) = syn_with_all_options(client);
             syn.source_port = source_port;
-            let before = clock_ms();
             let answer = expect_answer(&program, &syn.frame(), &syn, &offer, format!("port {source_port}"));
-            let after = clock_ms();
             let cookie = syn_cookie::make(KEYS[0], 0, &answer.handshake, answer.options);
             assert_eq!(cookie.isn, answer.isn);
-            let (earliest, latest) = (cookie.timestamp(before), cookie.timestamp(after));
-            let timestamp = answer.timestamp.expect("the SYN had one");
-            assert!(
-                timestamp.wrapping_sub(earliest) <= latest.wrapping_sub(earliest),
-                "port {source_port}: {timestamp} is not from {earliest} to {latest}"
-            );
+            assert_eq!(answer.timestamp, Some(cookie.timestamp(0)), "port {source_port}");
         }
     }
 }
 
-/// The clock of the XDP program, in milliseconds.
-fn clock_ms() -> u32 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("every system has this clock");
-    Duration::from(now).as_millis() as u32
+#[test]
+fn the_timestamps_clock_goes_on_with_the_kernels() {
+    let Some(mut program) = answering() else { return };
+    let jiffy = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).expect("every system has this clock");
+    program.set_syn_ack(SynAck {
+        ms_per_jiffy: SynAck::per_jiffy(jiffy.tv_nsec() as u32),
+        ..TEMPLATE
+    });
+    let (syn, offer) = syn_with_all_options(clients()[0]);
+    let timestamp = |when: &str| {
+        let answer = expect_answer(&program, &syn.frame(), &syn, &offer, when);
+        answer.timestamp.expect("the SYN had one")
+    };
+    let start = Instant::now();
+    let first = timestamp("first");
+    let shortest = start.elapsed();
+    std::thread::sleep(Duration::from_millis(2100));
+    let waited = start.elapsed() - shortest;
+    let passed = timestamp("later").wrapping_sub(first);
+    let longest = start.elapsed();
+    // Each timestamp is up to 1,023 ms behind the clock, and the clock a jiffy behind the time.
+    let slack = 1024 + jiffy.tv_nsec() as u32 / 1_000_000;
+    let (waited, longest) = (waited.as_millis() as u32, longest.as_millis() as u32);
+    assert!(
+        (waited - slack..=longest + slack).contains(&passed),
+        "{passed} ms in {waited} to {longest} ms"
+    );
 }
 
 #[test]

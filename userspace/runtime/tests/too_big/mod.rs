@@ -84,7 +84,7 @@ fn about_a_flow_that_is_not_served_it_is_the_kernels() {
         let frame = too_big_v6(&packet_v6_from(address, PORT, b""));
         program.expect(XdpCounter::PassNotTcp, &frame, format!("{address:?}"));
     }
-    let mapped = too_big_v6(&packet_v6_from(served_v4().address, PORT, b""));
+    let mapped = too_big_v6(&packet_v6_from(served_v4().address(), PORT, b""));
     program.expect(XdpCounter::PassNotTcp, &mapped, "an IPv4-mapped source is no IPv4 one");
 
     // A packet to the served address and port, which some other host sent.

@@ -80,6 +80,8 @@ pub fn syn_ack_of(config: &Config) -> SynAck {
         mss_v6: offered_mss(config.mtu, false),
         window_shift: window_shift(config.receive_buffer),
         ecn: u8::from(config.ecn),
+        // The engine knows no jiffies.
+        ms_per_jiffy: 0,
     }
 }
 
