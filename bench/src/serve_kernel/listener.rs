@@ -8,8 +8,7 @@ use anyhow::anyhow;
 use mio::net::TcpListener;
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr, ReusePort, TcpNoDelay, TcpUserTimeout};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
-
-use super::listen::Listen;
+use tidegate_apps::Listen;
 
 /// The queue of connections that wait to be accepted, if `net.core.somaxconn` allows it.
 const BACKLOG: Backlog = Backlog::MAXCONN;

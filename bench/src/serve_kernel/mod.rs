@@ -23,9 +23,8 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tidegate_apps::{ServiceKind, Services, discard, echo, http};
+use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
 
-use self::listen::Listen;
 use self::server::Server;
 use crate::signals::{Event, Signals};
 use crate::usage::UsageError;
@@ -41,7 +40,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Arguments {
     /// What to serve where: http, echo or discard, for example http=198.18.0.1:80; IPv6 addresses go in brackets. May be
     /// given several times.
-    #[arg(long, required = true, value_name = "SERVICE=ADDRESS:PORT")]
+    #[arg(long, required = true, value_name = "SERVICE=ADDRESS:PORT", value_parser = listen::parse)]
     listen: Vec<Listen>,
     /// The directory whose files http serves; without it, one built-in page.
     #[arg(long, value_name = "DIR")]
@@ -60,7 +59,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// What clap cannot check by itself.
     fn check(&self) -> Result<(), UsageError> {
-        listen::check_all(&self.listen).map_err(UsageError)?;
+        Listen::check_distinct(self.listen.iter().copied()).map_err(|error| UsageError(error.to_string()))?;
         if !self.cpu.is_empty() && self.cpu.len() != usize::from(self.threads) {
             return Err(UsageError(format!(
                 "{} CPUs are given for {} threads; give --cpu one for each, or leave it out",
@@ -111,6 +110,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     // Before the threads are started, so that they have the signals blocked, too.
     let signals = Signals::take_over()?;
     let server = Server::start(&arguments.listen, &arguments.cpu, applications)?;
+    for listen in server.listeners() {
+        println!("listening on {}: {}", listen.address, listen.service.name());
+    }
     println!("{READY}");
     wait(&signals, &server, arguments.duration)?;
     server.stop()?;

@@ -1,7 +1,5 @@
 //! The threads of the server: started together, stopped together.
 
-#[cfg(test)]
-use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -9,9 +7,9 @@ use anyhow::{Context, bail};
 use mio::Waker;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use tidegate_apps::Listen;
 use tidegate_tcp::application::Application;
 
-use super::listen::Listen;
 use super::listener;
 use super::worker::Worker;
 
@@ -20,9 +18,7 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// A running server.
 pub(super) struct Server {
-    /// The addresses listened on, in the order of the listeners.
-    #[cfg(test)]
-    pub(super) addresses: Vec<SocketAddr>,
+    listeners: Vec<Listen>,
     threads: Vec<Thread>,
 }
 
@@ -43,15 +39,15 @@ impl Server {
         A: Application + Send + 'static,
         A::Connection: Send,
     {
-        let mut listen = listen.to_vec();
+        let mut listeners = listen.to_vec();
         let shared = applications.len() > 1;
         if shared {
-            listen.iter().try_for_each(listener::check_free)?;
+            listeners.iter().try_for_each(listener::check_free)?;
         }
         let mut workers = Vec::with_capacity(applications.len());
         for application in applications {
-            let mut sockets = Vec::with_capacity(listen.len());
-            for listen in &mut listen {
+            let mut sockets = Vec::with_capacity(listeners.len());
+            for listen in &mut listeners {
                 let socket = listener::open(listen, shared)?;
                 // Where the kernel chose the port, the other threads have to have the same.
                 listen.address = socket.local_addr().context("a listening socket has no address")?;
@@ -60,8 +56,7 @@ impl Server {
             workers.push(Worker::new(sockets, application)?);
         }
         let mut server = Self {
-            #[cfg(test)]
-            addresses: listen.iter().map(|listen| listen.address).collect(),
+            listeners,
             threads: Vec::with_capacity(workers.len()),
         };
         for (index, (worker, waker)) in workers.into_iter().enumerate() {
@@ -69,6 +64,11 @@ impl Server {
             server.threads.push(Thread { handle, waker });
         }
         Ok(server)
+    }
+
+    /// What is listened for, in the order asked for; where port 0 was, the port the kernel chose.
+    pub(super) fn listeners(&self) -> &[Listen] {
+        &self.listeners
     }
 
     /// Whether all threads serve. One that does not has an error, which [`Server::stop`] returns.
@@ -154,7 +154,7 @@ mod tests {
     fn a_stopped_server_listens_no_more() {
         // An address of its own, on which no other test listens.
         let server = Server::start(&any_port("127.0.0.77"), &[], applications(2)).unwrap();
-        let address = server.addresses[0];
+        let address = server.listeners()[0].address;
         assert!(server.is_running());
         drop(std::net::TcpStream::connect(address).unwrap());
         server.stop().unwrap();

@@ -1,12 +1,9 @@
 //! The echo service (RFC 862): what arrives is sent back, then the connection is closed when the peer is done.
 
-use std::time::Duration;
-
-use serde::Deserialize;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
-use tidegate_tcp::time::Instant;
 
-use crate::idle;
+use crate::idle::IdleTimer;
+pub use crate::idle::{Config, Connection};
 
 crate::counters::define_counters! {
     /// Connections that were opened.
@@ -17,77 +14,24 @@ crate::counters::define_counters! {
     IdleTimeouts = "echo_idle_timeouts",
 }
 
-/// Settings of the echo service.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// A connection on which nothing moved for so long is ended; zero turns this off.
-    #[serde(with = "humantime_serde")]
-    pub idle_timeout: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            idle_timeout: Duration::from_secs(300),
-        }
-    }
-}
-
 /// The echo service of one shard.
 pub struct Echo {
-    config: Config,
+    idle: IdleTimer,
     counters: Counters,
-    draining: bool,
-}
-
-/// What the echo service keeps for each connection.
-pub struct Connection {
-    last_activity: Instant,
 }
 
 impl Echo {
     /// An echo service with the given settings.
     pub fn new(config: Config) -> Self {
         Self {
-            config,
+            idle: IdleTimer::new(config),
             counters: Counters::default(),
-            draining: false,
         }
     }
 
     /// The counters since this value was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// How long a connection may idle; `None` without limit.
-    fn idle_limit(&self) -> Option<Duration> {
-        idle::limit(self.config.idle_timeout, self.draining)
-    }
-
-    /// Ends the connection if it has idled for long enough, else waits for the rest of that time.
-    ///
-    /// The timer is set once per period instead of once per segment, so it may find that there was activity.
-    fn check_idle<S: Stream>(&mut self, connection: &Connection, stream: &mut S) {
-        let Some(limit) = self.idle_limit() else { return };
-        let idle = stream.now().since(connection.last_activity);
-        if idle < limit {
-            stream.set_timer(Some(limit - idle));
-            return;
-        }
-        stream.set_timer(None);
-        if self.draining {
-            stream.close();
-            return;
-        }
-        self.counters.bump(Counter::IdleTimeouts);
-        if stream.unacknowledged() == 0 {
-            stream.close();
-        } else {
-            // The peer has not read for the whole time: nothing is gained by keeping what it was sent.
-            stream.abort();
-        }
     }
 }
 
@@ -96,10 +40,7 @@ impl Application for Echo {
 
     fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
         self.counters.bump(Counter::Connections);
-        stream.set_timer(self.idle_limit());
-        Connection {
-            last_activity: stream.now(),
-        }
+        self.idle.open(stream)
     }
 
     fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
@@ -122,12 +63,13 @@ impl Application for Echo {
     }
 
     fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
-        self.check_idle(connection, stream);
+        if self.idle.check(connection, stream) {
+            self.counters.bump(Counter::IdleTimeouts);
+        }
     }
 
     fn drain<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
-        self.draining = true;
-        self.check_idle(connection, stream);
+        self.idle.drain(connection, stream);
     }
 
     fn closed(&mut self, _connection: Connection, _reason: CloseReason) {}
@@ -135,6 +77,8 @@ impl Application for Echo {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::testing::{Driver, End, MockStream};
 
@@ -186,33 +130,5 @@ mod tests {
         driver.feed(b"x");
         driver.advance(Duration::from_secs(10));
         assert_eq!(driver.stream.end, End::Aborted);
-    }
-
-    #[test]
-    fn zero_turns_the_idle_timeout_off() {
-        let mut driver = driver(Duration::ZERO, 1000);
-        assert_eq!(driver.stream.timer, None);
-        driver.advance(Duration::from_secs(1_000_000));
-        assert_eq!(driver.stream.end, End::Open);
-    }
-
-    #[test]
-    fn draining_closes_idle_connections_at_once_and_busy_ones_when_they_pause() {
-        let mut idle = driver(Duration::ZERO, 1000);
-        idle.advance(Duration::from_secs(2));
-        idle.drain();
-        assert_eq!(idle.stream.end, End::Closed);
-
-        let mut busy = driver(Duration::ZERO, 1000);
-        busy.feed(b"x");
-        busy.drain();
-        assert_eq!(busy.stream.end, End::Open);
-        busy.advance(Duration::from_millis(600));
-        busy.feed(b"y");
-        busy.advance(Duration::from_millis(600));
-        assert_eq!(busy.stream.end, End::Open);
-        busy.advance(Duration::from_millis(600));
-        assert_eq!(busy.stream.end, End::Closed);
-        assert_eq!(busy.take_sent(), b"xy");
     }
 }

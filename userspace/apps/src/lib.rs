@@ -9,8 +9,10 @@ pub mod discard;
 pub mod echo;
 pub mod http;
 mod idle;
+mod listen;
 mod services;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use listen::{Listen, ListenError};
 pub use services::{Connection, Counters, ServiceKind, Services};

@@ -17,6 +17,20 @@ pub enum ServiceKind {
     Http,
 }
 
+impl ServiceKind {
+    /// All services.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Echo, Self::Discard];
+
+    /// The name on the command line and in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Echo => "echo",
+            Self::Discard => "discard",
+        }
+    }
+}
+
 /// The applications of one shard, chosen per connection by its listener.
 pub struct Services {
     services: Vec<ServiceKind>,

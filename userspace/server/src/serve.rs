@@ -13,7 +13,6 @@ use tracing::warn;
 use crate::counters_text::counters_text;
 use crate::failure::Failure;
 use crate::kernel_listeners;
-use crate::listen::Service;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
@@ -81,15 +80,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
             keepalive: Some(keepalive),
         })
         .collect();
-    let kinds: Vec<ServiceKind> = settings
-        .listen
-        .iter()
-        .map(|listen| match listen.service {
-            Service::Http => ServiceKind::Http,
-            Service::Echo => ServiceKind::Echo,
-            Service::Discard => ServiceKind::Discard,
-        })
-        .collect();
+    let kinds: Vec<ServiceKind> = settings.listen.iter().map(|listen| listen.service).collect();
     if settings.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
         warn!("a root directory is given, but no http listener that would serve it");
     }

@@ -6,9 +6,7 @@ mod services;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use tidegate_apps::ServiceKind;
-
-use super::listen::Listen;
+use tidegate_apps::{Listen, ServiceKind};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);

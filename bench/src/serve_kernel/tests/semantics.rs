@@ -140,7 +140,7 @@ impl Test {
         };
         // What the listener serves is of no meaning to this application.
         let server = Server::start(&[any_port(ServiceKind::Echo)], &[], vec![probe]).unwrap();
-        let client = connect(server.addresses[0]);
+        let client = connect(server.listeners()[0].address);
         let test = Self { server, seen, client };
         test.expect(Seen::Open);
         test

@@ -33,7 +33,7 @@ fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Serve
     };
     let applications = (0..threads).map(|_| services()).collect();
     let server = Server::start(&[any_port(service)], &[], applications).unwrap();
-    let address = server.addresses[0];
+    let address = server.listeners()[0].address;
     (server, address)
 }
 
