@@ -10,6 +10,7 @@ use mio::{Events, Poll, Token};
 
 use crate::client::kernel::files::allow_open_files;
 use crate::connection::{Connection, Failure, FailureKind, Step};
+use crate::duration::{self, ABOVE_ZERO};
 use crate::http_client::Url;
 use crate::load_report::LoadReport;
 
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
     /// How long to send requests, at most 60s.
-    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    #[arg(long, default_value = "3s", value_parser = duration::within(ABOVE_ZERO..=LONGEST))]
     duration: Duration,
     /// Make a new connection for every request.
     #[arg(long)]
@@ -43,14 +44,6 @@ pub(crate) struct Arguments {
     /// Write the results to this file as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() || duration > LONGEST {
-        return Err(format!("it must be above zero and at most {} s", LONGEST.as_secs()));
-    }
-    Ok(duration)
 }
 
 /// Runs the load and prints the results. True when every response was right.
@@ -200,11 +193,14 @@ impl<'a> Load<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
+
+    use clap::Parser;
 
     use super::*;
+    use crate::thread_per_connection::serve_on_loopback;
 
-    fn arguments(address: std::net::SocketAddr, no_keepalive: bool) -> Arguments {
+    fn arguments(address: SocketAddr, no_keepalive: bool) -> Arguments {
         Arguments {
             url: format!("http://{address}/").parse().unwrap(),
             connections: 2,
@@ -214,33 +210,24 @@ mod tests {
         }
     }
 
-    /// A server of `bodies` in turn, one connection at a time in its own thread; it ends with the process.
-    fn serve(bodies: &'static [&'static str], close: bool) -> std::net::SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 1024];
-                    for body in bodies.iter().cycle() {
-                        // Requests are far smaller than a segment, so each comes in one piece.
-                        if !matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
-                            return;
-                        }
-                        let connection = if close { "close" } else { "keep-alive" };
-                        let length = body.len();
-                        let text = format!(
-                            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{body}"
-                        );
-                        if stream.write_all(text.as_bytes()).is_err() || close {
-                            return;
-                        }
-                    }
-                });
+    /// A server of `bodies` in turn on each connection; it ends with the process.
+    fn serve(bodies: &'static [&'static str], close: bool) -> SocketAddr {
+        serve_on_loopback(move |mut stream| {
+            let mut buffer = [0; 1024];
+            for body in bodies.iter().cycle() {
+                // Requests are far smaller than a segment, so each comes in one piece.
+                if !matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+                    return;
+                }
+                let connection = if close { "close" } else { "keep-alive" };
+                let length = body.len();
+                let text =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{body}");
+                if stream.write_all(text.as_bytes()).is_err() || close {
+                    return;
+                }
             }
-        });
-        address
+        })
     }
 
     fn json_of(arguments: &Arguments) -> serde_json::Value {
@@ -280,9 +267,20 @@ mod tests {
 
     #[test]
     fn durations_have_a_limit() {
-        assert_eq!(parse_duration("60s"), Ok(LONGEST));
+        let is_accepted = |text| {
+            let line = [
+                "tidegate-bench",
+                "load",
+                "--url",
+                "http://127.0.0.1:80/",
+                "--duration",
+                text,
+            ];
+            crate::Arguments::try_parse_from(line).is_ok()
+        };
+        assert!(is_accepted("60s"));
         for text in ["61s", "0s", "x", ""] {
-            assert!(parse_duration(text).is_err(), "{text}");
+            assert!(!is_accepted(text), "{text}");
         }
     }
 }

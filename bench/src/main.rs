@@ -7,6 +7,7 @@ mod byte_size;
 mod client;
 mod compare;
 mod connection;
+mod duration;
 mod echo;
 mod environment;
 mod flood;
@@ -23,7 +24,9 @@ mod results;
 mod serve_kernel;
 mod signals;
 mod stream;
+mod thread_per_connection;
 mod usage;
+mod xdp_socket;
 
 use std::process::ExitCode;
 

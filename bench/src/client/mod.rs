@@ -7,6 +7,7 @@ pub(crate) mod kernel;
 pub(crate) mod latency;
 pub(crate) mod progress;
 pub(crate) mod responses;
+pub(crate) mod stuck;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +16,10 @@ use crate::client::errors::Errors;
 use crate::client::latency::Latencies;
 use crate::client::progress::Progress;
 use crate::http_client::Url;
+use crate::usage::UsageError;
+
+/// Most requests under way on a connection.
+const DEEPEST_PIPELINE: u32 = 64;
 
 /// Who ends a connection of the `cps` workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -86,6 +91,26 @@ impl Plan {
     /// The server.
     pub(crate) fn target(&self) -> SocketAddr {
         self.url.address
+    }
+
+    /// Checks that there is something to do, and that a client can do it.
+    ///
+    /// # Errors
+    ///
+    /// There are no connections or requests to make, or more requests under way than a connection can have.
+    fn check(&self) -> Result<(), UsageError> {
+        if self.connections == 0 {
+            return Err(UsageError("at least one connection is needed".to_owned()));
+        }
+        match self.workload {
+            Workload::Rps { pipeline } if !(1..=DEEPEST_PIPELINE).contains(&pipeline) => Err(UsageError(format!(
+                "{pipeline} requests under way on a connection; it must be 1 to {DEEPEST_PIPELINE}"
+            ))),
+            Workload::Latency { rate: 0 } => {
+                Err(UsageError("the rate must be at least 1 request per second".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

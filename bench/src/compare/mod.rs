@@ -38,7 +38,7 @@ use crate::lab::family::Family;
 use crate::lab::machine;
 use crate::lab::namespaces::Lab;
 use crate::lab::progress::Progress;
-use crate::results::files;
+use crate::results::files::{ReportFiles, ReportFormats};
 
 /// The port of all servers, one after the other.
 const PORT: u16 = 80;
@@ -78,12 +78,8 @@ pub(crate) struct Arguments {
     /// Name of the lab (default: what TIDEGATE_LAB says, as for `scripts/lab.sh`, or tg)
     #[arg(long, value_name = "NAME")]
     lab: Option<String>,
-    /// Write the results to this file as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the results to this file as a page with plots, too.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 impl Arguments {
@@ -112,10 +108,7 @@ impl Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let start = Instant::now();
     let selection = Selection::new(&arguments.targets, &arguments.workloads, arguments.client)?;
-    // It is found out now, and not when all is measured.
-    for file in [&arguments.json, &arguments.html].into_iter().flatten() {
-        files::check_writable(file)?;
-    }
+    arguments.files.check_writable()?;
     let nginx = if selection.has(Target::Nginx) {
         Some(nginx::find()?)
     } else {
@@ -187,12 +180,7 @@ fn finish(
         eprintln!("tidegate-bench compare: there was no time for: {}", left_out.join("; "));
     }
     print!("{}", report.text());
-    if let Some(file) = &arguments.json {
-        files::write(file, format!("{:#}\n", report.json()))?;
-    }
-    if let Some(file) = &arguments.html {
-        files::write(file, report.html()?)?;
-    }
+    arguments.files.write(report)?;
     Ok(selection.cells().into_iter().all(|cell| report.has(cell)))
 }
 
@@ -324,31 +312,20 @@ fn arrangement_text(cores: Cores) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use clap::error::ErrorKind;
 
     use super::*;
+    use crate::results::testing::parse;
     use crate::usage::UsageError;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    fn parse(arguments: &[&str]) -> Result<Arguments, clap::Error> {
-        let all = ["compare"].iter().chain(arguments);
-        Line::try_parse_from(all).map(|line| line.arguments)
-    }
 
     #[test]
     fn everything_is_measured_unless_told_otherwise() {
-        let arguments = parse(&[]).unwrap();
+        let arguments = parse::<Arguments>(&[]).unwrap();
         assert_eq!(arguments.targets, Target::ALL);
         assert_eq!(arguments.workloads, Load::ALL);
         assert_eq!((arguments.client, arguments.wait.as_str()), (Clients::Bypass, "spin"));
         assert_eq!((arguments.scale().runs, arguments.family()), (5, Family::V4));
-        let arguments = parse(&[
+        let arguments = parse::<Arguments>(&[
             "--targets",
             "tidegate,serve-kernel",
             "--workloads",
@@ -363,7 +340,10 @@ mod tests {
         assert_eq!(arguments.targets, [Target::Tidegate, Target::ServeKernel]);
         assert_eq!(arguments.workloads, [Load::Cps, Load::Rps]);
         assert_eq!((arguments.scale().runs, arguments.family()), (7, Family::V6));
-        assert_eq!(parse(&["--quick"]).unwrap().scale().runs, Scale::QUICK.runs);
+        assert_eq!(
+            parse::<Arguments>(&["--quick"]).unwrap().scale().runs,
+            Scale::QUICK.runs
+        );
     }
 
     #[test]
@@ -376,11 +356,11 @@ mod tests {
             (&["--runs", "0"][..], ErrorKind::ValueValidation),
             (&["--quick", "--runs", "3"][..], ErrorKind::ArgumentConflict),
         ] {
-            let error = parse(arguments).expect_err("wrong arguments");
+            let error = parse::<Arguments>(arguments).expect_err("wrong arguments");
             assert_eq!(error.kind(), kind, "{arguments:?}");
             assert_eq!(error.exit_code(), 2);
         }
-        let error = run(&parse(&["--targets", "tidegate"]).unwrap()).unwrap_err();
+        let error = run(&parse::<Arguments>(&["--targets", "tidegate"]).unwrap()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
     }
 
@@ -388,7 +368,7 @@ mod tests {
     fn a_file_that_cannot_be_written_is_found_out_before_anything_is_measured() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("no-such-directory/file");
-        let arguments = parse(&["--html", missing.to_str().unwrap(), "--lab", "no-such-lab"]).unwrap();
+        let arguments = parse::<Arguments>(&["--html", missing.to_str().unwrap(), "--lab", "no-such-lab"]).unwrap();
         let error = run(&arguments).unwrap_err().to_string();
         assert!(error.contains("no-such-directory"), "{error}");
     }

@@ -36,6 +36,8 @@ pub(crate) use self::sink::{Bare, BareKind, Sink};
 
 use self::plan::LONGEST;
 use self::progress::Progress;
+use crate::duration::{self, ABOVE_ZERO};
+use crate::results::files;
 use crate::signals::{Event, Signals};
 
 /// Milliseconds between two looks at the flood.
@@ -57,7 +59,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
     /// How long, at most 60s.
-    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=LONGEST))]
     duration: Duration,
     /// Where the packets seem to come from, within the same ranges as the target (default: 198.19.0.0/16 or
     /// 2001:2:0:8000::/49)
@@ -78,14 +80,6 @@ pub(crate) struct Arguments {
     /// Write the figures to this file as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() || duration > LONGEST {
-        return Err(format!("it must be above zero and at most {} s", LONGEST.as_secs()));
-    }
-    Ok(duration)
 }
 
 impl Arguments {
@@ -116,6 +110,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut plan = arguments.plan();
     // It may start a process, which must not begin with the signals blocked.
     plan.resolve()?;
+    if let Some(file) = &arguments.json {
+        files::check_writable(file)?;
+    }
     let signals = Signals::take_over()?;
     let generator = Generator::start(plan.clone())?;
     eprintln!(
@@ -142,9 +139,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if let Some(lost) = loss(&plan.interface, &totals) {
         eprintln!("tidegate-bench: {lost}");
     }
-    if let Some(path) = &arguments.json {
-        let text = format!("{:#}\n", figures(&plan, &totals));
-        std::fs::write(path, text).with_context(|| format!("cannot write the figures to {}", path.display()))?;
+    if let Some(file) = &arguments.json {
+        files::write_json(file, &figures(&plan, &totals))?;
     }
     Ok(totals.sent > 0 && totals.interface_sent != Some(0))
 }
@@ -266,6 +262,22 @@ mod tests {
             .check()
             .unwrap_err();
         assert!(error.to_string().contains("same family"), "{error}");
+    }
+
+    #[test]
+    fn no_flood_begins_whose_figures_could_not_be_written() {
+        let arguments = parse(&[
+            "--target-mac",
+            "02:00:00:00:00:01",
+            "--json",
+            "/no-such-directory/figures.json",
+        ])
+        .unwrap();
+        let error = run(&arguments).unwrap_err();
+        assert!(
+            error.to_string().contains("/no-such-directory/figures.json"),
+            "{error:#}"
+        );
     }
 
     #[test]

@@ -1,22 +1,26 @@
 //! Goodput of tidegate over impaired links, beside that of the kernel's own TCP over the same links in the same run.
 //!
 //! A Linux client is on one side of the link. On the other side are tidegate and a server on the kernel's TCP, on ports
-//! of the same address. The same client measures both in turn, with CUBIC on every side.
+//! of the same address. The same client measures both in turn, with CUBIC on every side, and each transfer has the link
+//! for itself.
 
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 use self::table::{Direction, Row};
+use crate::duration::{self, ABOVE_ZERO};
 use crate::http_client::Url;
 use crate::lab::children::{Children, Process};
 use crate::lab::namespaces::{Lab, Place};
+use crate::results::files;
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
 
@@ -41,6 +45,9 @@ const QUEUE: &str = "250";
 /// write, and with the default, which is no limit, that is longer than the rest on a bad link.
 const NOT_SENT_LIMIT: u32 = 131_072;
 
+/// How long a link goes on after its transfer: several round trips with a full queue.
+const AFTERMATH: Duration = Duration::from_millis(250);
+
 /// The longest time a transfer goes on.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -50,27 +57,18 @@ struct Condition {
     arguments: &'static [&'static str],
 }
 
+impl Condition {
+    const fn new(name: &'static str, arguments: &'static [&'static str]) -> Self {
+        Self { name, arguments }
+    }
+}
+
 const CONDITIONS: [Condition; 5] = [
-    Condition {
-        name: "loss 0%",
-        arguments: &[],
-    },
-    Condition {
-        name: "loss 0.1%",
-        arguments: &["--loss", "0.1%"],
-    },
-    Condition {
-        name: "loss 1%",
-        arguments: &["--loss", "1%"],
-    },
-    Condition {
-        name: "loss 3%",
-        arguments: &["--loss", "3%"],
-    },
-    Condition {
-        name: "reordering 25%",
-        arguments: &["--reorder", "25%"],
-    },
+    Condition::new("loss 0%", &[]),
+    Condition::new("loss 0.1%", &["--loss", "0.1%"]),
+    Condition::new("loss 1%", &["--loss", "1%"]),
+    Condition::new("loss 3%", &["--loss", "3%"]),
+    Condition::new("reordering 25%", &["--reorder", "25%"]),
 ];
 
 /// Arguments of `tidegate-bench goodput`.
@@ -80,7 +78,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// How long each transfer goes on, at most 120s.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, default_value = "10s", value_parser = duration::within(ABOVE_ZERO..=LONGEST))]
     duration: Duration,
     /// Two runs of 3 s each: a first look, too short for a judgement.
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
@@ -91,7 +89,7 @@ pub(crate) struct Arguments {
     /// Use IPv6.
     #[arg(long)]
     ipv6: bool,
-    /// Seed of the links.
+    /// Seed of the links of the first run; those of each further run have the next one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The server under test (default: `tidegate` beside this program).
@@ -103,14 +101,6 @@ pub(crate) struct Arguments {
     /// Write every run to this file as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() || duration > LONGEST {
-        return Err(format!("it must be above zero and at most {} s", LONGEST.as_secs()));
-    }
-    Ok(duration)
 }
 
 /// Measures everything and prints the table. Always true: how fast is fast enough is for the reader.
@@ -133,6 +123,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         let names: Vec<&str> = CONDITIONS.iter().map(|condition| condition.name).collect();
         bail!("no link is called {only:?}; there are: {}", names.join(", "));
     }
+    if let Some(file) = &arguments.json {
+        files::check_writable(file)?;
+    }
     let name = arguments.lab.clone().or_else(|| std::env::var("TIDEGATE_LAB").ok());
     let lab = Lab::find(name.as_deref().unwrap_or("tg"))?;
     let children = Children::new()?;
@@ -144,14 +137,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     println!(
         "Goodput in Mbit/s: median (lowest-highest) of {runs} runs of {} each; {RATE}, {ONE_WAY_DELAY} each way, a \
-         queue of {QUEUE} frames, {}, {CONGESTION} on all sides",
+         queue of {QUEUE} frames, {}, {CONGESTION} on all sides, seeds from {} on",
         humantime::format_duration(duration),
-        if arguments.ipv6 { "IPv6" } else { "IPv4" }
+        if arguments.ipv6 { "IPv6" } else { "IPv4" },
+        arguments.seed
     );
     print!("{}", table::text(&rows));
-    if let Some(path) = &arguments.json {
-        let text = format!("{:#}\n", table::json(&rows));
-        std::fs::write(path, text).with_context(|| format!("cannot write the results to {}", path.display()))?;
+    if let Some(file) = &arguments.json {
+        files::write_json(file, &table::json(&rows))?;
     }
     Ok(true)
 }
@@ -177,6 +170,11 @@ impl Peer {
             Self::Linux => 8009,
         }
     }
+}
+
+/// The seed of the links of run number `run`, the first being 0.
+fn seed_of(first: u64, run: u32) -> u64 {
+    first.wrapping_add(u64::from(run))
 }
 
 /// Both servers, and what the links between them and the client need.
@@ -240,22 +238,23 @@ impl<'a> Bench<'a> {
 
     /// Measures both directions over one kind of link.
     fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Row>> {
-        let command = self.link_command(condition)?;
-        let mut link = self.children.start(command, "tidegate-bench link: ready")?;
         // Addresses are resolved, and both servers are seen to answer, before anything counts.
         for peer in [Peer::Tidegate, Peer::Linux] {
-            self.transfer(peer, Direction::Down, Until::Bytes(1))?;
-            self.transfer(peer, Direction::Up, Until::Bytes(1))?;
+            for direction in Direction::BOTH {
+                self.transfer_over_link(condition, self.seed, peer, direction, Until::Bytes(1))?;
+            }
         }
         let mut rows = Vec::new();
         for direction in Direction::BOTH {
             let mut row = Row {
                 condition: condition.name.to_owned(),
                 direction,
+                seeds: (0..runs).map(|run| seed_of(self.seed, run)).collect(),
                 tidegate: Vec::new(),
                 linux: Vec::new(),
             };
             for run in 0..runs {
+                let seed = seed_of(self.seed, run);
                 // In turn, and each as often first as second.
                 let order = if run % 2 == 0 {
                     [Peer::Tidegate, Peer::Linux]
@@ -263,10 +262,11 @@ impl<'a> Bench<'a> {
                     [Peer::Linux, Peer::Tidegate]
                 };
                 for peer in order {
-                    let transfer = self.transfer(peer, direction, Until::Elapsed(self.duration))?;
+                    let until = Until::Elapsed(self.duration);
+                    let transfer = self.transfer_over_link(condition, seed, peer, direction, until)?;
                     let rate = transfer.mbits_per_second();
                     eprintln!(
-                        "{}, {}, run {} of {runs}: {peer:?} {rate:.2} Mbit/s, longest pause {:.2} s",
+                        "{}, {}, run {} of {runs}, seed {seed}: {peer:?} {rate:.2} Mbit/s, longest pause {:.2} s",
                         condition.name,
                         direction.name(),
                         run + 1,
@@ -277,13 +277,34 @@ impl<'a> Bench<'a> {
                         Peer::Linux => row.linux.push(rate),
                     }
                 }
-                if !link.is_running()? || !self.tidegate.is_running()? {
-                    bail!("the link or tidegate ended in mid-run");
-                }
             }
             rows.push(row);
         }
         Ok(rows)
+    }
+
+    /// One transfer over a link of its own.
+    ///
+    /// The random numbers of a link that serves several go on from one to the next, so that each transfer meets losses of
+    /// its own; where there are few, their number and place decide more than the server does. New links with the same
+    /// seed have the same losses for both servers of a run, frame by frame, which leaves less noise in the ratio.
+    fn transfer_over_link(
+        &mut self,
+        condition: &Condition,
+        seed: u64,
+        peer: Peer,
+        direction: Direction,
+        until: Until,
+    ) -> anyhow::Result<Transfer> {
+        let command = self.link_command(condition, seed)?;
+        let mut link = self.children.start(command, "tidegate-bench link: ready")?;
+        let transfer = self.transfer(peer, direction, until)?;
+        // What is left of the connection ends on this link, and does not use up random numbers of the next one.
+        thread::sleep(AFTERMATH);
+        if !link.is_running()? || !self.tidegate.is_running()? {
+            bail!("the link or tidegate ended in mid-run");
+        }
+        Ok(transfer)
     }
 
     fn transfer(&self, peer: Peer, direction: Direction, until: Until) -> anyhow::Result<Transfer> {
@@ -304,12 +325,12 @@ impl<'a> Bench<'a> {
             .with_context(|| format!("{peer:?}, {}", direction.name()))
     }
 
-    fn link_command(&self, condition: &Condition) -> anyhow::Result<Command> {
+    fn link_command(&self, condition: &Condition, seed: u64) -> anyhow::Result<Command> {
         let mut command = self.lab.command(Place::Middle, &this_program()?);
         command.arg("link").args(MIDDLE_DEVICES);
         command.args(["--delay", ONE_WAY_DELAY, "--rate", RATE, "--limit", QUEUE]);
         command.args(condition.arguments);
-        command.args(["--seed", &self.seed.to_string()]);
+        command.args(["--seed", &seed.to_string()]);
         Ok(command)
     }
 }
@@ -365,10 +386,18 @@ mod tests {
     }
 
     #[test]
+    fn each_run_has_the_next_seed() {
+        assert_eq!([0, 1, 2].map(|run| seed_of(7, run)), [7, 8, 9]);
+        assert_eq!(seed_of(u64::MAX, 1), 0);
+    }
+
+    #[test]
     fn durations_have_a_limit() {
-        assert_eq!(parse_duration("120s"), Ok(LONGEST));
+        let is_accepted =
+            |text| crate::Arguments::try_parse_from(["tidegate-bench", "goodput", "--duration", text]).is_ok();
+        assert!(is_accepted("120s"));
         for text in ["121s", "0s", "x"] {
-            assert!(parse_duration(text).is_err(), "{text}");
+            assert!(!is_accepted(text), "{text}");
         }
     }
 }

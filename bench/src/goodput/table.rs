@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::results::spread::Spread;
+
 /// Which way the data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -33,6 +35,8 @@ pub(super) struct Row {
     pub(super) condition: String,
     /// Which way the data goes.
     pub(super) direction: Direction,
+    /// Of the links, a value for each run.
+    pub(super) seeds: Vec<u64>,
     /// Between tidegate and Linux.
     pub(super) tidegate: Vec<f64>,
     /// Between Linux and Linux.
@@ -42,20 +46,12 @@ pub(super) struct Row {
 impl Row {
     /// tidegate's median as a part of Linux's; `None` if one of them was not measured.
     pub(super) fn ratio(&self) -> Option<f64> {
-        Some(median(&self.tidegate)? / median(&self.linux)?)
+        Some(spread(&self.tidegate)?.median / spread(&self.linux)?.median)
     }
 }
 
-/// The middle one of `values`, or the mean of the two in the middle; `None` if there are none.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
+fn spread(values: &[f64]) -> Option<Spread> {
+    Spread::of(values.iter().copied())
 }
 
 /// The rows as a table: medians with the lowest and the highest run, and tidegate's part of Linux's.
@@ -74,19 +70,17 @@ pub(super) fn text(rows: &[Row]) -> String {
             "{:<16} {:<17} {:>22} {:>22} {ratio:>6}",
             row.condition,
             row.direction.name(),
-            spread(&row.tidegate),
-            spread(&row.linux)
+            spread_text(&row.tidegate),
+            spread_text(&row.linux)
         );
     }
     text
 }
 
-fn spread(values: &[f64]) -> String {
-    let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let highest = values.iter().copied().fold(0.0, f64::max);
-    median(values).map_or_else(
+fn spread_text(values: &[f64]) -> String {
+    spread(values).map_or_else(
         || "-".to_owned(),
-        |median| format!("{median:.2} ({lowest:.2}-{highest:.2})"),
+        |Spread { median, min, max }| format!("{median:.2} ({min:.2}-{max:.2})"),
     )
 }
 
@@ -97,6 +91,7 @@ pub(super) fn json(rows: &[Row]) -> Value {
             json!({
                 "link": row.condition,
                 "direction": row.direction.name(),
+                "seeds": row.seeds,
                 "tidegate_mbits_per_second": row.tidegate,
                 "linux_mbits_per_second": row.linux,
                 "ratio": row.ratio(),
@@ -113,17 +108,10 @@ mod tests {
         Row {
             condition: "loss 1%".to_owned(),
             direction: Direction::Up,
+            seeds: (5..).take(tidegate.len().max(linux.len())).collect(),
             tidegate: tidegate.to_vec(),
             linux: linux.to_vec(),
         }
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0]), Some(3.0));
-        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
-        assert_eq!(median(&[9.0, 1.0, 5.0, 6.0]), Some(5.5));
     }
 
     #[test]
@@ -134,6 +122,14 @@ mod tests {
         assert!(text.contains("9.00 (8.00-10.00)"), "{text}");
         assert!(text.contains("10.00 (10.00-12.00)"), "{text}");
         assert!(text.trim_end().ends_with("0.90"), "{text}");
+    }
+
+    #[test]
+    fn every_run_is_told_with_its_seed() {
+        let told = json(&[row(&[8.0, 10.0], &[10.0, 20.0])]);
+        assert_eq!(told[0]["seeds"], json!([5, 6]));
+        assert_eq!(told[0]["tidegate_mbits_per_second"], json!([8.0, 10.0]));
+        assert_eq!(told[0]["linux_mbits_per_second"], json!([10.0, 20.0]));
     }
 
     #[test]

@@ -39,7 +39,9 @@ impl Children {
             .name("signals".to_owned())
             .spawn(move || {
                 if signals.forever().next().is_some() {
-                    for &pid in all.locked().iter() {
+                    // Kept until the end of the process, so that no further one is started.
+                    let pids = all.locked();
+                    for &pid in pids.iter() {
                         // It may be ending already.
                         let _ = kill(pid, Signal::SIGTERM);
                     }
@@ -55,6 +57,19 @@ impl Children {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn spawn(&self, command: &mut Command) -> anyhow::Result<Process> {
+        // A signal in between would leave the child behind.
+        let mut pids = self.locked();
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).context("the process id is out of range")?);
+        pids.push(pid);
+        Ok(Process {
+            child,
+            pid,
+            children: self.clone(),
+        })
+    }
+
     /// Starts `command` and waits until it prints the line `ready` to standard output. Its errors go to this process's.
     ///
     /// # Errors
@@ -62,19 +77,11 @@ impl Children {
     /// It cannot be started, ends first, or is not ready in time.
     pub(crate) fn start(&self, mut command: Command, ready: &'static str) -> anyhow::Result<Process> {
         let description = format!("{command:?}");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = self
+            .spawn(&mut command)
             .with_context(|| format!("cannot start {description}"))?;
-        let output = child.stdout.take();
-        let pid = Pid::from_raw(i32::try_from(child.id()).context("the process id is out of range")?);
-        self.locked().push(pid);
-        let process = Process {
-            child,
-            pid,
-            children: self.clone(),
-        };
+        let output = process.child.stdout.take();
         let (sender, receiver) = mpsc::channel();
         thread::Builder::new()
             .spawn(move || {
@@ -168,6 +175,24 @@ mod tests {
         drop(process);
         assert!(children.locked().is_empty());
         assert!(kill(pid, None).is_err(), "it is still there");
+    }
+
+    #[test]
+    fn no_process_is_started_while_a_signal_ends_them() {
+        let children = Children::default();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("started");
+        let script = format!("touch {}; echo ready; exec sleep 60", file.display());
+        thread::scope(|scope| {
+            let ending = children.locked();
+            let start = scope.spawn(|| children.start(shell(&script), "ready"));
+            thread::sleep(Duration::from_millis(100));
+            assert!(!file.exists());
+            drop(ending);
+            let process = start.join().unwrap().unwrap();
+            assert!(file.exists());
+            assert_eq!(*children.locked(), [process.pid]);
+        });
     }
 
     #[test]

@@ -26,6 +26,7 @@ use self::direction::Direction;
 use self::impairment::{Impairment, Path};
 use self::relay::Relay;
 use self::units::Share;
+use crate::duration;
 use crate::random::RandomBytes;
 use crate::signals::Signals;
 use crate::usage::UsageError;
@@ -58,10 +59,10 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "0%", value_parser = units::parse_share)]
     reorder: Share,
     /// How long each frame takes, at most 10s.
-    #[arg(long, default_value = "0ms", value_parser = parse_delay)]
+    #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=LONGEST_DELAY))]
     delay: Duration,
     /// Largest deviation from the delay, at most the delay, evenly distributed. It changes no order.
-    #[arg(long, default_value = "0ms", value_parser = parse_delay)]
+    #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=LONGEST_DELAY))]
     jitter: Duration,
     /// Bits per second, for example 100mbit, counted with the Ethernet header and without preamble and checksum.
     #[arg(long, value_parser = units::parse_rate)]
@@ -106,14 +107,6 @@ impl Impaired {
 
 fn limits() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1_000_000)
-}
-
-fn parse_delay(text: &str) -> Result<Duration, String> {
-    let delay = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if delay > LONGEST_DELAY {
-        return Err(format!("it must be at most {} s", LONGEST_DELAY.as_secs()));
-    }
-    Ok(delay)
 }
 
 impl Arguments {
@@ -232,7 +225,7 @@ mod tests {
         assert_eq!((impairment.delay, impairment.jitter), (5_000_000, 2_000_000));
         assert_eq!(impairment.rate.map(NonZeroU64::get), Some(1_000_000));
         assert_eq!(impairment.limit, 1000);
-        assert!(parse_delay("11s").is_err());
+        assert!(Program::try_parse_from(["link", "a", "b", "--delay", "11s"]).is_err());
     }
 
     #[test]

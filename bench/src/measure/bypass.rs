@@ -8,8 +8,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value};
 use tidegate_runtime::WaitStrategy;
 
-use super::duration::within;
 use crate::client::bypass::Settings;
+use crate::duration;
 use crate::flood::{Prefix, parse_mac};
 use crate::usage::UsageError;
 
@@ -45,7 +45,12 @@ pub(super) struct BypassOptions {
     huge_pages: bool,
     /// Maximum segment lifetime: connections the client closes first stay in TIME-WAIT for twice as long, 1ms to 2m
     /// (default: 1s)
-    #[arg(long, value_name = "TIME", value_parser = parse_msl, help_heading = HEADING)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = duration::within(SHORTEST_MSL..=LONGEST_MSL),
+        help_heading = HEADING
+    )]
     msl: Option<Duration>,
 }
 
@@ -60,10 +65,6 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
         (0 < first && first <= last).then_some(first..=last)
     });
     ports.ok_or_else(|| format!("`{text}` is not a range of ports; write it like 1024-65535"))
-}
-
-fn parse_msl(text: &str) -> Result<Duration, String> {
-    within(text, SHORTEST_MSL, LONGEST_MSL)
 }
 
 impl BypassOptions {

@@ -2,18 +2,20 @@
 //! what all have is in [`options`], and of the client of choice in [`bypass`].
 
 mod bypass;
-mod duration;
 mod options;
 mod server_memory;
 
 use std::time::{Duration, SystemTime};
 
-use self::duration::{LONGEST_HOLD, SHORTEST, within};
-use self::options::{Load, Options};
+use self::options::{Load, Options, SHORTEST};
 use self::server_memory::ServerMemory;
 use crate::client::progress::Progress;
 use crate::client::{Close, Direction, Plan, Workload};
+use crate::duration;
 use crate::results::{Run, files, workload_name};
+
+/// Longest time to keep connections.
+const LONGEST_HOLD: Duration = Duration::from_secs(600);
 
 /// Arguments of `tidegate-bench cps`.
 #[derive(Debug, clap::Args)]
@@ -77,15 +79,11 @@ pub(crate) struct Hold {
     )]
     connections: u32,
     /// How long to keep all of them before they are asked, at most 600s.
-    #[arg(long, default_value = "5s", value_parser = parse_hold)]
+    #[arg(long, default_value = "5s", value_parser = duration::within(SHORTEST..=LONGEST_HOLD))]
     duration: Duration,
     /// Look at the memory of this process, the server, and of the kernel meanwhile.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
-}
-
-fn parse_hold(text: &str) -> Result<Duration, String> {
-    within(text, SHORTEST, LONGEST_HOLD)
 }
 
 impl Cps {
@@ -225,6 +223,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::thread_per_connection::serve_on_loopback;
     use crate::usage::UsageError;
 
     #[derive(Debug, Parser)]
@@ -259,24 +258,16 @@ mod tests {
 
     /// A server that answers each request on connections that stay open; it ends with the process.
     fn serve() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 1024];
-                    // Requests are far smaller than a segment, so each comes in one piece.
-                    while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
-                        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-                        if stream.write_all(response).is_err() {
-                            return;
-                        }
-                    }
-                });
+        serve_on_loopback(|mut stream| {
+            let mut buffer = [0; 1024];
+            // Requests are far smaller than a segment, so each comes in one piece.
+            while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+                let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+                if stream.write_all(response).is_err() {
+                    return;
+                }
             }
-        });
-        address
+        })
     }
 
     #[test]

@@ -8,13 +8,19 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 
 use super::bypass::BypassOptions;
-use super::duration::{LONGEST, SHORTEST, within};
 use crate::client::Client;
 use crate::client::bypass::BypassClient;
 use crate::client::kernel::KernelClient;
+use crate::duration;
 use crate::environment;
 use crate::http_client::Url;
 use crate::results::{Run, files};
+
+/// Shortest time to measure.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Longest time to measure, or to warm up.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Whose TCP the client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,19 +71,11 @@ pub(super) struct Load {
     )]
     pub(super) connections: u32,
     /// Time that passes before anything is counted, at most 60s.
-    #[arg(long, default_value = "1s", value_parser = parse_warm_up)]
+    #[arg(long, default_value = "1s", value_parser = duration::within(Duration::ZERO..=LONGEST))]
     pub(super) warm_up: Duration,
     /// Time that is measured, at most 60s.
-    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = duration::within(SHORTEST..=LONGEST))]
     pub(super) duration: Duration,
-}
-
-fn parse_warm_up(text: &str) -> Result<Duration, String> {
-    within(text, Duration::ZERO, LONGEST)
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    within(text, SHORTEST, LONGEST)
 }
 
 impl Options {
@@ -131,7 +129,7 @@ impl Options {
     /// One cannot be written.
     pub(super) fn write(&self, run: &Run) -> anyhow::Result<()> {
         if let Some(file) = &self.json {
-            files::write(file, format!("{:#}\n", run.json()))?;
+            files::write_json(file, &run.json())?;
         }
         if let Some(file) = &self.html {
             files::write(file, run.html()?)?;

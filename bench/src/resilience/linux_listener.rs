@@ -3,14 +3,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::socket::{Backlog, listen};
 
 use super::served::{Body, PATIENCE};
+use crate::thread_per_connection::{self, Limits};
 
 /// What the process prints when it listens.
 pub(super) const READY: &str = "tidegate-bench resilience: listening";
@@ -19,20 +18,16 @@ pub(super) const READY: &str = "tidegate-bench resilience: listening";
 /// `net.core.somaxconn`.
 pub(super) const BACKLOG: Backlog = Backlog::MAXCONN;
 
-/// Connections at once; more are closed as they come.
-const MOST_CONNECTIONS: usize = 4096;
-
-/// The stack of a connection's thread in bytes.
-const STACK: usize = 128 * 1024;
+const LIMITS: Limits = Limits {
+    connections: 4096,
+    stack: 128 * 1024,
+};
 
 /// Longest request head in bytes.
 const HEAD_LIMIT: usize = 8 * 1024;
 
 /// Most fields in a request head.
 const FIELD_LIMIT: usize = 32;
-
-/// Pause after a connection could not be accepted, which is when this process or the system has no more descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Both bodies with the heads that go before them.
 struct Responses(Vec<(String, Vec<u8>)>);
@@ -76,34 +71,8 @@ fn listen_on(address: SocketAddr, responses: &Arc<Responses>) -> anyhow::Result<
     listen(&listener, BACKLOG).context("cannot set the backlog")?;
     let address = listener.local_addr().context("the listener has no address")?;
     let responses = Arc::clone(responses);
-    thread::Builder::new()
-        .spawn(move || accept(&listener, &responses))
-        .context("cannot start a thread")?;
+    thread_per_connection::serve(listener, LIMITS, move |stream| answer(stream, &responses))?;
     Ok(address)
-}
-
-fn accept(listener: &TcpListener, responses: &Arc<Responses>) {
-    let connections = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else {
-            thread::sleep(ACCEPT_PAUSE);
-            continue;
-        };
-        if connections.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
-            continue;
-        }
-        connections.fetch_add(1, Ordering::Relaxed);
-        let count = Arc::clone(&connections);
-        let responses = Arc::clone(responses);
-        let connection = move || {
-            // What goes wrong on a connection is its client's to tell.
-            let _ = answer(stream, &responses);
-            count.fetch_sub(1, Ordering::Relaxed);
-        };
-        if thread::Builder::new().stack_size(STACK).spawn(connection).is_err() {
-            connections.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Answers one request after the other until the client wants no more.

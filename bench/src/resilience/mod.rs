@@ -35,7 +35,7 @@ use crate::lab::family::Family;
 use crate::lab::machine::{self, Awake};
 use crate::lab::namespaces::{Lab, Place};
 use crate::lab::progress::Progress;
-use crate::results::files;
+use crate::results::files::{ReportFiles, ReportFormats};
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;
@@ -64,12 +64,8 @@ pub(crate) struct Arguments {
     /// Name of the lab (default: what TIDEGATE_LAB says, as for `scripts/lab.sh`, or tg)
     #[arg(long, value_name = "NAME")]
     lab: Option<String>,
-    /// Write the results to this file as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the results to this file as a page with plots, too.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    files: ReportFiles,
     /// Be the server on the kernel's TCP, which is a process of its own.
     #[arg(long, value_name = "ADDRESS:PORT", hide = true)]
     linux_listener: Vec<SocketAddr>,
@@ -114,10 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         return linux_listener::serve(&arguments.linux_listener).map(|()| true);
     }
     let start = Instant::now();
-    // It is found out now, and not when all is measured.
-    for file in [&arguments.json, &arguments.html].into_iter().flatten() {
-        files::check_writable(file)?;
-    }
+    arguments.files.check_writable()?;
     let name = arguments.lab.clone().or_else(|| std::env::var("TIDEGATE_LAB").ok());
     let lab = Lab::find_direct(name.as_deref().unwrap_or("tg"))?;
     let cores = Cores::choose()?;
@@ -137,12 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         eprintln!("tidegate-bench resilience: there was no time for: {}", names.join("; "));
         report.add_environment("left_out", names);
     }
-    if let Some(file) = &arguments.json {
-        files::write(file, format!("{:#}\n", report.json()))?;
-    }
-    if let Some(file) = &arguments.html {
-        files::write(file, report.html()?)?;
-    }
+    arguments.files.write(&report)?;
     Ok(left_out.is_empty())
 }
 
@@ -268,21 +256,10 @@ fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, 
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use clap::error::ErrorKind;
 
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    fn parse(arguments: &[&str]) -> Result<Arguments, clap::Error> {
-        let all = ["resilience"].iter().chain(arguments);
-        Line::try_parse_from(all).map(|line| line.arguments)
-    }
+    use crate::results::testing::parse;
 
     #[test]
     fn families_can_be_chosen() {
@@ -293,14 +270,18 @@ mod tests {
             (&["--ipv4-only"][..], &[Family::V4][..]),
             (&["--family", "6"][..], &[Family::V6][..]),
         ] {
-            assert_eq!(parse(arguments).unwrap().families(), families, "{arguments:?}");
+            assert_eq!(
+                parse::<Arguments>(arguments).unwrap().families(),
+                families,
+                "{arguments:?}"
+            );
         }
     }
 
     #[test]
     fn a_quick_run_is_the_one_with_a_limit() {
-        assert!(parse(&["--quick"]).unwrap().scale().limit.is_some());
-        assert!(parse(&[]).unwrap().scale().limit.is_none());
+        assert!(parse::<Arguments>(&["--quick"]).unwrap().scale().limit.is_some());
+        assert!(parse::<Arguments>(&[]).unwrap().scale().limit.is_none());
     }
 
     #[test]
@@ -312,7 +293,7 @@ mod tests {
             (&["--linux-listener", "198.18.0.1"][..], ErrorKind::ValueValidation),
             (&["--json"][..], ErrorKind::InvalidValue),
         ] {
-            let error = parse(arguments).expect_err("wrong arguments");
+            let error = parse::<Arguments>(arguments).expect_err("wrong arguments");
             assert_eq!(error.kind(), kind, "{arguments:?}");
             assert_eq!(error.exit_code(), 2);
         }
@@ -322,7 +303,7 @@ mod tests {
     fn a_file_that_cannot_be_written_is_found_out_before_anything_is_measured() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("no-such-directory/file");
-        let arguments = parse(&["--json", missing.to_str().unwrap(), "--lab", "no-such-lab"]).unwrap();
+        let arguments = parse::<Arguments>(&["--json", missing.to_str().unwrap(), "--lab", "no-such-lab"]).unwrap();
         let error = run(&arguments).unwrap_err().to_string();
         assert!(error.contains("no-such-directory"), "{error}");
     }

@@ -62,13 +62,13 @@ fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
             .add(&text)
             .with_context(|| format!("cannot merge {}", log.display()))?;
     }
-    println!("{}", merged.text());
+    print!("{}", merged.text());
     let names: Vec<String> = arguments.logs.iter().map(|log| log.display().to_string()).collect();
     if let Some(file) = &arguments.hgrm {
         files::write(file, merged.hgrm(arguments.tag.as_deref())?)?;
     }
     if let Some(file) = &arguments.json {
-        files::write(file, format!("{:#}\n", merged.json(&names)))?;
+        files::write_json(file, &merged.json(&names))?;
     }
     if let Some(file) = &arguments.html {
         files::write(file, html::of_merged(&merged, &names)?)?;
@@ -80,22 +80,15 @@ fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
 mod tests {
     use std::path::Path;
 
-    use clap::Parser;
-
     use super::super::samples;
+    use super::super::testing::parse;
     use super::*;
     use crate::client::Workload;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn report(arguments: &[&Path]) -> anyhow::Result<bool> {
-        let all = [Path::new("report"), Path::new("merge")].into_iter();
-        let line = Line::try_parse_from(all.chain(arguments.iter().copied()))?;
-        run(&line.arguments)
+        let arguments = arguments.iter().map(|argument| argument.to_str().unwrap());
+        let all: Vec<&str> = std::iter::once("merge").chain(arguments).collect();
+        run(&parse::<Arguments>(&all)?)
     }
 
     #[test]
@@ -137,9 +130,8 @@ mod tests {
 
     #[test]
     fn without_a_log_or_with_a_tag_for_nothing_it_is_a_usage_error() {
-        for arguments in [&[][..], &["one", "--tag", "latency"][..]] {
-            let all = ["report", "merge"].iter().chain(arguments);
-            let error = Line::try_parse_from(all).unwrap_err();
+        for arguments in [&["merge"][..], &["merge", "one", "--tag", "latency"][..]] {
+            let error = parse::<Arguments>(arguments).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument);
         }
     }

@@ -51,15 +51,8 @@ fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::histogram;
     use super::*;
-
-    fn histogram(values: &[u64]) -> Histogram<u64> {
-        let mut histogram = Histogram::new_with_bounds(1, 120_000_000_000, 3).unwrap();
-        for &value in values {
-            histogram.record(value).unwrap();
-        }
-        histogram
-    }
 
     #[test]
     fn a_small_histogram_is_written_as_the_original_writes_it() {
@@ -82,12 +75,12 @@ mod tests {
 #[Max     =        2.000, Total count    =            4]
 #[Buckets =           27, SubBuckets     =         2048]
 ";
-        assert_eq!(text(&histogram(&[2_000, 500, 1_500, 1_000])), expected);
+        assert_eq!(text(&histogram([2_000, 500, 1_500, 1_000])), expected);
     }
 
     #[test]
     fn an_empty_histogram_has_no_lines() {
-        let text = text(&histogram(&[]));
+        let text = text(&histogram([]));
         assert_eq!(text.lines().count(), 5, "{text}");
         assert!(text.contains("Total count    =            0]"), "{text}");
     }

@@ -86,15 +86,10 @@ fn memory(memory: &MemoryUse, connections: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::super::samples;
+    use super::super::testing::keys;
     use super::*;
     use crate::client::errors::Kind;
     use crate::client::{Close, Direction};
-
-    fn keys(value: &Value) -> Vec<&str> {
-        let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        keys
-    }
 
     #[test]
     fn the_keys_are_those_that_others_read_whatever_was_measured() {

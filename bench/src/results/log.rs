@@ -111,15 +111,8 @@ fn decode(interval: &IntervalLogHistogram<'_>, deserializer: &mut Deserializer) 
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::histogram;
     use super::*;
-
-    fn histogram(values: &[u64]) -> Histogram<u64> {
-        let mut histogram = Histogram::new_with_bounds(1, 120_000_000_000, 3).unwrap();
-        for &value in values {
-            histogram.record(value).unwrap();
-        }
-        histogram
-    }
 
     fn log(distributions: &[(&str, &Histogram<u64>)]) -> String {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
@@ -129,11 +122,11 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_again() {
-        let latency = histogram(&[1_000, 2_000_000, 60_000_000_000]);
-        let connect = histogram(&[77]);
+        let latency = histogram([1_000, 2_000_000, 60_000_000_000]);
+        let connect = histogram([77]);
         let text = log(&[
             ("latency", &latency),
-            ("nothing", &histogram(&[])),
+            ("nothing", &histogram([])),
             ("connect", &connect),
         ]);
         for part in [
@@ -154,7 +147,7 @@ mod tests {
 
     #[test]
     fn intervals_may_have_no_tag_and_lines_other_ends() {
-        let text = log(&[("latency", &histogram(&[5]))]).replace("Tag=latency,", "");
+        let text = log(&[("latency", &histogram([5]))]).replace("Tag=latency,", "");
         let text = text.replace('\n', "\r\n");
         let intervals = parse(&format!("\n{}", text.trim_end())).unwrap();
         assert_eq!(intervals.len(), 1);
@@ -165,13 +158,13 @@ mod tests {
     #[test]
     fn the_legend_of_other_writers_is_passed_over() {
         let legend = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
-        let text = legend.to_owned() + &log(&[("latency", &histogram(&[5]))]);
+        let text = legend.to_owned() + &log(&[("latency", &histogram([5]))]);
         assert_eq!(parse(&text).unwrap().len(), 1);
     }
 
     #[test]
     fn broken_logs_are_refused_with_the_line() {
-        let good = log(&[("latency", &histogram(&[5, 6, 7]))]);
+        let good = log(&[("latency", &histogram([5, 6, 7]))]);
         let line = good.lines().count();
         // Part of the compressed histogram, and still whole groups of base64.
         let shortened = &good[..good.len() - 25];
@@ -191,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_tag_that_would_break_the_line_is_refused() {
-        let values = histogram(&[1]);
+        let values = histogram([1]);
         let result = write("", SystemTime::now(), Duration::ZERO, &[("a,b", &values)]);
         assert!(result.unwrap_err().to_string().contains("a,b"));
     }

@@ -6,14 +6,14 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::{LATENCY, hgrm, log, micros};
+use super::{LATENCY, hgrm, log, micros, text_table};
 use crate::usage::UsageError;
 
 /// The name of what has no tag.
 const NO_TAG: &str = "(no tag)";
 
 /// The names of the columns.
-const COLUMNS: [&str; 9] = [
+pub(super) const COLUMNS: [&str; 9] = [
     "tag",
     "logs",
     "intervals",
@@ -100,10 +100,9 @@ impl Merged {
         Ok(hgrm::text(&part?.histogram))
     }
 
-    /// A row of names, and one for each tag.
-    pub(super) fn table(&self) -> Vec<[String; COLUMNS.len()]> {
-        let names = std::iter::once(COLUMNS.map(str::to_owned));
-        let rows = self.tags.iter().map(|(tag, part)| {
+    /// One for each tag, in the order of [`COLUMNS`].
+    pub(super) fn rows(&self) -> Vec<[String; COLUMNS.len()]> {
+        let row = |(tag, part): (&String, &Part)| {
             let latency = |nanos: u64| format!("{:.1}", micros(nanos));
             let quantile = |quantile: f64| latency(part.histogram.value_at_quantile(quantile));
             [
@@ -117,28 +116,13 @@ impl Merged {
                 quantile(0.999),
                 latency(part.histogram.max()),
             ]
-        });
-        names.chain(rows).collect()
+        };
+        self.tags.iter().map(row).collect()
     }
 
-    /// The table as text, without a line break at the end.
+    /// The table as text.
     pub(super) fn text(&self) -> String {
-        let table = self.table();
-        let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
-        let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
-        let line = |row: &[String; COLUMNS.len()]| {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                })
-                .collect();
-            cells.join("  ")
-        };
-        table.iter().map(line).collect::<Vec<_>>().join("\n")
+        text_table::text(COLUMNS, &self.rows(), 1)
     }
 
     /// One object: `files`, and `tags` with one object for each.
@@ -186,15 +170,8 @@ impl Part {
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    use super::super::testing::{histogram, histogram_up_to};
     use super::*;
-
-    fn histogram(highest: u64, values: impl IntoIterator<Item = u64>) -> Histogram<u64> {
-        let mut histogram = Histogram::new_with_bounds(1, highest, 3).unwrap();
-        for value in values {
-            histogram.record(value).unwrap();
-        }
-        histogram
-    }
 
     fn log_of(distributions: &[(&str, &Histogram<u64>)]) -> String {
         let log = log::write("", SystemTime::now(), Duration::from_secs(1), distributions).unwrap();
@@ -202,10 +179,10 @@ mod tests {
     }
 
     fn merged() -> Merged {
-        let fast = histogram(120_000_000_000, (1..=99).map(|micros| micros * 1_000));
-        let connect = histogram(120_000_000_000, [5_000]);
+        let fast = histogram((1..=99).map(|micros| micros * 1_000));
+        let connect = histogram([5_000]);
         // Made by something with another range.
-        let slow = histogram(1_000_000_000_000, [900_000_000_000]);
+        let slow = histogram_up_to(1_000_000_000_000, [900_000_000_000]);
         let mut merged = Merged::default();
         merged
             .add(&log_of(&[("latency", &fast), ("connect", &connect)]))
@@ -246,7 +223,7 @@ mod tests {
         assert!(error.is::<UsageError>());
         assert!(error.to_string().ends_with("there is: connect, latency"), "{error}");
 
-        let one = histogram(10_000, [7]);
+        let one = histogram_up_to(10_000, [7]);
         let mut others = Merged::default();
         others.add(&log_of(&[("a", &one)])).unwrap();
         assert!(others.hgrm(None).is_ok());

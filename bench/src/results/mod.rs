@@ -1,7 +1,11 @@
 //! What a measurement found, for people and for programs: text for the terminal ([`facts`]), JSON ([`json`]), a page
 //! with a plot ([`html`]), and the distributions of latencies in the two forms that tools for HdrHistogram read
 //! ([`hgrm`], [`log`]). [`merge`] puts the logs of several machines together.
+//!
+//! The reports of other measurements are made of the same parts: [`text_table`], [`page`], [`chart`], [`numbers`],
+//! [`spread`] and [`files`].
 
+pub(crate) mod chart;
 pub(crate) mod command;
 mod facts;
 pub(crate) mod files;
@@ -10,8 +14,13 @@ mod html;
 mod json;
 mod log;
 mod merge;
+pub(crate) mod numbers;
 pub(crate) mod page;
 mod plot;
+pub(crate) mod spread;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod text_table;
 
 use std::time::{Duration, SystemTime};
 

@@ -58,6 +58,9 @@ dd { margin: 0; overflow-wrap: anywhere; }
 /// What ends a page that [`begin`] began.
 pub(crate) const END: &str = "</main>\n</body>\n</html>\n";
 
+/// What ends a table that [`begin_table`] began.
+pub(crate) const END_OF_TABLE: &str = "</tbody>\n</table></div>\n";
+
 /// A page up to its introduction. Both arguments are plain text.
 pub(crate) fn begin(title: &str, introduction: &str) -> String {
     let title = escape(title);
@@ -88,6 +91,26 @@ pub(crate) fn legend<'a>(page: &mut String, lines: impl IntoIterator<Item = (Col
         );
     }
     page.push_str("</ul>\n");
+}
+
+/// A plot that [`chart::svg`](super::chart::svg) drew, below its title. Goes into a `div` of class `plots`.
+pub(crate) fn figure(page: &mut String, title: &str, svg: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        page,
+        "<figure class=\"card\"><figcaption>{}</figcaption>\n{svg}</figure>",
+        escape(title)
+    );
+}
+
+/// A table up to the names of its columns. `tr` elements follow, and then [`END_OF_TABLE`].
+pub(crate) fn begin_table(page: &mut String, columns: &[&str]) {
+    page.push_str("<div class=\"card scroll\"><table>\n<thead><tr>");
+    for column in columns {
+        // Writing to a String cannot fail.
+        let _ = write!(page, "<th>{}</th>", escape(column));
+    }
+    page.push_str("</tr></thead>\n<tbody>\n");
 }
 
 /// Names and what they stand for, as a list.
@@ -143,6 +166,16 @@ pub(crate) fn assert_loads_nothing(page: &str) {
     }
 }
 
+/// Panics unless `page` goes on to its end and has all `texts`.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_whole_with(page: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(page.contains(text), "{text}");
+    }
+    assert!(page.trim_end().ends_with("</html>"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,15 +189,22 @@ mod tests {
         let mut map = Map::new();
         map.insert("cpu_<model>".to_owned(), Value::from("<script>"));
         environment(&mut page, &map);
-        for text in [
-            "<h1>&lt;title&gt;</h1>",
-            "&lt;p&gt;",
-            "<strong>&lt;1&gt;</strong>&lt;what&gt;",
-            "rgb(1,2,3)\"></span>&lt;line&gt;",
-            "<dt>cpu &lt;model&gt;</dt><dd>&lt;script&gt;</dd>",
-        ] {
-            assert!(page.contains(text), "{text}");
-        }
+        figure(&mut page, "<plot>", "<svg></svg>");
+        begin_table(&mut page, &["<column>"]);
+        page.push_str(END_OF_TABLE);
+        page.push_str(END);
+        assert_whole_with(
+            &page,
+            &[
+                "<h1>&lt;title&gt;</h1>",
+                "&lt;p&gt;",
+                "<strong>&lt;1&gt;</strong>&lt;what&gt;",
+                "rgb(1,2,3)\"></span>&lt;line&gt;",
+                "<dt>cpu &lt;model&gt;</dt><dd>&lt;script&gt;</dd>",
+                "<figcaption>&lt;plot&gt;</figcaption>\n<svg></svg></figure>",
+                "<th>&lt;column&gt;</th></tr></thead>\n<tbody>\n</tbody>\n</table></div>\n",
+            ],
+        );
     }
 
     #[test]

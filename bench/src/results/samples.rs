@@ -2,9 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value};
-
-use super::{MemoryUse, Run};
+use super::{MemoryUse, Run, testing};
 use crate::client::errors::Errors;
 use crate::client::latency::Latencies;
 use crate::client::{Frames, Measured, Plan, Workload};
@@ -13,8 +11,6 @@ use crate::lab::machine::Memory;
 /// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
 /// took 250 us.
 pub(super) fn run(workload: Workload) -> Run {
-    let mut environment = Map::new();
-    environment.insert("kernel".to_owned(), Value::from("6.1 <script>"));
     let mut latency = Latencies::new();
     for micros in 1..=1_000 {
         latency.record(Duration::from_micros(micros));
@@ -22,7 +18,7 @@ pub(super) fn run(workload: Workload) -> Run {
     let mut connect = Latencies::new();
     connect.record(Duration::from_micros(250));
     Run {
-        environment,
+        environment: testing::environment(),
         client: "bypass",
         plan: Plan {
             url: "http://198.18.0.1:80/x".parse().expect("the URL is right"),

@@ -2,27 +2,22 @@
 //! sink.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::Duration;
-
-use anyhow::Context;
+use std::net::{SocketAddr, TcpStream};
 
 use super::socket::{PATIENCE, listen_on};
+use crate::thread_per_connection::{Limits, serve};
 
 /// Bytes written at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Connections at once; more are closed as they come.
-const MOST_CONNECTIONS: usize = 256;
+/// The stack is as large as the standard library makes it.
+const LIMITS: Limits = Limits {
+    connections: 256,
+    stack: 2 * 1024 * 1024,
+};
 
 /// Longest request head in bytes.
 const HEAD_LIMIT: usize = 8 * 1024;
-
-/// Pause after a connection could not be accepted, which is when this process or the system has no more descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `GET /N`, with a body of N zero bytes, on threads of its own for the rest of the process's life.
 ///
@@ -30,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// Those of listening, or no thread could be started.
 pub(crate) fn source(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<()> {
-    serve(listen_on(address, congestion)?, answer)
+    serve(listen_on(address, congestion)?, LIMITS, answer)
 }
 
 /// Reads what comes and throws it away (RFC 863), on threads of its own for the rest of the process's life.
@@ -39,34 +34,7 @@ pub(crate) fn source(address: SocketAddr, congestion: Option<&str>) -> anyhow::R
 ///
 /// Those of listening, or no thread could be started.
 pub(crate) fn sink(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<()> {
-    serve(listen_on(address, congestion)?, discard)
-}
-
-fn serve(listener: TcpListener, service: fn(TcpStream) -> io::Result<()>) -> anyhow::Result<()> {
-    let accept = move || {
-        let connections = Arc::new(AtomicUsize::new(0));
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else {
-                thread::sleep(ACCEPT_PAUSE);
-                continue;
-            };
-            if connections.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
-                continue;
-            }
-            connections.fetch_add(1, Ordering::Relaxed);
-            let count = Arc::clone(&connections);
-            let connection = move || {
-                // What goes wrong on a connection is its client's to tell.
-                let _ = service(stream);
-                count.fetch_sub(1, Ordering::Relaxed);
-            };
-            if thread::Builder::new().spawn(connection).is_err() {
-                connections.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    };
-    thread::Builder::new().spawn(accept).context("cannot start a thread")?;
-    Ok(())
+    serve(listen_on(address, congestion)?, LIMITS, discard)
 }
 
 /// Answers one request and closes.

@@ -27,6 +27,8 @@ pub struct InterfaceInfo {
     pub addresses: Vec<IpAddr>,
     /// Queues that can both receive and send, at most [`MAX_QUEUES`]: as many shards as there can be.
     pub queues: u32,
+    /// Queues it receives on. What arrives on those without a shard is left to the kernel.
+    pub rx_queues: u32,
 }
 
 /// What the kernel says about the interface `name` of the calling thread's network namespace.
@@ -39,6 +41,7 @@ pub fn interface_info(name: &str) -> Result<InterfaceInfo, Error> {
     Ok(InterfaceInfo {
         mac: mac(name)?,
         queues: interface.queues(None)?,
+        rx_queues: interface.rx_queues,
         addresses: interface.addresses,
     })
 }

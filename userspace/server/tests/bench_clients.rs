@@ -56,74 +56,19 @@ fn measure(workload: &[&str], client: &str, address: IpAddr, run_number: usize) 
     results
 }
 
-/// Every workload that takes a second. With fewer connections, those that carry many requests would come to the server's
-/// limit of 10,000 each, and lose the ones that were under way.
+/// Every workload but `hold`. With fewer connections, those that carry many requests would come to the server's limit of
+/// 10,000 each, and lose the ones that were under way.
 const WORKLOADS: [&[&str]; 6] = [
-    &[
-        "cps",
-        "--connections",
-        "16",
-        "--duration",
-        "500ms",
-        "--warm-up",
-        "100ms",
-    ],
-    &[
-        "cps",
-        "--close",
-        "server",
-        "--connections",
-        "16",
-        "--duration",
-        "500ms",
-        "--warm-up",
-        "100ms",
-    ],
-    &[
-        "cps",
-        "--close",
-        "rst",
-        "--connections",
-        "16",
-        "--duration",
-        "500ms",
-        "--warm-up",
-        "100ms",
-    ],
-    &[
-        "rps",
-        "--connections",
-        "64",
-        "--pipeline",
-        "4",
-        "--duration",
-        "500ms",
-        "--warm-up",
-        "100ms",
-    ],
-    &[
-        "latency",
-        "--rate",
-        "2000",
-        "--connections",
-        "16",
-        "--duration",
-        "500ms",
-        "--warm-up",
-        "100ms",
-    ],
-    &[
-        "throughput",
-        "--direction",
-        "down",
-        "--connections",
-        "2",
-        "--duration",
-        "500ms",
-        "--warm-up",
-        "100ms",
-    ],
+    &["cps", "--connections", "16"],
+    &["cps", "--close", "server", "--connections", "16"],
+    &["cps", "--close", "rst", "--connections", "16"],
+    &["rps", "--connections", "64", "--pipeline", "4"],
+    &["latency", "--rate", "2000", "--connections", "16"],
+    &["throughput", "--direction", "down", "--connections", "2"],
 ];
+
+/// How long each of them takes.
+const TIMES: &[&str] = &["--duration", "500ms", "--warm-up", "100ms"];
 
 #[test]
 fn every_workload_of_the_bypass_client_over_both_families() {
@@ -132,7 +77,7 @@ fn every_workload_of_the_bypass_client_over_both_families() {
     let server = Server::start(&lab, &[]);
     for address in BOTH_FAMILIES {
         for (number, workload) in WORKLOADS.into_iter().enumerate() {
-            measure(workload, "bypass", address, number);
+            measure(&[workload, TIMES].concat(), "bypass", address, number);
         }
     }
     let counters = server.stop();
@@ -145,7 +90,7 @@ fn every_workload_of_the_kernel_client() {
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &[]);
     for workload in WORKLOADS {
-        measure(workload, "kernel", SERVER_V4, 0);
+        measure(&[workload, TIMES].concat(), "kernel", SERVER_V4, 0);
     }
     server.stop().expect_redirects_received();
 }

@@ -171,6 +171,21 @@ impl Requests {
         std::mem::take(&mut self.failed)
     }
 
+    /// When the oldest request without an answer began, of every connection that has one.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.records.iter().filter_map(|(_, record)| record.begun.oldest())
+    }
+
+    /// When each opening began that has not led to an established connection. Those that failed may be among them.
+    pub(super) fn opening(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.opening.values().map(|opening| opening.since)
+    }
+
+    /// When the one from `local` began.
+    pub(super) fn opening_from(&self, local: SocketAddr) -> Option<Instant> {
+        self.opening.get(&key(local)).map(|opening| opening.since)
+    }
+
     /// The connection of an open loop that has waited longest.
     pub(super) fn take_idle(&mut self) -> Option<ConnectionId> {
         self.idle.pop_front()

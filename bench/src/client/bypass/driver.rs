@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tidegate_runtime::Driver;
+use tidegate_tcp::State;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::Engine;
 use tidegate_tcp::time::Instant;
@@ -18,7 +19,7 @@ use crate::client::bypass::hold::Hold;
 use crate::client::bypass::opener::{Opener, PAUSE};
 use crate::client::bypass::schedule::Schedule;
 use crate::client::errors::Kind;
-use crate::client::{Direction, Frames, Workload};
+use crate::client::{Direction, Frames, Workload, stuck};
 
 /// Most connections that are being opened at the same time where they stay open; with new ones all the time it is the
 /// connections asked for.
@@ -177,6 +178,7 @@ impl ClientDriver {
                     if now < since + self.task.duration {
                         return;
                     }
+                    self.count_stuck(engine, now, since);
                     engine.application_mut().findings.stop();
                     self.measured = now.since(since);
                     match self.schedule {
@@ -195,6 +197,31 @@ impl ClientDriver {
                 Stage::Over => return,
             };
             self.stage = next;
+        }
+    }
+
+    /// Counts the connections of a closed loop that have waited for an answer ever since the measurement began, at
+    /// `since`.
+    fn count_stuck(&self, engine: &mut Engine<Requests>, now: Instant, since: Instant) {
+        if !matches!(self.task.workload, Workload::Cps { .. } | Workload::Rps { .. }) {
+            return;
+        }
+        let is_stuck = |begun: Instant| stuck::is_stuck(now.since(begun), now.since(since));
+        let application = engine.application();
+        let mut count = application.waiting().filter(|&begun| is_stuck(begun)).count();
+        // The application does not learn which handshakes failed. The engine knows which go on, but its listing has
+        // everything in TIME-WAIT, too, so it is not asked without a reason.
+        if application.opening().any(is_stuck) {
+            count += engine
+                .connections()
+                .filter(|connection| connection.state == State::SynSent)
+                .filter_map(|connection| application.opening_from(connection.local))
+                .filter(|&begun| is_stuck(begun))
+                .count();
+        }
+        let findings = &mut engine.application_mut().findings;
+        for _ in 0..count {
+            findings.error(Kind::Unfinished, stuck::DETAIL);
         }
     }
 

@@ -9,6 +9,7 @@ mod begun;
 mod cpu;
 mod driver;
 mod findings;
+mod handed_over;
 mod hold;
 mod opener;
 mod schedule;
@@ -23,7 +24,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tidegate_runtime::{CookieMode, InterfaceInfo, Runtime, Sources, SynCookies};
+use tidegate_runtime::{Attached, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
 use tidegate_tcp::wire::LinkHeader;
 
 pub(crate) use self::settings::Settings;
@@ -32,6 +33,7 @@ use self::application::Requests;
 use self::cpu::BoundTo;
 use self::driver::{ClientDriver, Outcome, Reports, Task};
 use self::findings::Findings;
+use self::handed_over::HandedOver;
 use self::opener::Opener;
 use self::tuples::Share;
 use crate::client::errors::Kind;
@@ -42,9 +44,6 @@ use crate::usage::UsageError;
 
 /// Between two looks at the shards.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Most requests under way on a connection.
-const DEEPEST_PIPELINE: u32 = 64;
 
 /// The client over AF_XDP. It takes root, or the capabilities that tidegate itself needs.
 #[derive(Clone, Debug)]
@@ -76,6 +75,7 @@ impl BypassClient {
     fn start(&self, plan: &Plan, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Vec<Arc<AtomicU64>>)> {
         let settings = &self.settings;
         let interface = tidegate_runtime::interface_info(&settings.interface).map_err(usage)?;
+        check_queues(&settings.interface, &interface)?;
         let queues = interface.queues;
         if plan.cpu.is_some() && queues > 1 {
             return Err(UsageError(format!(
@@ -129,6 +129,13 @@ impl BypassClient {
             },
         )
         .map_err(usage)?;
+        if runtime.attached() != Attached::Native {
+            eprintln!(
+                "tidegate-bench: the driver of {} refuses native XDP, so the client's XDP program runs in generic mode, \
+                 which is slower: the client may be the limit",
+                settings.interface
+            );
+        }
         Ok((runtime, steps))
     }
 }
@@ -141,7 +148,8 @@ impl Client for BypassClient {
     /// Times are those at which the client's thread looked at the clock, once for each burst of frames, to the
     /// microsecond.
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
-        check(plan)?;
+        plan.check()?;
+        check_wait(plan.workload, self.settings.wait)?;
         let bound = plan.cpu.map(BoundTo::cpu).transpose()?;
         let (sender, outcomes) = channel();
         let (runtime, steps) = self.start(plan, &sender)?;
@@ -149,25 +157,40 @@ impl Client for BypassClient {
         drop(bound);
         // The shards alone hold the channel: without them there is nothing to wait for.
         drop(sender);
-        let total = watch(plan, progress, &runtime, &steps, &outcomes)?;
+        let mut total = watch(plan, progress, &runtime, &steps, &outcomes)?;
         // What is still open is reset at once.
-        runtime.stop(Duration::ZERO, &AtomicBool::new(true))?;
+        let report = runtime.stop(Duration::ZERO, &AtomicBool::new(true))?;
+        let handed_over = HandedOver::of(&report.shards);
+        // To the engines every visit is a frame.
+        total.frames.received = total.frames.received.saturating_sub(handed_over.visits);
+        if let Some(warning) = handed_over.warning() {
+            eprintln!("tidegate-bench: {warning}");
+        }
         Ok(measured(plan, total, self.settings.msl))
     }
 }
 
-fn check(plan: &Plan) -> anyhow::Result<()> {
-    let wrong = |text: String| -> anyhow::Result<()> { Err(UsageError(text).into()) };
-    if plan.connections == 0 {
-        return wrong("at least one connection is needed".to_owned());
+/// Latencies are to be the server's, to the microsecond.
+fn check_wait(workload: Workload, wait: WaitStrategy) -> Result<(), UsageError> {
+    if matches!(workload, Workload::Latency { .. }) && wait != WaitStrategy::Spin {
+        let text = "latency needs --wait spin: a client that sleeps wakes up to 1 ms late, which would count as the \
+                    server's";
+        return Err(UsageError(text.to_owned()));
     }
-    match plan.workload {
-        Workload::Rps { pipeline } if !(1..=DEEPEST_PIPELINE).contains(&pipeline) => wrong(format!(
-            "{pipeline} requests under way on a connection; it must be 1 to {DEEPEST_PIPELINE}"
-        )),
-        Workload::Latency { rate: 0 } => wrong("the rate must be at least 1 request per second".to_owned()),
-        _ => Ok(()),
+    Ok(())
+}
+
+/// What arrives on a queue without a shard goes to the kernel, which knows nothing of the client's connections.
+fn check_queues(name: &str, interface: &InterfaceInfo) -> Result<(), UsageError> {
+    let InterfaceInfo { queues, rx_queues, .. } = *interface;
+    if rx_queues > queues {
+        return Err(UsageError(format!(
+            "{name} spreads what it receives over {rx_queues} queues, of which the client can serve {queues}; make them \
+             equal with `ethtool -L {name} combined {queues}`, or `ethtool -L {name} rx {queues}` where the driver has \
+             queues for receiving only"
+        )));
     }
+    Ok(())
 }
 
 /// Every shard needs a part of what is asked for.

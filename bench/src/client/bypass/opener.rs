@@ -65,30 +65,51 @@ impl Opener {
         if now < self.paused_until {
             return false;
         }
+        let mut result = self.connect(engine, now, out);
+        // A connection whose answers arrive on another queue is better than none.
+        if result == Err(ConnectError::InUse) && self.tuples.forget_elsewhere() {
+            result = self.connect(engine, now, out);
+        }
+        let Err(error) = result else { return true };
+        let findings = &mut engine.application_mut().findings;
+        if error == ConnectError::InUse {
+            let detail = format!(
+                "all {} pairs of local address and port are in use, or in TIME-WAIT; give more addresses, or let the \
+                 other side close",
+                self.tuples.len()
+            );
+            findings.error(Kind::NoPort, detail);
+        } else {
+            findings.error(Kind::Connect, error);
+        }
+        self.paused_until = now + PAUSE;
+        false
+    }
+
+    /// Sends one SYN from the next pair that is not in use.
+    ///
+    /// # Errors
+    ///
+    /// What the engine says; [`ConnectError::InUse`] if that is so for all pairs that were tried.
+    fn connect<T: Transmit>(
+        &mut self,
+        engine: &mut Engine<Requests>,
+        now: Instant,
+        out: &mut T,
+    ) -> Result<(), ConnectError> {
         for _ in 0..TRIES.min(self.tuples.len()) {
             let local = self.tuples.take_next();
             match engine.connect(now, local, self.target, &self.link, out) {
                 Ok(id) => {
                     let application = engine.application_mut();
                     application.note_opening(now, local, id, PATIENCE);
-                    return true;
+                    return Ok(());
                 }
                 Err(ConnectError::InUse) => {}
-                Err(error) => {
-                    engine.application_mut().findings.error(Kind::Connect, error);
-                    self.paused_until = now + PAUSE;
-                    return false;
-                }
+                Err(error) => return Err(error),
             }
         }
-        let detail = format!(
-            "all {} pairs of local address and port are in use, or in TIME-WAIT; give more addresses, or let the other \
-             side close",
-            self.tuples.len()
-        );
-        engine.application_mut().findings.error(Kind::NoPort, detail);
-        self.paused_until = now + PAUSE;
-        false
+        Err(ConnectError::InUse)
     }
 
     /// Counts the handshakes that came to nothing since the last call, as errors. Returns how many there are.

@@ -185,6 +185,7 @@ mod tests {
                 .map(|address| address.parse().unwrap())
                 .collect(),
             queues: 1,
+            rx_queues: 1,
         }
     }
 

@@ -1,195 +1,18 @@
 //! Application and driver against a server on another engine, in memory, with a clock that is turned by hand.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+mod world;
+
 use std::time::Duration;
 
-use bytes::Bytes;
-use tidegate_abi::siphash::Key;
-use tidegate_runtime::{Driver, InterfaceInfo};
-use tidegate_tcp::application::{Application, CloseReason, Stream};
-use tidegate_tcp::engine::{Engine, OnNoFlow, Population, Secrets};
-use tidegate_tcp::time::Instant;
-use tidegate_tcp::transmit::{Purpose, Transmit};
-use tidegate_tcp::wire::LinkHeader;
+use tidegate_runtime::{Driver, InterfaceInfo, WaitStrategy};
+use tidegate_tcp::engine::Population;
 
-use crate::client::bypass::application::Requests;
-use crate::client::bypass::driver::{ClientDriver, Outcome, Reports};
-use crate::client::bypass::opener::Opener;
+use self::world::{OK, Server, World, server, source_port};
 use crate::client::bypass::settings::Settings;
-use crate::client::bypass::tuples::Share;
-use crate::client::bypass::{measured, task};
-use crate::client::{Close, Direction, Measured, Plan, Workload};
-
-const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
-/// One way on the wire takes as long, and so does a turn of either side.
-const STEP: Duration = Duration::from_micros(50);
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
-/// What is sent, until it is carried over.
-#[derive(Default)]
-struct Wire {
-    frames: Vec<Vec<u8>>,
-    buffer: Vec<u8>,
-}
-
-impl Transmit for Wire {
-    fn reserve(&mut self, _: Purpose) -> Option<&mut [u8]> {
-        self.buffer.resize(2048, 0);
-        Some(&mut self.buffer)
-    }
-
-    fn commit(&mut self, length: usize) {
-        self.frames.push(self.buffer[..length].to_vec());
-    }
-}
-
-/// Answers each request with the same response, or throws away what it gets.
-struct Server {
-    /// Empty: it never answers.
-    response: Bytes,
-    /// Responses after which it closes a connection of its own accord.
-    limit: Option<u32>,
-    /// Whether it speaks HTTP at all.
-    discards: bool,
-    received: u64,
-}
-
-fn server(response: impl Into<Bytes>) -> Server {
-    Server {
-        response: response.into(),
-        limit: None,
-        discards: false,
-        received: 0,
-    }
-}
-
-/// What the server keeps of a connection: the bytes of an incomplete request, and how many it has answered.
-type Session = (Vec<u8>, u32);
-
-impl Application for Server {
-    type Connection = Session;
-
-    fn open<S: Stream>(&mut self, _: &mut S) -> Session {
-        (Vec::new(), 0)
-    }
-
-    fn receive<S: Stream>(&mut self, (bytes, answered): &mut Session, stream: &mut S, data: &[u8]) -> usize {
-        self.received += data.len() as u64;
-        if self.discards {
-            return data.len();
-        }
-        bytes.extend_from_slice(data);
-        while let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
-            let request: Vec<u8> = bytes.drain(..end + 4).collect();
-            if self.limit == Some(*answered) {
-                stream.close();
-                break;
-            }
-            let mut response = self.response.clone();
-            stream.send(&mut response);
-            assert!(response.is_empty(), "the send buffer is large enough");
-            *answered += 1;
-            if self.limit == Some(*answered) || request.windows(5).any(|word| word == b"close") {
-                stream.close();
-                break;
-            }
-        }
-        data.len()
-    }
-
-    fn end_of_stream<S: Stream>(&mut self, _: &mut Session, stream: &mut S) {
-        stream.close();
-    }
-
-    fn writable<S: Stream>(&mut self, _: &mut Session, _: &mut S) {}
-
-    fn timeout<S: Stream>(&mut self, _: &mut Session, _: &mut S) {}
-
-    fn drain<S: Stream>(&mut self, _: &mut Session, _: &mut S) {}
-
-    fn closed(&mut self, _: Session, _: CloseReason) {}
-}
-
-/// Both sides and what is on its way between them.
-struct World {
-    now: Instant,
-    client: Engine<Requests>,
-    driver: ClientDriver,
-    server: Engine<Server>,
-    to_server: Wire,
-    to_client: Wire,
-    outcome: Receiver<Outcome>,
-}
-
-impl World {
-    fn new(plan: &Plan, settings: &Settings, server: Server) -> Self {
-        let secrets = |seed| Secrets {
-            isn: Key(seed, 1),
-            table: Key(seed, 2),
-        };
-        let interface = InterfaceInfo {
-            mac: Some(CLIENT_MAC),
-            addresses: vec!["198.18.0.2".parse().unwrap(), "2001:2::2".parse().unwrap()],
-            queues: 1,
-        };
-        let share = Share { index: 0, of: 1 };
-        let target = plan.target();
-        let addresses = settings.addresses(target.ip(), &interface).unwrap();
-        let tuples = settings.tuples(addresses, share, plan.connections).unwrap();
-        let config = settings.tcp(plan, plan.connections, tuples.len());
-        let (sender, outcome) = channel();
-        let reports = Reports {
-            steps: Arc::default(),
-            outcome: sender,
-        };
-        let link = LinkHeader::new(SERVER_MAC, CLIENT_MAC, target.is_ipv4());
-        let task = task(plan, share);
-        let mut world = Self {
-            now: Instant::from_millis(1_000_000),
-            client: Engine::new(config, secrets(1), Requests::new(&plan.url, task.workload)),
-            driver: ClientDriver::new(task, Opener::new(target, link, tuples), reports),
-            server: Engine::new(tidegate_tcp::Config::default(), secrets(2), server),
-            to_server: Wire::default(),
-            to_client: Wire::default(),
-            outcome,
-        };
-        world.server.listen(target);
-        world
-    }
-
-    /// One turn of both sides.
-    fn step(&mut self) {
-        self.now = self.now + STEP;
-        let now = self.now;
-        for frame in std::mem::take(&mut self.to_server.frames) {
-            self.server.receive(now, &frame, OnNoFlow::Reject, &mut self.to_client);
-        }
-        self.server.turn(now, &mut self.to_client);
-        self.now = self.now + STEP;
-        let now = self.now;
-        for frame in std::mem::take(&mut self.to_client.frames) {
-            self.client.receive(now, &frame, OnNoFlow::Reject, &mut self.to_server);
-        }
-        self.client.turn(now, &mut self.to_server);
-        self.driver.turn(&mut self.client, now, &mut self.to_server);
-    }
-
-    /// Runs until the driver tells what it found.
-    fn run(&mut self, plan: &Plan, settings: &Settings) -> Measured {
-        let limit = self.now + Duration::from_secs(30);
-        loop {
-            self.step();
-            if let Ok(outcome) = self.outcome.try_recv() {
-                return measured(plan, outcome, settings.msl);
-            }
-            assert!(self.now < limit, "there is no end");
-        }
-    }
-}
+use crate::client::bypass::{BypassClient, check_queues, check_wait};
+use crate::client::progress::Progress;
+use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::usage::UsageError;
 
 fn plan(workload: Workload) -> Plan {
     Plan {
@@ -264,6 +87,82 @@ fn ports_in_time_wait_are_skipped_and_missed_when_there_are_no_others() {
     settings.msl = Duration::from_millis(1);
     let (found, ..) = run(&plan, &settings, server(OK));
     assert!(found.operations > 20, "{}", found.operations);
+}
+
+#[test]
+fn pairs_whose_answers_arrive_on_another_queue_are_used_when_there_are_no_others() {
+    let mut settings = Settings::new("tgc0");
+    settings.ports = 2000..=2009;
+    let plan = Plan {
+        connections: 8,
+        warm_up: Duration::ZERO,
+        ..plan(Workload::Rps { pipeline: 1 })
+    };
+    let four = Plan {
+        connections: 4,
+        ..plan.clone()
+    };
+    let mut other = World::new(&four, &settings, server(OK));
+    other.step();
+    other.step_server();
+    let answers = other.to_client.frames;
+    assert_eq!(answers.len(), 4, "SYN-ACKs to the first four pairs");
+
+    let mut world = World::new(&plan, &settings, server(OK));
+    for answer in &answers {
+        world.driver.arrived_elsewhere(answer);
+    }
+    world.step();
+    let used: Vec<u16> = world.to_server.frames.iter().map(|frame| source_port(frame)).collect();
+    assert_eq!(used, [2004, 2005, 2006, 2007, 2008, 2009, 2000, 2001]);
+    let found = world.run(&plan, &settings);
+    assert_eq!(found.errors.total(), 0, "{:?}", found.errors);
+    assert_eq!(world.client.population().connections, 8);
+}
+
+#[test]
+fn connections_that_get_no_answer_all_the_time_are_errors_beside_others_that_do() {
+    for workload in [Workload::Cps { close: Close::Rst }, Workload::Rps { pipeline: 4 }] {
+        for (millis, stuck) in [(100, 0), (1_000, 2)] {
+            let plan = Plan {
+                duration: Duration::from_millis(millis),
+                ..plan(workload)
+            };
+            let settings = Settings::new("tgc0");
+            // One connection is established and gets no answer, and another one is not even established.
+            let silent_to_one = Server {
+                silent: 1,
+                ..server(OK)
+            };
+            let mut world = World::new(&plan, &settings, silent_to_one);
+            world.cut_off = Some(*settings.ports.start());
+            let found = world.run(&plan, &settings);
+            assert!(found.operations > 0, "{workload:?}");
+            assert_eq!(found.errors.total(), stuck, "{workload:?}: {:?}", found.errors);
+            assert!(errors(&found).iter().all(|&kind| kind == "unfinished"), "{workload:?}");
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_failed_is_not_waited_for() {
+    // The SYN of one connection is lost until the engine gives it up, which is before the measurement begins.
+    let plan = Plan {
+        warm_up: Duration::from_secs(16),
+        duration: Duration::from_secs(1),
+        ..plan(Workload::Rps { pipeline: 1 })
+    };
+    let settings = Settings::new("tgc0");
+    let silent = Server {
+        silent: u32::MAX,
+        ..server(OK)
+    };
+    let mut world = World::new(&plan, &settings, silent);
+    world.cut_off = Some(*settings.ports.start());
+    let found = world.run(&plan, &settings);
+    assert_eq!(world.client.application().opening().count(), 1, "it is remembered");
+    // The other connections, and the one in its place.
+    assert_eq!(found.errors.iter().collect::<Vec<_>>(), [("unfinished", 4)]);
 }
 
 #[test]
@@ -418,4 +317,36 @@ fn a_server_may_end_a_connection_when_it_has_answered_everything() {
         assert_without_errors(&found);
         assert!(found.connect.len() > 10, "{workload:?}: {}", found.connect.len());
     }
+}
+
+#[test]
+fn a_client_that_sleeps_does_not_measure_latencies() {
+    let latency = Workload::Latency { rate: 1_000 };
+    for wait in [WaitStrategy::Poll, WaitStrategy::BusyPoll, WaitStrategy::Adaptive] {
+        let mut settings = Settings::new("no-such-dev");
+        settings.wait = wait;
+        let error = BypassClient::new(settings)
+            .run(&plan(latency), &Progress::hidden())
+            .unwrap_err();
+        assert!(error.is::<UsageError>(), "{error:#}");
+        assert!(error.to_string().contains("latency needs --wait spin"), "{error:#}");
+        check_wait(Workload::Rps { pipeline: 1 }, wait).unwrap();
+    }
+    check_wait(latency, WaitStrategy::Spin).unwrap();
+}
+
+#[test]
+fn an_interface_that_receives_on_more_queues_than_can_be_served_is_refused() {
+    let interface = |queues, rx_queues| InterfaceInfo {
+        mac: None,
+        addresses: Vec::new(),
+        queues,
+        rx_queues,
+    };
+    for queues in [1, 4] {
+        check_queues("tgc0", &interface(queues, queues)).unwrap();
+    }
+    let error = check_queues("tgc0", &interface(2, 8)).unwrap_err();
+    assert!(error.0.contains("over 8 queues"), "{error}");
+    assert!(error.0.contains("`ethtool -L tgc0 combined 2`"), "{error}");
 }

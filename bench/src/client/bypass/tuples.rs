@@ -2,7 +2,7 @@
 //!
 //! Every pair of local address and port has a number. Where there are several shards each has the numbers of its own
 //! remainder, so that no two open the same connection, and learns which of them the network card gives to another: what
-//! belongs to a pair whose answers arrived on the wrong queue is not opened again.
+//! belongs to a pair whose answers arrived on the wrong queue is not opened again as long as there are others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -135,8 +135,7 @@ impl Tuples {
         }
         if self.left <= 1 {
             // All of them do by now, so it is no property of the pairs.
-            self.elsewhere.clear();
-            self.left = self.len();
+            self.forget_elsewhere();
             return;
         }
         if self.elsewhere.is_empty() {
@@ -144,6 +143,14 @@ impl Tuples {
         }
         self.elsewhere[(number / u64::BITS) as usize] |= 1 << (number % u64::BITS);
         self.left -= 1;
+    }
+
+    /// All pairs are used again, wherever their answers arrive. False if they are already.
+    pub(super) fn forget_elsewhere(&mut self) -> bool {
+        let had_any = !self.elsewhere.is_empty();
+        self.elsewhere.clear();
+        self.left = self.len();
+        had_any
     }
 
     fn is_elsewhere(&self, number: u32) -> bool {
@@ -311,5 +318,19 @@ mod tests {
             walk(&mut tuples, 4),
             ["198.18.0.2:4", "198.18.0.2:6", "198.18.0.2:8", "198.18.0.2:2"]
         );
+    }
+
+    #[test]
+    fn pairs_that_belong_elsewhere_are_there_when_they_are_needed() {
+        let one = Addresses::one("198.18.0.2".parse().unwrap());
+        let mut tuples = Tuples::new(one, &(1..=3), ALONE);
+        assert!(!tuples.forget_elsewhere());
+        for _ in 0..2 {
+            tuples.note_elsewhere(SocketAddr::from(([198, 18, 0, 2], 2)));
+            assert_eq!(walk(&mut tuples, 2), ["198.18.0.2:1", "198.18.0.2:3"]);
+            assert!(tuples.forget_elsewhere());
+            assert_eq!(walk(&mut tuples, 3), ["198.18.0.2:1", "198.18.0.2:2", "198.18.0.2:3"]);
+        }
+        assert!(!tuples.forget_elsewhere());
     }
 }

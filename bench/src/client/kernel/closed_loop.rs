@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use mio::Token;
 
-use crate::client::Close;
 use crate::client::errors::{Failure, Kind};
 use crate::client::kernel::event_loop::{Driver, Io, Readiness};
 use crate::client::kernel::retries::Retries;
 use crate::client::kernel::slot::{Received, Slot, closed_early};
 use crate::client::kernel::start_times::StartTimes;
 use crate::client::responses::Expected;
+use crate::client::{Close, stuck};
 use crate::http_client::Url;
 
 /// The workloads `cps` and `rps`.
@@ -103,6 +103,20 @@ impl ClosedLoop {
         }
     }
 
+    /// When that began for which the connection of slot `index` has waited longest; `None` if it waits for nothing.
+    fn waiting_since(&self, index: usize) -> Option<Instant> {
+        let slot = &self.slots[index];
+        // Without a connection nothing is under way, and from the beginning of connecting on something is.
+        if slot.under_way() == 0 {
+            return None;
+        }
+        if self.close.is_none() && slot.is_connected() {
+            self.start_times.oldest(index)
+        } else {
+            Some(slot.since)
+        }
+    }
+
     /// Ends a connection whose response is complete.
     fn end_connection(
         &mut self,
@@ -177,5 +191,22 @@ impl Driver for ClosedLoop {
             }
             Err(failure) => self.fail(io, index, &failure),
         }
+    }
+
+    fn is_over(&mut self, io: &mut Io<'_>, now: Instant) -> bool {
+        let (Some(since), Some(end)) = (io.recorder.since(), io.recorder.end()) else {
+            return false;
+        };
+        if now < end {
+            return false;
+        }
+        let measured = now.duration_since(since);
+        let failure = Failure::new(Kind::Unfinished, stuck::DETAIL);
+        for begun in (0..self.slots.len()).filter_map(|index| self.waiting_since(index)) {
+            if stuck::is_stuck(now.duration_since(begun), measured) {
+                io.recorder.failure(&failure);
+            }
+        }
+        true
     }
 }

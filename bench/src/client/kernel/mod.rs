@@ -31,13 +31,9 @@ use crate::client::kernel::open_loop::OpenLoop;
 use crate::client::kernel::recorder::Recorder;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Measured, Plan, Workload};
-use crate::usage::UsageError;
 
 /// File descriptors needed beside the connections.
 const OTHER_FILES: u64 = 64;
-
-/// Most requests under way on a connection.
-const DEEPEST_PIPELINE: u32 = 64;
 
 /// How long Linux keeps a connection in TIME-WAIT (TCP_TIMEWAIT_LEN), whatever its settings.
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -62,7 +58,7 @@ impl Client for KernelClient {
     /// [`Workload::Hold`] has no warm-up, and tries each connection once: those that cannot be made are errors, the
     /// others are kept and asked. The other workloads replace a connection that failed after 10 ms.
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
-        check(plan)?;
+        plan.check()?;
         allow_open_files(u64::from(plan.connections) + OTHER_FILES)?;
         if let Some(cpu) = plan.cpu {
             bind_to(cpu)?;
@@ -107,20 +103,6 @@ fn run<D: Driver>(driver: &mut D, plan: &Plan, progress: &Progress, unit: &'stat
     let recorder = Recorder::new(progress, unit, plan.warm_up, plan.duration, Instant::now());
     let (recorder, now) = event_loop::run(driver, plan.target(), recorder)?;
     Ok(recorder.finish(now))
-}
-
-fn check(plan: &Plan) -> anyhow::Result<()> {
-    let wrong = |text: String| -> anyhow::Result<()> { Err(UsageError(text).into()) };
-    if plan.connections == 0 {
-        return wrong("at least one connection is needed".to_owned());
-    }
-    match plan.workload {
-        Workload::Rps { pipeline } if !(1..=DEEPEST_PIPELINE).contains(&pipeline) => wrong(format!(
-            "{pipeline} requests under way on a connection; it must be 1 to {DEEPEST_PIPELINE}"
-        )),
-        Workload::Latency { rate: 0 } => wrong("the rate must be at least 1 request per second".to_owned()),
-        _ => Ok(()),
-    }
 }
 
 fn bind_to(cpu: usize) -> anyhow::Result<()> {

@@ -113,6 +113,11 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// When the measurement began; `None` during the warm-up.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// When the measurement is over; `None` during the warm-up.
     pub(super) fn end(&self) -> Option<Instant> {
         self.since.map(|_| self.boundary)
@@ -190,13 +195,14 @@ mod tests {
         let progress = Progress::hidden();
         let start = Instant::now();
         let mut recorder = Recorder::new(&progress, "requests", SECOND, 2 * SECOND, start);
-        assert_eq!(recorder.end(), None);
+        assert_eq!((recorder.since(), recorder.end()), (None, None));
         recorder.operations(5);
         recorder.latency(SECOND);
         recorder.connected(SECOND);
         recorder.failure(&failure());
 
         recorder.turn(start + SECOND);
+        assert_eq!(recorder.since(), Some(start + SECOND));
         assert_eq!(recorder.end(), Some(start + 3 * SECOND));
         recorder.operations(2);
         recorder.latency(SECOND);

@@ -39,13 +39,16 @@ impl StartTimes {
         }
     }
 
+    /// When the oldest request of `connection` began; `None` if there is none.
+    pub(super) fn oldest(&self, connection: usize) -> Option<Instant> {
+        let ring = self.rings[connection];
+        (ring.count > 0).then(|| self.times[connection * self.depth + usize::from(ring.oldest)])
+    }
+
     /// The oldest request of `connection` was answered: when did it begin? `None` if there is none.
     pub(super) fn pop(&mut self, connection: usize) -> Option<Instant> {
+        let time = self.oldest(connection)?;
         let ring = &mut self.rings[connection];
-        if ring.count == 0 {
-            return None;
-        }
-        let time = self.times[connection * self.depth + usize::from(ring.oldest)];
         ring.oldest += 1;
         if usize::from(ring.oldest) == self.depth {
             ring.oldest = 0;
@@ -74,6 +77,7 @@ mod tests {
         times.push(0, 2, at(1));
         times.push(1, 1, at(2));
         times.push(0, 1, at(3));
+        assert_eq!((times.oldest(0), times.oldest(1)), (Some(at(1)), Some(at(2))));
         assert_eq!((times.pop(0), times.pop(0)), (Some(at(1)), Some(at(1))));
         times.push(0, 2, at(4));
         assert_eq!(
@@ -89,6 +93,6 @@ mod tests {
         let mut times = StartTimes::new(1, 64, now);
         times.push(0, 64, now);
         times.clear(0);
-        assert_eq!(times.pop(0), None);
+        assert_eq!((times.oldest(0), times.pop(0)), (None, None));
     }
 }

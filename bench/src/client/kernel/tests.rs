@@ -1,29 +1,18 @@
 //! The client against small servers on the loopback interface.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::kernel::KernelClient;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::thread_per_connection::serve_on_loopback;
 use crate::usage::UsageError;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
-
-/// Gives each connection to `serve` in a thread of its own; the threads end with the process.
-fn listen(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { return };
-            let serve = serve.clone();
-            std::thread::spawn(move || serve(stream));
-        }
-    });
-    address
-}
 
 /// Answers every request with `response`, and closes after one that asks for it.
 fn answer(mut stream: TcpStream, response: &str) {
@@ -46,15 +35,17 @@ fn answer(mut stream: TcpStream, response: &str) {
 }
 
 fn hello() -> SocketAddr {
-    listen(|stream| answer(stream, &format!("{HEAD} 5\r\n\r\nhello")))
+    serve_on_loopback(|stream| answer(stream, &format!("{HEAD} 5\r\n\r\nhello")))
 }
 
 /// Keeps connections and never says anything.
 fn silence() -> SocketAddr {
-    listen(|mut stream| {
-        let mut buffer = [0; 4096];
-        while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {}
-    })
+    serve_on_loopback(say_nothing)
+}
+
+fn say_nothing(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {}
 }
 
 /// Where nobody listens. Not a port that the kernel gives out: a client could get it and so connect to itself.
@@ -105,7 +96,7 @@ fn connections_end_in_every_way() {
 fn the_server_sees_how_a_connection_ends() {
     for (close, expected) in [(Close::Client, None), (Close::Rst, Some(ErrorKind::ConnectionReset))] {
         let (sender, ends) = std::sync::mpsc::channel();
-        let address = listen(move |mut stream| {
+        let address = serve_on_loopback(move |mut stream| {
             let mut buffer = [0; 4096];
             if matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
                 let response = format!("{HEAD} 0\r\n\r\n");
@@ -135,7 +126,7 @@ fn requests_are_answered_with_and_without_pipelining() {
 
 #[test]
 fn a_server_that_ends_connections_between_requests_is_served_by_new_ones() {
-    let address = listen(|mut stream| {
+    let address = serve_on_loopback(|mut stream| {
         let mut buffer = [0; 4096];
         if matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
             let response = format!("{HEAD} 1\r\n\r\nx");
@@ -178,7 +169,7 @@ fn what_is_due_at_a_server_that_stands_still_is_unfinished() {
 fn bytes_are_counted_in_both_directions() {
     let body = "x".repeat(300_000);
     let response = format!("{HEAD} 300000\r\n\r\n{body}");
-    let address = listen(move |stream| answer(stream, &response));
+    let address = serve_on_loopback(move |stream| answer(stream, &response));
     let direction = Direction::Down;
     assert_right(&run(&plan(address, Workload::Throughput { direction })));
 
@@ -201,7 +192,7 @@ fn held_connections_answer_at_the_end() {
 
 #[test]
 fn held_connections_that_the_server_closes_are_errors() {
-    let measured = run(&plan(listen(drop), Workload::Hold));
+    let measured = run(&plan(serve_on_loopback(drop), Workload::Hold));
     assert_eq!(measured.operations, 0);
     assert_eq!(measured.errors.total(), 3, "{:?}", measured.errors);
 }
@@ -242,12 +233,36 @@ fn silence_is_an_error() {
 }
 
 #[test]
+fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
+    for workload in [Workload::Cps { close: Close::Rst }, Workload::Rps { pipeline: 2 }] {
+        for (millis, errors) in [(60, 0), (1_050, 1)] {
+            let is_first = Arc::new(AtomicBool::new(true));
+            let address = serve_on_loopback(move |stream| {
+                if is_first.swap(false, Ordering::Relaxed) {
+                    say_nothing(stream);
+                } else {
+                    answer(stream, &format!("{HEAD} 0\r\n\r\n"));
+                }
+            });
+            let measured = run(&Plan {
+                duration: Duration::from_millis(millis),
+                ..plan(address, workload)
+            });
+            assert!(measured.operations > 0, "{workload:?}, {millis} ms");
+            let found: Vec<_> = measured.errors.iter().collect();
+            let expected = [("unfinished", 1)];
+            assert_eq!(found, expected[..errors], "{workload:?}, {millis} ms");
+        }
+    }
+}
+
+#[test]
 fn wrong_responses_are_errors() {
     for (response, kind) in [
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status"),
         ("SSH-2.0-x\r\n\r\n", "malformed"),
     ] {
-        let address = listen(move |stream| answer(stream, response));
+        let address = serve_on_loopback(move |stream| answer(stream, response));
         for workload in [Workload::Cps { close: Close::Client }, Workload::Rps { pipeline: 1 }] {
             let measured = run(&plan(address, workload));
             assert_eq!(measured.operations, 0);

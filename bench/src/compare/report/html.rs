@@ -7,8 +7,9 @@ use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
 use super::plot::{self, Bar};
 use super::ratios::{self, Ratio};
 use super::table::{self, COLUMNS};
-use super::{Report, Row, Run, micros, short};
-use crate::results::page::{self, Colour, escape};
+use super::{Report, Row, Run, micros};
+use crate::results::numbers::short;
+use crate::results::page::{self, Colour, escape, figure};
 
 /// Colours of bars. They can be told apart on white, on black, and by most who do not see all colours.
 const fn colour(cell: Cell) -> Colour {
@@ -238,41 +239,28 @@ fn cost_bar(name: String, parts: Parts) -> Bar {
     }
 }
 
-fn figure(page: &mut String, title: &str, svg: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        page,
-        "<figure class=\"card\"><figcaption>{}</figcaption>\n{svg}</figure>",
-        escape(title)
-    );
-}
-
 fn rows_table(page: &mut String, rows: &[Row<'_>]) {
-    page.push_str("<div class=\"card scroll\"><table>\n<thead><tr>");
-    for column in COLUMNS {
-        // Writing to a String cannot fail.
-        let _ = write!(page, "<th>{}</th>", escape(column));
-    }
-    page.push_str("</tr></thead>\n<tbody>\n");
+    page::begin_table(page, &COLUMNS);
     for row in rows {
         let title = row
             .first_error()
             .map(|error| format!(" class=\"bad\" title=\"first error: {}\"", escape(error)))
             .unwrap_or_default();
+        // Writing to a String cannot fail.
         let _ = write!(page, "<tr{title}>");
         for cell in table::cells(row) {
             let _ = write!(page, "<td>{}</td>", escape(&cell));
         }
         page.push_str("</tr>\n");
     }
-    page.push_str("</tbody>\n</table></div>\n");
+    page.push_str(page::END_OF_TABLE);
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::samples::{report, run};
     use super::*;
-    use crate::results::page::assert_loads_nothing;
+    use crate::results::page::{assert_loads_nothing, assert_whole_with};
 
     #[test]
     fn the_page_has_a_plot_for_each_question() {
@@ -280,18 +268,18 @@ mod tests {
         // Rate and cost of cps and rps, three quantiles, and the limit.
         assert_eq!(page.matches("<svg").count(), 4 + 3 + 1);
         assert_eq!(page.matches("<tr>").count(), 1 + 11);
-        for text in [
-            "<strong>3.00</strong>",
-            "<strong>0.85</strong>",
-            "510k",
-            "its client",
-            "102000 requests per second",
-            "requests only",
-            "How to read this",
-        ] {
-            assert!(page.contains(text), "{text}");
-        }
-        assert!(page.trim_end().ends_with("</html>"));
+        assert_whole_with(
+            &page,
+            &[
+                "<strong>3.00</strong>",
+                "<strong>0.85</strong>",
+                "510k",
+                "its client",
+                "102000 requests per second",
+                "requests only",
+                "How to read this",
+            ],
+        );
     }
 
     #[test]

@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 use super::super::cpu::{Parts, Usage};
 use super::super::plan::{Cell, ClientKind};
 use super::ratios::{self, Ratio};
-use super::{Report, Row, Spread};
+use super::{Report, Row};
+use crate::results::numbers::three_digits;
+use crate::results::spread::Spread;
 
 /// One object: `environment`, `rows`, `ratios`, and what there is to say about the spread of these. What was not measured
 /// is null.
@@ -113,21 +115,12 @@ fn of(spread: Option<Spread>, value: fn(Spread) -> f64) -> Value {
     spread.map(value).map(three_digits).into()
 }
 
-fn three_digits(number: f64) -> f64 {
-    (number * 1e3).round() / 1e3
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::samples::{report, run};
     use super::*;
     use crate::compare::plan::{Load, Target};
-
-    fn keys(value: &Value) -> Vec<&str> {
-        let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        keys
-    }
+    use crate::results::testing::keys;
 
     #[test]
     fn the_keys_are_those_that_others_read() {

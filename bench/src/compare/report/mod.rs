@@ -16,6 +16,8 @@ use serde_json::{Map, Value};
 use super::cpu::{Parts, Usage};
 use super::plan::{Cell, Target};
 use super::probe::Answer;
+use crate::results::files::ReportFormats;
+use crate::results::spread::Spread;
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,33 +65,6 @@ impl Run {
     /// Frames per second, both ways, as the client counts them.
     pub(super) fn frames_per_s(&self) -> Option<f64> {
         Some(self.frames_per_op? * self.per_s)
-    }
-}
-
-/// The middle of several values, and how far they are apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    /// Half of the values are above and half below.
-    pub(super) median: f64,
-    /// The lowest.
-    pub(super) min: f64,
-    /// The highest.
-    pub(super) max: f64,
-}
-
-impl Spread {
-    /// `None` without values.
-    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (&min, &max) = (values.first()?, values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Self { median, min, max })
     }
 }
 
@@ -200,25 +175,6 @@ impl Report {
         Some(self.row(cell)?.per_s()?.median)
     }
 
-    /// The report as a table for the terminal.
-    pub(super) fn text(&self) -> String {
-        table::text(self)
-    }
-
-    /// The report as JSON.
-    pub(super) fn json(&self) -> Value {
-        json::value(self)
-    }
-
-    /// The report as one HTML page that needs nothing else.
-    ///
-    /// # Errors
-    ///
-    /// A plot cannot be drawn.
-    pub(super) fn html(&self) -> anyhow::Result<String> {
-        html::page(self)
-    }
-
     /// One row for each cell that was measured, by workload, client and target.
     fn rows(&self) -> Vec<Row<'_>> {
         let mut cells: BTreeMap<Cell, Vec<&Run>> = BTreeMap::new();
@@ -233,12 +189,17 @@ impl Report {
     }
 }
 
-/// A number of things per second as people write it: `4.21M`, `534k`, `12`.
-fn short(number: f64) -> String {
-    match number {
-        number if number >= 999_500.0 => format!("{:.2}M", number / 1e6),
-        number if number >= 999.5 => format!("{:.0}k", number / 1e3),
-        number => format!("{number:.0}"),
+impl ReportFormats for Report {
+    fn text(&self) -> String {
+        table::text(self)
+    }
+
+    fn json(&self) -> Value {
+        json::value(self)
+    }
+
+    fn html(&self) -> anyhow::Result<String> {
+        html::page(self)
     }
 }
 
@@ -257,19 +218,6 @@ mod tests {
     use super::super::plan::{ClientKind, Load};
     use super::samples::{cell, report, run};
     use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        let spread = |values: &[f64]| Spread::of(values.iter().copied());
-        let expected = Spread {
-            median: 2.0,
-            min: 1.0,
-            max: 9.0,
-        };
-        assert_eq!(spread(&[9.0, 1.0, 2.0]), Some(expected));
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 9.0]).unwrap().median, 3.0);
-        assert_eq!(spread(&[]), None);
-    }
 
     #[test]
     fn runs_of_one_cell_make_one_row() {
@@ -328,12 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_short() {
-        let written: Vec<String> = [0.0, 999.0, 534_400.0, 999_600.0, 4_214_000.0]
-            .into_iter()
-            .map(short)
-            .collect();
-        assert_eq!(written, ["0", "999", "534k", "1.00M", "4.21M"]);
+    fn microseconds_are_written_short() {
         let written: Vec<String> = [None, Some(87.23), Some(4_210.0), Some(1_030_000.0)]
             .into_iter()
             .map(micros)

@@ -1,11 +1,11 @@
-//! Horizontal bars as SVG that can stand in a page. What is black in it is in the page's text colour.
+//! Horizontal bars.
 
-use anyhow::anyhow;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::Spread;
+use crate::results::chart::{self, Area, DrawingError};
 use crate::results::page::Colour;
+use crate::results::spread::Spread;
 
 /// Width in pixels, with the height of a bar's line; the page scales both.
 const WIDTH: i32 = 640;
@@ -20,7 +20,7 @@ const LEFT: i32 = 150;
 /// Where the longest one ends: left of its value.
 const RIGHT: i32 = WIDTH - 110;
 
-const FONT: (&str, f64) = ("sans-serif", 20.0);
+const FONT: (&str, f64) = (chart::FONT, 20.0);
 
 /// One bar.
 pub(super) struct Bar {
@@ -50,24 +50,22 @@ impl Bar {
 ///
 /// They cannot be drawn.
 pub(super) fn bars(bars: &[Bar]) -> anyhow::Result<String> {
-    let mut svg = String::new();
-    draw(&mut svg, bars).map_err(|error| anyhow!("cannot draw a plot: {error}"))?;
-    Ok(svg.replace("#000000", "currentColor"))
+    let lines = i32::try_from(bars.len()).unwrap_or(i32::MAX / LINE).max(1);
+    let size = (WIDTH.unsigned_abs(), (lines * LINE).unsigned_abs());
+    chart::svg(size, |area| draw(area, bars))
 }
 
-fn draw(svg: &mut String, bars: &[Bar]) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
-    let lines = i32::try_from(bars.len()).unwrap_or(i32::MAX / LINE).max(1);
-    let root = SVGBackend::with_string(svg, (WIDTH.unsigned_abs(), (lines * LINE).unsigned_abs())).into_drawing_area();
+fn draw(area: &Area<'_>, bars: &[Bar]) -> Result<(), DrawingError> {
     let longest = bars.iter().map(Bar::end).fold(f64::MIN_POSITIVE, f64::max);
     let x = |value: f64| LEFT + (value / longest * f64::from(RIGHT - LEFT)).round() as i32;
     let text = |anchor: HPos| TextStyle::from(FONT).pos(Pos::new(anchor, VPos::Center));
     for (line, bar) in (0..).zip(bars) {
         let middle = line * LINE + LINE / 2;
-        root.draw_text(&bar.name, &text(HPos::Right), (LEFT - 12, middle))?;
+        area.draw_text(&bar.name, &text(HPos::Right), (LEFT - 12, middle))?;
         let mut sum = 0.0;
         for &((red, green, blue), value) in &bar.pieces {
             let corners = [(x(sum), middle - BAR / 2), (x(sum + value), middle + BAR / 2)];
-            root.draw(&Rectangle::new(corners, RGBColor(red, green, blue).filled()))?;
+            area.draw(&Rectangle::new(corners, RGBColor(red, green, blue).filled()))?;
             sum += value;
         }
         if let Some(Spread { min, max, .. }) = bar.spread {
@@ -76,12 +74,12 @@ fn draw(svg: &mut String, bars: &[Bar]) -> Result<(), DrawingAreaErrorKind<std::
                 ((x(min), middle - 6), (x(min), middle + 6)),
                 ((x(max), middle - 6), (x(max), middle + 6)),
             ] {
-                root.draw(&PathElement::new(vec![from, to], BLACK.stroke_width(2)))?;
+                area.draw(&PathElement::new(vec![from, to], BLACK.stroke_width(2)))?;
             }
         }
-        root.draw_text(&bar.value, &text(HPos::Left), (x(bar.end()) + 10, middle))?;
+        area.draw_text(&bar.value, &text(HPos::Left), (x(bar.end()) + 10, middle))?;
     }
-    root.present()
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What the comparison is made for: tidegate's figures in those of the others.
 
 use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
-use super::{Report, Run, Spread};
+use super::{Report, Run};
+use crate::results::spread::Spread;
 
 /// A ratio of two rows.
 pub(super) struct Ratio {

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use super::super::cpu::{Parts, Usage};
 use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
 use super::super::probe::Answer;
 use super::{Quantiles, Report, Run};
+use crate::results::testing;
 
 /// `target` under `load`, by the bypass client.
 pub(super) fn cell(load: Load, target: Target) -> Cell {
@@ -55,9 +54,7 @@ pub(super) fn run(cell: Cell, round: u32, per_s: f64) -> Run {
 
 /// Three rounds of everything, by the bypass client. The second round has the medians.
 pub(super) fn report() -> Report {
-    let mut environment = Map::new();
-    environment.insert("kernel".to_owned(), Value::from("6.1 <script>"));
-    let mut report = Report::new(environment);
+    let mut report = Report::new(testing::environment());
     for (round, factor) in [(0, 0.9), (1, 1.0), (2, 1.2)] {
         for (load, target, per_s) in [
             (Load::Cps, Target::Tidegate, 120_000.0),

@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use super::super::plan::ClientKind;
 use super::ratios::{self, Ratio};
-use super::{Report, Row, Spread, micros, short};
+use super::{Report, Row, micros};
+use crate::results::numbers::short;
+use crate::results::spread::Spread;
+use crate::results::text_table;
 
 /// The names of the columns, for the terminal and the page.
 pub(super) const COLUMNS: [&str; 13] = [
@@ -73,17 +76,7 @@ pub(super) fn shown(report: &Report, client: ClientKind) -> Vec<Ratio> {
 pub(super) fn text(report: &Report) -> String {
     let rows = report.rows();
     let lines: Vec<_> = rows.iter().map(cells).collect();
-    let mut widths = COLUMNS.map(str::len);
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.len());
-        }
-    }
-    let mut text = String::new();
-    write_line(&mut text, &COLUMNS, &widths);
-    for line in &lines {
-        write_line(&mut text, line, &widths);
-    }
+    let mut text = text_table::text(COLUMNS, &lines, TEXT_COLUMNS);
     for client in ratios::clients(report) {
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -101,20 +94,6 @@ pub(super) fn text(report: &Report) -> String {
         }
     }
     text
-}
-
-fn write_line<T: AsRef<str>>(text: &mut String, cells: &[T], widths: &[usize]) {
-    for (index, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let cell = cell.as_ref();
-        let gap = if index == 0 { "" } else { "  " };
-        // Writing to a String cannot fail.
-        let _ = if index < TEXT_COLUMNS {
-            write!(text, "{gap}{cell:<width$}")
-        } else {
-            write!(text, "{gap}{cell:>width$}")
-        };
-    }
-    text.push('\n');
 }
 
 #[cfg(test)]
@@ -173,12 +152,5 @@ mod tests {
             text.contains("tidegate cps (bypass): the first error: connection reset"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn the_lines_of_the_table_have_one_width() {
-        let text = text(&report());
-        let widths: Vec<usize> = text.lines().take(12).map(str::len).collect();
-        assert!(widths.iter().all(|&width| width == widths[0]), "{widths:?}\n{text}");
     }
 }

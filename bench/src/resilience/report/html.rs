@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use super::super::plan::{Offered, Target};
-use super::plot::{self, Line};
+use super::plot;
 use super::table::{self, CLIENTS, COLUMNS};
 use super::{Report, Row};
 use crate::lab::family::Family;
+use crate::results::chart::Line;
 use crate::results::page::{self, Colour, escape};
 
 /// Colours of the lines. They can be told apart on white, on black, and by most who do not see all colours.
@@ -79,7 +80,7 @@ fn section(page: &mut String, report: &Report, family: Family) -> anyhow::Result
         .into_iter()
         .filter(|&target| rows.iter().any(|row| row.target == target))
         .collect();
-    let lines = |value: &dyn Fn(&Row) -> Option<f64>| -> Vec<Line> {
+    let lines = |value: &dyn Fn(&Row) -> Option<f64>| -> Vec<Line<i32>> {
         let line = |&target: &Target| Line {
             colour: colour(target),
             points: points(&rows, &rates, target, value),
@@ -93,11 +94,10 @@ fn section(page: &mut String, report: &Report, family: Family) -> anyhow::Result
     // Writing to a String cannot fail.
     let _ = writeln!(page, "<h2>{title}</h2>");
     page::legend(page, targets.iter().map(|&target| (colour(target), target.name())));
-    let _ = writeln!(
-        page,
-        "<div class=\"plots\">\n<figure class=\"card\"><figcaption>Clients answered</figcaption>\n{success}</figure>\n\
-         <figure class=\"card\"><figcaption>99 of 100 connected within</figcaption>\n{latency}</figure>\n</div>"
-    );
+    page.push_str("<div class=\"plots\">\n");
+    page::figure(page, "Clients answered", &success);
+    page::figure(page, "99 of 100 connected within", &latency);
+    page.push_str("</div>\n");
     if let Some(limits) = table::limits(family, report.limits(family)) {
         let _ = writeln!(page, "<p>{}.</p>", escape(&limits));
     }
@@ -117,18 +117,14 @@ fn points(rows: &[&Row], rates: &[Offered], target: Target, value: &dyn Fn(&Row)
 }
 
 fn rows_table(page: &mut String, rows: &[&Row]) {
-    page.push_str("<div class=\"card scroll\"><table>\n<thead><tr>");
-    for column in COLUMNS {
-        // Writing to a String cannot fail.
-        let _ = write!(page, "<th>{}</th>", escape(column));
-    }
-    page.push_str("</tr></thead>\n<tbody>\n");
+    page::begin_table(page, &COLUMNS);
     for row in rows {
         let title = row
             .first_failure
             .as_ref()
             .map(|failure| format!(" title=\"first failure: {}\"", escape(failure)))
             .unwrap_or_default();
+        // Writing to a String cannot fail.
         let _ = write!(page, "<tr{title}>");
         for (column, cell) in COLUMNS.into_iter().zip(table::cells(row)) {
             let is_bad = column == CLIENTS && row.legit_ok < row.legit_tried;
@@ -137,7 +133,7 @@ fn rows_table(page: &mut String, rows: &[&Row]) {
         }
         page.push_str("</tr>\n");
     }
-    page.push_str("</tbody>\n</table></div>\n");
+    page.push_str(page::END_OF_TABLE);
 }
 
 #[cfg(test)]
@@ -151,17 +147,17 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), 4);
         assert_eq!(page.matches("<table>").count(), 2);
         assert_eq!(page.matches("<td class=\"bad\"").count(), 8);
-        for text in [
-            "IPv4",
-            "IPv6",
-            "<strong>5.00</strong>",
-            "<strong>0.80</strong>",
-            "990/1000",
-            "2.40M",
-        ] {
-            assert!(page.contains(text), "{text}");
-        }
-        assert!(page.trim_end().ends_with("</html>"));
+        page::assert_whole_with(
+            &page,
+            &[
+                "IPv4",
+                "IPv6",
+                "<strong>5.00</strong>",
+                "<strong>0.80</strong>",
+                "990/1000",
+                "2.40M",
+            ],
+        );
     }
 
     #[test]

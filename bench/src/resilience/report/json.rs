@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::latency::Quantiles;
 use super::{Report, Row};
+use crate::results::numbers::three_digits;
 
 /// One object: `environment`, `rows`, `limits` and `ratios`. What was not measured is null.
 pub(super) fn value(report: &Report) -> Value {
@@ -62,20 +63,11 @@ fn row_value(report: &Report, row: &Row) -> Value {
     })
 }
 
-fn three_digits(number: f64) -> f64 {
-    (number * 1e3).round() / 1e3
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::samples::report;
     use super::*;
-
-    fn keys(value: &Value) -> Vec<&str> {
-        let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        keys
-    }
+    use crate::results::testing::keys;
 
     #[test]
     fn the_keys_are_those_that_others_read() {

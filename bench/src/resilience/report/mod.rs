@@ -11,6 +11,7 @@ use super::latency::Quantiles;
 use super::open_connections::Toll;
 use super::plan::{Limit, Offered, Target};
 use crate::lab::family::Family;
+use crate::results::files::ReportFormats;
 
 /// One server under one flood.
 #[derive(Clone, Debug)]
@@ -110,25 +111,6 @@ impl Report {
         self.environment.insert(name.to_owned(), value.into());
     }
 
-    /// The report as a table for the terminal.
-    pub(super) fn text(&self) -> String {
-        table::text(self)
-    }
-
-    /// The report as JSON.
-    pub(super) fn json(&self) -> Value {
-        json::value(self)
-    }
-
-    /// The report as one HTML page that needs nothing else.
-    ///
-    /// # Errors
-    ///
-    /// A plot cannot be drawn.
-    pub(super) fn html(&self) -> anyhow::Result<String> {
-        html::page(self)
-    }
-
     /// The IP versions that were measured.
     fn families(&self) -> Vec<Family> {
         let measured = |family: &Family| self.rows.iter().any(|row| row.family == *family);
@@ -171,6 +153,20 @@ impl Report {
     }
 }
 
+impl ReportFormats for Report {
+    fn text(&self) -> String {
+        table::text(self)
+    }
+
+    fn json(&self) -> Value {
+        json::value(self)
+    }
+
+    fn html(&self) -> anyhow::Result<String> {
+        html::page(self)
+    }
+}
+
 impl Row {
     /// The part of the clients that were answered, 0 to 1.
     fn success(&self) -> f64 {
@@ -183,15 +179,6 @@ impl Row {
     /// What is left of the throughput of the open connections; `None` if there was none.
     fn open_kept(&self) -> Option<f64> {
         (self.open_before_bytes_per_s > 0.0).then(|| self.open_during_bytes_per_s / self.open_before_bytes_per_s)
-    }
-}
-
-/// A number of things per second as people write it: `4.21M`, `500k`, `12`.
-fn short(number: f64) -> String {
-    match number {
-        number if number >= 999_500.0 => format!("{:.2}M", number / 1e6),
-        number if number >= 999.5 => format!("{:.0}k", number / 1e3),
-        number => format!("{number:.0}"),
     }
 }
 
@@ -267,12 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_short() {
-        let written: Vec<String> = [0.0, 999.0, 999.6, 100_000.0, 999_600.0, 4_214_000.0]
-            .into_iter()
-            .map(short)
-            .collect();
-        assert_eq!(written, ["0", "999", "1k", "100k", "1.00M", "4.21M"]);
+    fn durations_are_written_short() {
         let written: Vec<String> = [None, Some(87), Some(4_210), Some(1_030_000)]
             .into_iter()
             .map(duration)

@@ -1,40 +1,25 @@
-//! Plots as SVG that can stand in a page. What is black in them is in the page's text colour.
+//! Success and latency against the rate of the flood. The points of a line are the index of the rate and the value.
 
-use anyhow::anyhow;
-use plotters::prelude::*;
+use crate::results::chart::{self, Axis, Layout, Line};
 
-/// Size in pixels; the page scales it.
-const SIZE: (u32, u32) = (640, 380);
-
-const FONT: &str = "sans-serif";
-
-/// A line with a point for each measurement.
-pub(super) struct Line {
-    /// Red, green and blue.
-    pub(super) colour: (u8, u8, u8),
-    /// The index of the rate, and the value.
-    pub(super) points: Vec<(i32, f64)>,
-}
-
-/// The vertical axis.
-struct Axis<'a> {
-    title: &'a str,
-    range: std::ops::Range<f64>,
-    labels: usize,
-    text: &'a dyn Fn(f64) -> String,
-}
+const LAYOUT: Layout = Layout {
+    size: (640, 380),
+    left: 70,
+    right: 28,
+    point: 4,
+};
 
 /// Success in percent against the rates called `rates`.
 ///
 /// # Errors
 ///
 /// It cannot be drawn.
-pub(super) fn success(rates: &[String], lines: &[Line]) -> anyhow::Result<String> {
+pub(super) fn success(rates: &[String], lines: &[Line<i32>]) -> anyhow::Result<String> {
     let axis = Axis {
         title: "clients answered, %",
         range: 0.0..100.0,
         labels: 6,
-        text: &|percent| format!("{percent:.0}"),
+        text: &|percent: f64| format!("{percent:.0}"),
     };
     draw(rates, lines, &axis)
 }
@@ -44,8 +29,8 @@ pub(super) fn success(rates: &[String], lines: &[Line]) -> anyhow::Result<String
 /// # Errors
 ///
 /// It cannot be drawn.
-pub(super) fn latency(rates: &[String], lines: &[Line]) -> anyhow::Result<String> {
-    let logarithms: Vec<Line> = lines
+pub(super) fn latency(rates: &[String], lines: &[Line<i32>]) -> anyhow::Result<String> {
+    let logarithms: Vec<Line<i32>> = lines
         .iter()
         .map(|line| Line {
             colour: line.colour,
@@ -57,17 +42,10 @@ pub(super) fn latency(rates: &[String], lines: &[Line]) -> anyhow::Result<String
         })
         .collect();
     let values = logarithms.iter().flat_map(|line| &line.points).map(|&(_, value)| value);
-    let lowest = values.clone().fold(f64::INFINITY, f64::min);
-    let highest = values.fold(f64::NEG_INFINITY, f64::max);
-    let range = if lowest.is_finite() {
-        // Whole decades, and never none.
-        lowest.floor()..highest.ceil().max(lowest.floor() + 1.0)
-    } else {
-        1.0..7.0
-    };
+    let range = chart::decades(values, 1.0..7.0);
     let axis = Axis {
         title: "connect p99",
-        labels: (range.end - range.start) as usize + 1,
+        labels: chart::decade_count(&range),
         range,
         text: &decade,
     };
@@ -86,51 +64,19 @@ fn decade(exponent: f64) -> String {
     }
 }
 
-fn draw(rates: &[String], lines: &[Line], axis: &Axis) -> anyhow::Result<String> {
-    let mut svg = String::new();
-    draw_to(&mut svg, rates, lines, axis).map_err(|error| anyhow!("cannot draw a plot: {error}"))?;
-    Ok(svg.replace("#000000", "currentColor"))
-}
-
-fn draw_to(
-    svg: &mut String,
-    rates: &[String],
-    lines: &[Line],
-    axis: &Axis,
-) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+fn draw(rates: &[String], lines: &[Line<i32>], y: &Axis<'_, f64>) -> anyhow::Result<String> {
     let last = i32::try_from(rates.len()).unwrap_or(i32::MAX).saturating_sub(1).max(1);
-    let mut chart = ChartBuilder::on(&root)
-        .margin(12)
-        .margin_right(28)
-        .x_label_area_size(44)
-        .y_label_area_size(70)
-        .build_cartesian_2d(0..last, axis.range.clone())?;
-    let grey = RGBColor(128, 128, 128);
-    let rate = |index: &i32| {
-        let name = usize::try_from(*index).ok().and_then(|index| rates.get(index));
+    let rate = |index: i32| {
+        let name = usize::try_from(index).ok().and_then(|index| rates.get(index));
         name.cloned().unwrap_or_default()
     };
-    chart
-        .configure_mesh()
-        .x_labels(rates.len().max(2))
-        .y_labels(axis.labels)
-        .x_label_formatter(&rate)
-        .y_label_formatter(&|value| (axis.text)(*value))
-        .x_desc("offered SYN/s")
-        .y_desc(axis.title)
-        .label_style((FONT, 16))
-        .axis_desc_style((FONT, 16))
-        .axis_style(grey)
-        .bold_line_style(grey.mix(0.25))
-        .light_line_style(TRANSPARENT)
-        .draw()?;
-    for line in lines {
-        let (red, green, blue) = line.colour;
-        let style = RGBColor(red, green, blue).filled().stroke_width(2);
-        chart.draw_series(LineSeries::new(line.points.iter().copied(), style).point_size(4))?;
-    }
-    root.present()
+    let x = Axis {
+        title: "offered SYN/s",
+        range: 0..last,
+        labels: rates.len().max(2),
+        text: &rate,
+    };
+    chart::lines(LAYOUT, &x, y, lines)
 }
 
 #[cfg(test)]
@@ -141,7 +87,7 @@ mod tests {
         ["0", "500k", "max"].map(str::to_owned).to_vec()
     }
 
-    fn line(values: &[f64]) -> Line {
+    fn line(values: &[f64]) -> Line<i32> {
         Line {
             colour: (1, 2, 3),
             points: (0..).zip(values.iter().copied()).collect(),

@@ -1,12 +1,11 @@
 //! A report to test with.
 
-use serde_json::{Map, Value};
-
 use super::super::latency::Quantiles;
 use super::super::open_connections::Toll;
 use super::super::plan::{Limit, Offered, Target};
 use super::{Report, Row};
 use crate::lab::family::Family;
+use crate::results::testing;
 
 /// A row of fixed numbers but for the arguments.
 pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per_s: f64) -> Row {
@@ -45,9 +44,7 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
 
 /// Rows of both families, with limits of IPv4 only.
 pub(super) fn report() -> Report {
-    let mut environment = Map::new();
-    environment.insert("kernel".to_owned(), Value::from("6.1 <script>"));
-    let mut report = Report::new(environment);
+    let mut report = Report::new(testing::environment());
     for (family, tidegate, linux) in [
         (Family::V4, 2_400_000.0, 400_000.0),
         (Family::V6, 1_800_000.0, 360_000.0),

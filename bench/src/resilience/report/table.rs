@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Limits, Report, Row, duration, ratio, short};
+use super::{Limits, Report, Row, duration, ratio};
 use crate::lab::family::Family;
+use crate::results::numbers::short;
+use crate::results::text_table;
 
 /// The column that says how many clients were answered.
 pub(super) const CLIENTS: &str = "clients ok";
@@ -24,6 +26,9 @@ pub(super) const COLUMNS: [&str; 13] = [
     "open MB/s",
     "open trouble",
 ];
+
+/// Columns of text, which begin on the left; the others end on the right.
+const TEXT_COLUMNS: usize = 1;
 
 /// The columns of `row` as text, in the order of [`COLUMNS`].
 pub(super) fn cells(row: &Row) -> [String; COLUMNS.len()] {
@@ -107,18 +112,9 @@ pub(super) fn text(report: &Report) -> String {
             .filter(|row| row.family == family)
             .map(cells)
             .collect();
-        let mut widths = COLUMNS.map(str::len);
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.len());
-            }
-        }
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{}", family.title());
-        write_line(&mut text, &COLUMNS, &widths);
-        for row in &rows {
-            write_line(&mut text, row, &widths);
-        }
+        text.push_str(&text_table::text(COLUMNS, &rows, TEXT_COLUMNS));
         if let Some(limits) = limits(family, report.limits(family)) {
             let _ = writeln!(text, "{limits}");
         }
@@ -128,20 +124,6 @@ pub(super) fn text(report: &Report) -> String {
         let _ = writeln!(text, "{line}");
     }
     text
-}
-
-/// The first column begins on the left, the others end on the right.
-fn write_line<T: AsRef<str>>(text: &mut String, cells: &[T], widths: &[usize]) {
-    for (index, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let cell = cell.as_ref();
-        // Writing to a String cannot fail.
-        let _ = if index == 0 {
-            write!(text, "{cell:<width$}")
-        } else {
-            write!(text, "  {cell:>width$}")
-        };
-    }
-    text.push('\n');
 }
 
 #[cfg(test)]
@@ -192,12 +174,5 @@ mod tests {
         report.rows[0].open_toll.broken = 2;
         report.rows[0].open_toll.wrong = 7;
         assert_eq!(trouble(&report.rows[0]), "2 broken, 7 B wrong");
-    }
-
-    #[test]
-    fn the_lines_of_a_table_have_one_width() {
-        let text = text(&report());
-        let widths: Vec<usize> = text.lines().skip(1).take(5).map(str::len).collect();
-        assert!(widths.iter().all(|&width| width == widths[0]), "{widths:?}\n{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -25,8 +25,6 @@ pub(crate) const DIRECTIONS: [&str; 2] = [TO_SERVER, TO_CLIENT];
 const READY_LINE: &str = "tidegate-bench link: ready";
 const READY_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-const REPORT_LIMIT: Duration = Duration::from_secs(5);
-const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the link counted, by name and direction.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,44 +86,17 @@ impl<'lab> Link<'lab> {
     pub(crate) fn start(_lab: &'lab Lab, arguments: &[&str]) -> Self {
         let mut command = Namespace::Middle.command(bench_binary());
         command.args(["link", CLIENT_SIDE, SERVER_SIDE]).args(arguments);
-        let mut link = Self {
-            process: Running::start(command),
+        let mut process = Running::start(command);
+        process.wait_until_ready(READY_LINE, READY_LIMIT);
+        Self {
+            process,
             _lab: PhantomData,
-        };
-        link.wait_until_ready();
-        link
-    }
-
-    fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + READY_LIMIT;
-        let ready = |lines: &[String]| lines.iter().any(|line| line.trim() == READY_LINE);
-        while !self.process.stdout().wait_for(Duration::from_millis(100), ready) {
-            if let Some(status) = self.process.ended() {
-                panic!(
-                    "the link ended with {status} before it relayed: {}",
-                    self.process.describe()
-                );
-            }
-            assert!(
-                Instant::now() < deadline,
-                "no line `{READY_LINE}` within {READY_LIMIT:?}: {}",
-                self.process.describe()
-            );
         }
     }
 
     /// The counters now, asked for by SIGUSR1.
     pub(crate) fn counters(&self) -> LinkCounters {
-        let output = self.process.stdout();
-        let start = output.len();
-        self.process.signal(Signal::SIGUSR1);
-        assert!(
-            output.wait_for(REPORT_LIMIT, |lines| lines.len() > start),
-            "no counters within {REPORT_LIMIT:?} of SIGUSR1: {}",
-            self.process.describe()
-        );
-        output.wait_until_quiet(REPORT_PAUSE);
-        LinkCounters::parse(&output.since(start))
+        LinkCounters::parse(&self.process.report())
     }
 
     /// Stops the link by SIGTERM. It must end in time and with exit code 0; returns its last counters.

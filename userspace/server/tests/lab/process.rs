@@ -12,6 +12,10 @@ use nix::unistd::Pid;
 const POLL: Duration = Duration::from_millis(10);
 const READERS_LIMIT: Duration = Duration::from_secs(1);
 const LINES_SHOWN: usize = 40;
+const REPORT_LIMIT: Duration = Duration::from_secs(5);
+const REPORT_PAUSE: Duration = Duration::from_millis(200);
+/// How often a process that is waited for is asked whether it has ended.
+const ENDED_POLL: Duration = Duration::from_millis(100);
 
 /// Lines a child has printed so far.
 #[derive(Default)]
@@ -127,6 +131,35 @@ impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a process id fits pid_t");
         kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.describe()));
+    }
+
+    /// Waits at most `limit` until the process has printed the line `ready`. One that ends before is a failed test.
+    pub(crate) fn wait_until_ready(&mut self, ready: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let is_ready = |lines: &[String]| lines.iter().any(|line| line.trim() == ready);
+        while !self.stdout.wait_for(ENDED_POLL, is_ready) {
+            if let Some(status) = self.ended() {
+                panic!("ended with {status} before the line `{ready}`: {}", self.describe());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no line `{ready}` within {limit:?}: {}",
+                self.describe()
+            );
+        }
+    }
+
+    /// The lines that SIGUSR1 asks the process to print.
+    pub(crate) fn report(&self) -> Vec<String> {
+        let start = self.stdout.len();
+        self.signal(Signal::SIGUSR1);
+        assert!(
+            self.stdout.wait_for(REPORT_LIMIT, |lines| lines.len() > start),
+            "no counters within {REPORT_LIMIT:?} of SIGUSR1: {}",
+            self.describe()
+        );
+        self.stdout.wait_until_quiet(REPORT_PAUSE);
+        self.stdout.since(start)
     }
 
     /// Its exit status if it has ended.

@@ -16,8 +16,6 @@ use super::{BOTH_FAMILIES, DISCARD_PORT, ECHO_PORT, HTTP_PORT, Lab, Namespace, S
 const READY_LINE: &str = "tidegate: ready";
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-const REPORT_LIMIT: Duration = Duration::from_secs(5);
-const REPORT_PAUSE: Duration = Duration::from_millis(200);
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// `tidegate serve` with `arguments`, in the server's namespace.
@@ -63,26 +61,11 @@ impl<'lab> Server<'lab> {
     pub(crate) fn start(_lab: &'lab Lab, extra: &[&str]) -> Self {
         let arguments = default_arguments(extra);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut server = Self {
-            process: Running::start(serve_command(&arguments)),
+        let mut process = Running::start(serve_command(&arguments));
+        process.wait_until_ready(READY_LINE, READY_LIMIT);
+        Self {
+            process,
             _lab: PhantomData,
-        };
-        server.wait_until_ready();
-        server
-    }
-
-    fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + READY_LIMIT;
-        let ready = |lines: &[String]| lines.iter().any(|line| line.trim() == READY_LINE);
-        while !self.process.stdout().wait_for(Duration::from_millis(100), ready) {
-            if let Some(status) = self.process.ended() {
-                panic!("the server ended with {status} before it served: {}", self.describe());
-            }
-            assert!(
-                Instant::now() < deadline,
-                "no line `{READY_LINE}` within {READY_LIMIT:?}: {}",
-                self.describe()
-            );
         }
     }
 
@@ -103,16 +86,7 @@ impl<'lab> Server<'lab> {
 
     /// The counters now, asked for by SIGUSR1.
     pub(crate) fn counters(&self) -> Counters {
-        let output = self.process.stdout();
-        let start = output.len();
-        self.process.signal(Signal::SIGUSR1);
-        assert!(
-            output.wait_for(REPORT_LIMIT, |lines| lines.len() > start),
-            "no counters within {REPORT_LIMIT:?} of SIGUSR1: {}",
-            self.describe()
-        );
-        output.wait_until_quiet(REPORT_PAUSE);
-        let counters = Counters::parse(&output.since(start));
+        let counters = Counters::parse(&self.process.report());
         assert!(!counters.is_empty(), "no counter in: {}", self.describe());
         counters
     }

@@ -1,0 +1,53 @@
+//! Times as people write them, and how long they may be.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The shortest time there is: the lower limit where anything but zero will do.
+pub(crate) const ABOVE_ZERO: Duration = Duration::from_nanos(1);
+
+/// A parser of durations like `5s` or `1500ms`. It refuses what is none, or not within `allowed`, with a sentence.
+pub(crate) fn within(
+    allowed: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        if !allowed.contains(&duration) {
+            return Err(format!(
+                "it must be at least {} and at most {}",
+                humantime::format_duration(*allowed.start()),
+                humantime::format_duration(*allowed.end())
+            ));
+        }
+        Ok(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn durations_have_limits() {
+        let parse = within(SHORTEST..=LONGEST);
+        for (text, duration) in [("1ms", SHORTEST), ("60s", LONGEST), ("1m", LONGEST)] {
+            assert_eq!(parse(text), Ok(duration), "{text}");
+        }
+        let error = parse("61s").unwrap_err();
+        assert_eq!(error, "it must be at least 1ms and at most 1m");
+        for text in ["0s", "61s", "x", "", "5", "-1s"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn zero_is_allowed_only_where_the_limit_is_zero() {
+        assert_eq!(within(Duration::ZERO..=LONGEST)("0s"), Ok(Duration::ZERO));
+        let parse = within(ABOVE_ZERO..=LONGEST);
+        assert_eq!(parse("1ns"), Ok(ABOVE_ZERO));
+        assert!(parse("0s").is_err());
+    }
+}
