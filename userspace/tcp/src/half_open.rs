@@ -31,7 +31,7 @@ pub(crate) struct HalfOpen {
     timestamps: bool,
     sack_permitted: bool,
     ecn: bool,
-    /// How often the SYN-ACK was sent again.
+    /// How often the SYN-ACK was sent again by its timer; at least 1 if the SYN was answered again.
     pub(crate) retransmits: u8,
 }
 
@@ -112,6 +112,8 @@ impl HalfOpen {
         Header {
             seq: self.iss + 1,
             flags: Flags::ACK,
+            // Other than a SYN's, it is scaled (RFC 7323, section 2.2).
+            window: syn_ack.window >> syn_ack.options.window_scale.unwrap_or(0),
             options: Options {
                 timestamps: syn_ack.options.timestamps,
                 ..Options::default()

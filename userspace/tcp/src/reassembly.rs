@@ -41,7 +41,8 @@ pub(crate) struct Reassembly {
     pieces: BTreeMap<u64, Box<[u8]>>,
     /// Start to end of each contiguous range.
     ranges: BTreeMap<u64, u64>,
-    /// Start of the range that grew last: the first to be reported (RFC 2018, section 4).
+    /// Start of the range that the last data became, or was, part of: the first to be reported (RFC 2018, section 4), or
+    /// the first after a D-SACK (RFC 2883, section 4).
     latest: u64,
     /// Position of a FIN that came out of order.
     fin: Option<u64>,
@@ -72,6 +73,7 @@ impl Reassembly {
         let before = self.ranges.range(..start).next_back().map(|(&from, &to)| (from, to));
         if let Some((from, to)) = before.filter(|&(_, to)| to >= start) {
             if to >= end {
+                self.latest = from;
                 return Held::Known;
             }
             merged.0 = from;
@@ -87,6 +89,8 @@ impl Reassembly {
         }
         gaps += usize::from(covered_to < end);
         if gaps == 0 {
+            // Ranges do not touch, so one that begins with the data holds all of it.
+            self.latest = start;
             return Held::Known;
         }
         merged.1 = last;

@@ -31,6 +31,13 @@ impl SeqNumber {
         !self.before(other)
     }
 
+    /// Whether this number, the end of something that was sent, is not acknowledged: SND.UNA < it =< SND.NXT. A number
+    /// remembered from long ago is not, though it seems to come after `una` again when 2^31 more octets were sent.
+    #[inline]
+    pub const fn is_unacknowledged(self, una: Self, nxt: Self) -> bool {
+        self.after(una) && self.at_or_before(nxt)
+    }
+
     /// The later of the two.
     #[inline]
     pub const fn max(self, other: Self) -> Self {
@@ -104,6 +111,17 @@ mod tests {
         assert_eq!(last.max(last + 1), SeqNumber(0));
         assert_eq!(last.min(last + 1), last);
         assert_eq!(last.saturating_since(last + 1), 0);
+    }
+
+    #[test]
+    fn only_the_end_of_what_is_outstanding_is_unacknowledged() {
+        let (una, nxt) = (SeqNumber(u32::MAX - 10), SeqNumber(20));
+        for end in [una + 1, SeqNumber(0), nxt] {
+            assert!(end.is_unacknowledged(una, nxt), "{end:?}");
+        }
+        for end in [una, una - 1, nxt + 1, una + (1 << 31), nxt + (1 << 31), una - (1 << 30)] {
+            assert!(!end.is_unacknowledged(una, nxt), "{end:?}");
+        }
     }
 
     proptest! {

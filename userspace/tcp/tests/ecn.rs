@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use tidegate_tcp::config::Config;
+use tidegate_tcp::counters::Counter;
 use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::wire::{Flags, Options};
 
@@ -119,6 +120,27 @@ fn an_echo_makes_the_window_smaller_once_per_round_trip_and_is_answered() {
     assert!(new[1..].iter().all(|segment| !segment.flags.contains(CWR)));
     assert!((7..=17).contains(&new.len()), "{} segments in flight", new.len());
     assert!(new.iter().all(|segment| segment.seq.at_or_after(flight[17].end())));
+}
+
+#[test]
+fn an_echo_counts_again_only_when_the_answer_has_arrived() {
+    let mut rig = Rig::new(config(), sender(300_000));
+    open(&mut rig, SYN | ECE | CWR);
+    let first = rig.sent();
+    rig.acknowledge(&first[9]);
+    let flight = rig.sent();
+    // The peer goes on echoing until CWR arrives, which goes with what is sent after this flight.
+    for segment in &flight {
+        rig.ack = segment.end();
+        rig.peer(ACK | ECE, b"");
+    }
+    assert_eq!(rig.count(Counter::CongestionEchoes), 1);
+    let new = rig.sent();
+    assert_eq!(new[0].seq, flight[flight.len() - 1].end());
+    assert!(new[0].flags.contains(CWR));
+    rig.ack = new[0].end();
+    rig.peer(ACK | ECE, b"");
+    assert_eq!(rig.count(Counter::CongestionEchoes), 2);
 }
 
 #[test]

@@ -36,6 +36,42 @@ fn repeated_syns_do_not_prolong_a_half_open_connection() {
 }
 
 #[test]
+fn a_syn_ack_that_was_sent_twice_is_not_timed() {
+    // Karn's algorithm: which of the two the third segment acknowledges cannot be told.
+    let mut rig = Rig::new(config(), App::default());
+    let syn = rig.frame(rig.seq, SeqNumber(0), SYN, Options::default(), b"");
+    rig.inject(&syn);
+    rig.pass(ms(500));
+    rig.inject(&syn);
+    rig.seq += 1;
+    let answers = rig.sent();
+    assert_eq!(answers.len(), 2);
+    rig.ack = answers[0].seq + 1;
+    rig.pass(ms(20));
+    rig.peer(ACK, b"");
+    assert_eq!(rig.state(), Some(State::Established));
+    assert_eq!(rig.info().srtt, None);
+}
+
+#[test]
+fn the_window_of_a_challenge_is_scaled() {
+    // RFC 7323, section 2.2: only those of SYN and SYN-ACK are not.
+    let mut rig = Rig::new(config(), App::default());
+    rig.syn(Options {
+        window_scale: Some(7),
+        ..Options::default()
+    });
+    let syn_ack = rig.one();
+    rig.ack = syn_ack.seq + 1;
+    rig.peer_at(rig.seq + 0x1000_0000, ACK, b"");
+    let challenge = rig.one();
+    assert!(challenge.is(ACK));
+    let shift = syn_ack.options.window_scale.expect("windows are not scaled");
+    let offered = u32::from(challenge.window) << shift;
+    assert!((1..=u32::from(syn_ack.window)).contains(&offered), "{offered}");
+}
+
+#[test]
 fn text_on_the_syn_is_not_kept() {
     let mut rig = Rig::new(config(), App::default());
     let syn = rig.frame(rig.seq, SeqNumber(0), SYN, Options::default(), b"hello");

@@ -182,6 +182,25 @@ fn a_message_about_each_packet_of_a_burst_has_one_effect() {
 }
 
 #[test]
+fn what_waits_for_a_frame_until_all_is_acknowledged_is_not_sent_again() {
+    for family in FAMILIES {
+        let (mut rig, first) = sending(config(), family);
+        let key = rig.key;
+        rig.wire.exhausted = true;
+        rig.inject(&too_big(&key, 1400, &quote(&key, &first[0])));
+        assert_eq!(rig.count(Counter::PathMtuReduced), 1);
+        rig.wire.exhausted = false;
+        // The packets had come through after all.
+        let (start, last) = (parse(&first[0]).seq, parse(&first[first.len() - 1]));
+        rig.acknowledge(&last);
+        let new = &rig.wire.frames;
+        assert!(!new.is_empty() && new.iter().all(|frame| parse(frame).seq.at_or_after(last.end())));
+        let arrived = (last.end() - start) as usize;
+        assert!(rig.read_in_time(100_000 - arrived) == pattern(100_000)[arrived..]);
+    }
+}
+
+#[test]
 fn only_a_sequence_number_that_is_outstanding_is_believed() {
     for family in FAMILIES {
         let (_, first) = sending(config(), family);

@@ -48,6 +48,32 @@ fn the_timeout_follows_the_measured_round_trip() {
 }
 
 #[test]
+fn the_first_timeout_sends_the_earliest_segment_whatever_was_sent_since() {
+    // RFC 6298, rule 5.4, with what RACK does not take for lost filling the window of one segment.
+    let mut rig = Rig::new(
+        config(),
+        App {
+            echo: true,
+            ..App::default()
+        },
+    );
+    rig.syn(with_sack());
+    rig.ack = rig.one().seq + 1;
+    rig.pass(ms(100));
+    rig.peer(ACK, b"");
+    // RTO = 100 ms + 4 * 50 ms.
+    rig.peer(ACK, &[1; 1460]);
+    let first = rig.one();
+    rig.pass(ms(250));
+    rig.peer(ACK, &[2; 1460]);
+    rig.peer(ACK, &[3; 1460]);
+    assert_eq!(rig.sent().len(), 2);
+    rig.pass(ms(51));
+    assert_eq!(rig.one().seq, first.seq);
+    assert_eq!(rig.count(Counter::Timeouts), 1);
+}
+
+#[test]
 fn what_is_sent_twice_is_not_timed() {
     // Karn's algorithm.
     let mut rig = Rig::new(config(), sender(100));

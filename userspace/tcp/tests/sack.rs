@@ -102,6 +102,22 @@ fn text_received_twice_out_of_order_is_reported_before_the_block_it_is_part_of()
     );
 }
 
+#[test]
+fn the_block_that_text_received_twice_is_part_of_is_reported_next() {
+    // RFC 2883, section 4, rule 3.
+    let mut rig = connected(App::default());
+    let start = rig.seq;
+    let (low, high) = ((start + 100, start + 200), (start + 300, start + 400));
+    rig.peer_at(low.0, ACK, &[0; 100]);
+    rig.peer_at(high.0, ACK, &[0; 100]);
+    rig.sent();
+    for (from, length, around, other) in [(120, 30, low, high), (310, 10, high, low), (100, 50, low, high)] {
+        rig.peer_at(start + from, ACK, &vec![0; length as usize]);
+        let twice = (start + from, start + from + length);
+        assert_eq!(blocks(&rig.one()), [twice, around, other]);
+    }
+}
+
 /// A connection with a round trip of 20 ms and ten segments outstanding.
 fn ten_outstanding(limits: Config) -> (Rig, Vec<Sent>) {
     let mut rig = Rig::new(limits, sender(14_600));
@@ -183,6 +199,90 @@ fn a_lost_tail_is_probed_for_before_the_timeout() {
     });
     assert_eq!(lose(&mut rig, &first, &[8, 9]), [8, 9]);
     assert_eq!(rig.count(Counter::TailProbes), 1);
+    assert_eq!(rig.count(Counter::Timeouts), 0);
+}
+
+/// A connection this side opened, with a round trip of 20 ms.
+fn opened() -> Rig {
+    let mut rig = Rig::new(config(), App::default());
+    rig.active_open();
+    rig.pass(ms(20));
+    let syn_ack = rig.frame(rig.seq, rig.ack, SYN | ACK, with_sack(), b"");
+    rig.seq += 1;
+    rig.inject(&syn_ack);
+    rig.sent();
+    rig
+}
+
+/// Writes `length` bytes; returns what is sent of them at once.
+#[track_caller]
+fn write(rig: &mut Rig, length: usize) -> Vec<Sent> {
+    rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(length)), length));
+    rig.sent()
+}
+
+#[test]
+fn a_tail_probe_makes_the_window_smaller_only_if_it_repaired_a_loss() {
+    // RFC 8985, section 7.4.2.
+    type Answer = fn(&mut Rig, &Sent);
+    let answers: [(&str, Answer, bool); 3] = [
+        (
+            "the copy is reported as a duplicate",
+            |rig, last| rig.selective(last.end(), &[(last.seq, last.end())]),
+            false,
+        ),
+        (
+            "both are acknowledged",
+            |rig, last| {
+                rig.acknowledge(last);
+                rig.peer(ACK, b"");
+            },
+            false,
+        ),
+        ("one is acknowledged", |rig, last| rig.acknowledge(last), true),
+    ];
+    for (name, answer, repaired) in answers {
+        let mut rig = opened();
+        let first = write(&mut rig, 14_600);
+        assert_eq!(first.len(), 10, "{name}");
+        assert!(rig.wait(ms(100)).is_some(), "{name}");
+        assert_eq!(rig.one().seq, first[9].seq, "{name}");
+        assert_eq!(rig.count(Counter::TailProbes), 1, "{name}");
+        answer(&mut rig, &first[9]);
+        // Only when more is acknowledged is it clear that no second acknowledgment is on its way.
+        let more = write(&mut rig, 14_600);
+        assert_eq!(more.len(), 10, "{name}");
+        rig.pass(ms(20));
+        rig.acknowledge(&more[9]);
+        let burst = write(&mut rig, 60_000).len();
+        assert_eq!(burst < 10, repaired, "{name}: {burst} segments");
+    }
+}
+
+#[test]
+fn text_from_the_peer_does_not_end_the_wait_for_a_reordered_segment() {
+    // RFC 8985, section 6.2, step 5: the timer of the reordering window.
+    let mut rig = opened();
+    let first = write(&mut rig, 4 * 1460);
+    rig.pass(ms(20));
+    // The second segment overtakes the first: the path reorders. The third is lost.
+    rig.selective(first[0].seq, &[(first[1].seq, first[1].end())]);
+    rig.selective(first[2].seq, &[]);
+    rig.selective(first[2].seq, &[(first[3].seq, first[3].end())]);
+    rig.pass(ms(4));
+    let late = write(&mut rig, 1460).remove(0);
+    assert!(rig.wait(ms(10)).is_some(), "the third segment was not sent again");
+    assert_eq!(rig.one().seq, first[2].seq);
+    rig.pass(ms(20));
+    rig.nothing();
+    // It arrives, but not what was sent a millisecond before it was sent again: that may have been overtaken.
+    rig.selective(late.seq, &[]);
+    rig.nothing();
+    rig.pass(ms(1));
+    rig.peer(ACK, b"text");
+    rig.sent();
+    assert!(rig.wait(ms(30)).is_some(), "it is waited for until the timeout");
+    assert_eq!(rig.one().seq, late.seq);
     assert_eq!(rig.count(Counter::Timeouts), 0);
 }
 

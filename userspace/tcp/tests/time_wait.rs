@@ -119,6 +119,29 @@ fn the_new_connection_starts_above_everything_the_old_one_sent() {
 }
 
 #[test]
+fn the_new_connection_starts_above_what_was_sent_faster_than_the_clock_ticks() {
+    // RFC 9293, section 3.6.1. Nothing of this takes any time, and so initial sequence numbers do not grow.
+    let mut rig = Rig::new(
+        config(),
+        App {
+            close_after_greeting: true,
+            ..sender(300_000)
+        },
+    );
+    rig.connect();
+    assert_eq!(rig.read_all().len(), 300_000);
+    rig.peer(ACK | FIN, b"");
+    rig.sent();
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    let old = rig.ack;
+    rig.seq += 1;
+    rig.syn(Options::default());
+    let syn_ack = rig.one();
+    assert!(syn_ack.is(SYN | ACK));
+    assert!(syn_ack.seq.after(old), "{:?} after {old:?}", syn_ack.seq);
+}
+
+#[test]
 fn a_storm_of_old_segments_is_answered_within_limits_and_does_not_prolong_it() {
     let limits = Config {
         rst_rate: 10,

@@ -179,6 +179,27 @@ fn a_window_that_stays_small_is_used_after_a_while() {
 }
 
 #[test]
+fn text_from_the_peer_does_not_put_off_the_use_of_a_small_window() {
+    let mut rig = Rig::new(config(), sender(100_000));
+    rig.window = 10_000;
+    rig.connect();
+    let sent = rig.sent();
+    rig.window = 500;
+    rig.acknowledge(&sent[5]);
+    rig.nothing();
+    for _ in 0..20 {
+        rig.pass(ms(50));
+        rig.peer(ACK, b"more");
+        let sent = rig.sent();
+        if let Some(text) = sent.iter().find(|segment| !segment.payload.is_empty()) {
+            assert_eq!((text.seq, text.payload.len()), (rig.ack, 500));
+            return;
+        }
+    }
+    panic!("a window of 500 octets was never used");
+}
+
+#[test]
 fn a_window_taken_back_stops_new_text_and_breaks_nothing() {
     let mut rig = Rig::new(config(), sender(50_000));
     rig.connect();

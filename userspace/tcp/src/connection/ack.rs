@@ -67,6 +67,14 @@ impl Tcb {
         let flight = self.flight();
         if segment.options.sack.is_empty() {
             if flight == 0 {
+                if self
+                    .sending
+                    .active()
+                    .is_some_and(|sending| sending.tail_probe.is_some())
+                {
+                    let duplicate = self.is_duplicate_ack(segment, window);
+                    self.end_probe(segment.ack, false, duplicate, flight, context);
+                }
                 self.take_congestion_echo(segment, flight, context);
                 return;
             }
@@ -115,7 +123,7 @@ impl Tcb {
                 self.sending.scoreboard.sack(blocks, una, nxt, &mut delivered);
             }
         } else if duplicate && usize::from(self.sending.duplicate_acks) + 1 < self.sending.scoreboard.len() {
-            self.sending.duplicate_acks += 1;
+            self.sending.duplicate_acks = self.sending.duplicate_acks.saturating_add(1);
             delivered.bytes += mss;
         }
         let rtt = self.measure(&delivered, advanced, segment, context);
@@ -123,7 +131,7 @@ impl Tcb {
             context.counters.bump(Counter::DsacksIn);
             self.sending.rack.dsack(self.snd_una, self.snd_nxt);
         }
-        self.end_probe(segment.ack, dsack, flight, context);
+        self.end_probe(segment.ack, dsack, duplicate && blocks.is_empty(), flight, context);
         self.detect_spurious(advanced, dsack, segment, context);
         let recovered = |point: SeqNumber| segment.ack.at_or_after(point);
         if advanced && self.sending.phase != Phase::Open && self.sending.recovery_point.is_none_or(recovered) {
@@ -204,10 +212,9 @@ impl Tcb {
         }
     }
 
-    /// RFC 5681, section 2.
+    /// RFC 5681, section 2, but for its condition (a): something need not be outstanding.
     fn is_duplicate_ack(&self, segment: &Segment<'_>, window: u32) -> bool {
         segment.ack == self.snd_una
-            && self.flight() > 0
             && segment.payload.is_empty()
             && !segment.flags.intersects(Flags::SYN | Flags::FIN)
             && window == self.snd_wnd
@@ -255,21 +262,20 @@ impl Tcb {
         segment: &Segment<'_>,
         context: &mut Context<'_, T>,
     ) {
-        if let Some(sending) = self.sending.active_mut() {
-            sending.deadlines.reorder = Instant::NEVER;
-        }
         if self.flight() == 0 {
             return;
         }
         let mss = u32::from(self.mss);
         if !self.sack_permitted {
-            let una = self.snd_una;
+            let (una, nxt) = (self.snd_una, self.snd_nxt);
             let sending = &mut *self.sending;
             match sending.phase {
                 // After a timeout the duplicates are answers to what was sent again (RFC 6582, section 4.1).
                 Phase::Open
                     if u32::from(sending.duplicate_acks) >= DUP_THRESH
-                        && sending.recovery_point.is_none_or(|point| una.at_or_after(point)) =>
+                        && sending
+                            .recovery_point
+                            .is_none_or(|point| !point.is_unacknowledged(una, nxt)) =>
                 {
                     sending.scoreboard.mark_head_lost();
                 }
@@ -364,12 +370,14 @@ impl Tcb {
         }
     }
 
-    /// RFC 3168, section 6.1.2: an echo of congestion counts once per round trip.
+    /// RFC 3168, section 6.1.2: an echo of congestion counts once per round trip. CWR goes with what is sent after the
+    /// reduction, so an echo says nothing new until some of that is acknowledged.
     fn take_congestion_echo<T>(&mut self, segment: &Segment<'_>, flight: u32, context: &mut Context<'_, T>) {
         if !self.ecn || !segment.flags.contains(Flags::ECE) || self.sending.phase != Phase::Open {
             return;
         }
-        if self.sending.cwr_point.is_some_and(|point| self.snd_una.before(point)) {
+        let unseen = |point: SeqNumber| point.at_or_after(self.snd_una) && point.at_or_before(self.snd_nxt);
+        if self.sending.cwr_point.is_some_and(unseen) {
             return;
         }
         context.counters.bump(Counter::CongestionEchoes);
@@ -378,17 +386,20 @@ impl Tcb {
         self.sending.cwr_pending = true;
     }
 
-    /// Ends the episode of a tail loss probe (RFC 8985, section 7.4).
-    fn end_probe<T>(&mut self, ack: SeqNumber, dsack: bool, flight: u32, context: &Context<'_, T>) {
+    /// Ends the episode of a tail loss probe (RFC 8985, section 7.4.2). `duplicate`: a duplicate acknowledgment without
+    /// blocks.
+    fn end_probe<T>(&mut self, ack: SeqNumber, dsack: bool, duplicate: bool, flight: u32, context: &Context<'_, T>) {
         let Some((end, retransmission)) = self.sending.tail_probe else {
             return;
         };
-        if ack.before(end) {
+        // Of a segment sent twice, the first acknowledgment may be of either copy.
+        let ambiguous = retransmission && ack == end && !dsack && !duplicate;
+        if ack.before(end) || ambiguous {
             return;
         }
         self.sending.tail_probe = None;
-        if retransmission && !dsack && self.sending.phase == Phase::Open {
-            // The probe repaired a loss that nothing else has told of.
+        if retransmission && !dsack && ack != end && self.sending.phase == Phase::Open {
+            // No second copy arrived: the probe repaired a loss that nothing else has told of.
             self.answer_congestion(flight, context);
         }
     }
@@ -406,6 +417,102 @@ impl Tcb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::Totals;
+    use crate::connection::keepalive::KeepaliveTable;
+    use crate::connection::sending::SendingPool;
+    use crate::connection::testing::{NOW, tcb};
+    use crate::counters::Counters;
+    use crate::link::LinkTable;
+    use crate::wire::{LinkHeader, Options};
+
+    /// More octets than sequence numbers can be apart to be compared.
+    const LONG_AGO: u32 = (1 << 31) + 100_000;
+
+    /// A connection without SACK that has just sent `segments` segments of one octet each.
+    fn sent(segments: u32) -> Tcb {
+        let mut tcb = tcb(true, false, segments);
+        tcb.sack_permitted = false;
+        for offset in 0..segments {
+            let seq = tcb.snd_una + offset;
+            tcb.sending.scoreboard.push(seq, seq + 1, NOW);
+        }
+        tcb
+    }
+
+    /// The peer acknowledges nothing new, with these flags; returns what was counted.
+    fn acknowledge(tcb: &mut Tcb, flags: Flags) -> Counters {
+        let segment = Segment {
+            reply_link: LinkHeader::new([2; 6], [4; 6], true),
+            key: tcb.key,
+            seq: tcb.rcv_nxt,
+            ack: tcb.snd_una,
+            flags,
+            window: 0,
+            options: Options::default(),
+            congestion_experienced: false,
+            payload: &[],
+        };
+        let mut counters = Counters::default();
+        let mut context = Context {
+            now: NOW,
+            config: &Config::default(),
+            counters: &mut counters,
+            links: &mut LinkTable::default(),
+            totals: &mut Totals::default(),
+            sendings: &mut SendingPool::default(),
+            keepalives: &KeepaliveTable::default(),
+            out: &mut (),
+        };
+        tcb.take_acknowledgment(&segment, tcb.snd_wnd, &mut context);
+        counters
+    }
+
+    #[test]
+    fn a_recovery_of_long_ago_does_not_keep_the_next_one_from_beginning() {
+        let una = sent(10).snd_una;
+        for (point, begins) in [
+            (None, true),
+            (Some(una), true),
+            (Some(una - LONG_AGO), true),
+            (Some(una + 1), false),
+            (Some(una + 10), false),
+        ] {
+            let mut tcb = sent(10);
+            tcb.sending.recovery_point = point;
+            for _ in 0..DUP_THRESH {
+                acknowledge(&mut tcb, Flags::ACK);
+            }
+            assert_eq!(tcb.sending.phase == Phase::Recovery, begins, "{point:?}");
+        }
+    }
+
+    #[test]
+    fn congestion_of_long_ago_does_not_count_for_an_echo_of_now() {
+        let una = sent(10).snd_una;
+        for (point, counts) in [
+            (None, 1),
+            (Some(una - 1), 1),
+            (Some(una - LONG_AGO), 1),
+            (Some(una), 0),
+            (Some(una + 10), 0),
+        ] {
+            let mut tcb = sent(10);
+            tcb.ecn = true;
+            tcb.sending.cwr_point = point;
+            let counters = acknowledge(&mut tcb, Flags::ACK | Flags::ECE);
+            assert_eq!(counters.get(Counter::CongestionEchoes), counts, "{point:?}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_counted_up_to_a_bound() {
+        let mut tcb = sent(u32::from(u16::MAX) + 10);
+        tcb.sending.duplicate_acks = u16::MAX - 1;
+        for _ in 0..3 {
+            acknowledge(&mut tcb, Flags::ACK);
+        }
+        assert_eq!(tcb.sending.duplicate_acks, u16::MAX);
+    }
 
     #[test]
     fn dsacks_are_told_from_sacks() {

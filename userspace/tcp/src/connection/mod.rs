@@ -15,6 +15,8 @@ pub(crate) mod send;
 pub(crate) mod sending;
 pub(crate) mod socket;
 pub(crate) mod state;
+#[cfg(test)]
+mod testing;
 pub(crate) mod timers;
 
 use crate::application::{CloseReason, ListenerId};

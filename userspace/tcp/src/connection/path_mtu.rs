@@ -84,7 +84,7 @@ impl Tcb {
     }
 
     /// Text of a segment that makes a packet of `mtu` bytes.
-    fn text_in_packet(&self, mtu: u16) -> u16 {
+    pub(super) fn text_in_packet(&self, mtu: u16) -> u16 {
         let headers = if self.key.is_v4() { IPV4_HEADERS } else { IPV6_HEADERS };
         let stamped = if self.timestamps { TIMESTAMPS_LENGTH } else { 0 };
         mtu.saturating_sub(headers + stamped).max(LEAST_TEXT)
@@ -183,44 +183,8 @@ impl Tcb {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::connection::keepalive::KeepaliveTable;
-    use crate::connection::open::Origin;
-    use crate::link::LinkTable;
-    use crate::wire::{FlowKey, LinkHeader};
-
-    const NOW: Instant = Instant::from_millis(5000);
-
-    /// A connection in ESTABLISHED with `outstanding` bytes of text sent, in full segments for a link of 1500 bytes.
-    fn tcb(ipv4: bool, timestamps: bool, outstanding: u32) -> Tcb {
-        let (local, remote) = if ipv4 {
-            ("198.18.0.1:80", "198.18.0.2:40000")
-        } else {
-            ("[2001:2::1]:80", "[2001:2::2]:40000")
-        };
-        let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
-        let config = Config::default();
-        let link = LinkTable::default()
-            .acquire(&LinkHeader::new([2; 6], [4; 6], ipv4))
-            .unwrap();
-        let origin = Origin {
-            key,
-            link,
-            listener: None,
-            iss: SeqNumber(u32::MAX - 500),
-            timestamp_offset: 0,
-            keepalive: KeepaliveTable::default().number(config.keepalive()),
-        };
-        let mut tcb = Tcb::new(origin, &config, NOW);
-        tcb.state = State::Established;
-        tcb.timestamps = timestamps;
-        tcb.mss = tcb.text_in_packet(1500);
-        tcb.sending.send_queue.push(Bytes::from(vec![0; 100_000]));
-        tcb.snd_nxt = tcb.snd_una + outstanding;
-        tcb
-    }
+    use crate::connection::testing::{NOW, tcb};
 
     #[test]
     fn the_text_leaves_room_for_all_headers_and_has_a_floor() {

@@ -476,11 +476,13 @@ impl Tcb {
         if segment.ack.before(self.snd_una) || !newer {
             return;
         }
+        let opened = window > self.snd_wnd;
         self.snd_wnd = window;
         self.max_snd_wnd = self.max_snd_wnd.max(window);
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
-        if self.sending.persist && window > 0 {
+        // A window that stays as small does not put off the time when it is used all the same.
+        if opened && self.sending.persist {
             self.rto.reset_backoff();
             if self.flight() > 0 {
                 self.restart_retransmit_timer(context.now, context.config);

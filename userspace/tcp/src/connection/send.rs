@@ -258,7 +258,10 @@ impl Tcb {
     /// Nagle's as changed by Minshall (draft-minshall-nagle-01), like Linux: a small segment waits only for another small
     /// one. Otherwise the end of every write longer than a segment would wait for the peer's delayed acknowledgment.
     fn worth_sending(&self, length: u32, all: bool, config: &Config) -> bool {
-        let small_outstanding = || self.sending.snd_sml.is_some_and(|small| small.after(self.snd_una));
+        let small_outstanding = || {
+            let unacknowledged = |small: SeqNumber| small.is_unacknowledged(self.snd_una, self.snd_nxt);
+            self.sending.snd_sml.is_some_and(unacknowledged)
+        };
         length == u32::from(self.mss)
             || (all && (!config.nagle || self.fin_queued || !small_outstanding()))
             || (self.max_snd_wnd > 1 && length >= self.max_snd_wnd / 2)
@@ -530,6 +533,25 @@ pub(crate) fn window_shift(buffer: u32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::testing::tcb;
+
+    #[test]
+    fn a_small_segment_of_long_ago_holds_nothing_back() {
+        let config = Config::default();
+        let mut tcb = tcb(true, false, 1460);
+        let end = tcb.snd_una;
+        tcb.sending.snd_sml = Some(end);
+        for since in [0, 1 << 20, 1 << 31, (1 << 31) + (1 << 20), 3 << 30] {
+            tcb.snd_una = end + since;
+            tcb.snd_nxt = tcb.snd_una + 1460;
+            assert!(tcb.worth_sending(1, true, &config), "{since} octets ago");
+        }
+        tcb.snd_una = end - 1;
+        for nxt in [end, end + 1460] {
+            tcb.snd_nxt = nxt;
+            assert!(!tcb.worth_sending(1, true, &config), "it is outstanding");
+        }
+    }
 
     #[test]
     fn the_shift_covers_the_buffer() {

@@ -200,6 +200,8 @@ impl Tcb {
             sending.undo = Some(Undo::default());
         }
         sending.phase = Phase::Loss;
+        // The earliest segment is sent again whatever else is thought to be in the network (RFC 6298, rule 5.4).
+        sending.retransmit_head = sending.scoreboard.len() > 0;
         sending.recovery_point = Some(self.snd_nxt);
         sending.duplicate_acks = 0;
         sending.tail_probe = None;

@@ -12,6 +12,7 @@ use crate::counters::Counter;
 use crate::flow_table::Place;
 use crate::half_open::HalfOpen;
 use crate::isn;
+use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::time_wait::Meaning;
 use crate::transmit::{Purpose, Transmit};
@@ -20,6 +21,9 @@ use crate::wire::{Flags, FlowKey, Segment};
 
 /// First SYN-ACK time-out (RFC 6298, rule 2.1); each further one is twice as long.
 const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How far above all that the last incarnation of a connection sent the next one begins, at least. Linux's distance.
+const INCARNATION_STEP: u32 = 1 << 16;
 
 /// Milliseconds of a flow's timestamp clock.
 fn timestamp_now(secrets: &super::Secrets, key: &FlowKey, now: Instant) -> u32 {
@@ -44,14 +48,23 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         };
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
-            self.syn(now, listener, segment, out);
+            self.syn(now, listener, segment, None, out);
             return Received::Done;
         }
         self.stray_receives(now, listener, segment, on_no_flow, out)
     }
 
-    /// A SYN to a listener: remembers it and answers.
-    fn syn<T: Transmit>(&mut self, now: Instant, listener: ListenerId, segment: &Segment<'_>, out: &mut T) {
+    /// A SYN to a listener: remembers it and answers. `last_nxt` is SND.NXT of the last incarnation, which is in TIME-WAIT:
+    /// the new one has to begin above it (RFC 9293, section 3.6.1), even if that sent faster than the clock of initial
+    /// sequence numbers ticks.
+    fn syn<T: Transmit>(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        segment: &Segment<'_>,
+        last_nxt: Option<SeqNumber>,
+        out: &mut T,
+    ) {
         self.counters.bump(Counter::SynsIn);
         if self.draining {
             self.counters.bump(Counter::DropDraining);
@@ -70,6 +83,7 @@ impl<A: Application> Engine<A> {
         let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
         negotiated.ecn = self.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
         let iss = isn::initial(self.secrets.isn, &segment.key, now);
+        let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
         let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, Place::HalfOpen(slot));
@@ -125,7 +139,7 @@ impl<A: Application> Engine<A> {
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
-        let Some(half_open) = self.half_open.get(slot) else {
+        let Some(half_open) = self.half_open.get_mut(slot) else {
             return Received::Done;
         };
         let (irs, iss, listener) = (half_open.irs, half_open.iss, half_open.listener);
@@ -133,7 +147,9 @@ impl<A: Application> Engine<A> {
         let flags = segment.flags;
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             if segment.seq == irs {
-                // The SYN again: our answer was lost.
+                // The SYN again: our answer was lost. Which of the two will be acknowledged cannot be told, so neither is
+                // timed (Karn's algorithm).
+                half_open.retransmits = half_open.retransmits.max(1);
                 self.counters.bump(Counter::SynsIn);
                 self.send_syn_ack(now, slot, out);
             } else {
@@ -261,7 +277,7 @@ impl<A: Application> Engine<A> {
         let Some(time_wait) = self.time_wait.get(slot) else {
             return Received::Done;
         };
-        let (key, link) = (time_wait.key, time_wait.link);
+        let (key, link, snd_nxt) = (time_wait.key, time_wait.link, time_wait.snd_nxt);
         // Of a new handshake's cookie, if a SYN with the sequence number before this one could begin a new connection: an
         // old duplicate may be the acknowledgment of the cookie that this very connection began with.
         if time_wait.may_begin_anew(segment.seq - 1, segment.options.timestamps)
@@ -280,7 +296,7 @@ impl<A: Application> Engine<A> {
                 };
                 self.remove_time_wait(slot);
                 self.counters.bump(Counter::TimeWaitReused);
-                self.syn(now, listener, segment, out);
+                self.syn(now, listener, segment, Some(snd_nxt), out);
             }
             meaning @ (Meaning::FinAgain | Meaning::Unacceptable) => {
                 let stamp = (now.as_millis() as u32).wrapping_add(time_wait.timestamp_offset);

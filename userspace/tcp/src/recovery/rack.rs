@@ -106,7 +106,7 @@ impl Rack {
 
     /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16 recoveries.
     pub(crate) fn dsack(&mut self, una: SeqNumber, nxt: SeqNumber) {
-        if self.dsack_round.is_some_and(|round| una.before(round)) {
+        if self.dsack_round.is_some_and(|round| round.is_unacknowledged(una, nxt)) {
             return;
         }
         self.dsack_round = Some(nxt);
@@ -254,6 +254,15 @@ mod tests {
             rack.recovered();
         }
         assert_eq!(window(&rack), Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_round_of_long_ago_is_over() {
+        let mut rack = Rack::new();
+        rack.dsack(SeqNumber(0), SeqNumber(1000));
+        let una = SeqNumber(1000 + (1 << 31) + 1);
+        rack.dsack(una, una + 1000);
+        assert_eq!(rack.reo_wnd_mult, 3);
     }
 
     #[test]

@@ -225,22 +225,29 @@ impl Scoreboard {
         let seen = self.seen;
         let seen = &seen[..usize::from(self.seen_count)];
         let mut valid = 0;
+        // In which order the blocks of one acknowledgment arrived, it does not tell: they are compared with what was
+        // acknowledged before.
+        let mut fack = self.fack;
         for &(left, right) in blocks {
             if !left.before(right) || left.before(una) || right.after(nxt) {
                 continue;
             }
             // What the last acknowledgment said already is marked.
             let known = seen.iter().find(|known| known.0 == left && known.1.at_or_before(right));
-            self.mark_sacked(known.map_or(left, |known| known.1), right, delivered);
+            self.mark_sacked(left, known.map_or(left, |known| known.1), right, delivered);
             self.seen[valid] = (left, right);
             valid += 1;
-            self.fack = self.fack.max(right);
+            fack = fack.max(right);
         }
+        self.fack = fack;
         self.seen_count = valid as u8;
     }
 
-    fn mark_sacked(&mut self, left: SeqNumber, right: SeqNumber, delivered: &mut Delivered) {
-        let mut index = self.segments.partition_point(|segment| segment.seq.before(left));
+    /// Marks the segments from `left` to `right`; those that end at or before `from` are marked.
+    fn mark_sacked(&mut self, left: SeqNumber, from: SeqNumber, right: SeqNumber, delivered: &mut Delivered) {
+        let mut index = self
+            .segments
+            .partition_point(|segment| segment.seq.before(left) || segment.end.at_or_before(from));
         while let Some(segment) = self.segments.get_mut(index) {
             if segment.end.after(right) {
                 break;
@@ -375,7 +382,9 @@ impl Scoreboard {
 
     /// Cuts the segment at `index` after `length` bytes, for a peer that now takes only smaller ones.
     pub(crate) fn split(&mut self, index: usize, length: u32) {
-        let first = self.segments[index];
+        let Some(&first) = self.segments.get(index) else {
+            return;
+        };
         if length == 0 || length >= first.length() {
             return;
         }
@@ -504,6 +513,29 @@ mod tests {
         );
         assert_eq!(delivered.timed, None, "it may have waited for the second");
         assert_eq!(delivered.newest.map(|(at, ..)| at), Some(at(60)));
+    }
+
+    #[test]
+    fn blocks_of_one_acknowledgment_say_nothing_of_their_order() {
+        let start = SeqNumber(0);
+        let mut board = board(start);
+        let mut delivered = Delivered::default();
+        let blocks = [(700, 800), (300, 400)].map(|(left, right)| (SeqNumber(left), SeqNumber(right)));
+        board.sack(&blocks, start, start + 1000, &mut delivered);
+        assert_eq!((delivered.newly_sacked, delivered.reordered), (2, None));
+        board.sack(&[(start + 500, start + 600)], start, start + 1000, &mut delivered);
+        assert_eq!(delivered.reordered, Some(at(5)), "it came after the one from 700 on");
+    }
+
+    #[test]
+    fn a_segment_reported_in_two_parts_is_marked_with_the_second() {
+        let start = SeqNumber(0);
+        let mut board = board(start);
+        let mut delivered = Delivered::default();
+        board.sack(&[(start + 200, start + 350)], start, start + 1000, &mut delivered);
+        assert_eq!(board.sacked(), 100);
+        board.sack(&[(start + 200, start + 500)], start, start + 1000, &mut delivered);
+        assert_eq!((board.sacked(), delivered.bytes), (300, 300));
     }
 
     #[test]
