@@ -13,14 +13,22 @@ pub(crate) fn within(
     move |text: &str| {
         let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
         if !allowed.contains(&duration) {
-            return Err(format!(
-                "it must be at least {} and at most {}",
-                humantime::format_duration(*allowed.start()),
-                humantime::format_duration(*allowed.end())
-            ));
+            let lowest = match *allowed.start() {
+                ABOVE_ZERO => "above zero".to_owned(),
+                lowest => format!("at least {}", text_of(lowest)),
+            };
+            return Err(format!("it must be {lowest} and at most {}", text_of(*allowed.end())));
         }
         Ok(duration)
     }
+}
+
+/// Seconds where they are whole, however many.
+fn text_of(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        return format!("{} s", duration.as_secs());
+    }
+    humantime::format_duration(duration).to_string()
 }
 
 #[cfg(test)]
@@ -37,7 +45,7 @@ mod tests {
             assert_eq!(parse(text), Ok(duration), "{text}");
         }
         let error = parse("61s").unwrap_err();
-        assert_eq!(error, "it must be at least 1ms and at most 1m");
+        assert_eq!(error, "it must be at least 1ms and at most 60 s");
         for text in ["0s", "61s", "x", "", "5", "-1s"] {
             assert!(parse(text).is_err(), "{text}");
         }
@@ -48,6 +56,7 @@ mod tests {
         assert_eq!(within(Duration::ZERO..=LONGEST)("0s"), Ok(Duration::ZERO));
         let parse = within(ABOVE_ZERO..=LONGEST);
         assert_eq!(parse("1ns"), Ok(ABOVE_ZERO));
-        assert!(parse("0s").is_err());
+        let error = parse("0s").unwrap_err();
+        assert_eq!(error, "it must be above zero and at most 60 s");
     }
 }

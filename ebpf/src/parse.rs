@@ -264,7 +264,9 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     match ip[9] {
         protocol::TCP => {
             let (port, flags, header_length) = tcp(frame, payload, length)?;
-            let address = frame.header(offset + IPV4_DESTINATION).ok_or(XdpCounter::PassMalformed)?;
+            let address = frame
+                .header(offset + IPV4_DESTINATION)
+                .ok_or(XdpCounter::PassMalformed)?;
             Ok(Destination {
                 listener: ListenerKey::v4(*address, port),
                 too_big: false,
@@ -323,7 +325,9 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     match next {
         protocol::TCP => {
             let (port, flags, header_length) = tcp(frame, offset, left)?;
-            let address = frame.header(ip_offset + IPV6_DESTINATION).ok_or(XdpCounter::PassMalformed)?;
+            let address = frame
+                .header(ip_offset + IPV6_DESTINATION)
+                .ok_or(XdpCounter::PassMalformed)?;
             Ok(Destination {
                 listener: ListenerKey::v6(*address, port),
                 too_big: false,

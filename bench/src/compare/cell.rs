@@ -24,9 +24,6 @@ use crate::lab::namespaces::{Lab, Place};
 /// Connections at the same time, in all workloads, and frames under way of the bare reflect.
 pub(super) const CONNECTIONS: u32 = 64;
 
-/// Who closes the connections of `cps`: TIME-WAIT is then the client's, and no server has it cheaper than another.
-pub(super) const CLOSE: Close = Close::Client;
-
 /// Parts of the source addresses. Each cell takes the next one, so that none of its connections has the addresses and
 /// ports of one the kernel may still remember.
 const SOURCE_PARTS: u32 = 16;
@@ -43,6 +40,9 @@ pub(super) struct Bench<'a> {
     pub(super) servers: Servers<'a>,
     /// What is requested.
     pub(super) url: Url,
+    /// Who ends the connections of `cps`. If it is the client, TIME-WAIT is the client's, and no server has it cheaper
+    /// than another.
+    pub(super) close: Close,
     /// What the body of a response is.
     pub(super) page: Vec<u8>,
     /// Cells measured so far.
@@ -97,7 +97,7 @@ impl Bench<'_> {
         for &(client, load) in loads {
             let cell = Cell::Server { load, client, target };
             let workload = match load {
-                Load::Cps => Workload::Cps { close: CLOSE },
+                Load::Cps => Workload::Cps { close: self.close },
                 Load::Rps => Workload::Rps { pipeline: 1 },
                 Load::Latency => Workload::Latency { rate: rate(client)? },
             };

@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tidegate_runtime::WaitStrategy;
 
-use self::cell::{Bench, CLOSE, CONNECTIONS};
+use self::cell::{Bench, CONNECTIONS};
 use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Target, Turn};
 use self::report::Report;
 use self::target::Servers;
@@ -61,6 +61,9 @@ pub(crate) struct Arguments {
     /// What the clients do, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Load::ALL)]
     workloads: Vec<Load>,
+    /// Who ends the connections of cps.
+    #[arg(long, value_enum, default_value_t = Close::Client)]
+    close: Close,
     /// Use IPv6.
     #[arg(long)]
     ipv6: bool,
@@ -150,6 +153,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         cores,
         servers,
         url,
+        close: arguments.close,
         page: page::content(),
         count: 0,
         tidegate: None,
@@ -256,7 +260,7 @@ fn describe(bench: &Bench<'_>, selection: &Selection, family: Family) -> anyhow:
     } = bench.scale;
     let servers = &bench.servers;
     let targets: Vec<&str> = selection.targets().iter().map(|target| target.name()).collect();
-    let closed_by = match CLOSE {
+    let closed_by = match bench.close {
         Close::Client => "the client, so TIME-WAIT is the client's",
         Close::Server => "the server, so TIME-WAIT is the server's",
         Close::Rst => "the client, by RST, so there is no TIME-WAIT",

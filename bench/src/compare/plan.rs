@@ -34,7 +34,7 @@ impl Target {
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Load {
-    /// As many connections as go, each with one request, closed by the client
+    /// As many connections as go, each with one request; --close says who ends them
     Cps,
     /// As many requests as go on connections that stay open, one at a time on each
     Rps,

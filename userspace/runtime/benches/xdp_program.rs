@@ -12,10 +12,12 @@ mod program;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aya::TestRunOptions;
+use aya::maps::HashMap;
+use aya::{Ebpf, TestRunOptions};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
+use tidegate_abi::{ListenerKey, MAP_LISTENERS};
 
 use frames::segment::{ACK, Segment, clients};
 use program::Program;
@@ -100,12 +102,29 @@ fn xdp_program(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What it would cost a connection to be in a map of flows: an entry added by system call, and removed again.
+fn map_entry(criterion: &mut Criterion) {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let mut ebpf = Ebpf::load(tidegate_runtime::object()).expect("the object is read and its maps are made");
+    let map = ebpf.map_mut(MAP_LISTENERS).expect("the object has the map");
+    let mut map = HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
+    let key = ListenerKey::v4([198, 18, 0, 1], 80);
+    criterion.bench_function("hash map entry added and removed by system call", |bencher| {
+        bencher.iter(|| {
+            map.insert(key, 0, 0).expect("the map has room");
+            map.remove(&key).expect("the key is there");
+        });
+    });
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = xdp_program
+    targets = xdp_program, map_entry
 }
 criterion_main!(benches);

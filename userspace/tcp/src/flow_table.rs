@@ -62,6 +62,8 @@ pub(crate) struct FlowTable {
     mask: usize,
     key: Key,
     used: usize,
+    /// The flow that is being worked on, and its hash.
+    current: Option<(FlowKey, FlowHash)>,
 }
 
 impl FlowTable {
@@ -73,10 +75,26 @@ impl FlowTable {
             mask: capacity - 1,
             key,
             used: 0,
+            current: None,
         }
     }
 
-    /// The hash of a flow, for the methods that want one: a segment is hashed once.
+    /// Says that the flow `key`, whose hash is known, will be worked on next: until another is, it is not hashed again.
+    #[inline]
+    pub(crate) fn set_current(&mut self, key: &FlowKey, hash: FlowHash) {
+        self.current = Some((*key, hash));
+    }
+
+    /// [`FlowTable::hash`], which for the current flow is known.
+    #[inline]
+    fn known_hash(&self, key: &FlowKey) -> FlowHash {
+        match &self.current {
+            Some((current, hash)) if current == key => *hash,
+            _ => self.hash(key),
+        }
+    }
+
+    /// The hash of a flow, for the methods that want one.
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> FlowHash {
         FlowHash((key.table_hash(self.key) >> 32) as u32)
@@ -108,7 +126,7 @@ impl FlowTable {
     /// The record of `key`; `matches` compares a candidate's tuple with it.
     #[inline]
     pub(crate) fn find(&self, key: &FlowKey, matches: impl Fn(Place) -> bool) -> Option<Place> {
-        self.find_hashed(self.hash(key), matches)
+        self.find_hashed(self.known_hash(key), matches)
     }
 
     /// [`FlowTable::find`] for a flow whose hash is known.
@@ -133,7 +151,7 @@ impl FlowTable {
     /// Adds a flow that is not in the table.
     #[inline]
     pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
-        self.insert_hashed(self.hash(key), place);
+        self.insert_hashed(self.known_hash(key), place);
     }
 
     /// [`FlowTable::insert`] for a flow whose hash is known.
@@ -156,7 +174,7 @@ impl FlowTable {
     /// Points the flow `key`, now at `from`, to `to`.
     #[inline]
     pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
-        self.replace_hashed(self.hash(key), from, to);
+        self.replace_hashed(self.known_hash(key), from, to);
     }
 
     /// [`FlowTable::replace`] for a flow whose hash is known.
@@ -169,7 +187,7 @@ impl FlowTable {
     /// Removes the flow `key` that is at `place`.
     #[inline]
     pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
-        self.remove_hashed(self.hash(key), place);
+        self.remove_hashed(self.known_hash(key), place);
     }
 
     /// [`FlowTable::remove`] for a flow whose hash is known.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use slab::Slab;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::engine::ConnectionId;
@@ -73,7 +74,7 @@ pub(super) struct Requests {
     request_length: usize,
     filler: Bytes,
     expected: Expected,
-    opening: HashMap<u64, Opening>,
+    opening: HashMap<u64, Opening, RandomState>,
     /// Openings at which those that came to nothing are looked for.
     remembered: usize,
     records: Slab<Record>,
@@ -121,7 +122,7 @@ impl Requests {
             request_length: request.len(),
             filler: filler.into(),
             expected: Expected::default(),
-            opening: HashMap::new(),
+            opening: HashMap::default(),
             remembered: LEAST_REMEMBERED,
             records: Slab::new(),
             idle: VecDeque::new(),

@@ -41,7 +41,7 @@ const HOW_TO_READ: &str = r#"<h2>How to read this</h2>
 <p>All servers send the same file from memory, and are asked by the same client with the same octets. They take turns:
 each round starts and stops one after the other, and a ratio is that of two runs of the same round. Bars are medians; the
 line over a bar's end goes from the lowest to the highest run.</p>
-<p><b>cps</b> is connections per second, one request each, closed by the client. <b>rps</b> is requests per second on
+<p><b>cps</b> is connections per second, one request each; the environment says who closed them. <b>rps</b> is requests per second on
 connections that stay open, one under way on each. <b>latency</b> is measured at half of what serve-kernel reaches under
 rps, from when a request was due. <b>reflect</b> is two loops that send frames as long as these to and fro over AF_XDP,
 without any protocol: no server on AF_XDP can do more there.</p>

@@ -11,24 +11,19 @@ use crate::connection::{Connection, Context, Fate};
 use crate::counters::Counter;
 use crate::flow_table::Place;
 use crate::half_open::HalfOpen;
-use crate::isn;
+use crate::isn::TupleHash;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::time_wait::Meaning;
 use crate::transmit::{Purpose, Transmit};
 use crate::wire::emit::Header;
-use crate::wire::{Flags, FlowKey, Segment};
+use crate::wire::{Flags, Segment};
 
 /// First SYN-ACK time-out (RFC 6298, rule 2.1); each further one is twice as long.
 const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How far above all that the last incarnation of a connection sent the next one begins, at least. Linux's distance.
 const INCARNATION_STEP: u32 = 1 << 16;
-
-/// Milliseconds of a flow's timestamp clock.
-fn timestamp_now(secrets: &super::Secrets, key: &FlowKey, now: Instant) -> u32 {
-    (now.as_millis() as u32).wrapping_add(isn::timestamp_offset(secrets.isn, key))
-}
 
 impl<A: Application> Engine<A> {
     /// A segment for no known flow (RFC 9293, sections 3.10.7.1 and 3.10.7.2).
@@ -82,23 +77,29 @@ impl<A: Application> Engine<A> {
         };
         let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
         negotiated.ecn = self.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
-        let iss = isn::initial(self.secrets.isn, &segment.key, now);
+        let hash = TupleHash::new(self.secrets.isn, &segment.key);
+        let iss = hash.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
         let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, Place::HalfOpen(slot));
         self.half_open_timers.arm(slot, now + SYN_ACK_TIMEOUT);
-        self.send_syn_ack(now, slot, out);
+        self.send_from_half_open(now, slot, hash, HalfOpen::syn_ack, Purpose::Handshake, out);
     }
 
-    fn send_syn_ack<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
-        self.send_from_half_open(now, slot, HalfOpen::syn_ack, Purpose::Handshake, out);
+    /// Sends the SYN-ACK again.
+    fn repeat_syn_ack<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
+        if let Some(half_open) = self.half_open.get(slot) {
+            let hash = TupleHash::new(self.secrets.isn, &half_open.key);
+            self.send_from_half_open(now, slot, hash, HalfOpen::syn_ack, Purpose::Handshake, out);
+        }
     }
 
     fn send_from_half_open<T: Transmit>(
         &mut self,
         now: Instant,
         slot: u32,
+        hash: TupleHash,
         header: impl FnOnce(&HalfOpen, u32, &crate::config::Config) -> Header,
         purpose: Purpose,
         out: &mut T,
@@ -107,7 +108,8 @@ impl<A: Application> Engine<A> {
             return;
         };
         let key = half_open.key;
-        let header = header(half_open, timestamp_now(&self.secrets, &key, now), &self.config);
+        let timestamp = (now.as_millis() as u32).wrapping_add(hash.timestamp_offset());
+        let header = header(half_open, timestamp, &self.config);
         let link = *self.links.get(half_open.link);
         self.send_bare(&link, &key, &header, purpose, out);
     }
@@ -127,7 +129,7 @@ impl<A: Application> Engine<A> {
         let timeout = SYN_ACK_TIMEOUT * (1 << half_open.retransmits.min(16));
         self.half_open_timers.arm(slot, now + timeout.min(self.config.rto_max));
         self.counters.bump(Counter::SynAckRetransmits);
-        self.send_syn_ack(now, slot, out);
+        self.repeat_syn_ack(now, slot, out);
     }
 
     /// A segment for a half-open connection (RFC 9293, section 3.10.7.4, SYN-RECEIVED).
@@ -151,7 +153,7 @@ impl<A: Application> Engine<A> {
                 // timed (Karn's algorithm).
                 half_open.retransmits = half_open.retransmits.max(1);
                 self.counters.bump(Counter::SynsIn);
-                self.send_syn_ack(now, slot, out);
+                self.repeat_syn_ack(now, slot, out);
             } else {
                 self.challenge_half_open(now, slot, out);
             }
@@ -203,7 +205,7 @@ impl<A: Application> Engine<A> {
                 link: half_open.link,
                 listener: Some(half_open.listener),
                 iss: half_open.iss,
-                timestamp_offset: isn::timestamp_offset(self.secrets.isn, &key),
+                timestamp_offset: TupleHash::new(self.secrets.isn, &key).timestamp_offset(),
                 keepalive: self.keepalives.number(self.keepalive(half_open.listener)),
             },
             irs: half_open.irs,
@@ -253,8 +255,12 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::ChallengeAcksLimited);
             return;
         }
+        let Some(half_open) = self.half_open.get(slot) else {
+            return;
+        };
         self.counters.bump(Counter::ChallengeAcks);
-        self.send_from_half_open(now, slot, HalfOpen::challenge, Purpose::Control, out);
+        let hash = TupleHash::new(self.secrets.isn, &half_open.key);
+        self.send_from_half_open(now, slot, hash, HalfOpen::challenge, Purpose::Control, out);
     }
 
     pub(super) fn remove_half_open(&mut self, slot: u32) {

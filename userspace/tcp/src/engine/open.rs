@@ -9,7 +9,7 @@ use crate::connection::open::Origin;
 use crate::connection::socket::Socket;
 use crate::connection::{Connection, Context, Tcb};
 use crate::flow_table::Place;
-use crate::isn;
+use crate::isn::TupleHash;
 use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::{FlowKey, LinkHeader};
@@ -70,12 +70,13 @@ impl<A: Application> Engine<A> {
             return Err(ConnectError::Full);
         }
         let link = self.links.acquire(link).ok_or(ConnectError::LinkTableFull)?;
+        let hash = TupleHash::new(self.secrets.isn, &key);
         let origin = Origin {
             key,
             link,
             listener: None,
-            iss: isn::initial(self.secrets.isn, &key, now),
-            timestamp_offset: isn::timestamp_offset(self.secrets.isn, &key),
+            iss: hash.initial(now),
+            timestamp_offset: hash.timestamp_offset(),
             keepalive: self.keepalives.number(self.config.keepalive()),
         };
         let tcb = Tcb::new(origin, &self.config, now);

@@ -15,7 +15,7 @@ use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::send::{offered_mss, syn_ack_window, window_shift};
 use crate::counters::Counter;
 use crate::flow_table::Place;
-use crate::isn;
+use crate::isn::TupleHash;
 use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::options::MAX_WINDOW_SCALE;
@@ -205,7 +205,7 @@ impl<A: Application> Engine<A> {
                 .echo
                 .wrapping_add(TIMESTAMP_SLACK)
                 .wrapping_sub(now.as_millis() as u32),
-            None => isn::timestamp_offset(self.secrets.isn, &segment.key),
+            None => TupleHash::new(self.secrets.isn, &segment.key).timestamp_offset(),
         }
     }
 
