@@ -90,6 +90,16 @@ pub(super) enum Subject {
     Bare(Limit),
 }
 
+impl Subject {
+    /// Whether a ratio of the results is made of it.
+    fn is_in_ratios(&self) -> bool {
+        matches!(
+            self,
+            Self::Server(Target::TidegateAuto | Target::LinuxOnOverflow) | Self::Bare(Limit::Transmit)
+        )
+    }
+}
+
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
@@ -124,6 +134,8 @@ pub(super) struct Scale {
     pub(super) rates: &'static [Offered],
     /// The servers.
     pub(super) targets: &'static [Target],
+    /// How many times what the ratios are made of is measured at the highest rate.
+    pub(super) rounds_at_max: usize,
     /// The IP versions the bare XDP programs are measured with.
     pub(super) bare: &'static [Family],
     /// Clients that connect during the window.
@@ -157,6 +169,7 @@ impl Scale {
             Offered::Max,
         ],
         targets: &Target::ALL,
+        rounds_at_max: 3,
         bare: &[Family::V4, Family::V6],
         clients: 1_000,
         lead_in: Duration::from_millis(500),
@@ -173,6 +186,7 @@ impl Scale {
     pub(super) const QUICK: Self = Self {
         rates: &[Offered::Nothing, Offered::Pps(500_000), Offered::Max],
         targets: &[Target::TidegateAuto, Target::LinuxOnOverflow],
+        rounds_at_max: 1,
         bare: &[Family::V4],
         clients: 250,
         lead_in: Duration::from_millis(200),
@@ -198,12 +212,19 @@ impl Scale {
                 }
                 let first = round % subjects.len().max(1);
                 subjects.rotate_left(first);
-                cells.extend(subjects.into_iter().map(|subject| Cell {
+                let cell = |subject| Cell {
                     family,
                     offered,
                     subject,
-                }));
+                };
+                cells.extend(subjects.iter().copied().map(cell));
                 round += 1;
+                if offered == Offered::Max {
+                    subjects.retain(Subject::is_in_ratios);
+                    for _ in 1..self.rounds_at_max {
+                        cells.extend(subjects.iter().copied().map(cell));
+                    }
+                }
             }
         }
         cells
@@ -242,10 +263,10 @@ mod tests {
     const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
     #[test]
-    fn every_flood_meets_every_target_once() {
+    fn every_flood_meets_every_target_once_and_the_highest_those_of_the_ratios_three_times() {
         let cells = Scale::FULL.cells(&BOTH);
         let servers = cells.iter().filter(|cell| matches!(cell.subject, Subject::Server(_)));
-        assert_eq!(servers.count(), 2 * 5 * 4);
+        assert_eq!(servers.count(), 2 * (5 * 4 + 2 * 2));
         for &family in &BOTH {
             for &offered in Scale::FULL.rates {
                 for target in Target::ALL {
@@ -254,7 +275,12 @@ mod tests {
                         offered,
                         subject: Subject::Server(target),
                     };
-                    assert_eq!(cells.iter().filter(|&&cell| cell == same).count(), 1, "{same:?}");
+                    let times = if offered == Offered::Max && same.subject.is_in_ratios() {
+                        3
+                    } else {
+                        1
+                    };
+                    assert_eq!(cells.iter().filter(|&&cell| cell == same).count(), times, "{same:?}");
                 }
             }
             for limit in [Limit::Transmit, Limit::Drop] {
