@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use tidegate_abi::syn_cookie::{MAX_WINDOW_SCALE, NO_WINDOW_SCALE};
 
 use crate::parse::Frame;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, Values};
 
 /// Kinds of options without a length (RFC 9293, section 3.2).
 const END_OF_OPTION_LIST: u8 = 0;
@@ -32,16 +32,18 @@ impl Offer {
 
     /// Reads the `length` octets of options at `offset`, at most 40. `None`: one has an impossible length.
     #[inline(always)]
-    pub fn read(frame: Frame<'_>, offset: usize, length: usize) -> Option<Self> {
-        let scratch = Scratch::get()?;
-        let (at, left) = scratch.forget_both(offset, length);
-        let words = read_words(frame.context(), at, left);
+    pub fn read(frame: Frame<'_>, scratch: Scratch, offset: usize, length: usize) -> Option<Self> {
+        scratch.set_offer(Self::UNREAD);
+        if let Some(offer) = usual(frame, offset, length) {
+            scratch.set_offer(offer.0);
+        }
+        let words = scratch.offer();
         if words & Self::UNREAD == 0 {
             return Some(Self(words));
         }
-        // Once more: what `read_words` compared these with, the verifier has learned.
+        // What these were compared with, the verifier has learned.
         let (at, left) = scratch.forget_both(offset, length);
-        let octets = read_octets(frame.context(), at, left);
+        let octets = read_octets(frame.context(), scratch.0, at, left);
         (octets & Self::UNREAD == 0).then_some(Self(octets))
     }
 
@@ -87,30 +89,11 @@ impl Offer {
     }
 }
 
-// Both ways to read them are functions of their own, and what they return comes out of a map: the verifier then knows nothing
-// of it, and follows what comes after them once and not for each of the ways through them.
-
-/// Reads options that systems are used to send: each begins, with its padding, at a multiple of 4 octets. Returns the offer
-/// as a word, [`Offer::UNREAD`] if these do not.
+/// Reads any options. Returns the offer as a word, [`Offer::UNREAD`] if one has an impossible length. A function of its
+/// own, so that the verifier goes through it once.
 #[inline(never)]
-fn read_words(context: *mut xdp_md, offset: usize, length: usize) -> u64 {
-    let Some(scratch) = Scratch::get() else {
-        return Offer::UNREAD;
-    };
-    let context = XdpContext::new(context);
-    scratch.set_offer(Offer::UNREAD);
-    if let Some(offer) = usual(Frame::new(&context), offset, length) {
-        scratch.set_offer(offer.0);
-    }
-    scratch.offer()
-}
-
-/// Reads any options. Returns the offer as a word, [`Offer::UNREAD`] if one has an impossible length.
-#[inline(never)]
-fn read_octets(context: *mut xdp_md, offset: usize, length: usize) -> u64 {
-    let Some(scratch) = Scratch::get() else {
-        return Offer::UNREAD;
-    };
+fn read_octets(context: *mut xdp_md, scratch: *mut Values, offset: usize, length: usize) -> u64 {
+    let scratch = Scratch(scratch);
     let context = XdpContext::new(context);
     if any(Frame::new(&context), offset, length, scratch).is_none() {
         return Offer::UNREAD;
@@ -118,6 +101,8 @@ fn read_octets(context: *mut xdp_md, offset: usize, length: usize) -> u64 {
     scratch.offer()
 }
 
+/// Reads options that systems are used to send: each begins, with its padding, at a multiple of 4 octets. `None`: these do
+/// not.
 #[inline(always)]
 fn usual(frame: Frame<'_>, offset: usize, length: usize) -> Option<Offer> {
     let mut offer = Offer::NONE;

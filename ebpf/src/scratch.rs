@@ -5,8 +5,9 @@
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 
+/// What there is room for.
 #[repr(C)]
-struct Values {
+pub struct Values {
     at: u64,
     offer: u64,
 }
@@ -14,9 +15,10 @@ struct Values {
 #[map]
 static SCRATCH: PerCpuArray<Values> = PerCpuArray::with_max_entries(1, 0);
 
-/// The running CPU's values. All access is volatile, so that LLVM does not keep them in registers after all.
+/// The running CPU's values. All access is volatile, so that LLVM does not keep them in registers after all. The pointer is
+/// that of [`Scratch::get`], also where it has come through a function of its own.
 #[derive(Clone, Copy)]
-pub struct Scratch(*mut Values);
+pub struct Scratch(pub *mut Values);
 
 impl Scratch {
     /// The running CPU's.

@@ -4,14 +4,10 @@
 //! padding to a multiple of 4 octets the answer's options take no more room than the same options of the SYN.
 
 use aya_ebpf::{
-    bindings::{
-        xdp_action::{XDP_DROP, XDP_TX},
-        xdp_md,
-    },
+    bindings::xdp_action::{XDP_DROP, XDP_TX},
     helpers::{bpf_jiffies64, bpf_xdp_adjust_tail},
     macros::map,
     maps::Array,
-    programs::XdpContext,
 };
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
@@ -80,27 +76,14 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
 
 #[inline(always)]
 fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: u32) -> Option<()> {
-    let syn = Scratch::get()?.forget(Syn::of(segment, key_id).0);
-    let rewritten = if version == 4 {
-        rewrite_v4(frame.context(), syn)
+    let scratch = Scratch::get()?;
+    // The verifier then goes on from here once, and not for each of the ways to here.
+    let syn = Syn(scratch.forget(Syn::of(segment, key_id).0));
+    if version == 4 {
+        rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, syn)
     } else {
-        rewrite_v6(frame.context(), syn)
-    };
-    (rewritten != 0).then_some(())
-}
-
-// Functions of their own, so that the verifier goes through them once and not for each of the ways to here.
-
-/// Makes an IPv4 SYN a SYN-ACK; 0 if that cannot be.
-#[inline(never)]
-fn rewrite_v4(context: *mut xdp_md, syn: u64) -> u32 {
-    rewrite::<IPV4_WORDS, V4_WORDS>(Frame::new(&XdpContext::new(context)), Syn(syn)).is_some() as u32
-}
-
-/// The same for IPv6.
-#[inline(never)]
-fn rewrite_v6(context: *mut xdp_md, syn: u64) -> u32 {
-    rewrite::<IPV6_WORDS, V6_WORDS>(Frame::new(&XdpContext::new(context)), Syn(syn)).is_some() as u32
+        rewrite::<IPV6_WORDS, V6_WORDS>(frame, scratch, syn)
+    }
 }
 
 /// What a SYN is answered by, in one word.
@@ -152,11 +135,13 @@ impl Syn {
 /// Makes the SYN a SYN-ACK. `TCP`: where the TCP header begins, in words from the IP header's first; `ALL`: where its
 /// options do.
 #[inline(always)]
-fn rewrite<const TCP: usize, const ALL: usize>(frame: Frame<'_>, syn: Syn) -> Option<()> {
+fn rewrite<const TCP: usize, const ALL: usize>(frame: Frame<'_>, scratch: Scratch, syn: Syn) -> Option<()> {
     let template = SYN_ACK.get(0)?;
     let &[low, high] = COOKIE_KEYS.get(syn.key_id())?;
+    let offer = Offer::read(frame, scratch, syn.ip() + ALL * 4, syn.options_length())?;
+    // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
+    let syn = Syn(scratch.forget(syn.0));
     let options = syn.ip() + ALL * 4;
-    let offer = Offer::read(frame, options, syn.options_length())?;
     let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP;
     let headers = frame.words::<ALL>(syn.ip())?;
     let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, Key(low, high), syn.key_id());
