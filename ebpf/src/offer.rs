@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use tidegate_abi::syn_cookie::{MAX_WINDOW_SCALE, NO_WINDOW_SCALE};
 
 use crate::parse::Frame;
-use crate::scratch::{Scratch, Values};
+use crate::scratch::Scratch;
 
 /// Kinds of options without a length (RFC 9293, section 3.2).
 const END_OF_OPTION_LIST: u8 = 0;
@@ -43,7 +43,7 @@ impl Offer {
         }
         // What these were compared with, the verifier has learned.
         let (at, left) = scratch.forget_both(offset, length);
-        let octets = read_octets(frame.context(), scratch.0, at, left);
+        let octets = read_octets(frame.context(), at, left);
         (octets & Self::UNREAD == 0).then_some(Self(octets))
     }
 
@@ -92,8 +92,10 @@ impl Offer {
 /// Reads any options. Returns the offer as a word, [`Offer::UNREAD`] if one has an impossible length. A function of its
 /// own, so that the verifier goes through it once.
 #[inline(never)]
-fn read_octets(context: *mut xdp_md, scratch: *mut Values, offset: usize, length: usize) -> u64 {
-    let scratch = Scratch(scratch);
+fn read_octets(context: *mut xdp_md, offset: usize, length: usize) -> u64 {
+    let Some(scratch) = Scratch::get() else {
+        return Offer::UNREAD;
+    };
     let context = XdpContext::new(context);
     if any(Frame::new(&context), offset, length, scratch).is_none() {
         return Offer::UNREAD;

@@ -5,9 +5,8 @@
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 
-/// What there is room for.
 #[repr(C)]
-pub struct Values {
+struct Values {
     at: u64,
     offer: u64,
 }
@@ -15,10 +14,9 @@ pub struct Values {
 #[map]
 static SCRATCH: PerCpuArray<Values> = PerCpuArray::with_max_entries(1, 0);
 
-/// The running CPU's values. All access is volatile, so that LLVM does not keep them in registers after all. The pointer is
-/// that of [`Scratch::get`], also where it has come through a function of its own.
+/// The running CPU's values. All access is volatile, so that LLVM does not keep them in registers after all.
 #[derive(Clone, Copy)]
-pub struct Scratch(pub *mut Values);
+pub struct Scratch(*mut Values);
 
 impl Scratch {
     /// The running CPU's.

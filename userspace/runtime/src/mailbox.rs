@@ -1,7 +1,10 @@
 //! How a shard is told something by another thread, and woken for it.
 
 use core::sync::atomic::{AtomicBool, Ordering, fence};
+use core::time::Duration;
 use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
@@ -12,6 +15,9 @@ use crate::report::ShardReport;
 
 /// Commands that may wait for a shard; they come from people and from the control of SYN cookies, a few a second.
 const COMMANDS: usize = 64;
+
+/// How often a command is offered again to a shard whose mailbox is full.
+const OFFER_STEP: Duration = Duration::from_millis(1);
 
 /// What the control plane asks of a shard.
 #[derive(Debug)]
@@ -115,6 +121,27 @@ impl Bell {
     }
 }
 
+/// Gives every shard whose thread runs a command, waiting for at most `patience` for those whose mailbox is full.
+pub(crate) fn tell_all<T>(
+    mailboxes: &[Mailbox],
+    threads: &[Option<JoinHandle<T>>],
+    command: impl Fn() -> Command,
+    patience: Duration,
+) {
+    let began = Instant::now();
+    let mut untold: Vec<_> = mailboxes.iter().zip(threads).collect();
+    loop {
+        untold.retain(|&(mailbox, thread)| {
+            let gone = thread.as_ref().is_none_or(JoinHandle::is_finished);
+            !gone && mailbox.send(command()).is_err()
+        });
+        if untold.is_empty() || began.elapsed() >= patience {
+            return;
+        }
+        thread::sleep(OFFER_STEP);
+    }
+}
+
 /// A waker for the poll of one shard.
 ///
 /// # Errors
@@ -126,8 +153,9 @@ pub(crate) fn waker(poll: &mio::Poll, token: mio::Token) -> io::Result<Waker> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
 
+    use crossbeam::channel;
     use mio::{Events, Poll, Token};
 
     use super::*;
@@ -181,5 +209,60 @@ mod tests {
             mailbox.send(Command::Drain).expect("room");
         }
         assert!(matches!(mailbox.send(Command::Stop), Err(Command::Stop)));
+    }
+
+    /// A mailbox that takes no more commands, with the poll that its bell rings.
+    fn full_mailbox() -> (Poll, Mailbox) {
+        let (poll, mailbox) = mailbox();
+        while mailbox.send(Command::Drain).is_ok() {}
+        (poll, mailbox)
+    }
+
+    #[test]
+    fn who_hangs_is_told_to_stop_when_it_goes_on_and_holds_up_nobody_else() {
+        let (_first_poll, first) = full_mailbox();
+        let (_second_poll, second) = full_mailbox();
+        while second.take().is_some() {}
+        let mailboxes = Arc::new([first, second]);
+        let (resume, is_resumed) = channel::bounded::<()>(0);
+        let run = |index: usize, hangs: Option<channel::Receiver<()>>| {
+            let mailboxes = Arc::clone(&mailboxes);
+            Some(thread::spawn(move || {
+                if let Some(is_resumed) = hangs {
+                    is_resumed.recv().expect("a word");
+                }
+                while !matches!(mailboxes[index].take(), Some(Command::Stop)) {
+                    thread::yield_now();
+                }
+            }))
+        };
+        let threads = [run(0, Some(is_resumed)), run(1, None)];
+
+        tell_all(mailboxes.as_slice(), &threads, || Command::Drain, Duration::ZERO);
+        let (other_ended, still_telling) = thread::scope(|scope| {
+            let telling = scope.spawn(|| tell_all(mailboxes.as_slice(), &threads, || Command::Stop, Duration::MAX));
+            let other = || threads[1].as_ref().is_none_or(JoinHandle::is_finished);
+            let began = Instant::now();
+            while !other() && began.elapsed() < Duration::from_secs(10) {
+                thread::yield_now();
+            }
+            let found = (other(), !telling.is_finished());
+            resume.send(()).expect("the thread waits");
+            found
+        });
+        assert!(other_ended && still_telling);
+        for thread in threads.into_iter().flatten() {
+            thread.join().expect("it was told to stop");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_told_nothing() {
+        let (_poll, mailbox) = full_mailbox();
+        let ended = thread::spawn(|| ());
+        while !ended.is_finished() {
+            thread::yield_now();
+        }
+        tell_all(&[mailbox], &[Some(ended)], || Command::Stop, Duration::MAX);
     }
 }

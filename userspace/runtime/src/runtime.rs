@@ -26,7 +26,7 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::handover::Exchange;
 use crate::interface::Interface;
-use crate::mailbox::{Command, Mailbox, waker};
+use crate::mailbox::{Command, Mailbox, tell_all, waker};
 use crate::port::{Port, Umems};
 use crate::random;
 use crate::report::{QueueInfo, Report, ShardReport};
@@ -35,9 +35,6 @@ use crate::xdp::{Attached, ProgramSettings, Steering};
 
 /// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often a command is offered again to a shard whose mailbox is full.
-const OFFER_STEP: Duration = Duration::from_millis(1);
 
 /// How often the number of connections is looked at while draining.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
@@ -472,27 +469,6 @@ impl Runtime {
     }
 }
 
-/// Gives every shard whose thread runs a command, waiting for at most `patience` for those whose mailbox is full.
-fn tell_all<T>(
-    mailboxes: &[Mailbox],
-    threads: &[Option<JoinHandle<T>>],
-    command: impl Fn() -> Command,
-    patience: Duration,
-) {
-    let began = Instant::now();
-    let mut untold: Vec<_> = mailboxes.iter().zip(threads).collect();
-    loop {
-        untold.retain(|&(mailbox, thread)| {
-            let gone = thread.as_ref().is_none_or(JoinHandle::is_finished);
-            !gone && mailbox.send(command()).is_err()
-        });
-        if untold.is_empty() || began.elapsed() >= patience {
-            return;
-        }
-        thread::sleep(OFFER_STEP);
-    }
-}
-
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.end();
@@ -533,62 +509,6 @@ mod tests {
             let error = check_remotes(&bad).expect_err(phrase);
             assert!(error.is_usage() && error.to_string().contains(phrase), "{error}");
         }
-    }
-
-    /// A mailbox that takes no more commands, with the poll that its bell rings.
-    fn full_mailbox() -> (Poll, Mailbox) {
-        let poll = Poll::new().expect("an epoll");
-        let mailbox = Mailbox::new(waker(&poll, BELL).expect("an eventfd"));
-        while mailbox.send(Command::Drain).is_ok() {}
-        (poll, mailbox)
-    }
-
-    #[test]
-    fn who_hangs_is_told_to_stop_when_it_goes_on_and_holds_up_nobody_else() {
-        let (_first_poll, first) = full_mailbox();
-        let (_second_poll, second) = full_mailbox();
-        while second.take().is_some() {}
-        let mailboxes = Arc::new([first, second]);
-        let (resume, is_resumed) = channel::bounded::<()>(0);
-        let run = |index: usize, hangs: Option<channel::Receiver<()>>| {
-            let mailboxes = Arc::clone(&mailboxes);
-            Some(thread::spawn(move || {
-                if let Some(is_resumed) = hangs {
-                    is_resumed.recv().expect("a word");
-                }
-                while !matches!(mailboxes[index].take(), Some(Command::Stop)) {
-                    thread::yield_now();
-                }
-            }))
-        };
-        let threads = [run(0, Some(is_resumed)), run(1, None)];
-
-        tell_all(mailboxes.as_slice(), &threads, || Command::Drain, Duration::ZERO);
-        let (other_ended, still_telling) = thread::scope(|scope| {
-            let telling = scope.spawn(|| tell_all(mailboxes.as_slice(), &threads, || Command::Stop, Duration::MAX));
-            let other = || threads[1].as_ref().is_none_or(JoinHandle::is_finished);
-            let began = Instant::now();
-            while !other() && began.elapsed() < Duration::from_secs(10) {
-                thread::yield_now();
-            }
-            let found = (other(), !telling.is_finished());
-            resume.send(()).expect("the thread waits");
-            found
-        });
-        assert!(other_ended && still_telling);
-        for thread in threads.into_iter().flatten() {
-            thread.join().expect("it was told to stop");
-        }
-    }
-
-    #[test]
-    fn a_thread_that_has_ended_is_told_nothing() {
-        let (_poll, mailbox) = full_mailbox();
-        let ended = thread::spawn(|| ());
-        while !ended.is_finished() {
-            thread::yield_now();
-        }
-        tell_all(&[mailbox], &[Some(ended)], || Command::Stop, Duration::MAX);
     }
 
     #[test]

@@ -149,13 +149,8 @@ impl FlowTable {
     }
 
     /// Adds a flow that is not in the table.
-    #[inline]
     pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
-        self.insert_hashed(self.known_hash(key), place);
-    }
-
-    /// [`FlowTable::insert`] for a flow whose hash is known.
-    pub(crate) fn insert_hashed(&mut self, hash: FlowHash, place: Place) {
+        let hash = self.known_hash(key);
         debug_assert!(
             self.used * 2 < self.buckets.len(),
             "the limits of the engine bound the table"
@@ -172,26 +167,16 @@ impl FlowTable {
     }
 
     /// Points the flow `key`, now at `from`, to `to`.
-    #[inline]
     pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
-        self.replace_hashed(self.known_hash(key), from, to);
-    }
-
-    /// [`FlowTable::replace`] for a flow whose hash is known.
-    pub(crate) fn replace_hashed(&mut self, hash: FlowHash, from: Place, to: Place) {
+        let hash = self.known_hash(key);
         if let Some(at) = self.position(hash, from) {
             self.buckets[at].place = to.pack();
         }
     }
 
     /// Removes the flow `key` that is at `place`.
-    #[inline]
     pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
-        self.remove_hashed(self.known_hash(key), place);
-    }
-
-    /// [`FlowTable::remove`] for a flow whose hash is known.
-    pub(crate) fn remove_hashed(&mut self, hash: FlowHash, place: Place) {
+        let hash = self.known_hash(key);
         let Some(mut hole) = self.position(hash, place) else {
             return;
         };
@@ -254,18 +239,23 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_stands_for_its_flow_in_every_operation() {
+    fn the_current_flow_and_others_are_found_by_their_hashes() {
         let mut table = FlowTable::new(8, Key(1, 2));
         let hash = table.hash(&key(7));
         assert_eq!(table.candidate(hash), None);
-        table.insert_hashed(hash, Place::HalfOpen(3));
+        table.set_current(&key(7), hash);
+        table.insert(&key(7), Place::HalfOpen(3));
+        table.insert(&key(8), Place::HalfOpen(5));
+        assert_eq!(table.candidate(table.hash(&key(8))), Some(Place::HalfOpen(5)));
         assert_eq!(table.find(&key(7), |_| true), Some(Place::HalfOpen(3)));
         assert_eq!(table.touch(hash), hash.0);
-        table.replace_hashed(hash, Place::HalfOpen(3), Place::Connection(4));
+        table.replace(&key(7), Place::HalfOpen(3), Place::Connection(4));
         assert_eq!(table.candidate(hash), Some(Place::Connection(4)));
         assert_eq!(table.find_hashed(hash, |place| place == Place::HalfOpen(3)), None);
-        table.remove_hashed(hash, Place::Connection(4));
-        assert_eq!((table.candidate(hash), table.len()), (None, 0));
+        // Of another flow, the current one's hash says nothing.
+        table.set_current(&key(8), table.hash(&key(8)));
+        table.remove(&key(7), Place::Connection(4));
+        assert_eq!((table.candidate(hash), table.len()), (None, 1));
     }
 
     proptest! {

@@ -153,9 +153,8 @@ fn a_window_that_opens_octet_by_octet_causes_no_tiny_segments() {
     assert_eq!(rig.one().payload.len(), 1460);
 }
 
-#[test]
-fn a_window_that_stays_small_is_used_after_a_while() {
-    // RFC 9293, section 3.8.6.2.1: silly window avoidance must not become a deadlock.
+/// A peer that has taken ten thousand octets and then room for 500 more.
+fn with_a_small_window() -> Rig {
     let mut rig = Rig::new(config(), sender(100_000));
     rig.window = 10_000;
     rig.connect();
@@ -163,6 +162,13 @@ fn a_window_that_stays_small_is_used_after_a_while() {
     rig.window = 500;
     rig.acknowledge(&sent[5]);
     rig.nothing();
+    rig
+}
+
+#[test]
+fn a_window_that_stays_small_is_used_after_a_while() {
+    // RFC 9293, section 3.8.6.2.1: silly window avoidance must not become a deadlock.
+    let mut rig = with_a_small_window();
     let start = rig.ack;
     for _ in 0..20 {
         assert!(rig.wait(ms(10_000)).is_some());
@@ -180,13 +186,7 @@ fn a_window_that_stays_small_is_used_after_a_while() {
 
 #[test]
 fn text_from_the_peer_does_not_put_off_the_use_of_a_small_window() {
-    let mut rig = Rig::new(config(), sender(100_000));
-    rig.window = 10_000;
-    rig.connect();
-    let sent = rig.sent();
-    rig.window = 500;
-    rig.acknowledge(&sent[5]);
-    rig.nothing();
+    let mut rig = with_a_small_window();
     for _ in 0..20 {
         rig.pass(ms(50));
         rig.peer(ACK, b"more");
