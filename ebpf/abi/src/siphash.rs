@@ -105,12 +105,6 @@ pub fn siphash24_with_tail<const N: usize>(key: Key, words: &[u64; N], tail: u64
     State::after::<2, N>(key, words).finish::<2, 4>(8 * N + bytes, tail)
 }
 
-/// SipHash-1-3: for tables, whose hashes nobody sees.
-#[inline(always)]
-pub fn siphash13<const N: usize>(key: Key, words: &[u64; N]) -> u64 {
-    siphash_words::<1, 3, N>(key, words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::time::Instant;
+use crate::wire::checksum::TextSum;
 
 /// A listener, by the order in which it was added to the engine (0 is the first).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +54,17 @@ pub trait Stream {
     /// Returns how many bytes were taken. The bytes are shared, not copied, until the peer has acknowledged them.
     /// The last segment of what is queued at the end of a callback carries PSH.
     fn send(&mut self, data: &mut Bytes) -> usize;
+
+    /// Queues all of `data` for sending, like [`Stream::send`], or nothing if there is not room for all of it; says which.
+    /// `sum` must be the sum of `data`: for what is sent many times it need not be taken for every segment.
+    fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
+        let _ = sum;
+        let fits = data.len() <= self.send_space();
+        if fits {
+            self.send(&mut data.clone());
+        }
+        fits
+    }
 
     /// Queues a copy of the front of `data`. Returns how many bytes were taken.
     fn send_copy(&mut self, data: &[u8]) -> usize;

@@ -62,8 +62,6 @@ pub(crate) struct FlowTable {
     mask: usize,
     key: Key,
     used: usize,
-    /// The flow that is being worked on, and its hash.
-    current: Option<(FlowKey, FlowHash)>,
 }
 
 impl FlowTable {
@@ -75,22 +73,6 @@ impl FlowTable {
             mask: capacity - 1,
             key,
             used: 0,
-            current: None,
-        }
-    }
-
-    /// Says that the flow `key`, whose hash is known, will be worked on next: until another is, it is not hashed again.
-    #[inline]
-    pub(crate) fn set_current(&mut self, key: &FlowKey, hash: FlowHash) {
-        self.current = Some((*key, hash));
-    }
-
-    /// [`FlowTable::hash`], which for the current flow is known.
-    #[inline]
-    fn known_hash(&self, key: &FlowKey) -> FlowHash {
-        match &self.current {
-            Some((current, hash)) if current == key => *hash,
-            _ => self.hash(key),
         }
     }
 
@@ -126,7 +108,7 @@ impl FlowTable {
     /// The record of `key`; `matches` compares a candidate's tuple with it.
     #[inline]
     pub(crate) fn find(&self, key: &FlowKey, matches: impl Fn(Place) -> bool) -> Option<Place> {
-        self.find_hashed(self.known_hash(key), matches)
+        self.find_hashed(self.hash(key), matches)
     }
 
     /// [`FlowTable::find`] for a flow whose hash is known.
@@ -150,7 +132,7 @@ impl FlowTable {
 
     /// Adds a flow that is not in the table.
     pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
-        let hash = self.known_hash(key);
+        let hash = self.hash(key);
         debug_assert!(
             self.used * 2 < self.buckets.len(),
             "the limits of the engine bound the table"
@@ -168,7 +150,7 @@ impl FlowTable {
 
     /// Points the flow `key`, now at `from`, to `to`.
     pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
-        let hash = self.known_hash(key);
+        let hash = self.hash(key);
         if let Some(at) = self.position(hash, from) {
             self.buckets[at].place = to.pack();
         }
@@ -176,7 +158,7 @@ impl FlowTable {
 
     /// Removes the flow `key` that is at `place`.
     pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
-        let hash = self.known_hash(key);
+        let hash = self.hash(key);
         let Some(mut hole) = self.position(hash, place) else {
             return;
         };
@@ -239,11 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn the_current_flow_and_others_are_found_by_their_hashes() {
+    fn flows_are_found_by_their_hashes() {
         let mut table = FlowTable::new(8, Key(1, 2));
         let hash = table.hash(&key(7));
         assert_eq!(table.candidate(hash), None);
-        table.set_current(&key(7), hash);
         table.insert(&key(7), Place::HalfOpen(3));
         table.insert(&key(8), Place::HalfOpen(5));
         assert_eq!(table.candidate(table.hash(&key(8))), Some(Place::HalfOpen(5)));
@@ -252,8 +233,6 @@ mod tests {
         table.replace(&key(7), Place::HalfOpen(3), Place::Connection(4));
         assert_eq!(table.candidate(hash), Some(Place::Connection(4)));
         assert_eq!(table.find_hashed(hash, |place| place == Place::HalfOpen(3)), None);
-        // Of another flow, the current one's hash says nothing.
-        table.set_current(&key(8), table.hash(&key(8)));
         table.remove(&key(7), Place::Connection(4));
         assert_eq!((table.candidate(hash), table.len()), (None, 1));
     }

@@ -12,9 +12,8 @@ use tidegate_tcp::application::Stream;
 use super::Http;
 use super::body::Decoder;
 use super::counters::Counter;
-use super::prepared::Ready;
 use super::request::{self, Framing, MAX_HEADERS, Rejection, Request};
-use super::response::{After, Body, CONTINUE, Outgoing, Progress, send_bytes};
+use super::response::{After, CONTINUE, Outgoing, Progress};
 use super::status::Status;
 
 /// How long the peer is listened to after the last response when it may still be sending.
@@ -228,9 +227,13 @@ impl Connection {
         };
         let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
         if decoder.is_none()
-            && let Some(ready) = http.ready(request, persistent, stream.now())
+            && let Some((ready, counters)) = http.ready(request, persistent, stream.now())
         {
-            self.start_ready(http, stream, ready, persistent);
+            let after = if persistent { After::NextRequest } else { After::Close };
+            match ready.send(stream, after, counters) {
+                None => self.finish_response(http, stream, after),
+                Some(rest) => self.phase = Phase::Respond(Box::new(rest)),
+            }
             return;
         }
         let mut response = http.answer(request, persistent, stream.now());
@@ -285,25 +288,6 @@ impl Connection {
         http.counters.response(response.status);
         if !self.send(http, stream, &mut response) {
             self.phase = Phase::Respond(Box::new(response));
-        }
-    }
-
-    /// Begins to send a response that was kept ready.
-    fn start_ready<S: Stream>(&mut self, http: &mut Http, stream: &mut S, ready: Ready, persistent: bool) {
-        http.counters.response(Status::Ok);
-        let after = if persistent { After::NextRequest } else { After::Close };
-        let Ready { mut first, mut rest } = ready;
-        let mut is_sent = |bytes: &mut Bytes| send_bytes(bytes, stream, &mut http.counters) == Progress::Complete;
-        if is_sent(&mut first) && rest.as_mut().is_none_or(is_sent) {
-            self.finish_response(http, stream, after);
-        } else {
-            self.phase = Phase::Respond(Box::new(Outgoing {
-                status: Status::Ok,
-                interim: Bytes::new(),
-                head: first,
-                body: rest.map_or(Body::Empty, Body::Memory),
-                after,
-            }));
         }
     }
 

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tidegate_tcp::time::Instant;
 
 use super::conditional::{self, Precondition};
-use super::counters::Counter;
+use super::counters::{Counter, Counters};
 use super::head::{self, CONNECTION_CLOSE, HEAD_SIZE};
 use super::prepared::Ready;
 use super::range::{self, ByteRange};
@@ -64,9 +64,15 @@ impl Frame {
 }
 
 impl Http {
-    /// The response to `request` if it is one of those that are kept ready; [`Http::answer`] has the others, and would
-    /// answer with the same bytes.
-    pub(super) fn ready(&mut self, request: &Request<'_, '_>, persistent: bool, now: Instant) -> Option<Ready> {
+    /// The response to `request` if it is one of those that are kept ready, and what counts it; [`Http::answer`] has the
+    /// others, and would answer with the same bytes.
+    #[inline]
+    pub(super) fn ready(
+        &mut self,
+        request: &Request<'_, '_>,
+        persistent: bool,
+        now: Instant,
+    ) -> Option<(Ready<'_>, &mut Counters)> {
         if request.method != Method::Get || !request.is_1_1 || request.conditional {
             return None;
         }
@@ -81,7 +87,7 @@ impl Http {
             }
         };
         self.clock.update(now);
-        Some(prepared.ready(persistent, &self.clock))
+        Some((prepared.ready(persistent, &self.clock), &mut self.counters))
     }
 
     /// The response to `request`; the connection stays open after it if `persistent`.

@@ -6,10 +6,14 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tidegate_tcp::application::Stream;
+use tidegate_tcp::wire::checksum::TextSum;
 
+use super::counters::{Counter, Counters};
 use super::date::Clock;
 use super::head::{self, CONNECTION_CLOSE, HEAD_SIZE};
 use super::representation::{Content, Representation};
+use super::response::{After, Body, Outgoing, Progress};
 use super::status::Status;
 
 /// Content up to this size (bytes) is kept once more behind each prepared head, so that a response is one piece. With
@@ -31,14 +35,53 @@ struct Dated {
     /// The second that Date names.
     second: u64,
     bytes: Bytes,
+    sum: TextSum,
 }
 
 /// A 200 response to be sent.
-pub(super) struct Ready {
+pub(super) struct Ready<'a> {
     /// The head, or all of the response.
-    pub(super) first: Bytes,
+    pub(super) first: &'a Bytes,
+    sum: TextSum,
     /// The content where it is not in `first`.
-    pub(super) rest: Option<Bytes>,
+    rest: Option<&'a Bytes>,
+}
+
+impl Ready<'_> {
+    /// Gives the stream as much of it as it takes, and returns what is left to be sent, after which `after` follows.
+    #[inline]
+    pub(super) fn send<S: Stream>(&self, stream: &mut S, after: After, counters: &mut Counters) -> Option<Outgoing> {
+        counters.response(Status::Ok);
+        if stream.send_whole(self.first, self.sum) {
+            counters.add(Counter::BytesSent, self.first.len() as u64);
+            match self.rest {
+                None => None,
+                Some(rest) => send_rest(Bytes::new(), rest.clone(), stream, after, counters),
+            }
+        } else {
+            let rest = self.rest.cloned().unwrap_or_default();
+            send_rest(self.first.clone(), rest, stream, after, counters)
+        }
+    }
+}
+
+/// Gives the stream as much of `first` and `rest` as it takes, and returns what is left to be sent.
+fn send_rest<S: Stream>(
+    first: Bytes,
+    rest: Bytes,
+    stream: &mut S,
+    after: After,
+    counters: &mut Counters,
+) -> Option<Outgoing> {
+    let mut outgoing = Outgoing {
+        status: Status::Ok,
+        interim: Bytes::new(),
+        head: first,
+        body: Body::Memory(rest),
+        after,
+    };
+    // Nothing of it comes from a file, which could fail.
+    (outgoing.send(stream, 0, counters) != Progress::Complete).then_some(outgoing)
 }
 
 impl Prepared {
@@ -64,29 +107,31 @@ impl Prepared {
     }
 
     /// The response of the second `clock` shows, for a connection that stays open after it if `persistent`.
-    pub(super) fn ready(&mut self, persistent: bool, clock: &Clock) -> Ready {
+    #[inline]
+    pub(super) fn ready(&mut self, persistent: bool, clock: &Clock) -> Ready<'_> {
         let is_whole = self.content.len() <= WHOLE_LIMIT;
         let slot = if persistent {
             &mut self.keep_alive
         } else {
             &mut self.close
         };
-        let first = match &*slot {
-            Some(dated) if dated.second == clock.seconds() => dated.bytes.clone(),
-            _ => {
-                let connection = if persistent { "" } else { CONNECTION_CLOSE };
-                let content = if is_whole { &self.content[..] } else { &[] };
-                let bytes = put_together(&self.representation, content, connection, clock.text());
-                *slot = Some(Dated {
-                    second: clock.seconds(),
-                    bytes: bytes.clone(),
-                });
-                bytes
+        if slot.as_ref().is_none_or(|dated| dated.second != clock.seconds()) {
+            *slot = None;
+        }
+        let dated = slot.get_or_insert_with(|| {
+            let connection = if persistent { "" } else { CONNECTION_CLOSE };
+            let content = if is_whole { &self.content[..] } else { &[] };
+            let bytes = put_together(&self.representation, content, connection, clock.text());
+            Dated {
+                second: clock.seconds(),
+                sum: TextSum::of(&bytes),
+                bytes,
             }
-        };
+        });
         Ready {
-            first,
-            rest: (!is_whole).then(|| self.content.clone()),
+            first: &dated.bytes,
+            sum: dated.sum,
+            rest: (!is_whole).then_some(&self.content),
         }
     }
 }
@@ -135,10 +180,10 @@ mod tests {
     fn a_response_is_put_together_once_a_second() {
         let mut prepared = prepared(100);
         for persistent in [true, false] {
-            let first = prepared.ready(persistent, &clock(SECOND)).first;
-            let again = prepared.ready(persistent, &clock(SECOND)).first;
+            let first = prepared.ready(persistent, &clock(SECOND)).first.clone();
+            let again = prepared.ready(persistent, &clock(SECOND)).first.clone();
             assert_eq!(first.as_ptr(), again.as_ptr());
-            let later = prepared.ready(persistent, &clock(SECOND + 1)).first;
+            let later = prepared.ready(persistent, &clock(SECOND + 1)).first.clone();
             assert_ne!(first.as_ptr(), later.as_ptr());
             assert_ne!(first, later);
             assert_eq!(first.len(), later.len());
@@ -149,8 +194,8 @@ mod tests {
     fn both_kinds_are_kept_side_by_side() {
         let mut prepared = prepared(100);
         let clock = clock(SECOND);
-        let open = prepared.ready(true, &clock).first;
-        let close = prepared.ready(false, &clock).first;
+        let open = prepared.ready(true, &clock).first.clone();
+        let close = prepared.ready(false, &clock).first.clone();
         assert_eq!(open.len() + CONNECTION_CLOSE.len(), close.len());
         assert_eq!(prepared.ready(true, &clock).first.as_ptr(), open.as_ptr());
         assert_eq!(prepared.ready(false, &clock).first.as_ptr(), close.as_ptr());

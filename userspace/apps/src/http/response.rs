@@ -110,7 +110,7 @@ impl FilePart {
 
 /// Gives the stream as much of `bytes` as it takes.
 #[inline]
-pub(super) fn send_bytes<S: Stream>(bytes: &mut Bytes, stream: &mut S, counters: &mut Counters) -> Progress {
+fn send_bytes<S: Stream>(bytes: &mut Bytes, stream: &mut S, counters: &mut Counters) -> Progress {
     if bytes.is_empty() {
         return Progress::Complete;
     }

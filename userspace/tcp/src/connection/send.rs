@@ -447,8 +447,8 @@ impl Tcb {
     ) -> Result<(), NoFrame> {
         let buffer = context.out.reserve(purpose).ok_or(NoFrame)?;
         let link = context.links.get(self.link);
-        let size = emit::frame(buffer, link, &self.key, header, length, |text| {
-            self.sending.send_queue.copy_to(offset, text);
+        let size = emit::frame_summed(buffer, link, &self.key, header, length, |text| {
+            self.sending.send_queue.copy_to(offset, text)
         });
         context.out.commit(size);
         context.counters.bump(Counter::FramesOut);

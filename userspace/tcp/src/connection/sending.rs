@@ -294,7 +294,7 @@ mod tests {
         let mut pool = SendingPool::default();
         let mut sending = LazySending::default();
         sending.acquire(&mut pool);
-        sending.send_queue.push(Bytes::from_static(b"text"));
+        sending.send_queue.push(Bytes::from_static(b"text"), None);
         sending
             .scoreboard
             .push(SeqNumber(0), SeqNumber(4), Instant::from_millis(1));
@@ -327,7 +327,9 @@ mod tests {
             grown.set_window(20 * u32::from(MSS));
             sending.congestion = Some(grown);
         }));
-        assert!(keeps(|sending| sending.send_queue.push(Bytes::from_static(b"text"))));
+        assert!(keeps(|sending| sending
+            .send_queue
+            .push(Bytes::from_static(b"text"), None)));
         assert!(keeps(|sending| sending.deadlines.fin_wait_2 = Instant::from_millis(5)));
         assert!(keeps(|sending| sending.rack.dsack(SeqNumber(0), SeqNumber(1))));
         assert!(keeps(|sending| sending.undo = Some(Undo::default())));

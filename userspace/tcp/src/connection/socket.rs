@@ -11,6 +11,7 @@ use super::{Connection, Context, Tcb, Totals};
 use crate::application::{Application, ListenerId, Stream};
 use crate::config::Config;
 use crate::time::Instant;
+use crate::wire::checksum::TextSum;
 
 /// The engine's [`Stream`].
 pub(crate) struct Socket<'a> {
@@ -44,9 +45,10 @@ impl<'a> Socket<'a> {
         sending
     }
 
-    fn queue(&mut self, data: Bytes) {
+    #[inline]
+    fn queue(&mut self, data: Bytes, sum: Option<TextSum>) {
         if !data.is_empty() {
-            self.sending().send_queue.push(data);
+            self.sending().send_queue.push(data, sum);
         }
     }
 
@@ -85,13 +87,21 @@ impl Stream for Socket<'_> {
 
     fn send(&mut self, data: &mut Bytes) -> usize {
         let count = data.len().min(self.send_space());
-        self.queue(data.split_to(count));
+        self.queue(data.split_to(count), None);
         count
+    }
+
+    fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
+        let fits = data.len() <= self.send_space();
+        if fits {
+            self.queue(data.clone(), Some(sum));
+        }
+        fits
     }
 
     fn send_copy(&mut self, data: &[u8]) -> usize {
         let count = data.len().min(self.send_space());
-        self.queue(Bytes::copy_from_slice(&data[..count]));
+        self.queue(Bytes::copy_from_slice(&data[..count]), None);
         count
     }
 

@@ -38,7 +38,7 @@ pub(super) fn tcb(ipv4: bool, timestamps: bool, outstanding: u32) -> Tcb {
     tcb.state = State::Established;
     tcb.timestamps = timestamps;
     tcb.mss = tcb.text_in_packet(1500);
-    tcb.sending.send_queue.push(Bytes::from(vec![0; 100_000]));
+    tcb.sending.send_queue.push(Bytes::from(vec![0; 100_000]), None);
     tcb.snd_nxt = tcb.snd_una + outstanding;
     tcb
 }

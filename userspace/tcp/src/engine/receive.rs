@@ -161,7 +161,6 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropBadFlags);
             return Received::Done;
         }
-        self.table.set_current(&segment.key, found.0);
         match self.find_again(&segment.key, found) {
             Some(Place::Connection(slot)) => {
                 self.connection_receives(now, slot, segment, out);

@@ -8,6 +8,19 @@ const PROTOCOL_ICMPV6: u32 = 58;
 /// Bytes added up per step: two chains of additions, each of two words.
 const STEP: usize = 32;
 
+/// The sum of a text, for whoever sends the same one many times: it is in the checksum of every segment that carries just
+/// this text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextSum(pub(super) u64);
+
+impl TextSum {
+    /// The sum of `text`.
+    #[inline]
+    pub fn of(text: &[u8]) -> Self {
+        Self(sum(text))
+    }
+}
+
 /// One's complement sum of `data`, not folded: at most 2^35 for what fits a packet, so that sums can be added up. An odd
 /// last byte counts as if a zero followed.
 ///
@@ -55,13 +68,10 @@ pub(super) fn sum_words<const N: usize>(words: [[u8; 4]; N]) -> u64 {
 
 /// The sum as it is: 0xffff when data that holds its own checksum is undamaged.
 #[inline]
-fn fold(mut total: u64) -> u16 {
-    total = (total & 0xffff_ffff) + (total >> 32);
-    total = (total & 0xffff_ffff) + (total >> 32);
-    let mut total = total as u32;
-    total = (total & 0xffff) + (total >> 16);
-    total = (total & 0xffff) + (total >> 16);
-    total as u16
+fn fold(total: u64) -> u16 {
+    // Adding a number to itself with its halves exchanged leaves the sum of both, carry included, in the upper half.
+    let total = (total.wrapping_add(total.rotate_right(32)) >> 32) as u32;
+    (total.wrapping_add(total.rotate_right(16)) >> 16) as u16
 }
 
 /// The checksum of data with this sum, in memory order: zero when the data holds the right one.

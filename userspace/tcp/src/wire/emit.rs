@@ -1,10 +1,11 @@
 //! Writing a frame.
 
 use super::address::{FlowKey, v4_octets};
-use super::checksum;
+use super::checksum::{self, TextSum};
 use super::ethernet::LinkHeader;
 use super::ip::{self, IPV4_HEADER, IPV6_HEADER};
 use super::options::Options;
+use super::plain;
 use super::tcp::{Flags, TCP_HEADER};
 use crate::seq::SeqNumber;
 
@@ -40,9 +41,33 @@ pub fn frame(
     payload_length: usize,
     payload: impl FnOnce(&mut [u8]),
 ) -> usize {
-    let packet = link.write(buffer);
+    frame_summed(buffer, link, key, header, payload_length, |text| {
+        payload(text);
+        TextSum::of(text)
+    })
+}
+
+/// [`frame`], with a `payload` that also says the sum of what it has written.
+#[inline]
+pub(crate) fn frame_summed(
+    buffer: &mut [u8],
+    link: &LinkHeader,
+    key: &FlowKey,
+    header: &Header,
+    payload_length: usize,
+    payload: impl FnOnce(&mut [u8]) -> TextSum,
+) -> usize {
     let options_length = header.options.length();
     let segment_length = TCP_HEADER + options_length + payload_length;
+    if let Some(link) = link.untagged()
+        && key.is_v4()
+        && let Some((headers, rest)) = buffer.split_first_chunk_mut()
+    {
+        let sum = options_and_text(rest, header, options_length, payload_length, payload);
+        plain::write(headers, link, key, header, options_length, segment_length, sum);
+        return plain::HEADERS - TCP_HEADER + segment_length;
+    }
+    let packet = link.write(buffer);
     let (ip_length, pseudo) = if key.is_v4() {
         ip::write_v4(packet, &key.local, &key.remote, header.ecn_capable, segment_length);
         let (source, destination) = (v4_octets(&key.local), v4_octets(&key.remote));
@@ -52,33 +77,48 @@ pub fn frame(
         (IPV6_HEADER, checksum::pseudo(&key.local, &key.remote, segment_length))
     };
     let (fixed, rest) = packet[ip_length..].split_at_mut(TCP_HEADER);
-    let (options, rest) = rest.split_at_mut(options_length);
-    let mut sum = pseudo + header.options.fill(options);
-    if payload_length > 0 {
-        let text = &mut rest[..payload_length];
-        payload(text);
-        sum += checksum::sum(text);
-    }
+    let sum = pseudo + options_and_text(rest, header, options_length, payload_length, payload);
     // The sum is taken of the words before they are stored: to read them back in other sizes would wait for the stores.
-    let [high, low] = header.window.to_be_bytes();
-    let mut words = [
-        (u32::from(key.local_port) << 16 | u32::from(key.remote_port)).to_be_bytes(),
-        header.seq.0.to_be_bytes(),
-        header.ack.0.to_be_bytes(),
-        [
-            (((TCP_HEADER + options_length) / 4) as u8) << 4,
-            header.flags.0,
-            high,
-            low,
-        ],
-        [0; 4],
-    ];
+    let mut words = header.words(key, options_length);
     let [first, second] = checksum::of_sum(sum + checksum::sum_words(words));
     words[4] = [first, second, 0, 0];
     for (place, word) in fixed.as_chunks_mut::<4>().0.iter_mut().zip(words) {
         *place = word;
     }
     link.as_bytes().len() + ip_length + segment_length
+}
+
+/// Writes what comes after the fixed header to the front of `rest`, and returns its sum.
+#[inline]
+fn options_and_text(
+    rest: &mut [u8],
+    header: &Header,
+    options_length: usize,
+    payload_length: usize,
+    payload: impl FnOnce(&mut [u8]) -> TextSum,
+) -> u64 {
+    let (options, rest) = rest.split_at_mut(options_length);
+    let mut sum = header.options.fill(options);
+    if payload_length > 0 {
+        sum += payload(&mut rest[..payload_length]).0;
+    }
+    sum
+}
+
+impl Header {
+    /// The fixed part of the TCP header, its checksum zero.
+    #[inline]
+    pub(super) fn words(&self, key: &FlowKey, options_length: usize) -> [[u8; 4]; TCP_HEADER / 4] {
+        let [high, low] = self.window.to_be_bytes();
+        let data_offset = (((TCP_HEADER + options_length) / 4) as u8) << 4;
+        [
+            (u32::from(key.local_port) << 16 | u32::from(key.remote_port)).to_be_bytes(),
+            self.seq.0.to_be_bytes(),
+            self.ack.0.to_be_bytes(),
+            [data_offset, self.flags.0, high, low],
+            [0; 4],
+        ]
+    }
 }
 
 #[cfg(test)]

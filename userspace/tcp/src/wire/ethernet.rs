@@ -41,15 +41,17 @@ impl LinkHeader {
         &self.bytes[..usize::from(self.length)]
     }
 
+    /// Its bytes if it has no tags.
+    #[inline]
+    pub(super) fn untagged(&self) -> Option<&[u8; UNTAGGED]> {
+        self.bytes
+            .first_chunk()
+            .filter(|_| usize::from(self.length) == UNTAGGED)
+    }
+
     /// Writes the header to the front of `buffer` and returns what comes after it.
     #[inline]
     pub(crate) fn write<'a>(&self, buffer: &'a mut [u8]) -> &'a mut [u8] {
-        // A length that is known makes the copy two instructions.
-        if usize::from(self.length) == UNTAGGED {
-            let (header, rest) = buffer.split_at_mut(UNTAGGED);
-            header.copy_from_slice(&self.bytes[..UNTAGGED]);
-            return rest;
-        }
         let (header, rest) = buffer.split_at_mut(usize::from(self.length));
         header.copy_from_slice(self.as_bytes());
         rest

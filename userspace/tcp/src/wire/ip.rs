@@ -117,6 +117,25 @@ fn parse_v6(packet: &[u8]) -> Option<Packet<'_>> {
     None
 }
 
+/// An IPv4 header for `payload_length` bytes of TCP, its checksum zero.
+#[inline]
+pub(super) fn words_v4(
+    source: [u8; 4],
+    destination: [u8; 4],
+    ecn_capable: bool,
+    payload_length: usize,
+) -> [[u8; 4]; IPV4_HEADER / 4] {
+    let ecn = if ecn_capable { ECN_ECT_0 } else { 0 };
+    let [high, low] = ((IPV4_HEADER + payload_length) as u16).to_be_bytes();
+    [
+        [0x45, ecn, high, low],
+        [0, 0, 0x40, 0],
+        [64, PROTOCOL_TCP, 0, 0],
+        source,
+        destination,
+    ]
+}
+
 /// Writes an IPv4 header for `payload_length` bytes of TCP into the first 20 bytes of `buffer`.
 ///
 /// DF is set, so the identification may stay zero (RFC 6864, section 4.1).
@@ -129,17 +148,9 @@ pub(crate) fn write_v4(
     payload_length: usize,
 ) {
     let header = &mut buffer[..IPV4_HEADER];
-    let ecn = if ecn_capable { ECN_ECT_0 } else { 0 };
-    let [high, low] = ((IPV4_HEADER + payload_length) as u16).to_be_bytes();
-    let mut words = [
-        [0x45, ecn, high, low],
-        [0, 0, 0x40, 0],
-        [64, PROTOCOL_TCP, 0, 0],
-        v4_octets(source),
-        v4_octets(destination),
-    ];
+    let mut words = words_v4(v4_octets(source), v4_octets(destination), ecn_capable, payload_length);
     let [first, second] = checksum::of_sum(checksum::sum_words(words));
-    words[2] = [64, PROTOCOL_TCP, first, second];
+    [words[2][2], words[2][3]] = [first, second];
     for (place, word) in header.as_chunks_mut::<4>().0.iter_mut().zip(words) {
         *place = word;
     }

@@ -1,10 +1,10 @@
-//! The frames that nearly all segments arrive in: untagged, IPv4 without options, TCP without options or with
-//! timestamps only. Every field stands where it always stands, so one look at the length is enough.
+//! The frames that nearly all segments come and go in: untagged, IPv4 without options. Every field stands where it always
+//! stands, so one look at the length is enough.
 
-use super::address::from_v4;
+use super::address::{from_v4, v4_octets};
+use super::emit;
 use super::ethernet::{ETHERTYPE_IPV4, UNTAGGED};
-use super::ip::{ECN_CE, ECN_FIELD, IPV4_HEADER, PROTOCOL_TCP};
-use super::options::{TIMESTAMPS_ALONE, Timestamps};
+use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, PROTOCOL_TCP};
 use super::tcp::TCP_HEADER;
 use super::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment, checksum};
 use crate::seq::SeqNumber;
@@ -12,11 +12,10 @@ use crate::seq::SeqNumber;
 /// Where the TCP header begins.
 const TCP: usize = UNTAGGED + IPV4_HEADER;
 /// All three headers, without options.
-const HEADERS: usize = TCP + TCP_HEADER;
+pub(super) const HEADERS: usize = TCP + TCP_HEADER;
 
-/// Data offset of a header without options, and with [`TIMESTAMPS_ALONE`], in words.
+/// Data offset of a header without options, in words.
 const BARE: u8 = (TCP_HEADER / 4) as u8;
-const STAMPED: u8 = ((TCP_HEADER + TIMESTAMPS_ALONE) / 4) as u8;
 
 /// Reads such a frame as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit its lengths.
 #[inline]
@@ -38,13 +37,13 @@ pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segme
     }
     let end = UNTAGGED + usize::from(short(16));
     let after_headers = frame.get(HEADERS..end)?;
-    let (timestamps, payload) = match headers[TCP + 12] >> 4 {
-        BARE => (None, after_headers),
-        STAMPED => {
-            let (options, payload) = after_headers.split_first_chunk::<TIMESTAMPS_ALONE>()?;
-            (Some(Timestamps::alone(options)?), payload)
+    let (options, payload) = match headers[TCP + 12] >> 4 {
+        ..BARE => return None,
+        BARE => (Options::default(), after_headers),
+        words => {
+            let (options, payload) = after_headers.split_at_checked(usize::from(words - BARE) * 4)?;
+            (Options::parse(options), payload)
         }
-        _ => return None,
     };
     let (source, destination) = (word(26), word(30));
     if verify_checksums {
@@ -67,19 +66,46 @@ pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segme
         ack: SeqNumber(u32::from_be_bytes(word(TCP + 8))),
         flags: Flags(headers[TCP + 13]),
         window: short(TCP + 14),
-        options: Options {
-            timestamps,
-            ..Options::default()
-        },
+        options,
         congestion_experienced: headers[15] & ECN_FIELD == ECN_CE,
         payload,
     }))
 }
 
+/// Writes the headers of such a frame, whatever its options. `segment_length` is that of the TCP segment, `sum` that of
+/// its options and text.
+#[inline]
+pub(super) fn write(
+    headers: &mut [u8; HEADERS],
+    link: &[u8; UNTAGGED],
+    key: &FlowKey,
+    header: &emit::Header,
+    options_length: usize,
+    segment_length: usize,
+    sum: u64,
+) {
+    let (source, destination) = (v4_octets(&key.local), v4_octets(&key.remote));
+    let addresses = checksum::sum_words([source, destination]);
+    let mut ip = ip::words_v4(source, destination, header.ecn_capable, segment_length);
+    let [first, second] = checksum::of_sum(addresses + checksum::sum_words([ip[0], ip[1], ip[2]]));
+    [ip[2][2], ip[2][3]] = [first, second];
+    // The sums are taken of the words before they are stored: to read them back in other sizes would wait for the stores.
+    let mut tcp = header.words(key, options_length);
+    let pseudo = addresses + checksum::sum_words([[0, PROTOCOL_TCP, 0, 0], (segment_length as u32).to_be_bytes()]);
+    let [first, second] = checksum::of_sum(sum + pseudo + checksum::sum_words(tcp));
+    tcp[4] = [first, second, 0, 0];
+    headers[..UNTAGGED].copy_from_slice(link);
+    let places = headers[UNTAGGED..].as_chunks_mut::<4>().0;
+    for (place, word) in places.iter_mut().zip(ip.into_iter().chain(tcp)) {
+        *place = word;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::emit::{self, Header};
+    use crate::wire::emit::Header;
+    use crate::wire::options::Timestamps;
     use proptest::prelude::*;
 
     fn frame(timestamps: Option<(u32, u32)>, ecn_capable: bool, text: &[u8]) -> Vec<u8> {
@@ -131,7 +157,7 @@ mod tests {
             (14, 0x46),
             (20, 0x20),
             (23, 17),
-            (46, 0x60),
+            (46, 0x40),
             (0, 3),
         ];
         for (at, value) in changes {

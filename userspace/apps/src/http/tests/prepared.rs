@@ -40,7 +40,7 @@ fn converse(http: &mut Http, capacity: usize, bytes: &[u8]) -> (Vec<u8>, End) {
 fn kept(http: &mut Http, request: &[u8]) -> Option<*const u8> {
     let mut storage = [MaybeUninit::uninit(); request::MAX_HEADERS];
     let (_, request) = request::parse(request, &mut storage, &http.config).unwrap().unwrap();
-    let ready = http.ready(&request, request.persistent, MockStream::new(1).now)?;
+    let (ready, _) = http.ready(&request, request.persistent, MockStream::new(1).now)?;
     Some(ready.first.as_ptr())
 }
 
