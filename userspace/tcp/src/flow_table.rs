@@ -6,7 +6,7 @@
 
 use tidegate_abi::siphash::Key;
 
-use crate::wire::FlowKey;
+use crate::wire::{FlowKey, Segment};
 
 /// Where the record of a flow is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,12 @@ impl FlowTable {
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> FlowHash {
         FlowHash((key.table_hash(self.key) >> 32) as u32)
+    }
+
+    /// [`FlowTable::hash`] of the flow of a frame; any where there is no segment in it, or a damaged one.
+    #[inline]
+    pub(crate) fn hash_of_frame(&self, frame: &[u8]) -> FlowHash {
+        Segment::flow(frame).map_or(FlowHash::default(), |key| self.hash(&key))
     }
 
     #[inline]

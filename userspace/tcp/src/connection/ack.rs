@@ -88,7 +88,13 @@ impl Tcb {
 
     /// Everything outstanding, `flight` bytes, is acknowledged, and nothing of it was lost, reported or sent again: what
     /// [`Tcb::take_partial_acknowledgment`] does then.
-    fn take_full_acknowledgment<T>(&mut self, segment: &Segment<'_>, flight: u32, context: &mut Context<'_, T>) {
+    #[inline]
+    pub(super) fn take_full_acknowledgment<T>(
+        &mut self,
+        segment: &Segment<'_>,
+        flight: u32,
+        context: &mut Context<'_, T>,
+    ) {
         let mut delivered = Delivered::default();
         self.advance_una(segment.ack, &mut delivered, context.now);
         let rtt = self.measure(&delivered, true, segment, context);

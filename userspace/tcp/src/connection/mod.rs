@@ -1,7 +1,7 @@
 //! One connection: its transmission control block and what happens to it.
 //!
 //! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `ack` what
-//! acknowledgments say about what was sent, `send` decides what leaves, `path_mtu` how large it may be, `timers` what
+//! acknowledgments say about what was sent, `prediction` does both for the segment that was expected, `send` decides what leaves, `path_mtu` how large it may be, `timers` what
 //! happens when nothing arrives, `socket` is what the application sees. `sending` and `receiving` are the parts of a
 //! connection that an idle one does without.
 
@@ -9,6 +9,7 @@ pub(crate) mod ack;
 pub(crate) mod keepalive;
 pub(crate) mod open;
 pub(crate) mod path_mtu;
+pub(crate) mod prediction;
 pub(crate) mod receive;
 pub(crate) mod receiving;
 pub(crate) mod send;

@@ -41,6 +41,10 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
         T: Transmit,
     {
+        if self.tcb.predicts(segment) {
+            self.predicted_arrives(segment, application, context);
+            return Arrival::Done;
+        }
         if self.tcb.state == State::SynSent {
             return self.syn_sent(segment, application, context);
         }
@@ -191,7 +195,7 @@ impl<C> Connection<C> {
         if seq.before(tcb.rcv_nxt) {
             tcb.note_duplicate(seq, end.min(tcb.rcv_nxt));
         }
-        tcb.rcv_mss = tcb.rcv_mss.max(segment.payload.len().min(usize::from(u16::MAX)) as u16);
+        tcb.note_segment_size(segment.payload.len());
         if fresh.len() < segment.payload.len() && end.after(tcb.rcv_edge) {
             context.counters.bump(Counter::DropReceiveBufferFull);
             tcb.ack_now = true;
@@ -291,7 +295,8 @@ impl<C> Connection<C> {
     }
 
     /// Gives in-order text to the application, or keeps what it does not take.
-    fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    #[inline]
+    pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
     where
         A: Application<Connection = C>,
     {
@@ -342,6 +347,12 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// Notes how much text a segment had.
+    #[inline]
+    pub(super) fn note_segment_size(&mut self, length: usize) {
+        self.rcv_mss = self.rcv_mss.max(length.min(usize::from(u16::MAX)) as u16);
+    }
+
     /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883).
     fn note_duplicate(&mut self, from: SeqNumber, to: SeqNumber) {
         if self.sack_permitted && from.before(to) {
@@ -416,6 +427,7 @@ impl Tcb {
     }
 
     /// Notes that the peer itself has been heard.
+    #[inline]
     pub(crate) fn accept(&mut self, now: Instant) {
         self.accepted = true;
         self.last_received = now;
@@ -432,7 +444,8 @@ impl Tcb {
     }
 
     /// RFC 7323, section 4.3, rule 2.
-    fn update_ts_recent(&mut self, segment: &Segment<'_>, now: Instant) {
+    #[inline]
+    pub(super) fn update_ts_recent(&mut self, segment: &Segment<'_>, now: Instant) {
         if let Some(timestamps) = segment.options.timestamps.filter(|_| self.timestamps) {
             let newer =
                 SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent)) || self.ts_recent_is_old(now);
@@ -470,7 +483,8 @@ impl Tcb {
     }
 
     /// RFC 9293, section 3.10.7.4, fifth check.
-    fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
+    #[inline]
+    pub(super) fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
         let newer =
             self.snd_wl1.before(segment.seq) || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
         if segment.ack.before(self.snd_una) || !newer {
@@ -494,7 +508,8 @@ impl Tcb {
 
     /// Every segment is acknowledged at once after a loss; otherwise at least every second full segment is acknowledged
     /// at once, the rest within `delayed_ack` (RFC 9293, section 3.8.6.3).
-    fn schedule_ack<T>(&mut self, context: &Context<'_, T>) {
+    #[inline]
+    pub(super) fn schedule_ack<T>(&mut self, context: &Context<'_, T>) {
         let unacknowledged = self.rcv_nxt - self.last_ack_sent;
         if unacknowledged > 0 && self.quick_acks > 0 {
             self.quick_acks -= 1;

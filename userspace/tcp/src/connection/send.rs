@@ -88,6 +88,10 @@ impl Tcb {
         if self.sending.active().is_none() && (self.fin_sent || !self.fin_queued) {
             return Ok(());
         }
+        if let Some(length) = self.all_in_one_segment() {
+            self.sending.cwnd_limited = false;
+            return self.send_next(length, self.fin_queued, context);
+        }
         if self.sending.retransmit_head {
             self.retransmit(0, context)?;
             self.sending.retransmit_head = false;
@@ -109,6 +113,21 @@ impl Tcb {
         Ok(())
     }
 
+    /// How much is queued, if nothing is outstanding and one segment can take all of it now, FIN included: most responses.
+    #[inline]
+    fn all_in_one_segment(&self) -> Option<u32> {
+        let sending = self.sending.active()?;
+        let queued = sending.send_queue.len();
+        let fits = queued > 0 && queued <= usize::from(self.mss) && (queued as u32) < self.snd_wnd;
+        // A congestion window that was never needed takes a segment.
+        let undisturbed = sending.is_undisturbed()
+            && !sending.retransmit_head
+            && !sending.persist
+            && sending.congestion.is_none()
+            && sending.path_mtu.is_full_size();
+        (fits && undisturbed && self.snd_una == self.snd_nxt).then_some(queued as u32)
+    }
+
     /// Where FIN stands or will stand.
     fn fin_at(&self) -> SeqNumber {
         self.snd_una + self.queued() as u32
@@ -122,7 +141,7 @@ impl Tcb {
         };
         let length = segment.end.min(self.fin_at()) - segment.seq;
         let fin = segment.end.after(self.fin_at());
-        self.send_segment(segment.seq, length, fin, Purpose::Control, context)?;
+        self.send_segment_again(segment.seq, length, fin, context)?;
         let stamp = self.timestamp_now(context.now);
         let sending = &mut *self.sending;
         sending.scoreboard.retransmitted(index, context.now);
@@ -300,7 +319,7 @@ impl Tcb {
             },
             ecn_capable: false,
         };
-        self.transmit(&header, 0, 0, Purpose::Handshake, context)?;
+        self.transmit_control(&header, Purpose::Handshake, context)?;
         self.rcv_edge = self.rcv_nxt + window;
         self.ack_now = false;
         self.sending.phase = Phase::Open;
@@ -313,7 +332,20 @@ impl Tcb {
         Ok(())
     }
 
+    /// [`Tcb::send_segment`] for what has been sent before.
+    #[inline(never)]
+    fn send_segment_again<T: Transmit>(
+        &mut self,
+        seq: SeqNumber,
+        length: u32,
+        fin: bool,
+        context: &mut Context<'_, T>,
+    ) -> Result<(), NoFrame> {
+        self.send_segment(seq, length, fin, Purpose::Control, context)
+    }
+
     /// Sends a segment with text from the send queue.
+    #[inline(always)]
     fn send_segment<T: Transmit>(
         &mut self,
         seq: SeqNumber,
@@ -356,6 +388,7 @@ impl Tcb {
     }
 
     /// ACK, with the echo of congestion the peer has not yet answered (RFC 3168, section 6.1.3).
+    #[inline]
     fn ack_flags(&self) -> Flags {
         if self.ece_pending {
             Flags::ACK | Flags::ECE
@@ -366,24 +399,39 @@ impl Tcb {
 
     /// Sends an acknowledgment without text.
     fn send_ack<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        let mut options = Options {
-            timestamps: self.timestamps_option(context.now),
-            ..Options::default()
-        };
-        if let Some(receiving) = self.receiving.as_deref().filter(|_| self.sack_permitted) {
-            let held = receiving.reassembly.iter();
-            let held = held.flat_map(|held| held.sack_blocks(self.rcv_nxt));
-            options.set_sack_blocks(receiving.dsack.into_iter().chain(held));
+        if self.receiving.is_none() {
+            let header = self.ack_header(context);
+            self.transmit(&header, 0, 0, Purpose::Control, context)?;
+            self.acknowledged();
+            return Ok(());
         }
-        let header = Header {
+        self.send_selective_ack(context)
+    }
+
+    #[inline]
+    fn ack_header<T: Transmit>(&mut self, context: &Context<'_, T>) -> Header {
+        Header {
             seq: self.snd_nxt,
             ack: self.rcv_nxt,
             flags: self.ack_flags(),
             window: self.offer_window(context),
-            options,
+            options: Options {
+                timestamps: self.timestamps_option(context.now),
+                ..Options::default()
+            },
             ecn_capable: false,
-        };
-        self.transmit(&header, 0, 0, Purpose::Control, context)?;
+        }
+    }
+
+    /// [`Tcb::send_ack`] with what was received out of order or twice.
+    fn send_selective_ack<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
+        let mut header = self.ack_header(context);
+        if let Some(receiving) = self.receiving.as_deref().filter(|_| self.sack_permitted) {
+            let held = receiving.reassembly.iter();
+            let held = held.flat_map(|held| held.sack_blocks(self.rcv_nxt));
+            header.options.set_sack_blocks(receiving.dsack.into_iter().chain(held));
+        }
+        self.transmit_control(&header, Purpose::Control, context)?;
         if let Some(receiving) = self.receiving.as_deref_mut() {
             receiving.dsack = None;
         }
@@ -408,7 +456,7 @@ impl Tcb {
             ecn_capable: false,
         };
         // Without a frame the next probe follows by the timer.
-        if self.transmit(&header, 0, 0, Purpose::Control, context).is_err() {
+        if self.transmit_control(&header, Purpose::Control, context).is_err() {
             context.counters.bump(Counter::NoFrame);
         }
     }
@@ -426,17 +474,32 @@ impl Tcb {
             options: Options::default(),
             ecn_capable: false,
         };
-        if self.transmit(&header, 0, 0, Purpose::Control, context).is_err() {
+        if self.transmit_control(&header, Purpose::Control, context).is_err() {
             context.counters.bump(Counter::NoFrame);
         }
     }
 
+    #[inline]
     fn acknowledged(&mut self) {
         self.last_ack_sent = self.rcv_nxt;
         self.ack_now = false;
         self.deadlines.delayed_ack = Instant::NEVER;
     }
 
+    /// [`Tcb::transmit`], for segments that are rare.
+    #[inline(never)]
+    fn transmit_control<T: Transmit>(
+        &self,
+        header: &Header,
+        purpose: Purpose,
+        context: &mut Context<'_, T>,
+    ) -> Result<(), NoFrame> {
+        self.transmit(header, 0, 0, purpose, context)
+    }
+
+    /// Where it is called, which options the header may have is known, and what is made of it here is a fraction of what
+    /// any header would need.
+    #[inline(always)]
     fn transmit<T: Transmit>(
         &self,
         header: &Header,

@@ -27,9 +27,8 @@ type Found = (FlowHash, Option<Place>);
 impl<A: Application> Engine<A> {
     /// Processes a frame that starts at its Ethernet header.
     pub fn receive<T: Transmit>(&mut self, now: Instant, frame: &[u8], on_no_flow: OnNoFlow, out: &mut T) -> Received {
-        let segment = Segment::parse(frame, self.config.verify_checksums);
-        let found = (self.hash(&segment), None);
-        self.process(now, frame, &segment, found, on_no_flow, out)
+        let found = (self.table.hash_of_frame(frame), None);
+        self.process(now, frame, found, on_no_flow, out)
     }
 
     /// Processes frames that arrived together, each as [`Engine::receive`] does and in their order, for less than they
@@ -79,13 +78,10 @@ impl<A: Application> Engine<A> {
                 .iter()
                 .fold(0_u8, |sum, frame| sum ^ frame.first().copied().unwrap_or(0)),
         );
-        let mut segments: [Result<Segment<'_>, ParseError>; LOOKUP_GROUP] =
-            [const { Err(ParseError::Malformed) }; LOOKUP_GROUP];
         let mut found: [Found; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
-        let (segments, found) = (&mut segments[..frames.len()], &mut found[..frames.len()]);
-        for ((frame, segment), (hash, _)) in frames.iter().zip(&mut *segments).zip(&mut *found) {
-            *segment = Segment::parse(frame, self.config.verify_checksums);
-            *hash = self.hash(segment);
+        let found = &mut found[..frames.len()];
+        for (frame, (hash, _)) in frames.iter().zip(&mut *found) {
+            *hash = self.table.hash_of_frame(frame);
         }
         black_box(found.iter().fold(0_u32, |sum, &(hash, _)| sum ^ self.table.touch(hash)));
         for (hash, place) in &mut *found {
@@ -95,18 +91,9 @@ impl<A: Application> Engine<A> {
             Some(place) => sum ^ self.touch(place),
             None => sum,
         }));
-        for (index, frame) in frames.iter().enumerate() {
-            let received = self.process(now, frame, &segments[index], found[index], on_no_flow, out);
+        for (index, (frame, found)) in frames.iter().zip(found).enumerate() {
+            let received = self.process(now, frame, *found, on_no_flow, out);
             done(index, received);
-        }
-    }
-
-    /// The hash of the segment's flow; any for what is none.
-    #[inline]
-    fn hash(&self, segment: &Result<Segment<'_>, ParseError>) -> FlowHash {
-        match segment {
-            Ok(segment) => self.table.hash(&segment.key),
-            Err(_) => FlowHash::default(),
         }
     }
 
@@ -134,18 +121,18 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Processes a frame that was read as `segment`.
+    /// Processes a frame whose flow was looked up.
+    #[inline]
     fn process<T: Transmit>(
         &mut self,
         now: Instant,
         frame: &[u8],
-        segment: &Result<Segment<'_>, ParseError>,
         found: Found,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
         self.counters.bump(Counter::FramesIn);
-        let segment = match segment {
+        let segment = match Segment::parse(frame, self.config.verify_checksums) {
             Ok(segment) => segment,
             Err(ParseError::Malformed) => return self.too_big(now, frame, on_no_flow, out),
             Err(ParseError::Checksum) => {
@@ -163,12 +150,12 @@ impl<A: Application> Engine<A> {
         }
         match self.find_again(&segment.key, found) {
             Some(Place::Connection(slot)) => {
-                self.connection_receives(now, slot, segment, out);
+                self.connection_receives(now, slot, &segment, out);
                 Received::Done
             }
-            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
-            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
-            None => self.closed_receives(now, segment, on_no_flow, out),
+            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, &segment, on_no_flow, out),
+            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, &segment, on_no_flow, out),
+            None => self.closed_receives(now, &segment, on_no_flow, out),
         }
     }
 

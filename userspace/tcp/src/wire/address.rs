@@ -137,16 +137,16 @@ impl FlowKey {
     /// key, any two tuples collide as rarely as by chance. SipHash, whose values may be shown, costs five times as much.
     #[inline]
     pub(crate) fn table_hash(&self, key: Key) -> u64 {
-        let mixed = if self.is_v4() {
+        let (addresses, ports) = if self.is_v4() {
             let [addresses, ports] = self.words_v4();
-            folded(addresses ^ key.0, ports ^ key.1)
+            (addresses, ports)
         } else {
             let [remote, remote_host, local, local_host, ports] = self.words_v6();
             let remote = folded(remote ^ key.0, remote_host ^ key.1);
             let local = folded(local ^ key.1, local_host ^ key.0);
-            folded(remote ^ local.rotate_left(32) ^ key.0, ports ^ key.1)
+            (remote ^ local.rotate_left(32), ports)
         };
-        folded(mixed ^ key.1, MULTIPLIER)
+        folded(folded(addresses ^ key.0, ports ^ key.1) ^ key.1, MULTIPLIER)
     }
 
     /// Hash for sequence numbers, which the peer sees (RFC 6528).

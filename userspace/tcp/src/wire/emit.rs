@@ -48,7 +48,7 @@ pub fn frame(
 }
 
 /// [`frame`], with a `payload` that also says the sum of what it has written.
-#[inline]
+#[inline(always)]
 pub(crate) fn frame_summed(
     buffer: &mut [u8],
     link: &LinkHeader,
@@ -89,7 +89,7 @@ pub(crate) fn frame_summed(
 }
 
 /// Writes what comes after the fixed header to the front of `rest`, and returns its sum.
-#[inline]
+#[inline(always)]
 fn options_and_text(
     rest: &mut [u8],
     header: &Header,

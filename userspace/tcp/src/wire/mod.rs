@@ -89,6 +89,13 @@ impl<'a> Segment<'a> {
         })
     }
 
+    /// The flow of a frame, for less than reading all of it costs; `None` where no segment can be read from it. What it
+    /// returns for a damaged frame may be no flow at all.
+    #[inline]
+    pub(crate) fn flow(frame: &'a [u8]) -> Option<FlowKey> {
+        plain::flow(frame).or_else(|| Self::parse(frame, false).ok().map(|segment| segment.key))
+    }
+
     /// SEG.LEN: octets of sequence space, SYN and FIN counting one each.
     #[inline]
     pub fn length(&self) -> u32 {

@@ -3,7 +3,7 @@
 
 use super::address::{from_v4, v4_octets};
 use super::emit;
-use super::ethernet::{ETHERTYPE_IPV4, UNTAGGED};
+use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UNTAGGED};
 use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, PROTOCOL_TCP};
 use super::tcp::TCP_HEADER;
 use super::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment, checksum};
@@ -16,6 +16,34 @@ pub(super) const HEADERS: usize = TCP + TCP_HEADER;
 
 /// Data offset of a header without options, in words.
 const BARE: u8 = (TCP_HEADER / 4) as u8;
+
+/// The flow of a frame, if it is TCP right behind an IPv4 header without options or an IPv6 header, and untagged. `None`
+/// where it is not; but whether there is a segment in it, and an undamaged one, was not looked at.
+#[inline]
+pub(super) fn flow(frame: &[u8]) -> Option<FlowKey> {
+    let headers: &[u8; HEADERS] = frame.first_chunk()?;
+    let short = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
+    let word = |at: usize| [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
+    match short(12) {
+        ETHERTYPE_IPV4 if headers[14] == 0x45 => Some(FlowKey {
+            remote: from_v4(word(26)),
+            local: from_v4(word(30)),
+            remote_port: short(TCP),
+            local_port: short(TCP + 2),
+        }),
+        ETHERTYPE_IPV6 if headers[20] == PROTOCOL_TCP => {
+            let (remote, rest) = headers[22..].split_first_chunk()?;
+            let (remote_port, local_port) = frame.get(54..58)?.split_at(2);
+            Some(FlowKey {
+                remote: *remote,
+                local: *rest.first_chunk()?,
+                remote_port: u16::from_be_bytes([remote_port[0], remote_port[1]]),
+                local_port: u16::from_be_bytes([local_port[0], local_port[1]]),
+            })
+        }
+        _ => None,
+    }
+}
 
 /// Reads such a frame as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit its lengths.
 #[inline]
