@@ -111,6 +111,7 @@ pub(super) fn is_surely_unfinished(data: &[u8], scanned: usize, config: &Config)
 /// # Errors
 ///
 /// The head is malformed or too large, or its framing is doubtful.
+#[inline]
 pub(super) fn parse<'h, 'b>(
     data: &'b [u8],
     storage: &'h mut [MaybeUninit<Header<'b>>],
@@ -173,6 +174,7 @@ fn has_other_version(head: &[u8]) -> bool {
 }
 
 /// What the fields say about the connection, the framing and the method.
+#[inline]
 fn interpret<'h, 'b>(
     method: &str,
     target: &'b str,

@@ -95,13 +95,20 @@ impl Tcb {
         flight: u32,
         context: &mut Context<'_, T>,
     ) {
-        let mut delivered = Delivered::default();
-        self.advance_una(segment.ack, &mut delivered, context.now);
-        let rtt = self.measure(&delivered, true, segment, context);
-        self.grow_window(delivered.bytes, flight, rtt, context);
+        let fin_acked = self.fin_sent;
+        self.snd_una = segment.ack;
+        let mut sent_at = None;
+        if let Some(sending) = self.sending.active_mut() {
+            sent_at = sending.scoreboard.acknowledge_all(segment.ack);
+            sending.send_queue.consume((flight - u32::from(fin_acked)) as usize);
+            sending.progress_at = context.now;
+            sending.duplicate_acks = 0;
+            sending.stop_timers();
+        }
+        let rtt = self.measure(sent_at, true, segment, context);
+        self.grow_window(flight, flight, rtt, context);
         self.take_congestion_echo(segment, flight, context);
         self.rto.reset_backoff();
-        self.stop_retransmit_timer();
     }
 
     /// An acknowledgment that may have left something outstanding, or tell of losses.
@@ -132,7 +139,7 @@ impl Tcb {
             self.sending.duplicate_acks = self.sending.duplicate_acks.saturating_add(1);
             delivered.bytes += mss;
         }
-        let rtt = self.measure(&delivered, advanced, segment, context);
+        let rtt = self.measure(delivered.timed, advanced, segment, context);
         if dsack {
             context.counters.bump(Counter::DsacksIn);
             self.sending.rack.dsack(self.snd_una, self.snd_nxt);
@@ -226,18 +233,17 @@ impl Tcb {
             && window == self.snd_wnd
     }
 
-    /// Feeds the retransmission timeout from what was sent only once, or else from an echoed timestamp. Returns the
+    /// Feeds the retransmission timeout from what was sent only once, at `sent_at`, or else from an echoed timestamp. Returns the
     /// round-trip time in microseconds.
     fn measure<T>(
         &mut self,
-        delivered: &Delivered,
+        sent_at: Option<Instant>,
         advanced: bool,
         segment: &Segment<'_>,
         context: &Context<'_, T>,
     ) -> Option<u64> {
         // While the timer is backed off, acknowledgments may have been lost for long: what they report now arrived long ago.
-        let timed = delivered
-            .timed
+        let timed = sent_at
             .filter(|_| self.rto.backoffs() == 0)
             .map(|sent_at| context.now.micros_since(sent_at));
         let echoed = segment

@@ -132,7 +132,8 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         self.counters.bump(Counter::FramesIn);
-        let segment = match Segment::parse(frame, self.config.verify_checksums) {
+        let parsed = Segment::parse(frame, self.config.verify_checksums);
+        let segment = match &parsed {
             Ok(segment) => segment,
             Err(ParseError::Malformed) => return self.too_big(now, frame, on_no_flow, out),
             Err(ParseError::Checksum) => {
@@ -150,12 +151,12 @@ impl<A: Application> Engine<A> {
         }
         match self.find_again(&segment.key, found) {
             Some(Place::Connection(slot)) => {
-                self.connection_receives(now, slot, &segment, out);
+                self.connection_receives(now, slot, segment, out);
                 Received::Done
             }
-            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, &segment, on_no_flow, out),
-            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, &segment, on_no_flow, out),
-            None => self.closed_receives(now, &segment, on_no_flow, out),
+            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
+            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
+            None => self.closed_receives(now, segment, on_no_flow, out),
         }
     }
 

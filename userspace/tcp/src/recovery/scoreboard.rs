@@ -88,6 +88,7 @@ impl Scoreboard {
     }
 
     /// Nothing is outstanding any more.
+    #[inline]
     fn empty(&mut self) {
         self.seen_count = 0;
         self.sent_again = false;
@@ -104,6 +105,7 @@ impl Scoreboard {
     }
 
     /// A segment was sent for the first time.
+    #[inline]
     pub(crate) fn push(&mut self, seq: SeqNumber, end: SeqNumber, now: Instant) {
         if self.segments.is_empty() {
             // Everything before it is acknowledged.
@@ -190,6 +192,17 @@ impl Scoreboard {
         if self.segments.is_empty() {
             self.empty();
         }
+    }
+
+    /// [`Scoreboard::acknowledge`] for everything on an undisturbed scoreboard, up to `nxt`. Returns when the last of it was
+    /// sent.
+    #[inline]
+    pub(crate) fn acknowledge_all(&mut self, nxt: SeqNumber) -> Option<Instant> {
+        let sent_at = self.segments.back().map(|last| last.sent_at);
+        self.segments.clear();
+        self.fack = nxt;
+        self.empty();
+        sent_at
     }
 
     /// [`Scoreboard::acknowledge`] for whole segments of an undisturbed scoreboard: the last of them says everything.

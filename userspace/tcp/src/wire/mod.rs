@@ -93,7 +93,7 @@ impl<'a> Segment<'a> {
     /// returns for a damaged frame may be no flow at all.
     #[inline]
     pub(crate) fn flow(frame: &'a [u8]) -> Option<FlowKey> {
-        plain::flow(frame).or_else(|| Self::parse(frame, false).ok().map(|segment| segment.key))
+        plain::flow(frame).or_else(|| Self::parse_any(frame, false).ok().map(|segment| segment.key))
     }
 
     /// SEG.LEN: octets of sequence space, SYN and FIN counting one each.
