@@ -48,6 +48,13 @@ impl Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FlowHash(u32);
 
+impl FlowHash {
+    #[inline]
+    fn of(hash: u64) -> Self {
+        Self((hash >> 32) as u32)
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Bucket {
     /// [`FlowHash`] of the flow; its low bits are also where the search for it starts.
@@ -79,13 +86,13 @@ impl FlowTable {
     /// The hash of a flow, for the methods that want one.
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> FlowHash {
-        FlowHash((key.table_hash(self.key) >> 32) as u32)
+        FlowHash::of(key.table_hash(self.key))
     }
 
     /// [`FlowTable::hash`] of the flow of a frame; any where there is no segment in it, or a damaged one.
     #[inline]
     pub(crate) fn hash_of_frame(&self, frame: &[u8]) -> FlowHash {
-        Segment::flow(frame).map_or(FlowHash::default(), |key| self.hash(&key))
+        FlowHash::of(Segment::flow_hash(frame, self.key).unwrap_or(0))
     }
 
     #[inline]

@@ -19,7 +19,7 @@ fuzz_target!(|frame: &[u8]| {
     };
     assert!(segment.payload.len() <= frame.len());
     assert!(segment.length() as usize <= segment.payload.len() + 2);
-    assert!(matches!(segment.reply_link.as_bytes().len(), 14 | 18 | 22));
+    assert!(matches!(segment.link.reply().as_bytes().len(), 14 | 18 | 22));
     if let Ok(verified) = verified {
         same(&verified, &segment);
     }
@@ -45,7 +45,7 @@ fuzz_target!(|frame: &[u8]| {
     let mut buffer = vec![0xaa; MAX_HEADERS + segment.payload.len()];
     let length = emit::frame(
         &mut buffer,
-        &segment.reply_link,
+        &segment.link.reply(),
         &key,
         &header,
         segment.payload.len(),

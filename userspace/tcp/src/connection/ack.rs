@@ -435,7 +435,7 @@ mod tests {
     use crate::connection::testing::{NOW, tcb};
     use crate::counters::Counters;
     use crate::link::LinkTable;
-    use crate::wire::{LinkHeader, Options};
+    use crate::wire::{Options, ethernet};
 
     /// More octets than sequence numbers can be apart to be compared.
     const LONG_AGO: u32 = (1 << 31) + 100_000;
@@ -453,8 +453,9 @@ mod tests {
 
     /// The peer acknowledges nothing new, with these flags; returns what was counted.
     fn acknowledge(tcb: &mut Tcb, flags: Flags) -> Counters {
+        let (link, ..) = ethernet::parse(&[2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 0]).unwrap();
         let segment = Segment {
-            reply_link: LinkHeader::new([2; 6], [4; 6], true),
+            link,
             key: tcb.key,
             seq: tcb.rcv_nxt,
             ack: tcb.snd_una,

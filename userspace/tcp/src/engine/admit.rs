@@ -71,7 +71,7 @@ impl<A: Application> Engine<A> {
             self.remove_half_open(oldest);
             self.counters.bump(Counter::HalfOpenEvicted);
         }
-        let Some(link) = self.links.acquire(&segment.reply_link) else {
+        let Some(link) = self.links.acquire(&segment.link.reply()) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return;
         };
@@ -198,18 +198,23 @@ impl<A: Application> Engine<A> {
             return;
         };
         self.half_open_timers.cancel(slot);
-        let key = half_open.key;
+        let (key, negotiated) = (half_open.key, half_open.negotiated());
+        // Nobody looks at the clock of a connection without timestamps.
+        let timestamp_offset = match negotiated.timestamp {
+            Some(_) => TupleHash::new(self.secrets.isn, &key).timestamp_offset(),
+            None => 0,
+        };
         let handshake = Handshake {
             origin: Origin {
                 key,
                 link: half_open.link,
                 listener: Some(half_open.listener),
                 iss: half_open.iss,
-                timestamp_offset: TupleHash::new(self.secrets.isn, &key).timestamp_offset(),
+                timestamp_offset,
                 keepalive: self.keepalives.number(self.keepalive(half_open.listener)),
             },
             irs: half_open.irs,
-            negotiated: half_open.negotiated(),
+            negotiated,
         };
         let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);

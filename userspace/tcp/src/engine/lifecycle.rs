@@ -16,12 +16,13 @@ impl<A: Application> Engine<A> {
             return;
         };
         self.table.remove(&connection.tcb.key, Place::Connection(slot));
+        self.links.release(connection.tcb.link);
         self.forget(slot, connection, reason);
     }
 
+    /// Forgets all of a connection but its place in the table and its link header.
     fn forget(&mut self, slot: u32, mut connection: Connection<A::Connection>, reason: CloseReason) {
         self.connection_timers.cancel(slot);
-        self.links.release(connection.tcb.link);
         connection.tcb.discount(&mut self.totals);
         self.sendings.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
@@ -42,16 +43,11 @@ impl<A: Application> Engine<A> {
         };
         let tcb = &connection.tcb;
         let key = tcb.key;
-        // The connection gives its own hold on the link header back.
-        let Some(link) = self.links.acquire(&{ *self.links.get(tcb.link) }) else {
-            self.table.remove(&key, Place::Connection(slot));
-            self.forget(slot, connection, CloseReason::Finished);
-            return;
-        };
         let window = tcb.rcv_edge.saturating_since(tcb.rcv_nxt) >> tcb.rcv_wind_shift;
         let record = TimeWait {
             key,
-            link,
+            // The connection's hold on it becomes the record's.
+            link: tcb.link,
             snd_nxt: tcb.snd_nxt,
             rcv_nxt: tcb.rcv_nxt,
             window: window.min(u32::from(u16::MAX)) as u16,

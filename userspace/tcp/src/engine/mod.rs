@@ -198,8 +198,8 @@ impl<A: Application> Engine<A> {
         let tcb = &mut connection.tcb;
         if fate == Fate::Open
             && tcb.accepted
-            && *self.links.get(tcb.link) != segment.reply_link
-            && let Some(new) = self.links.acquire(&segment.reply_link)
+            && !segment.link.is_answered_by(self.links.get(tcb.link))
+            && let Some(new) = self.links.acquire(&segment.link.reply())
         {
             self.links.release(tcb.link);
             tcb.link = new;
@@ -323,7 +323,7 @@ impl<A: Application> Engine<A> {
             options: Options::default(),
             ecn_capable: false,
         };
-        if self.send_bare(&segment.reply_link, &segment.key, &header, Purpose::Control, out) {
+        if self.send_bare(&segment.link.reply(), &segment.key, &header, Purpose::Control, out) {
             self.counters.bump(Counter::RstsOut);
         }
         true

@@ -132,15 +132,46 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         self.counters.bump(Counter::FramesIn);
-        let parsed = Segment::parse(frame, self.config.verify_checksums);
-        let segment = match &parsed {
-            Ok(segment) => segment,
-            Err(ParseError::Malformed) => return self.too_big(now, frame, on_no_flow, out),
-            Err(ParseError::Checksum) => {
+        // What is read stays where it is written: a segment is too large to be handed from one result to the next.
+        if let Some(plain) = &Segment::parse_plain(frame, self.config.verify_checksums) {
+            return match plain {
+                Ok(segment) => self.dispatch(now, segment, found, on_no_flow, out),
+                Err(error) => self.unreadable(now, frame, *error, on_no_flow, out),
+            };
+        }
+        match &Segment::parse_any(frame, self.config.verify_checksums) {
+            Ok(segment) => self.dispatch(now, segment, found, on_no_flow, out),
+            Err(error) => self.unreadable(now, frame, *error, on_no_flow, out),
+        }
+    }
+
+    /// A frame that is no good segment.
+    fn unreadable<T: Transmit>(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        error: ParseError,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
+        match error {
+            ParseError::Malformed => self.too_big(now, frame, on_no_flow, out),
+            ParseError::Checksum => {
                 self.counters.bump(Counter::DropChecksum);
-                return Received::Done;
+                Received::Done
             }
-        };
+        }
+    }
+
+    /// Gives a segment to what it is for.
+    fn dispatch<T: Transmit>(
+        &mut self,
+        now: Instant,
+        segment: &Segment<'_>,
+        found: Found,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
         if !is_answerable(&segment.key.remote) || segment.key.remote_port == 0 {
             self.counters.bump(Counter::DropBadSource);
             return Received::Done;

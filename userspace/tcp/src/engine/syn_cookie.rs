@@ -159,7 +159,7 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropConnectionsFull);
             return Received::Done;
         }
-        let Some(link) = self.links.acquire(&segment.reply_link) else {
+        let Some(link) = self.links.acquire(&segment.link.reply()) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
         };

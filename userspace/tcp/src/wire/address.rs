@@ -69,6 +69,17 @@ fn folded(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
+#[inline]
+fn folded_twice(a: u64, b: u64, key: Key) -> u64 {
+    folded(folded(a ^ key.0, b ^ key.1) ^ key.1, MULTIPLIER)
+}
+
+/// [`FlowKey::table_hash`] of an IPv4 flow with these [`FlowKey::words_v4`].
+#[inline]
+pub(super) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
+    folded_twice(addresses, ports, key)
+}
+
 /// Both ends of a flow, seen from this side. Ports are in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -122,7 +133,7 @@ impl FlowKey {
     }
 
     #[inline]
-    fn words_v4(&self) -> [u64; 2] {
+    pub(super) fn words_v4(&self) -> [u64; 2] {
         let remote = u32::from_le_bytes(v4_octets(&self.remote));
         let local = u32::from_le_bytes(v4_octets(&self.local));
         [u64::from(local) << 32 | u64::from(remote), self.ports()]
@@ -137,16 +148,13 @@ impl FlowKey {
     /// key, any two tuples collide as rarely as by chance. SipHash, whose values may be shown, costs five times as much.
     #[inline]
     pub(crate) fn table_hash(&self, key: Key) -> u64 {
-        let (addresses, ports) = if self.is_v4() {
-            let [addresses, ports] = self.words_v4();
-            (addresses, ports)
-        } else {
-            let [remote, remote_host, local, local_host, ports] = self.words_v6();
-            let remote = folded(remote ^ key.0, remote_host ^ key.1);
-            let local = folded(local ^ key.1, local_host ^ key.0);
-            (remote ^ local.rotate_left(32), ports)
-        };
-        folded(folded(addresses ^ key.0, ports ^ key.1) ^ key.1, MULTIPLIER)
+        if self.is_v4() {
+            return table_hash_v4(self.words_v4(), key);
+        }
+        let [remote, remote_host, local, local_host, ports] = self.words_v6();
+        let remote = folded(remote ^ key.0, remote_host ^ key.1);
+        let local = folded(local ^ key.1, local_host ^ key.0);
+        folded_twice(remote ^ local.rotate_left(32), ports, key)
     }
 
     /// Hash for sequence numbers, which the peer sees (RFC 6528).

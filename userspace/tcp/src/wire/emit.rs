@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(segment.window, 1000);
             assert_eq!(segment.options, header.options);
             assert_eq!(segment.payload, b"hello");
-            assert_eq!(segment.reply_link.as_bytes()[..6], link.as_bytes()[6..12]);
+            assert_eq!(segment.link.reply().as_bytes()[..6], link.as_bytes()[6..12]);
             for bit in 0..8 {
                 let mut damaged = buffer;
                 damaged[length - 1] ^= 1 << bit;
@@ -186,7 +186,8 @@ mod tests {
             let untagged = LinkHeader::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], ipv4);
             let tagged = [&untagged.as_bytes()[..12], &[0x81, 0, 0, 7].repeat(tags)[..], &untagged.as_bytes()[12..]].concat();
             // What answers the peer's frame.
-            let (link, ..) = crate::wire::ethernet::parse(&tagged).unwrap();
+            let (received, ..) = crate::wire::ethernet::parse(&tagged).unwrap();
+            let link = received.reply();
             let header = Header {
                 seq: SeqNumber(numbers.0),
                 ack: SeqNumber(numbers.1),

@@ -64,10 +64,49 @@ impl core::fmt::Debug for LinkHeader {
     }
 }
 
-/// Splits a frame into the header that answers it (addresses swapped, tags kept), its ethertype and what follows.
+/// The Ethernet header of a received frame, with its tags: 14, 18 or 22 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceivedLink<'a>(&'a [u8]);
+
+impl<'a> ReceivedLink<'a> {
+    /// The first 14 bytes of an untagged frame.
+    #[inline]
+    pub(super) fn untagged(header: &'a [u8; UNTAGGED]) -> Self {
+        Self(header)
+    }
+
+    /// The header that answers: addresses swapped, tags kept.
+    #[inline]
+    pub fn reply(self) -> LinkHeader {
+        let mut bytes = [0; MAX_LINK_HEADER];
+        bytes[..6].copy_from_slice(&self.0[6..12]);
+        bytes[6..12].copy_from_slice(&self.0[..6]);
+        bytes[12..self.0.len()].copy_from_slice(&self.0[12..]);
+        LinkHeader {
+            bytes,
+            length: self.0.len() as u8,
+        }
+    }
+
+    /// Whether `header` is [`ReceivedLink::reply`].
+    #[inline]
+    pub(crate) fn is_answered_by(self, header: &LinkHeader) -> bool {
+        let (Some(fixed), Some(reply)) = (self.0.first_chunk::<UNTAGGED>(), header.bytes.first_chunk::<UNTAGGED>())
+        else {
+            return false;
+        };
+        usize::from(header.length) == self.0.len()
+            && reply[..6] == fixed[6..12]
+            && reply[6..12] == fixed[..6]
+            && reply[12..] == fixed[12..]
+            && (self.0.len() == UNTAGGED || header.as_bytes()[UNTAGGED..] == self.0[UNTAGGED..])
+    }
+}
+
+/// Splits a frame into its Ethernet header, its ethertype and what follows.
 /// `None`: too short, more than two tags, or a group address as destination or source.
 #[inline]
-pub fn parse(frame: &[u8]) -> Option<(LinkHeader, u16, &[u8])> {
+pub fn parse(frame: &[u8]) -> Option<(ReceivedLink<'_>, u16, &[u8])> {
     let mut length = UNTAGGED;
     loop {
         let ethertype = frame.get(length - 2..length)?;
@@ -82,15 +121,8 @@ pub fn parse(frame: &[u8]) -> Option<(LinkHeader, u16, &[u8])> {
         if (frame[0] | frame[6]) & 1 != 0 {
             return None;
         }
-        let mut bytes = [0; MAX_LINK_HEADER];
-        bytes[..6].copy_from_slice(&frame[6..12]);
-        bytes[6..12].copy_from_slice(&frame[..6]);
-        bytes[12..length].copy_from_slice(&frame[12..length]);
-        let link = LinkHeader {
-            bytes,
-            length: length as u8,
-        };
-        return Some((link, ethertype, &frame[length..]));
+        let (header, rest) = frame.split_at(length);
+        return Some((ReceivedLink(header), ethertype, rest));
     }
 }
 
@@ -103,9 +135,18 @@ mod tests {
         let mut frame = vec![
             2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0, 0x45,
         ];
-        let (link, ethertype, rest) = parse(&frame).unwrap();
+        let (received, ethertype, rest) = parse(&frame).unwrap();
         assert_eq!(ethertype, ETHERTYPE_IPV4);
         assert_eq!(rest, [0x45]);
+        let link = received.reply();
+        assert!(received.is_answered_by(&link));
+        for changed in 0..22 {
+            let mut other = frame.clone();
+            other[changed] ^= 1;
+            let other = ReceivedLink(&other[..22]);
+            assert!(!other.is_answered_by(&link), "{changed}");
+        }
+        assert!(!ReceivedLink(&frame[..18]).is_answered_by(&link));
         assert_eq!(link.as_bytes()[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
         assert_eq!(link.as_bytes()[12..], frame[12..22]);
 

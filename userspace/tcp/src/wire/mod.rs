@@ -11,9 +11,11 @@ mod plain;
 pub mod tcp;
 
 pub use address::FlowKey;
-pub use ethernet::LinkHeader;
+pub use ethernet::{LinkHeader, ReceivedLink};
 pub use options::Options;
 pub use tcp::Flags;
+
+use tidegate_abi::siphash::Key;
 
 use crate::seq::SeqNumber;
 
@@ -29,8 +31,8 @@ pub enum ParseError {
 /// A received TCP segment. "Remote" is its source, "local" its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// Link header with which it is answered.
-    pub reply_link: LinkHeader,
+    /// Link header it came with.
+    pub link: ReceivedLink<'a>,
     /// Addresses and ports.
     pub key: FlowKey,
     /// SEG.SEQ.
@@ -57,22 +59,29 @@ impl<'a> Segment<'a> {
     /// [`ParseError`] says whether the frame is no TCP segment or a damaged one.
     #[inline]
     pub fn parse(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
-        match plain::parse(frame, verify_checksums) {
+        match Self::parse_plain(frame, verify_checksums) {
             Some(result) => result,
             None => Self::parse_any(frame, verify_checksums),
         }
     }
 
+    /// [`Segment::parse`] for the frames that nearly all segments come in; `None`: [`Segment::parse_any`] reads it.
+    #[inline]
+    pub(crate) fn parse_plain(frame: &'a [u8], verify_checksums: bool) -> Option<Result<Self, ParseError>> {
+        plain::parse(frame, verify_checksums)
+    }
+
     /// [`Segment::parse`] for every frame, layer by layer.
-    fn parse_any(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
-        let (reply_link, ethertype, rest) = ethernet::parse(frame).ok_or(ParseError::Malformed)?;
+    #[inline(never)]
+    pub(crate) fn parse_any(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
+        let (link, ethertype, rest) = ethernet::parse(frame).ok_or(ParseError::Malformed)?;
         let packet = ip::parse(ethertype, rest, verify_checksums)?;
         let header = tcp::parse(packet.payload).ok_or(ParseError::Malformed)?;
         if verify_checksums && checksum::tcp(&packet.source, &packet.destination, packet.payload) != 0 {
             return Err(ParseError::Checksum);
         }
         Ok(Self {
-            reply_link,
+            link,
             key: FlowKey {
                 remote: packet.source,
                 local: packet.destination,
@@ -89,11 +98,15 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// The flow of a frame, for less than reading all of it costs; `None` where no segment can be read from it. What it
-    /// returns for a damaged frame may be no flow at all.
+    /// [`FlowKey::table_hash`] of a frame's flow, for less than reading all of it costs; `None` where no segment can be read
+    /// from it. What it returns for a damaged frame may be of no flow at all.
     #[inline]
-    pub(crate) fn flow(frame: &'a [u8]) -> Option<FlowKey> {
-        plain::flow(frame).or_else(|| Self::parse_any(frame, false).ok().map(|segment| segment.key))
+    pub(crate) fn flow_hash(frame: &'a [u8], key: Key) -> Option<u64> {
+        if let Some(words) = plain::flow_words(frame) {
+            return Some(address::table_hash_v4(words, key));
+        }
+        let flow = plain::flow_v6(frame).or_else(|| Self::parse_any(frame, false).ok().map(|segment| segment.key));
+        flow.map(|flow| flow.table_hash(key))
     }
 
     /// SEG.LEN: octets of sequence space, SYN and FIN counting one each.

@@ -118,42 +118,52 @@ impl Options {
             options.timestamps = Some(timestamps);
             return options;
         }
-        while let Some((&kind, rest)) = field.split_first() {
-            match kind {
-                END => break,
-                NOP => field = rest,
-                _ => {
-                    let Some(&length) = rest.first() else { break };
-                    let Some(body) = field.get(2..usize::from(length)) else {
-                        break;
-                    };
-                    options.read(kind, body);
-                    field = &field[usize::from(length)..];
+        loop {
+            // Those of a SYN, where there is nothing to find out about their lengths.
+            field = match *field {
+                [NOP, ref rest @ ..] => rest,
+                [MSS, 4, high, low, ref rest @ ..] => {
+                    options.mss = Some(u16::from_be_bytes([high, low]));
+                    rest
                 }
-            }
+                [WINDOW_SCALE, 3, shift, ref rest @ ..] => {
+                    options.window_scale = Some(shift.min(MAX_WINDOW_SCALE));
+                    rest
+                }
+                [SACK_PERMITTED, 2, ref rest @ ..] => {
+                    options.sack_permitted = true;
+                    rest
+                }
+                [TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3, ref rest @ ..] => {
+                    options.timestamps = Some(Timestamps {
+                        value: u32::from_be_bytes([v0, v1, v2, v3]),
+                        echo: u32::from_be_bytes([e0, e1, e2, e3]),
+                    });
+                    rest
+                }
+                [] | [END, ..] => return options,
+                [kind, length, ..] => {
+                    let length = usize::from(length);
+                    let Some(body) = field.get(2..length) else {
+                        return options;
+                    };
+                    if kind == SACK {
+                        options.read_sack(body);
+                    }
+                    &field[length..]
+                }
+                [_] => return options,
+            };
         }
-        options
     }
 
-    fn read(&mut self, kind: u8, body: &[u8]) {
+    fn read_sack(&mut self, body: &[u8]) {
         let word = |at: usize| u32::from_be_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
-        match (kind, body.len()) {
-            (MSS, 2) => self.mss = Some(u16::from_be_bytes([body[0], body[1]])),
-            (WINDOW_SCALE, 1) => self.window_scale = Some(body[0].min(MAX_WINDOW_SCALE)),
-            (SACK_PERMITTED, 0) => self.sack_permitted = true,
-            (TIMESTAMPS, 8) => {
-                self.timestamps = Some(Timestamps {
-                    value: word(0),
-                    echo: word(4),
-                });
+        if let 8 | 16 | 24 | 32 = body.len() {
+            self.sack.count = (body.len() / 8) as u8;
+            for (index, slot) in self.sack.blocks[..body.len() / 8].iter_mut().enumerate() {
+                *slot = (SeqNumber(word(index * 8)), SeqNumber(word(index * 8 + 4)));
             }
-            (SACK, 8 | 16 | 24 | 32) => {
-                self.sack.count = (body.len() / 8) as u8;
-                for (index, slot) in self.sack.blocks[..body.len() / 8].iter_mut().enumerate() {
-                    *slot = (SeqNumber(word(index * 8)), SeqNumber(word(index * 8 + 4)));
-                }
-            }
-            _ => {}
         }
     }
 

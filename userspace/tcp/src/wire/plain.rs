@@ -4,45 +4,46 @@
 use super::address::{from_v4, v4_octets};
 use super::emit;
 use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UNTAGGED};
-use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, PROTOCOL_TCP};
+use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP};
 use super::tcp::TCP_HEADER;
-use super::{Flags, FlowKey, LinkHeader, Options, ParseError, Segment, checksum};
+use super::{Flags, FlowKey, Options, ParseError, ReceivedLink, Segment, checksum};
 use crate::seq::SeqNumber;
 
 /// Where the TCP header begins.
 const TCP: usize = UNTAGGED + IPV4_HEADER;
 /// All three headers, without options.
 pub(super) const HEADERS: usize = TCP + TCP_HEADER;
+/// The same with IPv6.
+const HEADERS_V6: usize = UNTAGGED + IPV6_HEADER + TCP_HEADER;
 
 /// Data offset of a header without options, in words.
 const BARE: u8 = (TCP_HEADER / 4) as u8;
 
-/// The flow of a frame, if it is TCP right behind an IPv4 header without options or an IPv6 header, and untagged. `None`
-/// where it is not; but whether there is a segment in it, and an undamaged one, was not looked at.
+/// Addresses and ports of a frame, if it is TCP right behind an IPv4 header without options, as
+/// [`FlowKey::words_v4`] has them. `None` where it is not; but whether there is a segment in it, and an undamaged one, was
+/// not looked at.
 #[inline]
-pub(super) fn flow(frame: &[u8]) -> Option<FlowKey> {
+pub(super) fn flow_words(frame: &[u8]) -> Option<[u64; 2]> {
     let headers: &[u8; HEADERS] = frame.first_chunk()?;
+    let word = |at: usize| u32::from_le_bytes([headers[at], headers[at + 1], headers[at + 2], headers[at + 3]]);
+    let [high, low] = ETHERTYPE_IPV4.to_be_bytes();
+    let is_plain = headers[12] == high && headers[13] == low && headers[14] == 0x45;
+    let addresses = u64::from(word(30)) << 32 | u64::from(word(26));
+    is_plain.then_some([addresses, u64::from(word(TCP).swap_bytes())])
+}
+
+/// The flow of a frame, if it is TCP right behind an IPv6 header; of which as little was looked at.
+#[inline]
+pub(super) fn flow_v6(frame: &[u8]) -> Option<FlowKey> {
+    let headers: &[u8; HEADERS_V6] = frame.first_chunk()?;
     let short = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
-    let word = |at: usize| [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
-    match short(12) {
-        ETHERTYPE_IPV4 if headers[14] == 0x45 => Some(FlowKey {
-            remote: from_v4(word(26)),
-            local: from_v4(word(30)),
-            remote_port: short(TCP),
-            local_port: short(TCP + 2),
-        }),
-        ETHERTYPE_IPV6 if headers[20] == PROTOCOL_TCP => {
-            let (remote, rest) = headers[22..].split_first_chunk()?;
-            let (remote_port, local_port) = frame.get(54..58)?.split_at(2);
-            Some(FlowKey {
-                remote: *remote,
-                local: *rest.first_chunk()?,
-                remote_port: u16::from_be_bytes([remote_port[0], remote_port[1]]),
-                local_port: u16::from_be_bytes([local_port[0], local_port[1]]),
-            })
-        }
-        _ => None,
-    }
+    let (remote, rest) = headers[UNTAGGED + 8..].split_first_chunk()?;
+    (short(12) == ETHERTYPE_IPV6 && headers[UNTAGGED + 6] == PROTOCOL_TCP).then_some(FlowKey {
+        remote: *remote,
+        local: *rest.first_chunk()?,
+        remote_port: short(UNTAGGED + IPV6_HEADER),
+        local_port: short(UNTAGGED + IPV6_HEADER + 2),
+    })
 }
 
 /// Reads such a frame as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit its lengths.
@@ -51,39 +52,30 @@ pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segme
     let headers: &[u8; HEADERS] = frame.first_chunk()?;
     let short = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
     let word = |at: usize| [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
-    let station = |at: usize| {
-        let [a, b, c, d] = word(at);
-        [a, b, c, d, headers[at + 4], headers[at + 5]]
-    };
-    let (to, from) = (station(0), station(6));
     // Version 4, five words of header.
     let is_ipv4 = short(12) == ETHERTYPE_IPV4 && headers[14] == 0x45;
-    let is_group = (to[0] | from[0]) & 1 != 0;
+    let link = headers.first_chunk()?;
+    let is_group = (headers[0] | headers[6]) & 1 != 0;
     let is_fragment = short(20) & 0x3fff != 0;
     if !is_ipv4 || is_group || is_fragment || headers[23] != PROTOCOL_TCP {
         return None;
     }
     let end = UNTAGGED + usize::from(short(16));
     let after_headers = frame.get(HEADERS..end)?;
-    let (options, payload) = match headers[TCP + 12] >> 4 {
-        ..BARE => return None,
-        BARE => (Options::default(), after_headers),
-        words => {
-            let (options, payload) = after_headers.split_at_checked(usize::from(words - BARE) * 4)?;
-            (Options::parse(options), payload)
-        }
-    };
+    let options_length = usize::from((headers[TCP + 12] >> 4).checked_sub(BARE)?) * 4;
+    let (options, payload) = after_headers.split_at_checked(options_length)?;
     let (source, destination) = (word(26), word(30));
     if verify_checksums {
-        let ip = checksum::sum_words([word(14), word(18), word(22), source, destination]);
-        let pseudo = checksum::pseudo_v4(source, destination, end - TCP);
+        let addresses = checksum::sum_words([source, destination]);
+        let ip = addresses + checksum::sum_words([word(14), word(18), word(22)]);
+        let pseudo = addresses + checksum::sum_words([[0, 0, 0, PROTOCOL_TCP], ((end - TCP) as u32).to_be_bytes()]);
         let segment = checksum::sum(&frame[TCP..end]);
         if checksum::of_sum(ip) != [0, 0] || checksum::of_sum(pseudo + segment) != [0, 0] {
             return Some(Err(ParseError::Checksum));
         }
     }
     Some(Ok(Segment {
-        reply_link: LinkHeader::new(from, to, true),
+        link: ReceivedLink::untagged(link),
         key: FlowKey {
             remote: from_v4(source),
             local: from_v4(destination),
@@ -94,7 +86,11 @@ pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segme
         ack: SeqNumber(u32::from_be_bytes(word(TCP + 8))),
         flags: Flags(headers[TCP + 13]),
         window: short(TCP + 14),
-        options,
+        options: if options.is_empty() {
+            Options::default()
+        } else {
+            Options::parse(options)
+        },
         congestion_experienced: headers[15] & ECN_FIELD == ECN_CE,
         payload,
     }))
@@ -119,7 +115,7 @@ pub(super) fn write(
     [ip[2][2], ip[2][3]] = [first, second];
     // The sums are taken of the words before they are stored: to read them back in other sizes would wait for the stores.
     let mut tcp = header.words(key, options_length);
-    let pseudo = addresses + checksum::sum_words([[0, PROTOCOL_TCP, 0, 0], (segment_length as u32).to_be_bytes()]);
+    let pseudo = addresses + checksum::sum_words([[0, 0, 0, PROTOCOL_TCP], (segment_length as u32).to_be_bytes()]);
     let [first, second] = checksum::of_sum(sum + pseudo + checksum::sum_words(tcp));
     tcp[4] = [first, second, 0, 0];
     headers[..UNTAGGED].copy_from_slice(link);
@@ -132,6 +128,7 @@ pub(super) fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::LinkHeader;
     use crate::wire::emit::Header;
     use crate::wire::options::Timestamps;
     use proptest::prelude::*;
@@ -192,6 +189,40 @@ mod tests {
             let mut other = good.clone();
             other[at] = value;
             assert_eq!(parse(&other, true), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn the_flow_of_a_frame_is_found_without_reading_it() {
+        let secret = tidegate_abi::siphash::Key(3, 4);
+        for (local, remote) in [
+            ("198.18.0.1:80", "198.18.0.2:1000"),
+            ("[2001:2::1]:80", "[2001:2::2]:1000"),
+        ] {
+            let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
+            let header = Header {
+                seq: SeqNumber(1),
+                ack: SeqNumber(2),
+                flags: Flags::ACK,
+                window: 3,
+                options: Options::default(),
+                ecn_capable: false,
+            };
+            let untagged = LinkHeader::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], key.is_v4());
+            let tagged = [&untagged.as_bytes()[..12], &[0x81, 0, 0, 7], &untagged.as_bytes()[12..]].concat();
+            let (tagged, ..) = crate::wire::ethernet::parse(&tagged).unwrap();
+            for link in [untagged, tagged.reply()] {
+                let mut frame = [0; 100];
+                let length = emit::frame(&mut frame, &link, &key, &header, 0, |_| {});
+                let segment = Segment::parse(&frame[..length], true).unwrap();
+                assert_eq!(
+                    Segment::flow_hash(&frame[..length], secret),
+                    Some(segment.key.table_hash(secret))
+                );
+                let plain = flow_words(&frame).is_some() || flow_v6(&frame).is_some();
+                assert_eq!(plain, link == untagged);
+                assert_eq!(Segment::flow_hash(&frame[..40], secret), None);
+            }
         }
     }
 

@@ -362,7 +362,7 @@ impl Peer {
     pub fn receive(&mut self, segment: &Segment<'_>, frame: &[u8], queued: &[Queued]) {
         let flags = segment.flags;
         assert_eq!(
-            segment.reply_link.as_bytes(),
+            segment.link.reply().as_bytes(),
             self.link,
             "sent another way than it came: {segment:?}"
         );
