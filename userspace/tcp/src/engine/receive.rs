@@ -132,16 +132,10 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         self.counters.bump(Counter::FramesIn);
-        // What is read stays where it is written: a segment is too large to be handed from one result to the next.
-        if let Some(plain) = &Segment::parse_plain(frame, self.config.verify_checksums) {
-            return match plain {
-                Ok(segment) => self.dispatch(now, segment, found, on_no_flow, out),
-                Err(error) => self.unreadable(now, frame, *error, on_no_flow, out),
-            };
-        }
-        match &Segment::parse_any(frame, self.config.verify_checksums) {
-            Ok(segment) => self.dispatch(now, segment, found, on_no_flow, out),
-            Err(error) => self.unreadable(now, frame, *error, on_no_flow, out),
+        let mut segment = Segment::blank();
+        match segment.read(frame, self.config.verify_checksums) {
+            Ok(()) => self.dispatch(now, &segment, found, on_no_flow, out),
+            Err(error) => self.unreadable(now, frame, error, on_no_flow, out),
         }
     }
 

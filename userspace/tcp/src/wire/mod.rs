@@ -59,21 +59,45 @@ impl<'a> Segment<'a> {
     /// [`ParseError`] says whether the frame is no TCP segment or a damaged one.
     #[inline]
     pub fn parse(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
-        match Self::parse_plain(frame, verify_checksums) {
-            Some(result) => result,
-            None => Self::parse_any(frame, verify_checksums),
+        let mut segment = Self::blank();
+        segment.read(frame, verify_checksums).map(|()| segment)
+    }
+
+    /// A segment to be read into.
+    #[inline]
+    pub(crate) fn blank() -> Self {
+        Self {
+            link: ReceivedLink::untagged(&[0; 14]),
+            key: FlowKey {
+                remote: [0; 16],
+                local: [0; 16],
+                remote_port: 0,
+                local_port: 0,
+            },
+            seq: SeqNumber(0),
+            ack: SeqNumber(0),
+            flags: Flags(0),
+            window: 0,
+            options: Options::default(),
+            congestion_experienced: false,
+            payload: &[],
         }
     }
 
-    /// [`Segment::parse`] for the frames that nearly all segments come in; `None`: [`Segment::parse_any`] reads it.
+    /// [`Segment::parse`] into a blank segment, which is not moved after it was written: the processor would have to wait for
+    /// the writing.
     #[inline]
-    pub(crate) fn parse_plain(frame: &'a [u8], verify_checksums: bool) -> Option<Result<Self, ParseError>> {
-        plain::parse(frame, verify_checksums)
+    pub(crate) fn read(&mut self, frame: &'a [u8], verify_checksums: bool) -> Result<(), ParseError> {
+        if let Some(result) = plain::parse(frame, verify_checksums, self) {
+            return result;
+        }
+        *self = Self::parse_any(frame, verify_checksums)?;
+        Ok(())
     }
 
     /// [`Segment::parse`] for every frame, layer by layer.
     #[inline(never)]
-    pub(crate) fn parse_any(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
+    fn parse_any(frame: &'a [u8], verify_checksums: bool) -> Result<Self, ParseError> {
         let (link, ethertype, rest) = ethernet::parse(frame).ok_or(ParseError::Malformed)?;
         let packet = ip::parse(ethertype, rest, verify_checksums)?;
         let header = tcp::parse(packet.payload).ok_or(ParseError::Malformed)?;

@@ -46,9 +46,14 @@ pub(super) fn flow_v6(frame: &[u8]) -> Option<FlowKey> {
     })
 }
 
-/// Reads such a frame as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit its lengths.
+/// Reads such a frame into a blank segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit
+/// its lengths.
 #[inline]
-pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segment<'_>, ParseError>> {
+pub(super) fn parse<'a>(
+    frame: &'a [u8],
+    verify_checksums: bool,
+    segment: &mut Segment<'a>,
+) -> Option<Result<(), ParseError>> {
     let headers: &[u8; HEADERS] = frame.first_chunk()?;
     let short = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
     let word = |at: usize| [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
@@ -74,26 +79,21 @@ pub(super) fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segme
             return Some(Err(ParseError::Checksum));
         }
     }
-    Some(Ok(Segment {
-        link: ReceivedLink::untagged(link),
-        key: FlowKey {
-            remote: from_v4(source),
-            local: from_v4(destination),
-            remote_port: short(TCP),
-            local_port: short(TCP + 2),
-        },
-        seq: SeqNumber(u32::from_be_bytes(word(TCP + 4))),
-        ack: SeqNumber(u32::from_be_bytes(word(TCP + 8))),
-        flags: Flags(headers[TCP + 13]),
-        window: short(TCP + 14),
-        options: if options.is_empty() {
-            Options::default()
-        } else {
-            Options::parse(options)
-        },
-        congestion_experienced: headers[15] & ECN_FIELD == ECN_CE,
-        payload,
-    }))
+    segment.link = ReceivedLink::untagged(link);
+    segment.key.remote = from_v4(source);
+    segment.key.local = from_v4(destination);
+    segment.key.remote_port = short(TCP);
+    segment.key.local_port = short(TCP + 2);
+    segment.seq = SeqNumber(u32::from_be_bytes(word(TCP + 4)));
+    segment.ack = SeqNumber(u32::from_be_bytes(word(TCP + 8)));
+    segment.flags = Flags(headers[TCP + 13]);
+    segment.window = short(TCP + 14);
+    if !options.is_empty() {
+        segment.options = Options::parse(options);
+    }
+    segment.congestion_experienced = headers[15] & ECN_FIELD == ECN_CE;
+    segment.payload = payload;
+    Some(Ok(()))
 }
 
 /// Writes the headers of such a frame, whatever its options. `segment_length` is that of the TCP segment, `sum` that of
@@ -128,6 +128,12 @@ pub(super) fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(frame: &[u8], verify_checksums: bool) -> Option<Result<Segment<'_>, ParseError>> {
+        let mut segment = Segment::blank();
+        super::parse(frame, verify_checksums, &mut segment).map(|result| result.map(|()| segment))
+    }
+
     use crate::wire::LinkHeader;
     use crate::wire::emit::Header;
     use crate::wire::options::Timestamps;
