@@ -29,6 +29,8 @@ pub(super) struct Cache {
     index: HashMap<Arc<[u8]>, usize, RandomState>,
     entries: Vec<Entry>,
     hand: usize,
+    /// The slot of the last hit, where the next one most often is too.
+    last: usize,
 }
 
 struct Entry {
@@ -54,6 +56,7 @@ impl Cache {
             index: HashMap::default(),
             entries: Vec::new(),
             hand: 0,
+            last: 0,
         }
     }
 
@@ -74,7 +77,11 @@ impl Cache {
 
     #[inline]
     fn fresh_entry(&mut self, key: &[u8], now: Instant) -> Option<&mut Entry> {
-        let entry = &mut self.entries[*self.index.get(key)?];
+        let is_last = self.entries.get(self.last).is_some_and(|entry| *entry.key == *key);
+        if !is_last {
+            self.last = *self.index.get(key)?;
+        }
+        let entry = &mut self.entries[self.last];
         if now >= entry.stale_at {
             return None;
         }

@@ -167,7 +167,7 @@ impl Tcb {
             if self.flight() == 0 {
                 self.stop_retransmit_timer();
             } else {
-                self.restart_retransmit_timer(context.now, context.config);
+                self.restart_retransmit_timer(context.now, context.rto_bounds);
             }
             self.schedule_probe(context);
         }
@@ -262,8 +262,7 @@ impl Tcb {
             (Some(timed), Some(echoed)) => timed.min(echoed),
             (timed, echoed) => timed.or(echoed)?,
         };
-        self.rto
-            .sample_micros(rtt, context.config.rto_min, context.config.rto_max);
+        self.rto.sample_micros(rtt, context.rto_bounds);
         Some(rtt)
     }
 
@@ -435,6 +434,7 @@ mod tests {
     use crate::connection::testing::{NOW, tcb};
     use crate::counters::Counters;
     use crate::link::LinkTable;
+    use crate::recovery::rto::Bounds;
     use crate::wire::{Options, ethernet};
 
     /// More octets than sequence numbers can be apart to be compared.
@@ -469,6 +469,7 @@ mod tests {
         let mut context = Context {
             now: NOW,
             config: &Config::default(),
+            rto_bounds: Bounds::new(Duration::from_millis(200), Duration::from_secs(120)),
             counters: &mut counters,
             links: &mut LinkTable::default(),
             totals: &mut Totals::default(),

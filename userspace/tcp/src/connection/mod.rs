@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::congestion::{CongestionControl, Controller, INITIAL_SSTHRESH, initial_window};
 use crate::counters::Counters;
 use crate::link::{LinkId, LinkTable};
-use crate::recovery::rto::Rto;
+use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::FlowKey;
@@ -42,6 +42,7 @@ pub(crate) use timers::Deadlines;
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
+    pub(crate) rto_bounds: Bounds,
     pub(crate) counters: &'a mut Counters,
     pub(crate) links: &'a mut LinkTable,
     pub(crate) totals: &'a mut Totals,
@@ -258,6 +259,17 @@ impl Tcb {
         let shared = config.send_bytes_total.saturating_sub(totals.queued);
         let shared = usize::try_from(shared).unwrap_or(usize::MAX);
         own.min(self.queued().saturating_add(shared).max(LEAST_SEND_BUFFER))
+    }
+
+    /// Whether the application may queue `length` more bytes.
+    #[inline]
+    pub(crate) fn may_queue(&self, length: usize, config: &Config, totals: &Totals) -> bool {
+        // What every connection may queue need not be reckoned.
+        let least = LEAST_SEND_BUFFER.min(config.send_buffer as usize);
+        if self.queued() + length <= least {
+            return !self.fin_queued && !self.abort && self.state.may_send();
+        }
+        length <= self.send_space(config, totals)
     }
 
     /// Bytes the application may still queue.

@@ -2,10 +2,10 @@
 
 use super::{Connection, Context, State, Tcb};
 use crate::application::Application;
-use crate::config::Config;
 use crate::counters::Counter;
 use crate::reassembly::{Held, Limits};
 use crate::recovery::Phase;
+use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::transmit::Transmit;
@@ -472,14 +472,14 @@ impl Tcb {
         }
         self.rto.reset_backoff();
         if let Some(sent_at) = sent_at {
-            self.measured_handshake(sent_at, context.now, context.config);
+            self.measured_handshake(sent_at, context.now, context.rto_bounds);
         }
     }
 
     /// The SYN or SYN-ACK that was sent at `sent_at`, and only once, has been acknowledged.
-    pub(crate) fn measured_handshake(&mut self, sent_at: Instant, now: Instant, config: &Config) {
+    pub(crate) fn measured_handshake(&mut self, sent_at: Instant, now: Instant, bounds: Bounds) {
         let rtt = now.micros_since(sent_at);
-        self.rto.sample_micros(rtt, config.rto_min, config.rto_max);
+        self.rto.sample_micros(rtt, bounds);
     }
 
     /// RFC 9293, section 3.10.7.4, fifth check.
@@ -499,7 +499,7 @@ impl Tcb {
         if opened && self.sending.persist {
             self.rto.reset_backoff();
             if self.flight() > 0 {
-                self.restart_retransmit_timer(context.now, context.config);
+                self.restart_retransmit_timer(context.now, context.rto_bounds);
             } else {
                 self.stop_retransmit_timer();
             }

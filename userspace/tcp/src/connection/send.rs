@@ -155,7 +155,7 @@ impl Tcb {
             undo.stamps = Some((undo.stamps.map_or(stamp, |(first, _)| first), stamp));
         }
         sending.prr.sent(segment.end - segment.seq);
-        self.start_retransmit_timer(context.now, context.config);
+        self.start_retransmit_timer(context.now, context.rto_bounds);
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Tcb {
         let flight = self.flight();
         if flight == 0 && self.sending.last_sent != Instant::ZERO {
             let idle = context.now.micros_since(self.sending.last_sent);
-            if idle > self.rto.timeout_micros(context.config.rto_max)
+            if idle > self.rto.timeout_micros(context.rto_bounds)
                 && let Some(controller) = &mut self.sending.congestion
             {
                 controller.on_idle(mss);
@@ -188,14 +188,14 @@ impl Tcb {
         self.sending.cwnd_limited = room < mss.min(unsent) && usable > room;
         if length == 0 && !fin {
             if flight == 0 && usable == 0 {
-                self.start_persist_timer(context.now, context.config);
+                self.start_persist_timer(context.now, context.rto_bounds);
             }
             return Ok(false);
         }
         if !fin && !self.worth_sending(length, all, context.config) {
             if flight == 0 {
                 // Silly window avoidance must not wait forever (RFC 9293, section 3.8.6.2.1).
-                self.start_persist_timer(context.now, context.config);
+                self.start_persist_timer(context.now, context.rto_bounds);
             }
             return Ok(false);
         }
@@ -213,7 +213,7 @@ impl Tcb {
         }
         if self.send_next(length, false, context).is_err() {
             context.counters.bump(Counter::NoFrame);
-            self.start_persist_timer(context.now, context.config);
+            self.start_persist_timer(context.now, context.rto_bounds);
         }
         true
     }
@@ -236,7 +236,7 @@ impl Tcb {
         if sending.phase == Phase::Recovery {
             sending.prr.sent(length);
         }
-        self.start_retransmit_timer(context.now, context.config);
+        self.start_retransmit_timer(context.now, context.rto_bounds);
         self.schedule_probe(context);
         if fin {
             self.fin_sent = true;
@@ -269,7 +269,7 @@ impl Tcb {
         }
         self.sending.tail_probe = Some((self.snd_nxt, !new));
         self.sending.deadlines.probe = Instant::NEVER;
-        self.restart_retransmit_timer(context.now, context.config);
+        self.restart_retransmit_timer(context.now, context.rto_bounds);
     }
 
     /// Nagle's algorithm and the sender's silly window avoidance (RFC 9293, sections 3.7.4 and 3.8.6.2.1).
@@ -328,7 +328,7 @@ impl Tcb {
             self.sending.syn_sent_at = Some(context.now);
             self.sending.progress_at = context.now;
         }
-        self.start_retransmit_timer(context.now, context.config);
+        self.start_retransmit_timer(context.now, context.rto_bounds);
         Ok(())
     }
 

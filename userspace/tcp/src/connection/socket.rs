@@ -92,7 +92,7 @@ impl Stream for Socket<'_> {
     }
 
     fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
-        let fits = data.len() <= self.send_space();
+        let fits = self.tcb.may_queue(data.len(), self.config, self.totals);
         if fits {
             self.queue(data.clone(), Some(sum));
         }
@@ -139,7 +139,7 @@ impl<C> Connection<C> {
     ) -> Option<R> {
         let state = self.application.as_mut()?;
         let result = callback(state, &mut Socket::new(&mut self.tcb, context));
-        if self.tcb.send_space(context.config, context.totals) == 0 {
+        if !self.tcb.may_queue(1, context.config, context.totals) {
             self.tcb.wants_writable = true;
         }
         Some(result)

@@ -7,6 +7,7 @@ use crate::application::{Application, CloseReason};
 use crate::config::Config;
 use crate::congestion::CongestionControl;
 use crate::counters::Counter;
+use crate::recovery::rto::Bounds;
 use crate::recovery::{LossDetection, Phase};
 use crate::time::Instant;
 use crate::transmit::Transmit;
@@ -91,25 +92,25 @@ impl Tcb {
 
     /// Starts the retransmission timer if it is not running (RFC 6298, rule 5.1).
     #[inline]
-    pub(crate) fn start_retransmit_timer(&mut self, now: Instant, config: &Config) {
+    pub(crate) fn start_retransmit_timer(&mut self, now: Instant, bounds: Bounds) {
         if self.sending.deadlines.retransmit == Instant::NEVER || self.sending.persist {
-            self.restart_retransmit_timer(now, config);
+            self.restart_retransmit_timer(now, bounds);
         }
     }
 
     /// Starts the retransmission timer anew (RFC 6298, rule 5.3).
     #[inline]
-    pub(crate) fn restart_retransmit_timer(&mut self, now: Instant, config: &Config) {
-        let timeout = self.rto.timeout_micros(config.rto_max);
+    pub(crate) fn restart_retransmit_timer(&mut self, now: Instant, bounds: Bounds) {
+        let timeout = self.rto.timeout_micros(bounds);
         let sending = &mut *self.sending;
         sending.persist = false;
         sending.deadlines.retransmit = now.plus_micros(timeout);
     }
 
     /// Starts probing the peer's window, if it is not being probed.
-    pub(crate) fn start_persist_timer(&mut self, now: Instant, config: &Config) {
+    pub(crate) fn start_persist_timer(&mut self, now: Instant, bounds: Bounds) {
         if !self.sending.persist {
-            self.restart_retransmit_timer(now, config);
+            self.restart_retransmit_timer(now, bounds);
             self.sending.persist = true;
         }
     }
@@ -175,7 +176,7 @@ impl Tcb {
             context.counters.bump(Counter::WindowProbes);
             self.send_probe(Probe::Window, context);
             self.rto.back_off();
-            self.start_persist_timer(context.now, context.config);
+            self.start_persist_timer(context.now, context.rto_bounds);
             return;
         }
         if self.flight() == 0 {
@@ -208,7 +209,7 @@ impl Tcb {
         sending.syn_sent_at = None;
         sending.deadlines.probe = Instant::NEVER;
         sending.deadlines.reorder = Instant::NEVER;
-        self.restart_retransmit_timer(context.now, context.config);
+        self.restart_retransmit_timer(context.now, context.rto_bounds);
     }
 
     /// Sends a keepalive probe if the peer has been silent long enough (RFC 9293, section 3.8.4); false when it has left all

@@ -240,7 +240,7 @@ impl<A: Application> Engine<A> {
         debug_assert_eq!(arrival, Arrival::Done);
         let established = connection.application.is_some();
         if let Some(sent_at) = sent_at.filter(|_| established) {
-            connection.tcb.measured_handshake(sent_at, now, context.config);
+            connection.tcb.measured_handshake(sent_at, now, context.rto_bounds);
         }
         let fate = connection.finish(&mut context);
         if !established && fate == Fate::Open {
@@ -250,7 +250,7 @@ impl<A: Application> Engine<A> {
             tcb.sending.acquire(context.sendings);
             tcb.sending.progress_at = now;
             tcb.sending.syn_sent_at = sent_at;
-            tcb.start_retransmit_timer(now, context.config);
+            tcb.start_retransmit_timer(now, context.rto_bounds);
         }
         self.settle(now, slot, fate);
     }

@@ -28,6 +28,7 @@ use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
 use crate::link::LinkTable;
 use crate::rate_limit::RateLimit;
+use crate::recovery::rto::Bounds;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
@@ -78,6 +79,7 @@ struct Listener {
 /// The TCP engine of one shard.
 pub struct Engine<A: Application> {
     config: Config,
+    rto_bounds: Bounds,
     secrets: Secrets,
     application: A,
     counters: Counters,
@@ -109,6 +111,7 @@ macro_rules! context {
         Context {
             now: $now,
             config: &$engine.config,
+            rto_bounds: $engine.rto_bounds,
             counters: &mut $engine.counters,
             links: &mut $engine.links,
             totals: &mut $engine.totals,
@@ -135,6 +138,7 @@ impl<A: Application> Engine<A> {
             table: FlowTable::new(flows, secrets.table),
             rst_limit: RateLimit::new(config.rst_rate),
             challenge_limit: RateLimit::new(config.rst_rate),
+            rto_bounds: Bounds::new(config.rto_min, config.rto_max),
             config,
             secrets,
             application,

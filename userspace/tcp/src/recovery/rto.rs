@@ -10,6 +10,23 @@ const GRANULARITY: u32 = 1000;
 /// RTO before the first measurement (rule 2.1), in microseconds.
 const INITIAL: u32 = 1_000_000;
 
+/// The least and the largest timeout, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    min: u32,
+    max: u64,
+}
+
+impl Bounds {
+    /// From `min`, of which at most 71 minutes count, to `max`.
+    pub fn new(min: Duration, max: Duration) -> Self {
+        Self {
+            min: u32::try_from(micros(min)).unwrap_or(u32::MAX),
+            max: micros(max),
+        }
+    }
+}
+
 /// Estimator and back-off of one connection. Microseconds throughout; 32 bits hold more than an hour.
 #[derive(Clone, Copy, Debug)]
 pub struct Rto {
@@ -34,12 +51,13 @@ impl Default for Rto {
 
 impl Rto {
     /// Takes a measurement of a segment that was sent once (Karn's algorithm is the caller's duty) and ends the back-off.
-    pub fn sample(&mut self, rtt: Duration, min: Duration, max: Duration) {
-        self.sample_micros(micros(rtt), min, max);
+    pub fn sample(&mut self, rtt: Duration, bounds: Bounds) {
+        self.sample_micros(micros(rtt), bounds);
     }
 
     /// [`Rto::sample`] for a measurement in microseconds.
-    pub fn sample_micros(&mut self, rtt: u64, min: Duration, max: Duration) {
+    #[inline]
+    pub fn sample_micros(&mut self, rtt: u64, bounds: Bounds) {
         let rtt = rtt.clamp(1, u64::from(u32::MAX / 8)) as u32;
         if self.srtt == 0 {
             self.srtt = rtt;
@@ -50,21 +68,21 @@ impl Rto {
             self.srtt = (self.srtt - self.srtt / 8) + rtt / 8;
             self.srtt = self.srtt.max(1);
         }
-        let bound = |limit: Duration| micros(limit).min(u64::from(u32::MAX)) as u32;
-        self.base = (self.srtt + GRANULARITY.max(4 * self.rttvar)).clamp(bound(min), bound(max));
+        let timeout = (self.srtt + GRANULARITY.max(4 * self.rttvar)).max(bounds.min);
+        self.base = u64::from(timeout).min(bounds.max) as u32;
         self.backoff = 0;
     }
 
-    /// The current timeout: rule 5.5's doubling applied, at most `max`.
-    pub fn timeout(&self, max: Duration) -> Duration {
-        Duration::from_micros(self.timeout_micros(max))
+    /// The current timeout: rule 5.5's doubling applied, within `bounds`.
+    pub fn timeout(&self, bounds: Bounds) -> Duration {
+        Duration::from_micros(self.timeout_micros(bounds))
     }
 
     /// [`Rto::timeout`] in microseconds.
     #[inline]
-    pub fn timeout_micros(&self, max: Duration) -> u64 {
+    pub fn timeout_micros(&self, bounds: Bounds) -> u64 {
         let doubled = u64::from(self.base) << self.backoff.min(20);
-        doubled.min(micros(max))
+        doubled.min(bounds.max)
     }
 
     /// The timer ran out: doubles the timeout (rule 5.5).
@@ -102,35 +120,39 @@ mod tests {
     const MIN: Duration = Duration::from_millis(200);
     const MAX: Duration = Duration::from_secs(60);
 
+    fn bounds() -> Bounds {
+        Bounds::new(MIN, MAX)
+    }
+
     #[test]
     fn starts_at_one_second_and_doubles_up_to_the_maximum() {
         let mut rto = Rto::default();
-        assert_eq!(rto.timeout(MAX), Duration::from_secs(1));
+        assert_eq!(rto.timeout(bounds()), Duration::from_secs(1));
         rto.back_off();
-        assert_eq!(rto.timeout(MAX), Duration::from_secs(2));
+        assert_eq!(rto.timeout(bounds()), Duration::from_secs(2));
         for _ in 0..100 {
             rto.back_off();
         }
-        assert_eq!(rto.timeout(MAX), MAX);
+        assert_eq!(rto.timeout(bounds()), MAX);
     }
 
     #[test]
     fn the_first_measurement_sets_srtt_and_half_of_it_as_variance() {
         let mut rto = Rto::default();
         rto.back_off();
-        rto.sample(Duration::from_millis(500), MIN, MAX);
+        rto.sample(Duration::from_millis(500), bounds());
         assert_eq!(rto.srtt(), Some(Duration::from_millis(500)));
-        assert_eq!(rto.timeout(MAX), Duration::from_millis(1500));
+        assert_eq!(rto.timeout(bounds()), Duration::from_millis(1500));
     }
 
     #[test]
     fn a_steady_round_trip_brings_the_timeout_to_the_minimum() {
         let mut rto = Rto::default();
         for _ in 0..100 {
-            rto.sample(Duration::from_micros(50), MIN, MAX);
+            rto.sample(Duration::from_micros(50), bounds());
         }
-        assert_eq!(rto.timeout(MAX), MIN);
-        rto.sample(Duration::from_secs(2), MIN, MAX);
-        assert!(rto.timeout(MAX) > Duration::from_secs(2));
+        assert_eq!(rto.timeout(bounds()), MIN);
+        rto.sample(Duration::from_secs(2), bounds());
+        assert!(rto.timeout(bounds()) > Duration::from_secs(2));
     }
 }
