@@ -26,7 +26,8 @@ pub struct Report {
     pub link: LinkCounters,
     /// The connection was aborted, as planned.
     pub aborted: bool,
-    /// smoltcp stopped without a timer, so the transfer could not be completed; the engine's part was as it should be.
+    /// smoltcp stopped without a timer, or never sent again what its peer waited for, so the transfer could not be completed;
+    /// the engine's part was as it should be.
     pub stalled: bool,
 }
 

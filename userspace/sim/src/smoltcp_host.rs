@@ -12,6 +12,8 @@ use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{self, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
+use tidegate_tcp::seq::SeqNumber;
+use tidegate_tcp::wire::{Flags, Segment};
 
 use crate::host::{Clock, ClockStart, Host};
 use crate::script::{Ending, Script};
@@ -24,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// How long smoltcp may have something outstanding and no timer running, in case an answer is already under way. Its
 /// largest retransmission timeout is 60 s.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// How long smoltcp may send only what lies beyond the last acknowledgment. It goes on so for ever if a window that closes
+/// finds something of what it has sent lost: it probes behind that, and never sends it again, though the window is open.
+const SKIPS_FOR: Duration = Duration::from_secs(180);
 
 /// When smoltcp is asked again if it says that it has something to do now, and does not do it.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1);
@@ -76,6 +82,41 @@ pub struct SmoltcpHost {
     /// Taken out of the socket and not read by the application.
     rest: Vec<u8>,
     frames_in: u64,
+    skipping: Skipping,
+    outbox: Vec<Vec<u8>>,
+}
+
+/// Whether smoltcp leaves out what its peer waits for.
+#[derive(Default)]
+struct Skipping {
+    /// What the peer waits for, and whether its window is open.
+    acknowledged: Option<(SeqNumber, bool)>,
+    /// Since when nothing but what lies beyond has been sent.
+    since: Option<Duration>,
+}
+
+impl Skipping {
+    fn received(&mut self, frame: &[u8]) {
+        if let Ok(segment) = Segment::parse(frame, true)
+            && segment.flags.contains(Flags::ACK)
+        {
+            let acknowledged = Some((segment.ack, segment.window > 0));
+            if self.acknowledged != acknowledged {
+                self.acknowledged = acknowledged;
+                self.since = None;
+            }
+        }
+    }
+
+    fn sent(&mut self, frame: &[u8], now: Duration) {
+        if let Some((ack, open)) = self.acknowledged
+            && let Ok(segment) = Segment::parse(frame, false)
+            && !segment.payload.is_empty()
+        {
+            let beyond = open && segment.seq.after(ack);
+            self.since = if beyond { self.since.or(Some(now)) } else { None };
+        }
+    }
 }
 
 impl SmoltcpHost {
@@ -139,6 +180,8 @@ impl SmoltcpHost {
             worked_at: None,
             rest: Vec::new(),
             frames_in: 0,
+            skipping: Skipping::default(),
+            outbox: Vec::new(),
         })
     }
 
@@ -156,6 +199,10 @@ impl SmoltcpHost {
             if !self.proceed(now) {
                 break;
             }
+        }
+        for frame in self.device.sent.drain(..) {
+            self.skipping.sent(&frame, now);
+            self.outbox.push(frame);
         }
         let timer = self.interface.poll_at(at, &self.sockets);
         self.stalled_since = match self.stalled_since {
@@ -291,13 +338,15 @@ impl Host for SmoltcpHost {
         self.frames_in += 1;
         if let Some(packet) = frame.get(ETHERNET_HEADER..) {
             self.heard_at = now;
+            self.skipping.received(frame);
             self.device.arrived.push_back(packet.to_vec());
         }
         self.work(now);
     }
 
     fn turn(&mut self, now: Duration) {
-        if self.stalled_since.is_some_and(|since| now >= since + STALLED_AFTER) {
+        let past = |since: Option<Duration>, limit: Duration| since.is_some_and(|since| now >= since + limit);
+        if past(self.stalled_since, STALLED_AFTER) || past(self.skipping.since, SKIPS_FOR) {
             self.give_up(Ending::Stalled);
         } else if self.gives_up_at().is_some_and(|at| now >= at) {
             self.give_up(Ending::TimedOut);
@@ -324,7 +373,7 @@ impl Host for SmoltcpHost {
     }
 
     fn outbox(&mut self) -> &mut Vec<Vec<u8>> {
-        &mut self.device.sent
+        &mut self.outbox
     }
 
     fn script(&self) -> &Script {

@@ -209,6 +209,11 @@ fn interpret<'h, 'b>(
             }
             (8, b'i') if is("if-match") || is("if-range") => conditional = true,
             (10, b'c') if is("connection") => {
+                // Nearly always it is one option.
+                if value.eq_ignore_ascii_case(b"close") {
+                    close = true;
+                    continue;
+                }
                 for option in list(value) {
                     close |= option.eq_ignore_ascii_case(b"close");
                     keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

@@ -179,7 +179,12 @@ impl FlowKey {
 
     /// Hash for sequence numbers, which the peer sees (RFC 6528).
     pub(crate) fn secret_hash(&self, key: Key) -> u64 {
-        siphash24(key, &self.words_v6())
+        // The two families cannot be confused: their messages have different lengths.
+        if self.is_v4() {
+            siphash24(key, &self.words_v4())
+        } else {
+            siphash24(key, &self.words_v6())
+        }
     }
 }
 
