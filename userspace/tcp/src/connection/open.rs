@@ -83,6 +83,7 @@ pub(crate) struct Handshake {
 
 impl Tcb {
     /// A connection in SYN-SENT whose SYN has not been sent yet.
+    #[inline(always)]
     pub(crate) fn new(origin: Origin, config: &Config, now: Instant) -> Self {
         let Origin {
             key,
@@ -146,6 +147,7 @@ impl Tcb {
     }
 
     /// Takes over what the SYNs agreed on.
+    #[inline]
     fn negotiate(&mut self, negotiated: &Negotiated, irs: SeqNumber, now: Instant, config: &Config) {
         self.rcv_nxt = irs + 1;
         self.mss = negotiated.text_per_segment(config.mtu, self.key.is_v4());
@@ -168,7 +170,8 @@ impl Tcb {
 
 impl<C> Connection<C> {
     /// The connection of a listener's handshake; it is in SYN-RECEIVED until it has processed the segment that completed
-    /// the handshake.
+    /// the handshake. Made where it stays if its caller puts it there.
+    #[inline(always)]
     pub(crate) fn accepted(handshake: Handshake, config: &Config, now: Instant) -> Self {
         let Handshake {
             origin,

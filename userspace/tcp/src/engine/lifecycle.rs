@@ -12,17 +12,19 @@ use crate::transmit::Transmit;
 impl<A: Application> Engine<A> {
     /// Takes a connection out of the table and tells its application.
     pub(super) fn remove_connection(&mut self, slot: u32, reason: CloseReason) {
-        let Some(connection) = self.connections.try_remove(slot as usize) else {
+        let Some(connection) = self.connections.get(slot as usize) else {
             return;
         };
         self.table.remove(&connection.tcb.key, Place::Connection(slot));
         self.links.release(connection.tcb.link);
-        self.forget(slot, connection, reason);
+        self.forget(slot, reason);
     }
 
     /// Forgets all of a connection but its place in the table and its link header.
-    fn forget(&mut self, slot: u32, mut connection: Connection<A::Connection>, reason: CloseReason) {
+    fn forget(&mut self, slot: u32, reason: CloseReason) {
         self.connection_timers.cancel(slot);
+        // What is of use is taken out where it is; the rest need not be moved.
+        let connection = &mut self.connections[slot as usize];
         connection.tcb.discount(&mut self.totals);
         self.sendings.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
@@ -31,14 +33,16 @@ impl<A: Application> Engine<A> {
             CloseReason::Aborted => Counter::Aborted,
             CloseReason::TimedOut => Counter::TimedOut,
         });
-        if let Some(state) = connection.application {
+        let application = connection.application.take();
+        drop(self.connections.remove(slot as usize));
+        if let Some(state) = application {
             self.application.closed(state, reason);
         }
     }
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
     pub(super) fn enter_time_wait(&mut self, now: Instant, slot: u32) {
-        let Some(connection) = self.connections.try_remove(slot as usize) else {
+        let Some(connection) = self.connections.get(slot as usize) else {
             return;
         };
         let tcb = &connection.tcb;
@@ -65,7 +69,7 @@ impl<A: Application> Engine<A> {
         self.table
             .replace(&key, Place::Connection(slot), Place::TimeWait(record));
         self.time_wait_timers.arm(record, now + 2 * self.config.msl);
-        self.forget(slot, connection, CloseReason::Finished);
+        self.forget(slot, CloseReason::Finished);
     }
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
