@@ -65,9 +65,20 @@ impl<T> FifoSlab<T> {
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slots.get_mut(index as usize)?;
         let record = slot.record.take()?;
-        let (previous, next) = (slot.previous, slot.next);
-        slot.next = self.free;
+        self.unlink(index);
+        self.slots[index as usize].next = self.free;
         self.free = index;
+        self.length -= 1;
+        if self.length == 0 {
+            // After a flood the memory goes back.
+            *self = Self::default();
+        }
+        Some(record)
+    }
+
+    /// Takes a slot out of the queue.
+    fn unlink(&mut self, index: u32) {
+        let Slot { previous, next, .. } = self.slots[index as usize];
         match previous {
             NONE => self.oldest = next,
             previous => self.slots[previous as usize].next = next,
@@ -76,12 +87,25 @@ impl<T> FifoSlab<T> {
             NONE => self.newest = previous,
             next => self.slots[next as usize].previous = previous,
         }
-        self.length -= 1;
-        if self.length == 0 {
-            // After a flood the memory goes back.
-            *self = Self::default();
+    }
+
+    /// Makes a record the newest.
+    pub(crate) fn renew(&mut self, index: u32) {
+        if self.get(index).is_none() || self.newest == index {
+            return;
         }
-        Some(record)
+        self.unlink(index);
+        let newest = self.newest;
+        self.slots[newest as usize].next = index;
+        let slot = &mut self.slots[index as usize];
+        (slot.previous, slot.next) = (newest, NONE);
+        self.newest = index;
+    }
+
+    /// The slot of the record that came after the one at `index`, which is there.
+    pub(crate) fn next(&self, index: u32) -> Option<u32> {
+        let next = self.slots.get(index as usize)?.next;
+        (next != NONE).then_some(next)
     }
 
     /// The slot of the oldest record.
@@ -112,12 +136,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_oldest_is_the_oldest(steps in proptest::collection::vec((0..3_u8, 0..20_usize), 1..200)) {
+        fn the_oldest_is_the_oldest(steps in proptest::collection::vec((0..4_u8, 0..20_usize), 1..200)) {
             let mut slab = FifoSlab::default();
             let mut model: Vec<(u32, usize)> = Vec::new();
             for (number, (step, which)) in steps.into_iter().enumerate() {
-                if step > 0 {
+                if step > 1 {
                     model.push((slab.insert(number), number));
+                } else if step == 1 && !model.is_empty() {
+                    let renewed = model.remove(which % model.len());
+                    slab.renew(renewed.0);
+                    model.push(renewed);
                 } else if !model.is_empty() {
                     let (index, record) = model.remove(which % model.len());
                     prop_assert_eq!(slab.remove(index), Some(record));
@@ -125,8 +153,9 @@ mod tests {
                 }
                 prop_assert_eq!(slab.len() as usize, model.len());
                 prop_assert_eq!(slab.oldest(), model.first().map(|&(index, _)| index));
-                for &(index, record) in &model {
+                for (place, &(index, record)) in model.iter().enumerate() {
                     prop_assert_eq!(slab.get(index), Some(&record));
+                    prop_assert_eq!(slab.next(index), model.get(place + 1).map(|&(index, _)| index));
                 }
             }
         }

@@ -77,8 +77,13 @@ impl HalfOpen {
     /// When the SYN-ACK was sent; `None` if it was sent more than once. Right up to an hour before `now`: it is sent again
     /// long before.
     pub(crate) fn sent_at(&self, now: Instant) -> Option<Instant> {
+        (self.retransmits == 0).then(|| self.first_sent_at(now))
+    }
+
+    /// When the first SYN-ACK was sent. Right up to an hour before `now`.
+    pub(crate) fn first_sent_at(&self, now: Instant) -> Instant {
         let ago = (now.as_micros() as u32).wrapping_sub(self.sent_at);
-        (self.retransmits == 0).then(|| now - Duration::from_micros(u64::from(ago)))
+        now - Duration::from_micros(u64::from(ago))
     }
 
     /// The SYN-ACK: it offers no more than the SYN did.

@@ -40,6 +40,12 @@ impl Instant {
         self.0 / 1000
     }
 
+    /// The first whole millisecond that does not come before this instant.
+    #[inline]
+    pub(crate) const fn next_milli(self) -> Self {
+        Self::from_millis(self.0.div_ceil(1000))
+    }
+
     /// Whole seconds since the origin.
     #[inline]
     pub const fn as_secs(self) -> u64 {

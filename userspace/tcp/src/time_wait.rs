@@ -1,7 +1,11 @@
 //! TIME-WAIT: a compact record outside of the connection table (RFC 9293, sections 3.4.2 and 3.6.1).
 
+use core::time::Duration;
+
+use crate::connection::Tcb;
 use crate::link::LinkId;
 use crate::seq::SeqNumber;
+use crate::time::Instant;
 use crate::wire::emit::Header;
 use crate::wire::options::Timestamps;
 use crate::wire::{Flags, FlowKey, Options, Segment};
@@ -18,6 +22,8 @@ pub(crate) struct TimeWait {
     pub(crate) timestamps: bool,
     pub(crate) timestamp_offset: u32,
     pub(crate) ts_recent: u32,
+    /// When it is forgotten: the low 32 bits of the milliseconds.
+    expires_at: u32,
 }
 
 /// What a segment for a connection in TIME-WAIT means.
@@ -36,6 +42,36 @@ pub(crate) enum Meaning {
 }
 
 impl TimeWait {
+    /// The record of a connection that enters TIME-WAIT at `now`.
+    pub(crate) fn new(tcb: &Tcb, now: Instant, msl: Duration) -> Self {
+        let window = tcb.rcv_edge.saturating_since(tcb.rcv_nxt) >> tcb.rcv_wind_shift;
+        let mut record = Self {
+            key: tcb.key,
+            link: tcb.link,
+            snd_nxt: tcb.snd_nxt,
+            rcv_nxt: tcb.rcv_nxt,
+            window: window.min(u32::from(u16::MAX)) as u16,
+            timestamps: tcb.timestamps,
+            timestamp_offset: tcb.timestamp_offset,
+            ts_recent: tcb.ts_recent,
+            expires_at: 0,
+        };
+        record.begin_anew(now, msl);
+        record
+    }
+
+    /// 2MSL begins at `now`.
+    pub(crate) fn begin_anew(&mut self, now: Instant, msl: Duration) {
+        // It never ends early.
+        self.expires_at = (now + 2 * msl).next_milli().as_millis() as u32;
+    }
+
+    /// When it is forgotten; right while that is less than 24 days from `now`.
+    pub(crate) fn expires_at(&self, now: Instant) -> Instant {
+        let ahead = self.expires_at.wrapping_sub(now.as_millis() as u32) as i32;
+        Instant::from_millis(now.as_millis().saturating_add_signed(ahead.into()))
+    }
+
     pub(crate) fn meaning(&self, segment: &Segment<'_>) -> Meaning {
         let flags = segment.flags;
         if flags.contains(Flags::RST) {
@@ -92,9 +128,33 @@ impl TimeWait {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::testing::tcb;
 
     #[test]
     fn a_record_is_at_most_a_cache_line() {
         assert!(size_of::<TimeWait>() <= 64, "{} bytes", size_of::<TimeWait>());
+    }
+
+    #[test]
+    fn two_msl_end_when_they_should_whatever_the_clock_shows() {
+        let tcb = tcb(true, false, 1460);
+        for entered in [0, 999, (1 << 32) * 1000 - 500, (1 << 44) + 7] {
+            let entered = Instant::from_micros(entered);
+            for msl in [
+                Duration::from_millis(1),
+                Duration::from_secs(30),
+                Duration::from_secs(86_400),
+            ] {
+                let record = TimeWait::new(&tcb, entered, msl);
+                let end = entered + 2 * msl;
+                for now in [entered, end, end + Duration::from_secs(3600)] {
+                    let expires_at = record.expires_at(now);
+                    assert!(
+                        expires_at >= end && expires_at <= end + Duration::from_millis(1),
+                        "{end:?} {now:?}"
+                    );
+                }
+            }
+        }
     }
 }

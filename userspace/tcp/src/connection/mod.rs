@@ -17,7 +17,7 @@ pub(crate) mod sending;
 pub(crate) mod socket;
 pub(crate) mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub(crate) mod timers;
 
 use crate::application::{CloseReason, ListenerId};

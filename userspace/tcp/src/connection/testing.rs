@@ -15,7 +15,7 @@ use crate::wire::{FlowKey, LinkHeader};
 pub(super) const NOW: Instant = Instant::from_millis(5000);
 
 /// A connection in ESTABLISHED with `outstanding` bytes of text sent, in full segments for a link of 1500 bytes.
-pub(super) fn tcb(ipv4: bool, timestamps: bool, outstanding: u32) -> Tcb {
+pub(crate) fn tcb(ipv4: bool, timestamps: bool, outstanding: u32) -> Tcb {
     let (local, remote) = if ipv4 {
         ("198.18.0.1:80", "198.18.0.2:40000")
     } else {

@@ -83,7 +83,7 @@ impl<A: Application> Engine<A> {
         let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, Place::HalfOpen(slot));
-        self.half_open_timers.arm(slot, now + SYN_ACK_TIMEOUT);
+        self.half_open_untimed.get_or_insert(slot);
         self.send_from_half_open(now, slot, hash, HalfOpen::syn_ack, Purpose::Handshake, out);
     }
 
@@ -194,10 +194,9 @@ impl<A: Application> Engine<A> {
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
     fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
-        let Some(half_open) = self.half_open.remove(slot) else {
+        let Some(half_open) = self.take_half_open(slot) else {
             return;
         };
-        self.half_open_timers.cancel(slot);
         let (key, negotiated) = (half_open.key, half_open.negotiated());
         // Nobody looks at the clock of a connection without timestamps.
         let timestamp_offset = match negotiated.timestamp {
@@ -268,9 +267,32 @@ impl<A: Application> Engine<A> {
         self.send_from_half_open(now, slot, hash, HalfOpen::challenge, Purpose::Control, out);
     }
 
+    /// When the first SYN-ACK that has not been waited for long enough has been, if there is one. They are sent in the order
+    /// of the records, so only the further time-outs of a record need the wheel.
+    pub(super) fn first_syn_ack_timeout(&self) -> Option<Instant> {
+        let half_open = self.half_open.get(self.half_open_untimed?)?;
+        Some((half_open.first_sent_at(self.now) + SYN_ACK_TIMEOUT).next_milli())
+    }
+
+    /// The record whose first time-out is due; its next one is to be armed.
+    pub(super) fn first_syn_ack_due(&mut self, now: Instant) -> Option<u32> {
+        let slot = self.half_open_untimed?;
+        self.first_syn_ack_timeout().filter(|&due| due <= now)?;
+        self.half_open_untimed = self.half_open.next(slot);
+        Some(slot)
+    }
+
+    /// Takes a record and its timer away.
+    fn take_half_open(&mut self, slot: u32) -> Option<HalfOpen> {
+        if self.half_open_untimed == Some(slot) {
+            self.half_open_untimed = self.half_open.next(slot);
+        }
+        self.half_open_timers.cancel(slot);
+        self.half_open.remove(slot)
+    }
+
     pub(super) fn remove_half_open(&mut self, slot: u32) {
-        if let Some(half_open) = self.half_open.remove(slot) {
-            self.half_open_timers.cancel(slot);
+        if let Some(half_open) = self.take_half_open(slot) {
             self.table.remove(&half_open.key, Place::HalfOpen(slot));
             self.links.release(half_open.link);
         }
@@ -313,7 +335,10 @@ impl<A: Application> Engine<A> {
                 let stamp = (now.as_millis() as u32).wrapping_add(time_wait.timestamp_offset);
                 let header = time_wait.acknowledgment(stamp);
                 if meaning == Meaning::FinAgain {
-                    self.time_wait_timers.arm(slot, now + 2 * self.config.msl);
+                    if let Some(record) = self.time_wait.get_mut(slot) {
+                        record.begin_anew(now, self.config.msl);
+                    }
+                    self.time_wait.renew(slot);
                 }
                 if self.challenge_limit.allow(now) {
                     let link = *self.links.get(link);

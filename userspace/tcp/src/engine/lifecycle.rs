@@ -45,20 +45,9 @@ impl<A: Application> Engine<A> {
         let Some(connection) = self.connections.get(slot as usize) else {
             return;
         };
-        let tcb = &connection.tcb;
-        let key = tcb.key;
-        let window = tcb.rcv_edge.saturating_since(tcb.rcv_nxt) >> tcb.rcv_wind_shift;
-        let record = TimeWait {
-            key,
-            // The connection's hold on it becomes the record's.
-            link: tcb.link,
-            snd_nxt: tcb.snd_nxt,
-            rcv_nxt: tcb.rcv_nxt,
-            window: window.min(u32::from(u16::MAX)) as u16,
-            timestamps: tcb.timestamps,
-            timestamp_offset: tcb.timestamp_offset,
-            ts_recent: tcb.ts_recent,
-        };
+        let key = connection.tcb.key;
+        // The connection's hold on its link header becomes the record's.
+        let record = TimeWait::new(&connection.tcb, now, self.config.msl);
         if self.time_wait.len() >= self.config.max_time_wait
             && let Some(oldest) = self.time_wait.oldest()
         {
@@ -68,13 +57,11 @@ impl<A: Application> Engine<A> {
         let record = self.time_wait.insert(record);
         self.table
             .replace(&key, Place::Connection(slot), Place::TimeWait(record));
-        self.time_wait_timers.arm(record, now + 2 * self.config.msl);
         self.forget(slot, CloseReason::Finished);
     }
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
         if let Some(record) = self.time_wait.remove(slot) {
-            self.time_wait_timers.cancel(slot);
             self.table.remove(&record.key, Place::TimeWait(slot));
             self.links.release(record.link);
         }

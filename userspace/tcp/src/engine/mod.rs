@@ -92,9 +92,13 @@ pub struct Engine<A: Application> {
     connections: Slab<Connection<A::Connection>>,
     connection_timers: TimerWheel,
     half_open: FifoSlab<HalfOpen>,
+    /// The oldest record whose first time-out is still to come: that of every newer one is, too.
+    half_open_untimed: Option<u32>,
     half_open_timers: TimerWheel,
+    /// In the order in which they expire.
     time_wait: FifoSlab<TimeWait>,
-    time_wait_timers: TimerWheel,
+    /// When anything last happened.
+    now: Instant,
     /// Connections that had more to send than there were frames, or than was fair.
     output_pending: Vec<u32>,
     totals: Totals,
@@ -150,9 +154,10 @@ impl<A: Application> Engine<A> {
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
             half_open: FifoSlab::default(),
+            half_open_untimed: None,
             half_open_timers: TimerWheel::default(),
             time_wait: FifoSlab::default(),
-            time_wait_timers: TimerWheel::default(),
+            now: Instant::ZERO,
             output_pending: Vec::new(),
             totals: Totals::default(),
             sendings: SendingPool::default(),
@@ -248,10 +253,14 @@ impl<A: Application> Engine<A> {
             let fate = connection.timer_fired(&mut self.application, &mut context);
             self.settle(now, slot, fate);
         }
+        self.now = now;
+        while let Some(slot) = self.first_syn_ack_due(now) {
+            self.half_open_timer_fired(now, slot, out);
+        }
         while let Some(slot) = self.half_open_timers.fire(now) {
             self.half_open_timer_fired(now, slot, out);
         }
-        while let Some(slot) = self.time_wait_timers.fire(now) {
+        while let Some((slot, _)) = self.first_time_wait().filter(|&(_, expires_at)| expires_at <= now) {
             self.remove_time_wait(slot);
         }
         // What is put into the list meanwhile has its turn in the next one.
@@ -275,10 +284,22 @@ impl<A: Application> Engine<A> {
 
     /// When [`Engine::turn`] is next needed; `None` when no timer is running.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [&self.connection_timers, &self.half_open_timers, &self.time_wait_timers]
-            .into_iter()
-            .filter_map(TimerWheel::next_deadline)
-            .min()
+        [
+            self.connection_timers.next_deadline(),
+            self.half_open_timers.next_deadline(),
+            self.first_syn_ack_timeout(),
+            self.first_time_wait().map(|(_, expires_at)| expires_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The record in TIME-WAIT that expires first, and when.
+    fn first_time_wait(&self) -> Option<(u32, Instant)> {
+        let slot = self.time_wait.oldest()?;
+        let record = self.time_wait.get(slot)?;
+        Some((slot, record.expires_at(self.now)))
     }
 
     /// Whether something could not be sent and [`Engine::turn`] should be called as soon as frames are free.

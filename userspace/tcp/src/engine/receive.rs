@@ -132,6 +132,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         self.counters.bump(Counter::FramesIn);
+        self.now = now;
         let mut segment = Segment::blank();
         match segment.read(frame, self.config.verify_checksums) {
             Ok(()) => self.dispatch(now, &segment, found, on_no_flow, out),
