@@ -4,6 +4,7 @@
 //! `unsafe` calls below are sound because a frame's descriptor enters a ring only when its token ends, and its memory
 //! is only touched by whoever holds the token.
 
+mod fill_level;
 mod open;
 mod segment;
 mod transmit;
@@ -12,6 +13,7 @@ use std::os::fd::RawFd;
 
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
+use fill_level::FillLevel;
 pub(crate) use segment::{Segment, Umems};
 
 use crate::frame::{Frame, FramePool};
@@ -35,7 +37,7 @@ pub(crate) struct Port {
     /// By frame number: the descriptor of the frame when it is free.
     descriptors: Box<[FrameDesc]>,
     pool: FramePool,
-    fill_target: u32,
+    fill_level: FillLevel,
     tx_ring: u32,
     control_reserve: u32,
     /// Frames the kernel has for receiving.
@@ -105,10 +107,11 @@ impl Port {
         }
     }
 
-    /// Fills the fill ring up, as far as there are free frames.
+    /// Fills the fill ring up to its level, as far as there are free frames.
     pub(crate) fn refill(&mut self) {
         loop {
-            let wanted = (self.fill_target - self.in_fill).min(self.scratch.len() as u32);
+            let missing = self.fill_level.get().saturating_sub(self.in_fill);
+            let wanted = missing.min(self.scratch.len() as u32);
             if wanted == 0 || self.pool.free() == 0 {
                 break;
             }
@@ -141,7 +144,7 @@ impl Port {
     /// Whether the fill ring could not be filled up, so that receiving may end for want of frames.
     #[inline]
     pub(crate) fn is_fill_short(&self) -> bool {
-        self.in_fill < self.fill_target
+        self.in_fill < self.fill_level.get()
     }
 
     /// Takes up to `limit` received frames, a burst at most, out of the RX ring.
@@ -164,6 +167,8 @@ impl Port {
             }
         }));
         self.in_fill -= received as u32;
+        let waiting = if received == limit { self.rx.nb_avail_exact() } else { 0 };
+        self.fill_level.note(received as u32, waiting);
         self.counters.rx_frames += received as u64;
         self.counters.rx_bytes += bytes;
     }

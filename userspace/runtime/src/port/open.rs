@@ -11,6 +11,7 @@ use std::time::Instant;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
+use super::fill_level::FillLevel;
 use crate::config::{Config, WaitStrategy, ZeroCopy};
 use crate::error::{Error, with_causes};
 use crate::frame::FramePool;
@@ -78,7 +79,7 @@ impl Port {
             frame_shift: config.frame_size.trailing_zeros(),
             descriptors: descriptors.into_boxed_slice(),
             pool: FramePool::new(config.frames),
-            fill_target: config.fill_target(),
+            fill_level: FillLevel::new(config.fill_target(), zero_copy),
             tx_ring: config.tx_ring,
             control_reserve: config.control_reserve,
             in_fill: 0,
