@@ -252,6 +252,11 @@ impl ClientDriver {
             Workload::Cps { .. } => u32::MAX,
             _ => MOST_OPENING,
         };
+        let active = engine.population().connections - engine.application().closing();
+        let missing = wanted.saturating_sub(active).min(most_opening);
+        if missing > 1 {
+            self.opener.prepare(engine, missing);
+        }
         for _ in 0..PER_TURN {
             // A connection that is done and only has to end is not in the way of the next.
             let active = engine.population().connections - engine.application().closing();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::{ConnectError, Engine};
+use tidegate_tcp::engine::{ConnectError, Engine, LOOKUP_GROUP};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::{LinkHeader, Segment};
@@ -58,6 +58,12 @@ impl Opener {
     /// Nothing is tried before this; it may be in the past.
     pub(super) fn paused_until(&self) -> Instant {
         self.paused_until
+    }
+
+    /// Says that so many connections are about to be opened, a burst at most.
+    pub(super) fn prepare(&self, engine: &Engine<Requests>, count: u32) {
+        let coming = self.tuples.coming(count.min(LOOKUP_GROUP as u32));
+        engine.prepare(coming.map(|local| (local, self.target)));
     }
 
     /// Sends one SYN. False if it cannot, which counts as an error, and then cannot for a moment.

@@ -127,6 +127,14 @@ impl Tuples {
         }
     }
 
+    /// The next `count` pairs, but for those that [`Tuples::take_next`] passes over.
+    pub(super) fn coming(&self, count: u32) -> impl Iterator<Item = SocketAddr> {
+        let numbers = (0..count).map(move |ahead| self.next + ahead * self.share.of);
+        numbers
+            .take_while(|&number| number < self.total)
+            .map(|number| self.local(number))
+    }
+
     /// What the server sends to `local` arrives on the queue of another shard.
     pub(super) fn note_elsewhere(&mut self, local: SocketAddr) {
         let Some(number) = self.number(local) else { return };
@@ -204,6 +212,17 @@ mod tests {
 
     fn walk(tuples: &mut Tuples, count: usize) -> Vec<String> {
         (0..count).map(|_| tuples.take_next().to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_coming_is_what_comes() {
+        let mut tuples = Tuples::new(addresses("198.19.0.0/30"), &(1000..=1003), Share { index: 1, of: 2 });
+        assert_eq!(tuples.coming(10).count(), 4, "up to the last");
+        for _ in 0..4 {
+            let coming: Vec<_> = tuples.coming(2).collect();
+            let next = tuples.take_next();
+            assert_eq!(coming[0], next);
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! How connections end: TIME-WAIT, removal, draining.
 
+use core::hint::black_box;
+
+use super::receive::LOOKUP_GROUP;
 use super::{Engine, context};
 use crate::application::{Application, CloseReason};
 use crate::connection::{Connection, Context, Fate};
@@ -58,6 +61,33 @@ impl<A: Application> Engine<A> {
         self.table
             .replace(&key, Place::Connection(slot), Place::TimeWait(record));
         self.forget(slot, CloseReason::Finished);
+    }
+
+    /// Forgets the records of which 2MSL are over. They are of connections that nobody has looked at for long, so, as with
+    /// [`Engine::receive_burst`], what is needed is read for a group of them at once.
+    pub(super) fn expire_time_wait(&mut self, now: Instant) {
+        loop {
+            let mut expired = [0; LOOKUP_GROUP];
+            let (mut count, mut touched) = (0, 0);
+            let mut next = self.time_wait.oldest();
+            while let Some(slot) = next
+                && count < LOOKUP_GROUP
+                && let Some(record) = self.time_wait.get(slot)
+                && record.expires_at(now) <= now
+            {
+                touched ^= self.table.touch(self.table.hash(&record.key));
+                expired[count] = slot;
+                count += 1;
+                next = self.time_wait.next(slot);
+            }
+            black_box(touched);
+            for &slot in &expired[..count] {
+                self.remove_time_wait(slot);
+            }
+            if count < LOOKUP_GROUP {
+                return;
+            }
+        }
     }
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {

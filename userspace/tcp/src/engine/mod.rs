@@ -260,9 +260,7 @@ impl<A: Application> Engine<A> {
         while let Some(slot) = self.half_open_timers.fire(now) {
             self.half_open_timer_fired(now, slot, out);
         }
-        while let Some((slot, _)) = self.first_time_wait().filter(|&(_, expires_at)| expires_at <= now) {
-            self.remove_time_wait(slot);
-        }
+        self.expire_time_wait(now);
         // What is put into the list meanwhile has its turn in the next one.
         let pending = self.output_pending.len();
         for index in 0..pending {

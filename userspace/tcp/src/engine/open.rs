@@ -1,6 +1,7 @@
 //! The active open (RFC 9293, section 3.10.1).
 
 use core::fmt;
+use core::hint::black_box;
 use core::net::SocketAddr;
 
 use super::{Engine, context};
@@ -45,6 +46,15 @@ impl fmt::Display for ConnectError {
 impl core::error::Error for ConnectError {}
 
 impl<A: Application> Engine<A> {
+    /// Says that [`Engine::connect`] will soon be called with these pairs of a local and a remote address: what it will need is
+    /// read for all of them at once. With many connections that saves most of the waiting for memory.
+    pub fn prepare(&self, pairs: impl IntoIterator<Item = (SocketAddr, SocketAddr)>) {
+        let touched = pairs.into_iter().fold(0, |touched, (local, remote)| {
+            touched ^ self.table.touch(self.table.hash(&FlowKey::new(local, remote)))
+        });
+        black_box(touched);
+    }
+
     /// Sends a SYN from `local` to `remote` through `link`. [`Application::open`] is called when the connection reaches
     /// ESTABLISHED; one that does not within `user_timeout` disappears and counts as timed out.
     ///
