@@ -2,9 +2,10 @@
 
 use super::keepalive::KeepaliveId;
 use super::receive::Arrival;
-use super::send::{offered_mss, syn_ack_window, window_shift};
+use super::send::offered_mss;
 use super::sending::LazySending;
 use super::socket::Socket;
+use super::window::{syn_ack_window, window_shift};
 use super::{Connection, Context, Deadlines, State, Tcb};
 use crate::application::{Application, ListenerId};
 use crate::config::Config;

@@ -6,7 +6,7 @@ use super::{Engine, OnNoFlow, Received, context};
 use crate::application::{Application, ListenerId};
 use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::receive::Arrival;
-use crate::connection::send::syn_ack_window;
+use crate::connection::window::syn_ack_window;
 use crate::connection::{Connection, Context, Fate};
 use crate::counters::Counter;
 use crate::flow_table::Place;
