@@ -65,7 +65,7 @@ impl Port {
         self.queued.len()
     }
 
-    /// The socket, for the XSKMAP and for epoll.
+    /// The socket, for the XSKMAP and to wait for.
     pub(crate) fn socket(&self) -> RawFd {
         self.socket
     }

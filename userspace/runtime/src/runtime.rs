@@ -236,7 +236,7 @@ where
             poll,
             alarm: cookies.alarm(index),
         };
-        shards.push(Shard::new(index, own, shared.clone(), config)?);
+        shards.push(Shard::new(index, own, shared.clone(), config));
     }
 
     let mut runtime = Runtime {

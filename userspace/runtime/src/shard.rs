@@ -3,10 +3,10 @@
 use core::hint;
 use core::time::Duration;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Engine, LOOKUP_GROUP, OnNoFlow, Received};
@@ -21,13 +21,11 @@ use crate::handover::{Exchange, Fate, Handover};
 use crate::mailbox::{Command, Mailbox};
 use crate::port::{Port, Segment, Umems};
 use crate::report::{PortCounters, ShardReport};
+use crate::socket_options;
 use crate::wait::{Step, Turn, Waiter};
 
 /// The mailbox's bell among the events of a shard's poll.
 pub(crate) const BELL: Token = Token(0);
-
-/// The AF_XDP socket among the events of a shard's poll.
-const SOCKET: Token = Token(1);
 
 /// After as many turns in which something came in, what was sent meanwhile leaves, however little it is.
 const MOST_TURNS_UNSENT: u8 = 8;
@@ -80,11 +78,7 @@ pub(crate) struct Shard<A: Application, D> {
 
 impl<A: Application, D: Driver<A>> Shard<A, D> {
     /// A shard ready to run.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] when the socket cannot be waited for.
-    pub(crate) fn new(index: u16, parts: Parts<A, D>, shared: Shared, config: &Config) -> Result<Self, Error> {
+    pub(crate) fn new(index: u16, parts: Parts<A, D>, shared: Shared, config: &Config) -> Self {
         let Parts {
             engine,
             driver,
@@ -92,16 +86,13 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             poll,
             alarm,
         } = parts;
-        poll.registry()
-            .register(&mut SourceFd(&port.socket()), SOCKET, Interest::READABLE)
-            .map_err(|error| Error::io("cannot wait for an AF_XDP socket", error))?;
         let handover = Handover::new(shared.exchange, index);
         let on_no_flow = if handover.is_alone() {
             OnNoFlow::Reject
         } else {
             OnNoFlow::Report
         };
-        Ok(Self {
+        Self {
             index,
             engine,
             driver,
@@ -120,7 +111,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             burst: config.burst as usize,
             turns_unsent: 0,
             counters: PortCounters::default(),
-        })
+        }
     }
 
     /// Runs until told to stop. Returns the last counters.
@@ -367,15 +358,19 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
     fn sleep(&mut self, limit: Duration) -> io::Result<()> {
         let mailbox = &self.mailboxes[usize::from(self.index)];
         mailbox.bell().announce_sleep();
-        // The epoll is edge-triggered: what is in a queue by now will not wake us.
+        // What is in a queue by now may have rung the bell before it was announced that anybody listens.
         if !mailbox.is_empty() || self.handover.is_waiting() || self.port.has_received() {
             mailbox.bell().awake();
             return Ok(());
         }
         self.counters.sleeps += 1;
-        // Rounds up to milliseconds.
-        let result = self.poll.poll(&mut self.events, Some(limit));
+        let result = socket_options::sleep(self.port.socket(), self.poll.as_raw_fd(), limit);
         mailbox.bell().awake();
+        let result = match result {
+            // The bell is silenced.
+            Ok(true) => self.poll.poll(&mut self.events, Some(Duration::ZERO)),
+            other => other.map(|_| ()),
+        };
         match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             result => result,

@@ -127,6 +127,34 @@ pub(crate) fn wake_receive(socket: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Sleeps until the socket has received something, `bell` can be read, or the time is over. Says whether `bell` can.
+///
+/// The socket is in no epoll between two calls: as long as it was in one, the kernel would call the epoll for every frame
+/// that is received or has been sent, whether anybody sleeps or not, and with interrupts off.
+///
+/// # Errors
+///
+/// What the kernel says; `EINTR` after a signal.
+pub(crate) fn sleep(socket: RawFd, bell: RawFd, limit: Duration) -> io::Result<bool> {
+    let readable = |fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut watched = [readable(socket), readable(bell)];
+    let limit = libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // SAFETY: both pointers are to values that live until the call returns, the first to as many as the count says; a null
+    // mask of signals leaves the thread's as it is.
+    let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, &limit, ptr::null()) };
+    if ready < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(watched[1].revents != 0)
+}
+
 fn set(socket: RawFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of `value`, which outlives the call.
     let result = unsafe {
@@ -170,7 +198,29 @@ unsafe fn get<T: Copy>(socket: RawFd, level: c_int, option: c_int) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn sleep_ends_with_what_arrives_the_bell_or_the_time() {
+        let (mut sender, receiver) = UnixStream::pair().unwrap();
+        let (mut ringer, bell) = UnixStream::pair().unwrap();
+        let wait = || sleep(receiver.as_raw_fd(), bell.as_raw_fd(), Duration::from_millis(1)).unwrap();
+        assert!(!wait(), "the time");
+        sender.write_all(b"frame").unwrap();
+        let long = Duration::from_secs(3600);
+        assert!(
+            !sleep(receiver.as_raw_fd(), bell.as_raw_fd(), long).unwrap(),
+            "what arrived"
+        );
+        ringer.write_all(b"!").unwrap();
+        assert!(sleep(receiver.as_raw_fd(), bell.as_raw_fd(), long).unwrap(), "the bell");
+        // One that is closed or no descriptor must not be waited for in vain.
+        assert!(sleep(receiver.as_raw_fd(), RawFd::MAX, long).unwrap());
+    }
 
     #[test]
     fn a_descriptor_that_is_no_xdp_socket_is_an_error_and_not_a_default() {
