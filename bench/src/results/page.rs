@@ -33,12 +33,13 @@ p { max-width: 75ch; }
 .bad { color: var(--bad); font-weight: 600; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem; }
 .tiles, .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.alone { grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
 .small { grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); }
 .tile strong { display: block; font-size: 2rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 figure { margin: 0; color: var(--text); }
 figcaption { font-weight: 600; margin-bottom: .3rem; }
 svg { width: 100%; height: auto; display: block; }
-ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0; margin: 0 0 .8rem; }
+ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0; margin: .8rem 0; }
 ul.legend span { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .45em; }
 .scroll { overflow-x: auto; padding: 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }

@@ -177,7 +177,7 @@ fn ceiling(page: &mut String, rows: &[Row<'_>]) -> anyhow::Result<()> {
         })
     })
     .collect();
-    page.push_str("<h2>How far from the limit</h2>\n<div class=\"plots\">\n");
+    page.push_str("<h2>How far from the limit</h2>\n<div class=\"plots alone\">\n");
     figure(
         page,
         "Frames per second, received and sent, beside a bare AF_XDP reflect",

@@ -211,6 +211,7 @@ impl CongestionControl for Controller {
 }
 
 /// Initial window (RFC 6928, section 2) and restart window (RFC 5681, section 4.1), in bytes.
+#[inline]
 pub fn initial_window(mss: u32) -> u32 {
     let two_segments = mss.saturating_mul(2);
     mss.saturating_mul(10).min(two_segments.max(14_600)).min(MAX_WINDOW)

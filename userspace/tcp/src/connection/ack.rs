@@ -185,12 +185,13 @@ impl Tcb {
     /// `flight` were outstanding before.
     fn grow_window<T>(&mut self, bytes: u32, flight: u32, rtt: Option<u64>, context: &Context<'_, T>) {
         let window = self.cwnd();
-        let slow_start = window < self.ssthresh();
-        let limited = self.sending.cwnd_limited || (slow_start && flight.saturating_mul(2) >= window);
+        let half_full = flight.saturating_mul(2) >= window;
         // A connection that has never filled its window leaves it alone, and has no use for congestion control.
-        if !limited && self.sending.congestion.is_none() {
+        if !half_full && !self.sending.cwnd_limited && self.sending.congestion.is_none() {
             return;
         }
+        let slow_start = window < self.ssthresh();
+        let limited = self.sending.cwnd_limited || (slow_start && half_full);
         let acked = Acked {
             now: context.now,
             bytes,
@@ -249,7 +250,8 @@ impl Tcb {
         let echoed = segment
             .options
             .timestamps
-            .filter(|timestamps| advanced && self.timestamps && timestamps.echo != 0)
+            .filter(|_| self.timestamps)
+            .filter(|timestamps| advanced && timestamps.echo != 0)
             .filter(|timestamps| {
                 let undo = self.sending.undo.as_ref();
                 !undo.is_some_and(|undo| undo.is_ambiguous(SeqNumber(timestamps.echo)))

@@ -45,6 +45,10 @@ impl<C> Connection<C> {
             self.predicted_arrives(segment, application, context);
             return Arrival::Done;
         }
+        if self.tcb.predicts_establishment(segment) {
+            self.predicted_establishes(segment, application, context);
+            return Arrival::Done;
+        }
         if self.tcb.state == State::SynSent {
             return self.syn_sent(segment, application, context);
         }

@@ -92,6 +92,7 @@ impl Stream for Socket<'_> {
     }
 
     fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
+        debug_assert_eq!(sum, TextSum::of(data), "the sum of another text");
         let fits = self.tcb.may_queue(data.len(), self.config, self.totals);
         if fits {
             self.queue(data.clone(), Some(sum));
