@@ -5,9 +5,6 @@ use core::time::Duration;
 use crate::congestion::Algorithm;
 use crate::recovery::LossDetection;
 
-/// The longest maximum segment lifetime.
-const MAX_MSL: Duration = Duration::from_secs(24 * 3600);
-
 /// When an idle peer is asked whether it is still there (RFC 9293, section 3.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
@@ -85,8 +82,7 @@ pub struct Config {
     pub delayed_ack: Duration,
     /// Hold back small segments while data is unacknowledged (RFC 9293, section 3.7.4: Nagle's algorithm).
     pub nagle: bool,
-    /// Maximum segment lifetime, at most a day; TIME-WAIT lasts twice as long (RFC 9293, section 3.4.2 says 2 min; Linux uses
-    /// 30 s).
+    /// Maximum segment lifetime; TIME-WAIT lasts twice as long (RFC 9293, section 3.4.2 says 2 min; Linux uses 30 s).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub msl: Duration,
     /// How long a connection closed by [`crate::application::Stream::close`] stays in FIN-WAIT-2 waiting for the peer's FIN.
@@ -237,9 +233,6 @@ impl Config {
         self.keepalive().validate()?;
         if self.msl.is_zero() || self.user_timeout.is_zero() || self.fin_wait_2.is_zero() {
             return Err("msl, user_timeout and fin_wait_2 must be above zero".to_owned());
-        }
-        if self.msl > MAX_MSL {
-            return Err(format!("msl is {:?}; at most {MAX_MSL:?}", self.msl));
         }
         Ok(())
     }

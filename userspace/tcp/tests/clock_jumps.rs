@@ -74,6 +74,33 @@ fn timers_fire_on_time_across_every_wrap() {
 }
 
 #[test]
+fn what_was_waited_for_is_over_after_a_pause_of_any_length() {
+    // A machine may be suspended for weeks: 25 days and 50 are beyond what 31 and 32 bits of milliseconds hold.
+    for pause in [DAY / 24, DAY, 25 * DAY, 40 * DAY, 50 * DAY, 182 * DAY] {
+        let mut rig = Rig::new(config(), App::default());
+        rig.connect_with(Options::default());
+        rig.engine.drain(rig.now, &mut rig.wire);
+        let fin = rig.one();
+        rig.acknowledge(&fin);
+        rig.peer(ACK | FIN, b"");
+        rig.sent();
+        assert_eq!(rig.state(), Some(State::TimeWait));
+        rig.now = rig.now + pause;
+        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.assert_empty();
+
+        let mut rig = Rig::new(config(), App::default());
+        rig.syn(Options::default());
+        rig.one();
+        rig.now = rig.now + pause;
+        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.pass(ms(64_000));
+        rig.sent();
+        rig.assert_empty();
+    }
+}
+
+#[test]
 fn half_open_connections_and_limits_survive_every_wrap() {
     for start in before_the_wraps() {
         let limits = Config {

@@ -73,7 +73,7 @@ impl<A: Application> Engine<A> {
             while let Some(slot) = next
                 && count < LOOKUP_GROUP
                 && let Some(record) = self.time_wait.get(slot)
-                && record.expires_at(now) <= now
+                && record.expires_at() <= now
             {
                 touched ^= self.table.touch(self.table.hash(&record.key));
                 expired[count] = slot;

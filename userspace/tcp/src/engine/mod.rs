@@ -297,7 +297,7 @@ impl<A: Application> Engine<A> {
     fn first_time_wait(&self) -> Option<(u32, Instant)> {
         let slot = self.time_wait.oldest()?;
         let record = self.time_wait.get(slot)?;
-        Some((slot, record.expires_at(self.now)))
+        Some((slot, record.expires_at()))
     }
 
     /// Whether something could not be sent and [`Engine::turn`] should be called as soon as frames are free.
