@@ -28,7 +28,7 @@ impl Tcb {
     /// Whether the segment is the next one in order, with nothing but an acknowledgment of all that was sent and text that
     /// fits the window, on a connection of which nothing is lost, held back, closed or waited for.
     #[inline]
-    pub(crate) fn predicts(&self, segment: &Segment<'_>) -> bool {
+    fn predicts(&self, segment: &Segment<'_>) -> bool {
         self.state == State::Established
             && self.is_plainly_next(segment)
             && !(self.wants_writable | self.read_closed | self.abort)
@@ -38,59 +38,55 @@ impl Tcb {
 
     /// Whether the segment completes the handshake of a listener's connection, and does so as nearly all do.
     #[inline]
-    pub(crate) fn predicts_establishment(&self, segment: &Segment<'_>) -> bool {
+    fn predicts_establishment(&self, segment: &Segment<'_>) -> bool {
         self.state == State::SynReceived
             && self.listener.is_some()
             && self.is_plainly_next(segment)
             && self.sending.active().is_none()
     }
+
+    /// Takes in the acknowledgment of a segment that is predicted.
+    #[inline]
+    fn take_predicted<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        let flight = self.flight();
+        if flight > 0 {
+            self.take_full_acknowledgment(segment, flight, context);
+        }
+        self.update_send_window(segment, u32::from(segment.window) << self.snd_wind_shift, context);
+    }
+
+    /// Takes in the acknowledgment of this side's SYN.
+    #[inline]
+    fn take_establishing<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        self.snd_una = segment.ack;
+        (self.snd_wl1, self.snd_wl2) = (segment.seq, segment.ack);
+        self.snd_wnd = u32::from(segment.window) << self.snd_wind_shift;
+        self.max_snd_wnd = self.snd_wnd;
+        context.counters.bump(Counter::PassiveOpens);
+    }
 }
 
 impl<C> Connection<C> {
-    /// Takes in a segment that [`Tcb::predicts`]: what [`Connection::segment_arrives`] does with one then.
+    /// Takes in a segment if it is one that was expected, as [`Connection::segment_arrives`] would go on to do. False: it is
+    /// another, and nothing has changed.
     #[inline]
-    pub(crate) fn predicted_arrives<A, T>(
+    pub(crate) fn take_if_predicted<A, T>(
         &mut self,
         segment: &Segment<'_>,
         application: &mut A,
         context: &mut Context<'_, T>,
-    ) where
-        A: Application<Connection = C>,
-    {
-        let tcb = &mut self.tcb;
-        let flight = tcb.flight();
-        if flight > 0 {
-            tcb.take_full_acknowledgment(segment, flight, context);
-        }
-        tcb.update_send_window(segment, u32::from(segment.window) << tcb.snd_wind_shift, context);
-        self.predicted_text(segment, application, context);
-    }
-
-    /// Takes in a segment that [`Tcb::predicts_establishment`], likewise.
-    #[inline]
-    pub(crate) fn predicted_establishes<A, T>(
-        &mut self,
-        segment: &Segment<'_>,
-        application: &mut A,
-        context: &mut Context<'_, T>,
-    ) where
-        A: Application<Connection = C>,
-    {
-        let tcb = &mut self.tcb;
-        tcb.snd_una = segment.ack;
-        (tcb.snd_wl1, tcb.snd_wl2) = (segment.seq, segment.ack);
-        tcb.snd_wnd = u32::from(segment.window) << tcb.snd_wind_shift;
-        tcb.max_snd_wnd = tcb.snd_wnd;
-        context.counters.bump(Counter::PassiveOpens);
-        self.establish(application, context);
-        self.predicted_text(segment, application, context);
-    }
-
-    #[inline]
-    fn predicted_text<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
+    ) -> bool
     where
         A: Application<Connection = C>,
     {
+        if self.tcb.predicts(segment) {
+            self.tcb.take_predicted(segment, context);
+        } else if self.tcb.predicts_establishment(segment) {
+            self.tcb.take_establishing(segment, context);
+            self.establish(application, context);
+        } else {
+            return false;
+        }
         let tcb = &mut self.tcb;
         tcb.accept(context.now);
         tcb.update_ts_recent(segment, context.now);
@@ -99,5 +95,6 @@ impl<C> Connection<C> {
             self.deliver(segment.payload, application, context);
             self.tcb.schedule_ack(context);
         }
+        true
     }
 }

@@ -41,12 +41,7 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
         T: Transmit,
     {
-        if self.tcb.predicts(segment) {
-            self.predicted_arrives(segment, application, context);
-            return Arrival::Done;
-        }
-        if self.tcb.predicts_establishment(segment) {
-            self.predicted_establishes(segment, application, context);
+        if self.take_if_predicted(segment, application, context) {
             return Arrival::Done;
         }
         if self.tcb.state == State::SynSent {
