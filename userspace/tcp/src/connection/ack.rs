@@ -234,8 +234,8 @@ impl Tcb {
             && window == self.snd_wnd
     }
 
-    /// Feeds the retransmission timeout from what was sent only once, at `sent_at`, or else from an echoed timestamp. Returns the
-    /// round-trip time in microseconds.
+    /// Feeds the retransmission timeout from what was sent only once, at `sent_at`, or else from an echoed timestamp.
+    /// Returns the round-trip time in microseconds.
     fn measure<T>(
         &mut self,
         sent_at: Option<Instant>,
