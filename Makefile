@@ -13,7 +13,13 @@ export TIDEGATE_EBPF_OBJECT := $(XDP_OBJECT)
 
 EBPF := --manifest-path ebpf/Cargo.toml
 
-.PHONY: help setup ebpf build demo run test sim impaired goodput resilience flood-memory compare bench-engine bench-instructions fuzz lint clean
+# What is delivered and measured is optimized by a profile of the same programs under load, made when there is none.
+# PGO=0 does without, and so does what is built where none can be made.
+PGO ?= 1
+PROFILE_DATA := $(if $(filter-out 0,$(PGO)),target/profile/tidegate.profdata)
+RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CARGO)
+
+.PHONY: help setup ebpf profile build demo run test sim impaired goodput resilience flood-memory compare bench-engine bench-instructions fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -25,8 +31,14 @@ setup: ## Install what is missing (Debian 12; needs root if something is)
 ebpf: setup
 	@scripts/build-ebpf.sh $(XDP_OBJECT)
 
-build: ebpf ## Build target/release/tidegate and target/release/tidegate-bench
-	$(CARGO) build --release --workspace --locked
+target/profile/tidegate.profdata: | ebpf
+	@scripts/profile.sh || echo "make: WARNING: the release is built without a profile, and will be slower" >&2
+
+profile: ebpf ## Make the profile anew by which the release is optimized, as after larger changes
+	@scripts/profile.sh
+
+build: ebpf $(PROFILE_DATA) ## Build target/release/tidegate and target/release/tidegate-bench: [PGO=0]
+	$(RELEASE) build --release --workspace --locked
 
 demo: build ## Serve files in a lab of two namespaces, fetch them, show which way they took (root)
 	@scripts/demo.sh
@@ -43,15 +55,15 @@ run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..
 # for each other.
 test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
 	$(CARGO) test --workspace --locked --exclude tidegate --exclude tidegate-sim
-	$(CARGO) test --release --locked --package tidegate-sim
-	$(CARGO) test --release --locked --package tidegate -- --test-threads=1
+	$(RELEASE) test --release --locked --package tidegate-sim
+	$(RELEASE) test --release --locked --package tidegate -- --test-threads=1
 
-sim: ebpf ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
-	$(CARGO) run --release --locked --package tidegate-sim -- run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
+sim: ebpf $(PROFILE_DATA) ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
+	$(RELEASE) run --release --locked --package tidegate-sim -- run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
 
 impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
 	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 \
-		$(CARGO) test --release --locked --package tidegate --test impaired -- --nocapture --test-threads=1
+		$(RELEASE) test --release --locked --package tidegate --test impaired -- --nocapture --test-threads=1
 
 goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
 	@scripts/goodput.sh
@@ -60,14 +72,14 @@ resilience: build ## Compare with Linux under SYN floods (root; about ten minute
 	@scripts/resilience.sh $(ARGS)
 
 flood-memory: build ## Send 50 million spoofed SYNs and look at what is left of them (root; some minutes)
-	TIDEGATE_FLOOD_SYNS=50 $(CARGO) test --release --locked --package tidegate --test flood_memory -- --nocapture
+	TIDEGATE_FLOOD_SYNS=50 $(RELEASE) test --release --locked --package tidegate --test flood_memory -- --nocapture
 
 compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="--quick --html FILE"]
 	@scripts/compare.sh $(ARGS)
 
-bench-engine: ebpf ## Measure the TCP engine in memory, beside smoltcp
-	$(CARGO) bench --locked --package tidegate-engine-bench --benches
-	$(CARGO) run --release --locked --package tidegate-engine-bench --bin engine-report
+bench-engine: ebpf $(PROFILE_DATA) ## Measure the TCP engine in memory, beside smoltcp
+	$(RELEASE) bench --locked --package tidegate-engine-bench --benches
+	$(RELEASE) run --release --locked --package tidegate-engine-bench --bin engine-report
 
 bench-instructions: ebpf ## Count the engine's instructions and compare with the last count (valgrind): [ARGS=--update]
 	@scripts/bench-instructions.sh $(ARGS)

@@ -3,11 +3,12 @@
 #   bench_in_lab SUBCOMMAND LAB_OPTIONS [ARGUMENT...]
 #
 # LAB_OPTIONS are those of `scripts/lab.sh up`, as one word, or empty; the arguments are the subcommand's. Ends the script
-# with the exit code of tidegate-bench.
+# with the exit code of tidegate-bench. TIDEGATE_PROGRAMS is where the programs are, if not in target/release.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 lab=$root/scripts/lab.sh
-bench=$root/target/release/tidegate-bench
+programs=${TIDEGATE_PROGRAMS:-$root/target/release}
+bench=$programs/tidegate-bench
 
 subcommand=
 work=
@@ -35,7 +36,7 @@ bench_in_lab() {
     local options=$2 program status=0
     shift 2
     ((EUID == 0)) || die "network namespaces and XDP take root; run this as root"
-    for program in "$bench" "$root/target/release/tidegate"; do
+    for program in "$bench" "$programs/tidegate"; do
         [[ -x $program ]] || die "$program is not built; run \`make build\`"
     done
 

@@ -96,6 +96,13 @@ setup_bpf_linker() {
     fi
 }
 
+# Debian's compiler for the XDP program brings the tool if the two are of the same LLVM.
+setup_profile() {
+    "$scripts/profile.sh" --tool >/dev/null 2>&1 && return
+    { command -v rustup >/dev/null && rustup component add llvm-tools; } ||
+        echo "setup: there is no llvm-profdata for this rustc, so releases are built without a profile" >&2
+}
+
 require_debian
 mapfile -t missing < <(missing_packages "${packages[@]}")
 if ((${#missing[@]} > 0)); then
@@ -104,5 +111,6 @@ fi
 setup_userspace_rust
 setup_ebpf_rust
 setup_bpf_linker
+setup_profile
 echo "setup: all there; the XDP program is built with $EBPF_TOOLCHAIN ($("$EBPF_RUSTC" --version)) and" \
     "bpf-linker $BPF_LINKER_VERSION"
