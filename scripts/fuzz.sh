@@ -54,26 +54,61 @@ done
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
 
-cd "$root"
-for target in "${targets[@]}"; do
-    mkdir -p "$fuzz/corpus/$target" "$found/$target"
-    cargo_fuzz build --sanitizer none "$target"
+# Fuzzes target $1, and says what broke it.
+fuzz_one() {
+    local target=$1 started input
     started=$(date +%s)
-    echo "fuzz: $target for $seconds s"
     # -timeout: an input that takes this long is a failure too. -rss_limit_mb: and so is one that takes this much.
     if ! cargo_fuzz run --sanitizer none "$target" "$found/$target" "$fuzz/corpus/$target" -- \
         -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; then
         input=$(find "$fuzz/artifacts/$target" -type f -newermt "@$((started - 1))" 2>/dev/null | head -n 1)
         if [[ -n $input ]]; then
-            echo "fuzz: $target failed on $input" >&2
-            echo "fuzz: again: RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir $fuzz --sanitizer none $target $input" >&2
+            echo "fuzz: $target failed on $input"
+            echo "fuzz: again: RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir $fuzz --sanitizer none $target $input"
         else
-            echo "fuzz: $target failed without leaving an input behind; its output is above" >&2
+            echo "fuzz: $target failed without leaving an input behind; its output is above"
         fi
-        exit 1
+        return 1
     fi
     if $keep; then
         cargo_fuzz run --sanitizer none "$target" "$fuzz/corpus/$target" "$found/$target" -- -merge=1
     fi
+}
+
+cd "$root"
+for target in "${targets[@]}"; do
+    mkdir -p "$fuzz/corpus/$target" "$found/$target"
+    cargo_fuzz build --sanitizer none "$target"
 done
+
+# As many at a time as there are processors: each is one thread.
+declare -A running=()
+stop_all() {
+    local pid
+    for pid in "${running[@]}"; do
+        # In a process group of its own, with cargo and the target in it.
+        kill -TERM -- "-$pid" 2>/dev/null || true
+    done
+}
+trap 'stop_all; rm -rf "$found"' EXIT
+trap 'exit 1' INT TERM
+set -m
+for target in "${targets[@]}"; do
+    while (($(jobs -rp | wc -l) >= $(nproc))); do
+        sleep 1
+    done
+    echo "fuzz: $target for $seconds s"
+    fuzz_one "$target" >"$found/$target.log" 2>&1 </dev/null &
+    running[$target]=$!
+done
+failed=()
+for target in "${targets[@]}"; do
+    wait "${running[$target]}" || failed+=("$target")
+    cat "$found/$target.log"
+done
+running=()
+((${#failed[@]} == 0)) || {
+    echo "fuzz: failed: ${failed[*]}; why is above" >&2
+    exit 1
+}
 echo "fuzz: ${targets[*]}: nothing found"

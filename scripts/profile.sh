@@ -51,8 +51,11 @@ case $#:${1:-} in
     0:) ;;
     1:--flags)
         flags=${RUSTFLAGS:-}
-        # By its own name, which is another for every profile: cargo builds anew when the flags change.
-        [[ ! -e $profile ]] || flags+="${flags:+ }-Cprofile-use=$(realpath -- "$profile")"
+        # By its own name, which is another for every profile: cargo builds anew when the flags change. That a function is
+        # another than the profile's is no news after a change.
+        if [[ -e $profile ]]; then
+            flags+="${flags:+ }-Cprofile-use=$(realpath -- "$profile") -Cllvm-args=-no-pgo-warn-mismatch"
+        fi
         echo "$flags"
         exit
         ;;
@@ -72,7 +75,8 @@ cd "$root"
 echo "profile: building with counters"
 # Build scripts and macros count, too, and nobody wants to know.
 LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-Cprofile-generate -Cdebuginfo=0" \
-    cargo build --release --locked --quiet --workspace --target-dir "$directory/build"
+    cargo build --release --locked --quiet --bin tidegate --bin tidegate-bench --bin tidegate-sim --bin engine-report \
+    --target-dir "$directory/build"
 programs=$directory/build/release
 export LLVM_PROFILE_FILE=$counts/%p-%m.profraw
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::cpu;
+use super::pattern::Lengths;
 use super::plan::{Cell, ClientKind, Load, Scale, Shape, Target, Turn};
 use super::probe::{self, Answer};
-use super::reflect::{self, Lengths, Reflected};
+use super::reflect::{self, Reflected};
 use super::report::{Quantiles, Run};
 use super::target::Servers;
 use crate::client::bypass::{BypassClient, Settings};
@@ -20,6 +21,10 @@ use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
 use crate::lab::children::Process;
 use crate::lab::machine;
 use crate::lab::namespaces::{Lab, Place};
+
+/// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
+/// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.
+const CLIENT_MSL: Duration = Duration::from_millis(100);
 
 /// Connections at the same time, in all workloads, and frames under way of the bare reflect.
 pub(super) const CONNECTIONS: u32 = 64;
@@ -149,15 +154,22 @@ impl Bench<'_> {
             .tidegate
             .context("tidegate has not answered, so the lengths of its frames are not known")?;
         let lengths = self.lengths(answer);
-        let reflected = reflect::measure(self.lab, self.cores, lengths, CONNECTIONS as usize, &self.scale)
-            .context("the bare AF_XDP reflect")?;
+        let reflected = reflect::measure(
+            self.lab,
+            self.cores,
+            lengths,
+            self.close,
+            CONNECTIONS as usize,
+            &self.scale,
+        )
+        .context("the bare AF_XDP reflect")?;
         Ok(Found {
             runs: reflected.iter().map(|one| reflect_run(round, one)).collect(),
             answer: None,
         })
     }
 
-    /// The lengths of tidegate's frames under `rps`.
+    /// The lengths of tidegate's frames.
     pub(super) fn lengths(&self, answer: Answer) -> Lengths {
         let request = self.url.request(true).len();
         Lengths::of(request, answer.length(), self.url.address.is_ipv4())
@@ -169,6 +181,7 @@ fn new_client(kind: ClientKind, sources: Prefix) -> Box<dyn Client> {
         ClientKind::Kernel => Box::new(KernelClient::new()),
         ClientKind::Bypass => Box::new(BypassClient::new(Settings {
             sources: Some(sources),
+            msl: CLIENT_MSL,
             ..Settings::new(CLIENT_DEVICE)
         })),
     }
@@ -271,7 +284,7 @@ mod tests {
     #[test]
     fn a_run_of_the_reflect_counts_frames_and_those_lost() {
         let reflected = Reflected {
-            shape: Shape::Exchange,
+            shape: Shape::Request,
             frames: 3_000_000,
             seconds: 2.0,
             lost: 3,

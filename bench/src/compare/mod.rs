@@ -8,6 +8,7 @@ mod cell;
 mod cpu;
 mod nginx;
 mod page;
+mod pattern;
 mod plan;
 mod probe;
 mod raw_port;

@@ -114,15 +114,15 @@ impl Clients {
 /// Which frames the bare reflect receives and sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shape {
-    /// It receives frames as long as tidegate receives with a request, and sends them back as long as its responses.
-    Exchange,
-    /// It receives frames as long as those with a request, and sends them back as they are.
+    /// Those of requests on an open connection: for each it receives it sends one, as long as a response.
     Request,
+    /// Those of whole connections, as many each way as they have, and as long.
+    Connection,
 }
 
 impl Shape {
     /// Both, in the order they are measured.
-    pub(super) const ALL: [Self; 2] = [Self::Exchange, Self::Request];
+    pub(super) const ALL: [Self; 2] = [Self::Request, Self::Connection];
 }
 
 /// One thing that is measured, in every round again.
@@ -162,8 +162,8 @@ impl Cell {
     pub(super) const fn workload_name(self) -> &'static str {
         match self {
             Self::Server { load, .. } => load.name(),
-            Self::Reflect(Shape::Exchange) => "reflect",
-            Self::Reflect(Shape::Request) => "reflect-request",
+            Self::Reflect(Shape::Request) => "reflect",
+            Self::Reflect(Shape::Connection) => "reflect-connection",
         }
     }
 

@@ -11,6 +11,7 @@ use aya::programs::links::FdLink;
 use tidegate_abi::traffic::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
 use xsk_rs::FrameDesc;
 
+use super::pattern::Pattern;
 use crate::flood::object;
 use crate::xdp_socket::{FRAMES, QUEUE, XdpSocket};
 
@@ -100,31 +101,43 @@ impl RawPort {
         self.flush()
     }
 
-    /// Sends back what has been received, `length` octets of each frame. Returns how many frames that were.
+    /// Answers every frame that has been received as `pattern` says: sends it back, and more frames from the front of
+    /// `template` where more than one is due. Returns how many frames were received, and how many sent.
     ///
     /// # Errors
     ///
-    /// The kernel does not send.
-    pub(super) fn reflect(&mut self, length: usize) -> anyhow::Result<usize> {
+    /// The kernel does not send, or `template` is too short.
+    pub(super) fn reflect(&mut self, pattern: &mut Pattern, template: &[u8]) -> anyhow::Result<(usize, usize)> {
         let count = self.receive();
+        let mut sent = 0;
         for index in 0..count {
             let mut descriptor = self.received[index];
+            let lengths = pattern.answer();
+            sent += lengths.len();
+            let [length, more @ ..] = lengths else {
+                self.socket.free.push(descriptor);
+                continue;
+            };
             // What the kernel says about a received frame is nothing to be sent with.
             descriptor.set_options(0);
             {
                 // SAFETY: the descriptor is this UMEM's, and the kernel has just given its frame back.
                 let mut data = unsafe { self.socket.umem.data_mut(&mut descriptor) };
-                data.cursor().set_pos(length.max(2 * MAC));
+                data.cursor().set_pos(*length);
                 let (destination, rest) = data.contents_mut().split_at_mut(MAC);
                 destination.swap_with_slice(&mut rest[..MAC]);
             }
             self.outgoing.push(descriptor);
+            for &length in more {
+                let frame = template.get(..length).context("more frames are due than come in")?;
+                self.outgoing.push(self.socket.write(frame)?);
+            }
         }
         // Before the fill ring takes what it lacks, or nothing would be left to send.
         self.socket.collect();
         self.refill()?;
         self.flush()?;
-        Ok(count)
+        Ok((count, sent))
     }
 
     /// Takes what has been received, and sends nothing. Returns how many frames that were.

@@ -1,7 +1,7 @@
-//! What AF_XDP in copy mode can do at most between the lab's two devices: frames as long as tidegate's go to and fro
-//! between two loops that do nothing but swap their Ethernet addresses, without TCP, HTTP or even IP.
+//! What AF_XDP in copy mode can do at most between the lab's two devices: frames as long as tidegate's, and as many each
+//! way, go to and fro between two loops that do nothing but swap their Ethernet addresses, without TCP, HTTP or even IP.
 //!
-//! As many frames are under way at once as the rps workload has requests under way.
+//! As many frames are under way at once as the workloads have connections.
 
 use std::hint;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,58 +13,20 @@ use anyhow::{Context, anyhow, bail};
 use tidegate_abi::traffic::TO_SOCKET_ETHER_TYPE;
 
 use super::cpu::{self, Observed, SetOnDrop};
+use super::pattern::{ETHERNET_HEADER, Lengths, Pattern};
 use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
+use crate::client::Close;
 use crate::flood::interface::Interface;
 use crate::lab::arrangement::{CLIENT_DEVICE, Cores, SERVER_DEVICE};
 use crate::lab::machine;
 use crate::lab::namespaces::{Lab, Place};
-
-/// Octets of an Ethernet header, and of the longest frame, which the lab's MTU decides.
-const ETHERNET_HEADER: usize = 14;
-const LONGEST_FRAME: usize = ETHERNET_HEADER + 1500;
-
-/// Octets of the IP headers.
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-
-/// Octets of a TCP header with timestamps (RFC 7323), which both ends of a connection with tidegate use.
-const TCP_HEADER: usize = 32;
 
 /// How long nothing may come back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the last frames are waited for.
 const LAST: Duration = Duration::from_millis(100);
-
-/// The lengths of the two frames of a request without pipelining, in octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lengths {
-    /// Of the one that carries the request.
-    pub(super) request: usize,
-    /// Of the one that carries the response.
-    pub(super) response: usize,
-}
-
-impl Lengths {
-    /// Those of frames that carry so many octets.
-    pub(super) fn of(request: usize, response: usize, is_ipv4: bool) -> Self {
-        let ip = if is_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
-        let frame = |octets: usize| (ETHERNET_HEADER + ip + TCP_HEADER + octets).min(LONGEST_FRAME);
-        Self {
-            request: frame(request),
-            response: frame(response),
-        }
-    }
-
-    /// How long the reflector makes its frames.
-    fn reply(self, shape: Shape) -> usize {
-        match shape {
-            Shape::Exchange => self.response,
-            Shape::Request => self.request,
-        }
-    }
-}
 
 /// What one shape gave.
 #[derive(Clone, Copy, Debug)]
@@ -84,11 +46,11 @@ pub(super) struct Reflected {
 /// What the two ends tell each other.
 struct Shared {
     stop: AtomicBool,
-    /// How long the reflector makes its frames.
-    reply: AtomicUsize,
+    /// Which of all shapes it is.
+    shape: AtomicUsize,
 }
 
-/// Measures both shapes with `window` frames under way.
+/// Measures both shapes with `window` frames under way, the connections being those that `close` ends.
 ///
 /// # Errors
 ///
@@ -97,18 +59,26 @@ pub(super) fn measure(
     lab: &Lab,
     cores: Cores,
     lengths: Lengths,
+    close: Close,
     window: usize,
     scale: &Scale,
 ) -> anyhow::Result<Vec<Reflected>> {
     let server = lab.inside(Place::Server, || Interface::find(SERVER_DEVICE))?;
     let shared = Shared {
         stop: AtomicBool::new(false),
-        reply: AtomicUsize::new(lengths.request),
+        shape: AtomicUsize::new(0),
     };
+    let ways = Shape::ALL.map(|shape| lengths.ways(shape, close));
+    let reflected = ways.clone().map(|[there, back]| Pattern::new(there.len(), back));
+    let reflector_patterns = reflected.clone();
     let shared = &shared;
     let (ready, is_ready) = mpsc::channel();
     thread::scope(|scope| {
-        let reflector = scope.spawn(move || lab.inside(Place::Server, move || reflect(cores.server, shared, &ready)));
+        let reflector = scope.spawn(move || {
+            lab.inside(Place::Server, move || {
+                reflect(cores.server, reflector_patterns, shared, &ready)
+            })
+        });
         let found = {
             let _end = SetOnDrop(&shared.stop);
             match is_ready.recv() {
@@ -116,20 +86,27 @@ pub(super) fn measure(
                     machine::pin_this_thread(cores.client)?;
                     let mut port = RawPort::open(CLIENT_DEVICE)?;
                     let client = Interface::find(CLIENT_DEVICE)?;
-                    let frame = frame(server.mac, client.mac, lengths.request);
-                    let one = |shape| -> anyhow::Result<Reflected> {
-                        shared.reply.store(lengths.reply(shape), Ordering::Relaxed);
-                        let watched = cpu::watch(lab, cores, None, || exchange(&mut port, &frame, window, scale));
+                    let mut found = Vec::new();
+                    for (index, (shape, [there, back])) in Shape::ALL.into_iter().zip(ways).enumerate() {
+                        shared.shape.store(index, Ordering::Relaxed);
+                        let longest = there.iter().copied().max().unwrap_or_default();
+                        let mut end = ClientEnd {
+                            port: &mut port,
+                            template: frame(server.mac, client.mac, longest),
+                            pattern: Pattern::new(back.len(), there),
+                            reflector: &reflected[index],
+                        };
+                        let watched = cpu::watch(lab, cores, None, || end.exchange(window, scale));
                         let ((frames, seconds, lost), observed) = watched?;
-                        Ok(Reflected {
+                        found.push(Reflected {
                             shape,
                             frames,
                             seconds,
                             lost,
                             observed,
-                        })
-                    };
-                    Shape::ALL.into_iter().map(one).collect()
+                        });
+                    }
+                    Ok(found)
                 }),
                 // Why there is no reflector is told below.
                 Err(_) => Ok(Vec::new()),
@@ -144,53 +121,72 @@ pub(super) fn measure(
 }
 
 /// The server's end.
-fn reflect(cpu: usize, shared: &Shared, ready: &Sender<()>) -> anyhow::Result<()> {
+fn reflect(
+    cpu: usize,
+    mut patterns: [Pattern; Shape::ALL.len()],
+    shared: &Shared,
+    ready: &Sender<()>,
+) -> anyhow::Result<()> {
     machine::pin_this_thread(cpu)?;
     let mut port = RawPort::open(SERVER_DEVICE)?;
     // Nobody waits only if the other end has panicked, and then it has said so.
     let _ = ready.send(());
     while !shared.stop.load(Ordering::Relaxed) {
-        if port.reflect(shared.reply.load(Ordering::Relaxed))? == 0 {
+        let pattern = &mut patterns[shared.shape.load(Ordering::Relaxed)];
+        if port.reflect(pattern, &[])? == (0, 0) {
             hint::spin_loop();
         }
     }
     Ok(())
 }
 
-/// The client's end: frames that the reflector received and sent, in how many seconds, and how many of the `window` were
-/// lost.
-fn exchange(port: &mut RawPort, frame: &[u8], window: usize, scale: &Scale) -> anyhow::Result<(u64, f64, usize)> {
-    port.send(frame, window)?;
-    keep_going(port, frame.len(), scale.warm_up)?;
-    let begin = Instant::now();
-    let returned = keep_going(port, frame.len(), scale.reflect)?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let end = Instant::now() + LAST;
-    let mut back = 0;
-    while back < window && Instant::now() < end {
-        back += port.discard()?;
-    }
-    Ok((2 * returned, seconds, window.saturating_sub(back)))
+/// The client's end, for one shape.
+struct ClientEnd<'a> {
+    port: &'a mut RawPort,
+    /// A frame of the greatest length.
+    template: Vec<u8>,
+    pattern: Pattern,
+    /// What the other end does.
+    reflector: &'a Pattern,
 }
 
-/// Sends every frame again that comes back. Returns how many there were.
-fn keep_going(port: &mut RawPort, length: usize, time: Duration) -> anyhow::Result<u64> {
-    let begin = Instant::now();
-    let mut last = begin;
-    let mut returned = 0;
-    loop {
-        let now = Instant::now();
-        if now - begin >= time {
-            return Ok(returned);
+impl ClientEnd<'_> {
+    /// Keeps `window` frames under way. Returns how many the reflector received and sent, in how many seconds, and how many
+    /// were lost.
+    fn exchange(&mut self, window: usize, scale: &Scale) -> anyhow::Result<(u64, f64, usize)> {
+        self.port.send(&self.template, window)?;
+        let warm_up = self.keep_going(scale.warm_up)?;
+        let begin = Instant::now();
+        let (received, sent) = self.keep_going(scale.reflect)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let expected = self.reflector.sent_for(window + warm_up.1 + sent);
+        let mut back = warm_up.0 + received;
+        let end = Instant::now() + LAST;
+        while back < expected && Instant::now() < end {
+            back += self.port.discard()?;
         }
-        let count = port.reflect(length)?;
-        returned += count as u64;
-        if count > 0 {
-            last = now;
-        } else if now - last > PATIENCE {
-            bail!("no frame has come back for {} s", PATIENCE.as_secs());
-        } else {
-            hint::spin_loop();
+        Ok(((received + sent) as u64, seconds, expected.saturating_sub(back)))
+    }
+
+    /// Answers every frame that comes back. Returns how many these were, and how many were sent.
+    fn keep_going(&mut self, time: Duration) -> anyhow::Result<(usize, usize)> {
+        let begin = Instant::now();
+        let mut last = begin;
+        let mut total = (0, 0);
+        loop {
+            let now = Instant::now();
+            if now - begin >= time {
+                return Ok(total);
+            }
+            let (received, sent) = self.port.reflect(&mut self.pattern, &self.template)?;
+            total = (total.0 + received, total.1 + sent);
+            if received > 0 {
+                last = now;
+            } else if now - last > PATIENCE {
+                bail!("no frame has come back for {} s", PATIENCE.as_secs());
+            } else {
+                hint::spin_loop();
+            }
         }
     }
 }
@@ -204,16 +200,6 @@ fn frame(destination: [u8; 6], source: [u8; 6], length: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_are_as_long_as_those_of_a_connection() {
-        let lengths = Lengths::of(85, 300, true);
-        assert_eq!((lengths.request, lengths.response), (66 + 85, 66 + 300));
-        assert_eq!(Lengths::of(85, 300, false).request, 86 + 85);
-        assert_eq!(Lengths::of(85, 100_000, true).response, 1514);
-        assert_eq!(lengths.reply(Shape::Exchange), 366);
-        assert_eq!(lengths.reply(Shape::Request), 151);
-    }
 
     #[test]
     fn a_frame_has_a_type_nobody_else_uses() {

@@ -1,8 +1,11 @@
 //! From 4-tuple to record: an open-addressing hash table, keyed at random.
 //!
-//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. Its
-//! capacity is fixed from the limits of the engine, at most half of it is ever used, and deletion shifts entries back, so
-//! neither growth nor tombstones make a look-up slow.
+//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. At most half
+//! of it is ever used, and deletion shifts entries back, so there are no tombstones. It begins small and doubles up to what
+//! the limits of the engine ask for: the fewer caches and page tables have to hold of it, the sooner a flow is found. What
+//! was in it moves over a few buckets at a time, so no insertion takes long.
+
+use core::mem::take;
 
 use tidegate_abi::siphash::Key;
 
@@ -55,18 +58,108 @@ impl FlowHash {
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    /// [`FlowHash`] of the flow; its low bits are also where the search for it starts.
-    tag: u32,
-    /// Zero: empty.
-    place: u32,
+/// The [`FlowHash`] of the flow, whose low bits are also where the search for it starts, and its place packed: zero where
+/// there is none. An array, since a vector of zeros is then memory that nobody has to write first.
+type Bucket = [u32; 2];
+
+/// Buckets of a new table.
+const LEAST_BUCKETS: usize = 4096;
+
+/// Buckets that every insertion moves over while the table grows. Two would do: the larger one has room for as many flows
+/// as a quarter of its buckets before it has to grow itself.
+const MOVED_PER_INSERTION: usize = 16;
+
+/// Buckets, a power of two of them.
+#[derive(Default)]
+struct Buckets {
+    buckets: Vec<Bucket>,
+    mask: usize,
+}
+
+impl Buckets {
+    fn new(count: usize) -> Self {
+        Self {
+            buckets: vec![[0; 2]; count],
+            mask: count - 1,
+        }
+    }
+
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & self.mask
+    }
+
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        (at + 1) & self.mask
+    }
+
+    #[inline]
+    fn find(&self, hash: FlowHash, matches: impl Fn(Place) -> bool) -> Option<Place> {
+        let mut at = self.home(hash.0);
+        loop {
+            let [tag, packed] = self.buckets[at];
+            if packed == 0 {
+                return None;
+            }
+            if tag == hash.0 {
+                let place = Place::unpack(packed);
+                if matches(place) {
+                    return Some(place);
+                }
+            }
+            at = self.next(at);
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, bucket: Bucket) {
+        let mut at = self.home(bucket[0]);
+        while self.buckets[at][1] != 0 {
+            at = self.next(at);
+        }
+        self.buckets[at] = bucket;
+    }
+
+    /// Where the flow at `place` is.
+    #[inline]
+    fn position(&self, hash: FlowHash, place: Place) -> Option<usize> {
+        let mut at = self.home(hash.0);
+        let wanted = place.pack();
+        loop {
+            match self.buckets[at] {
+                [_, 0] => return None,
+                [_, found] if found == wanted => return Some(at),
+                _ => at = self.next(at),
+            }
+        }
+    }
+
+    /// Empties the bucket at `hole`, where others may move to.
+    #[inline]
+    fn remove(&mut self, mut hole: usize) {
+        let mut at = self.next(hole);
+        while self.buckets[at][1] != 0 {
+            // A bucket may move to the hole unless that would put it before its home.
+            let home = self.home(self.buckets[at][0]);
+            if (at.wrapping_sub(home) & self.mask) >= (at.wrapping_sub(hole) & self.mask) {
+                self.buckets[hole] = self.buckets[at];
+                hole = at;
+            }
+            at = self.next(at);
+        }
+        self.buckets[hole] = [0; 2];
+    }
 }
 
 /// The table.
 pub(crate) struct FlowTable {
-    buckets: Vec<Bucket>,
-    mask: usize,
+    buckets: Buckets,
+    /// Those the table had before it grew, while some are not moved yet: all before `moved` are empty. Otherwise none.
+    old: Buckets,
+    moved: usize,
+    /// Buckets at most.
+    most: usize,
     key: Key,
     used: usize,
 }
@@ -74,10 +167,12 @@ pub(crate) struct FlowTable {
 impl FlowTable {
     /// A table for at most `flows` flows.
     pub(crate) fn new(flows: usize, key: Key) -> Self {
-        let capacity = (flows.max(8) * 2).next_power_of_two();
+        let most = (flows.max(8) * 2).next_power_of_two();
         Self {
-            buckets: vec![Bucket::default(); capacity],
-            mask: capacity - 1,
+            buckets: Buckets::new(most.min(LEAST_BUCKETS)),
+            old: Buckets::default(),
+            moved: 0,
+            most,
             key,
             used: 0,
         }
@@ -95,21 +190,11 @@ impl FlowTable {
         FlowHash::of(Segment::flow_hash(frame, self.key).unwrap_or(0))
     }
 
-    #[inline]
-    fn home(&self, tag: u32) -> usize {
-        tag as usize & self.mask
-    }
-
-    #[inline]
-    fn next(&self, at: usize) -> usize {
-        (at + 1) & self.mask
-    }
-
     /// Reads the bucket where the search for `hash` starts, so that it is in the cache when the search does start. The
     /// result means nothing and is to be given to [`core::hint::black_box`].
     #[inline]
     pub(crate) fn touch(&self, hash: FlowHash) -> u32 {
-        self.buckets[self.home(hash.0)].tag
+        self.buckets.buckets[self.buckets.home(hash.0)][0]
     }
 
     /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked at.
@@ -127,66 +212,44 @@ impl FlowTable {
     /// [`FlowTable::find`] for a flow whose hash is known.
     #[inline]
     pub(crate) fn find_hashed(&self, hash: FlowHash, matches: impl Fn(Place) -> bool) -> Option<Place> {
-        let mut at = self.home(hash.0);
-        loop {
-            let bucket = self.buckets[at];
-            if bucket.place == 0 {
-                return None;
-            }
-            if bucket.tag == hash.0 {
-                let place = Place::unpack(bucket.place);
-                if matches(place) {
-                    return Some(place);
-                }
-            }
-            at = self.next(at);
+        let found = self.buckets.find(hash, &matches);
+        if found.is_none() && self.is_growing() {
+            return self.old.find(hash, matches);
         }
+        found
     }
 
     /// Adds a flow that is not in the table.
     pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
         let hash = self.hash(key);
+        if self.is_growing() {
+            self.move_some();
+        } else if (self.used + 1) * 2 > self.buckets.buckets.len() && self.buckets.buckets.len() < self.most {
+            self.grow();
+        }
         debug_assert!(
-            self.used * 2 < self.buckets.len(),
+            self.used * 2 < self.buckets.buckets.len(),
             "the limits of the engine bound the table"
         );
-        let mut at = self.home(hash.0);
-        while self.buckets[at].place != 0 {
-            at = self.next(at);
-        }
-        self.buckets[at] = Bucket {
-            tag: hash.0,
-            place: place.pack(),
-        };
+        self.buckets.insert([hash.0, place.pack()]);
         self.used += 1;
     }
 
     /// Points the flow `key`, now at `from`, to `to`.
     pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
         let hash = self.hash(key);
-        if let Some(at) = self.position(hash, from) {
-            self.buckets[at].place = to.pack();
+        if let Some((buckets, at)) = self.position(hash, from) {
+            buckets.buckets[at][1] = to.pack();
         }
     }
 
     /// Removes the flow `key` that is at `place`.
     pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
         let hash = self.hash(key);
-        let Some(mut hole) = self.position(hash, place) else {
-            return;
-        };
-        self.used -= 1;
-        let mut at = self.next(hole);
-        while self.buckets[at].place != 0 {
-            // A bucket may move to the hole unless that would put it before its home.
-            let home = self.home(self.buckets[at].tag);
-            if (at.wrapping_sub(home) & self.mask) >= (at.wrapping_sub(hole) & self.mask) {
-                self.buckets[hole] = self.buckets[at];
-                hole = at;
-            }
-            at = self.next(at);
+        if let Some((buckets, at)) = self.position(hash, place) {
+            buckets.remove(at);
+            self.used -= 1;
         }
-        self.buckets[hole] = Bucket::default();
     }
 
     /// Flows in the table.
@@ -195,14 +258,46 @@ impl FlowTable {
         self.used
     }
 
-    fn position(&self, hash: FlowHash, place: Place) -> Option<usize> {
-        let mut at = self.home(hash.0);
-        let packed = place.pack();
-        loop {
-            match self.buckets[at].place {
-                0 => return None,
-                found if found == packed => return Some(at),
-                _ => at = self.next(at),
+    /// The flow at `place`, and which buckets have it.
+    #[inline]
+    fn position(&mut self, hash: FlowHash, place: Place) -> Option<(&mut Buckets, usize)> {
+        if let Some(at) = self.buckets.position(hash, place) {
+            return Some((&mut self.buckets, at));
+        }
+        if !self.is_growing() {
+            return None;
+        }
+        let at = self.old.position(hash, place)?;
+        Some((&mut self.old, at))
+    }
+
+    #[inline]
+    fn is_growing(&self) -> bool {
+        !self.old.buckets.is_empty()
+    }
+
+    /// Goes on with twice as many buckets.
+    #[cold]
+    fn grow(&mut self) {
+        let larger = Buckets::new(self.buckets.buckets.len() * 2);
+        self.old = core::mem::replace(&mut self.buckets, larger);
+        self.moved = 0;
+        self.move_some();
+    }
+
+    /// Moves what is in the next few of the old buckets.
+    #[cold]
+    fn move_some(&mut self) {
+        for _ in 0..MOVED_PER_INSERTION {
+            // Its removal may move another one here.
+            while self.old.buckets[self.moved][1] != 0 {
+                self.buckets.insert(self.old.buckets[self.moved]);
+                self.old.remove(self.moved);
+            }
+            self.moved += 1;
+            if self.moved == self.old.buckets.len() {
+                drop(take(&mut self.old));
+                return;
             }
         }
     }
@@ -250,28 +345,66 @@ mod tests {
         assert_eq!((table.candidate(hash), table.len()), (None, 1));
     }
 
+    #[test]
+    fn a_table_begins_small_and_grows_as_far_as_it_must() {
+        let mut table = FlowTable::new(50_000, Key(1, 2));
+        let most = table.most;
+        assert_eq!(most, 131_072);
+        assert_eq!(table.buckets.buckets.len(), LEAST_BUCKETS);
+        let keys = || (0..50_000_u16).map(|port| (key(port), Place::TimeWait(u32::from(port))));
+        for (count, (key, place)) in keys().enumerate() {
+            table.insert(&key, place);
+            assert!((count + 1) * 2 <= table.buckets.buckets.len());
+        }
+        assert_eq!(table.buckets.buckets.len(), most);
+        for (key, place) in keys() {
+            assert_eq!(table.find(&key, |found| found == place), Some(place));
+            table.remove(&key, place);
+            assert_eq!(table.find(&key, |found| found == place), None);
+        }
+        // It is through with moving after the next insertions.
+        for _ in 0..most / MOVED_PER_INSERTION {
+            table.insert(&key(1), Place::TimeWait(1));
+            table.remove(&key(1), Place::TimeWait(1));
+        }
+        assert!(!table.is_growing());
+        assert!(table.buckets.buckets.iter().all(|&[_, place]| place == 0));
+    }
+
     proptest! {
-        /// Against a hash map, in a table small enough for every kind of collision.
+        /// Against a hash map, in a table small enough for every kind of collision, and while it grows.
         #[test]
         fn agrees_with_a_map(
             secret: (u64, u64),
-            steps in proptest::collection::vec((any::<bool>(), 0..40_u16), 1..400),
+            flows in 31..300_usize,
+            steps in proptest::collection::vec((0..4_u8, 0..400_u16), 1..1000),
         ) {
-            let mut table = FlowTable::new(31, Key(secret.0, secret.1));
+            let mut table = FlowTable::new(flows, Key(secret.0, secret.1));
+            table.buckets = Buckets::new(4);
             let mut model = HashMap::new();
-            for (add, port) in steps {
+            for (action, port) in steps {
+                // Ports of both kinds, so that few flows, and many, meet each other.
+                let port = port % (flows as u16 + 9);
                 let place = Place::Connection(u32::from(port));
-                if add && model.len() < 31 && !model.contains_key(&port) {
+                if action > 0 && model.len() < flows && !model.contains_key(&port) {
                     table.insert(&key(port), place);
                     model.insert(port, place);
-                } else if !add && let Some(place) = model.remove(&port) {
+                } else if action == 0 && let Some(place) = model.remove(&port) {
                     table.remove(&key(port), place);
+                } else if let Some(place) = model.get_mut(&port) {
+                    let moved = Place::TimeWait(u32::from(port));
+                    table.replace(&key(port), *place, moved);
+                    *place = moved;
                 }
                 prop_assert_eq!(table.len(), model.len());
-                for port in 0..40 {
-                    let found = table.find(&key(port), |place| place == Place::Connection(u32::from(port)));
-                    prop_assert_eq!(found, model.get(&port).copied());
+                for port in [port, port / 2, port + 1] {
+                    let is_port = |place| [Place::Connection, Place::TimeWait].iter().any(|kind| place == kind(port.into()));
+                    prop_assert_eq!(table.find(&key(port), is_port), model.get(&port).copied());
                 }
+            }
+            for port in 0..400 {
+                let is_port = |place| [Place::Connection, Place::TimeWait].iter().any(|kind| place == kind(port.into()));
+                prop_assert_eq!(table.find(&key(port), is_port), model.get(&port).copied());
             }
         }
     }

@@ -11,6 +11,7 @@ use slab::Slab;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::engine::ConnectionId;
 use tidegate_tcp::time::Instant;
+use tidegate_tcp::wire::checksum::TextSum;
 
 use crate::client::bypass::begun::Begun;
 use crate::client::bypass::findings::Findings;
@@ -71,6 +72,7 @@ pub(super) struct Requests {
     workload: Workload,
     /// As many requests as there are under way on a connection at most, so that several are sent at once.
     requests: Bytes,
+    requests_sum: TextSum,
     request_length: usize,
     filler: Bytes,
     expected: Expected,
@@ -116,9 +118,11 @@ impl Requests {
             } => vec![b'x'; FILLER],
             _ => Vec::new(),
         };
+        let requests = request.repeat(pipeline as usize);
         Self {
             workload,
-            requests: request.repeat(pipeline as usize).into(),
+            requests_sum: TextSum::of(&requests),
+            requests: requests.into(),
             request_length: request.len(),
             filler: filler.into(),
             expected: Expected::default(),
@@ -240,14 +244,18 @@ impl Requests {
     }
 
     fn send<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, count: u32, begun: Instant) {
-        let mut requests = self.requests.slice(..count as usize * self.request_length);
         let record = &mut self.records[index as usize];
         for _ in 0..count {
             record.begun.push(begun);
         }
         self.under_way += u64::from(count);
-        stream.send(&mut requests);
-        if !requests.is_empty() {
+        let length = count as usize * self.request_length;
+        let all_sent = if length == self.requests.len() {
+            stream.send_whole(&self.requests, self.requests_sum)
+        } else {
+            stream.send(&mut self.requests.slice(..length)) == length
+        };
+        if !all_sent {
             self.fail(index, stream, Kind::Broken, "the send buffer has no room for a request");
         }
     }

@@ -18,8 +18,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// New connections per second for whose TIME-WAIT there is room: more than one core opens.
 const TIME_WAIT_RATE: u128 = 500_000;
 
-/// Connections in TIME-WAIT at most. There are no more than pairs of local address and port, but the flow table has its
-/// full size from the beginning, and a small one is faster.
+/// Connections in TIME-WAIT at most. There are no more than pairs of local address and port.
 const MOST_TIME_WAIT: u128 = 1 << 24;
 
 /// Connections that only have to end, at least, beside those asked for.

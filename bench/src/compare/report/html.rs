@@ -161,9 +161,9 @@ fn ceiling(page: &mut String, rows: &[Row<'_>]) -> anyhow::Result<()> {
         target: Target::Tidegate,
     };
     let bars: Vec<Bar> = [
-        (Cell::Reflect(Shape::Exchange), "reflect"),
+        (Cell::Reflect(Shape::Request), "reflect of requests"),
         (tidegate(Load::Rps), "tidegate rps"),
-        (Cell::Reflect(Shape::Request), "requests only"),
+        (Cell::Reflect(Shape::Connection), "reflect of connections"),
         (tidegate(Load::Cps), "tidegate cps"),
     ]
     .into_iter()
@@ -276,7 +276,7 @@ mod tests {
                 "510k",
                 "its client",
                 "102000 requests per second",
-                "requests only",
+                "reflect of connections",
                 "How to read this",
             ],
         );

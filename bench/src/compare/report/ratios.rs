@@ -60,13 +60,13 @@ pub(super) fn all(report: &Report, client: ClientKind) -> Vec<Ratio> {
         Ratio {
             name: "frames_vs_reflect",
             meaning: "frames per second under rps, tidegate to a bare AF_XDP reflect of the same frames",
-            spread: frames(report, server(Load::Rps, Target::Tidegate), Shape::Exchange),
+            spread: frames(report, server(Load::Rps, Target::Tidegate), Shape::Request),
         },
     ]
 }
 
-/// The one that is not in the list of the results: most frames of `cps` are shorter than a request, so the reflect of
-/// requests is what it is measured by.
+/// The one that is not in the list of the results: a connection has frames of other lengths than a request, and not as many
+/// one way as the other.
 pub(super) fn cps_frames(report: &Report, client: ClientKind) -> Ratio {
     let cell = Cell::Server {
         load: Load::Cps,
@@ -75,8 +75,8 @@ pub(super) fn cps_frames(report: &Report, client: ClientKind) -> Ratio {
     };
     Ratio {
         name: "cps_frames_vs_reflect",
-        meaning: "frames per second under cps, tidegate to a bare AF_XDP reflect of requests",
-        spread: frames(report, cell, Shape::Request),
+        meaning: "frames per second under cps, tidegate to a bare AF_XDP reflect of the same frames",
+        spread: frames(report, cell, Shape::Connection),
     }
 }
 

@@ -78,8 +78,8 @@ pub(super) fn report() -> Report {
             }
             report.add(run);
         }
-        report.add(run(Cell::Reflect(Shape::Exchange), round, 1_200_000.0 * factor));
-        report.add(run(Cell::Reflect(Shape::Request), round, 1_500_000.0 * factor));
+        report.add(run(Cell::Reflect(Shape::Request), round, 1_200_000.0 * factor));
+        report.add(run(Cell::Reflect(Shape::Connection), round, 1_500_000.0 * factor));
     }
     for (target, head) in [
         (Target::Tidegate, 180),
