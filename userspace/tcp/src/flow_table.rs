@@ -67,7 +67,7 @@ const LEAST_BUCKETS: usize = 4096;
 
 /// Buckets that every insertion moves over while the table grows. Two would do: the larger one has room for as many flows
 /// as a quarter of its buckets before it has to grow itself.
-const MOVED_PER_INSERTION: usize = 16;
+const MOVED_PER_INSERTION: usize = 4;
 
 /// Buckets, a power of two of them.
 #[derive(Default)]
