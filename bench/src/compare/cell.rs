@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::cpu;
-use super::pattern::Lengths;
+use super::frame_pattern::Lengths;
 use super::plan::{Cell, ClientKind, Load, Scale, Shape, Target, Turn};
 use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};

@@ -6,9 +6,9 @@
 
 mod cell;
 mod cpu;
+mod frame_pattern;
 mod nginx;
 mod page;
-mod pattern;
 mod plan;
 mod probe;
 mod raw_port;
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tidegate_runtime::WaitStrategy;
 
 use self::cell::{Bench, CONNECTIONS};
-use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Target, Turn};
+use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Shape, Target, Turn};
 use self::report::Report;
 use self::target::Servers;
 use crate::client::Close;
@@ -164,8 +164,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let left_out = measure(&mut bench, &rounds, &mut report, start)?;
     if let Some(answer) = bench.tidegate {
         let lengths = bench.lengths(answer);
+        let [there, back] = lengths.ways(Shape::Connection, bench.close);
         let text = format!(
-            "{} with a request, {} with a response",
+            "{} with a request, {} with a response; of a connection {there:?} from the client, {back:?} from the server",
             lengths.request, lengths.response
         );
         report.add_environment("reflect_frame_bytes", text);

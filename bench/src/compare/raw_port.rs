@@ -11,7 +11,7 @@ use aya::programs::links::FdLink;
 use tidegate_abi::traffic::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
 use xsk_rs::FrameDesc;
 
-use super::pattern::Pattern;
+use super::frame_pattern::Pattern;
 use crate::flood::object;
 use crate::xdp_socket::{FRAMES, QUEUE, XdpSocket};
 

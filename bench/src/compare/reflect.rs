@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use tidegate_abi::traffic::TO_SOCKET_ETHER_TYPE;
 
 use super::cpu::{self, Observed, SetOnDrop};
-use super::pattern::{ETHERNET_HEADER, Lengths, Pattern};
+use super::frame_pattern::{Lengths, Pattern};
 use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
 use crate::client::Close;
@@ -21,6 +21,7 @@ use crate::flood::interface::Interface;
 use crate::lab::arrangement::{CLIENT_DEVICE, Cores, SERVER_DEVICE};
 use crate::lab::machine;
 use crate::lab::namespaces::{Lab, Place};
+use crate::link::frame::ETHERNET_HEADER;
 
 /// How long nothing may come back.
 const PATIENCE: Duration = Duration::from_secs(1);

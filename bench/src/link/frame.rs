@@ -9,7 +9,7 @@ const ICMPV6: u8 = 58;
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
 /// Bytes of the Ethernet header without tags.
-pub(super) const ETHERNET_HEADER: usize = 14;
+pub(crate) const ETHERNET_HEADER: usize = 14;
 
 /// What a frame may have beyond the MTU: the Ethernet header and two 802.1Q tags.
 pub(super) const BEYOND_MTU: usize = ETHERNET_HEADER + 2 * TAG;

@@ -6,7 +6,7 @@
 mod default_route;
 mod device;
 mod direction;
-mod frame;
+pub(crate) mod frame;
 mod impairment;
 mod relay;
 mod report;

@@ -1,20 +1,19 @@
 //! Which frames go to and fro in the bare reflect.
 
+use tidegate_tcp::wire::ip::{IPV4_HEADER, IPV6_HEADER};
+use tidegate_tcp::wire::tcp::TCP_HEADER;
+
 use super::plan::Shape;
 use crate::client::Close;
+use crate::link::frame::ETHERNET_HEADER;
 
-/// Octets of an Ethernet header, and of the longest frame, which the lab's MTU decides.
-pub(super) const ETHERNET_HEADER: usize = 14;
+/// Octets of the longest frame, which the lab's MTU decides.
 const LONGEST_FRAME: usize = ETHERNET_HEADER + 1500;
 
-/// Octets of the IP headers.
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-
-/// Octets of a TCP header with timestamps (RFC 7323), which both ends of a connection with tidegate use, and of that of a
-/// SYN, with MSS, SACK-permitted and window scale besides.
-const TCP_HEADER: usize = 32;
-const SYN_HEADER: usize = 40;
+/// Octets of the options: timestamps (RFC 7323), which both ends of a connection with tidegate use, and those of a SYN, with
+/// MSS, SACK-permitted and window scale besides. RST has none.
+const TIMESTAMPS: usize = 12;
+const SYN_OPTIONS: usize = 20;
 
 /// The lengths of tidegate's frames, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub(super) struct Lengths {
     syn: usize,
     /// Of what carries nothing.
     bare: usize,
+    /// Of RST.
+    rst: usize,
     /// Of the frame that carries the request.
     pub(super) request: usize,
     /// Of the one that carries the response.
@@ -30,13 +31,15 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// Those of requests and responses of so many octets.
+    /// Those of requests and responses of so many octets, with the fields of a connection that stays open.
     pub(super) fn of(request: usize, response: usize, is_ipv4: bool) -> Self {
-        let headers = ETHERNET_HEADER + if is_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
-        let frame = |octets: usize| (headers + TCP_HEADER + octets).min(LONGEST_FRAME);
+        let ip = if is_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
+        let headers = ETHERNET_HEADER + ip + TCP_HEADER;
+        let frame = |octets: usize| (headers + TIMESTAMPS + octets).min(LONGEST_FRAME);
         Self {
-            syn: headers + SYN_HEADER,
+            syn: headers + SYN_OPTIONS,
             bare: frame(0),
+            rst: headers,
             request: frame(request),
             response: frame(response),
         }
@@ -47,6 +50,7 @@ impl Lengths {
         let Self {
             syn,
             bare,
+            rst,
             request,
             response,
         } = self;
@@ -55,7 +59,7 @@ impl Lengths {
             // The acknowledgment of the SYN-ACK comes with the request, that of the request with the response.
             (Shape::Connection, Close::Client) => [vec![syn, request, bare, bare], vec![syn, response, bare]],
             (Shape::Connection, Close::Server) => [vec![syn, request, bare], vec![syn, response, bare]],
-            (Shape::Connection, Close::Rst) => [vec![syn, request, bare], vec![syn, response]],
+            (Shape::Connection, Close::Rst) => [vec![syn, request, rst], vec![syn, response]],
         }
     }
 }
@@ -112,6 +116,8 @@ mod tests {
         assert_eq!(Lengths::of(85, 100_000, true).response, 1514);
         let [there, back] = lengths.ways(Shape::Connection, Close::Client);
         assert_eq!((there, back), (vec![74, 151, 66, 66], vec![74, 366, 66]));
+        let [there, _] = lengths.ways(Shape::Connection, Close::Rst);
+        assert_eq!(there, [74, 151, 54]);
         let count = |shape, close| lengths.ways(shape, close).map(|way| way.len());
         assert_eq!(count(Shape::Request, Close::Client), [1, 1]);
         assert_eq!(count(Shape::Connection, Close::Server), [3, 3]);
