@@ -103,7 +103,7 @@ counters! {
     DropOutOfWindow = "drop_out_of_window",
     /// Dropped: a timestamp older than the last one (RFC 7323, PAWS).
     DropPaws = "drop_paws",
-    /// Dropped: no timestamp although timestamps were negotiated (RFC 7323, section 3.2).
+    /// Always 0: segments without a timestamp are served although timestamps were negotiated (RFC 7323, section 3.2).
     DropNoTimestamp = "drop_no_timestamp",
     /// Dropped: no ACK flag where there has to be one.
     DropNoAck = "drop_no_ack",

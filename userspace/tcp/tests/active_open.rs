@@ -183,3 +183,23 @@ fn only_a_reset_that_acknowledges_the_syn_refuses_it() {
     assert_eq!(rig.app().opened, 0);
     rig.assert_empty();
 }
+
+#[test]
+fn a_syn_ack_that_does_not_cross_is_challenged() {
+    // Of a simultaneous open only the SYN-ACK that repeats the peer's SYN and acknowledges this side's goes on (as in Linux).
+    for (offset, wrong) in [(0, 1), (0, 0x4000_0000), (5, 0), (0x4000_0000, 0)] {
+        let mut rig = Rig::new(config(), App::default());
+        let syn = rig.active_open();
+        rig.peer(SYN, b"");
+        rig.sent();
+        rig.ack += wrong;
+        rig.peer_at(rig.seq - 1 + offset, SYN | ACK, b"");
+        let answer = rig.one();
+        assert!(answer.is(SYN | ACK), "{answer:?}");
+        assert_eq!((answer.seq, answer.ack), (syn.seq, rig.seq));
+        assert_eq!(rig.state(), Some(State::SynReceived));
+        rig.ack = syn.seq + 1;
+        rig.peer_at(rig.seq - 1, SYN | ACK, b"");
+        assert_eq!(rig.state(), Some(State::Established));
+    }
+}

@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use tidegate_tcp::State;
 use tidegate_tcp::application::CloseReason;
+use tidegate_tcp::counters::Counter;
 use tidegate_tcp::wire::Options;
 
 /// Every state a connection that came from a listener can be in.
@@ -23,13 +24,20 @@ const STATES: [State; 8] = [
 /// A connection in `state`.
 #[track_caller]
 fn reach(state: State) -> Rig {
+    reach_with(state, Options::default())
+}
+
+/// A connection in `state` whose SYN had these options.
+#[track_caller]
+fn reach_with(state: State, options: Options) -> Rig {
     let mut rig = Rig::new(config(), App::default());
     if state == State::SynReceived {
-        rig.syn(Options::default());
+        rig.timestamp = options.timestamps.map(|timestamps| timestamps.value);
+        rig.syn(options);
         rig.ack = rig.one().seq + 1;
         return rig;
     }
-    rig.connect();
+    rig.connect_with(options);
     if matches!(state, State::CloseWait | State::LastAck) {
         rig.peer(ACK | FIN, b"");
         rig.sent();
@@ -159,4 +167,68 @@ fn no_blind_segment_changes_the_state_of_a_connection() {
         assert_eq!(rig.app().ends, ends, "{state}");
         assert_eq!(rig.engine.reassembly_bytes(), 0, "{state}");
     }
+}
+
+#[test]
+fn a_syn_is_challenged_in_every_state_whatever_its_timestamps() {
+    // RFC 5961, section 4.2: a peer that has lost its state learns of the connection by the answer, and resets it.
+    for state in STATES {
+        for (stamp, kind) in [(None, "none"), (Some(900), "older"), (Some(1000), "equal")] {
+            for distance in [7, 0x4000_0000, 0x8000_0000, 0xffff_0000] {
+                let mut rig = reach_with(state, with_timestamps(1000));
+                let seq = rig.seq;
+                if state == State::TimeWait && distance <= 0x8000_0000 && stamp != Some(900) {
+                    // It begins anew.
+                    continue;
+                }
+                rig.timestamp = stamp;
+                rig.peer_at(seq + distance, SYN, b"");
+                let answer = rig.one();
+                assert!(answer.is(ACK), "{state}, {kind}, {distance}: {answer:?}");
+                assert_eq!(answer.ack, seq, "{state}, {kind}");
+                assert_eq!(rig.state(), Some(state), "{state}, {kind}");
+                // The restarted peer's answer, which has no timestamp (RFC 9293, section 3.5.1, figure 9).
+                rig.timestamp = None;
+                rig.peer_at(seq, RST, b"");
+                let left = (state == State::TimeWait).then_some(State::TimeWait);
+                assert_eq!(rig.state(), left, "{state}, {kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_challenges_of_syns_are_limited() {
+    for stamp in [None, Some(900)] {
+        let mut rig = reach_with(State::Established, with_timestamps(1000));
+        rig.timestamp = stamp;
+        for _ in 0..1000 {
+            rig.peer_at(rig.seq, SYN, b"");
+        }
+        let limit = u64::from(config().challenge_ack_rate);
+        assert_eq!(rig.sent().len() as u64, limit);
+        assert_eq!(rig.count(Counter::ChallengeAcksLimited), 1000 - limit);
+    }
+}
+
+#[test]
+fn a_syn_without_timestamps_leaves_time_wait_alone_unless_its_number_is_higher() {
+    let app = App {
+        close_after_greeting: true,
+        ..sender(5)
+    };
+    let mut rig = Rig::new(config(), app);
+    rig.connect_with(with_timestamps(1000));
+    let last = rig.one();
+    rig.acknowledge(&last);
+    rig.peer(ACK | FIN, b"");
+    rig.sent();
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    rig.timestamp = None;
+    rig.peer_at(rig.seq - 7, SYN, b"");
+    assert!(rig.one().is(ACK));
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    rig.peer_at(rig.seq + 7, SYN, b"");
+    assert!(rig.one().is(SYN | ACK));
+    assert_eq!(rig.count(Counter::TimeWaitReused), 1);
 }

@@ -225,3 +225,127 @@ fn timestamps_that_were_not_agreed_on_are_ignored() {
     rig.pass(ms(50));
     assert_eq!(rig.one().options.timestamps, None);
 }
+
+#[test]
+fn segments_without_timestamps_are_served_on_a_connection_with_them() {
+    // As Linux does: RFC 7323, section 3.2, only says SHOULD of dropping them.
+    let app = App {
+        echo: true,
+        ..App::default()
+    };
+    let mut rig = stamped(config(), app, 1000);
+    let measured_before = rig.info().srtt;
+    rig.timestamp = None;
+    for text in [&b"one "[..], b"two ", b"three"] {
+        rig.peer(ACK, text);
+        let answer = rig.one();
+        assert_eq!((&answer.payload[..], echo(&answer)), (text, 1000));
+        rig.pass(ms(50));
+        rig.acknowledge(&answer);
+    }
+    rig.nothing();
+    assert!(
+        rig.info().srtt > measured_before,
+        "round trips are timed without an echo"
+    );
+    // A timestamp is checked again as soon as there is one.
+    rig.timestamp = Some(999);
+    rig.peer_at(rig.seq, ACK, b"old");
+    assert_eq!(rig.count(Counter::DropPaws), 1);
+    rig.timestamp = None;
+    rig.peer(ACK | FIN, b"");
+    assert_eq!(rig.app().received, b"one two three");
+    assert_eq!(rig.app().ends, 1);
+    assert_eq!(rig.count(Counter::DropNoTimestamp), 0);
+}
+
+#[test]
+fn text_without_timestamps_is_taken_out_of_order_and_its_window_and_acknowledgment_count() {
+    let mut rig = stamped(config(), sender(20_000), 1000);
+    let sent = rig.sent();
+    rig.timestamp = None;
+    rig.peer_at(rig.seq + 3, ACK, b"lo");
+    rig.sent();
+    rig.peer(ACK, b"hel");
+    rig.seq += 2;
+    rig.sent();
+    assert_eq!(rig.app().received, b"hello");
+    rig.acknowledge(&sent[0]);
+    assert!(!rig.sent().is_empty(), "the window has moved on");
+    assert_eq!(rig.read_in_time(20_000 - 1448), pattern(20_000)[1448..]);
+}
+
+#[test]
+fn a_third_segment_without_a_timestamp_opens_the_connection() {
+    for text in [&b""[..], b"request"] {
+        let mut rig = Rig::new(config(), App::default());
+        rig.syn(with_timestamps(1000));
+        rig.ack = rig.one().seq + 1;
+        rig.timestamp = None;
+        rig.peer(ACK, text);
+        assert_eq!(rig.state(), Some(State::Established));
+        assert_eq!(rig.app().received, text);
+        // Its own segments carry them still.
+        rig.peer(ACK | FIN, b"");
+        assert_eq!(echo(&rig.one()), 1000);
+    }
+}
+
+#[test]
+fn probes_without_timestamps_are_answered() {
+    let mut rig = stamped(config(), App::default(), 1000);
+    rig.timestamp = None;
+    for (text, kind) in [(&b""[..], "Linux's"), (b"x", "with an octet of garbage")] {
+        rig.peer_at(rig.seq - 1, ACK, text);
+        let answer = rig.one();
+        assert!(answer.is(ACK) && answer.ack == rig.seq, "{kind}: {answer:?}");
+    }
+    // A window probe: the window is closed.
+    let reader = App {
+        appetite: Some(0),
+        ..App::default()
+    };
+    let limits = Config {
+        receive_buffer: 4096,
+        receive_buffer_initial: 4096,
+        ..config()
+    };
+    let mut rig = stamped(limits, reader, 1000);
+    for _ in 0..4 {
+        rig.peer(ACK, &[1; 1024]);
+    }
+    rig.pass(ms(100));
+    rig.sent();
+    rig.timestamp = None;
+    rig.peer_at(rig.seq, ACK, b"x");
+    let answer = rig.one();
+    assert_eq!((answer.ack, answer.window), (rig.seq, 0));
+}
+
+#[test]
+fn a_timeout_is_not_taken_back_by_an_acknowledgment_without_a_timestamp() {
+    // Eifel has nothing to go by: the original may have arrived or not.
+    let mut rig = stamped(config(), sender(100), 1000);
+    let text = rig.one();
+    assert!(rig.wait(ms(3000)).is_some());
+    rig.sent();
+    rig.timestamp = None;
+    rig.acknowledge(&text);
+    assert_eq!(rig.count(Counter::SpuriousRetransmits), 0);
+    assert_eq!(rig.info().unacknowledged, 0);
+}
+
+#[test]
+fn blind_text_without_a_timestamp_still_has_to_hit_the_window_and_the_acknowledgment() {
+    let mut rig = stamped(config(), App::default(), 1000);
+    let (seq, ack) = (rig.seq, rig.ack);
+    rig.timestamp = None;
+    for (distance, wrong) in [(0, 1), (0, 0x4000_0000), (0x4000_0000, 0), (0x8000_0000, 0)] {
+        rig.ack = ack + wrong;
+        rig.peer_at(seq + distance, ACK, b"forged");
+        rig.peer_at(seq + distance, ACK | FIN, b"");
+    }
+    assert!(rig.app().received.is_empty());
+    assert_eq!(rig.app().ends, 0);
+    assert_eq!(rig.engine.reassembly_bytes(), 0);
+}

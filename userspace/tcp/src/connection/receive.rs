@@ -57,22 +57,29 @@ impl<C> Connection<C> {
             }
             return Arrival::Done;
         }
-        // The timestamp check comes before the sequence check (RFC 7323, section 5.3).
-        if tcb.timestamps && !segment.flags.contains(Flags::RST) {
-            let Some(timestamps) = segment.options.timestamps else {
-                context.counters.bump(Counter::DropNoTimestamp);
-                return Arrival::Done;
-            };
-            if SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent)) && !tcb.ts_recent_is_old(context.now) {
-                context.counters.bump(Counter::DropPaws);
-                tcb.answer_unacceptable(segment, context);
-                return Arrival::Done;
-            }
-        }
         // The SYN-ACK of a simultaneous open repeats the peer's SYN (RFC 9293, section 3.5, figure 7).
         let crossing = tcb.state == State::SynReceived
             && segment.flags.contains(Flags::SYN | Flags::ACK)
-            && segment.seq + 1 == tcb.rcv_nxt;
+            && segment.seq + 1 == tcb.rcv_nxt
+            && segment.ack == tcb.snd_nxt;
+        // Any other SYN may be of a peer that has restarted. It is challenged wherever it stands and whatever its options
+        // say, since nothing else tells that peer of this connection (RFC 5961, section 4.2).
+        if segment.flags.contains(Flags::SYN) && !crossing {
+            tcb.challenge(context);
+            return Arrival::Done;
+        }
+        // The timestamp check comes before the sequence check (RFC 7323, section 5.3). A segment without a timestamp has
+        // none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
+        if tcb.timestamps
+            && !segment.flags.contains(Flags::RST)
+            && let Some(timestamps) = segment.options.timestamps
+            && SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent))
+            && !tcb.ts_recent_is_old(context.now)
+        {
+            context.counters.bump(Counter::DropPaws);
+            tcb.answer_unacceptable(segment, context);
+            return Arrival::Done;
+        }
         // First, the sequence number.
         if !crossing && !tcb.acceptable(segment) {
             if segment.flags.contains(Flags::RST) {
@@ -101,12 +108,7 @@ impl<C> Connection<C> {
             tcb.challenge(context);
             return Arrival::Done;
         }
-        // Fourth, SYN (RFC 5961, section 4.2).
-        if segment.flags.contains(Flags::SYN) && !crossing {
-            tcb.challenge(context);
-            return Arrival::Done;
-        }
-        // Fifth, ACK.
+        // Fourth, SYN: see above. Fifth, ACK.
         if !segment.flags.contains(Flags::ACK) {
             context.counters.bump(Counter::DropNoAck);
             return Arrival::Done;
