@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::seq::SeqNumber;
-use crate::wire::options::SackBlock;
+use crate::wire::options::{MAX_SACK_BLOCKS, SackBlock};
 
 /// What a piece costs beside its bytes, in the accounts: its entry in the tree and its allocation.
 const PIECE_OVERHEAD: usize = 64;
@@ -32,6 +32,43 @@ pub(crate) enum Held {
     Refused,
 }
 
+/// Positions within the ranges that data came for last, the latest first: no two within the same range, and as many as an
+/// acknowledgment has room for. The first is that of the data which came last; the others repeat what the acknowledgments
+/// before it reported first, so that each range is reported by several of them, of which some may be lost (RFC 2018,
+/// section 4). After a D-SACK they follow it (RFC 2883, section 4).
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    positions: [u64; MAX_SACK_BLOCKS],
+    count: usize,
+}
+
+impl Recent {
+    fn as_slice(&self) -> &[u64] {
+        &self.positions[..self.count]
+    }
+
+    /// Forgets the positions for which `keep` says so.
+    fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        let mut kept = 0;
+        for index in 0..self.count {
+            let position = self.positions[index];
+            if keep(position) {
+                self.positions[kept] = position;
+                kept += 1;
+            }
+        }
+        self.count = kept;
+    }
+
+    /// Data came for the range from `from` to `to`, which all ranges it has joined are part of.
+    fn came(&mut self, from: u64, to: u64) {
+        self.retain(|position| position < from || position >= to);
+        self.count = (self.count + 1).min(MAX_SACK_BLOCKS);
+        self.positions[..self.count].rotate_right(1);
+        self.positions[0] = from;
+    }
+}
+
 /// Out-of-order data of one connection. Positions are octets after RCV.NXT at the time of the first segment held, in 64 bits, so
 /// they do not wrap.
 #[derive(Default)]
@@ -41,9 +78,8 @@ pub(crate) struct Reassembly {
     pieces: BTreeMap<u64, Box<[u8]>>,
     /// Start to end of each contiguous range.
     ranges: BTreeMap<u64, u64>,
-    /// Start of the range that the last data became, or was, part of: the first to be reported (RFC 2018, section 4), or
-    /// the first after a D-SACK (RFC 2883, section 4).
-    latest: u64,
+    /// The ranges to be reported first.
+    recent: Recent,
     /// Position of a FIN that came out of order.
     fin: Option<u64>,
     bytes: usize,
@@ -73,7 +109,7 @@ impl Reassembly {
         let before = self.ranges.range(..start).next_back().map(|(&from, &to)| (from, to));
         if let Some((from, to)) = before.filter(|&(_, to)| to >= start) {
             if to >= end {
-                self.latest = from;
+                self.recent.came(from, to);
                 return Held::Known;
             }
             merged.0 = from;
@@ -90,7 +126,7 @@ impl Reassembly {
         gaps += usize::from(covered_to < end);
         if gaps == 0 {
             // Ranges do not touch, so one that begins with the data holds all of it.
-            self.latest = start;
+            self.recent.came(start, last);
             return Held::Known;
         }
         merged.1 = last;
@@ -107,7 +143,7 @@ impl Reassembly {
             self.ranges.remove(&from);
         }
         self.ranges.insert(merged.0, merged.1);
-        self.latest = merged.0;
+        self.recent.came(merged.0, merged.1);
         Held::Stored
     }
 
@@ -162,6 +198,7 @@ impl Reassembly {
 
     /// Forgets ranges up to `end`, which was taken.
     fn trim_ranges(&mut self, end: u64) {
+        self.recent.retain(|position| position >= end);
         while let Some(entry) = self.ranges.first_entry() {
             let (from, to) = (*entry.key(), *entry.get());
             if from >= end {
@@ -170,9 +207,6 @@ impl Reassembly {
             entry.remove();
             if to > end {
                 self.ranges.insert(end, to);
-                if self.latest == from {
-                    self.latest = end;
-                }
             }
         }
     }
@@ -182,12 +216,15 @@ impl Reassembly {
         self.fin == Some(self.next)
     }
 
-    /// The blocks to report, given RCV.NXT: the latest first, then from the left.
+    /// The blocks to report, given RCV.NXT: those that data came for last, then the others from the left.
     pub(crate) fn sack_blocks(&self, rcv_nxt: SeqNumber) -> impl Iterator<Item = SackBlock> + '_ {
-        let first = self.ranges.get_key_value(&self.latest);
-        let others = self.ranges.iter().filter(|&(&from, _)| from != self.latest);
+        let recent = self.recent.as_slice();
+        let reported = move |from: u64, to: u64| recent.iter().any(|&position| position >= from && position < to);
+        let first = recent
+            .iter()
+            .filter_map(|&position| self.ranges.range(..=position).next_back());
+        let others = self.ranges.iter().filter(move |&(&from, &to)| !reported(from, to));
         first
-            .into_iter()
             .chain(others)
             .map(move |(&from, &to)| (rcv_nxt + (from - self.next) as u32, rcv_nxt + (to - self.next) as u32))
     }

@@ -10,6 +10,7 @@ use tidegate_tcp::config::Config;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::recovery::LossDetection;
 use tidegate_tcp::seq::SeqNumber;
+use tidegate_tcp::transmit::Purpose;
 use tidegate_tcp::wire::Options;
 use tidegate_tcp::wire::options::Timestamps;
 
@@ -43,6 +44,135 @@ fn four_blocks_are_reported_the_latest_first_and_three_beside_timestamps() {
             assert_eq!(different.len(), reported.len(), "{reported:?}");
         }
     }
+}
+
+#[test]
+fn the_blocks_reported_first_before_are_repeated() {
+    // RFC 2018, section 4: acknowledgments get lost, and each block is to be in at least three of them.
+    for (timestamps, count) in [(false, 4), (true, 3)] {
+        let mut rig = Rig::new(config(), App::default());
+        rig.connect_with(Options {
+            timestamps: timestamps.then_some(Timestamps { value: 1, echo: 0 }),
+            ..with_sack()
+        });
+        let start = rig.seq;
+        // From the left, from the right, and back and forth.
+        let order = [1, 2, 3, 4, 20, 19, 18, 17, 16, 8, 12, 7, 13, 6];
+        let block = |index: u32| (start + 100 * index, start + 100 * index + 50);
+        for (at, &index) in order.iter().enumerate() {
+            rig.peer_at(start + 100 * index, ACK, &[0; 50]);
+            let latest_first: Vec<Block> = order[..=at]
+                .iter()
+                .rev()
+                .take(count)
+                .map(|&index| block(index))
+                .collect();
+            assert_eq!(blocks(&rig.one()), latest_first);
+        }
+        // Text for a block reported long ago brings it back to the front; what it joins is reported once.
+        rig.peer_at(start + 150, ACK, &[0; 50]);
+        let joined = (start + 100, start + 250);
+        let expected = [joined, block(6), block(13), block(7)];
+        assert_eq!(blocks(&rig.one()), expected[..count]);
+        rig.peer_at(start + 650, ACK, &[0; 50]);
+        let expected = [(start + 600, start + 750), joined, block(13), block(12)];
+        let reported = blocks(&rig.one());
+        assert_eq!(reported[..3], expected[..3]);
+        assert_eq!(reported.len(), count);
+    }
+}
+
+#[test]
+fn what_has_come_in_order_since_is_not_repeated() {
+    let mut rig = connected(App::default());
+    let start = rig.seq;
+    let block = |index: u32| (start + 100 * index, start + 100 * index + 50);
+    for index in [2, 6, 4, 8, 1] {
+        rig.peer_at(start + 100 * index, ACK, &[0; 50]);
+    }
+    rig.sent();
+    rig.peer_at(start, ACK, &[0; 200]);
+    let answer = rig.one();
+    assert_eq!(answer.ack, start + 250);
+    assert_eq!(blocks(&answer), [block(8), block(4), block(6)]);
+}
+
+#[test]
+fn out_of_order_text_is_reported_while_this_side_sends() {
+    for sack_permitted in [true, false] {
+        let mut rig = Rig::new(config(), sender(1 << 20));
+        rig.connect_with(Options {
+            sack_permitted,
+            ..with_sack()
+        });
+        let start = rig.seq;
+        let mut text = 0;
+        let mut reports = 0;
+        for index in 1..=50 {
+            // Everything sent is acknowledged, so that more is sent with every segment that comes.
+            for segment in rig.sent() {
+                text += segment.payload.len();
+                rig.ack = rig.ack.max(segment.end());
+            }
+            let from = start + 100 * index;
+            rig.peer_at(from, ACK, &[0; 50]);
+            let bare: Vec<_> = rig.wire.frames.iter().map(|frame| parse(frame)).collect();
+            let bare: Vec<_> = bare.iter().filter(|segment| segment.payload.is_empty()).collect();
+            assert_eq!(bare.len(), 1, "one acknowledgment without text for each segment");
+            assert_eq!(bare[0].ack, start, "a duplicate acknowledgment");
+            if sack_permitted {
+                assert_eq!(blocks(bare[0])[0], (from, from + 50));
+            }
+            reports += 1;
+        }
+        assert_eq!(reports, 50);
+        assert!(text > 500_000, "only {text} octets were sent meanwhile");
+        // A part of the gap is filled: what is still missing is reported.
+        rig.sent();
+        rig.peer_at(start, ACK, &[0; 150]);
+        let answer = rig.sent();
+        let bare = answer
+            .iter()
+            .find(|segment| segment.payload.is_empty())
+            .expect("no report");
+        assert_eq!(bare.ack, start + 150);
+        assert_eq!(blocks(bare).is_empty(), !sack_permitted);
+    }
+}
+
+#[test]
+fn text_received_twice_is_reported_while_this_side_sends() {
+    for (duplicate, fresh) in [(5, 0), (5, 7)] {
+        let mut rig = connected(sender(1 << 20));
+        let start = rig.seq;
+        rig.peer(ACK, b"hello");
+        let last = rig.sent().last().map(Sent::end).unwrap();
+        // A duplicate, alone or with new text behind it, that acknowledges what was sent.
+        rig.ack = last;
+        rig.peer_at(start, ACK, &vec![b'x'; duplicate + fresh]);
+        let answers = rig.sent();
+        assert!(
+            answers.iter().any(|segment| !segment.payload.is_empty()),
+            "text is sent"
+        );
+        let reports: Vec<_> = answers.iter().flat_map(blocks).collect();
+        assert_eq!(reports, [(start, start + 5)], "{duplicate} + {fresh}");
+    }
+}
+
+#[test]
+fn a_report_that_finds_no_frame_is_sent_later() {
+    let mut rig = connected(sender(1 << 20));
+    let start = rig.seq;
+    rig.ack = rig.sent().last().map(Sent::end).unwrap();
+    rig.wire.refused = Some(Purpose::Control);
+    rig.peer_at(start + 100, ACK, &[0; 50]);
+    assert!(rig.sent().iter().all(|segment| !segment.payload.is_empty()));
+    assert!(rig.engine.wants_frames());
+    rig.wire.refused = None;
+    rig.engine.turn(rig.now, &mut rig.wire);
+    let reports: Vec<_> = rig.sent().iter().flat_map(blocks).collect();
+    assert_eq!(reports, [(start + 100, start + 150)]);
 }
 
 #[test]

@@ -354,9 +354,11 @@ impl Tcb {
         self.rcv_mss = self.rcv_mss.max(length.min(usize::from(u16::MAX)) as u16);
     }
 
-    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883).
+    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883). It is sent at once: an
+    /// acknowledgment that waited could be overtaken by text, which reports nothing.
     fn note_duplicate(&mut self, from: SeqNumber, to: SeqNumber) {
         if self.sack_permitted && from.before(to) {
+            self.ack_now = true;
             self.receiving.get_or_insert_default().dsack = Some((from, to));
         }
     }

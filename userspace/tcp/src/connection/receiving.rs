@@ -19,6 +19,12 @@ pub(crate) struct Receiving {
 }
 
 impl Receiving {
+    /// Whether something is missing before what is held, or a duplicate was received, of which the peer learns by an
+    /// acknowledgment without text only.
+    pub(crate) fn is_to_be_reported(&self) -> bool {
+        self.reassembly.is_some() || self.dsack.is_some()
+    }
+
     /// Whether there is nothing left to remember.
     pub(crate) fn is_empty(&self) -> bool {
         self.unread.is_empty() && self.counted_unread == 0 && self.reassembly.is_none() && self.dsack.is_none()

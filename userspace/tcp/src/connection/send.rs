@@ -1,5 +1,6 @@
 //! What leaves a connection, and when.
 
+use super::receiving::Receiving;
 use super::{Connection, Context, Fate, State, Tcb};
 use crate::application::CloseReason;
 use crate::config::Config;
@@ -64,13 +65,28 @@ impl Tcb {
     /// Sends whatever the windows allow, and an acknowledgment if one is due and went with nothing else.
     pub(crate) fn output<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
         self.output_pending = false;
+        let report = if self.ack_now && self.has_report() {
+            self.send_ack(context)
+        } else {
+            Ok(())
+        };
         let data = self.output_data(context);
+        // Text that has found a frame where the report did not has not reported anything.
+        self.ack_now |= report.is_err();
         // An acknowledgment may still find a frame where text does not.
         let acknowledgment = if self.ack_now { self.send_ack(context) } else { Ok(()) };
         if data.and(acknowledgment).is_err() {
             context.counters.bump(Counter::NoFrame);
             self.output_pending = true;
         }
+    }
+
+    /// Whether an acknowledgment has to go by itself, whatever text is sent: text carries no SACK blocks, for which its
+    /// segments would have to be smaller, and to a peer without SACK it is no duplicate acknowledgment (RFC 5681,
+    /// section 2).
+    #[inline]
+    fn has_report(&self) -> bool {
+        self.receiving.as_deref().is_some_and(Receiving::is_to_be_reported)
     }
 
     fn output_data<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
