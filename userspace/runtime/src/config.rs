@@ -1,11 +1,13 @@
 //! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]` and `[sources]` of the configuration file.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 use core::str::FromStr;
 use core::time::Duration;
 
 use serde::Deserialize;
 use tidegate_abi::MAX_QUEUES;
+use tidegate_tcp::config::InvalidSetting;
 
 use crate::error::Error;
 
@@ -190,18 +192,17 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with a sentence that names the first key whose value is out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.check().map_err(Error::Config)
-    }
-
-    fn check(&self) -> Result<(), String> {
+    /// The first key whose value is out of range.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         if let Some(queues) = self.queues {
-            in_range("queues", queues, 1, MAX_QUEUES)?;
+            InvalidSetting::unless_in("queues", queues, 1..=MAX_QUEUES)?;
         }
-        power_of_two("frames", self.frames, 256, 1 << 20)?;
+        power_of_two("frames", self.frames, 256..=1 << 20)?;
         if !matches!(self.frame_size, 2048 | 4096) {
-            return Err(format!("frame_size is {}; it must be 2048 or 4096", self.frame_size));
+            return Err(InvalidSetting::new(
+                ["frame_size"],
+                format!("frame_size is {}; it must be 2048 or 4096", self.frame_size),
+            ));
         }
         for (key, entries) in [
             ("fill_ring", self.fill_ring),
@@ -209,35 +210,48 @@ impl Config {
             ("rx_ring", self.rx_ring),
             ("tx_ring", self.tx_ring),
         ] {
-            power_of_two(key, entries, 64, 1 << 16)?;
+            power_of_two(key, entries, 64..=1 << 16)?;
         }
         if self.completion_ring < self.tx_ring {
-            return Err(format!(
-                "completion_ring is {} and tx_ring {}; completion_ring must be at least as large",
-                self.completion_ring, self.tx_ring
+            return Err(InvalidSetting::new(
+                ["completion_ring", "tx_ring"],
+                format!(
+                    "completion_ring is {} and tx_ring {}; completion_ring must be at least as large",
+                    self.completion_ring, self.tx_ring
+                ),
             ));
         }
-        if self.control_reserve == 0 || self.control_reserve >= self.frames / 4 {
-            return Err(format!(
-                "control_reserve is {}; it must be above zero and below a quarter of frames ({})",
-                self.control_reserve, self.frames
+        let quarter = self.frames / 4;
+        InvalidSetting::unless_in("control_reserve", self.control_reserve, 1..=u32::MAX)?;
+        if self.control_reserve >= quarter {
+            return Err(InvalidSetting::new(
+                ["control_reserve", "frames"],
+                format!(
+                    "control_reserve is {}; it must be below a quarter of frames, of which there are {}",
+                    self.control_reserve, self.frames
+                ),
             ));
         }
-        in_range("handover_queue", self.handover_queue, 1, 1 << 16)?;
-        in_range("burst", self.burst, 1, (self.frames / 4).min(1024))?;
-        in_range(
-            "busy_poll_budget",
-            u32::from(self.busy_poll_budget),
-            1,
-            u32::from(u16::MAX),
-        )?;
+        InvalidSetting::unless_in("handover_queue", self.handover_queue, 1..=1 << 16)?;
+        InvalidSetting::unless_in("burst", self.burst, 1..=1024)?;
+        if self.burst > quarter {
+            return Err(InvalidSetting::new(
+                ["burst", "frames"],
+                format!(
+                    "burst is {}; it must be at most a quarter of frames, of which there are {}",
+                    self.burst, self.frames
+                ),
+            ));
+        }
+        InvalidSetting::unless_in("busy_poll_budget", self.busy_poll_budget, 1..=u16::MAX)?;
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
-            if duration > Duration::from_secs(1) {
-                return Err(format!("{key} is {duration:?}; it must be at most 1 s"));
-            }
+            InvalidSetting::unless_in(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
         }
         if self.huge_pages && self.umem_bytes() < HUGE_PAGE {
-            return Err("huge_pages needs frames times frame_size to be at least 2 MiB".to_owned());
+            return Err(InvalidSetting::new(
+                ["huge_pages", "frames", "frame_size"],
+                "huge_pages needs frames times frame_size to be at least 2 MiB",
+            ));
         }
         Ok(())
     }
@@ -275,22 +289,18 @@ impl Config {
     }
 }
 
-fn in_range(key: &str, value: u32, least: u32, most: u32) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!("{key} is {value}; it must be from {least} to {most}"))
+fn power_of_two(key: &'static str, value: u32, range: RangeInclusive<u32>) -> Result<(), InvalidSetting> {
+    if value.is_power_of_two() && range.contains(&value) {
+        return Ok(());
     }
-}
-
-fn power_of_two(key: &str, value: u32, least: u32, most: u32) -> Result<(), String> {
-    if value.is_power_of_two() && (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!(
-            "{key} is {value}; it must be a power of two from {least} to {most}"
-        ))
-    }
+    Err(InvalidSetting::new(
+        [key],
+        format!(
+            "{key} is {value}; it must be a power of two from {} to {}",
+            range.start(),
+            range.end()
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -303,8 +313,9 @@ mod tests {
         match config.validate() {
             Ok(()) => panic!("accepted: {config:?}"),
             Err(error) => {
-                assert!(error.is_usage());
-                error.to_string()
+                let sentence = error.to_string();
+                assert!(sentence.starts_with(error.keys()[0]), "{sentence}");
+                sentence
             }
         }
     }

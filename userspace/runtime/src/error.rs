@@ -3,6 +3,8 @@
 use std::io;
 use std::net::IpAddr;
 
+use tidegate_tcp::config::InvalidSetting;
+
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -164,6 +166,12 @@ impl Error {
             what: what.into(),
             source,
         }
+    }
+}
+
+impl From<InvalidSetting> for Error {
+    fn from(error: InvalidSetting) -> Self {
+        Self::Config(error.to_string())
     }
 }
 

@@ -147,7 +147,7 @@ where
     config.validate_mtu(&interface.name, interface.mtu)?;
     let mut tcp = settings.tcp.clone();
     tcp.mtu = interface.mtu as u16;
-    tcp.validate().map_err(Error::Config)?;
+    tcp.validate()?;
     interface.check_listeners(&addresses)?;
     check_remotes(settings.remotes)?;
     let queues = interface.queues(config.queues)?;

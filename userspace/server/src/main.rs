@@ -2,10 +2,12 @@
 
 mod arguments;
 mod config_file;
+mod config_source;
 mod counters_text;
 mod failure;
 mod kernel_listeners;
 mod listen;
+mod origins;
 mod rates;
 mod serve;
 mod service_counters;

@@ -53,12 +53,12 @@ impl Settings {
     }
 
     fn merge(file: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
-        let interface = arguments.iface.clone().or(file.iface).ok_or(
+        let interface = arguments.iface.clone().or(file.iface.clone()).ok_or(
             "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` shows \
              the interfaces",
         )?;
         let listen = if arguments.listen.is_empty() {
-            file.listen
+            file.listen.clone()
         } else {
             arguments.listen.clone()
         };
@@ -69,24 +69,12 @@ impl Settings {
             );
         }
         listen::check_all(&listen)?;
-        let defaults = file.tcp.keepalive();
-        let mut keepalive = vec![defaults; listen.len()];
-        for (text, own) in &file.listener {
-            let wanted: Listen = text
-                .parse()
-                .map_err(|error| format!("[listener.\"{text}\"]: {error}"))?;
-            let index = listen
-                .iter()
-                .position(|listen| *listen == wanted)
-                .ok_or_else(|| format!("[listener.\"{text}\"] is about a listener that is not in `listen`"))?;
-            keepalive[index] = own.keepalive(defaults);
-            keepalive[index]
-                .validate()
-                .map_err(|error| format!("[listener.\"{text}\"]: {error}"))?;
-        }
+        let keepalive = file.keepalive_of(&listen)?;
+        let mut origins = file.origins;
         let mut afxdp = file.afxdp;
         if arguments.queues.is_some() {
             afxdp.queues = arguments.queues;
+            origins.set_by_argument("afxdp.queues", "--queues");
         }
         if let Some(mode) = arguments.xdp_mode {
             afxdp.xdp_mode = mode;
@@ -104,10 +92,18 @@ impl Settings {
         let mut sources = file.sources;
         sources.allow.extend_from_slice(&arguments.allow);
         sources.deny.extend_from_slice(&arguments.deny);
-        sources.validate().map_err(|error| error.to_string())?;
+        for (key, argument, given) in [
+            ("sources.allow", "--allow", &arguments.allow),
+            ("sources.deny", "--deny", &arguments.deny),
+        ] {
+            if !given.is_empty() {
+                origins.set_by_argument(key, argument);
+            }
+        }
+        sources.validate().map_err(|error| origins.locate("sources", &error))?;
         let mut http = file.http;
         http.root = arguments.root.clone().or(file.root);
-        afxdp.validate().map_err(|error| error.to_string())?;
+        afxdp.validate().map_err(|error| origins.locate("afxdp", &error))?;
         Ok(Self {
             interface,
             listen,
@@ -204,6 +200,8 @@ mod tests {
         };
         let error = Settings::merge(file, &contradiction).unwrap_err();
         assert!(error.contains("192.0.2.0/24"), "{error}");
+        // The key at fault is the one in the file, here.
+        assert!(error.starts_with("t.toml:16:1: key `sources.deny`: "), "{error}");
     }
 
     #[test]
@@ -216,17 +214,29 @@ mod tests {
         assert_eq!(settings.keepalive[1].idle, Duration::from_secs(60));
         assert_eq!(settings.keepalive[1].probes, settings.tcp.keepalive_probes);
 
-        for (own, phrase) in [
-            ("[listener.\"http=198.18.0.9:80\"]\n", "not in `listen`"),
+        // A file without listeners is about those of the command line, which replace its own.
+        for (text, arguments, phrase) in [
             (
-                "[listener.\"http=198.18.0.1:80\"]\nkeepalive_probes = 0\n",
-                "above zero",
+                "iface = \"eth1\"\n[listener.\"http=198.18.0.9:80\"]\n",
+                ServeArguments {
+                    listen: vec!["http=198.18.0.1:80".parse().unwrap()],
+                    ..ServeArguments::default()
+                },
+                "t.toml:2:11: table [listener.\"http=198.18.0.9:80\"]: it is about a listener that is not in `listen`",
+            ),
+            (
+                "iface = \"eth1\"\n",
+                ServeArguments {
+                    listen: vec!["http=198.18.0.1:80".parse().unwrap()],
+                    queues: Some(65),
+                    ..ServeArguments::default()
+                },
+                "argument --queues: queues is 65; it must be from 1 to 64",
             ),
         ] {
-            let text = format!("iface = \"eth1\"\nlisten = [\"http=198.18.0.1:80\"]\n{own}");
-            let file = config_file::parse(&text, "t.toml").unwrap();
-            let error = Settings::merge(file, &ServeArguments::default()).unwrap_err();
-            assert!(error.contains(phrase), "{error}");
+            let file = config_file::parse(text, "t.toml").unwrap();
+            let error = Settings::merge(file, &arguments).unwrap_err();
+            assert_eq!(error, phrase);
         }
     }
 

@@ -1,9 +1,78 @@
 //! The engine's settings: every limit has one.
 
+use core::error::Error;
+use core::fmt::{self, Debug};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use crate::congestion::Algorithm;
 use crate::recovery::LossDetection;
+
+/// A setting out of range, or several that contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting {
+    keys: Vec<&'static str>,
+    message: String,
+}
+
+impl InvalidSetting {
+    /// `message` is a sentence; `keys` are those it is about, as their table names them, the one at fault first.
+    pub fn new(keys: impl Into<Vec<&'static str>>, message: impl Into<String>) -> Self {
+        Self {
+            keys: keys.into(),
+            message: message.into(),
+        }
+    }
+
+    /// Checks that `value` of `key` is in `range`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn unless_in<T: PartialOrd + Debug>(
+        key: &'static str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) -> Result<(), InvalidSetting> {
+        if range.contains(&value) {
+            return Ok(());
+        }
+        let message = format!(
+            "{key} is {value:?}; it must be from {:?} to {:?}",
+            range.start(),
+            range.end()
+        );
+        Err(Self::new([key], message))
+    }
+
+    /// Checks that `duration` of `key` is above zero.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn if_zero(key: &'static str, duration: Duration) -> Result<(), InvalidSetting> {
+        if duration.is_zero() {
+            return Err(Self::new(
+                [key],
+                format!("{key} is {duration:?}; it must be above zero"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The keys it is about, the one at fault first.
+    pub fn keys(&self) -> &[&'static str] {
+        &self.keys
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for InvalidSetting {}
 
 /// When an idle peer is asked whether it is still there (RFC 9293, section 3.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +90,20 @@ impl Keepalive {
     ///
     /// # Errors
     ///
-    /// A sentence that names the keys.
-    pub fn validate(&self) -> Result<(), String> {
-        if !self.idle.is_zero() && (self.interval.is_zero() || self.probes == 0) {
-            return Err(
-                "keepalive_interval and keepalive_probes must be above zero while keepalive_idle is".to_owned(),
-            );
+    /// The key whose value makes that impossible.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        if self.idle.is_zero() {
+            return Ok(());
+        }
+        let wrong = |key, value: &dyn Debug| {
+            let message = format!("{key} is {value:?}; it must be above zero while keepalive_idle is");
+            Err(InvalidSetting::new([key, "keepalive_idle"], message))
+        };
+        if self.interval.is_zero() {
+            return wrong("keepalive_interval", &self.interval);
+        }
+        if self.probes == 0 {
+            return wrong("keepalive_probes", &self.probes);
         }
         Ok(())
     }
@@ -173,67 +250,54 @@ impl Config {
         }
     }
 
-    /// Checks the ranges the fields' documentation states. The error is a sentence that names the key.
+    /// Checks the ranges the fields' documentation states.
     ///
     /// # Errors
     ///
     /// The first key whose value is out of range.
-    pub fn validate(&self) -> Result<(), String> {
-        let table_limit = 1 << 28;
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         for (key, value) in [
             ("max_connections", self.max_connections),
             ("max_half_open", self.max_half_open),
             ("max_time_wait", self.max_time_wait),
         ] {
-            if !(1..=table_limit).contains(&value) {
-                return Err(format!("{key} is {value}; it must be from 1 to {table_limit}"));
-            }
+            InvalidSetting::unless_in(key, value, 1..=1 << 28)?;
         }
-        if !(576..=9000).contains(&self.mtu) {
-            return Err(format!("mtu is {}; it must be from 576 to 9000 bytes", self.mtu));
+        for (key, value, range) in [
+            ("mtu", self.mtu, 576..=9000),
+            ("min_path_mtu", self.min_path_mtu, 68..=1280),
+        ] {
+            InvalidSetting::unless_in(key, value, range)?;
         }
-        if !(68..=1280).contains(&self.min_path_mtu) {
-            return Err(format!(
-                "min_path_mtu is {}; it must be from 68 to 1280 bytes",
-                self.min_path_mtu
-            ));
+        for (key, value, range) in [
+            ("receive_buffer", self.receive_buffer, 4096..=1 << 30),
+            ("receive_buffer_initial", self.receive_buffer_initial, 4096..=u32::MAX),
+            ("send_buffer", self.send_buffer, 4096..=1 << 30),
+        ] {
+            InvalidSetting::unless_in(key, value, range)?;
         }
-        if !(4096..=1 << 30).contains(&self.receive_buffer) {
-            return Err(format!(
-                "receive_buffer is {}; it must be from 4096 to {} bytes",
-                self.receive_buffer,
-                1 << 30
-            ));
-        }
-        if self.receive_buffer_initial < 4096 {
-            return Err(format!(
-                "receive_buffer_initial is {}; it must be at least 4096 bytes",
-                self.receive_buffer_initial
-            ));
-        }
-        if !(4096..=1 << 30).contains(&self.send_buffer) {
-            return Err(format!(
-                "send_buffer is {}; it must be from 4096 to {} bytes",
-                self.send_buffer,
-                1 << 30
-            ));
-        }
-        if self.rto_min.is_zero() || self.rto_min > self.rto_max {
-            return Err(format!(
-                "rto_min is {:?} and rto_max {:?}; rto_min must be above zero and at most rto_max",
-                self.rto_min, self.rto_max
+        InvalidSetting::if_zero("rto_min", self.rto_min)?;
+        if self.rto_min > self.rto_max {
+            return Err(InvalidSetting::new(
+                ["rto_min", "rto_max"],
+                format!(
+                    "rto_min is {:?} and rto_max {:?}; rto_min must be at most rto_max",
+                    self.rto_min, self.rto_max
+                ),
             ));
         }
         if self.delayed_ack >= Duration::from_millis(500) {
-            return Err(format!(
-                "delayed_ack is {:?}; RFC 9293 asks for less than 500 ms",
-                self.delayed_ack
+            return Err(InvalidSetting::new(
+                ["delayed_ack"],
+                format!(
+                    "delayed_ack is {:?}; RFC 9293 asks for less than 500 ms",
+                    self.delayed_ack
+                ),
             ));
         }
         self.keepalive().validate()?;
-        if self.msl.is_zero() || self.user_timeout.is_zero() || self.fin_wait_2.is_zero() {
-            return Err("msl, user_timeout and fin_wait_2 must be above zero".to_owned());
-        }
-        Ok(())
+        InvalidSetting::if_zero("msl", self.msl)?;
+        InvalidSetting::if_zero("user_timeout", self.user_timeout)?;
+        InvalidSetting::if_zero("fin_wait_2", self.fin_wait_2)
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tidegate_tcp::config::InvalidSetting;
 
 use super::request::MAX_HEADERS;
 
@@ -69,38 +70,38 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks the ranges the fields' documentation states. The error is a sentence that names the key.
+    /// Checks the ranges the fields' documentation states.
     ///
     /// # Errors
     ///
     /// The first key whose value is out of range.
-    pub fn validate(&self) -> Result<(), String> {
-        for (key, value, least, most) in [
-            ("max_head", self.max_head, 256, 1 << 20),
-            ("max_uri", self.max_uri, 16, self.max_head),
-            ("max_headers", self.max_headers, 1, MAX_HEADERS),
-            ("read_chunk", self.read_chunk, 4 << 10, 16 << 20),
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        for (key, value, range) in [
+            ("max_head", self.max_head, 256..=1 << 20),
+            ("max_uri", self.max_uri, 16..=1 << 20),
+            ("max_headers", self.max_headers, 1..=MAX_HEADERS),
+            ("read_chunk", self.read_chunk, 4 << 10..=16 << 20),
         ] {
-            if !(least..=most).contains(&value) {
-                return Err(format!("{key} is {value}; it must be from {least} to {most}"));
-            }
+            InvalidSetting::unless_in(key, value, range)?;
         }
-        if self.keepalive_requests == 0 {
-            return Err("keepalive_requests is 0; it must be at least 1".to_owned());
+        if self.max_uri > self.max_head {
+            return Err(InvalidSetting::new(
+                ["max_uri", "max_head"],
+                format!(
+                    "max_uri is {}; it must be at most max_head, which is {}",
+                    self.max_uri, self.max_head
+                ),
+            ));
         }
-        for (key, value) in [
-            ("header_timeout", self.header_timeout),
-            ("body_timeout", self.body_timeout),
-            ("keepalive_timeout", self.keepalive_timeout),
-        ] {
-            if value.is_zero() {
-                return Err(format!("{key} is zero; it must be above zero"));
-            }
-        }
+        InvalidSetting::unless_in("keepalive_requests", self.keepalive_requests, 1..=u32::MAX)?;
+        InvalidSetting::if_zero("header_timeout", self.header_timeout)?;
+        InvalidSetting::if_zero("body_timeout", self.body_timeout)?;
+        InvalidSetting::if_zero("keepalive_timeout", self.keepalive_timeout)?;
         let name = &self.index;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(format!(
-                "index is {name:?}; it must be the name of a file, such as index.html"
+            return Err(InvalidSetting::new(
+                ["index"],
+                format!("index is {name:?}; it must be the name of a file, such as index.html"),
             ));
         }
         Ok(())
@@ -133,7 +134,7 @@ mod tests {
             let mut config = Config::default();
             spoil(&mut config);
             let error = config.validate().unwrap_err();
-            assert!(error.starts_with(key), "{error}");
+            assert_eq!(error.keys().first(), Some(&key), "{error}");
         }
     }
 }

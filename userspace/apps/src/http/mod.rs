@@ -82,7 +82,9 @@ impl Http {
     ///
     /// A setting is out of its range, or the root directory cannot be opened.
     pub fn new(config: Config) -> Result<Self, SetupError> {
-        config.validate().map_err(SetupError::Config)?;
+        config
+            .validate()
+            .map_err(|error| SetupError::Config(error.to_string()))?;
         let site = match &config.root {
             None => Site::BuiltInPage(Prepared::in_memory(
                 Bytes::from_static(BUILT_IN_PAGE),

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use tidegate_abi::syn_ack::{SynRate, feature, source_rule};
 use tidegate_abi::{MAX_SOURCE_RULES, SYN_SOURCES};
+use tidegate_tcp::config::InvalidSetting;
 
-use super::{Prefix, in_range};
-use crate::error::Error;
+use super::Prefix;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -51,16 +51,15 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with a sentence that begins with the first key whose value is wrong.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.check().map_err(Error::Config)
-    }
-
-    fn check(&self) -> Result<(), String> {
+    /// The first key whose value is wrong.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         let mut rules: HashMap<Prefix, u32> = HashMap::new();
         for (prefix, rule) in self.rules() {
             if *rules.entry(prefix).or_insert(rule) != rule {
-                return Err(format!("deny has {prefix}, and so has allow; keep one of them"));
+                return Err(InvalidSetting::new(
+                    ["deny", "allow"],
+                    format!("deny has {prefix}, and so has allow; keep one of them"),
+                ));
             }
         }
         for (family, count) in [
@@ -68,21 +67,25 @@ impl Sources {
             ("IPv6", rules.keys().filter(|prefix| prefix.address().is_ipv6()).count()),
         ] {
             if count > MAX_SOURCE_RULES as usize {
-                return Err(format!(
-                    "allow and deny have {count} {family} prefixes; at most {MAX_SOURCE_RULES} are possible"
+                return Err(InvalidSetting::new(
+                    ["allow", "deny"],
+                    format!("allow and deny have {count} {family} prefixes; at most {MAX_SOURCE_RULES} are possible"),
                 ));
             }
         }
         if self.syn_rate > 1_000_000 {
-            return Err(format!(
-                "syn_rate is {}; it must be at most 1000000, or 0 for no limit",
-                self.syn_rate
+            return Err(InvalidSetting::new(
+                ["syn_rate"],
+                format!(
+                    "syn_rate is {}; it must be at most 1000000, or 0 for no limit",
+                    self.syn_rate
+                ),
             ));
         }
-        in_range("syn_burst", self.syn_burst, 1, 1_000_000)?;
-        in_range("prefix_v4", self.prefix_v4, 0, 32)?;
-        in_range("prefix_v6", self.prefix_v6, 0, 64)?;
-        in_range("remembered", self.remembered, 1024, 1 << 24)
+        InvalidSetting::unless_in("syn_burst", self.syn_burst, 1..=1_000_000)?;
+        InvalidSetting::unless_in("prefix_v4", self.prefix_v4, 0..=32)?;
+        InvalidSetting::unless_in("prefix_v6", self.prefix_v6, 0..=64)?;
+        InvalidSetting::unless_in("remembered", self.remembered, 1024..=1 << 24)
     }
 
     /// Every prefix with its [`source_rule`].
@@ -148,7 +151,6 @@ mod tests {
 
     fn complaint(text: &str) -> String {
         let error = read(text).validate().expect_err(text);
-        assert!(error.is_usage());
         error.to_string()
     }
 

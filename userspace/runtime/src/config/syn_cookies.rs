@@ -6,8 +6,8 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use tidegate_tcp::config::InvalidSetting;
 
-use super::in_range;
 use crate::error::Error;
 
 choice! {
@@ -61,22 +61,16 @@ impl SynCookies {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with a sentence that begins with the first key whose value is out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.check().map_err(Error::Config)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        in_range("on_syn_rate", self.on_syn_rate, 1, 100_000_000)?;
-        in_range("on_half_open", self.on_half_open, 1, 100)?;
+    /// The first key whose value is out of range.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        InvalidSetting::unless_in("on_syn_rate", self.on_syn_rate, 1..=100_000_000)?;
+        InvalidSetting::unless_in("on_half_open", self.on_half_open, 1..=100)?;
         let hour = Duration::from_secs(3600);
         for (key, value, least) in [
             ("off_after", self.off_after, Duration::from_millis(100)),
             ("rotate", self.rotate, Duration::from_secs(5)),
         ] {
-            if !(least..=hour).contains(&value) {
-                return Err(format!("{key} is {value:?}; it must be from {least:?} to {hour:?}"));
-            }
+            InvalidSetting::unless_in(key, value, least..=hour)?;
         }
         Ok(())
     }
@@ -95,7 +89,6 @@ mod tests {
     fn complaint(text: &str) -> String {
         let read: SynCookies = toml::from_str(text).expect("a readable table");
         let error = read.validate().expect_err(text);
-        assert!(error.is_usage());
         error.to_string()
     }
 
