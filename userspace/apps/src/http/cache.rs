@@ -36,7 +36,8 @@ pub(super) struct Cache {
 struct Entry {
     key: Arc<[u8]>,
     prepared: Prepared,
-    stamp: Stamp,
+    /// None while it does not say whether the content is still that of the file.
+    stamp: Option<Stamp>,
     /// When it is to be compared with the file again.
     stale_at: Instant,
     /// The key has no percent sign, question mark or number sign, which mean something else in a target.
@@ -89,10 +90,10 @@ impl Cache {
         Some(entry)
     }
 
-    /// What is cached for `key`, if its file still has the stamp it had; forgotten otherwise.
+    /// What is cached for `key`, if its file still has the settled stamp it had; forgotten otherwise.
     pub(super) fn revalidate(&mut self, key: &[u8], stamp: &Stamp, now: Instant) -> Option<Arc<Representation>> {
         let entry = &mut self.entries[*self.index.get(key)?];
-        if entry.stamp == *stamp {
+        if entry.stamp.as_ref() == Some(stamp) {
             entry.stale_at = now + self.max_age;
             entry.referenced = true;
             return Some(Arc::clone(entry.prepared.representation()));
@@ -108,8 +109,9 @@ impl Cache {
         }
     }
 
-    /// Caches `prepared`; returns how many entries gave way. Something larger than the whole cache is not cached.
-    pub(super) fn insert(&mut self, key: &[u8], prepared: Prepared, stamp: Stamp, now: Instant) -> u64 {
+    /// Caches `prepared`, with the stamp of its file if that is settled; returns how many entries gave way. Something
+    /// larger than the whole cache is not cached.
+    pub(super) fn insert(&mut self, key: &[u8], prepared: Prepared, stamp: Option<Stamp>, now: Instant) -> u64 {
         self.remove(key);
         let charge = prepared
             .content_memory()
@@ -170,24 +172,19 @@ impl Cache {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::etag::EntityTag;
     use super::*;
 
     const SIZE: usize = 1000;
     const SECOND: Duration = Duration::from_secs(1);
 
     fn stamp(modified: i64) -> Stamp {
-        Stamp {
-            device: 0,
-            inode: 0,
-            length: SIZE as u64,
-            modified,
-            modified_nanos: 0,
-        }
+        Stamp::for_test(SIZE as u64, modified)
     }
 
     fn prepared() -> Prepared {
         Prepared::in_memory(Bytes::from(vec![0; SIZE]), |content| {
-            Representation::of_file(b"a", &stamp(0), content, 0)
+            Representation::of_file(b"a", &stamp(0), EntityTag::fixed("a"), content, 0)
         })
     }
 
@@ -197,7 +194,7 @@ mod tests {
     }
 
     fn insert(cache: &mut Cache, key: &[u8]) -> u64 {
-        cache.insert(key, prepared(), stamp(0), Instant::ZERO)
+        cache.insert(key, prepared(), Some(stamp(0)), Instant::ZERO)
     }
 
     fn has(cache: &mut Cache, key: &[u8]) -> bool {
@@ -227,6 +224,16 @@ mod tests {
         assert!(cache.fresh(b"a", Instant::from_millis(1999)).is_some());
         assert!(cache.revalidate(b"a", &stamp(1), Instant::from_millis(2000)).is_none());
         assert!(cache.entries.is_empty());
+        check(&cache);
+    }
+
+    #[test]
+    fn an_entry_without_a_settled_stamp_is_not_fresh_again() {
+        let mut cache = cache(1);
+        cache.insert(b"a", prepared(), None, Instant::ZERO);
+        assert!(has(&mut cache, b"a"));
+        assert!(cache.revalidate(b"a", &stamp(0), Instant::from_millis(1000)).is_none());
+        assert!(!has(&mut cache, b"a"));
         check(&cache);
     }
 

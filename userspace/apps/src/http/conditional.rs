@@ -1,6 +1,7 @@
 //! Conditional requests (RFC 9110, section 13).
 
 use super::date;
+use super::etag::EntityTag;
 use super::representation::Representation;
 use super::request::Request;
 
@@ -51,10 +52,11 @@ pub(super) fn range_applies(request: &Request<'_, '_>, representation: &Represen
         return false;
     };
     if value.starts_with(b"\"") || value.starts_with(b"W/") {
-        value == representation.etag.as_bytes()
+        representation.etag.equals_strongly(value)
     } else {
+        // A time that was set (`cp -p`, tar) says nothing about the content before, so it is no strong validator.
         let date = date::parse(value);
-        date.is_some() && date == representation.modified
+        date.is_some() && date == representation.modified && representation.is_modified_genuine
     }
 }
 
@@ -80,15 +82,15 @@ fn any_lists(
 ) -> Option<bool> {
     let mut found = None;
     for value in request.values(name) {
-        let listed = lists(value, representation.etag.as_bytes(), comparison);
+        let listed = lists(value, &representation.etag, comparison);
         found = Some(found.unwrap_or(false) || listed);
     }
     found
 }
 
-/// True where the list `value` is `*` or has the entity tag `etag` (quotes included). What follows a syntax error is
+/// True where the list `value` is `*` or has the entity tag `etag`. What follows a syntax error is
 /// not looked at. Tags may have commas within their quotes, so the list cannot be split at commas.
-fn lists(value: &[u8], etag: &[u8], comparison: Comparison) -> bool {
+fn lists(value: &[u8], etag: &EntityTag, comparison: Comparison) -> bool {
     if value == b"*" {
         return true;
     }
@@ -97,20 +99,22 @@ fn lists(value: &[u8], etag: &[u8], comparison: Comparison) -> bool {
         let start = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','));
         let Some(start) = start else { return false };
         rest = &rest[start..];
-        let (weak, tag) = match rest.strip_prefix(b"W/") {
-            Some(tag) => (true, tag),
-            None => (false, rest),
-        };
-        let Some(opaque) = tag.strip_prefix(b"\"") else {
+        let Some(opaque) = rest.strip_prefix(b"W/").unwrap_or(rest).strip_prefix(b"\"") else {
             return false;
         };
         let Some(length) = opaque.iter().position(|&byte| byte == b'"') else {
             return false;
         };
-        if tag[..length + 2] == *etag && (!weak || comparison == Comparison::Weak) {
+        let after = &opaque[length + 1..];
+        let tag = &rest[..rest.len() - after.len()];
+        let equal = match comparison {
+            Comparison::Strong => etag.equals_strongly(tag),
+            Comparison::Weak => etag.equals_weakly(tag),
+        };
+        if equal {
             return true;
         }
-        rest = &opaque[length + 1..];
+        rest = after;
     }
 }
 
@@ -139,7 +143,11 @@ mod tests {
             ("\"\"", Weak, false),
             ("", Weak, false),
         ] {
-            assert_eq!(lists(value.as_bytes(), b"\"a-1\"", comparison), expected, "{value}");
+            assert_eq!(
+                lists(value.as_bytes(), &EntityTag::fixed("a-1"), comparison),
+                expected,
+                "{value}"
+            );
         }
     }
 }

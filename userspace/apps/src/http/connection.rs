@@ -300,6 +300,10 @@ impl Connection {
                 http.counters.bump(Counter::TruncatedFiles);
                 self.abort(stream);
             }
+            Progress::Changed => {
+                http.counters.bump(Counter::ChangedFiles);
+                self.abort(stream);
+            }
         }
         true
     }

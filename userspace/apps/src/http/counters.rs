@@ -31,6 +31,8 @@ crate::counters::define_counters! {
     CacheEvictions = "http_cache_evictions",
     /// Connections aborted because a file could not be read to the length that was promised.
     TruncatedFiles = "http_truncated_files",
+    /// Connections aborted because a file was written to while it was sent.
+    ChangedFiles = "http_changed_files",
 }
 
 impl Counters {

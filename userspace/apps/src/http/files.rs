@@ -1,9 +1,11 @@
 //! The root directory, out of which no path leads.
 
 use std::fs::{File, Metadata, OpenOptions};
+use std::hash::Hash;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -26,20 +28,41 @@ pub(super) enum Opened {
     Directory,
 }
 
-/// Identity and state of a file: as long as none of it changes, neither did the content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Identity and state of a file: as long as none of it changes, neither did the content, once the stamp is settled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Stamp {
     pub(super) device: u64,
     pub(super) inode: u64,
     /// Length in bytes.
     pub(super) length: u64,
-    /// Last modification in seconds since 1970.
+    /// Last modification in seconds since 1970; it can be set at will.
     pub(super) modified: i64,
     /// Nanoseconds of the last modification within its second.
     pub(super) modified_nanos: i64,
+    /// Last change of content or attributes in seconds since 1970; the kernel alone sets it.
+    pub(super) changed: i64,
+    /// Nanoseconds of the last change within its second.
+    pub(super) changed_nanos: i64,
+    /// Links, mode, owner and group, whose change is one of the file, but not of its content.
+    attributes: [u64; 4],
 }
 
+/// How long two changes of a file can have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
+const CLOCK_GRANULARITY: Duration = Duration::from_millis(20);
+
+/// The same for file systems that keep whole seconds, or two.
+const COARSE_GRANULARITY: Duration = Duration::from_secs(2);
+
 impl Stamp {
+    /// The stamp of an open file.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        file.metadata().map(|metadata| Self::new(&metadata))
+    }
+
     fn new(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -47,6 +70,63 @@ impl Stamp {
             length: metadata.len(),
             modified: metadata.mtime(),
             modified_nanos: metadata.mtime_nsec(),
+            changed: metadata.ctime(),
+            changed_nanos: metadata.ctime_nsec(),
+            attributes: [
+                metadata.nlink(),
+                metadata.mode().into(),
+                metadata.uid().into(),
+                metadata.gid().into(),
+            ],
+        }
+    }
+
+    /// What tells one version of a file from all others.
+    pub(super) fn version(&self) -> impl Hash {
+        (
+            (self.device, self.inode, self.length),
+            (self.modified, self.modified_nanos),
+            (self.changed, self.changed_nanos),
+        )
+    }
+
+    /// True where a change after `wall`, the time since 1970, changes the stamp: the last one is older than the
+    /// granularity of the times. A change from the future, by a clock of another machine, never is.
+    pub(super) fn is_settled(&self, wall: Duration) -> bool {
+        let granularity = if self.changed_nanos == 0 {
+            COARSE_GRANULARITY
+        } else {
+            CLOCK_GRANULARITY
+        };
+        let changed = i128::from(self.changed) * 1_000_000_000 + i128::from(self.changed_nanos);
+        i128::try_from(wall.saturating_sub(granularity).as_nanos()).is_ok_and(|latest| changed < latest)
+    }
+
+    /// True where the time of modification is that of the last change, to the second: nobody has set it since.
+    pub(super) fn has_genuine_modification_time(&self) -> bool {
+        self.modified >= self.changed
+    }
+
+    /// True where the open file with this stamp, which now has the stamp `present`, may have been written to. A file
+    /// that was unlinked or replaced by rename, or got other attributes, was changed but not written to.
+    pub(super) fn may_have_other_content(&self, present: &Self) -> bool {
+        let is_changed = (self.changed, self.changed_nanos) != (present.changed, present.changed_nanos);
+        (self.length, self.modified, self.modified_nanos) != (present.length, present.modified, present.modified_nanos)
+            || (is_changed && self.attributes == present.attributes)
+    }
+
+    /// A stamp of `length` bytes, last modified and changed at `modified`.
+    #[cfg(test)]
+    pub(super) fn for_test(length: u64, modified: i64) -> Self {
+        Self {
+            device: 1,
+            inode: 2,
+            length,
+            modified,
+            modified_nanos: 1,
+            changed: modified,
+            changed_nanos: 1,
+            attributes: [1, 0o100_644, 0, 0],
         }
     }
 }
@@ -205,16 +285,62 @@ mod tests {
         assert!(Root::open(&directory.path().join("nothing")).is_err());
     }
 
+    fn stamp(root: &Root, path: &[u8]) -> Stamp {
+        match root.find(path).unwrap() {
+            Opened::File(_, stamp) => stamp,
+            Opened::Directory => panic!("a directory"),
+        }
+    }
+
     #[test]
     fn the_stamp_changes_with_the_file() {
         let (directory, root) = site();
-        let stamp = |path: &[u8]| match root.find(path).unwrap() {
-            Opened::File(_, stamp) => stamp,
-            Opened::Directory => panic!("a directory"),
-        };
-        let before = stamp(b"docs/page.html");
-        assert_eq!(stamp(b"docs/page.html"), before);
+        let before = stamp(&root, b"docs/page.html");
+        assert_eq!(stamp(&root, b"docs/page.html"), before);
         fs::write(directory.path().join("www/docs/page.html"), "longer page").unwrap();
-        assert_ne!(stamp(b"docs/page.html"), before);
+        assert_ne!(stamp(&root, b"docs/page.html"), before);
+    }
+
+    #[test]
+    fn a_stamp_is_settled_when_a_change_would_show() {
+        let stamp = Stamp::for_test(1, 1000);
+        assert!(!stamp.is_settled(Duration::from_secs(999)));
+        assert!(!stamp.is_settled(Duration::from_millis(1_000_020)));
+        assert!(stamp.is_settled(Duration::from_millis(1_000_021)));
+        let coarse = Stamp {
+            changed_nanos: 0,
+            ..stamp
+        };
+        assert!(!coarse.is_settled(Duration::from_millis(1_001_999)));
+        assert!(coarse.is_settled(Duration::from_millis(1_002_001)));
+    }
+
+    #[test]
+    fn only_writing_gives_a_file_other_content() {
+        let (directory, root) = site();
+        let path = directory.path().join("www/docs/page.html");
+        let Opened::File(file, before) = root.find(b"docs/page.html").unwrap() else {
+            panic!("a directory");
+        };
+        let changed = || before.may_have_other_content(&Stamp::of(&file).unwrap());
+        // Longer than the granularity, so that the times of what follows are others.
+        std::thread::sleep(2 * CLOCK_GRANULARITY);
+        assert!(!changed());
+        fs::hard_link(&path, directory.path().join("link")).unwrap();
+        assert!(!changed(), "linked");
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(directory.path().join("link")).unwrap();
+        assert!(!changed(), "unlinked");
+
+        fs::write(&path, "page").unwrap();
+        let Opened::File(file, before) = root.find(b"docs/page.html").unwrap() else {
+            panic!("a directory");
+        };
+        std::thread::sleep(2 * CLOCK_GRANULARITY);
+        let writer = File::options().write(true).open(&path).unwrap();
+        let modified = writer.metadata().unwrap().modified().unwrap();
+        fs::write(&path, "PAGE").unwrap();
+        writer.set_modified(modified).unwrap();
+        assert!(before.may_have_other_content(&Stamp::of(&file).unwrap()), "written");
     }
 }

@@ -115,6 +115,9 @@ impl Http {
         match found {
             Ok(Found::Representation(representation)) => self.represent(request, &representation, frame),
             Ok(Found::Directory) => self.redirect(&target, frame),
+            Err(Status::ServiceUnavailable) => {
+                self.brief(Status::ServiceUnavailable, frame, format_args!("Retry-After: 1\r\n"))
+            }
             Err(status) => self.brief(status, frame, format_args!("")),
         }
     }

@@ -152,21 +152,16 @@ fn put_together(representation: &Representation, content: &[u8], connection: &st
 
 #[cfg(test)]
 mod tests {
+    use super::super::etag::EntityTag;
     use super::super::files::Stamp;
     use super::*;
 
     const SECOND: u64 = 784_111_777;
 
     fn prepared(size: usize) -> Prepared {
-        let stamp = Stamp {
-            device: 0,
-            inode: 0,
-            length: size as u64,
-            modified: 0,
-            modified_nanos: 0,
-        };
+        let stamp = Stamp::for_test(size as u64, 0);
         Prepared::in_memory(Bytes::from(vec![b'x'; size]), |content| {
-            Representation::of_file(b"a.txt", &stamp, content, SECOND)
+            Representation::of_file(b"a.txt", &stamp, EntityTag::of_settled(&stamp), content, SECOND)
         })
     }
 

@@ -1,7 +1,6 @@
 //! What is served: content, and the metadata that describes it (RFC 9110, section 8).
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::date;
+use super::etag::EntityTag;
 use super::files::Stamp;
+use super::open_file::OpenFile;
 
 /// The page served at `/` when no root is given.
 pub(super) const BUILT_IN_PAGE: &[u8] = include_bytes!("built_in_page.html");
@@ -19,7 +20,7 @@ pub(super) const BUILT_IN_PAGE: &[u8] = include_bytes!("built_in_page.html");
 pub(super) enum Content {
     Memory(Bytes),
     /// Read while it is sent.
-    File(Arc<File>),
+    File(Arc<OpenFile>),
 }
 
 /// Something that can be served, with its header fields ready to be written.
@@ -28,10 +29,11 @@ pub(super) struct Representation {
     pub(super) content: Content,
     /// Length of the content in bytes.
     pub(super) length: u64,
-    /// The entity tag, quotes included; it is a strong one.
-    pub(super) etag: String,
+    pub(super) etag: EntityTag,
     /// Last modification in seconds since 1970.
     pub(super) modified: Option<u64>,
+    /// No other content had this time of modification, as far as whole seconds can tell.
+    pub(super) is_modified_genuine: bool,
     /// The lines of a response with the whole content: Content-Length, Content-Type and the validators.
     pub(super) whole: String,
     /// The Content-Type line.
@@ -43,27 +45,26 @@ pub(super) struct Representation {
 impl Representation {
     /// A file's representation. `wall` is the present in seconds since 1970: a file from the future was not modified
     /// later than now (RFC 9110, section 8.8.2.1).
-    pub(super) fn of_file(name: &[u8], stamp: &Stamp, content: Content, wall: u64) -> Self {
+    pub(super) fn of_file(name: &[u8], stamp: &Stamp, etag: EntityTag, content: Content, wall: u64) -> Self {
         let modified = u64::try_from(stamp.modified).unwrap_or(0).min(wall);
-        let nanos = i128::from(stamp.modified) * 1_000_000_000 + i128::from(stamp.modified_nanos);
-        // Only the low 64 bits, which repeat after 584 years.
-        let etag = format!("\"{:x}-{:x}\"", stamp.length, nanos as u64);
-        Self::new(content, stamp.length, etag, Some(modified), content_type(name))
+        Self {
+            is_modified_genuine: stamp.has_genuine_modification_time(),
+            ..Self::new(content, stamp.length, etag, Some(modified), content_type(name))
+        }
     }
 
     /// The representation of [`BUILT_IN_PAGE`], which is also what `content` is.
     pub(super) fn built_in_page(content: Content) -> Self {
-        let etag = concat!("\"tidegate-", env!("CARGO_PKG_VERSION"), "\"").to_owned();
         Self::new(
             content,
             BUILT_IN_PAGE.len() as u64,
-            etag,
+            EntityTag::fixed(concat!("tidegate-", env!("CARGO_PKG_VERSION"))),
             None,
             "text/html; charset=utf-8".to_owned(),
         )
     }
 
-    fn new(content: Content, length: u64, etag: String, modified: Option<u64>, media_type: String) -> Self {
+    fn new(content: Content, length: u64, etag: EntityTag, modified: Option<u64>, media_type: String) -> Self {
         let last_modified = modified.map_or_else(String::new, |at| format!("Last-Modified: {}\r\n", date::format(at)));
         let content_type = format!("Content-Type: {media_type}\r\n");
         let validators = format!("ETag: {etag}\r\n{last_modified}Accept-Ranges: bytes\r\n");
@@ -72,6 +73,7 @@ impl Representation {
             length,
             etag,
             modified,
+            is_modified_genuine: false,
             whole: format!("Content-Length: {length}\r\n{content_type}{validators}"),
             content_type,
             validators,
@@ -94,18 +96,10 @@ fn content_type(name: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn stamp(modified: i64) -> Stamp {
-        Stamp {
-            device: 1,
-            inode: 2,
-            length: 255,
-            modified,
-            modified_nanos: 1,
-        }
-    }
-
     fn representation(modified: i64, wall: u64) -> Representation {
-        Representation::of_file(b"a.txt", &stamp(modified), Content::Memory(Bytes::new()), wall)
+        let stamp = Stamp::for_test(255, modified);
+        let etag = EntityTag::of_settled(&stamp);
+        Representation::of_file(b"a.txt", &stamp, etag, Content::Memory(Bytes::new()), wall)
     }
 
     #[test]
@@ -122,12 +116,6 @@ mod tests {
             assert_eq!(content_type(name.as_bytes()), expected, "{name}");
         }
         assert_eq!(content_type(b"\xff.css"), "text/css; charset=utf-8");
-    }
-
-    #[test]
-    fn the_entity_tag_has_length_and_time() {
-        assert_eq!(representation(2, 10).etag, "\"ff-77359401\"");
-        assert_ne!(representation(2, 10).etag, representation(3, 10).etag);
     }
 
     #[test]

