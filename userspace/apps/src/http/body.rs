@@ -1,5 +1,7 @@
 //! Request bodies (RFC 9112, sections 6 and 7): found to their end, bounded, thrown away.
 
+use super::chunk_extension::ChunkExtension;
+use super::fields::{is_text, is_token_byte};
 use super::status::Status;
 
 /// Finds the end of a body.
@@ -8,8 +10,12 @@ pub(super) struct Decoder {
     state: State,
     /// Bytes of content that may still come.
     content_left: u64,
-    /// Bytes of chunk extensions and trailers that may still come.
+    /// Bytes of chunk extensions that may still come, and when the last chunk has come, bytes of the trailer section.
     overhead_left: usize,
+    /// The size of `overhead_left` for the trailer section.
+    max_trailers: usize,
+    /// Trailer fields that may still come.
+    trailer_fields_left: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +27,8 @@ enum State {
         value: u64,
         digits: u8,
     },
-    /// In white space after the size.
-    ChunkSizeEnd(u64),
     /// In the extensions of a chunk of this size.
-    ChunkExtension(u64),
+    ChunkExtension(u64, ChunkExtension),
     /// LF has to follow.
     ChunkLineEnd(u64),
     /// So many bytes of the chunk are missing.
@@ -35,8 +39,10 @@ enum State {
     ChunkDataLineEnd,
     /// At the start of a trailer field or of the empty line that ends the body.
     TrailerStart,
-    /// In a trailer field.
-    Trailer,
+    /// In the name of a trailer field.
+    TrailerName,
+    /// In its value, or in white space around that.
+    TrailerValue,
     /// LF has to follow.
     TrailerLineEnd,
     /// LF has to follow; it is the last byte.
@@ -51,16 +57,20 @@ impl Decoder {
             state: State::Length(length),
             content_left: length,
             overhead_left: 0,
+            max_trailers: 0,
+            trailer_fields_left: 0,
         }
     }
 
-    /// A chunked body of at most `max_content` bytes, with at most `max_overhead` bytes of chunk extensions and
-    /// trailers.
-    pub(super) fn chunked(max_content: u64, max_overhead: usize) -> Self {
+    /// A chunked body of at most `max_content` bytes, with at most `max_overhead` bytes of chunk extensions, a trailer
+    /// section of at most as many, and at most `max_fields` fields in it.
+    pub(super) fn chunked(max_content: u64, max_overhead: usize, max_fields: usize) -> Self {
         Self {
             state: State::ChunkSize { value: 0, digits: 0 },
             content_left: max_content,
             overhead_left: max_overhead,
+            max_trailers: max_overhead,
+            trailer_fields_left: max_fields,
         }
     }
 
@@ -125,34 +135,62 @@ impl Decoder {
                 }
             }
             (State::ChunkSize { value, digits: 1.. }, b'\r') => State::ChunkLineEnd(value),
-            (State::ChunkSize { value, digits: 1.. }, b';') => State::ChunkExtension(value),
-            (State::ChunkSize { value, digits: 1.. }, b' ' | b'\t') => State::ChunkSizeEnd(value),
-            (State::ChunkSizeEnd(value), b'\r') => State::ChunkLineEnd(value),
-            (State::ChunkSizeEnd(value), b';') => State::ChunkExtension(value),
-            (State::ChunkSizeEnd(value), b' ' | b'\t') => {
-                self.spend(Status::BadRequest)?;
-                State::ChunkSizeEnd(value)
+            (State::ChunkSize { value, digits: 1.. }, b';') => {
+                self.extension(value, Some(ChunkExtension::BeforeName))?
             }
-            (State::ChunkExtension(value), b'\r') => State::ChunkLineEnd(value),
-            (State::ChunkExtension(value), byte) if is_text(byte) => {
-                self.spend(Status::BadRequest)?;
-                State::ChunkExtension(value)
+            (State::ChunkSize { value, digits: 1.. }, b' ' | b'\t') => {
+                self.extension(value, Some(ChunkExtension::BeforeSemicolon))?
             }
-            (State::ChunkLineEnd(0), b'\n') => State::TrailerStart,
+            (State::ChunkExtension(value, extension), b'\r') if extension.is_complete() => State::ChunkLineEnd(value),
+            (State::ChunkExtension(value, extension), byte) => self.extension(value, extension.next(byte))?,
+            (State::ChunkLineEnd(0), b'\n') => {
+                self.overhead_left = self.max_trailers;
+                State::TrailerStart
+            }
             (State::ChunkLineEnd(size), b'\n') => {
                 self.content_left = self.content_left.checked_sub(size).ok_or(Status::ContentTooLarge)?;
                 State::ChunkData(size)
             }
             (State::ChunkDataEnd, b'\r') => State::ChunkDataLineEnd,
             (State::ChunkDataLineEnd, b'\n') => State::ChunkSize { value: 0, digits: 0 },
-            (State::TrailerStart, b'\r') => State::LastLineEnd,
-            // A line that continues the one before it (obs-fold).
-            (State::TrailerStart, b' ' | b'\t') => return Err(Status::BadRequest),
-            (State::Trailer, b'\r') => State::TrailerLineEnd,
-            (State::TrailerStart | State::Trailer, byte) if is_text(byte) => {
+            (
+                State::TrailerStart
+                | State::TrailerName
+                | State::TrailerValue
+                | State::TrailerLineEnd
+                | State::LastLineEnd,
+                byte,
+            ) => {
+                let next = self.trailer(state, byte)?;
                 self.spend(Status::RequestHeaderFieldsTooLarge)?;
-                State::Trailer
+                next
             }
+            _ => return Err(Status::BadRequest),
+        })
+    }
+
+    /// The state within the extensions of a chunk of `size` bytes.
+    fn extension(&mut self, size: u64, place: Option<ChunkExtension>) -> Result<State, Status> {
+        let place = place.ok_or(Status::BadRequest)?;
+        self.spend(Status::BadRequest)?;
+        Ok(State::ChunkExtension(size, place))
+    }
+
+    /// The state after one byte of the trailer section, whose fields are as those of a head.
+    fn trailer(&mut self, state: State, byte: u8) -> Result<State, Status> {
+        Ok(match (state, byte) {
+            (State::TrailerStart, b'\r') => State::LastLineEnd,
+            (State::TrailerStart, byte) if is_token_byte(byte) => {
+                self.trailer_fields_left = self
+                    .trailer_fields_left
+                    .checked_sub(1)
+                    .ok_or(Status::RequestHeaderFieldsTooLarge)?;
+                State::TrailerName
+            }
+            (State::TrailerName, byte) if is_token_byte(byte) => State::TrailerName,
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::TrailerValue, b'\r') => State::TrailerLineEnd,
+            (State::TrailerValue, byte) if is_text(byte) => State::TrailerValue,
             (State::TrailerLineEnd, b'\n') => State::TrailerStart,
             (State::LastLineEnd, b'\n') => State::Done,
             _ => return Err(Status::BadRequest),
@@ -163,11 +201,6 @@ impl Decoder {
         self.overhead_left = self.overhead_left.checked_sub(1).ok_or(error)?;
         Ok(())
     }
-}
-
-/// Bytes a field value or quoted string may have (RFC 9110, section 5.5).
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 #[cfg(test)]
@@ -203,13 +236,13 @@ mod tests {
         let mut data = CHUNKED.to_vec();
         data.extend_from_slice(b"NEXT");
         for split in 0..data.len() {
-            let mut decoder = Decoder::chunked(100, 100);
+            let mut decoder = Decoder::chunked(100, 100, 2);
             let mut consumed = decoder.advance(&data[..split]).unwrap();
             consumed += decoder.advance(&data[consumed..]).unwrap();
             assert_eq!(consumed, CHUNKED.len(), "split at {split}");
             assert!(decoder.is_done());
         }
-        let mut decoder = Decoder::chunked(100, 100);
+        let mut decoder = Decoder::chunked(100, 100, 2);
         assert_eq!(whole(&mut decoder, &data), Ok(CHUNKED.len()));
     }
 
@@ -237,14 +270,41 @@ mod tests {
             b"0\r\n folded\r\n",
             b"0\r\na\x00\r\n",
             b"00000000000000000\r\n",
+            b"1 \r\n",
+            b"1\t\r\n",
+            b"1;\r\n",
+            b"1; \r\n",
+            b"1;;a\r\n",
+            b"1;=b\r\n",
+            b"1;a=\r\n",
+            b"1;a= \r\n",
+            b"1;a \r\n",
+            b"1;a b\r\n",
+            b"1;a=b \r\n",
+            b"1;a=b c\r\n",
+            b"1;a=b=c\r\n",
+            b"1;a=b;\r\n",
+            b"1;a@b\r\n",
+            b"1;\"a\"\r\n",
+            b"1;a=b\"c\"\r\n",
+            b"1;a=\"b\r\n",
+            b"1;a=\"b\\\"\r\n",
+            b"1;a=\"b\"c\r\n",
+            b"1;a=\"\x7f\"\r\n",
+            b"1;a=\xfc\r\n",
+            b"0\r\nfield\r\n",
+            b"0\r\n: value\r\n",
+            b"0\r\nfield : value\r\n",
+            b"0\r\nfi\xfcld: value\r\n",
+            b"0\r\na: b\rc\r\n",
         ] {
             assert_eq!(
-                Decoder::chunked(100, 100).advance(data),
+                Decoder::chunked(100, 100, 2).advance(data),
                 Err(Status::BadRequest),
                 "{data:?}"
             );
             assert_eq!(
-                whole(&mut Decoder::chunked(100, 100), data),
+                whole(&mut Decoder::chunked(100, 100, 2), data),
                 Err(Status::BadRequest),
                 "{data:?}"
             );
@@ -252,14 +312,56 @@ mod tests {
     }
 
     #[test]
+    fn extensions_have_names_and_values() {
+        for line in [
+            "1",
+            "1;a",
+            "1 ;a",
+            "1\t ; a",
+            "1;a;b",
+            "1;a ;b",
+            "1;a=b",
+            "1;a = b",
+            "1;a=b\t;c",
+            "1;a=\"\"",
+            "1;a=\"b \t;\\\"c\\\\\"",
+            "1;a=\"\u{fc}\" ; b=c",
+            "1;!#$%&'*+-.^_`|~09=z",
+        ] {
+            let data = format!("{line}\r\nx\r\n0\r\n\r\n");
+            let mut decoder = Decoder::chunked(100, 100, 2);
+            assert_eq!(whole(&mut decoder, data.as_bytes()), Ok(data.len()), "{line}");
+            assert!(decoder.is_done(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_a_trailer_section_is_exact() {
+        let data = b"0\r\na: b\r\nc:\r\n\r\n";
+        let trailers = data.len() - b"0\r\n".len();
+        for (limit, expected) in [
+            (trailers, Ok(data.len())),
+            (trailers - 1, Err(Status::RequestHeaderFieldsTooLarge)),
+        ] {
+            assert_eq!(whole(&mut Decoder::chunked(5, limit, 2), data), expected, "{limit}");
+            assert_eq!(Decoder::chunked(5, limit, 2).advance(data), expected, "{limit}");
+        }
+        let mut decoder = Decoder::chunked(5, 100, 2);
+        assert_eq!(
+            whole(&mut decoder, b"0\r\na:\r\nb:\r\nc:\r\n\r\n"),
+            Err(Status::RequestHeaderFieldsTooLarge)
+        );
+    }
+
+    #[test]
     fn content_extensions_and_trailers_are_bounded() {
-        let mut decoder = Decoder::chunked(5, 100);
+        let mut decoder = Decoder::chunked(5, 100, 2);
         assert_eq!(decoder.advance(b"5\r\nabcde\r\n1\r\n"), Err(Status::ContentTooLarge));
-        let mut decoder = Decoder::chunked(5, 100);
+        let mut decoder = Decoder::chunked(5, 100, 2);
         assert_eq!(decoder.advance(b"ffffffffffffffff\r\n"), Err(Status::ContentTooLarge));
-        let mut decoder = Decoder::chunked(5, 10);
+        let mut decoder = Decoder::chunked(5, 10, 2);
         assert_eq!(decoder.advance(b"1;0123456789\r\na\r\n1;a"), Err(Status::BadRequest));
-        let mut decoder = Decoder::chunked(5, 10);
+        let mut decoder = Decoder::chunked(5, 10, 2);
         assert_eq!(
             decoder.advance(b"0\r\nName: 78\r\nab: cd\r\n"),
             Err(Status::RequestHeaderFieldsTooLarge)

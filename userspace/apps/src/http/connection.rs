@@ -11,6 +11,7 @@ use tidegate_tcp::application::Stream;
 
 use super::Http;
 use super::body::Decoder;
+use super::config::Config;
 use super::counters::Counter;
 use super::request::{self, Framing, MAX_HEADERS, Rejection, Request};
 use super::response::{After, CONTINUE, Outgoing, Progress};
@@ -201,6 +202,15 @@ impl Connection {
                 Step::again(skipped + length)
             }
             Err(rejection) => {
+                if rejection.status == Status::HttpVersionNotSupported
+                    && let Some(data) = request::with_version_1_1(data, &http.config)
+                {
+                    let step = self.read_head(http, stream, &data, 0);
+                    return Step {
+                        consumed: skipped + step.consumed,
+                        ..step
+                    };
+                }
                 self.reject(http, stream, rejection, Bytes::new());
                 Step::again(skipped)
             }
@@ -223,7 +233,15 @@ impl Connection {
                 return;
             }
             Framing::Length(length) => Some(Decoder::length(length)),
-            Framing::Chunked => Some(Decoder::chunked(http.config.max_body, http.config.max_head)),
+            Framing::Chunked => {
+                let Config {
+                    max_body,
+                    max_head,
+                    max_headers,
+                    ..
+                } = http.config;
+                Some(Decoder::chunked(max_body, max_head, max_headers))
+            }
         };
         let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
         if decoder.is_none()
@@ -239,6 +257,8 @@ impl Connection {
         let mut response = http.answer(request, persistent, stream.now());
         match decoder {
             None => self.start(http, stream, response),
+            // The body makes no difference any more, and may never come.
+            Some(_) if request.expects_continue && response.status.is_error() => self.start(http, stream, response),
             Some(decoder) => {
                 if request.expects_continue {
                     response.interim = Bytes::from_static(CONTINUE);

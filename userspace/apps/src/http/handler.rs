@@ -13,7 +13,7 @@ use super::head::{self, CONNECTION_CLOSE, HEAD_SIZE};
 use super::prepared::Ready;
 use super::range::{self, ByteRange};
 use super::representation::{Content, Representation};
-use super::request::{Method, Rejection, Request};
+use super::request::{Framing, Method, Rejection, Request};
 use super::response::{After, Body, FilePart, Outgoing};
 use super::status::Status;
 use super::store::Found;
@@ -46,6 +46,9 @@ struct Frame {
     /// The Connection line, if there is one.
     connection: &'static str,
     after: After,
+    /// The client waits to be told whether it is to send a body. An error tells it that it is not, so nobody knows
+    /// whether what comes next is the body.
+    awaits_continue: bool,
 }
 
 impl Frame {
@@ -59,6 +62,20 @@ impl Frame {
             head_only: request.method == Method::Head,
             connection,
             after,
+            awaits_continue: request.expects_continue && request.framing != Framing::Length(0),
+        }
+    }
+
+    /// The same for a response with this status.
+    fn with_status(self, status: Status) -> Self {
+        if self.awaits_continue && status.is_error() {
+            Self {
+                connection: CONNECTION_CLOSE,
+                after: After::Linger,
+                ..self
+            }
+        } else {
+            self
         }
     }
 }
@@ -129,6 +146,7 @@ impl Http {
             head_only: rejection.head_only,
             connection: CONNECTION_CLOSE,
             after: After::Linger,
+            awaits_continue: false,
         };
         self.brief(rejection.status, frame, format_args!(""))
     }
@@ -195,6 +213,7 @@ impl Http {
 
     /// A response whose content is its status.
     fn brief(&mut self, status: Status, frame: Frame, fields: Arguments<'_>) -> Outgoing {
+        let frame = frame.with_status(status);
         let body = status.body();
         let length = body.len();
         let head = self.head(

@@ -2,6 +2,7 @@
 
 mod body;
 mod cache;
+mod chunk_extension;
 mod conditional;
 mod config;
 mod connection;
@@ -12,6 +13,7 @@ mod fields;
 mod files;
 mod handler;
 mod head;
+mod host;
 mod open_file;
 mod prepared;
 mod range;

@@ -6,6 +6,7 @@ use httparse::Header;
 
 use super::config::Config;
 use super::fields::{decimal, list};
+use super::host::is_host;
 use super::status::Status;
 
 /// The most header fields `max_headers` can be set to.
@@ -117,7 +118,12 @@ pub(super) fn parse<'h, 'b>(
     storage: &'h mut [MaybeUninit<Header<'b>>],
     config: &Config,
 ) -> Result<Option<(usize, Request<'h, 'b>)>, Rejection> {
-    let window = &data[..data.len().min(config.max_head)];
+    let mut window = &data[..data.len().min(config.max_head)];
+    // A request line that is too long is so whether its end has come or not.
+    let max_line = config.max_uri.saturating_add(REQUEST_LINE_EXTRA);
+    if window.len() > max_line && !window[..=max_line].contains(&b'\n') {
+        window = &window[..=max_line];
+    }
     let mut parsed = httparse::Request::new(&mut []);
     let result = parsed.parse_with_uninit_headers(window, storage);
     let head_only = parsed.method == Some("HEAD");
@@ -132,7 +138,7 @@ pub(super) fn parse<'h, 'b>(
         // A version is judged when all of it has arrived, so that the answer does not depend on segment boundaries.
         Ok(httparse::Status::Partial) | Err(httparse::Error::Version) if !line_finished() => {
             let full = window.len() == config.max_head;
-            if full || window.len() > config.max_uri.saturating_add(REQUEST_LINE_EXTRA) {
+            if full || window.len() > max_line {
                 return reject(Status::UriTooLong);
             }
             return Ok(None);
@@ -142,7 +148,7 @@ pub(super) fn parse<'h, 'b>(
         }
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return reject(Status::RequestHeaderFieldsTooLarge),
-        Err(httparse::Error::Version) if has_other_version(window) => {
+        Err(httparse::Error::Version) if matches!(version(window), Some((1, 2..) | (2.., _))) => {
             return reject(Status::HttpVersionNotSupported);
         }
         Err(_) => return reject(Status::BadRequest),
@@ -156,21 +162,41 @@ pub(super) fn parse<'h, 'b>(
         .or_else(reject)
 }
 
-/// True where the request line is well-formed up to a version that is not HTTP/1.0 or HTTP/1.1.
-fn has_other_version(head: &[u8]) -> bool {
-    let line = head
-        .split(|&byte| byte == b'\n')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end();
-    let mut parts = line.split(|&byte| byte == b' ').skip(2);
-    let (Some(version), None) = (parts.next(), parts.next()) else {
-        return false;
+/// Major and minor version in a request line that is well-formed up to them, and where the line has them.
+fn version_at(head: &[u8]) -> Option<(usize, (u8, u8))> {
+    let line = head.split(|&byte| byte == b'\n').next()?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut spaces = line.iter().enumerate().filter(|&(_, &byte)| byte == b' ');
+    let (_, second, third) = (spaces.next()?, spaces.next()?.0, spaces.next());
+    match line[second + 1..] {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            major @ b'0'..=b'9',
+            b'.',
+            minor @ b'0'..=b'9',
+        ] if third.is_none() => Some((second + 1, (major - b'0', minor - b'0'))),
+        _ => None,
+    }
+}
+
+fn version(head: &[u8]) -> Option<(u8, u8)> {
+    version_at(head).map(|(_, version)| version)
+}
+
+/// A copy of the head at the start of `data` that has version 1.1 in the place of a later minor version, which is to be
+/// understood like it (RFC 9110, section 2.5); `None` where it has another version. It is cut where [`parse`] would
+/// find the head too long.
+pub(super) fn with_version_1_1(data: &[u8], config: &Config) -> Option<Vec<u8>> {
+    let (at, (1, 2..)) = version_at(data)? else {
+        return None;
     };
-    matches!(
-        version,
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit()
-    )
+    let mut copy = data[..data.len().min(config.max_head)].to_vec();
+    *copy.get_mut(at + b"HTTP/1.".len())? = b'1';
+    Some(copy)
 }
 
 /// What the fields say about the connection, the framing and the method.
@@ -202,10 +228,12 @@ fn interpret<'h, 'b>(
             }
             (5, b'r') if is("range") => conditional = true,
             (6, b'e') if is("expect") && is_1_1 => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Status::ExpectationFailed);
+                for expectation in list(value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Status::ExpectationFailed);
+                    }
+                    expects_continue = true;
                 }
-                expects_continue = true;
             }
             (8, b'i') if is("if-match") || is("if-range") => conditional = true,
             (10, b'c') if is("connection") => {
@@ -286,28 +314,6 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Status> {
     }
 }
 
-/// Which bytes host and port are made of (RFC 3986, sections 3.2.2 and 3.2.3).
-static HOST_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
-            );
-        byte += 1;
-    }
-    table
-};
-
-/// True where `value` is made of bytes of host and port. All are looked at: there are few, and nearly always all pass.
-fn is_host(value: &[u8]) -> bool {
-    value
-        .iter()
-        .fold(true, |all, &byte| all & HOST_BYTES[usize::from(byte)])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,7 +358,23 @@ mod tests {
             ("G\0T / HTTP/1.1\r\n\r\n", Status::BadRequest),
             ("\x16\x03\x01\x02", Status::BadRequest),
             ("GET / HTTP/2.0\r\n\r\n", Status::HttpVersionNotSupported),
-            ("GET / HTTP/0.9\r\n\r\n", Status::HttpVersionNotSupported),
+            ("GET / HTTP/3.1\r\n\r\n", Status::HttpVersionNotSupported),
+            ("GET / HTTP/0.9\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.10\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.x\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/10.1\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/2\r\n\r\n", Status::BadRequest),
+            ("GET / http/1.1\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.2 \r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Status::BadRequest),
+            ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", Status::BadRequest),
+            (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a:xx\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.0\r\nHost: [::1\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", Status::BadRequest),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", Status::BadRequest),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Status::HttpVersionNotSupported),
             ("GET / HTTP/1.1\r\n\r\n", Status::BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Status::BadRequest),
@@ -397,6 +419,14 @@ mod tests {
         assert_eq!(outcome(&format!("{}\r\n", uri(101))), Err(Status::UriTooLong));
         assert_eq!(outcome(&"a".repeat(100 + REQUEST_LINE_EXTRA)), Ok(None));
         assert_eq!(outcome(&"a".repeat(101 + REQUEST_LINE_EXTRA)), Err(Status::UriTooLong));
+
+        // The end of a line that is too long makes no difference.
+        let method = |length: usize| format!("{} / HTTP/1.0\r\n\r\n", "A".repeat(length - 12));
+        let longest = 100 + REQUEST_LINE_EXTRA;
+        assert_eq!(outcome(&method(longest)), Ok(Some(longest + 3)));
+        for end in longest + 1..longest + 4 {
+            assert_eq!(outcome(&method(longest + 1)[..end]), Err(Status::UriTooLong));
+        }
 
         let line = "GET / HTTP/1.0\r\n";
         let fill = |total: usize| format!("{line}A: {}\r\n\r\n", "b".repeat(total - line.len() - 7));
@@ -462,15 +492,6 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_made_of_the_bytes_of_host_and_port() {
-        for byte in 0..=255_u8 {
-            let expected = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
-            assert_eq!(is_host(&[b'a', byte, b'z']), expected, "{byte:#x}");
-        }
-        assert!(is_host(b""));
-    }
-
-    #[test]
     fn names_of_fields_have_no_case() {
         for (field, conditional) in [
             ("RANGE: bytes=0-1", true),
@@ -495,7 +516,24 @@ mod tests {
     #[test]
     fn expectations() {
         assert!(with_fields("Expect: 100-Continue\r\n").unwrap().2);
-        assert_eq!(with_fields("Expect: tea\r\n"), Err(Status::ExpectationFailed));
+        for (fields, expected) in [
+            ("Expect:\r\n", Ok(false)),
+            ("Expect: ,\r\n", Ok(false)),
+            ("Expect: 100-continue,\r\n", Ok(true)),
+            ("Expect: , 100-continue ,100-CONTINUE\r\n", Ok(true)),
+            ("Expect: 100-continue\r\nExpect: 100-continue\r\n", Ok(true)),
+            ("Expect:\r\nExpect: 100-continue\r\n", Ok(true)),
+            ("Expect: tea\r\n", Err(Status::ExpectationFailed)),
+            ("Expect: 100-continue, tea\r\n", Err(Status::ExpectationFailed)),
+            (
+                "Expect: 100-continue\r\nExpect: tea\r\n",
+                Err(Status::ExpectationFailed),
+            ),
+            ("Expect: 100-continue;q=1\r\n", Err(Status::ExpectationFailed)),
+            ("Expect: \"100-continue\"\r\n", Err(Status::ExpectationFailed)),
+        ] {
+            assert_eq!(with_fields(fields).map(|(.., expects)| expects), expected, "{fields:?}");
+        }
     }
 
     #[test]

@@ -50,4 +50,9 @@ impl Status {
     pub(super) const fn code(self) -> u16 {
         self as u16
     }
+
+    /// True where the request was not answered as the client wished (4xx and 5xx).
+    pub(super) const fn is_error(self) -> bool {
+        self.code() >= 400
+    }
 }

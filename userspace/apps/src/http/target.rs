@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::host::is_host;
+
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target<'a> {
@@ -43,7 +45,7 @@ fn strip_authority(target: &str) -> Option<&str> {
         return None;
     }
     let authority = rest.find(['/', '?']).unwrap_or(rest.len());
-    if authority == 0 {
+    if authority == 0 || !is_host(&rest.as_bytes()[..authority]) {
         return None;
     }
     Some(&rest[authority..])
@@ -158,6 +160,10 @@ mod tests {
             "example.com:80",
             "ftp://example.com/",
             "http:///a",
+            "http://a:xx/",
+            "http://:80/",
+            "http://user@a/",
+            "http://[::1/",
             "://a/",
             "/..",
             "/../",

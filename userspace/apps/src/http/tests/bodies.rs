@@ -17,7 +17,7 @@ fn a_body_is_read_before_the_response() {
 fn continue_is_sent_before_the_body_and_only_where_there_is_one() {
     for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
         let mut driver = built_in(|_| {});
-        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
         driver.feed(head.as_bytes());
         assert_eq!(driver.take_sent(), b"HTTP/1.1 100 Continue\r\n\r\n");
         let body: &[u8] = if framing.starts_with('C') {
@@ -25,7 +25,7 @@ fn continue_is_sent_before_the_body_and_only_where_there_is_one() {
         } else {
             b"3\r\nabc\r\n0\r\n\r\n"
         };
-        assert_eq!(one(&mut driver, body).status, 405);
+        assert_eq!(one(&mut driver, body).status, 200);
         assert_eq!(driver.stream.end, End::Open);
     }
     for request in [
@@ -34,6 +34,51 @@ fn continue_is_sent_before_the_body_and_only_where_there_is_one() {
         b"GET / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
     ] {
         assert_eq!(one(&mut built_in(|_| {}), request).status, 200);
+    }
+}
+
+#[test]
+fn a_client_that_waits_is_told_at_once_that_its_body_is_not_wanted() {
+    for (head, status) in [
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n",
+            405,
+        ),
+        (
+            "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n",
+            405,
+        ),
+        (
+            "BREW / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n",
+            501,
+        ),
+        (
+            "GET /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n",
+            404,
+        ),
+        (
+            "GET /%zz HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\nIf-Match: \"x\"\r\n",
+            412,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\nRange: bytes=99999-\r\n",
+            416,
+        ),
+    ] {
+        for body in ["", "abc", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            let mut driver = built_in(|_| {});
+            let reply = one(&mut driver, format!("{head}\r\n{body}").as_bytes());
+            assert_eq!(
+                (reply.status, reply.field("Connection")),
+                (status, Some("close")),
+                "{head:?}"
+            );
+            assert_eq!(driver.stream.end, End::Shutdown, "the body may be on its way: {head:?}");
+        }
     }
 }
 
@@ -55,10 +100,10 @@ fn continue_goes_before_the_response_however_little_room_there_is() {
     for capacity in [1, 10, 25, 26] {
         let application = Http::new(Config::default()).unwrap();
         let mut driver = Driver::with_stream(application, MockStream::new(capacity));
-        driver.feed(b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc");
+        driver.feed(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc");
         driver.acknowledge_all();
         let replies = read_replies(&driver.take_sent());
-        assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [100, 404]);
+        assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [100, 200]);
 
         let application = Http::new(Config::default()).unwrap();
         let mut driver = Driver::with_stream(application, MockStream::new(capacity));

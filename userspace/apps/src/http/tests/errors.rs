@@ -13,6 +13,7 @@ fn errors_that_keep_the_connection() {
         ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET /../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://a:xx/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 405),
         ("DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n", 405),
@@ -67,6 +68,9 @@ fn errors_that_end_the_connection() {
         (long_field.as_str(), 431),
         (many_fields.as_str(), 431),
         ("GET / HTTP/2.0\r\n\r\n", 505),
+        ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.2\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:xx\r\n\r\n", 400),
     ] {
         let mut driver = built_in(|_| {});
         let reply = one(&mut driver, request.as_bytes());
@@ -80,6 +84,44 @@ fn errors_that_end_the_connection() {
         assert!(exchange(&mut driver, &get_request("/", "")).is_empty());
         driver.finish();
         assert_eq!(driver.stream.end, End::Closed);
+    }
+}
+
+/// One limit, however the head comes.
+#[test]
+fn a_head_is_too_long_in_one_piece_and_in_many() {
+    let fill = |prefix: &str, suffix: &str, length: usize| {
+        format!("{prefix}{}{suffix}", "a".repeat(length - prefix.len() - suffix.len())).into_bytes()
+    };
+    let max_line = 8 * 1024 + 64;
+    for (request, status) in [
+        (fill("GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n", 16_384), 200),
+        (fill("GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n", 16_385), 431),
+        (fill("GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n", 20_480), 431),
+        (fill("", " / HTTP/1.1\r\nHost: a\r\n\r\n", max_line + 12), 501),
+        (fill("", " / HTTP/1.1\r\nHost: a\r\n\r\n", max_line + 14), 414),
+        (fill("GET /", " HTTP/1.1\r\nHost: a\r\n\r\n", 8192 + 26), 404),
+        (fill("GET /", " HTTP/1.1\r\nHost: a\r\n\r\n", 8193 + 26), 414),
+        (fill("GET /", " HTTP/1.1\r\nHost: a\r\n\r\n", 20_480), 414),
+        (fill("GET / HTTP/1.2\r\nHost: a\r\nX: ", "\r\n\r\n", 16_384), 200),
+        (fill("GET / HTTP/1.2\r\nHost: a\r\nX: ", "\r\n\r\n", 16_385), 431),
+    ] {
+        for size in [
+            request.len(),
+            request.len() / 2 + 1,
+            request.len() - 1,
+            1460,
+            8300,
+            16_384,
+        ] {
+            let mut driver = built_in(|_| {});
+            for piece in request.chunks(size) {
+                driver.feed(piece);
+            }
+            let replies = read_replies(&driver.take_sent());
+            let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+            assert_eq!(statuses, [status], "{} bytes in pieces of {size}", request.len());
+        }
     }
 }
 

@@ -11,6 +11,8 @@ fn the_keep_alive_matrix() {
         ("1.1", "Connection: close\r\n", Some("close"), false),
         ("1.1", "Connection: Close, x\r\n", Some("close"), false),
         ("1.1", "Connection: keep-alive, close\r\n", Some("close"), false),
+        ("1.2", "", None, true),
+        ("1.9", "Connection: close\r\n", Some("close"), false),
         ("1.0", "", Some("close"), false),
         ("1.0", "Connection: close\r\n", Some("close"), false),
         ("1.0", "Connection: Keep-Alive\r\n", Some("keep-alive"), true),
