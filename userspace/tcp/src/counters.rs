@@ -95,9 +95,12 @@ counters! {
     DropMalformed = "drop_malformed",
     /// Dropped: IPv4 header or TCP checksum wrong.
     DropChecksum = "drop_checksum",
+    /// Dropped: an IPv4 header with a source route (LSRR or SSRR), as Linux does unless told otherwise.
+    DropSourceRoute = "drop_source_route",
     /// Dropped: not to the address and port of a listener or connection.
     DropNotListening = "drop_not_listening",
-    /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, or port 0).
+    /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, that of a listener, or
+    /// port 0).
     DropBadSource = "drop_bad_source",
     /// Dropped: outside the receive window (RFC 9293, section 3.10.7.4, first check).
     DropOutOfWindow = "drop_out_of_window",
@@ -105,7 +108,7 @@ counters! {
     DropPaws = "drop_paws",
     /// Always 0: segments without a timestamp are served although timestamps were negotiated (RFC 7323, section 3.2).
     DropNoTimestamp = "drop_no_timestamp",
-    /// Dropped: no ACK flag where there has to be one.
+    /// Dropped: no ACK flag where there has to be one: to a connection, or to a listener and neither SYN nor RST.
     DropNoAck = "drop_no_ack",
     /// Dropped: acknowledges data never sent, or too old (RFC 5961, section 5).
     DropBadAck = "drop_bad_ack",

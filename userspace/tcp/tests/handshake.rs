@@ -177,10 +177,10 @@ fn segments_for_no_connection_are_reset_within_the_rate() {
     let reset = rig.one();
     assert!(reset.is(RST));
     assert_eq!(reset.seq, SeqNumber(4711));
-    rig.peer_at(rig.seq, FIN, b"data");
+    rig.peer_at(rig.seq, ACK | FIN, b"data");
     let reset = rig.one();
-    assert!(reset.is(RST | ACK));
-    assert_eq!((reset.seq, reset.ack), (SeqNumber(0), rig.seq + 5));
+    assert!(reset.is(RST));
+    assert_eq!(reset.seq, SeqNumber(4711));
     rig.peer_at(rig.seq, RST, b"");
     rig.nothing();
     for _ in 0..10 {
@@ -218,6 +218,28 @@ fn other_ports_and_unanswerable_sources_are_dropped() {
     rig.syn(Options::default());
     rig.nothing();
     assert_eq!(rig.count(Counter::DropBadSource), 1);
+}
+
+#[test]
+fn nothing_from_a_listeners_own_address_is_answered() {
+    // A "land" attack: the SYN would be answered to the listener itself. From the own port, another one, and the address of
+    // another listener.
+    for (server, client) in [
+        (SERVER, SERVER),
+        (SERVER, "198.18.0.1:4000"),
+        (SERVER, "198.18.0.77:80"),
+        ("[2001:2::1]:80", "[2001:2::1]:80"),
+    ] {
+        let mut rig = Rig::between(config(), App::default(), server, client);
+        rig.engine.listen("198.18.0.77:8080".parse().unwrap());
+        rig.syn(Options::default());
+        rig.peer_at(rig.seq, SYN | ACK, b"");
+        rig.peer_at(rig.seq, ACK, b"text");
+        rig.peer_at(rig.seq, RST, b"");
+        rig.nothing();
+        assert_eq!(rig.count(Counter::DropBadSource), 4, "{server} {client}");
+        rig.assert_empty();
+    }
 }
 
 #[test]

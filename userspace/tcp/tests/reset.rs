@@ -4,9 +4,11 @@
 mod common;
 
 use common::*;
+use tidegate_tcp::State;
 use tidegate_tcp::counters::Counter;
+use tidegate_tcp::engine::{OnNoFlow, Received};
 use tidegate_tcp::seq::SeqNumber;
-use tidegate_tcp::wire::Flags;
+use tidegate_tcp::wire::{Flags, Options};
 
 #[test]
 fn a_segment_for_a_closed_connection_is_reset() {
@@ -43,14 +45,38 @@ fn a_stray_syn_ack_is_reset_with_its_own_acknowledgment() {
 }
 
 #[test]
-fn the_reset_of_a_segment_without_ack_covers_its_sequence_space() {
-    for (flags, text, length) in [(PSH, &b"text"[..], 4), (FIN, &b""[..], 1), (FIN | PSH, &b"text"[..], 5)] {
+fn a_listener_drops_what_has_neither_ack_nor_syn() {
+    // RFC 9293, section 3.10.7.2, fourth: null, FIN and Christmas tree scans find nothing out, also where cookies are on.
+    for cookies in [false, true] {
         let mut rig = Rig::new(config(), App::default());
-        rig.peer_at(rig.seq, flags, text);
-        let reset = rig.one();
-        assert!(reset.is(RST | ACK));
-        assert_eq!((reset.seq, reset.ack), (SeqNumber(0), rig.seq + length));
+        if cookies {
+            rig.engine.set_cookies(Some(cookie::cookies(cookie::EPOCH)));
+        }
+        for (flags, text) in [
+            (Flags(0), &b""[..]),
+            (FIN, b""),
+            (URG | PSH | FIN, b""),
+            (PSH, b"text"),
+            (FIN | PSH | URG | ECE | CWR, b"text"),
+        ] {
+            rig.peer_at(rig.seq, flags, text);
+            rig.nothing();
+        }
+        assert_eq!(rig.count(Counter::DropNoAck), 5);
+        assert_eq!(rig.count(Counter::RstsOut), 0);
+        rig.assert_empty();
+        rig.connect();
+        assert_eq!(rig.state(), Some(State::Established));
     }
+}
+
+#[test]
+fn what_has_neither_ack_nor_syn_may_be_another_shards() {
+    let mut rig = Rig::new(config(), App::default());
+    let frame = rig.frame(rig.seq, rig.ack, FIN, Options::default(), b"");
+    let received = rig.engine.receive(rig.now, &frame, OnNoFlow::Report, &mut rig.wire);
+    assert_eq!(received, Received::NoFlow);
+    assert_eq!(rig.count(Counter::DropNoAck), 0);
 }
 
 #[test]

@@ -26,7 +26,7 @@ const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 const INCARNATION_STEP: u32 = 1 << 16;
 
 impl<A: Application> Engine<A> {
-    /// A segment for no known flow (RFC 9293, sections 3.10.7.1 and 3.10.7.2).
+    /// A segment for no known flow (RFC 9293, section 3.10.7.2; of what is not to a listener nobody is told).
     pub(super) fn closed_receives<T: Transmit>(
         &mut self,
         now: Instant,
@@ -42,6 +42,11 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropNotListening);
             return Received::Done;
         };
+        // A listener that answered would answer itself ("land"). Linux drops what comes from outside with an own source.
+        if self.is_own_address(&segment.key) {
+            self.counters.bump(Counter::DropBadSource);
+            return Received::Done;
+        }
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
             self.syn(now, listener, segment, None, out);
             return Received::Done;

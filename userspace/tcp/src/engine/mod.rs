@@ -29,6 +29,7 @@ use crate::half_open::HalfOpen;
 use crate::link::LinkTable;
 use crate::rate_limit::RateLimit;
 use crate::recovery::rto::Bounds;
+use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
@@ -64,7 +65,7 @@ pub enum Received {
 /// What to do with a segment of an unknown flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnNoFlow {
-    /// Answer it as RFC 9293, section 3.10.7.1, says (RST, within `rst_rate`).
+    /// Answer it as RFC 9293, section 3.10.7.2, says (RST to what has ACK, within `rst_rate`).
     Reject,
     /// Leave it alone and return [`Received::NoFlow`].
     Report,
@@ -189,6 +190,12 @@ impl<A: Application> Engine<A> {
         let local = key.local();
         let index = self.listeners.iter().position(|listener| listener.address == local)?;
         Some(ListenerId(index as u16))
+    }
+
+    /// Whether the peer's address is that of a listener.
+    fn is_own_address(&self, key: &FlowKey) -> bool {
+        let peer = key.peer().ip();
+        self.listeners.iter().any(|listener| listener.address.ip() == peer)
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
@@ -320,28 +327,23 @@ impl<A: Application> Engine<A> {
         &mut self.application
     }
 
-    /// CLOSED (RFC 9293, section 3.10.7.1): answers with RST what is not RST itself, within `rst_rate`.
+    /// Answers a segment with ACK that fits nothing (RFC 9293, section 3.10.7.2, second) with RST, within `rst_rate`.
     fn reject<T: Transmit>(&mut self, now: Instant, segment: &Segment<'_>, out: &mut T) {
         if !self.reset(now, segment, out) {
             self.counters.bump(Counter::DropNoConnection);
         }
     }
 
-    /// Answers a segment of no connection with RST. False when it may not be answered: it is RST, or over `rst_rate`.
+    /// Answers a segment with ACK of no connection with RST. False when it may not be answered: it is RST, or over
+    /// `rst_rate`.
     fn reset<T: Transmit>(&mut self, now: Instant, segment: &Segment<'_>, out: &mut T) -> bool {
         if segment.flags.contains(Flags::RST) || !self.rst_limit.allow(now) {
             return false;
         }
-        let (seq, ack, flags) = if segment.flags.contains(Flags::ACK) {
-            (segment.ack, crate::seq::SeqNumber(0), Flags::RST)
-        } else {
-            let end = segment.seq + segment.length();
-            (crate::seq::SeqNumber(0), end, Flags::RST | Flags::ACK)
-        };
         let header = Header {
-            seq,
-            ack,
-            flags,
+            seq: segment.ack,
+            ack: SeqNumber(0),
+            flags: Flags::RST,
             window: 0,
             options: Options::default(),
             ecn_capable: false,

@@ -26,6 +26,7 @@ impl<A: Application> Engine<A> {
                 self.counters.bump(match error {
                     ParseError::Malformed => Counter::DropMalformed,
                     ParseError::Checksum => Counter::DropChecksum,
+                    ParseError::SourceRoute => Counter::DropSourceRoute,
                 });
                 return Received::Done;
             }

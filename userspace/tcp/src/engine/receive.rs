@@ -160,6 +160,10 @@ impl<A: Application> Engine<A> {
                 self.counters.bump(Counter::DropChecksum);
                 Received::Done
             }
+            ParseError::SourceRoute => {
+                self.counters.bump(Counter::DropSourceRoute);
+                Received::Done
+            }
         }
     }
 

@@ -125,6 +125,9 @@ impl<A: Application> Engine<A> {
         if self.cookies.is_some() && follows_a_syn_ack(segment.flags) {
             self.counters.bump(Counter::DropBadCookie);
             self.reset(now, segment, out);
+        } else if !segment.flags.intersects(Flags::ACK | Flags::RST) {
+            // A scan's, to a listener: dropped (RFC 9293, section 3.10.7.2, fourth).
+            self.counters.bump(Counter::DropNoAck);
         } else {
             self.reject(now, segment, out);
         }

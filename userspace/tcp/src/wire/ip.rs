@@ -4,6 +4,7 @@ use super::ParseError;
 use super::address::{Address, V4_PREFIX, from_v4, v4_octets};
 use super::checksum;
 use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use super::ip_options;
 
 /// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -13,11 +14,14 @@ pub const IPV6_HEADER: usize = 40;
 pub(super) const PROTOCOL_TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 pub(super) const ECN_FIELD: u8 = 0b11;
 pub(super) const ECN_CE: u8 = 0b11;
 const ECN_ECT_0: u8 = 0b10;
 const MAX_EXTENSION_HEADERS: usize = 6;
+/// The offset and the "more fragments" bit of an IPv6 fragment header.
+const FRAGMENT_OFFSET_AND_MORE: u16 = 0xfff9;
 
 /// An IP packet that carries a whole TCP segment.
 pub struct Packet<'a> {
@@ -36,7 +40,7 @@ pub struct Packet<'a> {
 /// # Errors
 ///
 /// [`ParseError::Malformed`] for anything that is not one whole TCP segment, [`ParseError::Checksum`] for a damaged
-/// IPv4 header.
+/// IPv4 header, [`ParseError::SourceRoute`] for one with a source route.
 #[inline]
 pub fn parse(ethertype: u16, packet: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
     match ethertype {
@@ -66,6 +70,7 @@ fn parse_v4(packet: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
     if more_fragments_and_offset != 0 {
         return Err(ParseError::Malformed);
     }
+    ip_options::check_v4(&packet[IPV4_HEADER..header_length])?;
     Ok(Packet {
         source: from_v4([fixed[12], fixed[13], fixed[14], fixed[15]]),
         destination: from_v4([fixed[16], fixed[17], fixed[18], fixed[19]]),
@@ -83,7 +88,7 @@ fn parse_v6(packet: &[u8]) -> Option<Packet<'_>> {
     }
     let mut payload = rest.get(..payload_length)?;
     let mut next_header = fixed[6];
-    for _ in 0..=MAX_EXTENSION_HEADERS {
+    for place in 0..=MAX_EXTENSION_HEADERS {
         match next_header {
             PROTOCOL_TCP => {
                 let address = |at: usize| {
@@ -105,11 +110,26 @@ fn parse_v6(packet: &[u8]) -> Option<Packet<'_>> {
             }
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 let &[next, length, ..] = payload else { return None };
-                if next_header == ROUTING && *payload.get(3)? != 0 {
+                let (header, rest) = payload.split_at_checked((usize::from(length) + 1) * 8)?;
+                let is_acceptable = match next_header {
+                    // Segments left.
+                    ROUTING => header[3] == 0,
+                    // Nowhere but right behind the IPv6 header (RFC 8200, section 4.1).
+                    HOP_BY_HOP if place > 0 => false,
+                    _ => ip_options::is_acceptable_v6(&header[2..]),
+                };
+                if !is_acceptable {
                     return None;
                 }
-                next_header = next;
-                payload = payload.get((usize::from(length) + 1) * 8..)?;
+                (next_header, payload) = (next, rest);
+            }
+            FRAGMENT => {
+                let (&[next, _, high, low, ..], rest) = payload.split_first_chunk::<8>()?;
+                // An atomic fragment is a whole packet (RFC 6946).
+                if u16::from_be_bytes([high, low]) & FRAGMENT_OFFSET_AND_MORE != 0 {
+                    return None;
+                }
+                (next_header, payload) = (next, rest);
             }
             _ => return None,
         }
@@ -241,6 +261,74 @@ mod tests {
 
         let chain = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS + 1);
         assert!(parse(ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &chain), true).is_err());
+    }
+
+    #[test]
+    fn an_atomic_fragment_is_a_whole_packet_and_any_other_is_malformed() {
+        let fragment = |offset_and_more: u16| {
+            let [high, low] = offset_and_more.to_be_bytes();
+            [PROTOCOL_TCP, 0, high, low, 1, 2, 3, 4]
+        };
+        let packet = v6(FRAGMENT, &[&fragment(0)[..], b"segment"].concat());
+        assert_eq!(parse(ETHERTYPE_IPV6, &packet, true).ok().unwrap().payload, b"segment");
+        // The two reserved bits are not looked at.
+        assert!(
+            parse(
+                ETHERTYPE_IPV6,
+                &v6(FRAGMENT, &[&fragment(6)[..], b"segment"].concat()),
+                true
+            )
+            .is_ok()
+        );
+        for real in [1, 8, 9, 0x8000, 0xfff8] {
+            let packet = v6(FRAGMENT, &[&fragment(real)[..], b"segment"].concat());
+            assert!(parse(ETHERTYPE_IPV6, &packet, true).is_err(), "{real:#x}");
+        }
+        for length in 0..8 {
+            assert!(parse(ETHERTYPE_IPV6, &v6(FRAGMENT, &fragment(0)[..length]), true).is_err());
+        }
+        // Between other headers, and as the last that is walked through.
+        let destination = [FRAGMENT, 0, 1, 4, 0, 0, 0, 0];
+        let packet = v6(
+            DESTINATION_OPTIONS,
+            &[&destination[..], &fragment(0), b"segment"].concat(),
+        );
+        assert_eq!(parse(ETHERTYPE_IPV6, &packet, true).ok().unwrap().payload, b"segment");
+        let mut chain = [FRAGMENT, 0, 0, 0, 1, 2, 3, 4].repeat(MAX_EXTENSION_HEADERS + 1);
+        chain[MAX_EXTENSION_HEADERS * 8] = PROTOCOL_TCP;
+        assert!(parse(ETHERTYPE_IPV6, &v6(FRAGMENT, &chain), true).is_err());
+    }
+
+    #[test]
+    fn extension_headers_that_a_host_may_not_skip_are_refused() {
+        let padding = [1, 4, 0, 0, 0, 0];
+        let header = |next: u8, options: [u8; 6]| [&[next, 0][..], &options].concat();
+        for (first, headers) in [
+            // Hop-by-hop behind another header, also behind itself.
+            (
+                DESTINATION_OPTIONS,
+                [header(HOP_BY_HOP, padding), header(PROTOCOL_TCP, padding)],
+            ),
+            (HOP_BY_HOP, [header(HOP_BY_HOP, padding), header(PROTOCOL_TCP, padding)]),
+            // Options that are to be discarded if unknown: a jumbo payload, a home address.
+            (
+                HOP_BY_HOP,
+                [
+                    header(DESTINATION_OPTIONS, [0xc2, 4, 0, 1, 0, 0]),
+                    header(PROTOCOL_TCP, padding),
+                ],
+            ),
+            (
+                HOP_BY_HOP,
+                [
+                    header(DESTINATION_OPTIONS, padding),
+                    header(PROTOCOL_TCP, [0xc9, 4, 0, 0, 0, 0]),
+                ],
+            ),
+        ] {
+            let packet = v6(first, &[&headers.concat()[..], b"segment"].concat());
+            assert!(parse(ETHERTYPE_IPV6, &packet, true).is_err(), "{headers:?}");
+        }
     }
 
     #[test]

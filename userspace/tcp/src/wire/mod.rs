@@ -6,6 +6,7 @@ pub mod emit;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip;
+mod ip_options;
 pub mod options;
 mod plain;
 pub mod tcp;
@@ -26,6 +27,8 @@ pub enum ParseError {
     Malformed,
     /// The IPv4 header's or the TCP checksum is wrong.
     Checksum,
+    /// The IPv4 header has a source route, which hosts do not follow (RFC 7126, sections 4.3 and 4.4).
+    SourceRoute,
 }
 
 /// A received TCP segment. "Remote" is its source, "local" its destination.
