@@ -11,7 +11,7 @@ use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::OnNoFlow;
 use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::time::Instant;
-use tidegate_tcp::wire::LinkHeader;
+use tidegate_tcp::wire::{LinkHeader, Options};
 use tidegate_tcp::{Engine, State};
 
 #[test]
@@ -182,6 +182,37 @@ fn only_a_reset_that_acknowledges_the_syn_refuses_it() {
     assert_eq!(rig.state(), None);
     assert_eq!(rig.app().opened, 0);
     rig.assert_empty();
+}
+
+#[test]
+fn the_window_of_a_syn_ack_is_not_scaled() {
+    // RFC 7323, section 2.2; crossing another one and not.
+    let options = Options {
+        mss: Some(1460),
+        window_scale: Some(7),
+        ..Options::default()
+    };
+    for crossing in [false, true] {
+        let mut rig = Rig::new(config(), sender(100_000));
+        rig.active_open();
+        rig.window = 4000;
+        if crossing {
+            rig.syn(options);
+            rig.sent();
+            rig.seq = rig.seq - 1;
+        }
+        let syn_ack = rig.frame(rig.seq, rig.ack, SYN | ACK, options, b"");
+        rig.seq += 1;
+        rig.inject(&syn_ack);
+        assert_eq!(rig.state(), Some(State::Established));
+        let sent: usize = rig.sent().iter().map(|segment| segment.payload.len()).sum();
+        assert!((2920..=4000).contains(&sent), "{sent} octets, crossing: {crossing}");
+        // That of the next segment is.
+        rig.ack += sent as u32;
+        rig.peer(ACK, b"");
+        let sent: usize = rig.sent().iter().map(|segment| segment.payload.len()).sum();
+        assert!(sent > 4000, "{sent} octets, crossing: {crossing}");
+    }
 }
 
 #[test]

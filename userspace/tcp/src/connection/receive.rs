@@ -152,7 +152,13 @@ impl<C> Connection<C> {
             tcb.challenge(context);
             return false;
         }
-        let window = u32::from(segment.window) << tcb.snd_wind_shift;
+        // The window of a SYN-ACK is never scaled (RFC 7323, section 2.2).
+        let shift = if segment.flags.contains(Flags::SYN) {
+            0
+        } else {
+            tcb.snd_wind_shift
+        };
+        let window = u32::from(segment.window) << shift;
         if !old {
             tcb.take_acknowledgment(segment, window, context);
         }
