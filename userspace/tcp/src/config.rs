@@ -154,6 +154,11 @@ pub struct Config {
     /// (RFC 9293, section 3.8.3: R2, at least 100 s).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub user_timeout: Duration,
+    /// Bytes the peer has to acknowledge in each `user_timeout`, or all that is queued if that is less (1 to 2^30): with
+    /// less than that, a connection is given up too. One with `n` bytes queued is gone after
+    /// `user_timeout * (n / min_send_progress + 2)` at the latest, unless more is queued; 1: any progress counts, as in
+    /// Linux.
+    pub min_send_progress: u32,
     /// The longest an acknowledgment is delayed (RFC 9293, section 3.8.6.3: less than 0.5 s).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub delayed_ack: Duration,
@@ -220,6 +225,7 @@ impl Default for Config {
             rto_max: Duration::from_secs(120),
             syn_ack_retries: 5,
             user_timeout: Duration::from_secs(120),
+            min_send_progress: 4096,
             delayed_ack: Duration::from_millis(40),
             nagle: true,
             msl: Duration::from_secs(30),
@@ -284,6 +290,13 @@ impl Config {
                     "rto_min is {:?} and rto_max {:?}; rto_min must be at most rto_max",
                     self.rto_min, self.rto_max
                 ),
+            ));
+        }
+        if !(1..=1 << 30).contains(&self.min_send_progress) {
+            return Err(format!(
+                "min_send_progress is {}; it must be from 1 to {} bytes",
+                self.min_send_progress,
+                1 << 30
             ));
         }
         if self.delayed_ack >= Duration::from_millis(500) {

@@ -50,8 +50,8 @@ counters! {
     ResetByPeer = "reset_by_peer",
     /// Connections this side ended with RST.
     Aborted = "aborted",
-    /// Connections given up because the peer no longer answered, or because the application left what it had received
-    /// unread for `user_timeout`.
+    /// Connections given up because the peer no longer answered or acknowledged less than `min_send_progress` in
+    /// `user_timeout`, or because the application left what it had received unread for `user_timeout`.
     TimedOut = "timed_out",
     /// Half-open connections given up after their last SYN-ACK.
     HalfOpenTimedOut = "half_open_timed_out",

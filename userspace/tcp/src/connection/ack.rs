@@ -101,9 +101,11 @@ impl Tcb {
         if let Some(sending) = self.sending.active_mut() {
             sent_at = sending.scoreboard.acknowledge_all(segment.ack);
             sending.send_queue.consume((flight - u32::from(fin_acked)) as usize);
-            sending.progress_at = context.now;
             sending.duplicate_acks = 0;
             sending.stop_timers();
+            if sending.send_queue.len() > 0 {
+                sending.note_progress(segment.ack, context.now, context.config);
+            }
         }
         let rtt = self.measure(sent_at, true, segment, context);
         self.grow_window(flight, flight, rtt, context);
@@ -127,7 +129,7 @@ impl Tcb {
         let blocks = segment.options.sack.as_slice();
         let dsack = self.sack_permitted && is_dsack(blocks, segment.ack);
         if advanced {
-            self.advance_una(segment.ack, &mut delivered, context.now);
+            self.advance_una(segment.ack, &mut delivered, context);
         }
         if self.sack_permitted {
             // Where nothing was outstanding, nothing can be selectively acknowledged.
@@ -206,7 +208,7 @@ impl Tcb {
         self.congestion(context.config).on_ack(&acked, mss);
     }
 
-    fn advance_una(&mut self, ack: SeqNumber, delivered: &mut Delivered, now: Instant) {
+    fn advance_una<T>(&mut self, ack: SeqNumber, delivered: &mut Delivered, context: &Context<'_, T>) {
         let acked = ack - self.snd_una;
         let fin_acked = self.fin_sent && ack == self.snd_nxt;
         self.snd_una = ack;
@@ -214,7 +216,7 @@ impl Tcb {
         let segments_before = sending.scoreboard.len();
         sending.scoreboard.acknowledge(ack, delivered);
         sending.send_queue.consume((acked - u32::from(fin_acked)) as usize);
-        sending.progress_at = now;
+        sending.note_progress(ack, context.now, context.config);
         if sending.phase == Phase::Open {
             sending.duplicate_acks = 0;
         } else {

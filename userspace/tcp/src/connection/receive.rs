@@ -473,7 +473,6 @@ impl Tcb {
         // A listener's handshake had no need of it.
         if let Some(sending) = self.sending.active_mut() {
             sending.stop_timers();
-            sending.progress_at = context.now;
             sending.phase = Phase::Open;
             sending.recovery_point = None;
             sending.cwr_point = None;
@@ -504,14 +503,13 @@ impl Tcb {
         self.max_snd_wnd = self.max_snd_wnd.max(window);
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
-        // A window that stays as small does not put off the time when it is used all the same.
+        // The window may now be worth using; if not, the time when it is used all the same may have come nearer, but is not
+        // put off, however often a small window opens.
         if opened && self.sending.persist {
             self.rto.reset_backoff();
-            if self.flight() > 0 {
-                self.restart_retransmit_timer(context.now, context.rto_bounds);
-            } else {
-                self.stop_retransmit_timer();
-            }
+            let timeout = self.rto.timeout_micros(context.rto_bounds);
+            let deadline = &mut self.sending.deadlines.retransmit;
+            *deadline = context.now.plus_micros(timeout).min(*deadline);
         }
     }
 

@@ -231,12 +231,8 @@ impl Tcb {
         let seq = self.snd_nxt;
         self.send_segment(seq, length, fin, Purpose::Data, context)?;
         context.counters.add(Counter::BytesOut, u64::from(length));
-        let first = self.flight() == 0;
         self.snd_nxt = seq + length + u32::from(fin);
         let sending = &mut *self.sending;
-        if first {
-            sending.progress_at = context.now;
-        }
         sending.scoreboard.push(seq, self.snd_nxt, context.now);
         if length < u32::from(self.mss) {
             sending.snd_sml = Some(self.snd_nxt);
@@ -334,7 +330,7 @@ impl Tcb {
         if self.snd_nxt == iss {
             self.snd_nxt = iss + 1;
             self.sending.syn_sent_at = Some(context.now);
-            self.sending.progress_at = context.now;
+            self.sending.expect_progress(iss, context.now, context.config);
         }
         self.start_retransmit_timer(context.now, context.rto_bounds);
         Ok(())

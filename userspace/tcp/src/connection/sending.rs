@@ -7,6 +7,7 @@ use core::ops::{Deref, DerefMut};
 
 use super::timers::SendingDeadlines;
 use super::{PathMtu, Undo};
+use crate::config::Config;
 use crate::congestion::{CongestionControl, Controller, INITIAL_SSTHRESH, initial_window};
 use crate::recovery::Phase;
 use crate::recovery::prr::Prr;
@@ -24,8 +25,8 @@ pub(crate) struct Sending {
     pub(crate) counted_queued: usize,
     pub(crate) scoreboard: Scoreboard,
     pub(crate) deadlines: SendingDeadlines,
-    /// When SND.UNA last moved or sending began after silence.
-    pub(crate) progress_at: Instant,
+    /// Where SND.UNA has to be by `deadlines.user_timeout`.
+    pub(crate) progress_point: SeqNumber,
     /// When something was last sent that occupies sequence space; [`Instant::ZERO`]: nothing to remember.
     pub(crate) last_sent: Instant,
     /// End of the last segment sent that was not full (Minshall).
@@ -73,7 +74,7 @@ impl Sending {
             counted_queued: 0,
             scoreboard: Scoreboard::new(),
             deadlines: SendingDeadlines::NONE,
-            progress_at: Instant::ZERO,
+            progress_point: SeqNumber(0),
             last_sent: Instant::ZERO,
             snd_sml: None,
             persist: false,
@@ -102,7 +103,7 @@ impl Sending {
             counted_queued,
             scoreboard,
             deadlines,
-            progress_at,
+            progress_point,
             last_sent,
             snd_sml,
             persist,
@@ -125,7 +126,7 @@ impl Sending {
         *counted_queued = 0;
         scoreboard.clear();
         *deadlines = SendingDeadlines::NONE;
-        *progress_at = Instant::ZERO;
+        *progress_point = SeqNumber(0);
         *last_sent = Instant::ZERO;
         *snd_sml = None;
         *persist = false;
@@ -155,13 +156,34 @@ impl Sending {
             && self.scoreboard.is_undisturbed()
     }
 
-    /// Nothing is outstanding and nothing waits for the peer's window.
+    /// Nothing is outstanding; what is queued still has to be acknowledged in time.
     #[inline]
     pub(crate) fn stop_timers(&mut self) {
         self.persist = false;
         self.deadlines.retransmit = Instant::NEVER;
         self.deadlines.probe = Instant::NEVER;
         self.deadlines.reorder = Instant::NEVER;
+        if self.send_queue.len() == 0 {
+            self.deadlines.user_timeout = Instant::NEVER;
+        }
+    }
+
+    /// From now on the peer has `user_timeout` to acknowledge what is queued, or `min_send_progress` bytes of it: a few
+    /// octets at a time, or a window that opens and closes, do not keep a connection (RFC 9293, section 3.9.1.1, has all
+    /// data acknowledged within the time, of which nothing would be left to a slow reader of a long queue).
+    #[inline]
+    pub(crate) fn expect_progress(&mut self, una: SeqNumber, now: Instant, config: &Config) {
+        let expected = self.send_queue.len().min(config.min_send_progress as usize);
+        self.progress_point = una + expected as u32;
+        self.deadlines.user_timeout = now + config.user_timeout;
+    }
+
+    /// SND.UNA has moved to `una`, and something is still queued or outstanding.
+    #[inline]
+    pub(crate) fn note_progress(&mut self, una: SeqNumber, now: Instant, config: &Config) {
+        if una.at_or_after(self.progress_point) {
+            self.expect_progress(una, now, config);
+        }
     }
 
     /// Whether a new one would do as well, given that nothing is outstanding: nothing is queued, no timer runs, and the path

@@ -40,7 +40,7 @@ impl<'a> Socket<'a> {
         let sending = &mut *self.tcb.sending;
         if sending.send_queue.len() == 0 {
             // The user timeout runs from when there is something to wait for.
-            sending.progress_at = self.now;
+            sending.expect_progress(self.tcb.snd_una, self.now, self.config);
         }
         sending
     }

@@ -4,7 +4,6 @@ use super::keepalive::KeepaliveTable;
 use super::send::Probe;
 use super::{Connection, Context, Fate, State, Tcb, Undo};
 use crate::application::{Application, CloseReason};
-use crate::config::Config;
 use crate::congestion::CongestionControl;
 use crate::counters::Counter;
 use crate::recovery::rto::Bounds;
@@ -45,6 +44,9 @@ pub(crate) struct SendingDeadlines {
     pub(crate) probe: Instant,
     /// RACK's reordering window (RFC 8985, section 6.2).
     pub(crate) reorder: Instant,
+    /// By when the peer has to have acknowledged enough of what is queued (RFC 9293, section 3.8.3). It runs whatever
+    /// becomes of the other timers, since what the peer sends can put those off.
+    pub(crate) user_timeout: Instant,
     /// In FIN-WAIT-2 for the peer's FIN; in TIME-WAIT and CLOSED for the application to read what is left.
     pub(crate) fin_wait_2: Instant,
 }
@@ -55,13 +57,15 @@ impl SendingDeadlines {
         retransmit: Instant::NEVER,
         probe: Instant::NEVER,
         reorder: Instant::NEVER,
+        user_timeout: Instant::NEVER,
         fin_wait_2: Instant::NEVER,
     };
 
     /// The earliest; [`Instant::NEVER`] when no timer is running.
     #[inline]
     pub(crate) fn earliest(&self) -> Instant {
-        self.retransmit.min(self.probe).min(self.reorder).min(self.fin_wait_2)
+        let sending = self.retransmit.min(self.probe).min(self.reorder);
+        sending.min(self.user_timeout).min(self.fin_wait_2)
     }
 }
 
@@ -162,11 +166,6 @@ impl Tcb {
         sending.is_some_and(|sending| due(deadline(&mut sending.deadlines), now))
     }
 
-    /// Whether the peer has left data, FIN or probes without an answer for too long (RFC 9293, section 3.8.3).
-    fn user_timeout_passed(&self, now: Instant, config: &Config) -> bool {
-        now.since(self.sending.progress_at) >= config.user_timeout
-    }
-
     fn retransmission_timeout<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
         if self.sending.persist {
             self.sending.persist = false;
@@ -250,6 +249,11 @@ impl<C> Connection<C> {
         if tcb.sending_due(now, |deadlines| &mut deadlines.fin_wait_2) && waits {
             return Fate::Closed(CloseReason::TimedOut);
         }
+        let waited = tcb.sending_due(now, |deadlines| &mut deadlines.user_timeout);
+        if waited && (tcb.flight() > 0 || tcb.queued() > 0) {
+            tcb.send_reset(context);
+            return Fate::Closed(CloseReason::TimedOut);
+        }
         if tcb.sending_due(now, |deadlines| &mut deadlines.reorder) && tcb.flight() > 0 {
             tcb.rack_loss(now);
             if tcb.sending.phase == Phase::Open && tcb.sending.scoreboard.lost() > 0 {
@@ -262,10 +266,6 @@ impl<C> Connection<C> {
             tcb.send_tail_probe(context);
         }
         if tcb.sending_due(now, |deadlines| &mut deadlines.retransmit) {
-            if tcb.user_timeout_passed(now, context.config) {
-                tcb.send_reset(context);
-                return Fate::Closed(CloseReason::TimedOut);
-            }
             tcb.retransmission_timeout(context);
         }
         if due(&mut tcb.deadlines.keepalive, now) && !tcb.keepalive_due(context) {
