@@ -45,6 +45,11 @@ impl MockStream {
         }
     }
 
+    /// What was sent so far and not taken.
+    pub(crate) fn sent(&self) -> &[u8] {
+        &self.sent
+    }
+
     fn ended(&self) -> bool {
         matches!(self.end, End::Closed | End::Aborted)
     }

@@ -8,6 +8,7 @@ mod failure;
 mod kernel_listeners;
 mod listen;
 mod origins;
+mod open_files;
 mod rates;
 mod serve;
 mod service_counters;

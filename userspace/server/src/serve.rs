@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{Listener, Report, Runtime};
+use tidegate_runtime::{Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
 use crate::counters_text::counters_text;
 use crate::failure::Failure;
 use crate::kernel_listeners;
+use crate::open_files;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
@@ -87,6 +88,10 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
     // How many queues the device has is not known here. All services that may be needed are made before anything is
     // attached, so that a wrong root directory is found while nothing has happened; the rest is dropped unused.
     let shards = settings.afxdp.queues.unwrap_or(MAX_QUEUES);
+    let mut http = settings.http.clone();
+    if http.root.is_some() {
+        http.max_open_files = open_files::for_sending(http.max_open_files, shards_to_start(settings, shards));
+    }
     let mut services = Vec::new();
     let mut published = Vec::new();
     for _ in 0..shards {
@@ -94,7 +99,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
             kinds.clone(),
             settings.echo.clone(),
             settings.discard.clone(),
-            settings.http.clone(),
+            http.clone(),
         )
         .map_err(|error| Failure::Usage(error.to_string()))?;
         let (service, counters) = PublishingServices::new(service);
@@ -118,6 +123,14 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
     })?;
     published.truncate(runtime.queues().len());
     Ok((runtime, published))
+}
+
+/// As many shards as there will be, or `most` where that cannot be told: why, the runtime says when it is started.
+fn shards_to_start(settings: &Settings, most: u32) -> u32 {
+    if settings.afxdp.queues.is_some() {
+        return most;
+    }
+    interface_info(&settings.interface).map_or(most, |interface| interface.queues)
 }
 
 /// One line for each queue, and one for each listener.

@@ -102,6 +102,15 @@ impl Cache {
         None
     }
 
+    /// What is cached for `key`, though it cannot be compared with its file. It will be tried again after the time that
+    /// entries are fresh.
+    pub(super) fn keep(&mut self, key: &[u8], now: Instant) -> Option<Arc<Representation>> {
+        let entry = &mut self.entries[*self.index.get(key)?];
+        entry.stale_at = now + self.max_age;
+        entry.referenced = true;
+        Some(Arc::clone(entry.prepared.representation()))
+    }
+
     /// Forgets what is cached for `key`.
     pub(super) fn remove(&mut self, key: &[u8]) {
         if let Some(&slot) = self.index.get(key) {

@@ -46,6 +46,9 @@ pub struct Config {
     pub cache_revalidate: Duration,
     /// How much of a file that is not cached is read at once (4 KiB to 16 MiB).
     pub read_chunk: usize,
+    /// Files that are not cached open at once, to be sent (1 to 1,048,576). Connections that are sent the same file share
+    /// its descriptor; what would be one too many is answered with 503.
+    pub max_open_files: usize,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             cache_file_limit: 1 << 20,
             cache_revalidate: Duration::from_secs(1),
             read_chunk: 256 << 10,
+            max_open_files: 1024,
         }
     }
 }
@@ -81,6 +85,7 @@ impl Config {
             ("max_uri", self.max_uri, 16..=1 << 20),
             ("max_headers", self.max_headers, 1..=MAX_HEADERS),
             ("read_chunk", self.read_chunk, 4 << 10..=16 << 20),
+            ("max_open_files", self.max_open_files, 1..=1 << 20),
         ] {
             InvalidSetting::unless_in(key, value, range)?;
         }
@@ -120,11 +125,12 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("max_head", |c| c.max_head = 255),
             ("max_uri", |c| c.max_uri = c.max_head + 1),
             ("max_headers", |c| c.max_headers = MAX_HEADERS + 1),
             ("read_chunk", |c| c.read_chunk = 0),
+            ("max_open_files", |c| c.max_open_files = 0),
             ("keepalive_requests", |c| c.keepalive_requests = 0),
             ("header_timeout", |c| c.header_timeout = Duration::ZERO),
             ("index", |c| c.index = "../secret".to_owned()),

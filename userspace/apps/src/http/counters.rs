@@ -27,12 +27,16 @@ crate::counters::define_counters! {
     CacheHits = "http_cache_hits",
     /// Requests for a file that was read from the disk: not cached, changed, or too large for the cache.
     CacheMisses = "http_cache_misses",
+    /// Requests served from the cache though the file on the disk could not be compared: no descriptor or memory was left.
+    CacheStaleHits = "http_cache_stale_hits",
     /// Files that left the cache to make room.
     CacheEvictions = "http_cache_evictions",
     /// Connections aborted because a file could not be read to the length that was promised.
     TruncatedFiles = "http_truncated_files",
     /// Connections aborted because a file was written to while it was sent.
     ChangedFiles = "http_changed_files",
+    /// Requests answered with 503 because `max_open_files` are open, or no descriptor or memory was left.
+    FilesExhausted = "http_files_exhausted",
 }
 
 impl Counters {

@@ -12,6 +12,15 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::status::Status;
 
+/// Why a path cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenError {
+    /// The path is at fault: the status says how.
+    Refused(Status),
+    /// The path is not: no descriptor or memory is left.
+    Exhausted(Errno),
+}
+
 /// How often opening is tried again when a rename at the same moment made the kernel lose track.
 const RACE_RETRIES: usize = 8;
 
@@ -159,16 +168,18 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// The status to answer with.
-    pub(super) fn find(&self, path: &[u8]) -> Result<Opened, Status> {
-        let file = self.open_beneath(path).map_err(status_of)?;
-        let metadata = file.metadata().map_err(|_| Status::InternalServerError)?;
+    /// There is nothing to be served, or it cannot be opened now.
+    pub(super) fn find(&self, path: &[u8]) -> Result<Opened, OpenError> {
+        let file = self.open_beneath(path).map_err(reason_of)?;
+        let metadata = file
+            .metadata()
+            .map_err(|_| OpenError::Refused(Status::InternalServerError))?;
         if metadata.is_file() {
             Ok(Opened::File(file, Stamp::new(&metadata)))
         } else if metadata.is_dir() {
             Ok(Opened::Directory)
         } else {
-            Err(Status::Forbidden)
+            Err(OpenError::Refused(Status::Forbidden))
         }
     }
 
@@ -187,13 +198,14 @@ impl Root {
     }
 }
 
-fn status_of(errno: Errno) -> Status {
-    match errno {
+fn reason_of(errno: Errno) -> OpenError {
+    OpenError::Refused(match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => return OpenError::Exhausted(errno),
         Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => Status::NotFound,
         // EXDEV: a symbolic link leads out of the root. ENXIO: a socket, or a device that is not there.
         Errno::EACCES | Errno::EPERM | Errno::EXDEV | Errno::ENXIO | Errno::ENODEV => Status::Forbidden,
         _ => Status::InternalServerError,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -219,7 +231,24 @@ mod tests {
     }
 
     fn status(root: &Root, path: &str) -> Option<Status> {
-        root.find(path.as_bytes()).err()
+        root.find(path.as_bytes()).err().map(|error| match error {
+            OpenError::Refused(status) => status,
+            OpenError::Exhausted(errno) => panic!("{path}: {errno}"),
+        })
+    }
+
+    #[test]
+    fn what_is_exhausted_is_no_fault_of_the_path() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert_eq!(reason_of(errno), OpenError::Exhausted(errno));
+        }
+        for (errno, status) in [
+            (Errno::ENOENT, Status::NotFound),
+            (Errno::EACCES, Status::Forbidden),
+            (Errno::EIO, Status::InternalServerError),
+        ] {
+            assert_eq!(reason_of(errno), OpenError::Refused(status));
+        }
     }
 
     #[test]

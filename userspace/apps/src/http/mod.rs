@@ -14,7 +14,7 @@ mod files;
 mod handler;
 mod head;
 mod host;
-mod open_file;
+mod open_files;
 mod prepared;
 mod range;
 mod representation;

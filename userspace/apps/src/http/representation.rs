@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::date;
 use super::etag::EntityTag;
 use super::files::Stamp;
-use super::open_file::OpenFile;
+use super::open_files::OpenFile;
 
 /// The page served at `/` when no root is given.
 pub(super) const BUILT_IN_PAGE: &[u8] = include_bytes!("built_in_page.html");

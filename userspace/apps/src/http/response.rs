@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidegate_tcp::application::Stream;
 
 use super::counters::{Counter, Counters};
-use super::open_file::{OpenFile, ReadError};
+use super::open_files::{OpenFile, ReadError};
 use super::status::Status;
 
 /// The interim response that asks for the body (RFC 9110, section 15.2.1).

@@ -1,6 +1,7 @@
 //! Files as representations: from the cache, or from the disk.
 
 use std::borrow::Cow;
+use std::fmt::Arguments;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -8,19 +9,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tidegate_tcp::time::Instant;
+use tracing::warn;
 
 use super::cache::Cache;
 use super::config::Config;
 use super::counters::{Counter, Counters};
 use super::etag::EntityTag;
-use super::files::{Opened, Root, Stamp};
-use super::open_file::OpenFile;
+use super::files::{OpenError, Opened, Root, Stamp};
+use super::open_files::OpenFiles;
 use super::prepared::Prepared;
 use super::representation::{Content, Representation};
 use super::status::Status;
 
 /// How often a file is read again that changed while it was read.
 const READ_RETRIES: usize = 3;
+
+/// How often it is logged at most that no more files can be opened.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a path leads to.
 pub(super) enum Found {
@@ -35,6 +40,10 @@ pub(super) struct Store {
     cache: Cache,
     index: String,
     cached_size: u64,
+    open_files: OpenFiles,
+    /// When the next warning about open files may be logged, and how many requests were refused since the last.
+    next_warning: Instant,
+    refused: u64,
 }
 
 impl Store {
@@ -45,6 +54,9 @@ impl Store {
             cache: Cache::new(config.cache_bytes, config.cache_revalidate),
             index: config.index.clone(),
             cached_size: config.cache_file_limit.min(config.cache_bytes) as u64,
+            open_files: OpenFiles::new(config.max_open_files),
+            next_warning: Instant::ZERO,
+            refused: 0,
         }
     }
 
@@ -79,9 +91,17 @@ impl Store {
         };
         let opened = match self.root.find(&name) {
             Ok(opened) => opened,
-            Err(status) => {
+            Err(OpenError::Refused(status)) => {
                 self.cache.remove(path);
                 return Err(status);
+            }
+            Err(OpenError::Exhausted(errno)) => {
+                if let Some(representation) = self.cache.keep(path, now) {
+                    counters.bump(Counter::CacheHits);
+                    counters.bump(Counter::CacheStaleHits);
+                    return Ok(Found::Representation(representation));
+                }
+                return Err(self.refuse(now, format_args!("{errno}"), counters));
             }
         };
         let (file, mut stamp) = match opened {
@@ -106,7 +126,11 @@ impl Store {
             } else {
                 EntityTag::of_unsettled(&stamp)
             };
-            let content = Content::File(Arc::new(OpenFile::new(file, stamp.clone())));
+            let Some(open) = self.open_files.share(file, &stamp) else {
+                let reason = "http.max_open_files are being sent; they are closed when no connection reads them";
+                return Err(self.refuse(now, format_args!("{reason}"), counters));
+            };
+            let content = Content::File(open);
             let representation = Arc::new(Representation::of_file(&name, &stamp, etag, content, wall));
             return Ok(Found::Representation(representation));
         }
@@ -125,6 +149,23 @@ impl Store {
         let evicted = self.cache.insert(path, prepared, is_settled.then_some(stamp), now);
         counters.add(Counter::CacheEvictions, evicted);
         Ok(Found::Representation(representation))
+    }
+
+    /// Counts a request for a file that cannot be opened now, logs it if that was not done lately, and returns the status
+    /// to answer with.
+    #[cold]
+    fn refuse(&mut self, now: Instant, reason: Arguments<'_>, counters: &mut Counters) -> Status {
+        counters.bump(Counter::FilesExhausted);
+        self.refused += 1;
+        if now >= self.next_warning {
+            warn!(
+                "requests for files answered with 503: {}, the last because: {reason}",
+                self.refused
+            );
+            self.refused = 0;
+            self.next_warning = now + WARNING_INTERVAL;
+        }
+        Status::ServiceUnavailable
     }
 }
 

@@ -1,6 +1,7 @@
 //! The service as a client sees it: bytes in, bytes out.
 
 mod bodies;
+mod descriptors;
 mod errors;
 mod files;
 mod flow;

@@ -1,0 +1,131 @@
+//! Files that are read in pieces while they are sent: a descriptor for each version of a file, however many read it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use foldhash::fast::RandomState;
+
+use super::files::Stamp;
+
+/// The versions that are open, by their stamps.
+type Versions = HashMap<Stamp, Weak<OpenFile>, RandomState>;
+
+/// The files one shard has open to send them. Each is there as long as somebody reads it.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    limit: usize,
+    versions: Arc<Mutex<Versions>>,
+}
+
+/// One version of a file, open for reading.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    file: File,
+    stamp: Stamp,
+    /// Where it is listed as long as it lives.
+    versions: Arc<Mutex<Versions>>,
+}
+
+/// Why nothing can be read of a version.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The file has another content by now.
+    Changed,
+    /// The file is shorter by now, or the kernel refuses.
+    Failed,
+}
+
+impl OpenFiles {
+    /// None yet, and never more than `limit`.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            versions: Arc::default(),
+        }
+    }
+
+    /// The version of `file` that `stamp` stands for. One that is open already takes the place of `file`, which is then
+    /// closed. `None` where it would be one too many.
+    pub(super) fn share(&self, file: File, stamp: &Stamp) -> Option<Arc<OpenFile>> {
+        let mut versions = lock(&self.versions);
+        if let Some(open) = versions.get(stamp).and_then(Weak::upgrade) {
+            return Some(open);
+        }
+        if versions.len() >= self.limit {
+            return None;
+        }
+        let open = Arc::new(OpenFile {
+            file,
+            stamp: stamp.clone(),
+            versions: Arc::clone(&self.versions),
+        });
+        versions.insert(stamp.clone(), Arc::downgrade(&open));
+        Some(open)
+    }
+}
+
+impl OpenFile {
+    /// Reads from the offset `offset`; returns how many bytes of `buffer` were filled, zero at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// The file was written to since it was opened, or cannot be read. What is in `buffer` then belongs to no version.
+    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+        let length = loop {
+            match self.file.read_at(buffer, offset) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.map_err(|_| ReadError::Failed)?,
+            }
+        };
+        // After the reading, so that a change while it went on is seen, too.
+        let present = Stamp::of(&self.file).map_err(|_| ReadError::Failed)?;
+        if present.length < self.stamp.length {
+            return Err(ReadError::Failed);
+        }
+        if self.stamp.may_have_other_content(&present) {
+            return Err(ReadError::Changed);
+        }
+        Ok(length)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        lock(&self.versions).remove(&self.stamp);
+    }
+}
+
+/// Only one thread ever uses it; the lock is what lets its shard be made on another.
+fn lock(versions: &Mutex<Versions>) -> MutexGuard<'_, Versions> {
+    versions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> File {
+        tempfile::tempfile().unwrap()
+    }
+
+    #[test]
+    fn a_version_is_open_once_and_as_long_as_it_is_read() {
+        let files = OpenFiles::new(2);
+        let [one, two, three] = [1, 2, 3].map(|time| Stamp::for_test(1, time));
+        let first = files.share(file(), &one).unwrap();
+        let again = files.share(file(), &one).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        let second = files.share(file(), &two).unwrap();
+        assert!(files.share(file(), &three).is_none());
+        assert!(files.share(file(), &two).is_some());
+        drop(first);
+        assert!(files.share(file(), &three).is_none(), "somebody still reads it");
+        drop(again);
+        assert!(files.share(file(), &three).is_some());
+        drop(second);
+        assert!(lock(&files.versions).is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! Files that are open at the same time, and what is served when there can be no more of them.
+
+use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tidegate_tcp::application::Application;
+
+use super::*;
+use crate::http::{Connection, Counter};
+
+/// Connections of one service that read what fits into their send buffers, and no more.
+struct SlowReaders {
+    http: Http,
+    readers: Vec<(Connection, MockStream)>,
+}
+
+impl SlowReaders {
+    /// The status of the response to a request for `target` on a new connection.
+    fn get(&mut self, target: &str) -> u16 {
+        let mut stream = MockStream::new(2000);
+        let mut connection = self.http.open(&mut stream);
+        self.http
+            .receive(&mut connection, &mut stream, &get_request(target, ""));
+        let status = std::str::from_utf8(&stream.sent()[9..12]).unwrap().parse().unwrap();
+        self.readers.push((connection, stream));
+        status
+    }
+}
+
+fn slow_readers(site: &Site) -> SlowReaders {
+    SlowReaders {
+        http: Http::new(site.config.clone()).unwrap(),
+        readers: Vec::new(),
+    }
+}
+
+/// Descriptors of this process that lead to files of the site.
+fn descriptors(site: &Site) -> usize {
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|file| file.starts_with(site.path("")) && !file.ends_with("www"))
+        .count()
+}
+
+#[test]
+fn readers_of_one_file_share_its_descriptor() {
+    let site = Site::new(|config| config.cache_file_limit = 1000);
+    let mut slow = slow_readers(&site);
+    for _ in 0..100 {
+        assert_eq!(slow.get("/large.bin"), 200);
+    }
+    assert_eq!(descriptors(&site), 1);
+    slow.readers.truncate(1);
+    assert_eq!(descriptors(&site), 1);
+    slow.readers.clear();
+    assert_eq!(descriptors(&site), 0);
+}
+
+#[test]
+fn one_file_too_many_is_answered_with_503_and_the_others_are_served() {
+    let site = Site::new(|config| {
+        config.cache_file_limit = 1000;
+        config.max_open_files = 3;
+    });
+    for number in 0..4 {
+        fs::write(site.path(&format!("{number}.bin")), pattern(LARGE)).unwrap();
+    }
+    let mut slow = slow_readers(&site);
+    for number in 0..3 {
+        assert_eq!(slow.get(&format!("/{number}.bin")), 200);
+    }
+    for _ in 0..10 {
+        assert_eq!(slow.get("/3.bin"), 503);
+    }
+    assert_eq!(slow.http.counters().get(Counter::FilesExhausted), 10);
+    assert_eq!(slow.http.counters().get(Counter::Responses5xx), 10);
+    assert_eq!(descriptors(&site), 3);
+    assert_eq!(slow.get("/0.bin"), 200);
+    assert_eq!(slow.get("/hello.txt"), 200);
+    slow.readers.remove(1);
+    assert_eq!(slow.get("/3.bin"), 200);
+}
+
+/// The limit is the process's, so this is a test in one of its own.
+#[test]
+fn without_a_descriptor_what_is_cached_is_served_and_the_rest_can_be_had_later() {
+    let name = "http::tests::descriptors::in_a_process_without_descriptors";
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--test-threads=1", name])
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && output.contains("1 passed"), "{output}");
+}
+
+#[test]
+#[ignore = "changes the limits of its process; another test runs it"]
+fn in_a_process_without_descriptors() {
+    let mut site = Site::new(|config| config.cache_file_limit = 1000);
+    assert_eq!(site.get("/hello.txt").status, 200);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        fillers.push(file);
+    }
+    for round in 1..4 {
+        site.driver.advance(Duration::from_secs(1));
+        let reply = site.get("/hello.txt");
+        assert_eq!((reply.status, reply.text()), (200, "hello, world\n"));
+        for target in ["/large.bin", "/docs/"] {
+            let reply = site.get(target);
+            assert_eq!((reply.status, reply.field("Retry-After")), (503, Some("1")), "{target}");
+        }
+        let counters = site.driver.application.counters();
+        assert_eq!(counters.get(Counter::CacheStaleHits), round);
+        assert_eq!(counters.get(Counter::FilesExhausted), 2 * round);
+    }
+    drop(fillers);
+    for target in ["/hello.txt", "/large.bin", "/docs/"] {
+        assert_eq!(site.get(target).status, 200, "{target}");
+    }
+}
