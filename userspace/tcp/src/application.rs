@@ -46,12 +46,14 @@ pub trait Stream {
     fn peer_finished(&self) -> bool;
 
     /// How many bytes [`Stream::send`] would take now. Zero after [`Stream::shutdown`], [`Stream::close`] or
-    /// [`Stream::abort`]. When it was exhausted and later at least half of the send buffer is free again,
+    /// [`Stream::abort`]. It follows what the peer's window and the network's allow to be sent: what is produced for a
+    /// connection should not be more, or a peer that does not read has it held. When it was exhausted and there is room again,
     /// [`Application::writable`] is called.
     fn send_space(&self) -> usize;
 
     /// Queues the front of `data` for sending, as much as [`Stream::send_space`] allows, and removes it from `data`.
-    /// Returns how many bytes were taken. The bytes are shared, not copied, until the peer has acknowledged them.
+    /// Returns how many bytes were taken. More than a few bytes are shared, not copied, until the peer has acknowledged them,
+    /// and count as much memory: `data` should not be a small part of a large buffer that nobody else needs.
     /// The last segment of what is queued at the end of a callback carries PSH.
     fn send(&mut self, data: &mut Bytes) -> usize;
 

@@ -122,10 +122,12 @@ pub struct Config {
     pub max_half_open: u32,
     /// Connections in TIME-WAIT at most; when full, the oldest gives way (1 to 2^28).
     pub max_time_wait: u32,
-    /// Bytes queued for sending per connection at most, acknowledged ones no longer counted (4 KiB to 1 GiB). What a
-    /// connection may queue begins with 256 KiB and grows with its congestion window, to four times that.
+    /// Bytes queued for sending per connection at most, acknowledged ones no longer counted (4 KiB to 1 GiB). Below that, what
+    /// a connection may queue follows its congestion window and the peer's: what they let go and a segment, or a 64th part
+    /// more, up to 16 KiB.
     pub send_buffer: u32,
-    /// Bytes queued for sending by all connections. Beyond it each connection may queue 16 KiB.
+    /// Memory held by what all connections have queued for sending, in bytes, overhead included. Beyond it each connection
+    /// may have one segment queued.
     pub send_bytes_total: u64,
     /// Largest receive buffer in bytes per connection, and so the largest window offered (4 KiB to 1 GiB).
     pub receive_buffer: u32,

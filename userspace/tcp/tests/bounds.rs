@@ -312,6 +312,146 @@ fn a_peer_that_opens_and_forgets_is_found_by_keepalive() {
     rig.assert_empty();
 }
 
+/// What is queued beyond what is outstanding.
+fn unsent(rig: &Rig, acknowledged: SeqNumber, sent_to: SeqNumber) -> usize {
+    rig.info().unacknowledged - (sent_to - acknowledged) as usize
+}
+
+#[test]
+fn a_peer_that_reads_nothing_has_one_segment_queued_for_it() {
+    for (window, mss) in [(0, 1460), (0, 536), (3000, 1460), (65_535, 1460)] {
+        let mut rig = Rig::new(config(), sender(500_000));
+        rig.window = window;
+        rig.connect_with(Options {
+            mss: Some(mss),
+            ..Options::default()
+        });
+        let sent = rig.sent();
+        let mut end = sent.last().map_or(rig.ack, Sent::end);
+        // And no more while it answers probes and what is sent again.
+        for _ in 0..6 {
+            let unsent = unsent(&rig, rig.ack, end);
+            assert!(
+                unsent <= usize::from(mss),
+                "{unsent} octets behind a window of {window}"
+            );
+            rig.pass(ms(1000));
+            rig.peer(ACK, b"");
+            end = rig.sent().iter().map(Sent::end).fold(end, SeqNumber::max);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_reads_for_a_while_and_then_stops_has_one_segment_queued_for_it() {
+    for rounds in 1..12 {
+        for closing in [0, 100, 2000] {
+            let mut rig = Rig::new(config(), sender(5_000_000));
+            rig.connect();
+            for round in 1..=rounds {
+                let sent = rig.sent();
+                let last = sent.last().expect("it has stopped").clone();
+                if round == rounds {
+                    rig.window = closing;
+                }
+                rig.acknowledge(&last);
+            }
+            let sent = rig.sent();
+            let end = sent.last().map_or(rig.ack, Sent::end);
+            let unsent = unsent(&rig, rig.ack, end);
+            assert!(
+                unsent <= 1460,
+                "{unsent} octets after {rounds} rounds, window {closing}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_the_window_is_asked_for_as_it_opens() {
+    let mut rig = Rig::new(config(), sender(300_000));
+    rig.window = 0;
+    rig.connect();
+    let mut text = Vec::new();
+    for window in [1460, 0, 5000, 0, 14_600, 0, 3000] {
+        rig.window = window;
+        rig.peer(ACK, b"");
+        let sent = rig.sent();
+        assert_eq!(
+            sent.iter().map(|segment| segment.payload.len()).sum::<usize>(),
+            usize::from(window) / 1460 * 1460,
+            "all that a window of {window} lets go"
+        );
+        rig.take(&sent, &mut text);
+    }
+    rig.window = 65_535;
+    rig.peer(ACK, b"");
+    text.append(&mut rig.read_in_time(300_000 - text.len()));
+    assert_eq!(text, pattern(300_000));
+}
+
+/// Memory a connection may have queued for sending when all together hold too much.
+const LEAST_HELD: u64 = 3 * 1460 + 1024;
+
+#[test]
+fn what_is_queued_for_sending_is_bounded_together() {
+    const TOTAL: u64 = 100_000;
+    let limits = || Config {
+        send_bytes_total: TOTAL,
+        ..config()
+    };
+    let text = pattern(1460);
+    // An echo whose peers do not read, fed with single octets, small and full segments.
+    for size in [1, 100, 1460] {
+        let mut rig = Rig::new(limits(), echo());
+        let mut open = Vec::new();
+        for port in 0..40 {
+            rig.key.local_port = 1000 + port;
+            rig.connect();
+            open.push((rig.key, rig.seq, rig.ack));
+        }
+        for round in 0..40 {
+            for connection in &mut open {
+                (rig.key, rig.seq, rig.ack) = *connection;
+                for _ in 0..(200 / size).max(1) {
+                    rig.peer(ACK, &text[..size]);
+                }
+                rig.wire.frames.clear();
+                connection.1 = rig.seq;
+                let (held, most) = (rig.engine.send_bytes(), TOTAL + 40 * LEAST_HELD);
+                assert!(
+                    held <= most,
+                    "{held} bytes of {most}, {size} octets a segment, round {round}"
+                );
+            }
+        }
+        assert!(rig.engine.send_bytes() > TOTAL / 2, "{}", rig.engine.send_bytes());
+        // All of it comes back with the connections.
+        rig.engine.abort_all(rig.now, &mut rig.wire);
+        assert_eq!(rig.engine.send_bytes(), 0);
+    }
+}
+
+#[test]
+fn beyond_the_total_every_connection_still_sends_a_segment_at_a_time() {
+    let limits = Config {
+        send_bytes_total: 1,
+        ..config()
+    };
+    let mut rig = Rig::new(limits, sender(100_000));
+    rig.connect();
+    let mut text = Vec::new();
+    while text.len() < 100_000 {
+        let sent = rig.sent();
+        assert!(!sent.is_empty(), "it stopped after {} octets", text.len());
+        assert!(rig.info().unacknowledged <= 1460);
+        assert!(rig.engine.send_bytes() <= LEAST_HELD);
+        rig.take(&sent, &mut text);
+        rig.peer(ACK, b"");
+    }
+    assert_eq!(text, pattern(100_000));
+}
+
 #[test]
 fn a_stream_of_single_octets_arrives_in_any_order() {
     let text = pattern(500);

@@ -66,7 +66,7 @@ fn after_an_idle_time_sending_begins_with_the_initial_window() {
         });
         rig.sent();
         let mut largest = 0;
-        rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(200_000)), 200_000));
+        rig.write(pattern(200_000));
         loop {
             let sent = text_segments(&mut rig);
             let Some(last) = sent.last() else { break };
@@ -76,7 +76,7 @@ fn after_an_idle_time_sending_begins_with_the_initial_window() {
         assert!(largest > 20, "the window did not grow: {largest}");
         rig.pass(ms(10_000));
         rig.nothing();
-        rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(60_000)), 60_000));
+        rig.write(pattern(60_000));
         let burst = text_segments(&mut rig).len();
         assert!((1..=10).contains(&burst), "{burst} segments after an idle time");
     }
@@ -150,11 +150,11 @@ fn the_window_does_not_grow_while_the_application_has_little_to_send() {
         });
         rig.sent();
         for _ in 0..200 {
-            rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(1460)), 1460));
+            rig.write(pattern(1460));
             let sent = text_segments(&mut rig);
             rig.acknowledge(&sent[0]);
         }
-        rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(100_000)), 100_000));
+        rig.write(pattern(100_000));
         let burst = text_segments(&mut rig).len();
         assert!(burst <= 12, "{burst} segments by {congestion}");
     }

@@ -347,7 +347,7 @@ fn opened() -> Rig {
 /// Writes `length` bytes; returns what is sent of them at once.
 #[track_caller]
 fn write(rig: &mut Rig, length: usize) -> Vec<Sent> {
-    rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(length)), length));
+    rig.write(pattern(length));
     rig.sent()
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Totals {
     pub(crate) reassembly: u64,
     /// In-order data no application has consumed.
     pub(crate) unread: u64,
-    /// Data queued for sending.
+    /// Memory held by data queued for sending.
     pub(crate) queued: u64,
 }
 
@@ -88,11 +88,8 @@ pub(crate) struct Undo {
     pub(crate) retransmits: u32,
 }
 
-/// What every connection may queue for sending, even when all together hold too much.
-const LEAST_SEND_BUFFER: usize = 16 << 10;
-
-/// What a connection may queue for sending while its congestion window is small.
-const INITIAL_SEND_BUFFER: u32 = 256 << 10;
+/// The most an application is asked for beyond what both windows let go, in bytes, unless one segment is more.
+const MAX_READ_AHEAD: u32 = 16 << 10;
 
 /// A connection with what its application keeps.
 #[repr(C)]
@@ -251,43 +248,75 @@ impl Tcb {
             .get_or_insert_with(|| Controller::new(config.congestion, mss))
     }
 
-    /// Bytes the application may have queued at the same time. With more than a few congestion windows, one that has
-    /// filled them would hear from the connection only seconds later.
-    #[inline]
-    pub(crate) fn send_limit(&self, config: &Config, totals: &Totals) -> usize {
-        let windows = self.cwnd().saturating_mul(4);
-        let own = config.send_buffer.min(windows.max(INITIAL_SEND_BUFFER)) as usize;
-        // What was queued in this callback is not in the totals yet; it is bounded by the buffer itself.
-        let shared = config.send_bytes_total.saturating_sub(totals.queued);
+    /// Bytes that have not been sent and both windows would let go.
+    fn usable(&self) -> u32 {
+        let usable = self.snd_wnd.saturating_sub(self.flight());
+        // What is lost is sent before.
+        let taken = self.pipe().saturating_add(self.sending.scoreboard.lost());
+        usable.min(self.cwnd().saturating_sub(taken))
+    }
+
+    /// Bytes the application may have queued beyond those that leave at once: a segment, so that the next acknowledgment
+    /// finds something to send; and while the windows are large a few, so that it is asked for them together.
+    fn read_ahead(&self, usable: u32) -> u32 {
+        let window = self.flight().saturating_add(usable);
+        (window / 64).min(MAX_READ_AHEAD).max(u32::from(self.mss))
+    }
+
+    /// Bytes the application may still queue. It follows both windows: a peer that reads nothing has nothing read ahead for
+    /// it but a segment.
+    pub(crate) fn send_space(&self, config: &Config, totals: &Totals) -> usize {
+        if self.fin_queued || self.abort || !self.state.may_send() {
+            return 0;
+        }
+        let queued = self.queued();
+        let usable = self.usable();
+        // Less than a segment does not leave.
+        let leaving = usable - usable % u32::from(self.mss).max(1);
+        let limit = self
+            .flight()
+            .saturating_add(leaving)
+            .saturating_add(self.read_ahead(usable));
+        // What was queued in this callback is not in the totals yet.
+        let others = totals.queued - self.sending.counted_queued as u64;
+        let shared = config
+            .send_bytes_total
+            .saturating_sub(others + self.sending.send_queue.held() as u64);
         let shared = usize::try_from(shared).unwrap_or(usize::MAX);
-        own.min(self.queued().saturating_add(shared).max(LEAST_SEND_BUFFER))
+        let least = self.least_send_buffer(config).saturating_sub(queued);
+        let limit = limit.min(config.send_buffer) as usize;
+        limit.saturating_sub(queued).min(shared.max(least))
+    }
+
+    /// Bytes the application may have queued whatever the peer's window is and all connections together hold: a segment.
+    #[inline]
+    fn least_send_buffer(&self, config: &Config) -> usize {
+        usize::from(self.mss).min(config.send_buffer as usize)
     }
 
     /// Whether the application may queue `length` more bytes.
     #[inline]
     pub(crate) fn may_queue(&self, length: usize, config: &Config, totals: &Totals) -> bool {
         // What every connection may queue need not be reckoned.
-        let least = LEAST_SEND_BUFFER.min(config.send_buffer as usize);
-        if self.queued() + length <= least {
+        if self.queued() + length <= self.least_send_buffer(config) {
             return !self.fin_queued && !self.abort && self.state.may_send();
         }
         length <= self.send_space(config, totals)
     }
 
-    /// Bytes the application may still queue.
-    #[inline]
-    pub(crate) fn send_space(&self, config: &Config, totals: &Totals) -> usize {
-        if self.fin_queued || self.abort || !self.state.may_send() {
-            return 0;
-        }
-        self.send_limit(config, totals).saturating_sub(self.queued())
+    /// Whether the application should be asked for more: there is room, and not more than half of what is to wait for the
+    /// next acknowledgment is queued behind what leaves now.
+    pub(crate) fn is_writable(&self, config: &Config, totals: &Totals) -> bool {
+        let usable = self.usable();
+        let waiting = i64::from(self.unsent()) - i64::from(usable);
+        waiting <= i64::from(self.read_ahead(usable) / 2) && self.send_space(config, totals) > 0
     }
 
     /// Brings the engine's totals up to date.
     #[inline]
     pub(crate) fn account(&mut self, totals: &mut Totals) {
         if let Some(sending) = self.sending.active_mut() {
-            let queued = sending.send_queue.len();
+            let queued = sending.send_queue.held();
             totals.queued = totals.queued + queued as u64 - sending.counted_queued as u64;
             sending.counted_queued = queued;
         }

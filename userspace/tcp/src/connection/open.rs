@@ -198,7 +198,7 @@ impl<C> Connection<C> {
         self.tcb.start_keepalive(context.keepalives);
         let state = application.open(&mut Socket::new(&mut self.tcb, context));
         self.application = Some(state);
-        if self.tcb.send_space(context.config, context.totals) == 0 {
+        if !self.tcb.may_queue(1, context.config, context.totals) {
             self.tcb.wants_writable = true;
         }
     }

@@ -21,7 +21,7 @@ use crate::time::Instant;
 pub(crate) struct Sending {
     /// What the application has given and the peer has not acknowledged.
     pub(crate) send_queue: SendQueue,
-    /// What of `send_queue` the engine's totals include.
+    /// What the engine's totals include of the memory `send_queue` holds.
     pub(crate) counted_queued: usize,
     pub(crate) scoreboard: Scoreboard,
     pub(crate) deadlines: SendingDeadlines,

@@ -102,7 +102,9 @@ impl Stream for Socket<'_> {
 
     fn send_copy(&mut self, data: &[u8]) -> usize {
         let count = data.len().min(self.send_space());
-        self.queue(Bytes::copy_from_slice(&data[..count]), None);
+        if count > 0 {
+            self.sending().send_queue.push_copy(&data[..count]);
+        }
         count
     }
 
@@ -185,15 +187,12 @@ impl<C> Connection<C> {
         }
     }
 
-    /// Tells the application that there is room to send, if it is waiting for that and half of the buffer is free.
+    /// Tells the application that there is room to send, if it is waiting for that.
     pub(crate) fn tell_writable<A, T>(&mut self, application: &mut A, context: &mut Context<'_, T>)
     where
         A: Application<Connection = C>,
     {
-        if self.tcb.wants_writable
-            && self.tcb.send_space(context.config, context.totals) > 0
-            && self.tcb.queued() <= self.tcb.send_limit(context.config, context.totals) / 2
-        {
+        if self.tcb.wants_writable && self.tcb.is_writable(context.config, context.totals) {
             self.tcb.wants_writable = false;
             self.call(context, |state, socket| application.writable(state, socket));
             self.offer_unread(application, context);

@@ -86,6 +86,11 @@ impl<A: Application> Engine<A> {
         self.totals.reassembly
     }
 
+    /// Memory held by what all connections have queued for sending, in bytes, overhead included.
+    pub fn send_bytes(&self) -> u64 {
+        self.totals.queued
+    }
+
     /// Every listener and every connection, in no particular order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionInfo> + '_ {
         let bare = |local, peer, state, listener| ConnectionInfo {

@@ -135,7 +135,7 @@ pub struct App {
 }
 
 impl App {
-    fn greet<S: Stream>(&mut self, rest: &mut Bytes, stream: &mut S) {
+    fn greet<S: Stream + ?Sized>(&mut self, rest: &mut Bytes, stream: &mut S) {
         stream.send(rest);
         if rest.is_empty() {
             if self.close_after_greeting {
@@ -444,6 +444,18 @@ impl Rig {
         let id = self.id.expect("the engine did not open the connection");
         self.engine
             .with_connection(self.now, id, &mut self.wire, |_, _, stream| action(stream))
+            .expect("the connection is not open");
+    }
+
+    /// Has the application send `text` on a connection the engine opened, what there is no room for when there is.
+    #[track_caller]
+    pub fn write(&mut self, text: Bytes) {
+        let id = self.id.expect("the engine did not open the connection");
+        self.engine
+            .with_connection(self.now, id, &mut self.wire, |app, rest, stream| {
+                *rest = text;
+                app.greet(rest, stream);
+            })
             .expect("the connection is not open");
     }
 
