@@ -65,8 +65,9 @@ impl Full {
 
     /// Lets time pass until the next timer fires, and arms that one again.
     fn fire_and_arm(&mut self) {
+        let mut left = usize::MAX;
         loop {
-            if let Some(id) = self.wheel.fire(self.now) {
+            if let Some(id) = self.wheel.fire(self.now, &mut left) {
                 let deadline = self.deadline();
                 self.wheel.arm(id, deadline);
                 return;

@@ -136,7 +136,9 @@ impl<A: Application> Worker<A> {
                 connection.proceed(visit)
             });
         }
-        while let Some(id) = self.timers.fire(self.now) {
+        // All of them: the kernel receives meanwhile.
+        let mut left = usize::MAX;
+        while let Some(id) = self.timers.fire(self.now, &mut left) {
             self.visit(id as usize, |connection, visit| connection.deadline_passed(visit));
         }
     }

@@ -30,9 +30,9 @@ pub(crate) enum Command {
         /// Told when that is so. The channel has room for every shard.
         taken: Sender<()>,
     },
-    /// Takes no new connections and tells the open ones.
+    /// Takes no new connections and begins to tell the open ones.
     Drain,
-    /// Resets all connections.
+    /// Begins to reset all connections.
     Abort,
     /// Ends the shard.
     Stop,

@@ -54,6 +54,8 @@ pub struct ShardReport {
     pub xdp_statistics: SocketStatistics,
     /// How many connections there are.
     pub population: Population,
+    /// Whether draining, or the resetting of what is left, has connections yet to come to.
+    pub sweeping: bool,
     /// Where the frames are.
     pub frames: FrameCensus,
 }

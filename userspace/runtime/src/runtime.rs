@@ -398,6 +398,7 @@ impl Runtime {
             thread::sleep(DRAIN_STEP.min(timeout.saturating_sub(began.elapsed())));
         }
         tell_all(&self.mailboxes, &self.threads, || Command::Abort, ANSWER_PATIENCE);
+        self.wait_for_sweeps();
         self.wait_for_last_frames();
         let shards = self.end();
         let xdp = self.steering.counts(self.device_queues)?;
@@ -408,6 +409,26 @@ impl Runtime {
                 xdp,
                 syn_cookies: self.cookies.counts(&self.queues),
             }),
+        }
+    }
+
+    /// Waits until every connection has been reset, for as long as they become fewer.
+    fn wait_for_sweeps(&self) {
+        let mut fewest = u64::MAX;
+        let mut fewer_since = Instant::now();
+        while let Ok(shards) = self.ask_all() {
+            let left: u64 = shards
+                .iter()
+                .filter(|shard| shard.sweeping)
+                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
+                .sum();
+            if left < fewest {
+                (fewest, fewer_since) = (left, Instant::now());
+            }
+            if left == 0 || fewer_since.elapsed() >= ANSWER_PATIENCE {
+                return;
+            }
+            thread::sleep(FLUSH_STEP);
         }
     }
 

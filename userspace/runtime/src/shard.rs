@@ -123,7 +123,8 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         loop {
             let now = self.clock.now();
             let mut worked = self.turn(now);
-            while let Some(command) = self.command() {
+            // One a turn: what arrives waits for no more of them than for that.
+            if let Some(command) = self.command() {
                 worked = true;
                 if self.obey(command, now) {
                     self.port.flush();
@@ -315,6 +316,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             port,
             xdp_statistics: self.port.statistics(),
             population: self.engine.population(),
+            sweeping: self.engine.is_sweeping(),
             frames: self.port.census(self.handover.foreign()),
         }
     }

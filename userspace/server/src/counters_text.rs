@@ -130,6 +130,7 @@ mod tests {
                 time_wait: 40,
                 ..Population::default()
             },
+            sweeping: false,
             frames: FrameCensus {
                 pool: 50,
                 ..FrameCensus::default()

@@ -123,7 +123,7 @@ counters! {
     DropCookieShard = "drop_cookie_shard",
     /// Dropped: RST to a TIME-WAIT connection (RFC 1337).
     DropTimeWaitRst = "drop_time_wait_rst",
-    /// Dropped: a SYN, or the acknowledgment of a cookie, while the server is draining.
+    /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what is left.
     DropDraining = "drop_draining",
     /// Dropped: a finished handshake while `max_connections` are open.
     DropConnectionsFull = "drop_connections_full",

@@ -62,6 +62,8 @@ pub struct TimerWheel {
     heads: [u32; LEVELS * SLOTS],
     occupied: [u64; LEVELS],
     armed: usize,
+    /// The highest level whose current slot may have entries to be filed again before anything fires; 0: there are none.
+    refiling: usize,
 }
 
 impl Default for TimerWheel {
@@ -72,6 +74,7 @@ impl Default for TimerWheel {
             heads: [NONE; LEVELS * SLOTS],
             occupied: [0; LEVELS],
             armed: 0,
+            refiling: 0,
         }
     }
 }
@@ -136,6 +139,9 @@ impl TimerWheel {
     /// A time at which [`TimerWheel::fire`] has something to do, at or before the earliest deadline: for deadlines
     /// further away it is the time at which they are filed again.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.refiling > 0 {
+            return Some(Instant::from_millis(self.now));
+        }
         for level in 0..LEVELS {
             let occupied = self.occupied[level];
             if occupied == 0 {
@@ -166,20 +172,22 @@ impl TimerWheel {
         None
     }
 
-    /// Disarms one timer whose deadline is at or before `now` and returns its id; `None` when there are no more.
+    /// Disarms one timer whose deadline is at or before `now` and returns its id; `None` when there are no more, or when
+    /// `left` is used up: every timer that fires takes one of it, and every one that is filed again on the way there.
     ///
     /// Called until it returns `None`. Timers armed meanwhile for a time that has passed fire in the same round. While
     /// `now` stays within a millisecond and nothing is due, a call takes a few instructions.
     #[inline]
-    pub fn fire(&mut self, now: Instant) -> Option<u32> {
+    pub fn fire(&mut self, now: Instant, left: &mut usize) -> Option<u32> {
         let target = now.as_millis();
         loop {
-            if self.now > target {
+            if self.now > target || (self.refiling > 0 && !self.file_again(left)) {
                 return None;
             }
             let slot = (self.now & (SLOTS as u64 - 1)) as usize;
             let head = self.heads[slot];
             if head != NONE {
+                *left = left.checked_sub(1)?;
                 self.unlink(head);
                 self.armed -= 1;
                 return Some(head);
@@ -199,23 +207,33 @@ impl TimerWheel {
             None => target,
         };
         self.now = next;
-        // Entering a slot of a higher level files its entries again, further down; the highest first, so that what
-        // falls into the current slot of a lower level is moved on.
-        for level in (1..LEVELS).rev() {
+        self.refiling = LEVELS - 1;
+    }
+
+    /// Entering a slot of a higher level files its entries again, further down; the highest first, so that what falls into
+    /// the current slot of a lower level is moved on. False when `left` was used up before all were. No entry comes back to
+    /// the list it is taken from: where the slot begins, it is out of reach.
+    #[cold]
+    fn file_again(&mut self, left: &mut usize) -> bool {
+        while self.refiling > 0 {
+            let level = self.refiling;
             let shift = SLOT_BITS * level as u32;
-            if self.now & ((1 << shift) - 1) != 0 {
-                continue;
+            if self.now & ((1 << shift) - 1) == 0 {
+                let list = level * SLOTS + ((self.now >> shift) as usize & (SLOTS - 1));
+                while self.heads[list] != NONE {
+                    let Some(less) = left.checked_sub(1) else {
+                        return false;
+                    };
+                    *left = less;
+                    let id = self.heads[list];
+                    let tick = self.entries[id as usize].tick();
+                    self.unlink(id);
+                    self.file(id, tick);
+                }
             }
-            let slot = (self.now >> shift) as usize & (SLOTS - 1);
-            let mut id = self.heads[level * SLOTS + slot];
-            self.heads[level * SLOTS + slot] = NONE;
-            self.occupied[level] &= !(1 << slot);
-            while id != NONE {
-                let entry = self.entries[id as usize];
-                self.file(id, entry.tick());
-                id = entry.next;
-            }
+            self.refiling -= 1;
         }
+        true
     }
 
     fn file(&mut self, id: u32, tick: u64) {
@@ -268,7 +286,21 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn fired(wheel: &mut TimerWheel, now: Instant) -> Vec<u32> {
-        std::iter::from_fn(|| wheel.fire(now)).collect()
+        fired_in_slices(wheel, now, usize::MAX)
+    }
+
+    /// All that is due, found with no more than `slice` at a time.
+    fn fired_in_slices(wheel: &mut TimerWheel, now: Instant, slice: usize) -> Vec<u32> {
+        let mut all = Vec::new();
+        loop {
+            let mut left = slice;
+            while let Some(id) = wheel.fire(now, &mut left) {
+                all.push(id);
+            }
+            if left > 0 {
+                return all;
+            }
+        }
     }
 
     #[test]
@@ -329,6 +361,35 @@ mod tests {
         assert_eq!(fired(&mut wheel, Instant::from_millis(1000)), [3]);
     }
 
+    #[test]
+    fn a_call_that_has_used_up_what_is_left_goes_on_in_the_next() {
+        let mut wheel = TimerWheel::default();
+        let due = Instant::from_millis(70_000);
+        for id in 0..1000 {
+            wheel.arm(id, due);
+        }
+        let (mut calls, mut all) = (0, Vec::new());
+        while all.len() < 1000 {
+            let mut left = 64;
+            let before = all.len();
+            while let Some(id) = wheel.fire(due, &mut left) {
+                all.push(id);
+            }
+            assert!(all.len() - before <= 64);
+            calls += 1;
+            let next = wheel.next_deadline();
+            assert_eq!(
+                next.is_some_and(|next| next <= due),
+                all.len() < 1000,
+                "after {calls} calls"
+            );
+        }
+        // Each is filed again at two levels before it fires.
+        assert_eq!(calls, 3000_usize.div_ceil(64));
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1000));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Arm(u32, u64),
@@ -351,11 +412,12 @@ mod tests {
         fn agrees_with_the_obvious_implementation(
             start in prop_oneof![Just(0_u64), any::<u32>().prop_map(u64::from), Just((1 << 42) - 50)],
             steps in proptest::collection::vec(step(), 1..200),
+            slice in 1..50_usize,
         ) {
             let mut wheel = TimerWheel::default();
             let mut model = BTreeMap::new();
             let mut now = start;
-            prop_assert_eq!(wheel.fire(Instant::from_millis(now)), None);
+            prop_assert_eq!(wheel.fire(Instant::from_millis(now), &mut 1), None);
             for step in steps {
                 match step {
                     Step::Arm(id, delay) => {
@@ -368,7 +430,7 @@ mod tests {
                     }
                     Step::Advance(delay) => {
                         now += delay;
-                        let mut got = fired(&mut wheel, Instant::from_millis(now));
+                        let mut got = fired_in_slices(&mut wheel, Instant::from_millis(now), slice);
                         got.sort_unstable();
                         let due: Vec<u32> = model.iter().filter(|&(_, &at)| at <= now).map(|(&id, _)| id).collect();
                         model.retain(|_, &mut at| at > now);

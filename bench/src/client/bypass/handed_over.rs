@@ -55,6 +55,7 @@ mod tests {
             },
             xdp_statistics: SocketStatistics::default(),
             population: Population::default(),
+            sweeping: false,
             frames: FrameCensus::default(),
         }
     }

@@ -465,10 +465,10 @@ impl Tcb {
         }
     }
 
-    /// Sends RST for the connection, if it is in a state in which the peer knows of it.
-    pub(crate) fn send_reset<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
+    /// Sends RST for the connection, if it is in a state in which the peer knows of it. False: there was no frame for it.
+    pub(crate) fn send_reset<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
         if matches!(self.state, State::SynSent | State::TimeWait | State::Closed) {
-            return;
+            return true;
         }
         let header = Header {
             seq: self.snd_nxt,
@@ -478,9 +478,11 @@ impl Tcb {
             options: Options::default(),
             ecn_capable: false,
         };
-        if self.transmit_control(&header, Purpose::Control, context).is_err() {
+        let sent = self.transmit_control(&header, Purpose::Control, context).is_ok();
+        if !sent {
             context.counters.bump(Counter::NoFrame);
         }
+        sent
     }
 
     #[inline]

@@ -13,6 +13,9 @@ use crate::config::Config;
 use crate::time::Instant;
 use crate::wire::checksum::TextSum;
 
+/// A tick of the engine's timers.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
 /// The engine's [`Stream`].
 pub(crate) struct Socket<'a> {
     tcb: &'a mut Tcb,
@@ -129,7 +132,8 @@ impl Stream for Socket<'_> {
     }
 
     fn set_timer(&mut self, after: Option<Duration>) {
-        self.tcb.deadlines.application = after.map_or(Instant::NEVER, |after| self.now + after);
+        // In the next tick at the earliest: one that is set again and again must not keep the others waiting.
+        self.tcb.deadlines.application = after.map_or(Instant::NEVER, |after| self.now + after.max(TIMER_TICK));
     }
 }
 

@@ -66,7 +66,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) {
         self.counters.bump(Counter::SynsIn);
-        if self.draining {
+        if !self.accepts_connections() {
             self.counters.bump(Counter::DropDraining);
             return;
         }
@@ -191,6 +191,13 @@ impl<A: Application> Engine<A> {
         }
         if self.connections.len() >= self.config.max_connections as usize {
             self.counters.bump(Counter::DropConnectionsFull);
+            return Received::Done;
+        }
+        if !self.accepts_connections() {
+            // The sweep has not come to it yet, and might not come to what it would become.
+            self.counters.bump(Counter::DropDraining);
+            self.reset_half_open(slot, out);
+            self.remove_half_open(slot);
             return Received::Done;
         }
         self.promote(now, slot, segment, out);
@@ -356,10 +363,10 @@ impl<A: Application> Engine<A> {
         Received::Done
     }
 
-    /// Sends an RST for a half-open connection that is given up by this side.
-    pub(super) fn reset_half_open<T: Transmit>(&mut self, slot: u32, out: &mut T) {
+    /// Sends an RST for a half-open connection that this side is about to give up. False: there was no frame for it.
+    pub(super) fn reset_half_open<T: Transmit>(&mut self, slot: u32, out: &mut T) -> bool {
         let Some(half_open) = self.half_open.get(slot) else {
-            return;
+            return true;
         };
         let (key, link) = (half_open.key, *self.links.get(half_open.link));
         let header = Header {
@@ -370,7 +377,6 @@ impl<A: Application> Engine<A> {
             options: crate::wire::Options::default(),
             ecn_capable: false,
         };
-        self.send_bare(&link, &key, &header, Purpose::Control, out);
-        self.remove_half_open(slot);
+        self.send_bare(&link, &key, &header, Purpose::Control, out)
     }
 }

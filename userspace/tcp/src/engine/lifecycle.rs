@@ -1,16 +1,14 @@
-//! How connections end: TIME-WAIT, removal, draining.
+//! How connections end: TIME-WAIT and removal.
 
 use core::hint::black_box;
 
 use super::receive::LOOKUP_GROUP;
-use super::{Engine, context};
+use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
-use crate::connection::{Connection, Context, Fate};
 use crate::counters::Counter;
 use crate::flow_table::Place;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
-use crate::transmit::Transmit;
 
 impl<A: Application> Engine<A> {
     /// Takes a connection out of the table and tells its application.
@@ -63,10 +61,10 @@ impl<A: Application> Engine<A> {
         self.forget(slot, CloseReason::Finished);
     }
 
-    /// Forgets the records of which 2MSL are over. They are of connections that nobody has looked at for long, so, as with
+    /// Forgets records of which 2MSL are over, at most [`EVENTS_PER_TURN`]. They are of connections that nobody has looked at for long, so, as with
     /// [`Engine::receive_burst`], what is needed is read for a group of them at once.
     pub(super) fn expire_time_wait(&mut self, now: Instant) {
-        loop {
+        for _ in 0..EVENTS_PER_TURN / LOOKUP_GROUP {
             let mut expired = [0; LOOKUP_GROUP];
             let (mut count, mut touched) = (0, 0);
             let mut next = self.time_wait.oldest();
@@ -94,46 +92,6 @@ impl<A: Application> Engine<A> {
         if let Some(record) = self.time_wait.remove(slot) {
             self.table.remove(&record.key, Place::TimeWait(slot));
             self.links.release(record.link);
-        }
-    }
-
-    /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish.
-    pub fn drain<T: Transmit>(&mut self, now: Instant, out: &mut T) {
-        self.draining = true;
-        while let Some(slot) = self.half_open.oldest() {
-            self.reset_half_open(slot, out);
-        }
-        self.for_each(now, out, |connection, application, context| {
-            connection.call(context, |state, socket| application.drain(state, socket));
-            connection.finish(context)
-        });
-    }
-
-    /// Resets every connection that is left.
-    pub fn abort_all<T: Transmit>(&mut self, now: Instant, out: &mut T) {
-        while let Some(slot) = self.half_open.oldest() {
-            self.reset_half_open(slot, out);
-        }
-        self.for_each(now, out, |connection, _, context| {
-            connection.tcb.send_reset(context);
-            Fate::Closed(CloseReason::Aborted)
-        });
-    }
-
-    fn for_each<T: Transmit>(
-        &mut self,
-        now: Instant,
-        out: &mut T,
-        mut event: impl FnMut(&mut Connection<A::Connection>, &mut A, &mut Context<'_, T>) -> Fate,
-    ) {
-        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
-        for slot in slots {
-            let Some(connection) = self.connections.get_mut(slot as usize) else {
-                continue;
-            };
-            let mut context = context!(self, now, out);
-            let fate = event(connection, &mut self.application, &mut context);
-            self.settle(now, slot, fate);
         }
     }
 }

@@ -9,9 +9,11 @@ mod listing;
 mod open;
 mod path_mtu;
 mod receive;
+mod sweep;
 mod syn_cookie;
 
 use core::net::SocketAddr;
+use std::collections::VecDeque;
 
 use slab::Slab;
 use tidegate_abi::siphash::Key;
@@ -40,7 +42,15 @@ use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
 pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
+use sweep::Sweep;
 pub use syn_cookie::{Cookies, syn_ack_of};
+
+/// Events of each kind that one call of [`Engine::turn`] handles at most, so that frames that arrive need not wait for long
+/// however many timers are due at once: a burst of them.
+pub const EVENTS_PER_TURN: usize = 64;
+
+/// Frames after which a call of [`Engine::turn`] handles no further timers, or no further connections that had more to send.
+const FRAMES_PER_TURN: u64 = 256;
 
 /// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +96,8 @@ pub struct Engine<A: Application> {
     counters: Counters,
     listeners: Vec<Listener>,
     draining: bool,
+    /// What is left to be done with every connection.
+    sweep: Option<Sweep>,
     /// `None`: acknowledgments are not checked for cookies.
     cookies: Option<Cookies>,
     links: LinkTable,
@@ -101,7 +113,7 @@ pub struct Engine<A: Application> {
     /// When anything last happened.
     now: Instant,
     /// Connections that had more to send than there were frames, or than was fair.
-    output_pending: Vec<u32>,
+    output_pending: VecDeque<u32>,
     totals: Totals,
     sendings: SendingPool,
     keepalives: KeepaliveTable,
@@ -150,6 +162,7 @@ impl<A: Application> Engine<A> {
             counters: Counters::default(),
             listeners: Vec::new(),
             draining: false,
+            sweep: None,
             cookies: None,
             links: LinkTable::default(),
             connections: Slab::new(),
@@ -159,7 +172,7 @@ impl<A: Application> Engine<A> {
             half_open_timers: TimerWheel::default(),
             time_wait: FifoSlab::default(),
             now: Instant::ZERO,
-            output_pending: Vec::new(),
+            output_pending: VecDeque::new(),
             totals: Totals::default(),
             sendings: SendingPool::default(),
             keepalives: KeepaliveTable::default(),
@@ -246,13 +259,19 @@ impl<A: Application> Engine<A> {
         let connection = &mut self.connections[slot as usize];
         if !connection.tcb.output_queued {
             connection.tcb.output_queued = true;
-            self.output_pending.push(slot);
+            self.output_pending.push_back(slot);
         }
     }
 
-    /// Fires the timers that are due, and sends what found no frame before.
+    /// Fires the timers that are due, sends what found no frame before, and goes on with [`Engine::drain`] and
+    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is due at
+    /// once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
     pub fn turn<T: Transmit>(&mut self, now: Instant, out: &mut T) {
-        while let Some(slot) = self.connection_timers.fire(now) {
+        let mut left = EVENTS_PER_TURN;
+        let frames_end = self.frames_out() + FRAMES_PER_TURN;
+        while self.frames_out() < frames_end
+            && let Some(slot) = self.connection_timers.fire(now, &mut left)
+        {
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -261,17 +280,37 @@ impl<A: Application> Engine<A> {
             self.settle(now, slot, fate);
         }
         self.now = now;
-        while let Some(slot) = self.first_syn_ack_due(now) {
+        let mut left = EVENTS_PER_TURN;
+        while left > 0
+            && let Some(slot) = self.first_syn_ack_due(now)
+        {
+            left -= 1;
             self.half_open_timer_fired(now, slot, out);
         }
-        while let Some(slot) = self.half_open_timers.fire(now) {
+        while let Some(slot) = self.half_open_timers.fire(now, &mut left) {
             self.half_open_timer_fired(now, slot, out);
         }
         self.expire_time_wait(now);
-        // What is put into the list meanwhile has its turn in the next one.
-        let pending = self.output_pending.len();
-        for index in 0..pending {
-            let slot = self.output_pending[index];
+        self.send_pending(now, out);
+        if self.sweep.is_some() {
+            self.go_on_sweeping(now, out);
+        }
+    }
+
+    fn frames_out(&self) -> u64 {
+        self.counters.get(Counter::FramesOut)
+    }
+
+    /// Sends for the connections that had more to send. What is put into the list meanwhile comes after all that is in it.
+    fn send_pending<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+        let frames_end = self.frames_out() + FRAMES_PER_TURN;
+        for _ in 0..self.output_pending.len().min(EVENTS_PER_TURN) {
+            if self.frames_out() >= frames_end {
+                return;
+            }
+            let Some(slot) = self.output_pending.pop_front() else {
+                return;
+            };
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -284,12 +323,13 @@ impl<A: Application> Engine<A> {
             let fate = connection.finish(&mut context);
             self.settle(now, slot, fate);
         }
-        self.output_pending.drain(..pending);
     }
 
-    /// When [`Engine::turn`] is next needed; `None` when no timer is running.
+    /// When [`Engine::turn`] is next needed; `None` when no timer is running. A time that has passed if the last call left
+    /// something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         [
+            self.sweep.as_ref().map(|sweep| sweep.due_at(self.now)),
             self.connection_timers.next_deadline(),
             self.half_open_timers.next_deadline(),
             self.first_syn_ack_timeout(),
@@ -309,7 +349,7 @@ impl<A: Application> Engine<A> {
 
     /// Whether something could not be sent and [`Engine::turn`] should be called as soon as frames are free.
     pub fn wants_frames(&self) -> bool {
-        !self.output_pending.is_empty()
+        !self.output_pending.is_empty() || self.sweep.as_ref().is_some_and(Sweep::waits_for_frames)
     }
 
     /// The counters.

@@ -155,7 +155,7 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropCookieShard);
             return Received::Done;
         }
-        if self.draining {
+        if !self.accepts_connections() {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }

@@ -132,6 +132,8 @@ pub struct App {
     pub abort_on: Option<u8>,
     /// Sets its timer at open.
     pub timer: Option<Duration>,
+    /// Sets it anew whenever it ran out.
+    pub timer_again: bool,
 }
 
 impl App {
@@ -191,8 +193,11 @@ impl Application for App {
         }
     }
 
-    fn timeout<S: Stream>(&mut self, _: &mut Bytes, _: &mut S) {
+    fn timeout<S: Stream>(&mut self, _: &mut Bytes, stream: &mut S) {
         self.timeouts += 1;
+        if self.timer_again {
+            stream.set_timer(self.timer);
+        }
     }
 
     fn drain<S: Stream>(&mut self, _: &mut Bytes, stream: &mut S) {
