@@ -294,13 +294,7 @@ impl Config {
                 ),
             ));
         }
-        if !(1..=1 << 30).contains(&self.min_send_progress) {
-            return Err(format!(
-                "min_send_progress is {}; it must be from 1 to {} bytes",
-                self.min_send_progress,
-                1 << 30
-            ));
-        }
+        InvalidSetting::unless_in("min_send_progress", self.min_send_progress, 1..=1 << 30)?;
         if self.delayed_ack >= Duration::from_millis(500) {
             return Err(InvalidSetting::new(
                 ["delayed_ack"],
