@@ -5,7 +5,8 @@
 
 use tidegate_abi::ListenerKey;
 
-use crate::parse::{Frame, IPV4_HEADER, IPV6_HEADER, protocol};
+use crate::frame::Frame;
+use crate::parse::{IPV4_HEADER, IPV6_HEADER, protocol};
 
 /// "Destination unreachable" (RFC 792).
 const V4_DESTINATION_UNREACHABLE: u8 = 3;

@@ -3,15 +3,18 @@
 //! answered here.
 //!
 //! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
-//! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP),
+//! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP) and reads it through [`frame`],
 //! [`steer`] whether that is served, [`remotes`] whether it comes from such a server, [`sources`] whether its sender is
 //! served, [`syn_ack`] answers SYNs with cookies by what [`offer`] reads, with [`scratch`] for the verifier's sake, and [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod counters;
+mod frame;
 mod icmp;
 mod offer;
+mod packet;
 mod parse;
 mod remotes;
 mod scratch;
@@ -25,7 +28,7 @@ use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext
 #[xdp]
 pub fn tidegate(ctx: XdpContext) -> u32 {
     let queue = ctx.rx_queue_index();
-    let frame = parse::Frame::new(&ctx);
+    let frame = frame::Frame::new(&ctx);
     let (action, counter) = match parse::destination(frame) {
         Ok(destination) => steer::steer(frame, &destination, queue),
         Err(reason) => (XDP_PASS, reason),

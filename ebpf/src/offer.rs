@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use tidegate_abi::syn_cookie::{MAX_WINDOW_SCALE, NO_WINDOW_SCALE};
 
-use crate::parse::Frame;
+use crate::frame::Frame;
 use crate::scratch::Scratch;
 
 /// Kinds of options without a length (RFC 9293, section 3.2).
@@ -110,12 +110,12 @@ fn usual(frame: Frame<'_>, offset: usize, length: usize) -> Option<Offer> {
     let mut offer = Offer::NONE;
     // Words of timestamps still to come.
     let mut timestamps = 0;
+    let mut words = frame.from(offset).word_cursor();
     for index in 0..MAX_OPTIONS / 4 {
-        let at = index * 4;
-        if at >= length {
+        if index * 4 >= length {
             break;
         }
-        let word = frame.word(offset + at)?;
+        let word = words.read()?;
         if timestamps > 0 {
             if timestamps == 2 {
                 offer = offer.with_timestamp(word);
@@ -150,8 +150,8 @@ fn any(frame: Frame<'_>, offset: usize, length: usize, scratch: Scratch) -> Opti
         if at >= length {
             break;
         }
-        let option = offset + at;
-        let kind = frame.octet(option)?;
+        let option = frame.from(offset + at);
+        let &[kind] = option.first()?;
         if kind == END_OF_OPTION_LIST {
             break;
         }
@@ -160,16 +160,26 @@ fn any(frame: Frame<'_>, offset: usize, length: usize, scratch: Scratch) -> Opti
             continue;
         }
         // Past the end of the options this is an octet of the text, if of anything.
-        let option_length = usize::from(frame.octet(option + 1)?);
+        let &[_, option_length] = option.first()?;
+        let option_length = usize::from(option_length);
         if option_length < 2 || at + option_length > length {
             return None;
         }
         let offer = Offer(scratch.offer());
         let offer = match (kind, option_length) {
-            (2, 4) => offer.with_mss(frame.number(option + 2)?),
-            (3, 3) => offer.with_window_scale(frame.octet(option + 2)?.min(MAX_WINDOW_SCALE)),
+            (2, 4) => {
+                let &[_, _, high, low] = option.first()?;
+                offer.with_mss(u16::from_be_bytes([high, low]))
+            }
+            (3, 3) => {
+                let &[_, _, shift] = option.first()?;
+                offer.with_window_scale(shift.min(MAX_WINDOW_SCALE))
+            }
             (4, 2) => Offer(offer.0 | Offer::SACK_PERMITTED),
-            (8, 10) => offer.with_timestamp(frame.word(option + 2)?),
+            (8, 10) => {
+                let &[_, _, a, b, c, d] = option.first()?;
+                offer.with_timestamp(u32::from_be_bytes([a, b, c, d]))
+            }
             _ => offer,
         };
         scratch.set_offer(offer.0);

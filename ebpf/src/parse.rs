@@ -1,11 +1,10 @@
 //! From a frame's bytes to the destination it is looked up by.
 //!
-//! Every header is read through [`Frame::header`], which compares with the frame's end the very address it then reads
-//! from. The verifier accepts nothing else.
+//! Every header is read through [`Frame::header`].
 
-use aya_ebpf::programs::XdpContext;
 use tidegate_abi::{ListenerKey, XdpCounter};
 
+use crate::frame::Frame;
 use crate::icmp;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -28,12 +27,6 @@ const MAX_VLAN_TAGS: usize = 2;
 pub const IPV4_HEADER: usize = 20;
 /// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
 const IPV4_FRAGMENT: u16 = 0x3fff;
-
-/// Offset of the destination address in an IPv4 header.
-const IPV4_DESTINATION: usize = 16;
-
-/// Offset of the destination address in an IPv6 header.
-const IPV6_DESTINATION: usize = 24;
 
 /// Octets of an IPv6 header.
 pub const IPV6_HEADER: usize = 40;
@@ -63,115 +56,6 @@ pub mod protocol {
     /// Two values for experiments (RFC 3692), on IANA's list of extension headers.
     pub const EXPERIMENT_1: u8 = 253;
     pub const EXPERIMENT_2: u8 = 254;
-}
-
-/// A received frame, from the first octet of its Ethernet header to its last octet.
-#[derive(Clone, Copy)]
-pub struct Frame<'a> {
-    start: usize,
-    context: &'a XdpContext,
-}
-
-impl<'a> Frame<'a> {
-    /// The frame that the program runs on.
-    #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self {
-            start: ctx.data(),
-            context: ctx,
-        }
-    }
-
-    /// The kernel's description of the frame, for its helpers.
-    #[inline(always)]
-    pub fn context(self) -> *mut aya_ebpf::bindings::xdp_md {
-        self.context.ctx
-    }
-
-    /// The address behind the frame's last octet, asked for anew each time. LLVM would otherwise conclude from one
-    /// comparison that a later one is not needed, and leave it out; the verifier does not conclude, and would refuse.
-    #[inline(always)]
-    fn end(self) -> usize {
-        // SAFETY: the context is valid while the program runs, and its `data_end` is an aligned `u32`.
-        unsafe { core::ptr::read_volatile(&raw const (*self.context.ctx).data_end) as usize }
-    }
-
-    /// The `N` octets at `offset`, unless the frame ends before them.
-    #[inline(always)]
-    pub fn header<const N: usize>(self, offset: usize) -> Option<&'a [u8; N]> {
-        let address = self.start + offset;
-        if address + N > self.end() {
-            return None;
-        }
-        // SAFETY: the `N` octets at `address` lie within the frame, as was just compared (the verifier proves it
-        // again). The frame outlives the run of the program, for which `'a` stands; what is written to it goes
-        // through `write`, after the last use of what was read there. An array of octets needs no alignment.
-        Some(unsafe { &*(address as *const [u8; N]) })
-    }
-
-    /// The octet at `offset`, which is not the first of the frame.
-    #[inline(always)]
-    pub fn octet(self, offset: usize) -> Option<u8> {
-        // With the one before it: LLVM asks for a single one whether its address is below the end, and from that the
-        // verifier concludes nothing.
-        self.header(offset - 1).map(|&[_, octet]| octet)
-    }
-
-    /// The 16-bit number at `offset`, in host byte order.
-    #[inline(always)]
-    pub fn number(self, offset: usize) -> Option<u16> {
-        self.header(offset).map(|&octets| u16::from_be_bytes(octets))
-    }
-
-    /// The 32-bit number at `offset`, in host byte order.
-    #[inline(always)]
-    pub fn word(self, offset: usize) -> Option<u32> {
-        self.header(offset).map(|&octets| u32::from_be_bytes(octets))
-    }
-
-    /// The `N` octets at `offset`, to be read and written as 32-bit words, unless the frame ends before them. No reference
-    /// from [`Frame::header`] to these octets is to be used after one of them is written.
-    #[inline(always)]
-    pub fn words<const N: usize>(self, offset: usize) -> Option<Words<N>> {
-        let address = self.start + offset;
-        if address + 4 * N > self.end() {
-            return None;
-        }
-        Some(Words(address as *mut [u8; 4]))
-    }
-
-    /// Whether the frame reaches at least `length` octets past `offset`.
-    #[inline(always)]
-    fn holds(self, offset: usize, length: usize) -> bool {
-        // Addresses are compared, and no length is computed: subtracting packet pointers takes CAP_PERFMON.
-        self.start + offset + length <= self.end()
-    }
-}
-
-/// `N` words of a frame, which was found to hold them. They need no alignment.
-#[derive(Clone, Copy)]
-pub struct Words<const N: usize>(*mut [u8; 4]);
-
-impl<const N: usize> Words<N> {
-    /// The `index`th word, in host byte order; 0 if there are not so many.
-    #[inline(always)]
-    pub fn get(self, index: usize) -> u32 {
-        if index >= N {
-            return 0;
-        }
-        // SAFETY: `Frame::words` has compared the frame's end with that of these words (the verifier proves it again).
-        // The frame outlives the run of the program, and nothing else writes to it meanwhile.
-        u32::from_be_bytes(unsafe { *self.0.add(index) })
-    }
-
-    /// Replaces the `index`th word by `word`, which is in host byte order; does nothing if there are not so many.
-    #[inline(always)]
-    pub fn set(self, index: usize, word: u32) {
-        if index < N {
-            // SAFETY: as in `get`, and no reference to these octets is used any more.
-            unsafe { *self.0.add(index) = word.to_be_bytes() };
-        }
-    }
 }
 
 /// Where the headers of a TCP segment are.
@@ -214,7 +98,7 @@ pub struct Destination {
 /// What a frame is for if it holds a whole TCP header, or ICMP "too big" that quotes one; else why it is not looked up.
 #[inline(always)]
 pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
-    let ethernet: &[u8; ETHERNET_HEADER] = frame.header(0).ok_or(XdpCounter::PassMalformed)?;
+    let ethernet: &[u8; ETHERNET_HEADER] = frame.first().ok_or(XdpCounter::PassMalformed)?;
     if ethernet[0] & GROUP_BIT != 0 {
         return Err(XdpCounter::PassNotUnicast);
     }
@@ -252,7 +136,7 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     if ip[0] >> 4 != 4
         || header_length < IPV4_HEADER
         || total_length < header_length
-        || !frame.holds(offset, total_length)
+        || !frame.reaches(offset, total_length)
     {
         return Err(XdpCounter::PassMalformed);
     }
@@ -264,11 +148,8 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     match ip[9] {
         protocol::TCP => {
             let (port, flags, header_length) = tcp(frame, payload, length)?;
-            let address = frame
-                .header(offset + IPV4_DESTINATION)
-                .ok_or(XdpCounter::PassMalformed)?;
             Ok(Destination {
-                listener: ListenerKey::v4(*address, port),
+                listener: ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port),
                 too_big: false,
                 segment: Segment {
                     ip: offset,
@@ -289,7 +170,7 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
 fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV6_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let payload_length = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
-    if ip[0] >> 4 != 6 || !frame.holds(offset + IPV6_HEADER, payload_length) {
+    if ip[0] >> 4 != 6 || !frame.reaches(offset, IPV6_HEADER + payload_length) {
         return Err(XdpCounter::PassMalformed);
     }
 
@@ -325,11 +206,9 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     match next {
         protocol::TCP => {
             let (port, flags, header_length) = tcp(frame, offset, left)?;
-            let address = frame
-                .header(ip_offset + IPV6_DESTINATION)
-                .ok_or(XdpCounter::PassMalformed)?;
+            let &[.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
             Ok(Destination {
-                listener: ListenerKey::v6(*address, port),
+                listener: ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port),
                 too_big: false,
                 segment: Segment {
                     ip: ip_offset,

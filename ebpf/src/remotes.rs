@@ -9,7 +9,8 @@ use tidegate_abi::listener::SLOTS;
 use tidegate_abi::syn_ack::feature;
 use tidegate_abi::{ListenerKey, MAX_REMOTES};
 
-use crate::parse::{Frame, Segment};
+use crate::frame::Frame;
+use crate::parse::Segment;
 use crate::sources::{self, IPV4_SOURCE, IPV6_SOURCE};
 use crate::steer;
 
@@ -29,14 +30,15 @@ pub fn is_source(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
         return false;
     }
     // Behind both addresses of a plain header comes the source port.
+    let packet = frame.from(segment.ip);
     let key = if version == 4 {
-        let Some(&[a, b, c, d, _, _, _, _, high, low]) = frame.header::<10>(segment.ip + IPV4_SOURCE) else {
+        let Some(&[a, b, c, d, _, _, _, _, high, low]) = packet.skip::<IPV4_SOURCE>().first::<10>() else {
             return false;
         };
         ListenerKey::v4([a, b, c, d], u16::from_be_bytes([high, low]))
     } else {
         let Some(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, .., high, low]) =
-            frame.header::<34>(segment.ip + IPV6_SOURCE)
+            packet.skip::<IPV6_SOURCE>().first::<34>()
         else {
             return false;
         };

@@ -8,7 +8,8 @@ use aya_ebpf::{
 use tidegate_abi::syn_ack::{SourceKey, SynRate, feature, source_rule};
 use tidegate_abi::{MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES};
 
-use crate::parse::{Frame, Segment};
+use crate::frame::Frame;
+use crate::parse::Segment;
 
 /// [`feature`] bits.
 #[map]
@@ -46,11 +47,15 @@ pub fn is_denied(frame: Frame<'_>, segment: &Segment, version: u8, features: u32
     }
     let rule = if version == 4 {
         frame
-            .header::<4>(segment.ip + IPV4_SOURCE)
+            .from(segment.ip)
+            .skip::<IPV4_SOURCE>()
+            .first::<4>()
             .and_then(|source| SOURCE_RULES_V4.get(Key::new(32, *source)))
     } else {
         frame
-            .header::<16>(segment.ip + IPV6_SOURCE)
+            .from(segment.ip)
+            .skip::<IPV6_SOURCE>()
+            .first::<16>()
             .and_then(|source| SOURCE_RULES_V6.get(Key::new(128, *source)))
     };
     rule.is_some_and(|&rule| rule == source_rule::DENY)
@@ -60,22 +65,39 @@ pub fn is_denied(frame: Frame<'_>, segment: &Segment, version: u8, features: u32
 /// the others itself.
 #[inline(always)]
 pub fn is_answerable(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
-    let address = segment.ip + if version == 4 { IPV4_SOURCE } else { IPV6_SOURCE };
+    let packet = frame.from(segment.ip);
     if version == 4 {
         // Behind both addresses of a plain header comes the source port.
-        let Some(&[first, _, _, _, _, _, _, _, a, b]) = frame.header::<10>(address) else {
+        let Some(&[first, _, _, _, _, _, _, _, a, b]) = packet.skip::<IPV4_SOURCE>().first::<10>() else {
             return false;
         };
         first != 0 && first != 127 && first < 224 && (a | b) != 0
     } else {
-        let Some(octets) = frame.header::<34>(address) else {
+        let Some(octets) = packet.skip::<IPV6_SOURCE>().first::<34>() else {
             return false;
         };
-        let mut others = 0;
-        for octet in &octets[..15] {
-            others |= octet;
-        }
-        octets[0] != 0xff && (others != 0 || octets[15] > 1) && (octets[32] | octets[33]) != 0
+        let &[
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h, //
+            i,
+            j,
+            k,
+            l,
+            m,
+            n,
+            o,
+            p,
+            ..,
+        ] = octets;
+        let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+        a != 0xff && (high != 0 || low > 1) && (octets[32] | octets[33]) != 0
     }
 }
 
@@ -90,13 +112,14 @@ pub fn is_above_rate(frame: Frame<'_>, segment: &Segment, version: u8, features:
     let Some(limit) = SYN_RATE.get(0) else {
         return false;
     };
+    let packet = frame.from(segment.ip);
     let (source, bits) = if version == 4 {
-        let Some(&[a, b, c, d]) = frame.header::<4>(segment.ip + IPV4_SOURCE) else {
+        let Some(&[a, b, c, d]) = packet.skip::<IPV4_SOURCE>().first::<4>() else {
             return false;
         };
         (u64::from(u32::from_be_bytes([a, b, c, d])) << 32, limit.prefix_v4)
     } else {
-        let Some(&octets) = frame.header::<8>(segment.ip + IPV6_SOURCE) else {
+        let Some(&octets) = packet.skip::<IPV6_SOURCE>().first::<8>() else {
             return false;
         };
         (u64::from_be_bytes(octets), limit.prefix_v6)

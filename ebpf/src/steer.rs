@@ -9,7 +9,8 @@ use aya_ebpf::{
 use tidegate_abi::listener::SLOTS;
 use tidegate_abi::{ListenerKey, MAX_LISTENERS, MAX_QUEUES, XdpCounter};
 
-use crate::parse::{Destination, Frame, Segment};
+use crate::frame::Frame;
+use crate::parse::{Destination, Segment};
 use crate::{remotes, sources, syn_ack};
 
 /// Control bits (RFC 9293, section 3.1).

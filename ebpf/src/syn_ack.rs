@@ -16,8 +16,9 @@ use tidegate_abi::syn_cookie::{
 };
 use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
+use crate::frame::{Frame, WordCursor, Words};
 use crate::offer::Offer;
-use crate::parse::{Frame, IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER, Words, protocol};
+use crate::parse::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER, protocol};
 use crate::scratch::Scratch;
 use crate::sources;
 
@@ -95,10 +96,10 @@ impl Syn {
     fn of(segment: &Segment, key_id: u32) -> Self {
         Self(
             segment.length as u64
-                | (segment.ip as u64) << 16
                 | (segment.header_length as u64) << 24
                 | u64::from(segment.flags) << 32
-                | u64::from(key_id) << 40,
+                | u64::from(key_id) << 40
+                | (segment.ip as u64) << 48,
         )
     }
 
@@ -111,7 +112,7 @@ impl Syn {
     /// Offset of the IP header.
     #[inline(always)]
     fn ip(self) -> usize {
-        (self.0 >> 16 & 0x3f) as usize
+        (self.0 >> 48) as usize
     }
 
     /// Octets of options, a multiple of 4.
@@ -138,14 +139,14 @@ impl Syn {
 fn rewrite<const TCP: usize, const ALL: usize>(frame: Frame<'_>, scratch: Scratch, syn: Syn) -> Option<()> {
     let template = SYN_ACK.get(0)?;
     let &[low, high] = COOKIE_KEYS.get(syn.key_id())?;
+    let packet = frame.from(syn.ip());
     let offer = Offer::read(frame, scratch, syn.ip() + ALL * 4, syn.options_length())?;
     // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
     let syn = Syn(scratch.forget(syn.0));
-    let options = syn.ip() + ALL * 4;
     let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP;
-    let headers = frame.words::<ALL>(syn.ip())?;
+    let headers = packet.words::<ALL>()?;
     let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, Key(low, high), syn.key_id());
-    let sum = write_options::<TCP>(frame, options, syn.options_length(), offer, &cookie, template)?;
+    let sum = write_options::<TCP>(headers.cursor_behind(), syn.options_length(), offer, &cookie, template)?;
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
     turn_round(frame)?;
@@ -192,8 +193,7 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
 /// is no room, which no SYN with whole options leaves.
 #[inline(always)]
 fn write_options<const TCP: usize>(
-    frame: Frame<'_>,
-    options: usize,
+    mut options: WordCursor,
     room: usize,
     offer: Offer,
     cookie: &Cookie,
@@ -211,7 +211,7 @@ fn write_options<const TCP: usize>(
     let mut sum = 0;
     let mut at = 0;
     let mut put = |word: u32| {
-        frame.words::<1>(options + at)?.set(0, word);
+        options.write(word)?;
         at += 4;
         sum += u64::from(word);
         Some(())
@@ -248,7 +248,7 @@ fn write_options<const TCP: usize>(
         if at >= room {
             break;
         }
-        frame.words::<1>(options + at)?.set(0, 0);
+        options.write(0)?;
         at += 4;
     }
     Some(sum)
@@ -317,7 +317,7 @@ fn write_ip<const TCP: usize, const ALL: usize>(headers: Words<ALL>, header_leng
 /// The Ethernet addresses change places.
 #[inline(always)]
 fn turn_round(frame: Frame<'_>) -> Option<()> {
-    let addresses = frame.words::<3>(0)?;
+    let addresses = frame.words::<3>()?;
     let [a, b, c] = [addresses.get(0), addresses.get(1), addresses.get(2)];
     addresses.set(0, b << 16 | c >> 16);
     addresses.set(1, c << 16 | a >> 16);

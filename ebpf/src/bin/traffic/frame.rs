@@ -1,7 +1,9 @@
-//! Access to the beginning of a frame, and the offsets of what is there.
+//! The segments that the programs look at, and the offsets of what is in them.
 
 use aya_ebpf::programs::XdpContext;
 use tidegate_abi::traffic::packet::ETHERNET_HEADER;
+
+use crate::packet;
 
 /// Octets of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -34,14 +36,7 @@ pub const ACK: u8 = 0x10;
 /// them, for which any content is a value.
 #[inline(always)]
 pub fn head<T>(ctx: &XdpContext) -> Option<*mut T> {
-    let start = ctx.data();
-    // LLVM must not conclude from an earlier comparison that this one is not needed; the verifier does not.
-    // SAFETY: the context is valid while the program runs, and its `data_end` is an aligned `u32`.
-    let end = unsafe { core::ptr::read_volatile(&raw const (*ctx.ctx).data_end) as usize };
-    if start + size_of::<T>() > end {
-        return None;
-    }
-    Some(start as *mut T)
+    packet::at(ctx.ctx, packet::start(ctx.ctx))
 }
 
 /// The headers of an unfragmented TCP segment over IPv4 without options, if that is what the frame begins with.

@@ -1,0 +1,165 @@
+//! The frame that the program runs on, read and written by offsets.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+
+use crate::packet;
+
+/// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some octet
+/// on. Offsets are at most [`packet::MAX_OFFSET`].
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    start: usize,
+    context: *mut xdp_md,
+    run: PhantomData<&'a XdpContext>,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame that the program runs on.
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self {
+            start: packet::start(ctx.ctx),
+            context: ctx.ctx,
+            run: PhantomData,
+        }
+    }
+
+    /// The kernel's description of the frame, for its helpers.
+    #[inline(always)]
+    pub fn context(self) -> *mut xdp_md {
+        self.context
+    }
+
+    /// What is left of the frame from `offset` on. Cheaper than several reads by offset where the offset is computed.
+    #[inline(always)]
+    pub fn from(self, offset: usize) -> Self {
+        Self {
+            start: packet::advance(self.start, offset),
+            ..self
+        }
+    }
+
+    /// What is left of the frame without its first `COUNT` octets.
+    #[inline(always)]
+    pub fn skip<const COUNT: usize>(self) -> Self {
+        // Nothing to be bounded in a constant, and the compiler makes it a part of what it adds anyway.
+        Self {
+            start: self.start + COUNT,
+            ..self
+        }
+    }
+
+    /// The first `N` octets, unless there are not so many.
+    #[inline(always)]
+    pub fn first<const N: usize>(self) -> Option<&'a [u8; N]> {
+        let octets = packet::at::<[u8; N]>(self.context, self.start)?;
+        // SAFETY: these octets lie within the frame, as was just compared (the verifier proves it again). The frame
+        // outlives the run of the program, for which `'a` stands; what is written to it goes through `Words` and
+        // `WordCursor`, after the last use of what was read there. An array of octets needs no alignment.
+        Some(unsafe { &*octets })
+    }
+
+    /// The `N` octets at `offset`, unless the frame ends before them.
+    #[inline(always)]
+    pub fn header<const N: usize>(self, offset: usize) -> Option<&'a [u8; N]> {
+        self.from(offset).first()
+    }
+
+    /// The first `N` 32-bit words, to be read and written, unless there are not so many. No reference from
+    /// [`Frame::first`] to these octets is to be used after one of them is written.
+    #[inline(always)]
+    pub fn words<const N: usize>(self) -> Option<Words<N>> {
+        packet::at::<[[u8; 4]; N]>(self.context, self.start).map(|words| Words {
+            words,
+            context: self.context,
+        })
+    }
+
+    /// All 32-bit words, one after the other, to be read and written as with [`Frame::words`].
+    #[inline(always)]
+    pub fn word_cursor(self) -> WordCursor {
+        WordCursor {
+            address: self.start,
+            context: self.context,
+        }
+    }
+
+    /// Whether at least `length` octets are left from `offset` on; `length` is at most 131,071.
+    #[inline(always)]
+    pub fn reaches(self, offset: usize, length: usize) -> bool {
+        packet::reaches(self.context, self.from(offset).start, length)
+    }
+}
+
+/// `N` words of a frame, which was found to hold them. They need no alignment.
+#[derive(Clone, Copy)]
+pub struct Words<const N: usize> {
+    words: *mut [[u8; 4]; N],
+    context: *mut xdp_md,
+}
+
+impl<const N: usize> Words<N> {
+    /// The `index`th word, in host byte order; 0 if there are not so many.
+    #[inline(always)]
+    pub fn get(self, index: usize) -> u32 {
+        if index >= N {
+            return 0;
+        }
+        // SAFETY: `Frame::words` has compared the frame's end with that of these words (the verifier proves it again).
+        // The frame outlives the run of the program, and nothing else writes to it meanwhile.
+        u32::from_be_bytes(unsafe { (*self.words)[index] })
+    }
+
+    /// Replaces the `index`th word by `word`, which is in host byte order; does nothing if there are not so many.
+    #[inline(always)]
+    pub fn set(self, index: usize, word: u32) {
+        if index < N {
+            // SAFETY: as in `get`, and no reference to these octets is used any more.
+            unsafe { (*self.words)[index] = word.to_be_bytes() };
+        }
+    }
+
+    /// The words behind these.
+    #[inline(always)]
+    pub fn cursor_behind(self) -> WordCursor {
+        WordCursor {
+            address: self.words as usize + 4 * N,
+            context: self.context,
+        }
+    }
+}
+
+/// The 32-bit words of a frame from some octet on.
+pub struct WordCursor {
+    address: usize,
+    context: *mut xdp_md,
+}
+
+impl WordCursor {
+    /// The next word, in host byte order; `None` where the frame ends.
+    #[inline(always)]
+    pub fn read(&mut self) -> Option<u32> {
+        let word = self.next()?;
+        // SAFETY: the frame's end was compared with that of this word (the verifier proves it again). The frame outlives
+        // the run of the program, and nothing else writes to it meanwhile.
+        Some(u32::from_be_bytes(unsafe { *word }))
+    }
+
+    /// Replaces the next word by `word`, which is in host byte order; `None` where the frame ends.
+    #[inline(always)]
+    pub fn write(&mut self, word: u32) -> Option<()> {
+        let place = self.next()?;
+        // SAFETY: as in `read`, and no reference to these octets is used any more.
+        unsafe { *place = word.to_be_bytes() };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<*mut [u8; 4]> {
+        let word = packet::at(self.context, self.address)?;
+        self.address = packet::next_word(self.address);
+        Some(word)
+    }
+}
