@@ -126,6 +126,12 @@ pub struct Config {
     /// a connection may queue follows its congestion window and the peer's: what they let go and a segment, or a 64th part
     /// more, up to 16 KiB.
     pub send_buffer: u32,
+    /// Segments sent and not acknowledged per connection at most (64 to 2^20). It bounds what a peer costs that asks for
+    /// small segments and leaves them unacknowledged: 24 bytes of memory for each, and the logarithm of their number in
+    /// work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256 bytes or more; where
+    /// `send_buffer` is raised, this is to be raised with it. Where the path turns out to take smaller packets only, what
+    /// is outstanding is cut, and may become as many times more as a segment has pieces.
+    pub max_outstanding_segments: u32,
     /// Memory held by what all connections have queued for sending, in bytes, overhead included. Beyond it each connection
     /// may have one segment queued.
     pub send_bytes_total: u64,
@@ -215,6 +221,7 @@ impl Default for Config {
             max_half_open: 16_384,
             max_time_wait: 131_072,
             send_buffer: 4 << 20,
+            max_outstanding_segments: 16_384,
             send_bytes_total: 1 << 30,
             receive_buffer: 4 << 20,
             receive_buffer_initial: 64 << 10,
@@ -281,6 +288,7 @@ impl Config {
             ("receive_buffer", self.receive_buffer, 4096..=1 << 30),
             ("receive_buffer_initial", self.receive_buffer_initial, 4096..=u32::MAX),
             ("send_buffer", self.send_buffer, 4096..=1 << 30),
+            ("max_outstanding_segments", self.max_outstanding_segments, 64..=1 << 20),
         ] {
             InvalidSetting::unless_in(key, value, range)?;
         }

@@ -67,6 +67,10 @@ counters! {
     SpuriousRetransmits = "spurious_retransmits",
     /// Tail loss probes sent (RFC 8985).
     TailProbes = "tail_probes",
+    /// Times that new text waited because `max_outstanding_segments` were outstanding.
+    OutstandingLimited = "outstanding_limited",
+    /// Outstanding segments looked at to find out what acknowledgments and timers say of them.
+    OutstandingVisited = "outstanding_visited",
     /// Acknowledgments that reported something received twice (RFC 2883).
     DsacksIn = "dsacks_in",
     /// Reductions of the congestion window because of ECE (RFC 3168).

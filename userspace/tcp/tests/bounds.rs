@@ -44,6 +44,13 @@ fn limits_out_of_range_are_refused_by_their_names() {
                 ..good()
             },
         ),
+        (
+            "max_outstanding_segments",
+            Config {
+                max_outstanding_segments: 63,
+                ..good()
+            },
+        ),
         ("mtu", Config { mtu: 575, ..good() }),
         (
             "receive_buffer",

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::congestion::{Acked, CongestionControl};
 use crate::counters::Counter;
 use crate::recovery::prr::Prr;
-use crate::recovery::scoreboard::{DUP_THRESH, Delivered};
+use crate::recovery::scoreboard::{DUP_THRESH, Delivered, Work};
 use crate::recovery::{LossDetection, Phase};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
@@ -122,6 +122,8 @@ impl Tcb {
         context: &mut Context<'_, T>,
     ) {
         let mss = u32::from(self.mss);
+        let segments = self.sending.scoreboard.len();
+        self.count_work(context);
         let lost_before = self.sending.scoreboard.lost();
         let advanced = segment.ack.after(self.snd_una);
         let duplicate = !advanced && self.is_duplicate_ack(segment, window);
@@ -173,6 +175,18 @@ impl Tcb {
             }
             self.schedule_probe(context);
         }
+        let work = self.count_work(context);
+        debug_assert!(work.is_bounded(segments), "{work:?} for {segments} segments");
+    }
+
+    /// Counts the work on what is outstanding since it was last counted, and returns it.
+    fn count_work<T>(&mut self, context: &mut Context<'_, T>) -> Work {
+        let sending = self.sending.active_mut();
+        let work = sending.map_or(Work::default(), |sending| sending.scoreboard.take_work());
+        context
+            .counters
+            .add(Counter::OutstandingVisited, u64::from(work.visited));
+        work
     }
 
     /// Fast recovery: the window is what proportional rate reduction makes of `delivered` bytes.
@@ -313,7 +327,10 @@ impl Tcb {
                     }
                     _ => false,
                 };
-                self.sending.rack.update(delivered, echo_before, context.now);
+                let sending = &mut *self.sending;
+                if sending.rack.update(delivered, echo_before, context.now) {
+                    sending.scoreboard.remember_newest(delivered);
+                }
                 if delivered.bytes > 0 || self.sending.scoreboard.sacked() > 0 {
                     self.rack_loss(context.now);
                 }
@@ -374,12 +391,11 @@ impl Tcb {
                 spurious |= timestamps.echo != 0 && SeqNumber(timestamps.echo).before(SeqNumber(first));
             }
         }
-        if spurious {
+        if spurious && self.sending.scoreboard.unmark_lost() {
             context.counters.bump(Counter::SpuriousRetransmits);
             self.congestion(context.config).undo();
             let sending = &mut *self.sending;
             sending.undo = None;
-            sending.scoreboard.unmark_lost();
             sending.phase = Phase::Open;
             sending.duplicate_acks = 0;
         }

@@ -106,7 +106,11 @@ impl Tcb {
         }
         for _ in 0..SEGMENTS_PER_TURN {
             let pipe = self.pipe();
-            if let Some(index) = self.sending.scoreboard.next_lost() {
+            if let Some(index) = self
+                .sending
+                .active_mut()
+                .and_then(|sending| sending.scoreboard.next_lost())
+            {
                 if pipe >= self.cwnd() {
                     self.sending.cwnd_limited = true;
                     return Ok(());
@@ -143,7 +147,7 @@ impl Tcb {
 
     /// Sends the outstanding segment at `index` again, as much of it as fits one segment now.
     fn retransmit<T: Transmit>(&mut self, index: usize, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
-        self.sending.scoreboard.split(index, u32::from(self.mss));
+        let index = self.sending.scoreboard.split(index, u32::from(self.mss));
         let Some(&segment) = self.sending.scoreboard.get(index) else {
             return Ok(());
         };
@@ -172,6 +176,11 @@ impl Tcb {
     fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
+            self.sending.cwnd_limited = false;
+            return Ok(false);
+        }
+        if self.sending.scoreboard.len() >= context.config.max_outstanding_segments as usize {
+            context.counters.bump(Counter::OutstandingLimited);
             self.sending.cwnd_limited = false;
             return Ok(false);
         }
@@ -257,7 +266,8 @@ impl Tcb {
         context.counters.bump(Counter::TailProbes);
         let usable = self.snd_wnd.saturating_sub(self.flight());
         let length = self.unsent().min(u32::from(self.mss));
-        let new = length > 0 && length <= usable;
+        let many = self.sending.scoreboard.len() >= context.config.max_outstanding_segments as usize;
+        let new = length > 0 && length <= usable && !many;
         let sent = if new {
             let fin = length == self.unsent() && self.fin_queued && !self.fin_sent && usable > length;
             self.send_next(length, fin, context)

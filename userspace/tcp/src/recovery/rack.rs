@@ -66,8 +66,9 @@ impl Rack {
     }
 
     /// Steps 1 to 3: takes over what an acknowledgment delivered. `echo_before`: the acknowledgment echoes a timestamp from
-    /// before the newest delivered segment was last sent, so that it is the earlier copy that arrived.
-    pub(crate) fn update(&mut self, delivered: &Delivered, echo_before: bool, now: Instant) {
+    /// before the newest delivered segment was last sent, so that it is the earlier copy that arrived. Returns whether the
+    /// newest delivered segment is the newest known now.
+    pub(crate) fn update(&mut self, delivered: &Delivered, echo_before: bool, now: Instant) -> bool {
         if let Some(sent_at) = delivered.timed {
             let rtt = micros_between(sent_at, now);
             if self.min_rtt.is_none_or(|min| rtt <= min) || now.micros_since(self.min_rtt_at) > MIN_RTT_AGE {
@@ -86,17 +87,19 @@ impl Rack {
             }
         }
         let Some((sent_at, end, retransmitted)) = delivered.newest else {
-            return;
+            return false;
         };
         let rtt = micros_between(sent_at, now);
         if retransmitted && (echo_before || self.min_rtt.is_some_and(|min| rtt < min)) {
-            return;
+            return false;
         }
         self.rtt = rtt;
-        if sent_at > self.xmit || (sent_at == self.xmit && end.after(self.end)) {
+        let newer = sent_at > self.xmit || (sent_at == self.xmit && end.after(self.end));
+        if newer {
             self.xmit = sent_at;
             self.end = end;
         }
+        newer
     }
 
     /// Whether the path was seen to reorder.
@@ -282,6 +285,6 @@ mod tests {
         );
         rack.update(&delivered, false, at(1085));
         rack.detect_loss(&mut board, true, srtt, MSS, at(1085));
-        assert!(board.get(0).unwrap().lost);
+        assert!(board.is_lost(0));
     }
 }

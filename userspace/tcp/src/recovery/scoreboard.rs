@@ -1,8 +1,23 @@
 //! What is outstanding, segment by segment, and what the peer has said about it (RFC 6675, section 3; RFC 8985, section 5).
+//!
+//! A peer decides how many segments are outstanding and what it says of them, so nothing here walks them. What was sent
+//! once is in the order of sequence numbers and of sending alike; only what was sent again has an order of its own. What
+//! is known of single segments is kept in [`Marks`], where the next of a kind is found without looking at those between,
+//! and only from the first loss or selective acknowledgment on. An acknowledgment looks at no more than
+//! 8 + 4 log2(n) of n segments, besides those it newly acknowledges, reports or shows to be lost.
+
+mod cut;
+mod loss;
+mod marks;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
+use self::marks::{Flags, Kind, Marks};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::options::{MAX_SACK_BLOCKS, SackBlock};
@@ -16,17 +31,19 @@ pub(crate) struct Sent {
     pub(crate) seq: SeqNumber,
     pub(crate) end: SeqNumber,
     pub(crate) sent_at: Instant,
-    /// Selectively acknowledged.
-    pub(crate) sacked: bool,
-    /// Known to be lost and not sent again since.
-    pub(crate) lost: bool,
-    /// Sent more than once.
-    pub(crate) retransmitted: bool,
+    /// How long before that it was sent first, in microseconds.
+    waited: u32,
+    /// Of what was sent again, the number of the first segment that had not been sent before that; the low half.
+    before: u32,
 }
 
 impl Sent {
     fn length(&self) -> u32 {
         self.end - self.seq
+    }
+
+    fn first_sent_at(&self) -> Instant {
+        self.sent_at - Duration::from_micros(u64::from(self.waited))
     }
 }
 
@@ -39,6 +56,8 @@ pub(crate) struct Delivered {
     pub(crate) newly_sacked: u32,
     /// The segment among them that was sent last: when, its end, and whether it was a retransmission.
     pub(crate) newest: Option<(Instant, SeqNumber, bool)>,
+    /// Where that one stands.
+    place: Place,
     /// When the last one that was sent only once was sent: what may be timed (Karn's algorithm).
     pub(crate) timed: Option<Instant>,
     /// When the first of those was sent that were sent once and arrived after one sent later: the path reorders.
@@ -47,19 +66,74 @@ pub(crate) struct Delivered {
     pub(crate) retransmitted: bool,
 }
 
+/// Where a segment stands among those outstanding.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// Its number.
+    id: u64,
+    /// The number of the first segment sent once that was not sent before it.
+    before: u64,
+}
+
+/// A block the last acknowledgment reported.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    left: SeqNumber,
+    right: SeqNumber,
+    /// The first segment that ends behind it.
+    next: u64,
+}
+
+/// What only exists while something is selectively acknowledged, lost or sent again.
+#[derive(Debug)]
+struct Disturbed {
+    marks: Marks,
+    /// What was sent again, and is neither selectively acknowledged nor lost, in the order of sending.
+    again: BTreeSet<(Instant, u64)>,
+    /// Something was sent again since nothing was outstanding.
+    sent_again: bool,
+    /// Blocks of the last acknowledgment, whose segments need no second look.
+    seen: [Seen; MAX_SACK_BLOCKS],
+    seen_count: u8,
+}
+
+/// The work of finding out what is lost, in outstanding segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    /// Segments looked at.
+    pub(crate) visited: u32,
+    /// Segments newly acknowledged, selectively acknowledged or lost, and those no longer taken for lost.
+    pub(crate) changed: u32,
+}
+
+impl Work {
+    /// Whether an acknowledgment took no more than it may while `segments` were outstanding.
+    pub(crate) fn is_bounded(self, segments: usize) -> bool {
+        let logarithm = (segments.max(1) as f64).log2();
+        f64::from(self.visited) <= 8.0 + 4.0 * logarithm + f64::from(self.changed)
+    }
+}
+
 /// The outstanding segments, in the order of their sequence numbers.
+///
+/// Each has a number: `first` is that of the first one, and every further one has the next.
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
     segments: VecDeque<Sent>,
+    first: u64,
     sacked: u32,
     lost: u32,
-    /// Something was sent again since nothing was outstanding.
-    sent_again: bool,
+    /// How many segments `lost` are.
+    lost_segments: u32,
     /// The furthest end that was acknowledged in any way (RACK.fack).
     fack: SeqNumber,
-    /// Blocks of the last acknowledgment, whose segments need no second look.
-    seen: [SackBlock; MAX_SACK_BLOCKS],
-    seen_count: u8,
+    disturbed: Option<Box<Disturbed>>,
+    /// When the delivered segment that RACK knows as the newest was sent, where it ends, and where it stands.
+    newest: Option<(Instant, SeqNumber, Place)>,
+    /// Segments that may still be found not to be lost after all, and up to which number they have been granted.
+    pardons: u32,
+    pardoned: u64,
+    work: Work,
 }
 
 /// A queue this small is kept for the next segments; a larger one is given back when nothing is outstanding.
@@ -70,28 +144,34 @@ impl Scoreboard {
     pub(crate) const fn new() -> Self {
         Self {
             segments: VecDeque::new(),
+            first: 0,
             sacked: 0,
             lost: 0,
-            sent_again: false,
+            lost_segments: 0,
             fack: SeqNumber(0),
-            seen: [(SeqNumber(0), SeqNumber(0)); MAX_SACK_BLOCKS],
-            seen_count: 0,
+            disturbed: None,
+            newest: None,
+            pardons: 0,
+            pardoned: 0,
+            work: Work { visited: 0, changed: 0 },
         }
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        self.segments.clear();
-        self.sacked = 0;
-        self.lost = 0;
+        let mut segments = core::mem::take(&mut self.segments);
+        segments.clear();
+        *self = Self {
+            segments,
+            ..Self::new()
+        };
         self.empty();
     }
 
     /// Nothing is outstanding any more.
     #[inline]
     fn empty(&mut self) {
-        self.seen_count = 0;
-        self.sent_again = false;
+        self.disturbed = None;
         if self.segments.capacity() > KEPT_CAPACITY {
             self.segments = VecDeque::new();
         }
@@ -101,7 +181,7 @@ impl Scoreboard {
     /// in which the segments were sent.
     #[inline]
     pub(crate) fn is_undisturbed(&self) -> bool {
-        self.sacked == 0 && self.lost == 0 && !self.sent_again
+        self.disturbed.is_none()
     }
 
     /// A segment was sent for the first time.
@@ -115,9 +195,8 @@ impl Scoreboard {
             seq,
             end,
             sent_at: now,
-            sacked: false,
-            lost: false,
-            retransmitted: false,
+            waited: 0,
+            before: 0,
         });
     }
 
@@ -141,14 +220,104 @@ impl Scoreboard {
         self.segments.get(index)
     }
 
-    fn note(&mut self, segment: &Sent, delivered: &mut Delivered) {
+    /// The work since this was last asked.
+    pub(crate) fn take_work(&mut self) -> Work {
+        core::mem::take(&mut self.work)
+    }
+
+    /// The number after that of the last segment.
+    fn end(&self) -> u64 {
+        self.first + self.segments.len() as u64
+    }
+
+    /// Looks at segment `id`.
+    fn visit(&mut self, id: u64) -> Sent {
+        self.work.visited += 1;
+        self.segments[(id - self.first) as usize]
+    }
+
+    /// What is marked, with room for all that is outstanding.
+    fn disturb(&mut self) -> &mut Disturbed {
+        let (first, end) = (self.first, self.end());
+        let disturbed = self.disturbed.get_or_insert_with(|| {
+            Box::new(Disturbed {
+                marks: Marks::new(first, end),
+                again: BTreeSet::new(),
+                sent_again: false,
+                seen: [Seen::default(); MAX_SACK_BLOCKS],
+                seen_count: 0,
+            })
+        });
+        disturbed.marks.cover(first, end);
+        disturbed
+    }
+
+    /// Lets go of the marks if there are none left.
+    fn settle(&mut self) {
+        if self.sacked == 0 && self.lost == 0 && self.disturbed.as_ref().is_some_and(|disturbed| !disturbed.sent_again)
+        {
+            self.disturbed = None;
+        }
+    }
+
+    fn flags(&mut self, id: u64) -> Flags {
+        if self.is_undisturbed() {
+            return Flags::default();
+        }
+        self.disturb().marks.get(id)
+    }
+
+    /// The first segment of a kind from `from` on.
+    fn next(&mut self, kind: Kind, from: u64) -> Option<u64> {
+        let end = self.end();
+        if self.is_undisturbed() {
+            return (matches!(kind, Kind::Unsacked | Kind::Plain) && from < end).then_some(from);
+        }
+        self.disturb().marks.next(kind, from, end)
+    }
+
+    /// The last segment of a kind from `from` on and before `to`.
+    fn previous(&mut self, kind: Kind, from: u64, to: u64) -> Option<u64> {
+        if self.is_undisturbed() {
+            return (matches!(kind, Kind::Unsacked | Kind::Plain) && from < to).then(|| to - 1);
+        }
+        self.disturb().marks.previous(kind, from, to)
+    }
+
+    /// Segment `id` has new marks; keeps the sums and the order of sending.
+    fn mark(&mut self, id: u64, segment: &Sent, old: Flags, new: Flags) {
+        let length = segment.length();
+        self.sacked = self.sacked - if old.sacked { length } else { 0 } + if new.sacked { length } else { 0 };
+        self.lost = self.lost - if old.lost { length } else { 0 } + if new.lost { length } else { 0 };
+        self.lost_segments = self.lost_segments - u32::from(old.lost) + u32::from(new.lost);
+        let disturbed = self.disturb();
+        disturbed.marks.set(id, new);
+        match (old.waits(), new.waits()) {
+            (true, false) => {
+                disturbed.again.remove(&(segment.sent_at, id));
+            }
+            (false, true) => {
+                disturbed.again.insert((segment.sent_at, id));
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, id: u64, segment: &Sent, again: bool, delivered: &mut Delivered) {
         let newer = delivered.newest.is_none_or(|(sent_at, end, _)| {
             segment.sent_at > sent_at || (segment.sent_at == sent_at && segment.end.after(end))
         });
         if newer {
-            delivered.newest = Some((segment.sent_at, segment.end, segment.retransmitted));
+            delivered.newest = Some((segment.sent_at, segment.end, again));
+            let mut before = id;
+            if again {
+                // What was sent again cannot come before what was sent first at that time.
+                let ahead = segment.before.wrapping_sub(id as u32);
+                before += u64::from(if ahead as i32 > 0 { ahead } else { 0 });
+            }
+            delivered.place = Place { id, before };
         }
-        if segment.retransmitted {
+        if again {
             delivered.retransmitted = true;
         } else {
             delivered.timed = delivered.timed.max(Some(segment.sent_at));
@@ -164,24 +333,35 @@ impl Scoreboard {
         if self.is_undisturbed() {
             self.acknowledge_in_order(una, delivered);
         }
-        while let Some(front) = self.segments.front().copied() {
+        while !self.segments.is_empty() {
+            let id = self.first;
+            let front = self.visit(id);
+            let flags = self.flags(id);
             if front.end.after(una) {
                 if front.seq.before(una) {
                     // The middle of a segment: the peer was sent other boundaries once.
                     let part = una - front.seq;
-                    self.uncount(&front, part);
-                    if !front.sacked {
+                    if flags.sacked {
+                        self.sacked -= part;
+                    } else {
                         delivered.bytes += part;
+                    }
+                    if flags.lost {
+                        self.lost -= part;
                     }
                     self.segments[0].seq = una;
                 }
                 break;
             }
+            self.work.changed += 1;
+            if flags != Flags::default() {
+                self.mark(id, &front, flags, Flags::default());
+            }
             self.segments.pop_front();
-            self.uncount(&front, front.length());
-            if !front.sacked {
+            self.first += 1;
+            if !flags.sacked {
                 delivered.bytes += front.length();
-                self.note(&front, delivered);
+                self.note(id, &front, flags.again, delivered);
             }
         }
         if delivered.retransmitted {
@@ -191,6 +371,8 @@ impl Scoreboard {
         self.fack = self.fack.max(una);
         if self.segments.is_empty() {
             self.empty();
+        } else {
+            self.settle();
         }
     }
 
@@ -199,414 +381,189 @@ impl Scoreboard {
     #[inline]
     pub(crate) fn acknowledge_all(&mut self, nxt: SeqNumber) -> Option<Instant> {
         let sent_at = self.segments.back().map(|last| last.sent_at);
+        self.first += self.segments.len() as u64;
         self.segments.clear();
         self.fack = nxt;
-        self.empty();
+        if self.segments.capacity() > KEPT_CAPACITY {
+            self.segments = VecDeque::new();
+        }
         sent_at
     }
 
     /// [`Scoreboard::acknowledge`] for whole segments of an undisturbed scoreboard: the last of them says everything.
     fn acknowledge_in_order(&mut self, una: SeqNumber, delivered: &mut Delivered) {
-        let mut last = None;
+        let (mut last, before) = (None, self.first);
         while let Some(front) = self.segments.front()
             && front.end.at_or_before(una)
             && front.end.at_or_after(self.fack)
         {
             delivered.bytes += front.length();
             last = self.segments.pop_front();
+            self.first += 1;
         }
         if let Some(last) = last {
-            self.note(&last, delivered);
-        }
-    }
-
-    fn uncount(&mut self, segment: &Sent, bytes: u32) {
-        if segment.sacked {
-            self.sacked -= bytes;
-        }
-        if segment.lost {
-            self.lost -= bytes;
+            let count = (self.first - before) as u32;
+            self.work.visited += count;
+            self.work.changed += count;
+            self.note(self.first - 1, &last, false, delivered);
         }
     }
 
     /// The peer reported these blocks. Those outside of `una`..`nxt` are ignored (RFC 2018, section 8, and against attacks).
     pub(crate) fn sack(&mut self, blocks: &[SackBlock], una: SeqNumber, nxt: SeqNumber, delivered: &mut Delivered) {
+        let mut known = [Seen::default(); MAX_SACK_BLOCKS];
+        let mut known_count = 0;
+        if let Some(disturbed) = &mut self.disturbed {
+            known = disturbed.seen;
+            known_count = usize::from(core::mem::take(&mut disturbed.seen_count));
+        }
         if blocks.is_empty() {
-            self.seen_count = 0;
             return;
         }
-        let seen = self.seen;
-        let seen = &seen[..usize::from(self.seen_count)];
-        let mut valid = 0;
         // In which order the blocks of one acknowledgment arrived, it does not tell: they are compared with what was
         // acknowledged before.
         let mut fack = self.fack;
+        let mut seen = [Seen::default(); MAX_SACK_BLOCKS];
+        let (mut settled, mut count) = (0, 0);
         for &(left, right) in blocks {
-            if !left.before(right) || left.before(una) || right.after(nxt) {
+            if !left.before(right) || left.before(una) || right.after(nxt) || count == seen.len() {
                 continue;
             }
-            // What the last acknowledgment said already is marked.
-            let known = seen.iter().find(|known| known.0 == left && known.1.at_or_before(right));
-            self.mark_sacked(left, known.map_or(left, |known| known.1), right, delivered);
-            self.seen[valid] = (left, right);
-            valid += 1;
             fack = fack.max(right);
+            // What the last acknowledgment said already is marked.
+            let same = |known: &&Seen| known.left == left && known.right.at_or_before(right);
+            seen[count] = Seen { left, right, next: 0 };
+            if let Some(known) = known[..known_count].iter().find(same) {
+                seen[count].next = known.next;
+                if known.right != right {
+                    seen[count].next = self.mark_sacked(known.next, None, right, delivered);
+                }
+                seen.swap(settled, count);
+                settled += 1;
+            }
+            count += 1;
+        }
+        let fresh = &mut seen[settled..count];
+        fresh.sort_unstable_by_key(|block| block.left - una);
+        self.locate(self.first, self.end(), fresh);
+        for block in fresh {
+            block.next = self.mark_sacked(block.next, Some(block.next), block.right, delivered);
         }
         self.fack = fack;
-        self.seen_count = valid as u8;
-    }
-
-    /// Marks the segments from `left` to `right`; those that end at or before `from` are marked.
-    fn mark_sacked(&mut self, left: SeqNumber, from: SeqNumber, right: SeqNumber, delivered: &mut Delivered) {
-        let mut index = self
-            .segments
-            .partition_point(|segment| segment.seq.before(left) || segment.end.at_or_before(from));
-        while let Some(segment) = self.segments.get_mut(index) {
-            if segment.end.after(right) {
-                break;
-            }
-            index += 1;
-            if segment.sacked {
-                continue;
-            }
-            segment.sacked = true;
-            let length = segment.end - segment.seq;
-            if segment.lost {
-                segment.lost = false;
-                self.lost -= length;
-            }
-            self.sacked += length;
-            delivered.bytes += length;
-            delivered.newly_sacked += 1;
-            let segment = self.segments[index - 1];
-            self.note(&segment, delivered);
+        if let Some(disturbed) = &mut self.disturbed {
+            disturbed.seen = seen;
+            disturbed.seen_count = count as u8;
         }
     }
 
-    fn mark_lost(&mut self, index: usize) {
-        let segment = &mut self.segments[index];
-        if !segment.lost && !segment.sacked {
-            segment.lost = true;
-            self.lost += segment.end - segment.seq;
-        }
-    }
-
-    /// Marks what counts as lost by the rules of RFC 6675 (`IsLost`): three segments' worth, or three separate blocks,
-    /// were selectively acknowledged above it. Segments sent again are left to the timer.
-    pub(crate) fn mark_lost_by_sack(&mut self, mss: u32) {
-        if self.sacked == 0 {
+    /// Finds the first segments from `from` on and before `to` that do not begin before the `left` of each block, which
+    /// are in order. What is looked at for several of them is looked at once.
+    fn locate(&mut self, from: u64, to: u64, blocks: &mut [Seen]) {
+        if blocks.is_empty() {
             return;
         }
-        let (mut bytes, mut blocks, mut within) = (0, 0, false);
-        for index in (0..self.segments.len()).rev() {
-            let segment = self.segments[index];
-            if segment.sacked {
-                bytes += segment.length();
-                blocks += u32::from(!within);
-                within = true;
-                continue;
+        if from == to {
+            for block in blocks {
+                block.next = from;
             }
-            within = false;
-            if !segment.retransmitted && (blocks >= DUP_THRESH || bytes > (DUP_THRESH - 1) * mss) {
-                self.mark_lost(index);
-            }
+            return;
         }
+        let middle = from + (to - from) / 2;
+        let seq = self.visit(middle).seq;
+        let (low, high) = blocks.split_at_mut(blocks.partition_point(|block| block.left.at_or_before(seq)));
+        self.locate(from, middle, low);
+        self.locate(middle + 1, to, high);
     }
 
-    /// Marks what was sent long enough before the newest delivered segment (RFC 8985, section 6.2, step 5): what was sent
-    /// before `(xmit, end)` and, at `now`, longer than `allowance` ago. Returns how long to wait for the next one.
-    pub(crate) fn mark_lost_by_time(
+    /// Marks the segments from `from` on that end at `right` or before; returns the next one. `looked_at` was looked at
+    /// just now.
+    fn mark_sacked(
         &mut self,
-        xmit: Instant,
-        end: SeqNumber,
-        allowance: Duration,
-        now: Instant,
-    ) -> Option<Duration> {
-        let mut wait: Option<Duration> = None;
-        for index in 0..self.segments.len() {
-            let segment = self.segments[index];
-            let earlier = segment.sent_at < xmit || (segment.sent_at == xmit && segment.end.before(end));
-            if !earlier {
-                if segment.retransmitted {
-                    continue;
-                }
-                // What was sent once was sent in the order of sequence numbers.
-                break;
+        mut from: u64,
+        looked_at: Option<u64>,
+        right: SeqNumber,
+        delivered: &mut Delivered,
+    ) -> u64 {
+        while let Some(id) = self.next(Kind::Unsacked, from) {
+            let segment = self.visit(id);
+            self.work.visited -= u32::from(looked_at == Some(id));
+            if segment.end.after(right) {
+                return id;
             }
-            if segment.sacked || segment.lost {
-                continue;
-            }
-            let due = segment.sent_at + allowance;
-            if due <= now {
-                self.mark_lost(index);
-            } else {
-                wait = wait.max(Some(due.since(now)));
-            }
-        }
-        wait
-    }
-
-    /// The retransmission timer ran out: everything not selectively acknowledged counts as lost. A first segment that is
-    /// selectively acknowledged but not acknowledged shows a peer that threw data away (RFC 2018, section 8): then nothing
-    /// it reported counts.
-    pub(crate) fn mark_all_lost(&mut self) {
-        let reneged = self.segments.front().is_some_and(|front| front.sacked);
-        self.seen_count = 0;
-        for index in 0..self.segments.len() {
-            if reneged && self.segments[index].sacked {
-                self.segments[index].sacked = false;
-                self.sacked -= self.segments[index].length();
-            }
-            self.mark_lost(index);
-        }
-    }
-
-    /// Segments longer than `length` are lost: the path does not carry them.
-    pub(crate) fn mark_longer_lost(&mut self, length: u32) {
-        for index in 0..self.segments.len() {
-            if self.segments[index].length() > length {
-                self.mark_lost(index);
+            self.disturb();
+            let old = self.flags(id);
+            let new = Flags {
+                sacked: true,
+                lost: false,
+                ..old
+            };
+            self.mark(id, &segment, old, new);
+            self.work.changed += 1;
+            delivered.bytes += segment.length();
+            delivered.newly_sacked += 1;
+            self.note(id, &segment, old.again, delivered);
+            from = id + 1;
+            if segment.end == right {
+                return from;
             }
         }
-    }
-
-    /// The first segment that is not selectively acknowledged is lost.
-    pub(crate) fn mark_head_lost(&mut self) {
-        if let Some(index) = self.segments.iter().position(|segment| !segment.sacked) {
-            self.mark_lost(index);
-        }
-    }
-
-    /// What was marked lost was not lost after all (spurious retransmission).
-    pub(crate) fn unmark_lost(&mut self) {
-        for segment in &mut self.segments {
-            segment.lost = false;
-        }
-        self.lost = 0;
+        self.end()
     }
 
     /// The first segment that is lost and not sent again.
-    pub(crate) fn next_lost(&self) -> Option<usize> {
+    pub(crate) fn next_lost(&mut self) -> Option<usize> {
         if self.lost == 0 {
             return None;
         }
-        self.segments.iter().position(|segment| segment.lost)
-    }
-
-    /// Cuts the segment at `index` after `length` bytes, for a peer that now takes only smaller ones.
-    pub(crate) fn split(&mut self, index: usize, length: u32) {
-        let Some(&first) = self.segments.get(index) else {
-            return;
-        };
-        if length == 0 || length >= first.length() {
-            return;
-        }
-        let middle = first.seq + length;
-        self.segments[index].end = middle;
-        self.segments.insert(index + 1, Sent { seq: middle, ..first });
+        let id = self.next(Kind::Lost, self.first)?;
+        Some((id - self.first) as usize)
     }
 
     /// The segment at `index` was sent again.
     pub(crate) fn retransmitted(&mut self, index: usize, now: Instant) {
-        let segment = &mut self.segments[index];
-        if segment.lost {
-            segment.lost = false;
-            self.lost -= segment.end - segment.seq;
-        }
-        segment.retransmitted = true;
-        segment.sent_at = now;
-        self.sent_again = true;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const MSS: u32 = 100;
-
-    fn at(millis: u64) -> Instant {
-        Instant::from_millis(millis)
-    }
-
-    /// Ten segments of a hundred bytes, sent a millisecond apart.
-    fn board(start: SeqNumber) -> Scoreboard {
-        let mut board = Scoreboard::new();
-        for index in 0..10 {
-            let seq = start + index * MSS;
-            board.push(seq, seq + MSS, at(u64::from(index)));
-        }
-        board
-    }
-
-    fn lost(board: &Scoreboard) -> Vec<usize> {
-        (0..board.len())
-            .filter(|&index| board.get(index).unwrap().lost)
-            .collect()
-    }
-
-    #[test]
-    fn a_segment_with_three_above_it_is_lost_and_others_are_not() {
-        let start = SeqNumber(u32::MAX - 250);
-        let mut board = board(start);
-        let mut delivered = Delivered::default();
-        board.sack(&[(start + 200, start + 400)], start, start + 1000, &mut delivered);
-        board.mark_lost_by_sack(MSS);
-        assert_eq!(lost(&board), [] as [usize; 0]);
-        board.sack(&[(start + 200, start + 500)], start, start + 1000, &mut delivered);
-        board.mark_lost_by_sack(MSS);
-        assert_eq!(lost(&board), [0, 1]);
-        assert_eq!((board.sacked(), board.lost()), (300, 200));
-        assert_eq!(delivered.bytes, 300);
-        board.retransmitted(0, at(50));
-        board.mark_lost_by_sack(MSS);
-        assert_eq!(lost(&board), [1]);
-        let mut delivered = Delivered::default();
-        board.acknowledge(start + 500, &mut delivered);
-        assert_eq!(delivered.bytes, 200);
-        assert!(delivered.retransmitted);
-        assert_eq!((board.sacked(), board.lost(), board.len()), (0, 0, 5));
-    }
-
-    #[test]
-    fn three_separate_blocks_are_enough() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        let blocks = [(300, 400), (500, 600), (700, 800)].map(|(left, right)| (SeqNumber(left), SeqNumber(right)));
-        board.sack(&blocks, start, start + 1000, &mut Delivered::default());
-        board.mark_lost_by_sack(1000);
-        assert_eq!(lost(&board), [0, 1, 2]);
-    }
-
-    #[test]
-    fn blocks_outside_of_what_is_outstanding_are_ignored() {
-        let start = SeqNumber(1000);
-        let mut board = board(start);
-        let mut delivered = Delivered::default();
-        let blocks = [(0, 500), (900, 1100), (1900, 2100), (1500, 1500), (1600, 1500)];
-        let blocks = blocks.map(|(left, right)| (SeqNumber(left), SeqNumber(right)));
-        for block in blocks {
-            board.sack(&[block], start, start + 1000, &mut delivered);
-        }
-        assert_eq!(board.sacked(), 0);
-    }
-
-    #[test]
-    fn what_was_sent_before_the_newest_delivery_is_lost_in_time() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        let mut delivered = Delivered::default();
-        board.sack(&[(start + 400, start + 500)], start, start + 1000, &mut delivered);
-        let (xmit, end, again) = delivered.newest.unwrap();
-        assert_eq!((xmit, end, again), (at(4), start + 500, false));
-        let wait = board.mark_lost_by_time(xmit, end, Duration::from_millis(20), at(21));
-        assert_eq!(lost(&board), [0, 1]);
-        assert_eq!(wait, Some(Duration::from_millis(2)));
-        assert_eq!(
-            board.mark_lost_by_time(xmit, end, Duration::from_millis(20), at(23)),
-            None
+        let (id, end) = (self.first + index as u64, self.end());
+        let last = self.visit(end - 1);
+        let before = if last.first_sent_at() < now {
+            end
+        } else {
+            self.partition_point(|segment| segment.first_sent_at() < now)
+        };
+        let segment = self.visit(id);
+        let old = self.flags(id);
+        // Out of its place in the order of sending, and into the new one.
+        self.mark(
+            id,
+            &segment,
+            old,
+            Flags {
+                again: false,
+                lost: false,
+                ..old
+            },
         );
-        assert_eq!(lost(&board), [0, 1, 2, 3]);
+        let waited = now.micros_since(segment.first_sent_at()).min(u64::from(u32::MAX)) as u32;
+        let segment = Sent {
+            sent_at: now,
+            waited,
+            before: before as u32,
+            ..segment
+        };
+        self.segments[index] = segment;
+        let old = Flags {
+            lost: false,
+            again: false,
+            ..old
+        };
+        self.mark(id, &segment, old, Flags { again: true, ..old });
+        self.disturb().sent_again = true;
     }
 
-    #[test]
-    fn late_arrivals_are_seen_as_reordering_and_retransmissions_are_not_timed() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        let mut delivered = Delivered::default();
-        board.sack(&[(start + 400, start + 500)], start, start + 1000, &mut delivered);
-        assert_eq!(delivered.reordered, None);
-        board.retransmitted(1, at(60));
-        let mut delivered = Delivered::default();
-        board.acknowledge(start + 200, &mut delivered);
-        assert!(
-            delivered.reordered.is_some(),
-            "the first segment was sent once and came late"
-        );
-        assert_eq!(delivered.timed, None, "it may have waited for the second");
-        assert_eq!(delivered.newest.map(|(at, ..)| at), Some(at(60)));
-    }
-
-    #[test]
-    fn blocks_of_one_acknowledgment_say_nothing_of_their_order() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        let mut delivered = Delivered::default();
-        let blocks = [(700, 800), (300, 400)].map(|(left, right)| (SeqNumber(left), SeqNumber(right)));
-        board.sack(&blocks, start, start + 1000, &mut delivered);
-        assert_eq!((delivered.newly_sacked, delivered.reordered), (2, None));
-        board.sack(&[(start + 500, start + 600)], start, start + 1000, &mut delivered);
-        assert_eq!(delivered.reordered, Some(at(5)), "it came after the one from 700 on");
-    }
-
-    #[test]
-    fn a_segment_reported_in_two_parts_is_marked_with_the_second() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        let mut delivered = Delivered::default();
-        board.sack(&[(start + 200, start + 350)], start, start + 1000, &mut delivered);
-        assert_eq!(board.sacked(), 100);
-        board.sack(&[(start + 200, start + 500)], start, start + 1000, &mut delivered);
-        assert_eq!((board.sacked(), delivered.bytes), (300, 300));
-    }
-
-    #[test]
-    fn a_peer_that_reneges_is_not_believed_after_a_timeout() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        board.sack(&[(start, start + 300)], start, start + 1000, &mut Delivered::default());
-        board.mark_all_lost();
-        assert_eq!((board.sacked(), board.lost()), (0, 1000));
-    }
-
-    #[test]
-    fn segments_can_be_cut() {
-        let start = SeqNumber(0);
-        let mut board = board(start);
-        board.mark_head_lost();
-        board.split(0, 40);
-        assert_eq!((board.len(), board.lost()), (11, 100));
-        board.retransmitted(0, at(70));
-        assert_eq!(board.lost(), 60);
-        board.acknowledge(start + 70, &mut Delivered::default());
-        assert_eq!(board.lost(), 30);
-    }
-
-    proptest! {
-        /// Whatever a peer reports, the sums stay those of the segments.
-        #[test]
-        fn the_sums_agree_with_the_segments(
-            steps in proptest::collection::vec((0..6_u8, 0..1200_u32, 0..1200_u32), 1..80),
-        ) {
-            let start = SeqNumber(u32::MAX - 600);
-            let mut board = board(start);
-            let mut una = start;
-            let nxt = start + 1000;
-            for (step, a, b) in steps {
-                let mut delivered = Delivered::default();
-                match step {
-                    0 => board.sack(&[(start + a, start + b)], una, nxt, &mut delivered),
-                    1 => {
-                        una = una.max((start + a).min(nxt));
-                        board.acknowledge(una, &mut delivered);
-                    }
-                    2 => board.mark_lost_by_sack(MSS),
-                    3 => {
-                        board.mark_lost_by_time(at(9), nxt, Duration::from_millis(u64::from(a % 20)), at(15));
-                    }
-                    4 => board.mark_all_lost(),
-                    _ => if let Some(index) = board.next_lost() {
-                        board.split(index, a % 100);
-                        board.retransmitted(index, at(100));
-                    }
-                }
-                let sum = |wanted: fn(&Sent) -> bool| board.segments.iter().filter(|s| wanted(s)).map(Sent::length).sum::<u32>();
-                prop_assert_eq!(sum(|segment| segment.sacked), board.sacked());
-                prop_assert_eq!(sum(|segment| segment.lost), board.lost());
-                prop_assert_eq!(sum(|_| true), nxt - una);
-                prop_assert!(board.segments.iter().all(|segment| !(segment.sacked && segment.lost)));
-            }
-        }
+    /// Whether the segment at `index` is lost.
+    #[cfg(test)]
+    pub(crate) fn is_lost(&self, index: usize) -> bool {
+        let id = self.first + index as u64;
+        self.disturbed
+            .as_ref()
+            .is_some_and(|disturbed| disturbed.marks.get(id).lost)
     }
 }

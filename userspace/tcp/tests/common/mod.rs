@@ -2,11 +2,12 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod cookie;
+pub mod hostile;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tidegate_abi::siphash::Key;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::counters::Counter;
@@ -122,6 +123,8 @@ pub struct App {
     pub echo: bool,
     /// Sent when the connection opens, piece by piece as there is room.
     pub greeting: Bytes,
+    /// How much of the greeting is written at a time; 0: as much as there is room for.
+    pub piece: usize,
     /// Closes when the peer has finished.
     pub close_at_end: bool,
     /// Closes as soon as the greeting is queued.
@@ -138,7 +141,18 @@ pub struct App {
 
 impl App {
     fn greet<S: Stream + ?Sized>(&mut self, rest: &mut Bytes, stream: &mut S) {
-        stream.send(rest);
+        if self.piece == 0 {
+            stream.send(rest);
+        } else {
+            while !rest.is_empty() {
+                let mut piece = rest.slice(..self.piece.min(rest.len()));
+                let sent = stream.send(&mut piece);
+                rest.advance(sent);
+                if !piece.is_empty() {
+                    break;
+                }
+            }
+        }
         if rest.is_empty() {
             if self.close_after_greeting {
                 stream.close();
