@@ -31,6 +31,8 @@ counters! {
     FramesIn = "frames_in",
     /// Frames the engine sent.
     FramesOut = "frames_out",
+    /// Segments that were the ones expected, and took the short way (header prediction).
+    PredictedIn = "predicted_in",
     /// Payload bytes delivered to applications.
     BytesIn = "bytes_in",
     /// Payload bytes sent for the first time.

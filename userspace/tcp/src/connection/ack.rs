@@ -149,10 +149,10 @@ impl Tcb {
             self.sending.rack.dsack(self.snd_una, self.snd_nxt);
         }
         self.end_probe(segment.ack, dsack, duplicate && blocks.is_empty(), flight, context);
-        self.detect_spurious(advanced, dsack, segment, context);
+        self.detect_spurious(advanced, dsack.then(|| blocks[0].1), segment, context);
         let recovered = |point: SeqNumber| segment.ack.at_or_after(point);
         if advanced && self.sending.phase != Phase::Open && self.sending.recovery_point.is_none_or(recovered) {
-            self.end_recovery(context.config);
+            self.end_recovery(context);
         }
         self.detect_loss(&delivered, advanced, segment, context);
         let newly_lost = self.sending.scoreboard.lost() > lost_before;
@@ -358,31 +358,52 @@ impl Tcb {
         sending.phase = Phase::Recovery;
         sending.recovery_point = Some(self.snd_nxt);
         sending.prr = Prr::new(flight);
-        sending.undo = Some(Undo::default());
+        sending.undo = Some(Undo::new(self.snd_una));
         sending.tail_probe = None;
         sending.deadlines.probe = Instant::NEVER;
     }
 
-    fn end_recovery(&mut self, config: &Config) {
+    fn end_recovery<T>(&mut self, context: &Context<'_, T>) {
         if self.sending.phase == Phase::Recovery {
             let mss = u32::from(self.mss);
-            self.congestion(config).on_recovered(mss);
+            self.congestion(context.config).on_recovered(mss);
         }
-        self.sending.phase = Phase::Open;
-        self.sending.duplicate_acks = 0;
-        self.sending.rack.recovered();
+        let timeout = self.rto.timeout_micros(context.rto_bounds);
+        let sending = &mut *self.sending;
+        sending.phase = Phase::Open;
+        sending.duplicate_acks = 0;
+        sending.rack.recovered();
+        // What was sent again may still be on its way to the peer, which reports it as a duplicate then.
+        sending.undo = sending.undo.filter(|undo| undo.sent);
+        if let Some(undo) = &mut sending.undo {
+            undo.until = context.now.plus_micros(timeout);
+        }
     }
 
     /// Eifel (RFC 3522, RFC 4015): the first acknowledgment that moves SND.UNA echoes a timestamp from before the first
-    /// retransmission, so the original arrived. Or the peer reports every retransmission as a duplicate (RFC 3708).
-    fn detect_spurious<T>(&mut self, advanced: bool, dsack: bool, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        let Some(undo) = self.sending.active_mut().and_then(|sending| sending.undo.as_mut()) else {
+    /// retransmission, so the original arrived. Or the peer reports every retransmission as a duplicate (RFC 3708), no
+    /// later than a retransmission timeout after the recovery was over; `dsack` is the end of what it reports.
+    fn detect_spurious<T>(
+        &mut self,
+        advanced: bool,
+        dsack: Option<SeqNumber>,
+        segment: &Segment<'_>,
+        context: &mut Context<'_, T>,
+    ) {
+        let Some(sending) = self.sending.active_mut() else {
             return;
         };
-        if dsack {
+        if sending.undo.is_some_and(|undo| undo.until < context.now) {
+            sending.undo = None;
+        }
+        let Some(undo) = &mut sending.undo else {
+            return;
+        };
+        let reported = dsack.is_some_and(|end| end.after(undo.from)) && undo.sent;
+        if reported {
             undo.retransmits = undo.retransmits.saturating_sub(1);
         }
-        let mut spurious = dsack && undo.sent && undo.retransmits == 0;
+        let mut spurious = reported && undo.retransmits == 0;
         if advanced && !undo.answered {
             undo.answered = true;
             if let (Some((first, _)), true, Some(timestamps)) =

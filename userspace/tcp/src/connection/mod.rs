@@ -76,8 +76,10 @@ pub(crate) struct Totals {
 }
 
 /// What is needed to find out that retransmission was spurious, and to take its consequences back.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Undo {
+    /// SND.UNA when the recovery began: reports of what comes before it are of earlier ones.
+    pub(crate) from: SeqNumber,
     /// TSval of the first retransmission and of the last.
     pub(crate) stamps: Option<(u32, u32)>,
     /// SND.UNA has moved since.
@@ -86,6 +88,22 @@ pub(crate) struct Undo {
     pub(crate) sent: bool,
     /// Retransmissions the peer has not reported as duplicates.
     pub(crate) retransmits: u32,
+    /// The recovery is over, and until then what it sent again may be reported; [`Instant::NEVER`] while it goes on.
+    pub(crate) until: Instant,
+}
+
+impl Undo {
+    /// A recovery begins at SND.UNA.
+    pub(crate) fn new(una: SeqNumber) -> Self {
+        Self {
+            from: una,
+            stamps: None,
+            answered: false,
+            sent: false,
+            retransmits: 0,
+            until: Instant::NEVER,
+        }
+    }
 }
 
 /// The most an application is asked for beyond what both windows let go, in bytes, unless one segment is more.
@@ -340,9 +358,9 @@ impl Tcb {
 
     /// Gives back what an idle connection does without.
     #[inline]
-    pub(crate) fn rest(&mut self, sendings: &mut SendingPool) {
+    pub(crate) fn rest(&mut self, now: Instant, sendings: &mut SendingPool) {
         if self.flight() == 0 && !self.output_pending {
-            self.sending.release_if_expendable(self.mss, sendings);
+            self.sending.release_if_expendable(self.mss, now, sendings);
         }
         if self.receiving.as_deref().is_some_and(Receiving::is_empty) {
             self.receiving = None;

@@ -50,6 +50,13 @@ impl PathMtu {
         suspicions: 0,
     };
 
+    /// Forgets suspicions, unless segments are smaller for them.
+    pub(crate) fn forget_suspicions(&mut self) {
+        if self.reduced.is_none() {
+            *self = Self::FULL_SIZE;
+        }
+    }
+
     /// Whether there is nothing to remember.
     pub(crate) fn is_full_size(&self) -> bool {
         self.reduced.is_none() && !self.told && self.suspicions == 0
@@ -105,6 +112,7 @@ impl Tcb {
             sending.scoreboard.mark_longer_lost(u32::from(self.mss));
             if sending.phase == Phase::Open && sending.scoreboard.lost() > 0 {
                 sending.phase = Phase::Loss;
+                sending.undo = None;
                 sending.recovery_point = Some(self.snd_nxt);
             }
         }
@@ -139,6 +147,15 @@ impl Tcb {
             self.mss = full;
             self.sending.path_mtu.reduced = None;
             self.sending.path_mtu.told = false;
+        }
+    }
+
+    /// Forgets what an idle connection has learned of its path long ago; the path may be another by now. Only a size of
+    /// segments that is to be kept longer is remembered.
+    pub(crate) fn forget_path(&mut self, now: Instant, config: &Config) {
+        self.raise_path_mtu(now, config);
+        if let Some(sending) = self.sending.active_mut() {
+            sending.forget_path(now);
         }
     }
 

@@ -87,6 +87,7 @@ impl<C> Connection<C> {
         } else {
             return false;
         }
+        context.counters.bump(Counter::PredictedIn);
         let tcb = &mut self.tcb;
         tcb.accept(context.now);
         tcb.update_ts_recent(segment, context.now);

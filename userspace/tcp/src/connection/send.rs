@@ -56,7 +56,7 @@ impl<C> Connection<C> {
             }
             _ => {}
         }
-        tcb.rest(context.sendings);
+        tcb.rest(context.now, context.sendings);
         Fate::Open
     }
 }
@@ -161,7 +161,7 @@ impl Tcb {
             Phase::Loss => Counter::RtoRetransmits,
             _ => Counter::FastRetransmits,
         });
-        if let Some(undo) = &mut sending.undo {
+        if let Some(undo) = sending.undo.as_mut().filter(|undo| undo.until == Instant::NEVER) {
             undo.sent = true;
             undo.retransmits = undo.retransmits.saturating_add(1);
             undo.stamps = Some((undo.stamps.map_or(stamp, |(first, _)| first), stamp));

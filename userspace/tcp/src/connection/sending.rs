@@ -4,6 +4,7 @@
 //! the next one that has something to send finds it, with the memory of its queues.
 
 use core::ops::{Deref, DerefMut};
+use core::time::Duration;
 
 use super::timers::SendingDeadlines;
 use super::{PathMtu, Undo};
@@ -16,6 +17,10 @@ use crate::recovery::scoreboard::Scoreboard;
 use crate::send_queue::SendQueue;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
+
+/// What was learned of a path is forgotten when nothing was sent for this long; RACK's least round-trip time is as old at
+/// most.
+const PATH_MEMORY: Duration = Duration::from_secs(300);
 
 /// The sender's part of a transmission control block.
 pub(crate) struct Sending {
@@ -146,14 +151,11 @@ impl Sending {
         *syn_sent_at = None;
     }
 
-    /// Whether an acknowledgment of everything outstanding can tell nothing of losses: there are none, nor probes for them,
-    /// and nothing is left to be undone.
+    /// Whether an acknowledgment of everything outstanding can tell nothing of losses: there are none, nor probes for them.
+    /// A recovery that is over can still turn out to have been needless, but only by a D-SACK.
     #[inline]
     pub(crate) fn is_undisturbed(&self) -> bool {
-        self.phase == Phase::Open
-            && self.undo.is_none()
-            && self.tail_probe.is_none()
-            && self.scoreboard.is_undisturbed()
+        self.phase == Phase::Open && self.tail_probe.is_none() && self.scoreboard.is_undisturbed()
     }
 
     /// Nothing is outstanding; what is queued still has to be acknowledged in time.
@@ -186,24 +188,39 @@ impl Sending {
         }
     }
 
-    /// Whether a new one would do as well, given that nothing is outstanding: nothing is queued, no timer runs, and the path
-    /// has shown nothing that the next sending should know.
-    fn is_expendable(&self, mss: u16) -> bool {
-        let unused_window = |controller: &Controller| {
-            controller.window() <= initial_window(u32::from(mss)) && controller.ssthresh() == INITIAL_SSTHRESH
-        };
+    /// Whether nothing is being done, given that nothing is outstanding: nothing is queued, and nothing waits for the peer.
+    fn is_idle(&self) -> bool {
         self.send_queue.len() == 0
             && self.counted_queued == 0
             && self.phase == Phase::Open
             && !self.retransmit_head
             && !self.cwr_pending
-            && self.undo.is_none()
-            && self.tail_probe.is_none()
             && self.syn_sent_at.is_none()
-            && self.deadlines.earliest() == Instant::NEVER
+            && self.deadlines.awaited() == Instant::NEVER
+    }
+
+    /// Whether the path has shown nothing that the next sending should know. What may have to be undone is in the
+    /// congestion window.
+    fn has_learned_nothing(&self, mss: u16) -> bool {
+        let unused_window = |controller: &Controller| {
+            controller.window() <= initial_window(u32::from(mss)) && controller.ssthresh() == INITIAL_SSTHRESH
+        };
+        self.tail_probe.is_none()
             && self.path_mtu.is_full_size()
             && !self.rack.has_learned()
             && self.congestion.as_ref().is_none_or(unused_window)
+    }
+
+    /// Forgets what the path has shown, if that is long ago.
+    pub(crate) fn forget_path(&mut self, now: Instant) {
+        if !self.is_idle() || now.since(self.last_sent) < PATH_MEMORY {
+            return;
+        }
+        self.undo = None;
+        self.tail_probe = None;
+        self.rack = Rack::new();
+        self.path_mtu.forget_suspicions();
+        self.congestion = None;
     }
 }
 
@@ -235,9 +252,15 @@ impl LazySending {
 
     /// Gives it back to the pool if the connection, of which nothing is outstanding, can do without.
     #[inline]
-    pub(crate) fn release_if_expendable(&mut self, mss: u16, pool: &mut SendingPool) {
-        if self.active().is_some_and(|sending| sending.is_expendable(mss)) {
+    pub(crate) fn release_if_expendable(&mut self, mss: u16, now: Instant, pool: &mut SendingPool) {
+        let Some(sending) = self.active_mut().filter(|sending| sending.is_idle()) else {
+            return;
+        };
+        if sending.has_learned_nothing(mss) {
             pool.put(self);
+        } else if sending.deadlines.forget == Instant::NEVER {
+            let due = sending.last_sent + PATH_MEMORY;
+            sending.deadlines.forget = if due > now { due } else { now + PATH_MEMORY };
         }
     }
 }
@@ -322,12 +345,16 @@ mod tests {
             .push(SeqNumber(0), SeqNumber(4), Instant::from_millis(1));
         sending.deadlines.retransmit = Instant::from_millis(2);
         sending.phase = Phase::Loss;
-        sending.undo = Some(Undo::default());
+        sending.undo = Some(Undo::new(SeqNumber(0)));
         pool.put(&mut sending);
         assert!(sending.active().is_none());
         sending.acquire(&mut pool);
         assert!(pool.0.is_empty());
-        assert!(sending.active().is_some_and(|sending| sending.is_expendable(MSS)));
+        assert!(
+            sending
+                .active()
+                .is_some_and(|sending| sending.is_idle() && sending.has_learned_nothing(MSS))
+        );
         assert_eq!(sending.scoreboard.len(), 0);
     }
 
@@ -338,7 +365,7 @@ mod tests {
             let mut sending = LazySending::default();
             sending.acquire(&mut pool);
             learn(&mut sending);
-            sending.release_if_expendable(MSS, &mut pool);
+            sending.release_if_expendable(MSS, Instant::from_millis(5), &mut pool);
             sending.active().is_some()
         };
         assert!(!keeps(|_| {}));
@@ -354,8 +381,38 @@ mod tests {
             .push(Bytes::from_static(b"text"), None)));
         assert!(keeps(|sending| sending.deadlines.fin_wait_2 = Instant::from_millis(5)));
         assert!(keeps(|sending| sending.rack.dsack(SeqNumber(0), SeqNumber(1))));
-        assert!(keeps(|sending| sending.undo = Some(Undo::default())));
+        assert!(!keeps(|sending| sending.undo = Some(Undo::new(SeqNumber(0)))));
+        assert!(keeps(|sending| sending.tail_probe = Some((SeqNumber(0), true))));
         assert!(keeps(|sending| sending.cwr_pending = true));
+    }
+
+    #[test]
+    fn what_was_learned_is_forgotten_after_minutes_of_silence() {
+        let mut pool = SendingPool::default();
+        let mut sending = LazySending::default();
+        let start = Instant::from_millis(5000);
+        sending.acquire(&mut pool);
+        sending.last_sent = start;
+        sending.undo = Some(Undo::new(SeqNumber(0)));
+        sending.tail_probe = Some((SeqNumber(0), true));
+        sending.rack.dsack(SeqNumber(0), SeqNumber(1));
+        let mut small = controller();
+        small.on_timeout(start, 10_000, false, u32::from(MSS));
+        sending.congestion = Some(small);
+        sending.release_if_expendable(MSS, start, &mut pool);
+        let due = sending.deadlines.forget;
+        assert_eq!(due, start + PATH_MEMORY);
+        // Something was sent meanwhile.
+        sending.last_sent = start + PATH_MEMORY / 2;
+        sending.deadlines.forget = Instant::NEVER;
+        sending.forget_path(due);
+        sending.release_if_expendable(MSS, due, &mut pool);
+        assert_eq!(sending.deadlines.forget, due + PATH_MEMORY / 2);
+        let due = due + PATH_MEMORY / 2;
+        sending.deadlines.forget = Instant::NEVER;
+        sending.forget_path(due);
+        sending.release_if_expendable(MSS, due, &mut pool);
+        assert!(sending.active().is_none());
     }
 
     #[test]

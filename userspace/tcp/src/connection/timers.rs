@@ -49,6 +49,8 @@ pub(crate) struct SendingDeadlines {
     pub(crate) user_timeout: Instant,
     /// In FIN-WAIT-2 for the peer's FIN; in TIME-WAIT and CLOSED for the application to read what is left.
     pub(crate) fin_wait_2: Instant,
+    /// Forgetting what was learned of the path.
+    pub(crate) forget: Instant,
 }
 
 impl SendingDeadlines {
@@ -59,11 +61,18 @@ impl SendingDeadlines {
         reorder: Instant::NEVER,
         user_timeout: Instant::NEVER,
         fin_wait_2: Instant::NEVER,
+        forget: Instant::NEVER,
     };
 
     /// The earliest; [`Instant::NEVER`] when no timer is running.
     #[inline]
     pub(crate) fn earliest(&self) -> Instant {
+        self.awaited().min(self.forget)
+    }
+
+    /// The earliest of those that wait for the peer.
+    #[inline]
+    pub(crate) fn awaited(&self) -> Instant {
         let sending = self.retransmit.min(self.probe).min(self.reorder);
         sending.min(self.user_timeout).min(self.fin_wait_2)
     }
@@ -197,7 +206,7 @@ impl Tcb {
         self.avoid_black_hole(context);
         let sending = &mut *self.sending;
         if !repeated {
-            sending.undo = Some(Undo::default());
+            sending.undo = Some(Undo::new(self.snd_una));
         }
         sending.phase = Phase::Loss;
         // The earliest segment is sent again whatever else is thought to be in the network (RFC 6298, rule 5.4).
@@ -264,6 +273,9 @@ impl<C> Connection<C> {
         let probe = tcb.sending_due(now, |deadlines| &mut deadlines.probe);
         if probe && tcb.flight() > 0 && tcb.sending.phase == Phase::Open {
             tcb.send_tail_probe(context);
+        }
+        if tcb.sending_due(now, |deadlines| &mut deadlines.forget) && tcb.flight() == 0 {
+            tcb.forget_path(now, context.config);
         }
         if tcb.sending_due(now, |deadlines| &mut deadlines.retransmit) {
             tcb.retransmission_timeout(context);
