@@ -97,6 +97,8 @@ counters! {
     RstsOut = "rsts_out",
     /// Connections in TIME-WAIT whose place was taken by a new SYN, or by the acknowledgment of a cookie (RFC 6191).
     TimeWaitReused = "time_wait_reused",
+    /// Connections in TIME-WAIT ended by the RST of a peer that had sent a SYN and did not know them (RFC 5961, section 4.2).
+    TimeWaitReset = "time_wait_reset",
     /// Dropped: not a TCP segment the engine can read (lengths that contradict each other, fragments, other protocols).
     DropMalformed = "drop_malformed",
     /// Dropped: IPv4 header or TCP checksum wrong.
@@ -127,6 +129,9 @@ counters! {
     DropBadCookie = "drop_bad_cookie",
     /// Dropped: acknowledges a genuine cookie that belongs to another shard, which did not take it.
     DropCookieShard = "drop_cookie_shard",
+    /// Dropped: acknowledges a genuine cookie that begins below what the connection in TIME-WAIT has sent (RFC 9293,
+    /// section 3.6.1); answered with RST within `rst_rate`.
+    DropCookieTimeWait = "drop_cookie_time_wait",
     /// Dropped: RST to a TIME-WAIT connection (RFC 1337).
     DropTimeWaitRst = "drop_time_wait_rst",
     /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what is left.

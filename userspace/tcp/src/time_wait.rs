@@ -20,6 +20,8 @@ pub(crate) struct TimeWait {
     /// Window field of the last acknowledgment.
     pub(crate) window: u16,
     pub(crate) timestamps: bool,
+    /// A SYN that begins nothing new was answered.
+    pub(crate) syn_answered: bool,
     pub(crate) timestamp_offset: u32,
     pub(crate) ts_recent: u32,
     /// When it is forgotten, in milliseconds: 48 bits of them are what there is room for, and last 8,900 years.
@@ -32,10 +34,15 @@ pub(crate) struct TimeWait {
 pub(crate) enum Meaning {
     /// RST: ignored, since an old duplicate could end TIME-WAIT early (RFC 1337).
     Reset,
+    /// RST of a peer whose SYN was answered with an acknowledgment of the old connection: it knows nothing of that, and the
+    /// SYN it sends next is to find nothing either.
+    Unknown,
     /// A new connection of the same 4-tuple (RFC 6191, section 2; RFC 9293, section 3.6.1).
     NewConnection,
     /// The peer's FIN again: acknowledged, and 2MSL begins anew.
     FinAgain,
+    /// A SYN that may be old: acknowledged.
+    OldSyn,
     /// Something else that takes sequence space: acknowledged.
     Unacceptable,
     /// A bare acknowledgment: nothing to do.
@@ -53,6 +60,7 @@ impl TimeWait {
             rcv_nxt: tcb.rcv_nxt,
             window: window.min(u32::from(u16::MAX)) as u16,
             timestamps: tcb.timestamps,
+            syn_answered: false,
             timestamp_offset: tcb.timestamp_offset,
             ts_recent: tcb.ts_recent,
             expires_low: 0,
@@ -77,13 +85,19 @@ impl TimeWait {
     pub(crate) fn meaning(&self, segment: &Segment<'_>) -> Meaning {
         let flags = segment.flags;
         if flags.contains(Flags::RST) {
-            return Meaning::Reset;
+            // The sequence number is that of the acknowledgment (RFC 9293, section 3.10.7.3), and to blind attackers one of
+            // 2^32.
+            return if self.syn_answered && segment.seq == self.rcv_nxt {
+                Meaning::Unknown
+            } else {
+                Meaning::Reset
+            };
         }
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             return if self.may_begin_anew(segment.seq, segment.options.timestamps) {
                 Meaning::NewConnection
             } else {
-                Meaning::Unacceptable
+                Meaning::OldSyn
             };
         }
         if flags.contains(Flags::FIN) && segment.seq + segment.length() == self.rcv_nxt {

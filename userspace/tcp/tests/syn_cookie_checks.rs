@@ -238,20 +238,58 @@ fn a_forged_acknowledgment_leaves_a_half_open_connection_alone() {
     assert_eq!(rig.count(Counter::CookieConnections), 0);
 }
 
-#[test]
-fn time_wait_gives_way_to_the_cookie_of_a_new_connection() {
-    for options in [with_sack(), with_timestamps(1000)] {
+/// Cookies begin anywhere, half of them above what the old connection sent.
+fn in_time_wait_and_answered(above: bool, options: Options) -> Rig {
+    for step in 1..200 {
         let mut rig = in_time_wait(options);
-        rig.seq += 10_000;
+        let old = rig.ack;
+        rig.seq += 10_000 * step;
         let later = Options {
             timestamps: options.timestamps.map(|_| Timestamps { value: 2000, echo: 0 }),
             ..options
         };
-        answered(&mut rig, later);
+        if answered(&mut rig, later).after(old) == above {
+            return rig;
+        }
+    }
+    panic!("no cookie of 200 is as wanted");
+}
+
+#[test]
+fn time_wait_gives_way_to_the_cookie_of_a_new_connection() {
+    for options in [with_sack(), with_timestamps(1000)] {
+        let mut rig = in_time_wait_and_answered(true, options);
         rig.peer(ACK, b"");
         assert_eq!((rig.app().opened, rig.state()), (2, Some(State::FinWait1)));
         assert_eq!(rig.count(Counter::TimeWaitReused), 1);
         assert_eq!(rig.engine.population().time_wait, 0);
+    }
+}
+
+#[test]
+fn a_cookie_below_what_time_wait_sent_is_reset_and_the_next_syn_begins_above() {
+    for options in [with_sack(), with_timestamps(1000)] {
+        for text in [&b""[..], b"GET"] {
+            let mut rig = in_time_wait_and_answered(false, options);
+            let cookie = rig.ack;
+            rig.peer(ACK, text);
+            let reset = rig.one();
+            assert!(reset.is(RST));
+            assert_eq!(reset.seq, cookie);
+            assert_eq!((rig.app().opened, rig.state()), (1, Some(State::TimeWait)));
+            assert_eq!(rig.count(Counter::DropCookieTimeWait), 1);
+            rig.seq += 10_000;
+            let later = Options {
+                timestamps: options.timestamps.map(|_| Timestamps { value: 3000, echo: 0 }),
+                ..options
+            };
+            let syn_ack = rig.connect_with(later);
+            assert!(
+                cookie.before(syn_ack.seq),
+                "{cookie:?} is below the old connection's numbers"
+            );
+            assert_eq!((rig.app().opened, rig.count(Counter::TimeWaitReused)), (2, 1));
+        }
     }
 }
 

@@ -188,3 +188,88 @@ fn a_draining_engine_keeps_its_time_wait_records() {
     rig.peer_at(rig.seq - 1, ACK | FIN, b"");
     assert!(rig.one().is(ACK));
 }
+
+/// SYNs that are taken for old, by the sequence number or by the timestamp (RFC 6191): of a host that was started anew, they
+/// are not.
+fn syns_taken_for_old() -> [(bool, u32, Options); 3] {
+    [
+        (false, 0x1000_0000, with_sack()),
+        (true, 0x1000_0000, with_sack()),
+        (true, 0x1000_0000, with_timestamps(999)),
+    ]
+}
+
+#[test]
+fn a_client_that_lost_its_state_ends_it_by_the_rst_that_answers_the_answer() {
+    for (timestamps, back, options) in syns_taken_for_old() {
+        let mut rig = in_time_wait(config(), timestamps);
+        let next = rig.seq;
+        rig.seq = next - back;
+        rig.syn(options);
+        let answer = rig.one();
+        assert!(answer.is(ACK), "{answer:?}");
+        assert_eq!(answer.ack, next);
+        rig.timestamp = None;
+        rig.peer_at(answer.ack, RST, b"");
+        assert_eq!((rig.state(), rig.count(Counter::TimeWaitReset)), (None, 1));
+        rig.seq = next - back;
+        rig.connect_with(options);
+        assert_eq!((rig.state(), rig.app().opened), (Some(State::FinWait1), 2));
+    }
+}
+
+#[test]
+fn a_rst_that_answers_no_syn_or_another_number_does_not_end_it() {
+    for (timestamps, back, options) in syns_taken_for_old() {
+        let mut rig = in_time_wait(config(), timestamps);
+        let next = rig.seq;
+        rig.peer_at(next, RST, b"");
+        rig.peer_at(next - 1, ACK | FIN, b"");
+        rig.peer_at(next, ACK, b"text");
+        rig.sent();
+        rig.peer_at(next, RST, b"");
+        rig.seq = next - back;
+        rig.syn(options);
+        rig.one();
+        for wrong in [next - 1, next + 1, next - back, next + 1000] {
+            rig.peer_at(wrong, RST, b"");
+        }
+        assert_eq!(rig.state(), Some(State::TimeWait));
+        assert_eq!(
+            (rig.count(Counter::TimeWaitReset), rig.count(Counter::DropTimeWaitRst)),
+            (0, 6)
+        );
+    }
+}
+
+/// Both sides have closed, and the application has not read everything: the connection is kept for it.
+#[test]
+fn what_the_application_has_not_read_keeps_no_client_away() {
+    let app = App {
+        appetite: Some(0),
+        shutdown_after_greeting: true,
+        ..App::default()
+    };
+    let mut rig = Rig::new(config(), app);
+    rig.connect();
+    rig.ack = rig.one().end();
+    rig.peer(ACK | FIN, b"unread");
+    rig.sent();
+    assert_eq!(rig.state(), Some(State::TimeWait));
+    let next = rig.seq;
+    rig.pass(ms(5000));
+    rig.peer_at(next, RST, b"");
+    assert_eq!(rig.state(), Some(State::TimeWait), "it answers nothing");
+    rig.seq = next - 5000;
+    rig.syn(with_sack());
+    let answer = rig.one();
+    assert!(answer.is(ACK));
+    assert_eq!(answer.ack, next);
+    rig.peer_at(answer.ack + 1, RST, b"");
+    assert_eq!(rig.state(), Some(State::TimeWait), "not the number of the answer");
+    rig.peer_at(answer.ack, RST, b"");
+    assert_eq!(rig.state(), None);
+    rig.seq = next - 5000;
+    rig.connect();
+    assert_eq!(rig.app().opened, 2);
+}

@@ -381,6 +381,11 @@ impl Tcb {
         })
     }
 
+    /// Whether something was answered within limits in this second or the one before.
+    pub(crate) fn challenged_lately(&self, now: Instant) -> bool {
+        self.challenge_count > 0 && (now.as_secs() as u16).wrapping_sub(self.challenge_second) <= 1
+    }
+
     /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate above
     /// 65,534 is no limit.
     pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {

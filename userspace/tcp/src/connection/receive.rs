@@ -52,7 +52,12 @@ impl<C> Connection<C> {
         if matches!(tcb.state, State::TimeWait | State::Closed) {
             // It is here only because its application has not read everything. The peer's FIN may need an answer; nothing
             // else matters (RFC 1337).
-            if segment.length() > 0 && !segment.flags.contains(Flags::RST) {
+            if segment.flags.contains(Flags::RST) {
+                // But of a peer that does not know what its SYN was answered with: it begins anew.
+                if segment.seq == tcb.rcv_nxt && tcb.challenged_lately(context.now) {
+                    return Arrival::Reset;
+                }
+            } else if segment.length() > 0 {
                 tcb.answer_unacceptable(segment, context);
             }
             return Arrival::Done;

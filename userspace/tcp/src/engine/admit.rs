@@ -323,17 +323,28 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         };
         let (key, link, snd_nxt) = (time_wait.key, time_wait.link, time_wait.snd_nxt);
-        // Of a new handshake's cookie, if a SYN with the sequence number before this one could begin a new connection: an
-        // old duplicate may be the acknowledgment of the cookie that this very connection began with.
+        // Of a new handshake's cookie, which another host made, if a SYN with the sequence number before this one could begin a
+        // new connection: an old duplicate may be the acknowledgment of the cookie that this very connection began with.
         if time_wait.may_begin_anew(segment.seq - 1, segment.options.timestamps)
             && let Some(cookie) = self.genuine_cookie(segment)
             && let Some(listener) = self.listener(&key)
         {
+            if !(segment.ack - 1).after(snd_nxt) {
+                // Where it begins, old duplicates of this connection would be taken for its own. The client comes again, and
+                // then its SYN is answered here.
+                self.counters.bump(Counter::DropCookieTimeWait);
+                self.reset(now, segment, out);
+                return Received::Done;
+            }
             return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
         }
         match time_wait.meaning(segment) {
             Meaning::Reset => self.counters.bump(Counter::DropTimeWaitRst),
             Meaning::Ignorable => self.counters.bump(Counter::Duplicates),
+            Meaning::Unknown => {
+                self.remove_time_wait(slot);
+                self.counters.bump(Counter::TimeWaitReset);
+            }
             Meaning::NewConnection => {
                 let Some(listener) = self.listener(&key) else {
                     self.counters.bump(Counter::DropNotListening);
@@ -343,7 +354,7 @@ impl<A: Application> Engine<A> {
                 self.counters.bump(Counter::TimeWaitReused);
                 self.syn(now, listener, segment, Some(snd_nxt), out);
             }
-            meaning @ (Meaning::FinAgain | Meaning::Unacceptable) => {
+            meaning @ (Meaning::FinAgain | Meaning::OldSyn | Meaning::Unacceptable) => {
                 let stamp = (now.as_millis() as u32).wrapping_add(time_wait.timestamp_offset);
                 let header = time_wait.acknowledgment(stamp);
                 if meaning == Meaning::FinAgain {
@@ -353,6 +364,11 @@ impl<A: Application> Engine<A> {
                     self.time_wait.renew(slot);
                 }
                 if self.challenge_limit.allow(now) {
+                    if meaning == Meaning::OldSyn
+                        && let Some(record) = self.time_wait.get_mut(slot)
+                    {
+                        record.syn_answered = true;
+                    }
                     let link = *self.links.get(link);
                     self.send_bare(&link, &key, &header, Purpose::Control, out);
                 } else {
