@@ -31,6 +31,14 @@ pub struct Config {
     /// The time for reading a request's body; longer is answered with 408.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
+    /// The time in which a peer has to take some of a response that waits for room: `send_min_rate` times this time, and at
+    /// least one byte; otherwise the connection is reset. A response of `n` bytes takes `n / send_min_rate` and this time
+    /// at most.
+    #[serde(with = "humantime_serde")]
+    pub send_timeout: Duration,
+    /// The rate at which a peer has to take a response that waits for room, in bytes per second, on average over each
+    /// `send_timeout`; zero: any progress is enough, as in nginx.
+    pub send_min_rate: u32,
     /// How long a connection may stay open without a request.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
@@ -62,6 +70,8 @@ impl Default for Config {
             max_body: 1 << 20,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(60),
+            send_min_rate: 256,
             keepalive_timeout: Duration::from_secs(75),
             keepalive_requests: 10_000,
             cache_bytes: 64 << 20,
@@ -74,6 +84,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Bytes of a response that a peer has to take in each `send_timeout`.
+    pub(super) fn least_sent(&self) -> u64 {
+        let least = u128::from(self.send_min_rate) * self.send_timeout.as_millis() / 1000;
+        u64::try_from(least).unwrap_or(u64::MAX).max(1)
+    }
+
     /// Checks the ranges the fields' documentation states.
     ///
     /// # Errors
@@ -101,6 +117,7 @@ impl Config {
         InvalidSetting::unless_in("keepalive_requests", self.keepalive_requests, 1..=u32::MAX)?;
         InvalidSetting::if_zero("header_timeout", self.header_timeout)?;
         InvalidSetting::if_zero("body_timeout", self.body_timeout)?;
+        InvalidSetting::if_zero("send_timeout", self.send_timeout)?;
         InvalidSetting::if_zero("keepalive_timeout", self.keepalive_timeout)?;
         let name = &self.index;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
@@ -133,6 +150,7 @@ mod tests {
             ("max_open_files", |c| c.max_open_files = 0),
             ("keepalive_requests", |c| c.keepalive_requests = 0),
             ("header_timeout", |c| c.header_timeout = Duration::ZERO),
+            ("send_timeout", |c| c.send_timeout = Duration::ZERO),
             ("index", |c| c.index = "../secret".to_owned()),
             ("index", |c| c.index = "..".to_owned()),
         ];

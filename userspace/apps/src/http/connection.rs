@@ -13,6 +13,7 @@ use super::Http;
 use super::body::Decoder;
 use super::config::Config;
 use super::counters::Counter;
+use super::pace::Pace;
 use super::request::{self, Framing, MAX_HEADERS, Rejection, Request};
 use super::response::{After, CONTINUE, Outgoing, Progress};
 use super::status::Status;
@@ -41,11 +42,17 @@ enum Phase {
     /// The body of a request is being read.
     Body(Box<Upload>),
     /// A response waits for room in the send buffer.
-    Respond(Box<Outgoing>),
+    Respond(Box<Waiting>),
     /// The last response and FIN are on their way; what the peer still sends is thrown away.
     Linger { allowance: usize },
     /// There is nothing left to do.
     Closed,
+}
+
+/// A response that waits for room.
+struct Waiting {
+    response: Outgoing,
+    pace: Pace,
 }
 
 /// A request whose body is being read, with the response that follows it.
@@ -61,6 +68,7 @@ enum Timer {
     KeepAlive,
     Header,
     Body,
+    Send,
     Linger,
 }
 
@@ -133,9 +141,12 @@ impl Connection {
 
     pub(super) fn writable<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
         match mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Respond(mut outgoing) => {
-                if !self.send(http, stream, &mut outgoing) {
-                    self.phase = Phase::Respond(outgoing);
+            Phase::Respond(mut waiting) => {
+                let sent_before = http.counters.get(Counter::BytesSent);
+                if !self.send(http, stream, &mut waiting.response) {
+                    let sent = http.counters.get(Counter::BytesSent) - sent_before;
+                    waiting.pace.note_given(sent);
+                    self.phase = Phase::Respond(waiting);
                 }
             }
             Phase::Body(mut upload) => {
@@ -163,7 +174,16 @@ impl Connection {
                 self.reject(http, stream, Status::RequestTimeout.into(), upload.response.interim);
             }
             Phase::Linger { .. } => self.close(stream),
-            phase @ (Phase::Respond(_) | Phase::Closed) => self.phase = phase,
+            Phase::Respond(mut waiting) => {
+                if waiting.pace.is_kept(stream, &http.config) {
+                    self.phase = Phase::Respond(waiting);
+                } else {
+                    // Nothing is gained by keeping what it was sent.
+                    http.counters.bump(Counter::SendTimeouts);
+                    self.abort(stream);
+                }
+            }
+            Phase::Closed => self.phase = Phase::Closed,
         }
         self.set_timer(http, stream, self.requests);
     }
@@ -250,7 +270,7 @@ impl Connection {
             let after = if persistent { After::NextRequest } else { After::Close };
             match ready.send(stream, after, counters) {
                 None => self.finish_response(http, stream, after),
-                Some(rest) => self.phase = Phase::Respond(Box::new(rest)),
+                Some(rest) => self.wait(stream, rest),
             }
             return;
         }
@@ -307,8 +327,14 @@ impl Connection {
     fn start<S: Stream>(&mut self, http: &mut Http, stream: &mut S, mut response: Outgoing) {
         http.counters.response(response.status);
         if !self.send(http, stream, &mut response) {
-            self.phase = Phase::Respond(Box::new(response));
+            self.wait(stream, response);
         }
+    }
+
+    /// Waits for room for what is left of a response.
+    fn wait<S: Stream>(&mut self, stream: &S, response: Outgoing) {
+        let pace = Pace::new(stream);
+        self.phase = Phase::Respond(Box::new(Waiting { response, pace }));
     }
 
     /// Sends what there is room for. False where some is left.
@@ -360,8 +386,9 @@ impl Connection {
             Phase::Idle => Timer::KeepAlive,
             Phase::Head { .. } => Timer::Header,
             Phase::Body(_) => Timer::Body,
-            // The stream itself gives up on a peer that does not read.
-            Phase::Respond(_) | Phase::Closed => Timer::Off,
+            Phase::Respond(_) => Timer::Send,
+            // The stream itself gives up on a peer that does not read what is queued.
+            Phase::Closed => Timer::Off,
             Phase::Linger { .. } => Timer::Linger,
         };
         if timer == self.timer && self.requests == requests {
@@ -373,6 +400,7 @@ impl Connection {
             Timer::KeepAlive => Some(http.config.keepalive_timeout),
             Timer::Header => Some(http.config.header_timeout),
             Timer::Body => Some(http.config.body_timeout),
+            Timer::Send => Some(http.config.send_timeout),
             Timer::Linger => Some(LINGER_TIME),
         });
     }

@@ -23,6 +23,8 @@ crate::counters::define_counters! {
     HeaderTimeouts = "http_header_timeouts",
     /// Requests whose body took longer than `body_timeout`.
     BodyTimeouts = "http_body_timeouts",
+    /// Connections reset because the peer took less of a response than `send_min_rate` in `send_timeout`.
+    SendTimeouts = "http_send_timeouts",
     /// Requests for a file that were served from the cache.
     CacheHits = "http_cache_hits",
     /// Requests for a file that was read from the disk: not cached, changed, or too large for the cache.

@@ -15,6 +15,7 @@ mod handler;
 mod head;
 mod host;
 mod open_files;
+mod pace;
 mod prepared;
 mod range;
 mod representation;

@@ -112,13 +112,80 @@ fn a_large_file_passes_through_a_small_send_buffer() {
         requests.extend(get_request("/hello.txt", ""));
         driver.feed(&requests);
         assert!(driver.unconsumed() > 0, "the second request waits");
-        assert_eq!(driver.stream.timer, None, "sending has no timer of its own");
+        assert!(driver.stream.timer.is_some(), "it is not waited for for ever");
         driver.acknowledge_all();
         let replies = read_replies(&driver.take_sent());
         assert!(replies[0].body == pattern(LARGE));
         assert_eq!(replies[1].text(), "hello, world\n");
         assert!(driver.stream.timer.is_some());
     }
+}
+
+/// The peer takes `bytes` in each of `seconds`, in which it also acknowledges them.
+fn take_slowly(driver: &mut Driver<Http>, seconds: usize, bytes: usize) {
+    for _ in 0..seconds {
+        driver.acknowledge(bytes);
+        driver.advance(SECOND);
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_take_its_response_is_reset() {
+    for (rate, taken) in [(256, 0), (256, 1), (256, 255), (0, 0)] {
+        let site = Site::new(|config| config.send_min_rate = rate);
+        let mut driver = site.connect(4096);
+        driver.feed(&get_request("/large.bin", ""));
+        take_slowly(&mut driver, 59, taken);
+        assert_eq!(driver.stream.end, End::Open);
+        take_slowly(&mut driver, 1, taken);
+        assert_eq!(driver.stream.end, End::Aborted, "{taken} of {rate}");
+        assert_eq!(driver.stream.timer, None);
+        assert_eq!(driver.application.counters().get(Counter::SendTimeouts), 1);
+    }
+}
+
+#[test]
+fn a_peer_that_begins_fast_and_becomes_slow_is_reset() {
+    let site = Site::new(|_| {});
+    let mut driver = site.connect(4096);
+    driver.feed(&get_request("/large.bin", ""));
+    take_slowly(&mut driver, 60, 4096);
+    take_slowly(&mut driver, 59, 10);
+    assert_eq!(driver.stream.end, End::Open);
+    take_slowly(&mut driver, 1, 10);
+    assert_eq!(driver.stream.end, End::Aborted);
+}
+
+#[test]
+fn a_slow_reader_gets_its_response() {
+    // A kilobyte a second, of a file that is cached and of one that is not; and a hundred octets where any progress will do.
+    for (cache_file_limit, rate, taken) in [(1 << 20, 256, 1000), (1000, 256, 1000), (1000, 0, 100)] {
+        let site = Site::new(|config| {
+            config.cache_file_limit = cache_file_limit;
+            config.send_min_rate = rate;
+        });
+        let mut driver = site.connect(4096);
+        driver.feed(&get_request("/large.bin", ""));
+        take_slowly(&mut driver, LARGE.div_ceil(taken) + 1, taken);
+        assert_eq!(driver.stream.end, End::Open);
+        assert!(read_replies(&driver.take_sent())[0].body == pattern(LARGE));
+        assert_eq!(driver.application.counters().get(Counter::SendTimeouts), 0);
+    }
+}
+
+#[test]
+fn every_response_has_its_own_time() {
+    let site = Site::new(|_| {});
+    let mut driver = site.connect(4096);
+    let mut requests = get_request("/large.bin", "");
+    requests.extend(get_request("/large.bin", ""));
+    driver.feed(&requests);
+    // The first is taken in 59 s, and the second is not looked at before another 60 s have passed.
+    take_slowly(&mut driver, 59, LARGE / 59 + 100);
+    take_slowly(&mut driver, 30, 10);
+    assert_eq!(driver.stream.end, End::Open);
+    take_slowly(&mut driver, 60, 10);
+    assert_eq!(driver.stream.end, End::Aborted);
 }
 
 #[test]
