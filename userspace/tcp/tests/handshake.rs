@@ -25,6 +25,31 @@ fn three_segments_open_a_connection_over_ipv4_and_ipv6() {
 }
 
 #[test]
+fn a_new_mtu_of_the_link_counts_for_new_connections_only() {
+    let mut rig = Rig::new(config(), sender(10_000));
+    rig.connect();
+    let longest = |sent: &[Sent]| sent.iter().map(|sent| sent.payload.len()).max();
+    assert_eq!(longest(&rig.sent()), Some(1460));
+    rig.engine.set_mtu(1300);
+    rig.pass(ms(3000));
+    assert_eq!(longest(&rig.sent()), Some(1460), "retransmitted as it was");
+    for (mtu, mss) in [(1300, 1260), (1500, 1460), (100, 536)] {
+        let mut rig = Rig::new(config(), sender(10_000));
+        rig.engine.set_mtu(mtu);
+        let syn_ack = rig.connect();
+        assert_eq!(syn_ack.options.mss, Some(mss), "MTU {mtu}");
+        // The peer says nothing of its own, so 536 (RFC 9293, section 3.7.1).
+        let mut rig = Rig::new(config(), sender(10_000));
+        rig.engine.set_mtu(mtu);
+        rig.connect_with(Options {
+            mss: Some(1460),
+            ..Options::default()
+        });
+        assert_eq!(longest(&rig.sent()), Some(usize::from(mss)), "MTU {mtu}");
+    }
+}
+
+#[test]
 fn options_are_offered_only_when_the_peer_offers_them() {
     let mut rig = Rig::new(config(), App::default());
     let syn_ack = rig.connect();
