@@ -5,6 +5,8 @@
 #   scripts/lab.sh up [--middle] [--queues N]
 #                                    make it, with N queues on each end (default 1), and with --middle the namespace in
 #                                    the middle; does nothing if it is up like that
+#   scripts/lab.sh remake [--queues N]
+#                                    delete the devices and make them anew; what runs in the lab stays (not with --middle)
 #   scripts/lab.sh down              end what runs in it and remove it; does nothing if it is not up
 #   scripts/lab.sh status            say what is there; exit code 1 if the lab is not up
 #   scripts/lab.sh server CMD...     run a command in the server's namespace
@@ -174,21 +176,9 @@ join() {
         peer name "$5" netns "$4" address "$6" numrxqueues "$7" numtxqueues "$7"
 }
 
-up() {
-    local kind=$1 queues=$2 object device
-    if is_up "$kind" "$queues"; then
-        return
-    fi
-    object=$(xdp_pass_object)
-    down
-    # Whatever happens from here on, a lab is there whole or not at all.
-    trap 'down' EXIT
-    ip netns add "$server"
-    ip netns add "$client"
-    if [[ $kind == middle ]]; then
-        ip netns add "$middle"
-    fi
-    set_sysctls
+# Makes the devices of a lab of kind $1 with $2 queues, and the program $3 on the peers.
+make_devices() {
+    local kind=$1 queues=$2 object=$3 device
     # What XDP sends towards an end of a veth pair is lost unless that end has a native program too.
     if [[ $kind == middle ]]; then
         join "$server" "$server_device" "$server_mac" "$middle" "$middle_server_device" "$middle_server_mac" "$queues"
@@ -206,6 +196,34 @@ up() {
     configure_device "$server" "$server_device" 198.18.0.1/24 2001:2::1/64
     configure_device "$client" "$client_device" 198.18.0.2/24 2001:2::2/64
     wait_for_carrier
+}
+
+# Deletes the devices of a lab without a middle, if they are there, and makes them anew with $1 queues. What runs in the
+# namespaces stays.
+remake() {
+    local object
+    exists "$server" && exists "$client" && ! exists "$middle" || die "the lab is not up like that; run \`scripts/lab.sh up\`"
+    object=$(xdp_pass_object)
+    ip -n "$server" link delete dev "$server_device" 2>/dev/null || true
+    make_devices direct "$1" "$object"
+}
+
+up() {
+    local kind=$1 queues=$2 object
+    if is_up "$kind" "$queues"; then
+        return
+    fi
+    object=$(xdp_pass_object)
+    down
+    # Whatever happens from here on, a lab is there whole or not at all.
+    trap 'down' EXIT
+    ip netns add "$server"
+    ip netns add "$client"
+    if [[ $kind == middle ]]; then
+        ip netns add "$middle"
+    fi
+    set_sysctls
+    make_devices "$kind" "$queues" "$object"
     trap - EXIT
 }
 
@@ -311,12 +329,13 @@ run_in() {
 command=${1:-}
 shift || true
 case $command in
-up)
+up | remake)
     kind=direct
     queues=1
     while (($# > 0)); do
         case $1 in
         --middle)
+            [[ $command == up ]] || usage
             kind=middle
             shift
             ;;
@@ -332,7 +351,11 @@ up)
     done
     [[ $queues =~ ^[1-9][0-9]?$ ]] && ((queues <= max_queues)) || die "--queues takes a number from 1 to $max_queues"
     require_root
-    up "$kind" "$queues"
+    if [[ $command == up ]]; then
+        up "$kind" "$queues"
+    else
+        remake "$queues"
+    fi
     ;;
 down)
     (($# == 0)) || usage

@@ -12,14 +12,14 @@ use tidegate_tcp::config::InvalidSetting;
 use crate::error::Error;
 
 /// What the kernel keeps free for the XDP program before each received packet (`XDP_PACKET_HEADROOM`).
-const XDP_PACKET_HEADROOM: u32 = 256;
+pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 
 /// Ethernet header and two VLAN tags.
-const LINK_HEADERS: u32 = 14 + 8;
+pub(crate) const LINK_HEADERS: u32 = 14 + 8;
 
 /// Beyond this MTU a packet does not fit one page together with the headroom and the kernel's tail, and the driver asks
 /// for an XDP program that knows fragments (`xdp.frags`).
-const MAX_MTU: u32 = 3498;
+pub(crate) const MAX_MTU: u32 = 3498;
 
 /// Smallest size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
@@ -117,6 +117,16 @@ choice! {
     }
 }
 
+choice! {
+    /// What a server does when its interface is deleted or moved to another network namespace.
+    LinkGone, "link_gone", {
+        /// It ends with an error.
+        Exit = "exit",
+        /// It waits for an interface of the same name, and serves again.
+        Wait = "wait",
+    }
+}
+
 /// AF_XDP and placement settings. Counts and sizes are per shard; a shard is one queue, one socket, one thread.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -137,8 +147,9 @@ pub struct Config {
     pub busy_poll: Duration,
     /// Frames of the UMEM (a power of two, 256 to 1,048,576).
     pub frames: u32,
-    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498.
-    pub frame_size: u32,
+    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498. Without it: 4096 in zero-copy mode,
+    /// which some drivers need, and for an MTU above 1,770, otherwise 2048.
+    pub frame_size: Option<u32>,
     /// Entries of the fill ring (a power of two, 64 to 65,536). At most half of all frames wait in it.
     pub fill_ring: u32,
     /// Entries of the completion ring (a power of two, `tx_ring` to 65,536).
@@ -160,6 +171,9 @@ pub struct Config {
     pub zero_copy: ZeroCopy,
     /// Frames taken from the RX ring per turn of the loop (1 to 1024, at most a quarter of `frames`).
     pub burst: u32,
+    /// What a server does when its interface is deleted or moved to another network namespace. It is the caller of
+    /// [`Runtime::check`](crate::Runtime::check) that does it.
+    pub link_gone: LinkGone,
 }
 
 impl Default for Config {
@@ -172,7 +186,7 @@ impl Default for Config {
             busy_poll_budget: 64,
             busy_poll: Duration::from_micros(20),
             frames: 16_384,
-            frame_size: 2048,
+            frame_size: None,
             fill_ring: 4096,
             completion_ring: 4096,
             rx_ring: 2048,
@@ -183,6 +197,7 @@ impl Default for Config {
             pin_threads: true,
             zero_copy: ZeroCopy::Auto,
             burst: 64,
+            link_gone: LinkGone::Exit,
         }
     }
 }
@@ -198,10 +213,12 @@ impl Config {
             InvalidSetting::unless_in("queues", queues, 1..=MAX_QUEUES)?;
         }
         power_of_two("frames", self.frames, 256..=1 << 20)?;
-        if !matches!(self.frame_size, 2048 | 4096) {
+        if let Some(size) = self.frame_size
+            && !matches!(size, 2048 | 4096)
+        {
             return Err(InvalidSetting::new(
                 ["frame_size"],
-                format!("frame_size is {}; it must be 2048 or 4096", self.frame_size),
+                format!("frame_size is {size}; it must be 2048 or 4096"),
             ));
         }
         for (key, entries) in [
@@ -247,7 +264,7 @@ impl Config {
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
             InvalidSetting::unless_in(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
         }
-        if self.huge_pages && self.umem_bytes() < HUGE_PAGE {
+        if self.huge_pages && self.umem_bytes(self.frame_size.unwrap_or(2048)) < HUGE_PAGE {
             return Err(InvalidSetting::new(
                 ["huge_pages", "frames", "frame_size"],
                 "huge_pages needs frames times frame_size to be at least 2 MiB",
@@ -268,18 +285,23 @@ impl Config {
                  lower it with `ip link set dev {interface} mtu {MAX_MTU}`"
             )));
         }
-        if mtu + LINK_HEADERS > self.frame_size - XDP_PACKET_HEADROOM {
+        let size = self.frame_size_for(mtu);
+        if !fits(mtu, size) {
             return Err(Error::Config(format!(
-                "interface {interface} has an MTU of {mtu}, more than fits a frame of {} bytes; set frame_size = 4096",
-                self.frame_size
+                "interface {interface} has an MTU of {mtu}, more than fits a frame of {size} bytes; set frame_size = 4096"
             )));
         }
         Ok(())
     }
 
-    /// Size of one UMEM in bytes.
-    pub(crate) fn umem_bytes(&self) -> u64 {
-        u64::from(self.frames) * u64::from(self.frame_size)
+    /// Size of a frame in bytes in copy mode, for an interface with this MTU.
+    pub(crate) fn frame_size_for(&self, mtu: u32) -> u32 {
+        self.frame_size.unwrap_or(if fits(mtu, 2048) { 2048 } else { 4096 })
+    }
+
+    /// Size of one UMEM in bytes, with frames of `frame_size`.
+    pub(crate) fn umem_bytes(&self, frame_size: u32) -> u64 {
+        u64::from(self.frames) * u64::from(frame_size)
     }
 
     /// How many frames are to wait in the fill ring: as many as it holds, but never more than half of all, since what
@@ -287,6 +309,11 @@ impl Config {
     pub(crate) fn fill_target(&self) -> u32 {
         self.fill_ring.min(self.frames / 2)
     }
+}
+
+/// Whether the packets of an interface with this MTU fit a frame.
+fn fits(mtu: u32, frame_size: u32) -> bool {
+    mtu + LINK_HEADERS <= frame_size - XDP_PACKET_HEADROOM
 }
 
 fn power_of_two(key: &'static str, value: u32, range: RangeInclusive<u32>) -> Result<(), InvalidSetting> {
@@ -365,7 +392,7 @@ mod tests {
         assert!(complaint(|c| c.queues = Some(0)).starts_with("queues is 0"));
         assert!(complaint(|c| c.queues = Some(MAX_QUEUES + 1)).starts_with("queues is"));
         assert!(complaint(|c| c.frames = 1000).starts_with("frames is 1000"));
-        assert!(complaint(|c| c.frame_size = 1024).starts_with("frame_size is 1024"));
+        assert!(complaint(|c| c.frame_size = Some(1024)).starts_with("frame_size is 1024"));
         assert!(complaint(|c| c.rx_ring = 100).starts_with("rx_ring is 100"));
         assert!(complaint(|c| c.tx_ring = 8192).starts_with("completion_ring is 4096"));
         assert!(complaint(|c| c.control_reserve = 0).starts_with("control_reserve is 0"));
@@ -387,10 +414,13 @@ mod tests {
     #[test]
     fn the_mtu_decides_the_frame_size() {
         let mut config = Config::default();
+        assert_eq!((config.frame_size_for(1770), config.frame_size_for(1771)), (2048, 4096));
+        config.validate_mtu("eth0", 3498).expect("frames that fit");
+        config.frame_size = Some(2048);
         config.validate_mtu("eth0", 1770).expect("the last that fits");
         let error = config.validate_mtu("eth0", 1771).expect_err("one more");
         assert!(error.to_string().contains("frame_size = 4096"), "{error}");
-        config.frame_size = 4096;
+        config.frame_size = Some(4096);
         config.validate_mtu("eth0", 3498).expect("the last XDP takes");
         let error = config.validate_mtu("eth0", 9000).expect_err("jumbo frames");
         assert!(error.to_string().contains("mtu 3498"), "{error}");

@@ -34,6 +34,35 @@ pub enum Error {
         /// The interface.
         name: String,
     },
+    /// Packets have no Ethernet header on this interface.
+    #[error(
+        "interface {name} is not Ethernet (its type is {kind}), and its packets have no header that tidegate could answer \
+         to; use an Ethernet interface, such as a tap device instead of a tun device"
+    )]
+    NotEthernet {
+        /// The interface.
+        name: String,
+        /// The kind of link (`ARPHRD_*` of include/uapi/linux/if_arp.h).
+        kind: u32,
+    },
+    /// The interface that was served exists no more.
+    #[error(
+        "interface {name} is gone: it was deleted, or moved to another network namespace; start tidegate again when it is \
+         back, or set link_gone = \"wait\""
+    )]
+    LinkGone {
+        /// The interface's last name.
+        name: String,
+    },
+    /// Somebody detached the XDP program.
+    #[error(
+        "the XDP program of tidegate was detached from interface {name} by somebody else, so that nothing arrives any more; \
+         start tidegate again"
+    )]
+    ProgramDetached {
+        /// The interface.
+        name: String,
+    },
     /// A privilege is missing.
     #[error(
         "not permitted: {what} needs {capability}; run as root, or give the binary what it needs: \
@@ -156,6 +185,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the interface that was served is served no more, and may be served again.
+    pub fn is_link_gone(&self) -> bool {
+        matches!(self, Self::LinkGone { .. } | Self::ProgramDetached { .. })
+    }
+
     /// Whether what was asked for is wrong by itself, so that trying again is of no use (exit code 2 rather than 1).
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_))
@@ -249,6 +283,12 @@ mod tests {
         let errors = [
             Error::ForeignSysfs { name: name() },
             Error::InterfaceDown { name: name() },
+            Error::NotEthernet {
+                name: name(),
+                kind: 65534,
+            },
+            Error::LinkGone { name: name() },
+            Error::ProgramDetached { name: name() },
             Error::NotPermitted {
                 what: "binding".to_owned(),
                 capability: "CAP_NET_RAW",

@@ -13,10 +13,14 @@ use tidegate_abi::{MAX_LISTENERS, MAX_QUEUES};
 
 use crate::error::Error;
 
-const SYSFS: &str = "/sys/class/net";
+pub(crate) const SYSFS: &str = "/sys/class/net";
 
 /// The flag of an interface that is up (`IFF_UP`).
 const IFF_UP: u32 = 1;
+
+/// Kinds of links with an Ethernet header before each packet (include/uapi/linux/if_arp.h): Ethernet, and the loopback
+/// interface, whose addresses are zero.
+const ETHERNET: [u32; 2] = [1, 772];
 
 /// What a client needs to know about the interface it opens connections by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +39,8 @@ pub struct InterfaceInfo {
 ///
 /// # Errors
 ///
-/// [`Error::NoSuchInterface`], [`Error::InterfaceDown`], [`Error::ForeignSysfs`], or [`Error::Io`].
+/// [`Error::NoSuchInterface`], [`Error::InterfaceDown`], [`Error::NotEthernet`], [`Error::ForeignSysfs`], or
+/// [`Error::Io`].
 pub fn interface_info(name: &str) -> Result<InterfaceInfo, Error> {
     let interface = Interface::find(name)?;
     Ok(InterfaceInfo {
@@ -55,6 +60,42 @@ pub(crate) struct Interface {
     pub(crate) rx_queues: u32,
     pub(crate) tx_queues: u32,
     pub(crate) addresses: Vec<IpAddr>,
+    /// The driver of the device; `None` if there is no device below the interface, or it does not say.
+    pub(crate) driver: Option<String>,
+    /// Whether there is no device below the interface: veth, tap, bridge, loopback and such.
+    pub(crate) is_virtual: bool,
+}
+
+/// What may change about an interface while it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkState {
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    /// False while it is down.
+    pub(crate) carrier: bool,
+    /// In bytes, without the Ethernet header.
+    pub(crate) mtu: u32,
+    pub(crate) rx_queues: u32,
+}
+
+impl LinkState {
+    /// What sysfs says about `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], also when it vanishes meanwhile.
+    pub(crate) fn read(sysfs: &Path, name: &str) -> Result<Self, Error> {
+        let directory = sysfs.join(name);
+        let up = number(&directory.join("flags"))? & IFF_UP != 0;
+        Ok(Self {
+            name: name.to_owned(),
+            up,
+            // Cannot be read while it is down.
+            carrier: up && number(&directory.join("carrier")).is_ok_and(|carrier| carrier != 0),
+            mtu: number(&directory.join("mtu"))?,
+            rx_queues: count(&names(&directory.join("queues"))?, "rx-"),
+        })
+    }
 }
 
 impl Interface {
@@ -62,7 +103,8 @@ impl Interface {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchInterface`], [`Error::InterfaceDown`], [`Error::ForeignSysfs`], or [`Error::Io`].
+    /// [`Error::NoSuchInterface`], [`Error::InterfaceDown`], [`Error::NotEthernet`], [`Error::ForeignSysfs`], or
+    /// [`Error::Io`].
     pub(crate) fn find(name: &str) -> Result<Self, Error> {
         let mut interface = Self::read(Path::new(SYSFS), name, if_nametoindex(name).ok())?;
         interface.addresses = addresses(name)?;
@@ -84,11 +126,25 @@ impl Interface {
         if !listed || number(&directory.join("ifindex"))? != index {
             return Err(Error::ForeignSysfs { name: name.to_owned() });
         }
+        let kind = number(&directory.join("type"))?;
+        if !ETHERNET.contains(&kind) {
+            return Err(Error::NotEthernet {
+                name: name.to_owned(),
+                kind,
+            });
+        }
         if number(&directory.join("flags"))? & IFF_UP == 0 {
             return Err(Error::InterfaceDown { name: name.to_owned() });
         }
         let queues = names(&directory.join("queues"))?;
+        let device = directory.join("device");
+        let driver = fs::read_link(device.join("driver")).ok();
         Ok(Self {
+            driver: driver
+                .as_deref()
+                .and_then(Path::file_name)
+                .map(|name| name.to_string_lossy().into_owned()),
+            is_virtual: !device.exists(),
             name: name.to_owned(),
             mtu: number(&directory.join("mtu"))?,
             rx_queues: count(&queues, "rx-"),
@@ -228,7 +284,13 @@ mod tests {
             fs::create_dir_all(device.join("queues").join(queue)).expect("a queue");
         }
         fs::create_dir(root.path().join("lo")).expect("another interface");
-        for (file, text) in [("ifindex", "7\n"), ("mtu", "1500\n"), ("flags", flags)] {
+        for (file, text) in [
+            ("ifindex", "7\n"),
+            ("type", "1\n"),
+            ("mtu", "1500\n"),
+            ("flags", flags),
+            ("carrier", "1\n"),
+        ] {
             fs::write(device.join(file), text).expect("an attribute");
         }
         root
@@ -244,6 +306,8 @@ mod tests {
                 .iter()
                 .map(|address| address.parse().expect("an address"))
                 .collect(),
+            driver: None,
+            is_virtual: true,
         }
     }
 
@@ -260,6 +324,39 @@ mod tests {
         let interface = Interface::read(sysfs.path(), "tgs0", Some(7)).expect("an interface");
         assert_eq!(interface.mtu, 1500);
         assert_eq!((interface.rx_queues, interface.tx_queues), (3, 2));
+        assert_eq!((interface.driver.as_deref(), interface.is_virtual), (None, true));
+        let state = LinkState::read(sysfs.path(), "tgs0").expect("an interface");
+        assert_eq!(
+            (state.up, state.carrier, state.mtu, state.rx_queues),
+            (true, true, 1500, 3)
+        );
+    }
+
+    #[test]
+    fn the_driver_is_the_devices() {
+        let sysfs = sysfs("0x1003\n");
+        let device = sysfs.path().join("tgs0/device");
+        fs::create_dir(&device).expect("a device");
+        std::os::unix::fs::symlink("../../../bus/pci/drivers/igb", device.join("driver")).expect("a driver");
+        let interface = Interface::read(sysfs.path(), "tgs0", Some(7)).expect("an interface");
+        assert_eq!(
+            (interface.driver.as_deref(), interface.is_virtual),
+            (Some("igb"), false)
+        );
+    }
+
+    #[test]
+    fn an_interface_without_ethernet_headers_is_refused() {
+        let sysfs = sysfs("0x1003\n");
+        let kind = sysfs.path().join("tgs0/type");
+        // tun, and IP over InfiniBand.
+        for other in ["65534\n", "32\n"] {
+            fs::write(&kind, other).expect("an attribute");
+            let error = Interface::read(sysfs.path(), "tgs0", Some(7)).expect_err("no Ethernet");
+            assert!(matches!(error, Error::NotEthernet { .. }), "{error}");
+        }
+        fs::write(&kind, "772\n").expect("an attribute");
+        Interface::read(sysfs.path(), "tgs0", Some(7)).expect("a loopback interface");
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
+//! | `link_watch` | whether the interface is still there, and what changes about it |
+//! | `drivers` | what drivers are known to do otherwise |
 //! | `port` | UMEM and rings; the only module that knows xsk-rs |
 //! | `frame` | whose frame is it |
 //! | `socket_options` | socket options and wake-ups xsk-rs does not have |
@@ -27,10 +29,12 @@ mod clock;
 pub mod config;
 mod cookies;
 pub mod driver;
+mod drivers;
 pub mod error;
 mod frame;
 mod handover;
 mod interface;
+mod link_watch;
 mod mailbox;
 mod port;
 mod random;
@@ -41,7 +45,7 @@ mod socket_options;
 mod wait;
 pub mod xdp;
 
-pub use config::{Config, CookieMode, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use driver::Driver;
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};

@@ -30,6 +30,8 @@ pub(crate) enum Command {
         /// Told when that is so. The channel has room for every shard.
         taken: Sender<()>,
     },
+    /// Makes segments of new connections for this MTU of the link.
+    Mtu(u16),
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

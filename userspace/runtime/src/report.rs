@@ -28,6 +28,53 @@ pub struct Report {
     pub syn_cookies: Vec<SynCookieCounts>,
 }
 
+impl Report {
+    /// Adds what was counted by a runtime before this one, so that counters go on. How many connections and frames there
+    /// are is told by this one alone.
+    pub fn add_earlier(&mut self, earlier: &Self) {
+        for before in &earlier.shards {
+            match self.shards.iter_mut().find(|shard| shard.queue == before.queue) {
+                Some(shard) => {
+                    shard.tcp.merge(&before.tcp);
+                    shard.port.merge(&before.port);
+                    shard.xdp_statistics.merge(&before.xdp_statistics);
+                }
+                None => self.shards.push(ShardReport {
+                    population: Population::default(),
+                    frames: FrameCensus::default(),
+                    ..before.clone()
+                }),
+            }
+        }
+        self.shards.sort_by_key(|shard| shard.queue);
+        if self.xdp.len() < earlier.xdp.len() {
+            self.xdp.resize(earlier.xdp.len(), XdpCounts::default());
+        }
+        for (counts, before) in self.xdp.iter_mut().zip(&earlier.xdp) {
+            for (count, before) in counts.0.iter_mut().zip(before.0) {
+                *count = count.wrapping_add(before);
+            }
+        }
+        for before in &earlier.syn_cookies {
+            match self
+                .syn_cookies
+                .iter_mut()
+                .find(|cookies| cookies.queue == before.queue)
+            {
+                Some(cookies) => {
+                    cookies.turned_on += before.turned_on;
+                    cookies.turned_off += before.turned_off;
+                }
+                None => self.syn_cookies.push(SynCookieCounts {
+                    active: false,
+                    ..*before
+                }),
+            }
+        }
+        self.syn_cookies.sort_by_key(|cookies| cookies.queue);
+    }
+}
+
 /// How often SYN cookies were turned on and off for one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynCookieCounts {
@@ -225,6 +272,73 @@ mod tests {
         let named: Vec<_> = sum.iter().filter(|&(_, value)| value != 0).collect();
         assert_eq!(named, [("rx_frames", 3), ("handover_unowned", 3)]);
         assert_eq!(SocketStatistics::default().iter().count(), 6);
+    }
+
+    /// A report of `queues` shards in which everything counts `value`.
+    fn report(queues: u32, value: u64) -> Report {
+        let mut counts = XdpCounts::default();
+        counts.0[XdpCounter::Redirect as usize] = value;
+        let mut tcp = Counters::default();
+        tcp.add(tidegate_tcp::counters::Counter::PassiveOpens, value);
+        Report {
+            shards: (0..queues)
+                .map(|queue| ShardReport {
+                    queue,
+                    tcp: tcp.clone(),
+                    port: PortCounters {
+                        rx_frames: value,
+                        ..PortCounters::default()
+                    },
+                    xdp_statistics: SocketStatistics {
+                        rx_dropped: value,
+                        ..SocketStatistics::default()
+                    },
+                    population: Population {
+                        connections: value as u32,
+                        ..Population::default()
+                    },
+                    frames: FrameCensus {
+                        total: value as u32,
+                        ..FrameCensus::default()
+                    },
+                })
+                .collect(),
+            xdp: vec![counts; queues as usize],
+            syn_cookies: (0..queues)
+                .map(|queue| SynCookieCounts {
+                    queue,
+                    turned_on: value,
+                    turned_off: value,
+                    active: true,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn counters_of_an_earlier_runtime_are_added_and_its_populations_are_not() {
+        for (queues, earlier_queues) in [(2, 2), (1, 2), (2, 1)] {
+            let mut sum = report(queues, 3);
+            sum.add_earlier(&report(earlier_queues, 4));
+            assert_eq!((sum.shards.len(), sum.xdp.len(), sum.syn_cookies.len()), (2, 2, 2));
+            for queue in 0..2 {
+                let of = |count: u32, value: u64| if queue < count { value } else { 0 };
+                let counted = of(queues, 3) + of(earlier_queues, 4);
+                let shard = &sum.shards[queue as usize];
+                assert_eq!(shard.queue, queue);
+                assert_eq!(shard.tcp.get(tidegate_tcp::counters::Counter::PassiveOpens), counted);
+                assert_eq!(
+                    (shard.port.rx_frames, shard.xdp_statistics.rx_dropped),
+                    (counted, counted)
+                );
+                assert_eq!(u64::from(shard.population.connections), of(queues, 3));
+                assert_eq!(u64::from(shard.frames.total), of(queues, 3));
+                assert_eq!(sum.xdp[queue as usize].get(XdpCounter::Redirect), counted);
+                let cookies = &sum.syn_cookies[queue as usize];
+                assert_eq!((cookies.turned_on, cookies.turned_off), (counted, counted));
+                assert_eq!(cookies.active, queue < queues);
+            }
+        }
     }
 
     #[test]

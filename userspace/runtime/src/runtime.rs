@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -23,13 +23,15 @@ use crate::config::{Config, Sources, SynCookies};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, Prepared};
 use crate::driver::Driver;
+use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::handover::Exchange;
 use crate::interface::Interface;
+use crate::link_watch::{LinkWatch, Served};
 use crate::mailbox::{Command, Mailbox, tell_all, waker};
 use crate::port::{Port, Umems};
 use crate::random;
-use crate::report::{QueueInfo, Report, ShardReport};
+use crate::report::{QueueInfo, Report, ShardReport, XdpCounts};
 use crate::shard::{BELL, Parts, Shard, Shared};
 use crate::xdp::{Attached, ProgramSettings, Steering};
 
@@ -69,8 +71,8 @@ pub struct Runtime {
     mailboxes: Arc<[Mailbox]>,
     failure: Arc<OnceLock<Failure>>,
     queues: Vec<QueueInfo>,
-    /// Receive queues of the device, served or not.
-    device_queues: u32,
+    /// The interface, which may change or vanish.
+    link: Mutex<LinkWatch>,
     steering: Steering,
 }
 
@@ -174,11 +176,11 @@ where
         sources: settings.sources,
     };
     let mut steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
-    let zero_copy_allowed = steering.attached() == Attached::Native;
+    let plan = BindPlan::new(config, settings.syn_cookies.mode, &interface, steering.attached())?;
     let mut ports = Vec::new();
     let mut infos = Vec::new();
     for queue in 0..queues {
-        let port = Port::open(&interface.name, queue, queue as u16, config, zero_copy_allowed)?;
+        let port = Port::open(&interface.name, queue, queue as u16, config, &plan, steering.attached())?;
         infos.push(QueueInfo {
             queue,
             cpu: affinity::cpu_of(queue as usize, &cpus),
@@ -187,6 +189,19 @@ where
         });
         ports.push(port);
     }
+
+    let link = LinkWatch::new(
+        &interface.name,
+        Served {
+            queues,
+            mtu: interface.mtu,
+            max_mtu: infos
+                .iter()
+                .map(|info| plan.max_mtu(info.zero_copy))
+                .min()
+                .unwrap_or(interface.mtu),
+        },
+    )?;
 
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
@@ -245,7 +260,7 @@ where
         mailboxes: Arc::clone(&shared.mailboxes),
         failure: Arc::new(OnceLock::new()),
         queues: infos,
-        device_queues: interface.rx_queues.clamp(1, MAX_QUEUES),
+        link: Mutex::new(link),
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
@@ -348,17 +363,43 @@ impl Runtime {
     pub fn report(&self) -> Result<Report, Error> {
         Ok(Report {
             shards: self.ask_all()?,
-            xdp: self.steering.counts(self.device_queues)?,
+            xdp: self.xdp_counts()?,
             syn_cookies: self.cookies.counts(&self.queues),
         })
     }
 
-    /// Whether all shards run.
+    /// Whether all shards run and the interface is there. What else changed about the interface is logged. To be called
+    /// several times a second.
     ///
     /// # Errors
     ///
-    /// [`Error::Shard`] with the failure of the first that does not.
+    /// [`Error::Shard`] with the failure of the first shard that does not run, [`Error::LinkGone`] or
+    /// [`Error::ProgramDetached`] when nothing arrives any more.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_shards()?;
+        let mut link = self.link();
+        link.look(|| self.steering.is_attached())?;
+        if let Some(mtu) = link.take_new_mtu() {
+            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_PATIENCE);
+        }
+        Ok(())
+    }
+
+    fn link(&self) -> MutexGuard<'_, LinkWatch> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The XDP program's counters of every receive queue the interface has or had, served or not.
+    fn xdp_counts(&self) -> Result<Vec<XdpCounts>, Error> {
+        let mut link = self.link();
+        // Whether it is gone is for `check` to say.
+        let _ = link.look_now(|| true);
+        let queues = link.rx_queues().clamp(1, MAX_QUEUES);
+        self.steering.counts(queues)
+    }
+
+    fn check_shards(&self) -> Result<(), Error> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.to_error());
         }
@@ -401,7 +442,7 @@ impl Runtime {
         self.wait_for_sweeps();
         self.wait_for_last_frames();
         let shards = self.end();
-        let xdp = self.steering.counts(self.device_queues)?;
+        let xdp = self.xdp_counts()?;
         match self.failure.get() {
             Some(failure) => Err(failure.to_error()),
             None => Ok(Report {
@@ -447,7 +488,7 @@ impl Runtime {
 
     /// A report of every shard, by shard.
     fn ask_all(&self) -> Result<Vec<ShardReport>, Error> {
-        self.check()?;
+        self.check_shards()?;
         let mut answers = Vec::with_capacity(self.queues.len());
         for info in &self.queues {
             let (reply, answer) = channel::bounded(1);
@@ -465,7 +506,7 @@ impl Runtime {
             match answer.recv_deadline(deadline) {
                 Ok(report) => reports.push(report),
                 Err(_) => {
-                    self.check()?;
+                    self.check_shards()?;
                     return Err(Error::Shard {
                         queue: info.queue,
                         what: format!("it did not answer within {ANSWER_PATIENCE:?}"),

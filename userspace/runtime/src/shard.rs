@@ -299,6 +299,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
                 // As above.
                 let _ = taken.try_send(());
             }
+            Command::Mtu(mtu) => self.engine.set_mtu(mtu),
             Command::Drain => self.engine.drain(now, &mut self.port),
             Command::Abort => self.engine.abort_all(now, &mut self.port),
             Command::Stop => return true,

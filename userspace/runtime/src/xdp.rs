@@ -1,5 +1,6 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
+mod link;
 mod maps;
 mod settings;
 
@@ -19,6 +20,7 @@ use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
+use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap};
 pub(crate) use self::settings::ProgramSettings;
 
@@ -52,7 +54,7 @@ impl fmt::Display for Attached {
 pub(crate) struct Steering {
     // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
     // when `program` is dropped, and stays behind when nothing is dropped.
-    link: Option<FdLink>,
+    link: Option<XdpLink>,
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
@@ -82,7 +84,7 @@ impl Steering {
             .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
         program.load().map_err(|error| program_load_error(&error))?;
         let (id, attached) = attach(program, interface, mode)?;
-        let link = take_link(program, id, interface)?;
+        let link = take_link(program, id, interface)?.map(XdpLink::new);
         if link.is_none() {
             tracing::warn!(
                 "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
@@ -106,6 +108,11 @@ impl Steering {
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
         self.link.is_some()
+    }
+
+    /// Whether the program is still on its interface, as far as the kernel tells.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.link.as_ref().is_none_or(XdpLink::is_attached)
     }
 
     /// From now on what arrives on `queue` goes to `socket`.

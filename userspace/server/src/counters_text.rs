@@ -3,7 +3,8 @@
 //! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all queues,
 //! `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on and off,
 //! `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine, `http_`,
-//! `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are. Scripts may rely on this; names are
+//! `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, `output_` what the process prints
+//! (of which there is a total only). Scripts may rely on this; names are
 //! only ever added.
 
 use std::fmt::Write as _;
@@ -50,8 +51,9 @@ impl Metrics {
     }
 }
 
-/// All counters of `report`, and those of the services of each shard in the order of the shards.
-pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>]) -> String {
+/// All counters of `report`, those of the services of each shard in the order of the shards, and how many texts like this
+/// one, and messages, nobody has read.
+pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output_lost: u64) -> String {
     let mut metrics = Metrics::default();
     for (queue, counts) in (0..).zip(&report.xdp) {
         for (counter, value) in counts.iter() {
@@ -101,7 +103,9 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>]) -> Str
             metrics.add("frames_", name, shard.queue, u64::from(count));
         }
     }
-    metrics.text()
+    let mut text = metrics.text();
+    let _ = writeln!(text, "output_lost {output_lost}");
+    text
 }
 
 #[cfg(test)]
@@ -153,7 +157,7 @@ mod tests {
                 },
             ],
         };
-        let text = counters_text(&report, &[]);
+        let text = counters_text(&report, &[], 70);
         let lines: Vec<&str> = text.lines().collect();
         for line in [
             "xdp_redirect{queue=\"2\"} 0",
@@ -170,6 +174,7 @@ mod tests {
             "afxdp_kernel_rx_ring_full{queue=\"1\"} 30",
             "afxdp_kernel_rx_ring_full 60",
             "frames_pool{queue=\"0\"} 50",
+            "output_lost 70",
         ] {
             assert_eq!(
                 lines.iter().filter(|other| **other == line).count(),

@@ -9,6 +9,7 @@ mod kernel_listeners;
 mod listen;
 mod open_files;
 mod origins;
+mod output;
 mod rates;
 mod serve;
 mod service_counters;
@@ -16,7 +17,9 @@ mod settings;
 mod signals;
 
 use std::io::{IsTerminal, Write};
+use std::panic;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
@@ -29,19 +32,24 @@ use crate::settings::Settings;
 /// Takes the place of `-v` and `--quiet` when set: a filter such as `debug` or `tidegate_runtime=trace`.
 const LOG_VARIABLE: &str = "TIDEGATE_LOG";
 
+/// How long the last output may take to be read.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve(&arguments),
         Command::CheckConfig { file } => config_file::load(&file).map(|_| say("OK\n")),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // With standard error closed there is nobody left to tell; the exit code still says it.
-            let _ = writeln!(std::io::stderr(), "tidegate: error: {failure}");
+            let _ = output::Log.write(format!("tidegate: error: {failure}\n").as_bytes());
             ExitCode::from(failure.exit_code())
         }
-    }
+    };
+    output::finish(LAST_OUTPUT);
+    code
 }
 
 fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
@@ -64,13 +72,16 @@ fn start_logging(verbose: u8, quiet: bool) {
         .from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| output::Log)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // Otherwise a panic would be written to standard error at once, where a shard might have to wait.
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
-/// Writes `text` to standard output at once. A reader that has gone away does not stop the server.
+/// Has `text` written to standard output, without waiting for it.
 fn say(text: &str) {
-    let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    if let Some(output) = output::stdout() {
+        output.write(text.as_bytes());
+    }
 }

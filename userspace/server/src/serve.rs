@@ -2,76 +2,187 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{Listener, Report, Runtime, interface_info};
+use tidegate_runtime::{LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
 use crate::counters_text::counters_text;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::open_files;
+use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
 use crate::settings::Settings;
-use crate::signals::{self, Event};
+use crate::signals::{self, Event, SignalEvents};
 
-/// How often the shards are looked after; signals are answered at once.
+/// How often the shards and the interface are looked after; signals are answered at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often an interface that is gone is looked for.
+const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Serves until a signal asks to stop, then drains and prints the counters.
 ///
 /// # Errors
 ///
-/// The runtime could not be started, one of its shards failed, or it could not be stopped in order.
+/// The runtime could not be started, one of its shards failed, its interface is gone, or it could not be stopped in order.
 pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
     let signals = signals::watch().map_err(|source| Failure::System {
         what: "cannot install the signal handlers".to_owned(),
         source,
     })?;
     kernel_listeners::warn_about(&settings.listen);
-    let (runtime, published) = start(settings)?;
-    if !quiet {
-        say(&start_text(&runtime, settings));
-    }
-    say("tidegate: ready\n");
-
     let mut rates = settings.stats_interval.map(Rates::new);
+    let mut past = Past::default();
+    let mut serving = Serving::start(settings, &past)?;
     loop {
-        let wait = rates
-            .as_ref()
-            .map_or(CHECK_INTERVAL, |rates| rates.until_due().min(CHECK_INTERVAL));
-        match signals.events.recv_timeout(wait) {
-            Ok(Event::Stop) => break,
-            Ok(Event::Report) => match runtime.report() {
-                Ok(report) => say(&counters_text(&report, &published)),
-                Err(error) => warn!("cannot read the counters: {error}"),
-            },
-            Err(RecvTimeoutError::Timeout) => {}
-            // The thread that sends events lives as long as the process; without it nothing could stop the server.
-            Err(RecvTimeoutError::Disconnected) => break,
+        serving.announce(settings, quiet);
+        match serving.serve(&signals, &past, rates.as_mut()) {
+            Ok(()) => {
+                if !quiet {
+                    say("tidegate: stopping\n");
+                }
+                let counted = serving.stop(settings.drain, &signals, &past)?;
+                say(&counted.text());
+                return Ok(());
+            }
+            Err(error) if error.is_link_gone() => {
+                // Nobody can be told any more, so there is nothing to wait for.
+                past = serving.stop(Duration::ZERO, &signals, &past)?;
+                if settings.afxdp.link_gone == LinkGone::Exit {
+                    say(&past.text());
+                    return Err(error.into());
+                }
+                warn!("{error}; waiting until {} can be served again", settings.interface);
+            }
+            Err(error) => return Err(error.into()),
         }
-        runtime.check()?;
-        if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
-            match runtime.report() {
-                Ok(report) => say(&rates.line(&report)),
-                Err(error) => warn!("cannot read the counters: {error}"),
+        match wait_for_return(settings, &signals, &past) {
+            Some(again) => serving = again,
+            None => {
+                say(&past.text());
+                return Ok(());
             }
         }
     }
-    if !quiet {
-        say("tidegate: stopping\n");
-    }
-    let report = runtime.stop(settings.drain, &signals.stop_now)?;
-    say(&counters_text(&report, &published));
-    Ok(())
 }
 
-fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
+/// Waits until the interface is there, and serves on it. `None` when a signal asks to stop before that.
+fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past) -> Option<Serving> {
+    let mut told = String::new();
+    loop {
+        match signals.next(RETURN_INTERVAL) {
+            Some(Event::Stop) => return None,
+            Some(Event::Report) => say(&past.text()),
+            None => {}
+        }
+        // A cheap look first: to start takes more, and all that is made for it would be thrown away.
+        if interface_info(&settings.interface).is_err() {
+            continue;
+        }
+        match Serving::start(settings, past) {
+            Ok(serving) => return Some(serving),
+            Err(failure) => {
+                let failure = failure.to_string();
+                if failure != told {
+                    warn!("{} is back, but cannot be served yet: {failure}", settings.interface);
+                    told = failure;
+                }
+            }
+        }
+    }
+}
+
+/// What runtimes that are over have counted.
+#[derive(Default)]
+struct Past {
+    report: Option<Report>,
+    services: Vec<Arc<Published>>,
+}
+
+impl Past {
+    fn text(&self) -> String {
+        self.report.as_ref().map_or_else(String::new, |report| {
+            counters_text(report, &self.services, output::lost())
+        })
+    }
+}
+
+/// A running server.
+struct Serving {
+    runtime: Runtime,
+    /// By shard; and of shards that an earlier runtime had, where this one has fewer.
+    services: Vec<Arc<Published>>,
+}
+
+impl Serving {
+    fn start(settings: &Settings, past: &Past) -> Result<Self, Failure> {
+        let (runtime, mut services) = start(settings, &past.services)?;
+        services.truncate(runtime.queues().len());
+        services.extend(past.services.iter().skip(services.len()).cloned());
+        Ok(Self { runtime, services })
+    }
+
+    fn announce(&self, settings: &Settings, quiet: bool) {
+        if !quiet {
+            say(&start_text(&self.runtime, settings));
+        }
+        say("tidegate: ready\n");
+    }
+
+    /// Serves until a signal asks to stop.
+    fn serve(
+        &self,
+        signals: &SignalEvents,
+        past: &Past,
+        mut rates: Option<&mut Rates>,
+    ) -> Result<(), tidegate_runtime::Error> {
+        loop {
+            let wait = rates
+                .as_ref()
+                .map_or(CHECK_INTERVAL, |rates| rates.until_due().min(CHECK_INTERVAL));
+            match signals.next(wait) {
+                Some(Event::Stop) => return Ok(()),
+                Some(Event::Report) => match self.report(past) {
+                    Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
+                    Err(error) => warn!("cannot read the counters: {error}"),
+                },
+                None => {}
+            }
+            self.runtime.check()?;
+            if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
+                match self.report(past) {
+                    Ok(report) => say(&rates.line(&report)),
+                    Err(error) => warn!("cannot read the counters: {error}"),
+                }
+            }
+        }
+    }
+
+    fn report(&self, past: &Past) -> Result<Report, tidegate_runtime::Error> {
+        let mut report = self.runtime.report()?;
+        past.report.iter().for_each(|earlier| report.add_earlier(earlier));
+        Ok(report)
+    }
+
+    /// Stops, and returns what was counted until now.
+    fn stop(self, drain: Duration, signals: &SignalEvents, past: &Past) -> Result<Past, Failure> {
+        let mut report = self.runtime.stop(drain, &signals.stop_now)?;
+        past.report.iter().for_each(|earlier| report.add_earlier(earlier));
+        Ok(Past {
+            report: Some(report),
+            services: self.services,
+        })
+    }
+}
+
+/// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to them.
+fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners: Vec<Listener> = settings
         .listen
         .iter()
@@ -94,7 +205,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
     }
     let mut services = Vec::new();
     let mut published = Vec::new();
-    for _ in 0..shards {
+    for shard in 0..shards as usize {
         let service = Services::new(
             kinds.clone(),
             settings.echo.clone(),
@@ -102,7 +213,7 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
             http.clone(),
         )
         .map_err(|error| Failure::Usage(error.to_string()))?;
-        let (service, counters) = PublishingServices::new(service);
+        let (service, counters) = PublishingServices::new(service, before.get(shard).map(Arc::as_ref));
         services.push(service);
         published.push(counters);
     }
@@ -121,7 +232,6 @@ fn start(settings: &Settings) -> Result<(Runtime, Vec<Arc<Published>>), Failure>
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
     })?;
-    published.truncate(runtime.queues().len());
     Ok((runtime, published))
 }
 

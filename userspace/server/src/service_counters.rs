@@ -7,19 +7,26 @@ use tidegate_apps::{Connection, Services};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 
 /// A copy of one shard's service counters, written by the shard and read by anybody.
-pub(crate) struct Published(Vec<(&'static str, AtomicU64)>);
+pub(crate) struct Published(Vec<CounterCopy>);
+
+struct CounterCopy {
+    name: &'static str,
+    /// Counted by services of the same shard that are over.
+    before: u64,
+    value: AtomicU64,
+}
 
 impl Published {
     /// Name and value of every counter.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.0
             .iter()
-            .map(|(name, value)| (*name, value.load(Ordering::Relaxed)))
+            .map(|copy| (copy.name, copy.value.load(Ordering::Relaxed)))
     }
 
     fn publish(&self, services: &Services) {
-        for ((_, copy), (_, value)) in self.0.iter().zip(services.counters().iter()) {
-            copy.store(value, Ordering::Relaxed);
+        for (copy, (_, value)) in self.0.iter().zip(services.counters().iter()) {
+            copy.value.store(copy.before.wrapping_add(value), Ordering::Relaxed);
         }
     }
 }
@@ -32,13 +39,22 @@ pub(crate) struct PublishingServices {
 }
 
 impl PublishingServices {
-    /// Wraps `services`; the second value is where their counters can be read.
-    pub(crate) fn new(services: Services) -> (Self, Arc<Published>) {
-        let names = services.counters();
+    /// Wraps `services`; the second value is where their counters can be read, added to those of services that were
+    /// `before` them.
+    pub(crate) fn new(services: Services, before: Option<&Published>) -> (Self, Arc<Published>) {
+        let mut counted: Vec<u64> =
+            before.map_or_else(Vec::new, |before| before.iter().map(|(_, value)| value).collect());
+        let counters = services.counters();
+        counted.resize(counters.iter().count(), 0);
         let published = Arc::new(Published(
-            names
+            counters
                 .iter()
-                .map(|(name, value)| (name, AtomicU64::new(value)))
+                .zip(counted)
+                .map(|((name, value), before)| CounterCopy {
+                    name,
+                    before,
+                    value: AtomicU64::new(before.wrapping_add(value)),
+                })
                 .collect(),
         ));
         let wrapped = Self {

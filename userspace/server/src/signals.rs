@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -18,12 +19,50 @@ pub(crate) enum Event {
     Report,
 }
 
-/// The signals from the moment of [`watch`] on.
+/// The signals from the moment of [`watch`] on. However many come before they are looked at, they are remembered as one
+/// of each kind.
 pub(crate) struct SignalEvents {
-    /// What came, in order.
-    pub(crate) events: Receiver<Event>,
+    asked: Arc<Asked>,
+    woken: Receiver<()>,
     /// Becomes true at the second SIGINT or SIGTERM: do not wait any longer.
     pub(crate) stop_now: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Asked {
+    stop: AtomicBool,
+    report: AtomicBool,
+}
+
+impl Asked {
+    fn note(&self, event: Event) {
+        match event {
+            Event::Stop => self.stop.store(true, Ordering::Release),
+            Event::Report => self.report.store(true, Ordering::Release),
+        }
+    }
+
+    /// What to do next. To stop comes first, and is asked for good.
+    fn take(&self) -> Option<Event> {
+        if self.stop.load(Ordering::Acquire) {
+            return Some(Event::Stop);
+        }
+        self.report.swap(false, Ordering::AcqRel).then_some(Event::Report)
+    }
+}
+
+impl SignalEvents {
+    /// What a signal asks for, if one comes within `limit` or has come before.
+    pub(crate) fn next(&self, limit: Duration) -> Option<Event> {
+        if let Some(event) = self.asked.take() {
+            return Some(event);
+        }
+        match self.woken.recv_timeout(limit) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => self.asked.take(),
+            // The thread that waits for signals lives as long as the process; without it nothing could stop the server.
+            Err(RecvTimeoutError::Disconnected) => Some(Event::Stop),
+        }
+    }
 }
 
 /// Takes over SIGINT, SIGTERM and SIGUSR1 for the rest of the process's life.
@@ -33,22 +72,48 @@ pub(crate) struct SignalEvents {
 /// The kernel refuses the handlers or the thread that serves them.
 pub(crate) fn watch() -> io::Result<SignalEvents> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
-    let (sender, events) = mpsc::channel();
+    let asked = Arc::new(Asked::default());
     let stop_now = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop_now);
+    let (wake, woken) = mpsc::sync_channel(1);
+    let events = SignalEvents {
+        asked: Arc::clone(&asked),
+        woken,
+        stop_now: Arc::clone(&stop_now),
+    };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stopping = false;
         for signal in signals.forever() {
             let event = if signal == SIGUSR1 { Event::Report } else { Event::Stop };
             if event == Event::Stop {
                 if stopping {
-                    flag.store(true, Ordering::Relaxed);
+                    stop_now.store(true, Ordering::Relaxed);
                 }
                 stopping = true;
             }
-            // While the server drains nobody receives any more; then the flag is all that counts.
-            let _ = sender.send(event);
+            asked.note(event);
+            // A wake-up that has not been taken yet wakes for this one, too.
+            let _ = wake.try_send(());
         }
     })?;
-    Ok(SignalEvents { events, stop_now })
+    Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_of_reports_is_one_and_does_not_hold_up_the_stop() {
+        let asked = Asked::default();
+        assert_eq!(asked.take(), None);
+        for _ in 0..1000 {
+            asked.note(Event::Report);
+        }
+        assert_eq!(asked.take(), Some(Event::Report));
+        assert_eq!(asked.take(), None);
+        asked.note(Event::Report);
+        asked.note(Event::Stop);
+        assert_eq!(asked.take(), Some(Event::Stop));
+        assert_eq!(asked.take(), Some(Event::Stop));
+    }
 }

@@ -12,13 +12,15 @@ use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, So
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use super::fill_level::FillLevel;
-use crate::config::{Config, WaitStrategy, ZeroCopy};
+use crate::config::{Config, WaitStrategy};
+use crate::drivers::BindPlan;
 use crate::error::{Error, with_causes};
 use crate::frame::FramePool;
 use crate::port::Port;
 use crate::report::PortCounters;
 use crate::socket_options::{self, TX_BATCH};
 use crate::wait::Unsent;
+use crate::xdp::Attached;
 
 /// How long a queue may be in use by the socket of a process that has just died.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,9 +36,17 @@ struct Rings {
     completion: CompQueue,
 }
 
+/// A bound socket with its UMEM.
+struct Bound {
+    umem: Umem,
+    descriptors: Vec<FrameDesc>,
+    rings: Rings,
+    frame_size: u32,
+}
+
 impl Port {
     /// Makes a UMEM, binds a socket to `queue` of `interface` and fills the fill ring. `owner` is the shard's index.
-    /// Zero-copy is not tried where it is not `allowed`: without a program in the driver it would not receive.
+    /// `plan` says in which mode and with which frames; `attached` is where the program runs.
     ///
     /// # Errors
     ///
@@ -47,10 +57,15 @@ impl Port {
         queue: u32,
         owner: u16,
         config: &Config,
-        zero_copy_allowed: bool,
+        plan: &BindPlan,
+        attached: Attached,
     ) -> Result<Self, Error> {
-        let (umem, descriptors) = create_umem(config)?;
-        let rings = bind(interface, queue, config, zero_copy_allowed, &umem)?;
+        let Bound {
+            umem,
+            descriptors,
+            rings,
+            frame_size,
+        } = bind(interface, queue, config, plan, attached)?;
         let socket = rings.rx.fd().as_raw_fd();
         let zero_copy =
             socket_options::zero_copy(socket).map_err(|error| Error::io("cannot read XDP_OPTIONS", error))?;
@@ -76,7 +91,7 @@ impl Port {
             socket,
             owner,
             zero_copy,
-            frame_shift: config.frame_size.trailing_zeros(),
+            frame_shift: frame_size.trailing_zeros(),
             descriptors: descriptors.into_boxed_slice(),
             pool: FramePool::new(config.frames),
             fill_level: FillLevel::new(config.fill_target(), zero_copy),
@@ -97,9 +112,9 @@ impl Port {
     }
 }
 
-fn create_umem(config: &Config) -> Result<(Umem, Vec<FrameDesc>), Error> {
+fn create_umem(config: &Config, frame_size: u32) -> Result<(Umem, Vec<FrameDesc>), Error> {
     let settings = UmemConfig::builder()
-        .frame_size(FrameSize::new(config.frame_size).map_err(|error| Error::Config(error.to_string()))?)
+        .frame_size(FrameSize::new(frame_size).map_err(|error| Error::Config(error.to_string()))?)
         .fill_queue_size(queue_size(config.fill_ring)?)
         .comp_queue_size(queue_size(config.completion_ring)?)
         .build()
@@ -107,10 +122,10 @@ fn create_umem(config: &Config) -> Result<(Umem, Vec<FrameDesc>), Error> {
     let frames = NonZeroU32::new(config.frames).ok_or_else(|| Error::Config("frames is 0".to_owned()))?;
     Umem::new(settings, frames, config.huge_pages).map_err(|error| match errno(&error) {
         Some(libc::ENOBUFS) => Error::Memlock {
-            bytes: config.umem_bytes(),
+            bytes: config.umem_bytes(frame_size),
         },
         Some(libc::ENOMEM) => Error::NoMemory {
-            bytes: config.umem_bytes(),
+            bytes: config.umem_bytes(frame_size),
             huge_pages: config.huge_pages,
         },
         Some(libc::EAFNOSUPPORT) => Error::NoAfXdp,
@@ -119,30 +134,65 @@ fn create_umem(config: &Config) -> Result<(Umem, Vec<FrameDesc>), Error> {
     })
 }
 
-fn bind(interface: &str, queue: u32, config: &Config, zero_copy_allowed: bool, umem: &Umem) -> Result<Rings, Error> {
+/// Binds in zero-copy mode where that is planned and the kernel gives it, otherwise in copy mode.
+fn bind(interface: &str, queue: u32, config: &Config, plan: &BindPlan, attached: Attached) -> Result<Bound, Error> {
     let refused = |reason: String| Error::ZeroCopyRefused {
         name: interface.to_owned(),
         queue,
         reason,
     };
-    if config.zero_copy != ZeroCopy::Never {
-        if zero_copy_allowed {
-            match bind_patiently(interface, queue, config, BindFlags::XDP_ZEROCOPY, umem) {
-                Ok(rings) => return Ok(rings),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::ENETDOWN) => {
-                        return Err(bind_error(interface, queue, error));
-                    }
-                    _ if config.zero_copy == ZeroCopy::Require => return Err(refused(error.to_string())),
-                    _ => tracing::debug!("no zero-copy on queue {queue} of {interface}: {error}"),
-                },
-            }
-        } else if config.zero_copy == ZeroCopy::Require {
+    let mut made = None;
+    if let Some(frame_size) = plan.zero_copy {
+        if attached == Attached::Generic {
             return Err(refused("the XDP program runs in generic mode".to_owned()));
         }
+        match create_umem(config, frame_size) {
+            Ok((umem, descriptors)) => {
+                match bind_patiently(interface, queue, config, BindFlags::XDP_ZEROCOPY, &umem) {
+                    Ok(rings) => {
+                        return Ok(Bound {
+                            umem,
+                            descriptors,
+                            rings,
+                            frame_size,
+                        });
+                    }
+                    Err(error) => match error.raw_os_error() {
+                        Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::ENETDOWN) => {
+                            return Err(bind_error(interface, queue, error));
+                        }
+                        _ if plan.copy.is_none() => return Err(refused(error.to_string())),
+                        _ => tracing::debug!("no zero-copy on queue {queue} of {interface}: {error}"),
+                    },
+                }
+                made = Some((umem, descriptors, frame_size));
+            }
+            // The frames of copy mode may be smaller.
+            Err(error @ (Error::Memlock { .. } | Error::NoMemory { .. }))
+                if plan.copy.is_some_and(|copy| copy < frame_size) =>
+            {
+                tracing::warn!("zero-copy is not tried on queue {queue} of {interface}: {error}");
+            }
+            Err(error) => return Err(error),
+        }
     }
-    bind_patiently(interface, queue, config, BindFlags::XDP_COPY, umem)
-        .map_err(|error| bind_error(interface, queue, error))
+    let frame_size = plan.copy.ok_or_else(|| refused("it was not tried".to_owned()))?;
+    // A UMEM whose bind failed can be bound again, if its frames have the right size.
+    let (umem, descriptors) = match made {
+        Some((umem, descriptors, size)) if size == frame_size => (umem, descriptors),
+        other => {
+            drop(other);
+            create_umem(config, frame_size)?
+        }
+    };
+    let rings = bind_patiently(interface, queue, config, BindFlags::XDP_COPY, &umem)
+        .map_err(|error| bind_error(interface, queue, error))?;
+    Ok(Bound {
+        umem,
+        descriptors,
+        rings,
+        frame_size,
+    })
 }
 
 /// Binds, waiting while the queue is still in use: the kernel takes a moment to clear up after a process that was

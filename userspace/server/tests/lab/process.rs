@@ -127,6 +127,11 @@ impl Running {
         &self.stdout
     }
 
+    /// What it has printed to standard error.
+    pub(crate) fn stderr(&self) -> &Lines {
+        &self.stderr
+    }
+
     /// Sends `signal`. A process that is already gone is a failed test.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a process id fits pid_t");

@@ -10,12 +10,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::counters::{CONNECTIONS, Counters};
-use super::process::Running;
+use super::process::{Finished, Running};
 use super::{BOTH_FAMILIES, DISCARD_PORT, ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_DEVICE};
 
 const READY_LINE: &str = "tidegate: ready";
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+const LOG_LIMIT: Duration = Duration::from_secs(10);
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// `tidegate serve` with `arguments`, in the server's namespace.
@@ -82,6 +83,33 @@ impl<'lab> Server<'lab> {
     /// Its command line and the last lines it printed.
     pub(crate) fn describe(&self) -> String {
         self.process.describe()
+    }
+
+    /// Waits until the server has logged a line that holds `fragment`, `times` times since its start.
+    pub(crate) fn wait_for_log(&self, fragment: &str, times: usize) {
+        let said = |lines: &[String]| lines.iter().filter(|line| line.contains(fragment)).count() >= times;
+        assert!(
+            self.process.stderr().wait_for(LOG_LIMIT, said),
+            "{fragment:?} was not logged {times} times: {}",
+            self.describe()
+        );
+    }
+
+    /// Waits until the server has said `times` times that it is ready.
+    pub(crate) fn wait_until_ready_again(&self, times: usize) {
+        let ready = |lines: &[String]| lines.iter().filter(|line| line.trim() == READY_LINE).count() >= times;
+        assert!(
+            self.process.stdout().wait_for(READY_LIMIT, ready),
+            "it was not ready {times} times: {}",
+            self.describe()
+        );
+    }
+
+    /// Waits until the server ends by itself.
+    pub(crate) fn wait_for_end(self) -> Finished {
+        self.process
+            .wait(STOP_LIMIT)
+            .unwrap_or_else(|problem| panic!("the server did not end by itself: {problem}"))
     }
 
     /// The counters now, asked for by SIGUSR1.

@@ -1,0 +1,292 @@
+//! What drivers are known to do otherwise than AF_XDP's documentation has it, by the driver's name.
+//!
+//! The kernel is asked first: only what it says yes to and does wrong is here. Each entry says where it was seen.
+
+use tidegate_tcp::config::InvalidSetting;
+
+use crate::config::{Config, CookieMode, LINK_HEADERS, MAX_MTU, XDP_PACKET_HEADROOM, ZeroCopy};
+use crate::error::Error;
+use crate::interface::Interface;
+use crate::xdp::Attached;
+
+/// Octets of a received frame that some devices count to its buffer: the frame check sequence.
+const FCS: u32 = 4;
+
+/// What is known of one driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quirks {
+    driver: &'static str,
+    /// In zero-copy mode the device splits a frame that is longer than its buffer, and the buffer is what is left of the
+    /// frame of the UMEM rounded down to a multiple of so many octets.
+    buffer_unit: u32,
+    /// In zero-copy mode the driver drops what an XDP program sends back (`XDP_TX`).
+    drops_xdp_tx: bool,
+}
+
+/// Nothing in particular.
+const NONE: Quirks = Quirks {
+    driver: "",
+    buffer_unit: 1,
+    drops_xdp_tx: false,
+};
+
+/// Buffers in units of 1 KiB: of a frame of 2,048 octets, 256 of them headroom, 1,024 are left.
+const KIB_BUFFERS: Quirks = Quirks {
+    buffer_unit: 1024,
+    ..NONE
+};
+
+const KNOWN: [Quirks; 4] = [
+    // igb_main.c, igb_setup_srrctl: SRRCTL.BSIZEPKT. Seen on Linux 7.3.4: segments above 1,024 octets arrive in two
+    // pieces, the second of which is no frame.
+    Quirks {
+        driver: "igb",
+        ..KIB_BUFFERS
+    },
+    // igc_main.c, igc_configure_rx_ring: as igb.
+    Quirks {
+        driver: "igc",
+        ..KIB_BUFFERS
+    },
+    // ixgbe_main.c, ixgbe_configure_srrctl: of the devices of this driver, the 82599; the others limit the length by
+    // RLPML instead.
+    Quirks {
+        driver: "ixgbe",
+        ..KIB_BUFFERS
+    },
+    // virtio_net.c: frames of XDP_TX are sent as if they were in memory of the driver's own. Seen on Linux 7.3.4: all of
+    // them count as tx_xdp_tx_drops.
+    Quirks {
+        driver: "virtio_net",
+        drops_xdp_tx: true,
+        ..NONE
+    },
+];
+
+fn quirks_of(driver: Option<&str>) -> Quirks {
+    KNOWN
+        .into_iter()
+        .find(|quirks| Some(quirks.driver) == driver)
+        .unwrap_or(NONE)
+}
+
+/// How the sockets of an interface are to be bound: in zero-copy mode if the kernel gives it, otherwise in copy mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BindPlan {
+    /// The size of frames in zero-copy mode; `None`: it is not to be tried.
+    pub(crate) zero_copy: Option<u32>,
+    /// The size of frames in copy mode; `None`: zero-copy or nothing.
+    pub(crate) copy: Option<u32>,
+    buffer_unit: u32,
+}
+
+impl BindPlan {
+    /// The plan for `interface`, whose program is `attached`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when zero-copy is required and would not work as things are, or the interface's packets do not fit
+    /// a frame.
+    pub(crate) fn new(
+        config: &Config,
+        cookies: CookieMode,
+        interface: &Interface,
+        attached: Attached,
+    ) -> Result<Self, Error> {
+        let quirks = quirks_of(interface.driver.as_deref());
+        let copy_size = config.frame_size_for(interface.mtu);
+        let zero_copy_size = config.frame_size.unwrap_or(4096);
+        let mut plan = Self {
+            zero_copy: Some(zero_copy_size),
+            copy: Some(copy_size),
+            buffer_unit: quirks.buffer_unit,
+        };
+        match config.zero_copy {
+            ZeroCopy::Never => plan.zero_copy = None,
+            ZeroCopy::Require => plan.copy = None,
+            ZeroCopy::Auto => {}
+        }
+        let reason = plan.zero_copy.and_then(|size| {
+            let driver = quirks.driver;
+            let name = &interface.name;
+            if quirks.drops_xdp_tx && cookies != CookieMode::Never {
+                Some(InvalidSetting::new(
+                    ["zero_copy", "syn_cookies.mode"],
+                    format!(
+                        "the driver of {name}, {driver}, drops what XDP programs send in zero-copy mode, so that SYN \
+                         cookies would bring no connection; zero-copy needs --syn-cookies never"
+                    ),
+                ))
+            } else if interface.mtu > max_mtu(size, quirks.buffer_unit) {
+                Some(InvalidSetting::new(
+                    ["zero_copy", "frame_size"],
+                    format!(
+                        "the driver of {name}, {driver}, would split packets in zero-copy mode: frames of {size} bytes \
+                         serve an MTU of at most {}, and that of {name} is {}; {}",
+                        max_mtu(size, quirks.buffer_unit),
+                        interface.mtu,
+                        if size < 4096 {
+                            "zero-copy needs frame_size = 4096"
+                        } else {
+                            "zero-copy needs a smaller one"
+                        },
+                    ),
+                ))
+            } else {
+                None
+            }
+        });
+        if let Some(reason) = reason {
+            if plan.copy.is_none() {
+                return Err(reason.into());
+            }
+            tracing::info!("af_xdp copy is used: {reason}");
+            plan.zero_copy = None;
+        }
+        if config.zero_copy == ZeroCopy::Auto {
+            // Without a program in the driver zero-copy would not receive; without a device below it, there is none.
+            if attached == Attached::Generic || interface.is_virtual {
+                plan.zero_copy = None;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The largest MTU that a socket bound by this plan serves.
+    pub(crate) fn max_mtu(&self, zero_copy: bool) -> u32 {
+        match (zero_copy, self.zero_copy, self.copy) {
+            (true, Some(size), _) => max_mtu(size, self.buffer_unit),
+            (_, _, Some(size)) => max_mtu(size, 1),
+            _ => MAX_MTU,
+        }
+    }
+}
+
+/// The largest MTU whose packets fit a frame of `frame_size` octets, of whose room only multiples of `unit` are used.
+fn max_mtu(frame_size: u32, unit: u32) -> u32 {
+    let room = frame_size - XDP_PACKET_HEADROOM;
+    let mtu = if unit > 1 {
+        room / unit * unit - LINK_HEADERS - FCS
+    } else {
+        room - LINK_HEADERS
+    };
+    mtu.min(MAX_MTU)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(driver: Option<&str>, mtu: u32) -> Interface {
+        Interface {
+            name: "nic0".to_owned(),
+            mtu,
+            rx_queues: 2,
+            tx_queues: 2,
+            addresses: Vec::new(),
+            driver: driver.map(str::to_owned),
+            is_virtual: driver.is_none(),
+        }
+    }
+
+    fn config(frame_size: Option<u32>, zero_copy: ZeroCopy) -> Config {
+        Config {
+            frame_size,
+            zero_copy,
+            ..Config::default()
+        }
+    }
+
+    /// Sizes of frames in zero-copy and in copy mode.
+    fn sizes(
+        driver: &str,
+        mtu: u32,
+        frame_size: Option<u32>,
+        zero_copy: ZeroCopy,
+        cookies: CookieMode,
+    ) -> Result<(Option<u32>, Option<u32>), Error> {
+        let interface = interface(Some(driver), mtu);
+        let plan = BindPlan::new(&config(frame_size, zero_copy), cookies, &interface, Attached::Native)?;
+        Ok((plan.zero_copy, plan.copy))
+    }
+
+    #[test]
+    fn zero_copy_takes_frames_of_4096_and_copy_the_smallest_that_do() {
+        use CookieMode::Auto as Cookies;
+        for driver in ["igb", "igc", "ixgbe", "i40e", "ena"] {
+            let of = |mtu, size, mode| sizes(driver, mtu, size, mode, Cookies).expect("a plan");
+            assert_eq!(of(1500, None, ZeroCopy::Auto), (Some(4096), Some(2048)), "{driver}");
+            assert_eq!(of(3000, None, ZeroCopy::Auto), (Some(4096), Some(4096)), "{driver}");
+            assert_eq!(of(1500, None, ZeroCopy::Never), (None, Some(2048)), "{driver}");
+            assert_eq!(of(1500, None, ZeroCopy::Require), (Some(4096), None), "{driver}");
+            assert_eq!(
+                of(1500, Some(4096), ZeroCopy::Auto),
+                (Some(4096), Some(4096)),
+                "{driver}"
+            );
+        }
+    }
+
+    #[test]
+    fn frames_of_2048_are_honoured_where_they_work_and_refused_where_they_do_not() {
+        use CookieMode::Auto as Cookies;
+        let works = sizes("i40e", 1500, Some(2048), ZeroCopy::Auto, Cookies).expect("a plan");
+        assert_eq!(works, (Some(2048), Some(2048)));
+        for driver in ["igb", "igc", "ixgbe"] {
+            let falls_back = sizes(driver, 1500, Some(2048), ZeroCopy::Auto, Cookies).expect("a plan");
+            assert_eq!(falls_back, (None, Some(2048)), "{driver}");
+            let error = sizes(driver, 1500, Some(2048), ZeroCopy::Require, Cookies).expect_err(driver);
+            assert!(
+                error.is_usage() && error.to_string().contains("frame_size = 4096"),
+                "{error}"
+            );
+            // 3,072 octets are left of a frame of 4,096.
+            let last = sizes(driver, 3046, None, ZeroCopy::Auto, Cookies).expect("a plan");
+            assert_eq!(last, (Some(4096), Some(4096)), "{driver}");
+            let beyond = sizes(driver, 3047, None, ZeroCopy::Auto, Cookies).expect("a plan");
+            assert_eq!(beyond, (None, Some(4096)), "{driver}");
+        }
+    }
+
+    #[test]
+    fn virtio_net_copies_unless_cookies_are_never_sent() {
+        for cookies in [CookieMode::Auto, CookieMode::Always] {
+            let plan = sizes("virtio_net", 1500, None, ZeroCopy::Auto, cookies).expect("a plan");
+            assert_eq!(plan, (None, Some(2048)));
+            let error = sizes("virtio_net", 1500, None, ZeroCopy::Require, cookies).expect_err("no connections");
+            assert!(
+                error.is_usage() && error.to_string().contains("--syn-cookies never"),
+                "{error}"
+            );
+        }
+        let plan = sizes("virtio_net", 1500, None, ZeroCopy::Auto, CookieMode::Never).expect("a plan");
+        assert_eq!(plan, (Some(4096), Some(2048)));
+    }
+
+    #[test]
+    fn zero_copy_is_not_tried_where_there_is_no_device_or_no_program_in_its_driver() {
+        let auto = config(None, ZeroCopy::Auto);
+        let veth = interface(None, 1500);
+        let plan = BindPlan::new(&auto, CookieMode::Auto, &veth, Attached::Native).expect("a plan");
+        assert_eq!((plan.zero_copy, plan.copy), (None, Some(2048)));
+        let nic = interface(Some("ice"), 1500);
+        let plan = BindPlan::new(&auto, CookieMode::Auto, &nic, Attached::Generic).expect("a plan");
+        assert_eq!((plan.zero_copy, plan.copy), (None, Some(2048)));
+        // Who requires it hears from the kernel why not.
+        let require = config(None, ZeroCopy::Require);
+        let plan = BindPlan::new(&require, CookieMode::Auto, &veth, Attached::Native).expect("a plan");
+        assert_eq!((plan.zero_copy, plan.copy), (Some(4096), None));
+    }
+
+    #[test]
+    fn the_room_in_a_frame_bounds_the_mtu() {
+        let plan = |driver| {
+            let auto = config(None, ZeroCopy::Auto);
+            BindPlan::new(&auto, CookieMode::Auto, &interface(driver, 1500), Attached::Native).expect("a plan")
+        };
+        assert_eq!(plan(None).max_mtu(false), 1770);
+        assert_eq!(plan(Some("igb")).max_mtu(true), 3046);
+        assert_eq!(plan(Some("i40e")).max_mtu(true), 3498);
+        assert_eq!(plan(Some("i40e")).max_mtu(false), 1770);
+    }
+}
