@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::byte_size;
 use crate::load_report::hex;
 use crate::random::RandomBytes;
+use crate::url::parse_target;
 
 /// How long connecting, and a stream that does not move, is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ const MOST_BYTES: u64 = 100_000_000_000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The echo service: ADDRESS:PORT, with IPv6 addresses in brackets.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_target)]
     target: SocketAddr,
     /// Bytes to send on each connection, for example 4096, 64KiB or 100MB; at most 100GB.
     #[arg(long, default_value = "100MB", value_parser = parse_bytes)]

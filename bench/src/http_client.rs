@@ -1,69 +1,16 @@
-//! The client's side of HTTP/1.1: an address to ask, the request, and a reader for the response.
+//! The client's side of HTTP/1.1: the request, and a reader for the response.
 
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-/// Longest response head in bytes.
-const HEAD_LIMIT: usize = 16 * 1024;
+pub(crate) use crate::url::Url;
 
-/// Most fields in a response head.
-const FIELD_LIMIT: usize = 64;
+/// The longest response head in bytes, however it comes.
+const MAX_HEAD: usize = 16 * 1024;
 
-/// `http://ADDRESS[:PORT]/PATH`, with an IP address: nothing is resolved, so nothing but the server is measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Url {
-    /// Where to connect to.
-    pub(crate) address: SocketAddr,
-    /// What to ask for, starting with `/`.
-    pub(crate) path: String,
-    authority: String,
-}
-
-impl FromStr for Url {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text
-            .strip_prefix("http://")
-            .ok_or_else(|| "the URL must start with http://".to_owned())?;
-        let (authority, path) = match rest.find('/') {
-            Some(slash) => rest.split_at(slash),
-            None => (rest, "/"),
-        };
-        let address = authority
-            .parse::<SocketAddr>()
-            .ok()
-            .or_else(|| {
-                let bracketed = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-                let ip = match bracketed {
-                    Some(inner) => IpAddr::V6(inner.parse().ok()?),
-                    None => IpAddr::V4(authority.parse().ok()?),
-                };
-                Some(SocketAddr::new(ip, 80))
-            })
-            .ok_or_else(|| format!("`{authority}` is not an IP address with a port; IPv6 addresses go in brackets"))?;
-        if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the path must be printable ASCII; encode other bytes as %XX".to_owned());
-        }
-        Ok(Self {
-            address,
-            path: path.to_owned(),
-            authority: authority.to_owned(),
-        })
-    }
-}
-
-impl Url {
-    /// A GET request for this URL. With `keep_alive` false it asks the server to close the connection after the response.
-    pub(crate) fn request(&self, keep_alive: bool) -> Vec<u8> {
-        let Self { path, authority, .. } = self;
-        let connection = if keep_alive { "" } else { "Connection: close\r\n" };
-        format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: tidegate-bench\r\n{connection}\r\n")
-            .into_bytes()
-    }
-}
+/// The most fields in a response head.
+const MAX_FIELDS: usize = 64;
 
 /// A complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +37,8 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     /// Bytes of the body; `None` if the end of the connection is its end.
     pub(crate) length: Option<u64>,
-    keep_alive: bool,
+    /// The server leaves the connection open for another request.
+    pub(crate) keep_alive: bool,
 }
 
 /// Reads one response after the other from pieces of any size.
@@ -124,9 +72,6 @@ impl ResponseReader {
         self.buffer.extend_from_slice(input);
         let head = loop {
             match parse_head(&self.buffer)? {
-                None if self.buffer.len() > HEAD_LIMIT => {
-                    return Err(Malformed(format!("a response head of more than {HEAD_LIMIT} bytes")));
-                }
                 None => return Ok(None),
                 // An interim response (RFC 9110, section 15.2) stands before the one that counts.
                 Some(interim) if interim.status < 200 => {
@@ -185,28 +130,36 @@ impl ResponseReader {
 ///
 /// # Errors
 ///
-/// The bytes are no response head this client reads.
+/// The bytes are no response head this client reads, or one of more than 16 KiB.
 pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELD_LIMIT];
+    let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
-    let end = match response.parse(bytes) {
+    // A line that continues the one before is to be read as one line (RFC 9112, section 5.2).
+    let result = httparse::ParserConfig::default()
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .parse_response(&mut response, bytes);
+    let end = match result {
         Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) if bytes.len() == MAX_HEAD => {
+            return Err(Malformed(format!("a response head of more than {MAX_HEAD} bytes")));
+        }
         Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::Version) => match with_version_1_1(bytes) {
+            Some(head) => return parse_head(&head),
+            None => return Err(Malformed("not an HTTP response head of version 1".to_owned())),
+        },
         Err(error) => return Err(Malformed(format!("not an HTTP response head: {error}"))),
     };
     let status = response.code.unwrap_or_default();
     let mut keep_alive = response.version == Some(1);
+    let mut closes = false;
     let mut length = None;
     for field in response.headers.iter() {
-        let value = std::str::from_utf8(field.value).unwrap_or_default().trim();
+        let value = unfolded(field.value);
+        let value = value.trim();
         if field.name.eq_ignore_ascii_case("content-length") {
-            let number = value
-                .parse::<u64>()
-                .map_err(|_| Malformed(format!("Content-Length is `{value}`")))?;
-            if length.is_some_and(|earlier| earlier != number) {
-                return Err(Malformed("two different Content-Length fields".to_owned()));
-            }
-            length = Some(number);
+            length = Some(content_length(value, length)?);
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
             return Err(Malformed(format!(
                 "Transfer-Encoding is `{value}`; this client reads bodies by length only"
@@ -214,8 +167,8 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
         } else if field.name.eq_ignore_ascii_case("connection") {
             for option in value.split(',').map(str::trim) {
                 if option.eq_ignore_ascii_case("close") {
-                    keep_alive = false;
-                } else if option.eq_ignore_ascii_case("keep-alive") && response.version == Some(0) {
+                    closes = true;
+                } else if option.eq_ignore_ascii_case("keep-alive") {
                     keep_alive = true;
                 }
             }
@@ -229,8 +182,47 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
         end,
         status,
         length,
-        keep_alive,
+        keep_alive: keep_alive && !closes,
     }))
+}
+
+/// A copy of `bytes` with version 1.1 in the place of a later minor version, which is to be understood like it
+/// (RFC 9110, section 2.5); `None` where there is another.
+fn with_version_1_1(bytes: &[u8]) -> Option<Vec<u8>> {
+    let rest = bytes.strip_prefix(b"HTTP/1.")?;
+    if !matches!(rest, [b'2'..=b'9', b' ', ..]) {
+        return None;
+    }
+    Some([b"HTTP/1.1", &rest[1..]].concat())
+}
+
+/// A value with each line end in it, and the white space around that, replaced by a space.
+fn unfolded(value: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(value);
+    if text.contains('\n') {
+        let lines: Vec<&str> = text.split('\n').map(str::trim).collect();
+        return Cow::Owned(lines.join(" "));
+    }
+    text
+}
+
+/// The value of a Content-Length field, which may be repeated as long as all say the same. Numbers are digits: not all
+/// that Rust takes for a number is one.
+fn content_length(value: &str, earlier: Option<u64>) -> Result<u64, Malformed> {
+    let mut length = earlier;
+    for member in value.split(',').map(str::trim) {
+        let number = member
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| member.parse::<u64>().ok())
+            .flatten()
+            .ok_or_else(|| Malformed(format!("Content-Length is `{value}`")))?;
+        if length.is_some_and(|earlier| earlier != number) {
+            return Err(Malformed("two different Content-Length fields".to_owned()));
+        }
+        length = Some(number);
+    }
+    length.ok_or_else(|| Malformed("Content-Length is empty".to_owned()))
 }
 
 #[cfg(test)]
@@ -239,47 +231,6 @@ mod tests {
 
     fn hash(body: &[u8]) -> [u8; 32] {
         Sha256::digest(body).into()
-    }
-
-    #[test]
-    fn urls() {
-        for (text, address, path) in [
-            ("http://198.18.0.1:8080/a?b", "198.18.0.1:8080", "/a?b"),
-            ("http://198.18.0.1", "198.18.0.1:80", "/"),
-            ("http://[2001:2::1]:81/", "[2001:2::1]:81", "/"),
-            ("http://[2001:2::1]/x", "[2001:2::1]:80", "/x"),
-        ] {
-            let url: Url = text.parse().unwrap();
-            assert_eq!(
-                (url.address.to_string().as_str(), url.path.as_str()),
-                (address, path),
-                "{text}"
-            );
-        }
-        for text in [
-            "198.18.0.1/",
-            "https://198.18.0.1/",
-            "http://name/",
-            "http://198.18.0.1:0x/",
-            "http://2001:2::1/",
-            "http://1.1.1.1/a b",
-        ] {
-            assert!(text.parse::<Url>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_request_asks_to_close_only_without_keep_alive() {
-        let url: Url = "http://198.18.0.1:8080/x".parse().unwrap();
-        let request = String::from_utf8(url.request(true)).unwrap();
-        assert!(request.starts_with("GET /x HTTP/1.1\r\nHost: 198.18.0.1:8080\r\n"));
-        assert!(request.ends_with("\r\n\r\n"));
-        assert!(!request.contains("close"));
-        assert!(
-            String::from_utf8(url.request(false))
-                .unwrap()
-                .ends_with("Connection: close\r\n\r\n")
-        );
     }
 
     #[test]
@@ -330,6 +281,10 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nConnection: Close", false),
             ("HTTP/1.0 200 OK", false),
             ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive", true),
+            ("HTTP/1.0 200 OK\r\nConnection: close, keep-alive", false),
+            ("HTTP/1.2 200 OK", true),
+            ("HTTP/1.9 200 OK\r\nConnection: close", false),
+            ("HTTP/1.1 200 OK\r\nConnection: x,\r\n close", false),
         ] {
             let text = format!("{head}\r\nContent-Length: 0\r\n\r\n");
             let response = ResponseReader::new().feed(text.as_bytes()).unwrap().unwrap();
@@ -350,12 +305,68 @@ mod tests {
             "SSH-2.0-x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
             "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0x1\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1,\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1 1\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n 1\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nx",
+            "HTTP/2.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
             assert!(ResponseReader::new().feed(text.as_bytes()).is_err(), "{text}");
         }
-        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_LIMIT));
-        assert!(ResponseReader::new().feed(endless.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_length_may_be_repeated_and_fields_be_folded() {
+        for fields in [
+            "Content-Length: 5, 5",
+            "Content-Length: 5\r\nContent-Length: 5",
+            "Content-Length:\r\n 5",
+            "X: a\r\n\tb\r\n c\r\nContent-Length: 5",
+            "Content-Length: 5\r\nX:\r\n ",
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nhello");
+            for step in 1..=text.len() {
+                let mut reader = ResponseReader::new();
+                let mut last = None;
+                for piece in text.as_bytes().chunks(step) {
+                    last = reader.feed(piece).unwrap();
+                }
+                assert_eq!(
+                    last.map(|response| response.length),
+                    Some(5),
+                    "{fields:?} in pieces of {step}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_is_too_long_in_one_piece_and_in_many() {
+        let head = |length: usize| {
+            let (begin, end) = ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: ", "\r\n\r\n");
+            format!("{begin}{}{end}", "x".repeat(length - begin.len() - end.len()))
+        };
+        for (length, right) in [(MAX_HEAD, true), (MAX_HEAD + 1, false), (20_000, false)] {
+            let text = head(length);
+            for size in [length, length - 1, length / 2 + 1, 1460] {
+                let mut reader = ResponseReader::new();
+                let result = text
+                    .as_bytes()
+                    .chunks(size)
+                    .try_fold(None, |_, piece| reader.feed(piece));
+                assert_eq!(
+                    matches!(result, Ok(Some(_))),
+                    right,
+                    "{length} bytes in pieces of {size}"
+                );
+                assert_eq!(result.is_err(), !right);
+            }
+        }
     }
 }

@@ -25,6 +25,7 @@ mod serve_kernel;
 mod signals;
 mod stream;
 mod thread_per_connection;
+mod url;
 mod usage;
 mod xdp_socket;
 
@@ -144,6 +145,9 @@ mod tests {
             &["load", "--url", "http://198.18.0.1:80/", "--duration", "61s"],
             &["load", "--url", "https://198.18.0.1/"],
             &["echo", "--target", "198.18.0.1"],
+            &["echo", "--target", "198.18.0.1:0"],
+            &["stream", "up", "--target", "[fe80::1%1]:9", "--bytes", "1MB"],
+            &["rps", "--url", "http://[fe80::1%25eth0]/"],
             &["echo", "--target", "198.18.0.1:7", "--bytes", "0"],
             &["link", "a", "b", "--loss", "0.5"],
             &["link", "a", "b", "--delay", "11s"],

@@ -126,6 +126,9 @@ pub(crate) struct Measured {
     pub(crate) latency: Latencies,
     /// From the SYN to ESTABLISHED, where connections were opened while measuring.
     pub(crate) connect: Latencies,
+    /// Connections that were to stay open and whose end the server announced (`Connection: close`, HTTP/1.0). New ones
+    /// took their place.
+    pub(crate) announced_ends: u64,
     /// What went wrong.
     pub(crate) errors: Errors,
     /// Frames the client sent and received, if it knows: in all, with those before measuring.

@@ -3,9 +3,6 @@
 use crate::client::errors::{Failure, Kind};
 use crate::http_client::{Malformed, parse_head};
 
-/// Longest response head in bytes.
-const HEAD_LIMIT: usize = 16 * 1024;
-
 /// What all connections of a client expect, learned from the responses themselves.
 ///
 /// The body has to be as long as that of the first response. The head of the last response is kept: the next one is
@@ -16,6 +13,8 @@ pub(crate) struct Expected {
     /// Bytes of the body, from the first response.
     length: Option<u64>,
     head: Vec<u8>,
+    /// The server ends the connection after the response with that head.
+    head_is_last: bool,
 }
 
 /// A head, read.
@@ -25,6 +24,8 @@ struct Head {
     end: usize,
     /// Bytes of the body that follows; `None` after an interim response, which has none (RFC 9110, section 15.2).
     body: Option<u64>,
+    /// The server ends the connection after this response.
+    is_last: bool,
 }
 
 impl Expected {
@@ -34,6 +35,7 @@ impl Expected {
             return Ok(Some(Head {
                 end: self.head.len(),
                 body: self.length,
+                is_last: self.head_is_last,
             }));
         }
         self.parse(data)
@@ -43,16 +45,16 @@ impl Expected {
     fn parse(&mut self, data: &[u8]) -> Result<Option<Head>, Failure> {
         let head = match parse_head(data) {
             Ok(Some(head)) => head,
-            Ok(None) if data.len() > HEAD_LIMIT => {
-                let detail = format!("a response head of more than {HEAD_LIMIT} bytes");
-                return Err(Failure::new(Kind::Malformed, detail));
-            }
             Ok(None) => return Ok(None),
             Err(Malformed(detail)) => return Err(Failure::new(Kind::Malformed, detail)),
         };
         let end = head.end;
         if head.status < 200 {
-            return Ok(Some(Head { end, body: None }));
+            return Ok(Some(Head {
+                end,
+                body: None,
+                is_last: false,
+            }));
         }
         if head.status != 200 {
             let detail = format!("the status is {}", head.status);
@@ -69,9 +71,11 @@ impl Expected {
         }
         self.head.clear();
         self.head.extend_from_slice(&data[..end]);
+        self.head_is_last = !head.keep_alive;
         Ok(Some(Head {
             end,
             body: Some(length),
+            is_last: self.head_is_last,
         }))
     }
 }
@@ -83,6 +87,9 @@ pub(crate) struct Taken {
     pub(crate) responses: u32,
     /// Bytes of them that belong to bodies.
     pub(crate) body: u64,
+    /// The server has announced that it ends the connection after the last of them: further requests on it will not be
+    /// answered (RFC 9112, section 9.6).
+    pub(crate) is_last: bool,
 }
 
 /// How far one connection is in its present response. 16 bytes; more only while a head has come in part.
@@ -96,8 +103,10 @@ enum State {
     Between,
     /// A part of a head has come. Rare, so it is kept elsewhere.
     Head(Box<PartialHead>),
-    /// These many bytes of the body are to come.
-    Body(u64),
+    /// Bytes of the body are to come.
+    Body { left: u64, is_last: bool },
+    /// The last response of the connection has come.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -110,13 +119,13 @@ impl Responses {
     ///
     /// # Errors
     ///
-    /// The bytes are no response, the status is not 200, or the body is of another length than the first. The
+    /// The bytes are no response or come after the last one, the status is not 200, or the body is of another length than the first. The
     /// connection is then of no further use.
     pub(crate) fn take(&mut self, expected: &mut Expected, mut data: &[u8]) -> Result<Taken, Failure> {
         let mut taken = Taken::default();
         loop {
             match &mut self.0 {
-                State::Body(left) => {
+                State::Body { left, is_last } => {
                     let count = (*left).min(data.len() as u64);
                     *left -= count;
                     taken.body += count;
@@ -126,7 +135,8 @@ impl Responses {
                     // Not more than data.len(), so it fits.
                     data = &data[count as usize..];
                     taken.responses += 1;
-                    self.0 = State::Between;
+                    taken.is_last = *is_last;
+                    self.0 = if *is_last { State::Ended } else { State::Between };
                 }
                 _ if data.is_empty() => return Ok(taken),
                 State::Between => match expected.read_head(data)? {
@@ -139,6 +149,10 @@ impl Responses {
                         return Ok(taken);
                     }
                 },
+                State::Ended => {
+                    let detail = format!("{} bytes after the last response of the connection", data.len());
+                    return Err(Failure::new(Kind::Malformed, detail));
+                }
                 State::Head(partial) => {
                     let before = partial.bytes.len();
                     partial.bytes.extend_from_slice(data);
@@ -156,7 +170,13 @@ impl Responses {
     }
 
     fn begin_body(&mut self, head: Head) {
-        self.0 = head.body.map_or(State::Between, State::Body);
+        self.0 = match head.body {
+            Some(left) => State::Body {
+                left,
+                is_last: head.is_last,
+            },
+            None => State::Between,
+        };
     }
 }
 
@@ -188,7 +208,15 @@ mod tests {
                 taken.responses += more.responses;
                 taken.body += more.body;
             }
-            assert_eq!(taken, Taken { responses: 3, body: 15 }, "pieces of {step}");
+            assert_eq!(
+                taken,
+                Taken {
+                    responses: 3,
+                    body: 15,
+                    is_last: false
+                },
+                "pieces of {step}"
+            );
         }
     }
 
@@ -218,7 +246,14 @@ mod tests {
         let mut expected = Expected::default();
         let empty = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".repeat(4);
         let taken = Responses::default().take(&mut expected, &empty).unwrap();
-        assert_eq!(taken, Taken { responses: 4, body: 0 });
+        assert_eq!(
+            taken,
+            Taken {
+                responses: 4,
+                body: 0,
+                is_last: false
+            }
+        );
     }
 
     #[test]
@@ -236,6 +271,32 @@ mod tests {
     }
 
     #[test]
+    fn a_server_may_announce_the_last_response() {
+        for (head, is_last) in [
+            ("HTTP/1.1 200 OK", false),
+            ("HTTP/1.1 200 OK\r\nConnection: close", true),
+            ("HTTP/1.0 200 OK", true),
+            ("HTTP/1.0 200 OK\r\nConnection: keep-alive", false),
+        ] {
+            let text = format!("{head}\r\nContent-Length: 5\r\n\r\nhello");
+            let mut expected = Expected::default();
+            // The second head is read by comparison.
+            for _ in 0..2 {
+                for step in 1..=text.len() {
+                    let mut responses = Responses::default();
+                    let mut last = Taken::default();
+                    for piece in text.as_bytes().chunks(step) {
+                        last = responses.take(&mut expected, piece).unwrap();
+                    }
+                    assert_eq!((last.responses, last.is_last), (1, is_last), "{head}");
+                    let more = responses.take(&mut expected, text.as_bytes());
+                    assert_eq!(more.is_err(), is_last, "{head}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_by_kind() {
         for (text, kind) in [
             ("SSH-2.0-x\r\n\r\n", Kind::Malformed),
@@ -244,7 +305,21 @@ mod tests {
         ] {
             assert_eq!(kind_of(&mut Expected::default(), text), kind, "{text}");
         }
-        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_LIMIT));
-        assert_eq!(kind_of(&mut Expected::default(), &endless), Kind::Malformed);
+        for length in [16_385, 20_000] {
+            let begin = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: ";
+            let head = format!("{begin}{}\r\n\r\n", "x".repeat(length - begin.len() - 4));
+            for size in [length, length - 1, length / 2, 1460] {
+                let (mut responses, mut expected) = (Responses::default(), Expected::default());
+                let failure = head
+                    .as_bytes()
+                    .chunks(size)
+                    .find_map(|piece| responses.take(&mut expected, piece).err());
+                assert_eq!(
+                    failure.map(|failure| failure.kind),
+                    Some(Kind::Malformed),
+                    "{length} by {size}"
+                );
+            }
+        }
     }
 }

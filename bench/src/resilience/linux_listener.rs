@@ -122,6 +122,7 @@ fn read_request(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Opti
 fn parse_request(bytes: &[u8]) -> anyhow::Result<Option<(Request, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELD_LIMIT];
     let mut request = httparse::Request::new(&mut fields);
+    let bytes = &bytes[..bytes.len().min(HEAD_LIMIT)];
     match request.parse(bytes).context("not a request head")? {
         httparse::Status::Complete(end) => {
             let last = request.headers.iter().any(|field| {
@@ -130,7 +131,7 @@ fn parse_request(bytes: &[u8]) -> anyhow::Result<Option<(Request, usize)>> {
             let path = request.path.unwrap_or_default().to_owned();
             Ok(Some((Request { path, last }, end)))
         }
-        httparse::Status::Partial if bytes.len() > HEAD_LIMIT => {
+        httparse::Status::Partial if bytes.len() == HEAD_LIMIT => {
             bail!("a request head of more than {HEAD_LIMIT} bytes");
         }
         httparse::Status::Partial => Ok(None),

@@ -38,6 +38,13 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     }
     facts.push(("latency", latency(&measured.latency)));
     facts.push(("connect", latency(&measured.connect)));
+    if measured.announced_ends > 0 {
+        let count = measured.announced_ends;
+        facts.push((
+            "ended",
+            format!("{count} connections, as the server announced; new ones took their place"),
+        ));
+    }
     facts.push(("frames", frames(run)));
     facts.push(("TIME-WAIT", time_wait(run)));
     if let Some(memory) = &run.memory {

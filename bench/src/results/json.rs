@@ -29,6 +29,7 @@ pub(super) fn value(run: &Run) -> Value {
         "warm_up_seconds": run.plan.warm_up.as_secs_f64(),
         "latency_us": latency(&measured.latency),
         "connect_us": latency(&measured.connect),
+        "announced_ends": measured.announced_ends,
         "error_count": measured.errors.total(),
         "errors": errors,
         "first_error": measured.errors.first(),
@@ -106,6 +107,7 @@ mod tests {
             assert_eq!(
                 keys(&value),
                 [
+                    "announced_ends",
                     "client",
                     "close",
                     "connect_us",

@@ -34,6 +34,7 @@ pub(super) fn run(workload: Workload) -> Run {
             seconds: 2.0,
             latency,
             connect,
+            announced_ends: 0,
             errors: Errors::default(),
             frames: Some(Frames {
                 sent: 8_000,

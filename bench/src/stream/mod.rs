@@ -18,6 +18,7 @@ use serde_json::json;
 use self::transfer::{Transfer, Until};
 use crate::byte_size;
 use crate::http_client::Url;
+use crate::url::parse_target;
 use crate::usage::UsageError;
 
 /// Arguments of `tidegate-bench stream`.
@@ -63,7 +64,7 @@ enum Role {
     /// Send zeros to a discard service, then FIN, and wait for its FIN.
     Up {
         /// The discard service: ADDRESS:PORT, with IPv6 addresses in brackets.
-        #[arg(long, value_name = "ADDRESS:PORT")]
+        #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_target)]
         target: SocketAddr,
         /// Send so many bytes, for example 100MB.
         #[arg(long, value_parser = byte_size::parse, conflicts_with = "duration", required_unless_present = "duration")]

@@ -12,9 +12,6 @@ use crate::http_client::{Url, parse_head};
 /// Bytes handed to or taken from the kernel at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Longest response head in bytes.
-const HEAD_LIMIT: usize = 16 * 1024;
-
 /// When a transfer is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
@@ -98,9 +95,6 @@ pub(crate) fn download(url: &Url, until: Option<Until>, congestion: Option<&str>
                 bail!("the response to GET {} is {}", url.path, parsed.status);
             }
             break (parsed.length, (head.len() - parsed.end) as u64);
-        }
-        if head.len() > HEAD_LIMIT {
-            bail!("a response head of more than {HEAD_LIMIT} bytes");
         }
     };
     let over = |bytes| until.is_some_and(|until| until.is_over(bytes, start));

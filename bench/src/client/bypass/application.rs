@@ -51,6 +51,8 @@ struct Record {
     id: ConnectionId,
     responses: Responses,
     begun: Begun,
+    /// When the server announced that it ends the connection. It is waited for, as it is where connections close with it.
+    ending_since: Option<Instant>,
     /// All is done; it only has to end.
     closing: bool,
 }
@@ -61,6 +63,7 @@ impl Record {
             id,
             responses: Responses::default(),
             begun: Begun::default(),
+            ending_since: None,
             closing: false,
         }
     }
@@ -176,9 +179,13 @@ impl Requests {
         std::mem::take(&mut self.failed)
     }
 
-    /// When the oldest request without an answer began, of every connection that has one.
+    /// When the oldest request without an answer began, of every connection that has one, or when the end of the connection
+    /// was announced, of those that wait for it.
     pub(super) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
-        self.records.iter().filter_map(|(_, record)| record.begun.oldest())
+        self.records
+            .iter()
+            .filter(|(_, record)| !record.closing)
+            .filter_map(|(_, record)| record.begun.oldest().or(record.ending_since))
     }
 
     /// When each opening began that has not led to an established connection. Those that failed may be among them.
@@ -221,7 +228,7 @@ impl Requests {
         due: Instant,
     ) -> bool {
         match self.records.get(connection.0 as usize) {
-            Some(record) if record.begun.is_empty() && !record.closing => {
+            Some(record) if record.begun.is_empty() && record.ending_since.is_none() && !record.closing => {
                 self.send(connection.0, stream, 1, due);
                 true
             }
@@ -262,7 +269,7 @@ impl Requests {
 
     /// Begins as many requests as were answered.
     fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
-        if !self.over {
+        if !self.over && !self.is_ending(index) {
             self.send(index, stream, count, now);
         }
     }
@@ -297,6 +304,25 @@ impl Requests {
         }
     }
 
+    /// The server has announced that it ends the connection: requests under way on it are never answered.
+    fn begin_end(&mut self, index: u32, now: Instant) {
+        if let Workload::Cps { .. } | Workload::Hold = self.workload {
+            return;
+        }
+        if let Some(record) = self.records.get_mut(index as usize) {
+            self.under_way -= record.begun.clear();
+            record.ending_since = Some(now);
+            self.findings.announced_end();
+        }
+    }
+
+    /// Whether further requests on the connection will be answered.
+    fn is_ending(&self, index: u32) -> bool {
+        self.records
+            .get(index as usize)
+            .is_some_and(|record| record.ending_since.is_some())
+    }
+
     /// `count` responses are complete.
     fn answered<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, count: u32) {
         let (index, now) = (connection.0, stream.now());
@@ -319,8 +345,10 @@ impl Requests {
             Workload::Latency { .. } => {
                 self.findings.count(1);
                 // What is due next is sent when this turn's segments have been read: a FIN may come with the response.
-                let id = self.records[index as usize].id;
-                self.idle.push_back(id);
+                let record = &self.records[index as usize];
+                if record.ending_since.is_none() {
+                    self.idle.push_back(record.id);
+                }
             }
             Workload::Throughput { .. } => self.go_on(index, stream, count, now),
             Workload::Hold => {
@@ -418,6 +446,9 @@ impl Application for Requests {
         if matches!(self.workload, Workload::Throughput { .. }) {
             self.findings.count(taken.body);
         }
+        if taken.is_last {
+            self.begin_end(index, now);
+        }
         if taken.responses > 0 {
             self.answered(connection, stream, taken.responses);
         }
@@ -453,7 +484,7 @@ impl Application for Requests {
         if let Some(mut record) = self.records.try_remove(connection.0 as usize) {
             self.under_way -= record.begun.clear();
             self.closing -= u32::from(record.closing);
-            was_done = record.closing;
+            was_done = record.closing || record.ending_since.is_some();
         }
         let (count, kind, detail) = match reason {
             CloseReason::Finished | CloseReason::Aborted => return,

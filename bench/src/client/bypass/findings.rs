@@ -27,6 +27,7 @@ pub(super) struct Findings {
     steps: u64,
     pub(super) latency: Latencies,
     pub(super) connect: Latencies,
+    pub(super) announced_ends: u64,
     pub(super) errors: Errors,
 }
 
@@ -40,6 +41,7 @@ impl Findings {
             steps: 0,
             latency: Latencies::new(),
             connect: Latencies::new(),
+            announced_ends: 0,
             errors: Errors::default(),
         }
     }
@@ -90,6 +92,13 @@ impl Findings {
         }
     }
 
+    /// Counts a connection whose end the server announced, and that a new one takes the place of.
+    pub(super) fn announced_end(&mut self) {
+        if self.counts() {
+            self.announced_ends += 1;
+        }
+    }
+
     /// Counts an error; `detail` is a phrase that says what was seen.
     pub(super) fn error(&mut self, kind: Kind, detail: impl Display) {
         if self.counts() {
@@ -119,6 +128,7 @@ impl Findings {
         self.steps += other.steps;
         self.latency.merge(&other.latency);
         self.connect.merge(&other.connect);
+        self.announced_ends += other.announced_ends;
         self.errors.merge(&other.errors);
     }
 }

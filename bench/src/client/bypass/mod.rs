@@ -298,6 +298,7 @@ fn measured(plan: &Plan, outcome: Outcome, msl: Duration) -> Measured {
     let Findings {
         latency,
         connect,
+        announced_ends,
         mut errors,
         ..
     } = findings;
@@ -313,6 +314,7 @@ fn measured(plan: &Plan, outcome: Outcome, msl: Duration) -> Measured {
         seconds,
         latency,
         connect,
+        announced_ends,
         errors,
         frames: Some(frames),
         operations_with_warm_up,

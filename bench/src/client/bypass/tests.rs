@@ -320,6 +320,40 @@ fn a_server_may_end_a_connection_when_it_has_answered_everything() {
 }
 
 #[test]
+fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
+    for (limit, last) in [
+        (
+            1,
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+        ),
+        (
+            3,
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+        ),
+        (1, "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
+    ] {
+        for workload in [
+            Workload::Rps { pipeline: 1 },
+            Workload::Rps { pipeline: 7 },
+            Workload::Latency { rate: 2_000 },
+            Workload::Throughput {
+                direction: Direction::Down,
+            },
+        ] {
+            let polite = Server {
+                limit: Some(limit),
+                last_response: Some(last.into()),
+                ..server(OK)
+            };
+            let (found, client, _) = run(&plan(workload), &Settings::new("tgc0"), polite);
+            assert_without_errors(&found);
+            assert!(found.announced_ends > 10, "{workload:?}: {}", found.announced_ends);
+            assert_eq!(client.time_wait, 0, "the server ends them first: {workload:?}");
+        }
+    }
+}
+
+#[test]
 fn a_client_that_sleeps_does_not_measure_latencies() {
     let latency = Workload::Latency { rate: 1_000 };
     for wait in [WaitStrategy::Poll, WaitStrategy::BusyPoll, WaitStrategy::Adaptive] {

@@ -104,6 +104,10 @@ impl Bulk {
                 let now = Instant::now();
                 io.recorder.latency(now.duration_since(slot.since));
                 slot.since = now;
+                if taken.is_last {
+                    io.recorder.announced_end();
+                    continue;
+                }
                 slot.begin(1, self.data.len());
                 // After a FIN it would be answered with RST, which hides that the server closed in good order.
                 if !readiness.closed {
@@ -115,7 +119,7 @@ impl Bulk {
                 Stop::Short if readiness.closed => {}
                 Stop::Short | Stop::Empty => return Ok(Next::Wait),
                 // Nothing of the request under way was written or answered: a server may end a connection so.
-                Stop::End if slot.has_unsent() => return Ok(Next::Replace),
+                Stop::End if slot.has_unsent() || slot.is_ending() => return Ok(Next::Replace),
                 Stop::End => return Err(closed_early()),
             }
         }

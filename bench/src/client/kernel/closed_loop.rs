@@ -106,6 +106,9 @@ impl ClosedLoop {
     /// When that began for which the connection of slot `index` has waited longest; `None` if it waits for nothing.
     fn waiting_since(&self, index: usize) -> Option<Instant> {
         let slot = &self.slots[index];
+        if slot.is_ending() {
+            return Some(slot.since);
+        }
         // Without a connection nothing is under way, and from the beginning of connecting on something is.
         if slot.under_way() == 0 {
             return None;
@@ -154,6 +157,11 @@ impl ClosedLoop {
         }
         io.recorder.operations(u64::from(received.responses));
         let slot = &mut self.slots[index];
+        if slot.is_ending() && received.responses > 0 {
+            io.recorder.announced_end();
+            self.start_times.clear(index);
+            slot.since = now;
+        }
         if received.end? {
             // A server may end a connection on which it has answered everything.
             return if slot.under_way() > 0 {
@@ -162,7 +170,7 @@ impl ClosedLoop {
                 Ok(Next::Replace)
             };
         }
-        if received.responses > 0 {
+        if received.responses > 0 && !slot.is_ending() {
             self.start_times.push(index, received.responses, now);
             slot.begin(received.responses, received.responses as usize * self.request_length);
             slot.write(&self.batch)?;

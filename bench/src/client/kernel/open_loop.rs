@@ -158,7 +158,11 @@ impl OpenLoop {
             io.recorder.latency(now.duration_since(slot.since));
             io.recorder.operations(1);
             self.under_way -= 1;
-            self.idle.push_back(index);
+            if slot.is_ending() {
+                io.recorder.announced_end();
+            } else {
+                self.idle.push_back(index);
+            }
         }
         if received.end? {
             return if self.slots[index].under_way() > 0 {

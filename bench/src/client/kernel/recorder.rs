@@ -27,6 +27,7 @@ pub(super) struct Recorder<'a> {
     operations_before: u64,
     latency: Latencies,
     connect: Latencies,
+    announced_ends: u64,
     errors: Errors,
     /// What the shown rate is of.
     steps: u64,
@@ -56,6 +57,7 @@ impl<'a> Recorder<'a> {
             operations_before: 0,
             latency: Latencies::new(),
             connect: Latencies::new(),
+            announced_ends: 0,
             errors: Errors::default(),
             steps: 0,
             last_look: (now, 0),
@@ -87,6 +89,7 @@ impl<'a> Recorder<'a> {
         self.operations = 0;
         self.latency = Latencies::new();
         self.connect = Latencies::new();
+        self.announced_ends = 0;
         self.errors = Errors::default();
     }
 
@@ -151,6 +154,11 @@ impl<'a> Recorder<'a> {
         self.connect.record(latency);
     }
 
+    /// Counts a connection whose end the server announced, and that a new one takes the place of.
+    pub(super) fn announced_end(&mut self) {
+        self.announced_ends += 1;
+    }
+
     /// Counts an error.
     pub(super) fn failure(&mut self, failure: &Failure) {
         self.errors.add(failure.kind, &failure.detail);
@@ -172,6 +180,7 @@ impl<'a> Recorder<'a> {
             seconds,
             latency: self.latency,
             connect: self.connect,
+            announced_ends: self.announced_ends,
             errors: self.errors,
             frames: None,
             operations_with_warm_up: self.operations_before + self.operations,

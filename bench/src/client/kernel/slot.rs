@@ -22,6 +22,9 @@ pub(super) struct Slot {
     /// Bytes of them that the kernel has not taken yet: the last ones of the batch they are in.
     unsent: usize,
     responses: Responses,
+    /// The server has announced that it ends the connection, and is to be waited for: else TIME-WAIT would use up this
+    /// side's ports.
+    is_ending: bool,
     /// When connecting began, or the request under way, as the workload needs it.
     pub(super) since: Instant,
 }
@@ -58,6 +61,7 @@ impl Slot {
             under_way: 0,
             unsent: 0,
             responses: Responses::default(),
+            is_ending: false,
             since: now,
         }
     }
@@ -93,6 +97,7 @@ impl Slot {
         self.under_way = 0;
         self.unsent = 0;
         self.responses = Responses::default();
+        self.is_ending = false;
     }
 
     /// Closes the connection with RST.
@@ -125,6 +130,12 @@ impl Slot {
     /// Bytes of requests wait for the kernel to take them.
     pub(super) fn has_unsent(&self) -> bool {
         self.unsent > 0
+    }
+
+    /// The server has announced that it ends the connection. Requests that were under way are not any more: they are
+    /// never answered.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
     /// Requests that were begun and not answered.
@@ -243,6 +254,8 @@ impl Slot {
                 Ok(count) => break count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok((Taken::default(), Stop::Empty)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // It may have thrown away requests it was not to answer.
+                Err(_) if self.is_ending => return Ok((Taken::default(), Stop::End)),
                 Err(error) => return Err(Failure::of(&error, self.broken())),
             }
         };
@@ -251,6 +264,11 @@ impl Slot {
             .under_way
             .checked_sub(taken.responses)
             .ok_or_else(|| Failure::new(Kind::Malformed, "a response to no request"))?;
+        if taken.is_last {
+            self.is_ending = true;
+            self.under_way = 0;
+            self.unsent = 0;
+        }
         let stop = if count == buffer.len() { Stop::Full } else { Stop::Short };
         Ok((taken, stop))
     }

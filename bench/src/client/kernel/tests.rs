@@ -139,6 +139,73 @@ fn a_server_that_ends_connections_between_requests_is_served_by_new_ones() {
     assert!(measured.connect.len() > 0);
 }
 
+/// Answers `each` requests of a connection, announces the end with the last response and throws away what else comes.
+fn end_after(mut stream: TcpStream, each: usize, version: &str, announcement: &str) {
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    for number in 1..=each {
+        let end = loop {
+            if let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end;
+            }
+            match stream.read(&mut buffer) {
+                Ok(count) if count > 0 => received.extend_from_slice(&buffer[..count]),
+                _ => return,
+            }
+        };
+        received.drain(..end + 4);
+        let announcement = if number == each { announcement } else { "" };
+        let response = format!("{version} 200 OK\r\n{announcement}Content-Length: 5\r\n\r\nhello");
+        if stream.write_all(response.as_bytes()).is_err() {
+            return;
+        }
+    }
+    // A server takes its time to close, and a request that comes meanwhile is answered by RST.
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+#[test]
+fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
+    for (each, version, announcement) in [
+        (1, "HTTP/1.1", "Connection: close\r\n"),
+        (3, "HTTP/1.1", "Connection: close\r\n"),
+        (1, "HTTP/1.0", ""),
+    ] {
+        let address = serve_on_loopback(move |stream| end_after(stream, each, version, announcement));
+        for workload in [
+            Workload::Rps { pipeline: 1 },
+            Workload::Rps { pipeline: 7 },
+            Workload::Latency { rate: 200 },
+            Workload::Throughput {
+                direction: Direction::Down,
+            },
+        ] {
+            let measured = run(&plan(address, workload));
+            assert_right(&measured);
+            assert!(measured.announced_ends > 0, "{workload:?}");
+            assert!(measured.connect.len() > 0, "{workload:?}");
+        }
+        if each == 1 {
+            assert_right(&run(&plan(address, Workload::Cps { close: Close::Server })));
+        }
+    }
+}
+
+#[test]
+fn an_end_that_is_announced_and_does_not_come_is_an_error() {
+    let address = serve_on_loopback(|mut stream| {
+        let response = format!("{HEAD} 0\r\nConnection: close\r\n\r\n");
+        if matches!(stream.read(&mut [0; 4096]), Ok(count) if count > 0)
+            && stream.write_all(response.as_bytes()).is_ok()
+        {
+            say_nothing(stream);
+        }
+    });
+    let mut plan = plan(address, Workload::Rps { pipeline: 1 });
+    plan.duration = Duration::from_millis(1_050);
+    assert_eq!(errors(&run(&plan)), ["unfinished"]);
+}
+
 #[test]
 fn an_open_loop_makes_as_many_requests_as_are_due() {
     let plan = plan(hello(), Workload::Latency { rate: 1_000 });

@@ -53,6 +53,8 @@ pub(super) struct Server {
     pub(super) response: Bytes,
     /// Responses after which it closes a connection of its own accord.
     pub(super) limit: Option<u32>,
+    /// What takes the place of the last of them.
+    pub(super) last_response: Option<Bytes>,
     /// Whether it speaks HTTP at all.
     pub(super) discards: bool,
     /// Connections, from the first on, that get no answers.
@@ -64,6 +66,7 @@ pub(super) fn server(response: impl Into<Bytes>) -> Server {
     Server {
         response: response.into(),
         limit: None,
+        last_response: None,
         discards: false,
         silent: 0,
         received: 0,
@@ -104,7 +107,10 @@ impl Application for Server {
                 stream.close();
                 break;
             }
-            let mut response = self.response.clone();
+            let mut response = match &self.last_response {
+                Some(last) if self.limit == Some(*answered + 1) => last.clone(),
+                _ => self.response.clone(),
+            };
             stream.send(&mut response);
             assert!(response.is_empty(), "the send buffer is large enough");
             *answered += 1;
