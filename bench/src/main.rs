@@ -3,6 +3,10 @@
 //! The clients use the kernel's sockets, so they work against any server; those that measure can use tidegate's own TCP
 //! over AF_XDP instead.
 
+// In tests those of the standard library, whose output is captured.
+#[cfg_attr(not(test), macro_use)]
+extern crate tidegate_output;
+
 mod byte_size;
 mod client;
 mod compare;
@@ -31,6 +35,7 @@ mod xdp_socket;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::usage::UsageError;
@@ -111,6 +116,10 @@ fn main() -> ExitCode {
         Command::Resilience(arguments) => resilience::run(&arguments),
         Command::Goodput(arguments) => goodput::run(&arguments),
     };
+    let result = result.and_then(|passed| {
+        tidegate_output::finish().context("cannot write to standard output")?;
+        Ok(passed)
+    });
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -13,6 +13,7 @@ use lab::data::{Random, directory, sha256_of_file};
 use lab::process::Running;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn http(address: std::net::IpAddr) -> TcpStream {
     connect(SocketAddr::new(address, HTTP_PORT))
@@ -144,4 +145,71 @@ fn garbage_on_some_connections_does_not_touch_a_transfer_on_another() {
     server.wait_until_no_connection();
     server.stop();
     report(format_args!("{attempts} malformed requests beside {SIZE} bytes: equal"));
+}
+
+/// The limits of open files of process `pid`, soft and hard.
+fn open_file_limits(pid: u32) -> Vec<String> {
+    let path = format!("/proc/{pid}/limits");
+    let limits = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"));
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap_or_else(|| panic!("no open files in {limits}"));
+    line.split_whitespace().skip(3).take(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn slow_readers_use_up_neither_the_descriptors_nor_the_server() {
+    const FILES: usize = 12;
+    const MAX_OPEN: usize = 8;
+    const READERS: usize = 40;
+    let Some(lab) = Lab::up(1) else { return };
+    let root = directory();
+    for number in 0..FILES {
+        let file = std::fs::File::create(root.path().join(number.to_string())).expect("a file");
+        file.set_len(8_000_000).expect("room for it");
+    }
+    std::fs::write(root.path().join("small"), "small").expect("a small file");
+    let config = root.path().join("tidegate.toml");
+    std::fs::write(&config, format!("[http]\nmax_open_files = {MAX_OPEN}\n")).expect("a configuration file");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(512).min(hard), hard).expect("a lower limit");
+    let [root_argument, config] = [root.path(), &config].map(|path| path.to_string_lossy().into_owned());
+    let server = Server::start(&lab, &["--root", &root_argument, "--config", &config]);
+    let limits = open_file_limits(server.pid());
+    assert_eq!(limits[0], limits[1], "the soft limit is raised to the hard one");
+
+    // The status of the response to a request for `path`, with the connection it came on.
+    let ask = |path: &str| {
+        let mut stream = http(SERVER_V4);
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: lab\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the request is sent");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("a response");
+        let status = String::from_utf8_lossy(&status[9..]).into_owned();
+        (status, stream)
+    };
+    let refused = in_namespace(Namespace::Client, || {
+        let mut readers = Vec::new();
+        // All of one file, and then as many files as may be open.
+        for number in (0..READERS).map(|_| 0).chain(1..MAX_OPEN) {
+            let (status, stream) = ask(&number.to_string());
+            assert_eq!(status, "200", "file {number}");
+            readers.push(stream);
+        }
+        for number in MAX_OPEN..FILES {
+            assert_eq!(ask(&number.to_string()).0, "503", "file {number}");
+        }
+        assert_eq!(ask("small").0, "200");
+        assert_eq!(ask("0").0, "200");
+        FILES - MAX_OPEN
+    });
+    server.wait_until_no_connection();
+    assert_eq!(in_namespace(Namespace::Client, || ask("11").0), "200");
+    server.wait_until_no_connection();
+    let counters = server.stop();
+    assert_eq!(counters.sum("http_files_exhausted"), refused as u64);
+    report(format_args!(
+        "{READERS} readers of one file, {MAX_OPEN} files open, {refused} answered with 503"
+    ));
 }

@@ -1,10 +1,14 @@
 //! `tidegate-sim`: runs the simulation for many seeds, shows one, or attacks the engine.
 
-use std::io::{self, BufWriter};
+// In tests those of the standard library, whose output is captured.
+#[cfg_attr(not(test), macro_use)]
+extern crate tidegate_output;
+
+use std::io::BufWriter;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_sim::batch::{self, Batch};
@@ -98,6 +102,10 @@ fn main() -> ExitCode {
         Some(Command::Forge(arguments)) => run_forge(&arguments),
         None => run_one(arguments.seed.unwrap_or_default(), arguments.trace),
     };
+    let result = result.and_then(|passed| {
+        tidegate_output::finish().context("cannot write to standard output")?;
+        Ok(passed)
+    });
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -145,7 +153,7 @@ fn run_batch(arguments: &RunArguments) -> Result<bool> {
 }
 
 fn run_one(seed: u64, trace: bool) -> Result<bool> {
-    let trace = trace.then(|| Trace::new(Box::new(BufWriter::new(io::stdout()))));
+    let trace = trace.then(|| Trace::new(Box::new(BufWriter::new(tidegate_output::Stdout))));
     match batch::run_seed(seed, trace) {
         Ok(report) => {
             println!("seed {seed}: {report:#?}");
