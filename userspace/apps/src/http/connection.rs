@@ -278,7 +278,7 @@ impl Connection {
         match decoder {
             None => self.start(http, stream, response),
             // The body makes no difference any more, and may never come.
-            Some(_) if request.expects_continue && response.status.is_error() => self.start(http, stream, response),
+            Some(_) if request.expects_continue && !response.status.is_success() => self.start(http, stream, response),
             Some(decoder) => {
                 if request.expects_continue {
                     response.interim = Bytes::from_static(CONTINUE);

@@ -111,9 +111,9 @@ impl Stamp {
         i128::try_from(wall.saturating_sub(granularity).as_nanos()).is_ok_and(|latest| changed < latest)
     }
 
-    /// True where the time of modification is that of the last change, to the second: nobody has set it since.
+    /// True where the time of modification is that of the last change, to the second: nobody has set it.
     pub(super) fn has_genuine_modification_time(&self) -> bool {
-        self.modified >= self.changed
+        self.modified == self.changed
     }
 
     /// True where the open file with this stamp, which now has the stamp `present`, may have been written to. A file

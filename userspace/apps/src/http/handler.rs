@@ -46,8 +46,8 @@ struct Frame {
     /// The Connection line, if there is one.
     connection: &'static str,
     after: After,
-    /// The client waits to be told whether it is to send a body. An error tells it that it is not, so nobody knows
-    /// whether what comes next is the body.
+    /// The client waits to be told whether it is to send a body. A final status other than success tells it that it is not,
+    /// so nobody knows whether what comes next is the body.
     awaits_continue: bool,
 }
 
@@ -68,7 +68,7 @@ impl Frame {
 
     /// The same for a response with this status.
     fn with_status(self, status: Status) -> Self {
-        if self.awaits_continue && status.is_error() {
+        if self.awaits_continue && !status.is_success() {
             Self {
                 connection: CONNECTION_CLOSE,
                 after: After::Linger,
@@ -162,6 +162,7 @@ impl Http {
         match conditional::evaluate(request, representation) {
             Precondition::Met => {}
             Precondition::NotModified => {
+                let frame = frame.with_status(Status::NotModified);
                 let head = self.head(Status::NotModified, frame, format_args!("{validators}"));
                 return outgoing(Status::NotModified, head, Body::Empty, frame);
             }

@@ -51,8 +51,8 @@ impl Status {
         self as u16
     }
 
-    /// True where the request was not answered as the client wished (4xx and 5xx).
-    pub(super) const fn is_error(self) -> bool {
-        self.code() >= 400
+    /// True where the request was answered as the client wished (2xx).
+    pub(super) const fn is_success(self) -> bool {
+        self.code() < 300
     }
 }

@@ -80,6 +80,17 @@ fn a_client_that_waits_is_told_at_once_that_its_body_is_not_wanted() {
             assert_eq!(driver.stream.end, End::Shutdown, "the body may be on its way: {head:?}");
         }
     }
+    for (target, fields, status) in [("/docs", "", 301), ("/hello.txt", "If-None-Match: *\r\n", 304)] {
+        let mut site = Site::new(|_| {});
+        let fields = format!("Expect: 100-continue\r\nContent-Length: 3\r\n{fields}");
+        let reply = site.get_with(target, &fields);
+        assert_eq!(
+            (reply.status, reply.field("Connection")),
+            (status, Some("close")),
+            "{target}"
+        );
+        assert_eq!(site.driver.stream.end, End::Shutdown);
+    }
 }
 
 #[test]
