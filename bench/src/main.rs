@@ -155,7 +155,7 @@ mod tests {
             &["load", "--url", "https://198.18.0.1/"],
             &["echo", "--target", "198.18.0.1"],
             &["echo", "--target", "198.18.0.1:0"],
-            &["stream", "up", "--target", "[fe80::1%1]:9", "--bytes", "1MB"],
+            &["stream", "up", "--target", "[fe80::1%eth0]:9", "--bytes", "1MB"],
             &["rps", "--url", "http://[fe80::1%25eth0]/"],
             &["echo", "--target", "198.18.0.1:7", "--bytes", "0"],
             &["link", "a", "b", "--loss", "0.5"],

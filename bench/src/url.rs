@@ -13,12 +13,17 @@ pub(crate) struct Url {
     authority: String,
 }
 
-/// `ADDRESS:PORT`, with an IP address.
+/// `ADDRESS:PORT`, with an IP address, whose zone may be given as a number.
 ///
 /// # Errors
 ///
 /// What is wrong with it, as a phrase.
 pub(crate) fn parse_target(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(target) = text.parse::<SocketAddr>()
+        && target.port() != 0
+    {
+        return Ok(target);
+    }
     parse_authority(text)?.ok_or_else(|| format!("`{text}` has no port; write ADDRESS:PORT"))
 }
 
@@ -175,12 +180,15 @@ mod tests {
     #[test]
     fn targets_need_a_port() {
         assert_eq!(parse_target("198.18.0.1:7"), Ok(([198, 18, 0, 1], 7).into()));
-        assert_eq!(parse_target("[2001:2::1]:7").unwrap().to_string(), "[2001:2::1]:7");
+        for text in ["[2001:2::1]:7", "[fe80::1%2]:7"] {
+            assert_eq!(parse_target(text).unwrap().to_string(), text);
+        }
         for (text, why) in [
             ("198.18.0.1", "no port"),
             ("198.18.0.1:", "no port"),
             ("198.18.0.1:0", "port 0"),
-            ("[fe80::1%2]:7", "zone"),
+            ("[fe80::1%eth0]:7", "zone"),
+            ("[fe80::1%2]:0", "zone"),
             ("[2001:2::1]", "no port"),
             ("2001:2::1", "brackets"),
             ("", "no port"),
