@@ -284,6 +284,7 @@ mod tests {
             shards: (0..queues)
                 .map(|queue| ShardReport {
                     queue,
+                    sweeping: false,
                     tcp: tcp.clone(),
                     port: PortCounters {
                         rx_frames: value,
