@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 10] = [
             ("max_head", |c| c.max_head = 255),
             ("max_uri", |c| c.max_uri = c.max_head + 1),
             ("max_headers", |c| c.max_headers = MAX_HEADERS + 1),
