@@ -107,7 +107,8 @@ fn a_late_report_leaves_the_window_as_the_recovery_has_left_it() {
         if late {
             rig.selective(rig.ack, &[(first.seq, first.end())]);
         }
-        rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(30_000)), 30_000));
+        // The queue takes what the window lets go.
+        rig.on_stream(|stream| _ = stream.send(&mut pattern(30_000)));
         rig.sent().len()
     };
     assert_eq!(burst(true), burst(false));
@@ -118,10 +119,11 @@ fn what_a_silent_connection_had_learned_is_forgotten_after_five_minutes() {
     let burst = |silence: u64| {
         let (mut rig, _) = recovered(Found::ByTimeout, false);
         rig.pass(Duration::from_secs(silence));
-        rig.on_stream(|stream| assert_eq!(stream.send(&mut pattern(30_000)), 30_000));
+        rig.on_stream(|stream| _ = stream.send(&mut pattern(30_000)));
         let mut first = rig.sent();
         // How the window grows tells whether it is in slow start.
         rig.acknowledge(&first.remove(first.len() - 1));
+        rig.on_stream(|stream| _ = stream.send(&mut pattern(30_000)));
         rig.sent().len()
     };
     assert!(burst(301) > burst(290), "{} and {} segments", burst(301), burst(290));

@@ -102,9 +102,10 @@ impl Tcb {
             sent_at = sending.scoreboard.acknowledge_all(segment.ack);
             sending.send_queue.consume((flight - u32::from(fin_acked)) as usize);
             sending.duplicate_acks = 0;
-            sending.stop_timers();
-            if sending.send_queue.len() > 0 {
-                sending.note_progress(segment.ack, context.now, context.config);
+            let more = self.wants_writable;
+            sending.stop_timers(more);
+            if more || sending.send_queue.len() > 0 {
+                sending.note_progress(segment.ack, more, context.now, context.config);
             }
         }
         let rtt = self.measure(sent_at, true, segment, context);
@@ -230,7 +231,7 @@ impl Tcb {
         let segments_before = sending.scoreboard.len();
         sending.scoreboard.acknowledge(ack, delivered);
         sending.send_queue.consume((acked - u32::from(fin_acked)) as usize);
-        sending.note_progress(ack, context.now, context.config);
+        sending.note_progress(ack, self.wants_writable, context.now, context.config);
         if sending.phase == Phase::Open {
             sending.duplicate_acks = 0;
         } else {

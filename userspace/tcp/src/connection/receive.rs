@@ -477,7 +477,7 @@ impl Tcb {
         let mut sent_at = None;
         // A listener's handshake had no need of it.
         if let Some(sending) = self.sending.active_mut() {
-            sending.stop_timers();
+            sending.stop_timers(false);
             sending.phase = Phase::Open;
             sending.recovery_point = None;
             sending.cwr_point = None;

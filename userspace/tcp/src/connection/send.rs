@@ -43,7 +43,7 @@ impl<C> Connection<C> {
             // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
             State::TimeWait | State::Closed if is_read && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
                 tcb.sending.acquire(context.sendings);
-                tcb.sending.stop_timers();
+                tcb.sending.stop_timers(false);
                 tcb.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
                 tcb.deadlines.keepalive = Instant::NEVER;
             }
@@ -340,7 +340,7 @@ impl Tcb {
         if self.snd_nxt == iss {
             self.snd_nxt = iss + 1;
             self.sending.syn_sent_at = Some(context.now);
-            self.sending.expect_progress(iss, context.now, context.config);
+            self.sending.expect_progress(iss, false, context.now, context.config);
         }
         self.start_retransmit_timer(context.now, context.rto_bounds);
         Ok(())

@@ -158,33 +158,36 @@ impl Sending {
         self.phase == Phase::Open && self.tail_probe.is_none() && self.scoreboard.is_undisturbed()
     }
 
-    /// Nothing is outstanding; what is queued still has to be acknowledged in time.
+    /// Nothing is outstanding; what is queued still has to be acknowledged in time, and so does what an application has
+    /// still to queue that waits for room (`more`): the queue holds little of it at a time.
     #[inline]
-    pub(crate) fn stop_timers(&mut self) {
+    pub(crate) fn stop_timers(&mut self, more: bool) {
         self.persist = false;
         self.deadlines.retransmit = Instant::NEVER;
         self.deadlines.probe = Instant::NEVER;
         self.deadlines.reorder = Instant::NEVER;
-        if self.send_queue.len() == 0 {
+        if self.send_queue.len() == 0 && !more {
             self.deadlines.user_timeout = Instant::NEVER;
         }
     }
 
     /// From now on the peer has `user_timeout` to acknowledge what is queued, or `min_send_progress` bytes of it: a few
     /// octets at a time, or a window that opens and closes, do not keep a connection (RFC 9293, section 3.9.1.1, has all
-    /// data acknowledged within the time, of which nothing would be left to a slow reader of a long queue).
+    /// data acknowledged within the time, of which nothing would be left to a slow reader of a long queue). An application
+    /// with `more` than the queue has room for has at least as much to be acknowledged, however little is queued at a time.
     #[inline]
-    pub(crate) fn expect_progress(&mut self, una: SeqNumber, now: Instant, config: &Config) {
-        let expected = self.send_queue.len().min(config.min_send_progress as usize);
+    pub(crate) fn expect_progress(&mut self, una: SeqNumber, more: bool, now: Instant, config: &Config) {
+        let queued = if more { usize::MAX } else { self.send_queue.len() };
+        let expected = queued.min(config.min_send_progress as usize);
         self.progress_point = una + expected as u32;
         self.deadlines.user_timeout = now + config.user_timeout;
     }
 
-    /// SND.UNA has moved to `una`, and something is still queued or outstanding.
+    /// SND.UNA has moved to `una`, and something is still queued or outstanding, or the application has `more`.
     #[inline]
-    pub(crate) fn note_progress(&mut self, una: SeqNumber, now: Instant, config: &Config) {
+    pub(crate) fn note_progress(&mut self, una: SeqNumber, more: bool, now: Instant, config: &Config) {
         if una.at_or_after(self.progress_point) {
-            self.expect_progress(una, now, config);
+            self.expect_progress(una, more, now, config);
         }
     }
 

@@ -41,9 +41,9 @@ impl<'a> Socket<'a> {
     fn sending(&mut self) -> &mut Sending {
         self.tcb.sending.acquire(self.sendings);
         let sending = &mut *self.tcb.sending;
-        if sending.send_queue.len() == 0 {
+        if sending.send_queue.len() == 0 && sending.deadlines.user_timeout == Instant::NEVER {
             // The user timeout runs from when there is something to wait for.
-            sending.expect_progress(self.tcb.snd_una, self.now, self.config);
+            sending.expect_progress(self.tcb.snd_una, false, self.now, self.config);
         }
         sending
     }
@@ -200,6 +200,13 @@ impl<C> Connection<C> {
             self.tcb.wants_writable = false;
             self.call(context, |state, socket| application.writable(state, socket));
             self.offer_unread(application, context);
+            if self.tcb.queued() == 0
+                && self.tcb.flight() == 0
+                && let Some(sending) = self.tcb.sending.active_mut()
+            {
+                // There was no more after all.
+                sending.deadlines.user_timeout = Instant::NEVER;
+            }
         }
     }
 }

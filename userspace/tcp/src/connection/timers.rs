@@ -131,8 +131,9 @@ impl Tcb {
     /// Nothing is outstanding and nothing waits for the peer's window.
     #[inline]
     pub(crate) fn stop_retransmit_timer(&mut self) {
+        let more = self.wants_writable;
         if let Some(sending) = self.sending.active_mut() {
-            sending.stop_timers();
+            sending.stop_timers(more);
         }
     }
 

@@ -259,7 +259,7 @@ impl<A: Application> Engine<A> {
             // its timer asks again.
             let tcb = &mut connection.tcb;
             tcb.sending.acquire(context.sendings);
-            tcb.sending.expect_progress(tcb.snd_una, now, context.config);
+            tcb.sending.expect_progress(tcb.snd_una, false, now, context.config);
             tcb.sending.syn_sent_at = sent_at;
             tcb.start_retransmit_timer(now, context.rto_bounds);
         }
