@@ -59,7 +59,7 @@ counters! {
     PassNotTcp = "pass_not_tcp",
     /// Passed: neither IPv4 nor IPv6 (ARP among them).
     PassNotIp = "pass_not_ip",
-    /// Passed: an IP fragment, the first one included.
+    /// Passed: an IP fragment, the first one included. IPv6 atomic fragments are whole packets.
     PassFragment = "pass_fragment",
     /// Passed: a header was cut short or contradicts itself.
     PassMalformed = "pass_malformed",

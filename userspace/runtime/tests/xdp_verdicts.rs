@@ -332,6 +332,59 @@ fn ipv4_fragments_are_passed() {
     program.expect(XdpCounter::PassFragment, &frame, "a fragment of anything");
 }
 
+/// RFC 6946: whole packets, which Linux gives to TCP as well.
+#[test]
+fn ipv6_atomic_fragments_are_redirected_and_real_ones_passed() {
+    let Some(program) = Program::serving() else { return };
+    let header = |offset_and_more: u16, reserved: u8| {
+        let mut octets = extension_header(0);
+        octets[1] = reserved;
+        set_u16(&mut octets, 2, offset_and_more);
+        octets[4..].copy_from_slice(&[0xde, 0xad, 0xbe, 0xef]);
+        (FRAGMENT, octets)
+    };
+    // The two bits between the offset and "more fragments" are reserved, and to be ignored.
+    for offset_and_more in [
+        0x0000, 0x0002, 0x0004, 0x0006, 0x0001, 0x0007, 0x0008, 0x0009, 0x8000, 0xfff8, 0xffff,
+    ] {
+        for reserved in [0, 1, u8::MAX] {
+            let reason = if offset_and_more & 0xfff9 == 0 {
+                XdpCounter::Redirect
+            } else {
+                XdpCounter::PassFragment
+            };
+            let fragment = header(offset_and_more, reserved);
+            let options = (DESTINATION_OPTIONS, extension_header(1));
+            for headers in [
+                vec![fragment.clone()],
+                vec![options.clone(), fragment.clone()],
+                vec![fragment.clone(), options.clone()],
+                vec![fragment.clone(), fragment.clone()],
+            ] {
+                let frame = with_extension_headers(&tcp_v6(), &headers);
+                let what = format!("{offset_and_more:#06x}, reserved {reserved}, {} headers", headers.len());
+                program.expect(reason, &frame, &what);
+                program.expect(reason, &with_vlan_tags(&frame, &[SERVICE_VLAN, VLAN]), &what);
+            }
+        }
+    }
+    // The last of six is walked past; of a seventh nothing is read.
+    for (number, reason) in [(6, XdpCounter::Redirect), (7, XdpCounter::PassFragment)] {
+        let frame = with_extension_headers(&tcp_v6(), &vec![header(0, 0); number]);
+        program.expect(reason, &frame, format!("{number} fragment headers"));
+    }
+    // A payload that ends within the header, and one that ends right behind it.
+    let whole = with_extension_headers(&tcp_v6(), &[header(0, 0)]);
+    for length in [0, 4, 7, 8, 27] {
+        let mut frame = whole.clone();
+        set_u16(&mut frame, IP + 4, length);
+        program.expect(XdpCounter::PassMalformed, &frame, format!("payload length {length}"));
+    }
+    let mut datagram = whole;
+    datagram[V6_TCP] = UDP;
+    program.expect(XdpCounter::PassNotTcp, &datagram, "a whole datagram");
+}
+
 #[test]
 fn ipv4_protocols_other_than_tcp_are_passed() {
     let Some(program) = Program::serving() else { return };
@@ -378,8 +431,8 @@ fn ipv6_next_headers() {
     for next_header in 0..=u8::MAX {
         let frame = with_extension_headers(&tcp_v6(), &[(next_header, extension_header(0))]);
         let reason = match next_header {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => XdpCounter::Redirect,
-            FRAGMENT => XdpCounter::PassFragment,
+            // Of the fragment headers the one of an atomic fragment.
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS => XdpCounter::Redirect,
             // ESP, authentication, mobility, host identity, shim6, and the two for experiments.
             50 | 51 | 135 | 139 | 140 | 253 | 254 => XdpCounter::PassExtensionHeader,
             // Read as a TCP header, the eight zeros and the segment behind them have data offset 0.

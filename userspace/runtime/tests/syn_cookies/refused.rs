@@ -175,6 +175,23 @@ fn a_syn_that_is_not_for_us_is_passed() {
     }
 }
 
+/// Loose and strict source routes (RFC 791, section 3.1), finished and not: no cookie goes where they lead. That the engine
+/// drops the segment is its part.
+#[test]
+fn a_syn_with_a_source_route_is_not_answered() {
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    let Some(mut program) = answering() else { return };
+    let syn = syn_with_all_options(CLIENT_V4.into()).0;
+    for kind in [LOOSE, STRICT] {
+        for pointer in [4, 8] {
+            let mut frame = with_ipv4_options(&syn.frame(), 2);
+            frame[IP + 20..IP + 28].copy_from_slice(&[kind, 7, pointer, 198, 18, 0, 9, 0]);
+            expect_malformed(&mut program, &frame, &format!("option {kind}, pointer {pointer}"));
+        }
+    }
+}
+
 #[test]
 fn a_syn_that_is_no_whole_packet_is_passed() {
     let Some(program) = answering() else { return };

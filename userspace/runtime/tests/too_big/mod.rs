@@ -231,8 +231,12 @@ fn fragments_of_a_message_are_passed() {
             format!("flags and offset {flags_and_offset:#06x}"),
         );
     }
-    let frame = with_extension_headers(&too_big_v6(&packet_v6(b"")), &[(FRAGMENT, extension_header(0))]);
-    program.expect(XdpCounter::PassFragment, &frame, "a fragment header");
+    for (offset_and_more, reason) in [(0, XdpCounter::PassNotTcp), (1, XdpCounter::PassFragment)] {
+        let mut fragment = extension_header(0);
+        set_u16(&mut fragment, 2, offset_and_more);
+        let frame = with_extension_headers(&too_big_v6(&packet_v6(b"")), &[(FRAGMENT, fragment)]);
+        program.expect(reason, &frame, format!("a fragment header, {offset_and_more}"));
+    }
 }
 
 #[test]
