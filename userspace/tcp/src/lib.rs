@@ -29,4 +29,7 @@ pub mod wire;
 pub use application::{Application, Stream};
 pub use config::Config;
 pub use connection::State;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub use connection::prediction::without_prediction;
 pub use engine::Engine;

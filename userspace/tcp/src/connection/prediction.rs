@@ -1,11 +1,29 @@
 //! Header prediction (Van Jacobson, 1990): of an open connection nearly every segment is the one that was expected. Whether
 //! it is, a few comparisons say, and then most of what RFC 9293, section 3.10.7.4, has to be looked at is settled.
 
+#[cfg(debug_assertions)]
+use core::cell::Cell;
+
 use super::{Connection, Context, State, Tcb};
 use crate::application::Application;
 use crate::counters::Counter;
 use crate::seq::SeqNumber;
 use crate::wire::{Flags, Segment};
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static SWITCHED_OFF: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `action` while header prediction is switched off in this thread, so that every segment takes the long way. For the
+/// test that compares the two; a release has no such switch.
+#[cfg(debug_assertions)]
+pub fn without_prediction<R>(action: impl FnOnce() -> R) -> R {
+    let before = SWITCHED_OFF.replace(true);
+    let result = action();
+    SWITCHED_OFF.set(before);
+    result
+}
 
 impl Tcb {
     /// Whether the segment is in order, acknowledges all that was sent, and has nothing else to it but text that fits the
@@ -79,6 +97,10 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
+        #[cfg(debug_assertions)]
+        if SWITCHED_OFF.get() {
+            return false;
+        }
         if self.tcb.predicts(segment) {
             self.tcb.take_predicted(segment, context);
         } else if self.tcb.predicts_establishment(segment) {

@@ -137,6 +137,8 @@ pub struct App {
     pub timer: Option<Duration>,
     /// Sets it anew whenever it ran out.
     pub timer_again: bool,
+    /// Everything it was told, in order, with the time and a length.
+    pub log: Vec<(&'static str, Instant, usize)>,
 }
 
 impl App {
@@ -169,6 +171,7 @@ impl Application for App {
 
     fn open<S: Stream>(&mut self, stream: &mut S) -> Bytes {
         self.opened += 1;
+        self.log.push(("open", stream.now(), 0));
         let mut rest = self.greeting.clone();
         self.greet(&mut rest, stream);
         if self.timer.is_some() {
@@ -178,6 +181,7 @@ impl Application for App {
     }
 
     fn receive<S: Stream>(&mut self, _: &mut Bytes, stream: &mut S, data: &[u8]) -> usize {
+        self.log.push(("receive", stream.now(), data.len()));
         let mut count = data.len();
         if let Some(appetite) = &mut self.appetite {
             count = count.min(*appetite);
@@ -195,6 +199,7 @@ impl Application for App {
 
     fn end_of_stream<S: Stream>(&mut self, _: &mut Bytes, stream: &mut S) {
         self.ends += 1;
+        self.log.push(("end", stream.now(), 0));
         if self.close_at_end {
             stream.close();
         }
@@ -202,12 +207,14 @@ impl Application for App {
 
     fn writable<S: Stream>(&mut self, rest: &mut Bytes, stream: &mut S) {
         self.writable += 1;
+        self.log.push(("writable", stream.now(), 0));
         if !rest.is_empty() {
             self.greet(rest, stream);
         }
     }
 
     fn timeout<S: Stream>(&mut self, _: &mut Bytes, stream: &mut S) {
+        self.log.push(("timeout", stream.now(), 0));
         self.timeouts += 1;
         if self.timer_again {
             stream.set_timer(self.timer);
