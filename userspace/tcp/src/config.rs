@@ -207,7 +207,8 @@ pub struct Config {
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub path_mtu_raise: Duration,
     /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those in
-    /// TIME-WAIT.
+    /// TIME-WAIT: on average, since of each second it is drawn anew, from half of it to one and a half (CVE-2016-5696). No
+    /// second has more than three times as many.
     pub rst_rate: u32,
     /// Challenge ACKs (RFC 5961) per second and connection.
     pub challenge_ack_rate: u32,

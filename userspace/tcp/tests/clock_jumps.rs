@@ -119,7 +119,9 @@ fn half_open_connections_and_limits_survive_every_wrap() {
         for _ in 0..10 {
             rig.peer_at(rig.seq, ACK, b"");
         }
-        assert_eq!(rig.sent().len(), 5, "{start:?}");
+        // Five on average, from half of that to one and a half.
+        let sent = rig.sent().len();
+        assert!((3..8).contains(&sent), "{sent}, {start:?}");
     }
 }
 

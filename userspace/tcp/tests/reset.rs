@@ -97,15 +97,55 @@ fn resets_go_on_at_their_rate_after_a_flood() {
         ..config()
     };
     let mut rig = Rig::new(limits, App::default());
-    for port in 0..1000 {
-        rig.key.local_port = 1000 + port;
-        rig.peer_at(rig.seq, ACK, b"");
+    for _ in 0..2 {
+        for port in 0..1000 {
+            rig.key.local_port = 1000 + port;
+            rig.peer_at(rig.seq, ACK, b"");
+        }
+        let sent = rig.sent().len();
+        assert!((5..15).contains(&sent), "{sent}");
+        rig.pass(ms(1000));
     }
-    assert_eq!(rig.sent().len(), 10);
-    rig.pass(ms(1000));
-    for port in 0..1000 {
-        rig.key.local_port = 1000 + port;
-        rig.peer_at(rig.seq, ACK, b"");
+}
+
+#[test]
+fn counting_resets_tells_nothing_of_those_that_others_got() {
+    // CVE-2016-5696: somebody who has all of the limit to himself, but for what he makes a forged segment use up.
+    let counts = |secret: u64, forged: usize| -> Vec<usize> {
+        let mut rig = Rig::with_secrets(config(), App::default(), secrets(secret));
+        (0..100)
+            .map(|_| {
+                for _ in 0..forged {
+                    rig.key.local_port = 999;
+                    rig.peer_at(rig.seq, ACK, b"");
+                }
+                rig.sent();
+                for _ in 0..3000 {
+                    rig.key.local_port = 1000;
+                    rig.peer_at(rig.seq, ACK, b"");
+                }
+                rig.pass(ms(1000));
+                rig.sent().len()
+            })
+            .collect()
+    };
+    let alone = counts(1, 0);
+    let rate = config().rst_rate as usize;
+    assert!(alone.iter().all(|&count| count < rate + rate / 2), "{alone:?}");
+    let mean = alone.iter().sum::<usize>() / alone.len();
+    assert!((rate * 9 / 10..rate * 11 / 10).contains(&mean), "{mean}");
+    // The numbers of a second with a forged segment are numbers of one without.
+    let together = counts(2, 1);
+    let range = |counts: &[usize]| {
+        counts
+            .iter()
+            .copied()
+            .fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)))
+    };
+    for counts in [&alone, &together] {
+        let (least, most) = range(counts);
+        assert!(most - least > rate / 2, "{least} to {most}");
+        let changes = counts.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(changes > 90, "{counts:?}");
     }
-    assert_eq!(rig.sent().len(), 10);
 }

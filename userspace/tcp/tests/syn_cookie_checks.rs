@@ -167,7 +167,8 @@ fn a_flood_of_forged_acknowledgments_opens_nothing_and_is_reset_within_the_rate(
         rig.peer_at(seq, ACK, b"");
     }
     assert_eq!(rig.count(Counter::DropBadCookie), 20_000);
-    assert_eq!(rig.count(Counter::RstsOut), 100);
+    let resets = rig.count(Counter::RstsOut);
+    assert!((50..150).contains(&resets), "{resets}");
     assert!(rig.sent().iter().all(|sent| sent.is(RST)));
     rig.assert_empty();
 }

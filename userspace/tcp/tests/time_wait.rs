@@ -153,7 +153,7 @@ fn a_storm_of_old_segments_is_answered_within_limits_and_does_not_prolong_it() {
         rig.peer_at(rig.seq, ACK, b"new");
         rig.peer_at(rig.seq, RST, b"");
     }
-    assert!(rig.sent().len() <= 10);
+    assert!(rig.sent().len() < 15);
     assert_eq!(rig.count(Counter::DropTimeWaitRst), 500);
     rig.pass(ms(30_000));
     rig.peer_at(rig.seq, ACK, b"new");

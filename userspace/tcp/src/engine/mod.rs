@@ -29,7 +29,7 @@ use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
 use crate::link::LinkTable;
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
@@ -55,7 +55,7 @@ const FRAMES_PER_TURN: u64 = 256;
 /// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
 #[derive(Clone, Copy, Debug)]
 pub struct Secrets {
-    /// For initial sequence numbers and timestamp offsets. Different engines of a server must have different ones, so
+    /// For initial sequence numbers, timestamp offsets and the limits that everybody shares. Different engines of a server must have different ones, so
     /// that the acknowledgment of a SYN-ACK tells which of them sent it.
     pub isn: Key,
     /// For the flow table.
@@ -153,8 +153,8 @@ impl<A: Application> Engine<A> {
         let flows = config.max_connections as usize + config.max_half_open as usize + config.max_time_wait as usize;
         Self {
             table: FlowTable::new(flows, secrets.table),
-            rst_limit: RateLimit::new(config.rst_rate),
-            challenge_limit: RateLimit::new(config.rst_rate),
+            rst_limit: RateLimit::new(config.rst_rate, Limited::Reset, secrets.isn),
+            challenge_limit: RateLimit::new(config.rst_rate, Limited::Challenge, secrets.isn),
             rto_bounds: Bounds::new(config.rto_min, config.rto_max),
             config,
             secrets,

@@ -302,6 +302,13 @@ impl Rig {
         Self::between(config, app, SERVER, CLIENT)
     }
 
+    pub fn with_secrets(config: Config, app: App, secrets: Secrets) -> Self {
+        let mut rig = Self::new(config.clone(), App::default());
+        rig.engine = Engine::new(config, secrets, app);
+        rig.engine.listen(rig.key.peer());
+        rig
+    }
+
     pub fn between(config: Config, app: App, server: &str, client: &str) -> Self {
         let server: SocketAddr = server.parse().unwrap();
         let mut engine = Engine::new(config, secrets(1), app);
