@@ -58,21 +58,24 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Reads a request head. The number that is its path; `None` if it is something else.
-fn requested(stream: &mut TcpStream) -> io::Result<Option<u64>> {
+fn requested(stream: &mut impl Read) -> io::Result<Option<u64>> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    loop {
+        let within = &head[..head.len().min(HEAD_LIMIT)];
+        if within.windows(4).any(|end| end == b"\r\n\r\n") {
+            return Ok(path_number(&head));
+        }
+        if within.len() == HEAD_LIMIT {
+            return Ok(None);
+        }
         match stream.read(&mut buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => head.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if head.len() > HEAD_LIMIT {
-            return Ok(None);
-        }
     }
-    Ok(path_number(&head))
 }
 
 fn path_number(head: &[u8]) -> Option<u64> {
@@ -97,6 +100,29 @@ fn discard(mut stream: TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Gives what it has in pieces of one size.
+    struct Pieces<'a>(std::slice::Chunks<'a, u8>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let piece = self.0.next().unwrap_or_default();
+            buffer[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    #[test]
+    fn a_head_is_too_long_however_it_comes() {
+        for (length, expected) in [(HEAD_LIMIT, Some(7)), (HEAD_LIMIT + 1, None), (HEAD_LIMIT + 500, None)] {
+            let begin = "GET /7 HTTP/1.1\r\nX: ";
+            let head = format!("{begin}{}\r\n\r\nmore", "x".repeat(length - begin.len() - 4));
+            for size in [1, 1000, 1024] {
+                let mut pieces = Pieces(head.as_bytes().chunks(size));
+                assert_eq!(requested(&mut pieces).unwrap(), expected, "{length} by {size}");
+            }
+        }
+    }
 
     #[test]
     fn the_path_of_a_request_is_a_number() {
