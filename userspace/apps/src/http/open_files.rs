@@ -94,7 +94,11 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        lock(&self.versions).remove(&self.stamp);
+        let mut versions = lock(&self.versions);
+        // Its successor, if there is one, stays.
+        if versions.get(&self.stamp).is_some_and(|open| open.strong_count() == 0) {
+            versions.remove(&self.stamp);
+        }
     }
 }
 

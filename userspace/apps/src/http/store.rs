@@ -193,3 +193,36 @@ fn read(file: &File, stamp: &mut Stamp, limit: u64) -> Result<Bytes, Status> {
     }
     Err(Status::ServiceUnavailable)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_changed_is_read_again_in_one_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let file = File::open(&path).unwrap();
+        let mut stamp = Stamp::of(&file).unwrap();
+        fs::write(&path, "three").unwrap();
+        assert_eq!(read(&file, &mut stamp, 5), Ok(Bytes::from_static(b"three")));
+        assert_eq!(stamp, Stamp::of(&file).unwrap());
+
+        fs::write(&path, "eleven").unwrap();
+        assert_eq!(
+            read(&file, &mut stamp, 5),
+            Err(Status::ServiceUnavailable),
+            "too large by now"
+        );
+        fs::write(&path, "").unwrap();
+        assert_eq!(
+            read(&file, &mut stamp, 5),
+            Err(Status::ServiceUnavailable),
+            "still known as too large"
+        );
+        assert_eq!(read(&file, &mut stamp, 6), Ok(Bytes::new()));
+    }
+}

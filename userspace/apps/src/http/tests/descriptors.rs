@@ -2,10 +2,15 @@
 
 use std::fs::File;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_tcp::application::Application;
+use tidegate_tcp::time::Instant;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 use super::*;
 use crate::http::{Connection, Counter};
@@ -13,6 +18,7 @@ use crate::http::{Connection, Counter};
 /// Connections of one service that read what fits into their send buffers, and no more.
 struct SlowReaders {
     http: Http,
+    now: Instant,
     readers: Vec<(Connection, MockStream)>,
 }
 
@@ -20,6 +26,7 @@ impl SlowReaders {
     /// The status of the response to a request for `target` on a new connection.
     fn get(&mut self, target: &str) -> u16 {
         let mut stream = MockStream::new(2000);
+        stream.now = self.now;
         let mut connection = self.http.open(&mut stream);
         self.http
             .receive(&mut connection, &mut stream, &get_request(target, ""));
@@ -32,6 +39,7 @@ impl SlowReaders {
 fn slow_readers(site: &Site) -> SlowReaders {
     SlowReaders {
         http: Http::new(site.config.clone()).unwrap(),
+        now: Instant::from_millis(1000),
         readers: Vec::new(),
     }
 }
@@ -82,6 +90,52 @@ fn one_file_too_many_is_answered_with_503_and_the_others_are_served() {
     assert_eq!(slow.get("/hello.txt"), 200);
     slow.readers.remove(1);
     assert_eq!(slow.get("/3.bin"), 200);
+}
+
+/// Counts what is logged.
+struct Counting(Arc<AtomicU32>);
+
+impl Subscriber for Counting {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn the_reason_is_logged_once_in_ten_seconds() {
+    let site = Site::new(|config| {
+        config.cache_file_limit = 1000;
+        config.max_open_files = 1;
+    });
+    fs::write(site.path("other.bin"), pattern(LARGE)).unwrap();
+    let mut slow = slow_readers(&site);
+    let logged = Arc::new(AtomicU32::new(0));
+    tracing::subscriber::with_default(Counting(Arc::clone(&logged)), || {
+        assert_eq!(slow.get("/large.bin"), 200);
+        for seconds in 0..20 {
+            for _ in 0..10 {
+                assert_eq!(slow.get("/other.bin"), 503);
+            }
+            assert_eq!(logged.load(Ordering::Relaxed), 1 + seconds / 10);
+            slow.now = slow.now + Duration::from_secs(1);
+        }
+    });
 }
 
 /// The limit is the process's, so this is a test in one of its own.
