@@ -52,8 +52,8 @@ pub(super) struct Stamp {
     pub(super) changed: i64,
     /// Nanoseconds of the last change within its second.
     pub(super) changed_nanos: i64,
-    /// Links, mode, owner and group, whose change is one of the file, but not of its content.
-    attributes: [u64; 4],
+    /// Hard links, whose number changes with the file, but not with its content.
+    links: u64,
 }
 
 /// How long two changes of a file can have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
@@ -81,12 +81,7 @@ impl Stamp {
             modified_nanos: metadata.mtime_nsec(),
             changed: metadata.ctime(),
             changed_nanos: metadata.ctime_nsec(),
-            attributes: [
-                metadata.nlink(),
-                metadata.mode().into(),
-                metadata.uid().into(),
-                metadata.gid().into(),
-            ],
+            links: metadata.nlink(),
         }
     }
 
@@ -117,11 +112,12 @@ impl Stamp {
     }
 
     /// True where the open file with this stamp, which now has the stamp `present`, may have been written to. A file
-    /// that was unlinked or replaced by rename, or got other attributes, was changed but not written to.
+    /// that was linked, unlinked or replaced by rename was changed but not written to. Of other attributes that cannot be
+    /// said: `cp -p` sets them, too.
     pub(super) fn may_have_other_content(&self, present: &Self) -> bool {
         let is_changed = (self.changed, self.changed_nanos) != (present.changed, present.changed_nanos);
         (self.length, self.modified, self.modified_nanos) != (present.length, present.modified, present.modified_nanos)
-            || (is_changed && self.attributes == present.attributes)
+            || (is_changed && self.links == present.links)
     }
 
     /// A stamp of `length` bytes, last modified and changed at `modified`.
@@ -135,7 +131,7 @@ impl Stamp {
             modified_nanos: 1,
             changed: modified,
             changed_nanos: 1,
-            attributes: [1, 0o100_644, 0, 0],
+            links: 1,
         }
     }
 }
@@ -211,7 +207,7 @@ fn reason_of(errno: Errno) -> OpenError {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
 
     use nix::sys::stat::Mode;
@@ -369,6 +365,7 @@ mod tests {
         let writer = File::options().write(true).open(&path).unwrap();
         let modified = writer.metadata().unwrap().modified().unwrap();
         fs::write(&path, "PAGE").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         writer.set_modified(modified).unwrap();
         assert!(before.may_have_other_content(&Stamp::of(&file).unwrap()), "written");
     }

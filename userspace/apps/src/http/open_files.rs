@@ -25,6 +25,8 @@ pub(super) struct OpenFiles {
 pub(super) struct OpenFile {
     file: File,
     stamp: Stamp,
+    /// As it was when it was last read from: a later one of the same content.
+    latest: Mutex<Stamp>,
     /// Where it is listed as long as it lives.
     versions: Arc<Mutex<Versions>>,
 }
@@ -60,6 +62,7 @@ impl OpenFiles {
         let open = Arc::new(OpenFile {
             file,
             stamp: stamp.clone(),
+            latest: Mutex::new(stamp.clone()),
             versions: Arc::clone(&self.versions),
         });
         versions.insert(stamp.clone(), Arc::downgrade(&open));
@@ -85,9 +88,11 @@ impl OpenFile {
         if present.length < self.stamp.length {
             return Err(ReadError::Failed);
         }
-        if self.stamp.may_have_other_content(&present) {
+        let mut latest = lock(&self.latest);
+        if latest.may_have_other_content(&present) {
             return Err(ReadError::Changed);
         }
+        *latest = present;
         Ok(length)
     }
 }
@@ -103,16 +108,42 @@ impl Drop for OpenFile {
 }
 
 /// Only one thread ever uses it; the lock is what lets its shard be made on another.
-fn lock(versions: &Mutex<Versions>) -> MutexGuard<'_, Versions> {
-    versions.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+    use std::{fs, thread};
+
     use super::*;
 
     fn file() -> File {
         tempfile::tempfile().unwrap()
+    }
+
+    #[test]
+    fn a_file_that_was_linked_and_then_written_to_is_another_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let file = File::open(&path).unwrap();
+        let stamp = Stamp::of(&file).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        let open = OpenFiles::new(1).share(file, &stamp).unwrap();
+        let mut buffer = [0; 3];
+        let mut read = || open.read_at(&mut buffer, 0);
+        // Longer than two changes of a file can have the same time.
+        let settle = || thread::sleep(Duration::from_millis(50));
+        settle();
+        fs::hard_link(&path, directory.path().join("link")).unwrap();
+        assert!(matches!(read(), Ok(3)));
+        settle();
+        fs::write(&path, "two").unwrap();
+        let writer = File::options().write(true).open(&path).unwrap();
+        writer.set_modified(modified).unwrap();
+        assert!(matches!(read(), Err(ReadError::Changed)));
     }
 
     #[test]
