@@ -139,14 +139,15 @@ pub struct Config {
     pub receive_buffer: u32,
     /// Receive buffer a connection starts with; it grows while the peer fills it within two round trips.
     pub receive_buffer_initial: u32,
-    /// In-order bytes no application has consumed, of all connections. Beyond it nothing is held out of order, and each
-    /// connection's receive buffer is 16 KiB.
+    /// Memory in bytes of all that connections have received and no application has consumed, in order or not. Data beyond it
+    /// is refused; each connection may hold a segment (`mtu` and 256 bytes) more. From three quarters of it on nothing more
+    /// is held out of order, and each connection's receive buffer is 16 KiB.
     pub receive_bytes_total: u64,
-    /// Out-of-order bytes held per connection.
+    /// Memory in bytes of out-of-order data per connection: 160 for each segment beside its text, 768 for the first.
     pub reassembly_bytes: u32,
     /// Separate out-of-order ranges held per connection.
     pub reassembly_ranges: u32,
-    /// Out-of-order bytes held by all connections of the engine.
+    /// Memory in bytes of the out-of-order data of all connections; part of `receive_bytes_total`.
     pub reassembly_bytes_total: u64,
     /// Verify TCP and IPv4 header checksums of what arrives. Off only where the device has done it.
     pub verify_checksums: bool,

@@ -142,11 +142,13 @@ counters! {
     HalfOpenEvicted = "half_open_evicted",
     /// TIME-WAIT connections that gave way to newer ones (`max_time_wait`).
     TimeWaitEvicted = "time_wait_evicted",
-    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or
+    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or three quarters of
     /// `receive_bytes_total` reached.
     DropReassemblyFull = "drop_reassembly_full",
     /// Data dropped: beyond the receive buffer.
     DropReceiveBufferFull = "drop_receive_buffer_full",
+    /// Data dropped, though within the window that was offered: `receive_bytes_total` reached. The peer sends it again.
+    DropReceiveBytesTotal = "drop_receive_bytes_total",
     /// Data dropped: arrived after the application closed the connection.
     DropAfterClose = "drop_after_close",
     /// ICMP "too big" about a flow of this engine, or one that no shard knows.

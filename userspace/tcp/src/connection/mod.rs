@@ -20,6 +20,7 @@ pub(crate) mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod timers;
+mod unread;
 pub(crate) mod window;
 
 use crate::application::{CloseReason, ListenerId};
@@ -69,10 +70,31 @@ pub(crate) enum Fate {
 pub(crate) struct Totals {
     /// Out-of-order data with its overhead.
     pub(crate) reassembly: u64,
-    /// In-order data no application has consumed.
+    /// In-order data no application has consumed, with its overhead.
     pub(crate) unread: u64,
     /// Memory held by data queued for sending.
     pub(crate) queued: u64,
+}
+
+impl Totals {
+    /// All that was received and is held, in order or not.
+    #[inline]
+    pub(crate) fn received(&self) -> u64 {
+        self.unread + self.reassembly
+    }
+
+    /// Whether it is so much that no more is to be promised: three quarters of what there may be. The last one is for data
+    /// that comes in order.
+    #[inline]
+    pub(crate) fn is_receive_pressure(&self, config: &Config) -> bool {
+        self.received() >= reassembly_share(config)
+    }
+}
+
+/// How much may be held before nothing more is held out of order.
+#[inline]
+pub(crate) fn reassembly_share(config: &Config) -> u64 {
+    config.receive_bytes_total - config.receive_bytes_total / 4
 }
 
 /// What is needed to find out that retransmission was spurious, and to take its consequences back.
@@ -339,9 +361,7 @@ impl Tcb {
             sending.counted_queued = queued;
         }
         if let Some(receiving) = self.receiving.as_deref_mut() {
-            let unread = receiving.unread.len();
-            totals.unread = totals.unread + unread as u64 - receiving.counted_unread as u64;
-            receiving.counted_unread = unread;
+            receiving.count(totals);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Segments that arrive for a connection, processed in the order of RFC 9293, section 3.10.7.4.
 
-use super::{Connection, Context, State, Tcb};
+use super::{Connection, Context, State, Tcb, reassembly_share};
 use crate::application::Application;
 use crate::counters::Counter;
 use crate::reassembly::{Held, Limits};
@@ -222,8 +222,11 @@ impl<C> Connection<C> {
             self.hold(from, fresh, fin_fits.then_some(end), context);
             return;
         }
+        if !self.deliver(fresh, application, context) {
+            return;
+        }
+        let tcb = &mut self.tcb;
         let gap = tcb.receiving.as_deref().is_some_and(|held| held.reassembly.is_some());
-        self.deliver(fresh, application, context);
         let tcb = &mut self.tcb;
         if gap {
             // Closing a gap is acknowledged at once (RFC 5681, section 4.2).
@@ -255,11 +258,8 @@ impl<C> Connection<C> {
                 bytes: config.reassembly_bytes as usize,
                 ranges: config.reassembly_ranges as usize,
             };
-            let more = if context.totals.unread >= config.receive_bytes_total {
-                0
-            } else {
-                config.reassembly_bytes_total.saturating_sub(context.totals.reassembly)
-            };
+            let more = config.reassembly_bytes_total.saturating_sub(context.totals.reassembly);
+            let more = more.min(reassembly_share(config).saturating_sub(context.totals.received()));
             let more = usize::try_from(more).unwrap_or(usize::MAX);
             let held = reassembly.insert(from - rcv_nxt, fresh, limits, more);
             context.counters.bump(match held {
@@ -295,7 +295,11 @@ impl<C> Connection<C> {
             let piece = reassembly.pop();
             context.totals.reassembly -= (before - reassembly.bytes()) as u64;
             let Some(piece) = piece else { break };
-            self.deliver(&piece, application, context);
+            if !self.deliver(&piece, application, context) {
+                // The peer sends the rest again, too.
+                context.totals.reassembly -= reassembly.bytes() as u64;
+                return;
+            }
         }
         let fin_is_next = reassembly.fin_is_next();
         if !reassembly.is_empty() {
@@ -306,35 +310,46 @@ impl<C> Connection<C> {
         }
     }
 
-    /// Gives in-order text to the application, or keeps what it does not take.
+    /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it has
+    /// not been received.
     #[inline]
-    pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>) -> bool
     where
         A: Application<Connection = C>,
     {
         if text.is_empty() {
-            return;
+            return true;
         }
-        self.tcb.rcv_nxt += text.len() as u32;
-        self.tcb.tune_receive_buffer(context.now, context.config);
-        if self.tcb.read_closed || self.tcb.abort {
-            context.counters.bump(Counter::DropAfterClose);
-            return;
-        }
-        context.counters.add(Counter::BytesIn, text.len() as u64);
+        let mut kept = false;
         if let Some(receiving) = self.tcb.receiving.as_deref_mut()
             && !receiving.unread.is_empty()
         {
-            receiving.unread.extend_from_slice(text);
+            kept = receiving.keep(text, context.config, context.totals);
+            if !kept {
+                context.counters.bump(Counter::DropReceiveBytesTotal);
+                self.tcb.ack_now = true;
+                return false;
+            }
+        }
+        self.tcb.rcv_nxt += text.len() as u32;
+        self.tcb.tune_receive_buffer(context);
+        if self.tcb.read_closed || self.tcb.abort {
+            context.counters.bump(Counter::DropAfterClose);
+            return true;
+        }
+        context.counters.add(Counter::BytesIn, text.len() as u64);
+        if kept {
             self.offer_unread(application, context);
-            return;
+            return true;
         }
         let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
         let consumed = consumed.unwrap_or(0).min(text.len());
         if consumed < text.len() && !self.tcb.read_closed && !self.tcb.abort {
             let receiving = self.tcb.receiving.get_or_insert_default();
-            receiving.unread.extend_from_slice(&text[consumed..]);
+            let kept = receiving.keep(&text[consumed..], context.config, context.totals);
+            debug_assert!(kept, "there is memory for what a segment leaves");
         }
+        true
     }
 
     /// The peer's FIN is next.

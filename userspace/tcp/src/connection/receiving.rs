@@ -1,7 +1,8 @@
 //! What a connection owns only while it has received something that it could not deliver, or has to report.
 
-use bytes::BytesMut;
-
+use super::Totals;
+use super::unread::{self, Unread};
+use crate::config::Config;
 use crate::reassembly::Reassembly;
 use crate::wire::options::SackBlock;
 
@@ -9,8 +10,8 @@ use crate::wire::options::SackBlock;
 #[derive(Default)]
 pub(crate) struct Receiving {
     /// In-order data the application has not consumed.
-    pub(crate) unread: BytesMut,
-    /// What of `unread` the engine's totals include.
+    pub(crate) unread: Unread,
+    /// The memory of `unread` that the engine's totals include.
     pub(crate) counted_unread: usize,
     /// What arrived out of order; `None` if nothing is held.
     pub(crate) reassembly: Option<Reassembly>,
@@ -28,5 +29,55 @@ impl Receiving {
     /// Whether there is nothing left to remember.
     pub(crate) fn is_empty(&self) -> bool {
         self.unread.is_empty() && self.counted_unread == 0 && self.reassembly.is_none() && self.dsack.is_none()
+    }
+
+    /// Keeps `text`, which came in order, behind what is unread. False: there is no memory for it, even though all that was
+    /// held out of order was given up for it (RFC 2018, section 8), and nothing of it is kept. What a single segment leaves
+    /// to a connection that has nothing else unread always finds memory.
+    pub(crate) fn keep(&mut self, text: &[u8], config: &Config, totals: &mut Totals) -> bool {
+        let needed = self.unread.memory_with(text.len());
+        let others = totals.received() - self.counted_unread as u64;
+        let shared = usize::try_from(config.receive_bytes_total.saturating_sub(others)).unwrap_or(usize::MAX);
+        let own = usize::from(config.mtu) + unread::OVERHEAD;
+        let mut limit = shared.max(own);
+        if self.unread.is_empty() {
+            limit = limit.max(needed);
+        }
+        if needed > limit
+            && let Some(reassembly) = &mut self.reassembly
+        {
+            let given_up = reassembly.give_up(needed - limit);
+            totals.reassembly -= given_up as u64;
+            if reassembly.is_empty() {
+                self.reassembly = None;
+            }
+            limit += given_up;
+        }
+        if needed > limit {
+            return false;
+        }
+        self.unread.push(text, limit);
+        self.count(totals);
+        true
+    }
+
+    /// Brings the totals up to date.
+    #[inline]
+    pub(crate) fn count(&mut self, totals: &mut Totals) {
+        let memory = self.unread.memory();
+        totals.unread = totals.unread + memory as u64 - self.counted_unread as u64;
+        self.counted_unread = memory;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_for_it_covers_it() {
+        // With the allocator's share of two allocations.
+        let memory = size_of::<Receiving>() + 2 * 32;
+        assert!(memory <= unread::OVERHEAD, "{memory} bytes");
     }
 }

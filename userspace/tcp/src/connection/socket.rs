@@ -4,9 +4,10 @@ use core::mem::take;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::sending::{Sending, SendingPool};
+use super::unread::Unread;
 use super::{Connection, Context, Tcb, Totals};
 use crate::application::{Application, ListenerId, Stream};
 use crate::config::Config;
@@ -123,7 +124,7 @@ impl Stream for Socket<'_> {
         self.queue_fin();
         self.tcb.read_closed = true;
         if let Some(receiving) = &mut self.tcb.receiving {
-            receiving.unread = BytesMut::new();
+            receiving.unread = Unread::default();
         }
     }
 
@@ -163,13 +164,15 @@ impl<C> Connection<C> {
         if self.tcb.unread() > 0 {
             let unread = self.tcb.receiving.as_deref_mut();
             let mut unread = unread.map(|receiving| take(&mut receiving.unread)).unwrap_or_default();
-            let consumed = self.call(context, |state, socket| application.receive(state, socket, &unread));
+            let consumed = self.call(context, |state, socket| {
+                application.receive(state, socket, unread.as_slice())
+            });
             if self.tcb.read_closed || self.tcb.abort {
                 return;
             }
             let consumed = consumed.unwrap_or(0).min(unread.len());
             if consumed < unread.len() {
-                unread.advance(consumed);
+                unread.consume(consumed);
                 self.tcb.receiving.get_or_insert_default().unread = unread;
             }
             if consumed > 0 && self.tcb.window_may_open(context) {

@@ -2,13 +2,16 @@
 
 use core::time::Duration;
 
-use super::{Context, Tcb};
+use super::{Context, Tcb, Totals};
 use crate::config::Config;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
-/// What every connection may buffer, even when all together hold too much.
-const LEAST_RECEIVE_BUFFER: u32 = 16 << 10;
+/// The buffer that is offered while all connections together hold nearly as much as they may.
+const MIN_RECEIVE_BUFFER: u32 = 16 << 10;
+
+/// A peer that takes so long, and eight round trips, to fill half of the buffer has been idle, or has no use for so much.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Round trips shorter than the clock's ticks and the peer's bursts are all alike.
 const TUNING_SLACK: Duration = Duration::from_millis(5);
@@ -19,31 +22,36 @@ impl Tcb {
         self.rcv_nxt + buffer.saturating_sub(self.unread() as u32)
     }
 
-    /// The buffer this connection may fill: its own, or the least when all connections together hold too much.
+    /// The buffer this connection may fill: its own, the least when all connections together hold nearly as much as they
+    /// may, and a segment when they do.
     fn effective_buffer<T>(&self, context: &Context<'_, T>) -> u32 {
-        if context.totals.unread >= context.config.receive_bytes_total {
-            self.rcv_buffer.min(LEAST_RECEIVE_BUFFER)
-        } else {
+        let (totals, config) = (&*context.totals, context.config);
+        if !totals.is_receive_pressure(config) {
             self.rcv_buffer
+        } else if totals.received() < config.receive_bytes_total {
+            self.rcv_buffer.min(MIN_RECEIVE_BUFFER)
+        } else {
+            self.rcv_buffer.min(u32::from(config.mtu))
         }
     }
 
-    /// The least step by which the window is opened (RFC 9293, section 3.8.6.2.2).
-    fn window_step(&self, segments: u32) -> u32 {
-        (self.rcv_buffer / 2).min(segments * u32::from(self.rcv_mss))
+    /// The least step by which a window of at most `buffer` bytes is opened (RFC 9293, section 3.8.6.2.2).
+    fn window_step(&self, buffer: u32, segments: u32) -> u32 {
+        (buffer / 2).min(segments * u32::from(self.rcv_mss))
     }
 
     /// Whether consuming has freed enough to be worth telling the peer.
     pub(crate) fn window_may_open<T>(&self, context: &Context<'_, T>) -> bool {
-        let free = self.free_edge(self.effective_buffer(context));
-        free.saturating_since(self.rcv_edge) >= self.window_step(2)
+        let buffer = self.effective_buffer(context);
+        self.free_edge(buffer).saturating_since(self.rcv_edge) >= self.window_step(buffer, 2)
     }
 
     /// The window field for a segment sent now. The right edge never moves back, and forward only by a worthwhile step
     /// (RFC 9293, sections 3.8.6 and 3.8.6.2.2).
     pub(crate) fn offer_window<T>(&mut self, context: &Context<'_, T>) -> u16 {
-        let free = self.free_edge(self.effective_buffer(context));
-        let edge = if free.saturating_since(self.rcv_edge) >= self.window_step(1) {
+        let buffer = self.effective_buffer(context);
+        let free = self.free_edge(buffer);
+        let edge = if free.saturating_since(self.rcv_edge) >= self.window_step(buffer, 1) {
             free
         } else {
             self.rcv_edge
@@ -55,14 +63,21 @@ impl Tcb {
     }
 
     /// Enlarges the receive buffer while the peer fills half of it within two round trips, so that a long fat path is
-    /// used and an idle or slow connection is not given what it does not need.
-    pub(crate) fn tune_receive_buffer(&mut self, now: Instant, config: &Config) {
-        if self.rcv_nxt - self.tuning_from < self.rcv_buffer / 2 {
-            return;
+    /// used and a slow connection is not given what it does not need. It becomes what it was in the beginning when the peer
+    /// was idle, or when memory is short.
+    #[inline]
+    pub(crate) fn tune_receive_buffer<T>(&mut self, context: &Context<'_, T>) {
+        if self.rcv_nxt - self.tuning_from >= self.rcv_buffer / 2 {
+            self.measured_half_a_buffer(context.now, context.config, context.totals);
         }
+    }
+
+    fn measured_half_a_buffer(&mut self, now: Instant, config: &Config, totals: &Totals) {
         // A peer that only sends may never have been measured: its SYN-ACK was sent twice, or was a cookie.
-        let quick = now.since(self.tuning_since) <= 2 * self.srtt() + TUNING_SLACK;
-        if quick && self.unread() < self.rcv_buffer as usize / 2 {
+        let taken = now.since(self.tuning_since);
+        if totals.is_receive_pressure(config) || taken >= 8 * self.srtt() + IDLE {
+            self.rcv_buffer = self.rcv_buffer.min(config.receive_buffer_initial);
+        } else if taken <= 2 * self.srtt() + TUNING_SLACK && self.unread() < self.rcv_buffer as usize / 2 {
             self.rcv_buffer = (self.rcv_buffer * 2).min(config.receive_buffer);
         }
         self.tuning_from = self.rcv_nxt;

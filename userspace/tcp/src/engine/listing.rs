@@ -81,7 +81,7 @@ impl<A: Application> Engine<A> {
         self.half_open.len()
     }
 
-    /// Out-of-order bytes held by all connections, overhead included.
+    /// Memory of what all connections hold out of order, in bytes; at most `reassembly_bytes_total`.
     pub fn reassembly_bytes(&self) -> u64 {
         self.totals.reassembly
     }
@@ -89,6 +89,12 @@ impl<A: Application> Engine<A> {
     /// Memory held by what all connections have queued for sending, in bytes, overhead included.
     pub fn send_bytes(&self) -> u64 {
         self.totals.queued
+    }
+
+    /// Memory of all that connections have received and hold, in order or not, in bytes; at most `receive_bytes_total`, and
+    /// for each connection a segment.
+    pub fn received_bytes(&self) -> u64 {
+        self.totals.received()
     }
 
     /// Every listener and every connection, in no particular order.
