@@ -3,7 +3,8 @@
 //! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. At most half
 //! of it is ever used, and deletion shifts entries back, so there are no tombstones. It begins small and doubles up to what
 //! the limits of the engine ask for: the fewer caches and page tables have to hold of it, the sooner a flow is found. What
-//! was in it moves over a few buckets at a time, so no insertion takes long.
+//! was in it moves over a few buckets at a time, and the memory of those goes back as they are emptied, so no insertion takes
+//! long.
 
 use core::mem::take;
 
@@ -69,7 +70,10 @@ const LEAST_BUCKETS: usize = 4096;
 /// as a quarter of its buckets before it has to grow itself.
 const MOVED_PER_INSERTION: usize = 4;
 
-/// Buckets, a power of two of them.
+/// Buckets whose memory goes back at a time: 64 KiB. In tests few, so that small tables have that behind them, too.
+const GIVEN_BACK: usize = if cfg!(test) { 8 } else { 8192 };
+
+/// Buckets, a power of two of them. Those that are no longer there, at the end, are empty.
 #[derive(Default)]
 struct Buckets {
     all: Vec<Bucket>,
@@ -103,7 +107,7 @@ impl Buckets {
     fn find(&self, hash: FlowHash, matches: impl Fn(Place) -> bool) -> Option<Place> {
         let mut at = self.home(hash.0);
         loop {
-            let [tag, packed] = self.all[at];
+            let &[tag, packed] = self.all.get(at)?;
             if packed == 0 {
                 return None;
             }
@@ -132,9 +136,9 @@ impl Buckets {
         let mut at = self.home(hash.0);
         let wanted = place.pack();
         loop {
-            match self.all[at] {
+            match self.all.get(at)? {
                 [_, 0] => return None,
-                [_, found] if found == wanted => return Some(at),
+                [_, found] if *found == wanted => return Some(at),
                 _ => at = self.next(at),
             }
         }
@@ -144,7 +148,7 @@ impl Buckets {
     #[inline]
     fn remove(&mut self, mut hole: usize) {
         let mut at = self.next(hole);
-        while self.all[at][1] != 0 {
+        while self.all.get(at).is_some_and(|bucket| bucket[1] != 0) {
             // A bucket may move to the hole unless that would put it before its home.
             let home = self.home(self.all[at][0]);
             if (at.wrapping_sub(home) & self.mask) >= (at.wrapping_sub(hole) & self.mask) {
@@ -160,9 +164,9 @@ impl Buckets {
 /// The table.
 pub(crate) struct FlowTable {
     buckets: Buckets,
-    /// Those the table had before it grew, while some are not moved yet: all before `moved` are empty. Otherwise none.
+    /// Those the table had before it grew, while some are not moved yet: all from `unmoved` on are empty. Otherwise none.
     old: Buckets,
-    moved: usize,
+    unmoved: usize,
     /// Buckets at most.
     most: usize,
     key: Key,
@@ -176,7 +180,7 @@ impl FlowTable {
         Self {
             buckets: Buckets::new(most.min(LEAST_BUCKETS)),
             old: Buckets::default(),
-            moved: 0,
+            unmoved: 0,
             most,
             key,
             used: 0,
@@ -286,7 +290,7 @@ impl FlowTable {
     fn grow(&mut self) {
         let larger = Buckets::new(self.buckets.len() * 2);
         self.old = core::mem::replace(&mut self.buckets, larger);
-        self.moved = 0;
+        self.unmoved = self.old.len();
         self.move_some();
     }
 
@@ -294,16 +298,18 @@ impl FlowTable {
     #[cold]
     fn move_some(&mut self) {
         for _ in 0..MOVED_PER_INSERTION {
+            self.unmoved -= 1;
             // Its removal may move another one here.
-            while self.old.all[self.moved][1] != 0 {
-                self.buckets.insert(self.old.all[self.moved]);
-                self.old.remove(self.moved);
+            while self.old.all[self.unmoved][1] != 0 {
+                self.buckets.insert(self.old.all[self.unmoved]);
+                self.old.remove(self.unmoved);
             }
-            self.moved += 1;
-            if self.moved == self.old.len() {
-                drop(take(&mut self.old));
-                return;
-            }
+        }
+        if self.unmoved == 0 {
+            drop(take(&mut self.old));
+        } else if self.unmoved.is_multiple_of(GIVEN_BACK) {
+            self.old.all.truncate(self.unmoved);
+            self.old.all.shrink_to_fit();
         }
     }
 }
@@ -367,6 +373,8 @@ mod tests {
         for (count, (key, place)) in keys().enumerate() {
             table.insert(&key, place);
             assert!((count + 1) * 2 <= table.buckets.len());
+            // No call gives back more than a little of what there was before.
+            assert!(table.old.all.capacity() <= table.unmoved + GIVEN_BACK);
         }
         assert_eq!(table.buckets.len(), most);
         for (key, place) in keys() {
