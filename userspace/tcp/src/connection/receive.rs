@@ -128,6 +128,8 @@ impl<C> Connection<C> {
                 None => Counter::ActiveOpens,
             });
             tcb.syn_acknowledged(segment, context);
+            // How much the application may queue depends on it.
+            tcb.update_send_window(segment, tcb.window_of(segment), context);
             self.establish(application, context);
         }
         if !self.acknowledgment(segment, application, context) {
@@ -157,13 +159,7 @@ impl<C> Connection<C> {
             tcb.challenge(context);
             return false;
         }
-        // The window of a SYN-ACK is never scaled (RFC 7323, section 2.2).
-        let shift = if segment.flags.contains(Flags::SYN) {
-            0
-        } else {
-            tcb.snd_wind_shift
-        };
-        let window = u32::from(segment.window) << shift;
+        let window = tcb.window_of(segment);
         if !old {
             tcb.take_acknowledgment(segment, window, context);
         }
@@ -508,6 +504,17 @@ impl Tcb {
     pub(crate) fn measured_handshake(&mut self, sent_at: Instant, now: Instant, bounds: Bounds) {
         let rtt = now.micros_since(sent_at);
         self.rto.sample_micros(rtt, bounds);
+    }
+
+    /// SEG.WND, in bytes. That of a SYN-ACK is never scaled (RFC 7323, section 2.2).
+    #[inline]
+    fn window_of(&self, segment: &Segment<'_>) -> u32 {
+        let shift = if segment.flags.contains(Flags::SYN) {
+            0
+        } else {
+            self.snd_wind_shift
+        };
+        u32::from(segment.window) << shift
     }
 
     /// RFC 9293, section 3.10.7.4, fifth check.
