@@ -19,7 +19,7 @@ PGO ?= 1
 PROFILE_DATA := $(if $(filter-out 0,$(PGO)),target/profile/tidegate.profdata)
 RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CARGO)
 
-.PHONY: help setup ebpf profile build demo run test sim impaired goodput resilience flood-memory compare bench-engine bench-instructions fuzz lint clean
+.PHONY: help setup ebpf profile build demo run test sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -80,6 +80,9 @@ compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="
 bench-engine: ebpf $(PROFILE_DATA) ## Measure the TCP engine in memory, beside smoltcp
 	$(RELEASE) bench --locked --package tidegate-engine-bench --benches
 	$(RELEASE) run --release --locked --package tidegate-engine-bench --bin engine-report
+
+bench-hostile: ebpf $(PROFILE_DATA) ## Measure what acknowledgments of hostile peers cost, beside honest ones: [ARGS=SCRIPT]
+	$(RELEASE) bench --locked --package tidegate-tcp --bench hostile_peers -- $(ARGS)
 
 bench-instructions: ebpf ## Count the engine's instructions and compare with the last count (valgrind): [ARGS=--update]
 	@scripts/bench-instructions.sh $(ARGS)

@@ -234,6 +234,13 @@ impl Hostile {
 
     /// One acknowledgment; the engine's answer is left on the wire.
     pub fn send(&mut self, script: Script) {
+        if let Some(frame) = self.prepare(script) {
+            self.rig.inject(&frame);
+        }
+    }
+
+    /// The next acknowledgment; `None` if so little is outstanding that all of it was acknowledged first.
+    pub fn prepare(&mut self, script: Script) -> Option<Vec<u8>> {
         self.turn += 1;
         self.rig.now = self.rig.now + ms(u64::from(self.turn.is_multiple_of(8)));
         match script {
@@ -252,16 +259,17 @@ impl Hostile {
             Script::UndoAndRedo if self.turn.is_multiple_of(16) => self.acknowledge(1),
             _ => {}
         }
+        self.take();
         if self.ends.len() < 16 {
-            self.take();
             self.acknowledge(self.ends.len());
             self.rig.peer(ACK, b"");
             self.take();
-            self.acks += 1;
-            return;
+            return None;
         }
         let blocks = self.blocks(script);
         self.acks += 1;
-        self.rig.selective(self.rig.ack, &blocks);
+        let mut options = Options::default();
+        options.set_sack_blocks(blocks.into_iter());
+        Some(self.rig.frame(self.rig.seq, self.rig.ack, ACK, options, b""))
     }
 }
