@@ -1,16 +1,13 @@
-//! The system's allocator, with a counter.
+//! The system's allocator, with counters.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Memory that is allocated at present, by all threads.
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     // Without a destructor and without an initialiser that runs, so it may be used from within the allocator at any
     // time.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
 /// How often this thread has allocated or reallocated memory while a [`CountingAllocator`] is the program's
@@ -20,62 +17,57 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
+/// The bytes of memory this thread has allocated and not freed, the allocator's share included, under the same condition.
+/// Negative where it has freed what another thread had allocated.
 #[inline]
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-/// Memory in bytes that the program has allocated and not freed, the allocator's share included, while a
-/// [`CountingAllocator`] is its `#[global_allocator]`; zero otherwise.
-pub fn allocated() -> usize {
-    ALLOCATED.load(Ordering::Relaxed)
+pub fn held_bytes() -> i64 {
+    HELD.get()
 }
 
 /// What glibc's malloc takes for an allocation: a header of 8 bytes, in multiples of 16, at least 32.
-fn with_header(size: usize) -> usize {
-    (size + 8).next_multiple_of(16).max(32)
+#[inline]
+fn with_header(size: usize) -> i64 {
+    (size + 8).next_multiple_of(16).max(32) as i64
 }
 
 #[inline]
-fn add(size: usize) {
-    ALLOCATED.fetch_add(with_header(size), Ordering::Relaxed);
+fn count(size: usize) {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    HELD.set(HELD.get() + with_header(size));
 }
 
 #[inline]
-fn subtract(size: usize) {
-    ALLOCATED.fetch_sub(with_header(size), Ordering::Relaxed);
+fn discount(size: usize) {
+    HELD.set(HELD.get() - with_header(size));
 }
 
-/// Counts what [`allocations`] and [`allocated`] return and leaves the rest to the system's allocator.
+/// Counts what [`allocations`] and [`held_bytes`] return and leaves the rest to the system's allocator.
 pub struct CountingAllocator;
 
 // SAFETY: every method passes its arguments on to the system's allocator unchanged and returns what that returns; the
-// counter neither allocates nor panics.
+// counters neither allocate nor panic.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        add(layout.size());
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same here.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        add(layout.size());
+        count(layout.size());
         // SAFETY: as in `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
-        subtract(layout.size());
-        add(new_size);
+        count(new_size);
+        discount(layout.size());
         // SAFETY: the caller got `pointer` from this allocator, so from the system's, with this layout.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        subtract(layout.size());
+        discount(layout.size());
         // SAFETY: as in `realloc`.
         unsafe { System.dealloc(pointer, layout) }
     }

@@ -24,7 +24,7 @@ mod template_client;
 
 pub use addresses::{CLIENTS, SERVER};
 pub use cost::Cost;
-pub use count_allocations::{CountingAllocator, allocated, allocations};
+pub use count_allocations::{CountingAllocator, allocations, held_bytes};
 pub use driver::{BURST_TIME, Driver, START, served_response};
 pub use frames::{BURST, Burst, Frames};
 pub use getter::Getter;

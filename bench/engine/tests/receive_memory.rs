@@ -6,7 +6,7 @@
 mod readers;
 
 use readers::{Readers, fill_grown_windows, hold_single_octets, send_anything};
-use tidegate_engine_bench::{CountingAllocator, allocated};
+use tidegate_engine_bench::{CountingAllocator, held_bytes};
 use tidegate_tcp::Config;
 
 #[global_allocator]
@@ -30,10 +30,10 @@ fn measure(name: &str, total: u64, count: usize, script: Script) {
         ..Config::default()
     };
     let mut readers = Readers::new(config, count);
-    let before = allocated();
+    let before = held_bytes();
     let mut most = 0;
     let length = script(&mut readers, &mut |readers| {
-        let taken = allocated().saturating_sub(before);
+        let taken = (held_bytes() - before).max(0) as usize;
         let counted = readers.engine.received_bytes() as usize;
         assert!(
             taken <= counted + count * FOR_EACH + REST,
@@ -44,13 +44,12 @@ fn measure(name: &str, total: u64, count: usize, script: Script) {
     println!("{name}: {most} bytes at most");
     assert!(most > total as usize / 4, "{name}: {most} bytes are no pressure");
     readers.finish(length);
-    let left = allocated().saturating_sub(before);
+    let left = (held_bytes() - before).max(0) as usize;
     assert!(left <= REST, "{name}: {left} bytes are left");
 }
 
 #[test]
 fn what_is_counted_is_what_is_taken() {
-    // One after the other: there is one allocator.
     measure("windows", 1 << 20, 32, |readers, mut look| {
         fill_grown_windows(readers, &mut look)
     });

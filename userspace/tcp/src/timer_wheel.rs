@@ -131,6 +131,13 @@ impl TimerWheel {
         self.entries.get(id as usize).is_some_and(Entry::is_armed)
     }
 
+    /// Gives back the memory of ids that were armed once, if no timer is armed.
+    pub fn give_back(&mut self) {
+        if self.armed == 0 {
+            self.entries = Vec::new();
+        }
+    }
+
     /// Timers that are armed.
     pub fn armed(&self) -> usize {
         self.armed

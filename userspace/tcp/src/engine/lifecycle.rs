@@ -2,13 +2,20 @@
 
 use core::hint::black_box;
 
+use slab::Slab;
+
 use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
+use crate::connection::sending::SendingPool;
+use crate::connection::Connection;
 use crate::counters::Counter;
 use crate::flow_table::Place;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
+
+/// Tables with room for up to this many connections are kept when there are none.
+const KEPT_CONNECTIONS: usize = 1024;
 
 impl<A: Application> Engine<A> {
     /// Takes a connection out of the table and tells its application.
@@ -39,6 +46,17 @@ impl<A: Application> Engine<A> {
         if let Some(state) = application {
             self.application.closed(state, reason);
         }
+        if self.connections.is_empty() && self.connections.capacity() > KEPT_CONNECTIONS {
+            self.give_back_tables();
+        }
+    }
+
+    /// Gives back the memory of tables that had grown for more than a few connections, of which there are none.
+    #[cold]
+    fn give_back_tables(&mut self) {
+        self.connections = Slab::new();
+        self.connection_timers.give_back();
+        self.sendings = SendingPool::default();
     }
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
