@@ -27,17 +27,6 @@ const MOST_GROWTH: u64 = 1 << 20;
 /// then 32 s; then `off_after`.
 const OFF_LIMIT: Duration = Duration::from_secs(90);
 
-/// Resident memory of a process in bytes.
-fn resident(pid: u32) -> u64 {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"));
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes: u64 = line
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim_end().parse().ok())
-        .unwrap_or_else(|| panic!("{path} has no VmRSS: {status}"));
-    kilobytes * 1024
-}
-
 /// Sends SYNs for `seconds`, as many as go, and returns how many.
 fn flood(seconds: u32) -> u64 {
     let results = directory();
@@ -91,14 +80,14 @@ fn millions_of_spoofed_syns_leave_no_memory_and_no_cookies_behind() {
     request();
     // What a process touches on its first flood only, its first counters included.
     server.wait_until_no_connection();
-    let before = resident(server.pid());
+    let before = server.resident();
     let mut sent = 0;
     let mut seconds = 1;
     while sent < millions * 1_000_000 {
         sent += flood(seconds);
         seconds = 10;
     }
-    let after = resident(server.pid());
+    let after = server.resident();
     let counters = server.counters();
     assert!(counters.sum(COOKIES_TURNED_ON) > 0, "{sent} SYNs turned nothing on");
     let answered = counters.sum(SYN_COOKIES_SENT);

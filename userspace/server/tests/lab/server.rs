@@ -151,6 +151,17 @@ impl<'lab> Server<'lab> {
         Duration::from_secs_f64(ticks as f64 / per_second as f64)
     }
 
+    /// Resident memory of the process, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes: u64 = line
+            .and_then(|rest| rest.trim().strip_suffix("kB")?.trim_end().parse().ok())
+            .unwrap_or_else(|| panic!("{path} has no VmRSS: {status}"));
+        kilobytes * 1024
+    }
+
     /// Kills the server with SIGKILL and waits for its end.
     pub(crate) fn kill(self) {
         self.process.kill();
