@@ -2,18 +2,26 @@
 //!
 //! What gives way is chosen by the clock algorithm: a hit sets a bit, and the hand that looks for a victim passes over
 //! the entries with the bit set once, clearing it. It is close to least-recently-used without moving anything at a hit.
+//!
+//! A file that gives way while it is being sent stays in memory until the last peer has all of it. Such files are counted,
+//! and while there are as many bytes of them as the cache may have, no others are read whole: peers that do not read cannot
+//! make the server hold more than twice its cache.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use tidegate_tcp::time::Instant;
 
 use super::files::Stamp;
 use super::head::HEAD_SIZE;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, WHOLE_LIMIT};
 use super::representation::Representation;
+
+/// Evicted files looked at for each file that is to be read: more than give way for it on average.
+const LOOKED_AT: usize = 4;
 
 /// What an entry costs besides its content and its key: about the size of its parts, so that empty files are bounded.
 const ENTRY_OVERHEAD: usize = 768 + 2 * HEAD_SIZE;
@@ -31,6 +39,9 @@ pub(super) struct Cache {
     hand: usize,
     /// The slot of the last hit, where the next one most often is too.
     last: usize,
+    /// Content that is not cached any more and was still being sent when it was last looked at, and its length.
+    evicted: VecDeque<Bytes>,
+    evicted_bytes: usize,
 }
 
 struct Entry {
@@ -58,7 +69,25 @@ impl Cache {
             entries: Vec::new(),
             hand: 0,
             last: 0,
+            evicted: VecDeque::new(),
+            evicted_bytes: 0,
         }
+    }
+
+    /// Whether a file of `length` bytes may be read whole: not while evicted ones that are being sent hold too much memory.
+    pub(super) fn may_hold(&mut self, length: u64) -> bool {
+        for _ in 0..LOOKED_AT {
+            match self.evicted.pop_front() {
+                Some(content) if content.is_unique() => self.evicted_bytes -= content.len(),
+                Some(content) => self.evicted.push_back(content),
+                None => {
+                    self.evicted = VecDeque::new();
+                    break;
+                }
+            }
+        }
+        // Of small files, responses hold copies.
+        length <= WHOLE_LIMIT as u64 || self.evicted_bytes as u64 + length <= self.limit as u64
     }
 
     /// What is cached and fresh for `key`.
@@ -169,6 +198,11 @@ impl Cache {
         let entry = self.entries.swap_remove(slot);
         self.index.remove(&entry.key);
         self.used -= entry.charge;
+        let content = entry.prepared.into_content();
+        if content.len() > WHOLE_LIMIT && !content.is_unique() {
+            self.evicted_bytes += content.len();
+            self.evicted.push_back(content);
+        }
         if let Some(moved) = self.entries.get(slot)
             && let Some(position) = self.index.get_mut(&moved.key)
         {
@@ -254,6 +288,40 @@ mod tests {
             assert_eq!(cache.fresh(b"a", Instant::ZERO).is_some(), fresh);
             assert_eq!(cache.fresh(b"a", Instant::from_millis(1 << 50)).is_some(), fresh);
         }
+    }
+
+    #[test]
+    fn files_that_give_way_while_they_are_sent_are_counted_until_they_are_not() {
+        const LENGTH: usize = 100_000;
+        let large = || {
+            let content = Bytes::from(vec![0; LENGTH]);
+            let prepared = Prepared::in_memory(content.clone(), |content| {
+                Representation::of_file(b"a", &stamp(0), content, 0)
+            });
+            (prepared, content)
+        };
+        let mut cache = Cache::new(5 * LENGTH, SECOND);
+        // Each is being sent to somebody who does not read.
+        let mut sent = Vec::new();
+        for name in 0..100_u8 {
+            if !cache.may_hold(LENGTH as u64) {
+                break;
+            }
+            let (prepared, content) = large();
+            sent.push(content.slice(10..20));
+            drop(content);
+            cache.insert(&[name], prepared, stamp(0), Instant::ZERO);
+        }
+        assert!((5..=11).contains(&sent.len()), "{} files are held", sent.len());
+        assert!(cache.may_hold(WHOLE_LIMIT as u64), "small ones are copied");
+        // One that nobody is sent leaves nothing behind.
+        sent.clear();
+        for _ in 0..10 {
+            cache.may_hold(LENGTH as u64);
+        }
+        assert!(cache.may_hold(5 * LENGTH as u64));
+        assert_eq!((cache.evicted.len(), cache.evicted_bytes), (0, 0));
+        check(&cache);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::status::Status;
 
 /// Content up to this size (bytes) is kept once more behind each prepared head, so that a response is one piece. With
 /// more of it a second piece costs little next to the segments it fills, and the copies would take much of the cache.
-const WHOLE_LIMIT: usize = 4 << 10;
+pub(super) const WHOLE_LIMIT: usize = 4 << 10;
 
 /// What is served from memory, with the 200 responses that send all of it.
 pub(super) struct Prepared {
@@ -98,6 +98,11 @@ impl Prepared {
     /// What is served.
     pub(super) fn representation(&self) -> &Arc<Representation> {
         &self.representation
+    }
+
+    /// The content alone.
+    pub(super) fn into_content(self) -> Bytes {
+        self.content
     }
 
     /// How many bytes of content are held at most, those of the prepared responses included.

@@ -120,7 +120,7 @@ impl Store {
             return Ok(Found::Representation(representation));
         }
         counters.bump(Counter::CacheMisses);
-        if stamp.length > self.cached_size {
+        if stamp.length > self.cached_size || !self.cache.may_hold(stamp.length) {
             let etag = if stamp.is_settled(since_1970()) {
                 EntityTag::of_settled(&stamp)
             } else {
