@@ -158,23 +158,31 @@ fn memory_goes_back_as_it_is_read() {
 }
 
 #[test]
-fn a_window_closes_while_memory_is_short_and_opens_again() {
-    let config = Config {
-        receive_buffer_initial: 64 << 10,
-        ..with_total(100_000)
-    };
-    let mut readers = Readers::new(config, 3);
-    // Two connections take what there is.
+fn no_window_is_promised_for_which_there_may_be_no_memory() {
+    let mut readers = Readers::new(with_total(100_000), 3);
+    (readers.app().reads, readers.app().ignored) = (true, 2);
     readers.fill(0, 64_000);
-    readers.fill(1, 64_000);
-    let before = readers.window(2);
-    readers.fill(2, 3000);
-    assert_eq!(
-        readers.window(2),
-        before - readers.acknowledged(2),
-        "no more is promised"
+    readers.fill(1, 16_000);
+    // Nearly all is used by connections that are not read. The third is read, and can go on, but with less at a time.
+    readers.fill(2, 60_000);
+    assert_eq!(readers.app().read[2], 60_000);
+    assert!(
+        (8 << 10..=16 << 10).contains(&readers.window(2)),
+        "{}",
+        readers.window(2)
     );
-    readers.finish(64_000);
+    // All of it is.
+    readers.fill(1, 64_000);
+    assert!(readers.count(Counter::DropReceiveBytesTotal) > 0);
+    let mut length = 60_000;
+    while length < 100_000 {
+        length += FULL;
+        readers.fill(2, length);
+        readers.pass(ms(50));
+        assert!(readers.app().read[2] + FULL > length, "it goes on, a segment at a time");
+    }
+    assert!((500..=1500).contains(&readers.window(2)), "{}", readers.window(2));
+    readers.finish(length);
     assert!(readers.window(2) >= 16 << 10);
 }
 

@@ -31,6 +31,8 @@ fn octet(at: usize) -> u8 {
 #[derive(Default)]
 pub struct Reader {
     pub reads: bool,
+    /// The first connections, of which nothing is read.
+    pub ignored: usize,
     /// Bytes it leaves unread.
     pub leaves: usize,
     /// Bytes there have to be before it reads.
@@ -59,7 +61,7 @@ impl Application for Reader {
                 position + at
             );
         }
-        if !self.reads || data.len() < self.at_least {
+        if !self.reads || *index < self.ignored || data.len() < self.at_least {
             return 0;
         }
         let count = data.len().saturating_sub(self.leaves);
@@ -239,6 +241,7 @@ impl Readers {
     pub fn finish(&mut self, length: usize) {
         *self.app() = Reader {
             reads: true,
+            ignored: 0,
             leaves: 0,
             at_least: 0,
             ..std::mem::take(self.app())
