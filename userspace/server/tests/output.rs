@@ -22,23 +22,18 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// A pipe with no room left.
 fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
     let set = |flags| {
         fcntl(writer.as_fd(), FcntlArg::F_SETFL(flags)).expect("flags of a pipe");
     };
     set(OFlag::O_NONBLOCK);
     let full = loop {
-        match (&writer).write(&[b'.'; 4096]) {
-            Ok(_) => {}
-            Err(error) => break error,
+        if let Err(error) = (&writer).write_all(&[b'.'; 4096]) {
+            break error;
         }
     };
     assert_eq!(full.kind(), ErrorKind::WouldBlock);
-    let set = |flags| {
-        fcntl(writer.as_fd(), FcntlArg::F_SETFL(flags)).expect("flags of a pipe");
-    };
     set(OFlag::empty());
-    writer.flush().expect("a pipe has nothing to flush");
     (reader, writer)
 }
 
