@@ -160,13 +160,15 @@ fn queues_added_during_the_run_are_warned_of_and_counted() {
     let Some(lab) = Lab::up(2) else { return };
     let scratch = directory();
     set_queues("1", false);
-    // In native mode veth does not run the program on queues that come later.
-    let server = Server::start(&lab, &["--xdp-mode", "generic"]);
+    let server = Server::start(&lab, &[]);
     fetch_page(scratch.path());
     assert_eq!(server.counters().queues(PASSED_NO_SOCKET).len(), 1);
     set_queues("2", true);
     server.wait_for_log("has 2 receive queues now, 1 before, and 1 are served", 1);
     server.wait_for_log("ethtool -L tgs0 combined 1", 1);
+    // veth runs the program on queues that come later only after this.
+    lab.set_server_link(false);
+    lab.set_server_link(true);
     // Of so many connections some arrive on queue 1, where the kernel refuses them.
     let refused = in_namespace(Namespace::Client, || {
         let http = std::net::SocketAddr::new(SERVER_V4, lab::HTTP_PORT);
