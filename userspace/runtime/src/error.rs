@@ -185,9 +185,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the interface that was served is served no more, and may be served again.
-    pub fn is_link_gone(&self) -> bool {
-        matches!(self, Self::LinkGone { .. } | Self::ProgramDetached { .. })
+    /// Why the interface that was served is served no more, without the remedy, since it may be served again; `None` for
+    /// every other error.
+    pub fn lost_link(&self) -> Option<String> {
+        match self {
+            Self::LinkGone { name } => Some(format!("interface {name} is gone")),
+            Self::ProgramDetached { name } => Some(format!("the XDP program was detached from interface {name}")),
+            _ => None,
+        }
     }
 
     /// Whether what was asked for is wrong by itself, so that trying again is of no use (exit code 2 rather than 1).

@@ -51,16 +51,18 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                 say(&counted.text());
                 return Ok(());
             }
-            Err(error) if error.is_link_gone() => {
+            Err(error) => {
+                let Some(lost) = error.lost_link() else {
+                    return Err(error.into());
+                };
                 // Nobody can be told any more, so there is nothing to wait for.
                 past = serving.stop(Duration::ZERO, &signals, &past)?;
                 if settings.afxdp.link_gone == LinkGone::Exit {
                     say(&past.text());
                     return Err(error.into());
                 }
-                warn!("{error}; waiting until {} can be served again", settings.interface);
+                warn!("{lost}; waiting until {} can be served again", settings.interface);
             }
-            Err(error) => return Err(error.into()),
         }
         match wait_for_return(settings, &signals, &past) {
             Some(again) => serving = again,
