@@ -5,7 +5,8 @@
 //! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
 //! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP) and reads it through [`frame`],
 //! [`steer`] whether that is served, [`remotes`] whether it comes from such a server, [`sources`] whether its sender is
-//! served, [`syn_ack`] answers SYNs with cookies by what [`offer`] reads, with [`scratch`] for the verifier's sake, and [`counters`] remembers the reason for every verdict.
+//! served, [`known_flows`] whether an engine knows its flow, [`syn_ack`] answers the SYNs of other flows with cookies by what
+//! [`offer`] reads, with [`scratch`] for the verifier's sake, and [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -13,6 +14,7 @@
 mod counters;
 mod frame;
 mod icmp;
+mod known_flows;
 mod offer;
 mod packet;
 mod parse;

@@ -20,7 +20,7 @@ use crate::frame::{Frame, WordCursor, Words};
 use crate::offer::Offer;
 use crate::parse::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER, protocol};
 use crate::scratch::Scratch;
-use crate::sources;
+use crate::{known_flows, sources};
 
 /// The keys of both key ids.
 #[map]
@@ -55,7 +55,7 @@ const V6_WORDS: usize = IPV6_WORDS + TCP_HEADER / 4;
 /// The most 32-bit words of options (RFC 9293, section 3.1).
 const MAX_OPTION_WORDS: usize = 10;
 
-/// Answers a SYN if cookies are on for `queue`: the verdict, and what to count.
+/// Answers a SYN if cookies are on for `queue` and no engine may know its flow: the verdict, and what to count.
 #[inline(always)]
 pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> Option<(u32, XdpCounter)> {
     let switch = COOKIE_SWITCHES.get(queue).copied().unwrap_or(cookie_switch::OFF);
@@ -64,6 +64,11 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
     }
     if segment.plain && !sources::is_answerable(frame, segment, version) {
         return Some((XDP_DROP, XdpCounter::DropBadSource));
+    }
+    // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191). As
+    // on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
+    if segment.plain && known_flows::may_hold(frame, segment, version) {
+        return None;
     }
     let key_id = switch.wrapping_sub(cookie_switch::on(0)) & 1;
     let rewritten = segment.plain && rewrite_by_version(frame, segment, version, key_id).is_some();

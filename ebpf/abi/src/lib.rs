@@ -5,6 +5,7 @@
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 
 pub mod counter;
+pub mod known_flows;
 pub mod listener;
 pub mod siphash;
 pub mod syn_ack;
@@ -55,6 +56,13 @@ pub const MAP_COOKIE_SWITCHES: &str = "COOKIE_SWITCHES";
 
 /// Name of the map with the one [`syn_ack::SynAck`] (`Array<SynAck>`, 1 entry).
 pub const MAP_SYN_ACK: &str = "SYN_ACK";
+
+/// Name of the counts of known flows by slot (`Array<u64>`, mapped into userspace's memory; see [`known_flows`]). The loader
+/// sets its size.
+pub const MAP_KNOWN_FLOWS: &str = "KNOWN_FLOWS";
+
+/// Name of the map with the one [`known_flows::FlowSlots`] (`Array<FlowSlots>`, 1 entry).
+pub const MAP_FLOW_SLOTS: &str = "FLOW_SLOTS";
 
 /// Name of the map with the bits of [`syn_ack::feature`] (`Array<u32>`, 1 entry).
 pub const MAP_FEATURES: &str = "FEATURES";

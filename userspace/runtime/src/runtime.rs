@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crossbeam::channel;
 use mio::Poll;
+use tidegate_abi::known_flows::{FlowSlots, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::{MAX_QUEUES, MAX_REMOTES};
 use tidegate_tcp::application::Application;
@@ -173,6 +174,7 @@ where
         listeners: &addresses,
         remotes: settings.remotes,
         syn_ack: syn_ack_of(&tcp),
+        flow_slots: flow_slots(&tcp, queues, listeners)?,
         sources: settings.sources,
     };
     let mut steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
@@ -234,6 +236,10 @@ where
         let (application, driver) = parts(info.queue);
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
+        // Where nobody listens no SYN asks for a flow.
+        if !listeners.is_empty() {
+            engine.set_known_flows(steering.known_flows());
+        }
         for listener in listeners {
             // Without scope and flow label, which no segment carries.
             let address = SocketAddr::new(listener.address.ip(), listener.address.port());
@@ -324,6 +330,22 @@ fn check_remotes(remotes: &[SocketAddr]) -> Result<(), Error> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Slots for all flows that so many engines may have.
+fn flow_slots(tcp: &tidegate_tcp::Config, engines: u32, listeners: &[Listener]) -> Result<FlowSlots, Error> {
+    let each = u64::from(tcp.max_connections) + u64::from(tcp.max_time_wait);
+    let flows = if listeners.is_empty() {
+        0
+    } else {
+        each * u64::from(engines)
+    };
+    let bytes: [u8; RANDOM_WORDS * 8] = random::bytes()?;
+    let mut numbers = [0; RANDOM_WORDS];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+        *number = u64::from_ne_bytes(*bytes);
+    }
+    Ok(FlowSlots::new(flows, numbers))
 }
 
 /// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent it

@@ -1,5 +1,6 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
+mod known_flows;
 mod link;
 mod maps;
 mod settings;
@@ -14,7 +15,9 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tidegate_abi::{MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_abi::known_flows::word_of;
+use tidegate_abi::{MAP_KNOWN_FLOWS, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_tcp::known_flows::KnownFlows;
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
@@ -58,6 +61,7 @@ pub(crate) struct Steering {
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
+    known_flows: KnownFlows,
     attached: Attached,
 }
 
@@ -70,12 +74,14 @@ impl Steering {
     pub(crate) fn attach(interface: &str, mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
+            .map_max_entries(MAP_KNOWN_FLOWS, word_of(settings.flow_slots.count()))
             .load(object())
             .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
         let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
+        let known_flows = known_flows::take(&mut ebpf, settings.flow_slots)?;
 
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_STEER)
@@ -96,6 +102,7 @@ impl Steering {
             program: ebpf,
             xsks,
             counters,
+            known_flows,
             attached,
         })
     }
@@ -138,6 +145,11 @@ impl Steering {
     /// The counters, to be read by another thread.
     pub(crate) fn counters(&self) -> Arc<CounterMap> {
         Arc::clone(&self.counters)
+    }
+
+    /// The counts of the flows that engines know, by which the program knows them.
+    pub(crate) fn known_flows(&self) -> KnownFlows {
+        self.known_flows.clone()
     }
 
     /// The maps that control SYN cookies, which can be taken once.

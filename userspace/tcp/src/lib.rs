@@ -14,6 +14,7 @@ mod fifo_slab;
 mod flow_table;
 mod half_open;
 mod isn;
+pub mod known_flows;
 mod link;
 mod rate_limit;
 mod reassembly;

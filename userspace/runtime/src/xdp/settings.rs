@@ -6,10 +6,11 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_getres};
+use tidegate_abi::known_flows::FlowSlots;
 use tidegate_abi::syn_ack::{SynAck, feature};
 use tidegate_abi::{
-    ListenerKey, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4,
-    MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
+    ListenerKey, MAP_FEATURES, MAP_FLOW_SLOTS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES,
+    MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
 };
 
 use super::{map_error, missing};
@@ -24,6 +25,8 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) remotes: &'a [SocketAddr],
     /// What the engines would answer a SYN with.
     pub(crate) syn_ack: SynAck,
+    /// Where flows are counted that the engines know.
+    pub(crate) flow_slots: FlowSlots,
     /// What to do by source.
     pub(crate) sources: &'a Sources,
 }
@@ -43,6 +46,7 @@ impl ProgramSettings<'_> {
             ..self.syn_ack
         };
         set_only_entry(ebpf, MAP_SYN_ACK, syn_ack)?;
+        set_only_entry(ebpf, MAP_FLOW_SLOTS, self.flow_slots)?;
         set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
         set_only_entry(ebpf, MAP_FEATURES, self.features())
     }
@@ -154,6 +158,7 @@ mod tests {
                 listeners: &[],
                 remotes,
                 syn_ack: SynAck::default(),
+                flow_slots: FlowSlots::default(),
                 sources: &sources,
             };
             assert_eq!(settings.features(), expected);

@@ -6,10 +6,10 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
-use aya::{Ebpf, TestRun as _, TestRunOptions, TestRunResult};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult};
 use tidegate_abi::{
-    ListenerKey, MAP_COUNTERS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
-    PROGRAM_STEER, XdpCounter,
+    ListenerKey, MAP_COUNTERS, MAP_KNOWN_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES,
+    MAP_XSKS, PROGRAM_STEER, XdpCounter, known_flows,
 };
 
 use crate::frames::{served_v4, served_v6};
@@ -19,6 +19,9 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
+
+/// Slots for counts of flows: as many as with one queue and the default limits.
+pub(crate) const FLOW_SLOTS: u32 = 1 << 21;
 
 /// Room for octets that the program adds to a frame, which it must not.
 const SPARE: usize = 64;
@@ -36,7 +39,10 @@ impl Program {
             eprintln!("SKIPPED: needs root: the XDP program can only be loaded with CAP_BPF and CAP_NET_ADMIN");
             return None;
         }
-        let mut ebpf = Ebpf::load(tidegate_runtime::object()).expect("the object is read and its maps are made");
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(MAP_KNOWN_FLOWS, known_flows::word_of(FLOW_SLOTS))
+            .load(tidegate_runtime::object())
+            .expect("the object is read and its maps are made");
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_STEER)
             .expect("the object has the program")

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use aya::Pod;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{Array, LpmTrie, MapData};
+use tidegate_abi::known_flows::{FlowSlots, word_of};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, SynRate};
 use tidegate_abi::{
-    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK,
-    MAP_SYN_RATE,
+    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_FLOW_SLOTS, MAP_KNOWN_FLOWS, MAP_SOURCE_RULES_V4,
+    MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
 };
 
 use super::Program;
@@ -28,6 +29,18 @@ impl Program {
     /// Sets what all SYN-ACKs say.
     pub(crate) fn set_syn_ack(&mut self, syn_ack: SynAck) {
         self.set(MAP_SYN_ACK, 0, syn_ack);
+    }
+
+    /// Sets where flows are counted: at most [`super::FLOW_SLOTS`] slots.
+    pub(crate) fn set_flow_slots(&mut self, slots: FlowSlots) {
+        self.set(MAP_FLOW_SLOTS, 0, slots);
+    }
+
+    /// Sets the counts of the eight slots around `slot`: `count` for itself, zero for the others.
+    pub(crate) fn set_known(&mut self, slot: u32, count: u8) {
+        let mut counts = [0; 8];
+        counts[slot as usize % 8] = count;
+        self.set(MAP_KNOWN_FLOWS, word_of(slot), u64::from_ne_bytes(counts));
     }
 
     /// Switches the bits of [`tidegate_abi::syn_ack::feature`] in `features` on, and the others off.

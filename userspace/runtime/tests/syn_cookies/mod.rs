@@ -1,6 +1,8 @@
-//! SYN cookies: what a SYN is answered with ([`answer`]), and which SYNs are not answered ([`refused`]).
+//! SYN cookies: what a SYN is answered with ([`answer`]), and which SYNs are not answered ([`refused`]) or left to the engine
+//! ([`known_flows`]).
 
 mod answer;
+mod known_flows;
 mod offer;
 mod random_options;
 mod refused;

@@ -48,6 +48,14 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         }
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
+            // Another shard may have an old connection of this flow, to challenge, or to begin the new one above (RFC 5961,
+            // section 4.2; RFC 6191).
+            if on_no_flow == OnNoFlow::Report
+                && let Some(known_flows) = &self.known_flows
+                && known_flows.may_hold(&segment.key)
+            {
+                return Received::NoFlow;
+            }
             self.syn(now, listener, segment, None, out);
             return Received::Done;
         }
@@ -232,6 +240,7 @@ impl<A: Application> Engine<A> {
         let place = self.connections.insert(connection) as u32;
         self.table
             .replace(&key, Place::HalfOpen(slot), Place::Connection(place));
+        self.note_known(&key);
         self.complete_handshake(now, place, segment, sent_at, out);
     }
 

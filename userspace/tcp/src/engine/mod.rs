@@ -28,6 +28,7 @@ use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
+use crate::known_flows::KnownFlows;
 use crate::link::LinkTable;
 use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
@@ -67,8 +68,8 @@ pub struct Secrets {
 pub enum Received {
     /// The engine took care of it; that it was dropped and counted is included.
     Done,
-    /// A good segment to a listener's address and port, without SYN, of a flow this engine does not know, or ICMP
-    /// "too big" about such a flow: another shard may.
+    /// A good segment to a listener's address and port of a flow this engine does not know, or ICMP "too big" about such a
+    /// flow: another shard may. A SYN only if [`KnownFlows`] say so.
     NoFlow,
 }
 
@@ -100,6 +101,8 @@ pub struct Engine<A: Application> {
     sweep: Option<Sweep>,
     /// `None`: acknowledgments are not checked for cookies.
     cookies: Option<Cookies>,
+    /// `None`: nobody asks for what this engine knows.
+    known_flows: Option<KnownFlows>,
     links: LinkTable,
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
@@ -164,6 +167,7 @@ impl<A: Application> Engine<A> {
             draining: false,
             sweep: None,
             cookies: None,
+            known_flows: None,
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
@@ -197,6 +201,34 @@ impl<A: Application> Engine<A> {
     pub fn set_keepalive(&mut self, listener: ListenerId, keepalive: Keepalive) {
         if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
             listener.keepalive = keepalive;
+        }
+    }
+
+    /// From now on counts the flows this engine has a record of, but for half-open connections, among those of all engines
+    /// of the server.
+    ///
+    /// # Panics
+    ///
+    /// When the engine has flows already, which would not be counted.
+    pub fn set_known_flows(&mut self, known_flows: KnownFlows) {
+        assert!(
+            self.connections.is_empty() && self.time_wait.len() == 0,
+            "there are flows"
+        );
+        self.known_flows = Some(known_flows);
+    }
+
+    /// The flow has a record from now on: a connection.
+    fn note_known(&self, key: &FlowKey) {
+        if let Some(known_flows) = &self.known_flows {
+            known_flows.add(key);
+        }
+    }
+
+    /// The flow has no record any more, neither a connection nor one in TIME-WAIT.
+    fn note_forgotten(&self, key: &FlowKey) {
+        if let Some(known_flows) = &self.known_flows {
+            known_flows.remove(key);
         }
     }
 

@@ -184,6 +184,7 @@ impl<A: Application> Engine<A> {
         let connection = Connection::accepted(handshake, &self.config, now);
         let slot = self.connections.insert(connection) as u32;
         self.table.insert(&key, Place::Connection(slot));
+        self.note_known(&key);
         self.complete_handshake(now, slot, segment, None, out);
         Received::Done
     }

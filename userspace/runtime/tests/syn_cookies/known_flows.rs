@@ -1,0 +1,112 @@
+//! SYNs of flows that an engine has, which are its to answer.
+
+use std::net::IpAddr;
+
+use tidegate_abi::XdpCounter;
+use tidegate_abi::known_flows::FlowSlots;
+
+use super::{TAGS, answering};
+use crate::frames::segment::{Segment, clients};
+use crate::frames::{SERVER_V4, SERVER_V6, with_vlan_tags};
+use crate::program::FLOW_SLOTS;
+
+/// Numbers as random as any.
+const RANDOM: [u64; 10] = [
+    0x6b17_d1f2_e12c_4247,
+    0xf8bc_e6e5_63a4_40f2,
+    0x7703_7d81_2deb_33a0,
+    0xf4a1_3945_d898_c296,
+    0x4fe3_42e2_fe1a_7f9b,
+    0x8ee7_eb4a_7c0f_9e16,
+    0x2bce_3357_6b31_5ece,
+    0xcbb6_4068_37bf_51f5,
+    0x9e37_79b9_7f4a_7c15,
+    0xbf58_476d_1ce4_e5b9,
+];
+
+/// The slot of a segment's flow.
+fn slot_of(slots: &FlowSlots, segment: &Segment) -> u32 {
+    let words = |address: [u8; 16]| {
+        let mut words = [0; 4];
+        for (word, octets) in words.iter_mut().zip(address.as_chunks().0) {
+            *word = u32::from_be_bytes(*octets);
+        }
+        words
+    };
+    let ports = u32::from(segment.source_port) << 16 | u32::from(segment.destination_port);
+    match segment.source {
+        IpAddr::V4(client) => slots.v4(u32::from(client), u32::from_be_bytes(SERVER_V4), ports),
+        IpAddr::V6(client) => slots.v6(words(client.octets()), words(SERVER_V6), ports),
+    }
+}
+
+#[test]
+fn a_syn_of_a_known_flow_goes_to_the_engine_until_it_is_forgotten() {
+    let Some(mut program) = answering() else { return };
+    for flows in [u64::from(FLOW_SLOTS) / 4, 1000, 0] {
+        let slots = FlowSlots::new(flows, RANDOM);
+        assert!(slots.count() <= FLOW_SLOTS);
+        program.set_flow_slots(slots);
+        for client in clients() {
+            for source_port in [1, 1024, 40_000, 65_535] {
+                let syn = Segment {
+                    source_port,
+                    ..Segment::syn(client)
+                };
+                let slot = slot_of(&slots, &syn);
+                for tags in TAGS {
+                    let frame = with_vlan_tags(&syn.frame(), tags);
+                    let what = format!("{client} port {source_port}, tags {tags:x?}, {flows} flows");
+                    for (count, expected) in [
+                        (0, XdpCounter::TxSynCookie),
+                        (1, XdpCounter::RedirectSyn),
+                        (255, XdpCounter::RedirectSyn),
+                        (0, XdpCounter::TxSynCookie),
+                    ] {
+                        program.set_known(slot, count);
+                        program.expect(expected, &frame, format!("{what}, count {count}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn its_neighbours_are_answered_with_cookies() {
+    let Some(mut program) = answering() else { return };
+    let slots = FlowSlots::new(u64::from(FLOW_SLOTS) / 4, RANDOM);
+    program.set_flow_slots(slots);
+    for client in clients() {
+        let known = Segment::syn(client);
+        let slot = slot_of(&slots, &known);
+        program.set_known(slot, 1);
+        for port in 1..2000 {
+            let syn = Segment {
+                source_port: port,
+                ..Segment::syn(client)
+            };
+            let expected = if slot_of(&slots, &syn) == slot {
+                XdpCounter::RedirectSyn
+            } else {
+                XdpCounter::TxSynCookie
+            };
+            program.expect(expected, &syn.frame(), format!("{client} port {port}"));
+        }
+        program.set_known(slot, 0);
+    }
+}
+
+#[test]
+fn a_source_that_cannot_be_answered_is_dropped_all_the_same() {
+    let Some(mut program) = answering() else { return };
+    // One word of eight slots, all of them counted.
+    let slots = FlowSlots::new(0, RANDOM);
+    program.set_flow_slots(slots);
+    for source in ["127.0.0.1", "224.0.0.1", "::1", "ff02::1"] {
+        let source: IpAddr = source.parse().expect("an address");
+        let syn = Segment::syn(source);
+        program.set_known(slot_of(&slots, &syn), 1);
+        program.expect(XdpCounter::DropBadSource, &syn.frame(), source);
+    }
+}
