@@ -269,7 +269,6 @@ impl FlowTable {
     fn give_back(&mut self) {
         self.buckets = Buckets::new(MIN_BUCKETS);
         self.old = Buckets::default();
-        self.moved = 0;
     }
 
     /// Flows in the table.

@@ -296,7 +296,7 @@ mod tests {
         let large = || {
             let content = Bytes::from(vec![0; LENGTH]);
             let prepared = Prepared::in_memory(content.clone(), |content| {
-                Representation::of_file(b"a", &stamp(0), content, 0)
+                Representation::of_file(b"a", &stamp(0), EntityTag::fixed("a"), content, 0)
             });
             (prepared, content)
         };
@@ -310,7 +310,7 @@ mod tests {
             let (prepared, content) = large();
             sent.push(content.slice(10..20));
             drop(content);
-            cache.insert(&[name], prepared, stamp(0), Instant::ZERO);
+            cache.insert(&[name], prepared, Some(stamp(0)), Instant::ZERO);
         }
         assert!((5..=11).contains(&sent.len()), "{} files are held", sent.len());
         assert!(cache.may_hold(WHOLE_LIMIT as u64), "small ones are copied");

@@ -8,7 +8,6 @@ use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
 use crate::connection::sending::SendingPool;
-use crate::connection::Connection;
 use crate::counters::Counter;
 use crate::flow_table::Place;
 use crate::time::Instant;
