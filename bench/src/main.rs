@@ -37,6 +37,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tidegate_runtime::Rejection;
 
 use crate::usage::UsageError;
 
@@ -48,6 +49,9 @@ use crate::usage::UsageError;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// When the kernel refuses an XDP program, print its verifier's whole log.
+    #[arg(short, long, global = true)]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,6 +103,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let verbose = arguments.verbose;
     let result = match arguments.command {
         Command::Cps(arguments) => arguments.run(),
         Command::Rps(arguments) => arguments.run(),
@@ -124,6 +129,9 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
+            if let (true, Some(rejection)) = (verbose, rejection_in(&error)) {
+                eprintln!("tidegate-bench: the verifier's log:\n{}", rejection.log());
+            }
             eprintln!("tidegate-bench: error: {error:#}");
             if error.is::<UsageError>() {
                 ExitCode::from(2)
@@ -132,6 +140,17 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// The rejection of a program that `error` is about, the flood's or the engine's.
+fn rejection_in(error: &anyhow::Error) -> Option<&Rejection> {
+    error.chain().find_map(|cause| {
+        let runtime = cause.downcast_ref::<tidegate_runtime::Error>();
+        cause.downcast_ref().or(match runtime {
+            Some(tidegate_runtime::Error::Rejected(rejection)) => Some(rejection),
+            _ => None,
+        })
+    })
 }
 
 #[cfg(test)]

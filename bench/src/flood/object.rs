@@ -7,6 +7,7 @@ use aya::programs::{ProgramError, Xdp, XdpError, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use tidegate_abi::traffic::MAP_TRAFFIC;
+use tidegate_runtime::Rejection;
 
 /// The object as it is embedded, aligned for the loader.
 fn object() -> &'static [u8] {
@@ -38,7 +39,12 @@ pub(super) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result
     let program = <&mut Xdp>::try_from(program).with_context(|| format!("{name} is no XDP program"))?;
     program.load().map_err(|error| {
         let errno = errno(&error);
-        with_remedy(anyhow!(error), errno, "CAP_BPF").context(format!("cannot load the program {name}"))
+        // The sentence instead of the verifier's log.
+        let error = match Rejection::of(name, &error) {
+            Some(rejection) if errno != Some(libc::EPERM) => anyhow!(rejection),
+            _ => anyhow!(error),
+        };
+        with_remedy(error, errno, "CAP_BPF").context(format!("cannot load the program {name}"))
     })?;
     Ok(program)
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use tidegate_tcp::config::InvalidSetting;
 
+use crate::xdp::Rejection;
+
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -166,6 +168,9 @@ pub enum Error {
     /// The kernel did not take the XDP program.
     #[error("cannot load the XDP program: {0}")]
     Load(String),
+    /// The kernel's verifier did not take the XDP program.
+    #[error(transparent)]
+    Rejected(Rejection),
     /// A shard has stopped.
     #[error("the shard of queue {queue} has failed: {what}")]
     Shard {

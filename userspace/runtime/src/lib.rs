@@ -53,4 +53,4 @@ pub use report::{
     FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
 };
 pub use runtime::{Listener, Runtime, Settings, start, start_driven};
-pub use xdp::{Attached, object};
+pub use xdp::{Attached, Rejection, kernel_release, object};

@@ -3,6 +3,7 @@
 mod known_flows;
 mod link;
 mod maps;
+mod rejection;
 mod settings;
 
 use core::fmt;
@@ -25,6 +26,7 @@ use crate::report::XdpCounts;
 
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap};
+pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
 
 /// The first kernel that attaches XDP programs by a bpf_link.
@@ -255,9 +257,15 @@ fn errno(error: &ProgramError) -> Option<i32> {
 }
 
 fn program_load_error(error: &ProgramError) -> Error {
-    match errno(error) {
-        Some(libc::EPERM) => not_permitted(),
-        _ => Error::Load(with_causes(error)),
+    if errno(error) == Some(libc::EPERM) {
+        return not_permitted();
+    }
+    match Rejection::of(PROGRAM_STEER, error) {
+        Some(rejection) => {
+            tracing::info!("the verifier's log:\n{}", rejection.log());
+            Error::Rejected(rejection)
+        }
+        None => Error::Load(with_causes(error)),
     }
 }
 

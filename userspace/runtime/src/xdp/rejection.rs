@@ -1,0 +1,158 @@
+//! The kernel's rejection of a program, in a line that says why instead of the verifier's whole log.
+
+use std::fs;
+
+use aya::programs::ProgramError;
+
+/// Beginnings of lines that stand behind the verifier's verdict: its statistics.
+const STATISTICS: [&str; 6] = [
+    "processed ",
+    "verification time ",
+    "stack depth ",
+    "subprog ",
+    "mark_precise: ",
+    "max_states_per_insn ",
+];
+
+/// A program that the kernel's verifier refused. `Display` says which, on which kernel, why, and what to do; [`Rejection::log`]
+/// has the rest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Linux {kernel} refuses the XDP program {program}: {verdict}; run a kernel that the README names as tried, and report \
+     this one together with the verifier's log, which -v prints"
+)]
+pub struct Rejection {
+    program: String,
+    kernel: String,
+    verdict: String,
+    log: String,
+}
+
+impl Rejection {
+    /// The rejection that `error` is of the program called `program`; `None` if it is another error, or there is no log: the
+    /// kernel has not come so far as to verify.
+    pub fn of(program: &str, error: &ProgramError) -> Option<Self> {
+        let ProgramError::LoadError { io_error, verifier_log } = error else {
+            return None;
+        };
+        Self::new(
+            program,
+            &kernel_release(),
+            &verifier_log.to_string(),
+            &io_error.to_string(),
+        )
+    }
+
+    fn new(program: &str, kernel: &str, log: &str, reason: &str) -> Option<Self> {
+        if log.trim().is_empty() {
+            return None;
+        }
+        let verdict = match verdict(log) {
+            Some(line) => format!("{line} ({reason})"),
+            None => reason.to_owned(),
+        };
+        Some(Self {
+            program: program.to_owned(),
+            kernel: kernel.to_owned(),
+            verdict,
+            log: log.to_owned(),
+        })
+    }
+
+    /// The last line of the verifier's log that says something about the program, and the error number's text.
+    pub fn verdict(&self) -> &str {
+        &self.verdict
+    }
+
+    /// All that the verifier said: some 100 lines to many thousands.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+}
+
+/// The release of the running kernel, as `uname -r` prints it.
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+}
+
+fn verdict(log: &str) -> Option<&str> {
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !STATISTICS.iter().any(|statistics| line.starts_with(statistics)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ends of two logs, as Linux 6.1.192 and 7.3.4 wrote them.
+    const OLD: &str = "99: (dc) r3 = be16 r3                  ; R3_w=scalar()
+100: (bf) r4 = r9                     ; R4_w=pkt(off=0,r=54,imm=0) R9=pkt(off=0,r=54,imm=0)
+101: (0f) r4 += r3
+math between pkt pointer and register with unbounded min value is not allowed
+verification time 4380 usec
+stack depth 152+0
+processed 102 insns (limit 1000000) max_states_per_insn 0 total_states 9 peak_states 9 mark_read 3
+";
+    const NEW: &str = "2258: (71) r2 = *(u8 *)(r2 +0)
+R2 unbounded memory access, make sure to bounds check any such access
+verification time 515426 usec
+stack depth max 0
+subprog 0 (tidegate) main insns_self 2217 insns_total 2259 stack 192
+subprog 1 (read_octets) static insns_self 42 insns_total 42 stack 56
+processed 2259 insns (limit 1000000) max_states_per_insn 4 total_states 152 peak_states 152 mark_read 0
+
+";
+
+    #[test]
+    fn the_verdict_is_the_last_line_that_is_no_statistics() {
+        assert_eq!(
+            verdict(OLD),
+            Some("math between pkt pointer and register with unbounded min value is not allowed")
+        );
+        assert_eq!(
+            verdict(NEW),
+            Some("R2 unbounded memory access, make sure to bounds check any such access")
+        );
+        assert_eq!(
+            verdict("BPF program is too large. Processed 1000001 insn\nprocessed 1000001 insns (limit 1000000)"),
+            Some("BPF program is too large. Processed 1000001 insn")
+        );
+        assert_eq!(verdict("processed 1 insns"), None);
+    }
+
+    #[test]
+    fn the_sentence_names_program_kernel_and_verdict_in_one_line() {
+        for log in [OLD, NEW] {
+            let long = log.repeat(500);
+            let rejection =
+                Rejection::new("tidegate", "6.1.0-57-amd64", &long, "Invalid argument").expect("there is a log");
+            let sentence = rejection.to_string();
+            assert!(sentence.len() < 400 && !sentence.contains('\n'), "{sentence}");
+            for part in [
+                "tidegate",
+                "6.1.0-57-amd64",
+                "(Invalid argument)",
+                "-v",
+                verdict(log).expect("a line"),
+            ] {
+                assert!(sentence.contains(part), "{sentence}");
+            }
+            assert_eq!(rejection.log(), long);
+        }
+    }
+
+    #[test]
+    fn without_a_log_nothing_was_refused_by_the_verifier() {
+        assert_eq!(
+            Rejection::new("tidegate", "6.1", " \n", "Operation not permitted"),
+            None
+        );
+        assert!(Rejection::of("tidegate", &ProgramError::NotLoaded).is_none());
+    }
+
+    #[test]
+    fn this_kernel_has_a_release() {
+        assert!(kernel_release().starts_with(|first: char| first.is_ascii_digit()));
+    }
+}
