@@ -19,7 +19,9 @@ PGO ?= 1
 PROFILE_DATA := $(if $(filter-out 0,$(PGO)),target/profile/tidegate.profdata)
 RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CARGO)
 
-.PHONY: help setup ebpf profile build demo run test sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz lint clean
+LOADER := target/debug/examples/load_objects
+
+.PHONY: help setup ebpf profile build demo run test test-kernels sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -57,6 +59,10 @@ test: build ## Run every test: units, XDP verdicts, and the lab end to end (root
 	$(CARGO) test --workspace --locked --exclude tidegate --exclude tidegate-sim
 	$(RELEASE) test --release --locked --package tidegate-sim
 	$(RELEASE) test --release --locked --package tidegate -- --test-threads=1
+
+test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (network): [KERNELS="bookworm trixie ..."]
+	$(CARGO) build --locked --package tidegate-runtime --example load_objects
+	KERNELS="$(KERNELS)" scripts/vm/test-kernels.sh $(LOADER) $(dir $(XDP_OBJECT))*.o
 
 sim: ebpf $(PROFILE_DATA) ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
 	$(RELEASE) run --release --locked --package tidegate-sim -- run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)

@@ -49,7 +49,12 @@ impl Program {
             .try_into()
             .expect("it is an XDP program");
         program.load().expect("the verifier accepts the program");
-        Some(Self { ebpf, socket: None })
+        Some(Self::of(ebpf))
+    }
+
+    /// The program of an object that is loaded already.
+    pub(crate) fn of(ebpf: Ebpf) -> Self {
+        Self { ebpf, socket: None }
     }
 
     /// The program with both destinations of [`frames`] served, and a socket on queue 0.
@@ -93,6 +98,19 @@ impl Program {
         assert!(fd >= 0, "AF_XDP socket: {}", std::io::Error::last_os_error());
         // SAFETY: the descriptor was just made, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // From Linux 7.2 on only a socket with a receive ring gets a place (ENOBUFS).
+        let entries: libc::c_int = 64;
+        // SAFETY: the pointer and the length are those of `entries`, which the kernel only reads.
+        let failed = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_XDP,
+                libc::XDP_RX_RING,
+                (&raw const entries).cast(),
+                size_of_val(&entries) as libc::socklen_t,
+            )
+        };
+        assert_eq!(failed, 0, "receive ring: {}", std::io::Error::last_os_error());
         let map = self.ebpf.map_mut(MAP_XSKS).expect("the object has the map");
         let mut sockets = XskMap::try_from(map).expect("it is a map of AF_XDP sockets");
         sockets.set(0, socket.as_raw_fd(), 0).expect("queue 0 is in the map");
