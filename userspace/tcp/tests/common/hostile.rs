@@ -18,6 +18,7 @@ pub enum Script {
     Honest,
     /// Honest over a path that loses one segment of a hundred.
     HonestLoss,
+    /// Nothing but duplicates, after one segment in the middle was reported.
     BareDuplicates,
     /// Four blocks of a segment each, anywhere, others each time.
     ChangingBlocks,
@@ -31,7 +32,7 @@ pub enum Script {
     CoveringBlocks,
     /// Blocks that begin and end within segments.
     CutBlocks,
-    /// D-SACKs for what was sent again, and one more segment reported at the top.
+    /// Acknowledges what was sent again and reports one more segment at the top, then D-SACKs as much as was sent again.
     UndoAndRedo,
     /// An octet of a segment at a time, and a block.
     PartialAcks,
@@ -181,6 +182,7 @@ impl Hostile {
         let (count, turn) = (self.ends.len(), self.turn as usize);
         let random: [usize; 8] = std::array::from_fn(|_| self.random(count - 1));
         match script {
+            Script::BareDuplicates if turn == 1 => vec![self.block(count / 2, 1)],
             Script::Honest | Script::BareDuplicates | Script::BreathingWindow => Vec::new(),
             Script::HonestLoss => {
                 // The first is missing while the hundred behind it arrive.
@@ -217,8 +219,10 @@ impl Hostile {
                 .collect(),
             Script::UndoAndRedo => {
                 let ack = self.rig.ack;
-                let at = (count - 1).saturating_sub(turn % (count / 2)).max(1);
-                vec![(ack - self.mss, ack), self.block(at, 1)]
+                match turn % 6 {
+                    1 => vec![self.block((count - 1 - turn % (count / 2)).max(1), 1)],
+                    _ => vec![(ack - self.mss, ack)],
+                }
             }
             Script::PartialAcks => vec![
                 self.block(2 + turn % (count - 3), 1),
@@ -256,7 +260,7 @@ impl Hostile {
             Script::BreathingWindow => self.rig.window = if self.turn.is_multiple_of(2) { u16::MAX } else { 0 },
             Script::Timeouts | Script::Reneging if self.turn.is_multiple_of(64) => self.rig.pass(ms(300)),
             Script::BackAndForth if self.turn.is_multiple_of(500) => self.acknowledge(self.ends.len() / 2),
-            Script::UndoAndRedo if self.turn.is_multiple_of(16) => self.acknowledge(1),
+            Script::UndoAndRedo if self.turn % 6 == 1 => self.acknowledge(1),
             _ => {}
         }
         self.take();

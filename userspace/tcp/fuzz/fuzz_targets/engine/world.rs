@@ -30,6 +30,7 @@ fn config(settings: Settings) -> Config {
         send_buffer: settings.send_buffer.bytes(),
         reassembly_bytes: 8 << 10,
         reassembly_ranges: 8,
+        max_outstanding_segments: 64,
         reassembly_bytes_total: 12 << 10,
         nagle: settings.nagle,
         ecn: settings.ecn,

@@ -9,7 +9,10 @@ use crate::time::Instant;
 
 /// How often each segment may, on average, be taken back from those that are lost. Without a bound, a peer could have
 /// everything outstanding found lost and not lost again and again, by an acknowledgment each.
-const PARDONS_PER_SEGMENT: u32 = 4;
+const PARDONS_PER_SEGMENT: u32 = 2;
+
+/// How many may be taken back at once, besides as many as are outstanding.
+const SPARE_PARDONS: u32 = 64;
 
 impl Scoreboard {
     fn mark_lost(&mut self, id: u64, segment: &Sent) {
@@ -180,9 +183,7 @@ impl Scoreboard {
     /// False, and nothing is changed, if that was found of too many segments lately.
     pub(crate) fn unmark_lost(&mut self) -> bool {
         let sent = (self.end() - self.pardoned).min(u64::from(u32::MAX)) as u32;
-        let most = (self.len() as u32)
-            .saturating_add(16)
-            .saturating_mul(PARDONS_PER_SEGMENT);
+        let most = (self.len() as u32).saturating_add(SPARE_PARDONS);
         let granted = sent.saturating_mul(PARDONS_PER_SEGMENT);
         self.pardons = self.pardons.saturating_add(granted).min(most);
         self.pardoned = self.end();
