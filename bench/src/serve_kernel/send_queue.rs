@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::AsRawFd;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use mio::net::TcpStream;
 use nix::sys::socket::{MsgFlags, sendmsg};
 
@@ -15,10 +15,17 @@ const FEW: usize = 16;
 /// Buffers given to the kernel at once where there are more, as with pipelined requests.
 const MANY: usize = 128;
 
-/// A queue of shared buffers, none of them empty.
+/// Copies up to this size (bytes) are put behind one another.
+const MAX_JOINED: usize = 1024;
+
+/// The largest buffer made of them, in bytes.
+const MAX_CHUNK: usize = 16 << 10;
+
+/// A queue of shared buffers, none of them empty, and of a chunk of small copies behind them.
 #[derive(Default)]
 pub(super) struct SendQueue {
     buffers: VecDeque<Bytes>,
+    chunk: BytesMut,
     length: usize,
 }
 
@@ -36,8 +43,29 @@ impl SendQueue {
     /// Appends `data`.
     pub(super) fn push(&mut self, data: Bytes) {
         if !data.is_empty() {
+            self.close_chunk();
             self.length += data.len();
             self.buffers.push_back(data);
+        }
+    }
+
+    /// Appends a copy of `data`. Of a peer that has it sent in single bytes, the queue holds little more than those.
+    pub(super) fn push_copy(&mut self, data: &[u8]) {
+        if data.len() > MAX_JOINED {
+            self.push(Bytes::copy_from_slice(data));
+            return;
+        }
+        if self.chunk.len() + data.len() > MAX_CHUNK {
+            self.close_chunk();
+        }
+        self.chunk.extend_from_slice(data);
+        self.length += data.len();
+    }
+
+    /// Makes a buffer of the chunk.
+    fn close_chunk(&mut self) {
+        if !self.chunk.is_empty() {
+            self.buffers.push_back(mem::take(&mut self.chunk).freeze());
         }
     }
 
@@ -61,8 +89,7 @@ impl SendQueue {
 
     /// Drops what is queued.
     pub(super) fn clear(&mut self) {
-        self.buffers = VecDeque::new();
-        self.length = 0;
+        *self = Self::default();
     }
 
     /// Gives the kernel as much of the queue as goes into one system call. False if it did not take all of that: its
@@ -72,6 +99,7 @@ impl SendQueue {
     ///
     /// What the kernel says, [`io::ErrorKind::WouldBlock`] among it.
     pub(super) fn write_to(&mut self, socket: &TcpStream, fin_follows: bool) -> io::Result<bool> {
+        self.close_chunk();
         if self.buffers.len() <= FEW {
             self.write_front::<FEW>(socket, fin_follows)
         } else {
@@ -170,6 +198,19 @@ mod tests {
         for (value, part) in received.chunks(1 << 20).enumerate() {
             assert!(part.iter().all(|&byte| usize::from(byte) == value), "in part {value}");
         }
+    }
+
+    #[test]
+    fn single_bytes_are_put_behind_one_another() {
+        let mut queue = SendQueue::default();
+        for value in 0..50_000_u32 {
+            queue.push_copy(&[value as u8]);
+        }
+        queue.push(Bytes::from_static(b"end"));
+        assert_eq!(queue.len(), 50_003);
+        assert_eq!(queue.buffers.len(), 5, "four chunks and what is shared");
+        let bytes: Vec<u8> = queue.buffers.iter().flatten().copied().collect();
+        assert!((0..50_000_u32).all(|at| bytes[at as usize] == at as u8));
     }
 
     #[test]

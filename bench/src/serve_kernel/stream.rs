@@ -292,7 +292,7 @@ impl Stream for KernelStream {
         let count = data.len().min(self.send_space());
         let written = self.write_at_once(&data[..count]);
         if written < count {
-            self.queue.push(Bytes::copy_from_slice(&data[written..count]));
+            self.queue.push_copy(&data[written..count]);
             self.note_exhaustion();
         }
         count
