@@ -3,7 +3,7 @@
 
 mod lab;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -138,6 +138,32 @@ fn sigterm_finishes_what_is_open_and_closes_what_is_idle() {
          finished and exit 0 after {:.1?}",
         asked.elapsed()
     ));
+    assert!(!lab.xdp_attached(), "a program is attached after the stop");
+}
+
+#[test]
+fn a_stop_without_draining_resets_every_connection_before_the_server_ends() {
+    // More than the engine resets in a few calls.
+    const CONNECTIONS: u64 = 800;
+    let Some(lab) = Lab::up(2) else { return };
+    let server = Server::start(&lab, &["--drain", "0s"]);
+    let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
+    let mut streams: Vec<_> = in_namespace(Namespace::Client, || (0..CONNECTIONS).map(|_| connect(http)).collect());
+    for stream in &mut streams {
+        // Within a head, where draining does not end it.
+        stream.write_all(b"GET / HT").expect("room for a few bytes");
+    }
+    let deadline = Instant::now() + COMMAND_LIMIT;
+    while server.counters().sum("tcp_bytes_in") < CONNECTIONS * 8 {
+        assert!(Instant::now() < deadline, "not all requests arrive");
+        std::thread::sleep(POLL);
+    }
+    let counters = server.stop();
+    assert_eq!(counters.sum("tcp_aborted"), CONNECTIONS);
+    for (number, mut stream) in streams.into_iter().enumerate() {
+        let error = stream.read(&mut [0; 8]).expect_err("no text");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "connection {number}: {error}");
+    }
     assert!(!lab.xdp_attached(), "a program is attached after the stop");
 }
 

@@ -36,23 +36,24 @@ impl Receiving {
     /// to a connection that has nothing else unread always finds memory.
     pub(crate) fn keep(&mut self, text: &[u8], config: &Config, totals: &mut Totals) -> bool {
         let needed = self.unread.memory_with(text.len());
-        let others = totals.received() - self.counted_unread as u64;
-        let shared = usize::try_from(config.receive_bytes_total.saturating_sub(others)).unwrap_or(usize::MAX);
         let own = usize::from(config.mtu) + unread::OVERHEAD;
-        let mut limit = shared.max(own);
-        if self.unread.is_empty() {
-            limit = limit.max(needed);
-        }
-        if needed > limit
+        let own = if self.unread.is_empty() { own.max(needed) } else { own };
+        let total = config.receive_bytes_total;
+        let mut others = totals.received() - self.counted_unread as u64;
+        let missing = (others + needed as u64).saturating_sub(total);
+        if needed > own
+            && missing > 0
             && let Some(reassembly) = &mut self.reassembly
         {
-            let given_up = reassembly.give_up(needed - limit);
-            totals.reassembly -= given_up as u64;
+            let given_up = reassembly.give_up(usize::try_from(missing).unwrap_or(usize::MAX)) as u64;
+            totals.reassembly -= given_up;
+            others -= given_up;
             if reassembly.is_empty() {
                 self.reassembly = None;
             }
-            limit += given_up;
         }
+        let shared = usize::try_from(total.saturating_sub(others)).unwrap_or(usize::MAX);
+        let limit = shared.max(own);
         if needed > limit {
             return false;
         }
