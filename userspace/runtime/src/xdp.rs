@@ -83,7 +83,7 @@ impl Steering {
         let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
-        let known_flows = known_flows::take(&mut ebpf, settings.flow_slots)?;
+        let known_flows = known_flows::map(&ebpf, settings.flow_slots)?;
 
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_STEER)

@@ -67,14 +67,13 @@ impl Drop for Counts {
     }
 }
 
-/// Takes the counts of `slots` out of the program's maps.
+/// The counts of `slots`, in the program's map.
 ///
 /// # Errors
 ///
 /// [`Error::Load`] when the map is not there, or cannot be mapped.
-pub(super) fn take(ebpf: &mut Ebpf, slots: FlowSlots) -> Result<KnownFlows, Error> {
-    let map = ebpf.take_map(MAP_KNOWN_FLOWS).ok_or_else(|| missing(MAP_KNOWN_FLOWS))?;
-    let Map::Array(map) = map else {
+pub(super) fn map(ebpf: &Ebpf, slots: FlowSlots) -> Result<KnownFlows, Error> {
+    let Map::Array(map) = ebpf.map(MAP_KNOWN_FLOWS).ok_or_else(|| missing(MAP_KNOWN_FLOWS))? else {
         return Err(Error::Load(format!("map {MAP_KNOWN_FLOWS} is no array")));
     };
     let counts = Counts::map(map.fd(), slots.count() as usize)
