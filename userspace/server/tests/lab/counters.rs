@@ -46,6 +46,10 @@ pub(crate) const FINISHED: &str = "tcp_finished";
 pub(crate) const RESET_BY_PEER: &str = "tcp_reset_by_peer";
 /// Connections the server reset.
 pub(crate) const ABORTED: &str = "tcp_aborted";
+/// Challenge ACKs sent.
+pub(crate) const CHALLENGE_ACKS: &str = "tcp_challenge_acks";
+/// Connections in TIME-WAIT whose place a new one took.
+pub(crate) const TIME_WAIT_REUSED: &str = "tcp_time_wait_reused";
 /// Connections given up because the peer no longer answered.
 pub(crate) const TIMED_OUT: &str = "tcp_timed_out";
 /// ICMP "too big" that reached a shard and was not another's.
