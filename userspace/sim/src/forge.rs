@@ -113,7 +113,8 @@ fn judge(report: &Report, server: &Server) -> Result<(), String> {
         ));
     }
     let tries = report.without_timestamps + report.with_timestamps;
-    let refused = server.count(Counter::DropBadCookie);
+    // Who guesses in the server's own name is refused before the cookie is looked at.
+    let refused = server.count(Counter::DropBadCookie) + server.count(Counter::DropBadSource);
     if refused + report.connections != tries {
         return Err(format!(
             "of {tries} guesses {} became connections and {refused} were counted as wrong",
