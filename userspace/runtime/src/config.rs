@@ -210,7 +210,7 @@ impl Config {
     /// The first key whose value is out of range.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         if let Some(queues) = self.queues {
-            InvalidSetting::unless_in("queues", queues, 1..=MAX_QUEUES)?;
+            InvalidSetting::check_range("queues", queues, 1..=MAX_QUEUES)?;
         }
         power_of_two("frames", self.frames, 256..=1 << 20)?;
         if let Some(size) = self.frame_size
@@ -239,7 +239,7 @@ impl Config {
             ));
         }
         let quarter = self.frames / 4;
-        InvalidSetting::unless_in("control_reserve", self.control_reserve, 1..=u32::MAX)?;
+        InvalidSetting::check_range("control_reserve", self.control_reserve, 1..=u32::MAX)?;
         if self.control_reserve >= quarter {
             return Err(InvalidSetting::new(
                 ["control_reserve", "frames"],
@@ -249,8 +249,8 @@ impl Config {
                 ),
             ));
         }
-        InvalidSetting::unless_in("handover_queue", self.handover_queue, 1..=1 << 16)?;
-        InvalidSetting::unless_in("burst", self.burst, 1..=1024)?;
+        InvalidSetting::check_range("handover_queue", self.handover_queue, 1..=1 << 16)?;
+        InvalidSetting::check_range("burst", self.burst, 1..=1024)?;
         if self.burst > quarter {
             return Err(InvalidSetting::new(
                 ["burst", "frames"],
@@ -260,9 +260,9 @@ impl Config {
                 ),
             ));
         }
-        InvalidSetting::unless_in("busy_poll_budget", self.busy_poll_budget, 1..=u16::MAX)?;
+        InvalidSetting::check_range("busy_poll_budget", self.busy_poll_budget, 1..=u16::MAX)?;
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
-            InvalidSetting::unless_in(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
+            InvalidSetting::check_range(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
         }
         if self.huge_pages && self.umem_bytes(self.frame_size.unwrap_or(2048)) < HUGE_PAGE {
             return Err(InvalidSetting::new(

@@ -165,6 +165,13 @@ impl ConfigFile {
                 return Err(InvalidSetting::new([key], format!("{key} is empty; it must be a path")));
             }
         }
+        for (key, duration) in [
+            ("drain", self.drain),
+            ("echo.idle_timeout", self.echo.idle_timeout),
+            ("discard.idle_timeout", self.discard.idle_timeout),
+        ] {
+            InvalidSetting::check_duration(key, duration)?;
+        }
         listen::check_all(&self.listen).map_err(|message| InvalidSetting::new(["listen"], message))
     }
 
@@ -434,6 +441,37 @@ mod tests {
             assert!(error.starts_with(&format!("t.toml:{place}")), "{text}: {error}");
             assert!(error.contains(phrase), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn no_duration_is_too_long_for_the_sums_it_goes_into() {
+        let mut table = "";
+        let mut keys = 0;
+        for line in EXAMPLE.lines() {
+            if let Some(name) = table_of(line) {
+                table = name;
+            }
+            let Some((key, shown)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) else {
+                continue;
+            };
+            if is_bare_key(key) && shown.starts_with('"') && humantime::parse_duration(shown.trim_matches('"')).is_ok()
+            {
+                let header = if table.is_empty() {
+                    String::new()
+                } else {
+                    format!("[{table}]\n")
+                };
+                let text = format!("{header}{key} = \"584000000000years\"\n");
+                let error = parse(&text, "t.toml").expect_err(&text);
+                assert!(
+                    error.contains(&format!("{key}`: {key} is 18"))
+                        || error.contains(&format!("`: {table}.{key} is 18")),
+                    "{error}"
+                );
+                keys += 1;
+            }
+        }
+        assert!(keys >= 20, "only {keys} durations found in the example");
     }
 
     /// A value out of the range of `key`; where there is no range, of the wrong type. `shown` is the example's value.

@@ -8,6 +8,9 @@ use core::time::Duration;
 use crate::congestion::Algorithm;
 use crate::recovery::LossDetection;
 
+/// The longest duration a setting can have: 10 years. With longer ones sums of times would overflow.
+pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A setting out of range, or several that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting {
@@ -29,7 +32,7 @@ impl InvalidSetting {
     /// # Errors
     ///
     /// When it is not.
-    pub fn unless_in<T: PartialOrd + Debug>(
+    pub fn check_range<T: PartialOrd + Debug>(
         key: &'static str,
         value: T,
         range: RangeInclusive<T>,
@@ -45,19 +48,32 @@ impl InvalidSetting {
         Err(Self::new([key], message))
     }
 
-    /// Checks that `duration` of `key` is above zero.
+    /// Checks that `duration` of `key` is at most [`MAX_DURATION`].
     ///
     /// # Errors
     ///
     /// When it is not.
-    pub fn if_zero(key: &'static str, duration: Duration) -> Result<(), InvalidSetting> {
+    pub fn check_duration(key: &'static str, duration: Duration) -> Result<(), Self> {
+        if duration > MAX_DURATION {
+            let message = format!("{key} is {duration:?}; it must be at most 10 years ({MAX_DURATION:?})");
+            return Err(Self::new([key], message));
+        }
+        Ok(())
+    }
+
+    /// Checks that `duration` of `key` is above zero, and at most [`MAX_DURATION`].
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn check_above_zero(key: &'static str, duration: Duration) -> Result<(), Self> {
         if duration.is_zero() {
             return Err(Self::new(
                 [key],
                 format!("{key} is {duration:?}; it must be above zero"),
             ));
         }
-        Ok(())
+        Self::check_duration(key, duration)
     }
 
     /// The keys it is about, the one at fault first.
@@ -92,6 +108,8 @@ impl Keepalive {
     ///
     /// The key whose value makes that impossible.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
+        InvalidSetting::check_duration("keepalive_idle", self.idle)?;
+        InvalidSetting::check_duration("keepalive_interval", self.interval)?;
         if self.idle.is_zero() {
             return Ok(());
         }
@@ -278,13 +296,13 @@ impl Config {
             ("max_half_open", self.max_half_open),
             ("max_time_wait", self.max_time_wait),
         ] {
-            InvalidSetting::unless_in(key, value, 1..=1 << 28)?;
+            InvalidSetting::check_range(key, value, 1..=1 << 28)?;
         }
         for (key, value, range) in [
             ("mtu", self.mtu, 576..=9000),
             ("min_path_mtu", self.min_path_mtu, 68..=1280),
         ] {
-            InvalidSetting::unless_in(key, value, range)?;
+            InvalidSetting::check_range(key, value, range)?;
         }
         for (key, value, range) in [
             ("receive_buffer", self.receive_buffer, 4096..=1 << 30),
@@ -292,9 +310,12 @@ impl Config {
             ("send_buffer", self.send_buffer, 4096..=1 << 30),
             ("max_outstanding_segments", self.max_outstanding_segments, 64..=1 << 20),
         ] {
-            InvalidSetting::unless_in(key, value, range)?;
+            InvalidSetting::check_range(key, value, range)?;
         }
-        InvalidSetting::if_zero("rto_min", self.rto_min)?;
+        for (key, duration) in [("rto_max", self.rto_max), ("path_mtu_raise", self.path_mtu_raise)] {
+            InvalidSetting::check_duration(key, duration)?;
+        }
+        InvalidSetting::check_above_zero("rto_min", self.rto_min)?;
         if self.rto_min > self.rto_max {
             return Err(InvalidSetting::new(
                 ["rto_min", "rto_max"],
@@ -304,7 +325,7 @@ impl Config {
                 ),
             ));
         }
-        InvalidSetting::unless_in("min_send_progress", self.min_send_progress, 1..=1 << 30)?;
+        InvalidSetting::check_range("min_send_progress", self.min_send_progress, 1..=1 << 30)?;
         if self.delayed_ack >= Duration::from_millis(500) {
             return Err(InvalidSetting::new(
                 ["delayed_ack"],
@@ -315,8 +336,8 @@ impl Config {
             ));
         }
         self.keepalive().validate()?;
-        InvalidSetting::if_zero("msl", self.msl)?;
-        InvalidSetting::if_zero("user_timeout", self.user_timeout)?;
-        InvalidSetting::if_zero("fin_wait_2", self.fin_wait_2)
+        InvalidSetting::check_above_zero("msl", self.msl)?;
+        InvalidSetting::check_above_zero("user_timeout", self.user_timeout)?;
+        InvalidSetting::check_above_zero("fin_wait_2", self.fin_wait_2)
     }
 }

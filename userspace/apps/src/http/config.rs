@@ -103,7 +103,7 @@ impl Config {
             ("read_chunk", self.read_chunk, 4 << 10..=16 << 20),
             ("max_open_files", self.max_open_files, 1..=1 << 20),
         ] {
-            InvalidSetting::unless_in(key, value, range)?;
+            InvalidSetting::check_range(key, value, range)?;
         }
         if self.max_uri > self.max_head {
             return Err(InvalidSetting::new(
@@ -114,11 +114,12 @@ impl Config {
                 ),
             ));
         }
-        InvalidSetting::unless_in("keepalive_requests", self.keepalive_requests, 1..=u32::MAX)?;
-        InvalidSetting::if_zero("header_timeout", self.header_timeout)?;
-        InvalidSetting::if_zero("body_timeout", self.body_timeout)?;
-        InvalidSetting::if_zero("send_timeout", self.send_timeout)?;
-        InvalidSetting::if_zero("keepalive_timeout", self.keepalive_timeout)?;
+        InvalidSetting::check_range("keepalive_requests", self.keepalive_requests, 1..=u32::MAX)?;
+        InvalidSetting::check_above_zero("header_timeout", self.header_timeout)?;
+        InvalidSetting::check_above_zero("body_timeout", self.body_timeout)?;
+        InvalidSetting::check_above_zero("send_timeout", self.send_timeout)?;
+        InvalidSetting::check_above_zero("keepalive_timeout", self.keepalive_timeout)?;
+        InvalidSetting::check_duration("cache_revalidate", self.cache_revalidate)?;
         let name = &self.index;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return Err(InvalidSetting::new(

@@ -82,10 +82,10 @@ impl Sources {
                 ),
             ));
         }
-        InvalidSetting::unless_in("syn_burst", self.syn_burst, 1..=1_000_000)?;
-        InvalidSetting::unless_in("prefix_v4", self.prefix_v4, 0..=32)?;
-        InvalidSetting::unless_in("prefix_v6", self.prefix_v6, 0..=64)?;
-        InvalidSetting::unless_in("remembered", self.remembered, 1024..=1 << 24)
+        InvalidSetting::check_range("syn_burst", self.syn_burst, 1..=1_000_000)?;
+        InvalidSetting::check_range("prefix_v4", self.prefix_v4, 0..=32)?;
+        InvalidSetting::check_range("prefix_v6", self.prefix_v6, 0..=64)?;
+        InvalidSetting::check_range("remembered", self.remembered, 1024..=1 << 24)
     }
 
     /// Every prefix with its [`source_rule`].

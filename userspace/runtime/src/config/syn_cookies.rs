@@ -63,14 +63,14 @@ impl SynCookies {
     ///
     /// The first key whose value is out of range.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
-        InvalidSetting::unless_in("on_syn_rate", self.on_syn_rate, 1..=100_000_000)?;
-        InvalidSetting::unless_in("on_half_open", self.on_half_open, 1..=100)?;
+        InvalidSetting::check_range("on_syn_rate", self.on_syn_rate, 1..=100_000_000)?;
+        InvalidSetting::check_range("on_half_open", self.on_half_open, 1..=100)?;
         let hour = Duration::from_secs(3600);
         for (key, value, least) in [
             ("off_after", self.off_after, Duration::from_millis(100)),
             ("rotate", self.rotate, Duration::from_secs(5)),
         ] {
-            InvalidSetting::unless_in(key, value, least..=hour)?;
+            InvalidSetting::check_range(key, value, least..=hour)?;
         }
         Ok(())
     }
