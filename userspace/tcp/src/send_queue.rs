@@ -61,6 +61,9 @@ impl SendQueue {
 
     /// Lets go of everything in the queue.
     pub(crate) fn clear(&mut self) {
+        if self.length == 0 {
+            return;
+        }
         self.front += self.length as u64;
         self.length = 0;
         self.first = Bytes::new();
