@@ -530,14 +530,19 @@ impl Tcb {
         self.max_snd_wnd = self.max_snd_wnd.max(window);
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
-        // The window may now be worth using; if not, the time when it is used all the same may have come nearer, but is not
-        // put off, however often a small window opens.
         if opened && self.sending.persist {
-            self.rto.reset_backoff();
-            let timeout = self.rto.timeout_micros(context.rto_bounds);
-            let deadline = &mut self.sending.deadlines.retransmit;
-            *deadline = context.now.plus_micros(timeout).min(*deadline);
+            self.window_opened(context.now, context.rto_bounds);
         }
+    }
+
+    /// The window that is probed has opened, and may now be worth using. If not, the time when it is used all the same may
+    /// have come nearer, but is not put off, however often a small window opens.
+    #[cold]
+    fn window_opened(&mut self, now: Instant, bounds: Bounds) {
+        self.rto.reset_backoff();
+        let timeout = self.rto.timeout_micros(bounds);
+        let deadline = &mut self.sending.deadlines.retransmit;
+        *deadline = now.plus_micros(timeout).min(*deadline);
     }
 
     /// Every segment is acknowledged at once after a loss; otherwise at least every second full segment is acknowledged

@@ -171,6 +171,14 @@ impl Sending {
         }
     }
 
+    /// Something is about to be queued where there was nothing: from now on the peer has `user_timeout` to acknowledge some
+    /// of it.
+    #[inline]
+    pub(crate) fn begin_to_wait(&mut self, una: SeqNumber, now: Instant, config: &Config) {
+        self.progress_point = una;
+        self.deadlines.user_timeout = now + config.user_timeout;
+    }
+
     /// From now on the peer has `user_timeout` to acknowledge what is queued, or `min_send_progress` bytes of it: a few
     /// octets at a time, or a window that opens and closes, do not keep a connection (RFC 9293, section 3.9.1.1, has all
     /// data acknowledged within the time, of which nothing would be left to a slow reader of a long queue). An application
@@ -184,7 +192,6 @@ impl Sending {
     }
 
     /// SND.UNA has moved to `una`, and something is still queued or outstanding, or the application has `more`.
-    #[inline]
     pub(crate) fn note_progress(&mut self, una: SeqNumber, more: bool, now: Instant, config: &Config) {
         if una.at_or_after(self.progress_point) {
             self.expect_progress(una, more, now, config);

@@ -44,7 +44,7 @@ impl<'a> Socket<'a> {
         let sending = &mut *self.tcb.sending;
         if sending.send_queue.len() == 0 && sending.deadlines.user_timeout == Instant::NEVER {
             // The user timeout runs from when there is something to wait for.
-            sending.expect_progress(self.tcb.snd_una, false, self.now, self.config);
+            sending.begin_to_wait(self.tcb.snd_una, self.now, self.config);
         }
         sending
     }

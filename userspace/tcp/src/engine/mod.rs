@@ -37,6 +37,7 @@ use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
 use crate::transmit::{Purpose, Transmit};
+use crate::wire::address::{Address, from_ip};
 use crate::wire::emit::{self, Header};
 use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
@@ -85,6 +86,8 @@ pub enum OnNoFlow {
 /// An address that is served.
 struct Listener {
     address: SocketAddr,
+    /// The address without the port, as segments have it.
+    ip: Address,
     keepalive: Keepalive,
 }
 
@@ -187,7 +190,8 @@ impl<A: Application> Engine<A> {
     /// configuration.
     pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
         let keepalive = self.config.keepalive();
-        self.listeners.push(Listener { address, keepalive });
+        let ip = from_ip(address.ip());
+        self.listeners.push(Listener { address, ip, keepalive });
         ListenerId(self.listeners.len() as u16 - 1)
     }
 
@@ -245,8 +249,7 @@ impl<A: Application> Engine<A> {
 
     /// Whether the peer's address is that of a listener.
     fn is_own_address(&self, key: &FlowKey) -> bool {
-        let peer = key.peer().ip();
-        self.listeners.iter().any(|listener| listener.address.ip() == peer)
+        self.listeners.iter().any(|listener| listener.ip == key.remote)
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
