@@ -57,8 +57,8 @@ const FRAMES_PER_TURN: u64 = 256;
 /// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
 #[derive(Clone, Copy, Debug)]
 pub struct Secrets {
-    /// For initial sequence numbers, timestamp offsets and the limits that everybody shares. Different engines of a server must have different ones, so
-    /// that the acknowledgment of a SYN-ACK tells which of them sent it.
+    /// For initial sequence numbers, timestamp offsets and the limits that everybody shares. Different engines of a server
+    /// must have different ones, so that the acknowledgment of a SYN-ACK tells which of them sent it.
     pub isn: Key,
     /// For the flow table.
     pub table: Key,
