@@ -10,19 +10,13 @@ use crate::parse::{IPV4_HEADER, IPV6_HEADER, Segment};
 #[map]
 static KNOWN_FLOWS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-#[map]
-static FLOW_SLOTS: Array<FlowSlots> = Array::with_max_entries(1, 0);
-
 /// 32-bit words of the IP header with the ports behind it.
 const V4_WORDS: usize = IPV4_HEADER / 4 + 1;
 const V6_WORDS: usize = IPV6_HEADER / 4 + 1;
 
 /// Whether an engine may know the flow of a segment behind a plain IP header. It is only wrong where there is none.
 #[inline(always)]
-pub fn may_hold(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
-    let Some(slots) = FLOW_SLOTS.get(0) else {
-        return false;
-    };
+pub fn may_hold(frame: Frame<'_>, segment: &Segment, version: u8, slots: &FlowSlots) -> bool {
     let packet = frame.from(segment.ip);
     let slot = if version == 4 {
         let Some(words) = packet.words::<V4_WORDS>() else {

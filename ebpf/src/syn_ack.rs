@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::Array,
 };
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, cookie_switch};
+use tidegate_abi::syn_ack::{SynAck, SynSettings, cookie_switch};
 use tidegate_abi::syn_cookie::{
     self, Addresses, Cookie, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options, mss_index,
 };
@@ -31,7 +31,7 @@ static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(2, 0);
 static COOKIE_SWITCHES: Array<u32> = Array::with_max_entries(MAX_QUEUES, 0);
 
 #[map]
-static SYN_ACK: Array<SynAck> = Array::with_max_entries(1, 0);
+static SYN_SETTINGS: Array<SynSettings> = Array::with_max_entries(1, 0);
 
 /// MSS of a peer that sends none (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
@@ -67,11 +67,12 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
     }
     // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191). As
     // on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
-    if segment.plain && known_flows::may_hold(frame, segment, version) {
+    let settings = SYN_SETTINGS.get(0)?;
+    if segment.plain && known_flows::may_hold(frame, segment, version, &settings.flow_slots) {
         return None;
     }
     let key_id = switch.wrapping_sub(cookie_switch::on(0)) & 1;
-    let rewritten = segment.plain && rewrite_by_version(frame, segment, version, key_id).is_some();
+    let rewritten = segment.plain && rewrite_by_version(frame, segment, version, key_id, &settings.syn_ack).is_some();
     let verdict = if rewritten {
         (XDP_TX, XdpCounter::TxSynCookie)
     } else {
@@ -81,14 +82,14 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
 }
 
 #[inline(always)]
-fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: u32) -> Option<()> {
+fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: u32, template: &SynAck) -> Option<()> {
     let scratch = Scratch::get()?;
     // The verifier then goes on from here once, and not for each of the ways to here.
     let syn = Syn(scratch.forget(Syn::of(segment, key_id).0));
     if version == 4 {
-        rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, syn)
+        rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, syn, template)
     } else {
-        rewrite::<IPV6_WORDS, V6_WORDS>(frame, scratch, syn)
+        rewrite::<IPV6_WORDS, V6_WORDS>(frame, scratch, syn, template)
     }
 }
 
@@ -141,8 +142,12 @@ impl Syn {
 /// Makes the SYN a SYN-ACK. `TCP`: where the TCP header begins, in words from the IP header's first; `ALL`: where its
 /// options do.
 #[inline(always)]
-fn rewrite<const TCP: usize, const ALL: usize>(frame: Frame<'_>, scratch: Scratch, syn: Syn) -> Option<()> {
-    let template = SYN_ACK.get(0)?;
+fn rewrite<const TCP: usize, const ALL: usize>(
+    frame: Frame<'_>,
+    scratch: Scratch,
+    syn: Syn,
+    template: &SynAck,
+) -> Option<()> {
     let &[low, high] = COOKIE_KEYS.get(syn.key_id())?;
     let packet = frame.from(syn.ip());
     let offer = Offer::read(frame, scratch, syn.ip() + ALL * 4, syn.options_length())?;

@@ -54,15 +54,12 @@ pub const MAP_COOKIE_KEYS: &str = "COOKIE_KEYS";
 /// Name of the map from receive queue to [`syn_ack::cookie_switch`] (`Array<u32>`, [`MAX_QUEUES`] entries).
 pub const MAP_COOKIE_SWITCHES: &str = "COOKIE_SWITCHES";
 
-/// Name of the map with the one [`syn_ack::SynAck`] (`Array<SynAck>`, 1 entry).
-pub const MAP_SYN_ACK: &str = "SYN_ACK";
+/// Name of the map with the one [`syn_ack::SynSettings`] (`Array<SynSettings>`, 1 entry).
+pub const MAP_SYN_SETTINGS: &str = "SYN_SETTINGS";
 
 /// Name of the counts of known flows by slot (`Array<u64>`, mapped into userspace's memory; see [`known_flows`]). The loader
 /// sets its size.
 pub const MAP_KNOWN_FLOWS: &str = "KNOWN_FLOWS";
-
-/// Name of the map with the one [`known_flows::FlowSlots`] (`Array<FlowSlots>`, 1 entry).
-pub const MAP_FLOW_SLOTS: &str = "FLOW_SLOTS";
 
 /// Name of the map with the bits of [`syn_ack::feature`] (`Array<u32>`, 1 entry).
 pub const MAP_FEATURES: &str = "FEATURES";

@@ -1,5 +1,7 @@
 //! What the XDP program is told about the SYN-ACKs it sends, and about the sources it serves.
 
+use crate::known_flows::FlowSlots;
+
 /// The parts of a SYN-ACK that are the same for all clients; one for the whole program.
 ///
 /// The layout is the map's: 12 bytes, no padding. Integers are in host byte order.
@@ -18,6 +20,20 @@ pub struct SynAck {
     pub ecn: u8,
     /// Milliseconds in a jiffy of this kernel, times 2^20 ([`SynAck::per_jiffy`]).
     pub ms_per_jiffy: u32,
+}
+
+/// What the program is told about SYNs that it may answer with cookies, in one entry so that a SYN costs one look-up.
+///
+/// The layout is the map's: 104 bytes, no padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynSettings {
+    /// Where flows are counted that get none.
+    pub flow_slots: FlowSlots,
+    /// The SYN-ACKs of the others.
+    pub syn_ack: SynAck,
+    /// Zero: there would be padding.
+    pub unused: u32,
 }
 
 /// The binary digits of [`SynAck::ms_per_jiffy`] behind the point.
@@ -100,6 +116,8 @@ pub struct SourceKey {
 mod pod {
     // SAFETY: `repr(C)`, integers only, and no padding (2 + 2 + 2 + 1 + 1 + 4 = 12 bytes, alignment 4).
     unsafe impl aya::Pod for super::SynAck {}
+    // SAFETY: `repr(C)`, such types and an integer, and no padding (88 + 12 + 4 = 104 bytes, alignment 8).
+    unsafe impl aya::Pod for super::SynSettings {}
     // SAFETY: `repr(C)`, integers only, and no padding (8 + 8 + 4 + 4 = 24 bytes, alignment 8).
     unsafe impl aya::Pod for super::SynRate {}
     // SAFETY: `repr(C)`, integers and an array of them, and no padding (8 + 4 = 12 bytes, alignment 4).
@@ -113,6 +131,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<SynAck>(), 12);
+        assert_eq!(size_of::<SynSettings>(), 104);
         assert_eq!(size_of::<SynRate>(), 24);
         assert_eq!(size_of::<SourceKey>(), 12);
     }

@@ -7,10 +7,10 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_getres};
 use tidegate_abi::known_flows::FlowSlots;
-use tidegate_abi::syn_ack::{SynAck, feature};
+use tidegate_abi::syn_ack::{SynAck, SynSettings, feature};
 use tidegate_abi::{
-    ListenerKey, MAP_FEATURES, MAP_FLOW_SLOTS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES,
-    MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
+    ListenerKey, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4,
+    MAP_SOURCE_RULES_V6, MAP_SYN_RATE, MAP_SYN_SETTINGS,
 };
 
 use super::{map_error, missing};
@@ -41,12 +41,15 @@ impl ProgramSettings<'_> {
         add_keys(ebpf, MAP_LISTENERS, MAP_LISTENER_SLOTS, self.listeners)?;
         add_keys(ebpf, MAP_REMOTES, MAP_REMOTE_SLOTS, self.remotes)?;
         self.write_source_rules(ebpf)?;
-        let syn_ack = SynAck {
-            ms_per_jiffy: SynAck::per_jiffy(jiffy_ns()?),
-            ..self.syn_ack
+        let syn_settings = SynSettings {
+            flow_slots: self.flow_slots,
+            syn_ack: SynAck {
+                ms_per_jiffy: SynAck::per_jiffy(jiffy_ns()?),
+                ..self.syn_ack
+            },
+            unused: 0,
         };
-        set_only_entry(ebpf, MAP_SYN_ACK, syn_ack)?;
-        set_only_entry(ebpf, MAP_FLOW_SLOTS, self.flow_slots)?;
+        set_only_entry(ebpf, MAP_SYN_SETTINGS, syn_settings)?;
         set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
         set_only_entry(ebpf, MAP_FEATURES, self.features())
     }

@@ -7,10 +7,10 @@ use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{Array, LpmTrie, MapData};
 use tidegate_abi::known_flows::{FlowSlots, word_of};
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, SynRate};
+use tidegate_abi::syn_ack::{SynAck, SynRate, SynSettings};
 use tidegate_abi::{
-    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_FLOW_SLOTS, MAP_KNOWN_FLOWS, MAP_SOURCE_RULES_V4,
-    MAP_SOURCE_RULES_V6, MAP_SYN_ACK, MAP_SYN_RATE,
+    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_KNOWN_FLOWS, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6,
+    MAP_SYN_RATE, MAP_SYN_SETTINGS,
 };
 
 use super::Program;
@@ -28,12 +28,23 @@ impl Program {
 
     /// Sets what all SYN-ACKs say.
     pub(crate) fn set_syn_ack(&mut self, syn_ack: SynAck) {
-        self.set(MAP_SYN_ACK, 0, syn_ack);
+        let settings = self.syn_settings();
+        self.set(MAP_SYN_SETTINGS, 0, SynSettings { syn_ack, ..settings });
     }
 
     /// Sets where flows are counted: at most [`super::FLOW_SLOTS`] slots.
     pub(crate) fn set_flow_slots(&mut self, slots: FlowSlots) {
-        self.set(MAP_FLOW_SLOTS, 0, slots);
+        let settings = SynSettings {
+            flow_slots: slots,
+            ..self.syn_settings()
+        };
+        self.set(MAP_SYN_SETTINGS, 0, settings);
+    }
+
+    fn syn_settings(&mut self) -> SynSettings {
+        let map = self.ebpf.map_mut(MAP_SYN_SETTINGS).expect("the object has the map");
+        let map = Array::<&mut MapData, SynSettings>::try_from(map).expect("the value has the map's size");
+        map.get(&0, 0).expect("the entry is in the map")
     }
 
     /// Sets the counts of the eight slots around `slot`: `count` for itself, zero for the others.
