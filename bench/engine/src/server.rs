@@ -1,6 +1,5 @@
 //! What is measured: something that answers bursts of frames.
 
-use core::time::Duration;
 use std::fs;
 use std::io;
 
@@ -8,6 +7,7 @@ use tempfile::TempDir;
 use tidegate_abi::siphash::Key;
 use tidegate_apps::{ServiceKind, Services, discard, echo, http};
 use tidegate_tcp::application::Application;
+use tidegate_tcp::config::MAX_DURATION;
 use tidegate_tcp::engine::{OnNoFlow, Secrets};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::{Config, Engine};
@@ -94,7 +94,7 @@ impl EngineServer {
             // A connection is not closed because it was measured for long.
             keepalive_requests: u32::MAX,
             // The disk is not part of what is measured.
-            cache_revalidate: Duration::MAX,
+            cache_revalidate: MAX_DURATION,
             ..http::Config::default()
         };
         let services = Services::new(
