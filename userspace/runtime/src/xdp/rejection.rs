@@ -5,14 +5,18 @@ use std::fs;
 use aya::programs::ProgramError;
 
 /// Beginnings of lines that stand behind the verifier's verdict: its statistics.
-const STATISTICS: [&str; 6] = [
+const STATISTICS: [&str; 7] = [
     "processed ",
+    "insns processed ",
     "verification time ",
     "stack depth ",
     "subprog ",
     "mark_precise: ",
     "max_states_per_insn ",
 ];
+
+/// The beginning of the report, several pages long, that Linux 7.3 and later put behind the verdict.
+const REPORT: &str = "Verification failed: ";
 
 /// A program that the kernel's verifier refused. `Display` says which, on which kernel, why, and what to do; [`Rejection::log`]
 /// has the rest.
@@ -76,17 +80,24 @@ pub fn kernel_release() -> String {
 }
 
 fn verdict(log: &str) -> Option<&str> {
-    log.lines()
-        .map(str::trim)
-        .rfind(|line| !line.is_empty() && !STATISTICS.iter().any(|statistics| line.starts_with(statistics)))
+    let is_report = |line: &&str| line.starts_with(REPORT);
+    let is_verdict =
+        |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|statistics| line.starts_with(statistics));
+    // An instruction, or the source line it is of.
+    let is_listing = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit() || first == ';');
+    let lines = || log.lines().map(str::trim);
+    let last = lines().take_while(|line| !is_report(line)).filter(is_verdict).last();
+    last.filter(|line| !is_listing(line))
+        .or_else(|| lines().find(is_report))
+        .or(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The ends of two logs, as Linux 6.1.192 and 7.3.4 wrote them.
-    const OLD: &str = "99: (dc) r3 = be16 r3                  ; R3_w=scalar()
+    /// The ends of three logs, as Linux 6.1.192, 7.2.12 and 7.3.4 wrote them.
+    const V6_1: &str = "99: (dc) r3 = be16 r3                  ; R3_w=scalar()
 100: (bf) r4 = r9                     ; R4_w=pkt(off=0,r=54,imm=0) R9=pkt(off=0,r=54,imm=0)
 101: (0f) r4 += r3
 math between pkt pointer and register with unbounded min value is not allowed
@@ -94,9 +105,28 @@ verification time 4380 usec
 stack depth 152+0
 processed 102 insns (limit 1000000) max_states_per_insn 0 total_states 9 peak_states 9 mark_read 3
 ";
-    const NEW: &str = "2258: (71) r2 = *(u8 *)(r2 +0)
+    const V7_2: &str = "; self.header(offset - 1).map(|&[_, octet]| octet) @ parse.rs:117
+3576: (71) r2 = *(u8 *)(r2 +1)
 R2 unbounded memory access, make sure to bounds check any such access
-verification time 515426 usec
+verification time 817707 usec
+stack depth 192+56 max 0
+insns processed 2259
+processed 2259 insns (limit 1000000) max_states_per_insn 4 total_states 152 peak_states 152 mark_read 0
+";
+    const V7_3: &str = "3576: (71) r2 = *(u8 *)(r2 +1)
+R2 unbounded memory access, make sure to bounds check any such access
+Verification failed: Memory Safety: Access outside bounds
+Reason:
+  The verifier cannot prove offset + access_size <= object_size. Here, the maximal bound for a
+  memory access is 18446744073709551615 and exceeds maximum allowed offset of 536870912.
+At:
+  read_octets @ parse.rs:117:43
+  Source context:
+  >>> 117 |         self.header(offset - 1).map(|&[_, octet]| octet)
+          |         ^-- error: access may be outside object bounds
+Suggestion:
+  Add or adjust a bounds check that proves offset + access_size stays within the object.
+verification time 823596 usec
 stack depth max 0
 subprog 0 (tidegate) main insns_self 2217 insns_total 2259 stack 192
 subprog 1 (read_octets) static insns_self 42 insns_total 42 stack 56
@@ -107,12 +137,18 @@ processed 2259 insns (limit 1000000) max_states_per_insn 4 total_states 152 peak
     #[test]
     fn the_verdict_is_the_last_line_that_is_no_statistics() {
         assert_eq!(
-            verdict(OLD),
+            verdict(V6_1),
             Some("math between pkt pointer and register with unbounded min value is not allowed")
         );
+        for log in [V7_2, V7_3] {
+            assert_eq!(
+                verdict(log),
+                Some("R2 unbounded memory access, make sure to bounds check any such access")
+            );
+        }
         assert_eq!(
-            verdict(NEW),
-            Some("R2 unbounded memory access, make sure to bounds check any such access")
+            verdict("7: (85) call bpf_loop#181\nVerification failed: Loop: No bound\nSuggestion:\n  Bound it."),
+            Some("Verification failed: Loop: No bound")
         );
         assert_eq!(
             verdict("BPF program is too large. Processed 1000001 insn\nprocessed 1000001 insns (limit 1000000)"),
@@ -123,7 +159,7 @@ processed 2259 insns (limit 1000000) max_states_per_insn 4 total_states 152 peak
 
     #[test]
     fn the_sentence_names_program_kernel_and_verdict_in_one_line() {
-        for log in [OLD, NEW] {
+        for log in [V6_1, V7_2, V7_3] {
             let long = log.repeat(500);
             let rejection =
                 Rejection::new("tidegate", "6.1.0-57-amd64", &long, "Invalid argument").expect("there is a log");
