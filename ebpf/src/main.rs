@@ -3,10 +3,11 @@
 //! answered here.
 //!
 //! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
-//! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP) and reads it through [`frame`],
-//! [`steer`] whether that is served, [`remotes`] whether it comes from such a server, [`sources`] whether its sender is
-//! served, [`known_flows`] whether an engine knows its flow, [`syn_ack`] answers the SYNs of other flows with cookies by what
-//! [`offer`] reads, with [`scratch`] for the verifier's sake, and [`counters`] remembers the reason for every verdict.
+//! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP) and
+//! reads it through [`frame`] and [`packet`], [`steer`] whether that is served, [`remotes`] whether it comes from such a
+//! server, [`sources`] whether its sender is served, [`known_flows`] whether an engine knows its flow, [`syn_ack`] answers
+//! the SYNs of other flows with cookies by what [`offer`] reads, with [`scratch`] for the verifier's sake, and
+//! [`counters`] remembers the reason for every verdict.
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

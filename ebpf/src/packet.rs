@@ -32,8 +32,8 @@ fn end(ctx: *mut xdp_md) -> usize {
     unsafe { core::ptr::read_volatile(&raw const (*ctx).data_end) as usize }
 }
 
-/// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before the end of
-/// it.
+/// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before the
+/// end of it.
 #[inline(always)]
 pub fn at<T>(ctx: *mut xdp_md, address: usize) -> Option<*mut T> {
     const { assert!(size_of::<T>() <= MAX_OFFSET) };

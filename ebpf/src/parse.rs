@@ -268,8 +268,8 @@ fn is_walked(next_header: u8) -> bool {
     )
 }
 
-/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of `length` octets at `offset`
-/// (RFC 9293, section 3.1).
+/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of `length`
+/// octets at `offset` (RFC 9293, section 3.1).
 #[inline(always)]
 fn tcp(frame: Frame<'_>, offset: usize, length: usize) -> Result<(u16, u8, usize), XdpCounter> {
     let tcp: &[u8; TCP_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;

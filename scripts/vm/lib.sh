@@ -126,12 +126,17 @@ vm_fetch_qemu() {
     fi
 }
 
-# Prints the release of the kernel that $1 stands for: a suite, whose newest it is, or a release itself.
+# Prints the release of the kernel that $1 stands for: a release itself, or the newest of a series (6.16) or of a suite.
+# Fails when there is none of the series (any more).
 vm_kernel_release() {
     local suite release=
     case $1 in
-    [0-9]*)
+    [0-9]*-*)
         echo "$1"
+        return
+        ;;
+    [0-9]*)
+        vm_kernel_releases | grep "^${1//./\\.}\." | tail -1 | grep .
         return
         ;;
     esac
@@ -145,11 +150,18 @@ vm_kernel_release() {
     echo "$release"
 }
 
-# Prints the releases that the archive has, the oldest first.
+# Prints the releases that the archive has or that were fetched before, the oldest first.
 vm_kernel_releases() {
     vm_update_lists guest
+    {
+        ls "$VM_DIR/kernel" 2>/dev/null || true
+        vm_archived_releases
+    } | sort -Vu
+}
+
+vm_archived_releases() {
     vm_apt apt-cache guest search --names-only '^linux-(image|binary)-[0-9].*-amd64$' |
-        sed -n 's/^linux-[a-z]*-\([0-9][^ ]*amd64\) .*/\1/p' | grep -vE -- '-(rt|cloud)-' | sort -Vu
+        sed -n 's/^linux-[a-z]*-\([0-9][^ ]*amd64\) .*/\1/p' | grep -vE -- '-(rt|cloud)-'
 }
 
 # Fetches kernel $1, unless it is there. From 7.0 on linux-binary has the kernel itself; in the archive only that is left
@@ -215,7 +227,8 @@ vm_qemu() {
     local program=("$vm_installed_qemu")
     if [[ -d $VM_DIR/qemu ]]; then
         export LD_LIBRARY_PATH=$VM_DIR/qemu/usr/lib/x86_64-linux-gnu:$VM_DIR/qemu/lib/x86_64-linux-gnu
-        program=("$VM_DIR/qemu/usr/bin/qemu-system-x86_64" -L "$VM_DIR/qemu/usr/share/qemu" -L "$VM_DIR/qemu/usr/share/seabios")
+        program=("$VM_DIR/qemu/usr/bin/qemu-system-x86_64"
+            -L "$VM_DIR/qemu/usr/share/qemu" -L "$VM_DIR/qemu/usr/share/seabios")
     fi
     exec "${program[@]}" -machine q35,accel=tcg -cpu max -m "$VM_MEMORY" -nodefaults -no-reboot -display none "$@"
 }
@@ -227,7 +240,8 @@ vm_run() {
     kernel=$(find "$VM_DIR/kernel/$release/" -name 'vmlinuz*' | head -1)
     output=$(VM_DIR=$VM_DIR VM_MEMORY=$VM_MEMORY timeout --foreground "$seconds" bash -c '
         source "$1"; shift; vm_qemu "$@"' - "${BASH_SOURCE[0]}" -smp 1 -kernel "$kernel" -initrd "$image" \
-        -append "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off" -serial stdio </dev/null 2>&1 | tr -d '\r')
+        -append "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off" -serial stdio </dev/null 2>&1 |
+        tr -d '\r')
     case $output in
     *"vm: begin"*"vm: exit code "[0-9]*)
         sed -n '/^vm: begin$/,/^vm: exit code/p' <<<"$output" | grep -v '^vm: '

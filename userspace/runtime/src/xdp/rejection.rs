@@ -18,8 +18,8 @@ const STATISTICS: [&str; 7] = [
 /// The beginning of the report, several pages long, that Linux 7.3 and later put behind the verdict.
 const REPORT: &str = "Verification failed: ";
 
-/// A program that the kernel's verifier refused. `Display` says which, on which kernel, why, and what to do; [`Rejection::log`]
-/// has the rest.
+/// A program that the kernel's verifier refused. `Display` says which, on which kernel, why, and what to do;
+/// [`Rejection::log`] has the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Linux {kernel} refuses the XDP program {program}: {verdict}; run a kernel that the README names as tried, and report \
