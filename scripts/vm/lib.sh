@@ -16,7 +16,8 @@ vm_die() {
 
 # ---- packages --------------------------------------------------------------------------------------------------------
 
-# Two sets of package lists: "host" for programs that run here, without what is installed, and "guest" for all else.
+# Three sets of package lists: "host" for programs that run here, without what is installed, "guest" for all else, and "old"
+# for a release that mirrors will drop.
 vm_suites() {
     local codename
     case $1 in
@@ -25,6 +26,7 @@ vm_suites() {
         echo "$codename $codename-backports"
         ;;
     guest) echo bookworm bookworm-security trixie trixie-security trixie-backports ;;
+    old) echo bullseye ;;
     esac
 }
 
@@ -45,7 +47,7 @@ vm_update_lists() {
     fi
     mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
     status=/var/lib/dpkg/status
-    if [[ $set == guest ]]; then
+    if [[ $set != host ]]; then
         status=$dir/no-status
         : >"$status"
     fi
@@ -129,7 +131,7 @@ vm_fetch_qemu() {
 # Prints the release of the kernel that $1 stands for: a release itself, or the newest of a series (6.16) or of a suite.
 # Fails when there is none of the series (any more).
 vm_kernel_release() {
-    local suite release=
+    local set=guest suite release=
     case $1 in
     [0-9]*-*)
         echo "$1"
@@ -140,9 +142,10 @@ vm_kernel_release() {
         return
         ;;
     esac
-    vm_update_lists guest
+    [[ $1 != "$(vm_suites old)" ]] || set=old
+    vm_update_lists "$set"
     for suite in "$1-security" "$1"; do
-        release=$(vm_apt apt-cache guest depends "linux-image-amd64/$suite" 2>/dev/null |
+        release=$(vm_apt apt-cache "$set" depends "linux-image-amd64/$suite" 2>/dev/null |
             sed -n 's/.*Depends: linux-image-\([0-9].*\)/\1/p' | head -1)
         [[ -z $release ]] || break
     done
@@ -167,13 +170,14 @@ vm_archived_releases() {
 # Fetches kernel $1, unless it is there. From 7.0 on linux-binary has the kernel itself; in the archive only that is left
 # of old ones, and enough to boot.
 vm_fetch_kernel() {
-    local release=$1 package packages=()
+    local release=$1 set=guest package packages=()
     if [[ -n $(find "$VM_DIR/kernel/$release/" -name 'vmlinuz*' 2>/dev/null) ]]; then
         return
     fi
-    vm_update_lists guest
+    [[ $release != 5.10.* ]] || set=old
+    vm_update_lists "$set"
     for package in "linux-binary-$release" "linux-image-$release"; do
-        if vm_apt apt-cache guest show "$package" >/dev/null 2>&1; then
+        if vm_apt apt-cache "$set" show "$package" >/dev/null 2>&1; then
             packages=("$package")
             break
         fi
@@ -183,7 +187,7 @@ vm_fetch_kernel() {
         vm_kernel_releases | sed 's/^/    /' >&2
         exit 1
     }
-    vm_unpack "kernel/$release" guest "${packages[@]}"
+    vm_unpack "kernel/$release" "$set" "${packages[@]}"
     [[ -n $(find "$VM_DIR/kernel/$release/" -name 'vmlinuz*') ]] || vm_die "package ${packages[*]} holds no kernel"
 }
 
