@@ -61,44 +61,22 @@ pub fn is_denied(frame: Frame<'_>, segment: &Segment, version: u8, features: u32
     rule.is_some_and(|&rule| rule == source_rule::DENY)
 }
 
-/// Whether a SYN from this source may be answered (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3): the engine drops
-/// the others itself.
+/// Whether an IPv4 SYN of this 4-tuple, in host byte order with the client's port in the upper half of `ports`, may be
+/// answered (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3): the engine drops the others itself.
 #[inline(always)]
-pub fn is_answerable(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
-    let packet = frame.from(segment.ip);
-    if version == 4 {
-        // Behind both addresses of a plain header comes the source port.
-        let Some(&[first, _, _, _, _, _, _, _, a, b]) = packet.skip::<IPV4_SOURCE>().first::<10>() else {
-            return false;
-        };
-        first != 0 && first != 127 && first < 224 && (a | b) != 0
-    } else {
-        let Some(octets) = packet.skip::<IPV6_SOURCE>().first::<34>() else {
-            return false;
-        };
-        let &[
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h, //
-            i,
-            j,
-            k,
-            l,
-            m,
-            n,
-            o,
-            p,
-            ..,
-        ] = octets;
-        let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
-        a != 0xff && (high != 0 || low > 1) && (octets[32] | octets[33]) != 0
-    }
+pub fn is_answerable_v4(client: u32, server: u32, ports: u32) -> bool {
+    // From 1.0.0.0 to 223.255.255.255, but for the loopback.
+    let is_unicast = client.wrapping_sub(1 << 24) < 223 << 24 && client >> 24 != 127;
+    is_unicast && client != server && ports >> 16 != 0
+}
+
+/// [`is_answerable_v4`] for IPv6, with addresses of four words.
+#[inline(always)]
+pub fn is_answerable_v6(client: [u32; 4], server: [u32; 4], ports: u32) -> bool {
+    let [a, b, c, d] = client;
+    // Neither unspecified nor the loopback.
+    let is_unicast = a >> 24 != 0xff && (a | b | c != 0 || d > 1);
+    is_unicast && client != server && ports >> 16 != 0
 }
 
 /// Takes a SYN from its source's account, a token bucket kept as one time (as in the generic cell rate algorithm); true

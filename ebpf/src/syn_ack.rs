@@ -62,14 +62,33 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
     if switch == cookie_switch::OFF {
         return None;
     }
-    if segment.plain && !sources::is_answerable(frame, segment, version) {
-        return Some((XDP_DROP, XdpCounter::DropBadSource));
-    }
-    // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191). As
-    // on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
     let settings = SYN_SETTINGS.get(0)?;
-    if segment.plain && known_flows::may_hold(frame, segment, version, &settings.flow_slots) {
-        return None;
+    if segment.plain {
+        let packet = frame.from(segment.ip);
+        let (is_answerable, slot) = if version == 4 {
+            let words = packet.words::<{ IPV4_WORDS + 1 }>()?;
+            let [client, server, ports] = [words.get(3), words.get(4), words.get(5)];
+            (
+                sources::is_answerable_v4(client, server, ports),
+                settings.flow_slots.v4(client, server, ports),
+            )
+        } else {
+            let words = packet.words::<{ IPV6_WORDS + 1 }>()?;
+            let address = |first: usize| [0, 1, 2, 3].map(|index| words.get(first + index));
+            let (client, server, ports) = (address(2), address(6), words.get(10));
+            (
+                sources::is_answerable_v6(client, server, ports),
+                settings.flow_slots.v6(client, server, ports),
+            )
+        };
+        if !is_answerable {
+            return Some((XDP_DROP, XdpCounter::DropBadSource));
+        }
+        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191).
+        // As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
+        if known_flows::is_counted(slot) {
+            return None;
+        }
     }
     let key_id = switch.wrapping_sub(cookie_switch::on(0)) & 1;
     let rewritten = segment.plain && rewrite_by_version(frame, segment, version, key_id, &settings.syn_ack).is_some();

@@ -86,16 +86,10 @@ impl FlowSlots {
     }
 }
 
-/// Index of the word of the map that a slot is in.
+/// Index of the word of the map that a slot is in. Its octets in memory are the counts of eight slots, one after the other.
 #[inline(always)]
 pub const fn word_of(slot: u32) -> u32 {
     slot / SLOTS_PER_WORD
-}
-
-/// Whether the count of `slot` is above zero, given its word as it is in memory: its octets are those of eight slots.
-#[inline(always)]
-pub const fn is_counted(word: u64, slot: u32) -> bool {
-    u64::from_le(word) >> (slot % SLOTS_PER_WORD * 8) & 0xff != 0
 }
 
 #[cfg(feature = "userspace")]
@@ -192,13 +186,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_word_holds_the_counts_of_eight_slots_in_memory_order() {
-        let word = u64::from_ne_bytes([0, 1, 0, 255, 0, 0, 0, 2]);
-        let counted: Vec<u32> = (16..24).filter(|&slot| is_counted(word, slot)).collect();
-        assert_eq!(counted, [17, 19, 23]);
-        assert_eq!((word_of(15), word_of(16), word_of(23)), (1, 2, 2));
     }
 }

@@ -103,10 +103,47 @@ fn a_source_that_cannot_be_answered_is_dropped_all_the_same() {
     // One word of eight slots, all of them counted.
     let slots = FlowSlots::new(0, RANDOM);
     program.set_flow_slots(slots);
-    for source in ["127.0.0.1", "224.0.0.1", "::1", "ff02::1"] {
-        let source: IpAddr = source.parse().expect("an address");
+    let own = [IpAddr::from(SERVER_V4), IpAddr::from(SERVER_V6)];
+    let others = [
+        "0.0.0.0",
+        "0.255.255.255",
+        "127.0.0.1",
+        "127.255.255.255",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "ff00::",
+        "ff02::1",
+    ];
+    for source in others
+        .map(|source| source.parse().expect("an address"))
+        .into_iter()
+        .chain(own)
+    {
         let syn = Segment::syn(source);
         program.set_known(slot_of(&slots, &syn), 1);
         program.expect(XdpCounter::DropBadSource, &syn.frame(), source);
+    }
+}
+
+#[test]
+fn sources_next_to_those_that_cannot_be_answered_are_answered() {
+    let Some(mut program) = answering() else { return };
+    for source in [
+        "1.0.0.0",
+        "126.255.255.255",
+        "128.0.0.0",
+        "223.255.255.255",
+        "::2",
+        "::1:0:1",
+        "1::",
+        "feff::1",
+    ] {
+        let source: IpAddr = source.parse().expect("an address");
+        let syn = Segment::syn(source);
+        program.expect(XdpCounter::TxSynCookie, &syn.frame(), source);
+        let without_port = Segment { source_port: 0, ..syn };
+        program.expect(XdpCounter::DropBadSource, &without_port.frame(), source);
     }
 }
