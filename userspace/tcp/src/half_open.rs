@@ -14,6 +14,9 @@ use crate::wire::emit::Header;
 use crate::wire::options::Timestamps;
 use crate::wire::{Flags, FlowKey, Options};
 
+/// In place of a window scale, which is at most 14.
+const NO_WINDOW_SCALE: u8 = u8::MAX;
+
 /// A connection in SYN-RECEIVED that came from LISTEN.
 #[derive(Clone, Debug)]
 pub(crate) struct HalfOpen {
@@ -28,12 +31,16 @@ pub(crate) struct HalfOpen {
     /// When the first SYN-ACK was sent: the low 32 bits of its microseconds.
     sent_at: u32,
     mss: u16,
-    window_scale: Option<u8>,
+    /// [`NO_WINDOW_SCALE`] if the SYN had none.
+    window_scale: u8,
     timestamps: bool,
     sack_permitted: bool,
     ecn: bool,
     /// How often the SYN-ACK was sent again by its timer; at least 1 if the SYN was answered again.
     pub(crate) retransmits: u8,
+    /// It is in the place of a connection in TIME-WAIT, and among the known flows as that was: the SYN that comes again is
+    /// for the engine, too.
+    pub(crate) known: bool,
 }
 
 impl HalfOpen {
@@ -56,11 +63,12 @@ impl HalfOpen {
             timestamp: negotiated.timestamp.unwrap_or(0),
             sent_at: now.as_micros() as u32,
             mss: negotiated.mss,
-            window_scale: negotiated.window_scale,
+            window_scale: negotiated.window_scale.unwrap_or(NO_WINDOW_SCALE),
             timestamps: negotiated.timestamp.is_some(),
             sack_permitted: negotiated.sack_permitted,
             ecn: negotiated.ecn,
             retransmits: 0,
+            known: false,
         }
     }
 
@@ -68,11 +76,16 @@ impl HalfOpen {
     pub(crate) fn negotiated(&self) -> Negotiated {
         Negotiated {
             mss: self.mss,
-            window_scale: self.window_scale,
+            window_scale: self.window_scale(),
             sack_permitted: self.sack_permitted,
             timestamp: self.timestamps.then_some(self.timestamp),
             ecn: self.ecn,
         }
+    }
+
+    /// What the SYN's window scale was.
+    fn window_scale(&self) -> Option<u8> {
+        (self.window_scale != NO_WINDOW_SCALE).then_some(self.window_scale)
     }
 
     /// When the SYN-ACK was sent; `None` if it was sent more than once. Right up to an hour before `now`: it is sent again
@@ -100,7 +113,7 @@ impl HalfOpen {
             window: syn_ack_window(config),
             options: Options {
                 mss: Some(offered_mss(config.mtu, self.key.is_v4())),
-                window_scale: self.window_scale.map(|_| window_shift(config.receive_buffer)),
+                window_scale: self.window_scale().map(|_| window_shift(config.receive_buffer)),
                 sack_permitted: self.sack_permitted,
                 timestamps: self.timestamps.then_some(Timestamps {
                     value: timestamp_now,

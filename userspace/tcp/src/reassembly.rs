@@ -222,6 +222,8 @@ impl Reassembly {
                 }
             }
         }
+        let end = self.ranges.last_key_value().map_or(self.next, |(_, &to)| to);
+        self.recent.retain(|position| position < end);
         before - self.bytes()
     }
 
@@ -366,6 +368,11 @@ mod tests {
             // What is given up is no longer reported, and the rest still is.
             let before = held.bytes();
             let given_up = held.give_up(wanted);
+            let mut blocks: Vec<_> = held.sack_blocks(SeqNumber(0)).map(|(l, r)| (l.0, r.0)).collect();
+            blocks.sort_unstable();
+            for pair in blocks.windows(2) {
+                prop_assert!(pair[0].1 < pair[1].0, "blocks touch, or are one twice: {:?}", blocks);
+            }
             prop_assert_eq!((memory(&held), before - held.bytes()), (held.bytes(), given_up));
             prop_assert!(given_up >= wanted.min(before));
             let next = held.next;

@@ -157,7 +157,10 @@ fn a_syn_of_a_flow_in_time_wait_on_another_engine_begins_above_the_old_sequence_
             let syn_ack = owner.one();
             assert!(syn_ack.is(SYN | ACK));
             assert!(syn_ack.seq.after(old), "{:?} after {old:?}", syn_ack.seq);
-            assert_eq!((owner.count(Counter::TimeWaitReused), shared.total()), (1, 0));
+            // Still known: the SYN that comes again is for the same engine, which knows the old numbers.
+            assert_eq!((owner.count(Counter::TimeWaitReused), shared.total()), (1, 1));
+            assert!(arrives(&mut other, &mut owner, &syn));
+            assert_eq!(owner.one().seq, syn_ack.seq);
 
             let ack = Options {
                 timestamps: syn_ack.options.timestamps.map(|stamp| Timestamps {
@@ -171,6 +174,26 @@ fn a_syn_of_a_flow_in_time_wait_on_another_engine_begins_above_the_old_sequence_
             assert_eq!((owner.app().opened, shared.total()), (2, 1));
         }
     }
+}
+
+#[test]
+fn a_half_open_connection_in_the_place_of_time_wait_is_forgotten_with_its_record() {
+    let shared = Shared::new();
+    let app = App {
+        close_after_greeting: true,
+        ..sender(1000)
+    };
+    let mut rig = shared.rig(1, config(), app, FAMILIES[0]);
+    rig.connect_with(with_sack());
+    rig.read_all();
+    rig.peer(ACK | FIN, b"");
+    rig.sent();
+    assert_eq!((rig.state(), shared.total()), (Some(State::TimeWait), 1));
+    rig.seq += 1;
+    rig.syn(with_sack());
+    assert_eq!((rig.engine.half_open(), shared.total()), (1, 1));
+    rig.pass(ms(300_000));
+    assert_eq!((rig.engine.half_open(), shared.total()), (0, 0));
 }
 
 #[test]

@@ -207,3 +207,65 @@ fn an_idle_connection_has_no_user_timeout() {
     let taken = time_until_gone(&mut rig, 2 * TIMEOUT, |rig| rig.pass(ms(100)));
     assert!((TIMEOUT..=TIMEOUT + ms(200)).contains(&taken), "{taken:?}");
 }
+
+#[test]
+fn a_fin_that_a_closed_window_holds_back_is_not_waited_for_for_ever() {
+    // The peer answers every probe.
+    let app = App {
+        close_after_greeting: true,
+        ..sender(1460)
+    };
+    let mut rig = Rig::new(config(), app);
+    rig.window = 1460;
+    rig.connect();
+    read(&mut rig);
+    rig.window = 0;
+    rig.peer(ACK, b"");
+    let taken = time_until_gone(&mut rig, 4 * TIMEOUT, |rig| {
+        rig.pass(ms(1000));
+        rig.sent();
+        rig.peer(ACK, b"");
+    });
+    assert!(taken >= TIMEOUT - ms(1000), "{taken:?}");
+    rig.assert_empty();
+}
+
+#[test]
+fn a_fin_queued_when_all_was_acknowledged_is_given_up_in_time() {
+    // The application closes when it is told of room, having nothing more to send.
+    let app = App {
+        close_when_writable: true,
+        ..sender(20_000)
+    };
+    let mut rig = Rig::new(config(), app);
+    rig.connect();
+    for _ in 0..100 {
+        read(&mut rig);
+        rig.peer(ACK, b"");
+        if rig.state() == Some(State::FinWait1) {
+            break;
+        }
+    }
+    assert_eq!(rig.state(), Some(State::FinWait1));
+    // Nothing comes from the peer any more.
+    let taken = time_until_gone(&mut rig, 4 * TIMEOUT, |rig| {
+        rig.pass(ms(1000));
+        rig.sent();
+    });
+    assert!(taken >= TIMEOUT - ms(1000), "{taken:?}");
+}
+
+#[test]
+fn nothing_is_waited_for_once_a_fin_is_acknowledged() {
+    let app = App {
+        close_after_greeting: true,
+        ..sender(1000)
+    };
+    let mut rig = Rig::new(config(), app);
+    rig.connect();
+    read(&mut rig);
+    rig.peer(ACK, b"");
+    assert_eq!(rig.state(), Some(State::FinWait2));
+    let next = rig.engine.next_deadline().expect("a timer");
+    assert_eq!(next.since(rig.now), config().fin_wait_2, "only FIN-WAIT-2 has one");
+}

@@ -98,11 +98,11 @@ impl Tcb {
         let fin_acked = self.fin_sent;
         self.snd_una = segment.ack;
         let mut sent_at = None;
+        let more = self.has_more();
         if let Some(sending) = self.sending.active_mut() {
             sent_at = sending.scoreboard.acknowledge_all(segment.ack);
             sending.send_queue.consume((flight - u32::from(fin_acked)) as usize);
             sending.duplicate_acks = 0;
-            let more = self.wants_writable;
             sending.stop_timers(more);
             if more || sending.send_queue.len() > 0 {
                 sending.note_progress(segment.ack, more, context.now, context.config);
@@ -227,11 +227,12 @@ impl Tcb {
         let acked = ack - self.snd_una;
         let fin_acked = self.fin_sent && ack == self.snd_nxt;
         self.snd_una = ack;
+        let more = self.has_more();
         let sending = &mut *self.sending;
         let segments_before = sending.scoreboard.len();
         sending.scoreboard.acknowledge(ack, delivered);
         sending.send_queue.consume((acked - u32::from(fin_acked)) as usize);
-        sending.note_progress(ack, self.wants_writable, context.now, context.config);
+        sending.note_progress(ack, more, context.now, context.config);
         if sending.phase == Phase::Open {
             sending.duplicate_acks = 0;
         } else {

@@ -241,6 +241,22 @@ impl Tcb {
         self.snd_nxt - self.snd_una
     }
 
+    /// Whether the peer has still to acknowledge something, FIN included, sent or not.
+    #[inline]
+    pub(crate) fn awaits_acknowledgment(&self) -> bool {
+        self.flight() > 0 || self.queued() > 0 || (self.fin_queued && !self.fin_sent)
+    }
+
+    /// Whether more is to be sent than what is queued: FIN, or what the application has had no room for.
+    #[inline]
+    pub(crate) fn has_more(&self) -> bool {
+        if self.fin_queued {
+            !self.fin_sent
+        } else {
+            self.wants_writable
+        }
+    }
+
     /// Bytes queued for sending and not acknowledged.
     #[inline]
     pub(crate) fn queued(&self) -> usize {

@@ -31,6 +31,10 @@ const IPV4_BLACK_HOLE_MTU: u16 = 1024;
 /// path that merely loses much looks like one now and then, and must not pay for it as long as a real one.
 const FIRST_SUSPICION: Duration = Duration::from_secs(15);
 
+/// Routers' smaller MTUs that are followed one by one; the next one makes segments as small as they get. A path has few such
+/// links. Whoever tells of an octet less each time would have everything outstanding cut once more for each.
+const MAX_REDUCTIONS: u8 = 8;
+
 /// What a connection remembers of a path that turned out narrower than the peer's MSS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathMtu {
@@ -40,6 +44,8 @@ pub(crate) struct PathMtu {
     told: bool,
     /// How often a black hole was suspected at full size.
     suspicions: u8,
+    /// How often routers have told of a smaller MTU since full size.
+    reductions: u8,
 }
 
 impl PathMtu {
@@ -48,6 +54,7 @@ impl PathMtu {
         reduced: None,
         told: false,
         suspicions: 0,
+        reductions: 0,
     };
 
     /// Forgets suspicions, unless segments are smaller for them.
@@ -100,9 +107,15 @@ impl Tcb {
     /// A router could not forward packets larger than `mtu` bytes: makes segments fit, and has what did not sent again.
     /// False, and nothing is changed, if they already do.
     pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant, config: &Config) -> bool {
+        let mtu = if self.sending.path_mtu.reductions < MAX_REDUCTIONS {
+            mtu
+        } else {
+            mtu.min(self.least_path_mtu(config))
+        };
         if !self.fit_segments(mtu, now, config) {
             return false;
         }
+        self.sending.path_mtu.reductions += 1;
         let outstanding = self.flight() > 0;
         let sending = &mut *self.sending;
         sending.path_mtu.told = true;
@@ -146,6 +159,7 @@ impl Tcb {
         {
             self.mss = full;
             self.sending.path_mtu.reduced = None;
+            self.sending.path_mtu.reductions = 0;
             self.sending.path_mtu.told = false;
         }
     }
@@ -273,6 +287,22 @@ mod tests {
         tcb.raise_path_mtu(later + Duration::from_secs(600), &config);
         assert_eq!(tcb.mss, 1460);
         assert!(tcb.sending.path_mtu.reduced.is_none());
+    }
+
+    #[test]
+    fn mtus_that_fall_octet_by_octet_are_followed_only_so_often() {
+        let config = Config::default();
+        let mut tcb = tcb(true, false, 0);
+        let reductions = (552..1500)
+            .rev()
+            .filter(|&mtu| tcb.set_path_mtu(mtu, NOW, &config))
+            .count();
+        assert_eq!((reductions, tcb.mss), (usize::from(MAX_REDUCTIONS) + 1, 512));
+        // At full size again, they are followed again.
+        let later = NOW + config.path_mtu_raise;
+        tcb.raise_path_mtu(later, &config);
+        assert!(tcb.set_path_mtu(1400, later, &config));
+        assert_eq!(tcb.mss, 1360);
     }
 
     #[test]

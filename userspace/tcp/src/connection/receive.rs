@@ -3,7 +3,7 @@
 use super::{Connection, Context, State, Tcb, reassembly_share};
 use crate::application::Application;
 use crate::counters::Counter;
-use crate::reassembly::{Held, Limits};
+use crate::reassembly::{Held, Limits, Reassembly};
 use crate::recovery::Phase;
 use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
@@ -281,25 +281,35 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
-        let receiving = self.tcb.receiving.as_deref_mut();
-        let Some(mut reassembly) = receiving.and_then(|held| held.reassembly.take()) else {
-            return;
-        };
-        reassembly.advance(advanced);
+        let mut advanced = Some(advanced);
         loop {
+            // It stays where it is, so that its far end can be given up for its near one.
+            let receiving = self.tcb.receiving.as_deref_mut();
+            let Some(reassembly) = receiving.and_then(|held| held.reassembly.as_mut()) else {
+                return;
+            };
+            if let Some(advanced) = advanced.take() {
+                reassembly.advance(advanced);
+            }
             let before = reassembly.bytes();
             let piece = reassembly.pop();
             context.totals.reassembly -= (before - reassembly.bytes()) as u64;
             let Some(piece) = piece else { break };
             if !self.deliver(&piece, application, context) {
                 // The peer sends the rest again, too.
-                context.totals.reassembly -= reassembly.bytes() as u64;
+                let receiving = self.tcb.receiving.as_deref_mut();
+                if let Some(rest) = receiving.and_then(|held| held.reassembly.take()) {
+                    context.totals.reassembly -= rest.bytes() as u64;
+                }
                 return;
             }
         }
-        let fin_is_next = reassembly.fin_is_next();
-        if !reassembly.is_empty() {
-            self.tcb.receiving.get_or_insert_default().reassembly = Some(reassembly);
+        let Some(receiving) = self.tcb.receiving.as_deref_mut() else {
+            return;
+        };
+        let fin_is_next = receiving.reassembly.as_ref().is_some_and(Reassembly::fin_is_next);
+        if receiving.reassembly.as_ref().is_some_and(Reassembly::is_empty) {
+            receiving.reassembly = None;
         }
         if fin_is_next {
             self.fin(context);

@@ -91,6 +91,7 @@ impl Stream for Socket<'_> {
 
     fn send(&mut self, data: &mut Bytes) -> usize {
         let count = data.len().min(self.send_space());
+        self.tcb.wants_writable |= count < data.len();
         self.queue(data.split_to(count), None);
         count
     }
@@ -100,12 +101,16 @@ impl Stream for Socket<'_> {
         let fits = self.tcb.may_queue(data.len(), self.config, self.totals);
         if fits {
             self.queue(data.clone(), Some(sum));
+        } else {
+            self.tcb.wants_writable = true;
         }
         fits
     }
 
     fn send_copy(&mut self, data: &[u8]) -> usize {
         let count = data.len().min(self.send_space());
+        // By the time the callback returns there may be room again: a full chunk takes less than it did while it grew.
+        self.tcb.wants_writable |= count < data.len();
         if count > 0 {
             self.sending().send_queue.push_copy(&data[..count]);
         }
@@ -203,8 +208,7 @@ impl<C> Connection<C> {
             self.tcb.wants_writable = false;
             self.call(context, |state, socket| application.writable(state, socket));
             self.offer_unread(application, context);
-            if self.tcb.queued() == 0
-                && self.tcb.flight() == 0
+            if !self.tcb.awaits_acknowledgment()
                 && let Some(sending) = self.tcb.sending.active_mut()
             {
                 // There was no more after all.

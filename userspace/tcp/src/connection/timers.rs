@@ -131,7 +131,7 @@ impl Tcb {
     /// Nothing is outstanding and nothing waits for the peer's window.
     #[inline]
     pub(crate) fn stop_retransmit_timer(&mut self) {
-        let more = self.wants_writable;
+        let more = self.has_more();
         if let Some(sending) = self.sending.active_mut() {
             sending.stop_timers(more);
         }
@@ -260,7 +260,7 @@ impl<C> Connection<C> {
             return Fate::Closed(CloseReason::TimedOut);
         }
         let waited = tcb.sending_due(now, |deadlines| &mut deadlines.user_timeout);
-        if waited && (tcb.flight() > 0 || tcb.queued() > 0) {
+        if waited && tcb.awaits_acknowledgment() {
             tcb.send_reset(context);
             return Fate::Closed(CloseReason::TimedOut);
         }

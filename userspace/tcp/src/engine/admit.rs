@@ -93,7 +93,11 @@ impl<A: Application> Engine<A> {
         let hash = TupleHash::new(self.secrets.isn, &segment.key);
         let iss = hash.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
-        let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
+        let mut half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
+        if last_nxt.is_some() {
+            half_open.known = true;
+            self.note_known(&segment.key);
+        }
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, Place::HalfOpen(slot));
         self.half_open_untimed.get_or_insert(slot);
@@ -240,7 +244,9 @@ impl<A: Application> Engine<A> {
         let place = self.connections.insert(connection) as u32;
         self.table
             .replace(&key, Place::HalfOpen(slot), Place::Connection(place));
-        self.note_known(&key);
+        if !half_open.known {
+            self.note_known(&key);
+        }
         self.complete_handshake(now, place, segment, sent_at, out);
     }
 
@@ -315,6 +321,9 @@ impl<A: Application> Engine<A> {
     pub(super) fn remove_half_open(&mut self, slot: u32) {
         if let Some(half_open) = self.take_half_open(slot) {
             self.table.remove(&half_open.key, Place::HalfOpen(slot));
+            if half_open.known {
+                self.note_forgotten(&half_open.key);
+            }
             self.links.release(half_open.link);
         }
     }

@@ -129,6 +129,8 @@ pub struct App {
     pub close_at_end: bool,
     /// Closes as soon as the greeting is queued.
     pub close_after_greeting: bool,
+    /// Closes when there is room to send and nothing left of the greeting.
+    pub close_when_writable: bool,
     /// Shuts down sending as soon as the greeting is queued.
     pub shutdown_after_greeting: bool,
     /// Resets when it reads this byte.
@@ -210,6 +212,8 @@ impl Application for App {
         self.log.push(("writable", stream.now(), 0));
         if !rest.is_empty() {
             self.greet(rest, stream);
+        } else if self.close_when_writable {
+            stream.close();
         }
     }
 
