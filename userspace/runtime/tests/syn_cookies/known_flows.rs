@@ -129,7 +129,7 @@ fn a_source_that_cannot_be_answered_is_dropped_all_the_same() {
 
 #[test]
 fn sources_next_to_those_that_cannot_be_answered_are_answered() {
-    let Some(mut program) = answering() else { return };
+    let Some(program) = answering() else { return };
     for source in [
         "1.0.0.0",
         "126.255.255.255",

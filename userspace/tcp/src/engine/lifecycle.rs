@@ -79,8 +79,8 @@ impl<A: Application> Engine<A> {
         self.forget(slot, CloseReason::Finished);
     }
 
-    /// Forgets records of which 2MSL are over, at most [`EVENTS_PER_TURN`]. They are of connections that nobody has looked at for long, so, as with
-    /// [`Engine::receive_burst`], what is needed is read for a group of them at once.
+    /// Forgets records of which 2MSL are over, at most [`EVENTS_PER_TURN`]. They are of connections that nobody has looked at
+    /// for long, so, as with [`Engine::receive_burst`], what is needed is read for a group of them at once.
     pub(super) fn expire_time_wait(&mut self, now: Instant) {
         for _ in 0..EVENTS_PER_TURN / LOOKUP_GROUP {
             let mut expired = [0; LOOKUP_GROUP];
