@@ -101,7 +101,6 @@ mod tests {
     extern crate std;
 
     use std::vec;
-    use std::vec::Vec;
 
     use super::*;
 
