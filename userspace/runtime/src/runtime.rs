@@ -74,6 +74,8 @@ pub struct Runtime {
     queues: Vec<QueueInfo>,
     /// The interface, which may change or vanish.
     link: Mutex<LinkWatch>,
+    /// What the engines were started with.
+    tcp: tidegate_tcp::Config,
     steering: Steering,
 }
 
@@ -267,6 +269,7 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         link: Mutex::new(link),
+        tcp,
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
@@ -403,6 +406,11 @@ impl Runtime {
         link.look(|| self.steering.is_attached())?;
         if let Some(mtu) = link.take_new_mtu() {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            let mut tcp = self.tcp.clone();
+            tcp.set_mtu(mtu);
+            if let Err(error) = self.steering.set_syn_ack(syn_ack_of(&tcp)) {
+                tracing::warn!("SYN-ACKs with cookies keep to the MTU before: {error}");
+            }
             tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_PATIENCE);
         }
         Ok(())

@@ -8,7 +8,7 @@ mod settings;
 
 use core::fmt;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
@@ -17,6 +17,7 @@ use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::known_flows::word_of;
+use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{MAP_KNOWN_FLOWS, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
 use tidegate_tcp::known_flows::KnownFlows;
 
@@ -25,7 +26,7 @@ use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
 use self::link::XdpLink;
-pub(crate) use self::maps::{CookieMaps, CounterMap};
+pub(crate) use self::maps::{CookieMaps, CounterMap, SynSettingsMap};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
 
@@ -64,6 +65,7 @@ pub(crate) struct Steering {
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     known_flows: KnownFlows,
+    syn_settings: Mutex<SynSettingsMap>,
     attached: Attached,
 }
 
@@ -84,6 +86,7 @@ impl Steering {
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
         let known_flows = known_flows::map(&ebpf, settings.flow_slots)?;
+        let syn_settings = SynSettingsMap::take(&mut ebpf, settings.syn_settings()?)?;
 
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_STEER)
@@ -105,6 +108,7 @@ impl Steering {
             xsks,
             counters,
             known_flows,
+            syn_settings: Mutex::new(syn_settings),
             attached,
         })
     }
@@ -152,6 +156,16 @@ impl Steering {
     /// The counts of the flows that engines know, by which the program knows them.
     pub(crate) fn known_flows(&self) -> KnownFlows {
         self.known_flows.clone()
+    }
+
+    /// From now on the program answers SYNs as `syn_ack` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn set_syn_ack(&self, syn_ack: SynAck) -> Result<(), Error> {
+        let mut settings = self.syn_settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.set_syn_ack(syn_ack)
     }
 
     /// The maps that control SYN cookies, which can be taken once.

@@ -285,6 +285,11 @@ impl Config {
         }
     }
 
+    /// Sets the MTU, in bytes, to the closest in its range (576 to 9,000).
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu.clamp(576, 9000);
+    }
+
     /// Checks the ranges the fields' documentation states.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use tidegate_abi::siphash::Key;
-use tidegate_abi::{MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, XdpCounter};
+use tidegate_abi::syn_ack::{SynAck, SynSettings};
+use tidegate_abi::{MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, MAP_SYN_SETTINGS, XdpCounter};
 
 use super::{map_error, missing};
 use crate::error::Error;
@@ -89,5 +90,77 @@ impl CookieMaps {
         self.switches
             .set(queue, switch, 0)
             .map_err(|error| map_error(MAP_COOKIE_SWITCHES, &error))
+    }
+}
+
+/// What the program is told about SYNs.
+pub(crate) struct SynSettingsMap {
+    map: Array<MapData, SynSettings>,
+    settings: SynSettings,
+}
+
+impl SynSettingsMap {
+    pub(super) fn take(ebpf: &mut Ebpf, settings: SynSettings) -> Result<Self, Error> {
+        let map = ebpf
+            .take_map(MAP_SYN_SETTINGS)
+            .ok_or_else(|| missing(MAP_SYN_SETTINGS))?;
+        let map = Array::<MapData, SynSettings>::try_from(map).map_err(|error| map_error(MAP_SYN_SETTINGS, &error))?;
+        let mut taken = Self { map, settings };
+        taken.write()?;
+        Ok(taken)
+    }
+
+    /// From now on SYNs are answered as `syn_ack` says; how long a jiffy takes stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn set_syn_ack(&mut self, syn_ack: SynAck) -> Result<(), Error> {
+        self.settings = with_syn_ack(self.settings, syn_ack);
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        self.map
+            .set(0, self.settings, 0)
+            .map_err(|error| map_error(MAP_SYN_SETTINGS, &error))
+    }
+}
+
+/// `settings` with another SYN-ACK. The engine, whose it is, knows no jiffies.
+fn with_syn_ack(settings: SynSettings, syn_ack: SynAck) -> SynSettings {
+    SynSettings {
+        syn_ack: SynAck {
+            ms_per_jiffy: settings.syn_ack.ms_per_jiffy,
+            ..syn_ack
+        },
+        ..settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_abi::known_flows::{FlowSlots, RANDOM_WORDS};
+    use tidegate_tcp::Config;
+    use tidegate_tcp::engine::syn_ack_of;
+
+    use super::*;
+
+    #[test]
+    fn a_new_mtu_changes_the_mss_of_syn_acks_and_nothing_else() {
+        let mut config = Config::default();
+        config.set_mtu(1500);
+        let settings = SynSettings {
+            flow_slots: FlowSlots::new(1000, [7; RANDOM_WORDS]),
+            syn_ack: SynAck {
+                ms_per_jiffy: SynAck::per_jiffy(4_000_000),
+                ..syn_ack_of(&config)
+            },
+            unused: 0,
+        };
+        config.set_mtu(1300);
+        let mut expected = settings;
+        (expected.syn_ack.mss_v4, expected.syn_ack.mss_v6) = (1260, 1240);
+        assert_eq!(with_syn_ack(settings, syn_ack_of(&config)), expected);
     }
 }

@@ -10,14 +10,14 @@ use tidegate_abi::known_flows::FlowSlots;
 use tidegate_abi::syn_ack::{SynAck, SynSettings, feature};
 use tidegate_abi::{
     ListenerKey, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4,
-    MAP_SOURCE_RULES_V6, MAP_SYN_RATE, MAP_SYN_SETTINGS,
+    MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
 };
 
 use super::{map_error, missing};
 use crate::config::{Sources, TriePrefix};
 use crate::error::Error;
 
-/// Settings of the XDP program that stay as they are while it is attached.
+/// Settings of the XDP program. But for what it answers SYNs with, they stay as they are while it is attached.
 pub(crate) struct ProgramSettings<'a> {
     /// What to steer.
     pub(crate) listeners: &'a [SocketAddr],
@@ -41,17 +41,24 @@ impl ProgramSettings<'_> {
         add_keys(ebpf, MAP_LISTENERS, MAP_LISTENER_SLOTS, self.listeners)?;
         add_keys(ebpf, MAP_REMOTES, MAP_REMOTE_SLOTS, self.remotes)?;
         self.write_source_rules(ebpf)?;
-        let syn_settings = SynSettings {
+        set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
+        set_only_entry(ebpf, MAP_FEATURES, self.features())
+    }
+
+    /// The entry of the map of settings for SYNs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] when the kernel does not tell how long a jiffy is.
+    pub(super) fn syn_settings(&self) -> Result<SynSettings, Error> {
+        Ok(SynSettings {
             flow_slots: self.flow_slots,
             syn_ack: SynAck {
                 ms_per_jiffy: SynAck::per_jiffy(jiffy_ns()?),
                 ..self.syn_ack
             },
             unused: 0,
-        };
-        set_only_entry(ebpf, MAP_SYN_SETTINGS, syn_settings)?;
-        set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
-        set_only_entry(ebpf, MAP_FEATURES, self.features())
+        })
     }
 
     /// The bits of [`feature`] that are needed.

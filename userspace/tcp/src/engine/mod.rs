@@ -198,7 +198,7 @@ impl<A: Application> Engine<A> {
     /// Takes `mtu`, in bytes and without the Ethernet header (576 to 9,000; what is beyond counts as that), for the link's
     /// from now on: connections that are made then offer and use an MSS that fits it. Those there are keep theirs.
     pub fn set_mtu(&mut self, mtu: u16) {
-        self.config.mtu = mtu.clamp(576, 9000);
+        self.config.set_mtu(mtu);
     }
 
     /// Gives connections that `listener` accepts from now on keepalive settings of their own.
