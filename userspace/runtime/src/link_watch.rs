@@ -45,6 +45,7 @@ pub(crate) struct LinkWatch {
     rx_queues: u32,
     /// The MTU new connections are made for.
     told_mtu: u32,
+    /// When `look` looked last; other looks do not ask whether the program is attached.
     looked_at: Instant,
 }
 
@@ -98,18 +99,18 @@ impl LinkWatch {
     pub(crate) fn look(&mut self, is_attached: impl FnOnce() -> bool) -> Result<(), Error> {
         let told = self.messages.as_ref().is_some_and(has_messages);
         if told || self.looked_at.elapsed() >= LOOK_INTERVAL {
+            self.looked_at = Instant::now();
             self.look_now(is_attached)?;
         }
         Ok(())
     }
 
-    /// As [`LinkWatch::look`], in any case.
-    ///
-    /// # Errors
-    ///
-    /// As [`LinkWatch::look`].
-    pub(crate) fn look_now(&mut self, is_attached: impl FnOnce() -> bool) -> Result<(), Error> {
-        self.looked_at = Instant::now();
+    /// Brings what is known of the interface up to date. Whether it is gone, [`LinkWatch::look`] says as soon as ever.
+    pub(crate) fn refresh(&mut self) {
+        let _ = self.look_now(|| true);
+    }
+
+    fn look_now(&mut self, is_attached: impl FnOnce() -> bool) -> Result<(), Error> {
         let gone = || Error::LinkGone {
             name: self.state.name.clone(),
         };
@@ -323,5 +324,20 @@ mod tests {
             LinkWatch::new("no-such-link0", served),
             Err(Error::LinkGone { .. })
         ));
+    }
+
+    #[test]
+    fn reading_the_counters_hides_no_detached_program() {
+        let served = Served {
+            queues: 1,
+            mtu: 65_536,
+            max_mtu: 65_536,
+        };
+        let mut watch = LinkWatch::new("lo", served).expect("a loopback interface");
+        watch.messages = None;
+        watch.looked_at = watch.looked_at.checked_sub(LOOK_INTERVAL).expect("an earlier instant");
+        watch.refresh();
+        let error = watch.look(|| false).expect_err("without its program");
+        assert!(matches!(error, Error::ProgramDetached { .. }), "{error}");
     }
 }

@@ -423,8 +423,7 @@ impl Runtime {
     /// The XDP program's counters of every receive queue the interface has or had, served or not.
     fn xdp_counts(&self) -> Result<Vec<XdpCounts>, Error> {
         let mut link = self.link();
-        // Whether it is gone is for `check` to say.
-        let _ = link.look_now(|| true);
+        link.refresh();
         let queues = link.rx_queues().clamp(1, MAX_QUEUES);
         self.steering.counts(queues)
     }
