@@ -76,6 +76,7 @@ pub struct Runtime {
     link: Mutex<LinkWatch>,
     /// What the engines were started with.
     tcp: tidegate_tcp::Config,
+    is_draining: bool,
     steering: Steering,
 }
 
@@ -270,6 +271,7 @@ where
         queues: infos,
         link: Mutex::new(link),
         tcp,
+        is_draining: false,
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
@@ -402,6 +404,10 @@ impl Runtime {
     /// [`Error::ProgramDetached`] when nothing arrives any more.
     pub fn check(&self) -> Result<(), Error> {
         self.check_shards()?;
+        self.check_link()
+    }
+
+    fn check_link(&self) -> Result<(), Error> {
         let mut link = self.link();
         link.look(|| self.steering.is_attached())?;
         if let Some(mtu) = link.take_new_mtu() {
@@ -443,19 +449,17 @@ impl Runtime {
         Ok(())
     }
 
-    /// Stops: no new connections, then waits until there are none but those in TIME-WAIT, for at most `timeout` or
-    /// until `stop_now` is true; resets what is left, ends the shards and detaches the XDP program. Returns the last
-    /// counters.
+    /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most `timeout`
+    /// or until `stop_now` is true or a shard has failed.
     ///
     /// # Errors
     ///
-    /// [`Error::Shard`] when a shard had failed; everything is stopped and detached all the same.
-    pub fn stop(mut self, timeout: Duration, stop_now: &AtomicBool) -> Result<Report, Error> {
-        // SYNs are dropped from here on: a cookie would promise what is not kept.
-        self.cookies.stop();
-        tell_all(&self.mailboxes, &self.threads, || Command::Drain, ANSWER_PATIENCE);
+    /// [`Error::LinkGone`] or [`Error::ProgramDetached`] when the connections can end no more.
+    pub fn drain(&mut self, timeout: Duration, stop_now: &AtomicBool) -> Result<(), Error> {
+        self.refuse_connections();
         let began = Instant::now();
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
+            self.check_link()?;
             // A shard that does not answer will not finish anything either.
             let Ok(shards) = self.ask_all() else { break };
             let open: u64 = shards
@@ -467,6 +471,17 @@ impl Runtime {
             }
             thread::sleep(DRAIN_STEP.min(timeout.saturating_sub(began.elapsed())));
         }
+        Ok(())
+    }
+
+    /// Stops: accepts no new connections, resets those there are, ends the shards and detaches the XDP program. Returns the
+    /// last counters. [`Runtime::drain`] before it lets the connections end by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when a shard had failed; everything is stopped and detached all the same.
+    pub fn stop(mut self) -> Result<Report, Error> {
+        self.refuse_connections();
         tell_all(&self.mailboxes, &self.threads, || Command::Abort, ANSWER_PATIENCE);
         self.wait_for_sweeps();
         self.wait_for_last_frames();
@@ -479,6 +494,16 @@ impl Runtime {
                 xdp,
                 syn_cookies: self.cookies.counts(&self.queues),
             }),
+        }
+    }
+
+    /// Has the shards drain, if they do not yet.
+    fn refuse_connections(&mut self) {
+        if !self.is_draining {
+            self.is_draining = true;
+            // SYNs are dropped from here on: a cookie would promise what is not kept.
+            self.cookies.stop();
+            tell_all(&self.mailboxes, &self.threads, || Command::Drain, ANSWER_PATIENCE);
         }
     }
 

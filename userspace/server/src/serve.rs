@@ -47,16 +47,16 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
-                let counted = serving.stop(settings.drain, &signals, &past)?;
-                say(&counted.text());
-                return Ok(());
+                let drained = serving.runtime.drain(settings.drain, &signals.stop_now);
+                say(&serving.stop(&past)?.text());
+                return drained.map_err(Failure::from);
             }
             Err(error) => {
                 let Some(lost) = error.lost_link() else {
                     return Err(error.into());
                 };
                 // Nobody can be told any more, so there is nothing to wait for.
-                past = serving.stop(Duration::ZERO, &signals, &past)?;
+                past = serving.stop(&past)?;
                 if settings.afxdp.link_gone == LinkGone::Exit {
                     say(&past.text());
                     return Err(error.into());
@@ -173,8 +173,8 @@ impl Serving {
     }
 
     /// Stops, and returns what was counted until now.
-    fn stop(self, drain: Duration, signals: &SignalEvents, past: &Past) -> Result<Past, Failure> {
-        let mut report = self.runtime.stop(drain, &signals.stop_now)?;
+    fn stop(self, past: &Past) -> Result<Past, Failure> {
+        let mut report = self.runtime.stop()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(Past {
             report: Some(report),

@@ -2,11 +2,13 @@
 
 mod lab;
 
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::client::{connect_echo, curl_to, round_trip};
+use lab::client::{connect, connect_echo, curl_to, round_trip};
 use lab::counters::{Counters, PASSIVE_OPENS};
 use lab::data::directory;
 use lab::process::{Finished, run};
@@ -14,7 +16,7 @@ use lab::server::{Server, serve_command};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::TcpMaxSeg;
 
-use lab::{Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
+use lab::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const CLIENT_DEVICE: &str = "tgc0";
@@ -77,6 +79,20 @@ fn a_server_whose_interface_is_deleted_ends_with_an_error() {
     fetch_page(scratch.path());
     ip_link(&["delete", "dev", SERVER_DEVICE]);
     expect_gone(&server.wait_for_end());
+}
+
+#[test]
+fn a_server_whose_interface_is_deleted_while_it_drains_waits_no_longer_and_ends_with_an_error() {
+    let Some(lab) = Lab::up(1) else { return };
+    let server = Server::start(&lab, &["--drain", "300s"]);
+    let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
+    let mut request = in_namespace(Namespace::Client, || connect(http));
+    // Within a head, where draining does not end it.
+    request.write_all(b"GET / HT").expect("room for a few bytes");
+    let stopping = server.begin_stop();
+    stopping.wait_until_draining();
+    ip_link(&["delete", "dev", SERVER_DEVICE]);
+    expect_gone(&stopping.wait_for_end());
 }
 
 #[test]
@@ -171,7 +187,7 @@ fn queues_added_during_the_run_are_warned_of_and_counted() {
     lab.set_server_link(true);
     // Of so many connections some arrive on queue 1, where the kernel refuses them.
     let refused = in_namespace(Namespace::Client, || {
-        let http = std::net::SocketAddr::new(SERVER_V4, lab::HTTP_PORT);
+        let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
         (0..32).filter(|_| std::net::TcpStream::connect(http).is_err()).count()
     });
     assert!(refused > 0, "all of them arrived on queue 0: the test showed nothing");

@@ -19,7 +19,7 @@ mod tests;
 mod tuples;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ impl Client for BypassClient {
         drop(sender);
         let mut total = watch(plan, progress, &runtime, &steps, &outcomes)?;
         // What is still open is reset at once.
-        let report = runtime.stop(Duration::ZERO, &AtomicBool::new(true))?;
+        let report = runtime.stop()?;
         let handed_over = HandedOver::of(&report.shards);
         // To the engines every visit is a frame.
         total.frames.received = total.frames.received.saturating_sub(handed_over.visits);

@@ -191,15 +191,29 @@ pub(crate) struct Stopping {
 }
 
 impl Stopping {
+    /// Waits until the server has said that it stops.
+    pub(crate) fn wait_until_draining(&self) {
+        let said = |lines: &[String]| lines.iter().any(|line| line == "tidegate: stopping");
+        assert!(
+            self.process.stdout().wait_for(LOG_LIMIT, said),
+            "it does not stop: {}",
+            self.process.describe()
+        );
+    }
+
+    /// Waits for the server's end, however it ends.
+    pub(crate) fn wait_for_end(self) -> Finished {
+        self.process
+            .wait(STOP_LIMIT)
+            .unwrap_or_else(|problem| panic!("SIGTERM did not end the server: {problem}"))
+    }
+
     /// Waits for the server's end, which must come in time and with exit code 0. Returns the
     /// counters it printed after the signal.
     pub(crate) fn finish(self) -> Counters {
-        let finished = self
-            .process
-            .wait(STOP_LIMIT)
-            .unwrap_or_else(|problem| panic!("SIGTERM did not end the server: {problem}"))
-            .expect_success();
-        let lines: Vec<&str> = finished.stdout.lines().skip(self.printed).collect();
+        let printed = self.printed;
+        let finished = self.wait_for_end().expect_success();
+        let lines: Vec<&str> = finished.stdout.lines().skip(printed).collect();
         let counters = Counters::parse(&lines);
         assert!(!counters.is_empty(), "no counters at the end: {}", finished.describe());
         counters
