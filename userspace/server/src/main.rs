@@ -7,6 +7,7 @@ mod counters_text;
 mod failure;
 mod kernel_listeners;
 mod listen;
+mod log;
 mod open_files;
 mod origins;
 mod output;
@@ -16,14 +17,11 @@ mod service_counters;
 mod settings;
 mod signals;
 
-use std::io::{IsTerminal, Write};
-use std::panic;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command, ServeArguments};
 use crate::failure::Failure;
@@ -32,9 +30,6 @@ use crate::settings::Settings;
 /// The C library's allocator keeps what connections have freed; this one gives it back by itself, a little at a time.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Takes the place of `-v` and `--quiet` when set: a filter such as `debug` or `tidegate_runtime=trace`.
-const LOG_VARIABLE: &str = "TIDEGATE_LOG";
 
 /// How long the last output may take to be read.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
@@ -57,30 +52,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
-    start_logging(arguments.verbose, arguments.quiet);
+    log::start(arguments.verbose, arguments.quiet);
     let settings = Settings::gather(arguments)?;
     serve::run(&settings, arguments.quiet)
-}
-
-fn start_logging(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::INFO,
-        (false, 2) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .with_env_var(LOG_VARIABLE)
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| output::Log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    // Otherwise a panic would be written to standard error at once, where a shard might have to wait.
-    panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
 /// Has `text` written to standard output, without waiting for it.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{LinkGone, Listener, Report, Runtime, interface_info};
+use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
 use crate::counters_text::counters_text;
 use crate::failure::Failure;
 use crate::kernel_listeners;
+use crate::log::WithoutRepeats;
 use crate::open_files;
 use crate::output;
 use crate::rates::Totals;
@@ -76,7 +77,8 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
 
 /// Waits until the interface is there, and serves on it. `None` when a signal asks to stop before that.
 fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past) -> Option<Serving> {
-    let mut told = String::new();
+    // What is in the way is still in the way at the next try.
+    let _told_once = WithoutRepeats::new();
     loop {
         match signals.next(RETURN_INTERVAL) {
             Some(Event::Stop) => return None,
@@ -84,18 +86,14 @@ fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past) -> 
             None => {}
         }
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
-        if interface_info(&settings.interface).is_err() {
-            continue;
-        }
-        match Serving::start(settings, past) {
+        let started = match interface_info(&settings.interface) {
+            Err(Error::NoSuchInterface { .. }) => continue,
+            Err(error) => Err(error.into()),
+            Ok(_) => Serving::start(settings, past),
+        };
+        match started {
             Ok(serving) => return Some(serving),
-            Err(failure) => {
-                let failure = failure.to_string();
-                if failure != told {
-                    warn!("{} is back, but cannot be served yet: {failure}", settings.interface);
-                    told = failure;
-                }
-            }
+            Err(failure) => warn!("{} is back, but cannot be served yet: {failure}", settings.interface),
         }
     }
 }
@@ -138,12 +136,7 @@ impl Serving {
     }
 
     /// Serves until a signal asks to stop.
-    fn serve(
-        &self,
-        signals: &SignalEvents,
-        past: &Past,
-        mut rates: Option<&mut Rates>,
-    ) -> Result<(), tidegate_runtime::Error> {
+    fn serve(&self, signals: &SignalEvents, past: &Past, mut rates: Option<&mut Rates>) -> Result<(), Error> {
         loop {
             let wait = rates
                 .as_ref()
@@ -166,7 +159,7 @@ impl Serving {
         }
     }
 
-    fn report(&self, past: &Past) -> Result<Report, tidegate_runtime::Error> {
+    fn report(&self, past: &Past) -> Result<Report, Error> {
         let mut report = self.runtime.report()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(report)

@@ -137,6 +137,32 @@ fn a_server_that_is_to_wait_serves_again_on_an_interface_of_the_same_name() {
 }
 
 #[test]
+fn an_interface_that_comes_back_unusable_is_said_once_and_served_when_it_can_be() {
+    let Some(lab) = Lab::up(1) else { return };
+    let scratch = directory();
+    let config = scratch.path().join("tidegate.toml");
+    std::fs::write(&config, "[afxdp]\nlink_gone = \"wait\"\n").expect("a file");
+    let server = Server::start(&lab, &["--config", &config.to_string_lossy()]);
+    ip_link(&["delete", "dev", SERVER_DEVICE]);
+    server.wait_for_log("waiting until tgs0 can be served again", 1);
+    // There, but down; then up, but without the addresses.
+    ip_link(&["add", SERVER_DEVICE, "type", "veth", "peer", "name", "tgs8"]);
+    ip_link(&["set", "dev", SERVER_DEVICE, "addrgenmode", "none"]);
+    server.wait_for_log("tgs0 is back, but cannot be served yet: interface tgs0 is down", 1);
+    ip_link(&["set", "dev", SERVER_DEVICE, "up"]);
+    server.wait_for_log("is not on interface tgs0", 1);
+    // Some tries later.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(server.logged("interface tgs0 is down"), 1);
+    assert_eq!(server.logged("is not on interface tgs0"), 1);
+    ip_link(&["delete", "dev", SERVER_DEVICE]);
+    lab.script(&["remake", "--queues", "1"]);
+    server.wait_until_ready_again(2);
+    fetch_page(scratch.path());
+    server.stop();
+}
+
+#[test]
 fn a_link_that_is_renamed_set_down_or_without_carrier_is_served_on_and_said() {
     let Some(lab) = Lab::up(1) else { return };
     let scratch = directory();

@@ -95,6 +95,12 @@ impl<'lab> Server<'lab> {
         );
     }
 
+    /// How many lines of the log hold `fragment`.
+    pub(crate) fn logged(&self, fragment: &str) -> usize {
+        let lines = self.process.stderr().since(0);
+        lines.iter().filter(|line| line.contains(fragment)).count()
+    }
+
     /// Waits until the server has said `times` times that it is ready.
     pub(crate) fn wait_until_ready_again(&self, times: usize) {
         let ready = |lines: &[String]| lines.iter().filter(|line| line.trim() == READY_LINE).count() >= times;
