@@ -17,7 +17,7 @@ use tidegate_tcp::time::Instant;
 
 use super::files::Stamp;
 use super::head::HEAD_SIZE;
-use super::prepared::{Prepared, WHOLE_LIMIT};
+use super::prepared::{self, Prepared, WHOLE_LIMIT};
 use super::representation::Representation;
 
 /// Evicted files looked at for each file that is to be read: more than give way for it on average.
@@ -74,8 +74,9 @@ impl Cache {
         }
     }
 
-    /// Whether a file of `length` bytes may be read whole: not while evicted ones that are being sent hold too much memory.
-    pub(super) fn may_hold(&mut self, length: u64) -> bool {
+    /// Whether a file of `length` bytes may be read whole, to be cached for `key`: not if it would not fit, and not while
+    /// evicted ones that are being sent hold too much memory.
+    pub(super) fn may_hold(&mut self, key: &[u8], length: u64) -> bool {
         for _ in 0..LOOKED_AT {
             match self.evicted.pop_front() {
                 Some(content) if content.is_unique() => self.evicted_bytes -= content.len(),
@@ -86,8 +87,9 @@ impl Cache {
                 }
             }
         }
+        let fits = usize::try_from(length).is_ok_and(|length| charge(key, length) <= self.limit);
         // Of small files, responses hold copies.
-        length <= WHOLE_LIMIT as u64 || self.evicted_bytes as u64 + length <= self.limit as u64
+        fits && (length <= WHOLE_LIMIT as u64 || self.evicted_bytes as u64 + length <= self.limit as u64)
     }
 
     /// What is cached and fresh for `key`.
@@ -151,10 +153,7 @@ impl Cache {
     /// larger than the whole cache is not cached.
     pub(super) fn insert(&mut self, key: &[u8], prepared: Prepared, stamp: Option<Stamp>, now: Instant) -> u64 {
         self.remove(key);
-        let charge = prepared
-            .content_memory()
-            .saturating_add(key.len())
-            .saturating_add(ENTRY_OVERHEAD);
+        let charge = charge(key, prepared.content_length());
         if charge > self.limit {
             return 0;
         }
@@ -211,6 +210,13 @@ impl Cache {
     }
 }
 
+/// What `length` bytes of content cost that are cached for `key`.
+fn charge(key: &[u8], length: usize) -> usize {
+    prepared::content_memory(length)
+        .saturating_add(key.len())
+        .saturating_add(ENTRY_OVERHEAD)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -233,7 +239,7 @@ mod tests {
 
     /// A cache with room for `entries` entries of one-byte keys.
     fn cache(entries: usize) -> Cache {
-        Cache::new(entries * (prepared().content_memory() + 1 + ENTRY_OVERHEAD), SECOND)
+        Cache::new(entries * charge(b"a", SIZE), SECOND)
     }
 
     fn insert(cache: &mut Cache, key: &[u8]) -> u64 {
@@ -304,7 +310,7 @@ mod tests {
         // Each is being sent to somebody who does not read.
         let mut sent = Vec::new();
         for name in 0..100_u8 {
-            if !cache.may_hold(LENGTH as u64) {
+            if !cache.may_hold(&[name], LENGTH as u64) {
                 break;
             }
             let (prepared, content) = large();
@@ -313,13 +319,13 @@ mod tests {
             cache.insert(&[name], prepared, Some(stamp(0)), Instant::ZERO);
         }
         assert!((5..=11).contains(&sent.len()), "{} files are held", sent.len());
-        assert!(cache.may_hold(WHOLE_LIMIT as u64), "small ones are copied");
+        assert!(cache.may_hold(b"a", WHOLE_LIMIT as u64), "small ones are copied");
         // One that nobody is sent leaves nothing behind.
         sent.clear();
         for _ in 0..10 {
-            cache.may_hold(LENGTH as u64);
+            cache.may_hold(b"a", LENGTH as u64);
         }
-        assert!(cache.may_hold(5 * LENGTH as u64));
+        assert!(cache.may_hold(b"a", 4 * LENGTH as u64));
         assert_eq!((cache.evicted.len(), cache.evicted_bytes), (0, 0));
         check(&cache);
     }
@@ -374,6 +380,32 @@ mod tests {
             }
         }
         assert!(!cache.entries.is_empty());
+    }
+
+    #[test]
+    fn what_may_be_held_is_what_can_be_cached() {
+        let large = WHOLE_LIMIT + 1;
+        for (length, cost) in [
+            (0, 0),
+            (WHOLE_LIMIT, 3 * WHOLE_LIMIT),
+            (large, large),
+            (1 << 20, 1 << 20),
+        ] {
+            for (room, fits) in [(ENTRY_OVERHEAD + 2 + cost, true), (ENTRY_OVERHEAD + 1 + cost, false)] {
+                let mut cache = Cache::new(room, SECOND);
+                assert_eq!(
+                    cache.may_hold(b"ab", length as u64),
+                    fits,
+                    "{length} bytes, room for {room}"
+                );
+                let content = Prepared::in_memory(Bytes::from(vec![0; length]), |content| {
+                    Representation::of_file(b"ab", &stamp(0), EntityTag::fixed("a"), content, 0)
+                });
+                cache.insert(b"ab", content, Some(stamp(0)), Instant::ZERO);
+                assert_eq!(has(&mut cache, b"ab"), fits, "{length} bytes, room for {room}");
+            }
+        }
+        assert!(!Cache::new(1 << 20, SECOND).may_hold(b"a", u64::MAX));
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub struct Config {
     /// Memory for cached files and the responses that are kept ready for them; zero turns the cache off. Files up to
     /// 4 KiB count three times, since two ready responses have a copy each.
     pub cache_bytes: usize,
-    /// Files up to this size are read whole and cached; larger ones are read as they are sent.
+    /// Files up to this size are read whole and cached; larger ones, and those that do not fit into `cache_bytes`, are read
+    /// as they are sent.
     pub cache_file_limit: usize,
     /// How long a cached file is served before it is compared with the one on disk; zero compares at every request.
     #[serde(with = "humantime_serde")]

@@ -53,7 +53,7 @@ impl Store {
             root,
             cache: Cache::new(config.cache_bytes, config.cache_revalidate),
             index: config.index.clone(),
-            cached_size: config.cache_file_limit.min(config.cache_bytes) as u64,
+            cached_size: config.cache_file_limit as u64,
             open_files: OpenFiles::new(config.max_open_files),
             next_warning: Instant::ZERO,
             refused: 0,
@@ -120,7 +120,7 @@ impl Store {
             return Ok(Found::Representation(representation));
         }
         counters.bump(Counter::CacheMisses);
-        if stamp.length > self.cached_size || !self.cache.may_hold(stamp.length) {
+        if stamp.length > self.cached_size || !self.cache.may_hold(path, stamp.length) {
             let etag = if stamp.is_settled(since_1970()) {
                 EntityTag::of_settled(&stamp)
             } else {
@@ -135,7 +135,9 @@ impl Store {
             return Ok(Found::Representation(representation));
         }
         let before = since_1970();
-        let content = read(&file, &mut stamp, self.cached_size)?;
+        let content = read(&file, &mut stamp, |length| {
+            length <= self.cached_size && self.cache.may_hold(path, length)
+        })?;
         let is_settled = stamp.is_settled(before);
         let etag = if is_settled {
             EntityTag::of_settled(&stamp)
@@ -174,11 +176,11 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Reads a file of at most `limit` bytes whole, in one version, whose stamp is then `stamp`. One that changes all the
-/// time, or grows too large, is being replaced: the client may try again.
-fn read(file: &File, stamp: &mut Stamp, limit: u64) -> Result<Bytes, Status> {
+/// Reads a file whose length `may_read` allows whole, in one version, whose stamp is then `stamp`. One that changes all
+/// the time, or grows too large, is being replaced: the client may try again.
+fn read(file: &File, stamp: &mut Stamp, mut may_read: impl FnMut(u64) -> bool) -> Result<Bytes, Status> {
     for _ in 0..=READ_RETRIES {
-        if stamp.length > limit {
+        if !may_read(stamp.length) {
             break;
         }
         let mut content = vec![0; stamp.length as usize];
@@ -208,21 +210,24 @@ mod tests {
         let file = File::open(&path).unwrap();
         let mut stamp = Stamp::of(&file).unwrap();
         fs::write(&path, "three").unwrap();
-        assert_eq!(read(&file, &mut stamp, 5), Ok(Bytes::from_static(b"three")));
+        assert_eq!(
+            read(&file, &mut stamp, |length| length <= 5),
+            Ok(Bytes::from_static(b"three"))
+        );
         assert_eq!(stamp, Stamp::of(&file).unwrap());
 
         fs::write(&path, "eleven").unwrap();
         assert_eq!(
-            read(&file, &mut stamp, 5),
+            read(&file, &mut stamp, |length| length <= 5),
             Err(Status::ServiceUnavailable),
             "too large by now"
         );
         fs::write(&path, "").unwrap();
         assert_eq!(
-            read(&file, &mut stamp, 5),
+            read(&file, &mut stamp, |length| length <= 5),
             Err(Status::ServiceUnavailable),
             "still known as too large"
         );
-        assert_eq!(read(&file, &mut stamp, 6), Ok(Bytes::new()));
+        assert_eq!(read(&file, &mut stamp, |length| length <= 6), Ok(Bytes::new()));
     }
 }

@@ -67,6 +67,23 @@ fn readers_of_one_file_share_its_descriptor() {
     assert_eq!(descriptors(&site), 0);
 }
 
+/// What is sent but not cached would be in memory as often as it is asked for.
+#[test]
+fn a_file_that_fits_only_without_what_describes_it_is_sent_from_the_disk() {
+    for (fits, files) in [(true, 0), (false, 1)] {
+        let mut site = Site::new(|config| {
+            config.cache_bytes = LARGE + if fits { 10_000 } else { 100 };
+            config.cache_file_limit = LARGE;
+        });
+        let mut slow = slow_readers(&site);
+        for _ in 0..10 {
+            assert_eq!(slow.get("/large.bin"), 200);
+            assert_eq!(descriptors(&site), files);
+        }
+        assert_eq!(site.get("/large.bin").body, pattern(LARGE));
+    }
+}
+
 #[test]
 fn one_file_too_many_is_answered_with_503_and_the_others_are_served() {
     let site = Site::new(|config| {
