@@ -3,8 +3,8 @@
 //! What gives way is chosen by the clock algorithm: a hit sets a bit, and the hand that looks for a victim passes over
 //! the entries with the bit set once, clearing it. It is close to least-recently-used without moving anything at a hit.
 //!
-//! A file that gives way while it is being sent stays in memory until the last peer has all of it. Such files are counted,
-//! and while there are as many bytes of them as the cache may have, no others are read whole: peers that do not read cannot
+//! A file that gives way while it is being sent stays in memory until the last peer has all of it, and it is noticed that
+//! it has: when a file is to be read or a connection closes. Such files are counted, and while there are as many bytes of them as the cache may have, no others are read whole: peers that do not read cannot
 //! make the server hold more than twice its cache.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,8 +20,11 @@ use super::head::HEAD_SIZE;
 use super::prepared::{self, Prepared, WHOLE_LIMIT};
 use super::representation::Representation;
 
-/// Evicted files looked at for each file that is to be read: more than give way for it on average.
-const LOOKED_AT: usize = 4;
+/// Evicted files looked at in vain each time: more than give way for a file on average.
+const LOOKED_AT_IN_VAIN: usize = 4;
+
+/// Evicted files freed each time.
+const MAX_FREED: usize = 64;
 
 /// What an entry costs besides its content and its key: about the size of its parts, so that empty files are bounded.
 const ENTRY_OVERHEAD: usize = 768 + 2 * HEAD_SIZE;
@@ -77,19 +80,31 @@ impl Cache {
     /// Whether a file of `length` bytes may be read whole, to be cached for `key`: not if it would not fit, and not while
     /// evicted ones that are being sent hold too much memory.
     pub(super) fn may_hold(&mut self, key: &[u8], length: u64) -> bool {
-        for _ in 0..LOOKED_AT {
+        self.forget_sent();
+        let fits = usize::try_from(length).is_ok_and(|length| charge(key, length) <= self.limit);
+        // Of small files, responses hold copies.
+        fits && (length <= WHOLE_LIMIT as u64 || self.evicted_bytes as u64 + length <= self.limit as u64)
+    }
+
+    /// Frees evicted files that nobody is sent any more: some of them, and all if this is called often enough.
+    pub(super) fn forget_sent(&mut self) {
+        let mut in_vain = 0;
+        for _ in 0..MAX_FREED {
             match self.evicted.pop_front() {
                 Some(content) if content.is_unique() => self.evicted_bytes -= content.len(),
-                Some(content) => self.evicted.push_back(content),
+                Some(content) => {
+                    self.evicted.push_back(content);
+                    in_vain += 1;
+                }
                 None => {
                     self.evicted = VecDeque::new();
                     break;
                 }
             }
+            if in_vain == LOOKED_AT_IN_VAIN {
+                break;
+            }
         }
-        let fits = usize::try_from(length).is_ok_and(|length| charge(key, length) <= self.limit);
-        // Of small files, responses hold copies.
-        fits && (length <= WHOLE_LIMIT as u64 || self.evicted_bytes as u64 + length <= self.limit as u64)
     }
 
     /// What is cached and fresh for `key`.
@@ -322,12 +337,43 @@ mod tests {
         assert!(cache.may_hold(b"a", WHOLE_LIMIT as u64), "small ones are copied");
         // One that nobody is sent leaves nothing behind.
         sent.clear();
-        for _ in 0..10 {
-            cache.may_hold(b"a", LENGTH as u64);
-        }
+        cache.forget_sent();
         assert!(cache.may_hold(b"a", 4 * LENGTH as u64));
         assert_eq!((cache.evicted.len(), cache.evicted_bytes), (0, 0));
         check(&cache);
+    }
+
+    #[test]
+    fn readers_that_go_one_by_one_leave_nothing_behind() {
+        const LENGTH: usize = WHOLE_LIMIT + 1;
+        const READERS: usize = 300;
+        let mut cache = Cache::new(charge(b"a", LENGTH), SECOND);
+        for one_of_all in [false, true] {
+            let mut readers = Vec::new();
+            for _ in 0..READERS {
+                let content = Bytes::from(vec![0; LENGTH]);
+                readers.push(content.clone());
+                let prepared = Prepared::in_memory(content, |content| {
+                    Representation::of_file(b"a", &stamp(0), EntityTag::fixed("a"), content, 0)
+                });
+                cache.insert(b"a", prepared, None, Instant::ZERO);
+            }
+            cache.remove(b"a");
+            assert_eq!(cache.evicted_bytes, READERS * LENGTH);
+            if one_of_all {
+                // A connection that was sent all of them.
+                readers.clear();
+                for calls in 1..=READERS.div_ceil(MAX_FREED) {
+                    cache.forget_sent();
+                    assert_eq!(cache.evicted.len(), READERS.saturating_sub(calls * MAX_FREED));
+                }
+            }
+            while let Some(reader) = readers.pop() {
+                drop(reader);
+                cache.forget_sent();
+            }
+            assert_eq!((cache.evicted.len(), cache.evicted_bytes), (0, 0));
+        }
     }
 
     #[test]

@@ -147,5 +147,11 @@ impl Application for Http {
         connection.drain(self, stream);
     }
 
-    fn closed(&mut self, _connection: Connection, _reason: CloseReason) {}
+    fn closed(&mut self, connection: Connection, _reason: CloseReason) {
+        // The response it was sent holds the file.
+        drop(connection);
+        if let Site::Files(store) = &mut self.site {
+            store.forget_sent();
+        }
+    }
 }

@@ -67,6 +67,11 @@ impl Store {
         self.cache.fresh_unparsed(path, now)
     }
 
+    /// Frees files that are not cached any more and that nobody is sent any more.
+    pub(super) fn forget_sent(&mut self) {
+        self.cache.forget_sent();
+    }
+
     /// What the normalised `path` names. `wall` is the present in seconds since 1970.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tidegate_tcp::application::Application;
+use tidegate_tcp::application::{Application, CloseReason};
 use tidegate_tcp::time::Instant;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -82,6 +82,35 @@ fn a_file_that_fits_only_without_what_describes_it_is_sent_from_the_disk() {
         }
         assert_eq!(site.get("/large.bin").body, pattern(LARGE));
     }
+}
+
+#[test]
+fn files_that_left_the_cache_are_forgotten_when_the_connections_close_that_were_sent_them() {
+    const CACHE: usize = 2_000_000;
+    const LENGTH: usize = 5000;
+    let site = Site::new(|config| {
+        config.cache_bytes = CACHE;
+        config.cache_file_limit = CACHE;
+    });
+    fs::write(site.path("most.bin"), pattern(CACHE - LENGTH)).unwrap();
+    let mut slow = slow_readers(&site);
+    // Every file is in memory, until those that left the cache are as large as it.
+    let mut files = 0;
+    while descriptors(&site) == 0 {
+        fs::write(site.path(&format!("{files}.bin")), pattern(LENGTH)).unwrap();
+        assert_eq!(slow.get(&format!("/{files}.bin")), 200);
+        files += 1;
+    }
+    assert!(files > CACHE / LENGTH, "{files} files");
+    for (connection, _) in slow.readers.drain(..) {
+        slow.http.closed(connection, CloseReason::Aborted);
+    }
+    assert_eq!(slow.get("/most.bin"), 200);
+    assert_eq!(
+        descriptors(&site),
+        0,
+        "nothing is left of them, so there is memory for it"
+    );
 }
 
 #[test]
