@@ -130,12 +130,9 @@ impl Http {
             Site::Files(store) => store.find(&target.path, now, wall, &mut self.counters),
         };
         match found {
-            Ok(Found::Representation(representation)) => self.represent(request, &representation, frame),
+            Ok(Found::Representation(representation)) => self.represent(request, &representation, frame, now),
             Ok(Found::Directory) => self.redirect(&target, frame),
-            Err(Status::ServiceUnavailable) => {
-                self.brief(Status::ServiceUnavailable, frame, format_args!("Retry-After: 1\r\n"))
-            }
-            Err(status) => self.brief(status, frame, format_args!("")),
+            Err(status) => self.refuse(status, frame),
         }
     }
 
@@ -152,7 +149,13 @@ impl Http {
     }
 
     /// The representation, or the part of it that was asked for, or the news that it is the one the client has.
-    fn represent(&mut self, request: &Request<'_, '_>, representation: &Representation, frame: Frame) -> Outgoing {
+    fn represent(
+        &mut self,
+        request: &Request<'_, '_>,
+        representation: &Representation,
+        frame: Frame,
+        now: Instant,
+    ) -> Outgoing {
         let Representation {
             length,
             content_type,
@@ -172,10 +175,16 @@ impl Http {
         }
         match requested_range(request, representation) {
             ByteRange::Whole => {
+                let Some(body) = content(representation, 0, *length, frame) else {
+                    return self.refuse_content(frame, now);
+                };
                 let head = self.head(Status::Ok, frame, format_args!("{}", representation.whole));
-                outgoing(Status::Ok, head, content(representation, 0, *length), frame)
+                outgoing(Status::Ok, head, body, frame)
             }
             ByteRange::Part { first, length: part } => {
+                let Some(body) = content(representation, first, part, frame) else {
+                    return self.refuse_content(frame, now);
+                };
                 let last = first + part - 1;
                 let head = self.head(
                     Status::PartialContent,
@@ -185,18 +194,32 @@ impl Http {
                          {content_type}{validators}"
                     ),
                 );
-                outgoing(
-                    Status::PartialContent,
-                    head,
-                    content(representation, first, part),
-                    frame,
-                )
+                outgoing(Status::PartialContent, head, body, frame)
             }
             ByteRange::Unsatisfiable => self.brief(
                 Status::RangeNotSatisfiable,
                 frame,
                 format_args!("Content-Range: bytes */{length}\r\n"),
             ),
+        }
+    }
+
+    /// The response where content is asked for that is unavailable.
+    #[cold]
+    fn refuse_content(&mut self, frame: Frame, now: Instant) -> Outgoing {
+        let status = match &mut self.site {
+            Site::BuiltInPage(_) => Status::ServiceUnavailable,
+            Site::Files(store) => store.refuse_content(now, &mut self.counters),
+        };
+        self.refuse(status, frame)
+    }
+
+    /// A response with an error status.
+    fn refuse(&mut self, status: Status, frame: Frame) -> Outgoing {
+        if status == Status::ServiceUnavailable {
+            self.brief(status, frame, format_args!("Retry-After: 1\r\n"))
+        } else {
+            self.brief(status, frame, format_args!(""))
         }
     }
 
@@ -258,15 +281,20 @@ fn requested_range(request: &Request<'_, '_>, representation: &Representation) -
     }
 }
 
-/// `length` bytes of the content from offset `first`, which are within it.
-fn content(representation: &Representation, first: u64, length: u64) -> Body {
+/// `length` bytes of the content from offset `first`, which are within it, as the body of a response; `None` where they
+/// are unavailable and the response has to have them.
+fn content(representation: &Representation, first: u64, length: u64, frame: Frame) -> Option<Body> {
+    if frame.head_only || length == 0 {
+        return Some(Body::Empty);
+    }
     match &representation.content {
         // In memory, so the offsets fit.
-        Content::Memory(bytes) => Body::Memory(bytes.slice(first as usize..(first + length) as usize)),
-        Content::File(file) => Body::File(FilePart {
+        Content::Memory(bytes) => Some(Body::Memory(bytes.slice(first as usize..(first + length) as usize))),
+        Content::File(file) => Some(Body::File(FilePart {
             file: Arc::clone(file),
             offset: first,
             remaining: length,
-        }),
+        })),
+        Content::Unavailable => None,
     }
 }

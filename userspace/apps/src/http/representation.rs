@@ -21,6 +21,8 @@ pub(super) enum Content {
     Memory(Bytes),
     /// Read while it is sent.
     File(Arc<OpenFile>),
+    /// Not to be had: its file would be one too many to be open.
+    Unavailable,
 }
 
 /// Something that can be served, with its header fields ready to be written.

@@ -131,11 +131,10 @@ impl Store {
             } else {
                 EntityTag::of_unsettled(&stamp)
             };
-            let Some(open) = self.open_files.share(file, &stamp) else {
-                let reason = "http.max_open_files are being sent; they are closed when no connection reads them";
-                return Err(self.refuse(now, format_args!("{reason}"), counters));
-            };
-            let content = Content::File(open);
+            let content = self
+                .open_files
+                .share(file, &stamp)
+                .map_or(Content::Unavailable, Content::File);
             let representation = Arc::new(Representation::of_file(&name, &stamp, etag, content, wall));
             return Ok(Found::Representation(representation));
         }
@@ -156,6 +155,13 @@ impl Store {
         let evicted = self.cache.insert(path, prepared, is_settled.then_some(stamp), now);
         counters.add(Counter::CacheEvictions, evicted);
         Ok(Found::Representation(representation))
+    }
+
+    /// Counts a request for content that is unavailable, and returns the status to answer with.
+    #[cold]
+    pub(super) fn refuse_content(&mut self, now: Instant, counters: &mut Counters) -> Status {
+        let reason = "http.max_open_files are being sent; they are closed when no connection reads them";
+        self.refuse(now, format_args!("{reason}"), counters)
     }
 
     /// Counts a request for a file that cannot be opened now, logs it if that was not done lately, and returns the status

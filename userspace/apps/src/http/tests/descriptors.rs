@@ -23,13 +23,17 @@ struct SlowReaders {
 }
 
 impl SlowReaders {
-    /// The status of the response to a request for `target` on a new connection.
+    /// The status of the response to a GET request for `target` on a new connection.
     fn get(&mut self, target: &str) -> u16 {
+        self.ask(&get_request(target, ""))
+    }
+
+    /// The status of the response to `request` on a new connection.
+    fn ask(&mut self, request: &[u8]) -> u16 {
         let mut stream = MockStream::new(2000);
         stream.now = self.now;
         let mut connection = self.http.open(&mut stream);
-        self.http
-            .receive(&mut connection, &mut stream, &get_request(target, ""));
+        self.http.receive(&mut connection, &mut stream, request);
         let status = std::str::from_utf8(&stream.sent()[9..12]).unwrap().parse().unwrap();
         self.readers.push((connection, stream));
         status
@@ -136,6 +140,46 @@ fn one_file_too_many_is_answered_with_503_and_the_others_are_served() {
     assert_eq!(slow.get("/hello.txt"), 200);
     slow.readers.remove(1);
     assert_eq!(slow.get("/3.bin"), 200);
+}
+
+#[test]
+fn what_needs_no_content_is_answered_though_no_more_files_may_be_open() {
+    let mut site = Site::new(|config| {
+        config.cache_bytes = 0;
+        config.max_open_files = 1;
+    });
+    fs::write(site.path("other.bin"), pattern(LARGE)).unwrap();
+    let head = site.head("/other.bin", "");
+    let length = LARGE.to_string();
+    assert_eq!(
+        (head.status, head.field("Content-Length")),
+        (200, Some(length.as_str()))
+    );
+    let modified = format!("If-Modified-Since: {}\r\n", head.field("Last-Modified").unwrap());
+    let mut slow = slow_readers(&site);
+    assert_eq!(slow.get("/large.bin"), 200);
+    for _ in 0..2 {
+        let head = b"HEAD /other.bin HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(slow.ask(head), 200);
+        for (fields, status) in [
+            ("If-None-Match: *\r\n", 304),
+            (modified.as_str(), 304),
+            ("If-Match: \"x\"\r\n", 412),
+            ("Range: bytes=1000000-\r\n", 416),
+        ] {
+            assert_eq!(slow.ask(&get_request("/other.bin", fields)), status, "{fields}");
+        }
+        assert_eq!(slow.get("/nothing"), 200, "an empty file");
+    }
+    assert_eq!(slow.http.counters().get(Counter::FilesExhausted), 0);
+    for (refused, fields) in ["", "Range: bytes=0-0\r\n", "If-None-Match: \"x\"\r\n"]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(slow.ask(&get_request("/other.bin", fields)), 503, "{fields}");
+        assert_eq!(slow.http.counters().get(Counter::FilesExhausted), refused as u64 + 1);
+    }
+    assert_eq!(descriptors(&site), 1);
 }
 
 /// Counts what is logged.
