@@ -187,10 +187,10 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
 }
 
 /// A copy of `bytes` with version 1.1 in the place of a later minor version, which is to be understood like it
-/// (RFC 9110, section 2.5); `None` where there is another.
+/// (RFC 9110, section 2.5); `None` where there is another. What comes after the digit may not have come yet.
 fn with_version_1_1(bytes: &[u8]) -> Option<Vec<u8>> {
     let rest = bytes.strip_prefix(b"HTTP/1.")?;
-    if !matches!(rest, [b'2'..=b'9', b' ', ..]) {
+    if !matches!(rest, [b'2'..=b'9'] | [b'2'..=b'9', b' ', ..]) {
         return None;
     }
     Some([b"HTTP/1.1", &rest[1..]].concat())
@@ -289,6 +289,35 @@ mod tests {
             let text = format!("{head}\r\nContent-Length: 0\r\n\r\n");
             let response = ResponseReader::new().feed(text.as_bytes()).unwrap().unwrap();
             assert_eq!(response.keep_alive, keep_alive, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_later_minor_version_comes_in_pieces_of_any_size() {
+        for version in ["1.2", "1.9"] {
+            let text =
+                format!("HTTP/{version} 100 Continue\r\n\r\nHTTP/{version} 200 OK\r\nContent-Length: 2\r\n\r\nab");
+            for step in 1..=text.len() {
+                let mut reader = ResponseReader::new();
+                let mut last = None;
+                for piece in text.as_bytes().chunks(step) {
+                    assert_eq!(last, None);
+                    last = reader.feed(piece).unwrap();
+                }
+                let response = last.map(|response| (response.status, response.length, response.keep_alive));
+                assert_eq!(response, Some((200, 2, true)), "{version} in pieces of {step}");
+            }
+        }
+        for version in ["1.22", "1.2x", "2.0", "1.a"] {
+            let text = format!("HTTP/{version} 200 OK\r\nContent-Length: 0\r\n\r\n");
+            for step in 1..=text.len() {
+                let mut reader = ResponseReader::new();
+                let result = text
+                    .as_bytes()
+                    .chunks(step)
+                    .try_fold(None, |_, piece| reader.feed(piece));
+                assert!(result.is_err(), "{version} in pieces of {step}");
+            }
         }
     }
 
