@@ -101,13 +101,14 @@ vm_unpack() {
             vm_die "cannot download $*: is there a network? What was fetched once is kept in $VM_DIR"
         mv "$debs.new" "$debs"
     fi
-    rm -rf "${VM_DIR:?}/$name.new"
-    mkdir -p "$VM_DIR/$name.new"
+    # What is beside the kernels counts as one, so half of one must not be there.
+    rm -rf "${VM_DIR:?}/new/$name"
+    mkdir -p "$VM_DIR/new/$name" "$(dirname "$VM_DIR/$name")"
     for deb in "$debs"/*.deb; do
-        dpkg -x "$deb" "$VM_DIR/$name.new"
+        dpkg -x "$deb" "$VM_DIR/new/$name"
     done
     rm -rf "${VM_DIR:?}/$name"
-    mv "$VM_DIR/$name.new" "$VM_DIR/$name"
+    mv "$VM_DIR/new/$name" "$VM_DIR/$name"
 }
 
 # Fetches QEMU, with the libraries that the host does not have, unless it is installed; and a static busybox.
