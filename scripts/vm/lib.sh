@@ -7,6 +7,8 @@
 VM_DIR=${VM_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate-vm}
 VM_MEMORY=${VM_MEMORY:-768}
 readonly vm_installed_qemu=/usr/bin/qemu-system-x86_64
+# Exit code for a kernel that is not to be had (any more).
+readonly vm_no_kernel=3
 readonly vm_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 vm_die() {
@@ -130,26 +132,31 @@ vm_fetch_qemu() {
 }
 
 # Prints the release of the kernel that $1 stands for: a release itself, or the newest of a series (6.16) or of a suite.
-# Fails when there is none of the series (any more).
+# Returns $vm_no_kernel when there is none of the series, or of the release that mirrors will drop (any more).
 vm_kernel_release() {
-    local set=guest suite release=
+    local set=guest suite releases release=
     case $1 in
     [0-9]*-*)
         echo "$1"
         return
         ;;
     [0-9]*)
-        vm_kernel_releases | grep "^${1//./\\.}\." | tail -1 | grep .
+        releases=$(vm_kernel_releases) || exit 1
+        grep "^${1//./\\.}\." <<<"$releases" | tail -1 | grep . || return "$vm_no_kernel"
         return
         ;;
     esac
     [[ $1 != "$(vm_suites old)" ]] || set=old
-    vm_update_lists "$set"
+    if ! (vm_update_lists "$set"); then
+        [[ $set != old ]] || return "$vm_no_kernel"
+        exit 1
+    fi
     for suite in "$1-security" "$1"; do
         release=$(vm_apt apt-cache "$set" depends "linux-image-amd64/$suite" 2>/dev/null |
             sed -n 's/.*Depends: linux-image-\([0-9].*\)/\1/p' | head -1)
         [[ -z $release ]] || break
     done
+    [[ -n $release || $set != old ]] || return "$vm_no_kernel"
     [[ -n $release ]] || vm_die "there is no kernel of suite $1"
     echo "$release"
 }
@@ -165,7 +172,7 @@ vm_kernel_releases() {
 
 vm_archived_releases() {
     vm_apt apt-cache guest search --names-only '^linux-(image|binary)-[0-9].*-amd64$' |
-        sed -n 's/^linux-[a-z]*-\([0-9][^ ]*amd64\) .*/\1/p' | grep -vE -- '-(rt|cloud)-'
+        sed -nE '/-(rt|cloud)-/d; s/^linux-[a-z]*-([0-9][^ ]*amd64) .*/\1/p'
 }
 
 # Fetches kernel $1, unless it is there. From 7.0 on linux-binary has the kernel itself; in the archive only that is left
