@@ -75,10 +75,44 @@ pub(super) fn server(response: impl Into<Bytes>) -> Server {
 
 /// What the server keeps of a connection.
 pub(super) struct Session {
-    /// Of an incomplete request.
+    /// Of requests that are incomplete, or wait for the response before theirs to be sent.
     bytes: Vec<u8>,
+    /// Of the response being sent.
+    rest: Bytes,
     answered: u32,
     silent: bool,
+    /// The connection ends with the response being sent.
+    closes: bool,
+}
+
+impl Server {
+    /// Sends what there is room for.
+    fn answer<S: Stream>(&self, session: &mut Session, stream: &mut S) {
+        loop {
+            stream.send(&mut session.rest);
+            if !session.rest.is_empty() {
+                return;
+            }
+            if session.closes {
+                stream.close();
+                return;
+            }
+            let Some(end) = session.bytes.windows(4).position(|end| end == b"\r\n\r\n") else {
+                return;
+            };
+            let request: Vec<u8> = session.bytes.drain(..end + 4).collect();
+            if self.limit == Some(session.answered) {
+                session.closes = true;
+                continue;
+            }
+            session.answered += 1;
+            session.rest = match &self.last_response {
+                Some(last) if self.limit == Some(session.answered) => last.clone(),
+                _ => self.response.clone(),
+            };
+            session.closes = self.limit == Some(session.answered) || request.windows(5).any(|word| word == b"close");
+        }
+    }
 }
 
 impl Application for Server {
@@ -89,8 +123,10 @@ impl Application for Server {
         self.silent -= u32::from(silent);
         Session {
             bytes: Vec::new(),
+            rest: Bytes::new(),
             answered: 0,
             silent,
+            closes: false,
         }
     }
 
@@ -99,26 +135,8 @@ impl Application for Server {
         if self.discards || session.silent {
             return data.len();
         }
-        let Session { bytes, answered, .. } = session;
-        bytes.extend_from_slice(data);
-        while let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
-            let request: Vec<u8> = bytes.drain(..end + 4).collect();
-            if self.limit == Some(*answered) {
-                stream.close();
-                break;
-            }
-            let mut response = match &self.last_response {
-                Some(last) if self.limit == Some(*answered + 1) => last.clone(),
-                _ => self.response.clone(),
-            };
-            stream.send(&mut response);
-            assert!(response.is_empty(), "the send buffer is large enough");
-            *answered += 1;
-            if self.limit == Some(*answered) || request.windows(5).any(|word| word == b"close") {
-                stream.close();
-                break;
-            }
-        }
+        session.bytes.extend_from_slice(data);
+        self.answer(session, stream);
         data.len()
     }
 
@@ -126,7 +144,9 @@ impl Application for Server {
         stream.close();
     }
 
-    fn writable<S: Stream>(&mut self, _: &mut Session, _: &mut S) {}
+    fn writable<S: Stream>(&mut self, session: &mut Session, stream: &mut S) {
+        self.answer(session, stream);
+    }
 
     fn timeout<S: Stream>(&mut self, _: &mut Session, _: &mut S) {}
 
