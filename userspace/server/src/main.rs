@@ -25,6 +25,7 @@ use clap::Parser;
 
 use crate::arguments::{Arguments, Command, ServeArguments};
 use crate::failure::Failure;
+use crate::output::Patience;
 use crate::settings::Settings;
 
 /// The C library's allocator keeps what connections have freed; this one gives it back by itself, a little at a time.
@@ -32,7 +33,10 @@ use crate::settings::Settings;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long the last output may take to be read.
-const LAST_OUTPUT: Duration = Duration::from_secs(1);
+const LAST_OUTPUT: Patience = Patience {
+    idle: Duration::from_secs(1),
+    total: Duration::from_secs(10),
+};
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {

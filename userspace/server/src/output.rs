@@ -17,6 +17,26 @@ const MAX_WAITING: usize = 1 << 20;
 /// How long a writer waits where a descriptor does not block and takes nothing.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// Bytes given to the kernel at a time, of which a pipe takes all or none at once (`PIPE_BUF`).
+const CHUNK: usize = 4096;
+
+/// How long the last output may take to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// The time without any of it being read.
+    pub(crate) idle: Duration,
+    /// The time in all.
+    pub(crate) total: Duration,
+}
+
+impl Patience {
+    /// Until when to wait that has begun at `began`, if the last was read at `read_at`.
+    fn deadline(self, began: Instant, read_at: Option<Instant>) -> Instant {
+        let since = read_at.map_or(began, |read_at| read_at.max(began));
+        (since + self.idle).min(began + self.total)
+    }
+}
+
 /// Text on its way to a descriptor, at most [`MAX_WAITING`] bytes of it.
 pub(crate) struct Output {
     shared: Arc<Shared>,
@@ -32,6 +52,8 @@ struct State {
     texts: VecDeque<Box<[u8]>>,
     /// Bytes of `texts` and of the one that is being written.
     waiting: usize,
+    /// When the descriptor took something.
+    written_at: Option<Instant>,
     lost: u64,
 }
 
@@ -78,14 +100,24 @@ impl Output {
         self.shared.locked().lost
     }
 
-    /// Waits until everything is written, for at most `limit`. Returns whether it is.
-    pub(crate) fn finish(&self, limit: Duration) -> bool {
-        let (state, _) = self
-            .shared
-            .changed
-            .wait_timeout_while(self.shared.locked(), limit, |state| state.waiting > 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.waiting == 0
+    /// Waits until everything is written, for as long as `patience`, which has begun at `began`, allows. Returns whether
+    /// it is.
+    fn finish(&self, began: Instant, patience: Patience) -> bool {
+        let mut state = self.shared.locked();
+        while state.waiting > 0 {
+            let left = patience
+                .deadline(began, state.written_at)
+                .saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            (state, _) = self
+                .shared
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        true
     }
 }
 
@@ -98,7 +130,7 @@ fn write_all(shared: &Shared, mut file: File) {
             .unwrap_or_else(PoisonError::into_inner);
         let Some(text) = state.texts.pop_front() else { continue };
         drop(state);
-        let written = write_text(&mut file, &text);
+        let written = write_text(shared, &mut file, &text);
         let mut state = shared.locked();
         state.waiting -= text.len();
         // A reader that has gone away does not stop the server.
@@ -110,11 +142,15 @@ fn write_all(shared: &Shared, mut file: File) {
     }
 }
 
-fn write_text(file: &mut File, mut text: &[u8]) -> io::Result<()> {
+fn write_text(shared: &Shared, file: &mut File, mut text: &[u8]) -> io::Result<()> {
     while !text.is_empty() {
-        match file.write(text) {
+        // A pipe that blocks would return from writing all of it only at the end.
+        match file.write(&text[..text.len().min(CHUNK)]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => text = &text[written..],
+            Ok(written) => {
+                text = &text[written..];
+                shared.locked().written_at = Some(Instant::now());
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Whoever shares the descriptor has made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
@@ -145,11 +181,11 @@ pub(crate) fn lost() -> u64 {
     [stdout(), stderr()].into_iter().flatten().map(Output::lost).sum()
 }
 
-/// Waits until both are written, for at most `limit` together.
-pub(crate) fn finish(limit: Duration) {
-    let deadline = Instant::now() + limit;
+/// Waits until both are written, for as long as `patience` allows both together.
+pub(crate) fn finish(patience: Patience) {
+    let began = Instant::now();
     for output in [stdout(), stderr()].into_iter().flatten() {
-        output.finish(deadline.saturating_duration_since(Instant::now()));
+        output.finish(began, patience);
     }
 }
 
@@ -176,6 +212,45 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_secs(10),
+        total: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn a_reader_that_goes_on_reading_is_waited_for_but_not_for_ever() {
+        let patience = Patience {
+            idle: Duration::from_secs(1),
+            total: Duration::from_secs(10),
+        };
+        let began = Instant::now();
+        let after = |ms| began + Duration::from_millis(ms);
+        let deadline = |read_at| patience.deadline(began, read_at);
+        assert_eq!(deadline(None), after(1000));
+        // What was read before does not count.
+        assert_eq!(deadline(began.checked_sub(Duration::from_millis(500))), after(1000));
+        assert_eq!(deadline(Some(after(900))), after(1900));
+        assert_eq!(deadline(Some(after(8000))), after(9000));
+        assert_eq!(deadline(Some(after(9500))), after(10_000));
+    }
+
+    #[test]
+    fn every_chunk_that_is_read_of_a_long_text_counts() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let output = Output::to(writer.as_fd(), "test").unwrap();
+        drop(writer);
+        output.write(&vec![b'x'; MAX_WAITING]);
+        let read_at = || output.shared.locked().written_at;
+        // One text, so nothing less waits until all of it is written; a pipe takes 64 KiB by itself.
+        let mut chunk = vec![0; MAX_WAITING / 2];
+        reader.read_exact(&mut chunk).unwrap();
+        let half = read_at().expect("half of it was read");
+        assert!(output.shared.locked().waiting > 0);
+        reader.read_exact(&mut chunk).unwrap();
+        assert!(output.finish(Instant::now(), PATIENCE));
+        assert!(read_at() > Some(half));
+    }
+
     #[test]
     fn what_nobody_reads_makes_nobody_wait_and_is_counted() {
         let (mut reader, writer) = io::pipe().unwrap();
@@ -185,7 +260,12 @@ mod tests {
         for _ in 0..100 {
             output.write(&text);
         }
-        assert!(!output.finish(Duration::from_millis(1)), "a pipe took 1 MB");
+        let no_time = Patience {
+            idle: Duration::from_millis(1),
+            ..PATIENCE
+        };
+        // What the pipe takes counts as read.
+        assert!(!output.finish(Instant::now(), no_time), "a pipe took 1 MB");
         // Ten are a little less than a MiB. One more fits if part of the first is in the pipe by then; no more do, since a
         // text counts until it is written whole.
         let lost = output.lost();
@@ -193,7 +273,7 @@ mod tests {
         let mut read = vec![0; (100 - lost as usize) * text.len()];
         reader.read_exact(&mut read).unwrap();
         assert!(read.iter().all(|&byte| byte == b'x'));
-        assert!(output.finish(Duration::from_secs(10)));
+        assert!(output.finish(Instant::now(), PATIENCE));
         output.write(b"after that\n");
         let mut line = [0; 11];
         reader.read_exact(&mut line).unwrap();
@@ -208,7 +288,7 @@ mod tests {
         for _ in 0..3 {
             output.write(b"a line\n");
         }
-        assert!(output.finish(Duration::from_secs(10)));
+        assert!(output.finish(Instant::now(), PATIENCE));
         assert_eq!(output.lost(), 3);
     }
 }
