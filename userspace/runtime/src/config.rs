@@ -277,7 +277,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with what to change.
+    /// [`Error::Config`] or [`Error::Setting`] with what to change.
     pub fn validate_mtu(&self, interface: &str, mtu: u32) -> Result<(), Error> {
         if mtu > MAX_MTU {
             return Err(Error::Config(format!(
@@ -287,9 +287,10 @@ impl Config {
         }
         let size = self.frame_size_for(mtu);
         if !fits(mtu, size) {
-            return Err(Error::Config(format!(
+            let message = format!(
                 "interface {interface} has an MTU of {mtu}, more than fits a frame of {size} bytes; set frame_size = 4096"
-            )));
+            );
+            return Err(Error::in_table("afxdp")(InvalidSetting::new(["frame_size"], message)));
         }
         Ok(())
     }

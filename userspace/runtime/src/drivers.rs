@@ -85,7 +85,7 @@ impl BindPlan {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when zero-copy is required and would not work as things are, or the interface's packets do not fit
+    /// [`Error::Setting`] when zero-copy is required and would not work as things are, or the interface's packets do not fit
     /// a frame.
     pub(crate) fn new(
         config: &Config,
@@ -138,7 +138,7 @@ impl BindPlan {
         });
         if let Some(reason) = reason {
             if plan.copy.is_none() {
-                return Err(reason.into());
+                return Err(Error::in_table("afxdp")(reason));
             }
             tracing::info!("af_xdp copy is used: {reason}");
             plan.zero_copy = None;
@@ -240,6 +240,10 @@ mod tests {
                 error.is_usage() && error.to_string().contains("frame_size = 4096"),
                 "{error}"
             );
+            let Error::Setting { table, error } = error else {
+                panic!("no setting is named: {error}")
+            };
+            assert_eq!((table, error.keys()), ("afxdp", &["zero_copy", "frame_size"][..]));
             // 3,072 octets are left of a frame of 4,096.
             let last = sizes(driver, 3046, None, ZeroCopy::Auto, Cookies).expect("a plan");
             assert_eq!(last, (Some(4096), Some(4096)), "{driver}");

@@ -10,9 +10,17 @@ use crate::xdp::Rejection;
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is out of range, or contradicts another one or the interface.
+    /// What is asked for is out of range, or contradicts itself or the interface.
     #[error("{0}")]
     Config(String),
+    /// A setting is out of range, or contradicts another one or the interface.
+    #[error("{error}")]
+    Setting {
+        /// The table of the configuration file the setting belongs to.
+        table: &'static str,
+        /// The keys, as that table names them, and the sentence about them.
+        error: InvalidSetting,
+    },
     /// There is no interface of that name in this network namespace.
     #[error("there is no interface {name:?} here; there are: {}", list(.known))]
     NoSuchInterface {
@@ -202,7 +210,12 @@ impl Error {
 
     /// Whether what was asked for is wrong by itself, so that trying again is of no use (exit code 2 rather than 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_))
+        matches!(self, Self::Config(_) | Self::Setting { .. })
+    }
+
+    /// What makes errors of `table` one of these.
+    pub(crate) fn in_table(table: &'static str) -> impl FnOnce(InvalidSetting) -> Self {
+        move |error| Self::Setting { table, error }
     }
 
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
@@ -210,12 +223,6 @@ impl Error {
             what: what.into(),
             source,
         }
-    }
-}
-
-impl From<InvalidSetting> for Error {
-    fn from(error: InvalidSetting) -> Self {
-        Self::Config(error.to_string())
     }
 }
 

@@ -144,16 +144,22 @@ where
     F: FnMut(u32) -> (A, D),
 {
     let (config, listeners) = (settings.afxdp, settings.listeners);
-    config.validate()?;
-    settings.syn_cookies.validate()?;
-    settings.sources.validate()?;
+    config.validate().map_err(Error::in_table("afxdp"))?;
+    settings
+        .syn_cookies
+        .validate()
+        .map_err(Error::in_table("syn_cookies"))?;
+    settings.sources.validate().map_err(Error::in_table("sources"))?;
+    settings.tcp.validate().map_err(Error::in_table("tcp"))?;
     let cookie_secret = Secret::load(settings.syn_cookies)?;
     let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
     let interface = Interface::find(settings.interface)?;
     config.validate_mtu(&interface.name, interface.mtu)?;
     let mut tcp = settings.tcp.clone();
     tcp.mtu = interface.mtu as u16;
-    tcp.validate()?;
+    // No key of the file is at fault here.
+    tcp.validate()
+        .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
     interface.check_listeners(&addresses)?;
     check_remotes(settings.remotes)?;
     let queues = interface.queues(config.queues)?;

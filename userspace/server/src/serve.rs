@@ -226,7 +226,8 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
-    })?;
+    })
+    .map_err(|error| Failure::of_start(error, &settings.origins))?;
     Ok((runtime, published))
 }
 

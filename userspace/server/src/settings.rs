@@ -8,6 +8,7 @@ use crate::arguments::ServeArguments;
 use crate::config_file::{self, ConfigFile};
 use crate::failure::Failure;
 use crate::listen::{self, Listen};
+use crate::origins::Origins;
 
 /// Complete settings.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) echo: tidegate_apps::echo::Config,
     /// The discard service.
     pub(crate) discard: tidegate_apps::discard::Config,
+    /// Where all of this comes from.
+    pub(crate) origins: Origins,
 }
 
 impl Settings {
@@ -88,6 +91,7 @@ impl Settings {
         }
         if arguments.cookie_key_file.is_some() {
             syn_cookies.key_file.clone_from(&arguments.cookie_key_file);
+            origins.set_by_argument("syn_cookies.key_file", "--cookie-key-file");
         }
         let mut sources = file.sources;
         sources.allow.extend_from_slice(&arguments.allow);
@@ -117,6 +121,7 @@ impl Settings {
             http,
             echo: file.echo,
             discard: file.discard,
+            origins,
         })
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 use tidegate_abi::siphash::Key;
+use tidegate_tcp::config::InvalidSetting;
 
 use crate::config::SynCookies;
 use crate::error::Error;
@@ -36,11 +37,13 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the file cannot be read, holds no key, or is open to others than its owner.
+    /// [`Error::Setting`] when the file cannot be read, holds no key, or is open to others than its owner.
     pub(crate) fn load(settings: &SynCookies) -> Result<Self, Error> {
         match &settings.key_file {
             Some(path) => Ok(Self {
-                key: read(path).map_err(Error::Config)?,
+                key: read(path)
+                    .map_err(|message| InvalidSetting::new(["key_file"], message))
+                    .map_err(Error::in_table("syn_cookies"))?,
                 shared: true,
             }),
             None => Ok(Self {
