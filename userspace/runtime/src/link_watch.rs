@@ -148,7 +148,8 @@ fn changes(before: &LinkState, now: &LinkState, served: &Served) -> Vec<String> 
     }
     match (before.up, now.up) {
         (true, false) => changes.push(format!(
-            "interface {name} was set down; connections wait, for at most tcp.user_timeout, until it is up again"
+            "interface {name} was set down; connections wait, for at most tcp.user_timeout, and responses \
+             http.send_timeout, until it is up again"
         )),
         (false, true) => changes.push(format!("interface {name} is up again")),
         _ => {}
@@ -157,7 +158,10 @@ fn changes(before: &LinkState, now: &LinkState, served: &Served) -> Vec<String> 
         changes.push(if now.carrier {
             format!("interface {name} has a carrier again")
         } else {
-            format!("interface {name} has lost its carrier; connections wait, for at most tcp.user_timeout, until it is back")
+            format!(
+                "interface {name} has lost its carrier; connections wait, for at most tcp.user_timeout, and responses \
+                 http.send_timeout, until it is back"
+            )
         });
     }
     if now.rx_queues != before.rx_queues {
