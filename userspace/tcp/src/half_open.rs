@@ -149,6 +149,7 @@ mod tests {
     use super::*;
     use crate::link::LinkTable;
     use crate::wire::LinkHeader;
+    use crate::wire::options::MAX_WINDOW_SCALE;
 
     #[test]
     fn a_record_is_at_most_a_cache_line() {
@@ -167,7 +168,7 @@ mod tests {
         #[test]
         fn nothing_of_the_offer_is_lost(
             mss: u16,
-            window_scale: Option<u8>,
+            window_scale in proptest::option::of(0..=MAX_WINDOW_SCALE),
             sack_permitted: bool,
             timestamp: Option<u32>,
             ecn: bool,
