@@ -86,6 +86,9 @@ impl Server {
 
     pub(super) fn close_all(&mut self) {
         self.engine.abort_all(self.now, &mut self.sink);
+        while self.engine.is_sweeping() {
+            self.engine.turn(self.now, &mut self.sink);
+        }
     }
 }
 
