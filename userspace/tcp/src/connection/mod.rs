@@ -232,6 +232,8 @@ pub(crate) struct Tcb {
     /// The second of the last challenge ACK, modulo 2^16, and how many were sent in it.
     challenge_second: u16,
     challenge_count: u16,
+    /// A SYN was answered in TIME-WAIT or CLOSED, where the connection is for what its application has not read.
+    pub(crate) syn_answered: bool,
 }
 
 impl Tcb {
@@ -415,11 +417,6 @@ impl Tcb {
             value: self.timestamp_now(now),
             echo: self.ts_recent,
         })
-    }
-
-    /// Whether something was answered within limits in this second or the one before.
-    pub(crate) fn challenged_lately(&self, now: Instant) -> bool {
-        self.challenge_count > 0 && (now.as_secs() as u16).wrapping_sub(self.challenge_second) <= 1
     }
 
     /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate above

@@ -130,6 +130,7 @@ impl Tcb {
             read_closed: false,
             abort: false,
             wants_writable: false,
+            syn_answered: false,
             output_pending: false,
             output_queued: false,
             keepalive_probes_sent: 0,

@@ -54,10 +54,11 @@ impl<C> Connection<C> {
             // else matters (RFC 1337).
             if segment.flags.contains(Flags::RST) {
                 // But of a peer that does not know what its SYN was answered with: it begins anew.
-                if segment.seq == tcb.rcv_nxt && tcb.challenged_lately(context.now) {
+                if segment.seq == tcb.rcv_nxt && tcb.syn_answered {
                     return Arrival::Reset;
                 }
             } else if segment.length() > 0 {
+                tcb.syn_answered |= segment.flags.contains(Flags::SYN);
                 tcb.answer_unacceptable(segment, context);
             }
             return Arrival::Done;
