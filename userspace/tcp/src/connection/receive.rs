@@ -58,7 +58,9 @@ impl<C> Connection<C> {
                     return Arrival::Reset;
                 }
             } else if segment.length() > 0 {
-                tcb.syn_answered |= segment.flags.contains(Flags::SYN);
+                // A SYN-ACK is an old one of this connection.
+                let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
+                tcb.syn_answered |= begins;
                 tcb.answer_unacceptable(segment, context);
             }
             return Arrival::Done;
