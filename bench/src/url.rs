@@ -1,4 +1,4 @@
-//! What to request, and where.
+//! The target of requests: where they go, and the path.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub(crate) struct Url {
     /// Where to connect to.
     pub(crate) address: SocketAddr,
-    /// What to ask for, starting with `/`.
+    /// The path and query, starting with `/`.
     pub(crate) path: String,
     authority: String,
 }

@@ -32,7 +32,7 @@ impl<'a> Frame<'a> {
         self.context
     }
 
-    /// What is left of the frame from `offset` on. Cheaper than several reads by offset where the offset is computed.
+    /// The rest of the frame, from `offset` on. Cheaper than several reads by offset where the offset is computed.
     #[inline(always)]
     pub fn from(self, offset: usize) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// What is left of the frame without its first `COUNT` octets.
+    /// The rest of the frame behind its first `COUNT` octets.
     #[inline(always)]
     pub fn skip<const COUNT: usize>(self) -> Self {
         // Nothing to be bounded in a constant, and the compiler makes it a part of what it adds anyway.

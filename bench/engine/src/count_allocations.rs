@@ -24,7 +24,7 @@ pub fn held_bytes() -> i64 {
     HELD.get()
 }
 
-/// What glibc's malloc takes for an allocation: a header of 8 bytes, in multiples of 16, at least 32.
+/// The memory glibc's malloc takes for an allocation: a header of 8 bytes, in multiples of 16, at least 32.
 #[inline]
 fn with_header(size: usize) -> i64 {
     (size + 8).next_multiple_of(16).max(32) as i64

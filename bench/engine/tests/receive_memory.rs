@@ -1,5 +1,5 @@
-//! What the engine takes for what it received is what it counts: scripts of userspace/tcp/tests/memory.rs, with the memory of
-//! the whole program measured after every segment.
+//! The engine counts the memory it takes for received data: scripts of userspace/tcp/tests/memory.rs, with the memory of the
+//! test's thread measured after every segment.
 #![allow(missing_docs)]
 
 #[path = "../../../userspace/tcp/tests/common/readers.rs"]
@@ -15,7 +15,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 /// Timers, lists of the engine, and the frames of the peers, which belong to the test.
 const REST: usize = 32 << 10;
 
-/// What each connection has for its FIN that came out of order, or its D-SACK, without any data.
+/// Memory of each connection for its FIN that came out of order, or its D-SACK, without any data.
 const FOR_EACH: usize = 256;
 
 /// Sends something and says after each segment; returns how long the streams are.

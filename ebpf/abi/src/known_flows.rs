@@ -50,7 +50,7 @@ impl FlowSlots {
         }
     }
 
-    /// How many slots there are: a power of two, at least [`SLOTS_PER_WORD`].
+    /// The number of slots: a power of two, at least [`SLOTS_PER_WORD`].
     pub fn count(&self) -> u32 {
         1 << (u64::from(u64::BITS) - self.shift)
     }

@@ -118,7 +118,7 @@ choice! {
 }
 
 choice! {
-    /// What a server does when its interface is deleted or moved to another network namespace.
+    /// The reaction of a server whose interface is deleted or moved to another network namespace.
     LinkGone, "link_gone", {
         /// It ends with an error.
         Exit = "exit",
@@ -171,7 +171,7 @@ pub struct Config {
     pub zero_copy: ZeroCopy,
     /// Frames taken from the RX ring per turn of the loop (1 to 1024, at most a quarter of `frames`).
     pub burst: u32,
-    /// What a server does when its interface is deleted or moved to another network namespace. It is the caller of
+    /// The reaction of a server whose interface is deleted or moved to another network namespace. It is the caller of
     /// [`Runtime::check`](crate::Runtime::check) that does it.
     pub link_gone: LinkGone,
 }

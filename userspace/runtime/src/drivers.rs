@@ -12,7 +12,7 @@ use crate::xdp::Attached;
 /// Octets of a received frame that some devices count to its buffer: the frame check sequence.
 const FCS: u32 = 4;
 
-/// What is known of one driver.
+/// The quirks of one driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Quirks {
     driver: &'static str,

@@ -53,7 +53,7 @@ pub(super) struct Server {
     pub(super) response: Bytes,
     /// Responses after which it closes a connection of its own accord.
     pub(super) limit: Option<u32>,
-    /// What takes the place of the last of them.
+    /// The response in place of the last of them.
     pub(super) last_response: Option<Bytes>,
     /// Whether it speaks HTTP at all.
     pub(super) discards: bool,
