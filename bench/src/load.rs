@@ -10,9 +10,9 @@ use mio::{Events, Poll, Token};
 
 use crate::client::kernel::files::allow_open_files;
 use crate::connection::{Connection, Failure, FailureKind, Step};
-use crate::duration::{self, ABOVE_ZERO};
 use crate::http_client::Url;
 use crate::load_report::LoadReport;
+use tidegate_args::duration::{self, ABOVE_ZERO};
 
 /// Longest run.
 const LONGEST: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use crate::client::errors::Errors;
 use crate::client::latency::Latencies;
 use crate::client::progress::Progress;
 use crate::http_client::Url;
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 /// Most requests under way on a connection.
 const DEEPEST_PIPELINE: u32 = 64;

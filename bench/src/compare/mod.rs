@@ -322,7 +322,7 @@ mod tests {
 
     use super::*;
     use crate::results::testing::parse;
-    use crate::usage::UsageError;
+    use tidegate_args::UsageError;
 
     #[test]
     fn everything_is_measured_unless_told_otherwise() {

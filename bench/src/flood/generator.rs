@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::flood::plan::{Kind, Maker};
     use crate::flood::rate::Rate;
-    use crate::usage::UsageError;
+    use tidegate_args::UsageError;
 
     #[test]
     fn a_target_outside_of_the_ranges_is_refused_before_anything_is_done() {

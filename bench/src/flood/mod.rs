@@ -36,9 +36,9 @@ pub(crate) use self::sink::{Bare, BareKind, Sink};
 
 use self::plan::LONGEST;
 use self::progress::Progress;
-use crate::duration::{self, ABOVE_ZERO};
 use crate::results::files;
-use crate::signals::{Event, Signals};
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_args::signals::{Event, Signals};
 
 /// Milliseconds between two looks at the flood.
 const LOOK_INTERVAL: u8 = 100;
@@ -206,7 +206,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
-    use crate::usage::UsageError;
+    use tidegate_args::UsageError;
 
     #[derive(Debug, Parser)]
     struct Program {

@@ -9,7 +9,7 @@ use super::interface::Interface;
 use super::neighbour;
 use super::ranges::{self, Prefix};
 use super::rate::Rate;
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 /// The longest a flood goes on. There is no way around it.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);

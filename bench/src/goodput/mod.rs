@@ -16,13 +16,13 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 use self::table::{Direction, Row};
-use crate::duration::{self, ABOVE_ZERO};
 use crate::http_client::Url;
 use crate::lab::children::{Children, Process};
 use crate::lab::namespaces::{Lab, Place};
 use crate::results::files;
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
+use tidegate_args::duration::{self, ABOVE_ZERO};
 
 const CONGESTION: &str = "cubic";
 

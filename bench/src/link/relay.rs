@@ -12,7 +12,7 @@ use super::device::{BATCH, Device};
 use super::direction::Direction;
 use super::frame::{BEYOND_MTU, Frame, Pool};
 use super::report::Counts;
-use crate::signals::{Event, Signals};
+use tidegate_args::signals::{Event, Signals};
 
 /// Batches taken from one device before the other one and what is due get their turn.
 const ROUNDS: usize = 4;

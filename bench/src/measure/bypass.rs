@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use tidegate_runtime::WaitStrategy;
 
 use crate::client::bypass::Settings;
-use crate::duration;
 use crate::flood::{Prefix, parse_mac};
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
+use tidegate_args::duration;
 
 /// Above these arguments in the help.
 const HEADING: &str = "Options of --client bypass";

@@ -11,8 +11,8 @@ use self::options::{Load, Options, SHORTEST};
 use self::server_memory::ServerMemory;
 use crate::client::progress::Progress;
 use crate::client::{Close, Direction, Plan, Workload};
-use crate::duration;
 use crate::results::{Run, files, workload_name};
+use tidegate_args::duration;
 
 /// Longest time to keep connections.
 const LONGEST_HOLD: Duration = Duration::from_secs(600);
@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::thread_per_connection::serve_on_loopback;
-    use crate::usage::UsageError;
+    use tidegate_args::UsageError;
 
     #[derive(Debug, Parser)]
     enum Line {

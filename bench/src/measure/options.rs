@@ -11,10 +11,10 @@ use super::bypass::BypassOptions;
 use crate::client::Client;
 use crate::client::bypass::BypassClient;
 use crate::client::kernel::KernelClient;
-use crate::duration;
 use crate::environment;
 use crate::http_client::Url;
 use crate::results::{Run, files};
+use tidegate_args::duration;
 
 /// Shortest time to measure.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);

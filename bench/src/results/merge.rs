@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::{LATENCY, hgrm, log, micros, text_table};
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 /// The name of what has no tag.
 const NO_TAG: &str = "(no tag)";

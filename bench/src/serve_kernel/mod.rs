@@ -26,8 +26,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
 
 use self::server::Server;
-use crate::signals::{Event, Signals};
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
+use tidegate_args::signals::{Event, Signals};
 
 /// The line printed when all threads listen.
 const READY: &str = "ready";

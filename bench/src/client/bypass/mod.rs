@@ -40,7 +40,7 @@ use crate::client::errors::Kind;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Measured, Plan, Workload};
 use crate::flood::neighbour;
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 /// Between two looks at the shards.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ use crate::client::bypass::settings::Settings;
 use crate::client::bypass::{BypassClient, check_queues, check_wait};
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 fn plan(workload: Workload) -> Plan {
     Plan {

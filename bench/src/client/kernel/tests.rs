@@ -10,7 +10,7 @@ use crate::client::kernel::KernelClient;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
 use crate::thread_per_connection::serve_on_loopback;
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 
