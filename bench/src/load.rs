@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mio::{Events, Poll, Token};
+use tidegate_args::duration::{self, ABOVE_ZERO};
 
 use crate::client::kernel::files::allow_open_files;
 use crate::connection::{Connection, Failure, FailureKind, Step};
 use crate::http_client::Url;
 use crate::load_report::LoadReport;
-use tidegate_args::duration::{self, ABOVE_ZERO};
 
 /// Longest run.
 const LONGEST: Duration = Duration::from_secs(60);

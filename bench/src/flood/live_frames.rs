@@ -11,10 +11,10 @@ use nix::time::{ClockId, clock_gettime};
 use tidegate_abi::traffic::{
     Flood, INPUT_LENGTH, MAP_FLOOD, MAP_PROGRESS, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Progress, Schedule, counter,
 };
+use tidegate_random::Random;
 
 use super::object::{self, Counters};
 use super::rate::Rate;
-use tidegate_random::Random;
 
 /// Frames the kernel makes before it hands them over; it takes 256 at most.
 const BATCH: u32 = 64;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
+use tidegate_args::duration::{self, ABOVE_ZERO};
 
 use self::table::{Direction, Row};
 use crate::http_client::Url;
@@ -22,7 +23,6 @@ use crate::lab::namespaces::{Lab, Place};
 use crate::results::files;
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
-use tidegate_args::duration::{self, ABOVE_ZERO};
 
 const CONGESTION: &str = "cubic";
 

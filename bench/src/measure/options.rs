@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_args::duration;
 
 use super::bypass::BypassOptions;
 use crate::client::Client;
@@ -14,7 +15,6 @@ use crate::client::kernel::KernelClient;
 use crate::environment;
 use crate::http_client::Url;
 use crate::results::{Run, files};
-use tidegate_args::duration;
 
 /// Shortest time to measure.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);

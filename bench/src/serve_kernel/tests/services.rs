@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tidegate_apps::{ServiceKind, Services, discard, echo, http};
+use tidegate_random::Random;
 
 use super::{PATIENCE, any_port, connect};
 use crate::http_client::{Response, ResponseReader, Url, parse_head};
 use crate::serve_kernel::server::Server;
-use tidegate_random::Random;
 
 /// Settings other than the default ones.
 #[derive(Default)]
