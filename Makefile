@@ -69,7 +69,7 @@ sim: ebpf $(PROFILE_DATA) ## Simulate the engine over bad links: SEEDS=1000000 [
 
 impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
 	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 \
-		$(RELEASE) test --release --locked --package tidegate --test impaired -- --nocapture --test-threads=1
+		$(RELEASE) test --release --locked --package tidegate --test lab impaired:: -- --nocapture --test-threads=1
 
 goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
 	@scripts/goodput.sh
@@ -78,7 +78,7 @@ resilience: build ## Compare with Linux under SYN floods (root; about ten minute
 	@scripts/resilience.sh $(ARGS)
 
 flood-memory: build ## Send 50 million spoofed SYNs and look at what is left of them (root; some minutes)
-	TIDEGATE_FLOOD_SYNS=50 $(RELEASE) test --release --locked --package tidegate --test flood_memory -- --nocapture
+	TIDEGATE_FLOOD_SYNS=50 $(RELEASE) test --release --locked --package tidegate --test lab flood_memory:: -- --nocapture
 
 compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="--quick --html FILE"]
 	@scripts/compare.sh $(ARGS)

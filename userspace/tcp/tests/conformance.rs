@@ -23,7 +23,7 @@ const ROOTS: [(&str, &str); 7] = [
     ("unit/", "userspace/tcp/src"),
     ("sim/", "userspace/sim/tests"),
     ("xdp/", "userspace/runtime/tests"),
-    ("lab/", "userspace/server/tests"),
+    ("lab/", "userspace/server/tests/lab"),
     ("apps/", "userspace/apps/src"),
     ("runtime/", "userspace/runtime/src"),
     ("abi/", "ebpf/abi/src"),

@@ -1,16 +1,14 @@
 //! The clients of `tidegate-bench`, over the kernel's TCP and past it, and its flood, against the server.
 
-mod lab;
-
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use lab::counters::{PASSIVE_OPENS, SYN_COOKIES_SENT};
-use lab::data::directory;
-use lab::process::run;
-use lab::server::{Server, bench_binary};
-use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, report, url};
+use crate::fixture::counters::{PASSIVE_OPENS, SYN_COOKIES_SENT};
+use crate::fixture::data::directory;
+use crate::fixture::process::run;
+use crate::fixture::server::{Server, bench_binary};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, report, url};
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 

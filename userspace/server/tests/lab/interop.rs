@@ -1,18 +1,17 @@
 //! Linux clients of all kinds through a link that loses, delays, reorders, doubles and changes a few frames.
 
-mod lab;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lab::client::{ClientTcp, curl_to};
-use lab::data::{directory, sha256_of_file, write_file};
-use lab::link::{DIRECTIONS, Link};
-use lab::process::run;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report, url};
 use tidegate_random::Random;
+
+use crate::fixture::client::{ClientTcp, curl_to};
+use crate::fixture::data::{directory, sha256_of_file, write_file};
+use crate::fixture::link::{DIRECTIONS, Link};
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report, url};
 
 /// Bad enough for each kind of recovery to happen, and quick.
 const LINK: [&str; 10] = [

@@ -1,23 +1,22 @@
 //! SYN cookies and what is done by source, with Linux clients.
 
-mod lab;
-
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lab::client::{connect_echo, curl_to, exchange_with_half_close, round_trip};
-use lab::counters::{
+use tidegate_random::Random;
+
+use crate::fixture::client::{connect_echo, curl_to, exchange_with_half_close, round_trip};
+use crate::fixture::counters::{
     COOKIE_CONNECTIONS, COOKIES_ACTIVE, COOKIES_TURNED_OFF, COOKIES_TURNED_ON, DROPPED_BAD_COOKIE,
     DROPPED_SOURCE_DENIED, DROPPED_SYN_RATE, PASSIVE_OPENS, SYN_COOKIES_SENT, SYNS_IN,
 };
-use lab::data::directory;
-use lab::process::run;
-use lab::server::{Server, default_arguments, serve_command};
-use lab::{BOTH_FAMILIES, ECHO_PORT, Lab, Namespace, SERVER_V4, SERVER_V6, in_namespace, report, url};
-use tidegate_random::Random;
+use crate::fixture::data::directory;
+use crate::fixture::process::run;
+use crate::fixture::server::{Server, default_arguments, serve_command};
+use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Namespace, SERVER_V4, SERVER_V6, in_namespace, report, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 

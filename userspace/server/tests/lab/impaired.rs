@@ -4,18 +4,17 @@
 //! of links to try, each with its own random numbers (default 2), `TIDEGATE_IMPAIRED_FIRST_SEED` the seed of the first
 //! (default 1). `make impaired` runs 50 MB over 20 links.
 
-mod lab;
-
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use lab::client::ClientTcp;
-use lab::counters::{ABORTED, RESET_BY_PEER, TIMED_OUT};
-use lab::data::sha256;
-use lab::link::{DIRECTIONS, Link};
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report};
 use tidegate_random::Random;
+
+use crate::fixture::client::ClientTcp;
+use crate::fixture::counters::{ABORTED, RESET_BY_PEER, TIMED_OUT};
+use crate::fixture::data::sha256;
+use crate::fixture::link::{DIRECTIONS, Link};
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Namespace, in_namespace, report};
 
 const LINK: [&str; 10] = [
     "--delay",
@@ -140,12 +139,15 @@ fn the_link_does_what_it_is_asked_for() {
     // Nothing but what resolves addresses passes, and only in the direction that is left alone.
     let link = Link::start(&lab, &["--loss", "100%", "--direction", "ba"]);
     let refused = in_namespace(Namespace::Client, || {
-        let address = std::net::SocketAddr::new(BOTH_FAMILIES[0], lab::ECHO_PORT);
+        let address = SocketAddr::new(BOTH_FAMILIES[0], ECHO_PORT);
         std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err()
     });
     assert!(refused, "a connection over a link that loses every answer");
     let counters = link.stop();
-    assert_eq!(counters.get("lost", lab::link::TO_SERVER), 0);
-    assert!(counters.get("lost", lab::link::TO_CLIENT) > 0, "{counters:?}");
+    assert_eq!(counters.get("lost", crate::fixture::link::TO_SERVER), 0);
+    assert!(
+        counters.get("lost", crate::fixture::link::TO_CLIENT) > 0,
+        "{counters:?}"
+    );
     server.stop();
 }

@@ -1,15 +1,14 @@
 //! The lab itself: it comes and goes without leftovers, and its readers read what they should.
 
-mod lab;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lab::counters::{Counters, PASSIVE_OPENS, REDIRECTS};
-use lab::data::{file_size, sha256};
-use lab::server::{Server, cpu_ticks};
-use lab::{Lab, Namespace, report, snmp_value};
 use tidegate_random::Random;
+
+use crate::fixture::counters::{Counters, PASSIVE_OPENS, REDIRECTS};
+use crate::fixture::data::{file_size, sha256};
+use crate::fixture::server::{Server, cpu_ticks};
+use crate::fixture::{Lab, Namespace, report, snmp_value};
 
 #[test]
 fn the_lab_leaves_nothing_behind_even_after_a_panic() {

@@ -1,16 +1,14 @@
 //! TCP details as a Linux client sees them.
 
-mod lab;
-
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use lab::client::{Head, connect, connect_echo, exchange_with_half_close, round_trip};
-use lab::counters::{FINISHED, PASSIVE_OPENS, RESET_BY_PEER, WINDOW_PROBES};
-use lab::data::{directory, sha256, write_file};
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
+use crate::fixture::client::{Head, connect, connect_echo, exchange_with_half_close, round_trip};
+use crate::fixture::counters::{FINISHED, PASSIVE_OPENS, RESET_BY_PEER, WINDOW_PROBES};
+use crate::fixture::data::{directory, sha256, write_file};
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_random::Random;

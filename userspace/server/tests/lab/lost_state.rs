@@ -2,8 +2,6 @@
 //! connection, or its TIME-WAIT: RFC 5961, section 4.2, and RFC 6191. They are served at once, whoever answers SYNs, and
 //! whichever shard has the old connection.
 
-mod lab;
-
 use std::fs;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -13,17 +11,17 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::sockopt::{ReuseAddr, SendTimeout, TcpRepair};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
+use tidegate_random::Random;
 
-use lab::client::read_response;
-use lab::counters::{
+use crate::fixture::client::read_response;
+use crate::fixture::counters::{
     CHALLENGE_ACKS, COOKIE_CONNECTIONS, COOKIES_ACTIVE, HANDED_IN, PASSIVE_OPENS, RESET_BY_PEER, SYN_COOKIES_SENT,
     TIME_WAIT_REUSED,
 };
-use lab::data::directory;
-use lab::process::Running;
-use lab::server::{Server, bench_binary};
-use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
-use tidegate_random::Random;
+use crate::fixture::data::directory;
+use crate::fixture::process::Running;
+use crate::fixture::server::{Server, bench_binary};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
 
 /// From the first SYN to the last octet of the response.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);

@@ -1,13 +1,11 @@
 //! Well-known load generators see no error.
 
-mod lab;
-
 use std::time::Duration;
 
-use lab::counters::{PASSIVE_OPENS, TIMED_OUT};
-use lab::process::run;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, Namespace, SERVER_V4, report, url};
+use crate::fixture::counters::{PASSIVE_OPENS, TIMED_OUT};
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, SERVER_V4, report, url};
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 

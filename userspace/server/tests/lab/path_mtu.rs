@@ -1,18 +1,17 @@
 //! A host behind a router and a narrow link: Linux tells of packets that are too big, or they vanish.
 
-mod lab;
-
 use std::marker::PhantomData;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::counters::{PASSED_NOT_TCP, PATH_MTU_BLACK_HOLES, PATH_MTU_REDUCED, REDIRECTS_TOO_BIG, TOO_BIG_IN};
-use lab::data::{directory, sha256_of_file, write_file};
-use lab::process::run;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, Namespace, report, url};
 use tidegate_random::Random;
+
+use crate::fixture::counters::{PASSED_NOT_TCP, PATH_MTU_BLACK_HOLES, PATH_MTU_REDUCED, REDIRECTS_TOO_BIG, TOO_BIG_IN};
+use crate::fixture::data::{directory, sha256_of_file, write_file};
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, report, url};
 
 const HOST: &str = "tg-test-host";
 /// The host's device, and the router's towards it.

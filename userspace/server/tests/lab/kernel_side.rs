@@ -1,17 +1,16 @@
 //! What is not steered stays with the kernel: ICMP, UDP, and TCP to every other port.
 
-mod lab;
-
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use lab::client::{connect, connect_echo, exchange_with_half_close, round_trip};
-use lab::counters::{PASSED_NOT_SERVED, PASSED_NOT_TCP};
-use lab::process::run;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, in_namespace, report};
 use tidegate_random::Random;
+
+use crate::fixture::client::{connect, connect_echo, exchange_with_half_close, round_trip};
+use crate::fixture::counters::{PASSED_NOT_SERVED, PASSED_NOT_TCP};
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, in_namespace, report};
 
 const LIMIT: Duration = Duration::from_secs(15);
 const UNSERVED_PORT: u16 = 2222;

@@ -1,14 +1,12 @@
 //! A server without traffic leaves the processor to others.
 
-mod lab;
-
 use std::time::Duration;
 
-use lab::client::curl_to;
-use lab::data::directory;
-use lab::process::run;
-use lab::server::Server;
-use lab::{Lab, SERVER_V4, report, url};
+use crate::fixture::client::curl_to;
+use crate::fixture::data::directory;
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{Lab, SERVER_V4, report, url};
 
 #[test]
 fn ten_idle_seconds_cost_less_than_a_fifth_of_a_processor_second() {

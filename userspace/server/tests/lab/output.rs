@@ -1,18 +1,16 @@
 //! Standard output and standard error that nobody reads: the server serves on and obeys.
 
-mod lab;
-
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::client::curl_to;
-use lab::data::directory;
-use lab::process::Running;
-use lab::server::{Server, default_arguments, serve_command};
-use lab::{Lab, SERVER_V4, url};
+use crate::fixture::client::curl_to;
+use crate::fixture::data::directory;
+use crate::fixture::process::Running;
+use crate::fixture::server::{Server, default_arguments, serve_command};
+use crate::fixture::{Lab, SERVER_V4, url};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

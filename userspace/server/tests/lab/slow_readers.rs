@@ -1,7 +1,5 @@
 //! Peers that ask for much and do not read it: the memory they take, and that it comes back.
 
-mod lab;
-
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,13 +7,12 @@ use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lab::client::curl_to;
-use lab::counters::CONNECTIONS;
-use lab::data::{directory, write_file};
-use lab::process::run;
-use lab::server::Server;
-use lab::{ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use crate::fixture::client::curl_to;
+use crate::fixture::counters::CONNECTIONS;
+use crate::fixture::data::{directory, write_file};
+use crate::fixture::process::{OpenFileLimit, run};
+use crate::fixture::server::Server;
+use crate::fixture::{ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
 use nix::sys::socket::sockopt::RcvBuf;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt, socket,
@@ -39,13 +36,6 @@ const MAX_POOLS: u64 = 16 * MEGABYTE;
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 const RUN_LIMIT: Duration = Duration::from_secs(30);
-
-/// Room for the descriptors of all readers, here and in the server, which inherits the limit.
-fn raise_descriptor_limit() {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors can be read");
-    assert!(most >= 8192, "at most {most} descriptors; the test needs 8,192");
-    setrlimit(Resource::RLIMIT_NOFILE, 8192, most).expect("the limit of descriptors can be raised");
-}
 
 /// A connection to `port` with the smallest receive buffer the kernel has, on which writing `request` goes on until all of
 /// it, or as much as the server takes, is written, and which then reads up to `read` octets.
@@ -87,7 +77,8 @@ fn settled(server: &Server<'_>, limit: u64) -> u64 {
 /// bytes meanwhile.
 fn readers_leave_nothing(port: u16, request: &[u8], read: usize, growth: u64) {
     let Some(lab) = Lab::up(1) else { return };
-    raise_descriptor_limit();
+    // Room for the descriptors of all readers, here and in the server, which inherits the limit.
+    let _limit = OpenFileLimit::set(8192);
     let site = directory();
     write_file(&mut Random::new(1), &site.path().join("large.bin"), FILE_SIZE);
     write_file(&mut Random::new(2), &site.path().join("small.bin"), 1000);

@@ -1,19 +1,16 @@
 //! HTTP over hand-made connections: split, pipelined and malformed requests.
 
-mod lab;
-
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lab::client::{Head, connect, curl_to, read_response};
-use lab::counters::PASSIVE_OPENS;
-use lab::data::{directory, sha256_of_file, write_file};
-use lab::process::Running;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use crate::fixture::client::{Head, connect, curl_to, read_response};
+use crate::fixture::counters::PASSIVE_OPENS;
+use crate::fixture::data::{directory, sha256_of_file, write_file};
+use crate::fixture::process::{OpenFileLimit, Running};
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
 use tidegate_random::Random;
 
 fn http(address: std::net::IpAddr) -> TcpStream {
@@ -173,8 +170,7 @@ fn slow_readers_use_up_neither_the_descriptors_nor_the_server() {
     std::fs::write(root.path().join("small"), "small").expect("a small file");
     let config = root.path().join("tidegate.toml");
     std::fs::write(&config, format!("[http]\nmax_open_files = {MAX_OPEN}\n")).expect("a configuration file");
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
-    setrlimit(Resource::RLIMIT_NOFILE, soft.min(512).min(hard), hard).expect("a lower limit");
+    let _limit = OpenFileLimit::set(512);
     let [root_argument, config] = [root.path(), &config].map(|path| path.to_string_lossy().into_owned());
     let server = Server::start(&lab, &["--root", &root_argument, "--config", &config]);
     let limits = open_file_limits(server.pid());

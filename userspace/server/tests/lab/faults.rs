@@ -1,19 +1,18 @@
 //! What breaks from outside: a killed server, a link that goes down, a stop in mid-transfer, wrong
 //! arguments.
 
-mod lab;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lab::client::{bench_load, connect, curl_to};
-use lab::data::{directory, sha256_of_file, write_file};
-use lab::process::{Running, run};
-use lab::server::{Server, default_arguments, serve_command};
-use lab::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
 use tidegate_random::Random;
+
+use crate::fixture::client::{bench_load, connect, curl_to};
+use crate::fixture::data::{directory, sha256_of_file, write_file};
+use crate::fixture::process::{Running, run};
+use crate::fixture::server::{Server, default_arguments, serve_command};
+use crate::fixture::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);

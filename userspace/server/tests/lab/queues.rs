@@ -1,18 +1,17 @@
 //! Two queues, two shards: both work, and flows that change queues lose nothing.
 
-mod lab;
-
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use lab::client::{bench_echo, connect_echo, exchange_with_half_close, round_trip};
-use lab::counters::{ABORTED, HANDED_IN, PASSIVE_OPENS, REDIRECTS, RESET_BY_PEER, RX_FRAMES, TIMED_OUT};
-use lab::process::Running;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report};
 use tidegate_random::Random;
+
+use crate::fixture::client::{bench_echo, connect_echo, exchange_with_half_close, round_trip};
+use crate::fixture::counters::{ABORTED, HANDED_IN, PASSIVE_OPENS, REDIRECTS, RESET_BY_PEER, RX_FRAMES, TIMED_OUT};
+use crate::fixture::process::Running;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report};
 
 const QUEUES: [u32; 2] = [0, 1];
 

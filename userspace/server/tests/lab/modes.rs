@@ -1,13 +1,11 @@
 //! Every XDP mode and every wait strategy carries traffic.
 
-mod lab;
-
 use std::time::Duration;
 
-use lab::client::bench_echo;
-use lab::process::run;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, report};
+use crate::fixture::client::bench_echo;
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, Lab, report};
 
 const ECHO_LIMIT: Duration = Duration::from_secs(30);
 

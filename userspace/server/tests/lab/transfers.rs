@@ -1,17 +1,16 @@
 //! Bytes arrive as they were sent, and none of them passes the server's kernel TCP.
 
-mod lab;
-
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use lab::client::{bench_echo, curl, curl_to};
-use lab::counters::Counters;
-use lab::data::{directory, file_size, sha256_of_file, write_file};
-use lab::process::run;
-use lab::server::Server;
-use lab::{BOTH_FAMILIES, Lab, report, url};
 use tidegate_random::Random;
+
+use crate::fixture::client::{bench_echo, curl, curl_to};
+use crate::fixture::counters::Counters;
+use crate::fixture::data::{directory, file_size, sha256_of_file, write_file};
+use crate::fixture::process::run;
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, Lab, report, url};
 
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -131,7 +130,7 @@ fn echoes_on_several_connections_at_once_over_both_families() {
     }
     let counters = stop_and_check_path(&lab, server, kernel_before);
     assert_eq!(
-        counters.sum(lab::counters::PASSIVE_OPENS),
+        counters.sum(crate::fixture::counters::PASSIVE_OPENS),
         u64::from(2 * CONNECTIONS),
         "connections the server accepted"
     );

@@ -1,22 +1,20 @@
 //! What happens to the interface while the server runs: deleted and made anew, moved, renamed, set down, changed.
 
-mod lab;
-
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::client::{connect, connect_echo, curl_to, round_trip};
-use lab::counters::{Counters, PASSIVE_OPENS};
-use lab::data::directory;
-use lab::process::{Finished, run};
-use lab::server::{Server, serve_command};
+use crate::fixture::client::{connect, connect_echo, curl_to, round_trip};
+use crate::fixture::counters::{Counters, PASSIVE_OPENS};
+use crate::fixture::data::directory;
+use crate::fixture::process::{Finished, run};
+use crate::fixture::server::{Server, serve_command};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::TcpMaxSeg;
 
-use lab::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
+use crate::fixture::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const CLIENT_DEVICE: &str = "tgc0";

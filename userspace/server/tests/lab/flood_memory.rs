@@ -3,20 +3,18 @@
 //! `TIDEGATE_FLOOD_SYNS` is how many SYNs are sent at least, in millions (default 1); `make flood-memory` sends 50 million, at
 //! a server with the default settings for SYN cookies.
 
-mod lab;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lab::counters::{
+use crate::fixture::counters::{
     COOKIE_CONNECTIONS, COOKIES_ACTIVE, COOKIES_TURNED_OFF, COOKIES_TURNED_ON, PASSIVE_OPENS, SYN_COOKIES_SENT,
 };
-use lab::data::directory;
-use lab::process::run;
-use lab::server::{Server, bench_binary};
-use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, report, url};
+use crate::fixture::data::directory;
+use crate::fixture::process::run;
+use crate::fixture::server::{Server, bench_binary};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, report, url};
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
