@@ -7,15 +7,14 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
+mod case_progress;
 mod client;
 mod compare;
 mod connection;
 mod echo;
-mod environment;
 mod flood;
 mod goodput;
 mod http_client;
-mod lab;
 mod link;
 mod load;
 mod load_report;

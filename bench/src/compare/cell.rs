@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tidegate_lab::Child;
+use tidegate_lab::Cores;
+use tidegate_lab::arrangement::CLIENT_DEVICE;
+use tidegate_lab::machine;
+use tidegate_lab::{Lab, Place};
 
 use super::cpu;
 use super::frame_pattern::Lengths;
@@ -17,10 +22,6 @@ use crate::client::progress::Progress;
 use crate::client::{Client, Close, Measured, Plan, Workload};
 use crate::flood::Prefix;
 use crate::http_client::Url;
-use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
-use crate::lab::children::Process;
-use crate::lab::machine;
-use crate::lab::namespaces::{Lab, Place};
 
 /// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
 /// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.
@@ -124,7 +125,7 @@ impl Bench<'_> {
         client: ClientKind,
         workload: Workload,
         round: u32,
-        server: &Process,
+        server: &Child,
     ) -> anyhow::Result<Run> {
         let sources = sources(self.url.address.is_ipv4(), self.count)?;
         self.count += 1;

@@ -15,11 +15,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_lab::{Child, Children};
+use tidegate_lab::{Lab, Place};
 
 use self::table::{Direction, Row};
 use crate::http_client::Url;
-use crate::lab::children::{Children, Process};
-use crate::lab::namespaces::{Lab, Place};
 use crate::results::files;
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
@@ -186,7 +186,7 @@ struct Bench<'a> {
     seed: u64,
     /// Path of a body that no transfer reaches the end of.
     path: String,
-    tidegate: Process,
+    tidegate: Child,
     /// What tidegate serves; it has to be there as long as tidegate runs.
     _root: TempDir,
 }
@@ -201,8 +201,8 @@ impl<'a> Bench<'a> {
     ) -> anyhow::Result<Self> {
         for place in [Place::Client, Place::Server] {
             // What one connection learned of the path must not be what the next one begins with.
-            lab.set_ipv4(place, "tcp_no_metrics_save", 1)?;
-            lab.set_ipv4(place, "tcp_notsent_lowat", NOT_SENT_LIMIT)?;
+            lab.set_variable(place, "net.ipv4.tcp_no_metrics_save", 1)?;
+            lab.set_variable(place, "net.ipv4.tcp_notsent_lowat", NOT_SENT_LIMIT)?;
         }
         lab.inside(Place::Server, || {
             serve::source(SocketAddr::new(address, Peer::Linux.http_port()), Some(CONGESTION))?;

@@ -5,8 +5,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tidegate_lab::machine::Memory;
 
-use crate::lab::machine::Memory;
 use crate::results::MemoryUse;
 
 /// Between two looks.

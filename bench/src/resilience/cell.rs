@@ -5,6 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use tidegate_lab::Cores;
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
+use tidegate_lab::machine::{CoreTime, Memory};
+use tidegate_lab::{Lab, Place};
 
 use super::clients::{self, Outcome};
 use super::open_connections::OpenConnections;
@@ -14,10 +19,6 @@ use super::served::{BULK, SMALL};
 use super::target::Servers;
 use crate::flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 use crate::http_client::Url;
-use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
-use crate::lab::family::Family;
-use crate::lab::machine::{CoreTime, Memory};
-use crate::lab::namespaces::{Lab, Place};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);
@@ -229,11 +230,12 @@ impl Bench<'_> {
     }
 
     fn sample(&self, flood: Option<&Generator>, open: Option<&OpenConnections>) -> anyhow::Result<Sample> {
+        let [core] = CoreTime::of([self.cores.server])?;
         Ok(Sample {
             at: Instant::now(),
             sent: flood.map_or(0, Generator::sent),
             answered: self.sink.counts().syn_acks,
-            core: CoreTime::of(self.cores.server)?,
+            core,
             bytes: open.map_or(0, OpenConnections::bytes),
         })
     }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tidegate_lab::machine::Memory;
+
 use super::{MemoryUse, Run, close_name, direction_name};
 use crate::client::latency::Latencies;
 use crate::client::{Close, Workload};
-use crate::lab::machine::Memory;
 
 /// Width of the names on the terminal.
 const NAME_WIDTH: usize = 11;

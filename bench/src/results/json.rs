@@ -1,11 +1,11 @@
 //! The results of a run as JSON.
 
 use serde_json::{Map, Value, json};
+use tidegate_lab::machine::Memory;
 
 use super::{MemoryUse, Run, close_name, direction_name};
 use crate::client::Workload;
 use crate::client::latency::Latencies;
-use crate::lab::machine::Memory;
 
 /// One object. What was not measured, or is not of the workload, is null.
 pub(super) fn value(run: &Run) -> Value {

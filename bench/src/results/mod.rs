@@ -26,9 +26,9 @@ use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value};
+use tidegate_lab::machine::Memory;
 
 use crate::client::{Close, Direction, Measured, Plan, Workload};
-use crate::lab::machine::Memory;
 
 /// Name, in tables and as the tag in logs, of what requests took.
 const LATENCY: &str = "latency";

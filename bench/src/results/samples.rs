@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use tidegate_lab::machine::Memory;
+
 use super::{MemoryUse, Run, testing};
 use crate::client::errors::Errors;
 use crate::client::latency::Latencies;
 use crate::client::{Frames, Measured, Plan, Workload};
-use crate::lab::machine::Memory;
 
 /// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
 /// took 250 us.

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use tidegate_lab::Family;
+
 use super::super::plan::{Offered, Target};
 use super::plot;
 use super::table::{self, CLIENTS, COLUMNS};
 use super::{Report, Row};
-use crate::lab::family::Family;
 use crate::results::chart::Line;
 use crate::results::page::{self, Colour, escape};
 

@@ -6,11 +6,11 @@ mod plot;
 mod table;
 
 use serde_json::{Map, Value};
+use tidegate_lab::Family;
 
 use super::latency::Quantiles;
 use super::open_connections::Toll;
 use super::plan::{Limit, Offered, Target};
-use crate::lab::family::Family;
 use crate::results::files::ReportFormats;
 use crate::results::spread::Spread;
 

@@ -1,10 +1,11 @@
 //! A report to test with.
 
+use tidegate_lab::Family;
+
 use super::super::latency::Quantiles;
 use super::super::open_connections::Toll;
 use super::super::plan::{Limit, Offered, Target};
 use super::{Report, Row};
-use crate::lab::family::Family;
 use crate::results::testing;
 
 /// A row of fixed numbers but for the arguments.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use tidegate_lab::Family;
+
 use super::{Limits, Report, Row, duration, ratio};
-use crate::lab::family::Family;
 use crate::results::numbers::short;
 use crate::results::text_table;
 

@@ -8,7 +8,7 @@ use crate::fixture::client::{Head, connect, connect_echo, exchange_with_half_clo
 use crate::fixture::counters::{FINISHED, PASSIVE_OPENS, RESET_BY_PEER, WINDOW_PROBES};
 use crate::fixture::data::{directory, sha256, write_file};
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, in_namespace, report};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_random::Random;
@@ -21,7 +21,7 @@ fn what_is_echoed_arrives_after_the_clients_fin() {
     for address in BOTH_FAMILIES {
         for size in [0, 1, 1448, 65_536, data.len()] {
             let sent = &data[..size];
-            let received = in_namespace(Namespace::Client, || {
+            let received = in_namespace(Place::Client, || {
                 exchange_with_half_close(&connect_echo(address), sent, Duration::ZERO)
             });
             let received = received.unwrap_or_else(|error| panic!("{address}, {size}: {error}"));
@@ -52,7 +52,7 @@ fn a_peers_rst_ends_its_connection_and_no_other() {
     const ABORTS: u64 = 20;
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &[]);
-    in_namespace(Namespace::Client, || {
+    in_namespace(Place::Client, || {
         let bystander = connect_echo(SERVER_V4);
         for number in 0..ABORTS {
             let stream = connect_echo(SERVER_V4);
@@ -82,7 +82,7 @@ fn a_reader_that_pauses_is_waited_for_and_loses_nothing() {
     let expected = write_file(&mut Random::new(20), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument]);
-    let body = in_namespace(Namespace::Client, || {
+    let body = in_namespace(Place::Client, || {
         let mut stream = connect(SocketAddr::new(SERVER_V4, HTTP_PORT));
         write!(stream, "GET /file HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut source = BufReader::new(stream);
@@ -113,7 +113,7 @@ fn an_echo_whose_client_reads_late_is_held_back_and_loses_nothing() {
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &[]);
     let data = Random::new(21).bytes(20_000_000);
-    let received = in_namespace(Namespace::Client, || {
+    let received = in_namespace(Place::Client, || {
         exchange_with_half_close(&connect_echo(BOTH_FAMILIES[1]), &data, PAUSE)
     })
     .unwrap_or_else(|error| panic!("echo with a late reader: {error}"));
@@ -129,7 +129,7 @@ fn two_thousand_connections_one_after_another_leave_none_behind() {
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &[]);
     let started = Instant::now();
-    in_namespace(Namespace::Client, || {
+    in_namespace(Place::Client, || {
         for number in 0..CONNECTIONS {
             let stream = connect_echo(SERVER_V4);
             let text = number.to_string();

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use crate::fixture::counters::{PASSIVE_OPENS, SYN_COOKIES_SENT};
 use crate::fixture::data::directory;
-use crate::fixture::process::run;
 use crate::fixture::server::{Server, bench_binary};
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, report, url};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, command, report, run, url};
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -17,7 +16,7 @@ const DEVICE: &str = "tgc0";
 
 /// Takes the program that the lab attaches off the client's device, which a client over AF_XDP needs for its own.
 fn without_program(_lab: &Lab) {
-    let mut command = Namespace::Client.command("ip");
+    let mut command = command(Place::Client, "ip");
     command.args(["link", "set", "dev", DEVICE, "xdp", "off"]);
     run(command, RUN_LIMIT).expect_success();
 }
@@ -29,7 +28,7 @@ fn measure(workload: &[&str], client: &str, address: IpAddr, run_number: usize) 
     let directory = directory();
     let directory: &Path = directory.path();
     let file = directory.join("results.json");
-    let mut command = Namespace::Client.command(bench_binary());
+    let mut command = command(Place::Client, bench_binary());
     command
         .args(workload)
         .args(["--url", &url(address, "/"), "--client", client]);
@@ -117,7 +116,7 @@ fn a_flood_is_answered_with_cookies_and_forgotten() {
         let results = directory();
         let file = results.path().join("flood.json");
         let target = std::net::SocketAddr::new(address, HTTP_PORT).to_string();
-        let mut command = Namespace::Client.command(bench_binary());
+        let mut command = command(Place::Client, bench_binary());
         command.args(["flood", "--iface", DEVICE, "--target", &target, "--kind", "syn"]);
         command
             .args(["--rate", "20k", "--duration", "1s", "--maker", maker, "--json"])

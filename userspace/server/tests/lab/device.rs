@@ -3,18 +3,18 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::fixture::client::{connect, connect_echo, curl_to, round_trip};
 use crate::fixture::counters::{Counters, PASSIVE_OPENS};
 use crate::fixture::data::directory;
-use crate::fixture::process::{Finished, run};
 use crate::fixture::server::{Server, serve_command};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::TcpMaxSeg;
 
-use crate::fixture::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
+use crate::fixture::{
+    Finished, HTTP_PORT, Lab, NAMESPACES, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run, url,
+};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const CLIENT_DEVICE: &str = "tgc0";
@@ -22,26 +22,19 @@ const CLIENT_DEVICE: &str = "tgc0";
 /// Left to the kernel because no AF_XDP socket is on the queue.
 const PASSED_NO_SOCKET: &str = "xdp_pass_no_socket";
 
-/// Runs `ip` with `arguments` in `namespace`.
-fn ip(namespace: Namespace, arguments: &[&str]) -> Finished {
-    let mut command = Command::new("ip");
-    command.args(["-n", namespace.name()]).args(arguments);
-    run(command, COMMAND_LIMIT)
-}
-
 /// Runs `ip link` on the server's side, which must succeed.
 fn ip_link(arguments: &[&str]) {
-    ip(Namespace::Server, &[&["link"], arguments].concat()).expect_success();
+    ip(Place::Server, &[&["link"], arguments].concat()).expect_success();
 }
 
 /// Gives both ends `queues` queues, which were fewer if `more`. With XDP a veth device has to receive on as many as its
 /// peer sends on, at any time.
 fn set_queues(queues: &str, more: bool) {
     for direction in if more { ["rx", "tx"] } else { ["tx", "rx"] } {
-        for (namespace, device) in [(Namespace::Server, SERVER_DEVICE), (Namespace::Client, CLIENT_DEVICE)] {
-            let mut command = namespace.command("ethtool");
-            command.args(["-L", device, direction, queues]);
-            run(command, COMMAND_LIMIT).expect_success();
+        for (place, device) in [(Place::Server, SERVER_DEVICE), (Place::Client, CLIENT_DEVICE)] {
+            let mut ethtool = command(place, "ethtool");
+            ethtool.args(["-L", device, direction, queues]);
+            run(ethtool, COMMAND_LIMIT).expect_success();
         }
     }
 }
@@ -84,7 +77,7 @@ fn a_server_whose_interface_is_deleted_while_it_drains_waits_no_longer_and_ends_
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &["--drain", "300s"]);
     let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
-    let mut request = in_namespace(Namespace::Client, || connect(http));
+    let mut request = in_namespace(Place::Client, || connect(http));
     // Within a head, where draining does not end it.
     request.write_all(b"GET / HT").expect("room for a few bytes");
     let stopping = server.begin_stop();
@@ -99,9 +92,15 @@ fn a_server_whose_interface_moves_to_another_namespace_ends_and_leaves_no_progra
     let scratch = directory();
     let server = Server::start(&lab, &[]);
     fetch_page(scratch.path());
-    ip_link(&["set", "dev", SERVER_DEVICE, "netns", Namespace::Client.name()]);
+    ip_link(&[
+        "set",
+        "dev",
+        SERVER_DEVICE,
+        "netns",
+        &NAMESPACES.namespace(Place::Client),
+    ]);
     expect_gone(&server.wait_for_end());
-    let shown = ip(Namespace::Client, &["-d", "link", "show", "dev", SERVER_DEVICE]).expect_success();
+    let shown = ip(Place::Client, &["-d", "link", "show", "dev", SERVER_DEVICE]).expect_success();
     assert!(!shown.stdout.contains("xdp"), "{}", shown.describe());
 }
 
@@ -165,7 +164,7 @@ fn a_link_that_is_renamed_set_down_or_without_carrier_is_served_on_and_said() {
     let Some(lab) = Lab::up(1) else { return };
     let scratch = directory();
     let server = Server::start(&lab, &[]);
-    let echo = in_namespace(Namespace::Client, || connect_echo(SERVER_V4));
+    let echo = in_namespace(Place::Client, || connect_echo(SERVER_V4));
     let exchange = |what: &str| {
         let block = what.as_bytes();
         let received = round_trip(&echo, block).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -181,14 +180,14 @@ fn a_link_that_is_renamed_set_down_or_without_carrier_is_served_on_and_said() {
     server.wait_for_log("interface tgs9 is up again", 1);
     exchange("under another name");
 
-    ip(Namespace::Client, &["link", "set", "dev", CLIENT_DEVICE, "down"]).expect_success();
+    ip(Place::Client, &["link", "set", "dev", CLIENT_DEVICE, "down"]).expect_success();
     server.wait_for_log("interface tgs9 has lost its carrier", 1);
-    ip(Namespace::Client, &["link", "set", "dev", CLIENT_DEVICE, "up"]).expect_success();
+    ip(Place::Client, &["link", "set", "dev", CLIENT_DEVICE, "up"]).expect_success();
     server.wait_for_log("interface tgs9 has a carrier again", 1);
     exchange("with a carrier again");
 
     // A program that is attached by a link is taken off by its owner only.
-    let refused = ip(Namespace::Server, &["link", "set", "dev", "tgs9", "xdp", "off"]);
+    let refused = ip(Place::Server, &["link", "set", "dev", "tgs9", "xdp", "off"]);
     assert!(!refused.status.success(), "{}", refused.describe());
     fetch_page(scratch.path());
     exchange("with its program");
@@ -210,7 +209,7 @@ fn queues_added_during_the_run_are_warned_of_and_counted() {
     lab.set_server_link(false);
     lab.set_server_link(true);
     // Of so many connections some arrive on queue 1, where the kernel refuses them.
-    let refused = in_namespace(Namespace::Client, || {
+    let refused = in_namespace(Place::Client, || {
         let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
         (0..32).filter(|_| std::net::TcpStream::connect(http).is_err()).count()
     });
@@ -251,7 +250,7 @@ fn change_mtu(lab: &Lab, cookies: &str) {
     server.wait_for_log("has an MTU of 1300 now, 3000 before: new connections keep to it", 1);
     // The client's MSS is the server's, less the room for timestamps. The shards are told right after the log.
     std::thread::sleep(Duration::from_millis(500));
-    let echo = in_namespace(Namespace::Client, || connect_echo(SERVER_V4));
+    let echo = in_namespace(Place::Client, || connect_echo(SERVER_V4));
     let mss = getsockopt(&echo, TcpMaxSeg).expect("the MSS of a connection");
     assert_eq!(mss, 1300 - 40 - 12, "with SYN cookies {cookies}");
     ip_link(&["set", "dev", SERVER_DEVICE, "mtu", "1500"]);
@@ -263,12 +262,12 @@ fn change_mtu(lab: &Lab, cookies: &str) {
 fn frames_are_as_large_as_the_mtu_needs_them() {
     let Some(lab) = Lab::up(1) else { return };
     let scratch = directory();
-    for (namespace, device) in [(Namespace::Server, SERVER_DEVICE), (Namespace::Client, CLIENT_DEVICE)] {
-        ip(namespace, &["link", "set", "dev", device, "mtu", "3498"]).expect_success();
+    for (place, device) in [(Place::Server, SERVER_DEVICE), (Place::Client, CLIENT_DEVICE)] {
+        ip(place, &["link", "set", "dev", device, "mtu", "3498"]).expect_success();
     }
     let server = Server::start(&lab, &[]);
     fetch_page(scratch.path());
-    let echo = in_namespace(Namespace::Client, || connect_echo(SERVER_V4));
+    let echo = in_namespace(Place::Client, || connect_echo(SERVER_V4));
     let block = vec![b'x'; 30_000];
     let received = round_trip(&echo, &block).unwrap_or_else(|error| panic!("long segments: {error}"));
     assert!(received == block, "the echo differs");
@@ -278,8 +277,8 @@ fn frames_are_as_large_as_the_mtu_needs_them() {
 #[test]
 fn an_interface_without_ethernet_headers_is_refused() {
     let Some(_lab) = Lab::up(1) else { return };
-    ip(Namespace::Server, &["tuntap", "add", "dev", "tgtun0", "mode", "tun"]).expect_success();
-    ip(Namespace::Server, &["address", "add", "198.18.1.1/24", "dev", "tgtun0"]).expect_success();
+    ip(Place::Server, &["tuntap", "add", "dev", "tgtun0", "mode", "tun"]).expect_success();
+    ip(Place::Server, &["address", "add", "198.18.1.1/24", "dev", "tgtun0"]).expect_success();
     ip_link(&["set", "dev", "tgtun0", "up"]);
     let finished = run(
         serve_command(&["--iface", "tgtun0", "--listen", "http=198.18.1.1:80"]),

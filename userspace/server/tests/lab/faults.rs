@@ -10,9 +10,8 @@ use tidegate_random::Random;
 
 use crate::fixture::client::{bench_load, connect, curl_to};
 use crate::fixture::data::{directory, sha256_of_file, write_file};
-use crate::fixture::process::{Running, run};
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
+use crate::fixture::{HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, in_namespace, report, run, start, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -38,7 +37,7 @@ fn kill_9_under_load_leaves_no_program_and_a_new_start_serves() {
     let scratch = directory();
     let mut server = Server::start(&lab, &[]);
     assert!(lab.xdp_attached(), "`ip -d link` shows the program of a running server");
-    let load = Running::start(bench_load(&url(SERVER_V4, "/"), 50, 4));
+    let load = start(bench_load(&url(SERVER_V4, "/"), 50, 4));
     std::thread::sleep(Duration::from_secs(1));
     assert!(
         server.ended().is_none(),
@@ -82,7 +81,7 @@ fn a_transfer_survives_its_link_going_down_and_up() {
     let received = root.path().join("received");
     let mut command = curl_to(&url(SERVER_V4, "/file"), &received);
     command.args(["--limit-rate", "15M"]);
-    let transfer = Running::start(command);
+    let transfer = start(command);
     wait_for_length(&received, 4_000_000);
     lab.set_server_link(false);
     std::thread::sleep(DOWN);
@@ -112,11 +111,11 @@ fn sigterm_finishes_what_is_open_and_closes_what_is_idle() {
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument, "--drain", "12s"]);
     let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
-    let mut idle = in_namespace(Namespace::Client, || connect(http));
+    let mut idle = in_namespace(Place::Client, || connect(http));
     let received = root.path().join("received");
     let mut command = curl_to(&url(SERVER_V4, "/file"), &received);
     command.args(["--limit-rate", "8M"]);
-    let transfer = Running::start(command);
+    let transfer = start(command);
     wait_for_length(&received, 1_000_000);
 
     let stopping = server.begin_stop();
@@ -148,7 +147,7 @@ fn a_stop_without_draining_resets_every_connection_before_the_server_ends() {
     let Some(lab) = Lab::up(2) else { return };
     let server = Server::start(&lab, &["--drain", "0s"]);
     let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
-    let mut streams: Vec<_> = in_namespace(Namespace::Client, || (0..CONNECTIONS).map(|_| connect(http)).collect());
+    let mut streams: Vec<_> = in_namespace(Place::Client, || (0..CONNECTIONS).map(|_| connect(http)).collect());
     for stream in &mut streams {
         // Within a head, where draining does not end it.
         stream.write_all(b"GET / HT").expect("room for a few bytes");

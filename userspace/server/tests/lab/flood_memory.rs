@@ -12,9 +12,8 @@ use crate::fixture::counters::{
     COOKIE_CONNECTIONS, COOKIES_ACTIVE, COOKIES_TURNED_OFF, COOKIES_TURNED_ON, PASSIVE_OPENS, SYN_COOKIES_SENT,
 };
 use crate::fixture::data::directory;
-use crate::fixture::process::run;
 use crate::fixture::server::{Server, bench_binary};
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, report, url};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, command, report, run, url};
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,7 +29,7 @@ fn flood(seconds: u32) -> u64 {
     let results = directory();
     let file = results.path().join("flood.json");
     let target = SocketAddr::new(SERVER_V4, HTTP_PORT).to_string();
-    let mut command = Namespace::Client.command(bench_binary());
+    let mut command = command(Place::Client, bench_binary());
     command.args(["flood", "--iface", "tgc0", "--target", &target, "--kind", "syn"]);
     command.args(["--rate", "max", "--duration", &format!("{seconds}s"), "--json"]);
     command.arg(&file);
@@ -43,7 +42,7 @@ fn flood(seconds: u32) -> u64 {
 /// One request over each family.
 fn request() {
     for address in BOTH_FAMILIES {
-        let mut command = Namespace::Client.command("curl");
+        let mut command = command(Place::Client, "curl");
         command.args([
             "--silent",
             "--fail",

@@ -7,17 +7,17 @@ use tidegate_random::Random;
 
 use crate::fixture::counters::{Counters, PASSIVE_OPENS, REDIRECTS};
 use crate::fixture::data::{file_size, sha256};
-use crate::fixture::server::{Server, cpu_ticks};
-use crate::fixture::{Lab, Namespace, report, snmp_value};
+use crate::fixture::server::Server;
+use crate::fixture::{Lab, NAMESPACES, Place, report};
 
 #[test]
 fn the_lab_leaves_nothing_behind_even_after_a_panic() {
     let Some(lab) = Lab::up(1) else { return };
     lab.script(&["up", "--queues", "1"]);
-    assert!(Namespace::Server.exists() && Namespace::Client.exists());
+    assert!(NAMESPACES.exists(Place::Server) && NAMESPACES.exists(Place::Client));
     lab.script(&["down"]);
     lab.script(&["down"]);
-    assert!(!Namespace::Server.exists() && !Namespace::Client.exists());
+    assert!(!NAMESPACES.exists(Place::Server) && !NAMESPACES.exists(Place::Client));
     drop(lab);
 
     let server_pid = AtomicU32::new(0);
@@ -28,7 +28,7 @@ fn the_lab_leaves_nothing_behind_even_after_a_panic() {
         assert_eq!(server.pid(), 0, "on purpose");
     });
     assert!(outcome.is_err());
-    assert!(!Namespace::Server.exists() && !Namespace::Client.exists());
+    assert!(!NAMESPACES.exists(Place::Server) && !NAMESPACES.exists(Place::Client));
     let process = format!("/proc/{}", server_pid.into_inner());
     assert_ne!(process, "/proc/0", "the panic came before the server served");
     assert!(!Path::new(&process).exists(), "the server outlived its lab");
@@ -56,15 +56,6 @@ fn counters_are_read_from_their_lines() {
 #[should_panic(expected = "no tcp_passive_opens")]
 fn a_counter_that_is_not_printed_is_not_zero() {
     Counters::parse(&["xdp_redirect{queue=\"0\"} 123"]).sum(PASSIVE_OPENS);
-}
-
-#[test]
-fn proc_files_are_read_by_field() {
-    let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoMin InSegs OutSegs\nTcp: 200 41 42\n";
-    assert_eq!(snmp_value(snmp, "Tcp:", "InSegs"), Some(41));
-    assert_eq!(snmp_value(snmp, "Tcp:", "Missing"), None);
-    let stat = "7 (a (b) c) S 1 7 7 0 -1 0 10 0 0 0 30 12 0 0 20 0 3 0";
-    assert_eq!(cpu_ticks(stat), Some(42));
 }
 
 #[test]

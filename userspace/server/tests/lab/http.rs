@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::fixture::client::{Head, connect, curl_to, read_response};
 use crate::fixture::counters::PASSIVE_OPENS;
 use crate::fixture::data::{directory, sha256_of_file, write_file};
-use crate::fixture::process::{OpenFileLimit, Running};
+use crate::fixture::limits::OpenFileLimit;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, in_namespace, report, start, url};
 use tidegate_random::Random;
 
 fn http(address: std::net::IpAddr) -> TcpStream {
@@ -23,7 +23,7 @@ fn a_request_that_comes_byte_by_byte_is_answered() {
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &[]);
     for address in BOTH_FAMILIES {
-        let length = in_namespace(Namespace::Client, || {
+        let length = in_namespace(Place::Client, || {
             let mut stream = http(address);
             for byte in REQUEST {
                 stream.write_all(&[*byte])?;
@@ -62,7 +62,7 @@ fn pipelined_requests_are_answered_in_their_order_on_one_connection() {
     }
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument]);
-    in_namespace(Namespace::Client, || {
+    in_namespace(Place::Client, || {
         let mut stream = http(SERVER_V4);
         // The same connection serves a second batch: it is kept alive.
         for batch in 0..2 {
@@ -108,12 +108,12 @@ fn garbage_on_some_connections_does_not_touch_a_transfer_on_another() {
     let received = root.path().join("received");
     let mut command = curl_to(&url(SERVER_V4, "/file"), &received);
     command.args(["--limit-rate", "30M"]);
-    let mut transfer = Running::start(command);
+    let mut transfer = start(command);
 
     let over = AtomicBool::new(false);
     let attempts = std::thread::scope(|scope| {
         let abuser = scope.spawn(|| {
-            in_namespace(Namespace::Client, || {
+            in_namespace(Place::Client, || {
                 let mut random = Random::new(666);
                 let mut attempts = 0;
                 while !over.load(Ordering::Relaxed) {
@@ -127,7 +127,7 @@ fn garbage_on_some_connections_does_not_touch_a_transfer_on_another() {
             })
         });
         let deadline = Instant::now() + LIMIT;
-        while transfer.ended().is_none() && Instant::now() < deadline && !abuser.is_finished() {
+        while transfer.ended().unwrap().is_none() && Instant::now() < deadline && !abuser.is_finished() {
             std::thread::sleep(Duration::from_millis(10));
         }
         over.store(true, Ordering::Relaxed);
@@ -186,7 +186,7 @@ fn slow_readers_use_up_neither_the_descriptors_nor_the_server() {
         let status = String::from_utf8_lossy(&status[9..]).into_owned();
         (status, stream)
     };
-    let refused = in_namespace(Namespace::Client, || {
+    let refused = in_namespace(Place::Client, || {
         let mut readers = Vec::new();
         // All of one file, and then as many files as may be open.
         for number in (0..READERS).map(|_| 0).chain(1..MAX_OPEN) {
@@ -202,7 +202,7 @@ fn slow_readers_use_up_neither_the_descriptors_nor_the_server() {
         FILES - MAX_OPEN
     });
     server.wait_until_no_connection();
-    assert_eq!(in_namespace(Namespace::Client, || ask("11").0), "200");
+    assert_eq!(in_namespace(Place::Client, || ask("11").0), "200");
     server.wait_until_no_connection();
     let counters = server.stop();
     assert_eq!(counters.sum("http_files_exhausted"), refused as u64);

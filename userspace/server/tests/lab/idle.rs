@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use crate::fixture::client::curl_to;
 use crate::fixture::data::directory;
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{Lab, SERVER_V4, report, url};
+use crate::fixture::{Lab, SERVER_V4, report, run, url};
 
 #[test]
 fn ten_idle_seconds_cost_less_than_a_fifth_of_a_processor_second() {

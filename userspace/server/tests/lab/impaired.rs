@@ -14,7 +14,7 @@ use crate::fixture::counters::{ABORTED, RESET_BY_PEER, TIMED_OUT};
 use crate::fixture::data::sha256;
 use crate::fixture::link::{DIRECTIONS, Link};
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Namespace, in_namespace, report};
+use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, in_namespace, report};
 
 const LINK: [&str; 10] = [
     "--delay",
@@ -74,7 +74,7 @@ fn megabytes_both_ways_at_once_through_loss_reordering_duplication_and_corruptio
         let link = Link::start(&lab, &[&LINK[..], &["--seed", text.as_str()]].concat());
         // The families side by side: each has the link's delay and loss, and neither its rate, to itself.
         let (data, expected) = (data.as_slice(), expected.as_str());
-        let took = in_namespace(Namespace::Client, move || {
+        let took = in_namespace(Place::Client, move || {
             std::thread::scope(move |scope| {
                 BOTH_FAMILIES
                     .map(move |address| scope.spawn(move || echo(address, data, expected, seed)))
@@ -118,7 +118,7 @@ fn the_link_does_what_it_is_asked_for() {
     // A round trip takes the delay of both directions at least: one for the handshake, one for the data.
     let link = Link::start(&lab, &["--delay", "20ms", "--rate", "10mbit"]);
     let started = Instant::now();
-    in_namespace(Namespace::Client, || {
+    in_namespace(Place::Client, || {
         let received = ClientTcp::default().echo(BOTH_FAMILIES[0], &data).expect("a good link");
         assert!(received == data);
     });
@@ -138,7 +138,7 @@ fn the_link_does_what_it_is_asked_for() {
 
     // Nothing but what resolves addresses passes, and only in the direction that is left alone.
     let link = Link::start(&lab, &["--loss", "100%", "--direction", "ba"]);
-    let refused = in_namespace(Namespace::Client, || {
+    let refused = in_namespace(Place::Client, || {
         let address = SocketAddr::new(BOTH_FAMILIES[0], ECHO_PORT);
         std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err()
     });

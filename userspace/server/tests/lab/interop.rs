@@ -9,9 +9,8 @@ use tidegate_random::Random;
 use crate::fixture::client::{ClientTcp, curl_to};
 use crate::fixture::data::{directory, sha256_of_file, write_file};
 use crate::fixture::link::{DIRECTIONS, Link};
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report, url};
+use crate::fixture::{BOTH_FAMILIES, Lab, Place, in_namespace, report, run, url};
 
 /// Bad enough for each kind of recovery to happen, and quick.
 const LINK: [&str; 10] = [
@@ -76,7 +75,7 @@ impl<'lab> Side<'lab> {
     /// Transfers `data` down, up, and both ways at once, over both families.
     fn transfer(&mut self, tcp: ClientTcp, data: &Data, what: &str) {
         let started = Instant::now();
-        in_namespace(Namespace::Client, || {
+        in_namespace(Place::Client, || {
             for address in BOTH_FAMILIES {
                 let received = tcp
                     .download(address, FILE)
@@ -139,7 +138,7 @@ fn clients_without_timestamps_sack_or_window_scaling() {
     for (what, off) in cases {
         let switch = |value| {
             for option in &off {
-                lab.sysctl(Namespace::Client, &format!("net.ipv4.{option}"), value);
+                lab.sysctl(Place::Client, &format!("net.ipv4.{option}"), value);
             }
         };
         switch("0");

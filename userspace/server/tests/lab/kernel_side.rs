@@ -8,9 +8,8 @@ use tidegate_random::Random;
 
 use crate::fixture::client::{connect, connect_echo, exchange_with_half_close, round_trip};
 use crate::fixture::counters::{PASSED_NOT_SERVED, PASSED_NOT_TCP};
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, in_namespace, report};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, command, in_namespace, report, run};
 
 const LIMIT: Duration = Duration::from_secs(15);
 const UNSERVED_PORT: u16 = 2222;
@@ -20,7 +19,7 @@ fn ping_is_answered_while_tidegate_serves() {
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &[]);
     for address in BOTH_FAMILIES {
-        let mut command = Namespace::Client.command("ping");
+        let mut command = command(Place::Client, "ping");
         command.args(["-n", "-c3", "-i0.2", "-W2", &address.to_string()]);
         let output = run(command, LIMIT).expect_success().stdout;
         assert!(output.contains("3 received, 0% packet loss"), "{output}");
@@ -68,12 +67,12 @@ fn the_kernel_serves_tcp_on_another_port_of_the_same_address() {
     for address in BOTH_FAMILIES {
         let kernel_before = lab.kernel_tcp_segments_in();
         let target = SocketAddr::new(address, UNSERVED_PORT);
-        let listener = in_namespace(Namespace::Server, || TcpListener::bind(target))
+        let listener = in_namespace(Place::Server, || TcpListener::bind(target))
             .unwrap_or_else(|error| panic!("listening on {target}: {error}"));
         let received = std::thread::scope(|scope| {
             let kernel_side = scope.spawn(|| serve_once_with_banner(&listener, BANNER));
             // A connection through tidegate stays open beside the kernel's.
-            let received = in_namespace(Namespace::Client, || {
+            let received = in_namespace(Place::Client, || {
                 let beside = connect_echo(address);
                 let stream = connect(target);
                 let received = exchange_with_half_close(&stream, &data, Duration::ZERO);
@@ -104,7 +103,7 @@ fn a_port_nobody_serves_is_refused_by_the_kernel() {
     let server = Server::start(&lab, &[]);
     for address in BOTH_FAMILIES {
         let target = SocketAddr::new(address, UNSERVED_PORT);
-        let outcome = in_namespace(Namespace::Client, || {
+        let outcome = in_namespace(Place::Client, || {
             TcpStream::connect_timeout(&target, Duration::from_secs(5))
         });
         let error = outcome.expect_err("nobody listens there");
@@ -132,8 +131,8 @@ fn udp_reaches_the_kernel_even_on_a_served_port_number() {
         };
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let any = any.parse().expect("an unspecified address");
-        let kernel_side = bind(Namespace::Server, target);
-        let client = bind(Namespace::Client, any);
+        let kernel_side = bind(Place::Server, target);
+        let client = bind(Place::Client, any);
         for number in 0..DATAGRAMS {
             let mut buffer = [0; 16];
             client

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::fixture::counters::{PASSIVE_OPENS, TIMED_OUT};
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, SERVER_V4, report, url};
+use crate::fixture::{BOTH_FAMILIES, Lab, Place, SERVER_V4, command, report, run, url};
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -17,7 +16,7 @@ fn number_after(label: &str, text: &str) -> Option<u64> {
 
 fn wrk(lab: &Lab, address: std::net::IpAddr, seconds: u32) {
     let server = Server::start(lab, &[]);
-    let mut command = Namespace::Client.command("wrk");
+    let mut command = command(Place::Client, "wrk");
     command.args(["-t1", "-c200", &format!("-d{seconds}s"), &url(address, "/")]);
     let output = run(command, RUN_LIMIT).expect_success().stdout;
     // wrk prints these lines only where there is something to say.
@@ -49,7 +48,7 @@ fn wrk_with_200_connections_sees_no_error() {
 fn ab(lab: &Lab, keep_alive: bool) {
     const REQUESTS: u64 = 20_000;
     let server = Server::start(lab, &[]);
-    let mut command = Namespace::Client.command("ab");
+    let mut command = command(Place::Client, "ab");
     command.args(["-q", "-n", &REQUESTS.to_string(), "-c", "50"]);
     if keep_alive {
         command.arg("-k");

@@ -19,9 +19,8 @@ use crate::fixture::counters::{
     TIME_WAIT_REUSED,
 };
 use crate::fixture::data::directory;
-use crate::fixture::process::Running;
 use crate::fixture::server::{Server, bench_binary};
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, Process, SERVER_V4, command, in_namespace, report, start};
 
 /// From the first SYN to the last octet of the response.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);
@@ -138,12 +137,12 @@ fn come_back(port: u16, address: IpAddr, page: &[u8]) -> io::Result<(Duration, T
 }
 
 /// SYNs from everywhere until it is dropped.
-fn flood() -> Running {
+fn flood() -> Process {
     let target = SocketAddr::new(SERVER_V4, HTTP_PORT).to_string();
-    let mut command = Namespace::Client.command(bench_binary());
+    let mut command = command(Place::Client, bench_binary());
     command.args(["flood", "--iface", "tgc0", "--target", &target, "--kind", "syn"]);
     command.args(["--rate", "5k", "--duration", "60s"]);
-    Running::start(command)
+    start(command)
 }
 
 /// Clients lose their state and come back, on `queues` queues with SYN cookies `when`.
@@ -192,8 +191,8 @@ fn clients_that_lost_their_state_are_served(when: &str, queues: u32) {
             let old = Old::of(port);
             format!("{when}, {queues} queues, timestamps {before} and then {after}, {address} from {port}, {old:?}")
         };
-        lab.sysctl(Namespace::Client, "net.ipv4.tcp_timestamps", before);
-        in_namespace(Namespace::Client, || {
+        lab.sysctl(Place::Client, "net.ipv4.tcp_timestamps", before);
+        in_namespace(Place::Client, || {
             let mut streams = Vec::new();
             for &(port, address) in &clients {
                 let stream = old_connection(port, address, Old::of(port), &page)
@@ -207,8 +206,8 @@ fn clients_that_lost_their_state_are_served(when: &str, queues: u32) {
                 }
             }
         });
-        lab.sysctl(Namespace::Client, "net.ipv4.tcp_timestamps", after);
-        in_namespace(Namespace::Client, || {
+        lab.sysctl(Place::Client, "net.ipv4.tcp_timestamps", after);
+        in_namespace(Place::Client, || {
             let mut streams = Vec::new();
             for &(port, address) in &clients {
                 let mut attempts = 0;

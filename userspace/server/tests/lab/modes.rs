@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::fixture::client::bench_echo;
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, report};
+use crate::fixture::{BOTH_FAMILIES, Lab, report, run};
 
 const ECHO_LIMIT: Duration = Duration::from_secs(30);
 

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::client::curl_to;
 use crate::fixture::data::directory;
-use crate::fixture::process::Running;
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{Lab, SERVER_V4, url};
+use crate::fixture::{Lab, SERVER_V4, start, url};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -60,7 +59,7 @@ impl UnreadServer {
         let scratch = directory();
         let deadline = Instant::now() + LIMIT;
         loop {
-            let fetched = Running::start(curl_to(&url(SERVER_V4, "/"), &scratch.path().join("page"))).wait(LIMIT);
+            let fetched = start(curl_to(&url(SERVER_V4, "/"), &scratch.path().join("page"))).wait(LIMIT);
             if fetched.is_ok_and(|finished| finished.status.success()) {
                 return;
             }

@@ -9,9 +9,8 @@ use tidegate_random::Random;
 
 use crate::fixture::counters::{PASSED_NOT_TCP, PATH_MTU_BLACK_HOLES, PATH_MTU_REDUCED, REDIRECTS_TOO_BIG, TOO_BIG_IN};
 use crate::fixture::data::{directory, sha256_of_file, write_file};
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, report, url};
+use crate::fixture::{BOTH_FAMILIES, Lab, NAMESPACES, Place, report, run, url};
 
 const HOST: &str = "tg-test-host";
 /// The host's device, and the router's towards it.
@@ -34,7 +33,7 @@ impl<'lab> Host<'lab> {
         remove();
         ip(&["netns", "add", HOST]);
         let host = Self { _lab: PhantomData };
-        let router = Namespace::Client.name();
+        let router = &*NAMESPACES.namespace(Place::Client);
         for (namespace, setting) in [
             (HOST, "net.ipv6.conf.all.accept_dad=0"),
             (HOST, "net.ipv6.conf.default.accept_dad=0"),
@@ -61,7 +60,8 @@ impl<'lab> Host<'lab> {
         }
         // For the server's kernel; tidegate answers through the router from which it was asked.
         for (network, gateway) in [("198.18.1.0/24", "198.18.0.2"), ("2001:2:0:1::/64", "2001:2::2")] {
-            ip(&["-n", Namespace::Server.name(), "route", "add", network, "via", gateway]);
+            let server = NAMESPACES.namespace(Place::Server);
+            ip(&["-n", &server, "route", "add", network, "via", gateway]);
         }
         host
     }

@@ -9,9 +9,8 @@ use tidegate_random::Random;
 
 use crate::fixture::client::{bench_echo, connect_echo, exchange_with_half_close, round_trip};
 use crate::fixture::counters::{ABORTED, HANDED_IN, PASSIVE_OPENS, REDIRECTS, RESET_BY_PEER, RX_FRAMES, TIMED_OUT};
-use crate::fixture::process::Running;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report};
+use crate::fixture::{BOTH_FAMILIES, Lab, Place, in_namespace, report, start};
 
 const QUEUES: [u32; 2] = [0, 1];
 
@@ -26,7 +25,7 @@ fn both_queues_carry_traffic_and_their_counters_add_up() {
     let Some(lab) = Lab::up(2) else { return };
     let server = Server::start(&lab, &["--queues", "2"]);
     let data = Random::new(2).bytes(50_000);
-    in_namespace(Namespace::Client, || {
+    in_namespace(Place::Client, || {
         for client in 0..CONNECTIONS {
             let stream = connect_echo(family(client));
             let received = exchange_with_half_close(&stream, &data, Duration::ZERO)
@@ -64,7 +63,7 @@ fn xps_in_mid_run_loses_no_connection_and_no_byte() {
     const LIMIT: Duration = Duration::from_secs(60);
     let Some(lab) = Lab::up(2) else { return };
     let server = Server::start(&lab, &["--queues", "2"]);
-    let bulk = Running::start(bench_echo(BOTH_FAMILIES[0], 20_000_000, BULK_CONNECTIONS, 9));
+    let bulk = start(bench_echo(BOTH_FAMILIES[0], 20_000_000, BULK_CONNECTIONS, 9));
     let rounds = AtomicUsize::new(0);
 
     // Linux moves a flow to another queue only while nothing of it is in flight, hence the pauses.
@@ -94,7 +93,7 @@ fn xps_in_mid_run_loses_no_connection_and_no_byte() {
 
     std::thread::scope(|scope| {
         let clients = scope.spawn(|| {
-            in_namespace(Namespace::Client, || {
+            in_namespace(Place::Client, || {
                 std::thread::scope(|inside| {
                     for client in 0..CLIENTS {
                         let slow_client = &slow_client;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::fixture::client::curl_to;
 use crate::fixture::counters::CONNECTIONS;
 use crate::fixture::data::{directory, write_file};
-use crate::fixture::process::{OpenFileLimit, run};
+use crate::fixture::limits::OpenFileLimit;
 use crate::fixture::server::Server;
-use crate::fixture::{ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
+use crate::fixture::{ECHO_PORT, HTTP_PORT, Lab, Place, SERVER_V4, in_namespace, report, run, url};
 use nix::sys::socket::sockopt::RcvBuf;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt, socket,
@@ -94,7 +94,7 @@ fn readers_leave_nothing(port: u16, request: &[u8], read: usize, growth: u64) {
     server.wait_until_no_connection();
     let idle = server.resident();
     for round in 1..=2 {
-        let readers: Vec<TcpStream> = in_namespace(Namespace::Client, || {
+        let readers: Vec<TcpStream> = in_namespace(Place::Client, || {
             (0..READERS).map(|_| reader(port, request, read)).collect()
         });
         // What is under way arrives.

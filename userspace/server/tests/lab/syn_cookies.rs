@@ -14,9 +14,8 @@ use crate::fixture::counters::{
     DROPPED_SOURCE_DENIED, DROPPED_SYN_RATE, PASSIVE_OPENS, SYN_COOKIES_SENT, SYNS_IN,
 };
 use crate::fixture::data::directory;
-use crate::fixture::process::run;
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Namespace, SERVER_V4, SERVER_V6, in_namespace, report, url};
+use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, SERVER_V4, SERVER_V6, in_namespace, report, run, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,7 +35,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// Connects to the echo listener at `address`, from the client's namespace, giving up after `limit`.
 fn try_connect(address: IpAddr, limit: Duration) -> io::Result<TcpStream> {
     let target = SocketAddr::new(address, ECHO_PORT);
-    in_namespace(Namespace::Client, || TcpStream::connect_timeout(&target, limit))
+    in_namespace(Place::Client, || TcpStream::connect_timeout(&target, limit))
 }
 
 /// One echo of a few bytes over a connection of its own.
@@ -56,7 +55,7 @@ fn always_makes_every_connection_from_a_cookie() {
     for address in BOTH_FAMILIES {
         let page = scratch.path().join("page");
         run(curl_to(&url(address, "/"), &page), COMMAND_LIMIT).expect_success();
-        in_namespace(Namespace::Client, || {
+        in_namespace(Place::Client, || {
             for number in 0..ECHOES {
                 let stream = connect_echo(address);
                 let received = exchange_with_half_close(&stream, &data, Duration::ZERO)
@@ -92,7 +91,7 @@ fn always_makes_every_connection_from_a_cookie() {
 fn never_makes_none() {
     let Some(lab) = Lab::up(1) else { return };
     let server = Server::start(&lab, &["--syn-cookies", "never"]);
-    in_namespace(Namespace::Client, || BOTH_FAMILIES.into_iter().for_each(echo_once));
+    in_namespace(Place::Client, || BOTH_FAMILIES.into_iter().for_each(echo_once));
     server.wait_until_no_connection();
     let counters = server.stop();
     assert_eq!(counters.sum(PASSIVE_OPENS), 2);
@@ -113,12 +112,12 @@ fn auto_turns_them_on_while_many_syns_come_and_loses_no_connection_at_either_edg
     let config = private_file(scratch.path(), "tidegate.toml", settings);
     let server = Server::start(&lab, &["--config", &config]);
 
-    in_namespace(Namespace::Client, || echo_once(SERVER_V4));
+    in_namespace(Place::Client, || echo_once(SERVER_V4));
     let quiet = server.counters();
     assert_eq!(quiet.sum(COOKIE_CONNECTIONS), 0, "a single connection needs no cookie");
     assert_eq!(quiet.sum(COOKIES_TURNED_ON), 0);
 
-    in_namespace(Namespace::Client, || {
+    in_namespace(Place::Client, || {
         std::thread::scope(|scope| {
             for client in 0..CLIENTS {
                 scope.spawn(move || (0..CONNECTIONS).for_each(|_| echo_once(BOTH_FAMILIES[client % 2])));
@@ -139,7 +138,7 @@ fn auto_turns_them_on_while_many_syns_come_and_loses_no_connection_at_either_edg
             "cookies are on {OFF_LIMIT:?} after the last SYN"
         );
     }
-    in_namespace(Namespace::Client, || echo_once(SERVER_V6));
+    in_namespace(Place::Client, || echo_once(SERVER_V6));
     server.wait_until_no_connection();
     let counters = server.stop();
     assert_eq!(
@@ -173,7 +172,7 @@ fn connect_to_a_server_that_is_killed(lab: &Lab, key_file: &str, config: &str, a
             config,
         ],
     );
-    let stream = in_namespace(Namespace::Client, || connect_echo(address));
+    let stream = in_namespace(Place::Client, || connect_echo(address));
     assert!(server.counters().sum(SYN_COOKIES_SENT) > 0, "the SYN had no cookie");
     server.kill();
     stream
@@ -252,7 +251,7 @@ fn a_denied_source_gets_no_answer_and_the_longest_prefix_decides() {
     let server = Server::start(&lab, &["--deny", "198.18.0.2"]);
     let error = try_connect(SERVER_V4, NO_ANSWER).expect_err("the client is denied");
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    in_namespace(Namespace::Client, || echo_once(SERVER_V6));
+    in_namespace(Place::Client, || echo_once(SERVER_V6));
     let counters = server.stop();
     assert!(counters.sum(DROPPED_SOURCE_DENIED) >= 1);
     assert_eq!(counters.sum(PASSIVE_OPENS), 1, "only IPv6 was served");
@@ -270,7 +269,7 @@ fn a_denied_source_gets_no_answer_and_the_longest_prefix_decides() {
             "2001:2::/64",
         ],
     );
-    in_namespace(Namespace::Client, || BOTH_FAMILIES.into_iter().for_each(echo_once));
+    in_namespace(Place::Client, || BOTH_FAMILIES.into_iter().for_each(echo_once));
     let counters = server.stop();
     assert_eq!(counters.sum(DROPPED_SOURCE_DENIED), 0);
     assert_eq!(counters.sum(PASSIVE_OPENS), 2);
@@ -292,7 +291,7 @@ fn a_source_with_too_many_syns_is_held_back_and_no_other() {
         (BURST..ATTEMPTS).contains(&connected),
         "{connected} of {ATTEMPTS} attempts connected; {BURST} may at once, and one per second"
     );
-    in_namespace(Namespace::Client, || echo_once(SERVER_V6));
+    in_namespace(Place::Client, || echo_once(SERVER_V6));
     let counters = server.stop();
     assert!(counters.sum(DROPPED_SYN_RATE) >= ATTEMPTS - connected);
     report(format_args!(

@@ -8,9 +8,8 @@ use tidegate_random::Random;
 use crate::fixture::client::{bench_echo, curl, curl_to};
 use crate::fixture::counters::Counters;
 use crate::fixture::data::{directory, file_size, sha256_of_file, write_file};
-use crate::fixture::process::run;
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, report, url};
+use crate::fixture::{BOTH_FAMILIES, Lab, report, run, url};
 
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 

@@ -1,47 +1,48 @@
-//! Who runs on which core, and the way of the frames, the same for every target: the generator and the clients on
-//! one core, the server and both devices on another.
+//! The cores and the way of the frames, the same for every target: the generator and the clients on one core, the
+//! server and both devices on another.
 
-use std::path::Path;
+use std::fmt::Display;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::family::Family;
-use super::machine;
-use super::namespaces::{Lab, Place};
-use crate::flood::Prefix;
+use crate::family::Family;
+use crate::machine;
+use crate::namespaces::{Lab, Place};
 
 /// The client's device, as `scripts/lab.sh` makes it.
-pub(crate) const CLIENT_DEVICE: &str = "tgc0";
+pub const CLIENT_DEVICE: &str = "tgc0";
 
 /// The server's device.
-pub(crate) const SERVER_DEVICE: &str = "tgs0";
+pub const SERVER_DEVICE: &str = "tgs0";
 
-/// How long it is waited for the kernel threads of a device.
-const THREAD_LIMIT: Duration = Duration::from_secs(2);
+/// The time that the kernel threads of a device may take to appear.
+const THREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-const POLL: Duration = Duration::from_millis(10);
+/// The interval between two looks for them.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Which core does what.
+/// The cores of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cores {
+pub struct Cores {
     /// That of the generator, the clients and their device.
-    pub(crate) client: usize,
+    pub client: usize,
     /// That of the server and its device.
-    pub(crate) server: usize,
-    /// How many this process may use.
-    pub(crate) available: usize,
+    pub server: usize,
+    /// The number this process may use.
+    pub available: usize,
 }
 
 impl Cores {
-    /// The first two this process may use, or the only one for both.
+    /// Returns the first two this process may use, or the only one for both.
     ///
     /// # Errors
     ///
-    /// The kernel does not say which there are.
-    pub(crate) fn choose() -> anyhow::Result<Self> {
-        Self::of(&machine::allowed_cpus()?).ok_or_else(|| anyhow!("the CPU affinity mask is empty"))
+    /// The affinity mask cannot be read.
+    pub fn choose() -> anyhow::Result<Self> {
+        let allowed = tidegate_affinity::allowed().context("cannot read the CPU affinity mask")?;
+        Self::of(&allowed).ok_or_else(|| anyhow!("the CPU affinity mask is empty"))
     }
 
     fn of(allowed: &[usize]) -> Option<Self> {
@@ -54,8 +55,8 @@ impl Cores {
         })
     }
 
-    /// A sentence for people.
-    pub(crate) fn describe(self) -> String {
+    /// Returns a sentence for people.
+    pub fn describe(self) -> String {
         let Self { client, server, .. } = self;
         if client == server {
             return format!(
@@ -69,7 +70,7 @@ impl Cores {
     }
 }
 
-/// Prepares the lab: routes and neighbours for the spoofed sources, no program on the client's device, and the path of
+/// Prepares the lab: routes and neighbours for the spoofed `sources`, a prefix of IPv4 and one of IPv6, no program on the client's device, and the path of
 /// received frames on the server's device that native XDP uses, for the kernel too.
 ///
 /// Nothing is restored; the lab is taken down afterwards.
@@ -77,16 +78,16 @@ impl Cores {
 /// # Errors
 ///
 /// A command fails, or the kernel refuses a setting.
-pub(crate) fn prepare(lab: &Lab) -> anyhow::Result<()> {
+pub fn prepare(lab: &Lab, sources: [impl Display; 2]) -> anyhow::Result<()> {
     for place in [Place::Client, Place::Server] {
         // What one connection learned of the path must not be what the next one begins with.
-        lab.set_ipv4(place, "tcp_no_metrics_save", 1)?;
-        for variable in ["conf/all/rp_filter", "conf/default/rp_filter"] {
-            lab.set_ipv4(place, variable, 0)?;
+        lab.set_variable(place, "net.ipv4.tcp_no_metrics_save", 1)?;
+        for variable in ["conf.all.rp_filter", "conf.default.rp_filter"] {
+            lab.set_variable(place, &format!("net.ipv4.{variable}"), 0)?;
         }
     }
-    lab.set_ipv4(Place::Server, &format!("conf/{SERVER_DEVICE}/rp_filter"), 0)?;
-    lab.set_ipv4(Place::Client, &format!("conf/{CLIENT_DEVICE}/rp_filter"), 0)?;
+    lab.set_variable(Place::Server, &format!("net.ipv4.conf.{SERVER_DEVICE}.rp_filter"), 0)?;
+    lab.set_variable(Place::Client, &format!("net.ipv4.conf.{CLIENT_DEVICE}.rp_filter"), 0)?;
     output(
         lab,
         Place::Client,
@@ -97,9 +98,9 @@ pub(crate) fn prepare(lab: &Lab) -> anyhow::Result<()> {
     output(lab, Place::Server, &["ethtool", "-K", SERVER_DEVICE, "gro", "on"])?;
     let client_mac = mac_of(lab, Place::Client, CLIENT_DEVICE)?;
     let server_mac = mac_of(lab, Place::Server, SERVER_DEVICE)?;
-    for (family, sources) in [(Family::V4, Prefix::SOURCES_V4), (Family::V6, Prefix::SOURCES_V6)] {
-        let version = if family == Family::V4 { "-4" } else { "-6" };
+    for (family, sources) in Family::ALL.into_iter().zip(sources) {
         let sources = sources.to_string();
+        let version = if family == Family::V4 { "-4" } else { "-6" };
         let client = family.client().to_string();
         let server = family.server().to_string();
         let route = [
@@ -129,7 +130,7 @@ pub(crate) fn prepare(lab: &Lab) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// A command fails, the threads do not appear, or they cannot be bound.
-pub(crate) fn bind_devices(lab: &Lab, cores: Cores) -> anyhow::Result<()> {
+pub fn bind_devices(lab: &Lab, cores: Cores) -> anyhow::Result<()> {
     let switch = format!("echo 1 >/sys/class/net/{SERVER_DEVICE}/threaded");
     output(lab, Place::Server, &["sh", "-c", &switch])?;
     bind_device(SERVER_DEVICE, cores.server)
@@ -137,25 +138,25 @@ pub(crate) fn bind_devices(lab: &Lab, cores: Cores) -> anyhow::Result<()> {
 
 /// Binds the kernel threads that poll `device` to `cpu`, and waits for them if they are not there yet.
 fn bind_device(device: &str, cpu: usize) -> anyhow::Result<()> {
-    let deadline = Instant::now() + THREAD_LIMIT;
+    let deadline = Instant::now() + THREAD_TIMEOUT;
     while machine::pin_napi_threads(device, cpu)? == 0 {
         if Instant::now() >= deadline {
             bail!(
                 "there is no kernel thread napi/{device}-N after {} s; the kernel must know threaded NAPI (Linux 5.12)",
-                THREAD_LIMIT.as_secs()
+                THREAD_TIMEOUT.as_secs()
             );
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
 
-/// The driver of the server's device.
+/// Returns the driver of the server's device.
 ///
 /// # Errors
 ///
 /// The command fails.
-pub(crate) fn driver(lab: &Lab) -> anyhow::Result<String> {
+pub fn driver(lab: &Lab) -> anyhow::Result<String> {
     let text = output(lab, Place::Server, &["ethtool", "-i", SERVER_DEVICE])?;
     Ok(parse_driver(&text).unwrap_or("unknown").to_owned())
 }
@@ -195,7 +196,7 @@ fn output(lab: &Lab, place: Place, command: &[&str]) -> anyhow::Result<String> {
     let text = command.join(" ");
     let (program, arguments) = command.split_first().context("an empty command")?;
     let output = lab
-        .command(place, Path::new(program))
+        .command(place, program)
         .args(arguments)
         .output()
         .with_context(|| format!("cannot run `{text}`"))?;

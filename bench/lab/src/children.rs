@@ -1,29 +1,27 @@
-//! Processes that end with this one.
+//! Processes that end with this one, by a signal too.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// How long a process may take until it is ready.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+use crate::process::Process;
 
-/// How long a process may take to end after SIGTERM.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// The time that a process may take until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-const POLL: Duration = Duration::from_millis(10);
+/// The time that a process may take to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The processes that have to be ended when this one is.
 #[derive(Clone, Default)]
-pub(crate) struct Children(Arc<Mutex<Vec<Pid>>>);
+pub struct Children(Arc<Mutex<Vec<Pid>>>);
 
 impl Children {
     /// Takes over SIGINT and SIGTERM: they end all children, and then this process with exit code 1.
@@ -31,7 +29,7 @@ impl Children {
     /// # Errors
     ///
     /// The kernel refuses the handlers or the thread that serves them.
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         let children = Self::default();
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot install the signal handlers")?;
         let all = children.clone();
@@ -57,99 +55,61 @@ impl Children {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn(&self, command: &mut Command) -> anyhow::Result<Process> {
-        // A signal in between would leave the child behind.
-        let mut pids = self.locked();
-        let child = command.spawn()?;
-        let pid = Pid::from_raw(i32::try_from(child.id()).context("the process id is out of range")?);
-        pids.push(pid);
-        Ok(Process {
-            child,
-            pid,
-            children: self.clone(),
-        })
-    }
-
     /// Starts `command` and waits until it prints the line `ready` to standard output. Its errors go to this process's.
     ///
     /// # Errors
     ///
     /// It cannot be started, ends first, or is not ready in time.
-    pub(crate) fn start(&self, mut command: Command, ready: &'static str) -> anyhow::Result<Process> {
-        let description = format!("{command:?}");
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = self
-            .spawn(&mut command)
-            .with_context(|| format!("cannot start {description}"))?;
-        let output = process.child.stdout.take();
-        let (sender, receiver) = mpsc::channel();
-        thread::Builder::new()
-            .spawn(move || {
-                // Read to the end, or the child would stand still when the pipe is full.
-                for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()) {
-                    let Ok(line) = line else { return };
-                    if line == ready {
-                        // Nobody waits any more when it came too late.
-                        let _ = sender.send(());
-                    }
-                }
-            })
-            .context("cannot start a thread")?;
-        match receiver.recv_timeout(READY_LIMIT) {
-            Ok(()) => Ok(process),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!(
-                    "after {} s there is no line `{ready}` from {description}",
-                    READY_LIMIT.as_secs()
-                )
-            }
-            Err(RecvTimeoutError::Disconnected) => bail!("ended before it was ready: {description}"),
-        }
+    pub fn start(&self, mut command: Command, ready: &str) -> anyhow::Result<Child> {
+        let mut child = self.spawn(&mut command)?;
+        child.process.wait_until_ready(ready, READY_TIMEOUT)?;
+        Ok(child)
+    }
+
+    fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {
+        // A signal in between would leave the child behind.
+        let mut pids = self.locked();
+        let process = Process::spawn(command)?;
+        pids.push(process.pid());
+        Ok(Child {
+            process,
+            children: self.clone(),
+        })
     }
 }
 
 /// A running process. Dropping it ends it: by SIGTERM, and if that is not enough, by SIGKILL.
-pub(crate) struct Process {
-    child: Child,
-    pid: Pid,
+pub struct Child {
+    process: Process,
     children: Children,
 }
 
-impl Process {
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+impl Child {
+    /// Returns its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
-    pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
-        let status = self.child.try_wait().context("cannot look after a child process")?;
-        Ok(status.is_none())
+    /// The process cannot be waited for.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.process.ended()?.is_none())
     }
 }
 
-impl Drop for Process {
+impl Drop for Child {
     fn drop(&mut self) {
         // From here on its number may become another process's.
-        self.children.locked().retain(|&pid| pid != self.pid);
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
+        let pid = self.process.pid();
+        self.children.locked().retain(|&other| other != pid);
+        // A process that has ended is not signalled, and one that is still there afterwards ends with its guard.
+        if let Ok(None) = self.process.ended() {
+            let _ = self.process.signal(Signal::SIGTERM);
+            let _ = self.process.wait_for_end(END_TIMEOUT);
         }
-        let _ = kill(self.pid, Signal::SIGTERM);
-        let deadline = Instant::now() + END_LIMIT;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(POLL);
-        }
-        // Both fail only for a process that has just ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -170,7 +130,7 @@ mod tests {
             .start(shell("echo first; echo ready; exec sleep 60"), "ready")
             .unwrap();
         assert!(process.is_running().unwrap());
-        let pid = process.pid;
+        let pid = process.process.pid();
         assert_eq!(*children.locked(), [pid]);
         drop(process);
         assert!(children.locked().is_empty());
@@ -191,7 +151,7 @@ mod tests {
             drop(ending);
             let process = start.join().unwrap().unwrap();
             assert!(file.exists());
-            assert_eq!(*children.locked(), [process.pid]);
+            assert_eq!(*children.locked(), [process.process.pid()]);
         });
     }
 

@@ -1,39 +1,51 @@
 //! The lab's network namespaces, from the outside.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// The lab that `scripts/lab.sh up` makes.
-pub(crate) struct Lab {
-    name: String,
+/// The lab that `scripts/lab.sh up` makes. A value is only its name: it neither makes a lab nor takes it down.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    name: Cow<'static, str>,
 }
 
 /// One of the lab's namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Where the client is.
+pub enum Place {
+    /// The client's.
     Client,
-    /// Where the link is.
+    /// The one between the two, which only a lab made by `up --middle` has.
     Middle,
-    /// Where the servers are.
+    /// The server's.
     Server,
 }
 
 impl Lab {
-    /// The lab called `name`, which must be up with a middle.
+    /// Returns the lab called `name`, whether it is up or not.
+    pub const fn named(name: &'static str) -> Self {
+        Self {
+            name: Cow::Borrowed(name),
+        }
+    }
+
+    /// Returns the lab called `name`, which must be up with a middle.
     ///
     /// # Errors
     ///
     /// One of its namespaces is missing.
-    pub(crate) fn find(name: &str) -> anyhow::Result<Self> {
-        let lab = Self { name: name.to_owned() };
+    pub fn find(name: &str) -> anyhow::Result<Self> {
+        let lab = Self::of(name);
         if let Some(missing) = lab.missing(&[Place::Client, Place::Middle, Place::Server]) {
             bail!(
                 "there is no network namespace {missing}; run `scripts/lab.sh up --middle`, or `scripts/goodput.sh`, \
@@ -43,29 +55,46 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The lab called `name`, which must be up without a middle.
+    /// Returns the lab called `name`, which must be up without a middle.
     ///
     /// # Errors
     ///
     /// One of its namespaces is missing, or there is a middle.
-    pub(crate) fn find_direct(name: &str) -> anyhow::Result<Self> {
-        let lab = Self { name: name.to_owned() };
+    pub fn find_direct(name: &str) -> anyhow::Result<Self> {
+        let lab = Self::of(name);
         let remedy = "run `scripts/lab.sh up`, or `scripts/resilience.sh` or `scripts/compare.sh`, which do that too";
         if let Some(missing) = lab.missing(&[Place::Client, Place::Server]) {
             bail!("there is no network namespace {missing}; {remedy}");
         }
-        if lab.path(Place::Middle).exists() {
+        if lab.exists(Place::Middle) {
             bail!("the lab has a middle, {}; {remedy}", lab.namespace(Place::Middle));
         }
         Ok(lab)
     }
 
+    fn of(name: &str) -> Self {
+        Self {
+            name: Cow::Owned(name.to_owned()),
+        }
+    }
+
     fn missing(&self, places: &[Place]) -> Option<String> {
-        let place = places.iter().find(|&&place| !self.path(place).exists())?;
+        let place = places.iter().find(|&&place| !self.exists(place))?;
         Some(self.namespace(*place))
     }
 
-    fn namespace(&self, place: Place) -> String {
+    /// Returns the lab's name, which `scripts/lab.sh` takes as TIDEGATE_LAB.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns whether the namespace is there now.
+    pub fn exists(&self, place: Place) -> bool {
+        self.path(place).exists()
+    }
+
+    /// Returns the name that `ip netns` knows the namespace by.
+    pub fn namespace(&self, place: Place) -> String {
         let side = match place {
             Place::Client => "client",
             Place::Middle => "middle",
@@ -78,23 +107,21 @@ impl Lab {
         Path::new("/run/netns").join(self.namespace(place))
     }
 
-    /// `program`, to be run at `place`. `ip netns exec` replaces itself by it, so the child is the program.
-    pub(crate) fn command(&self, place: Place, program: &Path) -> Command {
+    /// Returns a command that runs `program` at `place`. `ip netns exec` replaces itself by it, so the child is the
+    /// program.
+    pub fn command(&self, place: Place, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(place)]).arg(program);
         command
     }
 
-    /// Runs `work` on a thread at `place`. Sockets it makes stay there for life, and so do threads it starts.
+    /// Runs `work` on a thread at `place`. Sockets it makes stay there for life, and so do threads it starts. A panic
+    /// of `work` goes on in the caller.
     ///
     /// # Errors
     ///
     /// The namespace cannot be entered, or what `work` returns.
-    pub(crate) fn inside<T: Send>(
-        &self,
-        place: Place,
-        work: impl FnOnce() -> anyhow::Result<T> + Send,
-    ) -> anyhow::Result<T> {
+    pub fn inside<T: Send>(&self, place: Place, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         let path = self.path(place);
         thread::scope(|scope| {
             let thread = thread::Builder::new()
@@ -105,9 +132,7 @@ impl Lab {
                     work()
                 })
                 .context("cannot start a thread")?;
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(anyhow!("a thread in the lab panicked")))
+            thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
         })
     }
 
@@ -116,7 +141,7 @@ impl Lab {
     /// # Errors
     ///
     /// The namespace cannot be entered, its `/sys` not be mounted, or what `work` returns.
-    pub(crate) fn inside_with_sysfs<T: Send>(
+    pub fn inside_with_sysfs<T: Send>(
         &self,
         place: Place,
         work: impl FnOnce() -> anyhow::Result<T> + Send,
@@ -127,18 +152,19 @@ impl Lab {
         })
     }
 
-    /// Sets a variable of `net.ipv4` at `place`.
+    /// Sets a kernel variable at `place`, for example `net.ipv4.tcp_sack`.
     ///
     /// # Errors
     ///
     /// The kernel does not know it, or refuses.
-    pub(crate) fn set_ipv4(&self, place: Place, variable: &str, value: u32) -> anyhow::Result<()> {
-        let path = format!("/proc/sys/net/ipv4/{variable}");
+    pub fn set_variable(&self, place: Place, variable: &str, value: impl Display) -> anyhow::Result<()> {
+        let path = format!("/proc/sys/{}", variable.replace('.', "/"));
+        let value = value.to_string();
         self.inside(place, || {
             fs::OpenOptions::new()
                 .write(true)
                 .open(&path)
-                .and_then(|mut file| file.write_all(value.to_string().as_bytes()))
+                .and_then(|mut file| file.write_all(value.as_bytes()))
                 .with_context(|| format!("cannot set {path} to {value}"))
         })
     }
@@ -178,8 +204,7 @@ mod tests {
 
     #[test]
     fn commands_name_the_namespace() {
-        let lab = Lab { name: "tg".to_owned() };
-        let command = lab.command(Place::Middle, Path::new("/bin/true"));
+        let command = Lab::named("tg").command(Place::Middle, "/bin/true");
         let arguments: Vec<_> = command.get_args().collect();
         assert_eq!(arguments, ["netns", "exec", "tg-middle", "/bin/true"]);
     }
