@@ -1,5 +1,4 @@
 //! What others can do to a connection.
-#![allow(missing_docs)]
 
 use tidegate_sim::scenario::Scenario;
 use tidegate_sim::script::Ending;

@@ -1,5 +1,4 @@
 //! Thousands of scenarios: the engine against itself and against smoltcp.
-#![allow(missing_docs)]
 
 use std::cell::RefCell;
 use std::io::{self, Write};

@@ -1,5 +1,4 @@
 //! What forged acknowledgments of SYN cookies come to.
-#![allow(missing_docs)]
 
 use tidegate_sim::forge;
 

@@ -1,5 +1,4 @@
 //! The engine against smoltcp over a perfect link, in both roles.
-#![allow(missing_docs)]
 
 use std::time::Duration;
 

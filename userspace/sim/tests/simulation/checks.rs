@@ -1,5 +1,4 @@
 //! The checks of the simulation fail where they have to.
-#![allow(missing_docs)]
 
 use std::time::Duration;
 
