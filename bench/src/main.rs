@@ -15,7 +15,6 @@ mod echo;
 mod flood;
 mod goodput;
 mod http_client;
-mod link;
 mod load;
 mod load_report;
 mod measure;
@@ -78,7 +77,7 @@ enum Command {
     /// untouched unless --impair-all is given. The counts are printed at the end and at SIGUSR1; SIGINT and SIGTERM
     /// end it. Segmentation and checksums must not be left to the devices: `ethtool -K DEVICE tx off tso off gso off gro
     /// off`. `scripts/lab.sh up --middle` makes a place for it.
-    Link(link::Arguments),
+    Link(tidegate_link::Arguments),
     /// Transfer data in one direction over the kernel's TCP and measure it, or serve such transfers.
     Stream(stream::Arguments),
     /// Send TCP segments with spoofed sources to a server, to see how it stands a flood.
@@ -108,7 +107,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => results::command::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Echo(arguments) => echo::run(&arguments),
-        Command::Link(arguments) => link::run(&arguments),
+        Command::Link(arguments) => tidegate_link::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
         Command::Flood(arguments) => flood::run(&arguments),
         Command::Resilience(arguments) => resilience::run(&arguments),

@@ -1,11 +1,11 @@
 //! Which frames go to and fro in the bare reflect.
 
+use tidegate_impair::ETHERNET_HEADER;
 use tidegate_tcp::wire::ip::{IPV4_HEADER, IPV6_HEADER};
 use tidegate_tcp::wire::tcp::TCP_HEADER;
 
 use super::plan::Shape;
 use crate::client::Close;
-use crate::link::frame::ETHERNET_HEADER;
 
 /// Octets of the longest frame, which the lab's MTU decides.
 const LONGEST_FRAME: usize = ETHERNET_HEADER + 1500;

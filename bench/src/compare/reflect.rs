@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_abi::traffic::TO_SOCKET_ETHER_TYPE;
+use tidegate_impair::ETHERNET_HEADER;
 use tidegate_lab::Cores;
 use tidegate_lab::arrangement::{CLIENT_DEVICE, SERVER_DEVICE};
 use tidegate_lab::machine;
@@ -22,7 +23,6 @@ use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
 use crate::client::Close;
 use crate::flood::interface::Interface;
-use crate::link::frame::ETHERNET_HEADER;
 
 /// How long nothing may come back.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -361,7 +361,7 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Link {
         #[command(flatten)]
-        arguments: crate::link::Arguments,
+        arguments: tidegate_link::Arguments,
     }
 
     #[test]

@@ -101,8 +101,8 @@ pub fn judge(scenario: &Scenario, simulation: &Simulation) -> Result<Report, Str
         host.check_empty().map_err(|problem| format!("{side}: {problem}"))?;
     }
     simulation.check_frames()?;
-    let mut link = *simulation.link(Side::Client);
-    link.merge(simulation.link(Side::Server));
+    let mut link = simulation.link(Side::Client);
+    link.merge(&simulation.link(Side::Server));
     let sum = |value: fn(&Simulation, Side) -> u64| Side::BOTH.iter().map(|&side| value(simulation, side)).sum::<u64>();
     Ok(Report {
         events: simulation.events(),

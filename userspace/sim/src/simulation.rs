@@ -170,7 +170,7 @@ impl Simulation {
     }
 
     /// What the link did with the frames `side` sent.
-    pub fn link(&self, side: Side) -> &LinkCounters {
+    pub fn link(&self, side: Side) -> LinkCounters {
         self.links[side.index()].counters()
     }
 
@@ -258,7 +258,7 @@ impl Simulation {
                 ("sent and offered to the link", sent + self.answers[from], link.offered),
                 (
                     "offered and delivered or dropped",
-                    link.offered + link.duplicated,
+                    link.offered + link.impaired.duplicated,
                     link.delivered + link.dropped(),
                 ),
                 ("delivered and arrived", link.delivered, self.arrived[to]),

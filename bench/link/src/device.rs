@@ -12,16 +12,16 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket};
 
-use super::frame::{Frame, Received, Tag};
+use crate::frame::{Frame, Received, Tag};
 
 /// Frames moved by one system call at most.
-pub(super) const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// Receive buffer of the socket in bytes: room for some thousand frames while this process does not run.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// A device whose frames are all received, and on which frames of any address can be sent.
-pub(super) struct Device {
+pub(crate) struct Device {
     socket: OwnedFd,
     name: String,
     mtu: usize,
@@ -38,7 +38,7 @@ impl Device {
     /// # Errors
     ///
     /// There is no such device, it is none of Ethernet's, it is down, or the kernel refuses the socket.
-    pub(super) fn open(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &str) -> anyhow::Result<Self> {
         let index = usable_index(name)?;
         let socket = socket(
             AddressFamily::Packet,
@@ -97,12 +97,12 @@ impl Device {
     }
 
     /// Its name.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Its MTU in bytes when it was opened.
-    pub(super) fn mtu(&self) -> usize {
+    pub(crate) fn mtu(&self) -> usize {
         self.mtu
     }
 
@@ -111,7 +111,7 @@ impl Device {
     /// # Errors
     ///
     /// What the kernel says, once: `ENETDOWN` when the device went down, after which receiving may be tried again.
-    pub(super) fn receive(&self, frames: &mut [Frame]) -> io::Result<usize> {
+    pub(crate) fn receive(&self, frames: &mut [Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
         // SAFETY: these are integers and pointers, for which zero is a value.
         let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
@@ -164,7 +164,7 @@ impl Device {
     /// # Errors
     ///
     /// What the kernel says about the first frame; none was sent then.
-    pub(super) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
+    pub(crate) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
         // SAFETY: these are integers and pointers, for which zero is a value.
         let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
@@ -195,7 +195,7 @@ impl Device {
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn take_overruns(&self) -> io::Result<u64> {
+    pub(crate) fn take_overruns(&self) -> io::Result<u64> {
         let mut statistics = libc::tpacket_stats {
             tp_packets: 0,
             tp_drops: 0,

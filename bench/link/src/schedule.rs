@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::frame::Frame;
+use crate::frame::Frame;
 
 /// Frames that are due later, the earliest first, and those due at the same time in the order they came.
 #[derive(Default)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     heap: BinaryHeap<Scheduled>,
     next_number: u64,
 }
@@ -21,19 +21,19 @@ struct Scheduled {
 
 impl Schedule {
     /// Adds a frame that is due at `due` nanoseconds.
-    pub(super) fn add(&mut self, due: u64, frame: Frame) {
+    pub(crate) fn add(&mut self, due: u64, frame: Frame) {
         let number = self.next_number;
         self.next_number += 1;
         self.heap.push(Scheduled { due, number, frame });
     }
 
     /// When the earliest frame is due.
-    pub(super) fn next_due(&self) -> Option<u64> {
+    pub(crate) fn next_due(&self) -> Option<u64> {
         self.heap.peek().map(|scheduled| scheduled.due)
     }
 
     /// Takes the earliest frame if it is due at `now`.
-    pub(super) fn pop_due(&mut self, now: u64) -> Option<Frame> {
+    pub(crate) fn pop_due(&mut self, now: u64) -> Option<Frame> {
         if self.next_due()? > now {
             return None;
         }
@@ -41,7 +41,7 @@ impl Schedule {
     }
 
     /// How many frames there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }
 }
@@ -75,8 +75,8 @@ impl Eq for Scheduled {}
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Pool, Received};
     use super::*;
+    use crate::frame::{Pool, Received};
 
     fn frame(pool: &mut Pool, content: u8) -> Frame {
         let mut frame = pool.take();

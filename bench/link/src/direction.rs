@@ -1,18 +1,20 @@
 //! One direction of the link: frames taken from one device, and sent on the other in their time.
 
-use anyhow::Context;
+use std::time::Duration;
 
-use super::device::{BATCH, Device};
-use super::frame::{Frame, Pool, may_be_impaired};
-use super::impairment::Path;
-use super::report::Counts;
-use super::schedule::Schedule;
+use anyhow::Context;
+use tidegate_impair::Path;
+
+use crate::device::{BATCH, Device};
+use crate::frame::{Frame, Pool, may_be_impaired};
+use crate::report::Counts;
+use crate::schedule::Schedule;
 
 /// Frames that may be on their way at once. More are thrown away, whatever the rate and the delay.
-const HELD_LIMIT: usize = 65_536;
+const MAX_HELD: usize = 65_536;
 
 /// One direction of the link.
-pub(super) struct Direction {
+pub(crate) struct Direction {
     /// `None` if this direction is left alone.
     path: Option<Path>,
     impair_all: bool,
@@ -27,7 +29,7 @@ pub(super) struct Direction {
 impl Direction {
     /// A direction that `path` impairs, if it is given; with `impair_all` also frames the link needs to work. Frames
     /// longer than `longest` bytes are thrown away.
-    pub(super) fn new(path: Option<Path>, impair_all: bool, longest: usize) -> Self {
+    pub(crate) fn new(path: Option<Path>, impair_all: bool, longest: usize) -> Self {
         Self {
             path,
             impair_all,
@@ -40,7 +42,7 @@ impl Direction {
     }
 
     /// Takes a frame that arrived at `now`, which never goes back.
-    pub(super) fn take(&mut self, now: u64, mut frame: Frame, pool: &mut Pool) {
+    pub(crate) fn take(&mut self, now: u64, mut frame: Frame, pool: &mut Pool) {
         self.counts.received += 1;
         if frame.length > self.longest {
             self.too_long(frame, pool);
@@ -66,16 +68,13 @@ impl Direction {
             self.schedule(now, frame, pool);
             return;
         };
-        let copy = match path.copies() {
-            0 => {
-                pool.give(frame);
-                return;
-            }
-            1 => None,
-            _ => Some(pool.copy(&frame)),
-        };
-        let due = path.pass(now, frame.bytes_mut());
-        let copy = copy.map(|mut copy| (path.pass(now, copy.bytes_mut()), copy));
+        if path.loses(nanos(now)).is_some() {
+            pool.give(frame);
+            return;
+        }
+        let copy = path.doubles().then(|| pool.copy(&frame));
+        let due = pass(path, now, frame.bytes_mut());
+        let copy = copy.map(|mut copy| (pass(path, now, copy.bytes_mut()), copy));
         for (due, frame) in std::iter::once((due, frame)).chain(copy) {
             match due {
                 Some(due) => self.schedule(due, frame, pool),
@@ -85,7 +84,7 @@ impl Direction {
     }
 
     fn schedule(&mut self, due: u64, frame: Frame, pool: &mut Pool) {
-        if self.schedule.len() < HELD_LIMIT {
+        if self.schedule.len() < MAX_HELD {
             self.schedule.add(due, frame);
         } else {
             self.counts.overflow += 1;
@@ -111,7 +110,7 @@ impl Direction {
     /// # Errors
     ///
     /// The device can no longer be used. A device that is down, or has no room, is none: what it refuses is counted.
-    pub(super) fn send_due(&mut self, now: u64, device: &Device, pool: &mut Pool) -> anyhow::Result<()> {
+    pub(crate) fn send_due(&mut self, now: u64, device: &Device, pool: &mut Pool) -> anyhow::Result<()> {
         self.blocked = false;
         loop {
             while self.outgoing.len() < BATCH
@@ -153,35 +152,49 @@ impl Direction {
     }
 
     /// When something has to be sent next.
-    pub(super) fn next_due(&self) -> Option<u64> {
+    pub(crate) fn next_due(&self) -> Option<u64> {
         if self.blocked { None } else { self.schedule.next_due() }
     }
 
     /// Whether the device frames leave by had no room.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
     /// Counts frames the kernel dropped before they could be taken.
-    pub(super) fn add_overruns(&mut self, frames: u64) {
+    pub(crate) fn add_overruns(&mut self, frames: u64) {
         self.counts.overrun += frames;
     }
 
     /// The counts until now.
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         Counts {
-            deeds: self.path.as_ref().map(Path::deeds).unwrap_or_default(),
+            impaired: self.path.as_ref().map(Path::stats).unwrap_or_default(),
             held: (self.schedule.len() + self.outgoing.len()) as u64,
             ..self.counts
         }
     }
 }
 
+/// Sends a copy on its way at `now`. Returns when it arrives; `None` if the queue is full.
+fn pass(path: &mut Path, now: u64, frame: &mut [u8]) -> Option<u64> {
+    let departure = path.enqueue(nanos(now), frame.len())?;
+    path.corrupts(frame);
+    // Within 584 years of the start.
+    Some(path.arrival(departure.at).as_nanos() as u64)
+}
+
+fn nanos(count: u64) -> Duration {
+    Duration::from_nanos(count)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Received;
-    use super::super::impairment::Impairment;
-    use super::super::units::{Share, parse_share};
+    use tidegate_impair::Impairment;
+    use tidegate_random::Random;
+
+    use crate::frame::Received;
+
     use super::*;
 
     const UNICAST: [u8; 16] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
@@ -189,14 +202,10 @@ mod tests {
 
     fn impairment(loss: &str, duplicate: &str) -> Impairment {
         Impairment {
-            loss: parse_share(loss).unwrap(),
-            duplicate: parse_share(duplicate).unwrap(),
-            corrupt: Share::NONE,
-            reorder: Share::NONE,
-            delay: 5,
-            jitter: 0,
-            rate: None,
-            limit: 10,
+            loss: loss.parse().unwrap(),
+            duplicate: duplicate.parse().unwrap(),
+            delay: nanos(5),
+            ..Impairment::default()
         }
     }
 
@@ -219,18 +228,18 @@ mod tests {
 
     #[test]
     fn what_the_link_needs_is_spared_unless_all_is_impaired() {
-        let lossy = || Some(Path::new(impairment("100%", "0%"), 1));
+        let lossy = || Some(Path::new(impairment("100%", "0%"), Random::new(1)));
         let mut direction = Direction::new(lossy(), false, 64);
         take(&mut direction, 0, &UNICAST);
         take(&mut direction, 0, &ARP);
         let counts = direction.counts();
-        assert_eq!((counts.received, counts.deeds.lost), (2, 1));
+        assert_eq!((counts.received, counts.impaired.lost), (2, 1));
         assert_eq!((counts.unimpaired, counts.held), (1, 1));
         assert_eq!(direction.next_due(), Some(0), "without delay");
 
         let mut direction = Direction::new(lossy(), true, 64);
         take(&mut direction, 0, &ARP);
-        assert_eq!(direction.counts().deeds.lost, 1);
+        assert_eq!(direction.counts().impaired.lost, 1);
     }
 
     #[test]
@@ -243,10 +252,10 @@ mod tests {
 
     #[test]
     fn a_doubled_frame_is_held_twice() {
-        let mut direction = Direction::new(Some(Path::new(impairment("0%", "100%"), 1)), false, 64);
+        let mut direction = Direction::new(Some(Path::new(impairment("0%", "100%"), Random::new(1))), false, 64);
         take(&mut direction, 0, &UNICAST);
         let counts = direction.counts();
-        assert_eq!((counts.received, counts.deeds.duplicated, counts.held), (1, 1, 2));
+        assert_eq!((counts.received, counts.impaired.duplicated, counts.held), (1, 1, 2));
         assert_eq!(direction.next_due(), Some(5));
         assert_eq!(direction.schedule.pop_due(5).unwrap().bytes(), UNICAST);
         assert_eq!(direction.schedule.pop_due(5).unwrap().bytes(), UNICAST);

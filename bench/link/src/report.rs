@@ -3,37 +3,36 @@
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-
-use super::impairment::Deeds;
+use tidegate_impair::ImpairmentStats;
 
 /// The names of the two directions: from the first device to the second, and back.
-pub(super) const DIRECTIONS: [&str; 2] = ["ab", "ba"];
+pub(crate) const DIRECTIONS: [&str; 2] = ["ab", "ba"];
 
 /// What happened to the frames of one direction.
 ///
 /// received + duplicated = sent + held + lost + over_limit + too_long + checksum_missing + refused
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Frames taken from the device they came in by.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Frames the device they left by took.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     /// What the impairment did.
-    pub(super) deeds: Deeds,
+    pub(crate) impaired: ImpairmentStats,
     /// Frames passed on without impairment, since the link would not work without them. They are among the sent ones.
-    pub(super) unimpaired: u64,
+    pub(crate) unimpaired: u64,
     /// Frames thrown away because they are longer than the MTU allows, which comes from segmentation left to a device.
-    pub(super) too_long: u64,
+    pub(crate) too_long: u64,
     /// Frames thrown away because their transport checksum was left for a device to fill in.
-    pub(super) checksum_missing: u64,
+    pub(crate) checksum_missing: u64,
     /// Frames thrown away because too many were on their way.
-    pub(super) overflow: u64,
+    pub(crate) overflow: u64,
     /// Frames the device they were to leave by refused.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// Frames on their way now.
-    pub(super) held: u64,
+    pub(crate) held: u64,
     /// Frames the kernel dropped since they were not received in time. They are not among the received ones.
-    pub(super) overrun: u64,
+    pub(crate) overrun: u64,
 }
 
 impl Counts {
@@ -41,11 +40,11 @@ impl Counts {
         [
             ("received", self.received),
             ("sent", self.sent),
-            ("lost", self.deeds.lost),
-            ("duplicated", self.deeds.duplicated),
-            ("corrupted", self.deeds.corrupted),
-            ("reordered", self.deeds.reordered),
-            ("over_limit", self.deeds.over_limit + self.overflow),
+            ("lost", self.impaired.lost),
+            ("duplicated", self.impaired.duplicated),
+            ("corrupted", self.impaired.corrupted),
+            ("reordered", self.impaired.reordered),
+            ("over_limit", self.impaired.queue_full + self.overflow),
             ("unimpaired", self.unimpaired),
             ("too_long", self.too_long),
             ("checksum_missing", self.checksum_missing),
@@ -57,7 +56,7 @@ impl Counts {
 }
 
 /// One line for each count and direction, `link_NAME{direction="ab"} VALUE`.
-pub(super) fn text(counts: &[Counts; 2]) -> String {
+pub(crate) fn text(counts: &[Counts; 2]) -> String {
     let mut text = String::new();
     let [ab, ba] = counts.map(|counts| counts.entries());
     for ((name, ab), (_, ba)) in ab.into_iter().zip(ba) {
@@ -70,7 +69,7 @@ pub(super) fn text(counts: &[Counts; 2]) -> String {
 }
 
 /// An object of the two directions, each an object of counts.
-pub(super) fn json(counts: &[Counts; 2]) -> Value {
+pub(crate) fn json(counts: &[Counts; 2]) -> Value {
     let directions = DIRECTIONS.into_iter().zip(counts).map(|(direction, counts)| {
         let entries: Map<String, Value> = counts
             .entries()
@@ -89,9 +88,9 @@ mod tests {
     fn counts() -> [Counts; 2] {
         let ab = Counts {
             received: 10,
-            deeds: Deeds {
+            impaired: ImpairmentStats {
                 lost: 3,
-                ..Deeds::default()
+                ..ImpairmentStats::default()
             },
             ..Counts::default()
         };

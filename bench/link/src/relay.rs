@@ -9,16 +9,16 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tidegate_args::signals::{Event, Signals};
 
-use super::device::{BATCH, Device};
-use super::direction::Direction;
-use super::frame::{BEYOND_MTU, Frame, Pool};
-use super::report::Counts;
+use crate::device::{BATCH, Device};
+use crate::direction::Direction;
+use crate::frame::{BEYOND_MTU, Frame, Pool};
+use crate::report::Counts;
 
 /// Batches taken from one device before the other one and what is due get their turn.
 const ROUNDS: usize = 4;
 
 /// Two devices and the two directions between them.
-pub(super) struct Relay {
+pub(crate) struct Relay {
     devices: [Device; 2],
     /// The direction with number `n` leads from device `n` to the other one.
     directions: [Direction; 2],
@@ -35,7 +35,7 @@ struct Ready {
 
 impl Relay {
     /// A relay between `devices`; `direction` makes the direction with a number, for frames of a length at most.
-    pub(super) fn new(devices: [Device; 2], direction: impl Fn(usize, usize) -> Direction) -> Self {
+    pub(crate) fn new(devices: [Device; 2], direction: impl Fn(usize, usize) -> Direction) -> Self {
         let longest = |device: &Device| device.mtu() + BEYOND_MTU;
         // What may go on is what the device it leaves by can send.
         let directions = [direction(0, longest(&devices[1])), direction(1, longest(&devices[0]))];
@@ -54,7 +54,7 @@ impl Relay {
     /// # Errors
     ///
     /// A device can no longer be used.
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         signals: &Signals,
         duration: Option<Duration>,
@@ -98,7 +98,7 @@ impl Relay {
     /// # Errors
     ///
     /// What the kernel says when it is asked for the frames it dropped.
-    pub(super) fn counts(&mut self) -> anyhow::Result<[Counts; 2]> {
+    pub(crate) fn counts(&mut self) -> anyhow::Result<[Counts; 2]> {
         for (device, direction) in self.devices.iter().zip(&mut self.directions) {
             let overruns = device
                 .take_overruns()

@@ -1,5 +1,7 @@
 //! Frames, the buffers they are in, and which of them keep a link usable.
 
+use tidegate_impair::ETHERNET_HEADER;
+
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// 802.1Q and 802.1ad.
@@ -8,45 +10,42 @@ const ICMPV6: u8 = 58;
 /// Router solicitation to redirect (RFC 4861, section 4).
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
-/// Bytes of the Ethernet header without tags.
-pub(crate) const ETHERNET_HEADER: usize = 14;
-
 /// What a frame may have beyond the MTU: the Ethernet header and two 802.1Q tags.
-pub(super) const BEYOND_MTU: usize = ETHERNET_HEADER + 2 * TAG;
+pub(crate) const BEYOND_MTU: usize = ETHERNET_HEADER + 2 * TAG;
 
 /// Bytes of an 802.1Q tag.
 const TAG: usize = 4;
 
 /// An 802.1Q tag that the kernel took out of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tag {
+pub(crate) struct Tag {
     /// Tag protocol identifier.
-    pub(super) tpid: u16,
+    pub(crate) tpid: u16,
     /// Tag control information: priority and VLAN.
-    pub(super) tci: u16,
+    pub(crate) tci: u16,
 }
 
 /// What the kernel says about a frame it handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// Bytes of the frame, also of those for which the buffer had no room.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// The outermost tag, which is not among the bytes.
-    pub(super) tag: Option<Tag>,
+    pub(crate) tag: Option<Tag>,
     /// The transport checksum is left for a device to fill in.
-    pub(super) checksum_missing: bool,
+    pub(crate) checksum_missing: bool,
 }
 
 /// A frame in its buffer. The tag that the kernel takes out has its place before the rest.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
     /// Bytes on the wire, as far as is known.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// The transport checksum was left for a device to fill in.
-    pub(super) checksum_missing: bool,
+    pub(crate) checksum_missing: bool,
 }
 
 impl Frame {
@@ -61,12 +60,12 @@ impl Frame {
     }
 
     /// Where the kernel may write.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         &mut self.buffer[TAG..]
     }
 
     /// Takes note of what the kernel wrote into [`Frame::room`], and puts the tag back into its place.
-    pub(super) fn set_received(&mut self, received: Received) {
+    pub(crate) fn set_received(&mut self, received: Received) {
         self.start = TAG;
         self.end = self.buffer.len().min(TAG + received.length);
         self.length = received.length;
@@ -84,26 +83,26 @@ impl Frame {
     }
 
     /// The frame, from the destination address on.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// The frame, to be changed.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start..self.end]
     }
 }
 
 /// Buffers to use again.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     longest: usize,
     free: Vec<Frame>,
 }
 
 impl Pool {
     /// A pool of buffers for frames of at most `longest` bytes.
-    pub(super) fn new(longest: usize) -> Self {
+    pub(crate) fn new(longest: usize) -> Self {
         Self {
             longest,
             free: Vec::new(),
@@ -111,12 +110,12 @@ impl Pool {
     }
 
     /// A buffer with any content.
-    pub(super) fn take(&mut self) -> Frame {
+    pub(crate) fn take(&mut self) -> Frame {
         self.free.pop().unwrap_or_else(|| Frame::new(self.longest))
     }
 
     /// A copy of `frame`.
-    pub(super) fn copy(&mut self, frame: &Frame) -> Frame {
+    pub(crate) fn copy(&mut self, frame: &Frame) -> Frame {
         let mut copy = self.take();
         copy.buffer[frame.start..frame.end].copy_from_slice(frame.bytes());
         copy.start = frame.start;
@@ -127,14 +126,14 @@ impl Pool {
     }
 
     /// Takes a buffer back.
-    pub(super) fn give(&mut self, frame: Frame) {
+    pub(crate) fn give(&mut self, frame: Frame) {
         self.free.push(frame);
     }
 }
 
 /// Whether a frame may be impaired and the link still be usable: it is unicast, and neither ARP nor neighbour
 /// discovery.
-pub(super) fn may_be_impaired(frame: &[u8]) -> bool {
+pub(crate) fn may_be_impaired(frame: &[u8]) -> bool {
     let multicast = frame.first().is_none_or(|first| first & 1 != 0);
     !multicast && !resolves_addresses(frame)
 }

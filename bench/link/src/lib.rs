@@ -1,17 +1,34 @@
 //! An impaired link: frames relayed between two devices, with loss, delay, reordering, duplication, corruption and a
 //! rate limit, in either direction.
 //!
-//! It needs nothing of the kernel but packet sockets, so it works where netem is missing.
+//! It needs nothing of the kernel but packet sockets, so it works where netem is missing. The model of what is wrong with
+//! the link is `tidegate_impair`; this crate moves the frames. [`run`] is `tidegate-bench link`:
+//!
+//! ```no_run
+//! use clap::Parser;
+//!
+//! #[derive(Parser)]
+//! struct Program {
+//!     #[command(flatten)]
+//!     link: tidegate_link::Arguments,
+//! }
+//!
+//! let program = Program::parse_from(["link", "tgm0", "tgm1", "--delay", "10ms", "--loss", "1%"]);
+//! assert!(tidegate_link::run(&program.link).is_ok());
+//! ```
+
+// In tests those of the standard library, whose output is captured.
+#[cfg_attr(not(test), macro_use)]
+extern crate tidegate_output;
 
 mod default_route;
 mod device;
 mod direction;
-pub(crate) mod frame;
-mod impairment;
+mod frame;
+mod rate;
 mod relay;
 mod report;
 mod schedule;
-mod units;
 
 use std::io::Write;
 use std::num::NonZeroU64;
@@ -23,20 +40,19 @@ use nix::sys::prctl::set_timerslack;
 use tidegate_args::UsageError;
 use tidegate_args::duration;
 use tidegate_args::signals::Signals;
+use tidegate_impair::{Chance, Damage, Impairment, Path, Rate, Reordering, Room};
 use tidegate_random::Random;
 
 use self::device::Device;
 use self::direction::Direction;
-use self::impairment::{Impairment, Path};
 use self::relay::Relay;
-use self::units::Share;
 
 /// The longest delay.
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 
 /// Arguments of `tidegate-bench link`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// One device.
     #[arg(value_name = "DEV_A")]
     device_a: String,
@@ -47,25 +63,25 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Impaired::Both)]
     direction: Impaired,
     /// Frames to lose.
-    #[arg(long, default_value = "0%", value_parser = units::parse_share)]
-    loss: Share,
+    #[arg(long, default_value = "0%")]
+    loss: Chance,
     /// Frames to send twice.
-    #[arg(long, default_value = "0%", value_parser = units::parse_share)]
-    duplicate: Share,
+    #[arg(long, default_value = "0%")]
+    duplicate: Chance,
     /// Frames to change one bit of, anywhere behind the Ethernet header.
-    #[arg(long, default_value = "0%", value_parser = units::parse_share)]
-    corrupt: Share,
+    #[arg(long, default_value = "0%")]
+    corrupt: Chance,
     /// Frames that skip the delay, so that they overtake those before them; needs --delay.
-    #[arg(long, default_value = "0%", value_parser = units::parse_share)]
-    reorder: Share,
+    #[arg(long, default_value = "0%")]
+    reorder: Chance,
     /// How long each frame takes, at most 10s.
-    #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=LONGEST_DELAY))]
+    #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=MAX_DELAY))]
     delay: Duration,
     /// Largest deviation from the delay, at most the delay, evenly distributed. It changes no order.
-    #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=LONGEST_DELAY))]
+    #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=MAX_DELAY))]
     jitter: Duration,
     /// Bits per second, for example 100mbit, counted with the Ethernet header and without preamble and checksum.
-    #[arg(long, value_parser = units::parse_rate)]
+    #[arg(long, value_parser = rate::parse)]
     rate: Option<NonZeroU64>,
     /// Frames that may wait for the rate limit in each direction, 1 to 1,000,000; more are thrown away.
     #[arg(long, value_name = "FRAMES", default_value_t = 1000, value_parser = limits())]
@@ -124,22 +140,28 @@ impl Arguments {
                 humantime::format_duration(self.delay)
             )));
         }
-        if !self.reorder.is_zero() && self.delay.is_zero() {
+        if !self.reorder.is_never() && self.delay.is_zero() {
             return Err(UsageError(
                 "--reorder needs --delay: the frames it picks overtake those that are delayed".to_owned(),
             ));
         }
-        // At most LONGEST_DELAY, so both fit.
-        let nanos = |duration: Duration| duration.as_nanos() as u64;
+        let rate = self.rate.map(|bits_per_second| Rate {
+            bits_per_second,
+            room: Room::Frames(self.limit as usize),
+            granularity: Duration::from_nanos(1),
+        });
         Ok(Impairment {
             loss: self.loss,
+            bursts: None,
             duplicate: self.duplicate,
             corrupt: self.corrupt,
+            damage: Damage::OneBit,
+            rate,
+            // The model counts from the shortest delay.
+            delay: self.delay - self.jitter,
+            jitter: 2 * self.jitter,
             reorder: self.reorder,
-            delay: nanos(self.delay),
-            jitter: nanos(self.jitter),
-            rate: self.rate,
-            limit: self.limit as usize,
+            reordering: Reordering::SkipDelay,
         })
     }
 }
@@ -149,7 +171,7 @@ impl Arguments {
 /// # Errors
 ///
 /// The arguments do not go together ([`UsageError`]), a device cannot be used, or the counts cannot be written.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let impairment = arguments.impairment()?;
     let names = [&arguments.device_a, &arguments.device_b];
     for name in names {
@@ -165,12 +187,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let signals = Signals::take_over()?;
     let devices = [Device::open(names[0])?, Device::open(names[1])?];
     let mut random = Random::new(arguments.seed);
-    let seeds = [random.word(), random.word()];
+    let random = [random.fork(), random.fork()];
     let mut relay = Relay::new(devices, |number, longest| {
         let path = arguments
             .direction
             .contains(number)
-            .then(|| Path::new(impairment, seeds[number]));
+            .then(|| Path::new(impairment, random[number].clone()));
         Direction::new(path, arguments.impair_all, longest)
     });
     say("tidegate-bench link: ready\n");
@@ -222,9 +244,10 @@ mod tests {
     #[test]
     fn arguments_are_taken() {
         let impairment = impairment(&["a", "b", "--delay", "5ms", "--jitter", "2ms", "--rate", "1mbit"]).unwrap();
-        assert_eq!((impairment.delay, impairment.jitter), (5_000_000, 2_000_000));
-        assert_eq!(impairment.rate.map(NonZeroU64::get), Some(1_000_000));
-        assert_eq!(impairment.limit, 1000);
+        assert_eq!(impairment.delay, Duration::from_millis(3), "the shortest");
+        assert_eq!(impairment.jitter, Duration::from_millis(4));
+        let rate = impairment.rate.unwrap();
+        assert_eq!((rate.bits_per_second.get(), rate.room), (1_000_000, Room::Frames(1000)));
         assert!(Program::try_parse_from(["link", "a", "b", "--delay", "11s"]).is_err());
     }
 

@@ -13,7 +13,7 @@ const REJECT: u32 = 0x0200;
 /// # Errors
 ///
 /// The kernel's tables cannot be read.
-pub(super) fn is_on(device: &str) -> anyhow::Result<bool> {
+pub(crate) fn is_on(device: &str) -> anyhow::Result<bool> {
     let ipv4 = table("/proc/self/net/route")?;
     let ipv6 = table("/proc/self/net/ipv6_route")?;
     let mut devices = ipv4
