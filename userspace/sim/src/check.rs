@@ -6,7 +6,8 @@ use core::time::Duration;
 use crate::link::LinkCounters;
 use crate::scenario::Scenario;
 use crate::script::{Ending, Script};
-use crate::simulation::{Side, Simulation};
+use crate::side::Side;
+use crate::simulation::Simulation;
 use crate::trace::Trace;
 
 /// What a run that went well was like.
