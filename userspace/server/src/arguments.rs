@@ -8,18 +8,19 @@ use tidegate_runtime::{CookieMode, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
-/// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with the kernel.
+/// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with
+/// the kernel.
 ///
 /// Exit code: 0 after a stop by signal, 1 for a failure, 2 for wrong arguments or configuration.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about)]
 pub(crate) struct Arguments {
-    /// What to do.
+    /// The sub-command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters.
@@ -47,28 +48,28 @@ pub(crate) struct ServeArguments {
     /// Receive queues to serve, one thread each (default: all of the device)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) queues: Option<u32>,
-    /// Where the XDP program runs: in the driver (native) or above it (generic) (default: auto, native if possible)
+    /// Place of the XDP program (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) xdp_mode: Option<XdpMode>,
-    /// How a thread waits for frames (default: adaptive)
+    /// Behaviour of a thread without work (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,
-    /// When SYNs are answered with cookies: while a queue is under pressure (auto) or from start to end (default: auto)
+    /// When SYNs are answered with cookies (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) syn_cookies: Option<CookieMode>,
     /// Derive the keys of SYN cookies from this file, so that hosts with the same one accept each other's (default: a
     /// random secret)
     #[arg(long, value_name = "FILE")]
     pub(crate) cookie_key_file: Option<PathBuf>,
-    /// Serve sources in this prefix, beside those the configuration file allows; the longest prefix that matches decides.
-    /// May be given several times.
+    /// Serve sources in this prefix, beside those the configuration file allows; the longest prefix that matches
+    /// decides. May be given several times.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) allow: Vec<Prefix>,
     /// Drop TCP to what is served from sources in this prefix, beside those the configuration file denies. May be given
     /// several times.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) deny: Vec<Prefix>,
-    /// How long open connections may take to finish when the server stops (default: 5s)
+    /// Time that open connections have to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
     /// Read settings from this TOML file; arguments win over it.

@@ -67,7 +67,8 @@ impl Settings {
         };
         if listen.is_empty() {
             return Err(
-                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the configuration file"
+                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the \
+                 configuration file"
                     .to_owned(),
             );
         }

@@ -9,9 +9,6 @@ use super::fields::{decimal, list};
 use super::host::is_host;
 use super::status::Status;
 
-/// The most header fields `max_headers` can be set to.
-pub(super) const MAX_HEADERS: usize = 256;
-
 /// Bytes of a request line that are not its target, generously: method, version, spaces and line end.
 const REQUEST_LINE_EXTRA: usize = 64;
 
@@ -26,10 +23,10 @@ pub(super) enum Method {
     Unknown,
 }
 
-/// How the end of the body is found.
+/// The way the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// There are so many bytes, or none.
+    /// By the number of its bytes, which may be zero.
     Length(u64),
     Chunked,
 }
@@ -199,7 +196,7 @@ pub(super) fn with_version_1_1(data: &[u8], config: &Config) -> Option<Vec<u8>> 
     Some(copy)
 }
 
-/// What the fields say about the connection, the framing and the method.
+/// The meaning of the fields for the connection, the framing and the method.
 #[inline]
 fn interpret<'h, 'b>(
     method: &str,
@@ -316,6 +313,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Status> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::MAX_HEADERS;
     use super::*;
 
     fn outcome(head: &str) -> Result<Option<usize>, Status> {

@@ -21,13 +21,13 @@ use super::prepared::Prepared;
 use super::representation::{Content, Representation};
 use super::status::Status;
 
-/// How often a file is read again that changed while it was read.
+/// Further attempts to read a file that changed while it was read.
 const READ_RETRIES: usize = 3;
 
-/// How often it is logged at most that no more files can be opened.
+/// The minimum time between two warnings that no more files can be opened.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a path leads to.
+/// The object that a path leads to.
 pub(super) enum Found {
     Representation(Arc<Representation>),
     /// A directory, named without the slash that makes relative links in it work.
@@ -41,7 +41,7 @@ pub(super) struct Store {
     index: String,
     cached_size: u64,
     open_files: OpenFiles,
-    /// When the next warning about open files may be logged, and how many requests were refused since the last.
+    /// The time of the next warning about open files, and the number of requests refused since the last.
     next_warning: Instant,
     refused: u64,
 }
@@ -60,7 +60,7 @@ impl Store {
         }
     }
 
-    /// What is cached and fresh for the target `/path` that nobody has parsed yet. `None` says nothing about it:
+    /// The cached and fresh content for the target `/path`, which is not parsed yet. `None` says nothing about it:
     /// parsing the target may lead to something.
     #[inline]
     pub(super) fn cached(&mut self, path: &[u8], now: Instant) -> Option<&mut Prepared> {
@@ -72,7 +72,7 @@ impl Store {
         self.cache.forget_sent();
     }
 
-    /// What the normalised `path` names. `wall` is the present in seconds since 1970.
+    /// The object that the normalised `path` names. `wall` is the present in seconds since 1970.
     ///
     /// # Errors
     ///
@@ -164,8 +164,8 @@ impl Store {
         self.refuse(now, format_args!("{reason}"), counters)
     }
 
-    /// Counts a request for a file that cannot be opened now, logs it if that was not done lately, and returns the status
-    /// to answer with.
+    /// Counts a request for a file that cannot be opened now, logs it if that was not done lately, and returns the
+    /// status to answer with.
     #[cold]
     fn refuse(&mut self, now: Instant, reason: Arguments<'_>, counters: &mut Counters) -> Status {
         counters.bump(Counter::FilesExhausted);

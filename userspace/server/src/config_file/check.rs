@@ -82,7 +82,8 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// A sentence that begins with file, line, column and key: there are settings of another listener, or they cannot be.
+    /// A sentence that begins with file, line, column and key: there are settings of another listener, or they cannot
+    /// be.
     pub(crate) fn keepalive_of(&self, listeners: &[Listen]) -> Result<Vec<Keepalive>, String> {
         let defaults = self.tcp.keepalive();
         let mut keepalive = vec![defaults; listeners.len()];
