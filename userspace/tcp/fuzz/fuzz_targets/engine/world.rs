@@ -40,9 +40,9 @@ fn config(settings: Settings) -> Config {
             LossDetection::Sack
         },
         congestion: if settings.cubic {
-            Algorithm::Cubic
+            Algorithm::CUBIC
         } else {
-            Algorithm::Reno
+            Algorithm::RENO
         },
         user_timeout: Duration::from_secs(20),
         msl: Duration::from_secs(1),
