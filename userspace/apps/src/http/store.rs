@@ -109,7 +109,7 @@ impl Store {
                 return Err(self.refuse(now, format_args!("{errno}"), counters));
             }
         };
-        let (file, mut stamp) = match opened {
+        let (file, stamp) = match opened {
             Opened::File(file, stamp) => (file, stamp),
             Opened::Directory => {
                 self.cache.remove(path);
@@ -126,20 +126,40 @@ impl Store {
         }
         counters.bump(Counter::CacheMisses);
         if stamp.length > self.cached_size || !self.cache.may_hold(path, stamp.length) {
-            let etag = if stamp.is_settled(since_1970()) {
-                EntityTag::of_settled(&stamp)
-            } else {
-                EntityTag::of_unsettled(&stamp)
-            };
-            let content = self
-                .open_files
-                .share(file, &stamp)
-                .map_or(Content::Unavailable, Content::File);
-            let representation = Arc::new(Representation::of_file(&name, &stamp, etag, content, wall));
-            return Ok(Found::Representation(representation));
+            return Ok(Found::Representation(self.open(&name, file, &stamp, wall)));
         }
+        let (prepared, settled) = self.read_whole(path, &name, &file, stamp, wall)?;
+        let representation = Arc::clone(prepared.representation());
+        let evicted = self.cache.insert(path, prepared, settled, now);
+        counters.add(Counter::CacheEvictions, evicted);
+        Ok(Found::Representation(representation))
+    }
+
+    /// The representation of a file that is read as it is sent.
+    fn open(&mut self, name: &[u8], file: File, stamp: &Stamp, wall: u64) -> Arc<Representation> {
+        let etag = if stamp.is_settled(since_1970()) {
+            EntityTag::of_settled(stamp)
+        } else {
+            EntityTag::of_unsettled(stamp)
+        };
+        let content = self
+            .open_files
+            .share(file, stamp)
+            .map_or(Content::Unavailable, Content::File);
+        Arc::new(Representation::of_file(name, stamp, etag, content, wall))
+    }
+
+    /// Reads a file whole, to be cached for `path`; also returns its stamp if that is settled.
+    fn read_whole(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        file: &File,
+        mut stamp: Stamp,
+        wall: u64,
+    ) -> Result<(Prepared, Option<Stamp>), Status> {
         let before = since_1970();
-        let content = read(&file, &mut stamp, |length| {
+        let content = read(file, &mut stamp, |length| {
             length <= self.cached_size && self.cache.may_hold(path, length)
         })?;
         let is_settled = stamp.is_settled(before);
@@ -149,12 +169,9 @@ impl Store {
             EntityTag::of_content(&stamp, &content)
         };
         let prepared = Prepared::in_memory(content, |content| {
-            Representation::of_file(&name, &stamp, etag, content, wall)
+            Representation::of_file(name, &stamp, etag, content, wall)
         });
-        let representation = Arc::clone(prepared.representation());
-        let evicted = self.cache.insert(path, prepared, is_settled.then_some(stamp), now);
-        counters.add(Counter::CacheEvictions, evicted);
-        Ok(Found::Representation(representation))
+        Ok((prepared, is_settled.then_some(stamp)))
     }
 
     /// Counts a request for content that is unavailable, and returns the status to answer with.
