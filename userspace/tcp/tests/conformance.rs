@@ -18,7 +18,7 @@ const COLUMNS: [&str; 8] = [
     "hostile",
 ];
 
-/// Where the files are of tests whose name begins like this; other names are segment scripts beside this one.
+/// The folders of tests whose name begins like this; other names are segment scripts beside this one.
 const ROOTS: [(&str, &str); 7] = [
     ("unit/", "userspace/tcp/src"),
     ("sim/", "userspace/sim/tests"),
@@ -55,7 +55,7 @@ fn cells(line: &str) -> Vec<&str> {
     line.split('|').map(str::trim).collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn names(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -124,7 +124,7 @@ fn file_of(test: &str) -> Option<(PathBuf, &str)> {
     Some((root().join(folder).join(file).with_extension("rs"), name))
 }
 
-/// What is wrong with the name of a test; `None`: nothing.
+/// The fault of a test's name; `None`: there is none.
 fn missing(test: &str) -> Option<String> {
     let Some((path, name)) = file_of(test) else {
         return Some(format!("{test} is not of the form file::name"));

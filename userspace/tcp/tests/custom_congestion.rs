@@ -17,7 +17,7 @@ const MSS: u32 = 1000;
 /// Segments in flight.
 const WINDOW: u32 = 6;
 
-/// What the controllers of one test were told. Tests run side by side, so each has a record of its own.
+/// Everything the controllers of one test were told. Tests run side by side, so each has a record of its own.
 #[derive(Debug)]
 struct Record {
     sent: Mutex<Vec<SentText>>,

@@ -1,5 +1,6 @@
-//! The short way of the segment that was expected does what the long way does: two engines are given the same frames and
-//! the same writes, one without header prediction, and every frame, every event and every deadline has to be the same.
+//! The short way of the segment that was expected does what the long way does: two engines are given the same frames
+//! and the same writes, one without header prediction, and every frame, every event and every deadline has to be the
+//! same.
 #![cfg(debug_assertions)]
 #![allow(missing_docs)]
 
@@ -59,7 +60,7 @@ struct Pair {
     ecn: bool,
     clock: u32,
     echo: u32,
-    /// What the engines acknowledged last.
+    /// The last acknowledgments of the engines.
     heard: Option<SeqNumber>,
 }
 

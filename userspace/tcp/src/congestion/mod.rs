@@ -4,7 +4,8 @@
 //! pacing rate. Finding losses, and the rate at which the window shrinks during recovery, is the sender's part.
 //!
 //! An algorithm is one file that implements the trait, and an [`Algorithm`] that names it. Those that the configuration
-//! file can name are in [`Algorithm::ALL`]; any other can be put into [`Config::congestion`](crate::Config::congestion).
+//! file can name are in [`Algorithm::ALL`]; any other can be put into
+//! [`Config::congestion`](crate::Config::congestion).
 
 mod cubic;
 mod hystart;
@@ -90,9 +91,9 @@ impl Round {
 
 /// A congestion control algorithm of one connection.
 ///
-/// Its life begins when the connection's window limits sending for the first time, or when there is congestion; until then
-/// the window is [`initial_window`]. What the path has shown is forgotten, and the controller dropped, when nothing was sent
-/// for five minutes.
+/// Its life begins when the connection's window limits sending for the first time, or when there is congestion; until
+/// then the window is [`initial_window`]. What the path has shown is forgotten, and the controller dropped, when
+/// nothing was sent for five minutes.
 ///
 /// All amounts are bytes; `mss` is the largest payload of a segment at the time of the call, above zero; it may change
 /// between calls when the path MTU does. Every call that gets an `mss` leaves a window of at least one segment, and
@@ -104,8 +105,8 @@ pub trait CongestionControl: Debug + Send + Sync {
     /// The slow start threshold, [`INITIAL_SSTHRESH`] while no congestion was met.
     fn ssthresh(&self) -> u32;
 
-    /// The rate in bytes per second at which text may leave; `None`: as fast as the window lets it. The sender asks after
-    /// each segment, and runs at most a millisecond's worth ahead of the rate.
+    /// The rate in bytes per second at which text may leave; `None`: as fast as the window lets it. The sender asks
+    /// after each segment, and runs at most a millisecond's worth ahead of the rate.
     fn pacing_rate(&self) -> Option<u64> {
         None
     }
@@ -159,8 +160,8 @@ impl Algorithm {
     /// The algorithms that the configuration file can name.
     pub const ALL: &'static [Self] = &[Self::RENO, Self::CUBIC];
 
-    /// An algorithm of this name, which no other has; `start` returns the state of a new connection with segments of at most
-    /// `mss` bytes.
+    /// An algorithm of this name, which no other has; `start` returns the state of a new connection with segments of at
+    /// most `mss` bytes.
     pub const fn new(name: &'static str, start: fn(mss: u32) -> Box<dyn CongestionControl>) -> Self {
         Self { name, start }
     }

@@ -156,7 +156,8 @@ impl Peer {
         self.key.local()
     }
 
-    /// The header with which the engine opens a connection to the peer; `None` behind tags, which only answers can carry.
+    /// The header with which the engine opens a connection to the peer; `None` behind tags, which only answers can
+    /// carry.
     pub fn way_back(&self) -> Option<LinkHeader> {
         let mut mac = [0; 6];
         mac.copy_from_slice(&self.link[6..12]);

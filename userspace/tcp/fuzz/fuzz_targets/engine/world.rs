@@ -265,7 +265,8 @@ impl World {
         self.turn();
     }
 
-    /// Gives the peers what the engine has sent; returns the flags of each segment. `cause`: the peer whose doing it is.
+    /// Gives the peers what the engine has sent; returns the flags of each segment. `cause`: the peer whose doing it
+    /// is.
     fn take_frames(&mut self, cause: Option<usize>) -> Vec<Flags> {
         if std::mem::take(&mut self.wire.handshake_refused)
             && let Some(index) = cause
