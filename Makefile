@@ -24,7 +24,7 @@ RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CA
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-kernels sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz lint clean
+.PHONY: help setup ebpf profile build demo run test test-kernels sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -101,6 +101,9 @@ bench-instructions: ebpf ## Count the engine's instructions and compare with the
 
 fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)
+
+docs: build ## Write docs/cli.md anew from the help of the programs
+	TIDEGATE_UPDATE_DOCS=1 $(RELEASE) test --release --locked --package tidegate --test cli
 
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::builder::PossibleValuesParser;
+use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tidegate_lab::Children;
@@ -70,13 +70,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     ipv6: bool,
     /// How tidegate waits for frames.
-    #[arg(
-        long,
-        value_name = "STRATEGY",
-        default_value = "spin",
-        value_parser = PossibleValuesParser::new(WaitStrategy::NAMES.iter().copied())
-    )]
-    wait: String,
+    #[arg(long, value_name = "STRATEGY", value_enum, default_value_t = WaitStrategy::Spin)]
+    wait: WaitStrategy,
     /// The server under test (default: `tidegate` beside this program).
     #[arg(long, value_name = "FILE")]
     tidegate: Option<PathBuf>,
@@ -138,7 +133,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         lab: &lab,
         children: &children,
         tidegate,
-        wait: arguments.wait.clone(),
+        wait: arguments
+            .wait
+            .to_possible_value()
+            .context("a strategy without a name")?
+            .get_name()
+            .to_owned(),
         nginx,
         this,
         root: root.path(),
@@ -330,7 +330,10 @@ mod tests {
         let arguments = parse::<Arguments>(&[]).unwrap();
         assert_eq!(arguments.targets, Target::ALL);
         assert_eq!(arguments.workloads, Load::ALL);
-        assert_eq!((arguments.client, arguments.wait.as_str()), (Clients::Bypass, "spin"));
+        assert_eq!(
+            (arguments.client, arguments.wait),
+            (Clients::Bypass, WaitStrategy::Spin)
+        );
         assert_eq!((arguments.scale().runs, arguments.family()), (5, Family::V4));
         let arguments = parse::<Arguments>(&[
             "--targets",

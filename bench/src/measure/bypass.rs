@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tidegate_args::UsageError;
 use tidegate_args::duration;
 use tidegate_runtime::WaitStrategy;
@@ -38,7 +37,7 @@ pub(super) struct BypassOptions {
     #[arg(long, value_name = "MAC", value_parser = parse_mac, help_heading = HEADING)]
     target_mac: Option<[u8; 6]>,
     /// What to do when there is nothing to do (default: spin)
-    #[arg(long, value_name = "STRATEGY", value_parser = wait_strategy(), help_heading = HEADING)]
+    #[arg(long, value_name = "STRATEGY", value_enum, help_heading = HEADING)]
     wait: Option<WaitStrategy>,
     /// Have the frames in huge pages.
     #[arg(long, help_heading = HEADING)]
@@ -52,10 +51,6 @@ pub(super) struct BypassOptions {
         help_heading = HEADING
     )]
     msl: Option<Duration>,
-}
-
-fn wait_strategy() -> impl TypedValueParser<Value = WaitStrategy> {
-    PossibleValuesParser::new(WaitStrategy::NAMES.iter().copied()).try_map(|text| text.parse::<WaitStrategy>())
 }
 
 fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -123,7 +118,7 @@ impl BypassOptions {
             ("client_interface", settings.interface.into()),
             ("client_sources", sources.into()),
             ("client_ports", ports.into()),
-            ("client_wait", settings.wait.to_string().into()),
+            ("client_wait", json!(settings.wait)),
             ("client_huge_pages", settings.huge_pages.into()),
             ("client_msl_seconds", settings.msl.as_secs_f64().into()),
         ];

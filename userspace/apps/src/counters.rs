@@ -3,7 +3,7 @@
 /// Defines `Counter`, what is counted, and `Counters`, the values.
 macro_rules! define_counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// What is counted. All count events since the application was made.
+        /// The events that are counted. All count from when the application was made.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
         pub enum Counter {
@@ -19,7 +19,7 @@ macro_rules! define_counters {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What the counter counts, in one sentence.
+            /// The event that the counter counts, in one sentence.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }

@@ -26,9 +26,9 @@ impl Default for Config {
     }
 }
 
-/// What the service keeps for each connection.
+/// The state of one connection.
 pub struct Connection {
-    /// When something moved for the last time.
+    /// The time of the last movement.
     pub(crate) last_activity: Instant,
 }
 
@@ -49,7 +49,7 @@ impl IdleTimer {
         }
     }
 
-    /// How long a connection may idle; `None` without limit.
+    /// The time a connection may idle; `None` without limit.
     fn limit(&self) -> Option<Duration> {
         let configured = Some(self.timeout).filter(|limit| !limit.is_zero());
         if self.draining {

@@ -1,4 +1,4 @@
-//! What to serve where: `SERVICE=ADDRESS:PORT`.
+//! Listeners as they are written: `SERVICE=ADDRESS:PORT`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,13 +10,13 @@ use crate::ServiceKind;
 /// One listener, written `SERVICE=ADDRESS:PORT`. Where it was parsed from a text, its port is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// What is served.
+    /// The service.
     pub service: ServiceKind,
     /// The address and port of the connections to accept.
     pub address: SocketAddr,
 }
 
-/// Why listeners cannot be served as they were written.
+/// Listeners that cannot be served as they were written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
     /// Nothing separates the service from the address.
@@ -25,7 +25,7 @@ pub enum ListenError {
     /// No service has this name.
     #[error("there is no service `{0}`; the services are http, echo and discard")]
     UnknownService(String),
-    /// What follows the service is not an IP address with a port.
+    /// No IP address with a port follows the service.
     #[error("`{0}` is not an IP address with a port; write it like 198.18.0.1:80, or [2001:2::1]:80 for IPv6")]
     NotAnAddress(String),
     /// No client connects to port 0.

@@ -6,7 +6,7 @@ use crate::discard::{self, Discard};
 use crate::echo::{self, Echo};
 use crate::http::{self, Http};
 
-/// What a listener serves.
+/// The service of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServiceKind {
     /// Sends back what arrives (RFC 862).

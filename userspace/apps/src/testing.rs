@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use tidegate_tcp::application::{Application, ListenerId, Stream};
 use tidegate_tcp::time::Instant;
 
-/// How far the application has ended its stream.
+/// The state in which the application has left its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Open,
@@ -45,7 +45,7 @@ impl MockStream {
         }
     }
 
-    /// What was sent so far and not taken.
+    /// The bytes sent so far and not taken.
     pub(crate) fn sent(&self) -> &[u8] {
         &self.sent
     }
@@ -203,7 +203,7 @@ impl<A: Application> Driver<A> {
         self.application.drain(&mut self.connection, &mut self.stream);
     }
 
-    /// What was sent since the last call.
+    /// The bytes sent since the last call.
     pub(crate) fn take_sent(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.stream.sent)
     }

@@ -1,8 +1,18 @@
 //! `println!` and its kin for standard streams whose reader may go away.
 //!
 //! Those of the standard library panic when the reader of a pipe is gone, so that a program in front of `head` ends
-//! before it has written its files. These take their place by `#[macro_use] extern crate tidegate_output;`: a reader that
-//! is gone wants no more, and any other failure is kept for [`finish`].
+//! before it has written its files. These take their place by `#[macro_use] extern crate tidegate_output;`: a reader
+//! that is gone wants no more, and any other failure is kept for [`finish`].
+//!
+//! ```
+//! #[macro_use]
+//! extern crate tidegate_output;
+//!
+//! fn main() {
+//!     println!("{} requests", 7);
+//!     tidegate_output::finish().expect("standard output can be written to");
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 use std::fmt::Arguments;
@@ -42,12 +52,13 @@ macro_rules! eprintln {
     };
 }
 
-/// What [`print!`] and [`println!`] do.
+/// The implementation of [`print!`] and [`println!`].
 pub fn to_stdout(text: Arguments<'_>) {
     keep(io::stdout().lock().write_fmt(text));
 }
 
-/// What [`eprint!`] and [`eprintln!`] do. Where standard error cannot be written to, there is nobody to tell.
+/// The implementation of [`eprint!`] and [`eprintln!`]. Where standard error cannot be written to, there is nobody to
+/// tell.
 pub fn to_stderr(text: Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(text);
 }

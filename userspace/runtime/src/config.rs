@@ -1,11 +1,9 @@
 //! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]` and `[sources]` of the configuration file.
 
-use core::fmt;
 use core::ops::RangeInclusive;
-use core::str::FromStr;
 use core::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tidegate_abi::MAX_QUEUES;
 use tidegate_tcp::config::InvalidSetting;
 
@@ -24,52 +22,6 @@ pub(crate) const MAX_MTU: u32 = 3498;
 /// Smallest size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 
-macro_rules! choice {
-    ($(#[$meta:meta])* $type:ident, $key:literal, { $($(#[$doc:meta])+ $variant:ident = $name:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-        #[serde(try_from = "String")]
-        pub enum $type {
-            $($(#[$doc])+ $variant,)+
-        }
-
-        impl $type {
-            /// The names of all choices.
-            pub const NAMES: &'static [&'static str] = &[$($name,)+];
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $(Self::$variant => $name,)+ })
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            fn from_str(name: &str) -> Result<Self, Error> {
-                match name {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(Error::Config(format!(
-                        "{} is {name:?}; it must be one of: {}",
-                        $key,
-                        Self::NAMES.join(", ")
-                    ))),
-                }
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = Error;
-
-            fn try_from(name: String) -> Result<Self, Error> {
-                name.parse()
-            }
-        }
-    };
-}
-
-// After the macro, which the first of them uses.
 mod prefix;
 mod sources;
 mod syn_cookies;
@@ -79,52 +31,54 @@ pub use sources::Sources;
 pub(crate) use sources::TriePrefix;
 pub use syn_cookies::{CookieMode, SynCookies};
 
-choice! {
-    /// Where the XDP program runs.
-    XdpMode, "xdp_mode", {
-        /// In the driver if it can, else in the kernel's stack.
-        Auto = "auto",
-        /// In the driver or not at all.
-        Native = "native",
-        /// In the kernel's stack: works with every driver, at the cost of an allocated packet.
-        Generic = "generic",
-    }
+/// The place of the XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// In the driver if it can, else in the kernel's stack.
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the kernel's stack: works with every driver, at the cost of an allocated packet.
+    Generic,
 }
 
-choice! {
-    /// What a shard does when there is nothing to do.
-    WaitStrategy, "wait", {
-        /// Sleeps in epoll at once: least CPU, most latency.
-        Poll = "poll",
-        /// Has the kernel poll the device from the shard's own system calls, and sleeps after a while without work.
-        BusyPoll = "busy-poll",
-        /// Never sleeps: a whole core, least latency.
-        Spin = "spin",
-        /// Looks again for a while after the last work, then sleeps.
-        Adaptive = "adaptive",
-    }
+/// The behaviour of a shard that has nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitStrategy {
+    /// Sleeps at once: least CPU, most latency.
+    Poll,
+    /// Has the kernel poll the device from the shard's own system calls, and sleeps after a while without work.
+    BusyPoll,
+    /// Never sleeps: a whole core, least latency.
+    Spin,
+    /// Looks again for a while after the last work, then sleeps.
+    Adaptive,
 }
 
-choice! {
-    /// Whether the device writes to and reads from the UMEM itself.
-    ZeroCopy, "zero_copy", {
-        /// If the driver can.
-        Auto = "auto",
-        /// Or not at all.
-        Require = "require",
-        /// The kernel copies every frame, even where the driver could do without.
-        Never = "never",
-    }
+/// Whether the device writes to and reads from the UMEM itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ZeroCopy {
+    /// If the driver can.
+    Auto,
+    /// Or not at all.
+    Require,
+    /// The kernel copies every frame, even where the driver could do without.
+    Never,
 }
 
-choice! {
-    /// The reaction of a server whose interface is deleted or moved to another network namespace.
-    LinkGone, "link_gone", {
-        /// It ends with an error.
-        Exit = "exit",
-        /// It waits for an interface of the same name, and serves again.
-        Wait = "wait",
-    }
+/// The reaction of a server whose interface is deleted or moved to another network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkGone {
+    /// It ends with an error.
+    Exit,
+    /// It waits for an interface of the same name, and serves again.
+    Wait,
 }
 
 /// AF_XDP and placement settings. Counts and sizes are per shard; a shard is one queue, one socket, one thread.
@@ -376,15 +330,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back_as_they_are_written() {
-        for name in WaitStrategy::NAMES {
-            let read: WaitStrategy = name.parse().expect("a known name");
-            assert_eq!(read.to_string(), *name);
-        }
-        let error = "fast".parse::<XdpMode>().expect_err("no such mode");
-        assert_eq!(
-            error.to_string(),
-            "xdp_mode is \"fast\"; it must be one of: auto, native, generic"
+    fn a_wrong_name_is_told_with_the_right_ones() {
+        let error = toml::from_str::<Config>("xdp_mode = \"fast\"").expect_err("no such mode");
+        assert!(
+            error
+                .message()
+                .contains("`fast`, expected one of `auto`, `native`, `generic`"),
+            "{error}"
         );
     }
 

@@ -3,24 +3,24 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tidegate_runtime::{CookieMode, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
-/// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with the kernel.
+/// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with
+/// the kernel.
 ///
 /// Exit code: 0 after a stop by signal, 1 for a failure, 2 for wrong arguments or configuration.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about)]
 pub(crate) struct Arguments {
-    /// What to do.
+    /// The sub-command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters.
@@ -48,28 +48,28 @@ pub(crate) struct ServeArguments {
     /// Receive queues to serve, one thread each (default: all of the device)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) queues: Option<u32>,
-    /// Where the XDP program runs: in the driver (native) or above it (generic) (default: auto, native if possible)
-    #[arg(long, value_name = "MODE", value_parser = xdp_mode())]
+    /// Place of the XDP program (default: auto)
+    #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) xdp_mode: Option<XdpMode>,
-    /// How a thread waits for frames (default: adaptive)
-    #[arg(long, value_name = "STRATEGY", value_parser = wait_strategy())]
+    /// Behaviour of a thread without work (default: adaptive)
+    #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,
-    /// When SYNs are answered with cookies: while a queue is under pressure (auto) or from start to end (default: auto)
-    #[arg(long, value_name = "MODE", value_parser = cookie_mode())]
+    /// When SYNs are answered with cookies (default: auto)
+    #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) syn_cookies: Option<CookieMode>,
     /// Derive the keys of SYN cookies from this file, so that hosts with the same one accept each other's (default: a
     /// random secret)
     #[arg(long, value_name = "FILE")]
     pub(crate) cookie_key_file: Option<PathBuf>,
-    /// Serve sources in this prefix, beside those the configuration file allows; the longest prefix that matches decides.
-    /// May be given several times.
+    /// Serve sources in this prefix, beside those the configuration file allows; the longest prefix that matches
+    /// decides. May be given several times.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) allow: Vec<Prefix>,
     /// Drop TCP to what is served from sources in this prefix, beside those the configuration file denies. May be given
     /// several times.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) deny: Vec<Prefix>,
-    /// How long open connections may take to finish when the server stops (default: 5s)
+    /// Time that open connections have to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
     /// Read settings from this TOML file; arguments win over it.
@@ -84,18 +84,6 @@ pub(crate) struct ServeArguments {
     /// Print only errors, the line that says the server is ready, and the counters at the end.
     #[arg(short, long)]
     pub(crate) quiet: bool,
-}
-
-fn xdp_mode() -> impl TypedValueParser<Value = XdpMode> {
-    PossibleValuesParser::new(XdpMode::NAMES.iter().copied()).try_map(|text| text.parse::<XdpMode>())
-}
-
-fn wait_strategy() -> impl TypedValueParser<Value = WaitStrategy> {
-    PossibleValuesParser::new(WaitStrategy::NAMES.iter().copied()).try_map(|text| text.parse::<WaitStrategy>())
-}
-
-fn cookie_mode() -> impl TypedValueParser<Value = CookieMode> {
-    PossibleValuesParser::new(CookieMode::NAMES.iter().copied()).try_map(|text| text.parse::<CookieMode>())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -127,24 +115,31 @@ mod tests {
 
     #[test]
     fn every_mode_and_strategy_can_be_chosen() {
-        for mode in ["auto", "native", "generic"] {
-            let arguments = serve(&["--xdp-mode", mode]).unwrap();
-            assert_eq!(arguments.xdp_mode.map(|mode| mode.to_string()).as_deref(), Some(mode));
+        for (name, mode) in [
+            ("auto", XdpMode::Auto),
+            ("native", XdpMode::Native),
+            ("generic", XdpMode::Generic),
+        ] {
+            assert_eq!(serve(&["--xdp-mode", name]).unwrap().xdp_mode, Some(mode));
         }
-        for wait in ["poll", "busy-poll", "spin", "adaptive"] {
-            let arguments = serve(&["--wait", wait]).unwrap();
-            assert_eq!(arguments.wait.map(|wait| wait.to_string()).as_deref(), Some(wait));
+        for (name, wait) in [
+            ("poll", WaitStrategy::Poll),
+            ("busy-poll", WaitStrategy::BusyPoll),
+            ("spin", WaitStrategy::Spin),
+            ("adaptive", WaitStrategy::Adaptive),
+        ] {
+            assert_eq!(serve(&["--wait", name]).unwrap().wait, Some(wait));
         }
     }
 
     #[test]
     fn cookies_and_sources_can_be_chosen() {
-        for mode in ["never", "auto", "always"] {
-            let arguments = serve(&["--syn-cookies", mode]).unwrap();
-            assert_eq!(
-                arguments.syn_cookies.map(|mode| mode.to_string()).as_deref(),
-                Some(mode)
-            );
+        for (name, mode) in [
+            ("never", CookieMode::Never),
+            ("auto", CookieMode::Auto),
+            ("always", CookieMode::Always),
+        ] {
+            assert_eq!(serve(&["--syn-cookies", name]).unwrap().syn_cookies, Some(mode));
         }
         let arguments = serve(&["--cookie-key-file", "/etc/tidegate/cookie.key"]).unwrap();
         assert!(arguments.cookie_key_file.is_some());

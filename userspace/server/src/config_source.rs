@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// Where the key at `path` stands, for a message; `None` if it is not set.
+    /// The place of the key at `path`, for a message; `None` if it is not set.
     pub(crate) fn place_of(&self, path: &[&str]) -> Option<String> {
         let root = DeTable::parse(&self.text).ok()?;
         let (last, tables) = path.split_last()?;

@@ -1,11 +1,10 @@
 //! The counters as text: at the end, and whenever SIGUSR1 asks.
 //!
-//! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all queues,
-//! `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on and off,
-//! `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine, `http_`,
-//! `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, `output_` what the process prints
-//! (of which there is a total only). Scripts may rely on this; names are
-//! only ever added.
+//! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all
+//! queues, `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on
+//! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
+//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, `output_` what the process
+//! prints (of which there is a total only). Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -51,8 +50,8 @@ impl Metrics {
     }
 }
 
-/// All counters of `report`, those of the services of each shard in the order of the shards, and how many texts like this
-/// one, and messages, nobody has read.
+/// All counters of `report`, those of the services of each shard in the order of the shards, and how many texts like
+/// this one, and messages, nobody has read.
 pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output_lost: u64) -> String {
     let mut metrics = Metrics::default();
     for (queue, counts) in (0..).zip(&report.xdp) {

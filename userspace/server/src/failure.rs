@@ -1,4 +1,4 @@
-//! Why the program ends without success.
+//! The ways in which the program ends without success.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub(crate) enum Failure {
     /// The system refused something else.
     #[error("{what}: {source}")]
     System {
-        /// What could not be done.
+        /// The step that failed.
         what: String,
         /// The system's reason.
         source: io::Error,

@@ -1,4 +1,4 @@
-//! What the server accepts as listeners.
+//! The listeners that the server accepts.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -23,7 +23,7 @@ const LOG_VARIABLE: &str = "TIDEGATE_LOG";
 /// Messages that are remembered so that they are not repeated; with more, all are forgotten.
 const MAX_SAID: usize = 256;
 
-/// What was said since [`WithoutRepeats`] was made; `None`: nobody minds repeats.
+/// The messages since [`WithoutRepeats`] was made; `None`: repeats are allowed.
 static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
 /// Begins to log, to standard error.

@@ -32,7 +32,7 @@ use crate::settings::Settings;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long the last output may take to be read.
+/// The time that the last output may take to be read.
 const LAST_OUTPUT: Patience = Patience {
     idle: Duration::from_secs(1),
     total: Duration::from_secs(10),

@@ -7,8 +7,8 @@ use tracing::warn;
 /// what is read now and then.
 const PROCESS_FILES: u64 = 128;
 
-/// Descriptors of each shard besides files that are sent: its socket, what it waits for, the root directory, and the file
-/// whose request is being answered.
+/// Descriptors of each shard besides files that are sent: its socket, what it waits for, the root directory, and the
+/// file whose request is being answered.
 const SHARD_FILES: u64 = 16;
 
 /// Raises the limit of open files to the hard one, and returns how many of `wanted` files each of `shards` shards may

@@ -1,4 +1,4 @@
-//! Where settings come from, so that an error can name it.
+//! The origins of settings, so that an error can name them.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use tidegate_tcp::config::InvalidSetting;
 
 use crate::config_source::Source;
 
-/// Where settings come from: a configuration file, and arguments that win over it.
+/// The origins of settings: a configuration file, and arguments that win over it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
     file: Option<Source>,
@@ -28,8 +28,8 @@ impl Origins {
         self.arguments.push((key, argument));
     }
 
-    /// `error` about keys of `table` (empty: the top level) with the place where the first of them that is set at all is
-    /// set. A key with a dot is named with its table.
+    /// `error` about keys of `table` (empty: the top level) with the place where the first of them that is set at all
+    /// is set. A key with a dot is named with its table.
     pub(crate) fn locate(&self, table: &str, error: &InvalidSetting) -> String {
         let paths: Vec<Vec<&str>> = error
             .keys()

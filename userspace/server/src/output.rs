@@ -1,6 +1,6 @@
 //! Output that never makes anybody wait.
 //!
-//! A reader may stop reading for as long as it likes, and a pipe that is full blocks whoever writes to it. So a thread
+//! A reader may stop reading for as long as it likes, and a pipe that is full blocks its writers. So a thread
 //! of its own writes to standard output and another to standard error; what they cannot take is lost, and counted.
 
 use std::collections::VecDeque;
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 /// Bytes that may wait to be written: some ten reports of all counters.
 const MAX_WAITING: usize = 1 << 20;
 
-/// How long a writer waits where a descriptor does not block and takes nothing.
+/// The time a writer waits where a descriptor does not block and takes nothing.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Bytes given to the kernel at a time, of which a pipe takes all or none at once (`PIPE_BUF`).
 const CHUNK: usize = 4096;
 
-/// How long the last output may take to be read.
+/// The time that the last output may take to be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// The time without any of it being read.
@@ -52,7 +52,7 @@ struct State {
     texts: VecDeque<Box<[u8]>>,
     /// Bytes of `texts` and of the one that is being written.
     waiting: usize,
-    /// When the descriptor took something.
+    /// The time at which the descriptor last took something.
     written_at: Option<Instant>,
     lost: u64,
 }
@@ -68,7 +68,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// What the kernel says: too many descriptors, or threads.
+    /// The kernel's error: too many descriptors, or threads.
     fn to(descriptor: BorrowedFd<'_>, name: &str) -> io::Result<Self> {
         let file = File::from(descriptor.try_clone_to_owned()?);
         let shared = Arc::new(Shared {
@@ -100,8 +100,8 @@ impl Output {
         self.shared.locked().lost
     }
 
-    /// Waits until everything is written, for as long as `patience`, which has begun at `began`, allows. Returns whether
-    /// it is.
+    /// Waits until everything is written, for as long as `patience`, which has begun at `began`, allows. Returns
+    /// whether it is.
     fn finish(&self, began: Instant, patience: Patience) -> bool {
         let mut state = self.shared.locked();
         while state.waiting > 0 {
@@ -152,7 +152,7 @@ fn write_text(shared: &Shared, file: &mut File, mut text: &[u8]) -> io::Result<(
                 shared.locked().written_at = Some(Instant::now());
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Whoever shares the descriptor has made it non-blocking.
+            // Another process that shares the descriptor has made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
             Err(error) => return Err(error),
         }
@@ -266,8 +266,8 @@ mod tests {
         };
         // What the pipe takes counts as read.
         assert!(!output.finish(Instant::now(), no_time), "a pipe took 1 MB");
-        // Ten are a little less than a MiB. One more fits if part of the first is in the pipe by then; no more do, since a
-        // text counts until it is written whole.
+        // Ten are a little less than a MiB. One more fits if part of the first is in the pipe by then; no more do,
+        // since a text counts until it is written whole.
         let lost = output.lost();
         assert_eq!(lost, 90);
         let mut read = vec![0; (100 - lost as usize) * text.len()];

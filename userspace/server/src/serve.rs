@@ -21,17 +21,18 @@ use crate::service_counters::{Published, PublishingServices};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
 
-/// How often the shards and the interface are looked after; signals are answered at once.
+/// The time between two checks of the shards and the interface; signals are answered at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often an interface that is gone is looked for.
+/// The time between two searches for an interface that is gone.
 const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Serves until a signal asks to stop, then drains and prints the counters.
 ///
 /// # Errors
 ///
-/// The runtime could not be started, one of its shards failed, its interface is gone, or it could not be stopped in order.
+/// The runtime could not be started, one of its shards failed, its interface is gone, or it could not be stopped in
+/// order.
 pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
     let signals = signals::watch().map_err(|source| Failure::System {
         what: "cannot install the signal handlers".to_owned(),
@@ -98,7 +99,7 @@ fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past) -> 
     }
 }
 
-/// What runtimes that are over have counted.
+/// The counts of runtimes that are over.
 #[derive(Default)]
 struct Past {
     report: Option<Report>,
@@ -176,7 +177,8 @@ impl Serving {
     }
 }
 
-/// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to them.
+/// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
+/// them.
 fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners: Vec<Listener> = settings
         .listen
@@ -259,7 +261,7 @@ fn start_text(runtime: &Runtime, settings: &Settings) -> String {
     text
 }
 
-/// When to print the next line of rates, and what the last one counted from.
+/// The time of the next line of rates, and the counts that the last one began with.
 struct Rates {
     interval: Duration,
     last: Totals,

@@ -67,7 +67,8 @@ impl Settings {
         };
         if listen.is_empty() {
             return Err(
-                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the configuration file"
+                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the \
+                 configuration file"
                     .to_owned(),
             );
         }
@@ -149,8 +150,8 @@ mod tests {
         assert_eq!(settings.http.root.as_deref(), Some(Path::new("/srv/a")));
         assert_eq!(settings.drain, Duration::from_secs(9));
         assert_eq!(settings.afxdp.queues, Some(3));
-        assert_eq!(settings.afxdp.xdp_mode.to_string(), "native");
-        assert_eq!(settings.afxdp.wait.to_string(), "spin");
+        assert_eq!(settings.afxdp.xdp_mode, XdpMode::Native);
+        assert_eq!(settings.afxdp.wait, WaitStrategy::Spin);
         assert!(!settings.tcp.nagle);
     }
 
@@ -172,8 +173,8 @@ mod tests {
         assert_eq!(settings.http.root, arguments.root);
         assert_eq!(settings.drain, Duration::ZERO);
         assert_eq!(settings.afxdp.queues, Some(1));
-        assert_eq!(settings.afxdp.xdp_mode.to_string(), "generic");
-        assert_eq!(settings.afxdp.wait.to_string(), "poll");
+        assert_eq!(settings.afxdp.xdp_mode, XdpMode::Generic);
+        assert_eq!(settings.afxdp.wait, WaitStrategy::Poll);
         assert!(!settings.tcp.nagle);
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// SIGINT or SIGTERM: stop.
@@ -42,7 +42,7 @@ impl Asked {
         }
     }
 
-    /// What to do next. To stop comes first, and is asked for good.
+    /// The next request. Stopping comes first, and is asked for good.
     fn take(&self) -> Option<Event> {
         if self.stop.load(Ordering::Acquire) {
             return Some(Event::Stop);
@@ -52,7 +52,7 @@ impl Asked {
 }
 
 impl SignalEvents {
-    /// What a signal asks for, if one comes within `limit` or has come before.
+    /// The request of a signal, if one comes within `limit` or has come before.
     pub(crate) fn next(&self, limit: Duration) -> Option<Event> {
         if let Some(event) = self.asked.take() {
             return Some(event);

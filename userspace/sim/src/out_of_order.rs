@@ -61,27 +61,7 @@ pub fn every_second_byte(window: u32, limit: u32) -> Result<Report, String> {
         options: &[],
         text: &[],
     };
-
-    let syn = Draft {
-        options: OPTIONS,
-        ..draft(PEER_ISN, 0, SYN)
-    };
-    syn.write(&mut frame);
-    engine.receive(now, &frame);
-    let isn = engine
-        .outbox()
-        .pop()
-        .as_deref()
-        .and_then(View::read)
-        .filter(|answer| answer.has(SYN | ACK))
-        .map(|answer| answer.seq)
-        .ok_or("the engine did not answer the SYN")?;
-    let (first, ack) = (PEER_ISN.wrapping_add(1), isn.wrapping_add(1));
-    draft(first, ack, ACK).write(&mut frame);
-    engine.receive(now, &frame);
-    if !engine.script().is_open() {
-        return Err("the connection was not opened".to_owned());
-    }
+    let (first, ack) = connect(&mut engine, now, draft)?;
 
     let mut report = Report {
         segments: 0,
@@ -113,4 +93,34 @@ pub fn every_second_byte(window: u32, limit: u32) -> Result<Report, String> {
         Some(Ending::Reset) => Ok(report),
         ending => Err(format!("the connection ended: {ending:?}")),
     }
+}
+
+/// Opens a connection; returns the peer's next sequence number and what it acknowledges.
+fn connect<'a>(
+    engine: &mut EngineHost,
+    now: Duration,
+    draft: impl Fn(u32, u32, u8) -> Draft<'a>,
+) -> Result<(u32, u32), String> {
+    let mut frame = Vec::new();
+    let syn = Draft {
+        options: OPTIONS,
+        ..draft(PEER_ISN, 0, SYN)
+    };
+    syn.write(&mut frame);
+    engine.receive(now, &frame);
+    let isn = engine
+        .outbox()
+        .pop()
+        .as_deref()
+        .and_then(View::read)
+        .filter(|answer| answer.has(SYN | ACK))
+        .map(|answer| answer.seq)
+        .ok_or("the engine did not answer the SYN")?;
+    let (first, ack) = (PEER_ISN.wrapping_add(1), isn.wrapping_add(1));
+    draft(first, ack, ACK).write(&mut frame);
+    engine.receive(now, &frame);
+    if !engine.script().is_open() {
+        return Err("the connection was not opened".to_owned());
+    }
+    Ok((first, ack))
 }

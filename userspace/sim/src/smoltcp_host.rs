@@ -239,47 +239,7 @@ impl SmoltcpHost {
             }
         }
         if script.is_open() {
-            while !self.rest.is_empty() {
-                let count = script.read(now, &self.rest);
-                self.rest.drain(..count);
-                if count == 0 {
-                    break;
-                }
-                busy = true;
-            }
-            while socket.can_recv() {
-                let read = socket.recv(|data| {
-                    let count = script.read(now, data);
-                    (count, count)
-                });
-                if read.unwrap_or(0) == 0 {
-                    break;
-                }
-                busy = true;
-            }
-            if !script.peer_ended() && self.rest.is_empty() && socket.recv(|_| (0, ())) == Err(tcp::RecvError::Finished)
-            {
-                script.end_of_stream();
-                busy = true;
-            }
-            while socket.can_send()
-                && let Some(piece) = script.next_write(now, socket.send_capacity() - socket.send_queue())
-            {
-                let count = socket.send_slice(&piece).unwrap_or(0);
-                if count == 0 {
-                    break;
-                }
-                script.wrote(now, count);
-                busy = true;
-            }
-            if script.takes_abort() {
-                socket.abort();
-                script.close(Ending::Aborted);
-                busy = true;
-            } else if script.takes_close() {
-                socket.close();
-                busy = true;
-            }
+            busy |= exchange(socket, script, &mut self.rest, now);
         }
         // What was received before the end can still be read, however long the application pauses.
         if script.is_open() && socket.state() == State::Closed && self.rest.is_empty() {
@@ -478,4 +438,51 @@ impl phy::TxToken for Room<'_> {
         self.0.frames_out += 1;
         result
     }
+}
+
+/// Reads and writes what the script wants; true when smoltcp may have something to do because of it. `rest` is what was
+/// received and not read.
+fn exchange(socket: &mut tcp::Socket<'static>, script: &mut Script, rest: &mut Vec<u8>, now: Duration) -> bool {
+    let mut busy = false;
+    while !rest.is_empty() {
+        let count = script.read(now, rest);
+        rest.drain(..count);
+        if count == 0 {
+            break;
+        }
+        busy = true;
+    }
+    while socket.can_recv() {
+        let read = socket.recv(|data| {
+            let count = script.read(now, data);
+            (count, count)
+        });
+        if read.unwrap_or(0) == 0 {
+            break;
+        }
+        busy = true;
+    }
+    if !script.peer_ended() && rest.is_empty() && socket.recv(|_| (0, ())) == Err(tcp::RecvError::Finished) {
+        script.end_of_stream();
+        busy = true;
+    }
+    while socket.can_send()
+        && let Some(piece) = script.next_write(now, socket.send_capacity() - socket.send_queue())
+    {
+        let count = socket.send_slice(&piece).unwrap_or(0);
+        if count == 0 {
+            break;
+        }
+        script.wrote(now, count);
+        busy = true;
+    }
+    if script.takes_abort() {
+        socket.abort();
+        script.close(Ending::Aborted);
+        busy = true;
+    } else if script.takes_close() {
+        socket.close();
+        busy = true;
+    }
+    busy
 }

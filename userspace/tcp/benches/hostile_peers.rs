@@ -1,7 +1,7 @@
-//! What an acknowledgment costs when the peer means to make it expensive, beside honest ones: microseconds, and outstanding
-//! segments looked at, for each script of `tests/common/hostile.rs`, for small and large segments and both ways of finding
-//! loss. What is sent in answer to the acknowledgment is part of its time, and counted beside it, since it costs the peer
-//! what it costs this side: the aim is for the work of an acknowledgment and of each segment sent.
+//! The cost of an acknowledgment when the peer means to make it expensive, beside honest ones: microseconds, and
+//! outstanding segments looked at, for each script of `tests/common/hostile.rs`, for small and large segments and both
+//! ways of finding loss. What is sent in answer to the acknowledgment is part of its time, and counted beside it, since
+//! it costs the peer what it costs this side: the aim is for the work of an acknowledgment and of each segment sent.
 //!
 //! `cargo bench -p tidegate-tcp --bench hostile_peers [-- SCRIPT]`; a name in part will do.
 #![allow(missing_docs)]

@@ -1,4 +1,4 @@
-//! What a segment costs while an attacker holds many out-of-order ranges open (every second byte of the window).
+//! The cost of a segment while an attacker holds many out-of-order ranges open (every second byte of the window).
 //!
 //! The cost must not grow with the number of ranges held: the trees behind them are logarithmic, and the limits end it.
 #![allow(missing_docs)]

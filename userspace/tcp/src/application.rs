@@ -1,4 +1,4 @@
-//! What runs on connections: callbacks, called from within the engine.
+//! Applications, which run on connections: callbacks, called from within the engine.
 //!
 //! The traits know nothing of the engine, so the same application also runs on the kernel's sockets.
 
@@ -14,7 +14,7 @@ use crate::wire::checksum::TextSum;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(pub u16);
 
-/// Why a connection is no more.
+/// The reason a connection is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     /// Both sides sent FIN and had it acknowledged.
@@ -41,24 +41,24 @@ pub trait Stream {
     /// The time of the event that led to this callback.
     fn now(&self) -> Instant;
 
-    /// Whether the peer has sent FIN: nothing follows the data offered. Data left unconsumed when FIN arrives is offered
-    /// once more, so that an application that waits for the rest of something learns that it will not come.
+    /// Whether the peer has sent FIN: nothing follows the data offered. Data left unconsumed when FIN arrives is
+    /// offered once more, so that an application that waits for the rest of something learns that it will not come.
     fn peer_finished(&self) -> bool;
 
-    /// How many bytes [`Stream::send`] would take now. Zero after [`Stream::shutdown`], [`Stream::close`] or
+    /// The number of bytes that [`Stream::send`] would take now. Zero after [`Stream::shutdown`], [`Stream::close`] or
     /// [`Stream::abort`]. It follows what the peer's window and the network's allow to be sent: what is produced for a
-    /// connection should not be more, or a peer that does not read has it held. When it was exhausted and there is room again,
-    /// [`Application::writable`] is called.
+    /// connection should not be more, or a peer that does not read has it held. When it was exhausted and there is room
+    /// again, [`Application::writable`] is called.
     fn send_space(&self) -> usize;
 
     /// Queues the front of `data` for sending, as much as [`Stream::send_space`] allows, and removes it from `data`.
-    /// Returns how many bytes were taken. More than a few bytes are shared, not copied, until the peer has acknowledged them,
-    /// and count as much memory: `data` should not be a small part of a large buffer that nobody else needs.
-    /// The last segment of what is queued at the end of a callback carries PSH.
+    /// Returns how many bytes were taken. More than a few bytes are shared, not copied, until the peer has acknowledged
+    /// them, and count as much memory: `data` should not be a small part of a large buffer that nobody else needs. The
+    /// last segment of what is queued at the end of a callback carries PSH.
     fn send(&mut self, data: &mut Bytes) -> usize;
 
-    /// Queues all of `data` for sending, like [`Stream::send`], or nothing if there is not room for all of it; says which.
-    /// `sum` must be the sum of `data`: for what is sent many times it need not be taken for every segment.
+    /// Queues all of `data` for sending, like [`Stream::send`], or nothing if there is not room for all of it; says
+    /// which. `sum` must be the sum of `data`: for what is sent many times it need not be taken for every segment.
     fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
         let _ = sum;
         let fits = data.len() <= self.send_space();
@@ -92,7 +92,7 @@ pub trait Stream {
 ///
 /// Callbacks must not block; they run on the shard's thread between two segments.
 pub trait Application {
-    /// What the application keeps for each connection.
+    /// The application's state of one connection.
     type Connection;
 
     /// A connection reached ESTABLISHED.
@@ -100,9 +100,9 @@ pub trait Application {
 
     /// In-order data arrived. Returns how many bytes of `data` were consumed, at most `data.len()`.
     ///
-    /// What is not consumed stays in the receive buffer, narrows the window offered to the peer, and is offered again
-    /// (with what arrived since) after the next [`Application::writable`] or [`Application::timeout`], or together
-    /// with the next data from the peer.
+    /// Data that is not consumed stays in the receive buffer, narrows the window offered to the peer, and is offered
+    /// again (with what arrived since) after the next [`Application::writable`] or [`Application::timeout`], or
+    /// together with the next data from the peer.
     fn receive<S: Stream>(&mut self, connection: &mut Self::Connection, stream: &mut S, data: &[u8]) -> usize;
 
     /// The peer sent FIN and everything before it has been consumed. Sending is still possible (half-close): the

@@ -90,7 +90,7 @@ impl fmt::Display for InvalidSetting {
 
 impl Error for InvalidSetting {}
 
-/// When an idle peer is asked whether it is still there (RFC 9293, section 3.8.4).
+/// Keepalive: an idle peer is asked whether it is still there (RFC 9293, section 3.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// Idle time before the first probe; zero turns keepalive off.
@@ -140,26 +140,26 @@ pub struct Config {
     pub max_half_open: u32,
     /// Connections in TIME-WAIT at most; when full, the oldest gives way (1 to 2^28).
     pub max_time_wait: u32,
-    /// Bytes queued for sending per connection at most, acknowledged ones no longer counted (4 KiB to 1 GiB). Below that, what
-    /// a connection may queue follows its congestion window and the peer's: what they let go and a segment, or a 64th part
-    /// more, up to 16 KiB.
+    /// Bytes queued for sending per connection at most, acknowledged ones no longer counted (4 KiB to 1 GiB). Below
+    /// that, what a connection may queue follows its congestion window and the peer's: what they let go and a segment,
+    /// or a 64th part more, up to 16 KiB.
     pub send_buffer: u32,
-    /// Segments sent and not acknowledged per connection at most (64 to 2^20). It bounds what a peer costs that asks for
-    /// small segments and leaves them unacknowledged: 24 bytes of memory for each, and the logarithm of their number in
-    /// work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256 bytes or more; where
-    /// `send_buffer` is raised, this is to be raised with it. Where the path turns out to take smaller packets only, what
-    /// is outstanding is cut, and may become as many times more as a segment has pieces.
+    /// Segments sent and not acknowledged per connection at most (64 to 2^20). It bounds what a peer costs that asks
+    /// for small segments and leaves them unacknowledged: 24 bytes of memory for each, and the logarithm of their
+    /// number in work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256 bytes or
+    /// more; where `send_buffer` is raised, this is to be raised with it. Where the path turns out to take smaller
+    /// packets only, what is outstanding is cut, and may become as many times more as a segment has pieces.
     pub max_outstanding_segments: u32,
-    /// Memory held by what all connections have queued for sending, in bytes, overhead included. Beyond it each connection
-    /// may have one segment queued.
+    /// Memory held by what all connections have queued for sending, in bytes, overhead included. Beyond it each
+    /// connection may have one segment queued.
     pub send_bytes_total: u64,
     /// Largest receive buffer in bytes per connection, and so the largest window offered (4 KiB to 1 GiB).
     pub receive_buffer: u32,
     /// Receive buffer a connection starts with; it grows while the peer fills it within two round trips.
     pub receive_buffer_initial: u32,
-    /// Memory in bytes of all that connections have received and no application has consumed, in order or not. Data beyond it
-    /// is refused; each connection may hold a segment (`mtu` and 256 bytes) more. From three quarters of it on nothing more
-    /// is held out of order, and each connection's receive buffer is 16 KiB.
+    /// Memory in bytes of all that connections have received and no application has consumed, in order or not. Data
+    /// beyond it is refused; each connection may hold a segment (`mtu` and 256 bytes) more. From three quarters of it
+    /// on nothing more is held out of order, and each connection's receive buffer is 16 KiB.
     pub receive_bytes_total: u64,
     /// Memory in bytes of out-of-order data per connection: 160 for each segment beside its text, 768 for the first.
     pub reassembly_bytes: u32,
@@ -177,14 +177,13 @@ pub struct Config {
     pub rto_max: Duration,
     /// SYN-ACK retransmissions before a half-open connection is given up (1 s, 2 s, 4 s, ...).
     pub syn_ack_retries: u8,
-    /// How long data, FIN or window probes may stay unacknowledged before the connection is given up
+    /// The time that data, FIN or window probes may stay unacknowledged before the connection is given up
     /// (RFC 9293, section 3.8.3: R2, at least 100 s).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub user_timeout: Duration,
-    /// Bytes the peer has to acknowledge in each `user_timeout`, or all that is queued if that is less (1 to 2^30): with
-    /// less than that, a connection is given up too. One with `n` bytes queued is gone after
-    /// `user_timeout * (n / min_send_progress + 2)` at the latest, unless more is queued; 1: any progress counts, as in
-    /// Linux.
+    /// Bytes the peer has to acknowledge in each `user_timeout`, or all that is queued if that is less (1 to 2^30):
+    /// with less than that, a connection is given up too. One with `n` bytes queued is gone after `user_timeout * (n /
+    /// min_send_progress + 2)` at the latest, unless more is queued; 1: any progress counts, as in Linux.
     pub min_send_progress: u32,
     /// The longest an acknowledgment is delayed (RFC 9293, section 3.8.6.3: less than 0.5 s).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -194,7 +193,8 @@ pub struct Config {
     /// Maximum segment lifetime; TIME-WAIT lasts twice as long (RFC 9293, section 3.4.2 says 2 min; Linux uses 30 s).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub msl: Duration,
-    /// How long a connection closed by [`crate::application::Stream::close`] stays in FIN-WAIT-2 waiting for the peer's FIN.
+    /// The time that a connection closed by [`crate::application::Stream::close`] stays in FIN-WAIT-2 waiting for the
+    /// peer's FIN.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub fin_wait_2: Duration,
     /// Idle time before the first keepalive probe (RFC 9293, section 3.8.4); zero turns keepalive off.
@@ -207,7 +207,7 @@ pub struct Config {
     pub keepalive_probes: u8,
     /// Congestion control: `cubic` (RFC 9438) or `reno` (RFC 5681).
     pub congestion: Algorithm,
-    /// How loss is found: `rack` (RFC 8985) or `sack` (RFC 6675).
+    /// Loss detection: `rack` (RFC 8985) or `sack` (RFC 6675).
     pub loss_detection: LossDetection,
     /// Negotiate explicit congestion notification with peers that ask for it (RFC 3168).
     pub ecn: bool,
@@ -221,13 +221,13 @@ pub struct Config {
     /// that drop large packets and do not say so (RFC 2923, section 2.1); zero turns this off. Full segments are tried
     /// again after 15 s, and twice as long after each further time, up to `path_mtu_raise`.
     pub black_hole_timeouts: u8,
-    /// How long segments stay smaller before the full size is tried again (RFC 1191, section 6.3: 10 min, and never
-    /// less than 5 min, if a router told of the smaller one); zero: as long as the connection lasts.
+    /// The time that segments stay smaller before the full size is tried again (RFC 1191, section 6.3: 10 min, and
+    /// never less than 5 min, if a router told of the smaller one); zero: as long as the connection lasts.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub path_mtu_raise: Duration,
-    /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those in
-    /// TIME-WAIT: on average, since of each second it is drawn anew, from half of it to one and a half (CVE-2016-5696). No
-    /// second has more than three times as many.
+    /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those
+    /// in TIME-WAIT: on average, since of each second it is drawn anew, from half of it to one and a half
+    /// (CVE-2016-5696). No second has more than three times as many.
     pub rst_rate: u32,
     /// Challenge ACKs (RFC 5961) per second and connection.
     pub challenge_ack_rate: u32,

@@ -2,7 +2,7 @@
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// What is counted. All count events since the engine was made.
+        /// The events that are counted, all since the engine was made.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(usize)]
         pub enum Counter {
@@ -18,7 +18,7 @@ macro_rules! counters {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What the counter counts, in one sentence.
+            /// The event that the counter counts, in one sentence.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+),)+ }
             }
@@ -97,7 +97,8 @@ counters! {
     RstsOut = "rsts_out",
     /// Connections in TIME-WAIT whose place was taken by a new SYN, or by the acknowledgment of a cookie (RFC 6191).
     TimeWaitReused = "time_wait_reused",
-    /// Connections in TIME-WAIT ended by the RST of a peer that had sent a SYN and did not know them (RFC 5961, section 4.2).
+    /// Connections in TIME-WAIT ended by the RST of a peer that had sent a SYN and did not know them (RFC 5961, section
+    /// 4.2).
     TimeWaitReset = "time_wait_reset",
     /// Dropped: not a TCP segment the engine can read (lengths that contradict each other, fragments, other protocols).
     DropMalformed = "drop_malformed",
@@ -107,8 +108,8 @@ counters! {
     DropSourceRoute = "drop_source_route",
     /// Dropped: not to the address and port of a listener or connection.
     DropNotListening = "drop_not_listening",
-    /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, that of a listener, or
-    /// port 0).
+    /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, that of a
+    /// listener, or port 0).
     DropBadSource = "drop_bad_source",
     /// Dropped: outside the receive window (RFC 9293, section 3.10.7.4, first check).
     DropOutOfWindow = "drop_out_of_window",
@@ -124,8 +125,8 @@ counters! {
     DropBadFlags = "drop_bad_flags",
     /// Dropped: a segment that belongs to no connection and may not be answered (RST, or over `rst_rate`).
     DropNoConnection = "drop_no_connection",
-    /// Dropped: an acknowledgment that fits no connection and repeats no cookie of the last two epochs, while cookies are
-    /// accepted; answered with RST within `rst_rate`.
+    /// Dropped: an acknowledgment that fits no connection and repeats no cookie of the last two epochs, while cookies
+    /// are accepted; answered with RST within `rst_rate`.
     DropBadCookie = "drop_bad_cookie",
     /// Dropped: acknowledges a genuine cookie that belongs to another shard, which did not take it.
     DropCookieShard = "drop_cookie_shard",
@@ -134,7 +135,8 @@ counters! {
     DropCookieTimeWait = "drop_cookie_time_wait",
     /// Dropped: RST to a TIME-WAIT connection (RFC 1337).
     DropTimeWaitRst = "drop_time_wait_rst",
-    /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what is left.
+    /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what is
+    /// left.
     DropDraining = "drop_draining",
     /// Dropped: a finished handshake while `max_connections` are open.
     DropConnectionsFull = "drop_connections_full",
@@ -142,8 +144,8 @@ counters! {
     HalfOpenEvicted = "half_open_evicted",
     /// TIME-WAIT connections that gave way to newer ones (`max_time_wait`).
     TimeWaitEvicted = "time_wait_evicted",
-    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or three quarters of
-    /// `receive_bytes_total` reached.
+    /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or three quarters
+    /// of `receive_bytes_total` reached.
     DropReassemblyFull = "drop_reassembly_full",
     /// Data dropped: beyond the receive buffer.
     DropReceiveBufferFull = "drop_receive_buffer_full",
@@ -155,7 +157,8 @@ counters! {
     TooBigIn = "too_big_in",
     /// Times segments of a connection were made smaller because ICMP "too big" asked for it.
     PathMtuReduced = "path_mtu_reduced",
-    /// Times segments of a connection were made smaller because long ones were not acknowledged (`black_hole_timeouts`).
+    /// Times segments of a connection were made smaller because long ones were not acknowledged
+    /// (`black_hole_timeouts`).
     PathMtuBlackHoles = "path_mtu_black_holes",
     /// Dropped: ICMP "too big" that quotes nothing outstanding, or a packet no larger than the MTU it tells (RFC 5927).
     DropIcmpBadQuote = "drop_icmp_bad_quote",

@@ -1,10 +1,10 @@
 //! From 4-tuple to record: an open-addressing hash table, keyed at random.
 //!
-//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. At most half
-//! of it is ever used, and deletion shifts entries back, so there are no tombstones. It begins small and doubles up to what
-//! the limits of the engine ask for: the fewer caches and page tables have to hold of it, the sooner a flow is found. What
-//! was in it moves over a few buckets at a time, and the memory of those goes back as they are emptied, so no insertion takes
-//! long.
+//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. At most
+//! half of it is ever used, and deletion shifts entries back, so there are no tombstones. It begins small and doubles
+//! up to what the limits of the engine ask for: the fewer caches and page tables have to hold of it, the sooner a flow
+//! is found. What was in it moves over a few buckets at a time, and the memory of those goes back as they are emptied,
+//! so no insertion takes long.
 
 use core::mem::take;
 
@@ -12,7 +12,7 @@ use tidegate_abi::siphash::Key;
 
 use crate::wire::{FlowKey, Segment};
 
-/// Where the record of a flow is.
+/// The place of a flow's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A connection, by slot.
@@ -59,15 +59,15 @@ impl FlowHash {
     }
 }
 
-/// The [`FlowHash`] of the flow, whose low bits are also where the search for it starts, and its place packed: zero where
-/// there is none. An array, since a vector of zeros is then memory that nobody has to write first.
+/// The [`FlowHash`] of the flow, whose low bits are also where the search for it starts, and its place packed: zero
+/// where there is none. An array, since a vector of zeros is then memory that nobody has to write first.
 type Bucket = [u32; 2];
 
 /// Buckets of a new table.
 const MIN_BUCKETS: usize = 4096;
 
-/// Buckets that every insertion moves over while the table grows. Two would do: the larger one has room for as many flows
-/// as a quarter of its buckets before it has to grow itself.
+/// Buckets that every insertion moves over while the table grows. Two would do: the larger one has room for as many
+/// flows as a quarter of its buckets before it has to grow itself.
 const MOVED_PER_INSERTION: usize = 4;
 
 /// Buckets whose memory goes back at a time: 64 KiB. In tests few, so that small tables have that behind them, too.
@@ -130,7 +130,7 @@ impl Buckets {
         self.all[at] = bucket;
     }
 
-    /// Where the flow at `place` is.
+    /// The bucket of the flow at `place`.
     #[inline]
     fn position(&self, hash: FlowHash, place: Place) -> Option<usize> {
         let mut at = self.home(hash.0);
@@ -164,7 +164,8 @@ impl Buckets {
 /// The table.
 pub(crate) struct FlowTable {
     buckets: Buckets,
-    /// Those the table had before it grew, while some are not moved yet: all from `unmoved` on are empty. Otherwise none.
+    /// Those the table had before it grew, while some are not moved yet: all from `unmoved` on are empty. Otherwise
+    /// none.
     old: Buckets,
     unmoved: usize,
     /// Buckets at most.
@@ -206,7 +207,8 @@ impl FlowTable {
         self.buckets.all[self.buckets.home(hash.0)][0]
     }
 
-    /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked at.
+    /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked
+    /// at.
     #[inline]
     pub(crate) fn candidate(&self, hash: FlowHash) -> Option<Place> {
         self.find_hashed(hash, |_| true)
@@ -337,7 +339,7 @@ mod tests {
         )
     }
 
-    /// Where the flow of `port` is, whose slot has the port's number.
+    /// The place of the flow of `port`, whose slot has the port's number.
     fn find(table: &FlowTable, port: u16) -> Option<Place> {
         table.find(&key(port), |place| match place {
             Place::Connection(slot) | Place::HalfOpen(slot) | Place::TimeWait(slot) => slot == u32::from(port),

@@ -28,7 +28,7 @@ pub(crate) struct HalfOpen {
     // What the SYN offered, in fewer bytes than `Negotiated` takes.
     /// The peer's TSval; without meaning when there are no timestamps.
     timestamp: u32,
-    /// When the first SYN-ACK was sent: the low 32 bits of its microseconds.
+    /// The time the first SYN-ACK was sent: the low 32 bits of its microseconds.
     sent_at: u32,
     mss: u16,
     /// [`NO_WINDOW_SCALE`] if the SYN had none.
@@ -36,10 +36,10 @@ pub(crate) struct HalfOpen {
     timestamps: bool,
     sack_permitted: bool,
     ecn: bool,
-    /// How often the SYN-ACK was sent again by its timer; at least 1 if the SYN was answered again.
+    /// The number of times the SYN-ACK was sent again by its timer; at least 1 if the SYN was answered again.
     pub(crate) retransmits: u8,
-    /// It is in the place of a connection in TIME-WAIT, and among the known flows as that was: the SYN that comes again is
-    /// for the engine, too.
+    /// It is in the place of a connection in TIME-WAIT, and among the known flows as that was: the SYN that comes again
+    /// is for the engine, too.
     pub(crate) known: bool,
 }
 
@@ -72,7 +72,7 @@ impl HalfOpen {
         }
     }
 
-    /// What the SYNs agree on.
+    /// The agreement of the SYNs.
     pub(crate) fn negotiated(&self) -> Negotiated {
         Negotiated {
             mss: self.mss,
@@ -83,18 +83,18 @@ impl HalfOpen {
         }
     }
 
-    /// What the SYN's window scale was.
+    /// The SYN's window scale.
     fn window_scale(&self) -> Option<u8> {
         (self.window_scale != NO_WINDOW_SCALE).then_some(self.window_scale)
     }
 
-    /// When the SYN-ACK was sent; `None` if it was sent more than once. Right up to an hour before `now`: it is sent again
-    /// long before.
+    /// The time the SYN-ACK was sent; `None` if it was sent more than once. Right up to an hour before `now`: it is
+    /// sent again long before.
     pub(crate) fn sent_at(&self, now: Instant) -> Option<Instant> {
         (self.retransmits == 0).then(|| self.first_sent_at(now))
     }
 
-    /// When the first SYN-ACK was sent. Right up to an hour before `now`.
+    /// The time the first SYN-ACK was sent. Right up to an hour before `now`.
     pub(crate) fn first_sent_at(&self, now: Instant) -> Instant {
         let ago = (now.as_micros() as u32).wrapping_sub(self.sent_at);
         now - Duration::from_micros(u64::from(ago))

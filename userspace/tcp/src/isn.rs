@@ -20,8 +20,8 @@ impl TupleHash {
         SeqNumber(self.0 as u32) + (now.as_micros() / 4) as u32
     }
 
-    /// The offset of a connection's timestamp clock, so that clocks of different connections cannot be compared (RFC 7323,
-    /// section 7.1). It is the same for all connections of a 4-tuple, so that TIME-WAIT can tell a new one by its
+    /// The offset of a connection's timestamp clock, so that clocks of different connections cannot be compared (RFC
+    /// 7323, section 7.1). It is the same for all connections of a 4-tuple, so that TIME-WAIT can tell a new one by its
     /// timestamp.
     pub(crate) fn timestamp_offset(self) -> u32 {
         (self.0 >> 32) as u32

@@ -1,4 +1,4 @@
-//! Which flows the engines of a server know together: counts they share with each other and with the XDP program
+//! The flows that the engines of a server know together: counts they share with each other and with the XDP program
 //! ([`tidegate_abi::known_flows`]).
 
 use core::fmt;
@@ -22,7 +22,7 @@ pub struct KnownFlows {
 
 impl fmt::Debug for KnownFlows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Whoever knows the numbers of the hash can aim at its collisions.
+        // An attacker who knows the numbers of the hash can aim at its collisions.
         f.debug_struct("KnownFlows")
             .field("slots", &self.slots.count())
             .finish_non_exhaustive()
@@ -34,7 +34,7 @@ impl KnownFlows {
     ///
     /// # Panics
     ///
-    /// When there are fewer counts than slots.
+    /// If there are fewer counts than slots.
     pub fn new(slots: FlowSlots, counts: Arc<dyn AsRef<[AtomicU8]> + Send + Sync>) -> Self {
         let length = (*counts).as_ref().len();
         assert!(

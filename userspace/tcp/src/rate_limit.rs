@@ -1,15 +1,15 @@
 //! Limits for answers that belong to no connection.
 //!
-//! Such a limit is shared by everybody, so each can see how much of it the others have used up, and a fixed one would tell
-//! whoever counts his own answers whether a segment he has forged in another's name was answered, that is, whether there
-//! is a connection (CVE-2016-5696). So how many answers there are in a second is drawn anew for each, as Linux draws its
-//! limit of challenge ACKs, and when a second begins is nobody's business either.
+//! Such a limit is shared by everybody, so each can see how much of it the others have used up, and a fixed one would
+//! tell an attacker who counts his own answers whether a segment he has forged in another's name was answered, that is,
+//! whether there is a connection (CVE-2016-5696). So how many answers there are in a second is drawn anew for each, as
+//! Linux draws its limit of challenge ACKs, and when a second begins is nobody's business either.
 
 use tidegate_abi::siphash::{Key, siphash24};
 
 use crate::time::Instant;
 
-/// Which limit it is: each draws numbers of its own.
+/// The limit it is: each draws numbers of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limited {
     /// RST to what belongs to no connection.
@@ -18,14 +18,14 @@ pub(crate) enum Limited {
     Challenge = 1,
 }
 
-/// Allows `rate` events per second on average: in each of a row of seconds a random number of them, from half of the rate
-/// to one and a half. At most three times the rate is allowed in any second, which has parts of two of those.
+/// Allows `rate` events per second on average: in each of a row of seconds a random number of them, from half of the
+/// rate to one and a half. At most three times the rate is allowed in any second, which has parts of two of those.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateLimit {
     rate: u32,
     limited: Limited,
     secret: Key,
-    /// How much the seconds are displaced, in microseconds.
+    /// The displacement of the seconds, in microseconds.
     phase: u64,
     /// The present second.
     second: u64,
@@ -76,8 +76,8 @@ mod tests {
 
     use super::*;
 
-    /// How many of 10 events a millisecond are allowed in each of `seconds`, as one sees them who knows nothing of the
-    /// phase.
+    /// The number of 10 events a millisecond that are allowed in each of `seconds`, as seen by one who knows nothing of
+    /// the phase.
     fn allowed(limit: &mut RateLimit, start: Instant, seconds: u32) -> Vec<u32> {
         let mut now = start;
         (0..seconds)
@@ -126,7 +126,8 @@ mod tests {
     fn the_numbers_cannot_be_foretold() {
         let start = Instant::from_millis(5000);
         let counts = allowed(&mut limit(1000, 1), start, 200);
-        // They differ from second to second, by much, and neither the one before nor another limit or secret tells them.
+        // They differ from second to second, by much, and neither the one before nor another limit or secret tells
+        // them.
         let different: std::collections::BTreeSet<_> = counts.iter().collect();
         assert!(different.len() > 100, "{different:?}");
         let mean = 1000.0;

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use crate::seq::SeqNumber;
 use crate::wire::options::{MAX_SACK_BLOCKS, SackBlock};
 
-/// What a piece costs beside its bytes, at most: its entries in two trees whose nodes are nearly half empty, and what the
-/// allocator adds. `bench/engine/tests/receive_memory.rs` measures it.
+/// The maximum cost of a piece beside its bytes: its entries in two trees whose nodes are nearly half empty, and what
+/// the allocator adds. `bench/engine/tests/receive_memory.rs` measures it.
 const PIECE_OVERHEAD: usize = 160;
 
-/// What there is beside the pieces as soon as there is one: the roots of the trees, and what the connection makes to hold
+/// The cost beside the pieces as soon as there is one: the roots of the trees, and what the connection makes to hold
 /// this.
 const BASE_OVERHEAD: usize = 768;
 
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
     pub(crate) ranges: usize,
 }
 
-/// What became of a segment.
+/// The fate of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     /// At least one byte of it is new and held.
@@ -37,10 +37,10 @@ pub(crate) enum Held {
     Refused,
 }
 
-/// Positions within the ranges that data came for last, the latest first: no two within the same range, and as many as an
-/// acknowledgment has room for. The first is that of the data which came last; the others repeat what the acknowledgments
-/// before it reported first, so that each range is reported by several of them, of which some may be lost (RFC 2018,
-/// section 4). After a D-SACK they follow it (RFC 2883, section 4).
+/// Positions within the ranges that data came for last, the latest first: no two within the same range, and as many as
+/// an acknowledgment has room for. The first is that of the data which came last; the others repeat what the
+/// acknowledgments before it reported first, so that each range is reported by several of them, of which some may be
+/// lost (RFC 2018, section 4). After a D-SACK they follow it (RFC 2883, section 4).
 #[derive(Clone, Copy, Default)]
 struct Recent {
     positions: [u64; MAX_SACK_BLOCKS],
@@ -74,8 +74,8 @@ impl Recent {
     }
 }
 
-/// Out-of-order data of one connection. Positions are octets after RCV.NXT at the time of the first segment held, in 64 bits, so
-/// they do not wrap.
+/// Out-of-order data of one connection. Positions are octets after RCV.NXT at the time of the first segment held, in 64
+/// bits, so they do not wrap.
 #[derive(Default)]
 pub(crate) struct Reassembly {
     /// Position of RCV.NXT.
@@ -205,8 +205,8 @@ impl Reassembly {
         None
     }
 
-    /// Gives up data from the far end until `wanted` bytes of memory or more are free again, or nothing is held. Returns how
-    /// many are. The peer has to send it again, whatever was reported of it (RFC 2018, section 8).
+    /// Gives up data from the far end until `wanted` bytes of memory or more are free again, or nothing is held.
+    /// Returns how many are. The peer has to send it again, whatever was reported of it (RFC 2018, section 8).
     pub(crate) fn give_up(&mut self, wanted: usize) -> usize {
         let before = self.bytes();
         while before - self.bytes() < wanted

@@ -41,8 +41,8 @@ const MAX_CHUNK: usize = 16 << 10;
 /// Room for this many further buffers is kept when the queue is empty; more is given back.
 const KEPT_CAPACITY: usize = 4;
 
-/// What a buffer takes beside its octets: its entry, of whose kind the queue may have four times as many as are in use, and
-/// what an allocator adds.
+/// The memory of a buffer beside its octets: its entry, of whose kind the queue may have four times as many as are in
+/// use, and what an allocator adds.
 const PIECE_OVERHEAD: usize = 4 * size_of::<Piece>() + 32;
 
 impl SendQueue {
@@ -84,9 +84,9 @@ impl SendQueue {
         self.length
     }
 
-    /// The most memory the queue may be holding, in octets: no less than it does hold, and at most twice [`SendQueue::len`],
-    /// what of the first buffer is acknowledged, and [`PIECE_OVERHEAD`] for each buffer. Shared buffers count as if nobody
-    /// else had them.
+    /// The most memory the queue may be holding, in octets: no less than it does hold, and at most twice
+    /// [`SendQueue::len`], what of the first buffer is acknowledged, and [`PIECE_OVERHEAD`] for each buffer. Shared
+    /// buffers count as if nobody else had them.
     #[inline]
     pub(crate) fn held(&self) -> usize {
         if self.length == 0 {
@@ -98,8 +98,8 @@ impl SendQueue {
         self.length + acknowledged + self.open.len() + buffers * PIECE_OVERHEAD
     }
 
-    /// Appends `data`, whose sum may be known. Where it is not, a small buffer is copied, since it may be the rest of a large
-    /// one.
+    /// Appends `data`, whose sum may be known. Where it is not, a small buffer is copied, since it may be the rest of a
+    /// large one.
     #[inline]
     pub(crate) fn push(&mut self, data: Bytes, sum: Option<TextSum>) {
         if data.is_empty() {
@@ -168,7 +168,7 @@ impl SendQueue {
     ///
     /// # Panics
     ///
-    /// When there are fewer.
+    /// If there are fewer.
     pub(crate) fn consume(&mut self, mut count: usize) {
         assert!(count <= self.length, "acknowledged {count} of {} bytes", self.length);
         if count == self.length {
@@ -203,7 +203,7 @@ impl SendQueue {
     ///
     /// # Panics
     ///
-    /// When the queue ends before that.
+    /// If the queue ends before that.
     #[inline]
     pub(crate) fn copy_to(&self, offset: usize, target: &mut [u8]) -> TextSum {
         if let Some(text) = self.first.get(offset..offset + target.len()) {

@@ -50,7 +50,7 @@ impl SeqNumber {
         if self.before(other) { self } else { other }
     }
 
-    /// How far this number lies after `earlier`, zero if it does not.
+    /// The distance of this number from `earlier`, zero if it does not lie after it.
     #[inline]
     pub const fn saturating_since(self, earlier: Self) -> u32 {
         if self.before(earlier) {

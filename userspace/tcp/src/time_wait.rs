@@ -10,7 +10,7 @@ use crate::wire::emit::Header;
 use crate::wire::options::Timestamps;
 use crate::wire::{Flags, FlowKey, Options, Segment};
 
-/// What is kept of a connection for 2MSL.
+/// The record of a connection that is kept for 2MSL.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeWait {
     pub(crate) key: FlowKey,
@@ -24,18 +24,18 @@ pub(crate) struct TimeWait {
     pub(crate) syn_answered: bool,
     pub(crate) timestamp_offset: u32,
     pub(crate) ts_recent: u32,
-    /// When it is forgotten, in milliseconds: 48 bits of them are what there is room for, and last 8,900 years.
+    /// The time it is forgotten, in milliseconds: there is room for 48 bits of them, which last 8,900 years.
     expires_low: u32,
     expires_high: u16,
 }
 
-/// What a segment for a connection in TIME-WAIT means.
+/// The meaning of a segment for a connection in TIME-WAIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// RST: ignored, since an old duplicate could end TIME-WAIT early (RFC 1337).
     Reset,
-    /// RST of a peer whose SYN was answered with an acknowledgment of the old connection: it knows nothing of that, and the
-    /// SYN it sends next is to find nothing either.
+    /// RST of a peer whose SYN was answered with an acknowledgment of the old connection: it knows nothing of that, and
+    /// the SYN it sends next is to find nothing either.
     Unknown,
     /// A new connection of the same 4-tuple (RFC 6191, section 2; RFC 9293, section 3.6.1).
     NewConnection,
@@ -77,7 +77,7 @@ impl TimeWait {
         (self.expires_high, self.expires_low) = ((millis >> 32) as u16, millis as u32);
     }
 
-    /// When it is forgotten.
+    /// The time it is forgotten.
     pub(crate) fn expires_at(&self) -> Instant {
         Instant::from_millis(u64::from(self.expires_high) << 32 | u64::from(self.expires_low))
     }
@@ -85,8 +85,8 @@ impl TimeWait {
     pub(crate) fn meaning(&self, segment: &Segment<'_>) -> Meaning {
         let flags = segment.flags;
         if flags.contains(Flags::RST) {
-            // The sequence number is that of the acknowledgment (RFC 9293, section 3.10.7.3), and to blind attackers one of
-            // 2^32.
+            // The sequence number is that of the acknowledgment (RFC 9293, section 3.10.7.3), and to blind attackers
+            // one of 2^32.
             return if self.syn_answered && segment.seq == self.rcv_nxt {
                 Meaning::Unknown
             } else {

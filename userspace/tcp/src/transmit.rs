@@ -1,6 +1,6 @@
-//! How frames leave the engine.
+//! The way frames leave the engine.
 
-/// What a frame is for, so that the last ones of a pool can be kept for what ends work rather than starts it.
+/// The purpose of a frame, so that the last ones of a pool can be kept for what ends work rather than starts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Purpose {
     /// A SYN or SYN-ACK: the first to be refused when frames are short.
@@ -11,10 +11,10 @@ pub enum Purpose {
     Control,
 }
 
-/// Where the engine writes the frames it sends.
+/// The place into which the engine writes the frames it sends.
 pub trait Transmit {
-    /// A buffer for one frame, at least as long as the link's largest frame (14 bytes of Ethernet header, 8 of VLAN tags, MTU),
-    /// or `None` when there is none for this purpose now. Its content is undefined.
+    /// A buffer for one frame, at least as long as the link's largest frame (14 bytes of Ethernet header, 8 of VLAN
+    /// tags, MTU), or `None` when there is none for this purpose now. Its content is undefined.
     ///
     /// A buffer that is not followed by [`Transmit::commit`] is simply not sent.
     fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]>;

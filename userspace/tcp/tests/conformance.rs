@@ -18,7 +18,7 @@ const COLUMNS: [&str; 8] = [
     "hostile",
 ];
 
-/// Where the files are of tests whose name begins like this; other names are segment scripts, or programs beside this one.
+/// The folders of tests whose name begins like this; other names are segment scripts, or programs beside this one.
 const ROOTS: [(&str, &str); 7] = [
     ("unit/", "userspace/tcp/src"),
     ("sim/", "userspace/sim/tests/simulation"),
@@ -34,6 +34,9 @@ const SEGMENTS: &str = "userspace/tcp/tests/segments";
 
 /// Tests that are a program each.
 const PROGRAMS: &str = "userspace/tcp/tests";
+
+/// Files there that show no requirement: this one, the list of the scripts, and a congestion control from outside.
+const NO_SCRIPTS: [&str; 3] = ["conformance", "main", "custom_congestion"];
 
 /// One requirement.
 struct Row {
@@ -61,7 +64,7 @@ fn cells(line: &str) -> Vec<&str> {
     line.split('|').map(str::trim).collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn names(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -134,7 +137,7 @@ fn file_of(test: &str) -> Option<(PathBuf, &str)> {
     Some((path, name))
 }
 
-/// What is wrong with the name of a test; `None`: nothing.
+/// The fault of a test's name; `None`: there is none.
 fn missing(test: &str) -> Option<String> {
     let Some((path, name)) = file_of(test) else {
         return Some(format!("{test} is not of the form file::name"));
@@ -235,7 +238,7 @@ fn every_segment_script_belongs_to_a_requirement() {
             let script = path.extension().is_some_and(|extension| extension == "rs")
                 && path
                     .file_stem()
-                    .is_some_and(|stem| stem != "conformance" && stem != "main");
+                    .is_some_and(|stem| !NO_SCRIPTS.iter().any(|name| stem == *name));
             assert!(
                 !script || named.contains(&path),
                 "no requirement names {}",

@@ -20,7 +20,7 @@ pub(super) struct Decoder {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// So many bytes of a body of known length are missing.
+    /// The number of missing bytes of a body of known length.
     Length(u64),
     /// In the hexadecimal size of a chunk.
     ChunkSize {
@@ -31,7 +31,7 @@ enum State {
     ChunkExtension(u64, ChunkExtension),
     /// LF has to follow.
     ChunkLineEnd(u64),
-    /// So many bytes of the chunk are missing.
+    /// The number of missing bytes of the chunk.
     ChunkData(u64),
     /// CR has to follow.
     ChunkDataEnd,

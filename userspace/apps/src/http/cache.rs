@@ -1,11 +1,12 @@
 //! Files kept in memory, bounded in bytes.
 //!
-//! What gives way is chosen by the clock algorithm: a hit sets a bit, and the hand that looks for a victim passes over
+//! The clock algorithm chooses the victim: a hit sets a bit, and the hand that looks for a victim passes over
 //! the entries with the bit set once, clearing it. It is close to least-recently-used without moving anything at a hit.
 //!
-//! A file that gives way while it is being sent stays in memory until the last peer has all of it, and it is noticed that
-//! it has: when a file is to be read or a connection closes. Such files are counted, and while there are as many bytes of them as the cache may have, no others are read whole: peers that do not read cannot
-//! make the server hold more than twice its cache.
+//! A file that gives way while it is being sent stays in memory until the last peer has all of it, and it is noticed
+//! that it has: when a file is to be read or a connection closes. Such files are counted, and while there are as many
+//! bytes of them as the cache may have, no others are read whole: peers that do not read cannot make the server hold
+//! more than twice its cache.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,14 +27,14 @@ const LOOKED_AT_IN_VAIN: usize = 4;
 /// Evicted files freed each time.
 const MAX_FREED: usize = 64;
 
-/// What an entry costs besides its content and its key: about the size of its parts, so that empty files are bounded.
+/// The cost of an entry besides its content and its key: about the size of its parts, so that empty files are bounded.
 const ENTRY_OVERHEAD: usize = 768 + 2 * HEAD_SIZE;
 
 /// Representations by their path, with responses made of them.
 pub(super) struct Cache {
     limit: usize,
     used: usize,
-    /// How long an entry is fresh.
+    /// The time an entry is fresh.
     max_age: Duration,
     /// Keyed at random. Keys are paths of files that exist, so clients have little choice among them, and a hash that
     /// they cannot predict will do: a cryptographic one would cost more than the rest of a lookup.
@@ -52,7 +53,7 @@ struct Entry {
     prepared: Prepared,
     /// None while it does not say whether the content is still that of the file.
     stamp: Option<Stamp>,
-    /// When it is to be compared with the file again.
+    /// The time at which it is to be compared with the file again.
     stale_at: Instant,
     /// The key has no percent sign, question mark or number sign, which mean something else in a target.
     is_literal: bool,
@@ -77,8 +78,8 @@ impl Cache {
         }
     }
 
-    /// Whether a file of `length` bytes may be read whole, to be cached for `key`: not if it would not fit, and not while
-    /// evicted ones that are being sent hold too much memory.
+    /// Whether a file of `length` bytes may be read whole, to be cached for `key`: not if it would not fit, and not
+    /// while evicted ones that are being sent hold too much memory.
     pub(super) fn may_hold(&mut self, key: &[u8], length: u64) -> bool {
         self.forget_sent();
         let fits = usize::try_from(length).is_ok_and(|length| charge(key, length) <= self.limit);
@@ -107,12 +108,12 @@ impl Cache {
         }
     }
 
-    /// What is cached and fresh for `key`.
+    /// The cached and fresh content for `key`.
     pub(super) fn fresh(&mut self, key: &[u8], now: Instant) -> Option<&mut Prepared> {
         self.fresh_entry(key, now).map(|entry| &mut entry.prepared)
     }
 
-    /// What is cached and fresh for the target `/path` that nobody has parsed yet.
+    /// The cached and fresh content for the target `/path`, which is not parsed yet.
     ///
     /// Keys are normalised paths: no empty segments, no dot segments, no backslashes. So if `path` is a key without
     /// percent sign, question mark and number sign, parsing the target would lead to it.
@@ -136,7 +137,7 @@ impl Cache {
         Some(entry)
     }
 
-    /// What is cached for `key`, if its file still has the settled stamp it had; forgotten otherwise.
+    /// The content cached for `key`, if its file still has the settled stamp it had; forgotten otherwise.
     pub(super) fn revalidate(&mut self, key: &[u8], stamp: &Stamp, now: Instant) -> Option<Arc<Representation>> {
         let entry = &mut self.entries[*self.index.get(key)?];
         if entry.stamp.as_ref() == Some(stamp) {
@@ -148,8 +149,8 @@ impl Cache {
         None
     }
 
-    /// What is cached for `key`, though it cannot be compared with its file. It will be tried again after the time that
-    /// entries are fresh.
+    /// The content cached for `key`, though it cannot be compared with its file. It will be tried again after the time
+    /// that entries are fresh.
     pub(super) fn keep(&mut self, key: &[u8], now: Instant) -> Option<Arc<Representation>> {
         let entry = &mut self.entries[*self.index.get(key)?];
         entry.stale_at = now + self.max_age;
@@ -225,7 +226,7 @@ impl Cache {
     }
 }
 
-/// What `length` bytes of content cost that are cached for `key`.
+/// The cost of `length` bytes of content cached for `key`.
 fn charge(key: &[u8], length: usize) -> usize {
     prepared::content_memory(length)
         .saturating_add(key.len())

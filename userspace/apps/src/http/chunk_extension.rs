@@ -2,7 +2,7 @@
 
 use super::fields::{is_text, is_token_byte};
 
-/// Where in the extensions of a chunk the reader is.
+/// The position of the reader in the extensions of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkExtension {
     /// In white space that a semicolon has to follow.

@@ -5,7 +5,7 @@ use super::etag::EntityTag;
 use super::representation::Representation;
 use super::request::Request;
 
-/// What the preconditions of a GET or HEAD request say.
+/// The outcome of the preconditions of a GET or HEAD request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Precondition {
     /// Answer as if there were none.

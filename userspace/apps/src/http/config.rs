@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use tidegate_tcp::config::InvalidSetting;
 
-use super::request::MAX_HEADERS;
+/// The maximum of `max_headers`.
+pub(super) const MAX_HEADERS: usize = 256;
 
 /// Settings of the HTTP service. Sizes are in bytes; what is held in memory is per shard.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -31,15 +32,15 @@ pub struct Config {
     /// The time for reading a request's body; longer is answered with 408.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// The time in which a peer has to take some of a response that waits for room: `send_min_rate` times this time, and at
-    /// least one byte; otherwise the connection is reset. A response of `n` bytes takes `n / send_min_rate` and this time
-    /// at most.
+    /// The time in which a peer has to take some of a response that waits for room: `send_min_rate` times this time,
+    /// and at least one byte; otherwise the connection is reset. A response of `n` bytes takes `n / send_min_rate` and
+    /// this time at most.
     #[serde(with = "humantime_serde")]
     pub send_timeout: Duration,
     /// The rate at which a peer has to take a response that waits for room, in bytes per second, on average over each
     /// `send_timeout`; zero: any progress is enough, as in nginx.
     pub send_min_rate: u32,
-    /// How long a connection may stay open without a request.
+    /// The time a connection may stay open without a request.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
     /// Requests answered on one connection before it is closed (at least 1).
@@ -47,16 +48,16 @@ pub struct Config {
     /// Memory for cached files and the responses that are kept ready for them; zero turns the cache off. Files up to
     /// 4 KiB count three times, since two ready responses have a copy each.
     pub cache_bytes: usize,
-    /// Files up to this size are read whole and cached; larger ones, and those that do not fit into `cache_bytes`, are read
-    /// as they are sent.
+    /// Files up to this size are read whole and cached; larger ones, and those that do not fit into `cache_bytes`, are
+    /// read as they are sent.
     pub cache_file_limit: usize,
-    /// How long a cached file is served before it is compared with the one on disk; zero compares at every request.
+    /// The time a cached file is served before it is compared with the one on disk; zero compares at every request.
     #[serde(with = "humantime_serde")]
     pub cache_revalidate: Duration,
-    /// How much of a file that is not cached is read at once (4 KiB to 16 MiB).
+    /// The number of bytes of a file that is not cached read at once (4 KiB to 16 MiB).
     pub read_chunk: usize,
-    /// Files that are not cached open at once, to be sent (1 to 1,048,576). Connections that are sent the same file share
-    /// its descriptor; what would be one too many is answered with 503.
+    /// Files that are not cached open at once, to be sent (1 to 1,048,576). Connections that are sent the same file
+    /// share its descriptor; what would be one too many is answered with 503.
     pub max_open_files: usize,
 }
 

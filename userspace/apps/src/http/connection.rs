@@ -11,20 +11,20 @@ use tidegate_tcp::application::Stream;
 
 use super::Http;
 use super::body::Decoder;
-use super::config::Config;
+use super::config::{Config, MAX_HEADERS};
 use super::counters::Counter;
 use super::pace::Pace;
-use super::request::{self, Framing, MAX_HEADERS, Rejection, Request};
+use super::request::{self, Framing, Rejection, Request};
 use super::response::{After, CONTINUE, Outgoing, Progress};
 use super::status::Status;
 
-/// How long the peer is listened to after the last response when it may still be sending.
+/// The time the peer is listened to after the last response when it may still be sending.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How many bytes are thrown away meanwhile.
+/// The maximum number of bytes thrown away meanwhile.
 const LINGER_BYTES: usize = 4 << 20;
 
-/// What the HTTP service keeps for each connection.
+/// The state of one HTTP connection.
 pub struct Connection {
     phase: Phase,
     /// Requests begun on this connection.
@@ -61,7 +61,7 @@ struct Upload {
     response: Outgoing,
 }
 
-/// What the stream's timer is set for.
+/// The purpose of the stream's timer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Timer {
     Off,
@@ -72,7 +72,7 @@ enum Timer {
     Linger,
 }
 
-/// How far the data at hand led.
+/// The progress made with the data at hand.
 struct Step {
     consumed: usize,
     /// The rest can be looked at again at once; otherwise something has to happen first.
@@ -265,10 +265,10 @@ impl Connection {
         };
         let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
         if decoder.is_none()
-            && let Some((ready, counters)) = http.ready(request, persistent, stream.now())
+            && let Some((cached, counters)) = http.cached_response(request, persistent, stream.now())
         {
             let after = if persistent { After::NextRequest } else { After::Close };
-            match ready.send(stream, after, counters) {
+            match cached.send(stream, after, counters) {
                 None => self.finish_response(http, stream, after),
                 Some(rest) => self.wait(stream, rest),
             }
@@ -307,7 +307,7 @@ impl Connection {
         }
     }
 
-    /// Throws `data` away. Whoever sends that much after FIN is not going to stop. The phase is [`Phase::Idle`].
+    /// Throws `data` away. A peer that sends that much after FIN is not going to stop. The phase is [`Phase::Idle`].
     fn discard<S: Stream>(&mut self, stream: &mut S, data: &[u8], allowance: usize) -> Step {
         match allowance.checked_sub(data.len()) {
             Some(allowance) => self.phase = Phase::Linger { allowance },

@@ -1,4 +1,4 @@
-//! What the HTTP service counts.
+//! The counters of the HTTP service.
 
 use super::status::Status;
 
@@ -29,7 +29,8 @@ crate::counters::define_counters! {
     CacheHits = "http_cache_hits",
     /// Requests for a file that was read from the disk: not cached, changed, or too large for the cache.
     CacheMisses = "http_cache_misses",
-    /// Requests served from the cache though the file on the disk could not be compared: no descriptor or memory was left.
+    /// Requests served from the cache though the file on the disk could not be compared: no descriptor or memory was
+    /// left.
     CacheStaleHits = "http_cache_stale_hits",
     /// Files that left the cache to make room.
     CacheEvictions = "http_cache_evictions",

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_tcp::time::Instant;
 
-/// How often the wall clock is read at most: dates have no finer resolution.
+/// The minimum time between two readings of the wall clock: dates have no finer resolution.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
 /// The last second an IMF-fixdate can express, in the year 9999.
@@ -12,7 +12,7 @@ const LATEST: u64 = 253_402_300_799;
 
 /// The wall clock, read at most once a second of the stream's time.
 pub(super) struct Clock {
-    /// When it is to be read again.
+    /// The time of the next reading.
     due: Instant,
     seconds: u64,
     text: String,

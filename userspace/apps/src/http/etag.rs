@@ -15,7 +15,7 @@ pub(super) struct EntityTag {
     is_weak: bool,
 }
 
-/// What a tag is made of besides the stamp, so that tags of different kinds are never equal.
+/// The origin of a tag besides the stamp, so that tags of different kinds are never equal.
 #[derive(Hash)]
 enum Basis<'a> {
     Stamp,

@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::status::Status;
 
-/// Why a path cannot be opened.
+/// The reason a path cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenError {
     /// The path is at fault: the status says how.
@@ -21,7 +21,7 @@ pub(super) enum OpenError {
     Exhausted(Errno),
 }
 
-/// How often opening is tried again when a rename at the same moment made the kernel lose track.
+/// Further attempts to open when a rename at the same moment made the kernel lose track.
 const RACE_RETRIES: usize = 8;
 
 /// The directory that is served.
@@ -29,7 +29,7 @@ pub(super) struct Root {
     directory: File,
 }
 
-/// What a path names.
+/// The object that a path names.
 #[derive(Debug)]
 pub(super) enum Opened {
     /// A regular file, open for reading.
@@ -56,7 +56,8 @@ pub(super) struct Stamp {
     links: u64,
 }
 
-/// How long two changes of a file can have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
+/// The time within which two changes of a file can have the same time: the kernel's clock for files ticks every 10 ms
+/// at the slowest.
 const CLOCK_GRANULARITY: Duration = Duration::from_millis(20);
 
 /// The same for file systems that keep whole seconds, or two.
@@ -67,7 +68,7 @@ impl Stamp {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The kernel's error.
     pub(super) fn of(file: &File) -> io::Result<Self> {
         file.metadata().map(|metadata| Self::new(&metadata))
     }
@@ -85,7 +86,7 @@ impl Stamp {
         }
     }
 
-    /// What tells one version of a file from all others.
+    /// The stamp that tells one version of a file from all others.
     pub(super) fn version(&self) -> impl Hash {
         (
             (self.device, self.inode, self.length),
@@ -112,8 +113,8 @@ impl Stamp {
     }
 
     /// True where the open file with this stamp, which now has the stamp `present`, may have been written to. A file
-    /// that was linked, unlinked or replaced by rename was changed but not written to. Of other attributes that cannot be
-    /// said: `cp -p` sets them, too.
+    /// that was linked, unlinked or replaced by rename was changed but not written to. Of other attributes that cannot
+    /// be said: `cp -p` sets them, too.
     pub(super) fn may_have_other_content(&self, present: &Self) -> bool {
         let is_changed = (self.changed, self.changed_nanos) != (present.changed, present.changed_nanos);
         (self.length, self.modified, self.modified_nanos) != (present.length, present.modified, present.modified_nanos)

@@ -59,10 +59,13 @@ fn is_unusual_host(value: &[u8]) -> bool {
 fn is_name(name: &[u8]) -> bool {
     let mut pieces = name.split(|&byte| byte == b'%');
     pieces.next().is_some_and(is_plain)
-        && pieces.all(|piece| matches!(piece, [high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && is_plain(rest)))
+        && pieces.all(|piece| match piece {
+            [high, low, rest @ ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && is_plain(rest),
+            _ => false,
+        })
 }
 
-/// What stands in brackets: an IPv6 address without a zone, or an address of a version to come.
+/// The inside of brackets: an IPv6 address without a zone, or an address of a version to come.
 fn is_ip_literal(literal: &[u8]) -> bool {
     if let [b'v' | b'V', future @ ..] = literal {
         let dot = future.iter().position(|&byte| byte == b'.');

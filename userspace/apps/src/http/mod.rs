@@ -47,7 +47,7 @@ use self::store::Store;
 /// a larger one costs memory with slow peers, and a smaller one costs allocations with fast ones.
 const HEAD_BLOCK: usize = 4 << 10;
 
-/// Why the HTTP service cannot start.
+/// The reason the HTTP service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// A setting is out of its range; the text names it.
@@ -58,7 +58,7 @@ pub enum SetupError {
     Root {
         /// The directory that was asked for.
         path: PathBuf,
-        /// What the kernel says about it.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -66,15 +66,15 @@ pub enum SetupError {
 /// The HTTP service of one shard.
 pub struct Http {
     config: Config,
-    site: Site,
+    source: Source,
     clock: Clock,
     counters: Counters,
     heads: BytesMut,
     draining: bool,
 }
 
-/// What is served.
-enum Site {
+/// The source of what is served.
+enum Source {
     /// One page at `/`.
     BuiltInPage(Prepared),
     Files(Box<Store>),
@@ -90,8 +90,8 @@ impl Http {
         config
             .validate()
             .map_err(|error| SetupError::Config(error.to_string()))?;
-        let site = match &config.root {
-            None => Site::BuiltInPage(Prepared::in_memory(
+        let source = match &config.root {
+            None => Source::BuiltInPage(Prepared::in_memory(
                 Bytes::from_static(BUILT_IN_PAGE),
                 Representation::built_in_page,
             )),
@@ -100,12 +100,12 @@ impl Http {
                     path: path.clone(),
                     error,
                 })?;
-                Site::Files(Box::new(Store::new(root, &config)))
+                Source::Files(Box::new(Store::new(root, &config)))
             }
         };
         Ok(Self {
             config,
-            site,
+            source,
             clock: Clock::new(),
             counters: Counters::default(),
             heads: BytesMut::with_capacity(HEAD_BLOCK),
@@ -150,7 +150,7 @@ impl Application for Http {
     fn closed(&mut self, connection: Connection, _reason: CloseReason) {
         // The response it was sent holds the file.
         drop(connection);
-        if let Site::Files(store) = &mut self.site {
+        if let Source::Files(store) = &mut self.source {
             store.forget_sent();
         }
     }

@@ -27,11 +27,11 @@ pub(super) struct OpenFile {
     stamp: Stamp,
     /// As it was when it was last read from: a later one of the same content.
     latest: Mutex<Stamp>,
-    /// Where it is listed as long as it lives.
+    /// The list that has it as long as it lives.
     versions: Arc<Mutex<Versions>>,
 }
 
-/// Why nothing can be read of a version.
+/// The reason nothing can be read of a version.
 #[derive(Debug)]
 pub(super) enum ReadError {
     /// The file has another content by now.

@@ -1,13 +1,13 @@
-//! How fast the peer takes a response that waits for room.
+//! The rate at which the peer takes a response that waits for room.
 
 use tidegate_tcp::application::Stream;
 
 use super::config::Config;
 
-/// What of a response the stream was given, and what the peer has acknowledged of that.
+/// The bytes of a response given to the stream, and those of them that the peer has acknowledged.
 pub(super) struct Pace {
     given: u64,
-    /// What was acknowledged when it was last looked at.
+    /// The bytes acknowledged at the last look.
     taken: u64,
 }
 

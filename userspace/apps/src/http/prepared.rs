@@ -20,7 +20,7 @@ use super::status::Status;
 /// more of it a second piece costs little next to the segments it fills, and the copies would take much of the cache.
 pub(super) const WHOLE_LIMIT: usize = 4 << 10;
 
-/// What is served from memory, with the 200 responses that send all of it.
+/// Content that is served from memory, with the 200 responses that send all of it.
 pub(super) struct Prepared {
     representation: Arc<Representation>,
     content: Bytes,
@@ -39,7 +39,7 @@ struct Dated {
 }
 
 /// A 200 response to be sent.
-pub(super) struct Ready<'a> {
+pub(super) struct CachedResponse<'a> {
     /// The head, or all of the response.
     pub(super) first: &'a Bytes,
     sum: TextSum,
@@ -47,7 +47,7 @@ pub(super) struct Ready<'a> {
     rest: Option<&'a Bytes>,
 }
 
-impl Ready<'_> {
+impl CachedResponse<'_> {
     /// Gives the stream as much of it as it takes, and returns what is left to be sent, after which `after` follows.
     #[inline]
     pub(super) fn send<S: Stream>(&self, stream: &mut S, after: After, counters: &mut Counters) -> Option<Outgoing> {
@@ -95,7 +95,7 @@ impl Prepared {
         }
     }
 
-    /// What is served.
+    /// The representation of the content.
     pub(super) fn representation(&self) -> &Arc<Representation> {
         &self.representation
     }
@@ -112,7 +112,7 @@ impl Prepared {
 
     /// The response of the second `clock` shows, for a connection that stays open after it if `persistent`.
     #[inline]
-    pub(super) fn ready(&mut self, persistent: bool, clock: &Clock) -> Ready<'_> {
+    pub(super) fn response(&mut self, persistent: bool, clock: &Clock) -> CachedResponse<'_> {
         let is_whole = self.content.len() <= WHOLE_LIMIT;
         let slot = if persistent {
             &mut self.keep_alive
@@ -132,7 +132,7 @@ impl Prepared {
                 bytes,
             }
         });
-        Ready {
+        CachedResponse {
             first: &dated.bytes,
             sum: dated.sum,
             rest: (!is_whole).then_some(&self.content),
@@ -140,7 +140,7 @@ impl Prepared {
     }
 }
 
-/// How many bytes of content are held at most where it has `length` bytes, those of the prepared responses included.
+/// The maximum number of bytes held for content of `length` bytes, those of the prepared responses included.
 pub(super) fn content_memory(length: usize) -> usize {
     if length <= WHOLE_LIMIT { 3 * length } else { length }
 }
@@ -184,10 +184,10 @@ mod tests {
     fn a_response_is_put_together_once_a_second() {
         let mut prepared = prepared(100);
         for persistent in [true, false] {
-            let first = prepared.ready(persistent, &clock(SECOND)).first.clone();
-            let again = prepared.ready(persistent, &clock(SECOND)).first.clone();
+            let first = prepared.response(persistent, &clock(SECOND)).first.clone();
+            let again = prepared.response(persistent, &clock(SECOND)).first.clone();
             assert_eq!(first.as_ptr(), again.as_ptr());
-            let later = prepared.ready(persistent, &clock(SECOND + 1)).first.clone();
+            let later = prepared.response(persistent, &clock(SECOND + 1)).first.clone();
             assert_ne!(first.as_ptr(), later.as_ptr());
             assert_ne!(first, later);
             assert_eq!(first.len(), later.len());
@@ -198,11 +198,11 @@ mod tests {
     fn both_kinds_are_kept_side_by_side() {
         let mut prepared = prepared(100);
         let clock = clock(SECOND);
-        let open = prepared.ready(true, &clock).first.clone();
-        let close = prepared.ready(false, &clock).first.clone();
+        let open = prepared.response(true, &clock).first.clone();
+        let close = prepared.response(false, &clock).first.clone();
         assert_eq!(open.len() + CONNECTION_CLOSE.len(), close.len());
-        assert_eq!(prepared.ready(true, &clock).first.as_ptr(), open.as_ptr());
-        assert_eq!(prepared.ready(false, &clock).first.as_ptr(), close.as_ptr());
+        assert_eq!(prepared.response(true, &clock).first.as_ptr(), open.as_ptr());
+        assert_eq!(prepared.response(false, &clock).first.as_ptr(), close.as_ptr());
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
         for (size, copied) in [(0, true), (WHOLE_LIMIT, true), (WHOLE_LIMIT + 1, false)] {
             let mut prepared = prepared(size);
             let content = prepared.content.clone();
-            let ready = prepared.ready(true, &clock(SECOND));
+            let ready = prepared.response(true, &clock(SECOND));
             assert_eq!(ready.rest.is_none(), copied, "{size} bytes");
             assert_eq!(ready.first.ends_with(b"\r\n\r\n"), size == 0 || !copied, "{size} bytes");
             if let Some(rest) = ready.rest {

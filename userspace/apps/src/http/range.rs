@@ -2,7 +2,7 @@
 
 use super::fields::{decimal, list, split_once};
 
-/// What a Range header field asks of a representation.
+/// The part of a representation that a Range header field asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteRange {
     /// Everything: the field is to be ignored.

@@ -1,4 +1,4 @@
-//! What is served: content, and the metadata that describes it (RFC 9110, section 8).
+//! Representations: content, and the metadata that describes it (RFC 9110, section 8).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use super::open_files::OpenFile;
 /// The page served at `/` when no root is given.
 pub(super) const BUILT_IN_PAGE: &[u8] = include_bytes!("built_in_page.html");
 
-/// Where the content is.
+/// The place of the content.
 #[derive(Debug)]
 pub(super) enum Content {
     Memory(Bytes),

@@ -9,9 +9,6 @@ use super::fields::{decimal, list};
 use super::host::is_host;
 use super::status::Status;
 
-/// The most header fields `max_headers` can be set to.
-pub(super) const MAX_HEADERS: usize = 256;
-
 /// Bytes of a request line that are not its target, generously: method, version, spaces and line end.
 const REQUEST_LINE_EXTRA: usize = 64;
 
@@ -26,10 +23,10 @@ pub(super) enum Method {
     Unknown,
 }
 
-/// How the end of the body is found.
+/// The way the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// There are so many bytes, or none.
+    /// By the number of its bytes, which may be zero.
     Length(u64),
     Chunked,
 }
@@ -199,7 +196,7 @@ pub(super) fn with_version_1_1(data: &[u8], config: &Config) -> Option<Vec<u8>> 
     Some(copy)
 }
 
-/// What the fields say about the connection, the framing and the method.
+/// The meaning of the fields for the connection, the framing and the method.
 #[inline]
 fn interpret<'h, 'b>(
     method: &str,
@@ -207,65 +204,14 @@ fn interpret<'h, 'b>(
     is_1_1: bool,
     headers: &'h [Header<'b>],
 ) -> Result<Request<'h, 'b>, Status> {
-    let mut hosts = 0_usize;
-    let mut length = None;
-    let mut chunked = false;
-    let mut close = false;
-    let mut keep_alive = false;
-    let mut expects_continue = false;
-    let mut conditional = false;
+    let mut fields = Fields::default();
     for header in headers {
-        let Header { name, value } = *header;
-        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
-        // Length and first letter already rule out most of the fields that have no meaning here.
-        let initial = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
-        match (name.len(), initial) {
-            (4, b'h') if is("host") => {
-                hosts += 1;
-                if !is_host(value) {
-                    return Err(Status::BadRequest);
-                }
-            }
-            (5, b'r') if is("range") => conditional = true,
-            (6, b'e') if is("expect") && is_1_1 => {
-                for expectation in list(value) {
-                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Status::ExpectationFailed);
-                    }
-                    expects_continue = true;
-                }
-            }
-            (8, b'i') if is("if-match") || is("if-range") => conditional = true,
-            (10, b'c') if is("connection") => {
-                // Nearly always it is one option.
-                if value.eq_ignore_ascii_case(b"close") {
-                    close = true;
-                    continue;
-                }
-                for option in list(value) {
-                    close |= option.eq_ignore_ascii_case(b"close");
-                    keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-            (13, b'i') if is("if-none-match") => conditional = true,
-            (14, b'c') if is("content-length") => length = Some(content_length(value, length)?),
-            (17, b't') if is("transfer-encoding") => {
-                // HTTP/1.0 has no transfer codings, and what came through it is doubtful (RFC 9112, section 6.1).
-                if !is_1_1 || chunked {
-                    return Err(Status::BadRequest);
-                }
-                transfer_encoding(value)?;
-                chunked = true;
-            }
-            (17, b'i') if is("if-modified-since") => conditional = true,
-            (19, b'i') if is("if-unmodified-since") => conditional = true,
-            _ => {}
-        }
+        fields.add(*header, is_1_1)?;
     }
-    if hosts > 1 || (is_1_1 && hosts == 0) {
+    if fields.hosts > 1 || (is_1_1 && fields.hosts == 0) {
         return Err(Status::BadRequest);
     }
-    let framing = match (chunked, length) {
+    let framing = match (fields.chunked, fields.length) {
         // Two servers that disagree on which of the two counts can be made to see different requests.
         (true, Some(_)) => return Err(Status::BadRequest),
         (true, None) => Framing::Chunked,
@@ -277,17 +223,89 @@ fn interpret<'h, 'b>(
         "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" => Method::NotAllowed,
         _ => Method::Unknown,
     };
-    let persistent = !close && (is_1_1 || keep_alive);
     Ok(Request {
         method,
         target,
         is_1_1,
-        persistent,
+        persistent: !fields.close && (is_1_1 || fields.keep_alive),
         framing,
-        expects_continue,
-        conditional,
+        expects_continue: fields.expects_continue,
+        conditional: fields.conditional,
         headers,
     })
+}
+
+/// The fields that have a meaning for every request.
+#[derive(Default)]
+struct Fields {
+    hosts: usize,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    conditional: bool,
+}
+
+impl Fields {
+    /// Takes a field into account.
+    ///
+    /// # Errors
+    ///
+    /// The status to answer with.
+    #[inline]
+    fn add(&mut self, header: Header<'_>, is_1_1: bool) -> Result<(), Status> {
+        let Header { name, value } = header;
+        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+        // Length and first letter already rule out most of the fields that have no meaning here.
+        let initial = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        match (name.len(), initial) {
+            (4, b'h') if is("host") => {
+                self.hosts += 1;
+                if !is_host(value) {
+                    return Err(Status::BadRequest);
+                }
+            }
+            (5, b'r') if is("range") => self.conditional = true,
+            (6, b'e') if is("expect") && is_1_1 => {
+                for expectation in list(value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Status::ExpectationFailed);
+                    }
+                    self.expects_continue = true;
+                }
+            }
+            (8, b'i') if is("if-match") || is("if-range") => self.conditional = true,
+            (10, b'c') if is("connection") => self.connection(value),
+            (13, b'i') if is("if-none-match") => self.conditional = true,
+            (14, b'c') if is("content-length") => self.length = Some(content_length(value, self.length)?),
+            (17, b't') if is("transfer-encoding") => {
+                // HTTP/1.0 has no transfer codings, and what came through it is doubtful (RFC 9112, section 6.1).
+                if !is_1_1 || self.chunked {
+                    return Err(Status::BadRequest);
+                }
+                transfer_encoding(value)?;
+                self.chunked = true;
+            }
+            (17, b'i') if is("if-modified-since") => self.conditional = true,
+            (19, b'i') if is("if-unmodified-since") => self.conditional = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn connection(&mut self, value: &[u8]) {
+        // Nearly always it is one option.
+        if value.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+            return;
+        }
+        for option in list(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
 }
 
 /// The value of a Content-Length field, which may be repeated as long as all say the same.
@@ -316,6 +334,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Status> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::MAX_HEADERS;
     use super::*;
 
     fn outcome(head: &str) -> Result<Option<usize>, Status> {

@@ -12,7 +12,7 @@ use super::status::Status;
 /// The interim response that asks for the body (RFC 9110, section 15.2.1).
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What follows a response.
+/// The step that follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     NextRequest,
@@ -41,14 +41,14 @@ pub(super) struct FilePart {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) status: Status,
-    /// What is left of the interim response that goes before.
+    /// The rest of the interim response that goes before.
     pub(super) interim: Bytes,
     pub(super) head: Bytes,
     pub(super) body: Body,
     pub(super) after: After,
 }
 
-/// How far sending came.
+/// The progress of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Complete,

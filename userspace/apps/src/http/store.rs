@@ -21,13 +21,13 @@ use super::prepared::Prepared;
 use super::representation::{Content, Representation};
 use super::status::Status;
 
-/// How often a file is read again that changed while it was read.
+/// Further attempts to read a file that changed while it was read.
 const READ_RETRIES: usize = 3;
 
-/// How often it is logged at most that no more files can be opened.
+/// The minimum time between two warnings that no more files can be opened.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a path leads to.
+/// The object that a path leads to.
 pub(super) enum Found {
     Representation(Arc<Representation>),
     /// A directory, named without the slash that makes relative links in it work.
@@ -41,7 +41,7 @@ pub(super) struct Store {
     index: String,
     cached_size: u64,
     open_files: OpenFiles,
-    /// When the next warning about open files may be logged, and how many requests were refused since the last.
+    /// The time of the next warning about open files, and the number of requests refused since the last.
     next_warning: Instant,
     refused: u64,
 }
@@ -60,7 +60,7 @@ impl Store {
         }
     }
 
-    /// What is cached and fresh for the target `/path` that nobody has parsed yet. `None` says nothing about it:
+    /// The cached and fresh content for the target `/path`, which is not parsed yet. `None` says nothing about it:
     /// parsing the target may lead to something.
     #[inline]
     pub(super) fn cached(&mut self, path: &[u8], now: Instant) -> Option<&mut Prepared> {
@@ -72,7 +72,7 @@ impl Store {
         self.cache.forget_sent();
     }
 
-    /// What the normalised `path` names. `wall` is the present in seconds since 1970.
+    /// The object that the normalised `path` names. `wall` is the present in seconds since 1970.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Store {
                 return Err(self.refuse(now, format_args!("{errno}"), counters));
             }
         };
-        let (file, mut stamp) = match opened {
+        let (file, stamp) = match opened {
             Opened::File(file, stamp) => (file, stamp),
             Opened::Directory => {
                 self.cache.remove(path);
@@ -126,20 +126,40 @@ impl Store {
         }
         counters.bump(Counter::CacheMisses);
         if stamp.length > self.cached_size || !self.cache.may_hold(path, stamp.length) {
-            let etag = if stamp.is_settled(since_1970()) {
-                EntityTag::of_settled(&stamp)
-            } else {
-                EntityTag::of_unsettled(&stamp)
-            };
-            let content = self
-                .open_files
-                .share(file, &stamp)
-                .map_or(Content::Unavailable, Content::File);
-            let representation = Arc::new(Representation::of_file(&name, &stamp, etag, content, wall));
-            return Ok(Found::Representation(representation));
+            return Ok(Found::Representation(self.open(&name, file, &stamp, wall)));
         }
+        let (prepared, settled) = self.read_whole(path, &name, &file, stamp, wall)?;
+        let representation = Arc::clone(prepared.representation());
+        let evicted = self.cache.insert(path, prepared, settled, now);
+        counters.add(Counter::CacheEvictions, evicted);
+        Ok(Found::Representation(representation))
+    }
+
+    /// The representation of a file that is read as it is sent.
+    fn open(&mut self, name: &[u8], file: File, stamp: &Stamp, wall: u64) -> Arc<Representation> {
+        let etag = if stamp.is_settled(since_1970()) {
+            EntityTag::of_settled(stamp)
+        } else {
+            EntityTag::of_unsettled(stamp)
+        };
+        let content = self
+            .open_files
+            .share(file, stamp)
+            .map_or(Content::Unavailable, Content::File);
+        Arc::new(Representation::of_file(name, stamp, etag, content, wall))
+    }
+
+    /// Reads a file whole, to be cached for `path`; also returns its stamp if that is settled.
+    fn read_whole(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        file: &File,
+        mut stamp: Stamp,
+        wall: u64,
+    ) -> Result<(Prepared, Option<Stamp>), Status> {
         let before = since_1970();
-        let content = read(&file, &mut stamp, |length| {
+        let content = read(file, &mut stamp, |length| {
             length <= self.cached_size && self.cache.may_hold(path, length)
         })?;
         let is_settled = stamp.is_settled(before);
@@ -149,12 +169,9 @@ impl Store {
             EntityTag::of_content(&stamp, &content)
         };
         let prepared = Prepared::in_memory(content, |content| {
-            Representation::of_file(&name, &stamp, etag, content, wall)
+            Representation::of_file(name, &stamp, etag, content, wall)
         });
-        let representation = Arc::clone(prepared.representation());
-        let evicted = self.cache.insert(path, prepared, is_settled.then_some(stamp), now);
-        counters.add(Counter::CacheEvictions, evicted);
-        Ok(Found::Representation(representation))
+        Ok((prepared, is_settled.then_some(stamp)))
     }
 
     /// Counts a request for content that is unavailable, and returns the status to answer with.
@@ -164,8 +181,8 @@ impl Store {
         self.refuse(now, format_args!("{reason}"), counters)
     }
 
-    /// Counts a request for a file that cannot be opened now, logs it if that was not done lately, and returns the status
-    /// to answer with.
+    /// Counts a request for a file that cannot be opened now, logs it if that was not done lately, and returns the
+    /// status to answer with.
     #[cold]
     fn refuse(&mut self, now: Instant, reason: Arguments<'_>, counters: &mut Counters) -> Status {
         counters.bump(Counter::FilesExhausted);

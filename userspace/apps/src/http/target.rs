@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use super::host::is_host;
 
-/// What a request asks for.
+/// The target of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target<'a> {
     /// The decoded path relative to the root: no dot segments, no empty segments, no leading slash. It is empty or
     /// ends with a slash where the request named a directory.
     pub(super) path: Cow<'a, [u8]>,
-    /// What follows the question mark, as it was sent.
+    /// The query behind the question mark, as it was sent.
     pub(super) query: Option<&'a str>,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn parse(target: &str) -> Option<Target<'_>> {
     Some(Target { path, query })
 }
 
-/// What follows scheme and authority of an absolute-form.
+/// The part of an absolute-form behind scheme and authority.
 fn strip_authority(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {

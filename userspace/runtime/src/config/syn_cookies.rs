@@ -1,25 +1,22 @@
 //! When SYNs are answered with cookies: the `[syn_cookies]` table of the configuration file.
 
-use core::fmt;
-use core::str::FromStr;
 use core::time::Duration;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use tidegate_tcp::config::InvalidSetting;
 
-use crate::error::Error;
-
-choice! {
-    /// When SYNs are answered with cookies (RFC 4987, section 3.6) by the XDP program instead of by the engine.
-    CookieMode, "mode", {
-        /// Never.
-        Never = "never",
-        /// While a queue is under pressure.
-        Auto = "auto",
-        /// From the start to the end.
-        Always = "always",
-    }
+/// When SYNs are answered with cookies (RFC 4987, section 3.6) by the XDP program instead of by the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum CookieMode {
+    /// Never.
+    Never,
+    /// While a queue is under pressure.
+    Auto,
+    /// From the start to the end.
+    Always,
 }
 
 /// SYN-cookie settings. Thresholds are per queue.
@@ -110,7 +107,7 @@ mod tests {
         assert_eq!(read.rotate, Duration::from_secs(60));
         assert!(read.key_file.is_some());
         let error = toml::from_str::<SynCookies>("mode = \"sometimes\"").expect_err("no such mode");
-        assert!(error.to_string().contains("never, auto, always"), "{error}");
+        assert!(error.message().contains("`never`, `auto`, `always`"), "{error}");
     }
 
     #[test]

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::time::Instant;
 
-/// How fast the cubic function grows, in segments per second cubed (section 5.1).
+/// The growth of the cubic function, in segments per second cubed (section 5.1).
 const C: f64 = 0.4;
-/// What congestion leaves of the window (section 4.6).
+/// The part of the window that congestion leaves (section 4.6).
 const BETA: f64 = 0.7;
 /// Growth in segments per round trip that makes a sender with [`BETA`] as fast as Reno (section 4.3).
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);

@@ -2,8 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Acked, micros};
-use crate::seq::SeqNumber;
+use super::{Acked, Round, micros};
 
 /// Growth of the round-trip time that ends slow start, at least and at most, in microseconds.
 const MIN_RTT_THRESH: u32 = 4_000;
@@ -25,8 +24,7 @@ const INFINITE: u32 = u32::MAX;
 /// State of the first slow start of one connection. Times are microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HyStart {
-    /// The round ends when this is acknowledged; `None` until the next acknowledgment begins a round.
-    window_end: Option<SeqNumber>,
+    round: Round,
     last_round_min_rtt: u32,
     current_round_min_rtt: u32,
     /// Not infinite during conservative slow start.
@@ -38,7 +36,7 @@ pub(super) struct HyStart {
 impl HyStart {
     pub(super) const fn new() -> Self {
         Self {
-            window_end: None,
+            round: Round::new(),
             last_round_min_rtt: INFINITE,
             current_round_min_rtt: INFINITE,
             css_baseline_min_rtt: INFINITE,
@@ -47,9 +45,8 @@ impl HyStart {
         }
     }
 
-    /// By how many bytes the acknowledgment enlarges the window, if it was what limited sending.
+    /// Returns the bytes by which the acknowledgment enlarges the window, if that was what limited sending.
     pub(super) fn on_ack(&mut self, acked: &Acked, mss: u32) -> u32 {
-        let window_end = *self.window_end.get_or_insert(acked.snd_nxt);
         if let Some(rtt) = acked.rtt {
             self.measure(rtt);
         }
@@ -60,8 +57,8 @@ impl HyStart {
         } else {
             bytes
         };
-        if acked.snd_una.at_or_after(window_end) {
-            self.end_round(acked);
+        if self.round.on_ack(acked) {
+            self.end_round(acked.limited);
         }
         growth
     }
@@ -73,7 +70,11 @@ impl HyStart {
 
     /// Begins a round with the next acknowledgment: those in between were not seen.
     pub(super) fn restart_round(&mut self) {
-        self.window_end = None;
+        self.round = Round::new();
+        self.forget_measurements();
+    }
+
+    fn forget_measurements(&mut self) {
         self.current_round_min_rtt = INFINITE;
         self.rtt_sample_count = 0;
     }
@@ -107,22 +108,20 @@ impl HyStart {
         }
     }
 
-    fn end_round(&mut self, acked: &Acked) {
+    fn end_round(&mut self, limited: bool) {
         // The round in which conservative slow start began counts as its first.
-        if self.in_css() && acked.limited {
+        if self.in_css() && limited {
             self.css_rounds = self.css_rounds.saturating_add(1);
         }
         self.last_round_min_rtt = self.current_round_min_rtt;
-        self.restart_round();
-        if acked.snd_nxt.after(acked.snd_una) {
-            self.window_end = Some(acked.snd_nxt);
-        }
+        self.forget_measurements();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seq::SeqNumber;
     use crate::time::Instant;
 
     const MSS: u32 = 1000;
@@ -250,7 +249,7 @@ mod tests {
             sender.ack(1, Some(50), true, start + (10 + 2 * index) * MSS);
         }
         assert_eq!(sender.hystart.last_round_min_rtt, 50_000);
-        assert_eq!(sender.hystart.window_end, Some(start + 28 * MSS));
+        assert_eq!(sender.hystart.round.end, Some(start + 28 * MSS));
     }
 
     #[test]

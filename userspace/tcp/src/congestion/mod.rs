@@ -1,14 +1,17 @@
-//! Congestion control: how much may be in flight.
+//! Congestion control: the amount of data that may be in flight, and the rate at which it leaves.
 //!
-//! The sender tells a [`CongestionControl`] what the network did and asks it for the window. Finding losses, and how
-//! fast the window shrinks during recovery, is the sender's part. A further algorithm is one more file, one more
-//! variant of [`Algorithm`] and one of [`Controller`].
+//! The sender tells a [`CongestionControl`] what it sent and what the network did, and asks it for the window and the
+//! pacing rate. Finding losses, and the rate at which the window shrinks during recovery, is the sender's part.
+//!
+//! An algorithm is one file that implements the trait, and an [`Algorithm`] that names it. Those that the configuration
+//! file can name are in [`Algorithm::ALL`]; any other can be put into
+//! [`Config::congestion`](crate::Config::congestion).
 
 mod cubic;
 mod hystart;
 mod reno;
 
-use core::fmt;
+use core::fmt::{self, Debug};
 use core::str::FromStr;
 use core::time::Duration;
 
@@ -24,10 +27,25 @@ pub const MAX_WINDOW: u32 = 1 << 30;
 /// The slow start threshold of a connection that has met no congestion yet (RFC 5681, section 3.1: arbitrarily high).
 pub const INITIAL_SSTHRESH: u32 = u32::MAX;
 
-/// What an acknowledgment means to congestion control.
+/// A segment with text that was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The time it was sent.
+    pub now: Instant,
+    /// Bytes of its text.
+    pub bytes: u32,
+    /// Bytes outstanding with it (SND.NXT - SND.UNA).
+    pub flight: u32,
+    /// SND.NXT with it.
+    pub snd_nxt: SeqNumber,
+    /// It was sent before.
+    pub again: bool,
+}
+
+/// An acknowledgment as congestion control sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Acked {
-    /// When the acknowledgment arrived.
+    /// The time the acknowledgment arrived.
     pub now: Instant,
     /// Bytes newly acknowledged (cumulatively or by SACK).
     pub bytes: u32,
@@ -45,20 +63,61 @@ pub struct Acked {
     pub snd_nxt: SeqNumber,
 }
 
+/// Round trips, counted by acknowledgments: one ends when all that had been sent at its beginning is acknowledged.
+///
+/// A controller that needs rounds keeps one of these and shows it every acknowledgment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// The round ends when this is acknowledged; `None` until the next acknowledgment begins a round.
+    end: Option<SeqNumber>,
+}
+
+impl Round {
+    /// A round that the next acknowledgment begins.
+    pub const fn new() -> Self {
+        Self { end: None }
+    }
+
+    /// Takes an acknowledgment into account; true if it ends the round. What is outstanding then is the next round.
+    pub fn on_ack(&mut self, acked: &Acked) -> bool {
+        let end = *self.end.get_or_insert(acked.snd_nxt);
+        let is_over = acked.snd_una.at_or_after(end);
+        if is_over {
+            self.end = acked.snd_nxt.after(acked.snd_una).then_some(acked.snd_nxt);
+        }
+        is_over
+    }
+}
+
 /// A congestion control algorithm of one connection.
+///
+/// Its life begins when the connection's window limits sending for the first time, or when there is congestion; until
+/// then the window is [`initial_window`]. What the path has shown is forgotten, and the controller dropped, when
+/// nothing was sent for five minutes.
 ///
 /// All amounts are bytes; `mss` is the largest payload of a segment at the time of the call, above zero; it may change
 /// between calls when the path MTU does. Every call that gets an `mss` leaves a window of at least one segment, and
 /// every threshold that is set is at least two segments.
-pub trait CongestionControl {
+pub trait CongestionControl: Debug + Send + Sync {
     /// The congestion window (cwnd), at most [`MAX_WINDOW`].
     fn window(&self) -> u32;
 
     /// The slow start threshold, [`INITIAL_SSTHRESH`] while no congestion was met.
     fn ssthresh(&self) -> u32;
 
+    /// The rate in bytes per second at which text may leave; `None`: as fast as the window lets it. The sender asks
+    /// after each segment, and runs at most a millisecond's worth ahead of the rate.
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
+
     /// Sets the congestion window: proportional rate reduction (RFC 6937) does so during fast recovery.
     fn set_window(&mut self, cwnd: u32);
+
+    /// A segment with text was sent, new or again.
+    fn on_sent(&mut self, sent: &Sent, mss: u32) {
+        let _ = (sent, mss);
+    }
 
     /// Data was acknowledged outside of fast recovery; slow start after a timeout counts as outside.
     fn on_ack(&mut self, acked: &Acked, mss: u32);
@@ -85,34 +144,62 @@ pub trait CongestionControl {
     fn undo(&mut self);
 }
 
-/// The congestion control algorithms there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
-pub enum Algorithm {
-    /// RFC 5681: [`Reno`].
-    Reno,
-    /// RFC 9438: [`Cubic`].
-    #[default]
-    Cubic,
+/// A congestion control algorithm: its name, and the way a connection begins with it.
+#[derive(Clone, Copy)]
+pub struct Algorithm {
+    name: &'static str,
+    start: fn(mss: u32) -> Box<dyn CongestionControl>,
 }
 
 impl Algorithm {
-    /// All algorithms.
-    pub const ALL: &'static [Self] = &[Self::Reno, Self::Cubic];
+    /// RFC 5681: [`Reno`].
+    pub const RENO: Self = Self::new("reno", |mss| Box::new(Reno::new(mss)));
+    /// RFC 9438: [`Cubic`]. The default.
+    pub const CUBIC: Self = Self::new("cubic", |mss| Box::new(Cubic::new(mss)));
+
+    /// The algorithms that the configuration file can name.
+    pub const ALL: &'static [Self] = &[Self::RENO, Self::CUBIC];
+
+    /// An algorithm of this name, which no other has; `start` returns the state of a new connection with segments of at
+    /// most `mss` bytes.
+    pub const fn new(name: &'static str, start: fn(mss: u32) -> Box<dyn CongestionControl>) -> Self {
+        Self { name, start }
+    }
 
     /// The name used in configuration.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reno => "reno",
-            Self::Cubic => "cubic",
-        }
+        self.name
+    }
+
+    /// The state of a new connection with segments of at most `mss` bytes.
+    pub fn start(self, mss: u32) -> Box<dyn CongestionControl> {
+        (self.start)(mss)
+    }
+}
+
+impl Default for Algorithm {
+    fn default() -> Self {
+        Self::CUBIC
+    }
+}
+
+impl PartialEq for Algorithm {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Algorithm {}
+
+impl Debug for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
     }
 }
 
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.name)
     }
 }
 
@@ -123,8 +210,16 @@ impl FromStr for Algorithm {
         Self::ALL
             .iter()
             .copied()
-            .find(|algorithm| algorithm.name() == name)
+            .find(|algorithm| algorithm.name == name)
             .ok_or_else(|| UnknownAlgorithm(name.to_owned()))
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Algorithm {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -143,72 +238,6 @@ impl fmt::Display for UnknownAlgorithm {
 }
 
 impl core::error::Error for UnknownAlgorithm {}
-
-/// The congestion control of one connection, by whichever algorithm was chosen for it.
-#[derive(Clone, Debug)]
-pub enum Controller {
-    /// RFC 5681.
-    Reno(Reno),
-    /// RFC 9438.
-    Cubic(Cubic),
-}
-
-macro_rules! each {
-    ($controller:expr, $inner:ident => $call:expr) => {
-        match $controller {
-            Controller::Reno($inner) => $call,
-            Controller::Cubic($inner) => $call,
-        }
-    };
-}
-
-impl Controller {
-    /// The state of a new connection with segments of at most `mss` bytes.
-    pub fn new(algorithm: Algorithm, mss: u32) -> Self {
-        match algorithm {
-            Algorithm::Reno => Self::Reno(Reno::new(mss)),
-            Algorithm::Cubic => Self::Cubic(Cubic::new(mss)),
-        }
-    }
-}
-
-impl CongestionControl for Controller {
-    fn window(&self) -> u32 {
-        each!(self, inner => inner.window())
-    }
-
-    fn ssthresh(&self) -> u32 {
-        each!(self, inner => inner.ssthresh())
-    }
-
-    fn set_window(&mut self, cwnd: u32) {
-        each!(self, inner => inner.set_window(cwnd));
-    }
-
-    fn on_ack(&mut self, acked: &Acked, mss: u32) {
-        each!(self, inner => inner.on_ack(acked, mss));
-    }
-
-    fn on_congestion(&mut self, now: Instant, flight: u32, mss: u32) {
-        each!(self, inner => inner.on_congestion(now, flight, mss));
-    }
-
-    fn on_timeout(&mut self, now: Instant, flight: u32, repeated: bool, mss: u32) {
-        each!(self, inner => inner.on_timeout(now, flight, repeated, mss));
-    }
-
-    fn on_recovered(&mut self, mss: u32) {
-        each!(self, inner => inner.on_recovered(mss));
-    }
-
-    fn on_idle(&mut self, mss: u32) {
-        each!(self, inner => inner.on_idle(mss));
-    }
-
-    fn undo(&mut self) {
-        each!(self, inner => inner.undo());
-    }
-}
 
 /// Initial window (RFC 6928, section 2) and restart window (RFC 5681, section 4.1), in bytes.
 #[inline]
@@ -288,12 +317,12 @@ mod tests {
     }
 
     fn algorithm() -> impl Strategy<Value = Algorithm> {
-        prop_oneof![Just(Algorithm::Reno), Just(Algorithm::Cubic)]
+        prop_oneof![Just(Algorithm::RENO), Just(Algorithm::CUBIC)]
     }
 
     /// A controller with its clock and its place in sequence space.
     struct Run {
-        controller: Controller,
+        controller: Box<dyn CongestionControl>,
         now: Instant,
         snd_una: SeqNumber,
         mss: u32,
@@ -302,7 +331,7 @@ mod tests {
     impl Run {
         fn new(algorithm: Algorithm, mss: u32) -> Self {
             Self {
-                controller: Controller::new(algorithm, mss),
+                controller: algorithm.start(mss),
                 now: Instant::ZERO,
                 snd_una: SeqNumber(0),
                 mss,
@@ -419,6 +448,32 @@ mod tests {
 
     #[test]
     fn a_controller_is_small() {
-        assert!(size_of::<Controller>() <= 128, "{} bytes", size_of::<Controller>());
+        for (name, size) in [("reno", size_of::<Reno>()), ("cubic", size_of::<Cubic>())] {
+            assert!(size <= 128, "{name}: {size} bytes");
+        }
+    }
+
+    #[test]
+    fn a_round_ends_when_what_was_outstanding_at_its_beginning_is_acknowledged() {
+        let acked = |snd_una, snd_nxt| Acked {
+            now: Instant::ZERO,
+            bytes: 1,
+            flight: 0,
+            limited: true,
+            rtt: None,
+            srtt: None,
+            snd_una: SeqNumber(snd_una),
+            snd_nxt: SeqNumber(snd_nxt),
+        };
+        let mut round = Round::new();
+        assert!(!round.on_ack(&acked(10, 30)));
+        assert!(!round.on_ack(&acked(29, 60)));
+        assert!(round.on_ack(&acked(30, 60)));
+        assert!(round.on_ack(&acked(60, 60)), "nothing is outstanding");
+        assert!(
+            !round.on_ack(&acked(70, 90)),
+            "the next acknowledgment begins the next round"
+        );
+        assert!(round.on_ack(&acked(90, 100)));
     }
 }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::{Context, Tcb, Undo};
 use crate::config::Config;
-use crate::congestion::{Acked, CongestionControl};
+use crate::congestion::Acked;
 use crate::counters::Counter;
 use crate::recovery::prr::Prr;
 use crate::recovery::scoreboard::{DUP_THRESH, Delivered, Work};

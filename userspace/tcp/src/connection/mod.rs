@@ -9,6 +9,7 @@
 pub(crate) mod ack;
 pub(crate) mod keepalive;
 pub(crate) mod open;
+mod pacing;
 pub(crate) mod path_mtu;
 pub(crate) mod prediction;
 pub(crate) mod receive;
@@ -25,7 +26,7 @@ pub(crate) mod window;
 
 use crate::application::{CloseReason, ListenerId};
 use crate::config::Config;
-use crate::congestion::{CongestionControl, Controller, INITIAL_SSTHRESH, initial_window};
+use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
 use crate::counters::Counters;
 use crate::link::{LinkId, LinkTable};
 use crate::recovery::rto::{Bounds, Rto};
@@ -299,11 +300,12 @@ impl Tcb {
 
     /// Congestion control, for what changes it.
     #[inline]
-    pub(crate) fn congestion(&mut self, config: &Config) -> &mut Controller {
+    pub(crate) fn congestion(&mut self, config: &Config) -> &mut dyn CongestionControl {
         let mss = u32::from(self.mss);
-        self.sending
+        &mut **self
+            .sending
             .congestion
-            .get_or_insert_with(|| Controller::new(config.congestion, mss))
+            .get_or_insert_with(|| config.congestion.start(mss))
     }
 
     /// Bytes that have not been sent and both windows would let go.

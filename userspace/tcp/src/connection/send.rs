@@ -4,7 +4,6 @@ use super::receiving::Receiving;
 use super::{Connection, Context, Fate, State, Tcb};
 use crate::application::CloseReason;
 use crate::config::Config;
-use crate::congestion::CongestionControl;
 use crate::counters::Counter;
 use crate::recovery::Phase;
 use crate::seq::SeqNumber;
@@ -115,6 +114,9 @@ impl Tcb {
                     self.sending.cwnd_limited = true;
                     return Ok(());
                 }
+                if self.is_held_back(context.now) {
+                    return Ok(());
+                }
                 self.retransmit(index, context)?;
             } else if !self.send_new(pipe, context)? {
                 return Ok(());
@@ -167,6 +169,7 @@ impl Tcb {
             undo.stamps = Some((undo.stamps.map_or(stamp, |(first, _)| first), stamp));
         }
         sending.prr.sent(segment.end - segment.seq);
+        self.note_sent(length, true, context.now);
         self.start_retransmit_timer(context.now, context.rto_bounds);
         Ok(())
     }
@@ -216,6 +219,9 @@ impl Tcb {
             }
             return Ok(false);
         }
+        if self.is_held_back(context.now) {
+            return Ok(false);
+        }
         self.send_next(length, fin, context)?;
         Ok(true)
     }
@@ -249,6 +255,7 @@ impl Tcb {
         if sending.phase == Phase::Recovery {
             sending.prr.sent(length);
         }
+        self.note_sent(length, false, context.now);
         self.start_retransmit_timer(context.now, context.rto_bounds);
         self.schedule_probe(context);
         if fin {

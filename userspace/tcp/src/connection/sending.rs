@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::timers::SendingDeadlines;
 use super::{PathMtu, Undo};
 use crate::config::Config;
-use crate::congestion::{CongestionControl, Controller, INITIAL_SSTHRESH, initial_window};
+use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
 use crate::recovery::Phase;
 use crate::recovery::prr::Prr;
 use crate::recovery::rack::Rack;
@@ -47,8 +47,10 @@ pub(crate) struct Sending {
     pub(crate) phase: Phase,
     /// Duplicate acknowledgments of a peer without SACK, each standing for a segment that arrived out of order.
     pub(crate) duplicate_acks: u16,
+    /// The pacing rate has let go all that was sent until then; [`Instant::ZERO`]: nothing is paced.
+    pub(crate) paced_until: Instant,
     /// `None` while the window is the initial one and has never limited sending.
-    pub(crate) congestion: Option<Controller>,
+    pub(crate) congestion: Option<Box<dyn CongestionControl>>,
     /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
     pub(crate) tail_probe: Option<(SeqNumber, bool)>,
     pub(crate) undo: Option<Undo>,
@@ -88,6 +90,7 @@ impl Sending {
             cwr_pending: false,
             phase: Phase::Open,
             duplicate_acks: 0,
+            paced_until: Instant::ZERO,
             congestion: None,
             tail_probe: None,
             undo: None,
@@ -117,6 +120,7 @@ impl Sending {
             cwr_pending,
             phase,
             duplicate_acks,
+            paced_until,
             congestion,
             tail_probe,
             undo,
@@ -140,6 +144,7 @@ impl Sending {
         *cwr_pending = false;
         *phase = Phase::Open;
         *duplicate_acks = 0;
+        *paced_until = Instant::ZERO;
         *congestion = None;
         *tail_probe = None;
         *undo = None;
@@ -212,7 +217,7 @@ impl Sending {
     /// Whether the path has shown nothing that the next sending should know. What may have to be undone is in the
     /// congestion window.
     fn has_learned_nothing(&self, mss: u16) -> bool {
-        let unused_window = |controller: &Controller| {
+        let unused_window = |controller: &Box<dyn CongestionControl>| {
             controller.window() <= initial_window(u32::from(mss)) && controller.ssthresh() == INITIAL_SSTHRESH
         };
         self.tail_probe.is_none()
@@ -230,6 +235,7 @@ impl Sending {
         self.tail_probe = None;
         self.rack = Rack::new();
         self.path_mtu.forget_suspicions();
+        self.paced_until = Instant::ZERO;
         self.congestion = None;
     }
 }
@@ -330,8 +336,8 @@ mod tests {
 
     const MSS: u16 = 1000;
 
-    fn controller() -> Controller {
-        Controller::new(Algorithm::Cubic, u32::from(MSS))
+    fn controller() -> Box<dyn CongestionControl> {
+        Algorithm::CUBIC.start(u32::from(MSS))
     }
 
     #[test]

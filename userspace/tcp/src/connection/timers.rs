@@ -4,7 +4,6 @@ use super::keepalive::KeepaliveTable;
 use super::send::Probe;
 use super::{Connection, Context, Fate, State, Tcb, Undo};
 use crate::application::{Application, CloseReason};
-use crate::congestion::CongestionControl;
 use crate::counters::Counter;
 use crate::recovery::rto::Bounds;
 use crate::recovery::{LossDetection, Phase};
@@ -49,6 +48,8 @@ pub(crate) struct SendingDeadlines {
     pub(crate) user_timeout: Instant,
     /// In FIN-WAIT-2 for the peer's FIN; in TIME-WAIT and CLOSED for the application to read what is left.
     pub(crate) fin_wait_2: Instant,
+    /// The pacing rate lets go what it held back.
+    pub(crate) pace: Instant,
     /// Forgetting what was learned of the path.
     pub(crate) forget: Instant,
 }
@@ -61,13 +62,14 @@ impl SendingDeadlines {
         reorder: Instant::NEVER,
         user_timeout: Instant::NEVER,
         fin_wait_2: Instant::NEVER,
+        pace: Instant::NEVER,
         forget: Instant::NEVER,
     };
 
     /// The earliest; [`Instant::NEVER`] when no timer is running.
     #[inline]
     pub(crate) fn earliest(&self) -> Instant {
-        self.awaited().min(self.forget)
+        self.awaited().min(self.forget).min(self.pace)
     }
 
     /// The earliest of those that wait for the peer.
@@ -275,6 +277,8 @@ impl<C> Connection<C> {
         if probe && tcb.flight() > 0 && tcb.sending.phase == Phase::Open {
             tcb.send_tail_probe(context);
         }
+        // What was held back leaves at the end of this.
+        tcb.sending_due(now, |deadlines| &mut deadlines.pace);
         if tcb.sending_due(now, |deadlines| &mut deadlines.forget) && tcb.flight() == 0 {
             tcb.forget_path(now, context.config);
         }

@@ -1,7 +1,7 @@
 //! Finding loss and repairing it.
 //!
-//! `scoreboard` remembers what is outstanding and what the peer has selectively acknowledged, `rack` and the SACK rules of
-//! RFC 6675 decide what is lost, `prr` how fast it may be sent again, `rto` when to give up waiting.
+//! `scoreboard` remembers what is outstanding and what the peer has selectively acknowledged, `rack` and the SACK rules
+//! of RFC 6675 decide what is lost, `prr` how fast it may be sent again, `rto` when to give up waiting.
 
 pub(crate) mod prr;
 pub(crate) mod rack;
@@ -11,7 +11,7 @@ pub(crate) mod scoreboard;
 use core::fmt;
 use core::str::FromStr;
 
-/// How loss is found before the retransmission timer runs out.
+/// The way loss is found before the retransmission timer runs out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum LossDetection {
@@ -43,7 +43,7 @@ impl FromStr for LossDetection {
     }
 }
 
-/// What the sender is doing about loss.
+/// The sender's dealing with loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing is known to be lost.

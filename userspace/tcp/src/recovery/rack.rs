@@ -65,9 +65,9 @@ impl Rack {
         self.reordering_seen || self.reo_wnd_mult > 1 || self.dsack_round.is_some()
     }
 
-    /// Steps 1 to 3: takes over what an acknowledgment delivered. `echo_before`: the acknowledgment echoes a timestamp from
-    /// before the newest delivered segment was last sent, so that it is the earlier copy that arrived. Returns whether the
-    /// newest delivered segment is the newest known now.
+    /// Steps 1 to 3: takes over what an acknowledgment delivered. `echo_before`: the acknowledgment echoes a timestamp
+    /// from before the newest delivered segment was last sent, so that it is the earlier copy that arrived. Returns
+    /// whether the newest delivered segment is the newest known now.
     pub(crate) fn update(&mut self, delivered: &Delivered, echo_before: bool, now: Instant) -> bool {
         if let Some(sent_at) = delivered.timed {
             let rtt = micros_between(sent_at, now);
@@ -107,7 +107,8 @@ impl Rack {
         self.reordering_seen
     }
 
-    /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16 recoveries.
+    /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16
+    /// recoveries.
     pub(crate) fn dsack(&mut self, una: SeqNumber, nxt: SeqNumber) {
         if self.dsack_round.is_some_and(|round| round.is_unacknowledged(una, nxt)) {
             return;
@@ -127,9 +128,10 @@ impl Rack {
         }
     }
 
-    /// RACK.reo_wnd (step 4), but never less than the reordering that was measured, up to two round trips. Where segments
-    /// overtake by half a round trip, the least round trip is next to nothing; a quarter of it waits for none of those they
-    /// overtook, and D-SACKs widen it by as little. Both of a round trip's ways may reorder, so one SRTT would not do.
+    /// RACK.reo_wnd (step 4), but never less than the reordering that was measured, up to two round trips. Where
+    /// segments overtake by half a round trip, the least round trip is next to nothing; a quarter of it waits for none
+    /// of those they overtook, and D-SACKs widen it by as little. Both of a round trip's ways may reorder, so one SRTT
+    /// would not do.
     fn reordering_window(&self, in_recovery: bool, sacked: u32, srtt: Duration, mss: u32) -> Duration {
         if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
             return Duration::ZERO;

@@ -50,7 +50,8 @@ impl Default for Rto {
 }
 
 impl Rto {
-    /// Takes a measurement of a segment that was sent once (Karn's algorithm is the caller's duty) and ends the back-off.
+    /// Takes a measurement of a segment that was sent once (Karn's algorithm is the caller's duty) and ends the
+    /// back-off.
     pub fn sample(&mut self, rtt: Duration, bounds: Bounds) {
         self.sample_micros(micros(rtt), bounds);
     }
@@ -96,7 +97,7 @@ impl Rto {
         self.backoff = 0;
     }
 
-    /// How often the timer has run out in a row.
+    /// The number of times the timer has run out in a row.
     pub fn backoffs(&self) -> u8 {
         self.backoff
     }

@@ -1,10 +1,11 @@
-//! What is outstanding, segment by segment, and what the peer has said about it (RFC 6675, section 3; RFC 8985, section 5).
+//! The outstanding segments, one by one, and what the peer has said about them (RFC 6675, section 3; RFC 8985, section
+//! 5).
 //!
 //! A peer decides how many segments are outstanding and what it says of them, so nothing here walks them. What was sent
-//! once is in the order of sequence numbers and of sending alike; only what was sent again has an order of its own. What
-//! is known of single segments is kept in [`Marks`], where the next of a kind is found without looking at those between,
-//! and only from the first loss or selective acknowledgment on. An acknowledgment looks at no more than
-//! 8 + 4 log2(n) of n segments, besides those it newly acknowledges, reports or shows to be lost.
+//! once is in the order of sequence numbers and of sending alike; only what was sent again has an order of its own.
+//! What is known of single segments is kept in [`Marks`], where the next of a kind is found without looking at those
+//! between, and only from the first loss or selective acknowledgment on. An acknowledgment looks at no more than 8 + 4
+//! log2(n) of n segments, besides those it newly acknowledges, reports or shows to be lost.
 
 mod cut;
 mod loss;
@@ -31,7 +32,7 @@ pub(crate) struct Sent {
     pub(crate) seq: SeqNumber,
     pub(crate) end: SeqNumber,
     pub(crate) sent_at: Instant,
-    /// How long before that it was sent first, in microseconds.
+    /// The time from its first sending to that, in microseconds.
     waited: u32,
     /// Of what was sent again, the number of the first segment that had not been sent before that; the low half.
     before: u32,
@@ -47,7 +48,7 @@ impl Sent {
     }
 }
 
-/// What an acknowledgment delivered.
+/// The segments that an acknowledgment delivered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delivered {
     /// Bytes acknowledged for the first time, cumulatively or selectively.
@@ -56,17 +57,17 @@ pub(crate) struct Delivered {
     pub(crate) newly_sacked: u32,
     /// The segment among them that was sent last: when, its end, and whether it was a retransmission.
     pub(crate) newest: Option<(Instant, SeqNumber, bool)>,
-    /// Where that one stands.
+    /// The position of that one.
     place: Place,
-    /// When the last one that was sent only once was sent: what may be timed (Karn's algorithm).
+    /// The time the last one that was sent only once was sent: only those may be timed (Karn's algorithm).
     pub(crate) timed: Option<Instant>,
-    /// When the first of those was sent that were sent once and arrived after one sent later: the path reorders.
+    /// The time the first of those was sent that were sent once and arrived after one sent later: the path reorders.
     pub(crate) reordered: Option<Instant>,
     /// A retransmission was among them.
     pub(crate) retransmitted: bool,
 }
 
-/// Where a segment stands among those outstanding.
+/// The position of a segment among those outstanding.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     /// Its number.
@@ -84,11 +85,11 @@ struct Seen {
     next: u64,
 }
 
-/// What only exists while something is selectively acknowledged, lost or sent again.
+/// The state that only exists while something is selectively acknowledged, lost or sent again.
 #[derive(Debug)]
 struct Disturbed {
     marks: Marks,
-    /// What was sent again, and is neither selectively acknowledged nor lost, in the order of sending.
+    /// Segments sent again that are neither selectively acknowledged nor lost, in the order of sending.
     again: BTreeSet<(Instant, u64)>,
     /// Something was sent again since nothing was outstanding.
     sent_again: bool,
@@ -123,12 +124,12 @@ pub(crate) struct Scoreboard {
     first: u64,
     sacked: u32,
     lost: u32,
-    /// How many segments `lost` are.
+    /// The number of segments that `lost` bytes are.
     lost_segments: u32,
     /// The furthest end that was acknowledged in any way (RACK.fack).
     fack: SeqNumber,
     disturbed: Option<Box<Disturbed>>,
-    /// When the delivered segment that RACK knows as the newest was sent, where it ends, and where it stands.
+    /// The delivered segment that RACK knows as the newest: the time it was sent, its end, and its position.
     newest: Option<(Instant, SeqNumber, Place)>,
     /// Segments that may still be found not to be lost after all, and up to which number they have been granted.
     pardons: u32,
@@ -177,8 +178,8 @@ impl Scoreboard {
         }
     }
 
-    /// Whether nothing outstanding was selectively acknowledged, lost or sent again: then acknowledgments come in the order
-    /// in which the segments were sent.
+    /// Whether nothing outstanding was selectively acknowledged, lost or sent again: then acknowledgments come in the
+    /// order in which the segments were sent.
     #[inline]
     pub(crate) fn is_undisturbed(&self) -> bool {
         self.disturbed.is_none()
@@ -236,7 +237,7 @@ impl Scoreboard {
         self.segments[(id - self.first) as usize]
     }
 
-    /// What is marked, with room for all that is outstanding.
+    /// The marks, with room for all that is outstanding.
     fn disturb(&mut self) -> &mut Disturbed {
         let (first, end) = (self.first, self.end());
         let disturbed = self.disturbed.get_or_insert_with(|| {
@@ -376,8 +377,8 @@ impl Scoreboard {
         }
     }
 
-    /// [`Scoreboard::acknowledge`] for everything on an undisturbed scoreboard, up to `nxt`. Returns when the last of it was
-    /// sent.
+    /// [`Scoreboard::acknowledge`] for everything on an undisturbed scoreboard, up to `nxt`. Returns when the last of
+    /// it was sent.
     #[inline]
     pub(crate) fn acknowledge_all(&mut self, nxt: SeqNumber) -> Option<Instant> {
         let sent_at = self.segments.back().map(|last| last.sent_at);
@@ -409,7 +410,8 @@ impl Scoreboard {
         }
     }
 
-    /// The peer reported these blocks. Those outside of `una`..`nxt` are ignored (RFC 2018, section 8, and against attacks).
+    /// The peer reported these blocks. Those outside of `una`..`nxt` are ignored (RFC 2018, section 8, and against
+    /// attacks).
     pub(crate) fn sack(&mut self, blocks: &[SackBlock], una: SeqNumber, nxt: SeqNumber, delivered: &mut Delivered) {
         let mut known = [Seen::default(); MAX_SACK_BLOCKS];
         let mut known_count = 0;

@@ -4,8 +4,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tidegate_abi::siphash::{Key, siphash24};
 
-/// An IPv6 address in network byte order, or an IPv4 one as `::ffff:a.b.c.d`. A packet that carries such a mapped address
-/// on the wire is refused, so the two cannot be confused.
+/// An IPv6 address in network byte order, or an IPv4 one as `::ffff:a.b.c.d`. A packet that carries such a mapped
+/// address on the wire is refused, so the two cannot be confused.
 pub type Address = [u8; 16];
 
 /// `::ffff:0:0/96`, where IPv4 addresses are kept.
@@ -101,8 +101,8 @@ pub struct FlowKey {
 impl PartialEq for FlowKey {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        // What differs most often comes first. One comparison of everything would read, in other sizes, what has just been
-        // written, and wait for it.
+        // What differs most often comes first. One comparison of everything would read, in other sizes, what has just
+        // been written, and wait for it.
         self.ports() == other.ports() && same(&self.remote, &other.remote) && same(&self.local, &other.local)
     }
 }
@@ -164,8 +164,9 @@ impl FlowKey {
         u64::from(self.remote_port) << 16 | u64::from(self.local_port)
     }
 
-    /// Hash for tables; never shown to anyone, so whoever does not know the key cannot aim at its collisions: for a random
-    /// key, any two tuples collide as rarely as by chance. SipHash, whose values may be shown, costs five times as much.
+    /// Hash for tables; never shown to anyone, so one who does not know the key cannot aim at its collisions: for a
+    /// random key, any two tuples collide as rarely as by chance. SipHash, whose values may be shown, costs five times
+    /// as much.
     #[inline]
     pub(crate) fn table_hash(&self, key: Key) -> u64 {
         if self.is_v4() {

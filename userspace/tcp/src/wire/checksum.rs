@@ -8,8 +8,8 @@ const PROTOCOL_ICMPV6: u32 = 58;
 /// Bytes added up per step: two chains of additions, each of two words.
 const STEP: usize = 32;
 
-/// The sum of a text, for whoever sends the same one many times: it is in the checksum of every segment that carries just
-/// this text.
+/// The sum of a text, for those who send the same one many times: it is in the checksum of every segment that carries
+/// just this text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextSum(pub(super) u64);
 
@@ -21,8 +21,8 @@ impl TextSum {
     }
 }
 
-/// One's complement sum of `data`, not folded: at most 2^35 for what fits a packet, so that sums can be added up. An odd
-/// last byte counts as if a zero followed.
+/// One's complement sum of `data`, not folded: at most 2^35 for what fits a packet, so that sums can be added up. An
+/// odd last byte counts as if a zero followed.
 ///
 /// The sum is over words in memory order: one's complement addition does not care which, nor how long they are, as long
 /// as the result is stored in memory order too (RFC 1071, section 2, B and C).

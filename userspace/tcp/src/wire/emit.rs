@@ -31,7 +31,7 @@ pub struct Header {
 ///
 /// # Panics
 ///
-/// When `buffer` is shorter than the frame.
+/// If `buffer` is shorter than the frame.
 #[inline]
 pub fn frame(
     buffer: &mut [u8],
@@ -184,7 +184,8 @@ mod tests {
             };
             let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
             let untagged = LinkHeader::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], ipv4);
-            let tagged = [&untagged.as_bytes()[..12], &[0x81, 0, 0, 7].repeat(tags)[..], &untagged.as_bytes()[12..]].concat();
+            let (addresses, rest) = untagged.as_bytes().split_at(12);
+            let tagged = [addresses, &[0x81, 0, 0, 7].repeat(tags)[..], rest].concat();
             // What answers the peer's frame.
             let (received, ..) = crate::wire::ethernet::parse(&tagged).unwrap();
             let link = received.reply();

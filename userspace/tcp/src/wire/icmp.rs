@@ -21,7 +21,7 @@ const ICMP_HEADER: usize = 8;
 /// MTUs of common links (RFC 1191, section 7), for routers that do not tell theirs.
 const PLATEAUS: [u16; 11] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
 
-/// What a router says about a packet it could not forward.
+/// A router's report of a packet it could not forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooBig {
     /// The flow of the quoted segment; its source is "local".

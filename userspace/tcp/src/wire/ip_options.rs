@@ -1,5 +1,5 @@
-//! The options of IPv4 headers, and those of IPv6 hop-by-hop and destination headers. None of them changes anything here;
-//! they are read for those that forbid to take the packet.
+//! The options of IPv4 headers, and those of IPv6 hop-by-hop and destination headers. None of them changes anything
+//! here; they are read for those that forbid to take the packet.
 
 use super::ParseError;
 
@@ -10,12 +10,12 @@ const V4_STRICT_SOURCE_ROUTE: u8 = 137;
 
 const V6_PAD_1: u8 = 0;
 const V6_PAD_N: u8 = 1;
-/// What a host does that does not know an option: 0 is to skip it, anything else to discard the packet (RFC 8200,
+/// The action of a host that does not know an option: 0 is to skip it, anything else to discard the packet (RFC 8200,
 /// section 4.2).
 const V6_ACTION: u8 = 0b1100_0000;
 
-/// Options of one IPv6 header that are not padding, and octets of padding in a row; Linux's defaults. More of either serve
-/// nothing but to be walked through.
+/// Options of one IPv6 header that are not padding, and octets of padding in a row; Linux's defaults. More of either
+/// serve nothing but to be walked through.
 const V6_MAX_OPTIONS: usize = 8;
 const V6_MAX_PADDING: usize = 7;
 
@@ -23,8 +23,8 @@ const V6_MAX_PADDING: usize = 7;
 ///
 /// # Errors
 ///
-/// [`ParseError::SourceRoute`] for a source route, finished or not, and [`ParseError::Malformed`] for lengths that do not
-/// fit.
+/// [`ParseError::SourceRoute`] for a source route, finished or not, and [`ParseError::Malformed`] for lengths that do
+/// not fit.
 pub(super) fn check_v4(mut options: &[u8]) -> Result<(), ParseError> {
     loop {
         options = match *options {

@@ -20,7 +20,7 @@ use tidegate_abi::siphash::Key;
 
 use crate::seq::SeqNumber;
 
-/// Why a frame was not read.
+/// The reason a frame was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
     /// Not TCP over IPv4 or IPv6, a fragment, or lengths that contradict each other.
@@ -87,8 +87,8 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// [`Segment::parse`] into a blank segment, which is not moved after it was written: the processor would have to wait for
-    /// the writing.
+    /// [`Segment::parse`] into a blank segment, which is not moved after it was written: the processor would have to
+    /// wait for the writing.
     #[inline]
     pub(crate) fn read(&mut self, frame: &'a [u8], verify_checksums: bool) -> Result<(), ParseError> {
         if let Some(result) = plain::parse(frame, verify_checksums, self) {
@@ -125,8 +125,8 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// [`FlowKey::table_hash`] of a frame's flow, for less than reading all of it costs; `None` where no segment can be read
-    /// from it. What it returns for a damaged frame may be of no flow at all.
+    /// [`FlowKey::table_hash`] of a frame's flow, for less than reading all of it costs; `None` where no segment can be
+    /// read from it. What it returns for a damaged frame may be of no flow at all.
     #[inline]
     pub(crate) fn flow_hash(frame: &'a [u8], key: Key) -> Option<u64> {
         if let Some(words) = plain::flow_words(frame) {

@@ -22,7 +22,7 @@ pub const MAX_OPTIONS: usize = 40;
 
 /// Length of an option field that has timestamps only.
 pub(super) const TIMESTAMPS_ALONE: usize = 12;
-/// What stands before the two values of timestamps (RFC 7323, appendix A).
+/// The octets before the two values of timestamps (RFC 7323, appendix A).
 const TIMESTAMPS_WORD: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
 
 /// Timestamps option: TSval and TSecr.
@@ -188,8 +188,8 @@ impl Options {
         length
     }
 
-    /// Writes the options to `field`, which is as long as [`Options::length`] says, and returns the one's complement sum
-    /// of what it wrote.
+    /// Writes the options to `field`, which is as long as [`Options::length`] says, and returns the one's complement
+    /// sum of what it wrote.
     #[inline]
     pub(super) fn fill(&self, field: &mut [u8]) -> u64 {
         if field.is_empty() {

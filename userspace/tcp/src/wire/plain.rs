@@ -1,5 +1,5 @@
-//! The frames that nearly all segments come and go in: untagged, IPv4 without options. Every field stands where it always
-//! stands, so one look at the length is enough.
+//! The frames that nearly all segments come and go in: untagged, IPv4 without options. Every field stands where it
+//! always stands, so one look at the length is enough.
 
 use super::address::{from_v4, v4_octets};
 use super::emit;
@@ -9,7 +9,7 @@ use super::tcp::TCP_HEADER;
 use super::{Flags, FlowKey, Options, ParseError, ReceivedLink, Segment, checksum};
 use crate::seq::SeqNumber;
 
-/// Where the TCP header begins.
+/// The offset of the TCP header.
 const TCP: usize = UNTAGGED + IPV4_HEADER;
 /// All three headers, without options.
 pub(super) const HEADERS: usize = TCP + TCP_HEADER;
@@ -19,9 +19,8 @@ const HEADERS_V6: usize = UNTAGGED + IPV6_HEADER + TCP_HEADER;
 /// Data offset of a header without options, in words.
 const BARE: u8 = (TCP_HEADER / 4) as u8;
 
-/// Addresses and ports of a frame, if it is TCP right behind an IPv4 header without options, as
-/// [`FlowKey::words_v4`] has them. `None` where it is not; but whether there is a segment in it, and an undamaged one, was
-/// not looked at.
+/// Addresses and ports of a frame, if it is TCP right behind an IPv4 header without options, as [`FlowKey::words_v4`]
+/// has them. `None` where it is not; but whether there is a segment in it, and an undamaged one, was not looked at.
 #[inline]
 pub(super) fn flow_words(frame: &[u8]) -> Option<[u64; 2]> {
     let headers: &[u8; HEADERS] = frame.first_chunk()?;
@@ -46,8 +45,8 @@ pub(super) fn flow_v6(frame: &[u8]) -> Option<FlowKey> {
     })
 }
 
-/// Reads such a frame into a blank segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does not fit
-/// its lengths.
+/// Reads such a frame into a blank segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does
+/// not fit its lengths.
 #[inline]
 pub(super) fn parse<'a>(
     frame: &'a [u8],
@@ -113,7 +112,8 @@ pub(super) fn write(
     let mut ip = ip::words_v4(source, destination, header.ecn_capable, segment_length);
     let [first, second] = checksum::of_sum(addresses + checksum::sum_words([ip[0], ip[1], ip[2]]));
     [ip[2][2], ip[2][3]] = [first, second];
-    // The sums are taken of the words before they are stored: to read them back in other sizes would wait for the stores.
+    // The sums are taken of the words before they are stored: to read them back in other sizes would wait for the
+    // stores.
     let mut tcp = header.words(key, options_length);
     let pseudo = addresses + checksum::sum_words([[0, 0, 0, PROTOCOL_TCP], (segment_length as u32).to_be_bytes()]);
     let [first, second] = checksum::of_sum(sum + pseudo + checksum::sum_words(tcp));

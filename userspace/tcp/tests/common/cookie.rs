@@ -13,7 +13,7 @@ use super::{ACK, App, Rig, config};
 pub const SECRET: Key = Key(7, 11);
 pub const EPOCH: u64 = 58_000_000;
 
-/// What the clock of the XDP program shows, in milliseconds; the engine's shows something else.
+/// The clock of the XDP program, in milliseconds; the engine's shows something else.
 pub const CLOCK: u32 = 123_456_789;
 
 pub const V6: (&str, &str) = ("[2001:2::1]:80", "[2001:2::2]:40000");

@@ -1,4 +1,5 @@
-//! Peers that make their acknowledgments as expensive as they can: for the test that bounds the work, and the benchmark.
+//! Peers that make their acknowledgments as expensive as they can: for the test that bounds the work, and the
+//! benchmark.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use tidegate_tcp::wire::options::SackBlock;
 
 use super::{ACK, App, Rig, ms};
 
-/// What a peer does with every acknowledgment.
+/// A peer's behaviour at every acknowledgment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
     /// Acknowledges two segments: honest traffic, to compare with.
@@ -32,7 +33,8 @@ pub enum Script {
     CoveringBlocks,
     /// Blocks that begin and end within segments.
     CutBlocks,
-    /// Acknowledges what was sent again and reports one more segment at the top, then D-SACKs as much as was sent again.
+    /// Acknowledges what was sent again and reports one more segment at the top, then D-SACKs as much as was sent
+    /// again.
     UndoAndRedo,
     /// An octet of a segment at a time, and a block.
     PartialAcks,

@@ -38,7 +38,7 @@ pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What an application sends in tests that compare it with what arrived: every byte depends on its position.
+/// The text that an application sends in tests that compare it with what arrived: every byte depends on its position.
 pub fn pattern(length: usize) -> Bytes {
     (0..length).map(|at| (at * 31 % 251) as u8).collect::<Vec<u8>>().into()
 }
@@ -108,7 +108,7 @@ impl Transmit for Wire {
     }
 }
 
-/// What an application was told, and how it behaves.
+/// A record of what an application was told, and its behaviour.
 #[derive(Default)]
 pub struct App {
     pub opened: usize,
@@ -123,7 +123,7 @@ pub struct App {
     pub echo: bool,
     /// Sent when the connection opens, piece by piece as there is room.
     pub greeting: Bytes,
-    /// How much of the greeting is written at a time; 0: as much as there is room for.
+    /// The bytes of the greeting written at a time; 0: as much as there is room for.
     pub piece: usize,
     /// Closes when the peer has finished.
     pub close_at_end: bool,
@@ -357,7 +357,7 @@ impl Rig {
             .expect("the connection is not listed")
     }
 
-    /// What the engine sent since the last call.
+    /// The segments the engine sent since the last call.
     pub fn sent(&mut self) -> Vec<Sent> {
         self.wire.frames.drain(..).map(|frame| parse(&frame)).collect()
     }

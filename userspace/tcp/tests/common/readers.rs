@@ -20,7 +20,7 @@ const MTU: u64 = 1500;
 /// Text of a full segment.
 pub const FULL: usize = 1460;
 
-/// What a connection may hold whatever the total is.
+/// The memory a connection may hold whatever the total is.
 pub const OWN: u64 = MTU + 256;
 
 fn octet(at: usize) -> u8 {
@@ -105,7 +105,7 @@ impl Transmit for Wire {
 /// A peer, with what the engine has told it.
 struct Peer {
     key: FlowKey,
-    /// Where its stream begins.
+    /// The beginning of its stream.
     start: SeqNumber,
     ack: SeqNumber,
     /// Positions: what is acknowledged, and where the window ends.
@@ -185,7 +185,7 @@ impl Readers {
         self.peers[index].edge - self.peers[index].acknowledged
     }
 
-    /// What the engine may hold at any time.
+    /// The memory the engine may hold at any time.
     pub fn bound(&self) -> u64 {
         self.config.receive_bytes_total + self.peers.len() as u64 * OWN
     }
@@ -236,7 +236,8 @@ impl Readers {
         }
     }
 
-    /// The application reads, and every peer sends on and again until `length` bytes of each stream, and FIN, are there.
+    /// The application reads, and every peer sends on and again until `length` bytes of each stream, and FIN, are
+    /// there.
     #[track_caller]
     pub fn finish(&mut self, length: usize) {
         *self.app() = Reader {
@@ -335,8 +336,8 @@ pub fn fill_grown_windows(readers: &mut Readers, look: &mut impl FnMut(&Readers)
     length + 40 * 8 * FULL
 }
 
-/// Every second octet of windows, and then, in pieces of another size, the rest: nobody reads. Returns how long the streams
-/// are by now.
+/// Every second octet of windows, and then, in pieces of another size, the rest: nobody reads. Returns how long the
+/// streams are by now.
 #[track_caller]
 pub fn hold_single_octets(readers: &mut Readers, look: &mut impl FnMut(&Readers)) -> usize {
     let length = 2000;
@@ -355,8 +356,8 @@ pub fn hold_single_octets(readers: &mut Readers, look: &mut impl FnMut(&Readers)
     length
 }
 
-/// Segments of any kind at any place of the windows, FIN included, while the application reads at times. Returns how long
-/// the streams are by now.
+/// Segments of any kind at any place of the windows, FIN included, while the application reads at times. Returns how
+/// long the streams are by now.
 #[track_caller]
 pub fn send_anything(readers: &mut Readers, seed: u64, look: &mut impl FnMut(&Readers)) -> usize {
     let mut state = seed;

@@ -214,7 +214,8 @@ fn the_window_of_a_syn_ack_is_not_scaled() {
 
 #[test]
 fn a_syn_ack_that_does_not_cross_is_challenged() {
-    // Only the SYN-ACK that repeats the peer's SYN and acknowledges this side's completes a simultaneous open, as in Linux.
+    // Only the SYN-ACK that repeats the peer's SYN and acknowledges this side's completes a simultaneous open, as in
+    // Linux.
     for (offset, wrong) in [(0, 1), (0, 0x4000_0000), (5, 0), (0x4000_0000, 0)] {
         let mut rig = Rig::new(config(), App::default());
         let syn = rig.active_open();

@@ -316,7 +316,7 @@ fn a_peer_that_opens_and_forgets_is_found_by_keepalive() {
     rig.assert_empty();
 }
 
-/// What is queued beyond what is outstanding.
+/// The bytes queued beyond those outstanding.
 fn unsent(rig: &Rig, acknowledged: SeqNumber, sent_to: SeqNumber) -> usize {
     rig.info().unacknowledged - (sent_to - acknowledged) as usize
 }

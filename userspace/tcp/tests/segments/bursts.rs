@@ -1,4 +1,5 @@
-//! Frames that arrive together: what comes of them is what would come of them one by one, however they are cut into bursts.
+//! Frames that arrive together: what comes of them is what would come of them one by one, however they are cut into
+//! bursts.
 
 use crate::common::*;
 use proptest::prelude::*;
@@ -194,7 +195,7 @@ struct Outcome {
     next_deadline: Option<Instant>,
 }
 
-/// What comes of `frames` in bursts of so many, or one by one.
+/// The outcome of `frames` in bursts of this many, or one by one.
 fn outcome(family: Family, app: App, frames: &[&[u8]], on_no_flow: OnNoFlow, burst: Option<usize>) -> Outcome {
     let mut rig = Rig::between(config(), app, family.server, &format!("{}:40000", family.client));
     let mut results = Vec::new();

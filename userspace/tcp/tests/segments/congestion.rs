@@ -5,7 +5,7 @@ use tidegate_tcp::config::Config;
 use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::wire::Options;
 
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::Reno, Algorithm::Cubic];
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::RENO, Algorithm::CUBIC];
 
 fn with(congestion: Algorithm) -> Config {
     Config { congestion, ..config() }
@@ -82,7 +82,7 @@ fn after_an_idle_time_sending_begins_with_the_initial_window() {
 #[test]
 fn a_loss_makes_the_window_smaller() {
     // RFC 5681: by half; RFC 9438: by three tenths.
-    for (congestion, most) in [(Algorithm::Reno, 13), (Algorithm::Cubic, 17)] {
+    for (congestion, most) in [(Algorithm::RENO, 13), (Algorithm::CUBIC, 17)] {
         let mut rig = Rig::new(with(congestion), sender(300_000));
         rig.connect();
         let first = rig.sent();

@@ -1,4 +1,4 @@
-//! When acknowledgments are sent (RFC 9293, section 3.8.6.3; RFC 5681, section 4.2).
+//! The time at which acknowledgments are sent (RFC 9293, section 3.8.6.3; RFC 5681, section 4.2).
 
 use crate::common::*;
 use tidegate_tcp::config::Config;

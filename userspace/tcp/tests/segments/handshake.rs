@@ -246,8 +246,8 @@ fn other_ports_and_unanswerable_sources_are_dropped() {
 
 #[test]
 fn nothing_from_a_listeners_own_address_is_answered() {
-    // A "land" attack: the SYN would be answered to the listener itself. From the own port, another one, and the address of
-    // another listener.
+    // A "land" attack: the SYN would be answered to the listener itself. From the own port, another one, and the
+    // address of another listener.
     for (server, client) in [
         (SERVER, SERVER),
         (SERVER, "198.18.0.1:4000"),

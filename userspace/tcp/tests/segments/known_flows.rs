@@ -1,5 +1,6 @@
-//! Flows that engines of one server know of each other, and a SYN of a flow that another engine has: its old connection is
-//! challenged (RFC 5961, section 4.2), its TIME-WAIT decides where the new one begins (RFC 9293, section 3.6.1; RFC 6191).
+//! Flows that engines of one server know of each other, and a SYN of a flow that another engine has: its old connection
+//! is challenged (RFC 5961, section 4.2), its TIME-WAIT decides where the new one begins (RFC 9293, section 3.6.1; RFC
+//! 6191).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -54,8 +55,8 @@ impl Shared {
     }
 }
 
-/// A frame arrives on `first`, which hands it over to `second` if it does not know the flow, as shards do. It comes home if
-/// that does not know it either. Whether it was `second` that took it in.
+/// A frame arrives on `first`, which hands it over to `second` if it does not know the flow, as shards do. It comes
+/// home if that does not know it either. Whether it was `second` that took it in.
 fn arrives(first: &mut Rig, second: &mut Rig, frame: &[u8]) -> bool {
     let received = first
         .engine

@@ -12,6 +12,7 @@ mod closing;
 #[path = "../common/mod.rs"]
 mod common;
 mod congestion;
+mod custom_congestion;
 mod delayed_ack;
 mod ecn;
 mod half_close;

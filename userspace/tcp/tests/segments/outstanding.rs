@@ -1,4 +1,4 @@
-//! What a peer can make this side do by what it acknowledges, and what it leaves unacknowledged.
+//! The work a peer can make by what it acknowledges, and by what it leaves unacknowledged.
 
 use crate::common::hostile::{Hostile, Script, hostile_config};
 use crate::common::*;
@@ -9,8 +9,8 @@ use tidegate_tcp::wire::Options;
 
 const SEGMENTS: u32 = 2048;
 
-/// Runs every script; the engine itself asserts for each acknowledgment that it looks at no more than 8 + 4 log2(n) of n
-/// outstanding segments and those of which it learns something.
+/// Runs every script; the engine itself asserts for each acknowledgment that it looks at no more than 8 + 4 log2(n) of
+/// n outstanding segments and those of which it learns something.
 fn every_script(loss_detection: LossDetection, mss: u16, piece: usize) {
     let most = 8.0 + 4.0 * f64::from(SEGMENTS).log2();
     for &script in Script::ALL {
@@ -29,8 +29,8 @@ fn every_script(loss_detection: LossDetection, mss: u16, piece: usize) {
         }
         assert_eq!(peer.rig.state(), Some(tidegate_tcp::State::Established), "{script:?}");
         let visited = peer.rig.count(Counter::OutstandingVisited) - visited;
-        // What is sent again is looked at a few times. Every segment may be reported, acknowledged and lost, and be found
-        // not to be lost four times for each that is sent.
+        // What is sent again is looked at a few times. Every segment may be reported, acknowledged and lost, and be
+        // found not to be lost four times for each that is sent.
         let fixed = 4 * (again(&peer) - sent_again) + 11 * (segments + 1200);
         let average = visited.saturating_sub(fixed) as f64 / peer.acks as f64;
         assert!(average <= most, "{script:?}: {average} segments an acknowledgment");

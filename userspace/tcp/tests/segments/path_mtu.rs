@@ -20,7 +20,7 @@ fn ip_header(key: &FlowKey) -> usize {
     if key.is_v4() { 20 } else { 40 }
 }
 
-/// What the engine sent since the last time, as frames.
+/// The frames the engine sent since the last time.
 fn frames(rig: &mut Rig) -> Vec<Vec<u8>> {
     std::mem::take(&mut rig.wire.frames)
 }

@@ -1,5 +1,6 @@
-//! The short way of the segment that was expected does what the long way does: two engines are given the same frames and
-//! the same writes, one without header prediction, and every frame, every event and every deadline has to be the same.
+//! The short way of the segment that was expected does what the long way does: two engines are given the same frames
+//! and the same writes, one without header prediction, and every frame, every event and every deadline has to be the
+//! same.
 #![cfg(debug_assertions)]
 
 use std::time::Duration;
@@ -56,7 +57,7 @@ struct Pair {
     ecn: bool,
     clock: u32,
     echo: u32,
-    /// What the engines acknowledged last.
+    /// The last acknowledgments of the engines.
     heard: Option<SeqNumber>,
 }
 
@@ -82,7 +83,7 @@ impl Pair {
             receive_buffer: random.pick(&[4 << 10, 4 << 20, 4 << 20]),
             receive_buffer_initial: 4 << 10,
             receive_bytes_total: random.pick(&[4 << 10, 256 << 20]),
-            congestion: random.pick(&[Algorithm::Cubic, Algorithm::Reno]),
+            congestion: random.pick(&[Algorithm::CUBIC, Algorithm::RENO]),
             loss_detection: random.pick(&[LossDetection::Rack, LossDetection::Sack]),
             ..config()
         };

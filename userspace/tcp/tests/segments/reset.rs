@@ -43,7 +43,8 @@ fn a_stray_syn_ack_is_reset_with_its_own_acknowledgment() {
 
 #[test]
 fn a_listener_drops_what_has_neither_ack_nor_syn() {
-    // RFC 9293, section 3.10.7.2, fourth: null, FIN and Christmas tree scans find nothing out, also where cookies are on.
+    // RFC 9293, section 3.10.7.2, fourth: null, FIN and Christmas tree scans find nothing out, also where cookies are
+    // on.
     for cookies in [false, true] {
         let mut rig = Rig::new(config(), App::default());
         if cookies {

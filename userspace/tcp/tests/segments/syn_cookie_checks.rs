@@ -1,4 +1,4 @@
-//! Which acknowledgments are taken for those of SYN cookies, and which are not (RFC 4987, section 3.6).
+//! Acknowledgments that are taken for those of SYN cookies, and others that are not (RFC 4987, section 3.6).
 
 use crate::common::cookie::*;
 use crate::common::*;

@@ -62,7 +62,7 @@ fn text_and_fin_in_the_acknowledgment_are_delivered() {
     }
 }
 
-/// What can be seen of a connection from outside.
+/// A connection as it is seen from outside.
 #[derive(Debug, PartialEq)]
 struct Seen {
     info: ConnectionInfo,

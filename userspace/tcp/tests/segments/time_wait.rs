@@ -186,8 +186,8 @@ fn a_draining_engine_keeps_its_time_wait_records() {
     assert!(rig.one().is(ACK));
 }
 
-/// SYNs that are taken for old, by the sequence number or by the timestamp (RFC 6191): of a host that was started anew, they
-/// are not.
+/// SYNs that are taken for old, by the sequence number or by the timestamp (RFC 6191): of a host that was started anew,
+/// they are not.
 fn syns_taken_for_old() -> [(bool, u32, Options); 3] {
     [
         (false, 0x1000_0000, with_sack()),

@@ -7,7 +7,7 @@ use tidegate_tcp::counters::Counter;
 use tidegate_tcp::wire::Options;
 use tidegate_tcp::wire::options::Timestamps;
 
-/// How a loss is found.
+/// The way a loss is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     BySack,

@@ -143,8 +143,8 @@ fn a_slow_reader_gets_everything() {
 
 #[test]
 fn little_that_is_always_outstanding_is_progress_enough() {
-    // An echo over a long path: something is unacknowledged at every moment, and much less than `min_send_progress` comes
-    // to be acknowledged in the time.
+    // An echo over a long path: something is unacknowledged at every moment, and much less than `min_send_progress`
+    // comes to be acknowledged in the time.
     let app = App {
         echo: true,
         ..App::default()

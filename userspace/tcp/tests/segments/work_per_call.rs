@@ -1,4 +1,4 @@
-//! What one call does at most, however much there is to do: frames that arrive meanwhile wait for no more than that.
+//! The maximum work of one call, however much there is to do: frames that arrive meanwhile wait for no more than that.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,8 @@ use tidegate_tcp::wire::{Options, Segment};
 
 const CONNECTIONS: u16 = 1000;
 
-/// Timers and connections that have more to send may each cause as many frames, and the last of them a burst of its own.
+/// Timers and connections that have more to send may each cause as many frames, and the last of them a burst of its
+/// own.
 const FRAMES_PER_CALL: usize = 2 * (256 + 64);
 
 fn many() -> Config {

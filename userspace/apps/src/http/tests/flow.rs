@@ -158,7 +158,8 @@ fn a_peer_that_begins_fast_and_becomes_slow_is_reset() {
 
 #[test]
 fn a_slow_reader_gets_its_response() {
-    // A kilobyte a second, of a file that is cached and of one that is not; a hundred octets where any progress will do.
+    // A kilobyte a second, of a file that is cached and of one that is not; a hundred octets where any progress will
+    // do.
     for (cache_file_limit, rate, taken) in [(1 << 20, 256, 1000), (1000, 256, 1000), (1000, 0, 100)] {
         let site = Site::new(|config| {
             config.cache_file_limit = cache_file_limit;

@@ -1,4 +1,4 @@
-//! Which connections stay open, and requests one behind the other.
+//! Connections that stay open, and requests one behind the other.
 
 use super::*;
 use crate::testing::End;

@@ -4,6 +4,7 @@ use std::mem::{self, MaybeUninit};
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::http::config::MAX_HEADERS;
 use crate::http::{Counter, request};
 use crate::testing::End;
 
@@ -24,7 +25,7 @@ fn site() -> Site {
     site
 }
 
-/// What a new connection with a send buffer of `capacity` bytes gets for `bytes`.
+/// The answer to `bytes` on a new connection with a send buffer of `capacity` bytes.
 fn converse(http: &mut Http, capacity: usize, bytes: &[u8]) -> (Vec<u8>, End) {
     let application = mem::replace(http, Http::new(Config::default()).unwrap());
     let mut driver = Driver::with_stream(application, MockStream::new(capacity));
@@ -36,11 +37,11 @@ fn converse(http: &mut Http, capacity: usize, bytes: &[u8]) -> (Vec<u8>, End) {
     (sent, driver.stream.end)
 }
 
-/// Where the response to a request is kept ready; `None` where it is not.
+/// The address of the response that is kept ready for a request, if there is one.
 fn kept(http: &mut Http, request: &[u8]) -> Option<*const u8> {
-    let mut storage = [MaybeUninit::uninit(); request::MAX_HEADERS];
+    let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
     let (_, request) = request::parse(request, &mut storage, &http.config).unwrap().unwrap();
-    let (ready, _) = http.ready(&request, request.persistent, MockStream::new(1).now)?;
+    let (ready, _) = http.cached_response(&request, request.persistent, MockStream::new(1).now)?;
     Some(ready.first.as_ptr())
 }
 

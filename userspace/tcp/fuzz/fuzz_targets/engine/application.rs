@@ -21,11 +21,11 @@ pub struct Queued {
     pub text: Vec<u8>,
 }
 
-/// What the application knows of a connection.
+/// A connection as the application knows it.
 pub struct Connection {
     /// Its place in [`App::queued`].
     queued: usize,
-    /// Where its peer's stream may begin: after one of the SYNs sent in its name.
+    /// The possible beginnings of its peer's stream: after one of the SYNs sent in its name.
     starts: Vec<SeqNumber>,
     /// Octets consumed.
     received: u32,
@@ -42,7 +42,7 @@ pub struct Connection {
 pub struct App {
     pub behaviour: Behaviour,
     pub queued: Vec<Queued>,
-    /// Where streams may begin, by peer.
+    /// The possible beginnings of streams, by peer.
     pub starts: Vec<(SocketAddr, SeqNumber)>,
     pub opened: usize,
     pub closed: usize,

@@ -1,4 +1,4 @@
-//! What happens, as it is decoded from the fuzzer's bytes.
+//! Events, as they are decoded from the fuzzer's bytes.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Size {
     }
 }
 
-/// What the application does from now on.
+/// The behaviour of the application from now on.
 #[derive(Arbitrary, Clone, Copy, Debug, Default)]
 pub struct Behaviour {
     /// Sends back what it reads.
@@ -56,9 +56,9 @@ pub struct Behaviour {
     pub appetite: Option<u16>,
     /// Octets sent when a connection opens.
     pub greeting: u16,
-    /// What it does after that.
+    /// Its behaviour after that.
     pub after_greeting: Ending,
-    /// What it does when the peer has finished.
+    /// Its behaviour when the peer has finished.
     pub at_end: Ending,
     /// Aborts when it reads this octet.
     pub abort_on: Option<u8>,
@@ -95,7 +95,7 @@ impl Who {
     }
 }
 
-/// What a SYN offers.
+/// The options of a SYN.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Offer {
     pub mss: Option<u16>,
@@ -166,7 +166,7 @@ impl Span {
     }
 }
 
-/// Which frames there are.
+/// The frames there are.
 #[derive(Arbitrary, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Supply {
     #[default]

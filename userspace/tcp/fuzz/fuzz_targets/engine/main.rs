@@ -1,7 +1,7 @@
 //! The whole engine against four peers, a clock and an application that do whatever the input says.
 //!
-//! `input` is the grammar, `peer` makes segments and judges what the engine sends, `application` judges what it is given,
-//! `world` turns the clock and checks the limits after every step.
+//! `input` is the grammar, `peer` makes segments and judges what the engine sends, `application` judges what it is
+//! given, `world` turns the clock and checks the limits after every step.
 #![no_main]
 
 mod application;

@@ -42,7 +42,7 @@ pub fn text_at(seq: SeqNumber) -> u8 {
     (seq.0.wrapping_mul(0x9e37_79b1) >> 24) as u8
 }
 
-/// What was sent of the stream that begins after one SYN: disjoint ranges of sequence space from its start on, sorted.
+/// The parts sent of the stream that begins after one SYN: disjoint ranges of sequence space from its start on, sorted.
 struct Stream {
     start: SeqNumber,
     sent: Vec<(u32, u32)>,
@@ -93,9 +93,9 @@ pub struct Peer {
     streams: Vec<Stream>,
     /// Its next octet in good order.
     snd_nxt: SeqNumber,
-    /// What the engine has acknowledged.
+    /// The engine's last acknowledgment.
     acked: SeqNumber,
-    /// What it has received.
+    /// The number of the next octet it expects.
     rcv_nxt: SeqNumber,
     window: u16,
     /// Timestamps were agreed on.
@@ -156,7 +156,8 @@ impl Peer {
         self.key.local()
     }
 
-    /// The header with which the engine opens a connection to the peer; `None` behind tags, which only answers can carry.
+    /// The header with which the engine opens a connection to the peer; `None` behind tags, which only answers can
+    /// carry.
     pub fn way_back(&self) -> Option<LinkHeader> {
         let mut mac = [0; 6];
         mac.copy_from_slice(&self.link[6..12]);
@@ -254,7 +255,7 @@ impl Peer {
         Some(start)
     }
 
-    /// Where a SYN stands that begins something new.
+    /// The position of a SYN that begins something new.
     pub fn new_start(&self, place: Place) -> SeqNumber {
         place.from(self.snd_nxt + 100_000)
     }

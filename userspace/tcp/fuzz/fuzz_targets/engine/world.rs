@@ -40,9 +40,9 @@ fn config(settings: Settings) -> Config {
             LossDetection::Sack
         },
         congestion: if settings.cubic {
-            Algorithm::Cubic
+            Algorithm::CUBIC
         } else {
-            Algorithm::Reno
+            Algorithm::RENO
         },
         user_timeout: Duration::from_secs(20),
         msl: Duration::from_secs(1),
@@ -265,7 +265,8 @@ impl World {
         self.turn();
     }
 
-    /// Gives the peers what the engine has sent; returns the flags of each segment. `cause`: the peer whose doing it is.
+    /// Gives the peers what the engine has sent; returns the flags of each segment. `cause`: the peer whose doing it
+    /// is.
     fn take_frames(&mut self, cause: Option<usize>) -> Vec<Flags> {
         if std::mem::take(&mut self.wire.handshake_refused)
             && let Some(index) = cause

@@ -4,9 +4,9 @@ use super::marks::Flags;
 use super::{Scoreboard, Sent};
 
 impl Scoreboard {
-    /// Cuts the segment at `index` after `length` bytes, for a path that now takes only smaller ones; returns where it is
-    /// then. Others that are as long would have to be cut one after the other, each in the middle of the queue: all that
-    /// may have to be sent again are cut with it.
+    /// Cuts the segment at `index` after `length` bytes, for a path that now takes only smaller ones; returns where it
+    /// is then. Others that are as long would have to be cut one after the other, each in the middle of the queue: all
+    /// that may have to be sent again are cut with it.
     pub(crate) fn split(&mut self, index: usize, length: u32) -> usize {
         let Some(&whole) = self.segments.get(index) else {
             return index;
@@ -39,8 +39,8 @@ impl Scoreboard {
         }
     }
 
-    /// [`Scoreboard::split`] for every segment that is not selectively acknowledged. Segments longer than what may be sent
-    /// only come with a new path MTU, so their number bounds how often.
+    /// [`Scoreboard::split`] for every segment that is not selectively acknowledged. Segments longer than what may be
+    /// sent only come with a new path MTU, so their number bounds how often.
     fn split_all(&mut self, index: usize, length: u32) -> usize {
         let first = self.first;
         let flags: Vec<Flags> = (first..self.end()).map(|id| self.flags(id)).collect();

@@ -1,4 +1,4 @@
-//! Which of the outstanding segments are lost.
+//! Loss detection among the outstanding segments.
 
 use core::time::Duration;
 
@@ -7,11 +7,11 @@ use super::{DUP_THRESH, Delivered, Place, Scoreboard, Sent};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
-/// How often each segment may, on average, be taken back from those that are lost. Without a bound, a peer could have
-/// everything outstanding found lost and not lost again and again, by an acknowledgment each.
+/// The number of times each segment may, on average, be taken back from those that are lost. Without a bound, a peer
+/// could have everything outstanding found lost and not lost again and again, by an acknowledgment each.
 const PARDONS_PER_SEGMENT: u32 = 2;
 
-/// How many may be taken back at once, besides as many as are outstanding.
+/// The number that may be taken back at once, besides as many as are outstanding.
 const SPARE_PARDONS: u32 = 64;
 
 impl Scoreboard {
@@ -60,7 +60,7 @@ impl Scoreboard {
         }
     }
 
-    /// Where a segment stands that was sent at `sent_at` and ends at `end`.
+    /// The position of a segment that was sent at `sent_at` and ends at `end`.
     fn place_of(&mut self, sent_at: Instant, end: SeqNumber) -> Place {
         match self.newest {
             Some((at, its_end, place)) if at == sent_at && its_end == end => place,
@@ -92,8 +92,8 @@ impl Scoreboard {
         from
     }
 
-    /// Marks what was sent long enough before the newest delivered segment (RFC 8985, section 6.2, step 5): what was sent
-    /// before `(xmit, end)` and, at `now`, longer than `allowance` ago. Returns how long to wait for the next one.
+    /// Marks what was sent long enough before the newest delivered segment (RFC 8985, section 6.2, step 5): what was
+    /// sent before `(xmit, end)` and, at `now`, longer than `allowance` ago. Returns how long to wait for the next one.
     pub(crate) fn mark_lost_by_time(
         &mut self,
         xmit: Instant,
@@ -138,9 +138,9 @@ impl Scoreboard {
         wait
     }
 
-    /// The retransmission timer ran out: everything not selectively acknowledged counts as lost. A first segment that is
-    /// selectively acknowledged but not acknowledged shows a peer that threw data away (RFC 2018, section 8): then nothing
-    /// it reported counts.
+    /// The retransmission timer ran out: everything not selectively acknowledged counts as lost. A first segment that
+    /// is selectively acknowledged but not acknowledged shows a peer that threw data away (RFC 2018, section 8): then
+    /// nothing it reported counts.
     pub(crate) fn mark_all_lost(&mut self) {
         let (Some(first), Some(last)) = (self.segments.front(), self.segments.back()) else {
             return;
@@ -178,7 +178,7 @@ impl Scoreboard {
         }
     }
 
-    /// What was marked lost was not lost after all (spurious retransmission).
+    /// Takes back all marks of loss: nothing was lost after all (spurious retransmission).
     ///
     /// False, and nothing is changed, if that was found of too many segments lately.
     pub(crate) fn unmark_lost(&mut self) -> bool {

@@ -1,4 +1,4 @@
-//! What is known of each outstanding segment: three bits, and where the next of a kind is without looking at those between.
+//! Three bits for each outstanding segment, in which the next of a kind is found without looking at those between.
 
 /// A kind of segments to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ impl Flags {
 /// For 64 words, which of them have segments of each kind.
 type Summary = [u64; Kind::ALL.len()];
 
-/// A ring of marks, by the numbers of segments. What is not outstanding has none. The number of words is a power of two.
+/// A ring of marks, by the numbers of segments. What is not outstanding has none. The number of words is a power of
+/// two.
 #[derive(Debug)]
 pub(super) struct Marks {
     words: Box<[Word]>,
@@ -132,8 +133,8 @@ impl Marks {
         self.summarize(at);
     }
 
-    /// Marks all from `from` to `to` that are not selectively acknowledged as lost; `reneged`: none is any more. Returns how
-    /// many are.
+    /// Marks all from `from` to `to` that are not selectively acknowledged as lost; `reneged`: none is any more.
+    /// Returns how many are.
     pub(super) fn lose_all(&mut self, from: u64, to: u64, reneged: bool) -> u32 {
         let (mut id, mut count) = (from, 0);
         while id < to {

@@ -1,5 +1,5 @@
-//! The scoreboard as it would be if no walk were too long. Random scripts compare the two, and count the work of the real
-//! one.
+//! The scoreboard as it would be if no walk were too long. Random scripts compare the two, and count the work of the
+//! real one.
 
 use proptest::prelude::*;
 
@@ -216,7 +216,7 @@ struct Pair {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Segments of so many octets are sent.
+    /// Segments of this many octets are sent.
     Send(Vec<u32>),
     Wait(u64),
     /// In shares of what is outstanding: the acknowledgment, and blocks; then what detects loss.
@@ -236,7 +236,7 @@ enum Step {
 enum Detection {
     None,
     Sack(u32),
-    /// After so many milliseconds.
+    /// After this many milliseconds.
     Time(u64),
 }
 

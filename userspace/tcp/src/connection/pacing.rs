@@ -1,0 +1,52 @@
+//! Pacing: where congestion control gives a rate, text leaves at that rate instead of in bursts.
+
+use super::Tcb;
+use crate::congestion::Sent;
+use crate::time::Instant;
+
+/// The time by which a sender may be ahead of its rate, or behind it and catch up, in microseconds: timers are no finer.
+const MAX_AHEAD: u64 = 1_000;
+
+impl Tcb {
+    /// Whether the pacing rate holds text back. If so it is sent when the timer fires that this starts.
+    #[inline]
+    pub(crate) fn is_held_back(&mut self, now: Instant) -> bool {
+        let Some(sending) = self.sending.active_mut() else {
+            return false;
+        };
+        let held_back = sending.paced_until > now.plus_micros(MAX_AHEAD);
+        if held_back {
+            sending.deadlines.pace = sending.paced_until;
+        }
+        held_back
+    }
+
+    /// Tells congestion control, if there is any yet, of a segment with `bytes` of text that was sent (`again`).
+    #[inline]
+    pub(crate) fn note_sent(&mut self, bytes: u32, again: bool, now: Instant) {
+        if self.sending.congestion.is_some() {
+            self.pace(bytes, again, now);
+        }
+    }
+
+    fn pace(&mut self, bytes: u32, again: bool, now: Instant) {
+        let sent = Sent {
+            now,
+            bytes,
+            flight: self.flight(),
+            snd_nxt: self.snd_nxt,
+            again,
+        };
+        let mss = u32::from(self.mss);
+        let sending = &mut *self.sending;
+        let Some(controller) = &mut sending.congestion else {
+            return;
+        };
+        controller.on_sent(&sent, mss);
+        if let Some(rate) = controller.pacing_rate() {
+            let behind = Instant::from_micros(now.as_micros().saturating_sub(MAX_AHEAD));
+            let takes = u64::from(bytes) * 1_000_000 / rate.max(1);
+            sending.paced_until = sending.paced_until.max(behind).plus_micros(takes);
+        }
+    }
+}
