@@ -8,7 +8,7 @@ use std::process::Command;
 /// Names an object to embed instead of building one.
 const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
 
-/// Beside the object: the programs of the flood test.
+/// Beside the object: the programs of the benchmarks.
 const TRAFFIC: &str = "traffic.o";
 
 /// What cargo sets for this build and the build of the XDP program must not inherit: it has its own toolchain, target
@@ -62,6 +62,7 @@ fn main() {
     for source in [
         "ebpf/src",
         "ebpf/abi/src",
+        "ebpf/traffic",
         "ebpf/Cargo.toml",
         "ebpf/Cargo.lock",
         "scripts/build-ebpf.sh",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use aya::maps::{MapData, XskMap};
 use aya::programs::links::FdLink;
-use tidegate_abi::traffic::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
+use tidegate_traffic_abi::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
 use xsk_rs::FrameDesc;
 
 use super::frame_pattern::Pattern;

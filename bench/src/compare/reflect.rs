@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use tidegate_abi::traffic::TO_SOCKET_ETHER_TYPE;
+use tidegate_traffic_abi::TO_SOCKET_ETHER_TYPE;
 
 use super::cpu::{self, Observed, SetOnDrop};
 use super::frame_pattern::{Lengths, Pattern};

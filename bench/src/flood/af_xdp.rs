@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tidegate_abi::traffic::Flood;
+use tidegate_traffic_abi::Flood;
 use xsk_rs::FrameDesc;
 
 use super::template::Template;

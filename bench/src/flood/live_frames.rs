@@ -8,7 +8,7 @@ use anyhow::Context;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, TestRun, TestRunAttrs, TestRunOptions};
 use nix::time::{ClockId, clock_gettime};
-use tidegate_abi::traffic::{
+use tidegate_traffic_abi::{
     Flood, INPUT_LENGTH, MAP_FLOOD, MAP_PROGRESS, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Progress, Schedule, counter,
 };
 

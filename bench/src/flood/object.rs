@@ -6,8 +6,8 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use tidegate_abi::traffic::MAP_TRAFFIC;
 use tidegate_runtime::Rejection;
+use tidegate_traffic_abi::MAP_TRAFFIC;
 
 /// The object as it is embedded, aligned for the loader.
 fn object() -> &'static [u8] {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidegate_abi::traffic::{Flood, kind};
+use tidegate_traffic_abi::{Flood, kind};
 
 use super::interface::Interface;
 use super::neighbour;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use tidegate_abi::traffic::{is_benchmark_v4, is_benchmark_v6};
+use tidegate_traffic_abi::{is_benchmark_v4, is_benchmark_v6};
 
 /// The ranges, for messages.
 const RANGES: &str = "198.18.0.0/15 (RFC 2544) or 2001:2::/48 (RFC 5180)";

@@ -1,7 +1,7 @@
 //! The XDP programs beside a flood: one that counts its answers, and the bare ones that show the machine's own limits.
 
 use aya::programs::links::FdLink;
-use tidegate_abi::traffic::{self, MAP_SINK, PROGRAM_DROP, PROGRAM_REFLECT, PROGRAM_SINK, counter};
+use tidegate_traffic_abi::{self as traffic, MAP_SINK, PROGRAM_DROP, PROGRAM_REFLECT, PROGRAM_SINK, counter};
 
 use super::object::{self, Counters};
 use super::ranges::Prefix;

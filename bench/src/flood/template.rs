@@ -1,9 +1,9 @@
 //! The frames of a flood made in userspace, as the XDP program makes them: the packets are the same code's.
 
-use tidegate_abi::traffic::packet::{
+use tidegate_traffic_abi::packet::{
     self, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_FRAME_V6, Packet, TRANSPORT_WORDS,
 };
-use tidegate_abi::traffic::{Flood, Random};
+use tidegate_traffic_abi::{Flood, Random};
 
 /// Makes one frame after the other.
 pub(super) struct Template {
@@ -51,7 +51,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-    use tidegate_abi::traffic::kind;
+    use tidegate_traffic_abi::kind;
 
     use super::*;
     use crate::flood::ranges::{Prefix, words};

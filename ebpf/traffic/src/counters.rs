@@ -1,7 +1,7 @@
 //! The counters of all programs here.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use tidegate_abi::traffic::counter;
+use tidegate_traffic_abi::counter;
 
 #[map]
 static TRAFFIC: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);

@@ -10,15 +10,10 @@
 //! | [`to_socket()`] | redirects frames of an EtherType of their own to an AF_XDP socket |
 #![no_std]
 #![no_main]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod counters;
 mod flood;
 mod frame;
-// These programs read at constant offsets only.
-#[path = "../../packet.rs"]
-#[allow(dead_code)]
-mod packet;
 mod sink;
 mod syn;
 mod to_socket;

@@ -1,4 +1,4 @@
-//! What a SYN offers in its options (RFC 9293, section 3.1).
+//! The options of a SYN (RFC 9293, section 3.1).
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use tidegate_abi::syn_cookie::{MAX_WINDOW_SCALE, NO_WINDOW_SCALE};
@@ -13,7 +13,7 @@ const NO_OPERATION: u8 = 1;
 /// Options, padding included: one octet is the shortest.
 const MAX_OPTIONS: usize = 40;
 
-/// What the SYN offers, in one word.
+/// The options a SYN offers, in one word.
 #[derive(Clone, Copy)]
 pub struct Offer(u64);
 
@@ -42,7 +42,7 @@ impl Offer {
             return Some(Self(words));
         }
         // What these were compared with, the verifier has learned.
-        let (at, left) = scratch.forget_both(offset, length);
+        let (at, left) = scratch.launder_both(offset, length);
         let octets = read_octets(frame.context(), at, left);
         (octets & Self::UNREAD == 0).then_some(Self(octets))
     }

@@ -8,10 +8,10 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
     programs::XdpContext,
 };
-use tidegate_abi::traffic::packet::{
+use tidegate_traffic_abi::packet::{
     self, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_WORDS, IPV6_WORDS, MAX_FRAME_V4, MAX_FRAME_V6,
 };
-use tidegate_abi::traffic::{Flood, INPUT_LENGTH, Progress, Random, Schedule, counter};
+use tidegate_traffic_abi::{Flood, INPUT_LENGTH, Progress, Random, Schedule, counter};
 
 use crate::counters;
 use crate::frame::head;

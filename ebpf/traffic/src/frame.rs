@@ -1,9 +1,7 @@
-//! The segments that the programs look at, and the offsets of what is in them.
+//! Access to the frame, at constant offsets only, and the offsets of what is in a segment.
 
 use aya_ebpf::programs::XdpContext;
-use tidegate_abi::traffic::packet::ETHERNET_HEADER;
-
-use crate::packet;
+use tidegate_traffic_abi::packet::ETHERNET_HEADER;
 
 /// Octets of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -36,7 +34,18 @@ pub const ACK: u8 = 0x10;
 /// them, for which any content is a value.
 #[inline(always)]
 pub fn head<T>(ctx: &XdpContext) -> Option<*mut T> {
-    packet::at(ctx.ctx, packet::start(ctx.ctx))
+    // SAFETY: the context is valid while the program runs, and its `data` is an aligned `u32`.
+    let start = unsafe { (*ctx.ctx).data as usize };
+    let end = start + size_of::<T>();
+    (end <= frame_end(ctx)).then_some(start as *mut T)
+}
+
+/// The address behind the frame's last octet, asked for anew each time: the compiler is not to conclude from one
+/// comparison that a later one is not needed, which verifiers ask for.
+#[inline(always)]
+fn frame_end(ctx: &XdpContext) -> usize {
+    // SAFETY: as in `head`, for `data_end`.
+    unsafe { core::ptr::read_volatile(&raw const (*ctx.ctx).data_end) as usize }
 }
 
 /// The headers of an unfragmented TCP segment over IPv4 without options, if that is what the frame begins with.

@@ -1,8 +1,8 @@
 //! Takes the segments that answer a flood: nobody is at the addresses they are for.
 
 use aya_ebpf::{bindings::xdp_action::XDP_DROP, macros::map, maps::Array, programs::XdpContext};
-use tidegate_abi::traffic::packet::ETHERNET_HEADER;
-use tidegate_abi::traffic::{Sink, counter};
+use tidegate_traffic_abi::packet::ETHERNET_HEADER;
+use tidegate_traffic_abi::{Sink, counter};
 
 use crate::counters;
 use crate::frame::{ACK, IPV4_HEADER, IPV6_HEADER, RST, SYN, TCP_FLAGS, segment_v4, segment_v6};

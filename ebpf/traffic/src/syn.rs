@@ -4,8 +4,8 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
     programs::XdpContext,
 };
-use tidegate_abi::traffic::counter;
-use tidegate_abi::traffic::packet::ETHERNET_HEADER;
+use tidegate_traffic_abi::counter;
+use tidegate_traffic_abi::packet::ETHERNET_HEADER;
 
 use crate::counters;
 use crate::frame::{

@@ -1,7 +1,29 @@
-//! What the traffic programs of the benchmarks and their userspace share: names, settings and counters, and the packets
-//! of a flood.
+//! Names, settings, counters and packets that the traffic programs of the benchmarks share with their userspace.
 //!
-//! A packet is made by [`packet`] alone, both in the XDP program and where frames have to be made in userspace.
+//! Both sides are compiled from this crate, so a map cannot have two layouts. It is `no_std` and allocates nothing. A
+//! packet is made by [`packet`] alone, both in the XDP program and where frames have to be made in userspace: from the
+//! settings in [`Flood`] and from [`Random`], and only for addresses that are reserved for benchmarks.
+//!
+//! ```
+//! use tidegate_traffic_abi::{Flood, Random, kind, packet};
+//!
+//! let flood = Flood {
+//!     source: [0xc613_0000, 0, 0, 0],
+//!     source_mask: [0xffff_0000, 0, 0, 0],
+//!     target: [0xc612_0001, 0, 0, 0],
+//!     version: 4,
+//!     kind: kind::SYN,
+//!     target_port: 80,
+//!     ..Flood::default()
+//! };
+//! let packet = packet::ipv4(&flood, &mut Random(1)).expect("both addresses are in 198.18.0.0/15");
+//! assert_eq!(packet.ip[3] >> 16, 0xc613);
+//! // 10.0.0.1 is not.
+//! let outside = Flood { target: [0x0a00_0001, 0, 0, 0], ..flood };
+//! assert_eq!(packet::ipv4(&outside, &mut Random(1)), None);
+//! ```
+#![no_std]
+#![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 
 pub mod packet;
 

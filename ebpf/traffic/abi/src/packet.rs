@@ -3,7 +3,7 @@
 //! A packet is a set of 32-bit words in host byte order, its first octet in the highest bits of the first word. All
 //! indexes are constants and all loops are unrolled, for the sake of the BPF verifier.
 
-use super::{Flood, MIN_FRAME, Random, is_benchmark_v4, is_benchmark_v6, kind};
+use crate::{Flood, MIN_FRAME, Random, is_benchmark_v4, is_benchmark_v6, kind};
 
 /// Octets of an Ethernet header.
 pub const ETHERNET_HEADER: usize = 14;

@@ -1,8 +1,8 @@
 //! Takes the frames of a bare AF_XDP reflect to its socket, at the least cost there is.
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::map, maps::XskMap, programs::XdpContext};
-use tidegate_abi::traffic::TO_SOCKET_ETHER_TYPE;
-use tidegate_abi::traffic::packet::ETHERNET_HEADER;
+use tidegate_traffic_abi::TO_SOCKET_ETHER_TYPE;
+use tidegate_traffic_abi::packet::ETHERNET_HEADER;
 
 use crate::frame::head;
 
