@@ -5,23 +5,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tidegate_traffic_abi::Flood;
-use xsk_rs::FrameDesc;
+use tidegate_xsk::Socket;
 
 use super::template::Template;
-use crate::xdp_socket::XdpSocket;
+use crate::xdp_socket;
 
 /// Frames given to the kernel at once, as many as one system call moves in copy mode.
 const BATCH: usize = 32;
 
-/// How long the kernel may go without sending anything.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time the kernel may go without sending anything.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An AF_XDP socket that only sends.
 pub(super) struct AfXdp {
-    socket: XdpSocket,
+    socket: Socket,
     template: Template,
-    /// Frames to be given to the kernel.
-    batch: Vec<FrameDesc>,
     sent: u64,
 }
 
@@ -33,9 +31,8 @@ impl AfXdp {
     /// The kernel refuses the memory or the socket.
     pub(super) fn open(interface: &str, flood: Flood, seed: u64) -> anyhow::Result<Self> {
         Ok(Self {
-            socket: XdpSocket::open(interface, Duration::ZERO)?,
+            socket: xdp_socket::open(interface, Duration::ZERO)?,
             template: Template::new(flood, seed),
-            batch: Vec::with_capacity(BATCH),
             sent: 0,
         })
     }
@@ -49,29 +46,35 @@ impl AfXdp {
         let mut left = count as usize;
         let mut last_progress = Instant::now();
         while left > 0 {
-            if self.socket.collect() > 0 {
+            if self.socket.reap_completions() > 0 {
                 last_progress = Instant::now();
             }
-            let batch = left.min(BATCH).min(self.socket.free.len());
+            let batch = left.min(BATCH).min(self.socket.free() as usize);
             if batch == 0 {
-                if last_progress.elapsed() > PATIENCE {
+                if last_progress.elapsed() > TIMEOUT {
                     bail!(
                         "the interface has sent nothing for {} s; is it still up?",
-                        PATIENCE.as_secs()
+                        TIMEOUT.as_secs()
                     );
                 }
-                self.wake()?;
+                self.socket.kick();
                 thread::yield_now();
                 continue;
             }
-            self.fill_batch(batch)?;
-            // SAFETY: the descriptors are this UMEM's, and were taken from those the kernel does not have.
-            let given = unsafe { self.socket.tx.produce(&self.batch) };
+            for _ in 0..batch {
+                let frame = self
+                    .template
+                    .next_frame()
+                    .context("the flood's addresses are not those of a benchmark")?;
+                if !self.socket.queue_copy(frame) {
+                    bail!("a frame does not fit the UMEM's");
+                }
+            }
             // The ring takes all or nothing, and has room for every frame there is.
-            self.socket.free.extend(self.batch.drain(..).skip(given));
+            let given = self.socket.submit();
             self.sent += given as u64;
             left -= given;
-            self.wake()?;
+            self.socket.kick();
         }
         Ok(())
     }
@@ -79,25 +82,5 @@ impl AfXdp {
     /// Frames given to the kernel so far.
     pub(super) fn sent(&self) -> u64 {
         self.sent
-    }
-
-    /// Writes the next `count` frames.
-    fn fill_batch(&mut self, count: usize) -> anyhow::Result<()> {
-        for _ in 0..count {
-            let frame = self
-                .template
-                .next_frame()
-                .context("the flood's addresses are not those of a benchmark")?;
-            self.batch.push(self.socket.write(frame)?);
-        }
-        Ok(())
-    }
-
-    /// Has the kernel look at the TX ring.
-    fn wake(&self) -> anyhow::Result<()> {
-        if self.socket.tx.needs_wakeup() {
-            self.socket.tx.wakeup().context("cannot have the kernel send")?;
-        }
-        Ok(())
     }
 }

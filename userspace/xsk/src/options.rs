@@ -1,4 +1,4 @@
-//! Socket options and wake-ups of AF_XDP sockets that xsk-rs does not have.
+//! Socket options and wake-ups of AF_XDP sockets, by descriptor.
 
 use core::ffi::{c_int, c_void};
 use core::mem::{MaybeUninit, size_of};
@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use crate::report::SocketStatistics;
+use crate::statistics::Statistics;
 
 // include/uapi/asm-generic/socket.h; the same on every architecture Linux runs XDP on in native mode.
 const SO_BUSY_POLL: c_int = 46;
@@ -18,14 +18,14 @@ const SO_BUSY_POLL_BUDGET: c_int = 70;
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 
 /// Descriptors one `sendto` moves in copy mode unless told otherwise (`TX_BATCH_SIZE` of net/xdp/xsk.c).
-pub(crate) const TX_BATCH: u32 = 32;
+pub const TX_BATCH: u32 = 32;
 
 /// Opens an AF_XDP socket and closes it again.
 ///
 /// # Errors
 ///
 /// What the kernel says: `EAFNOSUPPORT` without AF_XDP, `EPERM` without `CAP_NET_RAW`.
-pub(crate) fn probe_af_xdp() -> io::Result<()> {
+pub fn probe_af_xdp() -> io::Result<()> {
     // SAFETY: socket() takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -41,7 +41,7 @@ pub(crate) fn probe_af_xdp() -> io::Result<()> {
 /// # Errors
 ///
 /// What the kernel says.
-pub(crate) fn zero_copy(socket: RawFd) -> io::Result<bool> {
+pub fn zero_copy(socket: RawFd) -> io::Result<bool> {
     // SAFETY: xdp_options is one u32, for which any bits will do.
     let options: libc::xdp_options = unsafe { get(socket, libc::SOL_XDP, libc::XDP_OPTIONS)? };
     Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
@@ -52,10 +52,10 @@ pub(crate) fn zero_copy(socket: RawFd) -> io::Result<bool> {
 /// # Errors
 ///
 /// What the kernel says.
-pub(crate) fn statistics(socket: RawFd) -> io::Result<SocketStatistics> {
+pub fn statistics(socket: RawFd) -> io::Result<Statistics> {
     // SAFETY: xdp_statistics is six u64, for which any bits will do.
     let statistics: libc::xdp_statistics = unsafe { get(socket, libc::SOL_XDP, libc::XDP_STATISTICS)? };
-    Ok(SocketStatistics {
+    Ok(Statistics {
         rx_dropped: statistics.rx_dropped,
         rx_invalid_descs: statistics.rx_invalid_descs,
         tx_invalid_descs: statistics.tx_invalid_descs,
@@ -70,19 +70,19 @@ pub(crate) fn statistics(socket: RawFd) -> io::Result<SocketStatistics> {
 /// # Errors
 ///
 /// What the kernel says; `ENOPROTOOPT` before Linux 5.11.
-pub(crate) fn set_busy_poll(socket: RawFd, time: Duration, budget: u16) -> io::Result<()> {
+pub fn set_busy_poll(socket: RawFd, time: Duration, budget: u16) -> io::Result<()> {
     let micros = c_int::try_from(time.as_micros()).unwrap_or(c_int::MAX);
     set(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, 1)?;
     set(socket, libc::SOL_SOCKET, SO_BUSY_POLL, micros)?;
     set(socket, libc::SOL_SOCKET, SO_BUSY_POLL_BUDGET, c_int::from(budget))
 }
 
-/// How many descriptors one `sendto` moves in copy mode ([`TX_BATCH`] to the size of the TX ring).
+/// Sets the number of descriptors one `sendto` moves in copy mode ([`TX_BATCH`] to the size of the TX ring).
 ///
 /// # Errors
 ///
 /// What the kernel says; `ENOPROTOOPT` before Linux 6.17.
-pub(crate) fn set_tx_budget(socket: RawFd, descriptors: u32) -> io::Result<()> {
+pub fn set_tx_budget(socket: RawFd, descriptors: u32) -> io::Result<()> {
     let descriptors = c_int::try_from(descriptors).unwrap_or(c_int::MAX);
     set(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, descriptors)
 }
@@ -94,7 +94,7 @@ pub(crate) fn set_tx_budget(socket: RawFd, descriptors: u32) -> io::Result<()> {
 /// `EAGAIN` when there is more to move, or no room for it in the kernel; `ENETDOWN` and `ENXIO` when the interface is
 /// down or gone.
 #[inline]
-pub(crate) fn wake_transmit(socket: RawFd) -> io::Result<()> {
+pub fn wake_transmit(socket: RawFd) -> io::Result<()> {
     // SAFETY: a null buffer of length zero and a null address of length zero are not read.
     let sent = unsafe { libc::sendto(socket, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
     if sent < 0 {
@@ -109,7 +109,7 @@ pub(crate) fn wake_transmit(socket: RawFd) -> io::Result<()> {
 ///
 /// What the kernel says; nothing of it needs an answer, since the next call tries again.
 #[inline]
-pub(crate) fn wake_receive(socket: RawFd) -> io::Result<()> {
+pub fn wake_receive(socket: RawFd) -> io::Result<()> {
     // SAFETY: a null buffer of length zero is not written to, and a null address asks for none.
     let received = unsafe {
         libc::recvfrom(
@@ -127,7 +127,7 @@ pub(crate) fn wake_receive(socket: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Sleeps until the socket has received something, `bell` can be read, or the time is over. Says whether `bell` can.
+/// Sleeps until the socket has received something, `bell` can be read, or the time is over. Returns whether `bell` can.
 ///
 /// The socket is in no epoll between two calls: as long as it was in one, the kernel would call the epoll for every frame
 /// that is received or has been sent, whether anybody sleeps or not, and with interrupts off.
@@ -135,7 +135,7 @@ pub(crate) fn wake_receive(socket: RawFd) -> io::Result<()> {
 /// # Errors
 ///
 /// What the kernel says; `EINTR` after a signal.
-pub(crate) fn sleep(socket: RawFd, bell: RawFd, limit: Duration) -> io::Result<bool> {
+pub fn sleep(socket: RawFd, bell: RawFd, limit: Duration) -> io::Result<bool> {
     let readable = |fd| libc::pollfd {
         fd,
         events: libc::POLLIN,

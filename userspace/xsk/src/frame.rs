@@ -1,4 +1,4 @@
-//! Whose frame is it: the pool, and the token of a frame that is in somebody's hand.
+//! Who has a frame: the pool, and the token of a frame that is in somebody's hand.
 
 use std::mem::ManuallyDrop;
 
@@ -8,18 +8,18 @@ use std::mem::ManuallyDrop;
 /// the frame comes out. A token that is dropped is a frame lost, which debug builds take as a bug.
 #[must_use = "a frame that is put nowhere is lost"]
 #[derive(Debug)]
-pub(crate) struct Frame(u32);
+pub struct Frame(u32);
 
 impl Frame {
     /// The token of a frame that just came out of a ring.
     #[inline]
-    pub(crate) fn out_of_ring(number: u32) -> Self {
+    pub fn out_of_ring(number: u32) -> Self {
         Self(number)
     }
 
     /// Ends the token, for a frame that is about to enter a ring. Returns the frame's number.
     #[inline]
-    pub(crate) fn into_number(self) -> u32 {
+    pub fn into_number(self) -> u32 {
         ManuallyDrop::new(self).0
     }
 }
@@ -33,7 +33,7 @@ impl Drop for Frame {
 
 /// The free frames of one UMEM; the one freed last is given out first, while the caches still know it.
 #[derive(Debug)]
-pub(crate) struct FramePool {
+pub struct FramePool {
     free: Vec<u32>,
     total: u32,
     /// By frame number: whether it is free. Catches a frame that is put back twice.
@@ -43,7 +43,7 @@ pub(crate) struct FramePool {
 
 impl FramePool {
     /// A pool that has all frames of a UMEM of `total`.
-    pub(crate) fn new(total: u32) -> Self {
+    pub fn new(total: u32) -> Self {
         Self {
             // In this order, so that the first to be given out is frame 0.
             free: (0..total).rev().collect(),
@@ -53,20 +53,20 @@ impl FramePool {
         }
     }
 
-    /// How many frames the UMEM has.
-    pub(crate) fn total(&self) -> u32 {
+    /// The number of frames of the UMEM.
+    pub fn total(&self) -> u32 {
         self.total
     }
 
-    /// How many frames are free.
+    /// The number of free frames.
     #[inline]
-    pub(crate) fn free(&self) -> u32 {
+    pub fn free(&self) -> u32 {
         self.free.len() as u32
     }
 
     /// Takes a free frame.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<Frame> {
+    pub fn take(&mut self) -> Option<Frame> {
         let number = self.free.pop()?;
         #[cfg(debug_assertions)]
         {
@@ -77,7 +77,7 @@ impl FramePool {
 
     /// Puts a frame back.
     #[inline]
-    pub(crate) fn put(&mut self, frame: Frame) {
+    pub fn put(&mut self, frame: Frame) {
         let number = frame.into_number();
         #[cfg(debug_assertions)]
         {
