@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tidegate_args::UsageError;
 use tidegate_traffic_abi::{Flood, kind};
 
 use super::interface::Interface;
 use super::neighbour;
 use super::ranges::{self, Prefix};
 use super::rate::Rate;
-use crate::usage::UsageError;
 
 /// The longest a flood goes on. There is no way around it.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);

@@ -5,16 +5,11 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail};
 use mio::Waker;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use tidegate_apps::Listen;
 use tidegate_tcp::application::Application;
 
 use super::listener;
 use super::worker::Worker;
-
-/// The calling thread, for the system call.
-const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// A running server.
 pub(super) struct Server {
@@ -126,9 +121,7 @@ fn join(handle: JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
 }
 
 fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(THIS_THREAD, &set))
+    tidegate_affinity::pin_this_thread(cpu)
         .with_context(|| format!("cannot use CPU {cpu}; `nproc` and `taskset -p $$` show which there are"))
 }
 
@@ -163,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_cpu_that_is_not_there_is_named() {
-        let missing = CpuSet::count() - 1;
+        let missing = usize::MAX;
         let error = Server::start(&any_port("127.0.0.1"), &[missing], applications(1))
             .map(|_| ())
             .unwrap_err();

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tidegate_apps::{ServiceKind, Services, discard, echo, http};
+use tidegate_random::Random;
 
 use super::{PATIENCE, any_port, connect};
 use crate::http_client::{Response, ResponseReader, Url, parse_head};
-use crate::random::RandomBytes;
 use crate::serve_kernel::server::Server;
 
 /// Settings other than the default ones.
@@ -64,7 +64,7 @@ fn assert_closed(stream: &mut TcpStream) {
 
 fn random(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    RandomBytes::new(seed).fill(&mut bytes);
+    Random::new(seed).fill(&mut bytes);
     bytes
 }
 
