@@ -9,10 +9,10 @@ use mio::{Registry, Token};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::time::Instant;
 
-use super::stream::KernelStream;
+use crate::stream::KernelStream;
 
 /// Bytes read at once.
-pub(super) const READ_BUFFER: usize = 64 * 1024;
+pub(crate) const READ_BUFFER: usize = 64 * 1024;
 
 /// Bytes the application has not consumed, beyond which nothing more is read. It is more than the longest request head
 /// that is waited for.
@@ -22,24 +22,28 @@ const UNREAD_LIMIT: usize = 64 * 1024;
 const STEPS: usize = 16;
 
 /// What a worker lends to the connection it works on.
-pub(super) struct Visit<'a, A> {
+pub(crate) struct Visit<'a, A> {
     /// The application.
-    pub(super) application: &'a mut A,
+    pub(crate) application: &'a mut A,
     /// Where to read to, [`READ_BUFFER`] bytes.
-    pub(super) buffer: &'a mut [u8],
+    pub(crate) buffer: &'a mut [u8],
     /// Memory for the send queue.
-    pub(super) spare: &'a mut VecDeque<Bytes>,
+    pub(crate) spare: &'a mut VecDeque<Bytes>,
+    /// Bytes that the kernel has taken.
+    pub(crate) sent: &'a mut u64,
     /// The time of what happened.
-    pub(super) now: Instant,
+    pub(crate) now: Instant,
 }
 
 /// What epoll says about a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Readiness {
+pub(crate) struct Readiness {
     readable: bool,
     writable: bool,
     /// The peer's FIN or RST has arrived.
     hang_up: bool,
+    /// Both directions are closed.
+    hung_up: bool,
     error: bool,
 }
 
@@ -49,6 +53,7 @@ impl From<&Event> for Readiness {
             readable: event.is_readable(),
             writable: event.is_writable(),
             hang_up: event.is_read_closed(),
+            hung_up: event.is_write_closed(),
             error: event.is_error(),
         }
     }
@@ -56,7 +61,7 @@ impl From<&Event> for Readiness {
 
 /// What a connection needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// An event or its deadline.
     Wait,
     /// To go on, after others had their turn.
@@ -66,9 +71,11 @@ pub(super) enum Next {
 }
 
 /// A connection with what the application keeps for it.
-pub(super) struct Connection<C> {
+pub(crate) struct Connection<C> {
     stream: KernelStream,
-    application: C,
+    /// `None` while it is being opened.
+    application: Option<C>,
+    opening: Option<Opening>,
     /// What was read and the application has not consumed.
     unread: Vec<u8>,
     /// The kernel may have more to read: epoll tells of changes only.
@@ -77,20 +84,44 @@ pub(super) struct Connection<C> {
     hang_up: bool,
     end_of_stream_told: bool,
     /// It is among those that go on when others had their turn.
-    pub(super) queued_again: bool,
+    pub(crate) queued_again: bool,
+}
+
+/// A connection that this side opens.
+struct Opening {
+    since: Instant,
+    deadline: Instant,
+    /// Why it came to nothing.
+    error: Option<io::Error>,
 }
 
 impl<C> Connection<C> {
-    /// Opens a connection for the application.
-    pub(super) fn open<A: Application<Connection = C>>(
+    /// A connection that is being opened, until `deadline` at most.
+    pub(crate) fn connecting(stream: KernelStream, deadline: Instant) -> Self {
+        let opening = Opening {
+            since: stream.now(),
+            deadline,
+            error: None,
+        };
+        Self::new(stream, None, Some(opening))
+    }
+
+    /// Opens an accepted connection for the application.
+    pub(crate) fn open<A: Application<Connection = C>>(
         mut stream: KernelStream,
         application: &mut A,
         spare: &mut VecDeque<Bytes>,
     ) -> Self {
         stream.begin(stream.now(), spare);
+        let application = application.open(&mut stream);
+        Self::new(stream, Some(application), None)
+    }
+
+    fn new(stream: KernelStream, application: Option<C>, opening: Option<Opening>) -> Self {
         Self {
-            application: application.open(&mut stream),
             stream,
+            application,
+            opening,
             unread: Vec::new(),
             readable: false,
             hang_up: false,
@@ -99,13 +130,37 @@ impl<C> Connection<C> {
         }
     }
 
-    /// Handles an event.
-    pub(super) fn event<A: Application<Connection = C>>(
+    /// Whether it is being opened.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.opening.is_some()
+    }
+
+    /// When it was begun, if it is being opened.
+    pub(crate) fn opening_since(&self) -> Option<Instant> {
+        self.opening.as_ref().map(|opening| opening.since)
+    }
+
+    /// Handles an event. `opened` is told of a connection that is open now, and since when it was being opened.
+    pub(crate) fn event<A: Application<Connection = C>>(
         &mut self,
         readiness: Readiness,
         visit: &mut Visit<'_, A>,
+        opened: impl FnOnce(&mut A, Instant),
     ) -> Next {
-        if readiness.error {
+        if let Some(opening) = &mut self.opening {
+            if readiness.error || readiness.hung_up {
+                opening.error = Some(self.stream.connect_error());
+                return Next::End(CloseReason::ResetByPeer);
+            }
+            if !readiness.writable {
+                return Next::Wait;
+            }
+            let since = opening.since;
+            self.opening = None;
+            self.stream.begin(visit.now, visit.spare);
+            opened(visit.application, since);
+            self.application = Some(visit.application.open(&mut self.stream));
+        } else if readiness.error {
             self.stream.take_error();
         }
         if readiness.writable {
@@ -117,34 +172,55 @@ impl<C> Connection<C> {
     }
 
     /// Handles the deadlines that have passed, if any.
-    pub(super) fn deadline_passed<A: Application<Connection = C>>(&mut self, visit: &mut Visit<'_, A>) -> Next {
+    pub(crate) fn deadline_passed<A: Application<Connection = C>>(&mut self, visit: &mut Visit<'_, A>) -> Next {
         self.stream.begin(visit.now, visit.spare);
+        if let Some(opening) = &mut self.opening {
+            if visit.now < opening.deadline {
+                return Next::Wait;
+            }
+            opening.error = Some(ErrorKind::TimedOut.into());
+            return Next::End(CloseReason::TimedOut);
+        }
         if self.stream.is_fin_overdue() {
             return Next::End(CloseReason::TimedOut);
         }
         if self.stream.take_timer() {
-            visit.application.timeout(&mut self.application, &mut self.stream);
+            self.call(visit, |application, state, stream| application.timeout(state, stream));
             self.offer_unread(visit.application);
         }
         self.proceed(visit)
     }
 
+    /// Calls the application, if it knows the connection.
+    pub(crate) fn call<A: Application<Connection = C>, R>(
+        &mut self,
+        visit: &mut Visit<'_, A>,
+        callback: impl FnOnce(&mut A, &mut C, &mut KernelStream) -> R,
+    ) -> Option<R> {
+        self.stream.begin(visit.now, visit.spare);
+        let state = self.application.as_mut()?;
+        Some(callback(visit.application, state, &mut self.stream))
+    }
+
     /// Goes on with what can be done without waiting.
-    pub(super) fn proceed<A: Application<Connection = C>>(&mut self, visit: &mut Visit<'_, A>) -> Next {
+    pub(crate) fn proceed<A: Application<Connection = C>>(&mut self, visit: &mut Visit<'_, A>) -> Next {
         self.stream.begin(visit.now, visit.spare);
         let next = self.steps(visit);
-        self.stream.finish(visit.spare);
+        *visit.sent += self.stream.finish(visit.spare);
         next
     }
 
     fn steps<A: Application<Connection = C>>(&mut self, visit: &mut Visit<'_, A>) -> Next {
         for _ in 0..STEPS {
-            self.stream.flush();
+            // What is sent after the peer's FIN may be answered by RST, and that would hide the FIN.
+            if !(self.hang_up && self.may_read()) {
+                self.stream.flush();
+            }
             if let Some(reason) = self.stream.ended() {
                 return Next::End(reason);
             }
             if self.stream.take_writable() {
-                visit.application.writable(&mut self.application, &mut self.stream);
+                self.call(visit, |application, state, stream| application.writable(state, stream));
                 self.offer_unread(visit.application);
             } else if self.may_read() {
                 self.read(visit);
@@ -190,7 +266,8 @@ impl<C> Connection<C> {
             self.offer_unread(application);
             return;
         }
-        let consumed = application.receive(&mut self.application, &mut self.stream, data);
+        let Some(state) = &mut self.application else { return };
+        let consumed = application.receive(state, &mut self.stream, data);
         if self.stream.is_read() {
             self.unread.extend_from_slice(&data[consumed.min(data.len())..]);
         }
@@ -198,8 +275,9 @@ impl<C> Connection<C> {
 
     /// Offers what was not consumed before, and tells of the end of the stream when nothing is left.
     fn offer_unread<A: Application<Connection = C>>(&mut self, application: &mut A) {
+        let Some(state) = &mut self.application else { return };
         if self.stream.is_read() && !self.unread.is_empty() {
-            let consumed = application.receive(&mut self.application, &mut self.stream, &self.unread);
+            let consumed = application.receive(state, &mut self.stream, &self.unread);
             if consumed >= self.unread.len() {
                 self.unread = Vec::new();
             } else {
@@ -210,13 +288,16 @@ impl<C> Connection<C> {
             self.unread = Vec::new();
         } else if self.stream.peer_finished() && self.unread.is_empty() && !self.end_of_stream_told {
             self.end_of_stream_told = true;
-            application.end_of_stream(&mut self.application, &mut self.stream);
+            application.end_of_stream(state, &mut self.stream);
         }
     }
 
     /// When [`Connection::deadline_passed`] is to be called.
-    pub(super) fn deadline(&self) -> Instant {
-        self.stream.deadline()
+    pub(crate) fn deadline(&self) -> Instant {
+        match &self.opening {
+            Some(opening) => opening.deadline,
+            None => self.stream.deadline(),
+        }
     }
 
     /// Has epoll tell what the connection waits for.
@@ -224,16 +305,23 @@ impl<C> Connection<C> {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.stream.watch(registry, token)
     }
 
-    /// Closes the socket and tells the application.
-    pub(super) fn end<A: Application<Connection = C>>(self, reason: CloseReason, application: &mut A) {
+    /// Closes the socket and tells the application, if it knows the connection; else returns why it was never opened.
+    pub(crate) fn end<A: Application<Connection = C>>(
+        self,
+        reason: CloseReason,
+        application: &mut A,
+    ) -> Option<io::Error> {
         if reason == CloseReason::Aborted {
             self.stream.reset_on_close();
         }
         drop(self.stream);
-        application.closed(self.application, reason);
+        if let Some(state) = self.application {
+            application.closed(state, reason);
+        }
+        self.opening.and_then(|opening| opening.error)
     }
 }

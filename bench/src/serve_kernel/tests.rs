@@ -1,4 +1,4 @@
-//! tidegate's applications.
+//! tidegate's applications on loopback, with the standard library's sockets as clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,11 +7,20 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tidegate_apps::{ServiceKind, Services, discard, echo, http};
+use tidegate_kernel_host::Server;
 
-use super::{PATIENCE, any_port, connect};
 use crate::http_client::{Response, ResponseReader, Url, parse_head};
 use crate::random::RandomBytes;
-use crate::serve_kernel::server::Server;
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
 
 /// Settings other than the default ones.
 #[derive(Default)]
@@ -32,8 +41,8 @@ fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Serve
         .unwrap()
     };
     let applications = (0..threads).map(|_| services()).collect();
-    let server = Server::start(&[any_port(service)], &[], applications).unwrap();
-    let address = server.listeners()[0].address;
+    let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], applications, |_| {}).unwrap();
+    let address = server.addresses()[0];
     (server, address)
 }
 

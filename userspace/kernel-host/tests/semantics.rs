@@ -1,17 +1,17 @@
-//! What the traits promise to an application.
+//! The promises of [`Application`] and [`Stream`] to an application.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_apps::ServiceKind;
 use tidegate_tcp::application::{Application, CloseReason, ListenerId, Stream};
 
-use super::{PATIENCE, any_port, connect, reset_on_close};
-use crate::serve_kernel::server::Server;
-use crate::serve_kernel::stream::SEND_BUFFER;
+use tidegate_kernel_host::{SEND_BUFFER, Server};
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A callback, and what it saw.
 #[derive(Debug, PartialEq, Eq)]
@@ -124,6 +124,22 @@ impl Application for Probe {
     }
 }
 
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Has RST sent instead of FIN when `stream` is closed.
+fn reset_on_close(stream: &TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+}
+
 /// A server with a client connected to it.
 struct Test {
     server: Server,
@@ -138,9 +154,8 @@ impl Test {
             behaviour,
             seen: sender,
         };
-        // What the listener serves is of no meaning to this application.
-        let server = Server::start(&[any_port(ServiceKind::Echo)], &[], vec![probe]).unwrap();
-        let client = connect(server.listeners()[0].address);
+        let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], vec![probe], |_| {}).unwrap();
+        let client = connect(server.addresses()[0]);
         let test = Self { server, seen, client };
         test.expect(Seen::Open);
         test

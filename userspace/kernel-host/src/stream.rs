@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -14,28 +14,27 @@ use nix::sys::socket::sockopt::Linger;
 use tidegate_tcp::application::{CloseReason, ListenerId, Stream};
 use tidegate_tcp::time::Instant;
 
-use super::send_queue::SendQueue;
+use crate::send_queue::SendQueue;
 
 /// Bytes queued at most before the kernel takes them. Its own send buffer comes on top, so this need only be large
 /// enough to keep that one full.
-pub(super) const SEND_BUFFER: usize = 256 * 1024;
+pub const SEND_BUFFER: usize = 256 * 1024;
 
 /// How long the peer's FIN is waited for after [`Stream::close`]: as long as in tidegate's engine.
 const FIN_WAIT_2: Duration = Duration::from_secs(60);
 
-/// Where an accepted connection comes from.
+/// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    /// Which listener accepted it.
-    pub(super) listener: ListenerId,
-    /// The address and port that listener has; the address may be the unspecified one.
-    pub(super) listening: SocketAddr,
+pub(crate) struct Origin {
+    /// The listener that accepted it, and the address and port that has, which may be the unspecified one; `None` for a
+    /// connection that this side opened.
+    pub(crate) listener: Option<(ListenerId, SocketAddr)>,
     /// The peer.
-    pub(super) peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
 }
 
 /// The kernel's [`Stream`].
-pub(super) struct KernelStream {
+pub(crate) struct KernelStream {
     socket: TcpStream,
     origin: Origin,
     now: Instant,
@@ -56,11 +55,13 @@ pub(super) struct KernelStream {
     /// The registration includes writing.
     watches_writing: bool,
     failed: Option<CloseReason>,
+    /// Bytes the kernel has taken since this was last asked for.
+    sent: u64,
 }
 
 impl KernelStream {
-    /// A stream on `socket`, which is registered for reading.
-    pub(super) fn new(socket: TcpStream, origin: Origin, now: Instant) -> Self {
+    /// A stream on `socket`, which is registered for reading, and for writing, too, if this side opens it.
+    pub(crate) fn new(socket: TcpStream, origin: Origin, now: Instant) -> Self {
         Self {
             socket,
             origin,
@@ -75,24 +76,27 @@ impl KernelStream {
             aborted: false,
             wants_writable: false,
             blocked: false,
-            watches_writing: false,
+            watches_writing: origin.listener.is_none(),
             failed: None,
+            sent: 0,
         }
     }
 
     /// Begins to handle what happened at `now`, with the memory of `spare` for the send queue.
-    pub(super) fn begin(&mut self, now: Instant, spare: &mut VecDeque<Bytes>) {
+    pub(crate) fn begin(&mut self, now: Instant, spare: &mut VecDeque<Bytes>) {
         self.now = now;
         self.queue.borrow_from(spare);
     }
 
-    /// Gives the memory back that is not needed any more.
-    pub(super) fn finish(&mut self, spare: &mut VecDeque<Bytes>) {
+    /// Gives the memory back that is not needed any more. Returns how many bytes the kernel has taken since the last
+    /// call.
+    pub(crate) fn finish(&mut self, spare: &mut VecDeque<Bytes>) -> u64 {
         self.queue.give_back_to(spare);
+        std::mem::take(&mut self.sent)
     }
 
     /// The kernel's send buffer has room again.
-    pub(super) fn unblock(&mut self) {
+    pub(crate) fn unblock(&mut self) {
         self.blocked = false;
     }
 
@@ -101,7 +105,7 @@ impl KernelStream {
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.socket.read(buffer)?;
         if count == 0 {
             self.peer_finished = true;
@@ -110,10 +114,11 @@ impl KernelStream {
     }
 
     /// Writes what is queued as far as the kernel takes it, and FIN after it.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.aborted || self.failed.is_some() {
             return;
         }
+        let queued = self.queue.len();
         while !self.blocked && !self.queue.is_empty() {
             match self.queue.write_to(&self.socket, self.fin_queued) {
                 Ok(all) => self.blocked = !all,
@@ -122,10 +127,12 @@ impl KernelStream {
                 Err(error) => return self.fail(&error),
             }
         }
+        self.sent += (queued - self.queue.len()) as u64;
         if self.fin_queued && !self.fin_sent && self.queue.is_empty() {
             self.fin_sent = true;
-            // After the peer's FIN the socket is closed now, and that sends FIN, too.
+            // The socket is closed now after the peer's FIN, and where nobody waits for that. That sends FIN, too.
             if !self.peer_finished
+                && !self.closes_at_once()
                 && let Err(error) = self.socket.shutdown(Shutdown::Write)
             {
                 return self.fail(&error);
@@ -137,13 +144,13 @@ impl KernelStream {
     }
 
     /// The connection broke.
-    pub(super) fn fail(&mut self, error: &io::Error) {
+    pub(crate) fn fail(&mut self, error: &io::Error) {
         self.failed = Some(reason(error));
         self.queue.clear();
     }
 
     /// The error the kernel keeps for the socket.
-    pub(super) fn take_error(&mut self) {
+    pub(crate) fn take_error(&mut self) {
         match self.socket.take_error() {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => self.fail(&error),
@@ -151,23 +158,36 @@ impl KernelStream {
     }
 
     /// Why the connection is no more, if so. What remains to be sent and acknowledged is the kernel's then.
-    pub(super) fn ended(&self) -> Option<CloseReason> {
+    pub(crate) fn ended(&self) -> Option<CloseReason> {
         if self.aborted {
             Some(CloseReason::Aborted)
         } else if self.failed.is_some() {
             self.failed
         } else {
-            (self.fin_sent && self.peer_finished).then_some(CloseReason::Finished)
+            (self.fin_sent && (self.peer_finished || self.closes_at_once())).then_some(CloseReason::Finished)
+        }
+    }
+
+    /// Whether the peer's FIN is left to the kernel: a client that closes has what it wanted.
+    fn closes_at_once(&self) -> bool {
+        self.read_closed && self.origin.listener.is_none()
+    }
+
+    /// Why the connection was not opened.
+    pub(crate) fn connect_error(&self) -> io::Error {
+        match self.socket.take_error() {
+            Ok(Some(error)) | Err(error) => error,
+            Ok(None) => ErrorKind::NotConnected.into(),
         }
     }
 
     /// Whether the application is to be called with what arrives.
-    pub(super) fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         !self.read_closed && !self.aborted && self.failed.is_none()
     }
 
     /// Whether the application has to be told that there is room to send; if so, it counts as told.
-    pub(super) fn take_writable(&mut self) -> bool {
+    pub(crate) fn take_writable(&mut self) -> bool {
         let tell = self.wants_writable && self.send_space() >= SEND_BUFFER / 2;
         if tell {
             self.wants_writable = false;
@@ -176,17 +196,17 @@ impl KernelStream {
     }
 
     /// When something is due.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.timer.min(self.fin_deadline)
     }
 
     /// Whether the peer's FIN has been waited for long enough.
-    pub(super) fn is_fin_overdue(&self) -> bool {
+    pub(crate) fn is_fin_overdue(&self) -> bool {
         self.fin_deadline <= self.now
     }
 
     /// Whether the application's timer has run out; if so, it is off.
-    pub(super) fn take_timer(&mut self) -> bool {
+    pub(crate) fn take_timer(&mut self) -> bool {
         let due = self.timer <= self.now;
         if due {
             self.timer = Instant::NEVER;
@@ -200,7 +220,7 @@ impl KernelStream {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if self.blocked && !self.watches_writing {
             self.watches_writing = true;
             registry.reregister(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -209,7 +229,7 @@ impl KernelStream {
     }
 
     /// Has RST sent when the socket is closed.
-    pub(super) fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         let linger = libc::linger {
             l_onoff: 1,
             l_linger: 0,
@@ -232,6 +252,7 @@ impl KernelStream {
         match self.socket.write(data) {
             Ok(count) => {
                 self.blocked = count < data.len();
+                self.sent += count as u64;
                 count
             }
             Err(error) => {
@@ -248,16 +269,21 @@ impl KernelStream {
 
 impl Stream for KernelStream {
     fn listener(&self) -> Option<ListenerId> {
-        Some(self.origin.listener)
+        self.origin.listener.map(|(listener, _)| listener)
     }
 
     fn local(&self) -> SocketAddr {
-        let listening = self.origin.listening;
-        if listening.ip().is_unspecified() {
+        match self.origin.listener {
+            Some((_, listening)) if !listening.ip().is_unspecified() => listening,
             // Without the address the port is still right.
-            self.socket.local_addr().unwrap_or(listening)
-        } else {
-            listening
+            Some((_, listening)) => self.socket.local_addr().unwrap_or(listening),
+            None => {
+                let any = match self.origin.peer {
+                    SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                };
+                self.socket.local_addr().unwrap_or(SocketAddr::new(any, 0))
+            }
         }
     }
 
@@ -352,8 +378,7 @@ mod tests {
         let (socket, address) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
         let origin = Origin {
-            listener: ListenerId(0),
-            listening: (std::net::Ipv4Addr::UNSPECIFIED, listening.port()).into(),
+            listener: Some((ListenerId(0), (Ipv4Addr::UNSPECIFIED, listening.port()).into())),
             peer: address,
         };
         let stream = KernelStream::new(TcpStream::from_std(socket), origin, Instant::ZERO);

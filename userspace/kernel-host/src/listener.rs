@@ -8,7 +8,6 @@ use anyhow::anyhow;
 use mio::net::TcpListener;
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr, ReusePort, TcpNoDelay, TcpUserTimeout};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
-use tidegate_apps::Listen;
 
 /// The queue of connections that wait to be accepted, if `net.core.somaxconn` allows it.
 const BACKLOG: Backlog = Backlog::MAXCONN;
@@ -17,41 +16,41 @@ const BACKLOG: Backlog = Backlog::MAXCONN;
 /// in tidegate's engine.
 const USER_TIMEOUT_MILLIS: u32 = 120_000;
 
-/// Listens for `listen`; with `shared`, sockets of other threads can have the same address and port, and the kernel
+/// Listens on `address`; with `shared`, sockets of other threads can have the same address and port, and the kernel
 /// spreads the connections over them. What is accepted inherits TCP_NODELAY and TCP_USER_TIMEOUT.
 ///
 /// # Errors
 ///
 /// A sentence: the address is taken, or not this machine's, or the kernel refuses.
-pub(super) fn open(listen: &Listen, shared: bool) -> anyhow::Result<TcpListener> {
-    listen_on(listen.address, shared).map_err(|error| explain(listen, &error))
+pub(crate) fn open(address: SocketAddr, shared: bool) -> anyhow::Result<TcpListener> {
+    listen_on(address, shared).map_err(|error| explain(address, &error))
 }
 
-/// Makes sure that nobody has the address and port of `listen`. SO_REUSEPORT would share it with another process that
+/// Makes sure that nobody has `address` and its port. SO_REUSEPORT would share it with another process that
 /// uses it too, without a word.
 ///
 /// # Errors
 ///
 /// Those of [`open`].
-pub(super) fn check_free(listen: &Listen) -> anyhow::Result<()> {
-    bound(listen.address, false)
+pub(crate) fn check_free(address: SocketAddr) -> anyhow::Result<()> {
+    bound(address, false)
         .map(drop)
-        .map_err(|error| explain(listen, &error))
+        .map_err(|error| explain(address, &error))
 }
 
-fn explain(listen: &Listen, error: &io::Error) -> anyhow::Error {
+fn explain(address: SocketAddr, error: &io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::AddrInUse => anyhow!(
-            "cannot listen for {listen}: the port is taken (`ss -ltnp` shows by whom); end that process or give another \
-             port"
+            "cannot listen on {address}: the port is taken (`ss -ltnp` shows by whom); end that process or give \
+             another port"
         ),
         ErrorKind::AddrNotAvailable => {
-            anyhow!("cannot listen for {listen}: this machine does not have the address (`ip addr` shows what it has)")
+            anyhow!("cannot listen on {address}: this machine does not have the address (`ip addr` shows what it has)")
         }
         ErrorKind::PermissionDenied => {
-            anyhow!("cannot listen for {listen}: not permitted; ports below 1024 take root or CAP_NET_BIND_SERVICE")
+            anyhow!("cannot listen on {address}: not permitted; ports below 1024 take root or CAP_NET_BIND_SERVICE")
         }
-        _ => anyhow!("cannot listen for {listen}: {error}"),
+        _ => anyhow!("cannot listen on {address}: {error}"),
     }
 }
 
@@ -85,24 +84,16 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use nix::sys::socket::getsockopt;
-    use tidegate_apps::ServiceKind;
 
     use super::*;
 
-    fn on(address: SocketAddr) -> Listen {
-        Listen {
-            service: ServiceKind::Echo,
-            address,
-        }
-    }
-
-    fn any_port() -> Listen {
-        on("127.0.0.1:0".parse().unwrap())
+    fn any_port() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
     }
 
     #[test]
     fn what_is_accepted_inherits_the_options() {
-        let listener = open(&any_port(), false).unwrap();
+        let listener = open(any_port(), false).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = loop {
             match listener.accept() {
@@ -117,8 +108,8 @@ mod tests {
     #[test]
     fn a_taken_port_is_named() {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let taken = on(other.local_addr().unwrap());
-        for error in [open(&taken, false).unwrap_err(), check_free(&taken).unwrap_err()] {
+        let taken = other.local_addr().unwrap();
+        for error in [open(taken, false).unwrap_err(), check_free(taken).unwrap_err()] {
             let text = error.to_string();
             assert!(text.contains(&taken.to_string()) && text.contains("taken"), "{text}");
         }
@@ -126,16 +117,16 @@ mod tests {
 
     #[test]
     fn a_port_that_others_share_is_taken_too() {
-        let shared = open(&any_port(), true).unwrap();
-        let same = on(shared.local_addr().unwrap());
-        open(&same, true).unwrap();
-        let error = check_free(&same).unwrap_err();
+        let shared = open(any_port(), true).unwrap();
+        let same = shared.local_addr().unwrap();
+        open(same, true).unwrap();
+        let error = check_free(same).unwrap_err();
         assert!(error.to_string().contains("taken"), "{error}");
     }
 
     #[test]
     fn an_address_of_another_machine_is_refused() {
-        let error = open(&on("198.51.100.1:4000".parse().unwrap()), false).unwrap_err();
+        let error = open("198.51.100.1:4000".parse().unwrap(), false).unwrap_err();
         assert!(error.to_string().contains("does not have the address"), "{error}");
     }
 }

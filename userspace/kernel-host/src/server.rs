@@ -1,5 +1,7 @@
 //! The threads of the server: started together, stopped together.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -7,18 +9,17 @@ use anyhow::{Context, bail};
 use mio::Waker;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use tidegate_apps::Listen;
 use tidegate_tcp::application::Application;
 
-use super::listener;
-use super::worker::Worker;
+use crate::host::Host;
+use crate::listener;
 
 /// The calling thread, for the system call.
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// A running server.
-pub(super) struct Server {
-    listeners: Vec<Listen>,
+pub struct Server {
+    addresses: Vec<SocketAddr>,
     threads: Vec<Thread>,
 }
 
@@ -28,51 +29,57 @@ struct Thread {
 }
 
 impl Server {
-    /// Listens, and starts a thread for each of `applications`, the first bound to the first of `cpus` and so on. When
-    /// it returns, all threads serve.
+    /// Listens on `addresses`, and starts a thread for each of `applications`, the first bound to the first of `cpus` and
+    /// so on. When it returns, all threads serve. `report` is told once by each thread of what keeps it from serving some
+    /// connection, such as a lack of descriptors.
     ///
     /// # Errors
     ///
     /// A sentence: an address cannot be listened on, a CPU not be used, or the kernel refuses something else.
-    pub(super) fn start<A>(listen: &[Listen], cpus: &[usize], applications: Vec<A>) -> anyhow::Result<Self>
+    pub fn start<A>(
+        addresses: &[SocketAddr],
+        cpus: &[usize],
+        applications: Vec<A>,
+        report: fn(&io::Error),
+    ) -> anyhow::Result<Self>
     where
         A: Application + Send + 'static,
         A::Connection: Send,
     {
-        let mut listeners = listen.to_vec();
+        let mut addresses = addresses.to_vec();
         let shared = applications.len() > 1;
         if shared {
-            listeners.iter().try_for_each(listener::check_free)?;
+            addresses.iter().copied().try_for_each(listener::check_free)?;
         }
-        let mut workers = Vec::with_capacity(applications.len());
+        let mut hosts = Vec::with_capacity(applications.len());
         for application in applications {
-            let mut sockets = Vec::with_capacity(listeners.len());
-            for listen in &mut listeners {
-                let socket = listener::open(listen, shared)?;
+            let mut sockets = Vec::with_capacity(addresses.len());
+            for address in &mut addresses {
+                let socket = listener::open(*address, shared)?;
                 // Where the kernel chose the port, the other threads have to have the same.
-                listen.address = socket.local_addr().context("a listening socket has no address")?;
+                *address = socket.local_addr().context("a listening socket has no address")?;
                 sockets.push(socket);
             }
-            workers.push(Worker::new(sockets, application)?);
+            hosts.push(Host::listening(sockets, application, report)?);
         }
         let mut server = Self {
-            listeners,
-            threads: Vec::with_capacity(workers.len()),
+            addresses,
+            threads: Vec::with_capacity(hosts.len()),
         };
-        for (index, (worker, waker)) in workers.into_iter().enumerate() {
-            let handle = start_thread(index, worker, cpus.get(index).copied())?;
+        for (index, (host, waker)) in hosts.into_iter().enumerate() {
+            let handle = start_thread(index, host, cpus.get(index).copied())?;
             server.threads.push(Thread { handle, waker });
         }
         Ok(server)
     }
 
-    /// What is listened for, in the order asked for; where port 0 was, the port the kernel chose.
-    pub(super) fn listeners(&self) -> &[Listen] {
-        &self.listeners
+    /// What is listened on, in the order asked for; where port 0 was, the port the kernel chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Whether all threads serve. One that does not has an error, which [`Server::stop`] returns.
-    pub(super) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         !self.threads.iter().any(|thread| thread.handle.is_finished())
     }
 
@@ -81,7 +88,7 @@ impl Server {
     /// # Errors
     ///
     /// What ended a thread before.
-    pub(super) fn stop(self) -> anyhow::Result<()> {
+    pub fn stop(self) -> anyhow::Result<()> {
         for thread in &self.threads {
             thread.waker.wake().context("cannot stop a thread")?;
         }
@@ -89,11 +96,7 @@ impl Server {
     }
 }
 
-fn start_thread<A>(
-    index: usize,
-    worker: Worker<A>,
-    cpu: Option<usize>,
-) -> anyhow::Result<JoinHandle<anyhow::Result<()>>>
+fn start_thread<A>(index: usize, host: Host<A>, cpu: Option<usize>) -> anyhow::Result<JoinHandle<anyhow::Result<()>>>
 where
     A: Application + Send + 'static,
     A::Connection: Send,
@@ -105,7 +108,7 @@ where
         }
         // It is waited for, so this cannot fail.
         let _ = sender.send(());
-        worker.run()
+        host.run()
     };
     let handle = thread::Builder::new()
         .name(format!("serve-{index}"))
@@ -134,16 +137,12 @@ fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_apps::ServiceKind;
     use tidegate_apps::discard::{Config, Discard};
 
     use super::*;
 
-    fn any_port(address: &str) -> [Listen; 1] {
-        [Listen {
-            service: ServiceKind::Discard,
-            address: format!("{address}:0").parse().unwrap(),
-        }]
+    fn any_port(address: &str) -> [SocketAddr; 1] {
+        [format!("{address}:0").parse().unwrap()]
     }
 
     fn applications(count: usize) -> Vec<Discard> {
@@ -153,8 +152,8 @@ mod tests {
     #[test]
     fn a_stopped_server_listens_no_more() {
         // An address of its own, on which no other test listens.
-        let server = Server::start(&any_port("127.0.0.77"), &[], applications(2)).unwrap();
-        let address = server.listeners()[0].address;
+        let server = Server::start(&any_port("127.0.0.77"), &[], applications(2), |_| {}).unwrap();
+        let address = server.addresses()[0];
         assert!(server.is_running());
         drop(std::net::TcpStream::connect(address).unwrap());
         server.stop().unwrap();
@@ -164,7 +163,7 @@ mod tests {
     #[test]
     fn a_cpu_that_is_not_there_is_named() {
         let missing = CpuSet::count() - 1;
-        let error = Server::start(&any_port("127.0.0.1"), &[missing], applications(1))
+        let error = Server::start(&any_port("127.0.0.1"), &[missing], applications(1), |_| {})
             .map(|_| ())
             .unwrap_err();
         assert!(error.to_string().contains(&format!("CPU {missing}")), "{error}");
