@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use crate::url::Url;
+pub(crate) use tidegate_args::url::Url;
 
 /// The longest response head in bytes, however it comes.
 const MAX_HEAD: usize = 16 * 1024;

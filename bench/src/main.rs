@@ -7,11 +7,9 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
-mod byte_size;
 mod client;
 mod compare;
 mod connection;
-mod duration;
 mod echo;
 mod environment;
 mod flood;
@@ -22,15 +20,11 @@ mod link;
 mod load;
 mod load_report;
 mod measure;
-mod random;
 mod resilience;
 mod results;
 mod serve_kernel;
-mod signals;
 mod stream;
 mod thread_per_connection;
-mod url;
-mod usage;
 mod xdp_socket;
 
 use std::process::ExitCode;
@@ -39,7 +33,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tidegate_runtime::Rejection;
 
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 /// Clients that load a TCP server and check what it answers.
 ///

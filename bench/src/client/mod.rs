@@ -12,11 +12,12 @@ pub(crate) mod stuck;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tidegate_args::UsageError;
+
 use crate::client::errors::Errors;
 use crate::client::latency::Latencies;
 use crate::client::progress::Progress;
 use crate::http_client::Url;
-use crate::usage::UsageError;
 
 /// Most requests under way on a connection.
 const DEEPEST_PIPELINE: u32 = 64;

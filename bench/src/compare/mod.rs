@@ -319,10 +319,10 @@ fn arrangement_text(cores: Cores) -> String {
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
+    use tidegate_args::UsageError;
 
     use super::*;
     use crate::results::testing::parse;
-    use crate::usage::UsageError;
 
     #[test]
     fn everything_is_measured_unless_told_otherwise() {

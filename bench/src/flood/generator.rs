@@ -7,9 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_timerslack;
-use nix::unistd::Pid;
 use rustix::process::setpriority_process;
 
 use super::af_xdp::AfXdp;
@@ -18,9 +16,6 @@ use super::live_frames::{self, LiveFrames};
 use super::object::Counters;
 use super::plan::{Maker, Plan};
 use super::rate::Pace;
-
-/// The calling thread, for system calls.
-const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// The nice value of those that come last.
 const LOWEST_PRIORITY: i32 = 19;
@@ -177,9 +172,7 @@ impl Worker {
     /// Has the thread run where and be woken as it should.
     fn settle(&self) -> anyhow::Result<()> {
         if let Some(cpu) = self.plan.cpu {
-            let mut set = CpuSet::new();
-            set.set(cpu)
-                .and_then(|()| sched_setaffinity(THIS_THREAD, &set))
+            tidegate_affinity::pin_this_thread(cpu)
                 .with_context(|| format!("cannot send from CPU {cpu}; is there one?"))?;
         }
         // It takes what the others on its CPU leave. Until a frame is due the program only turns round, and whoever shares
@@ -239,10 +232,11 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_args::UsageError;
+
     use super::*;
     use crate::flood::plan::{Kind, Maker};
     use crate::flood::rate::Rate;
-    use crate::usage::UsageError;
 
     #[test]
     fn a_target_outside_of_the_ranges_is_refused_before_anything_is_done() {

@@ -11,10 +11,10 @@ use nix::time::{ClockId, clock_gettime};
 use tidegate_abi::traffic::{
     Flood, INPUT_LENGTH, MAP_FLOOD, MAP_PROGRESS, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Progress, Schedule, counter,
 };
+use tidegate_random::Random;
 
 use super::object::{self, Counters};
 use super::rate::Rate;
-use crate::random::RandomBytes;
 
 /// Frames the kernel makes before it hands them over; it takes 256 at most.
 const BATCH: u32 = 64;
@@ -49,8 +49,8 @@ impl LiveFrames {
     pub(super) fn new(flood: &Flood, seed: u64) -> anyhow::Result<Option<Self>> {
         let mut ebpf = object::load()?;
         let counters = Arc::new(Counters::take(&mut ebpf)?);
-        let mut random = RandomBytes::new(seed);
-        object::set_per_cpu(&mut ebpf, MAP_RANDOM, || random.next_word())?;
+        let mut random = Random::new(seed);
+        object::set_per_cpu(&mut ebpf, MAP_RANDOM, || random.word())?;
         let program = object::load_program(&mut ebpf, PROGRAM_FLOOD)?;
         // Without a schedule the program drops what it runs on, so that nothing is sent by this.
         match run(program, 1) {

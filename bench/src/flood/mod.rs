@@ -26,6 +26,8 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_args::signals::{Event, Signals};
 
 pub(crate) use self::generator::{Generator, Totals};
 pub(crate) use self::neighbour::parse_mac;
@@ -36,9 +38,7 @@ pub(crate) use self::sink::{Bare, BareKind, Sink};
 
 use self::plan::LONGEST;
 use self::progress::Progress;
-use crate::duration::{self, ABOVE_ZERO};
 use crate::results::files;
-use crate::signals::{Event, Signals};
 
 /// Milliseconds between two looks at the flood.
 const LOOK_INTERVAL: u8 = 100;
@@ -204,9 +204,9 @@ fn figures(plan: &Plan, totals: &Totals) -> Value {
 mod tests {
     use clap::Parser;
     use clap::error::ErrorKind;
+    use tidegate_args::UsageError;
 
     use super::*;
-    use crate::usage::UsageError;
 
     #[derive(Debug, Parser)]
     struct Program {

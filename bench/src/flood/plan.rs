@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate_abi::traffic::{Flood, kind};
+use tidegate_args::UsageError;
 
 use super::interface::Interface;
 use super::neighbour;
 use super::ranges::{self, Prefix};
 use super::rate::Rate;
-use crate::usage::UsageError;
 
 /// The longest a flood goes on. There is no way around it.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
+use tidegate_args::duration::{self, ABOVE_ZERO};
 
 use self::table::{Direction, Row};
-use crate::duration::{self, ABOVE_ZERO};
 use crate::http_client::Url;
 use crate::lab::children::{Children, Process};
 use crate::lab::namespaces::{Lab, Place};

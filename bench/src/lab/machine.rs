@@ -5,31 +5,23 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-
-/// The calling thread, for the two system calls.
-const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// The CPUs the calling thread may run on, in ascending order.
 ///
 /// # Errors
 ///
-/// The kernel does not say.
+/// The affinity mask cannot be read.
 pub(crate) fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
-    let set = sched_getaffinity(THIS_THREAD).context("cannot read the CPU affinity mask")?;
-    Ok((0..CpuSet::count())
-        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
-        .collect())
+    tidegate_affinity::allowed().context("cannot read the CPU affinity mask")
 }
 
 /// Binds the calling thread, and with it the threads and processes it starts, to `cpu`.
 ///
 /// # Errors
 ///
-/// The kernel refuses.
+/// There is no such CPU for this process.
 pub(crate) fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
-    pin(THIS_THREAD, cpu)
+    tidegate_affinity::pin_this_thread(cpu).with_context(|| format!("cannot use CPU {cpu}"))
 }
 
 /// Binds all kernel threads that poll `device` to `cpu`. Returns how many there are.
@@ -49,7 +41,8 @@ pub(crate) fn pin_napi_threads(device: &str, cpu: usize) -> anyhow::Result<usize
             continue;
         };
         if is_napi_thread(name.trim_end(), device) {
-            pin(Pid::from_raw(id), cpu).with_context(|| format!("cannot bind the thread {}", name.trim_end()))?;
+            tidegate_affinity::pin(id, cpu)
+                .with_context(|| format!("cannot bind the thread {} to CPU {cpu}", name.trim_end()))?;
             count += 1;
         }
     }
@@ -62,13 +55,6 @@ fn is_napi_thread(name: &str, device: &str) -> bool {
         .and_then(|rest| rest.strip_prefix(device))
         .and_then(|rest| rest.strip_prefix('-'))
         .is_some()
-}
-
-fn pin(thread: Pid, cpu: usize) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(thread, &set))
-        .with_context(|| format!("cannot use CPU {cpu}"))
 }
 
 /// Keeps idle processors from halting. To be held as long as that is wanted.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value};
+use tidegate_args::UsageError;
+use tidegate_args::duration;
 use tidegate_runtime::WaitStrategy;
 
 use crate::client::bypass::Settings;
-use crate::duration;
 use crate::flood::{Prefix, parse_mac};
-use crate::usage::UsageError;
 
 /// Above these arguments in the help.
 const HEADING: &str = "Options of --client bypass";

@@ -7,11 +7,12 @@ mod server_memory;
 
 use std::time::{Duration, SystemTime};
 
+use tidegate_args::duration;
+
 use self::options::{Load, Options, SHORTEST};
 use self::server_memory::ServerMemory;
 use crate::client::progress::Progress;
 use crate::client::{Close, Direction, Plan, Workload};
-use crate::duration;
 use crate::results::{Run, files, workload_name};
 
 /// Longest time to keep connections.
@@ -221,10 +222,10 @@ mod tests {
     use clap::Parser;
     use clap::error::ErrorKind;
     use serde_json::Value;
+    use tidegate_args::UsageError;
 
     use super::*;
     use crate::thread_per_connection::serve_on_loopback;
-    use crate::usage::UsageError;
 
     #[derive(Debug, Parser)]
     enum Line {

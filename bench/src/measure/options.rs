@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_args::duration;
 
 use super::bypass::BypassOptions;
 use crate::client::Client;
 use crate::client::bypass::BypassClient;
 use crate::client::kernel::KernelClient;
-use crate::duration;
 use crate::environment;
 use crate::http_client::Url;
 use crate::results::{Run, files};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
+use tidegate_args::UsageError;
 
 use super::{LATENCY, hgrm, log, micros, text_table};
-use crate::usage::UsageError;
 
 /// The name of what has no tag.
 const NO_TAG: &str = "(no tag)";

@@ -15,10 +15,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
+use tidegate_args::UsageError;
+use tidegate_args::signals::{Event, Signals};
 use tidegate_kernel_host::Server;
-
-use crate::signals::{Event, Signals};
-use crate::usage::UsageError;
 
 /// The line printed when all threads listen.
 const READY: &str = "ready";

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tidegate_apps::{ServiceKind, Services, discard, echo, http};
 use tidegate_kernel_host::Server;
+use tidegate_random::Random;
 
 use crate::http_client::{Response, ResponseReader, Url, parse_head};
-use crate::random::RandomBytes;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,7 +73,7 @@ fn assert_closed(stream: &mut TcpStream) {
 
 fn random(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    RandomBytes::new(seed).fill(&mut bytes);
+    Random::new(seed).fill(&mut bytes);
     bytes
 }
 

@@ -7,15 +7,10 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail};
 use mio::Waker;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use tidegate_tcp::application::Application;
 
 use crate::host::Host;
 use crate::listener;
-
-/// The calling thread, for the system call.
-const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// A running server.
 pub struct Server {
@@ -129,9 +124,7 @@ fn join(handle: JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
 }
 
 fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(THIS_THREAD, &set))
+    tidegate_affinity::pin_this_thread(cpu)
         .with_context(|| format!("cannot use CPU {cpu}; `nproc` and `taskset -p $$` show which there are"))
 }
 
@@ -162,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_cpu_that_is_not_there_is_named() {
-        let missing = CpuSet::count() - 1;
+        let missing = usize::MAX;
         let error = Server::start(&any_port("127.0.0.1"), &[missing], applications(1), |_| {})
             .map(|_| ())
             .unwrap_err();

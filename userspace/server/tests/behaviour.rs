@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use lab::client::{Head, connect, connect_echo, exchange_with_half_close, round_trip};
 use lab::counters::{FINISHED, PASSIVE_OPENS, RESET_BY_PEER, WINDOW_PROBES};
-use lab::data::{Random, directory, sha256};
+use lab::data::{directory, sha256, write_file};
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
+use tidegate_random::Random;
 
 #[test]
 fn what_is_echoed_arrives_after_the_clients_fin() {
@@ -80,7 +81,7 @@ fn a_reader_that_pauses_is_waited_for_and_loses_nothing() {
     const PAUSE: Duration = Duration::from_secs(3);
     let Some(lab) = Lab::up(1) else { return };
     let root = directory();
-    let expected = Random::new(20).write_file(&root.path().join("file"), SIZE);
+    let expected = write_file(&mut Random::new(20), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument]);
     let body = in_namespace(Namespace::Client, || {

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::client::{bench_load, connect, curl_to};
-use lab::data::{Random, directory, sha256_of_file};
+use lab::data::{directory, sha256_of_file, write_file};
 use lab::process::{Running, run};
 use lab::server::{Server, default_arguments, serve_command};
 use lab::{HTTP_PORT, Lab, Namespace, SERVER_DEVICE, SERVER_V4, in_namespace, report, url};
+use tidegate_random::Random;
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -76,7 +77,7 @@ fn a_transfer_survives_its_link_going_down_and_up() {
     const DOWN: Duration = Duration::from_millis(1500);
     let Some(lab) = Lab::up(1) else { return };
     let root = directory();
-    let expected = Random::new(3).write_file(&root.path().join("file"), SIZE);
+    let expected = write_file(&mut Random::new(3), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let mut server = Server::start(&lab, &["--root", &root_argument]);
     let received = root.path().join("received");
@@ -108,7 +109,7 @@ fn sigterm_finishes_what_is_open_and_closes_what_is_idle() {
     const SIZE: usize = 24_000_000;
     let Some(lab) = Lab::up(1) else { return };
     let root = directory();
-    let expected = Random::new(5).write_file(&root.path().join("file"), SIZE);
+    let expected = write_file(&mut Random::new(5), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument, "--drain", "12s"]);
     let http = SocketAddr::new(SERVER_V4, HTTP_PORT);

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use lab::client::{Head, connect, curl_to, read_response};
 use lab::counters::PASSIVE_OPENS;
-use lab::data::{Random, directory, sha256_of_file};
+use lab::data::{directory, sha256_of_file, write_file};
 use lab::process::Running;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tidegate_random::Random;
 
 fn http(address: std::net::IpAddr) -> TcpStream {
     connect(SocketAddr::new(address, HTTP_PORT))
@@ -104,7 +105,7 @@ fn garbage_on_some_connections_does_not_touch_a_transfer_on_another() {
     const LIMIT: Duration = Duration::from_secs(30);
     let Some(lab) = Lab::up(1) else { return };
     let root = directory();
-    let expected = Random::new(4).write_file(&root.path().join("file"), SIZE);
+    let expected = write_file(&mut Random::new(4), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let mut server = Server::start(&lab, &["--root", &root_argument]);
     let received = root.path().join("received");

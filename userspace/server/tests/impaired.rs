@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use lab::client::ClientTcp;
 use lab::counters::{ABORTED, RESET_BY_PEER, TIMED_OUT};
-use lab::data::{Random, sha256};
+use lab::data::sha256;
 use lab::link::{DIRECTIONS, Link};
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report};
+use tidegate_random::Random;
 
 const LINK: [&str; 10] = [
     "--delay",

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::client::{ClientTcp, curl_to};
-use lab::data::{Random, directory, sha256_of_file};
+use lab::data::{directory, sha256_of_file, write_file};
 use lab::link::{DIRECTIONS, Link};
 use lab::process::run;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report, url};
+use tidegate_random::Random;
 
 /// Bad enough for each kind of recovery to happen, and quick.
 const LINK: [&str; 10] = [
@@ -193,7 +194,7 @@ fn clients_with_each_congestion_control() {
 fn curl_through_the_link_and_both_queues() {
     let Some(lab) = Lab::up_middle(2) else { return };
     let root = directory();
-    let expected = Random::new(33).write_file(&root.path().join("file"), 1_000_000);
+    let expected = write_file(&mut Random::new(33), &root.path().join("file"), 1_000_000);
     let server = Server::start(&lab, &["--queues", "2", "--root", &root.path().to_string_lossy()]);
     let link = Link::start(&lab, &LINK);
     for address in BOTH_FAMILIES {

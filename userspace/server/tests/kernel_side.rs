@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use lab::client::{connect, connect_echo, exchange_with_half_close, round_trip};
 use lab::counters::{PASSED_NOT_SERVED, PASSED_NOT_TCP};
-use lab::data::Random;
 use lab::process::run;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, in_namespace, report};
+use tidegate_random::Random;
 
 const LIMIT: Duration = Duration::from_secs(15);
 const UNSERVED_PORT: u16 = 2222;

@@ -19,10 +19,11 @@ use lab::counters::{
     CHALLENGE_ACKS, COOKIE_CONNECTIONS, COOKIES_ACTIVE, HANDED_IN, PASSIVE_OPENS, RESET_BY_PEER, SYN_COOKIES_SENT,
     TIME_WAIT_REUSED,
 };
-use lab::data::{Random, directory};
+use lab::data::directory;
 use lab::process::Running;
 use lab::server::{Server, bench_binary};
 use lab::{BOTH_FAMILIES, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report};
+use tidegate_random::Random;
 
 /// From the first SYN to the last octet of the response.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);

@@ -8,10 +8,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::counters::{PASSED_NOT_TCP, PATH_MTU_BLACK_HOLES, PATH_MTU_REDUCED, REDIRECTS_TOO_BIG, TOO_BIG_IN};
-use lab::data::{Random, directory, sha256_of_file};
+use lab::data::{directory, sha256_of_file, write_file};
 use lab::process::run;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, Lab, Namespace, report, url};
+use tidegate_random::Random;
 
 const HOST: &str = "tg-test-host";
 /// The host's device, and the router's towards it.
@@ -136,7 +137,7 @@ fn icmp_of_a_router_makes_segments_fit_the_path() {
     const DOWNLOADS: u64 = 4;
     let Some(lab) = Lab::up(2) else { return };
     let root = directory();
-    let expected = Random::new(26).write_file(&root.path().join("file"), SIZE);
+    let expected = write_file(&mut Random::new(26), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--queues", "2", "--root", &root_argument]);
     let host = Host::behind_client(&lab, 1300, 1500);
@@ -177,7 +178,7 @@ fn a_link_that_drops_large_packets_in_silence_is_found_out() {
     const SIZE: usize = 300_000;
     let Some(lab) = Lab::up(1) else { return };
     let root = directory();
-    let expected = Random::new(27).write_file(&root.path().join("file"), SIZE);
+    let expected = write_file(&mut Random::new(27), &root.path().join("file"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument]);
     let host = Host::behind_client(&lab, 1500, 1300);

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use lab::client::{bench_echo, connect_echo, exchange_with_half_close, round_trip};
 use lab::counters::{ABORTED, HANDED_IN, PASSIVE_OPENS, REDIRECTS, RESET_BY_PEER, RX_FRAMES, TIMED_OUT};
-use lab::data::Random;
 use lab::process::Running;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, Lab, Namespace, in_namespace, report};
+use tidegate_random::Random;
 
 const QUEUES: [u32; 2] = [0, 1];
 

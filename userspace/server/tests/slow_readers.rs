@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lab::client::curl_to;
 use lab::counters::CONNECTIONS;
-use lab::data::{Random, directory};
+use lab::data::{directory, write_file};
 use lab::process::run;
 use lab::server::Server;
 use lab::{ECHO_PORT, HTTP_PORT, Lab, Namespace, SERVER_V4, in_namespace, report, url};
@@ -20,6 +20,7 @@ use nix::sys::socket::sockopt::RcvBuf;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt, socket,
 };
+use tidegate_random::Random;
 
 const READERS: usize = 3000;
 
@@ -88,8 +89,8 @@ fn readers_leave_nothing(port: u16, request: &[u8], read: usize, growth: u64) {
     let Some(lab) = Lab::up(1) else { return };
     raise_descriptor_limit();
     let site = directory();
-    Random::new(1).write_file(&site.path().join("large.bin"), FILE_SIZE);
-    Random::new(2).write_file(&site.path().join("small.bin"), 1000);
+    write_file(&mut Random::new(1), &site.path().join("large.bin"), FILE_SIZE);
+    write_file(&mut Random::new(2), &site.path().join("small.bin"), 1000);
     let config = site.path().join("tidegate.toml");
     fs::write(&config, "[tcp]\nmsl = \"100ms\"\n").expect("writing the configuration");
     let (root, config) = (site.path().to_string_lossy(), config.to_string_lossy());

@@ -13,10 +13,11 @@ use lab::counters::{
     COOKIE_CONNECTIONS, COOKIES_ACTIVE, COOKIES_TURNED_OFF, COOKIES_TURNED_ON, DROPPED_BAD_COOKIE,
     DROPPED_SOURCE_DENIED, DROPPED_SYN_RATE, PASSIVE_OPENS, SYN_COOKIES_SENT, SYNS_IN,
 };
-use lab::data::{Random, directory};
+use lab::data::directory;
 use lab::process::run;
 use lab::server::{Server, default_arguments, serve_command};
 use lab::{BOTH_FAMILIES, ECHO_PORT, Lab, Namespace, SERVER_V4, SERVER_V6, in_namespace, report, url};
+use tidegate_random::Random;
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 

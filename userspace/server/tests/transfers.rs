@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use lab::client::{bench_echo, curl, curl_to};
 use lab::counters::Counters;
-use lab::data::{Random, directory, sha256_of_file};
+use lab::data::{directory, file_size, sha256_of_file, write_file};
 use lab::process::run;
 use lab::server::Server;
 use lab::{BOTH_FAMILIES, Lab, report, url};
+use tidegate_random::Random;
 
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -37,7 +38,7 @@ fn a_file_of_200_megabytes_by_curl_over_both_families() {
     const SIZE: usize = 200_000_000;
     let Some(lab) = Lab::up(1) else { return };
     let root = directory();
-    let expected = Random::new(200).write_file(&root.path().join("large"), SIZE);
+    let expected = write_file(&mut Random::new(200), &root.path().join("large"), SIZE);
     let root_argument = root.path().to_string_lossy();
     let server = Server::start(&lab, &["--root", &root_argument]);
     let kernel_before = lab.kernel_tcp_segments_in();
@@ -66,10 +67,10 @@ fn a_thousand_files_in_parallel_by_curl_over_both_families() {
     let mut total = 0;
     for number in 0..FILES {
         let name = format!("file-{number:04}");
-        let drawn = random.file_size();
+        let drawn = file_size(&mut random);
         let size = FIRST_SIZES.get(number).copied().unwrap_or(drawn);
         total += size;
-        expected.push((name.clone(), random.write_file(&root.path().join(&name), size)));
+        expected.push((name.clone(), write_file(&mut random, &root.path().join(&name), size)));
         let url = url(BOTH_FAMILIES[number % 2], &format!("/{name}"));
         let output = received.path().join(&name);
         writeln!(config, "url = \"{url}\"\noutput = \"{}\"", output.display())

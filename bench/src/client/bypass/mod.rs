@@ -6,7 +6,6 @@
 
 mod application;
 mod begun;
-mod cpu;
 mod driver;
 mod findings;
 mod handed_over;
@@ -24,13 +23,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use tidegate_affinity::Pinned;
+use tidegate_args::UsageError;
 use tidegate_runtime::{Attached, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
 use tidegate_tcp::wire::LinkHeader;
 
 pub(crate) use self::settings::Settings;
 
 use self::application::Requests;
-use self::cpu::BoundTo;
 use self::driver::{ClientDriver, Outcome, Reports, Task};
 use self::findings::Findings;
 use self::handed_over::HandedOver;
@@ -40,7 +40,6 @@ use crate::client::errors::Kind;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Measured, Plan, Workload};
 use crate::flood::neighbour;
-use crate::usage::UsageError;
 
 /// Between two looks at the shards.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -150,7 +149,8 @@ impl Client for BypassClient {
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
         plan.check()?;
         check_wait(plan.workload, self.settings.wait)?;
-        let bound = plan.cpu.map(BoundTo::cpu).transpose()?;
+        let pin = |cpu| Pinned::to(cpu).with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"));
+        let bound = plan.cpu.map(pin).transpose()?;
         let (sender, outcomes) = channel();
         let (runtime, steps) = self.start(plan, &sender)?;
         // The shards have the CPU from here on; this thread only looks after them.

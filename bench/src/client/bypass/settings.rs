@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use tidegate_args::UsageError;
 use tidegate_runtime::{InterfaceInfo, WaitStrategy};
 
 use crate::client::bypass::tuples::{Addresses, Share, Tuples};
 use crate::client::{Close, Direction, Plan, Workload};
 use crate::flood::Prefix;
-use crate::usage::UsageError;
 
 /// How long a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
 /// ends sooner.

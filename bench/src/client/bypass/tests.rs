@@ -4,6 +4,7 @@ mod world;
 
 use std::time::Duration;
 
+use tidegate_args::UsageError;
 use tidegate_runtime::{Driver, InterfaceInfo, WaitStrategy};
 use tidegate_tcp::engine::Population;
 
@@ -12,7 +13,6 @@ use crate::client::bypass::settings::Settings;
 use crate::client::bypass::{BypassClient, check_queues, check_wait};
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
-use crate::usage::UsageError;
 
 fn plan(workload: Workload) -> Plan {
     Plan {

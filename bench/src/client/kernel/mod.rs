@@ -19,8 +19,6 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
 use crate::client::kernel::bulk::Bulk;
 use crate::client::kernel::closed_loop::ClosedLoop;
@@ -37,9 +35,6 @@ const OTHER_FILES: u64 = 64;
 
 /// How long Linux keeps a connection in TIME-WAIT (TCP_TIMEWAIT_LEN), whatever its settings.
 const TIME_WAIT: Duration = Duration::from_secs(60);
-
-/// The calling thread, for the system call.
-const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// The client over the kernel's TCP. It needs no preparation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,8 +101,6 @@ fn run<D: Driver>(driver: &mut D, plan: &Plan, progress: &Progress, unit: &'stat
 }
 
 fn bind_to(cpu: usize) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(THIS_THREAD, &set))
+    tidegate_affinity::pin_this_thread(cpu)
         .with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"))
 }

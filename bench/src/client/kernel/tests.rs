@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tidegate_args::UsageError;
+
 use crate::client::kernel::KernelClient;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
 use crate::thread_per_connection::serve_on_loopback;
-use crate::usage::UsageError;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 

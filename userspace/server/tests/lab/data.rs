@@ -7,66 +7,33 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tidegate_random::Random;
 
 const BLOCK: usize = 64 * 1024;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): the same bytes from the same seed.
-pub(crate) struct Random(u64);
+/// Draws a number from 1 to 1,000,000, every order of magnitude as likely as the others.
+pub(crate) fn file_size(random: &mut Random) -> usize {
+    (10_f64.powf(random.fraction() * 6.0) as usize).clamp(1, 1_000_000)
+}
 
-impl Random {
-    /// A generator that starts from `seed`.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub(crate) fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 1 to 1,000,000, every order of magnitude as likely as the others.
-    pub(crate) fn file_size(&mut self) -> usize {
-        let fraction = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        (10_f64.powf(fraction * 6.0) as usize).clamp(1, 1_000_000)
-    }
-
-    /// `length` bytes.
-    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        self.fill(&mut bytes);
-        bytes
-    }
-
-    /// Writes `length` bytes to a new file and returns their SHA-256.
-    pub(crate) fn write_file(&mut self, path: &Path, length: usize) -> String {
-        let file = File::create(path).unwrap_or_else(|error| panic!("creating {}: {error}", path.display()));
-        let mut file = BufWriter::with_capacity(BLOCK, file);
-        let mut hash = Sha256::new();
-        let mut block = vec![0; BLOCK];
-        let mut left = length;
-        while left > 0 {
-            let part = &mut block[..left.min(BLOCK)];
-            self.fill(part);
-            hash.update(&*part);
-            file.write_all(part)
-                .unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
-            left -= part.len();
-        }
-        file.flush()
+/// Writes the next `length` bytes of `random` to a new file and returns their SHA-256.
+pub(crate) fn write_file(random: &mut Random, path: &Path, length: usize) -> String {
+    let file = File::create(path).unwrap_or_else(|error| panic!("creating {}: {error}", path.display()));
+    let mut file = BufWriter::with_capacity(BLOCK, file);
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK];
+    let mut left = length;
+    while left > 0 {
+        let part = &mut block[..left.min(BLOCK)];
+        random.fill(part);
+        hash.update(&*part);
+        file.write_all(part)
             .unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
-        hex(hash.finalize())
+        left -= part.len();
     }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for part in bytes.chunks_mut(8) {
-            let random = self.next_u64().to_le_bytes();
-            part.copy_from_slice(&random[..part.len()]);
-        }
-    }
+    file.flush()
+        .unwrap_or_else(|error| panic!("writing {}: {error}", path.display()));
+    hex(hash.finalize())
 }
 
 /// An empty directory on disk that is removed with its guard.

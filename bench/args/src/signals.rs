@@ -1,4 +1,4 @@
-//! Signals as something to wait for beside sockets.
+//! Signals behind a descriptor, to be polled together with sockets.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -6,9 +6,9 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// SIGINT or SIGTERM: stop.
     Stop,
     /// SIGUSR1: print the counters and go on.
@@ -16,7 +16,7 @@ pub(crate) enum Event {
 }
 
 /// SIGINT, SIGTERM and SIGUSR1. Its descriptor is readable when one has come.
-pub(crate) struct Signals(SignalFd);
+pub struct Signals(SignalFd);
 
 impl Signals {
     /// Takes the signals over for the rest of the process's life.
@@ -26,8 +26,8 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// The kernel refuses.
-    pub(crate) fn take_over() -> anyhow::Result<Self> {
+    /// The signals cannot be blocked, or the kernel has no descriptor for them.
+    pub fn take_over() -> anyhow::Result<Self> {
         let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1].into_iter().collect();
         set.thread_block().context("cannot block signals")?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
@@ -35,12 +35,12 @@ impl Signals {
         Ok(Self(descriptor))
     }
 
-    /// The next signal, if one has come.
+    /// Returns the next signal, if one has come.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
-    pub(crate) fn next(&self) -> anyhow::Result<Option<Event>> {
+    /// The descriptor cannot be read.
+    pub fn next(&self) -> anyhow::Result<Option<Event>> {
         let information = self.0.read_signal().context("cannot read which signal came")?;
         Ok(information.map(|information| {
             if i32::try_from(information.ssi_signo) == Ok(Signal::SIGUSR1 as i32) {

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-/// A sentence about arguments that cannot go together; the program ends with exit code 2.
+/// A sentence about arguments that contradict each other. A program that fails with it ends with exit code 2.
 #[derive(Debug)]
-pub(crate) struct UsageError(pub(crate) String);
+pub struct UsageError(
+    /// The sentence.
+    pub String,
+);
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

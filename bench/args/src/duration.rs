@@ -1,13 +1,17 @@
-//! Times as people write them, and how long they may be.
+//! Durations within limits: `5s`, `1500ms`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The shortest time there is: the lower limit where anything but zero will do.
-pub(crate) const ABOVE_ZERO: Duration = Duration::from_nanos(1);
+/// The shortest duration, for a lower limit that excludes only zero.
+pub const ABOVE_ZERO: Duration = Duration::from_nanos(1);
 
-/// A parser of durations like `5s` or `1500ms`. It refuses what is none, or not within `allowed`, with a sentence.
-pub(crate) fn within(
+/// Returns a parser of durations like `5s` or `1500ms`.
+///
+/// # Errors
+///
+/// The parser returns a sentence for text that is no duration, and for durations outside of `allowed`.
+pub fn within(
     allowed: RangeInclusive<Duration>,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
     move |text: &str| {
@@ -23,7 +27,7 @@ pub(crate) fn within(
     }
 }
 
-/// Seconds where they are whole, however many.
+/// Whole seconds as such, without minutes or hours.
 fn text_of(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return format!("{} s", duration.as_secs());
@@ -35,13 +39,13 @@ fn text_of(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    const SHORTEST: Duration = Duration::from_millis(1);
-    const LONGEST: Duration = Duration::from_secs(60);
+    const MIN: Duration = Duration::from_millis(1);
+    const MAX: Duration = Duration::from_secs(60);
 
     #[test]
     fn durations_have_limits() {
-        let parse = within(SHORTEST..=LONGEST);
-        for (text, duration) in [("1ms", SHORTEST), ("60s", LONGEST), ("1m", LONGEST)] {
+        let parse = within(MIN..=MAX);
+        for (text, duration) in [("1ms", MIN), ("60s", MAX), ("1m", MAX)] {
             assert_eq!(parse(text), Ok(duration), "{text}");
         }
         let error = parse("61s").unwrap_err();
@@ -53,8 +57,8 @@ mod tests {
 
     #[test]
     fn zero_is_allowed_only_where_the_limit_is_zero() {
-        assert_eq!(within(Duration::ZERO..=LONGEST)("0s"), Ok(Duration::ZERO));
-        let parse = within(ABOVE_ZERO..=LONGEST);
+        assert_eq!(within(Duration::ZERO..=MAX)("0s"), Ok(Duration::ZERO));
+        let parse = within(ABOVE_ZERO..=MAX);
         assert_eq!(parse("1ns"), Ok(ABOVE_ZERO));
         let error = parse("0s").unwrap_err();
         assert_eq!(error, "it must be above zero and at most 60 s");

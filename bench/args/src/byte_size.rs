@@ -1,4 +1,4 @@
-//! Amounts of bytes as people write them.
+//! Byte sizes: `4096`, `64KiB`, `100MB`.
 
 /// The unit suffixes, longest first within a family so that a prefix never wins.
 const UNITS: [(&str, u64); 8] = [
@@ -16,8 +16,8 @@ const UNITS: [(&str, u64); 8] = [
 ///
 /// # Errors
 ///
-/// A sentence when the text is not a whole number with one of these units, or does not fit 64 bits.
-pub(crate) fn parse(text: &str) -> Result<u64, String> {
+/// A sentence, if the text is not a whole number with one of these units or does not fit 64 bits.
+pub fn parse(text: &str) -> Result<u64, String> {
     let (digits, unit) = UNITS
         .iter()
         .find_map(|&(suffix, unit)| text.strip_suffix(suffix).map(|digits| (digits, unit)))

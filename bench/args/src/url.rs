@@ -1,24 +1,24 @@
-//! The target of requests: where they go, and the path.
+//! Servers as command lines name them: a URL, or an address and port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// `http://ADDRESS[:PORT]/PATH`, with an IP address: nothing is resolved, so nothing but the server is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Url {
-    /// Where to connect to.
-    pub(crate) address: SocketAddr,
+pub struct Url {
+    /// The address and port to connect to.
+    pub address: SocketAddr,
     /// The path and query, starting with `/`.
-    pub(crate) path: String,
+    pub path: String,
     authority: String,
 }
 
-/// `ADDRESS:PORT`, with an IP address, whose zone may be given as a number.
+/// Parses `ADDRESS:PORT`, with an IP address, whose zone may be given as a number.
 ///
 /// # Errors
 ///
-/// What is wrong with it, as a phrase.
-pub(crate) fn parse_target(text: &str) -> Result<SocketAddr, String> {
+/// A phrase that names the mistake.
+pub fn parse_target(text: &str) -> Result<SocketAddr, String> {
     if let Ok(target) = text.parse::<SocketAddr>()
         && target.port() != 0
     {
@@ -57,7 +57,7 @@ impl FromStr for Url {
     }
 }
 
-/// Address and port; `None` where the port is missing or empty.
+/// Returns address and port; `None` where the port is missing or empty.
 fn parse_authority(authority: &str) -> Result<Option<SocketAddr>, String> {
     if authority.contains('@') {
         return Err(format!("`{authority}` has user information, which is not sent"));
@@ -111,8 +111,8 @@ fn parse_host(host: &str) -> Result<IpAddr, String> {
 }
 
 impl Url {
-    /// A GET request for this URL. With `keep_alive` false it asks the server to close the connection after the response.
-    pub(crate) fn request(&self, keep_alive: bool) -> Vec<u8> {
+    /// Returns a GET request for this URL. With `keep_alive` false it asks the server to close the connection after the response.
+    pub fn request(&self, keep_alive: bool) -> Vec<u8> {
         let Self { path, authority, .. } = self;
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };
         format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: tidegate-bench\r\n{connection}\r\n")
