@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tidegate_args::UsageError;
 
-use crate::client::kernel::KernelClient;
-use crate::client::progress::Progress;
+use tidegate_tcp::time::Instant;
+
+use crate::client::kernel::{KernelClient, timeout};
+use crate::client::progress::{INTERVAL, Progress};
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
 use crate::thread_per_connection::serve_on_loopback;
 
@@ -352,5 +354,24 @@ fn plans_that_make_no_sense_are_usage_errors() {
     ] {
         let error = KernelClient::new().run(&plan, &Progress::hidden()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
+    }
+}
+
+const NOW: Instant = Instant::from_millis(1_000);
+
+#[test]
+fn what_is_due_first_ends_the_wait() {
+    assert_eq!(timeout(NOW, None, false), INTERVAL);
+    let due = NOW.plus_micros(5);
+    assert_eq!(timeout(NOW, Some(due), false), Duration::from_micros(5));
+    assert_eq!(timeout(NOW, Some(NOW + 2 * INTERVAL), false), INTERVAL);
+    assert_eq!(timeout(NOW.plus_micros(9), Some(due), false), Duration::ZERO);
+}
+
+#[test]
+fn a_precise_wait_ends_early() {
+    for (due, wait) in [(0, 0), (999, 0), (1_499, 0), (1_500, 1), (2_600, 2), (10_000, 9)] {
+        let due = NOW.plus_micros(due);
+        assert_eq!(timeout(NOW, Some(due), true), Duration::from_millis(wait), "{due:?}");
     }
 }

@@ -1,32 +1,23 @@
-//! One shard of the client: keeps as many connections as it should, begins what is due, and ends when the time is over.
+//! One thread of the client: keeps as many connections as it should, begins what is due, and ends when the time is over.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tidegate_runtime::Driver;
-use tidegate_tcp::State;
-use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::Engine;
 use tidegate_tcp::time::Instant;
-use tidegate_tcp::transmit::Transmit;
 
-use crate::client::bypass::application::Requests;
-use crate::client::bypass::findings::Findings;
-use crate::client::bypass::hold::Hold;
-use crate::client::bypass::opener::{Opener, PAUSE};
-use crate::client::bypass::schedule::Schedule;
+use crate::client::connector::{Connector, Opener, PAUSE};
 use crate::client::errors::Kind;
-use crate::client::{Direction, Frames, Workload, stuck};
+use crate::client::hold::Hold;
+use crate::client::schedule::Schedule;
+use crate::client::stats::Stats;
+use crate::client::{Direction, Frames, Plan, Workload, stalled};
 
-/// Most connections that are being opened at the same time where they stay open; with new ones all the time it is the
-/// connections asked for.
-pub(super) const MOST_OPENING: u32 = 1_000;
+/// The number of connections that are being opened at the same time where they stay open, at most; with new ones all
+/// the time it is the connections asked for.
+pub(crate) const MAX_OPENING: u32 = 1_000;
 
-/// Most SYNs, or requests of an open loop, that are sent in one turn, so that what arrives is not kept waiting.
-pub(super) const PER_TURN: u32 = 64;
+/// The number of SYNs, or requests of an open loop, that are sent in one turn at most, so that what arrives is not kept waiting.
+pub(crate) const PER_TURN: u32 = 64;
 
 /// How long all connections may take to be established before the first request of an open loop is due anyway.
 const OPENING: Duration = Duration::from_secs(2);
@@ -34,33 +25,36 @@ const OPENING: Duration = Duration::from_secs(2);
 /// How long requests of an open loop that are due at the end may take to be answered.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What one shard has to do.
+/// What one thread has to do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Task {
-    pub(super) workload: Workload,
+pub(crate) struct Task {
+    pub(crate) workload: Workload,
     /// Connections at the same time.
-    pub(super) connections: u32,
-    pub(super) warm_up: Duration,
-    pub(super) duration: Duration,
+    pub(crate) connections: u32,
+    pub(crate) warm_up: Duration,
+    pub(crate) duration: Duration,
 }
 
-/// What one shard found.
+impl Task {
+    /// All of `plan`.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            workload: plan.workload,
+            connections: plan.connections,
+            warm_up: plan.warm_up,
+            duration: plan.duration,
+        }
+    }
+}
+
+/// What one thread found.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) findings: Findings,
+pub(crate) struct Outcome {
+    pub(crate) stats: Stats,
     /// How long was measured; for [`Workload::Hold`] how long all connections were kept.
-    pub(super) measured: Duration,
-    /// Sent and received since the first turn.
-    pub(super) frames: Frames,
-}
-
-/// How a shard tells the thread that started it.
-#[derive(Debug)]
-pub(super) struct Reports {
-    /// What the shown rate is of.
-    pub(super) steps: Arc<AtomicU64>,
-    /// Told once, at the end.
-    pub(super) outcome: Sender<Outcome>,
+    pub(crate) measured: Duration,
+    /// Sent and received since the first turn, where they are known.
+    pub(crate) frames: Option<Frames>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +78,24 @@ enum Stage {
     Over,
 }
 
-/// The driver of one shard.
+impl Outcome {
+    /// Adds what another thread found at the same time.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.stats.merge(&other.stats);
+        self.measured = self.measured.max(other.measured);
+        if let (Some(frames), Some(more)) = (&mut self.frames, other.frames) {
+            frames.sent += more.sent;
+            frames.received += more.received;
+        }
+    }
+}
+
+/// The driver of one thread.
 #[derive(Debug)]
-pub(super) struct ClientDriver {
+pub(crate) struct Driver {
     task: Task,
     opener: Opener,
-    reports: Reports,
+    outcome: Option<Outcome>,
     stage: Stage,
     measured: Duration,
     /// When each connection that failed may be replaced, the earliest first: all wait equally long.
@@ -104,14 +110,14 @@ pub(super) struct ClientDriver {
     sent: u64,
 }
 
-impl ClientDriver {
+impl Driver {
     /// A driver whose time begins with its first turn.
-    pub(super) fn new(task: Task, opener: Opener, reports: Reports) -> Self {
+    pub(crate) fn new(task: Task) -> Self {
         let hold = (task.workload == Workload::Hold).then(|| Hold::new(task.connections, task.duration));
         Self {
             task,
-            opener,
-            reports,
+            opener: Opener::default(),
+            outcome: None,
             stage: Stage::New,
             measured: Duration::ZERO,
             replacements: VecDeque::new(),
@@ -122,8 +128,17 @@ impl ClientDriver {
         }
     }
 
-    fn count_failures(&mut self, engine: &mut Engine<Requests>, now: Instant) {
-        let failed = self.opener.count_failed(engine) + engine.application_mut().take_failed();
+    /// Returns what was found, once, when it is over.
+    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    fn count_failures(&mut self, connector: &mut impl Connector, now: Instant) {
+        let mut failed = connector.application_mut().take_failed();
+        connector.take_failed(|application, failure| {
+            application.stats.failure(&failure);
+            failed += 1;
+        });
         self.failed |= failed > 0;
         for _ in 0..failed {
             self.replacements.push_back(now + PAUSE);
@@ -134,19 +149,19 @@ impl ClientDriver {
     }
 
     /// Counts what was sent to a discard service.
-    fn count_sent(&mut self, engine: &mut Engine<Requests>) {
+    fn count_sent(&mut self, connector: &mut impl Connector) {
         if let Workload::Throughput {
             direction: Direction::Up,
         } = self.task.workload
         {
-            let sent = engine.counters().get(Counter::BytesOut);
-            engine.application_mut().findings.count(sent - self.sent);
+            let sent = connector.bytes_sent();
+            connector.application_mut().stats.count(sent - self.sent);
             self.sent = sent;
         }
     }
 
     /// Goes from stage to stage as time passes.
-    fn advance(&mut self, engine: &mut Engine<Requests>, now: Instant) {
+    fn advance(&mut self, connector: &mut impl Connector, now: Instant) {
         loop {
             let next = match self.stage {
                 Stage::New => match self.task.workload {
@@ -156,7 +171,7 @@ impl ClientDriver {
                     },
                 },
                 Stage::Opening { until } => {
-                    let complete = engine.application().established() >= self.task.connections;
+                    let complete = connector.application().established() >= self.task.connections;
                     if !complete && !self.failed && now < until {
                         return;
                     }
@@ -171,15 +186,15 @@ impl ClientDriver {
                     if now < until {
                         return;
                     }
-                    engine.application_mut().findings.begin_measuring();
+                    connector.application_mut().stats.begin_measuring();
                     Stage::Measuring { since: now }
                 }
                 Stage::Measuring { since } => {
                     if now < since + self.task.duration {
                         return;
                     }
-                    self.count_stuck(engine, now, since);
-                    engine.application_mut().findings.stop();
+                    self.count_stalled(connector, now, since);
+                    connector.application_mut().stats.stop();
                     self.measured = now.since(since);
                     match self.schedule {
                         Some(_) => Stage::Grace {
@@ -189,7 +204,7 @@ impl ClientDriver {
                     }
                 }
                 Stage::Grace { end } => {
-                    if !self.is_answered(engine, now, end) {
+                    if !self.is_answered(connector, now, end) {
                         return;
                     }
                     Stage::Over
@@ -202,33 +217,23 @@ impl ClientDriver {
 
     /// Counts the connections of a closed loop that have waited for an answer ever since the measurement began, at
     /// `since`.
-    fn count_stuck(&self, engine: &mut Engine<Requests>, now: Instant, since: Instant) {
+    fn count_stalled(&self, connector: &mut impl Connector, now: Instant, since: Instant) {
         if !matches!(self.task.workload, Workload::Cps { .. } | Workload::Rps { .. }) {
             return;
         }
-        let is_stuck = |begun: Instant| stuck::is_stuck(now.since(begun), now.since(since));
-        let application = engine.application();
-        let mut count = application.waiting().filter(|&begun| is_stuck(begun)).count();
-        // The application does not learn which handshakes failed. The engine knows which go on, but its listing has
-        // everything in TIME-WAIT, too, so it is not asked without a reason.
-        if application.opening().any(is_stuck) {
-            count += engine
-                .connections()
-                .filter(|connection| connection.state == State::SynSent)
-                .filter_map(|connection| application.opening_from(connection.local))
-                .filter(|&begun| is_stuck(begun))
-                .count();
-        }
-        let findings = &mut engine.application_mut().findings;
+        let is_stalled = |begun: Instant| stalled::is_stalled(now.since(begun), now.since(since));
+        let requests = connector.application().waiting();
+        let count = requests.filter(|&begun| is_stalled(begun)).count() + connector.count_opening(is_stalled);
+        let stats = &mut connector.application_mut().stats;
         for _ in 0..count {
-            findings.error(Kind::Unfinished, stuck::DETAIL);
+            stats.error(Kind::Unfinished, stalled::DETAIL);
         }
     }
 
     /// Whether nothing of an open loop is waited for any more. What is then without an answer are errors.
-    fn is_answered(&self, engine: &mut Engine<Requests>, now: Instant, end: Instant) -> bool {
+    fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
         let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
-        let unanswered = engine.application().under_way() + missed;
+        let unanswered = connector.application().under_way() + missed;
         if unanswered > 0 && now < end + GRACE {
             return false;
         }
@@ -237,30 +242,34 @@ impl ClientDriver {
             GRACE.as_secs()
         );
         for _ in 0..unanswered {
-            engine.application_mut().findings.error(Kind::Unfinished, &detail);
+            connector.application_mut().stats.error(Kind::Unfinished, &detail);
         }
         true
     }
 
     /// Opens as many connections as are wanting. True if it has to go on in the next turn.
-    fn fill_up<T: Transmit>(&mut self, engine: &mut Engine<Requests>, now: Instant, out: &mut T) -> bool {
+    fn fill_up<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
         if matches!(self.stage, Stage::Grace { .. } | Stage::Over) {
             return false;
         }
         let wanted = self.task.connections.saturating_sub(self.replacements.len() as u32);
-        let most_opening = match self.task.workload {
+        let max_opening = match self.task.workload {
             Workload::Cps { .. } => u32::MAX,
-            _ => MOST_OPENING,
+            _ => MAX_OPENING,
         };
-        let active = engine.population().connections - engine.application().closing();
-        let missing = wanted.saturating_sub(active).min(most_opening);
+        let active = connector.connections() - connector.application().closing();
+        let missing = wanted.saturating_sub(active).min(max_opening);
         if missing > 1 {
-            self.opener.prepare(engine, missing);
+            connector.prepare(missing);
         }
         for _ in 0..PER_TURN {
             // A connection that is done and only has to end is not in the way of the next.
-            let active = engine.population().connections - engine.application().closing();
-            if active >= wanted || Opener::opening(engine) >= most_opening || !self.opener.open(engine, now, out) {
+            let active = connector.connections() - connector.application().closing();
+            if active >= wanted || connector.opening() >= max_opening {
+                return false;
+            }
+            if !self.opener.open(connector, now) {
+                self.failed = true;
                 return false;
             }
         }
@@ -268,7 +277,7 @@ impl ClientDriver {
     }
 
     /// Sends the requests of an open loop that are due. True if it has to go on in the next turn.
-    fn send_due<T: Transmit>(&mut self, engine: &mut Engine<Requests>, now: Instant, out: &mut T) -> bool {
+    fn send_due<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
         let Some(schedule) = &mut self.schedule else {
             return false;
         };
@@ -278,7 +287,7 @@ impl ClientDriver {
             _ => Instant::NEVER,
         };
         for _ in 0..PER_TURN {
-            if !engine.application().has_idle() {
+            if !connector.application().has_idle() {
                 return false;
             }
             let Some(due) = schedule.begin(now, end) else {
@@ -286,9 +295,9 @@ impl ClientDriver {
             };
             let mut sent = None;
             while sent != Some(true)
-                && let Some(id) = engine.application_mut().take_idle()
+                && let Some(id) = connector.application_mut().take_idle()
             {
-                sent = engine.with_connection(now, id, out, |application, connection, stream| {
+                sent = connector.with_connection(id, |application, connection, stream| {
                     application.ask_idle(connection, stream, due)
                 });
             }
@@ -300,7 +309,7 @@ impl ClientDriver {
     }
 
     /// When something is to be done even if nothing arrives.
-    fn deadline(&self, engine: &Engine<Requests>, now: Instant) -> Option<Instant> {
+    fn deadline(&self, connector: &impl Connector, now: Instant) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Opening { until } | Stage::WarmUp { until } => Some(until),
             Stage::Measuring { since } => Some(since + self.task.duration),
@@ -309,7 +318,7 @@ impl ClientDriver {
         };
         let due = self
             .schedule
-            .filter(|_| engine.application().has_idle())
+            .filter(|_| connector.application().has_idle())
             .map(|schedule| schedule.next());
         let pause = Some(self.opener.paused_until()).filter(|&until| until > now);
         let replacement = self.replacements.front().copied();
@@ -317,53 +326,41 @@ impl ClientDriver {
     }
 
     /// Tells what was found, and does nothing from now on.
-    fn finish(&mut self, engine: &mut Engine<Requests>) {
-        let outcome = Outcome {
-            findings: engine.application_mut().end(),
+    fn finish(&mut self, connector: &mut impl Connector) {
+        self.outcome = Some(Outcome {
+            stats: connector.application_mut().end(),
             measured: self.measured,
-            frames: Frames {
-                sent: engine.counters().get(Counter::FramesOut),
-                received: engine.counters().get(Counter::FramesIn),
-            },
-        };
-        // Whoever started it may have given up.
-        let _ = self.reports.outcome.send(outcome);
+            frames: connector.frames(),
+        });
         self.stage = Stage::Over;
     }
-}
 
-impl Driver<Requests> for ClientDriver {
-    fn turn<T: Transmit>(&mut self, engine: &mut Engine<Requests>, now: Instant, out: &mut T) -> Option<Instant> {
+    /// Does what is due. To be called whenever something may have happened. Returns when there is more to do at the
+    /// latest; `None` if it is over, and [`Driver::take_outcome`] has what was found.
+    pub(crate) fn turn<C: Connector>(&mut self, connector: &mut C, now: Instant) -> Option<Instant> {
         if self.stage == Stage::Over {
             return None;
         }
-        self.count_failures(engine, now);
-        self.reports
-            .steps
-            .store(engine.application().findings.steps(), Ordering::Relaxed);
+        self.count_failures(connector, now);
         if let Some(hold) = &mut self.hold {
-            let deadline = hold.turn(&mut self.opener, engine, now, out);
+            let deadline = hold.turn(&mut self.opener, connector, now);
             if deadline.is_none() {
                 self.measured = hold.kept();
-                self.finish(engine);
+                self.finish(connector);
             }
             return deadline;
         }
-        self.count_sent(engine);
-        self.advance(engine, now);
+        self.count_sent(connector);
+        self.advance(connector, now);
         if self.stage == Stage::Over {
-            self.finish(engine);
+            self.finish(connector);
             return None;
         }
-        let more_to_open = self.fill_up(engine, now, out);
-        let more_to_send = self.send_due(engine, now, out);
+        let more_to_open = self.fill_up(connector, now);
+        let more_to_send = self.send_due(connector, now);
         if more_to_open || more_to_send {
             return Some(now);
         }
-        self.deadline(engine, now)
-    }
-
-    fn arrived_elsewhere(&mut self, frame: &[u8]) {
-        self.opener.arrived_elsewhere(frame);
+        self.deadline(connector, now)
     }
 }

@@ -1,12 +1,12 @@
-//! What one shard of the client has found, and which part of it counts.
+//! The counts and latencies of one thread of a client.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::client::errors::{Errors, Kind};
+use crate::client::errors::{Errors, Failure, Kind};
 use crate::client::latency::Latencies;
 
-/// What counts at present.
+/// Which of them count at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Operations, but not as measured.
@@ -19,21 +19,21 @@ enum Stage {
 
 /// Counts and latencies.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub(crate) struct Stats {
     stage: Stage,
     operations: u64,
     operations_before: u64,
     /// What the shown rate is of.
     steps: u64,
-    pub(super) latency: Latencies,
-    pub(super) connect: Latencies,
-    pub(super) announced_ends: u64,
-    pub(super) errors: Errors,
+    pub(crate) latency: Latencies,
+    pub(crate) connect: Latencies,
+    pub(crate) announced_ends: u64,
+    pub(crate) errors: Errors,
 }
 
-impl Findings {
+impl Stats {
     /// Nothing yet, and the warm-up begins.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             stage: Stage::WarmUp,
             operations: 0,
@@ -47,12 +47,12 @@ impl Findings {
     }
 
     /// The warm-up is over.
-    pub(super) fn begin_measuring(&mut self) {
+    pub(crate) fn begin_measuring(&mut self) {
         self.stage = Stage::Measuring;
     }
 
     /// The measurement is over; what is under way may still fail, or turn out to be slow.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stage = Stage::Stopped;
     }
 
@@ -62,7 +62,7 @@ impl Findings {
 
     /// Counts operations.
     #[inline]
-    pub(super) fn count(&mut self, operations: u64) {
+    pub(crate) fn count(&mut self, operations: u64) {
         match self.stage {
             Stage::WarmUp => self.operations_before += operations,
             Stage::Measuring => self.operations += operations,
@@ -72,13 +72,13 @@ impl Findings {
     }
 
     /// Shows that something was done that is no operation.
-    pub(super) fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.steps += 1;
     }
 
     /// Counts what a request, or a connection with its request, took.
     #[inline]
-    pub(super) fn latency(&mut self, latency: Duration) {
+    pub(crate) fn latency(&mut self, latency: Duration) {
         if self.counts() {
             self.latency.record(latency);
         }
@@ -86,43 +86,48 @@ impl Findings {
 
     /// Counts what establishing a connection took.
     #[inline]
-    pub(super) fn connected(&mut self, latency: Duration) {
+    pub(crate) fn connected(&mut self, latency: Duration) {
         if self.counts() {
             self.connect.record(latency);
         }
     }
 
     /// Counts a connection whose end the server announced, and that a new one takes the place of.
-    pub(super) fn announced_end(&mut self) {
+    pub(crate) fn announced_end(&mut self) {
         if self.counts() {
             self.announced_ends += 1;
         }
     }
 
     /// Counts an error; `detail` is a phrase that says what was seen.
-    pub(super) fn error(&mut self, kind: Kind, detail: impl Display) {
+    pub(crate) fn error(&mut self, kind: Kind, detail: impl Display) {
         if self.counts() {
             self.errors.add(kind, detail);
         }
     }
 
+    /// Counts an error.
+    pub(crate) fn failure(&mut self, failure: &Failure) {
+        self.error(failure.kind, &failure.detail);
+    }
+
     /// Operations while measuring.
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.operations
     }
 
     /// Operations in all.
-    pub(super) fn operations_with_warm_up(&self) -> u64 {
+    pub(crate) fn operations_with_warm_up(&self) -> u64 {
         self.operations_before + self.operations
     }
 
     /// What the shown rate is of.
-    pub(super) fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.steps
     }
 
     /// Adds those of another shard.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.operations += other.operations;
         self.operations_before += other.operations_before;
         self.steps += other.steps;
@@ -139,29 +144,29 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn one_of_each(findings: &mut Findings) {
-        findings.count(1);
-        findings.latency(SECOND);
-        findings.connected(SECOND);
-        findings.error(Kind::Reset, "reset");
+    fn one_of_each(stats: &mut Stats) {
+        stats.count(1);
+        stats.latency(SECOND);
+        stats.connected(SECOND);
+        stats.error(Kind::Reset, "reset");
     }
 
     #[test]
     fn what_counts_depends_on_the_stage() {
-        let mut findings = Findings::new();
-        one_of_each(&mut findings);
-        findings.begin_measuring();
-        one_of_each(&mut findings);
-        one_of_each(&mut findings);
-        findings.stop();
-        one_of_each(&mut findings);
-        assert_eq!((findings.operations(), findings.operations_with_warm_up()), (2, 3));
-        assert_eq!((findings.latency.len(), findings.connect.len()), (3, 3));
-        assert_eq!(findings.errors.total(), 3);
+        let mut stats = Stats::new();
+        one_of_each(&mut stats);
+        stats.begin_measuring();
+        one_of_each(&mut stats);
+        one_of_each(&mut stats);
+        stats.stop();
+        one_of_each(&mut stats);
+        assert_eq!((stats.operations(), stats.operations_with_warm_up()), (2, 3));
+        assert_eq!((stats.latency.len(), stats.connect.len()), (3, 3));
+        assert_eq!(stats.errors.total(), 3);
 
-        let mut both = Findings::new();
-        both.merge(&findings);
-        both.merge(&findings);
+        let mut both = Stats::new();
+        both.merge(&stats);
+        both.merge(&stats);
         assert_eq!((both.operations(), both.operations_with_warm_up()), (4, 6));
         assert_eq!((both.latency.len(), both.errors.total()), (6, 6));
     }

@@ -5,16 +5,16 @@ use tidegate_tcp::counters::Counter;
 
 /// What was handed from shard to shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HandedOver {
+pub(crate) struct Misrouted {
     /// Frames that arrived, each counted once.
-    pub(super) arrived: u64,
+    pub(crate) arrived: u64,
     /// How often one of them was shown to a further engine after that of the shard it arrived at.
-    pub(super) visits: u64,
+    pub(crate) visits: u64,
 }
 
-impl HandedOver {
+impl Misrouted {
     /// What all shards tell together.
-    pub(super) fn of(shards: &[ShardReport]) -> Self {
+    pub(crate) fn of(shards: &[ShardReport]) -> Self {
         let arrived: u64 = shards.iter().map(|shard| shard.port.rx_frames).sum();
         let shown: u64 = shards.iter().map(|shard| shard.tcp.get(Counter::FramesIn)).sum();
         Self {
@@ -24,7 +24,7 @@ impl HandedOver {
     }
 
     /// A sentence if it is more than one in ten.
-    pub(super) fn warning(self) -> Option<String> {
+    pub(crate) fn warning(self) -> Option<String> {
         let Self { arrived, visits } = self;
         (visits > arrived / 10).then(|| {
             format!(
@@ -62,22 +62,22 @@ mod tests {
 
     #[test]
     fn visits_are_what_engines_saw_beyond_what_arrived() {
-        let found = HandedOver::of(&[shard(100, 130), shard(50, 40)]);
+        let found = Misrouted::of(&[shard(100, 130), shard(50, 40)]);
         assert_eq!(
             found,
-            HandedOver {
+            Misrouted {
                 arrived: 150,
                 visits: 20
             }
         );
-        assert_eq!(HandedOver::of(&[shard(7, 7)]).visits, 0);
-        assert_eq!(HandedOver::of(&[]).warning(), None);
+        assert_eq!(Misrouted::of(&[shard(7, 7)]).visits, 0);
+        assert_eq!(Misrouted::of(&[]).warning(), None);
     }
 
     #[test]
     fn more_than_a_tenth_is_worth_a_sentence() {
         for (visits, is_told) in [(0, false), (100, false), (101, true)] {
-            let warning = HandedOver { arrived: 1_000, visits }.warning();
+            let warning = Misrouted { arrived: 1_000, visits }.warning();
             assert_eq!(warning.is_some(), is_told, "{visits}: {warning:?}");
         }
     }

@@ -1,4 +1,5 @@
-//! The client's side of each connection: requests go out, responses are found in what comes back.
+//! The client's side of each connection: requests go out, responses are found in what comes back. It is the same on
+//! every transport.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
@@ -9,27 +10,26 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
-use tidegate_tcp::engine::ConnectionId;
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::wire::checksum::TextSum;
 
-use crate::client::bypass::begun::Begun;
-use crate::client::bypass::findings::Findings;
 use crate::client::errors::{Failure, Kind};
+use crate::client::in_flight::InFlight;
 use crate::client::responses::{Expected, Responses};
+use crate::client::stats::Stats;
 use crate::client::{Close, Direction, Workload};
 use crate::http_client::Url;
 
-/// Bytes that are given to the engine at once for upload; they are shared, not copied.
+/// Bytes that are given to the transport at once for upload; they are shared, not copied.
 const FILLER: usize = 256 << 10;
 
 /// Openings that are remembered at least before those that came to nothing are looked for.
-const LEAST_REMEMBERED: usize = 1 << 16;
+const MIN_REMEMBERED: usize = 1 << 16;
 
 /// What is kept for each connection: the place of its [`Record`], or one of the values below. Connections that are held
 /// by the million have no record.
 #[derive(Debug)]
-pub(super) struct Connection(u32);
+pub(crate) struct Connection(u32);
 
 impl Connection {
     /// It was never asked anything.
@@ -40,38 +40,38 @@ impl Connection {
 
 /// A connection that is being opened.
 #[derive(Clone, Copy, Debug)]
-struct Opening {
+struct Opening<I> {
     since: Instant,
-    id: ConnectionId,
+    id: I,
 }
 
 /// A connection with requests, now or later.
 #[derive(Debug)]
-struct Record {
-    id: ConnectionId,
+struct Record<I> {
+    id: I,
     responses: Responses,
-    begun: Begun,
+    in_flight: InFlight,
     /// When the server announced that it ends the connection. It is waited for, as it is where connections close with it.
     ending_since: Option<Instant>,
     /// All is done; it only has to end.
     closing: bool,
 }
 
-impl Record {
-    fn new(id: ConnectionId) -> Self {
+impl<I> Record<I> {
+    fn new(id: I) -> Self {
         Self {
             id,
             responses: Responses::default(),
-            begun: Begun::default(),
+            in_flight: InFlight::default(),
             ending_since: None,
             closing: false,
         }
     }
 }
 
-/// One shard's application.
+/// The application of one thread, on connections that `I` numbers.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(crate) struct Requests<I> {
     workload: Workload,
     /// As many requests as there are under way on a connection at most, so that several are sent at once.
     requests: Bytes,
@@ -79,16 +79,18 @@ pub(super) struct Requests {
     request_length: usize,
     filler: Bytes,
     expected: Expected,
-    opening: HashMap<u64, Opening, RandomState>,
+    /// By local address, where the transport does not announce what it is about to open.
+    opening: HashMap<u64, Opening<I>, RandomState>,
+    announced: Option<Opening<I>>,
     /// Openings at which those that came to nothing are looked for.
     remembered: usize,
-    records: Slab<Record>,
+    records: Slab<Record<I>>,
     /// Connections of an open loop without a request under way, the one that has waited longest first. Some may have
     /// gone since.
-    idle: VecDeque<ConnectionId>,
+    idle: VecDeque<I>,
     /// Connections that are held, in the order they were established. Some may have gone since.
-    held: Vec<ConnectionId>,
-    pub(super) findings: Findings,
+    held: Vec<I>,
+    pub(crate) stats: Stats,
     /// Nothing more is to be asked.
     over: bool,
     established: u32,
@@ -101,19 +103,19 @@ pub(super) struct Requests {
     failed: u32,
 }
 
-impl Requests {
+impl<I: Copy> Requests<I> {
     /// An application for `workload`.
-    pub(super) fn new(url: &Url, workload: Workload) -> Self {
+    pub(crate) fn new(url: &Url, workload: Workload) -> Self {
         let pipeline = match workload {
             Workload::Rps { pipeline } => pipeline,
             _ => 1,
         };
         let keep_alive = !matches!(workload, Workload::Cps { close: Close::Server });
         let request = url.request(keep_alive);
-        let mut findings = Findings::new();
+        let mut stats = Stats::new();
         if workload == Workload::Hold {
             // There is no warm-up: each connection is tried once.
-            findings.begin_measuring();
+            stats.begin_measuring();
         }
         let filler = match workload {
             Workload::Throughput {
@@ -130,11 +132,12 @@ impl Requests {
             filler: filler.into(),
             expected: Expected::default(),
             opening: HashMap::default(),
-            remembered: LEAST_REMEMBERED,
+            announced: None,
+            remembered: MIN_REMEMBERED,
             records: Slab::new(),
             idle: VecDeque::new(),
             held: Vec::new(),
-            findings,
+            stats,
             over: false,
             established: 0,
             closing: 0,
@@ -146,89 +149,94 @@ impl Requests {
     }
 
     /// The SYN of connection `id` was sent from `local`. Openings that are older than `patience` have come to nothing.
-    pub(super) fn note_opening(&mut self, now: Instant, local: SocketAddr, id: ConnectionId, patience: Duration) {
+    pub(crate) fn note_opening(&mut self, now: Instant, local: SocketAddr, id: I, patience: Duration) {
         if self.opening.len() >= self.remembered {
             self.opening.retain(|_, opening| now.since(opening.since) <= patience);
-            self.remembered = (2 * self.opening.len()).max(LEAST_REMEMBERED);
+            self.remembered = (2 * self.opening.len()).max(MIN_REMEMBERED);
         }
         self.opening.insert(key(local), Opening { since: now, id });
     }
 
+    /// The next connection to be opened is `id`, which was begun at `since`.
+    pub(crate) fn announce_opening(&mut self, id: I, since: Instant) {
+        self.announced = Some(Opening { since, id });
+    }
+
     /// Connections that reached ESTABLISHED and are not gone.
-    pub(super) fn established(&self) -> u32 {
+    pub(crate) fn established(&self) -> u32 {
         self.established
     }
 
     /// Those of them that have done everything and only have to end.
-    pub(super) fn closing(&self) -> u32 {
+    pub(crate) fn closing(&self) -> u32 {
         self.closing
     }
 
     /// Requests without an answer.
-    pub(super) fn under_way(&self) -> u64 {
+    pub(crate) fn under_way(&self) -> u64 {
         self.under_way
     }
 
     /// Established connections that ended by RST, and by time-out.
-    pub(super) fn ended_badly(&self) -> (u64, u64) {
+    pub(crate) fn ended_badly(&self) -> (u64, u64) {
         (self.reset, self.timed_out)
     }
 
     /// How many established connections failed since the last call.
-    pub(super) fn take_failed(&mut self) -> u32 {
+    pub(crate) fn take_failed(&mut self) -> u32 {
         std::mem::take(&mut self.failed)
     }
 
     /// When the oldest request without an answer began, of every connection that has one, or when the end of the connection
     /// was announced, of those that wait for it.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
         self.records
             .iter()
             .filter(|(_, record)| !record.closing)
-            .filter_map(|(_, record)| record.begun.oldest().or(record.ending_since))
+            .filter_map(|(_, record)| record.in_flight.oldest().or(record.ending_since))
     }
 
     /// When each opening began that has not led to an established connection. Those that failed may be among them.
-    pub(super) fn opening(&self) -> impl Iterator<Item = Instant> + '_ {
+    pub(crate) fn opening(&self) -> impl Iterator<Item = Instant> + '_ {
         self.opening.values().map(|opening| opening.since)
     }
 
     /// When the one from `local` began.
-    pub(super) fn opening_from(&self, local: SocketAddr) -> Option<Instant> {
+    pub(crate) fn opening_from(&self, local: SocketAddr) -> Option<Instant> {
         self.opening.get(&key(local)).map(|opening| opening.since)
     }
 
     /// The connection of an open loop that has waited longest.
-    pub(super) fn take_idle(&mut self) -> Option<ConnectionId> {
+    pub(crate) fn take_idle(&mut self) -> Option<I> {
         self.idle.pop_front()
     }
 
     /// Whether there may be a connection to be had from [`Requests::take_idle`].
-    pub(super) fn has_idle(&self) -> bool {
+    pub(crate) fn has_idle(&self) -> bool {
         !self.idle.is_empty()
     }
 
     /// It is over: from now on nothing is asked. Returns what was found.
-    pub(super) fn end(&mut self) -> Findings {
+    pub(crate) fn end(&mut self) -> Stats {
         self.over = true;
-        std::mem::replace(&mut self.findings, Findings::new())
+        std::mem::replace(&mut self.stats, Stats::new())
     }
 
     /// The connections that were established to be held.
-    pub(super) fn held(&self) -> &[ConnectionId] {
+    pub(crate) fn held(&self) -> &[I] {
         &self.held
     }
 
     /// Sends the request of an open loop that was due at `due`. False if the connection is not the idle one that it
     /// was.
-    pub(super) fn ask_idle<S: Stream + ?Sized>(
+    pub(crate) fn ask_idle<S: Stream + ?Sized>(
         &mut self,
         connection: &mut Connection,
         stream: &mut S,
         due: Instant,
     ) -> bool {
         match self.records.get(connection.0 as usize) {
-            Some(record) if record.begun.is_empty() && record.ending_since.is_none() && !record.closing => {
+            Some(record) if record.in_flight.is_empty() && record.ending_since.is_none() && !record.closing => {
                 self.send(connection.0, stream, 1, due);
                 true
             }
@@ -237,12 +245,7 @@ impl Requests {
     }
 
     /// Asks a connection that was held, unless it has been asked.
-    pub(super) fn ask_held<S: Stream + ?Sized>(
-        &mut self,
-        connection: &mut Connection,
-        id: ConnectionId,
-        stream: &mut S,
-    ) {
+    pub(crate) fn ask_held<S: Stream + ?Sized>(&mut self, connection: &mut Connection, id: I, stream: &mut S) {
         if connection.0 == Connection::IDLE {
             let now = stream.now();
             connection.0 = self.records.insert(Record::new(id)) as u32;
@@ -253,7 +256,7 @@ impl Requests {
     fn send<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, count: u32, begun: Instant) {
         let record = &mut self.records[index as usize];
         for _ in 0..count {
-            record.begun.push(begun);
+            record.in_flight.push(begun);
         }
         self.under_way += u64::from(count);
         let length = count as usize * self.request_length;
@@ -281,14 +284,14 @@ impl Requests {
 
     /// Counts an error and resets the connection.
     fn fail<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, kind: Kind, detail: impl Display) {
-        self.findings.error(kind, detail);
+        self.stats.error(kind, detail);
         self.failed += 1;
         self.give_up(index, stream);
     }
 
     fn give_up<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S) {
         if let Some(record) = self.records.get_mut(index as usize) {
-            self.under_way -= record.begun.clear();
+            self.under_way -= record.in_flight.clear();
         }
         self.finish(index);
         stream.abort();
@@ -310,9 +313,9 @@ impl Requests {
             return;
         }
         if let Some(record) = self.records.get_mut(index as usize) {
-            self.under_way -= record.begun.clear();
+            self.under_way -= record.in_flight.clear();
             record.ending_since = Some(now);
-            self.findings.announced_end();
+            self.stats.announced_end();
         }
     }
 
@@ -330,7 +333,7 @@ impl Requests {
             // It counts when the server has ended it.
             Workload::Cps { close: Close::Server } => {}
             Workload::Cps { close } => {
-                self.findings.count(1);
+                self.stats.count(1);
                 self.finish(index);
                 if close == Close::Rst {
                     stream.abort();
@@ -339,11 +342,11 @@ impl Requests {
                 }
             }
             Workload::Rps { .. } => {
-                self.findings.count(u64::from(count));
+                self.stats.count(u64::from(count));
                 self.go_on(index, stream, count, now);
             }
             Workload::Latency { .. } => {
-                self.findings.count(1);
+                self.stats.count(1);
                 // What is due next is sent when this turn's segments have been read: a FIN may come with the response.
                 let record = &self.records[index as usize];
                 if record.ending_since.is_none() {
@@ -352,7 +355,7 @@ impl Requests {
             }
             Workload::Throughput { .. } => self.go_on(index, stream, count, now),
             Workload::Hold => {
-                self.findings.count(1);
+                self.stats.count(1);
                 self.records.remove(index as usize);
                 connection.0 = Connection::ANSWERED;
             }
@@ -361,7 +364,7 @@ impl Requests {
 
     /// The server sent FIN on a connection with a record.
     fn ended_by_server<S: Stream>(&mut self, index: u32, stream: &mut S) {
-        let oldest = self.records[index as usize].begun.oldest();
+        let oldest = self.records[index as usize].in_flight.oldest();
         match (self.workload, oldest) {
             (
                 Workload::Throughput {
@@ -371,7 +374,7 @@ impl Requests {
             ) => self.fail(index, stream, Kind::ClosedEarly, "the server closed the connection"),
             (workload, None) => {
                 if let Workload::Cps { close: Close::Server } = workload {
-                    self.findings.count(1);
+                    self.stats.count(1);
                 }
                 self.finish(index);
                 stream.close();
@@ -389,20 +392,21 @@ impl Requests {
     }
 }
 
-impl Application for Requests {
+impl<I: Copy> Application for Requests<I> {
     type Connection = Connection;
 
     fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
         self.established += 1;
         let now = stream.now();
-        let Some(Opening { since, id }) = self.opening.remove(&key(stream.local())) else {
+        let announced = self.announced.take();
+        let Some(Opening { since, id }) = announced.or_else(|| self.opening.remove(&key(stream.local()))) else {
             // Too late: it was given up.
             stream.abort();
             return Connection(Connection::IDLE);
         };
-        self.findings.connected(now.since(since));
+        self.stats.connected(now.since(since));
         if self.workload == Workload::Hold {
-            self.findings.step();
+            self.stats.step();
             self.held.push(id);
             return Connection(Connection::IDLE);
         }
@@ -427,6 +431,11 @@ impl Application for Requests {
             self.fail(index, stream, Kind::Malformed, "data on a connection without a request");
             return data.len();
         };
+        if !self.filler.is_empty() {
+            let detail = "data from the server; the target has to be a discard service";
+            self.fail(index, stream, Kind::Malformed, detail);
+            return data.len();
+        }
         let taken = match record.responses.take(&mut self.expected, data) {
             Ok(taken) => taken,
             Err(Failure { kind, detail }) => {
@@ -436,15 +445,15 @@ impl Application for Requests {
         };
         let now = stream.now();
         for _ in 0..taken.responses {
-            let Some(begun) = record.begun.pop() else {
+            let Some(begun) = record.in_flight.pop() else {
                 self.fail(index, stream, Kind::Malformed, "a response to no request");
                 return data.len();
             };
             self.under_way -= 1;
-            self.findings.latency(now.since(begun));
+            self.stats.latency(now.since(begun));
         }
         if matches!(self.workload, Workload::Throughput { .. }) {
-            self.findings.count(taken.body);
+            self.stats.count(taken.body);
         }
         if taken.is_last {
             self.begin_end(index, now);
@@ -462,7 +471,7 @@ impl Application for Requests {
         }
         if connection.0 == Connection::IDLE {
             let detail = "the server closed a connection that was to stay open";
-            self.findings.error(Kind::ClosedEarly, detail);
+            self.stats.error(Kind::ClosedEarly, detail);
             self.failed += 1;
         }
         stream.close();
@@ -482,7 +491,7 @@ impl Application for Requests {
         self.established -= 1;
         let mut was_done = connection.0 == Connection::ANSWERED;
         if let Some(mut record) = self.records.try_remove(connection.0 as usize) {
-            self.under_way -= record.begun.clear();
+            self.under_way -= record.in_flight.clear();
             self.closing -= u32::from(record.closing);
             was_done = record.closing || record.ending_since.is_some();
         }
@@ -497,7 +506,7 @@ impl Application for Requests {
         };
         *count += 1;
         if !was_done {
-            self.findings.error(kind, detail);
+            self.stats.error(kind, detail);
             self.failed += 1;
         }
     }

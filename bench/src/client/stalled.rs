@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A server that has too much to do lets every connection wait for a while, which is no error.
-const LEAST_WAIT: Duration = Duration::from_secs(1);
+const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Where there is no warm-up, connections are opened when the measurement has begun, a few at a time.
 const OPENING: Duration = Duration::from_millis(100);
@@ -12,8 +12,8 @@ const OPENING: Duration = Duration::from_millis(100);
 pub(crate) const DETAIL: &str = "no answer in all the time that was measured";
 
 /// Whether a connection that has `waited` for an answer, when the measurement ends that took `measured`, is one.
-pub(crate) fn is_stuck(waited: Duration, measured: Duration) -> bool {
-    waited >= LEAST_WAIT && waited + OPENING >= measured
+pub(crate) fn is_stalled(waited: Duration, measured: Duration) -> bool {
+    waited >= MIN_WAIT && waited + OPENING >= measured
 }
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_waits_for_long_and_all_the_time_is_stuck() {
+    fn only_who_waits_for_long_and_all_the_time_is_stalled() {
         for (waited, measured, expected) in [
             (5_000, 5_000, true),
             (6_000, 5_000, true),
@@ -32,7 +32,7 @@ mod tests {
             (999, 999, false),
         ] {
             let [waited, measured] = [waited, measured].map(Duration::from_millis);
-            assert_eq!(is_stuck(waited, measured), expected, "{waited:?} of {measured:?}");
+            assert_eq!(is_stalled(waited, measured), expected, "{waited:?} of {measured:?}");
         }
     }
 }
