@@ -4,7 +4,6 @@
 pub(crate) mod bypass;
 pub(crate) mod errors;
 pub(crate) mod kernel;
-pub(crate) mod latency;
 pub(crate) mod progress;
 pub(crate) mod responses;
 pub(crate) mod stuck;
@@ -13,10 +12,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::errors::Errors;
-use crate::client::latency::Latencies;
 use crate::client::progress::Progress;
 use crate::http_client::Url;
 use tidegate_args::UsageError;
+use tidegate_report::Latencies;
 
 /// Most requests under way on a connection.
 const DEEPEST_PIPELINE: u32 = 64;

@@ -36,9 +36,9 @@ pub(crate) use self::sink::{Bare, BareKind, Sink};
 
 use self::plan::LONGEST;
 use self::progress::Progress;
-use crate::results::files;
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::signals::{Event, Signals};
+use tidegate_report::files;
 
 /// Milliseconds between two looks at the flood.
 const LOOK_INTERVAL: u8 = 100;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::client::errors::{Errors, Kind};
-use crate::client::latency::Latencies;
+use tidegate_report::Latencies;
 
 /// What counts at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

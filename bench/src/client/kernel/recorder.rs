@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::Measured;
 use crate::client::errors::{Errors, Failure, Kind};
-use crate::client::latency::Latencies;
 use crate::client::progress::Progress;
+use tidegate_report::Latencies;
 
 /// Between two looks at the rate that is shown.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
