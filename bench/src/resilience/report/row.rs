@@ -53,16 +53,12 @@ pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
         .with("limit_xdp_tx_per_s", limits.transmit.map(f64::round))
         .with("limit_xdp_drop_per_s", limits.drop.map(f64::round));
     for (name, quantiles) in [("connect", row.connect), ("first_byte", row.first_byte)] {
-        let of: [(&str, fn(Quantiles) -> f64); 4] = [
-            ("p50", |quantiles| quantiles.p50),
-            ("p90", |quantiles| quantiles.p90),
-            ("p99", |quantiles| quantiles.p99),
-            ("max", |quantiles| quantiles.max),
-        ];
-        for (quantile, value) in of {
-            let micros = quantiles.map(|quantiles| value(quantiles).round() as u64);
-            fields = fields.with(&format!("{name}_{quantile}_us"), micros);
-        }
+        let micros = |value: fn(Quantiles) -> f64| quantiles.map(value).map(|micros| micros.round() as u64);
+        fields = fields
+            .with(&format!("{name}_p50_us"), micros(|quantiles| quantiles.p50))
+            .with(&format!("{name}_p90_us"), micros(|quantiles| quantiles.p90))
+            .with(&format!("{name}_p99_us"), micros(|quantiles| quantiles.p99))
+            .with(&format!("{name}_max_us"), micros(|quantiles| quantiles.max));
     }
     fields
 }
