@@ -11,7 +11,6 @@ pub(crate) mod errors;
 mod hold;
 mod in_flight;
 pub(crate) mod kernel;
-pub(crate) mod latency;
 pub(crate) mod open_files;
 pub(crate) mod progress;
 pub(crate) mod responses;
@@ -23,10 +22,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
+use tidegate_report::Latencies;
 
 use crate::client::driver::Outcome;
 use crate::client::errors::{Errors, Kind};
-use crate::client::latency::Latencies;
 use crate::client::progress::Progress;
 use crate::client::stats::Stats;
 use crate::http_client::Url;

@@ -3,8 +3,9 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use tidegate_report::Latencies;
+
 use crate::client::errors::{Errors, Failure, Kind};
-use crate::client::latency::Latencies;
 
 /// Which of them count at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

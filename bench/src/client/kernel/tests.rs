@@ -89,8 +89,8 @@ fn connections_end_in_every_way() {
     for close in [Close::Client, Close::Server, Close::Rst] {
         let measured = run(&plan(address, Workload::Cps { close }));
         assert_right(&measured);
-        assert!(measured.latency.len() > 0, "{close:?}");
-        assert!(measured.connect.len() > 0, "{close:?}");
+        assert!(!measured.latency.is_empty(), "{close:?}");
+        assert!(!measured.connect.is_empty(), "{close:?}");
         assert_eq!(measured.time_wait.is_some(), close == Close::Client);
     }
 }
@@ -139,7 +139,7 @@ fn a_server_that_ends_connections_between_requests_is_served_by_new_ones() {
     });
     let measured = run(&plan(address, Workload::Rps { pipeline: 1 }));
     assert!(measured.operations > 0, "{:?}", measured.errors);
-    assert!(measured.connect.len() > 0);
+    assert!(!measured.connect.is_empty());
 }
 
 /// Answers `each` requests of a connection, announces the end with the last response and throws away what else comes.
@@ -186,7 +186,7 @@ fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
             let measured = run(&plan(address, workload));
             assert_right(&measured);
             assert!(measured.announced_ends > 0, "{workload:?}");
-            assert!(measured.connect.len() > 0, "{workload:?}");
+            assert!(!measured.connect.is_empty(), "{workload:?}");
         }
         if each == 1 {
             assert_right(&run(&plan(address, Workload::Cps { close: Close::Server })));

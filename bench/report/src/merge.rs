@@ -7,32 +7,32 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use tidegate_args::UsageError;
 
-use super::{LATENCY, hgrm, log, micros, text_table};
+use crate::percentiles::{self, HOW_TO_READ_PERCENTILES};
+use crate::{Column, LATENCY, Page, Quantiles, Report, Row, Section, hgrm, interval_log};
 
 /// The name of what has no tag.
 const NO_TAG: &str = "(no tag)";
 
-/// The names of the columns.
-pub(super) const COLUMNS: [&str; 9] = [
-    "tag",
-    "logs",
-    "intervals",
-    "values",
-    "p50 us",
-    "p90 us",
-    "p99 us",
-    "p99.9 us",
-    "max us",
+const COLUMNS: &[Column] = &[
+    Column::name("tag", "{tag}"),
+    Column::figure("logs", "{logs}"),
+    Column::figure("intervals", "{intervals}"),
+    Column::figure("values", "{latency_us.count}"),
+    Column::figure("p50 us", "{latency_us.p50:1}"),
+    Column::figure("p90 us", "{latency_us.p90:1}"),
+    Column::figure("p99 us", "{latency_us.p99:1}"),
+    Column::figure("p99.9 us", "{latency_us.p999:1}"),
+    Column::figure("max us", "{latency_us.max:1}"),
 ];
 
 /// Histograms by tag.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Merged {
+pub(crate) struct Merged {
     tags: BTreeMap<String, Part>,
     logs: u64,
 }
 
-/// What was found under one tag.
+/// What was read of one tag.
 #[derive(Clone, Debug)]
 struct Part {
     /// In nanoseconds.
@@ -49,8 +49,8 @@ impl Merged {
     /// # Errors
     ///
     /// The log is broken, and the error says in which line; or a histogram has too great values to be added.
-    pub(super) fn add(&mut self, text: &str) -> anyhow::Result<()> {
-        let intervals = log::parse(text)?;
+    pub(crate) fn add(&mut self, text: &str) -> anyhow::Result<()> {
+        let intervals = interval_log::parse(text)?;
         self.logs += 1;
         for interval in intervals {
             let tag = interval.tag.unwrap_or_else(|| NO_TAG.to_owned());
@@ -67,18 +67,13 @@ impl Merged {
         Ok(())
     }
 
-    /// Tags and what was recorded under each, in nanoseconds.
-    pub(super) fn histograms(&self) -> impl Iterator<Item = (&str, &Histogram<u64>)> {
-        self.tags.iter().map(|(tag, part)| (tag.as_str(), &part.histogram))
-    }
-
-    /// The distribution of `tag` as `.hgrm` text in microseconds; without one, that of requests if there is one, else
+    /// Returns the distribution of `tag` as `.hgrm` text in microseconds; without one, that of requests if there is one, else
     /// the only one.
     ///
     /// # Errors
     ///
     /// There is no such tag, or a choice has to be made (usage errors).
-    pub(super) fn hgrm(&self, tag: Option<&str>) -> anyhow::Result<String> {
+    pub(crate) fn hgrm(&self, tag: Option<&str>) -> anyhow::Result<String> {
         let known = || self.tags.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let part = match tag {
             Some(tag) => self
@@ -100,59 +95,64 @@ impl Merged {
         Ok(hgrm::text(&part?.histogram))
     }
 
-    /// One for each tag, in the order of [`COLUMNS`].
-    pub(super) fn rows(&self) -> Vec<[String; COLUMNS.len()]> {
+    /// Returns the report of what was read from `files`.
+    pub(crate) fn report(&self, files: &[String]) -> Report {
         let row = |(tag, part): (&String, &Part)| {
-            let latency = |nanos: u64| format!("{:.1}", micros(nanos));
-            let quantile = |quantile: f64| latency(part.histogram.value_at_quantile(quantile));
-            [
-                tag.clone(),
-                part.logs.to_string(),
-                part.intervals.to_string(),
-                part.histogram.len().to_string(),
-                quantile(0.5),
-                quantile(0.9),
-                quantile(0.99),
-                quantile(0.999),
-                latency(part.histogram.max()),
-            ]
+            Row::new()
+                .with("tag", tag.as_str())
+                .with("logs", part.logs)
+                .with("intervals", part.intervals)
+                .with("latency_us", json!(Quantiles::of(&part.histogram)))
         };
-        self.tags.iter().map(row).collect()
-    }
-
-    /// The table as text.
-    pub(super) fn text(&self) -> String {
-        text_table::text(COLUMNS, &self.rows(), 1)
-    }
-
-    /// One object: `files`, and `tags` with one object for each.
-    pub(super) fn json(&self, files: &[String]) -> Value {
+        let rows: Vec<Row> = self.tags.iter().map(row).collect();
         let tags: Map<String, Value> = self
             .tags
-            .iter()
-            .map(|(tag, part)| {
-                let quantile = |quantile: f64| micros(part.histogram.value_at_quantile(quantile));
-                let value = json!({
-                    "logs": part.logs,
-                    "intervals": part.intervals,
-                    "latency_us": {
-                        "count": part.histogram.len(),
-                        "p50": quantile(0.5),
-                        "p90": quantile(0.9),
-                        "p99": quantile(0.99),
-                        "p999": quantile(0.999),
-                        "max": micros(part.histogram.max()),
-                    },
-                });
-                (tag.clone(), value)
+            .keys()
+            .zip(&rows)
+            .map(|(tag, row)| {
+                let mut fields = row.fields().clone();
+                fields.remove("tag");
+                (tag.clone(), fields.into())
             })
             .collect();
-        json!({ "files": files, "tags": tags })
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let histograms = self.tags.iter().map(|(tag, part)| (tag.as_str(), &part.histogram));
+        let mut sections = percentiles::percentiles(histograms);
+        sections.extend([
+            Section::Heading("Results".to_owned()),
+            Section::Table {
+                columns: COLUMNS,
+                rows: all.clone(),
+            },
+            Section::Heading("How to read this".to_owned()),
+            Section::Prose(HOW_TO_READ_PERCENTILES),
+            Section::Heading("Files".to_owned()),
+            Section::Facts(
+                (1..)
+                    .zip(files)
+                    .map(|(number, file): (u32, &String)| (number.to_string(), file.clone()))
+                    .collect(),
+            ),
+        ]);
+        let mut report = Report {
+            kind: "merge",
+            rows,
+            page: Page {
+                title: "tidegate-bench: merged latencies".to_owned(),
+                introduction: format!("The interval logs of {} files, put together by tag.", files.len()),
+                sections,
+            },
+            ..Report::default()
+        };
+        report.more.insert("files".to_owned(), files.into());
+        report.more.insert("tags".to_owned(), tags.into());
+        report.text = report.table(COLUMNS, &all);
+        report
     }
 }
 
 impl Part {
-    /// Nothing yet, to which histograms such as `model` and greater ones can be added.
+    /// Returns an empty one, to which histograms such as `model` and greater ones can be added.
     fn like(model: &Histogram<u64>) -> Self {
         let mut histogram = model.clone();
         histogram.reset();
@@ -170,11 +170,11 @@ impl Part {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::super::testing::{histogram, histogram_up_to};
     use super::*;
+    use crate::latencies::testing::{histogram, histogram_up_to};
 
     fn log_of(distributions: &[(&str, &Histogram<u64>)]) -> String {
-        let log = log::write("", SystemTime::now(), Duration::from_secs(1), distributions).unwrap();
+        let log = interval_log::write("", SystemTime::now(), Duration::from_secs(1), distributions).unwrap();
         String::from_utf8(log).unwrap()
     }
 
@@ -194,15 +194,21 @@ mod tests {
     #[test]
     fn histograms_are_added_by_tag() {
         let merged = merged();
-        let text = merged.text();
+        let report = merged.report(&["<one>.hlog".to_owned(), "two".to_owned()]);
+        let text = &report.text;
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[1][..4], ["connect", "1", "1", "1"]);
         assert_eq!(rows[2][..4], ["latency", "2", "3", "101"]);
         let widths: Vec<usize> = text.lines().map(str::len).collect();
         assert!(widths.iter().all(|&width| width == widths[0]), "{text}");
 
-        let json = merged.json(&["one".to_owned(), "two".to_owned()]);
-        assert_eq!(json["files"], json!(["one", "two"]));
+        let json = report.json();
+        assert_eq!(json["files"], json!(["<one>.hlog", "two"]));
+        assert_eq!(
+            (&json["kind"], &json["rows"][1]["tag"]),
+            (&json!("merge"), &json!("latency"))
+        );
+        assert_eq!(json["rows"][1]["latency_us"], json["tags"]["latency"]["latency_us"]);
         let latency = &json["tags"]["latency"]["latency_us"];
         assert_eq!(latency["count"], 101);
         let near = |key: &str, expected: f64| {
@@ -211,6 +217,19 @@ mod tests {
         };
         near("p50", 51.0);
         near("max", 900_000_000.0);
+    }
+
+    #[test]
+    fn the_page_has_a_line_and_a_row_for_each_tag() {
+        let report = merged().report(&["one".to_owned()]);
+        let lines = report.page.sections.iter().find_map(|section| match section {
+            Section::Lines(chart) => Some(&chart.lines),
+            _ => None,
+        });
+        let names: Vec<&str> = lines.unwrap().iter().map(|line| line.name.as_str()).collect();
+        assert_eq!(names, ["connect", "latency"]);
+        let has_table = |section: &Section| matches!(section, Section::Table { rows, .. } if rows == &[0, 1]);
+        assert!(report.page.sections.iter().any(has_table));
     }
 
     #[test]

@@ -11,8 +11,8 @@ const TICKS_PER_HALF_DISTANCE: u32 = 5;
 /// Nanoseconds, in which latencies are kept, in a microsecond, in which they are written.
 const SCALE: f64 = 1_000.0;
 
-/// The text. The histogram is in nanoseconds; the values in the text are microseconds with three decimals.
-pub(crate) fn text(histogram: &Histogram<u64>) -> String {
+/// Returns the text. The histogram is in nanoseconds; the values in the text are microseconds with three decimals.
+pub fn text(histogram: &Histogram<u64>) -> String {
     let mut text = format!(
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
@@ -51,8 +51,8 @@ fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::histogram;
     use super::*;
+    use crate::latencies::testing::histogram;
 
     #[test]
     fn a_small_histogram_is_written_as_the_original_writes_it() {

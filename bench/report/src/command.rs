@@ -1,15 +1,15 @@
-//! `tidegate-bench report`: what can be done with results when the measurements are over.
+//! `tidegate-bench report`: work with the results of measurements that are over.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::merge::Merged;
-use super::{files, html};
+use crate::merge::Merged;
+use crate::{ReportFiles, files};
 
 /// Arguments of `tidegate-bench report`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -34,12 +34,8 @@ struct MergeArguments {
     /// The tag --hgrm is about (default: latency, or the only one)
     #[arg(long, value_name = "TAG", requires = "hgrm")]
     tag: Option<String>,
-    /// Write the percentiles to this file as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write them to this file as a page with a plot, too.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 /// Does what was asked for. True if it did.
@@ -48,7 +44,7 @@ struct MergeArguments {
 ///
 /// A file cannot be read or written, or is no interval log; the error names it. There is not one distribution to write
 /// (a usage error).
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     match &arguments.command {
         Command::Merge(arguments) => merge(arguments).map(|()| true),
     }
@@ -62,33 +58,44 @@ fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
             .add(&text)
             .with_context(|| format!("cannot merge {}", log.display()))?;
     }
-    print!("{}", merged.text());
     let names: Vec<String> = arguments.logs.iter().map(|log| log.display().to_string()).collect();
+    let report = merged.report(&names);
+    tidegate_output::print!("{}", report.text);
     if let Some(file) = &arguments.hgrm {
         files::write(file, merged.hgrm(arguments.tag.as_deref())?)?;
     }
-    if let Some(file) = &arguments.json {
-        files::write_json(file, &merged.json(&names))?;
-    }
-    if let Some(file) = &arguments.html {
-        files::write(file, html::of_merged(&merged, &names)?)?;
-    }
+    arguments.files.write(&report)?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::{Duration, SystemTime};
 
-    use super::super::samples;
-    use super::super::testing::parse;
+    use clap::{Args, FromArgMatches};
+
     use super::*;
-    use crate::client::Workload;
+    use crate::latencies::testing::histogram;
+    use crate::{CONNECT, LATENCY, interval_log};
+
+    fn parse(arguments: &[&str]) -> Result<Arguments, clap::Error> {
+        let all = std::iter::once("report").chain(arguments.iter().copied());
+        let matches = Arguments::augment_args(clap::Command::new("report")).try_get_matches_from(all)?;
+        Arguments::from_arg_matches(&matches)
+    }
+
+    fn write_log(file: &Path) {
+        let (latency, connect) = (histogram(1..=1_000), histogram([7]));
+        let distributions = [(LATENCY, &latency), (CONNECT, &connect)];
+        let log = interval_log::write("", SystemTime::now(), Duration::from_secs(1), &distributions).unwrap();
+        files::write(file, log).unwrap();
+    }
 
     fn report(arguments: &[&Path]) -> anyhow::Result<bool> {
         let arguments = arguments.iter().map(|argument| argument.to_str().unwrap());
         let all: Vec<&str> = std::iter::once("merge").chain(arguments).collect();
-        run(&parse::<Arguments>(&all)?)
+        run(&parse(&all)?)
     }
 
     #[test]
@@ -97,7 +104,7 @@ mod tests {
         let [one, two, hgrm, json, html] =
             ["one", "two", "hgrm", "json", "html"].map(|name| directory.path().join(name));
         for log in [&one, &two] {
-            files::write(log, samples::run(Workload::Hold).log().unwrap()).unwrap();
+            write_log(log);
         }
         let passed = report(&[
             &one,
@@ -114,7 +121,7 @@ mod tests {
         assert!(text.contains("Total count    =         2000]"), "{text}");
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
         assert_eq!(json["tags"]["latency"]["logs"], 2);
-        assert!(std::fs::read_to_string(html).unwrap().contains("<svg"));
+        assert!(std::fs::read_to_string(html).unwrap().contains("Latency by percentile"));
     }
 
     #[test]
@@ -131,7 +138,7 @@ mod tests {
     #[test]
     fn without_a_log_or_with_a_tag_for_nothing_it_is_a_usage_error() {
         for arguments in [&["merge"][..], &["merge", "one", "--tag", "latency"][..]] {
-            let error = parse::<Arguments>(arguments).unwrap_err();
+            let error = parse(arguments).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument);
         }
     }

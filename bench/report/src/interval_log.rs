@@ -20,20 +20,20 @@ const MAX_VALUE_DIVISOR: f64 = 1e6;
 
 /// A histogram of a log.
 #[derive(Clone, Debug)]
-pub(super) struct Interval {
-    /// What it is of.
-    pub(super) tag: Option<String>,
-    /// What was recorded.
-    pub(super) histogram: Histogram<u64>,
+pub struct Interval {
+    /// The name of the distribution.
+    pub tag: Option<String>,
+    /// The values, in nanoseconds.
+    pub histogram: Histogram<u64>,
 }
 
-/// The log of a measurement that began at `start` and took `duration`. Distributions without values are left out.
+/// Returns the log of a measurement that began at `start` and took `duration`. Distributions without values are left out.
 /// `comment` is for people; tags must be without comma, space and line break.
 ///
 /// # Errors
 ///
 /// A histogram cannot be written.
-pub(super) fn write(
+pub fn write(
     comment: &str,
     start: SystemTime,
     duration: Duration,
@@ -61,12 +61,12 @@ pub(super) fn write(
     Ok(log)
 }
 
-/// The intervals of a log.
+/// Returns the intervals of a log.
 ///
 /// # Errors
 ///
 /// A line is broken, and the error says which; or there is no interval.
-pub(super) fn parse(text: &str) -> anyhow::Result<Vec<Interval>> {
+pub fn parse(text: &str) -> anyhow::Result<Vec<Interval>> {
     let mut intervals = Vec::new();
     let mut deserializer = Deserializer::new();
     // Line by line, because the parser of a whole log does not say where it found an interval.
@@ -111,8 +111,8 @@ fn decode(interval: &IntervalLogHistogram<'_>, deserializer: &mut Deserializer) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::histogram;
     use super::*;
+    use crate::latencies::testing::histogram;
 
     fn log(distributions: &[(&str, &Histogram<u64>)]) -> String {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);

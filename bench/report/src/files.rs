@@ -1,4 +1,4 @@
-//! Files that results are written to.
+//! The files that results are written to.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -6,40 +6,26 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::Value;
 
-/// What a report is shown and written as.
-pub(crate) trait ReportFormats {
-    /// The report as a table for the terminal.
-    fn text(&self) -> String;
-
-    /// The report as JSON.
-    fn json(&self) -> Value;
-
-    /// The report as one HTML page that needs nothing else.
-    ///
-    /// # Errors
-    ///
-    /// A plot cannot be drawn.
-    fn html(&self) -> anyhow::Result<String>;
-}
+use crate::Report;
 
 /// Where a report is to be written, besides the terminal.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ReportFiles {
+pub struct ReportFiles {
     /// Write the results to this file as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the results to this file as a page with plots, too.
+    /// Write the results to this file as a page, too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
 
 impl ReportFiles {
-    /// Does [`check_writable`] for those that are asked for.
+    /// Calls [`check_writable`] for those that are asked for.
     ///
     /// # Errors
     ///
     /// A file cannot be made or written.
-    pub(crate) fn check_writable(&self) -> anyhow::Result<()> {
+    pub fn check_writable(&self) -> anyhow::Result<()> {
         [&self.json, &self.html]
             .into_iter()
             .flatten()
@@ -50,13 +36,13 @@ impl ReportFiles {
     ///
     /// # Errors
     ///
-    /// A plot cannot be drawn, or a file cannot be written.
-    pub(crate) fn write(&self, report: &impl ReportFormats) -> anyhow::Result<()> {
+    /// A file cannot be written.
+    pub fn write(&self, report: &Report) -> anyhow::Result<()> {
         if let Some(file) = &self.json {
             write_json(file, &report.json())?;
         }
         if let Some(file) = &self.html {
-            write(file, report.html()?)?;
+            write(file, report.html())?;
         }
         Ok(())
     }
@@ -68,7 +54,7 @@ impl ReportFiles {
 /// # Errors
 ///
 /// The file cannot be made or written.
-pub(crate) fn check_writable(file: &Path) -> anyhow::Result<()> {
+pub fn check_writable(file: &Path) -> anyhow::Result<()> {
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -82,7 +68,7 @@ pub(crate) fn check_writable(file: &Path) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// The file cannot be written.
-pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
+pub fn write(file: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
     std::fs::write(file, content).with_context(|| format!("cannot write the results to {}", file.display()))
 }
 
@@ -91,46 +77,39 @@ pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()
 /// # Errors
 ///
 /// The file cannot be written.
-pub(crate) fn write_json(file: &Path, value: &Value) -> anyhow::Result<()> {
+pub fn write_json(file: &Path, value: &Value) -> anyhow::Result<()> {
     write(file, format!("{value:#}\n"))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use clap::{Args, FromArgMatches};
 
-    use super::super::testing::parse;
     use super::*;
 
-    struct Answer;
-
-    impl ReportFormats for Answer {
-        fn text(&self) -> String {
-            "42\n".to_owned()
-        }
-
-        fn json(&self) -> Value {
-            json!({"answer": 42})
-        }
-
-        fn html(&self) -> anyhow::Result<String> {
-            Ok("<p>42</p>\n".to_owned())
-        }
+    fn parse(arguments: &[&str]) -> ReportFiles {
+        let all = std::iter::once("program").chain(arguments.iter().copied());
+        let matches = ReportFiles::augment_args(clap::Command::new("program")).get_matches_from(all);
+        ReportFiles::from_arg_matches(&matches).unwrap()
     }
 
     #[test]
     fn a_report_is_written_to_the_files_that_are_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         let [json, html] = ["json", "html"].map(|name| directory.path().join(name));
-        let only_json: ReportFiles = parse(&["--json", json.to_str().unwrap()]).unwrap();
+        let report = Report {
+            kind: "compare",
+            ..Report::default()
+        };
+        let only_json = parse(&["--json", json.to_str().unwrap()]);
         only_json.check_writable().unwrap();
         assert!(json.exists());
-        only_json.write(&Answer).unwrap();
-        assert_eq!(std::fs::read_to_string(&json).unwrap(), "{\n  \"answer\": 42\n}\n");
+        only_json.write(&report).unwrap();
+        let written = std::fs::read_to_string(&json).unwrap();
+        assert!(written.contains("\n  \"kind\": \"compare\",\n") && written.ends_with("}\n"));
         assert!(!html.exists());
-        let only_html: ReportFiles = parse(&["--html", html.to_str().unwrap()]).unwrap();
-        only_html.write(&Answer).unwrap();
-        assert_eq!(std::fs::read_to_string(&html).unwrap(), Answer.html().unwrap());
+        parse(&["--html", html.to_str().unwrap()]).write(&report).unwrap();
+        assert_eq!(std::fs::read_to_string(&html).unwrap(), report.html());
     }
 
     #[test]

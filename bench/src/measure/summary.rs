@@ -1,9 +1,10 @@
-//! The results of a run as names and phrases: lines on the terminal, and a list on the page.
+//! The results of a run as names and phrases, for the terminal and the page.
 
 use std::time::Duration;
 
-use super::{MemoryUse, Run, close_name, direction_name};
-use crate::client::latency::Latencies;
+use tidegate_report::Latencies;
+
+use super::run::{MemoryUse, Run, close_name, direction_name};
 use crate::client::{Close, Workload};
 use crate::lab::machine::Memory;
 
@@ -13,16 +14,16 @@ const NAME_WIDTH: usize = 11;
 /// Bytes in a megabyte.
 const MEGABYTE: f64 = 1e6;
 
-/// One fact a line, without a line break at the end.
-pub(super) fn text(run: &Run) -> String {
-    let lines: Vec<String> = facts(run)
-        .into_iter()
+/// Returns the facts as lines, without a line break at the end.
+pub(super) fn text(facts: &[(&str, String)]) -> String {
+    let lines: Vec<String> = facts
+        .iter()
         .map(|(name, phrase)| format!("{name:<NAME_WIDTH$}{phrase}"))
         .collect();
     lines.join("\n")
 }
 
-/// Names and phrases, in the order of reading.
+/// Returns names and phrases, in the order of reading.
 pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     let measured = &run.measured;
     let mut facts = vec![
@@ -114,16 +115,12 @@ fn rate(run: &Run) -> String {
 }
 
 fn latency(latencies: &Latencies) -> String {
-    if latencies.len() == 0 {
+    let Some(quantiles) = latencies.quantiles() else {
         return "none measured".to_owned();
-    }
+    };
     format!(
         "p50 {:.1} us, p90 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-        latencies.quantile_us(0.5),
-        latencies.quantile_us(0.9),
-        latencies.quantile_us(0.99),
-        latencies.quantile_us(0.999),
-        latencies.max_us()
+        quantiles.p50, quantiles.p90, quantiles.p99, quantiles.p999, quantiles.max
     )
 }
 
@@ -208,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_text_says_what_was_measured_and_how() {
-        let text = text(&run(Workload::Cps { close: Close::Client }));
+        let text = text(&facts(&run(Workload::Cps { close: Close::Client })));
         for line in [
             "workload   cps: a new connection for each request, closed by the client first\n",
             "target     http://198.18.0.1:80/x\n",

@@ -2,18 +2,18 @@
 
 /// The middle of several values, and how far they are apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// Half of the values are above and half below.
-    pub(crate) median: f64,
+    pub median: f64,
     /// The lowest.
-    pub(crate) min: f64,
+    pub min: f64,
     /// The highest.
-    pub(crate) max: f64,
+    pub max: f64,
 }
 
 impl Spread {
-    /// `None` without values.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    /// Returns the spread of `values`; `None` if there are none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
