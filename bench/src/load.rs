@@ -9,7 +9,7 @@ use anyhow::Context;
 use mio::{Events, Poll, Token};
 use tidegate_args::duration::{self, ABOVE_ZERO};
 
-use crate::client::kernel::files::allow_open_files;
+use crate::client::open_files::allow_open_files;
 use crate::connection::{Connection, Failure, FailureKind, Step};
 use crate::http_client::Url;
 use crate::load_report::LoadReport;

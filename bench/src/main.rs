@@ -21,9 +21,10 @@ mod load;
 mod load_report;
 mod measure;
 mod resilience;
-mod results;
 mod serve_kernel;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod thread_per_connection;
 mod xdp_socket;
 
@@ -66,7 +67,7 @@ enum Command {
     /// `scripts/compare.sh` does both.
     Compare(Box<compare::Arguments>),
     /// Work with the results of earlier measurements.
-    Report(results::command::Arguments),
+    Report(tidegate_report::command::Arguments),
     /// Request one URL over many connections, each with one request under way, and check every response.
     Load(load::Arguments),
     /// Send a pseudo-random stream to an echo service and compare the SHA-256 of what was sent and what came back.
@@ -106,7 +107,7 @@ fn main() -> ExitCode {
         Command::Hold(arguments) => arguments.run(),
         Command::ServeKernel(arguments) => serve_kernel::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
-        Command::Report(arguments) => results::command::run(&arguments),
+        Command::Report(arguments) => tidegate_report::command::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Echo(arguments) => echo::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),

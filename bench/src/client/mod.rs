@@ -1,26 +1,37 @@
-//! What the clients do and what they find, whichever TCP they use: the kernel's ([`kernel`]) or tidegate's own engine
-//! over AF_XDP ([`bypass`]).
+//! One client, whichever TCP it uses: the kernel's ([`kernel`]) or tidegate's own engine over AF_XDP ([`bypass`]).
+//!
+//! [`application`] is what happens on each connection, [`driver`] keeps as many as there should be and knows what time it
+//! is, [`hold`] is the workload that goes another way. They run on a [`connector::Connector`], which each transport has.
 
+mod application;
 pub(crate) mod bypass;
+mod connector;
+mod driver;
 pub(crate) mod errors;
+mod hold;
+mod in_flight;
 pub(crate) mod kernel;
-pub(crate) mod latency;
+pub(crate) mod open_files;
 pub(crate) mod progress;
 pub(crate) mod responses;
-pub(crate) mod stuck;
+mod schedule;
+mod stalled;
+mod stats;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
+use tidegate_report::Latencies;
 
-use crate::client::errors::Errors;
-use crate::client::latency::Latencies;
+use crate::client::driver::Outcome;
+use crate::client::errors::{Errors, Kind};
 use crate::client::progress::Progress;
+use crate::client::stats::Stats;
 use crate::http_client::Url;
 
 /// Most requests under way on a connection.
-const DEEPEST_PIPELINE: u32 = 64;
+const MAX_PIPELINE: u32 = 64;
 
 /// Who ends a connection of the `cps` workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -71,6 +82,17 @@ pub(crate) enum Workload {
     Hold,
 }
 
+impl Workload {
+    /// The unit of its operations.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::Cps { .. } | Self::Hold => "connections",
+            Self::Rps { .. } | Self::Latency { .. } => "requests",
+            Self::Throughput { .. } => "bytes",
+        }
+    }
+}
+
 /// What a client is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -104,8 +126,8 @@ impl Plan {
             return Err(UsageError("at least one connection is needed".to_owned()));
         }
         match self.workload {
-            Workload::Rps { pipeline } if !(1..=DEEPEST_PIPELINE).contains(&pipeline) => Err(UsageError(format!(
-                "{pipeline} requests under way on a connection; it must be 1 to {DEEPEST_PIPELINE}"
+            Workload::Rps { pipeline } if !(1..=MAX_PIPELINE).contains(&pipeline) => Err(UsageError(format!(
+                "{pipeline} requests under way on a connection; it must be 1 to {MAX_PIPELINE}"
             ))),
             Workload::Latency { rate: 0 } => {
                 Err(UsageError("the rate must be at least 1 request per second".to_owned()))
@@ -160,9 +182,50 @@ impl Measured {
     }
 }
 
+/// What all threads of a client found together. `time_wait` is how long its TIME-WAIT lasts, where it has any.
+fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
+    let Outcome {
+        stats,
+        measured,
+        frames,
+    } = outcome;
+    let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
+    let Stats {
+        latency,
+        connect,
+        announced_ends,
+        mut errors,
+        ..
+    } = stats;
+    let seconds = measured.as_secs_f64();
+    if operations == 0 && errors.total() == 0 {
+        let unit = plan.workload.unit();
+        let detail = format!("no {unit} were completed in the {seconds:.1} s that were measured");
+        errors.add(Kind::Unfinished, detail);
+    }
+    let has_time_wait = plan.workload == Workload::Cps { close: Close::Client };
+    Measured {
+        operations,
+        seconds,
+        latency,
+        connect,
+        announced_ends,
+        errors,
+        frames,
+        operations_with_warm_up,
+        time_wait: has_time_wait.then_some(time_wait),
+    }
+}
+
 /// A client of either kind, ready to run once in the calling thread's network namespace.
 pub(crate) trait Client {
     /// Does what the plan says; tells `progress` about it.
+    ///
+    /// [`Workload::Hold`] has no warm-up, and tries each connection once: those that cannot be made are errors, the
+    /// others are kept and asked. The other workloads replace a connection that failed after 10 ms.
+    ///
+    /// Times are those at which the client's thread looked at the clock, once for each lot of events or frames, to the
+    /// microsecond.
     ///
     /// # Errors
     ///

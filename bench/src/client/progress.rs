@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Between two looks at the rate that is shown.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
+
 /// The label, the bar, and the rate after it.
 const TEMPLATE: &str = "{prefix} {bar:30} {msg}";
 
@@ -38,6 +41,35 @@ impl Progress {
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// Shows the rate of the moment, [`INTERVAL`] after the last.
+pub(crate) struct Meter<'a> {
+    progress: &'a Progress,
+    unit: &'static str,
+    /// When the rate was last shown, and how many steps there were then.
+    last: (Duration, u64),
+}
+
+impl<'a> Meter<'a> {
+    /// Shows `unit` in a second.
+    pub(crate) fn new(progress: &'a Progress, unit: &'static str) -> Self {
+        Self {
+            progress,
+            unit,
+            last: (Duration::ZERO, 0),
+        }
+    }
+
+    /// Shows the rate, if it is time: `elapsed` has gone and there were so many `steps`.
+    pub(crate) fn look(&mut self, elapsed: Duration, steps: u64) {
+        let interval = elapsed.saturating_sub(self.last.0);
+        if interval >= INTERVAL {
+            let rate = steps.saturating_sub(self.last.1) as f64 / interval.as_secs_f64();
+            self.progress.update(elapsed, rate, self.unit);
+            self.last = (elapsed, steps);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::frame_pattern::Lengths;
 use super::plan::{Cell, ClientKind, Load, Scale, Shape, Target, Turn};
 use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};
-use super::report::{Quantiles, Run};
+use super::report::Run;
 use super::target::Servers;
 use crate::client::bypass::{BypassClient, Settings};
 use crate::client::kernel::KernelClient;
@@ -214,12 +214,7 @@ fn server_run(
         cell,
         round,
         per_s,
-        quantiles: (measured.operations > 0).then(|| Quantiles {
-            p50: measured.latency.quantile_us(0.5),
-            p99: measured.latency.quantile_us(0.99),
-            p999: measured.latency.quantile_us(0.999),
-            max: measured.latency.max_us(),
-        }),
+        quantiles: measured.latency.quantiles(),
         usage: observed.map(|observed| observed.usage.per_operation(per_s)),
         frames_per_op,
         interface_frames_per_s: observed.map(|observed| observed.interface_frames_per_s),

@@ -28,6 +28,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::signals::{Event, Signals};
+use tidegate_report::files;
 
 pub(crate) use self::generator::{Generator, Totals};
 pub(crate) use self::neighbour::parse_mac;
@@ -38,7 +39,6 @@ pub(crate) use self::sink::{Bare, BareKind, Sink};
 
 use self::plan::LONGEST;
 use self::progress::Progress;
-use crate::results::files;
 
 /// Milliseconds between two looks at the flood.
 const LOOK_INTERVAL: u8 = 100;

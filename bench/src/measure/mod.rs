@@ -3,17 +3,21 @@
 
 mod bypass;
 mod options;
+mod run;
+#[cfg(test)]
+mod samples;
 mod server_memory;
+mod summary;
 
 use std::time::{Duration, SystemTime};
 
 use tidegate_args::duration;
 
 use self::options::{Load, Options, SHORTEST};
+use self::run::{Run, workload_name};
 use self::server_memory::ServerMemory;
 use crate::client::progress::Progress;
 use crate::client::{Close, Direction, Plan, Workload};
-use crate::results::{Run, files, workload_name};
 
 /// Longest time to keep connections.
 const LONGEST_HOLD: Duration = Duration::from_secs(600);
@@ -179,9 +183,7 @@ impl<'a> Measurement<'a> {
         let Self { options, plan, server } = self;
         let mut client = options.client(plan.target())?;
         // It is found out now, and not when all is measured.
-        for file in options.files() {
-            files::check_writable(file)?;
-        }
+        options.check_writable()?;
         let environment = options.environment()?;
         // Before the client binds this thread to a CPU, which the threads it starts would share.
         let memory = server.map(ServerMemory::watch).transpose()?;
@@ -204,8 +206,9 @@ impl<'a> Measurement<'a> {
             measured,
             memory,
         };
-        println!("{}", run.text());
-        options.write(&run)?;
+        let report = run.report();
+        println!("{}", report.text);
+        options.write(&run, &report)?;
         match trouble {
             None => Ok(run.passed()),
             Some(error) => Err(error),
@@ -396,7 +399,7 @@ mod tests {
             assert!(json["operations"].as_u64().unwrap() >= 2, "{json}");
             assert_eq!(json["error_count"], 0, "{json}");
             assert_eq!(json["memory"].is_null(), command != "hold", "{json}");
-            assert!(read("html").contains("<svg"), "{command}");
+            assert!(read("html").contains("Latency by percentile"), "{command}");
             assert!(read("hgrm").contains("#[Mean"), "{command}");
             assert!(read("log").contains("\nTag=latency,"), "{command}");
         }

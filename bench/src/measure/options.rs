@@ -1,20 +1,21 @@
 //! What all measurements have: the target, the client, and where the results go.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tidegate_args::duration;
+use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
+use super::run::Run;
 use crate::client::Client;
 use crate::client::bypass::BypassClient;
 use crate::client::kernel::KernelClient;
 use crate::environment;
 use crate::http_client::Url;
-use crate::results::{Run, files};
 
 /// Shortest time to measure.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
@@ -43,12 +44,8 @@ pub(super) struct Options {
     /// The CPU the client runs on (default: any)
     #[arg(long, value_name = "N")]
     pub(super) cpu: Option<usize>,
-    /// Write the results to this file as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the results to this file as a page with a plot, too.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    files: ReportFiles,
     /// Write the distribution of the latency to this file as .hgrm text, in microseconds.
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
@@ -115,11 +112,17 @@ impl Options {
         Ok(environment)
     }
 
-    /// The files that are to be written.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        [&self.json, &self.html, &self.hgrm, &self.log]
+    /// Checks that the files that are asked for can be written.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be made or written.
+    pub(super) fn check_writable(&self) -> anyhow::Result<()> {
+        self.files.check_writable()?;
+        [&self.hgrm, &self.log]
             .into_iter()
-            .filter_map(|file| file.as_deref())
+            .flatten()
+            .try_for_each(|file| files::check_writable(file))
     }
 
     /// Writes them.
@@ -127,13 +130,8 @@ impl Options {
     /// # Errors
     ///
     /// One cannot be written.
-    pub(super) fn write(&self, run: &Run) -> anyhow::Result<()> {
-        if let Some(file) = &self.json {
-            files::write_json(file, &run.json())?;
-        }
-        if let Some(file) = &self.html {
-            files::write(file, run.html()?)?;
-        }
+    pub(super) fn write(&self, run: &Run, report: &Report) -> anyhow::Result<()> {
+        self.files.write(report)?;
         if let Some(file) = &self.hgrm {
             files::write(file, run.hgrm())?;
         }

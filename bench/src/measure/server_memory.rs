@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
+use super::run::MemoryUse;
 use crate::lab::machine::Memory;
-use crate::results::MemoryUse;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);

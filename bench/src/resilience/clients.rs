@@ -9,8 +9,8 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use sha2::{Digest, Sha256};
 
-use super::latency::Latencies;
 use crate::http_client::{Malformed, Response, ResponseReader, Url};
+use tidegate_report::Latencies;
 
 /// How long a client waits for its connection, with its TCP sending the SYN again as often as it likes, and how long
 /// for its response after that.
@@ -55,8 +55,8 @@ impl Outcome {
         Ok(Self {
             tried: 0,
             ok: 0,
-            connect: Latencies::new()?,
-            first_byte: Latencies::new()?,
+            connect: Latencies::new(),
+            first_byte: Latencies::new(),
             first_failure: None,
         })
     }

@@ -1,17 +1,10 @@
 //! The client over AF_XDP: tidegate's own engine opens the connections, past the kernel's TCP.
 //!
-//! [`application`] is what happens on each connection, [`driver`] keeps as many as there should be ([`opener`] opens
-//! them, [`tuples`] says from where) and knows what time it is, [`hold`] is the workload that goes another way. There
-//! is one shard for each queue of the interface, with its part of the connections.
+//! [`connector`] opens the connections, and [`tuples`] says from where. There is one shard for each queue of the
+//! interface, with its part of the connections.
 
-mod application;
-mod begun;
-mod driver;
-mod findings;
-mod handed_over;
-mod hold;
-mod opener;
-mod schedule;
+mod connector;
+mod misrouted;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -20,29 +13,26 @@ mod tuples;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use tidegate_affinity::Pinned;
 use tidegate_args::UsageError;
 use tidegate_runtime::{Attached, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
+use tidegate_tcp::engine::{ConnectionId, Engine};
+use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::LinkHeader;
 
 pub(crate) use self::settings::Settings;
 
-use self::application::Requests;
-use self::driver::{ClientDriver, Outcome, Reports, Task};
-use self::findings::Findings;
-use self::handed_over::HandedOver;
-use self::opener::Opener;
+use self::connector::{Dialer, EngineConnector};
+use self::misrouted::Misrouted;
 use self::tuples::Share;
-use crate::client::errors::Kind;
-use crate::client::progress::Progress;
-use crate::client::{Client, Close, Measured, Plan, Workload};
+use crate::client::application::Requests;
+use crate::client::driver::{Driver, Outcome, Task};
+use crate::client::progress::{INTERVAL, Meter, Progress};
+use crate::client::{Client, Measured, Plan, Workload, measured};
 use crate::flood::neighbour;
-
-/// Between two looks at the shards.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The client over AF_XDP. It takes root, or the capabilities that tidegate itself needs.
 #[derive(Clone, Debug)]
@@ -97,13 +87,13 @@ impl BypassClient {
             let share = Share { index, of: queues };
             let task = task(plan, share);
             let tuples = settings.tuples(addresses, share, task.connections)?;
-            let reports = Reports {
+            let driver = ShardDriver {
+                driver: Driver::new(task),
+                dialer: Dialer::new(plan.target(), link, tuples),
                 steps: Arc::default(),
                 outcome: outcome.clone(),
             };
-            steps.push(Arc::clone(&reports.steps));
-            let opener = Opener::new(plan.target(), link, tuples);
-            let driver = ClientDriver::new(task, opener, reports);
+            steps.push(Arc::clone(&driver.steps));
             shards.push((Requests::new(&plan.url, task.workload), driver));
         }
         let mut shards = shards.into_iter();
@@ -140,12 +130,6 @@ impl BypassClient {
 }
 
 impl Client for BypassClient {
-    /// Does what the plan says. The rules are those of the client over the kernel's TCP:
-    /// [`Workload::Hold`] has no warm-up and tries each connection once, the other workloads replace a connection that
-    /// failed after 10 ms.
-    ///
-    /// Times are those at which the client's thread looked at the clock, once for each burst of frames, to the
-    /// microsecond.
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
         plan.check()?;
         check_wait(plan.workload, self.settings.wait)?;
@@ -160,13 +144,52 @@ impl Client for BypassClient {
         let mut total = watch(plan, progress, &runtime, &steps, &outcomes)?;
         // What is still open is reset at once.
         let report = runtime.stop()?;
-        let handed_over = HandedOver::of(&report.shards);
+        let misrouted = Misrouted::of(&report.shards);
         // To the engines every visit is a frame.
-        total.frames.received = total.frames.received.saturating_sub(handed_over.visits);
-        if let Some(warning) = handed_over.warning() {
+        if let Some(frames) = &mut total.frames {
+            frames.received = frames.received.saturating_sub(misrouted.visits);
+        }
+        if let Some(warning) = misrouted.warning() {
             eprintln!("tidegate-bench: {warning}");
         }
-        Ok(measured(plan, total, self.settings.msl))
+        Ok(measured(plan, total, 2 * self.settings.msl))
+    }
+}
+
+/// The driver of one shard.
+struct ShardDriver {
+    driver: Driver,
+    dialer: Dialer,
+    /// What the shown rate is of.
+    steps: Arc<AtomicU64>,
+    /// Told once, at the end.
+    outcome: Sender<Outcome>,
+}
+
+impl tidegate_runtime::Driver<Requests<ConnectionId>> for ShardDriver {
+    fn turn<T: Transmit>(
+        &mut self,
+        engine: &mut Engine<Requests<ConnectionId>>,
+        now: tidegate_tcp::time::Instant,
+        out: &mut T,
+    ) -> Option<tidegate_tcp::time::Instant> {
+        let mut connector = EngineConnector {
+            dialer: &mut self.dialer,
+            engine,
+            now,
+            out,
+        };
+        let due = self.driver.turn(&mut connector, now);
+        if let Some(outcome) = self.driver.take_outcome() {
+            // Whoever started it may have given up.
+            let _ = self.outcome.send(outcome);
+        }
+        self.steps.store(engine.application().stats.steps(), Ordering::Relaxed);
+        due
+    }
+
+    fn arrived_elsewhere(&mut self, frame: &[u8]) {
+        self.dialer.arrived_elsewhere(frame);
     }
 }
 
@@ -225,8 +248,7 @@ fn task(plan: &Plan, share: Share) -> Task {
     Task {
         workload,
         connections: share.part(u64::from(plan.connections)) as u32,
-        warm_up: plan.warm_up,
-        duration: plan.duration,
+        ..Task::of(plan)
     }
 }
 
@@ -239,11 +261,11 @@ fn watch(
     outcomes: &Receiver<Outcome>,
 ) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let mut last = (start, 0);
+    let mut meter = Meter::new(progress, plan.workload.unit());
     let mut total: Option<Outcome> = None;
     let mut missing = steps.len();
     while missing > 0 {
-        match outcomes.recv_timeout(LOOK_INTERVAL) {
+        match outcomes.recv_timeout(INTERVAL) {
             Ok(outcome) => {
                 missing -= 1;
                 match &mut total {
@@ -258,66 +280,8 @@ fn watch(
             }
         }
         runtime.check()?;
-        let now = Instant::now();
-        let interval = now.duration_since(last.0);
-        if interval >= LOOK_INTERVAL {
-            let done: u64 = steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
-            let rate = (done - last.1) as f64 / interval.as_secs_f64();
-            progress.update(now.duration_since(start), rate, unit(plan.workload));
-            last = (now, done);
-        }
+        let done = steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
+        meter.look(start.elapsed(), done);
     }
     total.context("the interface has no queues")
-}
-
-impl Outcome {
-    /// Adds what another shard found at the same time.
-    fn add(&mut self, other: &Self) {
-        self.findings.merge(&other.findings);
-        self.measured = self.measured.max(other.measured);
-        self.frames.sent += other.frames.sent;
-        self.frames.received += other.frames.received;
-    }
-}
-
-fn unit(workload: Workload) -> &'static str {
-    match workload {
-        Workload::Cps { .. } | Workload::Hold => "connections",
-        Workload::Rps { .. } | Workload::Latency { .. } => "requests",
-        Workload::Throughput { .. } => "bytes",
-    }
-}
-
-fn measured(plan: &Plan, outcome: Outcome, msl: Duration) -> Measured {
-    let Outcome {
-        findings,
-        measured,
-        frames,
-    } = outcome;
-    let (operations, operations_with_warm_up) = (findings.operations(), findings.operations_with_warm_up());
-    let Findings {
-        latency,
-        connect,
-        announced_ends,
-        mut errors,
-        ..
-    } = findings;
-    let seconds = measured.as_secs_f64();
-    if operations == 0 && errors.total() == 0 {
-        let unit = unit(plan.workload);
-        let detail = format!("no {unit} were completed in the {seconds:.1} s that were measured");
-        errors.add(Kind::Unfinished, detail);
-    }
-    let has_time_wait = plan.workload == Workload::Cps { close: Close::Client };
-    Measured {
-        operations,
-        seconds,
-        latency,
-        connect,
-        announced_ends,
-        errors,
-        frames: Some(frames),
-        operations_with_warm_up,
-        time_wait: has_time_wait.then_some(2 * msl),
-    }
 }

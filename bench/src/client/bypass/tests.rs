@@ -5,7 +5,7 @@ mod world;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
-use tidegate_runtime::{Driver, InterfaceInfo, WaitStrategy};
+use tidegate_runtime::{Driver as _, InterfaceInfo, WaitStrategy};
 use tidegate_tcp::engine::Population;
 
 use self::world::{OK, Server, World, server, source_port};
@@ -225,7 +225,7 @@ fn bodies_are_counted_in_bytes() {
     let plan = bulk(Direction::Down);
     let (found, ..) = run(&plan, &Settings::new("tgc0"), server(response));
     assert_without_errors(&found);
-    assert!(found.latency.len() > 0);
+    assert!(!found.latency.is_empty());
     let whole = found.latency.len() * 100_000;
     assert!(
         found.operations.abs_diff(whole) < 4 * 100_000,

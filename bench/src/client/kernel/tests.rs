@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tidegate_args::UsageError;
 
-use crate::client::kernel::KernelClient;
-use crate::client::progress::Progress;
+use tidegate_tcp::time::Instant;
+
+use crate::client::kernel::{KernelClient, timeout};
+use crate::client::progress::{INTERVAL, Progress};
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
 use crate::thread_per_connection::serve_on_loopback;
 
@@ -87,8 +89,8 @@ fn connections_end_in_every_way() {
     for close in [Close::Client, Close::Server, Close::Rst] {
         let measured = run(&plan(address, Workload::Cps { close }));
         assert_right(&measured);
-        assert!(measured.latency.len() > 0, "{close:?}");
-        assert!(measured.connect.len() > 0, "{close:?}");
+        assert!(!measured.latency.is_empty(), "{close:?}");
+        assert!(!measured.connect.is_empty(), "{close:?}");
         assert_eq!(measured.time_wait.is_some(), close == Close::Client);
     }
 }
@@ -137,7 +139,7 @@ fn a_server_that_ends_connections_between_requests_is_served_by_new_ones() {
     });
     let measured = run(&plan(address, Workload::Rps { pipeline: 1 }));
     assert!(measured.operations > 0, "{:?}", measured.errors);
-    assert!(measured.connect.len() > 0);
+    assert!(!measured.connect.is_empty());
 }
 
 /// Answers `each` requests of a connection, announces the end with the last response and throws away what else comes.
@@ -184,7 +186,7 @@ fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
             let measured = run(&plan(address, workload));
             assert_right(&measured);
             assert!(measured.announced_ends > 0, "{workload:?}");
-            assert!(measured.connect.len() > 0, "{workload:?}");
+            assert!(!measured.connect.is_empty(), "{workload:?}");
         }
         if each == 1 {
             assert_right(&run(&plan(address, Workload::Cps { close: Close::Server })));
@@ -352,5 +354,24 @@ fn plans_that_make_no_sense_are_usage_errors() {
     ] {
         let error = KernelClient::new().run(&plan, &Progress::hidden()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
+    }
+}
+
+const NOW: Instant = Instant::from_millis(1_000);
+
+#[test]
+fn what_is_due_first_ends_the_wait() {
+    assert_eq!(timeout(NOW, None, false), INTERVAL);
+    let due = NOW.plus_micros(5);
+    assert_eq!(timeout(NOW, Some(due), false), Duration::from_micros(5));
+    assert_eq!(timeout(NOW, Some(NOW + 2 * INTERVAL), false), INTERVAL);
+    assert_eq!(timeout(NOW.plus_micros(9), Some(due), false), Duration::ZERO);
+}
+
+#[test]
+fn a_precise_wait_ends_early() {
+    for (due, wait) in [(0, 0), (999, 0), (1_499, 0), (1_500, 1), (2_600, 2), (10_000, 9)] {
+        let due = NOW.plus_micros(due);
+        assert_eq!(timeout(NOW, Some(due), true), Duration::from_millis(wait), "{due:?}");
     }
 }

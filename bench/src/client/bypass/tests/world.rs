@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_abi::siphash::Key;
-use tidegate_runtime::{Driver, InterfaceInfo};
+use tidegate_runtime::{Driver as _, InterfaceInfo};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
-use tidegate_tcp::engine::{Engine, OnNoFlow, Secrets};
+use tidegate_tcp::engine::{ConnectionId, Engine, OnNoFlow, Secrets};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::LinkHeader;
 
-use crate::client::bypass::application::Requests;
-use crate::client::bypass::driver::{ClientDriver, Outcome, Reports};
-use crate::client::bypass::opener::Opener;
+use crate::client::application::Requests;
+use crate::client::bypass::connector::Dialer;
 use crate::client::bypass::settings::Settings;
 use crate::client::bypass::tuples::Share;
-use crate::client::bypass::{measured, task};
-use crate::client::{Measured, Plan};
+use crate::client::bypass::{ShardDriver, task};
+use crate::client::driver::{Driver, Outcome};
+use crate::client::{Measured, Plan, measured};
 
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -27,12 +27,12 @@ const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// One way on the wire takes as long, and so does a turn of either side.
 const STEP: Duration = Duration::from_micros(50);
 
-pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 /// What is sent, until it is carried over.
 #[derive(Default)]
-pub(super) struct Wire {
-    pub(super) frames: Vec<Vec<u8>>,
+pub(crate) struct Wire {
+    pub(crate) frames: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
@@ -48,21 +48,21 @@ impl Transmit for Wire {
 }
 
 /// Answers each request with the same response, or throws away what it gets.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// Empty: it never answers.
-    pub(super) response: Bytes,
+    pub(crate) response: Bytes,
     /// Responses after which it closes a connection of its own accord.
-    pub(super) limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// The response in place of the last of them.
-    pub(super) last_response: Option<Bytes>,
+    pub(crate) last_response: Option<Bytes>,
     /// Whether it speaks HTTP at all.
-    pub(super) discards: bool,
+    pub(crate) discards: bool,
     /// Connections, from the first on, that get no answers.
-    pub(super) silent: u32,
-    pub(super) received: u64,
+    pub(crate) silent: u32,
+    pub(crate) received: u64,
 }
 
-pub(super) fn server(response: impl Into<Bytes>) -> Server {
+pub(crate) fn server(response: impl Into<Bytes>) -> Server {
     Server {
         response: response.into(),
         limit: None,
@@ -74,7 +74,7 @@ pub(super) fn server(response: impl Into<Bytes>) -> Server {
 }
 
 /// What the server keeps of a connection.
-pub(super) struct Session {
+pub(crate) struct Session {
     /// Of requests that are incomplete, or wait for the response before theirs to be sent.
     bytes: Vec<u8>,
     /// Of the response being sent.
@@ -156,20 +156,20 @@ impl Application for Server {
 }
 
 /// Both sides and what is on its way between them.
-pub(super) struct World {
+pub(crate) struct World {
     now: Instant,
-    pub(super) client: Engine<Requests>,
-    pub(super) driver: ClientDriver,
-    pub(super) server: Engine<Server>,
-    pub(super) to_server: Wire,
-    pub(super) to_client: Wire,
+    pub(crate) client: Engine<Requests<ConnectionId>>,
+    pub(crate) driver: ShardDriver,
+    pub(crate) server: Engine<Server>,
+    pub(crate) to_server: Wire,
+    pub(crate) to_client: Wire,
     outcome: Receiver<Outcome>,
     /// The client's port whose frames do not reach the server.
-    pub(super) cut_off: Option<u16>,
+    pub(crate) cut_off: Option<u16>,
 }
 
 impl World {
-    pub(super) fn new(plan: &Plan, settings: &Settings, server: Server) -> Self {
+    pub(crate) fn new(plan: &Plan, settings: &Settings, server: Server) -> Self {
         let secrets = |seed| Secrets {
             isn: Key(seed, 1),
             table: Key(seed, 2),
@@ -186,16 +186,17 @@ impl World {
         let tuples = settings.tuples(addresses, share, plan.connections).unwrap();
         let config = settings.tcp(plan, plan.connections, tuples.len());
         let (sender, outcome) = channel();
-        let reports = Reports {
-            steps: Arc::default(),
-            outcome: sender,
-        };
         let link = LinkHeader::new(SERVER_MAC, CLIENT_MAC, target.is_ipv4());
         let task = task(plan, share);
         let mut world = Self {
             now: Instant::from_millis(1_000_000),
             client: Engine::new(config, secrets(1), Requests::new(&plan.url, task.workload)),
-            driver: ClientDriver::new(task, Opener::new(target, link, tuples), reports),
+            driver: ShardDriver {
+                driver: Driver::new(task),
+                dialer: Dialer::new(target, link, tuples),
+                steps: Arc::default(),
+                outcome: sender,
+            },
             server: Engine::new(tidegate_tcp::Config::default(), secrets(2), server),
             to_server: Wire::default(),
             to_client: Wire::default(),
@@ -207,7 +208,7 @@ impl World {
     }
 
     /// One turn of both sides.
-    pub(super) fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.step_server();
         self.now = self.now + STEP;
         let now = self.now;
@@ -218,7 +219,7 @@ impl World {
         self.driver.turn(&mut self.client, now, &mut self.to_server);
     }
 
-    pub(super) fn step_server(&mut self) {
+    pub(crate) fn step_server(&mut self) {
         self.now = self.now + STEP;
         let now = self.now;
         for frame in std::mem::take(&mut self.to_server.frames) {
@@ -230,12 +231,12 @@ impl World {
     }
 
     /// Runs until the driver tells what it found.
-    pub(super) fn run(&mut self, plan: &Plan, settings: &Settings) -> Measured {
+    pub(crate) fn run(&mut self, plan: &Plan, settings: &Settings) -> Measured {
         let limit = self.now + Duration::from_secs(30);
         loop {
             self.step();
             if let Ok(outcome) = self.outcome.try_recv() {
-                return measured(plan, outcome, settings.msl);
+                return measured(plan, outcome, 2 * settings.msl);
             }
             assert!(self.now < limit, "there is no end");
         }
@@ -243,6 +244,6 @@ impl World {
 }
 
 /// The source port of a TCP segment in IPv4 without options.
-pub(super) fn source_port(frame: &[u8]) -> u16 {
+pub(crate) fn source_port(frame: &[u8]) -> u16 {
     u16::from_be_bytes([frame[34], frame[35]])
 }

@@ -1,0 +1,66 @@
+//! Arguments and reports to test with.
+
+use serde_json::{Map, Value};
+
+/// The fields of every report, as programs read them.
+const REPORT: &str = include_str!("../../docs/report.md");
+
+/// Fields whose own fields are names of something else: of tags, kinds of errors, or facts of a machine.
+const OPEN: [&str; 4] = ["environment", "errors", "errors_by_kind", "tags"];
+
+/// Returns the arguments of a subcommand, from what follows its name on the command line.
+pub(crate) fn parse<A: clap::Args>(arguments: &[&str]) -> Result<A, clap::Error> {
+    let name = "tidegate-bench";
+    let all = std::iter::once(name).chain(arguments.iter().copied());
+    let matches = A::augment_args(clap::Command::new(name)).try_get_matches_from(all)?;
+    A::from_arg_matches(&matches)
+}
+
+/// Returns the keys of an object, sorted.
+#[track_caller]
+pub(crate) fn keys(object: &Value) -> Vec<&str> {
+    let object = object.as_object().expect("it is an object");
+    let mut keys: Vec<&str> = object.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Returns an environment in which something looks like markup.
+pub(crate) fn environment() -> Map<String, Value> {
+    let mut environment = Map::new();
+    environment.insert("kernel".to_owned(), Value::from("6.1 <script>"));
+    environment
+}
+
+/// Panics if docs/report.md does not name a field of `report`, or if the page is not whole. With `TIDEGATE_PAGES` set,
+/// leaves the page and the text in that directory for `scripts/test-pages.sh`.
+#[track_caller]
+pub(crate) fn assert_report(name: &str, report: &tidegate_report::Report) {
+    assert_documented(&report.json());
+    let page = report.html();
+    assert!(page.contains(r"6.1 \u003cscript>") && page.trim_end().ends_with("</html>"));
+    if let Some(directory) = std::env::var_os("TIDEGATE_PAGES") {
+        let file = std::path::Path::new(&directory).join(name);
+        std::fs::write(file.with_extension("html"), page).expect("the directory can be written to");
+        std::fs::write(file.with_extension("txt"), &report.text).expect("the directory can be written to");
+    }
+}
+
+#[track_caller]
+fn assert_documented(value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                assert!(
+                    REPORT.contains(&format!("`{name}`")),
+                    "docs/report.md says nothing about `{name}`"
+                );
+                if !OPEN.contains(&name.as_str()) {
+                    assert_documented(value);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(assert_documented),
+        _ => {}
+    }
+}
