@@ -39,7 +39,7 @@ fn main() {
     let out = directory("OUT_DIR");
     let object = out.join("tidegate.o");
 
-    // For the build script of tidegate-bench, which embeds what the same build puts beside the object.
+    // For the build script of tidegate-flood, which embeds what the same build puts beside the object.
     println!("cargo:objects={}", out.display());
     println!("cargo:rerun-if-env-changed={OBJECT_VARIABLE}");
     if let Some(given) = env::var_os(OBJECT_VARIABLE) {

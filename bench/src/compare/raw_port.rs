@@ -9,8 +9,8 @@ use tidegate_traffic_abi::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
 use tidegate_xsk::{RxFrame, Socket, Unsent};
 
 use super::frame_pattern::Pattern;
-use crate::flood::object;
-use crate::xdp_socket::{self, BATCH, FRAMES, QUEUE};
+use tidegate_flood::object;
+use tidegate_flood::socket::{self, BATCH, FRAMES, QUEUE};
 
 /// Frames the kernel has to receive into, far more than may be on their way at once. The others are there to send.
 const FILL: u32 = FRAMES / 2;
@@ -49,7 +49,7 @@ impl RawPort {
         let mut sockets =
             XskMap::<MapData>::try_from(sockets).with_context(|| format!("cannot use the map {MAP_SOCKETS}"))?;
         let link = object::attach(&mut ebpf, PROGRAM_TO_SOCKET, interface)?;
-        let socket = xdp_socket::open(interface, BUSY_TIMEOUT)?;
+        let socket = socket::open(interface, BUSY_TIMEOUT)?;
         // Older kernels do not know it, and take batches of their own choice.
         let _ = socket.set_tx_budget(TX_BUDGET);
         sockets

@@ -12,12 +12,12 @@ use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
 use super::report::Row;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
-use crate::flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 use crate::http_client::Url;
 use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
 use crate::lab::family::Family;
 use crate::lab::machine::{CoreTime, Memory};
 use crate::lab::namespaces::{Lab, Place};
+use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);

@@ -19,7 +19,7 @@ fn object() -> &'static [u8] {
 /// # Errors
 ///
 /// The kernel refuses a map.
-pub(crate) fn load() -> anyhow::Result<Ebpf> {
+pub fn load() -> anyhow::Result<Ebpf> {
     EbpfLoader::new().load(object()).map_err(|error| {
         let errno = match &error {
             EbpfError::MapError(MapError::CreateError { io_error, .. }) => io_error.raw_os_error(),
@@ -34,7 +34,7 @@ pub(crate) fn load() -> anyhow::Result<Ebpf> {
 /// # Errors
 ///
 /// The kernel refuses it.
-pub(super) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+pub(crate) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name).with_context(|| missing("program", name))?;
     let program = <&mut Xdp>::try_from(program).with_context(|| format!("{name} is no XDP program"))?;
     program.load().map_err(|error| {
@@ -54,7 +54,7 @@ pub(super) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result
 /// # Errors
 ///
 /// The kernel refuses the program, or the interface's driver does.
-pub(crate) fn attach(ebpf: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<FdLink> {
+pub fn attach(ebpf: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<FdLink> {
     let program = load_program(ebpf, name)?;
     let failed = || format!("cannot attach the program {name} to {interface} in native mode");
     let id = program.attach(interface, XdpMode::Driver).map_err(|error| {
@@ -86,7 +86,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, name: &str, interface: &str) -> anyhow::Re
 /// # Errors
 ///
 /// What the kernel says.
-pub(super) fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &str, value: V) -> anyhow::Result<()> {
+pub(crate) fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &str, value: V) -> anyhow::Result<()> {
     let failed = || format!("cannot write the map {name}");
     let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;
     let mut map = Array::<&mut MapData, V>::try_from(map).with_context(failed)?;
@@ -98,7 +98,7 @@ pub(super) fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &str, value: V) -> a
 /// # Errors
 ///
 /// What the kernel says.
-pub(super) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut() -> V) -> anyhow::Result<()> {
+pub(crate) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut() -> V) -> anyhow::Result<()> {
     let failed = || format!("cannot write the map {name}");
     let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;
     let mut map = PerCpuArray::<&mut MapData, V>::try_from(map).with_context(failed)?;
@@ -110,7 +110,7 @@ pub(super) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut
 }
 
 /// The programs' counters.
-pub(super) struct Counters(PerCpuArray<MapData, u64>);
+pub(crate) struct Counters(PerCpuArray<MapData, u64>);
 
 impl Counters {
     /// Takes them out of the loaded object.
@@ -118,7 +118,7 @@ impl Counters {
     /// # Errors
     ///
     /// They are not there, or no counters.
-    pub(super) fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
         let map = ebpf
             .take_map(MAP_TRAFFIC)
             .with_context(|| missing("map", MAP_TRAFFIC))?;
@@ -128,14 +128,14 @@ impl Counters {
     }
 
     /// The counter at `index`, summed over CPUs.
-    pub(super) fn get(&self, index: u32) -> u64 {
+    pub(crate) fn get(&self, index: u32) -> u64 {
         // The call fails only for an index past the end or what is no map, and this is one as long as it lives.
         self.0.get(&index, 0).map_or(0, |per_cpu| per_cpu.iter().sum())
     }
 }
 
 /// The error number of the system call that failed, if it was one.
-pub(super) fn errno(error: &ProgramError) -> Option<i32> {
+pub(crate) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         ProgramError::XdpError(XdpError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {

@@ -8,13 +8,13 @@ use anyhow::Context;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, TestRun, TestRunAttrs, TestRunOptions};
 use nix::time::{ClockId, clock_gettime};
+use tidegate_random::Random;
 use tidegate_traffic_abi::{
     Flood, INPUT_LENGTH, MAP_FLOOD, MAP_PROGRESS, MAP_RANDOM, MAP_SCHEDULE, PROGRAM_FLOOD, Progress, Schedule, counter,
 };
-use tidegate_random::Random;
 
-use super::object::{self, Counters};
-use super::rate::Rate;
+use crate::object::{self, Counters};
+use crate::rate::Rate;
 
 /// Frames the kernel makes before it hands them over; it takes 256 at most.
 const BATCH: u32 = 64;
@@ -24,16 +24,16 @@ const BATCH: u32 = 64;
 const CALL: Duration = Duration::from_millis(200);
 
 /// How often the program is run by the first call.
-const FIRST_CALL: u32 = 16_384;
+const MIN_RUNS: u32 = 16_384;
 
 /// How often it is run by a call at most: frames that are not due take some 50 ns.
-const LONGEST_CALL: u32 = 1 << 23;
+const MAX_RUNS: u32 = 1 << 23;
 
 /// What each frame is before the program has written it.
 const INPUT: [u8; INPUT_LENGTH] = [0; INPUT_LENGTH];
 
 /// The kernel's generator, set up for one flood.
-pub(super) struct LiveFrames {
+pub(crate) struct LiveFrames {
     ebpf: Ebpf,
     counters: Arc<Counters>,
     /// How often the program is run by the next call.
@@ -46,7 +46,7 @@ impl LiveFrames {
     /// # Errors
     ///
     /// The kernel refuses the program or its maps, or to run it.
-    pub(super) fn new(flood: &Flood, seed: u64) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn new(flood: &Flood, seed: u64) -> anyhow::Result<Option<Self>> {
         let mut ebpf = object::load()?;
         let counters = Arc::new(Counters::take(&mut ebpf)?);
         let mut random = Random::new(seed);
@@ -61,7 +61,7 @@ impl LiveFrames {
         Ok(Some(Self {
             ebpf,
             counters,
-            runs: FIRST_CALL,
+            runs: MIN_RUNS,
         }))
     }
 
@@ -70,7 +70,7 @@ impl LiveFrames {
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn begin(&mut self, rate: Rate, duration: Duration) -> anyhow::Result<()> {
+    pub(crate) fn begin(&mut self, rate: Rate, duration: Duration) -> anyhow::Result<()> {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
         let start = Duration::from(now);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -91,7 +91,7 @@ impl LiveFrames {
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn send(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn send(&mut self) -> anyhow::Result<()> {
         let program = self.ebpf.program(PROGRAM_FLOOD);
         let program = program.with_context(|| format!("the program {PROGRAM_FLOOD} is gone"))?;
         let start = Instant::now();
@@ -105,7 +105,7 @@ impl LiveFrames {
     }
 
     /// Counts the frames made and sent. The interface may have had no room for some of them.
-    pub(super) fn counter(&self) -> Arc<Counters> {
+    pub(crate) fn counter(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
 }
@@ -114,12 +114,12 @@ impl LiveFrames {
 fn next_runs(runs: u32, elapsed: Duration) -> u32 {
     let right = f64::from(runs) * (CALL.as_secs_f64() / elapsed.as_secs_f64().max(1e-6));
     // What was interrupted, or ran while nothing was due, says little: not more than four times as many at once.
-    let most = runs.saturating_mul(4).min(LONGEST_CALL);
-    (right as u32).clamp(FIRST_CALL, most.max(FIRST_CALL))
+    let most = runs.saturating_mul(4).min(MAX_RUNS);
+    (right as u32).clamp(MIN_RUNS, most.max(MIN_RUNS))
 }
 
 /// Frames made and sent so far, by `counters`.
-pub(super) fn frames(counters: &Counters) -> u64 {
+pub(crate) fn frames(counters: &Counters) -> u64 {
     counters.get(counter::FRAMES)
 }
 
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn calls_become_as_long_as_they_are_meant_to_be() {
-        assert_eq!(next_runs(FIRST_CALL, CALL), FIRST_CALL);
+        assert_eq!(next_runs(MIN_RUNS, CALL), MIN_RUNS);
         assert_eq!(next_runs(100_000, CALL / 2), 200_000);
         assert_eq!(next_runs(100_000, CALL / 100), 400_000);
         assert_eq!(next_runs(100_000, CALL * 2), 50_000);
-        assert_eq!(next_runs(LONGEST_CALL, Duration::ZERO), LONGEST_CALL);
-        assert_eq!(next_runs(FIRST_CALL, Duration::from_secs(60)), FIRST_CALL);
+        assert_eq!(next_runs(MAX_RUNS, Duration::ZERO), MAX_RUNS);
+        assert_eq!(next_runs(MIN_RUNS, Duration::from_secs(60)), MIN_RUNS);
     }
 
     #[test]

@@ -3,25 +3,25 @@
 use aya::programs::links::FdLink;
 use tidegate_traffic_abi::{self as traffic, MAP_SINK, PROGRAM_DROP, PROGRAM_REFLECT, PROGRAM_SINK, counter};
 
-use super::object::{self, Counters};
-use super::ranges::Prefix;
+use crate::object::{self, Counters};
+use crate::ranges::Prefix;
 
 /// What came back from a flood's target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SinkCounts {
+pub struct SinkCounts {
     /// SYN-ACKs.
-    pub(crate) syn_acks: u64,
+    pub syn_acks: u64,
     /// RSTs.
-    pub(crate) rsts: u64,
+    pub rsts: u64,
     /// Other TCP segments.
-    pub(crate) others: u64,
+    pub others: u64,
 }
 
 /// A program in native mode on the interface a flood leaves by, which takes the answers to its sources and passes
 /// everything else. Dropping it detaches it.
 ///
 /// Being native, it also lets the other end of a veth pair send by XDP.
-pub(crate) struct Sink {
+pub struct Sink {
     _link: FdLink,
     counters: Counters,
 }
@@ -32,7 +32,7 @@ impl Sink {
     /// # Errors
     ///
     /// The kernel or the interface's driver refuses it, or there is a program already.
-    pub(crate) fn attach(interface: &str, v4: Prefix, v6: Prefix) -> anyhow::Result<Self> {
+    pub fn attach(interface: &str, v4: Prefix, v6: Prefix) -> anyhow::Result<Self> {
         let ([v4, ..], [v4_mask, ..]) = v4.words();
         let (v6, v6_mask) = v6.words();
         let mut ebpf = object::load()?;
@@ -51,7 +51,7 @@ impl Sink {
     }
 
     /// What has come so far.
-    pub(crate) fn counts(&self) -> SinkCounts {
+    pub fn counts(&self) -> SinkCounts {
         SinkCounts {
             syn_acks: self.counters.get(counter::SYN_ACKS),
             rsts: self.counters.get(counter::RSTS),
@@ -62,7 +62,7 @@ impl Sink {
 
 /// What a bare program does to SYNs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BareKind {
+pub enum BareKind {
     /// Sends them back as SYN-ACKs.
     Reflect,
     /// Drops them.
@@ -71,7 +71,7 @@ pub(crate) enum BareKind {
 
 /// A program in native mode that treats every TCP SYN alike, without looking anything up, and passes everything else.
 /// Dropping it detaches it.
-pub(crate) struct Bare {
+pub struct Bare {
     _link: FdLink,
     counters: Counters,
 }
@@ -82,7 +82,7 @@ impl Bare {
     /// # Errors
     ///
     /// The kernel or the interface's driver refuses it, or there is a program already.
-    pub(crate) fn attach(interface: &str, kind: BareKind) -> anyhow::Result<Self> {
+    pub fn attach(interface: &str, kind: BareKind) -> anyhow::Result<Self> {
         let mut ebpf = object::load()?;
         let counters = Counters::take(&mut ebpf)?;
         let program = match kind {
@@ -96,7 +96,7 @@ impl Bare {
     }
 
     /// SYNs so far.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.counters.get(counter::SYNS)
     }
 }

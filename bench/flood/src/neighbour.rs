@@ -12,9 +12,9 @@ use nix::sys::socket::sockopt::BindToDevice;
 use serde_json::Value;
 
 /// How long an address may take to be resolved.
-const LIMIT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-const POLL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The port of the datagram that has the kernel resolve the address: discard (RFC 863).
 const DISCARD: u16 = 9;
@@ -24,14 +24,14 @@ const DISCARD: u16 = 9;
 /// # Errors
 ///
 /// The kernel has no way to `target` by this interface, or nobody answers for it in time.
-pub(crate) fn resolve(interface: &str, target: IpAddr) -> anyhow::Result<[u8; 6]> {
+pub fn resolve(interface: &str, target: IpAddr) -> anyhow::Result<[u8; 6]> {
     provoke(interface, target).with_context(|| {
         format!(
             "cannot send to {target} by {interface}, as resolving its Ethernet address takes; give {interface} an \
              address of the same network, or use --target-mac"
         )
     })?;
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(mac) = look_up(interface, target)? {
             return Ok(mac);
@@ -40,10 +40,10 @@ pub(crate) fn resolve(interface: &str, target: IpAddr) -> anyhow::Result<[u8; 6]
             bail!(
                 "nobody on {interface} answers for {target} within {} s; if it is behind a router, give the router's \
                  address by --target-mac",
-                LIMIT.as_secs()
+                TIMEOUT.as_secs()
             );
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -98,7 +98,7 @@ fn from_listing(listing: &[u8]) -> anyhow::Result<Option<[u8; 6]>> {
 /// # Errors
 ///
 /// A sentence when it is none, or the address of a group or of nobody.
-pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+pub fn parse_mac(text: &str) -> Result<[u8; 6], String> {
     let wrong = || format!("`{text}` is not an Ethernet address; write it like 02:54:47:00:00:01");
     let mut mac = [0; 6];
     let mut parts = text.split(':');

@@ -8,10 +8,10 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 /// An Ethernet interface that is up.
-pub(crate) struct Interface {
-    pub(super) index: u32,
+pub struct Interface {
+    pub(crate) index: u32,
     /// Its Ethernet address.
-    pub(crate) mac: [u8; 6],
+    pub mac: [u8; 6],
 }
 
 impl Interface {
@@ -20,7 +20,7 @@ impl Interface {
     /// # Errors
     ///
     /// There is none, it is not one of Ethernet's, or it is down.
-    pub(crate) fn find(name: &str) -> anyhow::Result<Self> {
+    pub fn find(name: &str) -> anyhow::Result<Self> {
         // Every interface has an entry with its link-layer address, whether it has others or not.
         let mut known = Vec::new();
         for entry in getifaddrs().context("cannot list the network interfaces")? {
@@ -56,7 +56,7 @@ impl Interface {
 /// # Errors
 ///
 /// The kernel's table cannot be read, or the interface is gone.
-pub(super) fn frames_sent(name: &str) -> anyhow::Result<u64> {
+pub(crate) fn frames_sent(name: &str) -> anyhow::Result<u64> {
     let table = Path::new("/proc/thread-self/net/dev");
     let text = fs::read_to_string(table).with_context(|| format!("cannot read {}", table.display()))?;
     text.lines()

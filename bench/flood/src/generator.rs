@@ -10,33 +10,33 @@ use anyhow::{Context, anyhow, bail};
 use nix::sys::prctl::set_timerslack;
 use rustix::process::setpriority_process;
 
-use super::af_xdp::AfXdp;
-use super::interface::{self, Interface};
-use super::live_frames::{self, LiveFrames};
-use super::object::Counters;
-use super::plan::{Maker, Plan};
-use super::rate::Pace;
+use crate::af_xdp::AfXdp;
+use crate::interface::{self, Interface};
+use crate::live_frames::{self, LiveFrames};
+use crate::object::Counters;
+use crate::plan::{Maker, Plan};
+use crate::rate::Pace;
 
 /// The nice value of those that come last.
 const LOWEST_PRIORITY: i32 = 19;
 
 /// What was sent in the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Totals {
+pub struct Totals {
     /// Frames made and given to the interface.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// From the first frame to the last.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// Whether the kernel made them, else they came through an AF_XDP socket.
-    pub(crate) live_frames: bool,
+    pub live_frames: bool,
     /// Frames the interface says it has sent meanwhile, others included, if it can be asked. Of a veth device these are
     /// the ones its peer has taken.
-    pub(crate) interface_sent: Option<u64>,
+    pub interface_sent: Option<u64>,
 }
 
 impl Totals {
     /// Frames given to the interface in a second.
-    pub(crate) fn per_second(&self) -> f64 {
+    pub fn per_second(&self) -> f64 {
         if self.seconds > 0.0 {
             self.sent as f64 / self.seconds
         } else {
@@ -46,7 +46,7 @@ impl Totals {
 }
 
 /// A running flood. Dropping it ends it.
-pub(crate) struct Generator {
+pub struct Generator {
     thread: Option<JoinHandle<anyhow::Result<Totals>>>,
     stop: Arc<AtomicBool>,
     /// Frames an AF_XDP socket has sent.
@@ -62,7 +62,7 @@ impl Generator {
     ///
     /// The plan is not allowed (a usage error), the interface or the CPU cannot be used, nobody answers for the target,
     /// or the kernel refuses the program or the socket.
-    pub(crate) fn start(mut plan: Plan) -> anyhow::Result<Self> {
+    pub fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let target_mac = plan.resolve()?;
         let interface = Interface::find(&plan.interface)?;
         let settings = plan.settings(&interface, target_mac);
@@ -115,7 +115,7 @@ impl Generator {
     }
 
     /// Frames made and given to the interface so far.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         match &self.live_frames {
             Some(counters) => live_frames::frames(counters),
             None => self.sent.load(Ordering::Relaxed),
@@ -123,12 +123,12 @@ impl Generator {
     }
 
     /// Whether the kernel makes the frames, else they go through an AF_XDP socket.
-    pub(crate) fn is_live_frames(&self) -> bool {
+    pub fn is_live_frames(&self) -> bool {
         self.live_frames.is_some()
     }
 
     /// Whether it has ended, because its time is over or something went wrong.
-    pub(crate) fn is_finished(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
@@ -137,7 +137,7 @@ impl Generator {
     /// # Errors
     ///
     /// What went wrong while it ran.
-    pub(crate) fn stop(mut self) -> anyhow::Result<Totals> {
+    pub fn stop(mut self) -> anyhow::Result<Totals> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("the flood has been ended already")?;
         thread.join().map_err(|_| anyhow!("the thread of the flood panicked"))?
@@ -235,8 +235,8 @@ mod tests {
     use tidegate_args::UsageError;
 
     use super::*;
-    use crate::flood::plan::{Kind, Maker};
-    use crate::flood::rate::Rate;
+    use crate::plan::{Kind, Maker};
+    use crate::rate::Rate;
 
     #[test]
     fn a_target_outside_of_the_ranges_is_refused_before_anything_is_done() {

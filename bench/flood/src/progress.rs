@@ -11,7 +11,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 const BAR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A bar on the terminal, or a line a second on standard error where that is none.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     start: Instant,
     /// When the rate was last taken, and how many frames there were then.
@@ -24,7 +24,7 @@ impl Progress {
     /// # Errors
     ///
     /// The bar's template is wrong.
-    pub(super) fn new(duration: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(duration: Duration) -> anyhow::Result<Self> {
         // Durations are at most a minute.
         let length = duration.as_millis() as u64;
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
@@ -38,7 +38,7 @@ impl Progress {
     }
 
     /// Shows how it is with `sent` frames.
-    pub(super) fn show(&mut self, sent: u64) {
+    pub(crate) fn show(&mut self, sent: u64) {
         let lines = self.bar.is_hidden();
         self.bar.set_position(self.start.elapsed().as_millis() as u64);
         let since = self.last.0.elapsed();
@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         self.bar.finish_and_clear();
     }
 }

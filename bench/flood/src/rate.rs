@@ -11,14 +11,14 @@ const TICK: Duration = Duration::from_micros(200);
 const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.
-const MOST_AT_ONCE: u32 = 16_384;
+const MAX_AT_ONCE: u32 = 16_384;
 
 /// The highest rate, in frames per second.
-const HIGHEST: u64 = 100_000_000;
+const MAX_RATE: u64 = 100_000_000;
 
 /// How many frames are sent in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rate {
+pub enum Rate {
     /// This many, 1 to 100,000,000.
     Pps(u64),
     /// As many as go.
@@ -39,7 +39,7 @@ impl FromStr for Rate {
         Some(digits)
             .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|digits| digits.parse::<u64>().ok()?.checked_mul(unit))
-            .filter(|rate| (1..=HIGHEST).contains(rate))
+            .filter(|rate| (1..=MAX_RATE).contains(rate))
             .map(Self::Pps)
             .ok_or_else(|| {
                 format!("`{text}` is not a rate; write frames per second like 5000, 100k or 1m, at most 100m, or max")
@@ -57,22 +57,22 @@ impl fmt::Display for Rate {
 }
 
 /// Says how many frames are due.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     rate: Rate,
     /// Frames that have been due so far, whether they were sent or left out.
     passed: u64,
 }
 
 impl Pace {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, passed: 0 }
     }
 
     /// How many frames to send now, `elapsed` after the start. Frames that are overdue by more than 20 ms are left out:
     /// a flood that stood still does not come back as a single burst.
-    pub(super) fn due(&mut self, elapsed: Duration) -> u32 {
+    pub(crate) fn due(&mut self, elapsed: Duration) -> u32 {
         let Rate::Pps(rate) = self.rate else {
-            return MOST_AT_ONCE;
+            return MAX_AT_ONCE;
         };
         let until = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
         // At most 10^8 a second, for longer than any process lives.
@@ -84,7 +84,7 @@ impl Pace {
     }
 
     /// How long to wait when `since` has passed since the last frames were due.
-    pub(super) fn pause(&self, since: Duration) -> Duration {
+    pub(crate) fn pause(&self, since: Duration) -> Duration {
         match self.rate {
             Rate::Pps(_) => TICK.saturating_sub(since),
             Rate::Max => Duration::ZERO,
@@ -103,7 +103,7 @@ mod tests {
             ("5000", Rate::Pps(5000)),
             ("100k", Rate::Pps(100_000)),
             ("1m", Rate::Pps(1_000_000)),
-            ("100m", Rate::Pps(HIGHEST)),
+            ("100m", Rate::Pps(MAX_RATE)),
             ("max", Rate::Max),
         ] {
             assert_eq!(text.parse(), Ok(rate), "{text}");
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn without_a_rate_there_is_always_something_due() {
         let mut pace = Pace::new(Rate::Max);
-        assert_eq!(pace.due(Duration::ZERO), MOST_AT_ONCE);
-        assert_eq!(pace.due(Duration::ZERO), MOST_AT_ONCE);
+        assert_eq!(pace.due(Duration::ZERO), MAX_AT_ONCE);
+        assert_eq!(pace.due(Duration::ZERO), MAX_AT_ONCE);
         assert_eq!(pace.pause(Duration::ZERO), Duration::ZERO);
     }
 

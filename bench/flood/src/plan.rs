@@ -6,17 +6,17 @@ use std::time::Duration;
 use tidegate_args::UsageError;
 use tidegate_traffic_abi::{Flood, kind};
 
-use super::interface::Interface;
-use super::neighbour;
-use super::ranges::{self, Prefix};
-use super::rate::Rate;
+use crate::interface::Interface;
+use crate::neighbour;
+use crate::ranges::{self, Prefix};
+use crate::rate::Rate;
 
 /// The longest a flood goes on. There is no way around it.
-pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+pub const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// What a flood consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// SYNs, with the options of common systems
     Syn,
     /// Bare ACKs, half of them with timestamps
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Its name on the command line.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Syn => "syn",
             Self::Ack => "ack",
@@ -64,7 +64,7 @@ impl Kind {
 
 /// What makes the frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Maker {
+pub enum Maker {
     /// The kernel where it can, else this program.
     #[default]
     Auto,
@@ -76,32 +76,32 @@ pub(crate) enum Maker {
 
 /// A flood.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The interface to send on.
-    pub(crate) interface: String,
+    pub interface: String,
     /// Where to.
-    pub(crate) target: SocketAddr,
+    pub target: SocketAddr,
     /// The Ethernet address to send to; without one, the kernel resolves the target's.
-    pub(crate) target_mac: Option<[u8; 6]>,
+    pub target_mac: Option<[u8; 6]>,
     /// Where the packets seem to come from; without it, the family's default.
-    pub(crate) sources: Option<Prefix>,
+    pub sources: Option<Prefix>,
     /// What is sent.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// How much of it.
-    pub(crate) rate: Rate,
-    /// How long, at most [`LONGEST`].
-    pub(crate) duration: Duration,
+    pub rate: Rate,
+    /// How long, at most [`MAX_DURATION`].
+    pub duration: Duration,
     /// The CPU to send from; without one, any.
-    pub(crate) cpu: Option<usize>,
+    pub cpu: Option<usize>,
     /// Seed of all that is random.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// What makes the frames.
-    pub(crate) maker: Maker,
+    pub maker: Maker,
 }
 
 impl Plan {
     /// The prefix of the sources.
-    pub(crate) fn sources(&self) -> Prefix {
+    pub fn sources(&self) -> Prefix {
         self.sources.unwrap_or_else(|| Prefix::sources_for(self.target.ip()))
     }
 
@@ -111,7 +111,7 @@ impl Plan {
     ///
     /// A [`UsageError`] when the target is outside of the ranges of benchmarks, the sources are of the other family, or
     /// it would go on for too long.
-    pub(crate) fn check(&self) -> Result<(), UsageError> {
+    pub fn check(&self) -> Result<(), UsageError> {
         ranges::check_target(self.target).map_err(UsageError)?;
         if self.sources().is_ipv4() != self.target.is_ipv4() {
             return Err(UsageError(format!(
@@ -120,10 +120,10 @@ impl Plan {
                 self.target
             )));
         }
-        if self.duration.is_zero() || self.duration > LONGEST {
+        if self.duration.is_zero() || self.duration > MAX_DURATION {
             return Err(UsageError(format!(
                 "a flood goes on for more than nothing and at most {} s",
-                LONGEST.as_secs()
+                MAX_DURATION.as_secs()
             )));
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Plan {
     /// # Errors
     ///
     /// The plan is not allowed, or nobody answers for the target.
-    pub(crate) fn resolve(&mut self) -> anyhow::Result<[u8; 6]> {
+    pub fn resolve(&mut self) -> anyhow::Result<[u8; 6]> {
         self.check()?;
         let mac = match self.target_mac {
             Some(mac) => mac,
@@ -149,7 +149,7 @@ impl Plan {
     }
 
     /// The settings of the XDP program for this plan.
-    pub(super) fn settings(&self, interface: &Interface, target_mac: [u8; 6]) -> Flood {
+    pub(crate) fn settings(&self, interface: &Interface, target_mac: [u8; 6]) -> Flood {
         let (source, source_mask) = self.sources().words();
         Flood {
             source,
@@ -180,7 +180,7 @@ mod tests {
             sources: None,
             kind: Kind::Syn,
             rate: Rate::Max,
-            duration: LONGEST,
+            duration: MAX_DURATION,
             cpu: None,
             seed: 1,
             maker: Maker::Auto,
@@ -206,7 +206,7 @@ mod tests {
         assert!(refused(|plan| plan.target = "10.0.0.1:80".parse().unwrap()).contains("only made within"));
         assert!(refused(|plan| plan.target = "198.18.0.1:0".parse().unwrap()).contains("no port"));
         assert!(refused(|plan| plan.sources = Some(Prefix::SOURCES_V6)).contains("same family"));
-        assert!(refused(|plan| plan.duration = LONGEST + Duration::from_millis(1)).contains("at most 60 s"));
+        assert!(refused(|plan| plan.duration = MAX_DURATION + Duration::from_millis(1)).contains("at most 60 s"));
         assert!(refused(|plan| plan.duration = Duration::ZERO).contains("more than nothing"));
     }
 

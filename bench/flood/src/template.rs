@@ -6,7 +6,7 @@ use tidegate_traffic_abi::packet::{
 use tidegate_traffic_abi::{Flood, Random};
 
 /// Makes one frame after the other.
-pub(super) struct Template {
+pub(crate) struct Template {
     flood: Flood,
     random: Random,
     /// The latest frame, and what is left of the ones before it behind its end.
@@ -14,7 +14,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    pub(super) fn new(flood: Flood, seed: u64) -> Self {
+    pub(crate) fn new(flood: Flood, seed: u64) -> Self {
         let mut frame = [0; MAX_FRAME_V6];
         frame[..6].copy_from_slice(&flood.target_mac);
         frame[6..12].copy_from_slice(&flood.source_mac);
@@ -26,7 +26,7 @@ impl Template {
     }
 
     /// The next frame; `None` if the flood's settings are not allowed.
-    pub(super) fn next_frame(&mut self) -> Option<&[u8]> {
+    pub(crate) fn next_frame(&mut self) -> Option<&[u8]> {
         let length = if self.flood.version == 4 {
             let packet = packet::ipv4(&self.flood, &mut self.random)?;
             self.write(ETHERTYPE_IPV4, &packet)
@@ -54,7 +54,7 @@ mod tests {
     use tidegate_traffic_abi::kind;
 
     use super::*;
-    use crate::flood::ranges::{Prefix, words};
+    use crate::ranges::{Prefix, words};
 
     fn flood(target: &str, kind: u32) -> Flood {
         let target: std::net::IpAddr = target.parse().unwrap();

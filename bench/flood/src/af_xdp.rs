@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use tidegate_traffic_abi::Flood;
 use tidegate_xsk::Socket;
 
-use super::template::Template;
-use crate::xdp_socket;
+use crate::socket;
+use crate::template::Template;
 
 /// Frames given to the kernel at once, as many as one system call moves in copy mode.
 const BATCH: usize = 32;
@@ -17,7 +17,7 @@ const BATCH: usize = 32;
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An AF_XDP socket that only sends.
-pub(super) struct AfXdp {
+pub(crate) struct AfXdp {
     socket: Socket,
     template: Template,
     sent: u64,
@@ -29,9 +29,9 @@ impl AfXdp {
     /// # Errors
     ///
     /// The kernel refuses the memory or the socket.
-    pub(super) fn open(interface: &str, flood: Flood, seed: u64) -> anyhow::Result<Self> {
+    pub(crate) fn open(interface: &str, flood: Flood, seed: u64) -> anyhow::Result<Self> {
         Ok(Self {
-            socket: xdp_socket::open(interface, Duration::ZERO)?,
+            socket: socket::open(interface, Duration::ZERO)?,
             template: Template::new(flood, seed),
             sent: 0,
         })
@@ -42,7 +42,7 @@ impl AfXdp {
     /// # Errors
     ///
     /// The interface takes no more frames, or the flood's settings are not allowed.
-    pub(super) fn send(&mut self, count: u32) -> anyhow::Result<()> {
+    pub(crate) fn send(&mut self, count: u32) -> anyhow::Result<()> {
         let mut left = count as usize;
         let mut last_progress = Instant::now();
         while left > 0 {
@@ -80,7 +80,7 @@ impl AfXdp {
     }
 
     /// Frames given to the kernel so far.
-    pub(super) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 }

@@ -7,16 +7,16 @@ use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings};
 
 /// Frames of the UMEM, all of which may be on their way at once: 4 MiB, which fits the usual limit of locked memory. The
 /// rings have room for every one.
-pub(crate) const FRAMES: u32 = 2048;
+pub const FRAMES: u32 = 2048;
 
 /// Bytes of a frame; there are no smaller ones.
 const FRAME_SIZE: u32 = 2048;
 
 /// The device's queue. Every device has it.
-pub(crate) const QUEUE: u32 = 0;
+pub const QUEUE: u32 = 0;
 
 /// Descriptors taken out of a ring at once.
-pub(crate) const BATCH: u32 = 64;
+pub const BATCH: u32 = 64;
 
 /// Opens a socket on `interface` of the calling thread's network namespace. A queue in use is waited for as long as
 /// `busy_timeout`: the kernel takes a moment to clear up after another socket.
@@ -24,7 +24,7 @@ pub(crate) const BATCH: u32 = 64;
 /// # Errors
 ///
 /// The kernel refuses the memory or the socket.
-pub(crate) fn open(interface: &str, busy_timeout: Duration) -> anyhow::Result<Socket> {
+pub fn open(interface: &str, busy_timeout: Duration) -> anyhow::Result<Socket> {
     let umem = Umem::new(UmemSettings {
         frames: FRAMES,
         frame_size: FRAME_SIZE,

@@ -17,7 +17,7 @@ const RANGE_BITS_V6: u8 = 48;
 
 /// A prefix within one of the ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix {
+pub struct Prefix {
     address: IpAddr,
     /// Bits that are fixed.
     length: u8,
@@ -25,19 +25,19 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     /// Sources of IPv4 floods unless others are given: 198.19.0.0/16.
-    pub(crate) const SOURCES_V4: Self = Self {
+    pub const SOURCES_V4: Self = Self {
         address: IpAddr::V4(Ipv4Addr::new(198, 19, 0, 0)),
         length: 16,
     };
 
     /// Sources of IPv6 floods unless others are given: 2001:2:0:8000::/49.
-    pub(crate) const SOURCES_V6: Self = Self {
+    pub const SOURCES_V6: Self = Self {
         address: IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0x8000, 0, 0, 0, 0)),
         length: 49,
     };
 
     /// The sources of floods to `target` unless others are given.
-    pub(crate) fn sources_for(target: IpAddr) -> Self {
+    pub fn sources_for(target: IpAddr) -> Self {
         if target.is_ipv4() {
             Self::SOURCES_V4
         } else {
@@ -46,12 +46,12 @@ impl Prefix {
     }
 
     /// Whether it is of IPv4.
-    pub(crate) fn is_ipv4(&self) -> bool {
+    pub fn is_ipv4(&self) -> bool {
         self.address.is_ipv4()
     }
 
     /// The address as the XDP programs take it, and the mask with ones where it is fixed.
-    pub(crate) fn words(&self) -> ([u32; 4], [u32; 4]) {
+    pub fn words(&self) -> ([u32; 4], [u32; 4]) {
         // No prefix within the ranges is shorter than 15 bits, so the shift is never one by all 128.
         let mask = words_of(u128::MAX << (128 - u32::from(self.length)));
         (words(self.address), mask)
@@ -110,7 +110,7 @@ impl fmt::Display for Prefix {
 /// # Errors
 ///
 /// A sentence when it is none, or not one of the ranges.
-pub(crate) fn parse_target(text: &str) -> Result<SocketAddr, String> {
+pub fn parse_target(text: &str) -> Result<SocketAddr, String> {
     let target = text
         .parse()
         .map_err(|_| format!("`{text}` is not an address and port; write 198.18.0.1:80 or [2001:2::1]:80"))?;
@@ -123,7 +123,7 @@ pub(crate) fn parse_target(text: &str) -> Result<SocketAddr, String> {
 /// # Errors
 ///
 /// A sentence when it is in neither of the ranges, or has no port.
-pub(crate) fn check_target(target: SocketAddr) -> Result<(), String> {
+pub fn check_target(target: SocketAddr) -> Result<(), String> {
     check_address(target.ip())?;
     if target.port() == 0 {
         return Err(format!("{target} has no port; give it one from 1 to 65535"));
@@ -132,7 +132,7 @@ pub(crate) fn check_target(target: SocketAddr) -> Result<(), String> {
 }
 
 /// An address as the XDP programs take it: four words, that of IPv4 in the first.
-pub(crate) fn words(address: IpAddr) -> [u32; 4] {
+pub fn words(address: IpAddr) -> [u32; 4] {
     match address {
         IpAddr::V4(v4) => [v4.to_bits(), 0, 0, 0],
         IpAddr::V6(v6) => words_of(v6.to_bits()),

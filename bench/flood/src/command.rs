@@ -1,21 +1,4 @@
-//! A flood of segments with made-up sources, to see what a server does with it.
-//!
-//! It is for benchmarks between machines, or namespaces, that belong together: targets and sources outside of the
-//! ranges reserved for that are refused ([`ranges`]), and no flood goes on for more than a minute. The kernel makes the
-//! frames ([`live_frames`]); where it cannot, they are made here and sent through an AF_XDP socket ([`af_xdp`]).
-
-mod af_xdp;
-mod generator;
-pub(crate) mod interface;
-mod live_frames;
-pub(crate) mod neighbour;
-pub(crate) mod object;
-mod plan;
-mod progress;
-mod ranges;
-mod rate;
-mod sink;
-mod template;
+//! `tidegate-bench flood`.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -30,22 +13,19 @@ use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::signals::{Event, Signals};
 use tidegate_report::files;
 
-pub(crate) use self::generator::{Generator, Totals};
-pub(crate) use self::neighbour::parse_mac;
-pub(crate) use self::plan::{Kind, Maker, Plan};
-pub(crate) use self::ranges::Prefix;
-pub(crate) use self::rate::Rate;
-pub(crate) use self::sink::{Bare, BareKind, Sink};
-
-use self::plan::LONGEST;
-use self::progress::Progress;
+use crate::generator::{Generator, Totals};
+use crate::neighbour;
+use crate::plan::{Kind, MAX_DURATION, Maker, Plan};
+use crate::progress::Progress;
+use crate::ranges::{self, Prefix};
+use crate::rate::Rate;
 
 /// Milliseconds between two looks at the flood.
-const LOOK_INTERVAL: u8 = 100;
+const POLL_INTERVAL: u8 = 100;
 
 /// Arguments of `tidegate-bench flood`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// The interface to send on.
     #[arg(long, value_name = "DEV")]
     iface: String,
@@ -59,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
     /// How long, at most 60s.
-    #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=LONGEST))]
+    #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Where the packets seem to come from, within the same ranges as the target (default: 198.19.0.0/16 or
     /// 2001:2:0:8000::/49)
@@ -106,7 +86,7 @@ impl Arguments {
 ///
 /// The arguments do not go together (a usage error), the interface cannot be used, nobody answers for the target, the
 /// kernel refuses to send, or the figures cannot be written.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut plan = arguments.plan();
     // It may start a process, which must not begin with the signals blocked.
     plan.resolve()?;
@@ -148,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 /// Waits for a moment; true if a signal asked to stop.
 fn is_stopped(signals: &Signals) -> anyhow::Result<bool> {
     let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut descriptors, LOOK_INTERVAL) {
+    match poll(&mut descriptors, POLL_INTERVAL) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(errno).context("cannot wait for signals"),
     }
