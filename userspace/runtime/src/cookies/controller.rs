@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_REFUSED: Duration = Duration::from_secs(1);
 
 /// What the controller works on: the XDP program and the shards.
-pub(crate) trait Controlled {
+pub(crate) trait CookieBackend {
     /// SYNs the XDP program redirected or answered on `queue` since the start.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ struct Queue {
 
 /// Decides what is wanted, and brings it about step by step. Time comes in with every call.
 pub(crate) struct Controller<C> {
-    controlled: C,
+    backend: C,
     secret: Key,
     shared: bool,
     epochs: Epochs,
@@ -86,10 +86,10 @@ pub(crate) struct Controller<C> {
     retry_at: Option<Instant>,
 }
 
-impl<C: Controlled> Controller<C> {
+impl<C: CookieBackend> Controller<C> {
     /// A controller of the queues 0 to `queues` - 1 in `mode`, which is not `never`. Nothing is on and no shard has keys.
     pub(crate) fn new(
-        controlled: C,
+        backend: C,
         mode: CookieMode,
         secret: Secret,
         epochs: Epochs,
@@ -106,7 +106,7 @@ impl<C: Controlled> Controller<C> {
             switch: cookie_switch::OFF,
         };
         Self {
-            controlled,
+            backend,
             secret: secret.key,
             shared: secret.shared,
             epochs,
@@ -167,14 +167,14 @@ impl<C: Controlled> Controller<C> {
     /// Has the policy of each queue look at its load. In mode `always` nobody rings, and this is never called.
     fn look(&mut self, now: Instant) {
         for queue in &mut self.queues {
-            let syns = match self.controlled.syns(queue.number) {
+            let syns = match self.backend.syns(queue.number) {
                 Ok(syns) => syns,
                 Err(error) => {
                     tracing::error!("cannot count the SYNs of queue {}: {error}", queue.number);
                     continue;
                 }
             };
-            let half_open = self.controlled.half_open(queue.number);
+            let half_open = self.backend.half_open(queue.number);
             if let Some((wanted, cause)) = queue.policy.look(now, syns, half_open) {
                 queue.wanted = wanted;
                 queue.cause = cause;
@@ -199,7 +199,7 @@ impl<C: Controlled> Controller<C> {
         self.turn_off()?;
         let needed = self.needed(unix);
         if needed != self.given {
-            if !self.controlled.give(needed.map(|moment| self.keys(moment))) {
+            if !self.backend.give(needed.map(|moment| self.keys(moment))) {
                 return Ok(false);
             }
             self.given = needed;
@@ -232,12 +232,12 @@ impl<C: Controlled> Controller<C> {
     fn turn_off(&mut self) -> Result<(), Error> {
         for queue in self.queues.iter_mut().filter(|queue| !queue.wanted) {
             if queue.switch != cookie_switch::OFF {
-                self.controlled.set_switch(queue.number, cookie_switch::OFF)?;
+                self.backend.set_switch(queue.number, cookie_switch::OFF)?;
                 queue.switch = cookie_switch::OFF;
             }
             if queue.on {
                 queue.on = false;
-                self.controlled.turned(queue.number, false, queue.cause);
+                self.backend.turned(queue.number, false, queue.cause);
             }
         }
         Ok(())
@@ -249,21 +249,21 @@ impl<C: Controlled> Controller<C> {
         if self.making != Some(epoch) {
             // Only after a jump of the clock is the slot in use; a key that is half old and half new fits no cookie.
             for queue in self.queues.iter_mut().filter(|queue| queue.switch == switch) {
-                self.controlled.set_switch(queue.number, cookie_switch::OFF)?;
+                self.backend.set_switch(queue.number, cookie_switch::OFF)?;
                 queue.switch = cookie_switch::OFF;
             }
             let (key, _) = Keys::new(self.secret, epoch, false).current();
-            self.controlled.set_key(key_id, key)?;
+            self.backend.set_key(key_id, key)?;
             self.making = Some(epoch);
         }
         for queue in self.queues.iter_mut().filter(|queue| queue.wanted) {
             if queue.switch != switch {
-                self.controlled.set_switch(queue.number, switch)?;
+                self.backend.set_switch(queue.number, switch)?;
                 queue.switch = switch;
             }
             if !queue.on {
                 queue.on = true;
-                self.controlled.turned(queue.number, true, queue.cause);
+                self.backend.turned(queue.number, true, queue.cause);
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ struct Outside {
 #[derive(Clone, Default)]
 struct Fake(Rc<RefCell<Outside>>);
 
-impl Controlled for Fake {
+impl CookieBackend for Fake {
     fn syns(&self, queue: u32) -> Result<u64, Error> {
         Ok(self.0.borrow().syns[queue as usize])
     }

@@ -12,6 +12,7 @@ use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::port::Port;
 use crate::report::PortCounters;
+use crate::shard_port::ShardPort as _;
 use crate::xdp::Attached;
 
 /// How long a queue may be in use by the socket of a process that has just died.

@@ -12,7 +12,7 @@ use tidegate_abi::syn_cookie::Keys;
 use tidegate_tcp::engine::Cookies;
 
 use super::alarm::HalfOpen;
-use super::controller::Controlled;
+use super::controller::CookieBackend;
 use super::policy::Cause;
 use crate::error::Error;
 use crate::mailbox::{Command, Mailbox};
@@ -42,7 +42,7 @@ impl Gauge {
 }
 
 /// The running server as the controller sees it.
-pub(crate) struct KernelAndShards {
+pub(crate) struct LiveBackend {
     pub(crate) maps: CookieMaps,
     pub(crate) counters: Arc<CounterMap>,
     pub(crate) half_open: HalfOpen,
@@ -61,7 +61,7 @@ pub(crate) fn cookies_of(keys: Option<Keys>, shard: usize, shards: usize) -> Opt
     })
 }
 
-impl Controlled for KernelAndShards {
+impl CookieBackend for LiveBackend {
     fn syns(&self, queue: u32) -> Result<u64, Error> {
         let redirected = self.counters.get(XdpCounter::RedirectSyn, queue)?;
         let answered = self.counters.get(XdpCounter::TxSynCookie, queue)?;
