@@ -13,6 +13,8 @@ use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::wire::checksum::TextSum;
 
+use crate::client::body::Body;
+use crate::client::driver::Task;
 use crate::client::errors::{Failure, Kind};
 use crate::client::in_flight::InFlight;
 use crate::client::responses::{Expected, Responses};
@@ -25,6 +27,9 @@ const FILLER: usize = 256 << 10;
 
 /// Openings that are remembered at least before those that came to nothing are looked for.
 const MIN_REMEMBERED: usize = 1 << 16;
+
+/// How long the response is waited for on connections that are begun at their time and tried once.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is kept for each connection: the place of its [`Record`], or one of the values below. Connections that are held
 /// by the million have no record.
@@ -73,6 +78,8 @@ impl<I> Record<I> {
 #[derive(Debug)]
 pub(crate) struct Requests<I> {
     workload: Workload,
+    /// How long a response may take.
+    response_timeout: Option<Duration>,
     /// As many requests as there are under way on a connection at most, so that several are sent at once.
     requests: Bytes,
     requests_sum: TextSum,
@@ -105,7 +112,8 @@ pub(crate) struct Requests<I> {
 
 impl<I: Copy> Requests<I> {
     /// An application for `workload`.
-    pub(crate) fn new(url: &Url, workload: Workload) -> Self {
+    pub(crate) fn new(url: &Url, task: &Task) -> Self {
+        let workload = task.workload;
         let pipeline = match workload {
             Workload::Rps { pipeline } => pipeline,
             _ => 1,
@@ -126,11 +134,12 @@ impl<I: Copy> Requests<I> {
         let requests = request.repeat(pipeline as usize);
         Self {
             workload,
+            response_timeout: task.spread.map(|_| RESPONSE_TIMEOUT),
             requests_sum: TextSum::of(&requests),
             requests: requests.into(),
             request_length: request.len(),
             filler: filler.into(),
-            expected: Expected::default(),
+            expected: Expected::new(task.verify),
             opening: HashMap::default(),
             announced: None,
             remembered: MIN_REMEMBERED,
@@ -214,6 +223,16 @@ impl<I: Copy> Requests<I> {
     /// Whether there may be a connection to be had from [`Requests::take_idle`].
     pub(crate) fn has_idle(&self) -> bool {
         !self.idle.is_empty()
+    }
+
+    /// Nothing more is asked; what is under way may be answered.
+    pub(crate) fn stop_asking(&mut self) {
+        self.over = true;
+    }
+
+    /// The body that all responses had, if they were verified.
+    pub(crate) fn body(&self) -> Option<Body> {
+        self.expected.body()
     }
 
     /// It is over: from now on nothing is asked. Returns what was found.
@@ -404,11 +423,18 @@ impl<I: Copy> Application for Requests<I> {
             stream.abort();
             return Connection(Connection::IDLE);
         };
+        if self.over {
+            stream.abort();
+            return Connection(Connection::IDLE);
+        }
         self.stats.connected(now.since(since));
         if self.workload == Workload::Hold {
             self.stats.step();
             self.held.push(id);
             return Connection(Connection::IDLE);
+        }
+        if self.response_timeout.is_some() {
+            stream.set_timer(self.response_timeout);
         }
         let index = self.records.insert(Record::new(id)) as u32;
         match self.workload {
@@ -483,7 +509,10 @@ impl<I: Copy> Application for Requests<I> {
         }
     }
 
-    fn timeout<S: Stream>(&mut self, _: &mut Connection, _: &mut S) {}
+    fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        let detail = format!("no complete response within {} s", RESPONSE_TIMEOUT.as_secs());
+        self.fail(connection.0, stream, Kind::TimedOut, detail);
+    }
 
     fn drain<S: Stream>(&mut self, _: &mut Connection, _: &mut S) {}
 

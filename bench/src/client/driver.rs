@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_tcp::time::Instant;
 
+use crate::client::body::{Body, Verify};
 use crate::client::connector::{Connector, Opener, PAUSE};
 use crate::client::errors::Kind;
 use crate::client::hold::Hold;
@@ -22,7 +23,8 @@ pub(crate) const PER_TURN: u32 = 64;
 /// How long all connections may take to be established before the first request of an open loop is due anyway.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// How long requests of an open loop that are due at the end may take to be answered.
+/// How long requests that are due at the end may take to be answered, of an open loop and where every response is
+/// verified.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What one thread has to do.
@@ -33,6 +35,9 @@ pub(crate) struct Task {
     pub(crate) connections: u32,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
+    pub(crate) verify: Verify,
+    /// Connections are begun evenly spread over the duration and tried once each, and the last are waited for so long.
+    pub(crate) spread: Option<Duration>,
 }
 
 impl Task {
@@ -43,6 +48,8 @@ impl Task {
             connections: plan.connections,
             warm_up: plan.warm_up,
             duration: plan.duration,
+            verify: plan.verify,
+            spread: plan.spread,
         }
     }
 }
@@ -55,6 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) measured: Duration,
     /// Sent and received since the first turn, where they are known.
     pub(crate) frames: Option<Frames>,
+    /// The body of all responses, where it was verified.
+    pub(crate) body: Option<Body>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +92,13 @@ impl Outcome {
     pub(crate) fn add(&mut self, other: &Self) {
         self.stats.merge(&other.stats);
         self.measured = self.measured.max(other.measured);
+        match (self.body, other.body) {
+            (Some(one), Some(another)) if one != another => {
+                let detail = format!("a body of {another}; another thread of the client had {one}");
+                self.stats.error(Kind::Content, detail);
+            }
+            (one, another) => self.body = one.or(another),
+        }
         if let (Some(frames), Some(more)) = (&mut self.frames, other.frames) {
             frames.sent += more.sent;
             frames.received += more.received;
@@ -102,7 +118,7 @@ pub(crate) struct Driver {
     replacements: VecDeque<Instant>,
     /// A connection has failed, so it is no use to wait for all.
     failed: bool,
-    /// [`Workload::Latency`]: when requests are due, once they are.
+    /// When the requests of [`Workload::Latency`], or connections, are due, once they are.
     schedule: Option<Schedule>,
     /// [`Workload::Hold`] goes another way.
     hold: Option<Hold>,
@@ -176,7 +192,7 @@ impl Driver {
                         return;
                     }
                     if let Workload::Latency { rate } = self.task.workload {
-                        self.schedule = Some(Schedule::new(now, rate));
+                        self.schedule = Some(Schedule::new(now, rate, Duration::from_secs(1)));
                     }
                     Stage::WarmUp {
                         until: now + self.task.warm_up,
@@ -187,6 +203,10 @@ impl Driver {
                         return;
                     }
                     connector.application_mut().stats.begin_measuring();
+                    if self.task.spread.is_some() {
+                        let count = u64::from(self.task.connections);
+                        self.schedule = Some(Schedule::new(now, count, self.task.duration));
+                    }
                     Stage::Measuring { since: now }
                 }
                 Stage::Measuring { since } => {
@@ -194,13 +214,18 @@ impl Driver {
                         return;
                     }
                     self.count_stalled(connector, now, since);
-                    connector.application_mut().stats.stop();
+                    if self.task.spread.is_none() {
+                        connector.application_mut().stats.stop();
+                    }
                     self.measured = now.since(since);
-                    match self.schedule {
-                        Some(_) => Stage::Grace {
-                            end: since + self.task.duration,
-                        },
-                        None => Stage::Over,
+                    if self.schedule.is_some() {
+                        let end = since + self.task.duration;
+                        Stage::Grace { end }
+                    } else if self.task.verify != Verify::Length {
+                        connector.application_mut().stop_asking();
+                        Stage::Grace { end: now }
+                    } else {
+                        Stage::Over
                     }
                 }
                 Stage::Grace { end } => {
@@ -218,7 +243,8 @@ impl Driver {
     /// Counts the connections of a closed loop that have waited for an answer ever since the measurement began, at
     /// `since`.
     fn count_stalled(&self, connector: &mut impl Connector, now: Instant, since: Instant) {
-        if !matches!(self.task.workload, Workload::Cps { .. } | Workload::Rps { .. }) {
+        let is_closed_loop = matches!(self.task.workload, Workload::Cps { .. } | Workload::Rps { .. });
+        if !is_closed_loop || self.task.spread.is_some() {
             return;
         }
         let is_stalled = |begun: Instant| stalled::is_stalled(now.since(begun), now.since(since));
@@ -230,17 +256,24 @@ impl Driver {
         }
     }
 
-    /// Whether nothing of an open loop is waited for any more. What is then without an answer are errors.
+    /// Whether nothing is waited for any more. What is then without an answer are errors.
     fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
         let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
-        let unanswered = connector.application().under_way() + missed;
-        if unanswered > 0 && now < end + GRACE {
+        let mut unanswered = connector.application().under_way() + missed;
+        if self.task.spread.is_some() {
+            unanswered += u64::from(connector.opening());
+        }
+        let grace = self.task.spread.unwrap_or(GRACE);
+        if unanswered > 0 && now < end + grace {
             return false;
         }
-        let detail = format!(
-            "no answer to a request that was due at least {} s before",
-            GRACE.as_secs()
-        );
+        let detail = match self.task.spread {
+            Some(_) => "no complete response when the measurement was over".to_owned(),
+            None => format!(
+                "no answer to a request that was due at least {} s before",
+                GRACE.as_secs()
+            ),
+        };
         for _ in 0..unanswered {
             connector.application_mut().stats.error(Kind::Unfinished, &detail);
         }
@@ -249,7 +282,7 @@ impl Driver {
 
     /// Opens as many connections as are wanting. True if it has to go on in the next turn.
     fn fill_up<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
-        if matches!(self.stage, Stage::Grace { .. } | Stage::Over) {
+        if self.task.spread.is_some() || matches!(self.stage, Stage::Grace { .. } | Stage::Over) {
             return false;
         }
         let wanted = self.task.connections.saturating_sub(self.replacements.len() as u32);
@@ -276,8 +309,9 @@ impl Driver {
         true
     }
 
-    /// Sends the requests of an open loop that are due. True if it has to go on in the next turn.
-    fn send_due<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
+    /// Sends the requests of an open loop, or opens the connections, that are due. True if it has to go on in the next
+    /// turn.
+    fn begin_due<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
         let Some(schedule) = &mut self.schedule else {
             return false;
         };
@@ -286,6 +320,17 @@ impl Driver {
             Stage::Grace { end } => end,
             _ => Instant::NEVER,
         };
+        if self.task.spread.is_some() {
+            for _ in 0..PER_TURN {
+                if schedule.begin(now, end).is_none() {
+                    return false;
+                }
+                if let Err(failure) = connector.connect() {
+                    connector.application_mut().stats.failure(&failure);
+                }
+            }
+            return true;
+        }
         for _ in 0..PER_TURN {
             if !connector.application().has_idle() {
                 return false;
@@ -313,12 +358,12 @@ impl Driver {
         let stage = match self.stage {
             Stage::Opening { until } | Stage::WarmUp { until } => Some(until),
             Stage::Measuring { since } => Some(since + self.task.duration),
-            Stage::Grace { end } => Some(end + GRACE),
+            Stage::Grace { end } => Some(end + self.task.spread.unwrap_or(GRACE)),
             Stage::New | Stage::Over => None,
         };
         let due = self
             .schedule
-            .filter(|_| connector.application().has_idle())
+            .filter(|_| self.task.spread.is_some() || connector.application().has_idle())
             .map(|schedule| schedule.next());
         let pause = Some(self.opener.paused_until()).filter(|&until| until > now);
         let replacement = self.replacements.front().copied();
@@ -331,6 +376,7 @@ impl Driver {
             stats: connector.application_mut().end(),
             measured: self.measured,
             frames: connector.frames(),
+            body: connector.application().body(),
         });
         self.stage = Stage::Over;
     }
@@ -357,7 +403,7 @@ impl Driver {
             return None;
         }
         let more_to_open = self.fill_up(connector, now);
-        let more_to_send = self.send_due(connector, now);
+        let more_to_send = self.begin_due(connector, now);
         if more_to_open || more_to_send {
             return Some(now);
         }

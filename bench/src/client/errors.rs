@@ -28,13 +28,15 @@ pub(crate) enum Kind {
     Status,
     /// The body is of another length than that of the first response.
     Length,
+    /// The body is not the one that was expected.
+    Content,
     /// There was no complete response when the run was over.
     Unfinished,
 }
 
 impl Kind {
     /// All kinds, in the order of their index.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Refused,
         Self::Unreachable,
         Self::NoPort,
@@ -46,6 +48,7 @@ impl Kind {
         Self::Malformed,
         Self::Status,
         Self::Length,
+        Self::Content,
         Self::Unfinished,
     ];
 
@@ -63,6 +66,7 @@ impl Kind {
             Self::Malformed => "malformed",
             Self::Status => "status",
             Self::Length => "length",
+            Self::Content => "content",
             Self::Unfinished => "unfinished",
         }
     }

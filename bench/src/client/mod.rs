@@ -4,6 +4,7 @@
 //! is, [`hold`] is the workload that goes another way. They run on a [`connector::Connector`], which each transport has.
 
 mod application;
+pub(crate) mod body;
 pub(crate) mod bypass;
 mod connector;
 mod driver;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tidegate_args::UsageError;
 use tidegate_report::Latencies;
 
+use crate::client::body::{Body, Verify};
 use crate::client::driver::Outcome;
 use crate::client::errors::{Errors, Kind};
 use crate::client::progress::Progress;
@@ -106,6 +108,11 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// Time that is measured. For [`Workload::Hold`]: how long all connections are kept before they are asked.
     pub(crate) duration: Duration,
+    /// The bodies that responses have to have.
+    pub(crate) verify: Verify,
+    /// Instead of keeping `connections`: they are begun evenly spread over the duration and tried once each, a response
+    /// may take 10 s, and the last are waited for so long after the duration.
+    pub(crate) spread: Option<Duration>,
     /// The CPU the client's thread is bound to.
     pub(crate) cpu: Option<usize>,
 }
@@ -158,6 +165,8 @@ pub(crate) struct Measured {
     pub(crate) frames: Option<Frames>,
     /// Requests or connections in all, with those before measuring; to divide `frames` by.
     pub(crate) operations_with_warm_up: u64,
+    /// The body of all responses, where it was verified.
+    pub(crate) body: Option<Body>,
     /// How long the client's own TIME-WAIT lasts, where it has any.
     pub(crate) time_wait: Option<Duration>,
 }
@@ -188,6 +197,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         stats,
         measured,
         frames,
+        body,
     } = outcome;
     let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
     let Stats {
@@ -213,6 +223,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         errors,
         frames,
         operations_with_warm_up,
+        body,
         time_wait: has_time_wait.then_some(time_wait),
     }
 }

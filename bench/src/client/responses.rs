@@ -1,11 +1,14 @@
 //! Finding where responses end, cheaply: all are expected to be like the first.
 
+use sha2::{Digest, Sha256};
+
+use crate::client::body::{Body, Verify, hex};
 use crate::client::errors::{Failure, Kind};
 use crate::http_client::{Malformed, parse_head};
 
 /// What all connections of a client expect, learned from the responses themselves.
 ///
-/// The body has to be as long as that of the first response. The head of the last response is kept: the next one is
+/// The body has to be as long as that of the first response; it may have to be equal to it ([`Verify`]). The head of the last response is kept: the next one is
 /// nearly always equal, byte for byte, and is then read by one comparison. Only where it differs (a new second in the
 /// Date field) it is parsed.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +18,12 @@ pub(crate) struct Expected {
     head: Vec<u8>,
     /// The server ends the connection after the response with that head.
     head_is_last: bool,
+    /// The hash of bodies is to be taken, and compared.
+    verifies: bool,
+    /// The one that is right: the first, if it was not given.
+    sha256: Option<[u8; 32]>,
+    /// Hashers that are not in use.
+    hashers: Vec<Box<HashedBody>>,
 }
 
 /// A head, read.
@@ -29,9 +38,47 @@ struct Head {
 }
 
 impl Expected {
+    /// The bodies are to be as `verify` says.
+    pub(crate) fn new(verify: Verify) -> Self {
+        let given = match verify {
+            Verify::Equal(body) => Some(body),
+            Verify::Length | Verify::Alike => None,
+        };
+        Self {
+            length: given.map(|body| body.length),
+            sha256: given.map(|body| body.sha256),
+            verifies: verify != Verify::Length,
+            ..Self::default()
+        }
+    }
+
+    /// The body that all responses had; `None` if none has come, or they were not verified.
+    pub(crate) fn body(&self) -> Option<Body> {
+        Some(Body {
+            length: self.length?,
+            sha256: self.sha256?,
+        })
+    }
+
+    /// Compares the body whose last byte has come.
+    fn verify(&mut self, mut body: Box<HashedBody>) -> Result<(), Failure> {
+        let sha256 = body.hasher.finalize_reset().into();
+        self.hashers.push(body);
+        let right = *self.sha256.get_or_insert(sha256);
+        if sha256 == right {
+            return Ok(());
+        }
+        let detail = format!(
+            "a body with SHA-256 {}; it should be {}, as of the first",
+            hex(&sha256),
+            hex(&right)
+        );
+        Err(Failure::new(Kind::Content, detail))
+    }
+
     /// Reads the head at the start of `data`; `None` if there is more to come.
     fn read_head(&mut self, data: &[u8]) -> Result<Option<Head>, Failure> {
-        if self.length.is_some() && data.starts_with(&self.head) {
+        if !self.head.is_empty() && data.starts_with(&self.head) {
             return Ok(Some(Head {
                 end: self.head.len(),
                 body: self.length,
@@ -66,7 +113,7 @@ impl Expected {
         };
         let first = *self.length.get_or_insert(length);
         if length != first {
-            let detail = format!("a body of {length} bytes; the first had {first}");
+            let detail = format!("a body of {length} bytes; it should have {first}, as the first");
             return Err(Failure::new(Kind::Length, detail));
         }
         self.head.clear();
@@ -105,8 +152,17 @@ enum State {
     Head(Box<PartialHead>),
     /// Bytes of the body are to come.
     Body { left: u64, is_last: bool },
+    /// As [`State::Body`], and its hash is taken.
+    Hashed(Box<HashedBody>),
     /// The last response of the connection has come.
     Ended,
+}
+
+#[derive(Clone, Debug, Default)]
+struct HashedBody {
+    left: u64,
+    is_last: bool,
+    hasher: Sha256,
 }
 
 #[derive(Debug)]
@@ -119,8 +175,8 @@ impl Responses {
     ///
     /// # Errors
     ///
-    /// The bytes are no response or come after the last one, the status is not 200, or the body is of another length than the first. The
-    /// connection is then of no further use.
+    /// The bytes are no response or come after the last one, the status is not 200, or the body is not the one that was
+    /// expected. The connection is then of no further use.
     pub(crate) fn take(&mut self, expected: &mut Expected, mut data: &[u8]) -> Result<Taken, Failure> {
         let mut taken = Taken::default();
         loop {
@@ -138,11 +194,29 @@ impl Responses {
                     taken.is_last = *is_last;
                     self.0 = if *is_last { State::Ended } else { State::Between };
                 }
+                State::Hashed(body) => {
+                    let count = body.left.min(data.len() as u64);
+                    // Not more than data.len(), so it fits.
+                    let (part, rest) = data.split_at(count as usize);
+                    body.hasher.update(part);
+                    body.left -= count;
+                    taken.body += count;
+                    if body.left > 0 {
+                        return Ok(taken);
+                    }
+                    data = rest;
+                    taken.responses += 1;
+                    taken.is_last = body.is_last;
+                    let next = if body.is_last { State::Ended } else { State::Between };
+                    if let State::Hashed(body) = std::mem::replace(&mut self.0, next) {
+                        expected.verify(body)?;
+                    }
+                }
                 _ if data.is_empty() => return Ok(taken),
                 State::Between => match expected.read_head(data)? {
                     Some(head) => {
                         data = &data[head.end..];
-                        self.begin_body(head);
+                        self.begin_body(expected, head);
                     }
                     None => {
                         self.0 = State::Head(Box::new(PartialHead { bytes: data.to_vec() }));
@@ -160,7 +234,7 @@ impl Responses {
                         Some(head) => {
                             // The head was not complete before, so it ends in the new bytes.
                             data = &data[head.end.saturating_sub(before)..];
-                            self.begin_body(head);
+                            self.begin_body(expected, head);
                         }
                         None => return Ok(taken),
                     }
@@ -169,8 +243,13 @@ impl Responses {
         }
     }
 
-    fn begin_body(&mut self, head: Head) {
+    fn begin_body(&mut self, expected: &mut Expected, head: Head) {
         self.0 = match head.body {
+            Some(left) if expected.verifies => {
+                let mut body = expected.hashers.pop().unwrap_or_default();
+                (body.left, body.is_last) = (left, head.is_last);
+                State::Hashed(body)
+            }
             Some(left) => State::Body {
                 left,
                 is_last: head.is_last,
@@ -294,6 +373,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bodies_are_compared_with_the_first_or_with_the_one_that_was_given() {
+        let hullo = b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 5\r\n\r\nhullo";
+        for verify in [Verify::Alike, Verify::Equal(Body::of(b"hello"))] {
+            for step in 1..=HELLO.len() {
+                let mut expected = Expected::new(verify);
+                let mut responses = Responses::default();
+                for piece in HELLO.repeat(2).chunks(step) {
+                    responses.take(&mut expected, piece).unwrap();
+                }
+                assert_eq!(expected.body(), Some(Body::of(b"hello")));
+                let found = hullo
+                    .chunks(step)
+                    .try_for_each(|piece| responses.take(&mut expected, piece).map(drop));
+                assert_eq!(found.unwrap_err().kind, Kind::Content, "{verify:?} in pieces of {step}");
+            }
+        }
+        let mut expected = Expected::new(Verify::Equal(Body::of(b"hell")));
+        assert_eq!(
+            Responses::default().take(&mut expected, HELLO).unwrap_err().kind,
+            Kind::Length
+        );
+        let mut expected = Expected::new(Verify::Length);
+        Responses::default()
+            .take(&mut expected, &[HELLO, hullo].concat())
+            .unwrap();
+        assert_eq!(expected.body(), None);
     }
 
     #[test]

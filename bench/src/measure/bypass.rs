@@ -22,7 +22,7 @@ const SHORTEST_MSL: Duration = Duration::from_millis(1);
 const LONGEST_MSL: Duration = Duration::from_secs(120);
 
 /// Arguments that only `--client bypass` has.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct BypassOptions {
     /// The interface to send and receive on; needed.
     #[arg(long, value_name = "DEV", help_heading = HEADING)]

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use tidegate_report::Latencies;
 
 use super::run::{MemoryUse, Run};
+use crate::client::body::Verify;
 use crate::client::errors::Errors;
 use crate::client::{Frames, Measured, Plan, Workload};
 use crate::lab::machine::Memory;
@@ -28,6 +29,8 @@ pub(super) fn run(workload: Workload) -> Run {
             connections: 64,
             warm_up: Duration::from_millis(1_500),
             duration: Duration::from_secs(2),
+            verify: Verify::default(),
+            spread: None,
             cpu: Some(1),
         },
         start: SystemTime::UNIX_EPOCH,
@@ -43,6 +46,7 @@ pub(super) fn run(workload: Workload) -> Run {
                 received: 7_000,
             }),
             operations_with_warm_up: 2_000,
+            body: None,
             time_wait: Some(Duration::from_secs(2)),
         },
         memory: None,

@@ -46,6 +46,9 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
             format!("{count} connections, as the server announced; new ones took their place"),
         ));
     }
+    if let Some(body) = &measured.body {
+        facts.push(("body", body.to_string()));
+    }
     facts.push(("frames", frames(run)));
     facts.push(("TIME-WAIT", time_wait(run)));
     if let Some(memory) = &run.memory {

@@ -5,10 +5,9 @@
 //! connections go on that were open before. The generator and all clients share one core, the server and its device
 //! another, the same for all.
 
+mod background_load;
 mod cell;
-mod clients;
 mod linux_listener;
-mod open_connections;
 pub(crate) mod plan;
 mod report;
 mod served;
@@ -27,6 +26,7 @@ use self::cell::{Bench, Measured};
 use self::plan::{Cell, Scale};
 use self::report::Results;
 use self::target::Servers;
+use crate::client::body::Body;
 use crate::environment;
 use crate::flood::{Prefix, Sink};
 use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
@@ -167,7 +167,7 @@ fn set_up<'a>(
         open_rate: f64::from(arguments.open_rate) * MEGABIT,
         seed: arguments.seed,
         bulk: served::BULK.content().into(),
-        small: served::SMALL.content(),
+        small: Body::of(&served::SMALL.content()),
     })
 }
 
@@ -233,7 +233,7 @@ fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, 
             "open_connections",
             format!(
                 "{}, {} Mbit/s all together, bounded by the clients",
-                open_connections::COUNT,
+                background_load::COUNT,
                 arguments.open_rate
             )
             .into(),

@@ -94,7 +94,7 @@ impl BypassClient {
                 outcome: outcome.clone(),
             };
             steps.push(Arc::clone(&driver.steps));
-            shards.push((Requests::new(&plan.url, task.workload), driver));
+            shards.push((Requests::new(&plan.url, &task), driver));
         }
         let mut shards = shards.into_iter();
         let cookies = SynCookies {

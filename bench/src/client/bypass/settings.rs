@@ -71,7 +71,7 @@ impl Settings {
     /// # Errors
     ///
     /// A [`UsageError`] when there are none of the target's family, or no ports.
-    pub(super) fn addresses(&self, target: IpAddr, interface: &InterfaceInfo) -> Result<Addresses, UsageError> {
+    pub(crate) fn addresses(&self, target: IpAddr, interface: &InterfaceInfo) -> Result<Addresses, UsageError> {
         if self.ports.is_empty() || *self.ports.start() == 0 {
             return Err(UsageError(format!(
                 "local ports {} to {}; they must be from 1 to 65535, the first not above the last",
@@ -104,7 +104,7 @@ impl Settings {
     /// # Errors
     ///
     /// A [`UsageError`] when there are fewer than it shall have `connections`.
-    pub(super) fn tuples(&self, addresses: Addresses, share: Share, connections: u32) -> Result<Tuples, UsageError> {
+    pub(crate) fn tuples(&self, addresses: Addresses, share: Share, connections: u32) -> Result<Tuples, UsageError> {
         let tuples = Tuples::new(addresses, &self.ports, share);
         if tuples.len() < connections.max(1) {
             return Err(UsageError(format!(
@@ -117,7 +117,7 @@ impl Settings {
     }
 
     /// The AF_XDP settings for `queues` shards.
-    pub(super) fn afxdp(&self, plan: &Plan, queues: u32) -> tidegate_runtime::Config {
+    pub(crate) fn afxdp(&self, plan: &Plan, queues: u32) -> tidegate_runtime::Config {
         tidegate_runtime::Config {
             queues: Some(queues),
             wait: self.wait,
@@ -129,7 +129,7 @@ impl Settings {
     }
 
     /// The engine's settings for one shard that has `connections`, from so many `pairs` of local address and port.
-    pub(super) fn tcp(&self, plan: &Plan, connections: u32, pairs: u32) -> tidegate_tcp::Config {
+    pub(crate) fn tcp(&self, plan: &Plan, connections: u32, pairs: u32) -> tidegate_tcp::Config {
         let time_wait = TIME_WAIT_RATE * (2 * self.msl).as_millis() / 1000;
         // Not more than MOST_TIME_WAIT, so it fits.
         let time_wait = time_wait.clamp(u128::from(LEAST_CLOSING), MOST_TIME_WAIT) as u32;
@@ -173,6 +173,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::body::Verify;
 
     const ALONE: Share = Share { index: 0, of: 1 };
 
@@ -195,6 +196,8 @@ mod tests {
             connections: 64,
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(1),
+            verify: Verify::default(),
+            spread: None,
             cpu: None,
         }
     }

@@ -9,6 +9,7 @@ use tidegate_runtime::{Driver as _, InterfaceInfo, WaitStrategy};
 use tidegate_tcp::engine::Population;
 
 use self::world::{OK, Server, World, server, source_port};
+use crate::client::body::Verify;
 use crate::client::bypass::settings::Settings;
 use crate::client::bypass::{BypassClient, check_queues, check_wait};
 use crate::client::progress::Progress;
@@ -21,6 +22,8 @@ fn plan(workload: Workload) -> Plan {
         connections: 4,
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(100),
+        verify: Verify::default(),
+        spread: None,
         cpu: None,
     }
 }

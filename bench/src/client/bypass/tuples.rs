@@ -14,7 +14,7 @@ const MOST: u32 = 1 << 28;
 
 /// Local addresses, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     /// The bits of the first one.
     first: u128,
     /// How many there are, at least 1.
@@ -24,14 +24,14 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// One address.
-    pub(super) fn one(address: IpAddr) -> Self {
+    pub(crate) fn one(address: IpAddr) -> Self {
         let (first, ipv4) = bits(address);
         Self { first, count: 1, ipv4 }
     }
 
     /// Those of a prefix that a host may have: without the first and the last of an IPv4 network, which are its own and
     /// its broadcast address, and without the first of an IPv6 one, which is its routers' (RFC 4291, section 2.6.1).
-    pub(super) fn of(prefix: &Prefix) -> Self {
+    pub(crate) fn of(prefix: &Prefix) -> Self {
         let (words, mask) = prefix.words();
         if prefix.is_ipv4() {
             // The range of benchmarks has 2^17 addresses.
@@ -61,15 +61,15 @@ impl Addresses {
 
 /// Which part of all pairs a shard has: those whose number leaves the remainder `index` when divided by `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) index: u32,
+pub(crate) struct Share {
+    pub(crate) index: u32,
     /// How many shards there are, at least 1.
-    pub(super) of: u32,
+    pub(crate) of: u32,
 }
 
 impl Share {
     /// This shard's part of `total` things that are dealt out, the remainder one each to the first shards.
-    pub(super) fn part(self, total: u64) -> u64 {
+    pub(crate) fn part(self, total: u64) -> u64 {
         let (index, of) = (u64::from(self.index), u64::from(self.of));
         total / of + u64::from(index < total % of)
     }
@@ -77,7 +77,7 @@ impl Share {
 
 /// The pairs of one shard.
 #[derive(Debug)]
-pub(super) struct Tuples {
+pub(crate) struct Tuples {
     addresses: Addresses,
     first_port: u16,
     ports: u32,
@@ -94,7 +94,7 @@ pub(super) struct Tuples {
 
 impl Tuples {
     /// Addresses and ports, `ports` not being empty.
-    pub(super) fn new(addresses: Addresses, ports: &RangeInclusive<u16>, share: Share) -> Self {
+    pub(crate) fn new(addresses: Addresses, ports: &RangeInclusive<u16>, share: Share) -> Self {
         let count = u32::from(*ports.end()).saturating_sub(u32::from(*ports.start())) + 1;
         let total = u64::from(addresses.count) * u64::from(count);
         let total = total.min(u64::from(MOST)) as u32;
@@ -111,12 +111,12 @@ impl Tuples {
     }
 
     /// How many pairs this shard has.
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.share.part(u64::from(self.total)) as u32
     }
 
     /// The next pair, again from the first after the last. There is at least one.
-    pub(super) fn take_next(&mut self) -> SocketAddr {
+    pub(crate) fn take_next(&mut self) -> SocketAddr {
         loop {
             let number = self.next;
             let next = number + self.share.of;
@@ -128,7 +128,7 @@ impl Tuples {
     }
 
     /// The next `count` pairs, but for those that [`Tuples::take_next`] passes over.
-    pub(super) fn coming(&self, count: u32) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn coming(&self, count: u32) -> impl Iterator<Item = SocketAddr> {
         let numbers = (0..count).map(move |ahead| self.next + ahead * self.share.of);
         numbers
             .take_while(|&number| number < self.total)
@@ -136,7 +136,7 @@ impl Tuples {
     }
 
     /// What the server sends to `local` arrives on the queue of another shard.
-    pub(super) fn note_elsewhere(&mut self, local: SocketAddr) {
+    pub(crate) fn note_elsewhere(&mut self, local: SocketAddr) {
         let Some(number) = self.number(local) else { return };
         if number % self.share.of != self.share.index || self.is_elsewhere(number) {
             return;
@@ -154,7 +154,7 @@ impl Tuples {
     }
 
     /// All pairs are used again, wherever their answers arrive. False if they are already.
-    pub(super) fn forget_elsewhere(&mut self) -> bool {
+    pub(crate) fn forget_elsewhere(&mut self) -> bool {
         let had_any = !self.elsewhere.is_empty();
         self.elsewhere.clear();
         self.left = self.len();

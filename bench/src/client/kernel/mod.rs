@@ -63,7 +63,7 @@ fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
     let precise = matches!(plan.workload, Workload::Latency { .. });
     let mut driver = Driver::new(task);
     let mut meter = Meter::new(progress, plan.workload.unit());
-    let mut host = Host::new(Requests::new(&plan.url, task.workload))?;
+    let mut host = Host::new(Requests::new(&plan.url, &task))?;
     let mut outcome = None;
     host.run_with(
         |host, now| {

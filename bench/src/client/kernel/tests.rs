@@ -10,6 +10,7 @@ use tidegate_args::UsageError;
 
 use tidegate_tcp::time::Instant;
 
+use crate::client::body::{Body, Verify};
 use crate::client::kernel::{KernelClient, timeout};
 use crate::client::progress::{INTERVAL, Progress};
 use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
@@ -63,6 +64,8 @@ fn plan(address: SocketAddr, workload: Workload) -> Plan {
         connections: 3,
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(60),
+        verify: Verify::default(),
+        spread: None,
         cpu: None,
     }
 }
@@ -324,6 +327,120 @@ fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
             assert_eq!(found, expected[..errors], "{workload:?}, {millis} ms");
         }
     }
+}
+
+#[test]
+fn with_verification_every_request_has_to_be_answered_at_the_end() {
+    let is_first = Arc::new(AtomicBool::new(true));
+    let address = serve_on_loopback(move |stream| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            say_nothing(stream);
+        } else {
+            answer(stream, &format!("{HEAD} 0\r\n\r\n"));
+        }
+    });
+    let measured = run(&Plan {
+        verify: Verify::Alike,
+        ..plan(address, Workload::Rps { pipeline: 1 })
+    });
+    assert!(measured.operations > 0);
+    assert_eq!(measured.errors.iter().collect::<Vec<_>>(), [("unfinished", 1)]);
+}
+
+/// Serves `bodies` in turn on each connection.
+fn serve_in_turn(bodies: &'static [&'static str]) -> SocketAddr {
+    serve_on_loopback(move |mut stream| {
+        let mut buffer = [0; 1024];
+        for body in bodies.iter().cycle() {
+            // Requests are far smaller than a segment, so each comes in one piece.
+            if !matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+                return;
+            }
+            let response = format!("{HEAD} {}\r\n\r\n{body}", body.len());
+            if stream.write_all(response.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_body_that_changes_is_an_error() {
+    for (bodies, verify, expected) in [
+        (&["hello", "hullo"][..], Verify::Length, None),
+        (&["hello", "hullo"], Verify::Alike, Some("content")),
+        (&["hullo"], Verify::Equal(Body::of(b"hello")), Some("content")),
+        (&["hello", "hell"], Verify::Length, Some("length")),
+        (&["hello", "hell"], Verify::Alike, Some("length")),
+        (&["hello"], Verify::Equal(Body::of(b"hell")), Some("length")),
+    ] {
+        let measured = run(&Plan {
+            verify,
+            ..plan(serve_in_turn(bodies), Workload::Rps { pipeline: 1 })
+        });
+        assert_eq!(errors(&measured).first().copied(), expected, "{bodies:?}, {verify:?}");
+        if verify == Verify::Alike {
+            assert!(
+                [
+                    Some(Body::of(b"hello")),
+                    Some(Body::of(b"hell")),
+                    Some(Body::of(b"hullo"))
+                ]
+                .contains(&measured.body)
+            );
+        }
+    }
+}
+
+/// 20 connections, begun within 20 ms, that ask for "hello".
+fn spread(address: SocketAddr, tail: Duration) -> Measured {
+    run(&Plan {
+        connections: 20,
+        warm_up: Duration::ZERO,
+        duration: Duration::from_millis(20),
+        verify: Verify::Equal(Body::of(b"hello")),
+        spread: Some(tail),
+        ..plan(address, Workload::Cps { close: Close::Server })
+    })
+}
+
+const TAIL: Duration = Duration::from_secs(5);
+
+#[test]
+fn connections_that_are_tried_once_are_counted_and_timed() {
+    let measured = spread(hello(), TAIL);
+    assert_eq!(measured.errors.total(), 0, "{:?}", measured.errors);
+    assert_eq!(
+        (measured.operations, measured.connect.len(), measured.latency.len()),
+        (20, 20, 20)
+    );
+    assert!(measured.connect.max_us() <= measured.latency.max_us());
+}
+
+#[test]
+fn a_connection_that_is_tried_once_may_fail_in_every_way() {
+    for (response, kind) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhullo", "content"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell", "length"),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "closed_early"),
+    ] {
+        let address = serve_on_loopback(move |stream| answer(stream, response));
+        let measured = spread(address, TAIL);
+        assert_eq!(measured.operations, 0);
+        assert_eq!(measured.errors.iter().collect::<Vec<_>>(), [(kind, 20)]);
+    }
+    let refused = spread(nobody(), TAIL);
+    assert_eq!(refused.errors.iter().collect::<Vec<_>>(), [("refused", 20)]);
+    assert_eq!((refused.operations, refused.connect.len()), (0, 0));
+}
+
+#[test]
+fn connections_without_an_answer_end_with_the_time_they_are_waited_for() {
+    let measured = spread(silence(), Duration::from_millis(20));
+    assert_eq!(measured.errors.iter().collect::<Vec<_>>(), [("unfinished", 20)]);
+    assert_eq!((measured.operations, measured.connect.len()), (0, 20));
+    assert!(measured.errors.first().unwrap().contains("over"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tidegate_report::format::{short, three_digits};
 use tidegate_report::{Quantiles, Report, Spread};
 
-use super::open_connections::Toll;
+use super::background_load::Damage;
 use super::plan::{Limit, Offered, Target};
 use crate::lab::family::Family;
 
@@ -54,7 +54,7 @@ pub(super) struct Row {
     /// Their throughput during the flood.
     pub(super) open_during_bytes_per_s: f64,
     /// What they suffered.
-    pub(super) open_toll: Toll,
+    pub(super) damage: Damage,
 }
 
 /// What bare XDP programs reach, in SYNs per second.

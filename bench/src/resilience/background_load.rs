@@ -31,10 +31,10 @@ const RECEIVE_BUFFER: usize = 128 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long one read waits before it is looked whether all is over.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection that is further behind its rate than this does not try to catch up.
-const MOST_ARREARS: Duration = Duration::from_millis(100);
+const MAX_ARREARS: Duration = Duration::from_millis(100);
 
 /// What the connections share with the one who started them.
 struct Shared {
@@ -47,14 +47,14 @@ struct Shared {
 }
 
 /// Connections that are open.
-pub(super) struct OpenConnections {
+pub(super) struct BackgroundLoad {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Toll>>,
+    threads: Vec<JoinHandle<Damage>>,
 }
 
-/// What the connections suffered.
+/// The damage that the connections took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Toll {
+pub(super) struct Damage {
     /// Connections that were closed, reset or answered wrongly.
     pub(super) broken: u64,
     /// Connections on which the last response was not complete in time, although nothing was wrong.
@@ -65,7 +65,7 @@ pub(super) struct Toll {
     pub(super) wrong: u64,
 }
 
-impl Toll {
+impl Damage {
     fn add(&mut self, other: Self) {
         self.broken += other.broken;
         self.stalled += other.stalled;
@@ -74,7 +74,7 @@ impl Toll {
     }
 }
 
-impl OpenConnections {
+impl BackgroundLoad {
     /// Opens [`COUNT`] connections that fetch `url` with `rate` bytes per second all together, on threads of their own
     /// in the calling thread's network namespace.
     ///
@@ -112,27 +112,27 @@ impl OpenConnections {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Ends all connections: the responses under way are waited for, at most for `patience`.
-    pub(super) fn finish(mut self, patience: Duration) -> Toll {
+    /// Ends all connections: the responses under way are waited for, at most for `timeout`.
+    pub(super) fn finish(mut self, timeout: Duration) -> Damage {
         self.shared.ending.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(5));
         }
         self.shared.over.store(true, Ordering::Relaxed);
-        let mut toll = Toll::default();
+        let mut damage = Damage::default();
         for thread in self.threads.drain(..) {
             // A thread that panicked has broken its connection.
-            toll.add(thread.join().unwrap_or(Toll {
+            damage.add(thread.join().unwrap_or(Damage {
                 broken: 1,
-                ..Toll::default()
+                ..Damage::default()
             }));
         }
-        toll
+        damage
     }
 }
 
-impl Drop for OpenConnections {
+impl Drop for BackgroundLoad {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::Relaxed);
         self.shared.over.store(true, Ordering::Relaxed);
@@ -161,7 +161,7 @@ fn connect_to(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
     stream
-        .set_read_timeout(Some(LOOK))
+        .set_read_timeout(Some(POLL_INTERVAL))
         .context("cannot set the receive timeout")?;
     Ok(stream)
 }
@@ -187,7 +187,7 @@ impl Pace {
     fn after(&mut self, count: usize, now: Instant) -> Duration {
         self.bytes += count as u64;
         let due = self.begun + Duration::from_secs_f64(self.bytes as f64 / self.rate);
-        if now.saturating_duration_since(due) > MOST_ARREARS {
+        if now.saturating_duration_since(due) > MAX_ARREARS {
             self.begun = now;
             self.bytes = 0;
         }
@@ -212,24 +212,24 @@ struct Fetcher {
 }
 
 impl Fetcher {
-    fn run(mut self) -> Toll {
-        let mut toll = Toll::default();
+    fn run(mut self) -> Damage {
+        let mut damage = Damage::default();
         let mut buffer = vec![0; CHUNK];
         while !self.shared.ending.load(Ordering::Relaxed) {
             let mut received = 0;
-            let result = self.fetch(&mut buffer, &mut received, &mut toll.wrong);
+            let result = self.fetch(&mut buffer, &mut received, &mut damage.wrong);
             match result {
-                Ok(()) if toll.wrong == 0 => continue,
-                Ok(()) => toll.broken = 1,
-                Err(Trouble::Stalled) => toll.stalled = 1,
+                Ok(()) if damage.wrong == 0 => continue,
+                Ok(()) => damage.broken = 1,
+                Err(Trouble::Stalled) => damage.stalled = 1,
                 Err(Trouble::Broken) => {
-                    toll.broken = 1;
-                    toll.lost = (self.body.len() - received) as u64;
+                    damage.broken = 1;
+                    damage.lost = (self.body.len() - received) as u64;
                 }
             }
             break;
         }
-        toll
+        damage
     }
 
     /// One response. `received` is how much of the body came, `wrong` how much of that is not right.
@@ -293,7 +293,7 @@ impl Fetcher {
             if left.is_zero() || self.shared.ending.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            thread::sleep(left.min(LOOK));
+            thread::sleep(left.min(POLL_INTERVAL));
         }
     }
 }
@@ -337,7 +337,7 @@ mod tests {
     }
 
     /// Lets the connections run until `bytes` bytes came or all have ended.
-    fn run(connections: &OpenConnections, bytes: u64) {
+    fn run(connections: &BackgroundLoad, bytes: u64) {
         while connections.bytes() < bytes && !connections.threads.iter().all(JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(1));
         }
@@ -347,10 +347,10 @@ mod tests {
     fn what_comes_is_counted_and_nothing_is_lost() {
         let body = body();
         let url = server(response(&body), usize::MAX);
-        let connections = OpenConnections::open(&url, &body, FAST).unwrap();
+        let connections = BackgroundLoad::open(&url, &body, FAST).unwrap();
         run(&connections, 10_000_000);
         let shared = Arc::clone(&connections.shared);
-        assert_eq!(connections.finish(Duration::from_secs(10)), Toll::default());
+        assert_eq!(connections.finish(Duration::from_secs(10)), Damage::default());
         let bytes = shared.bytes.load(Ordering::Relaxed);
         assert!(
             bytes >= 10_000_000 && bytes.is_multiple_of(body.len() as u64),
@@ -361,14 +361,14 @@ mod tests {
     #[test]
     fn a_connection_that_ends_has_broken_and_lost_a_response() {
         let body = body();
-        let connections = OpenConnections::open(&server(response(&body), 1), &body, FAST).unwrap();
+        let connections = BackgroundLoad::open(&server(response(&body), 1), &body, FAST).unwrap();
         run(&connections, u64::MAX);
-        let toll = Toll {
+        let damage = Damage {
             broken: COUNT as u64,
             lost: (COUNT * body.len()) as u64,
-            ..Toll::default()
+            ..Damage::default()
         };
-        assert_eq!(connections.finish(Duration::ZERO), toll);
+        assert_eq!(connections.finish(Duration::ZERO), damage);
     }
 
     #[test]
@@ -377,11 +377,11 @@ mod tests {
         let mut other = body.to_vec();
         other[7] ^= 1;
         other[99_999] ^= 1;
-        let connections = OpenConnections::open(&server(response(&other), usize::MAX), &body, FAST).unwrap();
+        let connections = BackgroundLoad::open(&server(response(&other), usize::MAX), &body, FAST).unwrap();
         run(&connections, u64::MAX);
-        let toll = connections.finish(Duration::ZERO);
+        let damage = connections.finish(Duration::ZERO);
         assert_eq!(
-            (toll.broken, toll.wrong, toll.lost),
+            (damage.broken, damage.wrong, damage.lost),
             (COUNT as u64, 2 * COUNT as u64, 0)
         );
     }
@@ -390,13 +390,13 @@ mod tests {
     fn a_server_that_is_silent_stalls_and_does_not_break() {
         let body = body();
         let half = response(&body)[..body.len() / 2].to_vec();
-        let connections = OpenConnections::open(&server(half, usize::MAX), &body, FAST).unwrap();
-        let toll = Toll {
+        let connections = BackgroundLoad::open(&server(half, usize::MAX), &body, FAST).unwrap();
+        let damage = Damage {
             stalled: COUNT as u64,
-            ..Toll::default()
+            ..Damage::default()
         };
-        thread::sleep(LOOK);
-        assert_eq!(connections.finish(Duration::from_millis(10)), toll);
+        thread::sleep(POLL_INTERVAL);
+        assert_eq!(connections.finish(Duration::from_millis(10)), damage);
     }
 
     #[test]
