@@ -99,11 +99,11 @@ fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
 	$(CARGO) fmt --all --check
-	$(CARGO) fmt $(EBPF) --check
+	$(CARGO) fmt --all $(EBPF) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy $(EBPF) --locked -- -D warnings
+	$(CARGO) clippy $(EBPF) --workspace --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --workspace --no-deps --locked
 
 clean: ## Remove what was built
 	$(CARGO) clean

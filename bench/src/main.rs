@@ -11,7 +11,6 @@ mod client;
 mod compare;
 mod echo;
 mod environment;
-mod flood;
 mod goodput;
 mod http_client;
 mod lab;
@@ -23,7 +22,6 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod thread_per_connection;
-mod xdp_socket;
 
 use std::process::ExitCode;
 
@@ -85,7 +83,7 @@ enum Command {
     ///
     /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180), are
     /// refused.
-    Flood(flood::Arguments),
+    Flood(tidegate_flood::Arguments),
     /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be done
     /// before, `scripts/resilience.sh` does both.
     Resilience(Box<resilience::Arguments>),
@@ -110,7 +108,7 @@ fn main() -> ExitCode {
         Command::Echo(arguments) => echo::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
-        Command::Flood(arguments) => flood::run(&arguments),
+        Command::Flood(arguments) => tidegate_flood::run(&arguments),
         Command::Resilience(arguments) => resilience::run(&arguments),
         Command::Goodput(arguments) => goodput::run(&arguments),
     };

@@ -16,12 +16,12 @@ use crate::client::bypass::{BypassClient, Settings};
 use crate::client::kernel::KernelClient;
 use crate::client::progress::Progress;
 use crate::client::{Client, Close, Measured, Plan, Workload};
-use crate::flood::Prefix;
 use crate::http_client::Url;
 use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
 use crate::lab::children::Process;
 use crate::lab::machine;
 use crate::lab::namespaces::{Lab, Place};
+use tidegate_flood::Prefix;
 
 /// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
 /// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use super::family::Family;
 use super::machine;
 use super::namespaces::{Lab, Place};
-use crate::flood::Prefix;
+use tidegate_flood::Prefix;
 
 /// The client's device, as `scripts/lab.sh` makes it.
 pub(crate) const CLIENT_DEVICE: &str = "tgc0";

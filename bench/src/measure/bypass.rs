@@ -11,7 +11,8 @@ use tidegate_args::duration;
 use tidegate_runtime::WaitStrategy;
 
 use crate::client::bypass::Settings;
-use crate::flood::{Prefix, parse_mac};
+use tidegate_flood::Prefix;
+use tidegate_flood::neighbour::parse_mac;
 
 /// Above these arguments in the help.
 const HEADING: &str = "Options of --client bypass";

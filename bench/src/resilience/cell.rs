@@ -15,12 +15,12 @@ use crate::client::body::{Body, Verify};
 use crate::client::kernel::KernelClient;
 use crate::client::progress::Progress;
 use crate::client::{self, Client, Close, Workload};
-use crate::flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 use crate::http_client::Url;
 use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
 use crate::lab::family::Family;
 use crate::lab::machine::{CoreTime, Memory};
 use crate::lab::namespaces::{Lab, Place};
+use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);

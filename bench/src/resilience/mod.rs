@@ -28,13 +28,13 @@ use self::report::Results;
 use self::target::Servers;
 use crate::client::body::Body;
 use crate::environment;
-use crate::flood::{Prefix, Sink};
 use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
 use crate::lab::children::Children;
 use crate::lab::family::Family;
 use crate::lab::machine::{self, Awake};
 use crate::lab::namespaces::{Lab, Place};
 use crate::lab::progress::Progress;
+use tidegate_flood::{Prefix, Sink};
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;

@@ -32,7 +32,7 @@ use crate::client::application::Requests;
 use crate::client::driver::{Driver, Outcome, Task};
 use crate::client::progress::{INTERVAL, Meter, Progress};
 use crate::client::{Client, Measured, Plan, Workload, measured};
-use crate::flood::neighbour;
+use tidegate_flood::neighbour;
 
 /// The client over AF_XDP. It takes root, or the capabilities that tidegate itself needs.
 #[derive(Clone, Debug)]

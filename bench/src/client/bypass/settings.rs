@@ -9,7 +9,7 @@ use tidegate_runtime::{InterfaceInfo, WaitStrategy};
 
 use crate::client::bypass::tuples::{Addresses, Share, Tuples};
 use crate::client::{Close, Direction, Plan, Workload};
-use crate::flood::Prefix;
+use tidegate_flood::Prefix;
 
 /// How long a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
 /// ends sooner.

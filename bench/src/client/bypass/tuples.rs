@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use crate::flood::Prefix;
+use tidegate_flood::Prefix;
 
 /// Pairs at most; what a prefix has beyond is not used.
 const MOST: u32 = 1 << 28;
