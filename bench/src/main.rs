@@ -7,12 +7,10 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
-mod client;
 mod compare;
 mod echo;
 mod environment;
 mod goodput;
-mod http_client;
 mod lab;
 mod link;
 mod measure;
@@ -21,7 +19,6 @@ mod serve_kernel;
 mod stream;
 #[cfg(test)]
 mod testing;
-mod thread_per_connection;
 
 use std::process::ExitCode;
 

@@ -11,17 +11,17 @@ use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};
 use super::report::Run;
 use super::target::Servers;
-use crate::client::body::Verify;
-use crate::client::bypass::{BypassClient, Settings};
-use crate::client::kernel::KernelClient;
-use crate::client::progress::Progress;
-use crate::client::{Client, Close, Measured, Plan, Workload};
-use crate::http_client::Url;
 use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
 use crate::lab::children::Process;
 use crate::lab::machine;
 use crate::lab::namespaces::{Lab, Place};
+use tidegate_args::url::Url;
 use tidegate_flood::Prefix;
+use tidegate_load::KernelClient;
+use tidegate_load::Progress;
+use tidegate_load::Verify;
+use tidegate_load::{BypassClient, Settings};
+use tidegate_load::{Client, Close, Measured, Plan, Workload};
 
 /// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
 /// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.

@@ -31,15 +31,15 @@ use self::cell::{Bench, CONNECTIONS};
 use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Shape, Target, Turn};
 use self::report::Results;
 use self::target::Servers;
-use crate::client::Close;
 use crate::environment;
-use crate::http_client::Url;
 use crate::lab::arrangement::{self, Cores};
 use crate::lab::children::Children;
 use crate::lab::family::Family;
 use crate::lab::machine;
 use crate::lab::namespaces::Lab;
 use crate::lab::progress::Progress;
+use tidegate_args::url::Url;
+use tidegate_load::Close;
 
 /// The port of all servers, one after the other.
 const PORT: u16 = 80;

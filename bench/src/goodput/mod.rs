@@ -20,11 +20,11 @@ use tidegate_report::ReportFiles;
 
 use self::report::{Direction, Row};
 use crate::environment;
-use crate::http_client::Url;
 use crate::lab::children::{Children, Process};
 use crate::lab::namespaces::{Lab, Place};
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
+use tidegate_args::url::Url;
 
 const CONGESTION: &str = "cubic";
 

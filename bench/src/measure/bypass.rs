@@ -10,9 +10,9 @@ use tidegate_args::UsageError;
 use tidegate_args::duration;
 use tidegate_runtime::WaitStrategy;
 
-use crate::client::bypass::Settings;
 use tidegate_flood::Prefix;
 use tidegate_flood::neighbour::parse_mac;
+use tidegate_load::Settings;
 
 /// Above these arguments in the help.
 const HEADING: &str = "Options of --client bypass";

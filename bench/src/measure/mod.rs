@@ -17,9 +17,9 @@ use tidegate_report::ReportFiles;
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::run::{Run, workload_name};
 use self::server_memory::ServerMemory;
-use crate::client::progress::Progress;
-use crate::client::{Close, Direction, Plan, Workload};
-use crate::http_client::Url;
+use tidegate_args::url::Url;
+use tidegate_load::Progress;
+use tidegate_load::{Close, Direction, Plan, Workload};
 
 /// Longest time to keep connections.
 const MAX_HOLD: Duration = Duration::from_secs(600);
@@ -271,7 +271,7 @@ mod tests {
     use tidegate_args::UsageError;
 
     use super::*;
-    use crate::thread_per_connection::serve_on_loopback;
+    use tidegate_load::thread_per_connection::serve_on_loopback;
 
     #[derive(Debug, Parser)]
     enum Line {

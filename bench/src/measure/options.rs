@@ -11,12 +11,12 @@ use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
 use super::run::Run;
-use crate::client::Client;
-use crate::client::body::Verify;
-use crate::client::bypass::BypassClient;
-use crate::client::kernel::KernelClient;
 use crate::environment;
-use crate::http_client::Url;
+use tidegate_args::url::Url;
+use tidegate_load::BypassClient;
+use tidegate_load::Client;
+use tidegate_load::KernelClient;
+use tidegate_load::Verify;
 
 /// Shortest time to measure.
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);

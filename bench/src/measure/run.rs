@@ -10,9 +10,9 @@ use tidegate_report::{
 };
 
 use super::summary;
-use crate::client::body::hex;
-use crate::client::{Close, Direction, Measured, Plan, Workload};
 use crate::lab::machine::Memory;
+use tidegate_load::hex;
+use tidegate_load::{Close, Direction, Measured, Plan, Workload};
 
 /// A measurement that is over.
 #[derive(Clone, Debug)]
@@ -269,10 +269,10 @@ mod tests {
     use tidegate_report::Latencies;
 
     use super::*;
-    use crate::client::Frames;
-    use crate::client::body::Body;
-    use crate::client::errors::Kind;
     use crate::testing::{assert_report, keys};
+    use tidegate_load::Body;
+    use tidegate_load::Frames;
+    use tidegate_load::Kind;
 
     #[test]
     fn an_error_or_no_operation_is_no_pass() {

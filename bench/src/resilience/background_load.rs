@@ -15,7 +15,8 @@ use nix::sys::socket::sockopt::{RcvBuf, SendTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::http_client::{Url, parse_head};
+use tidegate_args::url::Url;
+use tidegate_load::http::parse_head;
 
 /// Connections.
 pub(super) const COUNT: usize = 4;

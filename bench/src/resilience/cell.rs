@@ -11,16 +11,16 @@ use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
 use super::report::Row;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
-use crate::client::body::{Body, Verify};
-use crate::client::kernel::KernelClient;
-use crate::client::progress::Progress;
-use crate::client::{self, Client, Close, Workload};
-use crate::http_client::Url;
 use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
 use crate::lab::family::Family;
 use crate::lab::machine::{CoreTime, Memory};
 use crate::lab::namespaces::{Lab, Place};
+use tidegate_args::url::Url;
 use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
+use tidegate_load::KernelClient;
+use tidegate_load::Progress;
+use tidegate_load::{Body, Verify};
+use tidegate_load::{Client, Close, Workload};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);
@@ -157,8 +157,8 @@ impl Bench<'_> {
         tail: Duration,
         flood: Option<&Generator>,
         open: &BackgroundLoad,
-    ) -> anyhow::Result<(Sample, Sample, client::Measured)> {
-        let plan = client::Plan {
+    ) -> anyhow::Result<(Sample, Sample, tidegate_load::Measured)> {
+        let plan = tidegate_load::Plan {
             url: url(target, cell.family, &SMALL.path())?,
             workload: Workload::Cps { close: Close::Server },
             connections: self.scale.clients,

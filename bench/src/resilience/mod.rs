@@ -26,7 +26,6 @@ use self::cell::{Bench, Measured};
 use self::plan::{Cell, Scale};
 use self::report::Results;
 use self::target::Servers;
-use crate::client::body::Body;
 use crate::environment;
 use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
 use crate::lab::children::Children;
@@ -35,6 +34,7 @@ use crate::lab::machine::{self, Awake};
 use crate::lab::namespaces::{Lab, Place};
 use crate::lab::progress::Progress;
 use tidegate_flood::{Prefix, Sink};
+use tidegate_load::Body;
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;

@@ -10,8 +10,9 @@ use tidegate_apps::{ServiceKind, Services, discard, echo, http};
 use tidegate_kernel_host::Server;
 use tidegate_random::Random;
 
-use crate::client::body::Body;
-use crate::http_client::{Head, Url, parse_head};
+use tidegate_args::url::Url;
+use tidegate_load::Body;
+use tidegate_load::http::{Head, parse_head};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);

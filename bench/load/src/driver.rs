@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tidegate_tcp::time::Instant;
 
-use crate::client::body::{Body, Verify};
-use crate::client::connector::{Connector, Opener, PAUSE};
-use crate::client::errors::Kind;
-use crate::client::hold::Hold;
-use crate::client::schedule::Schedule;
-use crate::client::stats::Stats;
-use crate::client::{Direction, Frames, Plan, Workload, stalled};
+use crate::body::{Body, Verify};
+use crate::connector::{Connector, Opener, PAUSE};
+use crate::errors::Kind;
+use crate::hold::Hold;
+use crate::schedule::Schedule;
+use crate::stats::Stats;
+use crate::{Direction, Frames, Plan, Workload, stalled};
 
 /// The number of connections that are being opened at the same time where they stay open, at most; with new ones all
 /// the time it is the connections asked for.

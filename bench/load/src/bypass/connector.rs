@@ -11,11 +11,11 @@ use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::{LinkHeader, Segment};
 
-use crate::client::Frames;
-use crate::client::application::{Connection, Requests};
-use crate::client::bypass::tuples::Tuples;
-use crate::client::connector::Connector;
-use crate::client::errors::{Failure, Kind};
+use crate::Frames;
+use crate::application::{Connection, Requests};
+use crate::bypass::tuples::Tuples;
+use crate::connector::Connector;
+use crate::errors::{Failure, Kind};
 
 /// Pairs of local address and port that are tried for one connection. They come free in the order in which they were
 /// used, so if a few in a row are in use there is hardly a free one.

@@ -5,7 +5,7 @@ use std::io;
 
 /// What a connection or request failed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The server answered the SYN with RST.
     Refused,
     /// There is no way to the server: no route, or ICMP said so.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their index.
-    pub(crate) const ALL: [Self; 13] = [
+    pub const ALL: [Self; 13] = [
         Self::Refused,
         Self::Unreachable,
         Self::NoPort,
@@ -53,7 +53,7 @@ impl Kind {
     ];
 
     /// The name in the results.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
@@ -72,7 +72,7 @@ impl Kind {
     }
 
     /// The kind of what the kernel says about a socket; `otherwise` if it is none of those with a kind of their own.
-    pub(crate) fn of(error: &io::Error, otherwise: Self) -> Self {
+    pub fn of(error: &io::Error, otherwise: Self) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
@@ -116,14 +116,14 @@ impl Failure {
 
 /// How many errors there were of each kind, and what the first one was.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Errors {
+pub struct Errors {
     counts: [u64; Kind::ALL.len()],
     first: Option<String>,
 }
 
 impl Errors {
     /// Counts one. `detail`, a phrase that says what was seen, is looked at only if it is the first.
-    pub(crate) fn add(&mut self, kind: Kind, detail: impl Display) {
+    pub fn add(&mut self, kind: Kind, detail: impl Display) {
         self.counts[kind as usize] += 1;
         if self.first.is_none() {
             self.first = Some(detail.to_string());
@@ -131,12 +131,12 @@ impl Errors {
     }
 
     /// Errors of all kinds together.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
     /// The kinds there were errors of, by name, with how many.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Kind::ALL
             .iter()
             .map(|&kind| (kind.name(), self.counts[kind as usize]))
@@ -144,12 +144,12 @@ impl Errors {
     }
 
     /// What the first error was, as a phrase.
-    pub(crate) fn first(&self) -> Option<&str> {
+    pub fn first(&self) -> Option<&str> {
         self.first.as_deref()
     }
 
     /// Adds those of another run. The first stays the first.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
         }

@@ -13,13 +13,13 @@ use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::LinkHeader;
 
-use crate::client::application::Requests;
-use crate::client::bypass::connector::Dialer;
-use crate::client::bypass::settings::Settings;
-use crate::client::bypass::tuples::Share;
-use crate::client::bypass::{ShardDriver, task};
-use crate::client::driver::{Driver, Outcome};
-use crate::client::{Measured, Plan, measured};
+use crate::application::Requests;
+use crate::bypass::connector::Dialer;
+use crate::bypass::settings::Settings;
+use crate::bypass::tuples::Share;
+use crate::bypass::{ShardDriver, task};
+use crate::driver::{Driver, Outcome};
+use crate::{Measured, Plan, measured};
 
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];

@@ -10,11 +10,11 @@ use tidegate_args::UsageError;
 
 use tidegate_tcp::time::Instant;
 
-use crate::client::body::{Body, Verify};
-use crate::client::kernel::{KernelClient, timeout};
-use crate::client::progress::{INTERVAL, Progress};
-use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::body::{Body, Verify};
+use crate::kernel::{KernelClient, timeout};
+use crate::progress::{INTERVAL, Progress};
 use crate::thread_per_connection::serve_on_loopback;
+use crate::{Client, Close, Direction, Measured, Plan, Workload};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 

@@ -23,26 +23,26 @@ use tidegate_tcp::engine::{ConnectionId, Engine};
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::LinkHeader;
 
-pub(crate) use self::settings::Settings;
+pub use self::settings::Settings;
 
 use self::connector::{Dialer, EngineConnector};
 use self::misrouted::Misrouted;
 use self::tuples::Share;
-use crate::client::application::Requests;
-use crate::client::driver::{Driver, Outcome, Task};
-use crate::client::progress::{INTERVAL, Meter, Progress};
-use crate::client::{Client, Measured, Plan, Workload, measured};
+use crate::application::Requests;
+use crate::driver::{Driver, Outcome, Task};
+use crate::progress::{INTERVAL, Meter, Progress};
+use crate::{Client, Measured, Plan, Workload, measured};
 use tidegate_flood::neighbour;
 
 /// The client over AF_XDP. It takes root, or the capabilities that tidegate itself needs.
 #[derive(Clone, Debug)]
-pub(crate) struct BypassClient {
+pub struct BypassClient {
     settings: Settings,
 }
 
 impl BypassClient {
     /// A client.
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self { settings }
     }
 

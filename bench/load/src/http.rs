@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-pub(crate) use tidegate_args::url::Url;
+pub use tidegate_args::url::Url;
 
 /// The longest response head in bytes, however it comes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -12,18 +12,18 @@ const MAX_FIELDS: usize = 64;
 
 /// Why bytes are not a response this client reads, as a phrase.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) String);
+pub struct Malformed(pub String);
 
 /// The head of a response.
-pub(crate) struct Head {
+pub struct Head {
     /// Bytes of the head.
-    pub(crate) end: usize,
+    pub end: usize,
     /// Status code.
-    pub(crate) status: u16,
+    pub status: u16,
     /// Bytes of the body; `None` if the end of the connection is its end.
-    pub(crate) length: Option<u64>,
+    pub length: Option<u64>,
     /// The server leaves the connection open for another request.
-    pub(crate) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// Reads the head at the start of `bytes`; `None` if there is more to come.
@@ -31,7 +31,7 @@ pub(crate) struct Head {
 /// # Errors
 ///
 /// The bytes are no response head this client reads, or one of more than 16 KiB.
-pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);

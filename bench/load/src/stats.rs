@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate_report::Latencies;
 
-use crate::client::errors::{Errors, Failure, Kind};
+use crate::errors::{Errors, Failure, Kind};
 
 /// Which of them count at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::client::body::{Body, Verify, hex};
-use crate::client::errors::{Failure, Kind};
-use crate::http_client::{Malformed, parse_head};
+use crate::body::{Body, Verify, hex};
+use crate::errors::{Failure, Kind};
+use crate::http::{Malformed, parse_head};
 
 /// What all connections of a client expect, learned from the responses themselves.
 ///

@@ -13,14 +13,14 @@ use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::wire::checksum::TextSum;
 
-use crate::client::body::Body;
-use crate::client::driver::Task;
-use crate::client::errors::{Failure, Kind};
-use crate::client::in_flight::InFlight;
-use crate::client::responses::{Expected, Responses};
-use crate::client::stats::Stats;
-use crate::client::{Close, Direction, Workload};
-use crate::http_client::Url;
+use crate::body::Body;
+use crate::driver::Task;
+use crate::errors::{Failure, Kind};
+use crate::in_flight::InFlight;
+use crate::responses::{Expected, Responses};
+use crate::stats::Stats;
+use crate::{Close, Direction, Workload};
+use tidegate_args::url::Url;
 
 /// Bytes that are given to the transport at once for upload; they are shared, not copied.
 const FILLER: usize = 256 << 10;

@@ -6,16 +6,16 @@ use sha2::{Digest, Sha256};
 
 /// The body of a response, as far as two are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Body {
+pub struct Body {
     /// Bytes.
-    pub(crate) length: u64,
+    pub length: u64,
     /// The SHA-256 of all of them.
-    pub(crate) sha256: [u8; 32],
+    pub sha256: [u8; 32],
 }
 
 impl Body {
     /// The body that consists of `bytes`.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         Self {
             length: bytes.len() as u64,
             sha256: Sha256::digest(bytes).into(),
@@ -31,7 +31,7 @@ impl fmt::Display for Body {
 
 /// The bodies that responses have to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Verify {
+pub enum Verify {
     /// As long as the first.
     #[default]
     Length,
@@ -42,7 +42,7 @@ pub(crate) enum Verify {
 }
 
 /// Returns `bytes` in lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -14,11 +14,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the connections of a server may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Connections at once; more are closed as they come.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// The stack of a connection's thread in bytes.
-    pub(crate) stack: usize,
+    pub stack: usize,
 }
 
 /// Gives each connection to `service`, on threads of its own for the rest of the process's life.
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
 /// # Errors
 ///
 /// No thread could be started.
-pub(crate) fn serve<S>(listener: TcpListener, limits: Limits, service: S) -> anyhow::Result<()>
+pub fn serve<S>(listener: TcpListener, limits: Limits, service: S) -> anyhow::Result<()>
 where
     S: Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
 {
@@ -68,8 +68,11 @@ where
 }
 
 /// Serves on a free port of the loopback interface, for tests of clients. Returns the address.
-#[cfg(test)]
-pub(crate) fn serve_on_loopback<S>(service: S) -> std::net::SocketAddr
+///
+/// # Panics
+///
+/// The kernel refuses a socket or a thread.
+pub fn serve_on_loopback<S>(service: S) -> std::net::SocketAddr
 where
     S: Fn(TcpStream) + Clone + Send + 'static,
 {

@@ -12,11 +12,11 @@ const TEMPLATE: &str = "{prefix} {bar:30} {msg}";
 
 /// A bar on the terminal; nothing where standard error is none.
 #[derive(Debug)]
-pub(crate) struct Progress(ProgressBar);
+pub struct Progress(ProgressBar);
 
 impl Progress {
     /// Begins to show what is called `label` and takes `total`, with the time before anything is counted.
-    pub(crate) fn new(label: &str, total: Duration) -> Self {
+    pub fn new(label: &str, total: Duration) -> Self {
         let bar = ProgressBar::with_draw_target(Some(millis(total)), ProgressDrawTarget::stderr());
         bar.set_style(style());
         bar.set_prefix(label.to_owned());
@@ -24,13 +24,13 @@ impl Progress {
     }
 
     /// Shows nothing.
-    pub(crate) fn hidden() -> Self {
+    pub fn hidden() -> Self {
         Self(ProgressBar::hidden())
     }
 
     /// Shows that `elapsed` of the time has gone and how many `unit` there are in a second at the moment. Meant to be
     /// called about 10 times a second.
-    pub(crate) fn update(&self, elapsed: Duration, per_second: f64, unit: &str) {
+    pub fn update(&self, elapsed: Duration, per_second: f64, unit: &str) {
         if self.0.is_hidden() {
             return;
         }
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         self.0.finish_and_clear();
     }
 }

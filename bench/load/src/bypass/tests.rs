@@ -9,11 +9,11 @@ use tidegate_runtime::{Driver as _, InterfaceInfo, WaitStrategy};
 use tidegate_tcp::engine::Population;
 
 use self::world::{OK, Server, World, server, source_port};
-use crate::client::body::Verify;
-use crate::client::bypass::settings::Settings;
-use crate::client::bypass::{BypassClient, check_queues, check_wait};
-use crate::client::progress::Progress;
-use crate::client::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::body::Verify;
+use crate::bypass::settings::Settings;
+use crate::bypass::{BypassClient, check_queues, check_wait};
+use crate::progress::Progress;
+use crate::{Client, Close, Direction, Measured, Plan, Workload};
 
 fn plan(workload: Workload) -> Plan {
     Plan {

@@ -15,13 +15,13 @@ use tidegate_kernel_host::{ConnectionId, Host};
 use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
 
-use crate::client::application::{Connection, Requests};
-use crate::client::connector::Connector;
-use crate::client::driver::{Driver, Outcome, Task};
-use crate::client::errors::{Failure, Kind};
-use crate::client::open_files::allow_open_files;
-use crate::client::progress::{INTERVAL, Meter, Progress};
-use crate::client::{Client, Frames, Measured, Plan, Workload, measured};
+use crate::application::{Connection, Requests};
+use crate::connector::Connector;
+use crate::driver::{Driver, Outcome, Task};
+use crate::errors::{Failure, Kind};
+use crate::open_files::allow_open_files;
+use crate::progress::{INTERVAL, Meter, Progress};
+use crate::{Client, Frames, Measured, Plan, Workload, measured};
 
 /// File descriptors needed beside the connections.
 const OTHER_FILES: u64 = 64;
@@ -34,11 +34,11 @@ const SLEEP_MARGIN: Duration = Duration::from_micros(500);
 
 /// The client over the kernel's TCP. It needs no preparation.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct KernelClient;
+pub struct KernelClient;
 
 impl KernelClient {
     /// A client.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self
     }
 }

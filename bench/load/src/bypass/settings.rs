@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidegate_args::UsageError;
 use tidegate_runtime::{InterfaceInfo, WaitStrategy};
 
-use crate::client::bypass::tuples::{Addresses, Share, Tuples};
-use crate::client::{Close, Direction, Plan, Workload};
+use crate::bypass::tuples::{Addresses, Share, Tuples};
+use crate::{Close, Direction, Plan, Workload};
 use tidegate_flood::Prefix;
 
 /// How long a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
@@ -32,29 +32,29 @@ const UPLOAD_SEND_BUFFER: u32 = 2 << 20;
 
 /// Settings of the client over AF_XDP.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// The interface to open connections by. The client takes what the target sends there, whatever local address and
     /// port it is for, so no other program can talk to the target's address and port meanwhile.
-    pub(crate) interface: String,
+    pub interface: String,
     /// Local addresses; by default the interface's own of the target's family. They need not be the interface's, but
     /// the target needs a route to them: `ip route add PREFIX via ADDRESS`, with an address that the interface does
     /// have, so that the target's kernel finds the Ethernet address. (tidegate answers to where a segment came from.)
-    pub(crate) sources: Option<Prefix>,
+    pub sources: Option<Prefix>,
     /// Local ports. Addresses times ports have to be enough for the connections, and for those in TIME-WAIT.
-    pub(crate) ports: RangeInclusive<u16>,
+    pub ports: RangeInclusive<u16>,
     /// The target's Ethernet address, or its router's; by default the kernel is asked.
-    pub(crate) target_mac: Option<[u8; 6]>,
+    pub target_mac: Option<[u8; 6]>,
     /// What the client's thread does when there is nothing to do.
-    pub(crate) wait: WaitStrategy,
+    pub wait: WaitStrategy,
     /// Back the memory of the frames by huge pages, which have to be reserved (`vm.nr_hugepages`).
-    pub(crate) huge_pages: bool,
+    pub huge_pages: bool,
     /// Maximum segment lifetime: the client's TIME-WAIT lasts twice as long. Above zero.
-    pub(crate) msl: Duration,
+    pub msl: Duration,
 }
 
 impl Settings {
     /// The defaults for an interface.
-    pub(crate) fn new(interface: impl Into<String>) -> Self {
+    pub fn new(interface: impl Into<String>) -> Self {
         Self {
             interface: interface.into(),
             sources: None,
@@ -173,7 +173,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::body::Verify;
+    use crate::body::Verify;
 
     const ALONE: Share = Share { index: 0, of: 1 };
 

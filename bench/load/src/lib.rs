@@ -1,23 +1,68 @@
-//! One client, whichever TCP it uses: the kernel's ([`kernel`]) or tidegate's own engine over AF_XDP ([`bypass`]).
+//! One client that loads TCP servers, on two transports: the kernel's sockets ([`KernelClient`]) and tidegate's own engine
+//! over AF_XDP ([`BypassClient`]).
 //!
-//! [`application`] is what happens on each connection, [`driver`] keeps as many as there should be and knows what time it
-//! is, [`hold`] is the workload that goes another way. They run on a [`connector::Connector`], which each transport has.
+//! A [`Plan`] says what is measured ([`Workload`]) and how long, a [`Client`] does it and returns what it [`Measured`].
+//!
+//! `application` is what happens on each connection, `driver` keeps as many as there should be and knows what time it
+//! is, `hold` is the workload that goes another way. They run on a `Connector`, which is all that the transports differ
+//! in. [`http`] and [`thread_per_connection`] are for other clients, and for servers to test clients with.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//! use tidegate_load::thread_per_connection::serve_on_loopback;
+//! use tidegate_load::{Client, KernelClient, Plan, Progress, Verify, Workload};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let address = serve_on_loopback(|mut stream| {
+//!     while matches!(stream.read(&mut [0; 1024]), Ok(1..))
+//!         && stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").is_ok()
+//!     {}
+//! });
+//! let plan = Plan {
+//!     url: format!("http://{address}/").parse().expect("a URL"),
+//!     workload: Workload::Rps { pipeline: 1 },
+//!     connections: 2,
+//!     warm_up: Duration::ZERO,
+//!     duration: Duration::from_millis(20),
+//!     verify: Verify::Alike,
+//!     spread: None,
+//!     cpu: None,
+//! };
+//! let measured = KernelClient::new().run(&plan, &Progress::hidden())?;
+//! assert!(measured.operations > 0 && measured.errors.total() == 0);
+//! assert_eq!(measured.body.map(|body| body.length), Some(5));
+//! # Ok(())
+//! # }
+//! ```
+
+// In tests those of the standard library, whose output is captured.
+#[cfg_attr(not(test), macro_use)]
+extern crate tidegate_output;
 
 mod application;
-pub(crate) mod body;
-pub(crate) mod bypass;
+mod body;
+mod bypass;
 mod connector;
 mod driver;
-pub(crate) mod errors;
+mod errors;
 mod hold;
+pub mod http;
 mod in_flight;
-pub(crate) mod kernel;
-pub(crate) mod open_files;
-pub(crate) mod progress;
-pub(crate) mod responses;
+mod kernel;
+mod open_files;
+mod progress;
+mod responses;
 mod schedule;
 mod stalled;
 mod stats;
+pub mod thread_per_connection;
+
+pub use body::{Body, Verify, hex};
+pub use bypass::{BypassClient, Settings};
+pub use errors::{Errors, Kind};
+pub use kernel::KernelClient;
+pub use progress::Progress;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,19 +70,16 @@ use std::time::Duration;
 use tidegate_args::UsageError;
 use tidegate_report::Latencies;
 
-use crate::client::body::{Body, Verify};
-use crate::client::driver::Outcome;
-use crate::client::errors::{Errors, Kind};
-use crate::client::progress::Progress;
-use crate::client::stats::Stats;
-use crate::http_client::Url;
+use crate::driver::Outcome;
+use crate::stats::Stats;
+use tidegate_args::url::Url;
 
 /// Most requests under way on a connection.
 const MAX_PIPELINE: u32 = 64;
 
 /// Who ends a connection of the `cps` workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Close {
+pub enum Close {
     /// The client sends FIN first, when it has the response: TIME-WAIT is the client's.
     Client,
     /// The request asks the server to close (`Connection: close`): TIME-WAIT is the server's.
@@ -48,7 +90,7 @@ pub(crate) enum Close {
 
 /// Which way the bytes of the `throughput` workload go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Direction {
+pub enum Direction {
     /// From the server: the body of the URL, again and again on each connection.
     Down,
     /// To the server: to the address and port of the URL as a discard service (RFC 863).
@@ -57,7 +99,7 @@ pub(crate) enum Direction {
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Workload {
+pub enum Workload {
     /// New connections: each carries one request and its response.
     Cps {
         /// Who ends it.
@@ -86,7 +128,7 @@ pub(crate) enum Workload {
 
 impl Workload {
     /// The unit of its operations.
-    pub(crate) fn unit(self) -> &'static str {
+    pub fn unit(self) -> &'static str {
         match self {
             Self::Cps { .. } | Self::Hold => "connections",
             Self::Rps { .. } | Self::Latency { .. } => "requests",
@@ -97,29 +139,29 @@ impl Workload {
 
 /// What a client is to do.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// What to request from whom.
-    pub(crate) url: Url,
+    pub url: Url,
     /// What is measured.
-    pub(crate) workload: Workload,
+    pub workload: Workload,
     /// Connections at the same time.
-    pub(crate) connections: u32,
+    pub connections: u32,
     /// Time that passes before anything is counted.
-    pub(crate) warm_up: Duration,
+    pub warm_up: Duration,
     /// Time that is measured. For [`Workload::Hold`]: how long all connections are kept before they are asked.
-    pub(crate) duration: Duration,
+    pub duration: Duration,
     /// The bodies that responses have to have.
-    pub(crate) verify: Verify,
+    pub verify: Verify,
     /// Instead of keeping `connections`: they are begun evenly spread over the duration and tried once each, a response
     /// may take 10 s, and the last are waited for so long after the duration.
-    pub(crate) spread: Option<Duration>,
+    pub spread: Option<Duration>,
     /// The CPU the client's thread is bound to.
-    pub(crate) cpu: Option<usize>,
+    pub cpu: Option<usize>,
 }
 
 impl Plan {
     /// The server.
-    pub(crate) fn target(&self) -> SocketAddr {
+    pub fn target(&self) -> SocketAddr {
         self.url.address
     }
 
@@ -146,43 +188,43 @@ impl Plan {
 
 /// What a client found while it was measuring.
 #[derive(Clone, Debug)]
-pub(crate) struct Measured {
+pub struct Measured {
     /// Connections, requests, or bytes, as the workload says. For [`Workload::Hold`]: connections that answered.
-    pub(crate) operations: u64,
+    pub operations: u64,
     /// How long was measured.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// From the beginning of a request to its last byte; for [`Workload::Cps`] from the SYN to the last byte of the
     /// response; for [`Workload::Latency`] from when it was due.
-    pub(crate) latency: Latencies,
+    pub latency: Latencies,
     /// From the SYN to ESTABLISHED, where connections were opened while measuring.
-    pub(crate) connect: Latencies,
+    pub connect: Latencies,
     /// Connections that were to stay open and whose end the server announced (`Connection: close`, HTTP/1.0). New ones
     /// took their place.
-    pub(crate) announced_ends: u64,
+    pub announced_ends: u64,
     /// What went wrong.
-    pub(crate) errors: Errors,
+    pub errors: Errors,
     /// Frames the client sent and received, if it knows: in all, with those before measuring.
-    pub(crate) frames: Option<Frames>,
+    pub frames: Option<Frames>,
     /// Requests or connections in all, with those before measuring; to divide `frames` by.
-    pub(crate) operations_with_warm_up: u64,
+    pub operations_with_warm_up: u64,
     /// The body of all responses, where it was verified.
-    pub(crate) body: Option<Body>,
+    pub body: Option<Body>,
     /// How long the client's own TIME-WAIT lasts, where it has any.
-    pub(crate) time_wait: Option<Duration>,
+    pub time_wait: Option<Duration>,
 }
 
 /// Ethernet frames, both ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frames {
+pub struct Frames {
     /// Sent by the client.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Received by the client.
-    pub(crate) received: u64,
+    pub received: u64,
 }
 
 impl Measured {
     /// Operations in a second.
-    pub(crate) fn per_second(&self) -> f64 {
+    pub fn per_second(&self) -> f64 {
         if self.seconds > 0.0 {
             self.operations as f64 / self.seconds
         } else {
@@ -229,7 +271,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
 }
 
 /// A client of either kind, ready to run once in the calling thread's network namespace.
-pub(crate) trait Client {
+pub trait Client {
     /// Does what the plan says; tells `progress` about it.
     ///
     /// [`Workload::Hold`] has no warm-up, and tries each connection once: those that cannot be made are errors, the

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
 
-use crate::client::Frames;
-use crate::client::application::{Connection, Requests};
-use crate::client::errors::Failure;
+use crate::Frames;
+use crate::application::{Connection, Requests};
+use crate::errors::Failure;
 
 /// Pause before connections that failed are made anew: a server that refuses is not stormed, and nobody is kept busy
 /// with the search for a free port.

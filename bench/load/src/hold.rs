@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tidegate_tcp::time::Instant;
 
-use crate::client::connector::{Connector, Opener};
-use crate::client::driver::{MAX_OPENING, PER_TURN};
-use crate::client::errors::{Failure, Kind};
+use crate::connector::{Connector, Opener};
+use crate::driver::{MAX_OPENING, PER_TURN};
+use crate::errors::{Failure, Kind};
 
 /// The number of connections that are being asked at the same time, at most.
 const MAX_IN_FLIGHT: u64 = 1_000;
