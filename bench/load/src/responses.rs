@@ -23,6 +23,7 @@ pub(crate) struct Expected {
     /// The one that is right: the first, if it was not given.
     sha256: Option<[u8; 32]>,
     /// Hashers that are not in use.
+    #[expect(clippy::vec_box, reason = "connections have them in boxes")]
     hashers: Vec<Box<HashedBody>>,
 }
 
