@@ -7,11 +7,10 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
+mod case_progress;
 mod compare;
 mod echo;
-mod environment;
 mod goodput;
-mod lab;
 mod link;
 mod measure;
 mod resilience;

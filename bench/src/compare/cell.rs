@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tidegate_lab::Child;
+use tidegate_lab::Cores;
+use tidegate_lab::arrangement::CLIENT_DEVICE;
+use tidegate_lab::machine;
+use tidegate_lab::{Lab, Place};
 
 use super::cpu;
 use super::frame_pattern::Lengths;
@@ -11,10 +16,6 @@ use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};
 use super::report::Run;
 use super::target::Servers;
-use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
-use crate::lab::children::Process;
-use crate::lab::machine;
-use crate::lab::namespaces::{Lab, Place};
 use tidegate_args::url::Url;
 use tidegate_flood::Prefix;
 use tidegate_load::KernelClient;
@@ -125,7 +126,7 @@ impl Bench<'_> {
         client: ClientKind,
         workload: Workload,
         round: u32,
-        server: &Process,
+        server: &Child,
     ) -> anyhow::Result<Run> {
         let sources = sources(self.url.address.is_ipv4(), self.count)?;
         self.count += 1;

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use tidegate_lab::Child;
 
-use crate::lab::children::Process;
 use tidegate_args::url::Url;
 use tidegate_load::http::parse_head;
 
@@ -44,7 +44,7 @@ impl Answer {
 /// # Errors
 ///
 /// The server ends, accepts no connection in time, or answers with something else.
-pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Process) -> anyhow::Result<Answer> {
+pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + START_LIMIT;
     let stream = loop {
         match TcpStream::connect_timeout(&url.address, PATIENCE) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tidegate_args::duration;
+use tidegate_lab::environment;
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
 use super::run::Run;
-use crate::environment;
 use tidegate_args::url::Url;
 use tidegate_load::BypassClient;
 use tidegate_load::Client;

@@ -10,7 +10,7 @@ use tidegate_report::{
 };
 
 use super::summary;
-use crate::lab::machine::Memory;
+use tidegate_lab::machine::Memory;
 use tidegate_load::hex;
 use tidegate_load::{Close, Direction, Measured, Plan, Workload};
 

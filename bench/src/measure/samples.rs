@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use tidegate_lab::machine::Memory;
 use tidegate_report::Latencies;
 
 use super::run::{MemoryUse, Run};
-use crate::lab::machine::Memory;
 use crate::testing;
 use tidegate_load::Errors;
 use tidegate_load::Verify;

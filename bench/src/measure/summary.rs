@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use tidegate_lab::machine::Memory;
 use tidegate_report::Latencies;
 
 use super::run::{MemoryUse, Run, close_name, direction_name};
-use crate::lab::machine::Memory;
 use tidegate_load::{Close, Workload};
 
 /// Width of the names on the terminal.

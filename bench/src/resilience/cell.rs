@@ -5,16 +5,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use tidegate_lab::Cores;
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
+use tidegate_lab::machine::{CoreTime, Memory};
+use tidegate_lab::{Lab, Place};
 
 use super::background_load::BackgroundLoad;
 use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
 use super::report::Row;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
-use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
-use crate::lab::family::Family;
-use crate::lab::machine::{CoreTime, Memory};
-use crate::lab::namespaces::{Lab, Place};
 use tidegate_args::url::Url;
 use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
 use tidegate_load::KernelClient;
@@ -235,11 +236,12 @@ impl Bench<'_> {
     }
 
     fn sample(&self, flood: Option<&Generator>, open: Option<&BackgroundLoad>) -> anyhow::Result<Sample> {
+        let [core] = CoreTime::of([self.cores.server])?;
         Ok(Sample {
             at: Instant::now(),
             sent: flood.map_or(0, Generator::sent),
             answered: self.sink.counts().syn_acks,
-            core: CoreTime::of(self.cores.server)?,
+            core,
             bytes: open.map_or(0, BackgroundLoad::bytes),
         })
     }

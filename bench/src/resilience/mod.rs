@@ -20,19 +20,20 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_lab::Children;
+use tidegate_lab::Cores;
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE};
+use tidegate_lab::environment;
+use tidegate_lab::machine::{self, Awake};
+use tidegate_lab::{Lab, Place};
 use tidegate_report::ReportFiles;
 
 use self::cell::{Bench, Measured};
 use self::plan::{Cell, Scale};
 use self::report::Results;
 use self::target::Servers;
-use crate::environment;
-use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
-use crate::lab::children::Children;
-use crate::lab::family::Family;
-use crate::lab::machine::{self, Awake};
-use crate::lab::namespaces::{Lab, Place};
-use crate::lab::progress::Progress;
+use crate::case_progress::Progress;
 use tidegate_flood::{Prefix, Sink};
 use tidegate_load::Body;
 
@@ -145,7 +146,7 @@ fn set_up<'a>(
         Some(program) => program.clone(),
         None => this.with_file_name("tidegate"),
     };
-    arrangement::prepare(lab)?;
+    arrangement::prepare(lab, [Prefix::SOURCES_V4, Prefix::SOURCES_V6])?;
     let sink = lab
         .inside(Place::Client, || {
             Sink::attach(CLIENT_DEVICE, Prefix::SOURCES_V4, Prefix::SOURCES_V6)

@@ -4,6 +4,7 @@ mod page;
 mod row;
 
 use std::fmt::Write;
+use tidegate_lab::Family;
 
 use serde_json::{Map, Value, json};
 use tidegate_report::format::{short, three_digits};
@@ -11,7 +12,6 @@ use tidegate_report::{Quantiles, Report, Spread};
 
 use super::background_load::Damage;
 use super::plan::{Limit, Offered, Target};
-use crate::lab::family::Family;
 
 /// One server under one flood.
 #[derive(Clone, Debug)]

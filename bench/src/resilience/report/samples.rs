@@ -1,11 +1,11 @@
 //! A report to test with.
 
+use tidegate_lab::Family;
 use tidegate_report::Quantiles;
 
 use super::super::background_load::Damage;
 use super::super::plan::{Limit, Offered, Target};
 use super::{Results, Row};
-use crate::lab::family::Family;
 use crate::testing;
 
 /// A row of fixed numbers but for the arguments.
