@@ -23,8 +23,6 @@ mod measure;
 mod resilience;
 mod serve_kernel;
 mod stream;
-#[cfg(test)]
-mod testing;
 mod thread_per_connection;
 mod xdp_socket;
 

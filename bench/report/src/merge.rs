@@ -172,6 +172,7 @@ mod tests {
 
     use super::*;
     use crate::latencies::testing::{histogram, histogram_up_to};
+    use crate::testing;
 
     fn log_of(distributions: &[(&str, &Histogram<u64>)]) -> String {
         let log = interval_log::write("", SystemTime::now(), Duration::from_secs(1), distributions).unwrap();
@@ -220,8 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_a_line_and_a_row_for_each_tag() {
-        let report = merged().report(&["one".to_owned()]);
+    fn the_page_of_the_report_has_a_line_and_a_row_for_each_tag() {
+        let mut report = merged().report(&["one <1>.hlog".to_owned()]);
+        report.environment = testing::environment();
+        testing::assert_report("merge", &report);
         let lines = report.page.sections.iter().find_map(|section| match section {
             Section::Lines(chart) => Some(&chart.lines),
             _ => None,

@@ -323,8 +323,8 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
-    use crate::testing::parse;
     use tidegate_args::UsageError;
+    use tidegate_report::testing::parse;
 
     #[test]
     fn everything_is_measured_unless_told_otherwise() {

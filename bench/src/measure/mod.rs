@@ -3,7 +3,7 @@
 
 mod bypass;
 mod options;
-mod run;
+mod report;
 #[cfg(test)]
 mod samples;
 mod server_memory;
@@ -12,7 +12,7 @@ mod summary;
 use std::time::{Duration, SystemTime};
 
 use self::options::{Load, Options, SHORTEST};
-use self::run::{Run, workload_name};
+use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
 use crate::client::progress::Progress;
 use crate::client::{Close, Direction, Plan, Workload};

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
-use super::run::Run;
+use super::report::Run;
 use crate::client::Client;
 use crate::client::bypass::BypassClient;
 use crate::client::kernel::KernelClient;

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_report::Latencies;
 
-use super::run::{MemoryUse, Run};
+use super::report::{MemoryUse, Run};
 use crate::client::errors::Errors;
 use crate::client::{Frames, Measured, Plan, Workload};
 use crate::lab::machine::Memory;
-use crate::testing;
+use tidegate_report::testing;
 
 /// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
 /// took 250 us.

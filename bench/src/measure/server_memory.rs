@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use super::run::MemoryUse;
+use super::report::MemoryUse;
 use crate::lab::machine::Memory;
 
 /// Between two looks.

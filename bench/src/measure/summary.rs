@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_report::Latencies;
 
-use super::run::{MemoryUse, Run, close_name, direction_name};
+use super::report::{MemoryUse, Run, close_name, direction_name};
 use crate::client::{Close, Workload};
 use crate::lab::machine::Memory;
 

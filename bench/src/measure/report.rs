@@ -264,7 +264,7 @@ mod tests {
     use super::*;
     use crate::client::Frames;
     use crate::client::errors::Kind;
-    use crate::testing::{assert_report, keys};
+    use tidegate_report::testing::{assert_report, keys};
 
     #[test]
     fn an_error_or_no_operation_is_no_pass() {
