@@ -117,7 +117,7 @@ impl Merged {
             .collect();
         let all: Vec<usize> = (0..rows.len()).collect();
         let histograms = self.tags.iter().map(|(tag, part)| (tag.as_str(), &part.histogram));
-        let mut sections = percentiles::percentiles(histograms);
+        let mut sections: Vec<Section> = percentiles::percentiles(histograms).into_iter().collect();
         sections.extend([
             Section::Heading("Results".to_owned()),
             Section::Table {
@@ -261,5 +261,15 @@ mod tests {
     fn a_broken_log_is_an_error() {
         let error = Merged::default().add("nonsense\n").unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn without_a_tag_there_is_a_name_for_it() {
+        let log = log_of(&[("x", &histogram([5_000]))]).replace("Tag=x,", "");
+        let mut merged = Merged::default();
+        merged.add(&log).unwrap();
+        let report = merged.report(&[]);
+        assert_eq!(report.rows[0].fill("{tag}: {latency_us.max:0} us"), "(no tag): 5 us");
+        assert!(merged.hgrm(None).is_ok());
     }
 }

@@ -121,7 +121,7 @@ mod tests {
             name: name.to_owned(),
             points: vec![(0.0, 99.0), (1.0, 1.0), (2.0, 50.0)],
         };
-        let names = ["0", name, "max"].map(str::to_owned).to_vec();
+        let names = ["0", "500k", "max"].map(str::to_owned).to_vec();
         let x = XAxis {
             title: "offered SYN/s",
             names: Some(names),

@@ -80,3 +80,42 @@ fn assert_documented(value: &Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Row;
+
+    fn report(row: Row) -> Report {
+        Report {
+            kind: "rps",
+            environment: environment(),
+            rows: vec![row],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "docs/report.md says nothing about `nobody_wrote_this_down`")]
+    fn a_field_that_the_document_does_not_name_is_found() {
+        let latency = json!({"p50": 1.0, "nobody_wrote_this_down": 2.0});
+        assert_report("", &report(Row::new().with("latency_us", latency)));
+    }
+
+    #[test]
+    fn kinds_of_errors_and_facts_of_a_machine_need_not_be_named() {
+        let row = Row::new()
+            .with("workload", "rps")
+            .with("errors", json!({"a_kind_of_error": 1}));
+        let mut report = report(row);
+        report.environment.insert("a_fact".to_owned(), json!({"of": "it"}));
+        assert_documented(&report.json());
+    }
+
+    #[test]
+    fn keys_are_sorted() {
+        assert_eq!(keys(&json!({"b": 1, "a": {"c": 2}})), ["a", "b"]);
+    }
+}
