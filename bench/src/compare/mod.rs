@@ -8,12 +8,12 @@ mod cell;
 mod cpu;
 mod frame_pattern;
 mod nginx;
-mod page;
 mod plan;
 mod probe;
 mod raw_port;
 mod reflect;
 mod report;
+mod served;
 mod target;
 
 use std::net::SocketAddr;
@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     machine::pin_this_thread(cores.client)?;
     let children = Children::new()?;
     let (root, work) = (directory("served")?, directory("work")?);
-    page::write(root.path())?;
+    served::write(root.path())?;
     arrangement::prepare(&lab)?;
 
     let address = SocketAddr::new(arguments.family().server(), PORT);
@@ -145,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         address,
         cpu: cores.server,
     };
-    let url: Url = format!("http://{address}{}", page::PATH)
+    let url: Url = format!("http://{address}{}", served::PATH)
         .parse()
         .map_err(anyhow::Error::msg)?;
     let mut bench = Bench {
@@ -155,7 +155,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         servers,
         url,
         close: arguments.close,
-        page: page::content(),
+        page: served::content(),
         count: 0,
         tidegate: None,
     };
