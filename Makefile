@@ -24,7 +24,7 @@ RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CA
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-kernels sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -69,6 +69,12 @@ test: build ## Run every test: units, XDP verdicts, and the lab end to end (root
 test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (network): [KERNELS="bookworm trixie ..."]
 	$(CARGO) build --locked --package tidegate-runtime --example load_objects
 	KERNELS="$(KERNELS)" scripts/vm/test-kernels.sh $(LOADER) $(dir $(XDP_OBJECT))*.o
+
+test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
+	@scripts/test-pages.sh
+
+duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
+	@scripts/duplicates.sh
 
 sim: build ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
 	target/release/tidegate-sim run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)

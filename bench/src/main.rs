@@ -16,8 +16,6 @@ mod measure;
 mod resilience;
 mod serve_kernel;
 mod stream;
-#[cfg(test)]
-mod testing;
 
 use std::process::ExitCode;
 

@@ -89,6 +89,23 @@ impl<'a> Frame<'a> {
         })
     }
 
+    /// Exchanges the Ethernet addresses that the frame begins with, unless it is too short. No reference from
+    /// [`Frame::first`] to them is to be used afterwards.
+    #[inline(always)]
+    pub fn swap_addresses(self) -> Option<()> {
+        let addresses = packet::at::<[EthernetAddress; 2]>(self.context, self.start)?;
+        // SAFETY: `at` has compared the frame's end with that of these octets (the verifier proves it again). The frame
+        // outlives the run of the program, and nothing else reads or writes it meanwhile. Packed types need no alignment.
+        unsafe {
+            let [destination, source] = [(*addresses)[0], (*addresses)[1]];
+            (*addresses)[0].0 = source.0;
+            (*addresses)[0].1 = source.1;
+            (*addresses)[1].0 = destination.0;
+            (*addresses)[1].1 = destination.1;
+        }
+        Some(())
+    }
+
     /// All 32-bit words, one after the other, to be read and written as with [`Frame::words`].
     #[inline(always)]
     pub fn word_cursor(self) -> WordCursor {
@@ -105,6 +122,11 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Six octets, as the two largest integers that LLVM moves at once: of an array it would move each octet by itself.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct EthernetAddress(u32, u16);
+
 /// `N` words of a frame, which was found to hold them. They need no alignment.
 #[derive(Clone, Copy)]
 pub struct Words<const N: usize> {
@@ -116,20 +138,32 @@ impl<const N: usize> Words<N> {
     /// The `index`th word, in host byte order; 0 if there are not so many.
     #[inline(always)]
     pub fn get(self, index: usize) -> u32 {
+        u32::from_be(self.raw(index))
+    }
+
+    /// The `index`th word, as it lies in memory ([`u32::from_ne_bytes`]); 0 if there are not so many.
+    #[inline(always)]
+    pub fn raw(self, index: usize) -> u32 {
         if index >= N {
             return 0;
         }
         // SAFETY: `Frame::words` has compared the frame's end with that of these words (the verifier proves it again).
         // The frame outlives the run of the program, and nothing else writes to it meanwhile.
-        u32::from_be_bytes(unsafe { (*self.words)[index] })
+        u32::from_ne_bytes(unsafe { (*self.words)[index] })
     }
 
     /// Replaces the `index`th word by `word`, which is in host byte order; does nothing if there are not so many.
     #[inline(always)]
     pub fn set(self, index: usize, word: u32) {
+        self.set_raw(index, word.to_be());
+    }
+
+    /// Replaces the `index`th word by `word`, as it is to lie in memory; does nothing if there are not so many.
+    #[inline(always)]
+    pub fn set_raw(self, index: usize, word: u32) {
         if index < N {
-            // SAFETY: as in `get`, and no reference to these octets is used any more.
-            unsafe { (*self.words)[index] = word.to_be_bytes() };
+            // SAFETY: as in `raw`, and no reference to these octets is used any more.
+            unsafe { (*self.words)[index] = word.to_ne_bytes() };
         }
     }
 
@@ -159,12 +193,12 @@ impl WordCursor {
         Some(u32::from_be_bytes(unsafe { *word }))
     }
 
-    /// Replaces the next word by `word`, which is in host byte order; `None` where the frame ends.
+    /// Replaces the next word by `word`, as it is to lie in memory; `None` where the frame ends.
     #[inline(always)]
-    pub fn write(&mut self, word: u32) -> Option<()> {
+    pub fn write_raw(&mut self, word: u32) -> Option<()> {
         let place = self.next()?;
         // SAFETY: as in `read`, and no reference to these octets is used any more.
-        unsafe { *place = word.to_be_bytes() };
+        unsafe { *place = word.to_ne_bytes() };
         Some(())
     }
 

@@ -36,19 +36,19 @@ const EXTENSION_UNIT: usize = 8;
 /// one or none.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
-/// Where the headers of a TCP segment are.
+/// Where the headers of a TCP segment are. Whole words, since LLVM copies what is between smaller fields as well.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// Offset of the IP header, and with it how many VLAN tags there are.
     pub ip: usize,
-    /// The segment's control bits, CWR to FIN.
-    pub flags: u8,
+    /// The segment's control bits, CWR to FIN, in the lowest octet.
+    pub flags: usize,
     /// Octets of the TCP header, 20 to 60.
     pub header_length: usize,
     /// Octets of the segment, from the TCP header to the end of the text.
     pub length: usize,
-    /// The IP header has no options, or no extension headers behind it.
-    pub plain: bool,
+    /// Octets of IPv4 options or IPv6 extension headers between the IP header and the TCP header.
+    pub between: usize,
 }
 
 impl Segment {
@@ -59,18 +59,30 @@ impl Segment {
         flags: 0,
         header_length: 0,
         length: 0,
-        plain: false,
+        between: 0,
     };
+
+    /// Whether the TCP header follows the fixed part of the IP header.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.between == 0
+    }
 }
 
 /// What a frame is for.
 pub struct Destination {
     /// The address and port it is looked up by: a segment's destination, or the source of the one that was too big.
     pub listener: ListenerKey,
-    /// What it brings is ICMP "too big" about a segment, and not one.
-    pub too_big: bool,
-    /// The segment that it brings.
+    /// The segment that it brings; [`Segment::NONE`] in ICMP "too big" about one.
     pub segment: Segment,
+}
+
+impl Destination {
+    /// Whether the frame brings ICMP "too big" about a segment, and not one.
+    #[inline(always)]
+    pub fn is_too_big(&self) -> bool {
+        self.segment.length == 0
+    }
 }
 
 /// What a frame is for if it holds a whole TCP header, or ICMP "too big" that quotes one; else why it is not looked up.
@@ -128,13 +140,12 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
             let (port, flags, header_length) = tcp(frame, payload, length)?;
             Ok(Destination {
                 listener: ListenerKey::v4([ip[16], ip[17], ip[18], ip[19]], port),
-                too_big: false,
                 segment: Segment {
                     ip: offset,
                     flags,
                     header_length,
                     length,
-                    plain: payload == offset + IPV4_HEADER,
+                    between: payload - (offset + IPV4_HEADER),
                 },
             })
         }
@@ -198,13 +209,12 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
             let &[.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
             Ok(Destination {
                 listener: ListenerKey::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], port),
-                too_big: false,
                 segment: Segment {
                     ip: ip_offset,
                     flags,
                     header_length,
                     length: left,
-                    plain,
+                    between: payload_length - left,
                 },
             })
         }
@@ -227,7 +237,6 @@ fn too_big(listener: Option<ListenerKey>) -> Result<Destination, XdpCounter> {
     match listener {
         Some(listener) => Ok(Destination {
             listener,
-            too_big: true,
             segment: Segment::NONE,
         }),
         None => Err(XdpCounter::PassNotTcp),
@@ -246,11 +255,11 @@ fn is_walked(next_header: u8) -> bool {
 /// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of `length`
 /// octets at `offset` (RFC 9293, section 3.1).
 #[inline(always)]
-fn tcp(frame: Frame<'_>, offset: usize, length: usize) -> Result<(u16, u8, usize), XdpCounter> {
+fn tcp(frame: Frame<'_>, offset: usize, length: usize) -> Result<(u16, usize, usize), XdpCounter> {
     let tcp: &[u8; TCP_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let data_offset = usize::from(tcp[12] >> 4) * 4;
     if data_offset < TCP_HEADER || data_offset > length {
         return Err(XdpCounter::PassMalformed);
     }
-    Ok((u16::from_be_bytes([tcp[2], tcp[3]]), tcp[13], data_offset))
+    Ok((u16::from_be_bytes([tcp[2], tcp[3]]), tcp[13].into(), data_offset))
 }

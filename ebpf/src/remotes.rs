@@ -14,7 +14,7 @@ use crate::sources;
 /// segment behind such is left to the kernel.
 #[inline(always)]
 pub fn is_source(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
-    if sources::features() & feature::REMOTES == 0 || !segment.plain {
+    if sources::features() & feature::REMOTES == 0 || !segment.is_plain() {
         return false;
     }
     // Behind both addresses of a plain header comes the source port.

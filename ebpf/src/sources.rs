@@ -36,22 +36,30 @@ pub fn is_denied(frame: Frame<'_>, segment: &Segment, version: u8, features: u32
     rule.is_some_and(|&rule| rule == source_rule::DENY)
 }
 
-/// Whether an IPv4 SYN of this 4-tuple, in host byte order with the client's port in the upper half of `ports`, may be
-/// answered (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3): the engine drops the others itself.
+/// Whether an IPv4 SYN of this 4-tuple, in words as they lie in its headers with both ports in `ports`, may be answered
+/// (RFC 9293, section 3.9.2.3; RFC 1122, section 3.2.1.3): the engine drops the others itself.
 #[inline(always)]
 pub fn is_answerable_v4(client: u32, server: u32, ports: u32) -> bool {
+    let [first, ..] = client.to_ne_bytes();
     // From 1.0.0.0 to 223.255.255.255, but for the loopback.
-    let is_unicast = client.wrapping_sub(1 << 24) < 223 << 24 && client >> 24 != 127;
-    is_unicast && client != server && ports >> 16 != 0
+    let is_unicast = first.wrapping_sub(1) < 223 && first != 127;
+    is_unicast && client != server && has_client_port(ports)
 }
 
 /// [`is_answerable_v4`] for IPv6, with addresses of four words.
 #[inline(always)]
 pub fn is_answerable_v6(client: [u32; 4], server: [u32; 4], ports: u32) -> bool {
     let [a, b, c, d] = client;
+    let [first, ..] = a.to_ne_bytes();
     // Neither unspecified nor the loopback.
-    let is_unicast = a >> 24 != 0xff && (a | b | c != 0 || d > 1);
-    is_unicast && client != server && ports >> 16 != 0
+    let is_unicast = first != 0xff && (a | b | c != 0 || u32::from_be(d) > 1);
+    is_unicast && client != server && has_client_port(ports)
+}
+
+#[inline(always)]
+fn has_client_port(ports: u32) -> bool {
+    let [high, low, ..] = ports.to_ne_bytes();
+    u16::from_ne_bytes([high, low]) != 0
 }
 
 /// Takes a SYN from its source's account, a token bucket kept as one time (as in the generic cell rate algorithm); true

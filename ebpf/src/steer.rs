@@ -10,10 +10,10 @@ use crate::parse::{Destination, Segment};
 use crate::{remotes, sources, syn_ack};
 
 /// Control bits (RFC 9293, section 3.1).
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+const FIN: usize = 0x01;
+const SYN: usize = 0x02;
+const RST: usize = 0x04;
+const ACK: usize = 0x10;
 
 /// The XDP action for a frame for `destination` that came in on `queue`, and the counter that says why.
 #[inline(always)]
@@ -21,7 +21,7 @@ pub fn steer(frame: Frame<'_>, destination: &Destination, queue: u32) -> (u32, X
     let is_served = holds(&LISTENER_SLOTS, &LISTENERS, &destination.listener);
     let version = destination.listener.version();
     let segment = &destination.segment;
-    let redirected = if destination.too_big {
+    let redirected = if destination.is_too_big() {
         // About what a client sent as well: that is left to the kernel.
         if !is_served {
             return (XDP_PASS, XdpCounter::PassNotTcp);

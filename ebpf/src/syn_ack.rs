@@ -52,19 +52,19 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
         return None;
     }
     let settings = SYN_SETTINGS.get(0)?;
-    if segment.plain {
+    if segment.is_plain() {
         let packet = frame.from(segment.ip);
         let (is_answerable, slot) = if version == 4 {
             let words = packet.words::<{ IPV4_WORDS + 1 }>()?;
-            let [client, server, ports] = [words.get(3), words.get(4), words.get(5)];
+            let [client, server, ports] = [words.raw(3), words.raw(4), words.raw(5)];
             (
                 sources::is_answerable_v4(client, server, ports),
                 settings.flow_slots.v4(client, server, ports),
             )
         } else {
             let words = packet.words::<{ IPV6_WORDS + 1 }>()?;
-            let address = |first: usize| [0, 1, 2, 3].map(|index| words.get(first + index));
-            let (client, server, ports) = (address(2), address(6), words.get(10));
+            let address = |first: usize| [0, 1, 2, 3].map(|index| words.raw(first + index));
+            let (client, server, ports) = (address(2), address(6), words.raw(10));
             (
                 sources::is_answerable_v6(client, server, ports),
                 settings.flow_slots.v6(client, server, ports),
@@ -80,7 +80,8 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
         }
     }
     let key_id = switch.wrapping_sub(cookie_switch::on(0)) & 1;
-    let rewritten = segment.plain && rewrite_by_version(frame, segment, version, key_id, &settings.syn_ack).is_some();
+    let rewritten =
+        segment.is_plain() && rewrite_by_version(frame, segment, version, key_id, &settings.syn_ack).is_some();
     let verdict = if rewritten {
         (XDP_TX, XdpCounter::TxSynCookie)
     } else {
@@ -111,7 +112,7 @@ impl Syn {
         Self(
             segment.length as u64
                 | (segment.header_length as u64) << 24
-                | u64::from(segment.flags) << 32
+                | (segment.flags as u64 & 0xff) << 32
                 | u64::from(key_id) << 40
                 | (segment.ip as u64) << 48,
         )
@@ -167,7 +168,7 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     let sum = write_options::<TCP>(headers.cursor_behind(), syn.options_length(), offer, &cookie, template)?;
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
-    swap_macs(frame)?;
+    frame.swap_addresses()?;
     trim_payload(frame, syn.length(), header_length).then_some(())
 }
 
@@ -207,8 +208,8 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
     syn_cookie::make(key, key_id, &handshake, options)
 }
 
-/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words. `None`: there
-/// is no room, which no SYN with whole options leaves.
+/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie in
+/// memory. `None`: there is no room, which no SYN with whole options leaves.
 #[inline(always)]
 fn write_options<const TCP: usize>(
     mut options: WordCursor,
@@ -229,7 +230,8 @@ fn write_options<const TCP: usize>(
     let mut sum = 0;
     let mut at = 0;
     let mut put = |word: u32| {
-        options.write(word)?;
+        let word = word.to_be();
+        options.write_raw(word)?;
         at += 4;
         sum += u64::from(word);
         Some(())
@@ -266,13 +268,15 @@ fn write_options<const TCP: usize>(
         if at >= room {
             break;
         }
-        options.write(0)?;
+        options.write_raw(0)?;
         at += 4;
     }
     Some(sum)
 }
 
 /// Writes both headers, but for the options, whose sum is `sum`.
+///
+/// The sums are of words as they lie in memory, and so is the checksum (RFC 1071, section 2 (B)).
 #[inline(always)]
 fn write_headers<const TCP: usize, const ALL: usize>(
     headers: Words<ALL>,
@@ -286,26 +290,28 @@ fn write_headers<const TCP: usize, const ALL: usize>(
     let half = if TCP == IPV4_WORDS { 1 } else { 4 };
     let mut addresses = 0;
     for index in TCP - 2 * half..TCP - half {
-        let (client, server) = (headers.get(index), headers.get(index + half));
-        headers.set(index, server);
-        headers.set(index + half, client);
+        let (client, server) = (headers.raw(index), headers.raw(index + half));
+        headers.set_raw(index, server);
+        headers.set_raw(index + half, client);
         addresses += u64::from(client) + u64::from(server);
     }
     write_ip::<TCP, ALL>(headers, header_length as u32, addresses);
 
     let flags = SYN_AND_ACK | if ecn { ECE_BIT } else { 0 };
     let words = [
-        headers.get(TCP).rotate_left(16),
-        cookie.isn,
-        headers.get(TCP + 1).wrapping_add(1),
-        (header_length as u32) << 26 | flags | u32::from(template.window),
+        headers.raw(TCP).rotate_left(16),
+        cookie.isn.to_be(),
+        headers.get(TCP + 1).wrapping_add(1).to_be(),
+        ((header_length as u32) << 26 | flags | u32::from(template.window)).to_be(),
     ];
-    let mut sum = sum + addresses + u64::from(protocol::TCP) + header_length as u64;
+    let pseudo_header = u32::from(protocol::TCP) << 16 | header_length as u32;
+    let mut sum = sum + addresses + u64::from(pseudo_header.to_be());
     for (index, word) in words.into_iter().enumerate() {
-        headers.set(TCP + index, word);
+        headers.set_raw(TCP + index, word);
         sum += u64::from(word);
     }
-    headers.set(TCP + 4, u32::from(checksum(sum)) << 16);
+    let [high, low] = checksum(sum).to_ne_bytes();
+    headers.set_raw(TCP + 4, u32::from_ne_bytes([high, low, 0, 0]));
 }
 
 /// Writes the IP header, but for the addresses, whose sum is `addresses`.
@@ -317,30 +323,21 @@ fn write_ip<const TCP: usize, const ALL: usize>(headers: Words<ALL>, header_leng
             0x4500_0000 | (IPV4_HEADER as u32 + header_length),
             0x0000_4000,
             u32::from(HOP_LIMIT) << 24 | u32::from(protocol::TCP) << 16,
-        ];
+        ]
+        .map(u32::to_be);
         let mut sum = addresses;
         for word in words {
             sum += u64::from(word);
         }
-        headers.set(0, words[0]);
-        headers.set(1, words[1]);
-        headers.set(2, words[2] | u32::from(checksum(sum)));
+        headers.set_raw(0, words[0]);
+        headers.set_raw(1, words[1]);
+        let [high, low] = checksum(sum).to_ne_bytes();
+        headers.set_raw(2, words[2] | u32::from_ne_bytes([0, 0, high, low]));
     } else {
         headers.set(0, 0x6000_0000);
         let next_header = u32::from(protocol::TCP) << 8 | u32::from(HOP_LIMIT);
         headers.set(1, header_length << 16 | next_header);
     }
-}
-
-/// Swaps the Ethernet addresses.
-#[inline(always)]
-fn swap_macs(frame: Frame<'_>) -> Option<()> {
-    let addresses = frame.words::<3>()?;
-    let [a, b, c] = [addresses.get(0), addresses.get(1), addresses.get(2)];
-    addresses.set(0, b << 16 | c >> 16);
-    addresses.set(1, c << 16 | a >> 16);
-    addresses.set(2, a << 16 | b >> 16);
-    Some(())
 }
 
 /// Cuts off the text that came with the SYN, which the client will send again.
@@ -354,7 +351,7 @@ fn trim_payload(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
     unsafe { bpf_xdp_adjust_tail(frame.context(), -text) == 0 }
 }
 
-/// The Internet checksum (RFC 1071) of what was summed up as 32-bit words.
+/// The Internet checksum (RFC 1071) of what was summed up as 32-bit words, in their byte order.
 #[inline(always)]
 fn checksum(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);

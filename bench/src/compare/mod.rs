@@ -8,12 +8,12 @@ mod cell;
 mod cpu;
 mod frame_pattern;
 mod nginx;
-mod page;
 mod plan;
 mod probe;
 mod raw_port;
 mod reflect;
 mod report;
+mod served;
 mod target;
 
 use std::net::SocketAddr;
@@ -125,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     machine::pin_this_thread(cores.client)?;
     let children = Children::new()?;
     let (root, work) = (directory("served")?, directory("work")?);
-    page::write(root.path())?;
+    served::write(root.path())?;
     arrangement::prepare(&lab, [Prefix::SOURCES_V4, Prefix::SOURCES_V6])?;
 
     let address = SocketAddr::new(arguments.family().server(), PORT);
@@ -146,7 +146,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         address,
         cpu: cores.server,
     };
-    let url: Url = format!("http://{address}{}", page::PATH)
+    let url: Url = format!("http://{address}{}", served::PATH)
         .parse()
         .map_err(anyhow::Error::msg)?;
     let mut bench = Bench {
@@ -156,7 +156,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         servers,
         url,
         close: arguments.close,
-        page: page::content(),
+        page: served::content(),
         count: 0,
         tidegate: None,
     };
@@ -325,7 +325,7 @@ mod tests {
     use tidegate_args::UsageError;
 
     use super::*;
-    use crate::testing::parse;
+    use tidegate_report::testing::parse;
 
     #[test]
     fn everything_is_measured_unless_told_otherwise() {

@@ -3,7 +3,7 @@
 
 mod bypass;
 mod options;
-mod run;
+mod report;
 #[cfg(test)]
 mod samples;
 mod server_memory;
@@ -15,7 +15,7 @@ use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_report::ReportFiles;
 
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
-use self::run::{Run, workload_name};
+use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
 use tidegate_args::url::Url;
 use tidegate_load::Progress;

@@ -11,7 +11,7 @@ use tidegate_lab::environment;
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
-use super::run::Run;
+use super::report::Run;
 use tidegate_args::url::Url;
 use tidegate_load::BypassClient;
 use tidegate_load::Client;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_lab::machine::Memory;
 use tidegate_report::Latencies;
 
-use super::run::{MemoryUse, Run, close_name, direction_name};
+use super::report::{MemoryUse, Run, close_name, direction_name};
 use tidegate_load::{Close, Workload};
 
 /// Width of the names on the terminal.

@@ -259,7 +259,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
-    use crate::testing::parse;
+    use tidegate_report::testing::parse;
 
     #[test]
     fn families_can_be_chosen() {

@@ -23,8 +23,12 @@ pub const RANDOM_WORDS: usize = 10;
 ///
 /// The layout is that of the map's entry it is in: 88 bytes, no padding.
 ///
-/// The hash multiplies pairs of 32-bit words, each added to a random number of its own (Thorup, "High Speed Hashing for
-/// Integers and Strings", section 3.5): for random numbers any two 4-tuples share a slot as rarely as by chance.
+/// Words of the 4-tuple are taken as they lie in the headers, in the host's byte order or not: the hash is the same on both
+/// sides, and nothing is swapped.
+///
+/// IPv4 (Thorup, "High Speed Hashing for Integers and Strings", section 3.2) multiplies by a random odd number: any two flows
+/// to one server address share a slot at most twice as often as by chance. IPv6 (section 3.5) multiplies pairs of 32-bit words,
+/// each added to a random number of its own: any two flows share a slot as rarely as by chance.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlowSlots {
@@ -42,7 +46,8 @@ impl fmt::Debug for FlowSlots {
 
 impl FlowSlots {
     /// Slots for at most `flows` flows.
-    pub fn new(flows: u64, random: [u64; RANDOM_WORDS]) -> Self {
+    pub fn new(flows: u64, mut random: [u64; RANDOM_WORDS]) -> Self {
+        random[0] |= 1;
         let slots = (flows.saturating_mul(SLOTS_PER_FLOW)).clamp(u64::from(SLOTS_PER_WORD), MAX_SLOTS);
         Self {
             random,
@@ -55,14 +60,16 @@ impl FlowSlots {
         1 << (u64::from(u64::BITS) - self.shift)
     }
 
-    /// The slot of an IPv4 flow. Addresses and ports are in host byte order; the client's port is the upper half of
+    /// The slot of an IPv4 flow, from words of its header ([`u32::from_ne_bytes`]). In memory the client's port comes first in
     /// `ports`.
     #[inline(always)]
     pub fn v4(&self, client: u32, server: u32, ports: u32) -> u32 {
-        self.slot(self.pair(0, client, server).wrapping_add(self.pair(2, ports, 0)))
+        // No two flows to one address have the same number: the server's address is the same summand in all of them.
+        let flow = u64::from(client) | u64::from(ports.wrapping_add(server)) << 32;
+        self.slot(flow.wrapping_mul(self.random[0]))
     }
 
-    /// The slot of an IPv6 flow. Addresses are four words each in host byte order.
+    /// The slot of an IPv6 flow, from words as for [`FlowSlots::v4`], four for each address.
     #[inline(always)]
     pub fn v6(&self, client: [u32; 4], server: [u32; 4], ports: u32) -> u32 {
         let sum = self
@@ -159,29 +166,44 @@ mod tests {
         assert_ne!(v6, map.v6(server, client, 9));
     }
 
+    /// Numbers as random as any, another ten for each `seed`.
+    fn random(seed: u64) -> [u64; RANDOM_WORDS] {
+        RANDOM.map(|number| {
+            let mixed = (number ^ seed).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (mixed ^ mixed >> 31).wrapping_mul(0x94d0_49bb_1331_11eb)
+        })
+    }
+
     /// Scans over ports and over addresses leave no more slots empty than random numbers do.
     #[test]
     fn slots_fill_evenly() {
-        let map = FlowSlots::new(1 << 10, RANDOM);
-        let slots = map.count() as usize;
-        for (address_step, port_step) in [(0, 1), (1, 0), (256, 0), (1 << 16, 1 << 16), (1, 1 << 16)] {
+        const SEEDS: u64 = 16;
+        for (address_step, port_step) in [(0, 1), (1, 0), (256, 0), (1 << 16, 1 << 16), (1, 1 << 16), (0, 1 << 16)] {
             for ipv4 in [true, false] {
-                let mut filled = vec![false; slots];
-                for number in 0..slots as u32 {
-                    let address = 0xc612_0002_u32.wrapping_add(number.wrapping_mul(address_step));
-                    let ports = (40_000 << 16 | 80_u32).wrapping_add(number.wrapping_mul(port_step));
-                    let slot = if ipv4 {
-                        map.v4(address, 0xc612_0001, ports)
-                    } else {
-                        map.v6([0x2001_0002, 0, 0, address], [0x2001_0002, 0, 0, 1], ports)
-                    };
-                    filled[slot as usize] = true;
+                let mut empty = 0;
+                let mut slots = 0;
+                for seed in 0..SEEDS {
+                    let map = FlowSlots::new(1 << 10, random(seed));
+                    slots = map.count() as usize;
+                    let mut filled = vec![false; slots];
+                    for number in 0..slots as u32 {
+                        let address = 0xc612_0002_u32.wrapping_add(number.wrapping_mul(address_step));
+                        let ports = (40_000 << 16 | 80_u32).wrapping_add(number.wrapping_mul(port_step));
+                        let (address, ports) = (address.to_be(), ports.to_be());
+                        let slot = if ipv4 {
+                            map.v4(address, 0xc612_0001_u32.to_be(), ports)
+                        } else {
+                            let prefix = 0x2001_0002_u32.to_be();
+                            map.v6([prefix, 0, 0, address], [prefix, 0, 0, 1_u32.to_be()], ports)
+                        };
+                        filled[slot as usize] = true;
+                    }
+                    empty += filled.iter().filter(|filled| !**filled).count();
                 }
-                let empty = filled.iter().filter(|filled| !**filled).count();
                 // Thrown at random they would leave 1/e of them empty; steps may do better, and not much worse.
                 assert!(
-                    empty * 2 < slots,
-                    "{empty} of {slots}: {address_step} {port_step}, IPv4: {ipv4}"
+                    empty * 2 < slots * SEEDS as usize,
+                    "{empty} of {SEEDS} * {slots}: {address_step} {port_step}, IPv4: {ipv4}"
                 );
             }
         }

@@ -62,17 +62,22 @@ pub const MSS_V4: [u16; 8] = [48, 536, 1300, 1380, 1400, 1440, 1452, 1460];
 /// The same for IPv6.
 pub const MSS_V6: [u16; 8] = [48, 1220, 1340, 1360, 1380, 1420, 1432, 1440];
 
+/// A one in each of three lanes of 21 bits: room for a 16-bit number, a carry, and a little more.
+const LANES: u64 = 1 | 1 << 21 | 1 << 42;
+
 /// Index of the largest of `table` that is not above `mss`, or 0.
 #[inline(always)]
 pub fn mss_index(table: &[u16; 8], mss: u16) -> u8 {
-    let mut index = 0;
-    let mut candidate = 1;
-    while candidate < table.len() {
-        // Without a branch, since the verifier follows each of them.
-        index += (table[candidate] <= mss) as u8;
-        candidate += 1;
-    }
-    index
+    // Without a branch, since the verifier follows each of them: three comparisons at once, each of which carries into its
+    // lane's bit 20 unless `mss` is less.
+    let above_all = 1 << 17;
+    let candidate = |index: usize| table.get(index).map_or(above_all, |&candidate| u64::from(candidate));
+    let lane = |index: usize| (1 << 20) - candidate(index);
+    let lanes = |first: usize| lane(first) | lane(first + 1) << 21 | lane(first + 2) << 42;
+    let all = u64::from(mss).wrapping_mul(LANES);
+    let carries = |first: usize| all.wrapping_add(lanes(first)) >> 20 & LANES;
+    let counts = carries(1) + carries(4) + carries(7);
+    (counts.wrapping_mul(LANES) >> 42 & 7) as u8
 }
 
 /// What a cookie remembers of the SYN.

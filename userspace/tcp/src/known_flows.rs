@@ -73,9 +73,9 @@ impl KnownFlows {
     }
 
     fn slot(&self, key: &FlowKey) -> u32 {
-        let ports = u32::from(key.remote_port) << 16 | u32::from(key.local_port);
+        let ports = (u32::from(key.remote_port) << 16 | u32::from(key.local_port)).to_be();
         if key.is_v4() {
-            let [remote, local] = [&key.remote, &key.local].map(|address| u32::from_be_bytes(v4_octets(address)));
+            let [remote, local] = [&key.remote, &key.local].map(|address| u32::from_ne_bytes(v4_octets(address)));
             self.slots.v4(remote, local, ports)
         } else {
             self.slots.v6(words(&key.remote), words(&key.local), ports)
@@ -85,7 +85,7 @@ impl KnownFlows {
 
 fn words(address: &[u8; 16]) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_be_bytes)
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -135,9 +135,11 @@ mod tests {
     fn addresses_are_the_words_of_the_header() {
         let flows = known_flows(1 << 20);
         let v4 = key(0x1234);
-        assert_eq!(flows.slot(&v4), flows.slots.v4(0xc612_0002, 0xc612_0001, 0x1234_0050));
+        let [client, server, ports] = [0xc612_0002_u32, 0xc612_0001, 0x1234_0050].map(u32::to_be);
+        assert_eq!(flows.slot(&v4), flows.slots.v4(client, server, ports));
         let v6 = FlowKey::new("[2001:2::1]:80".parse().unwrap(), "[2001:2::3:2]:4660".parse().unwrap());
-        let (client, server) = ([0x2001_0002, 0, 0, 0x0003_0002], [0x2001_0002, 0, 0, 1]);
-        assert_eq!(flows.slot(&v6), flows.slots.v6(client, server, 0x1234_0050));
+        let (client, server) = ([0x2001_0002, 0, 0, 0x0003_0002_u32], [0x2001_0002, 0, 0, 1_u32]);
+        let [client, server] = [client, server].map(|address| address.map(u32::to_be));
+        assert_eq!(flows.slot(&v6), flows.slots.v6(client, server, ports));
     }
 }

@@ -269,7 +269,7 @@ mod samples;
 mod tests {
     use super::samples::{report, row};
     use super::*;
-    use crate::testing::keys;
+    use tidegate_report::testing::keys;
 
     #[test]
     fn ratios_are_those_of_the_highest_rate_and_the_worse_family() {

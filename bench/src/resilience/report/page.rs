@@ -136,7 +136,7 @@ fn line(
 mod tests {
     use super::super::samples::report;
     use super::*;
-    use crate::testing::assert_report;
+    use tidegate_report::testing::assert_report;
 
     #[test]
     fn the_page_has_a_pair_of_charts_and_a_table_for_each_family() {

@@ -29,13 +29,13 @@ fn slot_of(slots: &FlowSlots, segment: &Segment) -> u32 {
     let words = |address: [u8; 16]| {
         let mut words = [0; 4];
         for (word, octets) in words.iter_mut().zip(address.as_chunks().0) {
-            *word = u32::from_be_bytes(*octets);
+            *word = u32::from_ne_bytes(*octets);
         }
         words
     };
-    let ports = u32::from(segment.source_port) << 16 | u32::from(segment.destination_port);
+    let ports = (u32::from(segment.source_port) << 16 | u32::from(segment.destination_port)).to_be();
     match segment.source {
-        IpAddr::V4(client) => slots.v4(u32::from(client), u32::from_be_bytes(SERVER_V4), ports),
+        IpAddr::V4(client) => slots.v4(u32::from(client).to_be(), u32::from_ne_bytes(SERVER_V4), ports),
         IpAddr::V6(client) => slots.v6(words(client.octets()), words(SERVER_V6), ports),
     }
 }

@@ -1,4 +1,4 @@
-//! What every server serves: one file, as small as a welcome page is to a server that has it in memory.
+//! The file that every server serves, as small as a welcome page is to a server that has it in memory.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ const NAME: &str = "index.html";
 /// Octets of the file.
 const LENGTH: usize = 128;
 
-/// What is requested.
+/// The path that is requested.
 pub(super) const PATH: &str = "/index.html";
 
-/// The content: text, so that nobody is tempted to compress or to guess.
+/// Returns the content: text, so that nobody is tempted to compress or to guess.
 pub(super) fn content() -> Vec<u8> {
     let text = "<!DOCTYPE html><title>tidegate</title><p>The same octets from every server.</p>\n";
     text.bytes().chain(std::iter::repeat(b' ')).take(LENGTH).collect()

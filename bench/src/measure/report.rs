@@ -269,10 +269,10 @@ mod tests {
     use tidegate_report::Latencies;
 
     use super::*;
-    use crate::testing::{assert_report, keys};
     use tidegate_load::Body;
     use tidegate_load::Frames;
     use tidegate_load::Kind;
+    use tidegate_report::testing::{assert_report, keys};
 
     #[test]
     fn an_error_or_no_operation_is_no_pass() {
