@@ -73,17 +73,10 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, SystemTime};
 
-    use clap::{Args, FromArgMatches};
-
     use super::*;
     use crate::latencies::testing::histogram;
+    use crate::testing::parse;
     use crate::{CONNECT, LATENCY, interval_log};
-
-    fn parse(arguments: &[&str]) -> Result<Arguments, clap::Error> {
-        let all = std::iter::once("report").chain(arguments.iter().copied());
-        let matches = Arguments::augment_args(clap::Command::new("report")).try_get_matches_from(all)?;
-        Arguments::from_arg_matches(&matches)
-    }
 
     fn write_log(file: &Path) {
         let (latency, connect) = (histogram(1..=1_000), histogram([7]));
@@ -95,7 +88,7 @@ mod tests {
     fn report(arguments: &[&Path]) -> anyhow::Result<bool> {
         let arguments = arguments.iter().map(|argument| argument.to_str().unwrap());
         let all: Vec<&str> = std::iter::once("merge").chain(arguments).collect();
-        run(&parse(&all)?)
+        run(&parse::<Arguments>(&all)?)
     }
 
     #[test]
@@ -138,7 +131,7 @@ mod tests {
     #[test]
     fn without_a_log_or_with_a_tag_for_nothing_it_is_a_usage_error() {
         for arguments in [&["merge"][..], &["merge", "one", "--tag", "latency"][..]] {
-            let error = parse(arguments).unwrap_err();
+            let error = parse::<Arguments>(arguments).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument);
         }
     }

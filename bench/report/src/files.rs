@@ -83,15 +83,8 @@ pub fn write_json(file: &Path, value: &Value) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args, FromArgMatches};
-
     use super::*;
-
-    fn parse(arguments: &[&str]) -> ReportFiles {
-        let all = std::iter::once("program").chain(arguments.iter().copied());
-        let matches = ReportFiles::augment_args(clap::Command::new("program")).get_matches_from(all);
-        ReportFiles::from_arg_matches(&matches).unwrap()
-    }
+    use crate::testing::parse;
 
     #[test]
     fn a_report_is_written_to_the_files_that_are_asked_for() {
@@ -101,14 +94,15 @@ mod tests {
             kind: "compare",
             ..Report::default()
         };
-        let only_json = parse(&["--json", json.to_str().unwrap()]);
+        let only_json = parse::<ReportFiles>(&["--json", json.to_str().unwrap()]).unwrap();
         only_json.check_writable().unwrap();
         assert!(json.exists());
         only_json.write(&report).unwrap();
         let written = std::fs::read_to_string(&json).unwrap();
         assert!(written.contains("\n  \"kind\": \"compare\",\n") && written.ends_with("}\n"));
         assert!(!html.exists());
-        parse(&["--html", html.to_str().unwrap()]).write(&report).unwrap();
+        let only_html: ReportFiles = parse(&["--html", html.to_str().unwrap()]).unwrap();
+        only_html.write(&report).unwrap();
         assert_eq!(std::fs::read_to_string(&html).unwrap(), report.html());
     }
 

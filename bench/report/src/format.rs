@@ -161,4 +161,14 @@ mod tests {
             assert_eq!(fill(template, fields), text, "{template}");
         }
     }
+
+    #[test]
+    fn paths_lead_into_objects_and_end_at_nothing() {
+        let fields = json!({"a": {"b": {"c": 1}}, "n": null});
+        let fields = fields.as_object().unwrap();
+        assert_eq!(at(fields, "a.b.c"), Some(&json!(1)));
+        for path in ["a.x.c", "a.b.c.d", "n", "n.a", ""] {
+            assert_eq!(at(fields, path), None, "{path}");
+        }
+    }
 }

@@ -182,4 +182,13 @@ mod tests {
         assert_near(one.max_us(), 9.0);
         assert_eq!(one.histogram().len(), 2);
     }
+
+    #[test]
+    fn histograms_of_others_have_quantiles_too() {
+        let histogram = testing::histogram_up_to(1_000_000_000_000, [900_000_000_000]);
+        let quantiles = Quantiles::of(&histogram).unwrap();
+        assert_eq!((quantiles.count, quantiles.p50), (1, quantiles.max));
+        assert_near(quantiles.max, 900_000_000.0);
+        assert_eq!(Quantiles::of(&testing::histogram([])), None);
+    }
 }

@@ -45,6 +45,7 @@ mod report;
 mod row;
 mod spread;
 mod table;
+pub mod testing;
 
 pub use files::ReportFiles;
 pub use latencies::{Latencies, Quantiles};

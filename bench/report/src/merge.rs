@@ -117,7 +117,7 @@ impl Merged {
             .collect();
         let all: Vec<usize> = (0..rows.len()).collect();
         let histograms = self.tags.iter().map(|(tag, part)| (tag.as_str(), &part.histogram));
-        let mut sections = percentiles::percentiles(histograms);
+        let mut sections: Vec<Section> = percentiles::percentiles(histograms).into_iter().collect();
         sections.extend([
             Section::Heading("Results".to_owned()),
             Section::Table {
@@ -172,6 +172,7 @@ mod tests {
 
     use super::*;
     use crate::latencies::testing::{histogram, histogram_up_to};
+    use crate::testing;
 
     fn log_of(distributions: &[(&str, &Histogram<u64>)]) -> String {
         let log = interval_log::write("", SystemTime::now(), Duration::from_secs(1), distributions).unwrap();
@@ -220,8 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_a_line_and_a_row_for_each_tag() {
-        let report = merged().report(&["one".to_owned()]);
+    fn the_page_of_the_report_has_a_line_and_a_row_for_each_tag() {
+        let mut report = merged().report(&["one <1>.hlog".to_owned()]);
+        report.environment = testing::environment();
+        testing::assert_report("merge", &report);
         let lines = report.page.sections.iter().find_map(|section| match section {
             Section::Lines(chart) => Some(&chart.lines),
             _ => None,
@@ -258,5 +261,15 @@ mod tests {
     fn a_broken_log_is_an_error() {
         let error = Merged::default().add("nonsense\n").unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn without_a_tag_there_is_a_name_for_it() {
+        let log = log_of(&[("x", &histogram([5_000]))]).replace("Tag=x,", "");
+        let mut merged = Merged::default();
+        merged.add(&log).unwrap();
+        let report = merged.report(&[]);
+        assert_eq!(report.rows[0].fill("{tag}: {latency_us.max:0} us"), "(no tag): 5 us");
+        assert!(merged.hgrm(None).is_ok());
     }
 }

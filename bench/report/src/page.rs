@@ -189,4 +189,64 @@ mod tests {
             TEMPLATE.matches(r#" href="data:,""#).count()
         );
     }
+
+    #[test]
+    fn sections_are_as_the_script_takes_them() {
+        let bars = Bars::of_targets("Requests per second", vec![2, 0], "value", "short");
+        let bar = json!({"label": "{target}", "series": "{target}", "values": ["value"]});
+        let expected = json!({"bars": {
+            "title": "Requests per second",
+            "rows": [2, 0],
+            "bars": [bar],
+            "format": "short",
+        }});
+        assert_eq!(json!(Section::Bars(bars)), expected);
+        let lines = Lines {
+            title: "Clients answered".to_owned(),
+            x: XAxis {
+                title: "percentile",
+                names: None,
+            },
+            y: YAxis {
+                title: "latency",
+                scale: Scale::Micros,
+            },
+            lines: vec![Line {
+                name: "connect".to_owned(),
+                points: vec![(0.0, 2.5)],
+            }],
+        };
+        let expected = json!({"lines": {
+            "title": "Clients answered",
+            "x": {"title": "percentile"},
+            "y": {"title": "latency", "scale": "micros"},
+            "lines": [{"name": "connect", "points": [[0.0, 2.5]]}],
+        }});
+        assert_eq!(json!(Section::Lines(lines)), expected);
+        assert_eq!(
+            json!(Section::Facts(vec![("kernel".to_owned(), "6.1".to_owned())])),
+            json!({"facts": [["kernel", "6.1"]]})
+        );
+        let column = Column::figure("clients ok", "{legit_ok}/{legit_tried}").alert("legit_failed");
+        let expected = json!({
+            "title": "clients ok",
+            "text": "{legit_ok}/{legit_tried}",
+            "is_name": false,
+            "alert": "legit_failed",
+        });
+        assert_eq!(json!(column), expected);
+    }
+
+    #[test]
+    fn the_template_follows_the_screen_and_the_scheme() {
+        for text in [
+            "width=device-width",
+            "(prefers-color-scheme: dark)",
+            "color-scheme: light dark",
+            "default-src 'none'",
+            "<noscript>",
+        ] {
+            assert!(TEMPLATE.contains(text), "{text}");
+        }
+    }
 }

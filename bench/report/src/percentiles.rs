@@ -18,18 +18,18 @@ pub const HOW_TO_READ_PERCENTILES: &[&str] = &[
      have come in that second. **connect** is from the SYN until the connection is established.",
 ];
 
-/// Returns a heading and a chart with a line for each distribution that has values; nothing if none has. The histograms
+/// Returns a chart with a line for each distribution that has values; nothing if none has. The histograms
 /// are in nanoseconds.
-pub fn percentiles<'a>(distributions: impl IntoIterator<Item = (&'a str, &'a Histogram<u64>)>) -> Vec<Section> {
+pub fn percentiles<'a>(distributions: impl IntoIterator<Item = (&'a str, &'a Histogram<u64>)>) -> Option<Section> {
     let lines: Vec<Line> = distributions
         .into_iter()
         .filter(|(_, histogram)| !histogram.is_empty())
         .map(|(name, histogram)| line(name, histogram))
         .collect();
     if lines.is_empty() {
-        return Vec::new();
+        return None;
     }
-    let chart = Lines {
+    Some(Section::Lines(Lines {
         title: "Latency by percentile".to_owned(),
         x: XAxis {
             title: "percentile",
@@ -40,8 +40,7 @@ pub fn percentiles<'a>(distributions: impl IntoIterator<Item = (&'a str, &'a His
             scale: Scale::Micros,
         },
         lines,
-    };
-    vec![Section::Heading(chart.title.clone()), Section::Lines(chart)]
+    }))
 }
 
 /// Returns the line of `histogram`: the number of nines, and the latency in microseconds.
@@ -82,10 +81,9 @@ mod tests {
     #[test]
     fn what_has_no_values_is_not_drawn() {
         let (some, none) = (histogram([42_000]), histogram([]));
-        assert!(percentiles([("latency", &none)]).is_empty());
-        let sections = percentiles([("latency", &none), ("connect", &some)]);
-        let [Section::Heading(_), Section::Lines(chart)] = &sections[..] else {
-            panic!("{sections:?}");
+        assert!(percentiles([("latency", &none)]).is_none());
+        let Some(Section::Lines(chart)) = percentiles([("latency", &none), ("connect", &some)]) else {
+            panic!("there is a chart");
         };
         let names: Vec<&str> = chart.lines.iter().map(|line| line.name.as_str()).collect();
         assert_eq!(names, ["connect"]);

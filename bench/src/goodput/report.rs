@@ -138,7 +138,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing;
+    use tidegate_report::testing;
 
     fn row(tidegate: &[f64], linux: &[f64]) -> Row {
         Row {

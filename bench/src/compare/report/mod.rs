@@ -277,7 +277,7 @@ mod tests {
     use super::super::plan::Load;
     use super::samples::{cell, report, run};
     use super::*;
-    use crate::testing::{assert_report, keys};
+    use tidegate_report::testing::{assert_report, keys};
 
     #[test]
     fn runs_of_one_cell_make_one_row() {

@@ -170,7 +170,7 @@ mod tests {
     use super::super::samples::{report, run};
     use super::*;
     use crate::compare::plan::{Cell, Target};
-    use crate::testing::assert_report;
+    use tidegate_report::testing::assert_report;
 
     /// The titles and rows of the charts.
     fn charts(page: &Page) -> Vec<(&str, &[usize])> {

@@ -9,7 +9,7 @@ use super::super::cpu::{Parts, Usage};
 use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
 use super::super::probe::Answer;
 use super::{Results, Run};
-use crate::testing;
+use tidegate_report::testing;
 
 /// `target` under `load`, by the bypass client.
 pub(super) fn cell(load: Load, target: Target) -> Cell {

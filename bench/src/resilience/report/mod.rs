@@ -4,14 +4,14 @@ mod page;
 mod row;
 
 use std::fmt::Write;
+use tidegate_lab::Family;
 
 use serde_json::{Map, Value, json};
 use tidegate_report::format::{short, three_digits};
 use tidegate_report::{Quantiles, Report, Spread};
 
-use super::open_connections::Toll;
+use super::background_load::Damage;
 use super::plan::{Limit, Offered, Target};
-use crate::lab::family::Family;
 
 /// One server under one flood.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Row {
     /// Their throughput during the flood.
     pub(super) open_during_bytes_per_s: f64,
     /// What they suffered.
-    pub(super) open_toll: Toll,
+    pub(super) damage: Damage,
 }
 
 /// What bare XDP programs reach, in SYNs per second.
@@ -269,7 +269,7 @@ mod samples;
 mod tests {
     use super::samples::{report, row};
     use super::*;
-    use crate::testing::keys;
+    use tidegate_report::testing::keys;
 
     #[test]
     fn ratios_are_those_of_the_highest_rate_and_the_worse_family() {

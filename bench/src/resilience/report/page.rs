@@ -5,7 +5,7 @@ use tidegate_report::{Line, Lines, Page, Report, Row, Scale, Section, XAxis, YAx
 use super::super::plan::{Offered, Target};
 use super::row::COLUMNS;
 use super::{Results, limits_text};
-use crate::lab::family::Family;
+use tidegate_lab::Family;
 
 const HOW_TO_READ: &[&str] = &[
     "Each row is one server under one flood. The servers take turns within each rate, and each time another one is the \
@@ -136,7 +136,7 @@ fn line(
 mod tests {
     use super::super::samples::report;
     use super::*;
-    use crate::testing::assert_report;
+    use tidegate_report::testing::assert_report;
 
     #[test]
     fn the_page_has_a_pair_of_charts_and_a_table_for_each_family() {
