@@ -1,7 +1,7 @@
 //! Values that the verifier is to know nothing of.
 //!
-//! It follows what is in a register through every branch, each value by itself, and walks a limited number of ways. Of what is
-//! in a map it knows nothing, so values that come out of one are followed once.
+//! It follows what is in a register through every branch, each value by itself, and walks a limited number of ways. Of
+//! what is in a map it knows nothing, so values that come out of one are followed once.
 
 use crate::maps::{SCRATCH, ScratchValues};
 

@@ -73,8 +73,9 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
         if !is_answerable {
             return Some((XDP_DROP, XdpCounter::DropBadSource));
         }
-        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191).
-        // As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
+        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC
+        // 6191). As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK,
+        // before.
         if known_flows::is_counted(slot) {
             return None;
         }
@@ -102,7 +103,7 @@ fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: 
     }
 }
 
-/// What a SYN is answered by, in one word.
+/// The properties of a SYN that its answer depends on, in one word.
 #[derive(Clone, Copy)]
 struct Syn(u64);
 
@@ -208,8 +209,8 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
     syn_cookie::make(key, key_id, &handshake, options)
 }
 
-/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie in
-/// memory. `None`: there is no room, which no SYN with whole options leaves.
+/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie
+/// in memory. `None`: there is no room, which no SYN with whole options leaves.
 #[inline(always)]
 fn write_options<const TCP: usize>(
     mut options: WordCursor,

@@ -1,7 +1,7 @@
 //! SYN cookies of a running server: whether the XDP program makes them, and with which keys.
 //!
-//! A thread of its own runs the [`controller`]. It sleeps until a shard rings, a key has to change, or, while cookies are
-//! on, the next look is due; a server without a flood and without a key file never wakes it.
+//! A thread of its own runs the [`controller`]. It sleeps until a shard rings, a key has to change, or, while cookies
+//! are on, the next look is due; a server without a flood and without a key file never wakes it.
 
 pub(crate) mod alarm;
 mod controller;
@@ -102,12 +102,12 @@ impl CookieSetup {
         })
     }
 
-    /// What the engine of shard `shard` has to have before it runs.
+    /// The cookies that the engine of shard `shard` has to have before it runs.
     pub(crate) fn cookies(&self, shard: u16) -> Option<Cookies> {
         cookies_of(self.first_keys, usize::from(shard), self.shards)
     }
 
-    /// How shard `shard` tells of SYNs; `None`: nobody asks.
+    /// The alarm by which shard `shard` tells of SYNs; `None`: nobody asks.
     pub(crate) fn alarm(&self, shard: u16) -> Option<Alarm> {
         (self.mode == CookieMode::Auto).then(|| {
             Alarm::new(
@@ -143,8 +143,8 @@ impl Control {
         }
     }
 
-    /// Turns on what is to be on from the start, and starts the thread, if there is something to control. The shards have
-    /// to run.
+    /// Turns on what is to be on from the start, and starts the thread, if there is something to control. The shards
+    /// have to run.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl Control {
         }
     }
 
-    /// What was counted about each of `queues`.
+    /// The counters of each of `queues`.
     pub(crate) fn counts(&self, queues: &[QueueInfo]) -> Vec<SynCookieCounts> {
         queues
             .iter()

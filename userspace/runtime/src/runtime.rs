@@ -37,16 +37,16 @@ use crate::shard::{BELL, Parts, Shard, Shared};
 use crate::shard_task::ShardTask;
 use crate::xdp::{Attached, ProgramSettings, Steering};
 
-/// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
+/// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the number of connections is looked at while draining.
+/// The interval at which connections are counted while draining.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// How long the last frames may take to leave.
+/// The time the last frames have to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How often the number of frames on their way is looked at.
+/// The interval at which frames on their way are counted.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
 
 /// The first failure of a shard.
@@ -75,7 +75,7 @@ pub struct Runtime {
     queues: Vec<QueueInfo>,
     /// The interface, which may change or vanish.
     link: Mutex<LinkWatch>,
-    /// What the engines were started with.
+    /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
     steering: Steering,
@@ -90,7 +90,7 @@ pub struct Listener {
     pub keepalive: Option<Keepalive>,
 }
 
-/// What a runtime is started with.
+/// The settings of a runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
     /// The interface to take frames from.
@@ -103,11 +103,12 @@ pub struct Settings<'a> {
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
-    /// What to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
+    /// The addresses and ports to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
     pub listeners: &'a [Listener],
-    /// The servers that connections are opened to ([`start_with_tasks`]), at most [`MAX_REMOTES`]: TCP from their addresses
-    /// and ports goes to the engines, whatever address of this side it is for, and no rules by source apply to it. The
-    /// local addresses of the connections need not be the interface's, but the servers need a route to them by it.
+    /// The servers that connections are opened to ([`start_with_tasks`]), at most [`MAX_REMOTES`]: TCP from their
+    /// addresses and ports goes to the engines, whatever address of this side it is for, and no rules by source apply
+    /// to it. The local addresses of the connections need not be the interface's, but the servers need a route to them
+    /// by it.
     pub remotes: &'a [SocketAddr],
 }
 
@@ -131,8 +132,8 @@ where
 /// As [`start`], with shards that do something of their own accord, as clients do: `parts` makes the application of a
 /// shard and its [`ShardTask`].
 ///
-/// What a connection's peer sends may arrive on any queue. A segment that arrives on another one than that of the shard
-/// that opened the connection is handed over, as a server's are.
+/// A segment of a connection may arrive on any queue. One that arrives on another than that of the shard that opened
+/// the connection is handed over, as a server's are.
 ///
 /// # Errors
 ///
@@ -205,7 +206,7 @@ where
     Ok(runtime)
 }
 
-/// What is to be started, with everything checked that can be before anything is attached.
+/// The settings, with everything checked that can be before anything is attached.
 struct Checked {
     interface: Interface,
     /// As configured, with the interface's MTU.
@@ -241,8 +242,8 @@ impl Checked {
         let queues = interface.queues(config.queues)?;
         if queues < interface.rx_queues {
             tracing::warn!(
-                "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are left \
-                 to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
+                "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are \
+                 left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
                 interface.name,
                 interface.rx_queues
             );
@@ -314,7 +315,7 @@ impl Device {
     }
 }
 
-/// What the shards of these ports share, and what each sleeps in.
+/// Makes what the shards of these ports share, and the epoll each sleeps in.
 fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> {
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
@@ -417,8 +418,8 @@ fn flow_slots(tcp: &tidegate_tcp::Config, engines: u32, listeners: &[Listener]) 
     Ok(FlowSlots::new(flows, numbers))
 }
 
-/// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent it
-/// when a retransmitted SYN arrived on another queue than the first.
+/// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent
+/// it when a retransmitted SYN arrived on another queue than the first.
 fn secrets() -> Result<Secrets, Error> {
     let keys: [u8; 32] = random::bytes()?;
     let (mut isn, mut table) = ([0; 16], [0; 16]);
@@ -513,8 +514,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most `timeout`
-    /// or until `stop_now` is true or a shard has failed.
+    /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
+    /// `timeout` or until `stop_now` is true or a shard has failed.
     ///
     /// # Errors
     ///
@@ -538,8 +539,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Stops: accepts no new connections, resets those there are, ends the shards and detaches the XDP program. Returns the
-    /// last counters. [`Runtime::drain`] before it lets the connections end by themselves.
+    /// Stops: accepts no new connections, resets those there are, ends the shards and detaches the XDP program. Returns
+    /// the last counters. [`Runtime::drain`] before it lets the connections end by themselves.
     ///
     /// # Errors
     ///

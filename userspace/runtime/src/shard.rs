@@ -30,7 +30,7 @@ pub(crate) const BELL: Token = Token(0);
 /// After as many turns in which something came in, what was sent meanwhile leaves, however little it is.
 const MAX_TURNS_UNSENT: u8 = 8;
 
-/// What all shards of a runtime share.
+/// The parts that all shards of a runtime share.
 pub(crate) struct Shared<P: ShardPort = Port> {
     pub(crate) memory: Arc<P::Memory>,
     pub(crate) exchange: Arc<Exchange<P::Frame>>,
@@ -48,7 +48,7 @@ impl<P: ShardPort> Clone for Shared<P> {
     }
 }
 
-/// What one shard has for itself.
+/// The parts of one shard.
 pub(crate) struct Parts<A: Application, D, P = Port> {
     pub(crate) engine: Engine<A>,
     pub(crate) task: D,
@@ -231,8 +231,8 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         served > 0
     }
 
-    /// What arrived on this shard's own queue: up to a burst, in groups that are looked up together. What answers a group
-    /// is sent before the next is processed, so that the peers can go on meanwhile.
+    /// Processes what arrived on this shard's own queue: up to a burst, in groups that are looked up together. What
+    /// answers a group is sent before the next is processed, so that the peers can go on meanwhile.
     fn receive(&mut self, now: Instant) -> bool {
         let mut left = self.burst;
         loop {

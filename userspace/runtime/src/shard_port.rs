@@ -50,7 +50,7 @@ pub(crate) trait ShardPort: Transmit {
     /// Gives the kernel what the engine has written since the last call, and has it look at what waits to be sent.
     fn flush(&mut self);
 
-    /// What is left of that.
+    /// The frames that wait to be sent, by the reason why.
     fn unsent(&self) -> Unsent;
 
     /// Whether there are frames for every purpose, and room to send them.
@@ -63,14 +63,14 @@ pub(crate) trait ShardPort: Transmit {
     ///
     /// # Errors
     ///
-    /// What the kernel says; `EINTR` after a signal.
+    /// The kernel's error; `EINTR` after a signal.
     fn sleep(&self, bell: RawFd, limit: Duration) -> io::Result<bool>;
 
-    /// Where the frames are; `foreign` frames of other shards wait for this one. Between two turns of the loop no segment is
-    /// in anybody's hand.
+    /// Where the frames are; `foreign` frames of other shards wait for this one. Between two turns of the loop no
+    /// segment is in anybody's hand.
     fn census(&self, foreign: u32) -> FrameCensus;
 
-    /// What was counted.
+    /// The port's own counters.
     fn counters(&self) -> &PortCounters;
 
     /// The kernel's counters.

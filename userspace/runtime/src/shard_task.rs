@@ -1,4 +1,4 @@
-//! What a shard does of its own accord, besides answering what arrives: a client's shard opens connections.
+//! Work of a shard's own accord, besides answering what arrives: a client's shard opens connections.
 
 use tidegate_tcp::application::Application;
 use tidegate_tcp::engine::Engine;

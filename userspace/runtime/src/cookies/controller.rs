@@ -1,7 +1,8 @@
 //! Turns SYN cookies on and off, and changes their keys.
 //!
-//! Two orders matter. The shards take a key before the XDP program makes cookies with it, so that no cookie comes back to
-//! a shard that does not know its key. And the XDP program's slot of a key is written before a switch is turned to it.
+//! Two orders matter. The shards take a key before the XDP program makes cookies with it, so that no cookie comes back
+//! to a shard that does not know its key. And the XDP program's slot of a key is written before a switch is turned to
+//! it.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -16,16 +17,16 @@ use super::secret::Secret;
 use crate::config::CookieMode;
 use crate::error::Error;
 
-/// How often the queues are looked at while cookies are on.
-const LOOK: Duration = Duration::from_millis(100);
+/// The interval at which the queues are looked at while cookies are on.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How soon something is tried again that did not work.
+/// The pause before something is tried again that did not work.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The same for what the kernel refused.
 const RETRY_REFUSED: Duration = Duration::from_secs(1);
 
-/// What the controller works on: the XDP program and the shards.
+/// The XDP program and the shards, as the controller works on them.
 pub(crate) trait CookieBackend {
     /// SYNs the XDP program redirected or answered on `queue` since the start.
     ///
@@ -58,13 +59,13 @@ pub(crate) trait CookieBackend {
     fn turned(&self, queue: u32, on: bool, cause: Cause);
 }
 
-/// What is wanted and what is so for one queue.
+/// The wanted and the actual state of one queue.
 struct Queue {
     number: u32,
     policy: Policy,
     wanted: bool,
     cause: Cause,
-    /// What was counted and logged last.
+    /// The state that was counted and logged last.
     on: bool,
     switch: u32,
 }
@@ -87,7 +88,8 @@ pub(crate) struct Controller<C> {
 }
 
 impl<C: CookieBackend> Controller<C> {
-    /// A controller of the queues 0 to `queues` - 1 in `mode`, which is not `never`. Nothing is on and no shard has keys.
+    /// A controller of the queues 0 to `queues` - 1 in `mode`, which is not `never`. Nothing is on and no shard has
+    /// keys.
     pub(crate) fn new(
         backend: C,
         mode: CookieMode,
@@ -142,7 +144,7 @@ impl<C: CookieBackend> Controller<C> {
         self.bring_about(now, unix);
     }
 
-    /// How long nothing is due unless a shard rings; `None`: for ever.
+    /// The time for which nothing is due unless a shard rings; `None`: for ever.
     pub(crate) fn pause(&self, now: Instant, unix: Duration) -> Option<Duration> {
         let change = self.given.map(|_| self.epochs.until_change(unix));
         [self.look_at, self.retry_at]
@@ -180,7 +182,7 @@ impl<C: CookieBackend> Controller<C> {
                 queue.cause = cause;
             }
         }
-        self.look_at = self.is_wanted().then(|| now + LOOK);
+        self.look_at = self.is_wanted().then(|| now + POLL_INTERVAL);
     }
 
     fn bring_about(&mut self, now: Instant, unix: Duration) {
@@ -210,8 +212,8 @@ impl<C: CookieBackend> Controller<C> {
         Ok(true)
     }
 
-    /// The keys the shards need: while cookies are on, as long as the last of them can come back, and always where another
-    /// host may have made one.
+    /// The keys the shards need: while cookies are on, as long as the last of them can come back, and always where
+    /// another host may have made one.
     fn needed(&mut self, unix: Duration) -> Option<Moment> {
         let moment = self.epochs.at(unix);
         if self.is_wanted() {

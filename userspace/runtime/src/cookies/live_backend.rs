@@ -1,4 +1,4 @@
-//! What the controller works on in a running server: the maps of the XDP program and the mailboxes of the shards.
+//! The backend of the controller in a running server: the maps of the XDP program and the mailboxes of the shards.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -19,10 +19,10 @@ use crate::mailbox::{Command, Mailbox};
 use crate::report::SynCookieCounts;
 use crate::xdp::{CookieMaps, CounterMap};
 
-/// How long the shards may take to take new keys. Each does so between two bursts.
+/// The time the shards have to take new keys. Each does so between two bursts.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(100);
 
-/// What is counted about one queue, for reports.
+/// The counters of one queue, for reports.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     turned_on: AtomicU64,
@@ -52,7 +52,7 @@ pub(crate) struct LiveBackend {
     pub(crate) gauges: Arc<[Gauge]>,
 }
 
-/// What the engine of shard `shard` of `shards` gets.
+/// The cookies of the engine of shard `shard` of `shards`.
 pub(crate) fn cookies_of(keys: Option<Keys>, shard: usize, shards: usize) -> Option<Cookies> {
     keys.map(|keys| Cookies {
         keys,
