@@ -6,32 +6,21 @@
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
     helpers::{bpf_jiffies64, bpf_xdp_adjust_tail},
-    macros::map,
-    maps::Array,
 };
+use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, SynSettings, cookie_switch};
+use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{
     self, Addresses, Cookie, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options, mss_index,
 };
-use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
 use crate::frame::{Frame, WordCursor, Words};
-use crate::offer::Offer;
-use crate::parse::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER, protocol};
+use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, protocol};
+use crate::maps::{COOKIE_KEYS, COOKIE_SWITCHES, SYN_SETTINGS};
+use crate::parse::Segment;
 use crate::scratch::Scratch;
+use crate::syn_options::Offer;
 use crate::{known_flows, sources};
-
-/// The keys of both key ids.
-#[map]
-static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(2, 0);
-
-/// A [`cookie_switch`] for each receive queue.
-#[map]
-static COOKIE_SWITCHES: Array<u32> = Array::with_max_entries(MAX_QUEUES, 0);
-
-#[map]
-static SYN_SETTINGS: Array<SynSettings> = Array::with_max_entries(1, 0);
 
 /// MSS of a peer that sends none (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
@@ -84,8 +73,9 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
         if !is_answerable {
             return Some((XDP_DROP, XdpCounter::DropBadSource));
         }
-        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191).
-        // As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
+        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC
+        // 6191). As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK,
+        // before.
         if known_flows::is_counted(slot) {
             return None;
         }
@@ -108,8 +98,8 @@ fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: 
     let scratch = Scratch::get()?;
     // The verifier then goes on from here once, and not for each of the ways to here. The offset has a word of its own:
     // hashing need not wait for the lengths.
-    let ip = scratch.forget_at(segment.ip);
-    let syn = Syn(scratch.forget(Syn::of(segment).0));
+    let ip = scratch.launder_at(segment.ip);
+    let syn = Syn(scratch.launder(Syn::of(segment).0));
     if version == 4 {
         rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, ip, syn, key, template)
     } else {
@@ -117,7 +107,7 @@ fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: 
     }
 }
 
-/// What a SYN is answered by, in one word.
+/// The properties of a SYN that its answer depends on, in one word.
 #[derive(Clone, Copy)]
 struct Syn(u64);
 
@@ -160,15 +150,15 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     let packet = frame.from(ip);
     let offer = Offer::read(frame, scratch, ip + ALL * 4, syn.options_length())?;
     // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
-    let syn = Syn(scratch.forget(syn.0));
+    let syn = Syn(scratch.launder(syn.0));
     let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP;
     let headers = packet.words::<ALL>()?;
     let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, key, key_id);
     let sum = write_options::<TCP>(headers.cursor_behind(), syn.options_length(), offer, &cookie, template)?;
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
-    frame.swap_addresses()?;
-    cut(frame, syn.length(), header_length).then_some(())
+    frame.swap_macs()?;
+    trim_payload(frame, syn.length(), header_length).then_some(())
 }
 
 /// The cookie for a SYN.
@@ -207,8 +197,8 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
     syn_cookie::make(key, key_id, &handshake, options)
 }
 
-/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie in
-/// memory. `None`: there is no room, which no SYN with whole options leaves.
+/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie
+/// in memory. `None`: there is no room, which no SYN with whole options leaves.
 #[inline(always)]
 fn write_options<const TCP: usize>(
     mut options: WordCursor,
@@ -342,7 +332,7 @@ fn write_ip<const TCP: usize, const ALL: usize>(headers: Words<ALL>, header_leng
 
 /// Cuts off the text that came with the SYN, which the client will send again.
 #[inline(always)]
-fn cut(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
+fn trim_payload(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
     if length <= header_length {
         return true;
     }
