@@ -1,4 +1,4 @@
-//! What the page shows.
+//! The page of a resilience test.
 
 use tidegate_report::{Line, Lines, Page, Report, Row, Scale, Section, XAxis, YAxis};
 
