@@ -6,32 +6,21 @@
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
     helpers::{bpf_jiffies64, bpf_xdp_adjust_tail},
-    macros::map,
-    maps::Array,
 };
+use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, SynSettings, cookie_switch};
+use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{
     self, Addresses, Cookie, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options, mss_index,
 };
-use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
 use crate::frame::{Frame, WordCursor, Words};
-use crate::offer::Offer;
-use crate::parse::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER, protocol};
+use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, protocol};
+use crate::maps::{COOKIE_KEYS, COOKIE_SWITCHES, SYN_SETTINGS};
+use crate::parse::Segment;
 use crate::scratch::Scratch;
+use crate::syn_options::Offer;
 use crate::{known_flows, sources};
-
-/// The keys of both key ids.
-#[map]
-static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(2, 0);
-
-/// A [`cookie_switch`] for each receive queue.
-#[map]
-static COOKIE_SWITCHES: Array<u32> = Array::with_max_entries(MAX_QUEUES, 0);
-
-#[map]
-static SYN_SETTINGS: Array<SynSettings> = Array::with_max_entries(1, 0);
 
 /// MSS of a peer that sends none (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
@@ -105,7 +94,7 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
 fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: u32, template: &SynAck) -> Option<()> {
     let scratch = Scratch::get()?;
     // The verifier then goes on from here once, and not for each of the ways to here.
-    let syn = Syn(scratch.forget(Syn::of(segment, key_id).0));
+    let syn = Syn(scratch.launder(Syn::of(segment, key_id).0));
     if version == 4 {
         rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, syn, template)
     } else {
@@ -172,7 +161,7 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     let packet = frame.from(syn.ip());
     let offer = Offer::read(frame, scratch, syn.ip() + ALL * 4, syn.options_length())?;
     // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
-    let syn = Syn(scratch.forget(syn.0));
+    let syn = Syn(scratch.launder(syn.0));
     let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP;
     let headers = packet.words::<ALL>()?;
     let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, Key(low, high), syn.key_id());
@@ -180,7 +169,7 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
     frame.swap_addresses()?;
-    cut(frame, syn.length(), header_length).then_some(())
+    trim_payload(frame, syn.length(), header_length).then_some(())
 }
 
 /// The cookie for a SYN.
@@ -353,7 +342,7 @@ fn write_ip<const TCP: usize, const ALL: usize>(headers: Words<ALL>, header_leng
 
 /// Cuts off the text that came with the SYN, which the client will send again.
 #[inline(always)]
-fn cut(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
+fn trim_payload(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
     if length <= header_length {
         return true;
     }

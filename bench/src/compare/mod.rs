@@ -24,6 +24,12 @@ use anyhow::{Context, bail};
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
+use tidegate_lab::Children;
+use tidegate_lab::Family;
+use tidegate_lab::Lab;
+use tidegate_lab::environment;
+use tidegate_lab::machine;
+use tidegate_lab::{Cores, arrangement};
 use tidegate_report::ReportFiles;
 use tidegate_runtime::WaitStrategy;
 
@@ -31,15 +37,10 @@ use self::cell::{Bench, CONNECTIONS};
 use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Shape, Target, Turn};
 use self::report::Results;
 use self::target::Servers;
-use crate::client::Close;
-use crate::environment;
-use crate::http_client::Url;
-use crate::lab::arrangement::{self, Cores};
-use crate::lab::children::Children;
-use crate::lab::family::Family;
-use crate::lab::machine;
-use crate::lab::namespaces::Lab;
-use crate::lab::progress::Progress;
+use crate::case_progress::Progress;
+use tidegate_args::url::Url;
+use tidegate_flood::Prefix;
+use tidegate_load::Close;
 
 /// The port of all servers, one after the other.
 const PORT: u16 = 80;
@@ -125,7 +126,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let children = Children::new()?;
     let (root, work) = (directory("served")?, directory("work")?);
     served::write(root.path())?;
-    arrangement::prepare(&lab)?;
+    arrangement::prepare(&lab, [Prefix::SOURCES_V4, Prefix::SOURCES_V6])?;
 
     let address = SocketAddr::new(arguments.family().server(), PORT);
     let this = std::env::current_exe().context("cannot find this program's own file")?;
@@ -321,9 +322,9 @@ fn arrangement_text(cores: Cores) -> String {
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
+    use tidegate_args::UsageError;
 
     use super::*;
-    use tidegate_args::UsageError;
     use tidegate_report::testing::parse;
 
     #[test]

@@ -15,16 +15,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_lab::{Child, Children};
+use tidegate_lab::{Lab, Place};
 use tidegate_report::ReportFiles;
 
 use self::report::{Direction, Row};
-use crate::environment;
-use crate::http_client::Url;
-use crate::lab::children::{Children, Process};
-use crate::lab::namespaces::{Lab, Place};
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
-use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_args::url::Url;
 
 const CONGESTION: &str = "cubic";
 
@@ -159,7 +158,7 @@ fn describe(arguments: &Arguments, runs: u32, duration: Duration) -> anyhow::Res
         ("ip_version", if arguments.ipv6 { "IPv6" } else { "IPv4" }.into()),
         ("first_seed", arguments.seed.into()),
     ];
-    let mut environment = environment::describe()?;
+    let mut environment = tidegate_lab::environment::describe()?;
     environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Ok(environment)
 }
@@ -201,7 +200,7 @@ struct Bench<'a> {
     seed: u64,
     /// Path of a body that no transfer reaches the end of.
     path: String,
-    tidegate: Process,
+    tidegate: Child,
     /// What tidegate serves; it has to be there as long as tidegate runs.
     _root: TempDir,
 }
@@ -216,8 +215,8 @@ impl<'a> Bench<'a> {
     ) -> anyhow::Result<Self> {
         for place in [Place::Client, Place::Server] {
             // What one connection learned of the path must not be what the next one begins with.
-            lab.set_ipv4(place, "tcp_no_metrics_save", 1)?;
-            lab.set_ipv4(place, "tcp_notsent_lowat", NOT_SENT_LIMIT)?;
+            lab.set_variable(place, "net.ipv4.tcp_no_metrics_save", 1)?;
+            lab.set_variable(place, "net.ipv4.tcp_notsent_lowat", NOT_SENT_LIMIT)?;
         }
         lab.inside(Place::Server, || {
             serve::source(SocketAddr::new(address, Peer::Linux.http_port()), Some(CONGESTION))?;

@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
+use tidegate_random::Random;
+
 use super::frame::ETHERNET_HEADER;
 use super::units::Share;
-use tidegate_random::Random;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -20,16 +20,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::prctl::set_timerslack;
+use tidegate_args::UsageError;
+use tidegate_args::duration;
+use tidegate_args::signals::Signals;
+use tidegate_random::Random;
 
 use self::device::Device;
 use self::direction::Direction;
 use self::impairment::{Impairment, Path};
 use self::relay::Relay;
 use self::units::Share;
-use tidegate_args::UsageError;
-use tidegate_args::duration;
-use tidegate_args::signals::Signals;
-use tidegate_random::Random;
 
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);

@@ -10,8 +10,9 @@ use tidegate_report::{
 };
 
 use super::summary;
-use crate::client::{Close, Direction, Measured, Plan, Workload};
-use crate::lab::machine::Memory;
+use tidegate_lab::machine::Memory;
+use tidegate_load::hex;
+use tidegate_load::{Close, Direction, Measured, Plan, Workload};
 
 /// A measurement that is over.
 #[derive(Clone, Debug)]
@@ -123,6 +124,12 @@ impl Run {
                     .map(|frames| json!({"sent": frames.sent, "received": frames.received})),
             )
             .with("frames_per_operation", self.frames_per_operation())
+            .with(
+                "body",
+                measured
+                    .body
+                    .map(|body| json!({"length": body.length, "sha256": hex(&body.sha256)})),
+            )
             .with("time_wait_seconds", measured.time_wait.map(seconds))
             .with("memory", self.memory.map(|memory| memory.json(measured.operations)));
         for field in ["close", "pipeline", "offered_per_second", "direction"] {
@@ -262,8 +269,9 @@ mod tests {
     use tidegate_report::Latencies;
 
     use super::*;
-    use crate::client::Frames;
-    use crate::client::errors::Kind;
+    use tidegate_load::Body;
+    use tidegate_load::Frames;
+    use tidegate_load::Kind;
     use tidegate_report::testing::{assert_report, keys};
 
     #[test]
@@ -361,6 +369,7 @@ mod tests {
                 keys(&value["rows"][0]),
                 [
                     "announced_ends",
+                    "body",
                     "client",
                     "close",
                     "connect_us",
@@ -402,6 +411,7 @@ mod tests {
         let mut run = run(Workload::Cps { close: Close::Server });
         run.measured.errors.add(Kind::Reset, "reset by peer");
         run.memory = Some(samples::memory());
+        run.measured.body = Some(Body::of(b"abc"));
         let value = run.report().json();
         for (key, expected) in [
             ("workload", json!("cps")),
@@ -421,6 +431,10 @@ mod tests {
             ("frames", json!({"sent": 8_000, "received": 7_000})),
             ("frames_per_operation", json!(7.5)),
             ("time_wait_seconds", json!(2.0)),
+            (
+                "body",
+                json!({"length": 3, "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}),
+            ),
         ] {
             assert_eq!(value[key], expected, "{key}");
         }
@@ -440,6 +454,7 @@ mod tests {
         run.measured.time_wait = None;
         let value = run.report().json();
         for key in [
+            "body",
             "latency_us",
             "frames",
             "frames_per_operation",

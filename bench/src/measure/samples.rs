@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use tidegate_lab::machine::Memory;
 use tidegate_report::Latencies;
 
 use super::report::{MemoryUse, Run};
-use crate::client::errors::Errors;
-use crate::client::{Frames, Measured, Plan, Workload};
-use crate::lab::machine::Memory;
+use tidegate_load::Errors;
+use tidegate_load::Verify;
+use tidegate_load::{Frames, Measured, Plan, Workload};
 use tidegate_report::testing;
 
 /// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
@@ -28,6 +29,8 @@ pub(super) fn run(workload: Workload) -> Run {
             connections: 64,
             warm_up: Duration::from_millis(1_500),
             duration: Duration::from_secs(2),
+            verify: Verify::default(),
+            spread: None,
             cpu: Some(1),
         },
         start: SystemTime::UNIX_EPOCH,
@@ -43,6 +46,7 @@ pub(super) fn run(workload: Workload) -> Run {
                 received: 7_000,
             }),
             operations_with_warm_up: 2_000,
+            body: None,
             time_wait: Some(Duration::from_secs(2)),
         },
         memory: None,

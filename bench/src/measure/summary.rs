@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use tidegate_lab::machine::Memory;
 use tidegate_report::Latencies;
 
 use super::report::{MemoryUse, Run, close_name, direction_name};
-use crate::client::{Close, Workload};
-use crate::lab::machine::Memory;
+use tidegate_load::{Close, Workload};
 
 /// Width of the names on the terminal.
 const NAME_WIDTH: usize = 11;
@@ -45,6 +45,9 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
             "ended",
             format!("{count} connections, as the server announced; new ones took their place"),
         ));
+    }
+    if let Some(body) = &measured.body {
+        facts.push(("body", body.to_string()));
     }
     facts.push(("frames", frames(run)));
     facts.push(("TIME-WAIT", time_wait(run)));
@@ -195,8 +198,8 @@ fn seconds(duration: Duration) -> f64 {
 mod tests {
     use super::super::samples::{memory, run, with};
     use super::*;
-    use crate::client::Direction;
-    use crate::client::errors::Kind;
+    use tidegate_load::Direction;
+    use tidegate_load::Kind;
 
     fn fact(run: &Run, name: &str) -> String {
         let found = facts(run).into_iter().find(|&(known, _)| known == name);

@@ -5,10 +5,9 @@
 //! connections go on that were open before. The generator and all clients share one core, the server and its device
 //! another, the same for all.
 
+mod background_load;
 mod cell;
-mod clients;
 mod linux_listener;
-mod open_connections;
 pub(crate) mod plan;
 mod report;
 mod served;
@@ -21,20 +20,22 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_lab::Children;
+use tidegate_lab::Cores;
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE};
+use tidegate_lab::environment;
+use tidegate_lab::machine::{self, Awake};
+use tidegate_lab::{Lab, Place};
 use tidegate_report::ReportFiles;
 
 use self::cell::{Bench, Measured};
 use self::plan::{Cell, Scale};
 use self::report::Results;
 use self::target::Servers;
-use crate::environment;
-use crate::flood::{Prefix, Sink};
-use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
-use crate::lab::children::Children;
-use crate::lab::family::Family;
-use crate::lab::machine::{self, Awake};
-use crate::lab::namespaces::{Lab, Place};
-use crate::lab::progress::Progress;
+use crate::case_progress::Progress;
+use tidegate_flood::{Prefix, Sink};
+use tidegate_load::Body;
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;
@@ -145,7 +146,7 @@ fn set_up<'a>(
         Some(program) => program.clone(),
         None => this.with_file_name("tidegate"),
     };
-    arrangement::prepare(lab)?;
+    arrangement::prepare(lab, [Prefix::SOURCES_V4, Prefix::SOURCES_V6])?;
     let sink = lab
         .inside(Place::Client, || {
             Sink::attach(CLIENT_DEVICE, Prefix::SOURCES_V4, Prefix::SOURCES_V6)
@@ -167,7 +168,7 @@ fn set_up<'a>(
         open_rate: f64::from(arguments.open_rate) * MEGABIT,
         seed: arguments.seed,
         bulk: served::BULK.content().into(),
-        small: served::SMALL.content(),
+        small: Body::of(&served::SMALL.content()),
     })
 }
 
@@ -233,7 +234,7 @@ fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, 
             "open_connections",
             format!(
                 "{}, {} Mbit/s all together, bounded by the clients",
-                open_connections::COUNT,
+                background_load::COUNT,
                 arguments.open_rate
             )
             .into(),

@@ -10,7 +10,6 @@ pub mod listener;
 pub mod siphash;
 pub mod syn_ack;
 pub mod syn_cookie;
-pub mod traffic;
 
 pub use counter::XdpCounter;
 pub use listener::ListenerKey;

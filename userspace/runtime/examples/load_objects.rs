@@ -21,9 +21,9 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, SynRate, cookie_switch, feature, source_rule};
-use tidegate_abi::traffic::PROGRAM_FLOOD;
 use tidegate_abi::{ListenerKey, PROGRAM_STEER, XdpCounter};
 use tidegate_runtime::{Rejection, kernel_release};
+use tidegate_traffic_abi::PROGRAM_FLOOD;
 
 use frames::segment::{ACK, Segment, clients};
 use frames::{CLIENT_V4, CLIENT_V6, PORT};

@@ -197,7 +197,7 @@ impl<S> Handover<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Frame, FramePool};
+    use tidegate_xsk::{Frame, FramePool};
 
     /// A segment of flow `flow`, the `number`th of it.
     struct FakeSegment {

@@ -14,9 +14,7 @@
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
-//! | `port` | UMEM and rings; the only module that knows xsk-rs |
-//! | `frame` | whose frame is it |
-//! | `socket_options` | socket options and wake-ups xsk-rs does not have |
+//! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
 //! | `shard` | the loop |
 //! | `wait` | when to spin and when to sleep |
 //! | `handover` | segments that arrived on another queue than their flow's |
@@ -31,7 +29,6 @@ mod cookies;
 pub mod driver;
 mod drivers;
 pub mod error;
-mod frame;
 mod handover;
 mod interface;
 mod link_watch;
@@ -41,7 +38,6 @@ mod random;
 pub mod report;
 pub mod runtime;
 mod shard;
-mod socket_options;
 mod wait;
 pub mod xdp;
 
@@ -49,8 +45,7 @@ pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, Wait
 pub use driver::Driver;
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{
-    FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
-};
+pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
 pub use runtime::{Listener, Runtime, Settings, start, start_driven};
+pub use tidegate_xsk::Statistics as SocketStatistics;
 pub use xdp::{Attached, Rejection, kernel_release, object};

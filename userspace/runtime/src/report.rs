@@ -3,6 +3,7 @@
 use tidegate_abi::XdpCounter;
 use tidegate_tcp::counters::Counters;
 use tidegate_tcp::engine::Population;
+use tidegate_xsk::Statistics;
 
 /// A queue that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub struct ShardReport {
     /// The counters of rings, wake-ups and hand-over.
     pub port: PortCounters,
     /// The kernel's counters of the AF_XDP socket.
-    pub xdp_statistics: SocketStatistics,
+    pub xdp_statistics: Statistics,
     /// How many connections there are.
     pub population: Population,
     /// Whether draining, or the resetting of what is left, has connections yet to come to.
@@ -190,24 +191,6 @@ counters! {
     }
 }
 
-counters! {
-    /// The kernel's counters of an AF_XDP socket (`XDP_STATISTICS`).
-    SocketStatistics {
-        /// Frames dropped for other reasons than those below.
-        rx_dropped,
-        /// Frames dropped because the fill ring held an invalid address.
-        rx_invalid_descs,
-        /// Descriptors of the TX ring that were invalid.
-        tx_invalid_descs,
-        /// Frames dropped because the RX ring was full.
-        rx_ring_full,
-        /// Times the fill ring was empty when a frame arrived.
-        rx_fill_ring_empty_descs,
-        /// Times the TX ring was empty when the kernel looked.
-        tx_ring_empty_descs,
-    }
-}
-
 /// Where a shard's frames are. A frame is in exactly one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameCensus {
@@ -271,7 +254,6 @@ mod tests {
         });
         let named: Vec<_> = sum.iter().filter(|&(_, value)| value != 0).collect();
         assert_eq!(named, [("rx_frames", 3), ("handover_unowned", 3)]);
-        assert_eq!(SocketStatistics::default().iter().count(), 6);
     }
 
     /// A report of `queues` shards in which everything counts `value`.
@@ -290,9 +272,9 @@ mod tests {
                         rx_frames: value,
                         ..PortCounters::default()
                     },
-                    xdp_statistics: SocketStatistics {
+                    xdp_statistics: Statistics {
                         rx_dropped: value,
-                        ..SocketStatistics::default()
+                        ..Statistics::default()
                     },
                     population: Population {
                         connections: value as u32,

@@ -17,6 +17,7 @@ use tidegate_abi::{MAX_QUEUES, MAX_REMOTES};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
+use tidegate_xsk::Umems;
 
 use crate::affinity;
 use crate::capability;
@@ -30,20 +31,20 @@ use crate::handover::Exchange;
 use crate::interface::Interface;
 use crate::link_watch::{LinkWatch, Served};
 use crate::mailbox::{Command, Mailbox, tell_all, waker};
-use crate::port::{Port, Umems};
+use crate::port::Port;
 use crate::random;
 use crate::report::{QueueInfo, Report, ShardReport, XdpCounts};
 use crate::shard::{BELL, Parts, Shard, Shared};
 use crate::xdp::{Attached, ProgramSettings, Steering};
 
 /// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the number of connections is looked at while draining.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// How long the last frames may take to leave.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(50);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How often the number of frames on their way is looked at.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
@@ -191,7 +192,7 @@ where
     let mut ports = Vec::new();
     let mut infos = Vec::new();
     for queue in 0..queues {
-        let port = Port::open(&interface.name, queue, queue as u16, config, &plan, steering.attached())?;
+        let port = Port::open(&interface.name, queue, config, &plan, steering.attached())?;
         infos.push(QueueInfo {
             queue,
             cpu: affinity::cpu_of(queue as usize, &cpus),
@@ -223,7 +224,7 @@ where
         mailboxes.push(Mailbox::new(waker));
     }
     let shared = Shared {
-        umems: Arc::new(Umems::of(&ports)),
+        umems: Arc::new(Umems::of(ports.iter().map(Port::socket))),
         exchange: Arc::new(Exchange::new(
             queues as u16,
             config.handover_queue as usize,
@@ -258,7 +259,7 @@ where
             }
         }
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
-        steering.set_socket(info.queue, port.socket())?;
+        steering.set_socket(info.queue, port.fd())?;
         let own = Parts {
             engine,
             driver,
@@ -423,7 +424,7 @@ impl Runtime {
             if let Err(error) = self.steering.set_syn_ack(syn_ack_of(&tcp)) {
                 tracing::warn!("SYN-ACKs with cookies keep to the MTU before: {error}");
             }
-            tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_PATIENCE);
+            tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_TIMEOUT);
         }
         Ok(())
     }
@@ -488,7 +489,7 @@ impl Runtime {
     /// [`Error::Shard`] when a shard had failed; everything is stopped and detached all the same.
     pub fn stop(mut self) -> Result<Report, Error> {
         self.refuse_connections();
-        tell_all(&self.mailboxes, &self.threads, || Command::Abort, ANSWER_PATIENCE);
+        tell_all(&self.mailboxes, &self.threads, || Command::Abort, ANSWER_TIMEOUT);
         self.wait_for_sweeps();
         self.wait_for_last_frames();
         let shards = self.end();
@@ -509,7 +510,7 @@ impl Runtime {
             self.is_draining = true;
             // SYNs are dropped from here on: a cookie would promise what is not kept.
             self.cookies.stop();
-            tell_all(&self.mailboxes, &self.threads, || Command::Drain, ANSWER_PATIENCE);
+            tell_all(&self.mailboxes, &self.threads, || Command::Drain, ANSWER_TIMEOUT);
         }
     }
 
@@ -526,7 +527,7 @@ impl Runtime {
             if left < fewest {
                 (fewest, fewer_since) = (left, Instant::now());
             }
-            if left == 0 || fewer_since.elapsed() >= ANSWER_PATIENCE {
+            if left == 0 || fewer_since.elapsed() >= ANSWER_TIMEOUT {
                 return;
             }
             thread::sleep(FLUSH_STEP);
@@ -536,7 +537,7 @@ impl Runtime {
     /// Waits a moment for the RSTs and FINs to leave.
     fn wait_for_last_frames(&self) {
         let began = Instant::now();
-        while began.elapsed() < FLUSH_PATIENCE {
+        while began.elapsed() < FLUSH_TIMEOUT {
             match self.ask_all() {
                 Ok(shards) if shards.iter().any(|shard| shard.frames.tx + shard.frames.in_hand > 0) => {
                     thread::sleep(FLUSH_STEP);
@@ -560,7 +561,7 @@ impl Runtime {
                 })?;
             answers.push(answer);
         }
-        let deadline = Instant::now() + ANSWER_PATIENCE;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut reports = Vec::with_capacity(answers.len());
         for (answer, info) in answers.into_iter().zip(&self.queues) {
             match answer.recv_deadline(deadline) {
@@ -569,7 +570,7 @@ impl Runtime {
                     self.check_shards()?;
                     return Err(Error::Shard {
                         queue: info.queue,
-                        what: format!("it did not answer within {ANSWER_PATIENCE:?}"),
+                        what: format!("it did not answer within {ANSWER_TIMEOUT:?}"),
                     });
                 }
             }

@@ -11,6 +11,7 @@ use tidegate_tcp::application::Application;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Engine, LOOKUP_GROUP, OnNoFlow, Received};
 use tidegate_tcp::time::Instant;
+use tidegate_xsk::{RxFrame, Umems, options};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -19,22 +20,21 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::handover::{Exchange, Fate, Handover};
 use crate::mailbox::{Command, Mailbox};
-use crate::port::{Port, Segment, Umems};
+use crate::port::Port;
 use crate::report::{PortCounters, ShardReport};
-use crate::socket_options;
 use crate::wait::{Step, Turn, Waiter};
 
 /// The mailbox's bell among the events of a shard's poll.
 pub(crate) const BELL: Token = Token(0);
 
 /// After as many turns in which something came in, what was sent meanwhile leaves, however little it is.
-const MOST_TURNS_UNSENT: u8 = 8;
+const MAX_TURNS_UNSENT: u8 = 8;
 
 /// What all shards of a runtime share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) umems: Arc<Umems>,
-    pub(crate) exchange: Arc<Exchange<Segment>>,
+    pub(crate) exchange: Arc<Exchange<RxFrame>>,
     /// By shard.
     pub(crate) mailboxes: Arc<[Mailbox]>,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Shard<A: Application, D> {
     /// When the driver wants its next turn at the latest.
     driver_deadline: Option<Instant>,
     port: Port,
-    handover: Handover<Segment>,
+    handover: Handover<RxFrame>,
     on_no_flow: OnNoFlow,
     umems: Arc<Umems>,
     mailboxes: Arc<[Mailbox]>,
@@ -69,7 +69,7 @@ pub(crate) struct Shard<A: Application, D> {
     poll: Poll,
     events: Events,
     /// Room for the segments of one group.
-    group: Vec<Segment>,
+    group: Vec<RxFrame>,
     burst: usize,
     /// Turns in a row that left what they sent to a later one.
     turns_unsent: u8,
@@ -145,7 +145,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
 
     /// Does what there is to do, at most about a burst of each kind. Returns whether anything came in.
     fn turn(&mut self, now: Instant) -> bool {
-        self.port.collect();
+        self.port.reap_completions();
         let mut worked = false;
         // As with commands, a look costs less than trying.
         if self.on_no_flow == OnNoFlow::Report && self.handover.is_waiting() {
@@ -153,13 +153,13 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             worked |= self.serve_others(now);
         }
         worked |= self.receive(now);
-        self.port.refill();
+        self.port.replenish_fill();
         // With nothing due this costs less than asking for the next deadline.
         self.engine.turn(now, &mut self.port);
         self.driver_deadline = self.driver.turn(&mut self.engine, now, &mut self.port);
         // While more comes in, what answers it is sent together: a system call for two or three frames costs more than
         // the frames.
-        if worked && self.turns_unsent < MOST_TURNS_UNSENT && self.port.queued() < LOOKUP_GROUP {
+        if worked && self.turns_unsent < MAX_TURNS_UNSENT && self.port.queued() < LOOKUP_GROUP {
             self.turns_unsent += 1;
         } else {
             self.port.flush();
@@ -367,7 +367,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             return Ok(());
         }
         self.counters.sleeps += 1;
-        let result = socket_options::sleep(self.port.socket(), self.poll.as_raw_fd(), limit);
+        let result = options::sleep(self.port.fd(), self.poll.as_raw_fd(), limit);
         mailbox.bell().awake();
         let result = match result {
             // The bell is silenced.

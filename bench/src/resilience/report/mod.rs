@@ -4,14 +4,14 @@ mod page;
 mod row;
 
 use std::fmt::Write;
+use tidegate_lab::Family;
 
 use serde_json::{Map, Value, json};
 use tidegate_report::format::{short, three_digits};
 use tidegate_report::{Quantiles, Report, Spread};
 
-use super::open_connections::Toll;
+use super::background_load::Damage;
 use super::plan::{Limit, Offered, Target};
-use crate::lab::family::Family;
 
 /// One server under one flood.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Row {
     /// Their throughput during the flood.
     pub(super) open_during_bytes_per_s: f64,
     /// The damage to them.
-    pub(super) open_toll: Toll,
+    pub(super) damage: Damage,
 }
 
 /// The rates of bare XDP programs, in SYNs per second.

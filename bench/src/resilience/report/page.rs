@@ -5,7 +5,7 @@ use tidegate_report::{Line, Lines, Page, Report, Row, Scale, Section, XAxis, YAx
 use super::super::plan::{Offered, Target};
 use super::row::COLUMNS;
 use super::{Results, limits_text};
-use crate::lab::family::Family;
+use tidegate_lab::Family;
 
 const HOW_TO_READ: &[&str] = &[
     "Each row is one server under one flood. The servers take turns within each rate, and each time another one is the \

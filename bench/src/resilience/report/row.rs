@@ -25,7 +25,7 @@ pub(super) const COLUMNS: &[Column] = &[
 /// Returns the row of the report. Fields that were not measured are null.
 pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
     let limits = results.limits(row.family);
-    let toll = &row.open_toll;
+    let damage = &row.damage;
     let mut fields = tidegate_report::Row::new()
         .with("target", row.target.name())
         .with("family", row.family.name())
@@ -45,10 +45,10 @@ pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
         .with("open_before_bytes_per_s", row.open_before_bytes_per_s.round())
         .with("open_during_bytes_per_s", row.open_during_bytes_per_s.round())
         .with("open_kept", row.open_kept().map(three_digits))
-        .with("open_broken", toll.broken)
-        .with("open_stalled", toll.stalled)
-        .with("open_bytes_lost", toll.lost)
-        .with("open_bytes_wrong", toll.wrong)
+        .with("open_broken", damage.broken)
+        .with("open_stalled", damage.stalled)
+        .with("open_bytes_lost", damage.lost)
+        .with("open_bytes_wrong", damage.wrong)
         .with("open_trouble", trouble(row))
         .with("limit_xdp_tx_per_s", limits.transmit.map(f64::round))
         .with("limit_xdp_drop_per_s", limits.drop.map(f64::round));
@@ -65,12 +65,12 @@ pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
 
 /// Returns the damage to the open connections, as a phrase.
 fn trouble(row: &Row) -> String {
-    let toll = &row.open_toll;
+    let damage = &row.damage;
     let parts: Vec<String> = [
-        (toll.broken, "broken"),
-        (toll.stalled, "stalled"),
-        (toll.lost, "B lost"),
-        (toll.wrong, "B wrong"),
+        (damage.broken, "broken"),
+        (damage.stalled, "stalled"),
+        (damage.lost, "B lost"),
+        (damage.wrong, "B wrong"),
     ]
     .into_iter()
     .filter(|&(count, _)| count > 0)
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn trouble_of_open_connections_is_told() {
         let mut results = report();
-        results.rows[0].open_toll.broken = 2;
-        results.rows[0].open_toll.wrong = 7;
+        results.rows[0].damage.broken = 2;
+        results.rows[0].damage.wrong = 7;
         assert_eq!(trouble(&results.rows[0]), "2 broken, 7 B wrong");
     }
 }

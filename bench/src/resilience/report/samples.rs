@@ -1,11 +1,11 @@
 //! A report to test with.
 
+use tidegate_lab::Family;
 use tidegate_report::Quantiles;
 
-use super::super::open_connections::Toll;
+use super::super::background_load::Damage;
 use super::super::plan::{Limit, Offered, Target};
 use super::{Results, Row};
-use crate::lab::family::Family;
 use tidegate_report::testing;
 
 /// A row of fixed numbers but for the arguments.
@@ -43,7 +43,7 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
         kernel_memory_delta_bytes: 8_192,
         open_before_bytes_per_s: 25_000_000.0,
         open_during_bytes_per_s: 18_750_000.0,
-        open_toll: Toll::default(),
+        damage: Damage::default(),
     }
 }
 
