@@ -124,8 +124,7 @@ impl Merged {
                 columns: COLUMNS,
                 rows: all.clone(),
             },
-            Section::Heading("How to read this".to_owned()),
-            Section::Prose(HOW_TO_READ_PERCENTILES),
+            Section::HowToRead(HOW_TO_READ_PERCENTILES),
             Section::Heading("Files".to_owned()),
             Section::Facts(
                 (1..)

@@ -11,7 +11,7 @@ const TEMPLATE: &str = include_str!("page.html");
 /// The place of the report in it.
 const PLACE: &str = "{{report}}";
 
-/// The content of a page. All texts are plain text; `**` around a part of a [`Section::Text`] or [`Section::Prose`] makes it
+/// The content of a page. All texts are plain text; `**` around a part of a [`Section::Text`] or [`Section::HowToRead`] makes it
 /// bold.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Page {
@@ -31,8 +31,8 @@ pub enum Section {
     Heading(String),
     /// A paragraph.
     Text(String),
-    /// Paragraphs that explain, in a box.
-    Prose(&'static [&'static str]),
+    /// Paragraphs that explain, below a heading that says so.
+    HowToRead(&'static [&'static str]),
     /// Numbers, large, each with a phrase that says what it is.
     Tiles(Vec<(String, String)>),
     /// A list of names and phrases.

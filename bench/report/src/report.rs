@@ -162,7 +162,7 @@ mod tests {
                 Section::Text(format!("**{name}** and {name}")),
                 Section::Table { columns: COLUMNS, rows },
                 Section::Facts(facts),
-                Section::Prose(&["**bold** and plain", "<p>"]),
+                Section::HowToRead(&["**bold** and plain", "<p>"]),
             ],
         };
         report

@@ -101,8 +101,7 @@ pub(super) fn report(environment: Map<String, Value>, setting: String, rows: &[R
             columns: COLUMNS,
             rows: all,
         },
-        Section::Heading("How to read this".to_owned()),
-        Section::Prose(HOW_TO_READ),
+        Section::HowToRead(HOW_TO_READ),
     ]);
     report.page = Page {
         title: "tidegate: goodput over impaired links".to_owned(),

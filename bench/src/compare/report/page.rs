@@ -50,8 +50,7 @@ pub(super) fn page(results: &Results, report: &Report) -> Page {
         sections.push(Section::Heading("The first error of each".to_owned()));
         sections.push(Section::Facts(errors));
     }
-    sections.push(Section::Heading("How to read this".to_owned()));
-    sections.push(Section::Prose(HOW_TO_READ));
+    sections.push(Section::HowToRead(HOW_TO_READ));
     Page {
         title: "tidegate: comparison".to_owned(),
         introduction:

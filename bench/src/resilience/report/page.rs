@@ -29,8 +29,7 @@ pub(super) fn page(results: &Results, report: &Report) -> Page {
     for family in results.families() {
         sections.extend(of_family(results, report, family));
     }
-    sections.push(Section::Heading("How to read this".to_owned()));
-    sections.push(Section::Prose(HOW_TO_READ));
+    sections.push(Section::HowToRead(HOW_TO_READ));
     Page {
         title: "tidegate: resilience under a SYN flood".to_owned(),
         introduction:
