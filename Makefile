@@ -24,7 +24,7 @@ RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CA
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-kernels sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -70,6 +70,12 @@ test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (net
 	$(CARGO) build --locked --package tidegate-runtime --example load_objects
 	KERNELS="$(KERNELS)" scripts/vm/test-kernels.sh $(LOADER) $(dir $(XDP_OBJECT))*.o
 
+test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
+	@scripts/test-pages.sh
+
+duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
+	@scripts/duplicates.sh
+
 sim: build ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
 	target/release/tidegate-sim run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
 
@@ -103,17 +109,17 @@ fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)
 
 docs: build ## Write docs/cli.md anew from the help of the programs
-	TIDEGATE_UPDATE_DOCS=1 $(RELEASE) test --release --locked --package tidegate --test cli
+	TIDEGATE_UPDATE_DOCS=1 $(RELEASE) test --release --locked $(PROGRAMS) --test cli
 
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
 	$(CARGO) fmt --all --check
-	$(CARGO) fmt $(EBPF) --check
+	$(CARGO) fmt --all $(EBPF) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy --workspace --test lab --test simulation --locked -- -D warnings
-	$(CARGO) clippy $(EBPF) --locked -- -D warnings
+	$(CARGO) clippy $(EBPF) --workspace --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --workspace --no-deps --locked
 
 clean: ## Remove what was built
 	$(CARGO) clean

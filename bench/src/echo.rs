@@ -11,7 +11,7 @@ use tidegate_args::byte_size;
 use tidegate_args::url::parse_target;
 use tidegate_random::Random;
 
-use crate::load_report::hex;
+use tidegate_load::hex;
 
 /// How long connecting, and a stream that does not move, is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

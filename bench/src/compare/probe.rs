@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use tidegate_lab::Child;
 
-use crate::http_client::{Url, parse_head};
+use tidegate_args::url::Url;
+use tidegate_load::http::parse_head;
 
 /// How long a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(5);

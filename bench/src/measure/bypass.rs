@@ -9,8 +9,9 @@ use tidegate_args::UsageError;
 use tidegate_args::duration;
 use tidegate_runtime::WaitStrategy;
 
-use crate::client::bypass::Settings;
-use crate::flood::{Prefix, parse_mac};
+use tidegate_flood::Prefix;
+use tidegate_flood::neighbour::parse_mac;
+use tidegate_load::Settings;
 
 /// Above these arguments in the help.
 const HEADING: &str = "Options of --client bypass";
@@ -21,7 +22,7 @@ const SHORTEST_MSL: Duration = Duration::from_millis(1);
 const LONGEST_MSL: Duration = Duration::from_secs(120);
 
 /// Arguments that only `--client bypass` has.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct BypassOptions {
     /// The interface to send and receive on; needed.
     #[arg(long, value_name = "DEV", help_heading = HEADING)]

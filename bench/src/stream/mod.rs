@@ -19,7 +19,7 @@ use tidegate_args::byte_size;
 use tidegate_args::url::parse_target;
 
 use self::transfer::{Transfer, Until};
-use crate::http_client::Url;
+use tidegate_args::url::Url;
 
 /// Arguments of `tidegate-bench stream`.
 #[derive(Debug, clap::Args)]

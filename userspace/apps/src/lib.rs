@@ -18,7 +18,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod counters;
 pub mod discard;
 pub mod echo;
 pub mod http;
