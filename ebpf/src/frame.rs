@@ -92,8 +92,8 @@ impl<'a> Frame<'a> {
     /// Exchanges the Ethernet addresses that the frame begins with, unless it is too short. No reference from
     /// [`Frame::first`] to them is to be used afterwards.
     #[inline(always)]
-    pub fn swap_addresses(self) -> Option<()> {
-        let addresses = packet::at::<[EthernetAddress; 2]>(self.context, self.start)?;
+    pub fn swap_macs(self) -> Option<()> {
+        let addresses = at::<[EthernetAddress; 2]>(self.context, self.start)?;
         // SAFETY: `at` has compared the frame's end with that of these octets (the verifier proves it again). The frame
         // outlives the run of the program, and nothing else reads or writes it meanwhile. Packed types need no alignment.
         unsafe {

@@ -168,7 +168,7 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     let sum = write_options::<TCP>(headers.cursor_behind(), syn.options_length(), offer, &cookie, template)?;
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
-    frame.swap_addresses()?;
+    frame.swap_macs()?;
     trim_payload(frame, syn.length(), header_length).then_some(())
 }
 
