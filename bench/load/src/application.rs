@@ -31,7 +31,7 @@ const MIN_REMEMBERED: usize = 1 << 16;
 /// How long the response is waited for on connections that are begun at their time and tried once.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is kept for each connection: the place of its [`Record`], or one of the values below. Connections that are held
+/// The state of a connection: the place of its [`Record`], or one of the values below. Connections that are held
 /// by the million have no record.
 #[derive(Debug)]
 pub(crate) struct Connection(u32);
@@ -191,7 +191,7 @@ impl<I: Copy> Requests<I> {
         (self.reset, self.timed_out)
     }
 
-    /// How many established connections failed since the last call.
+    /// Returns the number of established connections that failed since the last call.
     pub(crate) fn take_failed(&mut self) -> u32 {
         std::mem::take(&mut self.failed)
     }

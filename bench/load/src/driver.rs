@@ -27,7 +27,7 @@ const OPENING: Duration = Duration::from_secs(2);
 /// verified.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What one thread has to do.
+/// The part of a plan that one thread has to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
     pub(crate) workload: Workload,
@@ -54,7 +54,7 @@ impl Task {
     }
 }
 
-/// What one thread found.
+/// The results of one thread.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) stats: Stats,
@@ -80,7 +80,7 @@ enum Stage {
     Measuring {
         since: Instant,
     },
-    /// What was due before `end` may still be answered.
+    /// Requests that were due before `end` may still be answered.
     Grace {
         end: Instant,
     },
@@ -256,7 +256,7 @@ impl Driver {
         }
     }
 
-    /// Whether nothing is waited for any more. What is then without an answer are errors.
+    /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
     fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
         let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
         let mut unanswered = connector.application().under_way() + missed;

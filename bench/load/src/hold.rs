@@ -23,7 +23,7 @@ enum Phase {
     Over,
 }
 
-/// What changes when something happens.
+/// Numbers of which one changes when something happens.
 type Mark = (u32, u32, usize, u64);
 
 /// The workload `hold` of one thread. Each connection is tried once.

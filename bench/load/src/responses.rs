@@ -6,7 +6,7 @@ use crate::body::{Body, Verify, hex};
 use crate::errors::{Failure, Kind};
 use crate::http::{Malformed, parse_head};
 
-/// What all connections of a client expect, learned from the responses themselves.
+/// The expectations of all connections of a client, learned from the responses themselves.
 ///
 /// The body has to be as long as that of the first response; it may have to be equal to it ([`Verify`]). The head of the last response is kept: the next one is
 /// nearly always equal, byte for byte, and is then read by one comparison. Only where it differs (a new second in the
@@ -128,7 +128,7 @@ impl Expected {
     }
 }
 
-/// What was in some bytes of a connection.
+/// The content of some bytes of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// Responses these bytes completed.

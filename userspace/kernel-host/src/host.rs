@@ -112,7 +112,7 @@ impl<A: Application> Host<A> {
         Ok((host, waker))
     }
 
-    /// Serves until the waker wakes. What is open then is closed without a word to the application.
+    /// Serves until the waker wakes. Open connections are closed then without a word to the application.
     ///
     /// # Errors
     ///
