@@ -1,4 +1,5 @@
-//! One thread of the client: keeps as many connections as it should, begins what is due, and ends when the time is over.
+//! One thread of the client: keeps as many connections as it should, begins what is due, and ends when the time is
+//! over.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::{Direction, Frames, Plan, Workload, stalled};
 /// the time it is the connections asked for.
 pub(crate) const MAX_OPENING: u32 = 1_000;
 
-/// The number of SYNs, or requests of an open loop, that are sent in one turn at most, so that what arrives is not kept waiting.
+/// The number of SYNs, or requests of an open loop, that are sent in one turn at most, so that what arrives is not kept
+/// waiting.
 pub(crate) const PER_TURN: u32 = 64;
 
 /// How long all connections may take to be established before the first request of an open loop is due anyway.

@@ -145,8 +145,8 @@ impl Hold {
             }
             match opener.try_open(connector, now) {
                 Some(Ok(())) => self.tried += 1,
-                // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What else
-                // it says at once, it would say again.
+                // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What
+                // else it says at once, it would say again.
                 Some(Err(failure)) if !C::PORTS_COME_FREE => self.give_up_opening(connector, &failure),
                 Some(Err(failure)) => {
                     connector.application_mut().stats.failure(&failure);

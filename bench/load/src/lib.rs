@@ -1,5 +1,5 @@
-//! One client that loads TCP servers, on two transports: the kernel's sockets ([`KernelClient`]) and tidegate's own engine
-//! over AF_XDP ([`BypassClient`]).
+//! One client that loads TCP servers, on two transports: the kernel's sockets ([`KernelClient`]) and tidegate's own
+//! engine over AF_XDP ([`BypassClient`]).
 //!
 //! A [`Plan`] says what is measured ([`Workload`]) and how long, a [`Client`] does it and returns what it [`Measured`].
 //!

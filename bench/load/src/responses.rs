@@ -8,9 +8,9 @@ use crate::http::{Malformed, parse_head};
 
 /// The expectations of all connections of a client, learned from the responses themselves.
 ///
-/// The body has to be as long as that of the first response; it may have to be equal to it ([`Verify`]). The head of the last response is kept: the next one is
-/// nearly always equal, byte for byte, and is then read by one comparison. Only where it differs (a new second in the
-/// Date field) it is parsed.
+/// The body has to be as long as that of the first response; it may have to be equal to it ([`Verify`]). The head of
+/// the last response is kept: the next one is nearly always equal, byte for byte, and is then read by one comparison.
+/// Only where it differs (a new second in the Date field) it is parsed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Expected {
     /// Bytes of the body, from the first response.

@@ -24,9 +24,9 @@ struct Thread {
 }
 
 impl Server {
-    /// Listens on `addresses`, and starts a thread for each of `applications`, the first bound to the first of `cpus` and
-    /// so on. When it returns, all threads serve. `report` is told once by each thread of what keeps it from serving some
-    /// connection, such as a lack of descriptors.
+    /// Listens on `addresses`, and starts a thread for each of `applications`, the first bound to the first of `cpus`
+    /// and so on. When it returns, all threads serve. `report` is told once by each thread of what keeps it from
+    /// serving some connection, such as a lack of descriptors.
     ///
     /// # Errors
     ///

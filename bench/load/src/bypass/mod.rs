@@ -203,7 +203,8 @@ fn check_wait(workload: Workload, wait: WaitStrategy) -> Result<(), UsageError> 
     Ok(())
 }
 
-/// Checks that there is a shard for every queue: what arrives on another one goes to the kernel, which knows nothing of the client's connections.
+/// Checks that there is a shard for every queue: what arrives on another one goes to the kernel, which knows nothing of
+/// the client's connections.
 fn check_queues(name: &str, interface: &InterfaceInfo) -> Result<(), UsageError> {
     let InterfaceInfo { queues, rx_queues, .. } = *interface;
     if rx_queues > queues {
