@@ -382,8 +382,29 @@ impl<I: Copy> Requests<I> {
         }
     }
 
+    /// The server's FIN has completed the oldest response; others that are awaited will not come.
+    fn answered_by_end(&mut self, index: u32, now: Instant) {
+        let record = &mut self.records[index as usize];
+        if let Some(begun) = record.in_flight.pop() {
+            self.under_way -= 1;
+            self.stats.latency(now.since(begun));
+        }
+        self.under_way -= record.in_flight.clear();
+        match self.workload {
+            // It is counted where the server ends connections, or in bytes.
+            Workload::Cps { close: Close::Server } | Workload::Throughput { .. } => {}
+            _ => self.stats.count(1),
+        }
+    }
+
     /// The server sent FIN on a connection with a record.
     fn ended_by_server<S: Stream>(&mut self, index: u32, stream: &mut S) {
+        let record = &mut self.records[index as usize];
+        match record.responses.end_of_stream(&mut self.expected) {
+            Ok(false) => {}
+            Ok(true) => self.answered_by_end(index, stream.now()),
+            Err(Failure { kind, detail }) => return self.fail(index, stream, kind, detail),
+        }
         let oldest = self.records[index as usize].in_flight.oldest();
         match (self.workload, oldest) {
             (
