@@ -2,18 +2,18 @@
 
 use crate::MAX_QUEUES;
 
-/// Defines an enum of counters, each with a name for people and metrics, and, where a second type is named, the values of
-/// all of them.
+/// Defines an enum of counters, each with a name for people and metrics, and, where a second type is named, the values
+/// of all of them.
 ///
 /// ```
 /// tidegate_abi::define_counters! {
-///     /// What a kettle counts.
+///     /// The counters of a kettle.
 ///     pub enum Counter {
 ///         /// Times it boiled.
 ///         Boiled = "boiled",
 ///     }
 ///
-///     /// The counters of one kettle.
+///     /// The values of one kettle.
 ///     pub struct Counters;
 /// }
 ///
@@ -94,17 +94,18 @@ macro_rules! define_counters {
 }
 
 define_counters! {
-    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these. For people and metrics `xdp_` is
-    /// put before the name.
+    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these. For people and metrics
+    /// `xdp_` is put before the name.
     pub enum XdpCounter {
         /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN.
         Redirect = "redirect",
         /// Redirected to the AF_XDP socket of the receiving queue: a SYN to a served address and port.
         RedirectSyn = "redirect_syn",
-        /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and port.
+        /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and
+        /// port.
         RedirectTooBig = "redirect_too_big",
-        /// Redirected to the AF_XDP socket of the receiving queue: TCP from an address and port that a client of this host
-        /// talks to.
+        /// Redirected to the AF_XDP socket of the receiving queue: TCP from an address and port that a client of this
+        /// host talks to.
         RedirectRemote = "redirect_remote",
         /// Answered: a SYN to a served address and port, by a SYN-ACK with a cookie.
         TxSynCookie = "tx_syn_cookie",
@@ -114,8 +115,8 @@ define_counters! {
         DropSynRate = "drop_syn_rate",
         /// Dropped: SYN together with FIN or RST, to a served address and port.
         DropSynFlags = "drop_syn_flags",
-        /// Dropped: a SYN to a served address and port that a cookie would have answered, but its TCP header contradicts
-        /// itself, or its IP header carries options or extension headers.
+        /// Dropped: a SYN to a served address and port that a cookie would have answered, but its TCP header
+        /// contradicts itself, or its IP header carries options or extension headers.
         DropSynMalformed = "drop_syn_malformed",
         /// Dropped: a SYN that a cookie would have answered, from an address or port that cannot be answered.
         DropBadSource = "drop_bad_source",
