@@ -38,7 +38,7 @@ struct MergeArguments {
     files: ReportFiles,
 }
 
-/// Does what was asked for. True if it did.
+/// Runs the command. Always true.
 ///
 /// # Errors
 ///

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Report;
 
-/// Where a report is to be written, besides the terminal.
+/// The files that a report is written to, besides the terminal.
 #[derive(Debug, clap::Args)]
 pub struct ReportFiles {
     /// Write the results to this file as JSON, too.
@@ -32,7 +32,7 @@ impl ReportFiles {
             .try_for_each(|file| check_writable(file))
     }
 
-    /// Writes those that are asked for.
+    /// Writes the files that are asked for.
     ///
     /// # Errors
     ///
@@ -48,8 +48,7 @@ impl ReportFiles {
     }
 }
 
-/// Finds out before anything is measured that results could not be written. What is in the file stays until there is
-/// something to take its place.
+/// Checks, before anything is measured, that results can be written to `file`. Its content stays until there are some.
 ///
 /// # Errors
 ///
@@ -63,7 +62,7 @@ pub fn check_writable(file: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the results to {}", file.display()))
 }
 
-/// Puts `content` in the place of what the file holds.
+/// Replaces the content of `file` with `content`.
 ///
 /// # Errors
 ///
@@ -72,7 +71,7 @@ pub fn write(file: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
     std::fs::write(file, content).with_context(|| format!("cannot write the results to {}", file.display()))
 }
 
-/// Puts `value` in the place of what the file holds, with line breaks for people.
+/// Replaces the content of `file` with `value`, indented.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@
 //! | `%` | percent, from a part of one | `99%` |
 //! | `k` | units of 1,024 with their sign, from bytes | `+12k` |
 //!
-//! What is not there, or null, is `-`; a template of which nothing is there is `-` as a whole.
+//! A field that is missing or null is `-`; a template all of whose fields are is `-` as a whole.
 
 use serde_json::{Map, Value};
 

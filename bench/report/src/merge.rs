@@ -1,4 +1,4 @@
-//! Latencies of several runs, put together: percentiles cannot be averaged, histograms can be added.
+//! Merging latencies of several runs: percentiles cannot be averaged, histograms can be added.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tidegate_args::UsageError;
 use crate::percentiles::{self, HOW_TO_READ_PERCENTILES};
 use crate::{Column, LATENCY, Page, Quantiles, Report, Row, Section, hgrm, interval_log};
 
-/// The name of what has no tag.
+/// The name for intervals without a tag.
 const NO_TAG: &str = "(no tag)";
 
 const COLUMNS: &[Column] = &[
@@ -32,10 +32,10 @@ pub(crate) struct Merged {
     logs: u64,
 }
 
-/// What was read of one tag.
+/// The intervals of one tag.
 #[derive(Clone, Debug)]
 struct Part {
-    /// In nanoseconds.
+    /// The values, in nanoseconds.
     histogram: Histogram<u64>,
     intervals: u64,
     logs: u64,
@@ -124,8 +124,7 @@ impl Merged {
                 columns: COLUMNS,
                 rows: all.clone(),
             },
-            Section::Heading("How to read this".to_owned()),
-            Section::Prose(HOW_TO_READ_PERCENTILES),
+            Section::HowToRead(HOW_TO_READ_PERCENTILES),
             Section::Heading("Files".to_owned()),
             Section::Facts(
                 (1..)

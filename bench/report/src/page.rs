@@ -1,4 +1,4 @@
-//! The page: a template that needs nothing but itself, the report's JSON, and what the page shows of it in which order.
+//! The page: a template that loads nothing, the report's JSON, and the sections to show.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ const TEMPLATE: &str = include_str!("page.html");
 /// The place of the report in it.
 const PLACE: &str = "{{report}}";
 
-/// What a page shows. All texts are plain text; `**` around a part of a [`Section::Text`] or [`Section::Prose`] makes it
+/// The content of a page. All texts are plain text; `**` around a part of a [`Section::Text`] or [`Section::HowToRead`] makes it
 /// bold.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Page {
@@ -19,7 +19,7 @@ pub struct Page {
     pub title: String,
     /// A sentence below it.
     pub introduction: String,
-    /// The rest, from the top. The environment follows by itself.
+    /// The sections, from the top. The environment follows by itself.
     pub sections: Vec<Section>,
 }
 
@@ -31,11 +31,11 @@ pub enum Section {
     Heading(String),
     /// A paragraph.
     Text(String),
-    /// Paragraphs that explain, in a box.
-    Prose(&'static [&'static str]),
+    /// Paragraphs that explain, below a heading that says so.
+    HowToRead(&'static [&'static str]),
     /// Numbers, large, each with a phrase that says what it is.
     Tiles(Vec<(String, String)>),
-    /// Names and what they stand for.
+    /// A list of names and phrases.
     Facts(Vec<(String, String)>),
     /// Rows as a table.
     Table {
@@ -53,7 +53,7 @@ pub enum Section {
 /// Horizontal bars on one scale that begins at zero.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bars {
-    /// What they show.
+    /// The title of the chart.
     pub title: String,
     /// The rows.
     pub rows: Vec<usize>,
@@ -69,9 +69,9 @@ pub struct Bars {
 /// One bar of each row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bar {
-    /// What stands beside it, as a template.
+    /// The label beside it, a template.
     pub label: &'static str,
-    /// What its colour stands for, as a template.
+    /// The name that its colour stands for, a template.
     pub series: &'static str,
     /// The path of its value; of each piece if there are pieces, where a `+` adds values. Over a bar without pieces, a
     /// line goes from `_min` to `_max` of the value.
@@ -99,7 +99,7 @@ impl Bars {
 /// Lines in a pair of axes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Lines {
-    /// What they show.
+    /// The title of the chart.
     pub title: String,
     /// The horizontal axis.
     pub x: XAxis,
@@ -112,7 +112,7 @@ pub struct Lines {
 /// The horizontal axis.
 #[derive(Clone, Debug, Serialize)]
 pub struct XAxis {
-    /// What it is of.
+    /// The quantity.
     pub title: &'static str,
     /// The names of its steps, from 0; without any, x is the number of nines of a percentile: 2 stands for 99 %.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,13 +122,13 @@ pub struct XAxis {
 /// The vertical axis.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct YAxis {
-    /// What it is of.
+    /// The quantity.
     pub title: &'static str,
-    /// Where values are.
+    /// The scale.
     pub scale: Scale,
 }
 
-/// Where values are on an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
@@ -141,7 +141,7 @@ pub enum Scale {
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Line {
-    /// What it is of.
+    /// Its name in the legend.
     pub name: String,
     /// Its points, from the left.
     pub points: Vec<(f64, f64)>,

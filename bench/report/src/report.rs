@@ -1,4 +1,4 @@
-//! A whole report, and what becomes of it.
+//! The report: JSON, page and text.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -6,25 +6,25 @@ use serde_json::{Map, Value, json};
 use crate::page::{self, Page};
 use crate::{Column, Row, table};
 
-/// The version of the JSON. It grows when a field changes its meaning or goes; new fields come without.
+/// The version of the JSON. A field that changes its meaning or goes raises it; a new field does not.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What a measurement found. `docs/report.md` describes its JSON.
+/// The results of a measurement. `docs/report.md` describes its JSON.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// What made it: the name of the subcommand.
+    /// The name of the subcommand that made it.
     pub kind: &'static str,
-    /// What the results depend on: the machine, versions, and what was fixed.
+    /// The facts the results depend on: machine, versions, settings.
     pub environment: Map<String, Value>,
     /// The figures.
     pub rows: Vec<Row>,
-    /// What follows from the rows, and what is of no row.
+    /// Further fields at the top of the JSON, such as ratios.
     #[serde(flatten)]
     pub more: Map<String, Value>,
-    /// What the page shows.
+    /// The content of the page.
     #[serde(skip)]
     pub page: Page,
-    /// What the terminal shows.
+    /// The text for the terminal.
     #[serde(skip)]
     pub text: String,
 }
@@ -162,7 +162,7 @@ mod tests {
                 Section::Text(format!("**{name}** and {name}")),
                 Section::Table { columns: COLUMNS, rows },
                 Section::Facts(facts),
-                Section::Prose(&["**bold** and plain", "<p>"]),
+                Section::HowToRead(&["**bold** and plain", "<p>"]),
             ],
         };
         report

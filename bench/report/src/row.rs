@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::Spread;
 use crate::format::{at, fill, three_digits};
 
-/// What was measured in one place: names that say what it is of, and figures. `docs/report.md` lists all fields.
+/// One result: names that identify it, and figures. `docs/report.md` lists all fields.
 ///
 /// A field that could not be measured is null, so that the rows of one report have the same fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

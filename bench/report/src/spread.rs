@@ -1,9 +1,9 @@
-//! Several measurements of the same thing, in three numbers.
+//! The median of several runs, with the lowest and the highest.
 
-/// The middle of several values, and how far they are apart.
+/// The median of several values, and the ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// Half of the values are above and half below.
+    /// The median; of an even number of values, the mean of the two in the middle.
     pub median: f64,
     /// The lowest.
     pub min: f64,

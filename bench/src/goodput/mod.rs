@@ -146,7 +146,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Returns what the results depend on.
+/// Returns the facts the results depend on.
 fn describe(arguments: &Arguments, runs: u32, duration: Duration) -> anyhow::Result<Map<String, Value>> {
     let entries: [(&str, Value); 8] = [
         ("runs", runs.into()),

@@ -1,4 +1,4 @@
-//! What a run found.
+//! The results of a run.
 
 use serde_json::{Map, Value};
 use tidegate_report::format::three_digits;
@@ -21,7 +21,7 @@ const HOW_TO_READ: &[&str] = &[
      **client to server** an upload; the other end is Linux in both.",
 ];
 
-/// Which way the data goes.
+/// The direction of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     /// The server under test sends, a Linux client receives.
@@ -34,7 +34,7 @@ impl Direction {
     /// Both, in the order they are measured.
     pub(super) const BOTH: [Self; 2] = [Self::Down, Self::Up];
 
-    /// What it is in words.
+    /// Returns its name.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Down => "server to client",
@@ -46,11 +46,11 @@ impl Direction {
 /// The goodput of both servers over one kind of link in one direction, in Mbit/s, a value for each run.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// What the link does.
+    /// The kind of link.
     pub(super) condition: String,
-    /// Which way the data goes.
+    /// The direction of the data.
     pub(super) direction: Direction,
-    /// Of the links, a value for each run.
+    /// The seed of the link of each run.
     pub(super) seeds: Vec<u64>,
     /// Between tidegate and Linux.
     pub(super) tidegate: Vec<f64>,
@@ -101,8 +101,7 @@ pub(super) fn report(environment: Map<String, Value>, setting: String, rows: &[R
             columns: COLUMNS,
             rows: all,
         },
-        Section::Heading("How to read this".to_owned()),
-        Section::Prose(HOW_TO_READ),
+        Section::HowToRead(HOW_TO_READ),
     ]);
     report.page = Page {
         title: "tidegate: goodput over impaired links".to_owned(),

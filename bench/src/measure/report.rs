@@ -1,4 +1,4 @@
-//! A measurement that is over, and its report.
+//! The report of a measurement.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -17,15 +17,15 @@ use tidegate_load::{Close, Direction, Measured, Plan, Workload};
 /// A measurement that is over.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    /// What the results depend on.
+    /// The facts the results depend on.
     pub(super) environment: Map<String, Value>,
     /// The name of the client.
     pub(super) client: &'static str,
-    /// What it was asked to do.
+    /// The plan it followed.
     pub(super) plan: Plan,
     /// When the part that counts began.
     pub(super) start: SystemTime,
-    /// What it found.
+    /// Its results.
     pub(super) measured: Measured,
     /// The memory of the server, if it was asked for.
     pub(super) memory: Option<MemoryUse>,
@@ -36,12 +36,12 @@ pub(super) struct Run {
 pub(super) struct MemoryUse {
     /// Before the first connection.
     pub(super) before: Memory,
-    /// The most there was of each until the end.
+    /// The maximum of each until the end.
     pub(super) highest: Memory,
 }
 
 impl Run {
-    /// There was something, and nothing went wrong.
+    /// Returns whether there were results, and no errors.
     pub(super) fn passed(&self) -> bool {
         let least = match self.plan.workload {
             Workload::Hold => u64::from(self.plan.connections),
@@ -65,8 +65,7 @@ impl Run {
                     .map(|(name, text)| ((*name).to_owned(), text.clone()))
                     .collect(),
             ),
-            Section::Heading("How to read this".to_owned()),
-            Section::Prose(HOW_TO_READ_PERCENTILES),
+            Section::HowToRead(HOW_TO_READ_PERCENTILES),
         ]);
         Report {
             kind: self.workload(),
@@ -82,7 +81,7 @@ impl Run {
         }
     }
 
-    /// Returns the numbers a reader looks for first, and what they are.
+    /// Returns the main numbers, each with a phrase that says what it is.
     fn tiles(&self) -> Vec<(String, String)> {
         let mut tiles = vec![match self.plan.workload {
             Workload::Throughput { .. } => (format!("{:.3}", self.value() * 8.0 / 1e9), "Gbit/s".to_owned()),
@@ -96,7 +95,7 @@ impl Run {
         tiles
     }
 
-    /// Returns the figures. What was not measured, or is not of the workload, is null.
+    /// Returns the figures. Fields that were not measured, or are not of the workload, are null.
     fn row(&self) -> Row {
         let (measured, plan) = (&self.measured, &self.plan);
         let seconds = |time: Duration| time.as_secs_f64();
@@ -144,12 +143,12 @@ impl Run {
         }
     }
 
-    /// The distribution of what requests took, as `.hgrm` text in microseconds.
+    /// Returns the latencies of requests as `.hgrm` text in microseconds.
     pub(super) fn hgrm(&self) -> String {
         hgrm::text(self.measured.latency.histogram())
     }
 
-    /// All distributions as an interval log in nanoseconds.
+    /// Returns all distributions as an interval log in nanoseconds.
     ///
     /// # Errors
     ///
@@ -160,7 +159,7 @@ impl Run {
         interval_log::write(&comment, self.start, duration, &self.distributions())
     }
 
-    /// What requests took and what it took to connect, in nanoseconds.
+    /// Returns the latencies of requests and of connecting, in nanoseconds.
     fn distributions(&self) -> [(&'static str, &Histogram<u64>); 2] {
         [
             (LATENCY, self.measured.latency.histogram()),
@@ -168,17 +167,17 @@ impl Run {
         ]
     }
 
-    /// The name of the workload, which is that of the subcommand.
+    /// Returns the name of the workload, which is that of the subcommand.
     pub(super) fn workload(&self) -> &'static str {
         workload_name(self.plan.workload)
     }
 
-    /// What was requested.
+    /// Returns the URL that was requested.
     pub(super) fn target(&self) -> String {
         format!("http://{}{}", self.plan.url.address, self.plan.url.path)
     }
 
-    /// The number the run is made for: operations in a second; of `hold`, connections that answered.
+    /// Returns the main figure: operations in a second; of `hold`, connections that answered.
     pub(super) fn value(&self) -> f64 {
         match self.plan.workload {
             Workload::Hold => self.measured.operations as f64,
@@ -186,7 +185,7 @@ impl Run {
         }
     }
 
-    /// What [`Run::value`] is counted in.
+    /// Returns the unit of [`Run::value`].
     pub(super) fn unit(&self) -> &'static str {
         match self.plan.workload {
             Workload::Cps { .. } => "connections/s",
@@ -196,7 +195,7 @@ impl Run {
         }
     }
 
-    /// What one operation is; `None` where operations are bytes.
+    /// Returns the name of an operation; `None` where operations are bytes.
     pub(super) fn operation(&self) -> Option<&'static str> {
         match self.plan.workload {
             Workload::Cps { .. } | Workload::Hold => Some("connection"),
@@ -205,7 +204,7 @@ impl Run {
         }
     }
 
-    /// Frames for each operation, both ways; `None` if the client does not know, or an operation is a byte.
+    /// Returns the frames for each operation, both ways; `None` if the client does not know, or an operation is a byte.
     pub(super) fn frames_per_operation(&self) -> Option<f64> {
         let frames = self.measured.frames?;
         let operations = self.measured.operations_with_warm_up;
@@ -230,14 +229,14 @@ impl MemoryUse {
         })
     }
 
-    /// What one of them grew by for each of `connections`, in bytes; `None` if there are no connections.
+    /// Returns the growth of a part for each of `connections`, in bytes; `None` if there are no connections.
     pub(super) fn per_connection(&self, part: impl Fn(&Memory) -> u64, connections: u64) -> Option<f64> {
         let growth = part(&self.highest).saturating_sub(part(&self.before));
         (connections > 0).then(|| growth as f64 / connections as f64)
     }
 }
 
-/// The name of `workload` on the command line and in the results.
+/// Returns the name of `workload` on the command line and in the results.
 pub(super) const fn workload_name(workload: Workload) -> &'static str {
     match workload {
         Workload::Cps { .. } => "cps",

@@ -1,4 +1,4 @@
-//! What a run found: rows of several runs each, and what follows from them.
+//! The results of a comparison: rows of several runs each, and their ratios.
 
 mod page;
 mod ratios;
@@ -22,7 +22,7 @@ use super::probe::Answer;
 /// One measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    /// What was measured.
+    /// The cell that was measured.
     pub(super) cell: Cell,
     /// The number of its round, from 0. Runs with the same one were made next to each other.
     pub(super) round: u32,
@@ -38,9 +38,9 @@ pub(super) struct Run {
     pub(super) interface_frames_per_s: Option<f64>,
     /// Requests per second that were due, where that was fixed.
     pub(super) asked_per_s: Option<u64>,
-    /// What went wrong, in all.
+    /// The number of errors.
     pub(super) errors: u64,
-    /// The same by kind.
+    /// The number of errors of each kind.
     pub(super) errors_by_kind: BTreeMap<String, u64>,
     /// The first of them, as a phrase.
     pub(super) first_error: Option<String>,
@@ -49,7 +49,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Frames per second, both ways, as the client counts them.
+    /// Returns frames per second, both ways, as the client counts them.
     pub(super) fn frames_per_s(&self) -> Option<f64> {
         Some(self.frames_per_op? * self.per_s)
     }
@@ -62,12 +62,12 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// What `value` gives for the runs that have it.
+    /// Returns the spread of `value` over the runs that have it.
     fn spread(&self, value: impl Fn(&Run) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.runs.iter().filter_map(|run| value(run)))
     }
 
-    /// Connections, requests or frames per second.
+    /// Returns connections, requests or frames per second.
     fn per_s(&self) -> Option<Spread> {
         self.spread(|run| Some(run.per_s))
     }
@@ -76,12 +76,12 @@ impl Row<'_> {
         self.spread(|run| run.quantiles.as_ref().map(quantile))
     }
 
-    /// Processor time for each operation, in microseconds, on both cores.
+    /// Returns the processor time of an operation, in microseconds, on both cores.
     fn cpu_us(&self) -> Option<Spread> {
         self.spread(|run| run.usage.map(Usage::total))
     }
 
-    /// The median of each part of it. Their sum is not exactly the median of the sums.
+    /// Returns the median of each part of it. Their sum is not exactly the median of the sums.
     fn usage(&self) -> Option<Usage> {
         let part = |value: &dyn Fn(Usage) -> f64| Some(self.spread(|run| run.usage.map(value))?.median);
         let core = |of: fn(Usage) -> Parts| {
@@ -120,7 +120,7 @@ impl Row<'_> {
     }
 }
 
-/// A whole comparison.
+/// The results of a whole comparison.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Results {
     environment: Map<String, Value>,
@@ -142,7 +142,7 @@ impl Results {
         self.runs.push(run);
     }
 
-    /// Notes what a response of `target` consists of.
+    /// Sets the parts of a response of `target`.
     pub(super) fn set_answer(&mut self, target: Target, answer: Answer) {
         self.answers.insert(target, answer);
     }
@@ -152,17 +152,17 @@ impl Results {
         self.environment.insert(name.to_owned(), value.into());
     }
 
-    /// Whether `cell` was measured at least once.
+    /// Returns whether `cell` was measured at least once.
     pub(super) fn has(&self, cell: Cell) -> bool {
         self.runs.iter().any(|run| run.cell == cell)
     }
 
-    /// What `cell` reached per second, in the middle of its runs.
+    /// Returns the median of what `cell` reached per second.
     pub(super) fn median(&self, cell: Cell) -> Option<f64> {
         Some(self.row(cell)?.per_s()?.median)
     }
 
-    /// One row for each cell that was measured, by workload, client and target.
+    /// Returns one row for each cell that was measured, by workload, client and target.
     fn rows(&self) -> Vec<Row<'_>> {
         let mut cells: BTreeMap<Cell, Vec<&Run>> = BTreeMap::new();
         for run in &self.runs {

@@ -1,4 +1,4 @@
-//! What the page shows.
+//! The page of a comparison.
 
 use tidegate_report::{Bar, Bars, Page, Report, Section};
 
@@ -50,8 +50,7 @@ pub(super) fn page(results: &Results, report: &Report) -> Page {
         sections.push(Section::Heading("The first error of each".to_owned()));
         sections.push(Section::Facts(errors));
     }
-    sections.push(Section::Heading("How to read this".to_owned()));
-    sections.push(Section::Prose(HOW_TO_READ));
+    sections.push(Section::HowToRead(HOW_TO_READ));
     Page {
         title: "tidegate: comparison".to_owned(),
         introduction:
@@ -76,7 +75,7 @@ fn of_load(report: &Report, load: Load, client: ClientKind) -> Vec<usize> {
     report.rows_with(&[("workload", load.name()), ("client", client.name())])
 }
 
-/// What servers reach, and what it costs: two bars for each server, one for its own core and one for the client's.
+/// Returns the charts of the rate of a load and of its cost: two bars for each server, its own core and the client's.
 fn throughput(report: &Report, load: Load, client: ClientKind, title: &str) -> Vec<Section> {
     let rows = of_load(report, load, client);
     if rows.is_empty() {
@@ -136,7 +135,7 @@ fn latency(report: &Report, client: ClientKind) -> Vec<Section> {
     sections
 }
 
-/// tidegate's frames beside those of the bare reflect.
+/// Returns the chart of tidegate's frames beside those of the bare reflect.
 fn ceiling(report: &Report) -> Vec<Section> {
     let reflect = |workload| report.rows_with(&[("workload", workload), ("client", "af-xdp")]);
     let tidegate = |load: Load| {

@@ -1,4 +1,4 @@
-//! What the comparison is made for: tidegate's figures in those of the others.
+//! The ratios of a comparison: tidegate's figures to those of the others.
 
 use tidegate_report::Spread;
 
@@ -9,13 +9,13 @@ use super::{Results, Run};
 pub(super) struct Ratio {
     /// The name in the results.
     pub(super) name: &'static str,
-    /// What it says, for people.
+    /// The description, for people.
     pub(super) meaning: &'static str,
     /// The ratios of runs of the same round; `None` if there is no such pair.
     pub(super) spread: Option<Spread>,
 }
 
-/// The ratios everybody asks for, measured by `client`.
+/// Returns the main ratios, measured by `client`.
 pub(super) fn all(results: &Results, client: ClientKind) -> Vec<Ratio> {
     let server = |load, target| Cell::Server { load, client, target };
     let per_s = |run: &Run| Some(run.per_s);
@@ -66,7 +66,7 @@ pub(super) fn all(results: &Results, client: ClientKind) -> Vec<Ratio> {
     ]
 }
 
-/// The one that is not in the list of the results: a connection has frames of other lengths than a request, and not as many
+/// Returns the ratio that is not among the main ones: a connection has frames of other lengths than a request, and not as many
 /// one way as the other.
 pub(super) fn cps_frames(results: &Results, client: ClientKind) -> Ratio {
     let cell = Cell::Server {
@@ -95,7 +95,7 @@ fn frames(results: &Results, cell: Cell, shape: Shape) -> Option<Spread> {
     })
 }
 
-/// The client whose ratios are those of the results: the bypass client, unless only the other one was measured.
+/// Returns the client whose ratios are those of the results: the bypass client, unless only the other one was measured.
 pub(super) fn main_client(results: &Results) -> ClientKind {
     if clients(results).first() == Some(&ClientKind::Kernel) {
         ClientKind::Kernel
@@ -104,7 +104,7 @@ pub(super) fn main_client(results: &Results) -> ClientKind {
     }
 }
 
-/// The clients that measured something.
+/// Returns the clients that measured something.
 pub(super) fn clients(results: &Results) -> Vec<ClientKind> {
     let of_run = |run: &Run| match run.cell {
         Cell::Server { client, .. } => Some(client),
@@ -116,7 +116,7 @@ pub(super) fn clients(results: &Results) -> Vec<ClientKind> {
     clients
 }
 
-/// What `value` gives for the first cell, in what `divisor` gives for the second, for each round that has both.
+/// Returns the ratio of `value` of the first cell to `divisor` of the second, for each round that has both.
 fn paired(
     results: &Results,
     [first, second]: [Cell; 2],

@@ -25,7 +25,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::figure("errors", "{errors}").alert("errors"),
 ];
 
-/// Returns the row of the report. What was not measured is null.
+/// Returns the row of the report. Fields that were not measured are null.
 pub(super) fn row(results: &Results, row: &Row<'_>) -> tidegate_report::Row {
     let first = row.runs.first();
     let usage = row.usage();

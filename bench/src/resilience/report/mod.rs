@@ -1,4 +1,4 @@
-//! What a run found: rows and limits, and what follows from them.
+//! The results of a run: rows, limits and ratios.
 
 mod page;
 mod row;
@@ -41,30 +41,30 @@ pub(super) struct Row {
     pub(super) connect: Option<Quantiles>,
     /// From the first SYN until the first byte of the response, in microseconds, of those that got one.
     pub(super) first_byte: Option<Quantiles>,
-    /// Why the first client that failed did so.
+    /// The reason why the first client failed.
     pub(super) first_failure: Option<String>,
-    /// How busy the server's core was, 0 to 1.
+    /// The part of the time in which the server's core was busy, 0 to 1.
     pub(super) server_core_busy: f64,
-    /// What the server's resident memory grew by, in bytes.
+    /// The growth of the server's resident memory, in bytes.
     pub(super) rss_delta_bytes: i64,
-    /// What the kernel's memory that it cannot give back grew by, in bytes.
+    /// The growth of the kernel's unreclaimable memory, in bytes.
     pub(super) kernel_memory_delta_bytes: i64,
     /// Throughput of the open connections before the flood, in bytes per second.
     pub(super) open_before_bytes_per_s: f64,
     /// Their throughput during the flood.
     pub(super) open_during_bytes_per_s: f64,
-    /// What they suffered.
+    /// The damage to them.
     pub(super) damage: Damage,
 }
 
-/// What bare XDP programs reach, in SYNs per second.
+/// The rates of bare XDP programs, in SYNs per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Limits {
     transmit: Option<f64>,
     drop: Option<f64>,
 }
 
-/// A whole run.
+/// The results of a whole run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Results {
     environment: Map<String, Value>,
@@ -73,11 +73,11 @@ pub(super) struct Results {
     limits: [Limits; 2],
     /// All rows at the highest rate, in the order they were measured.
     at_max: Vec<Row>,
-    /// All that the bare XDP program reached that sends back.
+    /// All results of the bare XDP program that sends back.
     transmitted: Vec<(Family, f64)>,
 }
 
-/// What the run is made for. `None` is what was not measured.
+/// The ratios of the results; `None` if not measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ratios {
     /// SYNs that tidegate answers at the highest rate, in those that Linux answers with `tcp_syncookies` = 1.
@@ -112,7 +112,7 @@ impl Results {
         self.rows.sort_by_key(|row| (row.family, row.offered, row.target));
     }
 
-    /// Adds what a bare XDP program reached, in SYNs per second.
+    /// Adds the limit that a bare XDP program reached, in SYNs per second.
     pub(super) fn add_limit(&mut self, family: Family, limit: Limit, per_second: f64) {
         let limits = &mut self.limits[family as usize];
         match limit {
@@ -130,7 +130,7 @@ impl Results {
         self.environment.insert(name.to_owned(), value.into());
     }
 
-    /// The IP versions that were measured.
+    /// Returns the IP versions that were measured.
     fn families(&self) -> Vec<Family> {
         let measured = |family: &Family| self.rows.iter().any(|row| row.family == *family);
         [Family::V4, Family::V6].into_iter().filter(measured).collect()
@@ -256,7 +256,7 @@ fn limits_text(family: Family, limits: Limits) -> Option<String> {
 }
 
 impl Row {
-    /// What is left of the throughput of the open connections; `None` if there was none.
+    /// Returns the part of the open connections' throughput that is left; `None` if there was none.
     fn open_kept(&self) -> Option<f64> {
         (self.open_before_bytes_per_s > 0.0).then(|| self.open_during_bytes_per_s / self.open_before_bytes_per_s)
     }

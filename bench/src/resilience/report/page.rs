@@ -1,4 +1,4 @@
-//! What the page shows.
+//! The page of a resilience test.
 
 use tidegate_report::{Line, Lines, Page, Report, Row, Scale, Section, XAxis, YAxis};
 
@@ -29,8 +29,7 @@ pub(super) fn page(results: &Results, report: &Report) -> Page {
     for family in results.families() {
         sections.extend(of_family(results, report, family));
     }
-    sections.push(Section::Heading("How to read this".to_owned()));
-    sections.push(Section::Prose(HOW_TO_READ));
+    sections.push(Section::HowToRead(HOW_TO_READ));
     Page {
         title: "tidegate: resilience under a SYN flood".to_owned(),
         introduction:

@@ -22,7 +22,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::figure("open trouble", "{open_trouble}"),
 ];
 
-/// Returns the row of the report. What was not measured is null.
+/// Returns the row of the report. Fields that were not measured are null.
 pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
     let limits = results.limits(row.family);
     let damage = &row.damage;
@@ -63,7 +63,7 @@ pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
     fields
 }
 
-/// Returns what happened to the open connections, as a phrase.
+/// Returns the damage to the open connections, as a phrase.
 fn trouble(row: &Row) -> String {
     let damage = &row.damage;
     let parts: Vec<String> = [
