@@ -11,15 +11,16 @@ use core::marker::PhantomData;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 
-/// No offset in a frame is greater: 22 octets of Ethernet header and tags, 40 of IPv6, and six extension headers of 2,048
-/// are less. One bit more, and together with what is read there it might exceed what verifiers follow, 65,535 octets.
+/// No offset in a frame is greater: 22 octets of Ethernet header and tags, 40 of IPv6, and six extension headers of
+/// 2,048 are less. One bit more, and together with what is read there it might exceed what verifiers follow, 65,535
+/// octets.
 const MAX_OFFSET: usize = 0x3fff;
 
 /// No packet is longer: lengths in IP headers have 16 bits, and IPv6 does not count its own header.
 const MAX_LENGTH: usize = 0x1_ffff;
 
-/// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some octet
-/// on. Offsets are at most [`MAX_OFFSET`].
+/// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some
+/// octet on. Offsets are at most [`MAX_OFFSET`].
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     start: usize,
@@ -92,10 +93,11 @@ impl<'a> Frame<'a> {
     /// Exchanges the Ethernet addresses that the frame begins with, unless it is too short. No reference from
     /// [`Frame::first`] to them is to be used afterwards.
     #[inline(always)]
-    pub fn swap_addresses(self) -> Option<()> {
-        let addresses = packet::at::<[EthernetAddress; 2]>(self.context, self.start)?;
+    pub fn swap_macs(self) -> Option<()> {
+        let addresses = at::<[EthernetAddress; 2]>(self.context, self.start)?;
         // SAFETY: `at` has compared the frame's end with that of these octets (the verifier proves it again). The frame
-        // outlives the run of the program, and nothing else reads or writes it meanwhile. Packed types need no alignment.
+        // outlives the run of the program, and nothing else reads or writes it meanwhile. Packed types need no
+        // alignment.
         unsafe {
             let [destination, source] = [(*addresses)[0], (*addresses)[1]];
             (*addresses)[0].0 = source.0;
@@ -188,8 +190,8 @@ impl WordCursor {
     #[inline(always)]
     pub fn read(&mut self) -> Option<u32> {
         let word = self.next()?;
-        // SAFETY: the frame's end was compared with that of this word (the verifier proves it again). The frame outlives
-        // the run of the program, and nothing else writes to it meanwhile.
+        // SAFETY: the frame's end was compared with that of this word (the verifier proves it again). The frame
+        // outlives the run of the program, and nothing else writes to it meanwhile.
         Some(u32::from_be_bytes(unsafe { *word }))
     }
 
@@ -225,8 +227,8 @@ fn end(ctx: *mut xdp_md) -> usize {
     unsafe { core::ptr::read_volatile(&raw const (*ctx).data_end) as usize }
 }
 
-/// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before the
-/// end of it.
+/// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before
+/// the end of it.
 #[inline(always)]
 fn at<T>(ctx: *mut xdp_md, address: usize) -> Option<*mut T> {
     const { assert!(size_of::<T>() <= MAX_OFFSET) };
@@ -246,9 +248,9 @@ fn reaches(ctx: *mut xdp_md, address: usize, length: usize) -> bool {
     sum::<MAX_LENGTH>(address, length) <= end(ctx)
 }
 
-/// `address + offset`, of which the verifier knows that no more than `MAX` was added. The compiler knows nothing of it, not
-/// even that a sum with a constant does not wrap: from that it would make `sum >= end` of `sum + 1 > end`, and of the former
-/// verifiers conclude nothing.
+/// `address + offset`, of which the verifier knows that no more than `MAX` was added. The compiler knows nothing of it,
+/// not even that a sum with a constant does not wrap: from that it would make `sum >= end` of `sum + 1 > end`, and of
+/// the former verifiers conclude nothing.
 #[inline(always)]
 fn sum<const MAX: usize>(address: usize, offset: usize) -> usize {
     let mut sum = address;

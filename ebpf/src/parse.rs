@@ -27,8 +27,8 @@ const MAX_VLAN_TAGS: usize = 2;
 /// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
-/// The fragment offset and "more fragments" of a fragment header (RFC 8200, section 4.5). Two reserved bits are not among
-/// them.
+/// The fragment offset and "more fragments" of a fragment header (RFC 8200, section 4.5). Two reserved bits are not
+/// among them.
 const IPV6_FRAGMENT: u16 = 0xfff9;
 /// Extension headers are a multiple of 8 octets long, and never shorter (RFC 8200, section 4).
 const EXTENSION_UNIT: usize = 8;
@@ -52,8 +52,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// In the place of one where there is none. Not an `Option`: without one LLVM would leave any value in its fields, and
-    /// the verifier refuses what may be added to the frame's address on the way, used or not.
+    /// In the place of one where there is none. Not an `Option`: without one LLVM would leave any value in its fields,
+    /// and the verifier refuses what may be added to the frame's address on the way, used or not.
     const NONE: Self = Self {
         ip: 0,
         flags: 0,
@@ -69,7 +69,7 @@ impl Segment {
     }
 }
 
-/// What a frame is for.
+/// The destination of a frame.
 pub struct Destination {
     /// The address and port it is looked up by: a segment's destination, or the source of the one that was too big.
     pub listener: ListenerKey,
@@ -85,7 +85,8 @@ impl Destination {
     }
 }
 
-/// What a frame is for if it holds a whole TCP header, or ICMP "too big" that quotes one; else why it is not looked up.
+/// Returns the destination of a frame that holds a whole TCP header, or ICMP "too big" that quotes one; else why it is
+/// not looked up.
 #[inline(always)]
 pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
     let ethernet: &[u8; ETHERNET_HEADER] = frame.first().ok_or(XdpCounter::PassMalformed)?;
@@ -185,8 +186,8 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
             if u16::from_be_bytes([extension[2], extension[3]]) & IPV6_FRAGMENT != 0 {
                 return Err(XdpCounter::PassFragment);
             }
-            // An atomic fragment: a whole packet (RFC 6946). This header has a fixed length, and a reserved octet in the
-            // place of its length.
+            // An atomic fragment: a whole packet (RFC 6946). This header has a fixed length, and a reserved octet in
+            // the place of its length.
             EXTENSION_UNIT
         } else {
             (usize::from(extension[1]) + 1) * EXTENSION_UNIT
@@ -252,8 +253,8 @@ fn is_walked(next_header: u8) -> bool {
     )
 }
 
-/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of `length`
-/// octets at `offset` (RFC 9293, section 3.1).
+/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of
+/// `length` octets at `offset` (RFC 9293, section 3.1).
 #[inline(always)]
 fn tcp(frame: Frame<'_>, offset: usize, length: usize) -> Result<(u16, usize, usize), XdpCounter> {
     let tcp: &[u8; TCP_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;

@@ -1,7 +1,7 @@
 //! Values that the verifier is to know nothing of.
 //!
-//! It follows what is in a register through every branch, each value by itself, and walks a limited number of ways. Of what is
-//! in a map it knows nothing, so values that come out of one are followed once.
+//! It follows what is in a register through every branch, each value by itself, and walks a limited number of ways. Of
+//! what is in a map it knows nothing, so values that come out of one are followed once.
 
 use crate::maps::{SCRATCH, ScratchValues};
 
@@ -21,6 +21,13 @@ impl Scratch {
     pub fn launder(self, value: u64) -> u64 {
         self.set_offer(value);
         self.offer()
+    }
+
+    /// `number`, of which the verifier then knows no more than that it is below 64. Overwrites the octets read.
+    #[inline(always)]
+    pub fn launder_at(self, number: usize) -> usize {
+        self.set_at(number);
+        self.at()
     }
 
     /// Both numbers, of which the verifier then knows no more than that the first is below 128 and the second below 64.

@@ -1,4 +1,4 @@
-//! Who may send: prefixes that are allowed or denied, and the rate of SYNs from one source.
+//! Admission by source: prefixes that are allowed or denied, and the rate of SYNs from one source.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::lpm_trie::Key};
 use tidegate_abi::syn_ack::{SourceKey, feature, source_rule};

@@ -103,8 +103,8 @@ fn read_octets(context: *mut xdp_md, offset: usize, length: usize) -> u64 {
     scratch.offer()
 }
 
-/// Reads options that systems are used to send: each begins, with its padding, at a multiple of 4 octets. `None`: these do
-/// not.
+/// Reads options that systems are used to send: each begins, with its padding, at a multiple of 4 octets. `None`: these
+/// do not.
 #[inline(always)]
 fn usual(frame: Frame<'_>, offset: usize, length: usize) -> Option<Offer> {
     let mut offer = Offer::NONE;

@@ -20,7 +20,7 @@ use crate::rate::Pace;
 /// The nice value of those that come last.
 const LOWEST_PRIORITY: i32 = 19;
 
-/// What was sent in the end.
+/// The totals of a flood that has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Totals {
     /// Frames made and given to the interface.
@@ -73,7 +73,8 @@ impl Generator {
         let source = match live_frames {
             Some(live_frames) => Source::Live(Box::new(live_frames)),
             None if plan.maker == Maker::LiveFrames => bail!(
-                "this kernel has no live frames for BPF_PROG_TEST_RUN (Linux 5.18); leave --maker out for an AF_XDP socket"
+                "this kernel has no live frames for BPF_PROG_TEST_RUN (Linux 5.18); leave --maker out for an AF_XDP \
+                 socket"
             ),
             None => Source::AfXdp(Box::new(AfXdp::open(&plan.interface, settings, plan.seed)?)),
         };
@@ -136,7 +137,7 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// What went wrong while it ran.
+    /// The failure of the thread.
     pub fn stop(mut self) -> anyhow::Result<Totals> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("the flood has been ended already")?;
@@ -160,7 +161,7 @@ enum Source {
     AfXdp(Box<AfXdp>),
 }
 
-/// What runs on the thread.
+/// The work of the thread.
 struct Worker {
     source: Source,
     plan: Plan,
@@ -175,8 +176,8 @@ impl Worker {
             tidegate_affinity::pin_this_thread(cpu)
                 .with_context(|| format!("cannot send from CPU {cpu}; is there one?"))?;
         }
-        // It takes what the others on its CPU leave. Until a frame is due the program only turns round, and whoever shares
-        // a CPU with it would wait for its time slices.
+        // It takes what the others on its CPU leave. Until a frame is due the program only turns round, and whoever
+        // shares a CPU with it would wait for its time slices.
         setpriority_process(None, LOWEST_PRIORITY).context("cannot lower the priority")?;
         // The kernel else wakes a sleeper up to 50 microseconds late, to save wake-ups.
         set_timerslack(1).context("cannot set the timer slack")

@@ -4,8 +4,8 @@
 //! ranges reserved for that are refused ([`ranges`]), and no flood goes on for more than a minute. The kernel makes the
 //! frames (`live_frames`); where it cannot, they are made here and sent through an AF_XDP socket (`af_xdp`).
 //!
-//! A [`Plan`] says what is sent, a [`Generator`] sends it, a [`Sink`] counts what comes back and a [`Bare`] program shows what
-//! the machine could do with it at best. [`run`] is the whole of it as `tidegate-bench flood`.
+//! A [`Plan`] says what is sent, a [`Generator`] sends it, a [`Sink`] counts what comes back and a [`Bare`] program
+//! shows what the machine could do with it at best. [`run`] is the whole of it as `tidegate-bench flood`.
 //!
 //! ```
 //! use std::time::Duration;

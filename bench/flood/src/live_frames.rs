@@ -19,24 +19,24 @@ use crate::rate::Rate;
 /// Frames the kernel makes before it hands them over; it takes 256 at most.
 const BATCH: u32 = 64;
 
-/// How long one call is meant to last. Before and after each, the kernel waits for all processors to have left the
+/// The time one call is meant to last. Before and after each, the kernel waits for all processors to have left the
 /// programs they run, some 10 ms, in which nothing is sent; and a flood ends with its call.
 const CALL: Duration = Duration::from_millis(200);
 
-/// How often the program is run by the first call.
+/// The runs of the program by the first call, and the fewest by any.
 const MIN_RUNS: u32 = 16_384;
 
-/// How often it is run by a call at most: frames that are not due take some 50 ns.
+/// The most runs by a call: frames that are not due take some 50 ns.
 const MAX_RUNS: u32 = 1 << 23;
 
-/// What each frame is before the program has written it.
+/// The contents of each frame before the program has written it.
 const INPUT: [u8; INPUT_LENGTH] = [0; INPUT_LENGTH];
 
 /// The kernel's generator, set up for one flood.
 pub(crate) struct LiveFrames {
     ebpf: Ebpf,
     counters: Arc<Counters>,
-    /// How often the program is run by the next call.
+    /// The runs of the program by the next call.
     runs: u32,
 }
 
@@ -69,7 +69,7 @@ impl LiveFrames {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The kernel's error.
     pub(crate) fn begin(&mut self, rate: Rate, duration: Duration) -> anyhow::Result<()> {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
         let start = Duration::from(now);
@@ -90,7 +90,7 @@ impl LiveFrames {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The kernel's error.
     pub(crate) fn send(&mut self) -> anyhow::Result<()> {
         let program = self.ebpf.program(PROGRAM_FLOOD);
         let program = program.with_context(|| format!("the program {PROGRAM_FLOOD} is gone"))?;
@@ -110,7 +110,7 @@ impl LiveFrames {
     }
 }
 
-/// How often to run the program by the next call, if `runs` took `elapsed`.
+/// The runs of the program by the next call, if `runs` took `elapsed`.
 fn next_runs(runs: u32, elapsed: Duration) -> u32 {
     let right = f64::from(runs) * (CALL.as_secs_f64() / elapsed.as_secs_f64().max(1e-6));
     // What was interrupted, or ran while nothing was due, says little: not more than four times as many at once.

@@ -11,7 +11,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::BindToDevice;
 use serde_json::Value;
 
-/// How long an address may take to be resolved.
+/// The time an address has to be resolved.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);

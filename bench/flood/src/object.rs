@@ -85,7 +85,7 @@ pub fn attach(ebpf: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<Fd
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's error.
 pub(crate) fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &str, value: V) -> anyhow::Result<()> {
     let failed = || format!("cannot write the map {name}");
     let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;
@@ -97,7 +97,7 @@ pub(crate) fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &str, value: V) -> a
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's error.
 pub(crate) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut() -> V) -> anyhow::Result<()> {
     let failed = || format!("cannot write the map {name}");
     let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;

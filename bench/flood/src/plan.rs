@@ -1,4 +1,4 @@
-//! What is to be sent, where, and for how long.
+//! The plan of a flood: its packets, their target, its rate and duration.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Kind {
         }
     }
 
-    /// What the XDP program calls it.
+    /// Its number in the XDP program.
     fn number(self) -> u32 {
         match self {
             Self::Syn => kind::SYN,
@@ -85,11 +85,11 @@ pub struct Plan {
     pub target_mac: Option<[u8; 6]>,
     /// Where the packets seem to come from; without it, the family's default.
     pub sources: Option<Prefix>,
-    /// What is sent.
+    /// The kind of packets.
     pub kind: Kind,
-    /// How much of it.
+    /// Their rate.
     pub rate: Rate,
-    /// How long, at most [`MAX_DURATION`].
+    /// The duration, at most [`MAX_DURATION`].
     pub duration: Duration,
     /// The CPU to send from; without one, any.
     pub cpu: Option<usize>,

@@ -1,4 +1,4 @@
-//! How a flood is getting on, shown while it runs.
+//! The progress of a flood, shown while it runs.
 
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,13 @@
-//! How many frames are sent, and when.
+//! The rate of a flood, and its pace in userspace.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How often frames are sent when a rate is given.
+/// The interval at which frames are sent when a rate is given.
 const TICK: Duration = Duration::from_micros(200);
 
-/// How much of the past is made up for at once, when sending was late.
+/// The most of the past that is made up for at once, when sending was late.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.
@@ -16,7 +16,7 @@ const MAX_AT_ONCE: u32 = 16_384;
 /// The highest rate, in frames per second.
 const MAX_RATE: u64 = 100_000_000;
 
-/// How many frames are sent in a second.
+/// The number of frames sent in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
     /// This many, 1 to 100,000,000.
@@ -68,8 +68,8 @@ impl Pace {
         Self { rate, passed: 0 }
     }
 
-    /// How many frames to send now, `elapsed` after the start. Frames that are overdue by more than 20 ms are left out:
-    /// a flood that stood still does not come back as a single burst.
+    /// Returns the number of frames to send now, `elapsed` after the start. Frames that are overdue by more than 20 ms
+    /// are left out: a flood that stood still does not come back as a single burst.
     pub(crate) fn due(&mut self, elapsed: Duration) -> u32 {
         let Rate::Pps(rate) = self.rate else {
             return MAX_AT_ONCE;
@@ -83,7 +83,7 @@ impl Pace {
         u32::try_from(due).unwrap_or(u32::MAX).min(most)
     }
 
-    /// How long to wait when `since` has passed since the last frames were due.
+    /// Returns the time to wait when `since` has passed since the last frames were due.
     pub(crate) fn pause(&self, since: Duration) -> Duration {
         match self.rate {
             Rate::Pps(_) => TICK.saturating_sub(since),

@@ -6,7 +6,7 @@ use tidegate_traffic_abi::{self as traffic, MAP_SINK, PROGRAM_DROP, PROGRAM_REFL
 use crate::object::{self, Counters};
 use crate::ranges::Prefix;
 
-/// What came back from a flood's target.
+/// The segments that came back from a flood's target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
     /// SYN-ACKs.
@@ -50,7 +50,7 @@ impl Sink {
         })
     }
 
-    /// What has come so far.
+    /// The segments that have come so far.
     pub fn counts(&self) -> SinkCounts {
         SinkCounts {
             syn_acks: self.counters.get(counter::SYN_ACKS),
@@ -60,7 +60,7 @@ impl Sink {
     }
 }
 
-/// What a bare program does to SYNs.
+/// The treatment of SYNs by a bare program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareKind {
     /// Sends them back as SYN-ACKs.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings};
 
-/// Frames of the UMEM, all of which may be on their way at once: 4 MiB, which fits the usual limit of locked memory. The
-/// rings have room for every one.
+/// Frames of the UMEM, all of which may be on their way at once: 4 MiB, which fits the usual limit of locked memory.
+/// The rings have room for every one.
 pub const FRAMES: u32 = 2048;
 
 /// Bytes of a frame; there are no smaller ones.

@@ -22,7 +22,7 @@ static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
 #[map]
 static SCHEDULE: Array<Schedule> = Array::with_max_entries(1, 0);
 
-/// How far each CPU is in it.
+/// The progress of each CPU in it.
 #[map]
 static PROGRESS: PerCpuArray<Progress> = PerCpuArray::with_max_entries(1, 0);
 

@@ -1,4 +1,4 @@
-//! What can be done to a SYN for the least cost: to drop it, and to send it back.
+//! The cheapest treatments of a SYN: dropping it, and sending it back.
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},

@@ -4,7 +4,6 @@
 //! sockets.
 #![forbid(unsafe_code)]
 
-mod counters;
 pub mod discard;
 pub mod echo;
 pub mod http;

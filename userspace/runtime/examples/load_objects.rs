@@ -1,9 +1,9 @@
-//! Has the running kernel take every XDP program of the given objects, and use what the programs need: `make test-kernels`
-//! runs this in virtual machines.
+//! Has the running kernel take every XDP program of the given objects, and use what the programs need: `make
+//! test-kernels` runs this in virtual machines.
 //!
 //! A line for each program: kernel, object, program, and `accepted` or `REFUSED` with the verifier's verdict. What is
-//! accepted is run by `BPF_PROG_TEST_RUN`, so that every kind of map and every helper is used once. Exit code 1 if anything
-//! was refused or went wrong. `VERIFIER_LOG=1` prints the log of each rejection to standard error.
+//! accepted is run by `BPF_PROG_TEST_RUN`, so that every kind of map and every helper is used once. Exit code 1 if
+//! anything was refused or went wrong. `VERIFIER_LOG=1` prints the log of each rejection to standard error.
 
 #[path = "../tests/frames/mod.rs"]
 #[allow(dead_code)]

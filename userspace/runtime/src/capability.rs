@@ -1,4 +1,4 @@
-//! What the process must be permitted to do, checked before anything is touched.
+//! The permissions the process needs, checked before anything is touched.
 
 use std::fs;
 

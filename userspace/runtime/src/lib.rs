@@ -8,14 +8,14 @@
 //! |---|---|
 //! | [`config`], [`error`], [`report`] | what comes in, what goes wrong, what goes out |
 //! | [`runtime`] | start and stop |
-//! | [`driver`] | what a shard does of its own accord: a client opens connections |
+//! | [`shard_task`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
-//! | `shard` | the loop |
+//! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
 //! | `handover` | segments that arrived on another queue than their flow's |
 //! | `mailbox` | how a shard is told something, and woken |
@@ -26,7 +26,6 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
-pub mod driver;
 mod drivers;
 pub mod error;
 mod handover;
@@ -38,14 +37,16 @@ mod random;
 pub mod report;
 pub mod runtime;
 mod shard;
+mod shard_port;
+pub mod shard_task;
 mod wait;
 pub mod xdp;
 
 pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
-pub use driver::Driver;
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
 pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
-pub use runtime::{Listener, Runtime, Settings, start, start_driven};
+pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
+pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;
 pub use xdp::{Attached, Rejection, kernel_release, object};

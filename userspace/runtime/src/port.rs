@@ -4,13 +4,16 @@ mod fill_level;
 mod open;
 mod transmit;
 
+use core::time::Duration;
+use std::io;
 use std::os::fd::RawFd;
 
-use tidegate_xsk::{RxFrame, Socket, Statistics, TxFrame, Unsent};
+use tidegate_xsk::{RxFrame, Socket, Statistics, TxFrame, Umems, Unsent, options};
 
 use fill_level::FillLevel;
 
 use crate::report::{FrameCensus, PortCounters};
+use crate::shard_port::ShardPort;
 
 /// A bound AF_XDP socket.
 pub(crate) struct Port {
@@ -30,20 +33,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// The number of frames the engine has written that the kernel was not given yet.
-    #[inline]
-    pub(crate) fn queued(&self) -> usize {
-        self.socket.queued()
-    }
-
     /// The socket, to read its frames.
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
-    }
-
-    /// The descriptor of the socket, for the XSKMAP and to wait for.
-    pub(crate) fn fd(&self) -> RawFd {
-        self.socket.fd()
     }
 
     /// Whether the kernel gave zero-copy.
@@ -51,45 +43,23 @@ impl Port {
         self.zero_copy
     }
 
-    pub(crate) fn counters(&self) -> &PortCounters {
-        &self.counters
+    fn wake_receive(&mut self) {
+        self.counters.fill_wakeups += 1;
+        self.socket.wake_receive();
     }
+}
 
-    /// The kernel's counters of the socket.
-    pub(crate) fn statistics(&self) -> Statistics {
-        self.socket.statistics()
-    }
+impl ShardPort for Port {
+    type Frame = RxFrame;
+    type Memory = Umems;
 
-    /// What is left in the TX ring.
     #[inline]
-    pub(crate) fn unsent(&self) -> Unsent {
-        self.unsent
+    fn bytes<'a>(memory: &'a Umems, frame: &'a RxFrame) -> &'a [u8] {
+        memory.bytes(frame)
     }
 
-    /// Takes the frames that have been sent back into the pool.
     #[inline]
-    pub(crate) fn reap_completions(&mut self) {
-        self.socket.reap_completions();
-    }
-
-    /// Fills the fill ring up to its level, as far as there are free frames.
-    #[inline]
-    pub(crate) fn replenish_fill(&mut self) {
-        self.socket.replenish_fill(self.fill_level.get());
-        if self.socket.fill_needs_wakeup() {
-            self.wake_receive();
-        }
-    }
-
-    /// Whether the fill ring could not be filled up, so that receiving may end for want of frames.
-    #[inline]
-    pub(crate) fn is_fill_short(&self) -> bool {
-        self.socket.in_fill() < self.fill_level.get()
-    }
-
-    /// Takes up to `limit` received frames, a burst at most, out of the RX ring.
-    #[inline]
-    pub(crate) fn receive(&mut self, batch: &mut Vec<RxFrame>, limit: usize) {
+    fn receive(&mut self, batch: &mut Vec<RxFrame>, limit: usize) {
         let burst = self.socket.receive(batch, limit);
         if burst.frames == 0 {
             return;
@@ -104,37 +74,78 @@ impl Port {
         self.counters.rx_bytes += burst.bytes;
     }
 
-    /// Whether received frames wait in the RX ring.
-    pub(crate) fn has_received(&mut self) -> bool {
+    fn has_received(&mut self) -> bool {
         self.socket.has_received()
     }
 
-    /// Takes the frame of a segment that has been dealt with back into the pool.
     #[inline]
-    pub(crate) fn recycle(&mut self, frame: RxFrame) {
+    fn recycle(&mut self, frame: RxFrame) {
         self.socket.recycle(frame);
     }
 
-    /// Notes that a frame of this port was handed to another shard.
     #[inline]
-    pub(crate) fn note_handed_over(&mut self) {
+    fn note_handed_over(&mut self) {
         self.handed_over += 1;
     }
 
-    /// Notes that one came home.
     #[inline]
-    pub(crate) fn note_returned(&mut self) {
+    fn note_returned(&mut self) {
         self.handed_over -= 1;
     }
 
-    /// Has the kernel poll the device, where busy polling is on.
-    pub(crate) fn poll_device(&mut self) {
+    #[inline]
+    fn replenish_fill(&mut self) {
+        self.socket.replenish_fill(self.fill_level.get());
+        if self.socket.fill_needs_wakeup() {
+            self.wake_receive();
+        }
+    }
+
+    #[inline]
+    fn is_fill_short(&self) -> bool {
+        self.socket.in_fill() < self.fill_level.get()
+    }
+
+    #[inline]
+    fn reap_completions(&mut self) {
+        self.socket.reap_completions();
+    }
+
+    #[inline]
+    fn queued(&self) -> usize {
+        self.socket.queued()
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        let queued = self.socket.queued();
+        if queued > 0 {
+            let given = self.socket.submit();
+            debug_assert_eq!(given, queued, "the TX ring takes all or nothing, and it had room");
+            self.kick();
+        } else if self.unsent != Unsent::Nothing {
+            self.kick();
+        }
+    }
+
+    #[inline]
+    fn unsent(&self) -> Unsent {
+        self.unsent
+    }
+
+    fn can_send(&mut self) -> bool {
+        self.socket.has_tx_room(2 * self.control_reserve)
+    }
+
+    fn poll_device(&mut self) {
         self.wake_receive();
     }
 
-    /// Where the frames are; `foreign` frames of other shards wait for this one. Between two turns of the loop no
-    /// segment is in anybody's hand.
-    pub(crate) fn census(&self, foreign: u32) -> FrameCensus {
+    fn sleep(&self, bell: RawFd, limit: Duration) -> io::Result<bool> {
+        options::sleep(self.socket.fd(), bell, limit)
+    }
+
+    fn census(&self, foreign: u32) -> FrameCensus {
         FrameCensus {
             total: self.socket.frames(),
             pool: self.socket.free(),
@@ -146,8 +157,11 @@ impl Port {
         }
     }
 
-    fn wake_receive(&mut self) {
-        self.counters.fill_wakeups += 1;
-        self.socket.wake_receive();
+    fn counters(&self) -> &PortCounters {
+        &self.counters
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.socket.statistics()
     }
 }

@@ -1,4 +1,4 @@
-//! What a runtime tells about itself.
+//! Reports of a runtime: its queues, counters and frames.
 
 use tidegate_abi::XdpCounter;
 use tidegate_tcp::counters::Counters;
@@ -30,8 +30,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds what was counted by a runtime before this one, so that counters go on. How many connections and frames there
-    /// are is told by this one alone.
+    /// Adds what was counted by a runtime before this one, so that counters go on. How many connections and frames
+    /// there are is told by this one alone.
     pub fn add_earlier(&mut self, earlier: &Self) {
         for before in &earlier.shards {
             match self.shards.iter_mut().find(|shard| shard.queue == before.queue) {
@@ -76,7 +76,7 @@ impl Report {
     }
 }
 
-/// How often SYN cookies were turned on and off for one queue.
+/// The number of times SYN cookies were turned on and off for one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynCookieCounts {
     /// The queue.
@@ -89,7 +89,7 @@ pub struct SynCookieCounts {
     pub active: bool,
 }
 
-/// What one shard counts.
+/// The counters of one shard.
 #[derive(Clone, Debug)]
 pub struct ShardReport {
     /// The shard's queue.
@@ -100,7 +100,7 @@ pub struct ShardReport {
     pub port: PortCounters,
     /// The kernel's counters of the AF_XDP socket.
     pub xdp_statistics: Statistics,
-    /// How many connections there are.
+    /// The number of connections.
     pub population: Population,
     /// Whether draining, or the resetting of what is left, has connections yet to come to.
     pub sweeping: bool,
@@ -153,7 +153,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What a shard counts around its engine.
+    /// The counters of a shard around its engine.
     PortCounters {
         /// Frames taken from the RX ring.
         rx_frames,

@@ -1,4 +1,4 @@
-//! What a shard does when a turn of its loop found nothing to do.
+//! The decision between spinning and sleeping when a turn of a shard's loop found nothing to do.
 
 use core::time::Duration;
 
@@ -10,25 +10,25 @@ use crate::config::{Config, WaitStrategy};
 /// The longest sleep, so that a wake-up that got lost costs a second and not the service.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long to sleep while frames are short or the kernel takes none: nobody wakes a shard when that changes.
+/// The longest sleep while frames are short or the kernel takes none: nobody wakes a shard when that changes.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// How long to sleep while the interface is down.
+/// The longest sleep while the interface is down.
 const RETRY_LINK_DOWN: Duration = Duration::from_millis(10);
 
-/// What the turn that just ended found and left.
+/// The outcome of a turn that has just ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     /// Frames, segments of other shards or commands came in, or there is more to send and room for it.
     pub(crate) worked: bool,
-    /// When the engine's next timer is due, or the driver wants its turn.
+    /// When the engine's next timer is due, or the task wants its turn.
     pub(crate) deadline: Option<Instant>,
     /// The engine waits for frames to send, or the fill ring for frames to receive into.
     pub(crate) short_of_frames: bool,
     pub(crate) unsent: Unsent,
 }
 
-/// What to do next.
+/// The next step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Another turn at once.
@@ -62,7 +62,7 @@ impl Waiter {
         self.strategy == WaitStrategy::BusyPoll
     }
 
-    /// What to do after a turn that began at `now`.
+    /// Decides on the next step after a turn that began at `now`.
     #[inline]
     pub(crate) fn next(&mut self, now: Instant, turn: &Turn) -> Step {
         if turn.worked {

@@ -1,4 +1,4 @@
-//! Who has a frame: the pool, and the token of a frame that is in somebody's hand.
+//! Free frames in their pool, and the token of a frame that is in somebody's hand.
 
 use std::mem::ManuallyDrop;
 

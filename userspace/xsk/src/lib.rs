@@ -1,13 +1,13 @@
 //! AF_XDP sockets, each with a UMEM of its own.
 //!
-//! [`Umem`] is the memory, [`Umem::bind`] makes a [`Socket`] of it: four rings, the frames that no ring has, wake-ups and
-//! statistics. A received frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of several
-//! sockets, on whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
+//! [`Umem`] is the memory, [`Umem::bind`] makes a [`Socket`] of it: four rings, the frames that no ring has, wake-ups
+//! and statistics. A received frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of
+//! several sockets, on whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
 //!
-//! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not copied
-//! ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends, and its
-//! memory is only touched by whoever holds the token. A token also tells the UMEM it is of, and a socket takes none of
-//! another's.
+//! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not
+//! copied ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends,
+//! and its memory is only touched by whoever holds the token. A token also tells the UMEM it is of, and a socket takes
+//! none of another's.
 //!
 //! ```no_run
 //! use std::time::Duration;

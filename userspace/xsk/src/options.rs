@@ -24,7 +24,7 @@ pub const TX_BATCH: u32 = 32;
 ///
 /// # Errors
 ///
-/// What the kernel says: `EAFNOSUPPORT` without AF_XDP, `EPERM` without `CAP_NET_RAW`.
+/// The kernel's error: `EAFNOSUPPORT` without AF_XDP, `EPERM` without `CAP_NET_RAW`.
 pub fn probe_af_xdp() -> io::Result<()> {
     // SAFETY: socket() takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -40,7 +40,7 @@ pub fn probe_af_xdp() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's error.
 pub fn zero_copy(socket: RawFd) -> io::Result<bool> {
     // SAFETY: xdp_options is one u32, for which any bits will do.
     let options: libc::xdp_options = unsafe { get(socket, libc::SOL_XDP, libc::XDP_OPTIONS)? };
@@ -51,7 +51,7 @@ pub fn zero_copy(socket: RawFd) -> io::Result<bool> {
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's error.
 pub fn statistics(socket: RawFd) -> io::Result<Statistics> {
     // SAFETY: xdp_statistics is six u64, for which any bits will do.
     let statistics: libc::xdp_statistics = unsafe { get(socket, libc::SOL_XDP, libc::XDP_STATISTICS)? };
@@ -69,7 +69,7 @@ pub fn statistics(socket: RawFd) -> io::Result<Statistics> {
 ///
 /// # Errors
 ///
-/// What the kernel says; `ENOPROTOOPT` before Linux 5.11.
+/// The kernel's error; `ENOPROTOOPT` before Linux 5.11.
 pub fn set_busy_poll(socket: RawFd, time: Duration, budget: u16) -> io::Result<()> {
     let micros = c_int::try_from(time.as_micros()).unwrap_or(c_int::MAX);
     set(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, 1)?;
@@ -81,7 +81,7 @@ pub fn set_busy_poll(socket: RawFd, time: Duration, budget: u16) -> io::Result<(
 ///
 /// # Errors
 ///
-/// What the kernel says; `ENOPROTOOPT` before Linux 6.17.
+/// The kernel's error; `ENOPROTOOPT` before Linux 6.17.
 pub fn set_tx_budget(socket: RawFd, descriptors: u32) -> io::Result<()> {
     let descriptors = c_int::try_from(descriptors).unwrap_or(c_int::MAX);
     set(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, descriptors)
@@ -107,7 +107,7 @@ pub fn wake_transmit(socket: RawFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What the kernel says; nothing of it needs an answer, since the next call tries again.
+/// The kernel's error; nothing of it needs an answer, since the next call tries again.
 #[inline]
 pub fn wake_receive(socket: RawFd) -> io::Result<()> {
     // SAFETY: a null buffer of length zero is not written to, and a null address asks for none.
@@ -129,12 +129,12 @@ pub fn wake_receive(socket: RawFd) -> io::Result<()> {
 
 /// Sleeps until the socket has received something, `bell` can be read, or the time is over. Returns whether `bell` can.
 ///
-/// The socket is in no epoll between two calls: as long as it was in one, the kernel would call the epoll for every frame
-/// that is received or has been sent, whether anybody sleeps or not, and with interrupts off.
+/// The socket is in no epoll between two calls: as long as it was in one, the kernel would call the epoll for every
+/// frame that is received or has been sent, whether anybody sleeps or not, and with interrupts off.
 ///
 /// # Errors
 ///
-/// What the kernel says; `EINTR` after a signal.
+/// The kernel's error; `EINTR` after a signal.
 pub fn sleep(socket: RawFd, bell: RawFd, limit: Duration) -> io::Result<bool> {
     let readable = |fd| libc::pollfd {
         fd,
@@ -146,8 +146,8 @@ pub fn sleep(socket: RawFd, bell: RawFd, limit: Duration) -> io::Result<bool> {
         tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     };
-    // SAFETY: both pointers are to values that live until the call returns, the first to as many as the count says; a null
-    // mask of signals leaves the thread's as it is.
+    // SAFETY: both pointers are to values that live until the call returns, the first to as many as the count says; a
+    // null mask of signals leaves the thread's as it is.
     let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, &limit, ptr::null()) };
     if ready < 0 {
         return Err(io::Error::last_os_error());

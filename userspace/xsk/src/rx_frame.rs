@@ -5,8 +5,8 @@ use xsk_rs::FrameDesc;
 use crate::frame::Frame;
 use crate::socket::Socket;
 
-/// A received frame with the place of its contents. Whoever has it, and nobody else, may read them. It has to go back to its
-/// socket: one that is dropped is lost.
+/// A received frame with the place of its contents. Whoever has it, and nobody else, may read them. It has to go back
+/// to its socket: one that is dropped is lost.
 #[must_use = "a frame that is put nowhere is lost"]
 #[derive(Debug)]
 pub struct RxFrame {
@@ -63,10 +63,10 @@ impl Umems {
         let Some(Some(umem)) = self.umems.get(index) else {
             panic!("a frame of another UMEM");
         };
-        // SAFETY: an `RxFrame` is only made by `Socket::receive`, from a descriptor the kernel gave for a frame of the UMEM
-        // with this number, and no two UMEMs have the same. It has the only token of its frame, so neither the kernel nor
-        // another thread writes to that while it exists, and the result borrows it. Threads that pass it on order the
-        // kernel's and the owner's writes before the reads here: a value cannot be sent otherwise.
+        // SAFETY: an `RxFrame` is only made by `Socket::receive`, from a descriptor the kernel gave for a frame of the
+        // UMEM with this number, and no two UMEMs have the same. It has the only token of its frame, so neither the
+        // kernel nor another thread writes to that while it exists, and the result borrows it. Threads that pass it on
+        // order the kernel's and the owner's writes before the reads here: a value cannot be sent otherwise.
         unsafe { umem.data(&frame.descriptor) }.contents()
     }
 }

@@ -43,7 +43,7 @@ pub struct Socket {
 /// The frames that were received at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Burst {
-    /// How many.
+    /// Their number.
     pub frames: u32,
     /// Their bytes, Ethernet headers included.
     pub bytes: u64,
@@ -84,7 +84,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn is_zero_copy(&self) -> io::Result<bool> {
         options::zero_copy(self.fd)
     }
@@ -99,7 +99,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// What the kernel says; `ENOPROTOOPT` before Linux 5.11.
+    /// The kernel's error; `ENOPROTOOPT` before Linux 5.11.
     pub fn set_busy_poll(&self, time: Duration, budget: u16) -> io::Result<()> {
         options::set_busy_poll(self.fd, time, budget)
     }
@@ -108,7 +108,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// What the kernel says; `ENOPROTOOPT` before Linux 6.17.
+    /// The kernel's error; `ENOPROTOOPT` before Linux 6.17.
     pub fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
         options::set_tx_budget(self.fd, descriptors)
     }
@@ -155,7 +155,8 @@ impl Socket {
         reaped
     }
 
-    /// Gives the kernel frames to receive into until it has `level`, as far as there are free ones and room in the ring.
+    /// Gives the kernel frames to receive into until it has `level`, as far as there are free ones and room in the
+    /// ring.
     #[inline]
     pub fn replenish_fill(&mut self, level: u32) {
         loop {

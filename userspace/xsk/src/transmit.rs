@@ -18,7 +18,7 @@ pub struct TxFrame {
     umem_id: u32,
 }
 
-/// What is left in the TX ring after the kernel was asked to look at it.
+/// The state of the TX ring after the kernel was asked to look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
     /// Nothing, or nothing that needs another system call.
@@ -29,10 +29,10 @@ pub enum Unsent {
     LinkDown,
 }
 
-/// What came of asking the kernel to look at the TX ring.
+/// The outcome of asking the kernel to look at the TX ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kick {
-    /// What is left.
+    /// The frames that are left in it, by the reason why.
     pub unsent: Unsent,
     /// System calls it took.
     pub wakeups: u32,
@@ -81,12 +81,13 @@ impl Socket {
         data.cursor().set_pos(room);
         let buffer = data.contents_mut();
         let (start, length) = (buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: the pointer and length are those of the frame's memory, which lives as long as `self.umem`. The result
-        // borrows `frame`, the only token there is, so there is no other reference to it.
+        // SAFETY: the pointer and length are those of the frame's memory, which lives as long as `self.umem`. The
+        // result borrows `frame`, the only token there is, so there is no other reference to it.
         unsafe { slice::from_raw_parts_mut(start, length) }
     }
 
-    /// Queues the first `length` bytes of a frame, at most all of its room, to be sent with the next [`Socket::submit`].
+    /// Queues the first `length` bytes of a frame, at most all of its room, to be sent with the next
+    /// [`Socket::submit`].
     ///
     /// # Panics
     ///
@@ -185,7 +186,7 @@ impl Socket {
     }
 }
 
-/// What an error of the TX wake-up means.
+/// The meaning of an error of the TX wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Call again at once.

@@ -31,7 +31,7 @@ pub struct UmemSettings {
     pub huge_pages: bool,
 }
 
-/// How frames come into the UMEM.
+/// The way frames come into the UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// The kernel copies them (`XDP_COPY`), which it can for every device.
@@ -55,8 +55,8 @@ pub struct SocketSettings<'a> {
     pub mode: Mode,
     /// The number of descriptors taken out of a ring at once.
     pub burst: u32,
-    /// How long to try again while the queue has another socket: the kernel takes a moment to clear up after a process that
-    /// was killed.
+    /// The time to go on trying while the queue has another socket: the kernel takes a moment to clear up after a
+    /// process that was killed.
     pub busy_timeout: Duration,
 }
 
@@ -82,7 +82,7 @@ impl Umem {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] for sizes that cannot be; else what the kernel says: `ENOBUFS` above the limit of
+    /// [`io::ErrorKind::InvalidInput`] for sizes that cannot be; else the kernel's error: `ENOBUFS` above the limit of
     /// locked memory, `ENOMEM` without the memory or huge pages, `EAFNOSUPPORT` without AF_XDP, `EPERM` without
     /// `CAP_NET_RAW`.
     pub fn new(settings: UmemSettings) -> io::Result<Self> {
@@ -111,8 +111,8 @@ impl Umem {
     ///
     /// # Errors
     ///
-    /// What the kernel says, with the UMEM, which can be bound again: `EBUSY` when the queue has another socket, `ENETDOWN`
-    /// when the interface is down, `EPERM` without `CAP_NET_RAW`.
+    /// The kernel's error, with the UMEM, which can be bound again: `EBUSY` when the queue has another socket,
+    /// `ENETDOWN` when the interface is down, `EPERM` without `CAP_NET_RAW`.
     pub fn bind(self, settings: &SocketSettings<'_>) -> Result<Socket, (Self, io::Error)> {
         let deadline = Instant::now() + settings.busy_timeout;
         let mut pause = BUSY_PAUSE;
@@ -141,8 +141,8 @@ impl Umem {
             .build();
         let interface: Interface = settings.interface.parse().map_err(invalid)?;
         // libxdp keeps the rings of a UMEM until a socket has been bound, so after an error they are there still.
-        // SAFETY: the flag that keeps libxdp from loading a program of its own is set, and the UMEM has no other socket:
-        // one that is bound takes it along.
+        // SAFETY: the flag that keeps libxdp from loading a program of its own is set, and the UMEM has no other
+        // socket: one that is bound takes it along.
         let bound = unsafe { xsk_rs::Socket::new(config, &self.memory, &interface, settings.queue) };
         let (tx, rx, rings) = bound.map_err(|error| into_io(&error))?;
         let (fill, completion) =

@@ -101,7 +101,7 @@ impl BypassClient {
             mode: CookieMode::Never,
             ..SynCookies::default()
         };
-        let runtime = tidegate_runtime::start_driven(
+        let runtime = tidegate_runtime::start_with_tasks(
             &tidegate_runtime::Settings {
                 interface: &settings.interface,
                 afxdp: &settings.afxdp(plan, queues),
@@ -166,7 +166,7 @@ struct ShardDriver {
     outcome: Sender<Outcome>,
 }
 
-impl tidegate_runtime::Driver<Requests<ConnectionId>> for ShardDriver {
+impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
     fn turn<T: Transmit>(
         &mut self,
         engine: &mut Engine<Requests<ConnectionId>>,

@@ -5,7 +5,7 @@ mod world;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
-use tidegate_runtime::{Driver as _, InterfaceInfo, WaitStrategy};
+use tidegate_runtime::{InterfaceInfo, ShardTask as _, WaitStrategy};
 use tidegate_tcp::engine::Population;
 
 use self::world::{OK, Server, World, server, source_port};

@@ -78,11 +78,11 @@ pub mod counter {
     pub const OTHERS: u32 = 3;
     /// SYNs that were reflected or dropped.
     pub const SYNS: u32 = 4;
-    /// How many there are.
+    /// The number of counters.
     pub const COUNT: u32 = 5;
 }
 
-/// What a flood consists of: values of [`Flood::kind`].
+/// The kinds of packets of a flood: values of [`Flood::kind`].
 pub mod kind {
     /// SYNs, with options as common systems send them.
     pub const SYN: u32 = 0;
@@ -96,7 +96,7 @@ pub mod kind {
     pub const SYN_ACK: u32 = 4;
     /// UDP datagrams with random content.
     pub const UDP: u32 = 5;
-    /// How many there are so far, all of which [`MIX`] is made of.
+    /// The number of kinds so far, all of which [`MIX`] is made of.
     pub const COUNT: u32 = 6;
     /// Each packet of one of the other kinds, all equally likely.
     pub const MIX: u32 = 6;
@@ -152,7 +152,7 @@ pub struct Schedule {
     pub interval: u64,
 }
 
-/// How far a CPU is in a [`Schedule`]. Both are in units of 2^-10 ns since [`Schedule::start`].
+/// The progress of a CPU in a [`Schedule`]. Both are in units of 2^-10 ns since [`Schedule::start`].
 ///
 /// The layout is the map's: 16 bytes, no padding. Integers are in host byte order.
 #[repr(C)]
@@ -165,7 +165,7 @@ pub struct Progress {
 }
 
 impl Schedule {
-    /// What is overdue by more than this is left out, in units of 2^-10 ns: 0.1 s.
+    /// Frames overdue by more than this are left out, in units of 2^-10 ns: 0.1 s.
     const CATCH_UP: u64 = 100_000_000 << 10;
 
     /// The interval of `per_second` frames (1 to 10^9).
@@ -175,7 +175,7 @@ impl Schedule {
 
     /// Whether a frame is to be sent at `now`, in nanoseconds of `CLOCK_MONOTONIC`. If it is, the progress after it.
     ///
-    /// What is overdue is made up for at twice the rate: a flood that stood still does not come back as a burst, which
+    /// Overdue frames are made up for at twice the rate: a flood that stood still does not come back as a burst, which
     /// overflows rings that its rate does not.
     #[inline(always)]
     pub const fn next(&self, now: u64, progress: Progress) -> Option<Progress> {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!((size_of::<Progress>(), align_of::<Progress>()), (16, 8));
     }
 
-    /// How many frames are sent if that is tried every `step` nanoseconds.
+    /// The number of frames sent if that is tried every `step` nanoseconds.
     fn sent(schedule: &Schedule, from: u64, to: u64, step: usize, progress: &mut Progress) -> u64 {
         let mut count = 0;
         for now in (from..to).step_by(step) {

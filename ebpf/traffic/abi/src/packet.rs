@@ -62,7 +62,7 @@ const IPV6_MORE: u32 = 20;
 pub struct Packet<const IP: usize> {
     /// The IP header.
     pub ip: [u32; IP],
-    /// What follows it, zeros behind its end.
+    /// The segment or datagram, zeros behind its end.
     pub transport: [u32; TRANSPORT_WORDS],
     /// Octets of the frame, Ethernet header and padding included.
     pub frame_length: usize,
@@ -139,7 +139,7 @@ pub fn ipv6(flood: &Flood, random: &mut Random) -> Option<Packet<IPV6_WORDS>> {
     })
 }
 
-/// What an IP header is followed by, and what that header says of it.
+/// The segment or datagram behind an IP header, and the fields of that header that depend on it.
 struct Transport {
     words: [u32; TRANSPORT_WORDS],
     /// Octets that count.
@@ -270,14 +270,14 @@ fn transport(flood: &Flood, mss_less: u32, random: &mut Random) -> Transport {
     }
 }
 
-/// How a system opens a connection.
+/// The manner in which a system opens a connection.
 struct System {
     options: [u32; 6],
     /// Octets of options.
     options_length: u32,
     window: u32,
     hop_limit: u32,
-    /// What its SYN offers beside SYN.
+    /// The control bits of its SYN beside SYN.
     ecn: u32,
 }
 

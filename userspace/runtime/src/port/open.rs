@@ -12,17 +12,18 @@ use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::port::Port;
 use crate::report::PortCounters;
+use crate::shard_port::ShardPort as _;
 use crate::xdp::Attached;
 
-/// How long a queue may be in use by the socket of a process that has just died.
+/// The time a queue may still be in use by the socket of a process that has just died.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Descriptors one system call may move in copy mode, where the kernel lets us choose.
 const TX_BUDGET: u32 = 256;
 
 impl Port {
-    /// Makes a UMEM, binds a socket to `queue` of `interface` and fills the fill ring. `plan` says in which mode and with
-    /// which frames; `attached` is where the program runs.
+    /// Makes a UMEM, binds a socket to `queue` of `interface` and fills the fill ring. `plan` says in which mode and
+    /// with which frames; `attached` is where the program runs.
     ///
     /// # Errors
     ///

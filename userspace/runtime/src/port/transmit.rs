@@ -4,6 +4,7 @@ use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_xsk::{TxFrame, Unsent};
 
 use crate::port::Port;
+use crate::shard_port::ShardPort as _;
 
 impl Transmit for Port {
     #[inline]
@@ -35,24 +36,6 @@ impl Transmit for Port {
 }
 
 impl Port {
-    /// Gives the kernel what the engine has written since the last call, and has it look at the TX ring.
-    #[inline]
-    pub(crate) fn flush(&mut self) {
-        let queued = self.socket.queued();
-        if queued > 0 {
-            let given = self.socket.submit();
-            debug_assert_eq!(given, queued, "the TX ring takes all or nothing, and it had room");
-            self.kick();
-        } else if self.unsent != Unsent::Nothing {
-            self.kick();
-        }
-    }
-
-    /// Whether there are frames for every purpose, and room in the TX ring.
-    pub(crate) fn can_send(&mut self) -> bool {
-        self.socket.has_tx_room(2 * self.control_reserve)
-    }
-
     /// A free frame for `purpose`, unless the last ones are kept for more urgent purposes or the TX ring is full.
     fn take(&mut self, purpose: Purpose) -> Option<TxFrame> {
         let kept = match purpose {
@@ -74,7 +57,7 @@ impl Port {
     }
 
     /// Asks the kernel to look at the TX ring, and remembers what is left there.
-    fn kick(&mut self) {
+    pub(super) fn kick(&mut self) {
         let kick = self.socket.kick();
         self.counters.tx_wakeups += u64::from(kick.wakeups);
         self.unsent = kick.unsent;

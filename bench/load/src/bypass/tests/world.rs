@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_abi::siphash::Key;
-use tidegate_runtime::{Driver as _, InterfaceInfo};
+use tidegate_runtime::{InterfaceInfo, ShardTask as _};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::engine::{ConnectionId, Engine, OnNoFlow, Secrets};
 use tidegate_tcp::time::Instant;

@@ -1,4 +1,4 @@
-//! What the controller works on in a running server: the maps of the XDP program and the mailboxes of the shards.
+//! The backend of the controller in a running server: the maps of the XDP program and the mailboxes of the shards.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -12,17 +12,17 @@ use tidegate_abi::syn_cookie::Keys;
 use tidegate_tcp::engine::Cookies;
 
 use super::alarm::HalfOpen;
-use super::controller::Controlled;
+use super::controller::CookieBackend;
 use super::policy::Cause;
 use crate::error::Error;
 use crate::mailbox::{Command, Mailbox};
 use crate::report::SynCookieCounts;
 use crate::xdp::{CookieMaps, CounterMap};
 
-/// How long the shards may take to take new keys. Each does so between two bursts.
+/// The time the shards have to take new keys. Each does so between two bursts.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(100);
 
-/// What is counted about one queue, for reports.
+/// The counters of one queue, for reports.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     turned_on: AtomicU64,
@@ -42,7 +42,7 @@ impl Gauge {
 }
 
 /// The running server as the controller sees it.
-pub(crate) struct KernelAndShards {
+pub(crate) struct LiveBackend {
     pub(crate) maps: CookieMaps,
     pub(crate) counters: Arc<CounterMap>,
     pub(crate) half_open: HalfOpen,
@@ -52,7 +52,7 @@ pub(crate) struct KernelAndShards {
     pub(crate) gauges: Arc<[Gauge]>,
 }
 
-/// What the engine of shard `shard` of `shards` gets.
+/// The cookies of the engine of shard `shard` of `shards`.
 pub(crate) fn cookies_of(keys: Option<Keys>, shard: usize, shards: usize) -> Option<Cookies> {
     keys.map(|keys| Cookies {
         keys,
@@ -61,7 +61,7 @@ pub(crate) fn cookies_of(keys: Option<Keys>, shard: usize, shards: usize) -> Opt
     })
 }
 
-impl Controlled for KernelAndShards {
+impl CookieBackend for LiveBackend {
     fn syns(&self, queue: u32) -> Result<u64, Error> {
         let redirected = self.counters.get(XdpCounter::RedirectSyn, queue)?;
         let answered = self.counters.get(XdpCounter::TxSynCookie, queue)?;

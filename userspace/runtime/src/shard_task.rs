@@ -1,4 +1,4 @@
-//! What a shard does of its own accord, besides answering what arrives: a client's shard opens connections.
+//! Work of a shard's own accord, besides answering what arrives: a client's shard opens connections.
 
 use tidegate_tcp::application::Application;
 use tidegate_tcp::engine::Engine;
@@ -6,7 +6,7 @@ use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::Transmit;
 
 /// Works on a shard's engine from within the shard's loop.
-pub trait Driver<A: Application>: Send {
+pub trait ShardTask<A: Application>: Send {
     /// Called in every turn of the loop, when what arrived has been processed and before frames are given to the
     /// kernel. It must not block.
     ///
@@ -21,7 +21,7 @@ pub trait Driver<A: Application>: Send {
 }
 
 /// A server's shard does nothing of its own accord.
-impl<A: Application> Driver<A> for () {
+impl<A: Application> ShardTask<A> for () {
     #[inline]
     fn turn<T: Transmit>(&mut self, _: &mut Engine<A>, _: Instant, _: &mut T) -> Option<Instant> {
         None
