@@ -3,9 +3,9 @@
 #
 #   scripts/test-pages.sh [DIRECTORY]
 #
-# The tests of the reports leave their pages in DIRECTORY (default: target/pages); pictures of them come beside. Fails on
-# errors in the console, on a page that is wider than the window, on labels that are cut or on each other, and on tables
-# that are not those of the terminal.
+# The tests of the reports leave their pages in DIRECTORY (default: target/pages); pictures of them come beside. Fails
+# on errors in the console, on a page that is wider than the window, on labels that are cut or on each other, and on
+# tables that are not those of the terminal.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

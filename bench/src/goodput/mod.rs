@@ -299,9 +299,9 @@ impl<'a> Bench<'a> {
 
     /// One transfer over a link of its own.
     ///
-    /// The random numbers of a link that serves several go on from one to the next, so that each transfer meets losses of
-    /// its own; where there are few, their number and place decide more than the server does. New links with the same
-    /// seed have the same losses for both servers of a run, frame by frame, which leaves less noise in the ratio.
+    /// The random numbers of a link that serves several go on from one to the next, so that each transfer meets losses
+    /// of its own; where there are few, their number and place decide more than the server does. New links with the
+    /// same seed have the same losses for both servers of a run, frame by frame, which leaves less noise in the ratio.
     fn transfer_over_link(
         &mut self,
         condition: &Condition,

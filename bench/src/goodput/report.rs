@@ -15,8 +15,8 @@ const COLUMNS: &[Column] = &[
 
 const HOW_TO_READ: &[&str] = &[
     "A Linux client is on one side of the link, tidegate and a server on the kernel's TCP are on the other. The same \
-     client measures both in turn, and each transfer has the link for itself. The links of one run lose the same frames \
-     for both servers. Bars are medians; the line over a bar's end goes from the lowest to the highest run.",
+     client measures both in turn, and each transfer has the link for itself. The links of one run lose the same \
+     frames for both servers. Bars are medians; the line over a bar's end goes from the lowest to the highest run.",
     "**ratio** is tidegate's median in that of Linux: above 1, tidegate is faster. **server to client** is a download, \
      **client to server** an upload; the other end is Linux in both.",
 ];

@@ -215,13 +215,13 @@ impl<'a> Measurement<'a> {
         }
     }
 
-    /// Measures, prints the results, and writes the files that were asked for. True when there was something and nothing
-    /// went wrong.
+    /// Measures, prints the results, and writes the files that were asked for. True when there was something and
+    /// nothing went wrong.
     ///
     /// # Errors
     ///
-    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be read,
-    /// or a file cannot be written.
+    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
+    /// read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
         let Self { options, plan, server } = self;
         let mut client = options.client(plan.target())?;
