@@ -21,7 +21,12 @@ mkdir -p "$directory"
 directory=$(realpath "$directory")
 profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT
-TIDEGATE_PAGES=$directory cargo test --quiet --package tidegate-report --package tidegate-bench --locked -- report
+# The crates whose tests make reports.
+packages=()
+for manifest in $(grep -rl --include='*.rs' assert_report bench | sed 's|/src/.*|/Cargo.toml|' | sort -u); do
+    packages+=(--package "$(awk -F'"' '/^name = / { print $2; exit }' "$manifest")")
+done
+TIDEGATE_PAGES=$directory cargo test --quiet --locked "${packages[@]}" -- report
 cp scripts/test-pages.html "$directory"
 
 # Runs chromium with "$@". No sandbox, since that refuses root; the pages are our own.
