@@ -18,8 +18,7 @@ use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
 use tidegate_args::url::Url;
-use tidegate_load::Progress;
-use tidegate_load::{Close, Direction, Plan, Workload};
+use tidegate_load::{Close, Direction, Plan, Progress, Workload};
 
 /// Longest time to keep connections.
 const MAX_HOLD: Duration = Duration::from_secs(600);
