@@ -16,8 +16,8 @@ if [ -z "$browser" ]; then
     exit 1
 fi
 
-rm -rf "$directory"
 mkdir -p "$directory"
+rm -f "$directory"/*.{html,txt,png}
 directory=$(realpath "$directory")
 profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT
