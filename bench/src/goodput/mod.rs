@@ -20,7 +20,7 @@ use tidegate_lab::{Child, Children};
 use tidegate_lab::{Lab, Place};
 use tidegate_report::ReportFiles;
 
-use self::report::{Direction, Row};
+use self::report::{Direction, Transfers};
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
 use tidegate_args::url::Url;
@@ -251,7 +251,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Measures both directions over one kind of link.
-    fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Row>> {
+    fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Transfers>> {
         // Addresses are resolved, and both servers are seen to answer, before anything counts.
         for peer in [Peer::Tidegate, Peer::Linux] {
             for direction in Direction::BOTH {
@@ -260,7 +260,7 @@ impl<'a> Bench<'a> {
         }
         let mut rows = Vec::new();
         for direction in Direction::BOTH {
-            let mut row = Row {
+            let mut row = Transfers {
                 condition: condition.name.to_owned(),
                 direction,
                 seeds: (0..runs).map(|run| seed_of(self.seed, run)).collect(),
