@@ -22,10 +22,11 @@ use tidegate_lab::{Child, Children};
 use tidegate_lab::{Family, Lab, Place};
 use tidegate_report::ReportFiles;
 
-use self::report::{Direction, Row};
-use crate::setup::{Setup, directory, this_program};
 use tidegate_stream::serve;
 use tidegate_stream::transfer::{self, Transfer, Until};
+
+use self::report::{Direction, Transfers};
+use crate::setup::{Setup, directory, this_program};
 
 const CONGESTION: &str = "cubic";
 
@@ -238,7 +239,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Measures both directions over one kind of link.
-    fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Row>> {
+    fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Transfers>> {
         // Addresses are resolved, and both servers are seen to answer, before anything counts.
         for peer in [Peer::Tidegate, Peer::Linux] {
             for direction in Direction::BOTH {
@@ -247,7 +248,7 @@ impl<'a> Bench<'a> {
         }
         let mut rows = Vec::new();
         for direction in Direction::BOTH {
-            let mut row = Row {
+            let mut row = Transfers {
                 condition: condition.name.to_owned(),
                 direction,
                 seeds: (0..runs).map(|run| seed_of(self.seed, run)).collect(),
@@ -286,9 +287,9 @@ impl<'a> Bench<'a> {
 
     /// One transfer over a link of its own.
     ///
-    /// The random numbers of a link that serves several go on from one to the next, so that each transfer meets losses of
-    /// its own; where there are few, their number and place decide more than the server does. New links with the same
-    /// seed have the same losses for both servers of a run, frame by frame, which leaves less noise in the ratio.
+    /// The random numbers of a link that serves several go on from one to the next, so that each transfer meets losses
+    /// of its own; where there are few, their number and place decide more than the server does. New links with the
+    /// same seed have the same losses for both servers of a run, frame by frame, which leaves less noise in the ratio.
     fn transfer_over_link(
         &mut self,
         condition: &Condition,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use tidegate_report::format::three_digits;
-use tidegate_report::{Bar, Bars, Column, Page, Report, Section, Spread};
+use tidegate_report::{Bar, Bars, Column, Page, Report, Row, Section, Spread};
 
 /// The columns of the table.
 const COLUMNS: &[Column] = &[
@@ -15,8 +15,8 @@ const COLUMNS: &[Column] = &[
 
 const HOW_TO_READ: &[&str] = &[
     "A Linux client is on one side of the link, tidegate and a server on the kernel's TCP are on the other. The same \
-     client measures both in turn, and each transfer has the link for itself. The links of one run lose the same frames \
-     for both servers. Bars are medians; the line over a bar's end goes from the lowest to the highest run.",
+     client measures both in turn, and each transfer has the link for itself. The links of one run lose the same \
+     frames for both servers. Bars are medians; the line over a bar's end goes from the lowest to the highest run.",
     "**ratio** is tidegate's median in that of Linux: above 1, tidegate is faster. **server to client** is a download, \
      **client to server** an upload; the other end is Linux in both.",
 ];
@@ -45,7 +45,7 @@ impl Direction {
 
 /// The goodput of both servers over one kind of link in one direction, in Mbit/s, a value for each run.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
+pub(super) struct Transfers {
     /// The kind of link.
     pub(super) condition: String,
     /// The direction of the data.
@@ -58,14 +58,14 @@ pub(super) struct Row {
     pub(super) linux: Vec<f64>,
 }
 
-impl Row {
+impl Transfers {
     /// Returns tidegate's median as a part of Linux's; `None` if one of them was not measured.
     fn ratio(&self) -> Option<f64> {
         Some(spread(&self.tidegate)?.median / spread(&self.linux)?.median)
     }
 
-    fn row(&self) -> tidegate_report::Row {
-        tidegate_report::Row::new()
+    fn row(&self) -> Row {
+        Row::new()
             .with("link", self.condition.as_str())
             .with("direction", self.direction.name())
             .with("seeds", self.seeds.as_slice())
@@ -82,11 +82,11 @@ fn spread(values: &[f64]) -> Option<Spread> {
 }
 
 /// Returns the report of `rows`. `setting` is a sentence that says how they were measured.
-pub(super) fn report(environment: Map<String, Value>, setting: String, rows: &[Row]) -> Report {
+pub(super) fn report(environment: Map<String, Value>, setting: String, rows: &[Transfers]) -> Report {
     let mut report = Report {
         kind: "goodput",
         environment,
-        rows: rows.iter().map(Row::row).collect(),
+        rows: rows.iter().map(Transfers::row).collect(),
         ..Report::default()
     };
     let all: Vec<usize> = (0..report.rows.len()).collect();
@@ -139,8 +139,8 @@ mod tests {
 
     use super::*;
 
-    fn row(tidegate: &[f64], linux: &[f64]) -> Row {
-        Row {
+    fn row(tidegate: &[f64], linux: &[f64]) -> Transfers {
+        Transfers {
             condition: "loss 1%".to_owned(),
             direction: Direction::Up,
             seeds: (5..).take(tidegate.len().max(linux.len())).collect(),
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn report(rows: &[Row]) -> Report {
+    fn report(rows: &[Transfers]) -> Report {
         super::report(testing::environment(), "Goodput in Mbit/s".to_owned(), rows)
     }
 

@@ -16,7 +16,7 @@ use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workloa
 
 use super::background_load::BackgroundLoad;
 use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
-use super::report::Row;
+use super::report::Measurement;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
 
@@ -48,7 +48,7 @@ pub(super) struct Bench<'a> {
 /// What was measured.
 pub(super) enum Measured {
     /// A server.
-    Row(Box<Row>),
+    Row(Box<Measurement>),
     /// A bare XDP program met so many SYNs per second.
     Limit(Family, Limit, f64),
 }
@@ -95,7 +95,7 @@ impl Bench<'_> {
         }
     }
 
-    fn measure_server(&self, target: Target, cell: &Cell, tail: Duration) -> anyhow::Result<Row> {
+    fn measure_server(&self, target: Target, cell: &Cell, tail: Duration) -> anyhow::Result<Measurement> {
         let scale = &self.scale;
         let mut server = self.servers.start(target, cell.family)?;
         arrangement::bind_devices(self.lab, self.cores)?;
@@ -124,7 +124,7 @@ impl Bench<'_> {
         let memory_after = memory_after?;
 
         let seconds = last.seconds_since(&first);
-        Ok(Row {
+        Ok(Measurement {
             target,
             family: cell.family,
             offered: cell.offered,

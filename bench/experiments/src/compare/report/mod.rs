@@ -56,12 +56,12 @@ impl Run {
 }
 
 /// All runs of one cell.
-struct Row<'a> {
+struct CellRuns<'a> {
     cell: Cell,
     runs: Vec<&'a Run>,
 }
 
-impl Row<'_> {
+impl CellRuns<'_> {
     /// Returns the spread of `value` over the runs that have it.
     fn spread(&self, value: impl Fn(&Run) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.runs.iter().filter_map(|run| value(run)))
@@ -163,15 +163,15 @@ impl Results {
     }
 
     /// Returns one row for each cell that was measured, by workload, client and target.
-    fn rows(&self) -> Vec<Row<'_>> {
+    fn rows(&self) -> Vec<CellRuns<'_>> {
         let mut cells: BTreeMap<Cell, Vec<&Run>> = BTreeMap::new();
         for run in &self.runs {
             cells.entry(run.cell).or_default().push(run);
         }
-        cells.into_iter().map(|(cell, runs)| Row { cell, runs }).collect()
+        cells.into_iter().map(|(cell, runs)| CellRuns { cell, runs }).collect()
     }
 
-    fn row(&self, cell: Cell) -> Option<Row<'_>> {
+    fn row(&self, cell: Cell) -> Option<CellRuns<'_>> {
         self.rows().into_iter().find(|row| row.cell == cell)
     }
 }

@@ -8,13 +8,13 @@ use super::row::COLUMNS;
 use super::{Results, first_errors};
 
 const HOW_TO_READ: &[&str] = &[
-    "All servers send the same file from memory, and are asked by the same client with the same octets. They take turns: \
-     each round starts and stops one after the other, and a ratio is that of two runs of the same round. Bars are \
-     medians; the line over a bar's end goes from the lowest to the highest run.",
-    "**cps** is connections per second, one request each; the environment says who closed them. **rps** is requests per \
-     second on connections that stay open, one under way on each. **latency** is measured at half of what serve-kernel \
-     reaches under rps, from when a request was due. **reflect** is two loops that send frames as long as these to and \
-     fro over AF_XDP, without any protocol: no server on AF_XDP can do more there.",
+    "All servers send the same file from memory, and are asked by the same client with the same octets. They take \
+     turns: each round starts and stops one after the other, and a ratio is that of two runs of the same round. Bars \
+     are medians; the line over a bar's end goes from the lowest to the highest run.",
+    "**cps** is connections per second, one request each; the environment says who closed them. **rps** is requests \
+     per second on connections that stay open, one under way on each. **latency** is measured at half of what \
+     serve-kernel reaches under rps, from when a request was due. **reflect** is two loops that send frames as long as \
+     these to and fro over AF_XDP, without any protocol: no server on AF_XDP can do more there.",
     "**CPU us/op** is processor time for each connection, request or frame: all of both cores, the client's included. \
      Who waits by spinning is never idle, so a core of tidegate, and that of the bypass client, counts as busy \
      throughout. Where the soft interrupts of a device run depends on who sends: without threaded NAPI, what a server \

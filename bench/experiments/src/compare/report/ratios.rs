@@ -66,8 +66,8 @@ pub(super) fn all(results: &Results, client: ClientKind) -> Vec<Ratio> {
     ]
 }
 
-/// Returns the ratio that is not among the main ones: a connection has frames of other lengths than a request, and not as many
-/// one way as the other.
+/// Returns the ratio that is not among the main ones: a connection has frames of other lengths than a request, and not
+/// as many one way as the other.
 pub(super) fn cps_frames(results: &Results, client: ClientKind) -> Ratio {
     let cell = Cell::Server {
         load: Load::Cps,

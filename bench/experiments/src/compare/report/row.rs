@@ -2,11 +2,11 @@
 
 use serde_json::json;
 use tidegate_report::format::three_digits;
-use tidegate_report::{Column, Spread};
+use tidegate_report::{Column, Row, Spread};
 
 use super::super::cpu::{Parts, Usage};
 use super::super::plan::Cell;
-use super::{Results, Row, Run};
+use super::{CellRuns, Results, Run};
 
 /// The columns of the table.
 pub(super) const COLUMNS: &[Column] = &[
@@ -26,7 +26,7 @@ pub(super) const COLUMNS: &[Column] = &[
 ];
 
 /// Returns the row of the report. Fields that were not measured are null.
-pub(super) fn row(results: &Results, row: &Row<'_>) -> tidegate_report::Row {
+pub(super) fn row(results: &Results, row: &CellRuns<'_>) -> Row {
     let first = row.runs.first();
     let usage = row.usage();
     let answer = match row.cell {
@@ -34,7 +34,7 @@ pub(super) fn row(results: &Results, row: &Row<'_>) -> tidegate_report::Row {
         Cell::Reflect(_) => None,
     };
     let longest = row.quantile(|quantiles| quantiles.max);
-    tidegate_report::Row::new()
+    Row::new()
         .with("target", row.cell.target_name())
         .with("client", row.cell.client_name())
         .with("workload", row.cell.workload_name())

@@ -15,7 +15,7 @@ use super::plan::{Limit, Offered, Target};
 
 /// One server under one flood.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(super) struct Measurement {
     /// The server.
     pub(super) target: Target,
     /// The IP version.
@@ -70,10 +70,10 @@ pub(super) struct Limits {
 pub(super) struct Results {
     environment: Map<String, Value>,
     /// Of what was measured several times, the one that answered the median.
-    rows: Vec<Row>,
+    rows: Vec<Measurement>,
     limits: [Limits; 2],
     /// All rows at the highest rate, in the order they were measured.
-    at_max: Vec<Row>,
+    at_max: Vec<Measurement>,
     /// All results of the bare XDP program that sends back.
     transmitted: Vec<(Family, f64)>,
 }
@@ -97,14 +97,14 @@ impl Results {
     }
 
     /// Adds a row.
-    pub(super) fn add_row(&mut self, row: Row) {
+    pub(super) fn add_row(&mut self, row: Measurement) {
         let mut row = row;
         if row.offered == Offered::Max {
-            let is_same = |other: &Row| other.family == row.family && other.target == row.target;
+            let is_same = |other: &Measurement| other.family == row.family && other.target == row.target;
             self.rows
                 .retain(|other| other.offered != Offered::Max || !is_same(other));
             self.at_max.push(row.clone());
-            let mut same: Vec<&Row> = self.at_max.iter().filter(|&other| is_same(other)).collect();
+            let mut same: Vec<&Measurement> = self.at_max.iter().filter(|&other| is_same(other)).collect();
             same.sort_by(|one, other| one.answered_per_s.total_cmp(&other.answered_per_s));
             row = same[same.len() / 2].clone();
         }
@@ -170,7 +170,7 @@ impl Results {
 
     /// SYNs per second that were answered at the highest rate, in the order of the rounds.
     fn answered_at_max(&self, family: Family, target: Target) -> Vec<f64> {
-        let same = |row: &&Row| row.family == family && row.target == target;
+        let same = |row: &&Measurement| row.family == family && row.target == target;
         self.at_max.iter().filter(same).map(|row| row.answered_per_s).collect()
     }
 
@@ -256,7 +256,7 @@ fn limits_text(family: Family, limits: Limits) -> Option<String> {
     ))
 }
 
-impl Row {
+impl Measurement {
     /// Returns the part of the open connections' throughput that is left; `None` if there was none.
     fn open_kept(&self) -> Option<f64> {
         (self.open_before_bytes_per_s > 0.0).then(|| self.open_during_bytes_per_s / self.open_before_bytes_per_s)

@@ -9,15 +9,15 @@ use super::{Results, limits_text};
 
 const HOW_TO_READ: &[&str] = &[
     "Each row is one server under one flood. The servers take turns within each rate, and each time another one is the \
-     first. **offered/s** is what the generator sent, **answered/s** the SYN-ACKs that came back to the spoofed sources. \
-     What a bare XDP program sends back or drops, with the same generator and the same cores, is the most any server \
-     could do there.",
-    "**clients ok** counts the clients that connected, asked and got the whole answer in time; they send their SYN again \
-     as often as the kernel's TCP does. Latencies are from a client's first SYN, of the clients that got that far, so \
-     read them beside the share of those that did. **core** is how busy the server's core was, **RSS** what the server's \
-     resident memory grew by during the flood, with all clients in it. **open MB/s** is the throughput of connections \
-     that were open before, first without the flood and then during it; their rate is bounded (see the environment), \
-     and they compare every byte.",
+     first. **offered/s** is what the generator sent, **answered/s** the SYN-ACKs that came back to the spoofed \
+     sources. What a bare XDP program sends back or drops, with the same generator and the same cores, is the most any \
+     server could do there.",
+    "**clients ok** counts the clients that connected, asked and got the whole answer in time; they send their SYN \
+     again as often as the kernel's TCP does. Latencies are from a client's first SYN, of the clients that got that \
+     far, so read them beside the share of those that did. **core** is how busy the server's core was, **RSS** what \
+     the server's resident memory grew by during the flood, with all clients in it. **open MB/s** is the throughput of \
+     connections that were open before, first without the flood and then during it; their rate is bounded (see the \
+     environment), and they compare every byte.",
     "The charts have one step for each rate, so the distance between two of them means nothing. A line has no point \
      where no client connected.",
 ];

@@ -1,9 +1,9 @@
 //! A server under a flood as a row of the report.
 
 use tidegate_report::format::three_digits;
-use tidegate_report::{Column, Quantiles};
+use tidegate_report::{Column, Quantiles, Row};
 
-use super::{Results, Row};
+use super::{Measurement, Results};
 
 /// The columns of the table.
 pub(super) const COLUMNS: &[Column] = &[
@@ -23,10 +23,10 @@ pub(super) const COLUMNS: &[Column] = &[
 ];
 
 /// Returns the row of the report. Fields that were not measured are null.
-pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
+pub(super) fn row(results: &Results, row: &Measurement) -> Row {
     let limits = results.limits(row.family);
     let damage = &row.damage;
-    let mut fields = tidegate_report::Row::new()
+    let mut fields = Row::new()
         .with("target", row.target.name())
         .with("family", row.family.name())
         .with("rate", row.offered.name())
@@ -64,7 +64,7 @@ pub(super) fn row(results: &Results, row: &Row) -> tidegate_report::Row {
 }
 
 /// Returns the damage to the open connections, as a phrase.
-fn trouble(row: &Row) -> String {
+fn trouble(row: &Measurement) -> String {
     let damage = &row.damage;
     let parts: Vec<String> = [
         (damage.broken, "broken"),

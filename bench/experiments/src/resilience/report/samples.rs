@@ -6,11 +6,11 @@ use tidegate_report::testing;
 
 use super::super::background_load::Damage;
 use super::super::plan::{Limit, Offered, Target};
-use super::{Results, Row};
+use super::{Measurement, Results};
 
 /// A row of fixed numbers but for the arguments.
-pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per_s: f64) -> Row {
-    Row {
+pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per_s: f64) -> Measurement {
+    Measurement {
         target,
         family,
         offered,
