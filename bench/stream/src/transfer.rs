@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_args::url::Url;
-use tidegate_load::http::parse_head;
+use tidegate_load::http::read_head;
 
 use crate::socket::{TIMEOUT, connect_to, timed_out};
 
@@ -82,22 +82,13 @@ pub fn download(url: &Url, until: Option<Until>, congestion: Option<&str>) -> an
     stream
         .write_all(&url.request(false))
         .context("cannot send the request")?;
+    let (head, begin) = read_head(&mut stream).map_err(|error| explained(error, "no response"))?;
+    progress.moved();
+    if head.status != 200 {
+        bail!("the response to GET {} is {}", url.path, head.status);
+    }
+    let (length, mut bytes) = (head.length, begin.len() as u64);
     let mut buffer = vec![0; CHUNK];
-    let mut head = Vec::new();
-    let (length, mut bytes) = loop {
-        let count = receive(&mut stream, &mut buffer)?;
-        progress.moved();
-        if count == 0 {
-            bail!("the server closed the connection instead of answering");
-        }
-        head.extend_from_slice(&buffer[..count]);
-        if let Some(parsed) = parse_head(&head).map_err(|error| anyhow!(error.0))? {
-            if parsed.status != 200 {
-                bail!("the response to GET {} is {}", url.path, parsed.status);
-            }
-            break (parsed.length, (head.len() - parsed.end) as u64);
-        }
-    };
     let over = |bytes| until.is_some_and(|until| until.is_over(bytes, start));
     while length.is_none_or(|length| bytes < length) && !over(bytes) {
         let count = receive(&mut stream, &mut buffer)?;

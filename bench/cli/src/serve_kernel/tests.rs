@@ -12,7 +12,7 @@ use tidegate_random::Random;
 
 use tidegate_args::url::Url;
 use tidegate_load::Body;
-use tidegate_load::http::{Head, parse_head};
+use tidegate_load::http::{Head, parse_head, read_head};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,18 +59,8 @@ fn request(address: SocketAddr, path: &str, keep_alive: bool) -> Vec<u8> {
 
 /// Reads one response.
 fn response(stream: &mut TcpStream) -> (Head, Body) {
-    let mut received = Vec::new();
-    let mut buffer = vec![0; 16 * 1024];
-    let head = loop {
-        let count = stream.read(&mut buffer).unwrap();
-        assert!(count > 0, "closed before the response was complete");
-        received.extend_from_slice(&buffer[..count]);
-        if let Some(head) = parse_head(&received).unwrap() {
-            break head;
-        }
-    };
+    let (head, mut body) = read_head(stream).unwrap();
     let length = usize::try_from(head.length.unwrap()).unwrap();
-    let mut body = received.split_off(head.end);
     let begun = body.len();
     assert!(begun <= length, "more than the response");
     body.resize(length, 0);

@@ -5,22 +5,19 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use tidegate_lab::Child;
 
 use tidegate_args::url::Url;
-use tidegate_load::http::parse_head;
+use tidegate_load::http::read_head;
 
 /// How long a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a connection, and each piece of the response, may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-const POLL: Duration = Duration::from_millis(10);
-
-/// The largest response that is read. The one asked for is far smaller.
-const RESPONSE_LIMIT: usize = 64 * 1024;
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The octets of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +44,13 @@ impl Answer {
 pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + START_LIMIT;
     let stream = loop {
-        match TcpStream::connect_timeout(&url.address, PATIENCE) {
+        match TcpStream::connect_timeout(&url.address, TIMEOUT) {
             Ok(stream) => break stream,
             Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
                 if !server.is_running()? {
                     bail!("it ended before it accepted a connection");
                 }
-                thread::sleep(POLL);
+                thread::sleep(POLL_INTERVAL);
             }
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", url.address)),
         }
@@ -63,32 +60,15 @@ pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Re
 
 fn ask(mut stream: TcpStream, url: &Url, page: &[u8]) -> anyhow::Result<Answer> {
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(TIMEOUT))
         .context("cannot set a time limit")?;
     stream.write_all(&url.request(true)).context("cannot send a request")?;
-    let mut response = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        if let Some(answer) = complete(&response, page)? {
-            return Ok(answer);
-        }
-        if response.len() > RESPONSE_LIMIT {
-            bail!("the response has more than {RESPONSE_LIMIT} octets");
-        }
-        match stream.read(&mut piece) {
-            Ok(0) => bail!("the connection was closed within the response"),
-            Ok(length) => response.extend_from_slice(&piece[..length]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context("cannot read the response"),
-        }
-    }
+    read(&mut stream, page)
 }
 
-/// What `response` consists of; `None` if there is more to come.
-fn complete(response: &[u8], page: &[u8]) -> anyhow::Result<Option<Answer>> {
-    let Some(head) = parse_head(response).map_err(|malformed| anyhow!(malformed.0))? else {
-        return Ok(None);
-    };
+/// Reads a response, whose body has to be `page`.
+fn read(stream: &mut impl Read, page: &[u8]) -> anyhow::Result<Answer> {
+    let (head, mut body) = read_head(stream).context("cannot read the response")?;
     if head.status != 200 {
         bail!("the status is {} and not 200", head.status);
     }
@@ -96,17 +76,19 @@ fn complete(response: &[u8], page: &[u8]) -> anyhow::Result<Option<Answer>> {
     if length != page.len() as u64 {
         bail!("the body has {length} octets and not {}", page.len());
     }
-    let body = &response[head.end..];
-    if body.len() < page.len() {
-        return Ok(None);
+    let begun = body.len();
+    if begun < page.len() {
+        body.resize(page.len(), 0);
+        let rest = stream.read_exact(&mut body[begun..]);
+        rest.context("the connection was closed within the response")?;
     }
-    if body != page {
+    if !body.starts_with(page) {
         bail!("the body is not the file");
     }
-    Ok(Some(Answer {
+    Ok(Answer {
         head: head.end,
         body: page.len(),
-    }))
+    })
 }
 
 #[cfg(test)]
@@ -121,9 +103,9 @@ mod tests {
     fn a_response_is_complete_with_its_last_octet() {
         let whole = [HEAD, b"page"].concat();
         for length in 0..whole.len() {
-            assert_eq!(complete(&whole[..length], b"page").unwrap(), None, "{length}");
+            assert!(read(&mut &whole[..length], b"page").is_err(), "{length}");
         }
-        let answer = complete(&whole, b"page").unwrap().unwrap();
+        let answer = read(&mut &whole[..], b"page").unwrap();
         assert_eq!(
             (answer.head, answer.body, answer.length()),
             (HEAD.len(), 4, whole.len())
@@ -142,7 +124,7 @@ mod tests {
             (&b"HTTP/1.1 200 OK\r\n\r\n"[..], "no Content-Length"),
             (&b"220 smtp\r\n\r\n"[..], "not an HTTP response"),
         ] {
-            let error = complete(response, b"page").unwrap_err().to_string();
+            let error = format!("{:#}", read(&mut &*response, b"page").unwrap_err());
             assert!(error.contains(phrase), "{error}");
         }
     }
@@ -162,7 +144,7 @@ mod tests {
         });
         let url: Url = format!("http://{address}/index.html").parse().unwrap();
         let error = ask(TcpStream::connect(address).unwrap(), &url, b"page").unwrap_err();
-        assert!(error.to_string().contains("closed within the response"), "{error}");
+        assert!(format!("{error:#}").contains("closed before the head"), "{error:#}");
         server.join().unwrap();
     }
 }

@@ -163,7 +163,11 @@ fn a_handshake_that_failed_is_not_waited_for() {
     let mut world = World::new(&plan, &settings, silent);
     world.cut_off = Some(*settings.ports.start());
     let found = world.run(&plan, &settings);
-    assert_eq!(world.client.application().opening().count(), 1, "it is remembered");
+    assert_eq!(
+        world.client.application().openings.noted().count(),
+        1,
+        "it is remembered"
+    );
     // The other connections, and the one in its place.
     assert_eq!(found.errors.iter().collect::<Vec<_>>(), [("unfinished", 4)]);
 }

@@ -218,7 +218,7 @@ fn a_body_without_length_ends_with_its_connection() {
             ..plan(address, workload)
         });
         assert_right(&measured);
-        assert!(measured.latency.len() > 0, "{workload:?}");
+        assert!(!measured.latency.is_empty(), "{workload:?}");
     }
 }
 
