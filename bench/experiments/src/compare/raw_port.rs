@@ -8,7 +8,7 @@ use aya::programs::links::FdLink;
 use tidegate_flood::object;
 use tidegate_flood::socket::{self, BATCH, FRAMES, QUEUE};
 use tidegate_traffic_abi::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
-use tidegate_xsk::{RxFrame, Socket, Unsent};
+use tidegate_xsk::{RxFrame, Socket, Unsent, options};
 
 use super::frame_pattern::Pattern;
 
@@ -51,7 +51,7 @@ impl RawPort {
         let link = object::attach(&mut ebpf, PROGRAM_TO_SOCKET, interface)?;
         let socket = socket::open(interface, BUSY_TIMEOUT)?;
         // Older kernels do not know it, and take batches of their own choice.
-        let _ = socket.set_tx_budget(TX_BUDGET);
+        let _ = options::set_tx_budget(socket.fd(), TX_BUDGET);
         sockets
             .set(QUEUE, socket.fd(), 0)
             .with_context(|| format!("cannot write the map {MAP_SOCKETS}"))?;
