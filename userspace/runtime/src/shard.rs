@@ -155,7 +155,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         worked |= self.receive(now);
         self.port.refill();
         // With nothing due this costs less than asking for the next deadline.
-        self.engine.turn(now, &mut self.port);
+        self.engine.poll(now, &mut self.port);
         self.driver_deadline = self.driver.turn(&mut self.engine, now, &mut self.port);
         // While more comes in, what answers it is sent together: a system call for two or three frames costs more than
         // the frames.

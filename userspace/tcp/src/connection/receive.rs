@@ -11,14 +11,14 @@ use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::{Flags, Segment};
 
-/// Segments that are acknowledged each by itself after one was missing or came twice: the sender's window is small then,
-/// and grows by acknowledgments. Linux's number.
+/// Segments that are acknowledged each by itself after one was missing or came twice: the sender's window is small
+/// then, and grows by acknowledgments. Linux's number.
 const QUICK_ACKS: u8 = 16;
 
 /// A timestamp older than this says nothing any more (RFC 7323, section 5.5); in seconds.
 const TS_RECENT_MAX_AGE: u32 = 24 * 24 * 3600;
 
-/// What the arrival of a segment asks of the engine.
+/// The engine's part after the arrival of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Nothing more.
@@ -30,7 +30,7 @@ pub(crate) enum Arrival {
 }
 
 impl<C> Connection<C> {
-    /// Processes a segment. The caller runs [`Connection::finish`] afterwards.
+    /// Processes a segment. The caller runs [`Connection::flush_output`] afterwards.
     pub(crate) fn segment_arrives<A, T>(
         &mut self,
         segment: &Segment<'_>,
@@ -50,8 +50,8 @@ impl<C> Connection<C> {
         let tcb = &mut self.tcb;
         tcb.accepted = false;
         if matches!(tcb.state, State::TimeWait | State::Closed) {
-            // It is here only because its application has not read everything. The peer's FIN may need an answer; nothing
-            // else matters (RFC 1337).
+            // It is here only because its application has not read everything. The peer's FIN may need an answer;
+            // nothing else matters (RFC 1337).
             if segment.flags.contains(Flags::RST) {
                 // But of a peer that does not know what its SYN was answered with: it begins anew.
                 if segment.seq == tcb.rcv_nxt && tcb.syn_answered {
@@ -70,14 +70,14 @@ impl<C> Connection<C> {
             && segment.flags.contains(Flags::SYN | Flags::ACK)
             && segment.seq + 1 == tcb.rcv_nxt
             && segment.ack == tcb.snd_nxt;
-        // Any other SYN may be of a peer that has restarted. It is challenged wherever it stands and whatever its options
-        // say, since nothing else tells that peer of this connection (RFC 5961, section 4.2).
+        // Any other SYN may be of a peer that has restarted. It is challenged wherever it stands and whatever its
+        // options say, since nothing else tells that peer of this connection (RFC 5961, section 4.2).
         if segment.flags.contains(Flags::SYN) && !crossing {
             tcb.challenge(context);
             return Arrival::Done;
         }
-        // The timestamp check comes before the sequence check (RFC 7323, section 5.3). A segment without a timestamp has
-        // none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
+        // The timestamp check comes before the sequence check (RFC 7323, section 5.3). A segment without a timestamp
+        // has none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
         if tcb.timestamps
             && !segment.flags.contains(Flags::RST)
             && let Some(timestamps) = segment.options.timestamps
@@ -164,7 +164,7 @@ impl<C> Connection<C> {
         }
         let window = tcb.window_of(segment);
         if !old {
-            tcb.take_acknowledgment(segment, window, context);
+            tcb.process_ack(segment, window, context);
         }
         tcb.update_send_window(segment, window, context);
         if tcb.fin_sent && tcb.flight() == 0 {
@@ -319,8 +319,8 @@ impl<C> Connection<C> {
         }
     }
 
-    /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it has
-    /// not been received.
+    /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it
+    /// has not been received.
     #[inline]
     pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>) -> bool
     where
@@ -389,8 +389,8 @@ impl Tcb {
         self.rcv_mss = self.rcv_mss.max(length.min(usize::from(u16::MAX)) as u16);
     }
 
-    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883). It is sent at once: an
-    /// acknowledgment that waited could be overtaken by text, which reports nothing.
+    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883). It is sent at once:
+    /// an acknowledgment that waited could be overtaken by text, which reports nothing.
     fn note_duplicate(&mut self, from: SeqNumber, to: SeqNumber) {
         if self.sack_permitted && from.before(to) {
             self.ack_now = true;
@@ -548,8 +548,8 @@ impl Tcb {
         }
     }
 
-    /// The window that is probed has opened, and may now be worth using. If not, the time when it is used all the same may
-    /// have come nearer, but is not put off, however often a small window opens.
+    /// The window that is probed has opened, and may now be worth using. If not, the time when it is used all the same
+    /// may have come nearer, but is not put off, however often a small window opens.
     #[cold]
     fn window_opened(&mut self, now: Instant, bounds: Bounds) {
         self.rto.reset_backoff();
