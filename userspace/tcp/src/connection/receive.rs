@@ -50,90 +50,40 @@ impl<C> Connection<C> {
         let tcb = &mut self.tcb;
         tcb.accepted = false;
         if matches!(tcb.state, State::TimeWait | State::Closed) {
-            // It is here only because its application has not read everything. The peer's FIN may need an answer;
-            // nothing else matters (RFC 1337).
-            if segment.flags.contains(Flags::RST) {
-                // But of a peer that does not know what its SYN was answered with: it begins anew.
-                if segment.seq == tcb.rcv_nxt && tcb.syn_answered {
-                    return Arrival::Reset;
-                }
-            } else if segment.length() > 0 {
-                // A SYN-ACK is an old one of this connection.
-                let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
-                tcb.syn_answered |= begins;
-                tcb.answer_unacceptable(segment, context);
-            }
-            return Arrival::Done;
+            return tcb.ended_receives(segment, context);
         }
-        // The SYN-ACK of a simultaneous open repeats the peer's SYN (RFC 9293, section 3.5, figure 7).
-        let crossing = tcb.state == State::SynReceived
-            && segment.flags.contains(Flags::SYN | Flags::ACK)
-            && segment.seq + 1 == tcb.rcv_nxt
-            && segment.ack == tcb.snd_nxt;
+        let crossing = tcb.is_crossing(segment);
         // Any other SYN may be of a peer that has restarted. It is challenged wherever it stands and whatever its
         // options say, since nothing else tells that peer of this connection (RFC 5961, section 4.2).
         if segment.flags.contains(Flags::SYN) && !crossing {
             tcb.challenge(context);
             return Arrival::Done;
         }
-        // The timestamp check comes before the sequence check (RFC 7323, section 5.3). A segment without a timestamp
-        // has none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
-        if tcb.timestamps
-            && !segment.flags.contains(Flags::RST)
-            && let Some(timestamps) = segment.options.timestamps
-            && SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent))
-            && !tcb.ts_recent_is_old(context.now)
-        {
+        // The timestamp check comes before the sequence check (RFC 7323, section 5.3).
+        if tcb.is_stale(segment, context.now) {
             context.counters.bump(Counter::DropPaws);
             tcb.answer_unacceptable(segment, context);
             return Arrival::Done;
         }
         // First, the sequence number.
         if !crossing && !tcb.acceptable(segment) {
-            if segment.flags.contains(Flags::RST) {
-                context.counters.bump(Counter::DropOutOfWindow);
-                return Arrival::Done;
-            }
-            if tcb.is_old(segment) {
-                context.counters.bump(Counter::Duplicates);
-                tcb.note_duplicate(segment.seq, segment.seq + segment.payload.len() as u32);
-            } else {
-                context.counters.bump(Counter::DropOutOfWindow);
-            }
-            tcb.answer_unacceptable(segment, context);
-            // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
-            // that of a segment sent again (RFC 9293, section 3.10.7.4).
-            if tcb.acknowledgment_counts(segment) && self.acknowledgment(segment, application, context) {
-                self.tcb.accept(context.now);
-            }
+            self.unacceptable_arrives(segment, application, context);
             return Arrival::Done;
         }
-        // Second, RST: only the exact sequence number resets (RFC 5961, section 3.2).
+        // Second, RST.
         if segment.flags.contains(Flags::RST) {
-            if segment.seq == tcb.rcv_nxt {
-                return Arrival::Reset;
-            }
-            tcb.challenge(context);
-            return Arrival::Done;
+            return tcb.reset_arrives(segment, context);
         }
         // Fourth, SYN: see above. Fifth, ACK.
         if !segment.flags.contains(Flags::ACK) {
             context.counters.bump(Counter::DropNoAck);
             return Arrival::Done;
         }
-        if tcb.state == State::SynReceived && segment.ack != tcb.snd_nxt {
-            return Arrival::Refuse;
-        }
         if tcb.state == State::SynReceived {
-            tcb.snd_wl1 = segment.seq - 1;
-            context.counters.bump(match tcb.listener {
-                Some(_) => Counter::PassiveOpens,
-                None => Counter::ActiveOpens,
-            });
-            tcb.syn_acknowledged(segment, context);
-            // How much the application may queue depends on it.
-            tcb.update_send_window(segment, tcb.window_of(segment), context);
-            self.establish(application, context);
+            if segment.ack != tcb.snd_nxt {
+                return Arrival::Refuse;
+            }
+            self.handshake_ends(segment, application, context);
         }
         if !self.acknowledgment(segment, application, context) {
             return Arrival::Done;
@@ -147,6 +97,50 @@ impl<C> Connection<C> {
             self.text(segment, application, context);
         }
         Arrival::Done
+    }
+
+    /// Answers a segment whose sequence number is not acceptable.
+    #[cold]
+    fn unacceptable_arrives<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        let tcb = &mut self.tcb;
+        if segment.flags.contains(Flags::RST) {
+            context.counters.bump(Counter::DropOutOfWindow);
+            return;
+        }
+        if tcb.is_old(segment) {
+            context.counters.bump(Counter::Duplicates);
+            tcb.note_duplicate(segment.seq, segment.seq + segment.payload.len() as u32);
+        } else {
+            context.counters.bump(Counter::DropOutOfWindow);
+        }
+        tcb.answer_unacceptable(segment, context);
+        // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
+        // that of a segment sent again (RFC 9293, section 3.10.7.4).
+        if tcb.acknowledgment_counts(segment) && self.acknowledgment(segment, application, context) {
+            self.tcb.accept(context.now);
+        }
+    }
+
+    /// The acknowledgment of this side's SYN: the connection is ESTABLISHED.
+    fn handshake_ends<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        let tcb = &mut self.tcb;
+        tcb.snd_wl1 = segment.seq - 1;
+        context.counters.bump(match tcb.listener {
+            Some(_) => Counter::PassiveOpens,
+            None => Counter::ActiveOpens,
+        });
+        tcb.syn_acknowledged(segment, context);
+        // How much the application may queue depends on it.
+        tcb.update_send_window(segment, tcb.window_of(segment), context);
+        self.establish(application, context);
     }
 
     /// Processes the acknowledgment; false when the segment is to be dropped for it.
@@ -383,6 +377,58 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// A segment for a connection in TIME-WAIT or CLOSED.
+    #[cold]
+    fn ended_receives<T: Transmit>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) -> Arrival {
+        // It is here only because its application has not read everything. The peer's FIN may need an answer;
+        // nothing else matters (RFC 1337).
+        if segment.flags.contains(Flags::RST) {
+            // But of a peer that does not know what its SYN was answered with: it begins anew.
+            if segment.seq == self.rcv_nxt && self.syn_answered {
+                return Arrival::Reset;
+            }
+        } else if segment.length() > 0 {
+            // A SYN-ACK is an old one of this connection.
+            let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
+            self.syn_answered |= begins;
+            self.answer_unacceptable(segment, context);
+        }
+        Arrival::Done
+    }
+
+    /// Whether the segment is the SYN-ACK of a simultaneous open, which repeats the peer's SYN (RFC 9293, section 3.5,
+    /// figure 7).
+    #[inline]
+    fn is_crossing(&self, segment: &Segment<'_>) -> bool {
+        self.state == State::SynReceived
+            && segment.flags.contains(Flags::SYN | Flags::ACK)
+            && segment.seq + 1 == self.rcv_nxt
+            && segment.ack == self.snd_nxt
+    }
+
+    /// An acceptable RST: only the exact sequence number resets (RFC 5961, section 3.2).
+    #[cold]
+    fn reset_arrives<T: Transmit>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) -> Arrival {
+        if segment.seq == self.rcv_nxt {
+            return Arrival::Reset;
+        }
+        self.challenge(context);
+        Arrival::Done
+    }
+
+    /// Whether the timestamp says that the segment is an old one (PAWS; RFC 7323, section 5.3). One without a timestamp
+    /// has none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
+    #[inline]
+    fn is_stale(&self, segment: &Segment<'_>, now: Instant) -> bool {
+        self.timestamps
+            && !segment.flags.contains(Flags::RST)
+            && segment
+                .options
+                .timestamps
+                .is_some_and(|timestamps| SeqNumber(timestamps.value).before(SeqNumber(self.ts_recent)))
+            && !self.ts_recent_is_old(now)
+    }
+
     /// Notes how much text a segment had.
     #[inline]
     pub(super) fn note_segment_size(&mut self, length: usize) {
