@@ -17,11 +17,14 @@ EBPF := --manifest-path ebpf/Cargo.toml
 # PGO=0 does without, and so does what is built where none can be made.
 PGO ?= 1
 PROFILE_DATA := $(if $(filter-out 0,$(PGO)),target/profile/tidegate.profdata)
+# The packages with programs that are released. Cargo builds a dependency once for each set of features, and those follow
+# from the packages that are asked for, so every release build and test asks for the same ones.
+PROGRAMS := --package tidegate --package tidegate-bench --package tidegate-sim
 RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-kernels sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -39,11 +42,14 @@ target/profile/tidegate.profdata: | ebpf
 profile: ebpf ## Make the profile anew by which the release is optimized, as after larger changes
 	@scripts/profile.sh
 
-build: ebpf $(PROFILE_DATA) ## Build target/release/tidegate and target/release/tidegate-bench: [PGO=0]
-	$(RELEASE) build --release --workspace --locked
+build: ebpf $(PROFILE_DATA) ## Build target/release/tidegate, tidegate-bench and tidegate-sim: [PGO=0]
+	$(RELEASE) build --release --locked $(PROGRAMS)
 
-demo: build ## Serve files in a lab of two namespaces, fetch them, show which way they took (root)
-	@scripts/demo.sh
+# A first look is to take minutes: without a profile, which is made by building everything once more and running it, and
+# without optimizing across crates.
+demo: ebpf ## Serve files in a lab of two namespaces, fetch them, show which way they took (root)
+	$(CARGO) build --profile demo --locked --package tidegate --package tidegate-bench
+	@TIDEGATE_PROGRAMS=$(CURDIR)/target/demo scripts/demo.sh
 
 run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..." [ROOT=DIR] [QUEUES=N] (root)
 	@test -n "$(IFACE)" && test -n "$(LISTEN)" || { \
@@ -56,20 +62,26 @@ run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..
 # and the lab with what is delivered. The server's tests take turns in the one lab there is, so threads would only wait
 # for each other.
 test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
-	$(CARGO) test --workspace --locked --exclude tidegate --exclude tidegate-sim
-	$(RELEASE) test --release --locked --package tidegate-sim
-	$(RELEASE) test --release --locked --package tidegate -- --test-threads=1
+	$(CARGO) test --workspace --locked
+	$(RELEASE) test --release --locked $(PROGRAMS) --test simulation
+	$(RELEASE) test --release --locked $(PROGRAMS) --test lab -- --test-threads=1
 
 test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (network): [KERNELS="bookworm trixie ..."]
 	$(CARGO) build --locked --package tidegate-runtime --example load_objects
 	KERNELS="$(KERNELS)" scripts/vm/test-kernels.sh $(LOADER) $(dir $(XDP_OBJECT))*.o
 
-sim: ebpf $(PROFILE_DATA) ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
-	$(RELEASE) run --release --locked --package tidegate-sim -- run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
+test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
+	@scripts/test-pages.sh
+
+duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
+	@scripts/duplicates.sh
+
+sim: build ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
+	target/release/tidegate-sim run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
 
 impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
 	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 \
-		$(RELEASE) test --release --locked --package tidegate --test impaired -- --nocapture --test-threads=1
+		$(RELEASE) test --release --locked $(PROGRAMS) --test lab impaired:: -- --nocapture --test-threads=1
 
 goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
 	@scripts/goodput.sh
@@ -78,7 +90,7 @@ resilience: build ## Compare with Linux under SYN floods (root; about ten minute
 	@scripts/resilience.sh $(ARGS)
 
 flood-memory: build ## Send 50 million spoofed SYNs and look at what is left of them (root; some minutes)
-	TIDEGATE_FLOOD_SYNS=50 $(RELEASE) test --release --locked --package tidegate --test flood_memory -- --nocapture
+	TIDEGATE_FLOOD_SYNS=50 $(RELEASE) test --release --locked $(PROGRAMS) --test lab flood_memory:: -- --nocapture
 
 compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="--quick --html FILE"]
 	@scripts/compare.sh $(ARGS)
@@ -102,11 +114,12 @@ docs: build ## Write docs/cli.md anew from the help of the programs
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
 	$(CARGO) fmt --all --check
-	$(CARGO) fmt $(EBPF) --check
+	$(CARGO) fmt --all $(EBPF) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy $(EBPF) --locked -- -D warnings
+	$(CARGO) clippy --workspace --test lab --test simulation --locked -- -D warnings
+	$(CARGO) clippy $(EBPF) --workspace --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(EBPF) --workspace --no-deps --locked
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -4,7 +4,7 @@
 #   scripts/build-ebpf.sh OUT_FILE [TARGET_DIR [BIN]]
 #
 # OUT_FILE gets the object of program BIN (default: tidegate). Beside it go xdp-pass.o, for a veth peer, and traffic.o,
-# the programs of the flood test. Files that would not change are left alone. TARGET_DIR is cargo's (default: ebpf/target).
+# the programs of the benchmarks. Files that would not change are left alone. TARGET_DIR is cargo's (default: ebpf/target).
 set -euo pipefail
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -58,7 +58,7 @@ flags+="${separator}-Clink-arg=--cpu-features=+allows-misaligned-mem-access"
 cd "$root/ebpf"
 # RUSTC_BOOTSTRAP: -Z build-std is a nightly option, and the BPF target needs it.
 if ! LD_LIBRARY_PATH=$llvm_dir RUSTC_BOOTSTRAP=1 RUSTC=$EBPF_RUSTC CARGO_ENCODED_RUSTFLAGS=$flags \
-    "$EBPF_CARGO" build --release --locked --bins --target bpfel-unknown-none -Z build-std=core \
+    "$EBPF_CARGO" build --release --locked --workspace --bins --target bpfel-unknown-none -Z build-std=core \
     --target-dir "$target_dir" </dev/null; then
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT

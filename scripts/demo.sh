@@ -2,15 +2,16 @@
 # The demonstration: a Linux client fetches files from tidegate over a veth pair, by IPv4 and IPv6, and the counters
 # show which way the bytes took.
 #
-#   scripts/demo.sh        (make demo builds first)
+#   scripts/demo.sh        (make demo builds first; TIDEGATE_PROGRAMS is where the programs are, if not in target/release)
 #
 # Exit code 0 only if every byte was right and none of it went through the kernel's TCP on the server's side.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 lab=$root/scripts/lab.sh
-tidegate=$root/target/release/tidegate
-bench=$root/target/release/tidegate-bench
+programs=${TIDEGATE_PROGRAMS:-$root/target/release}
+tidegate=$programs/tidegate
+bench=$programs/tidegate-bench
 queues=2
 urls=(http://198.18.0.1 'http://[2001:2::1]')
 
@@ -107,7 +108,7 @@ fetch_all() {
 
 ((EUID == 0)) || die "network namespaces and XDP take root; run this as root"
 for program in "$tidegate" "$bench"; do
-    [[ -x $program ]] || die "$program is not built; run \`make build\`"
+    [[ -x $program ]] || die "$program is not built; \`make demo\` builds it"
 done
 
 # The tests of the lab hold the same lock. The server must not: it would outlive this script if that is killed.

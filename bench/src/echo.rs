@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use sha2::{Digest, Sha256};
+use tidegate_args::byte_size;
+use tidegate_args::url::parse_target;
+use tidegate_random::Random;
 
-use crate::byte_size;
-use crate::load_report::hex;
-use crate::random::RandomBytes;
-use crate::url::parse_target;
+use tidegate_load::hex;
 
 /// How long connecting, and a stream that does not move, is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -123,7 +123,7 @@ fn exchange(arguments: &Arguments, index: u32) -> anyhow::Result<(Direction, Dir
     reader.set_read_timeout(Some(PATIENCE))?;
     reader.set_write_timeout(Some(PATIENCE))?;
     let mut writer = reader.try_clone().context("cannot duplicate the socket")?;
-    let random = RandomBytes::new(arguments.seed.wrapping_add(u64::from(index)));
+    let random = Random::new(arguments.seed.wrapping_add(u64::from(index)));
     thread::scope(|scope| {
         let sending = thread::Builder::new()
             .spawn_scoped(scope, move || {
@@ -155,7 +155,7 @@ fn exchange(arguments: &Arguments, index: u32) -> anyhow::Result<(Direction, Dir
     })
 }
 
-fn send(stream: &mut TcpStream, mut random: RandomBytes, bytes: u64) -> anyhow::Result<Direction> {
+fn send(stream: &mut TcpStream, mut random: Random, bytes: u64) -> anyhow::Result<Direction> {
     let mut buffer = vec![0; CHUNK];
     let mut hasher = Sha256::new();
     let mut left = bytes;

@@ -7,31 +7,15 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
-mod byte_size;
-mod client;
+mod case_progress;
 mod compare;
-mod connection;
-mod duration;
 mod echo;
-mod environment;
-mod flood;
 mod goodput;
-mod http_client;
-mod lab;
 mod link;
-mod load;
-mod load_report;
 mod measure;
-mod random;
 mod resilience;
-mod results;
 mod serve_kernel;
-mod signals;
 mod stream;
-mod thread_per_connection;
-mod url;
-mod usage;
-mod xdp_socket;
 
 use std::process::ExitCode;
 
@@ -39,7 +23,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tidegate_runtime::Rejection;
 
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
 
 /// Clients that load a TCP server and check what it answers.
 ///
@@ -72,9 +56,10 @@ enum Command {
     /// `scripts/compare.sh` does both.
     Compare(Box<compare::Arguments>),
     /// Work with the results of earlier measurements.
-    Report(results::command::Arguments),
-    /// Request one URL over many connections, each with one request under way, and check every response.
-    Load(load::Arguments),
+    Report(tidegate_report::command::Arguments),
+    /// Request one URL over many connections, each with one request under way, and check every response: `rps --verify`
+    /// in short.
+    Load(measure::CheckedLoad),
     /// Send a pseudo-random stream to an echo service and compare the SHA-256 of what was sent and what came back.
     Echo(echo::Arguments),
     /// Relay frames between two Ethernet devices, with loss, delay, reordering, duplication, corruption and a rate
@@ -92,7 +77,7 @@ enum Command {
     ///
     /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180), are
     /// refused.
-    Flood(flood::Arguments),
+    Flood(tidegate_flood::Arguments),
     /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be done
     /// before, `scripts/resilience.sh` does both.
     Resilience(Box<resilience::Arguments>),
@@ -112,12 +97,12 @@ fn main() -> ExitCode {
         Command::Hold(arguments) => arguments.run(),
         Command::ServeKernel(arguments) => serve_kernel::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
-        Command::Report(arguments) => results::command::run(&arguments),
-        Command::Load(arguments) => load::run(&arguments),
+        Command::Report(arguments) => tidegate_report::command::run(&arguments),
+        Command::Load(arguments) => arguments.run(),
         Command::Echo(arguments) => echo::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
-        Command::Flood(arguments) => flood::run(&arguments),
+        Command::Flood(arguments) => tidegate_flood::run(&arguments),
         Command::Resilience(arguments) => resilience::run(&arguments),
         Command::Goodput(arguments) => goodput::run(&arguments),
     };
@@ -171,6 +156,9 @@ mod tests {
             &["load", "--url", "http://198.18.0.1:80/", "--connections", "10001"][..],
             &["load", "--url", "http://198.18.0.1:80/", "--connections", "0"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", "61s"],
+            &["load", "--url", "http://198.18.0.1:80/", "--duration", "0s"],
+            &["load", "--url", "http://198.18.0.1:80/", "--duration", "x"],
+            &["load", "--url", "http://198.18.0.1:80/", "--duration", ""],
             &["load", "--url", "https://198.18.0.1/"],
             &["echo", "--target", "198.18.0.1"],
             &["echo", "--target", "198.18.0.1:0"],
@@ -195,6 +183,8 @@ mod tests {
     fn defaults_are_accepted() {
         for arguments in [
             &["load", "--url", "http://[2001:2::1]:80/x"][..],
+            &["load", "--url", "http://[2001:2::1]:80/x", "--duration", "60s"],
+            &["cps", "--url", "http://198.18.0.1:80/", "--verify"],
             &["echo", "--target", "[2001:2::1]:7"],
             &["link", "a", "b"],
             &["stream", "serve"],

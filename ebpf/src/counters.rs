@@ -1,10 +1,8 @@
 //! One count for each frame, under the reason for its verdict.
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tidegate_abi::XdpCounter;
 
-#[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(XdpCounter::MAP_ENTRIES, 0);
+use crate::maps::COUNTERS;
 
 /// Adds one to `counter` of receive queue `queue`.
 #[inline(always)]

@@ -1,13 +1,26 @@
-//! The frame that the program runs on, read and written by offsets.
+//! Access to the packet: the frame that the program runs on, read and written by offsets.
+//!
+//! Verifiers differ in what they know of a number. Up to Linux 6.16 one that has changed its byte order may be anything
+//! again; later ones refuse what compilers make of `offset - 1`. Compilers differ in the order in which they add, and a
+//! verifier takes a sum in another order for another pointer, of which it knows nothing. So nothing is left to either:
+//! an offset is masked and added in assembly, which the compiler does not look into, right before the comparison with
+//! the frame's end, and what is read is at a constant distance from the pointer that was compared.
 
+use core::arch::asm;
 use core::marker::PhantomData;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 
-use crate::packet;
+/// No offset in a frame is greater: 22 octets of Ethernet header and tags, 40 of IPv6, and six extension headers of
+/// 2,048 are less. One bit more, and together with what is read there it might exceed what verifiers follow, 65,535
+/// octets.
+const MAX_OFFSET: usize = 0x3fff;
 
-/// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some octet
-/// on. Offsets are at most [`packet::MAX_OFFSET`].
+/// No packet is longer: lengths in IP headers have 16 bits, and IPv6 does not count its own header.
+const MAX_LENGTH: usize = 0x1_ffff;
+
+/// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some
+/// octet on. Offsets are at most [`MAX_OFFSET`].
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     start: usize,
@@ -20,7 +33,7 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a XdpContext) -> Self {
         Self {
-            start: packet::start(ctx.ctx),
+            start: start(ctx.ctx),
             context: ctx.ctx,
             run: PhantomData,
         }
@@ -36,7 +49,7 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     pub fn from(self, offset: usize) -> Self {
         Self {
-            start: packet::advance(self.start, offset),
+            start: advance(self.start, offset),
             ..self
         }
     }
@@ -54,7 +67,7 @@ impl<'a> Frame<'a> {
     /// The first `N` octets, unless there are not so many.
     #[inline(always)]
     pub fn first<const N: usize>(self) -> Option<&'a [u8; N]> {
-        let octets = packet::at::<[u8; N]>(self.context, self.start)?;
+        let octets = at::<[u8; N]>(self.context, self.start)?;
         // SAFETY: these octets lie within the frame, as was just compared (the verifier proves it again). The frame
         // outlives the run of the program, for which `'a` stands; what is written to it goes through `Words` and
         // `WordCursor`, after the last use of what was read there. An array of octets needs no alignment.
@@ -71,7 +84,7 @@ impl<'a> Frame<'a> {
     /// [`Frame::first`] to these octets is to be used after one of them is written.
     #[inline(always)]
     pub fn words<const N: usize>(self) -> Option<Words<N>> {
-        packet::at::<[[u8; 4]; N]>(self.context, self.start).map(|words| Words {
+        at::<[[u8; 4]; N]>(self.context, self.start).map(|words| Words {
             words,
             context: self.context,
         })
@@ -80,10 +93,11 @@ impl<'a> Frame<'a> {
     /// Exchanges the Ethernet addresses that the frame begins with, unless it is too short. No reference from
     /// [`Frame::first`] to them is to be used afterwards.
     #[inline(always)]
-    pub fn swap_addresses(self) -> Option<()> {
-        let addresses = packet::at::<[EthernetAddress; 2]>(self.context, self.start)?;
+    pub fn swap_macs(self) -> Option<()> {
+        let addresses = at::<[EthernetAddress; 2]>(self.context, self.start)?;
         // SAFETY: `at` has compared the frame's end with that of these octets (the verifier proves it again). The frame
-        // outlives the run of the program, and nothing else reads or writes it meanwhile. Packed types need no alignment.
+        // outlives the run of the program, and nothing else reads or writes it meanwhile. Packed types need no
+        // alignment.
         unsafe {
             let [destination, source] = [(*addresses)[0], (*addresses)[1]];
             (*addresses)[0].0 = source.0;
@@ -106,7 +120,7 @@ impl<'a> Frame<'a> {
     /// Whether at least `length` octets are left from `offset` on; `length` is at most 131,071.
     #[inline(always)]
     pub fn reaches(self, offset: usize, length: usize) -> bool {
-        packet::reaches(self.context, self.from(offset).start, length)
+        reaches(self.context, self.from(offset).start, length)
     }
 }
 
@@ -176,8 +190,8 @@ impl WordCursor {
     #[inline(always)]
     pub fn read(&mut self) -> Option<u32> {
         let word = self.next()?;
-        // SAFETY: the frame's end was compared with that of this word (the verifier proves it again). The frame outlives
-        // the run of the program, and nothing else writes to it meanwhile.
+        // SAFETY: the frame's end was compared with that of this word (the verifier proves it again). The frame
+        // outlives the run of the program, and nothing else writes to it meanwhile.
         Some(u32::from_be_bytes(unsafe { *word }))
     }
 
@@ -192,8 +206,75 @@ impl WordCursor {
 
     #[inline(always)]
     fn next(&mut self) -> Option<*mut [u8; 4]> {
-        let word = packet::at(self.context, self.address)?;
-        self.address = packet::next_word(self.address);
+        let word = at(self.context, self.address)?;
+        self.address = next_word(self.address);
         Some(word)
     }
+}
+
+/// The address of the frame's first octet.
+#[inline(always)]
+fn start(ctx: *mut xdp_md) -> usize {
+    // SAFETY: the context is valid while the program runs, and its `data` is an aligned `u32`.
+    unsafe { (*ctx).data as usize }
+}
+
+/// The address behind the frame's last octet, asked for anew each time: the compiler is not to conclude from one
+/// comparison that a later one is not needed.
+#[inline(always)]
+fn end(ctx: *mut xdp_md) -> usize {
+    // SAFETY: as in `start`, for `data_end`.
+    unsafe { core::ptr::read_volatile(&raw const (*ctx).data_end) as usize }
+}
+
+/// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before
+/// the end of it.
+#[inline(always)]
+fn at<T>(ctx: *mut xdp_md, address: usize) -> Option<*mut T> {
+    const { assert!(size_of::<T>() <= MAX_OFFSET) };
+    (address + size_of::<T>() <= end(ctx)).then_some(address as *mut T)
+}
+
+/// The address `offset` octets behind `address`.
+#[inline(always)]
+fn advance(address: usize, offset: usize) -> usize {
+    sum::<MAX_OFFSET>(address, offset)
+}
+
+/// Whether the frame reaches at least `length` octets past `address`.
+#[inline(always)]
+fn reaches(ctx: *mut xdp_md, address: usize, length: usize) -> bool {
+    // Addresses are compared, and no length is computed: subtracting packet pointers takes CAP_PERFMON.
+    sum::<MAX_LENGTH>(address, length) <= end(ctx)
+}
+
+/// `address + offset`, of which the verifier knows that no more than `MAX` was added. The compiler knows nothing of it,
+/// not even that a sum with a constant does not wrap: from that it would make `sum >= end` of `sum + 1 > end`, and of
+/// the former verifiers conclude nothing.
+#[inline(always)]
+fn sum<const MAX: usize>(address: usize, offset: usize) -> usize {
+    let mut sum = address;
+    // SAFETY: two instructions that change the registers they are given, and nothing else.
+    unsafe {
+        asm!(
+            "{offset} &= {MAX}",
+            "{sum} += {offset}",
+            offset = inout(reg) offset => _,
+            sum = inout(reg) sum,
+            MAX = const MAX,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// `address + 4`, of which the compiler knows nothing: a loop that steps by it need not be unrolled to be understood.
+#[inline(always)]
+fn next_word(address: usize) -> usize {
+    let mut next = address;
+    // SAFETY: one instruction that changes the register it is given, and nothing else.
+    unsafe {
+        asm!("{next} += 4", next = inout(reg) next, options(pure, nomem, nostack, preserves_flags));
+    }
+    next
 }

@@ -6,7 +6,7 @@
 use tidegate_abi::ListenerKey;
 
 use crate::frame::Frame;
-use crate::parse::{IPV4_HEADER, IPV6_HEADER, protocol};
+use crate::headers::{IPV4_HEADER, IPV6_HEADER, IPV6_SOURCE, protocol};
 
 /// "Destination unreachable" (RFC 792).
 const V4_DESTINATION_UNREACHABLE: u8 = 3;
@@ -20,9 +20,6 @@ const ICMP_HEADER: usize = 8;
 
 /// The fragment offset of an IPv4 header (RFC 791, section 3.1).
 const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
-
-/// Where the source address stands in an IPv6 header (RFC 8200, section 3).
-const IPV6_SOURCE: usize = 8;
 
 /// As much of the quoted segment as every message has (RFC 792): both ports and the sequence number.
 const QUOTED_SEGMENT: usize = 8;

@@ -1,11 +1,8 @@
 //! The flows the engines know, as far as userspace's counts tell: a SYN of one of them is for its engine.
 
-use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use tidegate_abi::known_flows::{SLOTS_PER_WORD, word_of};
 
-/// Counts of flows by slot, eight to a word; userspace writes them in the map's own memory. The loader sets the size.
-#[map]
-static KNOWN_FLOWS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+use crate::maps::KNOWN_FLOWS;
 
 /// Whether the count of `slot` is above zero: an engine may know a flow of this slot.
 #[inline(always)]

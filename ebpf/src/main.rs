@@ -3,27 +3,38 @@
 //! answered here.
 //!
 //! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
-//! from a server which a client of this host talks to. [`parse`] finds what a frame is for ([`icmp`] where it is ICMP) and
-//! reads it through [`frame`] and [`packet`], [`steer`] whether that is served, [`remotes`] whether it comes from such a
-//! server, [`sources`] whether its sender is served, [`known_flows`] whether an engine knows its flow, [`syn_ack`] answers
-//! the SYNs of other flows with cookies by what [`offer`] reads, with [`scratch`] for the verifier's sake, and
-//! [`counters`] remembers the reason for every verdict.
+//! from a server which a client of this host talks to.
+//!
+//! | module | concern |
+//! |---|---|
+//! | [`frame`] | access to the packet, the only one there is |
+//! | [`maps`] | every map |
+//! | [`headers`] | lengths, offsets and numbers of headers |
+//! | [`parse`], [`icmp`] | the address and port a frame is for, or is about where it is ICMP |
+//! | [`steer`] | whether that is served, and the verdict |
+//! | [`sources`] | whether its sender is served |
+//! | [`remotes`] | whether it comes from a server that a client of this host talks to |
+//! | [`known_flows`] | whether an engine may know its flow |
+//! | [`syn_ack`], [`syn_options`] | SYN-ACKs with cookies, by the options of the SYN |
+//! | [`scratch`] | values passed through a map for the verifier's sake |
+//! | [`counters`] | the reason for every verdict |
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod counters;
 mod frame;
+mod headers;
 mod icmp;
 mod known_flows;
-mod offer;
-mod packet;
+mod maps;
 mod parse;
 mod remotes;
 mod scratch;
 mod sources;
 mod steer;
 mod syn_ack;
+mod syn_options;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 

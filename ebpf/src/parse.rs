@@ -5,6 +5,7 @@
 use tidegate_abi::{ListenerKey, XdpCounter};
 
 use crate::frame::Frame;
+use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, protocol};
 use crate::icmp;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -18,48 +19,22 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const GROUP_BIT: u8 = 0x01;
 
 /// Octets of an Ethernet header.
-pub const ETHERNET_HEADER: usize = 14;
+const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 /// Tags that are skipped: a service tag and a customer tag.
 const MAX_VLAN_TAGS: usize = 2;
 
-/// Octets of an IPv4 header without options.
-pub const IPV4_HEADER: usize = 20;
 /// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
-/// Octets of an IPv6 header.
-pub const IPV6_HEADER: usize = 40;
-/// The fragment offset and "more fragments" of a fragment header (RFC 8200, section 4.5). Two reserved bits are not among
-/// them.
+/// The fragment offset and "more fragments" of a fragment header (RFC 8200, section 4.5). Two reserved bits are not
+/// among them.
 const IPV6_FRAGMENT: u16 = 0xfff9;
 /// Extension headers are a multiple of 8 octets long, and never shorter (RFC 8200, section 4).
 const EXTENSION_UNIT: usize = 8;
 /// Extension headers that are walked before the rest is left to the kernel. The verifier wants a bound; clients send
 /// one or none.
 const MAX_EXTENSION_HEADERS: usize = 6;
-
-/// Octets of a TCP header without options.
-pub const TCP_HEADER: usize = 20;
-
-/// Protocol numbers (IPv4) and next-header values (IPv6), as IANA assigns them.
-pub mod protocol {
-    pub const HOP_BY_HOP: u8 = 0;
-    pub const ICMPV4: u8 = 1;
-    pub const TCP: u8 = 6;
-    pub const ROUTING: u8 = 43;
-    pub const FRAGMENT: u8 = 44;
-    pub const ENCAPSULATING_SECURITY_PAYLOAD: u8 = 50;
-    pub const AUTHENTICATION: u8 = 51;
-    pub const ICMPV6: u8 = 58;
-    pub const DESTINATION_OPTIONS: u8 = 60;
-    pub const MOBILITY: u8 = 135;
-    pub const HOST_IDENTITY: u8 = 139;
-    pub const SHIM6: u8 = 140;
-    /// Two values for experiments (RFC 3692), on IANA's list of extension headers.
-    pub const EXPERIMENT_1: u8 = 253;
-    pub const EXPERIMENT_2: u8 = 254;
-}
 
 /// Where the headers of a TCP segment are. Whole words, since LLVM copies what is between smaller fields as well.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,8 +52,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// In the place of one where there is none. Not an `Option`: without one LLVM would leave any value in its fields, and
-    /// the verifier refuses what may be added to the frame's address on the way, used or not.
+    /// In the place of one where there is none. Not an `Option`: without one LLVM would leave any value in its fields,
+    /// and the verifier refuses what may be added to the frame's address on the way, used or not.
     const NONE: Self = Self {
         ip: 0,
         flags: 0,
@@ -94,7 +69,7 @@ impl Segment {
     }
 }
 
-/// What a frame is for.
+/// The destination of a frame.
 pub struct Destination {
     /// The address and port it is looked up by: a segment's destination, or the source of the one that was too big.
     pub listener: ListenerKey,
@@ -110,7 +85,8 @@ impl Destination {
     }
 }
 
-/// What a frame is for if it holds a whole TCP header, or ICMP "too big" that quotes one; else why it is not looked up.
+/// Returns the destination of a frame that holds a whole TCP header, or ICMP "too big" that quotes one; else why it is
+/// not looked up.
 #[inline(always)]
 pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
     let ethernet: &[u8; ETHERNET_HEADER] = frame.first().ok_or(XdpCounter::PassMalformed)?;
@@ -210,8 +186,8 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
             if u16::from_be_bytes([extension[2], extension[3]]) & IPV6_FRAGMENT != 0 {
                 return Err(XdpCounter::PassFragment);
             }
-            // An atomic fragment: a whole packet (RFC 6946). This header has a fixed length, and a reserved octet in the
-            // place of its length.
+            // An atomic fragment: a whole packet (RFC 6946). This header has a fixed length, and a reserved octet in
+            // the place of its length.
             EXTENSION_UNIT
         } else {
             (usize::from(extension[1]) + 1) * EXTENSION_UNIT
@@ -277,8 +253,8 @@ fn is_walked(next_header: u8) -> bool {
     )
 }
 
-/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of `length`
-/// octets at `offset` (RFC 9293, section 3.1).
+/// The destination port, in host byte order, the control bits and the octets of the header of the TCP segment of
+/// `length` octets at `offset` (RFC 9293, section 3.1).
 #[inline(always)]
 fn tcp(frame: Frame<'_>, offset: usize, length: usize) -> Result<(u16, usize, usize), XdpCounter> {
     let tcp: &[u8; TCP_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;

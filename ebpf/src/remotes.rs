@@ -1,26 +1,14 @@
 //! The servers that this host's own clients talk to over AF_XDP: a client's addresses and ports may be millions, so its
 //! segments are told by where they come from.
 
-use aya_ebpf::{
-    macros::map,
-    maps::{Array, HashMap},
-};
-use tidegate_abi::listener::SLOTS;
+use tidegate_abi::ListenerKey;
 use tidegate_abi::syn_ack::feature;
-use tidegate_abi::{ListenerKey, MAX_REMOTES};
 
 use crate::frame::Frame;
+use crate::headers::{IPV4_SOURCE, IPV6_SOURCE};
+use crate::maps::{REMOTE_SLOTS, REMOTES, holds};
 use crate::parse::Segment;
-use crate::sources::{self, IPV4_SOURCE, IPV6_SOURCE};
-use crate::steer;
-
-/// Addresses and ports of the servers; written by userspace, and only looked up here.
-#[map]
-static REMOTES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_REMOTES, 0);
-
-/// Looked at first.
-#[map]
-static REMOTE_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
+use crate::sources;
 
 /// Whether a segment comes from one of them. Servers send no IP options or extension headers to be expected here: a
 /// segment behind such is left to the kernel.
@@ -45,5 +33,5 @@ pub fn is_source(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
         let address = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
         ListenerKey::v6(address, u16::from_be_bytes([high, low]))
     };
-    steer::holds(&REMOTE_SLOTS, &REMOTES, &key)
+    holds(&REMOTE_SLOTS, &REMOTES, &key)
 }

@@ -1,22 +1,13 @@
 //! Values that the verifier is to know nothing of.
 //!
-//! It follows what is in a register through every branch, each value by itself, and walks a limited number of ways. Of what is
-//! in a map it knows nothing, so values that come out of one are followed once.
+//! It follows what is in a register through every branch, each value by itself, and walks a limited number of ways. Of
+//! what is in a map it knows nothing, so values that come out of one are followed once.
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
-
-#[repr(C)]
-struct Values {
-    at: u64,
-    offer: u64,
-}
-
-#[map]
-static SCRATCH: PerCpuArray<Values> = PerCpuArray::with_max_entries(1, 0);
+use crate::maps::{SCRATCH, ScratchValues};
 
 /// The running CPU's values. All access is volatile, so that LLVM does not keep them in registers after all.
 #[derive(Clone, Copy)]
-pub struct Scratch(*mut Values);
+pub struct Scratch(*mut ScratchValues);
 
 impl Scratch {
     /// The running CPU's.
@@ -27,19 +18,26 @@ impl Scratch {
 
     /// `value`, of which the verifier then knows nothing. Overwrites the offer.
     #[inline(always)]
-    pub fn forget(self, value: u64) -> u64 {
+    pub fn launder(self, value: u64) -> u64 {
         self.set_offer(value);
         self.offer()
+    }
+
+    /// `number`, of which the verifier then knows no more than that it is below 64. Overwrites the octets read.
+    #[inline(always)]
+    pub fn launder_at(self, number: usize) -> usize {
+        self.set_at(number);
+        self.at()
     }
 
     /// Both numbers, of which the verifier then knows no more than that the first is below 128 and the second below 64.
     /// Overwrites the others.
     #[inline(always)]
-    pub fn forget_both(self, first: usize, second: usize) -> (usize, usize) {
+    pub fn launder_both(self, first: usize, second: usize) -> (usize, usize) {
         self.set_at(first);
         // SAFETY: as in `at`.
         let first = unsafe { (&raw const (*self.0).at).read_volatile() as usize };
-        (first & 0x7f, self.forget(second as u64) as usize & 0x3f)
+        (first & 0x7f, self.launder(second as u64) as usize & 0x3f)
     }
 
     /// Octets of options that were read, below 64.
@@ -49,21 +47,21 @@ impl Scratch {
         unsafe { (&raw const (*self.0).at).read_volatile() as usize & 0x3f }
     }
 
-    /// See [`Scratch::at`].
+    /// Sets [`Scratch::at`].
     #[inline(always)]
     pub fn set_at(self, at: usize) {
         // SAFETY: as in `at`.
         unsafe { (&raw mut (*self.0).at).write_volatile(at as u64) }
     }
 
-    /// What they offer.
+    /// The options that were read: an offer in one word.
     #[inline(always)]
     pub fn offer(self) -> u64 {
         // SAFETY: as in `at`.
         unsafe { (&raw const (*self.0).offer).read_volatile() }
     }
 
-    /// See [`Scratch::offer`].
+    /// Sets [`Scratch::offer`].
     #[inline(always)]
     pub fn set_offer(self, offer: u64) {
         // SAFETY: as in `at`.

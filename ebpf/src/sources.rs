@@ -1,39 +1,14 @@
-//! Who may send: prefixes that are allowed or denied, and the rate of SYNs from one source.
+//! Admission by source: prefixes that are allowed or denied, and the rate of SYNs from one source.
 
-use aya_ebpf::{
-    helpers::bpf_ktime_get_ns,
-    macros::map,
-    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
-};
-use tidegate_abi::syn_ack::{SourceKey, SynRate, feature, source_rule};
-use tidegate_abi::{MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::lpm_trie::Key};
+use tidegate_abi::syn_ack::{SourceKey, feature, source_rule};
 
 use crate::frame::Frame;
+use crate::headers::{IPV4_SOURCE, IPV6_SOURCE};
+use crate::maps::{FEATURES, SOURCE_RULES_V4, SOURCE_RULES_V6, SYN_RATE, SYN_SOURCES};
 use crate::parse::Segment;
 
-/// [`feature`] bits.
-#[map]
-static FEATURES: Array<u32> = Array::with_max_entries(1, 0);
-
-#[map]
-static SOURCE_RULES_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_SOURCE_RULES, 0);
-
-#[map]
-static SOURCE_RULES_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_SOURCE_RULES, 0);
-
-#[map]
-static SYN_RATE: Array<SynRate> = Array::with_max_entries(1, 0);
-
-/// By source, the time at which it has saved up nothing.
-#[map]
-static SYN_SOURCES: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(DEFAULT_SYN_SOURCES, 0);
-
-/// Offset of the source address in an IPv4 header.
-pub const IPV4_SOURCE: usize = 12;
-/// Offset of the source address in an IPv6 header.
-pub const IPV6_SOURCE: usize = 8;
-
-/// What is switched on.
+/// The features that are switched on: bits of [`feature`].
 #[inline(always)]
 pub fn features() -> u32 {
     FEATURES.get(0).copied().unwrap_or(0)

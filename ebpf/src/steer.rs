@@ -1,15 +1,11 @@
 //! What is for a served address and port goes to the AF_XDP socket of the queue that received the frame, but for what
 //! is answered or dropped before. So does what comes from a remote that a client talks to.
 
-use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    macros::map,
-    maps::{Array, HashMap, XskMap},
-};
-use tidegate_abi::listener::SLOTS;
-use tidegate_abi::{ListenerKey, MAX_LISTENERS, MAX_QUEUES, XdpCounter};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use tidegate_abi::XdpCounter;
 
 use crate::frame::Frame;
+use crate::maps::{LISTENER_SLOTS, LISTENERS, XSKS, holds};
 use crate::parse::{Destination, Segment};
 use crate::{remotes, sources, syn_ack};
 
@@ -18,28 +14,6 @@ const FIN: usize = 0x01;
 const SYN: usize = 0x02;
 const RST: usize = 0x04;
 const ACK: usize = 0x10;
-
-/// The destinations served; written by userspace, and only looked up here.
-#[map]
-static LISTENERS: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
-
-/// Looked at first.
-#[map]
-static LISTENER_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
-
-/// The AF_XDP socket of each receive queue. A socket takes frames of its own queue only, so the queue is the index.
-#[map]
-static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
-
-/// Whether the map `keys`, before which `slots` is looked at, holds `key`.
-#[inline(always)]
-pub fn holds(slots: &Array<ListenerKey>, keys: &HashMap<ListenerKey, u32>, key: &ListenerKey) -> bool {
-    match slots.get(key.slot()) {
-        Some(first) if first == key => true,
-        Some(first) if first.is_empty_slot() => false,
-        _ => keys.get_ptr(key).is_some(),
-    }
-}
 
 /// The XDP action for a frame for `destination` that came in on `queue`, and the counter that says why.
 #[inline(always)]

@@ -6,32 +6,21 @@
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_TX},
     helpers::{bpf_jiffies64, bpf_xdp_adjust_tail},
-    macros::map,
-    maps::Array,
 };
+use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, SynSettings, cookie_switch};
+use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{
     self, Addresses, Cookie, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options, mss_index,
 };
-use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
 use crate::frame::{Frame, WordCursor, Words};
-use crate::offer::Offer;
-use crate::parse::{IPV4_HEADER, IPV6_HEADER, Segment, TCP_HEADER, protocol};
+use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, protocol};
+use crate::maps::{COOKIE_KEYS, COOKIE_SWITCHES, SYN_SETTINGS};
+use crate::parse::Segment;
 use crate::scratch::Scratch;
+use crate::syn_options::Offer;
 use crate::{known_flows, sources};
-
-/// The keys of both key ids.
-#[map]
-static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(2, 0);
-
-/// A [`cookie_switch`] for each receive queue.
-#[map]
-static COOKIE_SWITCHES: Array<u32> = Array::with_max_entries(MAX_QUEUES, 0);
-
-#[map]
-static SYN_SETTINGS: Array<SynSettings> = Array::with_max_entries(1, 0);
 
 /// MSS of a peer that sends none (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
@@ -84,8 +73,9 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
         if !is_answerable {
             return Some((XDP_DROP, XdpCounter::DropBadSource));
         }
-        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC 6191).
-        // As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK, before.
+        // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC
+        // 6191). As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK,
+        // before.
         if known_flows::is_counted(slot) {
             return None;
         }
@@ -103,42 +93,34 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
 
 #[inline(always)]
 fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: u32, template: &SynAck) -> Option<()> {
+    let &[low, high] = COOKIE_KEYS.get(key_id)?;
+    let key = (Key(low, high), key_id);
     let scratch = Scratch::get()?;
-    // The verifier then goes on from here once, and not for each of the ways to here.
-    let syn = Syn(scratch.forget(Syn::of(segment, key_id).0));
+    // The verifier then goes on from here once, and not for each of the ways to here. The offset has a word of its own:
+    // hashing need not wait for the lengths.
+    let ip = scratch.launder_at(segment.ip);
+    let syn = Syn(scratch.launder(Syn::of(segment).0));
     if version == 4 {
-        rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, syn, template)
+        rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, ip, syn, key, template)
     } else {
-        rewrite::<IPV6_WORDS, V6_WORDS>(frame, scratch, syn, template)
+        rewrite::<IPV6_WORDS, V6_WORDS>(frame, scratch, ip, syn, key, template)
     }
 }
 
-/// What a SYN is answered by, in one word.
+/// The properties of a SYN that its answer depends on, in one word.
 #[derive(Clone, Copy)]
 struct Syn(u64);
 
 impl Syn {
     #[inline(always)]
-    fn of(segment: &Segment, key_id: u32) -> Self {
-        Self(
-            segment.length as u64
-                | (segment.header_length as u64) << 24
-                | (segment.flags as u64 & 0xff) << 32
-                | u64::from(key_id) << 40
-                | (segment.ip as u64) << 48,
-        )
+    fn of(segment: &Segment) -> Self {
+        Self(segment.length as u64 | (segment.header_length as u64) << 24 | (segment.flags as u64) << 32)
     }
 
     /// Octets of the segment.
     #[inline(always)]
     fn length(self) -> usize {
         (self.0 & 0xffff) as usize
-    }
-
-    /// Offset of the IP header.
-    #[inline(always)]
-    fn ip(self) -> usize {
-        (self.0 >> 48) as usize
     }
 
     /// Octets of options, a multiple of 4.
@@ -152,11 +134,6 @@ impl Syn {
     fn flags(self) -> u8 {
         (self.0 >> 32) as u8
     }
-
-    #[inline(always)]
-    fn key_id(self) -> u32 {
-        (self.0 >> 40 & 1) as u32
-    }
 }
 
 /// Makes the SYN a SYN-ACK. `TCP`: where the TCP header begins, in words from the IP header's first; `ALL`: where its
@@ -165,22 +142,23 @@ impl Syn {
 fn rewrite<const TCP: usize, const ALL: usize>(
     frame: Frame<'_>,
     scratch: Scratch,
+    ip: usize,
     syn: Syn,
+    (key, key_id): (Key, u32),
     template: &SynAck,
 ) -> Option<()> {
-    let &[low, high] = COOKIE_KEYS.get(syn.key_id())?;
-    let packet = frame.from(syn.ip());
-    let offer = Offer::read(frame, scratch, syn.ip() + ALL * 4, syn.options_length())?;
+    let packet = frame.from(ip);
+    let offer = Offer::read(frame, scratch, ip + ALL * 4, syn.options_length())?;
     // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
-    let syn = Syn(scratch.forget(syn.0));
+    let syn = Syn(scratch.launder(syn.0));
     let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP;
     let headers = packet.words::<ALL>()?;
-    let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, Key(low, high), syn.key_id());
+    let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, key, key_id);
     let sum = write_options::<TCP>(headers.cursor_behind(), syn.options_length(), offer, &cookie, template)?;
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
-    frame.swap_addresses()?;
-    cut(frame, syn.length(), header_length).then_some(())
+    frame.swap_macs()?;
+    trim_payload(frame, syn.length(), header_length).then_some(())
 }
 
 /// The cookie for a SYN.
@@ -219,8 +197,8 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
     syn_cookie::make(key, key_id, &handshake, options)
 }
 
-/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie in
-/// memory. `None`: there is no room, which no SYN with whole options leaves.
+/// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie
+/// in memory. `None`: there is no room, which no SYN with whole options leaves.
 #[inline(always)]
 fn write_options<const TCP: usize>(
     mut options: WordCursor,
@@ -321,8 +299,8 @@ fn write_headers<const TCP: usize, const ALL: usize>(
         headers.set_raw(TCP + index, word);
         sum += u64::from(word);
     }
-    let [high, low] = checksum(sum).to_ne_bytes();
-    headers.set_raw(TCP + 4, u32::from_ne_bytes([high, low, 0, 0]));
+    // Before two octets of zero: no urgent pointer.
+    headers.set_raw(TCP + 4, u32::from(checksum(sum).to_le()).to_le());
 }
 
 /// Writes the IP header, but for the addresses, whose sum is `addresses`.
@@ -342,8 +320,9 @@ fn write_ip<const TCP: usize, const ALL: usize>(headers: Words<ALL>, header_leng
         }
         headers.set_raw(0, words[0]);
         headers.set_raw(1, words[1]);
-        let [high, low] = checksum(sum).to_ne_bytes();
-        headers.set_raw(2, words[2] | u32::from_ne_bytes([0, 0, high, low]));
+        // Behind two octets of zero.
+        let checksum = u32::from(checksum(sum).to_be()).to_be();
+        headers.set_raw(2, words[2] | checksum);
     } else {
         headers.set(0, 0x6000_0000);
         let next_header = u32::from(protocol::TCP) << 8 | u32::from(HOP_LIMIT);
@@ -353,7 +332,7 @@ fn write_ip<const TCP: usize, const ALL: usize>(headers: Words<ALL>, header_leng
 
 /// Cuts off the text that came with the SYN, which the client will send again.
 #[inline(always)]
-fn cut(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
+fn trim_payload(frame: Frame<'_>, length: usize, header_length: usize) -> bool {
     if length <= header_length {
         return true;
     }

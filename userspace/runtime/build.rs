@@ -8,7 +8,7 @@ use std::process::Command;
 /// Names an object to embed instead of building one.
 const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
 
-/// Beside the object: the programs of the flood test.
+/// Beside the object: the programs of the benchmarks.
 const TRAFFIC: &str = "traffic.o";
 
 /// What cargo sets for this build and the build of the XDP program must not inherit: it has its own toolchain, target
@@ -39,7 +39,7 @@ fn main() {
     let out = directory("OUT_DIR");
     let object = out.join("tidegate.o");
 
-    // For the build script of tidegate-bench, which embeds what the same build puts beside the object.
+    // For the build script of tidegate-flood, which embeds what the same build puts beside the object.
     println!("cargo:objects={}", out.display());
     println!("cargo:rerun-if-env-changed={OBJECT_VARIABLE}");
     if let Some(given) = env::var_os(OBJECT_VARIABLE) {
@@ -62,6 +62,7 @@ fn main() {
     for source in [
         "ebpf/src",
         "ebpf/abi/src",
+        "ebpf/traffic",
         "ebpf/Cargo.toml",
         "ebpf/Cargo.lock",
         "scripts/build-ebpf.sh",

@@ -3,65 +3,67 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tidegate_lab::Child;
+use tidegate_lab::Cores;
+use tidegate_lab::arrangement::CLIENT_DEVICE;
+use tidegate_lab::machine;
+use tidegate_lab::{Lab, Place};
 
 use super::cpu;
 use super::frame_pattern::Lengths;
 use super::plan::{Cell, ClientKind, Load, Scale, Shape, Target, Turn};
 use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};
-use super::report::{Quantiles, Run};
+use super::report::Run;
 use super::target::Servers;
-use crate::client::bypass::{BypassClient, Settings};
-use crate::client::kernel::KernelClient;
-use crate::client::progress::Progress;
-use crate::client::{Client, Close, Measured, Plan, Workload};
-use crate::flood::Prefix;
-use crate::http_client::Url;
-use crate::lab::arrangement::{CLIENT_DEVICE, Cores};
-use crate::lab::children::Process;
-use crate::lab::machine;
-use crate::lab::namespaces::{Lab, Place};
+use tidegate_args::url::Url;
+use tidegate_flood::Prefix;
+use tidegate_load::KernelClient;
+use tidegate_load::Progress;
+use tidegate_load::Verify;
+use tidegate_load::{BypassClient, Settings};
+use tidegate_load::{Client, Close, Measured, Plan, Workload};
 
 /// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
 /// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.
 const CLIENT_MSL: Duration = Duration::from_millis(100);
 
 /// Connections at the same time, in all workloads, and frames under way of the bare reflect.
-pub(super) const CONNECTIONS: u32 = 64;
+pub(crate) const CONNECTIONS: u32 = 64;
 
 /// Parts of the source addresses. Each cell takes the next one, so that none of its connections has the addresses and
 /// ports of one the kernel may still remember.
 const SOURCE_PARTS: u32 = 16;
 
 /// What all measurements share.
-pub(super) struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     /// Where they are made.
-    pub(super) lab: &'a Lab,
+    pub(crate) lab: &'a Lab,
     /// How long their parts take.
-    pub(super) scale: Scale,
+    pub(crate) scale: Scale,
     /// Which core does what.
-    pub(super) cores: Cores,
+    pub(crate) cores: Cores,
     /// Starts the servers.
-    pub(super) servers: Servers<'a>,
+    pub(crate) servers: Servers<'a>,
     /// What is requested.
-    pub(super) url: Url,
+    pub(crate) url: Url,
     /// Who ends the connections of `cps`. If it is the client, TIME-WAIT is the client's, and no server has it cheaper
     /// than another.
-    pub(super) close: Close,
+    pub(crate) close: Close,
     /// What the body of a response is.
-    pub(super) page: Vec<u8>,
+    pub(crate) page: Vec<u8>,
     /// Cells measured so far.
-    pub(super) count: u32,
+    pub(crate) count: u32,
     /// What tidegate answered when it was asked the last time.
-    pub(super) tidegate: Option<Answer>,
+    pub(crate) tidegate: Option<Answer>,
 }
 
 /// What a turn found.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// The runs, in the order they were made.
-    pub(super) runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// What the server's response consists of; `None` of the bare reflect.
-    pub(super) answer: Option<Answer>,
+    pub(crate) answer: Option<Answer>,
 }
 
 impl Bench<'_> {
@@ -70,7 +72,7 @@ impl Bench<'_> {
     /// # Errors
     ///
     /// The server does not start, answers something else, or ends; a client cannot begin; no frame comes back.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         turn: &Turn,
         round: u32,
@@ -124,7 +126,7 @@ impl Bench<'_> {
         client: ClientKind,
         workload: Workload,
         round: u32,
-        server: &Process,
+        server: &Child,
     ) -> anyhow::Result<Run> {
         let sources = sources(self.url.address.is_ipv4(), self.count)?;
         self.count += 1;
@@ -134,6 +136,8 @@ impl Bench<'_> {
             connections: CONNECTIONS,
             warm_up: self.scale.warm_up,
             duration: self.scale.duration,
+            verify: Verify::default(),
+            spread: None,
             cpu: Some(self.cores.client),
         };
         let (measured, observed) = cpu::watch(self.lab, self.cores, Some(server.id()), || {
@@ -170,7 +174,7 @@ impl Bench<'_> {
     }
 
     /// The lengths of tidegate's frames.
-    pub(super) fn lengths(&self, answer: Answer) -> Lengths {
+    pub(crate) fn lengths(&self, answer: Answer) -> Lengths {
         let request = self.url.request(true).len();
         Lengths::of(request, answer.length(), self.url.address.is_ipv4())
     }
@@ -214,12 +218,7 @@ fn server_run(
         cell,
         round,
         per_s,
-        quantiles: (measured.operations > 0).then(|| Quantiles {
-            p50: measured.latency.quantile_us(0.5),
-            p99: measured.latency.quantile_us(0.99),
-            p999: measured.latency.quantile_us(0.999),
-            max: measured.latency.max_us(),
-        }),
+        quantiles: measured.latency.quantiles(),
         usage: observed.map(|observed| observed.usage.per_operation(per_s)),
         frames_per_op,
         interface_frames_per_s: observed.map(|observed| observed.interface_frames_per_s),

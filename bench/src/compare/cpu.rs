@@ -1,20 +1,18 @@
 //! What the processors do while something is measured, by core and by kind, and what passes the server's interface.
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
-use crate::lab::arrangement::{Cores, SERVER_DEVICE};
-use crate::lab::namespaces::{Lab, Place};
+use tidegate_lab::Cores;
+use tidegate_lab::arrangement::SERVER_DEVICE;
+use tidegate_lab::machine::{self, CoreTime, TICK};
+use tidegate_lab::{Lab, Place};
 
 /// Between two samples. It is long enough to cost nothing and short enough to find the begin and the end of a load.
 const INTERVAL: Duration = Duration::from_millis(50);
-
-/// Microseconds in a tick of `/proc` (USER_HZ is 100 wherever Linux has XDP in drivers).
-const TICK_US: f64 = 10_000.0;
 
 /// The part of the busiest frame rate above which an interval belongs to the load.
 const BUSY: f64 = 0.5;
@@ -89,24 +87,14 @@ pub(super) struct Observed {
     pub(super) interface_frames_per_s: f64,
 }
 
-/// The counters of a core since the system was started, in ticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Ticks {
-    user: u64,
-    system: u64,
-    irq: u64,
-    softirq: u64,
-}
-
-impl Ticks {
-    fn since(self, earlier: Self, seconds: f64) -> Parts {
-        let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 * TICK_US / seconds;
-        Parts {
-            user: per_second(self.user, earlier.user),
-            system: per_second(self.system, earlier.system),
-            irq: per_second(self.irq, earlier.irq),
-            softirq: per_second(self.softirq, earlier.softirq),
-        }
+/// Time by kind between two moments that are `seconds` apart.
+fn parts(now: CoreTime, earlier: CoreTime, seconds: f64) -> Parts {
+    let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 * TICK.as_micros() as f64 / seconds;
+    Parts {
+        user: per_second(now.user, earlier.user),
+        system: per_second(now.system, earlier.system),
+        irq: per_second(now.irq, earlier.irq),
+        softirq: per_second(now.softirq, earlier.softirq),
     }
 }
 
@@ -114,33 +102,26 @@ impl Ticks {
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Instant,
-    client: Ticks,
-    server: Ticks,
-    /// User mode and kernel, in ticks.
-    process: Option<[u64; 2]>,
+    client: CoreTime,
+    server: CoreTime,
+    /// User mode and kernel.
+    process: Option<[Duration; 2]>,
     frames: u64,
 }
 
 impl Sample {
     fn take(cores: Cores, process: Option<u32>) -> anyhow::Result<Self> {
-        let stat = read("/proc/stat")?;
-        let of = |cpu| core_ticks(&stat, cpu).ok_or_else(|| anyhow!("/proc/stat has no CPU {cpu}"));
-        let client = of(cores.client)?;
-        let server = if cores.server == cores.client {
-            Ticks::default()
-        } else {
-            of(cores.server)?
-        };
-        // The calling thread's namespace, not the process's.
-        let devices = read("/proc/thread-self/net/dev")?;
-        let frames = device_frames(&devices, SERVER_DEVICE)
-            .ok_or_else(|| anyhow!("/proc/thread-self/net/dev has no {SERVER_DEVICE}"))?;
+        let [client, mut server] = CoreTime::of([cores.client, cores.server])?;
+        if cores.server == cores.client {
+            server = CoreTime::default();
+        }
+        let [received, sent] = machine::device_frames(SERVER_DEVICE)?;
         Ok(Self {
             at: Instant::now(),
             client,
             server,
-            process: process.map(process_ticks),
-            frames,
+            process: process.map(machine::processor_time),
+            frames: received + sent,
         })
     }
 }
@@ -196,15 +177,15 @@ fn observed(samples: &[Sample]) -> Option<Observed> {
     let seconds = (last.at - first.at).as_secs_f64();
     let process = match (first.process, last.process) {
         (Some(then), Some(now)) => {
-            let per_second = |index: usize| now[index].saturating_sub(then[index]) as f64 * TICK_US / seconds;
+            let per_second = |index: usize| now[index].saturating_sub(then[index]).as_secs_f64() * 1e6 / seconds;
             Some([per_second(0), per_second(1)])
         }
         _ => None,
     };
     Some(Observed {
         usage: Usage {
-            client: last.client.since(first.client, seconds),
-            server: last.server.since(first.server, seconds),
+            client: parts(last.client, first.client, seconds),
+            server: parts(last.server, first.server, seconds),
             process,
         },
         interface_frames_per_s: last.frames.saturating_sub(first.frames) as f64 / seconds,
@@ -237,118 +218,22 @@ fn busy(samples: &[Sample]) -> Option<(&Sample, &Sample)> {
     Some((&samples[longest.start], &samples[longest.end]))
 }
 
-fn read(file: &str) -> anyhow::Result<String> {
-    fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
-}
-
-/// The counters of `cpu` in `/proc/stat`.
-fn core_ticks(stat: &str, cpu: usize) -> Option<Ticks> {
-    let name = format!("cpu{cpu}");
-    let mut fields = stat
-        .lines()
-        .map(str::split_ascii_whitespace)
-        .find_map(|mut fields| (fields.next()? == name).then_some(fields))?;
-    // user nice system idle iowait irq softirq
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    let user = next()? + next()?;
-    let system = next()?;
-    let (_idle, _waiting) = (next()?, next()?);
-    Some(Ticks {
-        user,
-        system,
-        irq: next()?,
-        softirq: next()?,
-    })
-}
-
-/// Frames received and sent by `device` in `/proc/net/dev`.
-fn device_frames(table: &str, device: &str) -> Option<u64> {
-    let numbers = table.lines().find_map(|line| {
-        let (name, numbers) = line.split_once(':')?;
-        (name.trim() == device).then_some(numbers)
-    })?;
-    // Eight numbers about receiving, the second of them the frames, and then the same about sending.
-    let mut numbers = numbers.split_ascii_whitespace();
-    let received: u64 = numbers.nth(1)?.parse().ok()?;
-    let sent: u64 = numbers.nth(7)?.parse().ok()?;
-    Some(received + sent)
-}
-
-/// User mode and kernel of process `id` and of the processes it has started, in ticks. A process that has ended has
-/// none, and a measurement whose server has ended is an error elsewhere.
-fn process_ticks(id: u32) -> [u64; 2] {
-    let of = |id: &str| {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        stat_ticks(&stat).unwrap_or_default()
-    };
-    let id = id.to_string();
-    let mut ticks = of(&id);
-    // nginx's worker is a child of what was started. Kernels without this list have none.
-    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    for child in children.split_ascii_whitespace() {
-        let more = of(child);
-        ticks = [ticks[0] + more[0], ticks[1] + more[1]];
-    }
-    ticks
-}
-
-/// `utime` and `stime` of a line of `/proc/PID/stat`.
-fn stat_ticks(line: &str) -> Option<[u64; 2]> {
-    // The second field is the name in parentheses, which may have any characters in it.
-    let (_, rest) = line.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    Some([fields.next()?.parse().ok()?, fields.next()?.parse().ok()?])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STAT: &str =
-        "cpu  9 9 9 9 9 9 9 9 9 9\ncpu1 100 10 20 300 40 5 25 0 7 7\ncpu10 1 1 1 1 1 1 1 1 1 1\nintr 1\n";
-
-    #[test]
-    fn a_core_is_found_by_its_whole_name_and_its_time_by_kind() {
-        let expected = Ticks {
-            user: 110,
-            system: 20,
-            irq: 5,
-            softirq: 25,
-        };
-        assert_eq!(core_ticks(STAT, 1), Some(expected));
-        assert_eq!(core_ticks(STAT, 10).unwrap().user, 2);
-        assert_eq!(core_ticks(STAT, 2), None);
-        assert_eq!(core_ticks("cpu1 100 10 20\n", 1), None);
-    }
-
-    #[test]
-    fn frames_are_those_of_the_device_both_ways() {
-        let table = "Inter-| Receive\n face |bytes packets\n  tgs01: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  tgs0: 9876 98 0 \
-                     0 0 0 0 0 12345 67 1 2 0 0 0 0\n";
-        assert_eq!(device_frames(table, "tgs0"), Some(165));
-        assert_eq!(device_frames(table, "tgs"), None);
-    }
-
-    #[test]
-    fn the_name_of_a_process_may_look_like_anything() {
-        let line = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 31 17 0 0 20 0 1 0 5 0 0";
-        assert_eq!(stat_ticks(line), Some([31, 17]));
-        assert_eq!(stat_ticks("7 (a) S 1"), None);
-        assert_eq!(stat_ticks(""), None);
-    }
-
     fn sample(begin: Instant, millis: u64, ticks: u64, frames: u64) -> Sample {
         Sample {
             at: begin + Duration::from_millis(millis),
-            client: Ticks {
+            client: CoreTime {
                 user: ticks,
-                ..Ticks::default()
+                ..CoreTime::default()
             },
-            server: Ticks {
+            server: CoreTime {
                 softirq: 2 * ticks,
-                ..Ticks::default()
+                ..CoreTime::default()
             },
-            process: Some([ticks, 0]),
+            process: Some([TICK * ticks as u32, Duration::ZERO]),
             frames,
         }
     }
@@ -403,15 +288,5 @@ mod tests {
         assert!((each.total() - 6.0).abs() < 1e-9, "{each:?}");
         assert!((each.process.unwrap()[1] - 1.0).abs() < 1e-9, "{each:?}");
         assert_eq!(usage.per_operation(0.0).total(), 0.0);
-    }
-
-    #[test]
-    fn this_process_has_used_a_processor() {
-        let begin = Instant::now();
-        let mut sum = 0_u64;
-        while process_ticks(std::process::id()) == [0, 0] && begin.elapsed() < Duration::from_secs(10) {
-            sum = sum.wrapping_add(begin.elapsed().subsec_nanos().into());
-        }
-        assert_ne!(process_ticks(std::process::id()), [0, 0], "{sum}");
     }
 }

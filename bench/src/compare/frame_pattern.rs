@@ -4,8 +4,8 @@ use tidegate_tcp::wire::ip::{IPV4_HEADER, IPV6_HEADER};
 use tidegate_tcp::wire::tcp::TCP_HEADER;
 
 use super::plan::Shape;
-use crate::client::Close;
 use crate::link::frame::ETHERNET_HEADER;
+use tidegate_load::Close;
 
 /// Octets of the longest frame, which the lab's MTU decides.
 const LONGEST_FRAME: usize = ETHERNET_HEADER + 1500;

@@ -8,12 +8,12 @@ mod cell;
 mod cpu;
 mod frame_pattern;
 mod nginx;
-mod page;
 mod plan;
 mod probe;
 mod raw_port;
 mod reflect;
 mod report;
+mod served;
 mod target;
 
 use std::net::SocketAddr;
@@ -24,22 +24,23 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
+use tidegate_lab::Children;
+use tidegate_lab::Family;
+use tidegate_lab::Lab;
+use tidegate_lab::environment;
+use tidegate_lab::machine;
+use tidegate_lab::{Cores, arrangement};
+use tidegate_report::ReportFiles;
 use tidegate_runtime::WaitStrategy;
 
 use self::cell::{Bench, CONNECTIONS};
 use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Shape, Target, Turn};
-use self::report::Report;
+use self::report::Results;
 use self::target::Servers;
-use crate::client::Close;
-use crate::environment;
-use crate::http_client::Url;
-use crate::lab::arrangement::{self, Cores};
-use crate::lab::children::Children;
-use crate::lab::family::Family;
-use crate::lab::machine;
-use crate::lab::namespaces::Lab;
-use crate::lab::progress::Progress;
-use crate::results::files::{ReportFiles, ReportFormats};
+use crate::case_progress::Progress;
+use tidegate_args::url::Url;
+use tidegate_flood::Prefix;
+use tidegate_load::Close;
 
 /// The port of all servers, one after the other.
 const PORT: u16 = 80;
@@ -119,8 +120,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     machine::pin_this_thread(cores.client)?;
     let children = Children::new()?;
     let (root, work) = (directory("served")?, directory("work")?);
-    page::write(root.path())?;
-    arrangement::prepare(&lab)?;
+    served::write(root.path())?;
+    arrangement::prepare(&lab, [Prefix::SOURCES_V4, Prefix::SOURCES_V6])?;
 
     let address = SocketAddr::new(arguments.family().server(), PORT);
     let this = std::env::current_exe().context("cannot find this program's own file")?;
@@ -145,7 +146,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         address,
         cpu: cores.server,
     };
-    let url: Url = format!("http://{address}{}", page::PATH)
+    let url: Url = format!("http://{address}{}", served::PATH)
         .parse()
         .map_err(anyhow::Error::msg)?;
     let mut bench = Bench {
@@ -155,13 +156,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         servers,
         url,
         close: arguments.close,
-        page: page::content(),
+        page: served::content(),
         count: 0,
         tidegate: None,
     };
-    let mut report = Report::new(describe(&bench, &selection, arguments.family())?);
+    let mut results = Results::new(describe(&bench, &selection, arguments.family())?);
     let rounds = selection.rounds(bench.scale.runs);
-    let left_out = measure(&mut bench, &rounds, &mut report, start)?;
+    let left_out = measure(&mut bench, &rounds, &mut results, start)?;
     if let Some(answer) = bench.tidegate {
         let lengths = bench.lengths(answer);
         let [there, back] = lengths.ways(Shape::Connection, bench.close);
@@ -169,25 +170,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             "{} with a request, {} with a response; of a connection {there:?} from the client, {back:?} from the server",
             lengths.request, lengths.response
         );
-        report.add_environment("reflect_frame_bytes", text);
+        results.add_environment("reflect_frame_bytes", text);
     }
-    finish(arguments, &selection, &mut report, &left_out)
+    finish(arguments, &selection, &mut results, &left_out)
 }
 
 /// Prints and writes what was found.
 fn finish(
     arguments: &Arguments,
     selection: &Selection,
-    report: &mut Report,
+    results: &mut Results,
     left_out: &[String],
 ) -> anyhow::Result<bool> {
     if !left_out.is_empty() {
-        report.add_environment("left_out", left_out.to_vec());
+        results.add_environment("left_out", left_out.to_vec());
         eprintln!("tidegate-bench compare: there was no time for: {}", left_out.join("; "));
     }
-    print!("{}", report.text());
-    arguments.files.write(report)?;
-    Ok(selection.cells().into_iter().all(|cell| report.has(cell)))
+    let is_whole = selection.cells().into_iter().all(|cell| results.has(cell));
+    let report = results.report();
+    print!("{}", report.text);
+    arguments.files.write(&report)?;
+    Ok(is_whole)
 }
 
 /// A temporary directory that is removed when the result is dropped.
@@ -202,7 +205,7 @@ fn directory(what: &str) -> anyhow::Result<TempDir> {
 fn measure(
     bench: &mut Bench<'_>,
     rounds: &[Round],
-    report: &mut Report,
+    results: &mut Results,
     start: Instant,
 ) -> anyhow::Result<Vec<String>> {
     let mut progress = Progress::new(rounds.iter().map(|round| round.turns.len()).sum())?;
@@ -218,10 +221,10 @@ fn measure(
             let title = format!("{}, {}", round.title(), turn.title());
             progress.begin(&title);
             let found = bench
-                .take(turn, round.number, &|client| half_of_kernel(report, client))
+                .take(turn, round.number, &|client| half_of_kernel(results, client))
                 .with_context(|| title.clone())?;
             if let (Turn::Server(target, _), Some(answer)) = (turn, found.answer) {
-                report.set_answer(*target, answer);
+                results.set_answer(*target, answer);
             }
             let rates: Vec<String> = found
                 .runs
@@ -229,7 +232,7 @@ fn measure(
                 .map(|run| format!("{} {:.0} {}", run.cell.workload_name(), run.per_s, run.cell.unit()))
                 .collect();
             for run in found.runs {
-                report.add(run);
+                results.add(run);
             }
             progress.done(&format!("{title}: {}", rates.join(", ")));
         }
@@ -239,13 +242,13 @@ fn measure(
 }
 
 /// Half of the requests per second that serve-kernel reached under `rps`, asked by `client`.
-fn half_of_kernel(report: &Report, client: ClientKind) -> anyhow::Result<u64> {
+fn half_of_kernel(results: &Results, client: ClientKind) -> anyhow::Result<u64> {
     let cell = Cell::Server {
         load: Load::Rps,
         client,
         target: Target::ServeKernel,
     };
-    let half = report.median(cell).unwrap_or_default() / 2.0;
+    let half = results.median(cell).unwrap_or_default() / 2.0;
     if half < 1.0 {
         bail!("serve-kernel answered nothing under rps, so there is no rate to measure latency at");
     }
@@ -319,10 +322,10 @@ fn arrangement_text(cores: Cores) -> String {
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
+    use tidegate_args::UsageError;
 
     use super::*;
-    use crate::results::testing::parse;
-    use crate::usage::UsageError;
+    use tidegate_report::testing::parse;
 
     #[test]
     fn everything_is_measured_unless_told_otherwise() {

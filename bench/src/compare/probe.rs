@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use tidegate_lab::Child;
 
-use crate::http_client::{Url, parse_head};
-use crate::lab::children::Process;
+use tidegate_args::url::Url;
+use tidegate_load::http::parse_head;
 
 /// How long a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -43,7 +44,7 @@ impl Answer {
 /// # Errors
 ///
 /// The server ends, accepts no connection in time, or answers with something else.
-pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Process) -> anyhow::Result<Answer> {
+pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + START_LIMIT;
     let stream = loop {
         match TcpStream::connect_timeout(&url.address, PATIENCE) {

@@ -10,18 +10,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use tidegate_abi::traffic::TO_SOCKET_ETHER_TYPE;
+use tidegate_lab::Cores;
+use tidegate_lab::arrangement::{CLIENT_DEVICE, SERVER_DEVICE};
+use tidegate_lab::machine;
+use tidegate_lab::{Lab, Place};
+use tidegate_traffic_abi::TO_SOCKET_ETHER_TYPE;
 
 use super::cpu::{self, Observed, SetOnDrop};
 use super::frame_pattern::{Lengths, Pattern};
 use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
-use crate::client::Close;
-use crate::flood::interface::Interface;
-use crate::lab::arrangement::{CLIENT_DEVICE, Cores, SERVER_DEVICE};
-use crate::lab::machine;
-use crate::lab::namespaces::{Lab, Place};
 use crate::link::frame::ETHERNET_HEADER;
+use tidegate_flood::interface::Interface;
+use tidegate_load::Close;
 
 /// How long nothing may come back.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use tidegate_lab::arrangement::SERVER_DEVICE;
+use tidegate_lab::machine;
+use tidegate_lab::{Child, Children};
+use tidegate_lab::{Lab, Place};
 
 use super::nginx;
 use super::plan::Target;
-use crate::lab::arrangement::SERVER_DEVICE;
-use crate::lab::children::{Children, Process};
-use crate::lab::machine;
-use crate::lab::namespaces::{Lab, Place};
 
 /// What tidegate prints when it serves.
 const TIDEGATE_READY: &str = "tidegate: ready";
@@ -49,7 +49,7 @@ impl Servers<'_> {
     /// # Errors
     ///
     /// It does not start.
-    pub(super) fn start(&self, target: Target) -> anyhow::Result<Process> {
+    pub(super) fn start(&self, target: Target) -> anyhow::Result<Child> {
         let (command, ready) = match target {
             Target::Tidegate => (self.tidegate(), TIDEGATE_READY),
             Target::Nginx => (self.nginx()?, READY),

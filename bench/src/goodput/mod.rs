@@ -4,7 +4,7 @@
 //! of the same address. The same client measures both in turn, with CUBIC on every side, and each transfer has the link
 //! for itself.
 
-mod table;
+mod report;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,16 +13,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::{Map, Value};
 use tempfile::TempDir;
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_lab::{Child, Children};
+use tidegate_lab::{Lab, Place};
+use tidegate_report::ReportFiles;
 
-use self::table::{Direction, Row};
-use crate::duration::{self, ABOVE_ZERO};
-use crate::http_client::Url;
-use crate::lab::children::{Children, Process};
-use crate::lab::namespaces::{Lab, Place};
-use crate::results::files;
+use self::report::{Direction, Row};
 use crate::stream::serve;
 use crate::stream::transfer::{self, Transfer, Until};
+use tidegate_args::url::Url;
 
 const CONGESTION: &str = "cubic";
 
@@ -98,9 +99,8 @@ pub(crate) struct Arguments {
     /// Name of the lab (default: what TIDEGATE_LAB says, as for `scripts/lab.sh`, or tg)
     #[arg(long, value_name = "NAME")]
     lab: Option<String>,
-    /// Write every run to this file as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 /// Measures everything and prints the table. Always true: how fast is fast enough is for the reader.
@@ -123,9 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         let names: Vec<&str> = CONDITIONS.iter().map(|condition| condition.name).collect();
         bail!("no link is called {only:?}; there are: {}", names.join(", "));
     }
-    if let Some(file) = &arguments.json {
-        files::check_writable(file)?;
-    }
+    arguments.files.check_writable()?;
     let name = arguments.lab.clone().or_else(|| std::env::var("TIDEGATE_LAB").ok());
     let lab = Lab::find(name.as_deref().unwrap_or("tg"))?;
     let children = Children::new()?;
@@ -135,18 +133,34 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     for condition in conditions {
         rows.extend(bench.measure(condition, runs)?);
     }
-    println!(
+    let setting = format!(
         "Goodput in Mbit/s: median (lowest-highest) of {runs} runs of {} each; {RATE}, {ONE_WAY_DELAY} each way, a \
          queue of {QUEUE} frames, {}, {CONGESTION} on all sides, seeds from {} on",
         humantime::format_duration(duration),
         if arguments.ipv6 { "IPv6" } else { "IPv4" },
         arguments.seed
     );
-    print!("{}", table::text(&rows));
-    if let Some(file) = &arguments.json {
-        files::write_json(file, &table::json(&rows))?;
-    }
+    let report = report::report(describe(arguments, runs, duration)?, setting, &rows);
+    print!("{}", report.text);
+    arguments.files.write(&report)?;
     Ok(true)
+}
+
+/// Returns the facts the results depend on.
+fn describe(arguments: &Arguments, runs: u32, duration: Duration) -> anyhow::Result<Map<String, Value>> {
+    let entries: [(&str, Value); 8] = [
+        ("runs", runs.into()),
+        ("seconds_per_run", duration.as_secs_f64().into()),
+        ("link_rate", RATE.into()),
+        ("link_delay_each_way", ONE_WAY_DELAY.into()),
+        ("link_queue_frames", QUEUE.into()),
+        ("congestion_control", CONGESTION.into()),
+        ("ip_version", if arguments.ipv6 { "IPv6" } else { "IPv4" }.into()),
+        ("first_seed", arguments.seed.into()),
+    ];
+    let mut environment = tidegate_lab::environment::describe()?;
+    environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Ok(environment)
 }
 
 /// Who is on the other side.
@@ -186,7 +200,7 @@ struct Bench<'a> {
     seed: u64,
     /// Path of a body that no transfer reaches the end of.
     path: String,
-    tidegate: Process,
+    tidegate: Child,
     /// What tidegate serves; it has to be there as long as tidegate runs.
     _root: TempDir,
 }
@@ -201,8 +215,8 @@ impl<'a> Bench<'a> {
     ) -> anyhow::Result<Self> {
         for place in [Place::Client, Place::Server] {
             // What one connection learned of the path must not be what the next one begins with.
-            lab.set_ipv4(place, "tcp_no_metrics_save", 1)?;
-            lab.set_ipv4(place, "tcp_notsent_lowat", NOT_SENT_LIMIT)?;
+            lab.set_variable(place, "net.ipv4.tcp_no_metrics_save", 1)?;
+            lab.set_variable(place, "net.ipv4.tcp_notsent_lowat", NOT_SENT_LIMIT)?;
         }
         lab.inside(Place::Server, || {
             serve::source(SocketAddr::new(address, Peer::Linux.http_port()), Some(CONGESTION))?;

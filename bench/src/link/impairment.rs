@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
+use tidegate_random::Random;
+
 use super::frame::ETHERNET_HEADER;
 use super::units::Share;
-use crate::random::RandomBytes;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -52,7 +53,7 @@ pub(super) struct Deeds {
 #[derive(Debug)]
 pub(super) struct Path {
     impairment: Impairment,
-    random: RandomBytes,
+    random: Random,
     /// When each frame in the queue has gone out at the rate limit.
     departures: VecDeque<u64>,
     /// When the last frame has gone out at the rate limit.
@@ -67,7 +68,7 @@ impl Path {
     pub(super) fn new(impairment: Impairment, seed: u64) -> Self {
         Self {
             impairment,
-            random: RandomBytes::new(seed),
+            random: Random::new(seed),
             departures: VecDeque::new(),
             busy_until: 0,
             last_due: 0,
@@ -118,7 +119,7 @@ impl Path {
     }
 
     fn drawn(&mut self, share: Share) -> bool {
-        !share.is_zero() && share.contains(self.random.next_fraction())
+        !share.is_zero() && share.contains(self.random.fraction())
     }
 
     /// The delay, with the jitter evenly spread on both of its sides.
@@ -127,7 +128,7 @@ impl Path {
         if jitter == 0 {
             return delay;
         }
-        delay - jitter + self.random.next_word() % (2 * jitter + 1)
+        delay - jitter + self.random.word() % (2 * jitter + 1)
     }
 
     fn flip_bit(&mut self, frame: &mut [u8]) {
@@ -135,7 +136,7 @@ impl Path {
         if changeable.is_empty() {
             return;
         }
-        let bit = self.random.next_word() % (changeable.len() as u64 * 8);
+        let bit = self.random.word() % (changeable.len() as u64 * 8);
         changeable[(bit / 8) as usize] ^= 1_u8 << (bit % 8);
     }
 

@@ -20,16 +20,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::prctl::set_timerslack;
+use tidegate_args::UsageError;
+use tidegate_args::duration;
+use tidegate_args::signals::Signals;
+use tidegate_random::Random;
 
 use self::device::Device;
 use self::direction::Direction;
 use self::impairment::{Impairment, Path};
 use self::relay::Relay;
 use self::units::Share;
-use crate::duration;
-use crate::random::RandomBytes;
-use crate::signals::Signals;
-use crate::usage::UsageError;
 
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -164,8 +164,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     set_timerslack(1).context("cannot set the timer slack")?;
     let signals = Signals::take_over()?;
     let devices = [Device::open(names[0])?, Device::open(names[1])?];
-    let mut random = RandomBytes::new(arguments.seed);
-    let seeds = [random.next_word(), random.next_word()];
+    let mut random = Random::new(arguments.seed);
+    let seeds = [random.word(), random.word()];
     let mut relay = Relay::new(devices, |number, longest| {
         let path = arguments
             .direction

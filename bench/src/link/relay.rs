@@ -7,12 +7,12 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use tidegate_args::signals::{Event, Signals};
 
 use super::device::{BATCH, Device};
 use super::direction::Direction;
 use super::frame::{BEYOND_MTU, Frame, Pool};
 use super::report::Counts;
-use crate::signals::{Event, Signals};
 
 /// Batches taken from one device before the other one and what is due get their turn.
 const ROUNDS: usize = 4;

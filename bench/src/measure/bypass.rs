@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tidegate_args::UsageError;
+use tidegate_args::duration;
 use tidegate_runtime::WaitStrategy;
 
-use crate::client::bypass::Settings;
-use crate::duration;
-use crate::flood::{Prefix, parse_mac};
-use crate::usage::UsageError;
+use tidegate_flood::Prefix;
+use tidegate_flood::neighbour::parse_mac;
+use tidegate_load::Settings;
 
 /// Above these arguments in the help.
 const HEADING: &str = "Options of --client bypass";
@@ -21,7 +22,7 @@ const SHORTEST_MSL: Duration = Duration::from_millis(1);
 const LONGEST_MSL: Duration = Duration::from_secs(120);
 
 /// Arguments that only `--client bypass` has.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct BypassOptions {
     /// The interface to send and receive on; needed.
     #[arg(long, value_name = "DEV", help_heading = HEADING)]

@@ -3,19 +3,26 @@
 
 mod bypass;
 mod options;
+mod report;
+#[cfg(test)]
+mod samples;
 mod server_memory;
+mod summary;
 
 use std::time::{Duration, SystemTime};
 
-use self::options::{Load, Options, SHORTEST};
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_report::ReportFiles;
+
+use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
+use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
-use crate::client::progress::Progress;
-use crate::client::{Close, Direction, Plan, Workload};
-use crate::duration;
-use crate::results::{Run, files, workload_name};
+use tidegate_args::url::Url;
+use tidegate_load::Progress;
+use tidegate_load::{Close, Direction, Plan, Workload};
 
 /// Longest time to keep connections.
-const LONGEST_HOLD: Duration = Duration::from_secs(600);
+const MAX_HOLD: Duration = Duration::from_secs(600);
 
 /// Arguments of `tidegate-bench cps`.
 #[derive(Debug, clap::Args)]
@@ -79,11 +86,30 @@ pub(crate) struct Hold {
     )]
     connections: u32,
     /// How long to keep all of them before they are asked, at most 600s.
-    #[arg(long, default_value = "5s", value_parser = duration::within(SHORTEST..=LONGEST_HOLD))]
+    #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_HOLD))]
     duration: Duration,
     /// Look at the memory of this process, the server, and of the kernel meanwhile.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+}
+
+/// Arguments of `tidegate-bench load`: `rps --verify`, or `cps --close server --verify`, without a warm-up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckedLoad {
+    /// What to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    #[arg(long)]
+    url: Url,
+    /// Connections kept busy, 1 to 10,000.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// How long to send requests, at most 60s.
+    #[arg(long, default_value = "3s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
+    duration: Duration,
+    /// Make a new connection for every request.
+    #[arg(long)]
+    no_keepalive: bool,
+    #[command(flatten)]
+    files: ReportFiles,
 }
 
 impl Cps {
@@ -131,6 +157,8 @@ impl Hold {
             connections: self.connections,
             warm_up: Duration::ZERO,
             duration: self.duration,
+            verify: self.options.verify(),
+            spread: None,
             cpu: self.options.cpu,
         };
         Measurement {
@@ -142,7 +170,25 @@ impl Hold {
     }
 }
 
-/// What all five do.
+impl CheckedLoad {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(self) -> anyhow::Result<bool> {
+        let load = Load {
+            connections: self.connections,
+            warm_up: Duration::ZERO,
+            duration: self.duration,
+        };
+        let workload = if self.no_keepalive {
+            Workload::Cps { close: Close::Server }
+        } else {
+            Workload::Rps { pipeline: 1 }
+        };
+        let options = Options::verifying(self.url, self.files);
+        Measurement::of(&options, &load, workload).run()
+    }
+}
+
+/// What all of them do.
 struct Measurement<'a> {
     options: &'a Options,
     plan: Plan,
@@ -158,6 +204,8 @@ impl<'a> Measurement<'a> {
             connections: load.connections,
             warm_up: load.warm_up,
             duration: load.duration,
+            verify: options.verify(),
+            spread: None,
             cpu: options.cpu,
         };
         Self {
@@ -178,9 +226,7 @@ impl<'a> Measurement<'a> {
         let Self { options, plan, server } = self;
         let mut client = options.client(plan.target())?;
         // It is found out now, and not when all is measured.
-        for file in options.files() {
-            files::check_writable(file)?;
-        }
+        options.check_writable()?;
         let environment = options.environment()?;
         // Before the client binds this thread to a CPU, which the threads it starts would share.
         let memory = server.map(ServerMemory::watch).transpose()?;
@@ -203,8 +249,9 @@ impl<'a> Measurement<'a> {
             measured,
             memory,
         };
-        println!("{}", run.text());
-        options.write(&run)?;
+        let report = run.report();
+        println!("{}", report.text);
+        options.write(&run, &report)?;
         match trouble {
             None => Ok(run.passed()),
             Some(error) => Err(error),
@@ -221,10 +268,10 @@ mod tests {
     use clap::Parser;
     use clap::error::ErrorKind;
     use serde_json::Value;
+    use tidegate_args::UsageError;
 
     use super::*;
-    use crate::thread_per_connection::serve_on_loopback;
-    use crate::usage::UsageError;
+    use tidegate_load::thread_per_connection::serve_on_loopback;
 
     #[derive(Debug, Parser)]
     enum Line {
@@ -233,6 +280,7 @@ mod tests {
         Latency(Latency),
         Throughput(Throughput),
         Hold(Hold),
+        Load(CheckedLoad),
     }
 
     const URL: &[&str] = &["--url", "http://198.18.0.1:80/"];
@@ -246,13 +294,14 @@ mod tests {
         parse(command, &[URL, arguments].concat())
     }
 
-    fn run(line: &Line) -> anyhow::Result<bool> {
+    fn run(line: Line) -> anyhow::Result<bool> {
         match line {
             Line::Cps(arguments) => arguments.run(),
             Line::Rps(arguments) => arguments.run(),
             Line::Latency(arguments) => arguments.run(),
             Line::Throughput(arguments) => arguments.run(),
             Line::Hold(arguments) => arguments.run(),
+            Line::Load(arguments) => arguments.run(),
         }
     }
 
@@ -346,7 +395,7 @@ mod tests {
             ),
         ];
         for &(arguments, phrase) in cases {
-            let error = run(&parse_with_url("cps", arguments).unwrap()).unwrap_err();
+            let error = run(parse_with_url("cps", arguments).unwrap()).unwrap_err();
             assert!(error.is::<UsageError>(), "{arguments:?}: {error:#}");
             assert!(error.to_string().contains(phrase), "{arguments:?}: {error:#}");
         }
@@ -357,7 +406,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("no-such-directory/file");
         let line = parse_with_url("cps", &["--log", missing.to_str().unwrap()]).unwrap();
-        let error = run(&line).unwrap_err().to_string();
+        let error = run(line).unwrap_err().to_string();
         assert!(error.contains("no-such-directory"), "{error}");
     }
 
@@ -389,15 +438,52 @@ mod tests {
                 &files[3],
             ];
             let line = parse(command, &[&common[..], own].concat()).unwrap();
-            assert!(run(&line).unwrap(), "{command}");
+            assert!(run(line).unwrap(), "{command}");
             let json: Value = serde_json::from_str(&read("json")).unwrap();
             assert_eq!(json["workload"], command);
             assert!(json["operations"].as_u64().unwrap() >= 2, "{json}");
             assert_eq!(json["error_count"], 0, "{json}");
             assert_eq!(json["memory"].is_null(), command != "hold", "{json}");
-            assert!(read("html").contains("<svg"), "{command}");
+            assert!(read("html").contains("Latency by percentile"), "{command}");
             assert!(read("hgrm").contains("#[Mean"), "{command}");
             assert!(read("log").contains("\nTag=latency,"), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_checked_load_passes_with_and_without_keep_alive_and_says_what_it_got() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("results.json");
+        let file = file.to_str().unwrap();
+        for (no_keepalive, workload) in [(&[][..], "rps"), (&["--no-keepalive"], "cps")] {
+            let address = serve_on_loopback(|mut stream| {
+                let mut buffer = [0; 1024];
+                while let Ok(count) = stream.read(&mut buffer)
+                    && count > 0
+                {
+                    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+                    let closes = buffer[..count].windows(5).any(|bytes| bytes == b"close");
+                    if stream.write_all(response).is_err() || closes {
+                        return;
+                    }
+                }
+            });
+            let url = format!("http://{address}/");
+            let common = [
+                "--url",
+                &url,
+                "--connections",
+                "2",
+                "--duration",
+                "50ms",
+                "--json",
+                file,
+            ];
+            assert!(run(parse("load", &[&common, no_keepalive].concat()).unwrap()).unwrap());
+            let json: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+            assert_eq!(json["workload"], workload);
+            assert_eq!(json["body"]["length"], 5, "{json}");
+            assert_eq!(json["body"]["sha256"].as_str().map(str::len), Some(64), "{json}");
         }
     }
 
@@ -419,6 +505,6 @@ mod tests {
                 "50ms",
             ],
         );
-        assert!(!run(&line.unwrap()).unwrap());
+        assert!(!run(line.unwrap()).unwrap());
     }
 }

@@ -1,26 +1,28 @@
 //! What all measurements have: the target, the client, and where the results go.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_args::duration;
+use tidegate_lab::environment;
+use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
-use crate::client::Client;
-use crate::client::bypass::BypassClient;
-use crate::client::kernel::KernelClient;
-use crate::duration;
-use crate::environment;
-use crate::http_client::Url;
-use crate::results::{Run, files};
+use super::report::Run;
+use tidegate_args::url::Url;
+use tidegate_load::BypassClient;
+use tidegate_load::Client;
+use tidegate_load::KernelClient;
+use tidegate_load::Verify;
 
 /// Shortest time to measure.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
 
 /// Longest time to measure, or to warm up.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// Whose TCP the client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,12 +45,11 @@ pub(super) struct Options {
     /// The CPU the client runs on (default: any)
     #[arg(long, value_name = "N")]
     pub(super) cpu: Option<usize>,
-    /// Write the results to this file as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the results to this file as a page with a plot, too.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    /// Compare every body with the first by SHA-256, not only its length, and wait at the end for what is under way.
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    files: ReportFiles,
     /// Write the distribution of the latency to this file as .hgrm text, in microseconds.
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
@@ -71,14 +72,33 @@ pub(super) struct Load {
     )]
     pub(super) connections: u32,
     /// Time that passes before anything is counted, at most 60s.
-    #[arg(long, default_value = "1s", value_parser = duration::within(Duration::ZERO..=LONGEST))]
+    #[arg(long, default_value = "1s", value_parser = duration::within(Duration::ZERO..=MAX_DURATION))]
     pub(super) warm_up: Duration,
     /// Time that is measured, at most 60s.
-    #[arg(long, default_value = "5s", value_parser = duration::within(SHORTEST..=LONGEST))]
+    #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     pub(super) duration: Duration,
 }
 
 impl Options {
+    /// Those of a measurement by sockets that verifies every response.
+    pub(super) fn verifying(url: Url, files: ReportFiles) -> Self {
+        Self {
+            url,
+            client: ClientKind::Kernel,
+            cpu: None,
+            verify: true,
+            files,
+            hgrm: None,
+            log: None,
+            bypass: BypassOptions::default(),
+        }
+    }
+
+    /// The bodies that responses have to have.
+    pub(super) fn verify(&self) -> Verify {
+        if self.verify { Verify::Alike } else { Verify::Length }
+    }
+
     /// The client that was chosen, to load `target`.
     ///
     /// # Errors
@@ -115,11 +135,17 @@ impl Options {
         Ok(environment)
     }
 
-    /// The files that are to be written.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        [&self.json, &self.html, &self.hgrm, &self.log]
+    /// Checks that the files that are asked for can be written.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be made or written.
+    pub(super) fn check_writable(&self) -> anyhow::Result<()> {
+        self.files.check_writable()?;
+        [&self.hgrm, &self.log]
             .into_iter()
-            .filter_map(|file| file.as_deref())
+            .flatten()
+            .try_for_each(|file| files::check_writable(file))
     }
 
     /// Writes them.
@@ -127,13 +153,8 @@ impl Options {
     /// # Errors
     ///
     /// One cannot be written.
-    pub(super) fn write(&self, run: &Run) -> anyhow::Result<()> {
-        if let Some(file) = &self.json {
-            files::write_json(file, &run.json())?;
-        }
-        if let Some(file) = &self.html {
-            files::write(file, run.html()?)?;
-        }
+    pub(super) fn write(&self, run: &Run, report: &Report) -> anyhow::Result<()> {
+        self.files.write(report)?;
         if let Some(file) = &self.hgrm {
             files::write(file, run.hgrm())?;
         }

@@ -5,9 +5,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tidegate_lab::machine::Memory;
 
-use crate::lab::machine::Memory;
-use crate::results::MemoryUse;
+use super::report::MemoryUse;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -5,19 +5,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use tidegate_lab::Cores;
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
+use tidegate_lab::machine::{CoreTime, Memory};
+use tidegate_lab::{Lab, Place};
 
-use super::clients::{self, Outcome};
-use super::open_connections::OpenConnections;
+use super::background_load::BackgroundLoad;
 use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
 use super::report::Row;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
-use crate::flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
-use crate::http_client::Url;
-use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores, SERVER_DEVICE};
-use crate::lab::family::Family;
-use crate::lab::machine::{CoreTime, Memory};
-use crate::lab::namespaces::{Lab, Place};
+use tidegate_args::url::Url;
+use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
+use tidegate_load::KernelClient;
+use tidegate_load::Progress;
+use tidegate_load::{Body, Verify};
+use tidegate_load::{Client, Close, Workload};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);
@@ -41,7 +45,7 @@ pub(super) struct Bench<'a> {
     /// The body of the open connections.
     pub(super) bulk: Arc<[u8]>,
     /// The body of the clients of the window.
-    pub(super) small: Vec<u8>,
+    pub(super) small: Body,
 }
 
 /// What was measured.
@@ -102,7 +106,7 @@ impl Bench<'_> {
         let open = self
             .lab
             .inside(Place::Client, || {
-                OpenConnections::open(&bulk_url, &self.bulk, self.open_rate)
+                BackgroundLoad::open(&bulk_url, &self.bulk, self.open_rate)
             })
             .with_context(|| format!("{} does not answer", target.name()))?;
         thread::sleep(scale.lead_in);
@@ -116,7 +120,7 @@ impl Bench<'_> {
         let (first, last, outcome) = self.with_clients(target, cell, tail, flood.as_ref(), &open)?;
         let totals = flood.map(Generator::stop).transpose().context("the flood failed")?;
         let memory_after = Memory::with(server.id());
-        let toll = open.finish(scale.finish);
+        let damage = open.finish(scale.finish);
         if !server.is_running()? {
             bail!("{} ended in mid-run", target.name());
         }
@@ -132,17 +136,17 @@ impl Bench<'_> {
             syns_sent: totals.map_or(0, |totals| totals.sent),
             frames_taken: totals.and_then(|totals| totals.interface_sent),
             live_frames: totals.map(|totals| totals.live_frames),
-            legit_tried: outcome.tried,
-            legit_ok: outcome.ok,
+            legit_tried: scale.clients,
+            legit_ok: u32::try_from(outcome.operations).unwrap_or(u32::MAX),
             connect: outcome.connect.quantiles(),
-            first_byte: outcome.first_byte.quantiles(),
-            first_failure: outcome.first_failure,
+            first_byte: outcome.latency.quantiles(),
+            first_failure: outcome.errors.first().map(str::to_owned),
             server_core_busy: last.core.busy_since(first.core),
             rss_delta_bytes: difference(memory_after.resident, memory_before.resident),
             kernel_memory_delta_bytes: difference(memory_after.kernel, memory_before.kernel),
             open_before_bytes_per_s: per_second(calm.bytes.saturating_sub(earlier.bytes), calm.seconds_since(&earlier)),
             open_during_bytes_per_s: per_second(last.bytes.saturating_sub(first.bytes), seconds),
-            open_toll: toll,
+            damage,
         })
     }
 
@@ -153,20 +157,23 @@ impl Bench<'_> {
         cell: &Cell,
         tail: Duration,
         flood: Option<&Generator>,
-        open: &OpenConnections,
-    ) -> anyhow::Result<(Sample, Sample, Outcome)> {
-        let url = url(target, cell.family, &SMALL.path())?;
-        let plan = clients::Plan {
-            url: &url,
-            body: &self.small,
-            count: self.scale.clients,
-            window: self.scale.window,
-            tail,
+        open: &BackgroundLoad,
+    ) -> anyhow::Result<(Sample, Sample, tidegate_load::Measured)> {
+        let plan = tidegate_load::Plan {
+            url: url(target, cell.family, &SMALL.path())?,
+            workload: Workload::Cps { close: Close::Server },
+            connections: self.scale.clients,
+            warm_up: Duration::ZERO,
+            duration: self.scale.window,
+            verify: Verify::Equal(self.small),
+            spread: Some(tail),
+            cpu: None,
         };
         let lab = self.lab;
         let first = self.sample(flood, Some(open))?;
         thread::scope(|scope| {
-            let clients = scope.spawn(|| lab.inside(Place::Client, || clients::run(&plan)));
+            let clients =
+                scope.spawn(|| lab.inside(Place::Client, || KernelClient::new().run(&plan, &Progress::hidden())));
             thread::sleep(self.scale.window);
             let last = self.sample(flood, Some(open));
             let outcome = clients
@@ -228,13 +235,14 @@ impl Bench<'_> {
         Ok(Some(generator))
     }
 
-    fn sample(&self, flood: Option<&Generator>, open: Option<&OpenConnections>) -> anyhow::Result<Sample> {
+    fn sample(&self, flood: Option<&Generator>, open: Option<&BackgroundLoad>) -> anyhow::Result<Sample> {
+        let [core] = CoreTime::of([self.cores.server])?;
         Ok(Sample {
             at: Instant::now(),
             sent: flood.map_or(0, Generator::sent),
             answered: self.sink.counts().syn_acks,
-            core: CoreTime::of(self.cores.server)?,
-            bytes: open.map_or(0, OpenConnections::bytes),
+            core,
+            bytes: open.map_or(0, BackgroundLoad::bytes),
         })
     }
 }

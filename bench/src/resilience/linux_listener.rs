@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use nix::sys::socket::{Backlog, listen};
 
 use super::served::{Body, PATIENCE};
-use crate::thread_per_connection::{self, Limits};
+use tidegate_load::thread_per_connection::{self, Limits};
 
 /// What the process prints when it listens.
 pub(super) const READY: &str = "tidegate-bench resilience: listening";
@@ -142,8 +142,8 @@ fn parse_request(bytes: &[u8]) -> anyhow::Result<Option<(Request, usize)>> {
 mod tests {
     use super::super::served::{BULK, SMALL};
     use super::*;
-    use crate::http_client::Url;
     use crate::stream::transfer::{Until, download};
+    use tidegate_args::url::Url;
 
     #[test]
     fn requests_follow_each_other_in_pieces_of_any_size() {

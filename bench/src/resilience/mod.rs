@@ -5,11 +5,9 @@
 //! connections go on that were open before. The generator and all clients share one core, the server and its device
 //! another, the same for all.
 
+mod background_load;
 mod cell;
-mod clients;
-mod latency;
 mod linux_listener;
-mod open_connections;
 pub(crate) mod plan;
 mod report;
 mod served;
@@ -22,20 +20,22 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_lab::Children;
+use tidegate_lab::Cores;
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE};
+use tidegate_lab::environment;
+use tidegate_lab::machine::{self, Awake};
+use tidegate_lab::{Lab, Place};
+use tidegate_report::ReportFiles;
 
 use self::cell::{Bench, Measured};
 use self::plan::{Cell, Scale};
-use self::report::Report;
+use self::report::Results;
 use self::target::Servers;
-use crate::environment;
-use crate::flood::{Prefix, Sink};
-use crate::lab::arrangement::{self, CLIENT_DEVICE, Cores};
-use crate::lab::children::Children;
-use crate::lab::family::Family;
-use crate::lab::machine::{self, Awake};
-use crate::lab::namespaces::{Lab, Place};
-use crate::lab::progress::Progress;
-use crate::results::files::{ReportFiles, ReportFormats};
+use crate::case_progress::Progress;
+use tidegate_flood::{Prefix, Sink};
+use tidegate_load::Body;
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;
@@ -119,18 +119,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let children = Children::new()?;
     let root = served::directory()?;
     let bench = set_up(arguments, &lab, &children, root.path(), cores)?;
-    let mut report = Report::new(describe(&bench, arguments)?);
-    report.add_environment("processors_kept_from_halting", awake.is_some());
+    let mut results = Results::new(describe(&bench, arguments)?);
+    results.add_environment("processors_kept_from_halting", awake.is_some());
     let cells = bench.scale.cells(arguments.families());
-    let left_out = measure(&bench, &cells, &mut report, start)?;
+    let left_out = measure(&bench, &cells, &mut results, start)?;
 
-    print!("{}", report.text());
+    print!("{}", results.report().text);
     if !left_out.is_empty() {
         let names: Vec<String> = left_out.iter().map(Cell::title).collect();
         eprintln!("tidegate-bench resilience: there was no time for: {}", names.join("; "));
-        report.add_environment("left_out", names);
+        results.add_environment("left_out", names);
     }
-    arguments.files.write(&report)?;
+    arguments.files.write(&results.report())?;
     Ok(left_out.is_empty())
 }
 
@@ -146,7 +146,7 @@ fn set_up<'a>(
         Some(program) => program.clone(),
         None => this.with_file_name("tidegate"),
     };
-    arrangement::prepare(lab)?;
+    arrangement::prepare(lab, [Prefix::SOURCES_V4, Prefix::SOURCES_V6])?;
     let sink = lab
         .inside(Place::Client, || {
             Sink::attach(CLIENT_DEVICE, Prefix::SOURCES_V4, Prefix::SOURCES_V6)
@@ -168,12 +168,12 @@ fn set_up<'a>(
         open_rate: f64::from(arguments.open_rate) * MEGABIT,
         seed: arguments.seed,
         bulk: served::BULK.content().into(),
-        small: served::SMALL.content(),
+        small: Body::of(&served::SMALL.content()),
     })
 }
 
 /// Measures the cells one after the other, and returns those there was no time for.
-fn measure(bench: &Bench, cells: &[Cell], report: &mut Report, start: Instant) -> anyhow::Result<Vec<Cell>> {
+fn measure(bench: &Bench, cells: &[Cell], results: &mut Results, start: Instant) -> anyhow::Result<Vec<Cell>> {
     let mut progress = Progress::new(cells.len())?;
     let mut left_out = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
@@ -195,13 +195,13 @@ fn measure(bench: &Bench, cells: &[Cell], report: &mut Report, start: Instant) -
                     } else {
                         "AF_XDP socket"
                     };
-                    report.add_environment("generator", generator);
+                    results.add_environment("generator", generator);
                 }
-                report.add_row(*row);
+                results.add_row(*row);
                 found
             }
             Measured::Limit(family, limit, per_second) => {
-                report.add_limit(family, limit, per_second);
+                results.add_limit(family, limit, per_second);
                 format!("{title}: {per_second:.0} SYN/s")
             }
         };
@@ -234,7 +234,7 @@ fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, 
             "open_connections",
             format!(
                 "{}, {} Mbit/s all together, bounded by the clients",
-                open_connections::COUNT,
+                background_load::COUNT,
                 arguments.open_rate
             )
             .into(),
@@ -259,7 +259,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
-    use crate::results::testing::parse;
+    use tidegate_report::testing::parse;
 
     #[test]
     fn families_can_be_chosen() {

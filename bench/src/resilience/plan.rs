@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lab::family::Family;
+use tidegate_lab::Family;
 
 /// How many SYNs per second are offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::random::RandomBytes;
+use tidegate_random::Random;
 
 /// A body: its name, which is its path without the slash, its length in bytes and the seed of its content.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Body {
     /// The content, the same in every process.
     pub(super) fn content(&self) -> Vec<u8> {
         let mut content = vec![0; self.length];
-        RandomBytes::new(self.seed).fill(&mut content);
+        Random::new(self.seed).fill(&mut content);
         content
     }
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use tidegate_lab::Family;
+use tidegate_lab::arrangement::SERVER_DEVICE;
+use tidegate_lab::machine;
+use tidegate_lab::{Child, Children};
+use tidegate_lab::{Lab, Place};
 
 use super::linux_listener;
 use super::plan::Target;
-use crate::lab::arrangement::SERVER_DEVICE;
-use crate::lab::children::{Children, Process};
-use crate::lab::family::Family;
-use crate::lab::machine;
-use crate::lab::namespaces::{Lab, Place};
 
 /// What is needed to start a server.
 pub(super) struct Servers<'a> {
@@ -36,7 +36,7 @@ impl Servers<'_> {
     /// # Errors
     ///
     /// It does not start.
-    pub(super) fn start(&self, target: Target, family: Family) -> anyhow::Result<Process> {
+    pub(super) fn start(&self, target: Target, family: Family) -> anyhow::Result<Child> {
         let address = SocketAddr::new(family.server(), target.port());
         let (command, ready) = match target {
             Target::TidegateAuto => (self.tidegate(address, "auto"), "tidegate: ready"),
@@ -44,7 +44,7 @@ impl Servers<'_> {
             Target::LinuxOnOverflow | Target::LinuxAlways => {
                 let value = if target == Target::LinuxAlways { 2 } else { 1 };
                 // It is for IPv6, too.
-                self.lab.set_ipv4(Place::Server, "tcp_syncookies", value)?;
+                self.lab.set_variable(Place::Server, "net.ipv4.tcp_syncookies", value)?;
                 (self.linux(address), linux_listener::READY)
             }
         };

@@ -1,20 +1,11 @@
-//! tidegate's applications on the kernel's TCP, with mio and so epoll, for comparing tidegate's TCP with the kernel's
+//! tidegate's applications on the kernel's TCP, by `tidegate-kernel-host`, for comparing tidegate's TCP with the kernel's
 //! under equal application code.
-//!
-//! It uses what makes the kernel fast: edge-triggered events and one registration per connection, `accept4`, options
-//! inherited from the listening socket, responses and FIN in one call and segment, no copy and no allocation where the
-//! application makes none.
 
-mod connection;
 mod listen;
-mod listener;
-mod send_queue;
-mod server;
-mod stream;
 #[cfg(test)]
 mod tests;
-mod worker;
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,10 +15,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
-
-use self::server::Server;
-use crate::signals::{Event, Signals};
-use crate::usage::UsageError;
+use tidegate_args::UsageError;
+use tidegate_args::signals::{Event, Signals};
+use tidegate_kernel_host::Server;
 
 /// The line printed when all threads listen.
 const READY: &str = "ready";
@@ -109,8 +99,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     allow_open_files()?;
     // Before the threads are started, so that they have the signals blocked, too.
     let signals = Signals::take_over()?;
-    let server = Server::start(&arguments.listen, &arguments.cpu, applications)?;
-    for listen in server.listeners() {
+    let addresses: Vec<SocketAddr> = arguments.listen.iter().map(|listen| listen.address).collect();
+    let server = Server::start(&addresses, &arguments.cpu, applications, |error| {
+        eprintln!("tidegate-bench serve-kernel: some connections are not served: {error}");
+    })?;
+    for listen in &arguments.listen {
         println!("listening on {}: {}", listen.address, listen.service.name());
     }
     println!("{READY}");

@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Subcommand;
 use serde_json::json;
+use tidegate_args::UsageError;
+use tidegate_args::byte_size;
+use tidegate_args::url::parse_target;
 
 use self::transfer::{Transfer, Until};
-use crate::byte_size;
-use crate::http_client::Url;
-use crate::url::parse_target;
-use crate::usage::UsageError;
+use tidegate_args::url::Url;
 
 /// Arguments of `tidegate-bench stream`.
 #[derive(Debug, clap::Args)]

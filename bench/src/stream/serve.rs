@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::socket::{PATIENCE, listen_on};
-use crate::thread_per_connection::{Limits, serve};
+use tidegate_load::thread_per_connection::{Limits, serve};
 
 /// Bytes written at once.
 const CHUNK: usize = 64 * 1024;

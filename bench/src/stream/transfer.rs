@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 
 use super::socket::{PATIENCE, connect_to, timed_out};
-use crate::http_client::{Url, parse_head};
+use tidegate_args::url::Url;
+use tidegate_load::http::parse_head;
 
 /// Bytes handed to or taken from the kernel at once.
 const CHUNK: usize = 64 * 1024;

@@ -2,73 +2,143 @@
 
 use crate::MAX_QUEUES;
 
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// Why the XDP program decided as it did. Every frame adds one to exactly one of these.
+/// Defines an enum of counters, each with a name for people and metrics, and, where a second type is named, the values
+/// of all of them.
+///
+/// ```
+/// tidegate_abi::define_counters! {
+///     /// The counters of a kettle.
+///     pub enum Counter {
+///         /// Times it boiled.
+///         Boiled = "boiled",
+///     }
+///
+///     /// The values of one kettle.
+///     pub struct Counters;
+/// }
+///
+/// let mut counters = Counters::default();
+/// counters.bump(Counter::Boiled);
+/// assert_eq!(counters.iter().map(|(counter, value)| (counter.name(), value)).next(), Some(("boiled", 1)));
+/// ```
+#[macro_export]
+macro_rules! define_counters {
+    (
+        $(#[$meta:meta])*
+        pub enum $counter:ident {
+            $($(#[$doc:meta])+ $variant:ident = $name:literal,)+
+        }
+        $($(#[$values_meta:meta])* pub struct $values:ident;)?
+    ) => {
+        $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
-        pub enum XdpCounter {
-            $($(#[doc = $doc])+ $variant,)+
+        pub enum $counter {
+            $($(#[$doc])+ $variant,)+
         }
 
-        impl XdpCounter {
+        impl $counter {
             /// All counters, in the order of their index.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The name shown to people and metrics: `xdp_` is put before it there.
+            /// The name shown to people and metrics, which may put the part of the program before it.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
-
-            /// What the counter counts, in one sentence.
-            pub const fn description(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)+ }
-            }
         }
+
+        $(
+            $(#[$values_meta])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $values([u64; $counter::ALL.len()]);
+
+            impl Default for $values {
+                fn default() -> Self {
+                    Self([0; $counter::ALL.len()])
+                }
+            }
+
+            impl $values {
+                /// The value of `counter`.
+                #[inline]
+                pub fn get(&self, counter: $counter) -> u64 {
+                    self.0[counter as usize]
+                }
+
+                /// Adds one to `counter`.
+                #[inline]
+                pub fn bump(&mut self, counter: $counter) {
+                    self.add(counter, 1);
+                }
+
+                /// Adds `amount` to `counter`.
+                #[inline]
+                pub fn add(&mut self, counter: $counter, amount: u64) {
+                    self.0[counter as usize] = self.0[counter as usize].wrapping_add(amount);
+                }
+
+                /// Adds all of `other`, for totals over shards.
+                pub fn merge(&mut self, other: &Self) {
+                    for (sum, value) in self.0.iter_mut().zip(other.0) {
+                        *sum = sum.wrapping_add(value);
+                    }
+                }
+
+                /// Every counter with its value, in the order of their index.
+                pub fn iter(&self) -> impl Iterator<Item = ($counter, u64)> + '_ {
+                    $counter::ALL.iter().map(|&counter| (counter, self.get(counter)))
+                }
+            }
+        )?
     };
 }
 
-counters! {
-    /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN.
-    Redirect = "redirect",
-    /// Redirected to the AF_XDP socket of the receiving queue: a SYN to a served address and port.
-    RedirectSyn = "redirect_syn",
-    /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and port.
-    RedirectTooBig = "redirect_too_big",
-    /// Redirected to the AF_XDP socket of the receiving queue: TCP from an address and port that a client of this host
-    /// talks to.
-    RedirectRemote = "redirect_remote",
-    /// Answered: a SYN to a served address and port, by a SYN-ACK with a cookie.
-    TxSynCookie = "tx_syn_cookie",
-    /// Dropped: TCP to a served address and port from a prefix that is denied.
-    DropSourceDenied = "drop_source_denied",
-    /// Dropped: a SYN from a source that has sent more than its share.
-    DropSynRate = "drop_syn_rate",
-    /// Dropped: SYN together with FIN or RST, to a served address and port.
-    DropSynFlags = "drop_syn_flags",
-    /// Dropped: a SYN to a served address and port that a cookie would have answered, but its TCP header contradicts
-    /// itself, or its IP header carries options or extension headers.
-    DropSynMalformed = "drop_syn_malformed",
-    /// Dropped: a SYN that a cookie would have answered, from an address or port that cannot be answered.
-    DropBadSource = "drop_bad_source",
-    /// Passed: for a served address and port, but no AF_XDP socket on the receiving queue.
-    PassNoSocket = "pass_no_socket",
-    /// Passed: TCP to an address and port that is not served.
-    PassNotServed = "pass_not_served",
-    /// Passed: IPv4 or IPv6, but neither TCP nor ICMP "too big" about TCP from a served address and port.
-    PassNotTcp = "pass_not_tcp",
-    /// Passed: neither IPv4 nor IPv6 (ARP among them).
-    PassNotIp = "pass_not_ip",
-    /// Passed: an IP fragment, the first one included. IPv6 atomic fragments are whole packets.
-    PassFragment = "pass_fragment",
-    /// Passed: a header was cut short or contradicts itself.
-    PassMalformed = "pass_malformed",
-    /// Passed: more than two VLAN tags.
-    PassVlanDepth = "pass_vlan_depth",
-    /// Passed: an IPv6 extension header that is not walked, or too many of them.
-    PassExtensionHeader = "pass_extension_header",
-    /// Passed: broadcast or multicast on the Ethernet layer.
-    PassNotUnicast = "pass_not_unicast",
+define_counters! {
+    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these. For people and metrics
+    /// `xdp_` is put before the name.
+    pub enum XdpCounter {
+        /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN.
+        Redirect = "redirect",
+        /// Redirected to the AF_XDP socket of the receiving queue: a SYN to a served address and port.
+        RedirectSyn = "redirect_syn",
+        /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and
+        /// port.
+        RedirectTooBig = "redirect_too_big",
+        /// Redirected to the AF_XDP socket of the receiving queue: TCP from an address and port that a client of this
+        /// host talks to.
+        RedirectRemote = "redirect_remote",
+        /// Answered: a SYN to a served address and port, by a SYN-ACK with a cookie.
+        TxSynCookie = "tx_syn_cookie",
+        /// Dropped: TCP to a served address and port from a prefix that is denied.
+        DropSourceDenied = "drop_source_denied",
+        /// Dropped: a SYN from a source that has sent more than its share.
+        DropSynRate = "drop_syn_rate",
+        /// Dropped: SYN together with FIN or RST, to a served address and port.
+        DropSynFlags = "drop_syn_flags",
+        /// Dropped: a SYN to a served address and port that a cookie would have answered, but its TCP header
+        /// contradicts itself, or its IP header carries options or extension headers.
+        DropSynMalformed = "drop_syn_malformed",
+        /// Dropped: a SYN that a cookie would have answered, from an address or port that cannot be answered.
+        DropBadSource = "drop_bad_source",
+        /// Passed: for a served address and port, but no AF_XDP socket on the receiving queue.
+        PassNoSocket = "pass_no_socket",
+        /// Passed: TCP to an address and port that is not served.
+        PassNotServed = "pass_not_served",
+        /// Passed: IPv4 or IPv6, but neither TCP nor ICMP "too big" about TCP from a served address and port.
+        PassNotTcp = "pass_not_tcp",
+        /// Passed: neither IPv4 nor IPv6 (ARP among them).
+        PassNotIp = "pass_not_ip",
+        /// Passed: an IP fragment, the first one included. IPv6 atomic fragments are whole packets.
+        PassFragment = "pass_fragment",
+        /// Passed: a header was cut short or contradicts itself.
+        PassMalformed = "pass_malformed",
+        /// Passed: more than two VLAN tags.
+        PassVlanDepth = "pass_vlan_depth",
+        /// Passed: an IPv6 extension header that is not walked, or too many of them.
+        PassExtensionHeader = "pass_extension_header",
+        /// Passed: broadcast or multicast on the Ethernet layer.
+        PassNotUnicast = "pass_not_unicast",
+    }
 }
 
 impl XdpCounter {

@@ -1,16 +1,17 @@
 //! Which flows the engines know: counts that userspace keeps in memory it shares with the XDP program.
 //!
-//! Every flow has a slot by a hash of its 4-tuple, and every slot a count of the flows that the engines of all shards have
-//! there: connections and what is left of them in TIME-WAIT. A slot at zero says that no engine knows the flow; any other,
-//! that one may. So the program leaves the SYN of a client that lost its state to the engine that has its old connection,
-//! and a shard hands such a SYN over to the shard that has it.
+//! Every flow has a slot by a hash of its 4-tuple, and every slot a count of the flows that the engines of all shards
+//! have there: connections and what is left of them in TIME-WAIT. A slot at zero says that no engine knows the flow;
+//! any other, that one may. So the program leaves the SYN of a client that lost its state to the engine that has its
+//! old connection, and a shard hands such a SYN over to the shard that has it.
 
 use core::fmt;
 
 /// Slots in a word of the map.
 pub const SLOTS_PER_WORD: u32 = 8;
 
-/// Slots for each flow there may be: with all of them in use, one SYN of five of unknown flows finds a count above zero.
+/// Slots for each flow there may be: with all of them in use, one SYN of five of unknown flows finds a count above
+/// zero.
 const SLOTS_PER_FLOW: u64 = 4;
 
 /// Slots at most: 1 GiB of them.
@@ -23,12 +24,12 @@ pub const RANDOM_WORDS: usize = 10;
 ///
 /// The layout is that of the map's entry it is in: 88 bytes, no padding.
 ///
-/// Words of the 4-tuple are taken as they lie in the headers, in the host's byte order or not: the hash is the same on both
-/// sides, and nothing is swapped.
+/// Words of the 4-tuple are taken as they lie in the headers, in the host's byte order or not: the hash is the same on
+/// both sides, and nothing is swapped.
 ///
-/// IPv4 (Thorup, "High Speed Hashing for Integers and Strings", section 3.2) multiplies by a random odd number: any two flows
-/// to one server address share a slot at most twice as often as by chance. IPv6 (section 3.5) multiplies pairs of 32-bit words,
-/// each added to a random number of its own: any two flows share a slot as rarely as by chance.
+/// IPv4 (Thorup, "High Speed Hashing for Integers and Strings", section 3.2) multiplies by a random odd number: any two
+/// flows to one server address share a slot at most twice as often as by chance. IPv6 (section 3.5) multiplies pairs of
+/// 32-bit words, each added to a random number of its own: any two flows share a slot as rarely as by chance.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlowSlots {
@@ -60,8 +61,8 @@ impl FlowSlots {
         1 << (u64::from(u64::BITS) - self.shift)
     }
 
-    /// The slot of an IPv4 flow, from words of its header ([`u32::from_ne_bytes`]). In memory the client's port comes first in
-    /// `ports`.
+    /// The slot of an IPv4 flow, from words of its header ([`u32::from_ne_bytes`]). In memory the client's port comes
+    /// first in `ports`.
     #[inline(always)]
     pub fn v4(&self, client: u32, server: u32, ports: u32) -> u32 {
         // No two flows to one address have the same number: the server's address is the same summand in all of them.
@@ -93,7 +94,8 @@ impl FlowSlots {
     }
 }
 
-/// Index of the word of the map that a slot is in. Its octets in memory are the counts of eight slots, one after the other.
+/// Index of the word of the map that a slot is in. Its octets in memory are the counts of eight slots, one after the
+/// other.
 #[inline(always)]
 pub const fn word_of(slot: u32) -> u32 {
     slot / SLOTS_PER_WORD

@@ -10,7 +10,6 @@ pub mod listener;
 pub mod siphash;
 pub mod syn_ack;
 pub mod syn_cookie;
-pub mod traffic;
 
 pub use counter::XdpCounter;
 pub use listener::ListenerKey;
@@ -30,12 +29,12 @@ pub const PROGRAM_STEER: &str = "tidegate";
 /// Name of the map of [`ListenerKey`]s whose flows are steered (`HashMap<ListenerKey, u32>`; the value is unused).
 pub const MAP_LISTENERS: &str = "LISTENERS";
 
-/// Name of the map of [`ListenerKey`]s, addresses and ports of servers, whose segments are steered whatever they are for
-/// (`HashMap<ListenerKey, u32>`; the value is unused). Looked at only with [`syn_ack::feature::REMOTES`].
+/// Name of the map of [`ListenerKey`]s, addresses and ports of servers, whose segments are steered whatever they are
+/// for (`HashMap<ListenerKey, u32>`; the value is unused). Looked at only with [`syn_ack::feature::REMOTES`].
 pub const MAP_REMOTES: &str = "REMOTES";
 
-/// Name of the array that is looked at before [`MAP_LISTENERS`] (`Array<ListenerKey>`, [`listener::SLOTS`] entries): at the
-/// slot of each listener, one of those that belong there. An empty slot says that none does.
+/// Name of the array that is looked at before [`MAP_LISTENERS`] (`Array<ListenerKey>`, [`listener::SLOTS`] entries): at
+/// the slot of each listener, one of those that belong there. An empty slot says that none does.
 pub const MAP_LISTENER_SLOTS: &str = "LISTENER_SLOTS";
 
 /// The same for [`MAP_REMOTES`].
@@ -57,8 +56,8 @@ pub const MAP_COOKIE_SWITCHES: &str = "COOKIE_SWITCHES";
 /// Name of the map with the one [`syn_ack::SynSettings`] (`Array<SynSettings>`, 1 entry).
 pub const MAP_SYN_SETTINGS: &str = "SYN_SETTINGS";
 
-/// Name of the counts of known flows by slot (`Array<u64>`, mapped into userspace's memory; see [`known_flows`]). The loader
-/// sets its size.
+/// Name of the counts of known flows by slot (`Array<u64>`, mapped into userspace's memory; see [`known_flows`]). The
+/// loader sets its size.
 pub const MAP_KNOWN_FLOWS: &str = "KNOWN_FLOWS";
 
 /// Name of the map with the bits of [`syn_ack::feature`] (`Array<u32>`, 1 entry).

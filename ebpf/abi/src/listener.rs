@@ -5,8 +5,8 @@ pub const SLOTS: u32 = 1024;
 
 /// Destination address and port of the flows to steer; or, for the flows of a client, the server's.
 ///
-/// The layout is the map's: 24 bytes, no padding. Whole words, so that the XDP program carries three values about and not
-/// twenty.
+/// The layout is the map's: 24 bytes, no padding. Whole words, so that the XDP program carries three values about and
+/// not twenty.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey {

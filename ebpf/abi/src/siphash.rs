@@ -98,8 +98,8 @@ pub fn siphash24<const N: usize>(key: Key, words: &[u64; N]) -> u64 {
     siphash_words::<2, 4, N>(key, words)
 }
 
-/// SipHash-2-4 of `words` and the `bytes` lowest bytes of `tail` behind them, the lowest first: at most 7, and the others
-/// of `tail` are zero.
+/// SipHash-2-4 of `words` and the `bytes` lowest bytes of `tail` behind them, the lowest first: at most 7, and the
+/// others of `tail` are zero.
 #[inline(always)]
 pub fn siphash24_with_tail<const N: usize>(key: Key, words: &[u64; N], tail: u64, bytes: usize) -> u64 {
     State::after::<2, N>(key, words).finish::<2, 4>(8 * N + bytes, tail)

@@ -1,4 +1,4 @@
-//! What the XDP program is told about the SYN-ACKs it sends, and about the sources it serves.
+//! Settings of the XDP program: the SYN-ACKs it sends, and the sources it serves.
 
 use crate::known_flows::FlowSlots;
 
@@ -22,7 +22,7 @@ pub struct SynAck {
     pub ms_per_jiffy: u32,
 }
 
-/// What the program is told about SYNs that it may answer with cookies, in one entry so that a SYN costs one look-up.
+/// The settings of SYNs that the program may answer with cookies, in one entry so that a SYN costs one look-up.
 ///
 /// The layout is the map's: 104 bytes, no padding.
 #[repr(C)]
@@ -45,7 +45,7 @@ impl SynAck {
         (((nanoseconds as u64) << JIFFY_FRACTION) / 1_000_000) as u32
     }
 
-    /// What the clock of the SYN-ACKs' timestamps shows after `jiffies` jiffies, in milliseconds.
+    /// The clock of the SYN-ACKs' timestamps after `jiffies` jiffies, in milliseconds.
     #[inline(always)]
     pub const fn clock_ms(&self, jiffies: u64) -> u32 {
         (jiffies.wrapping_mul(self.ms_per_jiffy as u64) >> JIFFY_FRACTION) as u32
@@ -65,7 +65,7 @@ pub mod cookie_switch {
     }
 }
 
-/// What to do with TCP from a source prefix to a served address and port: the value in the tries of prefixes.
+/// The rule for TCP from a source prefix to a served address and port: the value in the tries of prefixes.
 pub mod source_rule {
     /// Serve it.
     pub const ALLOW: u32 = 1;
@@ -89,7 +89,7 @@ pub struct SynRate {
     pub prefix_v6: u32,
 }
 
-/// What the program looks at beyond steering: bits of the one entry in the map of features.
+/// The features of the program beyond steering: bits of the one entry in the map of features.
 ///
 /// A feature that is off costs a frame no look-up of its own.
 pub mod feature {
@@ -101,8 +101,8 @@ pub mod feature {
     pub const REMOTES: u32 = 4;
 }
 
-/// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address is
-/// in the first four octets of the word, with `version` telling the families apart.
+/// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address
+/// is in the first four octets of the word, with `version` telling the families apart.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceKey {

@@ -1,4 +1,5 @@
-//! SYN cookies (RFC 4987, section 3.6): a SYN-ACK whose sequence number and timestamp are all that is remembered of the SYN.
+//! SYN cookies (RFC 4987, section 3.6): a SYN-ACK whose sequence number and timestamp are all that is remembered of the
+//! SYN.
 //!
 //! # What is where
 //!
@@ -9,11 +10,11 @@
 //! | 21..0 | 22 bits of the tag |
 //!
 //! If the SYN carried timestamps, the 10 lowest bits of the SYN-ACK's TSval are 10 more bits of the tag, and an
-//! acknowledgment without them, or with others, is refused. Who guesses blindly has to hit 22 bits without timestamps (one
-//! in 4,194,304) and 32 bits with them; he may choose which, so 22 bits is what holds against him.
+//! acknowledgment without them, or with others, is refused. Who guesses blindly has to hit 22 bits without timestamps
+//! (one in 4,194,304) and 32 bits with them; he may choose which, so 22 bits is what holds against him.
 //!
-//! Mask and tag come from one hash: SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and whether
-//! there are timestamps.
+//! Mask and tag come from one hash: SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and
+//! whether there are timestamps.
 //!
 //! | bytes hashed | |
 //! |---|---|
@@ -24,17 +25,17 @@
 //! | bits of the hash | |
 //! |---|---|
 //! | 63..55 | mask the options: else most of the ISN would be known to whoever knows what the client's SYNs look like |
-//! | 54..32 | how far the flow's timestamp clock is ahead of the host's, in units of 512 ms; with the lowest bit set, the factor below |
+//! | 54..32 | the flow's timestamp clock minus the host's, in units of 512 ms; with the lowest bit set, the factor |
 //! | 31..0 | to these the options times that factor are added, modulo 2^32: the sum's 32 bits are the tag |
 //!
-//! The factor is odd, so no other options go with the same tag. Who was given a cookie could compute it for other options
-//! of the same handshake, which he could have had for the asking; everybody else guesses.
+//! The factor is odd, so no other options go with the same tag. Who was given a cookie could compute it for other
+//! options of the same handshake, which he could have had for the asking; everybody else guesses.
 //!
 //! # Keys
 //!
 //! Time is cut into epochs of the same length, counted from 1970. Each has its own key, derived from one secret
-//! ([`key_of_epoch`]), so that all hosts with the same secret and the same time make and accept the same cookies. A cookie
-//! is accepted in the epoch that made it and in the next one ([`Keys`]).
+//! ([`key_of_epoch`]), so that all hosts with the same secret and the same time make and accept the same cookies. A
+//! cookie is accepted in the epoch that made it and in the next one ([`Keys`]).
 
 use crate::siphash::{Key, siphash24, siphash24_with_tail};
 
@@ -68,8 +69,8 @@ const LANES: u64 = 1 | 1 << 21 | 1 << 42;
 /// Index of the largest of `table` that is not above `mss`, or 0.
 #[inline(always)]
 pub fn mss_index(table: &[u16; 8], mss: u16) -> u8 {
-    // Without a branch, since the verifier follows each of them: three comparisons at once, each of which carries into its
-    // lane's bit 20 unless `mss` is less.
+    // Without a branch, since the verifier follows each of them: three comparisons at once, each of which carries into
+    // its lane's bit 20 unless `mss` is less.
     let above_all = 1 << 17;
     let candidate = |index: usize| table.get(index).map_or(above_all, |&candidate| u64::from(candidate));
     let lane = |index: usize| (1 << 20) - candidate(index);
@@ -80,7 +81,7 @@ pub fn mss_index(table: &[u16; 8], mss: u16) -> u8 {
     (counts.wrapping_mul(LANES) >> 42 & 7) as u8
 }
 
-/// What a cookie remembers of the SYN.
+/// The options of a SYN that a cookie remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Index into [`MSS_V4`] or [`MSS_V6`].
@@ -179,7 +180,7 @@ impl Hash {
         (self.0 as u32).wrapping_add(options.wrapping_mul(factor))
     }
 
-    /// How far the flow's clock is ahead of the host's, in milliseconds. The mask is not among its bits.
+    /// The milliseconds by which the flow's clock is ahead of the host's. The mask is not among its bits.
     #[inline(always)]
     fn clock_offset(self) -> u32 {
         ((self.0 >> 32) as u32) << 9
@@ -204,8 +205,8 @@ pub struct Cookie {
 }
 
 impl Cookie {
-    /// The SYN-ACK's TSval on a clock that shows `clock_ms` milliseconds: one value of the last 1,024 of this flow's clock,
-    /// never a later one, since the client would take what follows for old (PAWS, RFC 7323, section 5).
+    /// The SYN-ACK's TSval on a clock that shows `clock_ms` milliseconds: one value of the last 1,024 of this flow's
+    /// clock, never a later one, since the client would take what follows for old (PAWS, RFC 7323, section 5).
     #[inline(always)]
     pub fn timestamp(&self, clock_ms: u32) -> u32 {
         let now = clock_ms.wrapping_add(self.clock_offset);
@@ -243,14 +244,14 @@ pub fn key_id(isn: u32) -> u32 {
 /// A cookie that was found to be genuine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// What the SYN offered.
+    /// The options of the SYN.
     pub options: Options,
     /// A hash of the handshake that all holders of the key agree on.
     pub hash: u32,
 }
 
-/// Checks the cookie that an acknowledgment repeats: `isn` is its SEG.ACK minus 1, `echo` its TSecr if it carries timestamps
-/// ([`Handshake::timestamps`] is taken from there, too). `None`: `key` did not make it.
+/// Checks the cookie that an acknowledgment repeats: `isn` is its SEG.ACK minus 1, `echo` its TSecr if it carries
+/// timestamps ([`Handshake::timestamps`] is taken from there, too). `None`: `key` did not make it.
 #[inline(always)]
 pub fn check(key: Key, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Option<Checked> {
     let handshake = Handshake {
@@ -288,8 +289,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of `epoch` and the one before it. `next_too`: the clocks of other hosts may already be in the epoch after
-    /// it, so its cookies are accepted as well.
+    /// The keys of `epoch` and the one before it. `next_too`: the clocks of other hosts may already be in the epoch
+    /// after it, so its cookies are accepted as well.
     pub fn new(secret: Key, epoch: u64, next_too: bool) -> Self {
         Self {
             key_id: epoch as u32 & 1,

@@ -1,5 +1,5 @@
-//! An XDP program that passes every frame: the peer of a veth device needs a native program, or the frames sent to it by
-//! XDP are lost.
+//! An XDP program that passes every frame: the peer of a veth device needs a native program, or the frames sent to it
+//! by XDP are lost.
 #![no_std]
 #![no_main]
 

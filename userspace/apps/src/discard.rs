@@ -1,17 +1,24 @@
 //! The discard service (RFC 863): what arrives is thrown away, then the connection is closed when the peer is done.
 
 use tidegate_tcp::application::{Application, CloseReason, Stream};
+use tidegate_tcp::counters::define_counters;
 
 use crate::idle::IdleTimer;
 pub use crate::idle::{Config, Connection};
 
-crate::counters::define_counters! {
-    /// Connections that were opened.
-    Connections = "discard_connections",
-    /// Bytes thrown away.
-    Bytes = "discard_bytes",
-    /// Connections ended because nothing arrived for `idle_timeout`.
-    IdleTimeouts = "discard_idle_timeouts",
+define_counters! {
+    /// The events that are counted. All count from when the application was made.
+    pub enum Counter {
+        /// Connections that were opened.
+        Connections = "discard_connections",
+        /// Bytes thrown away.
+        Bytes = "discard_bytes",
+        /// Connections ended because nothing arrived for `idle_timeout`.
+        IdleTimeouts = "discard_idle_timeouts",
+    }
+
+    /// The values of all counters of one application.
+    pub struct Counters;
 }
 
 /// The discard service of one shard.

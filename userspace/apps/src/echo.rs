@@ -1,17 +1,24 @@
 //! The echo service (RFC 862): what arrives is sent back, then the connection is closed when the peer is done.
 
 use tidegate_tcp::application::{Application, CloseReason, Stream};
+use tidegate_tcp::counters::define_counters;
 
 use crate::idle::IdleTimer;
 pub use crate::idle::{Config, Connection};
 
-crate::counters::define_counters! {
-    /// Connections that were opened.
-    Connections = "echo_connections",
-    /// Bytes sent back.
-    Bytes = "echo_bytes",
-    /// Connections ended because nothing moved for `idle_timeout`.
-    IdleTimeouts = "echo_idle_timeouts",
+define_counters! {
+    /// The events that are counted. All count from when the application was made.
+    pub enum Counter {
+        /// Connections that were opened.
+        Connections = "echo_connections",
+        /// Bytes sent back.
+        Bytes = "echo_bytes",
+        /// Connections ended because nothing moved for `idle_timeout`.
+        IdleTimeouts = "echo_idle_timeouts",
+    }
+
+    /// The values of all counters of one application.
+    pub struct Counters;
 }
 
 /// The echo service of one shard.

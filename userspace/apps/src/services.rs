@@ -72,7 +72,10 @@ impl Counters {
 
     /// Name and value of every counter.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.echo.iter().chain(self.discard.iter()).chain(self.http.iter())
+        let echo = self.echo.iter().map(|(counter, value)| (counter.name(), value));
+        let discard = self.discard.iter().map(|(counter, value)| (counter.name(), value));
+        let http = self.http.iter().map(|(counter, value)| (counter.name(), value));
+        echo.chain(discard).chain(http)
     }
 }
 

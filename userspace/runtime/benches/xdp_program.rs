@@ -1,5 +1,5 @@
-//! What the XDP program takes for a frame of each kind (root): one run at a time by BPF_PROG_TEST_RUN, timed by the kernel,
-//! reading its clock twice included.
+//! What the XDP program takes for a frame of each kind (root): one run at a time by BPF_PROG_TEST_RUN, timed by the
+//! kernel, reading its clock twice included.
 #![allow(missing_docs)]
 
 #[path = "../tests/frames/mod.rs"]

@@ -1,9 +1,9 @@
-//! Has the running kernel take every XDP program of the given objects, and use what the programs need: `make test-kernels`
-//! runs this in virtual machines.
+//! Has the running kernel take every XDP program of the given objects, and use what the programs need: `make
+//! test-kernels` runs this in virtual machines.
 //!
 //! A line for each program: kernel, object, program, and `accepted` or `REFUSED` with the verifier's verdict. What is
-//! accepted is run by `BPF_PROG_TEST_RUN`, so that every kind of map and every helper is used once. Exit code 1 if anything
-//! was refused or went wrong. `VERIFIER_LOG=1` prints the log of each rejection to standard error.
+//! accepted is run by `BPF_PROG_TEST_RUN`, so that every kind of map and every helper is used once. Exit code 1 if
+//! anything was refused or went wrong. `VERIFIER_LOG=1` prints the log of each rejection to standard error.
 
 #[path = "../tests/frames/mod.rs"]
 #[allow(dead_code)]
@@ -21,9 +21,9 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, SynRate, cookie_switch, feature, source_rule};
-use tidegate_abi::traffic::PROGRAM_FLOOD;
 use tidegate_abi::{ListenerKey, PROGRAM_STEER, XdpCounter};
 use tidegate_runtime::{Rejection, kernel_release};
+use tidegate_traffic_abi::PROGRAM_FLOOD;
 
 use frames::segment::{ACK, Segment, clients};
 use frames::{CLIENT_V4, CLIENT_V6, PORT};

@@ -1,9 +1,9 @@
-//! What the process must be permitted to do, checked before anything is touched.
+//! The permissions the process needs, checked before anything is touched.
 
 use std::fs;
 
 use crate::error::Error;
-use crate::socket_options;
+use tidegate_xsk::options;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
@@ -34,7 +34,7 @@ pub(crate) fn check() -> Result<(), Error> {
             capability,
         });
     }
-    match socket_options::probe_af_xdp() {
+    match options::probe_af_xdp() {
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
             Some(libc::EAFNOSUPPORT) => Err(Error::NoAfXdp),

@@ -1,12 +1,12 @@
 //! SYN cookies of a running server: whether the XDP program makes them, and with which keys.
 //!
-//! A thread of its own runs the [`controller`]. It sleeps until a shard rings, a key has to change, or, while cookies are
-//! on, the next look is due; a server without a flood and without a key file never wakes it.
+//! A thread of its own runs the [`controller`]. It sleeps until a shard rings, a key has to change, or, while cookies
+//! are on, the next look is due; a server without a flood and without a key file never wakes it.
 
 pub(crate) mod alarm;
 mod controller;
 mod epoch;
-mod kernel_and_shards;
+mod live_backend;
 mod policy;
 pub(crate) mod secret;
 
@@ -22,7 +22,7 @@ use tidegate_tcp::engine::Cookies;
 use self::alarm::{Alarm, HalfOpen};
 use self::controller::Controller;
 use self::epoch::Epochs;
-use self::kernel_and_shards::{Gauge, KernelAndShards, cookies_of};
+use self::live_backend::{Gauge, LiveBackend, cookies_of};
 use self::policy::Thresholds;
 use self::secret::Secret;
 use crate::config::{CookieMode, SynCookies};
@@ -31,8 +31,8 @@ use crate::mailbox::Mailbox;
 use crate::report::{QueueInfo, SynCookieCounts};
 use crate::xdp::Steering;
 
-/// Everything that is decided before the shards run.
-pub(crate) struct Prepared {
+/// SYN cookies as they are set up before the shards run.
+pub(crate) struct CookieSetup {
     mode: CookieMode,
     shards: usize,
     thresholds: Thresholds,
@@ -41,12 +41,12 @@ pub(crate) struct Prepared {
     bell: Sender<()>,
     heard: Receiver<()>,
     /// `None`: there are never cookies.
-    controller: Option<Controller<KernelAndShards>>,
+    controller: Option<Controller<LiveBackend>>,
     first_keys: Option<Keys>,
 }
 
-impl Prepared {
-    /// Prepares for as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each.
+impl CookieSetup {
+    /// Sets up as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Prepared {
         let (bell, heard) = channel::bounded(1);
         let mut controller = None;
         if settings.mode != CookieMode::Never {
-            let controlled = KernelAndShards {
+            let backend = LiveBackend {
                 maps: steering.take_cookie_maps()?,
                 counters: steering.counters(),
                 half_open: half_open.clone(),
@@ -78,7 +78,7 @@ impl Prepared {
             };
             let epochs = Epochs::new(settings.rotate, secret.shared);
             controller = Some(Controller::new(
-                controlled,
+                backend,
                 settings.mode,
                 secret,
                 epochs,
@@ -102,12 +102,12 @@ impl Prepared {
         })
     }
 
-    /// What the engine of shard `shard` has to have before it runs.
+    /// The cookies that the engine of shard `shard` has to have before it runs.
     pub(crate) fn cookies(&self, shard: u16) -> Option<Cookies> {
         cookies_of(self.first_keys, usize::from(shard), self.shards)
     }
 
-    /// How shard `shard` tells of SYNs; `None`: nobody asks.
+    /// The alarm by which shard `shard` tells of SYNs; `None`: nobody asks.
     pub(crate) fn alarm(&self, shard: u16) -> Option<Alarm> {
         (self.mode == CookieMode::Auto).then(|| {
             Alarm::new(
@@ -143,19 +143,19 @@ impl Control {
         }
     }
 
-    /// Turns on what is to be on from the start, and starts the thread, if there is something to control. The shards have
-    /// to run.
+    /// Turns on what is to be on from the start, and starts the thread, if there is something to control. The shards
+    /// have to run.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when there is no thread to be had.
-    pub(crate) fn start(&mut self, prepared: Prepared) -> Result<(), Error> {
-        let Some(mut controller) = prepared.controller else {
+    pub(crate) fn start(&mut self, setup: CookieSetup) -> Result<(), Error> {
+        let Some(mut controller) = setup.controller else {
             return Ok(());
         };
         controller.step(Instant::now(), unix_time());
         let (running, stopped) = channel::bounded(0);
-        let (bell, heard) = (prepared.bell, prepared.heard);
+        let (bell, heard) = (setup.bell, setup.heard);
         let thread = thread::Builder::new()
             .name("syn-cookies".to_owned())
             .spawn(move || {
@@ -179,7 +179,7 @@ impl Control {
         }
     }
 
-    /// What was counted about each of `queues`.
+    /// The counters of each of `queues`.
     pub(crate) fn counts(&self, queues: &[QueueInfo]) -> Vec<SynCookieCounts> {
         queues
             .iter()
@@ -196,7 +196,7 @@ impl Drop for Control {
 }
 
 /// Runs until `stopped` closes.
-fn run(controller: &mut Controller<KernelAndShards>, heard: &Receiver<()>, stopped: &Receiver<()>) {
+fn run(controller: &mut Controller<LiveBackend>, heard: &Receiver<()>, stopped: &Receiver<()>) {
     loop {
         let timer = match controller.pause(Instant::now(), unix_time()) {
             Some(pause) => channel::after(pause),

@@ -1,4 +1,4 @@
-//! What drivers are known to do otherwise than AF_XDP's documentation has it, by the driver's name.
+//! Quirks of drivers, by name: deviations from AF_XDP's documentation.
 //!
 //! The kernel is asked first: only what it says yes to and does wrong is here. Each entry says where it was seen.
 
@@ -16,8 +16,8 @@ const FCS: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Quirks {
     driver: &'static str,
-    /// In zero-copy mode the device splits a frame that is longer than its buffer, and the buffer is what is left of the
-    /// frame of the UMEM rounded down to a multiple of so many octets.
+    /// In zero-copy mode the device splits a frame that is longer than its buffer, and the buffer is what is left of
+    /// the frame of the UMEM rounded down to a multiple of so many octets.
     buffer_unit: u32,
     /// In zero-copy mode the driver drops what an XDP program sends back (`XDP_TX`).
     drops_xdp_tx: bool,
@@ -54,8 +54,8 @@ const KNOWN: [Quirks; 4] = [
         driver: "ixgbe",
         ..KIB_BUFFERS
     },
-    // virtio_net.c: frames of XDP_TX are sent as if they were in memory of the driver's own. Seen on Linux 7.3.4: all of
-    // them count as tx_xdp_tx_drops.
+    // virtio_net.c: frames of XDP_TX are sent as if they were in memory of the driver's own. Seen on Linux 7.3.4: all
+    // of them count as tx_xdp_tx_drops.
     Quirks {
         driver: "virtio_net",
         drops_xdp_tx: true,
@@ -70,7 +70,8 @@ fn quirks_of(driver: Option<&str>) -> Quirks {
         .unwrap_or(NONE)
 }
 
-/// How the sockets of an interface are to be bound: in zero-copy mode if the kernel gives it, otherwise in copy mode.
+/// The way the sockets of an interface are to be bound: in zero-copy mode if the kernel gives it, otherwise in copy
+/// mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BindPlan {
     /// The size of frames in zero-copy mode; `None`: it is not to be tried.
@@ -85,8 +86,8 @@ impl BindPlan {
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] when zero-copy is required and would not work as things are, or the interface's packets do not fit
-    /// a frame.
+    /// [`Error::Setting`] when zero-copy is required and would not work as things are, or the interface's packets do
+    /// not fit a frame.
     pub(crate) fn new(
         config: &Config,
         cookies: CookieMode,

@@ -1,4 +1,4 @@
-//! What can go wrong around the engine, each as a sentence with a remedy.
+//! The errors around the engine, each a sentence with a remedy.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::xdp::Rejection;
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What is asked for is out of range, or contradicts itself or the interface.
+    /// A setting is out of range, or contradicts another or the interface.
     #[error("{0}")]
     Config(String),
     /// A setting is out of range, or contradicts another one or the interface.
@@ -46,8 +46,8 @@ pub enum Error {
     },
     /// Packets have no Ethernet header on this interface.
     #[error(
-        "interface {name} is not Ethernet (its type is {kind}), and its packets have no header that tidegate could answer \
-         to; use an Ethernet interface, such as a tap device instead of a tun device"
+        "interface {name} is not Ethernet (its type is {kind}), and its packets have no header that tidegate could \
+         answer to; use an Ethernet interface, such as a tap device instead of a tun device"
     )]
     NotEthernet {
         /// The interface.
@@ -57,8 +57,8 @@ pub enum Error {
     },
     /// The interface that was served exists no more.
     #[error(
-        "interface {name} is gone: it was deleted, or moved to another network namespace; start tidegate again when it is \
-         back, or set link_gone = \"wait\""
+        "interface {name} is gone: it was deleted, or moved to another network namespace; start tidegate again when \
+         it is back, or set link_gone = \"wait\""
     )]
     LinkGone {
         /// The interface's last name.
@@ -66,8 +66,8 @@ pub enum Error {
     },
     /// Somebody detached the XDP program.
     #[error(
-        "the XDP program of tidegate was detached from interface {name} by somebody else, so that nothing arrives any more; \
-         start tidegate again"
+        "the XDP program of tidegate was detached from interface {name} by somebody else, so that nothing arrives any \
+         more; start tidegate again"
     )]
     ProgramDetached {
         /// The interface.
@@ -79,7 +79,7 @@ pub enum Error {
          setcap cap_bpf,cap_net_admin,cap_net_raw,cap_ipc_lock+ep PATH"
     )]
     NotPermitted {
-        /// What was to be done.
+        /// The action that failed.
         what: String,
         /// The capability that is missing.
         capability: &'static str,
@@ -92,7 +92,8 @@ pub enum Error {
     /// The UMEM is larger than what may be locked in memory.
     #[error(
         "a UMEM of {bytes} bytes per queue is more than may be locked in memory; raise the limit \
-         (`ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit file), give the binary CAP_IPC_LOCK, or set fewer `frames`"
+         (`ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit file), give the binary CAP_IPC_LOCK, or set fewer \
+         `frames`"
     )]
     Memlock {
         /// Size of one UMEM.
@@ -122,8 +123,8 @@ pub enum Error {
     },
     /// Another XDP program is attached to the interface.
     #[error(
-        "interface {name} has an XDP program already attached; see whose it is with `ip link show dev {name}`, and stop its \
-         owner or remove it with `ip link set dev {name} xdp off`"
+        "interface {name} has an XDP program already attached; see whose it is with `ip link show dev {name}`, and \
+         stop its owner or remove it with `ip link set dev {name} xdp off`"
     )]
     AlreadyAttached {
         /// The interface.
@@ -137,9 +138,9 @@ pub enum Error {
     TooManyQueues {
         /// The interface.
         name: String,
-        /// What was asked for.
+        /// The number that was asked for.
         asked: u32,
-        /// What there is.
+        /// The number there is.
         has: u32,
     },
     /// The driver refused the program, and only native mode was allowed.
@@ -150,7 +151,7 @@ pub enum Error {
     NativeRefused {
         /// The interface.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
     /// The driver cannot do zero-copy, and it was required.
@@ -162,7 +163,7 @@ pub enum Error {
         name: String,
         /// The queue.
         queue: u32,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
     /// Another AF_XDP socket is bound to the queue.
@@ -184,22 +185,22 @@ pub enum Error {
     Shard {
         /// The shard's queue.
         queue: u32,
-        /// What happened.
+        /// The event, as a sentence.
         what: String,
     },
     /// A system call failed that has no sentence of its own.
     #[error("{what}: {source}")]
     Io {
-        /// What was to be done.
+        /// The action that failed.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Why the interface that was served is served no more, without the remedy, since it may be served again; `None` for
-    /// every other error.
+    /// Why the interface that was served is served no more, without the remedy, since it may be served again; `None`
+    /// for every other error.
     pub fn lost_link(&self) -> Option<String> {
         match self {
             Self::LinkGone { name } => Some(format!("interface {name} is gone")),
@@ -213,7 +214,7 @@ impl Error {
         matches!(self, Self::Config(_) | Self::Setting { .. })
     }
 
-    /// What makes errors of `table` one of these.
+    /// Returns a function that makes errors of `table` one of these.
     pub(crate) fn in_table(table: &'static str) -> impl FnOnce(InvalidSetting) -> Self {
         move |error| Self::Setting { table, error }
     }

@@ -23,7 +23,7 @@ struct Visit<S> {
     segment: S,
 }
 
-/// What became of a segment that comes home.
+/// The outcome of the visits of a segment that comes home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// A shard knew its flow and took it in.
@@ -103,7 +103,7 @@ impl<S> Handover<S> {
         !self.mine().visits.is_empty() || !self.mine().returns.is_empty()
     }
 
-    /// How many segments of other shards wait here.
+    /// The number of segments of other shards that wait here.
     pub(crate) fn foreign(&self) -> u32 {
         self.mine().visits.len() as u32
     }
@@ -197,7 +197,7 @@ impl<S> Handover<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Frame, FramePool};
+    use tidegate_xsk::{Frame, FramePool};
 
     /// A segment of flow `flow`, the `number`th of it.
     struct FakeSegment {

@@ -22,7 +22,7 @@ const IFF_UP: u32 = 1;
 /// interface, whose addresses are zero.
 const ETHERNET: [u32; 2] = [1, 772];
 
-/// What a client needs to know about the interface it opens connections by.
+/// The properties of an interface that a client opens connections by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceInfo {
     /// Its Ethernet address; `None` if it is not one of Ethernet's.
@@ -35,7 +35,7 @@ pub struct InterfaceInfo {
     pub rx_queues: u32,
 }
 
-/// What the kernel says about the interface `name` of the calling thread's network namespace.
+/// Asks the kernel about the interface `name` of the calling thread's network namespace.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub(crate) struct Interface {
     pub(crate) is_virtual: bool,
 }
 
-/// What may change about an interface while it is served.
+/// The properties of an interface that may change while it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkState {
     pub(crate) name: String,
@@ -79,7 +79,7 @@ pub(crate) struct LinkState {
 }
 
 impl LinkState {
-    /// What sysfs says about `name`.
+    /// Reads sysfs about `name`.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Interface {
         })
     }
 
-    /// How many queues to serve: all that can both receive and send, or as many as were asked for.
+    /// The number of queues to serve: all that can both receive and send, or as many as were asked for.
     ///
     /// # Errors
     ///
@@ -267,7 +267,7 @@ fn parse_number(text: &str) -> Option<u32> {
     }
 }
 
-/// How many of a device's queues are of one direction.
+/// The number of a device's queues of one direction.
 fn count(queues: &[String], prefix: &str) -> u32 {
     queues.iter().filter(|queue| queue.starts_with(prefix)).count() as u32
 }

@@ -8,16 +8,14 @@
 //! |---|---|
 //! | [`config`], [`error`], [`report`] | what comes in, what goes wrong, what goes out |
 //! | [`runtime`] | start and stop |
-//! | [`driver`] | what a shard does of its own accord: a client opens connections |
+//! | [`shard_task`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
-//! | `port` | UMEM and rings; the only module that knows xsk-rs |
-//! | `frame` | whose frame is it |
-//! | `socket_options` | socket options and wake-ups xsk-rs does not have |
-//! | `shard` | the loop |
+//! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
+//! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
 //! | `handover` | segments that arrived on another queue than their flow's |
 //! | `mailbox` | how a shard is told something, and woken |
@@ -28,10 +26,8 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
-pub mod driver;
 mod drivers;
 pub mod error;
-mod frame;
 mod handover;
 mod interface;
 mod link_watch;
@@ -41,16 +37,16 @@ mod random;
 pub mod report;
 pub mod runtime;
 mod shard;
-mod socket_options;
+mod shard_port;
+pub mod shard_task;
 mod wait;
 pub mod xdp;
 
 pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
-pub use driver::Driver;
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{
-    FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
-};
-pub use runtime::{Listener, Runtime, Settings, start, start_driven};
+pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
+pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
+pub use shard_task::ShardTask;
+pub use tidegate_xsk::Statistics as SocketStatistics;
 pub use xdp::{Attached, Rejection, kernel_release, object};

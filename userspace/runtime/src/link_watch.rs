@@ -16,13 +16,13 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 use crate::error::Error;
 use crate::interface::{LinkState, SYSFS};
 
-/// How often the interface is looked at, if nothing was told.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which the interface is looked at without notice of a change.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Messages taken at a time; the rest waits for the next time.
 const MAX_MESSAGES: usize = 256;
 
-/// What an interface is served with.
+/// The properties with which an interface is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Served {
     /// Queues with a shard, from queue 0 on.
@@ -81,8 +81,8 @@ impl LinkWatch {
         self.rx_queues
     }
 
-    /// The MTU that new connections are to be made for, if it is another than before: the interface's, but never more than
-    /// it was served with.
+    /// The MTU that new connections are to be made for, if it is another than before: the interface's, but never more
+    /// than it was served with.
     pub(crate) fn take_new_mtu(&mut self) -> Option<u32> {
         let mtu = self.state.mtu.min(self.served.mtu);
         (mtu != self.told_mtu).then(|| {
@@ -91,14 +91,15 @@ impl LinkWatch {
         })
     }
 
-    /// Looks at the interface, if something was told or it is time. `is_attached` says whether the XDP program still is.
+    /// Looks at the interface, if something was told or it is time. `is_attached` says whether the XDP program still
+    /// is.
     ///
     /// # Errors
     ///
     /// [`Error::LinkGone`] or [`Error::ProgramDetached`]: it is served no more.
     pub(crate) fn look(&mut self, is_attached: impl FnOnce() -> bool) -> Result<(), Error> {
         let told = self.messages.as_ref().is_some_and(has_messages);
-        if told || self.looked_at.elapsed() >= LOOK_INTERVAL {
+        if told || self.looked_at.elapsed() >= POLL_INTERVAL {
             self.looked_at = Instant::now();
             self.look_now(is_attached)?;
         }
@@ -136,7 +137,7 @@ impl LinkWatch {
     }
 }
 
-/// What is to be said of the changes from `before` to `now`.
+/// Sentences about the changes from `before` to `now`.
 fn changes(before: &LinkState, now: &LinkState, served: &Served) -> Vec<String> {
     let name = &now.name;
     let mut changes = Vec::new();
@@ -168,9 +169,9 @@ fn changes(before: &LinkState, now: &LinkState, served: &Served) -> Vec<String> 
         let (queues, was) = (now.rx_queues, before.rx_queues);
         if queues > served.queues {
             changes.push(format!(
-                "interface {name} has {queues} receive queues now, {was} before, and {0} are served: connections on the \
-                 others are left to the kernel (xdp_pass_no_socket); start tidegate again to serve them all, or take them \
-                 back with `ethtool -L {name} combined {0}`",
+                "interface {name} has {queues} receive queues now, {was} before, and {0} are served: connections on \
+                 the others are left to the kernel (xdp_pass_no_socket); start tidegate again to serve them all, or \
+                 take them back with `ethtool -L {name} combined {0}`",
                 served.queues
             ));
         } else {
@@ -189,15 +190,15 @@ fn mtu_change(now: &LinkState, was: u32, served: &Served) -> String {
     let (name, mtu) = (&now.name, now.mtu);
     if mtu > served.max_mtu {
         format!(
-            "interface {name} has an MTU of {mtu} now, {was} before, and the frames take one of at most {0}: longer packets \
-             are lost; take it back with `ip link set dev {name} mtu {0}`, or set afxdp.frame_size = 4096 and start tidegate \
-             again",
+            "interface {name} has an MTU of {mtu} now, {was} before, and the frames take one of at most {0}: longer \
+             packets are lost; take it back with `ip link set dev {name} mtu {0}`, or set afxdp.frame_size = 4096 and \
+             start tidegate again",
             served.max_mtu
         )
     } else if mtu < served.mtu {
         format!(
-            "interface {name} has an MTU of {mtu} now, {was} before: new connections keep to it, the others may have to find \
-             out by loss; start tidegate again, or take it back with `ip link set dev {name} mtu {}`",
+            "interface {name} has an MTU of {mtu} now, {was} before: new connections keep to it, the others may have \
+             to find out by loss; start tidegate again, or take it back with `ip link set dev {name} mtu {}`",
             served.mtu
         )
     } else {
@@ -339,7 +340,7 @@ mod tests {
         };
         let mut watch = LinkWatch::new("lo", served).expect("a loopback interface");
         watch.messages = None;
-        watch.looked_at = watch.looked_at.checked_sub(LOOK_INTERVAL).expect("an earlier instant");
+        watch.looked_at = watch.looked_at.checked_sub(POLL_INTERVAL).expect("an earlier instant");
         watch.refresh();
         let error = watch.look(|| false).expect_err("without its program");
         assert!(matches!(error, Error::ProgramDetached { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! How a shard is told something by another thread, and woken for it.
+//! Commands of other threads to a shard, and the bell that wakes it for them.
 
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 use core::time::Duration;
@@ -16,10 +16,10 @@ use crate::report::ShardReport;
 /// Commands that may wait for a shard; they come from people and from the control of SYN cookies, a few a second.
 const COMMANDS: usize = 64;
 
-/// How often a command is offered again to a shard whose mailbox is full.
+/// The interval at which a command is offered again to a shard whose mailbox is full.
 const OFFER_STEP: Duration = Duration::from_millis(1);
 
-/// What the control plane asks of a shard.
+/// A command of the control plane to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sends a snapshot of the counters. The channel has room for one.
@@ -123,12 +123,12 @@ impl Bell {
     }
 }
 
-/// Gives every shard whose thread runs a command, waiting for at most `patience` for those whose mailbox is full.
+/// Gives every shard whose thread runs a command, waiting for at most `timeout` for those whose mailbox is full.
 pub(crate) fn tell_all<T>(
     mailboxes: &[Mailbox],
     threads: &[Option<JoinHandle<T>>],
     command: impl Fn() -> Command,
-    patience: Duration,
+    timeout: Duration,
 ) {
     let began = Instant::now();
     let mut untold: Vec<_> = mailboxes.iter().zip(threads).collect();
@@ -137,7 +137,7 @@ pub(crate) fn tell_all<T>(
             let gone = thread.as_ref().is_none_or(JoinHandle::is_finished);
             !gone && mailbox.send(command()).is_err()
         });
-        if untold.is_empty() || began.elapsed() >= patience {
+        if untold.is_empty() || began.elapsed() >= timeout {
             return;
         }
         thread::sleep(OFFER_STEP);
@@ -148,7 +148,7 @@ pub(crate) fn tell_all<T>(
 ///
 /// # Errors
 ///
-/// What the kernel says when there are no more file descriptors.
+/// The kernel's error when there are no more file descriptors.
 pub(crate) fn waker(poll: &mio::Poll, token: mio::Token) -> io::Result<Waker> {
     Waker::new(poll.registry(), token)
 }

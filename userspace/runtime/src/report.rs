@@ -1,8 +1,9 @@
-//! What a runtime tells about itself.
+//! Reports of a runtime: its queues, counters and frames.
 
 use tidegate_abi::XdpCounter;
 use tidegate_tcp::counters::Counters;
 use tidegate_tcp::engine::Population;
+use tidegate_xsk::Statistics;
 
 /// A queue that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds what was counted by a runtime before this one, so that counters go on. How many connections and frames there
-    /// are is told by this one alone.
+    /// Adds what was counted by a runtime before this one, so that counters go on. How many connections and frames
+    /// there are is told by this one alone.
     pub fn add_earlier(&mut self, earlier: &Self) {
         for before in &earlier.shards {
             match self.shards.iter_mut().find(|shard| shard.queue == before.queue) {
@@ -75,7 +76,7 @@ impl Report {
     }
 }
 
-/// How often SYN cookies were turned on and off for one queue.
+/// The number of times SYN cookies were turned on and off for one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SynCookieCounts {
     /// The queue.
@@ -88,7 +89,7 @@ pub struct SynCookieCounts {
     pub active: bool,
 }
 
-/// What one shard counts.
+/// The counters of one shard.
 #[derive(Clone, Debug)]
 pub struct ShardReport {
     /// The shard's queue.
@@ -98,8 +99,8 @@ pub struct ShardReport {
     /// The counters of rings, wake-ups and hand-over.
     pub port: PortCounters,
     /// The kernel's counters of the AF_XDP socket.
-    pub xdp_statistics: SocketStatistics,
-    /// How many connections there are.
+    pub xdp_statistics: Statistics,
+    /// The number of connections.
     pub population: Population,
     /// Whether draining, or the resetting of what is left, has connections yet to come to.
     pub sweeping: bool,
@@ -152,7 +153,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What a shard counts around its engine.
+    /// The counters of a shard around its engine.
     PortCounters {
         /// Frames taken from the RX ring.
         rx_frames,
@@ -187,24 +188,6 @@ counters! {
         handover_full,
         /// Segments of this shard that no shard knew; they are answered with RST.
         handover_unowned,
-    }
-}
-
-counters! {
-    /// The kernel's counters of an AF_XDP socket (`XDP_STATISTICS`).
-    SocketStatistics {
-        /// Frames dropped for other reasons than those below.
-        rx_dropped,
-        /// Frames dropped because the fill ring held an invalid address.
-        rx_invalid_descs,
-        /// Descriptors of the TX ring that were invalid.
-        tx_invalid_descs,
-        /// Frames dropped because the RX ring was full.
-        rx_ring_full,
-        /// Times the fill ring was empty when a frame arrived.
-        rx_fill_ring_empty_descs,
-        /// Times the TX ring was empty when the kernel looked.
-        tx_ring_empty_descs,
     }
 }
 
@@ -271,7 +254,6 @@ mod tests {
         });
         let named: Vec<_> = sum.iter().filter(|&(_, value)| value != 0).collect();
         assert_eq!(named, [("rx_frames", 3), ("handover_unowned", 3)]);
-        assert_eq!(SocketStatistics::default().iter().count(), 6);
     }
 
     /// A report of `queues` shards in which everything counts `value`.
@@ -290,9 +272,9 @@ mod tests {
                         rx_frames: value,
                         ..PortCounters::default()
                     },
-                    xdp_statistics: SocketStatistics {
+                    xdp_statistics: Statistics {
                         rx_dropped: value,
-                        ..SocketStatistics::default()
+                        ..Statistics::default()
                     },
                     population: Population {
                         connections: value as u32,

@@ -17,35 +17,36 @@ use tidegate_abi::{MAX_QUEUES, MAX_REMOTES};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
+use tidegate_xsk::Umems;
 
 use crate::affinity;
 use crate::capability;
 use crate::config::{Config, Sources, SynCookies};
 use crate::cookies::secret::Secret;
-use crate::cookies::{Control, Prepared};
-use crate::driver::Driver;
+use crate::cookies::{Control, CookieSetup};
 use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::handover::Exchange;
 use crate::interface::Interface;
 use crate::link_watch::{LinkWatch, Served};
 use crate::mailbox::{Command, Mailbox, tell_all, waker};
-use crate::port::{Port, Umems};
+use crate::port::Port;
 use crate::random;
 use crate::report::{QueueInfo, Report, ShardReport, XdpCounts};
 use crate::shard::{BELL, Parts, Shard, Shared};
+use crate::shard_task::ShardTask;
 use crate::xdp::{Attached, ProgramSettings, Steering};
 
-/// How long a shard may take to answer. It answers between two bursts, so within microseconds unless it hangs.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+/// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the number of connections is looked at while draining.
+/// The interval at which connections are counted while draining.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// How long the last frames may take to leave.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(50);
+/// The time the last frames have to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How often the number of frames on their way is looked at.
+/// The interval at which frames on their way are counted.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
 
 /// The first failure of a shard.
@@ -74,7 +75,7 @@ pub struct Runtime {
     queues: Vec<QueueInfo>,
     /// The interface, which may change or vanish.
     link: Mutex<LinkWatch>,
-    /// What the engines were started with.
+    /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
     steering: Steering,
@@ -89,7 +90,7 @@ pub struct Listener {
     pub keepalive: Option<Keepalive>,
 }
 
-/// What a runtime is started with.
+/// The settings of a runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
     /// The interface to take frames from.
@@ -102,11 +103,12 @@ pub struct Settings<'a> {
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
-    /// What to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
+    /// The addresses and ports to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
     pub listeners: &'a [Listener],
-    /// The servers that connections are opened to ([`start_driven`]), at most [`MAX_REMOTES`]: TCP from their addresses
-    /// and ports goes to the engines, whatever address of this side it is for, and no rules by source apply to it. The
-    /// local addresses of the connections need not be the interface's, but the servers need a route to them by it.
+    /// The servers that connections are opened to ([`start_with_tasks`]), at most [`MAX_REMOTES`]: TCP from their
+    /// addresses and ports goes to the engines, whatever address of this side it is for, and no rules by source apply
+    /// to it. The local addresses of the connections need not be the interface's, but the servers need a route to them
+    /// by it.
     pub remotes: &'a [SocketAddr],
 }
 
@@ -124,116 +126,37 @@ where
     A::Connection: Send,
     F: FnMut(u32) -> A,
 {
-    start_driven(settings, |queue| (application(queue), ()))
+    start_with_tasks(settings, |queue| (application(queue), ()))
 }
 
 /// As [`start`], with shards that do something of their own accord, as clients do: `parts` makes the application of a
-/// shard and its [`Driver`].
+/// shard and its [`ShardTask`].
 ///
-/// What a connection's peer sends may arrive on any queue. A segment that arrives on another one than that of the shard
-/// that opened the connection is handed over, as a server's are.
+/// A segment of a connection may arrive on any queue. One that arrives on another than that of the shard that opened
+/// the connection is handed over, as a server's are.
 ///
 /// # Errors
 ///
 /// As [`start`].
-pub fn start_driven<A, D, F>(settings: &Settings<'_>, mut parts: F) -> Result<Runtime, Error>
+pub fn start_with_tasks<A, D, F>(settings: &Settings<'_>, mut parts: F) -> Result<Runtime, Error>
 where
     A: Application + Send + 'static,
     A::Connection: Send,
-    D: Driver<A> + 'static,
+    D: ShardTask<A> + 'static,
     F: FnMut(u32) -> (A, D),
 {
-    let (config, listeners) = (settings.afxdp, settings.listeners);
-    config.validate().map_err(Error::in_table("afxdp"))?;
-    settings
-        .syn_cookies
-        .validate()
-        .map_err(Error::in_table("syn_cookies"))?;
-    settings.sources.validate().map_err(Error::in_table("sources"))?;
-    settings.tcp.validate().map_err(Error::in_table("tcp"))?;
-    let cookie_secret = Secret::load(settings.syn_cookies)?;
-    let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
-    let interface = Interface::find(settings.interface)?;
-    config.validate_mtu(&interface.name, interface.mtu)?;
-    let mut tcp = settings.tcp.clone();
-    tcp.mtu = interface.mtu as u16;
-    // No key of the file is at fault here.
-    tcp.validate()
-        .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
-    interface.check_listeners(&addresses)?;
-    check_remotes(settings.remotes)?;
-    let queues = interface.queues(config.queues)?;
-    if queues < interface.rx_queues {
-        tracing::warn!(
-            "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are left to \
-             the kernel; `ethtool -L {0} combined {queues}` makes them equal",
-            interface.name,
-            interface.rx_queues
-        );
-    }
-    capability::check()?;
-    let cpus = if config.pin_threads {
-        affinity::allowed()?
-    } else {
-        Vec::new()
-    };
-
-    // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
-    let program_settings = ProgramSettings {
-        listeners: &addresses,
-        remotes: settings.remotes,
-        syn_ack: syn_ack_of(&tcp),
-        flow_slots: flow_slots(&tcp, queues, listeners)?,
-        sources: settings.sources,
-    };
-    let mut steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
-    let plan = BindPlan::new(config, settings.syn_cookies.mode, &interface, steering.attached())?;
-    let mut ports = Vec::new();
-    let mut infos = Vec::new();
-    for queue in 0..queues {
-        let port = Port::open(&interface.name, queue, queue as u16, config, &plan, steering.attached())?;
-        infos.push(QueueInfo {
-            queue,
-            cpu: affinity::cpu_of(queue as usize, &cpus),
-            zero_copy: port.zero_copy(),
-            frames: config.frames,
-        });
-        ports.push(port);
-    }
-
-    let link = LinkWatch::new(
-        &interface.name,
-        Served {
-            queues,
-            mtu: interface.mtu,
-            max_mtu: infos
-                .iter()
-                .map(|info| plan.max_mtu(info.zero_copy))
-                .min()
-                .unwrap_or(interface.mtu),
-        },
-    )?;
-
-    let mut polls = Vec::new();
-    let mut mailboxes = Vec::new();
-    for _ in 0..queues {
-        let made = Poll::new().and_then(|poll| waker(&poll, BELL).map(|waker| (poll, waker)));
-        let (poll, waker) = made.map_err(|error| Error::io("cannot make an epoll", error))?;
-        polls.push(poll);
-        mailboxes.push(Mailbox::new(waker));
-    }
-    let shared = Shared {
-        umems: Arc::new(Umems::of(&ports)),
-        exchange: Arc::new(Exchange::new(
-            queues as u16,
-            config.handover_queue as usize,
-            config.frames as usize,
-        )),
-        mailboxes: mailboxes.into(),
-    };
-    let cookies = Prepared::new(
+    let checked = Checked::new(settings)?;
+    let Device {
+        ports,
+        infos,
+        link,
+        mut steering,
+    } = Device::open(settings, &checked)?;
+    let (shared, polls) = share(&ports, settings.afxdp)?;
+    let tcp = checked.tcp;
+    let cookies = CookieSetup::new(
         settings.syn_cookies,
-        cookie_secret,
+        checked.cookie_secret,
         tcp.max_half_open,
         &mut steering,
         &shared.mailboxes,
@@ -242,31 +165,20 @@ where
     let mut shards = Vec::new();
     for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
         let index = info.queue as u16;
-        let (application, driver) = parts(info.queue);
+        let (application, task) = parts(info.queue);
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
-        // Where nobody listens no SYN asks for a flow.
-        if !listeners.is_empty() {
-            engine.set_known_flows(steering.known_flows());
-        }
-        for listener in listeners {
-            // Without scope and flow label, which no segment carries.
-            let address = SocketAddr::new(listener.address.ip(), listener.address.port());
-            let id = engine.listen(address);
-            if let Some(keepalive) = listener.keepalive {
-                engine.set_keepalive(id, keepalive);
-            }
-        }
+        listen(&mut engine, settings.listeners, &steering);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
-        steering.set_socket(info.queue, port.socket())?;
+        steering.set_socket(info.queue, port.socket().fd())?;
         let own = Parts {
             engine,
-            driver,
+            task,
             port,
             poll,
             alarm: cookies.alarm(index),
         };
-        shards.push(Shard::new(index, own, shared.clone(), config));
+        shards.push(Shard::new(index, own, shared.clone(), settings.afxdp));
     }
 
     let mut runtime = Runtime {
@@ -294,11 +206,158 @@ where
     Ok(runtime)
 }
 
+/// The settings, with everything checked that can be before anything is attached.
+struct Checked {
+    interface: Interface,
+    /// As configured, with the interface's MTU.
+    tcp: tidegate_tcp::Config,
+    addresses: Vec<SocketAddr>,
+    queues: u32,
+    /// The CPUs to pin shards to, if they are to be.
+    cpus: Vec<usize>,
+    cookie_secret: Secret,
+}
+
+impl Checked {
+    fn new(settings: &Settings<'_>) -> Result<Self, Error> {
+        let config = settings.afxdp;
+        config.validate().map_err(Error::in_table("afxdp"))?;
+        settings
+            .syn_cookies
+            .validate()
+            .map_err(Error::in_table("syn_cookies"))?;
+        settings.sources.validate().map_err(Error::in_table("sources"))?;
+        settings.tcp.validate().map_err(Error::in_table("tcp"))?;
+        let cookie_secret = Secret::load(settings.syn_cookies)?;
+        let addresses: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
+        let interface = Interface::find(settings.interface)?;
+        config.validate_mtu(&interface.name, interface.mtu)?;
+        let mut tcp = settings.tcp.clone();
+        tcp.mtu = interface.mtu as u16;
+        // No key of the file is at fault here.
+        tcp.validate()
+            .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
+        interface.check_listeners(&addresses)?;
+        check_remotes(settings.remotes)?;
+        let queues = interface.queues(config.queues)?;
+        if queues < interface.rx_queues {
+            tracing::warn!(
+                "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are \
+                 left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
+                interface.name,
+                interface.rx_queues
+            );
+        }
+        capability::check()?;
+        let cpus = if config.pin_threads {
+            affinity::allowed()?
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            interface,
+            tcp,
+            addresses,
+            queues,
+            cpus,
+            cookie_secret,
+        })
+    }
+}
+
+/// The interface, taken: the XDP program is attached and a socket bound to each queue.
+struct Device {
+    ports: Vec<Port>,
+    infos: Vec<QueueInfo>,
+    link: LinkWatch,
+    steering: Steering,
+}
+
+impl Device {
+    fn open(settings: &Settings<'_>, checked: &Checked) -> Result<Self, Error> {
+        let config = settings.afxdp;
+        let Checked { interface, queues, .. } = checked;
+        // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
+        let program_settings = ProgramSettings {
+            listeners: &checked.addresses,
+            remotes: settings.remotes,
+            syn_ack: syn_ack_of(&checked.tcp),
+            flow_slots: flow_slots(&checked.tcp, *queues, settings.listeners)?,
+            sources: settings.sources,
+        };
+        let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
+        let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;
+        let mut ports = Vec::new();
+        let mut infos = Vec::new();
+        for queue in 0..*queues {
+            let port = Port::open(&interface.name, queue, config, &plan, steering.attached())?;
+            infos.push(QueueInfo {
+                queue,
+                cpu: affinity::cpu_of(queue as usize, &checked.cpus),
+                zero_copy: port.zero_copy(),
+                frames: config.frames,
+            });
+            ports.push(port);
+        }
+        let max_mtus = infos.iter().map(|info| plan.max_mtu(info.zero_copy));
+        let served = Served {
+            queues: *queues,
+            mtu: interface.mtu,
+            max_mtu: max_mtus.min().unwrap_or(interface.mtu),
+        };
+        let link = LinkWatch::new(&interface.name, served)?;
+        Ok(Self {
+            ports,
+            infos,
+            link,
+            steering,
+        })
+    }
+}
+
+/// Makes what the shards of these ports share, and the epoll each sleeps in.
+fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> {
+    let mut polls = Vec::new();
+    let mut mailboxes = Vec::new();
+    for _ in ports {
+        let made = Poll::new().and_then(|poll| waker(&poll, BELL).map(|waker| (poll, waker)));
+        let (poll, waker) = made.map_err(|error| Error::io("cannot make an epoll", error))?;
+        polls.push(poll);
+        mailboxes.push(Mailbox::new(waker));
+    }
+    let shared = Shared {
+        memory: Arc::new(Umems::of(ports.iter().map(Port::socket))),
+        exchange: Arc::new(Exchange::new(
+            ports.len() as u16,
+            config.handover_queue as usize,
+            config.frames as usize,
+        )),
+        mailboxes: mailboxes.into(),
+    };
+    Ok((shared, polls))
+}
+
+/// Has an engine serve `listeners`.
+fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], steering: &Steering) {
+    // Where nobody listens no SYN asks for a flow.
+    if !listeners.is_empty() {
+        engine.set_known_flows(steering.known_flows());
+    }
+    for listener in listeners {
+        // Without scope and flow label, which no segment carries.
+        let address = SocketAddr::new(listener.address.ip(), listener.address.port());
+        let id = engine.listen(address);
+        if let Some(keepalive) = listener.keepalive {
+            engine.set_keepalive(id, keepalive);
+        }
+    }
+}
+
 /// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].
 fn run_shard<A, D>(shard: Shard<A, D>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport>
 where
     A: Application,
-    D: Driver<A>,
+    D: ShardTask<A>,
 {
     let run = || {
         if let Some(cpu) = info.cpu {
@@ -359,8 +418,8 @@ fn flow_slots(tcp: &tidegate_tcp::Config, engines: u32, listeners: &[Listener]) 
     Ok(FlowSlots::new(flows, numbers))
 }
 
-/// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent it
-/// when a retransmitted SYN arrived on another queue than the first.
+/// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent
+/// it when a retransmitted SYN arrived on another queue than the first.
 fn secrets() -> Result<Secrets, Error> {
     let keys: [u8; 32] = random::bytes()?;
     let (mut isn, mut table) = ([0; 16], [0; 16]);
@@ -423,7 +482,7 @@ impl Runtime {
             if let Err(error) = self.steering.set_syn_ack(syn_ack_of(&tcp)) {
                 tracing::warn!("SYN-ACKs with cookies keep to the MTU before: {error}");
             }
-            tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_PATIENCE);
+            tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_TIMEOUT);
         }
         Ok(())
     }
@@ -455,8 +514,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most `timeout`
-    /// or until `stop_now` is true or a shard has failed.
+    /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
+    /// `timeout` or until `stop_now` is true or a shard has failed.
     ///
     /// # Errors
     ///
@@ -480,15 +539,15 @@ impl Runtime {
         Ok(())
     }
 
-    /// Stops: accepts no new connections, resets those there are, ends the shards and detaches the XDP program. Returns the
-    /// last counters. [`Runtime::drain`] before it lets the connections end by themselves.
+    /// Stops: accepts no new connections, resets those there are, ends the shards and detaches the XDP program. Returns
+    /// the last counters. [`Runtime::drain`] before it lets the connections end by themselves.
     ///
     /// # Errors
     ///
     /// [`Error::Shard`] when a shard had failed; everything is stopped and detached all the same.
     pub fn stop(mut self) -> Result<Report, Error> {
         self.refuse_connections();
-        tell_all(&self.mailboxes, &self.threads, || Command::Abort, ANSWER_PATIENCE);
+        tell_all(&self.mailboxes, &self.threads, || Command::Abort, ANSWER_TIMEOUT);
         self.wait_for_sweeps();
         self.wait_for_last_frames();
         let shards = self.end();
@@ -509,7 +568,7 @@ impl Runtime {
             self.is_draining = true;
             // SYNs are dropped from here on: a cookie would promise what is not kept.
             self.cookies.stop();
-            tell_all(&self.mailboxes, &self.threads, || Command::Drain, ANSWER_PATIENCE);
+            tell_all(&self.mailboxes, &self.threads, || Command::Drain, ANSWER_TIMEOUT);
         }
     }
 
@@ -526,7 +585,7 @@ impl Runtime {
             if left < fewest {
                 (fewest, fewer_since) = (left, Instant::now());
             }
-            if left == 0 || fewer_since.elapsed() >= ANSWER_PATIENCE {
+            if left == 0 || fewer_since.elapsed() >= ANSWER_TIMEOUT {
                 return;
             }
             thread::sleep(FLUSH_STEP);
@@ -536,7 +595,7 @@ impl Runtime {
     /// Waits a moment for the RSTs and FINs to leave.
     fn wait_for_last_frames(&self) {
         let began = Instant::now();
-        while began.elapsed() < FLUSH_PATIENCE {
+        while began.elapsed() < FLUSH_TIMEOUT {
             match self.ask_all() {
                 Ok(shards) if shards.iter().any(|shard| shard.frames.tx + shard.frames.in_hand > 0) => {
                     thread::sleep(FLUSH_STEP);
@@ -560,7 +619,7 @@ impl Runtime {
                 })?;
             answers.push(answer);
         }
-        let deadline = Instant::now() + ANSWER_PATIENCE;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut reports = Vec::with_capacity(answers.len());
         for (answer, info) in answers.into_iter().zip(&self.queues) {
             match answer.recv_deadline(deadline) {
@@ -569,7 +628,7 @@ impl Runtime {
                     self.check_shards()?;
                     return Err(Error::Shard {
                         queue: info.queue,
-                        what: format!("it did not answer within {ANSWER_PATIENCE:?}"),
+                        what: format!("it did not answer within {ANSWER_TIMEOUT:?}"),
                     });
                 }
             }

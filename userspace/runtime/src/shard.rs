@@ -15,35 +15,44 @@ use tidegate_tcp::time::Instant;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cookies::alarm::Alarm;
-use crate::driver::Driver;
 use crate::error::Error;
 use crate::handover::{Exchange, Fate, Handover};
 use crate::mailbox::{Command, Mailbox};
-use crate::port::{Port, Segment, Umems};
+use crate::port::Port;
 use crate::report::{PortCounters, ShardReport};
-use crate::socket_options;
+use crate::shard_port::ShardPort;
+use crate::shard_task::ShardTask;
 use crate::wait::{Step, Turn, Waiter};
 
 /// The mailbox's bell among the events of a shard's poll.
 pub(crate) const BELL: Token = Token(0);
 
 /// After as many turns in which something came in, what was sent meanwhile leaves, however little it is.
-const MOST_TURNS_UNSENT: u8 = 8;
+const MAX_TURNS_UNSENT: u8 = 8;
 
-/// What all shards of a runtime share.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) umems: Arc<Umems>,
-    pub(crate) exchange: Arc<Exchange<Segment>>,
+/// The parts that all shards of a runtime share.
+pub(crate) struct Shared<P: ShardPort = Port> {
+    pub(crate) memory: Arc<P::Memory>,
+    pub(crate) exchange: Arc<Exchange<P::Frame>>,
     /// By shard.
     pub(crate) mailboxes: Arc<[Mailbox]>,
 }
 
-/// What one shard has for itself.
-pub(crate) struct Parts<A: Application, D> {
+impl<P: ShardPort> Clone for Shared<P> {
+    fn clone(&self) -> Self {
+        Self {
+            memory: Arc::clone(&self.memory),
+            exchange: Arc::clone(&self.exchange),
+            mailboxes: Arc::clone(&self.mailboxes),
+        }
+    }
+}
+
+/// The parts of one shard.
+pub(crate) struct Parts<A: Application, D, P = Port> {
     pub(crate) engine: Engine<A>,
-    pub(crate) driver: D,
-    pub(crate) port: Port,
+    pub(crate) task: D,
+    pub(crate) port: P,
     /// The one that the bell of the shard's mailbox rings.
     pub(crate) poll: Poll,
     /// Tells of SYNs, if anybody asks.
@@ -51,16 +60,16 @@ pub(crate) struct Parts<A: Application, D> {
 }
 
 /// A port, an engine, and what they need to run.
-pub(crate) struct Shard<A: Application, D> {
+pub(crate) struct Shard<A: Application, D, P: ShardPort = Port> {
     index: u16,
     engine: Engine<A>,
-    driver: D,
-    /// When the driver wants its next turn at the latest.
-    driver_deadline: Option<Instant>,
-    port: Port,
-    handover: Handover<Segment>,
+    task: D,
+    /// When the task wants its next turn at the latest.
+    task_deadline: Option<Instant>,
+    port: P,
+    handover: Handover<P::Frame>,
     on_no_flow: OnNoFlow,
-    umems: Arc<Umems>,
+    memory: Arc<P::Memory>,
     mailboxes: Arc<[Mailbox]>,
     clock: Clock,
     waiter: Waiter,
@@ -69,19 +78,19 @@ pub(crate) struct Shard<A: Application, D> {
     poll: Poll,
     events: Events,
     /// Room for the segments of one group.
-    group: Vec<Segment>,
+    group: Vec<P::Frame>,
     burst: usize,
     /// Turns in a row that left what they sent to a later one.
     turns_unsent: u8,
     counters: PortCounters,
 }
 
-impl<A: Application, D: Driver<A>> Shard<A, D> {
+impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     /// A shard ready to run.
-    pub(crate) fn new(index: u16, parts: Parts<A, D>, shared: Shared, config: &Config) -> Self {
+    pub(crate) fn new(index: u16, parts: Parts<A, D, P>, shared: Shared<P>, config: &Config) -> Self {
         let Parts {
             engine,
-            driver,
+            task,
             port,
             poll,
             alarm,
@@ -95,12 +104,12 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         Self {
             index,
             engine,
-            driver,
-            driver_deadline: None,
+            task,
+            task_deadline: None,
             port,
             handover,
             on_no_flow,
-            umems: shared.umems,
+            memory: shared.memory,
             mailboxes: shared.mailboxes,
             clock: Clock::default(),
             waiter: Waiter::new(config),
@@ -126,12 +135,12 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             // One a turn: what arrives waits for no more of them than for that.
             if let Some(command) = self.command() {
                 worked = true;
-                if self.obey(command, now) {
+                if self.handle_command(command, now) {
                     self.port.flush();
                     return Ok(self.report());
                 }
             }
-            self.rest(now, worked)
+            self.wait(now, worked)
                 .map_err(|error| Error::io("a shard cannot sleep", error))?;
         }
     }
@@ -145,7 +154,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
 
     /// Does what there is to do, at most about a burst of each kind. Returns whether anything came in.
     fn turn(&mut self, now: Instant) -> bool {
-        self.port.collect();
+        self.port.reap_completions();
         let mut worked = false;
         // As with commands, a look costs less than trying.
         if self.on_no_flow == OnNoFlow::Report && self.handover.is_waiting() {
@@ -153,13 +162,13 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             worked |= self.serve_others(now);
         }
         worked |= self.receive(now);
-        self.port.refill();
+        self.port.replenish_fill();
         // With nothing due this costs less than asking for the next deadline.
         self.engine.poll(now, &mut self.port);
-        self.driver_deadline = self.driver.turn(&mut self.engine, now, &mut self.port);
+        self.task_deadline = self.task.turn(&mut self.engine, now, &mut self.port);
         // While more comes in, what answers it is sent together: a system call for two or three frames costs more than
         // the frames.
-        if worked && self.turns_unsent < MOST_TURNS_UNSENT && self.port.queued() < LOOKUP_GROUP {
+        if worked && self.turns_unsent < MAX_TURNS_UNSENT && self.port.queued() < LOOKUP_GROUP {
             self.turns_unsent += 1;
         } else {
             self.port.flush();
@@ -189,7 +198,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
                 Fate::Dropped => self.counters.handover_full += 1,
                 Fate::Unowned => {
                     self.counters.handover_unowned += 1;
-                    let bytes = self.umems.bytes(&segment);
+                    let bytes = P::bytes(&self.memory, &segment);
                     // Rejecting always takes care of it.
                     let _ = self.engine.receive(now, bytes, OnNoFlow::Reject, &mut self.port);
                 }
@@ -203,27 +212,27 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
     fn serve_others(&mut self, now: Instant) -> bool {
         let Self {
             engine,
-            driver,
+            task,
             port,
             handover,
-            umems,
+            memory,
             counters,
             burst,
             ..
         } = self;
         let served = handover.serve(*burst, counters, |segment| {
-            let bytes = umems.bytes(segment);
+            let bytes = P::bytes(memory, segment);
             let taken = engine.receive(now, bytes, OnNoFlow::Report, port) == Received::Done;
             if taken {
-                driver.arrived_elsewhere(bytes);
+                task.arrived_elsewhere(bytes);
             }
             taken
         });
         served > 0
     }
 
-    /// What arrived on this shard's own queue: up to a burst, in groups that are looked up together. What answers a group
-    /// is sent before the next is processed, so that the peers can go on meanwhile.
+    /// Processes what arrived on this shard's own queue: up to a burst, in groups that are looked up together. What
+    /// answers a group is sent before the next is processed, so that the peers can go on meanwhile.
     fn receive(&mut self, now: Instant) -> bool {
         let mut left = self.burst;
         loop {
@@ -244,7 +253,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             port,
             handover,
             on_no_flow,
-            umems,
+            memory,
             group,
             counters,
             ..
@@ -255,7 +264,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             return 0;
         }
         let mut fates = [Received::Done; LOOKUP_GROUP];
-        let frames = group.iter().map(|segment| umems.bytes(segment));
+        let frames = group.iter().map(|segment| P::bytes(memory, segment));
         engine.receive_burst(now, frames, *on_no_flow, port, |index, fate| fates[index] = fate);
         for (segment, fate) in group.drain(..).zip(fates) {
             match fate {
@@ -286,9 +295,9 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         }
     }
 
-    /// Returns true when the shard is to end.
+    /// Does what a command asks for. Returns true when the shard is to end.
     #[cold]
-    fn obey(&mut self, command: Command, now: Instant) -> bool {
+    fn handle_command(&mut self, command: Command, now: Instant) -> bool {
         match command {
             Command::Report(reply) => {
                 // Whoever asked may have given up waiting.
@@ -324,7 +333,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
 
     /// Passes the time until there is something to do again.
     #[inline]
-    fn rest(&mut self, now: Instant, worked: bool) -> io::Result<()> {
+    fn wait(&mut self, now: Instant, worked: bool) -> io::Result<()> {
         let wants_frames = self.engine.wants_frames();
         // The engine also stops in mid-output to be fair to what comes in; with frames at hand it goes on at once.
         let has_more = wants_frames && self.port.can_send();
@@ -350,9 +359,9 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         }
     }
 
-    /// When the engine's next timer is due, or the driver wants its turn.
+    /// When the engine's next timer is due, or the task wants its turn.
     fn deadline(&self) -> Option<Instant> {
-        [self.engine.next_deadline(), self.driver_deadline]
+        [self.engine.next_deadline(), self.task_deadline]
             .into_iter()
             .flatten()
             .min()
@@ -367,7 +376,7 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
             return Ok(());
         }
         self.counters.sleeps += 1;
-        let result = socket_options::sleep(self.port.socket(), self.poll.as_raw_fd(), limit);
+        let result = self.port.sleep(self.poll.as_raw_fd(), limit);
         mailbox.bell().awake();
         let result = match result {
             // The bell is silenced.
@@ -380,3 +389,6 @@ impl<A: Application, D: Driver<A>> Shard<A, D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,44 +1,34 @@
-//! What a shard does when a turn of its loop found nothing to do.
+//! The decision between spinning and sleeping when a turn of a shard's loop found nothing to do.
 
 use core::time::Duration;
 
 use tidegate_tcp::time::Instant;
+use tidegate_xsk::Unsent;
 
 use crate::config::{Config, WaitStrategy};
 
 /// The longest sleep, so that a wake-up that got lost costs a second and not the service.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+const MAX_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long to sleep while frames are short or the kernel takes none: nobody wakes a shard when that changes.
+/// The longest sleep while frames are short or the kernel takes none: nobody wakes a shard when that changes.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// How long to sleep while the interface is down.
+/// The longest sleep while the interface is down.
 const RETRY_LINK_DOWN: Duration = Duration::from_millis(10);
 
-/// What is left in the TX ring after the kernel was asked to look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unsent {
-    /// Nothing, or nothing that needs another system call.
-    Nothing,
-    /// Frames the kernel has no room for at the moment.
-    Busy,
-    /// Frames that have to wait until the interface is up again.
-    LinkDown,
-}
-
-/// What the turn that just ended found and left.
+/// The outcome of a turn that has just ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     /// Frames, segments of other shards or commands came in, or there is more to send and room for it.
     pub(crate) worked: bool,
-    /// When the engine's next timer is due, or the driver wants its turn.
+    /// When the engine's next timer is due, or the task wants its turn.
     pub(crate) deadline: Option<Instant>,
     /// The engine waits for frames to send, or the fill ring for frames to receive into.
     pub(crate) short_of_frames: bool,
     pub(crate) unsent: Unsent,
 }
 
-/// What to do next.
+/// The next step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Another turn at once.
@@ -72,7 +62,7 @@ impl Waiter {
         self.strategy == WaitStrategy::BusyPoll
     }
 
-    /// What to do after a turn that began at `now`.
+    /// Decides on the next step after a turn that began at `now`.
     #[inline]
     pub(crate) fn next(&mut self, now: Instant, turn: &Turn) -> Step {
         if turn.worked {
@@ -92,7 +82,7 @@ impl Waiter {
         if spins {
             return Step::Spin;
         }
-        let mut limit = LONGEST_SLEEP;
+        let mut limit = MAX_SLEEP;
         if let Some(deadline) = turn.deadline {
             limit = limit.min(deadline.since(now));
         }
@@ -144,7 +134,7 @@ mod tests {
     fn poll_sleeps_at_once() {
         let mut waiter = waiter(WaitStrategy::Poll);
         worked(&mut waiter);
-        assert_eq!(waiter.next(at(0), &IDLE), Step::Sleep(LONGEST_SLEEP));
+        assert_eq!(waiter.next(at(0), &IDLE), Step::Sleep(MAX_SLEEP));
     }
 
     #[test]
@@ -153,7 +143,7 @@ mod tests {
             let mut waiter = waiter(strategy);
             worked(&mut waiter);
             assert_eq!(waiter.next(at(49), &IDLE), Step::Spin);
-            assert_eq!(waiter.next(at(50), &IDLE), Step::Sleep(LONGEST_SLEEP));
+            assert_eq!(waiter.next(at(50), &IDLE), Step::Sleep(MAX_SLEEP));
             assert_eq!(waiter.polls_device(), strategy == WaitStrategy::BusyPoll);
         }
     }
@@ -161,7 +151,7 @@ mod tests {
     #[test]
     fn a_shard_that_never_worked_does_not_spin() {
         let mut waiter = waiter(WaitStrategy::Adaptive);
-        assert_eq!(waiter.next(at(0), &IDLE), Step::Sleep(LONGEST_SLEEP));
+        assert_eq!(waiter.next(at(0), &IDLE), Step::Sleep(MAX_SLEEP));
     }
 
     #[test]
@@ -183,7 +173,7 @@ mod tests {
             deadline: Some(at(60_000_000)),
             ..IDLE
         };
-        assert_eq!(waiter.next(at(0), &far), Step::Sleep(LONGEST_SLEEP));
+        assert_eq!(waiter.next(at(0), &far), Step::Sleep(MAX_SLEEP));
     }
 
     #[test]

@@ -15,10 +15,10 @@
 use core::time::Duration;
 
 use bytes::Bytes;
+use tidegate_random::Random;
 
 use crate::check::{self, Failure};
 use crate::link::LinkCounters;
-use crate::random::Random;
 use crate::scenario::{Scenario, Stack};
 use crate::segment::{ACK, Draft, Endpoint, FIN, PSH, RST, SYN};
 use crate::simulation::{Side, Simulation};
@@ -139,7 +139,7 @@ impl Forger {
         let mut random = Random::new(scenario.seed.rotate_left(32) ^ 0xb11d);
         let (client, server) = scenario.ends();
         Self {
-            text: random.bytes(100),
+            text: random.bytes(100).into(),
             random,
             ends: [client, server],
             timestamps: !scenario.to_server.middlebox.strip_timestamps,

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use tidegate_abi::siphash::Key;
+use tidegate_random::Random;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{OnNoFlow, Population, Secrets};
@@ -13,7 +14,6 @@ use tidegate_tcp::wire::LinkHeader;
 use tidegate_tcp::{Config, Engine};
 
 use crate::host::{Clock, ClockStart, Host};
-use crate::random::Random;
 use crate::script::{Ending, Plan, Script};
 use crate::segment::{Draft, Endpoint, SYN, View};
 

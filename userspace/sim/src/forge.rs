@@ -17,12 +17,12 @@ use std::net::IpAddr;
 
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_cookie::{ISN_TAG_BITS, TIMESTAMP_TAG_BITS};
+use tidegate_random::Random;
 use tidegate_tcp::counters::Counter;
 
 use self::acknowledgment::{Acknowledgment, client_end, server_end};
 use self::replay::replay;
 use self::server::Server;
-use crate::random::Random;
 use crate::segment::ETHERNET_HEADER;
 
 /// Guesses between two reports of progress.

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use bytes::Bytes;
+use tidegate_random::Random;
 use tidegate_tcp::Config;
 use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::recovery::LossDetection;
@@ -11,7 +12,6 @@ use crate::engine_host::EngineSettings;
 use crate::host::ClockStart;
 use crate::impairment::{Bursts, Impairment, MtuChange, Outage, Rate};
 use crate::middlebox::Middlebox;
-use crate::random::Random;
 use crate::scenario::{Party, Scenario, Stack, small_config};
 use crate::script::{Finish, Pause, Plan, Start};
 use crate::smoltcp_host::SmoltcpSettings;
@@ -260,7 +260,7 @@ fn size(random: &mut Random, severity: Severity) -> usize {
 /// What client and server do.
 fn plans(random: &mut Random, severity: Severity, engines_only: bool) -> (Plan, Plan) {
     let (up, down) = (size(random, severity), size(random, severity));
-    let (up, down) = (random.bytes(up), random.bytes(down));
+    let (up, down) = (random.bytes(up).into(), random.bytes(down).into());
     let mut client = plan(random, &up, &down, engines_only);
     let mut server = plan(random, &down, &up, engines_only);
     match random.below(5) {

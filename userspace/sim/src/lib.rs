@@ -18,7 +18,6 @@ pub mod impairment;
 pub mod link;
 pub mod middlebox;
 pub mod out_of_order;
-pub mod random;
 pub mod scenario;
 pub mod script;
 pub mod segment;

@@ -3,10 +3,11 @@
 use core::fmt;
 use core::time::Duration;
 
+use tidegate_random::Random;
+
 use crate::icmp;
 use crate::impairment::Impairment;
 use crate::middlebox;
-use crate::random::Random;
 use crate::segment::ETHERNET_HEADER;
 
 /// What a direction did, in frames.

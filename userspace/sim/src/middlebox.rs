@@ -1,6 +1,7 @@
 //! What routers and middleboxes do to frames on purpose, and one thing that none should.
 
-use crate::random::Random;
+use tidegate_random::Random;
+
 use crate::segment::{self, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, SYN, View};
 
 const END: u8 = 0;

@@ -5,12 +5,12 @@ use core::time::Duration;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use tidegate_random::Random;
 use tidegate_tcp::Config;
 
 use crate::engine_host::{EngineHost, EngineSettings};
 use crate::host::{ClockStart, Host};
 use crate::impairment::Impairment;
-use crate::random::Random;
 use crate::script::{Finish, Plan, Script};
 use crate::segment::Endpoint;
 use crate::smoltcp_host::{SmoltcpHost, SmoltcpSettings};
@@ -85,7 +85,7 @@ impl Scenario {
     /// first.
     pub fn clean(seed: u64, ipv6: bool, up: usize, down: usize) -> Self {
         let mut random = Random::new(seed);
-        let (up, down) = (random.bytes(up), random.bytes(down));
+        let (up, down) = (random.bytes(up).into(), random.bytes(down).into());
         let mut party = |data: &Bytes, expected: &Bytes, finish| Party {
             stack: Stack::Engine(Box::new(EngineSettings {
                 config: small_config(),

@@ -5,9 +5,10 @@ use core::fmt;
 use core::time::Duration;
 use std::collections::BinaryHeap;
 
+use tidegate_random::Random;
+
 use crate::host::Host;
 use crate::link::{Link, LinkCounters};
-use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::segment::{RST, SYN, View};
 use crate::trace::Trace;

@@ -21,9 +21,9 @@ const COLUMNS: [&str; 8] = [
 /// The folders of tests whose name begins like this; other names are segment scripts beside this one.
 const ROOTS: [(&str, &str); 7] = [
     ("unit/", "userspace/tcp/src"),
-    ("sim/", "userspace/sim/tests"),
+    ("sim/", "userspace/sim/tests/simulation"),
     ("xdp/", "userspace/runtime/tests"),
-    ("lab/", "userspace/server/tests"),
+    ("lab/", "userspace/server/tests/lab"),
     ("apps/", "userspace/apps/src"),
     ("runtime/", "userspace/runtime/src"),
     ("abi/", "ebpf/abi/src"),

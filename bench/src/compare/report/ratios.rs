@@ -1,27 +1,28 @@
-//! What the comparison is made for: tidegate's figures in those of the others.
+//! The ratios of a comparison: tidegate's figures to those of the others.
+
+use tidegate_report::Spread;
 
 use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
-use super::{Report, Run};
-use crate::results::spread::Spread;
+use super::{Results, Run};
 
 /// A ratio of two rows.
 pub(super) struct Ratio {
     /// The name in the results.
     pub(super) name: &'static str,
-    /// What it says, for people.
+    /// The description, for people.
     pub(super) meaning: &'static str,
     /// The ratios of runs of the same round; `None` if there is no such pair.
     pub(super) spread: Option<Spread>,
 }
 
-/// The ratios everybody asks for, measured by `client`.
-pub(super) fn all(report: &Report, client: ClientKind) -> Vec<Ratio> {
+/// Returns the main ratios, measured by `client`.
+pub(super) fn all(results: &Results, client: ClientKind) -> Vec<Ratio> {
     let server = |load, target| Cell::Server { load, client, target };
     let per_s = |run: &Run| Some(run.per_s);
     let p99 = |run: &Run| Some(run.quantiles?.p99);
     let throughput = |load, other| {
         let cells = [server(load, Target::Tidegate), server(load, other)];
-        paired(report, cells, per_s, per_s)
+        paired(results, cells, per_s, per_s)
     };
     vec![
         Ratio {
@@ -48,7 +49,7 @@ pub(super) fn all(report: &Report, client: ClientKind) -> Vec<Ratio> {
             name: "p99_vs_kernel",
             meaning: "p99 at the same rate, tidegate to serve-kernel (below 1 is better)",
             spread: paired(
-                report,
+                results,
                 [
                     server(Load::Latency, Target::Tidegate),
                     server(Load::Latency, Target::ServeKernel),
@@ -60,14 +61,14 @@ pub(super) fn all(report: &Report, client: ClientKind) -> Vec<Ratio> {
         Ratio {
             name: "frames_vs_reflect",
             meaning: "frames per second under rps, tidegate to a bare AF_XDP reflect of the same frames",
-            spread: frames(report, server(Load::Rps, Target::Tidegate), Shape::Request),
+            spread: frames(results, server(Load::Rps, Target::Tidegate), Shape::Request),
         },
     ]
 }
 
-/// The one that is not in the list of the results: a connection has frames of other lengths than a request, and not as many
+/// Returns the ratio that is not among the main ones: a connection has frames of other lengths than a request, and not as many
 /// one way as the other.
-pub(super) fn cps_frames(report: &Report, client: ClientKind) -> Ratio {
+pub(super) fn cps_frames(results: &Results, client: ClientKind) -> Ratio {
     let cell = Cell::Server {
         load: Load::Cps,
         client,
@@ -76,51 +77,59 @@ pub(super) fn cps_frames(report: &Report, client: ClientKind) -> Ratio {
     Ratio {
         name: "cps_frames_vs_reflect",
         meaning: "frames per second under cps, tidegate to a bare AF_XDP reflect of the same frames",
-        spread: frames(report, cell, Shape::Connection),
+        spread: frames(results, cell, Shape::Connection),
     }
 }
 
-fn frames(report: &Report, cell: Cell, shape: Shape) -> Option<Spread> {
-    paired(report, [cell, Cell::Reflect(shape)], Run::frames_per_s, |run| {
+/// Returns the ratios of `client` as they are shown: those of the results that were measured, and the one beside them.
+pub(super) fn shown(results: &Results, client: ClientKind) -> Vec<Ratio> {
+    let mut ratios = all(results, client);
+    ratios.push(cps_frames(results, client));
+    ratios.retain(|ratio| ratio.spread.is_some());
+    ratios
+}
+
+fn frames(results: &Results, cell: Cell, shape: Shape) -> Option<Spread> {
+    paired(results, [cell, Cell::Reflect(shape)], Run::frames_per_s, |run| {
         Some(run.per_s)
     })
 }
 
-/// The client whose ratios are those of the results: the bypass client, unless only the other one was measured.
-pub(super) fn main_client(report: &Report) -> ClientKind {
-    if clients(report).first() == Some(&ClientKind::Kernel) {
+/// Returns the client whose ratios are those of the results: the bypass client, unless only the other one was measured.
+pub(super) fn main_client(results: &Results) -> ClientKind {
+    if clients(results).first() == Some(&ClientKind::Kernel) {
         ClientKind::Kernel
     } else {
         ClientKind::Bypass
     }
 }
 
-/// The clients that measured something.
-pub(super) fn clients(report: &Report) -> Vec<ClientKind> {
+/// Returns the clients that measured something.
+pub(super) fn clients(results: &Results) -> Vec<ClientKind> {
     let of_run = |run: &Run| match run.cell {
         Cell::Server { client, .. } => Some(client),
         Cell::Reflect(_) => None,
     };
-    let mut clients: Vec<ClientKind> = report.runs.iter().filter_map(of_run).collect();
+    let mut clients: Vec<ClientKind> = results.runs.iter().filter_map(of_run).collect();
     clients.sort_unstable();
     clients.dedup();
     clients
 }
 
-/// What `value` gives for the first cell, in what `divisor` gives for the second, for each round that has both.
+/// Returns the ratio of `value` of the first cell to `divisor` of the second, for each round that has both.
 fn paired(
-    report: &Report,
+    results: &Results,
     [first, second]: [Cell; 2],
     value: impl Fn(&Run) -> Option<f64>,
     divisor: impl Fn(&Run) -> Option<f64>,
 ) -> Option<Spread> {
     let find = |cell: Cell, round: u32| {
-        report
+        results
             .runs
             .iter()
             .find(move |run| run.cell == cell && run.round == round)
     };
-    let of_first = report.runs.iter().filter(|run| run.cell == first);
+    let of_first = results.runs.iter().filter(|run| run.cell == first);
     Spread::of(of_first.filter_map(|run| {
         let divisor = divisor(find(second, run.round)?).filter(|&divisor| divisor > 0.0)?;
         Some(value(run)? / divisor)
@@ -138,7 +147,7 @@ mod tests {
 
     #[test]
     fn ratios_are_those_of_the_same_round() {
-        let mut report = Report::default();
+        let mut report = Results::default();
         for (round, tidegate, nginx) in [(0, 300.0, 100.0), (1, 800.0, 200.0), (2, 50.0, 10.0)] {
             report.add(run(cell(Load::Cps, Target::Tidegate), round, tidegate));
             report.add(run(cell(Load::Cps, Target::Nginx), round, nginx));
@@ -168,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_has_no_ratio() {
-        let mut report = Report::default();
+        let mut report = Results::default();
         report.add(run(cell(Load::Cps, Target::Tidegate), 0, 100.0));
         report.add(run(cell(Load::Cps, Target::ServeKernel), 0, 0.0));
         assert!(
@@ -186,7 +195,7 @@ mod tests {
             client: ClientKind::Kernel,
             target: Target::Nginx,
         };
-        let mut only_kernel = Report::default();
+        let mut only_kernel = Results::default();
         only_kernel.add(run(kernel, 0, 1.0));
         assert_eq!(main_client(&only_kernel), ClientKind::Kernel);
         let mut both = report();

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidegate_report::Quantiles;
+
 use super::super::cpu::{Parts, Usage};
 use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
 use super::super::probe::Answer;
-use super::{Quantiles, Report, Run};
-use crate::results::testing;
+use super::{Results, Run};
+use tidegate_report::testing;
 
 /// `target` under `load`, by the bypass client.
 pub(super) fn cell(load: Load, target: Target) -> Cell {
@@ -32,7 +34,9 @@ pub(super) fn run(cell: Cell, round: u32, per_s: f64) -> Run {
         round,
         per_s,
         quantiles: (!is_reflect).then_some(Quantiles {
+            count: 1_000_000,
             p50: 50.0,
+            p90: 80.0,
             p99: 120.0,
             p999: 400.0,
             max: 2_000.0,
@@ -53,8 +57,8 @@ pub(super) fn run(cell: Cell, round: u32, per_s: f64) -> Run {
 }
 
 /// Three rounds of everything, by the bypass client. The second round has the medians.
-pub(super) fn report() -> Report {
-    let mut report = Report::new(testing::environment());
+pub(super) fn report() -> Results {
+    let mut report = Results::new(testing::environment());
     for (round, factor) in [(0, 0.9), (1, 1.0), (2, 1.2)] {
         for (load, target, per_s) in [
             (Load::Cps, Target::Tidegate, 120_000.0),

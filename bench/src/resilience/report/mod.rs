@@ -1,18 +1,17 @@
-//! What a run found: rows and limits, and what follows from them.
+//! The results of a run: rows, limits and ratios.
 
-mod html;
-mod json;
-mod plot;
-mod table;
+mod page;
+mod row;
 
-use serde_json::{Map, Value};
+use std::fmt::Write;
+use tidegate_lab::Family;
 
-use super::latency::Quantiles;
-use super::open_connections::Toll;
+use serde_json::{Map, Value, json};
+use tidegate_report::format::{short, three_digits};
+use tidegate_report::{Quantiles, Report, Spread};
+
+use super::background_load::Damage;
 use super::plan::{Limit, Offered, Target};
-use crate::lab::family::Family;
-use crate::results::files::ReportFormats;
-use crate::results::spread::Spread;
 
 /// One server under one flood.
 #[derive(Clone, Debug)]
@@ -42,43 +41,43 @@ pub(super) struct Row {
     pub(super) connect: Option<Quantiles>,
     /// From the first SYN until the first byte of the response, in microseconds, of those that got one.
     pub(super) first_byte: Option<Quantiles>,
-    /// Why the first client that failed did so.
+    /// The reason why the first client failed.
     pub(super) first_failure: Option<String>,
-    /// How busy the server's core was, 0 to 1.
+    /// The part of the time in which the server's core was busy, 0 to 1.
     pub(super) server_core_busy: f64,
-    /// What the server's resident memory grew by, in bytes.
+    /// The growth of the server's resident memory, in bytes.
     pub(super) rss_delta_bytes: i64,
-    /// What the kernel's memory that it cannot give back grew by, in bytes.
+    /// The growth of the kernel's unreclaimable memory, in bytes.
     pub(super) kernel_memory_delta_bytes: i64,
     /// Throughput of the open connections before the flood, in bytes per second.
     pub(super) open_before_bytes_per_s: f64,
     /// Their throughput during the flood.
     pub(super) open_during_bytes_per_s: f64,
-    /// What they suffered.
-    pub(super) open_toll: Toll,
+    /// The damage to them.
+    pub(super) damage: Damage,
 }
 
-/// What bare XDP programs reach, in SYNs per second.
+/// The rates of bare XDP programs, in SYNs per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Limits {
     transmit: Option<f64>,
     drop: Option<f64>,
 }
 
-/// A whole run.
+/// The results of a whole run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Report {
+pub(super) struct Results {
     environment: Map<String, Value>,
     /// Of what was measured several times, the one that answered the median.
     rows: Vec<Row>,
     limits: [Limits; 2],
     /// All rows at the highest rate, in the order they were measured.
     at_max: Vec<Row>,
-    /// All that the bare XDP program reached that sends back.
+    /// All results of the bare XDP program that sends back.
     transmitted: Vec<(Family, f64)>,
 }
 
-/// What the run is made for. `None` is what was not measured.
+/// The ratios of the results; `None` if not measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ratios {
     /// SYNs that tidegate answers at the highest rate, in those that Linux answers with `tcp_syncookies` = 1.
@@ -87,8 +86,8 @@ pub(super) struct Ratios {
     pub(super) answered_max_vs_xdp_tx: Option<f64>,
 }
 
-impl Report {
-    /// A report without rows. `environment` says what they depend on.
+impl Results {
+    /// Returns results without rows. `environment` says what they depend on.
     pub(super) fn new(environment: Map<String, Value>) -> Self {
         Self {
             environment,
@@ -113,7 +112,7 @@ impl Report {
         self.rows.sort_by_key(|row| (row.family, row.offered, row.target));
     }
 
-    /// Adds what a bare XDP program reached, in SYNs per second.
+    /// Adds the limit that a bare XDP program reached, in SYNs per second.
     pub(super) fn add_limit(&mut self, family: Family, limit: Limit, per_second: f64) {
         let limits = &mut self.limits[family as usize];
         match limit {
@@ -131,7 +130,7 @@ impl Report {
         self.environment.insert(name.to_owned(), value.into());
     }
 
-    /// The IP versions that were measured.
+    /// Returns the IP versions that were measured.
     fn families(&self) -> Vec<Family> {
         let measured = |family: &Family| self.rows.iter().any(|row| row.family == *family);
         [Family::V4, Family::V6].into_iter().filter(measured).collect()
@@ -181,48 +180,86 @@ impl Report {
     }
 }
 
-impl ReportFormats for Report {
-    fn text(&self) -> String {
-        table::text(self)
+impl Results {
+    /// Returns the report.
+    pub(super) fn report(&self) -> Report {
+        let (limits, ratios) = (self.first_limits(), self.ratios());
+        let mut report = Report {
+            kind: "resilience",
+            environment: self.environment.clone(),
+            rows: self.rows.iter().map(|row| row::row(self, row)).collect(),
+            ..Report::default()
+        };
+        let limits = json!({
+            "xdp_tx_per_s": limits.transmit.map(f64::round),
+            "xdp_drop_per_s": limits.drop.map(f64::round),
+        });
+        let ratios = json!({
+            "answered_max_vs_linux": ratios.answered_max_vs_linux.map(three_digits),
+            "answered_max_vs_xdp_tx": ratios.answered_max_vs_xdp_tx.map(three_digits),
+        });
+        report.more.insert("limits".to_owned(), limits);
+        report.more.insert("ratios".to_owned(), ratios);
+        report.text = self.text(&report);
+        report.page = page::page(self, &report);
+        report
     }
 
-    fn json(&self) -> Value {
-        json::value(self)
+    /// Returns one table for each IP version, then limits and ratios.
+    fn text(&self, report: &Report) -> String {
+        let mut text = String::new();
+        for family in self.families() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{}", family.title());
+            let rows = report.rows_with(&[("family", family.name())]);
+            text.push_str(&report.table(row::COLUMNS, &rows));
+            if let Some(limits) = limits_text(family, self.limits(family)) {
+                let _ = writeln!(text, "{limits}");
+            }
+            text.push('\n');
+        }
+        for (what, number) in self.ratio_texts() {
+            let _ = writeln!(text, "{what}: {number}");
+        }
+        text
     }
 
-    fn html(&self) -> anyhow::Result<String> {
-        html::page(self)
+    /// Returns what both ratios are, and the ratios.
+    fn ratio_texts(&self) -> [(&'static str, String); 2] {
+        let ratios = self.ratios();
+        let text = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        [
+            (
+                "SYNs answered at the highest rate, tidegate auto to linux tcp_syncookies=1",
+                text(ratios.answered_max_vs_linux),
+            ),
+            (
+                "SYNs answered at the highest rate, tidegate auto to bare XDP_TX",
+                text(ratios.answered_max_vs_xdp_tx),
+            ),
+        ]
     }
+}
+
+/// Returns the limits of one IP version as a sentence; `None` if they were not measured.
+fn limits_text(family: Family, limits: Limits) -> Option<String> {
+    if limits == Limits::default() {
+        return None;
+    }
+    let text = |limit: Option<f64>| limit.map_or_else(|| "-".to_owned(), short);
+    Some(format!(
+        "{}: a bare XDP program sends back {} SYN/s, and drops {} SYN/s",
+        family.title(),
+        text(limits.transmit),
+        text(limits.drop)
+    ))
 }
 
 impl Row {
-    /// The part of the clients that were answered, 0 to 1.
-    fn success(&self) -> f64 {
-        if self.legit_tried == 0 {
-            return 0.0;
-        }
-        f64::from(self.legit_ok) / f64::from(self.legit_tried)
-    }
-
-    /// What is left of the throughput of the open connections; `None` if there was none.
+    /// Returns the part of the open connections' throughput that is left; `None` if there was none.
     fn open_kept(&self) -> Option<f64> {
         (self.open_before_bytes_per_s > 0.0).then(|| self.open_during_bytes_per_s / self.open_before_bytes_per_s)
     }
-}
-
-/// Microseconds as people write them: `87us`, `4.2ms`, `1.03s`; `-` if there are none.
-fn duration(micros: Option<u64>) -> String {
-    match micros {
-        None => "-".to_owned(),
-        Some(micros) if micros < 1_000 => format!("{micros}us"),
-        Some(micros) if micros < 1_000_000 => format!("{:.1}ms", micros as f64 / 1e3),
-        Some(micros) => format!("{:.2}s", micros as f64 / 1e6),
-    }
-}
-
-/// A ratio as people write it; `-` if there is none.
-fn ratio(ratio: Option<f64>) -> String {
-    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
 }
 
 #[cfg(test)]
@@ -232,6 +269,7 @@ mod samples;
 mod tests {
     use super::samples::{report, row};
     use super::*;
+    use tidegate_report::testing::keys;
 
     #[test]
     fn ratios_are_those_of_the_highest_rate_and_the_worse_family() {
@@ -244,7 +282,7 @@ mod tests {
 
     #[test]
     fn of_several_rounds_the_median_counts() {
-        let mut report = Report::default();
+        let mut report = Results::default();
         // The machine is slow in the second round, and tidegate alone in the third.
         for (tidegate, linux, bare) in [(2.0e6, 0.4e6, 4.0e6), (1.0e6, 0.2e6, 2.0e6), (1.0e6, 0.4e6, 4.0e6)] {
             report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, tidegate));
@@ -261,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_has_no_ratio() {
-        let mut report = Report::default();
+        let mut report = Results::default();
         let nothing = Ratios {
             answered_max_vs_linux: None,
             answered_max_vs_xdp_tx: None,
@@ -276,7 +314,7 @@ mod tests {
 
     #[test]
     fn rows_are_ordered_however_they_come() {
-        let mut report = Report::default();
+        let mut report = Results::default();
         report.add_row(row(Target::LinuxAlways, Family::V6, Offered::Nothing, 0.0));
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 0.0));
         report.add_row(row(Target::LinuxAlways, Family::V4, Offered::Pps(100), 0.0));
@@ -299,22 +337,129 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_short() {
-        let written: Vec<String> = [None, Some(87), Some(4_210), Some(1_030_000)]
-            .into_iter()
-            .map(duration)
-            .collect();
-        assert_eq!(written, ["-", "87us", "4.2ms", "1.03s"]);
-    }
-
-    #[test]
-    fn nobody_tried_is_no_success_and_no_division() {
+    fn without_throughput_before_there_is_no_part_of_it() {
         let mut row = row(Target::TidegateAuto, Family::V4, Offered::Nothing, 0.0);
-        assert_eq!(row.success(), 0.99);
-        row.legit_tried = 0;
-        assert_eq!(row.success(), 0.0);
         assert_eq!(row.open_kept(), Some(0.75));
         row.open_before_bytes_per_s = 0.0;
         assert_eq!(row.open_kept(), None);
+    }
+
+    #[test]
+    fn a_row_shows_what_was_measured() {
+        let text = report().report().text;
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("tidegate auto") && line.contains("max"))
+            .unwrap();
+        for part in [
+            "4.00M",
+            "2.40M",
+            "990/1000",
+            "50us",
+            "1.2ms",
+            "2.00s",
+            "2.3ms",
+            "99%",
+            "-4k",
+            "25.0 > 18.8",
+        ] {
+            assert!(row.contains(part), "{part}: {row}");
+        }
+        assert!(row.ends_with("none"), "{row}");
+    }
+
+    #[test]
+    fn every_family_has_its_table_and_only_measured_limits_are_shown() {
+        let text = report().report().text;
+        assert_eq!(text.matches("first byte p99").count(), 2);
+        assert!(
+            text.contains("IPv4: a bare XDP program sends back 3.00M SYN/s, and drops 8.00M SYN/s"),
+            "{text}"
+        );
+        assert!(!text.contains("IPv6: a bare"), "{text}");
+        assert!(text.contains("tcp_syncookies=1: 5.00\n"), "{text}");
+        assert!(text.contains("XDP_TX: 0.80\n"), "{text}");
+    }
+
+    #[test]
+    fn the_keys_are_those_that_others_read() {
+        let value = report().report().json();
+        assert_eq!(
+            keys(&value),
+            [
+                "command",
+                "environment",
+                "kind",
+                "limits",
+                "ratios",
+                "rows",
+                "schema_version"
+            ]
+        );
+        assert_eq!(keys(&value["limits"]), ["xdp_drop_per_s", "xdp_tx_per_s"]);
+        assert_eq!(
+            keys(&value["ratios"]),
+            ["answered_max_vs_linux", "answered_max_vs_xdp_tx"]
+        );
+        let rows = value["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 8);
+        for row in rows {
+            for key in [
+                "target",
+                "family",
+                "offered_per_s",
+                "answered_per_s",
+                "legit_tried",
+                "legit_ok",
+                "connect_p50_us",
+                "connect_p99_us",
+                "first_byte_p99_us",
+                "server_core_busy",
+                "rss_delta_bytes",
+            ] {
+                assert!(row.get(key).is_some(), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_values_are_those_of_the_rows() {
+        let value = report().report().json();
+        let row = &value["rows"][2];
+        assert_eq!(row["target"], "tidegate auto");
+        assert_eq!(row["family"], "ipv4");
+        assert_eq!(row["rate"], "max");
+        assert_eq!(row["offered_per_s"], 4_000_000.0);
+        assert_eq!(row["answered_per_s"], 2_400_000.0);
+        assert_eq!((&row["legit_tried"], &row["legit_ok"]), (&json!(1_000), &json!(990)));
+        assert_eq!(row["connect_p50_us"], 50);
+        assert_eq!(row["connect_p99_us"], 1_200);
+        assert_eq!(row["first_byte_p99_us"], 2_300);
+        assert_eq!(row["server_core_busy"], 0.988);
+        assert_eq!(row["rss_delta_bytes"], -4_096);
+        assert_eq!(value["limits"]["xdp_tx_per_s"], 3_000_000.0);
+        assert_eq!(value["limits"]["xdp_drop_per_s"], 8_000_000.0);
+        assert_eq!(value["ratios"]["answered_max_vs_linux"], 5.0);
+        assert_eq!(value["ratios"]["answered_max_vs_xdp_tx"], 0.8);
+        assert_eq!(value["environment"]["kernel"], "6.1 <script>");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_null() {
+        let value = report().report().json();
+        let last = &value["rows"][7];
+        assert_eq!(last["target"], "linux tcp_syncookies=1");
+        assert_eq!(last["legit_ok"], 0);
+        for key in [
+            "connect_p50_us",
+            "connect_p99_us",
+            "first_byte_p99_us",
+            "limit_xdp_tx_per_s",
+        ] {
+            assert_eq!(last[key], Value::Null, "{key}");
+        }
+        let nothing = Results::default().report().json();
+        assert_eq!(nothing["limits"]["xdp_tx_per_s"], Value::Null);
+        assert_eq!(nothing["ratios"]["answered_max_vs_linux"], Value::Null);
     }
 }

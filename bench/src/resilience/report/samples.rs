@@ -1,11 +1,12 @@
 //! A report to test with.
 
-use super::super::latency::Quantiles;
-use super::super::open_connections::Toll;
+use tidegate_lab::Family;
+use tidegate_report::Quantiles;
+
+use super::super::background_load::Damage;
 use super::super::plan::{Limit, Offered, Target};
-use super::{Report, Row};
-use crate::lab::family::Family;
-use crate::results::testing;
+use super::{Results, Row};
+use tidegate_report::testing;
 
 /// A row of fixed numbers but for the arguments.
 pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per_s: f64) -> Row {
@@ -21,16 +22,20 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
         legit_tried: 1_000,
         legit_ok: 990,
         connect: Some(Quantiles {
-            p50: 50,
-            p90: 90,
-            p99: 1_200,
-            max: 2_000_000,
+            count: 990,
+            p50: 50.0,
+            p90: 90.0,
+            p99: 1_200.0,
+            p999: 1_500.0,
+            max: 2_000_000.0,
         }),
         first_byte: Some(Quantiles {
-            p50: 150,
-            p90: 190,
-            p99: 2_300,
-            max: 3_000_000,
+            count: 990,
+            p50: 150.0,
+            p90: 190.0,
+            p99: 2_300.0,
+            p999: 2_500.0,
+            max: 3_000_000.0,
         }),
         first_failure: Some("no connection within 10 s".to_owned()),
         server_core_busy: 0.987_65,
@@ -38,13 +43,13 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
         kernel_memory_delta_bytes: 8_192,
         open_before_bytes_per_s: 25_000_000.0,
         open_during_bytes_per_s: 18_750_000.0,
-        open_toll: Toll::default(),
+        damage: Damage::default(),
     }
 }
 
 /// Rows of both families, with limits of IPv4 only.
-pub(super) fn report() -> Report {
-    let mut report = Report::new(testing::environment());
+pub(super) fn report() -> Results {
+    let mut report = Results::new(testing::environment());
     for (family, tidegate, linux) in [
         (Family::V4, 2_400_000.0, 400_000.0),
         (Family::V6, 1_800_000.0, 360_000.0),

@@ -11,8 +11,8 @@ use crate::error::Error;
 /// Bits of an IPv6 address before the IPv4 address it maps (RFC 4291, section 2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`; an address alone is the prefix of its full length. No bit
-/// below the prefix is set.
+/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`; an address alone is the prefix of its full length. No
+/// bit below the prefix is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefix {
     address: IpAddr,

@@ -1,4 +1,4 @@
-//! How a shard tells the controller that SYNs come in.
+//! The alarm by which a shard tells the controller that SYNs come in.
 //!
 //! The controller sleeps while nothing happens, so a shard rings for it: after a number of SYNs, and when its half-open
 //! connections reach their threshold. Once cookies are on, the shard sees no SYNs any more, and the controller looks by
@@ -48,7 +48,8 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// The alarm of shard `shard`. `bell` has room for one ring: a second one before the first was heard says nothing new.
+    /// The alarm of shard `shard`. `bell` has room for one ring: a second one before the first was heard says nothing
+    /// new.
     pub(crate) fn new(shard: usize, counts: HalfOpen, bell: Sender<()>, thresholds: &Thresholds) -> Self {
         Self {
             shard,
@@ -62,8 +63,8 @@ impl Alarm {
         }
     }
 
-    /// To be called once per turn of the shard's loop, with the SYNs counted since the start and the half-open connections
-    /// there are now.
+    /// To be called once per turn of the shard's loop, with the SYNs counted since the start and the half-open
+    /// connections there are now.
     #[inline]
     pub(crate) fn turn(&mut self, syns: u64, half_open: u32) {
         let mut rings = syns - self.syns >= self.ring_after;

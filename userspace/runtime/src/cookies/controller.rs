@@ -1,7 +1,8 @@
 //! Turns SYN cookies on and off, and changes their keys.
 //!
-//! Two orders matter. The shards take a key before the XDP program makes cookies with it, so that no cookie comes back to
-//! a shard that does not know its key. And the XDP program's slot of a key is written before a switch is turned to it.
+//! Two orders matter. The shards take a key before the XDP program makes cookies with it, so that no cookie comes back
+//! to a shard that does not know its key. And the XDP program's slot of a key is written before a switch is turned to
+//! it.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -16,17 +17,17 @@ use super::secret::Secret;
 use crate::config::CookieMode;
 use crate::error::Error;
 
-/// How often the queues are looked at while cookies are on.
-const LOOK: Duration = Duration::from_millis(100);
+/// The interval at which the queues are looked at while cookies are on.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How soon something is tried again that did not work.
+/// The pause before something is tried again that did not work.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The same for what the kernel refused.
 const RETRY_REFUSED: Duration = Duration::from_secs(1);
 
-/// What the controller works on: the XDP program and the shards.
-pub(crate) trait Controlled {
+/// The XDP program and the shards, as the controller works on them.
+pub(crate) trait CookieBackend {
     /// SYNs the XDP program redirected or answered on `queue` since the start.
     ///
     /// # Errors
@@ -58,20 +59,20 @@ pub(crate) trait Controlled {
     fn turned(&self, queue: u32, on: bool, cause: Cause);
 }
 
-/// What is wanted and what is so for one queue.
+/// The wanted and the actual state of one queue.
 struct Queue {
     number: u32,
     policy: Policy,
     wanted: bool,
     cause: Cause,
-    /// What was counted and logged last.
+    /// The state that was counted and logged last.
     on: bool,
     switch: u32,
 }
 
 /// Decides what is wanted, and brings it about step by step. Time comes in with every call.
 pub(crate) struct Controller<C> {
-    controlled: C,
+    backend: C,
     secret: Key,
     shared: bool,
     epochs: Epochs,
@@ -86,10 +87,11 @@ pub(crate) struct Controller<C> {
     retry_at: Option<Instant>,
 }
 
-impl<C: Controlled> Controller<C> {
-    /// A controller of the queues 0 to `queues` - 1 in `mode`, which is not `never`. Nothing is on and no shard has keys.
+impl<C: CookieBackend> Controller<C> {
+    /// A controller of the queues 0 to `queues` - 1 in `mode`, which is not `never`. Nothing is on and no shard has
+    /// keys.
     pub(crate) fn new(
-        controlled: C,
+        backend: C,
         mode: CookieMode,
         secret: Secret,
         epochs: Epochs,
@@ -106,7 +108,7 @@ impl<C: Controlled> Controller<C> {
             switch: cookie_switch::OFF,
         };
         Self {
-            controlled,
+            backend,
             secret: secret.key,
             shared: secret.shared,
             epochs,
@@ -142,7 +144,7 @@ impl<C: Controlled> Controller<C> {
         self.bring_about(now, unix);
     }
 
-    /// How long nothing is due unless a shard rings; `None`: for ever.
+    /// The time for which nothing is due unless a shard rings; `None`: for ever.
     pub(crate) fn pause(&self, now: Instant, unix: Duration) -> Option<Duration> {
         let change = self.given.map(|_| self.epochs.until_change(unix));
         [self.look_at, self.retry_at]
@@ -167,20 +169,20 @@ impl<C: Controlled> Controller<C> {
     /// Has the policy of each queue look at its load. In mode `always` nobody rings, and this is never called.
     fn look(&mut self, now: Instant) {
         for queue in &mut self.queues {
-            let syns = match self.controlled.syns(queue.number) {
+            let syns = match self.backend.syns(queue.number) {
                 Ok(syns) => syns,
                 Err(error) => {
                     tracing::error!("cannot count the SYNs of queue {}: {error}", queue.number);
                     continue;
                 }
             };
-            let half_open = self.controlled.half_open(queue.number);
+            let half_open = self.backend.half_open(queue.number);
             if let Some((wanted, cause)) = queue.policy.look(now, syns, half_open) {
                 queue.wanted = wanted;
                 queue.cause = cause;
             }
         }
-        self.look_at = self.is_wanted().then(|| now + LOOK);
+        self.look_at = self.is_wanted().then(|| now + POLL_INTERVAL);
     }
 
     fn bring_about(&mut self, now: Instant, unix: Duration) {
@@ -199,7 +201,7 @@ impl<C: Controlled> Controller<C> {
         self.turn_off()?;
         let needed = self.needed(unix);
         if needed != self.given {
-            if !self.controlled.give(needed.map(|moment| self.keys(moment))) {
+            if !self.backend.give(needed.map(|moment| self.keys(moment))) {
                 return Ok(false);
             }
             self.given = needed;
@@ -210,8 +212,8 @@ impl<C: Controlled> Controller<C> {
         Ok(true)
     }
 
-    /// The keys the shards need: while cookies are on, as long as the last of them can come back, and always where another
-    /// host may have made one.
+    /// The keys the shards need: while cookies are on, as long as the last of them can come back, and always where
+    /// another host may have made one.
     fn needed(&mut self, unix: Duration) -> Option<Moment> {
         let moment = self.epochs.at(unix);
         if self.is_wanted() {
@@ -232,12 +234,12 @@ impl<C: Controlled> Controller<C> {
     fn turn_off(&mut self) -> Result<(), Error> {
         for queue in self.queues.iter_mut().filter(|queue| !queue.wanted) {
             if queue.switch != cookie_switch::OFF {
-                self.controlled.set_switch(queue.number, cookie_switch::OFF)?;
+                self.backend.set_switch(queue.number, cookie_switch::OFF)?;
                 queue.switch = cookie_switch::OFF;
             }
             if queue.on {
                 queue.on = false;
-                self.controlled.turned(queue.number, false, queue.cause);
+                self.backend.turned(queue.number, false, queue.cause);
             }
         }
         Ok(())
@@ -249,21 +251,21 @@ impl<C: Controlled> Controller<C> {
         if self.making != Some(epoch) {
             // Only after a jump of the clock is the slot in use; a key that is half old and half new fits no cookie.
             for queue in self.queues.iter_mut().filter(|queue| queue.switch == switch) {
-                self.controlled.set_switch(queue.number, cookie_switch::OFF)?;
+                self.backend.set_switch(queue.number, cookie_switch::OFF)?;
                 queue.switch = cookie_switch::OFF;
             }
             let (key, _) = Keys::new(self.secret, epoch, false).current();
-            self.controlled.set_key(key_id, key)?;
+            self.backend.set_key(key_id, key)?;
             self.making = Some(epoch);
         }
         for queue in self.queues.iter_mut().filter(|queue| queue.wanted) {
             if queue.switch != switch {
-                self.controlled.set_switch(queue.number, switch)?;
+                self.backend.set_switch(queue.number, switch)?;
                 queue.switch = switch;
             }
             if !queue.on {
                 queue.on = true;
-                self.controlled.turned(queue.number, true, queue.cause);
+                self.backend.turned(queue.number, true, queue.cause);
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ struct Outside {
 #[derive(Clone, Default)]
 struct Fake(Rc<RefCell<Outside>>);
 
-impl Controlled for Fake {
+impl CookieBackend for Fake {
     fn syns(&self, queue: u32) -> Result<u64, Error> {
         Ok(self.0.borrow().syns[queue as usize])
     }
@@ -155,7 +155,7 @@ fn a_flood_turns_its_queue_on_keys_first_then_the_slot_then_the_switch() {
             Told::Turned(1, true)
         ]
     );
-    assert_eq!(setup.pause(), Some(LOOK));
+    assert_eq!(setup.pause(), Some(POLL_INTERVAL));
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn after_a_flood_cookies_go_off_and_the_keys_two_epochs_later() {
     setup.flood();
     let mut told = Vec::new();
     for _ in 0..120 {
-        told.extend(setup.step_after(LOOK));
+        told.extend(setup.step_after(POLL_INTERVAL));
     }
     assert_eq!(told, [Told::Switch(1, cookie_switch::OFF), Told::Turned(1, false)]);
     let mut after = Vec::new();

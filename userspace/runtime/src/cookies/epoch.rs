@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// How far the clocks of hosts with a common key file may be apart.
+/// The most that the clocks of hosts with a common key file may be apart.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 
 /// The keys that are accepted at a time.
@@ -35,7 +35,7 @@ impl Epochs {
         }
     }
 
-    /// How long after `unix` the moment changes.
+    /// The time from `unix` until the moment changes.
     pub(crate) fn until_change(&self, unix: Duration) -> Duration {
         let left = self.left(unix);
         if self.shared && left > CLOCK_DIFFERENCE {
@@ -45,7 +45,7 @@ impl Epochs {
         }
     }
 
-    /// What is left of the epoch; never zero.
+    /// The rest of the epoch; never zero.
     fn left(&self, unix: Duration) -> Duration {
         let gone = unix.as_nanos() % self.length.as_nanos();
         self.length - Duration::from_nanos(gone as u64)

@@ -50,14 +50,14 @@ impl fmt::Display for Grouped {
     }
 }
 
-/// What turns cookies on and off.
+/// The thresholds that turn cookies on and off.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thresholds {
     /// SYNs per second that turn them on.
     pub(crate) syn_rate: u64,
     /// Half-open connections that turn them on.
     pub(crate) half_open: u32,
-    /// How long both have to be below half of that before they are turned off.
+    /// The time both have to be below half of that before they are turned off.
     pub(crate) off_after: Duration,
 }
 
@@ -83,8 +83,8 @@ impl Policy {
         }
     }
 
-    /// Looks at the load at `now`: `syns` SYNs counted so far and `half_open` half-open connections. Returns whether cookies
-    /// are to be on from now on, and why, when that changes.
+    /// Looks at the load at `now`: `syns` SYNs counted so far and `half_open` half-open connections. Returns whether
+    /// cookies are to be on from now on, and why, when that changes.
     pub(crate) fn look(&mut self, now: Instant, syns: u64, half_open: u32) -> Option<(bool, Cause)> {
         let rate = self.rate(now, syns);
         if self.on {

@@ -17,7 +17,7 @@ use crate::random;
 const DIGITS: usize = 32;
 
 /// More than a key and the white space around it takes.
-const LONGEST_FILE: u64 = 4096;
+const MAX_FILE: u64 = 4096;
 
 /// Permissions that let others than the owner read or write.
 const OPEN_TO_OTHERS: u32 = 0o066;
@@ -69,7 +69,7 @@ fn read(path: &Path) -> Result<Key, String> {
     }
     check_access(path, metadata.uid(), metadata.mode(), geteuid().as_raw())?;
     let mut text = Vec::new();
-    file.take(LONGEST_FILE).read_to_end(&mut text).map_err(cannot_read)?;
+    file.take(MAX_FILE).read_to_end(&mut text).map_err(cannot_read)?;
     let key = parse(&text).ok_or_else(|| {
         format!(
             "the cookie key file {shown} does not hold {DIGITS} hexadecimal digits; make one with \

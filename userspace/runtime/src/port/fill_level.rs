@@ -1,11 +1,11 @@
-//! How many frames wait in the fill ring.
+//! The number of frames that wait in the fill ring.
 //!
-//! The ring is a queue: a frame is written again only after all the others in it were. With few of them, what the kernel
-//! copies a packet to is still in the cache of its core and in its table of pages; with thousands it never is. So few wait
-//! while few are used up between two turns of the shard, and more as soon as more may be needed.
+//! The ring is a queue: a frame is written again only after all the others in it were. With few of them, what the
+//! kernel copies a packet to is still in the cache of its core and in its table of pages; with thousands it never is.
+//! So few wait while few are used up between two turns of the shard, and more as soon as more may be needed.
 
-/// The fewest that wait, where the limits allow so many.
-const FEWEST: u32 = 512;
+/// The smallest level, where the limits allow so many.
+const MIN_LEVEL: u32 = 512;
 
 /// Frames received before the level may sink.
 const PERIOD: u32 = 1 << 16;
@@ -14,8 +14,8 @@ const PERIOD: u32 = 1 << 16;
 #[derive(Debug)]
 pub(super) struct FillLevel {
     level: u32,
-    fewest: u32,
-    most: u32,
+    min: u32,
+    max: u32,
     /// The most frames found received at a time in this period.
     peak: u32,
     /// Frames received in this period.
@@ -23,13 +23,14 @@ pub(super) struct FillLevel {
 }
 
 impl FillLevel {
-    /// At most `most`. In zero-copy mode always so many: the device takes its own ring's worth of them in advance.
-    pub(super) fn new(most: u32, zero_copy: bool) -> Self {
-        let fewest = if zero_copy { most } else { most.min(FEWEST) };
+    /// Starts at the smallest level, for at most `max` frames. In zero-copy mode the level is always `max`: the device
+    /// takes its own ring's worth of them in advance.
+    pub(super) fn new(max: u32, zero_copy: bool) -> Self {
+        let min = if zero_copy { max } else { max.min(MIN_LEVEL) };
         Self {
-            level: fewest,
-            fewest,
-            most,
+            level: min,
+            min,
+            max,
             peak: 0,
             received: 0,
         }
@@ -47,12 +48,12 @@ impl FillLevel {
         let found = taken + waiting;
         self.peak = self.peak.max(found);
         if found > self.level / 2 {
-            self.level = (self.level * 2).min(self.most);
+            self.level = (self.level * 2).min(self.max);
         }
         self.received = self.received.saturating_add(taken);
         if self.received >= PERIOD {
             if self.peak < self.level / 8 {
-                self.level = (self.level / 2).max(self.fewest);
+                self.level = (self.level / 2).max(self.min);
             }
             (self.peak, self.received) = (0, 0);
         }
@@ -66,9 +67,9 @@ mod tests {
     #[test]
     fn rises_at_once_and_sinks_slowly() {
         let mut level = FillLevel::new(4096, false);
-        assert_eq!(level.get(), FEWEST);
+        assert_eq!(level.get(), MIN_LEVEL);
         level.note(64, 192);
-        assert_eq!(level.get(), FEWEST, "half of them were left");
+        assert_eq!(level.get(), MIN_LEVEL, "half of them were left");
         level.note(64, 193);
         assert_eq!(level.get(), 1024);
         for _ in 0..10 {

@@ -54,8 +54,8 @@ impl Counts {
 
 impl AsRef<[AtomicU8]> for Counts {
     fn as_ref(&self) -> &[AtomicU8] {
-        // SAFETY: so many octets are mapped there until this is dropped; any value is an `AtomicU8`, and all who use them,
-        // the XDP program included, read or write each as a whole.
+        // SAFETY: so many octets are mapped there until this is dropped; any value is an `AtomicU8`, and all who use
+        // them, the XDP program included, read or write each as a whole.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }

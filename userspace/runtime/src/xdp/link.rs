@@ -9,7 +9,7 @@ const FDINFO: &str = "/proc/self/fdinfo";
 
 /// A bpf_link of an XDP program. Dropping it detaches the program.
 pub(super) struct XdpLink {
-    /// What the kernel tells of it; `None` where /proc is not mounted.
+    /// Its description by the kernel; `None` where /proc is not mounted.
     fdinfo: Option<PathBuf>,
     _link: FdLink,
 }

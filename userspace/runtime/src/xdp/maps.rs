@@ -93,7 +93,7 @@ impl CookieMaps {
     }
 }
 
-/// What the program is told about SYNs.
+/// The settings of the program for SYNs.
 pub(crate) struct SynSettingsMap {
     map: Array<MapData, SynSettings>,
     settings: SynSettings,

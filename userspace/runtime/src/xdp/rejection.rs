@@ -22,8 +22,8 @@ const REPORT: &str = "Verification failed: ";
 /// [`Rejection::log`] has the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Linux {kernel} refuses the XDP program {program}: {verdict}; run a kernel that the README names as tried, and report \
-     this one together with the verifier's log, which -v prints"
+    "Linux {kernel} refuses the XDP program {program}: {verdict}; run a kernel that the README names as tried, and \
+     report this one together with the verifier's log, which -v prints"
 )]
 pub struct Rejection {
     program: String,
@@ -33,8 +33,8 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// The rejection that `error` is of the program called `program`; `None` if it is another error, or there is no log: the
-    /// kernel has not come so far as to verify.
+    /// The rejection that `error` is of the program called `program`; `None` if it is another error, or there is no
+    /// log: the kernel has not come so far as to verify.
     pub fn of(program: &str, error: &ProgramError) -> Option<Self> {
         let ProgramError::LoadError { io_error, verifier_log } = error else {
             return None;

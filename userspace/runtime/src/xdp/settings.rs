@@ -1,4 +1,4 @@
-//! What the XDP program is told before it is attached.
+//! The settings of the XDP program, written before it is attached.
 
 use std::net::SocketAddr;
 
@@ -19,15 +19,15 @@ use crate::error::Error;
 
 /// Settings of the XDP program. But for what it answers SYNs with, they stay as they are while it is attached.
 pub(crate) struct ProgramSettings<'a> {
-    /// What to steer.
+    /// The addresses and ports to steer.
     pub(crate) listeners: &'a [SocketAddr],
     /// Whose segments to steer, whatever they are for.
     pub(crate) remotes: &'a [SocketAddr],
-    /// What the engines would answer a SYN with.
+    /// The SYN-ACK the engines would send.
     pub(crate) syn_ack: SynAck,
     /// Where flows are counted that the engines know.
     pub(crate) flow_slots: FlowSlots,
-    /// What to do by source.
+    /// The rules by source.
     pub(crate) sources: &'a Sources,
 }
 

@@ -1,5 +1,5 @@
-//! SYN cookies: what a SYN is answered with ([`answer`]), and which SYNs are not answered ([`refused`]) or left to the engine
-//! ([`known_flows`]).
+//! SYN cookies: what a SYN is answered with ([`answer`]), and which SYNs are not answered ([`refused`]) or left to the
+//! engine ([`known_flows`]).
 
 mod answer;
 mod known_flows;

@@ -175,8 +175,8 @@ fn a_syn_that_is_not_for_us_is_passed() {
     }
 }
 
-/// Loose and strict source routes (RFC 791, section 3.1), finished and not: no cookie goes where they lead. That the engine
-/// drops the segment is its part.
+/// Loose and strict source routes (RFC 791, section 3.1), finished and not: no cookie goes where they lead. That the
+/// engine drops the segment is its part.
 #[test]
 fn a_syn_with_a_source_route_is_not_answered() {
     const LOOSE: u8 = 131;

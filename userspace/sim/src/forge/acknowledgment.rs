@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_cookie::{self, Addresses, Handshake, Keys};
+use tidegate_random::Random;
 
-use crate::random::Random;
 use crate::segment::{ACK, Draft, Endpoint};
 
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

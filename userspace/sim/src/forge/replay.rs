@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use tidegate_abi::siphash::Key;
+use tidegate_random::Random;
 
 use super::Report;
 use super::acknowledgment::{Acknowledgment, PORTS, servers};
 use super::server::Server;
-use crate::random::Random;
 
 /// Genuine cookies sent unchanged, and as many changed in each way.
 const REPLAYS: u64 = 10_000;

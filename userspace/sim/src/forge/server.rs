@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_cookie::Keys;
+use tidegate_random::Random;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Cookies, OnNoFlow, Secrets};
@@ -13,7 +14,6 @@ use tidegate_tcp::{Config, Engine};
 
 use super::acknowledgment::{PORTS, servers};
 use super::replay::EPOCH;
-use crate::random::Random;
 
 /// An engine that accepts the cookies of one secret.
 pub(super) struct Server {

@@ -1,0 +1,293 @@
+//! `tidegate-bench flood`.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use serde_json::{Value, json};
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_args::signals::{Event, Signals};
+use tidegate_report::files;
+
+use crate::generator::{Generator, Totals};
+use crate::neighbour;
+use crate::plan::{Kind, MAX_DURATION, Maker, Plan};
+use crate::progress::Progress;
+use crate::ranges::{self, Prefix};
+use crate::rate::Rate;
+
+/// Milliseconds between two looks at the flood.
+const POLL_INTERVAL: u8 = 100;
+
+/// Arguments of `tidegate-bench flood`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The interface to send on.
+    #[arg(long, value_name = "DEV")]
+    iface: String,
+    /// Where to: an address in 198.18.0.0/15 or 2001:2::/48, and a port.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = ranges::parse_target)]
+    target: SocketAddr,
+    /// What to send.
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// Frames per second, for example 5000, 100k or 1m, or max for as many as go.
+    #[arg(long, value_name = "PPS|max", default_value = "max")]
+    rate: Rate,
+    /// How long, at most 60s.
+    #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
+    duration: Duration,
+    /// Where the packets seem to come from, within the same ranges as the target (default: 198.19.0.0/16 or
+    /// 2001:2:0:8000::/49)
+    #[arg(long, value_name = "PREFIX")]
+    sources: Option<Prefix>,
+    /// The Ethernet address to send to (default: the target's, as the kernel resolves it)
+    #[arg(long, value_name = "MAC", value_parser = neighbour::parse_mac)]
+    target_mac: Option<[u8; 6]>,
+    /// The CPU to send from (default: any)
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// Seed of all that is random.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// What makes the frames.
+    #[arg(long, value_enum, default_value_t)]
+    maker: Maker,
+    /// Write the figures to this file as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn plan(&self) -> Plan {
+        Plan {
+            interface: self.iface.clone(),
+            target: self.target,
+            target_mac: self.target_mac,
+            sources: self.sources,
+            kind: self.kind,
+            rate: self.rate,
+            duration: self.duration,
+            cpu: self.cpu,
+            seed: self.seed,
+            maker: self.maker,
+        }
+    }
+}
+
+/// Sends until the time is over or a signal asks to stop, and prints what was sent. False if nothing left the
+/// interface.
+///
+/// # Errors
+///
+/// The arguments do not go together (a usage error), the interface cannot be used, nobody answers for the target, the
+/// kernel refuses to send, or the figures cannot be written.
+pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let mut plan = arguments.plan();
+    // It may start a process, which must not begin with the signals blocked.
+    plan.resolve()?;
+    if let Some(file) = &arguments.json {
+        files::check_writable(file)?;
+    }
+    let signals = Signals::take_over()?;
+    let generator = Generator::start(plan.clone())?;
+    eprintln!(
+        "tidegate-bench flood: {} to {} from {}, {}, {}",
+        plan.kind.name(),
+        plan.target,
+        plan.sources(),
+        plan.rate,
+        way(generator.is_live_frames())
+    );
+    let mut progress = Progress::new(plan.duration)?;
+    while !generator.is_finished() && !is_stopped(&signals)? {
+        progress.show(generator.sent());
+    }
+    progress.finish();
+    let totals = generator.stop()?;
+    println!(
+        "{} frames in {:.3} s: {:.0} frames/s, {}",
+        totals.sent,
+        totals.seconds,
+        totals.per_second(),
+        way(totals.live_frames)
+    );
+    if let Some(lost) = loss(&plan.interface, &totals) {
+        eprintln!("tidegate-bench: {lost}");
+    }
+    if let Some(file) = &arguments.json {
+        files::write_json(file, &figures(&plan, &totals))?;
+    }
+    Ok(totals.sent > 0 && totals.interface_sent != Some(0))
+}
+
+/// Waits for a moment; true if a signal asked to stop.
+fn is_stopped(signals: &Signals) -> anyhow::Result<bool> {
+    let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut descriptors, POLL_INTERVAL) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno).context("cannot wait for signals"),
+    }
+    while let Some(event) = signals.next()? {
+        if event == Event::Stop {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn way(live_frames: bool) -> &'static str {
+    if live_frames {
+        "made in the kernel (live frames of BPF_PROG_TEST_RUN)"
+    } else {
+        "sent through an AF_XDP socket (this kernel has no live frames)"
+    }
+}
+
+/// A sentence if much less left the interface than was made.
+fn loss(interface: &str, totals: &Totals) -> Option<String> {
+    let left = totals.interface_sent?;
+    (left.saturating_mul(10) < totals.sent.saturating_mul(9)).then(|| {
+        format!(
+            "of {} frames, {interface} says it has sent {left}. If it is a veth device, its peer needs an XDP program \
+             in native mode or `gro on`, and drops what its queue has no room for; some drivers do not count what XDP \
+             sends",
+            totals.sent
+        )
+    })
+}
+
+fn figures(plan: &Plan, totals: &Totals) -> Value {
+    json!({
+        "interface": plan.interface,
+        "target": plan.target.to_string(),
+        "sources": plan.sources().to_string(),
+        "kind": plan.kind.name(),
+        "rate_per_s": match plan.rate {
+            Rate::Pps(rate) => Some(rate),
+            Rate::Max => None,
+        },
+        "seed": plan.seed,
+        "frames": totals.sent,
+        "interface_frames": totals.interface_sent,
+        "seconds": totals.seconds,
+        "frames_per_s": totals.per_second(),
+        "live_frames": totals.live_frames,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind;
+    use tidegate_args::UsageError;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    const NEEDED: [&str; 7] = ["flood", "--iface", "tgc0", "--target", "198.18.0.1:80", "--kind", "syn"];
+
+    fn parse(more: &[&str]) -> Result<Arguments, clap::Error> {
+        let all = NEEDED.iter().chain(more);
+        Program::try_parse_from(all).map(|program| program.arguments)
+    }
+
+    #[test]
+    fn arguments_are_taken() {
+        let plan = parse(&["--rate", "100k", "--cpu", "1", "--sources", "198.19.4.0/24"])
+            .unwrap()
+            .plan();
+        assert_eq!(
+            (plan.rate, plan.cpu, plan.kind),
+            (Rate::Pps(100_000), Some(1), Kind::Syn)
+        );
+        assert_eq!(plan.sources().to_string(), "198.19.4.0/24");
+        plan.check().unwrap();
+        let plan = parse(&[]).unwrap().plan();
+        assert_eq!((plan.rate, plan.duration), (Rate::Max, Duration::from_secs(5)));
+        let plan = parse(&["--target-mac", "02:00:00:00:00:01"]).unwrap().plan();
+        assert_eq!(plan.target_mac, Some([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn there_is_no_way_around_the_limits() {
+        for more in [
+            &["--duration", "61s"][..],
+            &["--duration", "0s"],
+            &["--sources", "10.0.0.0/8"],
+            &["--sources", "::/0"],
+            &["--rate", "0"],
+            &["--target-mac", "ff:ff:ff:ff:ff:ff"],
+        ] {
+            assert_eq!(parse(more).unwrap_err().kind(), ErrorKind::ValueValidation, "{more:?}");
+        }
+        let mut arguments = NEEDED;
+        arguments[4] = "192.0.2.1:80";
+        let error = Program::try_parse_from(arguments).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+        let error = Program::try_parse_from(["flood", "--target", "198.18.0.1:80", "--kind", "syn"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        let error: UsageError = parse(&["--sources", "2001:2::/64"])
+            .unwrap()
+            .plan()
+            .check()
+            .unwrap_err();
+        assert!(error.to_string().contains("same family"), "{error}");
+    }
+
+    #[test]
+    fn no_flood_begins_whose_figures_could_not_be_written() {
+        let arguments = parse(&[
+            "--target-mac",
+            "02:00:00:00:00:01",
+            "--json",
+            "/no-such-directory/figures.json",
+        ])
+        .unwrap();
+        let error = run(&arguments).unwrap_err();
+        assert!(
+            error.to_string().contains("/no-such-directory/figures.json"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn a_loss_is_told() {
+        let mut totals = Totals {
+            sent: 1000,
+            seconds: 1.0,
+            live_frames: true,
+            interface_sent: Some(990),
+        };
+        assert_eq!(loss("tgc0", &totals), None);
+        totals.interface_sent = Some(0);
+        assert!(loss("tgc0", &totals).unwrap().contains("tgc0 says it has sent 0"));
+        totals.interface_sent = None;
+        assert_eq!(loss("tgc0", &totals), None);
+    }
+
+    #[test]
+    fn figures_have_names() {
+        let plan = parse(&["--rate", "1m"]).unwrap().plan();
+        let totals = Totals {
+            sent: 1000,
+            seconds: 2.0,
+            live_frames: true,
+            interface_sent: None,
+        };
+        let figures = figures(&plan, &totals);
+        assert_eq!(figures["rate_per_s"], 1_000_000);
+        assert_eq!(figures["frames_per_s"], 500.0);
+        assert_eq!(figures["target"], "198.18.0.1:80");
+        assert!(figures["interface_frames"].is_null());
+    }
+}

@@ -1,0 +1,87 @@
+//! The progress of a flood, shown while it runs.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Between two lines where there is no terminal to draw a bar on.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two looks at the rate that a bar shows.
+const BAR_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A bar on the terminal, or a line a second on standard error where that is none.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    /// When the rate was last taken, and how many frames there were then.
+    last: (Instant, u64),
+}
+
+impl Progress {
+    /// Begins to show a flood that goes on for `duration`.
+    ///
+    /// # Errors
+    ///
+    /// The bar's template is wrong.
+    pub(crate) fn new(duration: Duration) -> anyhow::Result<Self> {
+        // Durations are at most a minute.
+        let length = duration.as_millis() as u64;
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+        bar.set_style(ProgressStyle::with_template("{bar:30} {msg}")?);
+        let start = Instant::now();
+        Ok(Self {
+            bar,
+            start,
+            last: (start, 0),
+        })
+    }
+
+    /// Shows how it is with `sent` frames.
+    pub(crate) fn show(&mut self, sent: u64) {
+        let lines = self.bar.is_hidden();
+        self.bar.set_position(self.start.elapsed().as_millis() as u64);
+        let since = self.last.0.elapsed();
+        let interval = if lines { LINE_INTERVAL } else { BAR_INTERVAL };
+        if since < interval {
+            return;
+        }
+        let rate = sent.saturating_sub(self.last.1) as f64 / since.as_secs_f64();
+        let text = text(self.start.elapsed(), sent, rate);
+        if lines {
+            eprintln!("{text}");
+        } else {
+            self.bar.set_message(text);
+        }
+        self.last = (Instant::now(), sent);
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn text(elapsed: Duration, sent: u64, rate: f64) -> String {
+    format!("{:.1} s, {sent} frames, {rate:.0} frames/s", elapsed.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_long_how_many_and_how_fast() {
+        assert_eq!(
+            text(Duration::from_millis(1500), 1200, 799.6),
+            "1.5 s, 1200 frames, 800 frames/s"
+        );
+    }
+
+    #[test]
+    fn the_bars_template_is_right() {
+        let mut progress = Progress::new(Duration::from_secs(5)).unwrap();
+        progress.show(1);
+        progress.finish();
+    }
+}

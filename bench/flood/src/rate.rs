@@ -1,0 +1,170 @@
+//! The rate of a flood, and its pace in userspace.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The interval at which frames are sent when a rate is given.
+const TICK: Duration = Duration::from_micros(200);
+
+/// The most of the past that is made up for at once, when sending was late.
+const CATCH_UP: Duration = Duration::from_millis(20);
+
+/// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.
+const MAX_AT_ONCE: u32 = 16_384;
+
+/// The highest rate, in frames per second.
+const MAX_RATE: u64 = 100_000_000;
+
+/// The number of frames sent in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// This many, 1 to 100,000,000.
+    Pps(u64),
+    /// As many as go.
+    Max,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let (digits, unit) = [("k", 1_000), ("m", 1_000_000)]
+            .into_iter()
+            .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|digits| (digits, unit)))
+            .unwrap_or((text, 1));
+        Some(digits)
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u64>().ok()?.checked_mul(unit))
+            .filter(|rate| (1..=MAX_RATE).contains(rate))
+            .map(Self::Pps)
+            .ok_or_else(|| {
+                format!("`{text}` is not a rate; write frames per second like 5000, 100k or 1m, at most 100m, or max")
+            })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pps(rate) => write!(f, "{rate} frames/s"),
+            Self::Max => f.write_str("as many frames as go"),
+        }
+    }
+}
+
+/// Says how many frames are due.
+pub(crate) struct Pace {
+    rate: Rate,
+    /// Frames that have been due so far, whether they were sent or left out.
+    passed: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rate, passed: 0 }
+    }
+
+    /// Returns the number of frames to send now, `elapsed` after the start. Frames that are overdue by more than 20 ms
+    /// are left out: a flood that stood still does not come back as a single burst.
+    pub(crate) fn due(&mut self, elapsed: Duration) -> u32 {
+        let Rate::Pps(rate) = self.rate else {
+            return MAX_AT_ONCE;
+        };
+        let until = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
+        // At most 10^8 a second, for longer than any process lives.
+        let total = u64::try_from(until(elapsed)).unwrap_or(u64::MAX);
+        let due = total.saturating_sub(self.passed);
+        self.passed = self.passed.max(total);
+        let most = u32::try_from(until(CATCH_UP)).unwrap_or(u32::MAX).max(1);
+        u32::try_from(due).unwrap_or(u32::MAX).min(most)
+    }
+
+    /// Returns the time to wait when `since` has passed since the last frames were due.
+    pub(crate) fn pause(&self, since: Duration) -> Duration {
+        match self.rate {
+            Rate::Pps(_) => TICK.saturating_sub(since),
+            Rate::Max => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read() {
+        for (text, rate) in [
+            ("1", Rate::Pps(1)),
+            ("5000", Rate::Pps(5000)),
+            ("100k", Rate::Pps(100_000)),
+            ("1m", Rate::Pps(1_000_000)),
+            ("100m", Rate::Pps(MAX_RATE)),
+            ("max", Rate::Max),
+        ] {
+            assert_eq!(text.parse(), Ok(rate), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "0k",
+            "k",
+            "-1",
+            "+1",
+            "1.5m",
+            "1M",
+            "101m",
+            "1 k",
+            "Max",
+            "99999999999999999999m",
+        ] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_due_adds_up_to_the_rate() {
+        let mut pace = Pace::new(Rate::Pps(333_333));
+        let sent: u64 = (1..=1000)
+            .map(|millis| u64::from(pace.due(Duration::from_millis(millis))))
+            .sum();
+        assert_eq!(sent, 333_333);
+    }
+
+    #[test]
+    fn nothing_is_due_twice_or_before_its_time() {
+        let mut pace = Pace::new(Rate::Pps(10));
+        assert_eq!(pace.due(Duration::from_millis(99)), 0);
+        assert_eq!(pace.due(Duration::from_millis(100)), 1);
+        assert_eq!(pace.due(Duration::from_millis(100)), 0);
+        assert_eq!(pace.due(Duration::from_millis(50)), 0);
+        assert_eq!(pace.due(Duration::from_millis(200)), 1);
+    }
+
+    #[test]
+    fn only_the_latest_is_made_up_for() {
+        let mut pace = Pace::new(Rate::Pps(100_000));
+        assert_eq!(pace.due(Duration::from_secs(1)), 2000);
+        assert_eq!(pace.due(Duration::from_millis(1001)), 100);
+    }
+
+    #[test]
+    fn without_a_rate_there_is_always_something_due() {
+        let mut pace = Pace::new(Rate::Max);
+        assert_eq!(pace.due(Duration::ZERO), MAX_AT_ONCE);
+        assert_eq!(pace.due(Duration::ZERO), MAX_AT_ONCE);
+        assert_eq!(pace.pause(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pause_lasts_until_the_next_tick() {
+        let pace = Pace::new(Rate::Pps(1000));
+        assert_eq!(pace.pause(Duration::ZERO), TICK);
+        assert_eq!(pace.pause(TICK / 4), TICK - TICK / 4);
+        assert_eq!(pace.pause(Duration::from_millis(5)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,330 @@
+//! Processor time, memory and frames as the kernel counts them, and the kernel threads of a device.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use procfs::net::{InterfaceDeviceStatus, Snmp};
+use procfs::process::{self, Process};
+use procfs::{Current, FromRead, Meminfo};
+
+/// Binds the calling thread, and with it the threads and processes it starts, to `cpu`.
+///
+/// # Errors
+///
+/// There is no such CPU for this process.
+pub fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
+    tidegate_affinity::pin_this_thread(cpu).with_context(|| format!("cannot use CPU {cpu}"))
+}
+
+/// Binds all kernel threads that poll `device` to `cpu`. Returns their number.
+///
+/// # Errors
+///
+/// `/proc` cannot be read, or there is no such CPU for them.
+pub fn pin_napi_threads(device: &str, cpu: usize) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for process in process::all_processes().context("cannot list /proc")? {
+        // It may have ended since.
+        let Ok(stat) = process.and_then(|process| process.stat()) else {
+            continue;
+        };
+        if is_napi_thread(&stat.comm, device) {
+            tidegate_affinity::pin(stat.pid, cpu)
+                .with_context(|| format!("cannot bind the thread {} to CPU {cpu}", stat.comm))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Kernel threads that poll a device are called `napi/DEVICE-NUMBER`.
+fn is_napi_thread(name: &str, device: &str) -> bool {
+    name.strip_prefix("napi/")
+        .and_then(|rest| rest.strip_prefix(device))
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some()
+}
+
+/// Keeps idle processors from halting. To be held as long as that is wanted.
+///
+/// A virtual processor that has halted takes up to a tenth of a millisecond to come back, and meanwhile the rings of a
+/// veth device, 256 frames each, overflow at rates that a running one takes with ease.
+pub struct Awake {
+    // The kernel takes the wish back when this is closed.
+    _file: File,
+}
+
+impl Awake {
+    /// Asks the kernel for wake-ups without delay (PM QoS, `/dev/cpu_dma_latency`). `None` if it has no such device.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn ask() -> anyhow::Result<Option<Self>> {
+        let path = "/dev/cpu_dma_latency";
+        let mut file = match OpenOptions::new().write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot open {path}")),
+        };
+        // The longest delay in microseconds.
+        file.write_all(&0_i32.to_ne_bytes())
+            .with_context(|| format!("cannot write to {path}"))?;
+        Ok(Some(Self { _file: file }))
+    }
+}
+
+/// The time a processor has spent since the system was started, by kind, in ticks of [`TICK`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreTime {
+    /// In processes.
+    pub user: u64,
+    /// In the kernel on behalf of processes, and in kernel threads.
+    pub system: u64,
+    /// In interrupts.
+    pub irq: u64,
+    /// In soft interrupts: NAPI, and with it XDP and the receiving side of the kernel's TCP.
+    pub softirq: u64,
+    /// Taken by the hypervisor for others.
+    pub steal: u64,
+    /// Idle, or waiting for a disk.
+    pub idle: u64,
+}
+
+/// The unit of `/proc/stat`: USER_HZ is 100 wherever Linux has XDP in drivers.
+pub const TICK: Duration = Duration::from_millis(10);
+
+impl CoreTime {
+    /// Returns the times of `cpus`, all of the same moment.
+    ///
+    /// # Errors
+    ///
+    /// `/proc/stat` cannot be read, or lacks one of them.
+    pub fn of<const COUNT: usize>(cpus: [usize; COUNT]) -> anyhow::Result<[Self; COUNT]> {
+        // procfs numbers processors by their position in the file, from which those that are offline are missing.
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let mut times = [Self::default(); COUNT];
+        for (time, cpu) in times.iter_mut().zip(cpus) {
+            *time = Self::parse(&text, cpu).ok_or_else(|| anyhow!("/proc/stat has no CPU {cpu}"))?;
+        }
+        Ok(times)
+    }
+
+    fn parse(text: &str, cpu: usize) -> Option<Self> {
+        let name = format!("cpu{cpu}");
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name.as_str()))?;
+        let ticks: Vec<u64> = line
+            .split_ascii_whitespace()
+            .skip(1)
+            .map_while(|number| number.parse().ok())
+            .collect();
+        // Guest time, which follows, is in user time.
+        let &[user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            user: user + nice,
+            system,
+            irq,
+            softirq,
+            steal,
+            idle: idle + iowait,
+        })
+    }
+
+    /// Returns the part of the time since `earlier` in which the processor was not idle, 0 to 1.
+    pub fn busy_since(self, earlier: Self) -> f64 {
+        let busy = self.busy().saturating_sub(earlier.busy()) as f64;
+        let idle = self.idle.saturating_sub(earlier.idle) as f64;
+        if busy + idle > 0.0 { busy / (busy + idle) } else { 0.0 }
+    }
+
+    fn busy(self) -> u64 {
+        self.user + self.system + self.irq + self.softirq + self.steal
+    }
+}
+
+/// Returns the processor time of process `id` and of those it has started, in user mode and in the kernel. A process
+/// that has ended has none.
+pub fn processor_time(id: u32) -> [Duration; 2] {
+    let of = |id: u32| {
+        let stat = Process::new(id.cast_signed()).and_then(|process| process.stat());
+        stat.map_or([0; 2], |stat| [stat.utime, stat.stime])
+    };
+    // nginx's worker is a child of what was started. Kernels without this list have none.
+    let children = Process::new(id.cast_signed())
+        .and_then(|process| process.task_main_thread())
+        .and_then(|thread| thread.children())
+        .unwrap_or_default();
+    let ticks = children
+        .into_iter()
+        .map(of)
+        .fold(of(id), |sum, more| [sum[0] + more[0], sum[1] + more[1]]);
+    ticks.map(|ticks| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
+}
+
+/// Returns the frames that `device` of the calling thread's network namespace has received and sent.
+///
+/// # Errors
+///
+/// The kernel's table cannot be read, or the device is gone.
+pub fn device_frames(device: &str) -> anyhow::Result<[u64; 2]> {
+    // The calling thread's namespace, not the process's.
+    let table = "/proc/thread-self/net/dev";
+    let devices = InterfaceDeviceStatus::from_file(table).with_context(|| format!("cannot read {table}"))?;
+    let status = devices
+        .0
+        .get(device)
+        .with_context(|| format!("{table} does not list {device}"))?;
+    Ok([status.recv_packets, status.sent_packets])
+}
+
+/// Returns the TCP segments that the kernel has received in the calling thread's network namespace, over both families.
+///
+/// # Errors
+///
+/// The kernel's table cannot be read.
+pub fn tcp_segments_received() -> anyhow::Result<u64> {
+    let table = "/proc/thread-self/net/snmp";
+    let counters = Snmp::from_file(table).with_context(|| format!("cannot read {table}"))?;
+    Ok(counters.tcp_in_segs)
+}
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Of a process, resident.
+    pub resident: u64,
+    /// Of the kernel, objects it cannot do without.
+    pub kernel: u64,
+    /// Of the kernel, all objects, with those it could do without.
+    pub slab: u64,
+}
+
+impl Memory {
+    /// Returns that of the kernel and of process `id`.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, or `/proc/meminfo` lacks a line.
+    pub fn with(id: u32) -> anyhow::Result<Self> {
+        let status = Process::new(id.cast_signed())
+            .and_then(|process| process.status())
+            .with_context(|| format!("cannot read the status of process {id}"))?;
+        let kernel = Meminfo::current().context("cannot read /proc/meminfo")?;
+        Ok(Self {
+            resident: status.vmrss.context("a process without memory")? * 1024,
+            kernel: kernel.s_unreclaim.context("/proc/meminfo has no SUnreclaim")?,
+            slab: kernel.slab,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const STAT: &str =
+        "cpu  9 9 9 9 9 9 9 9 9 9\ncpu1 100 10 20 300 40 5 25 0 7 7\ncpu10 1 1 1 1 1 1 1 1 1 1\nintr 1\n";
+
+    #[test]
+    fn a_core_is_found_by_its_whole_name_and_its_time_by_kind() {
+        let expected = CoreTime {
+            user: 110,
+            system: 20,
+            irq: 5,
+            softirq: 25,
+            steal: 0,
+            idle: 340,
+        };
+        assert_eq!(CoreTime::parse(STAT, 1), Some(expected));
+        assert_eq!(CoreTime::parse(STAT, 10).unwrap().user, 2);
+        assert_eq!(CoreTime::parse(STAT, 2), None);
+        assert_eq!(CoreTime::parse("cpu1 100 10 20\n", 1), None);
+    }
+
+    #[test]
+    fn busy_is_all_but_idle_and_waiting() {
+        let earlier = CoreTime::parse(STAT, 1).unwrap();
+        assert_eq!(earlier.busy(), 160);
+        let later = CoreTime {
+            system: earlier.system + 50,
+            steal: 25,
+            idle: 365,
+            ..earlier
+        };
+        assert_eq!(later.busy_since(earlier), 0.75);
+        assert_eq!(earlier.busy_since(earlier), 0.0);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_a_processor() {
+        let memory = Memory::with(std::process::id()).unwrap();
+        assert!(
+            memory.resident > 0 && memory.kernel > 0 && memory.slab >= memory.kernel,
+            "{memory:?}"
+        );
+        let cpus = tidegate_affinity::allowed().unwrap();
+        CoreTime::of([cpus[0]]).unwrap();
+        assert!(CoreTime::of([usize::MAX]).is_err());
+    }
+
+    #[test]
+    fn this_process_has_used_a_processor() {
+        let begin = Instant::now();
+        let used = || processor_time(std::process::id());
+        let mut sum = 0_u64;
+        while used() == [Duration::ZERO; 2] && begin.elapsed() < Duration::from_secs(10) {
+            sum = sum.wrapping_add(begin.elapsed().subsec_nanos().into());
+        }
+        assert_ne!(used(), [Duration::ZERO; 2], "{sum}");
+    }
+
+    #[test]
+    fn the_time_of_a_process_includes_its_childrens() {
+        let mut shell = std::process::Command::new("sh");
+        // The shell itself only waits, and has used next to nothing by then.
+        shell
+            .args(["-c", "sh -c 'while :; do :; done' & read -r line; kill $!"])
+            .stdin(std::process::Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let begin = Instant::now();
+        let used = || processor_time(child.id()).iter().sum::<Duration>();
+        while used() < Duration::from_millis(100) && begin.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(TICK);
+        }
+        let used = used();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(used >= Duration::from_millis(100), "{used:?}");
+    }
+
+    #[test]
+    fn frames_are_those_of_the_device() {
+        assert!(device_frames("lo").is_ok());
+        let error = device_frames("no-such-dev").unwrap_err().to_string();
+        assert!(error.contains("no-such-dev"), "{error}");
+    }
+
+    #[test]
+    fn the_kernel_counts_the_segments_of_a_connection() {
+        let before = tcp_segments_received().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(tcp_segments_received().unwrap() >= before + 3);
+    }
+
+    #[test]
+    fn only_the_threads_of_the_device_are_its_own() {
+        assert!(is_napi_thread("napi/tgs0-8195", "tgs0"));
+        for name in ["napi/tgs01-1", "napi/tgc0-1", "tgs0-1", "napi/tgs0"] {
+            assert!(!is_napi_thread(name, "tgs0"), "{name}");
+        }
+    }
+}

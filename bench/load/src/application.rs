@@ -1,0 +1,578 @@
+//! The client's side of each connection: requests go out, responses are found in what comes back. It is the same on
+//! every transport.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use slab::Slab;
+use tidegate_tcp::application::{Application, CloseReason, Stream};
+use tidegate_tcp::time::Instant;
+use tidegate_tcp::wire::checksum::TextSum;
+
+use crate::body::Body;
+use crate::driver::Task;
+use crate::errors::{Failure, Kind};
+use crate::in_flight::InFlight;
+use crate::responses::{Expected, Responses};
+use crate::stats::Stats;
+use crate::{Close, Direction, Workload};
+use tidegate_args::url::Url;
+
+/// Bytes that are given to the transport at once for upload; they are shared, not copied.
+const FILLER: usize = 256 << 10;
+
+/// Openings that are remembered at least before those that came to nothing are looked for.
+const MIN_REMEMBERED: usize = 1 << 16;
+
+/// How long the response is waited for on connections that are begun at their time and tried once.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is kept for each connection: the place of its [`Record`], or one of the values below. Connections that are held
+/// by the million have no record.
+#[derive(Debug)]
+pub(crate) struct Connection(u32);
+
+impl Connection {
+    /// It was never asked anything.
+    const IDLE: u32 = u32::MAX;
+    /// It was asked, and has answered; nothing more is wanted of it.
+    const ANSWERED: u32 = u32::MAX - 1;
+}
+
+/// A connection that is being opened.
+#[derive(Clone, Copy, Debug)]
+struct Opening<I> {
+    since: Instant,
+    id: I,
+}
+
+/// A connection with requests, now or later.
+#[derive(Debug)]
+struct Record<I> {
+    id: I,
+    responses: Responses,
+    in_flight: InFlight,
+    /// When the server announced that it ends the connection. It is waited for, as it is where connections close with it.
+    ending_since: Option<Instant>,
+    /// All is done; it only has to end.
+    closing: bool,
+}
+
+impl<I> Record<I> {
+    fn new(id: I) -> Self {
+        Self {
+            id,
+            responses: Responses::default(),
+            in_flight: InFlight::default(),
+            ending_since: None,
+            closing: false,
+        }
+    }
+}
+
+/// The application of one thread, on connections that `I` numbers.
+#[derive(Debug)]
+pub(crate) struct Requests<I> {
+    workload: Workload,
+    /// How long a response may take.
+    response_timeout: Option<Duration>,
+    /// As many requests as there are under way on a connection at most, so that several are sent at once.
+    requests: Bytes,
+    requests_sum: TextSum,
+    request_length: usize,
+    filler: Bytes,
+    expected: Expected,
+    /// By local address, where the transport does not announce what it is about to open.
+    opening: HashMap<u64, Opening<I>, RandomState>,
+    announced: Option<Opening<I>>,
+    /// Openings at which those that came to nothing are looked for.
+    remembered: usize,
+    records: Slab<Record<I>>,
+    /// Connections of an open loop without a request under way, the one that has waited longest first. Some may have
+    /// gone since.
+    idle: VecDeque<I>,
+    /// Connections that are held, in the order they were established. Some may have gone since.
+    held: Vec<I>,
+    pub(crate) stats: Stats,
+    /// Nothing more is to be asked.
+    over: bool,
+    established: u32,
+    closing: u32,
+    under_way: u64,
+    /// Established connections that ended by RST, and by time-out, in all.
+    reset: u64,
+    timed_out: u64,
+    /// Established connections that failed since this was last asked for.
+    failed: u32,
+}
+
+impl<I: Copy> Requests<I> {
+    /// An application for `workload`.
+    pub(crate) fn new(url: &Url, task: &Task) -> Self {
+        let workload = task.workload;
+        let pipeline = match workload {
+            Workload::Rps { pipeline } => pipeline,
+            _ => 1,
+        };
+        let keep_alive = !matches!(workload, Workload::Cps { close: Close::Server });
+        let request = url.request(keep_alive);
+        let mut stats = Stats::new();
+        if workload == Workload::Hold {
+            // There is no warm-up: each connection is tried once.
+            stats.begin_measuring();
+        }
+        let filler = match workload {
+            Workload::Throughput {
+                direction: Direction::Up,
+            } => vec![b'x'; FILLER],
+            _ => Vec::new(),
+        };
+        let requests = request.repeat(pipeline as usize);
+        Self {
+            workload,
+            response_timeout: task.spread.map(|_| RESPONSE_TIMEOUT),
+            requests_sum: TextSum::of(&requests),
+            requests: requests.into(),
+            request_length: request.len(),
+            filler: filler.into(),
+            expected: Expected::new(task.verify),
+            opening: HashMap::default(),
+            announced: None,
+            remembered: MIN_REMEMBERED,
+            records: Slab::new(),
+            idle: VecDeque::new(),
+            held: Vec::new(),
+            stats,
+            over: false,
+            established: 0,
+            closing: 0,
+            under_way: 0,
+            reset: 0,
+            timed_out: 0,
+            failed: 0,
+        }
+    }
+
+    /// The SYN of connection `id` was sent from `local`. Openings that are older than `patience` have come to nothing.
+    pub(crate) fn note_opening(&mut self, now: Instant, local: SocketAddr, id: I, patience: Duration) {
+        if self.opening.len() >= self.remembered {
+            self.opening.retain(|_, opening| now.since(opening.since) <= patience);
+            self.remembered = (2 * self.opening.len()).max(MIN_REMEMBERED);
+        }
+        self.opening.insert(key(local), Opening { since: now, id });
+    }
+
+    /// The next connection to be opened is `id`, which was begun at `since`.
+    pub(crate) fn announce_opening(&mut self, id: I, since: Instant) {
+        self.announced = Some(Opening { since, id });
+    }
+
+    /// Connections that reached ESTABLISHED and are not gone.
+    pub(crate) fn established(&self) -> u32 {
+        self.established
+    }
+
+    /// Those of them that have done everything and only have to end.
+    pub(crate) fn closing(&self) -> u32 {
+        self.closing
+    }
+
+    /// Requests without an answer.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way
+    }
+
+    /// Established connections that ended by RST, and by time-out.
+    pub(crate) fn ended_badly(&self) -> (u64, u64) {
+        (self.reset, self.timed_out)
+    }
+
+    /// How many established connections failed since the last call.
+    pub(crate) fn take_failed(&mut self) -> u32 {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// When the oldest request without an answer began, of every connection that has one, or when the end of the connection
+    /// was announced, of those that wait for it.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.records
+            .iter()
+            .filter(|(_, record)| !record.closing)
+            .filter_map(|(_, record)| record.in_flight.oldest().or(record.ending_since))
+    }
+
+    /// When each opening began that has not led to an established connection. Those that failed may be among them.
+    pub(crate) fn opening(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.opening.values().map(|opening| opening.since)
+    }
+
+    /// When the one from `local` began.
+    pub(crate) fn opening_from(&self, local: SocketAddr) -> Option<Instant> {
+        self.opening.get(&key(local)).map(|opening| opening.since)
+    }
+
+    /// The connection of an open loop that has waited longest.
+    pub(crate) fn take_idle(&mut self) -> Option<I> {
+        self.idle.pop_front()
+    }
+
+    /// Whether there may be a connection to be had from [`Requests::take_idle`].
+    pub(crate) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// Nothing more is asked; what is under way may be answered.
+    pub(crate) fn stop_asking(&mut self) {
+        self.over = true;
+    }
+
+    /// The body that all responses had, if they were verified.
+    pub(crate) fn body(&self) -> Option<Body> {
+        self.expected.body()
+    }
+
+    /// It is over: from now on nothing is asked. Returns what was found.
+    pub(crate) fn end(&mut self) -> Stats {
+        self.over = true;
+        std::mem::replace(&mut self.stats, Stats::new())
+    }
+
+    /// The connections that were established to be held.
+    pub(crate) fn held(&self) -> &[I] {
+        &self.held
+    }
+
+    /// Sends the request of an open loop that was due at `due`. False if the connection is not the idle one that it
+    /// was.
+    pub(crate) fn ask_idle<S: Stream + ?Sized>(
+        &mut self,
+        connection: &mut Connection,
+        stream: &mut S,
+        due: Instant,
+    ) -> bool {
+        match self.records.get(connection.0 as usize) {
+            Some(record) if record.in_flight.is_empty() && record.ending_since.is_none() && !record.closing => {
+                self.send(connection.0, stream, 1, due);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks a connection that was held, unless it has been asked.
+    pub(crate) fn ask_held<S: Stream + ?Sized>(&mut self, connection: &mut Connection, id: I, stream: &mut S) {
+        if connection.0 == Connection::IDLE {
+            let now = stream.now();
+            connection.0 = self.records.insert(Record::new(id)) as u32;
+            self.send(connection.0, stream, 1, now);
+        }
+    }
+
+    fn send<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, count: u32, begun: Instant) {
+        let record = &mut self.records[index as usize];
+        for _ in 0..count {
+            record.in_flight.push(begun);
+        }
+        self.under_way += u64::from(count);
+        let length = count as usize * self.request_length;
+        let all_sent = if length == self.requests.len() {
+            stream.send_whole(&self.requests, self.requests_sum)
+        } else {
+            stream.send(&mut self.requests.slice(..length)) == length
+        };
+        if !all_sent {
+            self.fail(index, stream, Kind::Broken, "the send buffer has no room for a request");
+        }
+    }
+
+    /// Begins as many requests as were answered.
+    fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
+        if !self.over && !self.is_ending(index) {
+            self.send(index, stream, count, now);
+        }
+    }
+
+    /// Queues as much as there is room for.
+    fn fill<S: Stream>(&self, stream: &mut S) {
+        while !self.over && stream.send(&mut self.filler.clone()) > 0 {}
+    }
+
+    /// Counts an error and resets the connection.
+    fn fail<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, kind: Kind, detail: impl Display) {
+        self.stats.error(kind, detail);
+        self.failed += 1;
+        self.give_up(index, stream);
+    }
+
+    fn give_up<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S) {
+        if let Some(record) = self.records.get_mut(index as usize) {
+            self.under_way -= record.in_flight.clear();
+        }
+        self.finish(index);
+        stream.abort();
+    }
+
+    /// The connection only has to end.
+    fn finish(&mut self, index: u32) {
+        if let Some(record) = self.records.get_mut(index as usize)
+            && !record.closing
+        {
+            record.closing = true;
+            self.closing += 1;
+        }
+    }
+
+    /// The server has announced that it ends the connection: requests under way on it are never answered.
+    fn begin_end(&mut self, index: u32, now: Instant) {
+        if let Workload::Cps { .. } | Workload::Hold = self.workload {
+            return;
+        }
+        if let Some(record) = self.records.get_mut(index as usize) {
+            self.under_way -= record.in_flight.clear();
+            record.ending_since = Some(now);
+            self.stats.announced_end();
+        }
+    }
+
+    /// Whether further requests on the connection will be answered.
+    fn is_ending(&self, index: u32) -> bool {
+        self.records
+            .get(index as usize)
+            .is_some_and(|record| record.ending_since.is_some())
+    }
+
+    /// `count` responses are complete.
+    fn answered<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, count: u32) {
+        let (index, now) = (connection.0, stream.now());
+        match self.workload {
+            // It counts when the server has ended it.
+            Workload::Cps { close: Close::Server } => {}
+            Workload::Cps { close } => {
+                self.stats.count(1);
+                self.finish(index);
+                if close == Close::Rst {
+                    stream.abort();
+                } else {
+                    stream.close();
+                }
+            }
+            Workload::Rps { .. } => {
+                self.stats.count(u64::from(count));
+                self.go_on(index, stream, count, now);
+            }
+            Workload::Latency { .. } => {
+                self.stats.count(1);
+                // What is due next is sent when this turn's segments have been read: a FIN may come with the response.
+                let record = &self.records[index as usize];
+                if record.ending_since.is_none() {
+                    self.idle.push_back(record.id);
+                }
+            }
+            Workload::Throughput { .. } => self.go_on(index, stream, count, now),
+            Workload::Hold => {
+                self.stats.count(1);
+                self.records.remove(index as usize);
+                connection.0 = Connection::ANSWERED;
+            }
+        }
+    }
+
+    /// The server sent FIN on a connection with a record.
+    fn ended_by_server<S: Stream>(&mut self, index: u32, stream: &mut S) {
+        let oldest = self.records[index as usize].in_flight.oldest();
+        match (self.workload, oldest) {
+            (
+                Workload::Throughput {
+                    direction: Direction::Up,
+                },
+                _,
+            ) => self.fail(index, stream, Kind::ClosedEarly, "the server closed the connection"),
+            (workload, None) => {
+                if let Workload::Cps { close: Close::Server } = workload {
+                    self.stats.count(1);
+                }
+                self.finish(index);
+                stream.close();
+            }
+            // They were begun a moment ago, in the callback for what came before the FIN, and have not left yet. A
+            // server may end a connection on which it has answered everything.
+            (Workload::Rps { .. } | Workload::Throughput { .. }, Some(begun)) if begun == stream.now() => {
+                self.give_up(index, stream);
+            }
+            _ => {
+                let detail = "the server closed the connection before the response was complete";
+                self.fail(index, stream, Kind::ClosedEarly, detail);
+            }
+        }
+    }
+}
+
+impl<I: Copy> Application for Requests<I> {
+    type Connection = Connection;
+
+    fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
+        self.established += 1;
+        let now = stream.now();
+        let announced = self.announced.take();
+        let Some(Opening { since, id }) = announced.or_else(|| self.opening.remove(&key(stream.local()))) else {
+            // Too late: it was given up.
+            stream.abort();
+            return Connection(Connection::IDLE);
+        };
+        if self.over {
+            stream.abort();
+            return Connection(Connection::IDLE);
+        }
+        self.stats.connected(now.since(since));
+        if self.workload == Workload::Hold {
+            self.stats.step();
+            self.held.push(id);
+            return Connection(Connection::IDLE);
+        }
+        if self.response_timeout.is_some() {
+            stream.set_timer(self.response_timeout);
+        }
+        let index = self.records.insert(Record::new(id)) as u32;
+        match self.workload {
+            Workload::Cps { .. } => self.send(index, stream, 1, since),
+            Workload::Rps { pipeline } => self.send(index, stream, pipeline, now),
+            Workload::Throughput {
+                direction: Direction::Down,
+            } => self.send(index, stream, 1, now),
+            Workload::Throughput {
+                direction: Direction::Up,
+            } => self.fill(stream),
+            Workload::Latency { .. } | Workload::Hold => self.idle.push_back(id),
+        }
+        Connection(index)
+    }
+
+    fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
+        let index = connection.0;
+        let Some(record) = self.records.get_mut(index as usize) else {
+            self.fail(index, stream, Kind::Malformed, "data on a connection without a request");
+            return data.len();
+        };
+        if !self.filler.is_empty() {
+            let detail = "data from the server; the target has to be a discard service";
+            self.fail(index, stream, Kind::Malformed, detail);
+            return data.len();
+        }
+        let taken = match record.responses.take(&mut self.expected, data) {
+            Ok(taken) => taken,
+            Err(Failure { kind, detail }) => {
+                self.fail(index, stream, kind, detail);
+                return data.len();
+            }
+        };
+        let now = stream.now();
+        for _ in 0..taken.responses {
+            let Some(begun) = record.in_flight.pop() else {
+                self.fail(index, stream, Kind::Malformed, "a response to no request");
+                return data.len();
+            };
+            self.under_way -= 1;
+            self.stats.latency(now.since(begun));
+        }
+        if matches!(self.workload, Workload::Throughput { .. }) {
+            self.stats.count(taken.body);
+        }
+        if taken.is_last {
+            self.begin_end(index, now);
+        }
+        if taken.responses > 0 {
+            self.answered(connection, stream, taken.responses);
+        }
+        data.len()
+    }
+
+    fn end_of_stream<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        if self.records.contains(connection.0 as usize) {
+            self.ended_by_server(connection.0, stream);
+            return;
+        }
+        if connection.0 == Connection::IDLE {
+            let detail = "the server closed a connection that was to stay open";
+            self.stats.error(Kind::ClosedEarly, detail);
+            self.failed += 1;
+        }
+        stream.close();
+    }
+
+    fn writable<S: Stream>(&mut self, _: &mut Connection, stream: &mut S) {
+        if !self.filler.is_empty() {
+            self.fill(stream);
+        }
+    }
+
+    fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
+        let detail = format!("no complete response within {} s", RESPONSE_TIMEOUT.as_secs());
+        self.fail(connection.0, stream, Kind::TimedOut, detail);
+    }
+
+    fn drain<S: Stream>(&mut self, _: &mut Connection, _: &mut S) {}
+
+    fn closed(&mut self, connection: Connection, reason: CloseReason) {
+        self.established -= 1;
+        let mut was_done = connection.0 == Connection::ANSWERED;
+        if let Some(mut record) = self.records.try_remove(connection.0 as usize) {
+            self.under_way -= record.in_flight.clear();
+            self.closing -= u32::from(record.closing);
+            was_done = record.closing || record.ending_since.is_some();
+        }
+        let (count, kind, detail) = match reason {
+            CloseReason::Finished | CloseReason::Aborted => return,
+            CloseReason::ResetByPeer => (&mut self.reset, Kind::Reset, "the server sent RST"),
+            CloseReason::TimedOut => (
+                &mut self.timed_out,
+                Kind::TimedOut,
+                "the server does not answer any more",
+            ),
+        };
+        *count += 1;
+        if !was_done {
+            self.stats.error(kind, detail);
+            self.failed += 1;
+        }
+    }
+}
+
+/// A local address and port by which an opening is found again: no two of one client differ only in the upper half of
+/// an IPv6 address.
+fn key(local: SocketAddr) -> u64 {
+    let address = match local.ip() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits() as u64,
+    };
+    address << 16 | u64::from(local.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_held_is_small() {
+        assert!(size_of::<Option<Connection>>() <= 16);
+    }
+
+    #[test]
+    fn openings_are_told_apart_by_address_and_port() {
+        let keys = [
+            "198.19.0.1:1024",
+            "198.19.0.1:1025",
+            "198.19.1.1:1024",
+            "[2001:2::1]:1024",
+            "[2001:2::2]:1024",
+        ];
+        for (index, one) in keys.iter().enumerate() {
+            for other in &keys[..index] {
+                assert_ne!(key(one.parse().unwrap()), key(other.parse().unwrap()), "{one}, {other}");
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The client over AF_XDP: tidegate's own engine opens the connections, past the kernel's TCP.
+//!
+//! [`connector`] opens the connections, and [`tuples`] says from where. There is one shard for each queue of the
+//! interface, with its part of the connections.
+
+mod connector;
+mod misrouted;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tuples;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use tidegate_affinity::Pinned;
+use tidegate_args::UsageError;
+use tidegate_runtime::{Attached, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
+use tidegate_tcp::engine::{ConnectionId, Engine};
+use tidegate_tcp::transmit::Transmit;
+use tidegate_tcp::wire::LinkHeader;
+
+pub use self::settings::Settings;
+
+use self::connector::{Dialer, EngineConnector};
+use self::misrouted::Misrouted;
+use self::tuples::Share;
+use crate::application::Requests;
+use crate::driver::{Driver, Outcome, Task};
+use crate::progress::{INTERVAL, Meter, Progress};
+use crate::{Client, Measured, Plan, Workload, measured};
+use tidegate_flood::neighbour;
+
+/// The client over AF_XDP. It takes root, or the capabilities that tidegate itself needs.
+#[derive(Clone, Debug)]
+pub struct BypassClient {
+    settings: Settings,
+}
+
+impl BypassClient {
+    /// A client.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    /// The header of all frames to the target.
+    fn link(&self, plan: &Plan, interface: &InterfaceInfo) -> anyhow::Result<LinkHeader> {
+        let name = &self.settings.interface;
+        let source = interface
+            .mac
+            .with_context(|| format!("{name} is not an Ethernet interface"))?;
+        let target = plan.target().ip();
+        let destination = match self.settings.target_mac {
+            Some(mac) => mac,
+            None => neighbour::resolve(name, target)?,
+        };
+        Ok(LinkHeader::new(destination, source, target.is_ipv4()))
+    }
+
+    /// Attaches the XDP program and starts the shards, which begin at once.
+    fn start(&self, plan: &Plan, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Vec<Arc<AtomicU64>>)> {
+        let settings = &self.settings;
+        let interface = tidegate_runtime::interface_info(&settings.interface).map_err(usage)?;
+        check_queues(&settings.interface, &interface)?;
+        let queues = interface.queues;
+        if plan.cpu.is_some() && queues > 1 {
+            return Err(UsageError(format!(
+                "{name} has {queues} queues, which need a CPU each; give it one with `ethtool -L {name} combined 1`, \
+                 or do not bind the client to a CPU",
+                name = settings.interface
+            ))
+            .into());
+        }
+        check_shares(plan, queues)?;
+        let addresses = settings.addresses(plan.target().ip(), &interface)?;
+        let link = self.link(plan, &interface)?;
+        let mut shards = Vec::new();
+        let mut steps = Vec::new();
+        // The first shard has the most connections, and as many pairs as any.
+        let first = Share { index: 0, of: queues };
+        let first_connections = task(plan, first).connections;
+        let first_pairs = settings.tuples(addresses, first, first_connections)?.len();
+        for index in 0..queues {
+            let share = Share { index, of: queues };
+            let task = task(plan, share);
+            let tuples = settings.tuples(addresses, share, task.connections)?;
+            let driver = ShardDriver {
+                driver: Driver::new(task),
+                dialer: Dialer::new(plan.target(), link, tuples),
+                steps: Arc::default(),
+                outcome: outcome.clone(),
+            };
+            steps.push(Arc::clone(&driver.steps));
+            shards.push((Requests::new(&plan.url, &task), driver));
+        }
+        let mut shards = shards.into_iter();
+        let cookies = SynCookies {
+            mode: CookieMode::Never,
+            ..SynCookies::default()
+        };
+        let runtime = tidegate_runtime::start_with_tasks(
+            &tidegate_runtime::Settings {
+                interface: &settings.interface,
+                afxdp: &settings.afxdp(plan, queues),
+                tcp: &settings.tcp(plan, first_connections, first_pairs),
+                syn_cookies: &cookies,
+                sources: &Sources::default(),
+                listeners: &[],
+                remotes: &[plan.target()],
+            },
+            |_| {
+                shards
+                    .next()
+                    .expect("as many shards were made as queues were asked for")
+            },
+        )
+        .map_err(usage)?;
+        if runtime.attached() != Attached::Native {
+            eprintln!(
+                "tidegate-bench: the driver of {} refuses native XDP, so the client's XDP program runs in generic mode, \
+                 which is slower: the client may be the limit",
+                settings.interface
+            );
+        }
+        Ok((runtime, steps))
+    }
+}
+
+impl Client for BypassClient {
+    fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
+        plan.check()?;
+        check_wait(plan.workload, self.settings.wait)?;
+        let pin = |cpu| Pinned::to(cpu).with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"));
+        let bound = plan.cpu.map(pin).transpose()?;
+        let (sender, outcomes) = channel();
+        let (runtime, steps) = self.start(plan, &sender)?;
+        // The shards have the CPU from here on; this thread only looks after them.
+        drop(bound);
+        // The shards alone hold the channel: without them there is nothing to wait for.
+        drop(sender);
+        let mut total = watch(plan, progress, &runtime, &steps, &outcomes)?;
+        // What is still open is reset at once.
+        let report = runtime.stop()?;
+        let misrouted = Misrouted::of(&report.shards);
+        // To the engines every visit is a frame.
+        if let Some(frames) = &mut total.frames {
+            frames.received = frames.received.saturating_sub(misrouted.visits);
+        }
+        if let Some(warning) = misrouted.warning() {
+            eprintln!("tidegate-bench: {warning}");
+        }
+        Ok(measured(plan, total, 2 * self.settings.msl))
+    }
+}
+
+/// The driver of one shard.
+struct ShardDriver {
+    driver: Driver,
+    dialer: Dialer,
+    /// What the shown rate is of.
+    steps: Arc<AtomicU64>,
+    /// Told once, at the end.
+    outcome: Sender<Outcome>,
+}
+
+impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
+    fn turn<T: Transmit>(
+        &mut self,
+        engine: &mut Engine<Requests<ConnectionId>>,
+        now: tidegate_tcp::time::Instant,
+        out: &mut T,
+    ) -> Option<tidegate_tcp::time::Instant> {
+        let mut connector = EngineConnector {
+            dialer: &mut self.dialer,
+            engine,
+            now,
+            out,
+        };
+        let due = self.driver.turn(&mut connector, now);
+        if let Some(outcome) = self.driver.take_outcome() {
+            // Whoever started it may have given up.
+            let _ = self.outcome.send(outcome);
+        }
+        self.steps.store(engine.application().stats.steps(), Ordering::Relaxed);
+        due
+    }
+
+    fn arrived_elsewhere(&mut self, frame: &[u8]) {
+        self.dialer.arrived_elsewhere(frame);
+    }
+}
+
+/// Latencies are to be the server's, to the microsecond.
+fn check_wait(workload: Workload, wait: WaitStrategy) -> Result<(), UsageError> {
+    if matches!(workload, Workload::Latency { .. }) && wait != WaitStrategy::Spin {
+        let text = "latency needs --wait spin: a client that sleeps wakes up to 1 ms late, which would count as the \
+                    server's";
+        return Err(UsageError(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// What arrives on a queue without a shard goes to the kernel, which knows nothing of the client's connections.
+fn check_queues(name: &str, interface: &InterfaceInfo) -> Result<(), UsageError> {
+    let InterfaceInfo { queues, rx_queues, .. } = *interface;
+    if rx_queues > queues {
+        return Err(UsageError(format!(
+            "{name} spreads what it receives over {rx_queues} queues, of which the client can serve {queues}; make them \
+             equal with `ethtool -L {name} combined {queues}`, or `ethtool -L {name} rx {queues}` where the driver has \
+             queues for receiving only"
+        )));
+    }
+    Ok(())
+}
+
+/// Every shard needs a part of what is asked for.
+fn check_shares(plan: &Plan, queues: u32) -> Result<(), UsageError> {
+    let least = match plan.workload {
+        Workload::Latency { rate } => rate.min(u64::from(plan.connections)),
+        _ => u64::from(plan.connections),
+    };
+    if least < u64::from(queues) {
+        return Err(UsageError(format!(
+            "the interface has {queues} queues; ask for at least as many connections, and requests per second"
+        )));
+    }
+    Ok(())
+}
+
+/// An error of the runtime, as one of the arguments if it is.
+fn usage(error: tidegate_runtime::Error) -> anyhow::Error {
+    if error.is_usage() {
+        UsageError(error.to_string()).into()
+    } else {
+        error.into()
+    }
+}
+
+/// What one shard does of the plan.
+fn task(plan: &Plan, share: Share) -> Task {
+    let workload = match plan.workload {
+        Workload::Latency { rate } => Workload::Latency { rate: share.part(rate) },
+        workload => workload,
+    };
+    Task {
+        workload,
+        connections: share.part(u64::from(plan.connections)) as u32,
+        ..Task::of(plan)
+    }
+}
+
+/// Shows how the shards are getting on until all are through. Returns what they found together.
+fn watch(
+    plan: &Plan,
+    progress: &Progress,
+    runtime: &Runtime,
+    steps: &[Arc<AtomicU64>],
+    outcomes: &Receiver<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let mut meter = Meter::new(progress, plan.workload.unit());
+    let mut total: Option<Outcome> = None;
+    let mut missing = steps.len();
+    while missing > 0 {
+        match outcomes.recv_timeout(INTERVAL) {
+            Ok(outcome) => {
+                missing -= 1;
+                match &mut total {
+                    Some(total) => total.add(&outcome),
+                    None => total = Some(outcome),
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                runtime.check()?;
+                bail!("the client's shards ended before their time");
+            }
+        }
+        runtime.check()?;
+        let done = steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
+        meter.look(start.elapsed(), done);
+    }
+    total.context("the interface has no queues")
+}

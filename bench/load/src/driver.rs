@@ -1,0 +1,412 @@
+//! One thread of the client: keeps as many connections as it should, begins what is due, and ends when the time is over.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tidegate_tcp::time::Instant;
+
+use crate::body::{Body, Verify};
+use crate::connector::{Connector, Opener, PAUSE};
+use crate::errors::Kind;
+use crate::hold::Hold;
+use crate::schedule::Schedule;
+use crate::stats::Stats;
+use crate::{Direction, Frames, Plan, Workload, stalled};
+
+/// The number of connections that are being opened at the same time where they stay open, at most; with new ones all
+/// the time it is the connections asked for.
+pub(crate) const MAX_OPENING: u32 = 1_000;
+
+/// The number of SYNs, or requests of an open loop, that are sent in one turn at most, so that what arrives is not kept waiting.
+pub(crate) const PER_TURN: u32 = 64;
+
+/// How long all connections may take to be established before the first request of an open loop is due anyway.
+const OPENING: Duration = Duration::from_secs(2);
+
+/// How long requests that are due at the end may take to be answered, of an open loop and where every response is
+/// verified.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What one thread has to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Task {
+    pub(crate) workload: Workload,
+    /// Connections at the same time.
+    pub(crate) connections: u32,
+    pub(crate) warm_up: Duration,
+    pub(crate) duration: Duration,
+    pub(crate) verify: Verify,
+    /// Connections are begun evenly spread over the duration and tried once each, and the last are waited for so long.
+    pub(crate) spread: Option<Duration>,
+}
+
+impl Task {
+    /// All of `plan`.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            workload: plan.workload,
+            connections: plan.connections,
+            warm_up: plan.warm_up,
+            duration: plan.duration,
+            verify: plan.verify,
+            spread: plan.spread,
+        }
+    }
+}
+
+/// What one thread found.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) stats: Stats,
+    /// How long was measured; for [`Workload::Hold`] how long all connections were kept.
+    pub(crate) measured: Duration,
+    /// Sent and received since the first turn, where they are known.
+    pub(crate) frames: Option<Frames>,
+    /// The body of all responses, where it was verified.
+    pub(crate) body: Option<Body>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Before the first turn.
+    New,
+    /// The connections of an open loop are being established.
+    Opening {
+        until: Instant,
+    },
+    WarmUp {
+        until: Instant,
+    },
+    Measuring {
+        since: Instant,
+    },
+    /// What was due before `end` may still be answered.
+    Grace {
+        end: Instant,
+    },
+    Over,
+}
+
+impl Outcome {
+    /// Adds what another thread found at the same time.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.stats.merge(&other.stats);
+        self.measured = self.measured.max(other.measured);
+        match (self.body, other.body) {
+            (Some(one), Some(another)) if one != another => {
+                let detail = format!("a body of {another}; another thread of the client had {one}");
+                self.stats.error(Kind::Content, detail);
+            }
+            (one, another) => self.body = one.or(another),
+        }
+        if let (Some(frames), Some(more)) = (&mut self.frames, other.frames) {
+            frames.sent += more.sent;
+            frames.received += more.received;
+        }
+    }
+}
+
+/// The driver of one thread.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    task: Task,
+    opener: Opener,
+    outcome: Option<Outcome>,
+    stage: Stage,
+    measured: Duration,
+    /// When each connection that failed may be replaced, the earliest first: all wait equally long.
+    replacements: VecDeque<Instant>,
+    /// A connection has failed, so it is no use to wait for all.
+    failed: bool,
+    /// When the requests of [`Workload::Latency`], or connections, are due, once they are.
+    schedule: Option<Schedule>,
+    /// [`Workload::Hold`] goes another way.
+    hold: Option<Hold>,
+    /// Bytes sent, as far as they were counted.
+    sent: u64,
+}
+
+impl Driver {
+    /// A driver whose time begins with its first turn.
+    pub(crate) fn new(task: Task) -> Self {
+        let hold = (task.workload == Workload::Hold).then(|| Hold::new(task.connections, task.duration));
+        Self {
+            task,
+            opener: Opener::default(),
+            outcome: None,
+            stage: Stage::New,
+            measured: Duration::ZERO,
+            replacements: VecDeque::new(),
+            failed: false,
+            schedule: None,
+            hold,
+            sent: 0,
+        }
+    }
+
+    /// Returns what was found, once, when it is over.
+    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    fn count_failures(&mut self, connector: &mut impl Connector, now: Instant) {
+        let mut failed = connector.application_mut().take_failed();
+        connector.take_failed(|application, failure| {
+            application.stats.failure(&failure);
+            failed += 1;
+        });
+        self.failed |= failed > 0;
+        for _ in 0..failed {
+            self.replacements.push_back(now + PAUSE);
+        }
+        while self.replacements.front().is_some_and(|&due| due <= now) {
+            self.replacements.pop_front();
+        }
+    }
+
+    /// Counts what was sent to a discard service.
+    fn count_sent(&mut self, connector: &mut impl Connector) {
+        if let Workload::Throughput {
+            direction: Direction::Up,
+        } = self.task.workload
+        {
+            let sent = connector.bytes_sent();
+            connector.application_mut().stats.count(sent - self.sent);
+            self.sent = sent;
+        }
+    }
+
+    /// Goes from stage to stage as time passes.
+    fn advance(&mut self, connector: &mut impl Connector, now: Instant) {
+        loop {
+            let next = match self.stage {
+                Stage::New => match self.task.workload {
+                    Workload::Latency { .. } => Stage::Opening { until: now + OPENING },
+                    _ => Stage::WarmUp {
+                        until: now + self.task.warm_up,
+                    },
+                },
+                Stage::Opening { until } => {
+                    let complete = connector.application().established() >= self.task.connections;
+                    if !complete && !self.failed && now < until {
+                        return;
+                    }
+                    if let Workload::Latency { rate } = self.task.workload {
+                        self.schedule = Some(Schedule::new(now, rate, Duration::from_secs(1)));
+                    }
+                    Stage::WarmUp {
+                        until: now + self.task.warm_up,
+                    }
+                }
+                Stage::WarmUp { until } => {
+                    if now < until {
+                        return;
+                    }
+                    connector.application_mut().stats.begin_measuring();
+                    if self.task.spread.is_some() {
+                        let count = u64::from(self.task.connections);
+                        self.schedule = Some(Schedule::new(now, count, self.task.duration));
+                    }
+                    Stage::Measuring { since: now }
+                }
+                Stage::Measuring { since } => {
+                    if now < since + self.task.duration {
+                        return;
+                    }
+                    self.count_stalled(connector, now, since);
+                    if self.task.spread.is_none() {
+                        connector.application_mut().stats.stop();
+                    }
+                    self.measured = now.since(since);
+                    if self.schedule.is_some() {
+                        let end = since + self.task.duration;
+                        Stage::Grace { end }
+                    } else if self.task.verify != Verify::Length {
+                        connector.application_mut().stop_asking();
+                        Stage::Grace { end: now }
+                    } else {
+                        Stage::Over
+                    }
+                }
+                Stage::Grace { end } => {
+                    if !self.is_answered(connector, now, end) {
+                        return;
+                    }
+                    Stage::Over
+                }
+                Stage::Over => return,
+            };
+            self.stage = next;
+        }
+    }
+
+    /// Counts the connections of a closed loop that have waited for an answer ever since the measurement began, at
+    /// `since`.
+    fn count_stalled(&self, connector: &mut impl Connector, now: Instant, since: Instant) {
+        let is_closed_loop = matches!(self.task.workload, Workload::Cps { .. } | Workload::Rps { .. });
+        if !is_closed_loop || self.task.spread.is_some() {
+            return;
+        }
+        let is_stalled = |begun: Instant| stalled::is_stalled(now.since(begun), now.since(since));
+        let requests = connector.application().waiting();
+        let count = requests.filter(|&begun| is_stalled(begun)).count() + connector.count_opening(is_stalled);
+        let stats = &mut connector.application_mut().stats;
+        for _ in 0..count {
+            stats.error(Kind::Unfinished, stalled::DETAIL);
+        }
+    }
+
+    /// Whether nothing is waited for any more. What is then without an answer are errors.
+    fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
+        let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
+        let mut unanswered = connector.application().under_way() + missed;
+        if self.task.spread.is_some() {
+            unanswered += u64::from(connector.opening());
+        }
+        let grace = self.task.spread.unwrap_or(GRACE);
+        if unanswered > 0 && now < end + grace {
+            return false;
+        }
+        let detail = match self.task.spread {
+            Some(_) => "no complete response when the measurement was over".to_owned(),
+            None => format!(
+                "no answer to a request that was due at least {} s before",
+                GRACE.as_secs()
+            ),
+        };
+        for _ in 0..unanswered {
+            connector.application_mut().stats.error(Kind::Unfinished, &detail);
+        }
+        true
+    }
+
+    /// Opens as many connections as are wanting. True if it has to go on in the next turn.
+    fn fill_up<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
+        if self.task.spread.is_some() || matches!(self.stage, Stage::Grace { .. } | Stage::Over) {
+            return false;
+        }
+        let wanted = self.task.connections.saturating_sub(self.replacements.len() as u32);
+        let max_opening = match self.task.workload {
+            Workload::Cps { .. } => u32::MAX,
+            _ => MAX_OPENING,
+        };
+        let active = connector.connections() - connector.application().closing();
+        let missing = wanted.saturating_sub(active).min(max_opening);
+        if missing > 1 {
+            connector.prepare(missing);
+        }
+        for _ in 0..PER_TURN {
+            // A connection that is done and only has to end is not in the way of the next.
+            let active = connector.connections() - connector.application().closing();
+            if active >= wanted || connector.opening() >= max_opening {
+                return false;
+            }
+            if !self.opener.open(connector, now) {
+                self.failed = true;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends the requests of an open loop, or opens the connections, that are due. True if it has to go on in the next
+    /// turn.
+    fn begin_due<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
+        let Some(schedule) = &mut self.schedule else {
+            return false;
+        };
+        let end = match self.stage {
+            Stage::Measuring { since } => since + self.task.duration,
+            Stage::Grace { end } => end,
+            _ => Instant::NEVER,
+        };
+        if self.task.spread.is_some() {
+            for _ in 0..PER_TURN {
+                if schedule.begin(now, end).is_none() {
+                    return false;
+                }
+                if let Err(failure) = connector.connect() {
+                    connector.application_mut().stats.failure(&failure);
+                }
+            }
+            return true;
+        }
+        for _ in 0..PER_TURN {
+            if !connector.application().has_idle() {
+                return false;
+            }
+            let Some(due) = schedule.begin(now, end) else {
+                return false;
+            };
+            let mut sent = None;
+            while sent != Some(true)
+                && let Some(id) = connector.application_mut().take_idle()
+            {
+                sent = connector.with_connection(id, |application, connection, stream| {
+                    application.ask_idle(connection, stream, due)
+                });
+            }
+            if sent != Some(true) {
+                schedule.put_back();
+            }
+        }
+        true
+    }
+
+    /// When something is to be done even if nothing arrives.
+    fn deadline(&self, connector: &impl Connector, now: Instant) -> Option<Instant> {
+        let stage = match self.stage {
+            Stage::Opening { until } | Stage::WarmUp { until } => Some(until),
+            Stage::Measuring { since } => Some(since + self.task.duration),
+            Stage::Grace { end } => Some(end + self.task.spread.unwrap_or(GRACE)),
+            Stage::New | Stage::Over => None,
+        };
+        let due = self
+            .schedule
+            .filter(|_| self.task.spread.is_some() || connector.application().has_idle())
+            .map(|schedule| schedule.next());
+        let pause = Some(self.opener.paused_until()).filter(|&until| until > now);
+        let replacement = self.replacements.front().copied();
+        [stage, due, pause, replacement].into_iter().flatten().min()
+    }
+
+    /// Tells what was found, and does nothing from now on.
+    fn finish(&mut self, connector: &mut impl Connector) {
+        self.outcome = Some(Outcome {
+            stats: connector.application_mut().end(),
+            measured: self.measured,
+            frames: connector.frames(),
+            body: connector.application().body(),
+        });
+        self.stage = Stage::Over;
+    }
+
+    /// Does what is due. To be called whenever something may have happened. Returns when there is more to do at the
+    /// latest; `None` if it is over, and [`Driver::take_outcome`] has what was found.
+    pub(crate) fn turn<C: Connector>(&mut self, connector: &mut C, now: Instant) -> Option<Instant> {
+        if self.stage == Stage::Over {
+            return None;
+        }
+        self.count_failures(connector, now);
+        if let Some(hold) = &mut self.hold {
+            let deadline = hold.turn(&mut self.opener, connector, now);
+            if deadline.is_none() {
+                self.measured = hold.kept();
+                self.finish(connector);
+            }
+            return deadline;
+        }
+        self.count_sent(connector);
+        self.advance(connector, now);
+        if self.stage == Stage::Over {
+            self.finish(connector);
+            return None;
+        }
+        let more_to_open = self.fill_up(connector, now);
+        let more_to_send = self.begin_due(connector, now);
+        if more_to_open || more_to_send {
+            return Some(now);
+        }
+        self.deadline(connector, now)
+    }
+}

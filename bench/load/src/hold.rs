@@ -1,0 +1,187 @@
+//! Connections that are opened, stay open, and are all asked once at the end.
+
+use std::time::Duration;
+
+use tidegate_tcp::time::Instant;
+
+use crate::connector::{Connector, Opener};
+use crate::driver::{MAX_OPENING, PER_TURN};
+use crate::errors::{Failure, Kind};
+
+/// The number of connections that are being asked at the same time, at most.
+const MAX_IN_FLIGHT: u64 = 1_000;
+
+/// How long everything may stand still before what is left is given up: longer than a transport takes to give up a
+/// connection whose peer acknowledges nothing.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Keeping { since: Instant },
+    Asking,
+    Over,
+}
+
+/// What changes when something happens.
+type Mark = (u32, u32, usize, u64);
+
+/// The workload `hold` of one thread. Each connection is tried once.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    connections: u32,
+    keep: Duration,
+    phase: Phase,
+    /// Connections that were opened, or tried.
+    tried: u32,
+    /// Connections that were asked, in the order they were established.
+    asked: usize,
+    kept: Duration,
+    /// When something last happened, and what it led to.
+    moved: Option<(Instant, Mark)>,
+}
+
+impl Hold {
+    /// `connections` that are kept for the time `keep` when they are all open.
+    pub(crate) fn new(connections: u32, keep: Duration) -> Self {
+        Self {
+            connections,
+            keep,
+            phase: Phase::Opening,
+            tried: 0,
+            asked: 0,
+            kept: Duration::ZERO,
+            moved: None,
+        }
+    }
+
+    /// How long all connections were kept before they were asked.
+    pub(crate) fn kept(&self) -> Duration {
+        self.kept
+    }
+
+    /// Does what there is to do. Returns when there is more at the latest; `None` when it is over.
+    pub(crate) fn turn<C: Connector>(
+        &mut self,
+        opener: &mut Opener,
+        connector: &mut C,
+        now: Instant,
+    ) -> Option<Instant> {
+        let timeout_at = self.look(connector, now) + TIMEOUT;
+        loop {
+            self.phase = match self.phase {
+                Phase::Opening => {
+                    let more = self.open(opener, connector, now);
+                    if self.tried < self.connections && now >= timeout_at {
+                        let detail = format!("no connection could be begun for {} s", TIMEOUT.as_secs());
+                        self.give_up_opening(connector, &Failure::new(Kind::Connect, detail));
+                    }
+                    if self.tried < self.connections || connector.opening() > 0 {
+                        // While attempts pause, nothing else may happen.
+                        let next = if more { now } else { opener.paused_until() };
+                        return Some(if next >= now { next } else { timeout_at });
+                    }
+                    match connector.application().established() {
+                        0 => Phase::Over,
+                        _ => Phase::Keeping { since: now },
+                    }
+                }
+                Phase::Keeping { since } => {
+                    if now < since + self.keep {
+                        return Some(since + self.keep);
+                    }
+                    self.kept = now.since(since);
+                    self.moved = Some((now, self.mark(connector)));
+                    Phase::Asking
+                }
+                Phase::Asking => {
+                    let more = self.ask(connector);
+                    if more {
+                        return Some(now);
+                    }
+                    let unasked = connector.application().held().len() - self.asked;
+                    let unanswered = connector.application().under_way() + unasked as u64;
+                    if unanswered > 0 && now < timeout_at {
+                        return Some(timeout_at);
+                    }
+                    let detail = format!("no answer, and none to any other request for {} s", TIMEOUT.as_secs());
+                    for _ in 0..unanswered {
+                        connector.application_mut().stats.error(Kind::Unfinished, &detail);
+                    }
+                    Phase::Over
+                }
+                Phase::Over => return None,
+            };
+        }
+    }
+
+    /// When something last happened.
+    fn look(&mut self, connector: &impl Connector, now: Instant) -> Instant {
+        let mark = self.mark(connector);
+        match self.moved {
+            Some((at, last)) if last == mark => at,
+            _ => {
+                self.moved = Some((now, mark));
+                now
+            }
+        }
+    }
+
+    fn mark(&self, connector: &impl Connector) -> Mark {
+        let application = connector.application();
+        (
+            self.tried,
+            application.established(),
+            self.asked,
+            application.under_way(),
+        )
+    }
+
+    /// Opens some more. True if there are still more for the next turn.
+    fn open<C: Connector>(&mut self, opener: &mut Opener, connector: &mut C, now: Instant) -> bool {
+        for _ in 0..PER_TURN {
+            if self.tried == self.connections || connector.opening() >= MAX_OPENING {
+                return false;
+            }
+            match opener.try_open(connector, now) {
+                Some(Ok(())) => self.tried += 1,
+                // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What else
+                // it says at once, it would say again.
+                Some(Err(failure)) if !C::PORTS_COME_FREE => self.give_up_opening(connector, &failure),
+                Some(Err(failure)) => {
+                    connector.application_mut().stats.failure(&failure);
+                    return false;
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The connections that were not tried will not be: they would fail as the others did.
+    fn give_up_opening<C: Connector>(&mut self, connector: &mut C, failure: &Failure) {
+        for _ in self.tried..self.connections {
+            connector.application_mut().stats.failure(failure);
+        }
+        self.tried = self.connections;
+    }
+
+    /// Asks some more. True if there are still more for the next turn.
+    fn ask<C: Connector>(&mut self, connector: &mut C) -> bool {
+        for _ in 0..PER_TURN {
+            let application = connector.application();
+            if application.under_way() >= MAX_IN_FLIGHT {
+                return false;
+            }
+            let Some(&id) = application.held().get(self.asked) else {
+                return false;
+            };
+            self.asked += 1;
+            // One that has gone was counted as an error then.
+            connector.with_connection(id, |application, connection, stream| {
+                application.ask_held(connection, id, stream);
+            });
+        }
+        true
+    }
+}

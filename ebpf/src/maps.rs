@@ -1,0 +1,94 @@
+//! Every map of the program, by the names that userspace knows (`tidegate_abi::MAP_*`).
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap},
+};
+use tidegate_abi::listener::SLOTS;
+use tidegate_abi::syn_ack::{SourceKey, SynRate, SynSettings};
+use tidegate_abi::{
+    ListenerKey, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
+    XdpCounter,
+};
+
+/// The destinations served; written by userspace, and only looked up here.
+#[map]
+pub static LISTENERS: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// Looked at before [`LISTENERS`].
+#[map]
+pub static LISTENER_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
+
+/// Addresses and ports of the servers that connections are opened to; written by userspace, and only looked up here.
+#[map]
+pub static REMOTES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_REMOTES, 0);
+
+/// Looked at before [`REMOTES`].
+#[map]
+pub static REMOTE_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
+
+/// The AF_XDP socket of each receive queue. A socket takes frames of its own queue only, so the queue is the index.
+#[map]
+pub static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
+
+/// The counters of all receive queues.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(XdpCounter::MAP_ENTRIES, 0);
+
+/// Bits of `tidegate_abi::syn_ack::feature`.
+#[map]
+pub static FEATURES: Array<u32> = Array::with_max_entries(1, 0);
+
+/// IPv4 prefixes that are allowed or denied.
+#[map]
+pub static SOURCE_RULES_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_SOURCE_RULES, 0);
+
+/// IPv6 prefixes that are allowed or denied.
+#[map]
+pub static SOURCE_RULES_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_SOURCE_RULES, 0);
+
+/// The limit of SYNs per source.
+#[map]
+pub static SYN_RATE: Array<SynRate> = Array::with_max_entries(1, 0);
+
+/// By source, the time at which it has saved up nothing.
+#[map]
+pub static SYN_SOURCES: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(DEFAULT_SYN_SOURCES, 0);
+
+/// The keys of both key ids.
+#[map]
+pub static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(2, 0);
+
+/// A `tidegate_abi::syn_ack::cookie_switch` for each receive queue.
+#[map]
+pub static COOKIE_SWITCHES: Array<u32> = Array::with_max_entries(MAX_QUEUES, 0);
+
+/// The settings of SYNs that may be answered with cookies.
+#[map]
+pub static SYN_SETTINGS: Array<SynSettings> = Array::with_max_entries(1, 0);
+
+/// Counts of flows by slot, eight to a word; userspace writes them in the map's own memory. The loader sets the size.
+#[map]
+pub static KNOWN_FLOWS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Values that pass through a map for the verifier's sake.
+#[repr(C)]
+pub struct ScratchValues {
+    pub at: u64,
+    pub offer: u64,
+}
+
+/// The values of each CPU.
+#[map]
+pub static SCRATCH: PerCpuArray<ScratchValues> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether the map `keys`, before which `slots` is looked at, holds `key`.
+#[inline(always)]
+pub fn holds(slots: &Array<ListenerKey>, keys: &HashMap<ListenerKey, u32>, key: &ListenerKey) -> bool {
+    match slots.get(key.slot()) {
+        Some(first) if first == key => true,
+        Some(first) if first.is_empty_slot() => false,
+        _ => keys.get_ptr(key).is_some(),
+    }
+}

@@ -1,0 +1,522 @@
+//! The packets of a flood: addresses, ports and numbers at random, everything else as real hosts send it.
+//!
+//! A packet is a set of 32-bit words in host byte order, its first octet in the highest bits of the first word. All
+//! indexes are constants and all loops are unrolled, for the sake of the BPF verifier.
+
+use crate::{Flood, MIN_FRAME, Random, is_benchmark_v4, is_benchmark_v6, kind};
+
+/// Octets of an Ethernet header.
+pub const ETHERNET_HEADER: usize = 14;
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// 32-bit words of an IPv4 header without options.
+pub const IPV4_WORDS: usize = 5;
+
+/// 32-bit words of an IPv6 header.
+pub const IPV6_WORDS: usize = 10;
+
+/// 32-bit words of the longest TCP header made: one with 24 octets of options.
+pub const TRANSPORT_WORDS: usize = 11;
+
+/// Octets of the longest IPv4 frame.
+pub const MAX_FRAME_V4: usize = ETHERNET_HEADER + 4 * (IPV4_WORDS + TRANSPORT_WORDS);
+
+/// Octets of the longest IPv6 frame.
+pub const MAX_FRAME_V6: usize = ETHERNET_HEADER + 4 * (IPV6_WORDS + TRANSPORT_WORDS);
+
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+
+/// Octets of a TCP header without options.
+const TCP_HEADER: u32 = 20;
+/// Octets of a UDP datagram: its header and as much random content as there is room for.
+const DATAGRAM: u32 = 4 * TRANSPORT_WORDS as u32;
+
+/// Control bits (RFC 9293, section 3.1), in the word that also holds data offset and window.
+const FIN: u32 = 0x01 << 16;
+const SYN: u32 = 0x02 << 16;
+const RST: u32 = 0x04 << 16;
+const ACK: u32 = 0x10 << 16;
+/// ECE and CWR: an offer of ECN (RFC 3168, section 6.1.1).
+const ECN_SETUP: u32 = 0xc0 << 16;
+
+/// The lowest source port, below which few systems choose one.
+const FIRST_PORT: u32 = 1024;
+
+/// The most routers a packet seems to have passed.
+const MAX_HOPS: u32 = 31;
+
+/// "Don't fragment" (RFC 791, section 3.1).
+const DONT_FRAGMENT: u32 = 0x4000;
+
+/// Octets by which an IPv6 header is longer than one of IPv4, and the MSS smaller.
+const IPV6_MORE: u32 = 20;
+
+/// A packet with an IP header of `IP` words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<const IP: usize> {
+    /// The IP header.
+    pub ip: [u32; IP],
+    /// The segment or datagram, zeros behind its end.
+    pub transport: [u32; TRANSPORT_WORDS],
+    /// Octets of the frame, Ethernet header and padding included.
+    pub frame_length: usize,
+}
+
+/// The next IPv4 packet of `flood`; `None` if its addresses would not be those of a benchmark.
+#[inline(always)]
+pub fn ipv4(flood: &Flood, random: &mut Random) -> Option<Packet<IPV4_WORDS>> {
+    let [random_source, identification] = random.next_words();
+    let source = chosen(flood.source[0], flood.source_mask[0], random_source);
+    let target = flood.target[0];
+    if !is_benchmark_v4(source) || !is_benchmark_v4(target) {
+        return None;
+    }
+    let mut transport = transport(flood, 0, random);
+    transport.fill_checksum(u64::from(source) + u64::from(target));
+
+    let total_length = 4 * IPV4_WORDS as u32 + transport.length;
+    let mut ip = [
+        0x4500_0000 | total_length,
+        identification & 0xffff_0000 | DONT_FRAGMENT,
+        transport.hop_limit << 24 | transport.protocol << 16,
+        source,
+        target,
+    ];
+    let sum = u64::from(ip[0]) + u64::from(ip[1]) + u64::from(ip[2]) + u64::from(source) + u64::from(target);
+    ip[2] |= u32::from(checksum(sum));
+    let length = ETHERNET_HEADER + total_length as usize;
+    Some(Packet {
+        ip,
+        transport: transport.words,
+        frame_length: length.max(MIN_FRAME),
+    })
+}
+
+/// The next IPv6 packet of `flood`; `None` if its addresses would not be those of a benchmark.
+#[inline(always)]
+pub fn ipv6(flood: &Flood, random: &mut Random) -> Option<Packet<IPV6_WORDS>> {
+    let [a, b] = random.next_words();
+    let [c, d] = random.next_words();
+    let source = [
+        chosen(flood.source[0], flood.source_mask[0], a),
+        chosen(flood.source[1], flood.source_mask[1], b),
+        chosen(flood.source[2], flood.source_mask[2], c),
+        chosen(flood.source[3], flood.source_mask[3], d),
+    ];
+    let target = flood.target;
+    if !is_benchmark_v6(&source) || !is_benchmark_v6(&target) {
+        return None;
+    }
+    let [flow, _] = random.next_words();
+    let mut transport = transport(flood, IPV6_MORE, random);
+    transport.fill_checksum(sum_of(&source) + sum_of(&target));
+
+    let length = ETHERNET_HEADER + 4 * IPV6_WORDS + transport.length as usize;
+    let [e, f, g, h] = source;
+    let [i, j, k, l] = target;
+    Some(Packet {
+        ip: [
+            // Version, and a flow label.
+            0x6000_0000 | flow >> 12,
+            transport.length << 16 | transport.protocol << 8 | transport.hop_limit,
+            e,
+            f,
+            g,
+            h,
+            i,
+            j,
+            k,
+            l,
+        ],
+        transport: transport.words,
+        frame_length: length.max(MIN_FRAME),
+    })
+}
+
+/// The segment or datagram behind an IP header, and the fields of that header that depend on it.
+struct Transport {
+    words: [u32; TRANSPORT_WORDS],
+    /// Octets that count.
+    length: u32,
+    protocol: u32,
+    hop_limit: u32,
+}
+
+impl Transport {
+    /// Puts the checksum where it belongs; `addresses` is the sum of both addresses.
+    #[inline(always)]
+    fn fill_checksum(&mut self, addresses: u64) {
+        let [a, b, c, d, e, f, g, h, i, j, k] = self.words;
+        let sum = addresses
+            + u64::from(self.protocol)
+            + u64::from(self.length)
+            + u64::from(a)
+            + u64::from(b)
+            + u64::from(c)
+            + u64::from(d)
+            + u64::from(e)
+            + u64::from(f)
+            + u64::from(g)
+            + u64::from(h)
+            + u64::from(i)
+            + u64::from(j)
+            + u64::from(k);
+        let checksum = u32::from(checksum(sum));
+        if self.protocol == TCP {
+            self.words[4] = checksum << 16;
+        } else {
+            // Zero would say that there is none (RFC 768).
+            self.words[1] |= if checksum == 0 { 0xffff } else { checksum };
+        }
+    }
+}
+
+/// The next segment or datagram, without its checksum. The MSS in it is `mss_less` below that of IPv4 over Ethernet.
+#[inline(always)]
+fn transport(flood: &Flood, mss_less: u32, random: &mut Random) -> Transport {
+    let [sequence, acknowledgement] = random.next_words();
+    let [stamp, echo] = random.next_words();
+    let [choices, numbers] = random.next_words();
+
+    let source_port = FIRST_PORT + (((numbers & 0xffff) * (0x1_0000 - FIRST_PORT)) >> 16);
+    let ports = source_port << 16 | u32::from(flood.target_port);
+    let window = numbers >> 16;
+    let hops = choices >> 4 & MAX_HOPS;
+    let with_timestamps = choices & 1 << 9 != 0;
+    let kind = if flood.kind == kind::MIX {
+        ((choices >> 16) * kind::COUNT) >> 16
+    } else {
+        flood.kind
+    };
+
+    if kind == kind::UDP {
+        return Transport {
+            words: [
+                ports,
+                DATAGRAM << 16,
+                sequence,
+                acknowledgement,
+                stamp,
+                echo,
+                choices,
+                numbers,
+                sequence ^ stamp,
+                acknowledgement ^ echo,
+                choices ^ stamp,
+            ],
+            length: DATAGRAM,
+            protocol: UDP,
+            hop_limit: 64 - hops,
+        };
+    }
+    if kind == kind::SYN || kind == kind::SYN_ACK {
+        let system = system(choices & 0xf, mss_less, stamp);
+        let answers = kind == kind::SYN_ACK;
+        let [a, b, c, d, e, f] = system.options;
+        return Transport {
+            words: [
+                ports,
+                sequence,
+                if answers { acknowledgement } else { 0 },
+                data_offset(system.options_length) | if answers { SYN | ACK } else { SYN | system.ecn } | system.window,
+                0,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+            ],
+            length: TCP_HEADER + system.options_length,
+            protocol: TCP,
+            hop_limit: system.hop_limit - hops,
+        };
+    }
+    let (flags, acknowledgement, with_timestamps) = if kind == kind::RST {
+        (RST, 0, false)
+    } else if kind == kind::FIN {
+        (FIN | ACK, acknowledgement, with_timestamps)
+    } else {
+        (ACK, acknowledgement, with_timestamps)
+    };
+    let (options_length, a, b, c) = if with_timestamps {
+        (12, 0x0101_080a, stamp, echo)
+    } else {
+        (0, 0, 0, 0)
+    };
+    Transport {
+        words: [
+            ports,
+            sequence,
+            acknowledgement,
+            data_offset(options_length) | flags | window,
+            0,
+            a,
+            b,
+            c,
+            0,
+            0,
+            0,
+        ],
+        length: TCP_HEADER + options_length,
+        protocol: TCP,
+        hop_limit: 64 - hops,
+    }
+}
+
+/// The manner in which a system opens a connection.
+struct System {
+    options: [u32; 6],
+    /// Octets of options.
+    options_length: u32,
+    window: u32,
+    hop_limit: u32,
+    /// The control bits of its SYN beside SYN.
+    ecn: u32,
+}
+
+/// One of the systems that are common on the Internet, each as often as its share of the 16 values of `choice`.
+#[inline(always)]
+fn system(choice: u32, mss_less: u32, stamp: u32) -> System {
+    match choice {
+        // Linux: MSS, SACK permitted, timestamps, no operation, window scale 7.
+        0..=4 => System {
+            options: [mss(1460 - mss_less), 0x0402_080a, stamp, 0, 0x0103_0307, 0],
+            options_length: 20,
+            window: 64_240,
+            hop_limit: 64,
+            ecn: 0,
+        },
+        // Windows: MSS, no operation, window scale 8, two of no operation, SACK permitted.
+        5..=9 => System {
+            options: [mss(1460 - mss_less), 0x0103_0308, 0x0101_0402, 0, 0, 0],
+            options_length: 12,
+            window: 64_240,
+            hop_limit: 128,
+            ecn: 0,
+        },
+        // macOS: MSS, no operation, window scale 6, two of no operation, timestamps, SACK permitted, end of list.
+        10..=12 => System {
+            options: [mss(1460 - mss_less), 0x0103_0306, 0x0101_080a, stamp, 0, 0x0402_0000],
+            options_length: 24,
+            window: 65_535,
+            hop_limit: 64,
+            ecn: ECN_SETUP,
+        },
+        // Android behind a mobile network: as Linux, with a smaller MSS and window scale 9.
+        13..=14 => System {
+            options: [mss(1400 - mss_less), 0x0402_080a, stamp, 0, 0x0103_0309, 0],
+            options_length: 20,
+            window: 65_535,
+            hop_limit: 64,
+            ecn: 0,
+        },
+        // Embedded or old: MSS alone.
+        _ => System {
+            options: [mss(1460 - mss_less), 0, 0, 0, 0, 0],
+            options_length: 4,
+            window: 5_840,
+            hop_limit: 255,
+            ecn: 0,
+        },
+    }
+}
+
+/// The maximum segment size option (RFC 9293, section 3.7.1).
+#[inline(always)]
+const fn mss(octets: u32) -> u32 {
+    0x0204_0000 | octets
+}
+
+/// The data offset of a TCP header with `options_length` octets of options.
+#[inline(always)]
+const fn data_offset(options_length: u32) -> u32 {
+    ((TCP_HEADER + options_length) / 4) << 28
+}
+
+/// A word of the source address: the prefix where the mask says so, else at random.
+#[inline(always)]
+const fn chosen(prefix: u32, mask: u32, random: u32) -> u32 {
+    prefix & mask | random & !mask
+}
+
+#[inline(always)]
+fn sum_of(&[a, b, c, d]: &[u32; 4]) -> u64 {
+    u64::from(a) + u64::from(b) + u64::from(c) + u64::from(d)
+}
+
+/// The Internet checksum (RFC 1071) of what was summed up as 32-bit words.
+#[inline(always)]
+const fn checksum(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOOD_V4: Flood = Flood {
+        source: [0xc613_0000, 0, 0, 0],
+        source_mask: [0xffff_0000, 0, 0, 0],
+        target: [0xc612_0001, 0, 0, 0],
+        interface: 1,
+        version: 4,
+        kind: kind::SYN,
+        target_port: 80,
+        target_mac: [2, 0, 0, 0, 0, 1],
+        source_mac: [2, 0, 0, 0, 0, 2],
+        reserved: 0,
+    };
+
+    const FLOOD_V6: Flood = Flood {
+        source: [0x2001_0002, 0x0000_8000, 0, 0],
+        source_mask: [u32::MAX, 0xffff_8000, 0, 0],
+        target: [0x2001_0002, 0, 0, 1],
+        version: 6,
+        ..FLOOD_V4
+    };
+
+    const KINDS: u32 = kind::COUNT + 1;
+
+    #[test]
+    fn sources_stay_within_the_prefix_and_spread() {
+        let mut random = Random(1);
+        let mut seen = 0;
+        for _ in 0..10_000 {
+            let packet = ipv4(&FLOOD_V4, &mut random).expect("a packet");
+            assert_eq!(packet.ip[3] >> 16, 0xc613);
+            assert_eq!(packet.ip[4], 0xc612_0001);
+            seen |= packet.ip[3];
+            let packet = ipv6(&FLOOD_V6, &mut random).expect("a packet");
+            assert_eq!((packet.ip[2], packet.ip[3] & 0xffff_8000), (0x2001_0002, 0x8000));
+            assert_eq!(packet.ip[6..], FLOOD_V6.target);
+        }
+        assert_eq!(seen, 0xc613_ffff);
+    }
+
+    #[test]
+    fn addresses_outside_of_the_benchmarks_ranges_make_no_packet() {
+        let mut random = Random(1);
+        for flood in [
+            Flood::default(),
+            Flood {
+                source: [0x0a00_0000, 0, 0, 0],
+                ..FLOOD_V4
+            },
+            Flood {
+                target: [0x0a00_0001, 0, 0, 0],
+                ..FLOOD_V4
+            },
+        ] {
+            assert_eq!(ipv4(&flood, &mut random), None);
+        }
+        for flood in [
+            Flood::default(),
+            Flood {
+                source: [0xfd00_0000, 0, 0, 0],
+                ..FLOOD_V6
+            },
+            Flood {
+                target: [0xfd00_0000, 0, 0, 1],
+                ..FLOOD_V6
+            },
+        ] {
+            assert_eq!(ipv6(&flood, &mut random), None);
+        }
+    }
+
+    #[test]
+    fn frames_have_a_length_that_ethernet_and_the_program_allow() {
+        let mut random = Random(2);
+        for kind in 0..KINDS {
+            for _ in 0..1000 {
+                let packet = ipv4(&Flood { kind, ..FLOOD_V4 }, &mut random).expect("a packet");
+                assert!((MIN_FRAME..=MAX_FRAME_V4).contains(&packet.frame_length));
+                assert!(packet.frame_length >= ETHERNET_HEADER + (packet.ip[0] & 0xffff) as usize);
+                let packet = ipv6(&Flood { kind, ..FLOOD_V6 }, &mut random).expect("a packet");
+                assert!((MIN_FRAME..=MAX_FRAME_V6).contains(&packet.frame_length));
+            }
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_control_bits() {
+        let mut random = Random(3);
+        for (kind, bits) in [
+            (kind::SYN, SYN),
+            (kind::ACK, ACK),
+            (kind::RST, RST),
+            (kind::FIN, FIN | ACK),
+            (kind::SYN_ACK, SYN | ACK),
+        ] {
+            for _ in 0..1000 {
+                let packet = ipv4(&Flood { kind, ..FLOOD_V4 }, &mut random).expect("a packet");
+                assert_eq!(packet.ip[2] >> 16 & 0xff, TCP);
+                assert_eq!(packet.transport[3] & (FIN | SYN | RST | ACK), bits);
+                assert!(packet.transport[0] >> 16 >= FIRST_PORT);
+                assert_eq!(packet.transport[0] & 0xffff, 80);
+            }
+        }
+        let flood = Flood {
+            kind: kind::UDP,
+            ..FLOOD_V4
+        };
+        let packet = ipv4(&flood, &mut random).expect("a packet");
+        assert_eq!(packet.ip[2] >> 16 & 0xff, UDP);
+    }
+
+    #[test]
+    fn a_mix_has_every_kind() {
+        let mut random = Random(4);
+        let flood = Flood {
+            kind: kind::MIX,
+            ..FLOOD_V4
+        };
+        let mut datagrams = 0;
+        let mut bits = [0; 5];
+        for _ in 0..6000 {
+            let packet = ipv4(&flood, &mut random).expect("a packet");
+            if packet.ip[2] >> 16 & 0xff == UDP {
+                datagrams += 1;
+                continue;
+            }
+            let found = [SYN, ACK, RST, FIN | ACK, SYN | ACK]
+                .iter()
+                .position(|&known| known == packet.transport[3] & (FIN | SYN | RST | ACK))
+                .expect("one of the kinds");
+            bits[found] += 1;
+        }
+        for count in [datagrams, bits[0], bits[1], bits[2], bits[3], bits[4]] {
+            assert!((700..1300).contains(&count), "{datagrams} {bits:?}");
+        }
+    }
+
+    #[test]
+    fn checksums_make_the_sum_zero() {
+        let mut random = Random(5);
+        for kind in 0..KINDS {
+            for _ in 0..1000 {
+                let packet = ipv4(&Flood { kind, ..FLOOD_V4 }, &mut random).expect("a packet");
+                let header: u64 = packet.ip.iter().copied().map(u64::from).sum();
+                assert_eq!(checksum(header), 0);
+                let words: u64 = packet.transport.iter().copied().map(u64::from).sum();
+                let length = (packet.ip[0] & 0xffff) - 20;
+                let pseudo = u64::from(packet.ip[3])
+                    + u64::from(packet.ip[4])
+                    + u64::from(packet.ip[2] >> 16 & 0xff)
+                    + u64::from(length);
+                assert_eq!(checksum(words + pseudo), 0);
+            }
+        }
+    }
+}

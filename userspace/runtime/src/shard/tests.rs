@@ -1,0 +1,383 @@
+//! Shards on ports of memory: the loop, hand-over, draining and the census, without a device, a kernel or a thread.
+
+mod memory_port;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crossbeam::channel;
+use tidegate_abi::siphash::Key;
+use tidegate_tcp::application::{CloseReason, Stream};
+use tidegate_tcp::engine::{ConnectionId, Secrets};
+use tidegate_tcp::transmit::{Purpose, Transmit};
+use tidegate_tcp::wire::LinkHeader;
+use tidegate_xsk::Unsent;
+
+use super::*;
+use crate::mailbox::waker;
+use memory_port::{MemoryPort, Wire};
+
+const SERVER: &str = "198.18.0.1:80";
+const CLIENT: &str = "198.18.0.2:40000";
+
+/// Frames of each port.
+const FRAMES: u32 = 64;
+
+/// Sends back what it receives, and closes after its peer or when the server drains.
+#[derive(Default)]
+struct Echo {
+    /// Reasons for which connections were closed.
+    closed: Vec<CloseReason>,
+}
+
+impl Application for Echo {
+    type Connection = ();
+
+    fn open<S: Stream>(&mut self, _: &mut S) {}
+
+    fn receive<S: Stream>(&mut self, (): &mut (), stream: &mut S, data: &[u8]) -> usize {
+        stream.send_copy(data)
+    }
+
+    fn end_of_stream<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
+        stream.close();
+    }
+
+    fn writable<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+
+    fn timeout<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+
+    fn drain<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
+        stream.close();
+    }
+
+    fn closed(&mut self, (): (), reason: CloseReason) {
+        self.closed.push(reason);
+    }
+}
+
+/// Keeps what it receives, and closes after its peer.
+#[derive(Default)]
+struct Collector {
+    received: Vec<u8>,
+    closed: Vec<CloseReason>,
+}
+
+impl Application for Collector {
+    type Connection = ();
+
+    fn open<S: Stream>(&mut self, _: &mut S) {}
+
+    fn receive<S: Stream>(&mut self, (): &mut (), _: &mut S, data: &[u8]) -> usize {
+        self.received.extend_from_slice(data);
+        data.len()
+    }
+
+    fn end_of_stream<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
+        stream.close();
+    }
+
+    fn writable<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+
+    fn timeout<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+
+    fn drain<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+
+    fn closed(&mut self, (): (), reason: CloseReason) {
+        self.closed.push(reason);
+    }
+}
+
+/// The frames a client has sent.
+#[derive(Default)]
+struct Sent {
+    frames: Vec<Vec<u8>>,
+    reserved: Vec<u8>,
+}
+
+impl Transmit for Sent {
+    fn reserve(&mut self, _: Purpose) -> Option<&mut [u8]> {
+        self.reserved.resize(2048, 0);
+        Some(&mut self.reserved)
+    }
+
+    fn commit(&mut self, length: usize) {
+        self.frames.push(self.reserved[..length].to_vec());
+    }
+}
+
+fn secrets(seed: u64) -> Secrets {
+    Secrets {
+        isn: Key(seed, 1),
+        table: Key(seed, 2),
+    }
+}
+
+/// A server of several shards, and one client.
+struct Rig {
+    now: Instant,
+    shards: Vec<Shard<Echo, (), MemoryPort>>,
+    /// By shard.
+    wires: Vec<Rc<Wire>>,
+    client: Engine<Collector>,
+    sent: Sent,
+    /// The queue that the client's frames arrive on.
+    queue: usize,
+}
+
+impl Rig {
+    fn new(shards: u16) -> Self {
+        let tcp = tidegate_tcp::Config::default();
+        let config = Config::default();
+        let mut polls = Vec::new();
+        let mut mailboxes = Vec::new();
+        for _ in 0..shards {
+            let poll = Poll::new().expect("an epoll");
+            mailboxes.push(Mailbox::new(waker(&poll, BELL).expect("a waker")));
+            polls.push(poll);
+        }
+        let shared = Shared {
+            memory: Arc::new(()),
+            exchange: Arc::new(Exchange::new(shards, 16, FRAMES as usize)),
+            mailboxes: mailboxes.into(),
+        };
+        let wires: Vec<Rc<Wire>> = (0..shards).map(|_| Rc::default()).collect();
+        let made = polls.into_iter().zip(&wires).zip(0..);
+        let shards = made.map(|((poll, wire), index)| {
+            let mut engine = Engine::new(tcp.clone(), secrets(u64::from(index)), Echo::default());
+            engine.listen(SERVER.parse().expect("an address"));
+            let parts = Parts {
+                engine,
+                task: (),
+                port: MemoryPort::new(FRAMES, Rc::clone(wire)),
+                poll,
+                alarm: None,
+            };
+            Shard::new(index, parts, shared.clone(), &config)
+        });
+        Self {
+            now: Instant::from_micros(1_000_000),
+            shards: shards.collect(),
+            wires: wires.clone(),
+            client: Engine::new(tcp, secrets(99), Collector::default()),
+            sent: Sent::default(),
+            queue: 0,
+        }
+    }
+
+    /// Sends a SYN from `port`.
+    fn connect(&mut self, port: u16) -> ConnectionId {
+        let mut local: SocketAddr = CLIENT.parse().expect("an address");
+        local.set_port(port);
+        let link = LinkHeader::new([2; 6], [4; 6], true);
+        let remote = SERVER.parse().expect("an address");
+        let id = self.client.connect(self.now, local, remote, &link, &mut self.sent);
+        id.expect("a connection")
+    }
+
+    fn send(&mut self, id: ConnectionId, data: &[u8]) {
+        let sent = self
+            .client
+            .with_connection(self.now, id, &mut self.sent, |_, _, stream| stream.send_copy(data));
+        assert_eq!(sent, Some(data.len()));
+    }
+
+    /// Puts what the client has sent on the wire.
+    fn carry_to_server(&mut self) {
+        let mut to_shard = self.wires[self.queue].to_shard.borrow_mut();
+        to_shard.extend(self.sent.frames.drain(..));
+    }
+
+    /// Lets everybody work until nobody has anything to do.
+    fn settle(&mut self) {
+        let mut idle_turns = 0;
+        while idle_turns < 2 {
+            let mut worked = !self.sent.frames.is_empty();
+            self.carry_to_server();
+            for (shard, wire) in self.shards.iter_mut().zip(&self.wires) {
+                worked |= shard.turn(self.now);
+                for frame in wire.from_shard.take() {
+                    worked = true;
+                    let _ = self.client.receive(self.now, &frame, OnNoFlow::Reject, &mut self.sent);
+                }
+            }
+            idle_turns = if worked { 0 } else { idle_turns + 1 };
+        }
+    }
+
+    /// A shard's report, whose census is whole.
+    fn report(&self, shard: usize) -> ShardReport {
+        let report = self.shards[shard].report();
+        assert!(report.frames.is_whole(), "{:?}", report.frames);
+        report
+    }
+
+    fn command(&mut self, shard: usize, command: Command) {
+        let ends = self.shards[shard].handle_command(command, self.now);
+        assert!(!ends, "only `Stop` ends a shard");
+    }
+
+    /// Whether every frame of every shard is free or waits to be received into.
+    fn all_frames_are_home(&self) -> bool {
+        (0..self.shards.len()).all(|shard| {
+            let frames = self.report(shard).frames;
+            frames.pool + frames.fill == FRAMES && frames.foreign == 0
+        })
+    }
+}
+
+#[test]
+fn a_connection_is_accepted_and_served() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    assert_eq!(rig.report(0).population.connections, 1);
+    rig.send(id, b"hello");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"hello");
+    assert!(rig.all_frames_are_home());
+    let counters = rig.report(0).port;
+    // SYN, ACK and text; the acknowledgment of the answer is delayed.
+    assert_eq!(counters.rx_frames, 3);
+    assert_eq!(counters.tx_frames, 2, "SYN-ACK, and text with ACK");
+    assert!(counters.rx_bytes > 3 * 54 && counters.tx_bytes > 2 * 54);
+    assert_eq!(counters.handover_out + counters.handover_in, 0);
+}
+
+#[test]
+fn a_flow_that_moved_is_served_by_its_shard_and_its_frames_go_home() {
+    let mut rig = Rig::new(3);
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.queue = 2;
+    rig.send(id, b"from elsewhere");
+    rig.carry_to_server();
+    // The receiving shard asks the next one, which is the owner; the frame is the visitor's until it is home.
+    rig.shards[2].turn(rig.now);
+    assert_eq!(rig.report(2).frames.handed_over, 1);
+    assert_eq!(rig.report(0).frames.foreign, 1);
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"from elsewhere");
+    assert!(rig.all_frames_are_home());
+    let [owner, bystander, visited] = [0, 1, 2].map(|shard| rig.report(shard));
+    assert_eq!(owner.population.connections, 1);
+    assert_eq!(visited.population.connections, 0);
+    assert_eq!((visited.port.handover_out, visited.port.handover_returned), (1, 1));
+    assert_eq!((owner.port.handover_in, owner.port.handover_passed_on), (1, 0));
+    assert_eq!(bystander.port.handover_in + bystander.port.handover_passed_on, 0);
+}
+
+#[test]
+fn what_nobody_knows_comes_home_and_is_reset_there() {
+    let mut rig = Rig::new(2);
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.send(id, b"late");
+    let stray = rig.sent.frames.pop().expect("a segment");
+    rig.command(0, Command::Abort);
+    rig.settle();
+    assert_eq!(rig.client.application().closed, [CloseReason::ResetByPeer]);
+    rig.wires[1].to_shard.borrow_mut().push_back(stray);
+    rig.shards[1].turn(rig.now);
+    rig.shards[0].turn(rig.now);
+    assert!(
+        rig.wires[1].from_shard.borrow().is_empty(),
+        "shard 0 might have known it"
+    );
+    rig.settle();
+    let [asked, asking] = [0, 1].map(|shard| rig.report(shard).port);
+    assert_eq!(
+        (asking.handover_out, asking.handover_returned, asking.handover_unowned),
+        (1, 1, 1)
+    );
+    assert_eq!((asked.handover_in, asking.tx_frames), (0, 1), "RST");
+    assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn a_full_queue_drops_the_segment_and_keeps_the_frame() {
+    let mut rig = Rig::new(2);
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.queue = 1;
+    let length = 20;
+    for _ in 0..length {
+        rig.send(id, b"x");
+    }
+    // Only the first is sent before it is acknowledged (Nagle), so it comes many times.
+    let frame = rig.sent.frames.remove(0);
+    let mut to_shard = rig.wires[1].to_shard.borrow_mut();
+    to_shard.extend(core::iter::repeat_n(frame, length));
+    drop(to_shard);
+    rig.shards[1].turn(rig.now);
+    let report = rig.report(1);
+    assert_eq!((report.frames.handed_over, report.port.handover_full), (16, 4));
+    rig.settle();
+    assert_eq!(rig.client.application().received, [b'x'; 20]);
+    assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn draining_ends_connections_and_admits_no_more() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.send(id, b"last words");
+    rig.settle();
+    rig.command(0, Command::Drain);
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"last words");
+    assert_eq!(rig.client.application().closed, [CloseReason::Finished]);
+    assert_eq!(rig.shards[0].engine.application().closed, [CloseReason::Finished]);
+    let report = rig.report(0);
+    assert_eq!((report.population.connections, report.sweeping), (0, false));
+    let frames = report.port.tx_frames;
+    rig.connect(40_001);
+    rig.settle();
+    let report = rig.report(0);
+    assert_eq!((report.population.half_open, report.port.tx_frames), (0, frames));
+    assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn what_the_kernel_does_not_take_leaves_later_and_nothing_is_lost() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    let data: Vec<u8> = (0..15_000_u32).map(|number| number as u8).collect();
+    rig.wires[0].is_busy.set(true);
+    rig.send(id, &data);
+    rig.settle();
+    let report = rig.report(0);
+    assert!(report.frames.tx > 0 && rig.client.application().received.is_empty());
+    assert_eq!(rig.shards[0].port.unsent(), Unsent::Busy);
+    rig.wires[0].is_busy.set(false);
+    // Retransmissions of both sides make up for what was lost on the way.
+    for _ in 0..100 {
+        rig.settle();
+        rig.now = rig.now + Duration::from_millis(200);
+        rig.client.poll(rig.now, &mut rig.sent);
+    }
+    assert!(rig.client.application().received == data);
+    assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn the_loop_answers_commands_between_turns_and_ends_when_told() {
+    let mut rig = Rig::new(1);
+    rig.connect(40_000);
+    rig.carry_to_server();
+    let shard = rig.shards.remove(0);
+    let (reply, answer) = channel::bounded(1);
+    let mailboxes = Arc::clone(&shard.mailboxes);
+    for command in [Command::Report(reply), Command::Stop] {
+        assert!(mailboxes[0].send(command).is_ok());
+    }
+    let last = shard.run().expect("it ends well");
+    let earlier = answer.try_recv().expect("an answer");
+    for report in [earlier, last] {
+        assert_eq!((report.port.rx_frames, report.population.half_open), (1, 1));
+        assert!(report.frames.is_whole());
+    }
+    assert_eq!(rig.wires[0].from_shard.borrow().len(), 1, "SYN-ACK");
+}

@@ -1,0 +1,153 @@
+//! Megabytes both ways at once through a link that is bad in every way.
+//!
+//! `TIDEGATE_IMPAIRED_MB` is the size of each transfer in megabytes (default 2), `TIDEGATE_IMPAIRED_SEEDS` the number
+//! of links to try, each with its own random numbers (default 2), `TIDEGATE_IMPAIRED_FIRST_SEED` the seed of the first
+//! (default 1). `make impaired` runs 50 MB over 20 links.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tidegate_random::Random;
+
+use crate::fixture::client::ClientTcp;
+use crate::fixture::counters::{ABORTED, RESET_BY_PEER, TIMED_OUT};
+use crate::fixture::data::sha256;
+use crate::fixture::link::{DIRECTIONS, Link};
+use crate::fixture::server::Server;
+use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, in_namespace, report};
+
+const LINK: [&str; 10] = [
+    "--delay",
+    "10ms",
+    "--loss",
+    "5%",
+    "--reorder",
+    "5%",
+    "--duplicate",
+    "2%",
+    "--corrupt",
+    "1%",
+];
+
+/// The number in the environment variable `name`, which is at least 1.
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => match text.parse() {
+            Ok(number) if number > 0 => number,
+            _ => panic!("{name} is {text:?}; it has to be a number above 0"),
+        },
+        Err(_) => default,
+    }
+}
+
+/// Sends `data` to the echo service and receives it at the same time. A connection that stands still for 10 s fails.
+fn echo(address: IpAddr, data: &[u8], expected: &str, seed: u64) -> Duration {
+    let started = Instant::now();
+    let received = ClientTcp::default()
+        .echo(address, data)
+        .unwrap_or_else(|error| panic!("seed {seed}, {address}, after {:.1?}: {error}", started.elapsed()));
+    assert_eq!(
+        received.len(),
+        data.len(),
+        "seed {seed}: length of what {address} echoed"
+    );
+    assert_eq!(
+        sha256(&received),
+        expected,
+        "seed {seed}: what {address} echoed differs"
+    );
+    started.elapsed()
+}
+
+#[test]
+fn megabytes_both_ways_at_once_through_loss_reordering_duplication_and_corruption() {
+    let size = setting("TIDEGATE_IMPAIRED_MB", 2) * 1_000_000;
+    let seeds = setting("TIDEGATE_IMPAIRED_SEEDS", 2);
+    let first = setting("TIDEGATE_IMPAIRED_FIRST_SEED", 1);
+    let Some(lab) = Lab::up_middle(1) else { return };
+    let size = usize::try_from(size).expect("the size fits the address space");
+    let data = Random::new(50).bytes(size);
+    let expected = sha256(&data);
+    let server = Server::start(&lab, &[]);
+    for seed in first..first + seeds {
+        let text = seed.to_string();
+        let link = Link::start(&lab, &[&LINK[..], &["--seed", text.as_str()]].concat());
+        // The families side by side: each has the link's delay and loss, and neither its rate, to itself.
+        let (data, expected) = (data.as_slice(), expected.as_str());
+        let took = in_namespace(Place::Client, move || {
+            std::thread::scope(move |scope| {
+                BOTH_FAMILIES
+                    .map(move |address| scope.spawn(move || echo(address, data, expected, seed)))
+                    .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            })
+        });
+        server.wait_until_no_connection();
+        let counters = link.stop();
+        counters.expect_balance();
+        for direction in DIRECTIONS {
+            for name in ["lost", "reordered", "duplicated", "corrupted"] {
+                assert!(
+                    counters.get(name, direction) > 0,
+                    "seed {seed}: no frame was {name} ({direction})"
+                );
+            }
+        }
+        report(format_args!(
+            "seed {seed}: {size} bytes both ways equal, IPv4 in {:.1?}, IPv6 in {:.1?}; {} frames, {} lost",
+            took[0],
+            took[1],
+            counters.sum("received"),
+            counters.sum("lost")
+        ));
+    }
+    let counters = server.stop();
+    counters.expect_redirects_received();
+    counters.expect_frames_whole();
+    for name in [RESET_BY_PEER, ABORTED, TIMED_OUT] {
+        assert_eq!(counters.sum(name), 0, "{name}: connections that did not end in order");
+    }
+}
+
+#[test]
+fn the_link_does_what_it_is_asked_for() {
+    const SIZE: usize = 20_000;
+    let Some(lab) = Lab::up_middle(1) else { return };
+    let server = Server::start(&lab, &[]);
+    let data = Random::new(51).bytes(SIZE);
+
+    // A round trip takes the delay of both directions at least: one for the handshake, one for the data.
+    let link = Link::start(&lab, &["--delay", "20ms", "--rate", "10mbit"]);
+    let started = Instant::now();
+    in_namespace(Place::Client, || {
+        let received = ClientTcp::default().echo(BOTH_FAMILIES[0], &data).expect("a good link");
+        assert!(received == data);
+    });
+    assert!(
+        started.elapsed() >= Duration::from_millis(80),
+        "{:?}",
+        started.elapsed()
+    );
+    server.wait_until_no_connection();
+    let running = link.counters();
+    assert!(running.sum("sent") > 0);
+    let counters = link.stop();
+    counters.expect_balance();
+    for name in ["lost", "reordered", "duplicated", "corrupted"] {
+        assert_eq!(counters.sum(name), 0, "{name}");
+    }
+
+    // Nothing but what resolves addresses passes, and only in the direction that is left alone.
+    let link = Link::start(&lab, &["--loss", "100%", "--direction", "ba"]);
+    let refused = in_namespace(Place::Client, || {
+        let address = SocketAddr::new(BOTH_FAMILIES[0], ECHO_PORT);
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err()
+    });
+    assert!(refused, "a connection over a link that loses every answer");
+    let counters = link.stop();
+    assert_eq!(counters.get("lost", crate::fixture::link::TO_SERVER), 0);
+    assert!(
+        counters.get("lost", crate::fixture::link::TO_CLIENT) > 0,
+        "{counters:?}"
+    );
+    server.stop();
+}

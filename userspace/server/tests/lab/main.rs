@@ -1,0 +1,25 @@
+//! The real server in the lab, used as Linux clients use it; `../README.md` has a table of the tests.
+//!
+//! One program for all of them, since each that is linked costs seconds. They take turns in the one lab there is.
+
+mod behaviour;
+mod bench_clients;
+mod device;
+mod faults;
+mod fixture;
+mod flood_memory;
+mod guard;
+mod http;
+mod idle;
+mod impaired;
+mod interop;
+mod kernel_side;
+mod load;
+mod lost_state;
+mod modes;
+mod output;
+mod path_mtu;
+mod queues;
+mod slow_readers;
+mod syn_cookies;
+mod transfers;

@@ -1,0 +1,76 @@
+//! Thousands of scenarios: the engine against itself and against smoltcp.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::thread;
+
+use tidegate_sim::batch::{Batch, run_seed};
+use tidegate_sim::trace::Trace;
+
+#[test]
+fn two_thousand_seeds_go_well() {
+    let batch = Batch {
+        start: 0,
+        seeds: 2000,
+        jobs: thread::available_parallelism().map_or(1, usize::from),
+    };
+    let summary = batch.run(&|_| {});
+    let seeds: Vec<u64> = summary.failures.iter().map(|failure| failure.seed).collect();
+    let first = summary.failures.first().map(ToString::to_string).unwrap_or_default();
+    assert!(seeds.is_empty(), "{} failing seeds: {seeds:?}\n{first}", seeds.len());
+
+    assert_eq!(summary.runs, 2000);
+    let link = &summary.link;
+    for (what, count) in [
+        ("lost", link.lost),
+        ("lost in bursts", link.lost_in_bursts),
+        ("queue full", link.queue_full),
+        ("too big", link.too_big),
+        ("link down", link.link_down),
+        ("duplicated", link.duplicated),
+        ("reordered", link.reordered),
+        ("corrupted", link.corrupted),
+        ("marked", link.marked),
+        ("retransmissions", summary.retransmissions),
+        ("aborted", summary.aborted),
+    ] {
+        assert!(count > 0, "{what}: never");
+    }
+    // smoltcp forgets its retransmission timer once in a while; more often would mean that something drives it to that.
+    assert!(summary.stalled <= 40, "left incomplete by smoltcp: {}", summary.stalled);
+}
+
+/// Something to write to that can be read afterwards.
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_seed_repeats_to_the_last_segment() {
+    for seed in 0..40 {
+        let run = || {
+            let text = Shared::default();
+            let trace = Trace::new(Box::new(text.clone()));
+            let report = run_seed(seed, Some(trace));
+            let text = text.0.borrow().clone();
+            (report, text)
+        };
+        let (first, second) = (run(), run());
+        assert!(!first.1.is_empty(), "seed {seed}");
+        assert!(first == second, "seed {seed} did not repeat");
+        assert!(
+            run_seed(seed, None) == first.0,
+            "seed {seed}: the trace changed the run"
+        );
+    }
+}
