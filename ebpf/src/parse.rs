@@ -219,16 +219,24 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
                 },
             })
         }
-        protocol::FRAGMENT => Err(XdpCounter::PassFragment),
+        _ => Err(not_tcp(next)),
+    }
+}
+
+/// Why the kernel gets an IPv6 packet whose chain of headers ends with `next` where a TCP header should be.
+#[inline(always)]
+fn not_tcp(next: u8) -> XdpCounter {
+    match next {
+        protocol::FRAGMENT => XdpCounter::PassFragment,
         protocol::ENCAPSULATING_SECURITY_PAYLOAD
         | protocol::AUTHENTICATION
         | protocol::MOBILITY
         | protocol::HOST_IDENTITY
         | protocol::SHIM6
         | protocol::EXPERIMENT_1
-        | protocol::EXPERIMENT_2 => Err(XdpCounter::PassExtensionHeader),
-        _ if is_walked(next) => Err(XdpCounter::PassExtensionHeader),
-        _ => Err(XdpCounter::PassNotTcp),
+        | protocol::EXPERIMENT_2 => XdpCounter::PassExtensionHeader,
+        _ if is_walked(next) => XdpCounter::PassExtensionHeader,
+        _ => XdpCounter::PassNotTcp,
     }
 }
 

@@ -31,7 +31,7 @@ const MIN_REMEMBERED: usize = 1 << 16;
 /// How long the response is waited for on connections that are begun at their time and tried once.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is kept for each connection: the place of its [`Record`], or one of the values below. Connections that are held
+/// The state of a connection: the place of its [`Record`], or one of the values below. Connections that are held
 /// by the million have no record.
 #[derive(Debug)]
 pub(crate) struct Connection(u32);
@@ -56,7 +56,8 @@ struct Record<I> {
     id: I,
     responses: Responses,
     in_flight: InFlight,
-    /// When the server announced that it ends the connection. It is waited for, as it is where connections close with it.
+    /// When the server announced that it ends the connection. It is waited for, as it is where connections close with
+    /// it.
     ending_since: Option<Instant>,
     /// All is done; it only has to end.
     closing: bool,
@@ -191,13 +192,13 @@ impl<I: Copy> Requests<I> {
         (self.reset, self.timed_out)
     }
 
-    /// How many established connections failed since the last call.
+    /// Returns the number of established connections that failed since the last call.
     pub(crate) fn take_failed(&mut self) -> u32 {
         std::mem::take(&mut self.failed)
     }
 
-    /// When the oldest request without an answer began, of every connection that has one, or when the end of the connection
-    /// was announced, of those that wait for it.
+    /// When the oldest request without an answer began, of every connection that has one, or when the end of the
+    /// connection was announced, of those that wait for it.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
         self.records
             .iter()
@@ -381,8 +382,29 @@ impl<I: Copy> Requests<I> {
         }
     }
 
+    /// The server's FIN has completed the oldest response; others that are awaited will not come.
+    fn answered_by_end(&mut self, index: u32, now: Instant) {
+        let record = &mut self.records[index as usize];
+        if let Some(begun) = record.in_flight.pop() {
+            self.under_way -= 1;
+            self.stats.latency(now.since(begun));
+        }
+        self.under_way -= record.in_flight.clear();
+        match self.workload {
+            // It is counted where the server ends connections, or in bytes.
+            Workload::Cps { close: Close::Server } | Workload::Throughput { .. } => {}
+            _ => self.stats.count(1),
+        }
+    }
+
     /// The server sent FIN on a connection with a record.
     fn ended_by_server<S: Stream>(&mut self, index: u32, stream: &mut S) {
+        let record = &mut self.records[index as usize];
+        match record.responses.end_of_stream(&mut self.expected) {
+            Ok(false) => {}
+            Ok(true) => self.answered_by_end(index, stream.now()),
+            Err(Failure { kind, detail }) => return self.fail(index, stream, kind, detail),
+        }
         let oldest = self.records[index as usize].in_flight.oldest();
         match (self.workload, oldest) {
             (

@@ -31,7 +31,7 @@ pub(crate) trait Connector {
     /// The number of connections, those that are being opened included.
     fn connections(&self) -> u32;
 
-    /// Says that [`Connector::connect`] is about to be called so many times.
+    /// Says that [`Connector::connect`] is about to be called `_count` times.
     fn prepare(&self, _count: u32) {}
 
     /// Begins to open a connection.

@@ -1,4 +1,5 @@
-//! One thread of the client: keeps as many connections as it should, begins what is due, and ends when the time is over.
+//! One thread of the client: keeps as many connections as it should, begins what is due, and ends when the time is
+//! over.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::{Direction, Frames, Plan, Workload, stalled};
 /// the time it is the connections asked for.
 pub(crate) const MAX_OPENING: u32 = 1_000;
 
-/// The number of SYNs, or requests of an open loop, that are sent in one turn at most, so that what arrives is not kept waiting.
+/// The number of SYNs, or requests of an open loop, that are sent in one turn at most, so that what arrives is not kept
+/// waiting.
 pub(crate) const PER_TURN: u32 = 64;
 
 /// How long all connections may take to be established before the first request of an open loop is due anyway.
@@ -27,7 +29,7 @@ const OPENING: Duration = Duration::from_secs(2);
 /// verified.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What one thread has to do.
+/// The part of a plan that one thread has to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
     pub(crate) workload: Workload,
@@ -54,7 +56,7 @@ impl Task {
     }
 }
 
-/// What one thread found.
+/// The results of one thread.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) stats: Stats,
@@ -80,7 +82,7 @@ enum Stage {
     Measuring {
         since: Instant,
     },
-    /// What was due before `end` may still be answered.
+    /// Requests that were due before `end` may still be answered.
     Grace {
         end: Instant,
     },
@@ -256,7 +258,7 @@ impl Driver {
         }
     }
 
-    /// Whether nothing is waited for any more. What is then without an answer are errors.
+    /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
     fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
         let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
         let mut unanswered = connector.application().under_way() + missed;

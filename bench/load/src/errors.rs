@@ -1,9 +1,9 @@
-//! What goes wrong for a client, counted by kind.
+//! The errors of a client, counted by kind.
 
 use std::fmt::Display;
 use std::io;
 
-/// What a connection or request failed with.
+/// The kind of an error of a connection or a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The server answered the SYN with RST.
@@ -22,7 +22,7 @@ pub enum Kind {
     Broken,
     /// The server sent FIN before the response was complete, or on a connection that was to stay open.
     ClosedEarly,
-    /// What came is not an HTTP response, or was not asked for.
+    /// The bytes that came are no HTTP response, or were not asked for.
     Malformed,
     /// The status is not 200.
     Status,
@@ -71,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// The kind of what the kernel says about a socket; `otherwise` if it is none of those with a kind of their own.
+    /// Returns the kind of an error of a socket; `otherwise` if it is none of those with a kind of their own.
     pub fn of(error: &io::Error, otherwise: Self) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
@@ -102,7 +102,7 @@ impl Failure {
         }
     }
 
-    /// What the kernel says about a socket; of the kind `otherwise` if [`Kind::of`] finds no better one.
+    /// The failure that `error` of a socket is; of the kind `otherwise` if [`Kind::of`] finds no better one.
     pub(crate) fn of(error: &io::Error, otherwise: Kind) -> Self {
         let kind = Kind::of(error, otherwise);
         if kind == Kind::NoPort {
@@ -114,7 +114,7 @@ impl Failure {
     }
 }
 
-/// How many errors there were of each kind, and what the first one was.
+/// The number of errors of each kind, and the first one.
 #[derive(Clone, Debug, Default)]
 pub struct Errors {
     counts: [u64; Kind::ALL.len()],
@@ -143,7 +143,7 @@ impl Errors {
             .filter(|&(_, count)| count > 0)
     }
 
-    /// What the first error was, as a phrase.
+    /// Returns the first error, as a phrase.
     pub fn first(&self) -> Option<&str> {
         self.first.as_deref()
     }

@@ -23,7 +23,7 @@ enum Phase {
     Over,
 }
 
-/// What changes when something happens.
+/// Numbers of which one changes when something happens.
 type Mark = (u32, u32, usize, u64);
 
 /// The workload `hold` of one thread. Each connection is tried once.
@@ -145,8 +145,8 @@ impl Hold {
             }
             match opener.try_open(connector, now) {
                 Some(Ok(())) => self.tried += 1,
-                // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What else
-                // it says at once, it would say again.
+                // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What
+                // else it says at once, it would say again.
                 Some(Err(failure)) if !C::PORTS_COME_FREE => self.give_up_opening(connector, &failure),
                 Some(Err(failure)) => {
                     connector.application_mut().stats.failure(&failure);

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use tidegate_tcp::time::Instant;
 
-/// When each of the requests under way began. They are answered in the order they were made. One under way, as there is on most connections, takes no memory
-/// of its own.
+/// When each of the requests under way began. They are answered in the order they were made. One under way, as there is
+/// on most connections, takes no memory of its own.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     oldest: Option<Instant>,

@@ -1,5 +1,5 @@
-//! One client that loads TCP servers, on two transports: the kernel's sockets ([`KernelClient`]) and tidegate's own engine
-//! over AF_XDP ([`BypassClient`]).
+//! One client that loads TCP servers, on two transports: the kernel's sockets ([`KernelClient`]) and tidegate's own
+//! engine over AF_XDP ([`BypassClient`]).
 //!
 //! A [`Plan`] says what is measured ([`Workload`]) and how long, a [`Client`] does it and returns what it [`Measured`].
 //!
@@ -74,7 +74,7 @@ use crate::driver::Outcome;
 use crate::stats::Stats;
 use tidegate_args::url::Url;
 
-/// Most requests under way on a connection.
+/// The number of requests under way on a connection, at most.
 const MAX_PIPELINE: u32 = 64;
 
 /// Who ends a connection of the `cps` workload.
@@ -97,7 +97,7 @@ pub enum Direction {
     Up,
 }
 
-/// What is measured.
+/// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Workload {
     /// New connections: each carries one request and its response.
@@ -137,12 +137,12 @@ impl Workload {
     }
 }
 
-/// What a client is to do.
+/// A measurement with its target, size and times.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What to request from whom.
+    /// The server and the path to request.
     pub url: Url,
-    /// What is measured.
+    /// The measurement.
     pub workload: Workload,
     /// Connections at the same time.
     pub connections: u32,
@@ -186,7 +186,7 @@ impl Plan {
     }
 }
 
-/// What a client found while it was measuring.
+/// The results of a client.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Connections, requests, or bytes, as the workload says. For [`Workload::Hold`]: connections that answered.
@@ -201,7 +201,7 @@ pub struct Measured {
     /// Connections that were to stay open and whose end the server announced (`Connection: close`, HTTP/1.0). New ones
     /// took their place.
     pub announced_ends: u64,
-    /// What went wrong.
+    /// The errors.
     pub errors: Errors,
     /// Frames the client sent and received, if it knows: in all, with those before measuring.
     pub frames: Option<Frames>,
@@ -233,7 +233,8 @@ impl Measured {
     }
 }
 
-/// What all threads of a client found together. `time_wait` is how long its TIME-WAIT lasts, where it has any.
+/// Returns the results of a client whose threads have found `outcome` together and whose TIME-WAIT, where it has any,
+/// lasts for `time_wait`.
 fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
     let Outcome {
         stats,
@@ -282,6 +283,6 @@ pub trait Client {
     ///
     /// # Errors
     ///
-    /// It could not begin. What goes wrong later is counted in [`Measured::errors`].
+    /// It could not begin. Errors after that are counted in [`Measured::errors`].
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured>;
 }

@@ -62,7 +62,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Shows the rate, if it is time: `elapsed` has gone and there were so many `steps`.
+    /// Shows the rate, if it is time, when `elapsed` has gone and `steps` were made in all.
     pub(crate) fn look(&mut self, elapsed: Duration, steps: u64) {
         let interval = elapsed.saturating_sub(self.last.0);
         if interval >= INTERVAL {

@@ -11,7 +11,7 @@ pub(super) struct Schedule {
     count: u64,
     /// In microseconds.
     period: u64,
-    /// How many were begun.
+    /// The number of those that were begun.
     begun: u64,
 }
 
@@ -49,7 +49,7 @@ impl Schedule {
         self.begun = self.begun.saturating_sub(1);
     }
 
-    /// How many requests are due before `end` and were not begun.
+    /// Returns the number of requests that are due before `end` and were not begun.
     pub(super) fn missed(&self, end: Instant) -> u64 {
         // Request k is due before `end` if k / count of a period is less than the time until then.
         let time = end.since(self.start).as_micros() * u128::from(self.count);

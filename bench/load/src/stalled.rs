@@ -8,7 +8,7 @@ const MIN_WAIT: Duration = Duration::from_secs(1);
 /// Where there is no warm-up, connections are opened when the measurement has begun, a few at a time.
 const OPENING: Duration = Duration::from_millis(100);
 
-/// What is said of such a connection.
+/// A phrase about such a connection.
 pub(crate) const DETAIL: &str = "no answer in all the time that was measured";
 
 /// Whether a connection that has `waited` for an answer, when the measurement ends that took `measured`, is one.

@@ -24,7 +24,7 @@ pub(crate) struct Stats {
     stage: Stage,
     operations: u64,
     operations_before: u64,
-    /// What the shown rate is of.
+    /// The steps that the shown rate counts.
     steps: u64,
     pub(crate) latency: Latencies,
     pub(crate) connect: Latencies,
@@ -122,7 +122,7 @@ impl Stats {
         self.operations_before + self.operations
     }
 
-    /// What the shown rate is of.
+    /// The steps that the shown rate counts.
     pub(crate) fn steps(&self) -> u64 {
         self.steps
     }

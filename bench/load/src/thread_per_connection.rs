@@ -12,7 +12,7 @@ use anyhow::Context;
 /// Pause after a connection could not be accepted, which is when this process or the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the connections of a server may take.
+/// The limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once; more are closed as they come.
@@ -53,7 +53,7 @@ where
         let count = Arc::clone(&connections);
         let service = service.clone();
         let connection = move || {
-            // What goes wrong on a connection is its client's to tell.
+            // An error on a connection is its client's to tell.
             let _ = service(stream);
             count.fetch_sub(1, Ordering::Relaxed);
         };

@@ -18,11 +18,7 @@ use super::report::Run;
 use super::target::Servers;
 use tidegate_args::url::Url;
 use tidegate_flood::Prefix;
-use tidegate_load::KernelClient;
-use tidegate_load::Progress;
-use tidegate_load::Verify;
-use tidegate_load::{BypassClient, Settings};
-use tidegate_load::{Client, Close, Measured, Plan, Workload};
+use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload};
 
 /// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
 /// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.

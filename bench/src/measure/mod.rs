@@ -18,8 +18,7 @@ use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
 use tidegate_args::url::Url;
-use tidegate_load::Progress;
-use tidegate_load::{Close, Direction, Plan, Workload};
+use tidegate_load::{Close, Direction, Plan, Progress, Workload};
 
 /// Longest time to keep connections.
 const MAX_HOLD: Duration = Duration::from_secs(600);
@@ -215,13 +214,13 @@ impl<'a> Measurement<'a> {
         }
     }
 
-    /// Measures, prints the results, and writes the files that were asked for. True when there was something and nothing
-    /// went wrong.
+    /// Measures, prints the results, and writes the files that were asked for. True when there was something and
+    /// nothing went wrong.
     ///
     /// # Errors
     ///
-    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be read,
-    /// or a file cannot be written.
+    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
+    /// read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
         let Self { options, plan, server } = self;
         let mut client = options.client(plan.target())?;

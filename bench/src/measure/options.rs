@@ -13,10 +13,7 @@ use tidegate_report::{Report, ReportFiles, files};
 use super::bypass::BypassOptions;
 use super::report::Run;
 use tidegate_args::url::Url;
-use tidegate_load::BypassClient;
-use tidegate_load::Client;
-use tidegate_load::KernelClient;
-use tidegate_load::Verify;
+use tidegate_load::{BypassClient, Client, KernelClient, Verify};
 
 /// Shortest time to measure.
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);

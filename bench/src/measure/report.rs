@@ -11,8 +11,7 @@ use tidegate_report::{
 
 use super::summary;
 use tidegate_lab::machine::Memory;
-use tidegate_load::hex;
-use tidegate_load::{Close, Direction, Measured, Plan, Workload};
+use tidegate_load::{Close, Direction, Measured, Plan, Workload, hex};
 
 /// A measurement that is over.
 #[derive(Clone, Debug)]
@@ -268,9 +267,7 @@ mod tests {
     use tidegate_report::Latencies;
 
     use super::*;
-    use tidegate_load::Body;
-    use tidegate_load::Frames;
-    use tidegate_load::Kind;
+    use tidegate_load::{Body, Frames, Kind};
     use tidegate_report::testing::{assert_report, keys};
 
     #[test]

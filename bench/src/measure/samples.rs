@@ -6,9 +6,7 @@ use tidegate_lab::machine::Memory;
 use tidegate_report::Latencies;
 
 use super::report::{MemoryUse, Run};
-use tidegate_load::Errors;
-use tidegate_load::Verify;
-use tidegate_load::{Frames, Measured, Plan, Workload};
+use tidegate_load::{Errors, Frames, Measured, Plan, Verify, Workload};
 use tidegate_report::testing;
 
 /// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that

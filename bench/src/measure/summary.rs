@@ -198,8 +198,7 @@ fn seconds(duration: Duration) -> f64 {
 mod tests {
     use super::super::samples::{memory, run, with};
     use super::*;
-    use tidegate_load::Direction;
-    use tidegate_load::Kind;
+    use tidegate_load::{Direction, Kind};
 
     fn fact(run: &Run, name: &str) -> String {
         let found = facts(run).into_iter().find(|&(known, _)| known == name);

@@ -3,18 +3,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use nix::errno::Errno;
-use nix::sys::socket::sockopt::{RcvBuf, SendTimeout};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket};
-use nix::sys::time::{TimeVal, TimeValLike};
+use anyhow::Context;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBuf;
 
+use crate::stream::socket::connect_with;
 use tidegate_args::url::Url;
 use tidegate_load::http::parse_head;
 
@@ -29,7 +27,7 @@ const CHUNK: usize = 32 * 1024;
 const RECEIVE_BUFFER: usize = 128 * 1024;
 
 /// How long connecting is waited for.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one read waits before it is looked whether all is over.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -141,25 +139,11 @@ impl Drop for BackgroundLoad {
 }
 
 fn connect_to(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot make a socket")?;
     // Before connecting, since it decides the window scale.
-    setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER).context("cannot set the receive buffer")?;
-    // It bounds connecting as well as sending.
-    let limit = TimeVal::seconds(CONNECT_LIMIT.as_secs().cast_signed());
-    setsockopt(&socket, SendTimeout, &limit).context("cannot set the send timeout")?;
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) => {}
-        Err(Errno::EINPROGRESS) => {
-            let seconds = CONNECT_LIMIT.as_secs();
-            bail!("no answer from {address} within {seconds} s, and there is no flood yet");
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot connect to {address}")),
-    }
-    let stream = TcpStream::from(socket);
+    let stream = connect_with(address, CONNECT_TIMEOUT, |socket| {
+        setsockopt(socket, RcvBuf, &RECEIVE_BUFFER).context("cannot set the receive buffer")
+    })
+    .context("there is no flood yet")?;
     stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
     stream
         .set_read_timeout(Some(POLL_INTERVAL))

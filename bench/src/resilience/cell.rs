@@ -18,10 +18,7 @@ use super::served::{BULK, SMALL};
 use super::target::Servers;
 use tidegate_args::url::Url;
 use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
-use tidegate_load::KernelClient;
-use tidegate_load::Progress;
-use tidegate_load::{Body, Verify};
-use tidegate_load::{Client, Close, Workload};
+use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workload};
 
 /// How much longer than needed the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);

@@ -58,8 +58,8 @@ impl Servers<'_> {
             .with_context(|| format!("{} does not start on {address}", target.name()))
     }
 
-    /// `program`, to be run before the kernel thread that polls the device on the same core, which else runs until its time
-    /// slice is over.
+    /// `program`, to be run before the kernel thread that polls the device on the same core, which else runs until its
+    /// time slice is over.
     fn command(&self, program: &Path) -> Command {
         let mut command = self.lab.command(Place::Server, Path::new("nice"));
         command.args(["-n", "-10"]).arg(program);

@@ -1,5 +1,5 @@
-//! tidegate's applications on the kernel's TCP, by `tidegate-kernel-host`, for comparing tidegate's TCP with the kernel's
-//! under equal application code.
+//! tidegate's applications on the kernel's TCP, by `tidegate-kernel-host`, for comparing tidegate's TCP with the
+//! kernel's under equal application code.
 
 mod listen;
 #[cfg(test)]
@@ -28,8 +28,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Arguments of `tidegate-bench serve-kernel`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// What to serve where: http, echo or discard, for example http=198.18.0.1:80; IPv6 addresses go in brackets. May be
-    /// given several times.
+    /// What to serve where: http, echo or discard, for example http=198.18.0.1:80; IPv6 addresses go in brackets. May
+    /// be given several times.
     #[arg(long, required = true, value_name = "SERVICE=ADDRESS:PORT", value_parser = listen::parse)]
     listen: Vec<Listen>,
     /// The directory whose files http serves; without it, one built-in page.

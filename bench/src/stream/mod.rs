@@ -4,7 +4,7 @@
 //! measured with the same one.
 
 pub(crate) mod serve;
-mod socket;
+pub(crate) mod socket;
 pub(crate) mod transfer;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::socket::{PATIENCE, listen_on};
+use super::socket::{TIMEOUT, listen_on};
 use tidegate_load::thread_per_connection::{Limits, serve};
 
 /// Bytes written at once.
@@ -39,8 +39,8 @@ pub(crate) fn sink(address: SocketAddr, congestion: Option<&str>) -> anyhow::Res
 
 /// Answers one request and closes.
 fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let Some(mut left) = requested(&mut stream)? else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
@@ -85,7 +85,7 @@ fn path_number(head: &[u8]) -> Option<u64> {
 }
 
 fn discard(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut buffer = vec![0; CHUNK];
     loop {
         match stream.read(&mut buffer) {

@@ -3,17 +3,17 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{SendTimeout, TcpCongestion};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// How long connecting, and a stream that does not move, is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to `address` with `congestion` as the congestion control, or the system's default.
 ///
@@ -21,30 +21,41 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// A sentence: nobody listens, nothing comes back, or the kernel does not have the congestion control.
 pub(super) fn connect_to(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<TcpStream> {
+    let stream = connect_with(address, TIMEOUT, |socket| {
+        congestion.map_or(Ok(()), |name| set_congestion(socket, name))
+    })?;
+    stream
+        .set_read_timeout(Some(TIMEOUT))
+        .context("cannot set the receive timeout")?;
+    Ok(stream)
+}
+
+/// Connects to `address` by a socket that `prepare` has set up. Connecting and sending may take `timeout`, in whole
+/// seconds.
+///
+/// # Errors
+///
+/// A sentence: nobody listens, nothing comes back, the kernel refuses, or `prepare` fails.
+pub(crate) fn connect_with(
+    address: SocketAddr,
+    timeout: Duration,
+    prepare: impl FnOnce(&OwnedFd) -> anyhow::Result<()>,
+) -> anyhow::Result<TcpStream> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot make a socket")?;
-    if let Some(name) = congestion {
-        set_congestion(&socket, name)?;
-    }
+    prepare(&socket)?;
+    let seconds = timeout.as_secs();
     // It bounds connecting as well as sending.
-    let patience = TimeVal::seconds(PATIENCE.as_secs().cast_signed());
-    setsockopt(&socket, SendTimeout, &patience).context("cannot set the send timeout")?;
+    setsockopt(&socket, SendTimeout, &TimeVal::seconds(seconds.cast_signed()))
+        .context("cannot set the send timeout")?;
     match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) => {}
-        Err(Errno::EINPROGRESS) => {
-            let seconds = PATIENCE.as_secs();
-            return Err(anyhow!("no answer from {address} within {seconds} s"));
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot connect to {address}")),
+        Ok(()) => Ok(TcpStream::from(socket)),
+        Err(Errno::EINPROGRESS) => bail!("no answer from {address} within {seconds} s"),
+        Err(error) => Err(error).with_context(|| format!("cannot connect to {address}")),
     }
-    let stream = TcpStream::from(socket);
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .context("cannot set the receive timeout")?;
-    Ok(stream)
 }
 
 /// Listens on `address`; connections have `congestion` as the congestion control, or the system's default.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::socket::{PATIENCE, connect_to, timed_out};
+use super::socket::{TIMEOUT, connect_to, timed_out};
 use tidegate_args::url::Url;
 use tidegate_load::http::parse_head;
 
@@ -163,7 +163,7 @@ fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<usize> {
 
 fn explained(error: io::Error, what: &str) -> anyhow::Error {
     if timed_out(&error) {
-        anyhow!("{what}: nothing moved for {} s", PATIENCE.as_secs())
+        anyhow!("{what}: nothing moved for {} s", TIMEOUT.as_secs())
     } else {
         anyhow::Error::new(error).context(what.to_owned())
     }

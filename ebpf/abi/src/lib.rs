@@ -1,6 +1,36 @@
-//! What tidegate's XDP program and its userspace share.
+//! Map layouts, counters and SYN cookies that tidegate's XDP program shares with its userspace.
 //!
 //! Both sides are compiled from this crate, so a map cannot have two layouts. It is `no_std` and allocates nothing.
+//! [`ListenerKey`] is what frames are looked up by, [`XdpCounter`] the reason for each verdict, [`syn_ack`] the
+//! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`known_flows`] the counts by
+//! which the program tells flows that an engine may know.
+//!
+//! ```
+//! use tidegate_abi::siphash::Key;
+//! use tidegate_abi::syn_cookie::{self, Addresses, Handshake, Keys, Options};
+//!
+//! let handshake = Handshake {
+//!     addresses: Addresses::v4([198, 18, 0, 2], [198, 18, 0, 1]),
+//!     client_port: 40_000,
+//!     server_port: 80,
+//!     client_isn: 7,
+//!     timestamps: false,
+//! };
+//! let options = Options {
+//!     mss_index: 7,
+//!     window_scale: 8,
+//!     sack_permitted: true,
+//!     ecn: false,
+//! };
+//! // The program answers a SYN by a number that is all it remembers of it.
+//! let keys = Keys::new(Key(1, 2), 1000, false);
+//! let (key, key_id) = keys.current();
+//! let cookie = syn_cookie::make(key, key_id, &handshake, options);
+//! // An engine finds the options in the acknowledgment, and nothing in one that was guessed.
+//! let checked = keys.check(&handshake, cookie.isn, None).expect("a cookie");
+//! assert_eq!(checked.options, options);
+//! assert_eq!(keys.check(&handshake, cookie.isn ^ 1, None), None);
+//! ```
 #![no_std]
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 

@@ -87,14 +87,7 @@ fn write_v4(ctx: &XdpContext, flood: &Flood, random: &mut Random) -> Option<usiz
     // SAFETY: these octets are in the frame, as `head` has compared; they are aligned for pairs; nothing else refers
     // to them.
     let frame = unsafe { &mut *head::<FrameV4>(ctx)? };
-    let [a, b, c, d, e, f] = addresses(flood);
-    frame[0] = a;
-    frame[1] = b;
-    frame[2] = c;
-    frame[3] = d;
-    frame[4] = e;
-    frame[5] = f;
-    frame[6] = ETHERTYPE_IPV4.to_be();
+    write_ethernet(frame, flood, ETHERTYPE_IPV4);
     write_words!(frame[IP] = packet.ip, 0 1 2 3 4);
     write_words!(frame[TRANSPORT_V4] = packet.transport, 0 1 2 3 4 5 6 7 8 9 10);
     Some(packet.frame_length)
@@ -106,30 +99,22 @@ fn write_v6(ctx: &XdpContext, flood: &Flood, random: &mut Random) -> Option<usiz
     let packet = packet::ipv6(flood, random)?;
     // SAFETY: as in `write_v4`.
     let frame = unsafe { &mut *head::<FrameV6>(ctx)? };
-    let [a, b, c, d, e, f] = addresses(flood);
-    frame[0] = a;
-    frame[1] = b;
-    frame[2] = c;
-    frame[3] = d;
-    frame[4] = e;
-    frame[5] = f;
-    frame[6] = ETHERTYPE_IPV6.to_be();
+    write_ethernet(frame, flood, ETHERTYPE_IPV6);
     write_words!(frame[IP] = packet.ip, 0 1 2 3 4 5 6 7 8 9);
     write_words!(frame[TRANSPORT_V6] = packet.transport, 0 1 2 3 4 5 6 7 8 9 10);
     Some(packet.frame_length)
 }
 
-/// Both Ethernet addresses, the destination first, as pairs of octets as they are in memory.
+/// Writes the Ethernet header.
 #[inline(always)]
-fn addresses(flood: &Flood) -> [u16; 6] {
+fn write_ethernet<const N: usize>(frame: &mut [u16; N], flood: &Flood, ethertype: u16) {
     let [a, b, c, d, e, f] = flood.target_mac;
     let [g, h, i, j, k, l] = flood.source_mac;
-    [
-        u16::from_ne_bytes([a, b]),
-        u16::from_ne_bytes([c, d]),
-        u16::from_ne_bytes([e, f]),
-        u16::from_ne_bytes([g, h]),
-        u16::from_ne_bytes([i, j]),
-        u16::from_ne_bytes([k, l]),
-    ]
+    frame[0] = u16::from_ne_bytes([a, b]);
+    frame[1] = u16::from_ne_bytes([c, d]);
+    frame[2] = u16::from_ne_bytes([e, f]);
+    frame[3] = u16::from_ne_bytes([g, h]);
+    frame[4] = u16::from_ne_bytes([i, j]);
+    frame[5] = u16::from_ne_bytes([k, l]);
+    frame[6] = ethertype.to_be();
 }

@@ -87,8 +87,8 @@ impl<A: Application> Host<A> {
         })
     }
 
-    /// A host for `listeners`, with what stops it. The listeners' place in the list is their [`ListenerId`]. `report` is
-    /// told of the first connection that cannot be served.
+    /// A host for `listeners`, with what stops it. The listeners' place in the list is their [`ListenerId`]. `report`
+    /// is told of the first connection that cannot be served.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl<A: Application> Host<A> {
         Ok((host, waker))
     }
 
-    /// Serves until the waker wakes. What is open then is closed without a word to the application.
+    /// Serves until the waker wakes. Open connections are closed then without a word to the application.
     ///
     /// # Errors
     ///
@@ -124,8 +124,8 @@ impl<A: Application> Host<A> {
     }
 
     /// Handles events until `turn` has had enough. It is called between any two lots of events, with the time, and
-    /// returns for how long at most to wait for the next; `None` ends this. `opened` is told of each connection this side
-    /// opened, just before [`Application::open`], and when it was begun.
+    /// returns for how long at most to wait for the next; `None` ends this. `opened` is told of each connection this
+    /// side opened, just before [`Application::open`], and when it was begun.
     ///
     /// # Errors
     ///

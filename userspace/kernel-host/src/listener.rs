@@ -17,7 +17,7 @@ const BACKLOG: Backlog = Backlog::MAXCONN;
 const USER_TIMEOUT_MILLIS: u32 = 120_000;
 
 /// Listens on `address`; with `shared`, sockets of other threads can have the same address and port, and the kernel
-/// spreads the connections over them. What is accepted inherits TCP_NODELAY and TCP_USER_TIMEOUT.
+/// spreads the connections over them. Accepted sockets inherit TCP_NODELAY and TCP_USER_TIMEOUT.
 ///
 /// # Errors
 ///

@@ -41,6 +41,7 @@ impl SendQueue {
     }
 
     /// Appends `data`.
+    #[inline]
     pub(crate) fn push(&mut self, data: Bytes) {
         if !data.is_empty() {
             self.close_chunk();
@@ -63,10 +64,16 @@ impl SendQueue {
     }
 
     /// Makes a buffer of the chunk.
+    #[inline]
     fn close_chunk(&mut self) {
         if !self.chunk.is_empty() {
-            self.buffers.push_back(mem::take(&mut self.chunk).freeze());
+            self.push_chunk();
         }
+    }
+
+    #[inline(never)]
+    fn push_chunk(&mut self) {
+        self.buffers.push_back(mem::take(&mut self.chunk).freeze());
     }
 
     /// Takes the memory of `spare`, if the queue has none of its own: most connections need some within a callback
@@ -80,9 +87,10 @@ impl SendQueue {
     /// Gives the memory back, if the queue is empty.
     pub(crate) fn give_back_to(&mut self, spare: &mut VecDeque<Bytes>) {
         if self.buffers.is_empty() {
-            let buffers = mem::take(&mut self.buffers);
             if spare.capacity() == 0 {
-                *spare = buffers;
+                mem::swap(&mut self.buffers, spare);
+            } else if self.buffers.capacity() > 0 {
+                self.buffers = VecDeque::new();
             }
         }
     }

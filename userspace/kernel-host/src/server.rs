@@ -24,9 +24,9 @@ struct Thread {
 }
 
 impl Server {
-    /// Listens on `addresses`, and starts a thread for each of `applications`, the first bound to the first of `cpus` and
-    /// so on. When it returns, all threads serve. `report` is told once by each thread of what keeps it from serving some
-    /// connection, such as a lack of descriptors.
+    /// Listens on `addresses`, and starts a thread for each of `applications`, the first bound to the first of `cpus`
+    /// and so on. When it returns, all threads serve. `report` is told once by each thread of what keeps it from
+    /// serving some connection, such as a lack of descriptors.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Server {
         Ok(server)
     }
 
-    /// What is listened on, in the order asked for; where port 0 was, the port the kernel chose.
+    /// Returns the addresses that are listened on, in the order asked for; where port 0 was, the port the kernel chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -82,7 +82,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What ended a thread before.
+    /// The error that ended a thread before.
     pub fn stop(self) -> anyhow::Result<()> {
         for thread in &self.threads {
             thread.waker.wake().context("cannot stop a thread")?;

@@ -13,6 +13,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::Linger;
 use tidegate_tcp::application::{CloseReason, ListenerId, Stream};
 use tidegate_tcp::time::Instant;
+use tidegate_tcp::wire::checksum::TextSum;
 
 use crate::send_queue::SendQueue;
 
@@ -114,7 +115,14 @@ impl KernelStream {
     }
 
     /// Writes what is queued as far as the kernel takes it, and FIN after it.
+    #[inline]
     pub(crate) fn flush(&mut self) {
+        if self.fin_queued || !self.queue.is_empty() {
+            self.write_queue();
+        }
+    }
+
+    fn write_queue(&mut self) {
         if self.aborted || self.failed.is_some() {
             return;
         }
@@ -312,6 +320,15 @@ impl Stream for KernelStream {
         self.queue.push(data.split_to(count));
         self.note_exhaustion();
         count
+    }
+
+    fn send_whole(&mut self, data: &Bytes, _: TextSum) -> bool {
+        let fits = data.len() <= self.send_space();
+        if fits {
+            self.queue.push(data.clone());
+            self.note_exhaustion();
+        }
+        fits
     }
 
     fn send_copy(&mut self, data: &[u8]) -> usize {

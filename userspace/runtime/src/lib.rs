@@ -4,6 +4,48 @@
 //! one thread (a *shard*) per socket. A shard owns everything it works with: its socket, its UMEM, its engine and its
 //! application. What crosses between shards crosses through bounded lock-free queues.
 //!
+//! ```no_run
+//! use tidegate_runtime::{Config, Error, Listener, Settings, Sources, SynCookies};
+//! use tidegate_tcp::application::{Application, CloseReason, Stream};
+//!
+//! /// Closes every connection at once.
+//! struct Refusal;
+//!
+//! impl Application for Refusal {
+//!     type Connection = ();
+//!     fn open<S: Stream>(&mut self, stream: &mut S) {
+//!         stream.close();
+//!     }
+//!     fn receive<S: Stream>(&mut self, (): &mut (), _: &mut S, data: &[u8]) -> usize {
+//!         data.len()
+//!     }
+//!     fn end_of_stream<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+//!     fn writable<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+//!     fn timeout<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+//!     fn drain<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
+//!     fn closed(&mut self, (): (), _: CloseReason) {}
+//! }
+//!
+//! # fn main() -> Result<(), Error> {
+//! let settings = Settings {
+//!     interface: "eth1",
+//!     afxdp: &Config::default(),
+//!     tcp: &tidegate_tcp::Config::default(),
+//!     syn_cookies: &SynCookies::default(),
+//!     sources: &Sources::default(),
+//!     listeners: &[Listener {
+//!         address: ([192, 0, 2, 1], 80).into(),
+//!         keepalive: None,
+//!     }],
+//!     remotes: &[],
+//! };
+//! let runtime = tidegate_runtime::start(&settings, |_queue| Refusal)?;
+//! let report = runtime.stop()?;
+//! println!("{} shards served", report.shards.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | module | concern |
 //! |---|---|
 //! | [`config`], [`error`], [`report`] | what comes in, what goes wrong, what goes out |

@@ -24,7 +24,7 @@ const MAX_TRIES: u32 = 256;
 /// Longer than the engine waits for the answer to a SYN.
 const SYN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What one shard knows of the connections to its server, beside the engine.
+/// The state of one shard that its connections need beside the engine.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     target: SocketAddr,

@@ -3,7 +3,7 @@
 use tidegate_runtime::ShardReport;
 use tidegate_tcp::counters::Counter;
 
-/// What was handed from shard to shard.
+/// The frames that were handed from shard to shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Misrouted {
     /// Frames that arrived, each counted once.
@@ -13,7 +13,7 @@ pub(crate) struct Misrouted {
 }
 
 impl Misrouted {
-    /// What all shards tell together.
+    /// Returns the numbers of all shards together.
     pub(crate) fn of(shards: &[ShardReport]) -> Self {
         let arrived: u64 = shards.iter().map(|shard| shard.port.rx_frames).sum();
         let shown: u64 = shards.iter().map(|shard| shard.tcp.get(Counter::FramesIn)).sum();

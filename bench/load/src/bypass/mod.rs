@@ -142,7 +142,7 @@ impl Client for BypassClient {
         // The shards alone hold the channel: without them there is nothing to wait for.
         drop(sender);
         let mut total = watch(plan, progress, &runtime, &steps, &outcomes)?;
-        // What is still open is reset at once.
+        // Connections that are still open are reset at once.
         let report = runtime.stop()?;
         let misrouted = Misrouted::of(&report.shards);
         // To the engines every visit is a frame.
@@ -160,7 +160,7 @@ impl Client for BypassClient {
 struct ShardDriver {
     driver: Driver,
     dialer: Dialer,
-    /// What the shown rate is of.
+    /// The steps that the shown rate counts.
     steps: Arc<AtomicU64>,
     /// Told once, at the end.
     outcome: Sender<Outcome>,
@@ -181,7 +181,7 @@ impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
         };
         let due = self.driver.turn(&mut connector, now);
         if let Some(outcome) = self.driver.take_outcome() {
-            // Whoever started it may have given up.
+            // The receiver may have given up.
             let _ = self.outcome.send(outcome);
         }
         self.steps.store(engine.application().stats.steps(), Ordering::Relaxed);
@@ -203,7 +203,8 @@ fn check_wait(workload: Workload, wait: WaitStrategy) -> Result<(), UsageError> 
     Ok(())
 }
 
-/// What arrives on a queue without a shard goes to the kernel, which knows nothing of the client's connections.
+/// Checks that there is a shard for every queue: what arrives on another one goes to the kernel, which knows nothing of
+/// the client's connections.
 fn check_queues(name: &str, interface: &InterfaceInfo) -> Result<(), UsageError> {
     let InterfaceInfo { queues, rx_queues, .. } = *interface;
     if rx_queues > queues {
@@ -239,7 +240,7 @@ fn usage(error: tidegate_runtime::Error) -> anyhow::Error {
     }
 }
 
-/// What one shard does of the plan.
+/// Returns the part of the plan that one shard does.
 fn task(plan: &Plan, share: Share) -> Task {
     let workload = match plan.workload {
         Workload::Latency { rate } => Workload::Latency { rate: share.part(rate) },

@@ -19,13 +19,13 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const TIME_WAIT_RATE: u128 = 500_000;
 
 /// Connections in TIME-WAIT at most. There are no more than pairs of local address and port.
-const MOST_TIME_WAIT: u128 = 1 << 24;
+const MAX_TIME_WAIT: u128 = 1 << 24;
 
 /// Connections that only have to end, at least, beside those asked for.
-const LEAST_CLOSING: u32 = 1 << 16;
+const MIN_CLOSING: u32 = 1 << 16;
 
 /// Send buffer, in bytes, where nothing is uploaded: at least this.
-const LEAST_SEND_BUFFER: usize = 64 << 10;
+const MIN_SEND_BUFFER: usize = 64 << 10;
 
 /// Send buffer for uploads, in bytes.
 const UPLOAD_SEND_BUFFER: u32 = 2 << 20;
@@ -44,7 +44,7 @@ pub struct Settings {
     pub ports: RangeInclusive<u16>,
     /// The target's Ethernet address, or its router's; by default the kernel is asked.
     pub target_mac: Option<[u8; 6]>,
-    /// What the client's thread does when there is nothing to do.
+    /// The way the client's threads wait.
     pub wait: WaitStrategy,
     /// Back the memory of the frames by huge pages, which have to be reserved (`vm.nr_hugepages`).
     pub huge_pages: bool,
@@ -128,15 +128,15 @@ impl Settings {
         }
     }
 
-    /// The engine's settings for one shard that has `connections`, from so many `pairs` of local address and port.
+    /// The engine's settings for one shard that has `connections`, from `pairs` pairs of local address and port.
     pub(crate) fn tcp(&self, plan: &Plan, connections: u32, pairs: u32) -> tidegate_tcp::Config {
         let time_wait = TIME_WAIT_RATE * (2 * self.msl).as_millis() / 1000;
-        // Not more than MOST_TIME_WAIT, so it fits.
-        let time_wait = time_wait.clamp(u128::from(LEAST_CLOSING), MOST_TIME_WAIT) as u32;
+        // Not more than MAX_TIME_WAIT, so it fits.
+        let time_wait = time_wait.clamp(u128::from(MIN_CLOSING), MAX_TIME_WAIT) as u32;
         let (closing, max_time_wait) = match plan.workload {
-            Workload::Cps { close: Close::Client } => (connections.max(LEAST_CLOSING), time_wait.min(pairs.max(1))),
-            Workload::Cps { .. } => (connections.max(LEAST_CLOSING), LEAST_CLOSING),
-            _ => (LEAST_CLOSING, LEAST_CLOSING),
+            Workload::Cps { close: Close::Client } => (connections.max(MIN_CLOSING), time_wait.min(pairs.max(1))),
+            Workload::Cps { .. } => (connections.max(MIN_CLOSING), MIN_CLOSING),
+            _ => (MIN_CLOSING, MIN_CLOSING),
         };
         let send_buffer = match plan.workload {
             Workload::Throughput {
@@ -149,7 +149,7 @@ impl Settings {
                 };
                 let requests = plan.url.request(false).len() * pipeline;
                 // Twice, since what was answered may not have been acknowledged.
-                (2 * requests).clamp(LEAST_SEND_BUFFER, 1 << 30) as u32
+                (2 * requests).clamp(MIN_SEND_BUFFER, 1 << 30) as u32
             }
         };
         tidegate_tcp::Config {

@@ -10,14 +10,14 @@ use std::ops::RangeInclusive;
 use tidegate_flood::Prefix;
 
 /// Pairs at most; what a prefix has beyond is not used.
-const MOST: u32 = 1 << 28;
+const MAX_PAIRS: u32 = 1 << 28;
 
 /// Local addresses, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses {
     /// The bits of the first one.
     first: u128,
-    /// How many there are, at least 1.
+    /// Their number, at least 1.
     count: u32,
     ipv4: bool,
 }
@@ -50,7 +50,7 @@ impl Addresses {
             };
         }
         let (first, others) = (joined(words), !joined(mask));
-        let others = u32::try_from(others).unwrap_or(MOST).min(MOST);
+        let others = u32::try_from(others).unwrap_or(MAX_PAIRS).min(MAX_PAIRS);
         Self {
             first: first + u128::from(others > 0),
             count: others.max(1),
@@ -63,7 +63,7 @@ impl Addresses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) index: u32,
-    /// How many shards there are, at least 1.
+    /// The number of shards, at least 1.
     pub(crate) of: u32,
 }
 
@@ -97,7 +97,7 @@ impl Tuples {
     pub(crate) fn new(addresses: Addresses, ports: &RangeInclusive<u16>, share: Share) -> Self {
         let count = u32::from(*ports.end()).saturating_sub(u32::from(*ports.start())) + 1;
         let total = u64::from(addresses.count) * u64::from(count);
-        let total = total.min(u64::from(MOST)) as u32;
+        let total = total.min(u64::from(MAX_PAIRS)) as u32;
         Self {
             addresses,
             first_port: *ports.start(),
@@ -110,7 +110,7 @@ impl Tuples {
         }
     }
 
-    /// How many pairs this shard has.
+    /// Returns the number of pairs of this shard.
     pub(crate) fn len(&self) -> u32 {
         self.share.part(u64::from(self.total)) as u32
     }
@@ -135,7 +135,7 @@ impl Tuples {
             .map(|number| self.local(number))
     }
 
-    /// What the server sends to `local` arrives on the queue of another shard.
+    /// Notes that frames for `local` arrive on the queue of another shard.
     pub(crate) fn note_elsewhere(&mut self, local: SocketAddr) {
         let Some(number) = self.number(local) else { return };
         if number % self.share.of != self.share.index || self.is_elsewhere(number) {
@@ -253,7 +253,7 @@ mod tests {
             ("198.19.0.8/32", "198.19.0.8", 1),
             ("2001:2::8/125", "2001:2::9", 7),
             ("2001:2::8/128", "2001:2::8", 1),
-            ("2001:2:0:8000::/64", "2001:2:0:8000::1", MOST),
+            ("2001:2:0:8000::/64", "2001:2:0:8000::1", MAX_PAIRS),
         ] {
             let found = addresses(prefix);
             let expected = Addresses {
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn the_most_there_can_be_is_bounded() {
         let tuples = Tuples::new(addresses("2001:2::/48"), &(1..=65_535), ALONE);
-        assert_eq!(tuples.len(), MOST);
-        assert_eq!(tuples.number(tuples.local(MOST - 1)), Some(MOST - 1));
+        assert_eq!(tuples.len(), MAX_PAIRS);
+        assert_eq!(tuples.number(tuples.local(MAX_PAIRS - 1)), Some(MAX_PAIRS - 1));
     }
 
     #[test]

@@ -29,7 +29,7 @@ const OTHER_FILES: u64 = 64;
 /// How long Linux keeps a connection in TIME-WAIT (TCP_TIMEWAIT_LEN), whatever its settings.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
-/// What is left of a sleep that asks for whole milliseconds, as the kernel may wake late.
+/// The part of a wait that is not slept, as the kernel may wake late.
 const SLEEP_MARGIN: Duration = Duration::from_micros(500);
 
 /// The client over the kernel's TCP. It needs no preparation.
@@ -59,7 +59,7 @@ impl Client for KernelClient {
 
 fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
     let task = Task::of(plan);
-    // What is due at a fixed rate is due to the microsecond.
+    // Requests at a fixed rate are due to the microsecond.
     let precise = matches!(plan.workload, Workload::Latency { .. });
     let mut driver = Driver::new(task);
     let mut meter = Meter::new(progress, plan.workload.unit());

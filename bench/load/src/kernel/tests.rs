@@ -198,6 +198,31 @@ fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
 }
 
 #[test]
+fn a_body_without_length_ends_with_its_connection() {
+    let address = serve_on_loopback(|mut stream| {
+        if matches!(stream.read(&mut [0; 4096]), Ok(count) if count > 0) {
+            // An error shows in what the client counts.
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello");
+        }
+    });
+    for workload in [
+        Workload::Cps { close: Close::Client },
+        Workload::Cps { close: Close::Server },
+        Workload::Rps { pipeline: 1 },
+        Workload::Throughput {
+            direction: Direction::Down,
+        },
+    ] {
+        let measured = run(&Plan {
+            verify: Verify::Equal(Body::of(b"hello")),
+            ..plan(address, workload)
+        });
+        assert_right(&measured);
+        assert!(measured.latency.len() > 0, "{workload:?}");
+    }
+}
+
+#[test]
 fn an_end_that_is_announced_and_does_not_come_is_an_error() {
     let address = serve_on_loopback(|mut stream| {
         let response = format!("{HEAD} 0\r\nConnection: close\r\n\r\n");

@@ -28,10 +28,11 @@ pub(super) struct Row {
     pub(super) answered_per_s: f64,
     /// SYNs of the whole flood.
     pub(super) syns_sent: u64,
-    /// Frames that the server's device took from the client's meanwhile, those of the clients included; the others found
-    /// its queue full. `None` without a flood, or if the device does not say.
+    /// Frames that the server's device took from the client's meanwhile, those of the clients included; the others
+    /// found its queue full. `None` without a flood, or if the device does not say.
     pub(super) frames_taken: Option<u64>,
-    /// Whether the kernel made the frames of the flood, else they came through an AF_XDP socket. `None` without a flood.
+    /// Whether the kernel made the frames of the flood, else they came through an AF_XDP socket. `None` without a
+    /// flood.
     pub(super) live_frames: Option<bool>,
     /// Clients that began.
     pub(super) legit_tried: u32,

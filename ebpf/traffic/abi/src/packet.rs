@@ -196,47 +196,22 @@ fn transport(flood: &Flood, mss_less: u32, random: &mut Random) -> Transport {
     };
 
     if kind == kind::UDP {
-        return Transport {
-            words: [
-                ports,
-                DATAGRAM << 16,
-                sequence,
-                acknowledgement,
-                stamp,
-                echo,
-                choices,
-                numbers,
-                sequence ^ stamp,
-                acknowledgement ^ echo,
-                choices ^ stamp,
-            ],
-            length: DATAGRAM,
-            protocol: UDP,
-            hop_limit: 64 - hops,
-        };
+        let content = [sequence, acknowledgement, stamp, echo, choices, numbers];
+        return datagram(ports, content, hops);
     }
     if kind == kind::SYN || kind == kind::SYN_ACK {
-        let system = system(choices & 0xf, mss_less, stamp);
-        let answers = kind == kind::SYN_ACK;
-        let [a, b, c, d, e, f] = system.options;
-        return Transport {
-            words: [
-                ports,
-                sequence,
-                if answers { acknowledgement } else { 0 },
-                data_offset(system.options_length) | if answers { SYN | ACK } else { SYN | system.ecn } | system.window,
-                0,
-                a,
-                b,
-                c,
-                d,
-                e,
-                f,
-            ],
-            length: TCP_HEADER + system.options_length,
-            protocol: TCP,
-            hop_limit: system.hop_limit - hops,
+        let acknowledged = if kind == kind::SYN_ACK {
+            Some(acknowledgement)
+        } else {
+            None
         };
+        return opening(
+            ports,
+            sequence,
+            acknowledged,
+            system(choices & 0xf, mss_less, stamp),
+            hops,
+        );
     }
     let (flags, acknowledgement, with_timestamps) = if kind == kind::RST {
         (RST, 0, false)
@@ -267,6 +242,46 @@ fn transport(flood: &Flood, mss_less: u32, random: &mut Random) -> Transport {
         length: TCP_HEADER + options_length,
         protocol: TCP,
         hop_limit: 64 - hops,
+    }
+}
+
+/// A UDP datagram with random content.
+#[inline(always)]
+fn datagram(ports: u32, content: [u32; 6], hops: u32) -> Transport {
+    let [a, b, c, d, e, f] = content;
+    Transport {
+        words: [ports, DATAGRAM << 16, a, b, c, d, e, f, a ^ c, b ^ d, e ^ c],
+        length: DATAGRAM,
+        protocol: UDP,
+        hop_limit: 64 - hops,
+    }
+}
+
+/// A SYN, or a SYN-ACK if it has acknowledged something.
+#[inline(always)]
+fn opening(ports: u32, sequence: u32, acknowledged: Option<u32>, system: System, hops: u32) -> Transport {
+    let (acknowledgement, flags) = match acknowledged {
+        Some(number) => (number, SYN | ACK),
+        None => (0, SYN | system.ecn),
+    };
+    let [a, b, c, d, e, f] = system.options;
+    Transport {
+        words: [
+            ports,
+            sequence,
+            acknowledgement,
+            data_offset(system.options_length) | flags | system.window,
+            0,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+        ],
+        length: TCP_HEADER + system.options_length,
+        protocol: TCP,
+        hop_limit: system.hop_limit - hops,
     }
 }
 

@@ -1,0 +1,391 @@
+//! Starting: everything is checked, the interface taken, and a shard made and started for each queue.
+
+use core::any::Any;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use mio::Poll;
+use tidegate_abi::MAX_REMOTES;
+use tidegate_abi::known_flows::{FlowSlots, RANDOM_WORDS};
+use tidegate_abi::siphash::Key;
+use tidegate_tcp::application::Application;
+use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
+use tidegate_xsk::Umems;
+
+use super::{Failure, Listener, Runtime, Settings};
+use crate::affinity;
+use crate::capability;
+use crate::config::Config;
+use crate::cookies::secret::Secret;
+use crate::cookies::{Control, CookieSetup};
+use crate::drivers::BindPlan;
+use crate::error::Error;
+use crate::handover::Exchange;
+use crate::interface::Interface;
+use crate::link_watch::{LinkWatch, Served};
+use crate::mailbox::{Mailbox, waker};
+use crate::port::Port;
+use crate::random;
+use crate::report::{QueueInfo, ShardReport};
+use crate::shard::{BELL, Parts, Shard, Shared};
+use crate::shard_task::ShardTask;
+use crate::xdp::{ProgramSettings, Steering};
+
+/// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
+///
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order. Every
+/// engine gets random keys of its own.
+///
+/// # Errors
+///
+/// An [`Error`] with a remedy; nothing is left behind.
+pub fn start<A, F>(settings: &Settings<'_>, mut application: F) -> Result<Runtime, Error>
+where
+    A: Application + Send + 'static,
+    A::Connection: Send,
+    F: FnMut(u32) -> A,
+{
+    start_with_tasks(settings, |queue| (application(queue), ()))
+}
+
+/// As [`start`], with shards that do something of their own accord, as clients do: `parts` makes the application of a
+/// shard and its [`ShardTask`].
+///
+/// A segment of a connection may arrive on any queue. One that arrives on another than that of the shard that opened
+/// the connection is handed over, as a server's are.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn start_with_tasks<A, D, F>(settings: &Settings<'_>, mut parts: F) -> Result<Runtime, Error>
+where
+    A: Application + Send + 'static,
+    A::Connection: Send,
+    D: ShardTask<A> + 'static,
+    F: FnMut(u32) -> (A, D),
+{
+    let checked = Checked::new(settings)?;
+    let Device {
+        ports,
+        infos,
+        link,
+        mut steering,
+    } = Device::open(settings, &checked)?;
+    let (shared, polls) = share(&ports, settings.afxdp)?;
+    let tcp = checked.tcp;
+    let cookies = CookieSetup::new(
+        settings.syn_cookies,
+        checked.cookie_secret,
+        tcp.max_half_open,
+        &mut steering,
+        &shared.mailboxes,
+    )?;
+
+    let mut shards = Vec::new();
+    for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
+        let index = info.queue as u16;
+        let (application, task) = parts(info.queue);
+        let mut engine = Engine::new(tcp.clone(), secrets()?, application);
+        engine.set_cookies(cookies.cookies(index));
+        listen(&mut engine, settings.listeners, &steering);
+        // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
+        steering.set_socket(info.queue, port.socket().fd())?;
+        let own = Parts {
+            engine,
+            task,
+            port,
+            poll,
+            alarm: cookies.alarm(index),
+        };
+        shards.push(Shard::new(index, own, shared.clone(), settings.afxdp));
+    }
+
+    let mut runtime = Runtime {
+        threads: Vec::new(),
+        cookies: Control::new(cookies.gauges()),
+        mailboxes: Arc::clone(&shared.mailboxes),
+        failure: Arc::new(OnceLock::new()),
+        queues: infos,
+        link: Mutex::new(link),
+        tcp,
+        is_draining: false,
+        steering,
+    };
+    // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
+    drop(shared);
+    for (shard, info) in shards.into_iter().zip(runtime.queues.clone()) {
+        let failure = Arc::clone(&runtime.failure);
+        let thread = thread::Builder::new()
+            .name(format!("shard-{}", info.queue))
+            .spawn(move || run_shard(shard, info, &failure))
+            .map_err(|error| Error::io("cannot start a thread", error))?;
+        runtime.threads.push(Some(thread));
+    }
+    runtime.cookies.start(cookies)?;
+    Ok(runtime)
+}
+
+/// The settings, with everything checked that can be before anything is attached.
+struct Checked {
+    interface: Interface,
+    /// As configured, with the interface's MTU.
+    tcp: tidegate_tcp::Config,
+    addresses: Vec<SocketAddr>,
+    queues: u32,
+    /// The CPUs to pin shards to, if they are to be.
+    cpus: Vec<usize>,
+    cookie_secret: Secret,
+}
+
+impl Checked {
+    fn new(settings: &Settings<'_>) -> Result<Self, Error> {
+        let config = settings.afxdp;
+        config.validate().map_err(Error::in_table("afxdp"))?;
+        settings
+            .syn_cookies
+            .validate()
+            .map_err(Error::in_table("syn_cookies"))?;
+        settings.sources.validate().map_err(Error::in_table("sources"))?;
+        settings.tcp.validate().map_err(Error::in_table("tcp"))?;
+        let cookie_secret = Secret::load(settings.syn_cookies)?;
+        let addresses: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
+        let interface = Interface::find(settings.interface)?;
+        config.validate_mtu(&interface.name, interface.mtu)?;
+        let mut tcp = settings.tcp.clone();
+        tcp.mtu = interface.mtu as u16;
+        // No key of the file is at fault here.
+        tcp.validate()
+            .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
+        interface.check_listeners(&addresses)?;
+        check_remotes(settings.remotes)?;
+        let queues = interface.queues(config.queues)?;
+        if queues < interface.rx_queues {
+            tracing::warn!(
+                "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are \
+                 left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
+                interface.name,
+                interface.rx_queues
+            );
+        }
+        capability::check()?;
+        let cpus = if config.pin_threads {
+            affinity::allowed()?
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            interface,
+            tcp,
+            addresses,
+            queues,
+            cpus,
+            cookie_secret,
+        })
+    }
+}
+
+/// The interface, taken: the XDP program is attached and a socket bound to each queue.
+struct Device {
+    ports: Vec<Port>,
+    infos: Vec<QueueInfo>,
+    link: LinkWatch,
+    steering: Steering,
+}
+
+impl Device {
+    fn open(settings: &Settings<'_>, checked: &Checked) -> Result<Self, Error> {
+        let config = settings.afxdp;
+        let Checked { interface, queues, .. } = checked;
+        // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
+        let program_settings = ProgramSettings {
+            listeners: &checked.addresses,
+            remotes: settings.remotes,
+            syn_ack: syn_ack_of(&checked.tcp),
+            flow_slots: flow_slots(&checked.tcp, *queues, settings.listeners)?,
+            sources: settings.sources,
+        };
+        let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
+        let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;
+        let mut ports = Vec::new();
+        let mut infos = Vec::new();
+        for queue in 0..*queues {
+            let port = Port::open(&interface.name, queue, config, &plan, steering.attached())?;
+            infos.push(QueueInfo {
+                queue,
+                cpu: affinity::cpu_of(queue as usize, &checked.cpus),
+                zero_copy: port.zero_copy(),
+                frames: config.frames,
+            });
+            ports.push(port);
+        }
+        let max_mtus = infos.iter().map(|info| plan.max_mtu(info.zero_copy));
+        let served = Served {
+            queues: *queues,
+            mtu: interface.mtu,
+            max_mtu: max_mtus.min().unwrap_or(interface.mtu),
+        };
+        let link = LinkWatch::new(&interface.name, served)?;
+        Ok(Self {
+            ports,
+            infos,
+            link,
+            steering,
+        })
+    }
+}
+
+/// Makes what the shards of these ports share, and the epoll each sleeps in.
+fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> {
+    let mut polls = Vec::new();
+    let mut mailboxes = Vec::new();
+    for _ in ports {
+        let made = Poll::new().and_then(|poll| waker(&poll, BELL).map(|waker| (poll, waker)));
+        let (poll, waker) = made.map_err(|error| Error::io("cannot make an epoll", error))?;
+        polls.push(poll);
+        mailboxes.push(Mailbox::new(waker));
+    }
+    let shared = Shared {
+        memory: Arc::new(Umems::of(ports.iter().map(Port::socket))),
+        exchange: Arc::new(Exchange::new(
+            ports.len() as u16,
+            config.handover_queue as usize,
+            config.frames as usize,
+        )),
+        mailboxes: mailboxes.into(),
+    };
+    Ok((shared, polls))
+}
+
+/// Has an engine serve `listeners`.
+fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], steering: &Steering) {
+    // Where nobody listens no SYN asks for a flow.
+    if !listeners.is_empty() {
+        engine.set_known_flows(steering.known_flows());
+    }
+    for listener in listeners {
+        // Without scope and flow label, which no segment carries.
+        let address = SocketAddr::new(listener.address.ip(), listener.address.port());
+        let id = engine.listen(address);
+        if let Some(keepalive) = listener.keepalive {
+            engine.set_keepalive(id, keepalive);
+        }
+    }
+}
+
+/// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].
+fn run_shard<A, D>(shard: Shard<A, D>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport>
+where
+    A: Application,
+    D: ShardTask<A>,
+{
+    let run = || {
+        if let Some(cpu) = info.cpu {
+            affinity::pin(cpu)?;
+        }
+        shard.run()
+    };
+    let what = match panic::catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(report)) => return Some(report),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("it panicked: {}", panic_message(&*panic)),
+    };
+    // Only the first failure is kept; the others may well follow from it.
+    let _ = failure.set(Failure {
+        queue: info.queue,
+        what,
+    });
+    None
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+/// Checks that the XDP program can steer by these.
+fn check_remotes(remotes: &[SocketAddr]) -> Result<(), Error> {
+    if remotes.len() > MAX_REMOTES as usize {
+        return Err(Error::Config(format!(
+            "{} remotes were given; there can be {MAX_REMOTES}",
+            remotes.len()
+        )));
+    }
+    match remotes.iter().find(|remote| remote.port() == 0) {
+        Some(remote) => Err(Error::Config(format!(
+            "remote {remote} has no port; give it one from 1 to 65535"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Slots for all flows that so many engines may have.
+fn flow_slots(tcp: &tidegate_tcp::Config, engines: u32, listeners: &[Listener]) -> Result<FlowSlots, Error> {
+    let each = u64::from(tcp.max_connections) + u64::from(tcp.max_time_wait);
+    let flows = if listeners.is_empty() {
+        0
+    } else {
+        each * u64::from(engines)
+    };
+    let bytes: [u8; RANDOM_WORDS * 8] = random::bytes()?;
+    let mut numbers = [0; RANDOM_WORDS];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+        *number = u64::from_ne_bytes(*bytes);
+    }
+    Ok(FlowSlots::new(flows, numbers))
+}
+
+/// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent
+/// it when a retransmitted SYN arrived on another queue than the first.
+fn secrets() -> Result<Secrets, Error> {
+    let keys: [u8; 32] = random::bytes()?;
+    let (mut isn, mut table) = ([0; 16], [0; 16]);
+    isn.copy_from_slice(&keys[..16]);
+    table.copy_from_slice(&keys[16..]);
+    Ok(Secrets {
+        isn: Key::from_bytes(isn),
+        table: Key::from_bytes(table),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_gets_keys_of_its_own() {
+        let (first, second) = (secrets().expect("keys"), secrets().expect("keys"));
+        assert!(first.isn != second.isn && first.table != second.table);
+        assert!(first.isn != first.table);
+    }
+
+    #[test]
+    fn remotes_have_ports_and_room_in_the_map() {
+        let remote = |port| SocketAddr::from(([198, 18, 0, 1], port));
+        let full: Vec<SocketAddr> = (1..=MAX_REMOTES as u16).map(remote).collect();
+        for good in [&[][..], full.as_slice()] {
+            check_remotes(good).expect("good remotes");
+        }
+        for (bad, phrase) in [
+            (vec![remote(1), remote(0)], "198.18.0.1:0 has no port"),
+            ([full.as_slice(), &[remote(99)]].concat(), "there can be 16"),
+        ] {
+            let error = check_remotes(&bad).expect_err(phrase);
+            assert!(error.is_usage() && error.to_string().contains(phrase), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_message() {
+        let literal: Box<dyn Any + Send> = Box::new("frames were lost");
+        assert_eq!(panic_message(&*literal), "frames were lost");
+        let formatted: Box<dyn Any + Send> = Box::new(format!("frame {}", 7));
+        assert_eq!(panic_message(&*formatted), "frame 7");
+        let other: Box<dyn Any + Send> = Box::new(7);
+        assert_eq!(panic_message(&*other), "without a message");
+    }
+}
