@@ -68,14 +68,20 @@ impl SendQueue {
         self.length = 0;
         self.first = Bytes::new();
         self.first_sum = None;
+        if self.rest.capacity() | self.open.capacity() != 0 {
+            self.release();
+        }
+    }
+
+    /// Lets go of the buffers behind the first, of which most queues have none.
+    #[cold]
+    fn release(&mut self) {
         if self.rest.capacity() > KEPT_CAPACITY {
             self.rest = VecDeque::new();
         } else {
             self.rest.clear();
         }
-        if self.open.capacity() > 0 {
-            self.open = Vec::new();
-        }
+        self.open = Vec::new();
     }
 
     /// Octets in the queue.
@@ -169,12 +175,18 @@ impl SendQueue {
     /// # Panics
     ///
     /// If there are fewer.
-    pub(crate) fn consume(&mut self, mut count: usize) {
+    #[inline]
+    pub(crate) fn consume(&mut self, count: usize) {
         assert!(count <= self.length, "acknowledged {count} of {} bytes", self.length);
         if count == self.length {
             self.clear();
-            return;
+        } else {
+            self.advance(count);
         }
+    }
+
+    /// Removes `count` octets from the front, and not all there are.
+    fn advance(&mut self, mut count: usize) {
         self.length -= count;
         self.front += count as u64;
         self.first_sum = None;
