@@ -219,13 +219,13 @@ impl SendState {
     /// Whether the path has shown nothing that the next sending should know. What may have to be undone is in the
     /// congestion window.
     fn has_learned_nothing(&self, mss: u16) -> bool {
-        let unused_window = |controller: &Box<dyn CongestionControl>| {
+        let unused_window = |controller: &dyn CongestionControl| {
             controller.window() <= initial_window(u32::from(mss)) && controller.ssthresh() == INITIAL_SSTHRESH
         };
         self.tail_probe.is_none()
             && self.path_mtu.is_full_size()
             && !self.rack.has_learned()
-            && self.congestion.as_ref().is_none_or(unused_window)
+            && self.congestion.as_deref().is_none_or(unused_window)
     }
 
     /// Forgets what the path has shown, if that is long ago.
