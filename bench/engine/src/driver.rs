@@ -19,7 +19,7 @@ pub const START: Instant = Instant::from_millis(1_000_000);
 
 /// Bursts that a response to one of [`Driver::random_segments`] stays unacknowledged, at most: at that distance, 32,768
 /// connections have been looked at meanwhile.
-const LONGEST_LAG: u32 = 512;
+const MAX_LAG: u32 = 512;
 
 /// A server and its clients.
 ///
@@ -52,7 +52,7 @@ impl<S: Server> Driver<S> {
             next: 0,
             random: fastrand::Rng::with_seed(1),
             draw: 0,
-            unacknowledged: VecDeque::with_capacity(LONGEST_LAG as usize + 1),
+            unacknowledged: VecDeque::with_capacity(MAX_LAG as usize + 1),
         }
     }
 
@@ -126,7 +126,7 @@ impl<S: Server> Driver<S> {
     pub fn random_segments(&mut self, bursts: u64) -> Cost {
         let flows = self.client.flows();
         assert!(flows as usize >= 2 * BURST, "{flows} clients are too few to draw from");
-        let lag = (flows / (2 * BURST as u32)).clamp(1, LONGEST_LAG) as usize;
+        let lag = (flows / (2 * BURST as u32)).clamp(1, MAX_LAG) as usize;
         let mut cost = Cost::default();
         for _ in 0..bursts {
             let drawn = self.draw();

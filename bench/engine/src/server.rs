@@ -28,7 +28,7 @@ pub trait Server {
 #[inline]
 pub fn deliver<A: Application>(engine: &mut Engine<A>, now: Instant, burst: Burst<'_>, out: &mut Frames) {
     engine.receive_burst(now, burst.iter(), OnNoFlow::Reject, out, |_, _| {});
-    engine.turn(now, out);
+    engine.poll(now, out);
 }
 
 /// Secrets that make every run the same.

@@ -24,7 +24,7 @@ pub(crate) const FLAGS: usize = TCP + 13;
 const TCP_CHECKSUM: usize = TCP + 16;
 
 /// Room for a full Ethernet frame.
-const LONGEST: usize = 1514;
+const MAX_FRAME: usize = 1514;
 
 /// The 16 bits at `at`, host byte order.
 #[inline]
@@ -62,7 +62,7 @@ impl Template {
             options,
             ecn_capable: false,
         };
-        let mut frame = vec![0; LONGEST];
+        let mut frame = vec![0; MAX_FRAME];
         let length = emit::frame(&mut frame, &link, &key, &header, payload.len(), |text| {
             text.copy_from_slice(payload);
         });

@@ -7,7 +7,7 @@ use crate::idle::IdleTimer;
 pub use crate::idle::{Config, Connection};
 
 define_counters! {
-    /// What is counted. All count events since the application was made.
+    /// The events that are counted. All count from when the application was made.
     pub enum Counter {
         /// Connections that were opened.
         Connections = "echo_connections",

@@ -1,9 +1,9 @@
 //! The services of tidegate: [`echo`], [`discard`] and [`http`], written against [`tidegate_tcp::application`] only.
 //!
 //! Nothing here knows where the bytes come from, so the same code runs on the tidegate engine and on the kernel's
-//! sockets. [`Services`] is the [`Application`](tidegate_tcp::Application) of one shard: it gives each connection to the
-//! service of its listener, a [`ServiceKind`]. A service alone, such as [`http::Http`], is an application too. [`Listen`]
-//! is a listener as it is written on a command line.
+//! sockets. [`Services`] is the [`Application`](tidegate_tcp::Application) of one shard: it gives each connection to
+//! the service of its listener, a [`ServiceKind`]. A service alone, such as [`http::Http`], is an application too.
+//! [`Listen`] is a listener as it is written on a command line.
 //!
 //! ```
 //! use tidegate_apps::{Listen, Services, discard, echo, http};

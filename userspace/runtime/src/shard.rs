@@ -164,7 +164,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         worked |= self.receive(now);
         self.port.replenish_fill();
         // With nothing due this costs less than asking for the next deadline.
-        self.engine.turn(now, &mut self.port);
+        self.engine.poll(now, &mut self.port);
         self.task_deadline = self.task.turn(&mut self.engine, now, &mut self.port);
         // While more comes in, what answers it is sent together: a system call for two or three frames costs more than
         // the frames.

@@ -71,7 +71,7 @@ impl EngineHost {
             engine.listen(local.address);
         }
         let mut wire = Wire::new(settings.secrets, settings.frame_shortage);
-        engine.turn(clock.instant(Duration::ZERO), &mut wire);
+        engine.poll(clock.instant(Duration::ZERO), &mut wire);
         Self {
             engine,
             wire,
@@ -154,7 +154,7 @@ impl Host for EngineHost {
     }
 
     fn turn(&mut self, now: Duration) {
-        self.engine.turn(self.clock.instant(now), &mut self.wire);
+        self.engine.poll(self.clock.instant(now), &mut self.wire);
     }
 
     fn next_deadline(&mut self, now: Duration) -> Option<Duration> {

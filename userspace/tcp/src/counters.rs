@@ -3,7 +3,8 @@
 pub use tidegate_abi::define_counters;
 
 define_counters! {
-    /// What is counted. All count events since the engine was made. For people and metrics `tcp_` is put before the name.
+    /// The events that are counted, all since the engine was made. For people and metrics `tcp_` is put before the
+    /// name.
     pub enum Counter {
         /// Frames given to the engine.
         FramesIn = "frames_in",
@@ -19,8 +20,8 @@ define_counters! {
         SynsIn = "syns_in",
         /// Connections that reached ESTABLISHED from SYN-RECEIVED.
         PassiveOpens = "passive_opens",
-        /// Connections whose SYN had been answered with a cookie (RFC 4987); they are also counted as those that reached
-        /// ESTABLISHED from SYN-RECEIVED.
+        /// Connections whose SYN had been answered with a cookie (RFC 4987); they are also counted as those that
+        /// reached ESTABLISHED from SYN-RECEIVED.
         CookieConnections = "cookie_connections",
         /// Connections that reached ESTABLISHED from SYN-SENT.
         ActiveOpens = "active_opens",
@@ -73,11 +74,14 @@ define_counters! {
         ChallengeAcks = "challenge_acks",
         /// RSTs sent for segments that belong to no connection.
         RstsOut = "rsts_out",
-        /// Connections in TIME-WAIT whose place was taken by a new SYN, or by the acknowledgment of a cookie (RFC 6191).
+        /// Connections in TIME-WAIT whose place was taken by a new SYN, or by the acknowledgment of a cookie (RFC
+        /// 6191).
         TimeWaitReused = "time_wait_reused",
-        /// Connections in TIME-WAIT ended by the RST of a peer that had sent a SYN and did not know them (RFC 5961, section 4.2).
+        /// Connections in TIME-WAIT ended by the RST of a peer that had sent a SYN and did not know them (RFC 5961,
+        /// section 4.2).
         TimeWaitReset = "time_wait_reset",
-        /// Dropped: not a TCP segment the engine can read (lengths that contradict each other, fragments, other protocols).
+        /// Dropped: not a TCP segment the engine can read (lengths that contradict each other, fragments, other
+        /// protocols).
         DropMalformed = "drop_malformed",
         /// Dropped: IPv4 header or TCP checksum wrong.
         DropChecksum = "drop_checksum",
@@ -85,14 +89,15 @@ define_counters! {
         DropSourceRoute = "drop_source_route",
         /// Dropped: not to the address and port of a listener or connection.
         DropNotListening = "drop_not_listening",
-        /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, that of a listener, or
-        /// port 0).
+        /// Dropped: source address that cannot be answered (multicast, broadcast, unspecified, loopback, that of a
+        /// listener, or port 0).
         DropBadSource = "drop_bad_source",
         /// Dropped: outside the receive window (RFC 9293, section 3.10.7.4, first check).
         DropOutOfWindow = "drop_out_of_window",
         /// Dropped: a timestamp older than the last one (RFC 7323, PAWS).
         DropPaws = "drop_paws",
-        /// Always 0: segments without a timestamp are served although timestamps were negotiated (RFC 7323, section 3.2).
+        /// Always 0: segments without a timestamp are served although timestamps were negotiated (RFC 7323, section
+        /// 3.2).
         DropNoTimestamp = "drop_no_timestamp",
         /// Dropped: no ACK flag where there has to be one: to a connection, or to a listener and neither SYN nor RST.
         DropNoAck = "drop_no_ack",
@@ -102,17 +107,18 @@ define_counters! {
         DropBadFlags = "drop_bad_flags",
         /// Dropped: a segment that belongs to no connection and may not be answered (RST, or over `rst_rate`).
         DropNoConnection = "drop_no_connection",
-        /// Dropped: an acknowledgment that fits no connection and repeats no cookie of the last two epochs, while cookies are
-        /// accepted; answered with RST within `rst_rate`.
+        /// Dropped: an acknowledgment that fits no connection and repeats no cookie of the last two epochs, while
+        /// cookies are accepted; answered with RST within `rst_rate`.
         DropBadCookie = "drop_bad_cookie",
         /// Dropped: acknowledges a genuine cookie that belongs to another shard, which did not take it.
         DropCookieShard = "drop_cookie_shard",
-        /// Dropped: acknowledges a genuine cookie that begins below what the connection in TIME-WAIT has sent (RFC 9293,
-        /// section 3.6.1); answered with RST within `rst_rate`.
+        /// Dropped: acknowledges a genuine cookie that begins below what the connection in TIME-WAIT has sent (RFC
+        /// 9293, section 3.6.1); answered with RST within `rst_rate`.
         DropCookieTimeWait = "drop_cookie_time_wait",
         /// Dropped: RST to a TIME-WAIT connection (RFC 1337).
         DropTimeWaitRst = "drop_time_wait_rst",
-        /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what is left.
+        /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what
+        /// is left.
         DropDraining = "drop_draining",
         /// Dropped: a finished handshake while `max_connections` are open.
         DropConnectionsFull = "drop_connections_full",
@@ -120,12 +126,13 @@ define_counters! {
         HalfOpenEvicted = "half_open_evicted",
         /// TIME-WAIT connections that gave way to newer ones (`max_time_wait`).
         TimeWaitEvicted = "time_wait_evicted",
-        /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or three quarters of
-        /// `receive_bytes_total` reached.
+        /// Out-of-order data dropped: `reassembly_bytes`, `reassembly_ranges`, `reassembly_bytes_total` or three
+        /// quarters of `receive_bytes_total` reached.
         DropReassemblyFull = "drop_reassembly_full",
         /// Data dropped: beyond the receive buffer.
         DropReceiveBufferFull = "drop_receive_buffer_full",
-        /// Data dropped, though within the window that was offered: `receive_bytes_total` reached. The peer sends it again.
+        /// Data dropped, though within the window that was offered: `receive_bytes_total` reached. The peer sends it
+        /// again.
         DropReceiveBytesTotal = "drop_receive_bytes_total",
         /// Data dropped: arrived after the application closed the connection.
         DropAfterClose = "drop_after_close",
@@ -133,9 +140,11 @@ define_counters! {
         TooBigIn = "too_big_in",
         /// Times segments of a connection were made smaller because ICMP "too big" asked for it.
         PathMtuReduced = "path_mtu_reduced",
-        /// Times segments of a connection were made smaller because long ones were not acknowledged (`black_hole_timeouts`).
+        /// Times segments of a connection were made smaller because long ones were not acknowledged
+        /// (`black_hole_timeouts`).
         PathMtuBlackHoles = "path_mtu_black_holes",
-        /// Dropped: ICMP "too big" that quotes nothing outstanding, or a packet no larger than the MTU it tells (RFC 5927).
+        /// Dropped: ICMP "too big" that quotes nothing outstanding, or a packet no larger than the MTU it tells (RFC
+        /// 5927).
         DropIcmpBadQuote = "drop_icmp_bad_quote",
         /// Dropped: ICMP "too big" about a flow that is no open connection.
         DropIcmpNoFlow = "drop_icmp_no_flow",
@@ -143,8 +152,8 @@ define_counters! {
         DropIcmpTooSmall = "drop_icmp_too_small",
         /// Dropped: too many different link headers (MAC addresses, VLANs) in use.
         DropLinkTableFull = "drop_link_table_full",
-        /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`, or, where there is no
-        /// connection, `rst_rate`.
+        /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`, or, where there is
+        /// no connection, `rst_rate`.
         ChallengeAcksLimited = "challenge_acks_limited",
         /// Frames that could not be sent at once because no buffer was free; sent later where they still mattered.
         NoFrame = "no_frame",

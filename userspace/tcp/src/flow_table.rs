@@ -14,7 +14,7 @@ use crate::wire::{FlowKey, Segment};
 
 /// The place of a flow's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum FlowSlot {
     /// A connection, by slot.
     Connection(u32),
     /// A half-open connection, by slot.
@@ -27,7 +27,7 @@ const KIND_SHIFT: u32 = 28;
 /// Largest slot of any kind, plus one.
 pub(crate) const MAX_SLOTS: u32 = 1 << KIND_SHIFT;
 
-impl Place {
+impl FlowSlot {
     #[inline]
     fn pack(self) -> u32 {
         match self {
@@ -104,7 +104,7 @@ impl Buckets {
     }
 
     #[inline]
-    fn find(&self, hash: FlowHash, matches: impl Fn(Place) -> bool) -> Option<Place> {
+    fn find(&self, hash: FlowHash, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
         let mut at = self.home(hash.0);
         loop {
             let &[tag, packed] = self.all.get(at)?;
@@ -112,7 +112,7 @@ impl Buckets {
                 return None;
             }
             if tag == hash.0 {
-                let place = Place::unpack(packed);
+                let place = FlowSlot::unpack(packed);
                 if matches(place) {
                     return Some(place);
                 }
@@ -132,7 +132,7 @@ impl Buckets {
 
     /// The bucket of the flow at `place`.
     #[inline]
-    fn position(&self, hash: FlowHash, place: Place) -> Option<usize> {
+    fn position(&self, hash: FlowHash, place: FlowSlot) -> Option<usize> {
         let mut at = self.home(hash.0);
         let wanted = place.pack();
         loop {
@@ -203,26 +203,26 @@ impl FlowTable {
     /// Reads the bucket where the search for `hash` starts, so that it is in the cache when the search does start. The
     /// result means nothing and is to be given to [`core::hint::black_box`].
     #[inline]
-    pub(crate) fn touch(&self, hash: FlowHash) -> u32 {
+    pub(crate) fn prefetch(&self, hash: FlowHash) -> u32 {
         self.buckets.all[self.buckets.home(hash.0)][0]
     }
 
     /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked
     /// at.
     #[inline]
-    pub(crate) fn candidate(&self, hash: FlowHash) -> Option<Place> {
+    pub(crate) fn candidate(&self, hash: FlowHash) -> Option<FlowSlot> {
         self.find_hashed(hash, |_| true)
     }
 
     /// The record of `key`; `matches` compares a candidate's tuple with it.
     #[inline]
-    pub(crate) fn find(&self, key: &FlowKey, matches: impl Fn(Place) -> bool) -> Option<Place> {
+    pub(crate) fn find(&self, key: &FlowKey, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
         self.find_hashed(self.hash(key), matches)
     }
 
     /// [`FlowTable::find`] for a flow whose hash is known.
     #[inline]
-    pub(crate) fn find_hashed(&self, hash: FlowHash, matches: impl Fn(Place) -> bool) -> Option<Place> {
+    pub(crate) fn find_hashed(&self, hash: FlowHash, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
         let found = self.buckets.find(hash, &matches);
         if found.is_none() && self.is_growing() {
             return self.old.find(hash, matches);
@@ -231,7 +231,7 @@ impl FlowTable {
     }
 
     /// Adds a flow that is not in the table.
-    pub(crate) fn insert(&mut self, key: &FlowKey, place: Place) {
+    pub(crate) fn insert(&mut self, key: &FlowKey, place: FlowSlot) {
         let hash = self.hash(key);
         if self.is_growing() {
             self.move_some();
@@ -247,7 +247,7 @@ impl FlowTable {
     }
 
     /// Points the flow `key`, now at `from`, to `to`.
-    pub(crate) fn replace(&mut self, key: &FlowKey, from: Place, to: Place) {
+    pub(crate) fn replace(&mut self, key: &FlowKey, from: FlowSlot, to: FlowSlot) {
         let hash = self.hash(key);
         if let Some((buckets, at)) = self.position(hash, from) {
             buckets.all[at][1] = to.pack();
@@ -255,7 +255,7 @@ impl FlowTable {
     }
 
     /// Removes the flow `key` that is at `place`.
-    pub(crate) fn remove(&mut self, key: &FlowKey, place: Place) {
+    pub(crate) fn remove(&mut self, key: &FlowKey, place: FlowSlot) {
         let hash = self.hash(key);
         if let Some((buckets, at)) = self.position(hash, place) {
             buckets.remove(at);
@@ -281,7 +281,7 @@ impl FlowTable {
 
     /// The flow at `place`, and which buckets have it.
     #[inline]
-    fn position(&mut self, hash: FlowHash, place: Place) -> Option<(&mut Buckets, usize)> {
+    fn position(&mut self, hash: FlowHash, place: FlowSlot) -> Option<(&mut Buckets, usize)> {
         if let Some(at) = self.buckets.position(hash, place) {
             return Some((&mut self.buckets, at));
         }
@@ -340,20 +340,20 @@ mod tests {
     }
 
     /// The place of the flow of `port`, whose slot has the port's number.
-    fn find(table: &FlowTable, port: u16) -> Option<Place> {
+    fn find(table: &FlowTable, port: u16) -> Option<FlowSlot> {
         table.find(&key(port), |place| match place {
-            Place::Connection(slot) | Place::HalfOpen(slot) | Place::TimeWait(slot) => slot == u32::from(port),
+            FlowSlot::Connection(slot) | FlowSlot::HalfOpen(slot) | FlowSlot::TimeWait(slot) => slot == u32::from(port),
         })
     }
 
     #[test]
     fn places_survive_packing() {
         for place in [
-            Place::Connection(0),
-            Place::HalfOpen(MAX_SLOTS - 1),
-            Place::TimeWait(77),
+            FlowSlot::Connection(0),
+            FlowSlot::HalfOpen(MAX_SLOTS - 1),
+            FlowSlot::TimeWait(77),
         ] {
-            assert_eq!(Place::unpack(place.pack()), place);
+            assert_eq!(FlowSlot::unpack(place.pack()), place);
             assert_ne!(place.pack(), 0);
         }
     }
@@ -363,15 +363,15 @@ mod tests {
         let mut table = FlowTable::new(8, Key(1, 2));
         let hash = table.hash(&key(7));
         assert_eq!(table.candidate(hash), None);
-        table.insert(&key(7), Place::HalfOpen(3));
-        table.insert(&key(8), Place::HalfOpen(5));
-        assert_eq!(table.candidate(table.hash(&key(8))), Some(Place::HalfOpen(5)));
-        assert_eq!(table.find(&key(7), |_| true), Some(Place::HalfOpen(3)));
-        assert_eq!(table.touch(hash), hash.0);
-        table.replace(&key(7), Place::HalfOpen(3), Place::Connection(4));
-        assert_eq!(table.candidate(hash), Some(Place::Connection(4)));
-        assert_eq!(table.find_hashed(hash, |place| place == Place::HalfOpen(3)), None);
-        table.remove(&key(7), Place::Connection(4));
+        table.insert(&key(7), FlowSlot::HalfOpen(3));
+        table.insert(&key(8), FlowSlot::HalfOpen(5));
+        assert_eq!(table.candidate(table.hash(&key(8))), Some(FlowSlot::HalfOpen(5)));
+        assert_eq!(table.find(&key(7), |_| true), Some(FlowSlot::HalfOpen(3)));
+        assert_eq!(table.prefetch(hash), hash.0);
+        table.replace(&key(7), FlowSlot::HalfOpen(3), FlowSlot::Connection(4));
+        assert_eq!(table.candidate(hash), Some(FlowSlot::Connection(4)));
+        assert_eq!(table.find_hashed(hash, |place| place == FlowSlot::HalfOpen(3)), None);
+        table.remove(&key(7), FlowSlot::Connection(4));
         assert_eq!((table.candidate(hash), table.len()), (None, 1));
     }
 
@@ -381,7 +381,7 @@ mod tests {
         let most = table.most;
         assert_eq!(most, 131_072);
         assert_eq!(table.buckets.len(), MIN_BUCKETS);
-        let keys = || (0..50_000_u16).map(|port| (key(port), Place::TimeWait(u32::from(port))));
+        let keys = || (0..50_000_u16).map(|port| (key(port), FlowSlot::TimeWait(u32::from(port))));
         for (count, (key, place)) in keys().enumerate() {
             table.insert(&key, place);
             assert!((count + 1) * 2 <= table.buckets.len());
@@ -414,14 +414,14 @@ mod tests {
             for (action, port) in steps {
                 // Hardly more ports than flows, so that the table gets full.
                 let port = port % (flows as u16 + 9);
-                let place = Place::Connection(u32::from(port));
+                let place = FlowSlot::Connection(u32::from(port));
                 if action > 0 && model.len() < flows && !model.contains_key(&port) {
                     table.insert(&key(port), place);
                     model.insert(port, place);
                 } else if action == 0 && let Some(place) = model.remove(&port) {
                     table.remove(&key(port), place);
                 } else if let Some(place) = model.get_mut(&port) {
-                    let moved = Place::TimeWait(u32::from(port));
+                    let moved = FlowSlot::TimeWait(u32::from(port));
                     table.replace(&key(port), *place, moved);
                     *place = moved;
                 }

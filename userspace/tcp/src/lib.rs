@@ -1,8 +1,8 @@
 //! tidegate's TCP: a complete implementation of RFC 9293 without I/O, clock or threads.
 //!
-//! An [`Engine`] is one shard: it owns flows, timers and an [`Application`], whose callbacks get a [`Stream`] to act on a
-//! connection. Frames and time come in as parameters and frames go out through [`Transmit`](transmit::Transmit), so the
-//! same engine runs on AF_XDP, in a simulator and under a fuzzer. [`Config`] has every limit. A
+//! An [`Engine`] is one shard: it owns flows, timers and an [`Application`], whose callbacks get a [`Stream`] to act on
+//! a connection. Frames and time come in as parameters and frames go out through [`Transmit`](transmit::Transmit), so
+//! the same engine runs on AF_XDP, in a simulator and under a fuzzer. [`Config`] has every limit. A
 //! [`CongestionControl`](congestion::CongestionControl) can come from outside.
 //!
 //! Two engines on one wire, of which the server greets the client:

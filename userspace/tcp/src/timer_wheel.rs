@@ -62,7 +62,8 @@ pub struct TimerWheel {
     heads: [u32; LEVELS * SLOTS],
     occupied: [u64; LEVELS],
     armed: usize,
-    /// The highest level whose current slot may have entries to be filed again before anything fires; 0: there are none.
+    /// The highest level whose current slot may have entries to be filed again before anything fires; 0: there are
+    /// none.
     refiling: usize,
 }
 
@@ -179,8 +180,9 @@ impl TimerWheel {
         None
     }
 
-    /// Disarms one timer whose deadline is at or before `now` and returns its id; `None` when there are no more, or when
-    /// `left` is used up: every timer that fires takes one of it, and every one that is filed again on the way there.
+    /// Disarms one timer whose deadline is at or before `now` and returns its id; `None` when there are no more, or
+    /// when `left` is used up: every timer that fires takes one of it, and every one that is filed again on the way
+    /// there.
     ///
     /// Called until it returns `None`. Timers armed meanwhile for a time that has passed fire in the same round. While
     /// `now` stays within a millisecond and nothing is due, a call takes a few instructions.
@@ -217,9 +219,9 @@ impl TimerWheel {
         self.refiling = LEVELS - 1;
     }
 
-    /// Entering a slot of a higher level files its entries again, further down; the highest first, so that what falls into
-    /// the current slot of a lower level is moved on. False when `left` was used up before all were. No entry comes back to
-    /// the list it is taken from: where the slot begins, it is out of reach.
+    /// Entering a slot of a higher level files its entries again, further down; the highest first, so that what falls
+    /// into the current slot of a lower level is moved on. False when `left` was used up before all were. No entry
+    /// comes back to the list it is taken from: where the slot begins, it is out of reach.
     #[cold]
     fn file_again(&mut self, left: &mut usize) -> bool {
         while self.refiling > 0 {

@@ -87,7 +87,7 @@ impl Default for Config {
 
 impl Config {
     /// Bytes of a response that a peer has to take in each `send_timeout`.
-    pub(super) fn least_sent(&self) -> u64 {
+    pub(super) fn min_sent(&self) -> u64 {
         let least = u128::from(self.send_min_rate) * self.send_timeout.as_millis() / 1000;
         u64::try_from(least).unwrap_or(u64::MAX).max(1)
     }

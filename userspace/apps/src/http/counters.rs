@@ -5,7 +5,7 @@ use tidegate_tcp::counters::define_counters;
 use super::status::Status;
 
 define_counters! {
-    /// What is counted. All count events since the application was made.
+    /// The events that are counted. All count from when the application was made.
     pub enum Counter {
         /// Connections that were opened.
         Connections = "http_connections",
@@ -33,7 +33,8 @@ define_counters! {
         CacheHits = "http_cache_hits",
         /// Requests for a file that was read from the disk: not cached, changed, or too large for the cache.
         CacheMisses = "http_cache_misses",
-        /// Requests served from the cache though the file on the disk could not be compared: no descriptor or memory was left.
+        /// Requests served from the cache though the file on the disk could not be compared: no descriptor or memory
+        /// was left.
         CacheStaleHits = "http_cache_stale_hits",
         /// Files that left the cache to make room.
         CacheEvictions = "http_cache_evictions",

@@ -30,6 +30,6 @@ impl Pace {
         let taken = self.given.saturating_sub(stream.unacknowledged() as u64);
         let since = taken.saturating_sub(self.taken);
         self.taken = taken;
-        since >= config.least_sent()
+        since >= config.min_sent()
     }
 }

@@ -337,7 +337,7 @@ fn what_the_kernel_does_not_take_leaves_later_and_nothing_is_lost() {
     for _ in 0..100 {
         rig.settle();
         rig.now = rig.now + Duration::from_millis(200);
-        rig.client.turn(rig.now, &mut rig.sent);
+        rig.client.poll(rig.now, &mut rig.sent);
     }
     assert!(rig.client.application().received == data);
     assert!(rig.all_frames_are_home());

@@ -89,7 +89,7 @@ impl Server {
     pub(super) fn close_all(&mut self) {
         self.engine.abort_all(self.now, &mut self.sink);
         while self.engine.is_sweeping() {
-            self.engine.turn(self.now, &mut self.sink);
+            self.engine.poll(self.now, &mut self.sink);
         }
     }
 }

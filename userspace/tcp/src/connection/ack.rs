@@ -1,4 +1,4 @@
-//! What an acknowledgment tells the sender (RFC 9293, section 3.10.7.4, fifth check; RFC 5681, 6675, 8985).
+//! Acknowledgments, as the sender takes them (RFC 9293, section 3.10.7.4, fifth check; RFC 5681, 6675, 8985).
 
 use core::time::Duration;
 
@@ -33,8 +33,8 @@ fn is_dsack(blocks: &[SackBlock], ack: SeqNumber) -> bool {
 }
 
 impl Undo {
-    /// Whether an echoed timestamp is of a retransmission, but not of the last one: its acknowledgment was lost, and how long
-    /// ago it arrived is unknown. (One of the original says that the path has become slow, and counts.)
+    /// Whether an echoed timestamp is of a retransmission, but not of the last one: its acknowledgment was lost, and
+    /// how long ago it arrived is unknown. (One of the original says that the path has become slow, and counts.)
     fn is_ambiguous(&self, echo: SeqNumber) -> bool {
         self.stamps
             .is_some_and(|(first, last)| echo.at_or_after(SeqNumber(first)) && echo.before(SeqNumber(last)))
@@ -42,7 +42,7 @@ impl Undo {
 }
 
 impl Tcb {
-    /// What is thought to be in the network (RFC 6675, `pipe`).
+    /// The bytes thought to be in the network (RFC 6675, `pipe`).
     pub(crate) fn pipe(&self) -> u32 {
         let sending = &*self.sending;
         // Without SACK each duplicate acknowledgment stands for a segment that has left.
@@ -56,14 +56,14 @@ impl Tcb {
         self.rto.srtt().unwrap_or(UNKNOWN_RTT)
     }
 
-    /// Whether selective acknowledgments enlarge the window: after a timeout, and on a path that is known to reorder, where
-    /// they say little about loss. Otherwise the first duplicates leave it alone (RFC 3042).
+    /// Whether selective acknowledgments enlarge the window: after a timeout, and on a path that is known to reorder,
+    /// where they say little about loss. Otherwise the first duplicates leave it alone (RFC 3042).
     fn grows_by_sack(&self) -> bool {
         self.sack_permitted && (self.sending.phase == Phase::Loss || self.sending.rack.reordering_seen())
     }
 
     /// Takes in an acknowledgment between SND.UNA and SND.NXT.
-    pub(crate) fn take_acknowledgment<T>(&mut self, segment: &Segment<'_>, window: u32, context: &mut Context<'_, T>) {
+    pub(crate) fn process_ack<T>(&mut self, segment: &Segment<'_>, window: u32, context: &mut Context<'_, T>) {
         let flight = self.flight();
         if segment.options.sack.is_empty() {
             if flight == 0 {
@@ -86,8 +86,8 @@ impl Tcb {
         self.take_partial_acknowledgment(segment, flight, window, context);
     }
 
-    /// Everything outstanding, `flight` bytes, is acknowledged, and nothing of it was lost, reported or sent again: what
-    /// [`Tcb::take_partial_acknowledgment`] does then.
+    /// Everything outstanding, `flight` bytes, is acknowledged, and nothing of it was lost, reported or sent again:
+    /// what [`Tcb::take_partial_acknowledgment`] does then.
     #[inline]
     pub(super) fn take_full_acknowledgment<T>(
         &mut self,
@@ -261,7 +261,8 @@ impl Tcb {
         segment: &Segment<'_>,
         context: &Context<'_, T>,
     ) -> Option<u64> {
-        // While the timer is backed off, acknowledgments may have been lost for long: what they report now arrived long ago.
+        // While the timer is backed off, acknowledgments may have been lost for long: what they report now arrived long
+        // ago.
         let timed = sent_at
             .filter(|_| self.rto.backoffs() == 0)
             .map(|sent_at| context.now.micros_since(sent_at));
@@ -473,7 +474,7 @@ mod tests {
     use super::*;
     use crate::connection::Totals;
     use crate::connection::keepalive::KeepaliveTable;
-    use crate::connection::sending::SendingPool;
+    use crate::connection::send_state::SendStatePool;
     use crate::connection::testing::{NOW, tcb};
     use crate::counters::Counters;
     use crate::link::LinkTable;
@@ -516,11 +517,11 @@ mod tests {
             counters: &mut counters,
             links: &mut LinkTable::default(),
             totals: &mut Totals::default(),
-            sendings: &mut SendingPool::default(),
+            send_states: &mut SendStatePool::default(),
             keepalives: &KeepaliveTable::default(),
             out: &mut (),
         };
-        tcb.take_acknowledgment(&segment, tcb.snd_wnd, &mut context);
+        tcb.process_ack(&segment, tcb.snd_wnd, &mut context);
         counters
     }
 

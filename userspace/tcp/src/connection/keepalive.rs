@@ -1,7 +1,7 @@
 //! The keepalive settings connections were opened with, each kept once.
 //!
-//! A connection keeps the settings its listener had when it was accepted, whatever the listener is given later. There are
-//! few different ones, so connections keep a number.
+//! A connection keeps the settings its listener had when it was accepted, whatever the listener is given later. There
+//! are few different ones, so connections keep a number.
 
 use crate::config::Keepalive;
 

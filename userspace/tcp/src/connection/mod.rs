@@ -1,10 +1,10 @@
 //! One connection: its transmission control block and what happens to it.
 //!
 //! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `ack` what
-//! acknowledgments say about what was sent, `prediction` does both for the segment that was expected, `send` decides what
-//! leaves, `window` how much may come, `path_mtu` how large a segment may be, `timers` what happens when nothing arrives,
-//! `socket` is what the application sees. `sending` and `receiving` are the parts of a connection that an idle one does
-//! without.
+//! acknowledgments say about what was sent, `prediction` does both for the segment that was expected, `send` decides
+//! what leaves, `window` how much may come, `path_mtu` how large a segment may be, `timers` what happens when nothing
+//! arrives, `socket` is what the application sees. `sending` and `receiving` are the parts of a connection that an idle
+//! one does without.
 
 pub(crate) mod ack;
 pub(crate) mod keepalive;
@@ -13,9 +13,9 @@ mod pacing;
 pub(crate) mod path_mtu;
 pub(crate) mod prediction;
 pub(crate) mod receive;
-pub(crate) mod receiving;
+pub(crate) mod recv_state;
 pub(crate) mod send;
-pub(crate) mod sending;
+pub(crate) mod send_state;
 pub(crate) mod socket;
 pub(crate) mod state;
 #[cfg(test)]
@@ -37,12 +37,12 @@ use crate::wire::options::Timestamps;
 
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use path_mtu::PathMtu;
-use receiving::Receiving;
-use sending::{LazySending, SendingPool};
+use recv_state::RecvState;
+use send_state::{LazySendState, SendStatePool};
 pub use state::State;
 pub(crate) use timers::Deadlines;
 
-/// What a connection needs of its engine while something happens to it.
+/// The parts of the engine that a connection needs while something happens to it.
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
     pub(crate) config: &'a Config,
@@ -50,14 +50,14 @@ pub(crate) struct Context<'a, T> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) links: &'a mut LinkTable,
     pub(crate) totals: &'a mut Totals,
-    pub(crate) sendings: &'a mut SendingPool,
+    pub(crate) send_states: &'a mut SendStatePool,
     pub(crate) keepalives: &'a KeepaliveTable,
     pub(crate) out: &'a mut T,
 }
 
-/// What becomes of a connection after an event.
+/// The outcome of an event for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     /// It stays.
     Open,
     /// It goes to TIME-WAIT.
@@ -84,21 +84,21 @@ impl Totals {
         self.unread + self.reassembly
     }
 
-    /// Whether it is so much that no more is to be promised: three quarters of what there may be. The last one is for data
-    /// that comes in order.
+    /// Whether it is so much that no more is to be promised: three quarters of what there may be. The last one is for
+    /// data that comes in order.
     #[inline]
     pub(crate) fn is_receive_pressure(&self, config: &Config) -> bool {
         self.received() >= reassembly_share(config)
     }
 }
 
-/// How much may be held before nothing more is held out of order.
+/// The memory that may be held before nothing more is held out of order.
 #[inline]
 pub(crate) fn reassembly_share(config: &Config) -> u64 {
     config.receive_bytes_total - config.receive_bytes_total / 4
 }
 
-/// What is needed to find out that retransmission was spurious, and to take its consequences back.
+/// The knowledge needed to find out that retransmission was spurious, and to take its consequences back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Undo {
     /// SND.UNA when the recovery began: reports of what comes before it are of earlier ones.
@@ -142,8 +142,8 @@ pub(crate) struct Connection<C> {
 
 /// The transmission control block (RFC 9293, section 3.3.1).
 ///
-/// What every segment needs comes first, in the order in which it is needed, in two cache lines; then the timers and what
-/// belongs to timestamps; last what is rarely looked at.
+/// The fields that every segment needs come first, in the order in which it is needed, in two cache lines; then the
+/// timers and what belongs to timestamps; last what is rarely looked at.
 #[repr(C)]
 pub(crate) struct Tcb {
     /// SND.UNA: the first byte of the send queue, unless the SYN is not acknowledged.
@@ -172,8 +172,8 @@ pub(crate) struct Tcb {
     pub(crate) mss: u16,
     /// The largest text received in one segment.
     pub(crate) rcv_mss: u16,
-    pub(crate) sending: LazySending,
-    pub(crate) receiving: Option<Box<Receiving>>,
+    pub(crate) sending: LazySendState,
+    pub(crate) receiving: Option<Box<RecvState>>,
 
     pub(crate) key: FlowKey,
     pub(crate) link: LinkId,
@@ -221,13 +221,13 @@ pub(crate) struct Tcb {
 
     pub(crate) rto: Rto,
     pub(crate) timestamp_offset: u32,
-    /// When TS.Recent was set, in seconds.
+    /// The time at which TS.Recent was set, in seconds.
     pub(crate) ts_recent_age: u32,
-    /// When something was last received.
+    /// The time something was last received.
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
 
-    /// When the present measurement of the peer's rate began.
+    /// The beginning of the present measurement of the peer's rate.
     pub(crate) tuning_since: Instant,
     pub(crate) listener: Option<ListenerId>,
     /// The second of the last challenge ACK, modulo 2^16, and how many were sent in it.
@@ -316,15 +316,16 @@ impl Tcb {
         usable.min(self.cwnd().saturating_sub(taken))
     }
 
-    /// Bytes the application may have queued beyond those that leave at once: a segment, so that the next acknowledgment
-    /// finds something to send; and while the windows are large a few, so that it is asked for them together.
+    /// Bytes the application may have queued beyond those that leave at once: a segment, so that the next
+    /// acknowledgment finds something to send; and while the windows are large a few, so that it is asked for them
+    /// together.
     fn read_ahead(&self, usable: u32) -> u32 {
         let window = self.flight().saturating_add(usable);
         (window / 64).min(MAX_READ_AHEAD).max(u32::from(self.mss))
     }
 
-    /// Bytes the application may still queue. It follows both windows: a peer that reads nothing has nothing read ahead for
-    /// it but a segment.
+    /// Bytes the application may still queue. It follows both windows: a peer that reads nothing has nothing read ahead
+    /// for it but a segment.
     pub(crate) fn send_space(&self, config: &Config, totals: &Totals) -> usize {
         if self.fin_queued || self.abort || !self.state.may_send() {
             return 0;
@@ -343,14 +344,15 @@ impl Tcb {
             .send_bytes_total
             .saturating_sub(others + self.sending.send_queue.held() as u64);
         let shared = usize::try_from(shared).unwrap_or(usize::MAX);
-        let least = self.least_send_buffer(config).saturating_sub(queued);
+        let least = self.min_send_buffer(config).saturating_sub(queued);
         let limit = limit.min(config.send_buffer) as usize;
         limit.saturating_sub(queued).min(shared.max(least))
     }
 
-    /// Bytes the application may have queued whatever the peer's window is and all connections together hold: a segment.
+    /// Bytes the application may have queued whatever the peer's window is and all connections together hold: a
+    /// segment.
     #[inline]
-    fn least_send_buffer(&self, config: &Config) -> usize {
+    fn min_send_buffer(&self, config: &Config) -> usize {
         usize::from(self.mss).min(config.send_buffer as usize)
     }
 
@@ -358,14 +360,14 @@ impl Tcb {
     #[inline]
     pub(crate) fn may_queue(&self, length: usize, config: &Config, totals: &Totals) -> bool {
         // What every connection may queue need not be reckoned.
-        if self.queued() + length <= self.least_send_buffer(config) {
+        if self.queued() + length <= self.min_send_buffer(config) {
             return !self.fin_queued && !self.abort && self.state.may_send();
         }
         length <= self.send_space(config, totals)
     }
 
-    /// Whether the application should be asked for more: there is room, and not more than half of what is to wait for the
-    /// next acknowledgment is queued behind what leaves now.
+    /// Whether the application should be asked for more: there is room, and not more than half of what is to wait for
+    /// the next acknowledgment is queued behind what leaves now.
     pub(crate) fn is_writable(&self, config: &Config, totals: &Totals) -> bool {
         let usable = self.usable();
         let waiting = i64::from(self.unsent()) - i64::from(usable);
@@ -398,11 +400,11 @@ impl Tcb {
 
     /// Gives back what an idle connection does without.
     #[inline]
-    pub(crate) fn rest(&mut self, now: Instant, sendings: &mut SendingPool) {
+    pub(crate) fn release_idle(&mut self, now: Instant, send_states: &mut SendStatePool) {
         if self.flight() == 0 && !self.output_pending {
-            self.sending.release_if_expendable(self.mss, now, sendings);
+            self.sending.release_if_expendable(self.mss, now, send_states);
         }
-        if self.receiving.as_deref().is_some_and(Receiving::is_empty) {
+        if self.receiving.as_deref().is_some_and(RecvState::is_empty) {
             self.receiving = None;
         }
     }
@@ -421,8 +423,8 @@ impl Tcb {
         })
     }
 
-    /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate above
-    /// 65,534 is no limit.
+    /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate
+    /// above 65,534 is no limit.
     pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {
         // One 18 hours ago to the second counts as one of now: the limit is reached sooner, never later.
         let second = now.as_secs() as u16;

@@ -3,7 +3,7 @@
 use super::keepalive::KeepaliveId;
 use super::receive::Arrival;
 use super::send::offered_mss;
-use super::sending::LazySending;
+use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
 use super::{Connection, Context, Deadlines, State, Tcb};
@@ -17,10 +17,11 @@ use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::{Flags, FlowKey, Options, Segment};
 
-/// The least text a segment is cut to, whatever the peer asks for: a tiny MSS is an attack (CVE-2019-11479). Linux's value.
+/// The least text a segment is cut to, whatever the peer asks for: a tiny MSS is an attack (CVE-2019-11479). Linux's
+/// value.
 const MIN_MSS: u16 = 48;
 
-/// What timestamps take of every segment.
+/// The part of every segment that timestamps take.
 const TIMESTAMPS_LENGTH: u16 = 12;
 
 /// MSS of a peer that sent none (RFC 9293, section 3.7.1).
@@ -28,7 +29,7 @@ pub(crate) fn default_mss(ipv4: bool) -> u16 {
     if ipv4 { 536 } else { 1220 }
 }
 
-/// What the two SYNs agreed on.
+/// The agreement of the two SYNs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Negotiated {
     /// The peer's MSS.
@@ -64,7 +65,7 @@ impl Negotiated {
     }
 }
 
-/// What a connection is made of before the peer has said anything.
+/// The parameters of a connection before the peer has said anything.
 pub(crate) struct Origin {
     pub(crate) key: FlowKey,
     pub(crate) link: LinkId,
@@ -109,7 +110,7 @@ impl Tcb {
             tuning_from: SeqNumber(0),
             mss,
             rcv_mss: mss,
-            sending: LazySending::default(),
+            sending: LazySendState::default(),
             receiving: None,
             key,
             link,
@@ -171,8 +172,8 @@ impl Tcb {
 }
 
 impl<C> Connection<C> {
-    /// The connection of a listener's handshake; it is in SYN-RECEIVED until it has processed the segment that completed
-    /// the handshake. Made where it stays if its caller puts it there.
+    /// The connection of a listener's handshake; it is in SYN-RECEIVED until it has processed the segment that
+    /// completed the handshake. Made where it stays if its caller puts it there.
     #[inline(always)]
     pub(crate) fn accepted(handshake: Handshake, config: &Config, now: Instant) -> Self {
         let Handshake {

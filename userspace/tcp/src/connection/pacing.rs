@@ -4,7 +4,8 @@ use super::Tcb;
 use crate::congestion::Sent;
 use crate::time::Instant;
 
-/// The time by which a sender may be ahead of its rate, or behind it and catch up, in microseconds: timers are no finer.
+/// The time by which a sender may be ahead of its rate, or behind it and catch up, in microseconds: timers are no
+/// finer.
 const MAX_AHEAD: u64 = 1_000;
 
 impl Tcb {

@@ -14,37 +14,37 @@ use crate::time::Instant;
 const IPV4_HEADERS: u16 = 40;
 const IPV6_HEADERS: u16 = 60;
 
-/// What timestamps take of every segment.
+/// The part of every segment that timestamps take.
 const TIMESTAMPS_LENGTH: u16 = 12;
 
 /// The least text a segment is cut to, as for a peer that asks for less.
-const LEAST_TEXT: u16 = 48;
+const MIN_TEXT: u16 = 48;
 
 /// IPv6's minimum link MTU (RFC 8200, section 5). Every path has it, so a message that tells less is not to be believed
 /// (RFC 8201, section 4).
-const IPV6_LEAST_MTU: u16 = 1280;
+const IPV6_MIN_MTU: u16 = 1280;
 
-/// What is tried in a black hole of IPv4 before `min_path_mtu`: what RFC 4821, section 7.2, begins its search with.
+/// The MTU tried in a black hole of IPv4 before `min_path_mtu`: RFC 4821, section 7.2, begins its search with it.
 const IPV4_BLACK_HOLE_MTU: u16 = 1024;
 
-/// How long segments stay smaller after the first suspicion of a black hole; twice as long after each further one. A
+/// The time segments stay smaller after the first suspicion of a black hole; twice as long after each further one. A
 /// path that merely loses much looks like one now and then, and must not pay for it as long as a real one.
 const FIRST_SUSPICION: Duration = Duration::from_secs(15);
 
-/// Routers' smaller MTUs that are followed one by one; the next one makes segments as small as they get. A path has few such
-/// links. Whoever tells of an octet less each time would have everything outstanding cut once more for each.
+/// Routers' smaller MTUs that are followed one by one; the next one makes segments as small as they get. A path has few
+/// such links. A router that tells of an octet less each time would have everything outstanding cut once more for each.
 const MAX_REDUCTIONS: u8 = 8;
 
-/// What a connection remembers of a path that turned out narrower than the peer's MSS.
+/// A connection's knowledge of a path that turned out narrower than the peer's MSS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathMtu {
     /// Text of a full segment before the first reduction, and the time of the last one; `None` at full size.
     reduced: Option<(u16, Instant)>,
     /// A router told of the last reduction.
     told: bool,
-    /// How often a black hole was suspected at full size.
+    /// The number of times a black hole was suspected at full size.
     suspicions: u8,
-    /// How often routers have told of a smaller MTU since full size.
+    /// The number of times routers have told of a smaller MTU since full size.
     reductions: u8,
 }
 
@@ -69,7 +69,7 @@ impl PathMtu {
         self.reduced.is_none() && !self.told && self.suspicions == 0
     }
 
-    /// How long segments stay smaller.
+    /// The time segments stay smaller.
     fn stays(self, config: &Config) -> Duration {
         if self.told {
             return config.path_mtu_raise;
@@ -89,11 +89,11 @@ impl Tcb {
     }
 
     /// The smallest path MTU that is believed or tried.
-    pub(crate) fn least_path_mtu(&self, config: &Config) -> u16 {
+    pub(crate) fn min_mtu_of(&self, config: &Config) -> u16 {
         if self.key.is_v4() {
             config.min_path_mtu
         } else {
-            IPV6_LEAST_MTU
+            IPV6_MIN_MTU
         }
     }
 
@@ -101,7 +101,7 @@ impl Tcb {
     pub(super) fn text_in_packet(&self, mtu: u16) -> u16 {
         let headers = if self.key.is_v4() { IPV4_HEADERS } else { IPV6_HEADERS };
         let stamped = if self.timestamps { TIMESTAMPS_LENGTH } else { 0 };
-        mtu.saturating_sub(headers + stamped).max(LEAST_TEXT)
+        mtu.saturating_sub(headers + stamped).max(MIN_TEXT)
     }
 
     /// A router could not forward packets larger than `mtu` bytes: makes segments fit, and has what did not sent again.
@@ -110,7 +110,7 @@ impl Tcb {
         let mtu = if self.sending.path_mtu.reductions < MAX_REDUCTIONS {
             mtu
         } else {
-            mtu.min(self.least_path_mtu(config))
+            mtu.min(self.min_mtu_of(config))
         };
         if !self.fit_segments(mtu, now, config) {
             return false;
@@ -191,7 +191,7 @@ impl Tcb {
 
     /// The path MTU to try next when larger packets seem to vanish; `None` when what is outstanding would fit any.
     fn next_black_hole_mtu(&self, config: &Config) -> Option<u16> {
-        let least = self.least_path_mtu(config);
+        let least = self.min_mtu_of(config);
         [IPV4_BLACK_HOLE_MTU.max(least), least]
             .into_iter()
             .find(|&mtu| self.text_in_packet(mtu) < self.longest_outstanding())
@@ -234,7 +234,7 @@ mod tests {
         for mtu in [0, 40, 68, 99] {
             let mut tcb = tcb(true, true, 0);
             assert!(tcb.set_path_mtu(mtu, NOW, &config));
-            assert_eq!(tcb.mss, LEAST_TEXT, "{mtu}");
+            assert_eq!(tcb.mss, MIN_TEXT, "{mtu}");
         }
     }
 

@@ -1,5 +1,6 @@
-//! Header prediction (Van Jacobson, 1990): of an open connection nearly every segment is the one that was expected. Whether
-//! it is, a few comparisons say, and then most of what RFC 9293, section 3.10.7.4, has to be looked at is settled.
+//! Header prediction (Van Jacobson, 1990): of an open connection nearly every segment is the one that was expected.
+//! Whether it is, a few comparisons say, and then most of what RFC 9293, section 3.10.7.4, has to be looked at is
+//! settled.
 
 #[cfg(debug_assertions)]
 use core::cell::Cell;
@@ -15,8 +16,8 @@ thread_local! {
     static SWITCHED_OFF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `action` while header prediction is switched off in this thread, so that every segment takes the long way. For the
-/// test that compares the two; a release has no such switch.
+/// Runs `action` while header prediction is switched off in this thread, so that every segment takes the long way. For
+/// the test that compares the two; a release has no such switch.
 #[cfg(debug_assertions)]
 pub fn without_prediction<R>(action: impl FnOnce() -> R) -> R {
     let before = SWITCHED_OFF.replace(true);
@@ -26,8 +27,8 @@ pub fn without_prediction<R>(action: impl FnOnce() -> R) -> R {
 }
 
 impl Tcb {
-    /// Whether the segment is in order, acknowledges all that was sent, and has nothing else to it but text that fits the
-    /// window.
+    /// Whether the segment is in order, acknowledges all that was sent, and has nothing else to it but text that fits
+    /// the window.
     #[inline]
     fn is_plainly_next(&self, segment: &Segment<'_>) -> bool {
         let timestamps_fit = || match segment.options.timestamps {
@@ -43,8 +44,8 @@ impl Tcb {
             && (!self.timestamps || timestamps_fit())
     }
 
-    /// Whether the segment is the next one in order, with nothing but an acknowledgment of all that was sent and text that
-    /// fits the window, on a connection of which nothing is lost, held back, closed or waited for.
+    /// Whether the segment is the next one in order, with nothing but an acknowledgment of all that was sent and text
+    /// that fits the window, on a connection of which nothing is lost, held back, closed or waited for.
     #[inline]
     fn predicts(&self, segment: &Segment<'_>) -> bool {
         self.state == State::Established
@@ -85,8 +86,8 @@ impl Tcb {
 }
 
 impl<C> Connection<C> {
-    /// Takes in a segment if it is one that was expected, as [`Connection::segment_arrives`] would go on to do. False: it is
-    /// another, and nothing has changed.
+    /// Takes in a segment if it is one that was expected, as [`Connection::segment_arrives`] would go on to do. False:
+    /// it is another, and nothing has changed.
     #[inline]
     pub(crate) fn take_if_predicted<A, T>(
         &mut self,

@@ -11,14 +11,14 @@ use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::{Flags, Segment};
 
-/// Segments that are acknowledged each by itself after one was missing or came twice: the sender's window is small then,
-/// and grows by acknowledgments. Linux's number.
+/// Segments that are acknowledged each by itself after one was missing or came twice: the sender's window is small
+/// then, and grows by acknowledgments. Linux's number.
 const QUICK_ACKS: u8 = 16;
 
 /// A timestamp older than this says nothing any more (RFC 7323, section 5.5); in seconds.
 const TS_RECENT_MAX_AGE: u32 = 24 * 24 * 3600;
 
-/// What the arrival of a segment asks of the engine.
+/// The engine's part after the arrival of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Nothing more.
@@ -30,7 +30,7 @@ pub(crate) enum Arrival {
 }
 
 impl<C> Connection<C> {
-    /// Processes a segment. The caller runs [`Connection::finish`] afterwards.
+    /// Processes a segment. The caller runs [`Connection::flush_output`] afterwards.
     pub(crate) fn segment_arrives<A, T>(
         &mut self,
         segment: &Segment<'_>,
@@ -50,90 +50,40 @@ impl<C> Connection<C> {
         let tcb = &mut self.tcb;
         tcb.accepted = false;
         if matches!(tcb.state, State::TimeWait | State::Closed) {
-            // It is here only because its application has not read everything. The peer's FIN may need an answer; nothing
-            // else matters (RFC 1337).
-            if segment.flags.contains(Flags::RST) {
-                // But of a peer that does not know what its SYN was answered with: it begins anew.
-                if segment.seq == tcb.rcv_nxt && tcb.syn_answered {
-                    return Arrival::Reset;
-                }
-            } else if segment.length() > 0 {
-                // A SYN-ACK is an old one of this connection.
-                let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
-                tcb.syn_answered |= begins;
-                tcb.answer_unacceptable(segment, context);
-            }
-            return Arrival::Done;
+            return tcb.ended_receives(segment, context);
         }
-        // The SYN-ACK of a simultaneous open repeats the peer's SYN (RFC 9293, section 3.5, figure 7).
-        let crossing = tcb.state == State::SynReceived
-            && segment.flags.contains(Flags::SYN | Flags::ACK)
-            && segment.seq + 1 == tcb.rcv_nxt
-            && segment.ack == tcb.snd_nxt;
-        // Any other SYN may be of a peer that has restarted. It is challenged wherever it stands and whatever its options
-        // say, since nothing else tells that peer of this connection (RFC 5961, section 4.2).
+        let crossing = tcb.is_crossing(segment);
+        // Any other SYN may be of a peer that has restarted. It is challenged wherever it stands and whatever its
+        // options say, since nothing else tells that peer of this connection (RFC 5961, section 4.2).
         if segment.flags.contains(Flags::SYN) && !crossing {
             tcb.challenge(context);
             return Arrival::Done;
         }
-        // The timestamp check comes before the sequence check (RFC 7323, section 5.3). A segment without a timestamp has
-        // none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
-        if tcb.timestamps
-            && !segment.flags.contains(Flags::RST)
-            && let Some(timestamps) = segment.options.timestamps
-            && SeqNumber(timestamps.value).before(SeqNumber(tcb.ts_recent))
-            && !tcb.ts_recent_is_old(context.now)
-        {
+        // The timestamp check comes before the sequence check (RFC 7323, section 5.3).
+        if tcb.is_stale(segment, context.now) {
             context.counters.bump(Counter::DropPaws);
             tcb.answer_unacceptable(segment, context);
             return Arrival::Done;
         }
         // First, the sequence number.
         if !crossing && !tcb.acceptable(segment) {
-            if segment.flags.contains(Flags::RST) {
-                context.counters.bump(Counter::DropOutOfWindow);
-                return Arrival::Done;
-            }
-            if tcb.is_old(segment) {
-                context.counters.bump(Counter::Duplicates);
-                tcb.note_duplicate(segment.seq, segment.seq + segment.payload.len() as u32);
-            } else {
-                context.counters.bump(Counter::DropOutOfWindow);
-            }
-            tcb.answer_unacceptable(segment, context);
-            // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
-            // that of a segment sent again (RFC 9293, section 3.10.7.4).
-            if tcb.acknowledgment_counts(segment) && self.acknowledgment(segment, application, context) {
-                self.tcb.accept(context.now);
-            }
+            self.unacceptable_arrives(segment, application, context);
             return Arrival::Done;
         }
-        // Second, RST: only the exact sequence number resets (RFC 5961, section 3.2).
+        // Second, RST.
         if segment.flags.contains(Flags::RST) {
-            if segment.seq == tcb.rcv_nxt {
-                return Arrival::Reset;
-            }
-            tcb.challenge(context);
-            return Arrival::Done;
+            return tcb.reset_arrives(segment, context);
         }
         // Fourth, SYN: see above. Fifth, ACK.
         if !segment.flags.contains(Flags::ACK) {
             context.counters.bump(Counter::DropNoAck);
             return Arrival::Done;
         }
-        if tcb.state == State::SynReceived && segment.ack != tcb.snd_nxt {
-            return Arrival::Refuse;
-        }
         if tcb.state == State::SynReceived {
-            tcb.snd_wl1 = segment.seq - 1;
-            context.counters.bump(match tcb.listener {
-                Some(_) => Counter::PassiveOpens,
-                None => Counter::ActiveOpens,
-            });
-            tcb.syn_acknowledged(segment, context);
-            // How much the application may queue depends on it.
-            tcb.update_send_window(segment, tcb.window_of(segment), context);
-            self.establish(application, context);
+            if segment.ack != tcb.snd_nxt {
+                return Arrival::Refuse;
+            }
+            self.handshake_ends(segment, application, context);
         }
         if !self.acknowledgment(segment, application, context) {
             return Arrival::Done;
@@ -147,6 +97,50 @@ impl<C> Connection<C> {
             self.text(segment, application, context);
         }
         Arrival::Done
+    }
+
+    /// Answers a segment whose sequence number is not acceptable.
+    #[cold]
+    fn unacceptable_arrives<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        let tcb = &mut self.tcb;
+        if segment.flags.contains(Flags::RST) {
+            context.counters.bump(Counter::DropOutOfWindow);
+            return;
+        }
+        if tcb.is_old(segment) {
+            context.counters.bump(Counter::Duplicates);
+            tcb.note_duplicate(segment.seq, segment.seq + segment.payload.len() as u32);
+        } else {
+            context.counters.bump(Counter::DropOutOfWindow);
+        }
+        tcb.answer_unacceptable(segment, context);
+        // A closed window makes every segment with text unacceptable, yet its acknowledgment counts; and so does
+        // that of a segment sent again (RFC 9293, section 3.10.7.4).
+        if tcb.acknowledgment_counts(segment) && self.acknowledgment(segment, application, context) {
+            self.tcb.accept(context.now);
+        }
+    }
+
+    /// The acknowledgment of this side's SYN: the connection is ESTABLISHED.
+    fn handshake_ends<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        let tcb = &mut self.tcb;
+        tcb.snd_wl1 = segment.seq - 1;
+        context.counters.bump(match tcb.listener {
+            Some(_) => Counter::PassiveOpens,
+            None => Counter::ActiveOpens,
+        });
+        tcb.syn_acknowledged(segment, context);
+        // How much the application may queue depends on it.
+        tcb.update_send_window(segment, tcb.window_of(segment), context);
+        self.establish(application, context);
     }
 
     /// Processes the acknowledgment; false when the segment is to be dropped for it.
@@ -164,7 +158,7 @@ impl<C> Connection<C> {
         }
         let window = tcb.window_of(segment);
         if !old {
-            tcb.take_acknowledgment(segment, window, context);
+            tcb.process_ack(segment, window, context);
         }
         tcb.update_send_window(segment, window, context);
         if tcb.fin_sent && tcb.flight() == 0 {
@@ -319,8 +313,8 @@ impl<C> Connection<C> {
         }
     }
 
-    /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it has
-    /// not been received.
+    /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it
+    /// has not been received.
     #[inline]
     pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>) -> bool
     where
@@ -383,14 +377,66 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// A segment for a connection in TIME-WAIT or CLOSED.
+    #[cold]
+    fn ended_receives<T: Transmit>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) -> Arrival {
+        // It is here only because its application has not read everything. The peer's FIN may need an answer;
+        // nothing else matters (RFC 1337).
+        if segment.flags.contains(Flags::RST) {
+            // But of a peer that does not know what its SYN was answered with: it begins anew.
+            if segment.seq == self.rcv_nxt && self.syn_answered {
+                return Arrival::Reset;
+            }
+        } else if segment.length() > 0 {
+            // A SYN-ACK is an old one of this connection.
+            let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
+            self.syn_answered |= begins;
+            self.answer_unacceptable(segment, context);
+        }
+        Arrival::Done
+    }
+
+    /// Whether the segment is the SYN-ACK of a simultaneous open, which repeats the peer's SYN (RFC 9293, section 3.5,
+    /// figure 7).
+    #[inline]
+    fn is_crossing(&self, segment: &Segment<'_>) -> bool {
+        self.state == State::SynReceived
+            && segment.flags.contains(Flags::SYN | Flags::ACK)
+            && segment.seq + 1 == self.rcv_nxt
+            && segment.ack == self.snd_nxt
+    }
+
+    /// An acceptable RST: only the exact sequence number resets (RFC 5961, section 3.2).
+    #[cold]
+    fn reset_arrives<T: Transmit>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) -> Arrival {
+        if segment.seq == self.rcv_nxt {
+            return Arrival::Reset;
+        }
+        self.challenge(context);
+        Arrival::Done
+    }
+
+    /// Whether the timestamp says that the segment is an old one (PAWS; RFC 7323, section 5.3). One without a timestamp
+    /// has none to be checked, and is taken as Linux takes it: section 3.2 only says SHOULD of dropping it.
+    #[inline]
+    fn is_stale(&self, segment: &Segment<'_>, now: Instant) -> bool {
+        self.timestamps
+            && !segment.flags.contains(Flags::RST)
+            && segment
+                .options
+                .timestamps
+                .is_some_and(|timestamps| SeqNumber(timestamps.value).before(SeqNumber(self.ts_recent)))
+            && !self.ts_recent_is_old(now)
+    }
+
     /// Notes how much text a segment had.
     #[inline]
     pub(super) fn note_segment_size(&mut self, length: usize) {
         self.rcv_mss = self.rcv_mss.max(length.min(usize::from(u16::MAX)) as u16);
     }
 
-    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883). It is sent at once: an
-    /// acknowledgment that waited could be overtaken by text, which reports nothing.
+    /// Notes that the text from `from` to `to` had been received before, for a D-SACK (RFC 2883). It is sent at once:
+    /// an acknowledgment that waited could be overtaken by text, which reports nothing.
     fn note_duplicate(&mut self, from: SeqNumber, to: SeqNumber) {
         if self.sack_permitted && from.before(to) {
             self.ack_now = true;
@@ -548,8 +594,8 @@ impl Tcb {
         }
     }
 
-    /// The window that is probed has opened, and may now be worth using. If not, the time when it is used all the same may
-    /// have come nearer, but is not put off, however often a small window opens.
+    /// The window that is probed has opened, and may now be worth using. If not, the time when it is used all the same
+    /// may have come nearer, but is not put off, however often a small window opens.
     #[cold]
     fn window_opened(&mut self, now: Instant, bounds: Bounds) {
         self.rto.reset_backoff();

@@ -1,7 +1,7 @@
-//! What leaves a connection, and when.
+//! Output: the segments that leave a connection, and the time they do.
 
-use super::receiving::Receiving;
-use super::{Connection, Context, Fate, State, Tcb};
+use super::recv_state::RecvState;
+use super::{Connection, Context, Outcome, State, Tcb};
 use crate::application::CloseReason;
 use crate::config::Config;
 use crate::counters::Counter;
@@ -15,7 +15,7 @@ use crate::wire::{Flags, Options};
 /// New segments one connection sends at a time, so that a long queue does not keep the others waiting.
 const SEGMENTS_PER_TURN: usize = 64;
 
-/// Why a probe is sent.
+/// The reason for a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// The peer's window is closed (RFC 9293, section 3.8.6.1).
@@ -29,34 +29,34 @@ struct NoFrame;
 
 impl<C> Connection<C> {
     /// Ends the handling of an event: sends what may be sent and says what becomes of the connection.
-    pub(crate) fn finish<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Fate {
+    pub(crate) fn flush_output<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Outcome {
         let tcb = &mut self.tcb;
         tcb.account(context.totals);
         if tcb.abort {
             tcb.send_reset(context);
-            return Fate::Closed(CloseReason::Aborted);
+            return Outcome::Closed(CloseReason::Aborted);
         }
         tcb.output(context);
         let is_read = tcb.unread() > 0 && !tcb.read_closed;
         match tcb.state {
             // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
             State::TimeWait | State::Closed if is_read && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
-                tcb.sending.acquire(context.sendings);
+                tcb.sending.acquire(context.send_states);
                 tcb.sending.stop_timers(false);
                 tcb.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
                 tcb.deadlines.keepalive = Instant::NEVER;
             }
             State::TimeWait | State::Closed if is_read => {}
-            State::TimeWait => return Fate::TimeWait,
-            State::Closed => return Fate::Closed(CloseReason::Finished),
+            State::TimeWait => return Outcome::TimeWait,
+            State::Closed => return Outcome::Closed(CloseReason::Finished),
             State::FinWait2 if tcb.read_closed && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
-                tcb.sending.acquire(context.sendings);
+                tcb.sending.acquire(context.send_states);
                 tcb.sending.deadlines.fin_wait_2 = context.now + context.config.fin_wait_2;
             }
             _ => {}
         }
-        tcb.rest(context.now, context.sendings);
-        Fate::Open
+        tcb.release_idle(context.now, context.send_states);
+        Outcome::Open
     }
 }
 
@@ -85,7 +85,7 @@ impl Tcb {
     /// section 2).
     #[inline]
     fn has_report(&self) -> bool {
-        self.receiving.as_deref().is_some_and(Receiving::is_to_be_reported)
+        self.receiving.as_deref().is_some_and(RecvState::is_to_be_reported)
     }
 
     fn output_data<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
@@ -127,7 +127,8 @@ impl Tcb {
         Ok(())
     }
 
-    /// How much is queued, if nothing is outstanding and one segment can take all of it now, FIN included: most responses.
+    /// The bytes queued, if nothing is outstanding and one segment can take all of them now, FIN included: most
+    /// responses.
     #[inline]
     fn all_in_one_segment(&self) -> Option<u32> {
         let sending = self.sending.active()?;
@@ -142,7 +143,7 @@ impl Tcb {
         (fits && undisturbed && self.snd_una == self.snd_nxt).then_some(queued as u32)
     }
 
-    /// Where FIN stands or will stand.
+    /// The sequence number of FIN, sent or not.
     fn fin_at(&self) -> SeqNumber {
         self.snd_una + self.queued() as u32
     }
@@ -174,8 +175,8 @@ impl Tcb {
         Ok(())
     }
 
-    /// Sends one segment that has not been sent before, if there is something to send and the windows allow it, and says
-    /// whether it did. `pipe` is what is in the network.
+    /// Sends one segment that has not been sent before, if there is something to send and the windows allow it, and
+    /// says whether it did. `pipe` is what is in the network.
     fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
@@ -295,8 +296,9 @@ impl Tcb {
 
     /// Nagle's algorithm and the sender's silly window avoidance (RFC 9293, sections 3.7.4 and 3.8.6.2.1).
     ///
-    /// Nagle's as changed by Minshall (draft-minshall-nagle-01), like Linux: a small segment waits only for another small
-    /// one. Otherwise the end of every write longer than a segment would wait for the peer's delayed acknowledgment.
+    /// Nagle's as changed by Minshall (draft-minshall-nagle-01), like Linux: a small segment waits only for another
+    /// small one. Otherwise the end of every write longer than a segment would wait for the peer's delayed
+    /// acknowledgment.
     fn worth_sending(&self, length: u32, all: bool, config: &Config) -> bool {
         let small_outstanding = || {
             let unacknowledged = |small: SeqNumber| small.is_unacknowledged(self.snd_una, self.snd_nxt);
@@ -313,7 +315,7 @@ impl Tcb {
         if self.flight() > 0 && !again && !self.ack_now {
             return Ok(());
         }
-        self.sending.acquire(context.sendings);
+        self.sending.acquire(context.send_states);
         let mut flags = Flags::SYN;
         if self.state == State::SynReceived {
             flags |= Flags::ACK;
@@ -482,7 +484,8 @@ impl Tcb {
         }
     }
 
-    /// Sends RST for the connection, if it is in a state in which the peer knows of it. False: there was no frame for it.
+    /// Sends RST for the connection, if it is in a state in which the peer knows of it. False: there was no frame for
+    /// it.
     pub(crate) fn send_reset<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
         if matches!(self.state, State::SynSent | State::TimeWait | State::Closed) {
             return true;
@@ -520,7 +523,7 @@ impl Tcb {
         self.transmit(header, 0, 0, purpose, context)
     }
 
-    /// Where it is called, which options the header may have is known, and what is made of it here is a fraction of what
+    /// Its callers know which options the header may have, and what is made of it here is a fraction of what
     /// any header would need.
     #[inline(always)]
     fn transmit<T: Transmit>(

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::sending::{Sending, SendingPool};
+use super::send_state::{SendState, SendStatePool};
 use super::unread::Unread;
 use super::{Connection, Context, Tcb, Totals};
 use crate::application::{Application, ListenerId, Stream};
@@ -22,7 +22,7 @@ pub(crate) struct Socket<'a> {
     tcb: &'a mut Tcb,
     config: &'a Config,
     totals: &'a Totals,
-    sendings: &'a mut SendingPool,
+    send_states: &'a mut SendStatePool,
     now: Instant,
 }
 
@@ -33,14 +33,14 @@ impl<'a> Socket<'a> {
             tcb,
             config: context.config,
             totals: context.totals,
-            sendings: context.sendings,
+            send_states: context.send_states,
             now: context.now,
         }
     }
 
-    /// What is needed to send something.
-    fn sending(&mut self) -> &mut Sending {
-        self.tcb.sending.acquire(self.sendings);
+    /// The parts of the engine needed to send something.
+    fn sending(&mut self) -> &mut SendState {
+        self.tcb.sending.acquire(self.send_states);
         let sending = &mut *self.tcb.sending;
         if sending.send_queue.len() == 0 && sending.deadlines.user_timeout == Instant::NEVER {
             // The user timeout runs from when there is something to wait for.

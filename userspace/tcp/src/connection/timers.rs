@@ -1,8 +1,8 @@
-//! What happens to a connection when nothing arrives.
+//! Timers: the events of a connection when nothing arrives.
 
 use super::keepalive::KeepaliveTable;
 use super::send::Probe;
-use super::{Connection, Context, Fate, State, Tcb, Undo};
+use super::{Connection, Context, Outcome, State, Tcb, Undo};
 use crate::application::{Application, CloseReason};
 use crate::counters::Counter;
 use crate::recovery::rto::Bounds;
@@ -17,8 +17,8 @@ const MAX_ACK_DELAY: u64 = 200_000;
 /// The least time before a tail loss probe: a few ticks of the wheel; in microseconds.
 const MIN_PROBE_TIMEOUT: u64 = 10_000;
 
-/// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per connection,
-/// filed at or before the earliest of these and of [`SendingDeadlines`].
+/// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per
+/// connection, filed at or before the earliest of these and of [`SendDeadlines`].
 pub(crate) struct Deadlines {
     pub(crate) delayed_ack: Instant,
     pub(crate) keepalive: Instant,
@@ -36,7 +36,7 @@ impl Default for Deadlines {
 }
 
 /// The deadlines an idle connection does not have; [`Instant::NEVER`] where a timer is not running.
-pub(crate) struct SendingDeadlines {
+pub(crate) struct SendDeadlines {
     /// Retransmission, or the window probe while `persist` is set.
     pub(crate) retransmit: Instant,
     /// Tail loss probe (RFC 8985, section 7).
@@ -54,7 +54,7 @@ pub(crate) struct SendingDeadlines {
     pub(crate) forget: Instant,
 }
 
-impl SendingDeadlines {
+impl SendDeadlines {
     /// No timer is running.
     pub(crate) const NONE: Self = Self {
         retransmit: Instant::NEVER,
@@ -173,7 +173,7 @@ impl Tcb {
     }
 
     /// Takes one of the sender's deadlines if it has passed.
-    fn sending_due(&mut self, now: Instant, deadline: fn(&mut SendingDeadlines) -> &mut Instant) -> bool {
+    fn sending_due(&mut self, now: Instant, deadline: fn(&mut SendDeadlines) -> &mut Instant) -> bool {
         let sending = self.sending.active_mut();
         sending.is_some_and(|sending| due(deadline(&mut sending.deadlines), now))
     }
@@ -223,8 +223,8 @@ impl Tcb {
         self.restart_retransmit_timer(context.now, context.rto_bounds);
     }
 
-    /// Sends a keepalive probe if the peer has been silent long enough (RFC 9293, section 3.8.4); false when it has left all
-    /// of them unanswered.
+    /// Sends a keepalive probe if the peer has been silent long enough (RFC 9293, section 3.8.4); false when it has
+    /// left all of them unanswered.
     fn keepalive_due<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> bool {
         let keepalive = context.keepalives.get(self.keepalive);
         let idle_until = self.last_received + keepalive.idle;
@@ -250,7 +250,7 @@ impl Tcb {
 
 impl<C> Connection<C> {
     /// Handles the deadlines that have passed.
-    pub(crate) fn timer_fired<A, T>(&mut self, application: &mut A, context: &mut Context<'_, T>) -> Fate
+    pub(crate) fn timer_fired<A, T>(&mut self, application: &mut A, context: &mut Context<'_, T>) -> Outcome
     where
         A: Application<Connection = C>,
         T: Transmit,
@@ -259,12 +259,12 @@ impl<C> Connection<C> {
         let tcb = &mut self.tcb;
         let waits = matches!(tcb.state, State::FinWait2 | State::TimeWait | State::Closed);
         if tcb.sending_due(now, |deadlines| &mut deadlines.fin_wait_2) && waits {
-            return Fate::Closed(CloseReason::TimedOut);
+            return Outcome::Closed(CloseReason::TimedOut);
         }
         let waited = tcb.sending_due(now, |deadlines| &mut deadlines.user_timeout);
         if waited && tcb.awaits_acknowledgment() {
             tcb.send_reset(context);
-            return Fate::Closed(CloseReason::TimedOut);
+            return Outcome::Closed(CloseReason::TimedOut);
         }
         if tcb.sending_due(now, |deadlines| &mut deadlines.reorder) && tcb.flight() > 0 {
             tcb.rack_loss(now);
@@ -287,7 +287,7 @@ impl<C> Connection<C> {
         }
         if due(&mut tcb.deadlines.keepalive, now) && !tcb.keepalive_due(context) {
             tcb.send_reset(context);
-            return Fate::Closed(CloseReason::TimedOut);
+            return Outcome::Closed(CloseReason::TimedOut);
         }
         if due(&mut tcb.deadlines.delayed_ack, now) {
             tcb.ack_now = true;
@@ -296,6 +296,6 @@ impl<C> Connection<C> {
             self.call(context, |state, socket| application.timeout(state, socket));
             self.offer_unread(application, context);
         }
-        self.finish(context)
+        self.flush_output(context)
     }
 }

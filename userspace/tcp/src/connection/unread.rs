@@ -1,16 +1,17 @@
 //! In-order data an application has not consumed, and the memory it takes.
 
-/// What a connection's [`Unread`] takes beside its bytes: the allocator's share, and [`super::receiving::Receiving`].
+/// The memory of a connection's [`Unread`] beside its bytes: the allocator's share, and
+/// [`super::recv_state::RecvState`].
 pub(crate) const OVERHEAD: usize = 256;
 
 /// Memory up to which giving some back is not worth copying.
 const KEPT_CAPACITY: usize = 4096;
 
-/// Data in one piece, since an application is offered all of it. Holds memory only while it is not empty, and at most four
-/// times what is in it, a few KiB aside.
+/// Data in one piece, since an application is offered all of it. Holds memory only while it is not empty, and at most
+/// four times what is in it, a few KiB aside.
 #[derive(Default)]
 pub(crate) struct Unread {
-    /// What was consumed, up to `start`, then what was not.
+    /// The consumed octets, up to `start`, then those that are not.
     buffer: Vec<u8>,
     start: usize,
 }

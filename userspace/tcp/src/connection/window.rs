@@ -10,20 +10,21 @@ use crate::time::Instant;
 /// The buffer that is offered while all connections together hold nearly as much as they may.
 const MIN_RECEIVE_BUFFER: u32 = 16 << 10;
 
-/// A peer that takes so long, and eight round trips, to fill half of the buffer has been idle, or has no use for so much.
+/// A peer that takes so long, and eight round trips, to fill half of the buffer has been idle, or has no use for so
+/// much.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Round trips shorter than the clock's ticks and the peer's bursts are all alike.
 const TUNING_SLACK: Duration = Duration::from_millis(5);
 
 impl Tcb {
-    /// Where the receive window would end if all free buffer were offered.
+    /// The end of the receive window if all free buffer were offered.
     fn free_edge(&self, buffer: u32) -> SeqNumber {
         self.rcv_nxt + buffer.saturating_sub(self.unread() as u32)
     }
 
-    /// The buffer this connection may fill: its own, the least when all connections together hold nearly as much as they
-    /// may, and a segment when they do.
+    /// The buffer this connection may fill: its own, the least when all connections together hold nearly as much as
+    /// they may, and a segment when they do.
     fn effective_buffer<T>(&self, context: &Context<'_, T>) -> u32 {
         let (totals, config) = (&*context.totals, context.config);
         if !totals.is_receive_pressure(config) {
@@ -63,8 +64,8 @@ impl Tcb {
     }
 
     /// Enlarges the receive buffer while the peer fills half of it within two round trips, so that a long fat path is
-    /// used and a slow connection is not given what it does not need. It becomes what it was in the beginning when the peer
-    /// was idle, or when memory is short.
+    /// used and a slow connection is not given what it does not need. It becomes what it was in the beginning when the
+    /// peer was idle, or when memory is short.
     #[inline]
     pub(crate) fn tune_receive_buffer<T>(&mut self, context: &Context<'_, T>) {
         if self.rcv_nxt - self.tuning_from >= self.rcv_buffer / 2 {

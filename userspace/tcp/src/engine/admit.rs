@@ -7,9 +7,9 @@ use crate::application::{Application, ListenerId};
 use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::receive::Arrival;
 use crate::connection::window::syn_ack_window;
-use crate::connection::{Connection, Context, Fate};
+use crate::connection::{Connection, Context, Outcome};
 use crate::counters::Counter;
-use crate::flow_table::Place;
+use crate::flow_table::FlowSlot;
 use crate::half_open::HalfOpen;
 use crate::isn::TupleHash;
 use crate::seq::SeqNumber;
@@ -22,7 +22,8 @@ use crate::wire::{Flags, Segment};
 /// First SYN-ACK time-out (RFC 6298, rule 2.1); each further one is twice as long.
 const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far above all that the last incarnation of a connection sent the next one begins, at least. Linux's distance.
+/// The minimum distance between all that the last incarnation of a connection sent and the beginning of the next.
+/// Linux's.
 const INCARNATION_STEP: u32 = 1 << 16;
 
 impl<A: Application> Engine<A> {
@@ -42,14 +43,15 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropNotListening);
             return Received::Done;
         };
-        // A listener that answered would answer itself ("land"). Linux drops what comes from outside with an own source.
+        // A listener that answered would answer itself ("land"). Linux drops what comes from outside with an own
+        // source.
         if self.is_own_address(&segment.key) {
             self.counters.bump(Counter::DropBadSource);
             return Received::Done;
         }
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
-            // Another shard may have an old connection of this flow, to challenge, or to begin the new one above (RFC 5961,
-            // section 4.2; RFC 6191).
+            // Another shard may have an old connection of this flow, to challenge, or to begin the new one above (RFC
+            // 5961, section 4.2; RFC 6191).
             if on_no_flow == OnNoFlow::Report
                 && let Some(known_flows) = &self.known_flows
                 && known_flows.may_hold(&segment.key)
@@ -62,9 +64,9 @@ impl<A: Application> Engine<A> {
         self.stray_receives(now, listener, segment, on_no_flow, out)
     }
 
-    /// A SYN to a listener: remembers it and answers. `last_nxt` is SND.NXT of the last incarnation, which is in TIME-WAIT:
-    /// the new one has to begin above it (RFC 9293, section 3.6.1), even if that sent faster than the clock of initial
-    /// sequence numbers ticks.
+    /// A SYN to a listener: remembers it and answers. `last_nxt` is SND.NXT of the last incarnation, which is in
+    /// TIME-WAIT: the new one has to begin above it (RFC 9293, section 3.6.1), even if that sent faster than the clock
+    /// of initial sequence numbers ticks.
     fn syn<T: Transmit>(
         &mut self,
         now: Instant,
@@ -99,7 +101,7 @@ impl<A: Application> Engine<A> {
             self.note_known(&segment.key);
         }
         let slot = self.half_open.insert(half_open);
-        self.table.insert(&segment.key, Place::HalfOpen(slot));
+        self.table.insert(&segment.key, FlowSlot::HalfOpen(slot));
         self.half_open_untimed.get_or_insert(slot);
         self.send_from_half_open(now, slot, hash, HalfOpen::syn_ack, Purpose::Handshake, out);
     }
@@ -166,8 +168,8 @@ impl<A: Application> Engine<A> {
         let flags = segment.flags;
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             if segment.seq == irs {
-                // The SYN again: our answer was lost. Which of the two will be acknowledged cannot be told, so neither is
-                // timed (Karn's algorithm).
+                // The SYN again: our answer was lost. Which of the two will be acknowledged cannot be told, so neither
+                // is timed (Karn's algorithm).
                 half_open.retransmits = half_open.retransmits.max(1);
                 self.counters.bump(Counter::SynsIn);
                 self.repeat_syn_ack(now, slot, out);
@@ -243,15 +245,15 @@ impl<A: Application> Engine<A> {
         let connection = Connection::accepted(handshake, &self.config, now);
         let place = self.connections.insert(connection) as u32;
         self.table
-            .replace(&key, Place::HalfOpen(slot), Place::Connection(place));
+            .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
         if !half_open.known {
             self.note_known(&key);
         }
         self.complete_handshake(now, place, segment, sent_at, out);
     }
 
-    /// A connection in SYN-RECEIVED, just made, processes the segment that completed its handshake. `sent_at` is when the
-    /// SYN-ACK was sent, `None` if that is not known or it was sent more than once.
+    /// A connection in SYN-RECEIVED, just made, processes the segment that completed its handshake. `sent_at` is when
+    /// the SYN-ACK was sent, `None` if that is not known or it was sent more than once.
     pub(super) fn complete_handshake<T: Transmit>(
         &mut self,
         now: Instant,
@@ -268,17 +270,17 @@ impl<A: Application> Engine<A> {
         if let Some(sent_at) = sent_at.filter(|_| established) {
             connection.tcb.measured_handshake(sent_at, now, context.rto_bounds);
         }
-        let fate = connection.finish(&mut context);
-        if !established && fate == Fate::Open {
+        let outcome = connection.flush_output(&mut context);
+        if !established && outcome == Outcome::Open {
             // The segment did not complete the handshake after all (PAWS): the connection is still in SYN-RECEIVED and
             // its timer asks again.
             let tcb = &mut connection.tcb;
-            tcb.sending.acquire(context.sendings);
+            tcb.sending.acquire(context.send_states);
             tcb.sending.expect_progress(tcb.snd_una, false, now, context.config);
             tcb.sending.syn_sent_at = sent_at;
             tcb.start_retransmit_timer(now, context.rto_bounds);
         }
-        self.settle(now, slot, fate);
+        self.settle(now, slot, outcome);
     }
 
     fn challenge_half_open<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
@@ -294,8 +296,8 @@ impl<A: Application> Engine<A> {
         self.send_from_half_open(now, slot, hash, HalfOpen::challenge, Purpose::Control, out);
     }
 
-    /// When the first SYN-ACK that has not been waited for long enough has been, if there is one. They are sent in the order
-    /// of the records, so only the further time-outs of a record need the wheel.
+    /// The time at which the first SYN-ACK still waited for has been waited for long enough, if there is one. They are
+    /// sent in the order of the records, so only the further time-outs of a record need the wheel.
     pub(super) fn first_syn_ack_timeout(&self) -> Option<Instant> {
         let half_open = self.half_open.get(self.half_open_untimed?)?;
         Some((half_open.first_sent_at(self.now) + SYN_ACK_TIMEOUT).next_milli())
@@ -320,7 +322,7 @@ impl<A: Application> Engine<A> {
 
     pub(super) fn remove_half_open(&mut self, slot: u32) {
         if let Some(half_open) = self.take_half_open(slot) {
-            self.table.remove(&half_open.key, Place::HalfOpen(slot));
+            self.table.remove(&half_open.key, FlowSlot::HalfOpen(slot));
             if half_open.known {
                 self.note_forgotten(&half_open.key);
             }
@@ -341,15 +343,16 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         };
         let (key, link, snd_nxt) = (time_wait.key, time_wait.link, time_wait.snd_nxt);
-        // Of a new handshake's cookie, which another host made, if a SYN with the sequence number before this one could begin a
-        // new connection: an old duplicate may be the acknowledgment of the cookie that this very connection began with.
+        // Of a new handshake's cookie, which another host made, if a SYN with the sequence number before this one could
+        // begin a new connection: an old duplicate may be the acknowledgment of the cookie that this very connection
+        // began with.
         if time_wait.may_begin_anew(segment.seq - 1, segment.options.timestamps)
             && let Some(cookie) = self.genuine_cookie(segment)
             && let Some(listener) = self.listener(&key)
         {
             if !(segment.ack - 1).after(snd_nxt) {
-                // Where it begins, old duplicates of this connection would be taken for its own. The client comes again, and
-                // then its SYN is answered here.
+                // Where it begins, old duplicates of this connection would be taken for its own. The client comes
+                // again, and then its SYN is answered here.
                 self.counters.bump(Counter::DropCookieTimeWait);
                 self.reset(now, segment, out);
                 return Received::Done;

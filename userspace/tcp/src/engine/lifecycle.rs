@@ -1,4 +1,4 @@
-//! How connections end: TIME-WAIT and removal.
+//! The end of connections: TIME-WAIT and removal.
 
 use core::hint::black_box;
 
@@ -7,9 +7,9 @@ use slab::Slab;
 use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
-use crate::connection::sending::SendingPool;
+use crate::connection::send_state::SendStatePool;
 use crate::counters::Counter;
-use crate::flow_table::Place;
+use crate::flow_table::FlowSlot;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 
@@ -22,7 +22,7 @@ impl<A: Application> Engine<A> {
         let Some(connection) = self.connections.get(slot as usize) else {
             return;
         };
-        self.table.remove(&connection.tcb.key, Place::Connection(slot));
+        self.table.remove(&connection.tcb.key, FlowSlot::Connection(slot));
         self.note_forgotten(&connection.tcb.key);
         self.links.release(connection.tcb.link);
         self.forget(slot, reason);
@@ -34,7 +34,7 @@ impl<A: Application> Engine<A> {
         // What is of use is taken out where it is; the rest need not be moved.
         let connection = &mut self.connections[slot as usize];
         connection.tcb.discount(&mut self.totals);
-        self.sendings.put(&mut connection.tcb.sending);
+        self.send_states.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
             CloseReason::Finished => Counter::Finished,
             CloseReason::ResetByPeer => Counter::ResetByPeer,
@@ -56,7 +56,7 @@ impl<A: Application> Engine<A> {
     fn give_back_tables(&mut self) {
         self.connections = Slab::new();
         self.connection_timers.give_back();
-        self.sendings = SendingPool::default();
+        self.send_states = SendStatePool::default();
     }
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
@@ -75,12 +75,12 @@ impl<A: Application> Engine<A> {
         }
         let record = self.time_wait.insert(record);
         self.table
-            .replace(&key, Place::Connection(slot), Place::TimeWait(record));
+            .replace(&key, FlowSlot::Connection(slot), FlowSlot::TimeWait(record));
         self.forget(slot, CloseReason::Finished);
     }
 
-    /// Forgets records of which 2MSL are over, at most [`EVENTS_PER_TURN`]. They are of connections that nobody has looked at
-    /// for long, so, as with [`Engine::receive_burst`], what is needed is read for a group of them at once.
+    /// Forgets records of which 2MSL are over, at most [`EVENTS_PER_TURN`]. They are of connections that nobody has
+    /// looked at for long, so, as with [`Engine::receive_burst`], what is needed is read for a group of them at once.
     pub(super) fn expire_time_wait(&mut self, now: Instant) {
         for _ in 0..EVENTS_PER_TURN / LOOKUP_GROUP {
             let mut expired = [0; LOOKUP_GROUP];
@@ -91,7 +91,7 @@ impl<A: Application> Engine<A> {
                 && let Some(record) = self.time_wait.get(slot)
                 && record.expires_at() <= now
             {
-                touched ^= self.table.touch(self.table.hash(&record.key));
+                touched ^= self.table.prefetch(self.table.hash(&record.key));
                 expired[count] = slot;
                 count += 1;
                 next = self.time_wait.next(slot);
@@ -108,7 +108,7 @@ impl<A: Application> Engine<A> {
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
         if let Some(record) = self.time_wait.remove(slot) {
-            self.table.remove(&record.key, Place::TimeWait(slot));
+            self.table.remove(&record.key, FlowSlot::TimeWait(slot));
             self.note_forgotten(&record.key);
             self.links.release(record.link);
         }

@@ -1,4 +1,4 @@
-//! What can be asked about an engine's connections.
+//! Questions about an engine's connections.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -7,7 +7,7 @@ use super::Engine;
 use crate::application::{Application, ListenerId};
 use crate::connection::State;
 
-/// How many flows of each kind an engine has.
+/// The number of flows of each kind an engine has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Population {
     /// Connections from ESTABLISHED to LAST-ACK, and those this side is opening.
@@ -27,11 +27,11 @@ impl Population {
     }
 }
 
-/// What the SYNs of a connection agreed on, as it is in force.
+/// The agreement of a connection's SYNs, as it is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NegotiatedOptions {
-    /// Bytes of text in a full segment: the smaller of both sides' MSS, less the room that timestamps take, or less still
-    /// where the path asks for it.
+    /// Bytes of text in a full segment: the smaller of both sides' MSS, less the room that timestamps take, or less
+    /// still where the path asks for it.
     pub mss: u16,
     /// Shift of the windows the peer offers, 0 to 14 (RFC 7323: Snd.Wind.Shift).
     pub send_window_shift: u8,
@@ -62,12 +62,12 @@ pub struct ConnectionInfo {
     pub unacknowledged: usize,
     /// Smoothed round-trip time; `None` before the first measurement.
     pub srtt: Option<Duration>,
-    /// What the SYNs agreed on; `None` for listeners, before ESTABLISHED, and in TIME-WAIT.
+    /// The agreement of the SYNs; `None` for listeners, before ESTABLISHED, and in TIME-WAIT.
     pub options: Option<NegotiatedOptions>,
 }
 
 impl<A: Application> Engine<A> {
-    /// How many flows of each kind there are.
+    /// The number of flows of each kind.
     pub fn population(&self) -> Population {
         Population {
             connections: self.connections.len() as u32,
@@ -91,8 +91,8 @@ impl<A: Application> Engine<A> {
         self.totals.queued
     }
 
-    /// Memory of all that connections have received and hold, in order or not, in bytes; at most `receive_bytes_total`, and
-    /// for each connection a segment.
+    /// Memory of all that connections have received and hold, in order or not, in bytes; at most `receive_bytes_total`,
+    /// and for each connection a segment.
     pub fn received_bytes(&self) -> u64 {
         self.totals.received()
     }

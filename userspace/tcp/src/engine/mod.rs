@@ -22,8 +22,8 @@ use crate::application::{Application, CloseReason, ListenerId};
 use crate::config::{Config, Keepalive};
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
-use crate::connection::sending::SendingPool;
-use crate::connection::{Connection, Context, Fate, Totals};
+use crate::connection::send_state::SendStatePool;
+use crate::connection::{Connection, Context, Outcome, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
@@ -47,34 +47,36 @@ pub use receive::LOOKUP_GROUP;
 use sweep::Sweep;
 pub use syn_cookie::{Cookies, syn_ack_of};
 
-/// Events of each kind that one call of [`Engine::turn`] handles at most, so that frames that arrive need not wait for long
-/// however many timers are due at once: a burst of them.
+/// Events of each kind that one call of [`Engine::poll`] handles at most, so that frames that arrive need not wait for
+/// long however many timers are due at once: a burst of them.
 pub const EVENTS_PER_TURN: usize = 64;
 
-/// Frames after which a call of [`Engine::turn`] handles no further timers, or no further connections that had more to send.
+/// Frames after which a call of [`Engine::poll`] handles no further timers, or no further connections that had more to
+/// send.
 const FRAMES_PER_TURN: u64 = 256;
 
-/// An engine's secrets, to be drawn at random: whoever knows them can guess sequence numbers or make look-ups slow.
+/// An engine's secrets, to be drawn at random: an attacker who knows them can guess sequence numbers or make look-ups
+/// slow.
 #[derive(Clone, Copy, Debug)]
 pub struct Secrets {
-    /// For initial sequence numbers, timestamp offsets and the limits that everybody shares. Different engines of a server
-    /// must have different ones, so that the acknowledgment of a SYN-ACK tells which of them sent it.
+    /// For initial sequence numbers, timestamp offsets and the limits that everybody shares. Different engines of a
+    /// server must have different ones, so that the acknowledgment of a SYN-ACK tells which of them sent it.
     pub isn: Key,
     /// For the flow table.
     pub table: Key,
 }
 
-/// What became of a frame.
+/// The fate of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// The engine took care of it; that it was dropped and counted is included.
     Done,
-    /// A good segment to a listener's address and port of a flow this engine does not know, or ICMP "too big" about such a
-    /// flow: another shard may. A SYN only if [`KnownFlows`] say so.
+    /// A good segment to a listener's address and port of a flow this engine does not know, or ICMP "too big" about
+    /// such a flow: another shard may. A SYN only if [`KnownFlows`] say so.
     NoFlow,
 }
 
-/// What to do with a segment of an unknown flow.
+/// The treatment of a segment of an unknown flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnNoFlow {
     /// Answer it as RFC 9293, section 3.10.7.2, says (RST to what has ACK, within `rst_rate`).
@@ -100,7 +102,7 @@ pub struct Engine<A: Application> {
     counters: Counters,
     listeners: Vec<Listener>,
     draining: bool,
-    /// What is left to be done with every connection.
+    /// The work left to be done with every connection.
     sweep: Option<Sweep>,
     /// `None`: acknowledgments are not checked for cookies.
     cookies: Option<Cookies>,
@@ -116,12 +118,12 @@ pub struct Engine<A: Application> {
     half_open_timers: TimerWheel,
     /// In the order in which they expire.
     time_wait: FifoSlab<TimeWait>,
-    /// When anything last happened.
+    /// The time of the last event.
     now: Instant,
     /// Connections that had more to send than there were frames, or than was fair.
     output_pending: VecDeque<u32>,
     totals: Totals,
-    sendings: SendingPool,
+    send_states: SendStatePool,
     keepalives: KeepaliveTable,
     rst_limit: RateLimit,
     /// For answers that belong to no connection's own limit.
@@ -138,7 +140,7 @@ macro_rules! context {
             counters: &mut $engine.counters,
             links: &mut $engine.links,
             totals: &mut $engine.totals,
-            sendings: &mut $engine.sendings,
+            send_states: &mut $engine.send_states,
             keepalives: &$engine.keepalives,
             out: $out,
         }
@@ -151,7 +153,7 @@ impl<A: Application> Engine<A> {
     ///
     /// # Panics
     ///
-    /// When `config` does not pass [`Config::validate`].
+    /// If `config` does not pass [`Config::validate`].
     pub fn new(config: Config, secrets: Secrets, application: A) -> Self {
         if let Err(reason) = config.validate() {
             panic!("{reason}");
@@ -181,13 +183,13 @@ impl<A: Application> Engine<A> {
             now: Instant::ZERO,
             output_pending: VecDeque::new(),
             totals: Totals::default(),
-            sendings: SendingPool::default(),
+            send_states: SendStatePool::default(),
             keepalives: KeepaliveTable::default(),
         }
     }
 
-    /// Accepts connections to `address`, which must be one concrete address and port, with the keepalive settings of the
-    /// configuration.
+    /// Accepts connections to `address`, which must be one concrete address and port, with the keepalive settings of
+    /// the configuration.
     pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
         let keepalive = self.config.keepalive();
         let ip = from_ip(address.ip());
@@ -195,8 +197,9 @@ impl<A: Application> Engine<A> {
         ListenerId(self.listeners.len() as u16 - 1)
     }
 
-    /// Takes `mtu`, in bytes and without the Ethernet header (576 to 9,000; what is beyond counts as that), for the link's
-    /// from now on: connections that are made then offer and use an MSS that fits it. Those there are keep theirs.
+    /// Takes `mtu`, in bytes and without the Ethernet header (576 to 9,000; what is beyond counts as that), for the
+    /// link's from now on: connections that are made then offer and use an MSS that fits it. Those there are keep
+    /// theirs.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.config.set_mtu(mtu);
     }
@@ -208,12 +211,12 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// From now on counts the flows this engine has a record of, but for half-open connections, among those of all engines
-    /// of the server.
+    /// From now on counts the flows this engine has a record of, but for half-open connections, among those of all
+    /// engines of the server.
     ///
     /// # Panics
     ///
-    /// When the engine has flows already, which would not be counted.
+    /// If the engine has flows already, which would not be counted.
     pub fn set_known_flows(&mut self, known_flows: KnownFlows) {
         assert!(
             self.connections.is_empty() && self.time_wait.len() == 0,
@@ -256,9 +259,9 @@ impl<A: Application> Engine<A> {
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
-        let fate = match arrival {
-            Arrival::Done => connection.finish(&mut context),
-            Arrival::Reset => Fate::Closed(CloseReason::ResetByPeer),
+        let outcome = match arrival {
+            Arrival::Done => connection.flush_output(&mut context),
+            Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
             Arrival::Refuse => {
                 self.reject(now, segment, out);
                 return;
@@ -266,7 +269,7 @@ impl<A: Application> Engine<A> {
         };
         // The peer may be behind another router now; only a segment that was accepted can say so.
         let tcb = &mut connection.tcb;
-        if fate == Fate::Open
+        if outcome == Outcome::Open
             && tcb.accepted
             && !segment.link.is_answered_by(self.links.get(tcb.link))
             && let Some(new) = self.links.acquire(&segment.link.reply())
@@ -274,13 +277,13 @@ impl<A: Application> Engine<A> {
             self.links.release(tcb.link);
             tcb.link = new;
         }
-        self.settle(now, slot, fate);
+        self.settle(now, slot, outcome);
     }
 
     /// Files the timer of a connection after an event, or ends it.
-    fn settle(&mut self, now: Instant, slot: u32, fate: Fate) {
-        match fate {
-            Fate::Open => {
+    fn settle(&mut self, now: Instant, slot: u32, outcome: Outcome) {
+        match outcome {
+            Outcome::Open => {
                 let tcb = &self.connections[slot as usize].tcb;
                 if let Some(deadline) = tcb.earliest_deadline() {
                     self.connection_timers.arm_no_later(slot, deadline);
@@ -289,8 +292,8 @@ impl<A: Application> Engine<A> {
                     self.queue_output(slot);
                 }
             }
-            Fate::TimeWait => self.enter_time_wait(now, slot),
-            Fate::Closed(reason) => {
+            Outcome::TimeWait => self.enter_time_wait(now, slot),
+            Outcome::Closed(reason) => {
                 self.remove_connection(slot, reason);
             }
         }
@@ -305,9 +308,9 @@ impl<A: Application> Engine<A> {
     }
 
     /// Fires the timers that are due, sends what found no frame before, and goes on with [`Engine::drain`] and
-    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is due at
-    /// once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
-    pub fn turn<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is
+    /// due at once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
+    pub fn poll<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         let mut left = EVENTS_PER_TURN;
         let frames_end = self.frames_out() + FRAMES_PER_TURN;
         while self.frames_out() < frames_end
@@ -317,8 +320,8 @@ impl<A: Application> Engine<A> {
                 continue;
             };
             let mut context = context!(self, now, out);
-            let fate = connection.timer_fired(&mut self.application, &mut context);
-            self.settle(now, slot, fate);
+            let outcome = connection.timer_fired(&mut self.application, &mut context);
+            self.settle(now, slot, outcome);
         }
         self.now = now;
         let mut left = EVENTS_PER_TURN;
@@ -342,7 +345,8 @@ impl<A: Application> Engine<A> {
         self.counters.get(Counter::FramesOut)
     }
 
-    /// Sends for the connections that had more to send. What is put into the list meanwhile comes after all that is in it.
+    /// Sends for the connections that had more to send. What is put into the list meanwhile comes after all that is in
+    /// it.
     fn send_pending<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         let frames_end = self.frames_out() + FRAMES_PER_TURN;
         for _ in 0..self.output_pending.len().min(EVENTS_PER_TURN) {
@@ -361,13 +365,13 @@ impl<A: Application> Engine<A> {
             connection.tcb.output_queued = false;
             connection.tcb.output_pending = false;
             let mut context = context!(self, now, out);
-            let fate = connection.finish(&mut context);
-            self.settle(now, slot, fate);
+            let outcome = connection.flush_output(&mut context);
+            self.settle(now, slot, outcome);
         }
     }
 
-    /// When [`Engine::turn`] is next needed; `None` when no timer is running. A time that has passed if the last call left
-    /// something to do.
+    /// The time at which [`Engine::poll`] is next needed; `None` when no timer is running. A time that has passed if
+    /// the last call left something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         [
             self.sweep.as_ref().map(|sweep| sweep.due_at(self.now)),
@@ -388,7 +392,7 @@ impl<A: Application> Engine<A> {
         Some((slot, record.expires_at()))
     }
 
-    /// Whether something could not be sent and [`Engine::turn`] should be called as soon as frames are free.
+    /// Whether something could not be sent and [`Engine::poll`] should be called as soon as frames are free.
     pub fn wants_frames(&self) -> bool {
         !self.output_pending.is_empty() || self.sweep.as_ref().is_some_and(Sweep::waits_for_frames)
     }

@@ -9,7 +9,7 @@ use crate::application::Application;
 use crate::connection::open::Origin;
 use crate::connection::socket::Socket;
 use crate::connection::{Connection, Context, Tcb};
-use crate::flow_table::Place;
+use crate::flow_table::FlowSlot;
 use crate::isn::TupleHash;
 use crate::time::Instant;
 use crate::transmit::Transmit;
@@ -19,7 +19,7 @@ use crate::wire::{FlowKey, LinkHeader};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u32);
 
-/// Why a connection could not be opened.
+/// The reason a connection could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
     /// The two addresses are of different families.
@@ -46,11 +46,11 @@ impl fmt::Display for ConnectError {
 impl core::error::Error for ConnectError {}
 
 impl<A: Application> Engine<A> {
-    /// Says that [`Engine::connect`] will soon be called with these pairs of a local and a remote address: what it will need is
-    /// read for all of them at once. With many connections that saves most of the waiting for memory.
+    /// Says that [`Engine::connect`] will soon be called with these pairs of a local and a remote address: what it will
+    /// need is read for all of them at once. With many connections that saves most of the waiting for memory.
     pub fn prepare(&self, pairs: impl IntoIterator<Item = (SocketAddr, SocketAddr)>) {
         let touched = pairs.into_iter().fold(0, |touched, (local, remote)| {
-            touched ^ self.table.touch(self.table.hash(&FlowKey::new(local, remote)))
+            touched ^ self.table.prefetch(self.table.hash(&FlowKey::new(local, remote)))
         });
         black_box(touched);
     }
@@ -91,12 +91,12 @@ impl<A: Application> Engine<A> {
         };
         let tcb = Tcb::new(origin, &self.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
-        self.table.insert(&key, Place::Connection(slot));
+        self.table.insert(&key, FlowSlot::Connection(slot));
         self.note_known(&key);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
-        let fate = connection.finish(&mut context);
-        self.settle(now, slot, fate);
+        let outcome = connection.flush_output(&mut context);
+        self.settle(now, slot, outcome);
         Ok(ConnectionId(slot))
     }
 
@@ -116,8 +116,8 @@ impl<A: Application> Engine<A> {
             action(application, state, socket)
         })?;
         connection.offer_unread(&mut self.application, &mut context);
-        let fate = connection.finish(&mut context);
-        self.settle(now, id.0, fate);
+        let outcome = connection.flush_output(&mut context);
+        self.settle(now, id.0, outcome);
         Some(result)
     }
 }

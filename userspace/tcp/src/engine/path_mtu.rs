@@ -4,7 +4,7 @@ use super::{Engine, OnNoFlow, Received, context};
 use crate::application::Application;
 use crate::connection::Context;
 use crate::counters::Counter;
-use crate::flow_table::Place;
+use crate::flow_table::FlowSlot;
 use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::ParseError;
@@ -32,14 +32,14 @@ impl<A: Application> Engine<A> {
             }
         };
         match self.find(&message.key) {
-            Some(Place::Connection(slot)) => {
+            Some(FlowSlot::Connection(slot)) => {
                 self.counters.bump(Counter::TooBigIn);
                 self.reduce_path_mtu(now, slot, &message, out);
             }
             // Another shard may have answered the SYN of this flow too, and have the connection.
-            None | Some(Place::HalfOpen(_)) if on_no_flow == OnNoFlow::Report => return Received::NoFlow,
+            None | Some(FlowSlot::HalfOpen(_)) if on_no_flow == OnNoFlow::Report => return Received::NoFlow,
             // Handshakes and TIME-WAIT send nothing that could be too big.
-            None | Some(Place::HalfOpen(_) | Place::TimeWait(_)) => {
+            None | Some(FlowSlot::HalfOpen(_) | FlowSlot::TimeWait(_)) => {
                 self.counters.bump(Counter::TooBigIn);
                 self.counters.bump(Counter::DropIcmpNoFlow);
             }
@@ -58,7 +58,7 @@ impl<A: Application> Engine<A> {
         // tells the truth is one the packet did not fit (section 7.2).
         let refused = if !tcb.is_outstanding(message.seq) || message.mtu >= message.quoted_length {
             Some(Counter::DropIcmpBadQuote)
-        } else if message.mtu < tcb.least_path_mtu(&self.config) {
+        } else if message.mtu < tcb.min_mtu_of(&self.config) {
             Some(Counter::DropIcmpTooSmall)
         } else {
             None
@@ -73,7 +73,7 @@ impl<A: Application> Engine<A> {
         }
         self.counters.bump(Counter::PathMtuReduced);
         let mut context = context!(self, now, out);
-        let fate = connection.finish(&mut context);
-        self.settle(now, slot, fate);
+        let outcome = connection.flush_output(&mut context);
+        self.settle(now, slot, outcome);
     }
 }

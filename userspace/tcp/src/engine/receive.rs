@@ -1,34 +1,34 @@
 //! Frames that arrive: read, looked up, and given to what they are for.
 //!
-//! A burst is taken in groups. What the segments of a group will need first, their frames' headers, their buckets of the
-//! flow table and their connections, is read for all of them before any is processed: these loads do not depend on each
-//! other, so the processor waits for all of them at once. With millions of connections nearly every one of them comes from
-//! memory, and waiting for one after the other would cost more than all the rest.
+//! A burst is taken in groups. What the segments of a group will need first, their frames' headers, their buckets of
+//! the flow table and their connections, is read for all of them before any is processed: these loads do not depend on
+//! each other, so the processor waits for all of them at once. With millions of connections nearly every one of them
+//! comes from memory, and waiting for one after the other would cost more than all the rest.
 
 use core::hint::black_box;
 
 use super::{Engine, OnNoFlow, Received};
 use crate::application::Application;
 use crate::counters::Counter;
-use crate::flow_table::{FlowHash, Place};
+use crate::flow_table::{FlowHash, FlowSlot};
 use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::address::is_answerable;
 use crate::wire::{Flags, FlowKey, ParseError, Segment};
 
-/// Frames that are looked up together: enough to keep the processor's load buffers busy, and few enough that what was read
-/// for the last is still in the first-level cache when its turn comes.
+/// Frames that are looked up together: enough to keep the processor's load buffers busy, and few enough that what was
+/// read for the last is still in the first-level cache when its turn comes.
 pub const LOOKUP_GROUP: usize = 32;
 
 const CACHE_LINE: usize = 64;
 
-/// Cache lines of each frame that are read in advance: the headers, and the text of a request or a short response. Where
-/// there is more, the processor sees by itself that it goes on.
+/// Cache lines of each frame that are read in advance: the headers, and the text of a request or a short response.
+/// Where there is more, the processor sees by itself that it goes on.
 const TOUCHED_LINES: usize = 4;
 
-/// The hash of a segment's flow, and where its record was when the segment's group was looked up. It may have moved since:
-/// segments of the same flow may have come before.
-type Found = (FlowHash, Option<Place>);
+/// The hash of a segment's flow, and where its record was when the segment's group was looked up. It may have moved
+/// since: segments of the same flow may have come before.
+type Lookup = (FlowHash, Option<FlowSlot>);
 
 impl<A: Application> Engine<A> {
     /// Processes a frame that starts at its Ethernet header.
@@ -83,17 +83,21 @@ impl<A: Application> Engine<A> {
             let lines = frame.iter().step_by(CACHE_LINE).take(TOUCHED_LINES);
             lines.fold(sum, |sum, octet| sum ^ octet)
         }));
-        let mut found: [Found; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
+        let mut found: [Lookup; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
         let found = &mut found[..frames.len()];
         for (frame, (hash, _)) in frames.iter().zip(&mut *found) {
             *hash = self.table.hash_of_frame(frame);
         }
-        black_box(found.iter().fold(0_u32, |sum, &(hash, _)| sum ^ self.table.touch(hash)));
+        black_box(
+            found
+                .iter()
+                .fold(0_u32, |sum, &(hash, _)| sum ^ self.table.prefetch(hash)),
+        );
         for (hash, place) in &mut *found {
             *place = self.table.candidate(*hash);
         }
         black_box(found.iter().fold(0_u32, |sum, &(_, place)| match place {
-            Some(place) => sum ^ self.touch(place),
+            Some(place) => sum ^ self.prefetch(place),
             None => sum,
         }));
         for (index, (frame, found)) in frames.iter().zip(found).enumerate() {
@@ -104,9 +108,9 @@ impl<A: Application> Engine<A> {
 
     /// Reads what a segment for this record will need, a word of every cache line. The result means nothing.
     #[inline]
-    fn touch(&self, place: Place) -> u32 {
+    fn prefetch(&self, place: FlowSlot) -> u32 {
         match place {
-            Place::Connection(slot) => {
+            FlowSlot::Connection(slot) => {
                 let timer = u32::from(self.connection_timers.is_armed(slot));
                 self.connections.get(slot as usize).map_or(timer, |connection| {
                     let tcb = &connection.tcb;
@@ -115,11 +119,11 @@ impl<A: Application> Engine<A> {
                     timer ^ tcb.snd_una.0 ^ u32::from(tcb.key.remote_port) ^ received ^ application
                 })
             }
-            Place::HalfOpen(slot) => self
+            FlowSlot::HalfOpen(slot) => self
                 .half_open
                 .get(slot)
                 .map_or(0, |record| record.key.remote_port.into()),
-            Place::TimeWait(slot) => self
+            FlowSlot::TimeWait(slot) => self
                 .time_wait
                 .get(slot)
                 .map_or(0, |record| record.key.remote_port.into()),
@@ -132,7 +136,7 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         frame: &[u8],
-        found: Found,
+        found: Lookup,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
@@ -172,7 +176,7 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         segment: &Segment<'_>,
-        found: Found,
+        found: Lookup,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
@@ -185,19 +189,19 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         }
         match self.find_again(&segment.key, found) {
-            Some(Place::Connection(slot)) => {
+            Some(FlowSlot::Connection(slot)) => {
                 self.connection_receives(now, slot, segment, out);
                 Received::Done
             }
-            Some(Place::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
-            Some(Place::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
+            Some(FlowSlot::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
+            Some(FlowSlot::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
             None => self.closed_receives(now, segment, on_no_flow, out),
         }
     }
 
     /// The record of a flow, which is still where it was found or is looked for again. No two records are of one flow.
     #[inline]
-    fn find_again(&self, key: &FlowKey, (hash, place): Found) -> Option<Place> {
+    fn find_again(&self, key: &FlowKey, (hash, place): Lookup) -> Option<FlowSlot> {
         place
             .filter(|&place| self.is_at(place, key))
             .or_else(|| self.table.find_hashed(hash, |place| self.is_at(place, key)))
@@ -205,20 +209,20 @@ impl<A: Application> Engine<A> {
 
     /// The record of a flow.
     #[inline]
-    pub(super) fn find(&self, key: &FlowKey) -> Option<Place> {
+    pub(super) fn find(&self, key: &FlowKey) -> Option<FlowSlot> {
         self.table.find(key, |place| self.is_at(place, key))
     }
 
     /// Whether the record at `place` is of the flow `key`.
     #[inline]
-    fn is_at(&self, place: Place, key: &FlowKey) -> bool {
+    fn is_at(&self, place: FlowSlot, key: &FlowKey) -> bool {
         match place {
-            Place::Connection(slot) => self
+            FlowSlot::Connection(slot) => self
                 .connections
                 .get(slot as usize)
                 .is_some_and(|found| found.tcb.key == *key),
-            Place::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
-            Place::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
+            FlowSlot::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
+            FlowSlot::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
         }
     }
 }

@@ -4,17 +4,18 @@ use core::time::Duration;
 
 use super::{EVENTS_PER_TURN, Engine, context};
 use crate::application::{Application, CloseReason};
-use crate::connection::{Context, Fate};
+use crate::connection::{Context, Outcome};
 use crate::time::Instant;
 use crate::transmit::Transmit;
 
 /// Slots that one call looks at, at most: most of them may be empty.
 const SLOTS_PER_TURN: usize = 4096;
 
-/// How long a sweep waits for a frame that an RST can leave in. Then the link is down, and connections are given up without.
+/// The time a sweep waits for a frame that an RST can leave in. Then the link is down, and connections are given up
+/// without.
 const FRAME_WAIT: Duration = Duration::from_millis(100);
 
-/// What is done with every connection.
+/// The action on every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
     /// Its application is told to finish.
@@ -23,7 +24,7 @@ enum Task {
     Abort,
 }
 
-/// How far a task has come.
+/// The progress of a task.
 pub(super) struct Sweep {
     task: Task,
     /// The next slot to be looked at.
@@ -33,7 +34,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// When the sweep goes on without a frame; at once if it waits for none.
+    /// The time at which the sweep goes on without a frame; at once if it waits for none.
     pub(super) fn due_at(&self, now: Instant) -> Instant {
         self.waiting_since.map_or(now, |since| since + FRAME_WAIT)
     }
@@ -53,8 +54,8 @@ impl Sweep {
 }
 
 impl<A: Application> Engine<A> {
-    /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish. Begins
-    /// with that; [`Engine::turn`] goes on until [`Engine::is_sweeping`] is false.
+    /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish.
+    /// Begins with that; [`Engine::poll`] goes on until [`Engine::is_sweeping`] is false.
     pub fn drain<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         self.draining = true;
         let aborting = self.sweep.as_ref().is_some_and(|sweep| sweep.task == Task::Abort);
@@ -63,8 +64,8 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Resets every connection that is left, and accepts none until that is done. Begins with that; [`Engine::turn`] goes on
-    /// until [`Engine::is_sweeping`] is false.
+    /// Resets every connection that is left, and accepts none until that is done. Begins with that; [`Engine::poll`]
+    /// goes on until [`Engine::is_sweeping`] is false.
     pub fn abort_all<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         self.begin_sweep(now, Task::Abort, out);
     }
@@ -131,17 +132,17 @@ impl<A: Application> Engine<A> {
             let tcb = &mut connection.tcb;
             // A handshake that a listener has not finished is not waited for.
             let is_told = connection.application.is_some() || tcb.listener.is_none();
-            let fate = if sweep.task == Task::Drain && is_told {
+            let outcome = if sweep.task == Task::Drain && is_told {
                 let application = &mut self.application;
                 connection.call(&mut context, |state, socket| application.drain(state, socket));
-                connection.finish(&mut context)
+                connection.flush_output(&mut context)
             } else if sweep.waits_after(tcb.send_reset(&mut context), now) {
                 return false;
             } else {
-                Fate::Closed(CloseReason::Aborted)
+                Outcome::Closed(CloseReason::Aborted)
             };
             sweep.next += 1;
-            self.settle(now, slot as u32, fate);
+            self.settle(now, slot as u32, outcome);
         }
         sweep.next >= end
     }

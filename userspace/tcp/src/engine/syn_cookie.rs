@@ -1,8 +1,8 @@
 //! SYN cookies (RFC 4987, section 3.6): the acknowledgment of a SYN-ACK that nobody remembers having sent.
 //!
-//! The XDP program answers SYNs with cookies; here a segment that fits no connection is checked for one. A genuine cookie
-//! brings back what the SYN offered, and the connection begins as if this engine had answered the SYN itself. Until then
-//! nothing is kept, so forged acknowledgments cost a look-up and a hash each.
+//! The XDP program answers SYNs with cookies; here a segment that fits no connection is checked for one. A genuine
+//! cookie brings back what the SYN offered, and the connection begins as if this engine had answered the SYN itself.
+//! Until then nothing is kept, so forged acknowledgments cost a look-up and a hash each.
 
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::syn_cookie::{self, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, TIMESTAMP_TAG_BITS};
@@ -15,7 +15,7 @@ use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::send::offered_mss;
 use crate::connection::window::{syn_ack_window, window_shift};
 use crate::counters::Counter;
-use crate::flow_table::Place;
+use crate::flow_table::FlowSlot;
 use crate::isn::TupleHash;
 use crate::time::Instant;
 use crate::transmit::Transmit;
@@ -25,7 +25,7 @@ use crate::wire::{Flags, FlowKey, Segment};
 /// Milliseconds the SYN-ACK's TSval may have been behind the clock it was taken from.
 const TIMESTAMP_SLACK: u32 = 1 << TIMESTAMP_TAG_BITS;
 
-/// Which cookies an engine accepts.
+/// The cookies an engine accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Cookies {
     /// The keys they were made with.
@@ -73,7 +73,7 @@ fn addresses(key: &FlowKey) -> Addresses {
     }
 }
 
-/// What the SYN-ACKs of an engine with this configuration say to every client, so that those with cookies say the same.
+/// The contents of every SYN-ACK of an engine with this configuration, so that those with cookies say the same.
 pub fn syn_ack_of(config: &Config) -> SynAck {
     SynAck {
         window: syn_ack_window(config),
@@ -106,8 +106,8 @@ impl<A: Application> Engine<A> {
         cookies.check(segment)
     }
 
-    /// A segment, not a SYN, that fits nothing this engine knows: it acknowledges a cookie, or is of another shard's flow,
-    /// or of none.
+    /// A segment, not a SYN, that fits nothing this engine knows: it acknowledges a cookie, or is of another shard's
+    /// flow, or of none.
     pub(super) fn stray_receives<T: Transmit>(
         &mut self,
         now: Instant,
@@ -183,7 +183,7 @@ impl<A: Application> Engine<A> {
         };
         let connection = Connection::accepted(handshake, &self.config, now);
         let slot = self.connections.insert(connection) as u32;
-        self.table.insert(&key, Place::Connection(slot));
+        self.table.insert(&key, FlowSlot::Connection(slot));
         self.note_known(&key);
         self.complete_handshake(now, slot, segment, None, out);
         Received::Done
@@ -192,18 +192,18 @@ impl<A: Application> Engine<A> {
     /// Forgets what is left of an older handshake, or of a connection in TIME-WAIT, with the same addresses and ports.
     fn give_way(&mut self, key: &FlowKey) {
         match self.find(key) {
-            Some(Place::HalfOpen(slot)) => self.remove_half_open(slot),
-            Some(Place::TimeWait(slot)) => {
+            Some(FlowSlot::HalfOpen(slot)) => self.remove_half_open(slot),
+            Some(FlowSlot::TimeWait(slot)) => {
                 self.remove_time_wait(slot);
                 self.counters.bump(Counter::TimeWaitReused);
             }
-            Some(Place::Connection(_)) | None => {}
+            Some(FlowSlot::Connection(_)) | None => {}
         }
     }
 
-    /// The offset with which the connection's clock goes on after the SYN-ACK's TSval, which the client echoes. That was
-    /// of another clock, maybe of another host, and a connection whose timestamps went back would be dead (RFC 7323,
-    /// PAWS).
+    /// The offset with which the connection's clock goes on after the SYN-ACK's TSval, which the client echoes. That
+    /// was of another clock, maybe of another host, and a connection whose timestamps went back would be dead (RFC
+    /// 7323, PAWS).
     fn offset_after_cookie(&self, now: Instant, segment: &Segment<'_>) -> u32 {
         match segment.options.timestamps {
             Some(timestamps) => timestamps
@@ -214,7 +214,7 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// What the SYN and the SYN-ACK with the cookie agreed on.
+    /// The agreement of the SYN and the SYN-ACK with the cookie.
     fn negotiated_by_cookie(&self, options: &syn_cookie::Options, segment: &Segment<'_>) -> Negotiated {
         let table = if segment.key.is_v4() { &MSS_V4 } else { &MSS_V6 };
         Negotiated {

@@ -147,7 +147,7 @@ impl Hostile {
                     self.ends.push_back(self.nxt);
                 }
             }
-            self.rig.engine.turn(self.rig.now, &mut self.rig.wire);
+            self.rig.engine.poll(self.rig.now, &mut self.rig.wire);
         }
     }
 

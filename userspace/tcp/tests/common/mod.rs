@@ -525,7 +525,7 @@ impl Rig {
             }
             self.take(&sent, &mut text);
             self.peer(ACK, b"");
-            self.engine.turn(self.now, &mut self.wire);
+            self.engine.poll(self.now, &mut self.wire);
         }
     }
 
@@ -548,7 +548,7 @@ impl Rig {
         let end = start + limit;
         while let Some(next) = self.engine.next_deadline().filter(|&next| next <= end) {
             self.now = self.now.max(next);
-            self.engine.turn(self.now, &mut self.wire);
+            self.engine.poll(self.now, &mut self.wire);
             if !self.wire.frames.is_empty() {
                 return Some(self.now.since(start));
             }
@@ -568,10 +568,10 @@ impl Rig {
         let end = self.now + time;
         while let Some(next) = self.engine.next_deadline().filter(|&next| next <= end) {
             self.now = self.now.max(next);
-            self.engine.turn(self.now, &mut self.wire);
+            self.engine.poll(self.now, &mut self.wire);
         }
         self.now = end;
-        self.engine.turn(self.now, &mut self.wire);
+        self.engine.poll(self.now, &mut self.wire);
     }
 
     /// Checks that the engine holds nothing any more.

@@ -214,7 +214,7 @@ impl Readers {
         let end = self.now + time;
         while let Some(next) = self.engine.next_deadline().filter(|&next| next <= end) {
             self.now = self.now.max(next);
-            self.engine.turn(self.now, &mut self.wire);
+            self.engine.poll(self.now, &mut self.wire);
             self.take_frames();
         }
         self.now = end;

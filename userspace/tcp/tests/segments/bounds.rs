@@ -216,7 +216,7 @@ fn without_frames_for_text_acknowledgments_and_retransmissions_go_on() {
     );
     rig.wire.refused = None;
     rig.acknowledge(&first);
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     assert!(rig.sent().iter().any(|segment| segment.payload == b"second"));
 }
 
@@ -234,7 +234,7 @@ fn a_pool_that_is_empty_for_a_while_costs_no_text_either_way() {
         rig.take(&sent, &mut back);
     }
     rig.wire.exhausted = false;
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     let missing = text.len() - back.len();
     back.append(&mut rig.read_in_time(missing));
     assert_eq!(rig.app().received, text);
@@ -395,7 +395,7 @@ fn what_waits_for_the_window_is_asked_for_as_it_opens() {
 }
 
 /// Memory a connection may have queued for sending when all together hold too much.
-const LEAST_HELD: u64 = 3 * 1460 + 1024;
+const MIN_HELD: u64 = 3 * 1460 + 1024;
 
 #[test]
 fn what_is_queued_for_sending_is_bounded_together() {
@@ -422,7 +422,7 @@ fn what_is_queued_for_sending_is_bounded_together() {
                 }
                 rig.wire.frames.clear();
                 connection.1 = rig.seq;
-                let (held, most) = (rig.engine.send_bytes(), TOTAL + 40 * LEAST_HELD);
+                let (held, most) = (rig.engine.send_bytes(), TOTAL + 40 * MIN_HELD);
                 assert!(
                     held <= most,
                     "{held} bytes of {most}, {size} octets a segment, round {round}"
@@ -449,7 +449,7 @@ fn beyond_the_total_every_connection_still_sends_a_segment_at_a_time() {
         let sent = rig.sent();
         assert!(!sent.is_empty(), "it stopped after {} octets", text.len());
         assert!(rig.info().unacknowledged <= 1460);
-        assert!(rig.engine.send_bytes() <= LEAST_HELD);
+        assert!(rig.engine.send_bytes() <= MIN_HELD);
         rig.take(&sent, &mut text);
         rig.peer(ACK, b"");
     }

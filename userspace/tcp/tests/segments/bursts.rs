@@ -218,7 +218,7 @@ fn outcome(family: Family, app: App, frames: &[&[u8]], on_no_flow: OnNoFlow, bur
             }
         }
     }
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     Outcome {
         results,
         sent: std::mem::take(&mut rig.wire.frames),

@@ -83,14 +83,14 @@ fn what_was_waited_for_is_over_after_a_pause_of_any_length() {
         rig.sent();
         assert_eq!(rig.state(), Some(State::TimeWait));
         rig.now = rig.now + pause;
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
         rig.assert_empty();
 
         let mut rig = Rig::new(config(), App::default());
         rig.syn(Options::default());
         rig.one();
         rig.now = rig.now + pause;
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
         rig.pass(ms(64_000));
         rig.sent();
         rig.assert_empty();
@@ -234,7 +234,7 @@ fn a_clock_that_jumps_over_every_deadline_fires_each_once() {
     rig.sent();
     rig.now = rig.now + 30 * DAY;
     for _ in 0..10 {
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
     }
     assert!(rig.sent().len() <= 3);
     rig.pass(ms(600_000));

@@ -114,7 +114,7 @@ fn carry(rig: &mut Rig, mtu: usize, tells: bool, length: usize) -> Vec<u8> {
             let message = too_big(&key, mtu as u32, &quote(&key, frame));
             rig.inject(&message);
         }
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
     }
     text
 }

@@ -307,7 +307,7 @@ impl Pair {
                 let micros = u64::from(self.random.below(40_000));
                 self.both(|rig| {
                     rig.now = rig.now.plus_micros(micros);
-                    rig.engine.turn(rig.now, &mut rig.wire);
+                    rig.engine.poll(rig.now, &mut rig.wire);
                 });
             }
             2 | 3 if self.active && established => {

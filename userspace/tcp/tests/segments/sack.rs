@@ -167,7 +167,7 @@ fn a_report_that_finds_no_frame_is_sent_later() {
     assert!(rig.sent().iter().all(|segment| !segment.payload.is_empty()));
     assert!(rig.engine.wants_frames());
     rig.wire.refused = None;
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     let reports: Vec<_> = rig.sent().iter().flat_map(blocks).collect();
     assert_eq!(reports, [(start + 100, start + 150)]);
 }

@@ -329,7 +329,7 @@ fn output_waits_for_frames_and_goes_on_when_there_are_some() {
     assert!(rig.engine.wants_frames());
     assert!(rig.count(Counter::NoFrame) > 0);
     rig.wire.exhausted = false;
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     assert_eq!(rig.sent().len(), 3);
     assert!(!rig.engine.wants_frames());
 }

@@ -155,8 +155,8 @@ fn run(seed: u64, length: usize, impairment: Impairment, ipv6: bool) {
                 client.receive(now, &arrived.frame, OnNoFlow::Reject, &mut to_server);
             }
         }
-        server.turn(now, &mut to_client);
-        client.turn(now, &mut to_server);
+        server.poll(now, &mut to_client);
+        client.poll(now, &mut to_server);
     }
     assert_eq!(server.application().received.len(), length, "seed {seed}");
     assert!(

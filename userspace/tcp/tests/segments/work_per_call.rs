@@ -51,7 +51,7 @@ fn turns(rig: &mut Rig, work: impl Fn(&mut Rig) -> usize) -> Vec<usize> {
     let mut all = Vec::new();
     while rig.engine.next_deadline().is_some_and(|next| next <= rig.now) || rig.engine.wants_frames() {
         let before = (work(rig), rig.wire.frames.len());
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
         all.push(work(rig) - before.0);
         let frames = rig.wire.frames.len() - before.1;
         assert!(frames <= FRAMES_PER_CALL, "{frames} frames in one call");
@@ -97,7 +97,7 @@ fn draining_tells_a_bounded_number_of_connections_per_call_and_misses_none() {
 
     while rig.engine.is_sweeping() {
         let before = rig.wire.frames.len();
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
         told = rig.wire.frames.len() - before;
         assert!(told <= EVENTS_PER_TURN, "{told} in one call");
     }
@@ -126,7 +126,7 @@ fn refused_while_sweeping(begin: impl Fn(&mut Rig)) {
     assert!(rig.one().is(RST | ACK));
     assert_eq!(rig.count(Counter::DropDraining), 1);
     assert_eq!(rig.engine.population().connections, 0);
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     assert!(!rig.engine.is_sweeping());
     rig.assert_empty();
 }
@@ -177,12 +177,12 @@ fn resets_wait_for_frames_but_not_for_ever() {
     assert_eq!(rig.app().closed.len(), 0);
     rig.wire.exhausted = false;
     for _ in 0..3 {
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
     }
     assert_eq!(rig.wire.frames.len(), 3 * EVENTS_PER_TURN);
     // The link goes down for good.
     rig.wire.exhausted = true;
-    rig.engine.turn(rig.now, &mut rig.wire);
+    rig.engine.poll(rig.now, &mut rig.wire);
     assert_eq!(rig.app().closed.len(), 3 * EVENTS_PER_TURN);
     rig.pass(ms(1000));
     assert_eq!(rig.app().closed.len(), usize::from(CONNECTIONS));
@@ -300,7 +300,7 @@ fn connections_that_found_no_frame_have_their_turn_one_after_the_other() {
     assert!(rig.engine.wants_frames());
     let mut served = Vec::new();
     while rig.engine.wants_frames() {
-        rig.engine.turn(rig.now, &mut rig.wire);
+        rig.engine.poll(rig.now, &mut rig.wire);
         assert!(rig.wire.frames.len() <= 256 + 64, "{} frames", rig.wire.frames.len());
         served.extend(peers_of_frames(&mut rig));
         assert!(served.len() <= 2000);

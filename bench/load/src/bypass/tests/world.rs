@@ -215,7 +215,7 @@ impl World {
         for frame in std::mem::take(&mut self.to_client.frames) {
             self.client.receive(now, &frame, OnNoFlow::Reject, &mut self.to_server);
         }
-        self.client.turn(now, &mut self.to_server);
+        self.client.poll(now, &mut self.to_server);
         self.driver.turn(&mut self.client, now, &mut self.to_server);
     }
 
@@ -227,7 +227,7 @@ impl World {
                 self.server.receive(now, &frame, OnNoFlow::Reject, &mut self.to_client);
             }
         }
-        self.server.turn(now, &mut self.to_client);
+        self.server.poll(now, &mut self.to_client);
     }
 
     /// Runs until the driver tells what it found.

@@ -32,7 +32,7 @@ const FLOWS: [(&str, &str, &[u8]); PEERS] = [
 ];
 
 /// A segment is never cut to less text than this, whatever the peer's MSS.
-const LEAST_TEXT: usize = 48;
+const MIN_TEXT: usize = 48;
 
 /// SYNs with different sequence numbers one peer sends at most.
 const MAX_STREAMS: usize = 32;
@@ -369,7 +369,7 @@ impl Peer {
         );
         assert!(frame.len() <= self.link.len() + MTU, "longer than the link's MTU");
         assert!(
-            segment.payload.len() <= self.mss.max(LEAST_TEXT),
+            segment.payload.len() <= self.mss.max(MIN_TEXT),
             "longer than the peer's MSS"
         );
         if flags.contains(Flags::RST) {

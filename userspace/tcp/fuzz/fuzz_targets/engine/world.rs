@@ -248,7 +248,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.engine.turn(self.now, &mut self.wire);
+        self.engine.poll(self.now, &mut self.wire);
         self.take_frames(None);
     }
 

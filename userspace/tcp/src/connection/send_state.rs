@@ -1,4 +1,4 @@
-//! What a connection owns only while it has something to send or outstanding, or has learned something of its path.
+//! The sender's state that a connection has only while it has something to send or outstanding, or has learned
 //!
 //! Of many open connections few are sending at a time. An idle one gives this part of itself back to its engine, where
 //! the next one that has something to send finds it, with the memory of its queues.
@@ -6,7 +6,7 @@
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
-use super::timers::SendingDeadlines;
+use super::timers::SendDeadlines;
 use super::{PathMtu, Undo};
 use crate::config::Config;
 use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
@@ -18,21 +18,21 @@ use crate::send_queue::SendQueue;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
-/// What was learned of a path is forgotten when nothing was sent for this long; RACK's least round-trip time is as old at
+/// The knowledge of a path is forgotten when nothing was sent for this long; RACK's least round-trip time is as old at
 /// most.
 const PATH_MEMORY: Duration = Duration::from_secs(300);
 
 /// The sender's part of a transmission control block.
-pub(crate) struct Sending {
-    /// What the application has given and the peer has not acknowledged.
+pub(crate) struct SendState {
+    /// Text that the application has given and the peer has not acknowledged.
     pub(crate) send_queue: SendQueue,
-    /// What the engine's totals include of the memory `send_queue` holds.
+    /// The part of the memory held by `send_queue` that the engine's totals include.
     pub(crate) counted_queued: usize,
     pub(crate) scoreboard: Scoreboard,
-    pub(crate) deadlines: SendingDeadlines,
-    /// Where SND.UNA has to be by `deadlines.user_timeout`.
+    pub(crate) deadlines: SendDeadlines,
+    /// The value SND.UNA has to reach by `deadlines.user_timeout`.
     pub(crate) progress_point: SeqNumber,
-    /// When something was last sent that occupies sequence space; [`Instant::ZERO`]: nothing to remember.
+    /// The time something was last sent that occupies sequence space; [`Instant::ZERO`]: nothing to remember.
     pub(crate) last_sent: Instant,
     /// End of the last segment sent that was not full (Minshall).
     pub(crate) snd_sml: Option<SeqNumber>,
@@ -61,26 +61,26 @@ pub(crate) struct Sending {
     pub(crate) rack: Rack,
     pub(crate) prr: Prr,
     pub(crate) path_mtu: PathMtu,
-    /// When the SYN was sent, if that is known and it was sent only once.
+    /// The time the SYN was sent, if that is known and it was sent only once.
     pub(crate) syn_sent_at: Option<Instant>,
 }
 
-/// What an idle connection's reads as.
-static IDLE: Sending = Sending::new();
+/// The state that an idle connection reads as.
+static IDLE: SendState = SendState::new();
 
-impl Default for Sending {
+impl Default for SendState {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Sending {
+impl SendState {
     const fn new() -> Self {
         Self {
             send_queue: SendQueue::new(),
             counted_queued: 0,
             scoreboard: Scoreboard::new(),
-            deadlines: SendingDeadlines::NONE,
+            deadlines: SendDeadlines::NONE,
             progress_point: SeqNumber(0),
             last_sent: Instant::ZERO,
             snd_sml: None,
@@ -134,7 +134,7 @@ impl Sending {
         send_queue.clear();
         *counted_queued = 0;
         scoreboard.clear();
-        *deadlines = SendingDeadlines::NONE;
+        *deadlines = SendDeadlines::NONE;
         *progress_point = SeqNumber(0);
         *last_sent = Instant::ZERO;
         *snd_sml = None;
@@ -156,8 +156,8 @@ impl Sending {
         *syn_sent_at = None;
     }
 
-    /// Whether an acknowledgment of everything outstanding can tell nothing of losses: there are none, nor probes for them.
-    /// A recovery that is over can still turn out to have been needless, but only by a D-SACK.
+    /// Whether an acknowledgment of everything outstanding can tell nothing of losses: there are none, nor probes for
+    /// them. A recovery that is over can still turn out to have been needless, but only by a D-SACK.
     #[inline]
     pub(crate) fn is_undisturbed(&self) -> bool {
         self.phase == Phase::Open && self.tail_probe.is_none() && self.scoreboard.is_undisturbed()
@@ -176,8 +176,8 @@ impl Sending {
         }
     }
 
-    /// Something is about to be queued where there was nothing: from now on the peer has `user_timeout` to acknowledge some
-    /// of it.
+    /// Something is about to be queued where there was nothing: from now on the peer has `user_timeout` to acknowledge
+    /// some of it.
     #[inline]
     pub(crate) fn begin_to_wait(&mut self, una: SeqNumber, now: Instant, config: &Config) {
         self.progress_point = una;
@@ -185,9 +185,10 @@ impl Sending {
     }
 
     /// From now on the peer has `user_timeout` to acknowledge what is queued, or `min_send_progress` bytes of it: a few
-    /// octets at a time, or a window that opens and closes, do not keep a connection (RFC 9293, section 3.9.1.1, has all
-    /// data acknowledged within the time, of which nothing would be left to a slow reader of a long queue). An application
-    /// with `more` than the queue has room for has at least as much to be acknowledged, however little is queued at a time.
+    /// octets at a time, or a window that opens and closes, do not keep a connection (RFC 9293, section 3.9.1.1, has
+    /// all data acknowledged within the time, of which nothing would be left to a slow reader of a long queue). An
+    /// application with `more` than the queue has room for has at least as much to be acknowledged, however little is
+    /// queued at a time.
     #[inline]
     pub(crate) fn expect_progress(&mut self, una: SeqNumber, more: bool, now: Instant, config: &Config) {
         let queued = if more { usize::MAX } else { self.send_queue.len() };
@@ -203,7 +204,8 @@ impl Sending {
         }
     }
 
-    /// Whether nothing is being done, given that nothing is outstanding: nothing is queued, and nothing waits for the peer.
+    /// Whether nothing is being done, given that nothing is outstanding: nothing is queued, and nothing waits for the
+    /// peer.
     fn is_idle(&self) -> bool {
         self.send_queue.len() == 0
             && self.counted_queued == 0
@@ -217,13 +219,13 @@ impl Sending {
     /// Whether the path has shown nothing that the next sending should know. What may have to be undone is in the
     /// congestion window.
     fn has_learned_nothing(&self, mss: u16) -> bool {
-        let unused_window = |controller: &Box<dyn CongestionControl>| {
+        let unused_window = |controller: &dyn CongestionControl| {
             controller.window() <= initial_window(u32::from(mss)) && controller.ssthresh() == INITIAL_SSTHRESH
         };
         self.tail_probe.is_none()
             && self.path_mtu.is_full_size()
             && !self.rack.has_learned()
-            && self.congestion.as_ref().is_none_or(unused_window)
+            && self.congestion.as_deref().is_none_or(unused_window)
     }
 
     /// Forgets what the path has shown, if that is long ago.
@@ -240,27 +242,27 @@ impl Sending {
     }
 }
 
-/// A connection's [`Sending`], which it has only while it needs it. Without, it reads like a new one, and is made by the
-/// first write; [`LazySending::acquire`] before that saves the allocation.
+/// A connection's [`SendState`], which it has only while it needs it. Without, it reads like a new one, and is made by
+/// the first write; [`LazySendState::acquire`] before that saves the allocation.
 #[derive(Default)]
-pub(crate) struct LazySending(Option<Box<Sending>>);
+pub(crate) struct LazySendState(Option<Box<SendState>>);
 
-impl LazySending {
+impl LazySendState {
     /// If the connection has it.
     #[inline]
-    pub(crate) fn active(&self) -> Option<&Sending> {
+    pub(crate) fn active(&self) -> Option<&SendState> {
         self.0.as_deref()
     }
 
     /// If the connection has it: for what is not worth making it.
     #[inline]
-    pub(crate) fn active_mut(&mut self) -> Option<&mut Sending> {
+    pub(crate) fn active_mut(&mut self) -> Option<&mut SendState> {
         self.0.as_deref_mut()
     }
 
     /// Takes one from the pool, unless the connection has it.
     #[inline]
-    pub(crate) fn acquire(&mut self, pool: &mut SendingPool) {
+    pub(crate) fn acquire(&mut self, pool: &mut SendStatePool) {
         if self.0.is_none() {
             self.0 = Some(pool.take());
         }
@@ -268,7 +270,7 @@ impl LazySending {
 
     /// Gives it back to the pool if the connection, of which nothing is outstanding, can do without.
     #[inline]
-    pub(crate) fn release_if_expendable(&mut self, mss: u16, now: Instant, pool: &mut SendingPool) {
+    pub(crate) fn release_if_expendable(&mut self, mss: u16, now: Instant, pool: &mut SendStatePool) {
         let Some(sending) = self.active_mut().filter(|sending| sending.is_idle()) else {
             return;
         };
@@ -281,18 +283,18 @@ impl LazySending {
     }
 }
 
-impl Deref for LazySending {
-    type Target = Sending;
+impl Deref for LazySendState {
+    type Target = SendState;
 
     #[inline]
-    fn deref(&self) -> &Sending {
+    fn deref(&self) -> &SendState {
         self.0.as_deref().unwrap_or(&IDLE)
     }
 }
 
-impl DerefMut for LazySending {
+impl DerefMut for LazySendState {
     #[inline]
-    fn deref_mut(&mut self) -> &mut Sending {
+    fn deref_mut(&mut self) -> &mut SendState {
         self.0.get_or_insert_with(without_pool)
     }
 }
@@ -300,29 +302,29 @@ impl DerefMut for LazySending {
 /// For the rare writes to an idle connection; kept out of the many places that write.
 #[cold]
 #[inline(never)]
-fn without_pool() -> Box<Sending> {
+fn without_pool() -> Box<SendState> {
     Box::default()
 }
 
-/// How many an engine keeps for connections to come: as many as begin and end to send in one burst, and more.
+/// The maximum an engine keeps for connections to come: as many as begin and end to send in one burst, and more.
 const MAX_SPARE: usize = 4096;
 
 /// An engine's spare ones, as good as new.
 #[derive(Default)]
-pub(crate) struct SendingPool(Vec<LazySending>);
+pub(crate) struct SendStatePool(Vec<LazySendState>);
 
-impl SendingPool {
-    fn take(&mut self) -> Box<Sending> {
+impl SendStatePool {
+    fn take(&mut self) -> Box<SendState> {
         self.0.pop().and_then(|spare| spare.0).unwrap_or_default()
     }
 
     /// Takes back what the connection has, whatever is in it.
     #[inline]
-    pub(crate) fn put(&mut self, sending: &mut LazySending) {
+    pub(crate) fn put(&mut self, sending: &mut LazySendState) {
         let Some(mut spare) = sending.0.take() else { return };
         if self.0.len() < MAX_SPARE {
             spare.reset();
-            self.0.push(LazySending(Some(spare)));
+            self.0.push(LazySendState(Some(spare)));
         }
     }
 }
@@ -342,7 +344,7 @@ mod tests {
 
     #[test]
     fn reading_makes_nothing_and_writing_does() {
-        let mut sending = LazySending::default();
+        let mut sending = LazySendState::default();
         assert_eq!(sending.send_queue.len(), 0);
         assert_eq!(sending.phase, Phase::Open);
         assert!(sending.active().is_none());
@@ -352,8 +354,8 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_as_good_as_new() {
-        let mut pool = SendingPool::default();
-        let mut sending = LazySending::default();
+        let mut pool = SendStatePool::default();
+        let mut sending = LazySendState::default();
         sending.acquire(&mut pool);
         sending.send_queue.push(Bytes::from_static(b"text"), None);
         sending
@@ -376,9 +378,9 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_kept() {
-        let keeps = |learn: fn(&mut Sending)| {
-            let mut pool = SendingPool::default();
-            let mut sending = LazySending::default();
+        let keeps = |learn: fn(&mut SendState)| {
+            let mut pool = SendStatePool::default();
+            let mut sending = LazySendState::default();
             sending.acquire(&mut pool);
             learn(&mut sending);
             sending.release_if_expendable(MSS, Instant::from_millis(5), &mut pool);
@@ -404,8 +406,8 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_forgotten_after_minutes_of_silence() {
-        let mut pool = SendingPool::default();
-        let mut sending = LazySending::default();
+        let mut pool = SendStatePool::default();
+        let mut sending = LazySendState::default();
         let start = Instant::from_millis(5000);
         sending.acquire(&mut pool);
         sending.last_sent = start;
@@ -433,9 +435,9 @@ mod tests {
 
     #[test]
     fn the_pool_is_bounded() {
-        let mut pool = SendingPool::default();
+        let mut pool = SendStatePool::default();
         for _ in 0..=MAX_SPARE {
-            let mut sending = LazySending(Some(Box::default()));
+            let mut sending = LazySendState(Some(Box::default()));
             pool.put(&mut sending);
         }
         assert_eq!(pool.0.len(), MAX_SPARE);

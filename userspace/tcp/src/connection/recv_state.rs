@@ -1,4 +1,4 @@
-//! What a connection owns only while it has received something that it could not deliver, or has to report.
+//! The receiver's state that a connection has only while it holds text it could not deliver, or has to report.
 
 use super::Totals;
 use super::unread::{self, Unread};
@@ -8,18 +8,18 @@ use crate::wire::options::SackBlock;
 
 /// Received and not yet delivered, or not yet reported to the peer.
 #[derive(Default)]
-pub(crate) struct Receiving {
+pub(crate) struct RecvState {
     /// In-order data the application has not consumed.
     pub(crate) unread: Unread,
     /// The memory of `unread` that the engine's totals include.
     pub(crate) counted_unread: usize,
-    /// What arrived out of order; `None` if nothing is held.
+    /// Text that arrived out of order; `None` if nothing is held.
     pub(crate) reassembly: Option<Reassembly>,
     /// A range received twice, to be reported with the next acknowledgment (RFC 2883).
     pub(crate) dsack: Option<SackBlock>,
 }
 
-impl Receiving {
+impl RecvState {
     /// Whether something is missing before what is held, or a duplicate was received, of which the peer learns by an
     /// acknowledgment without text only.
     pub(crate) fn is_to_be_reported(&self) -> bool {
@@ -31,9 +31,9 @@ impl Receiving {
         self.unread.is_empty() && self.counted_unread == 0 && self.reassembly.is_none() && self.dsack.is_none()
     }
 
-    /// Keeps `text`, which came in order, behind what is unread. False: there is no memory for it, even though all that was
-    /// held out of order was given up for it (RFC 2018, section 8), and nothing of it is kept. What a single segment leaves
-    /// to a connection that has nothing else unread always finds memory.
+    /// Keeps `text`, which came in order, behind what is unread. False: there is no memory for it, even though all that
+    /// was held out of order was given up for it (RFC 2018, section 8), and nothing of it is kept. What a single
+    /// segment leaves to a connection that has nothing else unread always finds memory.
     pub(crate) fn keep(&mut self, text: &[u8], config: &Config, totals: &mut Totals) -> bool {
         let needed = self.unread.memory_with(text.len());
         let own = usize::from(config.mtu) + unread::OVERHEAD;
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn what_is_counted_for_it_covers_it() {
         // With the allocator's share of two allocations.
-        let memory = size_of::<Receiving>() + 2 * 32;
+        let memory = size_of::<RecvState>() + 2 * 32;
         assert!(memory <= unread::OVERHEAD, "{memory} bytes");
     }
 }
