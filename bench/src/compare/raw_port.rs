@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use aya::maps::{MapData, XskMap};
 use aya::programs::links::FdLink;
 use tidegate_traffic_abi::{MAP_SOCKETS, PROGRAM_TO_SOCKET};
-use tidegate_xsk::{RxFrame, Socket, Unsent};
+use tidegate_xsk::{RxFrame, Socket, Unsent, options};
 
 use super::frame_pattern::Pattern;
 use tidegate_flood::object;
@@ -51,7 +51,7 @@ impl RawPort {
         let link = object::attach(&mut ebpf, PROGRAM_TO_SOCKET, interface)?;
         let socket = socket::open(interface, BUSY_TIMEOUT)?;
         // Older kernels do not know it, and take batches of their own choice.
-        let _ = socket.set_tx_budget(TX_BUDGET);
+        let _ = options::set_tx_budget(socket.fd(), TX_BUDGET);
         sockets
             .set(QUEUE, socket.fd(), 0)
             .with_context(|| format!("cannot write the map {MAP_SOCKETS}"))?;
