@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::listen::Listen;
 use crate::origins::Origins;
 
-/// How long a stopping server waits for open connections unless told otherwise.
+/// The time a stopping server waits for open connections unless told otherwise.
 pub(crate) const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
 /// The keys of the configuration file. `scripts/tidegate.example.toml` shows them all with their defaults.
@@ -28,22 +28,22 @@ pub(crate) const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 pub(crate) struct ConfigFile {
     /// The interface to take frames from.
     pub(crate) iface: Option<String>,
-    /// What to serve where.
+    /// The listeners.
     pub(crate) listen: Vec<Listen>,
     /// Settings of single listeners, by their text in `listen`.
     pub(crate) listener: BTreeMap<String, ListenerSettings>,
     /// The directory the http service serves; without it, the built-in page.
     pub(crate) root: Option<PathBuf>,
-    /// How long a stopping server waits for open connections.
+    /// The time a stopping server waits for open connections.
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
     /// AF_XDP and the placement of shards.
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
     pub(crate) tcp: tidegate_tcp::config::Config,
-    /// When SYNs are answered with cookies.
+    /// SYN cookies.
     pub(crate) syn_cookies: tidegate_runtime::SynCookies,
-    /// Which sources are served.
+    /// The sources that are served.
     pub(crate) sources: tidegate_runtime::Sources,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
@@ -51,7 +51,7 @@ pub(crate) struct ConfigFile {
     pub(crate) echo: tidegate_apps::echo::Config,
     /// The discard service.
     pub(crate) discard: tidegate_apps::discard::Config,
-    /// Where the settings come from.
+    /// The origins of the settings.
     #[serde(skip)]
     pub(crate) origins: Origins,
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
         what: "cannot install the signal handlers".to_owned(),
         source,
     })?;
-    kernel_listeners::warn_about(&settings.listen);
+    kernel_listeners::warn_about(&settings.config.listen);
     let mut rates = settings.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut serving = Serving::start(settings, &past)?;
@@ -49,7 +49,7 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
-                let drained = serving.runtime.drain(settings.drain, &signals.stop_now);
+                let drained = serving.runtime.drain(settings.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
             }
@@ -59,7 +59,7 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                 };
                 // Nobody can be told any more, so there is nothing to wait for.
                 past = serving.stop(&past)?;
-                if settings.afxdp.link_gone == LinkGone::Exit {
+                if settings.config.afxdp.link_gone == LinkGone::Exit {
                     say(&past.text());
                     return Err(error.into());
                 }
@@ -181,6 +181,7 @@ impl Serving {
 /// them.
 fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners: Vec<Listener> = settings
+        .config
         .listen
         .iter()
         .zip(&settings.keepalive)
@@ -189,14 +190,14 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
             keepalive: Some(keepalive),
         })
         .collect();
-    let kinds: Vec<ServiceKind> = settings.listen.iter().map(|listen| listen.service).collect();
-    if settings.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
+    let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
+    if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
         warn!("a root directory is given, but no http listener that would serve it");
     }
     // How many queues the device has is not known here. All services that may be needed are made before anything is
     // attached, so that a wrong root directory is found while nothing has happened; the rest is dropped unused.
-    let shards = settings.afxdp.queues.unwrap_or(MAX_QUEUES);
-    let mut http = settings.http.clone();
+    let shards = settings.config.afxdp.queues.unwrap_or(MAX_QUEUES);
+    let mut http = settings.config.http.clone();
     if http.root.is_some() {
         http.max_open_files = open_files::for_sending(http.max_open_files, shards_to_start(settings, shards));
     }
@@ -205,8 +206,8 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
     for shard in 0..shards as usize {
         let service = Services::new(
             kinds.clone(),
-            settings.echo.clone(),
-            settings.discard.clone(),
+            settings.config.echo.clone(),
+            settings.config.discard.clone(),
             http.clone(),
         )
         .map_err(|error| Failure::Usage(error.to_string()))?;
@@ -217,10 +218,10 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
     let mut services = services.into_iter();
     let runtime_settings = tidegate_runtime::Settings {
         interface: &settings.interface,
-        afxdp: &settings.afxdp,
-        tcp: &settings.tcp,
-        syn_cookies: &settings.syn_cookies,
-        sources: &settings.sources,
+        afxdp: &settings.config.afxdp,
+        tcp: &settings.config.tcp,
+        syn_cookies: &settings.config.syn_cookies,
+        sources: &settings.config.sources,
         listeners: &listeners,
         remotes: &[],
     };
@@ -229,13 +230,13 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
     })
-    .map_err(|error| Failure::of_start(error, &settings.origins))?;
+    .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
     Ok((runtime, published))
 }
 
 /// As many shards as there will be, or `most` where that cannot be told: why, the runtime says when it is started.
 fn shards_to_start(settings: &Settings, most: u32) -> u32 {
-    if settings.afxdp.queues.is_some() {
+    if settings.config.afxdp.queues.is_some() {
         return most;
     }
     interface_info(&settings.interface).map_or(most, |interface| interface.queues)
@@ -255,7 +256,7 @@ fn start_text(runtime: &Runtime, settings: &Settings) -> String {
             queue.frames
         );
     }
-    for listen in &settings.listen {
+    for listen in &settings.config.listen {
         let _ = writeln!(text, "listening on {}: {}", listen.address, listen.service.name());
     }
     text

@@ -1,4 +1,4 @@
-//! What `tidegate serve` runs with: the configuration file with the command line over it.
+//! The settings of `tidegate serve`: the configuration file with the command line over it.
 
 use std::time::Duration;
 
@@ -7,38 +7,20 @@ use tidegate_tcp::config::Keepalive;
 use crate::arguments::ServeArguments;
 use crate::config_file::{self, ConfigFile};
 use crate::failure::Failure;
-use crate::listen::{self, Listen};
-use crate::origins::Origins;
+use crate::listen;
 
 /// Complete settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The interface to take frames from.
     pub(crate) interface: String,
-    /// What to serve where; at least one, no address and port twice.
-    pub(crate) listen: Vec<Listen>,
-    /// Keepalive settings of each of them.
+    /// The configuration file with the arguments in it: at least one listener, no address and port twice, and the root
+    /// in `http`.
+    pub(crate) config: ConfigFile,
+    /// Keepalive settings of each listener.
     pub(crate) keepalive: Vec<Keepalive>,
-    /// How long a stopping server waits for open connections.
-    pub(crate) drain: Duration,
-    /// How often to print rates.
+    /// The time between two lines of rates.
     pub(crate) stats_interval: Option<Duration>,
-    /// AF_XDP and the placement of shards.
-    pub(crate) afxdp: tidegate_runtime::Config,
-    /// The TCP engine.
-    pub(crate) tcp: tidegate_tcp::config::Config,
-    /// When SYNs are answered with cookies.
-    pub(crate) syn_cookies: tidegate_runtime::SynCookies,
-    /// Which sources are served.
-    pub(crate) sources: tidegate_runtime::Sources,
-    /// The http service, with the root directory.
-    pub(crate) http: tidegate_apps::http::Config,
-    /// The echo service.
-    pub(crate) echo: tidegate_apps::echo::Config,
-    /// The discard service.
-    pub(crate) discard: tidegate_apps::discard::Config,
-    /// Where all of this comes from.
-    pub(crate) origins: Origins,
 }
 
 impl Settings {
@@ -55,48 +37,58 @@ impl Settings {
         Self::merge(file, arguments).map_err(Failure::Usage)
     }
 
-    fn merge(file: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
-        let interface = arguments.iface.clone().or(file.iface.clone()).ok_or(
+    fn merge(mut config: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
+        let interface = arguments.iface.clone().or(config.iface.take()).ok_or(
             "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` shows \
              the interfaces",
         )?;
-        let listen = if arguments.listen.is_empty() {
-            file.listen.clone()
-        } else {
-            arguments.listen.clone()
-        };
-        if listen.is_empty() {
+        if !arguments.listen.is_empty() {
+            config.listen.clone_from(&arguments.listen);
+        }
+        if config.listen.is_empty() {
             return Err(
                 "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the \
                  configuration file"
                     .to_owned(),
             );
         }
-        listen::check_all(&listen)?;
-        let keepalive = file.keepalive_of(&listen)?;
-        let mut origins = file.origins;
-        let mut afxdp = file.afxdp;
+        listen::check_all(&config.listen)?;
+        let keepalive = config.keepalive_of(&config.listen)?;
+        config.take(arguments);
+        config
+            .sources
+            .validate()
+            .map_err(|error| config.origins.locate("sources", &error))?;
+        config
+            .afxdp
+            .validate()
+            .map_err(|error| config.origins.locate("afxdp", &error))?;
+        Ok(Self {
+            interface,
+            config,
+            keepalive,
+            stats_interval: arguments.stats_interval,
+        })
+    }
+}
+
+impl ConfigFile {
+    /// Puts arguments in the place of keys, and notes which of them can be at fault.
+    fn take(&mut self, arguments: &ServeArguments) {
+        let origins = &mut self.origins;
         if arguments.queues.is_some() {
-            afxdp.queues = arguments.queues;
+            self.afxdp.queues = arguments.queues;
             origins.set_by_argument("afxdp.queues", "--queues");
         }
-        if let Some(mode) = arguments.xdp_mode {
-            afxdp.xdp_mode = mode;
-        }
-        if let Some(wait) = arguments.wait {
-            afxdp.wait = wait;
-        }
-        let mut syn_cookies = file.syn_cookies;
-        if let Some(mode) = arguments.syn_cookies {
-            syn_cookies.mode = mode;
-        }
+        self.afxdp.xdp_mode = arguments.xdp_mode.unwrap_or(self.afxdp.xdp_mode);
+        self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
+        self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
         if arguments.cookie_key_file.is_some() {
-            syn_cookies.key_file.clone_from(&arguments.cookie_key_file);
+            self.syn_cookies.key_file.clone_from(&arguments.cookie_key_file);
             origins.set_by_argument("syn_cookies.key_file", "--cookie-key-file");
         }
-        let mut sources = file.sources;
-        sources.allow.extend_from_slice(&arguments.allow);
-        sources.deny.extend_from_slice(&arguments.deny);
+        self.sources.allow.extend_from_slice(&arguments.allow);
+        self.sources.deny.extend_from_slice(&arguments.deny);
         for (key, argument, given) in [
             ("sources.allow", "--allow", &arguments.allow),
             ("sources.deny", "--deny", &arguments.deny),
@@ -105,25 +97,8 @@ impl Settings {
                 origins.set_by_argument(key, argument);
             }
         }
-        sources.validate().map_err(|error| origins.locate("sources", &error))?;
-        let mut http = file.http;
-        http.root = arguments.root.clone().or(file.root);
-        afxdp.validate().map_err(|error| origins.locate("afxdp", &error))?;
-        Ok(Self {
-            interface,
-            listen,
-            keepalive,
-            drain: arguments.drain.unwrap_or(file.drain),
-            stats_interval: arguments.stats_interval,
-            afxdp,
-            tcp: file.tcp,
-            syn_cookies,
-            sources,
-            http,
-            echo: file.echo,
-            discard: file.discard,
-            origins,
-        })
+        self.http.root = arguments.root.clone().or(self.root.take());
+        self.drain = arguments.drain.unwrap_or(self.drain);
     }
 }
 
@@ -146,13 +121,13 @@ mod tests {
     fn the_file_alone() {
         let settings = Settings::merge(file(), &ServeArguments::default()).unwrap();
         assert_eq!(settings.interface, "eth1");
-        assert_eq!(settings.listen, ["http=198.18.0.1:80".parse().unwrap()]);
-        assert_eq!(settings.http.root.as_deref(), Some(Path::new("/srv/a")));
-        assert_eq!(settings.drain, Duration::from_secs(9));
-        assert_eq!(settings.afxdp.queues, Some(3));
-        assert_eq!(settings.afxdp.xdp_mode, XdpMode::Native);
-        assert_eq!(settings.afxdp.wait, WaitStrategy::Spin);
-        assert!(!settings.tcp.nagle);
+        assert_eq!(settings.config.listen, ["http=198.18.0.1:80".parse().unwrap()]);
+        assert_eq!(settings.config.http.root.as_deref(), Some(Path::new("/srv/a")));
+        assert_eq!(settings.config.drain, Duration::from_secs(9));
+        assert_eq!(settings.config.afxdp.queues, Some(3));
+        assert_eq!(settings.config.afxdp.xdp_mode, XdpMode::Native);
+        assert_eq!(settings.config.afxdp.wait, WaitStrategy::Spin);
+        assert!(!settings.config.tcp.nagle);
     }
 
     #[test]
@@ -169,13 +144,13 @@ mod tests {
         };
         let settings = Settings::merge(file(), &arguments).unwrap();
         assert_eq!(settings.interface, "eth2");
-        assert_eq!(settings.listen, arguments.listen);
-        assert_eq!(settings.http.root, arguments.root);
-        assert_eq!(settings.drain, Duration::ZERO);
-        assert_eq!(settings.afxdp.queues, Some(1));
-        assert_eq!(settings.afxdp.xdp_mode, XdpMode::Generic);
-        assert_eq!(settings.afxdp.wait, WaitStrategy::Poll);
-        assert!(!settings.tcp.nagle);
+        assert_eq!(settings.config.listen, arguments.listen);
+        assert_eq!(settings.config.http.root, arguments.root);
+        assert_eq!(settings.config.drain, Duration::ZERO);
+        assert_eq!(settings.config.afxdp.queues, Some(1));
+        assert_eq!(settings.config.afxdp.xdp_mode, XdpMode::Generic);
+        assert_eq!(settings.config.afxdp.wait, WaitStrategy::Poll);
+        assert!(!settings.config.tcp.nagle);
     }
 
     #[test]
@@ -186,8 +161,11 @@ mod tests {
         );
         let file = config_file::parse(&text, "t.toml").unwrap();
         let settings = Settings::merge(file.clone(), &ServeArguments::default()).unwrap();
-        assert_eq!(settings.syn_cookies.mode, CookieMode::Never);
-        assert_eq!(settings.syn_cookies.key_file.as_deref(), Some(Path::new("/etc/a.key")));
+        assert_eq!(settings.config.syn_cookies.mode, CookieMode::Never);
+        assert_eq!(
+            settings.config.syn_cookies.key_file.as_deref(),
+            Some(Path::new("/etc/a.key"))
+        );
         let arguments = ServeArguments {
             syn_cookies: Some(CookieMode::Always),
             cookie_key_file: Some("/etc/b.key".into()),
@@ -195,10 +173,10 @@ mod tests {
             ..ServeArguments::default()
         };
         let settings = Settings::merge(file.clone(), &arguments).unwrap();
-        assert_eq!(settings.syn_cookies.mode, CookieMode::Always);
-        assert_eq!(settings.syn_cookies.key_file, arguments.cookie_key_file);
-        assert_eq!(settings.syn_cookies.rotate, Duration::from_secs(60));
-        assert_eq!(settings.sources.deny.len(), 2);
+        assert_eq!(settings.config.syn_cookies.mode, CookieMode::Always);
+        assert_eq!(settings.config.syn_cookies.key_file, arguments.cookie_key_file);
+        assert_eq!(settings.config.syn_cookies.rotate, Duration::from_secs(60));
+        assert_eq!(settings.config.sources.deny.len(), 2);
 
         let contradiction = ServeArguments {
             allow: vec!["192.0.2.0/24".parse().unwrap()],
@@ -216,9 +194,9 @@ mod tests {
                     [listener.\"echo=198.18.0.1:7\"]\nkeepalive_idle = \"60s\"\n";
         let settings =
             Settings::merge(config_file::parse(text, "t.toml").unwrap(), &ServeArguments::default()).unwrap();
-        assert_eq!(settings.keepalive[0], settings.tcp.keepalive());
+        assert_eq!(settings.keepalive[0], settings.config.tcp.keepalive());
         assert_eq!(settings.keepalive[1].idle, Duration::from_secs(60));
-        assert_eq!(settings.keepalive[1].probes, settings.tcp.keepalive_probes);
+        assert_eq!(settings.keepalive[1].probes, settings.config.tcp.keepalive_probes);
 
         // A file without listeners is about those of the command line, which replace its own.
         for (text, arguments, phrase) in [

@@ -1,8 +1,8 @@
 //! tidegate, nginx and the same application on the kernel's TCP, under the same client, in turn.
 //!
 //! In the lab, one server after the other is started on the server's core, asked by a client on the other core, and
-//! stopped; then all of them again, as often as there are runs. All serve the same file on the same address and port, so
-//! they are asked with the same octets. Beside them, a bare AF_XDP reflect shows what the way of the frames allows.
+//! stopped; then all of them again, as often as there are runs. All serve the same file on the same address and port,
+//! so they are asked with the same octets. Beside them, a bare AF_XDP reflect shows what the way of the frames allows.
 
 mod cell;
 mod cpu;
@@ -95,8 +95,8 @@ impl Arguments {
 ///
 /// # Errors
 ///
-/// The arguments do not go together (a usage error), nginx is not installed, the lab is not up, a server does not start,
-/// answers something else or ends, a client cannot begin, or the results cannot be written.
+/// The arguments do not go together (a usage error), nginx is not installed, the lab is not up, a server does not
+/// start, answers something else or ends, a client cannot begin, or the results cannot be written.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let start = Instant::now();
     let selection = Selection::new(&arguments.targets, &arguments.workloads, arguments.client)?;
