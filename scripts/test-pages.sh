@@ -3,9 +3,9 @@
 #
 #   scripts/test-pages.sh [DIRECTORY]
 #
-# The tests of the reports leave their pages in DIRECTORY (default: target/pages); pictures of them come beside. Fails on
-# errors in the console, on a page that is wider than the window, on labels that are cut or on each other, and on tables
-# that are not those of the terminal.
+# The tests of the reports leave their pages in DIRECTORY (default: target/pages); pictures of them come beside. Fails
+# on errors in the console, on a page that is wider than the window, on labels that are cut or on each other, and on
+# tables that are not those of the terminal.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,12 +16,17 @@ if [ -z "$browser" ]; then
     exit 1
 fi
 
-rm -rf "$directory"
 mkdir -p "$directory"
+rm -f "$directory"/*.{html,txt,png}
 directory=$(realpath "$directory")
 profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT
-TIDEGATE_PAGES=$directory cargo test --quiet --package tidegate-report --package tidegate-bench --locked -- report
+# The crates whose tests make reports.
+packages=()
+for manifest in $(grep -rl --include='*.rs' assert_report bench | sed 's|/src/.*|/Cargo.toml|' | sort -u); do
+    packages+=(--package "$(awk -F'"' '/^name = / { print $2; exit }' "$manifest")")
+done
+TIDEGATE_PAGES=$directory cargo test --quiet --locked "${packages[@]}" -- report
 cp scripts/test-pages.html "$directory"
 
 # Runs chromium with "$@". No sandbox, since that refuses root; the pages are our own.

@@ -1,13 +1,11 @@
 //! The client's side of each connection: requests go out, responses are found in what comes back. It is the same on
 //! every transport.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use slab::Slab;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::time::Instant;
@@ -17,6 +15,7 @@ use crate::body::Body;
 use crate::driver::Task;
 use crate::errors::{Failure, Kind};
 use crate::in_flight::InFlight;
+use crate::openings::{Opening, Openings};
 use crate::responses::{Expected, Responses};
 use crate::stats::Stats;
 use crate::{Close, Direction, Workload};
@@ -24,9 +23,6 @@ use tidegate_args::url::Url;
 
 /// Bytes that are given to the transport at once for upload; they are shared, not copied.
 const FILLER: usize = 256 << 10;
-
-/// Openings that are remembered at least before those that came to nothing are looked for.
-const MIN_REMEMBERED: usize = 1 << 16;
 
 /// How long the response is waited for on connections that are begun at their time and tried once.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,13 +37,6 @@ impl Connection {
     const IDLE: u32 = u32::MAX;
     /// It was asked, and has answered; nothing more is wanted of it.
     const ANSWERED: u32 = u32::MAX - 1;
-}
-
-/// A connection that is being opened.
-#[derive(Clone, Copy, Debug)]
-struct Opening<I> {
-    since: Instant,
-    id: I,
 }
 
 /// A connection with requests, now or later.
@@ -87,11 +76,7 @@ pub(crate) struct Requests<I> {
     request_length: usize,
     filler: Bytes,
     expected: Expected,
-    /// By local address, where the transport does not announce what it is about to open.
-    opening: HashMap<u64, Opening<I>, RandomState>,
-    announced: Option<Opening<I>>,
-    /// Openings at which those that came to nothing are looked for.
-    remembered: usize,
+    pub(crate) openings: Openings<I>,
     records: Slab<Record<I>>,
     /// Connections of an open loop without a request under way, the one that has waited longest first. Some may have
     /// gone since.
@@ -141,9 +126,7 @@ impl<I: Copy> Requests<I> {
             request_length: request.len(),
             filler: filler.into(),
             expected: Expected::new(task.verify),
-            opening: HashMap::default(),
-            announced: None,
-            remembered: MIN_REMEMBERED,
+            openings: Openings::new(),
             records: Slab::new(),
             idle: VecDeque::new(),
             held: Vec::new(),
@@ -156,20 +139,6 @@ impl<I: Copy> Requests<I> {
             timed_out: 0,
             failed: 0,
         }
-    }
-
-    /// The SYN of connection `id` was sent from `local`. Openings that are older than `patience` have come to nothing.
-    pub(crate) fn note_opening(&mut self, now: Instant, local: SocketAddr, id: I, patience: Duration) {
-        if self.opening.len() >= self.remembered {
-            self.opening.retain(|_, opening| now.since(opening.since) <= patience);
-            self.remembered = (2 * self.opening.len()).max(MIN_REMEMBERED);
-        }
-        self.opening.insert(key(local), Opening { since: now, id });
-    }
-
-    /// The next connection to be opened is `id`, which was begun at `since`.
-    pub(crate) fn announce_opening(&mut self, id: I, since: Instant) {
-        self.announced = Some(Opening { since, id });
     }
 
     /// Connections that reached ESTABLISHED and are not gone.
@@ -204,16 +173,6 @@ impl<I: Copy> Requests<I> {
             .iter()
             .filter(|(_, record)| !record.closing)
             .filter_map(|(_, record)| record.in_flight.oldest().or(record.ending_since))
-    }
-
-    /// When each opening began that has not led to an established connection. Those that failed may be among them.
-    pub(crate) fn opening(&self) -> impl Iterator<Item = Instant> + '_ {
-        self.opening.values().map(|opening| opening.since)
-    }
-
-    /// When the one from `local` began.
-    pub(crate) fn opening_from(&self, local: SocketAddr) -> Option<Instant> {
-        self.opening.get(&key(local)).map(|opening| opening.since)
     }
 
     /// The connection of an open loop that has waited longest.
@@ -439,8 +398,7 @@ impl<I: Copy> Application for Requests<I> {
     fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
         self.established += 1;
         let now = stream.now();
-        let announced = self.announced.take();
-        let Some(Opening { since, id }) = announced.or_else(|| self.opening.remove(&key(stream.local()))) else {
+        let Some(Opening { since, id }) = self.openings.take(|| stream.local()) else {
             // Too late: it was given up.
             stream.abort();
             return Connection(Connection::IDLE);
@@ -563,16 +521,6 @@ impl<I: Copy> Application for Requests<I> {
     }
 }
 
-/// A local address and port by which an opening is found again: no two of one client differ only in the upper half of
-/// an IPv6 address.
-fn key(local: SocketAddr) -> u64 {
-    let address = match local.ip() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits() as u64,
-    };
-    address << 16 | u64::from(local.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -580,21 +528,5 @@ mod tests {
     #[test]
     fn a_connection_that_is_held_is_small() {
         assert!(size_of::<Option<Connection>>() <= 16);
-    }
-
-    #[test]
-    fn openings_are_told_apart_by_address_and_port() {
-        let keys = [
-            "198.19.0.1:1024",
-            "198.19.0.1:1025",
-            "198.19.1.1:1024",
-            "[2001:2::1]:1024",
-            "[2001:2::2]:1024",
-        ];
-        for (index, one) in keys.iter().enumerate() {
-            for other in &keys[..index] {
-                assert_ne!(key(one.parse().unwrap()), key(other.parse().unwrap()), "{one}, {other}");
-            }
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The client's side of HTTP/1.1: the head of a response.
 
 use std::borrow::Cow;
+use std::io::{self, ErrorKind, Read};
 
 pub use tidegate_args::url::Url;
 
@@ -24,6 +25,33 @@ pub struct Head {
     pub length: Option<u64>,
     /// The server leaves the connection open for another request.
     pub keep_alive: bool,
+}
+
+/// Reads a response head from `stream` and returns it with the bytes that came after it.
+///
+/// # Errors
+///
+/// Reading fails, the stream ends before the head does, or the bytes are no response head
+/// ([`io::ErrorKind::InvalidData`]).
+pub fn read_head(stream: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => {
+                let text = "the connection was closed before the head of the response was complete";
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, text));
+            }
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        let invalid = |Malformed(text)| io::Error::new(ErrorKind::InvalidData, text);
+        if let Some(head) = parse_head(&received).map_err(invalid)? {
+            let rest = received.split_off(head.end);
+            return Ok((head, rest));
+        }
+    }
 }
 
 /// Reads the head at the start of `bytes`; `None` if there is more to come.
@@ -145,6 +173,16 @@ mod tests {
 
     fn head(text: &str) -> Result<Option<Head>, Malformed> {
         head_in_pieces(text.as_bytes(), text.len())
+    }
+
+    #[test]
+    fn a_head_is_read_from_a_stream_with_what_follows() {
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
+        let (head, rest) = read_head(&mut &text[..]).unwrap();
+        assert_eq!((head.status, head.length, &rest[..]), (200, Some(5), &b"hel"[..]));
+        let kind = |text: &[u8]| read_head(&mut &*text).err().map(|error| error.kind());
+        assert_eq!(kind(&text[..20]), Some(ErrorKind::UnexpectedEof));
+        assert_eq!(kind(b"220 smtp\r\n\r\n"), Some(ErrorKind::InvalidData));
     }
 
     #[test]

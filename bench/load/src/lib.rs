@@ -51,6 +51,7 @@ pub mod http;
 mod in_flight;
 mod kernel;
 mod open_files;
+mod openings;
 mod progress;
 mod responses;
 mod schedule;

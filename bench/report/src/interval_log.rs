@@ -27,8 +27,8 @@ pub struct Interval {
     pub histogram: Histogram<u64>,
 }
 
-/// Returns the log of a measurement that began at `start` and took `duration`. Distributions without values are left out.
-/// `comment` is for people; tags must be without comma, space and line break.
+/// Returns the log of a measurement that began at `start` and took `duration`. Distributions without values are left
+/// out. `comment` is for people; tags must be without comma, space and line break.
 ///
 /// # Errors
 ///

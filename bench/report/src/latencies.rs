@@ -67,7 +67,7 @@ impl Latencies {
     }
 
     /// Records a latency in nanoseconds.
-    pub fn record_nanos(&mut self, nanos: u64) {
+    fn record_nanos(&mut self, nanos: u64) {
         self.0.saturating_record(nanos);
     }
 
@@ -85,16 +85,6 @@ impl Latencies {
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Returns the latency in microseconds that the part `quantile`, 0 to 1, of all does not exceed; 0 if there are none.
-    pub fn quantile_us(&self, quantile: f64) -> f64 {
-        micros(self.0.value_at_quantile(quantile))
-    }
-
-    /// Returns the longest in microseconds; 0 if there are none.
-    pub fn max_us(&self) -> f64 {
-        self.quantiles().map_or(0.0, |quantiles| quantiles.max)
     }
 
     /// Returns the quantiles; `None` if there are no latencies.
@@ -145,20 +135,18 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_what_was_recorded() {
         let mut latencies = Latencies::new();
-        assert_eq!((latencies.len(), latencies.max_us()), (0, 0.0));
+        assert_eq!(latencies.len(), 0);
         assert!(latencies.is_empty() && latencies.quantiles().is_none());
         for micros in 1..=1_000 {
             latencies.record(Duration::from_micros(micros));
         }
         let quantiles = latencies.quantiles().unwrap();
         assert_eq!((latencies.len(), quantiles.count), (1_000, 1_000));
-        assert_near(latencies.quantile_us(0.5), 500.0);
         assert_near(quantiles.p50, 500.0);
         assert_near(quantiles.p90, 900.0);
         assert_near(quantiles.p99, 990.0);
         assert_near(quantiles.p999, 999.0);
         assert_near(quantiles.max, 1_000.0);
-        assert_eq!(latencies.max_us(), quantiles.max);
     }
 
     #[test]
@@ -167,7 +155,7 @@ mod tests {
         latencies.record(Duration::from_secs(10_000));
         latencies.record(Duration::MAX);
         assert_eq!(latencies.len(), 2);
-        assert_near(latencies.max_us(), micros(MAX));
+        assert_near(latencies.quantiles().unwrap().max, micros(MAX));
     }
 
     #[test]
@@ -178,8 +166,9 @@ mod tests {
         other.record_nanos(9_000);
         one.merge(&other);
         assert_eq!(one.len(), 2);
-        assert_near(one.quantile_us(0.5), 1.0);
-        assert_near(one.max_us(), 9.0);
+        let quantiles = one.quantiles().unwrap();
+        assert_near(quantiles.p50, 1.0);
+        assert_near(quantiles.max, 9.0);
         assert_eq!(one.histogram().len(), 2);
     }
 

@@ -67,8 +67,8 @@ impl Merged {
         Ok(())
     }
 
-    /// Returns the distribution of `tag` as `.hgrm` text in microseconds; without one, that of requests if there is one, else
-    /// the only one.
+    /// Returns the distribution of `tag` as `.hgrm` text in microseconds; without one, that of requests if there is
+    /// one, else the only one.
     ///
     /// # Errors
     ///

@@ -11,8 +11,8 @@ const TEMPLATE: &str = include_str!("page.html");
 /// The place of the report in it.
 const PLACE: &str = "{{report}}";
 
-/// The content of a page. All texts are plain text; `**` around a part of a [`Section::Text`] or [`Section::HowToRead`] makes it
-/// bold.
+/// The content of a page. All texts are plain text; `**` around a part of a [`Section::Text`] or [`Section::HowToRead`]
+/// makes it bold.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Page {
     /// The title.

@@ -10,9 +10,9 @@ const TICKS_PER_HALF_DISTANCE: u32 = 10;
 
 /// How to read the chart, for the page.
 pub const HOW_TO_READ_PERCENTILES: &[&str] = &[
-    "The chart shows which part of all latencies is at most how long. Each step to the right leaves a tenth of what was \
-     left before, so rare delays have as much room as common ones; each step up is ten times as long. A flat line is a \
-     server that treats all alike. A line ends at the longest of all that were counted.",
+    "The chart shows which part of all latencies is at most how long. Each step to the right leaves a tenth of what \
+     was left before, so rare delays have as much room as common ones; each step up is ten times as long. A flat line \
+     is a server that treats all alike. A line ends at the longest of all that were counted.",
     "A latency is counted from the beginning of a request until its last byte; of **cps** from the SYN; of **latency** \
      from when the request was due, so that a server that stands still for a second is seen as slow by all who would \
      have come in that second. **connect** is from the SYN until the connection is established.",

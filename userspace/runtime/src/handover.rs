@@ -25,7 +25,7 @@ struct Visit<S> {
 
 /// The outcome of the visits of a segment that comes home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     /// A shard knew its flow and took it in.
     Taken,
     /// No other shard knew its flow.
@@ -37,7 +37,7 @@ pub(crate) enum Fate {
 /// The queues of one shard.
 struct Inbox<S> {
     visits: ArrayQueue<Visit<S>>,
-    returns: ArrayQueue<(S, Fate)>,
+    returns: ArrayQueue<(S, Outcome)>,
 }
 
 /// The queues of all shards.
@@ -135,17 +135,17 @@ impl<S> Handover<S> {
             };
             if receive(&visit.segment) {
                 counters.handover_in += 1;
-                self.send_home(visit, Fate::Taken);
+                self.send_home(visit, Outcome::Taken);
                 continue;
             }
             let next = self.after(self.me);
             if next == visit.origin {
-                self.send_home(visit, Fate::Unowned);
+                self.send_home(visit, Outcome::Unowned);
                 continue;
             }
             match self.visit(next, visit) {
                 Ok(()) => counters.handover_passed_on += 1,
-                Err(visit) => self.send_home(visit, Fate::Dropped),
+                Err(visit) => self.send_home(visit, Outcome::Dropped),
             }
         }
         limit
@@ -153,7 +153,7 @@ impl<S> Handover<S> {
 
     /// The next segment that came home, and what became of it.
     #[inline]
-    pub(crate) fn returned(&mut self) -> Option<(S, Fate)> {
+    pub(crate) fn returned(&mut self) -> Option<(S, Outcome)> {
         self.mine().returns.pop()
     }
 
@@ -183,9 +183,12 @@ impl<S> Handover<S> {
         Ok(())
     }
 
-    fn send_home(&mut self, visit: Visit<S>, fate: Fate) {
+    fn send_home(&mut self, visit: Visit<S>, outcome: Outcome) {
         let Visit { origin, segment } = visit;
-        if let Err((segment, _)) = self.exchange.inboxes[usize::from(origin)].returns.push((segment, fate)) {
+        if let Err((segment, _)) = self.exchange.inboxes[usize::from(origin)]
+            .returns
+            .push((segment, outcome))
+        {
             // The queue holds as many as its shard has frames, so this takes a frame in two places.
             debug_assert!(false, "more frames came home to shard {origin} than it has");
             mem::forget(segment);
@@ -213,7 +216,7 @@ mod tests {
         pool: FramePool,
         counters: PortCounters,
         taken: Vec<(u32, u32)>,
-        fates: Vec<Fate>,
+        outcomes: Vec<Outcome>,
     }
 
     const FRAMES: u32 = 8;
@@ -227,7 +230,7 @@ mod tests {
                 pool: FramePool::new(FRAMES),
                 counters: PortCounters::default(),
                 taken: Vec::new(),
-                fates: Vec::new(),
+                outcomes: Vec::new(),
             })
             .collect()
     }
@@ -256,9 +259,9 @@ mod tests {
         }
 
         fn take_back(&mut self) {
-            while let Some((segment, fate)) = self.handover.returned() {
+            while let Some((segment, outcome)) = self.handover.returned() {
                 self.pool.put(segment.frame);
-                self.fates.push(fate);
+                self.outcomes.push(outcome);
             }
         }
     }
@@ -279,7 +282,7 @@ mod tests {
         assert!(shards[3].arrives(2, 0));
         settle(&mut shards);
         assert_eq!(shards[2].taken, [(2, 0)]);
-        assert_eq!(shards[3].fates, [Fate::Taken]);
+        assert_eq!(shards[3].outcomes, [Outcome::Taken]);
         assert_eq!(shards[2].counters.handover_in, 1);
         // On its way from 3 it visited 0 and 1.
         let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
@@ -291,7 +294,7 @@ mod tests {
         let mut shards = shards(3, 8);
         assert!(shards[1].arrives(99, 0));
         settle(&mut shards);
-        assert_eq!(shards[1].fates, [Fate::Unowned]);
+        assert_eq!(shards[1].outcomes, [Outcome::Unowned]);
         let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
         assert_eq!(passed_on, [0, 0, 1]);
     }
@@ -338,8 +341,8 @@ mod tests {
         assert!(shards[0].arrives(2, 1));
         shards[1].serve();
         settle(&mut shards);
-        assert_eq!(shards[0].fates, [Fate::Dropped]);
-        assert_eq!(shards[1].fates, [Fate::Taken]);
+        assert_eq!(shards[0].outcomes, [Outcome::Dropped]);
+        assert_eq!(shards[1].outcomes, [Outcome::Taken]);
         assert_eq!(shards[2].taken, [(2, 0)]);
     }
 

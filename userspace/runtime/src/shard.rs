@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cookies::alarm::Alarm;
 use crate::error::Error;
-use crate::handover::{Exchange, Fate, Handover};
+use crate::handover::{Exchange, Handover, Outcome};
 use crate::mailbox::{Command, Mailbox};
 use crate::port::Port;
 use crate::report::{PortCounters, ShardReport};
@@ -189,14 +189,14 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     /// Frames of this shard that other shards are done with.
     fn take_back(&mut self, now: Instant) -> bool {
         let mut worked = false;
-        while let Some((segment, fate)) = self.handover.returned() {
+        while let Some((segment, outcome)) = self.handover.returned() {
             worked = true;
             self.port.note_returned();
             self.counters.handover_returned += 1;
-            match fate {
-                Fate::Taken => {}
-                Fate::Dropped => self.counters.handover_full += 1,
-                Fate::Unowned => {
+            match outcome {
+                Outcome::Taken => {}
+                Outcome::Dropped => self.counters.handover_full += 1,
+                Outcome::Unowned => {
                     self.counters.handover_unowned += 1;
                     let bytes = P::bytes(&self.memory, &segment);
                     // Rejecting always takes care of it.
@@ -263,11 +263,13 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         if received == 0 {
             return 0;
         }
-        let mut fates = [Received::Done; LOOKUP_GROUP];
+        let mut outcomes = [Received::Done; LOOKUP_GROUP];
         let frames = group.iter().map(|segment| P::bytes(memory, segment));
-        engine.receive_burst(now, frames, *on_no_flow, port, |index, fate| fates[index] = fate);
-        for (segment, fate) in group.drain(..).zip(fates) {
-            match fate {
+        engine.receive_burst(now, frames, *on_no_flow, port, |index, outcome| {
+            outcomes[index] = outcome
+        });
+        for (segment, outcome) in group.drain(..).zip(outcomes) {
+            match outcome {
                 Received::Done => port.recycle(segment),
                 Received::NoFlow => match handover.send(segment) {
                     Ok(()) => {

@@ -21,7 +21,8 @@ use crate::check::{self, Failure};
 use crate::link::LinkCounters;
 use crate::scenario::{Scenario, Stack};
 use crate::segment::{ACK, Draft, Endpoint, FIN, PSH, RST, SYN};
-use crate::simulation::{Side, Simulation};
+use crate::side::Side;
+use crate::simulation::Simulation;
 
 /// Receive buffer of both sides, and so the largest window, in bytes.
 const WINDOW: u32 = 1 << 16;

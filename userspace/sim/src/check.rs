@@ -6,7 +6,8 @@ use core::time::Duration;
 use crate::link::LinkCounters;
 use crate::scenario::Scenario;
 use crate::script::{Ending, Script};
-use crate::simulation::{Side, Simulation};
+use crate::side::Side;
+use crate::simulation::Simulation;
 use crate::trace::Trace;
 
 /// What a run that went well was like.
@@ -101,8 +102,8 @@ pub fn judge(scenario: &Scenario, simulation: &Simulation) -> Result<Report, Str
         host.check_empty().map_err(|problem| format!("{side}: {problem}"))?;
     }
     simulation.check_frames()?;
-    let mut link = *simulation.link(Side::Client);
-    link.merge(simulation.link(Side::Server));
+    let mut link = simulation.link(Side::Client);
+    link.merge(&simulation.link(Side::Server));
     let sum = |value: fn(&Simulation, Side) -> u64| Side::BOTH.iter().map(|&side| value(simulation, side)).sum::<u64>();
     Ok(Report {
         events: simulation.events(),

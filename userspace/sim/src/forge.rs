@@ -11,6 +11,7 @@
 
 mod acknowledgment;
 mod replay;
+mod report;
 mod server;
 
 use std::net::IpAddr;
@@ -20,6 +21,8 @@ use tidegate_abi::syn_cookie::{ISN_TAG_BITS, TIMESTAMP_TAG_BITS};
 use tidegate_random::Random;
 use tidegate_tcp::counters::Counter;
 
+pub use self::report::Report;
+
 use self::acknowledgment::{Acknowledgment, client_end, server_end};
 use self::replay::replay;
 use self::server::Server;
@@ -27,25 +30,6 @@ use crate::segment::ETHERNET_HEADER;
 
 /// Guesses between two reports of progress.
 const STEP: u64 = 1 << 16;
-
-/// What the forging came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// Guesses without timestamps.
-    pub without_timestamps: u64,
-    /// Guesses with timestamps.
-    pub with_timestamps: u64,
-    /// Guesses that became connections.
-    pub connections: u64,
-    /// How many were to be expected.
-    pub expected: f64,
-    /// RSTs the guesses were answered with.
-    pub resets: u64,
-    /// Genuine cookies sent unchanged in time, all of which became connections.
-    pub genuine: u64,
-    /// The ways in which genuine cookies were changed or came too late, none of which was accepted, and how often.
-    pub refused: Vec<(&'static str, u64)>,
-}
 
 /// Sends `tries` guesses and then the genuine cookies of other handshakes and times. `progress` is told of further
 /// guesses now and then.
@@ -185,7 +169,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forge::replay::EPOCH;
+    use crate::forge::server::EPOCH;
     use crate::segment::{ACK, View};
 
     #[test]

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use bytes::Bytes;
+use tidegate_impair::{Bursts, Chance, Damage, Reordering};
 use tidegate_random::Random;
 use tidegate_tcp::Config;
 use tidegate_tcp::congestion::Algorithm;
@@ -10,7 +11,7 @@ use tidegate_tcp::recovery::LossDetection;
 
 use crate::engine_host::EngineSettings;
 use crate::host::ClockStart;
-use crate::impairment::{Bursts, Impairment, MtuChange, Outage, Rate};
+use crate::impairment::{Impairment, MtuChange, Outage, bottleneck};
 use crate::middlebox::Middlebox;
 use crate::scenario::{Party, Scenario, Stack, small_config};
 use crate::script::{Finish, Pause, Plan, Start};
@@ -157,45 +158,44 @@ fn links(random: &mut Random, severity: Severity, mtu: u16) -> (Impairment, Impa
 fn impairment(random: &mut Random, severity: Severity, mtu: u16) -> Impairment {
     let longest = random.pick(&[1000, 10_000, 10_000, 50_000, 100_000]);
     let delay = Duration::from_micros(random.between(50, longest));
-    let mut impairment = Impairment {
-        delay,
-        ..Impairment::default()
-    };
+    let mut impairment = Impairment::default();
+    let link = &mut impairment.link;
+    link.delay = delay;
+    link.damage = Damage::Noticed;
     if random.permille(400) {
         let frame = u64::from(mtu) + 14;
-        impairment.rate = Some(Rate {
-            bits_per_second: random.pick(&[1_000_000, 5_000_000, 20_000_000, 100_000_000]),
-            queue: frame * random.between(4, 100),
-            marks: random.permille(300),
-        });
+        let bits_per_second = random.pick(&[1_000_000, 5_000_000, 20_000_000, 100_000_000]);
+        link.rate = Some(bottleneck(bits_per_second, frame * random.between(4, 100)));
+        impairment.marks = random.permille(300);
     }
     if severity == Severity::Clean {
         return impairment;
     }
-    impairment.loss = match severity {
-        Severity::Clean => 0,
-        Severity::Light => random.between(0, 20),
-        Severity::Moderate => random.between(0, 100),
-        Severity::Heavy => random.between(50, 200),
-    } as u32;
+    let chance = |random: &mut Random, low, high| Chance::permille(random.between(low, high) as u32);
+    link.loss = match severity {
+        Severity::Clean => Chance::NEVER,
+        Severity::Light => chance(random, 0, 20),
+        Severity::Moderate => chance(random, 0, 100),
+        Severity::Heavy => chance(random, 50, 200),
+    };
     if random.permille(500) {
-        impairment.jitter = random.up_to(delay);
+        link.jitter = random.up_to(delay);
     }
     if random.permille(400) {
-        impairment.reorder = random.between(1, 300) as u32;
-        impairment.reorder_by = random.up_to(3 * delay + Duration::from_millis(5));
+        link.reorder = chance(random, 1, 300);
+        link.reordering = Reordering::HoldBack(random.up_to(3 * delay + Duration::from_millis(5)));
     }
     if random.permille(300) {
-        impairment.duplicate = random.between(1, 100) as u32;
+        link.duplicate = chance(random, 1, 100);
     }
     if random.permille(300) {
-        impairment.corrupt = random.between(1, 50) as u32;
+        link.corrupt = chance(random, 1, 50);
     }
     if random.permille(250) {
-        impairment.bursts = Some(Bursts {
+        link.bursts = Some(Bursts {
             good: Duration::from_millis(random.between(100, 2000)),
             bad: Duration::from_millis(random.between(1, 100)),
-            loss: random.between(300, 1000) as u32,
+            loss: chance(random, 300, 1000),
         });
     }
     impairment
@@ -355,7 +355,7 @@ mod tests {
                 client.plan.start == Start::AfterPeer,
                 client.plan.data.is_empty(),
                 !client.plan.pauses.is_empty(),
-                link.bursts.is_some() && link.rate.is_some() && link.reorder > 0,
+                link.link.bursts.is_some() && link.link.rate.is_some() && !link.link.reorder.is_never(),
                 !link.mtu.is_empty(),
                 !link.outages.is_empty(),
                 matches!(client.clock, ClockStart::IsnWrap(_)),

@@ -1,30 +1,19 @@
 //! What can be wrong with one direction of a link.
 
+use core::num::NonZeroU64;
 use core::time::Duration;
+
+use tidegate_impair::{Chance, Rate, Room};
 
 use crate::middlebox::Middlebox;
 
-/// Losses that come in bursts (Gilbert and Elliott): the link is good or bad for some time, and loses much while bad.
-/// The times are real ones, not counted in packets, so that a burst also ends when nobody sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bursts {
-    /// The longest good time.
-    pub good: Duration,
-    /// The longest bad time.
-    pub bad: Duration,
-    /// Frames lost in bad times, in a thousand.
-    pub loss: u32,
-}
-
-/// A bottleneck: a bounded queue that drops at its tail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Bits per second, above zero.
-    pub bits_per_second: u64,
-    /// Bytes that may wait.
-    pub queue: u64,
-    /// Marks ECN-capable packets once the queue is half full.
-    pub marks: bool,
+/// Returns a bottleneck with a queue of `bytes` bytes. The simulation's clocks count microseconds.
+pub(crate) fn bottleneck(bits_per_second: u64, bytes: u64) -> Rate {
+    Rate {
+        bits_per_second: NonZeroU64::new(bits_per_second).expect("a link that carries something"),
+        room: Room::Bytes(bytes),
+        granularity: Duration::from_micros(1),
+    }
 }
 
 /// A change of the MTU.
@@ -45,29 +34,15 @@ pub struct Outage {
     pub until: Duration,
 }
 
-/// What a direction does to frames. The default does nothing to them and takes no time. Chances are in a thousand.
+/// What a direction does to frames. The default does nothing to them and takes no time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impairment {
-    /// Frames lost, each by itself.
-    pub loss: u32,
-    /// Frames lost in bursts.
-    pub bursts: Option<Bursts>,
-    /// One-way delay.
-    pub delay: Duration,
-    /// Random further delay, at most; frames stay in order.
-    pub jitter: Duration,
-    /// Frames held back, so that later ones overtake them.
-    pub reorder: u32,
-    /// How long they are held back, at most.
-    pub reorder_by: Duration,
-    /// Frames delivered twice.
-    pub duplicate: u32,
-    /// Frames damaged, in a way that checksums notice for certain.
-    pub corrupt: u32,
+    /// What a bad link does: loss, duplication, damage, a bottleneck, delay and reordering.
+    pub link: tidegate_impair::Impairment,
+    /// Marks ECN-capable packets once the queue of the bottleneck is half full.
+    pub marks: bool,
     /// Frames changed in a way that no checksum notices; see [`crate::middlebox::tamper`].
-    pub tamper: u32,
-    /// A bottleneck.
-    pub rate: Option<Rate>,
+    pub tamper: Chance,
     /// Changes of the MTU, in the order of time. Frames that are too long are dropped.
     pub mtu: Vec<MtuChange>,
     /// Whether a router answers frames that are too long. Otherwise the link is a black hole.

@@ -21,6 +21,7 @@ pub mod out_of_order;
 pub mod scenario;
 pub mod script;
 pub mod segment;
+pub mod side;
 pub mod simulation;
 pub mod smoltcp_host;
 pub mod trace;

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use tidegate_impair::{ImpairmentStats, Loss, Path};
 use tidegate_random::Random;
 
 use crate::icmp;
@@ -17,22 +18,12 @@ pub struct LinkCounters {
     pub offered: u64,
     /// Bytes given to the link.
     pub offered_bytes: u64,
-    /// Lost by chance.
-    pub lost: u64,
-    /// Lost in bursts.
-    pub lost_in_bursts: u64,
-    /// Dropped at the tail of the queue.
-    pub queue_full: u64,
+    /// Lost, doubled, damaged, held back, or dropped at the tail of the queue.
+    pub impaired: ImpairmentStats,
     /// Dropped because they exceed the MTU.
     pub too_big: u64,
     /// Dropped while the link was down.
     pub link_down: u64,
-    /// Delivered twice.
-    pub duplicated: u64,
-    /// Held back.
-    pub reordered: u64,
-    /// Damaged.
-    pub corrupted: u64,
     /// Changed unnoticeably.
     pub tampered: u64,
     /// Marked as having met congestion.
@@ -44,7 +35,7 @@ pub struct LinkCounters {
 impl LinkCounters {
     /// Frames that did not get through.
     pub fn dropped(&self) -> u64 {
-        self.lost + self.lost_in_bursts + self.queue_full + self.too_big + self.link_down
+        self.impaired.dropped() + self.too_big + self.link_down
     }
 
     /// Adds those of another link.
@@ -52,28 +43,18 @@ impl LinkCounters {
         let Self {
             offered,
             offered_bytes,
-            lost,
-            lost_in_bursts,
-            queue_full,
+            impaired,
             too_big,
             link_down,
-            duplicated,
-            reordered,
-            corrupted,
             tampered,
             marked,
             delivered,
         } = other;
         self.offered += offered;
         self.offered_bytes += offered_bytes;
-        self.lost += lost;
-        self.lost_in_bursts += lost_in_bursts;
-        self.queue_full += queue_full;
+        self.impaired.merge(impaired);
         self.too_big += too_big;
         self.link_down += link_down;
-        self.duplicated += duplicated;
-        self.reordered += reordered;
-        self.corrupted += corrupted;
         self.tampered += tampered;
         self.marked += marked;
         self.delivered += delivered;
@@ -135,11 +116,7 @@ pub struct Carried {
 #[derive(Debug)]
 pub struct Link {
     impairment: Impairment,
-    random: Random,
-    bad: bool,
-    weather_changes: Duration,
-    idle_from: Duration,
-    last_arrival: Duration,
+    path: Path,
     counters: LinkCounters,
 }
 
@@ -147,19 +124,18 @@ impl Link {
     /// A link that decides by `random`.
     pub fn new(impairment: Impairment, random: Random) -> Self {
         Self {
+            path: Path::new(impairment.link, random),
             impairment,
-            random,
-            bad: true,
-            weather_changes: Duration::ZERO,
-            idle_from: Duration::ZERO,
-            last_arrival: Duration::ZERO,
             counters: LinkCounters::default(),
         }
     }
 
     /// What it did so far.
-    pub fn counters(&self) -> &LinkCounters {
-        &self.counters
+    pub fn counters(&self) -> LinkCounters {
+        LinkCounters {
+            impaired: self.path.stats(),
+            ..self.counters
+        }
     }
 
     /// Takes a frame at `now` and adds what arrives at the other end, and when, to `arrivals`.
@@ -187,40 +163,29 @@ impl Link {
                 answer,
             };
         }
-        if self.random.permille(self.impairment.loss) {
-            self.counters.lost += 1;
-            return dropped(Fate::Lost);
+        match self.path.loses(now) {
+            Some(Loss::Chance) => return dropped(Fate::Lost),
+            Some(Loss::Burst) => return dropped(Fate::LostInBurst),
+            None => {}
         }
-        if self.lost_in_burst(now) {
-            self.counters.lost_in_bursts += 1;
-            return dropped(Fate::LostInBurst);
-        }
-        let Some(departs) = self.queue(now, &mut frame) else {
-            self.counters.queue_full += 1;
+        let Some(departure) = self.path.enqueue(now, frame.len()) else {
             return dropped(Fate::QueueFull);
         };
-        let mut damaged = false;
-        if self.random.permille(self.impairment.corrupt) && corrupt(&mut frame, &mut self.random) {
-            self.counters.corrupted += 1;
-            damaged = true;
+        if self.impairment.marks && departure.half_full && middlebox::mark_congestion(&mut frame) {
+            self.counters.marked += 1;
         }
-        if self.random.permille(self.impairment.tamper) && middlebox::tamper(&mut frame, &mut self.random) {
+        let mut damaged = self.path.corrupts(&mut frame);
+        let random = self.path.random();
+        if self.impairment.tamper.happens(random) && middlebox::tamper(&mut frame, random) {
             self.counters.tampered += 1;
             damaged = true;
         }
-        let mut at = departs + self.impairment.delay + self.random.up_to(self.impairment.jitter);
-        if self.random.permille(self.impairment.reorder) {
-            self.counters.reordered += 1;
-            at += self.random.up_to(self.impairment.reorder_by);
-        } else {
-            at = at.max(self.last_arrival);
-            self.last_arrival = at;
-        }
-        let twice = self.random.permille(self.impairment.duplicate);
+        let at = self.path.arrival(departure.at);
+        let twice = self.path.doubles();
         if twice {
-            self.counters.duplicated += 1;
             self.counters.delivered += 1;
-            let later = at + self.random.up_to(self.impairment.delay + Duration::from_millis(1));
+            let longest = self.impairment.link.delay + Duration::from_millis(1);
+            let later = at + self.path.random().up_to(longest);
             arrivals.push((later, frame.clone()));
         }
         self.counters.delivered += 1;
@@ -238,73 +203,14 @@ impl Link {
             .last()
             .map(|change| change.mtu)
     }
-
-    fn lost_in_burst(&mut self, now: Duration) -> bool {
-        let Some(bursts) = self.impairment.bursts else {
-            return false;
-        };
-        // After a long silence only the present matters.
-        let memory = 16 * (bursts.good + bursts.bad);
-        if now.saturating_sub(self.weather_changes) > memory {
-            self.weather_changes = now - memory;
-        }
-        while self.weather_changes <= now {
-            self.bad = !self.bad;
-            let longest = if self.bad { bursts.bad } else { bursts.good };
-            self.weather_changes += Duration::from_micros(1) + self.random.up_to(longest);
-        }
-        self.bad && self.random.permille(bursts.loss)
-    }
-
-    /// When the frame leaves the bottleneck; `None` when there is no room for it.
-    fn queue(&mut self, now: Duration, frame: &mut [u8]) -> Option<Duration> {
-        let Some(rate) = self.impairment.rate else {
-            return Some(now);
-        };
-        let length = frame.len() as u64;
-        let backlog = self.idle_from.saturating_sub(now).as_micros() as u64;
-        let waiting = backlog * rate.bits_per_second / 8_000_000;
-        if waiting + length > rate.queue {
-            return None;
-        }
-        if rate.marks && 2 * waiting > rate.queue && middlebox::mark_congestion(frame) {
-            self.counters.marked += 1;
-        }
-        let transmission = Duration::from_micros((length * 8_000_000).div_ceil(rate.bits_per_second));
-        self.idle_from = self.idle_from.max(now) + transmission;
-        Some(self.idle_from)
-    }
-}
-
-/// Flips a single bit or a burst of up to 15; false when there is nothing to damage.
-///
-/// A one's complement sum notices every burst of up to 15 bits, but only most of the longer ones. Left alone are the
-/// bytes from which damage would change how much is summed (IHL, payload length, next header): there, too, 1 in 65,536
-/// would pass. Ethernet headers arrive whole, since damage on a wire meets the frame check sequence; what TCP has to
-/// fear happens in routers.
-fn corrupt(frame: &mut [u8], random: &mut Random) -> bool {
-    let ipv4 = frame.get(ETHERNET_HEADER).is_some_and(|byte| byte >> 4 == 4);
-    let first = ETHERNET_HEADER + if ipv4 { 1 } else { 8 };
-    let Some(target) = frame.get_mut(first..).filter(|target| target.len() >= 2) else {
-        return false;
-    };
-    let length = if random.permille(500) { 1 } else { random.between(2, 15) };
-    let start = random.below(target.len() as u64 * 8 - length + 1);
-    for bit in 0..length {
-        // The outer bits are flipped always, so that the burst is as long as was drawn.
-        if bit == 0 || bit == length - 1 || random.permille(500) {
-            let at = start + bit;
-            target[(at / 8) as usize] ^= 0x80 >> (at % 8);
-        }
-    }
-    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::impairment::{Bursts, MtuChange, Outage, Rate};
+    use crate::impairment::{MtuChange, Outage, bottleneck};
     use crate::segment::{ACK, Draft, Endpoint};
+    use tidegate_impair::{Bursts, Chance, Damage, Reordering};
     use tidegate_tcp::wire::Segment;
 
     fn frame(ipv6: bool, text: usize) -> Vec<u8> {
@@ -335,35 +241,41 @@ mod tests {
 
     #[test]
     fn damage_is_always_noticed() {
-        let mut random = Random::new(3);
+        let impairment = tidegate_impair::Impairment {
+            corrupt: Chance::permille(1000),
+            damage: Damage::Noticed,
+            ..tidegate_impair::Impairment::default()
+        };
+        let mut path = Path::new(impairment, Random::new(3));
         for round in 0..20_000 {
             // Text of zeros, and of every length, is what one's complement sums are weakest at.
             let mut damaged = frame(round % 2 == 0, round % 40);
-            assert!(corrupt(&mut damaged, &mut random));
+            assert!(path.corrupts(&mut damaged));
             assert!(Segment::parse(&damaged, true).is_err(), "round {round}: {damaged:02x?}");
         }
     }
 
     #[test]
     fn every_frame_is_accounted_for() {
+        let tenth = Chance::permille(100);
         let impairment = Impairment {
-            loss: 100,
-            bursts: Some(Bursts {
-                good: ms(20),
-                bad: ms(10),
-                loss: 800,
-            }),
-            delay: ms(5),
-            jitter: ms(2),
-            reorder: 100,
-            reorder_by: ms(10),
-            duplicate: 100,
-            corrupt: 100,
-            rate: Some(Rate {
-                bits_per_second: 1_000_000,
-                queue: 3000,
-                marks: true,
-            }),
+            link: tidegate_impair::Impairment {
+                loss: tenth,
+                bursts: Some(Bursts {
+                    good: ms(20),
+                    bad: ms(10),
+                    loss: Chance::permille(800),
+                }),
+                delay: ms(5),
+                jitter: ms(2),
+                reorder: tenth,
+                reordering: Reordering::HoldBack(ms(10)),
+                duplicate: tenth,
+                corrupt: tenth,
+                rate: Some(bottleneck(1_000_000, 3000)),
+                ..tidegate_impair::Impairment::default()
+            },
+            marks: true,
             outages: vec![Outage {
                 from: ms(300),
                 until: ms(400),
@@ -381,36 +293,35 @@ mod tests {
         assert_eq!(counters.offered, 1000);
         assert_eq!(counters.delivered, arrivals.len() as u64);
         assert_eq!(
-            counters.offered + counters.duplicated,
+            counters.offered + counters.impaired.duplicated,
             counters.delivered + counters.dropped()
         );
         for (name, count) in [
-            ("lost", counters.lost),
-            ("lost in bursts", counters.lost_in_bursts),
-            ("queue full", counters.queue_full),
+            ("lost", counters.impaired.lost),
+            ("lost in bursts", counters.impaired.lost_in_bursts),
+            ("queue full", counters.impaired.queue_full),
             ("too big", counters.too_big),
             ("link down", counters.link_down),
-            ("duplicated", counters.duplicated),
-            ("reordered", counters.reordered),
-            ("corrupted", counters.corrupted),
+            ("duplicated", counters.impaired.duplicated),
+            ("reordered", counters.impaired.reordered),
+            ("corrupted", counters.impaired.corrupted),
         ] {
             assert!(count > 0, "{name}");
         }
         let mut total = LinkCounters::default();
-        total.merge(counters);
-        assert_eq!(total, *counters);
+        total.merge(&counters);
+        assert_eq!(total, counters);
     }
 
     #[test]
     fn jitter_alone_keeps_the_order_and_the_rate_spaces_frames() {
         let impairment = Impairment {
-            delay: ms(5),
-            jitter: ms(20),
-            rate: Some(Rate {
-                bits_per_second: 8_000_000,
-                queue: 1 << 20,
-                marks: false,
-            }),
+            link: tidegate_impair::Impairment {
+                delay: ms(5),
+                jitter: ms(20),
+                rate: Some(bottleneck(8_000_000, 1 << 20)),
+                ..tidegate_impair::Impairment::default()
+            },
             ..Impairment::default()
         };
         let mut link = Link::new(impairment, Random::new(1));
@@ -448,11 +359,14 @@ mod tests {
     fn the_same_seed_does_the_same() {
         let run = |seed| {
             let impairment = Impairment {
-                loss: 300,
-                jitter: ms(3),
-                reorder: 300,
-                reorder_by: ms(9),
-                corrupt: 300,
+                link: tidegate_impair::Impairment {
+                    loss: Chance::permille(300),
+                    jitter: ms(3),
+                    reorder: Chance::permille(300),
+                    reordering: Reordering::HoldBack(ms(9)),
+                    corrupt: Chance::permille(300),
+                    ..tidegate_impair::Impairment::default()
+                },
                 ..Impairment::default()
             };
             let mut link = Link::new(impairment, Random::new(seed));

@@ -98,10 +98,8 @@ impl Scenario {
             },
             clock: ClockStart::At(1_000_000),
         };
-        let link = Impairment {
-            delay: Duration::from_millis(5),
-            ..Impairment::default()
-        };
+        let mut link = Impairment::default();
+        link.link.delay = Duration::from_millis(5);
         Self {
             seed,
             ipv6,

@@ -1,7 +1,6 @@
 //! The discrete-event simulation: two hosts, a link, and time that jumps from one event to the next.
 
 use core::cmp::Reverse;
-use core::fmt;
 use core::time::Duration;
 use std::collections::BinaryHeap;
 
@@ -11,6 +10,7 @@ use crate::host::Host;
 use crate::link::{Link, LinkCounters};
 use crate::scenario::Scenario;
 use crate::segment::{RST, SYN, View};
+use crate::side::Side;
 use crate::trace::Trace;
 
 /// A run that takes more events than this does not end.
@@ -18,42 +18,6 @@ const MAX_EVENTS: u64 = 5_000_000;
 
 /// A run that takes more simulated time than this does not end.
 const MAX_TIME: Duration = Duration::from_secs(6 * 3600);
-
-/// One of the two hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    /// The one that opens.
-    Client,
-    /// The one that listens.
-    Server,
-}
-
-impl Side {
-    /// Both.
-    pub const BOTH: [Self; 2] = [Self::Client, Self::Server];
-
-    /// The peer.
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
-
-    /// Its place in arrays of two.
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        })
-    }
-}
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct InFlight {
@@ -170,7 +134,7 @@ impl Simulation {
     }
 
     /// What the link did with the frames `side` sent.
-    pub fn link(&self, side: Side) -> &LinkCounters {
+    pub fn link(&self, side: Side) -> LinkCounters {
         self.links[side.index()].counters()
     }
 
@@ -258,7 +222,7 @@ impl Simulation {
                 ("sent and offered to the link", sent + self.answers[from], link.offered),
                 (
                     "offered and delivered or dropped",
-                    link.offered + link.duplicated,
+                    link.offered + link.impaired.duplicated,
                     link.delivered + link.dropped(),
                 ),
                 ("delivered and arrived", link.delivered, self.arrived[to]),

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use crate::link::Fate;
 use crate::segment::{ACK, FIN, PSH, RST, SYN, View};
-use crate::simulation::Side;
+use crate::side::Side;
 
 /// Writes what is sent, when, and what becomes of it. Sequence numbers are relative to the SYNs, once these were seen.
 pub struct Trace {

@@ -18,7 +18,7 @@ const COLUMNS: [&str; 8] = [
     "hostile",
 ];
 
-/// The folders of tests whose name begins like this; other names are segment scripts beside this one.
+/// The folders of tests whose name begins like this; other names are segment scripts, or programs beside this one.
 const ROOTS: [(&str, &str); 7] = [
     ("unit/", "userspace/tcp/src"),
     ("sim/", "userspace/sim/tests/simulation"),
@@ -28,6 +28,15 @@ const ROOTS: [(&str, &str); 7] = [
     ("runtime/", "userspace/runtime/src"),
     ("abi/", "ebpf/abi/src"),
 ];
+
+/// The segment scripts, which are one program.
+const SEGMENTS: &str = "userspace/tcp/tests/segments";
+
+/// Tests that are a program each.
+const PROGRAMS: &str = "userspace/tcp/tests";
+
+/// Files there that show no requirement: this one, the list of the scripts, and a congestion control from outside.
+const NO_SCRIPTS: [&str; 3] = ["conformance", "main", "custom_congestion"];
 
 /// One requirement.
 struct Row {
@@ -117,11 +126,15 @@ fn tests_in(source: &str) -> BTreeSet<&str> {
 /// The file of the test `file::name`.
 fn file_of(test: &str) -> Option<(PathBuf, &str)> {
     let (file, name) = test.split_once("::")?;
-    let (folder, file) = ROOTS
+    let rooted = ROOTS
         .iter()
-        .find_map(|(prefix, folder)| Some((*folder, file.strip_prefix(prefix)?)))
-        .unwrap_or(("userspace/tcp/tests", file));
-    Some((root().join(folder).join(file).with_extension("rs"), name))
+        .find_map(|(prefix, folder)| Some((*folder, file.strip_prefix(prefix)?)));
+    let (folder, file) = rooted.unwrap_or((SEGMENTS, file));
+    let path = root().join(folder).join(file).with_extension("rs");
+    if rooted.is_none() && !path.exists() {
+        return Some((root().join(PROGRAMS).join(file).with_extension("rs"), name));
+    }
+    Some((path, name))
 }
 
 /// The fault of a test's name; `None`: there is none.
@@ -219,16 +232,19 @@ fn every_segment_script_belongs_to_a_requirement() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    let folder = root().join("userspace/tcp/tests");
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = folder.join(entry.unwrap().file_name());
-        let script = path.extension().is_some_and(|extension| extension == "rs")
-            && path.file_stem().is_some_and(|stem| stem != "conformance");
-        assert!(
-            !script || named.contains(&path),
-            "no requirement names {}",
-            path.display()
-        );
+    for folder in [SEGMENTS, PROGRAMS].map(|folder| root().join(folder)) {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            let script = path.extension().is_some_and(|extension| extension == "rs")
+                && path
+                    .file_stem()
+                    .is_some_and(|stem| !NO_SCRIPTS.iter().any(|name| stem == *name));
+            assert!(
+                !script || named.contains(&path),
+                "no requirement names {}",
+                path.display()
+            );
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! A bound socket: its rings, and the frames that no ring has.
 
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::time::Duration;
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
@@ -75,42 +73,15 @@ impl Socket {
         }
     }
 
-    /// The descriptor of the socket, for an XSKMAP and to wait for. It is closed with the socket.
+    /// The descriptor of the socket, for an XSKMAP, for [`options`] and to wait for. It is closed with the socket.
     pub fn fd(&self) -> RawFd {
         self.fd
-    }
-
-    /// Whether the kernel gave zero-copy (`XDP_OPTIONS`).
-    ///
-    /// # Errors
-    ///
-    /// The kernel's error.
-    pub fn is_zero_copy(&self) -> io::Result<bool> {
-        options::zero_copy(self.fd)
     }
 
     /// The kernel's counters.
     pub fn statistics(&self) -> Statistics {
         // The call fails only for what is no AF_XDP socket, and this is one as long as it lives.
         options::statistics(self.fd).unwrap_or_default()
-    }
-
-    /// See [`options::set_busy_poll`].
-    ///
-    /// # Errors
-    ///
-    /// The kernel's error; `ENOPROTOOPT` before Linux 5.11.
-    pub fn set_busy_poll(&self, time: Duration, budget: u16) -> io::Result<()> {
-        options::set_busy_poll(self.fd, time, budget)
-    }
-
-    /// See [`options::set_tx_budget`].
-    ///
-    /// # Errors
-    ///
-    /// The kernel's error; `ENOPROTOOPT` before Linux 6.17.
-    pub fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
-        options::set_tx_budget(self.fd, descriptors)
     }
 
     /// The number of frames of the UMEM.

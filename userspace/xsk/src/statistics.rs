@@ -19,38 +19,26 @@ pub struct Statistics {
 
 impl Statistics {
     /// Every counter's name with its value.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let Self {
-            rx_dropped,
-            rx_invalid_descs,
-            tx_invalid_descs,
-            rx_ring_full,
-            rx_fill_ring_empty_descs,
-            tx_ring_empty_descs,
-        } = *self;
-        [
-            ("rx_dropped", rx_dropped),
-            ("rx_invalid_descs", rx_invalid_descs),
-            ("tx_invalid_descs", tx_invalid_descs),
-            ("rx_ring_full", rx_ring_full),
-            ("rx_fill_ring_empty_descs", rx_fill_ring_empty_descs),
-            ("tx_ring_empty_descs", tx_ring_empty_descs),
-        ]
-        .into_iter()
+    pub fn iter(mut self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.fields().map(|(name, value)| (name, *value)).into_iter()
     }
 
     /// Adds all of `other`, for totals.
     pub fn merge(&mut self, other: &Self) {
-        for (sum, value) in [
-            (&mut self.rx_dropped, other.rx_dropped),
-            (&mut self.rx_invalid_descs, other.rx_invalid_descs),
-            (&mut self.tx_invalid_descs, other.tx_invalid_descs),
-            (&mut self.rx_ring_full, other.rx_ring_full),
-            (&mut self.rx_fill_ring_empty_descs, other.rx_fill_ring_empty_descs),
-            (&mut self.tx_ring_empty_descs, other.tx_ring_empty_descs),
-        ] {
+        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.iter()) {
             *sum = sum.wrapping_add(value);
         }
+    }
+
+    fn fields(&mut self) -> [(&'static str, &mut u64); 6] {
+        [
+            ("rx_dropped", &mut self.rx_dropped),
+            ("rx_invalid_descs", &mut self.rx_invalid_descs),
+            ("tx_invalid_descs", &mut self.tx_invalid_descs),
+            ("rx_ring_full", &mut self.rx_ring_full),
+            ("rx_fill_ring_empty_descs", &mut self.rx_fill_ring_empty_descs),
+            ("tx_ring_empty_descs", &mut self.tx_ring_empty_descs),
+        ]
     }
 }
 

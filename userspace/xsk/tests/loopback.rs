@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings, Umems, Unsent};
+use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings, Umems, Unsent, options};
 
 const FRAMES: u32 = 64;
 const BURST: u32 = 16;
@@ -118,7 +118,7 @@ fn a_frame_has_its_length_and_room_whatever_was_written_before() {
 fn a_queue_in_use_is_told_and_the_umem_can_be_bound_later() {
     in_namespace(|| {
         let first = socket();
-        assert!(!first.is_zero_copy().expect("XDP_OPTIONS"));
+        assert!(!options::zero_copy(first.fd()).expect("XDP_OPTIONS"));
         let at_once = SocketSettings {
             busy_timeout: Duration::ZERO,
             ..SETTINGS

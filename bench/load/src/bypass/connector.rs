@@ -79,7 +79,7 @@ impl<T: Transmit> EngineConnector<'_, T> {
             match self.engine.connect(self.now, local, *target, link, self.out) {
                 Ok(id) => {
                     let application = self.engine.application_mut();
-                    application.note_opening(self.now, local, id, SYN_TIMEOUT);
+                    application.openings.note(self.now, local, id, SYN_TIMEOUT);
                     return Ok(());
                 }
                 Err(ConnectError::InUse) => {}
@@ -162,13 +162,13 @@ impl<T: Transmit> Connector for EngineConnector<'_, T> {
         let application = self.engine.application();
         // The application does not learn which handshakes failed. The engine knows which go on, but its listing has
         // everything in TIME-WAIT, too, so it is not asked without a reason.
-        if !application.opening().any(&is_stalled) {
+        if !application.openings.noted().any(&is_stalled) {
             return 0;
         }
         self.engine
             .connections()
             .filter(|connection| connection.state == State::SynSent)
-            .filter_map(|connection| application.opening_from(connection.local))
+            .filter_map(|connection| application.openings.since(connection.local))
             .filter(|&begun| is_stalled(begun))
             .count()
     }

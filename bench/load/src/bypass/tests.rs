@@ -65,8 +65,8 @@ fn new_connections_end_as_they_should() {
             assert_without_errors(&found);
             // SYN, SYN-ACK, request and response: two ways there and back.
             assert!(found.operations > 1_000, "{close:?}: {}", found.operations);
-            assert_eq!(found.latency.quantile_us(0.5).round(), 200.0, "{close:?}");
-            assert_eq!(found.connect.quantile_us(0.5).round(), 100.0, "{close:?}");
+            assert_eq!(found.latency.quantiles().unwrap().p50.round(), 200.0, "{close:?}");
+            assert_eq!(found.connect.quantiles().unwrap().p50.round(), 100.0, "{close:?}");
             assert_eq!(client.time_wait > 0, close == Close::Client);
             assert_eq!(server.time_wait > 0, close == Close::Server);
             let time_wait = (close == Close::Client).then_some(Duration::from_secs(2));
@@ -163,7 +163,11 @@ fn a_handshake_that_failed_is_not_waited_for() {
     let mut world = World::new(&plan, &settings, silent);
     world.cut_off = Some(*settings.ports.start());
     let found = world.run(&plan, &settings);
-    assert_eq!(world.client.application().opening().count(), 1, "it is remembered");
+    assert_eq!(
+        world.client.application().openings.noted().count(),
+        1,
+        "it is remembered"
+    );
     // The other connections, and the one in its place.
     assert_eq!(found.errors.iter().collect::<Vec<_>>(), [("unfinished", 4)]);
 }
@@ -175,7 +179,7 @@ fn requests_follow_each_other_on_connections_that_stay_open() {
         let (found, client, server) = run(&plan(Workload::Rps { pipeline }), &Settings::new("tgc0"), server(OK));
         assert_without_errors(&found);
         assert_eq!(found.latency.len(), found.operations);
-        assert_eq!(found.latency.quantile_us(0.5).round(), 100.0);
+        assert_eq!(found.latency.quantiles().unwrap().p50.round(), 100.0);
         assert_eq!(found.connect.len(), 0, "all were opened during the warm-up");
         assert_eq!((client.connections, server.connections), (4, 4));
         assert!(found.operations > 4 * last);
@@ -189,7 +193,7 @@ fn an_open_loop_keeps_its_rate() {
     assert_without_errors(&found);
     assert!((295..=305).contains(&found.operations), "{}", found.operations);
     // What is due between two turns waits for the next.
-    assert!((100.0..201.0).contains(&found.latency.quantile_us(0.5)));
+    assert!((100.0..201.0).contains(&found.latency.quantiles().unwrap().p50));
 }
 
 #[test]
@@ -200,7 +204,11 @@ fn what_is_due_counts_even_if_no_connection_is_free_for_it() {
     // At the end of the measurement a part was still waiting, and it was answered afterwards.
     assert_eq!(found.errors.total(), 0, "{:?}", found.errors);
     assert!(found.latency.len() >= 5_000);
-    assert!(found.latency.max_us() > 25_000.0, "{}", found.latency.max_us());
+    assert!(
+        found.latency.quantiles().unwrap().max > 25_000.0,
+        "{}",
+        found.latency.quantiles().unwrap().max
+    );
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
             meter.look(now.since(Instant::ZERO), host.application().stats.steps());
             Ok(Some(timeout(now, due, precise)))
         },
-        |application, id, since| application.announce_opening(id, since),
+        |application, id, since| application.openings.announce(id, since),
     )?;
     outcome.context("the client ended before its time")
 }

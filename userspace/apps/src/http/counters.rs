@@ -1,4 +1,4 @@
-//! The counters of the HTTP service.
+//! What the HTTP service counts.
 
 use tidegate_tcp::counters::define_counters;
 

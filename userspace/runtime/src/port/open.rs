@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::io;
 
-use tidegate_xsk::options::TX_BATCH;
+use tidegate_xsk::options::{self, TX_BATCH};
 use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings, Unsent};
 
 use super::fill_level::FillLevel;
@@ -37,23 +37,19 @@ impl Port {
         attached: Attached,
     ) -> Result<Self, Error> {
         let socket = bind(interface, queue, config, plan, attached)?;
-        let zero_copy = socket
-            .is_zero_copy()
-            .map_err(|error| Error::io("cannot read XDP_OPTIONS", error))?;
+        let zero_copy = options::zero_copy(socket.fd()).map_err(|error| Error::io("cannot read XDP_OPTIONS", error))?;
         if config.wait == WaitStrategy::BusyPoll {
-            socket
-                .set_busy_poll(config.busy_poll, config.busy_poll_budget)
-                .map_err(|error| {
-                    Error::io(
-                        "cannot have the kernel poll the device (SO_PREFER_BUSY_POLL, Linux 5.11); \
+            options::set_busy_poll(socket.fd(), config.busy_poll, config.busy_poll_budget).map_err(|error| {
+                Error::io(
+                    "cannot have the kernel poll the device (SO_PREFER_BUSY_POLL, Linux 5.11); \
                          choose another wait strategy",
-                        error,
-                    )
-                })?;
+                    error,
+                )
+            })?;
         }
         if !zero_copy {
             // Fewer system calls from Linux 6.17 on; before that, batches of the kernel's choice.
-            let _ = socket.set_tx_budget(TX_BUDGET.clamp(TX_BATCH, config.tx_ring));
+            let _ = options::set_tx_budget(socket.fd(), TX_BUDGET.clamp(TX_BATCH, config.tx_ring));
         }
         let mut port = Self {
             socket,

@@ -23,20 +23,29 @@ const CLIENT: &str = "198.18.0.2:40000";
 /// Frames of each port.
 const FRAMES: u32 = 64;
 
-/// Sends back what it receives, and closes after its peer or when the server drains.
+/// Both ends of a connection: keeps what it receives, and closes after its peer or when the server drains.
 #[derive(Default)]
-struct Echo {
+struct End {
+    /// Whether it also sends that back.
+    echoes: bool,
+    received: Vec<u8>,
     /// Reasons for which connections were closed.
     closed: Vec<CloseReason>,
 }
 
-impl Application for Echo {
+impl Application for End {
     type Connection = ();
 
     fn open<S: Stream>(&mut self, _: &mut S) {}
 
     fn receive<S: Stream>(&mut self, (): &mut (), stream: &mut S, data: &[u8]) -> usize {
-        stream.send_copy(data)
+        let taken = if self.echoes {
+            stream.send_copy(data)
+        } else {
+            data.len()
+        };
+        self.received.extend_from_slice(&data[..taken]);
+        taken
     }
 
     fn end_of_stream<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
@@ -50,38 +59,6 @@ impl Application for Echo {
     fn drain<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
         stream.close();
     }
-
-    fn closed(&mut self, (): (), reason: CloseReason) {
-        self.closed.push(reason);
-    }
-}
-
-/// Keeps what it receives, and closes after its peer.
-#[derive(Default)]
-struct Collector {
-    received: Vec<u8>,
-    closed: Vec<CloseReason>,
-}
-
-impl Application for Collector {
-    type Connection = ();
-
-    fn open<S: Stream>(&mut self, _: &mut S) {}
-
-    fn receive<S: Stream>(&mut self, (): &mut (), _: &mut S, data: &[u8]) -> usize {
-        self.received.extend_from_slice(data);
-        data.len()
-    }
-
-    fn end_of_stream<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
-        stream.close();
-    }
-
-    fn writable<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
-
-    fn timeout<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
-
-    fn drain<S: Stream>(&mut self, (): &mut (), _: &mut S) {}
 
     fn closed(&mut self, (): (), reason: CloseReason) {
         self.closed.push(reason);
@@ -116,10 +93,10 @@ fn secrets(seed: u64) -> Secrets {
 /// A server of several shards, and one client.
 struct Rig {
     now: Instant,
-    shards: Vec<Shard<Echo, (), MemoryPort>>,
+    shards: Vec<Shard<End, (), MemoryPort>>,
     /// By shard.
     wires: Vec<Rc<Wire>>,
-    client: Engine<Collector>,
+    client: Engine<End>,
     sent: Sent,
     /// The queue that the client's frames arrive on.
     queue: usize,
@@ -144,7 +121,11 @@ impl Rig {
         let wires: Vec<Rc<Wire>> = (0..shards).map(|_| Rc::default()).collect();
         let made = polls.into_iter().zip(&wires).zip(0..);
         let shards = made.map(|((poll, wire), index)| {
-            let mut engine = Engine::new(tcp.clone(), secrets(u64::from(index)), Echo::default());
+            let application = End {
+                echoes: true,
+                ..End::default()
+            };
+            let mut engine = Engine::new(tcp.clone(), secrets(u64::from(index)), application);
             engine.listen(SERVER.parse().expect("an address"));
             let parts = Parts {
                 engine,
@@ -159,7 +140,7 @@ impl Rig {
             now: Instant::from_micros(1_000_000),
             shards: shards.collect(),
             wires: wires.clone(),
-            client: Engine::new(tcp, secrets(99), Collector::default()),
+            client: Engine::new(tcp, secrets(99), End::default()),
             sent: Sent::default(),
             queue: 0,
         }

@@ -5,15 +5,12 @@ use std::net::IpAddr;
 use tidegate_abi::siphash::Key;
 use tidegate_random::Random;
 
-use super::Report;
 use super::acknowledgment::{Acknowledgment, PORTS, servers};
-use super::server::Server;
+use super::report::Report;
+use super::server::{EPOCH, Server};
 
 /// Genuine cookies sent unchanged, and as many changed in each way.
 const REPLAYS: u64 = 10_000;
-
-/// The epoch in which guesses are made.
-pub(super) const EPOCH: u64 = 58_000_000;
 
 /// A change of what a client sends, by which its cookie is no longer its own.
 type Change = fn(&mut Acknowledgment);

@@ -3,7 +3,8 @@
 use tidegate_sim::scenario::Scenario;
 use tidegate_sim::script::Ending;
 use tidegate_sim::segment::{Draft, RST};
-use tidegate_sim::simulation::{Side, Simulation};
+use tidegate_sim::side::Side;
+use tidegate_sim::simulation::Simulation;
 use tidegate_sim::{attack, out_of_order};
 
 #[test]

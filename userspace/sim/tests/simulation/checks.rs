@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use tidegate_impair::Chance;
 use tidegate_sim::check::{self, Report};
 use tidegate_sim::impairment::Outage;
 use tidegate_sim::scenario::Scenario;
 use tidegate_sim::script::Ending;
-use tidegate_sim::simulation::{Side, Simulation};
+use tidegate_sim::side::Side;
+use tidegate_sim::simulation::Simulation;
 
 fn scenario() -> Scenario {
     Scenario::clean(1, false, 50_000, 20_000)
@@ -48,10 +50,10 @@ fn nothing_is_wrong_with_a_perfect_link() {
 #[test]
 fn bytes_changed_behind_the_checksums_are_noticed() {
     let mut scenario = scenario();
-    scenario.to_server.tamper = 1000;
+    scenario.to_server.tamper = Chance::permille(1000);
     assert!(problem(&scenario).starts_with("server: received a wrong byte at "));
     let mut scenario = self::scenario();
-    scenario.to_client.tamper = 1000;
+    scenario.to_client.tamper = Chance::permille(1000);
     assert!(problem(&scenario).starts_with("client: received a wrong byte at "));
 }
 

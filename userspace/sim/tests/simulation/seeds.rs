@@ -23,14 +23,14 @@ fn two_thousand_seeds_go_well() {
     assert_eq!(summary.runs, 2000);
     let link = &summary.link;
     for (what, count) in [
-        ("lost", link.lost),
-        ("lost in bursts", link.lost_in_bursts),
-        ("queue full", link.queue_full),
+        ("lost", link.impaired.lost),
+        ("lost in bursts", link.impaired.lost_in_bursts),
+        ("queue full", link.impaired.queue_full),
         ("too big", link.too_big),
         ("link down", link.link_down),
-        ("duplicated", link.duplicated),
-        ("reordered", link.reordered),
-        ("corrupted", link.corrupted),
+        ("duplicated", link.impaired.duplicated),
+        ("reordered", link.impaired.reordered),
+        ("corrupted", link.impaired.corrupted),
         ("marked", link.marked),
         ("retransmissions", summary.retransmissions),
         ("aborted", summary.aborted),

@@ -1,0 +1,509 @@
+//! The subcommands that measure: `cps`, `rps`, `latency`, `throughput` and `hold`. They differ in a few arguments only;
+//! what all have is in [`options`], and of the client of choice in [`bypass`].
+
+mod bypass;
+mod options;
+mod report;
+#[cfg(test)]
+mod samples;
+mod server_memory;
+mod summary;
+
+use std::time::{Duration, SystemTime};
+
+use tidegate_args::duration::{self, ABOVE_ZERO};
+use tidegate_args::url::Url;
+use tidegate_load::{Close, Direction, Plan, Progress, Workload};
+use tidegate_report::ReportFiles;
+
+use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
+use self::report::{Run, workload_name};
+use self::server_memory::ServerMemory;
+
+/// Longest time to keep connections.
+const MAX_HOLD: Duration = Duration::from_secs(600);
+
+/// Arguments of `tidegate-bench cps`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cps {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    load: Load,
+    /// Who ends a connection when the response is complete.
+    #[arg(long, value_enum, default_value = "client")]
+    close: Close,
+}
+
+/// Arguments of `tidegate-bench rps`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rps {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    load: Load,
+    /// Requests under way on each connection, 1 to 64.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pipeline: u32,
+}
+
+/// Arguments of `tidegate-bench latency`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Latency {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    load: Load,
+    /// Requests per second of all connections together, 1 to 50,000,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    rate: u64,
+}
+
+/// Arguments of `tidegate-bench throughput`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Throughput {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    load: Load,
+    /// Which way the bytes go.
+    #[arg(long, value_enum)]
+    direction: Direction,
+}
+
+/// Arguments of `tidegate-bench hold`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Hold {
+    #[command(flatten)]
+    options: Options,
+    /// Connections to open and keep, 1 to 10,000,000.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
+    )]
+    connections: u32,
+    /// How long to keep all of them before they are asked, at most 600s.
+    #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_HOLD))]
+    duration: Duration,
+    /// Look at the memory of this process, the server, and of the kernel meanwhile.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+}
+
+/// Arguments of `tidegate-bench load`: `rps --verify`, or `cps --close server --verify`, without a warm-up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckedLoad {
+    /// What to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    #[arg(long)]
+    url: Url,
+    /// Connections kept busy, 1 to 10,000.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// How long to send requests, at most 60s.
+    #[arg(long, default_value = "3s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
+    duration: Duration,
+    /// Make a new connection for every request.
+    #[arg(long)]
+    no_keepalive: bool,
+    #[command(flatten)]
+    files: ReportFiles,
+}
+
+impl Cps {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        let workload = Workload::Cps { close: self.close };
+        Measurement::of(&self.options, &self.load, workload).run()
+    }
+}
+
+impl Rps {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        let workload = Workload::Rps {
+            pipeline: self.pipeline,
+        };
+        Measurement::of(&self.options, &self.load, workload).run()
+    }
+}
+
+impl Latency {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        let workload = Workload::Latency { rate: self.rate };
+        Measurement::of(&self.options, &self.load, workload).run()
+    }
+}
+
+impl Throughput {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        let workload = Workload::Throughput {
+            direction: self.direction,
+        };
+        Measurement::of(&self.options, &self.load, workload).run()
+    }
+}
+
+impl Hold {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(&self) -> anyhow::Result<bool> {
+        let plan = Plan {
+            url: self.options.url.clone(),
+            workload: Workload::Hold,
+            connections: self.connections,
+            warm_up: Duration::ZERO,
+            duration: self.duration,
+            verify: self.options.verify(),
+            spread: None,
+            cpu: self.options.cpu,
+        };
+        Measurement {
+            options: &self.options,
+            plan,
+            server: self.server_pid,
+        }
+        .run()
+    }
+}
+
+impl CheckedLoad {
+    /// Measures and prints the results; see [`Measurement::run`].
+    pub(crate) fn run(self) -> anyhow::Result<bool> {
+        let load = Load {
+            connections: self.connections,
+            warm_up: Duration::ZERO,
+            duration: self.duration,
+        };
+        let workload = if self.no_keepalive {
+            Workload::Cps { close: Close::Server }
+        } else {
+            Workload::Rps { pipeline: 1 }
+        };
+        let options = Options::verifying(self.url, self.files);
+        Measurement::of(&options, &load, workload).run()
+    }
+}
+
+/// What all of them do.
+struct Measurement<'a> {
+    options: &'a Options,
+    plan: Plan,
+    /// The process whose memory is looked at.
+    server: Option<u32>,
+}
+
+impl<'a> Measurement<'a> {
+    fn of(options: &'a Options, load: &Load, workload: Workload) -> Self {
+        let plan = Plan {
+            url: options.url.clone(),
+            workload,
+            connections: load.connections,
+            warm_up: load.warm_up,
+            duration: load.duration,
+            verify: options.verify(),
+            spread: None,
+            cpu: options.cpu,
+        };
+        Self {
+            options,
+            plan,
+            server: None,
+        }
+    }
+
+    /// Measures, prints the results, and writes the files that were asked for. True when there was something and
+    /// nothing went wrong.
+    ///
+    /// # Errors
+    ///
+    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
+    /// read, or a file cannot be written.
+    fn run(self) -> anyhow::Result<bool> {
+        let Self { options, plan, server } = self;
+        let mut client = options.client(plan.target())?;
+        // It is found out now, and not when all is measured.
+        options.check_writable()?;
+        let environment = options.environment()?;
+        // Before the client binds this thread to a CPU, which the threads it starts would share.
+        let memory = server.map(ServerMemory::watch).transpose()?;
+
+        let progress = Progress::new(workload_name(plan.workload), plan.warm_up + plan.duration);
+        let start = SystemTime::now() + plan.warm_up;
+        let measured = client.run(&plan, &progress);
+        progress.finish();
+        let measured = measured?;
+        let (memory, trouble) = match memory.map(ServerMemory::finish).transpose() {
+            Ok(memory) => (memory, None),
+            Err(error) => (None, Some(error)),
+        };
+
+        let run = Run {
+            environment,
+            client: options.client_name(),
+            plan,
+            start,
+            measured,
+            memory,
+        };
+        let report = run.report();
+        println!("{}", report.text);
+        options.write(&run, &report)?;
+        match trouble {
+            None => Ok(run.passed()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::path::Path;
+
+    use clap::Parser;
+    use clap::error::ErrorKind;
+    use serde_json::Value;
+    use tidegate_args::UsageError;
+    use tidegate_load::thread_per_connection::serve_on_loopback;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    enum Line {
+        Cps(Cps),
+        Rps(Rps),
+        Latency(Latency),
+        Throughput(Throughput),
+        Hold(Hold),
+        Load(CheckedLoad),
+    }
+
+    const URL: &[&str] = &["--url", "http://198.18.0.1:80/"];
+
+    fn parse(command: &str, arguments: &[&str]) -> Result<Line, clap::Error> {
+        let all = ["tidegate-bench", command].into_iter();
+        Line::try_parse_from(all.chain(arguments.iter().copied()))
+    }
+
+    fn parse_with_url(command: &str, arguments: &[&str]) -> Result<Line, clap::Error> {
+        parse(command, &[URL, arguments].concat())
+    }
+
+    fn run(line: Line) -> anyhow::Result<bool> {
+        match line {
+            Line::Cps(arguments) => arguments.run(),
+            Line::Rps(arguments) => arguments.run(),
+            Line::Latency(arguments) => arguments.run(),
+            Line::Throughput(arguments) => arguments.run(),
+            Line::Hold(arguments) => arguments.run(),
+            Line::Load(arguments) => arguments.run(),
+        }
+    }
+
+    /// A server that answers each request on connections that stay open; it ends with the process.
+    fn serve() -> SocketAddr {
+        serve_on_loopback(|mut stream| {
+            let mut buffer = [0; 1024];
+            // Requests are far smaller than a segment, so each comes in one piece.
+            while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+                let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+                if stream.write_all(response).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn limits_are_usage_errors() {
+        let cases: &[(&str, &[&str])] = &[
+            ("cps", &["--connections", "0"]),
+            ("cps", &["--connections", "100001"]),
+            ("cps", &["--duration", "61s"]),
+            ("cps", &["--duration", "0s"]),
+            ("cps", &["--warm-up", "61s"]),
+            ("cps", &["--target-mac", "01:00:00:00:00:01"]),
+            ("cps", &["--ports", "0-10"]),
+            ("cps", &["--ports", "20-10"]),
+            ("cps", &["--ports", "1-65536"]),
+            ("cps", &["--msl", "121s"]),
+            ("cps", &["--sources", "10.0.0.0/8"]),
+            ("rps", &["--pipeline", "0"]),
+            ("rps", &["--pipeline", "65"]),
+            ("latency", &["--rate", "0"]),
+            ("hold", &["--connections", "10000001"]),
+            ("hold", &["--duration", "601s"]),
+        ];
+        for &(command, arguments) in cases {
+            let error = parse_with_url(command, arguments).expect_err("the arguments are out of range");
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{command} {arguments:?}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_a_usage_error() {
+        let cases: &[(&str, &[&str], ErrorKind)] = &[
+            ("latency", &[], ErrorKind::MissingRequiredArgument),
+            ("throughput", &[], ErrorKind::MissingRequiredArgument),
+            ("throughput", &["--direction", "left"], ErrorKind::InvalidValue),
+            ("cps", &["--close", "nobody"], ErrorKind::InvalidValue),
+            ("cps", &["--client", "other"], ErrorKind::InvalidValue),
+            ("cps", &["--wait", "long"], ErrorKind::InvalidValue),
+            ("cps", &["--pipeline", "2"], ErrorKind::UnknownArgument),
+            ("cps", &["--server-pid", "1"], ErrorKind::UnknownArgument),
+        ];
+        for &(command, arguments, kind) in cases {
+            let error = parse_with_url(command, arguments).expect_err("wrong arguments");
+            assert_eq!(error.kind(), kind, "{command} {arguments:?}");
+        }
+        let error = parse("rps", &[]).expect_err("there is no URL");
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_help() {
+        let Ok(Line::Cps(cps)) = parse_with_url("cps", &[]) else {
+            panic!("defaults are accepted");
+        };
+        let plan = Measurement::of(&cps.options, &cps.load, Workload::Cps { close: cps.close }).plan;
+        assert_eq!(plan.workload, Workload::Cps { close: Close::Client });
+        assert_eq!((plan.connections, plan.cpu), (64, None));
+        assert_eq!((plan.warm_up.as_secs(), plan.duration.as_secs()), (1, 5));
+        assert_eq!(cps.options.client_name(), "kernel");
+        let Ok(Line::Hold(hold)) = parse_with_url("hold", &[]) else {
+            panic!("defaults are accepted");
+        };
+        assert_eq!((hold.connections, hold.duration.as_secs()), (10_000, 5));
+    }
+
+    #[test]
+    fn clients_have_their_own_arguments() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--iface", "eth9"], "--iface is for the client"),
+            (&["--huge-pages"], "--huge-pages is for the client"),
+            (&["--msl", "1s"], "--msl is for the client"),
+            (&["--client", "bypass"], "needs --iface"),
+            (
+                &["--client", "bypass", "--iface", "eth9", "--sources", "2001:2::/64"],
+                "same family",
+            ),
+        ];
+        for &(arguments, phrase) in cases {
+            let error = run(parse_with_url("cps", arguments).unwrap()).unwrap_err();
+            assert!(error.is::<UsageError>(), "{arguments:?}: {error:#}");
+            assert!(error.to_string().contains(phrase), "{arguments:?}: {error:#}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_out_before_anything_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("no-such-directory/file");
+        let line = parse_with_url("cps", &["--log", missing.to_str().unwrap()]).unwrap();
+        let error = run(line).unwrap_err().to_string();
+        assert!(error.contains("no-such-directory"), "{error}");
+    }
+
+    #[test]
+    fn results_are_written_in_every_form() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let read = |name: &str| std::fs::read_to_string(Path::new(&path(name))).unwrap();
+        let url = format!("http://{}/", serve());
+        let own_id = std::process::id().to_string();
+        let cases: &[(&str, &[&str])] = &[
+            ("rps", &["--connections", "2", "--warm-up", "0s"]),
+            ("hold", &["--connections", "3", "--server-pid", &own_id]),
+        ];
+        for &(command, own) in cases {
+            let files = [path("json"), path("html"), path("hgrm"), path("log")];
+            let common: [&str; 12] = [
+                "--url",
+                &url,
+                "--duration",
+                "200ms",
+                "--json",
+                &files[0],
+                "--html",
+                &files[1],
+                "--hgrm",
+                &files[2],
+                "--log",
+                &files[3],
+            ];
+            let line = parse(command, &[&common[..], own].concat()).unwrap();
+            assert!(run(line).unwrap(), "{command}");
+            let json: Value = serde_json::from_str(&read("json")).unwrap();
+            assert_eq!(json["workload"], command);
+            assert!(json["operations"].as_u64().unwrap() >= 2, "{json}");
+            assert_eq!(json["error_count"], 0, "{json}");
+            assert_eq!(json["memory"].is_null(), command != "hold", "{json}");
+            assert!(read("html").contains("Latency by percentile"), "{command}");
+            assert!(read("hgrm").contains("#[Mean"), "{command}");
+            assert!(read("log").contains("\nTag=latency,"), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_checked_load_passes_with_and_without_keep_alive_and_says_what_it_got() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("results.json");
+        let file = file.to_str().unwrap();
+        for (no_keepalive, workload) in [(&[][..], "rps"), (&["--no-keepalive"], "cps")] {
+            let address = serve_on_loopback(|mut stream| {
+                let mut buffer = [0; 1024];
+                while let Ok(count) = stream.read(&mut buffer)
+                    && count > 0
+                {
+                    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+                    let closes = buffer[..count].windows(5).any(|bytes| bytes == b"close");
+                    if stream.write_all(response).is_err() || closes {
+                        return;
+                    }
+                }
+            });
+            let url = format!("http://{address}/");
+            let common = [
+                "--url",
+                &url,
+                "--connections",
+                "2",
+                "--duration",
+                "50ms",
+                "--json",
+                file,
+            ];
+            assert!(run(parse("load", &[&common, no_keepalive].concat()).unwrap()).unwrap());
+            let json: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+            assert_eq!(json["workload"], workload);
+            assert_eq!(json["body"]["length"], 5, "{json}");
+            assert_eq!(json["body"]["sha256"].as_str().map(str::len), Some(64), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_no_pass() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let line = parse(
+            "cps",
+            &[
+                "--url",
+                &url,
+                "--connections",
+                "1",
+                "--warm-up",
+                "0s",
+                "--duration",
+                "50ms",
+            ],
+        );
+        assert!(!run(line.unwrap()).unwrap());
+    }
+}

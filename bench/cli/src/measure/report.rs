@@ -1,0 +1,507 @@
+//! The report of a measurement.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+use tidegate_lab::machine::Memory;
+use tidegate_load::{Close, Direction, Measured, Plan, Workload, hex};
+use tidegate_report::{
+    CONNECT, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log, percentiles,
+};
+
+use super::summary;
+
+/// A measurement that is over.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// The facts the results depend on.
+    pub(super) environment: Map<String, Value>,
+    /// The name of the client.
+    pub(super) client: &'static str,
+    /// The plan it followed.
+    pub(super) plan: Plan,
+    /// When the part that counts began.
+    pub(super) start: SystemTime,
+    /// Its results.
+    pub(super) measured: Measured,
+    /// The memory of the server, if it was asked for.
+    pub(super) memory: Option<MemoryUse>,
+}
+
+/// The memory of a server process and of its kernel around a measurement, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MemoryUse {
+    /// Before the first connection.
+    pub(super) before: Memory,
+    /// The maximum of each until the end.
+    pub(super) highest: Memory,
+}
+
+impl Run {
+    /// Returns whether there were results, and no errors.
+    pub(super) fn passed(&self) -> bool {
+        let least = match self.plan.workload {
+            Workload::Hold => u64::from(self.plan.connections),
+            _ => 1,
+        };
+        self.measured.errors.total() == 0 && self.measured.operations >= least
+    }
+
+    /// Returns the report. Its one row has its fields at the top of the JSON, too.
+    pub(super) fn report(&self) -> Report {
+        let facts = summary::facts(self);
+        let row = self.row();
+        let introduction = facts.iter().find(|(name, _)| *name == "workload");
+        let mut sections = vec![Section::Tiles(self.tiles())];
+        sections.extend(percentiles(self.distributions()));
+        sections.extend([
+            Section::Heading("Results".to_owned()),
+            Section::Facts(
+                facts
+                    .iter()
+                    .map(|(name, text)| ((*name).to_owned(), text.clone()))
+                    .collect(),
+            ),
+            Section::HowToRead(HOW_TO_READ_PERCENTILES),
+        ]);
+        Report {
+            kind: self.workload(),
+            environment: self.environment.clone(),
+            more: row.fields().clone(),
+            rows: vec![row],
+            page: Page {
+                title: format!("tidegate-bench {}: {}", self.workload(), self.target()),
+                introduction: introduction.map(|(_, text)| text.clone()).unwrap_or_default(),
+                sections,
+            },
+            text: summary::text(&facts),
+        }
+    }
+
+    /// Returns the main numbers, each with a phrase that says what it is.
+    fn tiles(&self) -> Vec<(String, String)> {
+        let mut tiles = vec![match self.plan.workload {
+            Workload::Throughput { .. } => (format!("{:.3}", self.value() * 8.0 / 1e9), "Gbit/s".to_owned()),
+            _ => (format!("{:.0}", self.value()), self.unit().to_owned()),
+        }];
+        if let Some(quantiles) = self.measured.latency.quantiles() {
+            tiles.push((format!("{:.1} us", quantiles.p50), "p50 latency".to_owned()));
+            tiles.push((format!("{:.1} us", quantiles.p99), "p99 latency".to_owned()));
+        }
+        tiles.push((self.measured.errors.total().to_string(), "errors".to_owned()));
+        tiles
+    }
+
+    /// Returns the figures. Fields that were not measured, or are not of the workload, are null.
+    fn row(&self) -> Row {
+        let (measured, plan) = (&self.measured, &self.plan);
+        let seconds = |time: Duration| time.as_secs_f64();
+        let mut row = Row::new()
+            .with("workload", self.workload())
+            .with("client", self.client)
+            .with("target", self.target())
+            .with("connections", plan.connections)
+            .with("cpu", plan.cpu)
+            .with("operations", measured.operations)
+            .with("value", self.value())
+            .with("unit", self.unit())
+            .with("seconds", measured.seconds)
+            .with("warm_up_seconds", seconds(plan.warm_up))
+            .with("latency_us", json!(measured.latency.quantiles()))
+            .with("connect_us", json!(measured.connect.quantiles()))
+            .with("announced_ends", measured.announced_ends)
+            .with("error_count", measured.errors.total())
+            .with("errors", json!(measured.errors.iter().collect::<BTreeMap<_, _>>()))
+            .with("first_error", measured.errors.first())
+            .with(
+                "frames",
+                measured
+                    .frames
+                    .map(|frames| json!({"sent": frames.sent, "received": frames.received})),
+            )
+            .with("frames_per_operation", self.frames_per_operation())
+            .with(
+                "body",
+                measured
+                    .body
+                    .map(|body| json!({"length": body.length, "sha256": hex(&body.sha256)})),
+            )
+            .with("time_wait_seconds", measured.time_wait.map(seconds))
+            .with("memory", self.memory.map(|memory| memory.json(measured.operations)));
+        for field in ["close", "pipeline", "offered_per_second", "direction"] {
+            row = row.with(field, Value::Null);
+        }
+        match plan.workload {
+            Workload::Cps { close } => row.with("close", close_name(close)),
+            Workload::Rps { pipeline } => row.with("pipeline", pipeline),
+            Workload::Latency { rate } => row.with("offered_per_second", rate),
+            Workload::Throughput { direction } => row.with("direction", direction_name(direction)),
+            Workload::Hold => row,
+        }
+    }
+
+    /// Returns the latencies of requests as `.hgrm` text in microseconds.
+    pub(super) fn hgrm(&self) -> String {
+        hgrm::text(self.measured.latency.histogram())
+    }
+
+    /// Returns all distributions as an interval log in nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// A histogram cannot be written.
+    pub(super) fn log(&self) -> anyhow::Result<Vec<u8>> {
+        let comment = format!("tidegate-bench {}, {}, in nanoseconds", self.workload(), self.target());
+        let duration = Duration::try_from_secs_f64(self.measured.seconds).unwrap_or_default();
+        interval_log::write(&comment, self.start, duration, &self.distributions())
+    }
+
+    /// Returns the latencies of requests and of connecting, in nanoseconds.
+    fn distributions(&self) -> [(&'static str, &Histogram<u64>); 2] {
+        [
+            (LATENCY, self.measured.latency.histogram()),
+            (CONNECT, self.measured.connect.histogram()),
+        ]
+    }
+
+    /// Returns the name of the workload, which is that of the subcommand.
+    pub(super) fn workload(&self) -> &'static str {
+        workload_name(self.plan.workload)
+    }
+
+    /// Returns the URL that was requested.
+    pub(super) fn target(&self) -> String {
+        format!("http://{}{}", self.plan.url.address, self.plan.url.path)
+    }
+
+    /// Returns the main figure: operations in a second; of `hold`, connections that answered.
+    pub(super) fn value(&self) -> f64 {
+        match self.plan.workload {
+            Workload::Hold => self.measured.operations as f64,
+            _ => self.measured.per_second(),
+        }
+    }
+
+    /// Returns the unit of [`Run::value`].
+    pub(super) fn unit(&self) -> &'static str {
+        match self.plan.workload {
+            Workload::Cps { .. } => "connections/s",
+            Workload::Rps { .. } | Workload::Latency { .. } => "requests/s",
+            Workload::Throughput { .. } => "bytes/s",
+            Workload::Hold => "connections",
+        }
+    }
+
+    /// Returns the name of an operation; `None` where operations are bytes.
+    pub(super) fn operation(&self) -> Option<&'static str> {
+        match self.plan.workload {
+            Workload::Cps { .. } | Workload::Hold => Some("connection"),
+            Workload::Rps { .. } | Workload::Latency { .. } => Some("request"),
+            Workload::Throughput { .. } => None,
+        }
+    }
+
+    /// Returns the frames for each operation, both ways; `None` if the client does not know, or an operation is a byte.
+    pub(super) fn frames_per_operation(&self) -> Option<f64> {
+        let frames = self.measured.frames?;
+        let operations = self.measured.operations_with_warm_up;
+        (self.operation().is_some() && operations > 0)
+            .then(|| (frames.sent + frames.received) as f64 / operations as f64)
+    }
+}
+
+impl MemoryUse {
+    fn json(self, connections: u64) -> Value {
+        let part = |part: fn(&Memory) -> u64| {
+            json!({
+                "before_bytes": part(&self.before),
+                "highest_bytes": part(&self.highest),
+                "bytes_per_connection": self.per_connection(part, connections),
+            })
+        };
+        json!({
+            "server_resident": part(|memory| memory.resident),
+            "kernel_unreclaimable": part(|memory| memory.kernel),
+            "kernel_slab": part(|memory| memory.slab),
+        })
+    }
+
+    /// Returns the growth of a part for each of `connections`, in bytes; `None` if there are no connections.
+    pub(super) fn per_connection(&self, part: impl Fn(&Memory) -> u64, connections: u64) -> Option<f64> {
+        let growth = part(&self.highest).saturating_sub(part(&self.before));
+        (connections > 0).then(|| growth as f64 / connections as f64)
+    }
+}
+
+/// Returns the name of `workload` on the command line and in the results.
+pub(super) const fn workload_name(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Cps { .. } => "cps",
+        Workload::Rps { .. } => "rps",
+        Workload::Latency { .. } => "latency",
+        Workload::Throughput { .. } => "throughput",
+        Workload::Hold => "hold",
+    }
+}
+
+pub(super) const fn close_name(close: Close) -> &'static str {
+    match close {
+        Close::Client => "client",
+        Close::Server => "server",
+        Close::Rst => "rst",
+    }
+}
+
+pub(super) const fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Down => "down",
+        Direction::Up => "up",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_load::{Body, Frames, Kind};
+    use tidegate_report::Latencies;
+    use tidegate_report::testing::{assert_report, keys};
+
+    use super::super::samples::{self, run, with};
+
+    use super::*;
+
+    #[test]
+    fn an_error_or_no_operation_is_no_pass() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        assert!(run.passed());
+        run.measured.operations = 0;
+        assert!(!run.passed());
+        run.measured.operations = 1;
+        run.measured.errors.add(Kind::Reset, "reset");
+        assert!(!run.passed());
+    }
+
+    #[test]
+    fn all_connections_that_were_held_must_answer() {
+        let mut run = run(Workload::Hold);
+        run.measured.operations = 64;
+        assert!(run.passed());
+        run.measured.operations = 63;
+        assert!(!run.passed());
+    }
+
+    #[test]
+    fn the_value_is_a_rate_but_for_hold() {
+        let run = run(Workload::Cps { close: Close::Client });
+        assert_eq!((run.value(), run.unit()), (500.0, "connections/s"));
+        let run = with(
+            run,
+            Workload::Throughput {
+                direction: Direction::Up,
+            },
+        );
+        assert_eq!((run.value(), run.unit()), (500.0, "bytes/s"));
+        let run = with(run, Workload::Hold);
+        assert_eq!((run.value(), run.unit()), (1_000.0, "connections"));
+    }
+
+    #[test]
+    fn frames_are_divided_by_what_they_were_for() {
+        let mut run = run(Workload::Cps { close: Close::Client });
+        assert_eq!(run.frames_per_operation(), Some(7.5));
+        let bytes = with(
+            run.clone(),
+            Workload::Throughput {
+                direction: Direction::Down,
+            },
+        );
+        assert_eq!(bytes.frames_per_operation(), None);
+        run.measured.operations_with_warm_up = 0;
+        assert_eq!(run.frames_per_operation(), None);
+        run.measured.frames = None;
+        run.measured.operations_with_warm_up = 1;
+        assert_eq!(run.frames_per_operation(), None);
+        run.measured.frames = Some(Frames { sent: 1, received: 2 });
+        assert_eq!(run.frames_per_operation(), Some(3.0));
+    }
+
+    #[test]
+    fn memory_is_what_it_grew_by() {
+        let memory = samples::memory();
+        assert_eq!(memory.per_connection(|memory| memory.resident, 1_000), Some(320.0));
+        assert_eq!(memory.per_connection(|memory| memory.slab, 1_000), Some(0.0));
+        assert_eq!(memory.per_connection(|memory| memory.resident, 0), None);
+    }
+
+    #[test]
+    fn the_log_of_a_run_has_its_distributions() {
+        let text = String::from_utf8(run(Workload::Hold).log().unwrap()).unwrap();
+        let intervals = interval_log::parse(&text).unwrap();
+        let tags: Vec<_> = intervals.iter().map(|interval| interval.tag.as_deref()).collect();
+        assert_eq!(tags, [Some(LATENCY), Some(CONNECT)]);
+        assert!(
+            text.contains("#tidegate-bench hold, http://198.18.0.1:80/x, in nanoseconds\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_keys_are_those_that_others_read_whatever_was_measured() {
+        for workload in [
+            Workload::Cps { close: Close::Rst },
+            Workload::Rps { pipeline: 16 },
+            Workload::Latency { rate: 1_000 },
+            Workload::Throughput {
+                direction: Direction::Up,
+            },
+            Workload::Hold,
+        ] {
+            let mut run = run(workload);
+            run.memory = Some(samples::memory());
+            let report = run.report();
+            assert_report(run.workload(), &report);
+            let value = report.json();
+            assert_eq!(
+                keys(&value["rows"][0]),
+                [
+                    "announced_ends",
+                    "body",
+                    "client",
+                    "close",
+                    "connect_us",
+                    "connections",
+                    "cpu",
+                    "direction",
+                    "error_count",
+                    "errors",
+                    "first_error",
+                    "frames",
+                    "frames_per_operation",
+                    "latency_us",
+                    "memory",
+                    "offered_per_second",
+                    "operations",
+                    "pipeline",
+                    "seconds",
+                    "target",
+                    "time_wait_seconds",
+                    "unit",
+                    "value",
+                    "warm_up_seconds",
+                    "workload",
+                ],
+                "{workload:?}"
+            );
+            for key in keys(&value["rows"][0]) {
+                assert_eq!(value[key], value["rows"][0][key], "{key}");
+            }
+            assert_eq!(
+                keys(&value["latency_us"]),
+                ["count", "max", "p50", "p90", "p99", "p999"]
+            );
+        }
+    }
+
+    #[test]
+    fn the_values_are_those_of_the_run() {
+        let mut run = run(Workload::Cps { close: Close::Server });
+        run.measured.errors.add(Kind::Reset, "reset by peer");
+        run.memory = Some(samples::memory());
+        run.measured.body = Some(Body::of(b"abc"));
+        let value = run.report().json();
+        for (key, expected) in [
+            ("workload", json!("cps")),
+            ("close", json!("server")),
+            ("pipeline", Value::Null),
+            ("client", json!("bypass")),
+            ("target", json!("http://198.18.0.1:80/x")),
+            ("connections", json!(64)),
+            ("operations", json!(1_000)),
+            ("value", json!(500.0)),
+            ("unit", json!("connections/s")),
+            ("seconds", json!(2.0)),
+            ("warm_up_seconds", json!(1.5)),
+            ("error_count", json!(1)),
+            ("errors", json!({"reset": 1})),
+            ("first_error", json!("reset by peer")),
+            ("frames", json!({"sent": 8_000, "received": 7_000})),
+            ("frames_per_operation", json!(7.5)),
+            ("time_wait_seconds", json!(2.0)),
+            (
+                "body",
+                json!({"length": 3, "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}),
+            ),
+        ] {
+            assert_eq!(value[key], expected, "{key}");
+        }
+        assert_eq!(value["latency_us"]["count"], 1_000);
+        let p50 = value["latency_us"]["p50"].as_f64().unwrap();
+        assert!((p50 - 500.0).abs() < 1.0, "{p50}");
+        assert_eq!(value["connect_us"]["count"], 1);
+        assert_eq!(value["memory"]["server_resident"]["bytes_per_connection"], 320.0);
+        assert_eq!(value["memory"]["kernel_unreclaimable"]["highest_bytes"], 2_640_000);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_null() {
+        let mut run = run(Workload::Hold);
+        run.measured.latency = Latencies::new();
+        run.measured.frames = None;
+        run.measured.time_wait = None;
+        let value = run.report().json();
+        for key in [
+            "body",
+            "latency_us",
+            "frames",
+            "frames_per_operation",
+            "time_wait_seconds",
+            "first_error",
+            "memory",
+        ] {
+            assert_eq!(value[key], Value::Null, "{key}");
+        }
+    }
+
+    /// The names of the lines of the chart.
+    fn lines(run: &Run) -> Vec<String> {
+        let sections = run.report().page.sections;
+        let charts = sections.into_iter().filter_map(|section| match section {
+            Section::Lines(chart) => Some(chart.lines),
+            _ => None,
+        });
+        charts.flatten().map(|line| line.name).collect()
+    }
+
+    #[test]
+    fn the_page_has_the_numbers_a_chart_and_the_facts() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.measured.errors.add(Kind::Reset, "reset <by> peer");
+        let what: Vec<(String, String)> = run.tiles();
+        let what: Vec<(&str, &str)> = what.iter().map(|(number, what)| (&number[..], &what[..])).collect();
+        assert_eq!((what[0], what[3]), (("500", "requests/s"), ("1", "errors")));
+        assert_eq!((what[1].1, what[2].1), ("p50 latency", "p99 latency"));
+        assert_eq!(lines(&run), [LATENCY, CONNECT]);
+        let page = run.report().html();
+        for text in [
+            "http://198.18.0.1:80/x",
+            r"reset \u003cby> peer",
+            "one request at a time on each connection",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_values_is_not_drawn() {
+        let mut run = run(Workload::Throughput {
+            direction: Direction::Up,
+        });
+        run.measured.connect = Latencies::new();
+        assert_eq!(lines(&run), [LATENCY]);
+        run.measured.latency = Latencies::new();
+        assert!(lines(&run).is_empty());
+        let what: Vec<String> = run.tiles().into_iter().map(|(_, what)| what).collect();
+        assert_eq!(what, ["Gbit/s", "errors"]);
+    }
+}

@@ -1,0 +1,286 @@
+//! The results of a run as names and phrases, for the terminal and the page.
+
+use std::time::Duration;
+
+use tidegate_lab::machine::Memory;
+use tidegate_load::{Close, Workload};
+use tidegate_report::Latencies;
+
+use super::report::{MemoryUse, Run, close_name, direction_name};
+
+/// Width of the names on the terminal.
+const NAME_WIDTH: usize = 11;
+
+/// Bytes in a megabyte.
+const MEGABYTE: f64 = 1e6;
+
+/// Returns the facts as lines, without a line break at the end.
+pub(super) fn text(facts: &[(&str, String)]) -> String {
+    let lines: Vec<String> = facts
+        .iter()
+        .map(|(name, phrase)| format!("{name:<NAME_WIDTH$}{phrase}"))
+        .collect();
+    lines.join("\n")
+}
+
+/// Returns names and phrases, in the order of reading.
+pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
+    let measured = &run.measured;
+    let mut facts = vec![
+        ("workload", workload(run)),
+        ("target", run.target()),
+        ("client", client(run)),
+        ("warm-up", warm_up(run)),
+        ("measured", format!("{:.3} s", measured.seconds)),
+        ("operations", operations(run)),
+    ];
+    if run.plan.workload != Workload::Hold {
+        facts.push(("rate", rate(run)));
+    }
+    facts.push(("latency", latency(&measured.latency)));
+    facts.push(("connect", latency(&measured.connect)));
+    if measured.announced_ends > 0 {
+        let count = measured.announced_ends;
+        facts.push((
+            "ended",
+            format!("{count} connections, as the server announced; new ones took their place"),
+        ));
+    }
+    if let Some(body) = &measured.body {
+        facts.push(("body", body.to_string()));
+    }
+    facts.push(("frames", frames(run)));
+    facts.push(("TIME-WAIT", time_wait(run)));
+    if let Some(memory) = &run.memory {
+        facts.extend(memory_facts(memory, measured.operations));
+    }
+    facts.push(("errors", errors(run)));
+    facts
+}
+
+fn workload(run: &Run) -> String {
+    match run.plan.workload {
+        Workload::Cps { close: Close::Rst } => {
+            "cps: a new connection for each request, ended by the client's RST".to_owned()
+        }
+        Workload::Cps { close } => {
+            format!(
+                "cps: a new connection for each request, closed by the {} first",
+                close_name(close)
+            )
+        }
+        Workload::Rps { pipeline: 1 } => "rps: one request at a time on each connection".to_owned(),
+        Workload::Rps { pipeline } => format!("rps: {pipeline} requests under way on each connection"),
+        Workload::Latency { rate } => {
+            format!("latency: {rate} requests/s, each counted from when it was due (coordinated omission)")
+        }
+        Workload::Throughput { direction } => format!("throughput: {}", direction_name(direction)),
+        Workload::Hold => "hold: connections that stay open and are asked once at the end".to_owned(),
+    }
+}
+
+fn client(run: &Run) -> String {
+    let mut text = format!("{}, {} connections", run.client, run.plan.connections);
+    if let Some(cpu) = run.plan.cpu {
+        text.push_str(&format!(", CPU {cpu}"));
+    }
+    text
+}
+
+fn warm_up(run: &Run) -> String {
+    if run.plan.warm_up.is_zero() {
+        "none".to_owned()
+    } else {
+        format!("{} s, not counted", seconds(run.plan.warm_up))
+    }
+}
+
+fn operations(run: &Run) -> String {
+    let count = run.measured.operations;
+    match (run.plan.workload, run.operation()) {
+        (Workload::Hold, _) => format!("{count} of {} connections answered", run.plan.connections),
+        (_, Some(operation)) => format!("{count} {operation}s"),
+        (_, None) => format!("{count} bytes"),
+    }
+}
+
+fn rate(run: &Run) -> String {
+    let per_second = run.value();
+    match run.plan.workload {
+        Workload::Throughput { .. } => format!(
+            "{:.1} MB/s ({:.3} Gbit/s)",
+            per_second / MEGABYTE,
+            per_second * 8.0 / 1e9
+        ),
+        Workload::Latency { rate } => format!("{per_second:.0} {} of the {rate} that were due", run.unit()),
+        _ => format!("{per_second:.0} {}", run.unit()),
+    }
+}
+
+fn latency(latencies: &Latencies) -> String {
+    let Some(quantiles) = latencies.quantiles() else {
+        return "none measured".to_owned();
+    };
+    format!(
+        "p50 {:.1} us, p90 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+        quantiles.p50, quantiles.p90, quantiles.p99, quantiles.p999, quantiles.max
+    )
+}
+
+fn frames(run: &Run) -> String {
+    let Some(frames) = run.measured.frames else {
+        return "not known to this client: they are the kernel's".to_owned();
+    };
+    let in_all = format!("{} sent and {} received in all", frames.sent, frames.received);
+    match (run.operation(), run.frames_per_operation()) {
+        (Some(operation), Some(each)) => format!("{each:.2} for each {operation} ({in_all}, with the warm-up)"),
+        _ => format!("{in_all}, with the warm-up"),
+    }
+}
+
+fn time_wait(run: &Run) -> String {
+    let Workload::Cps { close } = run.plan.workload else {
+        return "nowhere while measuring: connections stay open".to_owned();
+    };
+    match (close, run.measured.time_wait) {
+        (Close::Client, Some(time)) => format!("on the client, 2MSL is {} s", seconds(time)),
+        (Close::Client, None) => "on the client, for as long as its TCP says".to_owned(),
+        (Close::Server, _) => "on the server, for as long as its TCP says".to_owned(),
+        (Close::Rst, _) => "nowhere: connections end with RST".to_owned(),
+    }
+}
+
+fn memory_facts(memory: &MemoryUse, connections: u64) -> [(&'static str, String); 3] {
+    let phrase = |part: fn(&Memory) -> u64, whose: &str| {
+        let before = part(&memory.before) as f64 / MEGABYTE;
+        let highest = part(&memory.highest) as f64 / MEGABYTE;
+        let each = match memory.per_connection(part, connections) {
+            Some(bytes) => format!("{bytes:.1} bytes for each connection"),
+            None => "no connections".to_owned(),
+        };
+        format!("{before:.1} MB before, {highest:.1} MB at most: {each} ({whose})")
+    };
+    [
+        ("RSS", phrase(|memory| memory.resident, "VmRSS of the server")),
+        (
+            "SUnreclaim",
+            phrase(
+                |memory| memory.kernel,
+                "whole kernel, with a client on the same machine",
+            ),
+        ),
+        (
+            "Slab",
+            phrase(|memory| memory.slab, "whole kernel, with a client on the same machine"),
+        ),
+    ]
+}
+
+fn errors(run: &Run) -> String {
+    let kinds: Vec<String> = run
+        .measured
+        .errors
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    match run.measured.errors.first() {
+        Some(first) => format!("{} (the first: {first})", kinds.join(", ")),
+        None => "none".to_owned(),
+    }
+}
+
+/// Seconds with as many decimals as there are.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_load::{Direction, Kind};
+
+    use super::super::samples::{memory, run, with};
+    use super::*;
+
+    fn fact(run: &Run, name: &str) -> String {
+        let found = facts(run).into_iter().find(|&(known, _)| known == name);
+        found.map(|(_, phrase)| phrase).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_text_says_what_was_measured_and_how() {
+        let text = text(&facts(&run(Workload::Cps { close: Close::Client })));
+        for line in [
+            "workload   cps: a new connection for each request, closed by the client first\n",
+            "target     http://198.18.0.1:80/x\n",
+            "client     bypass, 64 connections, CPU 1\n",
+            "warm-up    1.5 s, not counted\n",
+            "measured   2.000 s\n",
+            "operations 1000 connections\n",
+            "rate       500 connections/s\n",
+            "frames     7.50 for each connection (8000 sent and 7000 received in all, with the warm-up)\n",
+            "TIME-WAIT  on the client, 2MSL is 2 s\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(text.ends_with("errors     none"), "{text}");
+        let latency = text.lines().find(|line| line.starts_with("latency")).unwrap();
+        for quantile in ["p50 500.", "p90 90", "p99 99", "p99.9 ", "max 1000."] {
+            assert!(latency.contains(quantile), "{quantile}: {latency}");
+        }
+    }
+
+    #[test]
+    fn time_wait_is_where_the_first_fin_comes_from() {
+        let run = run(Workload::Cps { close: Close::Server });
+        assert!(fact(&run, "TIME-WAIT").starts_with("on the server"));
+        let run = with(run, Workload::Cps { close: Close::Rst });
+        assert!(fact(&run, "TIME-WAIT").starts_with("nowhere"));
+        let mut run = with(run, Workload::Cps { close: Close::Client });
+        run.measured.time_wait = None;
+        assert!(!fact(&run, "TIME-WAIT").contains("2MSL"));
+    }
+
+    #[test]
+    fn bytes_are_told_as_bytes_and_bits() {
+        let mut run = run(Workload::Throughput {
+            direction: Direction::Down,
+        });
+        run.measured.operations = 2_500_000_000;
+        assert_eq!(fact(&run, "operations"), "2500000000 bytes");
+        assert_eq!(fact(&run, "rate"), "1250.0 MB/s (10.000 Gbit/s)");
+        assert!(fact(&run, "frames").starts_with("8000 sent"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_to_be_so() {
+        let mut run = run(Workload::Hold);
+        run.measured.frames = None;
+        run.measured.connect = Latencies::new();
+        assert!(fact(&run, "frames").starts_with("not known"));
+        assert_eq!(fact(&run, "connect"), "none measured");
+        assert_eq!(fact(&run, "operations"), "1000 of 64 connections answered");
+        assert_eq!(fact(&run, "rate"), "");
+        assert_eq!(fact(&run, "RSS"), "");
+    }
+
+    #[test]
+    fn memory_is_told_for_each_connection() {
+        let mut run = run(Workload::Hold);
+        run.memory = Some(memory());
+        assert_eq!(
+            fact(&run, "RSS"),
+            "1.0 MB before, 1.3 MB at most: 320.0 bytes for each connection (VmRSS of the server)"
+        );
+        assert!(fact(&run, "SUnreclaim").contains("640.0 bytes"));
+        assert!(fact(&run, "Slab").contains(" 0.0 bytes"));
+    }
+
+    #[test]
+    fn errors_are_told_by_kind_with_the_first() {
+        let mut run = run(Workload::Rps { pipeline: 4 });
+        run.measured.errors.add(Kind::Status, "the status is 404");
+        run.measured.errors.add(Kind::Reset, "reset");
+        run.measured.errors.add(Kind::Reset, "reset");
+        assert_eq!(fact(&run, "errors"), "reset 2, status 1 (the first: the status is 404)");
+    }
+}

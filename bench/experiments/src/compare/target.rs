@@ -1,0 +1,104 @@
+//! Starting the servers under test.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use tidegate_lab::arrangement::SERVER_DEVICE;
+use tidegate_lab::machine;
+use tidegate_lab::{Child, Children};
+use tidegate_lab::{Lab, Place};
+
+use super::nginx;
+use super::plan::Target;
+
+/// What tidegate prints when it serves.
+const TIDEGATE_READY: &str = "tidegate: ready";
+
+/// What serve-kernel prints when it serves, and what is printed for nginx before it begins.
+const READY: &str = "ready";
+
+/// What is needed to start a server.
+pub(super) struct Servers<'a> {
+    /// Where.
+    pub(super) lab: &'a Lab,
+    /// Who ends it if this program is ended.
+    pub(super) children: &'a Children,
+    /// The program `tidegate`.
+    pub(super) tidegate: PathBuf,
+    /// How a shard of tidegate waits for frames.
+    pub(super) wait: String,
+    /// The program `nginx`, if it is among the targets.
+    pub(super) nginx: Option<PathBuf>,
+    /// This program.
+    pub(super) this: PathBuf,
+    /// The directory served.
+    pub(super) root: &'a Path,
+    /// A directory for what nginx needs.
+    pub(super) work: &'a Path,
+    /// The address all of them serve, one after the other, so that they are asked with the same octets.
+    pub(super) address: SocketAddr,
+    /// The core they run on.
+    pub(super) cpu: usize,
+}
+
+impl Servers<'_> {
+    /// Starts `target`. It runs until the result is dropped. nginx may take another moment until it accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(super) fn start(&self, target: Target) -> anyhow::Result<Child> {
+        let (command, ready) = match target {
+            Target::Tidegate => (self.tidegate(), TIDEGATE_READY),
+            Target::Nginx => (self.nginx()?, READY),
+            Target::ServeKernel => (self.serve_kernel(), READY),
+        };
+        // A process is on the core of the thread that starts it.
+        let start = || {
+            machine::pin_this_thread(self.cpu)?;
+            self.children.start(command, ready)
+        };
+        self.lab
+            .inside(Place::Server, start)
+            .with_context(|| format!("{} does not start on {}", target.name(), self.address))
+    }
+
+    /// The arguments of tidegate, but for what it serves.
+    pub(super) fn tidegate_arguments(&self) -> Vec<&str> {
+        // Cookies would spare it the half-open connections that the others keep.
+        let fixed = ["--xdp-mode", "native", "--syn-cookies", "never", "--drain", "100ms"];
+        let mut arguments = fixed.to_vec();
+        arguments.extend(["--wait", self.wait.as_str()]);
+        arguments
+    }
+
+    fn tidegate(&self) -> Command {
+        let mut command = self.lab.command(Place::Server, &self.tidegate);
+        command.args(["serve", "--quiet", "--iface", SERVER_DEVICE]);
+        command.args(self.tidegate_arguments());
+        command.args(["--listen", &format!("http={}", self.address)]);
+        command.arg("--root").arg(self.root);
+        command
+    }
+
+    fn nginx(&self) -> anyhow::Result<Command> {
+        let program = self.nginx.as_ref().context("nginx was not looked for")?;
+        let file = self.work.join(nginx::CONFIGURATION);
+        let text = nginx::configuration(self.address, self.root, self.work, self.cpu);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        // nginx does not say when it is ready; the shell is replaced by it.
+        let mut command = self.lab.command(Place::Server, Path::new("sh"));
+        command.args(["-c", "echo ready; exec \"$0\" \"$@\""]);
+        command.arg(program).arg("-p").arg(self.work).arg("-c").arg(file);
+        Ok(command)
+    }
+
+    fn serve_kernel(&self) -> Command {
+        let mut command = self.lab.command(Place::Server, &self.this);
+        command.args(["serve-kernel", "--listen", &format!("http={}", self.address)]);
+        command.arg("--root").arg(self.root);
+        command
+    }
+}

@@ -1,0 +1,292 @@
+//! What a SYN flood does to tidegate, beside what it does to the kernel's TCP and to XDP programs that do next to
+//! nothing.
+//!
+//! In the lab, floods of several rates meet one server after the other, in turn. Meanwhile clients connect, and other
+//! connections go on that were open before. The generator and all clients share one core, the server and its device
+//! another, the same for all.
+
+mod background_load;
+mod cell;
+mod linux_listener;
+pub(crate) mod plan;
+mod report;
+mod served;
+mod target;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+use tidegate_flood::{Prefix, Sink};
+use tidegate_lab::Family;
+use tidegate_lab::Place;
+use tidegate_lab::arrangement::{self, CLIENT_DEVICE};
+use tidegate_lab::environment;
+use tidegate_lab::machine::Awake;
+use tidegate_load::Body;
+use tidegate_report::ReportFiles;
+
+use self::cell::{Bench, Measured};
+use self::plan::{Cell, Scale};
+use self::report::Results;
+use self::target::Servers;
+use crate::progress::Progress;
+use crate::setup::{Setup, Stage, this_program, version};
+
+/// Bytes per second in a megabit per second.
+const MEGABIT: f64 = 125_000.0;
+
+/// Arguments of `tidegate-bench resilience`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A first look that ends within 55 s: fewer rates, servers and clients, and less time for each.
+    #[arg(long)]
+    quick: bool,
+    /// The IP versions to measure.
+    #[arg(long, value_enum, default_value = "both")]
+    family: Families,
+    /// The same as --family 4.
+    #[arg(long, conflicts_with = "family")]
+    ipv4_only: bool,
+    /// The throughput that the connections open before the flood ask for, all together, in Mbit/s, 1 to 10000.
+    #[arg(long, value_name = "MBIT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    open_rate: u32,
+    /// Seed of the floods.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    setup: Setup,
+    #[command(flatten)]
+    files: ReportFiles,
+    /// Be the server on the kernel's TCP, which is a process of its own.
+    #[arg(long, value_name = "ADDRESS:PORT", hide = true)]
+    linux_listener: Vec<SocketAddr>,
+}
+
+/// A choice of IP versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Families {
+    /// IPv4
+    #[value(name = "4")]
+    V4,
+    /// IPv6
+    #[value(name = "6")]
+    V6,
+    /// One after the other
+    Both,
+}
+
+impl Arguments {
+    fn families(&self) -> &'static [Family] {
+        match self.family {
+            _ if self.ipv4_only => &[Family::V4],
+            Families::V4 => &[Family::V4],
+            Families::V6 => &[Family::V6],
+            Families::Both => &[Family::V4, Family::V6],
+        }
+    }
+
+    fn scale(&self) -> Scale {
+        if self.quick { Scale::QUICK } else { Scale::FULL }
+    }
+}
+
+/// Measures everything and prints the table. False if there was no time for something: how good is good enough is for
+/// the reader.
+///
+/// # Errors
+///
+/// The lab is not up, a server does not start or ends, the flood cannot be made, or the results cannot be written.
+pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    if !arguments.linux_listener.is_empty() {
+        return linux_listener::serve(&arguments.linux_listener).map(|()| true);
+    }
+    let start = Instant::now();
+    arguments.files.check_writable()?;
+    let stage = arguments.setup.stage()?;
+    let awake = Awake::ask()?;
+    let root = served::directory()?;
+    let bench = set_up(arguments, &stage, root.path())?;
+    let mut results = Results::new(describe(&bench, arguments)?);
+    results.add_environment("processors_kept_from_halting", awake.is_some());
+    let cells = bench.scale.cells(arguments.families());
+    let left_out = measure(&bench, &cells, &mut results, start)?;
+
+    print!("{}", results.report().text);
+    if !left_out.is_empty() {
+        let names: Vec<String> = left_out.iter().map(Cell::title).collect();
+        eprintln!("tidegate-bench resilience: there was no time for: {}", names.join("; "));
+        results.add_environment("left_out", names);
+    }
+    arguments.files.write(&results.report())?;
+    Ok(left_out.is_empty())
+}
+
+fn set_up<'a>(arguments: &Arguments, stage: &'a Stage, root: &'a Path) -> anyhow::Result<Bench<'a>> {
+    let Stage { lab, cores, children } = stage;
+    let cores = *cores;
+    let sink = lab
+        .inside(Place::Client, || {
+            Sink::attach(CLIENT_DEVICE, Prefix::SOURCES_V4, Prefix::SOURCES_V6)
+        })
+        .context("cannot count what comes back from the servers")?;
+    Ok(Bench {
+        lab,
+        scale: arguments.scale(),
+        cores,
+        servers: Servers {
+            lab,
+            children,
+            tidegate: arguments.setup.tidegate()?,
+            this: this_program()?,
+            root,
+            cpu: cores.server,
+        },
+        sink,
+        open_rate: f64::from(arguments.open_rate) * MEGABIT,
+        seed: arguments.seed,
+        bulk: served::BULK.content().into(),
+        small: Body::of(&served::SMALL.content()),
+    })
+}
+
+/// Measures the cells one after the other, and returns those there was no time for.
+fn measure(bench: &Bench, cells: &[Cell], results: &mut Results, start: Instant) -> anyhow::Result<Vec<Cell>> {
+    let mut progress = Progress::new(cells.len())?;
+    let mut left_out = Vec::new();
+    for (index, cell) in cells.iter().enumerate() {
+        let Some(tail) = bench.scale.tail_of_first(start.elapsed(), &cells[index..]) else {
+            left_out.push(*cell);
+            continue;
+        };
+        let title = cell.title();
+        progress.begin(&title);
+        let found = match bench.measure(cell, tail).with_context(|| title.clone())? {
+            Measured::Row(row) => {
+                let found = format!(
+                    "{title}: {:.0} of {:.0} SYN/s answered, {} of {} clients",
+                    row.answered_per_s, row.offered_per_s, row.legit_ok, row.legit_tried
+                );
+                if let Some(live_frames) = row.live_frames {
+                    let generator = if live_frames {
+                        "BPF_PROG_TEST_RUN live frames"
+                    } else {
+                        "AF_XDP socket"
+                    };
+                    results.add_environment("generator", generator);
+                }
+                results.add_row(*row);
+                found
+            }
+            Measured::Limit(family, limit, per_second) => {
+                results.add_limit(family, limit, per_second);
+                format!("{title}: {per_second:.0} SYN/s")
+            }
+        };
+        progress.done(&found);
+    }
+    Ok(left_out)
+}
+
+/// What the results depend on.
+fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, Value>> {
+    let Scale {
+        clients,
+        window,
+        settle,
+        tail,
+        ..
+    } = bench.scale;
+    let tidegate_version = version(&bench.servers.tidegate, "--version").context("`make build` builds tidegate")?;
+    let entries: [(&str, Value); 11] = [
+        ("cores", bench.cores.available.into()),
+        ("core_arrangement", bench.cores.describe().into()),
+        ("driver", arrangement::driver(bench.lab)?.into()),
+        ("mode", "XDP native, AF_XDP copy".into()),
+        ("tidegate_version", tidegate_version.into()),
+        ("tidegate_arguments", "--xdp-mode native --wait poll".into()),
+        ("linux_backlog", i32::from(linux_listener::BACKLOG).into()),
+        ("seconds_per_cell", window.as_secs_f64().into()),
+        ("settle_seconds", settle.as_secs_f64().into()),
+        ("clients_per_cell", clients.into()),
+        (
+            "open_connections",
+            format!(
+                "{}, {} Mbit/s all together, bounded by the clients",
+                background_load::COUNT,
+                arguments.open_rate
+            )
+            .into(),
+        ),
+    ];
+    let mut environment = environment::describe()?;
+    environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let late = match bench.scale.limit {
+        None => format!("up to {} s after their window", tail.as_secs()),
+        Some(limit) => format!(
+            "up to {} s after their window, less if the whole run would take more than {} s",
+            tail.as_secs(),
+            limit.as_secs()
+        ),
+    };
+    environment.insert("late_clients_are_waited_for".to_owned(), late.into());
+    Ok(environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use tidegate_report::testing::parse;
+
+    use super::*;
+
+    #[test]
+    fn families_can_be_chosen() {
+        for (arguments, families) in [
+            (&[][..], &[Family::V4, Family::V6][..]),
+            (&["--family", "both"][..], &[Family::V4, Family::V6][..]),
+            (&["--family", "4"][..], &[Family::V4][..]),
+            (&["--ipv4-only"][..], &[Family::V4][..]),
+            (&["--family", "6"][..], &[Family::V6][..]),
+        ] {
+            assert_eq!(
+                parse::<Arguments>(arguments).unwrap().families(),
+                families,
+                "{arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_quick_run_is_the_one_with_a_limit() {
+        assert!(parse::<Arguments>(&["--quick"]).unwrap().scale().limit.is_some());
+        assert!(parse::<Arguments>(&[]).unwrap().scale().limit.is_none());
+    }
+
+    #[test]
+    fn wrong_arguments_are_usage_errors() {
+        for (arguments, kind) in [
+            (&["--family", "5"][..], ErrorKind::InvalidValue),
+            (&["--ipv4-only", "--family", "6"][..], ErrorKind::ArgumentConflict),
+            (&["--open-rate", "0"][..], ErrorKind::ValueValidation),
+            (&["--linux-listener", "198.18.0.1"][..], ErrorKind::ValueValidation),
+            (&["--json"][..], ErrorKind::InvalidValue),
+        ] {
+            let error = parse::<Arguments>(arguments).expect_err("wrong arguments");
+            assert_eq!(error.kind(), kind, "{arguments:?}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_out_before_anything_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("no-such-directory/file");
+        let arguments = parse::<Arguments>(&["--json", missing.to_str().unwrap(), "--lab", "no-such-lab"]).unwrap();
+        let error = run(&arguments).unwrap_err().to_string();
+        assert!(error.contains("no-such-directory"), "{error}");
+    }
+}

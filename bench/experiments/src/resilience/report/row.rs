@@ -1,0 +1,98 @@
+//! A server under a flood as a row of the report.
+
+use tidegate_report::format::three_digits;
+use tidegate_report::{Column, Quantiles, Row};
+
+use super::{Measurement, Results};
+
+/// The columns of the table.
+pub(super) const COLUMNS: &[Column] = &[
+    Column::name("target", "{target}"),
+    Column::figure("rate", "{rate}"),
+    Column::figure("offered/s", "{offered_per_s:short}"),
+    Column::figure("answered/s", "{answered_per_s:short}"),
+    Column::figure("clients ok", "{legit_ok}/{legit_tried}").alert("legit_failed"),
+    Column::figure("connect p50", "{connect_p50_us:us}"),
+    Column::figure("p99", "{connect_p99_us:us}"),
+    Column::figure("max", "{connect_max_us:us}"),
+    Column::figure("first byte p99", "{first_byte_p99_us:us}"),
+    Column::figure("core", "{server_core_busy:%}"),
+    Column::figure("RSS", "{rss_delta_bytes:k}"),
+    Column::figure("open MB/s", "{open_before_bytes_per_s:M} > {open_during_bytes_per_s:M}"),
+    Column::figure("open trouble", "{open_trouble}"),
+];
+
+/// Returns the row of the report. Fields that were not measured are null.
+pub(super) fn row(results: &Results, row: &Measurement) -> Row {
+    let limits = results.limits(row.family);
+    let damage = &row.damage;
+    let mut fields = Row::new()
+        .with("target", row.target.name())
+        .with("family", row.family.name())
+        .with("rate", row.offered.name())
+        .with("offered_per_s", row.offered_per_s.round())
+        .with("answered_per_s", row.answered_per_s.round())
+        .with("syns_sent", row.syns_sent)
+        .with("frames_taken", row.frames_taken)
+        .with("live_frames", row.live_frames)
+        .with("legit_tried", row.legit_tried)
+        .with("legit_ok", row.legit_ok)
+        .with("legit_failed", row.legit_tried.saturating_sub(row.legit_ok))
+        .with("first_failure", row.first_failure.as_deref())
+        .with("server_core_busy", three_digits(row.server_core_busy))
+        .with("rss_delta_bytes", row.rss_delta_bytes)
+        .with("kernel_memory_delta_bytes", row.kernel_memory_delta_bytes)
+        .with("open_before_bytes_per_s", row.open_before_bytes_per_s.round())
+        .with("open_during_bytes_per_s", row.open_during_bytes_per_s.round())
+        .with("open_kept", row.open_kept().map(three_digits))
+        .with("open_broken", damage.broken)
+        .with("open_stalled", damage.stalled)
+        .with("open_bytes_lost", damage.lost)
+        .with("open_bytes_wrong", damage.wrong)
+        .with("open_trouble", trouble(row))
+        .with("limit_xdp_tx_per_s", limits.transmit.map(f64::round))
+        .with("limit_xdp_drop_per_s", limits.drop.map(f64::round));
+    for (name, quantiles) in [("connect", row.connect), ("first_byte", row.first_byte)] {
+        let micros = |value: fn(Quantiles) -> f64| quantiles.map(value).map(|micros| micros.round() as u64);
+        fields = fields
+            .with(&format!("{name}_p50_us"), micros(|quantiles| quantiles.p50))
+            .with(&format!("{name}_p90_us"), micros(|quantiles| quantiles.p90))
+            .with(&format!("{name}_p99_us"), micros(|quantiles| quantiles.p99))
+            .with(&format!("{name}_max_us"), micros(|quantiles| quantiles.max));
+    }
+    fields
+}
+
+/// Returns the damage to the open connections, as a phrase.
+fn trouble(row: &Measurement) -> String {
+    let damage = &row.damage;
+    let parts: Vec<String> = [
+        (damage.broken, "broken"),
+        (damage.stalled, "stalled"),
+        (damage.lost, "B lost"),
+        (damage.wrong, "B wrong"),
+    ]
+    .into_iter()
+    .filter(|&(count, _)| count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::report;
+    use super::*;
+
+    #[test]
+    fn trouble_of_open_connections_is_told() {
+        let mut results = report();
+        results.rows[0].damage.broken = 2;
+        results.rows[0].damage.wrong = 7;
+        assert_eq!(trouble(&results.rows[0]), "2 broken, 7 B wrong");
+    }
+}

@@ -1,0 +1,158 @@
+//! Congestion control as the peer sees it (RFC 5681, RFC 6928, RFC 9438).
+
+use crate::common::*;
+use tidegate_tcp::config::Config;
+use tidegate_tcp::congestion::Algorithm;
+use tidegate_tcp::wire::Options;
+
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::RENO, Algorithm::CUBIC];
+
+fn with(congestion: Algorithm) -> Config {
+    Config { congestion, ..config() }
+}
+
+fn text_segments(rig: &mut Rig) -> Vec<Sent> {
+    let mut sent = rig.sent();
+    sent.retain(|segment| !segment.payload.is_empty());
+    sent
+}
+
+#[test]
+fn the_initial_window_of_large_segments_is_two_of_them() {
+    // RFC 6928, section 2: min(10 MSS, max(2 MSS, 14,600)).
+    for congestion in ALGORITHMS {
+        let limits = Config {
+            mtu: 9000,
+            ..with(congestion)
+        };
+        let mut rig = Rig::new(limits, sender(100_000));
+        rig.connect_with(Options {
+            mss: Some(8960),
+            ..Options::default()
+        });
+        let lengths: Vec<_> = rig.sent().iter().map(|segment| segment.payload.len()).collect();
+        assert_eq!(lengths, [8960, 8960], "{congestion}");
+    }
+}
+
+#[test]
+fn slow_start_doubles_the_window_every_round_trip() {
+    for congestion in ALGORITHMS {
+        let mut rig = Rig::new(with(congestion), sender(200_000));
+        rig.connect();
+        let mut flights = Vec::new();
+        for _ in 0..3 {
+            let sent = rig.sent();
+            flights.push(sent.len());
+            for segment in &sent {
+                rig.acknowledge(segment);
+            }
+        }
+        assert_eq!(flights, [10, 20, 40], "{congestion}");
+    }
+}
+
+#[test]
+fn after_an_idle_time_sending_begins_with_the_initial_window() {
+    // RFC 5681, section 4.1.
+    for congestion in ALGORITHMS {
+        let mut rig = Rig::new(with(congestion), App::default());
+        rig.connect_actively(Options {
+            mss: Some(1460),
+            ..Options::default()
+        });
+        rig.sent();
+        let mut largest = 0;
+        rig.write(pattern(200_000));
+        loop {
+            let sent = text_segments(&mut rig);
+            let Some(last) = sent.last() else { break };
+            largest = sent.len().max(largest);
+            rig.acknowledge(last);
+        }
+        assert!(largest > 20, "the window did not grow: {largest}");
+        rig.pass(ms(10_000));
+        rig.nothing();
+        rig.write(pattern(60_000));
+        let burst = text_segments(&mut rig).len();
+        assert!((1..=10).contains(&burst), "{burst} segments after an idle time");
+    }
+}
+
+#[test]
+fn a_loss_makes_the_window_smaller() {
+    // RFC 5681: by half; RFC 9438: by three tenths.
+    for (congestion, most) in [(Algorithm::RENO, 13), (Algorithm::CUBIC, 17)] {
+        let mut rig = Rig::new(with(congestion), sender(300_000));
+        rig.connect();
+        let first = rig.sent();
+        rig.acknowledge(&first[9]);
+        let flight = rig.sent();
+        assert!(
+            (18..=20).contains(&flight.len()),
+            "HyStart++ adds at most eight for one acknowledgment"
+        );
+        // The first of them is lost.
+        for _ in 1..flight.len() {
+            rig.peer(ACK, b"");
+        }
+        let more = rig.sent();
+        assert!(more.iter().any(|segment| segment.seq == flight[0].seq));
+        rig.ack = more
+            .iter()
+            .chain(&flight)
+            .map(Sent::end)
+            .fold(rig.ack, |end, next| end.max(next));
+        rig.peer(ACK, b"");
+        let after = text_segments(&mut rig).len();
+        assert!((1..=most).contains(&after), "{after} segments by {congestion}");
+    }
+}
+
+#[test]
+fn a_timeout_leaves_one_segment() {
+    for congestion in ALGORITHMS {
+        let mut rig = Rig::new(with(congestion), sender(100_000));
+        rig.connect();
+        let first = rig.sent();
+        assert!(rig.wait(ms(3000)).is_some());
+        let again = rig.one();
+        assert_eq!(again.seq, first[0].seq);
+    }
+}
+
+#[test]
+fn acknowledging_every_octet_by_itself_wins_nothing() {
+    // Appropriate byte counting (RFC 3465) against divided acknowledgments.
+    for congestion in ALGORITHMS {
+        let mut rig = Rig::new(with(congestion), sender(100_000));
+        rig.connect();
+        let first = rig.sent();
+        for octets in 1..=1460 {
+            rig.ack = first[0].seq + octets;
+            rig.peer(ACK, b"");
+        }
+        let new = text_segments(&mut rig).len();
+        assert!((1..=3).contains(&new), "{new} new segments by {congestion}");
+    }
+}
+
+#[test]
+fn the_window_does_not_grow_while_the_application_has_little_to_send() {
+    for congestion in ALGORITHMS {
+        let mut rig = Rig::new(with(congestion), App::default());
+        rig.connect_actively(Options {
+            mss: Some(1460),
+            ..Options::default()
+        });
+        rig.sent();
+        for _ in 0..200 {
+            rig.write(pattern(1460));
+            let sent = text_segments(&mut rig);
+            rig.acknowledge(&sent[0]);
+        }
+        rig.write(pattern(100_000));
+        let burst = text_segments(&mut rig).len();
+        assert!(burst <= 12, "{burst} segments by {congestion}");
+    }
+}

@@ -1,0 +1,191 @@
+//! A congestion control from outside of the crate: it is told what happens, and its window and rate are kept to.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::common::*;
+use tidegate_tcp::config::Config;
+use tidegate_tcp::congestion::{Acked, Algorithm, CongestionControl, INITIAL_SSTHRESH, Round, Sent as SentText};
+use tidegate_tcp::time::Instant;
+use tidegate_tcp::wire::Options;
+
+const MSS: u32 = 1000;
+
+/// Segments in flight.
+const WINDOW: u32 = 6;
+
+/// Everything the controllers of one test were told. Tests run side by side, so each has a record of its own.
+#[derive(Debug)]
+struct Record {
+    sent: Mutex<Vec<SentText>>,
+    rounds: Mutex<u32>,
+}
+
+impl Record {
+    const fn new() -> Self {
+        Self {
+            sent: Mutex::new(Vec::new()),
+            rounds: Mutex::new(0),
+        }
+    }
+}
+
+/// Keeps the same window whatever happens, except that a timeout leaves one segment until the next acknowledgment.
+#[derive(Debug)]
+struct Fixed {
+    record: &'static Record,
+    rate: Option<u64>,
+    round: Round,
+    window: u32,
+}
+
+impl Fixed {
+    fn start(record: &'static Record, rate: Option<u64>, mss: u32) -> Box<dyn CongestionControl> {
+        Box::new(Self {
+            record,
+            rate,
+            round: Round::new(),
+            window: WINDOW * mss,
+        })
+    }
+}
+
+impl CongestionControl for Fixed {
+    fn window(&self) -> u32 {
+        self.window
+    }
+
+    fn ssthresh(&self) -> u32 {
+        INITIAL_SSTHRESH
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    fn set_window(&mut self, cwnd: u32) {
+        self.window = cwnd;
+    }
+
+    fn on_sent(&mut self, sent: &SentText, _mss: u32) {
+        self.record.sent.lock().unwrap().push(*sent);
+    }
+
+    fn on_ack(&mut self, acked: &Acked, mss: u32) {
+        *self.record.rounds.lock().unwrap() += u32::from(self.round.on_ack(acked));
+        self.window = WINDOW * mss;
+    }
+
+    fn on_congestion(&mut self, _now: Instant, _flight: u32, _mss: u32) {}
+
+    fn on_timeout(&mut self, _now: Instant, _flight: u32, _repeated: bool, mss: u32) {
+        self.window = mss;
+    }
+
+    fn on_recovered(&mut self, mss: u32) {
+        self.window = WINDOW * mss;
+    }
+
+    fn on_idle(&mut self, _mss: u32) {}
+
+    fn undo(&mut self) {}
+}
+
+fn connected(congestion: Algorithm) -> Rig {
+    let config = Config { congestion, ..config() };
+    let mut rig = Rig::new(config, sender(200_000));
+    rig.connect_with(Options {
+        mss: Some(MSS as u16),
+        ..Options::default()
+    });
+    rig
+}
+
+#[test]
+fn window_and_rounds_are_those_of_the_controller() {
+    static RECORD: Record = Record::new();
+    const FIXED: Algorithm = Algorithm::new("fixed", |mss| Fixed::start(&RECORD, None, mss));
+    let mut rig = connected(FIXED);
+    // The initial window limits sending, and with its acknowledgment the controller begins.
+    let first = rig.sent();
+    assert_eq!(first.len(), 10);
+    rig.acknowledge(&first[9]);
+    for round in 1..=5 {
+        let sent = rig.sent();
+        assert_eq!(sent.len() as u32, WINDOW, "round {round}");
+        rig.acknowledge(sent.last().unwrap());
+        // And the one that the first acknowledgment ended.
+        assert_eq!(*RECORD.rounds.lock().unwrap(), round + 1);
+    }
+    let told = RECORD.sent.lock().unwrap();
+    assert_eq!(told.len() as u32, 6 * WINDOW);
+    for (index, segment) in told.iter().enumerate() {
+        assert_eq!((segment.bytes, segment.again), (MSS, false));
+        assert_eq!(segment.flight, (index as u32 % WINDOW + 1) * MSS);
+        assert_eq!(segment.now, rig.now);
+    }
+    assert_eq!(
+        told.last().map(|segment| segment.snd_nxt),
+        rig.sent().last().map(Sent::end)
+    );
+}
+
+#[test]
+fn a_segment_that_is_sent_again_is_told_as_such() {
+    static RECORD: Record = Record::new();
+    const FIXED: Algorithm = Algorithm::new("fixed", |mss| Fixed::start(&RECORD, None, mss));
+    let mut rig = connected(FIXED);
+    let first = rig.sent();
+    rig.acknowledge(&first[9]);
+    let lost = rig.sent();
+    rig.wait(ms(3000)).expect("a retransmission timeout");
+    let again = rig.sent();
+    assert_eq!(again[0].seq, lost[0].seq);
+    let told = RECORD.sent.lock().unwrap();
+    let repeated: Vec<_> = told.iter().filter(|segment| segment.again).collect();
+    assert_eq!(repeated.len(), again.len());
+    assert_eq!(repeated[0].bytes, MSS);
+}
+
+#[test]
+fn text_leaves_at_the_pacing_rate() {
+    static RECORD: Record = Record::new();
+    // A segment every 5 ms.
+    const SLOW: Algorithm = Algorithm::new("slow", |mss| Fixed::start(&RECORD, Some(200 * 1000), mss));
+    let mut rig = connected(SLOW);
+    let first = rig.sent();
+    rig.acknowledge(&first[9]);
+    let start = rig.now;
+    let mut left = 0;
+    for _ in 0..100 {
+        let sent = rig.sent();
+        assert!(sent.len() <= 2, "{} segments at once", sent.len());
+        left += sent.len() as u32;
+        if let Some(last) = sent.last() {
+            rig.acknowledge(last);
+        }
+        rig.pass(ms(1));
+    }
+    let elapsed = rig.now.since(start);
+    assert_eq!(elapsed, ms(100));
+    assert!((19..=21).contains(&left), "{left} segments in {elapsed:?}");
+}
+
+#[test]
+fn a_high_rate_is_kept_to_by_what_a_millisecond_lets_go() {
+    static RECORD: Record = Record::new();
+    // Four segments every millisecond.
+    const FAST: Algorithm = Algorithm::new("fast", |mss| Fixed::start(&RECORD, Some(4 * 1000 * 1000), mss));
+    let mut rig = connected(FAST);
+    let first = rig.sent();
+    rig.acknowledge(&first[9]);
+    let mut left = 0;
+    for _ in 0..20 {
+        for segment in rig.sent() {
+            left += 1;
+            rig.acknowledge(&segment);
+        }
+        rig.pass(Duration::from_millis(1));
+    }
+    assert!((76..=88).contains(&left), "{left} segments in 20 ms");
+}

@@ -1,0 +1,317 @@
+//! Flows that engines of one server know of each other, and a SYN of a flow that another engine has: its old connection
+//! is challenged (RFC 5961, section 4.2), its TIME-WAIT decides where the new one begins (RFC 9293, section 3.6.1; RFC
+//! 6191).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::common::cookie::{EPOCH, V6, answered, cookies};
+use crate::common::*;
+use tidegate_abi::known_flows::FlowSlots;
+use tidegate_tcp::application::CloseReason;
+use tidegate_tcp::counters::Counter;
+use tidegate_tcp::engine::{Engine, OnNoFlow, Received};
+use tidegate_tcp::known_flows::KnownFlows;
+use tidegate_tcp::seq::SeqNumber;
+use tidegate_tcp::wire::Options;
+use tidegate_tcp::wire::options::Timestamps;
+use tidegate_tcp::{Config, State};
+
+/// The counts that all engines share.
+struct Shared {
+    slots: FlowSlots,
+    counts: Arc<Vec<AtomicU8>>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let slots = FlowSlots::new(
+            1 << 16,
+            [3, 5, 7, 11, 13, 17, 19, 23, 29, 31].map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        );
+        let counts = (0..slots.count()).map(|_| AtomicU8::new(0)).collect();
+        Self {
+            slots,
+            counts: Arc::new(counts),
+        }
+    }
+
+    /// An engine of its own, with its own keys.
+    fn rig(&self, number: u64, limits: Config, app: App, (server, client): (&str, &str)) -> Rig {
+        let mut rig = Rig::between(limits.clone(), App::default(), server, client);
+        rig.engine = Engine::new(limits, secrets(number), app);
+        rig.engine.listen(server.parse().unwrap());
+        rig.engine
+            .set_known_flows(KnownFlows::new(self.slots, Arc::clone(&self.counts) as _));
+        rig
+    }
+
+    /// The flows that all engines have together.
+    fn total(&self) -> usize {
+        self.counts
+            .iter()
+            .map(|count| usize::from(count.load(Ordering::Relaxed)))
+            .sum()
+    }
+}
+
+/// A frame arrives on `first`, which hands it over to `second` if it does not know the flow, as shards do. It comes
+/// home if that does not know it either. Whether it was `second` that took it in.
+fn arrives(first: &mut Rig, second: &mut Rig, frame: &[u8]) -> bool {
+    let received = first
+        .engine
+        .receive(first.now, frame, OnNoFlow::Report, &mut first.wire);
+    if received == Received::Done {
+        return false;
+    }
+    second.now = first.now;
+    if second
+        .engine
+        .receive(second.now, frame, OnNoFlow::Report, &mut second.wire)
+        == Received::Done
+    {
+        return true;
+    }
+    let received = first
+        .engine
+        .receive(first.now, frame, OnNoFlow::Reject, &mut first.wire);
+    assert_eq!(received, Received::Done);
+    false
+}
+
+const FAMILIES: [(&str, &str); 2] = [(SERVER, CLIENT), V6];
+
+#[test]
+fn the_syn_of_a_client_that_lost_its_state_meets_its_old_connection_on_another_engine() {
+    for family in FAMILIES {
+        for (old, new) in [
+            (with_timestamps(1000), with_timestamps(5000)),
+            (with_timestamps(1000), with_sack()),
+            (with_sack(), with_timestamps(5000)),
+            // Of a clock that went back.
+            (with_timestamps(1000), with_timestamps(900)),
+        ] {
+            let shared = Shared::new();
+            let mut owner = shared.rig(1, config(), App::default(), family);
+            let mut other = shared.rig(2, config(), App::default(), family);
+            owner.connect_with(old);
+            owner.peer(ACK, b"GET");
+            assert_eq!(shared.total(), 1);
+            let next = owner.seq;
+
+            other.seq = SeqNumber(77);
+            let syn = other.frame(other.seq, SeqNumber(0), SYN, new, b"");
+            assert!(arrives(&mut other, &mut owner, &syn), "the owner has it");
+            other.nothing();
+            let challenge = owner.sent().pop().expect("no challenge ACK");
+            assert!(challenge.is(ACK));
+            assert_eq!(challenge.ack, next);
+
+            // What the client has no connection for, it resets.
+            let reset = other.frame(challenge.ack, SeqNumber(0), RST, Options::default(), b"");
+            assert!(arrives(&mut other, &mut owner, &reset));
+            assert_eq!(owner.app().closed, [CloseReason::ResetByPeer]);
+            assert_eq!(shared.total(), 0);
+            owner.assert_empty();
+
+            // And its next SYN is that of a new connection, where it arrives.
+            other.connect_with(new);
+            other.peer(ACK, b"again");
+            assert_eq!(other.app().received, b"again");
+            assert_eq!((other.state(), owner.state()), (Some(State::Established), None));
+            assert_eq!(shared.total(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_syn_of_a_flow_in_time_wait_on_another_engine_begins_above_the_old_sequence_numbers() {
+    for family in FAMILIES {
+        for timestamps in [false, true] {
+            let shared = Shared::new();
+            let app = App {
+                close_after_greeting: true,
+                ..sender(300_000)
+            };
+            let mut owner = shared.rig(1, config(), app, family);
+            let mut other = shared.rig(2, config(), App::default(), family);
+            let options = |value| {
+                if timestamps {
+                    with_timestamps(value)
+                } else {
+                    with_sack()
+                }
+            };
+            owner.connect_with(options(1000));
+            owner.read_all();
+            owner.peer(ACK | FIN, b"");
+            owner.sent();
+            assert_eq!((owner.state(), shared.total()), (Some(State::TimeWait), 1));
+            let old = owner.ack;
+
+            other.seq = owner.seq + 1;
+            let syn = other.frame(other.seq, SeqNumber(0), SYN, options(2000), b"");
+            assert!(arrives(&mut other, &mut owner, &syn));
+            let syn_ack = owner.one();
+            assert!(syn_ack.is(SYN | ACK));
+            assert!(syn_ack.seq.after(old), "{:?} after {old:?}", syn_ack.seq);
+            // Still known: the SYN that comes again is for the same engine, which knows the old numbers.
+            assert_eq!((owner.count(Counter::TimeWaitReused), shared.total()), (1, 1));
+            assert!(arrives(&mut other, &mut owner, &syn));
+            assert_eq!(owner.one().seq, syn_ack.seq);
+
+            let ack = Options {
+                timestamps: syn_ack.options.timestamps.map(|stamp| Timestamps {
+                    value: 2001,
+                    echo: stamp.value,
+                }),
+                ..Options::default()
+            };
+            let ack = other.frame(other.seq + 1, syn_ack.seq + 1, ACK, ack, b"");
+            assert!(arrives(&mut other, &mut owner, &ack));
+            assert_eq!((owner.app().opened, shared.total()), (2, 1));
+        }
+    }
+}
+
+#[test]
+fn a_half_open_connection_in_the_place_of_time_wait_is_forgotten_with_its_record() {
+    let shared = Shared::new();
+    let app = App {
+        close_after_greeting: true,
+        ..sender(1000)
+    };
+    let mut rig = shared.rig(1, config(), app, FAMILIES[0]);
+    rig.connect_with(with_sack());
+    rig.read_all();
+    rig.peer(ACK | FIN, b"");
+    rig.sent();
+    assert_eq!((rig.state(), shared.total()), (Some(State::TimeWait), 1));
+    rig.seq += 1;
+    rig.syn(with_sack());
+    assert_eq!((rig.engine.half_open(), shared.total()), (1, 1));
+    rig.pass(ms(300_000));
+    assert_eq!((rig.engine.half_open(), shared.total()), (0, 0));
+}
+
+#[test]
+fn a_syn_that_shares_its_slot_with_another_flow_is_served_where_it_arrives() {
+    let shared = Shared {
+        // Eight slots.
+        slots: FlowSlots::new(0, [3, 5, 7, 11, 13, 17, 19, 23, 29, 31]),
+        counts: Arc::new((0..8).map(|_| AtomicU8::new(0)).collect()),
+    };
+    let mut owner = shared.rig(1, config(), App::default(), FAMILIES[0]);
+    let mut other = shared.rig(2, config(), App::default(), FAMILIES[0]);
+    for port in 0..64 {
+        owner.key.local_port = 1024 + port;
+        owner.connect();
+    }
+    let syn = other.frame(other.seq, SeqNumber(0), SYN, with_sack(), b"");
+    let received = other.engine.receive(other.now, &syn, OnNoFlow::Report, &mut other.wire);
+    assert_eq!(received, Received::NoFlow, "some flow is in its slot");
+    assert!(!arrives(&mut other, &mut owner, &syn));
+    assert!(other.one().is(SYN | ACK));
+    owner.sent();
+    assert_eq!(owner.count(Counter::SynsIn) + other.count(Counter::SynsIn), 65);
+}
+
+#[test]
+fn a_syn_of_an_unknown_flow_visits_nobody() {
+    let shared = Shared::new();
+    let mut rig = shared.rig(1, config(), App::default(), FAMILIES[0]);
+    let syn = rig.frame(rig.seq, SeqNumber(0), SYN, with_sack(), b"");
+    for _ in 0..2 {
+        // Half-open connections are not known: whose SYN-ACK is acknowledged, the acknowledgment tells.
+        let received = rig.engine.receive(rig.now, &syn, OnNoFlow::Report, &mut rig.wire);
+        assert_eq!(received, Received::Done);
+        assert!(rig.one().is(SYN | ACK));
+        assert_eq!(shared.total(), 0);
+    }
+}
+
+/// However a connection begins and ends, it is counted once and no longer than there is a record of it.
+#[test]
+fn every_way_of_a_connection_leaves_the_counts_as_they_were() {
+    type Step = (&'static str, fn(&mut Rig));
+    let ends: [Step; 5] = [
+        ("reset by the peer", |rig| rig.peer(RST, b"")),
+        ("aborted", |rig| {
+            rig.engine.abort_all(rig.now, &mut rig.wire);
+        }),
+        ("closed by the peer", |rig| {
+            rig.peer(ACK | FIN, b"");
+            let fin = rig.sent().pop().expect("no FIN");
+            rig.acknowledge(&fin);
+        }),
+        ("closed here first", |rig| {
+            rig.engine.drain(rig.now, &mut rig.wire);
+            let fin = rig.sent().pop().expect("no FIN");
+            rig.ack = fin.end();
+            rig.peer(ACK | FIN, b"");
+            assert_eq!(rig.state(), Some(State::TimeWait));
+            rig.pass(ms(200_000));
+        }),
+        ("timed out", |rig| {
+            rig.peer(ACK, b"x");
+            rig.sent();
+            rig.pass(ms(3_000_000));
+        }),
+    ];
+    let begins: [Step; 3] = [
+        ("by a SYN", |rig| {
+            rig.connect();
+        }),
+        ("by a cookie", |rig| {
+            rig.engine.set_cookies(Some(cookies(EPOCH)));
+            answered(rig, Options::default());
+            rig.peer(ACK, b"");
+        }),
+        ("from this side", |rig| rig.connect_actively(Options::default())),
+    ];
+    for (how, begin) in begins {
+        for (why, end) in ends {
+            let shared = Shared::new();
+            let app = App {
+                echo: true,
+                close_at_end: true,
+                ..App::default()
+            };
+            let mut rig = shared.rig(1, config(), app, FAMILIES[0]);
+            begin(&mut rig);
+            assert_eq!(
+                (rig.state(), shared.total()),
+                (Some(State::Established), 1),
+                "begun {how}"
+            );
+            rig.sent();
+            end(&mut rig);
+            rig.sent();
+            assert_eq!((rig.state(), shared.total()), (None, 0), "begun {how}, {why}");
+        }
+    }
+}
+
+#[test]
+fn records_of_time_wait_that_give_way_are_forgotten() {
+    let shared = Shared::new();
+    let limits = Config {
+        max_time_wait: 4,
+        ..config()
+    };
+    let app = App {
+        close_after_greeting: true,
+        ..sender(3)
+    };
+    let mut rig = shared.rig(1, limits, app, FAMILIES[0]);
+    for port in 0..20 {
+        rig.key.local_port = 2000 + port;
+        rig.connect();
+        let fin = rig.one();
+        rig.ack = fin.end();
+        rig.peer(ACK | FIN, b"");
+        rig.sent();
+    }
+    assert_eq!(rig.engine.population().time_wait, 4);
+    assert_eq!(shared.total(), 4);
+}

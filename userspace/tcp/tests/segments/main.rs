@@ -1,0 +1,48 @@
+//! Scripted segments against the engine, with a clock that is turned by hand.
+//!
+//! One program for all of them: each that is linked takes longer than its tests.
+
+mod acceptability;
+mod active_open;
+mod blind;
+mod bounds;
+mod bursts;
+mod clock_jumps;
+mod closing;
+#[path = "../common/mod.rs"]
+mod common;
+mod congestion;
+mod custom_congestion;
+mod delayed_ack;
+mod ecn;
+mod half_close;
+mod half_open;
+mod handshake;
+mod isn;
+mod keepalive;
+mod known_flows;
+mod link;
+mod nagle;
+mod newreno;
+mod outstanding;
+mod path_mtu;
+mod persist;
+mod prediction;
+mod psh;
+mod recovery;
+mod reset;
+mod rto;
+mod sack;
+mod states;
+mod syn_cookie_checks;
+mod syn_cookies;
+mod syn_options;
+mod time_wait;
+mod timestamps;
+mod transfer;
+mod two_engines;
+mod undo;
+mod urgent;
+mod user_timeout;
+mod windows;
+mod work_per_call;
