@@ -10,15 +10,15 @@ thread_local! {
     static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
-/// How often this thread has allocated or reallocated memory while a [`CountingAllocator`] is the program's
+/// The number of times this thread has allocated or reallocated memory while a [`CountingAllocator`] is the program's
 /// `#[global_allocator]`; zero otherwise. Freeing is not counted.
 #[inline]
 pub fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
-/// The bytes of memory this thread has allocated and not freed, the allocator's share included, under the same condition.
-/// Negative where it has freed what another thread had allocated.
+/// The bytes of memory this thread has allocated and not freed, the allocator's share included, under the same
+/// condition. Negative where it has freed what another thread had allocated.
 #[inline]
 pub fn held_bytes() -> i64 {
     HELD.get()
