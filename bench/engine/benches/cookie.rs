@@ -16,7 +16,7 @@ const OPTIONS: Options = Options {
     ecn: false,
 };
 
-/// What the server's timestamp clock shows, in milliseconds.
+/// The server's timestamp clock, in milliseconds.
 const CLOCK: u32 = 1_000_000;
 
 fn handshake(addresses: Addresses) -> Handshake {

@@ -1,4 +1,4 @@
-//! What a segment costs by the number of established connections, which come in random order: request, response and
+//! The cost of a segment by the number of established connections, which come in random order: request, response and
 //! acknowledgment. Five million connections only with `TIDEGATE_BENCH_LARGE=1`, for they take gigabytes.
 #![allow(missing_docs)]
 

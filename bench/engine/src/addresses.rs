@@ -1,4 +1,4 @@
-//! Who talks to whom: one server, and numbered clients. All addresses are of 198.18.0.0/15 (RFC 2544).
+//! Addresses of one server, and of numbered clients. All addresses are of 198.18.0.0/15 (RFC 2544).
 
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -16,7 +16,7 @@ const ADDRESSES: u64 = 100_000;
 const FIRST_PORT: u16 = 1024;
 const PORTS: u64 = 65_536 - FIRST_PORT as u64;
 
-/// How many clients can be told apart: their numbers are below this.
+/// The number of clients that can be told apart: their numbers are below this.
 pub const CLIENTS: u64 = ADDRESSES * PORTS;
 
 /// A client's IPv4 address and port, both in host byte order.

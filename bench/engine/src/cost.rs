@@ -1,4 +1,4 @@
-//! What something cost.
+//! Costs.
 
 use core::ops::AddAssign;
 use core::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::count_allocations::allocations;
 use crate::frames::Frames;
 
-/// What a number of operations cost the side that is measured.
+/// The cost of a number of operations for the side that is measured.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// Time spent.
@@ -21,7 +21,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// What `work` costs on `arrived` segments, with those it adds to `out`. No operation is counted.
+    /// The cost of `work` on `arrived` segments, with those it adds to `out`. No operation is counted.
     pub(crate) fn of(arrived: usize, out: &mut Frames, work: impl FnOnce(&mut Frames)) -> Self {
         let sent_before = out.len();
         let allocations_before = allocations();

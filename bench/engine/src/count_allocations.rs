@@ -10,7 +10,7 @@ thread_local! {
     static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
-/// How often this thread has allocated or reallocated memory while a [`CountingAllocator`] is the program's
+/// The number of times this thread has allocated or reallocated memory while a [`CountingAllocator`] is the program's
 /// `#[global_allocator]`; zero otherwise. Freeing is not counted.
 #[inline]
 pub fn allocations() -> u64 {

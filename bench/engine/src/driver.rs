@@ -14,7 +14,7 @@ use crate::template_client::{Step, TemplateClient};
 /// Time that passes from one burst to the next: what 64 frames take at 6.4 million a second.
 pub const BURST_TIME: Duration = Duration::from_micros(10);
 
-/// What the server's clock shows at the beginning.
+/// The server's clock at the beginning.
 pub const START: Instant = Instant::from_millis(1_000_000);
 
 /// Bursts that a response to one of [`Driver::random_segments`] stays unacknowledged, at most: at that distance, 32,768
@@ -66,7 +66,7 @@ impl<S: Server> Driver<S> {
         &mut self.server
     }
 
-    /// What the server's clock shows.
+    /// The server's clock.
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -116,13 +116,13 @@ impl<S: Server> Driver<S> {
         cost
     }
 
-    /// So many bursts of requests on open connections drawn at random, no connection twice in a burst, and some bursts
-    /// later their acknowledgments, so that those, too, are of connections that have not been looked at for a while. An
-    /// operation is a request of 3 segments: request, response and acknowledgment.
+    /// This many bursts of requests on open connections drawn at random, no connection twice in a burst, and some
+    /// bursts later their acknowledgments, so that those, too, are of connections that have not been looked at for a
+    /// while. An operation is a request of 3 segments: request, response and acknowledgment.
     ///
     /// # Panics
     ///
-    /// When there are fewer than two bursts of clients.
+    /// If there are fewer than two bursts of clients.
     pub fn random_segments(&mut self, bursts: u64) -> Cost {
         let flows = self.client.flows();
         assert!(flows as usize >= 2 * BURST, "{flows} clients are too few to draw from");
@@ -206,7 +206,7 @@ impl<S: Server> Driver<S> {
 ///
 /// # Panics
 ///
-/// When it does not.
+/// If it does not.
 pub fn served_response(persistent: bool) -> Vec<u8> {
     let mut driver = Driver::new(EngineServer::new(1, 1), 1);
     driver.open_all();

@@ -65,7 +65,7 @@ impl Frames {
     ///
     /// # Panics
     ///
-    /// When there is no free buffer, or `length` is above its size.
+    /// If there is no free buffer, or `length` is above its size.
     #[inline]
     pub fn fill(&mut self, length: usize) {
         assert!(!self.is_full() && length <= SLOT, "no buffer for {length} bytes");

@@ -15,7 +15,7 @@ use crate::frames::{BURST, Burst, Frames};
 use crate::getter::Getter;
 use crate::server::{EngineServer, Server, deliver, secrets};
 
-/// What each side cost; both count the same operations.
+/// The cost of each side; both count the same operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SplitCost {
     /// The accepting side.
@@ -77,7 +77,7 @@ impl Pair {
     ///
     /// # Panics
     ///
-    /// When connections are open already.
+    /// If connections are open already.
     pub fn open_all(&mut self) -> SplitCost {
         let mut cost = SplitCost {
             client: self.connect(),
@@ -92,7 +92,7 @@ impl Pair {
     ///
     /// # Panics
     ///
-    /// When a request is not answered.
+    /// If a request is not answered.
     pub fn requests(&mut self, at_least: u64) -> SplitCost {
         let mut cost = SplitCost::default();
         while cost.server.operations < at_least {
@@ -114,7 +114,7 @@ impl Pair {
     ///
     /// # Panics
     ///
-    /// When a connection does not come to its end.
+    /// If a connection does not come to its end.
     pub fn whole_connections(&mut self, at_least: u64) -> SplitCost {
         let mut cost = SplitCost::default();
         while cost.server.operations < at_least {
@@ -160,7 +160,7 @@ impl Pair {
         cost
     }
 
-    /// What is on its way to the server arrives, then what is on its way to the client.
+    /// Delivers the frames on their way to the server, then those on their way to the client.
     fn round(&mut self) -> SplitCost {
         self.to_client.clear();
         let server = carry(

@@ -1,4 +1,4 @@
-//! What is measured: something that answers bursts of frames.
+//! The subject that is measured: something that answers bursts of frames.
 
 use std::fs;
 use std::io;
@@ -39,7 +39,7 @@ pub(crate) fn secrets(number: u64) -> Secrets {
     }
 }
 
-/// What is served at `/`.
+/// The page served at `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// A file of 100 bytes, from the cache.
@@ -64,7 +64,7 @@ impl EngineServer {
     ///
     /// # Panics
     ///
-    /// When one of the numbers is 0 or above 2^28, or the page cannot be put into a temporary directory.
+    /// If one of the numbers is 0 or above 2^28, or the page cannot be put into a temporary directory.
     pub fn new(connections: u32, time_wait: u32) -> Self {
         Self::with_page(Page::SmallFile, connections, time_wait)
     }

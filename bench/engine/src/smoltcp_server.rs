@@ -1,6 +1,6 @@
 //! smoltcp with the same responses, for comparison.
 //!
-//! Where there is a choice, it is the one that costs smoltcp least: responses are ready-made, nothing is delayed,
+//! Every choice is the one that costs smoltcp least: responses are ready-made, nothing is delayed,
 //! there is no congestion control, packets come without Ethernet headers, all frames of a burst are taken in before
 //! the sockets are looked at, and a socket in TIME-WAIT listens again at once. Checksums are verified, as the engine
 //! does.
@@ -32,7 +32,7 @@ pub struct SmoltcpServer {
     handles: Vec<SocketHandle>,
     persistent_response: Vec<u8>,
     last_response: Vec<u8>,
-    /// Where requests are read into.
+    /// The buffer that requests are read into.
     request: Box<[u8; RECEIVE_BUFFER]>,
     /// Sockets that were closed and do not listen again.
     closing: usize,
@@ -43,7 +43,7 @@ impl SmoltcpServer {
     ///
     /// # Panics
     ///
-    /// When smoltcp refuses an address or to listen.
+    /// If smoltcp refuses an address or to listen.
     pub fn new(connections: u32) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = 1;

@@ -28,7 +28,7 @@ pub enum Step {
     Fin,
 }
 
-/// What the server sent, by kind of segment.
+/// The segments the server sent, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// Segments.
@@ -44,7 +44,7 @@ pub struct Answers {
 }
 
 impl Step {
-    /// What a server answers when `clients` of them take this step.
+    /// The number of answers of a server when `clients` of them take this step.
     pub fn answers(self, clients: usize) -> Answers {
         let some = |yes: bool| if yes { clients } else { 0 };
         Answers {
@@ -83,7 +83,7 @@ impl TemplateClient {
     ///
     /// # Panics
     ///
-    /// When their numbers would reach [`CLIENTS`].
+    /// If their numbers would reach [`CLIENTS`].
     pub fn new(first: u64, flows: u32) -> Self {
         assert!(
             first.saturating_add(u64::from(flows)) <= CLIENTS,
@@ -107,7 +107,7 @@ impl TemplateClient {
         }
     }
 
-    /// How many clients there are.
+    /// The number of clients.
     pub fn flows(&self) -> u32 {
         self.flows.len() as u32
     }
@@ -137,7 +137,7 @@ impl TemplateClient {
     ///
     /// # Panics
     ///
-    /// When there is no such client, or no buffer in `out`.
+    /// If there is no such client, or no buffer in `out`.
     #[inline]
     pub fn write(&mut self, step: Step, flow: u32, out: &mut Frames) {
         let from = Endpoint::of_client(self.first + u64::from(flow));

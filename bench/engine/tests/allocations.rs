@@ -1,4 +1,4 @@
-//! How often the engine and the HTTP service allocate memory.
+//! Allocations of the engine and the HTTP service.
 #![allow(missing_docs)]
 
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use tidegate_engine_bench::{CountingAllocator, Driver, EngineServer, Page, alloc
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// What a connection may allocate for itself from SYN to TIME-WAIT, once the tables of the engine have grown.
+/// The allocations of a connection for itself from SYN to TIME-WAIT, once the tables of the engine have grown.
 const OF_A_CONNECTION: u64 = 2;
 
 #[test]

@@ -56,7 +56,7 @@ pub enum Damage {
     Noticed,
 }
 
-/// What a direction does to frames. The default does nothing to them and takes no time.
+/// The treatment of frames by a direction. The default does nothing to them and takes no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Impairment {
     /// Frames lost, each by itself.

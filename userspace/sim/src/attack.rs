@@ -33,7 +33,7 @@ const BYTES: usize = 256 << 10;
 /// Forged segments between two events of a connection.
 const TRIES_PER_STEP: u64 = 1000;
 
-/// What an attack came to.
+/// The outcome of an attack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Forged segments that reached a host while its connection was open.
@@ -44,9 +44,9 @@ pub struct Report {
     pub bytes: u64,
     /// Simulated time.
     pub simulated: Duration,
-    /// What the links did with the true segments.
+    /// The links' treatment of the true segments.
     pub link: LinkCounters,
-    /// What the engines counted, in sum.
+    /// The counters of the engines, in sum.
     pub counters: Vec<(&'static str, u64)>,
 }
 

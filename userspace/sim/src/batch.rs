@@ -13,14 +13,14 @@ use crate::link::LinkCounters;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 
-/// How many of the slowest seeds are remembered.
+/// The number of the slowest seeds that are remembered.
 const SLOWEST: usize = 5;
 
 /// Runs the scenario of `seed`. A panic is a failure like any other.
 ///
 /// # Errors
 ///
-/// What went wrong.
+/// The fault.
 pub fn run_seed(seed: u64, trace: Option<Trace>) -> Result<Report, Box<Failure>> {
     let scenario = Scenario::generate(seed);
     panic::catch_unwind(AssertUnwindSafe(|| check::run(&scenario, trace))).unwrap_or_else(|panic| {
@@ -44,7 +44,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 pub struct Batch {
     /// The first seed.
     pub start: u64,
-    /// How many.
+    /// The number of them.
     pub seeds: u64,
     /// Threads, at least one.
     pub jobs: usize,
@@ -82,7 +82,7 @@ impl Batch {
     }
 }
 
-/// What came of many runs.
+/// The outcome of many runs.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Runs.
@@ -99,7 +99,7 @@ pub struct Summary {
     pub segments: u64,
     /// Segments that carried nothing new.
     pub retransmissions: u64,
-    /// What the links did.
+    /// The frames of the links.
     pub link: LinkCounters,
     /// Simulated time.
     pub simulated: Duration,

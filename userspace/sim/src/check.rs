@@ -10,7 +10,7 @@ use crate::side::Side;
 use crate::simulation::Simulation;
 use crate::trace::Trace;
 
-/// What a run that went well was like.
+/// The measurements of a run that went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Events handled.
@@ -23,7 +23,7 @@ pub struct Report {
     pub segments: u64,
     /// Segments that carried nothing new.
     pub retransmissions: u64,
-    /// What the link did, both directions together.
+    /// The frames of the link, both directions together.
     pub link: LinkCounters,
     /// The connection was aborted, as planned.
     pub aborted: bool,
@@ -37,11 +37,11 @@ pub struct Report {
 pub struct Failure {
     /// The seed of the scenario.
     pub seed: u64,
-    /// What went wrong.
+    /// The fault.
     pub problem: String,
     /// The scenario, in words.
     pub scenario: String,
-    /// What was counted.
+    /// The counts.
     pub state: String,
 }
 
@@ -61,7 +61,7 @@ impl core::error::Error for Failure {}
 ///
 /// # Errors
 ///
-/// What went wrong, with all that is needed to find out why.
+/// The fault of a run, with all that is needed to find its cause.
 pub fn run(scenario: &Scenario, trace: Option<Trace>) -> Result<Report, Box<Failure>> {
     let fail = |problem, state| {
         Box::new(Failure {
@@ -117,7 +117,7 @@ pub fn judge(scenario: &Scenario, simulation: &Simulation) -> Result<Report, Str
     })
 }
 
-/// What holds for every connection, however it ended.
+/// Checks that hold for every connection, however it ended.
 fn check_bytes(script: &Script) -> Result<(), String> {
     if let Some(at) = script.wrong_at() {
         return Err(format!(
@@ -135,7 +135,7 @@ fn check_bytes(script: &Script) -> Result<(), String> {
     Ok(())
 }
 
-/// What holds for a connection that nobody aborted.
+/// Checks that hold for a connection that nobody aborted.
 fn check_complete(script: &Script, peer: &Script) -> Result<(), String> {
     let Some(ending) = script.ending() else {
         return Err("never reached ESTABLISHED".to_owned());

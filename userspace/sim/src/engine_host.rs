@@ -20,15 +20,15 @@ use crate::segment::{Draft, Endpoint, SYN, View};
 /// Room for the longest frame: 9,000 bytes of IP and the longest Ethernet header.
 const FRAME_SIZE: usize = 9022;
 
-/// When an engine that found no frame tries again.
+/// The time after which an engine that found no frame tries again.
 const FRAMES_FREE_AFTER: Duration = Duration::from_micros(10);
 
-/// How an engine is set up.
+/// The settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
     /// The engine's configuration.
     pub config: Config,
-    /// What the secrets are drawn from.
+    /// The seed the secrets are drawn from.
     pub secrets: u64,
     /// Times in a thousand that there is no frame to send with.
     pub frame_shortage: u32,

@@ -77,14 +77,14 @@ pub fn acknowledgments(tries: u64, seed: u64, mut progress: impl FnMut(u64)) -> 
     Ok(report)
 }
 
-/// How many guesses are expected to be right.
+/// The number of guesses expected to be right.
 fn expected(without_timestamps: u64, with_timestamps: u64) -> f64 {
     let chance = |bits: u32| 1.0 / (1_u64 << bits) as f64;
     without_timestamps as f64 * chance(ISN_TAG_BITS)
         + with_timestamps as f64 * chance(ISN_TAG_BITS + TIMESTAMP_TAG_BITS)
 }
 
-/// How many right guesses chance explains when `expected` are to be expected.
+/// The number of right guesses that chance explains when `expected` are to be expected.
 fn explained(expected: f64) -> f64 {
     expected + 6.0 * expected.sqrt() + 1.0
 }
@@ -117,7 +117,7 @@ struct Template {
     frame: Vec<u8>,
     ipv4: bool,
     stamped: bool,
-    /// Where the TCP header begins.
+    /// The offset of the TCP header.
     tcp: usize,
 }
 

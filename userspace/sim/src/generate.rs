@@ -21,7 +21,7 @@ use crate::smoltcp_host::SmoltcpSettings;
 const MILLIS_WRAP: u64 = (1 << 32) * 1000;
 const MICROS_WRAP: u64 = 1 << 32;
 
-/// How bad the link is on the whole.
+/// The badness of the link on the whole.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Severity {
     Clean,
@@ -257,7 +257,7 @@ fn size(random: &mut Random, severity: Severity) -> usize {
     random.between(0, most) as usize
 }
 
-/// What client and server do.
+/// The plans of client and server.
 fn plans(random: &mut Random, severity: Severity, engines_only: bool) -> (Plan, Plan) {
     let (up, down) = (size(random, severity), size(random, severity));
     let (up, down) = (random.bytes(up).into(), random.bytes(down).into());

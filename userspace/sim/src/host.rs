@@ -12,7 +12,7 @@ pub trait Host {
     ///
     /// # Errors
     ///
-    /// Why that is not possible, in words.
+    /// The reason that is not possible, in words.
     fn connect(&mut self, now: Duration) -> Result<(), String>;
 
     /// A frame arrives.
@@ -21,7 +21,7 @@ pub trait Host {
     /// Time has come for what [`Host::next_deadline`] announced.
     fn turn(&mut self, now: Duration);
 
-    /// When [`Host::turn`] is next needed; `None` while no timer is running.
+    /// The time at which [`Host::turn`] is next needed; `None` while no timer is running.
     fn next_deadline(&mut self, now: Duration) -> Option<Duration>;
 
     /// Frames that were sent and not yet taken away, oldest first.
@@ -34,13 +34,13 @@ pub trait Host {
     ///
     /// # Errors
     ///
-    /// What is left, in words.
+    /// The remains, in words.
     fn check_empty(&self) -> Result<(), String>;
 
     /// Frames received and frames sent, as the host itself counts them.
     fn frames(&self) -> (u64, u64);
 
-    /// What the host's TCP counted, zeros left out.
+    /// The counters of the host's TCP, zeros left out.
     fn counters(&self) -> Vec<(&'static str, u64)>;
 }
 
@@ -56,23 +56,23 @@ impl Clock {
         Self { origin }
     }
 
-    /// What the clock shows, in microseconds, `now` after the start.
+    /// The clock, in microseconds, `now` after the start.
     pub const fn micros(&self, now: Duration) -> u64 {
         self.origin + now.as_micros() as u64
     }
 
-    /// What the clock shows `now` after the start, as the engine wants it.
+    /// The clock `now` after the start, as the engine wants it.
     pub const fn instant(&self, now: Duration) -> Instant {
         Instant::from_micros(self.micros(now))
     }
 
-    /// How long after the start the clock shows `micros`.
+    /// The time after the start at which the clock shows `micros`.
     pub const fn since_start(&self, micros: u64) -> Duration {
         Duration::from_micros(micros.saturating_sub(self.origin))
     }
 }
 
-/// What a host's clock shows at the start.
+/// A host's clock at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockStart {
     /// This many microseconds.

@@ -1,4 +1,4 @@
-//! What a router answers to a packet that does not fit the next link.
+//! A router's answer to a packet that does not fit the next link.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

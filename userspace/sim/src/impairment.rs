@@ -1,4 +1,4 @@
-//! What can be wrong with one direction of a link.
+//! The faults of one direction of a link.
 
 use core::num::NonZeroU64;
 use core::time::Duration;
@@ -28,16 +28,16 @@ pub struct MtuChange {
 /// A time during which the link is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// When it begins, from the start of the run.
+    /// The beginning, from the start of the run.
     pub from: Duration,
-    /// When it ends.
+    /// The end.
     pub until: Duration,
 }
 
-/// What a direction does to frames. The default does nothing to them and takes no time.
+/// The treatment of frames by a direction. The default does nothing to them and takes no time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impairment {
-    /// What a bad link does: loss, duplication, damage, a bottleneck, delay and reordering.
+    /// The faults of a bad link: loss, duplication, damage, a bottleneck, delay and reordering.
     pub link: tidegate_impair::Impairment,
     /// Marks ECN-capable packets once the queue of the bottleneck is half full.
     pub marks: bool,
@@ -47,8 +47,8 @@ pub struct Impairment {
     pub mtu: Vec<MtuChange>,
     /// Whether a router answers frames that are too long. Otherwise the link is a black hole.
     pub too_big: bool,
-    /// When the link is down.
+    /// The times at which the link is down.
     pub outages: Vec<Outage>,
-    /// What happens to SYN segments.
+    /// The treatment of SYN segments.
     pub middlebox: Middlebox,
 }

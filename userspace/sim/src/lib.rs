@@ -3,7 +3,14 @@
 //! Two hosts exchange streams over an impaired link; one runs the engine, the other the engine or smoltcp, an
 //! independent implementation. Everything about a run follows from its seed ([`scenario::Scenario::generate`]), so a
 //! seed that fails does so every time. After a run both streams must have arrived whole and nothing may be left of the
-//! connection ([`check::judge`]).
+//! connection ([`check::judge`]). [`batch::Batch`] runs many seeds; [`trace::Trace`] shows one segment by segment.
+//!
+//! ```
+//! use tidegate_sim::batch::Batch;
+//!
+//! let summary = Batch { start: 0, seeds: 3, jobs: 1 }.run(&|_| {});
+//! assert_eq!((summary.runs, summary.failures.len()), (3, 0));
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod attack;

@@ -11,7 +11,7 @@ use crate::impairment::Impairment;
 use crate::middlebox;
 use crate::segment::ETHERNET_HEADER;
 
-/// What a direction did, in frames.
+/// The history of a direction, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     /// Given to the link.
@@ -61,7 +61,7 @@ impl LinkCounters {
     }
 }
 
-/// What becomes of one frame.
+/// The fate of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives.
@@ -103,10 +103,10 @@ impl fmt::Display for Fate {
     }
 }
 
-/// What a link makes of a frame.
+/// The outcome of a frame on a link.
 #[derive(Debug)]
 pub struct Carried {
-    /// What becomes of it.
+    /// Its fate.
     pub fate: Fate,
     /// A router's message to its sender.
     pub answer: Option<Vec<u8>>,
@@ -130,7 +130,7 @@ impl Link {
         }
     }
 
-    /// What it did so far.
+    /// Its frames so far.
     pub fn counters(&self) -> LinkCounters {
         LinkCounters {
             impaired: self.path.stats(),

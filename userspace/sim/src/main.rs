@@ -54,7 +54,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// How many seeds.
+    /// The number of seeds.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     seeds: u64,
 
@@ -69,11 +69,11 @@ struct RunArguments {
 
 #[derive(Debug, Args)]
 struct AttackArguments {
-    /// How many forged segments.
+    /// The number of forged segments.
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     tries: u64,
 
-    /// What they are drawn from.
+    /// The seed they are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
@@ -85,11 +85,11 @@ struct AttackArguments {
 
 #[derive(Debug, Args)]
 struct ForgeArguments {
-    /// How many guesses.
+    /// The number of guesses.
     #[arg(long, value_name = "N", default_value_t = 100_000_000)]
     tries: u64,
 
-    /// What they are drawn from.
+    /// The seed they are drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }

@@ -1,4 +1,4 @@
-//! What routers and middleboxes do to frames on purpose, and one thing that none should.
+//! Changes that routers and middleboxes make to frames on purpose, and one that none should.
 
 use tidegate_random::Random;
 

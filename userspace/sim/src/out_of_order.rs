@@ -12,12 +12,12 @@ use crate::scenario::{Scenario, small_config};
 use crate::script::{Ending, Plan, Script};
 use crate::segment::{ACK, Draft, RST, SYN, View};
 
-/// What the peer's window scale option says; it sends nothing that would need it.
+/// The peer's window scale option; it sends nothing that would need it.
 const OPTIONS: &[u8] = &[2, 4, 5, 0xb4, 1, 3, 3, 7, 4, 2, 1, 1];
 
 const PEER_ISN: u32 = u32::MAX - 1000;
 
-/// What the attack came to.
+/// The outcome of the attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Segments of one byte that were sent.

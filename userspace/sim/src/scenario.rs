@@ -44,9 +44,9 @@ impl Stack {
 pub struct Party {
     /// Its TCP.
     pub stack: Stack,
-    /// What its application does.
+    /// The behaviour of its application.
     pub plan: Plan,
-    /// Where its clock starts.
+    /// The start of its clock.
     pub clock: ClockStart,
 }
 
@@ -133,7 +133,7 @@ impl Scenario {
     ///
     /// # Errors
     ///
-    /// Why a host could not be made, in words.
+    /// The reason a host could not be made, in words.
     pub(crate) fn hosts(&self) -> Result<[Box<dyn Host>; 2], String> {
         let (client, server) = self.ends();
         Ok([

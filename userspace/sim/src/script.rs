@@ -1,25 +1,25 @@
-//! What an application does with its connection, and what it learns: the same for every kind of host.
+//! The behaviour of an application on its connection, and what it learns: the same for every kind of host.
 
 use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
 
-/// When an application begins to send.
+/// The time an application begins to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// When the connection is open.
+    /// As soon as the connection is open.
     AtOnce,
-    /// When the peer has sent all it had: half-close, then the answer.
+    /// After the peer has sent all it had: half-close, then the answer.
     AfterPeer,
 }
 
-/// When an application closes its side.
+/// The time an application closes its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// When it has sent all it had.
+    /// After it has sent all it had.
     AfterSending,
-    /// When it has sent all it had and the peer has closed its side.
+    /// After it has sent all it had and the peer has closed its side.
     AfterPeer,
 }
 
@@ -28,16 +28,16 @@ pub enum Finish {
 pub struct Pause {
     /// It begins after this many bytes.
     pub after: usize,
-    /// How long it is.
+    /// Its length.
     pub lasts: Duration,
 }
 
-/// How an application behaves.
+/// The behaviour of an application.
 #[derive(Clone)]
 pub struct Plan {
-    /// What it sends.
+    /// The bytes it sends.
     pub data: Bytes,
-    /// What it has to receive.
+    /// The bytes it has to receive.
     pub expected: Bytes,
     /// Bytes it writes at a time, above zero.
     pub write_size: usize,
@@ -47,11 +47,11 @@ pub struct Plan {
     pub read_size: usize,
     /// Time between its reads of `read_size`; zero: as fast as data comes.
     pub read_interval: Duration,
-    /// When it does not read, in the order of bytes.
+    /// The pauses in which it does not read, in the order of bytes.
     pub pauses: Vec<Pause>,
-    /// When it begins to send.
+    /// The time it begins to send.
     pub start: Start,
-    /// When it closes.
+    /// The time it closes.
     pub finish: Finish,
     /// Aborts the connection when it has sent and received this many bytes together.
     pub abort_after: Option<usize>,
@@ -93,7 +93,7 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// How a connection ended for one side.
+/// The end of a connection for one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Both sides have closed and know it.
@@ -152,17 +152,17 @@ impl Script {
         &self.plan
     }
 
-    /// How often a connection was opened.
+    /// The number of times a connection was opened.
     pub fn opened(&self) -> u32 {
         self.opened
     }
 
-    /// How often a connection was closed.
+    /// The number of times a connection was closed.
     pub fn closed(&self) -> u32 {
         self.closed
     }
 
-    /// How the connection ended; `None` while it lives.
+    /// The end of the connection; `None` while it lives.
     pub fn ending(&self) -> Option<Ending> {
         self.ending
     }
@@ -177,7 +177,7 @@ impl Script {
         self.sent
     }
 
-    /// Where in the stream the first byte stood that was not the one expected there.
+    /// The position in the stream of the first byte that was not the one expected there.
     pub fn wrong_at(&self) -> Option<usize> {
         self.wrong_at
     }
@@ -251,7 +251,7 @@ impl Script {
         self.peer_ended = true;
     }
 
-    /// What is to be written next, where there is room for `space` bytes; [`Script::wrote`] says that it was.
+    /// The piece to be written next, where there is room for `space` bytes; [`Script::wrote`] says that it was.
     pub fn next_write(&self, now: Duration, space: usize) -> Option<Bytes> {
         let may_start = self.plan.start == Start::AtOnce || self.peer_ended;
         if !may_start || self.shut || self.aborting || now < self.write_at {
@@ -284,7 +284,7 @@ impl Script {
         done && !self.aborting && !core::mem::replace(&mut self.shut, true)
     }
 
-    /// When it wants to go on by itself, after `now`.
+    /// The time at which it wants to go on by itself, after `now`.
     pub fn wakes_at(&self, now: Duration) -> Option<Duration> {
         let write = (self.sent < self.plan.data.len() && !self.shut && self.write_at > now).then_some(self.write_at);
         let read = (self.read_at > now && !self.peer_ended).then_some(self.read_at);

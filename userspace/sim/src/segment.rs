@@ -34,7 +34,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
 }
 
-/// Where the parts of a frame begin, in bytes from its start.
+/// The beginnings of the parts of a frame, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The TCP header.
@@ -66,7 +66,7 @@ pub struct View<'a> {
     pub options: &'a [u8],
     /// The text.
     pub text: &'a [u8],
-    /// Where everything is.
+    /// The offsets of all parts.
     pub layout: Layout,
 }
 

@@ -28,7 +28,7 @@ struct InFlight {
     frame: Vec<u8>,
 }
 
-/// What one side put on the wire.
+/// The segments one side put on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Segments.
@@ -89,7 +89,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// Why a host could not be made or the connection not be opened, in words.
+    /// The reason a host could not be made or the connection not be opened, in words.
     pub fn new(scenario: &Scenario, trace: Option<Trace>) -> Result<Self, String> {
         let mut random = Random::new(!scenario.seed);
         let mut simulation = Self {
@@ -133,12 +133,12 @@ impl Simulation {
         &*self.hosts[side.index()]
     }
 
-    /// What the link did with the frames `side` sent.
+    /// The link's treatment of the frames `side` sent.
     pub fn link(&self, side: Side) -> LinkCounters {
         self.links[side.index()].counters()
     }
 
-    /// What `side` put on the wire.
+    /// The segments `side` put on the wire.
     pub fn sent(&self, side: Side) -> &Sent {
         &self.sent[side.index()]
     }
@@ -211,7 +211,7 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// What does not add up, in words.
+    /// The contradiction, in words.
     pub fn check_frames(&self) -> Result<(), String> {
         for side in Side::BOTH {
             let (from, to) = (side.index(), side.other().index());

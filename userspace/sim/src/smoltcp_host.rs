@@ -23,20 +23,20 @@ use crate::segment::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Endpoint};
 /// also count as a running timer and so hide that no other is.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// How long smoltcp may have something outstanding and no timer running, in case an answer is already under way. Its
-/// largest retransmission timeout is 60 s.
+/// The time for which smoltcp may have something outstanding and no timer running, in case an answer is already under
+/// way. Its largest retransmission timeout is 60 s.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
-/// How long smoltcp may send only what lies beyond the last acknowledgment. It goes on so for ever if a window that
-/// closes finds something of what it has sent lost: it probes behind that, and never sends it again, though the window
-/// is open.
+/// The time for which smoltcp may send only what lies beyond the last acknowledgment. It goes on so for ever if a
+/// window that closes finds something of what it has sent lost: it probes behind that, and never sends it again, though
+/// the window is open.
 const SKIPS_FOR: Duration = Duration::from_secs(180);
 
-/// When smoltcp is asked again if it says that it has something to do now, and does not do it.
+/// The time after which smoltcp is asked again if it says that it has something to do now, and does not do it.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 thread_local! {
-    /// What smoltcp's timestamp clock shows; it wants a function without arguments.
+    /// smoltcp's timestamp clock; it wants a function without arguments.
     static TIMESTAMP: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -44,7 +44,7 @@ fn timestamp() -> u32 {
     TIMESTAMP.get()
 }
 
-/// How smoltcp is set up.
+/// The settings of smoltcp.
 #[derive(Clone, Debug)]
 pub struct SmoltcpSettings {
     /// MTU of its interface in bytes, without the Ethernet header.
@@ -53,7 +53,7 @@ pub struct SmoltcpSettings {
     pub receive_buffer: usize,
     /// Send buffer in bytes.
     pub send_buffer: usize,
-    /// How long it delays acknowledgments; `None`: not at all.
+    /// The delay of its acknowledgments; `None`: not at all.
     pub delayed_ack: Option<Duration>,
     /// Nagle's algorithm.
     pub nagle: bool,
@@ -61,7 +61,7 @@ pub struct SmoltcpSettings {
     pub timestamps: bool,
     /// Reno congestion control; otherwise none at all.
     pub reno: bool,
-    /// What its initial sequence number is drawn from.
+    /// The seed its initial sequence number is drawn from.
     pub seed: u64,
 }
 
@@ -78,7 +78,7 @@ pub struct SmoltcpHost {
     last_state: State,
     heard_at: Duration,
     stalled_since: Option<Duration>,
-    /// When it was last given the time: what is due then and not done needs some other event first.
+    /// The time it was last given: what is due then and not done needs some other event first.
     worked_at: Option<Duration>,
     /// Taken out of the socket and not read by the application.
     rest: Vec<u8>,
@@ -90,7 +90,7 @@ pub struct SmoltcpHost {
 /// Whether smoltcp leaves out what its peer waits for.
 #[derive(Default)]
 struct Skipping {
-    /// What the peer waits for, and whether its window is open.
+    /// The number the peer waits for, and whether its window is open.
     acknowledged: Option<(SeqNumber, bool)>,
     /// Since when nothing but what lies beyond has been sent.
     since: Option<Duration>,

@@ -1,4 +1,4 @@
-//! How all benchmarks are run, and with how many connections.
+//! The way all benchmarks are run, and their numbers of connections.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::time::Duration;

@@ -27,7 +27,7 @@ pub(super) fn servers(ipv4: bool) -> [IpAddr; 2] {
     if ipv4 { SERVERS_V4 } else { SERVERS_V6 }
 }
 
-/// Where the guesses go, and what genuine cookies are of.
+/// The flow of the guesses and of genuine cookies.
 pub(super) fn server_end(ipv4: bool) -> Endpoint {
     Endpoint {
         mac: SERVER_MAC,
@@ -49,7 +49,7 @@ pub(super) fn client_end(ipv4: bool, host: u64, port: u16) -> Endpoint {
     }
 }
 
-/// What a client sends that has seen a cookie: a bare ACK.
+/// The segment of a client that has seen a cookie: a bare ACK.
 pub(super) struct Acknowledgment {
     pub(super) client: Endpoint,
     pub(super) server: Endpoint,

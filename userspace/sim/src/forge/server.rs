@@ -69,7 +69,7 @@ impl Server {
         self.engine.receive(self.now, frame, OnNoFlow::Reject, &mut self.sink);
     }
 
-    /// How often this was counted.
+    /// The value of this counter.
     pub(super) fn count(&self, counter: Counter) -> u64 {
         self.engine.counters().get(counter)
     }

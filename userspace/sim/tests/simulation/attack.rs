@@ -1,4 +1,4 @@
-//! What others can do to a connection.
+//! Attacks of others on a connection.
 
 use tidegate_sim::scenario::Scenario;
 use tidegate_sim::script::Ending;

@@ -1,4 +1,4 @@
-//! What forged acknowledgments of SYN cookies come to.
+//! The outcome of forged acknowledgments of SYN cookies.
 
 use tidegate_sim::forge;
 

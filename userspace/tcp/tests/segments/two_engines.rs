@@ -124,7 +124,7 @@ fn run(seed: u64, length: usize, impairment: Impairment, ipv6: bool) {
         queue: BinaryHeap::new(),
         sent: 0,
     };
-    let mut now = Instant::from_millis(seed % 10_000);
+    let now = Instant::from_millis(seed % 10_000);
     let (mut to_client, mut to_server) = (Wire::default(), Wire::default());
     let header = LinkHeader::new(SERVER_MAC, CLIENT_MAC, !ipv6);
     let (local, remote) = (client_address.parse().unwrap(), server_address.parse().unwrap());
@@ -133,31 +133,12 @@ fn run(seed: u64, length: usize, impairment: Impairment, ipv6: bool) {
         client.connect(now, local, remote, &header, &mut to_server),
         Err(ConnectError::InUse)
     );
-    let limit = now + Duration::from_secs(3600);
-    loop {
-        link.carry(now, &mut to_server, true);
-        link.carry(now, &mut to_client, false);
-        let next = [
-            link.queue.peek().map(|frame| frame.arrives.0.0),
-            server.next_deadline(),
-            client.next_deadline(),
-        ];
-        let Some(next) = next.into_iter().flatten().min() else {
-            break;
-        };
-        now = now.max(next);
-        assert!(now < limit, "seed {seed}: no end after an hour");
-        while link.queue.peek().is_some_and(|frame| frame.arrives.0.0 <= now) {
-            let arrived = link.queue.pop().unwrap();
-            if arrived.to_server {
-                server.receive(now, &arrived.frame, OnNoFlow::Reject, &mut to_client);
-            } else {
-                client.receive(now, &arrived.frame, OnNoFlow::Reject, &mut to_server);
-            }
-        }
-        server.poll(now, &mut to_client);
-        client.poll(now, &mut to_server);
-    }
+    finish(
+        seed,
+        &mut link,
+        now,
+        [(&mut server, &mut to_client), (&mut client, &mut to_server)],
+    );
     assert_eq!(server.application().received.len(), length, "seed {seed}");
     assert!(
         server.application().received == data,
@@ -172,6 +153,36 @@ fn run(seed: u64, length: usize, impairment: Impairment, ipv6: bool) {
         assert_eq!(engine.reassembly_bytes(), 0, "seed {seed}");
         assert_eq!(engine.application().closed, [CloseReason::Finished], "seed {seed}");
         assert_eq!(engine.application().ends, 1, "seed {seed}");
+    }
+}
+
+/// Lets server and client, each with the frames it has sent, exchange frames until there is nothing left to do.
+fn finish(seed: u64, link: &mut Link, mut now: Instant, sides: [(&mut Engine<App>, &mut Wire); 2]) {
+    let [(server, to_client), (client, to_server)] = sides;
+    let limit = now + Duration::from_secs(3600);
+    loop {
+        link.carry(now, to_server, true);
+        link.carry(now, to_client, false);
+        let next = [
+            link.queue.peek().map(|frame| frame.arrives.0.0),
+            server.next_deadline(),
+            client.next_deadline(),
+        ];
+        let Some(next) = next.into_iter().flatten().min() else {
+            return;
+        };
+        now = now.max(next);
+        assert!(now < limit, "seed {seed}: no end after an hour");
+        while link.queue.peek().is_some_and(|frame| frame.arrives.0.0 <= now) {
+            let arrived = link.queue.pop().unwrap();
+            if arrived.to_server {
+                server.receive(now, &arrived.frame, OnNoFlow::Reject, to_client);
+            } else {
+                client.receive(now, &arrived.frame, OnNoFlow::Reject, to_server);
+            }
+        }
+        server.poll(now, to_client);
+        client.poll(now, to_server);
     }
 }
 

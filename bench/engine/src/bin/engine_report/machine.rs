@@ -1,4 +1,4 @@
-//! What the figures depend on besides the code.
+//! The conditions that the figures depend on besides the code.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// What `/proc/cpuinfo` says of the first processor.
+    /// The first processor, as `/proc/cpuinfo` names it.
     pub(crate) fn read() -> Self {
         // Without it there are no cycles in the table, and all else is as it was.
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -51,13 +51,13 @@ impl Subject {
     }
 }
 
-/// How subjects take turns.
+/// The turns of the subjects.
 pub(crate) struct Turns {
     /// Slices of each subject, at least one.
     pub(crate) runs: u32,
-    /// How long a slice is.
+    /// The length of a slice.
     pub(crate) slice: Duration,
-    /// How long each subject works before its first slice.
+    /// The time each subject works before its first slice.
     pub(crate) settle: Duration,
 }
 
