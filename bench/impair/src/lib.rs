@@ -3,8 +3,8 @@
 //!
 //! A [`Path`] takes the decisions about a frame one at a time, and whoever carries the frame says in which order:
 //! whether it is lost or doubled, what is damaged, when it leaves the queue of the bottleneck, and when it arrives.
-//! Everything random follows from a seed, and the clock is a parameter: a [`Duration`] since the start that never goes
-//! back.
+//! Everything random follows from a seed, and the clock is a parameter: a [`Duration`](core::time::Duration) since the
+//! start that never goes back.
 //!
 //! ```
 //! use core::time::Duration;

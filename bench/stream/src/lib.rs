@@ -10,7 +10,7 @@
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let url = "http://198.18.0.1/large".parse().map_err(anyhow::Error::msg)?;
-//! let transfer = transfer::download(&url, Some(Until::Time(Duration::from_secs(5))), Some("cubic"))?;
+//! let transfer = transfer::download(&url, Some(Until::Elapsed(Duration::from_secs(5))), Some("cubic"))?;
 //! assert!(transfer.mbits_per_second() > 1.0);
 //! # Ok(())
 //! # }
