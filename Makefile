@@ -108,11 +108,13 @@ bench-instructions: ebpf ## Count the engine's instructions and compare with the
 fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)
 
-docs: build ## Write docs/cli.md anew from the help of the programs
-	TIDEGATE_UPDATE_DOCS=1 $(RELEASE) test --release --locked $(PROGRAMS) --test cli
+docs: ebpf ## Write docs/cli.md anew from the help of the programs
+	$(CARGO) build --locked --package tidegate-bench
+	TIDEGATE_UPDATE_DOCS=1 $(CARGO) test --locked --package tidegate --test cli
 
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
+	@scripts/check-columns.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all $(EBPF) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -111,7 +111,8 @@ fn parse_host(host: &str) -> Result<IpAddr, String> {
 }
 
 impl Url {
-    /// Returns a GET request for this URL. With `keep_alive` false it asks the server to close the connection after the response.
+    /// Returns a GET request for this URL. With `keep_alive` false it asks the server to close the connection after the
+    /// response.
     pub fn request(&self, keep_alive: bool) -> Vec<u8> {
         let Self { path, authority, .. } = self;
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };

@@ -61,18 +61,18 @@ enum Command {
     /// A frame meets, in this order: loss, duplication (both copies go on, each for itself), corruption, the queue of
     /// the rate limit, the delay. Frames to multicast addresses, ARP and neighbour discovery are passed on at once and
     /// untouched unless --impair-all is given. The counts are printed at the end and at SIGUSR1; SIGINT and SIGTERM
-    /// end it. Segmentation and checksums must not be left to the devices: `ethtool -K DEVICE tx off tso off gso off gro
-    /// off`. `scripts/lab.sh up --middle` makes a place for it.
+    /// end it. Segmentation and checksums must not be left to the devices: `ethtool -K DEVICE tx off tso off gso off
+    /// gro off`. `scripts/lab.sh up --middle` makes a place for it.
     Link(tidegate_link::Arguments),
     /// Transfer data in one direction over the kernel's TCP and measure it, or serve such transfers.
     Stream(tidegate_stream::Arguments),
     /// Send TCP segments with spoofed sources to a server, to see how it stands a flood.
     ///
-    /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180), are
-    /// refused.
+    /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180),
+    /// are refused.
     Flood(tidegate_flood::Arguments),
-    /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be done
-    /// before, `scripts/resilience.sh` does both.
+    /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be
+    /// done before, `scripts/resilience.sh` does both.
     Resilience(Box<tidegate_experiments::resilience::Arguments>),
     /// Compare the goodput of tidegate with that of the kernel's TCP over impaired links; `scripts/lab.sh up --middle`
     /// has to be done before, `scripts/goodput.sh` does both.

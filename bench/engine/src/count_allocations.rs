@@ -17,8 +17,8 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
-/// The bytes of memory this thread has allocated and not freed, the allocator's share included, under the same condition.
-/// Negative where it has freed what another thread had allocated.
+/// The bytes of memory this thread has allocated and not freed, the allocator's share included, under the same
+/// condition. Negative where it has freed what another thread had allocated.
 #[inline]
 pub fn held_bytes() -> i64 {
     HELD.get()

@@ -13,8 +13,8 @@ use tidegate_tcp::wire::Options;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Memory of a connection that has something to send, beside what is queued: what it owns while it sends, and entries of
-/// what is outstanding.
+/// Memory of a connection that has something to send, beside what is queued: what it owns while it sends, and entries
+/// of what is outstanding.
 const OF_A_SENDER: i64 = 2048;
 
 fn config(connections: u32) -> Config {

@@ -1,5 +1,5 @@
-//! The engine counts the memory it takes for received data: scripts of userspace/tcp/tests/memory.rs, with the memory of the
-//! test's thread measured after every segment.
+//! The engine counts the memory it takes for received data: scripts of userspace/tcp/tests/memory.rs, with the memory
+//! of the test's thread measured after every segment.
 #![allow(missing_docs)]
 
 #[path = "../../../userspace/tcp/tests/common/readers.rs"]

@@ -5,8 +5,8 @@
 //! - [`resilience`] measures tidegate and the kernel's TCP under SYN floods;
 //! - [`goodput`] measures tidegate and the kernel's TCP over bad links.
 //!
-//! Each has the `Arguments` of its sub-command of `tidegate-bench`, and a `run` that prints a table, writes the files it
-//! is asked for, and returns whether everything was measured.
+//! Each has the `Arguments` of its sub-command of `tidegate-bench`, and a `run` that prints a table, writes the files
+//! it is asked for, and returns whether everything was measured.
 //!
 //! ```no_run
 //! use clap::Parser;

@@ -1,4 +1,4 @@
-//! How far the run is: a bar on a terminal, else a line for each cell.
+//! How far the run is: a bar on a terminal, else a line for each case.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ const TICK: Duration = Duration::from_secs(1);
 /// Shows on standard error how far the run is.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    cells: usize,
+    cases: usize,
     done: usize,
 }
 
 impl Progress {
-    /// Nothing of `cells` is done yet.
+    /// Nothing of `cases` is done yet.
     ///
     /// # Errors
     ///
     /// The bar's template is wrong.
-    pub(crate) fn new(cells: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(cases: usize) -> anyhow::Result<Self> {
         let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}")
             .context("the progress bar's template is wrong")?;
-        let bar = ProgressBar::new(cells as u64).with_style(style);
+        let bar = ProgressBar::new(cases as u64).with_style(style);
         bar.enable_steady_tick(TICK);
-        Ok(Self { bar, cells, done: 0 })
+        Ok(Self { bar, cases, done: 0 })
     }
 
     /// Says what is measured now.
@@ -38,7 +38,7 @@ impl Progress {
     pub(crate) fn done(&mut self, found: &str) {
         self.done += 1;
         if self.bar.is_hidden() {
-            eprintln!("{}/{}: {found}", self.done, self.cells);
+            eprintln!("{}/{}: {found}", self.done, self.cases);
         } else {
             self.bar.println(found);
             self.bar.inc(1);

@@ -1,5 +1,5 @@
-//! A model of one direction of a bad link, without the frames themselves: the simulation sends frames of its own through
-//! it, and `tidegate-bench link` those of real devices.
+//! A model of one direction of a bad link, without the frames themselves: the simulation sends frames of its own
+//! through it, and `tidegate-bench link` those of real devices.
 //!
 //! A [`Path`] takes the decisions about a frame one at a time, and whoever carries the frame says in which order:
 //! whether it is lost or doubled, what is damaged, when it leaves the queue of the bottleneck, and when it arrives.

@@ -70,8 +70,9 @@ impl Cores {
     }
 }
 
-/// Prepares the lab: routes and neighbours for the spoofed `sources`, a prefix of IPv4 and one of IPv6, no program on the client's device, and the path of
-/// received frames on the server's device that native XDP uses, for the kernel too.
+/// Prepares the lab: routes and neighbours for the spoofed `sources`, a prefix of IPv4 and one of IPv6, no program on
+/// the client's device, and the path of received frames on the server's device that native XDP uses, for the kernel
+/// too.
 ///
 /// Nothing is restored; the lab is taken down afterwards.
 ///

@@ -2,8 +2,8 @@
 //! network namespaces of their own, joined by a veth pair, or by two with a namespace in the middle.
 //!
 //! - [`Lab`] runs commands and threads in one of its namespaces, a [`Place`]; [`Family`] has the addresses of its ends;
-//! - [`Process`] is a child whose output is collected and which ends with its guard; [`Children`] are ended by SIGINT and
-//!   SIGTERM too;
+//! - [`Process`] is a child whose output is collected and which ends with its guard; [`Children`] are ended by SIGINT
+//!   and SIGTERM too;
 //! - [`arrangement`] says which core does what, and prepares devices and routes for measurements;
 //! - [`machine`] and [`environment`] read processor time, memory and facts of the machine from `/proc`.
 //!

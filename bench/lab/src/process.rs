@@ -115,8 +115,8 @@ impl Process {
         Self::spawn(command.stderr(Stdio::piped()))
     }
 
-    /// Starts `command` without standard input, and collects what it prints to standard output, and to standard error if
-    /// that is a pipe.
+    /// Starts `command` without standard input, and collects what it prints to standard output, and to standard error
+    /// if that is a pipe.
     pub(crate) fn spawn(command: &mut Command) -> anyhow::Result<Self> {
         let description = format!("{command:?}");
         let mut child = command

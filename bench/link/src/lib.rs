@@ -1,8 +1,8 @@
 //! An impaired link: frames relayed between two devices, with loss, delay, reordering, duplication, corruption and a
 //! rate limit, in either direction.
 //!
-//! It needs nothing of the kernel but packet sockets, so it works where netem is missing. The model of what is wrong with
-//! the link is `tidegate_impair`; this crate moves the frames. [`run`] is `tidegate-bench link`:
+//! It needs nothing of the kernel but packet sockets, so it works where netem is missing. The model of what is wrong
+//! with the link is `tidegate_impair`; this crate moves the frames. [`run`] is `tidegate-bench link`:
 //!
 //! ```no_run
 //! use clap::Parser;

@@ -101,8 +101,8 @@ pub struct Config {
     pub busy_poll: Duration,
     /// Frames of the UMEM (a power of two, 256 to 1,048,576).
     pub frames: u32,
-    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498. Without it: 4096 in zero-copy mode,
-    /// which some drivers need, and for an MTU above 1,770, otherwise 2048.
+    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498. Without it: 4096 in zero-copy
+    /// mode, which some drivers need, and for an MTU above 1,770, otherwise 2048.
     pub frame_size: Option<u32>,
     /// Entries of the fill ring (a power of two, 64 to 65,536). At most half of all frames wait in it.
     pub fill_ring: u32,

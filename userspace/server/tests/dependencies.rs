@@ -1,5 +1,5 @@
-//! The table of crates in docs/architecture.md against `cargo metadata`: no crate depends on one that the table does not
-//! allow it, and the table allows nothing that is not needed.
+//! The table of crates in docs/architecture.md against `cargo metadata`: no crate depends on one that the table does
+//! not allow it, and the table allows nothing that is not needed.
 #![allow(missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};

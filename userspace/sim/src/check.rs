@@ -27,8 +27,8 @@ pub struct Report {
     pub link: LinkCounters,
     /// The connection was aborted, as planned.
     pub aborted: bool,
-    /// smoltcp stopped without a timer, or never sent again what its peer waited for, so the transfer could not be completed;
-    /// the engine's part was as it should be.
+    /// smoltcp stopped without a timer, or never sent again what its peer waited for, so the transfer could not be
+    /// completed; the engine's part was as it should be.
     pub stalled: bool,
 }
 
@@ -153,8 +153,9 @@ fn check_complete(script: &Script, peer: &Script) -> Result<(), String> {
     }
     match ending {
         Ending::Finished => Ok(()),
-        // The last acknowledgment of all may be lost, and again, until the peer's TIME-WAIT is over and it knows nothing
-        // of the connection any more. No protocol can avoid that, so it is enough that one side knows of the good end.
+        // The last acknowledgment of all may be lost, and again, until the peer's TIME-WAIT is over and it knows
+        // nothing of the connection any more. No protocol can avoid that, so it is enough that one side knows of the
+        // good end.
         Ending::Reset | Ending::TimedOut if peer.ending() == Some(Ending::Finished) => Ok(()),
         Ending::Reset | Ending::TimedOut | Ending::Aborted | Ending::Stalled => {
             Err(format!("all bytes arrived, but the connection ended: {ending:?}"))

@@ -1,8 +1,8 @@
 //! A deterministic simulation of tidegate's TCP engine.
 //!
 //! Two hosts exchange streams over an impaired link; one runs the engine, the other the engine or smoltcp, an
-//! independent implementation. Everything about a run follows from its seed ([`scenario::Scenario::generate`]), so a seed
-//! that fails does so every time. After a run both streams must have arrived whole and nothing may be left of the
+//! independent implementation. Everything about a run follows from its seed ([`scenario::Scenario::generate`]), so a
+//! seed that fails does so every time. After a run both streams must have arrived whole and nothing may be left of the
 //! connection ([`check::judge`]).
 #![forbid(unsafe_code)]
 

@@ -27,8 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// largest retransmission timeout is 60 s.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
-/// How long smoltcp may send only what lies beyond the last acknowledgment. It goes on so for ever if a window that closes
-/// finds something of what it has sent lost: it probes behind that, and never sends it again, though the window is open.
+/// How long smoltcp may send only what lies beyond the last acknowledgment. It goes on so for ever if a window that
+/// closes finds something of what it has sent lost: it probes behind that, and never sends it again, though the window
+/// is open.
 const SKIPS_FOR: Duration = Duration::from_secs(180);
 
 /// When smoltcp is asked again if it says that it has something to do now, and does not do it.

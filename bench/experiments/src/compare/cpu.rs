@@ -192,8 +192,8 @@ fn observed(samples: &[Sample]) -> Option<Observed> {
     })
 }
 
-/// The ends of the longest stretch in which frames pass at half the highest rate or more. A client sets up and clears up
-/// around its load, which is not to count.
+/// The ends of the longest stretch in which frames pass at half the highest rate or more. A client sets up and clears
+/// up around its load, which is not to count.
 fn busy(samples: &[Sample]) -> Option<(&Sample, &Sample)> {
     let rates: Vec<f64> = samples
         .windows(2)

@@ -10,8 +10,8 @@ use super::plan::Shape;
 /// Octets of the longest frame, which the lab's MTU decides.
 const LONGEST_FRAME: usize = ETHERNET_HEADER + 1500;
 
-/// Octets of the options: timestamps (RFC 7323), which both ends of a connection with tidegate use, and those of a SYN, with
-/// MSS, SACK-permitted and window scale besides. RST has none.
+/// Octets of the options: timestamps (RFC 7323), which both ends of a connection with tidegate use, and those of a SYN,
+/// with MSS, SACK-permitted and window scale besides. RST has none.
 const TIMESTAMPS: usize = 12;
 const SYN_OPTIONS: usize = 20;
 

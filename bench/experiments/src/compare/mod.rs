@@ -1,10 +1,10 @@
 //! tidegate, nginx and the same application on the kernel's TCP, under the same client, in turn.
 //!
 //! In the lab, one server after the other is started on the server's core, asked by a client on the other core, and
-//! stopped; then all of them again, as often as there are runs. All serve the same file on the same address and port, so
-//! they are asked with the same octets. Beside them, a bare AF_XDP reflect shows what the way of the frames allows.
+//! stopped; then all of them again, as often as there are runs. All serve the same file on the same address and port,
+//! so they are asked with the same octets. Beside them, a bare AF_XDP reflect shows what the way of the frames allows.
 
-mod cell;
+mod case;
 mod cpu;
 mod frame_pattern;
 mod nginx;
@@ -31,8 +31,8 @@ use tidegate_load::Close;
 use tidegate_report::ReportFiles;
 use tidegate_runtime::WaitStrategy;
 
-use self::cell::{Bench, CONNECTIONS};
-use self::plan::{Budget, Cell, ClientKind, Clients, Load, Round, Scale, Selection, Shape, Target, Turn};
+use self::case::{Bench, CONNECTIONS};
+use self::plan::{Budget, Case, ClientKind, Clients, Load, Round, Scale, Selection, Session, Shape, Target};
 use self::report::Results;
 use self::target::Servers;
 use crate::progress::Progress;
@@ -95,8 +95,8 @@ impl Arguments {
 ///
 /// # Errors
 ///
-/// The arguments do not go together (a usage error), nginx is not installed, the lab is not up, a server does not start,
-/// answers something else or ends, a client cannot begin, or the results cannot be written.
+/// The arguments do not go together (a usage error), nginx is not installed, the lab is not up, a server does not
+/// start, answers something else or ends, a client cannot begin, or the results cannot be written.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let start = Instant::now();
     let selection = Selection::new(&arguments.targets, &arguments.workloads, arguments.client)?;
@@ -168,7 +168,7 @@ fn finish(
         results.add_environment("left_out", left_out.to_vec());
         eprintln!("tidegate-bench compare: there was no time for: {}", left_out.join("; "));
     }
-    let is_whole = selection.cells().into_iter().all(|cell| results.has(cell));
+    let is_whole = selection.cases().into_iter().all(|case| results.has(case));
     let report = results.report();
     print!("{}", report.text);
     arguments.files.write(&report)?;
@@ -183,7 +183,7 @@ fn measure(
     results: &mut Results,
     start: Instant,
 ) -> anyhow::Result<Vec<String>> {
-    let mut progress = Progress::new(rounds.iter().map(|round| round.turns.len()).sum())?;
+    let mut progress = Progress::new(rounds.iter().map(|round| round.sessions.len()).sum())?;
     let mut budget = Budget::new(bench.scale);
     let mut left_out = Vec::new();
     for round in rounds {
@@ -192,19 +192,19 @@ fn measure(
             continue;
         }
         let begin = Instant::now();
-        for turn in &round.turns {
-            let title = format!("{}, {}", round.title(), turn.title());
+        for session in &round.sessions {
+            let title = format!("{}, {}", round.title(), session.title());
             progress.begin(&title);
             let found = bench
-                .take(turn, round.number, &|client| half_of_kernel(results, client))
+                .take(session, round.number, &|client| half_of_kernel(results, client))
                 .with_context(|| title.clone())?;
-            if let (Turn::Server(target, _), Some(answer)) = (turn, found.answer) {
+            if let (Session::Server(target, _), Some(answer)) = (session, found.answer) {
                 results.set_answer(*target, answer);
             }
             let rates: Vec<String> = found
                 .runs
                 .iter()
-                .map(|run| format!("{} {:.0} {}", run.cell.workload_name(), run.per_s, run.cell.unit()))
+                .map(|run| format!("{} {:.0} {}", run.case.workload_name(), run.per_s, run.case.unit()))
                 .collect();
             for run in found.runs {
                 results.add(run);
@@ -218,12 +218,12 @@ fn measure(
 
 /// Half of the requests per second that serve-kernel reached under `rps`, asked by `client`.
 fn half_of_kernel(results: &Results, client: ClientKind) -> anyhow::Result<u64> {
-    let cell = Cell::Server {
+    let case = Case::Server {
         load: Load::Rps,
         client,
         target: Target::ServeKernel,
     };
-    let half = results.median(cell).unwrap_or_default() / 2.0;
+    let half = results.median(case).unwrap_or_default() / 2.0;
     if half < 1.0 {
         bail!("serve-kernel answered nothing under rps, so there is no rate to measure latency at");
     }

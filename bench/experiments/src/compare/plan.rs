@@ -127,7 +127,7 @@ impl Shape {
 
 /// One thing that is measured, in every round again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cell {
+pub(super) enum Case {
     /// A server under load.
     Server {
         /// What the client does.
@@ -141,7 +141,7 @@ pub(super) enum Cell {
     Reflect(Shape),
 }
 
-impl Cell {
+impl Case {
     /// Who is measured, as the results call it.
     pub(super) const fn target_name(self) -> &'static str {
         match self {
@@ -188,14 +188,14 @@ impl Cell {
 
 /// What is measured between the start and the stop of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Session {
     /// A server is started, meets these clients and loads, and is stopped.
     Server(Target, Vec<(ClientKind, Load)>),
     /// The bare reflect, in both shapes.
     Reflect,
 }
 
-impl Turn {
+impl Session {
     /// For people.
     pub(super) fn title(&self) -> String {
         match self {
@@ -225,7 +225,7 @@ pub(super) struct Round {
     /// What it measures.
     pub(super) phase: Phase,
     /// In this order.
-    pub(super) turns: Vec<Turn>,
+    pub(super) sessions: Vec<Session>,
 }
 
 impl Round {
@@ -283,18 +283,18 @@ impl Selection {
         &self.targets
     }
 
-    /// Every cell that must have been measured at least once.
-    pub(super) fn cells(&self) -> Vec<Cell> {
-        let mut cells = Vec::new();
+    /// Every case that must have been measured at least once.
+    pub(super) fn cases(&self) -> Vec<Case> {
+        let mut cases = Vec::new();
         for &load in &self.loads {
             for &client in self.clients {
-                cells.extend(self.targets.iter().map(|&target| Cell::Server { load, client, target }));
+                cases.extend(self.targets.iter().map(|&target| Case::Server { load, client, target }));
             }
         }
         if self.reflects() {
-            cells.extend(Shape::ALL.map(Cell::Reflect));
+            cases.extend(Shape::ALL.map(Case::Reflect));
         }
-        cells
+        cases
     }
 
     /// All rounds in the order they are measured: A B C A B C and so on, with the bare reflect at the end of each round
@@ -302,20 +302,20 @@ impl Selection {
     pub(super) fn rounds(&self, runs: u32) -> Vec<Round> {
         let mut rounds = Vec::new();
         for phase in [Phase::Throughput, Phase::Latency] {
-            let turns = self.turns(phase);
-            if turns.is_empty() {
+            let sessions = self.sessions(phase);
+            if sessions.is_empty() {
                 continue;
             }
             rounds.extend((0..runs).map(|number| Round {
                 number,
                 phase,
-                turns: turns.clone(),
+                sessions: sessions.clone(),
             }));
         }
         rounds
     }
 
-    fn turns(&self, phase: Phase) -> Vec<Turn> {
+    fn sessions(&self, phase: Phase) -> Vec<Session> {
         let mut loads = Vec::new();
         for &client in self.clients {
             let of_phase = self.loads.iter().filter(|load| load.phase() == phase);
@@ -324,15 +324,15 @@ impl Selection {
         if loads.is_empty() {
             return Vec::new();
         }
-        let mut turns: Vec<Turn> = self
+        let mut sessions: Vec<Session> = self
             .targets
             .iter()
-            .map(|&target| Turn::Server(target, loads.clone()))
+            .map(|&target| Session::Server(target, loads.clone()))
             .collect();
         if phase == Phase::Throughput && self.reflects() {
-            turns.push(Turn::Reflect);
+            sessions.push(Session::Reflect);
         }
-        turns
+        sessions
     }
 
     /// The reflect is the limit of what tidegate can do with frames, which only the bypass client counts.
@@ -346,11 +346,11 @@ impl Selection {
 /// How long each part takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
-    /// How often each cell is measured, at most.
+    /// How often each case is measured, at most.
     pub(super) runs: u32,
-    /// Time before anything counts, in each cell.
+    /// Time before anything counts, in each case.
     pub(super) warm_up: Duration,
-    /// Time that counts, in each cell.
+    /// Time that counts, in each case.
     pub(super) duration: Duration,
     /// Time that counts of each shape of the bare reflect.
     pub(super) reflect: Duration,
@@ -388,14 +388,14 @@ impl Scale {
     /// What `round` takes if nothing is known better.
     fn expected(&self, round: &Round) -> Duration {
         round
-            .turns
+            .sessions
             .iter()
-            .map(|turn| match turn {
-                Turn::Server(_, loads) => {
+            .map(|session| match session {
+                Session::Server(_, loads) => {
                     let each = self.client + self.warm_up + self.duration;
                     self.change + each * u32::try_from(loads.len()).unwrap_or(u32::MAX)
                 }
-                Turn::Reflect => self.change / 2 + (self.warm_up + self.reflect) * 2,
+                Session::Reflect => self.change / 2 + (self.warm_up + self.reflect) * 2,
             })
             .sum()
     }
@@ -450,9 +450,9 @@ mod tests {
             .iter()
             .flat_map(|round| {
                 round
-                    .turns
+                    .sessions
                     .iter()
-                    .map(|turn| format!("{} {}", round.number, turn.title()))
+                    .map(|session| format!("{} {}", round.number, session.title()))
             })
             .collect();
         assert_eq!(
@@ -479,25 +479,25 @@ mod tests {
     #[test]
     fn every_client_meets_every_target_and_load() {
         let selection = everything(Clients::Both);
-        let cells = selection.cells();
-        assert_eq!(cells.len(), 3 * 3 * 2 + 2);
+        let cases = selection.cases();
+        assert_eq!(cases.len(), 3 * 3 * 2 + 2);
         let mut measured = Vec::new();
         for round in selection.rounds(1) {
-            for turn in round.turns {
-                match turn {
-                    Turn::Server(target, loads) => {
+            for session in round.sessions {
+                match session {
+                    Session::Server(target, loads) => {
                         measured.extend(
                             loads
                                 .iter()
-                                .map(|&(client, load)| Cell::Server { load, client, target }),
+                                .map(|&(client, load)| Case::Server { load, client, target }),
                         );
                     }
-                    Turn::Reflect => measured.extend(Shape::ALL.map(Cell::Reflect)),
+                    Session::Reflect => measured.extend(Shape::ALL.map(Case::Reflect)),
                 }
             }
         }
         measured.sort_unstable();
-        let mut expected = cells;
+        let mut expected = cases;
         expected.sort_unstable();
         assert_eq!(measured, expected);
     }
@@ -511,14 +511,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!(selection.targets(), [Target::Tidegate, Target::ServeKernel]);
-        assert_eq!(selection.cells().len(), 2 + 2);
+        assert_eq!(selection.cases().len(), 2 + 2);
     }
 
     #[test]
     fn there_is_a_reflect_only_beside_frames_of_tidegate() {
         let reflects = |targets: &[Target], clients| {
             let selection = Selection::new(targets, &[Load::Rps], clients).unwrap();
-            selection.rounds(1)[0].turns.contains(&Turn::Reflect)
+            selection.rounds(1)[0].sessions.contains(&Session::Reflect)
         };
         assert!(reflects(&[Target::Tidegate], Clients::Bypass));
         assert!(!reflects(&[Target::Tidegate], Clients::Kernel));

@@ -1,5 +1,6 @@
-//! What AF_XDP in copy mode can do at most between the lab's two devices: frames as long as tidegate's, and as many each
-//! way, go to and fro between two loops that do nothing but swap their Ethernet addresses, without TCP, HTTP or even IP.
+//! What AF_XDP in copy mode can do at most between the lab's two devices: frames as long as tidegate's, and as many
+//! each way, go to and fro between two loops that do nothing but swap their Ethernet addresses, without TCP, HTTP or
+//! even IP.
 //!
 //! As many frames are under way at once as the workloads have connections.
 
@@ -153,8 +154,8 @@ struct ClientEnd<'a> {
 }
 
 impl ClientEnd<'_> {
-    /// Keeps `window` frames under way. Returns how many the reflector received and sent, in how many seconds, and how many
-    /// were lost.
+    /// Keeps `window` frames under way. Returns how many the reflector received and sent, in how many seconds, and how
+    /// many were lost.
     fn exchange(&mut self, window: usize, scale: &Scale) -> anyhow::Result<(u64, f64, usize)> {
         self.port.send(&self.template, window)?;
         let warm_up = self.keep_going(scale.warm_up)?;

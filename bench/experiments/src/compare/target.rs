@@ -44,7 +44,8 @@ pub(super) struct Servers<'a> {
 }
 
 impl Servers<'_> {
-    /// Starts `target`. It runs until the result is dropped. nginx may take another moment until it accepts connections.
+    /// Starts `target`. It runs until the result is dropped. nginx may take another moment until it accepts
+    /// connections.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@
 //! another, the same for all.
 
 mod background_load;
-mod cell;
+mod case;
 mod linux_listener;
 pub(crate) mod plan;
 mod report;
@@ -29,8 +29,8 @@ use tidegate_lab::machine::Awake;
 use tidegate_load::Body;
 use tidegate_report::ReportFiles;
 
-use self::cell::{Bench, Measured};
-use self::plan::{Cell, Scale};
+use self::case::{Bench, Measured};
+use self::plan::{Case, Scale};
 use self::report::Results;
 use self::target::Servers;
 use crate::progress::Progress;
@@ -112,12 +112,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let bench = set_up(arguments, &stage, root.path())?;
     let mut results = Results::new(describe(&bench, arguments)?);
     results.add_environment("processors_kept_from_halting", awake.is_some());
-    let cells = bench.scale.cells(arguments.families());
-    let left_out = measure(&bench, &cells, &mut results, start)?;
+    let cases = bench.scale.cases(arguments.families());
+    let left_out = measure(&bench, &cases, &mut results, start)?;
 
     print!("{}", results.report().text);
     if !left_out.is_empty() {
-        let names: Vec<String> = left_out.iter().map(Cell::title).collect();
+        let names: Vec<String> = left_out.iter().map(Case::title).collect();
         eprintln!("tidegate-bench resilience: there was no time for: {}", names.join("; "));
         results.add_environment("left_out", names);
     }
@@ -153,18 +153,18 @@ fn set_up<'a>(arguments: &Arguments, stage: &'a Stage, root: &'a Path) -> anyhow
     })
 }
 
-/// Measures the cells one after the other, and returns those there was no time for.
-fn measure(bench: &Bench, cells: &[Cell], results: &mut Results, start: Instant) -> anyhow::Result<Vec<Cell>> {
-    let mut progress = Progress::new(cells.len())?;
+/// Measures the cases one after the other, and returns those there was no time for.
+fn measure(bench: &Bench, cases: &[Case], results: &mut Results, start: Instant) -> anyhow::Result<Vec<Case>> {
+    let mut progress = Progress::new(cases.len())?;
     let mut left_out = Vec::new();
-    for (index, cell) in cells.iter().enumerate() {
-        let Some(tail) = bench.scale.tail_of_first(start.elapsed(), &cells[index..]) else {
-            left_out.push(*cell);
+    for (index, case) in cases.iter().enumerate() {
+        let Some(tail) = bench.scale.tail_of_first(start.elapsed(), &cases[index..]) else {
+            left_out.push(*case);
             continue;
         };
-        let title = cell.title();
+        let title = case.title();
         progress.begin(&title);
-        let found = match bench.measure(cell, tail).with_context(|| title.clone())? {
+        let found = match bench.measure(case, tail).with_context(|| title.clone())? {
             Measured::Row(row) => {
                 let found = format!(
                     "{title}: {:.0} of {:.0} SYN/s answered, {} of {} clients",

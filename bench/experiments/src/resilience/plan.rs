@@ -1,4 +1,4 @@
-//! Which cells there are, in which order they are measured, and how long each may take.
+//! Which cases there are, in which order they are measured, and how long each may take.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ impl Subject {
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cell {
+pub(super) struct Case {
     /// The IP version.
     pub(super) family: Family,
     /// The flood.
@@ -111,7 +111,7 @@ pub(super) struct Cell {
     pub(super) subject: Subject,
 }
 
-impl Cell {
+impl Case {
     /// A line for people that says which one it is.
     pub(super) fn title(&self) -> String {
         let subject = match self.subject {
@@ -154,7 +154,7 @@ pub(super) struct Scale {
     pub(super) finish: Duration,
     /// What starting and stopping a server may take, for the arithmetic of `limit`.
     pub(super) change: Duration,
-    /// How long all cells together may take; `None` if there is no limit.
+    /// How long all cases together may take; `None` if there is no limit.
     pub(super) limit: Option<Duration>,
 }
 
@@ -199,10 +199,10 @@ impl Scale {
         limit: Some(Duration::from_secs(51)),
     };
 
-    /// All cells in the order they are measured: every flood meets all subjects in turn, and each time another one is
+    /// All cases in the order they are measured: every flood meets all subjects in turn, and each time another one is
     /// the first.
-    pub(super) fn cells(&self, families: &[Family]) -> Vec<Cell> {
-        let mut cells = Vec::new();
+    pub(super) fn cases(&self, families: &[Family]) -> Vec<Case> {
+        let mut cases = Vec::new();
         let mut round = 0;
         for &family in families {
             for &offered in self.rates {
@@ -212,35 +212,35 @@ impl Scale {
                 }
                 let first = round % subjects.len().max(1);
                 subjects.rotate_left(first);
-                let cell = |subject| Cell {
+                let case = |subject| Case {
                     family,
                     offered,
                     subject,
                 };
-                cells.extend(subjects.iter().copied().map(cell));
+                cases.extend(subjects.iter().copied().map(case));
                 round += 1;
                 if offered == Offered::Max {
                     subjects.retain(Subject::is_in_ratios);
                     for _ in 1..self.rounds_at_max {
-                        cells.extend(subjects.iter().copied().map(cell));
+                        cases.extend(subjects.iter().copied().map(case));
                     }
                 }
             }
         }
-        cells
+        cases
     }
 
-    /// What `cell` takes if no client is late.
-    pub(super) fn base(&self, cell: &Cell) -> Duration {
-        match cell.subject {
+    /// What `case` takes if no client is late.
+    pub(super) fn base(&self, case: &Case) -> Duration {
+        match case.subject {
             Subject::Server(_) => self.change + self.lead_in + self.before + self.settle + self.window + self.finish,
             Subject::Bare(_) => self.change / 2 + self.settle + self.window,
         }
     }
 
-    /// How long the first cell of `rest` may wait for clients that are late, when all cells before it took `elapsed`.
-    /// What the limit leaves is shared by the cells that have clients. `None` when there is no time for the cell.
-    pub(super) fn tail_of_first(&self, elapsed: Duration, rest: &[Cell]) -> Option<Duration> {
+    /// How long the first case of `rest` may wait for clients that are late, when all cases before it took `elapsed`.
+    /// What the limit leaves is shared by the cases that have clients. `None` when there is no time for the case.
+    pub(super) fn tail_of_first(&self, elapsed: Duration, rest: &[Case]) -> Option<Duration> {
         let Some(limit) = self.limit else {
             return Some(self.tail);
         };
@@ -248,8 +248,8 @@ impl Scale {
         if elapsed + self.base(first) > limit {
             return None;
         }
-        let needed: Duration = rest.iter().map(|cell| self.base(cell)).sum();
-        let sharing = rest.iter().filter(|cell| cell.has_clients()).count();
+        let needed: Duration = rest.iter().map(|case| self.base(case)).sum();
+        let sharing = rest.iter().filter(|case| case.has_clients()).count();
         let spare = limit.saturating_sub(elapsed + needed);
         let share = spare / u32::try_from(sharing).unwrap_or(u32::MAX).max(1);
         Some(share.min(self.tail))
@@ -264,13 +264,13 @@ mod tests {
 
     #[test]
     fn every_flood_meets_every_target_once_and_the_highest_those_of_the_ratios_three_times() {
-        let cells = Scale::FULL.cells(&BOTH);
-        let servers = cells.iter().filter(|cell| matches!(cell.subject, Subject::Server(_)));
+        let cases = Scale::FULL.cases(&BOTH);
+        let servers = cases.iter().filter(|case| matches!(case.subject, Subject::Server(_)));
         assert_eq!(servers.count(), 2 * (5 * 4 + 2 * 2));
         for &family in &BOTH {
             for &offered in Scale::FULL.rates {
                 for target in Target::ALL {
-                    let same = Cell {
+                    let same = Case {
                         family,
                         offered,
                         subject: Subject::Server(target),
@@ -280,27 +280,27 @@ mod tests {
                     } else {
                         1
                     };
-                    assert_eq!(cells.iter().filter(|&&cell| cell == same).count(), times, "{same:?}");
+                    assert_eq!(cases.iter().filter(|&&case| case == same).count(), times, "{same:?}");
                 }
             }
             for limit in [Limit::Transmit, Limit::Drop] {
-                let bare = Cell {
+                let bare = Case {
                     family,
                     offered: Offered::Max,
                     subject: Subject::Bare(limit),
                 };
-                assert!(cells.contains(&bare), "{bare:?}");
+                assert!(cases.contains(&bare), "{bare:?}");
             }
         }
     }
 
     #[test]
     fn each_target_is_first_in_some_round() {
-        let cells = Scale::FULL.cells(&BOTH);
+        let cases = Scale::FULL.cases(&BOTH);
         for target in Target::ALL {
-            let first = cells.iter().enumerate().any(|(index, cell)| {
-                let begins = index == 0 || cells[index - 1].offered != cell.offered;
-                begins && cell.subject == Subject::Server(target)
+            let first = cases.iter().enumerate().any(|(index, case)| {
+                let begins = index == 0 || cases[index - 1].offered != case.offered;
+                begins && case.subject == Subject::Server(target)
             });
             assert!(first, "{target:?} is never the first");
         }
@@ -311,15 +311,15 @@ mod tests {
         let scale = Scale::QUICK;
         let limit = scale.limit.unwrap();
         assert!(limit < Duration::from_secs(55));
-        let cells = scale.cells(&BOTH);
+        let cases = scale.cases(&BOTH);
         let mut elapsed = Duration::ZERO;
-        for index in 0..cells.len() {
+        for index in 0..cases.len() {
             let tail = scale
-                .tail_of_first(elapsed, &cells[index..])
-                .unwrap_or_else(|| panic!("no time for {:?}", cells[index]));
-            elapsed += scale.base(&cells[index]);
-            if cells[index].has_clients() {
-                assert!(tail > Duration::ZERO, "{:?}", cells[index]);
+                .tail_of_first(elapsed, &cases[index..])
+                .unwrap_or_else(|| panic!("no time for {:?}", cases[index]));
+            elapsed += scale.base(&cases[index]);
+            if cases[index].has_clients() {
+                assert!(tail > Duration::ZERO, "{:?}", cases[index]);
                 elapsed += tail;
             }
         }
@@ -330,10 +330,10 @@ mod tests {
     fn time_that_is_lost_is_taken_from_late_clients_and_then_from_cells() {
         let scale = Scale::QUICK;
         let limit = scale.limit.unwrap();
-        let cells = scale.cells(&BOTH);
-        assert_eq!(scale.tail_of_first(limit / 2, &cells), Some(Duration::ZERO));
-        assert_eq!(scale.tail_of_first(limit, &cells), None);
-        assert_eq!(Scale::FULL.tail_of_first(limit * 100, &cells), Some(Scale::FULL.tail));
+        let cases = scale.cases(&BOTH);
+        assert_eq!(scale.tail_of_first(limit / 2, &cases), Some(Duration::ZERO));
+        assert_eq!(scale.tail_of_first(limit, &cases), None);
+        assert_eq!(Scale::FULL.tail_of_first(limit * 100, &cases), Some(Scale::FULL.tail));
     }
 
     #[test]

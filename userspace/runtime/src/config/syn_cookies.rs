@@ -35,8 +35,8 @@ pub struct SynCookies {
     /// How long a key is used to make cookies (5 s to 1 h). Its cookies are accepted for as long again.
     #[serde(with = "humantime_serde")]
     pub rotate: Duration,
-    /// A file with the secret the keys are derived from, so that several hosts accept each other's cookies; without it the
-    /// secret is random.
+    /// A file with the secret the keys are derived from, so that several hosts accept each other's cookies; without it
+    /// the secret is random.
     pub key_file: Option<PathBuf>,
 }
 

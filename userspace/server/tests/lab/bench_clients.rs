@@ -53,8 +53,8 @@ fn measure(workload: &[&str], client: &str, address: IpAddr, run_number: usize) 
     results
 }
 
-/// Every workload but `hold`. With fewer connections, those that carry many requests would come to the server's limit of
-/// 10,000 each, and lose the ones that were under way.
+/// Every workload but `hold`. With fewer connections, those that carry many requests would come to the server's limit
+/// of 10,000 each, and lose the ones that were under way.
 const WORKLOADS: [&[&str]; 6] = [
     &["cps", "--connections", "16"],
     &["cps", "--close", "server", "--connections", "16"],

@@ -1,7 +1,7 @@
 //! What is left of a SYN flood: nothing.
 //!
-//! `TIDEGATE_FLOOD_SYNS` is how many SYNs are sent at least, in millions (default 1); `make flood-memory` sends 50 million, at
-//! a server with the default settings for SYN cookies.
+//! `TIDEGATE_FLOOD_SYNS` is how many SYNs are sent at least, in millions (default 1); `make flood-memory` sends 50
+//! million, at a server with the default settings for SYN cookies.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
-//! Linux clients that lose their state, as by a reboot, and come back from the same port while the server still has the old
-//! connection, or its TIME-WAIT: RFC 5961, section 4.2, and RFC 6191. They are served at once, whoever answers SYNs, and
-//! whichever shard has the old connection.
+//! Linux clients that lose their state, as by a reboot, and come back from the same port while the server still has the
+//! old connection, or its TIME-WAIT: RFC 5961, section 4.2, and RFC 6191. They are served at once, whoever answers
+//! SYNs, and whichever shard has the old connection.
 
 use std::fs;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -25,9 +25,9 @@ use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, Process, SERVER_V4, c
 /// From the first SYN to the last octet of the response.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
-/// How often a client that was served later loses its state again. Linux sends its SYN again 8 ms after the RST by which it
-/// answers the challenge, and after that only a second later: a machine that is busy with something else may not have
-/// processed the RST by then. Where clients are left hanging, none of them helps.
+/// How often a client that was served later loses its state again. Linux sends its SYN again 8 ms after the RST by
+/// which it answers the challenge, and after that only a second later: a machine that is busy with something else may
+/// not have processed the RST by then. Where clients are left hanging, none of them helps.
 const MORE_ATTEMPTS: u32 = 2;
 
 /// No answer at all, which fails the test, is waited for so long.
@@ -251,8 +251,8 @@ fn clients_that_lost_their_state_are_served(when: &str, queues: u32) {
     if when == "never" {
         assert_eq!(counters.sum(SYN_COOKIES_SENT), 0);
     } else {
-        // All of the old ones, and none in place of TIME-WAIT. In between a SYN may come to the engine, which answers it, just
-        // after the RST.
+        // All of the old ones, and none in place of TIME-WAIT. In between a SYN may come to the engine, which answers
+        // it, just after the RST.
         let from_cookies = counters.sum(COOKIE_CONNECTIONS);
         let expected = connections..=connections + lost + again;
         assert!(expected.contains(&from_cookies), "{from_cookies} from cookies");

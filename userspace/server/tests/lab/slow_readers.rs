@@ -37,8 +37,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 
-/// A connection to `port` with the smallest receive buffer the kernel has, on which writing `request` goes on until all of
-/// it, or as much as the server takes, is written, and which then reads up to `read` octets.
+/// A connection to `port` with the smallest receive buffer the kernel has, on which writing `request` goes on until all
+/// of it, or as much as the server takes, is written, and which then reads up to `read` octets.
 fn reader(port: u16, request: &[u8], read: usize) -> TcpStream {
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
     // Before the SYN, so that the first window is small as well.
@@ -73,8 +73,8 @@ fn settled(server: &Server<'_>, limit: u64) -> u64 {
     }
 }
 
-/// Has [`READERS`] connections send `request` to `port` and read `read` octets of what comes, twice; they may take `growth`
-/// bytes meanwhile.
+/// Has [`READERS`] connections send `request` to `port` and read `read` octets of what comes, twice; they may take
+/// `growth` bytes meanwhile.
 fn readers_leave_nothing(port: u16, request: &[u8], read: usize, growth: u64) {
     let Some(lab) = Lab::up(1) else { return };
     // Room for the descriptors of all readers, here and in the server, which inherits the limit.

@@ -158,8 +158,8 @@ fn auto_turns_them_on_while_many_syns_come_and_loses_no_connection_at_either_edg
     ));
 }
 
-/// A client whose SYN one server has answered with a cookie. That server is then killed; it leaves no trace but the cookie
-/// that the client's first data will acknowledge.
+/// A client whose SYN one server has answered with a cookie. That server is then killed; it leaves no trace but the
+/// cookie that the client's first data will acknowledge.
 fn connect_to_a_server_that_is_killed(lab: &Lab, key_file: &str, config: &str, address: IpAddr) -> TcpStream {
     let server = Server::start(
         lab,

@@ -60,8 +60,8 @@ pub(super) struct Acknowledgment {
 }
 
 impl Acknowledgment {
-    /// Of a cookie that was made in `epoch` for the client with this number, below 60,000. They take turns in versions of
-    /// IP; two of 64 do without timestamps.
+    /// Of a cookie that was made in `epoch` for the client with this number, below 60,000. They take turns in versions
+    /// of IP; two of 64 do without timestamps.
     pub(super) fn genuine(number: u64, secret: Key, epoch: u64, random: &mut Random) -> Self {
         let ipv4 = number & 1 == 0;
         let client = client_end(ipv4, random.word(), 1024 + number as u16);

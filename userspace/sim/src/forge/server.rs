@@ -74,8 +74,8 @@ impl Server {
         self.engine.counters().get(counter)
     }
 
-    /// RSTs that may have been sent so far: half as many again as the rate in each second, of which the first and the last
-    /// may only be parts.
+    /// RSTs that may have been sent so far: half as many again as the rate in each second, of which the first and the
+    /// last may only be parts.
     pub(super) fn resets_allowed(&self) -> u64 {
         let rate = u64::from(self.rst_rate);
         (rate + rate.div_ceil(2)) * (1 + self.now.as_millis().div_ceil(1000))

@@ -16,14 +16,14 @@ use tidegate_report::{Quantiles, Report, Spread};
 
 use self::ratios::Ratio;
 use super::cpu::{Parts, Usage};
-use super::plan::{Cell, ClientKind, Target};
+use super::plan::{Case, ClientKind, Target};
 use super::probe::Answer;
 
 /// One measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    /// The cell that was measured.
-    pub(super) cell: Cell,
+    /// The case that was measured.
+    pub(super) case: Case,
     /// The number of its round, from 0. Runs with the same one were made next to each other.
     pub(super) round: u32,
     /// Connections, requests or frames per second.
@@ -55,9 +55,9 @@ impl Run {
     }
 }
 
-/// All runs of one cell.
+/// All runs of one case.
 struct CellRuns<'a> {
-    cell: Cell,
+    case: Case,
     runs: Vec<&'a Run>,
 }
 
@@ -152,27 +152,27 @@ impl Results {
         self.environment.insert(name.to_owned(), value.into());
     }
 
-    /// Returns whether `cell` was measured at least once.
-    pub(super) fn has(&self, cell: Cell) -> bool {
-        self.runs.iter().any(|run| run.cell == cell)
+    /// Returns whether `case` was measured at least once.
+    pub(super) fn has(&self, case: Case) -> bool {
+        self.runs.iter().any(|run| run.case == case)
     }
 
-    /// Returns the median of what `cell` reached per second.
-    pub(super) fn median(&self, cell: Cell) -> Option<f64> {
-        Some(self.row(cell)?.per_s()?.median)
+    /// Returns the median of what `case` reached per second.
+    pub(super) fn median(&self, case: Case) -> Option<f64> {
+        Some(self.row(case)?.per_s()?.median)
     }
 
-    /// Returns one row for each cell that was measured, by workload, client and target.
+    /// Returns one row for each case that was measured, by workload, client and target.
     fn rows(&self) -> Vec<CellRuns<'_>> {
-        let mut cells: BTreeMap<Cell, Vec<&Run>> = BTreeMap::new();
+        let mut cases: BTreeMap<Case, Vec<&Run>> = BTreeMap::new();
         for run in &self.runs {
-            cells.entry(run.cell).or_default().push(run);
+            cases.entry(run.case).or_default().push(run);
         }
-        cells.into_iter().map(|(cell, runs)| CellRuns { cell, runs }).collect()
+        cases.into_iter().map(|(case, runs)| CellRuns { case, runs }).collect()
     }
 
-    fn row(&self, cell: Cell) -> Option<CellRuns<'_>> {
-        self.rows().into_iter().find(|row| row.cell == cell)
+    fn row(&self, case: Case) -> Option<CellRuns<'_>> {
+        self.rows().into_iter().find(|row| row.case == case)
     }
 }
 
@@ -260,7 +260,7 @@ fn first_errors(results: &Results) -> impl Iterator<Item = (String, &str)> {
     let rows = results.rows().into_iter();
     rows.filter_map(|row| {
         let error = row.runs.iter().find_map(|run| run.first_error.as_deref())?;
-        Some((row.cell.title(), error))
+        Some((row.case.title(), error))
     })
 }
 
@@ -277,7 +277,7 @@ mod tests {
     use tidegate_report::testing::{assert_report, keys};
 
     use super::super::plan::Load;
-    use super::samples::{cell, report, run};
+    use super::samples::{case, report, run};
     use super::*;
 
     #[test]
@@ -289,14 +289,14 @@ mod tests {
         assert!(rows.iter().all(|row| row.runs.len() == 3));
         let names: Vec<_> = rows
             .iter()
-            .map(|row| (row.cell.workload_name(), row.cell.target_name()))
+            .map(|row| (row.case.workload_name(), row.case.target_name()))
             .collect();
         assert_eq!(names[0], ("cps", "tidegate"));
         assert_eq!(names[5], ("rps", "serve-kernel"));
         assert_eq!(names[9], ("reflect", "af-xdp-reflect"));
-        assert_eq!(report.median(cell(Load::Rps, Target::Nginx)), Some(170_000.0));
-        assert!(report.has(cell(Load::Cps, Target::Nginx)));
-        let kernel = Cell::Server {
+        assert_eq!(report.median(case(Load::Rps, Target::Nginx)), Some(170_000.0));
+        assert!(report.has(case(Load::Cps, Target::Nginx)));
+        let kernel = Case::Server {
             load: Load::Cps,
             client: ClientKind::Kernel,
             target: Target::Nginx,
@@ -309,7 +309,7 @@ mod tests {
     fn errors_add_up_by_kind() {
         let mut report = Results::default();
         for (kind, count) in [("reset", 2), ("refused", 1), ("reset", 3)] {
-            let mut run = run(cell(Load::Cps, Target::Nginx), 0, 1.0);
+            let mut run = run(case(Load::Cps, Target::Nginx), 0, 1.0);
             run.errors = count;
             run.errors_by_kind.insert(kind.to_owned(), count);
             run.first_error = Some(format!("a {kind}"));
@@ -325,7 +325,7 @@ mod tests {
     fn the_parts_of_processor_time_are_medians_too() {
         let mut report = Results::default();
         for (round, user) in [(0, 1.0), (1, 5.0), (2, 2.0)] {
-            let mut run = run(cell(Load::Rps, Target::Tidegate), round, 1.0);
+            let mut run = run(case(Load::Rps, Target::Tidegate), round, 1.0);
             let usage = run.usage.as_mut().unwrap();
             usage.client.user = user;
             usage.process = Some([user, 0.5]);
@@ -471,12 +471,12 @@ mod tests {
     fn the_other_clients_ratios_have_a_place_of_their_own() {
         let mut results = report();
         for (target, per_s) in [(Target::Tidegate, 90.0), (Target::Nginx, 60.0)] {
-            let cell = Cell::Server {
+            let case = Case::Server {
                 load: Load::Cps,
                 client: ClientKind::Kernel,
                 target,
             };
-            results.add(run(cell, 0, per_s));
+            results.add(run(case, 0, per_s));
         }
         let report = results.report();
         let value = report.json();

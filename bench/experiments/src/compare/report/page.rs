@@ -9,7 +9,7 @@ use super::{Results, first_errors};
 
 const HOW_TO_READ: &[&str] = &[
     "All servers send the same file from memory, and are asked by the same client with the same octets. They take \
-     turns: each round starts and stops one after the other, and a ratio is that of two runs of the same round. Bars \
+     sessions: each round starts and stops one after the other, and a ratio is that of two runs of the same round. Bars \
      are medians; the line over a bar's end goes from the lowest to the highest run.",
     "**cps** is connections per second, one request each; the environment says who closed them. **rps** is requests \
      per second on connections that stay open, one under way on each. **latency** is measured at half of what \
@@ -170,7 +170,7 @@ mod tests {
 
     use super::super::samples::{report, run};
     use super::*;
-    use crate::compare::plan::{Cell, Target};
+    use crate::compare::plan::{Case, Target};
 
     /// The titles and rows of the charts.
     fn charts(page: &Page) -> Vec<(&str, &[usize])> {
@@ -217,12 +217,12 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_left_out() {
         let mut results = Results::default();
-        let cell = Cell::Server {
+        let case = Case::Server {
             load: Load::Rps,
             client: ClientKind::Kernel,
             target: Target::Nginx,
         };
-        results.add(run(cell, 0, 1_000.0));
+        results.add(run(case, 0, 1_000.0));
         let report = results.report();
         assert_eq!(charts(&report.page).len(), 2);
         let html = report.html();

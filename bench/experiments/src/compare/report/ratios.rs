@@ -2,7 +2,7 @@
 
 use tidegate_report::Spread;
 
-use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
+use super::super::plan::{Case, ClientKind, Load, Shape, Target};
 use super::{Results, Run};
 
 /// A ratio of two rows.
@@ -17,12 +17,12 @@ pub(super) struct Ratio {
 
 /// Returns the main ratios, measured by `client`.
 pub(super) fn all(results: &Results, client: ClientKind) -> Vec<Ratio> {
-    let server = |load, target| Cell::Server { load, client, target };
+    let server = |load, target| Case::Server { load, client, target };
     let per_s = |run: &Run| Some(run.per_s);
     let p99 = |run: &Run| Some(run.quantiles?.p99);
     let throughput = |load, other| {
-        let cells = [server(load, Target::Tidegate), server(load, other)];
-        paired(results, cells, per_s, per_s)
+        let cases = [server(load, Target::Tidegate), server(load, other)];
+        paired(results, cases, per_s, per_s)
     };
     vec![
         Ratio {
@@ -69,7 +69,7 @@ pub(super) fn all(results: &Results, client: ClientKind) -> Vec<Ratio> {
 /// Returns the ratio that is not among the main ones: a connection has frames of other lengths than a request, and not
 /// as many one way as the other.
 pub(super) fn cps_frames(results: &Results, client: ClientKind) -> Ratio {
-    let cell = Cell::Server {
+    let case = Case::Server {
         load: Load::Cps,
         client,
         target: Target::Tidegate,
@@ -77,7 +77,7 @@ pub(super) fn cps_frames(results: &Results, client: ClientKind) -> Ratio {
     Ratio {
         name: "cps_frames_vs_reflect",
         meaning: "frames per second under cps, tidegate to a bare AF_XDP reflect of the same frames",
-        spread: frames(results, cell, Shape::Connection),
+        spread: frames(results, case, Shape::Connection),
     }
 }
 
@@ -89,8 +89,8 @@ pub(super) fn shown(results: &Results, client: ClientKind) -> Vec<Ratio> {
     ratios
 }
 
-fn frames(results: &Results, cell: Cell, shape: Shape) -> Option<Spread> {
-    paired(results, [cell, Cell::Reflect(shape)], Run::frames_per_s, |run| {
+fn frames(results: &Results, case: Case, shape: Shape) -> Option<Spread> {
+    paired(results, [case, Case::Reflect(shape)], Run::frames_per_s, |run| {
         Some(run.per_s)
     })
 }
@@ -106,9 +106,9 @@ pub(super) fn main_client(results: &Results) -> ClientKind {
 
 /// Returns the clients that measured something.
 pub(super) fn clients(results: &Results) -> Vec<ClientKind> {
-    let of_run = |run: &Run| match run.cell {
-        Cell::Server { client, .. } => Some(client),
-        Cell::Reflect(_) => None,
+    let of_run = |run: &Run| match run.case {
+        Case::Server { client, .. } => Some(client),
+        Case::Reflect(_) => None,
     };
     let mut clients: Vec<ClientKind> = results.runs.iter().filter_map(of_run).collect();
     clients.sort_unstable();
@@ -116,20 +116,20 @@ pub(super) fn clients(results: &Results) -> Vec<ClientKind> {
     clients
 }
 
-/// Returns the ratio of `value` of the first cell to `divisor` of the second, for each round that has both.
+/// Returns the ratio of `value` of the first case to `divisor` of the second, for each round that has both.
 fn paired(
     results: &Results,
-    [first, second]: [Cell; 2],
+    [first, second]: [Case; 2],
     value: impl Fn(&Run) -> Option<f64>,
     divisor: impl Fn(&Run) -> Option<f64>,
 ) -> Option<Spread> {
-    let find = |cell: Cell, round: u32| {
+    let find = |case: Case, round: u32| {
         results
             .runs
             .iter()
-            .find(move |run| run.cell == cell && run.round == round)
+            .find(move |run| run.case == case && run.round == round)
     };
-    let of_first = results.runs.iter().filter(|run| run.cell == first);
+    let of_first = results.runs.iter().filter(|run| run.case == first);
     Spread::of(of_first.filter_map(|run| {
         let divisor = divisor(find(second, run.round)?).filter(|&divisor| divisor > 0.0)?;
         Some(value(run)? / divisor)
@@ -138,7 +138,7 @@ fn paired(
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{cell, report, run};
+    use super::super::samples::{case, report, run};
     use super::*;
 
     fn of(ratios: &[Ratio], name: &str) -> Option<Spread> {
@@ -149,11 +149,11 @@ mod tests {
     fn ratios_are_those_of_the_same_round() {
         let mut report = Results::default();
         for (round, tidegate, nginx) in [(0, 300.0, 100.0), (1, 800.0, 200.0), (2, 50.0, 10.0)] {
-            report.add(run(cell(Load::Cps, Target::Tidegate), round, tidegate));
-            report.add(run(cell(Load::Cps, Target::Nginx), round, nginx));
+            report.add(run(case(Load::Cps, Target::Tidegate), round, tidegate));
+            report.add(run(case(Load::Cps, Target::Nginx), round, nginx));
         }
         // Without a partner it counts for nothing.
-        report.add(run(cell(Load::Cps, Target::Tidegate), 3, 1e9));
+        report.add(run(case(Load::Cps, Target::Tidegate), 3, 1e9));
         let spread = of(&all(&report, ClientKind::Bypass), "cps_vs_nginx").unwrap();
         assert_eq!((spread.median, spread.min, spread.max), (4.0, 3.0, 5.0));
     }
@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn what_was_not_measured_has_no_ratio() {
         let mut report = Results::default();
-        report.add(run(cell(Load::Cps, Target::Tidegate), 0, 100.0));
-        report.add(run(cell(Load::Cps, Target::ServeKernel), 0, 0.0));
+        report.add(run(case(Load::Cps, Target::Tidegate), 0, 100.0));
+        report.add(run(case(Load::Cps, Target::ServeKernel), 0, 0.0));
         assert!(
             all(&report, ClientKind::Bypass)
                 .iter()
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn the_bypass_clients_ratios_come_first() {
         assert_eq!(main_client(&report()), ClientKind::Bypass);
-        let kernel = Cell::Server {
+        let kernel = Case::Server {
             load: Load::Rps,
             client: ClientKind::Kernel,
             target: Target::Nginx,

@@ -1,11 +1,11 @@
-//! A cell's runs as a row of the report.
+//! A case's runs as a row of the report.
 
 use serde_json::json;
 use tidegate_report::format::three_digits;
 use tidegate_report::{Column, Row, Spread};
 
 use super::super::cpu::{Parts, Usage};
-use super::super::plan::Cell;
+use super::super::plan::Case;
 use super::{CellRuns, Results, Run};
 
 /// The columns of the table.
@@ -29,17 +29,17 @@ pub(super) const COLUMNS: &[Column] = &[
 pub(super) fn row(results: &Results, row: &CellRuns<'_>) -> Row {
     let first = row.runs.first();
     let usage = row.usage();
-    let answer = match row.cell {
-        Cell::Server { target, .. } => results.answers.get(&target),
-        Cell::Reflect(_) => None,
+    let answer = match row.case {
+        Case::Server { target, .. } => results.answers.get(&target),
+        Case::Reflect(_) => None,
     };
     let longest = row.quantile(|quantiles| quantiles.max);
     Row::new()
-        .with("target", row.cell.target_name())
-        .with("client", row.cell.client_name())
-        .with("workload", row.cell.workload_name())
+        .with("target", row.case.target_name())
+        .with("client", row.case.client_name())
+        .with("workload", row.case.workload_name())
         .with_spread("value", row.per_s().map(whole))
-        .with("unit", row.cell.unit())
+        .with("unit", row.case.unit())
         .with("runs", row.runs.len())
         .with(
             "values",

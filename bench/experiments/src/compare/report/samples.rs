@@ -7,13 +7,13 @@ use tidegate_report::Quantiles;
 use tidegate_report::testing;
 
 use super::super::cpu::{Parts, Usage};
-use super::super::plan::{Cell, ClientKind, Load, Shape, Target};
+use super::super::plan::{Case, ClientKind, Load, Shape, Target};
 use super::super::probe::Answer;
 use super::{Results, Run};
 
 /// `target` under `load`, by the bypass client.
-pub(super) fn cell(load: Load, target: Target) -> Cell {
-    Cell::Server {
+pub(super) fn case(load: Load, target: Target) -> Case {
+    Case::Server {
         load,
         client: ClientKind::Bypass,
         target,
@@ -21,8 +21,8 @@ pub(super) fn cell(load: Load, target: Target) -> Cell {
 }
 
 /// A run of fixed numbers but for the arguments. Each operation takes two frames, of the reflect one.
-pub(super) fn run(cell: Cell, round: u32, per_s: f64) -> Run {
-    let is_reflect = matches!(cell, Cell::Reflect(_));
+pub(super) fn run(case: Case, round: u32, per_s: f64) -> Run {
+    let is_reflect = matches!(case, Case::Reflect(_));
     let parts = Parts {
         user: 1.0,
         system: 2.0,
@@ -30,7 +30,7 @@ pub(super) fn run(cell: Cell, round: u32, per_s: f64) -> Run {
         softirq: 0.75,
     };
     Run {
-        cell,
+        case,
         round,
         per_s,
         quantiles: (!is_reflect).then_some(Quantiles {
@@ -68,22 +68,22 @@ pub(super) fn report() -> Results {
             (Load::Rps, Target::Nginx, 170_000.0),
             (Load::Rps, Target::ServeKernel, 204_000.0),
         ] {
-            report.add(run(cell(load, target), round, per_s * factor));
+            report.add(run(case(load, target), round, per_s * factor));
         }
         for (target, p99) in [
             (Target::Tidegate, 100.0),
             (Target::Nginx, 300.0),
             (Target::ServeKernel, 200.0),
         ] {
-            let mut run = run(cell(Load::Latency, target), round, 102_000.0);
+            let mut run = run(case(Load::Latency, target), round, 102_000.0);
             run.asked_per_s = Some(102_000);
             if let Some(quantiles) = &mut run.quantiles {
                 quantiles.p99 = p99 * factor;
             }
             report.add(run);
         }
-        report.add(run(Cell::Reflect(Shape::Request), round, 1_200_000.0 * factor));
-        report.add(run(Cell::Reflect(Shape::Connection), round, 1_500_000.0 * factor));
+        report.add(run(Case::Reflect(Shape::Request), round, 1_200_000.0 * factor));
+        report.add(run(Case::Reflect(Shape::Connection), round, 1_500_000.0 * factor));
     }
     for (target, head) in [
         (Target::Tidegate, 180),

@@ -15,7 +15,7 @@ use tidegate_lab::{Lab, Place};
 use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workload};
 
 use super::background_load::BackgroundLoad;
-use super::plan::{Cell, Limit, Offered, Scale, Subject, Target};
+use super::plan::{Case, Limit, Offered, Scale, Subject, Target};
 use super::report::Measurement;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
@@ -77,29 +77,29 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 }
 
 impl Bench<'_> {
-    /// Measures `cell`. Clients that are late are waited for during `tail`.
+    /// Measures `case`. Clients that are late are waited for during `tail`.
     ///
     /// # Errors
     ///
     /// The server does not start or ends, or the flood cannot be made. Clients that fail are no error.
-    pub(super) fn measure(&self, cell: &Cell, tail: Duration) -> anyhow::Result<Measured> {
-        match cell.subject {
+    pub(super) fn measure(&self, case: &Case, tail: Duration) -> anyhow::Result<Measured> {
+        match case.subject {
             Subject::Server(target) => {
-                let row = self.measure_server(target, cell, tail)?;
+                let row = self.measure_server(target, case, tail)?;
                 Ok(Measured::Row(Box::new(row)))
             }
             Subject::Bare(limit) => {
-                let rate = self.measure_bare(limit, cell)?;
-                Ok(Measured::Limit(cell.family, limit, rate))
+                let rate = self.measure_bare(limit, case)?;
+                Ok(Measured::Limit(case.family, limit, rate))
             }
         }
     }
 
-    fn measure_server(&self, target: Target, cell: &Cell, tail: Duration) -> anyhow::Result<Measurement> {
+    fn measure_server(&self, target: Target, case: &Case, tail: Duration) -> anyhow::Result<Measurement> {
         let scale = &self.scale;
-        let mut server = self.servers.start(target, cell.family)?;
+        let mut server = self.servers.start(target, case.family)?;
         arrangement::bind_devices(self.lab, self.cores)?;
-        let bulk_url = url(target, cell.family, &BULK.path())?;
+        let bulk_url = url(target, case.family, &BULK.path())?;
         let open = self
             .lab
             .inside(Place::Client, || {
@@ -112,9 +112,9 @@ impl Bench<'_> {
         let calm = self.sample(None, Some(&open))?;
         let memory_before = Memory::with(server.id())?;
 
-        let flood = self.start_flood(cell, target.port(), tail)?;
+        let flood = self.start_flood(case, target.port(), tail)?;
         thread::sleep(scale.settle);
-        let (first, last, outcome) = self.with_clients(target, cell, tail, flood.as_ref(), &open)?;
+        let (first, last, outcome) = self.with_clients(target, case, tail, flood.as_ref(), &open)?;
         let totals = flood.map(Generator::stop).transpose().context("the flood failed")?;
         let memory_after = Memory::with(server.id());
         let damage = open.finish(scale.finish);
@@ -126,8 +126,8 @@ impl Bench<'_> {
         let seconds = last.seconds_since(&first);
         Ok(Measurement {
             target,
-            family: cell.family,
-            offered: cell.offered,
+            family: case.family,
+            offered: case.offered,
             offered_per_s: per_second(last.sent.saturating_sub(first.sent), seconds),
             answered_per_s: per_second(last.answered.saturating_sub(first.answered), seconds),
             syns_sent: totals.map_or(0, |totals| totals.sent),
@@ -151,13 +151,13 @@ impl Bench<'_> {
     fn with_clients(
         &self,
         target: Target,
-        cell: &Cell,
+        case: &Case,
         tail: Duration,
         flood: Option<&Generator>,
         open: &BackgroundLoad,
     ) -> anyhow::Result<(Sample, Sample, tidegate_load::Measured)> {
         let plan = tidegate_load::Plan {
-            url: url(target, cell.family, &SMALL.path())?,
+            url: url(target, case.family, &SMALL.path())?,
             workload: Workload::Cps { close: Close::Server },
             connections: self.scale.clients,
             warm_up: Duration::ZERO,
@@ -180,7 +180,7 @@ impl Bench<'_> {
         })
     }
 
-    fn measure_bare(&self, limit: Limit, cell: &Cell) -> anyhow::Result<f64> {
+    fn measure_bare(&self, limit: Limit, case: &Case) -> anyhow::Result<f64> {
         let kind = match limit {
             Limit::Transmit => BareKind::Reflect,
             Limit::Drop => BareKind::Drop,
@@ -190,7 +190,7 @@ impl Bench<'_> {
             .inside(Place::Server, || Bare::attach(SERVER_DEVICE, kind))
             .with_context(|| format!("cannot attach the program that does nothing else to {SERVER_DEVICE}"))?;
         arrangement::bind_devices(self.lab, self.cores)?;
-        let flood = self.start_flood(cell, Target::TidegateAuto.port(), Duration::ZERO)?;
+        let flood = self.start_flood(case, Target::TidegateAuto.port(), Duration::ZERO)?;
         thread::sleep(self.scale.settle);
         let first = self.sample(flood.as_ref(), None)?;
         let first_count = bare.count();
@@ -207,15 +207,15 @@ impl Bench<'_> {
         Ok(per_second(count, last.seconds_since(&first)))
     }
 
-    fn start_flood(&self, cell: &Cell, port: u16, tail: Duration) -> anyhow::Result<Option<Generator>> {
-        let rate = match cell.offered {
+    fn start_flood(&self, case: &Case, port: u16, tail: Duration) -> anyhow::Result<Option<Generator>> {
+        let rate = match case.offered {
             Offered::Nothing => return Ok(None),
             Offered::Pps(rate) => Rate::Pps(rate),
             Offered::Max => Rate::Max,
         };
         let plan = Plan {
             interface: CLIENT_DEVICE.to_owned(),
-            target: (cell.family.server(), port).into(),
+            target: (case.family.server(), port).into(),
             target_mac: None,
             sources: None,
             kind: Kind::Syn,

@@ -1,4 +1,4 @@
-//! One turn: a server is started, meets its clients and loads, and is stopped. Or the bare reflect.
+//! One session: a server is started, meets its clients and loads, and is stopped. Or the bare reflect.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, P
 
 use super::cpu;
 use super::frame_pattern::Lengths;
-use super::plan::{Cell, ClientKind, Load, Scale, Shape, Target, Turn};
+use super::plan::{Case, ClientKind, Load, Scale, Session, Shape, Target};
 use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};
 use super::report::Run;
@@ -27,7 +27,7 @@ const CLIENT_MSL: Duration = Duration::from_millis(100);
 /// Connections at the same time, in all workloads, and frames under way of the bare reflect.
 pub(crate) const CONNECTIONS: u32 = 64;
 
-/// Parts of the source addresses. Each cell takes the next one, so that none of its connections has the addresses and
+/// Parts of the source addresses. Each case takes the next one, so that none of its connections has the addresses and
 /// ports of one the kernel may still remember.
 const SOURCE_PARTS: u32 = 16;
 
@@ -48,13 +48,13 @@ pub(crate) struct Bench<'a> {
     pub(crate) close: Close,
     /// What the body of a response is.
     pub(crate) page: Vec<u8>,
-    /// Cells measured so far.
+    /// Cases measured so far.
     pub(crate) count: u32,
     /// What tidegate answered when it was asked the last time.
     pub(crate) tidegate: Option<Answer>,
 }
 
-/// What a turn found.
+/// What a session found.
 pub(crate) struct Found {
     /// The runs, in the order they were made.
     pub(crate) runs: Vec<Run>,
@@ -63,20 +63,20 @@ pub(crate) struct Found {
 }
 
 impl Bench<'_> {
-    /// Takes `turn` as part of round `round`. `rate` gives the requests per second of `latency` for a client.
+    /// Takes `session` as part of round `round`. `rate` gives the requests per second of `latency` for a client.
     ///
     /// # Errors
     ///
     /// The server does not start, answers something else, or ends; a client cannot begin; no frame comes back.
     pub(crate) fn take(
         &mut self,
-        turn: &Turn,
+        session: &Session,
         round: u32,
         rate: &dyn Fn(ClientKind) -> anyhow::Result<u64>,
     ) -> anyhow::Result<Found> {
-        match turn {
-            Turn::Server(target, loads) => self.serve(*target, loads, round, rate),
-            Turn::Reflect => self.reflect(round),
+        match session {
+            Session::Server(target, loads) => self.serve(*target, loads, round, rate),
+            Session::Reflect => self.reflect(round),
         }
     }
 
@@ -98,14 +98,14 @@ impl Bench<'_> {
         }
         let mut runs = Vec::new();
         for &(client, load) in loads {
-            let cell = Cell::Server { load, client, target };
+            let case = Case::Server { load, client, target };
             let workload = match load {
                 Load::Cps => Workload::Cps { close: self.close },
                 Load::Rps => Workload::Rps { pipeline: 1 },
                 Load::Latency => Workload::Latency { rate: rate(client)? },
             };
-            let run = self.measure(cell, client, workload, round, &server);
-            runs.push(run.with_context(|| cell.title())?);
+            let run = self.measure(case, client, workload, round, &server);
+            runs.push(run.with_context(|| case.title())?);
             if !server.is_running()? {
                 bail!("{} ended in mid-run", target.name());
             }
@@ -118,7 +118,7 @@ impl Bench<'_> {
 
     fn measure(
         &mut self,
-        cell: Cell,
+        case: Case,
         client: ClientKind,
         workload: Workload,
         round: u32,
@@ -146,7 +146,7 @@ impl Bench<'_> {
             Workload::Latency { rate } => Some(rate),
             _ => None,
         };
-        Ok(server_run(cell, round, asked_per_s, &measured, observed))
+        Ok(server_run(case, round, asked_per_s, &measured, observed))
     }
 
     fn reflect(&self, round: u32) -> anyhow::Result<Found> {
@@ -187,7 +187,7 @@ fn new_client(kind: ClientKind, sources: Prefix) -> Box<dyn Client> {
     }
 }
 
-/// The source addresses of cell number `count`: a part of those a flood has, for which there are routes.
+/// The source addresses of case number `count`: a part of those a flood has, for which there are routes.
 fn sources(is_ipv4: bool, count: u32) -> anyhow::Result<Prefix> {
     let part = count % SOURCE_PARTS;
     let text = if is_ipv4 {
@@ -199,7 +199,7 @@ fn sources(is_ipv4: bool, count: u32) -> anyhow::Result<Prefix> {
 }
 
 fn server_run(
-    cell: Cell,
+    case: Case,
     round: u32,
     asked_per_s: Option<u64>,
     measured: &Measured,
@@ -211,7 +211,7 @@ fn server_run(
         (all > 0).then(|| (frames.sent + frames.received) as f64 / all as f64)
     });
     Run {
-        cell,
+        case,
         round,
         per_s,
         quantiles: measured.latency.quantiles(),
@@ -234,7 +234,7 @@ fn reflect_run(round: u32, reflected: &Reflected) -> Run {
     let per_s = reflected.frames as f64 / reflected.seconds.max(Duration::from_micros(1).as_secs_f64());
     let lost = reflected.lost as u64;
     Run {
-        cell: Cell::Reflect(reflected.shape),
+        case: Case::Reflect(reflected.shape),
         round,
         per_s,
         quantiles: None,
@@ -250,7 +250,7 @@ fn reflect_run(round: u32, reflected: &Reflected) -> Run {
 }
 
 const fn shape_name(shape: Shape) -> &'static str {
-    Cell::Reflect(shape).workload_name()
+    Case::Reflect(shape).workload_name()
 }
 
 #[cfg(test)]
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_take_parts_of_the_sources_in_turn() {
+    fn cases_take_parts_of_the_sources_in_turn() {
         for (is_ipv4, all) in [(true, Prefix::SOURCES_V4), (false, Prefix::SOURCES_V6)] {
             let parts: Vec<Prefix> = (0..SOURCE_PARTS)
                 .map(|count| sources(is_ipv4, count).unwrap())
