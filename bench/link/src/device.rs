@@ -113,10 +113,7 @@ impl Device {
     /// The kernel's error, once: `ENETDOWN` when the device went down, after which receiving may be tried again.
     pub(crate) fn receive(&self, frames: &mut [Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
-        // SAFETY: these are integers and pointers, for which zero is a value.
-        let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        // SAFETY: as above.
-        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+        let (mut messages, mut parts) = empty_batch();
         let mut controls = [Control([0; 64]); BATCH];
         for (((message, part), control), frame) in messages
             .iter_mut()
@@ -166,10 +163,7 @@ impl Device {
     /// The kernel's error for the first frame; none was sent then.
     pub(crate) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
-        // SAFETY: these are integers and pointers, for which zero is a value.
-        let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        // SAFETY: as above.
-        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+        let (mut messages, mut parts) = empty_batch();
         for ((message, part), frame) in messages.iter_mut().zip(&mut parts).zip(frames) {
             let bytes = frame.bytes();
             part.iov_base = bytes.as_ptr().cast_mut().cast::<c_void>();
@@ -335,6 +329,12 @@ fn described(length: usize, auxiliary: Option<libc::tpacket_auxdata>) -> Receive
         }),
         checksum_missing: has(libc::TP_STATUS_CSUMNOTREADY),
     }
+}
+
+/// Returns messages without parts, and parts without buffers.
+fn empty_batch() -> ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) {
+    // SAFETY: these are integers and pointers, for which zero is a value.
+    unsafe { mem::zeroed() }
 }
 
 #[cfg(test)]

@@ -113,7 +113,15 @@ impl SendQueue {
         }
         if sum.is_some() && self.length == 0 {
             self.put_first(data, sum);
-        } else if data.len() <= MAX_COPIED {
+        } else {
+            self.push_behind(data);
+        }
+    }
+
+    /// Appends `data` without its sum, which is not known, or of no use behind other text.
+    #[inline(never)]
+    fn push_behind(&mut self, data: Bytes) {
+        if data.len() <= MAX_COPIED {
             self.push_copy(&data);
         } else if self.length == 0 {
             self.put_first(data, None);

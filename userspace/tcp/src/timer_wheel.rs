@@ -216,7 +216,8 @@ impl TimerWheel {
             None => target,
         };
         self.now = next;
-        self.refiling = LEVELS - 1;
+        // The levels at which a slot begins here.
+        self.refiling = ((next.trailing_zeros() / SLOT_BITS) as usize).min(LEVELS - 1);
     }
 
     /// Entering a slot of a higher level files its entries again, further down; the highest first, so that what falls
@@ -226,19 +227,16 @@ impl TimerWheel {
     fn file_again(&mut self, left: &mut usize) -> bool {
         while self.refiling > 0 {
             let level = self.refiling;
-            let shift = SLOT_BITS * level as u32;
-            if self.now & ((1 << shift) - 1) == 0 {
-                let list = level * SLOTS + ((self.now >> shift) as usize & (SLOTS - 1));
-                while self.heads[list] != NONE {
-                    let Some(less) = left.checked_sub(1) else {
-                        return false;
-                    };
-                    *left = less;
-                    let id = self.heads[list];
-                    let tick = self.entries[id as usize].tick();
-                    self.unlink(id);
-                    self.file(id, tick);
-                }
+            let list = level * SLOTS + ((self.now >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1));
+            while self.heads[list] != NONE {
+                let Some(less) = left.checked_sub(1) else {
+                    return false;
+                };
+                *left = less;
+                let id = self.heads[list];
+                let tick = self.entries[id as usize].tick();
+                self.unlink(id);
+                self.file(id, tick);
             }
             self.refiling -= 1;
         }

@@ -368,7 +368,17 @@ impl Tcb {
 
     /// Whether the application should be asked for more: there is room, and not more than half of what is to wait for
     /// the next acknowledgment is queued behind what leaves now.
+    #[inline]
     pub(crate) fn is_writable(&self, config: &Config, totals: &Totals) -> bool {
+        if self.queued() == 0 {
+            self.may_queue(1, config, totals)
+        } else {
+            self.is_writable_behind(config, totals)
+        }
+    }
+
+    /// [`Tcb::is_writable`] where something is queued.
+    fn is_writable_behind(&self, config: &Config, totals: &Totals) -> bool {
         let usable = self.usable();
         let waiting = i64::from(self.unsent()) - i64::from(usable);
         waiting <= i64::from(self.read_ahead(usable) / 2) && self.send_space(config, totals) > 0

@@ -49,7 +49,7 @@ impl<'a> Socket<'a> {
         sending
     }
 
-    #[inline]
+    #[inline(always)]
     fn queue(&mut self, data: Bytes, sum: Option<TextSum>) {
         if !data.is_empty() {
             self.sending().send_queue.push(data, sum);
