@@ -14,13 +14,13 @@ use tidegate_random::Random;
 use tidegate_load::hex;
 
 /// How long connecting, and a stream that does not move, is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes handed to the kernel at once.
 const CHUNK: usize = 64 * 1024;
 
 /// Most bytes per connection.
-const MOST_BYTES: u64 = 100_000_000_000;
+const MAX_BYTES: u64 = 100_000_000_000;
 
 /// Arguments of `tidegate-bench echo`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let bytes = byte_size::parse(text)?;
-    if (1..=MOST_BYTES).contains(&bytes) {
+    if (1..=MAX_BYTES).contains(&bytes) {
         Ok(bytes)
     } else {
         Err("it must be from 1 byte to 100GB".to_owned())
@@ -118,10 +118,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 }
 
 fn exchange(arguments: &Arguments, index: u32) -> anyhow::Result<(Direction, Direction)> {
-    let mut reader = TcpStream::connect_timeout(&arguments.target, PATIENCE)
+    let mut reader = TcpStream::connect_timeout(&arguments.target, TIMEOUT)
         .with_context(|| format!("cannot connect to {}", arguments.target))?;
-    reader.set_read_timeout(Some(PATIENCE))?;
-    reader.set_write_timeout(Some(PATIENCE))?;
+    reader.set_read_timeout(Some(TIMEOUT))?;
+    reader.set_write_timeout(Some(TIMEOUT))?;
     let mut writer = reader.try_clone().context("cannot duplicate the socket")?;
     let random = Random::new(arguments.seed.wrapping_add(u64::from(index)));
     thread::scope(|scope| {
@@ -189,7 +189,7 @@ fn receive(stream: &mut TcpStream, limit: Option<u64>) -> anyhow::Result<Directi
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let seconds = PATIENCE.as_secs();
+                let seconds = TIMEOUT.as_secs();
                 return Err(anyhow!("nothing received for {seconds} s after {bytes} bytes"));
             }
             Err(error) => return Err(error).with_context(|| format!("cannot receive after {bytes} bytes")),

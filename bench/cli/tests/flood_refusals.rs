@@ -1,4 +1,4 @@
-//! What `tidegate-bench flood` refuses, seen from the outside.
+//! Targets and sources that `tidegate-bench flood` refuses, seen from the outside.
 
 use std::process::Command;
 

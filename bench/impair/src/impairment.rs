@@ -37,7 +37,7 @@ pub enum Room {
     Frames(usize),
 }
 
-/// What happens to frames that are picked for reordering.
+/// The fate of frames that are picked for reordering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reordering {
     /// They are held back up to this time, so that later ones overtake them.

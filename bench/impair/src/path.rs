@@ -8,7 +8,7 @@ use tidegate_random::Random;
 use crate::damage;
 use crate::impairment::{Impairment, Rate, Reordering, Room};
 
-/// What the impairment has done to the frames of one direction.
+/// Frames of one direction that the impairment has dropped or changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImpairmentStats {
     /// Frames lost by chance.

@@ -110,7 +110,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// What the kernel says, once: `ENETDOWN` when the device went down, after which receiving may be tried again.
+    /// The kernel's error, once: `ENETDOWN` when the device went down, after which receiving may be tried again.
     pub(crate) fn receive(&self, frames: &mut [Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
         let (mut messages, mut parts) = empty_batch();
@@ -160,7 +160,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// What the kernel says about the first frame; none was sent then.
+    /// The kernel's error for the first frame; none was sent then.
     pub(crate) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH);
         let (mut messages, mut parts) = empty_batch();
@@ -188,7 +188,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The statistics cannot be read.
     pub(crate) fn take_overruns(&self) -> io::Result<u64> {
         let mut statistics = libc::tpacket_stats {
             tp_packets: 0,
@@ -284,7 +284,7 @@ fn set_packet_option<T: Copy>(socket: &OwnedFd, option: c_int, value: &T) -> io:
     Ok(())
 }
 
-/// What `PACKET_AUXDATA` added to a message.
+/// The auxiliary data of `PACKET_AUXDATA`.
 ///
 /// # Safety
 ///

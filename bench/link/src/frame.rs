@@ -10,7 +10,7 @@ const ICMPV6: u8 = 58;
 /// Router solicitation to redirect (RFC 4861, section 4).
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
-/// What a frame may have beyond the MTU: the Ethernet header and two 802.1Q tags.
+/// The octets a frame may have beyond the MTU: the Ethernet header and two 802.1Q tags.
 pub(crate) const BEYOND_MTU: usize = ETHERNET_HEADER + 2 * TAG;
 
 /// Bytes of an 802.1Q tag.
@@ -25,7 +25,7 @@ pub(crate) struct Tag {
     pub(crate) tci: u16,
 }
 
-/// What the kernel says about a frame it handed over.
+/// The kernel's account of a frame it handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Received {
     /// Bytes of the frame, also of those for which the buffer had no room.

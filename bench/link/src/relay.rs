@@ -27,7 +27,7 @@ pub(crate) struct Relay {
     start: Instant,
 }
 
-/// What there is to do.
+/// The things there are to do.
 struct Ready {
     devices: [bool; 2],
     signal: bool,
@@ -97,7 +97,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// What the kernel says when it is asked for the frames it dropped.
+    /// The kernel does not tell the frames it dropped.
     pub(crate) fn counts(&mut self) -> anyhow::Result<[Counts; 2]> {
         for (device, direction) in self.devices.iter().zip(&mut self.directions) {
             let overruns = device

@@ -1,4 +1,4 @@
-//! What the link did, as text and as JSON.
+//! The counts of the link, as text and as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use tidegate_impair::ImpairmentStats;
 /// The names of the two directions: from the first device to the second, and back.
 pub(crate) const DIRECTIONS: [&str; 2] = ["ab", "ba"];
 
-/// What happened to the frames of one direction.
+/// The counts of one direction, in frames.
 ///
 /// received + duplicated = sent + held + lost + over_limit + too_long + checksum_missing + refused
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) struct Counts {
     pub(crate) received: u64,
     /// Frames the device they left by took.
     pub(crate) sent: u64,
-    /// What the impairment did.
+    /// Frames that the impairment dropped or changed.
     pub(crate) impaired: ImpairmentStats,
     /// Frames passed on without impairment, since the link would not work without them. They are among the sent ones.
     pub(crate) unimpaired: u64,

@@ -40,7 +40,7 @@ impl Schedule {
         self.heap.pop().map(|scheduled| scheduled.frame)
     }
 
-    /// How many frames there are.
+    /// Returns the number of frames.
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

@@ -31,7 +31,7 @@ impl Until {
     }
 }
 
-/// What a transfer took.
+/// The size of a transfer, and the time it took.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transfer {
     /// Bytes of payload that arrived.

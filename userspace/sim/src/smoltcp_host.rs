@@ -21,7 +21,7 @@ use crate::segment::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Endpoint};
 
 /// After so much silence from the peer the connection is given up, as smoltcp's own time-out would do; that one would
 /// also count as a running timer and so hide that no other is.
-const PATIENCE: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The time for which smoltcp may have something outstanding and no timer running, in case an answer is already under
 /// way. Its largest retransmission timeout is 60 s.
@@ -269,7 +269,7 @@ impl SmoltcpHost {
 
     fn gives_up_at(&self) -> Option<Duration> {
         let waits = !matches!(self.socket().state(), State::Closed | State::Listen | State::TimeWait);
-        waits.then(|| self.heard_at + PATIENCE)
+        waits.then(|| self.heard_at + TIMEOUT)
     }
 
     fn give_up(&mut self, ending: Ending) {

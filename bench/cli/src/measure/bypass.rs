@@ -18,8 +18,8 @@ const HEADING: &str = "Options of --client bypass";
 
 /// Limits of the maximum segment lifetime; the longest is that of RFC 9293, with which a benchmark soon has no source
 /// ports left.
-const SHORTEST_MSL: Duration = Duration::from_millis(1);
-const LONGEST_MSL: Duration = Duration::from_secs(120);
+const MIN_MSL: Duration = Duration::from_millis(1);
+const MAX_MSL: Duration = Duration::from_secs(120);
 
 /// Arguments that only `--client bypass` has.
 #[derive(Debug, Default, clap::Args)]
@@ -48,7 +48,7 @@ pub(super) struct BypassOptions {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = duration::within(SHORTEST_MSL..=LONGEST_MSL),
+        value_parser = duration::within(MIN_MSL..=MAX_MSL),
         help_heading = HEADING
     )]
     msl: Option<Duration>,
@@ -87,7 +87,7 @@ impl BypassOptions {
         }
     }
 
-    /// What the client that loads `target` is made of.
+    /// Returns the settings of the client that loads `target`.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl BypassOptions {
         environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
     }
 
-    /// What was given, and the client's defaults for the rest.
+    /// Returns the options that were given, and the client's defaults for the rest.
     fn settings_of(&self, interface: &str) -> Settings {
         let defaults = Settings::new(interface);
         Settings {

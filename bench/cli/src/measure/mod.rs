@@ -187,7 +187,7 @@ impl CheckedLoad {
     }
 }
 
-/// What all of them do.
+/// The part that all of them share.
 struct Measurement<'a> {
     options: &'a Options,
     plan: Plan,

@@ -1,4 +1,4 @@
-//! What all measurements have: the target, the client, and where the results go.
+//! Options of all measurements: the target, the client, and where the results go.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -119,7 +119,7 @@ impl Options {
         }
     }
 
-    /// What the results depend on.
+    /// Returns the facts that the results depend on.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What serve-kernel accepts as listeners.
+//! The listeners that serve-kernel accepts.
 
 use std::net::IpAddr;
 

@@ -23,7 +23,7 @@ use tidegate_kernel_host::Server;
 const READY: &str = "ready";
 
 /// How often the threads are looked after.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Arguments of `tidegate-bench serve-kernel`.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// What clap cannot check by itself.
+    /// Checks that clap cannot do by itself.
     fn check(&self) -> Result<(), UsageError> {
         Listen::check_distinct(self.listen.iter().copied()).map_err(|error| UsageError(error.to_string()))?;
         if !self.cpu.is_empty() && self.cpu.len() != usize::from(self.threads) {
@@ -127,12 +127,12 @@ fn wait(signals: &Signals, server: &Server, duration: Option<Duration>) -> anyho
     while server.is_running() {
         let left = match end {
             Some(end) => end.saturating_duration_since(Instant::now()),
-            None => LOOK_INTERVAL,
+            None => POLL_INTERVAL,
         };
         if left.is_zero() {
             return Ok(());
         }
-        let timeout = PollTimeout::try_from(left.min(LOOK_INTERVAL)).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(left.min(POLL_INTERVAL)).unwrap_or(PollTimeout::MAX);
         let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}

@@ -15,12 +15,12 @@ use tidegate_load::Body;
 use tidegate_load::http::{Head, parse_head, read_head};
 
 /// How long anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -237,7 +237,7 @@ fn a_peer_that_does_not_read_has_unacknowledged_data() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let error = loop {
         if let Some(error) = stream.take_error().unwrap() {
             break error;

@@ -31,7 +31,7 @@ pub(crate) const CONNECTIONS: u32 = 64;
 /// ports of one the kernel may still remember.
 const SOURCE_PARTS: u32 = 16;
 
-/// What all measurements share.
+/// The state that all measurements share.
 pub(crate) struct Bench<'a> {
     /// Where they are made.
     pub(crate) lab: &'a Lab,
@@ -41,24 +41,24 @@ pub(crate) struct Bench<'a> {
     pub(crate) cores: Cores,
     /// Starts the servers.
     pub(crate) servers: Servers<'a>,
-    /// What is requested.
+    /// The URL of all requests.
     pub(crate) url: Url,
     /// Who ends the connections of `cps`. If it is the client, TIME-WAIT is the client's, and no server has it cheaper
     /// than another.
     pub(crate) close: Close,
-    /// What the body of a response is.
+    /// The body of every response.
     pub(crate) page: Vec<u8>,
     /// Cases measured so far.
     pub(crate) count: u32,
-    /// What tidegate answered when it was asked the last time.
+    /// The last answer of tidegate.
     pub(crate) tidegate: Option<Answer>,
 }
 
-/// What a session found.
+/// The findings of a session.
 pub(crate) struct Found {
     /// The runs, in the order they were made.
     pub(crate) runs: Vec<Run>,
-    /// What the server's response consists of; `None` of the bare reflect.
+    /// The parts of the server's response; `None` of the bare reflect.
     pub(crate) answer: Option<Answer>,
 }
 

@@ -1,4 +1,4 @@
-//! What the processors do while something is measured, by core and by kind, and what passes the server's interface.
+//! Processor time while something is measured, by core and by kind, and frames that pass the server's interface.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -63,7 +63,7 @@ impl Usage {
         self.client.total() + self.server.total()
     }
 
-    /// What is per second, for each of so many operations in a second.
+    /// Returns the time per operation, at so many operations in a second.
     pub(super) fn per_operation(self, operations_per_s: f64) -> Self {
         let factor = if operations_per_s > 0.0 {
             1.0 / operations_per_s
@@ -78,7 +78,7 @@ impl Usage {
     }
 }
 
-/// What was seen while something ran.
+/// Rates while something ran.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Observed {
     /// Per second.
@@ -131,7 +131,7 @@ impl Sample {
 ///
 /// # Errors
 ///
-/// What `work` returns, or the kernel does not tell its counters.
+/// `work` fails, or the kernel does not tell its counters.
 pub(super) fn watch<T>(
     lab: &Lab,
     cores: Cores,
@@ -171,7 +171,7 @@ fn collect(cores: Cores, process: Option<u32>, stop: &AtomicBool) -> anyhow::Res
     Ok(samples)
 }
 
-/// What there was from the first to the last sample of the load.
+/// Returns the rates from the first to the last sample of the load.
 fn observed(samples: &[Sample]) -> Option<Observed> {
     let (first, last) = busy(samples)?;
     let seconds = (last.at - first.at).as_secs_f64();

@@ -8,7 +8,7 @@ use tidegate_tcp::wire::tcp::TCP_HEADER;
 use super::plan::Shape;
 
 /// Octets of the longest frame, which the lab's MTU decides.
-const LONGEST_FRAME: usize = ETHERNET_HEADER + 1500;
+const MAX_FRAME: usize = ETHERNET_HEADER + 1500;
 
 /// Octets of the options: timestamps (RFC 7323), which both ends of a connection with tidegate use, and those of a SYN,
 /// with MSS, SACK-permitted and window scale besides. RST has none.
@@ -35,7 +35,7 @@ impl Lengths {
     pub(super) fn of(request: usize, response: usize, is_ipv4: bool) -> Self {
         let ip = if is_ipv4 { IPV4_HEADER } else { IPV6_HEADER };
         let headers = ETHERNET_HEADER + ip + TCP_HEADER;
-        let frame = |octets: usize| (headers + TIMESTAMPS + octets).min(LONGEST_FRAME);
+        let frame = |octets: usize| (headers + TIMESTAMPS + octets).min(MAX_FRAME);
         Self {
             syn: headers + SYN_OPTIONS,
             bare: frame(0),
@@ -64,14 +64,14 @@ impl Lengths {
     }
 }
 
-/// What is sent for what comes in: for so many frames that many others, as evenly as it goes.
+/// The frames that are sent for those that come in: for so many that many others, as evenly as it goes.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     /// Frames that come in before it begins anew, at least 1.
     per: usize,
     /// The lengths of those that are sent meanwhile.
     lengths: Vec<usize>,
-    /// How many have come in.
+    /// Frames that have come in.
     seen: usize,
 }
 
@@ -97,7 +97,7 @@ impl Pattern {
         &self.lengths[from..to]
     }
 
-    /// How many frames are sent for the first `count`.
+    /// Returns the number of frames that are sent for the first `count`.
     #[inline]
     pub(super) fn sent_for(&self, count: usize) -> usize {
         count * self.lengths.len() / self.per

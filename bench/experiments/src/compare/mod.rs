@@ -230,7 +230,7 @@ fn half_of_kernel(results: &Results, client: ClientKind) -> anyhow::Result<u64> 
     Ok(half as u64)
 }
 
-/// What the results depend on.
+/// Returns the facts that the results depend on.
 fn describe(bench: &Bench<'_>, selection: &Selection, family: Family) -> anyhow::Result<Map<String, Value>> {
     let Scale {
         warm_up,

@@ -37,7 +37,7 @@ fn first_file(mut candidates: impl Iterator<Item = PathBuf>) -> Option<PathBuf> 
 }
 
 /// The configuration: one worker on `cpu` that serves the files in `root` on `address`, set up for what is measured.
-/// What nginx writes is in `work`.
+/// nginx writes to `work`.
 ///
 /// `sendfile` and `tcp_nopush` are on as in Debian's own configuration; with them, a small response is one segment.
 pub(super) fn configuration(address: SocketAddr, root: &Path, work: &Path, cpu: usize) -> String {

@@ -1,4 +1,4 @@
-//! What is measured, in which order, and how long each part may take.
+//! The plan: the cases, their order, and the time each part may take.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Target {
     }
 }
 
-/// What the clients do.
+/// A workload of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Load {
     /// As many connections as go, each with one request; --close says who ends them
@@ -55,7 +55,7 @@ impl Load {
         }
     }
 
-    /// What is counted.
+    /// Returns the unit that is counted.
     pub(super) const fn unit(self) -> &'static str {
         match self {
             Self::Cps => "connections/s",
@@ -130,7 +130,7 @@ impl Shape {
 pub(super) enum Case {
     /// A server under load.
     Server {
-        /// What the client does.
+        /// The workload.
         load: Load,
         /// Which client.
         client: ClientKind,
@@ -158,7 +158,7 @@ impl Case {
         }
     }
 
-    /// What is done, as the results call it.
+    /// Returns the workload's name in the results.
     pub(super) const fn workload_name(self) -> &'static str {
         match self {
             Self::Server { load, .. } => load.name(),
@@ -167,7 +167,7 @@ impl Case {
         }
     }
 
-    /// What is counted.
+    /// Returns the unit that is counted.
     pub(super) const fn unit(self) -> &'static str {
         match self {
             Self::Server { load, .. } => load.unit(),
@@ -186,7 +186,7 @@ impl Case {
     }
 }
 
-/// What is measured between the start and the stop of one server.
+/// The measurements between the start and the stop of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Session {
     /// A server is started, meets these clients and loads, and is stopped.
@@ -222,7 +222,7 @@ pub(super) enum Phase {
 pub(super) struct Round {
     /// Its number within its phase, from 0.
     pub(super) number: u32,
-    /// What it measures.
+    /// The sessions of the round.
     pub(super) phase: Phase,
     /// In this order.
     pub(super) sessions: Vec<Session>,
@@ -239,7 +239,7 @@ impl Round {
     }
 }
 
-/// What the command line asks for.
+/// The choice of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selection {
     targets: Vec<Target>,
@@ -354,7 +354,7 @@ pub(super) struct Scale {
     pub(super) duration: Duration,
     /// Time that counts of each shape of the bare reflect.
     pub(super) reflect: Duration,
-    /// What starting and stopping a server may take, until the first round has told.
+    /// The time that starting and stopping a server may take, until the first round has told.
     pub(super) change: Duration,
     /// The same of a client.
     pub(super) client: Duration,
@@ -385,7 +385,7 @@ impl Scale {
         limit: Some(Duration::from_secs(49)),
     };
 
-    /// What `round` takes if nothing is known better.
+    /// Returns the time of `round` if nothing is known better.
     fn expected(&self, round: &Round) -> Duration {
         round
             .sessions

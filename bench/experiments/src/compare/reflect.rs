@@ -1,4 +1,4 @@
-//! What AF_XDP in copy mode can do at most between the lab's two devices: frames as long as tidegate's, and as many
+//! The maximum that AF_XDP in copy mode can do between the lab's two devices: frames as long as tidegate's, and as many
 //! each way, go to and fro between two loops that do nothing but swap their Ethernet addresses, without TCP, HTTP or
 //! even IP.
 //!
@@ -26,12 +26,12 @@ use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
 
 /// How long nothing may come back.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the last frames are waited for.
 const LAST: Duration = Duration::from_millis(100);
 
-/// What one shape gave.
+/// The rate of one shape.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reflected {
     /// Which.
@@ -42,11 +42,11 @@ pub(super) struct Reflected {
     pub(super) seconds: f64,
     /// Frames that did not come back in the end. Each lost one makes the rest slower, so there should be none.
     pub(super) lost: usize,
-    /// What the processors did meanwhile.
+    /// Processor time meanwhile.
     pub(super) observed: Option<Observed>,
 }
 
-/// What the two ends tell each other.
+/// The state that the two ends share.
 struct Shared {
     stop: AtomicBool,
     /// Which of all shapes it is.
@@ -149,7 +149,7 @@ struct ClientEnd<'a> {
     /// A frame of the greatest length.
     template: Vec<u8>,
     pattern: Pattern,
-    /// What the other end does.
+    /// The phase of the other end.
     reflector: &'a Pattern,
 }
 
@@ -185,8 +185,8 @@ impl ClientEnd<'_> {
             total = (total.0 + received, total.1 + sent);
             if received > 0 {
                 last = now;
-            } else if now - last > PATIENCE {
-                bail!("no frame has come back for {} s", PATIENCE.as_secs());
+            } else if now - last > TIMEOUT {
+                bail!("no frame has come back for {} s", TIMEOUT.as_secs());
             } else {
                 hint::spin_loop();
             }

@@ -13,13 +13,13 @@ use tidegate_lab::{Lab, Place};
 use super::nginx;
 use super::plan::Target;
 
-/// What tidegate prints when it serves.
+/// The line that tidegate prints when it serves.
 const TIDEGATE_READY: &str = "tidegate: ready";
 
-/// What serve-kernel prints when it serves, and what is printed for nginx before it begins.
+/// The line that serve-kernel prints when it serves, and that is printed for nginx before it begins.
 const READY: &str = "ready";
 
-/// What is needed to start a server.
+/// All that is needed to start a server.
 pub(super) struct Servers<'a> {
     /// Where.
     pub(super) lab: &'a Lab,

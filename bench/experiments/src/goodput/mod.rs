@@ -41,7 +41,7 @@ const RATE_BYTES: u64 = 12_500_000;
 /// Frames that may wait for the rate limit: about one and a half times what is on its way at full rate.
 const QUEUE: &str = "250";
 
-/// What a client may queue beyond what it can send, in bytes. It decides how long an upload goes on after its last
+/// Bytes a client may queue beyond what it can send. It decides how long an upload goes on after its last
 /// write, and with the default, which is no limit, that is longer than the rest on a bad link.
 const NOT_SENT_LIMIT: u32 = 131_072;
 
@@ -49,7 +49,7 @@ const NOT_SENT_LIMIT: u32 = 131_072;
 const AFTERMATH: Duration = Duration::from_millis(250);
 
 /// The longest time a transfer goes on.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_DURATION: Duration = Duration::from_secs(120);
 
 /// A kind of link: its name and what is given to `tidegate-bench link` beside delay and rate.
 struct Condition {
@@ -78,7 +78,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// How long each transfer goes on, at most 120s.
-    #[arg(long, default_value = "10s", value_parser = duration::within(ABOVE_ZERO..=LONGEST))]
+    #[arg(long, default_value = "10s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Two runs of 3 s each: a first look, too short for a judgement.
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
@@ -195,7 +195,7 @@ struct Bench<'a> {
     /// Path of a body that no transfer reaches the end of.
     path: String,
     tidegate: Child,
-    /// What tidegate serves; it has to be there as long as tidegate runs.
+    /// The directory tidegate serves; it has to be there as long as tidegate runs.
     _root: TempDir,
 }
 

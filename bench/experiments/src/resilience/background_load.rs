@@ -35,13 +35,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A connection that is further behind its rate than this does not try to catch up.
 const MAX_ARREARS: Duration = Duration::from_millis(100);
 
-/// What the connections share with the one who started them.
+/// The state that the connections share with the one who started them.
 struct Shared {
     /// Bytes of bodies that arrived.
     bytes: AtomicU64,
     /// The responses under way are the last.
     ending: AtomicBool,
-    /// What is not there by now does not come any more.
+    /// Responses that are not there by now do not come any more.
     over: AtomicBool,
 }
 

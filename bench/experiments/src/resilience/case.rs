@@ -20,10 +20,10 @@ use super::report::Measurement;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
 
-/// How much longer than needed the generator would run if nobody stopped it.
+/// The time beyond what is needed that the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);
 
-/// What all measurements share.
+/// The state that all measurements share.
 pub(super) struct Bench<'a> {
     /// Where they are made.
     pub(super) lab: &'a Lab,
@@ -45,7 +45,7 @@ pub(super) struct Bench<'a> {
     pub(super) small: Body,
 }
 
-/// What was measured.
+/// The result of a case.
 pub(super) enum Measured {
     /// A server.
     Row(Box<Measurement>),

@@ -9,9 +9,9 @@ use anyhow::{Context, bail};
 use nix::sys::socket::{Backlog, listen};
 use tidegate_load::thread_per_connection::{self, Limits};
 
-use super::served::{Body, PATIENCE};
+use super::served::{Body, TIMEOUT};
 
-/// What the process prints when it listens.
+/// The line that the process prints when it listens.
 pub(super) const READY: &str = "tidegate-bench resilience: listening";
 
 /// The queue of connections that wait to be accepted, and of half-open ones: the kernel's own default of
@@ -78,8 +78,8 @@ fn listen_on(address: SocketAddr, responses: &Arc<Responses>) -> anyhow::Result<
 /// Answers one request after the other until the client wants no more.
 fn answer(mut stream: TcpStream, responses: &Responses) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let mut buffer = Vec::with_capacity(HEAD_LIMIT);
     while let Some(request) = read_request(&mut stream, &mut buffer)? {
         let Some(response) = responses.get(&request.path) else {

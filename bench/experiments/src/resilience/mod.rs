@@ -1,4 +1,4 @@
-//! What a SYN flood does to tidegate, beside what it does to the kernel's TCP and to XDP programs that do next to
+//! The effect of a SYN flood on tidegate, beside that on the kernel's TCP and on XDP programs that do next to
 //! nothing.
 //!
 //! In the lab, floods of several rates meet one server after the other, in turn. Meanwhile clients connect, and other
@@ -191,7 +191,7 @@ fn measure(bench: &Bench, cases: &[Case], results: &mut Results, start: Instant)
     Ok(left_out)
 }
 
-/// What the results depend on.
+/// Returns the facts that the results depend on.
 fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, Value>> {
     let Scale {
         clients,

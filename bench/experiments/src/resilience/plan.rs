@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_lab::Family;
 
-/// How many SYNs per second are offered.
+/// The SYNs that are offered per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Offered {
     /// No flood.
@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-/// What no server can be faster than: an XDP program that does next to nothing with each SYN.
+/// A limit to all servers: an XDP program that does next to nothing with each SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
     /// It is sent back as it is by XDP_TX.
@@ -127,14 +127,14 @@ impl Case {
     }
 }
 
-/// What a run measures and how long each part takes.
+/// The extent of a run, and the time of each part.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     /// The floods, in the order they are measured.
     pub(super) rates: &'static [Offered],
     /// The servers.
     pub(super) targets: &'static [Target],
-    /// How many times what the ratios are made of is measured at the highest rate.
+    /// The number of times that the parts of the ratios are measured at the highest rate.
     pub(super) rounds_at_max: usize,
     /// The IP versions the bare XDP programs are measured with.
     pub(super) bare: &'static [Family],
@@ -152,7 +152,7 @@ pub(super) struct Scale {
     pub(super) tail: Duration,
     /// How long the responses under way on the open connections are waited for at the end.
     pub(super) finish: Duration,
-    /// What starting and stopping a server may take, for the arithmetic of `limit`.
+    /// The time that starting and stopping a server may take, for the arithmetic of `limit`.
     pub(super) change: Duration,
     /// How long all cases together may take; `None` if there is no limit.
     pub(super) limit: Option<Duration>,
@@ -230,7 +230,7 @@ impl Scale {
         cases
     }
 
-    /// What `case` takes if no client is late.
+    /// Returns the time of `case` if no client is late.
     pub(super) fn base(&self, case: &Case) -> Duration {
         match case.subject {
             Subject::Server(_) => self.change + self.lead_in + self.before + self.settle + self.window + self.finish,
@@ -239,7 +239,8 @@ impl Scale {
     }
 
     /// How long the first case of `rest` may wait for clients that are late, when all cases before it took `elapsed`.
-    /// What the limit leaves is shared by the cases that have clients. `None` when there is no time for the case.
+    /// The time that the limit leaves is shared by the cases that have clients. `None` when there is no time for the
+    /// case.
     pub(super) fn tail_of_first(&self, elapsed: Duration, rest: &[Case]) -> Option<Duration> {
         let Some(limit) = self.limit else {
             return Some(self.tail);

@@ -1,4 +1,4 @@
-//! What every target serves: two bodies, the same for all, that the clients know byte by byte.
+//! The content that every target serves: two bodies, the same for all, that the clients know byte by byte.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,15 +18,15 @@ pub(super) struct Body {
     seed: u64,
 }
 
-/// What a client of the window asks for.
+/// The body that a client of the window asks for.
 pub(super) const SMALL: Body = Body {
     name: "small",
     length: 128,
     seed: 1,
 };
 
-/// What the open connections ask for, again and again. It is small enough for tidegate to keep it in memory, as the
-/// kernel's server does.
+/// The body that the open connections ask for, again and again. It is small enough for tidegate to keep it in memory,
+/// as the kernel's server does.
 pub(super) const BULK: Body = Body {
     name: "bulk",
     length: 1_000_000,
@@ -34,13 +34,13 @@ pub(super) const BULK: Body = Body {
 };
 
 /// How long a server waits for a client that does nothing.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Body {
     /// Both.
     pub(super) const ALL: [Self; 2] = [SMALL, BULK];
 
-    /// What a request asks for, starting with `/`.
+    /// Returns the path of a request, starting with `/`.
     pub(super) fn path(&self) -> String {
         format!("/{}", self.name)
     }

@@ -14,7 +14,7 @@ use tidegate_lab::{Lab, Place};
 use super::linux_listener;
 use super::plan::Target;
 
-/// What is needed to start a server.
+/// All that is needed to start a server.
 pub(super) struct Servers<'a> {
     /// Where.
     pub(super) lab: &'a Lab,

@@ -1,4 +1,4 @@
-//! What is left of a SYN flood: nothing.
+//! Nothing is left of a SYN flood.
 //!
 //! `TIDEGATE_FLOOD_SYNS` is how many SYNs are sent at least, in millions (default 1); `make flood-memory` sends 50
 //! million, at a server with the default settings for SYN cookies.
@@ -17,8 +17,8 @@ use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, command, r
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
-/// What memory may grow by.
-const MOST_GROWTH: u64 = 1 << 20;
+/// The number of bytes that memory may grow by.
+const MAX_GROWTH: u64 = 1 << 20;
 
 /// How long half-open connections from before the cookies are kept: five SYN-ACKs more after 1, 2, 4, 8 and 16 s, and
 /// then 32 s; then `off_after`.
@@ -92,7 +92,7 @@ fn millions_of_spoofed_syns_leave_no_memory_and_no_cookies_behind() {
         "{sent} SYNs, {answered} answered with cookies: memory grew by {} bytes",
         i128::from(after) - i128::from(before)
     ));
-    assert!(after < before + MOST_GROWTH, "from {before} to {after} bytes");
+    assert!(after < before + MAX_GROWTH, "from {before} to {after} bytes");
 
     let ended = Instant::now();
     while server.counters().sum(COOKIES_ACTIVE) > 0 {

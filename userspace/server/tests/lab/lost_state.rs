@@ -48,7 +48,7 @@ const LARGE: usize = 16 << 20;
 /// Whether a client uses timestamps before it loses its state, and after.
 const TIMESTAMPS: [(&str, &str); 3] = [("1", "1"), ("1", "0"), ("0", "1")];
 
-/// What the server has of the old connection.
+/// The state in which the server has the old connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Old {
     /// A response was read, and the connection is kept.
