@@ -1,4 +1,4 @@
-//! What breaks from outside: a killed server, a link that goes down, a stop in mid-transfer, wrong
+//! Faults from outside: a killed server, a link that goes down, a stop in mid-transfer, wrong
 //! arguments.
 
 use std::io::{ErrorKind, Read, Write};
