@@ -25,7 +25,7 @@ use clap::Parser;
 
 use crate::arguments::{Arguments, Command, ServeArguments};
 use crate::failure::Failure;
-use crate::output::Patience;
+use crate::output::OutputTimeout;
 use crate::settings::Settings;
 
 /// The C library's allocator keeps what connections have freed; this one gives it back by itself, a little at a time.
@@ -33,7 +33,7 @@ use crate::settings::Settings;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The time that the last output may take to be read.
-const LAST_OUTPUT: Patience = Patience {
+const LAST_OUTPUT: OutputTimeout = OutputTimeout {
     idle: Duration::from_secs(1),
     total: Duration::from_secs(10),
 };

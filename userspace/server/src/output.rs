@@ -22,14 +22,14 @@ const CHUNK: usize = 4096;
 
 /// The time that the last output may take to be read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct OutputTimeout {
     /// The time without any of it being read.
     pub(crate) idle: Duration,
     /// The time in all.
     pub(crate) total: Duration,
 }
 
-impl Patience {
+impl OutputTimeout {
     /// Until when to wait that has begun at `began`, if the last was read at `read_at`.
     fn deadline(self, began: Instant, read_at: Option<Instant>) -> Instant {
         let since = read_at.map_or(began, |read_at| read_at.max(began));
@@ -100,12 +100,12 @@ impl Output {
         self.shared.locked().lost
     }
 
-    /// Waits until everything is written, for as long as `patience`, which has begun at `began`, allows. Returns
+    /// Waits until everything is written, for as long as `timeout`, which has begun at `began`, allows. Returns
     /// whether it is.
-    fn finish(&self, began: Instant, patience: Patience) -> bool {
+    fn finish(&self, began: Instant, timeout: OutputTimeout) -> bool {
         let mut state = self.shared.locked();
         while state.waiting > 0 {
-            let left = patience
+            let left = timeout
                 .deadline(began, state.written_at)
                 .saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -181,11 +181,11 @@ pub(crate) fn lost() -> u64 {
     [stdout(), stderr()].into_iter().flatten().map(Output::lost).sum()
 }
 
-/// Waits until both are written, for as long as `patience` allows both together.
-pub(crate) fn finish(patience: Patience) {
+/// Waits until both are written, for as long as `timeout` allows both together.
+pub(crate) fn finish(timeout: OutputTimeout) {
     let began = Instant::now();
     for output in [stdout(), stderr()].into_iter().flatten() {
-        output.finish(began, patience);
+        output.finish(began, timeout);
     }
 }
 
@@ -212,20 +212,20 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUT: OutputTimeout = OutputTimeout {
         idle: Duration::from_secs(10),
         total: Duration::from_secs(60),
     };
 
     #[test]
     fn a_reader_that_goes_on_reading_is_waited_for_but_not_for_ever() {
-        let patience = Patience {
+        let timeout = OutputTimeout {
             idle: Duration::from_secs(1),
             total: Duration::from_secs(10),
         };
         let began = Instant::now();
         let after = |ms| began + Duration::from_millis(ms);
-        let deadline = |read_at| patience.deadline(began, read_at);
+        let deadline = |read_at| timeout.deadline(began, read_at);
         assert_eq!(deadline(None), after(1000));
         // What was read before does not count.
         assert_eq!(deadline(began.checked_sub(Duration::from_millis(500))), after(1000));
@@ -247,7 +247,7 @@ mod tests {
         let half = read_at().expect("half of it was read");
         assert!(output.shared.locked().waiting > 0);
         reader.read_exact(&mut chunk).unwrap();
-        assert!(output.finish(Instant::now(), PATIENCE));
+        assert!(output.finish(Instant::now(), TIMEOUT));
         assert!(read_at() > Some(half));
     }
 
@@ -260,9 +260,9 @@ mod tests {
         for _ in 0..100 {
             output.write(&text);
         }
-        let no_time = Patience {
+        let no_time = OutputTimeout {
             idle: Duration::from_millis(1),
-            ..PATIENCE
+            ..TIMEOUT
         };
         // What the pipe takes counts as read.
         assert!(!output.finish(Instant::now(), no_time), "a pipe took 1 MB");
@@ -273,7 +273,7 @@ mod tests {
         let mut read = vec![0; (100 - lost as usize) * text.len()];
         reader.read_exact(&mut read).unwrap();
         assert!(read.iter().all(|&byte| byte == b'x'));
-        assert!(output.finish(Instant::now(), PATIENCE));
+        assert!(output.finish(Instant::now(), TIMEOUT));
         output.write(b"after that\n");
         let mut line = [0; 11];
         reader.read_exact(&mut line).unwrap();
@@ -288,7 +288,7 @@ mod tests {
         for _ in 0..3 {
             output.write(b"a line\n");
         }
-        assert!(output.finish(Instant::now(), PATIENCE));
+        assert!(output.finish(Instant::now(), TIMEOUT));
         assert_eq!(output.lost(), 3);
     }
 }

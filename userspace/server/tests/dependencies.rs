@@ -13,7 +13,7 @@ const DOCUMENT: &str = "docs/architecture.md";
 
 const COLUMNS: [&str; 3] = ["crate", "depends on", "and for its tests"];
 
-/// The dependencies of each crate, and those besides for its tests. Names are without the prefix `tidegate-`.
+/// The crates that each depends on, and those for its tests. Names are without the prefix `tidegate-`.
 type Arrows = BTreeMap<String, [BTreeSet<String>; 2]>;
 
 fn root() -> PathBuf {
@@ -25,7 +25,7 @@ fn cells(line: &str) -> Vec<&str> {
     line.split('|').map(str::trim).collect()
 }
 
-/// Returns the texts between backticks.
+/// The texts between backticks.
 fn names(cell: &str) -> impl Iterator<Item = String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! What the HTTP service counts.
+//! The counters of the HTTP service.
 
 use tidegate_tcp::counters::define_counters;
 

@@ -64,7 +64,7 @@ const WORKLOADS: [&[&str]; 6] = [
     &["throughput", "--direction", "down", "--connections", "2"],
 ];
 
-/// How long each of them takes.
+/// The duration of each of them.
 const TIMES: &[&str] = &["--duration", "500ms", "--warm-up", "100ms"];
 
 #[test]

@@ -1,4 +1,4 @@
-//! Changes of the interface while the server runs: deleted and made anew, moved, renamed, set down, changed.
+//! Events of the interface while the server runs: deleted and made anew, moved, renamed, set down, changed.
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Nothing is left of a SYN flood.
+//! The remains of a SYN flood: nothing.
 //!
 //! `TIDEGATE_FLOOD_SYNS` is how many SYNs are sent at least, in millions (default 1); `make flood-memory` sends 50
 //! million, at a server with the default settings for SYN cookies.
@@ -17,10 +17,10 @@ use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, command, r
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
-/// The number of bytes that memory may grow by.
-const MAX_GROWTH: u64 = 1 << 20;
+/// The maximum growth of memory.
+const MOST_GROWTH: u64 = 1 << 20;
 
-/// How long half-open connections from before the cookies are kept: five SYN-ACKs more after 1, 2, 4, 8 and 16 s, and
+/// The time half-open connections from before the cookies are kept: five SYN-ACKs more after 1, 2, 4, 8 and 16 s, and
 /// then 32 s; then `off_after`.
 const OFF_LIMIT: Duration = Duration::from_secs(90);
 

@@ -36,7 +36,7 @@ const SMALL_SIZE: usize = 100_000;
 
 const CURL_LIMIT: Duration = Duration::from_secs(30);
 
-/// The data that is transferred, in a directory the server serves.
+/// The files transferred, in a directory the server serves.
 struct Data {
     root: tempfile::TempDir,
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! All that is not steered stays with the kernel: ICMP, UDP, and TCP to every other port.
+//! Traffic that is not steered stays with the kernel: ICMP, UDP, and TCP to every other port.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};

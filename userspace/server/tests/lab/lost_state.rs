@@ -25,15 +25,15 @@ use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, Process, SERVER_V4, c
 /// From the first SYN to the last octet of the response.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
-/// How often a client that was served later loses its state again. Linux sends its SYN again 8 ms after the RST by
-/// which it answers the challenge, and after that only a second later: a machine that is busy with something else may
-/// not have processed the RST by then. Where clients are left hanging, none of them helps.
+/// The number of times a client that was served later loses its state again. Linux sends its SYN again 8 ms after the
+/// RST by which it answers the challenge, and after that only a second later: a machine that is busy with something
+/// else may not have processed the RST by then. Where clients are left hanging, none of them helps.
 const MORE_ATTEMPTS: u32 = 2;
 
 /// No answer at all, which fails the test, is waited for so long.
 const IO_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the flood may take to turn cookies on.
+/// The time the flood may take to turn cookies on.
 const COOKIES_LIMIT: Duration = Duration::from_secs(20);
 
 /// The first port of the clients: the kernel gives none of these away by itself.
@@ -48,7 +48,7 @@ const LARGE: usize = 16 << 20;
 /// Whether a client uses timestamps before it loses its state, and after.
 const TIMESTAMPS: [(&str, &str); 3] = [("1", "1"), ("1", "0"), ("0", "1")];
 
-/// The state in which the server has the old connection.
+/// The server's state of the old connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Old {
     /// A response was read, and the connection is kept.

@@ -32,7 +32,7 @@ const MAX_GROWTH: u64 = 100 * MEGABYTE;
 /// Pools that are kept, all together (docs/architecture.md), beside a tenth.
 const MAX_POOLS: u64 = 16 * MEGABYTE;
 
-/// How long memory may take to stop growing, and to come back.
+/// The time memory may take to stop growing, and to come back.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 const RUN_LIMIT: Duration = Duration::from_secs(30);

@@ -71,7 +71,7 @@ fn readers_of_one_file_share_its_descriptor() {
     assert_eq!(descriptors(&site), 0);
 }
 
-/// What is sent but not cached would be in memory as often as it is asked for.
+/// Content that is sent but not cached would be in memory as often as it is asked for.
 #[test]
 fn a_file_that_fits_only_without_what_describes_it_is_sent_from_the_disk() {
     for (fits, files) in [(true, 0), (false, 1)] {
