@@ -18,7 +18,7 @@ use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, command, r
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// The maximum growth of memory.
-const MOST_GROWTH: u64 = 1 << 20;
+const MAX_GROWTH: u64 = 1 << 20;
 
 /// The time half-open connections from before the cookies are kept: five SYN-ACKs more after 1, 2, 4, 8 and 16 s, and
 /// then 32 s; then `off_after`.
