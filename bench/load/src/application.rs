@@ -232,6 +232,15 @@ impl<I: Copy> Requests<I> {
         }
     }
 
+    /// Closes a connection that was held, whether it has answered or not.
+    pub(crate) fn close_held<S: Stream + ?Sized>(&mut self, connection: &mut Connection, stream: &mut S) {
+        self.finish(connection.0);
+        if connection.0 == Connection::IDLE {
+            connection.0 = Connection::ANSWERED;
+        }
+        stream.close();
+    }
+
     fn send<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, count: u32, begun: Instant) {
         let record = &mut self.records[index as usize];
         for _ in 0..count {

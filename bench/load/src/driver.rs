@@ -261,10 +261,14 @@ impl Driver {
     /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
     fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
         let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
-        let mut unanswered = connector.application().under_way() + missed;
-        if self.task.spread.is_some() {
-            unanswered += u64::from(connector.opening());
-        }
+        let application = connector.application();
+        let unanswered = missed
+            + if self.task.spread.is_some() {
+                // A connection has one request, and counts when it has been answered and ended.
+                u64::from(connector.opening() + application.established() - application.closing())
+            } else {
+                application.under_way()
+            };
         let grace = self.task.spread.unwrap_or(GRACE);
         if unanswered > 0 && now < end + grace {
             return false;

@@ -1,4 +1,4 @@
-//! Connections that are opened, stay open, and are all asked once at the end.
+//! Connections that are opened, stay open, and are all asked once at the end, and then closed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::connector::{Connector, Opener};
 use crate::driver::{MAX_OPENING, PER_TURN};
 use crate::errors::{Failure, Kind};
 
-/// The number of connections that are being asked at the same time, at most.
+/// The number of connections that are being asked at the same time, or closed, at most.
 const MAX_IN_FLIGHT: u64 = 1_000;
 
 /// How long everything may stand still before what is left is given up: longer than a transport takes to give up a
@@ -18,13 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Opening,
-    Keeping { since: Instant },
+    Keeping {
+        since: Instant,
+    },
     Asking,
+    /// As many as there are, reset at once, would be more than a receive ring holds, and nobody sends an RST again.
+    Closing,
     Over,
 }
 
 /// Numbers of which one changes when something happens.
-type Mark = (u32, u32, usize, u64);
+type Mark = (u32, u32, usize, usize, u64);
 
 /// The workload `hold` of one thread. Each connection is tried once.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct Hold {
     tried: u32,
     /// Connections that were asked, in the order they were established.
     asked: usize,
+    /// Connections that were closed, in the same order.
+    closed: usize,
     kept: Duration,
     /// When something last happened, and what it led to.
     moved: Option<(Instant, Mark)>,
@@ -50,6 +56,7 @@ impl Hold {
             phase: Phase::Opening,
             tried: 0,
             asked: 0,
+            closed: 0,
             kept: Duration::ZERO,
             moved: None,
         }
@@ -108,6 +115,17 @@ impl Hold {
                     for _ in 0..unanswered {
                         connector.application_mut().stats.error(Kind::Unfinished, &detail);
                     }
+                    self.moved = Some((now, self.mark(connector)));
+                    Phase::Closing
+                }
+                Phase::Closing => {
+                    if self.close(connector) {
+                        return Some(now);
+                    }
+                    let timeout_at = self.look(connector, now) + TIMEOUT;
+                    if connector.application().established() > 0 && now < timeout_at {
+                        return Some(timeout_at);
+                    }
                     Phase::Over
                 }
                 Phase::Over => return None,
@@ -133,6 +151,7 @@ impl Hold {
             self.tried,
             application.established(),
             self.asked,
+            self.closed,
             application.under_way(),
         )
     }
@@ -164,6 +183,26 @@ impl Hold {
             connector.application_mut().stats.failure(failure);
         }
         self.tried = self.connections;
+    }
+
+    /// Closes some more. True if there are still more for the next turn.
+    fn close<C: Connector>(&mut self, connector: &mut C) -> bool {
+        for _ in 0..PER_TURN {
+            let application = connector.application();
+            let held = application.held();
+            let open = (held.len() - self.closed) as u64;
+            if u64::from(application.established()) >= open + MAX_IN_FLIGHT {
+                return false;
+            }
+            let Some(&id) = held.get(self.closed) else {
+                return false;
+            };
+            self.closed += 1;
+            connector.with_connection(id, |application, connection, stream| {
+                application.close_held(connection, stream);
+            });
+        }
+        true
     }
 
     /// Asks some more. True if there are still more for the next turn.

@@ -262,7 +262,7 @@ fn what_is_sent_to_a_discard_service_arrives() {
 }
 
 #[test]
-fn held_connections_stay_open_and_answer_at_the_end() {
+fn held_connections_stay_open_and_answer_at_the_end_and_are_closed() {
     let mut settings = Settings::new("tgc0");
     settings.sources = Some("198.19.0.0/30".parse().unwrap());
     settings.ports = 1000..=1999;
@@ -277,7 +277,9 @@ fn held_connections_stay_open_and_answer_at_the_end() {
         (2_000, 2_000, 2_000)
     );
     assert!((0.1..0.101).contains(&found.seconds), "{}", found.seconds);
-    assert_eq!((client.connections, server.connections), (2_000, 2_000));
+    assert_eq!(client.connections, 0);
+    // The last acknowledgments are on their way.
+    assert!(server.connections < 200, "{}", server.connections);
 }
 
 #[test]
