@@ -1,4 +1,4 @@
-//! What is for a served address and port goes to the AF_XDP socket of the queue that received the frame, but for what
+//! Steering: a frame for a served address and port goes to the AF_XDP socket of the queue that received it, unless it
 //! is answered or dropped before. So does what comes from a remote that a client talks to.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};

@@ -11,7 +11,7 @@ const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
 /// Beside the object: the programs of the benchmarks.
 const TRAFFIC: &str = "traffic.o";
 
-/// What cargo sets for this build and the build of the XDP program must not inherit: it has its own toolchain, target
+/// Variables that cargo sets and the build of the XDP program must not inherit: it has its own toolchain, target
 /// and flags.
 const NOT_INHERITED: [&str; 16] = [
     "CARGO",

@@ -13,7 +13,7 @@ use tidegate_random::Random;
 
 use tidegate_load::hex;
 
-/// How long connecting, and a stream that does not move, is waited for.
+/// The time connecting, and a stream that does not move, is waited for.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes handed to the kernel at once.

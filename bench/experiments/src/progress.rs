@@ -1,11 +1,11 @@
-//! How far the run is: a bar on a terminal, else a line for each case.
+//! Progress of a run: a bar on a terminal, else a line for each case.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often the bar's clock moves.
+/// The interval at which the bar's clock moves.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Shows on standard error how far the run is.

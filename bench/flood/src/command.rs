@@ -32,13 +32,13 @@ pub struct Arguments {
     /// Where to: an address in 198.18.0.0/15 or 2001:2::/48, and a port.
     #[arg(long, value_name = "ADDR:PORT", value_parser = ranges::parse_target)]
     target: SocketAddr,
-    /// What to send.
+    /// The kind of segments.
     #[arg(long, value_enum)]
     kind: Kind,
     /// Frames per second, for example 5000, 100k or 1m, or max for as many as go.
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
-    /// How long, at most 60s.
+    /// Duration, at most 60s.
     #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Where the packets seem to come from, within the same ranges as the target (default: 198.19.0.0/16 or
@@ -54,7 +54,7 @@ pub struct Arguments {
     /// Seed of all that is random.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// What makes the frames.
+    /// The maker of the frames.
     #[arg(long, value_enum, default_value_t)]
     maker: Maker,
     /// Write the figures to this file as JSON, too.

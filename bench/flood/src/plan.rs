@@ -14,7 +14,7 @@ use crate::rate::Rate;
 /// The longest a flood goes on. There is no way around it.
 pub const MAX_DURATION: Duration = Duration::from_secs(60);
 
-/// What a flood consists of.
+/// The contents of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// SYNs, with the options of common systems
@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-/// What makes the frames.
+/// The maker of the frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Maker {
     /// The kernel where it can, else this program.
@@ -95,7 +95,7 @@ pub struct Plan {
     pub cpu: Option<usize>,
     /// Seed of all that is random.
     pub seed: u64,
-    /// What makes the frames.
+    /// The maker of the frames.
     pub maker: Maker,
 }
 

@@ -46,7 +46,7 @@ pub enum Reordering {
     SkipDelay,
 }
 
-/// How frames are damaged. The Ethernet header never is, since damage on a wire meets its frame check sequence.
+/// Damage to frames. Their Ethernet header has none, since damage on a wire meets its frame check sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Damage {
     /// One bit flips, anywhere behind the Ethernet header.
@@ -67,7 +67,7 @@ pub struct Impairment {
     pub duplicate: Chance,
     /// Frames damaged.
     pub corrupt: Chance,
-    /// How they are damaged.
+    /// The damage.
     pub damage: Damage,
     /// A bottleneck.
     pub rate: Option<Rate>,
@@ -77,7 +77,7 @@ pub struct Impairment {
     pub jitter: Duration,
     /// Frames that change their place.
     pub reorder: Chance,
-    /// How they do.
+    /// Their way of changing it.
     pub reordering: Reordering,
 }
 

@@ -74,7 +74,7 @@ pub struct Arguments {
     /// Frames that skip the delay, so that they overtake those before them; needs --delay.
     #[arg(long, default_value = "0%")]
     reorder: Chance,
-    /// How long each frame takes, at most 10s.
+    /// The time each frame takes, at most 10s.
     #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=MAX_DELAY))]
     delay: Duration,
     /// Largest deviation from the delay, at most the delay, evenly distributed. It changes no order.

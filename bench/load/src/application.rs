@@ -24,7 +24,7 @@ use tidegate_args::url::Url;
 /// Bytes that are given to the transport at once for upload; they are shared, not copied.
 const FILLER: usize = 256 << 10;
 
-/// How long the response is waited for on connections that are begun at their time and tried once.
+/// The time the response is waited for on connections that are begun at their time and tried once.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The state of a connection: the place of its [`Record`], or one of the values below. Connections that are held
@@ -68,7 +68,7 @@ impl<I> Record<I> {
 #[derive(Debug)]
 pub(crate) struct Requests<I> {
     workload: Workload,
-    /// How long a response may take.
+    /// The time a response may take.
     response_timeout: Option<Duration>,
     /// As many requests as there are under way on a connection at most, so that several are sent at once.
     requests: Bytes,

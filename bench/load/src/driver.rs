@@ -22,10 +22,10 @@ pub(crate) const MAX_OPENING: u32 = 1_000;
 /// waiting.
 pub(crate) const PER_TURN: u32 = 64;
 
-/// How long all connections may take to be established before the first request of an open loop is due anyway.
+/// The time all connections may take to be established before the first request of an open loop is due anyway.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// How long requests that are due at the end may take to be answered, of an open loop and where every response is
+/// The time requests that are due at the end may take to be answered, of an open loop and where every response is
 /// verified.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -60,7 +60,7 @@ impl Task {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) stats: Stats,
-    /// How long was measured; for [`Workload::Hold`] how long all connections were kept.
+    /// The time that was measured; for [`Workload::Hold`] the time all connections were kept.
     pub(crate) measured: Duration,
     /// Sent and received since the first turn, where they are known.
     pub(crate) frames: Option<Frames>,

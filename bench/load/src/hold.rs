@@ -11,7 +11,7 @@ use crate::errors::{Failure, Kind};
 /// The number of connections that are being asked at the same time, or closed, at most.
 const MAX_IN_FLIGHT: u64 = 1_000;
 
-/// How long everything may stand still before what is left is given up: longer than a transport takes to give up a
+/// The time everything may stand still before what is left is given up: longer than a transport takes to give up a
 /// connection whose peer acknowledges nothing.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -62,7 +62,7 @@ impl Hold {
         }
     }
 
-    /// How long all connections were kept before they were asked.
+    /// The time all connections were kept before they were asked.
     pub(crate) fn kept(&self) -> Duration {
         self.kept
     }

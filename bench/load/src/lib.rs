@@ -78,7 +78,7 @@ use tidegate_args::url::Url;
 /// The number of requests under way on a connection, at most.
 const MAX_PIPELINE: u32 = 64;
 
-/// Who ends a connection of the `cps` workload.
+/// The side that ends a connection of the `cps` workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Close {
     /// The client sends FIN first, when it has the response: TIME-WAIT is the client's.
@@ -103,7 +103,7 @@ pub enum Direction {
 pub enum Workload {
     /// New connections: each carries one request and its response.
     Cps {
-        /// Who ends it.
+        /// The side that ends it.
         close: Close,
     },
     /// Requests on connections that stay open.
@@ -192,7 +192,7 @@ impl Plan {
 pub struct Measured {
     /// Connections, requests, or bytes, as the workload says. For [`Workload::Hold`]: connections that answered.
     pub operations: u64,
-    /// How long was measured.
+    /// The time that was measured.
     pub seconds: f64,
     /// From the beginning of a request to its last byte; for [`Workload::Cps`] from the SYN to the last byte of the
     /// response; for [`Workload::Latency`] from when it was due.
@@ -210,7 +210,7 @@ pub struct Measured {
     pub operations_with_warm_up: u64,
     /// The body of all responses, where it was verified.
     pub body: Option<Body>,
-    /// How long the client's own TIME-WAIT lasts, where it has any.
+    /// The duration of the client's own TIME-WAIT, where it has any.
     pub time_wait: Option<Duration>,
 }
 

@@ -17,8 +17,8 @@ pub(crate) struct Opening<I> {
     pub(crate) id: I,
 }
 
-/// What connections that open now were begun as. The engine opens them unannounced, so they are found by their local
-/// address; the host of the kernel's sockets announces each.
+/// Connections that are being opened, with the time each was begun. The engine opens them unannounced, so they are
+/// found by their local address; the host of the kernel's sockets announces each.
 #[derive(Debug)]
 pub(crate) struct Openings<I> {
     by_address: HashMap<u64, Opening<I>, RandomState>,

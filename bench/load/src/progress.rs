@@ -1,4 +1,4 @@
-//! How a measurement is getting on, shown while it runs.
+//! Progress of a measurement, shown while it runs.
 
 use std::time::Duration;
 

@@ -148,7 +148,7 @@ pub(crate) struct Taken {
     pub(crate) is_last: bool,
 }
 
-/// How far one connection is in its present response. 16 bytes; more only while a head has come in part.
+/// The place of one connection in its present response. 16 bytes; more only while a head has come in part.
 #[derive(Debug, Default)]
 pub(crate) struct Responses(State);
 

@@ -8,7 +8,7 @@ use crate::{Line, Lines, Scale, Section, XAxis, YAxis};
 /// Points for each half of the distance that is left to 100 %.
 const TICKS_PER_HALF_DISTANCE: u32 = 10;
 
-/// How to read the chart, for the page.
+/// The explanation of the chart, for the page.
 pub const HOW_TO_READ_PERCENTILES: &[&str] = &[
     "The chart shows which part of all latencies is at most how long. Each step to the right leaves a tenth of what \
      was left before, so rare delays have as much room as common ones; each step up is ten times as long. A flat line \

@@ -62,7 +62,7 @@ enum Role {
     },
     /// Fetch a URL by HTTP and throw it away.
     Down {
-        /// What to fetch: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+        /// URL to fetch: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
         #[arg(long)]
         url: Url,
         /// End after so many bytes, for example 100MB; without it, at the end of the body.

@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::{SendTimeout, TcpCongestion};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-/// How long connecting, and a stream that does not move, is waited for.
+/// The time connecting, and a stream that does not move, is waited for.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to `address` with `congestion` as the congestion control, or the system's default.

@@ -46,7 +46,7 @@ fn all_options() -> impl Iterator<Item = Options> {
     (0..1 << 9).map(Options::from_bits)
 }
 
-/// What the client of `handshake` echoes, if it does timestamps.
+/// The timestamp that the client of `handshake` echoes, if it does timestamps.
 fn echo(handshake: &Handshake, cookie: &Cookie, clock_ms: u32) -> Option<u32> {
     handshake.timestamps.then(|| cookie.timestamp(clock_ms))
 }

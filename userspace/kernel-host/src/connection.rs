@@ -21,7 +21,7 @@ const UNREAD_LIMIT: usize = 64 * 1024;
 /// Reads and refills of the send queue in a row before others have their turn.
 const STEPS: usize = 16;
 
-/// What a worker lends to the connection it works on.
+/// The parts of a worker that it lends to the connection it works on.
 pub(crate) struct Visit<'a, A> {
     /// The application.
     pub(crate) application: &'a mut A,
@@ -35,7 +35,7 @@ pub(crate) struct Visit<'a, A> {
     pub(crate) now: Instant,
 }
 
-/// What epoll says about a connection.
+/// The readiness of a connection, from epoll.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Readiness {
     readable: bool,
@@ -59,7 +59,7 @@ impl From<&Event> for Readiness {
     }
 }
 
-/// What a connection needs next.
+/// The next need of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// An event or its deadline.
@@ -76,7 +76,7 @@ pub(crate) struct Connection<C> {
     /// `None` while it is being opened.
     application: Option<C>,
     opening: Option<Opening>,
-    /// What was read and the application has not consumed.
+    /// Octets that were read and the application has not consumed.
     unread: Vec<u8>,
     /// The kernel may have more to read: epoll tells of changes only.
     readable: bool,

@@ -26,7 +26,7 @@ const ACCEPTS: usize = 256;
 /// Pause after connections could not be accepted, which is when this process or the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the answer to a SYN is waited for. The kernel repeats an unanswered SYN after 1, 3 and 7 seconds.
+/// The time the answer to a SYN is waited for. The kernel repeats an unanswered SYN after 1, 3 and 7 seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The event that ends the thread.
@@ -181,7 +181,7 @@ impl<A: Application> Host<A> {
         Ok(true)
     }
 
-    /// How long there is nothing to do without an event; `None`: for ever.
+    /// The time for which there is nothing to do without an event; `None`: for ever.
     fn timeout(&self) -> Option<Duration> {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);

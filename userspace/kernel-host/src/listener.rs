@@ -12,7 +12,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStora
 /// The queue of connections that wait to be accepted, if `net.core.somaxconn` allows it.
 const BACKLOG: Backlog = Backlog::MAXCONN;
 
-/// How long data may stay unacknowledged, or the peer's window closed, before the connection is given up: as long as
+/// The time data may stay unacknowledged, or the peer's window closed, before the connection is given up: as long as
 /// in tidegate's engine.
 const USER_TIMEOUT_MILLIS: u32 = 120_000;
 

@@ -1,4 +1,4 @@
-//! What the application has given to be sent and the kernel has not taken.
+//! Text that the application has given to be sent and the kernel has not taken.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -105,7 +105,7 @@ impl SendQueue {
     ///
     /// # Errors
     ///
-    /// What the kernel says, [`io::ErrorKind::WouldBlock`] among it.
+    /// The kernel's error, [`io::ErrorKind::WouldBlock`] among them.
     pub(crate) fn write_to(&mut self, socket: &TcpStream, fin_follows: bool) -> io::Result<bool> {
         self.close_chunk();
         if self.buffers.len() == 1 && !fin_follows {

@@ -21,7 +21,7 @@ use crate::send_queue::SendQueue;
 /// enough to keep that one full.
 pub const SEND_BUFFER: usize = 256 * 1024;
 
-/// How long the peer's FIN is waited for after [`Stream::close`]: as long as in tidegate's engine.
+/// The time the peer's FIN is waited for after [`Stream::close`]: as long as in tidegate's engine.
 const FIN_WAIT_2: Duration = Duration::from_secs(60);
 
 /// Where a connection comes from.
@@ -46,7 +46,7 @@ pub(crate) struct KernelStream {
     peer_finished: bool,
     fin_queued: bool,
     fin_sent: bool,
-    /// What the peer sends is thrown away.
+    /// Octets from the peer are thrown away.
     read_closed: bool,
     aborted: bool,
     /// The send queue was exhausted and the application has not been told that there is room.
@@ -105,7 +105,7 @@ impl KernelStream {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The kernel's error.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.socket.read(buffer)?;
         if count == 0 {
@@ -374,7 +374,7 @@ impl Stream for KernelStream {
     }
 }
 
-/// What an error of a connected socket means.
+/// The meaning of an error of a connected socket.
 fn reason(error: &io::Error) -> CloseReason {
     match error.kind() {
         ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => CloseReason::TimedOut,

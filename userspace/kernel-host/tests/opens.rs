@@ -10,7 +10,7 @@ use tidegate_kernel_host::{ConnectionId, Host};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::time::Instant;
 
-/// How long anything may take before a test fails.
+/// The time anything may take before a test fails.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sends a greeting on every connection, and closes with the answer.

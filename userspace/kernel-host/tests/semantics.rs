@@ -10,7 +10,7 @@ use tidegate_tcp::application::{Application, CloseReason, ListenerId, Stream};
 
 use tidegate_kernel_host::{SEND_BUFFER, Server};
 
-/// How long anything may take before a test fails.
+/// The time anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A callback, and what it saw.
@@ -26,7 +26,7 @@ enum Seen {
     Closed(CloseReason),
 }
 
-/// How the application behaves.
+/// The behaviour of the application.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Behaviour {
     /// It consumes nothing until the timer it sets after the peer's FIN has run out.

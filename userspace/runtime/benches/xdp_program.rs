@@ -1,4 +1,4 @@
-//! What the XDP program takes for a frame of each kind (root): one run at a time by BPF_PROG_TEST_RUN, timed by the
+//! Time of the XDP program for a frame of each kind (root): one run at a time by BPF_PROG_TEST_RUN, timed by the
 //! kernel, reading its clock twice included.
 #![allow(missing_docs)]
 
@@ -45,7 +45,7 @@ const SYN_OPTIONS: [(&str, &[u8]); 3] = [
     ("no options", &[]),
 ];
 
-/// How long the program takes for `frame`, by the kernel's clock.
+/// The time the program takes for `frame`, by the kernel's clock.
 fn time(program: &Program, frame: &[u8]) -> Duration {
     let options = TestRunOptions {
         data_in: Some(frame),
@@ -107,7 +107,7 @@ fn xdp_program(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What it would cost a connection to be in a map of flows: an entry added by system call, and removed again.
+/// The cost of a map of flows to a connection: an entry added by system call, and removed again.
 fn map_entry(criterion: &mut Criterion) {
     if !nix::unistd::geteuid().is_root() {
         return;

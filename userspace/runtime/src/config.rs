@@ -9,7 +9,7 @@ use tidegate_tcp::config::InvalidSetting;
 
 use crate::error::Error;
 
-/// What the kernel keeps free for the XDP program before each received packet (`XDP_PACKET_HEADROOM`).
+/// The octets the kernel keeps free for the XDP program before each received packet (`XDP_PACKET_HEADROOM`).
 pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 
 /// Ethernet header and two VLAN tags.
@@ -89,14 +89,14 @@ pub struct Config {
     pub queues: Option<u32>,
     /// Where the XDP program runs.
     pub xdp_mode: XdpMode,
-    /// What a shard does when there is nothing to do.
+    /// The way a shard waits when there is nothing to do.
     pub wait: WaitStrategy,
-    /// How long after the last work `adaptive` and `busy-poll` look again before they sleep (at most 1 s).
+    /// The time for which `adaptive` and `busy-poll` look again after the last work before they sleep (at most 1 s).
     #[serde(with = "humantime_serde")]
     pub spin: Duration,
     /// Packets the kernel takes from the device per busy poll (`SO_BUSY_POLL_BUDGET`); only with `busy-poll`.
     pub busy_poll_budget: u16,
-    /// How long one busy poll may last (`SO_BUSY_POLL`, at most 1 s); only with `busy-poll`.
+    /// The time one busy poll may last (`SO_BUSY_POLL`, at most 1 s); only with `busy-poll`.
     #[serde(with = "humantime_serde")]
     pub busy_poll: Duration,
     /// Frames of the UMEM (a power of two, 256 to 1,048,576).
@@ -259,7 +259,7 @@ impl Config {
         u64::from(self.frames) * u64::from(frame_size)
     }
 
-    /// How many frames are to wait in the fill ring: as many as it holds, but never more than half of all, since what
+    /// The number of frames that are to wait in the fill ring: as many as it holds, but at most half of all, since what
     /// waits to be received into cannot be sent.
     pub(crate) fn fill_target(&self) -> u32 {
         self.fill_ring.min(self.frames / 2)

@@ -37,7 +37,7 @@ pub(super) struct BypassOptions {
     /// The Ethernet address to send to (default: the target's, as the kernel resolves it)
     #[arg(long, value_name = "MAC", value_parser = parse_mac, help_heading = HEADING)]
     target_mac: Option<[u8; 6]>,
-    /// What to do when there is nothing to do (default: spin)
+    /// The way to wait when there is nothing to do (default: spin)
     #[arg(long, value_name = "STRATEGY", value_enum, help_heading = HEADING)]
     wait: Option<WaitStrategy>,
     /// Have the frames in huge pages.

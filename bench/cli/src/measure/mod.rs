@@ -30,7 +30,7 @@ pub(crate) struct Cps {
     options: Options,
     #[command(flatten)]
     load: Load,
-    /// Who ends a connection when the response is complete.
+    /// The side that ends a connection when the response is complete.
     #[arg(long, value_enum, default_value = "client")]
     close: Close,
 }
@@ -84,7 +84,7 @@ pub(crate) struct Hold {
         value_parser = clap::value_parser!(u32).range(1..=10_000_000)
     )]
     connections: u32,
-    /// How long to keep all of them before they are asked, at most 600s.
+    /// The time to keep all of them before they are asked, at most 600s.
     #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_HOLD))]
     duration: Duration,
     /// Look at the memory of this process, the server, and of the kernel meanwhile.
@@ -95,13 +95,13 @@ pub(crate) struct Hold {
 /// Arguments of `tidegate-bench load`: `rps --verify`, or `cps --close server --verify`, without a warm-up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckedLoad {
-    /// What to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
     #[arg(long)]
     url: Url,
     /// Connections kept busy, 1 to 10,000.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
-    /// How long to send requests, at most 60s.
+    /// The time to send requests, at most 60s.
     #[arg(long, default_value = "3s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Make a new connection for every request.

@@ -33,7 +33,7 @@ pub(super) enum ClientKind {
 /// Arguments of every measurement.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// What to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
     #[arg(long)]
     pub(super) url: Url,
     /// Whose TCP the client uses.

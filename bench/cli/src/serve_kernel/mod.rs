@@ -22,13 +22,13 @@ use tidegate_kernel_host::Server;
 /// The line printed when all threads listen.
 const READY: &str = "ready";
 
-/// How often the threads are looked after.
+/// The interval at which the threads are looked after.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Arguments of `tidegate-bench serve-kernel`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// What to serve where: http, echo or discard, for example http=198.18.0.1:80; IPv6 addresses go in brackets. May
+    /// Service and address: http, echo or discard, for example http=198.18.0.1:80; IPv6 addresses go in brackets. May
     /// be given several times.
     #[arg(long, required = true, value_name = "SERVICE=ADDRESS:PORT", value_parser = listen::parse)]
     listen: Vec<Listen>,

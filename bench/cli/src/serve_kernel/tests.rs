@@ -14,7 +14,7 @@ use tidegate_args::url::Url;
 use tidegate_load::Body;
 use tidegate_load::http::{Head, parse_head, read_head};
 
-/// How long anything may take before a test fails.
+/// The time anything may take before a test fails.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn connect(address: SocketAddr) -> TcpStream {

@@ -35,7 +35,7 @@ const SOURCE_PARTS: u32 = 16;
 pub(crate) struct Bench<'a> {
     /// Where they are made.
     pub(crate) lab: &'a Lab,
-    /// How long their parts take.
+    /// The time their parts take.
     pub(crate) scale: Scale,
     /// Which core does what.
     pub(crate) cores: Cores,
@@ -43,8 +43,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) servers: Servers<'a>,
     /// The URL of all requests.
     pub(crate) url: Url,
-    /// Who ends the connections of `cps`. If it is the client, TIME-WAIT is the client's, and no server has it cheaper
-    /// than another.
+    /// The side that ends the connections of `cps`. If it is the client, TIME-WAIT is the client's, and no server has
+    /// it cheaper than another.
     pub(crate) close: Close,
     /// The body of every response.
     pub(crate) page: Vec<u8>,

@@ -47,7 +47,7 @@ pub struct Arguments {
     /// A first look that ends within 55 s: three runs, as far as there is time, and less time for each.
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured, 1 to 100 (default: 5)
+    /// The number of times everything is measured, 1 to 100 (default: 5)
     #[arg(long, value_name = "N", conflicts_with = "quick", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: Option<u32>,
     /// Whose TCP the client uses.
@@ -56,16 +56,16 @@ pub struct Arguments {
     /// The servers to measure, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Target::ALL)]
     targets: Vec<Target>,
-    /// What the clients do, separated by commas.
+    /// Workloads of the clients, separated by commas.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Load::ALL)]
     workloads: Vec<Load>,
-    /// Who ends the connections of cps.
+    /// The side that ends the connections of cps.
     #[arg(long, value_enum, default_value_t = Close::Client)]
     close: Close,
     /// Use IPv6.
     #[arg(long)]
     ipv6: bool,
-    /// How tidegate waits for frames.
+    /// The way tidegate waits for frames.
     #[arg(long, value_name = "STRATEGY", value_enum, default_value_t = WaitStrategy::Spin)]
     wait: WaitStrategy,
     #[command(flatten)]
@@ -282,7 +282,7 @@ fn describe(bench: &Bench<'_>, selection: &Selection, family: Family) -> anyhow:
     Ok(all)
 }
 
-/// Who runs on which core, as a sentence.
+/// The core of each process, as a sentence.
 fn arrangement_text(cores: Cores) -> String {
     let Cores { client, server, .. } = cores;
     if client == server {

@@ -142,7 +142,7 @@ pub(super) enum Case {
 }
 
 impl Case {
-    /// Who is measured, as the results call it.
+    /// The name of the server in the results.
     pub(super) const fn target_name(self) -> &'static str {
         match self {
             Self::Server { target, .. } => target.name(),
@@ -150,7 +150,7 @@ impl Case {
         }
     }
 
-    /// Who asks, as the results call it.
+    /// The name of the client in the results.
     pub(super) const fn client_name(self) -> &'static str {
         match self {
             Self::Server { client, .. } => client.name(),
@@ -343,10 +343,10 @@ impl Selection {
     }
 }
 
-/// How long each part takes.
+/// The time each part takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
-    /// How often each case is measured, at most.
+    /// The number of times each case is measured, at most.
     pub(super) runs: u32,
     /// Time before anything counts, in each case.
     pub(super) warm_up: Duration,
@@ -358,7 +358,7 @@ pub(super) struct Scale {
     pub(super) change: Duration,
     /// The same of a client.
     pub(super) client: Duration,
-    /// How long everything together may take; `None` if there is no limit.
+    /// The time everything together may take; `None` if there is no limit.
     pub(super) limit: Option<Duration>,
 }
 

@@ -11,10 +11,10 @@ use tidegate_lab::Child;
 use tidegate_args::url::Url;
 use tidegate_load::http::read_head;
 
-/// How long a server may take until it accepts connections.
+/// The time a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a connection, and each piece of the response, may take.
+/// The time a connection, and each piece of the response, may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

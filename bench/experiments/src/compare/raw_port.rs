@@ -15,7 +15,7 @@ use super::frame_pattern::Pattern;
 /// Frames the kernel has to receive into, far more than may be on their way at once. The others are there to send.
 const FILL: u32 = FRAMES / 2;
 
-/// How long a queue may be in use by the socket of a server that has just ended.
+/// The time a queue may be in use by the socket of a server that has just ended.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Octets of an Ethernet address.

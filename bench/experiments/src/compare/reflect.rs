@@ -25,10 +25,10 @@ use super::frame_pattern::{Lengths, Pattern};
 use super::plan::{Scale, Shape};
 use super::raw_port::RawPort;
 
-/// How long nothing may come back.
+/// The time for which nothing may come back.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the last frames are waited for.
+/// The time the last frames are waited for.
 const LAST: Duration = Duration::from_millis(100);
 
 /// The rate of one shape.

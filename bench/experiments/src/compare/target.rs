@@ -23,11 +23,11 @@ const READY: &str = "ready";
 pub(super) struct Servers<'a> {
     /// Where.
     pub(super) lab: &'a Lab,
-    /// Who ends it if this program is ended.
+    /// The guard that ends it if this program is ended.
     pub(super) children: &'a Children,
     /// The program `tidegate`.
     pub(super) tidegate: PathBuf,
-    /// How a shard of tidegate waits for frames.
+    /// The way a shard of tidegate waits for frames.
     pub(super) wait: String,
     /// The program `nginx`, if it is among the targets.
     pub(super) nginx: Option<PathBuf>,

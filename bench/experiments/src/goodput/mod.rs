@@ -45,7 +45,7 @@ const QUEUE: &str = "250";
 /// write, and with the default, which is no limit, that is longer than the rest on a bad link.
 const NOT_SENT_LIMIT: u32 = 131_072;
 
-/// How long a link goes on after its transfer: several round trips with a full queue.
+/// The time a link goes on after its transfer: several round trips with a full queue.
 const AFTERMATH: Duration = Duration::from_millis(250);
 
 /// The longest time a transfer goes on.
@@ -77,7 +77,7 @@ pub struct Arguments {
     /// Transfers for each kind of link, direction and server, 1 to 100.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// How long each transfer goes on, at most 120s.
+    /// The time each transfer goes on, at most 120s.
     #[arg(long, default_value = "10s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Two runs of 3 s each: a first look, too short for a judgement.
@@ -157,7 +157,7 @@ fn describe(arguments: &Arguments, runs: u32, duration: Duration) -> anyhow::Res
     Ok(environment)
 }
 
-/// Who is on the other side.
+/// The server on the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
     Tidegate,

@@ -26,10 +26,10 @@ const CHUNK: usize = 32 * 1024;
 /// can read however bad the link is.
 const RECEIVE_BUFFER: usize = 128 * 1024;
 
-/// How long connecting is waited for.
+/// The time connecting is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one read waits before it is looked whether all is over.
+/// The time one read waits before it is looked whether all is over.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection that is further behind its rate than this does not try to catch up.

@@ -27,7 +27,7 @@ const SPARE: Duration = Duration::from_secs(10);
 pub(super) struct Bench<'a> {
     /// Where they are made.
     pub(super) lab: &'a Lab,
-    /// How long their parts take.
+    /// The time their parts take.
     pub(super) scale: Scale,
     /// Which core does what.
     pub(super) cores: Cores,

@@ -81,7 +81,7 @@ pub(super) enum Limit {
     Drop,
 }
 
-/// Who meets the flood.
+/// The target of the flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     /// A server.
@@ -107,7 +107,7 @@ pub(super) struct Case {
     pub(super) family: Family,
     /// The flood.
     pub(super) offered: Offered,
-    /// Who meets it.
+    /// Its target.
     pub(super) subject: Subject,
 }
 
@@ -140,21 +140,21 @@ pub(super) struct Scale {
     pub(super) bare: &'static [Family],
     /// Clients that connect during the window.
     pub(super) clients: u32,
-    /// How long the open connections run before anything counts.
+    /// The time the open connections run before anything counts.
     pub(super) lead_in: Duration,
-    /// How long their throughput is measured before the flood.
+    /// The time their throughput is measured before the flood.
     pub(super) before: Duration,
     /// From the begin of the flood until anything counts.
     pub(super) settle: Duration,
-    /// How long everything is measured.
+    /// The time everything is measured.
     pub(super) window: Duration,
-    /// How long clients that are late are waited for after the window, at most.
+    /// The time clients that are late are waited for after the window, at most.
     pub(super) tail: Duration,
-    /// How long the responses under way on the open connections are waited for at the end.
+    /// The time the responses under way on the open connections are waited for at the end.
     pub(super) finish: Duration,
     /// The time that starting and stopping a server may take, for the arithmetic of `limit`.
     pub(super) change: Duration,
-    /// How long all cases together may take; `None` if there is no limit.
+    /// The time all cases together may take; `None` if there is no limit.
     pub(super) limit: Option<Duration>,
 }
 
@@ -238,7 +238,7 @@ impl Scale {
         }
     }
 
-    /// How long the first case of `rest` may wait for clients that are late, when all cases before it took `elapsed`.
+    /// The time the first case of `rest` may wait for clients that are late, when all cases before it took `elapsed`.
     /// The time that the limit leaves is shared by the cases that have clients. `None` when there is no time for the
     /// case.
     pub(super) fn tail_of_first(&self, elapsed: Duration, rest: &[Case]) -> Option<Duration> {

@@ -33,7 +33,7 @@ pub(super) const BULK: Body = Body {
     seed: 2,
 };
 
-/// How long a server waits for a client that does nothing.
+/// The time a server waits for a client that does nothing.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Body {

@@ -18,7 +18,7 @@ use super::plan::Target;
 pub(super) struct Servers<'a> {
     /// Where.
     pub(super) lab: &'a Lab,
-    /// Who ends it if this program is ended.
+    /// The guard that ends it if this program is ended.
     pub(super) children: &'a Children,
     /// The program `tidegate`.
     pub(super) tidegate: PathBuf,

@@ -8,7 +8,7 @@ use tidegate_tcp::counters::Counter;
 pub(crate) struct Misrouted {
     /// Frames that arrived, each counted once.
     pub(crate) arrived: u64,
-    /// How often one of them was shown to a further engine after that of the shard it arrived at.
+    /// The number of times one of them was shown to a further engine after that of the shard it arrived at.
     pub(crate) visits: u64,
 }
 

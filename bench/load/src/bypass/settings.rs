@@ -1,4 +1,4 @@
-//! How the client is to use AF_XDP, and what follows from it and the plan for its engine.
+//! The client's use of AF_XDP, and what follows from it and the plan for its engine.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use crate::bypass::tuples::{Addresses, Share, Tuples};
 use crate::{Close, Direction, Plan, Workload};
 use tidegate_flood::Prefix;
 
-/// How long a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
+/// The time a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
 /// ends sooner.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -28,7 +28,7 @@ fn plan(workload: Workload) -> Plan {
     }
 }
 
-/// What is found of `server`, and what both sides are left with.
+/// Runs against `server`; the outcome, and what both sides are left with.
 fn run(plan: &Plan, settings: &Settings, server: Server) -> (Measured, Population, Population) {
     let mut world = World::new(plan, settings, server);
     let found = world.run(plan, settings);

@@ -26,7 +26,7 @@ use crate::{Client, Frames, Measured, Plan, Workload, measured};
 /// File descriptors needed beside the connections.
 const OTHER_FILES: u64 = 64;
 
-/// How long Linux keeps a connection in TIME-WAIT (TCP_TIMEWAIT_LEN), whatever its settings.
+/// The time Linux keeps a connection in TIME-WAIT (TCP_TIMEWAIT_LEN), whatever its settings.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// The part of a wait that is not slept, as the kernel may wake late.
@@ -84,7 +84,7 @@ fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
     outcome.context("the client ended before its time")
 }
 
-/// How long to wait for events: until `due`, or for [`INTERVAL`] if that is shorter.
+/// The time to wait for events: until `due`, or for [`INTERVAL`] if that is shorter.
 ///
 /// epoll_wait(2) sleeps whole milliseconds, mio rounds up to them, and the kernel may wake later still. Where `precise`
 /// is wanted, it is therefore slept in whole milliseconds that end at least [`SLEEP_MARGIN`] early, and the rest is

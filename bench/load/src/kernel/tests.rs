@@ -330,18 +330,23 @@ fn silence_is_an_error() {
     }
 }
 
+/// A server that answers all connections but the first.
+fn silent_to_the_first() -> SocketAddr {
+    let is_first = Arc::new(AtomicBool::new(true));
+    serve_on_loopback(move |stream| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            say_nothing(stream);
+        } else {
+            answer(stream, &format!("{HEAD} 0\r\n\r\n"));
+        }
+    })
+}
+
 #[test]
 fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
     for workload in [Workload::Cps { close: Close::Rst }, Workload::Rps { pipeline: 2 }] {
         for (millis, errors) in [(60, 0), (1_050, 1)] {
-            let is_first = Arc::new(AtomicBool::new(true));
-            let address = serve_on_loopback(move |stream| {
-                if is_first.swap(false, Ordering::Relaxed) {
-                    say_nothing(stream);
-                } else {
-                    answer(stream, &format!("{HEAD} 0\r\n\r\n"));
-                }
-            });
+            let address = silent_to_the_first();
             let measured = run(&Plan {
                 duration: Duration::from_millis(millis),
                 ..plan(address, workload)
@@ -356,14 +361,7 @@ fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
 
 #[test]
 fn with_verification_every_request_has_to_be_answered_at_the_end() {
-    let is_first = Arc::new(AtomicBool::new(true));
-    let address = serve_on_loopback(move |stream| {
-        if is_first.swap(false, Ordering::Relaxed) {
-            say_nothing(stream);
-        } else {
-            answer(stream, &format!("{HEAD} 0\r\n\r\n"));
-        }
-    });
+    let address = silent_to_the_first();
     let measured = run(&Plan {
         verify: Verify::Alike,
         ..plan(address, Workload::Rps { pipeline: 1 })

@@ -25,7 +25,7 @@ impl Prefix {
         self.address
     }
 
-    /// How many bits of the address count: 0 to 32 for IPv4, 0 to 128 for IPv6.
+    /// The number of bits of the address that count: 0 to 32 for IPv4, 0 to 128 for IPv6.
     pub fn length(&self) -> u8 {
         self.length
     }

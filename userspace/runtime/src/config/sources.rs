@@ -12,7 +12,7 @@ use super::Prefix;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What the XDP program does with TCP to a served address and port, by its source.
+/// The XDP program's treatment of TCP to a served address and port, by its source.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sources {

@@ -29,10 +29,10 @@ pub struct SynCookies {
     pub on_syn_rate: u32,
     /// Half-open connections of a queue's shard that turn cookies on for it, in percent of `max_half_open` (1 to 100).
     pub on_half_open: u32,
-    /// How long both have to be below half of their thresholds before cookies are turned off (100 ms to 1 h).
+    /// The time for which both have to be below half of their thresholds before cookies are turned off (100 ms to 1 h).
     #[serde(with = "humantime_serde")]
     pub off_after: Duration,
-    /// How long a key is used to make cookies (5 s to 1 h). Its cookies are accepted for as long again.
+    /// The time for which a key makes cookies (5 s to 1 h). Its cookies are accepted for as long again.
     #[serde(with = "humantime_serde")]
     pub rotate: Duration,
     /// A file with the secret the keys are derived from, so that several hosts accept each other's cookies; without it

@@ -33,12 +33,12 @@ const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 const HOP_LIMIT: u8 = 64;
 
-/// What [`tcp_v4`] frames are looked up by.
+/// The key that [`tcp_v4`] frames are looked up by.
 pub(crate) fn served_v4() -> ListenerKey {
     ListenerKey::v4(SERVER_V4, PORT)
 }
 
-/// What [`tcp_v6`] frames are looked up by.
+/// The key that [`tcp_v6`] frames are looked up by.
 pub(crate) fn served_v6() -> ListenerKey {
     ListenerKey::v6(SERVER_V6, PORT)
 }

@@ -122,7 +122,7 @@ impl Program {
         drop(self.socket.take());
     }
 
-    /// How many queues the map of sockets has room for.
+    /// The number of queues that the map of sockets has room for.
     pub(crate) fn queues(&mut self) -> u32 {
         let map = self.ebpf.map_mut(MAP_XSKS).expect("the object has the map");
         XskMap::try_from(map).expect("it is a map of AF_XDP sockets").len()

@@ -1,4 +1,4 @@
-//! What the program under test is told through its maps.
+//! Settings of the program under test, in its maps.
 
 use std::net::IpAddr;
 

@@ -20,7 +20,7 @@ pub(crate) const KEYS: [Key; 2] = [
     Key(0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918),
 ];
 
-/// What all SYN-ACKs say: values that no SYN here carries.
+/// The part of all SYN-ACKs that is the same: values that no SYN here carries.
 pub(crate) const TEMPLATE: SynAck = SynAck {
     window: 29_185,
     mss_v4: 1452,
@@ -45,7 +45,7 @@ pub(crate) struct Answer {
     pub(crate) isn: u32,
     /// Its TSval.
     pub(crate) timestamp: Option<u32>,
-    /// What its cookie remembers.
+    /// The options that its cookie remembers.
     pub(crate) options: Options,
 }
 
@@ -137,7 +137,7 @@ fn segment_of<'a>(packet: &'a [u8], syn: &Segment, what: &impl Display) -> &'a [
     &rest[..length]
 }
 
-/// What `answer` has to be, given its ISN and options.
+/// The SYN-ACK that `answer` has to be, given its ISN and options.
 fn header_of(answer: &TcpHeader, syn: &Segment, offer: &Offer) -> TcpHeader {
     let mut header = TcpHeader::new(
         syn.destination_port,
@@ -230,7 +230,7 @@ impl Answered {
     }
 }
 
-/// What a cookie has to remember of an offer.
+/// The part of an offer that a cookie has to remember.
 fn options_of(client: IpAddr, offer: &Offer) -> Options {
     let (table, default) = match client {
         IpAddr::V4(_) => (MSS_V4, DEFAULT_MSS_V4),

@@ -1,4 +1,4 @@
-//! What SYNs offer in their options.
+//! Offers in the options of SYNs.
 
 /// TSval of [`mixes`].
 const TIMESTAMP: u32 = 0x0102_0304;
@@ -13,7 +13,7 @@ const MAX_OPTIONS: usize = 40;
 pub(crate) const END: u8 = 0;
 pub(crate) const NOP: u8 = 1;
 
-/// What a SYN offers.
+/// The offer of a SYN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) mss: Option<u16>,

@@ -144,7 +144,7 @@ fn a_syn_with_ipv4_options_or_extension_headers() {
     }
 }
 
-/// What is not served is the kernel's, whatever it is.
+/// Segments to ports that are not served are the kernel's, whatever they are.
 #[test]
 fn a_syn_that_is_not_for_us_is_passed() {
     let Some(program) = answering() else { return };

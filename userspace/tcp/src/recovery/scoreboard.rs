@@ -3,7 +3,7 @@
 //!
 //! A peer decides how many segments are outstanding and what it says of them, so nothing here walks them. What was sent
 //! once is in the order of sequence numbers and of sending alike; only what was sent again has an order of its own.
-//! What is known of single segments is kept in [`Marks`], where the next of a kind is found without looking at those
+//! [`Marks`] keeps the state of single segments, where the next of a kind is found without looking at those
 //! between, and only from the first loss or selective acknowledgment on. An acknowledgment looks at no more than 8 + 4
 //! log2(n) of n segments, besides those it newly acknowledges, reports or shows to be lost.
 

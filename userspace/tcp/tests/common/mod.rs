@@ -168,6 +168,16 @@ impl App {
     }
 }
 
+impl App {
+    /// One that sends back what it reads.
+    pub fn echo() -> Self {
+        Self {
+            echo: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Application for App {
     type Connection = Bytes;
 

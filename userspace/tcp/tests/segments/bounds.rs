@@ -9,10 +9,7 @@ use tidegate_tcp::transmit::Purpose;
 use tidegate_tcp::wire::Options;
 
 fn echo() -> App {
-    App {
-        echo: true,
-        ..App::default()
-    }
+    App::echo()
 }
 
 #[test]

@@ -180,13 +180,7 @@ fn a_hundred_days_of_silence_change_nothing() {
         ..config()
     };
     for timestamps in [false, true] {
-        let mut rig = Rig::new(
-            limits.clone(),
-            App {
-                echo: true,
-                ..App::default()
-            },
-        );
+        let mut rig = Rig::new(limits.clone(), App::echo());
         rig.connect_with(if timestamps {
             with_timestamps(1000)
         } else {

@@ -19,13 +19,7 @@ fn closing_server() -> App {
 
 #[test]
 fn after_the_peers_fin_the_server_may_still_send() {
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.connect();
     rig.peer(ACK | FIN, b"last words");
     let echo = rig.one();

@@ -83,13 +83,7 @@ fn text_on_the_syn_is_not_kept() {
 
 #[test]
 fn the_third_segment_may_carry_text_and_fin() {
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.syn(Options::default());
     rig.ack = rig.one().seq + 1;
     rig.peer(ACK | FIN | PSH, b"short");

@@ -69,13 +69,7 @@ fn options_are_offered_only_when_the_peer_offers_them() {
 
 #[test]
 fn data_on_the_third_segment_reaches_the_application() {
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.syn(Options::default());
     let syn_ack = rig.one();
     rig.ack = syn_ack.seq + 1;

@@ -19,10 +19,7 @@ fn answers_carry_the_tags_of_what_they_answer() {
             &[0x81, 0x00, 0x00, 0x07][..],
             &[0x88, 0xa8, 0x00, 0x05, 0x81, 0x00, 0x20, 0x07],
         ] {
-            let app = App {
-                echo: true,
-                ..App::default()
-            };
+            let app = App::echo();
             let mut rig = Rig::between(config(), app, server, client);
             let syn = rig.frame(rig.seq, rig.ack, SYN, Options::default(), b"");
             rig.seq += 1;

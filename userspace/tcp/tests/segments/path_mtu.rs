@@ -533,10 +533,7 @@ fn largest_echo(rig: &mut Rig) -> usize {
 
 #[test]
 fn the_full_size_is_tried_again_after_ten_minutes() {
-    let app = App {
-        echo: true,
-        ..App::default()
-    };
+    let app = App::echo();
     let mut rig = Rig::new(config(), app);
     rig.connect_with(with_sack());
     let key = rig.key;

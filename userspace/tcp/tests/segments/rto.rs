@@ -47,13 +47,7 @@ fn the_timeout_follows_the_measured_round_trip() {
 #[test]
 fn the_first_timeout_sends_the_earliest_segment_whatever_was_sent_since() {
     // RFC 6298, rule 5.4, with what RACK does not take for lost filling the window of one segment.
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.syn(with_sack());
     rig.ack = rig.one().seq + 1;
     rig.pass(ms(100));
@@ -85,13 +79,7 @@ fn what_is_sent_twice_is_not_timed() {
 
 #[test]
 fn what_is_acknowledged_stops_the_timer_and_new_text_starts_it() {
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.connect();
     for _ in 0..5 {
         rig.peer(ACK, b"ping");
@@ -160,13 +148,7 @@ fn answers_without_progress_do_not_keep_a_connection_alive() {
 #[test]
 fn a_single_delayed_answer_does_not_start_a_spiral_of_timeouts() {
     // 300 ms of delay once, after a steady round trip of 20 ms.
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.connect();
     for _ in 0..50 {
         rig.peer(ACK, b"ping");

@@ -42,13 +42,7 @@ fn a_bare_acknowledgment_of_a_cookie_becomes_a_connection() {
 fn text_and_fin_in_the_acknowledgment_are_delivered() {
     for options in [Options::default(), with_timestamps(1000)] {
         for fin in [false, true] {
-            let mut rig = rig(
-                config(),
-                App {
-                    echo: true,
-                    ..App::default()
-                },
-            );
+            let mut rig = rig(config(), App::echo());
             let iss = answered(&mut rig, options);
             rig.peer(if fin { ACK | PSH | FIN } else { ACK | PSH }, b"short");
             assert_eq!(rig.app().received, b"short");

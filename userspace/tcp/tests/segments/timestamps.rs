@@ -226,10 +226,7 @@ fn timestamps_that_were_not_agreed_on_are_ignored() {
 #[test]
 fn segments_without_timestamps_are_served_on_a_connection_with_them() {
     // As Linux does: RFC 7323, section 3.2, only says SHOULD of dropping them.
-    let app = App {
-        echo: true,
-        ..App::default()
-    };
+    let app = App::echo();
     let mut rig = stamped(config(), app, 1000);
     let measured_before = rig.info().srtt;
     rig.timestamp = None;

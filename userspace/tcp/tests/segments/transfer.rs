@@ -93,13 +93,7 @@ fn every_second_full_segment_is_acknowledged_at_once_and_one_within_the_delay() 
 
 #[test]
 fn a_response_carries_the_acknowledgment() {
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.connect();
     rig.peer(ACK, b"ping");
     let pong = rig.one();
@@ -243,13 +237,7 @@ fn an_echo_whose_peer_does_not_read_stops_reading_itself() {
         receive_buffer: 8192,
         ..config()
     };
-    let mut rig = Rig::new(
-        limits,
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(limits, App::echo());
     rig.window = 0;
     rig.connect();
     for _ in 0..14 {
@@ -276,13 +264,7 @@ fn an_echo_whose_peer_does_not_read_stops_reading_itself() {
 #[test]
 fn nagle_holds_small_segments_back_while_data_is_unacknowledged() {
     for (nagle, expected) in [(true, 1), (false, 2)] {
-        let mut rig = Rig::new(
-            Config { nagle, ..config() },
-            App {
-                echo: true,
-                ..App::default()
-            },
-        );
+        let mut rig = Rig::new(Config { nagle, ..config() }, App::echo());
         rig.connect();
         rig.peer(ACK, b"a");
         rig.peer(ACK, b"b");
@@ -372,13 +354,7 @@ fn damaged_frames_are_dropped_and_counted() {
 
 #[test]
 fn answers_follow_the_peer_to_another_router() {
-    let mut rig = Rig::new(
-        config(),
-        App {
-            echo: true,
-            ..App::default()
-        },
-    );
+    let mut rig = Rig::new(config(), App::echo());
     rig.connect();
     let mut frame = rig.frame(rig.seq, rig.ack, ACK, Options::default(), b"moved");
     frame[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);

@@ -145,10 +145,7 @@ fn a_slow_reader_gets_everything() {
 fn little_that_is_always_outstanding_is_progress_enough() {
     // An echo over a long path: something is unacknowledged at every moment, and much less than `min_send_progress`
     // comes to be acknowledged in the time.
-    let app = App {
-        echo: true,
-        ..App::default()
-    };
+    let app = App::echo();
     let mut rig = Rig::new(
         Config {
             nagle: false,

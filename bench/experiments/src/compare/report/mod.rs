@@ -28,7 +28,7 @@ pub(super) struct Run {
     pub(super) round: u32,
     /// Connections, requests or frames per second.
     pub(super) per_s: f64,
-    /// How long each took; `None` if there was none, and for frames.
+    /// The time each took; `None` if there was none, and for frames.
     pub(super) quantiles: Option<Quantiles>,
     /// Processor time for each, in microseconds; `None` if it was too short to see.
     pub(super) usage: Option<Usage>,
@@ -44,7 +44,7 @@ pub(super) struct Run {
     pub(super) errors_by_kind: BTreeMap<String, u64>,
     /// The first of them, as a phrase.
     pub(super) first_error: Option<String>,
-    /// How long the client's TIME-WAIT lasts, where it has any.
+    /// The duration of the client's TIME-WAIT, where it has any.
     pub(super) time_wait: Option<Duration>,
 }
 

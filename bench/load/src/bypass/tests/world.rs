@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_micros(50);
 
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-/// What is sent, until it is carried over.
+/// Frames that were sent, until they are carried over.
 #[derive(Default)]
 pub(crate) struct Wire {
     pub(crate) frames: Vec<Vec<u8>>,
@@ -73,7 +73,7 @@ pub(crate) fn server(response: impl Into<Bytes>) -> Server {
     }
 }
 
-/// What the server keeps of a connection.
+/// The server's state of a connection.
 pub(crate) struct Session {
     /// Of requests that are incomplete, or wait for the response before theirs to be sent.
     bytes: Vec<u8>,
