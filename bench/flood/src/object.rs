@@ -3,10 +3,10 @@
 use anyhow::{Context, anyhow};
 use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, Xdp, XdpError, XdpMode};
+use aya::programs::{Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use tidegate_runtime::Rejection;
+use tidegate_runtime::{Rejection, errno};
 use tidegate_traffic_abi::MAP_TRAFFIC;
 
 /// The object as it is embedded, aligned for the loader.
@@ -134,20 +134,8 @@ impl Counters {
     }
 }
 
-/// The error number of the system call that failed, if it was one.
-pub(crate) fn errno(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::XdpError(XdpError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {
-            error.raw_os_error()
-        }
-        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
-        _ => None,
-    }
-}
-
 /// Says what is missing, if the kernel did not permit it.
-fn with_remedy(error: anyhow::Error, errno: Option<i32>, capability: &str) -> anyhow::Error {
+pub(crate) fn with_remedy(error: anyhow::Error, errno: Option<i32>, capability: &str) -> anyhow::Error {
     match errno {
         Some(libc::EPERM) => error.context(format!("that takes root or the capability {capability}")),
         _ => error,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::object::with_remedy;
 use anyhow::Context;
 use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings};
 
@@ -32,7 +33,10 @@ pub fn open(interface: &str, busy_timeout: Duration) -> anyhow::Result<Socket> {
         completion_ring: FRAMES,
         huge_pages: false,
     })
-    .context("cannot make a UMEM; that takes root or the capability CAP_NET_RAW")?;
+    .map_err(|error| {
+        let errno = error.raw_os_error();
+        with_remedy(error.into(), errno, "CAP_NET_RAW").context("cannot make a UMEM")
+    })?;
     umem.bind(&SocketSettings {
         interface,
         queue: QUEUE,

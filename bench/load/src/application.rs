@@ -318,6 +318,12 @@ impl<I: Copy> Requests<I> {
     fn answered<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, count: u32) {
         let (index, now) = (connection.0, stream.now());
         match self.workload {
+            // One that is tried once counts now, and only has to end.
+            Workload::Cps { close: Close::Server } if self.response_timeout.is_some() => {
+                self.stats.count(1);
+                self.finish(index);
+                stream.set_timer(None);
+            }
             // It counts when the server has ended it.
             Workload::Cps { close: Close::Server } => {}
             Workload::Cps { close } => {
@@ -360,7 +366,8 @@ impl<I: Copy> Requests<I> {
         self.under_way -= record.in_flight.clear();
         match self.workload {
             // It is counted where the server ends connections, or in bytes.
-            Workload::Cps { close: Close::Server } | Workload::Throughput { .. } => {}
+            Workload::Throughput { .. } => {}
+            Workload::Cps { close: Close::Server } if self.response_timeout.is_none() => {}
             _ => self.stats.count(1),
         }
     }
@@ -382,7 +389,7 @@ impl<I: Copy> Requests<I> {
                 _,
             ) => self.fail(index, stream, Kind::ClosedEarly, "the server closed the connection"),
             (workload, None) => {
-                if let Workload::Cps { close: Close::Server } = workload {
+                if workload == (Workload::Cps { close: Close::Server }) && self.response_timeout.is_none() {
                     self.stats.count(1);
                 }
                 self.finish(index);

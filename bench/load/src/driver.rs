@@ -25,9 +25,11 @@ pub(crate) const PER_TURN: u32 = 64;
 /// The time all connections may take to be established before the first request of an open loop is due anyway.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// The time requests that are due at the end may take to be answered, of an open loop and where every response is
-/// verified.
+/// The time requests of an open loop that are due at the end may take to be answered.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The same where every response is verified.
+const VERIFICATION_GRACE: Duration = Duration::from_secs(2);
 
 /// The part of a plan that one thread has to do.
 #[derive(Clone, Copy, Debug)]
@@ -250,12 +252,28 @@ impl Driver {
             return;
         }
         let is_stalled = |begun: Instant| stalled::is_stalled(now.since(begun), now.since(since));
-        let requests = connector.application().waiting();
-        let count = requests.filter(|&begun| is_stalled(begun)).count() + connector.count_opening(is_stalled);
+        // With verification requests are waited for, and counted after that.
+        let requests = match self.task.verify {
+            Verify::Length => connector
+                .application()
+                .waiting()
+                .filter(|&begun| is_stalled(begun))
+                .count(),
+            Verify::Alike | Verify::Equal(_) => 0,
+        };
+        let count = requests + connector.count_opening(is_stalled);
         let stats = &mut connector.application_mut().stats;
         for _ in 0..count {
             stats.error(Kind::Unfinished, stalled::DETAIL);
         }
+    }
+
+    /// The time requests that are due at the end may take to be answered.
+    fn grace(&self) -> Duration {
+        self.task.spread.unwrap_or(match self.task.verify {
+            Verify::Length => GRACE,
+            Verify::Alike | Verify::Equal(_) => VERIFICATION_GRACE,
+        })
     }
 
     /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
@@ -264,12 +282,15 @@ impl Driver {
         let application = connector.application();
         let unanswered = missed
             + if self.task.spread.is_some() {
-                // A connection has one request, and counts when it has been answered and ended.
+                // Each connection has one request.
                 u64::from(connector.opening() + application.established() - application.closing())
+            } else if let Workload::Throughput { .. } = self.task.workload {
+                // There is always a body under way, and bytes are what counts.
+                0
             } else {
                 application.under_way()
             };
-        let grace = self.task.spread.unwrap_or(GRACE);
+        let grace = self.grace();
         if unanswered > 0 && now < end + grace {
             return false;
         }
@@ -277,7 +298,7 @@ impl Driver {
             Some(_) => "no complete response when the measurement was over".to_owned(),
             None => format!(
                 "no answer to a request that was due at least {} s before",
-                GRACE.as_secs()
+                grace.as_secs()
             ),
         };
         for _ in 0..unanswered {
@@ -364,13 +385,15 @@ impl Driver {
         let stage = match self.stage {
             Stage::Opening { until } | Stage::WarmUp { until } => Some(until),
             Stage::Measuring { since } => Some(since + self.task.duration),
-            Stage::Grace { end } => Some(end + self.task.spread.unwrap_or(GRACE)),
+            Stage::Grace { end } => Some(end + self.grace()),
             Stage::New | Stage::Over => None,
         };
         let due = self
             .schedule
             .filter(|_| self.task.spread.is_some() || connector.application().has_idle())
-            .map(|schedule| schedule.next());
+            .map(|schedule| schedule.next())
+            // Nothing is begun any more in the grace, whatever would be due.
+            .filter(|&due| !matches!(self.stage, Stage::Grace { end } if due >= end));
         let pause = Some(self.opener.paused_until()).filter(|&until| until > now);
         let replacement = self.replacements.front().copied();
         [stage, due, pause, replacement].into_iter().flatten().min()
@@ -378,8 +401,9 @@ impl Driver {
 
     /// Tells what was found, and does nothing from now on.
     fn finish(&mut self, connector: &mut impl Connector) {
+        let held = self.hold.as_mut().and_then(Hold::take_stats);
         self.outcome = Some(Outcome {
-            stats: connector.application_mut().end(),
+            stats: held.unwrap_or_else(|| connector.application_mut().end()),
             measured: self.measured,
             frames: connector.frames(),
             body: connector.application().body(),

@@ -7,6 +7,7 @@ use tidegate_tcp::time::Instant;
 use crate::connector::{Connector, Opener};
 use crate::driver::{MAX_OPENING, PER_TURN};
 use crate::errors::{Failure, Kind};
+use crate::stats::Stats;
 
 /// The number of connections that are being asked at the same time, or closed, at most.
 const MAX_IN_FLIGHT: u64 = 1_000;
@@ -43,6 +44,8 @@ pub(crate) struct Hold {
     /// Connections that were closed, in the same order.
     closed: usize,
     kept: Duration,
+    /// What was found, once connections are being closed: what comes then is no answer and no error.
+    stats: Option<Stats>,
     /// When something last happened, and what it led to.
     moved: Option<(Instant, Mark)>,
 }
@@ -58,6 +61,7 @@ impl Hold {
             asked: 0,
             closed: 0,
             kept: Duration::ZERO,
+            stats: None,
             moved: None,
         }
     }
@@ -65,6 +69,11 @@ impl Hold {
     /// The time all connections were kept before they were asked.
     pub(crate) fn kept(&self) -> Duration {
         self.kept
+    }
+
+    /// What was found, if connections were closed; once.
+    pub(crate) fn take_stats(&mut self) -> Option<Stats> {
+        self.stats.take()
     }
 
     /// Does what there is to do. Returns when there is more at the latest; `None` when it is over.
@@ -115,6 +124,7 @@ impl Hold {
                     for _ in 0..unanswered {
                         connector.application_mut().stats.error(Kind::Unfinished, &detail);
                     }
+                    self.stats = Some(connector.application_mut().end());
                     self.moved = Some((now, self.mark(connector)));
                     Phase::Closing
                 }
@@ -165,10 +175,16 @@ impl Hold {
             match opener.try_open(connector, now) {
                 Some(Ok(())) => self.tried += 1,
                 // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What
-                // else it says at once, it would say again.
-                Some(Err(failure)) if !C::PORTS_COME_FREE => self.give_up_opening(connector, &failure),
+                // it says of a server that never answered, it would say again.
+                Some(Err(failure))
+                    if !C::PORTS_COME_FREE
+                        && (failure.kind == Kind::NoPort || connector.application().established() == 0) =>
+                {
+                    self.give_up_opening(connector, &failure);
+                }
                 Some(Err(failure)) => {
                     connector.application_mut().stats.failure(&failure);
+                    self.tried += u32::from(!C::PORTS_COME_FREE);
                     return false;
                 }
                 None => return false,

@@ -27,9 +27,10 @@ pub const RANDOM_WORDS: usize = 10;
 /// Words of the 4-tuple are taken as they lie in the headers, in the host's byte order or not: the hash is the same on
 /// both sides, and nothing is swapped.
 ///
-/// IPv4 (Thorup, "High Speed Hashing for Integers and Strings", section 3.2) multiplies by a random odd number: any two
-/// flows to one server address share a slot at most twice as often as by chance. IPv6 (section 3.5) multiplies pairs of
-/// 32-bit words, each added to a random number of its own: any two flows share a slot as rarely as by chance.
+/// IPv4 (Thorup, "High Speed Hashing for Integers and Strings", section 2.3) multiplies by a random odd number: any two
+/// flows to one server address share a slot at most twice as often as by chance. Flows to two addresses may share one
+/// whatever the number is, which costs a SYN its cookie and nothing else. IPv6 (section 3.5) multiplies pairs of 32-bit
+/// words, each added to a random number of its own: any two flows share a slot as rarely as by chance.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlowSlots {

@@ -66,7 +66,7 @@ pub const MSS_V6: [u16; 8] = [48, 1220, 1340, 1360, 1380, 1420, 1432, 1440];
 /// A one in each of three lanes of 21 bits: room for a 16-bit number, a carry, and a little more.
 const LANES: u64 = 1 | 1 << 21 | 1 << 42;
 
-/// Index of the largest of `table` that is not above `mss`, or 0.
+/// Index of the largest of `table`, which ascends, that is not above `mss`, or 0.
 #[inline(always)]
 pub fn mss_index(table: &[u16; 8], mss: u16) -> u8 {
     // Without a branch, since the verifier follows each of them: three comparisons at once, each of which carries into

@@ -130,11 +130,6 @@ impl<C> Connection<C> {
         }
     }
 
-    /// Whether it is being opened.
-    pub(crate) fn is_opening(&self) -> bool {
-        self.opening.is_some()
-    }
-
     /// When it was begun, if it is being opened.
     pub(crate) fn opening_since(&self) -> Option<Instant> {
         self.opening.as_ref().map(|opening| opening.since)

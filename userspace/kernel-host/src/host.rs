@@ -43,8 +43,6 @@ pub struct Host<A: Application> {
     /// Listeners have the tokens from 0 on, connections those behind them.
     listeners: Vec<(TcpListener, SocketAddr)>,
     connections: Slab<Connection<A::Connection>>,
-    /// Those of them that are being opened.
-    opening: usize,
     /// Why others were never opened, as far as nobody has asked.
     failed: VecDeque<io::Error>,
     timers: TimerWheel,
@@ -73,7 +71,6 @@ impl<A: Application> Host<A> {
             poll: Poll::new().context("cannot make an epoll instance")?,
             listeners: Vec::new(),
             connections: Slab::new(),
-            opening: 0,
             failed: VecDeque::new(),
             timers: TimerWheel::default(),
             again: Vec::new(),
@@ -270,7 +267,6 @@ impl<A: Application> Host<A> {
         let stream = KernelStream::new(socket, origin, self.now);
         self.connections.insert(Connection::connecting(stream, deadline));
         self.timers.arm(key as u32, deadline);
-        self.opening += 1;
         Ok(ConnectionId(key as u32))
     }
 
@@ -309,11 +305,6 @@ impl<A: Application> Host<A> {
         self.connections.len()
     }
 
-    /// The number of connections that are being opened.
-    pub fn opening(&self) -> usize {
-        self.opening
-    }
-
     /// When each of the connections was begun that are being opened.
     pub fn opening_since(&self) -> impl Iterator<Item = Instant> {
         self.connections
@@ -331,7 +322,6 @@ impl<A: Application> Host<A> {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let was_opening = connection.is_opening();
         let mut visit = Visit {
             application: &mut self.application,
             buffer: &mut self.buffer,
@@ -340,9 +330,6 @@ impl<A: Application> Host<A> {
             now: self.now,
         };
         let next = work(connection, &mut visit);
-        if was_opening && !connection.is_opening() {
-            self.opening -= 1;
-        }
         if let Next::End(reason) = next {
             return self.end(key, reason);
         }
@@ -365,9 +352,6 @@ impl<A: Application> Host<A> {
     fn end(&mut self, key: usize, reason: CloseReason) {
         self.timers.cancel(key as u32);
         let connection = self.connections.remove(key);
-        if connection.is_opening() {
-            self.opening -= 1;
-        }
         if let Some(error) = connection.end(reason, &mut self.application) {
             self.failed.push_back(error);
         }

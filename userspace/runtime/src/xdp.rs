@@ -258,8 +258,8 @@ impl Refusal {
     }
 }
 
-/// The error number of the system call that failed, if it was one.
-fn errno(error: &ProgramError) -> Option<i32> {
+/// The error number of the system call that failed when a program was loaded or attached, if it was one.
+pub fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         ProgramError::XdpError(XdpError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {

@@ -60,7 +60,7 @@ impl TimeWait {
             rcv_nxt: tcb.rcv_nxt,
             window: window.min(u32::from(u16::MAX)) as u16,
             timestamps: tcb.timestamps,
-            syn_answered: false,
+            syn_answered: tcb.syn_answered,
             timestamp_offset: tcb.timestamp_offset,
             ts_recent: tcb.ts_recent,
             expires_low: 0,

@@ -129,6 +129,9 @@ impl Umem {
     }
 
     fn try_bind(&self, settings: &SocketSettings<'_>) -> io::Result<Rings> {
+        if settings.burst == 0 {
+            return Err(invalid("a burst has no frames"));
+        }
         let mode = match settings.mode {
             Mode::Copy => BindFlags::XDP_COPY,
             Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,

@@ -362,12 +362,34 @@ fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
 #[test]
 fn with_verification_every_request_has_to_be_answered_at_the_end() {
     let address = silent_to_the_first();
+    // After a second it would have been counted as stalled as well.
     let measured = run(&Plan {
+        duration: Duration::from_millis(1_050),
         verify: Verify::Alike,
         ..plan(address, Workload::Rps { pipeline: 1 })
     });
     assert!(measured.operations > 0);
     assert_eq!(measured.errors.iter().collect::<Vec<_>>(), [("unfinished", 1)]);
+}
+
+#[test]
+fn with_verification_a_body_may_be_under_way_at_the_end() {
+    let address = serve_on_loopback(|mut stream| {
+        let mut text = format!("{HEAD} 1000000\r\n\r\n");
+        while stream.write_all(text.as_bytes()).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+            text = "x".repeat(100);
+        }
+    });
+    assert_right(&run(&Plan {
+        verify: Verify::Alike,
+        ..plan(
+            address,
+            Workload::Throughput {
+                direction: Direction::Down,
+            },
+        )
+    }));
 }
 
 /// Serves `bodies` in turn on each connection.
@@ -438,6 +460,18 @@ fn connections_that_are_tried_once_are_counted_and_timed() {
         (20, 20, 20)
     );
     assert!(measured.connect.quantiles().unwrap().max <= measured.latency.quantiles().unwrap().max);
+}
+
+#[test]
+fn a_connection_that_is_tried_once_counts_when_it_is_answered() {
+    let address = serve_on_loopback(|mut stream| {
+        if stream.write_all(format!("{HEAD} 5\r\n\r\nhello").as_bytes()).is_ok() {
+            say_nothing(stream);
+        }
+    });
+    let measured = spread(address, TAIL);
+    assert_eq!(measured.errors.total(), 0, "{:?}", measured.errors);
+    assert_eq!(measured.operations, 20);
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub struct Acked {
     pub bytes: u32,
     /// Bytes outstanding before the acknowledgment (SND.NXT - SND.UNA).
     pub flight: u32,
-    /// The congestion window, not the peer's window or the application, limited sending.
+    /// The congestion window limited sending, and not the peer's window, the application or the pacing rate.
     pub limited: bool,
     /// Round-trip time measured by this acknowledgment, if it measured one.
     pub rtt: Option<Duration>,
@@ -106,7 +106,8 @@ pub trait CongestionControl: Debug + Send + Sync {
     fn ssthresh(&self) -> u32;
 
     /// The rate in bytes per second at which text may leave; `None`: as fast as the window lets it. The sender asks
-    /// after each segment, and runs at most a millisecond's worth ahead of the rate.
+    /// after each segment, and sends at most two milliseconds' worth and a segment at once. The first segment after a
+    /// timeout and probes are not held back, but count.
     fn pacing_rate(&self) -> Option<u64> {
         None
     }

@@ -25,7 +25,7 @@ impl Tcb {
     /// Tells congestion control, if there is any yet, of a segment with `bytes` of text that was sent (`again`).
     #[inline]
     pub(crate) fn note_sent(&mut self, bytes: u32, again: bool, now: Instant) {
-        if self.sending.congestion.is_some() {
+        if bytes > 0 && self.sending.congestion.is_some() {
             self.pace(bytes, again, now);
         }
     }
@@ -46,7 +46,11 @@ impl Tcb {
         controller.on_sent(&sent, mss);
         if let Some(rate) = controller.pacing_rate() {
             let behind = Instant::from_micros(now.as_micros().saturating_sub(MAX_AHEAD));
-            let takes = u64::from(bytes) * 1_000_000 / rate.max(1);
+            // Of a segment that takes two microseconds, a part of one is much.
+            let rate = rate.max(1);
+            let owed = u64::from(bytes) * 1_000_000 + sending.pace_rest.min(rate - 1);
+            let takes = owed / rate;
+            sending.pace_rest = owed % rate;
             sending.paced_until = sending.paced_until.max(behind).plus_micros(takes);
         }
     }

@@ -390,8 +390,8 @@ impl Tcb {
         } else if segment.length() > 0 {
             // A SYN-ACK is an old one of this connection.
             let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
-            self.syn_answered |= begins;
             self.answer_unacceptable(segment, context);
+            self.syn_answered |= begins && self.ack_now;
         }
         Arrival::Done
     }

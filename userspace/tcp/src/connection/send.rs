@@ -115,6 +115,7 @@ impl Tcb {
                     return Ok(());
                 }
                 if self.is_held_back(context.now) {
+                    self.sending.cwnd_limited = false;
                     return Ok(());
                 }
                 self.retransmit(index, context)?;

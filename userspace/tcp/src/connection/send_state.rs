@@ -1,4 +1,5 @@
 //! The sender's state that a connection has only while it has something to send or outstanding, or has learned
+//! something of its path.
 //!
 //! Of many open connections few are sending at a time. An idle one gives this part of itself back to its engine, where
 //! the next one that has something to send finds it, with the memory of its queues.
@@ -49,6 +50,8 @@ pub(crate) struct SendState {
     pub(crate) duplicate_acks: u16,
     /// The pacing rate has let go all that was sent until then; [`Instant::ZERO`]: nothing is paced.
     pub(crate) paced_until: Instant,
+    /// What is to be added to that, in microseconds times the rate: less than one.
+    pub(crate) pace_rest: u64,
     /// `None` while the window is the initial one and has never limited sending.
     pub(crate) congestion: Option<Box<dyn CongestionControl>>,
     /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
@@ -91,6 +94,7 @@ impl SendState {
             phase: Phase::Open,
             duplicate_acks: 0,
             paced_until: Instant::ZERO,
+            pace_rest: 0,
             congestion: None,
             tail_probe: None,
             undo: None,
@@ -121,6 +125,7 @@ impl SendState {
             phase,
             duplicate_acks,
             paced_until,
+            pace_rest,
             congestion,
             tail_probe,
             undo,
@@ -145,6 +150,7 @@ impl SendState {
         *phase = Phase::Open;
         *duplicate_acks = 0;
         *paced_until = Instant::ZERO;
+        *pace_rest = 0;
         *congestion = None;
         *tail_probe = None;
         *undo = None;
@@ -238,6 +244,7 @@ impl SendState {
         self.rack = Rack::new();
         self.path_mtu.forget_suspicions();
         self.paced_until = Instant::ZERO;
+        self.pace_rest = 0;
         self.congestion = None;
     }
 }

@@ -36,16 +36,26 @@ struct Fixed {
     record: &'static Record,
     rate: Option<u64>,
     round: Round,
+    /// Segments in flight.
+    segments: u32,
     window: u32,
 }
 
 impl Fixed {
-    fn start(record: &'static Record, rate: Option<u64>, mss: u32) -> Box<dyn CongestionControl> {
-        Box::new(Self {
+    fn new(record: &'static Record, rate: Option<u64>) -> Self {
+        Self {
             record,
             rate,
             round: Round::new(),
+            segments: WINDOW,
+            window: 0,
+        }
+    }
+
+    fn start(record: &'static Record, rate: Option<u64>, mss: u32) -> Box<dyn CongestionControl> {
+        Box::new(Self {
             window: WINDOW * mss,
+            ..Self::new(record, rate)
         })
     }
 }
@@ -73,7 +83,7 @@ impl CongestionControl for Fixed {
 
     fn on_ack(&mut self, acked: &Acked, mss: u32) {
         *self.record.rounds.lock().unwrap() += u32::from(self.round.on_ack(acked));
-        self.window = WINDOW * mss;
+        self.window = self.segments * mss;
     }
 
     fn on_congestion(&mut self, _now: Instant, _flight: u32, _mss: u32) {}
@@ -83,7 +93,7 @@ impl CongestionControl for Fixed {
     }
 
     fn on_recovered(&mut self, mss: u32) {
-        self.window = WINDOW * mss;
+        self.window = self.segments * mss;
     }
 
     fn on_idle(&mut self, _mss: u32) {}
@@ -188,4 +198,46 @@ fn a_high_rate_is_kept_to_by_what_a_millisecond_lets_go() {
         rig.pass(Duration::from_millis(1));
     }
     assert!((76..=88).contains(&left), "{left} segments in 20 ms");
+}
+
+#[test]
+fn parts_of_a_microsecond_add_up() {
+    static RECORD: Record = Record::new();
+    // A segment every 1.5 microseconds, and a window that would hold ten milliseconds' worth.
+    const SEGMENTS: u32 = 6_667;
+    const PARTS: Algorithm = Algorithm::new("parts", |mss| {
+        Box::new(Fixed {
+            segments: SEGMENTS,
+            window: SEGMENTS * mss,
+            ..Fixed::new(&RECORD, Some(u64::from(MSS) * 2_000_000 / 3))
+        })
+    });
+    let config = Config {
+        congestion: PARTS,
+        send_buffer: 1 << 24,
+        max_outstanding_segments: 1 << 14,
+        ..config()
+    };
+    let mut rig = Rig::new(config, sender(20_000_000));
+    rig.window = u16::MAX;
+    rig.connect_with(Options {
+        mss: Some(MSS as u16),
+        window_scale: Some(10),
+        ..Options::default()
+    });
+    let first = rig.sent();
+    rig.acknowledge(&first[9]);
+    let mut left = 0;
+    for _ in 0..6 {
+        let mut sent = rig.sent();
+        // A turn sends no more than it has to.
+        while let Some(last) = sent.last() {
+            left += sent.len();
+            rig.acknowledge(last);
+            sent = rig.sent();
+        }
+        rig.pass(ms(1));
+    }
+    // At the beginning two milliseconds' worth leave at once.
+    assert!((4_000..=5_400).contains(&left), "{left} segments in 6 ms");
 }

@@ -40,7 +40,8 @@ pub(super) struct Measurement {
     pub(super) legit_ok: u32,
     /// From the first SYN until the connection, in microseconds, of the connections that came about.
     pub(super) connect: Option<Quantiles>,
-    /// From the first SYN until the first byte of the response, in microseconds, of those that got one.
+    /// From the first SYN until the end of the response, which is a single segment, in microseconds, of those that got
+    /// one.
     pub(super) first_byte: Option<Quantiles>,
     /// The reason why the first client failed.
     pub(super) first_failure: Option<String>,
