@@ -32,13 +32,17 @@ pub struct Arguments {
     /// Where to: an address in 198.18.0.0/15 or 2001:2::/48, and a port.
     #[arg(long, value_name = "ADDR:PORT", value_parser = ranges::parse_target)]
     target: SocketAddr,
+    /// Draw the destination address of every packet from this prefix, within the same ranges; port and Ethernet address
+    /// are still those of --target.
+    #[arg(long, value_name = "PREFIX")]
+    targets: Option<Prefix>,
     /// The kind of segments.
     #[arg(long, value_enum)]
     kind: Kind,
     /// Frames per second, for example 5000, 100k or 1m, or max for as many as go.
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
-    /// Duration, at most 60s.
+    /// Duration, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Where the packets seem to come from, within the same ranges as the target (default: 198.19.0.0/16 or
@@ -67,6 +71,7 @@ impl Arguments {
         Plan {
             interface: self.iface.clone(),
             target: self.target,
+            targets: self.targets,
             target_mac: self.target_mac,
             sources: self.sources,
             kind: self.kind,
@@ -98,7 +103,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     eprintln!(
         "tidegate-bench flood: {} to {} from {}, {}, {}",
         plan.kind.name(),
-        plan.target,
+        destination(&plan),
         plan.sources(),
         plan.rate,
         way(generator.is_live_frames())
@@ -140,6 +145,14 @@ fn is_stopped(signals: &Signals) -> anyhow::Result<bool> {
     Ok(false)
 }
 
+/// The target, and the prefix where addresses are drawn from one.
+fn destination(plan: &Plan) -> String {
+    match plan.targets {
+        Some(targets) => format!("{targets} by way of {}", plan.target),
+        None => plan.target.to_string(),
+    }
+}
+
 fn way(live_frames: bool) -> &'static str {
     if live_frames {
         "made in the kernel (live frames of BPF_PROG_TEST_RUN)"
@@ -165,6 +178,7 @@ fn figures(plan: &Plan, totals: &Totals) -> Value {
     json!({
         "interface": plan.interface,
         "target": plan.target.to_string(),
+        "targets": plan.targets.map(|targets| targets.to_string()),
         "sources": plan.sources().to_string(),
         "kind": plan.kind.name(),
         "rate_per_s": match plan.rate {
@@ -214,6 +228,8 @@ mod tests {
         plan.check().unwrap();
         let plan = parse(&[]).unwrap().plan();
         assert_eq!((plan.rate, plan.duration), (Rate::Max, Duration::from_secs(5)));
+        let plan = parse(&["--targets", "198.18.1.0/24"]).unwrap().plan();
+        assert_eq!(destination(&plan), "198.18.1.0/24 by way of 198.18.0.1:80");
         let plan = parse(&["--target-mac", "02:00:00:00:00:01"]).unwrap().plan();
         assert_eq!(plan.target_mac, Some([2, 0, 0, 0, 0, 1]));
     }
@@ -221,10 +237,13 @@ mod tests {
     #[test]
     fn there_is_no_way_around_the_limits() {
         for more in [
-            &["--duration", "61s"][..],
+            &["--duration", "601s"][..],
             &["--duration", "0s"],
             &["--sources", "10.0.0.0/8"],
             &["--sources", "::/0"],
+            &["--targets", "10.0.0.0/8"],
+            &["--targets", "198.18.0.0/14"],
+            &["--targets", "2001:2::/47"],
             &["--rate", "0"],
             &["--target-mac", "ff:ff:ff:ff:ff:ff"],
         ] {
@@ -236,12 +255,11 @@ mod tests {
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
         let error = Program::try_parse_from(["flood", "--target", "198.18.0.1:80", "--kind", "syn"]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
-        let error: UsageError = parse(&["--sources", "2001:2::/64"])
-            .unwrap()
-            .plan()
-            .check()
-            .unwrap_err();
-        assert!(error.to_string().contains("same family"), "{error}");
+        for option in ["--sources", "--targets"] {
+            let arguments = parse(&[option, "2001:2::/64"]).unwrap();
+            let error: UsageError = arguments.plan().check().unwrap_err();
+            assert!(error.to_string().contains("same family"), "{option}: {error}");
+        }
     }
 
     #[test]
@@ -288,6 +306,7 @@ mod tests {
         assert_eq!(figures["rate_per_s"], 1_000_000);
         assert_eq!(figures["frames_per_s"], 500.0);
         assert_eq!(figures["target"], "198.18.0.1:80");
+        assert!(figures["targets"].is_null());
         assert!(figures["interface_frames"].is_null());
     }
 }

@@ -236,22 +236,13 @@ mod tests {
     use tidegate_args::UsageError;
 
     use super::*;
-    use crate::plan::{Kind, Maker};
-    use crate::rate::Rate;
+    use crate::plan::Kind;
 
     #[test]
     fn a_target_outside_of_the_ranges_is_refused_before_anything_is_done() {
         let plan = Plan {
-            interface: "no-such-dev".to_owned(),
-            target: "192.0.2.1:80".parse().unwrap(),
             target_mac: Some([2, 0, 0, 0, 0, 1]),
-            sources: None,
-            kind: Kind::Syn,
-            rate: Rate::Max,
-            duration: Duration::from_secs(1),
-            cpu: None,
-            seed: 1,
-            maker: Maker::Auto,
+            ..Plan::new("no-such-dev", "192.0.2.1:80".parse().unwrap(), Kind::Syn)
         };
         let error = Generator::start(plan).map(|_| ()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error}");

@@ -12,7 +12,7 @@ use crate::ranges::{self, Prefix};
 use crate::rate::Rate;
 
 /// The longest a flood goes on. There is no way around it.
-pub const MAX_DURATION: Duration = Duration::from_secs(60);
+pub const MAX_DURATION: Duration = Duration::from_secs(600);
 
 /// The contents of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,6 +32,33 @@ pub enum Kind {
     Mix,
     /// UDP datagrams with random content
     UdpNoise,
+    /// SYNs with text
+    #[value(skip)]
+    SynData,
+    /// Fragments of TCP segments, first and later ones
+    #[value(skip)]
+    Fragment,
+    /// Handshakes that are completed and abandoned
+    #[value(skip)]
+    Connect,
+    /// Connections that are kept and say nothing
+    #[value(skip)]
+    Idle,
+    /// Connections with an HTTP head that comes an octet at a time
+    #[value(skip)]
+    SlowHead,
+    /// Connections that take a response a few octets at a time
+    #[value(skip)]
+    SlowRead,
+    /// Connections that request and offer a window of zero
+    #[value(skip)]
+    ZeroWindow,
+    /// Connections that request and offer windows of one octet and of zero in turns
+    #[value(skip)]
+    ZeroOneWindow,
+    /// Connections with a tiny MSS and ever other SACK blocks while a response is outstanding
+    #[value(skip)]
+    TinyMss,
 }
 
 impl Kind {
@@ -45,19 +72,29 @@ impl Kind {
             Self::SynAck => "synack",
             Self::Mix => "mix",
             Self::UdpNoise => "udp-noise",
+            Self::SynData => "syn-data",
+            Self::Fragment => "fragment",
+            Self::Connect => "connect",
+            Self::Idle => "idle",
+            Self::SlowHead => "slow-head",
+            Self::SlowRead => "slow-read",
+            Self::ZeroWindow => "zero-window",
+            Self::ZeroOneWindow => "zero-one-window",
+            Self::TinyMss => "tiny-mss",
         }
     }
 
-    /// Its number in the XDP program.
-    fn number(self) -> u32 {
+    /// Its number in the XDP program; `None` if that does not make it.
+    fn number(self) -> Option<u32> {
         match self {
-            Self::Syn => kind::SYN,
-            Self::Ack => kind::ACK,
-            Self::Rst => kind::RST,
-            Self::Fin => kind::FIN,
-            Self::SynAck => kind::SYN_ACK,
-            Self::Mix => kind::MIX,
-            Self::UdpNoise => kind::UDP,
+            Self::Syn => Some(kind::SYN),
+            Self::Ack => Some(kind::ACK),
+            Self::Rst => Some(kind::RST),
+            Self::Fin => Some(kind::FIN),
+            Self::SynAck => Some(kind::SYN_ACK),
+            Self::Mix => Some(kind::MIX),
+            Self::UdpNoise => Some(kind::UDP),
+            _ => None,
         }
     }
 }
@@ -81,6 +118,9 @@ pub struct Plan {
     pub interface: String,
     /// Where to.
     pub target: SocketAddr,
+    /// Instead of the target's address, one at random from this prefix for each packet, with the target's port and
+    /// Ethernet address.
+    pub targets: Option<Prefix>,
     /// The Ethernet address to send to; without one, the kernel resolves the target's.
     pub target_mac: Option<[u8; 6]>,
     /// Where the packets seem to come from; without it, the family's default.
@@ -100,6 +140,23 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A flood of 5 s at the highest rate, everything else being by default.
+    pub fn new(interface: impl Into<String>, target: SocketAddr, kind: Kind) -> Self {
+        Self {
+            interface: interface.into(),
+            target,
+            targets: None,
+            target_mac: None,
+            sources: None,
+            kind,
+            rate: Rate::Max,
+            duration: Duration::from_secs(5),
+            cpu: None,
+            seed: 1,
+            maker: Maker::Auto,
+        }
+    }
+
     /// The prefix of the sources.
     pub fn sources(&self) -> Prefix {
         self.sources.unwrap_or_else(|| Prefix::sources_for(self.target.ip()))
@@ -109,16 +166,22 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// A [`UsageError`] when the target is outside of the ranges of benchmarks, the sources are of the other family, or
-    /// it would go on for too long.
+    /// A [`UsageError`] when the target is outside of the ranges of benchmarks, one of the prefixes is of the other
+    /// family, or it would go on for too long.
     pub fn check(&self) -> Result<(), UsageError> {
         ranges::check_target(self.target).map_err(UsageError)?;
-        if self.sources().is_ipv4() != self.target.is_ipv4() {
-            return Err(UsageError(format!(
-                "the sources {} and the target {} are not of the same family",
-                self.sources(),
-                self.target
-            )));
+        if self.kind.number().is_none() {
+            return Err(UsageError(format!("floods of {} are not made yet", self.kind.name())));
+        }
+        for (name, prefix) in [("sources", Some(self.sources())), ("targets", self.targets)] {
+            if let Some(prefix) = prefix
+                && prefix.is_ipv4() != self.target.is_ipv4()
+            {
+                return Err(UsageError(format!(
+                    "the {name} {prefix} and the target {} are not of the same family",
+                    self.target
+                )));
+            }
         }
         if self.duration.is_zero() || self.duration > MAX_DURATION {
             return Err(UsageError(format!(
@@ -151,13 +214,18 @@ impl Plan {
     /// The settings of the XDP program for this plan.
     pub(crate) fn settings(&self, interface: &Interface, target_mac: [u8; 6]) -> Flood {
         let (source, source_mask) = self.sources().words();
+        let (target, target_mask) = match self.targets {
+            Some(targets) => targets.words(),
+            None => (ranges::words(self.target.ip()), [u32::MAX; 4]),
+        };
         Flood {
             source,
             source_mask,
-            target: ranges::words(self.target.ip()),
+            target,
+            target_mask,
             interface: interface.index,
             version: if self.target.is_ipv4() { 4 } else { 6 },
-            kind: self.kind.number(),
+            kind: self.kind.number().unwrap_or(u32::MAX),
             target_port: self.target.port(),
             target_mac,
             source_mac: interface.mac,
@@ -174,16 +242,9 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            interface: "tgc0".to_owned(),
-            target: "198.18.0.1:80".parse().unwrap(),
             target_mac: Some([2, 0, 0, 0, 0, 1]),
-            sources: None,
-            kind: Kind::Syn,
-            rate: Rate::Max,
             duration: MAX_DURATION,
-            cpu: None,
-            seed: 1,
-            maker: Maker::Auto,
+            ..Plan::new("tgc0", "198.18.0.1:80".parse().unwrap(), Kind::Syn)
         }
     }
 
@@ -205,8 +266,9 @@ mod tests {
         };
         assert!(refused(|plan| plan.target = "10.0.0.1:80".parse().unwrap()).contains("only made within"));
         assert!(refused(|plan| plan.target = "198.18.0.1:0".parse().unwrap()).contains("no port"));
-        assert!(refused(|plan| plan.sources = Some(Prefix::SOURCES_V6)).contains("same family"));
-        assert!(refused(|plan| plan.duration = MAX_DURATION + Duration::from_millis(1)).contains("at most 60 s"));
+        assert!(refused(|plan| plan.sources = Some(Prefix::SOURCES_V6)).contains("the sources"));
+        assert!(refused(|plan| plan.targets = Some(Prefix::SOURCES_V6)).contains("the targets"));
+        assert!(refused(|plan| plan.duration = MAX_DURATION + Duration::from_millis(1)).contains("at most 600 s"));
         assert!(refused(|plan| plan.duration = Duration::ZERO).contains("more than nothing"));
     }
 
@@ -219,8 +281,18 @@ mod tests {
         let settings = plan().settings(&interface, [2, 0, 0, 0, 0, 1]);
         assert_eq!((settings.interface, settings.version, settings.target_port), (7, 4, 80));
         assert_eq!(settings.target, [0xc612_0001, 0, 0, 0]);
+        assert_eq!(settings.target_mask[0], u32::MAX);
         assert_eq!(settings.source_mask, [0xffff_0000, 0, 0, 0]);
         assert_eq!((settings.target_mac[5], settings.source_mac[5]), (1, 2));
+        let carpet = Plan {
+            targets: "198.18.1.0/24".parse().ok(),
+            ..plan()
+        };
+        let settings = carpet.settings(&interface, [2, 0, 0, 0, 0, 1]);
+        assert_eq!(
+            (settings.target[0], settings.target_mask[0]),
+            (0xc612_0100, 0xffff_ff00)
+        );
     }
 
     #[test]

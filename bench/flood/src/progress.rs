@@ -25,7 +25,7 @@ impl Progress {
     ///
     /// The bar's template is wrong.
     pub(crate) fn new(duration: Duration) -> anyhow::Result<Self> {
-        // Durations are at most a minute.
+        // Durations are at most ten minutes.
         let length = duration.as_millis() as u64;
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
         bar.set_style(ProgressStyle::with_template("{bar:30} {msg}")?);

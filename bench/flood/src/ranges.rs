@@ -85,7 +85,7 @@ impl FromStr for Prefix {
         check_address(address)?;
         if length < range_bits {
             return Err(format!(
-                "{text} is more than the range of benchmarks it is in; sources must lie within {RANGES}"
+                "{text} is more than the range of benchmarks it is in; floods are only made within {RANGES}"
             ));
         }
         let prefix = Self { address, length };

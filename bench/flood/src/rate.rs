@@ -7,8 +7,12 @@ use std::time::Duration;
 /// The interval at which frames are sent when a rate is given.
 const TICK: Duration = Duration::from_micros(200);
 
-/// The most of the past that is made up for at once, when sending was late.
+/// Frames overdue by more than this are left out.
 const CATCH_UP: Duration = Duration::from_millis(20);
+
+/// The longest time without sending whose frames may be sent at once, with those that are overdue: the thread is woken
+/// a little late every time.
+const MAX_GAP: Duration = Duration::from_millis(1);
 
 /// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.
 const MAX_AT_ONCE: u32 = 16_384;
@@ -61,26 +65,37 @@ pub(crate) struct Pace {
     rate: Rate,
     /// Frames that have been due so far, whether they were sent or left out.
     passed: u64,
+    /// When frames were last asked for.
+    last: Duration,
 }
 
 impl Pace {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, passed: 0 }
+        Self {
+            rate,
+            passed: 0,
+            last: Duration::ZERO,
+        }
     }
 
-    /// Returns the number of frames to send now, `elapsed` after the start. Frames that are overdue by more than 20 ms
-    /// are left out: a flood that stood still does not come back as a single burst.
+    /// Returns the number of frames to send now, `elapsed` after the start. Overdue ones are made up for at 1.2 times
+    /// the rate, and left out if it is by more than 20 ms: a flood that stood still does not come back as a burst.
     pub(crate) fn due(&mut self, elapsed: Duration) -> u32 {
         let Rate::Pps(rate) = self.rate else {
             return MAX_AT_ONCE;
         };
-        let until = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
         // At most 10^8 a second, for longer than any process lives.
-        let total = u64::try_from(until(elapsed)).unwrap_or(u64::MAX);
-        let due = total.saturating_sub(self.passed);
-        self.passed = self.passed.max(total);
-        let most = u32::try_from(until(CATCH_UP)).unwrap_or(u32::MAX).max(1);
-        u32::try_from(due).unwrap_or(u32::MAX).min(most)
+        let frames_in = |time: Duration| (time.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
+        let total = frames_in(elapsed);
+        let gap = elapsed.saturating_sub(self.last).min(MAX_GAP);
+        self.last = self.last.max(elapsed);
+        self.passed = self.passed.max(total.saturating_sub(frames_in(CATCH_UP).max(1)));
+        // Frames that seldom come are due one at a time.
+        let most = (frames_in(gap) * 6 / 5).max(1);
+        let due = total.saturating_sub(self.passed).min(most);
+        self.passed += due;
+        // No more than 10^8 come within a second.
+        due as u32
     }
 
     /// Returns the time to wait when `since` has passed since the last frames were due.
@@ -146,10 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_latest_is_made_up_for() {
+    fn only_the_latest_is_made_up_for_and_that_at_1_2_times_the_rate() {
         let mut pace = Pace::new(Rate::Pps(100_000));
-        assert_eq!(pace.due(Duration::from_secs(1)), 2000);
-        assert_eq!(pace.due(Duration::from_millis(1001)), 100);
+        let mut until = |from: u64, to: u64| -> u64 {
+            (from..to)
+                .map(|tick| u64::from(pace.due(Duration::from_micros(200 * tick))))
+                .sum()
+        };
+        // After a second in which nothing was sent: the millisecond before, and then those after.
+        assert_eq!(until(5_000, 5_001), 120);
+        assert_eq!(until(5_001, 5_051), 50 * 24);
+        // 20 ms were overdue, and 200 ms have gone since.
+        assert_eq!(until(5_051, 6_001) + 120 + 50 * 24, 22_000);
+        assert_eq!(until(6_001, 6_006), 100, "when nothing is overdue");
     }
 
     #[test]

@@ -63,6 +63,7 @@ mod tests {
             source,
             source_mask,
             target: words(target),
+            target_mask: [u32::MAX; 4],
             interface: 1,
             version: if target.is_ipv4() { 4 } else { 6 },
             kind,

@@ -72,8 +72,9 @@ pub struct Packet<const IP: usize> {
 #[inline(always)]
 pub fn ipv4(flood: &Flood, random: &mut Random) -> Option<Packet<IPV4_WORDS>> {
     let [random_source, identification] = random.next_words();
+    let [random_target, _] = random.next_words();
     let source = chosen(flood.source[0], flood.source_mask[0], random_source);
-    let target = flood.target[0];
+    let target = chosen(flood.target[0], flood.target_mask[0], random_target);
     if !is_benchmark_v4(source) || !is_benchmark_v4(target) {
         return None;
     }
@@ -101,15 +102,8 @@ pub fn ipv4(flood: &Flood, random: &mut Random) -> Option<Packet<IPV4_WORDS>> {
 /// The next IPv6 packet of `flood`; `None` if its addresses would not be those of a benchmark.
 #[inline(always)]
 pub fn ipv6(flood: &Flood, random: &mut Random) -> Option<Packet<IPV6_WORDS>> {
-    let [a, b] = random.next_words();
-    let [c, d] = random.next_words();
-    let source = [
-        chosen(flood.source[0], flood.source_mask[0], a),
-        chosen(flood.source[1], flood.source_mask[1], b),
-        chosen(flood.source[2], flood.source_mask[2], c),
-        chosen(flood.source[3], flood.source_mask[3], d),
-    ];
-    let target = flood.target;
+    let source = chosen_v6(&flood.source, &flood.source_mask, random);
+    let target = chosen_v6(&flood.target, &flood.target_mask, random);
     if !is_benchmark_v6(&source) || !is_benchmark_v6(&target) {
         return None;
     }
@@ -355,10 +349,23 @@ const fn data_offset(options_length: u32) -> u32 {
     ((TCP_HEADER + options_length) / 4) << 28
 }
 
-/// A word of the source address: the prefix where the mask says so, else at random.
+/// A word of an address: the prefix where the mask says so, else at random.
 #[inline(always)]
 const fn chosen(prefix: u32, mask: u32, random: u32) -> u32 {
     prefix & mask | random & !mask
+}
+
+/// An IPv6 address within a prefix.
+#[inline(always)]
+const fn chosen_v6(prefix: &[u32; 4], mask: &[u32; 4], random: &mut Random) -> [u32; 4] {
+    let [a, b] = random.next_words();
+    let [c, d] = random.next_words();
+    [
+        chosen(prefix[0], mask[0], a),
+        chosen(prefix[1], mask[1], b),
+        chosen(prefix[2], mask[2], c),
+        chosen(prefix[3], mask[3], d),
+    ]
 }
 
 #[inline(always)]
@@ -384,6 +391,7 @@ mod tests {
         source: [0xc613_0000, 0, 0, 0],
         source_mask: [0xffff_0000, 0, 0, 0],
         target: [0xc612_0001, 0, 0, 0],
+        target_mask: [u32::MAX, 0, 0, 0],
         interface: 1,
         version: 4,
         kind: kind::SYN,
@@ -397,6 +405,7 @@ mod tests {
         source: [0x2001_0002, 0x0000_8000, 0, 0],
         source_mask: [u32::MAX, 0xffff_8000, 0, 0],
         target: [0x2001_0002, 0, 0, 1],
+        target_mask: [u32::MAX; 4],
         version: 6,
         ..FLOOD_V4
     };
@@ -420,6 +429,32 @@ mod tests {
     }
 
     #[test]
+    fn targets_stay_within_the_prefix_and_spread() {
+        let carpet_v4 = Flood {
+            target: [0xc612_0100, 0, 0, 0],
+            target_mask: [0xffff_ff00, 0, 0, 0],
+            ..FLOOD_V4
+        };
+        let carpet_v6 = Flood {
+            target: [0x2001_0002, 1, 0, 0],
+            target_mask: [u32::MAX, u32::MAX, 0, 0],
+            ..FLOOD_V6
+        };
+        let mut random = Random(1);
+        let mut seen = [0; 3];
+        for _ in 0..10_000 {
+            let packet = ipv4(&carpet_v4, &mut random).expect("a packet");
+            assert_eq!(packet.ip[4] & 0xffff_ff00, 0xc612_0100);
+            seen[0] |= packet.ip[4];
+            let packet = ipv6(&carpet_v6, &mut random).expect("a packet");
+            assert_eq!(packet.ip[6..8], [0x2001_0002, 1]);
+            seen[1] |= packet.ip[8];
+            seen[2] |= packet.ip[9];
+        }
+        assert_eq!(seen, [0xc612_01ff, u32::MAX, u32::MAX]);
+    }
+
+    #[test]
     fn addresses_outside_of_the_benchmarks_ranges_make_no_packet() {
         let mut random = Random(1);
         for flood in [
@@ -430,6 +465,11 @@ mod tests {
             },
             Flood {
                 target: [0x0a00_0001, 0, 0, 0],
+                ..FLOOD_V4
+            },
+            // From everywhere: one in 2^15 would be in the range.
+            Flood {
+                target_mask: [0; 4],
                 ..FLOOD_V4
             },
         ] {
@@ -443,6 +483,10 @@ mod tests {
             },
             Flood {
                 target: [0xfd00_0000, 0, 0, 1],
+                ..FLOOD_V6
+            },
+            Flood {
+                target_mask: [u32::MAX, 0, 0, 0],
                 ..FLOOD_V6
             },
         ] {
