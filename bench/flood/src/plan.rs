@@ -28,16 +28,14 @@ pub enum Kind {
     /// SYN-ACKs, with the options of common systems
     #[value(name = "synack")]
     SynAck,
-    /// All of the others, evenly
-    Mix,
+    /// SYNs with text
+    SynData,
+    /// Fragments of TCP segments, as many first ones as later ones
+    Fragment,
     /// UDP datagrams with random content
     UdpNoise,
-    /// SYNs with text
-    #[value(skip)]
-    SynData,
-    /// Fragments of TCP segments, first and later ones
-    #[value(skip)]
-    Fragment,
+    /// All of those above, evenly
+    Mix,
     /// Handshakes that are completed and abandoned
     #[value(skip)]
     Connect,
@@ -94,6 +92,8 @@ impl Kind {
             Self::SynAck => Some(kind::SYN_ACK),
             Self::Mix => Some(kind::MIX),
             Self::UdpNoise => Some(kind::UDP),
+            Self::SynData => Some(kind::SYN_DATA),
+            Self::Fragment => Some(kind::FRAGMENT),
             _ => None,
         }
     }

@@ -97,10 +97,14 @@ pub mod kind {
     pub const SYN_ACK: u32 = 4;
     /// UDP datagrams with random content.
     pub const UDP: u32 = 5;
+    /// SYNs with text.
+    pub const SYN_DATA: u32 = 6;
+    /// Fragments of TCP segments, as many first ones as later ones.
+    pub const FRAGMENT: u32 = 7;
     /// The number of kinds so far, all of which [`MIX`] is made of.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 8;
     /// Each packet of one of the other kinds, all equally likely.
-    pub const MIX: u32 = 6;
+    pub const MIX: u32 = 8;
 }
 
 /// Octets of the frame that `BPF_PROG_TEST_RUN` is given. Every frame made is shorter, so the program always cuts it,
