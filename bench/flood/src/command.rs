@@ -15,7 +15,8 @@ use tidegate_report::files;
 
 use crate::generator::{Generator, Totals};
 use crate::neighbour;
-use crate::plan::{Kind, MAX_DURATION, Maker, Plan};
+use crate::peers::Connections;
+use crate::plan::{DEFAULT_CONNECTIONS, Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
 use crate::progress::Progress;
 use crate::ranges::{self, Prefix};
 use crate::rate::Rate;
@@ -39,9 +40,22 @@ pub struct Arguments {
     /// The kind of segments.
     #[arg(long, value_enum)]
     kind: Kind,
-    /// Frames per second, for example 5000, 100k or 1m, or max for as many as go.
+    /// Frames per second, for example 5000, 100k or 1m, or max for as many as go; of the kinds that make connections:
+    /// new connections per second, and of tiny-mss as many acknowledgments as well.
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
+    /// Connections at the same time, of the kinds that keep them: 1 to 4,000,000. New ones replace those that the
+    /// server ends.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DEFAULT_CONNECTIONS,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS))
+    )]
+    connections: u32,
+    /// The path that slow-head, slow-read, zero-window, zero-one-window and tiny-mss request.
+    #[arg(long, default_value = "/")]
+    path: String,
     /// Duration, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
@@ -76,6 +90,8 @@ impl Arguments {
             sources: self.sources,
             kind: self.kind,
             rate: self.rate,
+            connections: self.connections,
+            path: self.path.clone(),
             duration: self.duration,
             cpu: self.cpu,
             seed: self.seed,
@@ -85,7 +101,7 @@ impl Arguments {
 }
 
 /// Sends until the time is over or a signal asks to stop, and prints what was sent. False if nothing left the
-/// interface.
+/// interface, or no handshake was completed where that is what the kind does.
 ///
 /// # Errors
 ///
@@ -105,12 +121,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         plan.kind.name(),
         destination(&plan),
         plan.sources(),
-        plan.rate,
-        way(generator.is_live_frames())
+        rate(&plan),
+        way(&plan, generator.is_live_frames())
     );
     let mut progress = Progress::new(plan.duration)?;
     while !generator.is_finished() && !is_stopped(&signals)? {
-        progress.show(generator.sent());
+        progress.show(generator.sent(), generator.connections());
     }
     progress.finish();
     let totals = generator.stop()?;
@@ -119,15 +135,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         totals.sent,
         totals.seconds,
         totals.per_second(),
-        way(totals.live_frames)
+        way(&plan, totals.live_frames)
     );
+    if let Some(connections) = &totals.connections {
+        println!("{}", phrase(connections));
+    }
     if let Some(lost) = loss(&plan.interface, &totals) {
         eprintln!("tidegate-bench: {lost}");
     }
     if let Some(file) = &arguments.json {
         files::write_json(file, &figures(&plan, &totals))?;
     }
-    Ok(totals.sent > 0 && totals.interface_sent != Some(0))
+    let in_vain = totals.connections.is_some_and(|connections| connections.completed == 0);
+    Ok(totals.sent > 0 && totals.interface_sent != Some(0) && !in_vain)
 }
 
 /// Waits for a moment; true if a signal asked to stop.
@@ -153,8 +173,35 @@ fn destination(plan: &Plan) -> String {
     }
 }
 
-fn way(live_frames: bool) -> &'static str {
-    if live_frames {
+/// The rate, which is one of connections if the kind needs them.
+fn rate(plan: &Plan) -> String {
+    match plan.rate {
+        Rate::Pps(rate) if plan.kind.needs_connections() => format!("{rate} connections/s"),
+        Rate::Max if plan.kind.needs_connections() => "as many connections as go".to_owned(),
+        rate => rate.to_string(),
+    }
+}
+
+/// The connections in words.
+fn phrase(connections: &Connections) -> String {
+    let Connections {
+        begun,
+        completed,
+        kept,
+        reset,
+        ended,
+        unanswered,
+    } = connections;
+    format!(
+        "{begun} connections begun, {completed} completed, {kept} kept, {reset} reset by the server, {ended} ended by \
+         it, {unanswered} not answered"
+    )
+}
+
+fn way(plan: &Plan, live_frames: bool) -> &'static str {
+    if plan.kind.needs_connections() {
+        "sent through AF_XDP sockets"
+    } else if live_frames {
         "made in the kernel (live frames of BPF_PROG_TEST_RUN)"
     } else {
         "sent through an AF_XDP socket (this kernel has no live frames)"
@@ -191,6 +238,14 @@ fn figures(plan: &Plan, totals: &Totals) -> Value {
         "seconds": totals.seconds,
         "frames_per_s": totals.per_second(),
         "live_frames": totals.live_frames,
+        "connections": totals.connections.map(|connections| json!({
+            "begun": connections.begun,
+            "completed": connections.completed,
+            "kept": connections.kept,
+            "reset_by_server": connections.reset,
+            "ended_by_server": connections.ended,
+            "unanswered": connections.unanswered,
+        })),
     })
 }
 
@@ -245,6 +300,8 @@ mod tests {
             &["--targets", "198.18.0.0/14"],
             &["--targets", "2001:2::/47"],
             &["--rate", "0"],
+            &["--connections", "0"],
+            &["--connections", "4000001"],
             &["--target-mac", "ff:ff:ff:ff:ff:ff"],
         ] {
             assert_eq!(parse(more).unwrap_err().kind(), ErrorKind::ValueValidation, "{more:?}");
@@ -285,6 +342,7 @@ mod tests {
             seconds: 1.0,
             live_frames: true,
             interface_sent: Some(990),
+            connections: None,
         };
         assert_eq!(loss("tgc0", &totals), None);
         totals.interface_sent = Some(0);
@@ -301,8 +359,23 @@ mod tests {
             seconds: 2.0,
             live_frames: true,
             interface_sent: None,
+            connections: Some(Connections {
+                begun: 10,
+                completed: 9,
+                kept: 8,
+                reset: 1,
+                ended: 0,
+                unanswered: 1,
+            }),
         };
+        let text = phrase(&totals.connections.unwrap());
+        assert_eq!(
+            text,
+            "10 connections begun, 9 completed, 8 kept, 1 reset by the server, 0 ended by it, 1 not answered"
+        );
         let figures = figures(&plan, &totals);
+        assert_eq!(figures["connections"]["kept"], 8);
+        assert_eq!(figures["connections"]["reset_by_server"], 1);
         assert_eq!(figures["rate_per_s"], 1_000_000);
         assert_eq!(figures["frames_per_s"], 500.0);
         assert_eq!(figures["target"], "198.18.0.1:80");

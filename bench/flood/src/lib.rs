@@ -1,8 +1,10 @@
-//! A flood of segments with made-up sources, to see what a server does with it.
+//! A flood of segments or connections from made-up sources, to see what a server does with it.
 //!
 //! It is for benchmarks between machines, or namespaces, that belong together: targets and sources outside of the
 //! ranges reserved for that are refused ([`ranges`]), and no flood goes on for more than ten minutes. The kernel makes
 //! the frames (`live_frames`); where it cannot, they are made here and sent through an AF_XDP socket (`af_xdp`).
+//!
+//! Some kinds need connections: `peers` opens and misuses them.
 //!
 //! A [`Plan`] says what is sent, a [`Generator`] sends it, a [`Sink`] counts what comes back and a [`Bare`] program
 //! shows what the machine could do with it at best. [`run`] is the whole of it as `tidegate-bench flood`.
@@ -31,6 +33,7 @@ pub mod interface;
 mod live_frames;
 pub mod neighbour;
 pub mod object;
+mod peers;
 mod plan;
 mod progress;
 pub mod ranges;
@@ -41,7 +44,8 @@ mod template;
 
 pub use command::{Arguments, run};
 pub use generator::{Generator, Totals};
-pub use plan::{Kind, MAX_DURATION, Maker, Plan};
+pub use peers::Connections;
+pub use plan::{Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
 pub use ranges::Prefix;
 pub use rate::Rate;
 pub use sink::{Bare, BareKind, Sink, SinkCounts};

@@ -10,9 +10,19 @@ use crate::interface::Interface;
 use crate::neighbour;
 use crate::ranges::{self, Prefix};
 use crate::rate::Rate;
+use crate::sink::Sink;
 
 /// The longest a flood goes on. There is no way around it.
 pub const MAX_DURATION: Duration = Duration::from_secs(600);
+
+/// The most connections that a flood keeps.
+pub const MAX_CONNECTIONS: u32 = 4_000_000;
+
+/// Connections that are kept unless more or fewer are asked for.
+pub(crate) const DEFAULT_CONNECTIONS: u32 = 1_000;
+
+/// The longest path, in octets: a request is one segment.
+const MAX_PATH: usize = 1_000;
 
 /// The contents of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -36,26 +46,20 @@ pub enum Kind {
     UdpNoise,
     /// All of those above, evenly
     Mix,
-    /// Handshakes that are completed and abandoned
-    #[value(skip)]
+    /// Connections that are opened and abandoned: no FIN, no RST, no answer
     Connect,
-    /// Connections that are kept and say nothing
-    #[value(skip)]
+    /// Connections that stay open and say nothing
     Idle,
-    /// Connections with an HTTP head that comes an octet at a time
-    #[value(skip)]
+    /// Connections with an HTTP head that comes an octet a second and has no end
     SlowHead,
-    /// Connections that take a response a few octets at a time
-    #[value(skip)]
+    /// Connections that read a response through a window of 256 octets, 32 a second
     SlowRead,
-    /// Connections that request and offer a window of zero
-    #[value(skip)]
+    /// Connections that request something and have no room for it
     ZeroWindow,
-    /// Connections that request and offer windows of one octet and of zero in turns
-    #[value(skip)]
+    /// Connections that request something and have room for one octet, and for none, in turns
     ZeroOneWindow,
-    /// Connections with a tiny MSS and ever other SACK blocks while a response is outstanding
-    #[value(skip)]
+    /// Connections with an MSS of 48 octets that soon acknowledge next to nothing of a response, with other SACK blocks
+    /// each time
     TinyMss,
 }
 
@@ -82,6 +86,11 @@ impl Kind {
         }
     }
 
+    /// Whether it needs connections, and so what the server answers to the sources.
+    pub fn needs_connections(self) -> bool {
+        self.number().is_none()
+    }
+
     /// Its number in the XDP program; `None` if that does not make it.
     fn number(self) -> Option<u32> {
         match self {
@@ -94,7 +103,13 @@ impl Kind {
             Self::UdpNoise => Some(kind::UDP),
             Self::SynData => Some(kind::SYN_DATA),
             Self::Fragment => Some(kind::FRAGMENT),
-            _ => None,
+            Self::Connect
+            | Self::Idle
+            | Self::SlowHead
+            | Self::SlowRead
+            | Self::ZeroWindow
+            | Self::ZeroOneWindow
+            | Self::TinyMss => None,
         }
     }
 }
@@ -127,8 +142,13 @@ pub struct Plan {
     pub sources: Option<Prefix>,
     /// The kind of packets.
     pub kind: Kind,
-    /// Their rate.
+    /// Their rate. Of a kind that needs connections: new connections, and acknowledgments of [`Kind::TinyMss`] as well.
     pub rate: Rate,
+    /// Connections at the same time, 1 to [`MAX_CONNECTIONS`], of a kind that keeps them. New ones replace those that
+    /// the server ends.
+    pub connections: u32,
+    /// The path of the kinds that request something; it begins with a slash.
+    pub path: String,
     /// The duration, at most [`MAX_DURATION`].
     pub duration: Duration,
     /// The CPU to send from; without one, any.
@@ -150,6 +170,8 @@ impl Plan {
             sources: None,
             kind,
             rate: Rate::Max,
+            connections: DEFAULT_CONNECTIONS,
+            path: "/".to_owned(),
             duration: Duration::from_secs(5),
             cpu: None,
             seed: 1,
@@ -170,9 +192,6 @@ impl Plan {
     /// family, or it would go on for too long.
     pub fn check(&self) -> Result<(), UsageError> {
         ranges::check_target(self.target).map_err(UsageError)?;
-        if self.kind.number().is_none() {
-            return Err(UsageError(format!("floods of {} are not made yet", self.kind.name())));
-        }
         for (name, prefix) in [("sources", Some(self.sources())), ("targets", self.targets)] {
             if let Some(prefix) = prefix
                 && prefix.is_ipv4() != self.target.is_ipv4()
@@ -183,6 +202,9 @@ impl Plan {
                 )));
             }
         }
+        if self.kind.needs_connections() {
+            self.check_connections()?;
+        }
         if self.duration.is_zero() || self.duration > MAX_DURATION {
             return Err(UsageError(format!(
                 "a flood goes on for more than nothing and at most {} s",
@@ -190,6 +212,37 @@ impl Plan {
             )));
         }
         Ok(())
+    }
+
+    fn check_connections(&self) -> Result<(), UsageError> {
+        let kind = self.kind.name();
+        let refusal = if self.targets.is_some() {
+            format!("{kind} has one target; leave the prefix of targets out")
+        } else if self.maker == Maker::LiveFrames {
+            format!("{kind} needs what the server answers, which the kernel's maker does not see; leave it out")
+        } else if !(1..=MAX_CONNECTIONS).contains(&self.connections) {
+            format!("{} connections; it must be 1 to {MAX_CONNECTIONS}", self.connections)
+        } else if !is_path(&self.path) {
+            format!("`{}` is not a path; it begins with a slash, without spaces", self.path)
+        } else {
+            return Ok(());
+        };
+        Err(UsageError(refusal))
+    }
+
+    /// Attaches the program that takes what the server answers.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the interface's driver refuses it, or there is a program already.
+    pub(crate) fn attach_sink(&self) -> anyhow::Result<Sink> {
+        let sources = self.sources();
+        let (v4, v6) = if sources.is_ipv4() {
+            (sources, Prefix::SOURCES_V6)
+        } else {
+            (Prefix::SOURCES_V4, sources)
+        };
+        Sink::attach(&self.interface, v4, v6)
     }
 
     /// Has the target's Ethernet address resolved unless it was given. The process may start `ip` for it.
@@ -234,6 +287,11 @@ impl Plan {
     }
 }
 
+/// Whether `text` can be the path of a request.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= MAX_PATH && text.bytes().all(|octet| octet.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;
@@ -270,6 +328,34 @@ mod tests {
         assert!(refused(|plan| plan.targets = Some(Prefix::SOURCES_V6)).contains("the targets"));
         assert!(refused(|plan| plan.duration = MAX_DURATION + Duration::from_millis(1)).contains("at most 600 s"));
         assert!(refused(|plan| plan.duration = Duration::ZERO).contains("more than nothing"));
+        let refused = |change: fn(&mut Plan)| {
+            let mut plan = Plan {
+                kind: Kind::SlowRead,
+                ..plan()
+            };
+            plan.check().unwrap();
+            change(&mut plan);
+            plan.resolve().unwrap_err().to_string()
+        };
+        assert!(refused(|plan| plan.target = "10.0.0.1:80".parse().unwrap()).contains("only made within"));
+        assert!(refused(|plan| plan.targets = "198.18.1.0/24".parse().ok()).contains("one target"));
+        assert!(refused(|plan| plan.maker = Maker::LiveFrames).contains("kernel's maker"));
+        for connections in [0, MAX_CONNECTIONS + 1] {
+            let plan = Plan {
+                kind: Kind::Idle,
+                connections,
+                ..plan()
+            };
+            assert!(plan.check().unwrap_err().0.contains("must be 1 to 4000000"));
+        }
+        for path in ["", "file", "/a b", "/a\r\nb"] {
+            let plan = Plan {
+                kind: Kind::SlowRead,
+                path: path.to_owned(),
+                ..plan()
+            };
+            assert!(plan.check().unwrap_err().0.contains("not a path"), "{path:?}");
+        }
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_micros(200);
 
 /// Frames overdue by more than this are left out.
-const CATCH_UP: Duration = Duration::from_millis(20);
+const CATCH_UP: Duration = Duration::from_millis(100);
 
-/// The longest time without sending whose frames may be sent at once, with those that are overdue: the thread is woken
-/// a little late every time.
+/// The longest time without sending whose frames may be sent at once, at 1.2 times the rate: the thread is woken a little
+/// late every time.
 const MAX_GAP: Duration = Duration::from_millis(1);
 
 /// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.
@@ -27,6 +27,17 @@ pub enum Rate {
     Pps(u64),
     /// As many as go.
     Max,
+}
+
+impl Rate {
+    /// Returns the time in which each of `count` has one turn, at least 1 ms.
+    pub(crate) fn round(self, count: u32) -> Duration {
+        const MIN: Duration = Duration::from_millis(1);
+        match self {
+            Self::Pps(rate) => Duration::from_secs_f64(f64::from(count) / rate.max(1) as f64).max(MIN),
+            Self::Max => MIN,
+        }
+    }
 }
 
 impl FromStr for Rate {
@@ -65,8 +76,8 @@ pub(crate) struct Pace {
     rate: Rate,
     /// Frames that have been due so far, whether they were sent or left out.
     passed: u64,
-    /// When frames were last asked for.
-    last: Duration,
+    /// Before this none is sent even if it is overdue.
+    earliest: Duration,
 }
 
 impl Pace {
@@ -74,26 +85,30 @@ impl Pace {
         Self {
             rate,
             passed: 0,
-            last: Duration::ZERO,
+            earliest: Duration::ZERO,
         }
     }
 
     /// Returns the number of frames to send now, `elapsed` after the start. Overdue ones are made up for at 1.2 times
-    /// the rate, and left out if it is by more than 20 ms: a flood that stood still does not come back as a burst.
+    /// the rate, and left out if it is by more than 0.1 s: a flood that stood still does not come back as a burst.
     pub(crate) fn due(&mut self, elapsed: Duration) -> u32 {
         let Rate::Pps(rate) = self.rate else {
             return MAX_AT_ONCE;
         };
+        const SECOND: u128 = 1_000_000_000;
+        let frames_in = |time: Duration| (time.as_nanos() * u128::from(rate) / SECOND) as u64;
         // At most 10^8 a second, for longer than any process lives.
-        let frames_in = |time: Duration| (time.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
         let total = frames_in(elapsed);
-        let gap = elapsed.saturating_sub(self.last).min(MAX_GAP);
-        self.last = self.last.max(elapsed);
         self.passed = self.passed.max(total.saturating_sub(frames_in(CATCH_UP).max(1)));
-        // Frames that seldom come are due one at a time.
-        let most = (frames_in(gap) * 6 / 5).max(1);
+        self.earliest = self.earliest.max(elapsed.saturating_sub(MAX_GAP));
+        let Some(gap) = elapsed.checked_sub(self.earliest) else {
+            return 0;
+        };
+        // One more than fits is paid for by the time to the next.
+        let most = frames_in(gap * 6 / 5) + 1;
         let due = total.saturating_sub(self.passed).min(most);
         self.passed += due;
+        self.earliest += Duration::from_nanos((u128::from(due) * SECOND * 5 / (6 * u128::from(rate))) as u64);
         // No more than 10^8 come within a second.
         due as u32
     }
@@ -169,11 +184,31 @@ mod tests {
                 .sum()
         };
         // After a second in which nothing was sent: the millisecond before, and then those after.
-        assert_eq!(until(5_000, 5_001), 120);
+        assert_eq!(until(5_000, 5_001), 121);
         assert_eq!(until(5_001, 5_051), 50 * 24);
-        // 20 ms were overdue, and 200 ms have gone since.
-        assert_eq!(until(5_051, 6_001) + 120 + 50 * 24, 22_000);
-        assert_eq!(until(6_001, 6_006), 100, "when nothing is overdue");
+        // 0.1 s were overdue, and 0.7 s have gone since.
+        assert_eq!(until(5_051, 8_501) + 121 + 50 * 24, 80_000);
+        assert_eq!(until(8_501, 8_506), 100, "when nothing is overdue");
+    }
+
+    #[test]
+    fn what_is_asked_for_ever_again_is_due_no_faster() {
+        let mut pace = Pace::new(Rate::Pps(1_000_000));
+        let begin = Duration::from_millis(20);
+        let due: u64 = (0..1_000)
+            .map(|micros| u64::from(pace.due(begin + Duration::from_micros(micros))))
+            .sum();
+        // A millisecond's at once, and then those of another.
+        assert!((2_399..=2_401).contains(&due), "{due}");
+    }
+
+    #[test]
+    fn a_rate_is_kept_by_those_who_come_late_every_time() {
+        let mut pace = Pace::new(Rate::Pps(1_000));
+        let due: u64 = (1..10_000)
+            .map(|step| u64::from(pace.due(Duration::from_micros(170 * step))))
+            .sum();
+        assert_eq!(due, 1_699);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub mod packet;
 /// Name of the program that makes the frames of a flood. It is run by `BPF_PROG_TEST_RUN` and never attached.
 pub const PROGRAM_FLOOD: &str = "flood";
 
-/// Name of the program that counts and drops what answers a flood.
+/// Name of the program that counts what answers a flood, and takes it to the flood's sockets, if any, or drops it.
 pub const PROGRAM_SINK: &str = "sink";
 
 /// Name of the program that sends every SYN back as a SYN-ACK, without looking anything up.
@@ -43,8 +43,11 @@ pub const PROGRAM_DROP: &str = "drop";
 /// Name of the program that redirects the frames of [`TO_SOCKET_ETHER_TYPE`] to an AF_XDP socket.
 pub const PROGRAM_TO_SOCKET: &str = "to_socket";
 
-/// Name of the map with that socket (`XskMap`, 1 entry: the first receive queue).
+/// Name of the map with the socket of each receive queue (`XskMap`, [`MAX_QUEUES`] entries).
 pub const MAP_SOCKETS: &str = "SOCKETS";
+
+/// Receive queues that can have a socket.
+pub const MAX_QUEUES: u32 = 64;
 
 /// The EtherType of frames that only go to and fro between AF_XDP sockets: Local Experimental 1 (IEEE Std 802).
 pub const TO_SOCKET_ETHER_TYPE: u16 = 0x88b5;
@@ -71,11 +74,11 @@ pub const MAP_TRAFFIC: &str = "TRAFFIC";
 pub mod counter {
     /// Frames of the flood that were made and sent on.
     pub const FRAMES: u32 = 0;
-    /// SYN-ACKs the sink dropped.
+    /// SYN-ACKs the sink took.
     pub const SYN_ACKS: u32 = 1;
-    /// RSTs the sink dropped.
+    /// RSTs the sink took.
     pub const RSTS: u32 = 2;
-    /// Other TCP segments the sink dropped.
+    /// Other TCP segments the sink took.
     pub const OTHERS: u32 = 3;
     /// SYNs that were reflected or dropped.
     pub const SYNS: u32 = 4;
