@@ -1,11 +1,13 @@
-//! Takes the segments that answer a flood: nobody is at the addresses they are for.
+//! Takes the segments that answer a flood: nobody is at the addresses they are for, but for the flood itself where its
+//! kind needs the answers.
 
-use aya_ebpf::{bindings::xdp_action::XDP_DROP, macros::map, maps::Array, programs::XdpContext};
+use aya_ebpf::{macros::map, maps::Array, programs::XdpContext};
 use tidegate_traffic_abi::packet::ETHERNET_HEADER;
 use tidegate_traffic_abi::{Sink, counter};
 
 use crate::counters;
 use crate::frame::{ACK, IPV4_HEADER, IPV6_HEADER, RST, SYN, TCP_FLAGS, segment_v4, segment_v6};
+use crate::to_socket::redirect_or_drop;
 
 #[map]
 static SINK: Array<Sink> = Array::with_max_entries(1, 0);
@@ -14,7 +16,8 @@ static SINK: Array<Sink> = Array::with_max_entries(1, 0);
 const DESTINATION_V4: usize = ETHERNET_HEADER + 16;
 const DESTINATION_V6: usize = ETHERNET_HEADER + 24;
 
-/// Counts and drops a TCP segment for one of the flood's addresses; `None` for anything else.
+/// Counts a TCP segment for one of the flood's addresses, and takes it to the flood's socket or drops it; `None` for
+/// anything else.
 #[inline(always)]
 pub fn take(ctx: &XdpContext) -> Option<u32> {
     let sink = SINK.get(0)?;
@@ -29,7 +32,7 @@ pub fn take(ctx: &XdpContext) -> Option<u32> {
     } else {
         counter::OTHERS
     });
-    Some(XDP_DROP)
+    Some(redirect_or_drop(ctx))
 }
 
 /// The control bits of an IPv4 segment for one of the flood's addresses.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_args::url::Url;
-use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
+use tidegate_flood::{Bare, BareKind, Generator, Kind, Plan, Rate, Sink};
 use tidegate_lab::Cores;
 use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
@@ -214,16 +214,11 @@ impl Bench<'_> {
             Offered::Max => Rate::Max,
         };
         let plan = Plan {
-            interface: CLIENT_DEVICE.to_owned(),
-            target: (case.family.server(), port).into(),
-            target_mac: None,
-            sources: None,
-            kind: Kind::Syn,
             rate,
             duration: self.scale.settle + self.scale.window + tail + SPARE,
             cpu: Some(self.cores.client),
             seed: self.seed,
-            maker: Maker::Auto,
+            ..Plan::new(CLIENT_DEVICE, (case.family.server(), port).into(), Kind::Syn)
         };
         let generator = self
             .lab
