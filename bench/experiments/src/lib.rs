@@ -28,6 +28,8 @@ extern crate tidegate_output;
 
 pub mod compare;
 pub mod goodput;
+mod nginx;
+mod probe;
 mod progress;
 pub mod resilience;
 mod setup;
