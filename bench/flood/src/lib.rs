@@ -33,6 +33,7 @@
 extern crate tidegate_output;
 
 mod af_xdp;
+mod attached;
 mod command;
 mod generator;
 pub mod interface;
@@ -52,4 +53,4 @@ pub use generator::{Generator, Totals};
 pub use plan::{Kind, MAX_DURATION, Maker, Plan};
 pub use ranges::Prefix;
 pub use rate::Rate;
-pub use sink::{Bare, BareKind, Sink, SinkCounts};
+pub use sink::{Bare, Sink, SinkCounts};
