@@ -148,7 +148,7 @@ mod tests {
         for arguments in [
             &["load", "--url", "http://198.18.0.1:80/", "--connections", "10001"][..],
             &["load", "--url", "http://198.18.0.1:80/", "--connections", "0"],
-            &["load", "--url", "http://198.18.0.1:80/", "--duration", "61s"],
+            &["load", "--url", "http://198.18.0.1:80/", "--duration", "601s"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", "0s"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", "x"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", ""],
@@ -176,7 +176,7 @@ mod tests {
     fn defaults_are_accepted() {
         for arguments in [
             &["load", "--url", "http://[2001:2::1]:80/x"][..],
-            &["load", "--url", "http://[2001:2::1]:80/x", "--duration", "60s"],
+            &["load", "--url", "http://[2001:2::1]:80/x", "--duration", "10m"],
             &["cps", "--url", "http://198.18.0.1:80/", "--verify"],
             &["echo", "--target", "[2001:2::1]:7"],
             &["link", "a", "b"],

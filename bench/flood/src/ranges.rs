@@ -45,6 +45,14 @@ impl Prefix {
         }
     }
 
+    /// The first address as a number, and how many bits behind the prefix are free.
+    pub(crate) fn bits(&self) -> (u128, u32) {
+        match self.address {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32 - u32::from(self.length)),
+            IpAddr::V6(v6) => (v6.to_bits(), 128 - u32::from(self.length)),
+        }
+    }
+
     /// Whether it is of IPv4.
     pub fn is_ipv4(&self) -> bool {
         self.address.is_ipv4()
@@ -85,7 +93,7 @@ impl FromStr for Prefix {
         check_address(address)?;
         if length < range_bits {
             return Err(format!(
-                "{text} is more than the range of benchmarks it is in; sources must lie within {RANGES}"
+                "{text} is more than the range of benchmarks it is in; floods are only made within {RANGES}"
             ));
         }
         let prefix = Self { address, length };
@@ -148,7 +156,7 @@ fn words_of(bits: u128) -> [u32; 4] {
     ]
 }
 
-fn check_address(address: IpAddr) -> Result<(), String> {
+pub(crate) fn check_address(address: IpAddr) -> Result<(), String> {
     let allowed = match address {
         IpAddr::V4(v4) => is_benchmark_v4(v4.to_bits()),
         IpAddr::V6(v6) => is_benchmark_v6(&words_of(v6.to_bits())),

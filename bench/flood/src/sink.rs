@@ -1,9 +1,14 @@
 //! The XDP programs beside a flood: one that counts its answers, and the bare ones that show the machine's own limits.
 
+use std::os::fd::RawFd;
+use std::sync::Mutex;
+
+use anyhow::Context;
 use aya::Ebpf;
+use aya::maps::{MapData, XskMap};
 use aya::programs::links::FdLink;
 use tidegate_traffic_abi::{
-    self as traffic, MAP_NEXT, MAP_SINK, PROGRAM_FILTER, PROGRAM_REFLECT, PROGRAM_SINK, counter,
+    self as traffic, MAP_NEXT, MAP_SINK, MAP_SOCKETS, PROGRAM_FILTER, PROGRAM_REFLECT, PROGRAM_SINK, counter,
 };
 
 use crate::attached::Attached;
@@ -23,13 +28,14 @@ pub struct SinkCounts {
     pub octets: u64,
 }
 
-/// A program in native mode on the interface a flood leaves by, which takes the answers to its sources and passes
-/// everything else. Dropping it detaches it.
+/// A program in native mode on the interface a flood leaves by, which takes the answers to its sources, to the flood
+/// where its kind needs them, and passes everything else. Dropping it detaches it.
 ///
 /// Being native, it also lets the other end of a veth pair send by XDP.
 pub struct Sink {
     _link: FdLink,
     counters: Counters,
+    sockets: Mutex<XskMap<MapData>>,
 }
 
 impl Sink {
@@ -41,10 +47,21 @@ impl Sink {
     pub fn attach(interface: &str, v4: Prefix, v6: Prefix) -> anyhow::Result<Self> {
         let mut ebpf = load_with(v4, v6)?;
         let counters = Counters::take(&mut ebpf)?;
+        let sockets = object::take_sockets(&mut ebpf)?;
         Ok(Self {
             _link: object::attach(&mut ebpf, PROGRAM_SINK, interface)?,
             counters,
+            sockets: Mutex::new(sockets),
         })
+    }
+
+    /// Takes what arrives on `queue` to the AF_XDP socket of this descriptor, until that is closed.
+    pub(crate) fn take_to(&self, queue: u32, socket: RawFd) -> anyhow::Result<()> {
+        // Nothing that could panic is done with it.
+        let mut sockets = self.sockets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sockets
+            .set(queue, socket, 0)
+            .with_context(|| format!("cannot write the map {MAP_SOCKETS}"))
     }
 
     /// The segments that have come so far.

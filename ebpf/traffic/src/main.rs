@@ -4,7 +4,7 @@
 //! | program | what it does |
 //! |---|---|
 //! | [`flood()`] | writes a packet into the frame and sends it on an interface; run by `BPF_PROG_TEST_RUN` |
-//! | [`sink()`] | counts and drops TCP for the addresses the flood came from |
+//! | [`sink()`] | counts TCP for the addresses the flood came from, and takes it to the flood's socket or drops it |
 //! | [`reflect()`] | sends every SYN back as a SYN-ACK |
 //! | [`filter()`] | counts and drops what comes from the addresses of the flood; the rest goes to the next program |
 //! | [`to_socket()`] | redirects frames of an EtherType of their own to an AF_XDP socket |

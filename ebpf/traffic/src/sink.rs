@@ -1,4 +1,5 @@
-//! Takes the segments that answer a flood, since nobody is at the addresses they are for, and what comes from them.
+//! Takes the segments that answer a flood, and what comes from its addresses: nobody is there, but for the flood itself
+//! where its kind needs the answers.
 
 use aya_ebpf::{bindings::xdp_action::XDP_DROP, macros::map, maps::Array, programs::XdpContext};
 use tidegate_traffic_abi::packet::ETHERNET_HEADER;
@@ -6,6 +7,7 @@ use tidegate_traffic_abi::{Sink, counter};
 
 use crate::counters;
 use crate::frame::{ACK, IPV4_HEADER, IPV6_HEADER, RST, SYN, TCP_FLAGS, head, length, segment_v4, segment_v6, word};
+use crate::to_socket::redirect_or_drop;
 
 #[map]
 static SINK: Array<Sink> = Array::with_max_entries(1, 0);
@@ -18,7 +20,8 @@ const SOURCE_V6: usize = ETHERNET_HEADER + 8;
 const DESTINATION_V4: usize = ETHERNET_HEADER + 16;
 const DESTINATION_V6: usize = ETHERNET_HEADER + 24;
 
-/// Counts and drops a TCP segment for one of the flood's addresses; `None` for anything else.
+/// Counts a TCP segment for one of the flood's addresses, and takes it to the flood's socket or drops it; `None` for
+/// anything else.
 #[inline(always)]
 pub fn take(ctx: &XdpContext) -> Option<u32> {
     let sink = SINK.get(0)?;
@@ -34,7 +37,7 @@ pub fn take(ctx: &XdpContext) -> Option<u32> {
         counter::OTHERS
     });
     counters::add(counter::SINK_OCTETS, length(ctx));
-    Some(XDP_DROP)
+    Some(redirect_or_drop(ctx))
 }
 
 /// The control bits of an IPv4 segment for one of the flood's addresses.

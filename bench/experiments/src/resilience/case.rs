@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_args::url::Url;
-use tidegate_flood::{Bare, Generator, Maker, Plan, Prefix, Rate, Sink, SinkCounts};
+use tidegate_flood::{Bare, Generator, Plan, Prefix, Rate, Sink, SinkCounts};
 use tidegate_lab::Cores;
 use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
@@ -291,16 +291,11 @@ impl Bench<'_> {
             Offered::Max => Rate::Max,
         };
         let plan = Plan {
-            interface: CLIENT_DEVICE.to_owned(),
-            target: (family.server(), port).into(),
-            target_mac: None,
-            sources: None,
-            kind: attack.kind(),
             rate,
             duration,
             cpu: Some(self.cores.client),
             seed,
-            maker: Maker::Auto,
+            ..Plan::new(CLIENT_DEVICE, (family.server(), port).into(), attack.kind())
         };
         self.lab
             .inside(Place::Client, || Generator::start(plan))
