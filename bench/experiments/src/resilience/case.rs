@@ -72,7 +72,7 @@ pub(super) struct Clients {
 /// The counters at one moment.
 pub(super) struct Sample {
     at: Instant,
-    /// Packets of the attack.
+    /// Packets of the attack, or connections that it began.
     pub(super) sent: u64,
     /// Segments that answer it.
     answers: SinkCounts,
@@ -139,6 +139,7 @@ impl Bench<'_> {
         let calm = self.sample(None, Some(&open))?;
         let memory_before = Memory::with(server.id())?;
 
+        let settle = scale.settle_of(case);
         let flood = self.start_case(case, target.port(), tail)?;
         let clients = Clients {
             count: scale.clients,
@@ -148,9 +149,9 @@ impl Bench<'_> {
         let (met, served_after_begin) = thread::scope(|scope| {
             let url = url(target, case.family, &SMALL.path())?;
             let since = Instant::now();
-            let deadline = since + scale.settle + scale.window;
+            let deadline = since + settle + scale.window;
             let until_served = scope.spawn(move || self.time_until_served(&url, since, deadline));
-            thread::sleep(scale.settle);
+            thread::sleep(settle);
             let met = self.with_clients(target, case.family, clients, flood.as_ref(), Some(&open));
             // It ends by itself.
             let served = until_served.join().unwrap_or(Ok(None));
@@ -185,7 +186,10 @@ impl Bench<'_> {
             amplification: (is_attacked && received > 0.0).then(|| rate(|sample| sample.answers.octets) / received),
             syns_sent: totals.map_or(0, |totals| totals.sent),
             frames_taken: totals.and_then(|totals| totals.interface_sent),
-            live_frames: totals.map(|totals| totals.live_frames),
+            live_frames: totals
+                .filter(|totals| totals.connections.is_none())
+                .map(|totals| totals.live_frames),
+            attack_connections: totals.and_then(|totals| totals.connections).map(|all| all.kept),
             legit_tried: scale.clients,
             legit_ok: u32::try_from(outcome.operations).unwrap_or(u32::MAX),
             connect: outcome.connect.quantiles(),
@@ -270,7 +274,7 @@ impl Bench<'_> {
 
     /// Starts the attack of a row on `port`, if it has one.
     fn start_case(&self, case: &Case, port: u16, tail: Duration) -> anyhow::Result<Option<Generator>> {
-        let duration = self.scale.settle + self.scale.window + tail + SPARE;
+        let duration = self.scale.settle_of(case) + self.scale.window + tail + SPARE;
         let start = |attack| self.start_attack(attack, case.family, port, case.offered, duration, self.seed);
         case.attack.map(start).transpose()
     }
@@ -291,14 +295,20 @@ impl Bench<'_> {
             Offered::Max => Rate::Max,
         };
         let plan = Plan {
+            targets: attack.targets(family),
             rate,
+            connections: attack.connections(),
+            // A response that does not fit any window.
+            path: BULK.path(),
             duration,
             cpu: Some(self.cores.client),
             seed,
             ..Plan::new(CLIENT_DEVICE, (family.server(), port).into(), attack.kind())
         };
+        let start = || Generator::start_beside(plan, Some(&self.sink));
+        // AF_XDP's set-up looks at the device in `/sys`.
         self.lab
-            .inside(Place::Client, || Generator::start(plan))
+            .inside_with_sysfs(Place::Client, start)
             .context("cannot start the attack")
     }
 
@@ -309,7 +319,7 @@ impl Bench<'_> {
             .inside(Place::Server, || machine::device_counts(SERVER_DEVICE))?;
         Ok(Sample {
             at: Instant::now(),
-            sent: flood.map_or(0, Generator::sent),
+            sent: flood.map_or(0, |flood| flood.connections().map_or(flood.sent(), |all| all.begun)),
             answers: self.sink.counts(),
             device,
             core,
@@ -361,7 +371,7 @@ mod tests {
     #[test]
     fn a_flood_stays_within_the_generators_limit() {
         for scale in [Scale::FULL, Scale::QUICK] {
-            let longest = scale.settle + scale.window + scale.tail + SPARE;
+            let longest = scale.settle + scale.gather + scale.window + scale.tail + SPARE;
             assert!(longest <= MAX_DURATION, "{longest:?}");
         }
     }

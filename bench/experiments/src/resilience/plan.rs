@@ -7,7 +7,7 @@ use tidegate_lab::Family;
 use super::attack::Attack;
 use super::search;
 
-/// The packets of an attack that are offered per second.
+/// The packets of an attack, or new connections, that are offered per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Offered {
     /// No attack.
@@ -225,8 +225,10 @@ pub(super) struct Scoring {
 pub(super) struct Scale {
     /// The rates of SYNs, in the order they are measured.
     pub(super) syn_rates: &'static [Offered],
-    /// Those of other attacks. The highest is added where the attack is scored.
+    /// Those of other packets. The highest is added where the attack is scored.
     pub(super) rates: &'static [Offered],
+    /// Those of connections.
+    pub(super) connection_rates: &'static [Offered],
     /// The servers.
     pub(super) targets: &'static [Target],
     /// The number of times that the parts of the ratios are measured at the highest rate.
@@ -243,6 +245,8 @@ pub(super) struct Scale {
     pub(super) before: Duration,
     /// From the begin of the attack until anything counts.
     pub(super) settle: Duration,
+    /// The same beyond it for attacks that first gather connections.
+    pub(super) gather: Duration,
     /// The time everything is measured.
     pub(super) window: Duration,
     /// The time clients that are late are waited for after the window, at most.
@@ -267,6 +271,7 @@ impl Scale {
             Offered::Max,
         ],
         rates: &[Offered::Pps(1_000_000)],
+        connection_rates: &[Offered::Pps(50_000)],
         targets: &Target::ALL,
         rounds_at_max: 3,
         bare: &[Family::V4, Family::V6],
@@ -276,17 +281,18 @@ impl Scale {
             steps: 6,
             clients: 1_000,
             window: Duration::from_secs(1),
-            tail: Duration::from_millis(1_500),
+            tail: Duration::from_millis(1_200),
         },
         clients: 1_000,
         lead_in: Duration::from_millis(500),
         before: Duration::from_secs(1),
         settle: Duration::from_millis(500),
+        gather: Duration::from_secs(5),
         window: Duration::from_secs(4),
         tail: Duration::from_secs(20),
-        recovery: Duration::from_secs(2),
-        finish: Duration::from_secs(5),
-        change: Duration::from_secs(2),
+        recovery: Duration::from_secs(1),
+        finish: Duration::from_secs(3),
+        change: Duration::from_millis(1_500),
         limit: Duration::from_secs(88 * 60),
     };
 
@@ -295,6 +301,7 @@ impl Scale {
     pub(super) const QUICK: Self = Self {
         syn_rates: &[Offered::Pps(500_000), Offered::Max],
         rates: &[Offered::Pps(1_000_000)],
+        connection_rates: &[Offered::Pps(50_000)],
         targets: &[Target::TidegateAuto, Target::LinuxOnOverflow, Target::Nginx],
         rounds_at_max: 1,
         bare: &[Family::V4],
@@ -308,13 +315,14 @@ impl Scale {
         },
         clients: 250,
         lead_in: Duration::from_millis(200),
-        before: Duration::from_millis(400),
-        settle: Duration::from_millis(300),
-        window: Duration::from_millis(1_000),
+        before: Duration::from_millis(300),
+        settle: Duration::from_millis(200),
+        gather: Duration::from_millis(300),
+        window: Duration::from_millis(800),
         tail: Duration::from_secs(4),
-        recovery: Duration::from_millis(500),
-        finish: Duration::from_millis(300),
-        change: Duration::from_millis(1_000),
+        recovery: Duration::from_millis(300),
+        finish: Duration::from_millis(200),
+        change: Duration::from_millis(600),
         limit: Duration::from_secs(172),
     };
 
@@ -353,12 +361,12 @@ impl Scale {
         let scored = self.scored(&selection.attacks);
         let mut floods = vec![(None, Offered::Nothing)];
         for &attack in &selection.attacks {
-            let rates = if attack == Attack::Syn {
-                self.syn_rates
-            } else {
-                self.rates
+            let (rates, is_complete) = match attack {
+                Attack::Syn => (self.syn_rates, true),
+                other if other.needs_connections() => (self.connection_rates, true),
+                _ => (self.rates, false),
             };
-            let more = (attack != Attack::Syn && scored.contains(&attack)).then_some(Offered::Max);
+            let more = (!is_complete && scored.contains(&attack)).then_some(Offered::Max);
             let all = rates.iter().copied().chain(more);
             floods.extend(all.map(|offered| (Some(attack), offered)));
         }
@@ -417,11 +425,17 @@ impl Scale {
         cases
     }
 
+    /// Returns the time from the begin of the attack of `case` until anything counts.
+    pub(super) fn settle_of(&self, case: &Case) -> Duration {
+        let gathers = case.attack.is_some_and(Attack::needs_connections);
+        self.settle + if gathers { self.gather } else { Duration::ZERO }
+    }
+
     /// Returns the time of `case` if no client is late; that of a score, if all are and its search is the longest.
     pub(super) fn base(&self, case: &Case) -> Duration {
         match case.subject {
             Subject::Server(_) => {
-                let measuring = self.lead_in + self.before + self.settle + self.window + self.recovery;
+                let measuring = self.lead_in + self.before + self.settle_of(case) + self.window + self.recovery;
                 self.change + measuring + self.finish
             }
             Subject::Bare(_) => self.change / 2 + self.settle + self.window,
@@ -480,8 +494,11 @@ mod tests {
             cases.iter().filter(|&&case| case == same).count()
         };
         let floods = Scale::FULL.floods(&selection);
-        // None, four rates of SYNs, two of each other.
-        assert_eq!(floods.len(), 1 + 4 + 2 * (selection.attacks.len() - 1));
+        let connections = selection.attacks.iter().filter(|attack| attack.needs_connections());
+        let connections = connections.count();
+        // None, four rates of SYNs, one of each that needs connections, two of each other.
+        let packets = selection.attacks.len() - 1 - connections;
+        assert_eq!(floods.len(), 1 + 4 + connections + 2 * packets);
         let mut servers = 0;
         for &family in &BOTH {
             for &(attack, offered) in &floods {

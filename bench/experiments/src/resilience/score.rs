@@ -12,8 +12,11 @@ use super::plan::{Case, Contender, Offered, Scoring};
 use super::report::Score;
 use super::search::{self, Probe};
 
-/// The lowest rate that is tried, in packets per second.
+/// The lowest rate of packets that is tried.
 const LOWEST: u64 = 10_000;
+
+/// The lowest rate of connections.
+const LOWEST_CONNECTIONS: u64 = 100;
 
 /// The part of the clients that has to be served.
 const SERVED: f64 = 0.999;
@@ -46,7 +49,12 @@ impl Bench<'_> {
             .transpose()
             .context("cannot put the bare filter before tidegate's program")?;
         let mut probes = 0;
-        let per_s = search::highest(self.scale.scoring.steps, LOWEST, |offered, seed| {
+        let lowest = if attack.needs_connections() {
+            LOWEST_CONNECTIONS
+        } else {
+            LOWEST
+        };
+        let per_s = search::highest(self.scale.scoring.steps, lowest, |offered, seed| {
             probes += 1;
             self.probe(contender, case, &mut server, offered, seed, quiet_p99_us)
         })?;

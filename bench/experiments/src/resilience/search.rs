@@ -6,7 +6,7 @@ use super::plan::Offered;
 const SEEDS: u64 = 3;
 
 /// The number of lower rates that are tried when one is not stood at the end.
-const RETREATS: u32 = 3;
+const RETREATS: u32 = 2;
 
 /// The next lower rate, in the one before.
 const RETREAT: f64 = 0.8;

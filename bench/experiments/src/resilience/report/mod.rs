@@ -41,6 +41,8 @@ pub(super) struct Measurement {
     /// Frames that the server's device took from the client's meanwhile, those of the clients included; the others
     /// found its queue full. `None` without an attack, or if the device does not say.
     pub(super) frames_taken: Option<u64>,
+    /// Connections that the attack kept at its end; `None` if it needs none.
+    pub(super) attack_connections: Option<u64>,
     /// Whether the kernel made the frames of the attack, else they came through an AF_XDP socket. `None` without one.
     pub(super) live_frames: Option<bool>,
     /// Clients that began.
@@ -584,6 +586,7 @@ mod tests {
                     "amplification",
                     "answered_per_s",
                     "attack",
+                    "attack_connections",
                     "bare_score_per_s",
                     "connect_max_us",
                     "connect_p50_us",

@@ -66,6 +66,7 @@ pub(super) fn row(results: &Results, row: &Measurement) -> Row {
         .with("amplification", row.amplification.map(three_digits))
         .with("syns_sent", row.syns_sent)
         .with("frames_taken", row.frames_taken)
+        .with("attack_connections", row.attack_connections)
         .with("live_frames", row.live_frames)
         .with("legit_tried", row.legit_tried)
         .with("legit_ok", row.legit_ok)

@@ -25,6 +25,7 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
         syns_sent: 16_000_000,
         frames_taken: Some(12_000_000),
         live_frames: Some(true),
+        attack_connections: None,
         legit_tried: 1_000,
         legit_ok: 990,
         connect: Some(Quantiles {
