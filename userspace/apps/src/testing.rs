@@ -23,6 +23,8 @@ pub(crate) struct MockStream {
     pub(crate) timer: Option<Instant>,
     peer_finished: bool,
     pub(crate) end: End,
+    /// The application has had a complete request.
+    pub(crate) served: bool,
     sent: Vec<u8>,
     capacity: usize,
     queued: usize,
@@ -38,6 +40,7 @@ impl MockStream {
             timer: None,
             peer_finished: false,
             end: End::Open,
+            served: false,
             sent: Vec::new(),
             capacity,
             queued: 0,
@@ -118,6 +121,10 @@ impl Stream for MockStream {
 
     fn abort(&mut self) {
         self.end = End::Aborted;
+    }
+
+    fn mark_served(&mut self) {
+        self.served = true;
     }
 
     fn set_timer(&mut self, after: Option<Duration>) {

@@ -92,6 +92,7 @@ mod reassembly;
 pub mod recovery;
 mod send_queue;
 pub mod seq;
+pub mod sources;
 pub mod time;
 mod time_wait;
 pub mod timer_wheel;

@@ -264,6 +264,9 @@ impl Connection {
             }
         };
         let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
+        if decoder.is_none() {
+            stream.mark_served();
+        }
         if decoder.is_none()
             && let Some((cached, counters)) = http.cached_response(request, persistent, stream.now())
         {
@@ -293,6 +296,7 @@ impl Connection {
     fn read_body<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], mut upload: Box<Upload>) -> Step {
         match upload.decoder.advance(data) {
             Ok(consumed) if upload.decoder.is_done() => {
+                stream.mark_served();
                 self.start(http, stream, upload.response);
                 Step::again(consumed)
             }

@@ -89,6 +89,7 @@ where
         let (application, task) = parts(info.queue);
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
+        engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners, &steering);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket().fd())?;

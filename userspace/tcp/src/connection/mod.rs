@@ -66,6 +66,17 @@ pub(crate) enum Outcome {
     Closed(CloseReason),
 }
 
+/// Whether the application has had a complete request of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// It has not.
+    Awaited,
+    /// It has since the last event.
+    Begun,
+    /// It has, and the connection is listed accordingly.
+    Listed,
+}
+
 /// Memory held by all connections of an engine together, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -233,6 +244,7 @@ pub(crate) struct Tcb {
     /// The second of the last challenge ACK, modulo 2^16, and how many were sent in it.
     challenge_second: u16,
     challenge_count: u16,
+    pub(crate) service: Service,
     /// A SYN was answered in TIME-WAIT or CLOSED, where the connection is for what its application has not read.
     pub(crate) syn_answered: bool,
 }
@@ -258,6 +270,11 @@ impl Tcb {
         } else {
             self.wants_writable
         }
+    }
+
+    /// The time since which the peer has sent next to nothing, less than half of a receive buffer.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        self.tuning_since
     }
 
     /// Bytes queued for sending and not acknowledged.

@@ -6,7 +6,7 @@ use super::send::offered_mss;
 use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
-use super::{Connection, Context, Deadlines, State, Tcb};
+use super::{Connection, Context, Deadlines, Service, State, Tcb};
 use crate::application::{Application, ListenerId};
 use crate::config::Config;
 use crate::counters::Counter;
@@ -144,6 +144,7 @@ impl Tcb {
             deadlines: Deadlines::default(),
             tuning_since: now,
             listener,
+            service: Service::Awaited,
             challenge_second: 0,
             challenge_count: 0,
         }

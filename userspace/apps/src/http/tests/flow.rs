@@ -73,6 +73,24 @@ fn a_body_that_takes_too_long_is_answered_with_408() {
 }
 
 #[test]
+fn a_connection_counts_as_served_from_its_first_complete_request_on() {
+    for (part, rest) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n", "\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na", "b"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+            "0\r\n\r\n",
+        ),
+    ] {
+        let mut driver = built_in(|_| {});
+        driver.feed(part.as_bytes());
+        assert!(!driver.stream.served, "{part:?}");
+        driver.feed(rest.as_bytes());
+        assert!(driver.stream.served, "{part:?}");
+    }
+}
+
+#[test]
 fn lingering_ends_with_the_peer_with_time_or_with_too_much_data() {
     let lingering = || {
         let mut driver = built_in(|_| {});
