@@ -66,7 +66,7 @@ impl<'a> Socket<'a> {
 
 impl Stream for Socket<'_> {
     fn listener(&self) -> Option<ListenerId> {
-        self.tcb.listener
+        self.tcb.listener()
     }
 
     fn local(&self) -> SocketAddr {
