@@ -196,7 +196,11 @@ impl<A: Application> Driver<A> {
     /// Time passes; timers that are due meanwhile fire.
     pub(crate) fn advance(&mut self, by: Duration) {
         let until = self.stream.now + by;
-        while let Some(due) = self.stream.timer.filter(|&due| due <= until && !self.stream.ended()) {
+        while let Some(due) = self
+            .stream
+            .timer
+            .filter(|&due| due <= until && self.stream.end != End::Aborted)
+        {
             self.stream.now = self.stream.now.max(due);
             self.stream.timer = None;
             self.application.timeout(&mut self.connection, &mut self.stream);

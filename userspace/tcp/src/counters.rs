@@ -34,6 +34,8 @@ define_counters! {
         /// Connections given up because the peer no longer answered or acknowledged less than `min_send_progress` in
         /// `user_timeout`, or because the application left what it had received unread for `user_timeout`.
         TimedOut = "timed_out",
+        /// Those of them whose peer was there and acknowledged less than `min_send_progress` in `user_timeout`.
+        TimedOutSlow = "timed_out_slow",
         /// Connections reset because a newer one took their place while `max_connections` were open.
         Evicted = "evicted",
         /// Those of them whose peer had made a complete request: the longest idle of the source that held most.
