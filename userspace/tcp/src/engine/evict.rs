@@ -59,7 +59,6 @@ impl<A: Application> Engine<A> {
     }
 
     /// The peer of a connection has made its first complete request.
-    #[cold]
     pub(super) fn list_served(&mut self, slot: u32) {
         self.connections[slot as usize].tcb.service = Service::Listed;
         self.sources.serve(slot);
