@@ -92,6 +92,7 @@ pub mod recovery;
 mod send_queue;
 pub mod seq;
 pub mod shared_flows;
+pub mod sources;
 pub mod time;
 mod time_wait;
 pub mod timer_wheel;

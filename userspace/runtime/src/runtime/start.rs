@@ -90,6 +90,7 @@ where
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
         engine.share_flows(Box::new(steering.flow_filter().of_shard(index, checked.queues as u16)));
+        engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket().fd())?;

@@ -13,6 +13,7 @@ use crate::flow_table::FlowSlot;
 use crate::half_open::HalfOpen;
 use crate::isn::TupleHash;
 use crate::seq::SeqNumber;
+use crate::sources::SourceId;
 use crate::time::Instant;
 use crate::time_wait::Meaning;
 use crate::transmit::{Purpose, Transmit};
@@ -199,23 +200,22 @@ impl<A: Application> Engine<A> {
             self.challenge_half_open(now, slot, out);
             return Received::Done;
         }
-        if self.connections.len() >= self.config.max_connections as usize {
-            self.counters.bump(Counter::DropConnectionsFull);
-            return Received::Done;
-        }
         if !self.accepts_connections() {
             // The sweep has not come to it yet, and might not come to what it would become.
-            self.counters.bump(Counter::DropDraining);
-            self.reset_half_open(slot, out);
-            self.remove_half_open(slot);
+            self.refuse_half_open(slot, Counter::DropDraining, out);
             return Received::Done;
         }
-        self.promote(now, slot, segment, out);
+        match self.admit(now, &segment.key, out) {
+            Ok(source) => self.promote(now, slot, source, segment, out),
+            // The record stays, and a later segment of the client may find room.
+            Err(full @ Counter::DropConnectionsFull) => self.counters.bump(full),
+            Err(limit) => self.refuse_half_open(slot, limit, out),
+        }
         Received::Done
     }
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
-    fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
+    fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, source: SourceId, segment: &Segment<'_>, out: &mut T) {
         let Some(half_open) = self.take_half_open(slot) else {
             return;
         };
@@ -240,6 +240,7 @@ impl<A: Application> Engine<A> {
         let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);
         let place = self.connections.insert(connection) as u32;
+        self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
         self.complete_handshake(now, place, segment, sent_at, out);

@@ -40,7 +40,9 @@ impl<A: Application> Engine<A> {
             CloseReason::ResetByPeer => Counter::ResetByPeer,
             CloseReason::Aborted => Counter::Aborted,
             CloseReason::TimedOut => Counter::TimedOut,
+            CloseReason::Evicted => Counter::Evicted,
         });
+        self.sources.close(slot);
         let application = connection.application.take();
         drop(self.connections.remove(slot as usize));
         if let Some(state) = application {
@@ -56,6 +58,7 @@ impl<A: Application> Engine<A> {
     fn give_back_tables(&mut self) {
         self.connections = Slab::new();
         self.connection_timers.give_back();
+        self.sources.give_back();
         self.send_states = SendStatePool::default();
     }
 

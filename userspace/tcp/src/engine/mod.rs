@@ -4,6 +4,7 @@
 //! [`Engine::receive_burst`], time comes with every call, frames leave through a [`Transmit`].
 
 mod admit;
+mod evict;
 mod lifecycle;
 mod listing;
 mod open;
@@ -23,7 +24,7 @@ use crate::config::{Config, Keepalive};
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
 use crate::connection::send_state::SendStatePool;
-use crate::connection::{Connection, Context, Outcome, Totals};
+use crate::connection::{Connection, Context, Outcome, Service, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
@@ -33,6 +34,7 @@ use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
 use crate::shared_flows::SharedFlows;
+use crate::sources::{SourceLimits, SourceTable};
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
@@ -118,6 +120,7 @@ pub struct Engine<A: Application> {
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
     connection_timers: TimerWheel,
+    sources: SourceTable,
     half_open: FifoSlab<HalfOpen>,
     /// The oldest record whose first time-out is still to come: that of every newer one is, too.
     half_open_untimed: Option<u32>,
@@ -182,6 +185,7 @@ impl<A: Application> Engine<A> {
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
+            sources: SourceTable::new(SourceLimits::default(), secrets.table),
             half_open: FifoSlab::default(),
             half_open_untimed: None,
             half_open_timers: TimerWheel::default(),
@@ -215,6 +219,17 @@ impl<A: Application> Engine<A> {
         if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
             listener.keepalive = keepalive;
         }
+    }
+
+    /// Limits what each source may have of this engine, and says what a source is. Without limits, as at the beginning,
+    /// a source is an IPv4 address or 64 bits of an IPv6 address.
+    ///
+    /// # Panics
+    ///
+    /// If the engine has connections already, which would not be counted.
+    pub fn set_source_limits(&mut self, limits: SourceLimits) {
+        assert!(self.connections.is_empty(), "there are connections");
+        self.sources = SourceTable::new(limits, self.secrets.table);
     }
 
     /// From now on tells `flows` which flows this engine has a record of, and asks them for those of other engines.
@@ -300,8 +315,12 @@ impl<A: Application> Engine<A> {
                 if let Some(deadline) = tcb.earliest_deadline() {
                     self.connection_timers.arm_no_later(slot, deadline);
                 }
+                let begins = tcb.service == Service::Begun;
                 if tcb.output_pending {
                     self.queue_output(slot);
+                }
+                if begins {
+                    self.list_served(slot);
                 }
             }
             Outcome::TimeWait => self.enter_time_wait(now, slot),

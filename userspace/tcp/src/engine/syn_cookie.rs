@@ -175,10 +175,9 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        if self.connections.len() >= self.config.max_connections as usize {
-            self.counters.bump(Counter::DropConnectionsFull);
+        let Some(source) = self.admit_cookie(now, segment, out) else {
             return Received::Done;
-        }
+        };
         let Some(link) = self.links.acquire(&segment.link.reply()) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
@@ -199,6 +198,7 @@ impl<A: Application> Engine<A> {
         };
         let connection = Connection::accepted(handshake, &self.config, now);
         let slot = self.connections.insert(connection) as u32;
+        self.sources.open(slot, source);
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.flow_begins(&key);
         self.complete_handshake(now, slot, segment, None, out);

@@ -82,7 +82,7 @@ fn folded_twice(a: u64, b: u64, key: Key) -> u64 {
 
 /// [`FlowKey::table_hash`] of an IPv4 flow with these [`FlowKey::words_v4`].
 #[inline]
-pub(super) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
+pub(crate) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
     folded_twice(addresses, ports, key)
 }
 
