@@ -5,7 +5,7 @@
 //! Until then nothing is kept, so forged acknowledgments cost a look-up and a hash each.
 
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::syn_cookie::{self, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, TIMESTAMP_TAG_BITS};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, TIMESTAMP_TAG_BITS};
 
 use super::{Engine, OnNoFlow, Received};
 use crate::application::{Application, ListenerId};
@@ -30,6 +30,8 @@ const TIMESTAMP_SLACK: u32 = 1 << TIMESTAMP_TAG_BITS;
 pub struct Cookies {
     /// The keys they were made with.
     pub keys: Keys,
+    /// Those without timestamps that are accepted.
+    pub accepted: Accepted,
     /// The number of this engine's shard, below `shards`.
     pub shard: u16,
     /// Shards of the server, at least 1. A cookie belongs to one of them, whichever it reaches first, so that an
@@ -56,7 +58,7 @@ impl Cookies {
             timestamps: timestamps.is_some(),
         };
         let echo = timestamps.map(|timestamps| timestamps.echo);
-        let checked = self.keys.check(&handshake, (segment.ack - 1).0, echo)?;
+        let checked = self.keys.check(&handshake, (segment.ack - 1).0, echo, self.accepted)?;
         Some(GenuineCookie {
             options: checked.options,
             shard: (checked.hash % u32::from(self.shards.max(1))) as u16,

@@ -2,7 +2,7 @@
 
 use crate::common::cookie::*;
 use crate::common::*;
-use tidegate_abi::syn_cookie::Keys;
+use tidegate_abi::syn_cookie::{Accepted, Keys};
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Cookies, OnNoFlow, Received};
 use tidegate_tcp::seq::SeqNumber;
@@ -32,6 +32,8 @@ fn accepted(made: u64, now: u64, next_too: bool, options: Options) -> bool {
     let mut rig = rig(config(), App::default());
     rig.engine.set_cookies(Some(Cookies {
         keys: Keys::new(SECRET, now, next_too),
+
+        accepted: Accepted::All,
         ..cookies(now)
     }));
     answered_at(&mut rig, made, CLOCK, options, false);
