@@ -200,6 +200,10 @@ fn as_many_are_kept_as_were_asked_for_and_replaced_when_the_server_ends_them() {
     let ack = second_syn.seq.wrapping_add(1);
     let answer = only(&play.answer(second, of_server(Flags::FIN | Flags::ACK, 0, ack), 0));
     assert_eq!((answer.flags, answer.seq), (Flags::RST, ack));
+    // And again if that was lost.
+    let again = play.answer(second, of_server(Flags::FIN | Flags::ACK, 0, ack), 0);
+    assert_eq!(only(&again), answer);
+    assert!(play.answer(second, of_server(Flags::RST, 0, ack), 0).is_empty());
     let counts = play.crowd.counts;
     assert_eq!((counts.kept, counts.reset, counts.ended), (0, 1, 1));
     let others: Vec<u32> = play.begin(10).into_iter().map(|(number, _)| number).collect();
