@@ -71,8 +71,8 @@ enum Command {
     /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180),
     /// are refused.
     Flood(tidegate_flood::Arguments),
-    /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be
-    /// done before, `scripts/resilience.sh` does both.
+    /// Compare how tidegate, nginx and bare XDP programs stand attacks; `scripts/lab.sh up` has to be done before,
+    /// `scripts/resilience.sh` does both.
     Resilience(Box<tidegate_experiments::resilience::Arguments>),
     /// Compare the goodput of tidegate with that of the kernel's TCP over impaired links; `scripts/lab.sh up --middle`
     /// has to be done before, `scripts/goodput.sh` does both.

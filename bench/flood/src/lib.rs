@@ -27,6 +27,7 @@
 extern crate tidegate_output;
 
 mod af_xdp;
+mod attached;
 mod command;
 mod generator;
 pub mod interface;
@@ -48,4 +49,4 @@ pub use peers::Connections;
 pub use plan::{Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
 pub use ranges::Prefix;
 pub use rate::Rate;
-pub use sink::{Bare, BareKind, Sink, SinkCounts};
+pub use sink::{Bare, Sink, SinkCounts};

@@ -1,9 +1,9 @@
 //! The traffic programs: embedded, loaded, attached, counted.
 
 use anyhow::{Context, anyhow};
-use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::{ProgramFd, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use tidegate_runtime::{Rejection, errno};
@@ -107,6 +107,18 @@ pub(crate) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut
     let values: Vec<V> = std::iter::repeat_with(value).take(cpus).collect();
     let values = PerCpuValues::<V>::try_from(values).with_context(failed)?;
     map.set(0, values, 0).with_context(failed)
+}
+
+/// Sets the one entry of the map of programs `name`.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(crate) fn set_program(ebpf: &mut Ebpf, name: &str, program: &ProgramFd) -> anyhow::Result<()> {
+    let failed = || format!("cannot write the map {name}");
+    let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;
+    let mut map = ProgramArray::<&mut MapData>::try_from(map).with_context(failed)?;
+    map.set(0, program, 0).with_context(failed)
 }
 
 /// Takes the map of the AF_XDP sockets out of the loaded object.

@@ -36,6 +36,18 @@ impl Prefix {
         length: 49,
     };
 
+    /// Targets of a carpet flood to the lab's IPv4 addresses, which are among them: 198.18.0.0/16.
+    pub const CARPET_V4: Self = Self {
+        address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)),
+        length: 16,
+    };
+
+    /// The same for its IPv6 addresses: 2001:2::/112.
+    pub const CARPET_V6: Self = Self {
+        address: IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0)),
+        length: 112,
+    };
+
     /// The sources of floods to `target` unless others are given.
     pub fn sources_for(target: IpAddr) -> Self {
         if target.is_ipv4() {

@@ -103,7 +103,7 @@ impl Crowd {
         let is_kept = self.script.is_kept();
         let peer = &mut self.peers[place as usize];
         if peer.number != number || peer.state == State::Closed {
-            // The RST that let go of it was lost, or an earlier flood's connection is left (RFC 9293, section 3.10.7.1).
+            // The RST that let go of it was lost, or it is left of an earlier flood (RFC 9293, section 3.10.7.1).
             if is_kept && let Some(seq) = arrival.reset_seq() {
                 outgoing.push((number, Outgoing::reset(seq)));
             }

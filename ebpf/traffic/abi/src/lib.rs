@@ -37,8 +37,12 @@ pub const PROGRAM_SINK: &str = "sink";
 /// Name of the program that sends every SYN back as a SYN-ACK, without looking anything up.
 pub const PROGRAM_REFLECT: &str = "reflect";
 
-/// Name of the program that counts and drops every SYN.
-pub const PROGRAM_DROP: &str = "drop";
+/// Name of the program that counts and drops everything from the prefixes of [`MAP_SINK`], and leaves the rest to the
+/// program in [`MAP_NEXT`].
+pub const PROGRAM_FILTER: &str = "filter";
+
+/// Name of the map with that program (`ProgramArray`, 1 entry). Without an entry, the kernel gets what is left.
+pub const MAP_NEXT: &str = "NEXT";
 
 /// Name of the program that redirects the frames of [`TO_SOCKET_ETHER_TYPE`] to an AF_XDP socket.
 pub const PROGRAM_TO_SOCKET: &str = "to_socket";
@@ -80,10 +84,14 @@ pub mod counter {
     pub const RSTS: u32 = 2;
     /// Other TCP segments the sink took.
     pub const OTHERS: u32 = 3;
-    /// SYNs that were reflected or dropped.
+    /// SYNs that were reflected.
     pub const SYNS: u32 = 4;
+    /// Frames the filter dropped.
+    pub const FILTERED: u32 = 5;
+    /// Octets of the frames the sink took.
+    pub const SINK_OCTETS: u32 = 6;
     /// The number of counters.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 7;
 }
 
 /// The kinds of packets of a flood: values of [`Flood::kind`].
@@ -210,7 +218,7 @@ const fn later(a: u64, b: u64) -> u64 {
     if a < b { b } else { a }
 }
 
-/// The destinations whose segments the sink takes: the sources of floods.
+/// The sources of floods: the destinations whose segments the sink takes, the sources whose frames the filter drops.
 ///
 /// Addresses as in [`Flood`]. The layout is the map's: 40 bytes, no padding. Integers are in host byte order.
 #[repr(C)]
