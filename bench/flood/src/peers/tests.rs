@@ -8,7 +8,7 @@ use tidegate_tcp::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 use super::crowd::Crowd;
 use super::peer::{Arrival, Outgoing};
-use super::{script, write};
+use super::{check_addresses, script, write};
 use crate::plan::{Kind, Plan};
 use crate::rate::Rate;
 
@@ -137,6 +137,21 @@ fn frames_are_well_formed_and_carry_the_request() {
         assert_eq!((segment.key.local(), segment.key.peer()), (plan.target, local));
         let request = format!("GET /file HTTP/1.1\r\nHost: {target}\r\n\r\n");
         assert_eq!(segment.payload, request.as_bytes());
+    }
+}
+
+#[test]
+fn no_frame_is_made_from_or_for_an_address_outside_of_the_ranges() {
+    let check = |local: &str, target: &str| check_addresses(local.parse().unwrap(), target.parse().unwrap());
+    assert!(check("198.19.0.1:1024", "198.18.0.1:80").is_ok());
+    assert!(check("[2001:2:0:8000::1]:1024", "[2001:2::1]:80").is_ok());
+    for (local, target) in [
+        ("10.0.0.1:1024", "198.18.0.1:80"),
+        ("198.19.0.1:1024", "10.0.0.1:80"),
+        ("[2001:db8::1]:1024", "[2001:2::1]:80"),
+        ("[2001:2::1]:1024", "[2001:2:1::1]:80"),
+    ] {
+        assert!(check(local, target).is_err(), "{local} to {target}");
     }
 }
 
