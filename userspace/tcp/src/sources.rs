@@ -356,9 +356,13 @@ impl SourceTable {
         Some(slot)
     }
 
-    /// Gives back the memory of a table that had grown, of which nothing is left.
+    /// Gives back the memory of a table that had grown, now that there are no connections; what sources have left of
+    /// their rate is kept.
     pub(crate) fn give_back(&mut self) {
         self.places = Vec::new();
+        if self.limits.connection_rate == 0 {
+            self.sources = Vec::new();
+        }
     }
 }
 
