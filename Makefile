@@ -86,7 +86,7 @@ impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
 goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
 	@scripts/goodput.sh
 
-resilience: build ## Compare with Linux under SYN floods (root; about ten minutes): [ARGS="--quick --html FILE"]
+resilience: build ## Compare with nginx, Linux and bare XDP under attack (root; up to 90 minutes): [ARGS="--quick --attacks LIST --html FILE"]
 	@scripts/resilience.sh $(ARGS)
 
 flood-memory: build ## Send 50 million spoofed SYNs and look at what is left of them (root; some minutes)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What a SYN flood does to tidegate, beside what it does to the kernel's TCP and to bare XDP programs: brings up the lab,
-# measures, and takes it down.
+# What attacks do to tidegate, beside what they do to nginx and the kernel's TCP and to bare XDP programs: brings up the
+# lab, measures, and takes it down.
 #
-#   scripts/resilience.sh [--quick] [--family 4|6|both] [--ipv4-only] [--json FILE] [--html FILE] [--open-rate MBIT]
-#                         [--seed N]
+#   scripts/resilience.sh [--quick] [--attacks LIST] [--family 4|6|both] [--ipv4-only] [--json FILE] [--html FILE]
+#                         [--open-rate MBIT] [--seed N]
 #
-# The arguments are those of `tidegate-bench resilience` (make resilience builds first). --quick ends within 55 s; the
-# whole test takes about ten minutes. The flood does not leave the lab. Exit code 0 when everything was measured,
+# The arguments are those of `tidegate-bench resilience` (make resilience builds first). --quick ends within 3 minutes,
+# the whole test within 90. The attacks do not leave the lab. Without nginx, which is then left out, it says so. Exit code 0 when everything was measured,
 # however good it was.
 set -euo pipefail
 

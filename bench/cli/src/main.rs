@@ -71,8 +71,8 @@ enum Command {
     /// Targets and sources outside of 198.18.0.0/15 and 2001:2::/48, the addresses for benchmarks (RFC 2544, RFC 5180),
     /// are refused.
     Flood(tidegate_flood::Arguments),
-    /// Compare how tidegate, the kernel's TCP and bare XDP programs stand a SYN flood; `scripts/lab.sh up` has to be
-    /// done before, `scripts/resilience.sh` does both.
+    /// Compare how tidegate, nginx and bare XDP programs stand attacks; `scripts/lab.sh up` has to be done before,
+    /// `scripts/resilience.sh` does both.
     Resilience(Box<tidegate_experiments::resilience::Arguments>),
     /// Compare the goodput of tidegate with that of the kernel's TCP over impaired links; `scripts/lab.sh up --middle`
     /// has to be done before, `scripts/goodput.sh` does both.
@@ -148,7 +148,7 @@ mod tests {
         for arguments in [
             &["load", "--url", "http://198.18.0.1:80/", "--connections", "10001"][..],
             &["load", "--url", "http://198.18.0.1:80/", "--connections", "0"],
-            &["load", "--url", "http://198.18.0.1:80/", "--duration", "61s"],
+            &["load", "--url", "http://198.18.0.1:80/", "--duration", "601s"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", "0s"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", "x"],
             &["load", "--url", "http://198.18.0.1:80/", "--duration", ""],
@@ -176,7 +176,7 @@ mod tests {
     fn defaults_are_accepted() {
         for arguments in [
             &["load", "--url", "http://[2001:2::1]:80/x"][..],
-            &["load", "--url", "http://[2001:2::1]:80/x", "--duration", "60s"],
+            &["load", "--url", "http://[2001:2::1]:80/x", "--duration", "10m"],
             &["cps", "--url", "http://198.18.0.1:80/", "--verify"],
             &["echo", "--target", "[2001:2::1]:7"],
             &["link", "a", "b"],

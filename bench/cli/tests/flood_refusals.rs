@@ -25,6 +25,9 @@ fn targets_and_sources_outside_of_the_benchmark_ranges_are_usage_errors() {
         &["--target", "[fe80::1]:80"],
         &["--target", "198.18.0.1:80", "--sources", "192.0.2.0/24"],
         &["--target", "[2001:2::1]:80", "--sources", "2001:db8::/48"],
+        &["--target", "198.18.0.1:80", "--targets", "192.0.2.0/24"],
+        &["--target", "198.18.0.1:80", "--targets", "198.18.0.0/14"],
+        &["--target", "[2001:2::1]:80", "--targets", "2001:db8::/48"],
     ] {
         let (code, errors) = flood(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {errors}");
@@ -40,7 +43,11 @@ fn mapped_targets_other_families_and_long_floods_are_usage_errors() {
             &["--target", "198.18.0.1:80", "--sources", "2001:2::/64"][..],
             "same family",
         ),
-        (&["--target", "198.18.0.1:80", "--duration", "61s"][..], "at most 60 s"),
+        (
+            &["--target", "198.18.0.1:80", "--targets", "2001:2::/64"],
+            "same family",
+        ),
+        (&["--target", "198.18.0.1:80", "--duration", "601s"], "at most 600 s"),
     ] {
         let (code, errors) = flood(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {errors}");

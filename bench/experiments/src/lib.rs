@@ -2,7 +2,7 @@
 //!
 //! - [`compare`] measures tidegate, nginx and the same application on the kernel's TCP under the clients of
 //!   `tidegate-load`;
-//! - [`resilience`] measures tidegate and the kernel's TCP under SYN floods;
+//! - [`resilience`] measures tidegate, nginx and the kernel's TCP under attack;
 //! - [`goodput`] measures tidegate and the kernel's TCP over bad links.
 //!
 //! Each has the `Arguments` of its sub-command of `tidegate-bench`, and a `run` that prints a table, writes the files
@@ -28,6 +28,8 @@ extern crate tidegate_output;
 
 pub mod compare;
 pub mod goodput;
+mod nginx;
+mod probe;
 mod progress;
 pub mod resilience;
 mod setup;

@@ -31,7 +31,7 @@ impl AfXdp {
     /// The kernel refuses the memory or the socket.
     pub(crate) fn open(interface: &str, flood: Flood, seed: u64) -> anyhow::Result<Self> {
         Ok(Self {
-            socket: socket::open(interface, Duration::ZERO)?,
+            socket: socket::open(interface, socket::QUEUE, Duration::ZERO)?,
             template: Template::new(flood, seed),
             sent: 0,
         })

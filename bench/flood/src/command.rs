@@ -15,7 +15,8 @@ use tidegate_report::files;
 
 use crate::generator::{Generator, Totals};
 use crate::neighbour;
-use crate::plan::{Kind, MAX_DURATION, Maker, Plan};
+use crate::peers::Connections;
+use crate::plan::{DEFAULT_CONNECTIONS, Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
 use crate::progress::Progress;
 use crate::ranges::{self, Prefix};
 use crate::rate::Rate;
@@ -32,13 +33,30 @@ pub struct Arguments {
     /// Where to: an address in 198.18.0.0/15 or 2001:2::/48, and a port.
     #[arg(long, value_name = "ADDR:PORT", value_parser = ranges::parse_target)]
     target: SocketAddr,
+    /// Draw the destination address of every packet from this prefix, within the same ranges; port and Ethernet address
+    /// are still those of --target.
+    #[arg(long, value_name = "PREFIX")]
+    targets: Option<Prefix>,
     /// The kind of segments.
     #[arg(long, value_enum)]
     kind: Kind,
-    /// Frames per second, for example 5000, 100k or 1m, or max for as many as go.
+    /// Frames per second, for example 5000, 100k or 1m, or max for as many as go; of the kinds that make connections:
+    /// new connections per second, and of tiny-mss as many acknowledgments as well.
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
-    /// Duration, at most 60s.
+    /// Connections at the same time, of the kinds that keep them: 1 to 4,000,000. New ones replace those that the
+    /// server ends.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DEFAULT_CONNECTIONS,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS))
+    )]
+    connections: u32,
+    /// The path that slow-head, slow-read, zero-window, zero-one-window and tiny-mss request.
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Duration, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Where the packets seem to come from, within the same ranges as the target (default: 198.19.0.0/16 or
@@ -67,10 +85,13 @@ impl Arguments {
         Plan {
             interface: self.iface.clone(),
             target: self.target,
+            targets: self.targets,
             target_mac: self.target_mac,
             sources: self.sources,
             kind: self.kind,
             rate: self.rate,
+            connections: self.connections,
+            path: self.path.clone(),
             duration: self.duration,
             cpu: self.cpu,
             seed: self.seed,
@@ -80,7 +101,7 @@ impl Arguments {
 }
 
 /// Sends until the time is over or a signal asks to stop, and prints what was sent. False if nothing left the
-/// interface.
+/// interface, or no handshake was completed where that is what the kind does.
 ///
 /// # Errors
 ///
@@ -98,14 +119,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     eprintln!(
         "tidegate-bench flood: {} to {} from {}, {}, {}",
         plan.kind.name(),
-        plan.target,
+        destination(&plan),
         plan.sources(),
-        plan.rate,
-        way(generator.is_live_frames())
+        rate(&plan),
+        way(&plan, generator.is_live_frames())
     );
     let mut progress = Progress::new(plan.duration)?;
     while !generator.is_finished() && !is_stopped(&signals)? {
-        progress.show(generator.sent());
+        progress.show(generator.sent(), generator.connections());
     }
     progress.finish();
     let totals = generator.stop()?;
@@ -114,15 +135,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         totals.sent,
         totals.seconds,
         totals.per_second(),
-        way(totals.live_frames)
+        way(&plan, totals.live_frames)
     );
+    if let Some(connections) = &totals.connections {
+        println!("{}", phrase(connections));
+    }
     if let Some(lost) = loss(&plan.interface, &totals) {
         eprintln!("tidegate-bench: {lost}");
     }
     if let Some(file) = &arguments.json {
         files::write_json(file, &figures(&plan, &totals))?;
     }
-    Ok(totals.sent > 0 && totals.interface_sent != Some(0))
+    let in_vain = totals.connections.is_some_and(|connections| connections.completed == 0);
+    Ok(totals.sent > 0 && totals.interface_sent != Some(0) && !in_vain)
 }
 
 /// Waits for a moment; true if a signal asked to stop.
@@ -140,8 +165,43 @@ fn is_stopped(signals: &Signals) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-fn way(live_frames: bool) -> &'static str {
-    if live_frames {
+/// The target, and the prefix where addresses are drawn from one.
+fn destination(plan: &Plan) -> String {
+    match plan.targets {
+        Some(targets) => format!("{targets} by way of {}", plan.target),
+        None => plan.target.to_string(),
+    }
+}
+
+/// The rate, which is one of connections if the kind needs them.
+fn rate(plan: &Plan) -> String {
+    match plan.rate {
+        Rate::Pps(rate) if plan.kind.needs_connections() => format!("{rate} connections/s"),
+        Rate::Max if plan.kind.needs_connections() => "as many connections as go".to_owned(),
+        rate => rate.to_string(),
+    }
+}
+
+/// The connections in words.
+fn phrase(connections: &Connections) -> String {
+    let Connections {
+        begun,
+        completed,
+        kept,
+        reset,
+        ended,
+        unanswered,
+    } = connections;
+    format!(
+        "{begun} connections begun, {completed} completed, {kept} kept, {reset} reset by the server, {ended} ended by \
+         it, {unanswered} not answered"
+    )
+}
+
+fn way(plan: &Plan, live_frames: bool) -> &'static str {
+    if plan.kind.needs_connections() {
+        "sent through AF_XDP sockets"
+    } else if live_frames {
         "made in the kernel (live frames of BPF_PROG_TEST_RUN)"
     } else {
         "sent through an AF_XDP socket (this kernel has no live frames)"
@@ -165,6 +225,7 @@ fn figures(plan: &Plan, totals: &Totals) -> Value {
     json!({
         "interface": plan.interface,
         "target": plan.target.to_string(),
+        "targets": plan.targets.map(|targets| targets.to_string()),
         "sources": plan.sources().to_string(),
         "kind": plan.kind.name(),
         "rate_per_s": match plan.rate {
@@ -177,6 +238,14 @@ fn figures(plan: &Plan, totals: &Totals) -> Value {
         "seconds": totals.seconds,
         "frames_per_s": totals.per_second(),
         "live_frames": totals.live_frames,
+        "connections": totals.connections.map(|connections| json!({
+            "begun": connections.begun,
+            "completed": connections.completed,
+            "kept": connections.kept,
+            "reset_by_server": connections.reset,
+            "ended_by_server": connections.ended,
+            "unanswered": connections.unanswered,
+        })),
     })
 }
 
@@ -214,6 +283,8 @@ mod tests {
         plan.check().unwrap();
         let plan = parse(&[]).unwrap().plan();
         assert_eq!((plan.rate, plan.duration), (Rate::Max, Duration::from_secs(5)));
+        let plan = parse(&["--targets", "198.18.1.0/24"]).unwrap().plan();
+        assert_eq!(destination(&plan), "198.18.1.0/24 by way of 198.18.0.1:80");
         let plan = parse(&["--target-mac", "02:00:00:00:00:01"]).unwrap().plan();
         assert_eq!(plan.target_mac, Some([2, 0, 0, 0, 0, 1]));
     }
@@ -221,11 +292,16 @@ mod tests {
     #[test]
     fn there_is_no_way_around_the_limits() {
         for more in [
-            &["--duration", "61s"][..],
+            &["--duration", "601s"][..],
             &["--duration", "0s"],
             &["--sources", "10.0.0.0/8"],
             &["--sources", "::/0"],
+            &["--targets", "10.0.0.0/8"],
+            &["--targets", "198.18.0.0/14"],
+            &["--targets", "2001:2::/47"],
             &["--rate", "0"],
+            &["--connections", "0"],
+            &["--connections", "4000001"],
             &["--target-mac", "ff:ff:ff:ff:ff:ff"],
         ] {
             assert_eq!(parse(more).unwrap_err().kind(), ErrorKind::ValueValidation, "{more:?}");
@@ -236,12 +312,11 @@ mod tests {
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
         let error = Program::try_parse_from(["flood", "--target", "198.18.0.1:80", "--kind", "syn"]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
-        let error: UsageError = parse(&["--sources", "2001:2::/64"])
-            .unwrap()
-            .plan()
-            .check()
-            .unwrap_err();
-        assert!(error.to_string().contains("same family"), "{error}");
+        for option in ["--sources", "--targets"] {
+            let arguments = parse(&[option, "2001:2::/64"]).unwrap();
+            let error: UsageError = arguments.plan().check().unwrap_err();
+            assert!(error.to_string().contains("same family"), "{option}: {error}");
+        }
     }
 
     #[test]
@@ -267,6 +342,7 @@ mod tests {
             seconds: 1.0,
             live_frames: true,
             interface_sent: Some(990),
+            connections: None,
         };
         assert_eq!(loss("tgc0", &totals), None);
         totals.interface_sent = Some(0);
@@ -283,11 +359,27 @@ mod tests {
             seconds: 2.0,
             live_frames: true,
             interface_sent: None,
+            connections: Some(Connections {
+                begun: 10,
+                completed: 9,
+                kept: 8,
+                reset: 1,
+                ended: 0,
+                unanswered: 1,
+            }),
         };
+        let text = phrase(&totals.connections.unwrap());
+        assert_eq!(
+            text,
+            "10 connections begun, 9 completed, 8 kept, 1 reset by the server, 0 ended by it, 1 not answered"
+        );
         let figures = figures(&plan, &totals);
+        assert_eq!(figures["connections"]["kept"], 8);
+        assert_eq!(figures["connections"]["reset_by_server"], 1);
         assert_eq!(figures["rate_per_s"], 1_000_000);
         assert_eq!(figures["frames_per_s"], 500.0);
         assert_eq!(figures["target"], "198.18.0.1:80");
+        assert!(figures["targets"].is_null());
         assert!(figures["interface_frames"].is_null());
     }
 }

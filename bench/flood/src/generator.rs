@@ -1,8 +1,8 @@
-//! A flood on its way: a thread that has frames made and sent at the rate asked for.
+//! A flood on its way: a thread that has frames made and sent, or connections begun, at the rate asked for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,13 @@ use crate::af_xdp::AfXdp;
 use crate::interface::{self, Interface};
 use crate::live_frames::{self, LiveFrames};
 use crate::object::Counters;
+use crate::peers::{Connections, Peers};
 use crate::plan::{Maker, Plan};
 use crate::rate::Pace;
+use crate::sink::Sink;
+
+/// The time peers sleep when there is nothing to do: far less than what arrives takes to fill a ring.
+const PEERS_SLEEP: Duration = Duration::from_micros(100);
 
 /// The nice value of those that come last.
 const LOWEST_PRIORITY: i32 = 19;
@@ -32,6 +37,8 @@ pub struct Totals {
     /// Frames the interface says it has sent meanwhile, others included, if it can be asked. Of a veth device these are
     /// the ones its peer has taken.
     pub interface_sent: Option<u64>,
+    /// The connections, of a kind that needs them.
+    pub connections: Option<Connections>,
 }
 
 impl Totals {
@@ -53,6 +60,7 @@ pub struct Generator {
     sent: Arc<AtomicU64>,
     /// Counts those the kernel makes.
     live_frames: Option<Arc<Counters>>,
+    connections: Option<Arc<Mutex<Connections>>>,
 }
 
 impl Generator {
@@ -62,25 +70,26 @@ impl Generator {
     ///
     /// The plan is not allowed (a usage error), the interface or the CPU cannot be used, nobody answers for the target,
     /// or the kernel refuses the program or the socket.
-    pub fn start(mut plan: Plan) -> anyhow::Result<Self> {
+    pub fn start(plan: Plan) -> anyhow::Result<Self> {
+        Self::start_beside(plan, None)
+    }
+
+    /// [`Generator::start`] where there is a sink on the interface already, which a kind that needs connections
+    /// otherwise attaches. The sink has to take what is for the plan's sources.
+    ///
+    /// # Errors
+    ///
+    /// As [`Generator::start`].
+    pub fn start_beside(mut plan: Plan, sink: Option<&Sink>) -> anyhow::Result<Self> {
         let target_mac = plan.resolve()?;
-        let interface = Interface::find(&plan.interface)?;
-        let settings = plan.settings(&interface, target_mac);
-        let live_frames = match plan.maker {
-            Maker::Auto | Maker::LiveFrames => LiveFrames::new(&settings, plan.seed)?,
-            Maker::AfXdp => None,
-        };
-        let source = match live_frames {
-            Some(live_frames) => Source::Live(Box::new(live_frames)),
-            None if plan.maker == Maker::LiveFrames => bail!(
-                "this kernel has no live frames for BPF_PROG_TEST_RUN (Linux 5.18); leave --maker out for an AF_XDP \
-                 socket"
-            ),
-            None => Source::AfXdp(Box::new(AfXdp::open(&plan.interface, settings, plan.seed)?)),
-        };
+        let source = Source::of(&plan, target_mac, sink)?;
         let live_frames = match &source {
             Source::Live(live_frames) => Some(live_frames.counter()),
-            Source::AfXdp(_) => None,
+            Source::AfXdp(_) | Source::Peers(_) => None,
+        };
+        let connections = match &source {
+            Source::Peers(_) => Some(Arc::default()),
+            Source::Live(_) | Source::AfXdp(_) => None,
         };
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
@@ -90,6 +99,7 @@ impl Generator {
             plan,
             stop: Arc::clone(&stop),
             sent: Arc::clone(&sent),
+            connections: connections.clone(),
         };
         let thread = thread::Builder::new()
             .name("flood".to_owned())
@@ -112,7 +122,13 @@ impl Generator {
             stop,
             sent,
             live_frames,
+            connections,
         })
+    }
+
+    /// The connections so far, of a kind that needs them.
+    pub fn connections(&self) -> Option<Connections> {
+        self.connections.as_ref().map(|connections| *lock(connections))
     }
 
     /// Frames made and given to the interface so far.
@@ -159,6 +175,46 @@ impl Drop for Generator {
 enum Source {
     Live(Box<LiveFrames>),
     AfXdp(Box<AfXdp>),
+    Peers(Box<Peers>),
+}
+
+impl Source {
+    fn of(plan: &Plan, target_mac: [u8; 6], sink: Option<&Sink>) -> anyhow::Result<Self> {
+        let interface = Interface::find(&plan.interface)?;
+        if plan.kind.needs_connections() {
+            return Ok(Self::Peers(Box::new(Peers::prepare(plan, target_mac, sink)?)));
+        }
+        let settings = plan.settings(&interface, target_mac);
+        let live_frames = match plan.maker {
+            Maker::Auto | Maker::LiveFrames => LiveFrames::new(&settings, plan.seed)?,
+            Maker::AfXdp => None,
+        };
+        match live_frames {
+            Some(live_frames) => Ok(Self::Live(Box::new(live_frames))),
+            None if plan.maker == Maker::LiveFrames => bail!(
+                "this kernel has no live frames for BPF_PROG_TEST_RUN (Linux 5.18); leave --maker out for an AF_XDP \
+                 socket"
+            ),
+            None => {
+                let af_xdp = AfXdp::open(&plan.interface, settings, plan.seed)?;
+                Ok(Self::AfXdp(Box::new(af_xdp)))
+            }
+        }
+    }
+
+    /// Frames sent so far.
+    fn sent(&self) -> u64 {
+        match self {
+            Self::Live(live_frames) => live_frames::frames(&live_frames.counter()),
+            Self::AfXdp(af_xdp) => af_xdp.sent(),
+            Self::Peers(peers) => peers.sent(),
+        }
+    }
+}
+
+/// Whoever panicked with it did so between two counts.
+fn lock(connections: &Mutex<Connections>) -> std::sync::MutexGuard<'_, Connections> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The work of the thread.
@@ -167,6 +223,7 @@ struct Worker {
     plan: Plan,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    connections: Option<Arc<Mutex<Connections>>>,
 }
 
 impl Worker {
@@ -211,6 +268,22 @@ impl Worker {
                     }
                 }
             }
+            Source::Peers(peers) => {
+                let mut pace = Pace::new(self.plan.rate);
+                loop {
+                    let elapsed = start.elapsed();
+                    if elapsed >= self.plan.duration || self.stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if !peers.turn(start + elapsed, pace.due(elapsed))? {
+                        thread::sleep(PEERS_SLEEP);
+                    }
+                    self.sent.store(peers.sent(), Ordering::Relaxed);
+                    if let Some(connections) = &self.connections {
+                        *lock(connections) = peers.connections();
+                    }
+                }
+            }
         }
         // Nothing is sent after the end, but the kernel's last call may go on for a while.
         let seconds = start.elapsed().min(self.plan.duration).as_secs_f64();
@@ -218,15 +291,13 @@ impl Worker {
         thread::sleep(Duration::from_millis(10));
         let frames_after = interface::frames_sent(&self.plan.interface).ok();
         Ok(Totals {
-            sent: match &self.source {
-                Source::Live(live_frames) => live_frames::frames(&live_frames.counter()),
-                Source::AfXdp(af_xdp) => af_xdp.sent(),
-            },
+            sent: self.source.sent(),
             seconds,
             live_frames: matches!(self.source, Source::Live(_)),
             interface_sent: frames_before
                 .zip(frames_after)
                 .map(|(before, after)| after.saturating_sub(before)),
+            connections: self.connections.as_deref().map(|connections| *lock(connections)),
         })
     }
 }
@@ -236,22 +307,13 @@ mod tests {
     use tidegate_args::UsageError;
 
     use super::*;
-    use crate::plan::{Kind, Maker};
-    use crate::rate::Rate;
+    use crate::plan::Kind;
 
     #[test]
     fn a_target_outside_of_the_ranges_is_refused_before_anything_is_done() {
         let plan = Plan {
-            interface: "no-such-dev".to_owned(),
-            target: "192.0.2.1:80".parse().unwrap(),
             target_mac: Some([2, 0, 0, 0, 0, 1]),
-            sources: None,
-            kind: Kind::Syn,
-            rate: Rate::Max,
-            duration: Duration::from_secs(1),
-            cpu: None,
-            seed: 1,
-            maker: Maker::Auto,
+            ..Plan::new("no-such-dev", "192.0.2.1:80".parse().unwrap(), Kind::Syn)
         };
         let error = Generator::start(plan).map(|_| ()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error}");
@@ -264,6 +326,7 @@ mod tests {
             seconds: 2.0,
             live_frames: true,
             interface_sent: None,
+            connections: None,
         };
         assert_eq!(totals.per_second(), 5.0);
         totals.seconds = 0.0;

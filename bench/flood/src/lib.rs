@@ -1,27 +1,21 @@
-//! A flood of segments with made-up sources, to see what a server does with it.
+//! A flood of segments or connections from made-up sources, to see what a server does with it.
 //!
 //! It is for benchmarks between machines, or namespaces, that belong together: targets and sources outside of the
-//! ranges reserved for that are refused ([`ranges`]), and no flood goes on for more than a minute. The kernel makes the
-//! frames (`live_frames`); where it cannot, they are made here and sent through an AF_XDP socket (`af_xdp`).
+//! ranges reserved for that are refused ([`ranges`]), and no flood goes on for more than ten minutes. The kernel makes
+//! the frames (`live_frames`); where it cannot, they are made here and sent through an AF_XDP socket (`af_xdp`).
+//!
+//! Some kinds need connections: `peers` opens and misuses them.
 //!
 //! A [`Plan`] says what is sent, a [`Generator`] sends it, a [`Sink`] counts what comes back and a [`Bare`] program
 //! shows what the machine could do with it at best. [`run`] is the whole of it as `tidegate-bench flood`.
 //!
 //! ```
-//! use std::time::Duration;
-//! use tidegate_flood::{Kind, Maker, Plan, Rate};
+//! use tidegate_flood::{Kind, Plan, Rate};
 //!
 //! let mut plan = Plan {
-//!     interface: "tgc0".to_owned(),
-//!     target: "198.18.0.1:80".parse().unwrap(),
-//!     target_mac: None,
 //!     sources: Some("198.19.4.0/24".parse().unwrap()),
-//!     kind: Kind::Syn,
 //!     rate: Rate::Pps(100_000),
-//!     duration: Duration::from_secs(5),
-//!     cpu: None,
-//!     seed: 1,
-//!     maker: Maker::Auto,
+//!     ..Plan::new("tgc0", "198.18.0.1:80".parse().unwrap(), Kind::Syn)
 //! };
 //! plan.check().unwrap();
 //! plan.target = "192.0.2.1:80".parse().unwrap();
@@ -33,12 +27,14 @@
 extern crate tidegate_output;
 
 mod af_xdp;
+mod attached;
 mod command;
 mod generator;
 pub mod interface;
 mod live_frames;
 pub mod neighbour;
 pub mod object;
+mod peers;
 mod plan;
 mod progress;
 pub mod ranges;
@@ -49,7 +45,8 @@ mod template;
 
 pub use command::{Arguments, run};
 pub use generator::{Generator, Totals};
-pub use plan::{Kind, MAX_DURATION, Maker, Plan};
+pub use peers::Connections;
+pub use plan::{Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
 pub use ranges::Prefix;
 pub use rate::Rate;
-pub use sink::{Bare, BareKind, Sink, SinkCounts};
+pub use sink::{Bare, Sink, SinkCounts};

@@ -1,13 +1,13 @@
 //! The traffic programs: embedded, loaded, attached, counted.
 
 use anyhow::{Context, anyhow};
-use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::{ProgramFd, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use tidegate_runtime::{Rejection, errno};
-use tidegate_traffic_abi::MAP_TRAFFIC;
+use tidegate_traffic_abi::{MAP_SOCKETS, MAP_TRAFFIC};
 
 /// The object as it is embedded, aligned for the loader.
 fn object() -> &'static [u8] {
@@ -107,6 +107,30 @@ pub(crate) fn set_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str, value: impl FnMut
     let values: Vec<V> = std::iter::repeat_with(value).take(cpus).collect();
     let values = PerCpuValues::<V>::try_from(values).with_context(failed)?;
     map.set(0, values, 0).with_context(failed)
+}
+
+/// Sets the one entry of the map of programs `name`.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(crate) fn set_program(ebpf: &mut Ebpf, name: &str, program: &ProgramFd) -> anyhow::Result<()> {
+    let failed = || format!("cannot write the map {name}");
+    let map = ebpf.map_mut(name).with_context(|| missing("map", name))?;
+    let mut map = ProgramArray::<&mut MapData>::try_from(map).with_context(failed)?;
+    map.set(0, program, 0).with_context(failed)
+}
+
+/// Takes the map of the AF_XDP sockets out of the loaded object.
+///
+/// # Errors
+///
+/// It is not there.
+pub fn take_sockets(ebpf: &mut Ebpf) -> anyhow::Result<XskMap<MapData>> {
+    let map = ebpf
+        .take_map(MAP_SOCKETS)
+        .with_context(|| missing("map", MAP_SOCKETS))?;
+    XskMap::try_from(map).with_context(|| format!("cannot use the map {MAP_SOCKETS}"))
 }
 
 /// The programs' counters.

@@ -10,9 +10,19 @@ use crate::interface::Interface;
 use crate::neighbour;
 use crate::ranges::{self, Prefix};
 use crate::rate::Rate;
+use crate::sink::Sink;
 
 /// The longest a flood goes on. There is no way around it.
-pub const MAX_DURATION: Duration = Duration::from_secs(60);
+pub const MAX_DURATION: Duration = Duration::from_secs(600);
+
+/// The most connections that a flood keeps.
+pub const MAX_CONNECTIONS: u32 = 4_000_000;
+
+/// Connections that are kept unless more or fewer are asked for.
+pub(crate) const DEFAULT_CONNECTIONS: u32 = 1_000;
+
+/// The longest path, in octets: a request is one segment.
+const MAX_PATH: usize = 1_000;
 
 /// The contents of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,10 +38,29 @@ pub enum Kind {
     /// SYN-ACKs, with the options of common systems
     #[value(name = "synack")]
     SynAck,
-    /// All of the others, evenly
-    Mix,
+    /// SYNs with text
+    SynData,
+    /// Fragments of TCP segments, as many first ones as later ones
+    Fragment,
     /// UDP datagrams with random content
     UdpNoise,
+    /// All of those above, evenly
+    Mix,
+    /// Connections that are opened and abandoned: no FIN, no RST, no answer
+    Connect,
+    /// Connections that stay open and say nothing
+    Idle,
+    /// Connections with an HTTP head that comes an octet a second and has no end
+    SlowHead,
+    /// Connections that read a response through a window of 256 octets, 32 a second
+    SlowRead,
+    /// Connections that request something and have no room for it
+    ZeroWindow,
+    /// Connections that request something and have room for one octet, and for none, in turns
+    ZeroOneWindow,
+    /// Connections with an MSS of 48 octets that soon acknowledge next to nothing of a response, with other SACK blocks
+    /// each time
+    TinyMss,
 }
 
 impl Kind {
@@ -45,19 +74,42 @@ impl Kind {
             Self::SynAck => "synack",
             Self::Mix => "mix",
             Self::UdpNoise => "udp-noise",
+            Self::SynData => "syn-data",
+            Self::Fragment => "fragment",
+            Self::Connect => "connect",
+            Self::Idle => "idle",
+            Self::SlowHead => "slow-head",
+            Self::SlowRead => "slow-read",
+            Self::ZeroWindow => "zero-window",
+            Self::ZeroOneWindow => "zero-one-window",
+            Self::TinyMss => "tiny-mss",
         }
     }
 
-    /// Its number in the XDP program.
-    fn number(self) -> u32 {
+    /// Whether it needs connections, and so what the server answers to the sources.
+    pub fn needs_connections(self) -> bool {
+        self.number().is_none()
+    }
+
+    /// Its number in the XDP program; `None` if that does not make it.
+    fn number(self) -> Option<u32> {
         match self {
-            Self::Syn => kind::SYN,
-            Self::Ack => kind::ACK,
-            Self::Rst => kind::RST,
-            Self::Fin => kind::FIN,
-            Self::SynAck => kind::SYN_ACK,
-            Self::Mix => kind::MIX,
-            Self::UdpNoise => kind::UDP,
+            Self::Syn => Some(kind::SYN),
+            Self::Ack => Some(kind::ACK),
+            Self::Rst => Some(kind::RST),
+            Self::Fin => Some(kind::FIN),
+            Self::SynAck => Some(kind::SYN_ACK),
+            Self::Mix => Some(kind::MIX),
+            Self::UdpNoise => Some(kind::UDP),
+            Self::SynData => Some(kind::SYN_DATA),
+            Self::Fragment => Some(kind::FRAGMENT),
+            Self::Connect
+            | Self::Idle
+            | Self::SlowHead
+            | Self::SlowRead
+            | Self::ZeroWindow
+            | Self::ZeroOneWindow
+            | Self::TinyMss => None,
         }
     }
 }
@@ -81,14 +133,22 @@ pub struct Plan {
     pub interface: String,
     /// Where to.
     pub target: SocketAddr,
+    /// Instead of the target's address, one at random from this prefix for each packet, with the target's port and
+    /// Ethernet address.
+    pub targets: Option<Prefix>,
     /// The Ethernet address to send to; without one, the kernel resolves the target's.
     pub target_mac: Option<[u8; 6]>,
     /// Where the packets seem to come from; without it, the family's default.
     pub sources: Option<Prefix>,
     /// The kind of packets.
     pub kind: Kind,
-    /// Their rate.
+    /// Their rate. Of a kind that needs connections: new connections, and acknowledgments of [`Kind::TinyMss`] as well.
     pub rate: Rate,
+    /// Connections at the same time, 1 to [`MAX_CONNECTIONS`], of a kind that keeps them. New ones replace those that
+    /// the server ends.
+    pub connections: u32,
+    /// The path of the kinds that request something; it begins with a slash.
+    pub path: String,
     /// The duration, at most [`MAX_DURATION`].
     pub duration: Duration,
     /// The CPU to send from; without one, any.
@@ -100,6 +160,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A flood of 5 s at the highest rate, everything else being by default.
+    pub fn new(interface: impl Into<String>, target: SocketAddr, kind: Kind) -> Self {
+        Self {
+            interface: interface.into(),
+            target,
+            targets: None,
+            target_mac: None,
+            sources: None,
+            kind,
+            rate: Rate::Max,
+            connections: DEFAULT_CONNECTIONS,
+            path: "/".to_owned(),
+            duration: Duration::from_secs(5),
+            cpu: None,
+            seed: 1,
+            maker: Maker::Auto,
+        }
+    }
+
     /// The prefix of the sources.
     pub fn sources(&self) -> Prefix {
         self.sources.unwrap_or_else(|| Prefix::sources_for(self.target.ip()))
@@ -109,16 +188,22 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// A [`UsageError`] when the target is outside of the ranges of benchmarks, the sources are of the other family, or
-    /// it would go on for too long.
+    /// A [`UsageError`] when the target is outside of the ranges of benchmarks, one of the prefixes is of the other
+    /// family, or it would go on for too long.
     pub fn check(&self) -> Result<(), UsageError> {
         ranges::check_target(self.target).map_err(UsageError)?;
-        if self.sources().is_ipv4() != self.target.is_ipv4() {
-            return Err(UsageError(format!(
-                "the sources {} and the target {} are not of the same family",
-                self.sources(),
-                self.target
-            )));
+        for (name, prefix) in [("sources", Some(self.sources())), ("targets", self.targets)] {
+            if let Some(prefix) = prefix
+                && prefix.is_ipv4() != self.target.is_ipv4()
+            {
+                return Err(UsageError(format!(
+                    "the {name} {prefix} and the target {} are not of the same family",
+                    self.target
+                )));
+            }
+        }
+        if self.kind.needs_connections() {
+            self.check_connections()?;
         }
         if self.duration.is_zero() || self.duration > MAX_DURATION {
             return Err(UsageError(format!(
@@ -127,6 +212,37 @@ impl Plan {
             )));
         }
         Ok(())
+    }
+
+    fn check_connections(&self) -> Result<(), UsageError> {
+        let kind = self.kind.name();
+        let refusal = if self.targets.is_some() {
+            format!("{kind} has one target; leave the prefix of targets out")
+        } else if self.maker == Maker::LiveFrames {
+            format!("{kind} needs what the server answers, which the kernel's maker does not see; leave it out")
+        } else if !(1..=MAX_CONNECTIONS).contains(&self.connections) {
+            format!("{} connections; it must be 1 to {MAX_CONNECTIONS}", self.connections)
+        } else if !is_path(&self.path) {
+            format!("`{}` is not a path; it begins with a slash, without spaces", self.path)
+        } else {
+            return Ok(());
+        };
+        Err(UsageError(refusal))
+    }
+
+    /// Attaches the program that takes what the server answers.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the interface's driver refuses it, or there is a program already.
+    pub(crate) fn attach_sink(&self) -> anyhow::Result<Sink> {
+        let sources = self.sources();
+        let (v4, v6) = if sources.is_ipv4() {
+            (sources, Prefix::SOURCES_V6)
+        } else {
+            (Prefix::SOURCES_V4, sources)
+        };
+        Sink::attach(&self.interface, v4, v6)
     }
 
     /// Has the target's Ethernet address resolved unless it was given. The process may start `ip` for it.
@@ -151,19 +267,29 @@ impl Plan {
     /// The settings of the XDP program for this plan.
     pub(crate) fn settings(&self, interface: &Interface, target_mac: [u8; 6]) -> Flood {
         let (source, source_mask) = self.sources().words();
+        let (target, target_mask) = match self.targets {
+            Some(targets) => targets.words(),
+            None => (ranges::words(self.target.ip()), [u32::MAX; 4]),
+        };
         Flood {
             source,
             source_mask,
-            target: ranges::words(self.target.ip()),
+            target,
+            target_mask,
             interface: interface.index,
             version: if self.target.is_ipv4() { 4 } else { 6 },
-            kind: self.kind.number(),
+            kind: self.kind.number().unwrap_or(u32::MAX),
             target_port: self.target.port(),
             target_mac,
             source_mac: interface.mac,
             reserved: 0,
         }
     }
+}
+
+/// Whether `text` can be the path of a request.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= MAX_PATH && text.bytes().all(|octet| octet.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -174,16 +300,9 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            interface: "tgc0".to_owned(),
-            target: "198.18.0.1:80".parse().unwrap(),
             target_mac: Some([2, 0, 0, 0, 0, 1]),
-            sources: None,
-            kind: Kind::Syn,
-            rate: Rate::Max,
             duration: MAX_DURATION,
-            cpu: None,
-            seed: 1,
-            maker: Maker::Auto,
+            ..Plan::new("tgc0", "198.18.0.1:80".parse().unwrap(), Kind::Syn)
         }
     }
 
@@ -205,9 +324,38 @@ mod tests {
         };
         assert!(refused(|plan| plan.target = "10.0.0.1:80".parse().unwrap()).contains("only made within"));
         assert!(refused(|plan| plan.target = "198.18.0.1:0".parse().unwrap()).contains("no port"));
-        assert!(refused(|plan| plan.sources = Some(Prefix::SOURCES_V6)).contains("same family"));
-        assert!(refused(|plan| plan.duration = MAX_DURATION + Duration::from_millis(1)).contains("at most 60 s"));
+        assert!(refused(|plan| plan.sources = Some(Prefix::SOURCES_V6)).contains("the sources"));
+        assert!(refused(|plan| plan.targets = Some(Prefix::SOURCES_V6)).contains("the targets"));
+        assert!(refused(|plan| plan.duration = MAX_DURATION + Duration::from_millis(1)).contains("at most 600 s"));
         assert!(refused(|plan| plan.duration = Duration::ZERO).contains("more than nothing"));
+        let refused = |change: fn(&mut Plan)| {
+            let mut plan = Plan {
+                kind: Kind::SlowRead,
+                ..plan()
+            };
+            plan.check().unwrap();
+            change(&mut plan);
+            plan.resolve().unwrap_err().to_string()
+        };
+        assert!(refused(|plan| plan.target = "10.0.0.1:80".parse().unwrap()).contains("only made within"));
+        assert!(refused(|plan| plan.targets = "198.18.1.0/24".parse().ok()).contains("one target"));
+        assert!(refused(|plan| plan.maker = Maker::LiveFrames).contains("kernel's maker"));
+        for connections in [0, MAX_CONNECTIONS + 1] {
+            let plan = Plan {
+                kind: Kind::Idle,
+                connections,
+                ..plan()
+            };
+            assert!(plan.check().unwrap_err().0.contains("must be 1 to 4000000"));
+        }
+        for path in ["", "file", "/a b", "/a\r\nb"] {
+            let plan = Plan {
+                kind: Kind::SlowRead,
+                path: path.to_owned(),
+                ..plan()
+            };
+            assert!(plan.check().unwrap_err().0.contains("not a path"), "{path:?}");
+        }
     }
 
     #[test]
@@ -219,8 +367,18 @@ mod tests {
         let settings = plan().settings(&interface, [2, 0, 0, 0, 0, 1]);
         assert_eq!((settings.interface, settings.version, settings.target_port), (7, 4, 80));
         assert_eq!(settings.target, [0xc612_0001, 0, 0, 0]);
+        assert_eq!(settings.target_mask[0], u32::MAX);
         assert_eq!(settings.source_mask, [0xffff_0000, 0, 0, 0]);
         assert_eq!((settings.target_mac[5], settings.source_mac[5]), (1, 2));
+        let carpet = Plan {
+            targets: "198.18.1.0/24".parse().ok(),
+            ..plan()
+        };
+        let settings = carpet.settings(&interface, [2, 0, 0, 0, 0, 1]);
+        assert_eq!(
+            (settings.target[0], settings.target_mask[0]),
+            (0xc612_0100, 0xffff_ff00)
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::peers::Connections;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Between two lines where there is no terminal to draw a bar on.
@@ -25,7 +26,7 @@ impl Progress {
     ///
     /// The bar's template is wrong.
     pub(crate) fn new(duration: Duration) -> anyhow::Result<Self> {
-        // Durations are at most a minute.
+        // Durations are at most ten minutes.
         let length = duration.as_millis() as u64;
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
         bar.set_style(ProgressStyle::with_template("{bar:30} {msg}")?);
@@ -37,8 +38,8 @@ impl Progress {
         })
     }
 
-    /// Shows how it is with `sent` frames.
-    pub(crate) fn show(&mut self, sent: u64) {
+    /// Shows how it is with `sent` frames, and with the connections if there are any.
+    pub(crate) fn show(&mut self, sent: u64, connections: Option<Connections>) {
         let lines = self.bar.is_hidden();
         self.bar.set_position(self.start.elapsed().as_millis() as u64);
         let since = self.last.0.elapsed();
@@ -47,7 +48,7 @@ impl Progress {
             return;
         }
         let rate = sent.saturating_sub(self.last.1) as f64 / since.as_secs_f64();
-        let text = text(self.start.elapsed(), sent, rate);
+        let text = text(self.start.elapsed(), sent, rate, connections);
         if lines {
             eprintln!("{text}");
         } else {
@@ -62,8 +63,12 @@ impl Progress {
     }
 }
 
-fn text(elapsed: Duration, sent: u64, rate: f64) -> String {
-    format!("{:.1} s, {sent} frames, {rate:.0} frames/s", elapsed.as_secs_f64())
+fn text(elapsed: Duration, sent: u64, rate: f64, connections: Option<Connections>) -> String {
+    let text = format!("{:.1} s, {sent} frames, {rate:.0} frames/s", elapsed.as_secs_f64());
+    match connections {
+        Some(Connections { completed, kept, .. }) => format!("{text}, {completed} connections, {kept} kept"),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -73,15 +78,24 @@ mod tests {
     #[test]
     fn a_line_says_how_long_how_many_and_how_fast() {
         assert_eq!(
-            text(Duration::from_millis(1500), 1200, 799.6),
+            text(Duration::from_millis(1500), 1200, 799.6, None),
             "1.5 s, 1200 frames, 800 frames/s"
+        );
+        let connections = Connections {
+            completed: 7,
+            kept: 5,
+            ..Connections::default()
+        };
+        assert_eq!(
+            text(Duration::from_secs(1), 10, 10.0, Some(connections)),
+            "1.0 s, 10 frames, 10 frames/s, 7 connections, 5 kept"
         );
     }
 
     #[test]
     fn the_bars_template_is_right() {
         let mut progress = Progress::new(Duration::from_secs(5)).unwrap();
-        progress.show(1);
+        progress.show(1, None);
         progress.finish();
     }
 }

@@ -36,12 +36,32 @@ impl Prefix {
         length: 49,
     };
 
+    /// Targets of a carpet flood to the lab's IPv4 addresses, which are among them: 198.18.0.0/16.
+    pub const CARPET_V4: Self = Self {
+        address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)),
+        length: 16,
+    };
+
+    /// The same for its IPv6 addresses: 2001:2::/112.
+    pub const CARPET_V6: Self = Self {
+        address: IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0)),
+        length: 112,
+    };
+
     /// The sources of floods to `target` unless others are given.
     pub fn sources_for(target: IpAddr) -> Self {
         if target.is_ipv4() {
             Self::SOURCES_V4
         } else {
             Self::SOURCES_V6
+        }
+    }
+
+    /// The first address as a number, and how many bits behind the prefix are free.
+    pub(crate) fn bits(&self) -> (u128, u32) {
+        match self.address {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32 - u32::from(self.length)),
+            IpAddr::V6(v6) => (v6.to_bits(), 128 - u32::from(self.length)),
         }
     }
 
@@ -85,7 +105,7 @@ impl FromStr for Prefix {
         check_address(address)?;
         if length < range_bits {
             return Err(format!(
-                "{text} is more than the range of benchmarks it is in; sources must lie within {RANGES}"
+                "{text} is more than the range of benchmarks it is in; floods are only made within {RANGES}"
             ));
         }
         let prefix = Self { address, length };
@@ -148,7 +168,7 @@ fn words_of(bits: u128) -> [u32; 4] {
     ]
 }
 
-fn check_address(address: IpAddr) -> Result<(), String> {
+pub(crate) fn check_address(address: IpAddr) -> Result<(), String> {
     let allowed = match address {
         IpAddr::V4(v4) => is_benchmark_v4(v4.to_bits()),
         IpAddr::V6(v6) => is_benchmark_v6(&words_of(v6.to_bits())),

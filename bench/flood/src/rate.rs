@@ -7,8 +7,12 @@ use std::time::Duration;
 /// The interval at which frames are sent when a rate is given.
 const TICK: Duration = Duration::from_micros(200);
 
-/// The most of the past that is made up for at once, when sending was late.
-const CATCH_UP: Duration = Duration::from_millis(20);
+/// Frames overdue by more than this are left out.
+const CATCH_UP: Duration = Duration::from_millis(100);
+
+/// The longest time without sending whose frames may be sent at once, at 1.2 times the rate: the thread is woken a little
+/// late every time.
+const MAX_GAP: Duration = Duration::from_millis(1);
 
 /// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.
 const MAX_AT_ONCE: u32 = 16_384;
@@ -23,6 +27,17 @@ pub enum Rate {
     Pps(u64),
     /// As many as go.
     Max,
+}
+
+impl Rate {
+    /// Returns the time in which each of `count` has one turn, at least 1 ms.
+    pub(crate) fn round(self, count: u32) -> Duration {
+        const MIN: Duration = Duration::from_millis(1);
+        match self {
+            Self::Pps(rate) => Duration::from_secs_f64(f64::from(count) / rate.max(1) as f64).max(MIN),
+            Self::Max => MIN,
+        }
+    }
 }
 
 impl FromStr for Rate {
@@ -61,26 +76,41 @@ pub(crate) struct Pace {
     rate: Rate,
     /// Frames that have been due so far, whether they were sent or left out.
     passed: u64,
+    /// Before this none is sent even if it is overdue.
+    earliest: Duration,
 }
 
 impl Pace {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, passed: 0 }
+        Self {
+            rate,
+            passed: 0,
+            earliest: Duration::ZERO,
+        }
     }
 
-    /// Returns the number of frames to send now, `elapsed` after the start. Frames that are overdue by more than 20 ms
-    /// are left out: a flood that stood still does not come back as a single burst.
+    /// Returns the number of frames to send now, `elapsed` after the start. Overdue ones are made up for at 1.2 times
+    /// the rate, and left out if it is by more than 0.1 s: a flood that stood still does not come back as a burst.
     pub(crate) fn due(&mut self, elapsed: Duration) -> u32 {
         let Rate::Pps(rate) = self.rate else {
             return MAX_AT_ONCE;
         };
-        let until = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
+        const SECOND: u128 = 1_000_000_000;
+        let frames_in = |time: Duration| (time.as_nanos() * u128::from(rate) / SECOND) as u64;
         // At most 10^8 a second, for longer than any process lives.
-        let total = u64::try_from(until(elapsed)).unwrap_or(u64::MAX);
-        let due = total.saturating_sub(self.passed);
-        self.passed = self.passed.max(total);
-        let most = u32::try_from(until(CATCH_UP)).unwrap_or(u32::MAX).max(1);
-        u32::try_from(due).unwrap_or(u32::MAX).min(most)
+        let total = frames_in(elapsed);
+        self.passed = self.passed.max(total.saturating_sub(frames_in(CATCH_UP).max(1)));
+        self.earliest = self.earliest.max(elapsed.saturating_sub(MAX_GAP));
+        let Some(gap) = elapsed.checked_sub(self.earliest) else {
+            return 0;
+        };
+        // One more than fits is paid for by the time to the next.
+        let most = frames_in(gap * 6 / 5) + 1;
+        let due = total.saturating_sub(self.passed).min(most);
+        self.passed += due;
+        self.earliest += Duration::from_nanos((u128::from(due) * SECOND * 5 / (6 * u128::from(rate))) as u64);
+        // No more than 10^8 come within a second.
+        due as u32
     }
 
     /// Returns the time to wait when `since` has passed since the last frames were due.
@@ -146,10 +176,39 @@ mod tests {
     }
 
     #[test]
-    fn only_the_latest_is_made_up_for() {
+    fn only_the_latest_is_made_up_for_and_that_at_1_2_times_the_rate() {
         let mut pace = Pace::new(Rate::Pps(100_000));
-        assert_eq!(pace.due(Duration::from_secs(1)), 2000);
-        assert_eq!(pace.due(Duration::from_millis(1001)), 100);
+        let mut until = |from: u64, to: u64| -> u64 {
+            (from..to)
+                .map(|tick| u64::from(pace.due(Duration::from_micros(200 * tick))))
+                .sum()
+        };
+        // After a second in which nothing was sent: the millisecond before, and then those after.
+        assert_eq!(until(5_000, 5_001), 121);
+        assert_eq!(until(5_001, 5_051), 50 * 24);
+        // 0.1 s were overdue, and 0.7 s have gone since.
+        assert_eq!(until(5_051, 8_501) + 121 + 50 * 24, 80_000);
+        assert_eq!(until(8_501, 8_506), 100, "when nothing is overdue");
+    }
+
+    #[test]
+    fn what_is_asked_for_ever_again_is_due_no_faster() {
+        let mut pace = Pace::new(Rate::Pps(1_000_000));
+        let begin = Duration::from_millis(20);
+        let due: u64 = (0..1_000)
+            .map(|micros| u64::from(pace.due(begin + Duration::from_micros(micros))))
+            .sum();
+        // A millisecond's at once, and then those of another.
+        assert!((2_399..=2_401).contains(&due), "{due}");
+    }
+
+    #[test]
+    fn a_rate_is_kept_by_those_who_come_late_every_time() {
+        let mut pace = Pace::new(Rate::Pps(1_000));
+        let due: u64 = (1..10_000)
+            .map(|step| u64::from(pace.due(Duration::from_micros(170 * step))))
+            .sum();
+        assert_eq!(due, 1_699);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! AF_XDP sockets of the flood and the bare reflect: on the first queue of an interface, in copy mode.
+//! AF_XDP sockets of the flood and the bare reflect, in copy mode.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ pub const FRAMES: u32 = 2048;
 /// Bytes of a frame; there are no smaller ones.
 const FRAME_SIZE: u32 = 2048;
 
-/// The device's queue. Every device has it.
+/// The first queue of a device. Every device has it.
 pub const QUEUE: u32 = 0;
 
 /// Descriptors taken out of a ring at once.
 pub const BATCH: u32 = 64;
 
-/// Opens a socket on `interface` of the calling thread's network namespace. A queue in use is waited for as long as
-/// `busy_timeout`: the kernel takes a moment to clear up after another socket.
+/// Opens a socket on `queue` of `interface` of the calling thread's network namespace. A queue in use is waited for as
+/// long as `busy_timeout`: the kernel takes a moment to clear up after another socket.
 ///
 /// # Errors
 ///
 /// The kernel refuses the memory or the socket.
-pub fn open(interface: &str, busy_timeout: Duration) -> anyhow::Result<Socket> {
+pub fn open(interface: &str, queue: u32, busy_timeout: Duration) -> anyhow::Result<Socket> {
     let umem = Umem::new(UmemSettings {
         frames: FRAMES,
         frame_size: FRAME_SIZE,
@@ -39,7 +39,7 @@ pub fn open(interface: &str, busy_timeout: Duration) -> anyhow::Result<Socket> {
     })?;
     umem.bind(&SocketSettings {
         interface,
-        queue: QUEUE,
+        queue,
         rx_ring: FRAMES,
         tx_ring: FRAMES,
         mode: Mode::Copy,
@@ -47,5 +47,5 @@ pub fn open(interface: &str, busy_timeout: Duration) -> anyhow::Result<Socket> {
         busy_timeout,
     })
     .map_err(|(_, error)| error)
-    .with_context(|| format!("cannot bind an AF_XDP socket to queue {QUEUE} of {interface}"))
+    .with_context(|| format!("cannot bind an AF_XDP socket to queue {queue} of {interface}"))
 }

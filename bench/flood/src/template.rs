@@ -50,7 +50,7 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+    use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice};
     use tidegate_traffic_abi::kind;
 
     use super::*;
@@ -63,6 +63,7 @@ mod tests {
             source,
             source_mask,
             target: words(target),
+            target_mask: [u32::MAX; 4],
             interface: 1,
             version: if target.is_ipv4() { 4 } else { 6 },
             kind,
@@ -131,8 +132,8 @@ mod tests {
                 kind::RST,
                 kind::FIN,
                 kind::SYN_ACK,
+                kind::SYN_DATA,
                 kind::UDP,
-                kind::MIX,
             ] {
                 let mut template = Template::new(flood(target, kind), 7);
                 for _ in 0..1000 {
@@ -145,6 +146,24 @@ mod tests {
                         other => panic!("{other:?}"),
                     });
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_are_well_formed() {
+        for target in ["198.18.0.1", "2001:2::1"] {
+            let mut template = Template::new(flood(target, kind::FRAGMENT), 7);
+            for _ in 0..1000 {
+                let packet = SlicedPacket::from_ethernet(template.next_frame().unwrap()).unwrap();
+                let ip = packet.net.as_ref().unwrap();
+                if let NetSlice::Ipv4(ip) = ip {
+                    let header = ip.header().to_header();
+                    assert_eq!(header.header_checksum, header.calc_header_checksum());
+                }
+                let payload = ip.ip_payload_ref().unwrap();
+                assert!(payload.fragmented, "{payload:?}");
+                assert_eq!((payload.ip_number, payload.payload.len()), (IpNumber::TCP, 32));
             }
         }
     }

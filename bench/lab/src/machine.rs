@@ -155,24 +155,38 @@ pub fn processor_time(id: u32) -> [Duration; 2] {
         let stat = Process::new(id.cast_signed()).and_then(|process| process.stat());
         stat.map_or([0; 2], |stat| [stat.utime, stat.stime])
     };
-    // nginx's worker is a child of what was started. Kernels without this list have none.
-    let children = Process::new(id.cast_signed())
-        .and_then(|process| process.task_main_thread())
-        .and_then(|thread| thread.children())
-        .unwrap_or_default();
-    let ticks = children
+    let ticks = children(id)
         .into_iter()
         .map(of)
         .fold(of(id), |sum, more| [sum[0] + more[0], sum[1] + more[1]]);
     ticks.map(|ticks| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
 }
 
-/// Returns the frames that `device` of the calling thread's network namespace has received and sent.
+/// Returns the processes that process `id` has started. nginx's worker is one. Kernels without this list have none.
+fn children(id: u32) -> Vec<u32> {
+    Process::new(id.cast_signed())
+        .and_then(|process| process.task_main_thread())
+        .and_then(|thread| thread.children())
+        .unwrap_or_default()
+}
+
+/// Counts of a network device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// Frames received.
+    pub received: u64,
+    /// Octets in them.
+    pub received_octets: u64,
+    /// Frames sent.
+    pub sent: u64,
+}
+
+/// Returns the counts of `device` of the calling thread's network namespace.
 ///
 /// # Errors
 ///
 /// The kernel's table cannot be read, or the device is gone.
-pub fn device_frames(device: &str) -> anyhow::Result<[u64; 2]> {
+pub fn device_counts(device: &str) -> anyhow::Result<DeviceCounts> {
     // The calling thread's namespace, not the process's.
     let table = "/proc/thread-self/net/dev";
     let devices = InterfaceDeviceStatus::from_file(table).with_context(|| format!("cannot read {table}"))?;
@@ -180,7 +194,11 @@ pub fn device_frames(device: &str) -> anyhow::Result<[u64; 2]> {
         .0
         .get(device)
         .with_context(|| format!("{table} does not list {device}"))?;
-    Ok([status.recv_packets, status.sent_packets])
+    Ok(DeviceCounts {
+        received: status.recv_packets,
+        received_octets: status.recv_bytes,
+        sent: status.sent_packets,
+    })
 }
 
 /// Returns the TCP segments that the kernel has received in the calling thread's network namespace, over both families.
@@ -197,7 +215,7 @@ pub fn tcp_segments_received() -> anyhow::Result<u64> {
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Of a process, resident.
+    /// Of a process and those it has started, resident.
     pub resident: u64,
     /// Of the kernel, objects it cannot do without.
     pub kernel: u64,
@@ -212,12 +230,15 @@ impl Memory {
     ///
     /// The process has ended, or `/proc/meminfo` lacks a line.
     pub fn with(id: u32) -> anyhow::Result<Self> {
-        let status = Process::new(id.cast_signed())
-            .and_then(|process| process.status())
-            .with_context(|| format!("cannot read the status of process {id}"))?;
+        let resident = |id: u32| {
+            let status = Process::new(id.cast_signed()).and_then(|process| process.status());
+            status.map(|status| status.vmrss.unwrap_or_default() * 1024)
+        };
+        let own = resident(id).with_context(|| format!("cannot read the status of process {id}"))?;
+        let of_children: u64 = children(id).into_iter().filter_map(|id| resident(id).ok()).sum();
         let kernel = Meminfo::current().context("cannot read /proc/meminfo")?;
         Ok(Self {
-            resident: status.vmrss.context("a process without memory")? * 1024,
+            resident: own + of_children,
             kernel: kernel.s_unreclaim.context("/proc/meminfo has no SUnreclaim")?,
             slab: kernel.slab,
         })
@@ -287,6 +308,23 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_process_includes_its_childrens() {
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", "sleep 60 & echo; read -r line; kill $!"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        // Its line comes after the child was started.
+        std::io::Read::read_exact(&mut shell.stdout.take().unwrap(), &mut [0]).unwrap();
+        let alone = Process::new(shell.id().cast_signed()).unwrap().status().unwrap();
+        let both = Memory::with(shell.id()).unwrap().resident;
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert!(both > alone.vmrss.unwrap() * 1024, "{both}");
+    }
+
+    #[test]
     fn the_time_of_a_process_includes_its_childrens() {
         let mut shell = std::process::Command::new("sh");
         // The shell itself only waits, and has used next to nothing by then.
@@ -307,8 +345,8 @@ mod tests {
 
     #[test]
     fn frames_are_those_of_the_device() {
-        assert!(device_frames("lo").is_ok());
-        let error = device_frames("no-such-dev").unwrap_err().to_string();
+        assert!(device_counts("lo").is_ok());
+        let error = device_counts("no-such-dev").unwrap_err().to_string();
         assert!(error.contains("no-such-dev"), "{error}");
     }
 

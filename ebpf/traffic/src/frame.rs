@@ -40,6 +40,20 @@ pub fn head<T>(ctx: &XdpContext) -> Option<*mut T> {
     (end <= frame_end(ctx)).then_some(start as *mut T)
 }
 
+/// The number of octets of the frame.
+#[inline(always)]
+pub fn length(ctx: &XdpContext) -> u64 {
+    // SAFETY: as in `head`.
+    let start = unsafe { (*ctx.ctx).data as usize };
+    frame_end(ctx).wrapping_sub(start) as u64
+}
+
+/// The four octets at `at` as a number.
+#[inline(always)]
+pub fn word<const N: usize>(octets: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+}
+
 /// The address behind the frame's last octet, asked for anew each time: the compiler is not to conclude from one
 /// comparison that a later one is not needed, which verifiers ask for.
 #[inline(always)]

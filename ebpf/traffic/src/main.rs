@@ -4,9 +4,9 @@
 //! | program | what it does |
 //! |---|---|
 //! | [`flood()`] | writes a packet into the frame and sends it on an interface; run by `BPF_PROG_TEST_RUN` |
-//! | [`sink()`] | counts and drops TCP for the addresses the flood came from |
+//! | [`sink()`] | counts TCP for the addresses the flood came from, and takes it to the flood's socket or drops it |
 //! | [`reflect()`] | sends every SYN back as a SYN-ACK |
-//! | [`drop()`] | counts and drops every SYN |
+//! | [`filter()`] | counts and drops what comes from the addresses of the flood; the rest goes to the next program |
 //! | [`to_socket()`] | redirects frames of an EtherType of their own to an AF_XDP socket |
 #![no_std]
 #![no_main]
@@ -20,9 +20,14 @@ mod to_socket;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    macros::xdp,
+    macros::{map, xdp},
+    maps::ProgramArray,
     programs::XdpContext,
 };
+
+/// The program behind the filter.
+#[map]
+static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Sends one packet of the flood.
 #[xdp]
@@ -42,10 +47,15 @@ pub fn reflect(ctx: XdpContext) -> u32 {
     syn::reflect(&ctx).unwrap_or(XDP_PASS)
 }
 
-/// Drops a SYN.
+/// Drops the flood, and leaves everything else to the next program, if there is one.
 #[xdp]
-pub fn drop(ctx: XdpContext) -> u32 {
-    syn::drop(&ctx).unwrap_or(XDP_PASS)
+pub fn filter(ctx: XdpContext) -> u32 {
+    if let Some(action) = sink::filter(&ctx) {
+        return action;
+    }
+    // SAFETY: the kernel takes only programs of the same type into the map, and nothing here is used afterwards.
+    unsafe { NEXT.tail_call(&ctx, 0) };
+    XDP_PASS
 }
 
 /// Takes a frame of the bare AF_XDP reflect to its socket.

@@ -1,9 +1,6 @@
-//! The cheapest treatments of a SYN: dropping it, and sending it back.
+//! The cheapest answer to a SYN: itself.
 
-use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_TX},
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action::XDP_TX, programs::XdpContext};
 use tidegate_traffic_abi::counter;
 use tidegate_traffic_abi::packet::ETHERNET_HEADER;
 
@@ -21,25 +18,6 @@ const TCP_V6: usize = ETHERNET_HEADER + IPV6_HEADER;
 /// Where the source address is, the destination being right behind it, in pairs of octets.
 const SOURCE_V4: usize = (ETHERNET_HEADER + 12) / 2;
 const SOURCE_V6: usize = (ETHERNET_HEADER + 8) / 2;
-
-/// Counts and drops a SYN; `None` for anything else.
-#[inline(always)]
-pub fn drop(ctx: &XdpContext) -> Option<u32> {
-    let flags = match segment_v4(ctx) {
-        // SAFETY: this octet is in the frame, as was compared for the pointer.
-        Some(segment) => unsafe { (*segment)[TCP_V4 + TCP_FLAGS] },
-        None => {
-            let segment = segment_v6(ctx)?;
-            // SAFETY: as above.
-            unsafe { (*segment)[TCP_V6 + TCP_FLAGS] }
-        }
-    };
-    if !is_syn(flags) {
-        return None;
-    }
-    counters::add_one(counter::SYNS);
-    Some(XDP_DROP)
-}
 
 /// Counts a SYN and sends it back as a SYN-ACK, all but its flags as it came; `None` for anything else.
 #[inline(always)]

@@ -20,9 +20,6 @@ use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
 
-/// Longest time to keep connections.
-const MAX_HOLD: Duration = Duration::from_secs(600);
-
 /// Arguments of `tidegate-bench cps`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cps {
@@ -85,7 +82,7 @@ pub(crate) struct Hold {
     )]
     connections: u32,
     /// The time to keep all of them before they are asked, at most 600s.
-    #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_HOLD))]
+    #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     duration: Duration,
     /// Look at the memory of this process, the server, and of the kernel meanwhile.
     #[arg(long, value_name = "PID")]
@@ -101,7 +98,7 @@ pub(crate) struct CheckedLoad {
     /// Connections kept busy, 1 to 10,000.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
-    /// The time to send requests, at most 60s.
+    /// The time to send requests, at most 10m.
     #[arg(long, default_value = "3s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
     /// Make a new connection for every request.

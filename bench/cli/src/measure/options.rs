@@ -19,7 +19,7 @@ use super::report::Run;
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
 
 /// Longest time to measure, or to warm up.
-pub(super) const MAX_DURATION: Duration = Duration::from_secs(60);
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(600);
 
 /// Whose TCP the client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,10 +68,10 @@ pub(super) struct Load {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(super) connections: u32,
-    /// Time that passes before anything is counted, at most 60s.
+    /// Time that passes before anything is counted, at most 10m.
     #[arg(long, default_value = "1s", value_parser = duration::within(Duration::ZERO..=MAX_DURATION))]
     pub(super) warm_up: Duration,
-    /// Time that is measured, at most 60s.
+    /// Time that is measured, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     pub(super) duration: Duration,
 }

@@ -15,10 +15,10 @@ use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, P
 use super::cpu;
 use super::frame_pattern::Lengths;
 use super::plan::{Case, ClientKind, Load, Scale, Session, Shape, Target};
-use super::probe::{self, Answer};
 use super::reflect::{self, Reflected};
 use super::report::Run;
 use super::target::Servers;
+use crate::probe::{self, Answer};
 
 /// The bypass client's maximum segment lifetime. In the lab no segment lives for longer, and with fewer connections in
 /// TIME-WAIT the client, which is the slower side of `cps`, is faster, whoever serves.

@@ -115,13 +115,13 @@ impl Sample {
         if cores.server == cores.client {
             server = CoreTime::default();
         }
-        let [received, sent] = machine::device_frames(SERVER_DEVICE)?;
+        let frames = machine::device_counts(SERVER_DEVICE)?;
         Ok(Self {
             at: Instant::now(),
             client,
             server,
             process: process.map(machine::processor_time),
-            frames: received + sent,
+            frames: frames.received + frames.sent,
         })
     }
 }

@@ -7,9 +7,7 @@
 mod case;
 mod cpu;
 mod frame_pattern;
-mod nginx;
 mod plan;
-mod probe;
 mod raw_port;
 mod reflect;
 mod report;
@@ -35,6 +33,7 @@ use self::case::{Bench, CONNECTIONS};
 use self::plan::{Budget, Case, ClientKind, Clients, Load, Round, Scale, Selection, Session, Shape, Target};
 use self::report::Results;
 use self::target::Servers;
+use crate::nginx;
 use crate::progress::Progress;
 use crate::setup::{Setup, Stage, directory, this_program, version};
 
@@ -102,7 +101,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let selection = Selection::new(&arguments.targets, &arguments.workloads, arguments.client)?;
     arguments.files.check_writable()?;
     let nginx = if selection.has(Target::Nginx) {
-        Some(nginx::find()?)
+        Some(nginx::find().context("--targets tidegate,serve-kernel does without it")?)
     } else {
         None
     };

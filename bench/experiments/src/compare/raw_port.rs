@@ -43,13 +43,9 @@ impl RawPort {
     /// The kernel or the driver refuses the program, the memory or the socket.
     pub(super) fn open(interface: &str) -> anyhow::Result<Self> {
         let mut ebpf = object::load()?;
-        let sockets = ebpf.take_map(MAP_SOCKETS).with_context(|| {
-            format!("the embedded object has no map {MAP_SOCKETS}; it was built from other sources")
-        })?;
-        let mut sockets =
-            XskMap::<MapData>::try_from(sockets).with_context(|| format!("cannot use the map {MAP_SOCKETS}"))?;
+        let mut sockets = object::take_sockets(&mut ebpf)?;
         let link = object::attach(&mut ebpf, PROGRAM_TO_SOCKET, interface)?;
-        let socket = socket::open(interface, BUSY_TIMEOUT)?;
+        let socket = socket::open(interface, QUEUE, BUSY_TIMEOUT)?;
         // Older kernels do not know it, and take batches of their own choice.
         let _ = options::set_tx_budget(socket.fd(), TX_BUDGET);
         sockets

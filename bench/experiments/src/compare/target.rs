@@ -10,14 +10,14 @@ use tidegate_lab::machine;
 use tidegate_lab::{Child, Children};
 use tidegate_lab::{Lab, Place};
 
-use super::nginx;
 use super::plan::Target;
+use crate::nginx;
 
 /// The line that tidegate prints when it serves.
 const TIDEGATE_READY: &str = "tidegate: ready";
 
-/// The line that serve-kernel prints when it serves, and that is printed for nginx before it begins.
-const READY: &str = "ready";
+/// The line that serve-kernel prints when it serves.
+const SERVE_KERNEL_READY: &str = "ready";
 
 /// All that is needed to start a server.
 pub(super) struct Servers<'a> {
@@ -53,8 +53,8 @@ impl Servers<'_> {
     pub(super) fn start(&self, target: Target) -> anyhow::Result<Child> {
         let (command, ready) = match target {
             Target::Tidegate => (self.tidegate(), TIDEGATE_READY),
-            Target::Nginx => (self.nginx()?, READY),
-            Target::ServeKernel => (self.serve_kernel(), READY),
+            Target::Nginx => (self.nginx()?, nginx::READY),
+            Target::ServeKernel => (self.serve_kernel(), SERVE_KERNEL_READY),
         };
         // A process is on the core of the thread that starts it.
         let start = || {
@@ -86,14 +86,10 @@ impl Servers<'_> {
 
     fn nginx(&self) -> anyhow::Result<Command> {
         let program = self.nginx.as_ref().context("nginx was not looked for")?;
-        let file = self.work.join(nginx::CONFIGURATION);
+        let mut shell = self.lab.command(Place::Server, "sh");
         let text = nginx::configuration(self.address, self.root, self.work, self.cpu);
-        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        // nginx does not say when it is ready; the shell is replaced by it.
-        let mut command = self.lab.command(Place::Server, Path::new("sh"));
-        command.args(["-c", "echo ready; exec \"$0\" \"$@\""]);
-        command.arg(program).arg("-p").arg(self.work).arg("-c").arg(file);
-        Ok(command)
+        nginx::add_to(&mut shell, program, self.work, &text)?;
+        Ok(shell)
     }
 
     fn serve_kernel(&self) -> Command {

@@ -1,4 +1,4 @@
-//! One measurement: a flood, and what it does to a server or to a bare XDP program.
+//! One measurement: an attack, and what it does to a server or to a bare XDP program.
 
 use std::sync::Arc;
 use std::thread;
@@ -6,19 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_args::url::Url;
-use tidegate_flood::{Bare, BareKind, Generator, Kind, Maker, Plan, Rate, Sink};
+use tidegate_flood::{Bare, Generator, Plan, Prefix, Rate, Sink, SinkCounts};
 use tidegate_lab::Cores;
 use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
-use tidegate_lab::machine::{CoreTime, Memory};
-use tidegate_lab::{Lab, Place};
+use tidegate_lab::machine::{self, CoreTime, DeviceCounts, Memory};
+use tidegate_lab::{Child, Lab, Place};
 use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workload};
 
+use super::attack::Attack;
 use super::background_load::BackgroundLoad;
 use super::plan::{Case, Limit, Offered, Scale, Subject, Target};
-use super::report::Measurement;
+use super::recovery::time_until_served;
+use super::report::{Measurement, Score};
 use super::served::{BULK, SMALL};
 use super::target::Servers;
+use crate::probe;
 
 /// The time beyond what is needed that the generator would run if nobody stopped it.
 const SPARE: Duration = Duration::from_secs(10);
@@ -33,72 +36,96 @@ pub(super) struct Bench<'a> {
     pub(super) cores: Cores,
     /// Starts the servers.
     pub(super) servers: Servers<'a>,
-    /// Counts what comes back from the server to the spoofed sources.
+    /// Counts what comes back from the server to the addresses of the attack.
     pub(super) sink: Sink,
     /// Bytes per second of the open connections, all together.
     pub(super) open_rate: f64,
-    /// Seed of the floods.
+    /// Seed of the attacks.
     pub(super) seed: u64,
     /// The body of the open connections.
     pub(super) bulk: Arc<[u8]>,
     /// The body of the clients of the window.
-    pub(super) small: Body,
+    pub(super) small: Vec<u8>,
 }
 
 /// The result of a case.
 pub(super) enum Measured {
     /// A server.
     Row(Box<Measurement>),
-    /// A bare XDP program met so many SYNs per second.
-    Limit(Family, Limit, f64),
+    /// A bare XDP program met so many packets per second.
+    Limit(f64),
+    /// The highest rate that a server stands.
+    Score(Score),
+}
+
+/// The clients of a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clients {
+    /// Their number.
+    pub(super) count: u32,
+    /// The time in which they begin, evenly.
+    pub(super) window: Duration,
+    /// The time those that are late are waited for.
+    pub(super) tail: Duration,
 }
 
 /// The counters at one moment.
-struct Sample {
+pub(super) struct Sample {
     at: Instant,
-    /// Frames of the flood.
-    sent: u64,
-    /// SYN-ACKs that answer it.
-    answered: u64,
+    /// Packets of the attack, or connections that it began.
+    pub(super) sent: u64,
+    /// Segments that answer it.
+    answers: SinkCounts,
+    /// The server's device.
+    device: DeviceCounts,
     core: CoreTime,
     /// Bytes on the open connections.
     bytes: u64,
 }
 
 impl Sample {
-    fn seconds_since(&self, earlier: &Self) -> f64 {
+    pub(super) fn seconds_since(&self, earlier: &Self) -> f64 {
         (self.at - earlier.at).as_secs_f64()
     }
 }
 
 /// `count` in so many seconds, per second.
-fn per_second(count: u64, seconds: f64) -> f64 {
+pub(super) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
 impl Bench<'_> {
-    /// Measures `case`. Clients that are late are waited for during `tail`.
+    /// Measures `case`. Clients that are late are waited for during `tail`. `quiet_p99_us` is the connect p99 of the
+    /// case's server without an attack, if it was measured.
     ///
     /// # Errors
     ///
-    /// The server does not start or ends, or the flood cannot be made. Clients that fail are no error.
-    pub(super) fn measure(&self, case: &Case, tail: Duration) -> anyhow::Result<Measured> {
+    /// The server does not start or ends, or the attack cannot be made. Clients that fail are no error.
+    pub(super) fn measure(&self, case: &Case, tail: Duration, quiet_p99_us: Option<f64>) -> anyhow::Result<Measured> {
         match case.subject {
             Subject::Server(target) => {
                 let row = self.measure_server(target, case, tail)?;
                 Ok(Measured::Row(Box::new(row)))
             }
-            Subject::Bare(limit) => {
-                let rate = self.measure_bare(limit, case)?;
-                Ok(Measured::Limit(case.family, limit, rate))
-            }
+            Subject::Bare(limit) => self.measure_bare(limit, case).map(Measured::Limit),
+            Subject::Score(contender) => self.score(contender, case, quiet_p99_us).map(Measured::Score),
         }
+    }
+
+    /// Starts `target` and waits until it answers.
+    pub(super) fn start(&self, target: Target, family: Family) -> anyhow::Result<Child> {
+        let mut server = self.servers.start(target, family)?;
+        arrangement::bind_devices(self.lab, self.cores)?;
+        let url = url(target, family, &SMALL.path())?;
+        self.lab
+            .inside(Place::Client, || probe::wait_for(&url, &self.small, &mut server))
+            .with_context(|| format!("{} does not answer", target.name()))?;
+        Ok(server)
     }
 
     fn measure_server(&self, target: Target, case: &Case, tail: Duration) -> anyhow::Result<Measurement> {
         let scale = &self.scale;
-        let mut server = self.servers.start(target, case.family)?;
-        arrangement::bind_devices(self.lab, self.cores)?;
+        let mut server = self.start(target, case.family)?;
         let bulk_url = url(target, case.family, &BULK.path())?;
         let open = self
             .lab
@@ -112,10 +139,32 @@ impl Bench<'_> {
         let calm = self.sample(None, Some(&open))?;
         let memory_before = Memory::with(server.id())?;
 
-        let flood = self.start_flood(case, target.port(), tail)?;
-        thread::sleep(scale.settle);
-        let (first, last, outcome) = self.with_clients(target, case, tail, flood.as_ref(), &open)?;
-        let totals = flood.map(Generator::stop).transpose().context("the flood failed")?;
+        let settle = scale.settle_of(case);
+        let flood = self.start_case(case, target.port(), tail)?;
+        let clients = Clients {
+            count: scale.clients,
+            window: scale.window,
+            tail,
+        };
+        let (met, served_after_begin) = thread::scope(|scope| {
+            let url = url(target, case.family, &SMALL.path())?;
+            let since = Instant::now();
+            let deadline = since + settle + scale.window;
+            let until_served = scope.spawn(move || self.time_until_served(&url, since, deadline));
+            thread::sleep(settle);
+            let met = self.with_clients(target, case.family, clients, flood.as_ref(), Some(&open));
+            // It ends by itself.
+            let served = until_served.join().unwrap_or(Ok(None));
+            anyhow::Ok((met?, served?))
+        })?;
+        let (first, last, outcome) = met;
+        let is_attacked = flood.is_some();
+        let totals = flood.map(Generator::stop).transpose().context("the attack failed")?;
+        let since = Instant::now();
+        let served_after_end = match is_attacked {
+            true => self.time_until_served(&url(target, case.family, &SMALL.path())?, since, since + scale.recovery)?,
+            false => None,
+        };
         let memory_after = Memory::with(server.id());
         let damage = open.finish(scale.finish);
         if !server.is_running()? {
@@ -124,56 +173,73 @@ impl Bench<'_> {
         let memory_after = memory_after?;
 
         let seconds = last.seconds_since(&first);
+        let rate = |of: fn(&Sample) -> u64| per_second(of(&last).saturating_sub(of(&first)), seconds);
+        let received = rate(|sample| sample.device.received_octets);
         Ok(Measurement {
             target,
             family: case.family,
+            attack: case.attack,
             offered: case.offered,
-            offered_per_s: per_second(last.sent.saturating_sub(first.sent), seconds),
-            answered_per_s: per_second(last.answered.saturating_sub(first.answered), seconds),
+            offered_per_s: rate(|sample| sample.sent),
+            answered_per_s: rate(|sample| sample.answers.syn_acks),
+            taken_per_s: rate(|sample| sample.device.received),
+            amplification: (is_attacked && received > 0.0).then(|| rate(|sample| sample.answers.octets) / received),
             syns_sent: totals.map_or(0, |totals| totals.sent),
             frames_taken: totals.and_then(|totals| totals.interface_sent),
-            live_frames: totals.map(|totals| totals.live_frames),
+            live_frames: totals
+                .filter(|totals| totals.connections.is_none())
+                .map(|totals| totals.live_frames),
+            attack_connections: totals.and_then(|totals| totals.connections).map(|all| all.kept),
             legit_tried: scale.clients,
             legit_ok: u32::try_from(outcome.operations).unwrap_or(u32::MAX),
             connect: outcome.connect.quantiles(),
             first_byte: outcome.latency.quantiles(),
             first_failure: outcome.errors.first().map(str::to_owned),
+            served_after_begin: served_after_begin.filter(|_| is_attacked),
+            served_after_end,
             server_core_busy: last.core.busy_since(first.core),
+            rss_bytes: memory_after.resident,
             rss_delta_bytes: difference(memory_after.resident, memory_before.resident),
             kernel_memory_delta_bytes: difference(memory_after.kernel, memory_before.kernel),
             open_before_bytes_per_s: per_second(calm.bytes.saturating_sub(earlier.bytes), calm.seconds_since(&earlier)),
-            open_during_bytes_per_s: per_second(last.bytes.saturating_sub(first.bytes), seconds),
+            open_during_bytes_per_s: rate(|sample| sample.bytes),
             damage,
         })
     }
 
+    fn time_until_served(&self, url: &Url, since: Instant, deadline: Instant) -> anyhow::Result<Option<Duration>> {
+        self.lab.inside(Place::Client, || {
+            Ok(time_until_served(url, &self.small, since, deadline))
+        })
+    }
+
     /// Runs the clients, with a sample at the begin and one at the end of their window.
-    fn with_clients(
+    pub(super) fn with_clients(
         &self,
         target: Target,
-        case: &Case,
-        tail: Duration,
+        family: Family,
+        clients: Clients,
         flood: Option<&Generator>,
-        open: &BackgroundLoad,
+        open: Option<&BackgroundLoad>,
     ) -> anyhow::Result<(Sample, Sample, tidegate_load::Measured)> {
         let plan = tidegate_load::Plan {
-            url: url(target, case.family, &SMALL.path())?,
+            url: url(target, family, &SMALL.path())?,
             workload: Workload::Cps { close: Close::Server },
-            connections: self.scale.clients,
+            connections: clients.count,
             warm_up: Duration::ZERO,
-            duration: self.scale.window,
-            verify: Verify::Equal(self.small),
-            spread: Some(tail),
+            duration: clients.window,
+            verify: Verify::Equal(Body::of(&self.small)),
+            spread: Some(clients.tail),
             cpu: None,
         };
         let lab = self.lab;
-        let first = self.sample(flood, Some(open))?;
+        let first = self.sample(flood, open)?;
         thread::scope(|scope| {
-            let clients =
-                scope.spawn(|| lab.inside(Place::Client, || KernelClient::new().run(&plan, &Progress::hidden())));
-            thread::sleep(self.scale.window);
-            let last = self.sample(flood, Some(open));
-            let outcome = clients
+            let run = || lab.inside(Place::Client, || KernelClient::new().run(&plan, &Progress::hidden()));
+            let running = scope.spawn(run);
+            thread::sleep(clients.window);
+            let last = self.sample(flood, open);
+            let outcome = running
                 .join()
                 .unwrap_or_else(|_| Err(anyhow!("the clients' thread panicked")))?;
             Ok((first, last?, outcome))
@@ -181,16 +247,15 @@ impl Bench<'_> {
     }
 
     fn measure_bare(&self, limit: Limit, case: &Case) -> anyhow::Result<f64> {
-        let kind = match limit {
-            Limit::Transmit => BareKind::Reflect,
-            Limit::Drop => BareKind::Drop,
-        };
         let bare = self
             .lab
-            .inside(Place::Server, || Bare::attach(SERVER_DEVICE, kind))
+            .inside(Place::Server, || match limit {
+                Limit::Transmit => Bare::reflect(SERVER_DEVICE),
+                Limit::Drop => Bare::filter(SERVER_DEVICE, Prefix::SOURCES_V4, Prefix::SOURCES_V6),
+            })
             .with_context(|| format!("cannot attach the program that does nothing else to {SERVER_DEVICE}"))?;
         arrangement::bind_devices(self.lab, self.cores)?;
-        let flood = self.start_flood(case, Target::TidegateAuto.port(), Duration::ZERO)?;
+        let flood = self.start_case(case, Target::TidegateAuto.port(), Duration::ZERO)?;
         thread::sleep(self.scale.settle);
         let first = self.sample(flood.as_ref(), None)?;
         let first_count = bare.count();
@@ -198,46 +263,65 @@ impl Bench<'_> {
         let last = self.sample(flood.as_ref(), None)?;
         let last_count = bare.count();
         if let Some(flood) = flood {
-            flood.stop().context("the flood failed")?;
+            flood.stop().context("the attack failed")?;
         }
         let count = match limit {
-            Limit::Transmit => last.answered.saturating_sub(first.answered),
+            Limit::Transmit => last.answers.syn_acks.saturating_sub(first.answers.syn_acks),
             Limit::Drop => last_count.saturating_sub(first_count),
         };
         Ok(per_second(count, last.seconds_since(&first)))
     }
 
-    fn start_flood(&self, case: &Case, port: u16, tail: Duration) -> anyhow::Result<Option<Generator>> {
-        let rate = match case.offered {
-            Offered::Nothing => return Ok(None),
+    /// Starts the attack of a row on `port`, if it has one.
+    fn start_case(&self, case: &Case, port: u16, tail: Duration) -> anyhow::Result<Option<Generator>> {
+        let duration = self.scale.settle_of(case) + self.scale.window + tail + SPARE;
+        let start = |attack| self.start_attack(attack, case.family, port, case.offered, duration, self.seed);
+        case.attack.map(start).transpose()
+    }
+
+    /// Starts `attack` on `port` for `duration`, at most.
+    pub(super) fn start_attack(
+        &self,
+        attack: Attack,
+        family: Family,
+        port: u16,
+        offered: Offered,
+        duration: Duration,
+        seed: u64,
+    ) -> anyhow::Result<Generator> {
+        let rate = match offered {
+            Offered::Nothing => bail!("{} at a rate of nothing", attack.name()),
             Offered::Pps(rate) => Rate::Pps(rate),
             Offered::Max => Rate::Max,
         };
         let plan = Plan {
-            interface: CLIENT_DEVICE.to_owned(),
-            target: (case.family.server(), port).into(),
-            target_mac: None,
-            sources: None,
-            kind: Kind::Syn,
+            targets: attack.targets(family),
             rate,
-            duration: self.scale.settle + self.scale.window + tail + SPARE,
+            connections: attack.connections(),
+            // A response that does not fit any window.
+            path: BULK.path(),
+            duration,
             cpu: Some(self.cores.client),
-            seed: self.seed,
-            maker: Maker::Auto,
+            seed,
+            ..Plan::new(CLIENT_DEVICE, (family.server(), port).into(), attack.kind())
         };
-        let generator = self
-            .lab
-            .inside(Place::Client, || Generator::start(plan))
-            .context("cannot start the flood")?;
-        Ok(Some(generator))
+        let start = || Generator::start_beside(plan, Some(&self.sink));
+        // AF_XDP's set-up looks at the device in `/sys`.
+        self.lab
+            .inside_with_sysfs(Place::Client, start)
+            .context("cannot start the attack")
     }
 
     fn sample(&self, flood: Option<&Generator>, open: Option<&BackgroundLoad>) -> anyhow::Result<Sample> {
         let [core] = CoreTime::of([self.cores.server])?;
+        let device = self
+            .lab
+            .inside(Place::Server, || machine::device_counts(SERVER_DEVICE))?;
         Ok(Sample {
             at: Instant::now(),
-            sent: flood.map_or(0, Generator::sent),
-            answered: self.sink.counts().syn_acks,
+            sent: flood.map_or(0, |flood| flood.connections().map_or(flood.sent(), |all| all.begun)),
+            answers: self.sink.counts(),
+            device,
             core,
             bytes: open.map_or(0, BackgroundLoad::bytes),
         })
@@ -255,6 +339,8 @@ fn difference(after: u64, before: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_flood::MAX_DURATION;
+
     use super::*;
 
     #[test]
@@ -279,14 +365,14 @@ mod tests {
         }
         addresses.sort_unstable();
         addresses.dedup();
-        assert_eq!(addresses.len(), 8);
+        assert_eq!(addresses.len(), 10);
     }
 
     #[test]
     fn a_flood_stays_within_the_generators_limit() {
         for scale in [Scale::FULL, Scale::QUICK] {
-            let longest = scale.settle + scale.window + scale.tail + SPARE;
-            assert!(longest <= Duration::from_secs(60), "{longest:?}");
+            let longest = scale.settle + scale.gather + scale.window + scale.tail + SPARE;
+            assert!(longest <= MAX_DURATION, "{longest:?}");
         }
     }
 }

@@ -1,21 +1,24 @@
-//! The effect of a SYN flood on tidegate, beside that on the kernel's TCP and on XDP programs that do next to
-//! nothing.
+//! The effect of attacks on tidegate, beside that on the kernel's TCP and on XDP programs that do next to nothing.
 //!
-//! In the lab, floods of several rates meet one server after the other, in turn. Meanwhile clients connect, and other
+//! In the lab, attacks of several rates meet one server after the other, in turn. Meanwhile clients connect, and other
 //! connections go on that were open before. The generator and all clients share one core, the server and its device
-//! another, the same for all.
+//! another, the same for all. In the end, the highest rate that clients do not notice is searched for.
 
+mod attack;
 mod background_load;
 mod case;
 mod linux_listener;
 pub(crate) mod plan;
+mod recovery;
 mod report;
+mod score;
+mod search;
 mod served;
 mod target;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -26,15 +29,16 @@ use tidegate_lab::Place;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE};
 use tidegate_lab::environment;
 use tidegate_lab::machine::Awake;
-use tidegate_load::Body;
 use tidegate_report::ReportFiles;
 
+use self::attack::Attack;
 use self::case::{Bench, Measured};
-use self::plan::{Case, Scale};
+use self::plan::{Case, Scale, Selection, Subject};
 use self::report::Results;
 use self::target::Servers;
+use crate::nginx;
 use crate::progress::Progress;
-use crate::setup::{Setup, Stage, this_program, version};
+use crate::setup::{Setup, Stage, directory, this_program, version};
 
 /// Bytes per second in a megabit per second.
 const MEGABIT: f64 = 125_000.0;
@@ -42,19 +46,24 @@ const MEGABIT: f64 = 125_000.0;
 /// Arguments of `tidegate-bench resilience`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A first look that ends within 55 s: fewer rates, servers and clients, and less time for each.
+    /// A first look that ends within 3 minutes: fewer rates, servers and clients, less time for each, and IPv4 only
+    /// unless --family says otherwise.
     #[arg(long)]
     quick: bool,
-    /// The IP versions to measure.
-    #[arg(long, value_enum, default_value = "both")]
-    family: Families,
+    /// The attacks, separated by commas (default: all of them)
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', hide_default_value = true,
+        default_values_t = Attack::value_variants().to_vec())]
+    attacks: Vec<Attack>,
+    /// The IP versions to measure (default: both)
+    #[arg(long, value_enum)]
+    family: Option<Families>,
     /// The same as --family 4.
     #[arg(long, conflicts_with = "family")]
     ipv4_only: bool,
-    /// The throughput that the connections open before the flood ask for, all together, in Mbit/s, 1 to 10000.
+    /// The throughput that the connections open before the attack ask for, all together, in Mbit/s, 1 to 10000.
     #[arg(long, value_name = "MBIT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     open_rate: u32,
-    /// Seed of the floods.
+    /// Seed of the attacks.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -83,10 +92,19 @@ impl Arguments {
     fn families(&self) -> &'static [Family] {
         match self.family {
             _ if self.ipv4_only => &[Family::V4],
-            Families::V4 => &[Family::V4],
-            Families::V6 => &[Family::V6],
-            Families::Both => &[Family::V4, Family::V6],
+            None if self.quick => &[Family::V4],
+            Some(Families::V4) => &[Family::V4],
+            Some(Families::V6) => &[Family::V6],
+            None | Some(Families::Both) => &[Family::V4, Family::V6],
         }
+    }
+
+    /// The attacks in the order of the results, each once.
+    fn attacks(&self) -> Vec<Attack> {
+        let mut attacks = self.attacks.clone();
+        attacks.sort_unstable();
+        attacks.dedup();
+        attacks
     }
 
     fn scale(&self) -> Scale {
@@ -99,7 +117,7 @@ impl Arguments {
 ///
 /// # Errors
 ///
-/// The lab is not up, a server does not start or ends, the flood cannot be made, or the results cannot be written.
+/// The lab is not up, a server does not start or ends, an attack cannot be made, or the results cannot be written.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if !arguments.linux_listener.is_empty() {
         return linux_listener::serve(&arguments.linux_listener).map(|()| true);
@@ -108,11 +126,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     arguments.files.check_writable()?;
     let stage = arguments.setup.stage()?;
     let awake = Awake::ask()?;
-    let root = served::directory()?;
-    let bench = set_up(arguments, &stage, root.path())?;
+    let (root, work) = (served::directory()?, directory("resilience-work")?);
+    let bench = set_up(arguments, &stage, root.path(), work.path())?;
+    let selection = Selection {
+        families: arguments.families(),
+        attacks: arguments.attacks(),
+        has_nginx: bench.servers.nginx.is_some(),
+    };
     let mut results = Results::new(describe(&bench, arguments)?);
     results.add_environment("processors_kept_from_halting", awake.is_some());
-    let cases = bench.scale.cases(arguments.families());
+    let cases = bench.scale.cases(&selection);
     let left_out = measure(&bench, &cases, &mut results, start)?;
 
     print!("{}", results.report().text);
@@ -125,7 +148,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(left_out.is_empty())
 }
 
-fn set_up<'a>(arguments: &Arguments, stage: &'a Stage, root: &'a Path) -> anyhow::Result<Bench<'a>> {
+fn set_up<'a>(arguments: &Arguments, stage: &'a Stage, root: &'a Path, work: &'a Path) -> anyhow::Result<Bench<'a>> {
     let Stage { lab, cores, children } = stage;
     let cores = *cores;
     let sink = lab
@@ -141,6 +164,8 @@ fn set_up<'a>(arguments: &Arguments, stage: &'a Stage, root: &'a Path) -> anyhow
             lab,
             children,
             tidegate: arguments.setup.tidegate()?,
+            nginx: nginx(),
+            work,
             this: this_program()?,
             root,
             cpu: cores.server,
@@ -149,7 +174,7 @@ fn set_up<'a>(arguments: &Arguments, stage: &'a Stage, root: &'a Path) -> anyhow
         open_rate: f64::from(arguments.open_rate) * MEGABIT,
         seed: arguments.seed,
         bulk: served::BULK.content().into(),
-        small: Body::of(&served::SMALL.content()),
+        small: served::SMALL.content(),
     })
 }
 
@@ -164,31 +189,56 @@ fn measure(bench: &Bench, cases: &[Case], results: &mut Results, start: Instant)
         };
         let title = case.title();
         progress.begin(&title);
-        let found = match bench.measure(case, tail).with_context(|| title.clone())? {
-            Measured::Row(row) => {
-                let found = format!(
-                    "{title}: {:.0} of {:.0} SYN/s answered, {} of {} clients",
-                    row.answered_per_s, row.offered_per_s, row.legit_ok, row.legit_tried
-                );
-                if let Some(live_frames) = row.live_frames {
-                    let generator = if live_frames {
-                        "BPF_PROG_TEST_RUN live frames"
-                    } else {
-                        "AF_XDP socket"
-                    };
-                    results.add_environment("generator", generator);
-                }
-                results.add_row(*row);
-                found
-            }
-            Measured::Limit(family, limit, per_second) => {
-                results.add_limit(family, limit, per_second);
-                format!("{title}: {per_second:.0} SYN/s")
-            }
-        };
-        progress.done(&found);
+        let found = measure_one(bench, case, tail, results).with_context(|| title.clone())?;
+        progress.done(&format!("{title}: {found}"));
     }
     Ok(left_out)
+}
+
+/// Measures a case, adds what was found to `results`, and returns it as a phrase.
+fn measure_one(bench: &Bench, case: &Case, tail: Duration, results: &mut Results) -> anyhow::Result<String> {
+    let quiet = match case.subject {
+        Subject::Score(contender) => results.quiet_p99_us(case.family, contender.target()),
+        Subject::Server(_) | Subject::Bare(_) => None,
+    };
+    Ok(match bench.measure(case, tail, quiet)? {
+        Measured::Row(row) => {
+            let found = format!(
+                "{:.0}/s offered, {:.0}/s answered, {} of {} clients",
+                row.offered_per_s, row.answered_per_s, row.legit_ok, row.legit_tried
+            );
+            if let Some(live_frames) = row.live_frames {
+                let generator = if live_frames {
+                    "BPF_PROG_TEST_RUN live frames"
+                } else {
+                    "AF_XDP socket"
+                };
+                results.add_environment("generator", generator);
+            }
+            results.add_row(*row);
+            found
+        }
+        Measured::Limit(per_second) => {
+            if let (Subject::Bare(limit), Some(attack)) = (case.subject, case.attack) {
+                results.add_limit(case.family, attack, limit, per_second);
+            }
+            format!("{per_second:.0}/s")
+        }
+        Measured::Score(score) => {
+            results.add_score(score);
+            let rate = score
+                .per_s
+                .map_or_else(|| "nothing".to_owned(), |rate| format!("{rate:.0}/s"));
+            format!("{rate} after {} tries", score.probes)
+        }
+    })
+}
+
+/// Finds nginx, or says that it is left out.
+fn nginx() -> Option<PathBuf> {
+    nginx::find()
+        .inspect_err(|error| eprintln!("tidegate-bench resilience: nginx is LEFT OUT of the targets: {error:#}"))
+        .ok()
 }
 
 /// Returns the facts that the results depend on.
@@ -224,13 +274,14 @@ fn describe(bench: &Bench, arguments: &Arguments) -> anyhow::Result<Map<String, 
     ];
     let mut environment = environment::describe()?;
     environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    let late = match bench.scale.limit {
-        None => format!("up to {} s after their window", tail.as_secs()),
-        Some(limit) => format!(
-            "up to {} s after their window, less if the whole run would take more than {} s",
-            tail.as_secs(),
-            limit.as_secs()
-        ),
+    let late = format!(
+        "up to {} s after their window, less if the whole run would take more than {} s",
+        tail.as_secs(),
+        bench.scale.limit.as_secs()
+    );
+    match &bench.servers.nginx {
+        Some(program) => environment.insert("nginx_version".to_owned(), version(program, "-v")?.into()),
+        None => environment.insert("nginx_version".to_owned(), "not installed, so left out".into()),
     };
     environment.insert("late_clients_are_waited_for".to_owned(), late.into());
     Ok(environment)
@@ -251,6 +302,8 @@ mod tests {
             (&["--family", "4"][..], &[Family::V4][..]),
             (&["--ipv4-only"][..], &[Family::V4][..]),
             (&["--family", "6"][..], &[Family::V6][..]),
+            (&["--quick"][..], &[Family::V4][..]),
+            (&["--quick", "--family", "both"][..], &[Family::V4, Family::V6][..]),
         ] {
             assert_eq!(
                 parse::<Arguments>(arguments).unwrap().families(),
@@ -261,9 +314,16 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_run_is_the_one_with_a_limit() {
-        assert!(parse::<Arguments>(&["--quick"]).unwrap().scale().limit.is_some());
-        assert!(parse::<Arguments>(&[]).unwrap().scale().limit.is_none());
+    fn a_quick_run_has_less_time() {
+        let limit = |arguments: &[&str]| parse::<Arguments>(arguments).unwrap().scale().limit;
+        assert!(limit(&["--quick"]) < limit(&[]));
+    }
+
+    #[test]
+    fn attacks_can_be_chosen() {
+        let attacks = |arguments: &[&str]| parse::<Arguments>(arguments).unwrap().attacks();
+        assert_eq!(attacks(&[]), Attack::value_variants());
+        assert_eq!(attacks(&["--attacks", "synack,ack,ack"]), [Attack::Ack, Attack::SynAck]);
     }
 
     #[test]
@@ -271,6 +331,8 @@ mod tests {
         for (arguments, kind) in [
             (&["--family", "5"][..], ErrorKind::InvalidValue),
             (&["--ipv4-only", "--family", "6"][..], ErrorKind::ArgumentConflict),
+            (&["--attacks", "syn,udp-noise"][..], ErrorKind::InvalidValue),
+            (&["--attacks", ""][..], ErrorKind::InvalidValue),
             (&["--open-rate", "0"][..], ErrorKind::ValueValidation),
             (&["--linux-listener", "198.18.0.1"][..], ErrorKind::ValueValidation),
             (&["--json"][..], ErrorKind::InvalidValue),

@@ -13,6 +13,7 @@ use tidegate_lab::{Lab, Place};
 
 use super::linux_listener;
 use super::plan::Target;
+use crate::nginx;
 
 /// All that is needed to start a server.
 pub(super) struct Servers<'a> {
@@ -22,16 +23,21 @@ pub(super) struct Servers<'a> {
     pub(super) children: &'a Children,
     /// The program `tidegate`.
     pub(super) tidegate: PathBuf,
+    /// The program `nginx`, if it is installed.
+    pub(super) nginx: Option<PathBuf>,
+    /// A directory for what nginx needs.
+    pub(super) work: &'a Path,
     /// This program.
     pub(super) this: PathBuf,
-    /// The directory tidegate serves.
+    /// The directory served.
     pub(super) root: &'a Path,
     /// The core it runs on.
     pub(super) cpu: usize,
 }
 
 impl Servers<'_> {
-    /// Starts `target` for one IP version. It runs until the result is dropped.
+    /// Starts `target` for one IP version. It runs until the result is dropped. nginx may take another moment until it
+    /// accepts connections.
     ///
     /// # Errors
     ///
@@ -41,13 +47,12 @@ impl Servers<'_> {
         let (command, ready) = match target {
             Target::TidegateAuto => (self.tidegate(address, "auto"), "tidegate: ready"),
             Target::TidegateNever => (self.tidegate(address, "never"), "tidegate: ready"),
-            Target::LinuxOnOverflow | Target::LinuxAlways => {
-                let value = if target == Target::LinuxAlways { 2 } else { 1 };
-                // It is for IPv6, too.
-                self.lab.set_variable(Place::Server, "net.ipv4.tcp_syncookies", value)?;
-                (self.linux(address), linux_listener::READY)
-            }
+            Target::LinuxOnOverflow | Target::LinuxAlways => (self.linux(address), linux_listener::READY),
+            Target::Nginx => (self.nginx(address)?, nginx::READY),
         };
+        let value = if target == Target::LinuxAlways { 2 } else { 1 };
+        // It is for IPv6, too.
+        self.lab.set_variable(Place::Server, "net.ipv4.tcp_syncookies", value)?;
         // A process is on the core of the thread that starts it.
         let start = || {
             machine::pin_this_thread(self.cpu)?;
@@ -81,5 +86,13 @@ impl Servers<'_> {
         let mut command = self.command(&self.this);
         command.args(["resilience", "--linux-listener", &address.to_string()]);
         command
+    }
+
+    fn nginx(&self, address: SocketAddr) -> anyhow::Result<Command> {
+        let program = self.nginx.as_ref().context("nginx is not installed")?;
+        let mut shell = self.command(Path::new("sh"));
+        let text = nginx::configuration(address, self.root, self.work, self.cpu);
+        nginx::add_to(&mut shell, program, self.work, &text)?;
+        Ok(shell)
     }
 }

@@ -31,6 +31,8 @@ pub const MAX_FRAME_V6: usize = ETHERNET_HEADER + 4 * (IPV6_WORDS + TRANSPORT_WO
 
 const TCP: u32 = 6;
 const UDP: u32 = 17;
+/// The fragment header of IPv6 (RFC 8200, section 4.5).
+const IPV6_FRAGMENT: u32 = 44;
 
 /// Octets of a TCP header without options.
 const TCP_HEADER: u32 = 20;
@@ -51,8 +53,12 @@ const FIRST_PORT: u32 = 1024;
 /// The most routers a packet seems to have passed.
 const MAX_HOPS: u32 = 31;
 
-/// "Don't fragment" (RFC 791, section 3.1).
+/// "Don't fragment" and "more fragments" (RFC 791, section 3.1).
 const DONT_FRAGMENT: u32 = 0x4000;
+const MORE_FRAGMENTS: u32 = 0x2000;
+
+/// Octets of a fragment's contents, a multiple of 8: with an IPv6 fragment header no more than [`TRANSPORT_WORDS`].
+const FRAGMENT: u32 = 32;
 
 /// Octets by which an IPv6 header is longer than one of IPv4, and the MSS smaller.
 const IPV6_MORE: u32 = 20;
@@ -72,8 +78,9 @@ pub struct Packet<const IP: usize> {
 #[inline(always)]
 pub fn ipv4(flood: &Flood, random: &mut Random) -> Option<Packet<IPV4_WORDS>> {
     let [random_source, identification] = random.next_words();
+    let [random_target, _] = random.next_words();
     let source = chosen(flood.source[0], flood.source_mask[0], random_source);
-    let target = flood.target[0];
+    let target = chosen(flood.target[0], flood.target_mask[0], random_target);
     if !is_benchmark_v4(source) || !is_benchmark_v4(target) {
         return None;
     }
@@ -83,7 +90,7 @@ pub fn ipv4(flood: &Flood, random: &mut Random) -> Option<Packet<IPV4_WORDS>> {
     let total_length = 4 * IPV4_WORDS as u32 + transport.length;
     let mut ip = [
         0x4500_0000 | total_length,
-        identification & 0xffff_0000 | DONT_FRAGMENT,
+        identification & 0xffff_0000 | transport.fragment,
         transport.hop_limit << 24 | transport.protocol << 16,
         source,
         target,
@@ -101,21 +108,17 @@ pub fn ipv4(flood: &Flood, random: &mut Random) -> Option<Packet<IPV4_WORDS>> {
 /// The next IPv6 packet of `flood`; `None` if its addresses would not be those of a benchmark.
 #[inline(always)]
 pub fn ipv6(flood: &Flood, random: &mut Random) -> Option<Packet<IPV6_WORDS>> {
-    let [a, b] = random.next_words();
-    let [c, d] = random.next_words();
-    let source = [
-        chosen(flood.source[0], flood.source_mask[0], a),
-        chosen(flood.source[1], flood.source_mask[1], b),
-        chosen(flood.source[2], flood.source_mask[2], c),
-        chosen(flood.source[3], flood.source_mask[3], d),
-    ];
-    let target = flood.target;
+    let source = chosen_v6(&flood.source, &flood.source_mask, random);
+    let target = chosen_v6(&flood.target, &flood.target_mask, random);
     if !is_benchmark_v6(&source) || !is_benchmark_v6(&target) {
         return None;
     }
-    let [flow, _] = random.next_words();
+    let [flow, identification] = random.next_words();
     let mut transport = transport(flood, IPV6_MORE, random);
     transport.fill_checksum(sum_of(&source) + sum_of(&target));
+    if transport.fragment != DONT_FRAGMENT {
+        transport.put_fragment_header(identification);
+    }
 
     let length = ETHERNET_HEADER + 4 * IPV6_WORDS + transport.length as usize;
     let [e, f, g, h] = source;
@@ -146,12 +149,29 @@ struct Transport {
     length: u32,
     protocol: u32,
     hop_limit: u32,
+    /// The flags and the fragment offset of IPv4.
+    fragment: u32,
 }
 
 impl Transport {
-    /// Puts the checksum where it belongs; `addresses` is the sum of both addresses.
+    /// Puts the fragment header of IPv6 in front.
+    #[inline(always)]
+    fn put_fragment_header(&mut self, identification: u32) {
+        let [a, b, c, d, e, f, g, h, ..] = self.words;
+        let offset = (self.fragment & !MORE_FRAGMENTS) << 3;
+        let header = self.protocol << 24 | offset | u32::from(self.fragment & MORE_FRAGMENTS != 0);
+        self.words = [header, identification, a, b, c, d, e, f, g, h, 0];
+        self.length += 8;
+        self.protocol = IPV6_FRAGMENT;
+    }
+
+    /// Puts the checksum where it belongs; `addresses` is the sum of both addresses. A fragment keeps what it has: the
+    /// checksum would be that of a segment nobody ever has whole.
     #[inline(always)]
     fn fill_checksum(&mut self, addresses: u64) {
+        if self.fragment != DONT_FRAGMENT {
+            return;
+        }
         let [a, b, c, d, e, f, g, h, i, j, k] = self.words;
         let sum = addresses
             + u64::from(self.protocol)
@@ -199,6 +219,13 @@ fn transport(flood: &Flood, mss_less: u32, random: &mut Random) -> Transport {
         let content = [sequence, acknowledgement, stamp, echo, choices, numbers];
         return datagram(ports, content, hops);
     }
+    if kind == kind::FRAGMENT {
+        return fragment(ports, [sequence, acknowledgement, stamp, echo, choices, numbers], hops);
+    }
+    if kind == kind::SYN_DATA {
+        let system = system(choices & 7, mss_less, stamp).with_text([echo, acknowledgement, numbers]);
+        return opening(ports, sequence, None, system, hops);
+    }
     if kind == kind::SYN || kind == kind::SYN_ACK {
         let acknowledged = if kind == kind::SYN_ACK {
             Some(acknowledgement)
@@ -242,6 +269,39 @@ fn transport(flood: &Flood, mss_less: u32, random: &mut Random) -> Transport {
         length: TCP_HEADER + options_length,
         protocol: TCP,
         hop_limit: 64 - hops,
+        fragment: DONT_FRAGMENT,
+    }
+}
+
+/// A fragment of a segment: the first, with the header of a SYN or of an ACK and some text, or one from within, or the
+/// last.
+#[inline(always)]
+fn fragment(ports: u32, content: [u32; 6], hops: u32) -> Transport {
+    let [a, b, c, d, choices, numbers] = content;
+    let is_first = choices & 1 << 10 != 0;
+    let (first, offset) = if is_first {
+        (ports, 0)
+    } else {
+        // Behind any first one, and never past the end of a datagram.
+        (a ^ numbers, FRAGMENT / 8 + (choices >> 16 & 0xfff))
+    };
+    let fourth = if is_first {
+        let flags = if choices & 1 << 11 != 0 { SYN } else { ACK };
+        data_offset(0) | flags | numbers >> 16
+    } else {
+        d ^ numbers
+    };
+    let more = if is_first || choices & 1 << 12 != 0 {
+        MORE_FRAGMENTS
+    } else {
+        0
+    };
+    Transport {
+        words: [first, a, b, fourth, c & 0xffff_0000, d, a ^ c, b ^ d, 0, 0, 0],
+        length: FRAGMENT,
+        protocol: TCP,
+        hop_limit: 64 - hops,
+        fragment: more | offset,
     }
 }
 
@@ -254,6 +314,7 @@ fn datagram(ports: u32, content: [u32; 6], hops: u32) -> Transport {
         length: DATAGRAM,
         protocol: UDP,
         hop_limit: 64 - hops,
+        fragment: DONT_FRAGMENT,
     }
 }
 
@@ -279,21 +340,42 @@ fn opening(ports: u32, sequence: u32, acknowledged: Option<u32>, system: System,
             e,
             f,
         ],
-        length: TCP_HEADER + system.options_length,
+        length: TCP_HEADER + system.options_length + system.text_length,
         protocol: TCP,
         hop_limit: system.hop_limit - hops,
+        fragment: DONT_FRAGMENT,
     }
 }
 
 /// The manner in which a system opens a connection.
 struct System {
+    /// The options, and the text behind them.
     options: [u32; 6],
     /// Octets of options.
     options_length: u32,
+    /// Octets of text.
+    text_length: u32,
     window: u32,
     hop_limit: u32,
     /// The control bits of its SYN beside SYN.
     ecn: u32,
+}
+
+impl System {
+    /// The same with text, as much as there is room for behind its options, of which there are 12 or 20 octets.
+    #[inline(always)]
+    const fn with_text(mut self, text: [u32; 3]) -> Self {
+        let [a, b, c, d, e, _] = self.options;
+        let [f, g, h] = text;
+        if self.options_length == 12 {
+            self.options = [a, b, c, f, g, h];
+            self.text_length = 12;
+        } else {
+            self.options = [a, b, c, d, e, f];
+            self.text_length = 4;
+        }
+        self
+    }
 }
 
 /// One of the systems that are common on the Internet, each as often as its share of the 16 values of `choice`.
@@ -304,6 +386,7 @@ fn system(choice: u32, mss_less: u32, stamp: u32) -> System {
         0..=4 => System {
             options: [mss(1460 - mss_less), 0x0402_080a, stamp, 0, 0x0103_0307, 0],
             options_length: 20,
+            text_length: 0,
             window: 64_240,
             hop_limit: 64,
             ecn: 0,
@@ -312,6 +395,7 @@ fn system(choice: u32, mss_less: u32, stamp: u32) -> System {
         5..=9 => System {
             options: [mss(1460 - mss_less), 0x0103_0308, 0x0101_0402, 0, 0, 0],
             options_length: 12,
+            text_length: 0,
             window: 64_240,
             hop_limit: 128,
             ecn: 0,
@@ -320,6 +404,7 @@ fn system(choice: u32, mss_less: u32, stamp: u32) -> System {
         10..=12 => System {
             options: [mss(1460 - mss_less), 0x0103_0306, 0x0101_080a, stamp, 0, 0x0402_0000],
             options_length: 24,
+            text_length: 0,
             window: 65_535,
             hop_limit: 64,
             ecn: ECN_SETUP,
@@ -328,6 +413,7 @@ fn system(choice: u32, mss_less: u32, stamp: u32) -> System {
         13..=14 => System {
             options: [mss(1400 - mss_less), 0x0402_080a, stamp, 0, 0x0103_0309, 0],
             options_length: 20,
+            text_length: 0,
             window: 65_535,
             hop_limit: 64,
             ecn: 0,
@@ -336,6 +422,7 @@ fn system(choice: u32, mss_less: u32, stamp: u32) -> System {
         _ => System {
             options: [mss(1460 - mss_less), 0, 0, 0, 0, 0],
             options_length: 4,
+            text_length: 0,
             window: 5_840,
             hop_limit: 255,
             ecn: 0,
@@ -355,10 +442,23 @@ const fn data_offset(options_length: u32) -> u32 {
     ((TCP_HEADER + options_length) / 4) << 28
 }
 
-/// A word of the source address: the prefix where the mask says so, else at random.
+/// A word of an address: the prefix where the mask says so, else at random.
 #[inline(always)]
 const fn chosen(prefix: u32, mask: u32, random: u32) -> u32 {
     prefix & mask | random & !mask
+}
+
+/// An IPv6 address within a prefix.
+#[inline(always)]
+const fn chosen_v6(prefix: &[u32; 4], mask: &[u32; 4], random: &mut Random) -> [u32; 4] {
+    let [a, b] = random.next_words();
+    let [c, d] = random.next_words();
+    [
+        chosen(prefix[0], mask[0], a),
+        chosen(prefix[1], mask[1], b),
+        chosen(prefix[2], mask[2], c),
+        chosen(prefix[3], mask[3], d),
+    ]
 }
 
 #[inline(always)]
@@ -384,6 +484,7 @@ mod tests {
         source: [0xc613_0000, 0, 0, 0],
         source_mask: [0xffff_0000, 0, 0, 0],
         target: [0xc612_0001, 0, 0, 0],
+        target_mask: [u32::MAX, 0, 0, 0],
         interface: 1,
         version: 4,
         kind: kind::SYN,
@@ -397,6 +498,7 @@ mod tests {
         source: [0x2001_0002, 0x0000_8000, 0, 0],
         source_mask: [u32::MAX, 0xffff_8000, 0, 0],
         target: [0x2001_0002, 0, 0, 1],
+        target_mask: [u32::MAX; 4],
         version: 6,
         ..FLOOD_V4
     };
@@ -420,6 +522,32 @@ mod tests {
     }
 
     #[test]
+    fn targets_stay_within_the_prefix_and_spread() {
+        let carpet_v4 = Flood {
+            target: [0xc612_0100, 0, 0, 0],
+            target_mask: [0xffff_ff00, 0, 0, 0],
+            ..FLOOD_V4
+        };
+        let carpet_v6 = Flood {
+            target: [0x2001_0002, 1, 0, 0],
+            target_mask: [u32::MAX, u32::MAX, 0, 0],
+            ..FLOOD_V6
+        };
+        let mut random = Random(1);
+        let mut seen = [0; 3];
+        for _ in 0..10_000 {
+            let packet = ipv4(&carpet_v4, &mut random).expect("a packet");
+            assert_eq!(packet.ip[4] & 0xffff_ff00, 0xc612_0100);
+            seen[0] |= packet.ip[4];
+            let packet = ipv6(&carpet_v6, &mut random).expect("a packet");
+            assert_eq!(packet.ip[6..8], [0x2001_0002, 1]);
+            seen[1] |= packet.ip[8];
+            seen[2] |= packet.ip[9];
+        }
+        assert_eq!(seen, [0xc612_01ff, u32::MAX, u32::MAX]);
+    }
+
+    #[test]
     fn addresses_outside_of_the_benchmarks_ranges_make_no_packet() {
         let mut random = Random(1);
         for flood in [
@@ -430,6 +558,11 @@ mod tests {
             },
             Flood {
                 target: [0x0a00_0001, 0, 0, 0],
+                ..FLOOD_V4
+            },
+            // From everywhere: one in 2^15 would be in the range.
+            Flood {
+                target_mask: [0; 4],
                 ..FLOOD_V4
             },
         ] {
@@ -443,6 +576,10 @@ mod tests {
             },
             Flood {
                 target: [0xfd00_0000, 0, 0, 1],
+                ..FLOOD_V6
+            },
+            Flood {
+                target_mask: [u32::MAX, 0, 0, 0],
                 ..FLOOD_V6
             },
         ] {
@@ -473,6 +610,7 @@ mod tests {
             (kind::RST, RST),
             (kind::FIN, FIN | ACK),
             (kind::SYN_ACK, SYN | ACK),
+            (kind::SYN_DATA, SYN),
         ] {
             for _ in 0..1000 {
                 let packet = ipv4(&Flood { kind, ..FLOOD_V4 }, &mut random).expect("a packet");
@@ -497,12 +635,20 @@ mod tests {
             kind: kind::MIX,
             ..FLOOD_V4
         };
-        let mut datagrams = 0;
+        let (mut datagrams, mut fragments, mut with_text) = (0, 0, 0);
         let mut bits = [0; 5];
-        for _ in 0..6000 {
+        for _ in 0..8000 {
             let packet = ipv4(&flood, &mut random).expect("a packet");
             if packet.ip[2] >> 16 & 0xff == UDP {
                 datagrams += 1;
+                continue;
+            }
+            if packet.ip[1] & DONT_FRAGMENT == 0 {
+                fragments += 1;
+                continue;
+            }
+            if (packet.ip[0] & 0xffff) - 20 > packet.transport[3] >> 28 << 2 {
+                with_text += 1;
                 continue;
             }
             let found = [SYN, ACK, RST, FIN | ACK, SYN | ACK]
@@ -511,8 +657,71 @@ mod tests {
                 .expect("one of the kinds");
             bits[found] += 1;
         }
-        for count in [datagrams, bits[0], bits[1], bits[2], bits[3], bits[4]] {
-            assert!((700..1300).contains(&count), "{datagrams} {bits:?}");
+        for count in [datagrams, fragments, with_text].into_iter().chain(bits) {
+            assert!(
+                (700..1300).contains(&count),
+                "{datagrams} {fragments} {with_text} {bits:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn syns_with_text_have_some_behind_options_that_are_whole() {
+        let mut random = Random(6);
+        let flood = Flood {
+            kind: kind::SYN_DATA,
+            ..FLOOD_V4
+        };
+        let mut lengths = [0; 2];
+        for _ in 0..1000 {
+            let packet = ipv4(&flood, &mut random).expect("a packet");
+            let header = (packet.transport[3] >> 28 << 2) as usize;
+            let text = (packet.ip[0] & 0xffff) as usize - 20 - header;
+            match (header - 20, text) {
+                (12, 12) => lengths[0] += 1,
+                (20, 4) => lengths[1] += 1,
+                other => panic!("{other:?}"),
+            }
+            assert_ne!(packet.transport[header / 4], 0);
+        }
+        assert!(lengths.iter().all(|&count| count > 300), "{lengths:?}");
+    }
+
+    #[test]
+    fn fragments_are_first_ones_with_a_header_and_later_ones_of_both_kinds() {
+        let mut random = Random(7);
+        let flood = |of| Flood {
+            kind: kind::FRAGMENT,
+            ..of
+        };
+        let mut counts = [[0; 3]; 2];
+        for _ in 0..4000 {
+            let v4 = ipv4(&flood(FLOOD_V4), &mut random).expect("a packet");
+            assert_eq!((v4.ip[0] & 0xffff, v4.ip[2] >> 16 & 0xff), (20 + FRAGMENT, TCP));
+            let (offset, more) = (v4.ip[1] & 0x1fff, v4.ip[1] & MORE_FRAGMENTS != 0);
+            let v6 = ipv6(&flood(FLOOD_V6), &mut random).expect("a packet");
+            assert_eq!((v6.ip[1] >> 16, v6.ip[1] >> 8 & 0xff), (8 + FRAGMENT, IPV6_FRAGMENT));
+            let header = v6.transport[0];
+            assert_eq!((header >> 24, header >> 16 & 0xff, header & 6), (TCP, 0, 0));
+            for (family, offset, more, words) in [
+                (0, offset, more, &v4.transport[..]),
+                (1, (header & 0xffff) >> 3, header & 1 != 0, &v6.transport[2..]),
+            ] {
+                if offset == 0 {
+                    assert!(more);
+                    assert_eq!((words[0] & 0xffff, words[3] >> 28), (80, 5));
+                    assert!([SYN, ACK].contains(&(words[3] & (FIN | SYN | RST | ACK))));
+                } else {
+                    assert!(8 * offset >= FRAGMENT && 8 * offset + FRAGMENT <= 0xffff);
+                }
+                counts[family][if offset == 0 { 0 } else { 1 + usize::from(more) }] += 1;
+            }
+        }
+        for [first, last, within] in counts {
+            assert!(
+                (1800..2200).contains(&first) && last > 800 && within > 800,
+                "{counts:?}"
+            );
         }
     }
 
@@ -524,6 +733,9 @@ mod tests {
                 let packet = ipv4(&Flood { kind, ..FLOOD_V4 }, &mut random).expect("a packet");
                 let header: u64 = packet.ip.iter().copied().map(u64::from).sum();
                 assert_eq!(checksum(header), 0);
+                if packet.ip[1] & DONT_FRAGMENT == 0 {
+                    continue;
+                }
                 let words: u64 = packet.transport.iter().copied().map(u64::from).sum();
                 let length = (packet.ip[0] & 0xffff) - 20;
                 let pseudo = u64::from(packet.ip[3])

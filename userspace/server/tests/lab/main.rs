@@ -8,6 +8,7 @@ mod device;
 mod faults;
 mod fixture;
 mod flood_memory;
+mod floods;
 mod guard;
 mod http;
 mod idle;

@@ -38,8 +38,9 @@ impl<A: Application> Engine<A> {
     ) -> Received {
         let Some(listener) = self.listener(&segment.key) else {
             // All of an engine without listeners is about connections it opened, which another shard may have done.
-            if on_no_flow == OnNoFlow::Report && self.listeners.is_empty() {
-                return Received::NoFlow;
+            let others = self.others(&segment.key, on_no_flow);
+            if others != 0 && self.listeners.is_empty() {
+                return Received::NoFlow { others };
             }
             self.counters.bump(Counter::DropNotListening);
             return Received::Done;
@@ -53,11 +54,9 @@ impl<A: Application> Engine<A> {
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
             // Another shard may have an old connection of this flow, to challenge, or to begin the new one above (RFC
             // 5961, section 4.2; RFC 6191).
-            if on_no_flow == OnNoFlow::Report
-                && let Some(known_flows) = &self.known_flows
-                && known_flows.may_hold(&segment.key)
-            {
-                return Received::NoFlow;
+            let others = self.others(&segment.key, on_no_flow);
+            if others != 0 && self.shared_flows.is_some() {
+                return Received::NoFlow { others };
             }
             self.syn(now, listener, segment, None, out);
             return Received::Done;
@@ -96,11 +95,8 @@ impl<A: Application> Engine<A> {
         let hash = TupleHash::new(self.secrets.isn, &segment.key);
         let iss = hash.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
-        let mut half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
-        if last_nxt.is_some() {
-            half_open.known = true;
-            self.note_known(&segment.key);
-        }
+        let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
+        self.flow_begins(&segment.key);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, FlowSlot::HalfOpen(slot));
         self.half_open_untimed.get_or_insert(slot);
@@ -247,9 +243,6 @@ impl<A: Application> Engine<A> {
         self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
-        if !half_open.known {
-            self.note_known(&key);
-        }
         self.complete_handshake(now, place, segment, sent_at, out);
     }
 
@@ -324,9 +317,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn remove_half_open(&mut self, slot: u32) {
         if let Some(half_open) = self.take_half_open(slot) {
             self.table.remove(&half_open.key, FlowSlot::HalfOpen(slot));
-            if half_open.known {
-                self.note_forgotten(&half_open.key);
-            }
+            self.flow_ends(&half_open.key);
             self.links.release(half_open.link);
         }
     }

@@ -23,7 +23,7 @@ impl<A: Application> Engine<A> {
             return;
         };
         self.table.remove(&connection.tcb.key, FlowSlot::Connection(slot));
-        self.note_forgotten(&connection.tcb.key);
+        self.flow_ends(&connection.tcb.key);
         self.links.release(connection.tcb.link);
         self.forget(slot, reason);
     }
@@ -112,7 +112,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
         if let Some(record) = self.time_wait.remove(slot) {
             self.table.remove(&record.key, FlowSlot::TimeWait(slot));
-            self.note_forgotten(&record.key);
+            self.flow_ends(&record.key);
             self.links.release(record.link);
         }
     }

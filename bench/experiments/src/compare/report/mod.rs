@@ -17,7 +17,7 @@ use tidegate_report::{Quantiles, Report, Spread};
 use self::ratios::Ratio;
 use super::cpu::{Parts, Usage};
 use super::plan::{Case, ClientKind, Target};
-use super::probe::Answer;
+use crate::probe::Answer;
 
 /// One measurement.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use tidegate_report::testing;
 
 use super::super::cpu::{Parts, Usage};
 use super::super::plan::{Case, ClientKind, Load, Shape, Target};
-use super::super::probe::Answer;
 use super::{Results, Run};
+use crate::probe::Answer;
 
 /// `target` under `load`, by the bypass client.
 pub(super) fn case(load: Load, target: Target) -> Case {

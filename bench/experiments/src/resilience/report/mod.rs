@@ -1,38 +1,49 @@
-//! The results of a run: rows, limits and ratios.
+//! The results of a run: rows, limits, scores and ratios.
 
 mod page;
 mod row;
 
 use std::fmt::Write;
+use std::time::Duration;
+
 use tidegate_lab::Family;
 
 use serde_json::{Map, Value, json};
 use tidegate_report::format::{short, three_digits};
 use tidegate_report::{Quantiles, Report, Spread};
 
+use super::attack::Attack;
 use super::background_load::Damage;
-use super::plan::{Limit, Offered, Target};
+use super::plan::{Contender, Limit, Offered, Target};
 
-/// One server under one flood.
+/// One server under one attack.
 #[derive(Clone, Debug)]
 pub(super) struct Measurement {
     /// The server.
     pub(super) target: Target,
     /// The IP version.
     pub(super) family: Family,
-    /// The flood that was asked for.
+    /// The attack; `None` if there was none.
+    pub(super) attack: Option<Attack>,
+    /// Its rate, as it was asked for.
     pub(super) offered: Offered,
-    /// SYNs per second that were sent.
+    /// Packets per second that were sent.
     pub(super) offered_per_s: f64,
     /// SYN-ACKs per second that came back for them.
     pub(super) answered_per_s: f64,
-    /// SYNs of the whole flood.
+    /// Frames per second that the server's device took in, those of the clients included.
+    pub(super) taken_per_s: f64,
+    /// Octets that went to the addresses of the attack, for each that the server's device took in; `None` without an
+    /// attack.
+    pub(super) amplification: Option<f64>,
+    /// Packets of the whole attack.
     pub(super) syns_sent: u64,
     /// Frames that the server's device took from the client's meanwhile, those of the clients included; the others
-    /// found its queue full. `None` without a flood, or if the device does not say.
+    /// found its queue full. `None` without an attack, or if the device does not say.
     pub(super) frames_taken: Option<u64>,
-    /// Whether the kernel made the frames of the flood, else they came through an AF_XDP socket. `None` without a
-    /// flood.
+    /// Connections that the attack kept at its end; `None` if it needs none.
+    pub(super) attack_connections: Option<u64>,
+    /// Whether the kernel made the frames of the attack, else they came through an AF_XDP socket. `None` without one.
     pub(super) live_frames: Option<bool>,
     /// Clients that began.
     pub(super) legit_tried: u32,
@@ -45,25 +56,49 @@ pub(super) struct Measurement {
     pub(super) first_byte: Option<Quantiles>,
     /// The reason why the first client failed.
     pub(super) first_failure: Option<String>,
+    /// From the begin of the attack until new clients were served; `None` if there was no attack, or they were not
+    /// during the window either.
+    pub(super) served_after_begin: Option<Duration>,
+    /// From its end until new clients were served; `None` if there was no attack, or they were not in time.
+    pub(super) served_after_end: Option<Duration>,
     /// The part of the time in which the server's core was busy, 0 to 1.
     pub(super) server_core_busy: f64,
-    /// The growth of the server's resident memory, in bytes.
+    /// The server's resident memory at the end, in bytes.
+    pub(super) rss_bytes: u64,
+    /// Its growth, in bytes.
     pub(super) rss_delta_bytes: i64,
     /// The growth of the kernel's unreclaimable memory, in bytes.
     pub(super) kernel_memory_delta_bytes: i64,
-    /// Throughput of the open connections before the flood, in bytes per second.
+    /// Throughput of the open connections before the attack, in bytes per second.
     pub(super) open_before_bytes_per_s: f64,
-    /// Their throughput during the flood.
+    /// Their throughput during the attack.
     pub(super) open_during_bytes_per_s: f64,
     /// The damage to them.
     pub(super) damage: Damage,
 }
 
-/// The rates of bare XDP programs, in SYNs per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Limits {
-    transmit: Option<f64>,
-    drop: Option<f64>,
+/// The highest rate of an attack that a server stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Score {
+    /// The server.
+    pub(super) contender: Contender,
+    /// The IP version.
+    pub(super) family: Family,
+    /// The attack.
+    pub(super) attack: Attack,
+    /// The rate, in packets per second; `None` if it does not stand the lowest.
+    pub(super) per_s: Option<f64>,
+    /// The number of tries.
+    pub(super) probes: u32,
+}
+
+/// The rate of a bare XDP program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bound {
+    family: Family,
+    attack: Attack,
+    limit: Limit,
+    per_s: f64,
 }
 
 /// The results of a whole run.
@@ -72,11 +107,11 @@ pub(super) struct Results {
     environment: Map<String, Value>,
     /// Of what was measured several times, the one that answered the median.
     rows: Vec<Measurement>,
-    limits: [Limits; 2],
     /// All rows at the highest rate, in the order they were measured.
     at_max: Vec<Measurement>,
-    /// All results of the bare XDP program that sends back.
-    transmitted: Vec<(Family, f64)>,
+    /// All results of bare XDP programs, in the same order.
+    bounds: Vec<Bound>,
+    scores: Vec<Score>,
 }
 
 /// The ratios of the results; `None` if not measured.
@@ -86,6 +121,10 @@ pub(super) struct Ratios {
     pub(super) answered_max_vs_linux: Option<f64>,
     /// SYNs that tidegate answers at the highest rate, in those that a bare XDP program sends back.
     pub(super) answered_max_vs_xdp_tx: Option<f64>,
+    /// Packets other than SYNs that tidegate takes in at the highest rate, in those that a bare XDP program drops.
+    pub(super) taken_max_vs_xdp_drop: Option<f64>,
+    /// The score of tidegate in that of tidegate behind a bare filter.
+    pub(super) score_vs_bare: Option<f64>,
 }
 
 impl Results {
@@ -101,35 +140,51 @@ impl Results {
     pub(super) fn add_row(&mut self, row: Measurement) {
         let mut row = row;
         if row.offered == Offered::Max {
-            let is_same = |other: &Measurement| other.family == row.family && other.target == row.target;
+            let key = |row: &Measurement| (row.family, row.attack, row.target);
+            let is_same = |other: &Measurement| key(other) == key(&row);
             self.rows
                 .retain(|other| other.offered != Offered::Max || !is_same(other));
             self.at_max.push(row.clone());
             let mut same: Vec<&Measurement> = self.at_max.iter().filter(|&other| is_same(other)).collect();
-            same.sort_by(|one, other| one.answered_per_s.total_cmp(&other.answered_per_s));
+            let figure = |row: &Measurement| match row.attack {
+                Some(Attack::Syn) => row.answered_per_s,
+                _ => row.taken_per_s,
+            };
+            same.sort_by(|one, other| figure(one).total_cmp(&figure(other)));
             row = same[same.len() / 2].clone();
         }
         self.rows.push(row);
         // They are measured in another order each time.
-        self.rows.sort_by_key(|row| (row.family, row.offered, row.target));
+        self.rows
+            .sort_by_key(|row| (row.family, row.attack, row.offered, row.target));
     }
 
-    /// Adds the limit that a bare XDP program reached, in SYNs per second.
-    pub(super) fn add_limit(&mut self, family: Family, limit: Limit, per_second: f64) {
-        let limits = &mut self.limits[family as usize];
-        match limit {
-            Limit::Transmit => {
-                self.transmitted.push((family, per_second));
-                let all = self.transmitted.iter().filter(|(other, _)| *other == family);
-                limits.transmit = Spread::of(all.map(|&(_, per_second)| per_second)).map(|spread| spread.median);
-            }
-            Limit::Drop => limits.drop = Some(per_second),
-        }
+    /// Adds the limit that a bare XDP program reached, in packets per second.
+    pub(super) fn add_limit(&mut self, family: Family, attack: Attack, limit: Limit, per_s: f64) {
+        self.bounds.push(Bound {
+            family,
+            attack,
+            limit,
+            per_s,
+        });
+    }
+
+    /// Adds a score.
+    pub(super) fn add_score(&mut self, score: Score) {
+        self.scores.push(score);
+        self.scores
+            .sort_by_key(|score| (score.family, score.attack, score.contender));
     }
 
     /// Adds a line to the environment.
     pub(super) fn add_environment(&mut self, name: &str, value: impl Into<Value>) {
         self.environment.insert(name.to_owned(), value.into());
+    }
+
+    /// Returns the connect p99 of `target` without an attack, in microseconds.
+    pub(super) fn quiet_p99_us(&self, family: Family, target: Target) -> Option<f64> {
+        let is_quiet = |row: &&Measurement| row.family == family && row.target == target && row.attack.is_none();
+        Some(self.rows.iter().find(is_quiet)?.connect?.p99)
     }
 
     /// Returns the IP versions that were measured.
@@ -138,54 +193,100 @@ impl Results {
         [Family::V4, Family::V6].into_iter().filter(measured).collect()
     }
 
-    fn limits(&self, family: Family) -> Limits {
-        self.limits[family as usize]
+    /// Returns the attacks that were measured.
+    fn attacks(&self) -> Vec<Attack> {
+        let mut attacks: Vec<Attack> = self.rows.iter().filter_map(|row| row.attack).collect();
+        attacks.sort_unstable();
+        attacks.dedup();
+        attacks
     }
 
-    /// The limits of the results: those of IPv4 if that was measured.
-    fn first_limits(&self) -> Limits {
-        let found = self.limits.iter().find(|&&limits| limits != Limits::default());
-        found.copied().unwrap_or_default()
+    /// Returns the median of the rates that a bare XDP program reached.
+    fn limit(&self, family: Family, attack: Attack, limit: Limit) -> Option<f64> {
+        Spread::of(self.bounds_of(family, attack, limit)).map(|spread| spread.median)
     }
 
-    /// Both ratios: the median of those of the rounds, and with both IP versions that of the worse one.
+    /// The rates that a bare XDP program reached, in the order of the rounds.
+    fn bounds_of(&self, family: Family, attack: Attack, limit: Limit) -> Vec<f64> {
+        let same = |bound: &&Bound| (bound.family, bound.attack, bound.limit) == (family, attack, limit);
+        self.bounds.iter().filter(same).map(|bound| bound.per_s).collect()
+    }
+
+    /// The limits of SYNs that stand for all: those of IPv4 if that was measured.
+    fn first_limit(&self, limit: Limit) -> Option<f64> {
+        let of = |family| self.limit(family, Attack::Syn, limit);
+        of(Family::V4).or_else(|| of(Family::V6))
+    }
+
+    /// Returns the rate of a score; `None` if it was not searched for, or nothing was stood.
+    fn score(&self, family: Family, attack: Attack, contender: Contender) -> Option<f64> {
+        let same = |score: &&Score| (score.family, score.attack, score.contender) == (family, attack, contender);
+        self.scores.iter().find(same)?.per_s
+    }
+
+    /// Returns the score of tidegate in that of tidegate behind a bare filter.
+    fn score_vs_bare(&self, family: Family, attack: Attack) -> Option<f64> {
+        let bare = self.score(family, attack, Contender::Filtered)?;
+        Some(self.score(family, attack, Contender::Plain(Target::TidegateAuto))? / bare)
+    }
+
+    /// All ratios: the median of those of the rounds, and of several attacks and IP versions that of the worst.
     fn ratios(&self) -> Ratios {
-        let lowest = |others: &dyn Fn(Family) -> Vec<f64>| {
-            self.families()
-                .into_iter()
-                .filter_map(|family| {
-                    let ours = self.answered_at_max(family, Target::TidegateAuto);
-                    let rounds = ours.into_iter().zip(others(family));
-                    let ratios = rounds
-                        .filter(|&(_, other)| other > 0.0)
-                        .map(|(ours, other)| ours / other);
-                    Spread::of(ratios).map(|spread| spread.median)
-                })
-                .min_by(f64::total_cmp)
-        };
+        let syns = |row: &Measurement| row.answered_per_s;
+        let linux = |family, attack| self.at_max(family, attack, Target::LinuxOnOverflow, syns);
+        let transmit = |family, attack| self.bounds_of(family, attack, Limit::Transmit);
+        let drop = |family, attack| self.bounds_of(family, attack, Limit::Drop);
+        let others: Vec<Attack> = self
+            .attacks()
+            .into_iter()
+            .filter(|&attack| attack != Attack::Syn)
+            .collect();
+        let scores = self.scores.iter();
         Ratios {
-            answered_max_vs_linux: lowest(&|family| self.answered_at_max(family, Target::LinuxOnOverflow)),
-            answered_max_vs_xdp_tx: lowest(&|family| self.transmitted(family)),
+            answered_max_vs_linux: self.lowest(&[Attack::Syn], syns, linux),
+            answered_max_vs_xdp_tx: self.lowest(&[Attack::Syn], syns, transmit),
+            taken_max_vs_xdp_drop: self.lowest(&others, |row| row.taken_per_s, drop),
+            score_vs_bare: scores
+                .filter_map(|score| self.score_vs_bare(score.family, score.attack))
+                .min_by(f64::total_cmp),
         }
     }
 
-    /// SYNs per second that were answered at the highest rate, in the order of the rounds.
-    fn answered_at_max(&self, family: Family, target: Target) -> Vec<f64> {
-        let same = |row: &&Measurement| row.family == family && row.target == target;
-        self.at_max.iter().filter(same).map(|row| row.answered_per_s).collect()
+    /// The lowest ratio, over IP versions and `attacks`, of a figure of tidegate to that of others in the same round.
+    fn lowest(
+        &self,
+        attacks: &[Attack],
+        figure: fn(&Measurement) -> f64,
+        others: impl Fn(Family, Attack) -> Vec<f64>,
+    ) -> Option<f64> {
+        let ratio = |family, attack| {
+            let ours = self.at_max(family, attack, Target::TidegateAuto, figure);
+            let rounds = ours.into_iter().zip(others(family, attack));
+            let ratios = rounds
+                .filter(|&(_, other)| other > 0.0)
+                .map(|(ours, other)| ours / other);
+            Spread::of(ratios).map(|spread| spread.median)
+        };
+        let families = self.families();
+        let pairs = families
+            .iter()
+            .flat_map(|&family| attacks.iter().map(move |&attack| (family, attack)));
+        pairs
+            .filter_map(|(family, attack)| ratio(family, attack))
+            .min_by(f64::total_cmp)
     }
 
-    /// SYNs per second that the bare XDP program sent back, in the same order.
-    fn transmitted(&self, family: Family) -> Vec<f64> {
-        let same = self.transmitted.iter().filter(|(other, _)| *other == family);
-        same.map(|&(_, per_second)| per_second).collect()
+    /// A figure of a target at the highest rate, in the order of the rounds.
+    fn at_max(&self, family: Family, attack: Attack, target: Target, figure: fn(&Measurement) -> f64) -> Vec<f64> {
+        let same = |row: &&Measurement| (row.family, row.attack, row.target) == (family, Some(attack), target);
+        self.at_max.iter().filter(same).map(figure).collect()
     }
 }
 
 impl Results {
     /// Returns the report.
     pub(super) fn report(&self) -> Report {
-        let (limits, ratios) = (self.first_limits(), self.ratios());
+        let ratios = self.ratios();
         let mut report = Report {
             kind: "resilience",
             environment: self.environment.clone(),
@@ -193,13 +294,25 @@ impl Results {
             ..Report::default()
         };
         let limits = json!({
-            "xdp_tx_per_s": limits.transmit.map(f64::round),
-            "xdp_drop_per_s": limits.drop.map(f64::round),
+            "xdp_tx_per_s": self.first_limit(Limit::Transmit).map(f64::round),
+            "xdp_drop_per_s": self.first_limit(Limit::Drop).map(f64::round),
         });
         let ratios = json!({
             "answered_max_vs_linux": ratios.answered_max_vs_linux.map(three_digits),
             "answered_max_vs_xdp_tx": ratios.answered_max_vs_xdp_tx.map(three_digits),
+            "taken_max_vs_xdp_drop": ratios.taken_max_vs_xdp_drop.map(three_digits),
+            "score_vs_bare": ratios.score_vs_bare.map(three_digits),
         });
+        let scores = self.scores.iter().map(|score| {
+            json!({
+                "attack": score.attack.name(),
+                "family": score.family.name(),
+                "target": score.contender.name(),
+                "score_per_s": score.per_s.map(f64::round),
+                "probes": score.probes,
+            })
+        });
+        report.more.insert("scores".to_owned(), scores.collect());
         report.more.insert("limits".to_owned(), limits);
         report.more.insert("ratios".to_owned(), ratios);
         report.text = self.text(&report);
@@ -207,7 +320,7 @@ impl Results {
         report
     }
 
-    /// Returns one table for each IP version, then limits and ratios.
+    /// Returns one table for each IP version, then limits, scores and ratios.
     fn text(&self, report: &Report) -> String {
         let mut text = String::new();
         for family in self.families() {
@@ -215,8 +328,8 @@ impl Results {
             let _ = writeln!(text, "{}", family.title());
             let rows = report.rows_with(&[("family", family.name())]);
             text.push_str(&report.table(row::COLUMNS, &rows));
-            if let Some(limits) = limits_text(family, self.limits(family)) {
-                let _ = writeln!(text, "{limits}");
+            for line in self.limits_text(family).into_iter().chain(self.scores_text(family)) {
+                let _ = writeln!(text, "{line}");
             }
             text.push('\n');
         }
@@ -226,8 +339,8 @@ impl Results {
         text
     }
 
-    /// Returns what both ratios are, and the ratios.
-    fn ratio_texts(&self) -> [(&'static str, String); 2] {
+    /// Returns what the ratios are, and the ratios.
+    fn ratio_texts(&self) -> [(&'static str, String); 4] {
         let ratios = self.ratios();
         let text = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         [
@@ -239,22 +352,62 @@ impl Results {
                 "SYNs answered at the highest rate, tidegate auto to bare XDP_TX",
                 text(ratios.answered_max_vs_xdp_tx),
             ),
+            (
+                "other packets taken in at the highest rate, tidegate auto to bare XDP_DROP, the worst attack",
+                text(ratios.taken_max_vs_xdp_drop),
+            ),
+            (
+                "highest rate that clients do not notice, tidegate auto to a bare filter before it, the worst attack",
+                text(ratios.score_vs_bare),
+            ),
         ]
     }
-}
 
-/// Returns the limits of one IP version as a sentence; `None` if they were not measured.
-fn limits_text(family: Family, limits: Limits) -> Option<String> {
-    if limits == Limits::default() {
-        return None;
+    /// Returns the limits of one IP version as a sentence for each attack that they were measured with.
+    fn limits_text(&self, family: Family) -> Vec<String> {
+        let title = family.title();
+        let of_attack = |attack: Attack| {
+            let transmit = self.limit(family, attack, Limit::Transmit).map(short);
+            let drop = self.limit(family, attack, Limit::Drop).map(short);
+            let name = attack.name();
+            match (transmit, drop) {
+                (Some(transmit), Some(drop)) => Some(format!(
+                    "{title}, {name}: a bare XDP program sends back {transmit}/s, and drops {drop}/s"
+                )),
+                (Some(transmit), None) => Some(format!("{title}, {name}: a bare XDP program sends back {transmit}/s")),
+                (None, Some(drop)) => Some(format!("{title}, {name}: a bare XDP program drops {drop}/s")),
+                (None, None) => None,
+            }
+        };
+        self.attacks().into_iter().filter_map(of_attack).collect()
     }
-    let text = |limit: Option<f64>| limit.map_or_else(|| "-".to_owned(), short);
-    Some(format!(
-        "{}: a bare XDP program sends back {} SYN/s, and drops {} SYN/s",
-        family.title(),
-        text(limits.transmit),
-        text(limits.drop)
-    ))
+
+    /// Returns the scores of one IP version as a sentence for each attack.
+    fn scores_text(&self, family: Family) -> Vec<String> {
+        let of_attack = |attack: Attack| {
+            let same = self
+                .scores
+                .iter()
+                .filter(|score| (score.family, score.attack) == (family, attack));
+            let parts: Vec<String> = same
+                .map(|score| {
+                    let rate = score
+                        .per_s
+                        .map_or_else(|| "nothing".to_owned(), |rate| format!("{}/s", short(rate)));
+                    format!("{} {rate}", score.contender.name())
+                })
+                .collect();
+            (!parts.is_empty()).then(|| {
+                format!(
+                    "{}, {}: clients do not notice {}",
+                    family.title(),
+                    attack.name(),
+                    parts.join(", ")
+                )
+            })
+        };
+        self.attacks().into_iter().filter_map(of_attack).collect()
+    }
 }
 
 impl Measurement {
@@ -281,6 +434,9 @@ mod tests {
         assert_eq!(ratios.answered_max_vs_linux, Some(5.0));
         // 2.4M of 3M; that of IPv6 was not measured.
         assert_eq!(ratios.answered_max_vs_xdp_tx, Some(0.8));
+        // 3M of 5M; those of SYNs are another thing.
+        assert_eq!(ratios.taken_max_vs_xdp_drop.map(three_digits), Some(0.6));
+        assert_eq!(ratios.score_vs_bare, Some(0.75));
     }
 
     #[test]
@@ -290,14 +446,14 @@ mod tests {
         for (tidegate, linux, bare) in [(2.0e6, 0.4e6, 4.0e6), (1.0e6, 0.2e6, 2.0e6), (1.0e6, 0.4e6, 4.0e6)] {
             report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, tidegate));
             report.add_row(row(Target::LinuxOnOverflow, Family::V4, Offered::Max, linux));
-            report.add_limit(Family::V4, Limit::Transmit, bare);
+            report.add_limit(Family::V4, Attack::Syn, Limit::Transmit, bare);
         }
         let ratios = report.ratios();
         assert_eq!(ratios.answered_max_vs_linux, Some(5.0));
         assert_eq!(ratios.answered_max_vs_xdp_tx, Some(0.5));
         let answered: Vec<f64> = report.rows.iter().map(|row| row.answered_per_s).collect();
         assert_eq!(answered, [1.0e6, 0.4e6]);
-        assert_eq!(report.limits(Family::V4).transmit, Some(4.0e6));
+        assert_eq!(report.limit(Family::V4, Attack::Syn, Limit::Transmit), Some(4.0e6));
     }
 
     #[test]
@@ -306,12 +462,14 @@ mod tests {
         let nothing = Ratios {
             answered_max_vs_linux: None,
             answered_max_vs_xdp_tx: None,
+            taken_max_vs_xdp_drop: None,
+            score_vs_bare: None,
         };
         assert_eq!(report.ratios(), nothing);
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 1e6));
         report.add_row(row(Target::LinuxOnOverflow, Family::V4, Offered::Max, 0.0));
         assert_eq!(report.ratios(), nothing);
-        report.add_limit(Family::V4, Limit::Transmit, 0.0);
+        report.add_limit(Family::V4, Attack::Syn, Limit::Transmit, 0.0);
         assert_eq!(report.ratios(), nothing);
     }
 
@@ -322,18 +480,19 @@ mod tests {
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 0.0));
         report.add_row(row(Target::LinuxAlways, Family::V4, Offered::Pps(100), 0.0));
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Pps(100), 0.0));
+        let syn = Some(Attack::Syn);
         let order: Vec<_> = report
             .rows
             .iter()
-            .map(|row| (row.family, row.offered, row.target))
+            .map(|row| (row.family, row.attack, row.offered, row.target))
             .collect();
         assert_eq!(
             order,
             [
-                (Family::V4, Offered::Pps(100), Target::TidegateAuto),
-                (Family::V4, Offered::Pps(100), Target::LinuxAlways),
-                (Family::V4, Offered::Max, Target::TidegateAuto),
-                (Family::V6, Offered::Nothing, Target::LinuxAlways),
+                (Family::V4, syn, Offered::Pps(100), Target::TidegateAuto),
+                (Family::V4, syn, Offered::Pps(100), Target::LinuxAlways),
+                (Family::V4, syn, Offered::Max, Target::TidegateAuto),
+                (Family::V6, None, Offered::Nothing, Target::LinuxAlways),
             ]
         );
         assert_eq!(report.families(), [Family::V4, Family::V6]);
@@ -352,7 +511,7 @@ mod tests {
         let text = report().report().text;
         let row = text
             .lines()
-            .find(|line| line.starts_with("tidegate auto") && line.contains("max"))
+            .find(|line| line.starts_with("syn") && line.contains("tidegate auto") && line.contains("max"))
             .unwrap();
         for part in [
             "4.00M",
@@ -372,16 +531,24 @@ mod tests {
     }
 
     #[test]
-    fn every_family_has_its_table_and_only_measured_limits_are_shown() {
+    fn every_family_has_its_table_and_only_what_was_measured_is_shown() {
         let text = report().report().text;
         assert_eq!(text.matches("first byte p99").count(), 2);
         assert!(
-            text.contains("IPv4: a bare XDP program sends back 3.00M SYN/s, and drops 8.00M SYN/s"),
+            text.contains("IPv4, syn: a bare XDP program sends back 3.00M/s, and drops 8.00M/s\n"),
             "{text}"
         );
-        assert!(!text.contains("IPv6: a bare"), "{text}");
+        assert!(
+            text.contains(
+                "IPv4, ack: clients do not notice tidegate auto 3.00M/s, nginx nothing, bare filter 4.00M/s\n"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("IPv6, syn: a bare"), "{text}");
         assert!(text.contains("tcp_syncookies=1: 5.00\n"), "{text}");
         assert!(text.contains("XDP_TX: 0.80\n"), "{text}");
+        assert!(text.contains("worst attack: 0.60\n"), "{text}");
+        assert!(text.contains("worst attack: 0.75\n"), "{text}");
     }
 
     #[test]
@@ -396,32 +563,75 @@ mod tests {
                 "limits",
                 "ratios",
                 "rows",
-                "schema_version"
+                "schema_version",
+                "scores"
             ]
         );
         assert_eq!(keys(&value["limits"]), ["xdp_drop_per_s", "xdp_tx_per_s"]);
         assert_eq!(
             keys(&value["ratios"]),
-            ["answered_max_vs_linux", "answered_max_vs_xdp_tx"]
+            [
+                "answered_max_vs_linux",
+                "answered_max_vs_xdp_tx",
+                "score_vs_bare",
+                "taken_max_vs_xdp_drop"
+            ]
         );
         let rows = value["rows"].as_array().unwrap();
-        assert_eq!(rows.len(), 8);
+        assert_eq!(rows.len(), 10);
         for row in rows {
-            for key in [
-                "target",
-                "family",
-                "offered_per_s",
-                "answered_per_s",
-                "legit_tried",
-                "legit_ok",
-                "connect_p50_us",
-                "connect_p99_us",
-                "first_byte_p99_us",
-                "server_core_busy",
-                "rss_delta_bytes",
-            ] {
-                assert!(row.get(key).is_some(), "{key}");
-            }
+            assert_eq!(
+                keys(row),
+                [
+                    "amplification",
+                    "answered_per_s",
+                    "attack",
+                    "attack_connections",
+                    "bare_score_per_s",
+                    "connect_max_us",
+                    "connect_p50_us",
+                    "connect_p90_us",
+                    "connect_p99_us",
+                    "connect_p99_vs_quiet",
+                    "family",
+                    "first_byte_max_us",
+                    "first_byte_p50_us",
+                    "first_byte_p90_us",
+                    "first_byte_p99_us",
+                    "first_failure",
+                    "frames_taken",
+                    "kernel_memory_delta_bytes",
+                    "legit_failed",
+                    "legit_ok",
+                    "legit_tried",
+                    "limit_xdp_drop_per_s",
+                    "limit_xdp_tx_per_s",
+                    "live_frames",
+                    "offered_per_s",
+                    "open_before_bytes_per_s",
+                    "open_broken",
+                    "open_bytes_lost",
+                    "open_bytes_wrong",
+                    "open_during_bytes_per_s",
+                    "open_kept",
+                    "open_stalled",
+                    "open_trouble",
+                    "rate",
+                    "rss_bytes",
+                    "rss_delta_bytes",
+                    "score_per_s",
+                    "score_vs_bare",
+                    "served_after_begin_us",
+                    "served_after_end_us",
+                    "server_core_busy",
+                    "syns_sent",
+                    "taken_per_s",
+                    "target"
+                ]
+            );
+        }
+        for score in value["scores"].as_array().unwrap() {
+            assert_eq!(keys(score), ["attack", "family", "probes", "score_per_s", "target"]);
         }
     }
 
@@ -440,6 +650,31 @@ mod tests {
         assert_eq!(row["first_byte_p99_us"], 2_300);
         assert_eq!(row["server_core_busy"], 0.988);
         assert_eq!(row["rss_delta_bytes"], -4_096);
+        assert_eq!((&row["attack"], &row["rss_bytes"]), (&json!("syn"), &json!(64_000_000)));
+        assert_eq!(row["taken_per_s"], 3_000_000.0);
+        assert_eq!(row["amplification"], 0.912);
+        assert_eq!(row["served_after_begin_us"], 12_345);
+        // That of the row without an attack is the same.
+        assert_eq!(row["connect_p99_vs_quiet"], 1.0);
+        let ack = &value["rows"][4];
+        assert_eq!((&ack["attack"], &ack["rate"]), (&json!("ack"), &json!("1M")));
+        assert_eq!(ack["score_per_s"], 3_000_000.0);
+        assert_eq!(ack["bare_score_per_s"], 4_000_000.0);
+        assert_eq!(
+            (&ack["score_vs_bare"], &ack["limit_xdp_drop_per_s"]),
+            (&json!(0.75), &json!(5_000_000.0))
+        );
+        assert_eq!(value["rows"][0]["attack"], "none");
+        let score = &value["scores"][0];
+        assert_eq!(
+            (&score["attack"], &score["target"]),
+            (&json!("ack"), &json!("tidegate auto"))
+        );
+        assert_eq!(
+            (&score["score_per_s"], &score["probes"]),
+            (&json!(3_000_000.0), &json!(11))
+        );
+        assert_eq!(value["scores"][1]["score_per_s"], Value::Null);
         assert_eq!(value["limits"]["xdp_tx_per_s"], 3_000_000.0);
         assert_eq!(value["limits"]["xdp_drop_per_s"], 8_000_000.0);
         assert_eq!(value["ratios"]["answered_max_vs_linux"], 5.0);
@@ -450,7 +685,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_null() {
         let value = report().report().json();
-        let last = &value["rows"][7];
+        let last = &value["rows"][9];
         assert_eq!(last["target"], "linux tcp_syncookies=1");
         assert_eq!(last["legit_ok"], 0);
         for key in [
@@ -458,6 +693,9 @@ mod tests {
             "connect_p99_us",
             "first_byte_p99_us",
             "limit_xdp_tx_per_s",
+            "served_after_end_us",
+            "score_per_s",
+            "connect_p99_vs_quiet",
         ] {
             assert_eq!(last[key], Value::Null, "{key}");
         }

@@ -1,12 +1,17 @@
-//! A server under a flood as a row of the report.
+//! A server under an attack as a row of the report.
+
+use std::time::Duration;
 
 use tidegate_report::format::three_digits;
 use tidegate_report::{Column, Quantiles, Row};
 
+use super::super::attack::Attack;
+use super::super::plan::{Contender, Limit};
 use super::{Measurement, Results};
 
-/// The columns of the table.
+/// The columns of the table of all rows.
 pub(super) const COLUMNS: &[Column] = &[
+    Column::name("attack", "{attack}"),
     Column::name("target", "{target}"),
     Column::figure("rate", "{rate}"),
     Column::figure("offered/s", "{offered_per_s:short}"),
@@ -22,24 +27,56 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::figure("open trouble", "{open_trouble}"),
 ];
 
+/// The columns of the table with one line for each target and attack.
+pub(super) const SUMMARY: &[Column] = &[
+    Column::name("attack", "{attack}"),
+    Column::name("target", "{target}"),
+    Column::figure("unnoticed/s", "{score_per_s:short}"),
+    Column::figure("of the bare filter's", "{score_vs_bare:%}"),
+    Column::figure("offered/s", "{offered_per_s:short}"),
+    Column::figure("taken in/s", "{taken_per_s:short}"),
+    Column::figure("clients ok", "{legit_ok}/{legit_tried}").alert("legit_failed"),
+    Column::figure("connect p99", "{connect_p99_us:us}"),
+    Column::figure("first byte p99", "{first_byte_p99_us:us}"),
+    Column::figure("served again after its begin", "{served_after_begin_us:us}"),
+    Column::figure("after its end", "{served_after_end_us:us}"),
+    Column::figure("sent per octet", "{amplification:2}"),
+    Column::figure("core", "{server_core_busy:%}"),
+    Column::figure("RSS", "{rss_bytes:M} MB"),
+    Column::figure("open connections keep", "{open_kept:%}"),
+];
+
 /// Returns the row of the report. Fields that were not measured are null.
 pub(super) fn row(results: &Results, row: &Measurement) -> Row {
-    let limits = results.limits(row.family);
     let damage = &row.damage;
+    let per_attack = |of: &dyn Fn(Attack) -> Option<f64>| row.attack.and_then(of);
+    let limit = |limit| per_attack(&|attack| results.limit(row.family, attack, limit)).map(f64::round);
+    let score = |contender| per_attack(&|attack| results.score(row.family, attack, contender)).map(f64::round);
+    let micros = |time: Option<Duration>| time.map(|time| time.as_micros() as u64);
+    let vs_quiet = || Some(row.connect?.p99 / results.quiet_p99_us(row.family, row.target)?);
+    let own_score = score(Contender::Plain(row.target));
     let mut fields = Row::new()
+        .with("attack", row.attack.map_or("none", Attack::name))
         .with("target", row.target.name())
         .with("family", row.family.name())
         .with("rate", row.offered.name())
         .with("offered_per_s", row.offered_per_s.round())
         .with("answered_per_s", row.answered_per_s.round())
+        .with("taken_per_s", row.taken_per_s.round())
+        .with("amplification", row.amplification.map(three_digits))
         .with("syns_sent", row.syns_sent)
         .with("frames_taken", row.frames_taken)
+        .with("attack_connections", row.attack_connections)
         .with("live_frames", row.live_frames)
         .with("legit_tried", row.legit_tried)
         .with("legit_ok", row.legit_ok)
         .with("legit_failed", row.legit_tried.saturating_sub(row.legit_ok))
         .with("first_failure", row.first_failure.as_deref())
+        .with("connect_p99_vs_quiet", vs_quiet().map(three_digits))
+        .with("served_after_begin_us", micros(row.served_after_begin))
+        .with("served_after_end_us", micros(row.served_after_end))
         .with("server_core_busy", three_digits(row.server_core_busy))
+        .with("rss_bytes", row.rss_bytes)
         .with("rss_delta_bytes", row.rss_delta_bytes)
         .with("kernel_memory_delta_bytes", row.kernel_memory_delta_bytes)
         .with("open_before_bytes_per_s", row.open_before_bytes_per_s.round())
@@ -50,8 +87,16 @@ pub(super) fn row(results: &Results, row: &Measurement) -> Row {
         .with("open_bytes_lost", damage.lost)
         .with("open_bytes_wrong", damage.wrong)
         .with("open_trouble", trouble(row))
-        .with("limit_xdp_tx_per_s", limits.transmit.map(f64::round))
-        .with("limit_xdp_drop_per_s", limits.drop.map(f64::round));
+        .with("limit_xdp_tx_per_s", limit(Limit::Transmit))
+        .with("limit_xdp_drop_per_s", limit(Limit::Drop))
+        .with("score_per_s", own_score)
+        .with("bare_score_per_s", score(Contender::Filtered))
+        .with(
+            "score_vs_bare",
+            own_score
+                .zip(score(Contender::Filtered))
+                .map(|(own, bare)| three_digits(own / bare)),
+        );
     for (name, quantiles) in [("connect", row.connect), ("first_byte", row.first_byte)] {
         let micros = |value: fn(Quantiles) -> f64| quantiles.map(value).map(|micros| micros.round() as u64);
         fields = fields

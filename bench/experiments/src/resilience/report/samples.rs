@@ -4,21 +4,28 @@ use tidegate_lab::Family;
 use tidegate_report::Quantiles;
 use tidegate_report::testing;
 
-use super::super::background_load::Damage;
-use super::super::plan::{Limit, Offered, Target};
-use super::{Measurement, Results};
+use std::time::Duration;
 
-/// A row of fixed numbers but for the arguments.
+use super::super::attack::Attack;
+use super::super::background_load::Damage;
+use super::super::plan::{Contender, Limit, Offered, Target};
+use super::{Measurement, Results, Score};
+
+/// A row of fixed numbers but for the arguments; of SYNs, if there are any.
 pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per_s: f64) -> Measurement {
     Measurement {
         target,
         family,
+        attack: (offered != Offered::Nothing).then_some(Attack::Syn),
         offered,
         offered_per_s: 4_000_000.4,
         answered_per_s,
+        taken_per_s: 3_000_000.4,
+        amplification: Some(0.912_3),
         syns_sent: 16_000_000,
         frames_taken: Some(12_000_000),
         live_frames: Some(true),
+        attack_connections: None,
         legit_tried: 1_000,
         legit_ok: 990,
         connect: Some(Quantiles {
@@ -38,7 +45,10 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
             max: 3_000_000.0,
         }),
         first_failure: Some("no connection within 10 s".to_owned()),
+        served_after_begin: Some(Duration::from_micros(12_345)),
+        served_after_end: None,
         server_core_busy: 0.987_65,
+        rss_bytes: 64_000_000,
         rss_delta_bytes: -4_096,
         kernel_memory_delta_bytes: 8_192,
         open_before_bytes_per_s: 25_000_000.0,
@@ -47,7 +57,7 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
     }
 }
 
-/// Rows of both families, with limits of IPv4 only.
+/// Rows of both families, with limits and scores of IPv4 only.
 pub(super) fn report() -> Results {
     let mut report = Results::new(testing::environment());
     for (family, tidegate, linux) in [
@@ -63,7 +73,27 @@ pub(super) fn report() -> Results {
         last.legit_ok = 0;
         report.add_row(last);
     }
-    report.add_limit(Family::V4, Limit::Transmit, 3_000_000.0);
-    report.add_limit(Family::V4, Limit::Drop, 8_000_000.0);
+    for offered in [Offered::Pps(1_000_000), Offered::Max] {
+        report.add_row(Measurement {
+            attack: Some(Attack::Ack),
+            ..row(Target::TidegateAuto, Family::V4, offered, 0.0)
+        });
+    }
+    report.add_limit(Family::V4, Attack::Syn, Limit::Transmit, 3_000_000.0);
+    report.add_limit(Family::V4, Attack::Syn, Limit::Drop, 8_000_000.0);
+    report.add_limit(Family::V4, Attack::Ack, Limit::Drop, 5_000_000.0);
+    for (contender, per_s) in [
+        (Contender::Filtered, Some(4_000_000.0)),
+        (Contender::Plain(Target::TidegateAuto), Some(3_000_000.0)),
+        (Contender::Plain(Target::Nginx), None),
+    ] {
+        report.add_score(Score {
+            contender,
+            family: Family::V4,
+            attack: Attack::Ack,
+            per_s,
+            probes: 11,
+        });
+    }
     report
 }

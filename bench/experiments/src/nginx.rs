@@ -3,14 +3,15 @@
 use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 
 /// Where Debian has it; not every user's `PATH` names that.
 const USUAL: &str = "/usr/sbin/nginx";
 
-/// The name of the configuration in the directory of a run.
-pub(super) const CONFIGURATION: &str = "nginx.conf";
+/// The line that is printed before it begins. It does not say itself when it serves.
+pub(crate) const READY: &str = "ready";
 
 /// Connections of the one worker, a few of which it needs for itself. Far more than the clients open.
 const CONNECTIONS: u32 = 16_384;
@@ -23,13 +24,25 @@ const BACKLOG: u32 = 65_535;
 /// # Errors
 ///
 /// It is not installed.
-pub(super) fn find() -> anyhow::Result<PathBuf> {
+pub(crate) fn find() -> anyhow::Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let candidates = env::split_paths(&path).map(|directory| directory.join("nginx"));
-    first_file(candidates.chain([PathBuf::from(USUAL)])).context(
-        "nginx is not installed; `apt-get install nginx-light` installs it, and --targets tidegate,serve-kernel does \
-         without it",
-    )
+    first_file(candidates.chain([PathBuf::from(USUAL)]))
+        .context("nginx is not installed; `apt-get install nginx-light` installs it")
+}
+
+/// Has `shell`, a command that starts one, say [`READY`] and become nginx with `configuration`, which is written to
+/// `work`.
+///
+/// # Errors
+///
+/// The configuration cannot be written.
+pub(crate) fn add_to(shell: &mut Command, program: &Path, work: &Path, configuration: &str) -> anyhow::Result<()> {
+    let file = work.join("nginx.conf");
+    std::fs::write(&file, configuration).with_context(|| format!("cannot write {}", file.display()))?;
+    shell.args(["-c", &format!("echo {READY}; exec \"$0\" \"$@\"")]);
+    shell.arg(program).arg("-p").arg(work).arg("-c").arg(file);
+    Ok(())
 }
 
 fn first_file(mut candidates: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
@@ -40,7 +53,7 @@ fn first_file(mut candidates: impl Iterator<Item = PathBuf>) -> Option<PathBuf> 
 /// nginx writes to `work`.
 ///
 /// `sendfile` and `tcp_nopush` are on as in Debian's own configuration; with them, a small response is one segment.
-pub(super) fn configuration(address: SocketAddr, root: &Path, work: &Path, cpu: usize) -> String {
+pub(crate) fn configuration(address: SocketAddr, root: &Path, work: &Path, cpu: usize) -> String {
     let root = root.display();
     let work = work.display();
     // A mask in binary digits, the first CPU in the last one.

@@ -1,4 +1,4 @@
-//! One request over the kernel's TCP, to see that a server is up and what exactly it sends.
+//! One request over the kernel's TCP, to see that a server is up, what exactly it sends, and how soon.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -21,16 +21,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The octets of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Status line and fields.
-    pub(super) head: usize,
+    pub(crate) head: usize,
     /// The body.
-    pub(super) body: usize,
+    pub(crate) body: usize,
 }
 
 impl Answer {
     /// All of it.
-    pub(super) fn length(self) -> usize {
+    pub(crate) fn length(self) -> usize {
         self.head + self.body
     }
 }
@@ -41,7 +41,7 @@ impl Answer {
 /// # Errors
 ///
 /// The server ends, accepts no connection in time, or answers with something else.
-pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Result<Answer> {
+pub(crate) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + START_LIMIT;
     let stream = loop {
         match TcpStream::connect_timeout(&url.address, TIMEOUT) {
@@ -55,12 +55,24 @@ pub(super) fn wait_for(url: &Url, page: &[u8], server: &mut Child) -> anyhow::Re
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", url.address)),
         }
     };
-    ask(stream, url, page)
+    ask(stream, url, page, TIMEOUT)
 }
 
-fn ask(mut stream: TcpStream, url: &Url, page: &[u8]) -> anyhow::Result<Answer> {
+/// Asks for `url` once and compares the body with `page`. The connection, and each piece of the response, may take
+/// `timeout`.
+///
+/// # Errors
+///
+/// No connection or no response in time, or another one.
+pub(crate) fn exchange(url: &Url, page: &[u8], timeout: Duration) -> anyhow::Result<Answer> {
+    let stream = TcpStream::connect_timeout(&url.address, timeout)
+        .with_context(|| format!("cannot connect to {}", url.address))?;
+    ask(stream, url, page, timeout)
+}
+
+fn ask(mut stream: TcpStream, url: &Url, page: &[u8], timeout: Duration) -> anyhow::Result<Answer> {
     stream
-        .set_read_timeout(Some(TIMEOUT))
+        .set_read_timeout(Some(timeout))
         .context("cannot set a time limit")?;
     stream.write_all(&url.request(true)).context("cannot send a request")?;
     read(&mut stream, page)
@@ -143,7 +155,7 @@ mod tests {
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let url: Url = format!("http://{address}/index.html").parse().unwrap();
-        let error = ask(TcpStream::connect(address).unwrap(), &url, b"page").unwrap_err();
+        let error = exchange(&url, b"page", TIMEOUT).unwrap_err();
         assert!(format!("{error:#}").contains("closed before the head"), "{error:#}");
         server.join().unwrap();
     }

@@ -1,0 +1,133 @@
+//! The score of a server under an attack: the highest rate at which its clients notice next to nothing.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tidegate_flood::{Bare, Prefix};
+use tidegate_lab::Child;
+
+use super::case::{Bench, Clients, per_second};
+use super::plan::{Case, Contender, Offered, Scoring};
+use super::report::Score;
+use super::search::{self, Probe};
+
+/// The lowest rate of packets that is tried.
+const LOWEST: u64 = 10_000;
+
+/// The lowest rate of connections.
+const LOWEST_CONNECTIONS: u64 = 100;
+
+/// The part of the clients that has to be served.
+const SERVED: f64 = 0.999;
+
+/// The connect p99 may be this many times the one without an attack.
+const TIMES_QUIET: f64 = 3.0;
+
+/// It may be this in any case, in microseconds.
+const ALWAYS_ALLOWED_US: f64 = 2_000.0;
+
+/// The time between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Returns whether clients notice next to nothing, if of those that `tried` the server served `served`, and 99 of 100
+/// connected within `connect_p99_us`.
+fn is_stood(tried: u32, served: u64, connect_p99_us: Option<f64>, quiet_p99_us: Option<f64>) -> bool {
+    let allowed = quiet_p99_us
+        .map_or(0.0, |quiet| quiet * TIMES_QUIET)
+        .max(ALWAYS_ALLOWED_US);
+    served as f64 >= f64::from(tried) * SERVED && connect_p99_us.is_some_and(|p99| p99 <= allowed)
+}
+
+impl Bench<'_> {
+    /// Searches for the score of `contender`, whose connect p99 without an attack is `quiet_p99_us`.
+    pub(super) fn score(&self, contender: Contender, case: &Case, quiet_p99_us: Option<f64>) -> anyhow::Result<Score> {
+        let attack = case.attack.context("a score without an attack")?;
+        let mut server = self.start(contender.target(), case.family)?;
+        let filter = (contender == Contender::Filtered)
+            .then(|| Bare::filter_before(server.id(), Prefix::SOURCES_V4, Prefix::SOURCES_V6))
+            .transpose()
+            .context("cannot put the bare filter before tidegate's program")?;
+        let mut probes = 0;
+        let lowest = if attack.needs_connections() {
+            LOWEST_CONNECTIONS
+        } else {
+            LOWEST
+        };
+        let per_s = search::highest(self.scale.scoring.steps, lowest, |offered, seed| {
+            probes += 1;
+            self.probe(contender, case, &mut server, offered, seed, quiet_p99_us)
+        })?;
+        if let Some(filter) = &filter
+            && filter.count() == 0
+        {
+            bail!("the bare filter has dropped nothing, so it was no filter");
+        }
+        // The server goes before the filter, which keeps its program in reach.
+        drop(server);
+        Ok(Score {
+            contender,
+            family: case.family,
+            attack,
+            per_s,
+            probes,
+        })
+    }
+
+    fn probe(
+        &self,
+        contender: Contender,
+        case: &Case,
+        server: &mut Child,
+        offered: Offered,
+        seed: u64,
+        quiet_p99_us: Option<f64>,
+    ) -> anyhow::Result<Probe> {
+        let Scoring {
+            clients, window, tail, ..
+        } = self.scale.scoring;
+        let attack = case.attack.context("a score without an attack")?;
+        let target = contender.target();
+        let duration = self.scale.settle + window + tail + Duration::from_secs(10);
+        let seed = self.seed.wrapping_add(seed);
+        let flood = self.start_attack(attack, case.family, target.port(), offered, duration, seed)?;
+        thread::sleep(self.scale.settle);
+        let clients = Clients {
+            count: clients,
+            window,
+            tail,
+        };
+        let (first, last, outcome) = self.with_clients(target, case.family, clients, Some(&flood), None)?;
+        flood.stop().context("the attack failed")?;
+        if !server.is_running()? {
+            bail!("{} ended in mid-run", target.name());
+        }
+        thread::sleep(PAUSE);
+        let p99 = outcome.connect.quantiles().map(|quantiles| quantiles.p99);
+        Ok(Probe {
+            per_s: per_second(last.sent.saturating_sub(first.sent), last.seconds_since(&first)),
+            is_stood: is_stood(clients.count, outcome.operations, p99, quiet_p99_us),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_of_a_thousand_may_be_lost_and_no_more() {
+        assert!(is_stood(1_000, 999, Some(100.0), None));
+        assert!(!is_stood(1_000, 998, Some(100.0), None));
+        assert!(!is_stood(250, 249, Some(100.0), None));
+        assert!(!is_stood(1_000, 0, None, None));
+    }
+
+    #[test]
+    fn connecting_may_take_three_times_as_long_or_two_milliseconds() {
+        assert!(is_stood(10, 10, Some(2_000.0), Some(100.0)));
+        assert!(!is_stood(10, 10, Some(2_001.0), Some(100.0)));
+        assert!(is_stood(10, 10, Some(3_000.0), Some(1_000.0)));
+        assert!(!is_stood(10, 10, Some(3_001.0), Some(1_000.0)));
+    }
+}
