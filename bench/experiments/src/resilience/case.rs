@@ -52,8 +52,8 @@ pub(super) struct Bench<'a> {
 pub(super) enum Measured {
     /// A server.
     Row(Box<Measurement>),
-    /// A bare XDP program met so many packets per second.
-    Limit(f64),
+    /// A bare XDP program met so many packets per second, of so many offered.
+    Limit(f64, f64),
     /// The highest rate that a server stands.
     Score(Score),
 }
@@ -107,7 +107,7 @@ impl Bench<'_> {
                 let row = self.measure_server(target, case, tail)?;
                 Ok(Measured::Row(Box::new(row)))
             }
-            Subject::Bare(limit) => self.measure_bare(limit, case).map(Measured::Limit),
+            Subject::Bare(limit) => self.measure_bare(limit, case),
             Subject::Score(contender) => self.score(contender, case, quiet_p99_us).map(Measured::Score),
         }
     }
@@ -246,7 +246,7 @@ impl Bench<'_> {
         })
     }
 
-    fn measure_bare(&self, limit: Limit, case: &Case) -> anyhow::Result<f64> {
+    fn measure_bare(&self, limit: Limit, case: &Case) -> anyhow::Result<Measured> {
         let bare = self
             .lab
             .inside(Place::Server, || match limit {
@@ -269,7 +269,12 @@ impl Bench<'_> {
             Limit::Transmit => last.answers.syn_acks.saturating_sub(first.answers.syn_acks),
             Limit::Drop => last_count.saturating_sub(first_count),
         };
-        Ok(per_second(count, last.seconds_since(&first)))
+        let seconds = last.seconds_since(&first);
+        let offered = last.sent.saturating_sub(first.sent);
+        Ok(Measured::Limit(
+            per_second(count, seconds),
+            per_second(offered, seconds),
+        ))
     }
 
     /// Starts the attack of a row on `port`, if it has one.

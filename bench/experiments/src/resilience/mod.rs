@@ -218,11 +218,11 @@ fn measure_one(bench: &Bench, case: &Case, tail: Duration, results: &mut Results
             results.add_row(*row);
             found
         }
-        Measured::Limit(per_second) => {
+        Measured::Limit(per_second, offered) => {
             if let (Subject::Bare(limit), Some(attack)) = (case.subject, case.attack) {
                 results.add_limit(case.family, attack, limit, per_second);
             }
-            format!("{per_second:.0}/s")
+            format!("{per_second:.0}/s of {offered:.0}/s")
         }
         Measured::Score(score) => {
             results.add_score(score);

@@ -13,9 +13,10 @@ const USUAL: Offered = Offered::Pps(1_000_000);
 
 const HOW_TO_READ: &[&str] = &[
     "Each row is one server under one attack. The servers take turns within each rate, and each time another one is the \
-     first. **offered/s** is what the generator sent, **taken in/s** the frames that the server's device took in, with \
-     those of the clients, **answered/s** the SYN-ACKs that came back to the addresses of the attack, **sent per octet** \
-     the octets that went to these for each taken in. What a bare XDP program sends back or drops, with the same \
+     first. **offered/s** is what the generator sent, or the connections it began, **connections kept** those it had in \
+     the end, **taken in/s** the frames that the server's device took in, with those of the clients, **answered/s** the \
+     SYN-ACKs that came back to the addresses of the attack, **sent per octet** the octets that went to these for each \
+     taken in. What a bare XDP program sends back or drops, with the same \
      generator and the same cores, is the most any server could do there.",
     "**unnoticed/s** is the highest rate at which 99.9 % of the clients are served and 99 % connect within three times \
      what it takes without an attack, or 2 ms if that is more: found by bisection, and stood with two of three seeds. \

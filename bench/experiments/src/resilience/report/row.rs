@@ -34,6 +34,7 @@ pub(super) const SUMMARY: &[Column] = &[
     Column::figure("unnoticed/s", "{score_per_s:short}"),
     Column::figure("of the bare filter's", "{score_vs_bare:%}"),
     Column::figure("offered/s", "{offered_per_s:short}"),
+    Column::figure("connections kept", "{attack_connections}"),
     Column::figure("taken in/s", "{taken_per_s:short}"),
     Column::figure("clients ok", "{legit_ok}/{legit_tried}").alert("legit_failed"),
     Column::figure("connect p99", "{connect_p99_us:us}"),
