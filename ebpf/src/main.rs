@@ -1,6 +1,6 @@
 //! tidegate's XDP program: TCP to a served address and port, and ICMP "too big" about TCP from there, goes to the
 //! AF_XDP socket of the receiving queue, all else to the kernel. While SYN cookies are on for a queue, its SYNs are
-//! answered here.
+//! answered here, and segments of flows that no engine has are dropped here.
 //!
 //! It never drops or changes a frame that is for another address and port; it only redirects those of them that come
 //! from a server which a client of this host talks to.
@@ -14,7 +14,7 @@
 //! | [`steer`] | whether that is served, and the verdict |
 //! | [`sources`] | whether its sender is served |
 //! | [`remotes`] | whether it comes from a server that a client of this host talks to |
-//! | [`known_flows`] | whether an engine may know its flow |
+//! | [`flow_filter`] | whether an engine has its flow, and what becomes of it if none has |
 //! | [`syn_ack`], [`syn_options`] | SYN-ACKs with cookies, by the options of the SYN |
 //! | [`scratch`] | values passed through a map for the verifier's sake |
 //! | [`counters`] | the reason for every verdict |
@@ -23,10 +23,10 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod counters;
+mod flow_filter;
 mod frame;
 mod headers;
 mod icmp;
-mod known_flows;
 mod maps;
 mod parse;
 mod remotes;

@@ -5,8 +5,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap},
 };
+use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
-use tidegate_abi::syn_ack::{SourceKey, SynRate, SynSettings};
+use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate};
 use tidegate_abi::{
     ListenerKey, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
     XdpCounter,
@@ -56,21 +57,30 @@ pub static SYN_RATE: Array<SynRate> = Array::with_max_entries(1, 0);
 #[map]
 pub static SYN_SOURCES: LruHashMap<SourceKey, u64> = LruHashMap::with_max_entries(DEFAULT_SYN_SOURCES, 0);
 
-/// The keys of both key ids.
+/// The keys of both key ids, and the next epoch's.
 #[map]
-pub static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(2, 0);
+pub static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(3, 0);
 
 /// A `tidegate_abi::syn_ack::cookie_switch` for each receive queue.
 #[map]
 pub static COOKIE_SWITCHES: Array<u32> = Array::with_max_entries(MAX_QUEUES, 0);
 
-/// The settings of SYNs that may be answered with cookies.
+/// The settings for all segments.
 #[map]
-pub static SYN_SETTINGS: Array<SynSettings> = Array::with_max_entries(1, 0);
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
-/// Counts of flows by slot, eight to a word; userspace writes them in the map's own memory. The loader sets the size.
+/// The flows that engines have; userspace writes them in the map's own memory. The loader sets the size.
 #[map]
-pub static KNOWN_FLOWS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub static FLOWS: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Handshakes whose cookies were found genuine, which userspace reads in the map's own memory.
+#[map]
+pub static HANDSHAKES: Array<u64> = Array::with_max_entries(handshake::SLOTS, BPF_F_MMAPABLE);
+
+/// For each receive queue, a second in the upper half of a word and in the lower the segments of no flow that went on
+/// to the engine in it.
+#[map]
+pub static STRAYS: Array<u64> = Array::with_max_entries(MAX_QUEUES, 0);
 
 /// Values that pass through a map for the verifier's sake.
 #[repr(C)]

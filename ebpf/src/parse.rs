@@ -62,6 +62,30 @@ impl Segment {
         between: 0,
     };
 
+    /// All of it and the IP version in one word, since functions take few.
+    #[inline(always)]
+    pub fn packed(&self, version: u8) -> u64 {
+        self.ip as u64
+            | (self.between as u64) << 8
+            | (self.header_length as u64) << 24
+            | (self.flags as u64) << 32
+            | u64::from(version) << 40
+            | (self.length as u64) << 48
+    }
+
+    /// The segment and the IP version of [`Segment::packed`].
+    #[inline(always)]
+    pub fn unpacked(word: u64) -> (Self, u8) {
+        let segment = Self {
+            ip: (word & 0xff) as usize,
+            flags: (word >> 32 & 0xff) as usize,
+            header_length: (word >> 24 & 0x3c) as usize,
+            length: (word >> 48) as usize,
+            between: (word >> 8 & 0xffff) as usize,
+        };
+        (segment, (word >> 40) as u8)
+    }
+
     /// Whether the TCP header follows the fixed part of the IP header.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {

@@ -7,13 +7,13 @@ use tidegate_abi::XdpCounter;
 use crate::frame::Frame;
 use crate::maps::{LISTENER_SLOTS, LISTENERS, XSKS, holds};
 use crate::parse::{Destination, Segment};
-use crate::{remotes, sources, syn_ack};
+use crate::{flow_filter, remotes, sources, syn_ack};
 
 /// Control bits (RFC 9293, section 3.1).
-const FIN: usize = 0x01;
-const SYN: usize = 0x02;
-const RST: usize = 0x04;
-const ACK: usize = 0x10;
+pub const FIN: usize = 0x01;
+pub const SYN: usize = 0x02;
+pub const RST: usize = 0x04;
+pub const ACK: usize = 0x10;
 
 /// The XDP action for a frame for `destination` that came in on `queue`, and the counter that says why.
 #[inline(always)]
@@ -52,7 +52,7 @@ fn admit(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> Result
         return Err((XDP_DROP, XdpCounter::DropSourceDenied));
     }
     if segment.flags & (SYN | ACK) != SYN {
-        return Ok(XdpCounter::Redirect);
+        return flow_filter::admit(frame, segment, version, queue, features);
     }
     if segment.flags & (FIN | RST) != 0 {
         return Err((XDP_DROP, XdpCounter::DropSynFlags));

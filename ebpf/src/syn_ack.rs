@@ -4,8 +4,12 @@
 //! padding to a multiple of 4 octets the answer's options take no more room than the same options of the SYN.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_TX},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_TX},
+        xdp_md,
+    },
     helpers::{bpf_jiffies64, bpf_xdp_adjust_tail},
+    programs::XdpContext,
 };
 use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
@@ -16,11 +20,11 @@ use tidegate_abi::syn_cookie::{
 
 use crate::frame::{Frame, WordCursor, Words};
 use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, protocol};
-use crate::maps::{COOKIE_KEYS, COOKIE_SWITCHES, SYN_SETTINGS};
+use crate::maps::{COOKIE_KEYS, COOKIE_SWITCHES, SETTINGS};
 use crate::parse::Segment;
 use crate::scratch::Scratch;
 use crate::syn_options::Offer;
-use crate::{known_flows, sources};
+use crate::{flow_filter, sources};
 
 /// MSS of a peer that sends none (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
@@ -51,15 +55,15 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
     if switch == cookie_switch::OFF {
         return None;
     }
-    let settings = SYN_SETTINGS.get(0)?;
+    let settings = SETTINGS.get(0)?;
     if segment.is_plain() {
         let packet = frame.from(segment.ip);
-        let (is_answerable, slot) = if version == 4 {
+        let (is_answerable, hash) = if version == 4 {
             let words = packet.words::<{ IPV4_WORDS + 1 }>()?;
             let [client, server, ports] = [words.raw(3), words.raw(4), words.raw(5)];
             (
                 sources::is_answerable_v4(client, server, ports),
-                settings.flow_slots.v4(client, server, ports),
+                settings.flow_hasher.v4(client, server, ports),
             )
         } else {
             let words = packet.words::<{ IPV6_WORDS + 1 }>()?;
@@ -67,7 +71,7 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
             let (client, server, ports) = (address(2), address(6), words.raw(10));
             (
                 sources::is_answerable_v6(client, server, ports),
-                settings.flow_slots.v6(client, server, ports),
+                settings.flow_hasher.v6(client, server, ports),
             )
         };
         if !is_answerable {
@@ -76,19 +80,35 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
         // An old connection is challenged (RFC 5961, section 4.2), and TIME-WAIT decides where the new one begins (RFC
         // 6191). As on Linux, such a SYN needs no cookie: whoever sends it had to acknowledge one, or a SYN-ACK,
         // before.
-        if known_flows::is_counted(slot) {
+        if flow_filter::is_known(&settings.flow_hasher, hash) {
             return None;
         }
     }
     let key_id = switch.wrapping_sub(cookie_switch::on(0)) & 1;
-    let rewritten =
-        segment.is_plain() && rewrite_by_version(frame, segment, version, key_id, &settings.syn_ack).is_some();
+    let rewritten = segment.is_plain() && {
+        // The verifier then goes on from here once, and not for each of the ways to here.
+        let packed = Scratch::get()?.launder(segment.packed(version));
+        write_answer(frame.context(), packed, key_id) != 0
+    };
     let verdict = if rewritten {
         (XDP_TX, XdpCounter::TxSynCookie)
     } else {
         (XDP_DROP, XdpCounter::DropSynMalformed)
     };
     Some(verdict)
+}
+
+/// Makes the SYN its answer; 0: it contradicts itself. A function of its own, so that not all that it needs is on the
+/// stack of the others.
+#[inline(never)]
+fn write_answer(context: *mut xdp_md, segment: u64, key_id: u32) -> u32 {
+    let context = XdpContext::new(context);
+    let (segment, version) = Segment::unpacked(segment);
+    let Some(settings) = SETTINGS.get(0) else {
+        return 0;
+    };
+    let written = rewrite_by_version(Frame::new(&context), &segment, version, key_id, &settings.syn_ack);
+    u32::from(written.is_some())
 }
 
 #[inline(always)]

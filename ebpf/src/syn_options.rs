@@ -10,6 +10,10 @@ use crate::scratch::Scratch;
 const END_OF_OPTION_LIST: u8 = 0;
 const NO_OPERATION: u8 = 1;
 
+/// Octets of a timestamps option before TSval, and before TSecr (RFC 7323, section 3.2).
+const VALUE: usize = 2;
+const ECHO: usize = 6;
+
 /// Options, padding included: one octet is the shortest.
 const MAX_OPTIONS: usize = 40;
 
@@ -43,7 +47,7 @@ impl Offer {
         }
         // What these were compared with, the verifier has learned.
         let (at, left) = scratch.launder_both(offset, length);
-        let octets = read_octets(frame.context(), at, left);
+        let octets = read_octets(frame.context(), at, left, VALUE);
         (octets & Self::UNREAD == 0).then_some(Self(octets))
     }
 
@@ -89,15 +93,24 @@ impl Offer {
     }
 }
 
-/// Reads any options. Returns the offer as a word, [`Offer::UNREAD`] if one has an impossible length. A function of its
+/// TSecr of the `length` octets of options at `offset`, at most 40, if there are timestamps. `None`: one has an
+/// impossible length.
+#[inline(always)]
+pub fn echo(frame: Frame<'_>, scratch: Scratch, offset: usize, length: usize) -> Option<Option<u32>> {
+    let (at, left) = scratch.launder_both(offset, length);
+    let octets = read_octets(frame.context(), at, left, ECHO);
+    (octets & Offer::UNREAD == 0).then_some(Offer(octets).timestamp())
+}
+
+/// Reads any options, and of timestamps the number at octet `timestamp` of theirs, [`VALUE`] or [`ECHO`]. Returns the offer as a word, [`Offer::UNREAD`] if one has an impossible length. A function of its
 /// own, so that the verifier goes through it once.
 #[inline(never)]
-fn read_octets(context: *mut xdp_md, offset: usize, length: usize) -> u64 {
+fn read_octets(context: *mut xdp_md, offset: usize, length: usize, timestamp: usize) -> u64 {
     let Some(scratch) = Scratch::get() else {
         return Offer::UNREAD;
     };
     let context = XdpContext::new(context);
-    if any(Frame::new(&context), offset, length, scratch).is_none() {
+    if any(Frame::new(&context), offset, length, timestamp, scratch).is_none() {
         return Offer::UNREAD;
     }
     scratch.offer()
@@ -142,7 +155,7 @@ fn usual(frame: Frame<'_>, offset: usize, length: usize) -> Option<Offer> {
 }
 
 #[inline(always)]
-fn any(frame: Frame<'_>, offset: usize, length: usize, scratch: Scratch) -> Option<()> {
+fn any(frame: Frame<'_>, offset: usize, length: usize, timestamp: usize, scratch: Scratch) -> Option<()> {
     scratch.set_offer(Offer::NONE.0);
     scratch.set_at(0);
     for _ in 0..MAX_OPTIONS {
@@ -177,8 +190,8 @@ fn any(frame: Frame<'_>, offset: usize, length: usize, scratch: Scratch) -> Opti
             }
             (4, 2) => Offer(offer.0 | Offer::SACK_PERMITTED),
             (8, 10) => {
-                let &[_, _, a, b, c, d] = option.first()?;
-                offer.with_timestamp(u32::from_be_bytes([a, b, c, d]))
+                let octets = frame.from(offset + at + timestamp).first()?;
+                offer.with_timestamp(u32::from_be_bytes(*octets))
             }
             _ => offer,
         };

@@ -521,7 +521,7 @@ impl<I: Copy> Application for Requests<I> {
             was_done = record.closing || record.ending_since.is_some();
         }
         let (count, kind, detail) = match reason {
-            CloseReason::Finished | CloseReason::Aborted => return,
+            CloseReason::Finished | CloseReason::Aborted | CloseReason::Evicted => return,
             CloseReason::ResetByPeer => (&mut self.reset, Kind::Reset, "the server sent RST"),
             CloseReason::TimedOut => (
                 &mut self.timed_out,

@@ -97,8 +97,15 @@ define_counters! {
     /// Why the XDP program decided as it did. Every frame adds one to exactly one of these. For people and metrics
     /// `xdp_` is put before the name.
     pub enum XdpCounter {
-        /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN.
+        /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN, of a
+        /// flow that an engine has, or of any where there is no flow filter.
         Redirect = "redirect",
+        /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port that acknowledges a
+        /// genuine cookie, of a flow no engine had so far.
+        RedirectCookie = "redirect_cookie",
+        /// Redirected to the AF_XDP socket of the receiving queue, within `rst_rate`: TCP to a served address and port,
+        /// but no SYN, of a flow no engine has.
+        RedirectNoFlow = "redirect_no_flow",
         /// Redirected to the AF_XDP socket of the receiving queue: a SYN to a served address and port.
         RedirectSyn = "redirect_syn",
         /// Redirected to the AF_XDP socket of the receiving queue: ICMP "too big" about TCP from a served address and
@@ -120,6 +127,12 @@ define_counters! {
         DropSynMalformed = "drop_syn_malformed",
         /// Dropped: a SYN that a cookie would have answered, from an address or port that cannot be answered.
         DropBadSource = "drop_bad_source",
+        /// Dropped: TCP to a served address and port, but no SYN, of a flow no engine has, beyond `rst_rate` or such
+        /// that no RST would answer it.
+        DropNoFlow = "drop_no_flow",
+        /// Dropped: an acknowledgment to a served address and port of a flow no engine has and of no genuine cookie,
+        /// beyond `rst_rate`.
+        DropBadCookie = "drop_bad_cookie",
         /// Passed: for a served address and port, but no AF_XDP socket on the receiving queue.
         PassNoSocket = "pass_no_socket",
         /// Passed: TCP to an address and port that is not served.

@@ -2,8 +2,8 @@
 //!
 //! Both sides are compiled from this crate, so a map cannot have two layouts. It is `no_std` and allocates nothing.
 //! [`ListenerKey`] is what frames are looked up by, [`XdpCounter`] the reason for each verdict, [`syn_ack`] the
-//! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`known_flows`] the counts by
-//! which the program tells flows that an engine may know.
+//! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`flow_filter`] the table by which
+//! the program tells the flows that an engine has.
 //!
 //! ```
 //! use tidegate_abi::siphash::Key;
@@ -35,7 +35,7 @@
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 
 pub mod counter;
-pub mod known_flows;
+pub mod flow_filter;
 pub mod listener;
 pub mod siphash;
 pub mod syn_ack;
@@ -76,19 +76,24 @@ pub const MAP_XSKS: &str = "XSKS";
 /// Name of the counters (`PerCpuArray<u64>`; see [`XdpCounter::index`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";
 
-/// Name of the map from key id to the key of SYN cookies (`Array<[u64; 2]>`, 2 entries). The slot that is not in use is
-/// written before the switches of [`MAP_COOKIE_SWITCHES`] are turned to it.
+/// Name of the map of the keys of SYN cookies (`Array<[u64; 2]>`, 3 entries): by key id, and the next epoch's where
+/// other hosts may make cookies with it already, else zero. The slot that is not in use is written before the switches
+/// of [`MAP_COOKIE_SWITCHES`] are turned to it.
 pub const MAP_COOKIE_KEYS: &str = "COOKIE_KEYS";
 
 /// Name of the map from receive queue to [`syn_ack::cookie_switch`] (`Array<u32>`, [`MAX_QUEUES`] entries).
 pub const MAP_COOKIE_SWITCHES: &str = "COOKIE_SWITCHES";
 
-/// Name of the map with the one [`syn_ack::SynSettings`] (`Array<SynSettings>`, 1 entry).
-pub const MAP_SYN_SETTINGS: &str = "SYN_SETTINGS";
+/// Name of the map with the one [`syn_ack::Settings`] (`Array<Settings>`, 1 entry).
+pub const MAP_SETTINGS: &str = "SETTINGS";
 
-/// Name of the counts of known flows by slot (`Array<u64>`, mapped into userspace's memory; see [`known_flows`]). The
-/// loader sets its size.
-pub const MAP_KNOWN_FLOWS: &str = "KNOWN_FLOWS";
+/// Name of the table of flows (`Array<Bucket>`, mapped into userspace's memory; see [`flow_filter`]). The loader sets
+/// its size.
+pub const MAP_FLOWS: &str = "FLOWS";
+
+/// Name of the table of handshakes (`Array<u64>`, [`flow_filter::handshake::SLOTS`] entries, mapped into userspace's
+/// memory).
+pub const MAP_HANDSHAKES: &str = "HANDSHAKES";
 
 /// Name of the map with the bits of [`syn_ack::feature`] (`Array<u32>`, 1 entry).
 pub const MAP_FEATURES: &str = "FEATURES";

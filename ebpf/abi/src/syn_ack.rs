@@ -1,6 +1,6 @@
 //! Settings of the XDP program: the SYN-ACKs it sends, and the sources it serves.
 
-use crate::known_flows::FlowSlots;
+use crate::flow_filter::FlowHasher;
 
 /// The parts of a SYN-ACK that are the same for all clients; one for the whole program.
 ///
@@ -22,18 +22,19 @@ pub struct SynAck {
     pub ms_per_jiffy: u32,
 }
 
-/// The settings of SYNs that the program may answer with cookies, in one entry so that a SYN costs one look-up.
+/// The settings of the program for all segments, in one entry so that they cost one look-up.
 ///
 /// The layout is the map's: 104 bytes, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SynSettings {
-    /// Where flows are counted that get none.
-    pub flow_slots: FlowSlots,
-    /// The SYN-ACKs of the others.
+pub struct Settings {
+    /// The place of each flow in the flow filter.
+    pub flow_hasher: FlowHasher,
+    /// The SYN-ACKs with cookies.
     pub syn_ack: SynAck,
-    /// Zero: there would be padding.
-    pub unused: u32,
+    /// Segments of no flow that go to the engine of each queue in a second of 1,024 ms, to be answered by a RST. The
+    /// engine has a limit of its own, which is lower.
+    pub strays: u32,
 }
 
 /// The binary digits of [`SynAck::ms_per_jiffy`] behind the point.
@@ -99,6 +100,10 @@ pub mod feature {
     pub const SYN_RATE: u32 = 2;
     /// Segments are steered by their source as well.
     pub const REMOTES: u32 = 4;
+    /// Segments of flows that are not in the flow filter are dropped but for some.
+    pub const FLOW_FILTER: u32 = 8;
+    /// Cookies are accepted: those of other flows are looked at before.
+    pub const COOKIES: u32 = 16;
 }
 
 /// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address
@@ -117,7 +122,7 @@ mod pod {
     // SAFETY: `repr(C)`, integers only, and no padding (2 + 2 + 2 + 1 + 1 + 4 = 12 bytes, alignment 4).
     unsafe impl aya::Pod for super::SynAck {}
     // SAFETY: `repr(C)`, such types and an integer, and no padding (88 + 12 + 4 = 104 bytes, alignment 8).
-    unsafe impl aya::Pod for super::SynSettings {}
+    unsafe impl aya::Pod for super::Settings {}
     // SAFETY: `repr(C)`, integers only, and no padding (8 + 8 + 4 + 4 = 24 bytes, alignment 8).
     unsafe impl aya::Pod for super::SynRate {}
     // SAFETY: `repr(C)`, integers and an array of them, and no padding (8 + 4 = 12 bytes, alignment 4).
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<SynAck>(), 12);
-        assert_eq!(size_of::<SynSettings>(), 104);
+        assert_eq!(size_of::<Settings>(), 104);
         assert_eq!(size_of::<SynRate>(), 24);
         assert_eq!(size_of::<SourceKey>(), 12);
     }

@@ -305,6 +305,17 @@ impl Keys {
         (self.current, self.key_id)
     }
 
+    /// The keys as the XDP program has them: that of key id 0, that of key id 1, and the next epoch's if that is
+    /// accepted.
+    pub fn slots(&self) -> [Option<Key>; 3] {
+        let by_id = if self.key_id == 0 {
+            [self.current, self.previous]
+        } else {
+            [self.previous, self.current]
+        };
+        [Some(by_id[0]), Some(by_id[1]), self.next]
+    }
+
     /// [`check`] with the keys that may have made this cookie: one, but for moments around the beginning of an epoch.
     pub fn check(&self, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Option<Checked> {
         if key_id(isn) == self.key_id {

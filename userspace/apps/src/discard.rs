@@ -51,6 +51,7 @@ impl Application for Discard {
     }
 
     fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
+        stream.mark_served();
         connection.last_activity = stream.now();
         self.counters.add(Counter::Bytes, data.len() as u64);
         data.len()
@@ -90,7 +91,9 @@ mod tests {
     #[test]
     fn everything_is_consumed_nothing_is_answered_and_the_connection_closes_after_the_peer() {
         let mut driver = driver(Duration::from_secs(300));
+        assert!(!driver.stream.served);
         driver.feed(&[7; 100_000]);
+        assert!(driver.stream.served);
         driver.feed(b"more");
         assert_eq!(driver.unconsumed(), 0);
         assert!(driver.take_sent().is_empty());

@@ -54,6 +54,7 @@ impl Application for Echo {
         // What finds no room stays unconsumed, which narrows the window offered to the peer.
         let echoed = stream.send_copy(data);
         if echoed > 0 {
+            stream.mark_served();
             connection.last_activity = stream.now();
             self.counters.add(Counter::Bytes, echoed as u64);
         }
@@ -96,7 +97,9 @@ mod tests {
     #[test]
     fn bytes_come_back_and_the_connection_closes_after_the_peer() {
         let mut driver = driver(Duration::from_secs(300), 1000);
+        assert!(!driver.stream.served);
         driver.feed(b"hello ");
+        assert!(driver.stream.served);
         driver.feed(b"world");
         assert_eq!(driver.take_sent(), b"hello world");
         assert_eq!(driver.stream.end, End::Open);

@@ -23,6 +23,8 @@ pub(crate) struct MockStream {
     pub(crate) timer: Option<Instant>,
     peer_finished: bool,
     pub(crate) end: End,
+    /// The application has had a complete request.
+    pub(crate) served: bool,
     sent: Vec<u8>,
     capacity: usize,
     queued: usize,
@@ -38,6 +40,7 @@ impl MockStream {
             timer: None,
             peer_finished: false,
             end: End::Open,
+            served: false,
             sent: Vec::new(),
             capacity,
             queued: 0,
@@ -120,6 +123,10 @@ impl Stream for MockStream {
         self.end = End::Aborted;
     }
 
+    fn mark_served(&mut self) {
+        self.served = true;
+    }
+
     fn set_timer(&mut self, after: Option<Duration>) {
         self.timer = after.map(|after| self.now + after);
     }
@@ -189,7 +196,11 @@ impl<A: Application> Driver<A> {
     /// Time passes; timers that are due meanwhile fire.
     pub(crate) fn advance(&mut self, by: Duration) {
         let until = self.stream.now + by;
-        while let Some(due) = self.stream.timer.filter(|&due| due <= until && !self.stream.ended()) {
+        while let Some(due) = self
+            .stream
+            .timer
+            .filter(|&due| due <= until && self.stream.end != End::Aborted)
+        {
             self.stream.now = self.stream.now.max(due);
             self.stream.timer = None;
             self.application.timeout(&mut self.connection, &mut self.stream);

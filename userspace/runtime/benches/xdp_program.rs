@@ -15,13 +15,13 @@ use std::time::Duration;
 use aya::maps::HashMap;
 use aya::{Ebpf, TestRunOptions};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tidegate_abi::known_flows::FlowSlots;
+use tidegate_abi::flow_filter::FlowHasher;
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::{ListenerKey, MAP_LISTENERS};
 
 use frames::segment::{ACK, Segment, clients};
-use program::{FLOW_SLOTS, Program};
+use program::{BUCKETS, Program};
 
 const VLAN: u16 = 0x8100;
 const SERVICE_VLAN: u16 = 0x88a8;
@@ -62,8 +62,8 @@ fn xdp_program(criterion: &mut Criterion) {
     let Some(mut program) = Program::serving() else { return };
     program.set_cookie_key(0, Key(1, 2));
     program.set_syn_ack(TEMPLATE);
-    program.set_flow_slots(FlowSlots::new(
-        u64::from(FLOW_SLOTS) / 4,
+    program.set_flow_hasher(FlowHasher::new(
+        u64::from(BUCKETS) * 7,
         core::array::from_fn(|index| !(index as u64 * 0x9e37_79b9_7f4a_7c15)),
     ));
     let mut group = criterion.benchmark_group("XDP program");

@@ -1,9 +1,9 @@
 //! Segments that arrived on another queue than their flow's.
 //!
-//! Nobody keeps a table of which shard owns which flow. A segment whose flow the receiving shard does not know visits
-//! the other shards in ring order; the first that knows the flow takes the segment in, and the frame goes home. When
-//! nobody knows it, it comes home unowned and is answered there. While every flow stays on its queue no segment makes a
-//! visit, and nothing of this costs anything.
+//! A segment whose flow the receiving shard does not know visits the shards that the flow filter names: its owner, and
+//! now and then another that has a flow of the same fingerprint. The first that knows the flow takes the segment in, and
+//! the frame goes home. When nobody knows it, it comes home unowned and is answered there. While every flow stays on its
+//! queue no segment makes a visit, and nothing of this costs anything.
 //!
 //! Order within a flow is kept: its segments that arrive on one queue take the same way, and every queue on the way is
 //! first-in, first-out. The way home always has room (a shard's frames are no more than its queue of returns holds), so
@@ -20,6 +20,8 @@ use crate::report::PortCounters;
 struct Visit<S> {
     /// The shard whose frame it is.
     origin: u16,
+    /// The shards it is still to be shown to, a bit each.
+    others: u64,
     segment: S,
 }
 
@@ -108,17 +110,19 @@ impl<S> Handover<S> {
         self.mine().visits.len() as u32
     }
 
-    /// Sends a segment that arrived here on its way.
+    /// Sends a segment that arrived here to the shards in `others`, a bit each, one after the other.
     ///
     /// # Errors
     ///
-    /// The segment itself when the next shard's queue is full.
-    pub(crate) fn send(&mut self, segment: S) -> Result<(), S> {
+    /// The segment itself when the first one's queue is full.
+    pub(crate) fn send(&mut self, segment: S, others: u64) -> Result<(), S> {
+        let all = u64::MAX >> (64 - self.exchange.inboxes.len().clamp(1, 64));
         let visit = Visit {
             origin: self.me,
+            others: others & all & !(1 << self.me),
             segment,
         };
-        self.visit(self.after(self.me), visit).map_err(|visit| visit.segment)
+        self.visit(visit).map_err(|visit| visit.segment)
     }
 
     /// Shows up to `limit` segments of other shards to `receive`, which says whether it took the segment in, and sends
@@ -138,12 +142,11 @@ impl<S> Handover<S> {
                 self.send_home(visit, Outcome::Taken);
                 continue;
             }
-            let next = self.after(self.me);
-            if next == visit.origin {
+            if visit.others == 0 {
                 self.send_home(visit, Outcome::Unowned);
                 continue;
             }
-            match self.visit(next, visit) {
+            match self.visit(visit) {
                 Ok(()) => counters.handover_passed_on += 1,
                 Err(visit) => self.send_home(visit, Outcome::Dropped),
             }
@@ -167,24 +170,22 @@ impl<S> Handover<S> {
         &self.exchange.inboxes[usize::from(self.me)]
     }
 
-    /// The shard that comes after `shard` in the ring.
-    fn after(&self, shard: u16) -> u16 {
-        let next = usize::from(shard) + 1;
-        if next == self.exchange.inboxes.len() {
-            0
-        } else {
-            next as u16
+    /// Sends a visit to the next of the shards it is still to be shown to, in ring order.
+    fn visit(&mut self, mut visit: Visit<S>) -> Result<(), Visit<S>> {
+        if visit.others == 0 {
+            self.send_home(visit, Outcome::Unowned);
+            return Ok(());
         }
-    }
-
-    fn visit(&mut self, shard: u16, visit: Visit<S>) -> Result<(), Visit<S>> {
-        self.exchange.inboxes[usize::from(shard)].visits.push(visit)?;
+        let behind = visit.others & (u64::MAX << self.me << 1);
+        let shard = if behind != 0 { behind } else { visit.others }.trailing_zeros();
+        visit.others &= !(1 << shard);
+        self.exchange.inboxes[shard as usize].visits.push(visit)?;
         self.to_wake |= 1 << shard;
         Ok(())
     }
 
     fn send_home(&mut self, visit: Visit<S>, outcome: Outcome) {
-        let Visit { origin, segment } = visit;
+        let Visit { origin, segment, .. } = visit;
         if let Err((segment, _)) = self.exchange.inboxes[usize::from(origin)]
             .returns
             .push((segment, outcome))
@@ -238,8 +239,13 @@ mod tests {
     impl FakeShard {
         /// A segment of a flow this shard does not own arrives. False when it could not be sent on its way.
         fn arrives(&mut self, flow: u32, number: u32) -> bool {
+            self.arrives_for(flow, number, u64::MAX)
+        }
+
+        /// The same, and only the shards in `others` are asked.
+        fn arrives_for(&mut self, flow: u32, number: u32, others: u64) -> bool {
             let frame = self.pool.take().expect("a frame");
-            match self.handover.send(FakeSegment { frame, flow, number }) {
+            match self.handover.send(FakeSegment { frame, flow, number }, others) {
                 Ok(()) => true,
                 Err(segment) => {
                     self.pool.put(segment.frame);
@@ -297,6 +303,25 @@ mod tests {
         assert_eq!(shards[1].outcomes, [Outcome::Unowned]);
         let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
         assert_eq!(passed_on, [0, 0, 1]);
+    }
+
+    #[test]
+    fn only_those_who_may_know_a_flow_are_asked() {
+        let mut shards = shards(8, 8);
+        assert!(shards[1].arrives_for(6, 0, 1 << 6));
+        settle(&mut shards);
+        assert_eq!(shards[6].taken, [(6, 0)]);
+        assert!(shards[1].arrives_for(6, 1, 1 << 3 | 1 << 6));
+        assert!(shards[1].arrives_for(99, 2, 1 << 4));
+        settle(&mut shards);
+        assert_eq!(shards[6].taken, [(6, 0), (6, 1)]);
+        let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
+        assert_eq!(passed_on, [0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(shards[1].outcomes, [Outcome::Taken, Outcome::Unowned, Outcome::Taken]);
+        // Nobody but the shard itself, or none there is.
+        assert!(shards[1].arrives_for(99, 3, 1 << 1 | 1 << 8));
+        settle(&mut shards);
+        assert_eq!(shards[1].outcomes.last(), Some(&Outcome::Unowned));
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub mod config;
 mod cookies;
 mod drivers;
 pub mod error;
+mod flow_filter;
 mod handover;
 mod interface;
 mod link_watch;

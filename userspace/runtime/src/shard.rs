@@ -99,7 +99,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         let on_no_flow = if handover.is_alone() {
             OnNoFlow::Reject
         } else {
-            OnNoFlow::Report
+            OnNoFlow::Ask
         };
         Self {
             index,
@@ -157,7 +157,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         self.port.reap_completions();
         let mut worked = false;
         // As with commands, a look costs less than trying.
-        if self.on_no_flow == OnNoFlow::Report && self.handover.is_waiting() {
+        if self.on_no_flow == OnNoFlow::Ask && self.handover.is_waiting() {
             worked |= self.take_back(now);
             worked |= self.serve_others(now);
         }
@@ -271,7 +271,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         for (segment, outcome) in group.drain(..).zip(outcomes) {
             match outcome {
                 Received::Done => port.recycle(segment),
-                Received::NoFlow => match handover.send(segment) {
+                Received::NoFlow { others } => match handover.send(segment, others) {
                     Ok(()) => {
                         port.note_handed_over();
                         counters.handover_out += 1;

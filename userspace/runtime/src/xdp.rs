@@ -1,10 +1,10 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
-mod known_flows;
 mod link;
 mod maps;
 mod rejection;
 mod settings;
+mod shared_memory;
 
 use core::fmt;
 use std::os::fd::RawFd;
@@ -16,17 +16,17 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tidegate_abi::known_flows::word_of;
+use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_KNOWN_FLOWS, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
-use tidegate_tcp::known_flows::KnownFlows;
+use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
+use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
 
 use self::link::XdpLink;
-pub(crate) use self::maps::{CookieMaps, CounterMap, SynSettingsMap};
+pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
 
@@ -64,8 +64,8 @@ pub(crate) struct Steering {
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
-    known_flows: KnownFlows,
-    syn_settings: Mutex<SynSettingsMap>,
+    flow_filter: FlowFilter,
+    settings: Mutex<SettingsMap>,
     attached: Attached,
 }
 
@@ -78,15 +78,20 @@ impl Steering {
     pub(crate) fn attach(interface: &str, mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
-            .map_max_entries(MAP_KNOWN_FLOWS, word_of(settings.flow_slots.count()))
+            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets())
             .load(object())
             .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
         let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
-        let known_flows = known_flows::map(&ebpf, settings.flow_slots)?;
-        let syn_settings = SynSettingsMap::take(&mut ebpf, settings.syn_settings()?)?;
+        let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
+        let flow_filter = FlowFilter::new(
+            settings.flow_hasher,
+            shared_memory::words(&ebpf, MAP_FLOWS, words)?,
+            shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
+        );
+        let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_STEER)
@@ -107,8 +112,8 @@ impl Steering {
             program: ebpf,
             xsks,
             counters,
-            known_flows,
-            syn_settings: Mutex::new(syn_settings),
+            flow_filter,
+            settings: Mutex::new(settings),
             attached,
         })
     }
@@ -153,9 +158,9 @@ impl Steering {
         Arc::clone(&self.counters)
     }
 
-    /// The counts of the flows that engines know, by which the program knows them.
-    pub(crate) fn known_flows(&self) -> KnownFlows {
-        self.known_flows.clone()
+    /// The flows of all shards, by which the program knows them.
+    pub(crate) fn flow_filter(&self) -> &FlowFilter {
+        &self.flow_filter
     }
 
     /// From now on the program answers SYNs as `syn_ack` says.
@@ -164,7 +169,7 @@ impl Steering {
     ///
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn set_syn_ack(&self, syn_ack: SynAck) -> Result<(), Error> {
-        let mut settings = self.syn_settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         settings.set_syn_ack(syn_ack)
     }
 

@@ -313,7 +313,7 @@ impl Application for App {
         self.script.close(match reason {
             CloseReason::Finished => Ending::Finished,
             CloseReason::ResetByPeer => Ending::Reset,
-            CloseReason::Aborted => Ending::Aborted,
+            CloseReason::Aborted | CloseReason::Evicted => Ending::Aborted,
             CloseReason::TimedOut => Ending::TimedOut,
         });
     }

@@ -25,6 +25,8 @@ pub enum CloseReason {
     Aborted,
     /// The peer stopped acknowledging data, probes or keepalives (RFC 9293, section 3.8.3; RFC 1122, section 4.2.3.6).
     TimedOut,
+    /// This side sent RST: the table of connections was full, and a newer one took the place.
+    Evicted,
 }
 
 /// A connection as its application sees it during a callback.
@@ -83,6 +85,10 @@ pub trait Stream {
 
     /// Sends RST and forgets the connection at the end of the callback.
     fn abort(&mut self);
+
+    /// Tells that the peer has made a complete request, of whatever kind the application serves. Where the table of
+    /// connections is full, those whose peers have made none are the first to give way to new ones.
+    fn mark_served(&mut self) {}
 
     /// Has [`Application::timeout`] called once after `after`, replacing what was set before; `None` cancels.
     fn set_timer(&mut self, after: Option<Duration>);

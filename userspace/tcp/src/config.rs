@@ -254,7 +254,7 @@ impl Default for Config {
             rto_max: Duration::from_secs(120),
             syn_ack_retries: 5,
             user_timeout: Duration::from_secs(120),
-            min_send_progress: 4096,
+            min_send_progress: 32_768,
             delayed_ack: Duration::from_millis(40),
             nagle: true,
             msl: Duration::from_secs(30),

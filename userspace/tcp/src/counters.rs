@@ -34,6 +34,15 @@ define_counters! {
         /// Connections given up because the peer no longer answered or acknowledged less than `min_send_progress` in
         /// `user_timeout`, or because the application left what it had received unread for `user_timeout`.
         TimedOut = "timed_out",
+        /// Those of them whose peer was there and acknowledged less than `min_send_progress` in `user_timeout`.
+        TimedOutSlow = "timed_out_slow",
+        /// Connections reset because a newer one took their place while `max_connections` were open.
+        Evicted = "evicted",
+        /// Those of them whose peer had made a complete request: the longest idle of the source that held most.
+        EvictedIdle = "evicted_idle",
+        /// Connections looked at to find the one that gives way: at most 8 for each segment
+        /// that finishes a handshake.
+        EvictionVisited = "eviction_visited",
         /// Half-open connections given up after their last SYN-ACK.
         HalfOpenTimedOut = "half_open_timed_out",
         /// Half-open connections ended by the peer's RST.
@@ -120,8 +129,13 @@ define_counters! {
         /// Dropped: a SYN, or the acknowledgment of a SYN-ACK or a cookie, while the server is draining or resets what
         /// is left.
         DropDraining = "drop_draining",
-        /// Dropped: a finished handshake while `max_connections` are open.
+        /// Dropped: a finished handshake while `max_connections` are open and none has to give way: each source holds
+        /// about as many, and what was looked at is not idle.
         DropConnectionsFull = "drop_connections_full",
+        /// Dropped and answered with RST: a finished handshake of a source that has `sources.max_connections` open.
+        DropSourceConnections = "drop_source_connections",
+        /// Dropped and answered with RST: a finished handshake of a source beyond its `sources.connection_rate`.
+        DropSourceRate = "drop_source_rate",
         /// Half-open connections that gave way to newer ones (`max_half_open`).
         HalfOpenEvicted = "half_open_evicted",
         /// TIME-WAIT connections that gave way to newer ones (`max_time_wait`).

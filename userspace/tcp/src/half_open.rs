@@ -38,9 +38,6 @@ pub(crate) struct HalfOpen {
     ecn: bool,
     /// The number of times the SYN-ACK was sent again by its timer; at least 1 if the SYN was answered again.
     pub(crate) retransmits: u8,
-    /// It is in the place of a connection in TIME-WAIT, and among the known flows as that was: the SYN that comes again
-    /// is for the engine, too.
-    pub(crate) known: bool,
 }
 
 impl HalfOpen {
@@ -68,7 +65,6 @@ impl HalfOpen {
             sack_permitted: negotiated.sack_permitted,
             ecn: negotiated.ecn,
             retransmits: 0,
-            known: false,
         }
     }
 

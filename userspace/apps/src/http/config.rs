@@ -26,15 +26,27 @@ pub struct Config {
     pub max_headers: usize,
     /// A request's body at most; larger is answered with 413. Bodies are read and thrown away.
     pub max_body: u64,
-    /// The time from the first byte of a request's head to its last; longer is answered with 408.
+    /// The time from the first byte of a request's head to its last, at most; longer is answered with 408.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// The time for reading a request's body; longer is answered with 408.
+    /// The time a head has before its rate counts: one of which `n` bytes have come has this time and `n /
+    /// header_min_rate`, and no longer than `header_timeout`; otherwise the answer is 408.
+    #[serde(with = "humantime_serde")]
+    pub header_grace: Duration,
+    /// The rate at which a head has to come, in bytes per second; zero: it only has to come within `header_timeout`.
+    pub header_min_rate: u32,
+    /// The time for reading a request's body, at most; longer is answered with 408.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// The time in which a peer has to take some of a response that waits for room: `send_min_rate` times this time,
-    /// and at least one byte; otherwise the connection is reset. A response of `n` bytes takes `n / send_min_rate` and
-    /// this time at most.
+    /// As `header_grace`, for a body and what frames it.
+    #[serde(with = "humantime_serde")]
+    pub body_grace: Duration,
+    /// As `header_min_rate`, for a body and what frames it.
+    pub body_min_rate: u32,
+    /// The time in which a peer has to take some of a response that waits for room, or of what is left when the
+    /// connection is closed: `send_min_rate` times this time, and at least one byte; otherwise the connection is reset.
+    /// A response of `n` bytes takes `n / send_min_rate` and this time at most, and what is outstanding of it when all
+    /// was sent `keepalive_timeout` more.
     #[serde(with = "humantime_serde")]
     pub send_timeout: Duration,
     /// The rate at which a peer has to take a response that waits for room, in bytes per second, on average over each
@@ -70,8 +82,12 @@ impl Default for Config {
             max_uri: 8 << 10,
             max_headers: 100,
             max_body: 1 << 20,
-            header_timeout: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(40),
+            header_grace: Duration::from_secs(20),
+            header_min_rate: 500,
+            body_timeout: Duration::from_secs(300),
+            body_grace: Duration::from_secs(20),
+            body_min_rate: 500,
             send_timeout: Duration::from_secs(60),
             send_min_rate: 256,
             keepalive_timeout: Duration::from_secs(75),
@@ -90,6 +106,16 @@ impl Config {
     pub(super) fn min_sent(&self) -> u64 {
         let least = u128::from(self.send_min_rate) * self.send_timeout.as_millis() / 1000;
         u64::try_from(least).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// The time for a head of which `bytes` have come.
+    pub(super) fn head_time(&self, bytes: u64) -> Duration {
+        time_for(bytes, self.header_grace, self.header_min_rate, self.header_timeout)
+    }
+
+    /// The time for a body of which `bytes` have come.
+    pub(super) fn body_time(&self, bytes: u64) -> Duration {
+        time_for(bytes, self.body_grace, self.body_min_rate, self.body_timeout)
     }
 
     /// Checks the ranges the fields' documentation states.
@@ -118,7 +144,9 @@ impl Config {
         }
         InvalidSetting::check_range("keepalive_requests", self.keepalive_requests, 1..=u32::MAX)?;
         InvalidSetting::check_above_zero("header_timeout", self.header_timeout)?;
+        InvalidSetting::check_above_zero("header_grace", self.header_grace)?;
         InvalidSetting::check_above_zero("body_timeout", self.body_timeout)?;
+        InvalidSetting::check_above_zero("body_grace", self.body_grace)?;
         InvalidSetting::check_above_zero("send_timeout", self.send_timeout)?;
         InvalidSetting::check_above_zero("keepalive_timeout", self.keepalive_timeout)?;
         InvalidSetting::check_duration("cache_revalidate", self.cache_revalidate)?;
@@ -133,6 +161,12 @@ impl Config {
     }
 }
 
+/// `grace` and the time that `bytes` take at `min_rate`, and no more than `limit`.
+fn time_for(bytes: u64, grace: Duration, min_rate: u32, limit: Duration) -> Duration {
+    let micros = bytes.saturating_mul(1_000_000).checked_div(u64::from(min_rate));
+    micros.map_or(limit, |micros| (grace + Duration::from_micros(micros)).min(limit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 12] = [
             ("max_head", |c| c.max_head = 255),
             ("max_uri", |c| c.max_uri = c.max_head + 1),
             ("max_headers", |c| c.max_headers = MAX_HEADERS + 1),
@@ -153,6 +187,8 @@ mod tests {
             ("max_open_files", |c| c.max_open_files = 0),
             ("keepalive_requests", |c| c.keepalive_requests = 0),
             ("header_timeout", |c| c.header_timeout = Duration::ZERO),
+            ("header_grace", |c| c.header_grace = Duration::ZERO),
+            ("body_grace", |c| c.body_grace = Duration::ZERO),
             ("send_timeout", |c| c.send_timeout = Duration::ZERO),
             ("index", |c| c.index = "../secret".to_owned()),
             ("index", |c| c.index = "..".to_owned()),

@@ -37,16 +37,25 @@ pub struct Connection {
 enum Phase {
     /// Between requests.
     Idle,
-    /// Part of a head is in the receive buffer: `scanned` bytes that do not complete it.
-    Head { scanned: usize },
+    /// Part of a head is in the receive buffer.
+    Head(Head),
     /// The body of a request is being read.
     Body(Box<Upload>),
     /// A response waits for room in the send buffer.
     Respond(Box<Waiting>),
     /// The last response and FIN are on their way; what the peer still sends is thrown away.
     Linger { allowance: usize },
-    /// There is nothing left to do.
-    Closed,
+    /// There is nothing left to do. At the last look the peer had not acknowledged so many bytes.
+    Closed { unacknowledged: usize },
+}
+
+/// A head that is not complete. Its time follows from the bytes that have come.
+#[derive(Clone, Copy, Default)]
+struct Head {
+    /// Bytes that do not complete it.
+    scanned: u32,
+    /// Those that its timer is set by.
+    timed: u32,
 }
 
 /// A response that waits for room.
@@ -58,6 +67,9 @@ struct Waiting {
 /// A request whose body is being read, with the response that follows it.
 struct Upload {
     decoder: Decoder,
+    /// Bytes read of it, and those that its timer is set by.
+    read: u64,
+    timed: u64,
     response: Outgoing,
 }
 
@@ -89,6 +101,16 @@ impl Step {
     }
 }
 
+impl Head {
+    /// After `data` was looked at, which does not complete it.
+    fn with(self, data: &[u8]) -> Self {
+        Self {
+            scanned: data.len() as u32,
+            ..self
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn open<S: Stream>(http: &mut Http, stream: &mut S) -> Self {
         http.counters.bump(Counter::Connections);
@@ -108,16 +130,16 @@ impl Connection {
         loop {
             let rest = &data[consumed..];
             let step = match mem::replace(&mut self.phase, Phase::Idle) {
-                Phase::Idle => self.read_head(http, stream, rest, 0),
-                Phase::Head { scanned } => self.read_head(http, stream, rest, scanned),
+                Phase::Idle => self.read_head(http, stream, rest, Head::default()),
+                Phase::Head(head) => self.read_head(http, stream, rest, head),
                 Phase::Body(upload) => self.read_body(http, stream, rest, upload),
                 phase @ Phase::Respond(_) => {
                     self.phase = phase;
                     Step::wait(0)
                 }
                 Phase::Linger { allowance } => self.discard(stream, rest, allowance),
-                Phase::Closed => {
-                    self.phase = Phase::Closed;
+                phase @ Phase::Closed { .. } => {
+                    self.phase = phase;
                     Step::wait(rest.len())
                 }
             };
@@ -132,7 +154,7 @@ impl Connection {
 
     pub(super) fn end_of_stream<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
         self.peer_finished = true;
-        if !matches!(self.phase, Phase::Respond(_) | Phase::Closed) {
+        if !matches!(self.phase, Phase::Respond(_) | Phase::Closed { .. }) {
             // Nothing more can come: a body under way will never be complete.
             self.close(stream);
         }
@@ -165,14 +187,8 @@ impl Connection {
                 http.counters.bump(Counter::KeepaliveTimeouts);
                 self.close(stream);
             }
-            Phase::Head { .. } => {
-                http.counters.bump(Counter::HeaderTimeouts);
-                self.reject(http, stream, Status::RequestTimeout.into(), Bytes::new());
-            }
-            Phase::Body(upload) => {
-                http.counters.bump(Counter::BodyTimeouts);
-                self.reject(http, stream, Status::RequestTimeout.into(), upload.response.interim);
-            }
+            Phase::Head(head) => self.head_is_late(http, stream, head),
+            Phase::Body(upload) => self.body_is_late(http, stream, upload),
             Phase::Linger { .. } => self.close(stream),
             Phase::Respond(mut waiting) => {
                 if waiting.pace.is_kept(stream, &http.config) {
@@ -183,9 +199,61 @@ impl Connection {
                     self.abort(stream);
                 }
             }
-            Phase::Closed => self.phase = Phase::Closed,
+            Phase::Closed { unacknowledged } => {
+                let left = stream.unacknowledged();
+                if left > 0 && (unacknowledged.saturating_sub(left) as u64) < http.config.min_sent() {
+                    http.counters.bump(Counter::SendTimeouts);
+                    self.abort(stream);
+                } else {
+                    self.phase = Phase::Closed { unacknowledged: left };
+                }
+            }
         }
         self.set_timer(http, stream, self.requests);
+    }
+
+    /// The time for a head is over, unless more of it has come meanwhile. The phase is [`Phase::Idle`].
+    fn head_is_late<S: Stream>(&mut self, http: &mut Http, stream: &mut S, head: Head) {
+        let time = http.config.head_time(head.scanned.into());
+        let over = http.config.head_time(head.timed.into());
+        if time > over {
+            let timed = head.scanned;
+            self.phase = Phase::Head(Head { timed, ..head });
+            self.go_on_waiting(stream, Timer::Header, time - over);
+            return;
+        }
+        let is_limit = time >= http.config.header_timeout;
+        http.counters.bump(if is_limit {
+            Counter::HeaderTimeouts
+        } else {
+            Counter::SlowHeaders
+        });
+        self.reject(http, stream, Status::RequestTimeout.into(), Bytes::new());
+    }
+
+    /// As [`Self::head_is_late`], for a body.
+    fn body_is_late<S: Stream>(&mut self, http: &mut Http, stream: &mut S, mut upload: Box<Upload>) {
+        let time = http.config.body_time(upload.read);
+        let over = http.config.body_time(upload.timed);
+        if time > over {
+            upload.timed = upload.read;
+            self.phase = Phase::Body(upload);
+            self.go_on_waiting(stream, Timer::Body, time - over);
+            return;
+        }
+        let is_limit = time >= http.config.body_timeout;
+        http.counters.bump(if is_limit {
+            Counter::BodyTimeouts
+        } else {
+            Counter::SlowBodies
+        });
+        self.reject(http, stream, Status::RequestTimeout.into(), upload.response.interim);
+    }
+
+    /// The timer that has run out runs on.
+    fn go_on_waiting<S: Stream>(&mut self, stream: &mut S, timer: Timer, after: Duration) {
+        self.timer = timer;
+        stream.set_timer(Some(after));
     }
 
     pub(super) fn drain<S: Stream>(&mut self, http: &mut Http, stream: &mut S) {
@@ -196,14 +264,14 @@ impl Connection {
     }
 
     /// Answers the request at the start of `data` if its head is complete. The phase is [`Phase::Idle`].
-    fn read_head<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], scanned: usize) -> Step {
+    fn read_head<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], head: Head) -> Step {
         let skipped = request::empty_lines(data);
         let data = &data[skipped..];
         if data.is_empty() || data == b"\r" {
             return Step::wait(skipped);
         }
-        if request::is_surely_unfinished(data, scanned, &http.config) && !stream.peer_finished() {
-            self.phase = Phase::Head { scanned: data.len() };
+        if request::is_surely_unfinished(data, head.scanned as usize, &http.config) && !stream.peer_finished() {
+            self.phase = Phase::Head(head.with(data));
             return Step::wait(skipped);
         }
         let mut storage = [MaybeUninit::uninit(); MAX_HEADERS];
@@ -214,7 +282,7 @@ impl Connection {
                 Step::again(skipped)
             }
             Ok(None) => {
-                self.phase = Phase::Head { scanned: data.len() };
+                self.phase = Phase::Head(head.with(data));
                 Step::wait(skipped)
             }
             Ok(Some((length, request))) => {
@@ -225,7 +293,7 @@ impl Connection {
                 if rejection.status == Status::HttpVersionNotSupported
                     && let Some(data) = request::with_version_1_1(data, &http.config)
                 {
-                    let step = self.read_head(http, stream, &data, 0);
+                    let step = self.read_head(http, stream, &data, Head::default());
                     return Step {
                         consumed: skipped + step.consumed,
                         ..step
@@ -264,6 +332,9 @@ impl Connection {
             }
         };
         let persistent = request.persistent && !http.draining && self.requests < http.config.keepalive_requests;
+        if decoder.is_none() {
+            stream.mark_served();
+        }
         if decoder.is_none()
             && let Some((cached, counters)) = http.cached_response(request, persistent, stream.now())
         {
@@ -284,7 +355,12 @@ impl Connection {
                     response.interim = Bytes::from_static(CONTINUE);
                     response.send_interim(stream, &mut http.counters);
                 }
-                self.phase = Phase::Body(Box::new(Upload { decoder, response }));
+                self.phase = Phase::Body(Box::new(Upload {
+                    decoder,
+                    read: 0,
+                    timed: 0,
+                    response,
+                }));
             }
         }
     }
@@ -293,10 +369,12 @@ impl Connection {
     fn read_body<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], mut upload: Box<Upload>) -> Step {
         match upload.decoder.advance(data) {
             Ok(consumed) if upload.decoder.is_done() => {
+                stream.mark_served();
                 self.start(http, stream, upload.response);
                 Step::again(consumed)
             }
             Ok(consumed) => {
+                upload.read += consumed as u64;
                 self.phase = Phase::Body(upload);
                 Step::wait(consumed)
             }
@@ -371,12 +449,13 @@ impl Connection {
 
     fn close<S: Stream>(&mut self, stream: &mut S) {
         stream.close();
-        self.phase = Phase::Closed;
+        let unacknowledged = stream.unacknowledged();
+        self.phase = Phase::Closed { unacknowledged };
     }
 
     fn abort<S: Stream>(&mut self, stream: &mut S) {
         stream.abort();
-        self.phase = Phase::Closed;
+        self.phase = Phase::Closed { unacknowledged: 0 };
     }
 
     /// Sets the timer the phase needs. It goes on running while the phase stays the same, unless requests were begun
@@ -384,11 +463,12 @@ impl Connection {
     fn set_timer<S: Stream>(&mut self, http: &Http, stream: &mut S, requests: u32) {
         let timer = match self.phase {
             Phase::Idle => Timer::KeepAlive,
-            Phase::Head { .. } => Timer::Header,
+            Phase::Head(_) => Timer::Header,
             Phase::Body(_) => Timer::Body,
             Phase::Respond(_) => Timer::Send,
-            // The stream itself gives up on a peer that does not read what is queued.
-            Phase::Closed => Timer::Off,
+            Phase::Closed { unacknowledged: 1.. } => Timer::Send,
+            // The stream itself waits for the peer's FIN.
+            Phase::Closed { .. } => Timer::Off,
             Phase::Linger { .. } => Timer::Linger,
         };
         if timer == self.timer && self.requests == requests {
@@ -398,8 +478,8 @@ impl Connection {
         stream.set_timer(match timer {
             Timer::Off => None,
             Timer::KeepAlive => Some(http.config.keepalive_timeout),
-            Timer::Header => Some(http.config.header_timeout),
-            Timer::Body => Some(http.config.body_timeout),
+            Timer::Header => Some(http.config.head_time(0)),
+            Timer::Body => Some(http.config.body_time(0)),
             Timer::Send => Some(http.config.send_timeout),
             Timer::Linger => Some(LINGER_TIME),
         });

@@ -25,8 +25,12 @@ define_counters! {
         KeepaliveTimeouts = "http_keepalive_timeouts",
         /// Requests whose head took longer than `header_timeout`.
         HeaderTimeouts = "http_header_timeouts",
+        /// Requests whose head came more slowly than `header_min_rate`.
+        SlowHeaders = "http_slow_headers",
         /// Requests whose body took longer than `body_timeout`.
         BodyTimeouts = "http_body_timeouts",
+        /// Requests whose body came more slowly than `body_min_rate`.
+        SlowBodies = "http_slow_bodies",
         /// Connections reset because the peer took less of a response than `send_min_rate` in `send_timeout`.
         SendTimeouts = "http_send_timeouts",
         /// Requests for a file that were served from the cache.

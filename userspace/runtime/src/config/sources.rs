@@ -1,4 +1,4 @@
-//! Which sources are served, and how many SYNs of one: the `[sources]` table of the configuration file.
+//! Which sources are served, and how many SYNs and connections of one: the `[sources]` table of the configuration file.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tidegate_abi::syn_ack::{SynRate, feature, source_rule};
 use tidegate_abi::{MAX_SOURCE_RULES, SYN_SOURCES};
 use tidegate_tcp::config::InvalidSetting;
+use tidegate_tcp::sources::SourceLimits;
 
 use super::Prefix;
 
@@ -28,8 +29,15 @@ pub struct Sources {
     pub prefix_v4: u32,
     /// Bits of an IPv6 address that make a source (0 to 64).
     pub prefix_v6: u32,
-    /// Sources remembered by the limit (1,024 to 16,777,216); the least recently seen is forgotten.
+    /// Sources remembered by each limit (1,024 to 16,777,216): by that of SYNs the most recently seen, by those of
+    /// connections the ones that have any, and others while there is room for them.
     pub remembered: u32,
+    /// Connections a source may have open on each shard (at most 2^28); 0: no limit.
+    pub max_connections: u32,
+    /// Handshakes a source may complete in a second on each shard (at most 1,000,000); 0: no limit.
+    pub connection_rate: u32,
+    /// Handshakes a source may complete at once after a pause (1 to 1,000,000).
+    pub connection_burst: u32,
 }
 
 impl Default for Sources {
@@ -42,6 +50,9 @@ impl Default for Sources {
             prefix_v4: 32,
             prefix_v6: 64,
             remembered: SYN_SOURCES,
+            max_connections: 0,
+            connection_rate: 0,
+            connection_burst: 256,
         }
     }
 }
@@ -73,15 +84,17 @@ impl Sources {
                 ));
             }
         }
-        if self.syn_rate > 1_000_000 {
-            return Err(InvalidSetting::new(
-                ["syn_rate"],
-                format!(
-                    "syn_rate is {}; it must be at most 1000000, or 0 for no limit",
-                    self.syn_rate
-                ),
-            ));
+        for (key, value, most) in [
+            ("syn_rate", self.syn_rate, 1_000_000),
+            ("max_connections", self.max_connections, 1 << 28),
+            ("connection_rate", self.connection_rate, 1_000_000),
+        ] {
+            if value > most {
+                let message = format!("{key} is {value}; it must be at most {most}, or 0 for no limit");
+                return Err(InvalidSetting::new([key], message));
+            }
         }
+        InvalidSetting::check_range("connection_burst", self.connection_burst, 1..=1_000_000)?;
         InvalidSetting::check_range("syn_burst", self.syn_burst, 1..=1_000_000)?;
         InvalidSetting::check_range("prefix_v4", self.prefix_v4, 0..=32)?;
         InvalidSetting::check_range("prefix_v6", self.prefix_v6, 0..=64)?;
@@ -116,6 +129,18 @@ impl Sources {
             burst_ns: u64::from(self.syn_burst) * cost_ns,
             prefix_v4: self.prefix_v4,
             prefix_v6: self.prefix_v6,
+        }
+    }
+
+    /// The limits that engines keep.
+    pub(crate) fn connection_limits(&self) -> SourceLimits {
+        SourceLimits {
+            max_connections: self.max_connections,
+            connection_rate: self.connection_rate,
+            connection_burst: self.connection_burst,
+            prefix_v4: self.prefix_v4,
+            prefix_v6: self.prefix_v6,
+            remembered: self.remembered,
         }
     }
 
@@ -189,12 +214,30 @@ mod tests {
     }
 
     #[test]
+    fn engines_are_given_what_the_file_says() {
+        let sources = read("max_connections = 7\nconnection_rate = 8\nconnection_burst = 9\nprefix_v4 = 24");
+        let limits = sources.connection_limits();
+        assert_eq!(
+            (limits.max_connections, limits.connection_rate, limits.connection_burst),
+            (7, 8, 9)
+        );
+        assert_eq!(
+            (limits.prefix_v4, limits.prefix_v6, limits.remembered),
+            (24, 64, SYN_SOURCES)
+        );
+        assert_eq!(read("").connection_limits(), SourceLimits::default());
+    }
+
+    #[test]
     fn every_limit_is_named_when_it_is_broken() {
         assert!(complaint("syn_rate = 1000001").starts_with("syn_rate is 1000001"));
         assert!(complaint("syn_burst = 0").starts_with("syn_burst is 0"));
         assert!(complaint("prefix_v4 = 33").starts_with("prefix_v4 is 33"));
         assert!(complaint("prefix_v6 = 65").starts_with("prefix_v6 is 65"));
         assert!(complaint("remembered = 10").starts_with("remembered is 10"));
+        assert!(complaint("max_connections = 268435457").starts_with("max_connections is 268435457"));
+        assert!(complaint("connection_rate = 1000001").starts_with("connection_rate is 1000001"));
+        assert!(complaint("connection_burst = 0").starts_with("connection_burst is 0"));
         let both = "allow = [\"192.0.2.0/24\"]\ndeny = [\"192.0.2.0/24\"]";
         assert!(complaint(both).starts_with("deny has 192.0.2.0/24"));
     }

@@ -1,8 +1,8 @@
 //! Turns SYN cookies on and off, and changes their keys.
 //!
-//! Two orders matter. The shards take a key before the XDP program makes cookies with it, so that no cookie comes back
-//! to a shard that does not know its key. And the XDP program's slot of a key is written before a switch is turned to
-//! it.
+//! Two orders matter. The shards take a key before the XDP program makes or accepts cookies with it, so that no cookie
+//! comes back to a shard that does not know its key; and it accepts none any more before they forget theirs. And the XDP
+//! program's slot of a key is written before a switch is turned to it.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -41,12 +41,13 @@ pub(crate) trait CookieBackend {
     /// Gives all shards the keys by which they accept cookies, or none. Returns whether all of them have taken them.
     fn give(&self, keys: Option<Keys>) -> bool;
 
-    /// Writes a key into the XDP program's slot of `key_id`.
+    /// Writes keys into the XDP program's slots, by which it makes and accepts cookies from then on, or has it accept
+    /// none.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] with what the kernel says.
-    fn set_key(&mut self, key_id: u32, key: Key) -> Result<(), Error>;
+    fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error>;
 
     /// Turns the switch of `queue` to a value of [`cookie_switch`].
     ///
@@ -79,8 +80,8 @@ pub(crate) struct Controller<C> {
     queues: Vec<Queue>,
     /// The keys the shards have.
     given: Option<Moment>,
-    /// The epoch whose key is in its slot of the XDP program.
-    making: Option<u64>,
+    /// The keys the XDP program has.
+    accepted: Option<Moment>,
     /// The last epoch in which cookies were on.
     last_on: Option<u64>,
     look_at: Option<Instant>,
@@ -114,7 +115,7 @@ impl<C: CookieBackend> Controller<C> {
             epochs,
             queues: (0..queues).map(queue).collect(),
             given: None,
-            making: None,
+            accepted: None,
             last_on: None,
             look_at: None,
             retry_at: None,
@@ -200,11 +201,18 @@ impl<C: CookieBackend> Controller<C> {
     fn try_to_bring_about(&mut self, unix: Duration) -> Result<bool, Error> {
         self.turn_off()?;
         let needed = self.needed(unix);
+        if needed.is_none() && self.accepted.is_some() {
+            self.backend.accept(None)?;
+            self.accepted = None;
+        }
         if needed != self.given {
             if !self.backend.give(needed.map(|moment| self.keys(moment))) {
                 return Ok(false);
             }
             self.given = needed;
+        }
+        if let Some(moment) = needed {
+            self.accept(moment)?;
         }
         if self.is_wanted() {
             self.turn_on(self.epochs.at(unix).epoch)?;
@@ -245,19 +253,28 @@ impl<C: CookieBackend> Controller<C> {
         Ok(())
     }
 
-    fn turn_on(&mut self, epoch: u64) -> Result<(), Error> {
-        let key_id = (epoch & 1) as u32;
-        let switch = cookie_switch::on(key_id);
-        if self.making != Some(epoch) {
-            // Only after a jump of the clock is the slot in use; a key that is half old and half new fits no cookie.
-            for queue in self.queues.iter_mut().filter(|queue| queue.switch == switch) {
+    fn accept(&mut self, moment: Moment) -> Result<(), Error> {
+        if self.accepted == Some(moment) {
+            return Ok(());
+        }
+        // Only after a jump of the clock is a slot in use in which another key is to be; one that is half old and half
+        // new fits no cookie.
+        let is_next = self
+            .accepted
+            .is_some_and(|before| moment.epoch.wrapping_sub(before.epoch) <= 1);
+        for queue in self.queues.iter_mut().filter(|_| !is_next) {
+            if queue.switch != cookie_switch::OFF {
                 self.backend.set_switch(queue.number, cookie_switch::OFF)?;
                 queue.switch = cookie_switch::OFF;
             }
-            let (key, _) = Keys::new(self.secret, epoch, false).current();
-            self.backend.set_key(key_id, key)?;
-            self.making = Some(epoch);
         }
+        self.backend.accept(Some(self.keys(moment)))?;
+        self.accepted = Some(moment);
+        Ok(())
+    }
+
+    fn turn_on(&mut self, epoch: u64) -> Result<(), Error> {
+        let switch = cookie_switch::on((epoch & 1) as u32);
         for queue in self.queues.iter_mut().filter(|queue| queue.wanted) {
             if queue.switch != switch {
                 self.backend.set_switch(queue.number, switch)?;

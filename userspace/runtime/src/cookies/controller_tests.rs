@@ -12,7 +12,7 @@ const NOTHING: [Told; 0] = [];
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
     Keys(Option<Keys>),
-    Key(u32, Key),
+    Accept(Option<Keys>),
     Switch(u32, u32),
     Turned(u32, bool),
 }
@@ -46,8 +46,8 @@ impl CookieBackend for Fake {
         !outside.deaf
     }
 
-    fn set_key(&mut self, key_id: u32, key: Key) -> Result<(), Error> {
-        self.0.borrow_mut().told.push(Told::Key(key_id, key));
+    fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error> {
+        self.0.borrow_mut().told.push(Told::Accept(keys));
         Ok(())
     }
 
@@ -125,9 +125,8 @@ fn keys(epoch: u64, next_too: bool) -> Told {
     Told::Keys(Some(Keys::new(MASTER, epoch, next_too)))
 }
 
-fn key(epoch: u64) -> Told {
-    let (key, id) = Keys::new(MASTER, epoch, false).current();
-    Told::Key(id, key)
+fn accept(epoch: u64, next_too: bool) -> Told {
+    Told::Accept(Some(Keys::new(MASTER, epoch, next_too)))
 }
 
 #[test]
@@ -143,14 +142,14 @@ fn nothing_is_done_and_nothing_is_due_while_nobody_rings() {
 }
 
 #[test]
-fn a_flood_turns_its_queue_on_keys_first_then_the_slot_then_the_switch() {
+fn a_flood_turns_its_queue_on_keys_first_then_the_slots_then_the_switch() {
     let mut setup = Setup::new(CookieMode::Auto, false);
     let told = setup.flood();
     assert_eq!(
         told,
         [
             keys(10, false),
-            key(10),
+            accept(10, false),
             Told::Switch(1, cookie_switch::on(0)),
             Told::Turned(1, true)
         ]
@@ -179,7 +178,7 @@ fn no_switch_is_turned_before_every_shard_has_the_keys() {
 }
 
 #[test]
-fn keys_change_with_the_epoch_in_the_slot_that_is_not_in_use() {
+fn keys_change_with_the_epoch() {
     let mut setup = Setup::new(CookieMode::Always, false);
     assert_eq!(
         setup.controller.first_keys(setup.unix),
@@ -193,13 +192,19 @@ fn keys_change_with_the_epoch_in_the_slot_that_is_not_in_use() {
     let [first, second] = on(10);
     assert_eq!(
         told,
-        [key(10), first, Told::Turned(0, true), second, Told::Turned(1, true)]
+        [
+            accept(10, false),
+            first,
+            Told::Turned(0, true),
+            second,
+            Told::Turned(1, true)
+        ]
     );
     for epoch in 11..14 {
         let pause = setup.pause().expect("the next epoch");
         let told = setup.step_after(pause);
         let [first, second] = on(epoch);
-        assert_eq!(told, [keys(epoch, false), key(epoch), first, second]);
+        assert_eq!(told, [keys(epoch, false), accept(epoch, false), first, second]);
         assert_eq!(setup.pause(), Some(ROTATE));
     }
 }
@@ -216,7 +221,7 @@ fn a_slot_in_use_is_not_written_after_a_jump_of_the_clock() {
             keys(12, false),
             Told::Switch(0, off),
             Told::Switch(1, off),
-            key(12),
+            accept(12, false),
             Told::Switch(0, on),
             Told::Switch(1, on)
         ]
@@ -238,7 +243,10 @@ fn after_a_flood_cookies_go_off_and_the_keys_two_epochs_later() {
     }
     assert_eq!(
         after,
-        [vec![keys(11, false)], vec![Told::Keys(None)]],
+        [
+            vec![keys(11, false), accept(11, false)],
+            vec![Told::Accept(None), Told::Keys(None)]
+        ],
         "a cookie of epoch 10 is accepted until the end of epoch 11"
     );
 }
@@ -255,7 +263,13 @@ fn a_shared_secret_keeps_the_shards_ready_without_a_flood() {
         let pause = setup.pause().expect("an epoch to come");
         told.extend(setup.step_after(pause));
     }
-    assert_eq!(told, [keys(10, true), keys(11, false), keys(11, true), keys(12, false)]);
+    let moments = [(10, true), (11, false), (11, true), (12, false)];
+    assert_eq!(
+        told,
+        moments
+            .map(|(epoch, next)| [keys(epoch, next), accept(epoch, next)])
+            .concat()
+    );
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use crossbeam::channel;
 use tidegate_abi::XdpCounter;
-use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_cookie::Keys;
 use tidegate_tcp::engine::Cookies;
 
@@ -90,8 +89,8 @@ impl CookieBackend for LiveBackend {
         (0..shards).all(|_| answers.recv_deadline(deadline).is_ok())
     }
 
-    fn set_key(&mut self, key_id: u32, key: Key) -> Result<(), Error> {
-        self.maps.set_key(key_id, key)
+    fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error> {
+        self.maps.accept(keys)
     }
 
     fn set_switch(&mut self, queue: u32, switch: u32) -> Result<(), Error> {
@@ -113,6 +112,8 @@ impl CookieBackend for LiveBackend {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_abi::siphash::Key;
+
     use super::*;
 
     #[test]

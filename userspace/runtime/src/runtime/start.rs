@@ -8,7 +8,7 @@ use std::thread;
 
 use mio::Poll;
 use tidegate_abi::MAX_REMOTES;
-use tidegate_abi::known_flows::{FlowSlots, RANDOM_WORDS};
+use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
 use tidegate_tcp::application::Application;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
@@ -74,7 +74,7 @@ where
         mut steering,
     } = Device::open(settings, &checked)?;
     let (shared, polls) = share(&ports, settings.afxdp)?;
-    let tcp = checked.tcp;
+    let tcp = checked.tcp.clone();
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
@@ -89,7 +89,9 @@ where
         let (application, task) = parts(info.queue);
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
-        listen(&mut engine, settings.listeners, &steering);
+        engine.share_flows(Box::new(steering.flow_filter().of_shard(index, checked.queues as u16)));
+        engine.set_source_limits(settings.sources.connection_limits());
+        listen(&mut engine, settings.listeners);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket().fd())?;
         let own = Parts {
@@ -203,7 +205,8 @@ impl Device {
             listeners: &checked.addresses,
             remotes: settings.remotes,
             syn_ack: syn_ack_of(&checked.tcp),
-            flow_slots: flow_slots(&checked.tcp, *queues, settings.listeners)?,
+            flow_hasher: flow_hasher(&checked.tcp, *queues)?,
+            filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
         };
         let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
@@ -259,11 +262,7 @@ fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> 
 }
 
 /// Has an engine serve `listeners`.
-fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], steering: &Steering) {
-    // Where nobody listens no SYN asks for a flow.
-    if !listeners.is_empty() {
-        engine.set_known_flows(steering.known_flows());
-    }
+fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener]) {
     for listener in listeners {
         // Without scope and flow label, which no segment carries.
         let address = SocketAddr::new(listener.address.ip(), listener.address.port());
@@ -323,20 +322,15 @@ fn check_remotes(remotes: &[SocketAddr]) -> Result<(), Error> {
     }
 }
 
-/// Slots for all flows that so many engines may have.
-fn flow_slots(tcp: &tidegate_tcp::Config, engines: u32, listeners: &[Listener]) -> Result<FlowSlots, Error> {
-    let each = u64::from(tcp.max_connections) + u64::from(tcp.max_time_wait);
-    let flows = if listeners.is_empty() {
-        0
-    } else {
-        each * u64::from(engines)
-    };
+/// Room for all flows that so many engines may have.
+fn flow_hasher(tcp: &tidegate_tcp::Config, engines: u32) -> Result<FlowHasher, Error> {
+    let each = [tcp.max_connections, tcp.max_half_open, tcp.max_time_wait].map(u64::from);
     let bytes: [u8; RANDOM_WORDS * 8] = random::bytes()?;
     let mut numbers = [0; RANDOM_WORDS];
     for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
         *number = u64::from_ne_bytes(*bytes);
     }
-    Ok(FlowSlots::new(flows, numbers))
+    Ok(FlowHasher::new(each.iter().sum::<u64>() * u64::from(engines), numbers))
 }
 
 /// Random keys of one engine. Every engine has its own, so that the acknowledgment of a SYN-ACK tells which shard sent

@@ -3,8 +3,9 @@
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, SynSettings};
-use tidegate_abi::{MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, MAP_SYN_SETTINGS, XdpCounter};
+use tidegate_abi::syn_ack::{Settings, SynAck, feature};
+use tidegate_abi::syn_cookie::Keys;
+use tidegate_abi::{MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, MAP_FEATURES, MAP_SETTINGS, XdpCounter};
 
 use super::{map_error, missing};
 use crate::error::Error;
@@ -55,6 +56,7 @@ impl CounterMap {
 pub(crate) struct CookieMaps {
     keys: Array<MapData, [u64; 2]>,
     switches: Array<MapData, u32>,
+    features: Array<MapData, u32>,
 }
 
 impl CookieMaps {
@@ -63,22 +65,42 @@ impl CookieMaps {
         let switches = ebpf
             .take_map(MAP_COOKIE_SWITCHES)
             .ok_or_else(|| missing(MAP_COOKIE_SWITCHES))?;
+        let features = ebpf.take_map(MAP_FEATURES).ok_or_else(|| missing(MAP_FEATURES))?;
         Ok(Self {
             keys: Array::<MapData, [u64; 2]>::try_from(keys).map_err(|error| map_error(MAP_COOKIE_KEYS, &error))?,
             switches: Array::<MapData, u32>::try_from(switches)
                 .map_err(|error| map_error(MAP_COOKIE_SWITCHES, &error))?,
+            features: Array::<MapData, u32>::try_from(features).map_err(|error| map_error(MAP_FEATURES, &error))?,
         })
     }
 
-    /// Writes a key into the slot of `key_id`, 0 or 1.
+    /// Has the program make and accept cookies by `keys`, or accept none.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] with what the kernel says.
-    pub(crate) fn set_key(&mut self, key_id: u32, Key(first, second): Key) -> Result<(), Error> {
-        self.keys
-            .set(key_id, [first, second], 0)
-            .map_err(|error| map_error(MAP_COOKIE_KEYS, &error))
+    pub(crate) fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error> {
+        if let Some(keys) = keys {
+            for (slot, key) in (0..).zip(keys.slots()) {
+                let Key(first, second) = key.unwrap_or(Key(0, 0));
+                self.keys
+                    .set(slot, [first, second], 0)
+                    .map_err(|error| map_error(MAP_COOKIE_KEYS, &error))?;
+            }
+        }
+        // Nobody else writes them while the program runs.
+        let mut features = self
+            .features
+            .get(&0, 0)
+            .map_err(|error| map_error(MAP_FEATURES, &error))?;
+        if keys.is_some() {
+            features |= feature::COOKIES;
+        } else {
+            features &= !feature::COOKIES;
+        }
+        self.features
+            .set(0, features, 0)
+            .map_err(|error| map_error(MAP_FEATURES, &error))
     }
 
     /// Sets the switch of receive queue `queue` to a value of [`tidegate_abi::syn_ack::cookie_switch`].
@@ -93,18 +115,16 @@ impl CookieMaps {
     }
 }
 
-/// The settings of the program for SYNs.
-pub(crate) struct SynSettingsMap {
-    map: Array<MapData, SynSettings>,
-    settings: SynSettings,
+/// The settings of the program for all segments.
+pub(crate) struct SettingsMap {
+    map: Array<MapData, Settings>,
+    settings: Settings,
 }
 
-impl SynSettingsMap {
-    pub(super) fn take(ebpf: &mut Ebpf, settings: SynSettings) -> Result<Self, Error> {
-        let map = ebpf
-            .take_map(MAP_SYN_SETTINGS)
-            .ok_or_else(|| missing(MAP_SYN_SETTINGS))?;
-        let map = Array::<MapData, SynSettings>::try_from(map).map_err(|error| map_error(MAP_SYN_SETTINGS, &error))?;
+impl SettingsMap {
+    pub(super) fn take(ebpf: &mut Ebpf, settings: Settings) -> Result<Self, Error> {
+        let map = ebpf.take_map(MAP_SETTINGS).ok_or_else(|| missing(MAP_SETTINGS))?;
+        let map = Array::<MapData, Settings>::try_from(map).map_err(|error| map_error(MAP_SETTINGS, &error))?;
         let mut taken = Self { map, settings };
         taken.write()?;
         Ok(taken)
@@ -123,13 +143,13 @@ impl SynSettingsMap {
     fn write(&mut self) -> Result<(), Error> {
         self.map
             .set(0, self.settings, 0)
-            .map_err(|error| map_error(MAP_SYN_SETTINGS, &error))
+            .map_err(|error| map_error(MAP_SETTINGS, &error))
     }
 }
 
 /// `settings` with another SYN-ACK. The engine, whose it is, knows no jiffies.
-fn with_syn_ack(settings: SynSettings, syn_ack: SynAck) -> SynSettings {
-    SynSettings {
+fn with_syn_ack(settings: Settings, syn_ack: SynAck) -> Settings {
+    Settings {
         syn_ack: SynAck {
             ms_per_jiffy: settings.syn_ack.ms_per_jiffy,
             ..syn_ack
@@ -140,7 +160,7 @@ fn with_syn_ack(settings: SynSettings, syn_ack: SynAck) -> SynSettings {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_abi::known_flows::{FlowSlots, RANDOM_WORDS};
+    use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
     use tidegate_tcp::Config;
     use tidegate_tcp::engine::syn_ack_of;
 
@@ -150,13 +170,13 @@ mod tests {
     fn a_new_mtu_changes_the_mss_of_syn_acks_and_nothing_else() {
         let mut config = Config::default();
         config.set_mtu(1500);
-        let settings = SynSettings {
-            flow_slots: FlowSlots::new(1000, [7; RANDOM_WORDS]),
+        let settings = Settings {
+            flow_hasher: FlowHasher::new(1000, [7; RANDOM_WORDS]),
             syn_ack: SynAck {
                 ms_per_jiffy: SynAck::per_jiffy(4_000_000),
                 ..syn_ack_of(&config)
             },
-            unused: 0,
+            strays: 7,
         };
         config.set_mtu(1300);
         let mut expected = settings;

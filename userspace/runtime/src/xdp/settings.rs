@@ -6,8 +6,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_getres};
-use tidegate_abi::known_flows::FlowSlots;
-use tidegate_abi::syn_ack::{SynAck, SynSettings, feature};
+use tidegate_abi::flow_filter::FlowHasher;
+use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::{
     ListenerKey, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4,
     MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
@@ -25,8 +25,11 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) remotes: &'a [SocketAddr],
     /// The SYN-ACK the engines would send.
     pub(crate) syn_ack: SynAck,
-    /// Where flows are counted that the engines know.
-    pub(crate) flow_slots: FlowSlots,
+    /// The place of each flow in the flow filter.
+    pub(crate) flow_hasher: FlowHasher,
+    /// RSTs per second that an engine answers segments of no flow with, on average; `None`: all such segments go to the
+    /// engines.
+    pub(crate) filter_for_rst_rate: Option<u32>,
     /// The rules by source.
     pub(crate) sources: &'a Sources,
 }
@@ -45,26 +48,31 @@ impl ProgramSettings<'_> {
         set_only_entry(ebpf, MAP_FEATURES, self.features())
     }
 
-    /// The entry of the map of settings for SYNs.
+    /// The entry of the map of settings for all segments.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] when the kernel does not tell how long a jiffy is.
-    pub(super) fn syn_settings(&self) -> Result<SynSettings, Error> {
-        Ok(SynSettings {
-            flow_slots: self.flow_slots,
+    pub(super) fn entry(&self) -> Result<Settings, Error> {
+        Ok(Settings {
+            flow_hasher: self.flow_hasher,
             syn_ack: SynAck {
                 ms_per_jiffy: SynAck::per_jiffy(jiffy_ns()?),
                 ..self.syn_ack
             },
-            unused: 0,
+            strays: self.filter_for_rst_rate.map_or(0, strays),
         })
     }
 
     /// The bits of [`feature`] that are needed.
     fn features(&self) -> u32 {
         let remotes = if self.remotes.is_empty() { 0 } else { feature::REMOTES };
-        self.sources.features() | remotes
+        let filter = if self.filter_for_rst_rate.is_some() {
+            feature::FLOW_FILTER
+        } else {
+            0
+        };
+        self.sources.features() | remotes | filter
     }
 
     fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
@@ -76,6 +84,12 @@ impl ProgramSettings<'_> {
         }
         Ok(())
     }
+}
+
+/// Segments of no flow that may go to an engine in a second, if it answers `rst_rate` of them on average: as many as it
+/// answers in any of its seconds, so that which of them are answered is left to it, and cannot be told from outside.
+fn strays(rst_rate: u32) -> u32 {
+    rst_rate.saturating_add(rst_rate.div_ceil(2))
 }
 
 /// Nanoseconds in a jiffy: what the coarse clocks go on by.
@@ -154,21 +168,23 @@ mod tests {
     }
 
     #[test]
-    fn remotes_are_looked_up_only_where_there_are_some() {
+    fn features_are_on_where_they_are_needed() {
         let sources = Sources {
             syn_rate: 1,
             ..Sources::default()
         };
         let remote: SocketAddr = "198.18.0.1:80".parse().expect("an address");
-        for (remotes, expected) in [
-            (&[][..], feature::SYN_RATE),
-            (&[remote][..], feature::SYN_RATE | feature::REMOTES),
+        for (remotes, filter_for_rst_rate, expected) in [
+            (&[][..], None, feature::SYN_RATE),
+            (&[remote][..], None, feature::SYN_RATE | feature::REMOTES),
+            (&[][..], Some(0), feature::SYN_RATE | feature::FLOW_FILTER),
         ] {
             let settings = ProgramSettings {
                 listeners: &[],
                 remotes,
                 syn_ack: SynAck::default(),
-                flow_slots: FlowSlots::default(),
+                flow_hasher: FlowHasher::default(),
+                filter_for_rst_rate,
                 sources: &sources,
             };
             assert_eq!(settings.features(), expected);

@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult};
 use tidegate_abi::{
-    ListenerKey, MAP_COUNTERS, MAP_KNOWN_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES,
-    MAP_XSKS, PROGRAM_STEER, XdpCounter, known_flows,
+    ListenerKey, MAP_COUNTERS, MAP_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
+    PROGRAM_STEER, XdpCounter,
 };
 
 use crate::frames::{served_v4, served_v6};
@@ -20,8 +20,8 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 
-/// Slots for counts of flows: as many as with one queue and the default limits.
-pub(crate) const FLOW_SLOTS: u32 = 1 << 21;
+/// Buckets of the flow filter: as many as with one queue and the default limits.
+pub(crate) const BUCKETS: u32 = 1 << 16;
 
 /// Room for octets that the program adds to a frame, which it must not.
 const SPARE: usize = 64;
@@ -40,7 +40,7 @@ impl Program {
             return None;
         }
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries(MAP_KNOWN_FLOWS, known_flows::word_of(FLOW_SLOTS))
+            .map_max_entries(MAP_FLOWS, BUCKETS)
             .load(tidegate_runtime::object())
             .expect("the object is read and its maps are made");
         let program: &mut Xdp = ebpf
@@ -210,15 +210,20 @@ impl Program {
 
 fn action_of(reason: XdpCounter) -> u32 {
     match reason {
-        XdpCounter::Redirect | XdpCounter::RedirectSyn | XdpCounter::RedirectTooBig | XdpCounter::RedirectRemote => {
-            XDP_REDIRECT
-        }
+        XdpCounter::Redirect
+        | XdpCounter::RedirectCookie
+        | XdpCounter::RedirectNoFlow
+        | XdpCounter::RedirectSyn
+        | XdpCounter::RedirectTooBig
+        | XdpCounter::RedirectRemote => XDP_REDIRECT,
         XdpCounter::TxSynCookie => XDP_TX,
         XdpCounter::DropSourceDenied
         | XdpCounter::DropSynRate
         | XdpCounter::DropSynFlags
         | XdpCounter::DropSynMalformed
-        | XdpCounter::DropBadSource => XDP_DROP,
+        | XdpCounter::DropBadSource
+        | XdpCounter::DropNoFlow
+        | XdpCounter::DropBadCookie => XDP_DROP,
         XdpCounter::PassNoSocket
         | XdpCounter::PassNotServed
         | XdpCounter::PassNotTcp

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use aya::Pod;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{Array, LpmTrie, MapData};
-use tidegate_abi::known_flows::{FlowSlots, word_of};
+use tidegate_abi::flow_filter::{Bucket, FlowHash, FlowHasher, handshake};
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::{SynAck, SynRate, SynSettings};
+use tidegate_abi::syn_ack::{Settings, SynAck, SynRate};
 use tidegate_abi::{
-    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_KNOWN_FLOWS, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6,
-    MAP_SYN_RATE, MAP_SYN_SETTINGS,
+    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SETTINGS, MAP_SOURCE_RULES_V4,
+    MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
 };
 
 use super::Program;
@@ -28,30 +28,46 @@ impl Program {
 
     /// Sets what all SYN-ACKs say.
     pub(crate) fn set_syn_ack(&mut self, syn_ack: SynAck) {
-        let settings = self.syn_settings();
-        self.set(MAP_SYN_SETTINGS, 0, SynSettings { syn_ack, ..settings });
+        self.change_settings(|settings| settings.syn_ack = syn_ack);
     }
 
-    /// Sets where flows are counted: at most [`super::FLOW_SLOTS`] slots.
-    pub(crate) fn set_flow_slots(&mut self, slots: FlowSlots) {
-        let settings = SynSettings {
-            flow_slots: slots,
-            ..self.syn_settings()
-        };
-        self.set(MAP_SYN_SETTINGS, 0, settings);
+    /// Sets the place of each flow: with at most [`super::BUCKETS`] buckets.
+    pub(crate) fn set_flow_hasher(&mut self, hasher: FlowHasher) {
+        self.change_settings(|settings| settings.flow_hasher = hasher);
     }
 
-    fn syn_settings(&mut self) -> SynSettings {
-        let map = self.ebpf.map_mut(MAP_SYN_SETTINGS).expect("the object has the map");
-        let map = Array::<&mut MapData, SynSettings>::try_from(map).expect("the value has the map's size");
-        map.get(&0, 0).expect("the entry is in the map")
+    /// Sets the number of segments of no flow that go on in a second.
+    pub(crate) fn set_strays(&mut self, strays: u32) {
+        self.change_settings(|settings| settings.strays = strays);
     }
 
-    /// Sets the counts of the eight slots around `slot`: `count` for itself, zero for the others.
-    pub(crate) fn set_known(&mut self, slot: u32, count: u8) {
-        let mut counts = [0; 8];
-        counts[slot as usize % 8] = count;
-        self.set(MAP_KNOWN_FLOWS, word_of(slot), u64::from_ne_bytes(counts));
+    fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        let map = self.ebpf.map_mut(MAP_SETTINGS).expect("the object has the map");
+        let mut map = Array::<&mut MapData, Settings>::try_from(map).expect("the value has the map's size");
+        let mut settings = map.get(&0, 0).expect("the entry is in the map");
+        change(&mut settings);
+        map.set(0, settings, 0).expect("the index is in the map");
+    }
+
+    /// Sets the words of bucket `bucket`.
+    pub(crate) fn set_bucket(&mut self, bucket: u32, words: [u32; 16]) {
+        let mut pairs: Bucket = [0; 8];
+        for (pair, words) in pairs.iter_mut().zip(words.as_chunks::<2>().0) {
+            *pair = u64::from(words[0]) | u64::from(words[1]) << 32;
+        }
+        self.set(MAP_FLOWS, bucket, pairs);
+    }
+
+    /// The entry in the slot of a handshake.
+    pub(crate) fn handshake(&mut self, hash: FlowHash) -> u64 {
+        let map = self.ebpf.map_mut(MAP_HANDSHAKES).expect("the object has the map");
+        let map = Array::<&mut MapData, u64>::try_from(map).expect("the value has the map's size");
+        map.get(&handshake::slot(hash), 0).expect("the slot is in the map")
+    }
+
+    /// Sets the entry in the slot of a handshake.
+    pub(crate) fn set_handshake(&mut self, hash: FlowHash, entry: u64) {
+        self.set(MAP_HANDSHAKES, handshake::slot(hash), entry);
     }
 
     /// Switches the bits of [`tidegate_abi::syn_ack::feature`] in `features` on, and the others off.

@@ -1,8 +1,8 @@
 //! SYN cookies: what a SYN is answered with ([`answer`]), and which SYNs are not answered ([`refused`]) or left to the
-//! engine ([`known_flows`]).
+//! engine ([`flows`]).
 
-mod answer;
-mod known_flows;
+pub(crate) mod answer;
+pub(crate) mod flows;
 mod offer;
 mod random_options;
 mod refused;

@@ -6,7 +6,7 @@ use super::send::offered_mss;
 use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
-use super::{Connection, Context, Deadlines, State, Tcb};
+use super::{Connection, Context, Deadlines, NO_LISTENER, Service, State, Tcb};
 use crate::application::{Application, ListenerId};
 use crate::config::Config;
 use crate::counters::Counter;
@@ -143,7 +143,8 @@ impl Tcb {
             last_received: now,
             deadlines: Deadlines::default(),
             tuning_since: now,
-            listener,
+            listener: listener.map_or(NO_LISTENER, |listener| listener.0),
+            service: Service::Awaited,
             challenge_second: 0,
             challenge_count: 0,
         }

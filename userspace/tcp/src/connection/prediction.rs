@@ -59,7 +59,7 @@ impl Tcb {
     #[inline]
     fn predicts_establishment(&self, segment: &Segment<'_>) -> bool {
         self.state == State::SynReceived
-            && self.listener.is_some()
+            && self.listener().is_some()
             && self.is_plainly_next(segment)
             && self.sending.active().is_none()
     }

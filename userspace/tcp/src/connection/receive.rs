@@ -133,7 +133,7 @@ impl<C> Connection<C> {
     {
         let tcb = &mut self.tcb;
         tcb.snd_wl1 = segment.seq - 1;
-        context.counters.bump(match tcb.listener {
+        context.counters.bump(match tcb.listener() {
             Some(_) => Counter::PassiveOpens,
             None => Counter::ActiveOpens,
         });

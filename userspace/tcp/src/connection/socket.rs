@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::send_state::{SendState, SendStatePool};
 use super::unread::Unread;
-use super::{Connection, Context, Tcb, Totals};
+use super::{Connection, Context, Service, Tcb, Totals};
 use crate::application::{Application, ListenerId, Stream};
 use crate::config::Config;
 use crate::time::Instant;
@@ -66,7 +66,7 @@ impl<'a> Socket<'a> {
 
 impl Stream for Socket<'_> {
     fn listener(&self) -> Option<ListenerId> {
-        self.tcb.listener
+        self.tcb.listener()
     }
 
     fn local(&self) -> SocketAddr {
@@ -135,6 +135,12 @@ impl Stream for Socket<'_> {
 
     fn abort(&mut self) {
         self.tcb.abort = true;
+    }
+
+    fn mark_served(&mut self) {
+        if self.tcb.service == Service::Awaited {
+            self.tcb.service = Service::Begun;
+        }
     }
 
     fn set_timer(&mut self, after: Option<Duration>) {

@@ -263,6 +263,9 @@ impl<C> Connection<C> {
         }
         let waited = tcb.sending_due(now, |deadlines| &mut deadlines.user_timeout);
         if waited && tcb.awaits_acknowledgment() {
+            if tcb.last_received + context.config.user_timeout > now {
+                context.counters.bump(Counter::TimedOutSlow);
+            }
             tcb.send_reset(context);
             return Outcome::Closed(CloseReason::TimedOut);
         }

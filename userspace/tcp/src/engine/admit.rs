@@ -13,6 +13,7 @@ use crate::flow_table::FlowSlot;
 use crate::half_open::HalfOpen;
 use crate::isn::TupleHash;
 use crate::seq::SeqNumber;
+use crate::sources::SourceId;
 use crate::time::Instant;
 use crate::time_wait::Meaning;
 use crate::transmit::{Purpose, Transmit};
@@ -37,8 +38,9 @@ impl<A: Application> Engine<A> {
     ) -> Received {
         let Some(listener) = self.listener(&segment.key) else {
             // All of an engine without listeners is about connections it opened, which another shard may have done.
-            if on_no_flow == OnNoFlow::Report && self.listeners.is_empty() {
-                return Received::NoFlow;
+            let others = self.others(&segment.key, on_no_flow);
+            if others != 0 && self.listeners.is_empty() {
+                return Received::NoFlow { others };
             }
             self.counters.bump(Counter::DropNotListening);
             return Received::Done;
@@ -52,11 +54,9 @@ impl<A: Application> Engine<A> {
         if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
             // Another shard may have an old connection of this flow, to challenge, or to begin the new one above (RFC
             // 5961, section 4.2; RFC 6191).
-            if on_no_flow == OnNoFlow::Report
-                && let Some(known_flows) = &self.known_flows
-                && known_flows.may_hold(&segment.key)
-            {
-                return Received::NoFlow;
+            let others = self.others(&segment.key, on_no_flow);
+            if others != 0 && self.shared_flows.is_some() {
+                return Received::NoFlow { others };
             }
             self.syn(now, listener, segment, None, out);
             return Received::Done;
@@ -95,11 +95,8 @@ impl<A: Application> Engine<A> {
         let hash = TupleHash::new(self.secrets.isn, &segment.key);
         let iss = hash.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
-        let mut half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
-        if last_nxt.is_some() {
-            half_open.known = true;
-            self.note_known(&segment.key);
-        }
+        let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
+        self.flow_begins(&segment.key);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, FlowSlot::HalfOpen(slot));
         self.half_open_untimed.get_or_insert(slot);
@@ -203,23 +200,22 @@ impl<A: Application> Engine<A> {
             self.challenge_half_open(now, slot, out);
             return Received::Done;
         }
-        if self.connections.len() >= self.config.max_connections as usize {
-            self.counters.bump(Counter::DropConnectionsFull);
-            return Received::Done;
-        }
         if !self.accepts_connections() {
             // The sweep has not come to it yet, and might not come to what it would become.
-            self.counters.bump(Counter::DropDraining);
-            self.reset_half_open(slot, out);
-            self.remove_half_open(slot);
+            self.refuse_half_open(slot, Counter::DropDraining, out);
             return Received::Done;
         }
-        self.promote(now, slot, segment, out);
+        match self.admit(now, &segment.key, out) {
+            Ok(source) => self.promote(now, slot, source, segment, out),
+            // The record stays, and a later segment of the client may find room.
+            Err(full @ Counter::DropConnectionsFull) => self.counters.bump(full),
+            Err(limit) => self.refuse_half_open(slot, limit, out),
+        }
         Received::Done
     }
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
-    fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
+    fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, source: SourceId, segment: &Segment<'_>, out: &mut T) {
         let Some(half_open) = self.take_half_open(slot) else {
             return;
         };
@@ -244,11 +240,9 @@ impl<A: Application> Engine<A> {
         let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);
         let place = self.connections.insert(connection) as u32;
+        self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
-        if !half_open.known {
-            self.note_known(&key);
-        }
         self.complete_handshake(now, place, segment, sent_at, out);
     }
 
@@ -323,9 +317,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn remove_half_open(&mut self, slot: u32) {
         if let Some(half_open) = self.take_half_open(slot) {
             self.table.remove(&half_open.key, FlowSlot::HalfOpen(slot));
-            if half_open.known {
-                self.note_forgotten(&half_open.key);
-            }
+            self.flow_ends(&half_open.key);
             self.links.release(half_open.link);
         }
     }

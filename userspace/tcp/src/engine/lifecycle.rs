@@ -23,7 +23,7 @@ impl<A: Application> Engine<A> {
             return;
         };
         self.table.remove(&connection.tcb.key, FlowSlot::Connection(slot));
-        self.note_forgotten(&connection.tcb.key);
+        self.flow_ends(&connection.tcb.key);
         self.links.release(connection.tcb.link);
         self.forget(slot, reason);
     }
@@ -40,7 +40,9 @@ impl<A: Application> Engine<A> {
             CloseReason::ResetByPeer => Counter::ResetByPeer,
             CloseReason::Aborted => Counter::Aborted,
             CloseReason::TimedOut => Counter::TimedOut,
+            CloseReason::Evicted => Counter::Evicted,
         });
+        self.sources.close(slot);
         let application = connection.application.take();
         drop(self.connections.remove(slot as usize));
         if let Some(state) = application {
@@ -56,6 +58,7 @@ impl<A: Application> Engine<A> {
     fn give_back_tables(&mut self) {
         self.connections = Slab::new();
         self.connection_timers.give_back();
+        self.sources.give_back();
         self.send_states = SendStatePool::default();
     }
 
@@ -109,7 +112,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
         if let Some(record) = self.time_wait.remove(slot) {
             self.table.remove(&record.key, FlowSlot::TimeWait(slot));
-            self.note_forgotten(&record.key);
+            self.flow_ends(&record.key);
             self.links.release(record.link);
         }
     }

@@ -131,7 +131,7 @@ impl<A: Application> Engine<A> {
                 local: tcb.key.local(),
                 peer: tcb.key.peer(),
                 state: tcb.state,
-                listener: tcb.listener,
+                listener: tcb.listener(),
                 unread: tcb.unread(),
                 unacknowledged: tcb.queued(),
                 srtt: tcb.rto.srtt(),

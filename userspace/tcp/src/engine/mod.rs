@@ -4,6 +4,7 @@
 //! [`Engine::receive_burst`], time comes with every call, frames leave through a [`Transmit`].
 
 mod admit;
+mod evict;
 mod lifecycle;
 mod listing;
 mod open;
@@ -23,16 +24,17 @@ use crate::config::{Config, Keepalive};
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
 use crate::connection::send_state::SendStatePool;
-use crate::connection::{Connection, Context, Outcome, Totals};
+use crate::connection::{Connection, Context, Outcome, Service, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
-use crate::known_flows::KnownFlows;
 use crate::link::LinkTable;
 use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
+use crate::shared_flows::SharedFlows;
+use crate::sources::{SourceLimits, SourceTable};
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
@@ -72,8 +74,11 @@ pub enum Received {
     /// The engine took care of it; that it was dropped and counted is included.
     Done,
     /// A good segment to a listener's address and port of a flow this engine does not know, or ICMP "too big" about
-    /// such a flow: another shard may. A SYN only if [`KnownFlows`] say so.
-    NoFlow,
+    /// such a flow: one of the shards in `others` may, a bit each.
+    NoFlow {
+        /// 1 << shard, of those that may know the flow.
+        others: u64,
+    },
 }
 
 /// The treatment of a segment of an unknown flow.
@@ -81,6 +86,9 @@ pub enum Received {
 pub enum OnNoFlow {
     /// Answer it as RFC 9293, section 3.10.7.2, says (RST to what has ACK, within `rst_rate`).
     Reject,
+    /// Leave it alone and return [`Received::NoFlow`] if another engine may know the flow, as [`SharedFlows`] have it;
+    /// without those, if it is no SYN. Else as `Reject`.
+    Ask,
     /// Leave it alone and return [`Received::NoFlow`].
     Report,
 }
@@ -107,11 +115,12 @@ pub struct Engine<A: Application> {
     /// `None`: acknowledgments are not checked for cookies.
     cookies: Option<Cookies>,
     /// `None`: nobody asks for what this engine knows.
-    known_flows: Option<KnownFlows>,
+    shared_flows: Option<Box<dyn SharedFlows + Send>>,
     links: LinkTable,
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
     connection_timers: TimerWheel,
+    sources: SourceTable,
     half_open: FifoSlab<HalfOpen>,
     /// The oldest record whose first time-out is still to come: that of every newer one is, too.
     half_open_untimed: Option<u32>,
@@ -172,10 +181,11 @@ impl<A: Application> Engine<A> {
             draining: false,
             sweep: None,
             cookies: None,
-            known_flows: None,
+            shared_flows: None,
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
+            sources: SourceTable::new(SourceLimits::default(), secrets.table),
             half_open: FifoSlab::default(),
             half_open_untimed: None,
             half_open_timers: TimerWheel::default(),
@@ -211,31 +221,48 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// From now on counts the flows this engine has a record of, but for half-open connections, among those of all
-    /// engines of the server.
+    /// Limits what each source may have of this engine, and says what a source is. Without limits, as at the beginning,
+    /// a source is an IPv4 address or 64 bits of an IPv6 address.
     ///
     /// # Panics
     ///
-    /// If the engine has flows already, which would not be counted.
-    pub fn set_known_flows(&mut self, known_flows: KnownFlows) {
-        assert!(
-            self.connections.is_empty() && self.time_wait.len() == 0,
-            "there are flows"
-        );
-        self.known_flows = Some(known_flows);
+    /// If the engine has connections already, which would not be counted.
+    pub fn set_source_limits(&mut self, limits: SourceLimits) {
+        assert!(self.connections.is_empty(), "there are connections");
+        self.sources = SourceTable::new(limits, self.secrets.table);
     }
 
-    /// The flow has a record from now on: a connection.
-    fn note_known(&self, key: &FlowKey) {
-        if let Some(known_flows) = &self.known_flows {
-            known_flows.add(key);
+    /// From now on tells `flows` which flows this engine has a record of, and asks them for those of other engines.
+    ///
+    /// # Panics
+    ///
+    /// If the engine has flows already, of which it did not tell.
+    pub fn share_flows(&mut self, flows: Box<dyn SharedFlows + Send>) {
+        let population = self.population();
+        assert_eq!(population, Population::default(), "there are flows");
+        self.shared_flows = Some(flows);
+    }
+
+    /// The flow has a record from now on.
+    fn flow_begins(&self, key: &FlowKey) {
+        if let Some(flows) = &self.shared_flows {
+            flows.begin(key);
         }
     }
 
-    /// The flow has no record any more, neither a connection nor one in TIME-WAIT.
-    fn note_forgotten(&self, key: &FlowKey) {
-        if let Some(known_flows) = &self.known_flows {
-            known_flows.remove(key);
+    /// The flow has no record any more.
+    fn flow_ends(&self, key: &FlowKey) {
+        if let Some(flows) = &self.shared_flows {
+            flows.end(key);
+        }
+    }
+
+    /// The shards that a segment of a flow unknown here is to be shown to, a bit each; 0: it is dealt with here.
+    fn others(&self, key: &FlowKey, on_no_flow: OnNoFlow) -> u64 {
+        match (on_no_flow, &self.shared_flows) {
+            (OnNoFlow::Reject, _) => 0,
+            (OnNoFlow::Report, _) | (OnNoFlow::Ask, None) => u64::MAX,
+            (OnNoFlow::Ask, Some(flows)) => flows.others(key),
         }
     }
 
@@ -288,8 +315,12 @@ impl<A: Application> Engine<A> {
                 if let Some(deadline) = tcb.earliest_deadline() {
                     self.connection_timers.arm_no_later(slot, deadline);
                 }
+                let begins = tcb.service == Service::Begun;
                 if tcb.output_pending {
                     self.queue_output(slot);
+                }
+                if begins {
+                    self.list_served(slot);
                 }
             }
             Outcome::TimeWait => self.enter_time_wait(now, slot),

@@ -92,7 +92,7 @@ impl<A: Application> Engine<A> {
         let tcb = Tcb::new(origin, &self.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
         self.table.insert(&key, FlowSlot::Connection(slot));
-        self.note_known(&key);
+        self.flow_begins(&key);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let outcome = connection.flush_output(&mut context);

@@ -31,13 +31,19 @@ impl<A: Application> Engine<A> {
                 return Received::Done;
             }
         };
-        match self.find(&message.key) {
+        let found = self.find(&message.key);
+        if matches!(found, None | Some(FlowSlot::HalfOpen(_))) {
+            // Another shard may have answered the SYN of this flow too, and have the connection.
+            let others = self.others(&message.key, on_no_flow);
+            if others != 0 {
+                return Received::NoFlow { others };
+            }
+        }
+        match found {
             Some(FlowSlot::Connection(slot)) => {
                 self.counters.bump(Counter::TooBigIn);
                 self.reduce_path_mtu(now, slot, &message, out);
             }
-            // Another shard may have answered the SYN of this flow too, and have the connection.
-            None | Some(FlowSlot::HalfOpen(_)) if on_no_flow == OnNoFlow::Report => return Received::NoFlow,
             // Handshakes and TIME-WAIT send nothing that could be too big.
             None | Some(FlowSlot::HalfOpen(_) | FlowSlot::TimeWait(_)) => {
                 self.counters.bump(Counter::TooBigIn);

@@ -131,7 +131,7 @@ impl<A: Application> Engine<A> {
             let mut context = context!(self, now, out);
             let tcb = &mut connection.tcb;
             // A handshake that a listener has not finished is not waited for.
-            let is_told = connection.application.is_some() || tcb.listener.is_none();
+            let is_told = connection.application.is_some() || tcb.listener().is_none();
             let outcome = if sweep.task == Task::Drain && is_told {
                 let application = &mut self.application;
                 connection.call(&mut context, |state, socket| application.drain(state, socket));

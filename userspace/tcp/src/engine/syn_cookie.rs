@@ -33,15 +33,16 @@ pub struct Cookies {
     /// The number of this engine's shard, below `shards`.
     pub shard: u16,
     /// Shards of the server, at least 1. A cookie belongs to one of them, whichever it reaches first, so that an
-    /// acknowledgment that comes twice does not make two connections.
+    /// acknowledgment that comes twice does not make two connections: to the one that
+    /// [`SharedFlows`](crate::shared_flows::SharedFlows) name, or else to one by its hash.
     pub shards: u16,
 }
 
 /// A cookie that was found to be genuine.
 pub(super) struct GenuineCookie {
     options: syn_cookie::Options,
-    /// It belongs to this shard.
-    ours: bool,
+    /// The shard it belongs to by its hash.
+    shard: u16,
 }
 
 impl Cookies {
@@ -58,7 +59,7 @@ impl Cookies {
         let checked = self.keys.check(&handshake, (segment.ack - 1).0, echo)?;
         Some(GenuineCookie {
             options: checked.options,
-            ours: checked.hash % u32::from(self.shards.max(1)) == u32::from(self.shard),
+            shard: (checked.hash % u32::from(self.shards.max(1))) as u16,
         })
     }
 }
@@ -119,8 +120,9 @@ impl<A: Application> Engine<A> {
         if let Some(cookie) = self.genuine_cookie(segment) {
             return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
         }
-        if on_no_flow == OnNoFlow::Report {
-            return Received::NoFlow;
+        let others = self.others(&segment.key, on_no_flow);
+        if others != 0 {
+            return Received::NoFlow { others };
         }
         if self.cookies.is_some() && follows_a_syn_ack(segment.flags) {
             self.counters.bump(Counter::DropBadCookie);
@@ -145,24 +147,37 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         let key = segment.key;
-        if !cookie.ours {
+        let chosen = self.shared_flows.as_ref().and_then(|flows| flows.handshake_owner(&key));
+        let owner = chosen.unwrap_or(cookie.shard);
+        // Whom a copy of this segment has reached before.
+        let had_by = if on_no_flow == OnNoFlow::Ask && self.shared_flows.is_some() {
+            self.others(&key, on_no_flow)
+        } else {
+            0
+        };
+        let is_ours = self.cookies.as_ref().is_some_and(|cookies| cookies.shard == owner);
+        if !is_ours {
             // What is kept here would answer segments of the connection that another shard is about to have.
             self.give_way(&key);
-            if on_no_flow == OnNoFlow::Report {
-                return Received::NoFlow;
+            if on_no_flow != OnNoFlow::Reject {
+                return Received::NoFlow {
+                    others: had_by | 1 << (owner & 63),
+                };
             }
             // No RST: the client has done nothing wrong, and sends it again.
             self.counters.bump(Counter::DropCookieShard);
             return Received::Done;
         }
+        if had_by != 0 {
+            return Received::NoFlow { others: had_by };
+        }
         if !self.accepts_connections() {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        if self.connections.len() >= self.config.max_connections as usize {
-            self.counters.bump(Counter::DropConnectionsFull);
+        let Some(source) = self.admit_cookie(now, segment, out) else {
             return Received::Done;
-        }
+        };
         let Some(link) = self.links.acquire(&segment.link.reply()) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
@@ -183,8 +198,9 @@ impl<A: Application> Engine<A> {
         };
         let connection = Connection::accepted(handshake, &self.config, now);
         let slot = self.connections.insert(connection) as u32;
+        self.sources.open(slot, source);
         self.table.insert(&key, FlowSlot::Connection(slot));
-        self.note_known(&key);
+        self.flow_begins(&key);
         self.complete_handshake(now, slot, segment, None, out);
         Received::Done
     }

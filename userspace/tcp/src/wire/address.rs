@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use tidegate_abi::flow_filter::{FlowHash, FlowHasher};
 use tidegate_abi::siphash::{Key, siphash24};
 
 /// An IPv6 address in network byte order, or an IPv4 one as `::ffff:a.b.c.d`. A packet that carries such a mapped
@@ -81,7 +82,7 @@ fn folded_twice(a: u64, b: u64, key: Key) -> u64 {
 
 /// [`FlowKey::table_hash`] of an IPv4 flow with these [`FlowKey::words_v4`].
 #[inline]
-pub(super) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
+pub(crate) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
     folded_twice(addresses, ports, key)
 }
 
@@ -178,6 +179,17 @@ impl FlowKey {
         folded_twice(remote ^ local.rotate_left(32), ports, key)
     }
 
+    /// Hash for the flow filter, of words as they lie in the headers of the peer's segments.
+    pub fn filter_hash(&self, hasher: &FlowHasher) -> FlowHash {
+        let ports = (u32::from(self.remote_port) << 16 | u32::from(self.local_port)).to_be();
+        if self.is_v4() {
+            let [remote, local] = [&self.remote, &self.local].map(|address| u32::from_ne_bytes(v4_octets(address)));
+            hasher.v4(remote, local, ports)
+        } else {
+            hasher.v6(header_words(&self.remote), header_words(&self.local), ports)
+        }
+    }
+
     /// Hash for sequence numbers, which the peer sees (RFC 6528).
     pub(crate) fn secret_hash(&self, key: Key) -> u64 {
         // The two families cannot be confused: their messages have different lengths.
@@ -189,9 +201,26 @@ impl FlowKey {
     }
 }
 
+fn header_words(address: &Address) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_filter_hashes_the_words_of_the_header() {
+        let hasher = FlowHasher::new(1 << 20, [3, 5, 7, 11, 13, 17, 19, 23, 29, 31]);
+        let key = FlowKey::new("198.18.0.1:80".parse().unwrap(), "198.18.0.2:4660".parse().unwrap());
+        let [client, server, ports] = [0xc612_0002_u32, 0xc612_0001, 0x1234_0050].map(u32::to_be);
+        assert!(key.filter_hash(&hasher) == hasher.v4(client, server, ports));
+        let key = FlowKey::new("[2001:2::1]:80".parse().unwrap(), "[2001:2::3:2]:4660".parse().unwrap());
+        let (client, server) = ([0x2001_0002, 0, 0, 0x0003_0002_u32], [0x2001_0002, 0, 0, 1_u32]);
+        let [client, server] = [client, server].map(|address| address.map(u32::to_be));
+        assert!(key.filter_hash(&hasher) == hasher.v6(client, server, ports));
+    }
 
     #[test]
     fn addresses_survive_the_round_trip() {

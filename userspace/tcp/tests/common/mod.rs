@@ -135,6 +135,8 @@ pub struct App {
     pub shutdown_after_greeting: bool,
     /// Resets when it reads this byte.
     pub abort_on: Option<u8>,
+    /// Takes whatever it reads for a complete request.
+    pub serves: bool,
     /// Sets its timer at open.
     pub timer: Option<Duration>,
     /// Sets it anew whenever it ran out.
@@ -203,6 +205,9 @@ impl Application for App {
             count = stream.send_copy(&data[..count]);
         }
         self.received.extend_from_slice(&data[..count]);
+        if self.serves {
+            stream.mark_served();
+        }
         if self.abort_on.is_some_and(|byte| data.contains(&byte)) {
             stream.abort();
         }

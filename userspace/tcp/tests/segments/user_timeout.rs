@@ -6,6 +6,7 @@ use crate::common::*;
 use tidegate_tcp::State;
 use tidegate_tcp::application::CloseReason;
 use tidegate_tcp::config::Config;
+use tidegate_tcp::counters::Counter;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -47,6 +48,7 @@ fn a_window_that_opens_and_closes_does_not_keep_a_connection() {
             rig.pass(ms(90));
         });
         assert!(taken >= TIMEOUT, "{taken:?}");
+        assert_eq!(rig.count(Counter::TimedOutSlow), 1);
         rig.assert_empty();
     }
 }
@@ -112,6 +114,7 @@ fn a_slow_reader_gets_everything() {
     // A kilobyte a second out of a receive buffer of 4 KiB: a hundred times the user timeout would pass without it.
     let limits = Config {
         user_timeout: ms(20_000),
+        min_send_progress: 4096,
         ..config()
     };
     let mut rig = Rig::new(limits, sender(300_000));
@@ -200,6 +203,7 @@ fn an_idle_connection_has_no_user_timeout() {
     assert!(rig.one().is(ACK | FIN));
     let taken = time_until_gone(&mut rig, 2 * TIMEOUT, |rig| rig.pass(ms(100)));
     assert!((TIMEOUT..=TIMEOUT + ms(200)).contains(&taken), "{taken:?}");
+    assert_eq!(rig.count(Counter::TimedOutSlow), 0, "the peer was not there");
 }
 
 #[test]

@@ -26,24 +26,66 @@ fn an_idle_connection_is_closed_silently() {
     assert_eq!(driver.application.counters().get(Counter::KeepaliveTimeouts), 1);
 }
 
-#[test]
-fn a_head_that_takes_too_long_is_answered_with_408() {
-    let mut driver = built_in(|_| {});
-    driver.advance(70 * SECOND);
-    driver.feed(b"GET / HTTP/1.1\r\n");
-    for _ in 0..29 {
+/// Feeds `bytes` each second until the connection is no longer open; returns the seconds that took.
+fn seconds_of_feeding(driver: &mut Driver<Http>, bytes: &[u8]) -> u32 {
+    for second in 1..=1000 {
+        driver.feed(bytes);
         driver.advance(SECOND);
-        driver.feed(b"X: y\r\n");
+        if driver.stream.end != End::Open {
+            return second;
+        }
     }
-    assert!(driver.take_sent().is_empty());
-    driver.advance(SECOND);
+    panic!("still open");
+}
+
+fn expect_408(driver: &mut Driver<Http>, counter: Counter) {
     let replies = read_replies(&driver.take_sent());
     assert_eq!(replies.len(), 1);
     assert_eq!(replies[0].status, 408);
     assert_eq!(replies[0].field("Connection"), Some("close"));
     assert_eq!(driver.stream.end, End::Shutdown);
-    assert_eq!(driver.unconsumed(), 0, "the head is thrown away");
-    assert_eq!(driver.application.counters().get(Counter::HeaderTimeouts), 1);
+    assert_eq!(driver.unconsumed(), 0, "the rest is thrown away");
+    for other in [
+        Counter::HeaderTimeouts,
+        Counter::SlowHeaders,
+        Counter::BodyTimeouts,
+        Counter::SlowBodies,
+    ] {
+        assert_eq!(driver.application.counters().get(other), u64::from(other == counter));
+    }
+}
+
+#[test]
+fn a_head_that_takes_too_long_is_answered_with_408() {
+    let mut driver = built_in(|config| config.max_headers = 256);
+    driver.advance(70 * SECOND);
+    driver.feed(b"GET / HTTP/1.1\r\n");
+    let field = format!("X: {}\r\n", "y".repeat(295));
+    assert_eq!(seconds_of_feeding(&mut driver, field.as_bytes()), 40);
+    expect_408(&mut driver, Counter::HeaderTimeouts);
+}
+
+#[test]
+fn a_head_that_comes_too_slowly_is_answered_with_408_after_its_grace() {
+    // Of 500 bytes a second; slowhttptest sends some such field every ten seconds.
+    for (field, seconds) in [
+        ("", 21),
+        ("X: y\r\n", 21),
+        ("X: 23456789012345678901234567890123456789012345678\r\n", 23),
+    ] {
+        let mut driver = built_in(|_| {});
+        driver.feed(b"GET / HTTP/1.1\r\n");
+        assert_eq!(seconds_of_feeding(&mut driver, field.as_bytes()), seconds, "{field}");
+        expect_408(&mut driver, Counter::SlowHeaders);
+    }
+}
+
+#[test]
+fn without_a_least_rate_a_head_has_all_its_time() {
+    let mut driver = built_in(|config| config.header_min_rate = 0);
+    driver.feed(b"GET / HTTP/1.1\r\n");
+    assert_eq!(seconds_of_feeding(&mut driver, b"a"), 40);
+    expect_408(&mut driver, Counter::HeaderTimeouts);
 }
 
 #[test]
@@ -61,15 +103,56 @@ fn the_next_head_has_its_own_time() {
 #[test]
 fn a_body_that_takes_too_long_is_answered_with_408() {
     let mut driver = built_in(|_| {});
-    driver.feed(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
-    for _ in 0..29 {
-        driver.advance(SECOND);
-        driver.feed(b"x");
+    driver.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    assert_eq!(seconds_of_feeding(&mut driver, &[b'x'; 500]), 300);
+    expect_408(&mut driver, Counter::BodyTimeouts);
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_answered_with_408_after_its_grace() {
+    for (framing, piece, seconds) in [
+        ("Content-Length: 1000000", "", 20),
+        ("Content-Length: 1000000", "x", 21),
+        // 250 of 500 bytes a second.
+        ("Content-Length: 1000000", &"x".repeat(250), 40),
+        // What frames it counts, and is all there is of it.
+        ("Transfer-Encoding: chunked", "1\r\nx\r\n", 21),
+    ] {
+        let mut driver = built_in(|_| {});
+        driver.feed(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes());
+        assert_eq!(seconds_of_feeding(&mut driver, piece.as_bytes()), seconds, "{piece}");
+        expect_408(&mut driver, Counter::SlowBodies);
     }
-    driver.advance(SECOND);
-    assert_eq!(read_replies(&driver.take_sent())[0].status, 408);
-    assert_eq!(driver.stream.end, End::Shutdown);
-    assert_eq!(driver.application.counters().get(Counter::BodyTimeouts), 1);
+}
+
+#[test]
+fn a_body_that_keeps_the_least_rate_is_read() {
+    let mut driver = built_in(|_| {});
+    driver.feed(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    for _ in 0..200 {
+        driver.advance(SECOND);
+        driver.feed(&[b'x'; 500]);
+    }
+    assert_eq!(read_replies(&driver.take_sent())[0].status, 200);
+    assert_eq!(driver.stream.end, End::Open);
+}
+
+#[test]
+fn a_connection_counts_as_served_from_its_first_complete_request_on() {
+    for (part, rest) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n", "\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na", "b"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+            "0\r\n\r\n",
+        ),
+    ] {
+        let mut driver = built_in(|_| {});
+        driver.feed(part.as_bytes());
+        assert!(!driver.stream.served, "{part:?}");
+        driver.feed(rest.as_bytes());
+        assert!(driver.stream.served, "{part:?}");
+    }
 }
 
 #[test]
@@ -154,6 +237,39 @@ fn a_peer_that_begins_fast_and_becomes_slow_is_reset() {
     assert_eq!(driver.stream.end, End::Open);
     take_slowly(&mut driver, 1, 10);
     assert_eq!(driver.stream.end, End::Aborted);
+}
+
+#[test]
+fn a_peer_that_does_not_take_what_is_left_of_a_response_is_reset() {
+    let site = Site::new(|_| {});
+    // All of it is given to the stream at once, then the connection is closed: by the request, or for want of another.
+    for (fields, idle) in [("Connection: close\r\n", 0), ("", 75)] {
+        for (taken, ends) in [(0, true), (255, true), (257, false)] {
+            let mut driver = site.connect(1 << 20);
+            driver.feed(&get_request("/large.bin", fields));
+            take_slowly(&mut driver, idle, 1000);
+            assert_eq!(driver.stream.end, End::Closed);
+            take_slowly(&mut driver, 59, taken);
+            assert_eq!(driver.stream.end, End::Closed);
+            take_slowly(&mut driver, 1, taken);
+            let end = if ends { End::Aborted } else { End::Closed };
+            assert_eq!(driver.stream.end, end, "{taken} bytes/s");
+            assert_eq!(
+                driver.application.counters().get(Counter::SendTimeouts),
+                u64::from(ends)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_closed_connection_whose_response_was_taken_is_left_to_the_stream() {
+    let site = Site::new(|_| {});
+    let mut driver = site.connect(1 << 20);
+    driver.feed(&get_request("/large.bin", "Connection: close\r\n"));
+    driver.acknowledge_all();
+    driver.advance(600 * SECOND);
+    assert_eq!((driver.stream.end, driver.stream.timer), (End::Closed, None));
 }
 
 #[test]

@@ -137,6 +137,9 @@ impl Application for App {
             count = self.write(connection, stream, &data[..count]);
         }
         connection.received += count as u32;
+        if count > 1 {
+            stream.mark_served();
+        }
         if self
             .behaviour
             .abort_on

@@ -2,38 +2,63 @@
 //! is challenged (RFC 5961, section 4.2), its TIME-WAIT decides where the new one begins (RFC 9293, section 3.6.1; RFC
 //! 6191).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::common::cookie::{EPOCH, V6, answered, cookies};
 use crate::common::*;
-use tidegate_abi::known_flows::FlowSlots;
 use tidegate_tcp::application::CloseReason;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Engine, OnNoFlow, Received};
-use tidegate_tcp::known_flows::KnownFlows;
 use tidegate_tcp::seq::SeqNumber;
-use tidegate_tcp::wire::Options;
+use tidegate_tcp::shared_flows::SharedFlows;
 use tidegate_tcp::wire::options::Timestamps;
+use tidegate_tcp::wire::{FlowKey, Options};
 use tidegate_tcp::{Config, State};
 
-/// The counts that all engines share.
+/// Flows, each with the shard whose engine has it.
+type Owners = Arc<Mutex<Vec<(FlowKey, u16)>>>;
+
+/// One engine's view of them. It takes every flow for one of these others as well.
+struct View {
+    owners: Owners,
+    shard: u16,
+    suspected: u64,
+}
+
+impl SharedFlows for View {
+    fn begin(&self, key: &FlowKey) {
+        self.owners.lock().unwrap().push((*key, self.shard));
+    }
+
+    fn end(&self, key: &FlowKey) {
+        let mut owners = self.owners.lock().unwrap();
+        let place = owners.iter().position(|flow| *flow == (*key, self.shard));
+        owners.remove(place.expect("it began here"));
+    }
+
+    fn others(&self, key: &FlowKey) -> u64 {
+        let owners = self.owners.lock().unwrap();
+        let others = owners
+            .iter()
+            .filter(|(flow, shard)| flow == key && *shard != self.shard);
+        others.fold(self.suspected, |all, (_, shard)| all | 1 << shard)
+    }
+
+    fn handshake_owner(&self, _: &FlowKey) -> Option<u16> {
+        None
+    }
+}
+
+/// The flows that all engines share.
+#[derive(Default)]
 struct Shared {
-    slots: FlowSlots,
-    counts: Arc<Vec<AtomicU8>>,
+    owners: Owners,
+    suspected: u64,
 }
 
 impl Shared {
     fn new() -> Self {
-        let slots = FlowSlots::new(
-            1 << 16,
-            [3, 5, 7, 11, 13, 17, 19, 23, 29, 31].map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        );
-        let counts = (0..slots.count()).map(|_| AtomicU8::new(0)).collect();
-        Self {
-            slots,
-            counts: Arc::new(counts),
-        }
+        Self::default()
     }
 
     /// An engine of its own, with its own keys.
@@ -41,26 +66,24 @@ impl Shared {
         let mut rig = Rig::between(limits.clone(), App::default(), server, client);
         rig.engine = Engine::new(limits, secrets(number), app);
         rig.engine.listen(server.parse().unwrap());
-        rig.engine
-            .set_known_flows(KnownFlows::new(self.slots, Arc::clone(&self.counts) as _));
+        rig.engine.share_flows(Box::new(View {
+            owners: Arc::clone(&self.owners),
+            shard: number as u16,
+            suspected: self.suspected,
+        }));
         rig
     }
 
     /// The flows that all engines have together.
     fn total(&self) -> usize {
-        self.counts
-            .iter()
-            .map(|count| usize::from(count.load(Ordering::Relaxed)))
-            .sum()
+        self.owners.lock().unwrap().len()
     }
 }
 
 /// A frame arrives on `first`, which hands it over to `second` if it does not know the flow, as shards do. It comes
 /// home if that does not know it either. Whether it was `second` that took it in.
 fn arrives(first: &mut Rig, second: &mut Rig, frame: &[u8]) -> bool {
-    let received = first
-        .engine
-        .receive(first.now, frame, OnNoFlow::Report, &mut first.wire);
+    let received = first.engine.receive(first.now, frame, OnNoFlow::Ask, &mut first.wire);
     if received == Received::Done {
         return false;
     }
@@ -195,39 +218,52 @@ fn a_half_open_connection_in_the_place_of_time_wait_is_forgotten_with_its_record
 }
 
 #[test]
-fn a_syn_that_shares_its_slot_with_another_flow_is_served_where_it_arrives() {
+fn a_segment_that_is_taken_for_another_engines_is_dealt_with_where_it_arrives() {
     let shared = Shared {
-        // Eight slots.
-        slots: FlowSlots::new(0, [3, 5, 7, 11, 13, 17, 19, 23, 29, 31]),
-        counts: Arc::new((0..8).map(|_| AtomicU8::new(0)).collect()),
+        suspected: 1 << 1,
+        ..Shared::new()
     };
     let mut owner = shared.rig(1, config(), App::default(), FAMILIES[0]);
     let mut other = shared.rig(2, config(), App::default(), FAMILIES[0]);
-    for port in 0..64 {
-        owner.key.local_port = 1024 + port;
-        owner.connect();
-    }
     let syn = other.frame(other.seq, SeqNumber(0), SYN, with_sack(), b"");
-    let received = other.engine.receive(other.now, &syn, OnNoFlow::Report, &mut other.wire);
-    assert_eq!(received, Received::NoFlow, "some flow is in its slot");
+    let received = other.engine.receive(other.now, &syn, OnNoFlow::Ask, &mut other.wire);
+    assert_eq!(received, Received::NoFlow { others: 1 << 1 });
     assert!(!arrives(&mut other, &mut owner, &syn));
     assert!(other.one().is(SYN | ACK));
-    owner.sent();
-    assert_eq!(owner.count(Counter::SynsIn) + other.count(Counter::SynsIn), 65);
+    let stray = other.frame(other.seq + 7, SeqNumber(7), ACK, Options::default(), b"x");
+    assert!(!arrives(&mut other, &mut owner, &stray));
+    assert!(other.one().is(RST));
+    owner.nothing();
 }
 
 #[test]
-fn a_syn_of_an_unknown_flow_visits_nobody() {
+fn a_segment_of_a_flow_that_no_engine_has_visits_nobody() {
     let shared = Shared::new();
     let mut rig = shared.rig(1, config(), App::default(), FAMILIES[0]);
+    let stray = rig.frame(rig.seq, SeqNumber(7), ACK, Options::default(), b"x");
+    let received = rig.engine.receive(rig.now, &stray, OnNoFlow::Ask, &mut rig.wire);
+    assert_eq!(received, Received::Done);
+    assert!(rig.one().is(RST));
     let syn = rig.frame(rig.seq, SeqNumber(0), SYN, with_sack(), b"");
     for _ in 0..2 {
-        // Half-open connections are not known: whose SYN-ACK is acknowledged, the acknowledgment tells.
-        let received = rig.engine.receive(rig.now, &syn, OnNoFlow::Report, &mut rig.wire);
+        let received = rig.engine.receive(rig.now, &syn, OnNoFlow::Ask, &mut rig.wire);
         assert_eq!(received, Received::Done);
         assert!(rig.one().is(SYN | ACK));
-        assert_eq!(shared.total(), 0);
+        assert_eq!(shared.total(), 1, "half-open");
     }
+}
+
+#[test]
+fn a_syn_that_comes_again_elsewhere_is_for_the_engine_that_answered_it() {
+    let shared = Shared::new();
+    let mut owner = shared.rig(1, config(), App::default(), FAMILIES[0]);
+    let mut other = shared.rig(2, config(), App::default(), FAMILIES[0]);
+    owner.syn(with_sack());
+    let answer = owner.one();
+    let syn = other.frame(owner.seq - 1, SeqNumber(0), SYN, with_sack(), b"");
+    assert!(arrives(&mut other, &mut owner, &syn));
+    assert_eq!(owner.one().seq, answer.seq);
+    assert_eq!((owner.engine.half_open(), other.engine.half_open()), (1, 0));
 }
 
 /// However a connection begins and ends, it is counted once and no longer than there is a record of it.

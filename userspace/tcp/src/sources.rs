@@ -1,0 +1,457 @@
+//! Connections by source: how many each prefix holds and begins, and which of them gives way when there is no room.
+//!
+//! Every connection that a listener accepted is in one of two kinds of lists. While its peer has made no complete
+//! request it is in that of all such connections, oldest first; from then on in that of its source. Nothing here is
+//! found by a walk: a source by a hash of its prefix and a look at eight entries, the source that holds most by lists of
+//! sources that hold about as many, the rest by links.
+//!
+//! The table of sources has a fixed size. Where the eight entries a prefix may have are all of others, one without
+//! connections gives way, that with the most of its account first; if all have connections, the prefix shares the entry
+//! with the fewest, and its limits.
+
+use tidegate_abi::siphash::Key;
+
+use crate::counters::Counter;
+use crate::time::Instant;
+use crate::wire::address::{Address, is_v4, table_hash_v4, v4_octets};
+
+const NONE: u32 = u32::MAX;
+
+/// Entries that a prefix may have, side by side.
+const WAYS: usize = 8;
+
+/// The prefix of an entry that was never used: no source's, since it would be one of multicast.
+const UNUSED: u64 = u64::MAX;
+
+/// Marks the links of a connection that is in the list of its source.
+const SERVED: u32 = 1 << 31;
+
+/// Numbers of connections that are told apart, each up to 16 and an eighth apart beyond.
+const RANKS: usize = 256;
+
+/// Limits of connections by the prefix they come from, of one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceLimits {
+    /// Connections that a source may have open; 0: no limit.
+    pub max_connections: u32,
+    /// Handshakes that a source may complete in a second; 0: no limit.
+    pub connection_rate: u32,
+    /// Handshakes it may complete at once after a pause (1 or more).
+    pub connection_burst: u32,
+    /// Bits of an IPv4 address that make a source (0 to 32).
+    pub prefix_v4: u32,
+    /// Bits of an IPv6 address that make a source (0 to 64).
+    pub prefix_v6: u32,
+    /// Sources that are told apart, rounded up to a power of two (8 to 2^24).
+    pub remembered: u32,
+}
+
+impl Default for SourceLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 0,
+            connection_rate: 0,
+            connection_burst: 256,
+            prefix_v4: 32,
+            prefix_v6: 64,
+            remembered: 1 << 16,
+        }
+    }
+}
+
+impl SourceLimits {
+    /// The number that stands for the source of `address`.
+    fn prefix(&self, address: &Address) -> u64 {
+        let kept = |bits: u32, of: u32| if bits == 0 { 0 } else { u64::MAX << (of - bits.min(of)) };
+        if is_v4(address) {
+            // Where an IPv6 prefix would be multicast.
+            let octets = u32::from_be_bytes(v4_octets(address));
+            0xff << 56 | u64::from(octets) & kept(self.prefix_v4, 32)
+        } else {
+            (u128::from_be_bytes(*address) >> 64) as u64 & kept(self.prefix_v6, 64)
+        }
+    }
+}
+
+/// The entry of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourceId(u32);
+
+/// A list of what has links, by their numbers.
+#[derive(Clone, Copy)]
+struct List {
+    oldest: u32,
+    newest: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self {
+        oldest: NONE,
+        newest: NONE,
+    };
+}
+
+/// The neighbours in a list.
+#[derive(Clone, Copy)]
+struct Links {
+    previous: u32,
+    next: u32,
+}
+
+trait Linked {
+    fn links(&mut self) -> &mut Links;
+}
+
+fn append<T: Linked>(items: &mut [T], list: &mut List, index: u32) {
+    *items[index as usize].links() = Links {
+        previous: list.newest,
+        next: NONE,
+    };
+    match list.newest {
+        NONE => list.oldest = index,
+        newest => items[newest as usize].links().next = index,
+    }
+    list.newest = index;
+}
+
+fn unlink<T: Linked>(items: &mut [T], list: &mut List, index: u32) {
+    let Links { previous, next } = *items[index as usize].links();
+    match previous {
+        NONE => list.oldest = next,
+        previous => items[previous as usize].links().next = next,
+    }
+    match next {
+        NONE => list.newest = previous,
+        next => items[next as usize].links().previous = previous,
+    }
+}
+
+struct Source {
+    prefix: u64,
+    /// The time up to which the handshakes it has completed are paid for, in nanoseconds (the generic cell rate
+    /// algorithm).
+    paid_until: u64,
+    /// Connections it has open.
+    open: u32,
+    /// Those whose peer has made a complete request.
+    served: List,
+    /// Among the sources that hold about as many.
+    links: Links,
+}
+
+impl Linked for Source {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// The place of a connection in its list.
+struct Place {
+    links: Links,
+    /// The number of its source, with [`SERVED`]; [`NONE`]: it is in no list.
+    source: u32,
+}
+
+impl Linked for Place {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// All sources of an engine and the lists of their connections.
+pub(crate) struct SourceTable {
+    limits: SourceLimits,
+    key: Key,
+    /// Empty until the first connection comes.
+    sources: Vec<Source>,
+    /// By the number of the connection.
+    places: Vec<Place>,
+    /// Connections without a complete request, of all sources.
+    waiting: List,
+    /// Sources by how many connections they hold.
+    ranks: Box<[List; RANKS]>,
+    /// A bit for each rank that has sources.
+    ranked: [u64; RANKS / 64],
+}
+
+/// The rank of a source with `open` connections; 0 if it has none.
+fn rank(open: u32) -> usize {
+    if open < 16 {
+        return open as usize;
+    }
+    let bits = open.ilog2();
+    ((bits as usize - 2) << 3) + (open >> (bits - 3) & 7) as usize
+}
+
+impl SourceTable {
+    pub(crate) fn new(limits: SourceLimits, key: Key) -> Self {
+        Self {
+            limits,
+            key,
+            sources: Vec::new(),
+            places: Vec::new(),
+            waiting: List::EMPTY,
+            ranks: Box::new([List::EMPTY; RANKS]),
+            ranked: [0; RANKS / 64],
+        }
+    }
+
+    /// Takes the handshake that `address` completed from its source's accounts.
+    ///
+    /// # Errors
+    ///
+    /// The counter of the limit it is beyond.
+    pub(crate) fn admit(&mut self, now: Instant, address: &Address) -> Result<SourceId, Counter> {
+        let id = self.find(self.limits.prefix(address));
+        let source = &mut self.sources[id.0 as usize];
+        if self.limits.max_connections != 0 && source.open >= self.limits.max_connections {
+            return Err(Counter::DropSourceConnections);
+        }
+        if let Some(cost) = 1_000_000_000_u64.checked_div(u64::from(self.limits.connection_rate)) {
+            let now = now.as_micros().saturating_mul(1000);
+            let earliest = now.saturating_sub(cost * u64::from(self.limits.connection_burst));
+            let paid = source.paid_until.max(earliest) + cost;
+            if paid > now {
+                return Err(Counter::DropSourceRate);
+            }
+            source.paid_until = paid;
+        }
+        Ok(id)
+    }
+
+    /// The entry of a prefix, made if there is none.
+    fn find(&mut self, prefix: u64) -> SourceId {
+        if self.sources.is_empty() {
+            self.sources.resize_with(self.entries(), || Source {
+                prefix: UNUSED,
+                paid_until: 0,
+                open: 0,
+                served: List::EMPTY,
+                links: Links {
+                    previous: NONE,
+                    next: NONE,
+                },
+            });
+        }
+        let first = table_hash_v4([prefix, 0], self.key) as usize & (self.sources.len() - 1) & !(WAYS - 1);
+        let ways = &mut self.sources[first..first + WAYS];
+        let way = ways.iter().position(|source| source.prefix == prefix);
+        let way = way.unwrap_or_else(|| {
+            let least = (0..WAYS).min_by_key(|&way| (ways[way].open, ways[way].paid_until));
+            let least = least.unwrap_or(0);
+            if ways[least].open == 0 {
+                ways[least].prefix = prefix;
+                ways[least].paid_until = 0;
+            }
+            least
+        });
+        SourceId((first + way) as u32)
+    }
+
+    fn entries(&self) -> usize {
+        (self.limits.remembered as usize)
+            .clamp(WAYS, 1 << 24)
+            .next_power_of_two()
+    }
+
+    /// A connection of an admitted handshake has the number `slot`; its peer has made no complete request.
+    pub(crate) fn open(&mut self, slot: u32, id: SourceId) {
+        if self.places.len() <= slot as usize {
+            self.places.resize_with(slot as usize + 1, || Place {
+                links: Links {
+                    previous: NONE,
+                    next: NONE,
+                },
+                source: NONE,
+            });
+        }
+        self.places[slot as usize].source = id.0;
+        append(&mut self.places, &mut self.waiting, slot);
+        self.count(id, 1);
+    }
+
+    /// The peer of a connection has made its first complete request.
+    pub(crate) fn serve(&mut self, slot: u32) {
+        let Some(place) = self.places.get_mut(slot as usize) else {
+            return;
+        };
+        if place.source & SERVED != 0 {
+            return;
+        }
+        let source = place.source;
+        place.source |= SERVED;
+        unlink(&mut self.places, &mut self.waiting, slot);
+        append(&mut self.places, &mut self.sources[source as usize].served, slot);
+    }
+
+    /// A connection is no more.
+    pub(crate) fn close(&mut self, slot: u32) {
+        let Some(place) = self.places.get_mut(slot as usize) else {
+            return;
+        };
+        let source = core::mem::replace(&mut place.source, NONE);
+        if source == NONE {
+            return;
+        }
+        let id = SourceId(source & !SERVED);
+        if source == id.0 {
+            unlink(&mut self.places, &mut self.waiting, slot);
+        } else {
+            unlink(&mut self.places, &mut self.sources[id.0 as usize].served, slot);
+        }
+        self.count(id, -1);
+    }
+
+    /// A source has one connection more, or less.
+    fn count(&mut self, id: SourceId, change: i32) {
+        let source = &mut self.sources[id.0 as usize];
+        let from = rank(source.open);
+        source.open = source.open.wrapping_add_signed(change);
+        let to = rank(source.open);
+        if from == to {
+            return;
+        }
+        if from != 0 {
+            unlink(&mut self.sources, &mut self.ranks[from], id.0);
+            if self.ranks[from].oldest == NONE {
+                self.ranked[from / 64] &= !(1 << (from % 64));
+            }
+        }
+        if to != 0 {
+            append(&mut self.sources, &mut self.ranks[to], id.0);
+            self.ranked[to / 64] |= 1 << (to % 64);
+        }
+    }
+
+    /// The connection that has been without a complete request for longest.
+    pub(crate) fn oldest_waiting(&self) -> Option<u32> {
+        (self.waiting.oldest != NONE).then_some(self.waiting.oldest)
+    }
+
+    /// The source that holds most connections, to within an eighth; of several the one that has held so many for
+    /// longest.
+    pub(crate) fn largest(&self) -> Option<SourceId> {
+        let word = self.ranked.iter().rposition(|&word| word != 0)?;
+        let rank = word * 64 + self.ranked[word].ilog2() as usize;
+        Some(SourceId(self.ranks[rank].oldest))
+    }
+
+    /// The connections a source has open.
+    pub(crate) fn held_by(&self, id: SourceId) -> u32 {
+        self.sources[id.0 as usize].open
+    }
+
+    /// The connection of a source that was looked at longest ago, of those whose peer has made a complete request. From
+    /// now on it was looked at last.
+    pub(crate) fn look_at_served(&mut self, id: SourceId) -> Option<u32> {
+        let served = &mut self.sources[id.0 as usize].served;
+        let slot = served.oldest;
+        if slot == NONE {
+            return None;
+        }
+        if served.newest != slot {
+            unlink(&mut self.places, served, slot);
+            append(&mut self.places, served, slot);
+        }
+        Some(slot)
+    }
+
+    /// Gives back the memory of a table that had grown, of which nothing is left.
+    pub(crate) fn give_back(&mut self) {
+        self.places = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::address::from_v4;
+    use proptest::prelude::*;
+
+    const NOW: Instant = Instant::from_millis(1_000_000);
+
+    fn table(remembered: u32) -> SourceTable {
+        let limits = SourceLimits {
+            remembered,
+            ..SourceLimits::default()
+        };
+        SourceTable::new(limits, Key(5, 6))
+    }
+
+    #[test]
+    fn ranks_rise_with_the_number_and_are_an_eighth_apart() {
+        let mut last = (0, 0);
+        for open in (0..5000).chain((13..29).flat_map(|bits| [(1 << bits) - 1, 1 << bits])) {
+            let rank = rank(open);
+            assert!(rank >= last.1 && rank < RANKS, "{open}");
+            if rank == last.1 {
+                assert!(open - last.0 <= last.0 / 8, "{open} is like {}", last.0);
+            } else {
+                last = (open, rank);
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_without_connections_gives_up_its_entry_the_fullest_account_first() {
+        let mut table = table(8);
+        table.limits.connection_rate = 1;
+        let address = |host| from_v4([198, 18, 0, host]);
+        let ids: Vec<SourceId> = (1..=8)
+            .map(|host| table.admit(NOW, &address(host)).expect("a full account"))
+            .collect();
+        table.open(0, ids[0]);
+        // The second has the fullest account from here on, but for the first, which has a connection.
+        for id in &ids[2..] {
+            table.sources[id.0 as usize].paid_until += 1;
+        }
+        assert_eq!(table.admit(NOW, &address(9)), Ok(ids[1]));
+        assert_eq!(table.sources[ids[0].0 as usize].open, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn lists_and_counts_are_those_of_the_connections(
+            steps in proptest::collection::vec((0..4_u8, 0..64_u32, 1..6_u8), 1..400),
+        ) {
+            let mut table = table(64);
+            // Number, source, and whether it was served, in the order in which they came.
+            let mut model: Vec<(u32, SourceId, bool)> = Vec::new();
+            for (step, slot, host) in steps {
+                let known = model.iter().position(|&(number, ..)| number == slot);
+                match (step, known) {
+                    (0..2, None) => {
+                        // Some hold many more than others.
+                        let source = table.admit(NOW, &from_v4([198, 18, 0, host.min(3)])).expect("no limit");
+                        table.open(slot, source);
+                        model.push((slot, source, false));
+                    }
+                    (2, Some(place)) => {
+                        table.serve(slot);
+                        model[place].2 = true;
+                    }
+                    _ => {
+                        table.close(slot);
+                        model.retain(|&(number, ..)| number != slot);
+                    }
+                }
+                let waiting = model.iter().find(|(.., served)| !served).map(|&(number, ..)| number);
+                prop_assert_eq!(table.oldest_waiting(), waiting);
+                let held = |id| model.iter().filter(|&&(_, source, _)| source == id).count();
+                let most = model.iter().map(|&(_, id, _)| held(id)).max();
+                let largest = table.largest();
+                prop_assert_eq!(largest.is_some(), most.is_some());
+                if let (Some(id), Some(most)) = (largest, most) {
+                    prop_assert_eq!(table.held_by(id) as usize, held(id));
+                    prop_assert!(held(id) * 8 >= most * 7);
+                    let served = model.iter().filter(|&&(_, source, served)| source == id && served).count();
+                    let looked: Vec<u32> = (0..served).filter_map(|_| table.look_at_served(id)).collect();
+                    let mut different = looked.clone();
+                    different.sort_unstable();
+                    different.dedup();
+                    prop_assert_eq!((looked.len(), different.len()), (served, served));
+                }
+            }
+        }
+    }
+}
