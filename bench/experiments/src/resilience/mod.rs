@@ -11,6 +11,7 @@ mod linux_listener;
 pub(crate) mod plan;
 mod recovery;
 mod report;
+mod scale;
 mod score;
 mod search;
 mod served;
@@ -33,8 +34,9 @@ use tidegate_report::ReportFiles;
 
 use self::attack::Attack;
 use self::case::{Bench, Measured};
-use self::plan::{Case, Scale, Selection, Subject};
+use self::plan::{Case, Selection, Subject};
 use self::report::Results;
+use self::scale::Scale;
 use self::target::Servers;
 use crate::nginx;
 use crate::progress::Progress;
