@@ -250,12 +250,14 @@ impl Results {
         report
     }
 
-    /// Returns one table for each IP version, then limits, scores and ratios.
+    /// Returns two tables for each IP version, then limits, scores and ratios.
     fn text(&self, report: &Report) -> String {
         let mut text = String::new();
         for family in self.families() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{}", family.title());
+            text.push_str(&report.table(row::SUMMARY, &page::summary(report, family)));
+            text.push('\n');
             let rows = report.rows_with(&[("family", family.name())]);
             text.push_str(&report.table(row::COLUMNS, &rows));
             for line in self.limits_text(family).into_iter().chain(self.scores_text(family)) {
@@ -393,6 +395,7 @@ mod tests {
     #[test]
     fn every_family_has_its_table_and_only_what_was_measured_is_shown() {
         let text = report().report().text;
+        assert_eq!(text.matches("unnoticed/s").count(), 2);
         assert_eq!(text.matches("first byte p99").count(), 2);
         assert!(
             text.contains("IPv4, syn: a bare XDP program sends back 3.00M/s, and drops 8.00M/s\n"),
