@@ -61,12 +61,12 @@ fn of_family(results: &Results, report: &Report, family: Family) -> Vec<Section>
         },
     ];
     sections.extend(scores(report, family));
-    for attack in results.attacks() {
-        sections.extend(charts(results, report, family, attack));
-    }
     let sentences = results.limits_text(family);
     if !sentences.is_empty() {
         sections.push(Section::Text(format!("{}.", sentences.join(". "))));
+    }
+    for attack in results.attacks() {
+        sections.extend(charts(results, report, family, attack));
     }
     let rows = report.rows_with(&[("family", family.name())]);
     let failures: Vec<(String, String)> = rows
@@ -117,7 +117,7 @@ fn scores(report: &Report, family: Family) -> Option<Section> {
     };
     (!rows.is_empty()).then(|| {
         Section::Bars(Bars {
-            title: "Packets per second that clients do not notice".to_owned(),
+            title: "The highest rate that clients do not notice".to_owned(),
             rows,
             bars: vec![
                 bar("{attack}, tidegate", "tidegate", "score_per_s"),
