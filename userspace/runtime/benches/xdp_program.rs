@@ -12,13 +12,12 @@ mod program;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aya::maps::HashMap;
-use aya::{Ebpf, TestRunOptions};
+use aya::TestRunOptions;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate_abi::flow_filter::FlowHasher;
 use tidegate_abi::siphash::Key;
+use tidegate_abi::syn_ack::feature::{COOKIES, FLOW_FILTER};
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
-use tidegate_abi::{ListenerKey, MAP_LISTENERS};
 
 use frames::segment::{ACK, Segment, clients};
 use program::{BUCKETS, Program};
@@ -90,6 +89,37 @@ fn xdp_program(criterion: &mut Criterion) {
         };
         measure(format!("{family} segment, not served"), &program, &other.frame());
     }
+    for (features, what) in [
+        (FLOW_FILTER, "of no flow, dropped"),
+        (FLOW_FILTER | COOKIES, "of no flow and no cookie, dropped"),
+    ] {
+        program.set_features(features);
+        for client in clients() {
+            let segment = Segment {
+                flags: ACK,
+                ..Segment::syn(client)
+            };
+            measure(format!("{} segment {what}", family(client)), &program, &segment.frame());
+        }
+    }
+    // As if no bucket had had room.
+    for bucket in 0..BUCKETS {
+        program.set_bucket(bucket, core::array::from_fn(|word| u32::from(word == 0)));
+    }
+    for client in clients() {
+        let segment = Segment {
+            flags: ACK,
+            ..Segment::syn(client)
+        };
+        measure(
+            format!("{} segment of a known flow", family(client)),
+            &program,
+            &segment.frame(),
+        );
+    }
+    for bucket in 0..BUCKETS {
+        program.set_bucket(bucket, [0; 16]);
+    }
     program.set_cookie_switch(0, cookie_switch::on(0));
     for client in clients() {
         for (options, octets) in SYN_OPTIONS {
@@ -107,29 +137,12 @@ fn xdp_program(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The cost of a map of flows to a connection: an entry added by system call, and removed again.
-fn map_entry(criterion: &mut Criterion) {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let mut ebpf = Ebpf::load(tidegate_runtime::object()).expect("the object is read and its maps are made");
-    let map = ebpf.map_mut(MAP_LISTENERS).expect("the object has the map");
-    let mut map = HashMap::<_, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
-    let key = ListenerKey::v4([198, 18, 0, 1], 80);
-    criterion.bench_function("hash map entry added and removed by system call", |bencher| {
-        bencher.iter(|| {
-            map.insert(key, 0, 0).expect("the map has room");
-            map.remove(&key).expect("the key is there");
-        });
-    });
-}
-
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = xdp_program, map_entry
+    targets = xdp_program
 }
 criterion_main!(benches);
