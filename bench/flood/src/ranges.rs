@@ -36,16 +36,16 @@ impl Prefix {
         length: 49,
     };
 
-    /// Targets of a carpet flood to the lab's IPv4 addresses, which are among them: 198.18.0.0/16.
+    /// Targets of a carpet flood to the lab's IPv4 addresses, which are among them: 198.18.0.0/24.
     pub const CARPET_V4: Self = Self {
         address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)),
-        length: 16,
+        length: 24,
     };
 
-    /// The same for its IPv6 addresses: 2001:2::/112.
+    /// The same for its IPv6 addresses: 2001:2::/120.
     pub const CARPET_V6: Self = Self {
         address: IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0)),
-        length: 112,
+        length: 120,
     };
 
     /// The sources of floods to `target` unless others are given.

@@ -154,3 +154,76 @@ fn load_with(v4: Prefix, v6: Prefix) -> anyhow::Result<Ebpf> {
     object::set_only_entry(&mut ebpf, MAP_SINK, settings)?;
     Ok(ebpf)
 }
+
+#[cfg(test)]
+mod tests {
+    use aya::programs::Xdp;
+    use aya::{TestRun, TestRunOptions};
+
+    use super::*;
+    use crate::interface::Interface;
+    use crate::plan::{Kind, Plan};
+    use crate::template::Template;
+
+    /// `XDP_DROP`, `XDP_PASS` and `XDP_TX` (linux/bpf.h).
+    const DROP: u32 = 1;
+    const PASS: u32 = 2;
+    const TX: u32 = 3;
+
+    /// A frame of `kind` to `target` from one of `sources`.
+    fn frame(kind: Kind, target: &str, sources: Prefix) -> Vec<u8> {
+        let interface = Interface {
+            index: 1,
+            mac: [2, 0, 0, 0, 0, 2],
+        };
+        let plan = Plan {
+            sources: Some(sources),
+            ..Plan::new("lo", target.parse().unwrap(), kind)
+        };
+        let settings = plan.settings(&interface, [2, 0, 0, 0, 0, 1]);
+        Template::new(settings, 1).next_frame().unwrap().to_vec()
+    }
+
+    fn verdict(filter: &Xdp, frame: &[u8]) -> u32 {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        filter.test_run(options).unwrap().return_value
+    }
+
+    #[test]
+    fn the_filter_drops_the_flood_and_leaves_the_rest_to_the_next_program() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root: XDP programs can only be loaded with CAP_BPF and CAP_NET_ADMIN");
+            return;
+        }
+        let mut ebpf = load_with(Prefix::SOURCES_V4, Prefix::SOURCES_V6).unwrap();
+        object::load_program(&mut ebpf, PROGRAM_FILTER).unwrap();
+        let mut next = object::load().unwrap();
+        let reflect = object::load_program(&mut next, PROGRAM_REFLECT).unwrap();
+        let mut dropped = 0;
+        for rest in [PASS, TX] {
+            let filter = <&Xdp>::try_from(ebpf.program(PROGRAM_FILTER).unwrap()).unwrap();
+            for (target, flood, client) in [
+                ("198.18.0.1:80", Prefix::SOURCES_V4, "198.18.0.2/32"),
+                ("[2001:2::1]:80", Prefix::SOURCES_V6, "2001:2::2/128"),
+            ] {
+                for kind in [Kind::Syn, Kind::Ack, Kind::Fragment, Kind::UdpNoise] {
+                    assert_eq!(
+                        verdict(filter, &frame(kind, target, flood)),
+                        DROP,
+                        "{kind:?} to {target}"
+                    );
+                    dropped += 1;
+                }
+                let syn = frame(Kind::Syn, target, client.parse().unwrap());
+                assert_eq!(verdict(filter, &syn), rest, "from {client}");
+            }
+            // The program that reflects SYNs is the next in the second round.
+            object::set_program(&mut ebpf, MAP_NEXT, reflect.fd().unwrap()).unwrap();
+        }
+        let counters = Counters::take(&mut ebpf).unwrap();
+        assert_eq!(counters.get(counter::FILTERED), dropped);
+    }
+}

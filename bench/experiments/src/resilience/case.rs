@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_args::url::Url;
-use tidegate_flood::{Bare, Generator, Plan, Prefix, Rate, Sink, SinkCounts};
+use tidegate_flood::{Bare, Generator, Plan, Prefix, Rate, Sink, SinkCounts, Totals};
 use tidegate_lab::Cores;
 use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
@@ -16,9 +16,10 @@ use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workloa
 
 use super::attack::Attack;
 use super::background_load::BackgroundLoad;
-use super::plan::{Case, Limit, Offered, Scale, Subject, Target};
+use super::plan::{Case, Limit, Offered, Subject, Target};
 use super::recovery::time_until_served;
 use super::report::{Measurement, Score};
+use super::scale::Scale;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
 use crate::probe;
@@ -52,8 +53,8 @@ pub(super) struct Bench<'a> {
 pub(super) enum Measured {
     /// A server.
     Row(Box<Measurement>),
-    /// A bare XDP program met so many packets per second.
-    Limit(f64),
+    /// A bare XDP program met so many packets per second, of so many offered.
+    Limit(f64, f64),
     /// The highest rate that a server stands.
     Score(Score),
 }
@@ -83,6 +84,16 @@ pub(super) struct Sample {
     bytes: u64,
 }
 
+/// What was seen of an attack.
+struct Met {
+    first: Sample,
+    last: Sample,
+    outcome: tidegate_load::Measured,
+    totals: Option<Totals>,
+    served_after_begin: Option<Duration>,
+    served_after_end: Option<Duration>,
+}
+
 impl Sample {
     pub(super) fn seconds_since(&self, earlier: &Self) -> f64 {
         (self.at - earlier.at).as_secs_f64()
@@ -107,7 +118,7 @@ impl Bench<'_> {
                 let row = self.measure_server(target, case, tail)?;
                 Ok(Measured::Row(Box::new(row)))
             }
-            Subject::Bare(limit) => self.measure_bare(limit, case).map(Measured::Limit),
+            Subject::Bare(limit) => self.measure_bare(limit, case),
             Subject::Score(contender) => self.score(contender, case, quiet_p99_us).map(Measured::Score),
         }
     }
@@ -139,32 +150,7 @@ impl Bench<'_> {
         let calm = self.sample(None, Some(&open))?;
         let memory_before = Memory::with(server.id())?;
 
-        let settle = scale.settle_of(case);
-        let flood = self.start_case(case, target.port(), tail)?;
-        let clients = Clients {
-            count: scale.clients,
-            window: scale.window,
-            tail,
-        };
-        let (met, served_after_begin) = thread::scope(|scope| {
-            let url = url(target, case.family, &SMALL.path())?;
-            let since = Instant::now();
-            let deadline = since + settle + scale.window;
-            let until_served = scope.spawn(move || self.time_until_served(&url, since, deadline));
-            thread::sleep(settle);
-            let met = self.with_clients(target, case.family, clients, flood.as_ref(), Some(&open));
-            // It ends by itself.
-            let served = until_served.join().unwrap_or(Ok(None));
-            anyhow::Ok((met?, served?))
-        })?;
-        let (first, last, outcome) = met;
-        let is_attacked = flood.is_some();
-        let totals = flood.map(Generator::stop).transpose().context("the attack failed")?;
-        let since = Instant::now();
-        let served_after_end = match is_attacked {
-            true => self.time_until_served(&url(target, case.family, &SMALL.path())?, since, since + scale.recovery)?,
-            false => None,
-        };
+        let met = self.attack(target, case, tail, &open)?;
         let memory_after = Memory::with(server.id());
         let damage = open.finish(scale.finish);
         if !server.is_running()? {
@@ -172,8 +158,15 @@ impl Bench<'_> {
         }
         let memory_after = memory_after?;
 
-        let seconds = last.seconds_since(&first);
-        let rate = |of: fn(&Sample) -> u64| per_second(of(&last).saturating_sub(of(&first)), seconds);
+        let Met {
+            first,
+            last,
+            outcome,
+            totals,
+            ..
+        } = &met;
+        let seconds = last.seconds_since(first);
+        let rate = |of: fn(&Sample) -> u64| per_second(of(last).saturating_sub(of(first)), seconds);
         let received = rate(|sample| sample.device.received_octets);
         Ok(Measurement {
             target,
@@ -183,7 +176,8 @@ impl Bench<'_> {
             offered_per_s: rate(|sample| sample.sent),
             answered_per_s: rate(|sample| sample.answers.syn_acks),
             taken_per_s: rate(|sample| sample.device.received),
-            amplification: (is_attacked && received > 0.0).then(|| rate(|sample| sample.answers.octets) / received),
+            amplification: (totals.is_some() && received > 0.0)
+                .then(|| rate(|sample| sample.answers.octets) / received),
             syns_sent: totals.map_or(0, |totals| totals.sent),
             frames_taken: totals.and_then(|totals| totals.interface_sent),
             live_frames: totals
@@ -195,8 +189,8 @@ impl Bench<'_> {
             connect: outcome.connect.quantiles(),
             first_byte: outcome.latency.quantiles(),
             first_failure: outcome.errors.first().map(str::to_owned),
-            served_after_begin: served_after_begin.filter(|_| is_attacked),
-            served_after_end,
+            served_after_begin: met.served_after_begin,
+            served_after_end: met.served_after_end,
             server_core_busy: last.core.busy_since(first.core),
             rss_bytes: memory_after.resident,
             rss_delta_bytes: difference(memory_after.resident, memory_before.resident),
@@ -204,6 +198,48 @@ impl Bench<'_> {
             open_before_bytes_per_s: per_second(calm.bytes.saturating_sub(earlier.bytes), calm.seconds_since(&earlier)),
             open_during_bytes_per_s: rate(|sample| sample.bytes),
             damage,
+        })
+    }
+
+    /// Attacks `target` while clients connect, and looks how long it takes until new ones are served.
+    fn attack(&self, target: Target, case: &Case, tail: Duration, open: &BackgroundLoad) -> anyhow::Result<Met> {
+        let scale = &self.scale;
+        let settle = scale.settle_of(case);
+        let url = &url(target, case.family, &SMALL.path())?;
+        let clients = Clients {
+            count: scale.clients,
+            window: scale.window,
+            tail,
+        };
+        let flood = self.start_case(case, target.port(), tail)?;
+        let since = Instant::now();
+        let deadline = since + settle + scale.window;
+        let (met, served_after_begin) = thread::scope(|scope| {
+            let is_attacked = flood.is_some();
+            let until_served = scope.spawn(move || {
+                is_attacked
+                    .then(|| self.time_until_served(url, since, deadline))
+                    .transpose()
+            });
+            thread::sleep(settle);
+            let met = self.with_clients(target, case.family, clients, flood.as_ref(), Some(open));
+            // It ends by itself.
+            let served = until_served.join().unwrap_or(Ok(None));
+            anyhow::Ok((met?, served?))
+        })?;
+        let totals = flood.map(Generator::stop).transpose().context("the attack failed")?;
+        let since = Instant::now();
+        let served_after_end = totals
+            .map(|_| self.time_until_served(url, since, since + scale.recovery))
+            .transpose()?;
+        let (first, last, outcome) = met;
+        Ok(Met {
+            first,
+            last,
+            outcome,
+            totals,
+            served_after_begin: served_after_begin.flatten(),
+            served_after_end: served_after_end.flatten(),
         })
     }
 
@@ -246,7 +282,7 @@ impl Bench<'_> {
         })
     }
 
-    fn measure_bare(&self, limit: Limit, case: &Case) -> anyhow::Result<f64> {
+    fn measure_bare(&self, limit: Limit, case: &Case) -> anyhow::Result<Measured> {
         let bare = self
             .lab
             .inside(Place::Server, || match limit {
@@ -269,7 +305,12 @@ impl Bench<'_> {
             Limit::Transmit => last.answers.syn_acks.saturating_sub(first.answers.syn_acks),
             Limit::Drop => last_count.saturating_sub(first_count),
         };
-        Ok(per_second(count, last.seconds_since(&first)))
+        let seconds = last.seconds_since(&first);
+        let offered = last.sent.saturating_sub(first.sent);
+        Ok(Measured::Limit(
+            per_second(count, seconds),
+            per_second(offered, seconds),
+        ))
     }
 
     /// Starts the attack of a row on `port`, if it has one.

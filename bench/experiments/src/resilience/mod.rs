@@ -11,6 +11,7 @@ mod linux_listener;
 pub(crate) mod plan;
 mod recovery;
 mod report;
+mod scale;
 mod score;
 mod search;
 mod served;
@@ -33,8 +34,9 @@ use tidegate_report::ReportFiles;
 
 use self::attack::Attack;
 use self::case::{Bench, Measured};
-use self::plan::{Case, Scale, Selection, Subject};
+use self::plan::{Case, Selection, Subject};
 use self::report::Results;
+use self::scale::Scale;
 use self::target::Servers;
 use crate::nginx;
 use crate::progress::Progress;
@@ -218,11 +220,11 @@ fn measure_one(bench: &Bench, case: &Case, tail: Duration, results: &mut Results
             results.add_row(*row);
             found
         }
-        Measured::Limit(per_second) => {
+        Measured::Limit(per_second, offered) => {
             if let (Subject::Bare(limit), Some(attack)) = (case.subject, case.attack) {
                 results.add_limit(case.family, attack, limit, per_second);
             }
-            format!("{per_second:.0}/s")
+            format!("{per_second:.0}/s of {offered:.0}/s")
         }
         Measured::Score(score) => {
             results.add_score(score);

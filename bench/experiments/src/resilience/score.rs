@@ -8,8 +8,9 @@ use tidegate_flood::{Bare, Prefix};
 use tidegate_lab::Child;
 
 use super::case::{Bench, Clients, per_second};
-use super::plan::{Case, Contender, Offered, Scoring};
+use super::plan::{Case, Contender, Offered};
 use super::report::Score;
+use super::scale::Scoring;
 use super::search::{self, Probe};
 
 /// The lowest rate of packets that is tried.

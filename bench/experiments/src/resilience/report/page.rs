@@ -12,22 +12,24 @@ use super::row::{COLUMNS, SUMMARY};
 const USUAL: Offered = Offered::Pps(1_000_000);
 
 const HOW_TO_READ: &[&str] = &[
-    "Each row is one server under one attack. The servers take turns within each rate, and each time another one is the \
-     first. **offered/s** is what the generator sent, **taken in/s** the frames that the server's device took in, with \
-     those of the clients, **answered/s** the SYN-ACKs that came back to the addresses of the attack, **sent per octet** \
+    "Each row is one server under one attack; the first table has one for each server and attack. The servers take turns \
+     within each rate, and each time another one is the first. **offered/s** is what the generator sent, or the \
+     connections it began, **kept** those it had in the end, **taken/s** the frames that the server's device took in, \
+     with those of the clients, **answered/s** the SYN-ACKs that came back to the addresses of the attack, **out/in** \
      the octets that went to these for each taken in. What a bare XDP program sends back or drops, with the same \
      generator and the same cores, is the most any server could do there.",
     "**unnoticed/s** is the highest rate at which 99.9 % of the clients are served and 99 % connect within three times \
      what it takes without an attack, or 2 ms if that is more: found by bisection, and stood with two of three seeds. \
-     Beside it, a bare program before the same server drops the attack by its addresses and leaves the rest to it: what \
-     the ring loses there, no program can save.",
+     **of bare** is that in the same figure of a bare program before the same server, which drops the attack by its \
+     addresses and leaves the rest to it: what the ring loses there, no program can save.",
     "**clients ok** counts the clients that connected, asked and got the whole answer in time; they send their SYN \
      again as often as the kernel's TCP does. Latencies are from a client's first SYN, of the clients that got that \
-     far, so read them beside the share of those that did. **served again** is the time until ten clients in a row, one \
-     after the other, are served within 0.1 s each; from the end of the attack on, too. **core** is how busy the \
-     server's core was, **RSS** the server's resident memory, or what it grew by during the attack, with all clients in \
-     it. **open MB/s** is the throughput of connections that were open before, first without the attack and then during \
-     it; their rate is bounded (see the environment), and they compare every byte.",
+     far, so read them beside the share of those that did; **first byte** is that of 99 of 100. **again** is the time \
+     from the begin of the attack until ten clients in a row, one after the other, are served within 0.1 s each, \
+     **after end** the same from its end. **core** is how busy the server's core was, **RSS** the server's resident \
+     memory in megabytes, or what it grew by during the attack, with all clients in it. **open MB/s** is the throughput \
+     of connections that were open before, first without the attack and then during it, **open** the second in the \
+     first; their rate is bounded (see the environment), and they compare every byte.",
     "The charts have one step for each rate, so the distance between two of them means nothing. A line has no point \
      where no client connected.",
 ];
@@ -59,12 +61,12 @@ fn of_family(results: &Results, report: &Report, family: Family) -> Vec<Section>
         },
     ];
     sections.extend(scores(report, family));
-    for attack in results.attacks() {
-        sections.extend(charts(results, report, family, attack));
-    }
     let sentences = results.limits_text(family);
     if !sentences.is_empty() {
         sections.push(Section::Text(format!("{}.", sentences.join(". "))));
+    }
+    for attack in results.attacks() {
+        sections.extend(charts(results, report, family, attack));
     }
     let rows = report.rows_with(&[("family", family.name())]);
     let failures: Vec<(String, String)> = rows
@@ -87,7 +89,7 @@ fn of_family(results: &Results, report: &Report, family: Family) -> Vec<Section>
 }
 
 /// One row for each target and attack: that of the usual rate, else that of the highest.
-fn summary(report: &Report, family: Family) -> Vec<usize> {
+pub(super) fn summary(report: &Report, family: Family) -> Vec<usize> {
     let mut chosen: Vec<usize> = Vec::new();
     for row in report.rows_with(&[("family", family.name())]) {
         let key = |row: usize| [report.rows[row].get("attack"), report.rows[row].get("target")];
@@ -115,7 +117,7 @@ fn scores(report: &Report, family: Family) -> Option<Section> {
     };
     (!rows.is_empty()).then(|| {
         Section::Bars(Bars {
-            title: "Packets per second that clients do not notice".to_owned(),
+            title: "The highest rate that clients do not notice".to_owned(),
             rows,
             bars: vec![
                 bar("{attack}, tidegate", "tidegate", "score_per_s"),
