@@ -122,11 +122,18 @@ impl<A: Application> Engine<A> {
         if let Some(cookie) = self.genuine_cookie(segment) {
             return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
         }
+        let may_be_early = self.cookies.is_some() && follows_a_syn_ack(segment.flags);
+        if may_be_early && self.is_ours_to_open(&segment.key) && self.waits_for_cookie(segment) {
+            return Received::Done;
+        }
         let others = self.others(&segment.key, on_no_flow);
         if others != 0 {
             return Received::NoFlow { others };
         }
-        if self.cookies.is_some() && follows_a_syn_ack(segment.flags) {
+        if may_be_early && self.waits_for_cookie(segment) {
+            return Received::Done;
+        }
+        if may_be_early {
             self.counters.bump(Counter::DropBadCookie);
             self.reset(now, segment, out);
         } else if !segment.flags.intersects(Flags::ACK | Flags::RST) {
@@ -204,7 +211,14 @@ impl<A: Application> Engine<A> {
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.flow_begins(&key);
         self.complete_handshake(now, slot, segment, None, out);
+        self.receive_early(now, &key, out);
         Received::Done
+    }
+
+    /// Whether this engine was chosen on the way here to have the connection of a handshake.
+    fn is_ours_to_open(&self, key: &FlowKey) -> bool {
+        let chosen = self.shared_flows.as_ref().and_then(|flows| flows.handshake_owner(key));
+        chosen.is_some() && chosen == self.cookies.as_ref().map(|cookies| cookies.shard)
     }
 
     /// Forgets what is left of an older handshake, or of a connection in TIME-WAIT, with the same addresses and ports.
