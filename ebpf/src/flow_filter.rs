@@ -69,7 +69,7 @@ pub fn admit(
     let Some(settings) = SETTINGS.get(0) else {
         return Ok(XdpCounter::Redirect);
     };
-    let Some(hash) = hash_of(frame, segment, version, &settings.flow_hasher) else {
+    let Some(hash) = hash_of::<false>(frame, segment, version, &settings.flow_hasher) else {
         return Ok(XdpCounter::Redirect);
     };
     if is_known(&settings.flow_hasher, hash) {
@@ -89,9 +89,27 @@ pub fn admit(
     }
 }
 
-/// The hash of the segment's flow.
+/// Whether ICMP that quotes this segment of the server's is for an engine: one may have its flow, or there is no filter.
 #[inline(always)]
-fn hash_of(frame: Frame<'_>, segment: &Segment, version: u8, hasher: &FlowHasher) -> Option<FlowHash> {
+pub fn knows_quoted(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
+    if sources::features() & feature::FLOW_FILTER == 0 {
+        return true;
+    }
+    let Some(settings) = SETTINGS.get(0) else {
+        return true;
+    };
+    let hasher = &settings.flow_hasher;
+    hash_of::<true>(frame, segment, version, hasher).is_none_or(|hash| is_known(hasher, hash))
+}
+
+/// The hash of the segment's flow. `QUOTED`: it is the server's.
+#[inline(always)]
+fn hash_of<const QUOTED: bool>(
+    frame: Frame<'_>,
+    segment: &Segment,
+    version: u8,
+    hasher: &FlowHasher,
+) -> Option<FlowHash> {
     let packet = frame.from(segment.ip);
     if version == 4 {
         let ip = packet.words::<IPV4_WORDS>()?;
@@ -99,7 +117,12 @@ fn hash_of(frame: Frame<'_>, segment: &Segment, version: u8, hasher: &FlowHasher
             .from(segment.ip + segment.between)
             .skip::<IPV4_HEADER>()
             .words::<1>()?;
-        Some(hasher.v4(ip.raw(3), ip.raw(4), tcp.raw(0)))
+        let (source, destination) = (ip.raw(3), ip.raw(4));
+        Some(if QUOTED {
+            hasher.v4(destination, source, tcp.raw(0).rotate_left(16))
+        } else {
+            hasher.v4(source, destination, tcp.raw(0))
+        })
     } else {
         let ip = packet.words::<IPV6_WORDS>()?;
         let tcp = frame
@@ -107,7 +130,12 @@ fn hash_of(frame: Frame<'_>, segment: &Segment, version: u8, hasher: &FlowHasher
             .skip::<IPV6_HEADER>()
             .words::<1>()?;
         let address = |first: usize| [0, 1, 2, 3].map(|index| ip.raw(first + index));
-        Some(hasher.v6(address(2), address(6), tcp.raw(0)))
+        let (source, destination) = (address(2), address(6));
+        Some(if QUOTED {
+            hasher.v6(destination, source, tcp.raw(0).rotate_left(16))
+        } else {
+            hasher.v6(source, destination, tcp.raw(0))
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use tidegate_abi::ListenerKey;
 
 use crate::frame::Frame;
 use crate::headers::{IPV4_HEADER, IPV6_HEADER, IPV6_SOURCE, protocol};
+use crate::parse::{Destination, Segment};
 
 /// "Destination unreachable" (RFC 792).
 const V4_DESTINATION_UNREACHABLE: u8 = 3;
@@ -24,10 +25,10 @@ const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
 /// As much of the quoted segment as every message has (RFC 792): both ports and the sequence number.
 const QUOTED_SEGMENT: usize = 8;
 
-/// The listener whose segment the ICMPv4 message of `length` octets at `offset` says was too big; `None` if it says
-/// something else.
+/// The destination of an ICMPv4 message of `length` octets at `offset` about a segment that was too big: the listener
+/// whose it was. `None` if it says something else.
 #[inline(always)]
-pub fn too_big_v4(frame: Frame<'_>, offset: usize, length: usize) -> Option<ListenerKey> {
+pub fn too_big_v4(frame: Frame<'_>, offset: usize, length: usize) -> Option<Destination> {
     let icmp: &[u8; ICMP_HEADER] = frame.header(offset)?;
     if icmp[0] != V4_DESTINATION_UNREACHABLE || icmp[1] != V4_FRAGMENTATION_NEEDED {
         return None;
@@ -45,13 +46,15 @@ pub fn too_big_v4(frame: Frame<'_>, offset: usize, length: usize) -> Option<List
     }
     let segment: &[u8; QUOTED_SEGMENT] = frame.header(quote + header_length)?;
     let port = u16::from_be_bytes([segment[0], segment[1]]);
-    Some(ListenerKey::v4([ip[12], ip[13], ip[14], ip[15]], port))
+    Some(Destination {
+        listener: ListenerKey::v4([ip[12], ip[13], ip[14], ip[15]], port),
+        segment: Segment::quoted(quote, header_length - IPV4_HEADER),
+    })
 }
 
-/// The listener whose segment the ICMPv6 message of `length` octets at `offset` says was too big; `None` if it says
-/// something else. The engine sends no extension headers, so none are expected in the quote.
+/// [`too_big_v4`] of an ICMPv6 message. The engine sends no extension headers, so none are expected in the quote.
 #[inline(always)]
-pub fn too_big_v6(frame: Frame<'_>, offset: usize, length: usize) -> Option<ListenerKey> {
+pub fn too_big_v6(frame: Frame<'_>, offset: usize, length: usize) -> Option<Destination> {
     let icmp: &[u8; ICMP_HEADER] = frame.header(offset)?;
     if icmp[0] != V6_PACKET_TOO_BIG || length < ICMP_HEADER + IPV6_HEADER + QUOTED_SEGMENT {
         return None;
@@ -64,5 +67,8 @@ pub fn too_big_v6(frame: Frame<'_>, offset: usize, length: usize) -> Option<List
     let segment: &[u8; QUOTED_SEGMENT] = frame.header(quote + IPV6_HEADER)?;
     let port = u16::from_be_bytes([segment[0], segment[1]]);
     let source: &[u8; 16] = frame.header(quote + IPV6_SOURCE)?;
-    Some(ListenerKey::v6(*source, port))
+    Some(Destination {
+        listener: ListenerKey::v6(*source, port),
+        segment: Segment::quoted(quote, 0),
+    })
 }

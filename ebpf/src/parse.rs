@@ -52,15 +52,17 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// In the place of one where there is none. Not an `Option`: without one LLVM would leave any value in its fields,
-    /// and the verifier refuses what may be added to the frame's address on the way, used or not.
-    const NONE: Self = Self {
-        ip: 0,
-        flags: 0,
-        header_length: 0,
-        length: 0,
-        between: 0,
-    };
+    /// One that ICMP quotes, whose IP header is at `ip`. Its length, which is not known, is 0.
+    #[inline(always)]
+    pub fn quoted(ip: usize, between: usize) -> Self {
+        Self {
+            ip,
+            flags: 0,
+            header_length: 0,
+            length: 0,
+            between,
+        }
+    }
 
     /// All of it and the IP version in one word, since functions take few.
     #[inline(always)]
@@ -97,7 +99,7 @@ impl Segment {
 pub struct Destination {
     /// The address and port it is looked up by: a segment's destination, or the source of the one that was too big.
     pub listener: ListenerKey,
-    /// The segment that it brings; [`Segment::NONE`] in ICMP "too big" about one.
+    /// The segment that it brings, or that ICMP "too big" in it quotes.
     pub segment: Segment,
 }
 
@@ -174,7 +176,7 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
                 },
             })
         }
-        protocol::ICMPV4 => too_big(icmp::too_big_v4(frame, payload, length)),
+        protocol::ICMPV4 => icmp::too_big_v4(frame, payload, length).ok_or(XdpCounter::PassNotTcp),
         _ => Err(XdpCounter::PassNotTcp),
     }
 }
@@ -194,7 +196,7 @@ fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
     let mut offset = offset + IPV6_HEADER;
     // Routers put no extension header before it; behind one it is left to the kernel.
     if next == protocol::ICMPV6 {
-        return too_big(icmp::too_big_v6(frame, offset, payload_length));
+        return icmp::too_big_v6(frame, offset, payload_length).ok_or(XdpCounter::PassNotTcp);
     }
 
     // Octets of the packet from `offset` to its end.
@@ -261,18 +263,6 @@ fn not_tcp(next: u8) -> XdpCounter {
         | protocol::EXPERIMENT_2 => XdpCounter::PassExtensionHeader,
         _ if is_walked(next) => XdpCounter::PassExtensionHeader,
         _ => XdpCounter::PassNotTcp,
-    }
-}
-
-/// The destination of an ICMP message, given the listener it is about.
-#[inline(always)]
-fn too_big(listener: Option<ListenerKey>) -> Result<Destination, XdpCounter> {
-    match listener {
-        Some(listener) => Ok(Destination {
-            listener,
-            segment: Segment::NONE,
-        }),
-        None => Err(XdpCounter::PassNotTcp),
     }
 }
 

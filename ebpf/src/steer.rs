@@ -26,6 +26,9 @@ pub fn steer(frame: Frame<'_>, destination: &Destination, queue: u32) -> (u32, X
         if !is_served {
             return (XDP_PASS, XdpCounter::PassNotTcp);
         }
+        if !flow_filter::knows_quoted(frame, segment, version) {
+            return (XDP_DROP, XdpCounter::DropNoFlow);
+        }
         XdpCounter::RedirectTooBig
     } else if is_served {
         match admit(frame, segment, version, queue) {

@@ -128,7 +128,7 @@ define_counters! {
         /// Dropped: a SYN that a cookie would have answered, from an address or port that cannot be answered.
         DropBadSource = "drop_bad_source",
         /// Dropped: TCP to a served address and port, but no SYN, of a flow no engine has, beyond `rst_rate` or such
-        /// that no RST would answer it.
+        /// that no RST would answer it; or ICMP "too big" about a flow no engine has.
         DropNoFlow = "drop_no_flow",
         /// Dropped: an acknowledgment to a served address and port of a flow no engine has and of no genuine cookie,
         /// beyond `rst_rate`.

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use tidegate_abi::XdpCounter::{DropBadCookie, DropNoFlow, Redirect, RedirectCookie, RedirectNoFlow};
+use tidegate_abi::XdpCounter::{DropBadCookie, DropNoFlow, Redirect, RedirectCookie, RedirectNoFlow, RedirectTooBig};
 use tidegate_abi::flow_filter::{FlowHasher, handshake};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::feature::{ALL_COOKIES, COOKIES, FLOW_FILTER};
 use tidegate_abi::syn_cookie::{self, Addresses, Content, Handshake, Options};
 
+use crate::frames::icmp;
 use crate::frames::segment::{ACK, FIN, RST, SYN, Segment, clients};
 use crate::frames::{
     SERVER_V4, SERVER_V6, extension_header, with_extension_headers, with_ipv4_options, with_vlan_tags,
@@ -402,4 +403,32 @@ fn a_slot_is_taken_over_when_its_handshake_is_over() {
         program.expect(Redirect, &follower.frame(), client);
         program.set_handshake(hash, 0);
     }
+}
+
+#[test]
+fn too_big_about_a_known_flow_goes_to_the_engine_and_about_others_does_not() {
+    let Some((mut program, hasher)) = filtering(ALL) else {
+        return;
+    };
+    let messages = [
+        icmp::too_big_v4(&icmp::packet_v4(b"text")),
+        icmp::too_big_v6(&icmp::packet_v6(b"text")),
+    ];
+    for (client, message) in clients().into_iter().zip(messages) {
+        let hash = hash_of(&hasher, &segment(client, ACK, b""));
+        for (words, is_known) in fillings(&hasher, hash) {
+            fill(&mut program, &hasher, hash, words);
+            for tags in [&[][..], &[VLAN]] {
+                let expected = if is_known { RedirectTooBig } else { DropNoFlow };
+                let what = format!("{client}, tags {tags:x?}, {words:x?}");
+                program.expect(expected, &with_vlan_tags(&message, tags), what);
+            }
+        }
+    }
+    program.set_features(0);
+    program.expect(
+        RedirectTooBig,
+        &icmp::too_big_v4(&icmp::packet_v4(b"text")),
+        "no filter",
+    );
 }
