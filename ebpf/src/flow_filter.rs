@@ -89,7 +89,8 @@ pub fn admit(
     }
 }
 
-/// Whether ICMP that quotes this segment of the server's is for an engine: one may have its flow, or there is no filter.
+/// Whether ICMP that quotes this segment of the server's is for an engine: one may have its flow, or there is no
+/// filter.
 #[inline(always)]
 pub fn knows_quoted(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
     if sources::features() & feature::FLOW_FILTER == 0 {
