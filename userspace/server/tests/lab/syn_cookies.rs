@@ -10,12 +10,14 @@ use tidegate_random::Random;
 
 use crate::fixture::client::{connect_echo, curl_to, exchange_with_half_close, round_trip};
 use crate::fixture::counters::{
-    COOKIE_CONNECTIONS, COOKIES_ACTIVE, COOKIES_TURNED_OFF, COOKIES_TURNED_ON, DROPPED_BAD_COOKIE,
-    DROPPED_SOURCE_DENIED, DROPPED_SYN_RATE, PASSIVE_OPENS, SYN_COOKIES_SENT, SYNS_IN,
+    COOKIE_CONNECTIONS, COOKIES_ACTIVE, COOKIES_STRONG, COOKIES_TURNED_OFF, COOKIES_TURNED_ON, Counters,
+    DROPPED_BAD_COOKIE, DROPPED_BAD_COOKIE_IN_XDP, DROPPED_SOURCE_DENIED, DROPPED_SYN_RATE, PASSIVE_OPENS,
+    REDIRECTS_NO_FLOW, SYN_COOKIES_SENT, SYNS_IN,
 };
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, default_arguments, serve_command};
 use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, SERVER_V4, SERVER_V6, in_namespace, report, run, url};
+use crate::floods::flood;
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -45,6 +47,14 @@ fn echo_once(address: IpAddr) {
     assert_eq!(received, b"cookie");
 }
 
+/// Fails the test if an acknowledgment was refused.
+#[track_caller]
+fn expect_none_refused(counters: &Counters) {
+    for name in [DROPPED_BAD_COOKIE, DROPPED_BAD_COOKIE_IN_XDP, REDIRECTS_NO_FLOW] {
+        assert_eq!(counters.sum(name), 0, "{name}: acknowledgments refused");
+    }
+}
+
 #[test]
 fn always_makes_every_connection_from_a_cookie() {
     const ECHOES: u64 = 20;
@@ -72,7 +82,7 @@ fn always_makes_every_connection_from_a_cookie() {
     assert_eq!(counters.sum(COOKIE_CONNECTIONS), opened, "all of them from cookies");
     assert!(counters.sum(SYN_COOKIES_SENT) >= opened);
     assert_eq!(counters.sum(SYNS_IN), 0, "SYNs that reached an engine");
-    assert_eq!(counters.sum(DROPPED_BAD_COOKIE), 0, "acknowledgments refused");
+    expect_none_refused(&counters);
     assert_eq!(counters.sum(COOKIES_TURNED_ON), 2, "turned on once for each queue");
     assert_eq!(
         counters.sum(COOKIES_TURNED_OFF),
@@ -129,7 +139,7 @@ fn auto_turns_them_on_while_many_syns_come_and_loses_no_connection_at_either_edg
     let from_cookies = busy.sum(COOKIE_CONNECTIONS);
     assert!(from_cookies > 0, "no connection was made from a cookie");
     assert_eq!(busy.sum(PASSIVE_OPENS), 1 + (CLIENTS * CONNECTIONS) as u64);
-    assert_eq!(busy.sum(DROPPED_BAD_COOKIE), 0, "acknowledgments refused");
+    expect_none_refused(&busy);
 
     let stopped = Instant::now();
     while server.counters().sum(COOKIES_ACTIVE) > 0 {
@@ -156,6 +166,62 @@ fn auto_turns_them_on_while_many_syns_come_and_loses_no_connection_at_either_edg
         CLIENTS * CONNECTIONS,
         counters.sum(COOKIES_TURNED_ON)
     ));
+}
+
+#[test]
+fn bad_cookies_make_strong_ones_and_clients_are_served_with_timestamps_and_without() {
+    const ECHOES: usize = 50;
+    const LIMIT: Duration = Duration::from_secs(20);
+    let Some(lab) = Lab::up(2) else { return };
+    let scratch = directory();
+    let settings = "[syn_cookies]\nmode = \"always\"\noff_after = \"1s\"\n";
+    let config = private_file(scratch.path(), "tidegate.toml", settings);
+    let server = Server::start(&lab, &["--queues", "2", "--config", &config]);
+    let echo = || {
+        in_namespace(Place::Client, || {
+            (0..ECHOES).for_each(|number| echo_once(BOTH_FAMILIES[number % 2]))
+        })
+    };
+    echo();
+    assert_eq!(server.counters().sum(COOKIES_STRONG), 0, "nobody guesses yet");
+    let data = Random::new(41).bytes(200_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(SERVER_V4, "ack", &["--rate", "20k", "--duration", "6s"]));
+        let deadline = Instant::now() + LIMIT;
+        while server.counters().sum(COOKIES_STRONG) < 2 {
+            assert!(Instant::now() < deadline, "cookies are still the usual ones");
+        }
+        // Until no others are accepted.
+        std::thread::sleep(Duration::from_millis(1500));
+        for timestamps in ["1", "0"] {
+            lab.sysctl(Place::Client, "net.ipv4.tcp_timestamps", timestamps);
+            echo();
+            in_namespace(Place::Client, || {
+                for address in BOTH_FAMILIES {
+                    let received = exchange_with_half_close(&connect_echo(address), &data, Duration::ZERO)
+                        .unwrap_or_else(|error| panic!("timestamps {timestamps}, {address}: {error}"));
+                    assert!(received == data, "timestamps {timestamps}, {address}: the echo differs");
+                }
+            });
+        }
+        assert_eq!(
+            server.counters().sum(COOKIES_STRONG),
+            2,
+            "on both queues, by the same flood"
+        );
+    });
+    let ended = Instant::now();
+    while server.counters().sum(COOKIES_STRONG) > 0 {
+        assert!(
+            ended.elapsed() < LIMIT,
+            "cookies are strong {LIMIT:?} after the last guess"
+        );
+    }
+    echo();
+    server.wait_until_no_connection();
+    let counters = server.stop();
+    assert_eq!(counters.sum(COOKIE_CONNECTIONS), (4 * ECHOES + 4) as u64);
+    assert!(counters.sum(DROPPED_BAD_COOKIE_IN_XDP) > 1000);
 }
 
 /// A client whose SYN one server has answered with a cookie. That server is then killed; it leaves no trace but the
