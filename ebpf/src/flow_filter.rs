@@ -6,10 +6,10 @@ use core::arch::asm;
 use aya_ebpf::bindings::{xdp_action::XDP_DROP, xdp_md};
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::programs::XdpContext;
-use tidegate_abi::flow_filter::{BUCKET_WORDS, FlowHash, FlowHasher, handshake};
+use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, FlowHash, FlowHasher, handshake};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{Settings, feature};
-use tidegate_abi::syn_cookie::{self, Addresses, Handshake};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Handshake};
 use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
 use crate::frame::{Frame, Words};
@@ -39,8 +39,13 @@ pub fn is_known(hasher: &FlowHasher, hash: FlowHash) -> bool {
     // SAFETY: a map's entry, which lives as long as the map. Userspace changes single words of it meanwhile, each as a
     // whole, and a read of two of them sees each as it was or as it is.
     let pair = |index: usize| unsafe { (&raw const (*bucket)[index]).read_volatile() };
-    let mut found = fingerprint.found_in_first(pair(0));
-    for index in 1..BUCKET_WORDS / 2 {
+    let counts = pair(0);
+    if counts == 0 {
+        return false;
+    }
+    // The flow may be one of those without room.
+    let mut found = counts & 0xffff_ffff;
+    for index in BUCKET_COUNTS / 2..BUCKET_WORDS / 2 {
         found |= fingerprint.found_in(pair(index));
     }
     found != 0
@@ -138,7 +143,13 @@ impl Fate {
 fn stray(context: *mut xdp_md, segment: u64, queue: u32, hash: u64) -> u32 {
     let context = XdpContext::new(context);
     let (segment, version) = Segment::unpacked(segment);
-    fate(Frame::new(&context), &segment, version, queue, FlowHash::from_bits(hash)) as u32
+    fate(
+        Frame::new(&context),
+        &segment,
+        version,
+        queue,
+        FlowHash::from_bits(hash),
+    ) as u32
 }
 
 #[inline(always)]
@@ -251,15 +262,25 @@ fn genuine<const IP: usize>(frame: Frame<'_>, segment: &Segment) -> Option<bool>
         client_isn: tcp.get(1).wrapping_sub(1),
         timestamps: echo.is_some(),
     };
-    Some(is_made_by_any(&handshake, tcp, echo))
+    let accepted = if sources::features() & feature::ALL_COOKIES != 0 {
+        Accepted::All
+    } else {
+        Accepted::Strong
+    };
+    Some(is_made_by_any(&handshake, tcp, echo, accepted))
 }
 
 #[inline(always)]
-fn is_made_by_any(handshake: &Handshake, tcp: Words<{ TCP_HEADER / 4 }>, echo: Option<u32>) -> bool {
+fn is_made_by_any(
+    handshake: &Handshake,
+    tcp: Words<{ TCP_HEADER / 4 }>,
+    echo: Option<u32>,
+    accepted: Accepted,
+) -> bool {
     let isn = tcp.get(2).wrapping_sub(1);
     let is_made_by = |slot: u32| {
         COOKIE_KEYS.get(slot).is_some_and(|&[low, high]| {
-            low | high != 0 && syn_cookie::check(Key(low, high), handshake, isn, echo).is_some()
+            low | high != 0 && syn_cookie::check(Key(low, high), handshake, isn, echo, accepted).is_some()
         })
     };
     // The next epoch's has the same id as the previous one's.

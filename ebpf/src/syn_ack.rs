@@ -15,7 +15,7 @@ use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{
-    self, Addresses, Cookie, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options, mss_index,
+    self, Addresses, Content, Cookie, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options, mss_index,
 };
 
 use crate::frame::{Frame, WordCursor, Words};
@@ -84,11 +84,10 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
             return None;
         }
     }
-    let key_id = switch.wrapping_sub(cookie_switch::on(0)) & 1;
     let rewritten = segment.is_plain() && {
         // The verifier then goes on from here once, and not for each of the ways to here.
         let packed = Scratch::get()?.launder(segment.packed(version));
-        write_answer(frame.context(), packed, key_id) != 0
+        write_answer(frame.context(), packed, switch) != 0
     };
     let verdict = if rewritten {
         (XDP_TX, XdpCounter::TxSynCookie)
@@ -101,25 +100,22 @@ pub fn answer(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> O
 /// Makes the SYN its answer; 0: it contradicts itself. A function of its own, so that not all that it needs is on the
 /// stack of the others.
 #[inline(never)]
-fn write_answer(context: *mut xdp_md, segment: u64, key_id: u32) -> u32 {
+fn write_answer(context: *mut xdp_md, segment: u64, switch: u32) -> u32 {
     let context = XdpContext::new(context);
     let (segment, version) = Segment::unpacked(segment);
     let Some(settings) = SETTINGS.get(0) else {
         return 0;
     };
-    let written = rewrite_by_version(Frame::new(&context), &segment, version, key_id, &settings.syn_ack);
+    let written = rewrite_by_version(Frame::new(&context), &segment, version, switch, &settings.syn_ack);
     u32::from(written.is_some())
 }
 
 #[inline(always)]
-fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, key_id: u32, template: &SynAck) -> Option<()> {
-    let &[low, high] = COOKIE_KEYS.get(key_id)?;
-    let key = (Key(low, high), key_id);
+fn rewrite_by_version(frame: Frame<'_>, segment: &Segment, version: u8, switch: u32, template: &SynAck) -> Option<()> {
+    let &[low, high] = COOKIE_KEYS.get(cookie_switch::key_id(switch))?;
+    let key = (Key(low, high), switch);
     let scratch = Scratch::get()?;
-    // The verifier then goes on from here once, and not for each of the ways to here. The offset has a word of its own:
-    // hashing need not wait for the lengths.
-    let ip = scratch.launder_at(segment.ip);
-    let syn = Syn(scratch.launder(Syn::of(segment).0));
+    let (ip, syn) = (segment.ip, Syn::of(segment));
     if version == 4 {
         rewrite::<IPV4_WORDS, V4_WORDS>(frame, scratch, ip, syn, key, template)
     } else {
@@ -164,16 +160,18 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     scratch: Scratch,
     ip: usize,
     syn: Syn,
-    (key, key_id): (Key, u32),
+    (key, switch): (Key, u32),
     template: &SynAck,
 ) -> Option<()> {
     let packet = frame.from(ip);
     let offer = Offer::read(frame, scratch, ip + ALL * 4, syn.options_length())?;
     // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
     let syn = Syn(scratch.launder(syn.0));
-    let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP;
+    let is_strong = cookie_switch::is_strong(switch) && offer.timestamp().is_none();
+    let offer = if is_strong { offer.only_mss() } else { offer };
+    let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP && !is_strong;
     let headers = packet.words::<ALL>()?;
-    let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, key, key_id);
+    let cookie = make_cookie::<TCP, ALL>(headers, offer, ecn, (key, cookie_switch::key_id(switch)), is_strong);
     let sum = write_options::<TCP>(headers.cursor_behind(), syn.options_length(), offer, &cookie, template)?;
     let header_length = TCP_HEADER + syn.options_length();
     write_headers::<TCP, ALL>(headers, header_length, ecn, &cookie, template, sum);
@@ -187,8 +185,8 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
     headers: Words<ALL>,
     offer: Offer,
     ecn: bool,
-    key: Key,
-    key_id: u32,
+    (key, key_id): (Key, u32),
+    is_strong: bool,
 ) -> Cookie {
     let long = |index| u64::from(headers.get(index)) << 32 | u64::from(headers.get(index + 1));
     let (addresses, table, default_mss) = if TCP == IPV4_WORDS {
@@ -214,7 +212,12 @@ fn make_cookie<const TCP: usize, const ALL: usize>(
         sack_permitted: offer.sack_permitted(),
         ecn,
     };
-    syn_cookie::make(key, key_id, &handshake, options)
+    let content = if is_strong {
+        Content::Mss(options.mss_index)
+    } else {
+        Content::Options(options)
+    };
+    syn_cookie::make(key, key_id, &handshake, content)
 }
 
 /// Writes the options over those of the SYN, which have as much `room`, and returns the sum of their words as they lie

@@ -75,6 +75,12 @@ impl Offer {
         self.0 & Self::SACK_PERMITTED != 0
     }
 
+    /// The offer of its MSS alone.
+    #[inline(always)]
+    pub fn only_mss(self) -> Self {
+        Self(self.0 & (Self::HAS_MSS | 0xffff << Self::MSS_SHIFT) | Self::NONE.0)
+    }
+
     #[inline(always)]
     fn with_mss(self, mss: u16) -> Self {
         let others = self.0 & !(0xffff << Self::MSS_SHIFT);

@@ -2,10 +2,14 @@
 
 use std::process::Command;
 
-/// Runs a flood with these arguments on an interface that does not exist, and returns its exit code and errors.
+/// Runs a flood of SYNs with these arguments on an interface that does not exist, and returns its exit code and errors.
 fn flood(arguments: &[&str]) -> (Option<i32>, String) {
+    flood_of("syn", arguments)
+}
+
+fn flood_of(kind: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"))
-        .args(["flood", "--iface", "no-such-dev", "--kind", "syn"])
+        .args(["flood", "--iface", "no-such-dev", "--kind", kind])
         .args(arguments)
         .output()
         .expect("the program runs");
@@ -32,6 +36,30 @@ fn targets_and_sources_outside_of_the_benchmark_ranges_are_usage_errors() {
         let (code, errors) = flood(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {errors}");
         assert!(errors.contains("198.18.0.0/15"), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn the_ranges_hold_for_every_kind() {
+    for kind in [
+        "syn-data",
+        "fragment",
+        "connect",
+        "idle",
+        "slow-head",
+        "slow-read",
+        "zero-window",
+        "zero-one-window",
+        "tiny-mss",
+    ] {
+        for arguments in [
+            &["--target", "192.0.2.1:80"][..],
+            &["--target", "198.18.0.1:80", "--sources", "192.0.2.0/24"],
+        ] {
+            let (code, errors) = flood_of(kind, arguments);
+            assert_eq!(code, Some(2), "{kind} {arguments:?}: {errors}");
+            assert!(errors.contains("198.18.0.0/15"), "{kind} {arguments:?}: {errors}");
+        }
     }
 }
 

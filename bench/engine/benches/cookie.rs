@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_cookie::{Addresses, Handshake, Keys, Options, make};
+use tidegate_abi::syn_cookie::{Accepted, Addresses, Content, Handshake, Keys, Options, make};
 
 const OPTIONS: Options = Options {
     mss_index: 7,
@@ -46,20 +46,34 @@ fn cookie(criterion: &mut Criterion) {
         let handshake = handshake(addresses);
         group.bench_function(format!("make, {family}"), |bencher| {
             bencher.iter(|| {
-                let cookie = make(key, key_id, black_box(&handshake), black_box(OPTIONS));
+                let cookie = make(key, key_id, black_box(&handshake), black_box(Content::Options(OPTIONS)));
                 (cookie.isn, cookie.timestamp(black_box(CLOCK)))
             });
         });
-        let cookie = make(key, key_id, &handshake, OPTIONS);
+        let cookie = make(key, key_id, &handshake, Content::Options(OPTIONS));
         let (isn, echo) = (cookie.isn, cookie.timestamp(CLOCK));
-        assert!(keys.check(&handshake, isn, Some(echo)).is_some());
+        assert!(keys.check(&handshake, isn, Some(echo), Accepted::All).is_some());
         group.bench_function(format!("check a genuine one, {family}"), |bencher| {
-            bencher.iter(|| keys.check(black_box(&handshake), black_box(isn), black_box(Some(echo))));
+            bencher.iter(|| {
+                keys.check(
+                    black_box(&handshake),
+                    black_box(isn),
+                    black_box(Some(echo)),
+                    Accepted::All,
+                )
+            });
         });
         let forged = isn ^ 1;
-        assert!(keys.check(&handshake, forged, Some(echo)).is_none());
+        assert!(keys.check(&handshake, forged, Some(echo), Accepted::All).is_none());
         group.bench_function(format!("check a forged one, {family}"), |bencher| {
-            bencher.iter(|| keys.check(black_box(&handshake), black_box(forged), black_box(Some(echo))));
+            bencher.iter(|| {
+                keys.check(
+                    black_box(&handshake),
+                    black_box(forged),
+                    black_box(Some(echo)),
+                    Accepted::All,
+                )
+            });
         });
     }
     group.finish();

@@ -359,6 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn no_kind_has_a_target_outside_of_the_ranges() {
+        for &kind in Kind::value_variants() {
+            for target in ["192.0.2.1:80", "198.20.0.1:80", "[2001:db8::1]:80", "[2001:2:1::1]:80"] {
+                let plan = Plan::new("tgc0", target.parse().unwrap(), kind);
+                let error = plan.check().unwrap_err();
+                assert!(error.0.contains("only made within"), "{}: {error}", kind.name());
+            }
+            let inside = Plan::new("tgc0", "198.18.0.1:80".parse().unwrap(), kind);
+            inside.check().unwrap();
+        }
+    }
+
+    #[test]
     fn settings_are_those_of_the_plan() {
         let interface = Interface {
             index: 7,

@@ -10,8 +10,8 @@ const TICK: Duration = Duration::from_micros(200);
 /// Frames overdue by more than this are left out.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
-/// The longest time without sending whose frames may be sent at once, at 1.2 times the rate: the thread is woken a little
-/// late every time.
+/// The longest time without sending whose frames may be sent at once, at 1.2 times the rate: the thread is woken a
+/// little late every time.
 const MAX_GAP: Duration = Duration::from_millis(1);
 
 /// Frames sent by one system call without a rate: some milliseconds' worth, so that the end is not far off.

@@ -4,7 +4,8 @@
 //! TIME-WAIT. Every flow has a [`Bucket`] by a hash of its 4-tuple, one line of a cache, and in it an entry of its own:
 //! a fingerprint, which is a further part of the hash, and the shard that owns it. Two flows with the same fingerprint
 //! are two entries. Flows that find their bucket full are counted in its first word, and as long as any of them is left
-//! all segments that belong there are taken for those of a known flow: no flow is ever lost.
+//! all segments that belong there are taken for those of a known flow: no flow is ever lost. The second word counts
+//! entries, so that a bucket without any is told by one comparison.
 //!
 //! Engines change a word at a time, by compare-exchange; the program only reads. It has a table of its own besides: of
 //! handshakes whose cookie it found genuine a moment ago ([`handshake`]), for what follows before the engine has opened
@@ -12,13 +13,16 @@
 
 use core::fmt;
 
-/// 32-bit words of a bucket: the count of flows that had no room, and the entries.
+/// 32-bit words of a bucket: the count of flows that had no room, that of entries, and the entries.
 pub const BUCKET_WORDS: usize = 16;
 
 /// The bucket of a map, two of its words in each of these, the first in the lower half.
 pub type Bucket = [u64; BUCKET_WORDS / 2];
 
-/// Flows for which there is a bucket: with the table as full as it may become, one bucket of 400 has more than it has
+/// Words of a bucket before its entries.
+pub const BUCKET_COUNTS: usize = 2;
+
+/// Flows for which there is a bucket: with the table as full as it may become, one bucket of 175 has more than it has
 /// entries.
 const FLOWS_PER_BUCKET: u64 = 7;
 
@@ -168,15 +172,6 @@ impl Fingerprint {
         const LOWEST: u64 = 0x1_0000_0001;
         let differs = (pair ^ self.0 as u64 * LOWEST) & (!OWNER as u64 * LOWEST);
         differs.wrapping_sub(LOWEST) & !differs & LOWEST << 31
-    }
-
-    /// [`Fingerprint::found_in`] for the first pair of a bucket: its first word counts flows that had no room, and if
-    /// there are any the flow may be one of them.
-    #[inline(always)]
-    pub const fn found_in_first(self, pair: u64) -> u64 {
-        // The first word of no entry.
-        const NONE: u64 = 0xffff_ffff;
-        (pair & NONE) | self.found_in(pair & !NONE)
     }
 }
 
@@ -373,9 +368,6 @@ mod tests {
                 assert_ne!(fingerprint.found_in(pair(entry, neighbour)), 0, "{neighbour:x}");
                 assert_ne!(fingerprint.found_in(pair(neighbour, entry)), 0, "{neighbour:x}");
                 assert_eq!(fingerprint.found_in(pair(neighbour, neighbour)), 0, "{neighbour:x}");
-                assert_eq!(fingerprint.found_in_first(pair(0, neighbour)), 0, "{neighbour:x}");
-                assert_ne!(fingerprint.found_in_first(pair(0, entry)), 0);
-                assert_ne!(fingerprint.found_in_first(pair(1, 0)), 0, "one had no room");
             }
         }
         assert_eq!(fingerprint.owner_in(0), None, "a free entry");

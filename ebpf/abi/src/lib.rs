@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use tidegate_abi::siphash::Key;
-//! use tidegate_abi::syn_cookie::{self, Addresses, Handshake, Keys, Options};
+//! use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Content, Handshake, Keys, Options};
 //!
 //! let handshake = Handshake {
 //!     addresses: Addresses::v4([198, 18, 0, 2], [198, 18, 0, 1]),
@@ -25,11 +25,11 @@
 //! // The program answers a SYN by a number that is all it remembers of it.
 //! let keys = Keys::new(Key(1, 2), 1000, false);
 //! let (key, key_id) = keys.current();
-//! let cookie = syn_cookie::make(key, key_id, &handshake, options);
+//! let cookie = syn_cookie::make(key, key_id, &handshake, Content::Options(options));
 //! // An engine finds the options in the acknowledgment, and nothing in one that was guessed.
-//! let checked = keys.check(&handshake, cookie.isn, None).expect("a cookie");
+//! let checked = keys.check(&handshake, cookie.isn, None, Accepted::All).expect("a cookie");
 //! assert_eq!(checked.options, options);
-//! assert_eq!(keys.check(&handshake, cookie.isn ^ 1, None), None);
+//! assert_eq!(keys.check(&handshake, cookie.isn ^ 1, None, Accepted::All), None);
 //! ```
 #![no_std]
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]

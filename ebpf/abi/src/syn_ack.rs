@@ -64,6 +64,23 @@ pub mod cookie_switch {
     pub const fn on(key_id: u32) -> u32 {
         1 + (key_id & 1)
     }
+
+    /// The same, and those for SYNs without timestamps are strong ones.
+    pub const fn on_strong(key_id: u32) -> u32 {
+        3 + (key_id & 1)
+    }
+
+    /// The key id of a switch that is on.
+    #[inline(always)]
+    pub const fn key_id(switch: u32) -> u32 {
+        switch.wrapping_sub(1) & 1
+    }
+
+    /// Whether a switch that is on asks for strong cookies.
+    #[inline(always)]
+    pub const fn is_strong(switch: u32) -> bool {
+        switch >= 3
+    }
 }
 
 /// The rule for TCP from a source prefix to a served address and port: the value in the tries of prefixes.
@@ -102,8 +119,10 @@ pub mod feature {
     pub const REMOTES: u32 = 4;
     /// Segments of flows that are not in the flow filter are dropped but for some.
     pub const FLOW_FILTER: u32 = 8;
-    /// Cookies are accepted: those of other flows are looked at before.
+    /// Cookies are accepted: acknowledgments of no flow are checked for one first.
     pub const COOKIES: u32 = 16;
+    /// Those without timestamps that are not strong are accepted as well.
+    pub const ALL_COOKIES: u32 = 32;
 }
 
 /// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address
@@ -168,5 +187,10 @@ mod tests {
         assert_ne!(cookie_switch::on(0), cookie_switch::OFF);
         assert_ne!(cookie_switch::on(1), cookie_switch::OFF);
         assert_ne!(cookie_switch::on(0), cookie_switch::on(1));
+        for key_id in [0, 1] {
+            let (usual, strong) = (cookie_switch::on(key_id), cookie_switch::on_strong(key_id));
+            assert_eq!([usual, strong].map(cookie_switch::key_id), [key_id; 2]);
+            assert_eq!([usual, strong].map(cookie_switch::is_strong), [false, true]);
+        }
     }
 }

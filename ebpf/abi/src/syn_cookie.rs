@@ -13,6 +13,16 @@
 //! acknowledgment without them, or with others, is refused. Who guesses blindly has to hit 22 bits without timestamps
 //! (one in 4,194,304) and 32 bits with them; he may choose which, so 22 bits is what holds against him.
 //!
+//! While many guess, those without timestamps are made with more bits of the tag and less of the options, which is then
+//! all that is accepted without timestamps ([`Accepted::Strong`]): 29 bits hold against a guess (28 in the seconds in
+//! which other hosts may make cookies with the next key already).
+//!
+//! | bits of a strong cookie | |
+//! |---|---|
+//! | 31..30 | one of every other MSS, masked; there are no other options |
+//! | 29..23 | 7 more bits of the tag |
+//! | 22..0 | as in the others |
+//!
 //! Mask and tag come from one hash: SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and
 //! whether there are timestamps.
 //!
@@ -45,7 +55,11 @@ pub const ISN_TAG_BITS: u32 = 22;
 /// Bits of the tag in the TSval.
 pub const TIMESTAMP_TAG_BITS: u32 = 10;
 
+/// Bits of the tag of a strong cookie above those.
+pub const STRONG_TAG_BITS: u32 = 7;
+
 const ISN_TAG: u32 = (1 << ISN_TAG_BITS) - 1;
+const STRONG_TAG: u32 = (1 << STRONG_TAG_BITS) - 1;
 const TIMESTAMP_TAG: u32 = (1 << TIMESTAMP_TAG_BITS) - 1;
 const KEY_ID_SHIFT: u32 = ISN_TAG_BITS;
 const OPTIONS_SHIFT: u32 = KEY_ID_SHIFT + 1;
@@ -57,11 +71,11 @@ pub const NO_WINDOW_SCALE: u8 = 15;
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// Maximum segment sizes a cookie can hold for IPv4: of Ethernet, PPPoE, common tunnels and the default of RFC 9293, in
-/// bytes. The first stands for everything too small to be served as asked.
-pub const MSS_V4: [u16; 8] = [48, 536, 1300, 1380, 1400, 1440, 1452, 1460];
+/// bytes. The first stands for everything too small to be served as asked. Strong cookies know every other one.
+pub const MSS_V4: [u16; 8] = [48, 256, 512, 536, 1300, 1380, 1440, 1460];
 
-/// The same for IPv6.
-pub const MSS_V6: [u16; 8] = [48, 1220, 1340, 1360, 1380, 1420, 1432, 1440];
+/// The same for IPv6. Tunnels that clamp it leave less than 1,220, which a link has to carry, too.
+pub const MSS_V6: [u16; 8] = [48, 536, 1160, 1220, 1340, 1380, 1420, 1440];
 
 /// A one in each of three lanes of 21 bits: room for a 16-bit number, a carry, and a little more.
 const LANES: u64 = 1 | 1 << 21 | 1 << 42;
@@ -95,6 +109,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// No options but an MSS.
+    #[inline(always)]
+    pub const fn only_mss(mss_index: u8) -> Self {
+        Self {
+            mss_index,
+            window_scale: NO_WINDOW_SCALE,
+            sack_permitted: false,
+            ecn: false,
+        }
+    }
+
     #[inline(always)]
     fn to_bits(self) -> u32 {
         u32::from(self.mss_index & 7)
@@ -134,6 +159,24 @@ impl Addresses {
         let ([a, b], [c, d]) = (words(client), words(server));
         Self::V6([a, b, c, d])
     }
+}
+
+/// The contents of a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// All options of the SYN.
+    Options(Options),
+    /// Nothing but the index of its MSS, of which the lowest bit is lost: a strong cookie, for SYNs without timestamps.
+    Mss(u8),
+}
+
+/// The cookies without timestamps that are accepted; with timestamps all are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Strong ones and those with options.
+    All,
+    /// Strong ones.
+    Strong,
 }
 
 /// A handshake: who, and the client's initial sequence number.
@@ -221,15 +264,37 @@ fn timestamp_tag(tag: u32) -> u32 {
     tag >> ISN_TAG_BITS
 }
 
-/// The cookie of a SYN, made with the key of an epoch whose lowest bit is `key_id`.
+/// The options' bits of a strong cookie of an MSS, which no other options have.
 #[inline(always)]
-pub fn make(key: Key, key_id: u32, handshake: &Handshake, options: Options) -> Cookie {
+fn strong_bits(mss: u32) -> u32 {
+    1 << 9 | mss
+}
+
+/// The bits above the key id of a strong cookie with this tag and MSS.
+#[inline(always)]
+fn strong_top(hash: Hash, mss: u32, tag: u32) -> u32 {
+    (mss ^ hash.mask() & 3) << STRONG_TAG_BITS | timestamp_tag(tag) & STRONG_TAG
+}
+
+/// The cookie of a SYN, made with the key of an epoch whose lowest bit is `key_id`. Without timestamps only
+/// [`Content::Mss`] makes a strong one.
+#[inline(always)]
+pub fn make(key: Key, key_id: u32, handshake: &Handshake, content: Content) -> Cookie {
     let key_id = key_id & 1;
     let hash = handshake.hash(key, key_id);
-    let bits = options.to_bits();
-    let tag = hash.tag(bits);
+    let (top, tag) = match content {
+        Content::Options(options) => {
+            let bits = options.to_bits();
+            (bits ^ hash.mask(), hash.tag(bits))
+        }
+        Content::Mss(index) => {
+            let mss = u32::from(index) >> 1 & 3;
+            let tag = hash.tag(strong_bits(mss));
+            (strong_top(hash, mss, tag), tag)
+        }
+    };
     Cookie {
-        isn: (bits ^ hash.mask()) << OPTIONS_SHIFT | key_id << KEY_ID_SHIFT | tag & ISN_TAG,
+        isn: top << OPTIONS_SHIFT | key_id << KEY_ID_SHIFT | tag & ISN_TAG,
         tag,
         clock_offset: hash.clock_offset(),
     }
@@ -251,14 +316,28 @@ pub struct Checked {
 }
 
 /// Checks the cookie that an acknowledgment repeats: `isn` is its SEG.ACK minus 1, `echo` its TSecr if it carries
-/// timestamps ([`Handshake::timestamps`] is taken from there, too). `None`: `key` did not make it.
+/// timestamps ([`Handshake::timestamps`] is taken from there, too). `None`: `key` did not make it, or it is not
+/// `accepted`.
 #[inline(always)]
-pub fn check(key: Key, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Option<Checked> {
+pub fn check(key: Key, handshake: &Handshake, isn: u32, echo: Option<u32>, accepted: Accepted) -> Option<Checked> {
     let handshake = Handshake {
         timestamps: echo.is_some(),
         ..*handshake
     };
     let hash = handshake.hash(key, key_id(isn));
+    if echo.is_none() {
+        let mss = isn >> (OPTIONS_SHIFT + STRONG_TAG_BITS) ^ hash.mask() & 3;
+        let tag = hash.tag(strong_bits(mss));
+        if (strong_top(hash, mss, tag) ^ isn >> OPTIONS_SHIFT) | (tag ^ isn) & ISN_TAG == 0 {
+            return Some(Checked {
+                options: Options::only_mss((mss << 1) as u8),
+                hash: (hash.0 >> 32) as u32,
+            });
+        }
+        if accepted == Accepted::Strong {
+            return None;
+        }
+    }
     let bits = isn >> OPTIONS_SHIFT ^ hash.mask();
     let tag = hash.tag(bits);
     let stamped = match echo {
@@ -317,12 +396,12 @@ impl Keys {
     }
 
     /// [`check`] with the keys that may have made this cookie: one, but for moments around the beginning of an epoch.
-    pub fn check(&self, handshake: &Handshake, isn: u32, echo: Option<u32>) -> Option<Checked> {
+    pub fn check(&self, handshake: &Handshake, isn: u32, echo: Option<u32>, accepted: Accepted) -> Option<Checked> {
+        let check = |key| check(key, handshake, isn, echo, accepted);
         if key_id(isn) == self.key_id {
-            return check(self.current, handshake, isn, echo);
+            return check(self.current);
         }
-        check(self.previous, handshake, isn, echo)
-            .or_else(|| self.next.and_then(|next| check(next, handshake, isn, echo)))
+        check(self.previous).or_else(|| self.next.and_then(check))
     }
 }
 

@@ -117,7 +117,7 @@ fn golden_vectors() {
             2_765_301_842,
         ),
     ] {
-        let cookie = make(KEY, key_id, &handshake, options);
+        let cookie = make(KEY, key_id, &handshake, Content::Options(options));
         assert_eq!(cookie.isn, isn, "{handshake:?}");
         assert_eq!(cookie.timestamp(1_000_000), timestamp, "{handshake:?}");
         assert_eq!(cookie.timestamp(u32::MAX), timestamp_at_wrap, "{handshake:?}");
@@ -140,10 +140,10 @@ fn every_set_of_options_comes_back_with_both_versions_with_and_without_timestamp
     for handshake in [v4(false), v4(true), v6(false), v6(true)] {
         for key_id in [0, 1] {
             for options in all_options() {
-                let cookie = make(KEY, key_id, &handshake, options);
+                let cookie = make(KEY, key_id, &handshake, Content::Options(options));
                 assert_eq!(super::key_id(cookie.isn), key_id);
                 let echo = echo(&handshake, &cookie, 1_000_000);
-                let checked = check(KEY, &handshake, cookie.isn, echo).expect("refused");
+                let checked = check(KEY, &handshake, cookie.isn, echo, Accepted::All).expect("refused");
                 assert_eq!(checked.options, options, "{handshake:?}");
             }
         }
@@ -153,18 +153,20 @@ fn every_set_of_options_comes_back_with_both_versions_with_and_without_timestamp
 #[test]
 fn whether_there_are_timestamps_is_taken_from_the_acknowledgment() {
     for stamped in [false, true] {
-        let cookie = make(KEY, 0, &v4(stamped), options(7, 7, true, true));
+        let cookie = make(KEY, 0, &v4(stamped), Content::Options(options(7, 7, true, true)));
         let echo = echo(&v4(stamped), &cookie, 1_000_000);
         let claimed = v4(!stamped);
-        assert!(check(KEY, &claimed, cookie.isn, echo).is_some());
+        assert!(check(KEY, &claimed, cookie.isn, echo, Accepted::All).is_some());
     }
 }
 
 #[test]
 fn the_hash_is_of_the_handshake_and_not_of_the_options() {
     let hash = |handshake: &Handshake, options| {
-        let cookie = make(KEY, 0, handshake, options);
-        check(KEY, handshake, cookie.isn, None).expect("refused").hash
+        let cookie = make(KEY, 0, handshake, Content::Options(options));
+        check(KEY, handshake, cookie.isn, None, Accepted::All)
+            .expect("refused")
+            .hash
     };
     let first = hash(&v4(false), options(0, 0, false, false));
     assert_eq!(first, hash(&v4(false), options(7, 14, true, true)));
@@ -212,10 +214,10 @@ fn others(handshake: &Handshake) -> Vec<Handshake> {
 #[test]
 fn a_cookie_of_another_handshake_is_refused() {
     for handshake in [v4(false), v4(true), v6(false), v6(true)] {
-        let cookie = make(KEY, 0, &handshake, options(7, 7, true, false));
+        let cookie = make(KEY, 0, &handshake, Content::Options(options(7, 7, true, false)));
         let echo = echo(&handshake, &cookie, 1_000_000);
         for other in others(&handshake) {
-            assert_eq!(check(KEY, &other, cookie.isn, echo), None, "{other:?}");
+            assert_eq!(check(KEY, &other, cookie.isn, echo, Accepted::All), None, "{other:?}");
         }
     }
 }
@@ -223,21 +225,25 @@ fn a_cookie_of_another_handshake_is_refused() {
 #[test]
 fn a_cookie_of_another_key_is_refused() {
     for handshake in [v4(false), v4(true), v6(false), v6(true)] {
-        let cookie = make(OTHER_KEY, 0, &handshake, options(7, 7, true, false));
+        let cookie = make(OTHER_KEY, 0, &handshake, Content::Options(options(7, 7, true, false)));
         let echo = echo(&handshake, &cookie, 1_000_000);
-        assert_eq!(check(KEY, &handshake, cookie.isn, echo), None, "{handshake:?}");
+        assert_eq!(
+            check(KEY, &handshake, cookie.isn, echo, Accepted::All),
+            None,
+            "{handshake:?}"
+        );
     }
 }
 
 #[test]
 fn no_other_options_go_with_the_same_tag() {
     for handshake in [v4(false), v4(true), v6(false), v6(true)] {
-        let cookie = make(KEY, 0, &handshake, options(7, 7, true, false));
+        let cookie = make(KEY, 0, &handshake, Content::Options(options(7, 7, true, false)));
         let echo = echo(&handshake, &cookie, 1_000_000);
         for flipped in 1..1 << 9 {
             let isn = cookie.isn ^ flipped << OPTIONS_SHIFT;
             assert_eq!(
-                check(KEY, &handshake, isn, echo),
+                check(KEY, &handshake, isn, echo, Accepted::All),
                 None,
                 "bits {flipped:#x}: {handshake:?}"
             );
@@ -250,11 +256,15 @@ fn no_bit_of_the_isn_may_be_changed() {
     // Neither of the options nor of the key id nor of the tag.
     for handshake in [v4(false), v4(true), v6(false), v6(true)] {
         for key_id in [0, 1] {
-            let cookie = make(KEY, key_id, &handshake, options(7, 7, true, false));
+            let cookie = make(KEY, key_id, &handshake, Content::Options(options(7, 7, true, false)));
             let echo = echo(&handshake, &cookie, 1_000_000);
             for bit in 0..32 {
                 let isn = cookie.isn ^ 1 << bit;
-                assert_eq!(check(KEY, &handshake, isn, echo), None, "bit {bit}: {handshake:?}");
+                assert_eq!(
+                    check(KEY, &handshake, isn, echo, Accepted::All),
+                    None,
+                    "bit {bit}: {handshake:?}"
+                );
             }
         }
     }
@@ -263,10 +273,10 @@ fn no_bit_of_the_isn_may_be_changed() {
 #[test]
 fn no_bit_of_the_tag_in_the_echo_may_be_changed_and_the_others_are_the_clocks() {
     for handshake in [v4(true), v6(true)] {
-        let cookie = make(KEY, 1, &handshake, options(7, 7, true, false));
+        let cookie = make(KEY, 1, &handshake, Content::Options(options(7, 7, true, false)));
         let echo = cookie.timestamp(1_000_000);
         for bit in 0..32 {
-            let genuine = check(KEY, &handshake, cookie.isn, Some(echo ^ 1 << bit)).is_some();
+            let genuine = check(KEY, &handshake, cookie.isn, Some(echo ^ 1 << bit), Accepted::All).is_some();
             assert_eq!(genuine, bit >= TIMESTAMP_TAG_BITS, "bit {bit}");
         }
     }
@@ -274,18 +284,18 @@ fn no_bit_of_the_tag_in_the_echo_may_be_changed_and_the_others_are_the_clocks() 
 
 #[test]
 fn timestamps_can_neither_be_left_out_nor_added() {
-    let cookie = make(KEY, 0, &v4(true), options(7, 7, true, false));
-    assert_eq!(check(KEY, &v4(true), cookie.isn, None), None);
-    let cookie = make(KEY, 0, &v4(false), options(7, 7, true, false));
+    let cookie = make(KEY, 0, &v4(true), Content::Options(options(7, 7, true, false)));
+    assert_eq!(check(KEY, &v4(true), cookie.isn, None, Accepted::All), None);
+    let cookie = make(KEY, 0, &v4(false), Content::Options(options(7, 7, true, false)));
     for echo in 0..1 << TIMESTAMP_TAG_BITS {
-        assert_eq!(check(KEY, &v4(false), cookie.isn, Some(echo)), None);
+        assert_eq!(check(KEY, &v4(false), cookie.isn, Some(echo), Accepted::All), None);
     }
 }
 
 /// The cookie of `epoch`, and what is echoed of it.
 fn of_epoch(epoch: u64, handshake: &Handshake) -> (u32, Option<u32>) {
     let (key, key_id) = Keys::new(KEY, epoch, false).current();
-    let cookie = make(key, key_id, handshake, options(7, 7, true, false));
+    let cookie = make(key, key_id, handshake, Content::Options(options(7, 7, true, false)));
     (cookie.isn, echo(handshake, &cookie, 1_000_000))
 }
 
@@ -297,7 +307,7 @@ fn cookies_are_accepted_in_their_epoch_and_in_the_next_one() {
             let (isn, echo) = of_epoch(epoch, &handshake);
             let accepted = |later: u64, next_too| {
                 let keys = Keys::new(KEY, epoch.wrapping_add(later), next_too);
-                keys.check(&handshake, isn, echo).is_some()
+                keys.check(&handshake, isn, echo, Accepted::All).is_some()
             };
             assert!(accepted(0, false) && accepted(1, false), "epoch {epoch}");
             for later in 2..10 {
@@ -316,13 +326,19 @@ fn a_cookie_of_the_next_epoch_is_accepted_only_when_clocks_may_differ() {
         for epoch in [58_000_000, 58_000_001, u64::MAX, 0] {
             let accepted = |ahead: u64, next_too| {
                 let (isn, echo) = of_epoch(epoch.wrapping_add(ahead), &handshake);
-                Keys::new(KEY, epoch, next_too).check(&handshake, isn, echo).is_some()
+                Keys::new(KEY, epoch, next_too)
+                    .check(&handshake, isn, echo, Accepted::All)
+                    .is_some()
             };
             assert!(!accepted(1, false) && accepted(1, true), "epoch {epoch}");
             assert!(!accepted(2, false) && !accepted(2, true), "epoch {epoch}");
             // The previous one is accepted beside it.
             let (isn, echo) = of_epoch(epoch.wrapping_sub(1), &handshake);
-            assert!(Keys::new(KEY, epoch, true).check(&handshake, isn, echo).is_some());
+            assert!(
+                Keys::new(KEY, epoch, true)
+                    .check(&handshake, isn, echo, Accepted::All)
+                    .is_some()
+            );
         }
     }
 }
@@ -351,7 +367,7 @@ fn the_timestamp_is_one_of_the_last_second_and_never_goes_back() {
             client_isn: random.word() as u32,
             ..v4(true)
         };
-        let cookie = make(KEY, 0, &handshake, options(7, 7, true, false));
+        let cookie = make(KEY, 0, &handshake, Content::Options(options(7, 7, true, false)));
         // The flow's own clock, as far as it can be seen: what its timestamps are at most.
         let clock = |clock_ms: u32| clock_ms.wrapping_add(cookie.clock_offset);
         let start = random.word() as u32;
@@ -372,7 +388,7 @@ fn the_timestamp_is_one_of_the_last_second_and_never_goes_back() {
 
 #[test]
 fn timestamps_go_on_over_the_wrap_of_the_clock() {
-    let cookie = make(KEY, 0, &v6(true), options(7, 7, true, false));
+    let cookie = make(KEY, 0, &v6(true), Content::Options(options(7, 7, true, false)));
     let before = cookie.timestamp(u32::MAX - 2000);
     let mut last = before;
     for elapsed in 0..6000_u32 {
@@ -393,7 +409,7 @@ fn the_clocks_of_two_flows_cannot_be_compared() {
                 client_port: port,
                 ..v4(true)
             };
-            make(KEY, 0, &handshake, options(7, 7, true, false)).timestamp(1_000_000)
+            make(KEY, 0, &handshake, Content::Options(options(7, 7, true, false))).timestamp(1_000_000)
         })
         .collect();
     values.sort_unstable();
@@ -420,7 +436,7 @@ fn hits(tries: u32, stamped: bool) -> u32 {
     let (mut random, handshake) = (Random(1), v4(stamped));
     let hit = |word: u64| {
         let echo = stamped.then_some((word >> 32) as u32);
-        check(KEY, &handshake, word as u32, echo).is_some()
+        check(KEY, &handshake, word as u32, echo, Accepted::All).is_some()
     };
     (0..tries).map(|_| u32::from(hit(random.word()))).sum()
 }

@@ -4,7 +4,7 @@
 //! are on, the next look is due; a server without a flood and without a key file never wakes it.
 
 pub(crate) mod alarm;
-mod controller;
+pub(crate) mod controller;
 mod epoch;
 mod live_backend;
 mod policy;
@@ -16,11 +16,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::{self, Receiver, Sender, select};
-use tidegate_abi::syn_cookie::Keys;
 use tidegate_tcp::engine::Cookies;
 
-use self::alarm::{Alarm, HalfOpen};
-use self::controller::Controller;
+use self::alarm::{Alarm, ShardCounts};
+use self::controller::{Controller, Given};
 use self::epoch::Epochs;
 use self::live_backend::{Gauge, LiveBackend, cookies_of};
 use self::policy::Thresholds;
@@ -36,13 +35,13 @@ pub(crate) struct CookieSetup {
     mode: CookieMode,
     shards: usize,
     thresholds: Thresholds,
-    half_open: HalfOpen,
+    counts: ShardCounts,
     gauges: Arc<[Gauge]>,
     bell: Sender<()>,
     heard: Receiver<()>,
     /// `None`: there are never cookies.
     controller: Option<Controller<LiveBackend>>,
-    first_keys: Option<Keys>,
+    first_keys: Option<Given>,
 }
 
 impl CookieSetup {
@@ -62,9 +61,10 @@ impl CookieSetup {
         let thresholds = Thresholds {
             syn_rate: u64::from(settings.on_syn_rate),
             half_open: settings.half_open_threshold(max_half_open),
+            bad_cookies: u64::from(settings.on_bad_cookies),
             off_after: settings.off_after,
         };
-        let half_open = HalfOpen::new(shards);
+        let counts = ShardCounts::new(shards);
         let gauges: Arc<[Gauge]> = (0..shards).map(|_| Gauge::default()).collect();
         let (bell, heard) = channel::bounded(1);
         let mut controller = None;
@@ -72,7 +72,7 @@ impl CookieSetup {
             let backend = LiveBackend {
                 maps: steering.take_cookie_maps()?,
                 counters: steering.counters(),
-                half_open: half_open.clone(),
+                shard_counts: counts.clone(),
                 mailboxes: Arc::clone(mailboxes),
                 gauges: Arc::clone(&gauges),
             };
@@ -93,7 +93,7 @@ impl CookieSetup {
             mode: settings.mode,
             shards,
             thresholds,
-            half_open,
+            counts,
             gauges,
             bell,
             heard,
@@ -107,12 +107,12 @@ impl CookieSetup {
         cookies_of(self.first_keys, usize::from(shard), self.shards)
     }
 
-    /// The alarm by which shard `shard` tells of SYNs; `None`: nobody asks.
+    /// The alarm by which shard `shard` tells of SYNs and bad cookies; `None`: nobody asks.
     pub(crate) fn alarm(&self, shard: u16) -> Option<Alarm> {
-        (self.mode == CookieMode::Auto).then(|| {
+        (self.mode != CookieMode::Never).then(|| {
             Alarm::new(
                 usize::from(shard),
-                self.half_open.clone(),
+                self.counts.clone(),
                 self.bell.clone(),
                 &self.thresholds,
             )

@@ -1,14 +1,14 @@
 //! The flow filter: which shard has which flow, in a table that all shards and the XDP program see
 //! ([`tidegate_abi::flow_filter`]).
 //!
-//! A flow costs its engine two atomic instructions in one line of the table, where an entry in a map of flows would
+//! A flow costs its engine four atomic instructions in one line of the table, where an entry in a map of flows would
 //! cost two system calls.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use tidegate_abi::flow_filter::{BUCKET_WORDS, FlowHash, FlowHasher, handshake};
+use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, FlowHash, FlowHasher, handshake};
 use tidegate_tcp::shared_flows::SharedFlows;
 use tidegate_tcp::wire::FlowKey;
 
@@ -69,11 +69,15 @@ impl FlowFilter {
         }
     }
 
-    /// The count of flows without room and the entries of the bucket, in that order.
-    fn bucket(&self, hash: FlowHash) -> (&AtomicU32, &[AtomicU32]) {
+    fn bucket(&self, hash: FlowHash) -> Bucket<'_> {
         let first = self.hasher.bucket(hash) as usize * BUCKET_WORDS;
         let words = &(*self.flows).as_ref()[first..first + BUCKET_WORDS];
-        (&words[0], &words[1..])
+        let (counts, entries) = words.split_at(BUCKET_COUNTS);
+        Bucket {
+            without_room: &counts[0],
+            used: &counts[1],
+            entries,
+        }
     }
 
     fn entry(&self, hash: FlowHash) -> u32 {
@@ -85,6 +89,15 @@ impl FlowFilter {
         // One that is over was of an earlier handshake, whose acknowledgment does not come any more, or is this one's.
         (entry != 0 && handshake::is_of(entry, hash)).then(|| handshake::owner(entry))
     }
+}
+
+/// The words of a bucket.
+struct Bucket<'a> {
+    /// Flows without room.
+    without_room: &'a AtomicU32,
+    /// Entries, and those that are just being made: none is there that is not counted.
+    used: &'a AtomicU32,
+    entries: &'a [AtomicU32],
 }
 
 /// Replaces one of `entries` that is `old` by `new`. False: there is none.
@@ -100,32 +113,38 @@ fn replace(entries: &[AtomicU32], old: u32, new: u32) -> bool {
 impl SharedFlows for FlowFilter {
     fn begin(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
-        let (without_room, entries) = self.bucket(hash);
-        if !replace(entries, 0, self.entry(hash)) {
-            without_room.fetch_add(1, Ordering::AcqRel);
+        let bucket = self.bucket(hash);
+        bucket.used.fetch_add(1, Ordering::AcqRel);
+        if !replace(bucket.entries, 0, self.entry(hash)) {
+            bucket.without_room.fetch_add(1, Ordering::AcqRel);
+            bucket.used.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
     fn end(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
-        let (without_room, entries) = self.bucket(hash);
-        // Where a flow of the same fingerprint had no room, it is counted for this one from now on.
-        if !replace(entries, self.entry(hash), 0) {
-            // What began ends once, so that this is never zero before.
-            without_room.fetch_sub(1, Ordering::AcqRel);
-        }
+        let bucket = self.bucket(hash);
+        // Where a flow of the same fingerprint had no room, it is counted for this one from now on. What began ends once,
+        // so that neither count is zero before.
+        let count = if replace(bucket.entries, self.entry(hash), 0) {
+            bucket.used
+        } else {
+            bucket.without_room
+        };
+        count.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn others(&self, key: &FlowKey) -> u64 {
         let hash = key.filter_hash(&self.hasher);
         let fingerprint = self.hasher.fingerprint(hash);
-        let (without_room, entries) = self.bucket(hash);
-        let owners = entries
+        let bucket = self.bucket(hash);
+        let owners = bucket
+            .entries
             .iter()
             .filter_map(|entry| fingerprint.owner_in(entry.load(Ordering::Acquire)))
             .chain(self.handshake(hash))
             .fold(0, |owners, owner| owners | 1 << owner);
-        let suspected = if without_room.load(Ordering::Acquire) > 0 {
+        let suspected = if bucket.without_room.load(Ordering::Acquire) > 0 {
             u64::MAX
         } else {
             owners

@@ -68,6 +68,7 @@ impl Report {
                 }
                 None => self.syn_cookies.push(SynCookieCounts {
                     active: false,
+                    strong: false,
                     ..*before
                 }),
             }
@@ -87,6 +88,8 @@ pub struct SynCookieCounts {
     pub turned_off: u64,
     /// Whether they are on now.
     pub active: bool,
+    /// Whether those for SYNs without timestamps are strong ones now, on all queues.
+    pub strong: bool,
 }
 
 /// The counters of one shard.
@@ -293,6 +296,7 @@ mod tests {
                     turned_on: value,
                     turned_off: value,
                     active: true,
+                    strong: false,
                 })
                 .collect(),
         }

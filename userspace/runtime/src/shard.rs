@@ -176,7 +176,12 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
         self.wake_others();
         if let Some(alarm) = &mut self.alarm {
-            alarm.turn(self.engine.counters().get(Counter::SynsIn), self.engine.half_open());
+            let counters = self.engine.counters();
+            alarm.turn(
+                counters.get(Counter::SynsIn),
+                counters.get(Counter::DropBadCookie),
+                self.engine.half_open(),
+            );
         }
         debug_assert!(
             self.port.census(0).is_whole(),

@@ -63,6 +63,7 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
         metrics.add("syn_cookies_", "on", cookies.queue, cookies.turned_on);
         metrics.add("syn_cookies_", "off", cookies.queue, cookies.turned_off);
         metrics.add("syn_cookies_", "active", cookies.queue, u64::from(cookies.active));
+        metrics.add("syn_cookies_", "strong", cookies.queue, u64::from(cookies.strong));
     }
     for shard in &report.shards {
         for (name, value) in shard.port.iter() {
@@ -153,6 +154,7 @@ mod tests {
                     turned_on: 60,
                     turned_off: 59,
                     active: true,
+                    strong: true,
                 },
             ],
         };
@@ -165,6 +167,8 @@ mod tests {
             "syn_cookies_off 59",
             "syn_cookies_active{queue=\"0\"} 0",
             "syn_cookies_active 1",
+            "syn_cookies_strong{queue=\"0\"} 0",
+            "syn_cookies_strong 1",
             "tcp_passive_opens{queue=\"0\"} 10",
             "tcp_passive_opens{queue=\"1\"} 11",
             "tcp_passive_opens 21",

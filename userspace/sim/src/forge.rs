@@ -1,8 +1,8 @@
 //! Forged acknowledgments of SYN cookies (RFC 4987, section 3.6): someone who knows an address and port that are
 //! served, but not the key, sends bare ACKs in the hope that one of them repeats a cookie and becomes a connection.
 //!
-//! Of guesses without timestamps one in 2^22 is right, of those with timestamps one in 2^32
-//! ([`tidegate_abi::syn_cookie`]). So some of many millions do become connections, and what is checked is that they are
+//! Of guesses without timestamps one in 2^22 is right, or one in 2^29 while only strong cookies are accepted, and of
+//! those with timestamps one in 2^32 ([`tidegate_abi::syn_cookie`]). So some of many millions do become connections, and what is checked is that they are
 //! not more than chance explains: the expected number plus six standard deviations plus one. (While the clocks of
 //! several hosts may differ, a second key is tried for half of the guesses; here there is one for each.)
 //!
@@ -17,7 +17,7 @@ mod server;
 use std::net::IpAddr;
 
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_cookie::{ISN_TAG_BITS, TIMESTAMP_TAG_BITS};
+use tidegate_abi::syn_cookie::{Accepted, ISN_TAG_BITS, STRONG_TAG_BITS, TIMESTAMP_TAG_BITS};
 use tidegate_random::Random;
 use tidegate_tcp::counters::Counter;
 
@@ -31,17 +31,22 @@ use crate::segment::ETHERNET_HEADER;
 /// Guesses between two reports of progress.
 const STEP: u64 = 1 << 16;
 
-/// Sends `tries` guesses and then the genuine cookies of other handshakes and times. `progress` is told of further
-/// guesses now and then.
+/// Sends `tries` guesses to a server that has `accepted` cookies, and then the genuine cookies of other handshakes and
+/// times. `progress` is told of further guesses now and then.
 ///
 /// # Errors
 ///
 /// More guesses became connections than chance explains, one was not counted or answered as it should, a cookie was
 /// accepted that must not be, or refused that must be accepted; in words.
-pub fn acknowledgments(tries: u64, seed: u64, mut progress: impl FnMut(u64)) -> Result<Report, String> {
+pub fn acknowledgments(
+    tries: u64,
+    seed: u64,
+    accepted: Accepted,
+    mut progress: impl FnMut(u64),
+) -> Result<Report, String> {
     let mut random = Random::new(seed.rotate_left(32) ^ 0xf0f6);
     let secret = Key(random.word(), random.word());
-    let mut server = Server::new(&mut random, secret);
+    let mut server = Server::new(&mut random, secret, accepted);
     let mut templates = Template::all();
     let mut report = Report {
         without_timestamps: 0,
@@ -68,7 +73,7 @@ pub fn acknowledgments(tries: u64, seed: u64, mut progress: impl FnMut(u64)) -> 
         done += step;
         progress(step);
     }
-    report.expected = expected(report.without_timestamps, report.with_timestamps);
+    report.expected = expected(report.without_timestamps, report.with_timestamps, accepted);
     report.connections = server.accepted();
     report.resets = server.count(Counter::RstsOut);
     judge(&report, &server)?;
@@ -78,9 +83,14 @@ pub fn acknowledgments(tries: u64, seed: u64, mut progress: impl FnMut(u64)) -> 
 }
 
 /// The number of guesses expected to be right.
-fn expected(without_timestamps: u64, with_timestamps: u64) -> f64 {
+fn expected(without_timestamps: u64, with_timestamps: u64, accepted: Accepted) -> f64 {
     let chance = |bits: u32| 1.0 / (1_u64 << bits) as f64;
-    without_timestamps as f64 * chance(ISN_TAG_BITS)
+    let with_options = if accepted == Accepted::All {
+        chance(ISN_TAG_BITS)
+    } else {
+        0.0
+    };
+    without_timestamps as f64 * (chance(ISN_TAG_BITS + STRONG_TAG_BITS) + with_options)
         + with_timestamps as f64 * chance(ISN_TAG_BITS + TIMESTAMP_TAG_BITS)
 }
 
@@ -174,9 +184,12 @@ mod tests {
 
     #[test]
     fn what_chance_explains_follows_from_the_bits() {
-        assert_eq!(expected(1 << 22, 0), 1.0);
-        assert_eq!(expected(0, 1 << 32), 1.0);
-        assert_eq!(expected(0, 0), 0.0);
+        assert_eq!(expected(1 << 29, 0, Accepted::Strong), 1.0);
+        assert_eq!(expected(1 << 29, 0, Accepted::All), 129.0);
+        for accepted in [Accepted::All, Accepted::Strong] {
+            assert_eq!(expected(0, 1 << 32, accepted), 1.0);
+            assert_eq!(expected(0, 0, accepted), 0.0);
+        }
         assert_eq!(explained(0.0), 1.0);
         assert_eq!(explained(4.0), 17.0);
     }
@@ -185,19 +198,19 @@ mod tests {
     fn more_connections_than_chance_explains_are_a_failure() {
         let mut random = Random::new(1);
         let secret = Key(1, 2);
-        let mut server = Server::new(&mut random, secret);
+        let mut server = Server::new(&mut random, secret, Accepted::All);
         let mut report = Report {
             without_timestamps: 5,
             with_timestamps: 0,
             connections: 0,
-            expected: expected(5, 0),
+            expected: expected(5, 0, Accepted::All),
             resets: 0,
             genuine: 0,
             refused: Vec::new(),
         };
         // Whoever has the key needs no luck.
         for number in 0..5 {
-            let acknowledgment = Acknowledgment::genuine(number, secret, EPOCH, &mut random);
+            let acknowledgment = Acknowledgment::genuine(number, secret, EPOCH, Accepted::All, &mut random);
             server.receive(&acknowledgment.frame());
         }
         report.connections = server.accepted();
@@ -210,8 +223,8 @@ mod tests {
     fn cookies_accepted_at_the_wrong_time_are_noticed() {
         let mut random = Random::new(1);
         let secret = Key(1, 2);
-        let mut report = acknowledgments(4, 1, |_| {}).unwrap();
-        let mut server = Server::new(&mut random, secret);
+        let mut report = acknowledgments(4, 1, Accepted::All, |_| {}).unwrap();
+        let mut server = Server::new(&mut random, secret, Accepted::All);
         server.set_epoch(secret, EPOCH + 1);
         let problem = replay(&mut report, &mut server, secret, &mut random).unwrap_err();
         assert!(problem.ends_with("an epoch early"), "{problem}");

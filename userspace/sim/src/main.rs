@@ -11,6 +11,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use tidegate_abi::syn_cookie::Accepted;
 use tidegate_sim::batch::{self, Batch};
 use tidegate_sim::trace::Trace;
 use tidegate_sim::{attack, forge, out_of_order};
@@ -85,7 +86,7 @@ struct AttackArguments {
 
 #[derive(Debug, Args)]
 struct ForgeArguments {
-    /// The number of guesses.
+    /// The number of guesses, usually and as many again while bad cookies come in.
     #[arg(long, value_name = "N", default_value_t = 100_000_000)]
     tries: u64,
 
@@ -203,13 +204,19 @@ fn run_attacks(arguments: &AttackArguments) -> Result<bool> {
 }
 
 fn run_forge(arguments: &ForgeArguments) -> Result<bool> {
+    let usual = run_forge_on(arguments, Accepted::All, "usually")?;
+    let strong = run_forge_on(arguments, Accepted::Strong, "while bad cookies come in")?;
+    Ok(usual && strong)
+}
+
+fn run_forge_on(arguments: &ForgeArguments, accepted: Accepted, when: &str) -> Result<bool> {
     let bar = progress_bar(arguments.tries, "guesses")?;
-    let result = forge::acknowledgments(arguments.tries, arguments.seed, |tries| bar.inc(tries));
+    let result = forge::acknowledgments(arguments.tries, arguments.seed, accepted, |tries| bar.inc(tries));
     bar.finish_and_clear();
     match result {
         Ok(report) => {
             println!(
-                "forged acknowledgments: {} without timestamps and {} with them; {} became connections, {:.2} were to be \
+                "forged acknowledgments, {when}: {} without timestamps and {} with them; {} became connections, {:.2} were to be \
                  expected; {} were answered with RST",
                 report.without_timestamps, report.with_timestamps, report.connections, report.expected, report.resets
             );
@@ -221,7 +228,7 @@ fn run_forge(arguments: &ForgeArguments) -> Result<bool> {
         }
         Err(problem) => {
             println!(
-                "forged acknowledgments: {problem} (`tidegate-sim forge --tries {} --seed {}`)",
+                "forged acknowledgments, {when}: {problem} (`tidegate-sim forge --tries {} --seed {}`)",
                 arguments.tries, arguments.seed
             );
             Ok(false)

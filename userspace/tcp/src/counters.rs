@@ -23,6 +23,8 @@ define_counters! {
         /// Connections whose SYN had been answered with a cookie (RFC 4987); they are also counted as those that
         /// reached ESTABLISHED from SYN-RECEIVED.
         CookieConnections = "cookie_connections",
+        /// Segments that waited for the acknowledgment of their handshake's cookie, which they may have overtaken.
+        EarlySegments = "early_segments",
         /// Connections that reached ESTABLISHED from SYN-SENT.
         ActiveOpens = "active_opens",
         /// Connections that ended with both FINs acknowledged.

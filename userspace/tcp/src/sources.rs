@@ -127,7 +127,6 @@ fn unlink<T: Linked>(items: &mut [T], list: &mut List, index: u32) {
 }
 
 struct Source {
-    prefix: u64,
     /// The time up to which the handshakes it has completed are paid for, in nanoseconds (the generic cell rate
     /// algorithm).
     paid_until: u64,
@@ -162,7 +161,8 @@ impl Linked for Place {
 pub(crate) struct SourceTable {
     limits: SourceLimits,
     key: Key,
-    /// Empty until the first connection comes.
+    /// The prefixes of the sources, which are looked through. Empty until the first connection comes.
+    prefixes: Vec<u64>,
     sources: Vec<Source>,
     /// By the number of the connection.
     places: Vec<Place>,
@@ -188,6 +188,7 @@ impl SourceTable {
         Self {
             limits,
             key,
+            prefixes: Vec::new(),
             sources: Vec::new(),
             places: Vec::new(),
             waiting: List::EMPTY,
@@ -222,8 +223,9 @@ impl SourceTable {
     /// The entry of a prefix, made if there is none.
     fn find(&mut self, prefix: u64) -> SourceId {
         if self.sources.is_empty() {
-            self.sources.resize_with(self.entries(), || Source {
-                prefix: UNUSED,
+            let entries = self.entries();
+            self.prefixes = vec![UNUSED; entries];
+            self.sources.resize_with(entries, || Source {
                 paid_until: 0,
                 open: 0,
                 served: List::EMPTY,
@@ -233,14 +235,15 @@ impl SourceTable {
                 },
             });
         }
-        let first = table_hash_v4([prefix, 0], self.key) as usize & (self.sources.len() - 1) & !(WAYS - 1);
-        let ways = &mut self.sources[first..first + WAYS];
-        let way = ways.iter().position(|source| source.prefix == prefix);
+        let first = table_hash_v4([prefix, 0], self.key) as usize & (self.prefixes.len() - 1) & !(WAYS - 1);
+        let prefixes = &mut self.prefixes[first..first + WAYS];
+        let way = prefixes.iter().position(|&known| known == prefix);
         let way = way.unwrap_or_else(|| {
+            let ways = &mut self.sources[first..first + WAYS];
             let least = (0..WAYS).min_by_key(|&way| (ways[way].open, ways[way].paid_until));
             let least = least.unwrap_or(0);
             if ways[least].open == 0 {
-                ways[least].prefix = prefix;
+                prefixes[least] = prefix;
                 ways[least].paid_until = 0;
             }
             least
@@ -356,9 +359,14 @@ impl SourceTable {
         Some(slot)
     }
 
-    /// Gives back the memory of a table that had grown, of which nothing is left.
+    /// Gives back the memory of a table that had grown, now that there are no connections; what sources have left of
+    /// their rate is kept.
     pub(crate) fn give_back(&mut self) {
         self.places = Vec::new();
+        if self.limits.connection_rate == 0 {
+            self.prefixes = Vec::new();
+            self.sources = Vec::new();
+        }
     }
 }
 

@@ -320,9 +320,9 @@ mod tests {
         let cases: &[(&str, &[&str])] = &[
             ("cps", &["--connections", "0"]),
             ("cps", &["--connections", "100001"]),
-            ("cps", &["--duration", "61s"]),
+            ("cps", &["--duration", "601s"]),
             ("cps", &["--duration", "0s"]),
-            ("cps", &["--warm-up", "61s"]),
+            ("cps", &["--warm-up", "601s"]),
             ("cps", &["--target-mac", "01:00:00:00:00:01"]),
             ("cps", &["--ports", "0-10"]),
             ("cps", &["--ports", "20-10"]),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_cookie::{self, Addresses, Handshake, Keys};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Content, Handshake, Keys};
 use tidegate_engine_bench::{Burst, Driver, EngineServer, Frames, Page, Server};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::timer_wheel::TimerWheel;
@@ -124,7 +124,12 @@ fn cookie_make() -> u64 {
     let (key, key_id) = Keys::new(Key(1, 2), 7, false).current();
     let handshake = handshake();
     repeat(&mut || {
-        let cookie = syn_cookie::make(key, key_id, black_box(&handshake), black_box(COOKIE_OPTIONS));
+        let cookie = syn_cookie::make(
+            key,
+            key_id,
+            black_box(&handshake),
+            black_box(Content::Options(COOKIE_OPTIONS)),
+        );
         black_box(cookie);
     })
 }
@@ -133,10 +138,15 @@ fn cookie_check() -> u64 {
     let keys = Keys::new(Key(1, 2), 7, false);
     let (key, key_id) = keys.current();
     let handshake = handshake();
-    let cookie = syn_cookie::make(key, key_id, &handshake, COOKIE_OPTIONS);
+    let cookie = syn_cookie::make(key, key_id, &handshake, Content::Options(COOKIE_OPTIONS));
     let echo = cookie.timestamp(1_000_000);
     repeat(&mut || {
-        black_box(keys.check(black_box(&handshake), black_box(cookie.isn), black_box(Some(echo))));
+        black_box(keys.check(
+            black_box(&handshake),
+            black_box(cookie.isn),
+            black_box(Some(echo)),
+            Accepted::All,
+        ));
     })
 }
 

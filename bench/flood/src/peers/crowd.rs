@@ -102,7 +102,11 @@ impl Crowd {
         let place = self.place(number);
         let is_kept = self.script.is_kept();
         let peer = &mut self.peers[place as usize];
-        if peer.number != number {
+        if peer.number != number || peer.state == State::Closed {
+            // The RST that let go of it was lost, or it is left of an earlier flood (RFC 9293, section 3.10.7.1).
+            if is_kept && let Some(seq) = arrival.reset_seq() {
+                outgoing.push((number, Outgoing::reset(seq)));
+            }
             return;
         }
         let before = peer.state;

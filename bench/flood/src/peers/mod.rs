@@ -19,7 +19,7 @@ mod tuples;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::wire::emit::{self, Header};
 use tidegate_tcp::wire::{FlowKey, LinkHeader, Segment};
@@ -121,9 +121,7 @@ impl Peers {
         busy |= !self.outgoing.is_empty();
         for (number, outgoing) in self.outgoing.drain(..) {
             let local = tuples.local(number);
-            if ranges::check_address(local.ip()).is_err() || ranges::check_address(target.ip()).is_err() {
-                bail!("the flood's addresses are not those of a benchmark");
-            }
+            check_addresses(local, target)?;
             let (link, script) = (&self.link, &*self.crowd.script);
             // What finds no frame is lost as on any link.
             let queued = self
@@ -143,6 +141,14 @@ impl Peers {
     pub(crate) fn connections(&self) -> Connections {
         self.crowd.counts
     }
+}
+
+/// The last check before a frame is made: nothing leaves the ranges of benchmarks, whoever asked for it.
+fn check_addresses(local: SocketAddr, target: SocketAddr) -> anyhow::Result<()> {
+    for address in [local.ip(), target.ip()] {
+        ranges::check_address(address).map_err(anyhow::Error::msg)?;
+    }
+    Ok(())
 }
 
 /// Writes the frame of a segment from `local` to `target`. Returns its length.

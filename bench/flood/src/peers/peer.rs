@@ -75,6 +75,11 @@ impl Arrival {
             scales: segment.options.window_scale.is_some(),
         }
     }
+
+    /// The sequence number of the RST that answers it where there is no connection, unless it is one itself.
+    pub(super) fn reset_seq(&self) -> Option<u32> {
+        (self.flags.contains(Flags::ACK) && !self.flags.contains(Flags::RST)).then_some(self.ack)
+    }
 }
 
 /// A change in the life of a connection.
@@ -199,15 +204,12 @@ impl Peer {
         }
     }
 
-    /// What becomes of it with a segment of the server's, and what it answers.
+    /// What becomes of it, which is not closed, with a segment of the server's, and what it answers.
     pub(super) fn segment_arrives(
         &mut self,
         arrival: &Arrival,
         script: &dyn Script,
     ) -> (Option<Event>, Option<Answer>) {
-        if self.state == State::Closed {
-            return (None, None);
-        }
         if arrival.flags.contains(Flags::RST) {
             self.state = State::Closed;
             return (Some(Event::Reset), None);

@@ -69,8 +69,8 @@ impl Port {
         }
     }
 
-    /// Queues the frame that `write` writes and returns the length of, on a queue that `flow` decides. False if there is
-    /// no frame for it.
+    /// Queues the frame that `write` writes and returns the length of, on a queue that `flow` decides. False if there
+    /// is no frame for it.
     pub(super) fn queue(&mut self, flow: u32, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
         let index = flow as usize % self.sockets.len();
         let socket = &mut self.sockets[index];

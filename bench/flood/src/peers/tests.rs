@@ -8,7 +8,7 @@ use tidegate_tcp::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 use super::crowd::Crowd;
 use super::peer::{Arrival, Outgoing};
-use super::{script, write};
+use super::{check_addresses, script, write};
 use crate::plan::{Kind, Plan};
 use crate::rate::Rate;
 
@@ -141,6 +141,21 @@ fn frames_are_well_formed_and_carry_the_request() {
 }
 
 #[test]
+fn no_frame_is_made_from_or_for_an_address_outside_of_the_ranges() {
+    let check = |local: &str, target: &str| check_addresses(local.parse().unwrap(), target.parse().unwrap());
+    assert!(check("198.19.0.1:1024", "198.18.0.1:80").is_ok());
+    assert!(check("[2001:2:0:8000::1]:1024", "[2001:2::1]:80").is_ok());
+    for (local, target) in [
+        ("10.0.0.1:1024", "198.18.0.1:80"),
+        ("198.19.0.1:1024", "10.0.0.1:80"),
+        ("[2001:db8::1]:1024", "[2001:2::1]:80"),
+        ("[2001:2::1]:1024", "[2001:2:1::1]:80"),
+    ] {
+        assert!(check(local, target).is_err(), "{local} to {target}");
+    }
+}
+
+#[test]
 fn an_abandoned_connection_is_completed_and_never_heard_of_again() {
     let mut play = Play::of(Kind::Connect, 1);
     let (number, syn, answers) = play.open();
@@ -200,6 +215,10 @@ fn as_many_are_kept_as_were_asked_for_and_replaced_when_the_server_ends_them() {
     let ack = second_syn.seq.wrapping_add(1);
     let answer = only(&play.answer(second, of_server(Flags::FIN | Flags::ACK, 0, ack), 0));
     assert_eq!((answer.flags, answer.seq), (Flags::RST, ack));
+    // And again if that was lost.
+    let again = play.answer(second, of_server(Flags::FIN | Flags::ACK, 0, ack), 0);
+    assert_eq!(only(&again), answer);
+    assert!(play.answer(second, of_server(Flags::RST, 0, ack), 0).is_empty());
     let counts = play.crowd.counts;
     assert_eq!((counts.kept, counts.reset, counts.ended), (0, 1, 1));
     let others: Vec<u32> = play.begin(10).into_iter().map(|(number, _)| number).collect();

@@ -29,7 +29,11 @@ pub struct SynCookies {
     pub on_syn_rate: u32,
     /// Half-open connections of a queue's shard that turn cookies on for it, in percent of `max_half_open` (1 to 100).
     pub on_half_open: u32,
-    /// The time for which both have to be below half of their thresholds before cookies are turned off (100 ms to 1 h).
+    /// Acknowledgments per second of bad cookies, on all queues, that have SYNs without timestamps answered with strong
+    /// cookies, which carry no options but an MSS, and have no others accepted (1 to 100,000,000).
+    pub on_bad_cookies: u32,
+    /// The time for which what turned them on has to be below half of its threshold before cookies are turned off, or
+    /// usual ones are made again (100 ms to 1 h).
     #[serde(with = "humantime_serde")]
     pub off_after: Duration,
     /// The time for which a key makes cookies (5 s to 1 h). Its cookies are accepted for as long again.
@@ -46,6 +50,7 @@ impl Default for SynCookies {
             mode: CookieMode::Auto,
             on_syn_rate: 20_000,
             on_half_open: 50,
+            on_bad_cookies: 1000,
             off_after: Duration::from_secs(10),
             rotate: Duration::from_secs(30),
             key_file: None,
@@ -62,6 +67,7 @@ impl SynCookies {
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         InvalidSetting::check_range("on_syn_rate", self.on_syn_rate, 1..=100_000_000)?;
         InvalidSetting::check_range("on_half_open", self.on_half_open, 1..=100)?;
+        InvalidSetting::check_range("on_bad_cookies", self.on_bad_cookies, 1..=100_000_000)?;
         let hour = Duration::from_secs(3600);
         for (key, value, least) in [
             ("off_after", self.off_after, Duration::from_millis(100)),
@@ -115,6 +121,7 @@ mod tests {
         assert!(complaint("on_syn_rate = 0").starts_with("on_syn_rate is 0"));
         assert!(complaint("on_half_open = 0").starts_with("on_half_open is 0"));
         assert!(complaint("on_half_open = 101").starts_with("on_half_open is 101"));
+        assert!(complaint("on_bad_cookies = 0").starts_with("on_bad_cookies is 0"));
         assert!(complaint("off_after = \"0s\"").starts_with("off_after is 0ns"));
         assert!(complaint("rotate = \"4s\"").starts_with("rotate is 4s"));
         assert!(complaint("rotate = \"2h\"").starts_with("rotate is 7200s"));

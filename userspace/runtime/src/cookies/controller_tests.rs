@@ -11,10 +11,11 @@ const NOTHING: [Told; 0] = [];
 
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
-    Keys(Option<Keys>),
-    Accept(Option<Keys>),
+    Keys(Option<Given>),
+    Accept(Option<Given>),
     Switch(u32, u32),
     Turned(u32, bool),
+    Strong(bool),
 }
 
 #[derive(Default)]
@@ -22,6 +23,7 @@ struct Outside {
     told: Vec<Told>,
     syns: [u64; 2],
     half_open: [u32; 2],
+    bad_cookies: u64,
     /// The shards take no keys.
     deaf: bool,
 }
@@ -38,16 +40,24 @@ impl CookieBackend for Fake {
         self.0.borrow().half_open[queue as usize]
     }
 
-    fn give(&self, keys: Option<Keys>) -> bool {
+    fn bad_cookies(&self) -> Result<u64, Error> {
+        Ok(self.0.borrow().bad_cookies)
+    }
+
+    fn turned_strong(&self, strong: bool, _cause: Cause) {
+        self.0.borrow_mut().told.push(Told::Strong(strong));
+    }
+
+    fn give(&self, given: Option<Given>) -> bool {
         let mut outside = self.0.borrow_mut();
         if !outside.deaf {
-            outside.told.push(Told::Keys(keys));
+            outside.told.push(Told::Keys(given));
         }
         !outside.deaf
     }
 
-    fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error> {
-        self.0.borrow_mut().told.push(Told::Accept(keys));
+    fn accept(&mut self, given: Option<Given>) -> Result<(), Error> {
+        self.0.borrow_mut().told.push(Told::Accept(given));
         Ok(())
     }
 
@@ -76,6 +86,7 @@ impl Setup {
         let thresholds = Thresholds {
             syn_rate: 20_000,
             half_open: 100,
+            bad_cookies: 1000,
             off_after: Duration::from_secs(10),
         };
         let secret = Secret { key: MASTER, shared };
@@ -121,12 +132,19 @@ impl Setup {
     }
 }
 
+fn given(epoch: u64, next_too: bool, accepted: Accepted) -> Option<Given> {
+    Some(Given {
+        keys: Keys::new(MASTER, epoch, next_too),
+        accepted,
+    })
+}
+
 fn keys(epoch: u64, next_too: bool) -> Told {
-    Told::Keys(Some(Keys::new(MASTER, epoch, next_too)))
+    Told::Keys(given(epoch, next_too, Accepted::All))
 }
 
 fn accept(epoch: u64, next_too: bool) -> Told {
-    Told::Accept(Some(Keys::new(MASTER, epoch, next_too)))
+    Told::Accept(given(epoch, next_too, Accepted::All))
 }
 
 #[test]
@@ -180,10 +198,7 @@ fn no_switch_is_turned_before_every_shard_has_the_keys() {
 #[test]
 fn keys_change_with_the_epoch() {
     let mut setup = Setup::new(CookieMode::Always, false);
-    assert_eq!(
-        setup.controller.first_keys(setup.unix),
-        Some(Keys::new(MASTER, 10, false))
-    );
+    assert_eq!(setup.controller.first_keys(setup.unix), given(10, false, Accepted::All));
     let on = |epoch: u64| {
         let switch = cookie_switch::on(epoch as u32);
         [Told::Switch(0, switch), Told::Switch(1, switch)]
@@ -254,10 +269,7 @@ fn after_a_flood_cookies_go_off_and_the_keys_two_epochs_later() {
 #[test]
 fn a_shared_secret_keeps_the_shards_ready_without_a_flood() {
     let mut setup = Setup::new(CookieMode::Auto, true);
-    assert_eq!(
-        setup.controller.first_keys(setup.unix),
-        Some(Keys::new(MASTER, 10, false))
-    );
+    assert_eq!(setup.controller.first_keys(setup.unix), given(10, false, Accepted::All));
     let mut told = Vec::new();
     for _ in 0..4 {
         let pause = setup.pause().expect("an epoch to come");
@@ -281,4 +293,53 @@ fn the_end_turns_off_what_is_on() {
         setup.told(),
         [Told::Switch(1, cookie_switch::OFF), Told::Turned(1, false)]
     );
+}
+
+#[test]
+fn bad_cookies_make_them_strong_and_a_second_later_no_others_are_accepted() {
+    for mode in [CookieMode::Always, CookieMode::Auto] {
+        let mut setup = Setup::new(mode, false);
+        let queues: &[u32] = if mode == CookieMode::Always {
+            setup.step_after(Duration::ZERO);
+            &[0, 1]
+        } else {
+            setup.flood();
+            &[1]
+        };
+        let switched = |switch| {
+            queues
+                .iter()
+                .map(move |&queue| Told::Switch(queue, switch))
+                .collect::<Vec<_>>()
+        };
+        setup.step_after(WINDOW);
+        setup.ring();
+        setup.fake.0.borrow_mut().bad_cookies += 9;
+        assert_eq!(setup.step_after(WINDOW), NOTHING, "900 a second");
+        setup.ring();
+        setup.fake.0.borrow_mut().bad_cookies += 10;
+        let told = setup.step_after(WINDOW);
+        assert_eq!(told[0], Told::Strong(true));
+        assert_eq!(told[1..], switched(cookie_switch::on_strong(0)));
+        let mut seen = Vec::new();
+        for _ in 0..10 {
+            setup.fake.0.borrow_mut().bad_cookies += 1000;
+            setup.fake.0.borrow_mut().syns[1] += 10_000;
+            seen.extend(setup.step_after(POLL_INTERVAL));
+        }
+        let strong = given(10, false, Accepted::Strong);
+        assert_eq!(seen, [Told::Keys(strong), Told::Accept(strong)]);
+        let mut seen = Vec::new();
+        for _ in 0..110 {
+            setup.fake.0.borrow_mut().syns[1] += 10_000;
+            seen.extend(setup.step_after(POLL_INTERVAL));
+        }
+        let back = seen
+            .iter()
+            .position(|told| *told == Told::Strong(false))
+            .expect("they went on");
+        let mut usual = vec![keys(10, false), accept(10, false)];
+        usual.extend(switched(cookie_switch::on(0)));
+        assert_eq!(seen[back + 1..], usual);
+    }
 }

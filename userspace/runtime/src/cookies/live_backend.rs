@@ -7,11 +7,10 @@ use std::time::Instant;
 
 use crossbeam::channel;
 use tidegate_abi::XdpCounter;
-use tidegate_abi::syn_cookie::Keys;
 use tidegate_tcp::engine::Cookies;
 
-use super::alarm::HalfOpen;
-use super::controller::CookieBackend;
+use super::alarm::ShardCounts;
+use super::controller::{CookieBackend, Given};
 use super::policy::Cause;
 use crate::error::Error;
 use crate::mailbox::{Command, Mailbox};
@@ -27,6 +26,7 @@ pub(crate) struct Gauge {
     turned_on: AtomicU64,
     turned_off: AtomicU64,
     active: AtomicBool,
+    strong: AtomicBool,
 }
 
 impl Gauge {
@@ -36,6 +36,7 @@ impl Gauge {
             turned_on: self.turned_on.load(Ordering::Relaxed),
             turned_off: self.turned_off.load(Ordering::Relaxed),
             active: self.active.load(Ordering::Relaxed),
+            strong: self.strong.load(Ordering::Relaxed),
         }
     }
 }
@@ -44,7 +45,7 @@ impl Gauge {
 pub(crate) struct LiveBackend {
     pub(crate) maps: CookieMaps,
     pub(crate) counters: Arc<CounterMap>,
-    pub(crate) half_open: HalfOpen,
+    pub(crate) shard_counts: ShardCounts,
     /// By shard.
     pub(crate) mailboxes: Arc<[Mailbox]>,
     /// By queue.
@@ -52,9 +53,10 @@ pub(crate) struct LiveBackend {
 }
 
 /// The cookies of the engine of shard `shard` of `shards`.
-pub(crate) fn cookies_of(keys: Option<Keys>, shard: usize, shards: usize) -> Option<Cookies> {
-    keys.map(|keys| Cookies {
+pub(crate) fn cookies_of(given: Option<Given>, shard: usize, shards: usize) -> Option<Cookies> {
+    given.map(|Given { keys, accepted }| Cookies {
         keys,
+        accepted,
         shard: shard as u16,
         shards: shards as u16,
     })
@@ -68,15 +70,15 @@ impl CookieBackend for LiveBackend {
     }
 
     fn half_open(&self, queue: u32) -> u32 {
-        self.half_open.get(queue as usize)
+        self.shard_counts.half_open(queue as usize)
     }
 
-    fn give(&self, keys: Option<Keys>) -> bool {
+    fn give(&self, given: Option<Given>) -> bool {
         let shards = self.mailboxes.len();
         let (taken, answers) = channel::bounded(shards);
         for (shard, mailbox) in self.mailboxes.iter().enumerate() {
             let command = Command::Cookies {
-                cookies: cookies_of(keys, shard, shards),
+                cookies: cookies_of(given, shard, shards),
                 taken: taken.clone(),
             };
             if mailbox.send(command).is_err() {
@@ -89,8 +91,24 @@ impl CookieBackend for LiveBackend {
         (0..shards).all(|_| answers.recv_deadline(deadline).is_ok())
     }
 
-    fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error> {
-        self.maps.accept(keys)
+    fn accept(&mut self, given: Option<Given>) -> Result<(), Error> {
+        self.maps.accept(given)
+    }
+
+    fn bad_cookies(&self) -> Result<u64, Error> {
+        let mut count = self.shard_counts.bad_cookies();
+        for queue in 0..self.mailboxes.len() as u32 {
+            count += self.counters.get(XdpCounter::DropBadCookie, queue)?;
+        }
+        Ok(count)
+    }
+
+    fn turned_strong(&self, strong: bool, cause: Cause) {
+        for gauge in self.gauges.iter() {
+            gauge.strong.store(strong, Ordering::Relaxed);
+        }
+        let word = if strong { "strong" } else { "usual" };
+        tracing::info!("SYN cookies without timestamps are {word}: {cause}");
     }
 
     fn set_switch(&mut self, queue: u32, switch: u32) -> Result<(), Error> {
@@ -113,13 +131,19 @@ impl CookieBackend for LiveBackend {
 #[cfg(test)]
 mod tests {
     use tidegate_abi::siphash::Key;
+    use tidegate_abi::syn_cookie::{Accepted, Keys};
 
     use super::*;
 
     #[test]
     fn every_shard_gets_the_same_keys_and_its_own_number() {
         let keys = Keys::new(Key(1, 2), 3, false);
-        let cookies = cookies_of(Some(keys), 1, 4).expect("keys");
+        let given = Given {
+            keys,
+            accepted: Accepted::Strong,
+        };
+        let cookies = cookies_of(Some(given), 1, 4).expect("keys");
+        assert_eq!(cookies.accepted, Accepted::Strong);
         assert!(cookies.keys == keys);
         assert_eq!((cookies.shard, cookies.shards), (1, 4));
         assert!(cookies_of(None, 0, 1).is_none());

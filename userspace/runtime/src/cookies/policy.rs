@@ -57,6 +57,8 @@ pub(crate) struct Thresholds {
     pub(crate) syn_rate: u64,
     /// Half-open connections that turn them on.
     pub(crate) half_open: u32,
+    /// Bad cookies per second that have strong ones made.
+    pub(crate) bad_cookies: u64,
     /// The time both have to be below half of that before they are turned off.
     pub(crate) off_after: Duration,
 }
@@ -73,6 +75,16 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// What decides on strong cookies by the bad ones, of which none has been counted until `now`.
+    pub(crate) fn of_bad_cookies(thresholds: Thresholds, now: Instant) -> Self {
+        let thresholds = Thresholds {
+            syn_rate: thresholds.bad_cookies,
+            half_open: u32::MAX,
+            ..thresholds
+        };
+        Self::new(thresholds, now, 0)
+    }
+
     /// Cookies are off, and `syns` SYNs have been counted until `now`.
     pub(crate) fn new(thresholds: Thresholds, now: Instant, syns: u64) -> Self {
         Self {
@@ -141,6 +153,7 @@ mod tests {
     const THRESHOLDS: Thresholds = Thresholds {
         syn_rate: 20_000,
         half_open: 8192,
+        bad_cookies: 1000,
         off_after: Duration::from_secs(10),
     };
 

@@ -4,10 +4,11 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{Settings, SynAck, feature};
-use tidegate_abi::syn_cookie::Keys;
+use tidegate_abi::syn_cookie::Accepted;
 use tidegate_abi::{MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, MAP_FEATURES, MAP_SETTINGS, XdpCounter};
 
 use super::{map_error, missing};
+use crate::cookies::controller::Given;
 use crate::error::Error;
 use crate::report::XdpCounts;
 
@@ -74,14 +75,14 @@ impl CookieMaps {
         })
     }
 
-    /// Has the program make and accept cookies by `keys`, or accept none.
+    /// Has the program make and accept cookies by these keys, or accept none.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] with what the kernel says.
-    pub(crate) fn accept(&mut self, keys: Option<Keys>) -> Result<(), Error> {
-        if let Some(keys) = keys {
-            for (slot, key) in (0..).zip(keys.slots()) {
+    pub(crate) fn accept(&mut self, given: Option<Given>) -> Result<(), Error> {
+        if let Some(given) = given {
+            for (slot, key) in (0..).zip(given.keys.slots()) {
                 let Key(first, second) = key.unwrap_or(Key(0, 0));
                 self.keys
                     .set(slot, [first, second], 0)
@@ -93,11 +94,12 @@ impl CookieMaps {
             .features
             .get(&0, 0)
             .map_err(|error| map_error(MAP_FEATURES, &error))?;
-        if keys.is_some() {
-            features |= feature::COOKIES;
-        } else {
-            features &= !feature::COOKIES;
-        }
+        features &= !(feature::COOKIES | feature::ALL_COOKIES);
+        features |= match given.map(|given| given.accepted) {
+            None => 0,
+            Some(Accepted::Strong) => feature::COOKIES,
+            Some(Accepted::All) => feature::COOKIES | feature::ALL_COOKIES,
+        };
         self.features
             .set(0, features, 0)
             .map_err(|error| map_error(MAP_FEATURES, &error))

@@ -7,7 +7,7 @@ use etherparse::{Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, TcpOptionElem
 use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::syn_cookie::{self, Addresses, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options};
 
 use super::offer::Offer;
 use crate::frames::segment::Segment;
@@ -93,7 +93,7 @@ pub(crate) fn expect_answer(
     };
     let isn = tcp.sequence_number;
     let key = KEYS[syn_cookie::key_id(isn) as usize];
-    let Some(checked) = syn_cookie::check(key, &handshake, isn, timestamp) else {
+    let Some(checked) = syn_cookie::check(key, &handshake, isn, timestamp, Accepted::All) else {
         panic!("{what}: the cookie {isn:#010x} is not genuine");
     };
     assert_eq!(checked.options, options_of(syn.source, offer), "{what}: the cookie");

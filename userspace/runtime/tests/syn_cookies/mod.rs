@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_getres};
 use tidegate_abi::XdpCounter;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
-use tidegate_abi::syn_cookie::{self, MSS_V4, MSS_V6};
+use tidegate_abi::syn_cookie::{self, Content, MSS_V4, MSS_V6};
 
 use self::answer::{KEYS, TEMPLATE, expect_answer};
 use self::offer::{NOP, Offer, mixes};
@@ -154,7 +154,7 @@ fn the_timestamp_is_one_of_the_last_1024_of_the_flows_clock() {
             let (mut syn, offer) = syn_with_all_options(client);
             syn.source_port = source_port;
             let answer = expect_answer(&program, &syn.frame(), &syn, &offer, format!("port {source_port}"));
-            let cookie = syn_cookie::make(KEYS[0], 0, &answer.handshake, answer.options);
+            let cookie = syn_cookie::make(KEYS[0], 0, &answer.handshake, Content::Options(answer.options));
             assert_eq!(cookie.isn, answer.isn);
             assert_eq!(answer.timestamp, Some(cookie.timestamp(0)), "port {source_port}");
         }

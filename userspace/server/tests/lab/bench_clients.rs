@@ -15,7 +15,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(60);
 const DEVICE: &str = "tgc0";
 
 /// Takes the program that the lab attaches off the client's device, which a client over AF_XDP needs for its own.
-fn without_program(_lab: &Lab) {
+pub(crate) fn without_program(_lab: &Lab) {
     let mut command = command(Place::Client, "ip");
     command.args(["link", "set", "dev", DEVICE, "xdp", "off"]);
     run(command, RUN_LIMIT).expect_success();

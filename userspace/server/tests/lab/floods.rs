@@ -1,14 +1,20 @@
 //! The kinds of floods of `tidegate-bench flood`, as the server sees them.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::fixture::counters::{DROPPED_BAD_COOKIE, FRAGMENTS, PASSED_NOT_SERVED, SYN_COOKIES_SENT};
-use crate::fixture::data::directory;
+use crate::bench_clients::without_program;
+use crate::fixture::counters::{
+    BYTES_IN, BYTES_OUT, CONNECTIONS, Counters, DROPPED_BAD_COOKIE, FAST_RETRANSMITS, FRAGMENTS, HEADER_TIMEOUTS,
+    PASSED_NOT_SERVED, PASSIVE_OPENS, REQUESTS, RESET_BY_PEER, SYN_COOKIES_SENT, WINDOW_PROBES,
+};
+use crate::fixture::data::{directory, write_file};
 use crate::fixture::server::{Server, bench_binary};
 use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, SERVER_V4, command, report, run};
+use tidegate_random::Random;
 
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -22,8 +28,74 @@ fn flood(address: IpAddr, kind: &str, more: &[&str]) -> Value {
     command.args(more).arg("--json").arg(&file);
     run(command, RUN_LIMIT).expect_success();
     let text = std::fs::read_to_string(&file).expect("the results were written");
-    report(format_args!("{kind} to {target}: {text}"));
-    serde_json::from_str(&text).expect("the results are JSON")
+    let figures: Value = serde_json::from_str(&text).expect("the results are JSON");
+    report(format_args!(
+        "{kind} to {target}: {} frames, {}",
+        figures["frames"], figures["connections"]
+    ));
+    figures
+}
+
+/// Connections of each flood that needs some.
+const PEERS: u64 = 300;
+
+/// Of a file that is larger than what the server sends unasked.
+const FILE_SIZE: usize = 8 << 20;
+
+/// Floods a server of two queues over both families with connections of `kind`, of which [`PEERS`] are kept for 3 s
+/// each time, and returns the figures of the second flood and the server's counters after it.
+fn with_connections(kind: &str, rate: &str, config: &str) -> Option<(Value, Counters)> {
+    let lab = Lab::up(2)?;
+    without_program(&lab);
+    let site = directory();
+    write_file(&mut Random::new(1), &site.path().join("large"), FILE_SIZE);
+    let config_file = site.path().join("tidegate.toml");
+    fs::write(&config_file, config).expect("writing the configuration");
+    let (root, config_file) = (site.path().to_string_lossy(), config_file.to_string_lossy());
+    let server = Server::start(&lab, &["--root", &root, "--config", &config_file, "--drain", "0s"]);
+    let count = PEERS.to_string();
+    let arguments = [
+        "--duration",
+        "3s",
+        "--rate",
+        rate,
+        "--connections",
+        &count,
+        "--path",
+        "/large",
+    ];
+    let mut figures = Value::Null;
+    for address in BOTH_FAMILIES {
+        figures = flood(address, kind, &arguments);
+    }
+    let counters = server.counters();
+    server.stop().expect_redirects_received();
+    Some((figures["connections"].clone(), counters))
+}
+
+/// Floods with connections of `kind`, all of which are kept.
+fn with_kept_connections(kind: &str, rate: &str) -> Option<Counters> {
+    let (figures, counters) = with_connections(kind, rate, "")?;
+    for (name, value) in [
+        ("completed", PEERS),
+        ("kept", PEERS),
+        ("reset_by_server", 0),
+        ("ended_by_server", 0),
+    ] {
+        assert_eq!(figures[name], value, "{name} of {figures}");
+    }
+    // Those of the first flood are there, too: nobody has told the server anything.
+    assert_eq!(counters.sum(CONNECTIONS), 2 * PEERS);
+    // Nor has the kernel of the client seen anything of it, or it would have reset them.
+    assert_eq!(counters.sum(RESET_BY_PEER), 0);
+    Some(counters)
+}
+
+/// Checks that there were as many requests as connections, but for the last of each shard, which may not be copied yet
+/// to where it is printed from.
+fn all_have_requested(counters: &Counters) {
+    let requests = counters.sum(REQUESTS);
+    assert!((2 * PEERS - 2..=2 * PEERS).contains(&requests), "{requests} requests");
 }
 
 /// Sends frames of `kind` over both families, which are all counted as `counter`, but for what a busy machine loses.
@@ -63,4 +135,92 @@ fn a_carpet_covers_its_prefix_and_what_is_served_in_it() {
     // One address of four is the server's.
     assert!(served > sent / 8 && served < sent / 3, "{served} of {sent}");
     assert!(beside > sent / 2 && served + beside <= sent, "{beside} of {sent}");
+}
+
+#[test]
+fn abandoned_connections_are_completed_and_left_to_the_server() {
+    let Some((figures, counters)) = with_connections("connect", "1k", "") else {
+        return;
+    };
+    let completed = figures["completed"].as_u64().expect("a count");
+    assert!(completed > 1_000, "{figures}");
+    assert_eq!(figures["kept"], 0);
+    assert!(counters.sum(PASSIVE_OPENS) >= 2 * completed - completed / 10);
+    assert_eq!(counters.sum(CONNECTIONS), counters.sum(PASSIVE_OPENS));
+    assert_eq!(counters.sum(BYTES_IN), 0);
+}
+
+#[test]
+fn idle_connections_are_kept_and_say_nothing() {
+    let Some(counters) = with_kept_connections("idle", "1k") else {
+        return;
+    };
+    assert_eq!(counters.sum(BYTES_IN), 0);
+}
+
+#[test]
+fn heads_trickle() {
+    let Some(counters) = with_kept_connections("slow-head", "1k") else {
+        return;
+    };
+    let octets = counters.sum(BYTES_IN);
+    assert!((2 * 2 * PEERS..=2 * 4 * PEERS).contains(&octets), "{octets} octets");
+    assert_eq!(counters.sum(REQUESTS), 0);
+}
+
+#[test]
+fn connections_that_the_server_ends_are_replaced() {
+    let config = "[http]\nheader_timeout = \"1s\"\n";
+    let Some((figures, counters)) = with_connections("slow-head", "1k", config) else {
+        return;
+    };
+    let ended = figures["ended_by_server"].as_u64().expect("a count");
+    assert!(ended >= PEERS, "{figures}");
+    assert!(counters.sum(HEADER_TIMEOUTS) >= 2 * PEERS);
+    assert!(figures["kept"].as_u64() > Some(PEERS / 2), "{figures}");
+    // An end is answered with RST, so that no connection is left behind.
+    let connections = counters.sum(CONNECTIONS);
+    assert!(connections <= 2 * PEERS, "{connections}");
+}
+
+#[test]
+fn readers_are_slow() {
+    let Some(counters) = with_kept_connections("slow-read", "1k") else {
+        return;
+    };
+    all_have_requested(&counters);
+    let octets = counters.sum(BYTES_OUT);
+    assert!((2 * 256 * PEERS..2 * 800 * PEERS).contains(&octets), "{octets} octets");
+}
+
+#[test]
+fn a_window_of_zero_is_probed() {
+    let Some(counters) = with_kept_connections("zero-window", "1k") else {
+        return;
+    };
+    all_have_requested(&counters);
+    let probes = counters.sum(WINDOW_PROBES);
+    assert!(probes >= 2 * PEERS, "{probes} probes");
+    assert!(counters.sum(BYTES_OUT) <= probes);
+}
+
+#[test]
+fn a_window_of_zero_and_one_in_turns_takes_an_octet_at_a_time() {
+    let Some(counters) = with_kept_connections("zero-one-window", "1k") else {
+        return;
+    };
+    all_have_requested(&counters);
+    let octets = counters.sum(BYTES_OUT);
+    assert!((2 * PEERS..2 * 20 * PEERS).contains(&octets), "{octets} octets");
+}
+
+#[test]
+fn a_tiny_mss_has_many_segments_outstanding_and_lost_in_ever_other_places() {
+    let Some(counters) = with_kept_connections("tiny-mss", "5k") else {
+        return;
+    };
+    all_have_requested(&counters);
+    let octets = counters.sum(BYTES_OUT);
+    assert!(octets > 2 * 500 * 48 * PEERS, "{octets} octets");
+    assert!(counters.sum(FAST_RETRANSMITS) > 2 * PEERS);
 }

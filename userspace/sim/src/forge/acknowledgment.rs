@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_cookie::{self, Addresses, Handshake, Keys};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Content, Handshake, Keys};
 use tidegate_random::Random;
 
 use crate::segment::{ACK, Draft, Endpoint};
@@ -62,7 +62,7 @@ pub(super) struct Acknowledgment {
 impl Acknowledgment {
     /// Of a cookie that was made in `epoch` for the client with this number, below 60,000. They take turns in versions
     /// of IP; two of 64 do without timestamps.
-    pub(super) fn genuine(number: u64, secret: Key, epoch: u64, random: &mut Random) -> Self {
+    pub(super) fn genuine(number: u64, secret: Key, epoch: u64, accepted: Accepted, random: &mut Random) -> Self {
         let ipv4 = number & 1 == 0;
         let client = client_end(ipv4, random.word(), 1024 + number as u16);
         let server = server_end(ipv4);
@@ -84,7 +84,12 @@ impl Acknowledgment {
             ecn: choices >> 8 & 1 != 0,
         };
         let (key, key_id) = Keys::new(secret, epoch, false).current();
-        let cookie = syn_cookie::make(key, key_id, &handshake, options);
+        let content = if handshake.timestamps || accepted == Accepted::All {
+            Content::Options(options)
+        } else {
+            Content::Mss(options.mss_index)
+        };
+        let cookie = syn_cookie::make(key, key_id, &handshake, content);
         let clock = (choices >> 32) as u32;
         Self {
             client,

@@ -41,6 +41,7 @@ const CHANGES: [(&str, Change); 7] = [
 
 /// Sends genuine cookies: as they are, changed, and at other times than theirs.
 pub(super) fn replay(report: &mut Report, server: &mut Server, secret: Key, random: &mut Random) -> Result<(), String> {
+    let accepted = server.accepted_cookies();
     let other_secret = Key(random.word(), random.word());
     let mut refuse = |server: &mut Server, what, frames: &mut dyn Iterator<Item = Vec<u8>>| {
         let before = server.accepted();
@@ -58,7 +59,7 @@ pub(super) fn replay(report: &mut Report, server: &mut Server, secret: Key, rand
     };
     for (what, change) in CHANGES {
         let mut frames = (0..REPLAYS).map(|number| {
-            let mut acknowledgment = Acknowledgment::genuine(number, secret, EPOCH, random);
+            let mut acknowledgment = Acknowledgment::genuine(number, secret, EPOCH, accepted, random);
             change(&mut acknowledgment);
             acknowledgment.frame()
         });
@@ -70,13 +71,14 @@ pub(super) fn replay(report: &mut Report, server: &mut Server, secret: Key, rand
         ("an epoch early", secret, EPOCH + 1),
         ("of another secret", other_secret, EPOCH),
     ] {
-        let mut frames = (0..REPLAYS).map(|number| Acknowledgment::genuine(number, secret, epoch, random).frame());
+        let mut frames =
+            (0..REPLAYS).map(|number| Acknowledgment::genuine(number, secret, epoch, accepted, random).frame());
         refuse(server, what, &mut frames)?;
     }
 
     // The same ones are accepted in their epoch and the next, and from then on no longer.
     let genuine: Vec<Vec<u8>> = (0..REPLAYS)
-        .map(|number| Acknowledgment::genuine(number, secret, EPOCH, random).frame())
+        .map(|number| Acknowledgment::genuine(number, secret, EPOCH, accepted, random).frame())
         .collect();
     let mut accepted = 0;
     for later in 0..2 {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_cookie::Keys;
+use tidegate_abi::syn_cookie::{Accepted, Keys};
 use tidegate_random::Random;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::counters::Counter;
@@ -23,10 +23,11 @@ pub(super) struct Server {
     sink: Sink,
     now: Instant,
     rst_rate: u32,
+    accepted: Accepted,
 }
 
 impl Server {
-    pub(super) fn new(random: &mut Random, secret: Key) -> Self {
+    pub(super) fn new(random: &mut Random, secret: Key, accepted: Accepted) -> Self {
         let config = Config {
             max_connections: 1 << 16,
             max_half_open: 16,
@@ -50,6 +51,7 @@ impl Server {
             sink: Sink([0; 2048]),
             now: Instant::ZERO,
             rst_rate,
+            accepted,
         };
         server.set_epoch(secret, EPOCH);
         server
@@ -58,6 +60,7 @@ impl Server {
     pub(super) fn set_epoch(&mut self, secret: Key, epoch: u64) {
         self.engine.set_cookies(Some(Cookies {
             keys: Keys::new(secret, epoch, false),
+            accepted: self.accepted,
             shard: 0,
             shards: 1,
         }));
@@ -79,6 +82,11 @@ impl Server {
     pub(super) fn resets_allowed(&self) -> u64 {
         let rate = u64::from(self.rst_rate);
         (rate + rate.div_ceil(2)) * (1 + self.now.as_millis().div_ceil(1000))
+    }
+
+    /// The cookies that are accepted.
+    pub(super) fn accepted_cookies(&self) -> Accepted {
+        self.accepted
     }
 
     /// Cookies that were found to be genuine.

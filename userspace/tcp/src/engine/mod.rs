@@ -4,6 +4,7 @@
 //! [`Engine::receive_burst`], time comes with every call, frames leave through a [`Transmit`].
 
 mod admit;
+mod early;
 mod evict;
 mod lifecycle;
 mod listing;
@@ -43,6 +44,7 @@ use crate::wire::address::{Address, from_ip};
 use crate::wire::emit::{self, Header};
 use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
+use early::EarlySegments;
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
 pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
@@ -114,6 +116,7 @@ pub struct Engine<A: Application> {
     sweep: Option<Sweep>,
     /// `None`: acknowledgments are not checked for cookies.
     cookies: Option<Cookies>,
+    early: EarlySegments,
     /// `None`: nobody asks for what this engine knows.
     shared_flows: Option<Box<dyn SharedFlows + Send>>,
     links: LinkTable,
@@ -181,6 +184,7 @@ impl<A: Application> Engine<A> {
             draining: false,
             sweep: None,
             cookies: None,
+            early: EarlySegments::default(),
             shared_flows: None,
             links: LinkTable::default(),
             connections: Slab::new(),
@@ -366,6 +370,7 @@ impl<A: Application> Engine<A> {
             self.half_open_timer_fired(now, slot, out);
         }
         self.expire_time_wait(now);
+        self.give_up_early(now, out);
         self.send_pending(now, out);
         if self.sweep.is_some() {
             self.go_on_sweeping(now, out);
@@ -410,6 +415,7 @@ impl<A: Application> Engine<A> {
             self.half_open_timers.next_deadline(),
             self.first_syn_ack_timeout(),
             self.first_time_wait().map(|(_, expires_at)| expires_at),
+            self.early.deadline(),
         ]
         .into_iter()
         .flatten()

@@ -144,7 +144,7 @@ impl<A: Application> Engine<A> {
         self.now = now;
         let mut segment = Segment::blank();
         match segment.read(frame, self.config.verify_checksums) {
-            Ok(()) => self.dispatch(now, &segment, found, on_no_flow, out),
+            Ok(()) => self.dispatch(now, (&segment, frame), found, on_no_flow, out),
             Err(error) => self.unreadable(now, frame, error, on_no_flow, out),
         }
     }
@@ -171,11 +171,11 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Gives a segment to what it is for.
+    /// Gives a segment, and the frame that brought it, to what it is for.
     fn dispatch<T: Transmit>(
         &mut self,
         now: Instant,
-        segment: &Segment<'_>,
+        (segment, frame): (&Segment<'_>, &[u8]),
         found: Lookup,
         on_no_flow: OnNoFlow,
         out: &mut T,
@@ -195,7 +195,11 @@ impl<A: Application> Engine<A> {
             }
             Some(FlowSlot::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
             Some(FlowSlot::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
-            None => self.closed_receives(now, segment, on_no_flow, out),
+            None => {
+                let received = self.closed_receives(now, segment, on_no_flow, out);
+                self.keep_early(now, &segment.key, frame);
+                received
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! Until then nothing is kept, so forged acknowledgments cost a look-up and a hash each.
 
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::syn_cookie::{self, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, TIMESTAMP_TAG_BITS};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, TIMESTAMP_TAG_BITS};
 
 use super::{Engine, OnNoFlow, Received};
 use crate::application::{Application, ListenerId};
@@ -30,6 +30,8 @@ const TIMESTAMP_SLACK: u32 = 1 << TIMESTAMP_TAG_BITS;
 pub struct Cookies {
     /// The keys they were made with.
     pub keys: Keys,
+    /// Those without timestamps that are accepted.
+    pub accepted: Accepted,
     /// The number of this engine's shard, below `shards`.
     pub shard: u16,
     /// Shards of the server, at least 1. A cookie belongs to one of them, whichever it reaches first, so that an
@@ -56,7 +58,7 @@ impl Cookies {
             timestamps: timestamps.is_some(),
         };
         let echo = timestamps.map(|timestamps| timestamps.echo);
-        let checked = self.keys.check(&handshake, (segment.ack - 1).0, echo)?;
+        let checked = self.keys.check(&handshake, (segment.ack - 1).0, echo, self.accepted)?;
         Some(GenuineCookie {
             options: checked.options,
             shard: (checked.hash % u32::from(self.shards.max(1))) as u16,
@@ -120,11 +122,18 @@ impl<A: Application> Engine<A> {
         if let Some(cookie) = self.genuine_cookie(segment) {
             return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
         }
+        let may_be_early = self.cookies.is_some() && follows_a_syn_ack(segment.flags);
+        if may_be_early && self.is_ours_to_open(&segment.key) && self.waits_for_cookie(segment) {
+            return Received::Done;
+        }
         let others = self.others(&segment.key, on_no_flow);
         if others != 0 {
             return Received::NoFlow { others };
         }
-        if self.cookies.is_some() && follows_a_syn_ack(segment.flags) {
+        if may_be_early && self.waits_for_cookie(segment) {
+            return Received::Done;
+        }
+        if may_be_early {
             self.counters.bump(Counter::DropBadCookie);
             self.reset(now, segment, out);
         } else if !segment.flags.intersects(Flags::ACK | Flags::RST) {
@@ -202,7 +211,14 @@ impl<A: Application> Engine<A> {
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.flow_begins(&key);
         self.complete_handshake(now, slot, segment, None, out);
+        self.receive_early(now, &key, out);
         Received::Done
+    }
+
+    /// Whether this engine was chosen on the way here to have the connection of a handshake.
+    fn is_ours_to_open(&self, key: &FlowKey) -> bool {
+        let chosen = self.shared_flows.as_ref().and_then(|flows| flows.handshake_owner(key));
+        chosen.is_some() && chosen == self.cookies.as_ref().map(|cookies| cookies.shard)
     }
 
     /// Forgets what is left of an older handshake, or of a connection in TIME-WAIT, with the same addresses and ports.

@@ -1,7 +1,7 @@
 //! SYN-ACKs with cookies as the XDP program sends them, and engines that accept them.
 
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_cookie::{self, Addresses, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, mss_index};
+use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Content, Keys, MSS_V4, MSS_V6, NO_WINDOW_SCALE, mss_index};
 use tidegate_tcp::Config;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::Cookies;
@@ -21,6 +21,7 @@ pub const V6: (&str, &str) = ("[2001:2::1]:80", "[2001:2::2]:40000");
 pub fn cookies(epoch: u64) -> Cookies {
     Cookies {
         keys: Keys::new(SECRET, epoch, false),
+        accepted: Accepted::All,
         shard: 0,
         shards: 1,
     }
@@ -74,7 +75,12 @@ pub fn answered_at(rig: &mut Rig, epoch: u64, clock: u32, options: Options, ecn:
         sack_permitted: options.sack_permitted,
         ecn,
     };
-    let cookie = syn_cookie::make(key, key_id, &handshake(rig, options.timestamps.is_some()), offered);
+    let cookie = syn_cookie::make(
+        key,
+        key_id,
+        &handshake(rig, options.timestamps.is_some()),
+        Content::Options(offered),
+    );
     rig.timestamp = options.timestamps.map(|timestamps| timestamps.value);
     rig.echo = cookie.timestamp(clock);
     rig.seq += 1;

@@ -204,7 +204,22 @@ fn what_is_in_use_is_left_alone_where_all_sources_hold_as_many() {
     assert_eq!(rig.count(Counter::Evicted), 1);
 }
 
-/// The attack in small: a few sources hold all places, silent or with a request each, and go on coming.
+#[test]
+fn what_is_in_use_gives_way_only_to_a_source_that_holds_less_even_then() {
+    let mut rig = rig(4);
+    let mut many: Vec<Client> = (1..=3)
+        .map(|port| connect(&mut rig, &format!("198.18.0.2:{port}")))
+        .collect();
+    let mut few = connect(&mut rig, "198.18.0.3:1");
+    assert!(many.iter_mut().all(|client| request(&mut rig, client)) && request(&mut rig, &mut few));
+    // Three to none, then two to one, which would only change places.
+    assert!(is_served(&mut rig, "198.18.1.1:1"));
+    assert!(!is_served(&mut rig, "198.18.1.1:2"));
+    assert!(!is_open(&mut rig, &many[0]));
+    assert!(many[1..].iter().all(|client| is_open(&mut rig, client)) && is_open(&mut rig, &few));
+}
+
+/// An attack in small: a few sources hold all places, silent or with a request each, and go on coming.
 fn holds(served: bool) {
     let mut rig = rig(256);
     fill(&mut rig, 256, 4, served);

@@ -2,7 +2,7 @@
 
 use crate::common::cookie::*;
 use crate::common::*;
-use tidegate_abi::syn_cookie::Keys;
+use tidegate_abi::syn_cookie::{Accepted, Keys};
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Cookies, OnNoFlow, Received};
 use tidegate_tcp::seq::SeqNumber;
@@ -32,6 +32,8 @@ fn accepted(made: u64, now: u64, next_too: bool, options: Options) -> bool {
     let mut rig = rig(config(), App::default());
     rig.engine.set_cookies(Some(Cookies {
         keys: Keys::new(SECRET, now, next_too),
+
+        accepted: Accepted::All,
         ..cookies(now)
     }));
     answered_at(&mut rig, made, CLOCK, options, false);
@@ -69,6 +71,7 @@ fn a_cookie_replayed_after_two_epochs_is_refused() {
         assert_eq!(rig.state(), None);
         rig.engine.set_cookies(Some(cookies(EPOCH + 2)));
         rig.peer(ACK, b"again");
+        rig.pass(ms(25));
         assert!(rig.one().is(RST));
         assert_eq!((rig.app().opened, rig.app().received.len()), (1, 0));
         assert_eq!(rig.count(Counter::DropBadCookie), 1);
@@ -119,6 +122,7 @@ fn a_cookie_of_another_handshake_is_refused() {
                 answered(&mut rig, options);
                 change(&mut rig);
                 rig.peer(ACK, b"hello");
+                rig.pass(ms(25));
                 assert!(rig.one().is(RST), "change {number}");
                 assert_eq!(rig.count(Counter::DropBadCookie), 1);
                 rig.assert_empty();

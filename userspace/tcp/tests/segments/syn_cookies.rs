@@ -4,7 +4,7 @@ use crate::common::cookie::*;
 use crate::common::*;
 use tidegate_abi::syn_cookie::{MSS_V4, MSS_V6};
 use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::{ConnectionInfo, Population, syn_ack_of};
+use tidegate_tcp::engine::{ConnectionInfo, OnNoFlow, Population, syn_ack_of};
 use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::wire::Options;
 use tidegate_tcp::wire::options::Timestamps;
@@ -140,7 +140,7 @@ fn a_cookie_connection_is_as_any_other() {
 
 #[test]
 fn an_mss_between_those_a_cookie_can_hold_becomes_the_next_smaller_one() {
-    for (offered, held) in [(1399, 1380), (1459, 1452), (535, 48), (0, 48)] {
+    for (offered, held) in [(1399, 1380), (1459, 1440), (535, 512), (255, 48), (0, 48)] {
         let mut rig = rig(config(), App::default());
         connect(
             &mut rig,
@@ -295,4 +295,57 @@ fn a_lost_acknowledgment_is_replaced_by_the_first_text() {
     rig.timestamp = Some(1301);
     rig.peer(ACK, b"world");
     assert_eq!(rig.app().received, b"hello world");
+}
+
+/// Ten segments right behind the acknowledgment, in any order and the acknowledgment among them, lose none.
+#[test]
+fn text_that_overtakes_the_acknowledgment_waits_for_it() {
+    for place in 0..=10 {
+        for reversed in [false, true] {
+            let mut rig = rig(config(), App::default());
+            answered(&mut rig, with_sack());
+            let text: Vec<u8> = (0..10 * 700).map(|at| (at / 3) as u8).collect();
+            let (seq, ack) = (rig.seq, rig.ack);
+            let mut frames: Vec<Vec<u8>> = text
+                .chunks(700)
+                .enumerate()
+                .map(|(index, text)| rig.frame(seq + index as u32 * 700, ack, ACK, Options::default(), text))
+                .collect();
+            if reversed {
+                frames.reverse();
+            }
+            frames.insert(place, rig.frame(seq, ack, ACK, Options::default(), b""));
+            for frame in &frames {
+                rig.engine.receive(rig.now, frame, OnNoFlow::Reject, &mut rig.wire);
+            }
+            rig.pass(ms(100));
+            assert_eq!(rig.app().received, text, "{place}, reversed: {reversed}");
+            assert_eq!((rig.count(Counter::RstsOut), rig.count(Counter::DropBadCookie)), (0, 0));
+            assert_eq!(rig.count(Counter::CookieConnections), 1);
+        }
+    }
+}
+
+#[test]
+fn text_whose_acknowledgment_does_not_come_is_reset_after_a_moment() {
+    let mut rig = rig(config(), App::default());
+    let (seq, ack) = (rig.seq, rig.ack);
+    let stray = rig.frame(seq, ack, ACK, Options::default(), b"text");
+    for waiting in 1..=100 {
+        rig.engine.receive(rig.now, &stray, OnNoFlow::Reject, &mut rig.wire);
+        // One too many does not wait.
+        let refused = u64::from(waiting > 64) * (waiting - 64_u64.min(waiting));
+        assert_eq!(rig.count(Counter::DropBadCookie), refused);
+    }
+    assert_eq!(rig.count(Counter::EarlySegments), 64);
+    rig.pass(ms(19));
+    assert_eq!(rig.sent().len(), 36);
+    rig.pass(ms(3));
+    assert!(rig.sent().iter().all(|reset| reset.is(RST) && reset.seq == ack));
+    assert_eq!(rig.count(Counter::DropBadCookie), 100);
+    // A bare acknowledgment brings nothing that could be lost.
+    let bare = rig.frame(seq, ack, ACK, Options::default(), b"");
+    rig.engine.receive(rig.now, &bare, OnNoFlow::Reject, &mut rig.wire);
+    assert!(rig.one().is(RST));
+    rig.assert_empty();
 }

@@ -14,8 +14,8 @@ const MSS: u16 = 48;
 const WINDOW: u32 = 0xffff << SCALE;
 const SCALE: u8 = 7;
 
-/// Octets that it acknowledges as they come, each segment for itself, for the server's congestion window to grow: without,
-/// a handful of segments would be outstanding.
+/// Octets that it acknowledges as they come, each segment for itself, for the server's congestion window to grow:
+/// without, a handful of segments would be outstanding.
 const WARM_UP: u32 = 512 * MSS as u32;
 
 /// SACK blocks in each acknowledgment.
