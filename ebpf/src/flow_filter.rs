@@ -1,7 +1,10 @@
 //! The flow filter: a segment of a flow that no engine has costs no engine anything, unless it may begin one by a
 //! cookie, or there is time for a RST.
 
+#[cfg(target_arch = "bpf")]
 use core::arch::asm;
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use aya_ebpf::bindings::{xdp_action::XDP_DROP, xdp_md};
 use aya_ebpf::helpers::bpf_jiffies64;
@@ -89,7 +92,8 @@ pub fn admit(
     }
 }
 
-/// Whether ICMP that quotes this segment of the server's is for an engine: one may have its flow, or there is no filter.
+/// Whether ICMP that quotes this segment of the server's is for an engine: one may have its flow, or there is no
+/// filter.
 #[inline(always)]
 pub fn knows_quoted(frame: Frame<'_>, segment: &Segment, version: u8) -> bool {
     if sources::features() & feature::FLOW_FILTER == 0 {
@@ -228,6 +232,7 @@ fn fate(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32, hash: Flow
 #[inline(always)]
 unsafe fn compare_exchange(place: *mut u64, old: u64, new: u64) {
     // SAFETY: the caller's. The instruction changes that word and register 0, where it leaves what was there.
+    #[cfg(target_arch = "bpf")]
     unsafe {
         asm!(
             "r0 = cmpxchg_64({place} + 0, r0, {new})",
@@ -237,6 +242,11 @@ unsafe fn compare_exchange(place: *mut u64, old: u64, new: u64) {
             options(nostack, preserves_flags)
         );
     }
+    // Only clippy and rustdoc come here, which look at the program for the host. For BPF the standard library has no
+    // compare-exchange.
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's.
+    let _ = unsafe { AtomicU64::from_ptr(place) }.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
 }
 
 /// Takes a segment from those that go on to the engine of `queue` in `second`; false when there are none left.

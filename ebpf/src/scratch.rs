@@ -23,13 +23,6 @@ impl Scratch {
         self.offer()
     }
 
-    /// `number`, of which the verifier then knows no more than that it is below 64. Overwrites the octets read.
-    #[inline(always)]
-    pub fn launder_at(self, number: usize) -> usize {
-        self.set_at(number);
-        self.at()
-    }
-
     /// Both numbers, of which the verifier then knows no more than that the first is below 128 and the second below 64.
     /// Overwrites the others.
     #[inline(always)]

@@ -108,8 +108,9 @@ pub fn echo(frame: Frame<'_>, scratch: Scratch, offset: usize, length: usize) ->
     (octets & Offer::UNREAD == 0).then_some(Offer(octets).timestamp())
 }
 
-/// Reads any options, and of timestamps the number at octet `timestamp` of theirs, [`VALUE`] or [`ECHO`]. Returns the offer as a word, [`Offer::UNREAD`] if one has an impossible length. A function of its
-/// own, so that the verifier goes through it once.
+/// Reads any options, and of timestamps the number at octet `timestamp` of theirs, [`VALUE`] or [`ECHO`]. Returns the
+/// offer as a word, [`Offer::UNREAD`] if one has an impossible length. A function of its own, so that the verifier goes
+/// through it once.
 #[inline(never)]
 fn read_octets(context: *mut xdp_md, offset: usize, length: usize, timestamp: usize) -> u64 {
     let Some(scratch) = Scratch::get() else {

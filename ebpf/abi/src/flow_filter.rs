@@ -170,7 +170,7 @@ impl Fingerprint {
     #[inline(always)]
     pub const fn found_in(self, pair: u64) -> u64 {
         const LOWEST: u64 = 0x1_0000_0001;
-        let differs = (pair ^ self.0 as u64 * LOWEST) & (!OWNER as u64 * LOWEST);
+        let differs = (pair ^ (self.0 as u64 * LOWEST)) & (!OWNER as u64 * LOWEST);
         differs.wrapping_sub(LOWEST) & !differs & LOWEST << 31
     }
 }

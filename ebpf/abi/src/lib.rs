@@ -2,8 +2,8 @@
 //!
 //! Both sides are compiled from this crate, so a map cannot have two layouts. It is `no_std` and allocates nothing.
 //! [`ListenerKey`] is what frames are looked up by, [`XdpCounter`] the reason for each verdict, [`syn_ack`] the
-//! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`flow_filter`] the table by which
-//! the program tells the flows that an engine has.
+//! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`flow_filter`] the table by
+//! which the program tells the flows that an engine has.
 //!
 //! ```
 //! use tidegate_abi::siphash::Key;

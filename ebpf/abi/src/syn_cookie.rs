@@ -19,9 +19,11 @@
 //!
 //! | bits of a strong cookie | |
 //! |---|---|
-//! | 31..30 | one of every other MSS, masked; there are no other options |
-//! | 29..23 | 7 more bits of the tag |
+//! | 31..30 | one of every other MSS, masked by the lowest bits of the mask; there are no other options |
+//! | 29..23 | 7 more bits of the tag: 28..22 |
 //! | 22..0 | as in the others |
+//!
+//! For the tag their options are 512 more than what is in the two highest bits, which no others are.
 //!
 //! Mask and tag come from one hash: SipHash-2-4 over both addresses, both ports, the client's ISN, the key id and
 //! whether there are timestamps.

@@ -454,3 +454,132 @@ fn with_timestamps_no_guess_of_sixteen_million_hits() {
     let hits = hits(1 << 24, true);
     assert_eq!(hits, 0, "of 2^24 guesses");
 }
+
+/// As [`golden_vectors`], of strong cookies.
+#[test]
+fn golden_vectors_of_strong_cookies() {
+    for (handshake, key_id, mss_index, isn) in [
+        (v4(false), 0, 0, 0xdf89_0f22),
+        (v4(false), 0, 7, 0x2284_7f47),
+        (v4(false), 1, 3, 0x5bd5_eecf),
+        (v4(false), 1, 5, 0x9c59_faa2),
+        (v6(false), 0, 3, 0xd902_b0b5),
+        (v6(false), 0, 5, 0x1913_3f68),
+        (v6(false), 1, 0, 0x7dcc_fd10),
+        (v6(false), 1, 7, 0xbfeb_ac35),
+    ] {
+        let cookie = make(KEY, key_id, &handshake, Content::Mss(mss_index));
+        assert_eq!(cookie.isn, isn, "{handshake:?}");
+    }
+}
+
+#[test]
+fn a_strong_cookie_brings_the_next_smaller_mss_it_knows_back_and_nothing_else() {
+    for (handshake, table) in [(v4(false), MSS_V4), (v6(false), MSS_V6)] {
+        let known = [table[0], table[2], table[4], table[6]];
+        for mss in 0..=u16::MAX {
+            let content = Content::Mss(mss_index(&table, mss));
+            let key_id = u32::from(mss) & 1;
+            let cookie = make(KEY, key_id, &handshake, content);
+            assert_eq!(super::key_id(cookie.isn), key_id);
+            for accepted in [Accepted::All, Accepted::Strong] {
+                let options = check(KEY, &handshake, cookie.isn, None, accepted)
+                    .expect("refused")
+                    .options;
+                let next_smaller = known.into_iter().rfind(|&known| known <= mss).unwrap_or(known[0]);
+                assert_eq!(table[usize::from(options.mss_index)], next_smaller, "MSS {mss}");
+                assert_eq!(options, Options::only_mss(options.mss_index));
+            }
+        }
+    }
+}
+
+#[test]
+fn where_strong_ones_are_accepted_no_other_is_without_timestamps() {
+    for handshake in [v4(false), v4(true), v6(false), v6(true)] {
+        for options in all_options() {
+            let cookie = make(KEY, 1, &handshake, Content::Options(options));
+            let echo = echo(&handshake, &cookie, 1_000_000);
+            let checked = |accepted| check(KEY, &handshake, cookie.isn, echo, accepted).map(|checked| checked.options);
+            assert_eq!(checked(Accepted::All), Some(options), "{handshake:?}");
+            let with_timestamps = handshake.timestamps.then_some(options);
+            assert_eq!(checked(Accepted::Strong), with_timestamps, "{handshake:?}");
+        }
+    }
+}
+
+#[test]
+fn a_strong_cookie_has_no_timestamps() {
+    for handshake in [v4(false), v6(false)] {
+        let cookie = make(KEY, 0, &handshake, Content::Mss(7));
+        for echo in 0..1 << TIMESTAMP_TAG_BITS {
+            for accepted in [Accepted::All, Accepted::Strong] {
+                assert_eq!(check(KEY, &handshake, cookie.isn, Some(echo), accepted), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_strong_cookie_of_another_handshake_or_key_is_refused() {
+    for handshake in [v4(false), v6(false)] {
+        let cookie = make(KEY, 0, &handshake, Content::Mss(7));
+        for accepted in [Accepted::All, Accepted::Strong] {
+            for other in others(&handshake) {
+                assert_eq!(check(KEY, &other, cookie.isn, None, accepted), None, "{other:?}");
+            }
+            assert_eq!(check(OTHER_KEY, &handshake, cookie.isn, None, accepted), None);
+        }
+    }
+}
+
+#[test]
+fn no_bit_of_a_strong_cookie_may_be_changed() {
+    for handshake in [v4(false), v6(false)] {
+        for (key_id, mss_index) in [(0, 0), (0, 7), (1, 2), (1, 5)] {
+            let cookie = make(KEY, key_id, &handshake, Content::Mss(mss_index));
+            for bit in 0..32 {
+                for accepted in [Accepted::All, Accepted::Strong] {
+                    let changed = check(KEY, &handshake, cookie.isn ^ 1 << bit, None, accepted);
+                    assert_eq!(changed, None, "bit {bit}: {handshake:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Of the 2^9 values of the bits above the key id one goes with the rest, and of the 2^22 of those below it one goes
+/// with the others: nothing is left to guess but the MSS and the key id, which makes 29 bits.
+#[test]
+fn of_each_part_of_a_strong_cookie_one_value_is_right() {
+    for handshake in [v4(false), v6(false)] {
+        let cookie = make(KEY, 1, &handshake, Content::Mss(7));
+        let right = |isn| check(KEY, &handshake, isn, None, Accepted::Strong).is_some();
+        let above = |bits: u32| bits << OPTIONS_SHIFT | cookie.isn & !(u32::MAX << OPTIONS_SHIFT);
+        assert_eq!((0..1 << 9).filter(|&bits| right(above(bits))).count(), 1);
+        let below = |bits: u32| bits | cookie.isn & !ISN_TAG;
+        assert_eq!((0..1 << ISN_TAG_BITS).filter(|&bits| right(below(bits))).count(), 1);
+    }
+}
+
+#[test]
+fn of_strong_cookies_hardly_a_guess_of_67_million_hits() {
+    // 2^26 tries against 29 bits: an eighth is to be expected, and with five bits less four.
+    let (mut random, handshake) = (Random(2), v4(false));
+    let hit = |isn| check(KEY, &handshake, isn, None, Accepted::Strong).is_some();
+    let hits: u32 = (0..1 << 26).map(|_| u32::from(hit(random.word() as u32))).sum();
+    assert!(hits <= 1, "{hits} of 2^26 guesses were right");
+}
+
+#[test]
+fn the_tag_of_a_strong_cookie_is_that_of_no_options() {
+    for handshake in [v4(false), v6(false)] {
+        for mss_index in [0, 2, 4, 6] {
+            let strong = make(KEY, 0, &handshake, Content::Mss(mss_index));
+            for options in all_options() {
+                let usual = make(KEY, 0, &handshake, Content::Options(options));
+                assert_ne!(strong.isn & ISN_TAG, usual.isn & ISN_TAG, "{options:?}");
+            }
+        }
+    }
+}

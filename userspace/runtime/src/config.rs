@@ -125,8 +125,8 @@ pub struct Config {
     pub zero_copy: ZeroCopy,
     /// Frames taken from the RX ring per turn of the loop (1 to 1024, at most a quarter of `frames`).
     pub burst: u32,
-    /// Whether the XDP program drops segments of flows that no engine has, but for acknowledgments of genuine cookies and
-    /// as many as RSTs answer.
+    /// Whether the XDP program drops segments of flows that no engine has, but for acknowledgments of genuine cookies
+    /// and as many as RSTs answer.
     pub flow_filter: bool,
     /// The reaction of a server whose interface is deleted or moved to another network namespace. It is the caller of
     /// [`Runtime::check`](crate::Runtime::check) that does it.

@@ -124,8 +124,8 @@ impl SharedFlows for FlowFilter {
     fn end(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
         let bucket = self.bucket(hash);
-        // Where a flow of the same fingerprint had no room, it is counted for this one from now on. What began ends once,
-        // so that neither count is zero before.
+        // Where a flow of the same fingerprint had no room, it is counted for this one from now on. What began ends
+        // once, so that neither count is zero before.
         let count = if replace(bucket.entries, self.entry(hash), 0) {
             bucket.used
         } else {

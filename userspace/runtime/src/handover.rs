@@ -1,9 +1,9 @@
 //! Segments that arrived on another queue than their flow's.
 //!
 //! A segment whose flow the receiving shard does not know visits the shards that the flow filter names: its owner, and
-//! now and then another that has a flow of the same fingerprint. The first that knows the flow takes the segment in, and
-//! the frame goes home. When nobody knows it, it comes home unowned and is answered there. While every flow stays on its
-//! queue no segment makes a visit, and nothing of this costs anything.
+//! now and then another that has a flow of the same fingerprint. The first that knows the flow takes the segment in,
+//! and the frame goes home. When nobody knows it, it comes home unowned and is answered there. While every flow stays
+//! on its queue no segment makes a visit, and nothing of this costs anything.
 //!
 //! Order within a flow is kept: its segments that arrive on one queue take the same way, and every queue on the way is
 //! first-in, first-out. The way home always has room (a shard's frames are no more than its queue of returns holds), so

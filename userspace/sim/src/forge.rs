@@ -2,9 +2,10 @@
 //! served, but not the key, sends bare ACKs in the hope that one of them repeats a cookie and becomes a connection.
 //!
 //! Of guesses without timestamps one in 2^22 is right, or one in 2^29 while only strong cookies are accepted, and of
-//! those with timestamps one in 2^32 ([`tidegate_abi::syn_cookie`]). So some of many millions do become connections, and what is checked is that they are
-//! not more than chance explains: the expected number plus six standard deviations plus one. (While the clocks of
-//! several hosts may differ, a second key is tried for half of the guesses; here there is one for each.)
+//! those with timestamps one in 2^32 ([`tidegate_abi::syn_cookie`]). So some of many millions do become connections,
+//! and what is checked is that they are not more than chance explains: the expected number plus six standard deviations
+//! plus one. (While the clocks of several hosts may differ, a second key is tried for half of the guesses; here there
+//! is one for each.)
 //!
 //! Cookies that are genuine, but for another handshake or another time, are guesses too. Nearly all that are sent here
 //! carry timestamps, so that none of them is expected to be accepted: it would happen with one seed in a thousand.

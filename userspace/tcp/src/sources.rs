@@ -2,8 +2,8 @@
 //!
 //! Every connection that a listener accepted is in one of two kinds of lists. While its peer has made no complete
 //! request it is in that of all such connections, oldest first; from then on in that of its source. Nothing here is
-//! found by a walk: a source by a hash of its prefix and a look at eight entries, the source that holds most by lists of
-//! sources that hold about as many, the rest by links.
+//! found by a walk: a source by a hash of its prefix and a look at eight entries, the source that holds most by lists
+//! of sources that hold about as many, the rest by links.
 //!
 //! The table of sources has a fixed size. Where the eight entries a prefix may have are all of others, one without
 //! connections gives way, that with the most of its account first; if all have connections, the prefix shares the entry

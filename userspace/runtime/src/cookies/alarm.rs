@@ -1,8 +1,8 @@
 //! The alarm by which a shard tells the controller that SYNs come in, or bad cookies.
 //!
 //! The controller sleeps while nothing happens, so a shard rings for it: after a number of SYNs or of bad cookies, and
-//! when its half-open connections reach their threshold. Once cookies are on, the shard sees no SYNs any more, and the controller looks by
-//! itself.
+//! when its half-open connections reach their threshold. Once cookies are on, the shard sees no SYNs any more, and the
+//! controller looks by itself.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -82,8 +82,8 @@ impl Alarm {
         }
     }
 
-    /// To be called once per turn of the shard's loop, with the SYNs and the bad cookies counted since the start and the
-    /// half-open connections there are now.
+    /// To be called once per turn of the shard's loop, with the SYNs and the bad cookies counted since the start and
+    /// the half-open connections there are now.
     #[inline]
     pub(crate) fn turn(&mut self, syns: u64, bad_cookies: u64, half_open: u32) {
         let mut rings = syns - self.syns >= self.ring_after;

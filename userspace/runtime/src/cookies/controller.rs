@@ -1,8 +1,8 @@
 //! Turns SYN cookies on and off, and changes their keys.
 //!
 //! Two orders matter. The shards take a key before the XDP program makes or accepts cookies with it, so that no cookie
-//! comes back to a shard that does not know its key; and it accepts none any more before they forget theirs. And the XDP
-//! program's slot of a key is written before a switch is turned to it.
+//! comes back to a shard that does not know its key; and it accepts none any more before they forget theirs. And the
+//! XDP program's slot of a key is written before a switch is turned to it.
 
 use core::time::Duration;
 use std::time::Instant;

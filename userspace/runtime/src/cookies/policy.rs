@@ -14,7 +14,9 @@ pub(crate) enum Cause {
     SynRate(u64),
     /// This many half-open connections.
     HalfOpen(u32),
-    /// Both have been below half of their thresholds for this long.
+    /// This many bad cookies per second.
+    BadCookies(u64),
+    /// All have been below half of their thresholds for this long.
     Quiet(Duration),
     /// The settings ask for them.
     Always,
@@ -27,6 +29,7 @@ impl fmt::Display for Cause {
         match self {
             Self::SynRate(rate) => write!(f, "{} SYN/s", Grouped(*rate)),
             Self::HalfOpen(count) => write!(f, "{} half-open connections", Grouped(u64::from(*count))),
+            Self::BadCookies(rate) => write!(f, "{} bad cookies/s", Grouped(*rate)),
             Self::Quiet(duration) => write!(f, "quiet for {duration:?}"),
             Self::Always => f.write_str("mode always"),
             Self::Stop => f.write_str("the server stops"),
@@ -67,6 +70,8 @@ pub(crate) struct Thresholds {
 #[derive(Debug)]
 pub(crate) struct Policy {
     thresholds: Thresholds,
+    /// The cause that a rate is.
+    cause: fn(u64) -> Cause,
     on: bool,
     /// Beginning of the window the next rate is taken over, and the SYNs counted until then.
     window: (Instant, u64),
@@ -82,13 +87,17 @@ impl Policy {
             half_open: u32::MAX,
             ..thresholds
         };
-        Self::new(thresholds, now, 0)
+        Self {
+            cause: Cause::BadCookies,
+            ..Self::new(thresholds, now, 0)
+        }
     }
 
     /// Cookies are off, and `syns` SYNs have been counted until `now`.
     pub(crate) fn new(thresholds: Thresholds, now: Instant, syns: u64) -> Self {
         Self {
             thresholds,
+            cause: Cause::SynRate,
             on: false,
             window: (now, syns),
             quiet: None,
@@ -122,7 +131,7 @@ impl Policy {
         let cause = if half_open >= self.thresholds.half_open {
             Cause::HalfOpen(half_open)
         } else {
-            Cause::SynRate(rate.filter(|&rate| rate >= self.thresholds.syn_rate)?)
+            (self.cause)(rate.filter(|&rate| rate >= self.thresholds.syn_rate)?)
         };
         self.on = true;
         self.quiet = None;
@@ -265,11 +274,30 @@ mod tests {
     }
 
     #[test]
+    fn bad_cookies_have_a_threshold_of_their_own() {
+        let mut load = Load::new();
+        load.policy = Policy::of_bad_cookies(THRESHOLDS, load.now);
+        load.syns = 0;
+        assert_eq!(load.after(100, 990, 0), None);
+        let on = Some((true, Cause::BadCookies(1000)));
+        assert_eq!(load.after(100, 1000, 0), on);
+        assert_eq!(load.after(100, 490, 0), None, "quiet from here on");
+        for _ in 0..99 {
+            assert_eq!(load.after(100, 490, 0), None);
+        }
+        assert_eq!(
+            load.after(100, 490, 0),
+            Some((false, Cause::Quiet(Duration::from_secs(10))))
+        );
+    }
+
+    #[test]
     fn causes_are_sentences() {
         assert_eq!(Cause::SynRate(53_000).to_string(), "53,000 SYN/s");
         assert_eq!(Cause::SynRate(1_234_567).to_string(), "1,234,567 SYN/s");
         assert_eq!(Cause::SynRate(999).to_string(), "999 SYN/s");
         assert_eq!(Cause::HalfOpen(8192).to_string(), "8,192 half-open connections");
+        assert_eq!(Cause::BadCookies(1000).to_string(), "1,000 bad cookies/s");
         assert_eq!(Cause::Quiet(Duration::from_secs(10)).to_string(), "quiet for 10s");
     }
 }

@@ -67,8 +67,24 @@ fn timestamp_layouts(echo: u32) -> [Vec<u8>; 4] {
     ]
 }
 
-/// The frame of `segment` acknowledging a cookie made by `key` for a client without timestamps, or with.
-fn acknowledging(segment: &Segment, (key, key_id): (Key, u32), layout: Option<usize>) -> Vec<u8> {
+/// The frame of `segment` acknowledging a cookie with options made by `key` for a client without timestamps, or with.
+fn acknowledging(segment: &Segment, key: (Key, u32), layout: Option<usize>) -> Vec<u8> {
+    let options = Options {
+        mss_index: 5,
+        window_scale: 7,
+        sack_permitted: true,
+        ecn: false,
+    };
+    acknowledging_one_of(Content::Options(options), segment, key, layout)
+}
+
+/// The same with a cookie of `content`.
+fn acknowledging_one_of(
+    content: Content,
+    segment: &Segment,
+    (key, key_id): (Key, u32),
+    layout: Option<usize>,
+) -> Vec<u8> {
     let handshake = Handshake {
         addresses: match segment.source {
             IpAddr::V4(client) => Addresses::v4(client.octets(), SERVER_V4),
@@ -79,13 +95,7 @@ fn acknowledging(segment: &Segment, (key, key_id): (Key, u32), layout: Option<us
         client_isn: ISN,
         timestamps: layout.is_some(),
     };
-    let options = Options {
-        mss_index: 5,
-        window_scale: 7,
-        sack_permitted: true,
-        ecn: false,
-    };
-    let cookie = syn_cookie::make(key, key_id, &handshake, Content::Options(options));
+    let cookie = syn_cookie::make(key, key_id, &handshake, content);
     let options = match layout {
         Some(layout) => timestamp_layouts(cookie.timestamp(1_234_567))[layout].clone(),
         None => Vec::new(),
@@ -300,6 +310,37 @@ fn no_other_cookie_goes_on() {
         program.expect(DropBadCookie, &cookie(&without, &[8, 1, 1, 1]), "malformed");
         program.expect(RedirectCookie, &cookie(&without, &[1, 1, 1, 1]), "padding");
         program.set_handshake(hash_of(&hasher, &ack), 0);
+    }
+}
+
+#[test]
+fn without_timestamps_strong_cookies_go_on_and_others_only_while_all_do() {
+    let Some((mut program, hasher)) = accepting(0) else {
+        return;
+    };
+    for all in [true, false, true] {
+        program.set_features(FLOW_FILTER | COOKIES | if all { ALL_COOKIES } else { 0 });
+        for client in clients() {
+            let ack = segment(client, ACK, b"");
+            for (key_id, key) in (0..).zip(KEYS) {
+                let usual = |layout| acknowledging(&ack, (key, key_id), layout);
+                let strong = |index| acknowledging_one_of(Content::Mss(index), &ack, (key, key_id), None);
+                let mut cases = vec![(usual(None), all), (usual(Some(0)), true), (usual(Some(1)), true)];
+                cases.extend((0..8).map(|index| (strong(index), true)));
+                for (number, (frame, is_accepted)) in cases.iter().enumerate() {
+                    let what = format!("{client}, key id {key_id}, all {all}, case {number}");
+                    let expected = if *is_accepted { RedirectCookie } else { DropBadCookie };
+                    program.expect(expected, frame, &what);
+                    program.set_handshake(hash_of(&hasher, &ack), 0);
+                    // No bit of SEG.ACK may be changed.
+                    for bit in 0..32 {
+                        let mut bad = frame.clone();
+                        bad[ack.offset() + 8 + bit / 8] ^= 1 << (bit % 8);
+                        program.expect(DropBadCookie, &bad, format!("{what}, bit {bit}"));
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use etherparse::{Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, TcpOptionElement, TcpOptionsIterator, ip_number};
 use tidegate_abi::XdpCounter;
 use tidegate_abi::siphash::Key;
-use tidegate_abi::syn_ack::SynAck;
+use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Handshake, MSS_V4, MSS_V6, NO_WINDOW_SCALE, Options};
 
 use super::offer::Offer;
@@ -49,8 +49,7 @@ pub(crate) struct Answer {
     pub(crate) options: Options,
 }
 
-/// Fails the test unless the program answers `frame`, which brings `syn` and offers `offer`, by the SYN-ACK that it has
-/// to be, whose cookie is genuine. `what` is what is special about it.
+/// [`expect_answer_by`] a switch that is on with key id 0.
 #[track_caller]
 pub(crate) fn expect_answer(
     program: &Program,
@@ -59,6 +58,22 @@ pub(crate) fn expect_answer(
     offer: &Offer,
     what: impl Display,
 ) -> Answer {
+    expect_answer_by(cookie_switch::on(0), program, frame, syn, offer, what)
+}
+
+/// Fails the test unless the program, whose switch is `switch`, answers `frame`, which brings `syn` and offers `offer`,
+/// by the SYN-ACK that it has to be, whose cookie is genuine. `what` is what is special about it.
+#[track_caller]
+pub(crate) fn expect_answer_by(
+    switch: u32,
+    program: &Program,
+    frame: &[u8],
+    syn: &Segment,
+    offer: &Offer,
+    what: impl Display,
+) -> Answer {
+    let is_strong = cookie_switch::is_strong(switch) && offer.timestamp.is_none();
+    let offer = if is_strong { &offer.only_mss() } else { offer };
     let (reason, sent) = program.verdict(frame);
     assert_eq!(reason, XdpCounter::TxSynCookie, "{what}");
     assert_eq!(
@@ -92,11 +107,22 @@ pub(crate) fn expect_answer(
         timestamps: timestamp.is_some(),
     };
     let isn = tcp.sequence_number;
-    let key = KEYS[syn_cookie::key_id(isn) as usize];
-    let Some(checked) = syn_cookie::check(key, &handshake, isn, timestamp, Accepted::All) else {
+    let key_id = syn_cookie::key_id(isn);
+    assert_eq!(key_id, cookie_switch::key_id(switch), "{what}: the key");
+    let check = |accepted| syn_cookie::check(KEYS[key_id as usize], &handshake, isn, timestamp, accepted);
+    let Some(checked) = check(Accepted::All) else {
         panic!("{what}: the cookie {isn:#010x} is not genuine");
     };
-    assert_eq!(checked.options, options_of(syn.source, offer), "{what}: the cookie");
+    assert_eq!(
+        check(Accepted::Strong).is_some(),
+        is_strong || timestamp.is_some(),
+        "{what}: whether it is a strong one"
+    );
+    let mut remembered = options_of(syn.source, offer);
+    if is_strong {
+        remembered.mss_index &= !1;
+    }
+    assert_eq!(checked.options, remembered, "{what}: the cookie");
     Answer {
         handshake,
         isn,

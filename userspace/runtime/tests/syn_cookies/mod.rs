@@ -15,7 +15,7 @@ use tidegate_abi::XdpCounter;
 use tidegate_abi::syn_ack::{SynAck, cookie_switch};
 use tidegate_abi::syn_cookie::{self, Content, MSS_V4, MSS_V6};
 
-use self::answer::{KEYS, TEMPLATE, expect_answer};
+use self::answer::{KEYS, TEMPLATE, expect_answer, expect_answer_by};
 use self::offer::{NOP, Offer, mixes};
 use crate::frames::segment::{ACK, CWR, ECE, FIN, RST, SYN, Segment, clients};
 use crate::frames::{IP, set_u16, with_vlan_tags};
@@ -24,6 +24,9 @@ use crate::{SERVICE_VLAN, VLAN};
 
 /// Tags of a frame, the outermost first.
 const TAGS: [&[u16]; 4] = [&[], &[VLAN], &[SERVICE_VLAN], &[SERVICE_VLAN, VLAN]];
+
+/// Switches that are on, with usual cookies and with strong ones.
+const SWITCHES: [u32; 2] = [cookie_switch::on(0), cookie_switch::on_strong(0)];
 
 /// The program with both destinations served, and cookies of key id 0 on queue 0.
 pub(crate) fn answering() -> Option<Program> {
@@ -51,25 +54,23 @@ fn syn_with_all_options(client: IpAddr) -> (Segment, Offer) {
 
 #[test]
 fn every_mix_of_options_is_answered_in_kind() {
-    let Some(program) = answering() else { return };
-    for mix in mixes() {
-        let mut padded = mix.options.clone();
-        padded.resize(padded.len().next_multiple_of(4), 0);
-        assert_eq!(Offer::read(&padded), Some(mix.offer), "{}", mix.what);
-        for client in clients() {
-            let syn = Segment {
-                options: mix.options.clone(),
-                ..Segment::syn(client)
-            };
-            let frame = syn.frame();
-            for tags in TAGS {
-                expect_answer(
-                    &program,
-                    &with_vlan_tags(&frame, tags),
-                    &syn,
-                    &mix.offer,
-                    format!("{client}, {}, tags {tags:x?}", mix.what),
-                );
+    let Some(mut program) = answering() else { return };
+    for switch in SWITCHES {
+        program.set_cookie_switch(0, switch);
+        for mix in mixes() {
+            let mut padded = mix.options.clone();
+            padded.resize(padded.len().next_multiple_of(4), 0);
+            assert_eq!(Offer::read(&padded), Some(mix.offer), "{}", mix.what);
+            for client in clients() {
+                let syn = Segment {
+                    options: mix.options.clone(),
+                    ..Segment::syn(client)
+                };
+                for tags in TAGS {
+                    let frame = with_vlan_tags(&syn.frame(), tags);
+                    let what = format!("{client}, {}, tags {tags:x?}, switch {switch}", mix.what);
+                    expect_answer_by(switch, &program, &frame, &syn, &mix.offer, what);
+                }
             }
         }
     }
@@ -78,20 +79,24 @@ fn every_mix_of_options_is_answered_in_kind() {
 /// The index of the largest MSS in the cookie's table that is not above the client's.
 #[test]
 fn every_mss_is_rounded_down() {
-    let Some(program) = answering() else { return };
-    for (client, table) in clients().into_iter().zip([MSS_V4, MSS_V6]) {
-        let around = table.into_iter().flat_map(|mss| [mss - 1, mss, mss + 1]);
-        for mss in around.chain([0, 1, 0x0100, 9000, u16::MAX]) {
-            let [high, low] = mss.to_be_bytes();
-            let syn = Segment {
-                options: vec![2, 4, high, low],
-                ..Segment::syn(client)
-            };
-            let offer = Offer {
-                mss: Some(mss),
-                ..Offer::default()
-            };
-            expect_answer(&program, &syn.frame(), &syn, &offer, format!("{client}, MSS {mss}"));
+    let Some(mut program) = answering() else { return };
+    for switch in SWITCHES {
+        program.set_cookie_switch(0, switch);
+        for (client, table) in clients().into_iter().zip([MSS_V4, MSS_V6]) {
+            let around = table.into_iter().flat_map(|mss| [mss - 1, mss, mss + 1]);
+            for mss in around.chain([0, 1, 0x0100, 9000, u16::MAX]) {
+                let [high, low] = mss.to_be_bytes();
+                let syn = Segment {
+                    options: vec![2, 4, high, low],
+                    ..Segment::syn(client)
+                };
+                let offer = Offer {
+                    mss: Some(mss),
+                    ..Offer::default()
+                };
+                let what = format!("{client}, MSS {mss}, switch {switch}");
+                expect_answer_by(switch, &program, &syn.frame(), &syn, &offer, what);
+            }
         }
     }
 }
@@ -208,6 +213,29 @@ fn ecn_takes_both_sides() {
 }
 
 #[test]
+fn strong_cookies_leave_ecn_out_where_there_are_no_timestamps() {
+    let Some(mut program) = answering() else { return };
+    let switch = cookie_switch::on_strong(0);
+    program.set_cookie_switch(0, switch);
+    let mut agreed = [0, 0];
+    for mix in mixes() {
+        for client in clients() {
+            let syn = Segment {
+                flags: SYN | ECE | CWR,
+                options: mix.options.clone(),
+                ..Segment::syn(client)
+            };
+            let offer = Offer { ecn: true, ..mix.offer };
+            let what = format!("{client}, {}", mix.what);
+            let answer = expect_answer_by(switch, &program, &syn.frame(), &syn, &offer, what);
+            assert_eq!(answer.options.ecn, answer.timestamp.is_some());
+            agreed[usize::from(answer.options.ecn)] += 1;
+        }
+    }
+    assert!(agreed.iter().all(|&number| number > 0), "{agreed:?}");
+}
+
+#[test]
 fn text_is_cut_off() {
     let Some(program) = answering() else { return };
     for client in clients() {
@@ -284,11 +312,14 @@ fn nothing_else_of_the_syn_is_left() {
 fn the_switch_says_which_key() {
     let Some(mut program) = answering() else { return };
     for key_id in [1, 0, 1] {
-        program.set_cookie_switch(0, cookie_switch::on(key_id));
-        for client in clients() {
-            for (syn, offer) in [syn_with_all_options(client), (Segment::syn(client), Offer::default())] {
-                let answer = expect_answer(&program, &syn.frame(), &syn, &offer, format!("{client}, key {key_id}"));
-                assert_eq!(syn_cookie::key_id(answer.isn), key_id, "{client}");
+        for switch in [cookie_switch::on(key_id), cookie_switch::on_strong(key_id)] {
+            program.set_cookie_switch(0, switch);
+            for client in clients() {
+                for (syn, offer) in [syn_with_all_options(client), (Segment::syn(client), Offer::default())] {
+                    let what = format!("{client}, switch {switch}");
+                    let answer = expect_answer_by(switch, &program, &syn.frame(), &syn, &offer, what);
+                    assert_eq!(syn_cookie::key_id(answer.isn), key_id, "{client}");
+                }
             }
         }
     }

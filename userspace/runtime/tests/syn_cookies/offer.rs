@@ -46,6 +46,14 @@ impl Offer {
         Some(offer)
     }
 
+    /// The part of it that a strong cookie takes up.
+    pub(crate) fn only_mss(self) -> Self {
+        Self {
+            mss: self.mss,
+            ..Self::default()
+        }
+    }
+
     fn take(&mut self, option: &[u8]) {
         match *option {
             [2, 4, high, low] => self.mss = Some(u16::from_be_bytes([high, low])),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tidegate_abi::XdpCounter;
 
 use super::offer::{END, NOP, Offer};
-use super::{TAGS, answering, expect_answer};
+use super::{SWITCHES, TAGS, answering, expect_answer_by};
 use crate::frames::segment::{CWR, ECE, SYN, Segment, clients};
 use crate::frames::with_vlan_tags;
 use crate::random::Random;
@@ -15,18 +15,20 @@ const ROUNDS: u32 = 4000;
 /// Whatever the options, a SYN is dropped, or answered by a SYN-ACK that is right and no longer than it.
 #[test]
 fn any_options_are_answered_in_kind_or_dropped() {
-    let Some(program) = answering() else { return };
+    let Some(mut program) = answering() else { return };
     let mut random = Random::new();
     let (mut answered, mut dropped) = (0, 0);
     for round in 0..ROUNDS {
         let syn = draw_syn(&mut random);
         let tags = random.one_of(&TAGS);
+        let switch = random.one_of(&SWITCHES);
+        program.set_cookie_switch(0, switch);
         let frame = with_vlan_tags(&syn.frame(), tags);
-        let what = format!("round {round}, tags {tags:x?}, {syn:x?}");
+        let what = format!("round {round}, tags {tags:x?}, switch {switch}, {syn:x?}");
         match Offer::read(&syn.options) {
             Some(offer) => {
                 let ecn = syn.flags & (ECE | CWR) == ECE | CWR;
-                expect_answer(&program, &frame, &syn, &Offer { ecn, ..offer }, what);
+                expect_answer_by(switch, &program, &frame, &syn, &Offer { ecn, ..offer }, what);
                 answered += 1;
             }
             None => {

@@ -19,7 +19,7 @@ use tidegate_random::Random;
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Floods the HTTP service at `address` and returns the figures.
-fn flood(address: IpAddr, kind: &str, more: &[&str]) -> Value {
+pub(crate) fn flood(address: IpAddr, kind: &str, more: &[&str]) -> Value {
     let results = directory();
     let file = results.path().join("flood.json");
     let target = SocketAddr::new(address, HTTP_PORT).to_string();

@@ -9,6 +9,7 @@ mod faults;
 mod fixture;
 mod flood_memory;
 mod floods;
+mod flow_filter;
 mod full_table;
 mod guard;
 mod http;

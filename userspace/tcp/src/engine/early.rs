@@ -43,8 +43,8 @@ impl EarlySegments {
 }
 
 impl<A: Application> Engine<A> {
-    /// Whether `segment`, of no flow and no genuine cookie, may be of a handshake whose acknowledgment is still to come;
-    /// it waits then.
+    /// Whether `segment`, of no flow and no genuine cookie, may be of a handshake whose acknowledgment is still to
+    /// come; it waits then.
     pub(super) fn waits_for_cookie(&mut self, segment: &Segment<'_>) -> bool {
         let may_follow = !segment.payload.is_empty() || segment.flags.contains(Flags::FIN);
         self.early.asked = may_follow && self.early.waiting.len() < MAX_WAITING && self.find(&segment.key).is_none();

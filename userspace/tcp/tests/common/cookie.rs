@@ -60,32 +60,44 @@ fn handshake(rig: &Rig, timestamps: bool) -> syn_cookie::Handshake {
     }
 }
 
-/// The peer sends a SYN with these options, and the XDP program answers it with a cookie of `epoch`, by a clock that
-/// shows `clock`. What the peer sends next acknowledges that. Returns the sequence number of the SYN-ACK.
-pub fn answered_at(rig: &mut Rig, epoch: u64, clock: u32, options: Options, ecn: bool) -> SeqNumber {
-    let (key, key_id) = Keys::new(SECRET, epoch, false).current();
+/// The options of the peer's SYN as a cookie holds them.
+fn offered(rig: &Rig, options: Options, ecn: bool) -> syn_cookie::Options {
     let (table, default) = if rig.key.is_v4() {
         (&MSS_V4, 536)
     } else {
         (&MSS_V6, 1220)
     };
-    let offered = syn_cookie::Options {
+    syn_cookie::Options {
         mss_index: mss_index(table, options.mss.unwrap_or(default)),
         window_scale: options.window_scale.unwrap_or(NO_WINDOW_SCALE),
         sack_permitted: options.sack_permitted,
         ecn,
-    };
-    let cookie = syn_cookie::make(
-        key,
-        key_id,
-        &handshake(rig, options.timestamps.is_some()),
-        Content::Options(offered),
-    );
+    }
+}
+
+/// The peer's SYN, with these options, is answered with a cookie of `content`.
+fn answered_with(rig: &mut Rig, epoch: u64, clock: u32, options: Options, content: Content) -> SeqNumber {
+    let (key, key_id) = Keys::new(SECRET, epoch, false).current();
+    let cookie = syn_cookie::make(key, key_id, &handshake(rig, options.timestamps.is_some()), content);
     rig.timestamp = options.timestamps.map(|timestamps| timestamps.value);
     rig.echo = cookie.timestamp(clock);
     rig.seq += 1;
     rig.ack = SeqNumber(cookie.isn) + 1;
     SeqNumber(cookie.isn)
+}
+
+/// The peer sends a SYN with these options, and the XDP program answers it with a cookie of `epoch`, by a clock that
+/// shows `clock`. What the peer sends next acknowledges that. Returns the sequence number of the SYN-ACK.
+pub fn answered_at(rig: &mut Rig, epoch: u64, clock: u32, options: Options, ecn: bool) -> SeqNumber {
+    let content = Content::Options(offered(rig, options, ecn));
+    answered_with(rig, epoch, clock, options, content)
+}
+
+/// The same for a SYN without timestamps, which is answered with a strong cookie.
+pub fn strongly_answered(rig: &mut Rig, options: Options) -> SeqNumber {
+    assert_eq!(options.timestamps, None, "no strong cookie is for such a SYN");
+    let content = Content::Mss(offered(rig, options, false).mss_index);
+    answered_with(rig, EPOCH, CLOCK, options, content)
 }
 
 pub fn answered(rig: &mut Rig, options: Options) -> SeqNumber {

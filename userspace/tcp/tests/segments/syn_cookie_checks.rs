@@ -32,8 +32,6 @@ fn accepted(made: u64, now: u64, next_too: bool, options: Options) -> bool {
     let mut rig = rig(config(), App::default());
     rig.engine.set_cookies(Some(Cookies {
         keys: Keys::new(SECRET, now, next_too),
-
-        accepted: Accepted::All,
         ..cookies(now)
     }));
     answered_at(&mut rig, made, CLOCK, options, false);
@@ -435,4 +433,89 @@ fn a_draining_engine_takes_no_cookies() {
     rig.nothing();
     assert_eq!(rig.count(Counter::DropDraining), 1);
     rig.assert_empty();
+}
+
+/// An engine that accepts no cookies without timestamps but strong ones.
+fn strict(v6: bool, app: App) -> Rig {
+    let mut rig = if v6 { rig_v6(app) } else { rig(config(), app) };
+    rig.engine.set_cookies(Some(Cookies {
+        accepted: Accepted::Strong,
+        ..cookies(EPOCH)
+    }));
+    rig
+}
+
+#[test]
+fn a_connection_of_a_strong_cookie_has_nothing_but_an_mss() {
+    let offer = Options {
+        window_scale: Some(7),
+        ..with_sack()
+    };
+    for (v6, mss) in [(false, 1440), (true, 1420)] {
+        for is_strict in [false, true] {
+            let mut rig = if is_strict {
+                strict(v6, sender(30_000))
+            } else if v6 {
+                rig_v6(sender(30_000))
+            } else {
+                rig(config(), sender(30_000))
+            };
+            let iss = strongly_answered(&mut rig, offer);
+            rig.peer(ACK, b"");
+            assert_eq!(rig.count(Counter::CookieConnections), 1);
+            let agreed = rig.info().options.expect("not open");
+            assert_eq!(agreed.mss, mss);
+            assert!(!agreed.sack && !agreed.timestamps && !agreed.ecn, "{agreed:?}");
+            assert_eq!((agreed.send_window_shift, agreed.receive_window_shift), (0, 0));
+            let sent = rig.sent();
+            assert_eq!(sent[0].seq, iss + 1);
+            assert!(sent.iter().all(|sent| sent.payload.len() <= usize::from(mss)));
+            // What lies behind a gap is acknowledged without SACK.
+            rig.peer_at(rig.seq + 100, ACK, b"behind a gap");
+            let duplicate = rig.sent().pop().expect("no duplicate ACK");
+            assert_eq!((duplicate.ack, duplicate.options), (rig.seq, Options::default()));
+        }
+    }
+}
+
+#[test]
+fn while_strong_cookies_are_asked_for_no_others_are_accepted_without_timestamps() {
+    for v6 in [false, true] {
+        let mut refused = strict(v6, App::default());
+        answered(&mut refused, with_sack());
+        refused.peer(ACK, b"");
+        assert!(refused.one().is(RST));
+        assert_eq!(refused.count(Counter::DropBadCookie), 1);
+        refused.assert_empty();
+
+        let mut stamped = strict(v6, App::default());
+        connect(&mut stamped, with_timestamps(1000));
+        assert_eq!(stamped.state(), Some(State::Established));
+
+        // Nor are timestamps added to a strong one.
+        let mut changed = strict(v6, App::default());
+        strongly_answered(&mut changed, with_sack());
+        changed.timestamp = Some(1000);
+        changed.peer(ACK, b"");
+        assert!(changed.one().is(RST));
+        assert_eq!(changed.count(Counter::DropBadCookie), 1);
+    }
+}
+
+#[test]
+fn strong_cookies_are_accepted_in_their_epoch_and_the_next_one() {
+    for (later, is_accepted) in [(0, true), (1, true), (2, false)] {
+        let mut rig = strict(false, App::default());
+        rig.engine.set_cookies(Some(Cookies {
+            accepted: Accepted::Strong,
+            ..cookies(EPOCH + later)
+        }));
+        strongly_answered(&mut rig, with_sack());
+        rig.peer(ACK, b"");
+        assert_eq!(
+            rig.count(Counter::CookieConnections),
+            u64::from(is_accepted),
+            "epoch + {later}"
+        );
+    }
 }
