@@ -28,6 +28,9 @@ use crate::syn_options;
 const IPV4_WORDS: usize = IPV4_HEADER / 4;
 const IPV6_WORDS: usize = IPV6_HEADER / 4;
 
+/// The slot of the next epoch's key.
+const NEXT_KEY: u32 = 2;
+
 /// The first word of options that begin with two octets of padding and timestamps, as those of all systems do.
 const PADDED_TIMESTAMPS: u32 = 0x0101_080a;
 
@@ -316,13 +319,19 @@ fn is_made_by_any(
     accepted: Accepted,
 ) -> bool {
     let isn = tcp.get(2).wrapping_sub(1);
-    let is_made_by = |slot: u32| {
-        COOKIE_KEYS.get(slot).is_some_and(|&[low, high]| {
-            low | high != 0 && syn_cookie::check(Key(low, high), handshake, isn, echo, accepted).is_some()
-        })
-    };
-    // The next epoch's has the same id as the previous one's.
-    is_made_by(syn_cookie::key_id(isn)) || is_made_by(2)
+    let mut slot = syn_cookie::key_id(isn);
+    // One place in the program, for what is hashed there takes much of the stack.
+    for _ in 0..2 {
+        if let Some(&[low, high]) = COOKIE_KEYS.get(slot)
+            && low | high != 0
+            && syn_cookie::check(Key(low, high), handshake, isn, echo, accepted).is_some()
+        {
+            return true;
+        }
+        // The next epoch's has the same id as the previous one's.
+        slot = NEXT_KEY;
+    }
+    false
 }
 
 /// TSecr of the `length` octets of options at `offset`, if there are timestamps. `None`: they cannot be read.

@@ -227,11 +227,12 @@ fn measure_one(bench: &Bench, case: &Case, tail: Duration, results: &mut Results
             format!("{per_second:.0}/s of {offered:.0}/s")
         }
         Measured::Score(score) => {
-            results.add_score(score);
             let rate = score
                 .per_s
                 .map_or_else(|| "nothing".to_owned(), |rate| format!("{rate:.0}/s"));
-            format!("{rate} after {} tries", score.probes)
+            let found = format!("{rate} after {} tries", score.tries.len());
+            results.add_score(score);
+            found
         }
     })
 }

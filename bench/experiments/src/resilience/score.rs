@@ -9,7 +9,7 @@ use tidegate_lab::Child;
 
 use super::case::{Bench, Clients, per_second};
 use super::plan::{Case, Contender, Offered};
-use super::report::Score;
+use super::report::{Score, Try};
 use super::scale::Scoring;
 use super::search::{self, Probe};
 
@@ -49,15 +49,19 @@ impl Bench<'_> {
             .then(|| Bare::filter_before(server.id(), Prefix::SOURCES_V4, Prefix::SOURCES_V6))
             .transpose()
             .context("cannot put the bare filter before tidegate's program")?;
-        let mut probes = 0;
+        let mut tries = Vec::new();
         let lowest = if attack.needs_connections() {
             LOWEST_CONNECTIONS
         } else {
             LOWEST
         };
         let per_s = search::highest(self.scale.scoring.steps, lowest, |offered, seed| {
-            probes += 1;
-            self.probe(contender, case, &mut server, offered, seed, quiet_p99_us)
+            let found = self.probe(contender, case, &mut server, offered, seed, quiet_p99_us)?;
+            tries.push(found);
+            Ok(Probe {
+                per_s: found.offered_per_s,
+                is_stood: found.is_stood,
+            })
         })?;
         if let Some(filter) = &filter
             && filter.count() == 0
@@ -71,7 +75,7 @@ impl Bench<'_> {
             family: case.family,
             attack,
             per_s,
-            probes,
+            tries,
         })
     }
 
@@ -83,7 +87,7 @@ impl Bench<'_> {
         offered: Offered,
         seed: u64,
         quiet_p99_us: Option<f64>,
-    ) -> anyhow::Result<Probe> {
+    ) -> anyhow::Result<Try> {
         let Scoring {
             clients, window, tail, ..
         } = self.scale.scoring;
@@ -105,8 +109,10 @@ impl Bench<'_> {
         }
         thread::sleep(PAUSE);
         let p99 = outcome.connect.quantiles().map(|quantiles| quantiles.p99);
-        Ok(Probe {
-            per_s: per_second(last.sent.saturating_sub(first.sent), last.seconds_since(&first)),
+        Ok(Try {
+            offered_per_s: per_second(last.sent.saturating_sub(first.sent), last.seconds_since(&first)),
+            legit_ok: outcome.operations,
+            connect_p99_us: p99,
             is_stood: is_stood(clients.count, outcome.operations, p99, quiet_p99_us),
         })
     }

@@ -78,8 +78,21 @@ pub(super) struct Measurement {
     pub(super) damage: Damage,
 }
 
-/// The highest rate of an attack that a server stands.
+/// One try of the search for a score.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Try {
+    /// The rate that was really offered, per second.
+    pub(super) offered_per_s: f64,
+    /// Clients that were answered completely and in time.
+    pub(super) legit_ok: u64,
+    /// 99 of 100 connected within, in microseconds; `None` if nobody did.
+    pub(super) connect_p99_us: Option<f64>,
+    /// Whether that is next to nothing to them.
+    pub(super) is_stood: bool,
+}
+
+/// The highest rate of an attack that a server stands.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Score {
     /// The server.
     pub(super) contender: Contender,
@@ -89,8 +102,8 @@ pub(super) struct Score {
     pub(super) attack: Attack,
     /// The rate, in packets per second; `None` if it does not stand the lowest.
     pub(super) per_s: Option<f64>,
-    /// The number of tries.
-    pub(super) probes: u32,
+    /// What was tried, in this order.
+    pub(super) tries: Vec<Try>,
 }
 
 /// The rate of a bare XDP program.
@@ -233,13 +246,21 @@ impl Results {
             "taken_max_vs_xdp_drop": ratios.taken_max_vs_xdp_drop.map(three_digits),
             "score_vs_bare": ratios.score_vs_bare.map(three_digits),
         });
+        let one_try = |one: &Try| {
+            json!({
+                "offered_per_s": one.offered_per_s.round(),
+                "legit_ok": one.legit_ok,
+                "connect_p99_us": one.connect_p99_us.map(f64::round),
+                "is_stood": one.is_stood,
+            })
+        };
         let scores = self.scores.iter().map(|score| {
             json!({
                 "attack": score.attack.name(),
                 "family": score.family.name(),
                 "target": score.contender.name(),
                 "score_per_s": score.per_s.map(f64::round),
-                "probes": score.probes,
+                "tries": score.tries.iter().map(one_try).collect::<Vec<_>>(),
             })
         });
         report.more.insert("scores".to_owned(), scores.collect());
@@ -494,7 +515,7 @@ mod tests {
             );
         }
         for score in value["scores"].as_array().unwrap() {
-            assert_eq!(keys(score), ["attack", "family", "probes", "score_per_s", "target"]);
+            assert_eq!(keys(score), ["attack", "family", "score_per_s", "target", "tries"]);
         }
     }
 
@@ -534,8 +555,8 @@ mod tests {
             (&json!("ack"), &json!("tidegate auto"))
         );
         assert_eq!(
-            (&score["score_per_s"], &score["probes"]),
-            (&json!(3_000_000.0), &json!(11))
+            (&score["score_per_s"], &score["tries"][0]["legit_ok"]),
+            (&json!(3_000_000.0), &json!(999))
         );
         assert_eq!(value["scores"][1]["score_per_s"], Value::Null);
         assert_eq!(value["limits"]["xdp_tx_per_s"], 3_000_000.0);
