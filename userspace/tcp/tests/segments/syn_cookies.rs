@@ -327,6 +327,28 @@ fn text_that_overtakes_the_acknowledgment_waits_for_it() {
 }
 
 #[test]
+fn the_acknowledgment_of_one_handshake_takes_up_no_text_of_another() {
+    let mut rig = rig(config(), App::default());
+    let mut handshakes = Vec::new();
+    for port in 0..3 {
+        rig.key.local_port += port;
+        answered(&mut rig, with_sack());
+        handshakes.push((rig.key, rig.seq, rig.ack));
+        rig.peer_at(rig.seq + 4, ACK, b"more");
+    }
+    assert_eq!(rig.count(Counter::EarlySegments), 3);
+    let mut received = Vec::new();
+    for number in [1, 0, 2] {
+        (rig.key, rig.seq, rig.ack) = handshakes[number];
+        rig.peer(ACK, b"some");
+        received.extend_from_slice(b"somemore");
+        assert_eq!(rig.app().received, received, "handshake {number}");
+    }
+    rig.pass(ms(100));
+    assert_eq!((rig.count(Counter::RstsOut), rig.count(Counter::DropBadCookie)), (0, 0));
+}
+
+#[test]
 fn text_whose_acknowledgment_does_not_come_is_reset_after_a_moment() {
     let mut rig = rig(config(), App::default());
     let (seq, ack) = (rig.seq, rig.ack);
