@@ -86,7 +86,7 @@ impl FlowFilter {
 
     fn handshake(&self, hash: FlowHash) -> Option<u16> {
         let entry = (*self.handshakes).as_ref()[handshake::slot(hash) as usize].load(Ordering::Acquire);
-        // One that is over was of an earlier handshake, whose acknowledgment does not come any more, or is this one's.
+        // Whether it still holds is not asked: while the flow lasts it names its owner, and then it goes.
         (entry != 0 && handshake::is_of(entry, hash)).then(|| handshake::owner(entry))
     }
 }
@@ -132,6 +132,13 @@ impl SharedFlows for FlowFilter {
             bucket.without_room
         };
         count.fetch_sub(1, Ordering::AcqRel);
+        // The next connection of these addresses and ports may be another shard's, with or without a cookie.
+        let slot = &(*self.handshakes).as_ref()[handshake::slot(hash) as usize];
+        let entry = slot.load(Ordering::Acquire);
+        if handshake::is_of(entry, hash) && handshake::owner(entry) == self.shard {
+            // Where it fails, another handshake has taken the slot.
+            let _ = slot.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 
     fn others(&self, key: &FlowKey) -> u64 {
@@ -280,6 +287,18 @@ mod tests {
             assert_eq!(shards[owner as usize].others(&key(1)), 0);
             assert_eq!(shards[1].handshake_owner(&key(2)), None);
         }
+        // With its connection it goes, and not with what another shard had of the flow.
+        let slot = &handshakes[handshake::slot(hash) as usize];
+        slot.store(handshake::entry(hash, 3, 77), Ordering::Relaxed);
+        for shard in [2, 3] {
+            shards[shard].begin(&key(1));
+            assert_eq!(shards[1].handshake_owner(&key(1)), Some(3));
+            shards[shard].end(&key(1));
+        }
+        assert_eq!(
+            (shards[1].handshake_owner(&key(1)), shards[1].others(&key(1))),
+            (None, 0)
+        );
         // A queue that is not served.
         handshakes[handshake::slot(hash) as usize].store(handshake::entry(hash, 9, 77), Ordering::Relaxed);
         assert_eq!(

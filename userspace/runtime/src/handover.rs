@@ -22,6 +22,8 @@ struct Visit<S> {
     origin: u16,
     /// The shards it is still to be shown to, a bit each.
     others: u64,
+    /// The same of those to which it is shown after that.
+    then: u64,
     segment: S,
 }
 
@@ -110,16 +112,18 @@ impl<S> Handover<S> {
         self.mine().visits.len() as u32
     }
 
-    /// Sends a segment that arrived here to the shards in `others`, a bit each, one after the other.
+    /// Sends a segment that arrived here to the shards in `others`, a bit each, one after the other, and to those in
+    /// `then` after them.
     ///
     /// # Errors
     ///
     /// The segment itself when the first one's queue is full.
-    pub(crate) fn send(&mut self, segment: S, others: u64) -> Result<(), S> {
-        let all = u64::MAX >> (64 - self.exchange.inboxes.len().clamp(1, 64));
+    pub(crate) fn send(&mut self, segment: S, others: u64, then: u64) -> Result<(), S> {
+        let all = u64::MAX >> (64 - self.exchange.inboxes.len().clamp(1, 64)) & !(1 << self.me);
         let visit = Visit {
             origin: self.me,
-            others: others & all & !(1 << self.me),
+            others: others & all,
+            then: then & all,
             segment,
         };
         self.visit(visit).map_err(|visit| visit.segment)
@@ -142,7 +146,7 @@ impl<S> Handover<S> {
                 self.send_home(visit, Outcome::Taken);
                 continue;
             }
-            if visit.others == 0 {
+            if visit.others | visit.then == 0 {
                 self.send_home(visit, Outcome::Unowned);
                 continue;
             }
@@ -172,6 +176,9 @@ impl<S> Handover<S> {
 
     /// Sends a visit to the next of the shards it is still to be shown to, in ring order.
     fn visit(&mut self, mut visit: Visit<S>) -> Result<(), Visit<S>> {
+        if visit.others == 0 {
+            visit.others = mem::take(&mut visit.then);
+        }
         if visit.others == 0 {
             self.send_home(visit, Outcome::Unowned);
             return Ok(());
@@ -239,13 +246,13 @@ mod tests {
     impl FakeShard {
         /// A segment of a flow this shard does not own arrives. False when it could not be sent on its way.
         fn arrives(&mut self, flow: u32, number: u32) -> bool {
-            self.arrives_for(flow, number, u64::MAX)
+            self.arrives_for(flow, number, u64::MAX, 0)
         }
 
-        /// The same, and only the shards in `others` are asked.
-        fn arrives_for(&mut self, flow: u32, number: u32, others: u64) -> bool {
+        /// The same, and only the shards in `others` are asked, and then those in `then`.
+        fn arrives_for(&mut self, flow: u32, number: u32, others: u64, then: u64) -> bool {
             let frame = self.pool.take().expect("a frame");
-            match self.handover.send(FakeSegment { frame, flow, number }, others) {
+            match self.handover.send(FakeSegment { frame, flow, number }, others, then) {
                 Ok(()) => true,
                 Err(segment) => {
                     self.pool.put(segment.frame);
@@ -308,18 +315,26 @@ mod tests {
     #[test]
     fn only_those_who_may_know_a_flow_are_asked() {
         let mut shards = shards(8, 8);
-        assert!(shards[1].arrives_for(6, 0, 1 << 6));
+        assert!(shards[1].arrives_for(6, 0, 1 << 6, 0));
         settle(&mut shards);
         assert_eq!(shards[6].taken, [(6, 0)]);
-        assert!(shards[1].arrives_for(6, 1, 1 << 3 | 1 << 6));
-        assert!(shards[1].arrives_for(99, 2, 1 << 4));
+        assert!(shards[1].arrives_for(6, 1, 1 << 3 | 1 << 6, 0));
+        assert!(shards[1].arrives_for(99, 2, 1 << 4, 0));
         settle(&mut shards);
         assert_eq!(shards[6].taken, [(6, 0), (6, 1)]);
         let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
         assert_eq!(passed_on, [0, 0, 0, 1, 0, 0, 0, 0]);
         assert_eq!(shards[1].outcomes, [Outcome::Taken, Outcome::Unowned, Outcome::Taken]);
+        // One that would take anything is asked last.
+        assert!(shards[1].arrives_for(5, 4, 1 << 7, 1 << 5));
+        assert!(shards[1].arrives_for(7, 5, 1 << 7, 1 << 5));
+        settle(&mut shards);
+        assert_eq!(
+            (shards[5].taken.as_slice(), shards[7].taken.as_slice()),
+            (&[(5, 4)][..], &[(7, 5)][..])
+        );
         // Nobody but the shard itself, or none there is.
-        assert!(shards[1].arrives_for(99, 3, 1 << 1 | 1 << 8));
+        assert!(shards[1].arrives_for(99, 3, 1 << 1 | 1 << 8, 0));
         settle(&mut shards);
         assert_eq!(shards[1].outcomes.last(), Some(&Outcome::Unowned));
     }

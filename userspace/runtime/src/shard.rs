@@ -276,7 +276,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         for (segment, outcome) in group.drain(..).zip(outcomes) {
             match outcome {
                 Received::Done => port.recycle(segment),
-                Received::NoFlow { others } => match handover.send(segment, others) {
+                Received::NoFlow { others, then } => match handover.send(segment, others, then) {
                     Ok(()) => {
                         port.note_handed_over();
                         counters.handover_out += 1;

@@ -144,6 +144,19 @@ impl Linked for Source {
     }
 }
 
+/// The first of a list, which becomes the last.
+fn look_at(places: &mut [Place], list: &mut List) -> Option<u32> {
+    let slot = list.oldest;
+    if slot == NONE {
+        return None;
+    }
+    if list.newest != slot {
+        unlink(places, list, slot);
+        append(places, list, slot);
+    }
+    Some(slot)
+}
+
 /// The place of a connection in its list.
 struct Place {
     links: Links,
@@ -174,6 +187,10 @@ pub(crate) struct SourceTable {
     ranked: [u64; RANKS / 64],
 }
 
+fn nanoseconds(now: Instant) -> u64 {
+    now.as_micros().saturating_mul(1000)
+}
+
 /// The rank of a source with `open` connections; 0 if it has none.
 fn rank(open: u32) -> usize {
     if open < 16 {
@@ -197,27 +214,35 @@ impl SourceTable {
         }
     }
 
-    /// Takes the handshake that `address` completed from its source's accounts.
+    /// The source of a handshake that `address` completed, which is to be charged if it is admitted.
     ///
     /// # Errors
     ///
     /// The counter of the limit it is beyond.
-    pub(crate) fn admit(&mut self, now: Instant, address: &Address) -> Result<SourceId, Counter> {
+    pub(crate) fn check(&mut self, now: Instant, address: &Address) -> Result<SourceId, Counter> {
         let id = self.find(self.limits.prefix(address));
-        let source = &mut self.sources[id.0 as usize];
-        if self.limits.max_connections != 0 && source.open >= self.limits.max_connections {
+        let open = self.sources[id.0 as usize].open;
+        if self.limits.max_connections != 0 && open >= self.limits.max_connections {
             return Err(Counter::DropSourceConnections);
         }
-        if let Some(cost) = 1_000_000_000_u64.checked_div(u64::from(self.limits.connection_rate)) {
-            let now = now.as_micros().saturating_mul(1000);
-            let earliest = now.saturating_sub(cost * u64::from(self.limits.connection_burst));
-            let paid = source.paid_until.max(earliest) + cost;
-            if paid > now {
-                return Err(Counter::DropSourceRate);
-            }
-            source.paid_until = paid;
+        if self.paid(now, id).is_some_and(|paid| paid > nanoseconds(now)) {
+            return Err(Counter::DropSourceRate);
         }
         Ok(id)
+    }
+
+    /// Takes a handshake from its source's account.
+    pub(crate) fn charge(&mut self, now: Instant, id: SourceId) {
+        if let Some(paid) = self.paid(now, id) {
+            self.sources[id.0 as usize].paid_until = paid;
+        }
+    }
+
+    /// The time up to which the handshakes of a source are paid for with one more, if they are limited.
+    fn paid(&self, now: Instant, id: SourceId) -> Option<u64> {
+        let cost = 1_000_000_000_u64.checked_div(u64::from(self.limits.connection_rate))?;
+        let earliest = nanoseconds(now).saturating_sub(cost * u64::from(self.limits.connection_burst));
+        Some(self.sources[id.0 as usize].paid_until.max(earliest) + cost)
     }
 
     /// The entry of a prefix, made if there is none.
@@ -326,9 +351,15 @@ impl SourceTable {
         }
     }
 
-    /// The connection that has been without a complete request for longest.
-    pub(crate) fn oldest_waiting(&self) -> Option<u32> {
-        (self.waiting.oldest != NONE).then_some(self.waiting.oldest)
+    /// The connection that was looked at longest ago, or else is the oldest, of those without a complete request. From
+    /// now on it was looked at last.
+    pub(crate) fn look_at_waiting(&mut self) -> Option<u32> {
+        look_at(&mut self.places, &mut self.waiting)
+    }
+
+    /// The connections that the source of a connection has open.
+    pub(crate) fn held_beside(&self, slot: u32) -> u32 {
+        self.held_by(SourceId(self.places[slot as usize].source & !SERVED))
     }
 
     /// The source that holds most connections, to within an eighth; of several the one that has held so many for
@@ -347,16 +378,7 @@ impl SourceTable {
     /// The connection of a source that was looked at longest ago, of those whose peer has made a complete request. From
     /// now on it was looked at last.
     pub(crate) fn look_at_served(&mut self, id: SourceId) -> Option<u32> {
-        let served = &mut self.sources[id.0 as usize].served;
-        let slot = served.oldest;
-        if slot == NONE {
-            return None;
-        }
-        if served.newest != slot {
-            unlink(&mut self.places, served, slot);
-            append(&mut self.places, served, slot);
-        }
-        Some(slot)
+        look_at(&mut self.places, &mut self.sources[id.0 as usize].served)
     }
 
     /// Gives back the memory of a table that had grown, now that there are no connections; what sources have left of
@@ -406,14 +428,18 @@ mod tests {
         table.limits.connection_rate = 1;
         let address = |host| from_v4([198, 18, 0, host]);
         let ids: Vec<SourceId> = (1..=8)
-            .map(|host| table.admit(NOW, &address(host)).expect("a full account"))
+            .map(|host| {
+                let id = table.check(NOW, &address(host)).expect("a full account");
+                table.charge(NOW, id);
+                id
+            })
             .collect();
         table.open(0, ids[0]);
         // The second has the fullest account from here on, but for the first, which has a connection.
         for id in &ids[2..] {
             table.sources[id.0 as usize].paid_until += 1;
         }
-        assert_eq!(table.admit(NOW, &address(9)), Ok(ids[1]));
+        assert_eq!(table.check(NOW, &address(9)), Ok(ids[1]));
         assert_eq!(table.sources[ids[0].0 as usize].open, 1);
     }
 
@@ -430,7 +456,7 @@ mod tests {
                 match (step, known) {
                     (0..2, None) => {
                         // Some hold many more than others.
-                        let source = table.admit(NOW, &from_v4([198, 18, 0, host.min(3)])).expect("no limit");
+                        let source = table.check(NOW, &from_v4([198, 18, 0, host.min(3)])).expect("no limit");
                         table.open(slot, source);
                         model.push((slot, source, false));
                     }
@@ -443,8 +469,13 @@ mod tests {
                         model.retain(|&(number, ..)| number != slot);
                     }
                 }
-                let waiting = model.iter().find(|(.., served)| !served).map(|&(number, ..)| number);
-                prop_assert_eq!(table.oldest_waiting(), waiting);
+                let waiting = model.iter().position(|(.., served)| !served);
+                prop_assert_eq!(table.look_at_waiting(), waiting.map(|place| model[place].0));
+                if let Some(place) = waiting {
+                    let looked_at = model.remove(place);
+                    prop_assert_eq!(table.held_beside(looked_at.0), table.held_by(looked_at.1));
+                    model.push(looked_at);
+                }
                 let held = |id| model.iter().filter(|&&(_, source, _)| source == id).count();
                 let most = model.iter().map(|&(_, id, _)| held(id)).max();
                 let largest = table.largest();

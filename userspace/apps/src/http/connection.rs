@@ -293,7 +293,8 @@ impl Connection {
                 if rejection.status == Status::HttpVersionNotSupported
                     && let Some(data) = request::with_version_1_1(data, &http.config)
                 {
-                    let step = self.read_head(http, stream, &data, Head::default());
+                    // With what is known of its time: the peer may send this version octet by octet.
+                    let step = self.read_head(http, stream, &data, head);
                     return Step {
                         consumed: skipped + step.consumed,
                         ..step
@@ -449,6 +450,9 @@ impl Connection {
 
     fn close<S: Stream>(&mut self, stream: &mut S) {
         stream.close();
+        // The rate of what is left is taken from here on, and not from when a part of the response had its turn.
+        stream.set_timer(None);
+        self.timer = Timer::Off;
         let unacknowledged = stream.unacknowledged();
         self.phase = Phase::Closed { unacknowledged };
     }

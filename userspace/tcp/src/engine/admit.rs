@@ -40,7 +40,7 @@ impl<A: Application> Engine<A> {
             // All of an engine without listeners is about connections it opened, which another shard may have done.
             let others = self.others(&segment.key, on_no_flow);
             if others != 0 && self.listeners.is_empty() {
-                return Received::NoFlow { others };
+                return Received::NoFlow { others, then: 0 };
             }
             self.counters.bump(Counter::DropNotListening);
             return Received::Done;
@@ -56,7 +56,7 @@ impl<A: Application> Engine<A> {
             // 5961, section 4.2; RFC 6191).
             let others = self.others(&segment.key, on_no_flow);
             if others != 0 && self.shared_flows.is_some() {
-                return Received::NoFlow { others };
+                return Received::NoFlow { others, then: 0 };
             }
             self.syn(now, listener, segment, None, out);
             return Received::Done;

@@ -76,17 +76,17 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Answers what has waited in vain, unless another engine has its flow by now: then the peer sends it again.
+    /// Answers what has waited in vain, unless another engine has its flow by now, or the acknowledgment was seen on the
+    /// way here and has not led to a connection: then the peer sends it again.
     pub(super) fn give_up_early<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         while self.early.deadline().is_some_and(|deadline| deadline <= now)
             && let Some(waiting) = self.early.waiting.pop_front()
         {
-            self.counters.bump(Counter::DropBadCookie);
             let is_elsewhere = self.shared_flows.is_some() && self.others(&waiting.key, OnNoFlow::Ask) != 0;
-            if !is_elsewhere
-                && self.find(&waiting.key).is_none()
-                && let Ok(segment) = Segment::parse(&waiting.frame, false)
-            {
+            if is_elsewhere || self.is_ours_to_open(&waiting.key) || self.find(&waiting.key).is_some() {
+                self.counters.bump(Counter::DropEarly);
+            } else if let Ok(segment) = Segment::parse(&waiting.frame, false) {
+                self.counters.bump(Counter::DropBadCookie);
                 self.reset(now, &segment, out);
             }
         }

@@ -15,7 +15,7 @@ use crate::wire::{FlowKey, Segment};
 /// on which nothing arrives counts as idle: a retransmission or two.
 const MIN_IDLE: Duration = Duration::from_secs(3);
 
-/// Connections of a source that are looked at for the one that has been idle for longest.
+/// Connections of a list that are looked at for the one that gives way.
 const MAX_VISITED: usize = 8;
 
 impl<A: Application> Engine<A> {
@@ -25,11 +25,12 @@ impl<A: Application> Engine<A> {
     ///
     /// The counter of the limit that speaks against it.
     pub(super) fn admit<T: Transmit>(&mut self, now: Instant, key: &FlowKey, out: &mut T) -> Result<SourceId, Counter> {
-        let source = self.sources.admit(now, &key.remote)?;
+        let source = self.sources.check(now, &key.remote)?;
         if self.connections.len() >= self.config.max_connections as usize {
             let victim = self.find_victim(now, source).ok_or(Counter::DropConnectionsFull)?;
             self.evict(now, victim, out);
         }
+        self.sources.charge(now, source);
         Ok(source)
     }
 
@@ -64,24 +65,48 @@ impl<A: Application> Engine<A> {
         self.sources.serve(slot);
     }
 
-    /// The connection that gives way to a new one of `source`: the oldest without a complete request, if it has had
-    /// [`MIN_IDLE`] for that; else the longest idle of the source that holds most; else, if those are all without a
-    /// request, the oldest without one. What is in use, or might soon be, gives way only if the source that holds most
-    /// has more than that of the new one, which is counted in.
+    /// The connection that gives way to a new one of `source`: the oldest without a complete request that has had
+    /// [`MIN_IDLE`] for that and is sending none; else the longest idle of the source that holds most; else, if those
+    /// are all without a request, one without a request of a source that holds many. What is in use, or might soon be,
+    /// gives way only if its source has more than that of the new one, which is counted in.
     fn find_victim(&mut self, now: Instant, source: SourceId) -> Option<u32> {
-        let waiting = self.sources.oldest_waiting();
-        if let Some(slot) = waiting
-            && self.connections[slot as usize].tcb.quiet_since() + MIN_IDLE <= now
-        {
-            self.counters.bump(Counter::EvictionVisited);
-            return Some(slot);
-        }
+        let own = self.sources.held_by(source) + 1;
+        let fullest = match self.quiet_waiting(now) {
+            Ok(slot) => return Some(slot),
+            Err(fullest) => fullest,
+        };
         let largest = self.sources.largest()?;
-        let has_more = self.sources.held_by(largest) > self.sources.held_by(source) + 1;
+        let has_more = self.sources.held_by(largest) > own;
         match self.longest_idle(largest) {
             Some((slot, last_received)) => (has_more || last_received + MIN_IDLE <= now).then_some(slot),
-            None => waiting.filter(|_| has_more),
+            None => fullest.filter(|&(_, held)| held > own).map(|(slot, _)| slot),
         }
+    }
+
+    /// A connection without a complete request that has had [`MIN_IDLE`] for that and is sending none: of the
+    /// [`MAX_VISITED`] that were looked at longest ago, at first the oldest.
+    ///
+    /// # Errors
+    ///
+    /// There is none; the one of them whose source holds most, and how many that are.
+    fn quiet_waiting(&mut self, now: Instant) -> Result<u32, Option<(u32, u32)>> {
+        let mut fullest: Option<(u32, u32)> = None;
+        let mut first = None;
+        for _ in 0..MAX_VISITED {
+            let Some(slot) = self.sources.look_at_waiting().filter(|&slot| first != Some(slot)) else {
+                break;
+            };
+            first.get_or_insert(slot);
+            self.counters.bump(Counter::EvictionVisited);
+            if self.connections[slot as usize].tcb.quiet_since() + MIN_IDLE <= now {
+                return Ok(slot);
+            }
+            let held = self.sources.held_beside(slot);
+            if fullest.is_none_or(|(_, most)| held > most) {
+                fullest = Some((slot, held));
+            }
+        }
+        Err(fullest)
     }
 
     /// Of the connections of a source whose peer has made a complete request, the one that nothing has arrived on for

@@ -76,10 +76,12 @@ pub enum Received {
     /// The engine took care of it; that it was dropped and counted is included.
     Done,
     /// A good segment to a listener's address and port of a flow this engine does not know, or ICMP "too big" about
-    /// such a flow: one of the shards in `others` may, a bit each.
+    /// such a flow: other shards may.
     NoFlow {
         /// 1 << shard, of those that may know the flow.
         others: u64,
+        /// The same of the one that is to begin a connection if none of those knows it.
+        then: u64,
     },
 }
 

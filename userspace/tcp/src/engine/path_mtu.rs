@@ -36,7 +36,7 @@ impl<A: Application> Engine<A> {
             // Another shard may have answered the SYN of this flow too, and have the connection.
             let others = self.others(&message.key, on_no_flow);
             if others != 0 {
-                return Received::NoFlow { others };
+                return Received::NoFlow { others, then: 0 };
             }
         }
         match found {

@@ -123,12 +123,16 @@ impl<A: Application> Engine<A> {
             return self.cookie_acknowledged(now, listener, cookie, segment, on_no_flow, out);
         }
         let may_be_early = self.cookies.is_some() && follows_a_syn_ack(segment.flags);
-        if may_be_early && self.is_ours_to_open(&segment.key) && self.waits_for_cookie(segment) {
+        if may_be_early && self.is_ours_to_open(&segment.key) {
+            // The acknowledgment was seen on the way here. No RST for want of room: its sender has done nothing wrong.
+            if !self.waits_for_cookie(segment) {
+                self.counters.bump(Counter::DropEarly);
+            }
             return Received::Done;
         }
         let others = self.others(&segment.key, on_no_flow);
         if others != 0 {
-            return Received::NoFlow { others };
+            return Received::NoFlow { others, then: 0 };
         }
         if may_be_early && self.waits_for_cookie(segment) {
             return Received::Done;
@@ -170,7 +174,8 @@ impl<A: Application> Engine<A> {
             self.give_way(&key);
             if on_no_flow != OnNoFlow::Reject {
                 return Received::NoFlow {
-                    others: had_by | 1 << (owner & 63),
+                    others: had_by & !(1 << (owner & 63)),
+                    then: 1 << (owner & 63),
                 };
             }
             // No RST: the client has done nothing wrong, and sends it again.
@@ -178,17 +183,21 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         }
         if had_by != 0 {
-            return Received::NoFlow { others: had_by };
+            return Received::NoFlow {
+                others: had_by,
+                then: 0,
+            };
         }
         if !self.accepts_connections() {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        let Some(source) = self.admit_cookie(now, segment, out) else {
-            return Received::Done;
-        };
         let Some(link) = self.links.acquire(&segment.link.reply()) else {
             self.counters.bump(Counter::DropLinkTableFull);
+            return Received::Done;
+        };
+        let Some(source) = self.admit_cookie(now, segment, out) else {
+            self.links.release(link);
             return Received::Done;
         };
         self.give_way(&key);
@@ -216,7 +225,7 @@ impl<A: Application> Engine<A> {
     }
 
     /// Whether this engine was chosen on the way here to have the connection of a handshake.
-    fn is_ours_to_open(&self, key: &FlowKey) -> bool {
+    pub(super) fn is_ours_to_open(&self, key: &FlowKey) -> bool {
         let chosen = self.shared_flows.as_ref().and_then(|flows| flows.handshake_owner(key));
         chosen.is_some() && chosen == self.cookies.as_ref().map(|cookies| cookies.shard)
     }

@@ -290,3 +290,44 @@ fn nothing_is_left_of_lists_whose_connections_ended_in_any_order() {
     }
     assert_eq!(rig.count(Counter::Evicted), 0);
 }
+
+/// A first request that is on its way hides none of the silent connections behind it.
+#[test]
+fn an_upload_that_is_the_oldest_without_a_request_is_left_alone() {
+    let mut rig = rig(6);
+    rig.app().serves = false;
+    let mut upload = connect(&mut rig, "198.18.0.3:1");
+    let silent: Vec<Client> = (1..6)
+        .map(|port| connect(&mut rig, &format!("198.18.66.1:{port}")))
+        .collect();
+    rig.pass(GRACE);
+    rig.sent();
+    (rig.key, rig.seq, rig.ack) = (upload.key, upload.seq, upload.ack);
+    for _ in 0..40 {
+        rig.peer(ACK | PSH, &[0; 1000]);
+    }
+    upload.seq = rig.seq;
+    rig.sent();
+    for (number, gone) in silent.iter().enumerate() {
+        assert!(is_served(&mut rig, &format!("198.18.0.4:{}", 1 + number)));
+        assert!(!is_open(&mut rig, gone), "the oldest of the silent ones");
+        assert!(is_open(&mut rig, &upload));
+    }
+    assert_eq!(rig.count(Counter::Evicted), 5);
+}
+
+/// However fast one source opens connections, another keeps the one it has just opened.
+#[test]
+fn a_source_with_one_young_connection_loses_it_to_nobody() {
+    let mut rig = rig(6);
+    let honest = connect(&mut rig, "198.18.0.3:1");
+    for port in 1..6 {
+        connect(&mut rig, &format!("198.18.66.1:{port}"));
+    }
+    for port in 1..20 {
+        connect(&mut rig, &format!("198.18.66.{}:{port}", 2 + port % 2));
+        rig.sent();
+        assert!(is_open(&mut rig, &honest), "after {port}");
+    }
+    assert!(rig.count(Counter::Evicted) > 0);
+}

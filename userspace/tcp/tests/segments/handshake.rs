@@ -214,7 +214,13 @@ fn a_segment_of_an_unknown_flow_is_reported_when_asked() {
     let mut rig = Rig::new(config(), App::default());
     let stray = rig.frame(rig.seq, SeqNumber(1), ACK, Options::default(), b"");
     let received = rig.engine.receive(rig.now, &stray, OnNoFlow::Report, &mut rig.wire);
-    assert_eq!(received, Received::NoFlow { others: u64::MAX });
+    assert_eq!(
+        received,
+        Received::NoFlow {
+            others: u64::MAX,
+            then: 0
+        }
+    );
     rig.nothing();
 
     rig.syn(Options::default());
@@ -223,7 +229,10 @@ fn a_segment_of_an_unknown_flow_is_reported_when_asked() {
     let received = rig.engine.receive(rig.now, &stray, OnNoFlow::Report, &mut rig.wire);
     assert_eq!(
         received,
-        Received::NoFlow { others: u64::MAX },
+        Received::NoFlow {
+            others: u64::MAX,
+            then: 0
+        },
         "another shard answered the same SYN"
     );
     assert_eq!(rig.engine.population().half_open, 1);

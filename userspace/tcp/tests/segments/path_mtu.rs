@@ -450,7 +450,13 @@ fn an_unknown_flow_is_another_shards_or_nobodys() {
         };
         assert_eq!(
             receive(&message, OnNoFlow::Report),
-            (Received::NoFlow { others: u64::MAX }, [0, 0, 0])
+            (
+                Received::NoFlow {
+                    others: u64::MAX,
+                    then: 0
+                },
+                [0, 0, 0]
+            )
         );
         assert_eq!(receive(&message, OnNoFlow::Reject), (Received::Done, [1, 1, 0]));
         // A flow that is known is not handed over.
@@ -473,7 +479,13 @@ fn a_handshake_is_not_affected() {
         let message = too_big(&key, 1400, &plain);
         // Another shard may have the connection.
         let report = rig.engine.receive(rig.now, &message, OnNoFlow::Report, &mut rig.wire);
-        assert_eq!(report, Received::NoFlow { others: u64::MAX });
+        assert_eq!(
+            report,
+            Received::NoFlow {
+                others: u64::MAX,
+                then: 0
+            }
+        );
         assert_eq!(rig.inject(&message), Received::Done);
         rig.nothing();
         assert_eq!(rig.count(Counter::DropIcmpNoFlow), 1);

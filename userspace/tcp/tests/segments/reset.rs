@@ -73,7 +73,13 @@ fn what_has_neither_ack_nor_syn_may_be_another_shards() {
     let mut rig = Rig::new(config(), App::default());
     let frame = rig.frame(rig.seq, rig.ack, FIN, Options::default(), b"");
     let received = rig.engine.receive(rig.now, &frame, OnNoFlow::Report, &mut rig.wire);
-    assert_eq!(received, Received::NoFlow { others: u64::MAX });
+    assert_eq!(
+        received,
+        Received::NoFlow {
+            others: u64::MAX,
+            then: 0
+        }
+    );
     assert_eq!(rig.count(Counter::DropNoAck), 0);
 }
 

@@ -8,7 +8,7 @@ use crate::common::cookie::{EPOCH, V6, answered, cookies};
 use crate::common::*;
 use tidegate_tcp::application::CloseReason;
 use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::{Engine, OnNoFlow, Received};
+use tidegate_tcp::engine::{Cookies, Engine, OnNoFlow, Received};
 use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::shared_flows::SharedFlows;
 use tidegate_tcp::wire::options::Timestamps;
@@ -23,6 +23,7 @@ struct View {
     owners: Owners,
     shard: u16,
     suspected: u64,
+    chosen: Option<u16>,
 }
 
 impl SharedFlows for View {
@@ -45,7 +46,7 @@ impl SharedFlows for View {
     }
 
     fn handshake_owner(&self, _: &FlowKey) -> Option<u16> {
-        None
+        self.chosen
     }
 }
 
@@ -54,6 +55,8 @@ impl SharedFlows for View {
 struct Shared {
     owners: Owners,
     suspected: u64,
+    /// The shard that is to have the connections of handshakes with cookies.
+    chosen: Option<u16>,
 }
 
 impl Shared {
@@ -70,6 +73,7 @@ impl Shared {
             owners: Arc::clone(&self.owners),
             shard: number as u16,
             suspected: self.suspected,
+            chosen: self.chosen,
         }));
         rig
     }
@@ -227,7 +231,13 @@ fn a_segment_that_is_taken_for_another_engines_is_dealt_with_where_it_arrives() 
     let mut other = shared.rig(2, config(), App::default(), FAMILIES[0]);
     let syn = other.frame(other.seq, SeqNumber(0), SYN, with_sack(), b"");
     let received = other.engine.receive(other.now, &syn, OnNoFlow::Ask, &mut other.wire);
-    assert_eq!(received, Received::NoFlow { others: 1 << 1 });
+    assert_eq!(
+        received,
+        Received::NoFlow {
+            others: 1 << 1,
+            then: 0
+        }
+    );
     assert!(!arrives(&mut other, &mut owner, &syn));
     assert!(other.one().is(SYN | ACK));
     let stray = other.frame(other.seq + 7, SeqNumber(7), ACK, Options::default(), b"x");
@@ -350,4 +360,62 @@ fn records_of_time_wait_that_give_way_are_forgotten() {
     }
     assert_eq!(rig.engine.population().time_wait, 4);
     assert_eq!(shared.total(), 4);
+}
+
+/// Who has the flow is asked before the shard that would begin a connection of it.
+#[test]
+fn the_acknowledgment_of_a_cookie_goes_to_who_has_the_flow_and_then_to_who_was_chosen() {
+    for chosen in [Some(2), None] {
+        let shared = Shared {
+            suspected: 1 << 3,
+            chosen,
+            ..Shared::new()
+        };
+        let mut rig = shared.rig(1, config(), App::default(), FAMILIES[0]);
+        let cookies = Cookies {
+            shard: 1,
+            shards: 4,
+            ..cookies(EPOCH)
+        };
+        rig.engine.set_cookies(Some(cookies));
+        answered(&mut rig, with_sack());
+        let ack = rig.frame(rig.seq, rig.ack, ACK, Options::default(), b"");
+        let received = rig.engine.receive(rig.now, &ack, OnNoFlow::Ask, &mut rig.wire);
+        let Received::NoFlow { others, then } = received else {
+            panic!("it was dealt with here")
+        };
+        assert_eq!(others & 1 << 3, 1 << 3);
+        match chosen {
+            Some(shard) => assert_eq!((others, then), (1 << 3, 1 << shard)),
+            // By the hash, which may name this shard: then it comes home.
+            None => assert!(then.count_ones() <= 1 && then != 1 << 1),
+        }
+        rig.nothing();
+    }
+}
+
+/// The program found its cookie genuine, and its acknowledgment was lost since.
+#[test]
+fn text_of_a_handshake_that_was_seen_on_the_way_is_never_reset() {
+    let shared = Shared {
+        chosen: Some(1),
+        ..Shared::new()
+    };
+    let mut rig = shared.rig(1, config(), App::default(), FAMILIES[0]);
+    rig.engine.set_cookies(Some(Cookies {
+        shard: 1,
+        shards: 4,
+        ..cookies(EPOCH)
+    }));
+    let text = rig.frame(rig.seq + 700, rig.ack, ACK, Options::default(), b"later");
+    for _ in 0..100 {
+        let received = rig.engine.receive(rig.now, &text, OnNoFlow::Ask, &mut rig.wire);
+        assert_eq!(received, Received::Done);
+    }
+    rig.pass(ms(25));
+    rig.nothing();
+    assert_eq!(
+        (rig.count(Counter::DropEarly), rig.count(Counter::DropBadCookie)),
+        (100, 0)
+    );
 }

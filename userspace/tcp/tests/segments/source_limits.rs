@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::common::cookie::{answered, cookies};
 use crate::common::*;
+use tidegate_tcp::Config;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::sources::SourceLimits;
 use tidegate_tcp::wire::FlowKey;
@@ -160,4 +161,35 @@ fn connects_again_after_a_reset(rig: &mut Rig) -> bool {
         .filter(|host| connects(rig, &format!("198.18.10.{host}:1")))
         .count();
     refused && opened == 16
+}
+
+#[test]
+fn a_handshake_that_finds_no_place_costs_its_source_nothing() {
+    let limits = Config {
+        max_connections: 1,
+        ..config()
+    };
+    let mut rig = Rig::new(limits, App::default());
+    rig.engine.set_source_limits(SourceLimits {
+        connection_rate: 1,
+        connection_burst: 2,
+        ..SourceLimits::default()
+    });
+    assert!(connects(&mut rig, "198.18.0.2:1"));
+    let first = (rig.key, rig.seq, rig.ack);
+    rig.key = FlowKey::new("198.18.0.3:1".parse().unwrap(), rig.key.peer());
+    rig.syn(with_sack());
+    rig.ack = rig.one().seq + 1;
+    for _ in 0..10 {
+        rig.peer(ACK, b"");
+    }
+    rig.nothing();
+    assert_eq!(rig.count(Counter::DropConnectionsFull), 10);
+    assert_eq!(rig.count(Counter::DropSourceRate), 0);
+    let waiting = (rig.key, rig.seq, rig.ack);
+    (rig.key, rig.seq, rig.ack) = first;
+    rig.peer(RST, b"");
+    (rig.key, rig.seq, rig.ack) = waiting;
+    rig.peer(ACK, b"");
+    assert_eq!(rig.state(), Some(tidegate_tcp::State::Established));
 }

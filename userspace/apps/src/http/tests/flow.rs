@@ -423,3 +423,31 @@ fn a_head_cut_off_by_the_peers_fin_is_answered_with_400() {
         assert_ne!(driver.stream.end, End::Open, "{head:?}");
     }
 }
+
+/// The time of what is left of a response begins when its last part was given to the stream.
+#[test]
+fn a_slow_reader_is_not_reset_soon_after_its_connection_was_closed() {
+    let site = Site::new(|_| {});
+    // Room for all but as much as is read in this many seconds.
+    for seconds in [58, 59, 60, 61, 119] {
+        let mut driver = site.connect(LARGE - 500 * seconds);
+        driver.feed(&get_request("/large.bin", "Connection: close\r\n"));
+        assert_eq!(driver.stream.end, End::Open);
+        take_slowly(&mut driver, LARGE / 500 + 1, 500);
+        assert_eq!(driver.stream.end, End::Closed, "closed after {seconds} s");
+        assert_eq!(driver.application.counters().get(Counter::SendTimeouts), 0);
+    }
+}
+
+#[test]
+fn a_version_between_1_1_and_2_gives_a_head_no_more_time() {
+    let mut driver = built_in(|_| {});
+    let mut head = b"GET / HTTP/1.2\r\nHost: a\r\nX: ".to_vec();
+    head.resize(10_000, b'x');
+    driver.feed(&head);
+    for _ in 0..60 {
+        driver.advance(SECOND);
+        driver.feed(b"x");
+    }
+    assert_ne!(driver.stream.end, End::Open, "10,000 octets do for 40 s");
+}
