@@ -176,8 +176,8 @@ impl Fingerprint {
 }
 
 /// Handshakes that a cookie was found genuine of: for some seconds, or until another takes the slot or the connection
-/// ends, each has a word in a table of the XDP program. A handshake has one slot, so that of two queues which its acknowledgment reaches at once
-/// one makes the entry and the other finds it.
+/// ends, each has a word in a table of the XDP program. A handshake has one slot, so that of two queues which its
+/// acknowledgment reaches at once one makes the entry and the other finds it.
 pub mod handshake {
     use super::FlowHash;
 

@@ -121,8 +121,8 @@ define_counters! {
         /// Dropped: an acknowledgment that fits no connection and repeats no cookie of the last two epochs, while
         /// cookies are accepted; answered with RST within `rst_rate`.
         DropBadCookie = "drop_bad_cookie",
-        /// Dropped: text before the acknowledgment of its handshake's cookie, which has led to no connection here in time;
-        /// not answered, so that its sender tries again.
+        /// Dropped: text before the acknowledgment of its handshake's cookie, which has led to no connection here in
+        /// time; not answered, so that its sender tries again.
         DropEarly = "drop_early",
         /// Dropped: acknowledges a genuine cookie that belongs to another shard, which did not take it.
         DropCookieShard = "drop_cookie_shard",

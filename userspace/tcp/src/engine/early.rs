@@ -76,8 +76,8 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Answers what has waited in vain, unless another engine has its flow by now, or the acknowledgment was seen on the
-    /// way here and has not led to a connection: then the peer sends it again.
+    /// Answers what has waited in vain, unless another engine has its flow by now, or the acknowledgment was seen on
+    /// the way here and has not led to a connection: then the peer sends it again.
     pub(super) fn give_up_early<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         while self.early.deadline().is_some_and(|deadline| deadline <= now)
             && let Some(waiting) = self.early.waiting.pop_front()
