@@ -44,8 +44,8 @@ const PEERS: u64 = 300;
 const FILE_SIZE: usize = 8 << 20;
 
 /// Floods a server of two queues over both families with connections of `kind`, of which [`PEERS`] are kept for 3 s
-/// each time, and returns the figures of the second flood and the server's counters after it.
-fn with_connections(kind: &str, rate: &str, config: &str) -> Option<(Value, Counters)> {
+/// each time, and returns the figures of both floods and the server's counters after them.
+fn with_connections(kind: &str, rate: &str, config: &str) -> Option<([Value; 2], Counters)> {
     let lab = Lab::up(2)?;
     without_program(&lab);
     let site = directory();
@@ -65,38 +65,37 @@ fn with_connections(kind: &str, rate: &str, config: &str) -> Option<(Value, Coun
         "--path",
         "/large",
     ];
-    let mut figures = Value::Null;
-    for address in BOTH_FAMILIES {
-        figures = flood(address, kind, &arguments);
-    }
+    let figures = BOTH_FAMILIES.map(|address| flood(address, kind, &arguments)["connections"].take());
     let counters = server.counters();
     server.stop().expect_redirects_received();
-    Some((figures["connections"].clone(), counters))
+    Some((figures, counters))
 }
 
-/// Floods with connections of `kind`, all of which are kept.
-fn with_kept_connections(kind: &str, rate: &str) -> Option<Counters> {
+/// Floods with connections of `kind`, all of which are kept but for a few whose handshakes a busy machine loses. Returns
+/// the server's counters and how many there are.
+fn with_kept_connections(kind: &str, rate: &str) -> Option<(Counters, u64)> {
     let (figures, counters) = with_connections(kind, rate, "")?;
-    for (name, value) in [
-        ("completed", PEERS),
-        ("kept", PEERS),
-        ("reset_by_server", 0),
-        ("ended_by_server", 0),
-    ] {
-        assert_eq!(figures[name], value, "{name} of {figures}");
+    let mut kept = 0;
+    for figures in figures {
+        let completed = figures["completed"].as_u64().expect("a count");
+        assert!((PEERS - PEERS / 10..=PEERS).contains(&completed), "{figures}");
+        for (name, value) in [("kept", completed), ("reset_by_server", 0), ("ended_by_server", 0)] {
+            assert_eq!(figures[name], value, "{name} of {figures}");
+        }
+        kept += completed;
     }
     // Those of the first flood are there, too: nobody has told the server anything.
-    assert_eq!(counters.sum(CONNECTIONS), 2 * PEERS);
+    assert_eq!(counters.sum(CONNECTIONS), kept);
     // Nor has the kernel of the client seen anything of it, or it would have reset them.
     assert_eq!(counters.sum(RESET_BY_PEER), 0);
-    Some(counters)
+    Some((counters, kept))
 }
 
 /// Checks that there were as many requests as connections, but for the last of each shard, which may not be copied yet
 /// to where it is printed from.
-fn all_have_requested(counters: &Counters) {
+fn all_have_requested(counters: &Counters, kept: u64) {
     let requests = counters.sum(REQUESTS);
-    assert!((2 * PEERS - 2..=2 * PEERS).contains(&requests), "{requests} requests");
+    assert!((kept - 2..=kept).contains(&requests), "{requests} requests");
 }
 
 /// Sends frames of `kind` over both families, which are all counted as `counter`, but for what a busy machine loses.
@@ -141,7 +140,7 @@ fn a_carpet_covers_its_prefix_and_what_is_served_in_it() {
 
 #[test]
 fn abandoned_connections_are_completed_and_left_to_the_server() {
-    let Some((figures, counters)) = with_connections("connect", "1k", "") else {
+    let Some(([_, figures], counters)) = with_connections("connect", "1k", "") else {
         return;
     };
     let completed = figures["completed"].as_u64().expect("a count");
@@ -154,7 +153,7 @@ fn abandoned_connections_are_completed_and_left_to_the_server() {
 
 #[test]
 fn idle_connections_are_kept_and_say_nothing() {
-    let Some(counters) = with_kept_connections("idle", "1k") else {
+    let Some((counters, kept)) = with_kept_connections("idle", "1k") else {
         return;
     };
     assert_eq!(counters.sum(BYTES_IN), 0);
@@ -162,18 +161,18 @@ fn idle_connections_are_kept_and_say_nothing() {
 
 #[test]
 fn heads_trickle() {
-    let Some(counters) = with_kept_connections("slow-head", "1k") else {
+    let Some((counters, kept)) = with_kept_connections("slow-head", "1k") else {
         return;
     };
     let octets = counters.sum(BYTES_IN);
-    assert!((2 * 2 * PEERS..=2 * 4 * PEERS).contains(&octets), "{octets} octets");
+    assert!((2 * kept..=4 * kept).contains(&octets), "{octets} octets");
     assert_eq!(counters.sum(REQUESTS), 0);
 }
 
 #[test]
 fn connections_that_the_server_ends_are_replaced() {
     let config = "[http]\nheader_timeout = \"1s\"\n";
-    let Some((figures, counters)) = with_connections("slow-head", "1k", config) else {
+    let Some(([_, figures], counters)) = with_connections("slow-head", "1k", config) else {
         return;
     };
     let ended = figures["ended_by_server"].as_u64().expect("a count");
@@ -187,42 +186,42 @@ fn connections_that_the_server_ends_are_replaced() {
 
 #[test]
 fn readers_are_slow() {
-    let Some(counters) = with_kept_connections("slow-read", "1k") else {
+    let Some((counters, kept)) = with_kept_connections("slow-read", "1k") else {
         return;
     };
-    all_have_requested(&counters);
+    all_have_requested(&counters, kept);
     let octets = counters.sum(BYTES_OUT);
-    assert!((2 * 256 * PEERS..2 * 800 * PEERS).contains(&octets), "{octets} octets");
+    assert!((256 * kept..800 * kept).contains(&octets), "{octets} octets");
 }
 
 #[test]
 fn a_window_of_zero_is_probed() {
-    let Some(counters) = with_kept_connections("zero-window", "1k") else {
+    let Some((counters, kept)) = with_kept_connections("zero-window", "1k") else {
         return;
     };
-    all_have_requested(&counters);
+    all_have_requested(&counters, kept);
     let probes = counters.sum(WINDOW_PROBES);
-    assert!(probes >= 2 * PEERS, "{probes} probes");
+    assert!(probes >= kept, "{probes} probes");
     assert!(counters.sum(BYTES_OUT) <= probes);
 }
 
 #[test]
 fn a_window_of_zero_and_one_in_turns_takes_an_octet_at_a_time() {
-    let Some(counters) = with_kept_connections("zero-one-window", "1k") else {
+    let Some((counters, kept)) = with_kept_connections("zero-one-window", "1k") else {
         return;
     };
-    all_have_requested(&counters);
+    all_have_requested(&counters, kept);
     let octets = counters.sum(BYTES_OUT);
-    assert!((2 * PEERS..2 * 20 * PEERS).contains(&octets), "{octets} octets");
+    assert!((kept..20 * kept).contains(&octets), "{octets} octets");
 }
 
 #[test]
 fn a_tiny_mss_has_many_segments_outstanding_and_lost_in_ever_other_places() {
-    let Some(counters) = with_kept_connections("tiny-mss", "5k") else {
+    let Some((counters, kept)) = with_kept_connections("tiny-mss", "5k") else {
         return;
     };
-    all_have_requested(&counters);
+    all_have_requested(&counters, kept);
     let octets = counters.sum(BYTES_OUT);
-    assert!(octets > 2 * 500 * 48 * PEERS, "{octets} octets");
-    assert!(counters.sum(FAST_RETRANSMITS) > 2 * PEERS);
+    assert!(octets > 500 * 48 * kept, "{octets} octets");
+    assert!(counters.sum(FAST_RETRANSMITS) > kept);
 }
