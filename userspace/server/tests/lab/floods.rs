@@ -71,8 +71,8 @@ fn with_connections(kind: &str, rate: &str, config: &str) -> Option<([Value; 2],
     Some((figures, counters))
 }
 
-/// Floods with connections of `kind`, all of which are kept but for a few whose handshakes a busy machine loses. Returns
-/// the server's counters and how many there are.
+/// Floods with connections of `kind`, all of which are kept but for a few whose handshakes a busy machine loses.
+/// Returns the server's counters and how many there are.
 fn with_kept_connections(kind: &str, rate: &str) -> Option<(Counters, u64)> {
     let (figures, counters) = with_connections(kind, rate, "")?;
     let mut kept = 0;
