@@ -153,7 +153,7 @@ fn abandoned_connections_are_completed_and_left_to_the_server() {
 
 #[test]
 fn idle_connections_are_kept_and_say_nothing() {
-    let Some((counters, kept)) = with_kept_connections("idle", "1k") else {
+    let Some((counters, _)) = with_kept_connections("idle", "1k") else {
         return;
     };
     assert_eq!(counters.sum(BYTES_IN), 0);
