@@ -9,6 +9,7 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
+use tidegate_args::UsageError;
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::signals::{Event, Signals};
 use tidegate_report::files;
@@ -16,7 +17,7 @@ use tidegate_report::files;
 use crate::generator::{Generator, Totals};
 use crate::neighbour;
 use crate::peers::Connections;
-use crate::plan::{DEFAULT_CONNECTIONS, Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
+use crate::plan::{DEFAULT_CONNECTIONS, DEFAULT_PATH, Kind, MAX_CONNECTIONS, MAX_DURATION, Maker, Plan};
 use crate::progress::Progress;
 use crate::ranges::{self, Prefix};
 use crate::rate::Rate;
@@ -45,17 +46,16 @@ pub struct Arguments {
     #[arg(long, value_name = "PPS|max", default_value = "max")]
     rate: Rate,
     /// Connections at the same time, of the kinds that keep them: 1 to 4,000,000. New ones replace those that the
-    /// server ends.
+    /// server ends (default: 1000)
     #[arg(
         long,
         value_name = "N",
-        default_value_t = DEFAULT_CONNECTIONS,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS))
     )]
-    connections: u32,
-    /// The path that slow-head, slow-read, zero-window, zero-one-window and tiny-mss request.
-    #[arg(long, default_value = "/")]
-    path: String,
+    connections: Option<u32>,
+    /// The path that slow-head, slow-read, zero-window, zero-one-window and tiny-mss request (default: /)
+    #[arg(long)]
+    path: Option<String>,
     /// Duration, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(ABOVE_ZERO..=MAX_DURATION))]
     duration: Duration,
@@ -81,6 +81,21 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Checks that the kind has a use for what was given for some of them.
+    fn check(&self) -> Result<(), UsageError> {
+        let refusal = if self.connections.is_some() && !self.kind.keeps_connections() {
+            "--connections: it keeps no connections"
+        } else if self.path.is_some() && !self.kind.requests() {
+            "--path: it requests nothing"
+        } else {
+            return Ok(());
+        };
+        Err(UsageError(format!(
+            "{} has no use for {refusal}; leave the option out",
+            self.kind.name()
+        )))
+    }
+
     fn plan(&self) -> Plan {
         Plan {
             interface: self.iface.clone(),
@@ -90,8 +105,8 @@ impl Arguments {
             sources: self.sources,
             kind: self.kind,
             rate: self.rate,
-            connections: self.connections,
-            path: self.path.clone(),
+            connections: self.connections.unwrap_or(DEFAULT_CONNECTIONS),
+            path: self.path.clone().unwrap_or_else(|| DEFAULT_PATH.to_owned()),
             duration: self.duration,
             cpu: self.cpu,
             seed: self.seed,
@@ -108,6 +123,7 @@ impl Arguments {
 /// The arguments do not go together (a usage error), the interface cannot be used, nobody answers for the target, the
 /// kernel refuses to send, or the figures cannot be written.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    arguments.check()?;
     let mut plan = arguments.plan();
     // It may start a process, which must not begin with the signals blocked.
     plan.resolve()?;
@@ -251,9 +267,8 @@ fn figures(plan: &Plan, totals: &Totals) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use clap::error::ErrorKind;
-    use tidegate_args::UsageError;
+    use clap::{Parser, ValueEnum};
 
     use super::*;
 
@@ -287,6 +302,26 @@ mod tests {
         assert_eq!(destination(&plan), "198.18.1.0/24 by way of 198.18.0.1:80");
         let plan = parse(&["--target-mac", "02:00:00:00:00:01"]).unwrap().plan();
         assert_eq!(plan.target_mac, Some([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn an_option_that_the_kind_has_no_use_for_is_refused() {
+        for kind in Kind::value_variants() {
+            let check = |more: &[&str]| {
+                let mut arguments = parse(more).unwrap();
+                arguments.kind = *kind;
+                arguments.check()
+            };
+            check(&[]).unwrap();
+            let (keeps, requests) = (kind.keeps_connections(), kind.requests());
+            assert_eq!(check(&["--connections", "10"]).is_ok(), keeps, "{}", kind.name());
+            assert_eq!(check(&["--path", "/file"]).is_ok(), requests, "{}", kind.name());
+        }
+        let refusal = parse(&["--path", "/file"]).unwrap().check().unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "syn has no use for --path: it requests nothing; leave the option out"
+        );
     }
 
     #[test]

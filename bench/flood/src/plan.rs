@@ -21,11 +21,14 @@ pub const MAX_CONNECTIONS: u32 = 4_000_000;
 /// Connections that are kept unless more or fewer are asked for.
 pub(crate) const DEFAULT_CONNECTIONS: u32 = 1_000;
 
+/// The path that is requested unless another is asked for.
+pub(crate) const DEFAULT_PATH: &str = "/";
+
 /// The longest path, in octets: a request is one segment.
 const MAX_PATH: usize = 1_000;
 
 /// The contents of a flood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// SYNs, with the options of common systems
     Syn,
@@ -89,6 +92,16 @@ impl Kind {
     /// Whether it needs connections, and so what the server answers to the sources.
     pub fn needs_connections(self) -> bool {
         self.number().is_none()
+    }
+
+    /// Whether it keeps connections.
+    pub(crate) fn keeps_connections(self) -> bool {
+        self.needs_connections() && self != Self::Connect
+    }
+
+    /// Whether its connections request something.
+    pub(crate) fn requests(self) -> bool {
+        self.keeps_connections() && self != Self::Idle
     }
 
     /// Its number in the XDP program; `None` if that does not make it.
@@ -171,7 +184,7 @@ impl Plan {
             kind,
             rate: Rate::Max,
             connections: DEFAULT_CONNECTIONS,
-            path: "/".to_owned(),
+            path: DEFAULT_PATH.to_owned(),
             duration: Duration::from_secs(5),
             cpu: None,
             seed: 1,

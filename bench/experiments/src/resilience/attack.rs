@@ -1,6 +1,7 @@
 //! The attacks that a server has to stand.
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use tidegate_flood::{Kind, Prefix};
 use tidegate_lab::Family;
 
@@ -10,72 +11,55 @@ const CONNECTIONS: u32 = 10_000;
 /// The same if they are idle: as many as tidegate has places by default.
 const IDLE_CONNECTIONS: u32 = 262_144;
 
-/// An attack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(super) enum Attack {
-    /// SYNs, with the options of common systems
-    Syn,
-    /// Bare ACKs of no connection
-    Ack,
-    /// RSTs of no connection
-    Rst,
-    /// FINs of no connection
-    Fin,
-    /// SYN-ACKs that answer nothing
-    #[value(name = "synack")]
-    SynAck,
-    /// All kinds of packets, evenly
-    Mix,
-    /// SYNs with text
-    SynData,
-    /// Fragments of TCP segments
-    Fragment,
-    /// SYNs to all addresses of a prefix
-    Carpet,
-    /// Connections that are opened and abandoned
-    Connect,
-    /// 262,144 connections that say nothing
-    Idle,
-    /// 10,000 connections with a request head that has no end
-    SlowHead,
-    /// 10,000 connections that read a response slowly
-    SlowRead,
-    /// 10,000 connections that request something and have no room for it
-    ZeroWindow,
-    /// 10,000 connections that request something and have room for one octet, and for none, in turns
-    ZeroOneWindow,
-    /// 10,000 connections with a tiny MSS and SACK blocks that never agree
-    TinyMss,
+/// An attack: a kind of the generator's packets or connections, to one address or to many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attack {
+    is_carpet: bool,
+    kind: Kind,
 }
 
 impl Attack {
+    pub(super) const SYN: Self = Self::of(Kind::Syn);
+    pub(super) const ACK: Self = Self::of(Kind::Ack);
+
+    /// SYNs to all addresses of a prefix.
+    const CARPET: Self = Self {
+        is_carpet: true,
+        kind: Kind::Syn,
+    };
+
+    /// All of them: UDP is nothing that a TCP server has to stand.
+    const ALL: [Self; 16] = [
+        Self::SYN,
+        Self::ACK,
+        Self::of(Kind::Rst),
+        Self::of(Kind::Fin),
+        Self::of(Kind::SynAck),
+        Self::of(Kind::SynData),
+        Self::of(Kind::Fragment),
+        Self::of(Kind::Mix),
+        Self::of(Kind::Connect),
+        Self::of(Kind::Idle),
+        Self::of(Kind::SlowHead),
+        Self::of(Kind::SlowRead),
+        Self::of(Kind::ZeroWindow),
+        Self::of(Kind::ZeroOneWindow),
+        Self::of(Kind::TinyMss),
+        Self::CARPET,
+    ];
+
+    const fn of(kind: Kind) -> Self {
+        Self { is_carpet: false, kind }
+    }
+
     /// Returns the name on the command line and in the results.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Carpet => "carpet",
-            other => other.kind().name(),
-        }
+        if self.is_carpet { "carpet" } else { self.kind.name() }
     }
 
     /// Returns the generator's kind.
     pub(super) fn kind(self) -> Kind {
-        match self {
-            Self::Syn | Self::Carpet => Kind::Syn,
-            Self::Ack => Kind::Ack,
-            Self::Rst => Kind::Rst,
-            Self::Fin => Kind::Fin,
-            Self::SynAck => Kind::SynAck,
-            Self::Mix => Kind::Mix,
-            Self::SynData => Kind::SynData,
-            Self::Fragment => Kind::Fragment,
-            Self::Connect => Kind::Connect,
-            Self::Idle => Kind::Idle,
-            Self::SlowHead => Kind::SlowHead,
-            Self::SlowRead => Kind::SlowRead,
-            Self::ZeroWindow => Kind::ZeroWindow,
-            Self::ZeroOneWindow => Kind::ZeroOneWindow,
-            Self::TinyMss => Kind::TinyMss,
-        }
+        self.kind
     }
 
     /// Returns the prefix that destinations are drawn from, if they are.
@@ -84,20 +68,34 @@ impl Attack {
             Family::V4 => Prefix::CARPET_V4,
             Family::V6 => Prefix::CARPET_V6,
         };
-        (self == Self::Carpet).then_some(prefix)
+        self.is_carpet.then_some(prefix)
     }
 
     /// Returns the number of connections that it keeps, if it does.
     pub(super) fn connections(self) -> u32 {
-        match self {
-            Self::Idle => IDLE_CONNECTIONS,
+        match self.kind {
+            Kind::Idle => IDLE_CONNECTIONS,
             _ => CONNECTIONS,
         }
     }
 
     /// Returns whether it needs connections, so that its rate is one of connections and not of packets.
     pub(super) fn needs_connections(self) -> bool {
-        self.kind().needs_connections()
+        self.kind.needs_connections()
+    }
+}
+
+impl ValueEnum for Attack {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        if self.is_carpet {
+            Some(PossibleValue::new(self.name()).help("SYNs to all addresses of a prefix"))
+        } else {
+            self.kind.to_possible_value()
+        }
     }
 }
 

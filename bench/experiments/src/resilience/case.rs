@@ -84,7 +84,7 @@ pub(super) struct Sample {
     bytes: u64,
 }
 
-/// What was seen of an attack.
+/// The measurements of an attack.
 struct Met {
     first: Sample,
     last: Sample,

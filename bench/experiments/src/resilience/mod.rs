@@ -52,7 +52,8 @@ pub struct Arguments {
     /// unless --family says otherwise.
     #[arg(long)]
     quick: bool,
-    /// The attacks, separated by commas (default: all of them)
+    /// The attacks, separated by commas; idle keeps 262,144 connections, and the others that keep some 10,000
+    /// (default: all of them)
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', hide_default_value = true,
         default_values_t = Attack::value_variants().to_vec())]
     attacks: Vec<Attack>,
@@ -326,7 +327,9 @@ mod tests {
     fn attacks_can_be_chosen() {
         let attacks = |arguments: &[&str]| parse::<Arguments>(arguments).unwrap().attacks();
         assert_eq!(attacks(&[]), Attack::value_variants());
-        assert_eq!(attacks(&["--attacks", "synack,ack,ack"]), [Attack::Ack, Attack::SynAck]);
+        let chosen = attacks(&["--attacks", "synack,ack,ack"]);
+        let names: Vec<_> = chosen.into_iter().map(Attack::name).collect();
+        assert_eq!(names, ["ack", "synack"]);
     }
 
     #[test]

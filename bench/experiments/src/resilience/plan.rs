@@ -1,4 +1,4 @@
-//! What can be measured: rates, targets, and the cases made of them.
+//! The subjects of measurement: rates, targets, and the cases made of them.
 
 use tidegate_lab::Family;
 
@@ -78,7 +78,7 @@ impl Target {
 
     /// Whether it meets `attack`. The others differ from these in how they treat SYNs.
     pub(super) fn meets(self, attack: Attack) -> bool {
-        attack == Attack::Syn || matches!(self, Self::TidegateAuto | Self::Nginx)
+        attack == Attack::SYN || matches!(self, Self::TidegateAuto | Self::Nginx)
     }
 }
 
@@ -87,7 +87,7 @@ impl Target {
 pub(super) enum Limit {
     /// A SYN is sent back as it is by XDP_TX.
     Transmit,
-    /// What comes from the addresses of the attack is dropped by XDP_DROP.
+    /// Packets from the addresses of the attack are dropped by XDP_DROP.
     Drop,
 }
 
@@ -125,7 +125,7 @@ impl Contender {
     }
 }
 
-/// What is measured.
+/// The subject of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     /// A server.
@@ -180,7 +180,7 @@ impl Case {
     }
 }
 
-/// What was chosen to be measured.
+/// The part of all cases that was chosen.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     /// The IP versions.

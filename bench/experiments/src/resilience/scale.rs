@@ -170,7 +170,7 @@ impl Scale {
         let mut floods = vec![(None, Offered::Nothing)];
         for &attack in &selection.attacks {
             let (rates, is_complete) = match attack {
-                Attack::Syn => (self.syn_rates, true),
+                Attack::SYN => (self.syn_rates, true),
                 other if other.needs_connections() => (self.connection_rates, true),
                 _ => (self.rates, false),
             };
@@ -199,7 +199,7 @@ impl Scale {
             .map(Subject::Server)
             .collect();
         if offered == Offered::Max && self.bare.contains(&family) {
-            let transmit = (attack == Some(Attack::Syn)).then_some(Limit::Transmit);
+            let transmit = (attack == Some(Attack::SYN)).then_some(Limit::Transmit);
             subjects.extend(transmit.into_iter().chain([Limit::Drop]).map(Subject::Bare));
         }
         subjects
@@ -208,7 +208,7 @@ impl Scale {
     /// Those of `attacks` that are scored.
     fn scored(&self, attacks: &[Attack]) -> Vec<Attack> {
         let mut scored = attacks.to_vec();
-        scored.sort_by_key(|&attack| attack == Attack::Syn);
+        scored.sort_by_key(|&attack| attack == Attack::SYN);
         scored.truncate(self.scoring.attacks);
         scored
     }
@@ -322,7 +322,7 @@ mod tests {
                 }
                 if offered == Offered::Max {
                     let transmit = count(family, attack, offered, Subject::Bare(Limit::Transmit));
-                    assert_eq!(transmit, if attack == Some(Attack::Syn) { 3 } else { 0 });
+                    assert_eq!(transmit, if attack == Some(Attack::SYN) { 3 } else { 0 });
                     assert_eq!(count(family, attack, offered, Subject::Bare(Limit::Drop)), 3);
                 }
             }
@@ -344,9 +344,9 @@ mod tests {
         let subjects: Vec<Subject> = scores.iter().map(|case| case.subject).collect();
         let expected = [Contender::Plain(Target::TidegateAuto), Contender::Filtered].map(Subject::Score);
         assert_eq!(subjects, expected);
-        assert!(scores.iter().all(|case| case.attack == Some(Attack::Ack)), "{scores:?}");
+        assert!(scores.iter().all(|case| case.attack == Some(Attack::ACK)), "{scores:?}");
         let only = Selection {
-            attacks: vec![Attack::Syn],
+            attacks: vec![Attack::SYN],
             ..selection
         };
         let quick = Scale::QUICK.cases(&only);

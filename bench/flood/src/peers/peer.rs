@@ -204,7 +204,7 @@ impl Peer {
         }
     }
 
-    /// What becomes of it, which is not closed, with a segment of the server's, and what it answers.
+    /// The state of a peer that is not closed after a segment of the server's, and the answer to that.
     pub(super) fn segment_arrives(
         &mut self,
         arrival: &Arrival,

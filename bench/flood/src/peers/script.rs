@@ -42,14 +42,19 @@ pub(super) trait Script: Send {
         None
     }
 
+    /// The request, all of which is sent at once unless [`Script::said`] says otherwise.
+    fn request(&self) -> &[u8] {
+        &[]
+    }
+
     /// Octets of the request sent by `step`.
     fn said(&self, _step: u32) -> u32 {
-        0
+        self.request().len() as u32
     }
 
     /// The octet of the request at `index`.
-    fn octet(&self, _index: u32) -> u8 {
-        0
+    fn octet(&self, index: u32) -> u8 {
+        self.request().get(index as usize).copied().unwrap_or_default()
     }
 
     /// Octets of the response that it has room for.

@@ -80,7 +80,7 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What decides on strong cookies by the bad ones, of which none has been counted until `now`.
+    /// The policy of strong cookies, by the bad ones, of which none has been counted until `now`.
     pub(crate) fn of_bad_cookies(thresholds: Thresholds, now: Instant) -> Self {
         let thresholds = Thresholds {
             syn_rate: thresholds.bad_cookies,

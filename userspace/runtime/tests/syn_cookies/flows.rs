@@ -10,23 +10,13 @@ use crate::frames::segment::{Segment, clients};
 use crate::frames::{SERVER_V4, SERVER_V6, with_vlan_tags};
 use crate::program::{BUCKETS, Program};
 
-/// Numbers as random as any.
-const RANDOM: [u64; 10] = [
-    0x6b17_d1f2_e12c_4247,
-    0xf8bc_e6e5_63a4_40f2,
-    0x7703_7d81_2deb_33a0,
-    0xf4a1_3945_d898_c296,
-    0x4fe3_42e2_fe1a_7f9b,
-    0x8ee7_eb4a_7c0f_9e16,
-    0x2bce_3357_6b31_5ece,
-    0xcbb6_4068_37bf_51f5,
-    0x9e37_79b9_7f4a_7c15,
-    0xbf58_476d_1ce4_e5b9,
-];
-
 /// Room for `flows` flows.
 pub(crate) fn hasher(flows: u64) -> FlowHasher {
-    let hasher = FlowHasher::new(flows, RANDOM);
+    // Numbers as random as any.
+    let hasher = FlowHasher::new(
+        flows,
+        std::array::from_fn(|index| !(index as u64 * 0x9e37_79b9_7f4a_7c15)),
+    );
     assert!(hasher.buckets() <= BUCKETS);
     hasher
 }

@@ -55,16 +55,13 @@ fn with_connections(kind: &str, rate: &str, config: &str) -> Option<([Value; 2],
     let (root, config_file) = (site.path().to_string_lossy(), config_file.to_string_lossy());
     let server = Server::start(&lab, &["--root", &root, "--config", &config_file, "--drain", "0s"]);
     let count = PEERS.to_string();
-    let arguments = [
-        "--duration",
-        "3s",
-        "--rate",
-        rate,
-        "--connections",
-        &count,
-        "--path",
-        "/large",
-    ];
+    let mut arguments = vec!["--duration", "3s", "--rate", rate];
+    if kind != "connect" {
+        arguments.extend(["--connections", &count]);
+    }
+    if !matches!(kind, "connect" | "idle") {
+        arguments.extend(["--path", "/large"]);
+    }
     let figures = BOTH_FAMILIES.map(|address| flood(address, kind, &arguments)["connections"].take());
     let counters = server.counters();
     server.stop().expect_redirects_received();

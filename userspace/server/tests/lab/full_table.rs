@@ -1,4 +1,4 @@
-//! What one source may have, and what becomes of it when others need the place.
+//! The limits of one source, and its connections when others need the place.
 
 use std::fs;
 use std::io::{BufReader, ErrorKind, Read, Write};

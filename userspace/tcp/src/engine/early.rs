@@ -65,14 +65,15 @@ impl<A: Application> Engine<A> {
 
     /// The handshake of `key` is complete: what came too early is processed, in the order in which it came.
     pub(super) fn receive_early<T: Transmit>(&mut self, now: Instant, key: &FlowKey, out: &mut T) {
-        if self.early.waiting.is_empty() {
-            return;
-        }
-        let (own, others) = self.early.waiting.drain(..).partition(|waiting| waiting.key == *key);
-        self.early.waiting = others;
-        let own: VecDeque<Waiting> = own;
-        for waiting in own {
-            self.receive(now, &waiting.frame, OnNoFlow::Reject, out);
+        for _ in 0..self.early.waiting.len() {
+            let Some(waiting) = self.early.waiting.pop_front() else {
+                return;
+            };
+            if waiting.key == *key {
+                self.receive(now, &waiting.frame, OnNoFlow::Reject, out);
+            } else {
+                self.early.waiting.push_back(waiting);
+            }
         }
     }
 

@@ -160,8 +160,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         let key = segment.key;
-        let chosen = self.shared_flows.as_ref().and_then(|flows| flows.handshake_owner(&key));
-        let owner = chosen.unwrap_or(cookie.shard);
+        let owner = self.chosen_owner(&key).unwrap_or(cookie.shard);
         // Whom a copy of this segment has reached before.
         let had_by = if on_no_flow == OnNoFlow::Ask && self.shared_flows.is_some() {
             self.others(&key, on_no_flow)
@@ -200,6 +199,8 @@ impl<A: Application> Engine<A> {
             self.links.release(link);
             return Received::Done;
         };
+        // Before what gives way has ended: between the two, what follows this segment would be of no flow.
+        self.flow_begins(&key);
         self.give_way(&key);
         self.counters.bump(Counter::CookieConnections);
         let handshake = Handshake {
@@ -218,16 +219,20 @@ impl<A: Application> Engine<A> {
         let slot = self.connections.insert(connection) as u32;
         self.sources.open(slot, source);
         self.table.insert(&key, FlowSlot::Connection(slot));
-        self.flow_begins(&key);
         self.complete_handshake(now, slot, segment, None, out);
         self.receive_early(now, &key, out);
         Received::Done
     }
 
-    /// Whether this engine was chosen on the way here to have the connection of a handshake.
+    /// The shard that was chosen on the way here to have the connection of a handshake.
+    fn chosen_owner(&self, key: &FlowKey) -> Option<u16> {
+        self.shared_flows.as_ref()?.handshake_owner(key)
+    }
+
+    /// Whether this engine was chosen.
     pub(super) fn is_ours_to_open(&self, key: &FlowKey) -> bool {
-        let chosen = self.shared_flows.as_ref().and_then(|flows| flows.handshake_owner(key));
-        chosen.is_some() && chosen == self.cookies.as_ref().map(|cookies| cookies.shard)
+        let own = self.cookies.as_ref().map(|cookies| cookies.shard);
+        own.is_some() && self.chosen_owner(key) == own
     }
 
     /// Forgets what is left of an older handshake, or of a connection in TIME-WAIT, with the same addresses and ports.

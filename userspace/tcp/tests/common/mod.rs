@@ -20,6 +20,12 @@ use tidegate_tcp::wire::options::Timestamps;
 use tidegate_tcp::wire::{Flags, FlowKey, LinkHeader, Options, Segment, checksum};
 use tidegate_tcp::{Config, State};
 
+/// Any other shard may know the flow.
+pub const NO_FLOW: Received = Received::NoFlow {
+    others: u64::MAX,
+    then: 0,
+};
+
 pub const SERVER: &str = "198.18.0.1:80";
 pub const CLIENT: &str = "198.18.0.2:40000";
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

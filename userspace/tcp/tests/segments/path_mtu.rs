@@ -448,16 +448,7 @@ fn an_unknown_flow_is_another_shards_or_nobodys() {
             let received = rig.engine.receive(rig.now, message, on_no_flow, &mut rig.wire);
             (received, counters(&rig.engine))
         };
-        assert_eq!(
-            receive(&message, OnNoFlow::Report),
-            (
-                Received::NoFlow {
-                    others: u64::MAX,
-                    then: 0
-                },
-                [0, 0, 0]
-            )
-        );
+        assert_eq!(receive(&message, OnNoFlow::Report), (NO_FLOW, [0, 0, 0]));
         assert_eq!(receive(&message, OnNoFlow::Reject), (Received::Done, [1, 1, 0]));
         // A flow that is known is not handed over.
         let message = too_big(&key, 1400, &quote(&key, &first[0]));
@@ -479,13 +470,7 @@ fn a_handshake_is_not_affected() {
         let message = too_big(&key, 1400, &plain);
         // Another shard may have the connection.
         let report = rig.engine.receive(rig.now, &message, OnNoFlow::Report, &mut rig.wire);
-        assert_eq!(
-            report,
-            Received::NoFlow {
-                others: u64::MAX,
-                then: 0
-            }
-        );
+        assert_eq!(report, NO_FLOW);
         assert_eq!(rig.inject(&message), Received::Done);
         rig.nothing();
         assert_eq!(rig.count(Counter::DropIcmpNoFlow), 1);

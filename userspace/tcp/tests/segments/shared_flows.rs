@@ -2,6 +2,7 @@
 //! is challenged (RFC 5961, section 4.2), its TIME-WAIT decides where the new one begins (RFC 9293, section 3.6.1; RFC
 //! 6191).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::common::cookie::{EPOCH, V6, answered, cookies};
@@ -21,6 +22,7 @@ type Owners = Arc<Mutex<Vec<(FlowKey, u16)>>>;
 /// One engine's view of them. It takes every flow for one of these others as well.
 struct View {
     owners: Owners,
+    gone: Arc<AtomicUsize>,
     shard: u16,
     suspected: u64,
     chosen: Option<u16>,
@@ -35,6 +37,8 @@ impl SharedFlows for View {
         let mut owners = self.owners.lock().unwrap();
         let place = owners.iter().position(|flow| *flow == (*key, self.shard));
         owners.remove(place.expect("it began here"));
+        let is_left = owners.iter().any(|(flow, _)| flow == key);
+        self.gone.fetch_add(usize::from(!is_left), Ordering::Relaxed);
     }
 
     fn others(&self, key: &FlowKey) -> u64 {
@@ -54,6 +58,8 @@ impl SharedFlows for View {
 #[derive(Default)]
 struct Shared {
     owners: Owners,
+    /// Times that no engine had a flow any more.
+    gone: Arc<AtomicUsize>,
     suspected: u64,
     /// The shard that is to have the connections of handshakes with cookies.
     chosen: Option<u16>,
@@ -71,6 +77,7 @@ impl Shared {
         rig.engine.listen(server.parse().unwrap());
         rig.engine.share_flows(Box::new(View {
             owners: Arc::clone(&self.owners),
+            gone: Arc::clone(&self.gone),
             shard: number as u16,
             suspected: self.suspected,
             chosen: self.chosen,
@@ -418,4 +425,19 @@ fn text_of_a_handshake_that_was_seen_on_the_way_is_never_reset() {
         (rig.count(Counter::DropEarly), rig.count(Counter::DropBadCookie)),
         (100, 0)
     );
+}
+
+/// What follows the acknowledgment of a cookie is of a known flow all the time.
+#[test]
+fn a_half_open_connection_that_gives_way_to_a_cookie_leaves_no_gap() {
+    let shared = Shared::new();
+    let mut rig = shared.rig(0, config(), App::default(), FAMILIES[0]);
+    rig.engine.set_cookies(Some(cookies(EPOCH)));
+    rig.syn(with_sack());
+    rig.sent();
+    assert_eq!((rig.engine.half_open(), shared.total()), (1, 1));
+    answered(&mut rig, with_sack());
+    rig.peer(ACK, b"");
+    assert_eq!((rig.engine.half_open(), rig.state()), (0, Some(State::Established)));
+    assert_eq!((shared.total(), shared.gone.load(Ordering::Relaxed)), (1, 0));
 }

@@ -102,7 +102,7 @@ pub(super) struct Score {
     pub(super) attack: Attack,
     /// The rate, in packets per second; `None` if it does not stand the lowest.
     pub(super) per_s: Option<f64>,
-    /// What was tried, in this order.
+    /// The tries of the search, in their order.
     pub(super) tries: Vec<Try>,
 }
 
@@ -148,7 +148,7 @@ impl Results {
             self.at_max.push(row.clone());
             let mut same: Vec<&Measurement> = self.at_max.iter().filter(|&other| is_same(other)).collect();
             let figure = |row: &Measurement| match row.attack {
-                Some(Attack::Syn) => row.answered_per_s,
+                Some(Attack::SYN) => row.answered_per_s,
                 _ => row.taken_per_s,
             };
             same.sort_by(|one, other| figure(one).total_cmp(&figure(other)));
@@ -215,7 +215,7 @@ impl Results {
 
     /// The limits of SYNs that stand for all: those of IPv4 if that was measured.
     fn first_limit(&self, limit: Limit) -> Option<f64> {
-        let of = |family| self.limit(family, Attack::Syn, limit);
+        let of = |family| self.limit(family, Attack::SYN, limit);
         of(Family::V4).or_else(|| of(Family::V6))
     }
 
@@ -363,7 +363,7 @@ mod tests {
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 0.0));
         report.add_row(row(Target::LinuxAlways, Family::V4, Offered::Pps(100), 0.0));
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Pps(100), 0.0));
-        let syn = Some(Attack::Syn);
+        let syn = Some(Attack::SYN);
         let order: Vec<_> = report
             .rows
             .iter()

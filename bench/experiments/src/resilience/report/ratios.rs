@@ -36,12 +36,12 @@ impl Results {
         let others: Vec<Attack> = self
             .attacks()
             .into_iter()
-            .filter(|&attack| attack != Attack::Syn)
+            .filter(|&attack| attack != Attack::SYN)
             .collect();
         let scores = self.scores.iter();
         Ratios {
-            answered_max_vs_linux: self.lowest(&[Attack::Syn], syns, linux),
-            answered_max_vs_xdp_tx: self.lowest(&[Attack::Syn], syns, transmit),
+            answered_max_vs_linux: self.lowest(&[Attack::SYN], syns, linux),
+            answered_max_vs_xdp_tx: self.lowest(&[Attack::SYN], syns, transmit),
             taken_max_vs_xdp_drop: self.lowest(&others, |row| row.taken_per_s, drop),
             score_vs_bare: scores
                 .filter_map(|score| self.score_vs_bare(score.family, score.attack))
@@ -131,14 +131,14 @@ mod tests {
         for (tidegate, linux, bare) in [(2.0e6, 0.4e6, 4.0e6), (1.0e6, 0.2e6, 2.0e6), (1.0e6, 0.4e6, 4.0e6)] {
             report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, tidegate));
             report.add_row(row(Target::LinuxOnOverflow, Family::V4, Offered::Max, linux));
-            report.add_limit(Family::V4, Attack::Syn, Limit::Transmit, bare);
+            report.add_limit(Family::V4, Attack::SYN, Limit::Transmit, bare);
         }
         let ratios = report.ratios();
         assert_eq!(ratios.answered_max_vs_linux, Some(5.0));
         assert_eq!(ratios.answered_max_vs_xdp_tx, Some(0.5));
         let answered: Vec<f64> = report.rows.iter().map(|row| row.answered_per_s).collect();
         assert_eq!(answered, [1.0e6, 0.4e6]);
-        assert_eq!(report.limit(Family::V4, Attack::Syn, Limit::Transmit), Some(4.0e6));
+        assert_eq!(report.limit(Family::V4, Attack::SYN, Limit::Transmit), Some(4.0e6));
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         report.add_row(row(Target::TidegateAuto, Family::V4, Offered::Max, 1e6));
         report.add_row(row(Target::LinuxOnOverflow, Family::V4, Offered::Max, 0.0));
         assert_eq!(report.ratios(), nothing);
-        report.add_limit(Family::V4, Attack::Syn, Limit::Transmit, 0.0);
+        report.add_limit(Family::V4, Attack::SYN, Limit::Transmit, 0.0);
         assert_eq!(report.ratios(), nothing);
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
     Measurement {
         target,
         family,
-        attack: (offered != Offered::Nothing).then_some(Attack::Syn),
+        attack: (offered != Offered::Nothing).then_some(Attack::SYN),
         offered,
         offered_per_s: 4_000_000.4,
         answered_per_s,
@@ -75,13 +75,13 @@ pub(super) fn report() -> Results {
     }
     for offered in [Offered::Pps(1_000_000), Offered::Max] {
         report.add_row(Measurement {
-            attack: Some(Attack::Ack),
+            attack: Some(Attack::ACK),
             ..row(Target::TidegateAuto, Family::V4, offered, 0.0)
         });
     }
-    report.add_limit(Family::V4, Attack::Syn, Limit::Transmit, 3_000_000.0);
-    report.add_limit(Family::V4, Attack::Syn, Limit::Drop, 8_000_000.0);
-    report.add_limit(Family::V4, Attack::Ack, Limit::Drop, 5_000_000.0);
+    report.add_limit(Family::V4, Attack::SYN, Limit::Transmit, 3_000_000.0);
+    report.add_limit(Family::V4, Attack::SYN, Limit::Drop, 8_000_000.0);
+    report.add_limit(Family::V4, Attack::ACK, Limit::Drop, 5_000_000.0);
     for (contender, per_s) in [
         (Contender::Filtered, Some(4_000_000.0)),
         (Contender::Plain(Target::TidegateAuto), Some(3_000_000.0)),
@@ -90,7 +90,7 @@ pub(super) fn report() -> Results {
         report.add_score(Score {
             contender,
             family: Family::V4,
-            attack: Attack::Ack,
+            attack: Attack::ACK,
             per_s,
             tries: vec![Try {
                 offered_per_s: 3_000_000.0,

@@ -31,12 +31,8 @@ impl Script for Reader {
         Some(self.interval)
     }
 
-    fn said(&self, _step: u32) -> u32 {
-        self.request.len() as u32
-    }
-
-    fn octet(&self, index: u32) -> u8 {
-        self.request.get(index as usize).copied().unwrap_or_default()
+    fn request(&self) -> &[u8] {
+        &self.request
     }
 
     fn room(&self) -> u32 {
