@@ -15,7 +15,7 @@ pub(crate) fn hasher(flows: u64) -> FlowHasher {
     // Numbers as random as any.
     let hasher = FlowHasher::new(
         flows,
-        std::array::from_fn(|index| !(index as u64 * 0x9e37_79b9_7f4a_7c15)),
+        std::array::from_fn(|index| (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
     );
     assert!(hasher.buckets() <= BUCKETS);
     hasher
