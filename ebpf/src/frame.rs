@@ -9,7 +9,7 @@
 use core::arch::asm;
 use core::marker::PhantomData;
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 
 /// No offset in a frame is greater: 22 octets of Ethernet header and tags, 40 of IPv6, and six extension headers of
 /// 2,048 are less. One bit more, and together with what is read there it might exceed what verifiers follow, 65,535
@@ -20,7 +20,7 @@ const MAX_OFFSET: usize = 0x3fff;
 const MAX_LENGTH: usize = 0x1_ffff;
 
 /// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some
-/// octet on. Offsets are at most [`MAX_OFFSET`].
+/// octet on. Of a frame in several buffers it is the part in the first one. Offsets are at most [`MAX_OFFSET`].
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     start: usize,
@@ -117,10 +117,13 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Whether at least `length` octets are left from `offset` on; `length` is at most 131,071.
+    /// Whether a whole frame has at least `length` octets from `offset` on; `length` is at most 131,071. `FRAGS`: also
+    /// those in the buffers behind the first, of which nothing else here knows.
     #[inline(always)]
-    pub fn reaches(self, offset: usize, length: usize) -> bool {
+    pub fn reaches<const FRAGS: bool>(self, offset: usize, length: usize) -> bool {
+        // Nearly all frames lie in the first buffer, and the other way takes a call.
         reaches(self.context, self.from(offset).start, length)
+            || FRAGS && offset as u64 + length as u64 <= length_of_all_buffers(self.context)
     }
 }
 
@@ -225,6 +228,13 @@ fn start(ctx: *mut xdp_md) -> usize {
 fn end(ctx: *mut xdp_md) -> usize {
     // SAFETY: as in `start`, for `data_end`.
     unsafe { core::ptr::read_volatile(&raw const (*ctx).data_end) as usize }
+}
+
+/// The octets of the frame in all its buffers.
+#[inline(always)]
+fn length_of_all_buffers(ctx: *mut xdp_md) -> u64 {
+    // SAFETY: the context is valid while the program runs, and the helper only reads it.
+    unsafe { bpf_xdp_get_buff_len(ctx) }
 }
 
 /// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before

@@ -56,6 +56,9 @@ pub const MAX_REMOTES: u32 = 16;
 /// Name of the program that steers, as it is found in the object.
 pub const PROGRAM_STEER: &str = "tidegate";
 
+/// Name of the same program for frames that may lie in several buffers (`xdp.frags`, Linux 5.18).
+pub const PROGRAM_STEER_FRAGS: &str = "tidegate_frags";
+
 /// Name of the map of [`ListenerKey`]s whose flows are steered (`HashMap<ListenerKey, u32>`; the value is unused).
 pub const MAP_LISTENERS: &str = "LISTENERS";
 

@@ -9,7 +9,7 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult};
 use tidegate_abi::{
     ListenerKey, MAP_COUNTERS, MAP_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
-    PROGRAM_STEER, XdpCounter,
+    PROGRAM_STEER, PROGRAM_STEER_FRAGS, XdpCounter,
 };
 
 use crate::frames::{served_v4, served_v6};
@@ -29,12 +29,18 @@ const SPARE: usize = 64;
 /// The program, loaded and not attached, with maps of its own.
 pub(crate) struct Program {
     ebpf: Ebpf,
+    /// The name of the program that runs.
+    name: &'static str,
     socket: Option<OwnedFd>,
 }
 
 impl Program {
     /// The program with nothing served and no socket; `None`, and a loud line, without root.
     pub(crate) fn load() -> Option<Self> {
+        Self::load_by_name(PROGRAM_STEER)
+    }
+
+    fn load_by_name(name: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: needs root: the XDP program can only be loaded with CAP_BPF and CAP_NET_ADMIN");
             return None;
@@ -44,7 +50,7 @@ impl Program {
             .load(tidegate_runtime::object())
             .expect("the object is read and its maps are made");
         let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
+            .program_mut(name)
             .expect("the object has the program")
             .try_into()
             .expect("it is an XDP program");
@@ -54,16 +60,35 @@ impl Program {
 
     /// The program of an object that is loaded already.
     pub(crate) fn of(ebpf: Ebpf) -> Self {
-        Self { ebpf, socket: None }
+        Self {
+            ebpf,
+            name: PROGRAM_STEER,
+            socket: None,
+        }
     }
 
     /// The program with both destinations of [`frames`] served, and a socket on queue 0.
     pub(crate) fn serving() -> Option<Self> {
-        let mut program = Self::load()?;
-        program.serve(served_v4());
-        program.serve(served_v6());
-        program.open_socket();
+        Some(Self::load()?.with_both_served())
+    }
+
+    /// As [`Program::serving`], for frames in several buffers.
+    pub(crate) fn serving_several_buffers() -> Option<Self> {
+        let mut program = Self::load_by_name(PROGRAM_STEER_FRAGS)?.with_both_served();
+        program.use_several_buffers();
         Some(program)
+    }
+
+    fn with_both_served(mut self) -> Self {
+        self.serve(served_v4());
+        self.serve(served_v6());
+        self.open_socket();
+        self
+    }
+
+    /// Runs the program for frames in several buffers from here on, which is loaded already.
+    pub(crate) fn use_several_buffers(&mut self) {
+        self.name = PROGRAM_STEER_FRAGS;
     }
 
     /// Adds a destination to the served ones.
@@ -165,7 +190,7 @@ impl Program {
     pub(crate) fn test_run(&self, options: TestRunOptions<'_>) -> TestRunResult {
         let program: &Xdp = self
             .ebpf
-            .program(PROGRAM_STEER)
+            .program(self.name)
             .expect("the object has the program")
             .try_into()
             .expect("it is an XDP program");
