@@ -3,8 +3,9 @@
 //! The kernel is asked first: only what it says yes to and does wrong is here. Each entry says where it was seen.
 
 use tidegate_tcp::config::InvalidSetting;
+use tidegate_xsk::MultiBuffer;
 
-use crate::config::{Config, CookieMode, LINK_HEADERS, MAX_MTU, XDP_PACKET_HEADROOM, ZeroCopy};
+use crate::config::{Config, CookieMode, LINK_HEADERS, MAX_JUMBO_MTU, MAX_MTU, XDP_PACKET_HEADROOM, ZeroCopy};
 use crate::error::Error;
 use crate::interface::Interface;
 use crate::xdp::Attached;
@@ -78,6 +79,8 @@ pub(crate) struct BindPlan {
     pub(crate) zero_copy: Option<u32>,
     /// The size of frames in copy mode; `None`: zero-copy or nothing.
     pub(crate) copy: Option<u32>,
+    /// The limits of packets of several frames, where the MTU takes them.
+    pub(crate) multi_buffer: Option<MultiBuffer>,
     buffer_unit: u32,
 }
 
@@ -100,6 +103,7 @@ impl BindPlan {
         let mut plan = Self {
             zero_copy: Some(zero_copy_size),
             copy: Some(copy_size),
+            multi_buffer: config.multi_buffer(interface.mtu),
             buffer_unit: quirks.buffer_unit,
         };
         match config.zero_copy {
@@ -118,7 +122,7 @@ impl BindPlan {
                          cookies would bring no connection; zero-copy needs --syn-cookies never"
                     ),
                 ))
-            } else if interface.mtu > max_mtu(size, quirks.buffer_unit) {
+            } else if plan.multi_buffer.is_none() && interface.mtu > max_mtu(size, quirks.buffer_unit) {
                 Some(InvalidSetting::new(
                     ["zero_copy", "frame_size"],
                     format!(
@@ -155,6 +159,9 @@ impl BindPlan {
 
     /// The largest MTU that a socket bound by this plan serves.
     pub(crate) fn max_mtu(&self, zero_copy: bool) -> u32 {
+        if self.multi_buffer.is_some() {
+            return MAX_JUMBO_MTU;
+        }
         match (zero_copy, self.zero_copy, self.copy) {
             (true, Some(size), _) => max_mtu(size, self.buffer_unit),
             (_, _, Some(size)) => max_mtu(size, 1),
@@ -293,5 +300,18 @@ mod tests {
         assert_eq!(plan(Some("igb")).max_mtu(true), 3046);
         assert_eq!(plan(Some("i40e")).max_mtu(true), 3498);
         assert_eq!(plan(Some("i40e")).max_mtu(false), 1770);
+    }
+
+    #[test]
+    fn above_the_mtu_of_a_page_the_kernel_says_whether_zero_copy_takes_several_frames() {
+        for driver in [None, Some("igb"), Some("i40e")] {
+            let jumbo = interface(driver, 9000);
+            let auto = config(None, ZeroCopy::Auto);
+            let plan = BindPlan::new(&auto, CookieMode::Auto, &jumbo, Attached::Native).expect("a plan");
+            let zero_copy = driver.map(|_| 4096);
+            assert_eq!((plan.zero_copy, plan.copy), (zero_copy, Some(4096)), "{driver:?}");
+            assert!(plan.multi_buffer.is_some());
+            assert_eq!((plan.max_mtu(true), plan.max_mtu(false)), (9000, 9000));
+        }
     }
 }

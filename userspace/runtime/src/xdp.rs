@@ -18,9 +18,9 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, PROGRAM_STEER_FRAGS};
 
-use crate::config::XdpMode;
+use crate::config::{MAX_MTU, XdpMode};
 use crate::error::{Error, with_causes};
 use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
@@ -82,6 +82,7 @@ impl Steering {
             .load(object())
             .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
+        let frags = settings.frags;
         let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
@@ -93,13 +94,14 @@ impl Steering {
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
+        let name = if frags { PROGRAM_STEER_FRAGS } else { PROGRAM_STEER };
         let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
-            .ok_or_else(|| missing(PROGRAM_STEER))?
+            .program_mut(name)
+            .ok_or_else(|| missing(name))?
             .try_into()
             .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
-        program.load().map_err(|error| program_load_error(&error))?;
-        let (id, attached) = attach(program, interface, mode)?;
+        program.load().map_err(|error| program_load_error(name, &error))?;
+        let (id, attached) = attach(program, interface, mode, frags)?;
         let link = take_link(program, id, interface)?.map(XdpLink::new);
         if link.is_none() {
             tracing::warn!(
@@ -183,12 +185,18 @@ impl Steering {
     }
 }
 
-fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
+fn attach(program: &mut Xdp, interface: &str, mode: XdpMode, frags: bool) -> Result<(XdpLinkId, Attached), Error> {
     if mode != XdpMode::Generic {
         match program.attach(interface, Mode::Driver) {
             Ok(link) => return Ok((link, Attached::Native)),
             Err(error) => {
-                let reason = with_causes(&error);
+                let mut reason = with_causes(&error);
+                if frags {
+                    reason.push_str(&format!(
+                        "; not every driver gives XDP programs packets of an MTU above {MAX_MTU}, which \
+                         `ip link set dev {interface} mtu {MAX_MTU}` lowers"
+                    ));
+                }
                 match Refusal::of(errno(&error)) {
                     Refusal::Unsupported if mode == XdpMode::Auto => tracing::warn!(
                         "the driver of {interface} refused native XDP ({reason}); \
@@ -275,11 +283,11 @@ pub fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-fn program_load_error(error: &ProgramError) -> Error {
+fn program_load_error(name: &str, error: &ProgramError) -> Error {
     if errno(error) == Some(libc::EPERM) {
         return not_permitted();
     }
-    match Rejection::of(PROGRAM_STEER, error) {
+    match Rejection::of(name, error) {
         Some(rejection) => {
             tracing::info!("the verifier's log:\n{}", rejection.log());
             Error::Rejected(rejection)

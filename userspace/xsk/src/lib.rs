@@ -2,7 +2,8 @@
 //!
 //! [`Umem`] is the memory, [`Umem::bind`] makes a [`Socket`] of it: four rings, the frames that no ring has, wake-ups
 //! and statistics. A received frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of
-//! several sockets, on whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
+//! several sockets, on whatever thread. A packet may have several frames where [`MultiBuffer`] says so. The only crate
+//! that knows xsk-rs; what that does not have is in [`options`].
 //!
 //! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not
 //! copied ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends,
@@ -28,6 +29,7 @@
 //!     tx_ring: 2048,
 //!     mode: Mode::Copy,
 //!     burst: 64,
+//!     multi_buffer: None,
 //!     busy_timeout: Duration::ZERO,
 //! };
 //! let mut socket = umem.bind(&settings).map_err(|(_, error)| error)?;
@@ -51,6 +53,7 @@
 //! ```
 
 mod frame;
+mod multi_buffer;
 pub mod options;
 mod rx_frame;
 mod socket;
@@ -59,6 +62,7 @@ mod transmit;
 mod umem;
 
 pub use frame::{Frame, FramePool};
+pub use multi_buffer::MultiBuffer;
 pub use rx_frame::{RxFrame, Umems};
 pub use socket::{Burst, Socket};
 pub use statistics::Statistics;

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
 use crate::frame::{Frame, FramePool};
+use crate::multi_buffer::{Added, Assembler, Loss};
 use crate::options;
 use crate::rx_frame::RxFrame;
 use crate::statistics::Statistics;
@@ -36,16 +37,33 @@ pub struct Socket {
     pub(crate) queued: Vec<FrameDesc>,
     /// Room for the descriptors of one burst.
     scratch: Box<[FrameDesc]>,
+    /// Bytes of a packet that a frame has room for.
+    pub(crate) frame_room: usize,
+    /// Where packets may have several frames.
+    pub(crate) assembler: Option<Assembler>,
 }
 
-/// The frames that were received at once.
+/// The packets that were received at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Burst {
-    /// Their number.
+    /// Their frames.
     pub frames: u32,
+    /// Their number, those included that were dropped.
+    pub packets: u32,
     /// Their bytes, Ethernet headers included.
     pub bytes: u64,
+    /// Those that came in several frames.
+    pub multi_buffer: u32,
+    /// Those of several frames that were dropped because they are longer than
+    /// [`MultiBuffer::max_packet`](crate::MultiBuffer::max_packet).
+    pub too_long: u32,
+    /// Those of several frames that were dropped because
+    /// [`MultiBuffer::max_held`](crate::MultiBuffer::max_held) others are in somebody's hand.
+    pub no_buffer: u32,
 }
+
+/// Frames taken at most for each packet that is asked for, where packets may have several.
+const MAX_FRAMES_PER_PACKET: u32 = 4;
 
 impl Socket {
     pub(crate) fn new(umem: Umem, rings: Rings, settings: &SocketSettings<'_>) -> Self {
@@ -70,6 +88,8 @@ impl Socket {
             queued: Vec::with_capacity(settings.tx_ring as usize),
             scratch: vec![FrameDesc::default(); settings.burst as usize].into_boxed_slice(),
             descriptors: umem.descriptors,
+            frame_room: umem.frame_room,
+            assembler: settings.multi_buffer.map(Assembler::new),
         }
     }
 
@@ -171,10 +191,13 @@ impl Socket {
         let _ = options::wake_receive(self.fd);
     }
 
-    /// Puts up to `limit` received frames, a burst at most, behind those in `batch`.
+    /// Puts up to `limit` received packets, a burst at most, behind those in `batch`.
     #[inline]
     pub fn receive(&mut self, batch: &mut Vec<RxFrame>, limit: usize) -> Burst {
         let limit = limit.min(self.scratch.len());
+        if self.assembler.is_some() {
+            return self.receive_packets(batch, limit);
+        }
         // SAFETY: the ring is this UMEM's, and only descriptors of this UMEM's frames were put into the fill ring.
         let received = unsafe { self.rx.consume(&mut self.scratch[..limit]) };
         let (frame_shift, umem_id) = (self.frame_shift, self.umem_id);
@@ -185,13 +208,78 @@ impl Socket {
                 frame: Frame::out_of_ring((descriptor.addr() >> frame_shift) as u32),
                 descriptor: *descriptor,
                 umem_id,
+                packet: None,
             }
         }));
         self.in_fill -= received as u32;
         Burst {
             frames: received as u32,
+            packets: received as u32,
             bytes,
+            ..Burst::default()
         }
+    }
+
+    /// [`Socket::receive`] where packets may have several frames.
+    fn receive_packets(&mut self, batch: &mut Vec<RxFrame>, limit: usize) -> Burst {
+        let mut burst = Burst::default();
+        let end = batch.len() + limit;
+        while batch.len() < end && burst.frames < limit as u32 * MAX_FRAMES_PER_PACKET {
+            let wanted = end - batch.len();
+            // SAFETY: as in `receive`.
+            let taken = unsafe { self.rx.consume(&mut self.scratch[..wanted]) };
+            for index in 0..taken {
+                let descriptor = self.scratch[index];
+                batch.extend(self.receive_frame(descriptor, &mut burst));
+            }
+            self.in_fill -= taken as u32;
+            burst.frames += taken as u32;
+            if taken < wanted {
+                break;
+            }
+        }
+        burst
+    }
+
+    /// The packet that ends in a received frame, if there is one.
+    #[inline]
+    fn receive_frame(&mut self, descriptor: FrameDesc, burst: &mut Burst) -> Option<RxFrame> {
+        let frame = self.frame_of(&descriptor);
+        burst.bytes += descriptor.lengths().data() as u64;
+        let more = descriptor.has_more_frames();
+        let packet = match &mut self.assembler {
+            Some(assembler) if more || assembler.is_under_way() => {
+                // SAFETY: the descriptor is of this UMEM, as the kernel gave it, and its frame is in no ring and nobody
+                // else's hand while `frame` exists.
+                let contents = unsafe { self.umem.data(&descriptor) }.contents();
+                match assembler.add(contents, more) {
+                    Added::Whole(packet) => {
+                        burst.multi_buffer += 1;
+                        Some(packet)
+                    }
+                    added => {
+                        self.pool.put(frame);
+                        if let Added::Lost(loss) = added {
+                            burst.packets += 1;
+                            burst.multi_buffer += 1;
+                            match loss {
+                                Loss::TooLong => burst.too_long += 1,
+                                Loss::NoBuffer => burst.no_buffer += 1,
+                            }
+                        }
+                        return None;
+                    }
+                }
+            }
+            _ => None,
+        };
+        burst.packets += 1;
+        Some(RxFrame {
+            frame,
+            descriptor,
+            umem_id: self.umem_id,
+            packet,
+        })
     }
 
     /// The number of received frames that wait in the RX ring.
@@ -215,6 +303,9 @@ impl Socket {
     pub fn recycle(&mut self, frame: RxFrame) {
         self.check_umem(frame.umem_id);
         self.pool.put(frame.frame);
+        if let (Some(packet), Some(assembler)) = (frame.packet, &mut self.assembler) {
+            assembler.recycle(packet);
+        }
     }
 
     /// The token of the frame that a descriptor out of a ring is of.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
+use crate::multi_buffer::MultiBuffer;
 use crate::socket::Socket;
 
 /// Pauses between two attempts to bind to a queue in use: the first, and the longest.
@@ -58,6 +59,8 @@ pub struct SocketSettings<'a> {
     /// The time to go on trying while the queue has another socket: the kernel takes a moment to clear up after a
     /// process that was killed.
     pub busy_timeout: Duration,
+    /// The limits of packets of several frames; `None`: a packet has one, and longer ones are dropped.
+    pub multi_buffer: Option<MultiBuffer>,
 }
 
 /// A UMEM that no socket is bound to.
@@ -67,6 +70,8 @@ pub struct Umem {
     /// By frame number: the descriptor of the frame when it is free.
     pub(crate) descriptors: Box<[FrameDesc]>,
     frame_size: u32,
+    /// Bytes of a packet that a frame has room for.
+    pub(crate) frame_room: usize,
 }
 
 /// The four rings of a bound socket.
@@ -99,6 +104,7 @@ impl Umem {
             memory,
             descriptors: descriptors.into_boxed_slice(),
             frame_size: settings.frame_size,
+            frame_room: config.mtu() as usize,
         })
     }
 
@@ -112,7 +118,8 @@ impl Umem {
     /// # Errors
     ///
     /// The kernel's error, with the UMEM, which can be bound again: `EBUSY` when the queue has another socket,
-    /// `ENETDOWN` when the interface is down, `EPERM` without `CAP_NET_RAW`.
+    /// `ENETDOWN` when the interface is down, `EPERM` without `CAP_NET_RAW`, `EOPNOTSUPP` when the driver has no
+    /// zero-copy or none for packets of several frames, `EINVAL` when the kernel has no such packets.
     pub fn bind(self, settings: &SocketSettings<'_>) -> Result<Socket, (Self, io::Error)> {
         let deadline = Instant::now() + settings.busy_timeout;
         let mut pause = BUSY_PAUSE;
@@ -136,11 +143,15 @@ impl Umem {
             Mode::Copy => BindFlags::XDP_COPY,
             Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
         };
+        let multi_buffer = match settings.multi_buffer {
+            None => BindFlags::empty(),
+            Some(_) => BindFlags::XDP_USE_SG,
+        };
         let config = SocketConfig::builder()
             .rx_queue_size(QueueSize::new(settings.rx_ring).map_err(invalid)?)
             .tx_queue_size(QueueSize::new(settings.tx_ring).map_err(invalid)?)
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+            .bind_flags(mode | multi_buffer | BindFlags::XDP_USE_NEED_WAKEUP)
             .build();
         let interface: Interface = settings.interface.parse().map_err(invalid)?;
         // libxdp keeps the rings of a UMEM until a socket has been bound, so after an error they are there still.

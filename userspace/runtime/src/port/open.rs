@@ -51,7 +51,10 @@ impl Port {
             // Fewer system calls from Linux 6.17 on; before that, batches of the kernel's choice.
             let _ = options::set_tx_budget(socket.fd(), TX_BUDGET.clamp(TX_BATCH, config.tx_ring));
         }
+        let max_packet = plan.multi_buffer.map_or(0, |limits| limits.max_packet);
         let mut port = Self {
+            max_frames: socket.frames_of(max_packet),
+            packet: plan.multi_buffer.map(|_| vec![0; max_packet].into_boxed_slice()),
             socket,
             queue,
             zero_copy,
@@ -106,6 +109,7 @@ fn bind(interface: &str, queue: u32, config: &Config, plan: &BindPlan, attached:
         mode: Mode::ZeroCopy,
         burst: config.burst,
         busy_timeout: BUSY_TIMEOUT,
+        multi_buffer: plan.multi_buffer,
     };
     let mut unbound = None;
     if let Some(frame_size) = plan.zero_copy {

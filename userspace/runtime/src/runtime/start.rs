@@ -172,6 +172,9 @@ impl Checked {
             );
         }
         capability::check()?;
+        if config.multi_buffer(interface.mtu).is_some() {
+            capability::check_multi_buffer(&interface.name, interface.mtu)?;
+        }
         let cpus = if config.pin_threads {
             affinity::allowed()?
         } else {
@@ -208,6 +211,7 @@ impl Device {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
+            frags: config.multi_buffer(interface.mtu).is_some(),
         };
         let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
         let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;

@@ -32,6 +32,8 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) filter_for_rst_rate: Option<u32>,
     /// The rules by source.
     pub(crate) sources: &'a Sources,
+    /// Whether frames may lie in several buffers.
+    pub(crate) frags: bool,
 }
 
 impl ProgramSettings<'_> {
@@ -186,6 +188,7 @@ mod tests {
                 flow_hasher: FlowHasher::default(),
                 filter_for_rst_rate,
                 sources: &sources,
+                frags: false,
             };
             assert_eq!(settings.features(), expected);
         }
