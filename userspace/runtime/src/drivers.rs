@@ -1,7 +1,6 @@
-//! Quirks of drivers, by name: deviations from AF_XDP's documentation.
-//!
-//! The kernel is asked first: only what it says yes to and does wrong is here. Each entry says where it was seen.
+//! How sockets are bound, with what is known of the interface's driver.
 
+use tidegate_nic::drivers::driver;
 use tidegate_tcp::config::InvalidSetting;
 use tidegate_xsk::MultiBuffer;
 
@@ -12,64 +11,6 @@ use crate::xdp::Attached;
 
 /// Octets of a received frame that some devices count to its buffer: the frame check sequence.
 const FCS: u32 = 4;
-
-/// The quirks of one driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Quirks {
-    driver: &'static str,
-    /// In zero-copy mode the device splits a frame that is longer than its buffer, and the buffer is what is left of
-    /// the frame of the UMEM rounded down to a multiple of so many octets.
-    buffer_unit: u32,
-    /// In zero-copy mode the driver drops what an XDP program sends back (`XDP_TX`).
-    drops_xdp_tx: bool,
-}
-
-/// Nothing in particular.
-const NONE: Quirks = Quirks {
-    driver: "",
-    buffer_unit: 1,
-    drops_xdp_tx: false,
-};
-
-/// Buffers in units of 1 KiB: of a frame of 2,048 octets, 256 of them headroom, 1,024 are left.
-const KIB_BUFFERS: Quirks = Quirks {
-    buffer_unit: 1024,
-    ..NONE
-};
-
-const KNOWN: [Quirks; 4] = [
-    // igb_main.c, igb_setup_srrctl: SRRCTL.BSIZEPKT. Seen on Linux 7.3.4: segments above 1,024 octets arrive in two
-    // pieces, the second of which is no frame.
-    Quirks {
-        driver: "igb",
-        ..KIB_BUFFERS
-    },
-    // igc_main.c, igc_configure_rx_ring: as igb.
-    Quirks {
-        driver: "igc",
-        ..KIB_BUFFERS
-    },
-    // ixgbe_main.c, ixgbe_configure_srrctl: of the devices of this driver, the 82599; the others limit the length by
-    // RLPML instead.
-    Quirks {
-        driver: "ixgbe",
-        ..KIB_BUFFERS
-    },
-    // virtio_net.c: frames of XDP_TX are sent as if they were in memory of the driver's own. Seen on Linux 7.3.4: all
-    // of them count as tx_xdp_tx_drops.
-    Quirks {
-        driver: "virtio_net",
-        drops_xdp_tx: true,
-        ..NONE
-    },
-];
-
-fn quirks_of(driver: Option<&str>) -> Quirks {
-    KNOWN
-        .into_iter()
-        .find(|quirks| Some(quirks.driver) == driver)
-        .unwrap_or(NONE)
-}
 
 /// The way the sockets of an interface are to be bound: in zero-copy mode if the kernel gives it, otherwise in copy
 /// mode.
@@ -97,14 +38,14 @@ impl BindPlan {
         interface: &Interface,
         attached: Attached,
     ) -> Result<Self, Error> {
-        let quirks = quirks_of(interface.driver.as_deref());
+        let known = driver(interface.driver.as_deref());
         let copy_size = config.frame_size_for(interface.mtu);
         let zero_copy_size = config.frame_size.unwrap_or(4096);
         let mut plan = Self {
             zero_copy: Some(zero_copy_size),
             copy: Some(copy_size),
             multi_buffer: config.multi_buffer(interface.mtu),
-            buffer_unit: quirks.buffer_unit,
+            buffer_unit: known.buffer_unit,
         };
         match config.zero_copy {
             ZeroCopy::Never => plan.zero_copy = None,
@@ -112,9 +53,9 @@ impl BindPlan {
             ZeroCopy::Auto => {}
         }
         let reason = plan.zero_copy.and_then(|size| {
-            let driver = quirks.driver;
+            let driver = known.name;
             let name = &interface.name;
-            if quirks.drops_xdp_tx && cookies != CookieMode::Never {
+            if known.drops_xdp_tx && cookies != CookieMode::Never {
                 Some(InvalidSetting::new(
                     ["zero_copy", "syn_cookies.mode"],
                     format!(
@@ -122,13 +63,13 @@ impl BindPlan {
                          cookies would bring no connection; zero-copy needs --syn-cookies never"
                     ),
                 ))
-            } else if plan.multi_buffer.is_none() && interface.mtu > max_mtu(size, quirks.buffer_unit) {
+            } else if plan.multi_buffer.is_none() && interface.mtu > max_mtu(size, known.buffer_unit) {
                 Some(InvalidSetting::new(
                     ["zero_copy", "frame_size"],
                     format!(
                         "the driver of {name}, {driver}, would split packets in zero-copy mode: frames of {size} bytes \
                          serve an MTU of at most {}, and that of {name} is {}; {}",
-                        max_mtu(size, quirks.buffer_unit),
+                        max_mtu(size, known.buffer_unit),
                         interface.mtu,
                         if size < 4096 {
                             "zero-copy needs frame_size = 4096"
@@ -168,6 +109,12 @@ impl BindPlan {
             _ => MAX_MTU,
         }
     }
+}
+
+/// The largest MTU with which the driver of an interface gives XDP programs packets in one buffer.
+pub(crate) fn max_mtu_in_one_buffer(interface: &Interface) -> u32 {
+    let known = driver(interface.driver.as_deref());
+    known.max_mtu.unwrap_or(MAX_MTU).min(MAX_MTU)
 }
 
 /// The largest MTU whose packets fit a frame of `frame_size` octets, of whose room only multiples of `unit` are used.
@@ -311,6 +258,8 @@ mod tests {
             let zero_copy = driver.map(|_| 4096);
             assert_eq!((plan.zero_copy, plan.copy), (zero_copy, Some(4096)), "{driver:?}");
             assert!(plan.multi_buffer.is_some());
+            let in_one_buffer = if driver.is_some() { 3046 } else { 3498 };
+            assert_eq!(max_mtu_in_one_buffer(&jumbo), in_one_buffer);
             assert_eq!((plan.max_mtu(true), plan.max_mtu(false)), (9000, 9000));
         }
     }

@@ -2,6 +2,8 @@
 
 mod link;
 mod maps;
+mod netlink;
+mod present;
 mod rejection;
 mod settings;
 mod shared_memory;
@@ -20,13 +22,15 @@ use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, PROGRAM_STEER_FRAGS};
 
-use crate::config::{MAX_MTU, XdpMode};
+use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
 use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
 
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
+pub use self::netlink::Place;
+pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
 
@@ -94,7 +98,11 @@ impl Steering {
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
-        let name = if frags { PROGRAM_STEER_FRAGS } else { PROGRAM_STEER };
+        let name = if frags.is_some() {
+            PROGRAM_STEER_FRAGS
+        } else {
+            PROGRAM_STEER
+        };
         let program: &mut Xdp = ebpf
             .program_mut(name)
             .ok_or_else(|| missing(name))?
@@ -185,16 +193,21 @@ impl Steering {
     }
 }
 
-fn attach(program: &mut Xdp, interface: &str, mode: XdpMode, frags: bool) -> Result<(XdpLinkId, Attached), Error> {
+fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    mode: XdpMode,
+    frags: Option<u32>,
+) -> Result<(XdpLinkId, Attached), Error> {
     if mode != XdpMode::Generic {
         match program.attach(interface, Mode::Driver) {
             Ok(link) => return Ok((link, Attached::Native)),
             Err(error) => {
                 let mut reason = with_causes(&error);
-                if frags {
+                if let Some(max_mtu) = frags {
                     reason.push_str(&format!(
-                        "; not every driver gives XDP programs packets of an MTU above {MAX_MTU}, which \
-                         `ip link set dev {interface} mtu {MAX_MTU}` lowers"
+                        "; not every driver gives XDP programs packets of an MTU above {max_mtu}, which \
+                         `ip link set dev {interface} mtu {max_mtu}` lowers"
                     ));
                 }
                 match Refusal::of(errno(&error)) {
@@ -261,6 +274,7 @@ impl Refusal {
         match self {
             Self::AlreadyAttached => Error::AlreadyAttached {
                 name: interface.to_owned(),
+                programs: present_programs(interface).unwrap_or_default(),
             },
             Self::NotPermitted => Error::NotPermitted {
                 what: format!("attaching the XDP program to {interface}"),

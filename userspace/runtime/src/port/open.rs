@@ -7,7 +7,7 @@ use tidegate_xsk::options::{self, TX_BATCH};
 use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings, Unsent};
 
 use super::fill_level::FillLevel;
-use crate::config::{Config, WaitStrategy};
+use crate::config::{Config, MAX_MTU, WaitStrategy};
 use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::port::Port;
@@ -122,6 +122,11 @@ fn bind(interface: &str, queue: u32, config: &Config, plan: &BindPlan, attached:
                 match error.raw_os_error() {
                     Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::ENETDOWN) => {
                         return Err(bind_error(interface, queue, error));
+                    }
+                    Some(libc::EOPNOTSUPP) if plan.copy.is_none() && plan.multi_buffer.is_some() => {
+                        return Err(refused(format!(
+                            "{error}; above an MTU of {MAX_MTU} it must take packets of several frames"
+                        )));
                     }
                     _ if plan.copy.is_none() => return Err(refused(error.to_string())),
                     _ => tracing::debug!("no zero-copy on queue {queue} of {interface}: {error}"),

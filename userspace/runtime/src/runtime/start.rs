@@ -20,7 +20,7 @@ use crate::capability;
 use crate::config::Config;
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
-use crate::drivers::BindPlan;
+use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
 use crate::handover::Exchange;
 use crate::interface::Interface;
@@ -211,7 +211,9 @@ impl Device {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
-            frags: config.multi_buffer(interface.mtu).is_some(),
+            frags: config
+                .multi_buffer(interface.mtu)
+                .map(|_| max_mtu_in_one_buffer(interface)),
         };
         let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
         let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;

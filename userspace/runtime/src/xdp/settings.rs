@@ -32,8 +32,8 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) filter_for_rst_rate: Option<u32>,
     /// The rules by source.
     pub(crate) sources: &'a Sources,
-    /// Whether frames may lie in several buffers.
-    pub(crate) frags: bool,
+    /// If frames may lie in several buffers: the largest MTU with which the driver would not need that.
+    pub(crate) frags: Option<u32>,
 }
 
 impl ProgramSettings<'_> {
@@ -188,7 +188,7 @@ mod tests {
                 flow_hasher: FlowHasher::default(),
                 filter_for_rst_rate,
                 sources: &sources,
-                frags: false,
+                frags: None,
             };
             assert_eq!(settings.features(), expected);
         }
