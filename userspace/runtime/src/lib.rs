@@ -56,7 +56,8 @@
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
-//! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
+//! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
+//! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
 //! | `handover` | segments that arrived on another queue than their flow's |
@@ -78,6 +79,7 @@ mod mailbox;
 mod port;
 mod random;
 pub mod report;
+mod routes;
 pub mod runtime;
 mod shard;
 mod shard_port;

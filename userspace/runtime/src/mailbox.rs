@@ -12,6 +12,7 @@ use mio::Waker;
 use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
+use crate::routes::Routes;
 
 /// Commands that may wait for a shard; they come from people and from the control of SYN cookies, a few a second.
 const COMMANDS: usize = 64;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     },
     /// Makes segments of new connections for this MTU of the link.
     Mtu(u16),
+    /// Sends by other devices from now on.
+    Routes(Routes),
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

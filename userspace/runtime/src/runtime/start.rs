@@ -93,7 +93,7 @@ where
         engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
-        steering.set_socket(info.queue, port.socket().fd())?;
+        steering.set_socket(info.queue, port.socket().fd(0))?;
         let own = Parts {
             engine,
             task,
@@ -214,7 +214,7 @@ impl Device {
         let mut ports = Vec::new();
         let mut infos = Vec::new();
         for queue in 0..*queues {
-            let port = Port::open(&interface.name, queue, config, &plan, steering.attached())?;
+            let port = Port::open(&[&interface.name], queue, config, &plan, steering.attached())?;
             infos.push(QueueInfo {
                 queue,
                 cpu: affinity::cpu_of(queue as usize, &checked.cpus),
