@@ -73,8 +73,8 @@ pub const MAP_LISTENER_SLOTS: &str = "LISTENER_SLOTS";
 /// The same for [`MAP_REMOTES`].
 pub const MAP_REMOTE_SLOTS: &str = "REMOTE_SLOTS";
 
-/// Name of the map from receive queue to AF_XDP socket (`XskMap`, [`MAX_QUEUES`] entries). Empty where there are several
-/// devices.
+/// Name of the map from receive queue to AF_XDP socket (`XskMap`, [`MAX_QUEUES`] entries). Empty where there are
+/// several devices.
 pub const MAP_XSKS: &str = "XSKS";
 
 /// Name of the map of several devices (`HashMap<u32, u32>`, [`MAX_DEVICES`] entries): by the kernel's number of each,

@@ -407,6 +407,9 @@ mod tests {
             completion_ring: 4096,
             ..config
         };
-        assert_eq!([1, 2, 3, 8].map(|devices| many.tx_ring(devices)), [4096, 1024, 512, 256]);
+        assert_eq!(
+            [1, 2, 3, 8].map(|devices| many.tx_ring(devices)),
+            [4096, 1024, 512, 256]
+        );
     }
 }

@@ -28,7 +28,7 @@
 //!
 //! # fn main() -> Result<(), Error> {
 //! let settings = Settings {
-//!     interface: "eth1",
+//!     interfaces: &["eth1".to_owned()],
 //!     afxdp: &Config::default(),
 //!     tcp: &tidegate_tcp::Config::default(),
 //!     syn_cookies: &SynCookies::default(),
@@ -54,7 +54,8 @@
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
-//! | `link_watch` | whether the interface is still there, and what changes about it |
+//! | `devices` | the devices below interfaces: slaves of bonds |
+//! | `link_watch`, `links` | whether the interface is still there, and what changes about it; and of several devices |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
 //! | `routes` | the devices that frames leave by |
@@ -69,12 +70,14 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+mod devices;
 mod drivers;
 pub mod error;
 mod flow_filter;
 mod handover;
 mod interface;
 mod link_watch;
+mod links;
 mod mailbox;
 mod port;
 mod random;

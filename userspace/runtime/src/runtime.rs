@@ -19,7 +19,7 @@ pub use start::{start, start_with_tasks};
 use crate::config::{Config, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::error::Error;
-use crate::link_watch::LinkWatch;
+use crate::links::Links;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::report::{QueueInfo, Report, ShardReport, XdpCounts};
 use crate::xdp::{Attached, Steering};
@@ -60,8 +60,10 @@ pub struct Runtime {
     mailboxes: Arc<[Mailbox]>,
     failure: Arc<OnceLock<Failure>>,
     queues: Vec<QueueInfo>,
-    /// The interface, which may change or vanish.
-    link: Mutex<LinkWatch>,
+    /// The devices, which may change or vanish.
+    links: Mutex<Links>,
+    /// Their names at the start.
+    devices: Vec<String>,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
@@ -71,7 +73,7 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// One concrete address of the interface, and a port above 0.
+    /// One concrete address of an interface, and a port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
@@ -80,11 +82,12 @@ pub struct Listener {
 /// The settings of a runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// The interface to take frames from.
-    pub interface: &'a str,
+    /// The interfaces to take frames from. A bond stands for its slaves. A connection is answered by the device it was
+    /// last heard from; with slaves of a bond, by one that the bond sends by.
+    pub interfaces: &'a [String],
     /// AF_XDP and the placement of shards.
     pub afxdp: &'a Config,
-    /// The TCP engines. The MTU is replaced by the interface's.
+    /// The TCP engines. The MTU is replaced by the smallest of the interfaces.
     pub tcp: &'a tidegate_tcp::config::Config,
     /// When SYNs are answered with cookies.
     pub syn_cookies: &'a SynCookies,
@@ -110,7 +113,12 @@ impl Runtime {
         self.steering.by_link()
     }
 
-    /// The queues that are served, one shard each.
+    /// The names of the devices that frames are taken from: the interfaces, or the slaves of those that are bonds.
+    pub fn devices(&self) -> &[String] {
+        &self.devices
+    }
+
+    /// The queues that are served, those of one number of all devices by one shard.
     pub fn queues(&self) -> &[QueueInfo] {
         &self.queues
     }
@@ -128,7 +136,7 @@ impl Runtime {
         })
     }
 
-    /// Whether all shards run and the interface is there. What else changed about the interface is logged. To be called
+    /// Whether all shards run and one of the interfaces is there. What else changed about them is logged. To be called
     /// several times a second.
     ///
     /// # Errors
@@ -141,9 +149,16 @@ impl Runtime {
     }
 
     fn check_link(&self) -> Result<(), Error> {
-        let mut link = self.link();
-        link.look(|| self.steering.is_attached())?;
-        if let Some(mtu) = link.take_new_mtu() {
+        let mut links = self.links();
+        if let Some(routes) = links.look(|device| self.steering.is_attached(device))? {
+            tell_all(
+                &self.mailboxes,
+                &self.threads,
+                || Command::Routes(routes),
+                ANSWER_TIMEOUT,
+            );
+        }
+        if let Some(mtu) = links.take_new_mtu() {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             let mut tcp = self.tcp.clone();
             tcp.set_mtu(mtu);
@@ -155,15 +170,15 @@ impl Runtime {
         Ok(())
     }
 
-    fn link(&self) -> MutexGuard<'_, LinkWatch> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The XDP program's counters of every receive queue the interface has or had, served or not.
     fn xdp_counts(&self) -> Result<Vec<XdpCounts>, Error> {
-        let mut link = self.link();
-        link.refresh();
-        let queues = link.rx_queues().clamp(1, MAX_QUEUES);
+        let mut links = self.links();
+        links.refresh();
+        let queues = links.rx_queues().clamp(1, MAX_QUEUES);
         self.steering.counts(queues)
     }
 

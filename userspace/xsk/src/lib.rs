@@ -1,8 +1,9 @@
 //! AF_XDP sockets, those of each queue with a UMEM of their own.
 //!
 //! [`Umem`] is the memory, [`Umem::bind`] makes a [`Socket`] of it: four rings, the frames that no ring has, wake-ups
-//! and statistics. [`Socket::add_device`] adds the rings of a queue of another device, to the same frames. A received frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of
-//! several sockets, on whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
+//! and statistics. [`Socket::add_device`] adds the rings of a queue of another device, to the same frames. A received
+//! frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of several sockets, on
+//! whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
 //!
 //! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not
 //! copied ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends,

@@ -229,7 +229,10 @@ mod tests {
             "what arrived at the second of two"
         );
         ringer.write_all(b"!").unwrap();
-        assert!(sleep([receiver.as_raw_fd()], bell.as_raw_fd(), long).unwrap(), "the bell");
+        assert!(
+            sleep([receiver.as_raw_fd()], bell.as_raw_fd(), long).unwrap(),
+            "the bell"
+        );
         // One that is closed or no descriptor must not be waited for in vain.
         assert!(sleep([receiver.as_raw_fd()], RawFd::MAX, long).unwrap());
     }

@@ -7,8 +7,8 @@ use std::io;
 use std::thread;
 use std::time::Instant;
 
-use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::FrameDesc;
+use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 
 use crate::rings::Rings;
 use crate::socket::Socket;

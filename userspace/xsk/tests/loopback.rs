@@ -156,7 +156,9 @@ fn a_socket_takes_no_frame_of_another() {
 
 /// Frames that an interface of this namespace has sent and received.
 fn counts(interface: &str) -> (u64, u64) {
-    let statistics = Command::new("ip").args(["-s", "-o", "link", "show", "dev", interface]).output();
+    let statistics = Command::new("ip")
+        .args(["-s", "-o", "link", "show", "dev", interface])
+        .output();
     let text = String::from_utf8(statistics.expect("`ip` runs").stdout).expect("text");
     let mut lines = text.split('\\').map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut after = |title: &str| {

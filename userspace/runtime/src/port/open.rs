@@ -176,11 +176,7 @@ struct Unbound<'a> {
 }
 
 /// Binds `umem` to the queue of the first interface, and with it, in the same mode, to that of the others.
-fn bind_all<'a>(
-    umem: Umem,
-    interfaces: &[&'a str],
-    settings: &SocketSettings<'a>,
-) -> Result<Socket, Unbound<'a>> {
+fn bind_all<'a>(umem: Umem, interfaces: &[&'a str], settings: &SocketSettings<'a>) -> Result<Socket, Unbound<'a>> {
     let mut socket = umem.bind(settings).map_err(|(umem, error)| Unbound {
         umem: Some(umem),
         interface: settings.interface,

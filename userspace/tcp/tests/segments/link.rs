@@ -61,7 +61,11 @@ fn answers_leave_by_the_device_that_the_connection_was_last_heard_from() {
     assert_eq!((rig.one().payload, rig.wire.device), (b"hello".to_vec(), 3), "at once");
     rig.wire.device = 0;
     assert!(rig.wait(ms(3000)).is_some());
-    assert_eq!((rig.one().payload, rig.wire.device), (b"hello".to_vec(), 3), "sent again");
+    assert_eq!(
+        (rig.one().payload, rig.wire.device),
+        (b"hello".to_vec(), 3),
+        "sent again"
+    );
 
     // Only what is accepted says so.
     let stray = rig.frame(rig.seq - 100_000, rig.ack, ACK | PSH, Options::default(), b"stray");
@@ -79,7 +83,10 @@ fn answers_leave_by_the_device_that_the_connection_was_last_heard_from() {
     });
     let frame = |device, bytes| Frame { bytes, device };
     let mut devices = Vec::new();
-    for burst in [[frame(5, &first), frame(6, &second)], [frame(6, &first), frame(5, &second)]] {
+    for burst in [
+        [frame(5, &first), frame(6, &second)],
+        [frame(6, &first), frame(5, &second)],
+    ] {
         rig.engine
             .receive_burst(rig.now, burst, OnNoFlow::Reject, &mut rig.wire, |_, _| {});
         assert!(rig.sent().iter().all(|answer| answer.is(RST)));
