@@ -292,15 +292,7 @@ impl<A: Application> Engine<A> {
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
-        // The peer may be behind another router or device now; only a segment that was accepted can say so.
-        let tcb = &mut connection.tcb;
-        if tcb.accepted
-            && !segment.link.is_answered_by(context.links.get(tcb.link))
-            && let Some(new) = context.links.acquire(&segment.link.reply())
-        {
-            context.links.release(tcb.link);
-            tcb.link = new;
-        }
+        connection.tcb.follow(segment, context.links);
         let outcome = match arrival {
             Arrival::Done => connection.flush_output(&mut context),
             Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
