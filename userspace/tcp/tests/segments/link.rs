@@ -90,7 +90,10 @@ fn answers_leave_by_the_device_that_the_connection_was_last_heard_from() {
         rig.engine
             .receive_burst(rig.now, burst, OnNoFlow::Reject, &mut rig.wire, |_, _| {});
         let answers = rig.sent();
-        assert!(answers.len() == 2 && answers.iter().all(|answer| answer.is(RST)), "{answers:?}");
+        assert!(
+            answers.len() == 2 && answers.iter().all(|answer| answer.is(RST)),
+            "{answers:?}"
+        );
         devices.push(rig.wire.device);
     }
     assert_eq!(devices, [6, 5]);
