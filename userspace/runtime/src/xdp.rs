@@ -10,7 +10,7 @@ mod shared_memory;
 
 use core::fmt;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
@@ -20,7 +20,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
@@ -64,8 +64,8 @@ impl fmt::Display for Attached {
 pub(crate) struct Steering {
     // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
     // when `program` is dropped, and stays behind when nothing is dropped.
-    link: Option<XdpLink>,
-    program: Ebpf,
+    link: Mutex<Option<XdpLink>>,
+    program: Mutex<Ebpf>,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
@@ -97,11 +97,7 @@ impl Steering {
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
-        let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
-            .ok_or_else(|| missing(PROGRAM_STEER))?
-            .try_into()
-            .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
+        let program = steering_program(&mut ebpf)?;
         program.load().map_err(|error| program_load_error(&error))?;
         let (id, attached) = attach(program, interface, mode)?;
         let link = take_link(program, id, interface)?.map(XdpLink::new);
@@ -112,8 +108,8 @@ impl Steering {
             );
         }
         Ok(Self {
-            link,
-            program: ebpf,
+            link: Mutex::new(link),
+            program: Mutex::new(ebpf),
             xsks,
             counters,
             flow_filter,
@@ -129,12 +125,36 @@ impl Steering {
 
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
-        self.link.is_some()
+        self.link().is_some()
     }
 
     /// Whether the program is still on its interface, as far as the kernel tells.
     pub(crate) fn is_attached(&self) -> bool {
-        self.link.as_ref().is_none_or(XdpLink::is_attached)
+        self.link().as_ref().is_none_or(XdpLink::is_attached)
+    }
+
+    /// Detaches the program and attaches it to `interface` anew, in the same mode. What arrives in between goes to the
+    /// kernel; sockets and counters stay as they are. Only for a program that is attached by a link.
+    ///
+    /// # Errors
+    ///
+    /// As [`Steering::attach`]; it is detached then.
+    pub(crate) fn reattach(&self, interface: &str) -> Result<(), Error> {
+        let mut link = self.link();
+        let mut ebpf = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        *link = None;
+        let program = steering_program(&mut ebpf)?;
+        let mode = match self.attached {
+            Attached::Native => XdpMode::Native,
+            Attached::Generic => XdpMode::Generic,
+        };
+        let (id, _) = attach(program, interface, mode)?;
+        *link = take_link(program, id, interface)?.map(XdpLink::new);
+        Ok(())
+    }
+
+    fn link(&self) -> MutexGuard<'_, Option<XdpLink>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on what arrives on `queue` goes to `socket`.
@@ -155,6 +175,15 @@ impl Steering {
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn counts(&self, queues: u32) -> Result<Vec<XdpCounts>, Error> {
         self.counters.of_queues(queues)
+    }
+
+    /// A counter of one receive queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn count(&self, counter: XdpCounter, queue: u32) -> Result<u64, Error> {
+        self.counters.get(counter, queue)
     }
 
     /// The counters, to be read by another thread.
@@ -183,8 +212,15 @@ impl Steering {
     ///
     /// [`Error::Load`] when they are not there.
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
-        CookieMaps::take(&mut self.program)
+        CookieMaps::take(self.program.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    ebpf.program_mut(PROGRAM_STEER)
+        .ok_or_else(|| missing(PROGRAM_STEER))?
+        .try_into()
+        .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }
 
 fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {

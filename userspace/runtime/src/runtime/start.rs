@@ -1,6 +1,7 @@
 //! Starting: everything is checked, the interface taken, and a shard made and started for each queue.
 
 use core::any::Any;
+use core::sync::atomic::AtomicU64;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,6 +11,7 @@ use mio::Poll;
 use tidegate_abi::MAX_REMOTES;
 use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
+use tidegate_nic::statistics;
 use tidegate_tcp::application::Application;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
@@ -20,6 +22,7 @@ use crate::capability;
 use crate::config::Config;
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
+use crate::driver_counters::DriverCounters;
 use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::handover::Exchange;
@@ -31,6 +34,7 @@ use crate::random;
 use crate::report::{QueueInfo, ShardReport};
 use crate::shard::{BELL, Parts, Shard, Shared};
 use crate::shard_task::ShardTask;
+use crate::watchdog::Watchdog;
 use crate::xdp::{ProgramSettings, Steering};
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
@@ -111,6 +115,10 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         link: Mutex::new(link),
+        watchdog: Mutex::new(Watchdog::new()),
+        driver: checked.interface.driver.clone(),
+        reattached: AtomicU64::new(0),
+        driver_counters: DriverCounters::new(statistics(&checked.interface.name)),
         tcp,
         is_draining: false,
         steering,
