@@ -16,7 +16,7 @@ pub(crate) const BEYOND_MTU: usize = ETHERNET_HEADER + 2 * TAG;
 /// Bytes of an 802.1Q tag.
 const TAG: usize = 4;
 
-/// The part of a buffer before what the kernel writes: room for the tag it took out, and for one of [`Frame::push_vlan`].
+/// The part of a buffer before what the kernel writes: room for the tag it took out, and for [`Frame::push_vlan`].
 const HEADROOM: usize = 2 * TAG;
 
 /// The type of tags that are put in.

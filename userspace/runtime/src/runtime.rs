@@ -183,7 +183,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Tells of a device that delivers nothing any more, and attaches the XDP program anew if the driver does not run it.
+    /// Tells of a device that delivers nothing, and attaches the XDP program anew if the driver does not run it.
     fn check_delivery(&self) -> Result<(), Error> {
         let (name, queues) = {
             let link = self.link();

@@ -12,14 +12,14 @@ use tidegate_abi::XdpCounter;
 
 use crate::report::ShardReport;
 
-/// The interval of looks at the program. Most cost two readings: what the device received, and the counter that moved last.
+/// The interval of looks at the program. Most cost two readings: frames received, and the counter that moved last.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks at the program until there is one at the sockets, for which all shards are asked.
 const LOOKS_PER_SOCKET_LOOK: u32 = 5;
 
-/// Looks at which the device had received more and the program had not been run since, until it is taken not to be. Some
-/// drivers bring their statistics up to date with a delay, which is one such look.
+/// Looks at which the device had received more and the program had not been run since, until it is taken not to be.
+/// Some drivers bring their statistics up to date with a delay, which is one such look.
 const MAX_LOOKS: u32 = 5;
 
 /// Frames that have to have arrived meanwhile.
@@ -88,8 +88,8 @@ pub(crate) trait Counts {
     /// A counter of the program.
     fn program(&self, counter: XdpCounter, queue: u32) -> Option<u64>;
 
-    /// Frames that came to the socket of each served queue, got or counted as lost by the kernel. `None` if a shard does
-    /// not answer.
+    /// Frames that came to the socket of each served queue, got or counted as lost by the kernel. `None` if a shard
+    /// does not answer.
     fn sockets(&self) -> Option<Vec<u64>>;
 }
 
@@ -230,8 +230,8 @@ impl ProgramWatch {
         self.looks = 0;
     }
 
-    /// Whether any counter has moved since the last call. That of a counter which was not read in between may be said one
-    /// call late.
+    /// Whether any counter has moved since the last call. That of a counter which was not read in between may be said
+    /// one call late.
     fn program_ran(&mut self, counts: &impl Counts) -> Option<bool> {
         if let Some((counter, queue, before)) = &mut self.moved {
             let now = counts.program(*counter, *queue)?;
