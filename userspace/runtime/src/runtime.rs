@@ -2,7 +2,7 @@
 
 mod start;
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -69,11 +69,11 @@ pub struct Runtime {
     /// The interface, which may change or vanish.
     link: Mutex<LinkWatch>,
     /// Whether it delivers.
-    watchdog: Mutex<Watchdog>,
+    watchdog: Watchdog,
     /// The driver of its device.
     driver: Option<String>,
     /// Times the XDP program was attached anew.
-    reattached: AtomicU64,
+    reattached: u64,
     driver_counters: DriverCounters,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
@@ -150,7 +150,7 @@ impl Runtime {
             BTreeMap::new()
         };
         DeviceCounts {
-            reattached: self.reattached.load(Ordering::Relaxed),
+            reattached: self.reattached,
             driver,
         }
     }
@@ -162,7 +162,7 @@ impl Runtime {
     ///
     /// [`Error::Shard`] with the failure of the first shard that does not run, [`Error::LinkGone`] or
     /// [`Error::ProgramDetached`] when nothing arrives any more.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
         self.check_link()?;
         self.check_delivery()
@@ -184,25 +184,29 @@ impl Runtime {
     }
 
     /// Tells of a device that delivers nothing, and attaches the XDP program anew if the driver does not run it.
-    fn check_delivery(&self) -> Result<(), Error> {
+    fn check_delivery(&mut self) -> Result<(), Error> {
+        if !self.watchdog.is_due() {
+            return Ok(());
+        }
         let (name, queues) = {
             let link = self.link();
             (link.name().to_owned(), link.rx_queues().clamp(1, MAX_QUEUES))
         };
-        let counts = Compared {
+        let mut watchdog = core::mem::take(&mut self.watchdog);
+        let stalls = watchdog.look(&Compared {
             runtime: self,
             name: &name,
             queues,
-        };
-        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
-        for stall in watchdog.look(&counts) {
+        });
+        self.watchdog = watchdog;
+        for stall in stalls {
             let sentence = stall.sentence(&name, self.driver.as_deref());
             match stall {
                 Stall::Socket { .. } => tracing::warn!("{sentence}"),
                 Stall::Program { reattach: true, .. } if self.by_link() => {
                     tracing::warn!("{sentence}; it is attached anew");
                     self.steering.reattach(&name)?;
-                    self.reattached.fetch_add(1, Ordering::Relaxed);
+                    self.reattached += 1;
                 }
                 Stall::Program { .. } => tracing::warn!("{sentence}; start tidegate again, or with --xdp-mode generic"),
             }

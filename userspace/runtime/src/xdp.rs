@@ -10,7 +10,7 @@ mod shared_memory;
 
 use core::fmt;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
@@ -64,8 +64,8 @@ impl fmt::Display for Attached {
 pub(crate) struct Steering {
     // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
     // when `program` is dropped, and stays behind when nothing is dropped.
-    link: Mutex<Option<XdpLink>>,
-    program: Mutex<Ebpf>,
+    link: Option<XdpLink>,
+    program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
@@ -108,8 +108,8 @@ impl Steering {
             );
         }
         Ok(Self {
-            link: Mutex::new(link),
-            program: Mutex::new(ebpf),
+            link,
+            program: ebpf,
             xsks,
             counters,
             flow_filter,
@@ -125,12 +125,12 @@ impl Steering {
 
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
-        self.link().is_some()
+        self.link.is_some()
     }
 
     /// Whether the program is still on its interface, as far as the kernel tells.
     pub(crate) fn is_attached(&self) -> bool {
-        self.link().as_ref().is_none_or(XdpLink::is_attached)
+        self.link.as_ref().is_none_or(XdpLink::is_attached)
     }
 
     /// Detaches the program and attaches it to `interface` anew, in the same mode. What arrives in between goes to the
@@ -139,22 +139,16 @@ impl Steering {
     /// # Errors
     ///
     /// As [`Steering::attach`]; it is detached then.
-    pub(crate) fn reattach(&self, interface: &str) -> Result<(), Error> {
-        let mut link = self.link();
-        let mut ebpf = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        *link = None;
-        let program = steering_program(&mut ebpf)?;
+    pub(crate) fn reattach(&mut self, interface: &str) -> Result<(), Error> {
+        self.link = None;
+        let program = steering_program(&mut self.program)?;
         let mode = match self.attached {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
         let (id, _) = attach(program, interface, mode)?;
-        *link = take_link(program, id, interface)?.map(XdpLink::new);
+        self.link = take_link(program, id, interface)?.map(XdpLink::new);
         Ok(())
-    }
-
-    fn link(&self) -> MutexGuard<'_, Option<XdpLink>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on what arrives on `queue` goes to `socket`.
@@ -212,7 +206,7 @@ impl Steering {
     ///
     /// [`Error::Load`] when they are not there.
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
-        CookieMaps::take(self.program.get_mut().unwrap_or_else(PoisonError::into_inner))
+        CookieMaps::take(&mut self.program)
     }
 }
 

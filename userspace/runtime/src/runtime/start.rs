@@ -1,7 +1,6 @@
 //! Starting: everything is checked, the interface taken, and a shard made and started for each queue.
 
 use core::any::Any;
-use core::sync::atomic::AtomicU64;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -115,9 +114,9 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         link: Mutex::new(link),
-        watchdog: Mutex::new(Watchdog::new()),
+        watchdog: Watchdog::default(),
         driver: checked.interface.driver.clone(),
-        reattached: AtomicU64::new(0),
+        reattached: 0,
         driver_counters: DriverCounters::new(statistics(&checked.interface.name)),
         tcp,
         is_draining: false,
