@@ -61,6 +61,15 @@ impl Links {
         Ok(links)
     }
 
+    /// The devices that are not gone, with their names now.
+    pub(crate) fn names(&self) -> Vec<(usize, String)> {
+        let devices = self.devices.iter().enumerate();
+        devices
+            .filter(|(_, device)| !device.is_gone)
+            .map(|(index, device)| (index, device.link.name().to_owned()))
+            .collect()
+    }
+
     /// The devices by which frames leave.
     pub(crate) fn routes(&self) -> Routes {
         self.routes
