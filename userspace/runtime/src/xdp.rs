@@ -161,7 +161,8 @@ impl Steering {
     }
 
     /// Detaches the program and attaches it to `interface`, which is `device`, anew, in the same mode. What arrives in
-    /// between goes to the kernel; sockets and counters stay as they are. Only for a program that is attached by a link.
+    /// between goes to the kernel; sockets and counters stay as they are. Only for a program that is attached by a
+    /// link.
     ///
     /// # Errors
     ///

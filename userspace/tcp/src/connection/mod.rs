@@ -254,8 +254,8 @@ pub(crate) struct Tcb {
 const NO_LISTENER: u16 = u16::MAX;
 
 impl Tcb {
-    /// Sends back to where `segment`, the last one, came from, if it was accepted: the peer may be behind another router
-    /// or device now, and nothing else can say so.
+    /// Sends back to where `segment`, the last one, came from, if it was accepted: the peer may be behind another
+    /// router or device now, and nothing else can say so.
     #[inline]
     pub(crate) fn follow(&mut self, segment: &Segment<'_>, links: &mut LinkTable) {
         if self.accepted
