@@ -85,7 +85,7 @@ pub mod shard_task;
 mod wait;
 pub mod xdp;
 
-pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{Attach, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
 pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};

@@ -1,5 +1,6 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
+mod dispatcher;
 mod link;
 mod maps;
 mod netlink;
@@ -22,11 +23,12 @@ use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
 
-use crate::config::XdpMode;
+use crate::config::{Attach, Config, XdpMode};
 use crate::error::{Error, with_causes};
 use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
 
+use self::dispatcher::Membership;
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
 pub use self::netlink::Place;
@@ -60,11 +62,19 @@ impl fmt::Display for Attached {
     }
 }
 
+/// What keeps the program on its interface.
+enum Hold {
+    /// Closing the link detaches the program; the kernel does it even after kill -9.
+    Link(XdpLink),
+    /// The program detaches when it is dropped, and stays behind when nothing is dropped.
+    Program,
+    /// It stays behind when nothing is dropped, and passes everything then.
+    Dispatcher(Membership),
+}
+
 /// The XDP program on its interface. Dropping this detaches it.
 pub(crate) struct Steering {
-    // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
-    // when `program` is dropped, and stays behind when nothing is dropped.
-    link: Option<XdpLink>,
+    hold: Hold,
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
@@ -78,13 +88,20 @@ impl Steering {
     ///
     /// # Errors
     ///
-    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`] or [`Error::NotPermitted`].
-    pub(crate) fn attach(interface: &str, mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
-        let mut ebpf = EbpfLoader::new()
+    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`] or
+    /// [`Error::NotPermitted`].
+    pub(crate) fn attach(interface: &str, config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        loader
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
-            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets())
-            .load(object())
-            .map_err(|error| load_error(&error))?;
+            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
+        let mut ebpf = match config.attach {
+            Attach::Link => loader.load(object()),
+            Attach::Dispatcher => loader
+                .extension(PROGRAM_STEER)
+                .load(&dispatcher::without_trimming(object())),
+        }
+        .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
         let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
         let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
@@ -97,22 +114,16 @@ impl Steering {
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
-        let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
-            .ok_or_else(|| missing(PROGRAM_STEER))?
-            .try_into()
-            .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
-        program.load().map_err(|error| program_load_error(&error))?;
-        let (id, attached) = attach(program, interface, mode)?;
-        let link = take_link(program, id, interface)?.map(XdpLink::new);
-        if link.is_none() {
-            tracing::warn!(
-                "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
-                 until `ip link set dev {interface} xdp off`"
-            );
-        }
+        let (hold, attached) = match config.attach {
+            Attach::Link => attach_alone(&mut ebpf, interface, config.xdp_mode)?,
+            Attach::Dispatcher => {
+                let membership = Membership::join(interface, config.xdp_mode, config.priority, &mut ebpf)?;
+                let attached = membership.attached();
+                (Hold::Dispatcher(membership), attached)
+            }
+        };
         Ok(Self {
-            link,
+            hold,
             program: ebpf,
             xsks,
             counters,
@@ -129,12 +140,16 @@ impl Steering {
 
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
-        self.link.is_some()
+        matches!(self.hold, Hold::Link(_))
     }
 
     /// Whether the program is still on its interface, as far as the kernel tells.
     pub(crate) fn is_attached(&self) -> bool {
-        self.link.as_ref().is_none_or(XdpLink::is_attached)
+        match &self.hold {
+            Hold::Link(link) => link.is_attached(),
+            Hold::Program => true,
+            Hold::Dispatcher(membership) => membership.is_attached(),
+        }
     }
 
     /// From now on what arrives on `queue` goes to `socket`.
@@ -187,6 +202,27 @@ impl Steering {
     }
 }
 
+/// Loads the program and attaches it, as the only one on the interface.
+fn attach_alone(ebpf: &mut Ebpf, interface: &str, mode: XdpMode) -> Result<(Hold, Attached), Error> {
+    let program: &mut Xdp = ebpf
+        .program_mut(PROGRAM_STEER)
+        .ok_or_else(|| missing(PROGRAM_STEER))?
+        .try_into()
+        .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
+    program
+        .load()
+        .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
+    let (id, attached) = attach(program, interface, mode)?;
+    let Some(link) = take_link(program, id, interface)? else {
+        tracing::warn!(
+            "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} until \
+             `ip link set dev {interface} xdp off`"
+        );
+        return Ok((Hold::Program, attached));
+    };
+    Ok((Hold::Link(XdpLink::new(link)), attached))
+}
+
 fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
     if mode != XdpMode::Generic {
         match program.attach(interface, Mode::Driver) {
@@ -194,10 +230,7 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
             Err(error) => {
                 let reason = with_causes(&error);
                 match Refusal::of(errno(&error)) {
-                    Refusal::Unsupported if mode == XdpMode::Auto => tracing::warn!(
-                        "the driver of {interface} refused native XDP ({reason}); \
-                         falling back to generic mode, which is slower"
-                    ),
+                    Refusal::Unsupported if mode == XdpMode::Auto => warn_of_fallback(interface, &reason),
                     Refusal::Unsupported => {
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
@@ -213,6 +246,12 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
         Ok(link) => Ok((link, Attached::Generic)),
         Err(error) => Err(Refusal::of(errno(&error)).into_error(interface, with_causes(&error))),
     }
+}
+
+fn warn_of_fallback(interface: &str, reason: &str) {
+    tracing::warn!(
+        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower"
+    );
 }
 
 /// Takes the link out of the program's keeping; `None` when the kernel attached it without one.
@@ -255,10 +294,7 @@ impl Refusal {
 
     fn into_error(self, interface: &str, reason: String) -> Error {
         match self {
-            Self::AlreadyAttached => Error::AlreadyAttached {
-                name: interface.to_owned(),
-                programs: present_programs(interface).unwrap_or_default(),
-            },
+            Self::AlreadyAttached => Error::already_attached(interface),
             Self::NotPermitted => Error::NotPermitted {
                 what: format!("attaching the XDP program to {interface}"),
                 capability: "CAP_NET_ADMIN",
@@ -280,11 +316,11 @@ pub fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-fn program_load_error(error: &ProgramError) -> Error {
+fn program_load_error(program: &str, error: &ProgramError) -> Error {
     if errno(error) == Some(libc::EPERM) {
         return not_permitted();
     }
-    match Rejection::of(PROGRAM_STEER, error) {
+    match Rejection::of(program, error) {
         Some(rejection) => {
             tracing::info!("the verifier's log:\n{}", rejection.log());
             Error::Rejected(rejection)

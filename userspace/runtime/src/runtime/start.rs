@@ -17,7 +17,7 @@ use tidegate_xsk::Umems;
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
-use crate::config::Config;
+use crate::config::{Attach, Config};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::drivers::BindPlan;
@@ -208,8 +208,9 @@ impl Device {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
+            outlives: config.attach == Attach::Dispatcher,
         };
-        let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
+        let steering = Steering::attach(&interface.name, config, &program_settings)?;
         let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;
         let mut ports = Vec::new();
         let mut infos = Vec::new();
