@@ -347,6 +347,10 @@ mod tests {
                 name: name(),
                 programs: Vec::new(),
             },
+            Error::Dispatcher {
+                name: name(),
+                reason: "no".to_owned(),
+            },
             Error::NativeRefused {
                 name: name(),
                 reason: "no".to_owned(),

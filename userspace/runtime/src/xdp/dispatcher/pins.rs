@@ -3,9 +3,9 @@
 
 use core::time::Duration;
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -88,7 +88,9 @@ impl Pins {
         let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.ino());
         let directory = self.bpffs.join("tidegate").join(format!("{}-{namespace}", self.index));
         let failed = |error| format!("cannot lock {}: {error}", directory.display());
-        fs::create_dir_all(&directory).map_err(failed)?;
+        make(&self.bpffs.join("tidegate"))
+            .and_then(|()| make(&directory))
+            .map_err(failed)?;
         let file = File::open(&directory).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Claim { directory, _file: file }),
@@ -166,9 +168,9 @@ impl Pins {
     }
 }
 
-/// Makes a directory that may be there.
+/// Makes a directory that may be there, for its owner alone as libxdp does.
 fn make(directory: &Path) -> std::io::Result<()> {
-    match fs::create_dir(directory) {
+    match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
