@@ -89,7 +89,7 @@ passes() {
 }
 
 set_up() {
-    insmod /modules/veth.ko
+    while read -r module; do insmod "/modules/$module.ko"; done </modules/veth.order
     mount -t bpf bpf /sys/fs/bpf
     mkdir -p /var/run
     ip link set lo up

@@ -7,7 +7,7 @@
 # Prints a line for each check; exit code 1 if one fails. `make test-coexistence` calls this.
 #
 # Settings (environment):
-#   SUITES      suites of Debian whose kernel package holds its modules (default: bookworm trixie)
+#   SUITES      suites of Debian (default: bookworm trixie trixie-backports)
 #   VM_DIR      where packages are kept (default: ~/.cache/tidegate-vm)
 #   VM_SECONDS  the time a machine has for all of it (default: 600)
 set -euo pipefail
@@ -22,9 +22,9 @@ if (($# != 2)); then
     exit 2
 fi
 
-# Makes the image $1 of what is the same for all suites, with the tools of suite $2 and the modules of kernel $3.
+# Makes the image $1 with the tools of suite $2 and the modules of kernel $3.
 make_image() {
-    local image=$1 suite=$2 release=$3 root=$scratch/$2 elf=libelf1 pcap=libpcap0.8 module
+    local image=$1 suite=$2 release=$3 root=$scratch/$3 elf=libelf1 pcap=libpcap0.8
     if [[ $suite != bookworm ]]; then
         elf=libelf1t64 pcap=libpcap0.8t64
     fi
@@ -32,7 +32,6 @@ make_image() {
         vm_update_lists guest
         vm_unpack "xdp-tools/$suite" guest {xdp-tools,libxdp1,libbpf1,"$elf","$pcap",libc6,zlib1g,libzstd1}/"$suite"
     fi
-    mkdir -p "$root/modules"
     vm_add_programs "$root" "$tidegate" "$(command -v ip)" "$(command -v ethtool)" "$(command -v curl)"
     cp "$xdp_pass" "$root/xdp-pass.o"
     cp "$(dirname "${BASH_SOURCE[0]}")/coexistence.sh" "$root/"
@@ -41,12 +40,7 @@ make_image() {
     rm -rf "$root"/tools/usr/share
     mkdir -p "$root/usr/lib/x86_64-linux-gnu"
     cp -a "$root/tools/usr/lib/x86_64-linux-gnu/bpf" "$root/usr/lib/x86_64-linux-gnu/"
-    module=$(find -L "$VM_DIR/kernel/$release/" -name 'veth.ko*' | head -1)
-    [[ -n $module ]] || vm_die "the package of kernel $release holds no module veth"
-    case $module in
-    *.xz) xz -dc "$module" >"$root/modules/veth.ko" ;;
-    *) cp "$module" "$root/modules/veth.ko" ;;
-    esac
+    vm_add_modules "$root" "$release" veth
     vm_initramfs "$root" "$image" "sh /coexistence.sh"
 }
 
@@ -57,11 +51,14 @@ xdp_pass=$2
 mkdir -p "$VM_DIR"
 vm_fetch_qemu
 failed=()
-for suite in ${SUITES:-bookworm trixie}; do
+for suite in ${SUITES:-bookworm trixie trixie-backports}; do
+    # Backports have no xdp-tools of their own.
+    tools=${suite%-backports}
     release=$(vm_kernel_release "$suite")
     vm_fetch_kernel "$release"
-    make_image "$scratch/image" "$suite" "$release"
-    echo "== $suite: $release, xdp-tools $(basename "$VM_DIR/debs/xdp-tools/$suite"/xdp-tools_*)"
+    vm_fetch_modules "$release"
+    make_image "$scratch/image" "$tools" "$release"
+    echo "== $suite: Linux $release, $(basename "$VM_DIR/debs/xdp-tools/$tools"/xdp-tools_*)"
     code=0
     vm_run "$release" "$scratch/image" "$limit" || code=$?
     ((code == 0)) || failed+=("$suite")

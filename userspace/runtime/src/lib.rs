@@ -56,6 +56,8 @@
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
+//! | `driver_counters` | what drivers count as lost |
+//! | `watchdog` | a device that delivers nothing any more |
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
@@ -67,6 +69,7 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+mod driver_counters;
 mod drivers;
 pub mod error;
 mod interface;
@@ -80,12 +83,13 @@ mod shard;
 mod shard_port;
 pub mod shard_task;
 mod wait;
+mod watchdog;
 pub mod xdp;
 
 pub use config::{Attach, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
+pub use report::{DeviceCounts, FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;

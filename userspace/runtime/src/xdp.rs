@@ -21,7 +21,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
 use tidegate_exchange::FlowFilter;
 
 use crate::config::{Attach, Config, XdpMode};
@@ -70,6 +70,12 @@ enum Hold {
     Program,
     /// It stays behind when nothing is dropped, and passes everything then.
     Dispatcher(Membership),
+}
+
+impl Hold {
+    fn of(link: Option<FdLink>) -> Self {
+        link.map_or(Self::Program, |link| Self::Link(XdpLink::new(link)))
+    }
 }
 
 /// The XDP program on its interface. Dropping this detaches it.
@@ -152,6 +158,24 @@ impl Steering {
         }
     }
 
+    /// Detaches the program and attaches it to `interface` anew, in the same mode. What arrives in between goes to the
+    /// kernel; sockets and counters stay as they are. Only for a program that is attached by a link.
+    ///
+    /// # Errors
+    ///
+    /// As [`Steering::attach`]; it is detached then.
+    pub(crate) fn reattach(&mut self, interface: &str) -> Result<(), Error> {
+        self.hold = Hold::Program;
+        let program = steering_program(&mut self.program)?;
+        let mode = match self.attached {
+            Attached::Native => XdpMode::Native,
+            Attached::Generic => XdpMode::Generic,
+        };
+        let (id, _) = attach(program, interface, mode)?;
+        self.hold = Hold::of(take_link(program, id, interface)?);
+        Ok(())
+    }
+
     /// From now on what arrives on `queue` goes to `socket`.
     ///
     /// # Errors
@@ -170,6 +194,15 @@ impl Steering {
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn counts(&self, queues: u32) -> Result<Vec<XdpCounts>, Error> {
         self.counters.of_queues(queues)
+    }
+
+    /// A counter of one receive queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn count(&self, counter: XdpCounter, queue: u32) -> Result<u64, Error> {
+        self.counters.get(counter, queue)
     }
 
     /// The counters, to be read by another thread.
@@ -204,23 +237,26 @@ impl Steering {
 
 /// Loads the program and attaches it, as the only one on the interface.
 fn attach_alone(ebpf: &mut Ebpf, interface: &str, mode: XdpMode) -> Result<(Hold, Attached), Error> {
-    let program: &mut Xdp = ebpf
-        .program_mut(PROGRAM_STEER)
-        .ok_or_else(|| missing(PROGRAM_STEER))?
-        .try_into()
-        .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
+    let program = steering_program(ebpf)?;
     program
         .load()
         .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
     let (id, attached) = attach(program, interface, mode)?;
-    let Some(link) = take_link(program, id, interface)? else {
+    let hold = Hold::of(take_link(program, id, interface)?);
+    if matches!(hold, Hold::Program) {
         tracing::warn!(
             "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} until \
              `ip link set dev {interface} xdp off`"
         );
-        return Ok((Hold::Program, attached));
-    };
-    Ok((Hold::Link(XdpLink::new(link)), attached))
+    }
+    Ok((hold, attached))
+}
+
+fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    ebpf.program_mut(PROGRAM_STEER)
+        .ok_or_else(|| missing(PROGRAM_STEER))?
+        .try_into()
+        .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }
 
 fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {

@@ -225,7 +225,7 @@ impl Site<'_> {
         let mut old = self.read()?;
         // Whoever has the claim is the only tidegate here: another is the rest of one that was killed.
         if let Some(old) = &mut old {
-            old.members.retain(|member| member.name != PROGRAM_STEER);
+            old.members.retain(|member| !member.name.starts_with(PROGRAM_STEER));
         }
         let mut members = match &mut old {
             Some(old) => old.members.iter_mut().map(Member::by_reference).collect(),
