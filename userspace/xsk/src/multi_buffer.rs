@@ -1,5 +1,7 @@
 //! Packets of several frames (`XDP_USE_SG`, Linux 6.6): received ones are put together, so that each lies in one piece.
 
+use crate::MAX_DEVICES;
+
 /// The limits of packets of several frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MultiBuffer {
@@ -47,8 +49,9 @@ pub(crate) struct Assembler {
         reason = "it goes in and out as it is within a received frame, which is to be small"
     )]
     free: Vec<Box<Packet>>,
-    /// The packet whose last frame has not come yet. The kernel is not relied on to give all of them at once.
-    under_way: Option<Result<Box<Packet>, Loss>>,
+    /// By device: the packet whose last frame has not come yet. The kernel is not relied on to give all of them at
+    /// once.
+    under_way: [Option<Result<Box<Packet>, Loss>>; MAX_DEVICES],
 }
 
 impl Assembler {
@@ -57,19 +60,19 @@ impl Assembler {
             limits,
             made: 0,
             free: Vec::new(),
-            under_way: None,
+            under_way: [const { None }; MAX_DEVICES],
         }
     }
 
-    /// Whether the next frame goes on with a packet.
+    /// Whether the next frame from a device goes on with a packet.
     #[inline]
-    pub(crate) fn is_under_way(&self) -> bool {
-        self.under_way.is_some()
+    pub(crate) fn is_under_way(&self, device: usize) -> bool {
+        self.under_way[device].is_some()
     }
 
-    /// Adds the contents of a frame, of a packet that goes on in the next one if there is `more` of it.
-    pub(crate) fn add(&mut self, contents: &[u8], more: bool) -> Added {
-        let begun = self.under_way.take().unwrap_or_else(|| self.begin());
+    /// Adds the contents of a frame from a device, of a packet that goes on in the next one if there is `more` of it.
+    pub(crate) fn add(&mut self, device: usize, contents: &[u8], more: bool) -> Added {
+        let begun = self.under_way[device].take().unwrap_or_else(|| self.begin());
         let packet = begun.and_then(|mut packet| {
             if packet.bytes.len() + contents.len() > self.limits.max_packet {
                 self.recycle(packet);
@@ -80,7 +83,7 @@ impl Assembler {
         });
         match packet {
             packet if more => {
-                self.under_way = Some(packet);
+                self.under_way[device] = Some(packet);
                 Added::Part
             }
             Ok(packet) => Added::Whole(packet),
@@ -136,11 +139,11 @@ mod tests {
     fn frames_become_one_packet_in_their_order() {
         let mut assembler = Assembler::new(LIMITS);
         for _ in 0..3 {
-            assert!(!assembler.is_under_way());
-            assert!(matches!(assembler.add(b"abcd", true), Added::Part));
-            assert!(assembler.is_under_way());
-            assert!(matches!(assembler.add(b"efgh", true), Added::Part));
-            let packet = whole(assembler.add(b"ij", false));
+            assert!(!assembler.is_under_way(0));
+            assert!(matches!(assembler.add(0, b"abcd", true), Added::Part));
+            assert!(assembler.is_under_way(0));
+            assert!(matches!(assembler.add(0, b"efgh", true), Added::Part));
+            let packet = whole(assembler.add(0, b"ij", false));
             assert_eq!(packet.bytes, b"abcdefghij");
             assembler.recycle(packet);
         }
@@ -148,15 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn packets_of_two_devices_are_kept_apart() {
+        let mut assembler = Assembler::new(LIMITS);
+        assert!(matches!(assembler.add(0, b"ab", true), Added::Part));
+        assert!(!assembler.is_under_way(1));
+        assert!(matches!(assembler.add(1, b"cd", true), Added::Part));
+        assert_eq!(whole(assembler.add(0, b"ef", false)).bytes, b"abef");
+        assert_eq!(whole(assembler.add(1, b"gh", false)).bytes, b"cdgh");
+    }
+
+    #[test]
     fn a_packet_that_is_too_long_is_dropped_to_its_end_and_the_next_is_whole() {
         let mut assembler = Assembler::new(LIMITS);
-        assert!(matches!(assembler.add(b"abcdef", true), Added::Part));
-        assert!(matches!(assembler.add(b"ghijk", true), Added::Part));
+        assert!(matches!(assembler.add(0, b"abcdef", true), Added::Part));
+        assert!(matches!(assembler.add(0, b"ghijk", true), Added::Part));
         // Short again, but of the same packet.
-        assert!(matches!(assembler.add(b"l", true), Added::Part));
-        expect_lost(&assembler.add(b"m", false), Loss::TooLong);
-        assert!(matches!(assembler.add(b"nop", true), Added::Part));
-        assert_eq!(whole(assembler.add(b"q", false)).bytes, b"nopq");
+        assert!(matches!(assembler.add(0, b"l", true), Added::Part));
+        expect_lost(&assembler.add(0, b"m", false), Loss::TooLong);
+        assert!(matches!(assembler.add(0, b"nop", true), Added::Part));
+        assert_eq!(whole(assembler.add(0, b"q", false)).bytes, b"nopq");
         assert_eq!(assembler.made, 1, "the buffer of the one that was dropped came back");
     }
 
@@ -164,15 +177,15 @@ mod tests {
     fn no_more_buffers_are_made_than_packets_may_be_held() {
         let mut assembler = Assembler::new(LIMITS);
         let mut next = || {
-            assert!(matches!(assembler.add(b"a", true), Added::Part));
-            assembler.add(b"b", false)
+            assert!(matches!(assembler.add(0, b"a", true), Added::Part));
+            assembler.add(0, b"b", false)
         };
         let held = [whole(next()), whole(next())];
         expect_lost(&next(), Loss::NoBuffer);
         for packet in held {
             assembler.recycle(packet);
         }
-        assert!(matches!(assembler.add(b"c", true), Added::Part));
-        assert_eq!(whole(assembler.add(b"d", false)).bytes, b"cd");
+        assert!(matches!(assembler.add(0, b"c", true), Added::Part));
+        assert_eq!(whole(assembler.add(0, b"d", false)).bytes, b"cd");
     }
 }

@@ -16,11 +16,18 @@ pub struct RxFrame {
     pub(crate) descriptor: FrameDesc,
     /// The UMEM it is in.
     pub(crate) umem_id: u32,
+    pub(crate) device: u8,
     /// The contents, if they came in several frames. The others have gone back, and this is the last.
     pub(crate) packet: Option<Box<Packet>>,
 }
 
 impl RxFrame {
+    /// The device it was received from.
+    #[inline]
+    pub fn device(&self) -> u8 {
+        self.device
+    }
+
     /// Bytes of its contents, Ethernet header included.
     #[inline]
     pub fn length(&self) -> usize {

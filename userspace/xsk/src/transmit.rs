@@ -6,6 +6,7 @@ use std::io;
 use xsk_rs::FrameDesc;
 
 use crate::options::{self, TX_BATCH};
+use crate::rings::Rings;
 use crate::rx_frame::RxFrame;
 use crate::socket::Socket;
 
@@ -19,14 +20,16 @@ pub struct TxFrame {
 }
 
 /// The state of the TX ring after the kernel was asked to look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// In the order of what has to be looked after most: of several devices, the greatest is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unsent {
     /// Nothing, or nothing that needs another system call.
     Nothing,
-    /// Frames the kernel has no room for at the moment.
-    Busy,
     /// Frames that have to wait until the interface is up again.
     LinkDown,
+    /// Frames the kernel has no room for at the moment.
+    Busy,
 }
 
 /// The outcome of asking the kernel to look at the TX ring.
@@ -87,22 +90,27 @@ impl Socket {
         unsafe { slice::from_raw_parts_mut(start, length) }
     }
 
-    /// Queues the first `length` bytes of a frame, at most all of its room, to be sent with the next
-    /// [`Socket::submit`].
+    /// Queues the first `length` bytes of a frame, at most all of its room, to be sent by a device with the next
+    /// [`Socket::submit`]. False if the device was closed; the frame is free again then.
     ///
     /// # Panics
     ///
     /// The frame is another socket's.
     #[inline]
-    pub fn queue(&mut self, mut frame: TxFrame, length: usize) {
+    pub fn queue(&mut self, mut frame: TxFrame, device: u8, length: usize) -> bool {
         self.check_umem(frame.umem_id);
+        if self.rings[usize::from(device)].is_closed {
+            self.put_back(frame);
+            return false;
+        }
         {
             // SAFETY: as in `buffer`, whose result is no longer borrowed.
             let mut data = unsafe { self.umem.data_mut(&mut frame.descriptor) };
             debug_assert!(length <= data.cursor().buf_len(), "{length} bytes do not fit a frame");
             data.cursor().set_pos(length);
         }
-        self.queued.push(frame.descriptor);
+        self.rings[usize::from(device)].queued.push(frame.descriptor);
+        true
     }
 
     /// The number of frames that a packet of `length` bytes takes.
@@ -112,8 +120,8 @@ impl Socket {
     }
 
     /// Queues a copy of `bytes` as one packet. False if too few frames are free, or it takes several and packets of
-    /// this socket have one.
-    pub fn queue_copy(&mut self, bytes: &[u8]) -> bool {
+    /// these sockets have one, or the device was closed.
+    pub fn queue_copy(&mut self, device: u8, bytes: &[u8]) -> bool {
         let frames = self.frames_of(bytes.len());
         if self.pool.free() < frames || frames > 1 && self.assembler.is_none() {
             return false;
@@ -127,7 +135,10 @@ impl Socket {
             frame
                 .descriptor
                 .set_options(if following > 0 { libc::XDP_PKT_CONTD } else { 0 });
-            self.queue(frame, piece.len());
+            // A closed device takes none of them.
+            if !self.queue(frame, device, piece.len()) {
+                return false;
+            }
             rest = behind;
         }
         true
@@ -146,21 +157,52 @@ impl Socket {
     /// The number of frames queued and not yet submitted.
     #[inline]
     pub fn queued(&self) -> usize {
-        self.queued.len()
+        self.rings.iter().map(|rings| rings.queued.len()).sum()
     }
 
-    /// Whether `frames` are free beside `kept` ones, and the TX ring has room for them behind what is queued.
+    /// Whether `frames` are free beside `kept` ones, and the device's TX ring has room for them behind what is queued.
     #[inline]
-    pub fn has_tx_room(&mut self, frames: u32, kept: u32) -> bool {
+    pub fn has_tx_room(&mut self, device: u8, frames: u32, kept: u32) -> bool {
+        self.pool.free() >= kept + frames && self.rings[usize::from(device)].has_tx_room(frames)
+    }
+
+    /// As [`Socket::has_tx_room`], on every device.
+    pub fn has_tx_room_everywhere(&mut self, frames: u32, kept: u32) -> bool {
+        self.pool.free() >= kept + frames && self.open_mut().all(|rings| rings.has_tx_room(frames))
+    }
+
+    /// Puts what is queued into the TX rings, all of it or, without room, nothing. Returns the number of frames.
+    #[inline]
+    pub fn submit(&mut self) -> usize {
+        self.open_mut().map(Rings::submit).sum()
+    }
+
+    /// Asks the kernel to look at the TX rings until they are empty, the driver goes on by itself, or nothing moves.
+    pub fn kick(&mut self) -> Kick {
+        let mut all = Kick {
+            unsent: Unsent::Nothing,
+            wakeups: 0,
+        };
+        for rings in self.open_mut() {
+            let kick = rings.kick();
+            all.unsent = all.unsent.max(kick.unsent);
+            all.wakeups += kick.wakeups;
+        }
+        all
+    }
+}
+
+impl Rings {
+    #[inline]
+    fn has_tx_room(&mut self, frames: u32) -> bool {
         let queued = self.queued.len() as u32 + frames;
         // What is not known to have been sent may be in the TX ring, and nothing else can be: often that is answer
         // enough, without a look at the ring.
-        self.pool.free() >= kept + frames && (self.in_tx + queued <= self.tx_ring || queued <= self.tx.nb_free(queued))
+        self.in_tx + queued <= self.tx_ring || queued <= self.tx.nb_free(queued)
     }
 
-    /// Puts what is queued into the TX ring, all of it or, without room, nothing. Returns the number of frames.
     #[inline]
-    pub fn submit(&mut self) -> usize {
+    fn submit(&mut self) -> usize {
         // SAFETY: the descriptors are this UMEM's; their frames' tokens have ended, and they are in no other ring.
         let given = unsafe { self.tx.produce(&self.queued) };
         self.queued.drain(..given);
@@ -168,8 +210,7 @@ impl Socket {
         given
     }
 
-    /// Asks the kernel to look at the TX ring until it is empty, the driver goes on by itself, or nothing moves.
-    pub fn kick(&mut self) -> Kick {
+    fn kick(&mut self) -> Kick {
         let mut waiting = self.unsent();
         // In copy mode a call moves a batch and says EAGAIN, also when it moved none for want of room. How far it got
         // is not to be seen in the ring before a later call, so the calls are bounded instead.
@@ -198,7 +239,7 @@ impl Socket {
     }
 
     /// The number of frames in the TX ring that the kernel has not taken yet.
-    pub fn unsent(&mut self) -> u32 {
+    fn unsent(&mut self) -> u32 {
         self.tx_ring - self.tx.nb_free_exact()
     }
 }

@@ -8,6 +8,18 @@ use crate::shard_port::ShardPort as _;
 
 impl Transmit for Port {
     #[inline]
+    fn leave_by(&mut self, device: u8) {
+        let device = self.routes.by(device);
+        if device != self.device {
+            self.device = device;
+            // There need not be room for it on this one.
+            if let Some(frame) = self.reserved.take() {
+                self.socket.put_back(frame);
+            }
+        }
+    }
+
+    #[inline]
     fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
         if self.packet.is_some() {
             return self.reserve_packet(purpose);
@@ -35,7 +47,10 @@ impl Transmit for Port {
             self.reserved = Some(frame);
             return;
         }
-        self.socket.queue(frame, length);
+        if !self.socket.queue(frame, self.device, length) {
+            self.counters.tx_link_gone += 1;
+            return;
+        }
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += length as u64;
     }
@@ -57,9 +72,9 @@ impl Port {
         let Some(packet) = self.packet.as_deref().filter(|_| length > 0) else {
             return;
         };
-        if !self.socket.queue_copy(&packet[..length]) {
-            debug_assert!(false, "nothing else takes frames after there was room");
-            self.counters.tx_refused += 1;
+        // There was room, and nothing else takes frames meanwhile.
+        if !self.socket.queue_copy(self.device, &packet[..length]) {
+            self.counters.tx_link_gone += 1;
             return;
         }
         self.counters.tx_multi_buffer += u64::from(self.socket.frames_of(length) > 1);
@@ -84,7 +99,7 @@ impl Port {
             Purpose::Data => self.control_reserve,
             Purpose::Control => 0,
         };
-        if self.socket.has_tx_room(self.max_frames, kept) {
+        if self.socket.has_tx_room(self.device, self.max_frames, kept) {
             return true;
         }
         // Only what is sent comes back; without anything queued the kernel has been asked already.
@@ -92,7 +107,7 @@ impl Port {
             self.flush();
         }
         self.reap_completions();
-        self.socket.has_tx_room(self.max_frames, kept)
+        self.socket.has_tx_room(self.device, self.max_frames, kept)
     }
 
     /// Asks the kernel to look at the TX ring, and remembers what is left there.

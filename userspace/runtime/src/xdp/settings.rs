@@ -34,6 +34,8 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) sources: &'a Sources,
     /// If frames may lie in several buffers: the largest MTU with which the driver would not need that.
     pub(crate) frags: Option<u32>,
+    /// Whether the program stays where it is when this process is killed.
+    pub(crate) outlives: bool,
 }
 
 impl ProgramSettings<'_> {
@@ -74,7 +76,8 @@ impl ProgramSettings<'_> {
         } else {
             0
         };
-        self.sources.features() | remotes | filter
+        let outlives = if self.outlives { feature::OUTLIVES } else { 0 };
+        self.sources.features() | remotes | filter | outlives
     }
 
     fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
@@ -176,10 +179,11 @@ mod tests {
             ..Sources::default()
         };
         let remote: SocketAddr = "198.18.0.1:80".parse().expect("an address");
-        for (remotes, filter_for_rst_rate, expected) in [
-            (&[][..], None, feature::SYN_RATE),
-            (&[remote][..], None, feature::SYN_RATE | feature::REMOTES),
-            (&[][..], Some(0), feature::SYN_RATE | feature::FLOW_FILTER),
+        for (remotes, filter_for_rst_rate, outlives, expected) in [
+            (&[][..], None, false, feature::SYN_RATE),
+            (&[remote][..], None, false, feature::SYN_RATE | feature::REMOTES),
+            (&[][..], Some(0), false, feature::SYN_RATE | feature::FLOW_FILTER),
+            (&[][..], None, true, feature::SYN_RATE | feature::OUTLIVES),
         ] {
             let settings = ProgramSettings {
                 listeners: &[],
@@ -189,6 +193,7 @@ mod tests {
                 filter_for_rst_rate,
                 sources: &sources,
                 frags: None,
+                outlives,
             };
             assert_eq!(settings.features(), expected);
         }
