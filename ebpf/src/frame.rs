@@ -124,13 +124,14 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Whether a whole frame has at least `length` octets from `offset` on; `length` is at most 131,071. `FRAGS`: also
-    /// those in the buffers behind the first, of which nothing else here knows.
+    /// Whether a whole frame has at least `length` octets from `offset` on; `length` is at most 131,071. `of_all`: the
+    /// octets in all its buffers, where it may have several; nothing else here knows of others than the first.
     #[inline(always)]
-    pub fn reaches<const FRAGS: bool>(self, offset: usize, length: usize) -> bool {
-        // Nearly all frames lie in the first buffer, and the other way takes a call.
-        reaches(self.context, self.from(offset).start, length)
-            || FRAGS && offset as u64 + length as u64 <= length_of_all_buffers(self.context)
+    pub fn reaches(self, offset: usize, length: usize, of_all: Option<u64>) -> bool {
+        match of_all {
+            None => reaches(self.context, self.from(offset).start, length),
+            Some(of_all) => offset as u64 + length as u64 <= of_all,
+        }
     }
 }
 
@@ -239,9 +240,9 @@ fn end(ctx: *mut xdp_md) -> usize {
 
 /// The octets of the frame in all its buffers.
 #[inline(always)]
-fn length_of_all_buffers(ctx: *mut xdp_md) -> u64 {
-    // SAFETY: the context is valid while the program runs, and the helper only reads it.
-    unsafe { bpf_xdp_get_buff_len(ctx) }
+pub fn length_of_all_buffers(ctx: &XdpContext) -> u64 {
+    // SAFETY: the context is that of the running program, and the helper only reads it.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
 }
 
 /// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before

@@ -41,21 +41,23 @@ use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext
 /// The verdict on one frame.
 #[xdp]
 pub fn tidegate(ctx: XdpContext) -> u32 {
-    verdict::<false>(&ctx)
+    verdict(&ctx, None)
 }
 
 /// The verdict on one frame that may lie in several buffers, for MTUs that take it (Linux 6.6 redirects such frames to
 /// AF_XDP sockets). A program of its own, so that the other one is no longer for it and taken by older kernels.
 #[xdp(frags)]
 pub fn tidegate_frags(ctx: XdpContext) -> u32 {
-    verdict::<true>(&ctx)
+    // Asked for first, while there is nothing that would have to be kept elsewhere across the call.
+    let length = frame::length_of_all_buffers(&ctx);
+    verdict(&ctx, Some(length))
 }
 
 #[inline(always)]
-fn verdict<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
+fn verdict(ctx: &XdpContext, length: Option<u64>) -> u32 {
     let queue = ctx.rx_queue_index();
     let frame = frame::Frame::new(ctx);
-    let (action, counter) = match parse::destination::<FRAGS>(frame) {
+    let (action, counter) = match parse::destination(frame, length) {
         Ok(destination) => steer::steer(frame, &destination, queue),
         Err(reason) => (XDP_PASS, reason),
     };
