@@ -3,7 +3,7 @@
 # $release, $nic and $queues, the programs $tidegate and $bench, and the folder $scratch.
 
 readonly checks=(boots starts mode files segments uploads connections counters mtu_raised stops carrier jumbo cookies killed
-    zero_copy serves vlan survives down_up queues quiet)
+    zero_copy serves vlan survives down_up queues nic quiet)
 
 readonly server_v4=198.18.0.1 server_v6=2001:2::1
 readonly not_there=77
@@ -279,7 +279,14 @@ check_down_up() {
     done
     vm_guest 'cat /tmp/err'
     echo "tries: $try"
-    answers && fetch_all 100000 && check_counters
+    answers && fetch_all 100000 && check_counters || return
+    # The watchdog tells of the one driver that has forgotten its program, and of no other.
+    if [[ $(known_fault survives) == "" ]]; then
+        ! vm_guest 'grep -E "did not run the XDP program|delivered none" /tmp/err'
+    else
+        logs "did not run the XDP program for them, though it is attached; it is attached anew" &&
+            counters | grep '^device_reattached 1$'
+    fi
 }
 
 # Queues that come while serving: what arrives on them is counted and warned about, and served after a restart.
@@ -305,6 +312,39 @@ check_queues() {
     refused=$(refused_of 24)
     echo "$refused of 24 refused after a restart"
     ((refused == 0))
+}
+
+# Prints everything `tidegate nic` may change.
+settings() {
+    vm_guest 'for what in l g x k c n; do ethtool -$what nic0; done 2>&1
+        ip -d link show dev nic0 | grep -v state
+        cd /sys/class/net/nic0; grep . gro_flush_timeout napi_defer_hard_irqs threaded queues/*/?ps_cpus
+        grep . /proc/sys/vm/nr_hugepages
+        sed -n "s/^ *\([0-9]*\):.*\(nic0.*\|virtio.*\)/\1 \2/p" /proc/interrupts | while read number name; do
+            echo "$name: $(cat /proc/irq/$number/smp_affinity_list)"; done' 2>/dev/null
+}
+
+# What `nic apply` changes is put back by `nic undo`, also when the server was killed meanwhile.
+check_nic() {
+    local served
+    vm_guest 'tidegate nic --help' || not_applicable "tidegate has no command nic" || return
+    end TERM
+    settings >"$scratch/before"
+    served=$(vm_guest "tidegate nic apply nic0 --listen http=$server_v4:80 2>&1") || {
+        echo "$served"
+        return 1
+    }
+    echo "$served"
+    settings >"$scratch/applied"
+    if cmp -s "$scratch/before" "$scratch/applied"; then
+        not_applicable "there is nothing to change about the driver"
+        return
+    fi
+    start --queues "$(sed -n 's/^serve with --queues //p' <<<"$served")" && answers && fetch_all 100000 || return
+    end KILL
+    vm_guest 'tidegate nic undo nic0' || return
+    settings >"$scratch/after"
+    diff "$scratch/before" "$scratch/after"
 }
 
 check_quiet() {
