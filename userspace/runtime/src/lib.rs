@@ -61,8 +61,7 @@
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
-//! | `handover` | segments that arrived on another queue than their flow's |
-//! | `mailbox` | how a shard is told something, and woken |
+//! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
 //! | `random` | random bytes |
 
 mod affinity;
@@ -73,8 +72,6 @@ mod cookies;
 mod driver_counters;
 mod drivers;
 pub mod error;
-mod flow_filter;
-mod handover;
 mod interface;
 mod link_watch;
 mod mailbox;

@@ -21,10 +21,10 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use tidegate_exchange::FlowFilter;
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
-use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
 
 use self::link::XdpLink;
