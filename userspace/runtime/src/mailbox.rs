@@ -32,6 +32,8 @@ pub(crate) enum Command {
     },
     /// Makes segments of new connections for this MTU of the link.
     Mtu(u16),
+    /// Answers no SYN any more.
+    RefuseSyns,
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

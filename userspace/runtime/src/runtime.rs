@@ -182,6 +182,24 @@ impl Runtime {
         Ok(())
     }
 
+    /// Answers no SYN from now on: to clients it is as if they had been lost on the way. Handshakes that have begun may
+    /// be completed.
+    pub fn refuse_syns(&mut self) {
+        self.cookies.stop();
+        tell_all(&self.mailboxes, &self.threads, || Command::RefuseSyns, ANSWER_TIMEOUT);
+    }
+
+    /// The number of connections, half-open ones among them, and those in TIME-WAIT not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when a shard does not answer within a second.
+    pub fn connections(&self) -> Result<u64, Error> {
+        let shards = self.ask_all()?;
+        let open = |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
+        Ok(shards.iter().map(open).sum())
+    }
+
     /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
     /// `timeout` or until `stop_now` is true or a shard has failed.
     ///
@@ -194,11 +212,7 @@ impl Runtime {
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
             self.check_link()?;
             // A shard that does not answer will not finish anything either.
-            let Ok(shards) = self.ask_all() else { break };
-            let open: u64 = shards
-                .iter()
-                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
-                .sum();
+            let Ok(open) = self.connections() else { break };
             if open == 0 {
                 break;
             }
@@ -230,8 +244,9 @@ impl Runtime {
         }
     }
 
-    /// Has the shards drain, if they do not yet.
-    fn refuse_connections(&mut self) {
+    /// Accepts no new connections from now on, resets the half-open ones, and has the applications of all others
+    /// finish.
+    pub fn refuse_connections(&mut self) {
         if !self.is_draining {
             self.is_draining = true;
             // SYNs are dropped from here on: a cookie would promise what is not kept.

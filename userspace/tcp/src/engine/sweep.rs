@@ -54,6 +54,12 @@ impl Sweep {
 }
 
 impl<A: Application> Engine<A> {
+    /// Answers no SYN from now on. Handshakes under way may be completed: what [`Engine::drain`] ends is best begun when
+    /// their clients have had the time.
+    pub fn refuse_syns(&mut self) {
+        self.refuses_syns = true;
+    }
+
     /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish.
     /// Begins with that; [`Engine::poll`] goes on until [`Engine::is_sweeping`] is false.
     pub fn drain<T: Transmit>(&mut self, now: Instant, out: &mut T) {
