@@ -176,7 +176,7 @@ impl Interface {
     /// # Errors
     ///
     /// [`Error::AddressNotOnInterface`], or [`Error::Config`].
-    pub(crate) fn check_listeners(&self, listeners: &[SocketAddr]) -> Result<(), Error> {
+    pub(crate) fn check_listeners(&self, listeners: &[SocketAddr], anywhere: bool) -> Result<(), Error> {
         if listeners.len() > MAX_LISTENERS as usize {
             return Err(Error::Config(format!(
                 "{} listeners were asked for; there can be {MAX_LISTENERS}",
@@ -190,7 +190,7 @@ impl Interface {
                     "listener {listener} has no port; give it one from 1 to 65535"
                 )));
             }
-            if !self.addresses.contains(&listener.ip()) {
+            if !anywhere && !self.addresses.contains(&listener.ip()) {
                 return Err(Error::AddressNotOnInterface {
                     address: listener.ip(),
                     name: self.name.clone(),
@@ -386,15 +386,18 @@ mod tests {
     fn listeners_must_be_addresses_of_the_interface() {
         let interface = interface(&["198.18.0.1", "2001:2::1"]);
         interface
-            .check_listeners(&listeners(&["198.18.0.1:80", "[2001:2::1]:80", "198.18.0.1:7"]))
+            .check_listeners(&listeners(&["198.18.0.1:80", "[2001:2::1]:80", "198.18.0.1:7"]), false)
             .expect("good listeners");
         let error = interface
-            .check_listeners(&listeners(&["0.0.0.0:80"]))
+            .check_listeners(&listeners(&["198.19.0.1:80"]), false)
             .expect_err("not an address of the interface");
         assert!(matches!(error, Error::AddressNotOnInterface { .. }));
+        interface
+            .check_listeners(&listeners(&["198.19.0.1:80"]), true)
+            .expect("behind balancers it may be another's");
         for twice_or_without_port in [&["198.18.0.1:80", "198.18.0.1:80"][..], &["198.18.0.1:0"][..]] {
             let error = interface
-                .check_listeners(&listeners(twice_or_without_port))
+                .check_listeners(&listeners(twice_or_without_port), false)
                 .expect_err("a usage error");
             assert!(error.is_usage());
         }

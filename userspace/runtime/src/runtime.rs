@@ -16,7 +16,7 @@ use tidegate_tcp::engine::syn_ack_of;
 
 pub use start::{start, start_with_tasks};
 
-use crate::config::{Config, Sources, SynCookies};
+use crate::config::{Balancers, Config, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::error::Error;
 use crate::link_watch::LinkWatch;
@@ -71,7 +71,7 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// One concrete address of the interface, and a port above 0.
+    /// One concrete address, of the interface unless there are balancers, and a port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
@@ -90,6 +90,8 @@ pub struct Settings<'a> {
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
+    /// The load balancers before this host. With any, listeners may have addresses that are not the interface's.
+    pub balancers: &'a Balancers,
     /// The addresses and ports to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
     pub listeners: &'a [Listener],
     /// The servers that connections are opened to ([`start_with_tasks`]), at most
@@ -196,7 +198,8 @@ impl Runtime {
     /// [`Error::Shard`] when a shard does not answer within a second.
     pub fn connections(&self) -> Result<u64, Error> {
         let shards = self.ask_all()?;
-        let open = |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
+        let open =
+            |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
         Ok(shards.iter().map(open).sum())
     }
 

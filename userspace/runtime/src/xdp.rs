@@ -18,7 +18,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS};
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
@@ -91,14 +91,15 @@ impl Steering {
             shared_memory::words(&ebpf, MAP_FLOWS, words)?,
             shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
         );
+        let name = settings.program();
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
         let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
-            .ok_or_else(|| missing(PROGRAM_STEER))?
+            .program_mut(name)
+            .ok_or_else(|| missing(name))?
             .try_into()
             .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
-        program.load().map_err(|error| program_load_error(&error))?;
+        program.load().map_err(|error| program_load_error(name, &error))?;
         let (id, attached) = attach(program, interface, mode)?;
         let link = take_link(program, id, interface)?.map(XdpLink::new);
         if link.is_none() {
@@ -275,11 +276,11 @@ pub fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-fn program_load_error(error: &ProgramError) -> Error {
+fn program_load_error(name: &str, error: &ProgramError) -> Error {
     if errno(error) == Some(libc::EPERM) {
         return not_permitted();
     }
-    match Rejection::of(PROGRAM_STEER, error) {
+    match Rejection::of(name, error) {
         Some(rejection) => {
             tracing::info!("the verifier's log:\n{}", rejection.log());
             Error::Rejected(rejection)

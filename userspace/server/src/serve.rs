@@ -239,6 +239,7 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         tcp: &settings.config.tcp,
         syn_cookies: &settings.config.syn_cookies,
         sources: &settings.config.sources,
+        balancers: &settings.config.balancers,
         listeners: &listeners,
         remotes: &[],
     };

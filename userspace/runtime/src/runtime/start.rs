@@ -150,6 +150,7 @@ impl Checked {
             .validate()
             .map_err(Error::in_table("syn_cookies"))?;
         settings.sources.validate().map_err(Error::in_table("sources"))?;
+        settings.balancers.validate().map_err(Error::in_table("balancers"))?;
         settings.tcp.validate().map_err(Error::in_table("tcp"))?;
         let cookie_secret = Secret::load(settings.syn_cookies)?;
         let addresses: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
@@ -157,10 +158,11 @@ impl Checked {
         config.validate_mtu(&interface.name, interface.mtu)?;
         let mut tcp = settings.tcp.clone();
         tcp.mtu = interface.mtu as u16;
+        tcp.outer_headers = settings.balancers.outer_headers();
         // No key of the file is at fault here.
         tcp.validate()
             .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
-        interface.check_listeners(&addresses)?;
+        interface.check_listeners(&addresses, settings.balancers.is_any())?;
         check_remotes(settings.remotes)?;
         let queues = interface.queues(config.queues)?;
         if queues < interface.rx_queues {
@@ -208,6 +210,8 @@ impl Device {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
+            balancers: settings.balancers,
+            own_addresses: &interface.addresses,
         };
         let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
         let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;

@@ -23,6 +23,7 @@ mod modes;
 mod output;
 mod path_mtu;
 mod queues;
+mod scale_out;
 mod slow_readers;
 mod syn_cookies;
 mod transfers;

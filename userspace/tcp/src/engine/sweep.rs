@@ -54,8 +54,8 @@ impl Sweep {
 }
 
 impl<A: Application> Engine<A> {
-    /// Answers no SYN from now on. Handshakes under way may be completed: what [`Engine::drain`] ends is best begun when
-    /// their clients have had the time.
+    /// Answers no SYN from now on. Handshakes under way may be completed, for which clients are best given time before
+    /// [`Engine::drain`].
     pub fn refuse_syns(&mut self) {
         self.refuses_syns = true;
     }
