@@ -224,9 +224,11 @@ start_server() {
     local n=$1
     mkdir -p "$scratch/$n"
     echo "server $n" >"$scratch/$n/who"
-    in_namespace "$name$n-server" "$2" serve --iface tgs0 --root "$scratch/$n" --cookie-key-file "$scratch/key" \
+    # Not by the function: the process is to be the server, and not a shell that waits for it.
+    ip netns exec "$name$n-server" "$2" serve --iface tgs0 --root "$scratch/$n" --cookie-key-file "$scratch/key" \
         --drain 10s --listen "http=$service_v4:80" --listen "http=[$service_v6]:80" >"$scratch/$n.log" 2>&1 &
     pids[n]=$!
+    disown
     until grep -q '^tidegate: ready' "$scratch/$n.log"; do
         kill -0 "${pids[n]}" 2>/dev/null || die "server $n did not start: $(cat "$scratch/$n.log")"
         sleep 0.1
@@ -238,7 +240,7 @@ under_load() {
     local title=$1 seconds=$2 load
     shift 2
     echo "== $title"
-    in_namespace "$client" "$bench" cps --url "http://$service_v4/" --connections 4 --close server \
+    in_namespace "$client" "$bench" cps --url "http://$service_v4/who" --connections 4 --close server \
         --warm-up 100ms --duration "${seconds}s" >"$scratch/load.log" 2>&1 &
     load=$!
     sleep 0.5
@@ -277,7 +279,7 @@ demo() {
     tidegate=$(realpath -- "${1:-$root/target/release/tidegate}")
     bench=$(dirname "$tidegate")/tidegate-bench
     [[ -x $tidegate && -x $bench ]] || die "$tidegate and tidegate-bench beside it are needed; run \`make build\`"
-    declare -gA pids=()
+    pids=()
     up no
     scratch=$(mktemp -d)
     trap 'down; rm -rf "$scratch"' EXIT
