@@ -54,7 +54,11 @@ struct Site<'lab> {
 impl<'lab> Site<'lab> {
     fn start(lab: &'lab Lab, balanced: bool) -> Self {
         let files = directory();
-        let key: String = Random::new(16).bytes(16).iter().map(|octet| format!("{octet:02x}")).collect();
+        let key: String = Random::new(16)
+            .bytes(16)
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect();
         let key_file = files.path().join("key");
         fs::write(&key_file, key).expect("writing the cookies' secret");
         fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
@@ -115,7 +119,16 @@ impl<'lab> Site<'lab> {
     fn load(&self, seconds: u32) -> Process {
         let url = format!("http://{}/same", SocketAddr::new(SERVICE[0], HTTP_PORT));
         let mut command = SCALE_OUT.command(Place::Client, bench_binary());
-        command.args(["cps", "--url", &url, "--connections", "2", "--close", "server", "--verify"]);
+        command.args([
+            "cps",
+            "--url",
+            &url,
+            "--connections",
+            "2",
+            "--close",
+            "server",
+            "--verify",
+        ]);
         command.args(["--warm-up", "100ms", "--duration", &format!("{seconds}s")]);
         command.arg("--json").arg(self.files.path().join("load.json"));
         start(command)
@@ -174,7 +187,10 @@ fn who(mut stream: &TcpStream) -> io::Result<usize> {
     let number = String::from_utf8_lossy(&body).parse();
     match (status, number) {
         (200, Ok(number)) => Ok(number),
-        _ => Err(io::Error::new(ErrorKind::InvalidData, format!("status {status}: {body:?}"))),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!("status {status}: {body:?}"),
+        )),
     }
 }
 
@@ -259,7 +275,9 @@ fn kill_one(site: &mut Site<'_>, kept: &mut [Kept]) {
         "{errors:?}"
     );
     assert_eq!(spread(kept)[0], 0);
-    report(format_args!("killed: {operations} connections, errors {errors:?}, kept ones {ends:?}"));
+    report(format_args!(
+        "killed: {operations} connections, errors {errors:?}, kept ones {ends:?}"
+    ));
 }
 
 /// The killed one comes back, and another is drained: nothing fails.
@@ -281,7 +299,11 @@ fn add_one_and_drain_another(site: &mut Site<'_>, kept: &mut [Kept], seconds: u3
     assert_eq!(ends.closed[1] + ends.reset[1], before[1], "{ends:?} of {before:?}");
     assert!(ends.closed[1] >= ends.reset[1], "{ends:?} of {before:?}");
     for server in [0, 2] {
-        assert_eq!((ends.closed[server], ends.reset[server]), (0, 0), "{ends:?} of {before:?}");
+        assert_eq!(
+            (ends.closed[server], ends.reset[server]),
+            (0, 0),
+            "{ends:?} of {before:?}"
+        );
     }
     let (operations, errors) = site.loaded(load);
     assert!(errors.is_empty(), "{errors:?}");
