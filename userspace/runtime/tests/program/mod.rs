@@ -203,9 +203,9 @@ impl Program {
             .filter(|(_, (before, after))| before != after)
             .map(|(&counter, (before, after))| (counter, after - before))
             .collect();
-        let (reason, is_decapsulated) = match moved.as_slice() {
-            &[(reason, 1)] => (reason, false),
-            &[(reason, 1), (XdpCounter::Decapsulated, 1)] => (reason, true),
+        let (reason, is_decapsulated) = match *moved.as_slice() {
+            [(reason, 1)] => (reason, false),
+            [(reason, 1), (XdpCounter::Decapsulated, 1)] => (reason, true),
             _ => panic!("one frame adds one to one counter, and not {moved:?}"),
         };
         assert_eq!(action, action_of(reason), "the action that goes with {reason:?}");
