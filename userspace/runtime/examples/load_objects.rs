@@ -27,6 +27,7 @@ use tidegate_runtime::{Rejection, kernel_release};
 use tidegate_traffic_abi::PROGRAM_FLOOD;
 use tidegate_xsk::options::probe_multi_buffer;
 
+use frames::outer::{BALANCER_V4, BALANCER_V6, GUE_PORT, OWN_V4, OWN_V6, Outer};
 use frames::segment::{ACK, Segment, clients};
 use frames::{CLIENT_V4, CLIENT_V6, PORT};
 use program::Program;
@@ -288,18 +289,47 @@ fn steer(object: &str, mut program: Program, several_buffers: bool, results: &mu
         program.set_features(0);
     }
     if several_buffers {
-        program.use_several_buffers();
+        run_several_buffers(object, &mut program, results);
+    }
+    decapsulate(object, program, results);
+}
+
+/// Runs the program for frames in several buffers on one in each family.
+fn run_several_buffers(object: &str, program: &mut Program, results: &mut Results) {
+    program.use_several_buffers();
+    for client in clients() {
+        let segment = Segment {
+            flags: ACK,
+            text: vec![0; 8000],
+            ..Segment::syn(client)
+        };
+        let result = match program.reason(&segment.frame()) {
+            XdpCounter::Redirect => Ok("ok".to_owned()),
+            reason => Err(format!("FAILED: {reason:?}")),
+        };
+        results.line(object, &format!("steer, {client}, frame in several buffers"), result);
+    }
+}
+
+/// Runs the program that decapsulates, once for each kind of outer headers.
+fn decapsulate(object: &str, mut program: Program, results: &mut Results) {
+    program.decapsulates();
+    program.set_balancer(BALANCER_V4, OWN_V4, GUE_PORT);
+    program.set_balancer(BALANCER_V6, OWN_V6, GUE_PORT);
+    for outer in Outer::all() {
         for client in clients() {
             let segment = Segment {
                 flags: ACK,
-                text: vec![0; 8000],
                 ..Segment::syn(client)
             };
-            let result = match program.reason(&segment.frame()) {
-                XdpCounter::Redirect => Ok("ok".to_owned()),
-                reason => Err(format!("FAILED: {reason:?}")),
+            let (reason, is_decapsulated, left) = program.counted_verdict(&outer.around(&segment.frame()));
+            let result = if (reason, is_decapsulated) == (XdpCounter::Redirect, true) && left == segment.frame() {
+                Ok("ok".to_owned())
+            } else {
+                Err(format!("FAILED: {reason:?}"))
             };
-            results.line(object, &format!("steer, {client}, frame in several buffers"), result);
+            let what = format!("steer, {client} in {:?} from {}", outer.between, outer.source);
+            results.line(object, &what, result);
         }
     }
 }

@@ -25,6 +25,7 @@ mod modes;
 mod output;
 mod path_mtu;
 mod queues;
+mod scale_out;
 mod several_devices;
 mod slow_readers;
 mod syn_cookies;
