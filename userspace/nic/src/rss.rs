@@ -1,8 +1,8 @@
 //! Receive side scaling: the receive queue that a device chooses for a TCP segment.
 //!
-//! Devices hash addresses and ports by Toeplitz's function under a key, and look the queue up in a table ("Verifying the
-//! RSS hash calculation" in Microsoft's documentation of RSS has the function and numbers to try it with). The kernel
-//! tells key, table and function (`ethtool -x`).
+//! Devices hash addresses and ports by Toeplitz's function under a key, and look the queue up in a table ("Verifying
+//! the RSS hash calculation" in Microsoft's documentation of RSS has the function and numbers to try it with). The
+//! kernel tells key, table and function (`ethtool -x`).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -50,9 +50,9 @@ pub struct PeerQueues {
 }
 
 impl PeerQueues {
-    /// The queues of segments from `source`, of a device that hashes by `hash` and has the table `table`. `None` if that
-    /// cannot be computed: another function, no key or one that is too short, no table, or fields other than addresses
-    /// and ports, or addresses alone.
+    /// The queues of segments from `source`, of a device that hashes by `hash` and has the table `table`. `None` if
+    /// that cannot be computed: another function, no key or one that is too short, no table, or fields other than
+    /// addresses and ports, or addresses alone.
     pub fn new(hash: &RssHash, table: &[u32], source: SocketAddr) -> Option<Self> {
         let ipv4 = source.is_ipv4();
         let fields = hash.tcp_fields[usize::from(!ipv4)].unwrap_or(field::ADDRESSES | field::PORTS);

@@ -61,8 +61,8 @@ impl BypassClient {
         Ok(LinkHeader::new(destination, source, target.is_ipv4()))
     }
 
-    /// The queues on which answers arrive, where the device says how it chooses them and every shard has a pair for each
-    /// of its connections.
+    /// The queues on which answers arrive, where the device says how it chooses them and every shard has a pair for
+    /// each of its connections.
     fn steering(&self, plan: &Plan, addresses: Addresses, queues: u32) -> Option<Steering> {
         let Settings { interface, ports, .. } = &self.settings;
         let facts = Linux::new()

@@ -126,8 +126,8 @@ fn pairs_whose_answers_arrive_on_another_queue_are_used_when_there_are_no_others
     assert_eq!(world.client.population().connections, 8);
 }
 
-/// The queue by which a device with `hash` and `table` receives a TCP segment in IPv4 without options, or in IPv6: bit by
-/// bit, as Microsoft's documentation has it.
+/// The queue on which a device with `hash` and `table` receives a TCP segment in IPv4 without options, or in IPv6: bit
+/// by bit, as Microsoft's documentation has it.
 fn receive_queue(frame: &[u8], hash: &RssHash, table: &[u32]) -> u32 {
     let hashed = match frame[14] >> 4 {
         4 => &frame[26..38],

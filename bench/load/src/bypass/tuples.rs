@@ -1,9 +1,10 @@
 //! The local addresses and ports of the connections, walked in order.
 //!
 //! Every pair of local address and port has a number. Where there are several shards each has some of them, so that no
-//! two open the same connection: those whose answers arrive on its own queue, where that can be computed ([`Steering`]),
-//! else those of its own remainder. It learns which of them the network card gives to another all the same: what belongs
-//! to a pair whose answers arrived on the wrong queue is not opened again as long as there are others.
+//! two open the same connection: those whose answers arrive on its own queue, where that can be computed
+//! ([`Steering`]), else those of its own remainder. It learns which of them the network card gives to another all the
+//! same: what belongs to a pair whose answers arrived on the wrong queue is not opened again as long as there are
+//! others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;

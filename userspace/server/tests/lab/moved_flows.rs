@@ -1,7 +1,7 @@
 //! Flows whose segments arrive on queues at random, in both directions, with two queues and with four.
 //!
-//! Between the two ends is the relay of `tidegate-bench link`. A socket of its kind has no queue of its own: every frame
-//! leaves by one of those that XPS allows at that moment, which is another few every two milliseconds.
+//! Between the two ends is the relay of `tidegate-bench link`. A socket of its kind has no queue of its own: every
+//! frame leaves by one of those that XPS allows at that moment, which is another few every two milliseconds.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
