@@ -35,10 +35,10 @@ pub(crate) enum Command {
 /// Arguments of `tidegate serve`. They win over the configuration file.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServeArguments {
-    /// The interface to take frames from.
+    /// The interface to take frames from; a bond stands for its slaves. May be given several times.
     #[arg(long)]
-    pub(crate) iface: Option<String>,
-    /// Serve http, echo or discard on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
+    pub(crate) iface: Vec<String>,
+    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
     /// May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,

@@ -12,8 +12,8 @@ use crate::listen;
 /// Complete settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The interface to take frames from.
-    pub(crate) interface: String,
+    /// The interfaces to take frames from, at least one.
+    pub(crate) interfaces: Vec<String>,
     /// The configuration file with the arguments in it: at least one listener, no address and port twice, and the root
     /// in `http`.
     pub(crate) config: ConfigFile,
@@ -38,10 +38,18 @@ impl Settings {
     }
 
     fn merge(mut config: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
-        let interface = arguments.iface.clone().or(config.iface.take()).ok_or(
-            "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` shows \
-             the interfaces",
-        )?;
+        let interfaces = if arguments.iface.is_empty() {
+            std::mem::take(&mut config.iface)
+        } else {
+            arguments.iface.clone()
+        };
+        if interfaces.is_empty() {
+            return Err(
+                "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` \
+                 shows the interfaces"
+                    .to_owned(),
+            );
+        }
         if !arguments.listen.is_empty() {
             config.listen.clone_from(&arguments.listen);
         }
@@ -64,7 +72,7 @@ impl Settings {
             .validate()
             .map_err(|error| config.origins.locate("afxdp", &error))?;
         Ok(Self {
-            interface,
+            interfaces,
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
@@ -121,7 +129,7 @@ mod tests {
     #[test]
     fn the_file_alone() {
         let settings = Settings::merge(file(), &ServeArguments::default()).unwrap();
-        assert_eq!(settings.interface, "eth1");
+        assert_eq!(settings.interfaces, ["eth1"]);
         assert_eq!(settings.config.listen, ["http=198.18.0.1:80".parse().unwrap()]);
         assert_eq!(settings.config.http.root.as_deref(), Some(Path::new("/srv/a")));
         assert_eq!(settings.config.drain, Duration::from_secs(9));
@@ -134,7 +142,7 @@ mod tests {
     #[test]
     fn arguments_win_over_the_file() {
         let arguments = ServeArguments {
-            iface: Some("eth2".to_owned()),
+            iface: vec!["eth2".to_owned(), "bond0".to_owned()],
             listen: vec!["echo=198.18.0.1:7".parse().unwrap()],
             root: Some("/srv/b".into()),
             queues: Some(1),
@@ -145,7 +153,7 @@ mod tests {
             ..ServeArguments::default()
         };
         let settings = Settings::merge(file(), &arguments).unwrap();
-        assert_eq!(settings.interface, "eth2");
+        assert_eq!(settings.interfaces, ["eth2", "bond0"]);
         assert_eq!(settings.config.listen, arguments.listen);
         assert_eq!(settings.config.http.root, arguments.root);
         assert_eq!(settings.config.drain, Duration::ZERO);
@@ -232,7 +240,7 @@ mod tests {
         let mut arguments = ServeArguments::default();
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
         assert!(error.contains("--iface"), "{error}");
-        arguments.iface = Some("eth0".to_owned());
+        arguments.iface = vec!["eth0".to_owned()];
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
         assert!(error.contains("--listen"), "{error}");
         let twice = "http=198.18.0.1:80".parse().unwrap();

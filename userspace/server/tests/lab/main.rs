@@ -24,6 +24,7 @@ mod modes;
 mod output;
 mod path_mtu;
 mod queues;
+mod several_devices;
 mod slow_readers;
 mod syn_cookies;
 mod transfers;
