@@ -177,6 +177,11 @@ impl Steering {
         self.holds.iter().all(|hold| matches!(hold, Hold::Link(_)))
     }
 
+    /// Whether no other program is run before this one.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.holds.iter().any(|hold| matches!(hold, Hold::Dispatcher(_)))
+    }
+
     /// Whether the program is still on `device`, as far as the kernel tells.
     pub(crate) fn is_attached(&self, device: usize) -> bool {
         match self.holds.get(device) {

@@ -20,6 +20,8 @@ use nix::net::if_::if_nametoindex;
 use tidegate_abi::PROGRAM_STEER;
 use tidegate_abi::dispatcher::{CONTINUE, Config, MAGIC, MAX_PROGRAMS, VERSION};
 
+#[cfg(test)]
+pub(super) use self::object::DISPATCHER as DISPATCHER_OBJECT;
 pub(super) use self::object::without_trimming;
 use self::pins::{Claim, Pins};
 use super::netlink::{self, Place};

@@ -21,6 +21,7 @@ mod kernel_side;
 mod load;
 mod lost_state;
 mod modes;
+mod moved_flows;
 mod output;
 mod path_mtu;
 mod queues;
