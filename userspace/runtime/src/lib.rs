@@ -92,4 +92,4 @@ pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynC
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;
-pub use xdp::{Attached, Rejection, errno, kernel_release, object};
+pub use xdp::{Attached, PresentProgram, Rejection, errno, kernel_release, object, present_programs};

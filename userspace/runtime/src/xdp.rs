@@ -2,6 +2,8 @@
 
 mod link;
 mod maps;
+mod netlink;
+mod present;
 mod rejection;
 mod settings;
 mod shared_memory;
@@ -27,6 +29,8 @@ use crate::report::XdpCounts;
 
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
+pub use self::netlink::Place;
+pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
 
@@ -253,6 +257,7 @@ impl Refusal {
         match self {
             Self::AlreadyAttached => Error::AlreadyAttached {
                 name: interface.to_owned(),
+                programs: present_programs(interface).unwrap_or_default(),
             },
             Self::NotPermitted => Error::NotPermitted {
                 what: format!("attaching the XDP program to {interface}"),
