@@ -53,7 +53,8 @@
 //! | [`shard_task`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
-//! | `interface`, `capability`, `affinity` | what the machine offers |
+//! | `interface`, `capability`, `affinity`, `machine` | what the machine offers |
+//! | [`doctor`] | all that is checked before an interface is served, as sentences |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
@@ -68,12 +69,14 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+pub mod doctor;
 mod drivers;
 pub mod error;
 mod flow_filter;
 mod handover;
 mod interface;
 mod link_watch;
+mod machine;
 mod mailbox;
 mod port;
 mod random;

@@ -18,11 +18,13 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
 
 use crate::config::XdpMode;
+use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
@@ -43,7 +45,8 @@ pub fn object() -> &'static [u8] {
 }
 
 /// Where the kernel runs the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Attached {
     /// In the driver.
     Native,
@@ -196,12 +199,14 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
                 match Refusal::of(errno(&error)) {
                     Refusal::Unsupported if mode == XdpMode::Auto => tracing::warn!(
                         "the driver of {interface} refused native XDP ({reason}); \
-                         falling back to generic mode, which is slower"
+                         falling back to generic mode, which is slower{}",
+                        native_hint(interface)
                     ),
                     Refusal::Unsupported => {
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
                             reason,
+                            hint: native_hint(interface),
                         });
                     }
                     refusal => return Err(refusal.into_error(interface, reason)),

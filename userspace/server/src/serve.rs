@@ -13,6 +13,7 @@ use crate::counters_text::counters_text;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
+use crate::nic::Tuned;
 use crate::open_files;
 use crate::output;
 use crate::rates::Totals;
@@ -38,7 +39,20 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
         what: "cannot install the signal handlers".to_owned(),
         source,
     })?;
-    kernel_listeners::warn_about(&settings.config.listen);
+    for finding in kernel_listeners::findings(&settings.config.listen) {
+        warn!("{}", finding.sentence);
+    }
+    let tuned = settings
+        .tune
+        .as_deref()
+        .map(|directory| Tuned::for_a_run(settings, directory));
+    // Put back when this function is left, however that is.
+    let tuned = tuned.transpose()?;
+    let mut settings = settings.clone();
+    if let Some(tuned) = &tuned {
+        settings.config.afxdp.queues = Some(tuned.queues());
+    }
+    let settings = &settings;
     let mut rates = settings.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut serving = Serving::start(settings, &past)?;
@@ -180,16 +194,7 @@ impl Serving {
 /// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
 /// them.
 fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
-    let listeners: Vec<Listener> = settings
-        .config
-        .listen
-        .iter()
-        .zip(&settings.keepalive)
-        .map(|(listen, &keepalive)| Listener {
-            address: listen.address,
-            keepalive: Some(keepalive),
-        })
-        .collect();
+    let listeners = listeners(settings);
     let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
     if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
         warn!("a root directory is given, but no http listener that would serve it");
@@ -232,6 +237,17 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
     Ok((runtime, published))
+}
+
+/// What is listened on, and how.
+pub(crate) fn listeners(settings: &Settings) -> Vec<Listener> {
+    let listeners = settings.config.listen.iter().zip(&settings.keepalive);
+    listeners
+        .map(|(listen, &keepalive)| Listener {
+            address: listen.address,
+            keepalive: Some(keepalive),
+        })
+        .collect()
 }
 
 /// As many shards as there will be, or `most` where that cannot be told: why, the runtime says when it is started.

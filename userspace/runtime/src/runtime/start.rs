@@ -20,6 +20,7 @@ use crate::capability;
 use crate::config::Config;
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
+use crate::doctor;
 use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::handover::Exchange;
@@ -163,15 +164,10 @@ impl Checked {
         interface.check_listeners(&addresses)?;
         check_remotes(settings.remotes)?;
         let queues = interface.queues(config.queues)?;
-        if queues < interface.rx_queues {
-            tracing::warn!(
-                "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are \
-                 left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
-                interface.name,
-                interface.rx_queues
-            );
-        }
         capability::check()?;
+        for finding in doctor::warnings(config, &interface.name, queues) {
+            tracing::warn!("{}", finding.sentence);
+        }
         let cpus = if config.pin_threads {
             affinity::allowed()?
         } else {
