@@ -15,7 +15,8 @@ use crate::config::{Config, XdpMode, ZeroCopy};
 use crate::cookies::secret::Secret;
 use crate::drivers::BindPlan;
 use crate::error::{Error, with_causes};
-use crate::interface::Interface;
+use crate::interface::{Interface, LinkState};
+use crate::link_watch::no_carrier_yet;
 use crate::machine;
 use crate::runtime::Settings;
 use crate::xdp::{Attached, present_programs};
@@ -107,7 +108,10 @@ impl Diagnosis {
     fn of_interface(&mut self, settings: &Settings<'_>, interface: &Interface, version: Option<Version>) {
         let config = settings.afxdp;
         let found = &mut self.findings;
-        found.push(interface_line(interface, self.facts.as_ref()));
+        found.push(interface_line(interface));
+        let state = LinkState::read(&Path::new(SYSFS).join("class/net"), &interface.name);
+        let no_carrier = state.ok().as_ref().and_then(no_carrier_yet);
+        found.extend(no_carrier.map(|sentence| Finding::warning("interface", sentence)));
         if let Err(error) = config.validate_mtu(&interface.name, interface.mtu) {
             found.push(failure("mtu", &error));
         }
@@ -237,19 +241,15 @@ fn expected_mode(
     })
 }
 
-fn interface_line(interface: &Interface, facts: Option<&Facts>) -> Finding {
+fn interface_line(interface: &Interface) -> Finding {
     let addresses: Vec<String> = interface.addresses.iter().map(ToString::to_string).collect();
-    let carrier = match facts {
-        Some(facts) if !facts.carrier => ", no carrier",
-        _ => "",
-    };
     let addresses = match addresses.as_slice() {
         [] => "no addresses".to_owned(),
         some => some.join(", "),
     };
     Finding::ok(
         "interface",
-        format!("{} is up{carrier}, MTU {}, {addresses}", interface.name, interface.mtu),
+        format!("{} is up, MTU {}, {addresses}", interface.name, interface.mtu),
     )
 }
 

@@ -57,11 +57,12 @@
 //! | [`doctor`] | all that is checked before an interface is served, as sentences |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `drivers` | what drivers are known to do otherwise |
+//! | `driver_counters` | what drivers count as lost |
+//! | `watchdog` | a device that delivers nothing any more |
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
-//! | `handover` | segments that arrived on another queue than their flow's |
-//! | `mailbox` | how a shard is told something, and woken |
+//! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
 //! | `random` | random bytes |
 
 mod affinity;
@@ -70,10 +71,9 @@ mod clock;
 pub mod config;
 mod cookies;
 pub mod doctor;
+mod driver_counters;
 mod drivers;
 pub mod error;
-mod flow_filter;
-mod handover;
 mod interface;
 mod link_watch;
 mod machine;
@@ -86,12 +86,13 @@ mod shard;
 mod shard_port;
 pub mod shard_task;
 mod wait;
+mod watchdog;
 pub mod xdp;
 
 pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
+pub use report::{DeviceCounts, FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;

@@ -3,8 +3,9 @@
 //! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all
 //! queues, `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on
 //! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
-//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, `output_` what the process
-//! prints (of which there is a total only). Scripts may rely on this; names are only ever added.
+//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, with totals only,
+//! `device_` the device, `driver_` its driver's own counters of losses, as far as they are not zero, `output_` what the
+//! process prints. Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -104,13 +105,19 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
         }
     }
     let mut text = metrics.text();
+    let _ = writeln!(text, "device_reattached {}", report.device.reattached);
+    for (name, value) in &report.device.driver {
+        let _ = writeln!(text, "driver_{name} {value}");
+    }
     let _ = writeln!(text, "output_lost {output_lost}");
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_runtime::{FrameCensus, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts};
+    use tidegate_runtime::{
+        DeviceCounts, FrameCensus, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
+    };
     use tidegate_tcp::counters::{Counter, Counters};
     use tidegate_tcp::engine::Population;
 
@@ -157,6 +164,10 @@ mod tests {
                     strong: true,
                 },
             ],
+            device: DeviceCounts {
+                reattached: 80,
+                driver: [("rx_missed_errors".to_owned(), 90)].into(),
+            },
         };
         let text = counters_text(&report, &[], 70);
         let lines: Vec<&str> = text.lines().collect();
@@ -177,6 +188,8 @@ mod tests {
             "afxdp_kernel_rx_ring_full{queue=\"1\"} 30",
             "afxdp_kernel_rx_ring_full 60",
             "frames_pool{queue=\"0\"} 50",
+            "device_reattached 80",
+            "driver_rx_missed_errors 90",
             "output_lost 70",
         ] {
             assert_eq!(
