@@ -9,7 +9,7 @@ use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
 use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate};
 use tidegate_abi::{
-    ListenerKey, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
+    ListenerKey, MAX_DEVICES, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
     XdpCounter,
 };
 
@@ -30,8 +30,17 @@ pub static REMOTES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_RE
 pub static REMOTE_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
 
 /// The AF_XDP socket of each receive queue. A socket takes frames of its own queue only, so the queue is the index.
+/// Empty where there are several devices.
 #[map]
 pub static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
+
+/// Where there are several devices: by the kernel's number of each, the index of its queue 0 in [`DEVICE_XSKS`].
+#[map]
+pub static DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_DEVICES, 0);
+
+/// The AF_XDP socket of each receive queue of each device.
+#[map]
+pub static DEVICE_XSKS: XskMap = XskMap::with_max_entries(MAX_DEVICES * MAX_QUEUES, 0);
 
 /// The counters of all receive queues.
 #[map]

@@ -263,10 +263,20 @@ impl Config {
         u64::from(self.frames) * u64::from(frame_size)
     }
 
-    /// The number of frames that are to wait in the fill ring: as many as it holds, but at most half of all, since what
-    /// waits to be received into cannot be sent.
-    pub(crate) fn fill_target(&self) -> u32 {
-        self.fill_ring.min(self.frames / 2)
+    /// The number of frames that are to wait in the fill ring of each of so many devices: as many as it holds, but
+    /// together at most half of all, since what waits to be received into cannot be sent.
+    pub(crate) fn fill_target(&self, devices: u32) -> u32 {
+        self.fill_ring.min(self.frames / 2 / devices)
+    }
+
+    /// Entries of the TX ring of each of so many devices: `tx_ring`, but where there are several, no more than half of
+    /// all frames are in all of them, so that one that is down leaves frames for the others.
+    pub(crate) fn tx_ring(&self, devices: u32) -> u32 {
+        if devices == 1 {
+            return self.tx_ring;
+        }
+        let share = self.frames / 2 / devices;
+        self.tx_ring.min(1 << share.ilog2())
     }
 }
 
@@ -311,7 +321,7 @@ mod tests {
         let config = Config::default();
         config.validate().expect("a valid default");
         config.validate_mtu("eth0", 1500).expect("room for an MTU of 1500");
-        assert_eq!(config.fill_target(), 4096);
+        assert_eq!(config.fill_target(1), 4096);
         let read: Config = toml::from_str("").expect("an empty table");
         assert_eq!(read, config);
     }
@@ -390,6 +400,16 @@ mod tests {
             fill_ring: 4096,
             ..Config::default()
         };
-        assert_eq!(config.fill_target(), 2048);
+        assert_eq!(config.fill_target(1), 2048);
+        assert_eq!((config.fill_target(3), config.tx_ring(1)), (682, config.tx_ring));
+        let many = Config {
+            tx_ring: 4096,
+            completion_ring: 4096,
+            ..config
+        };
+        assert_eq!(
+            [1, 2, 3, 8].map(|devices| many.tx_ring(devices)),
+            [4096, 1024, 512, 256]
+        );
     }
 }

@@ -13,9 +13,10 @@ use crate::affinity;
 use crate::capability;
 use crate::config::{Config, XdpMode, ZeroCopy};
 use crate::cookies::secret::Secret;
+use crate::devices::Device;
 use crate::drivers::BindPlan;
 use crate::error::{Error, with_causes};
-use crate::interface::{Interface, LinkState};
+use crate::interface::{Interface, LinkState, check_listeners, queues};
 use crate::link_watch::no_carrier_yet;
 use crate::machine;
 use crate::runtime::Settings;
@@ -26,16 +27,25 @@ const SYSFS: &str = "/sys";
 /// What the kernel itself says yes or no to when the interface is served.
 const ANSWERED_LATER: [&str; 2] = ["xdp", "zero-copy"];
 
-/// What was found about an interface and the machine.
+/// What was found about interfaces and the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
-    /// The interface.
-    pub interface: String,
+    /// The interfaces.
+    pub interfaces: Vec<String>,
     /// What was found, in the order of the checks.
     pub findings: Vec<Finding>,
+    /// The devices that frames are taken from: the interfaces, or the slaves of bonds.
+    pub devices: Vec<DiagnosedDevice>,
+}
+
+/// A device that frames are taken from.
+#[derive(Clone, Debug, Serialize)]
+pub struct DiagnosedDevice {
+    /// Its name.
+    pub name: String,
     /// The way it will be served, if it can be.
     pub mode: Option<ExpectedMode>,
-    /// What the kernel says about the interface.
+    /// What the kernel says about it.
     pub facts: Option<Facts>,
 }
 
@@ -52,26 +62,14 @@ pub struct ExpectedMode {
     pub queues: u32,
 }
 
-impl Diagnosis {
-    /// Whether the interface can be served as configured.
-    pub fn is_fit(&self) -> bool {
-        !self
-            .findings
-            .iter()
-            .any(|finding| finding.severity == Severity::Failure)
-    }
-}
-
 /// Checks everything that [`start`](crate::start) checks, and what else can be known without it. Touches nothing.
 pub fn diagnose(settings: &Settings<'_>) -> Diagnosis {
     let version = machine::version();
-    let facts = read_facts(settings.interface);
-    let tells_xdp_features = facts.as_ref().is_some_and(|facts| facts.xdp.is_some());
+    let tells_xdp_features = read_facts("lo").is_some_and(|facts| facts.xdp.is_some());
     let mut diagnosis = Diagnosis {
-        interface: settings.interface.to_owned(),
+        interfaces: settings.interfaces.to_vec(),
         findings: vec![machine::kernel(version, tells_xdp_features)],
-        mode: None,
-        facts,
+        devices: Vec::new(),
     };
     let found = &mut diagnosis.findings;
     match capability::missing() {
@@ -86,77 +84,115 @@ pub fn diagnose(settings: &Settings<'_>) -> Diagnosis {
         settings.tcp.validate().map_err(Error::in_table("tcp")),
         Secret::load(settings.syn_cookies).map(drop),
     ];
-    found.extend(
-        checked
-            .into_iter()
-            .filter_map(Result::err)
-            .map(|error| failure("settings", &error)),
-    );
+    let wrong = checked.into_iter().filter_map(Result::err);
+    found.extend(wrong.map(|error| failure("settings", &error)));
     found.push(machine::clock_source(Path::new(SYSFS)));
     match affinity::allowed() {
         Ok(cpus) => found.push(machine::governor(Path::new(SYSFS), &cpus)),
         Err(error) => found.push(failure("cpu", &error)),
     }
-    match Interface::find(settings.interface) {
-        Ok(interface) => diagnosis.of_interface(settings, &interface, version),
-        Err(error) => found.push(failure("interface", &error)),
-    }
+    diagnosis.interfaces(settings, version);
     diagnosis
 }
 
 impl Diagnosis {
-    fn of_interface(&mut self, settings: &Settings<'_>, interface: &Interface, version: Option<Version>) {
-        let config = settings.afxdp;
+    /// Whether the interfaces can be served as configured.
+    pub fn is_fit(&self) -> bool {
+        !self
+            .findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Failure)
+    }
+
+    fn interfaces(&mut self, settings: &Settings<'_>, version: Option<Version>) {
         let found = &mut self.findings;
-        found.push(interface_line(interface));
-        let state = LinkState::read(&Path::new(SYSFS).join("class/net"), &interface.name);
-        let no_carrier = state.ok().as_ref().and_then(no_carrier_yet);
-        found.extend(no_carrier.map(|sentence| Finding::warning("interface", sentence)));
+        let mut interfaces = Vec::new();
+        for name in settings.interfaces {
+            match Interface::find(name) {
+                Ok(interface) => interfaces.push(interface),
+                Err(error) => found.push(failure("interface", &error)),
+            }
+        }
+        if interfaces.len() < settings.interfaces.len() {
+            return;
+        }
+        found.extend(interfaces.iter().map(interface_line));
+        let listeners: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
+        found.push(match check_listeners(&interfaces, &listeners) {
+            Ok(()) if listeners.is_empty() => Finding::ok("listeners", "none are given to be checked"),
+            Ok(()) => Finding::ok("listeners", format!("{} on addresses that are there", listeners.len())),
+            Err(error) => failure("listeners", &error),
+        });
+        let devices = match Device::below(&interfaces) {
+            Ok(devices) => devices,
+            Err(error) => {
+                found.push(failure("interface", &error));
+                return;
+            }
+        };
+        let queues = match queues(devices.iter().map(|device| &device.interface), settings.afxdp.queues) {
+            Ok(queues) => Some(queues),
+            Err(error) => {
+                found.push(failure("queues", &error));
+                None
+            }
+        };
+        for device in &devices {
+            self.device(settings, &device.interface, queues, version);
+        }
+        let sizes = self.devices.iter().filter_map(|device| device.mode);
+        if let Some(frame_size) = sizes.map(|mode| mode.frame_size).max()
+            && let Some(queues) = queues
+        {
+            let memory = machine::memory(settings.afxdp, queues, frame_size, version);
+            self.findings.push(memory);
+        }
+    }
+
+    /// A device, of which so many queues will be served, if there are.
+    fn device(
+        &mut self,
+        settings: &Settings<'_>,
+        interface: &Interface,
+        queues: Option<u32>,
+        version: Option<Version>,
+    ) {
+        let (config, found) = (settings.afxdp, &mut self.findings);
         if let Err(error) = config.validate_mtu(&interface.name, interface.mtu) {
             found.push(failure("mtu", &error));
         }
-        let listeners: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
-        match interface.check_listeners(&listeners) {
-            Ok(()) if listeners.is_empty() => found.push(Finding::ok("listeners", "none are given to be checked")),
-            Ok(()) => found.push(Finding::ok(
-                "listeners",
-                format!("{} on addresses of the interface", listeners.len()),
-            )),
-            Err(error) => found.push(failure("listeners", &error)),
-        }
+        let state = LinkState::read(&Path::new(SYSFS).join("class/net"), &interface.name);
+        let no_carrier = state.ok().as_ref().and_then(no_carrier_yet);
+        found.extend(no_carrier.map(|sentence| Finding::warning("interface", sentence)));
         // Without the kernel's leave to know, attaching shows it.
         let programs = present_programs(&interface.name).unwrap_or_default();
         if !programs.is_empty() {
             let name = interface.name.clone();
             found.push(failure("program", &Error::AlreadyAttached { name, programs }));
         }
-        let queues = match interface.queues(config.queues) {
-            Ok(queues) => queues,
-            Err(error) => {
-                found.push(failure("queues", &error));
-                return;
+        let facts = read_facts(&interface.name);
+        let mut mode = None;
+        if let (Some(queues), Some(facts)) = (queues, &facts) {
+            found.extend(checks::device(facts, &use_of(config, queues, version)));
+            match expected_mode(settings, interface, facts, queues, version) {
+                Ok(expected) => mode = Some(expected),
+                Err(error) => found.push(failure("zero-copy", &error)),
             }
-        };
-        let Some(facts) = &self.facts else { return };
-        found.extend(checks::device(facts, &use_of(config, queues, version)));
-        let mode = expected_mode(settings, interface, facts, queues, version);
-        match mode {
-            Ok(mode) => {
-                let finding = machine::memory(config, queues, mode.frame_size, version);
-                found.push(finding);
-                self.mode = self.is_fit().then_some(mode);
-            }
-            Err(error) => found.push(failure("zero-copy", &error)),
         }
+        self.devices.push(DiagnosedDevice {
+            name: interface.name.clone(),
+            mode,
+            facts,
+        });
     }
 }
 
-/// The warnings with which an interface is served, but for those that the kernel's own answers are about.
-pub(crate) fn warnings(config: &Config, interface: &str, queues: u32) -> Vec<Finding> {
+/// The warnings with which devices are served, but for those that the kernel's own answers are about.
+pub(crate) fn warnings<'a>(config: &Config, devices: impl Iterator<Item = &'a str>, queues: u32) -> Vec<Finding> {
     let version = machine::version();
     let mut findings = vec![machine::clock_source(Path::new(SYSFS))];
     findings.extend(affinity::allowed().map(|cpus| machine::governor(Path::new(SYSFS), &cpus)));
-    if let Some(facts) = read_facts(interface) {
+    for facts in devices.filter_map(read_facts) {
         findings.extend(checks::device(&facts, &use_of(config, queues, version)));
     }
     findings.retain(|finding| finding.severity != Severity::Ok && !ANSWERED_LATER.contains(&finding.subject));
@@ -265,7 +301,7 @@ mod tests {
 
     fn diagnosis(interface: &str, afxdp: &Config, listeners: &[Listener]) -> Diagnosis {
         diagnose(&Settings {
-            interface,
+            interfaces: &[interface.to_owned()],
             afxdp,
             tcp: &tidegate_tcp::Config::default(),
             syn_cookies: &SynCookies::default(),
@@ -288,7 +324,7 @@ mod tests {
     #[test]
     fn an_interface_that_is_not_there_is_said_as_start_says_it() {
         let diagnosis = diagnosis("no-such-link0", &Config::default(), &[]);
-        assert!(!diagnosis.is_fit() && diagnosis.facts.is_none() && diagnosis.mode.is_none());
+        assert!(!diagnosis.is_fit() && diagnosis.devices.is_empty());
         let failures = failures(&diagnosis);
         let about: Vec<_> = failures.iter().filter(|(subject, _)| *subject == "interface").collect();
         assert!(

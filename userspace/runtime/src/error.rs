@@ -107,19 +107,25 @@ pub enum Error {
         /// Whether huge pages were asked for.
         huge_pages: bool,
     },
-    /// A listener's address is not one of the interface's.
+    /// A listener's address is none of the interfaces'.
     #[error(
-        "address {address} is not on interface {name}, which has: {}; \
-         add it with `ip address add {address}/PREFIX dev {name}`",
-        list(.known)
+        "address {address} is not on interface {}, which has: {}; \
+         add it with `ip address add {address}/PREFIX dev {}`",
+        .names.join(" or "), list(.known), .names.join(" or ")
     )]
     AddressNotOnInterface {
         /// The listener's address.
         address: IpAddr,
-        /// The interface.
-        name: String,
-        /// The interface's addresses.
+        /// The interfaces, or the one.
+        names: Vec<String>,
+        /// The interfaces' addresses.
         known: Vec<IpAddr>,
+    },
+    /// A bond is to be served that has nothing to send and receive by.
+    #[error("bond {name} has no slaves; give it some with `ip link set dev SLAVE down master {name}`")]
+    NoSlaves {
+        /// The bond.
+        name: String,
     },
     /// Another XDP program is attached to the interface.
     #[error("interface {name} has an XDP program already attached{}", present(.name, .programs))]
@@ -283,7 +289,7 @@ mod tests {
         );
         let error = Error::AddressNotOnInterface {
             address: IpAddr::from([198, 18, 0, 9]),
-            name: "tgs0".to_owned(),
+            names: vec!["tgs0".to_owned()],
             known: Vec::new(),
         };
         assert_eq!(
@@ -320,6 +326,7 @@ mod tests {
                 what: "binding".to_owned(),
                 capability: "CAP_NET_RAW",
             },
+            Error::NoSlaves { name: name() },
             Error::NoAfXdp,
             Error::Memlock { bytes: 1 },
             Error::NoMemory {

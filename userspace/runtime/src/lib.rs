@@ -28,7 +28,7 @@
 //!
 //! # fn main() -> Result<(), Error> {
 //! let settings = Settings {
-//!     interface: "eth1",
+//!     interfaces: &["eth1".to_owned()],
 //!     afxdp: &Config::default(),
 //!     tcp: &tidegate_tcp::Config::default(),
 //!     syn_cookies: &SynCookies::default(),
@@ -55,11 +55,13 @@
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity`, `machine` | what the machine offers |
 //! | [`doctor`] | all that is checked before an interface is served, as sentences |
-//! | `link_watch` | whether the interface is still there, and what changes about it |
+//! | `devices` | the devices below interfaces: slaves of bonds |
+//! | `link_watch`, `links` | whether the interface is still there, and what changes about it; and of several devices |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `driver_counters` | what drivers count as lost |
 //! | `watchdog` | a device that delivers nothing any more |
-//! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
+//! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
+//! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
@@ -70,17 +72,20 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+mod devices;
 pub mod doctor;
 mod driver_counters;
 mod drivers;
 pub mod error;
 mod interface;
 mod link_watch;
+mod links;
 mod machine;
 mod mailbox;
 mod port;
 mod random;
 pub mod report;
+mod routes;
 pub mod runtime;
 mod shard;
 mod shard_port;

@@ -12,16 +12,20 @@ use core::fmt;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aya::maps::{MapData, MapError, XskMap};
+use aya::maps::{HashMap, MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use tidegate_abi::{
+    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, PROGRAM_STEER,
+    XdpCounter,
+};
 use tidegate_exchange::FlowFilter;
 
 use crate::config::XdpMode;
@@ -63,34 +67,41 @@ impl fmt::Display for Attached {
     }
 }
 
-/// The XDP program on its interface. Dropping this detaches it.
+/// The XDP program on its devices. Dropping this detaches it.
 pub(crate) struct Steering {
-    // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
-    // when `program` is dropped, and stays behind when nothing is dropped.
-    link: Option<XdpLink>,
+    // By device. Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program
+    // detaches when `program` is dropped, and stays behind when nothing is dropped.
+    links: Vec<Option<XdpLink>>,
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
     settings: Mutex<SettingsMap>,
-    attached: Attached,
+    /// By device.
+    attached: Vec<Attached>,
 }
 
 impl Steering {
-    /// Loads the program, tells it what to do and attaches it.
+    /// Loads the program, tells it what to do and attaches it to each of `interfaces`, the devices 0 and so on.
     ///
     /// # Errors
     ///
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`] or [`Error::NotPermitted`].
-    pub(crate) fn attach(interface: &str, mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+    pub(crate) fn attach(interfaces: &[&str], mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
             .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets())
             .load(object())
             .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
-        let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
-        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
+        let name = if interfaces.len() > 1 {
+            set_devices(&mut ebpf, interfaces)?;
+            MAP_DEVICE_XSKS
+        } else {
+            MAP_XSKS
+        };
+        let xsks = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(name, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
         let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
         let flow_filter = FlowFilter::new(
@@ -102,16 +113,22 @@ impl Steering {
 
         let program = steering_program(&mut ebpf)?;
         program.load().map_err(|error| program_load_error(&error))?;
-        let (id, attached) = attach(program, interface, mode)?;
-        let link = take_link(program, id, interface)?.map(XdpLink::new);
-        if link.is_none() {
-            tracing::warn!(
-                "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
-                 until `ip link set dev {interface} xdp off`"
-            );
+        let mut links = Vec::new();
+        let mut attached = Vec::new();
+        for interface in interfaces {
+            let (id, mode) = attach(program, interface, mode)?;
+            let link = take_link(program, id, interface)?.map(XdpLink::new);
+            if link.is_none() {
+                tracing::warn!(
+                    "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
+                     until `ip link set dev {interface} xdp off`"
+                );
+            }
+            links.push(link);
+            attached.push(mode);
         }
         Ok(Self {
-            link,
+            links,
             program: ebpf,
             xsks,
             counters,
@@ -121,47 +138,58 @@ impl Steering {
         })
     }
 
-    /// Where the kernel runs the program.
+    /// Where the kernel runs the program; in its stack, if it does so for one of several devices.
     pub(crate) fn attached(&self) -> Attached {
-        self.attached
+        if self.attached.contains(&Attached::Generic) {
+            Attached::Generic
+        } else {
+            Attached::Native
+        }
+    }
+
+    /// The same of each device.
+    pub(crate) fn attached_to(&self) -> impl Iterator<Item = Attached> {
+        self.attached.iter().copied()
     }
 
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
-        self.link.is_some()
+        self.links.iter().all(Option::is_some)
     }
 
-    /// Whether the program is still on its interface, as far as the kernel tells.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.link.as_ref().is_none_or(XdpLink::is_attached)
+    /// Whether the program is still on `device`, as far as the kernel tells.
+    pub(crate) fn is_attached(&self, device: usize) -> bool {
+        let link = self.links.get(device).and_then(Option::as_ref);
+        link.is_none_or(XdpLink::is_attached)
     }
 
-    /// Detaches the program and attaches it to `interface` anew, in the same mode. What arrives in between goes to the
-    /// kernel; sockets and counters stay as they are. Only for a program that is attached by a link.
+    /// Detaches the program and attaches it to `interface`, which is `device`, anew, in the same mode. What arrives in
+    /// between goes to the kernel; sockets and counters stay as they are. Only for a program that is attached by a
+    /// link.
     ///
     /// # Errors
     ///
     /// As [`Steering::attach`]; it is detached then.
-    pub(crate) fn reattach(&mut self, interface: &str) -> Result<(), Error> {
-        self.link = None;
+    pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
+        self.links[device] = None;
         let program = steering_program(&mut self.program)?;
-        let mode = match self.attached {
+        let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
         let (id, _) = attach(program, interface, mode)?;
-        self.link = take_link(program, id, interface)?.map(XdpLink::new);
+        self.links[device] = take_link(program, id, interface)?.map(XdpLink::new);
         Ok(())
     }
 
-    /// From now on what arrives on `queue` goes to `socket`.
+    /// From now on what arrives on `queue` of `device` goes to `socket`.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] with what the kernel says.
-    pub(crate) fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
+    pub(crate) fn set_socket(&mut self, device: u8, queue: u32, socket: RawFd) -> Result<(), Error> {
         self.xsks
-            .set(queue, socket, 0)
+            .set(u32::from(device) * MAX_QUEUES + queue, socket, 0)
             .map_err(|error| map_error(MAP_XSKS, &error))
     }
 
@@ -211,6 +239,20 @@ impl Steering {
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
         CookieMaps::take(&mut self.program)
     }
+}
+
+/// Tells the program the numbers of several devices.
+fn set_devices(ebpf: &mut Ebpf, interfaces: &[&str]) -> Result<(), Error> {
+    let map = ebpf.map_mut(MAP_DEVICES).ok_or_else(|| missing(MAP_DEVICES))?;
+    let mut map = HashMap::<&mut MapData, u32, u32>::try_from(map).map_err(|error| map_error(MAP_DEVICES, &error))?;
+    for (device, &interface) in (0..).zip(interfaces) {
+        let index = if_nametoindex(interface).map_err(|_| Error::LinkGone {
+            name: interface.to_owned(),
+        })?;
+        map.insert(index, device * MAX_QUEUES, 0)
+            .map_err(|error| map_error(MAP_DEVICES, &error))?;
+    }
+    Ok(())
 }
 
 fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {

@@ -40,9 +40,9 @@ pub(crate) enum Command {
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    /// The interface, instead of --iface (default: that of the configuration file, or a table of all)
+    /// The interfaces, instead of --iface (default: those of the configuration file, or a table of all)
     #[arg(value_name = "IFACE", conflicts_with = "iface")]
-    pub(crate) interface: Option<String>,
+    pub(crate) interface: Vec<String>,
     /// Print JSON, for programs.
     #[arg(long)]
     pub(crate) json: bool,
@@ -101,10 +101,10 @@ pub(crate) struct NicArguments {
 /// Arguments of `tidegate serve`. They win over the configuration file.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArguments {
-    /// The interface to take frames from.
+    /// The interface to take frames from; a bond stands for its slaves. May be given several times.
     #[arg(long)]
-    pub(crate) iface: Option<String>,
-    /// Serve http, echo or discard on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
+    pub(crate) iface: Vec<String>,
+    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
     /// May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
@@ -236,9 +236,9 @@ mod tests {
             }
         };
         let arguments = doctor(&["eth1", "--json", "--listen", "http=198.18.0.1:80"]).unwrap();
-        assert_eq!((arguments.interface.as_deref(), arguments.json), (Some("eth1"), true));
+        assert_eq!((arguments.interface, arguments.json), (vec!["eth1".to_owned()], true));
         assert_eq!(arguments.serve.listen.len(), 1);
-        assert!(doctor(&[]).unwrap().interface.is_none());
+        assert!(doctor(&[]).unwrap().interface.is_empty());
         let error: clap::Error = doctor(&["eth1", "--iface", "eth2"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
     }

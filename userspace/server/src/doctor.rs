@@ -21,7 +21,9 @@ use crate::settings::Settings;
 /// A usage failure as of `serve`, or the kernel tells of no interfaces.
 pub(crate) fn run(arguments: DoctorArguments) -> Result<ExitCode, Failure> {
     let mut serve = arguments.serve;
-    serve.iface = arguments.interface.or(serve.iface);
+    if !arguments.interface.is_empty() {
+        serve.iface = arguments.interface;
+    }
     let Some(settings) = Settings::gather_to_check(&serve)? else {
         let all = interfaces()?;
         say(&if arguments.json { json(&all) } else { table(&all) });
@@ -40,7 +42,7 @@ pub(crate) fn run(arguments: DoctorArguments) -> Result<ExitCode, Failure> {
 fn examine(settings: &Settings) -> Diagnosis {
     let config = &settings.config;
     let mut diagnosis = diagnose(&tidegate_runtime::Settings {
-        interface: &settings.interface,
+        interfaces: &settings.interfaces,
         afxdp: &config.afxdp,
         tcp: &config.tcp,
         syn_cookies: &config.syn_cookies,
@@ -55,7 +57,7 @@ fn examine(settings: &Settings) -> Diagnosis {
         diagnosis.findings.push(Finding::failure("services", error.to_string()));
     }
     if !diagnosis.is_fit() {
-        diagnosis.mode = None;
+        diagnosis.devices.iter_mut().for_each(|device| device.mode = None);
     }
     diagnosis
 }
@@ -68,7 +70,8 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// A line for each finding, and what follows from all of them.
 fn text(diagnosis: &Diagnosis) -> String {
-    let mut text = format!("tidegate doctor: {}\n", diagnosis.interface);
+    let name = diagnosis.interfaces.join(" and ");
+    let mut text = format!("tidegate doctor: {name}\n");
     for finding in &diagnosis.findings {
         let _ = writeln!(
             text,
@@ -84,12 +87,13 @@ fn text(diagnosis: &Diagnosis) -> String {
             .count()
     };
     let (failures, warnings) = (count(Severity::Failure), count(Severity::Warning));
-    if let Some(mode) = diagnosis.mode {
+    for device in &diagnosis.devices {
+        let Some(mode) = device.mode else { continue };
         let copy = if mode.zero_copy { "zero-copy" } else { "copy" };
         let _ = writeln!(
             text,
-            "mode: xdp {}, af_xdp {copy}, frames of {} bytes, {} queues",
-            mode.xdp, mode.frame_size, mode.queues
+            "mode of {}: xdp {}, af_xdp {copy}, frames of {} bytes, {} queues",
+            device.name, mode.xdp, mode.frame_size, mode.queues
         );
     }
     let verdict = if diagnosis.is_fit() {
@@ -99,8 +103,7 @@ fn text(diagnosis: &Diagnosis) -> String {
     };
     let _ = writeln!(
         text,
-        "result: {} {verdict}; failures: {failures}, warnings: {warnings}",
-        diagnosis.interface
+        "result: {name} {verdict}; failures: {failures}, warnings: {warnings}"
     );
     text
 }
@@ -140,21 +143,24 @@ fn table(all: &[Facts]) -> String {
 #[cfg(test)]
 mod tests {
     use tidegate_runtime::Attached;
-    use tidegate_runtime::doctor::ExpectedMode;
+    use tidegate_runtime::doctor::{DiagnosedDevice, ExpectedMode};
 
     use super::*;
 
     fn diagnosis(findings: Vec<Finding>) -> Diagnosis {
         Diagnosis {
-            interface: "nic0".to_owned(),
+            interfaces: vec!["nic0".to_owned()],
             findings,
-            mode: Some(ExpectedMode {
-                xdp: Attached::Native,
-                zero_copy: true,
-                frame_size: 4096,
-                queues: 2,
-            }),
-            facts: None,
+            devices: vec![DiagnosedDevice {
+                name: "nic0".to_owned(),
+                mode: Some(ExpectedMode {
+                    xdp: Attached::Native,
+                    zero_copy: true,
+                    frame_size: 4096,
+                    queues: 2,
+                }),
+                facts: None,
+            }],
         }
     }
 
@@ -167,7 +173,7 @@ mod tests {
             "tidegate doctor: nic0\n\
              ok       driver       igb\n\
              warning  offloads     it is on; switch it off with `off`\n\
-             mode: xdp native, af_xdp zero-copy, frames of 4096 bytes, 2 queues\n\
+             mode of nic0: xdp native, af_xdp zero-copy, frames of 4096 bytes, 2 queues\n\
              result: nic0 can be served; failures: 0, warnings: 1\n"
         );
         let other = diagnosis(vec![warning, Finding::failure("mtu", "no")]);
@@ -181,7 +187,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json(&one)).expect("JSON");
         assert_eq!(value["findings"][0]["command"], "off");
         assert_eq!(value["findings"][0]["severity"], "warning");
-        assert_eq!(value["mode"]["xdp"], "native");
+        assert_eq!(value["devices"][0]["mode"]["xdp"], "native");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
         }
         NicCommand::Plan { arguments, json } => {
             let settings = gather(&arguments)?;
-            let facts = read(&mut kernel()?, &settings.interface)?;
+            let facts = device(&arguments.interface)?;
             let plans = plans(&facts, &wanted(&settings));
             say(&if json {
                 format!("{:#}\n", json!(plans))
@@ -50,14 +50,15 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
         }
         NicCommand::Apply { arguments } => {
             let settings = gather(&arguments)?;
+            let facts = device(&arguments.interface)?;
             let directory = state_directory(arguments.serve.state_dir.as_deref());
-            let tuned = Tuned::apply(&settings, &directory, &mut |sentence| {
+            let tuned = Tuned::apply(&facts, &wanted(&settings), &directory, &mut |sentence| {
                 let _ = writeln!(output::Log, "tidegate: {sentence}");
             })?;
             say(&format!(
                 "{}\nserve with --queues {}\n",
                 list(tuned.applied()),
-                tuned.queues()
+                tuned.queues
             ));
             tuned.keep();
         }
@@ -88,27 +89,59 @@ pub(crate) struct Tuned {
     queues: u32,
 }
 
+/// Prepares the devices of `settings` for a run: what a run that was killed has left is undone first. Returns what is
+/// to be kept until its end, and the number of queues to serve.
+///
+/// # Errors
+///
+/// The file with what was cannot be read or written, or a driver refuses every plan.
+pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<Tuned>, u32), Failure> {
+    let mut devices = Vec::new();
+    for interface in &settings.interfaces {
+        let facts = read(&mut kernel()?, interface)?;
+        // A bond stands for its slaves.
+        let names = if is_bond(&facts) {
+            facts.members
+        } else {
+            vec![facts.name]
+        };
+        for name in names {
+            if let Some(left) = Applied::load(state_directory, &name).map_err(refused)? {
+                info!("putting back what a run before has left of {name}");
+                undo(left, &name)?.left.iter().for_each(|sentence| warn!("{sentence}"));
+            }
+            devices.push(device(&name)?);
+        }
+    }
+    let mut wanted = wanted(settings);
+    // Of each device as many queues are served as of the one with the fewest.
+    let of_each = devices.iter().map(|facts| plans(facts, &wanted)[0].queues);
+    wanted.queues = of_each.min();
+    let mut tuned = Vec::new();
+    for facts in &devices {
+        let told = &mut |sentence| info!("{}: {sentence}", facts.name);
+        tuned.push(Tuned::apply(facts, &wanted, state_directory, told)?);
+    }
+    let queues = tuned.iter().map(|tuned| tuned.queues).min().unwrap_or(1);
+    Ok((tuned, queues))
+}
+
 impl Tuned {
-    /// Prepares the interface for `settings`: by the first plan that its driver takes.
-    ///
-    /// # Errors
-    ///
-    /// A usage failure where a plan is applied already; or the file with what was cannot be written.
-    pub(crate) fn apply(
-        settings: &Settings,
+    /// Prepares the device that `facts` are about: by the first plan that its driver takes.
+    fn apply(
+        facts: &Facts,
+        wanted: &Wanted,
         state_directory: &Path,
         told: &mut dyn FnMut(String),
     ) -> Result<Self, Failure> {
         let mut kernel = kernel()?;
-        let facts = read(&mut kernel, &settings.interface)?;
-        let plans = plans(&facts, &wanted(settings));
-        for plan in &plans {
-            let mut device = Nic::new(&mut kernel, &facts);
-            match Applied::apply(plan, &facts, &mut device, state_directory, &mut *told) {
+        for plan in &plans(facts, wanted) {
+            let mut device = Nic::new(&mut kernel, facts);
+            match Applied::apply(plan, facts, &mut device, state_directory, &mut *told) {
                 Ok(applied) => {
                     told(plan.way.clone());
                     return Ok(Self {
-                        interface: settings.interface.clone(),
+                        interface: facts.name.clone(),
                         applied: Some(applied),
                         queues: plan.queues,
                     });
@@ -119,30 +152,7 @@ impl Tuned {
                 Err(failure) => return Err(refused(failure)),
             }
         }
-        Err(Failure::System {
-            what: format!("cannot prepare {}", settings.interface),
-            source: std::io::Error::other("its driver refuses every plan"),
-        })
-    }
-
-    /// As [`Tuned::apply`] for a run: what a run that was killed has left is undone first.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tuned::apply`].
-    pub(crate) fn for_a_run(settings: &Settings, state_directory: &Path) -> Result<Self, Failure> {
-        if let Some(left) = Applied::load(state_directory, &settings.interface).map_err(refused)? {
-            info!("putting back what a run before has left of {}", settings.interface);
-            for sentence in undo(left, &settings.interface)?.left {
-                warn!("{sentence}");
-            }
-        }
-        Self::apply(settings, state_directory, &mut |sentence| info!("{sentence}"))
-    }
-
-    /// Queues to be served, from queue 0 on.
-    pub(crate) fn queues(&self) -> u32 {
-        self.queues
+        Err(Failure::Nic(format!("the driver of {} refuses every plan", facts.name)))
     }
 
     fn applied(&self) -> &Applied {
@@ -191,6 +201,22 @@ fn read(kernel: &mut Linux, interface: &str) -> Result<Facts, Failure> {
     })
 }
 
+fn is_bond(facts: &Facts) -> bool {
+    facts.kind.as_deref() == Some("bond")
+}
+
+/// The facts about an interface that is a device of its own.
+fn device(interface: &str) -> Result<Facts, Failure> {
+    let facts = read(&mut kernel()?, interface)?;
+    if is_bond(&facts) {
+        return Err(Failure::Usage(format!(
+            "interface {interface} is a bond; prepare its slaves: {}",
+            facts.members.join(", ")
+        )));
+    }
+    Ok(facts)
+}
+
 fn refused(failure: NotApplied) -> Failure {
     Failure::Nic(failure.to_string())
 }
@@ -198,7 +224,7 @@ fn refused(failure: NotApplied) -> Failure {
 /// The settings of the interface that the arguments name, or the configuration file.
 fn gather(arguments: &NicArguments) -> Result<Settings, Failure> {
     let mut serve = arguments.serve.clone();
-    serve.iface = Some(arguments.interface.clone());
+    serve.iface = vec![arguments.interface.clone()];
     Settings::gather_to_check(&serve)?.ok_or_else(|| Failure::Usage("no interface is given".to_owned()))
 }
 

@@ -14,8 +14,8 @@ use crate::nic::state_directory;
 /// Complete settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The interface to take frames from.
-    pub(crate) interface: String,
+    /// The interfaces to take frames from, at least one.
+    pub(crate) interfaces: Vec<String>,
     /// The configuration file with the arguments in it: no address and port twice, and the root in `http`. To serve,
     /// there is at least one listener.
     pub(crate) config: ConfigFile,
@@ -51,17 +51,25 @@ impl Settings {
     /// A usage failure: the file is wrong, or an argument.
     pub(crate) fn gather_to_check(arguments: &ServeArguments) -> Result<Option<Self>, Failure> {
         let file = file(arguments)?;
-        if arguments.iface.is_none() && file.iface.is_none() {
+        if arguments.iface.is_empty() && file.iface.is_empty() {
             return Ok(None);
         }
         Self::merge(file, arguments).map(Some).map_err(Failure::Usage)
     }
 
     fn merge(mut config: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
-        let interface = arguments.iface.clone().or(config.iface.take()).ok_or(
-            "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` shows \
-             the interfaces",
-        )?;
+        let interfaces = if arguments.iface.is_empty() {
+            std::mem::take(&mut config.iface)
+        } else {
+            arguments.iface.clone()
+        };
+        if interfaces.is_empty() {
+            return Err(
+                "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` \
+                 shows the interfaces"
+                    .to_owned(),
+            );
+        }
         if !arguments.listen.is_empty() {
             config.listen.clone_from(&arguments.listen);
         }
@@ -77,7 +85,7 @@ impl Settings {
             .validate()
             .map_err(|error| config.origins.locate("afxdp", &error))?;
         Ok(Self {
-            interface,
+            interfaces,
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
@@ -142,7 +150,7 @@ mod tests {
     #[test]
     fn the_file_alone() {
         let settings = Settings::merge(file(), &ServeArguments::default()).unwrap();
-        assert_eq!(settings.interface, "eth1");
+        assert_eq!(settings.interfaces, ["eth1"]);
         assert_eq!(settings.config.listen, ["http=198.18.0.1:80".parse().unwrap()]);
         assert_eq!(settings.config.http.root.as_deref(), Some(Path::new("/srv/a")));
         assert_eq!(settings.config.drain, Duration::from_secs(9));
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn arguments_win_over_the_file() {
         let arguments = ServeArguments {
-            iface: Some("eth2".to_owned()),
+            iface: vec!["eth2".to_owned(), "bond0".to_owned()],
             listen: vec!["echo=198.18.0.1:7".parse().unwrap()],
             root: Some("/srv/b".into()),
             queues: Some(1),
@@ -165,7 +173,7 @@ mod tests {
             ..ServeArguments::default()
         };
         let settings = Settings::merge(file(), &arguments).unwrap();
-        assert_eq!(settings.interface, "eth2");
+        assert_eq!(settings.interfaces, ["eth2", "bond0"]);
         assert_eq!(settings.config.listen, arguments.listen);
         assert_eq!(settings.config.http.root, arguments.root);
         assert_eq!(settings.config.drain, Duration::ZERO);
@@ -252,14 +260,14 @@ mod tests {
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
         assert!(error.contains("--iface"), "{error}");
         assert!(Settings::gather_to_check(&arguments).unwrap().is_none());
-        arguments.iface = Some("eth0".to_owned());
+        arguments.iface = vec!["eth0".to_owned()];
         let error = Settings::gather(&arguments).unwrap_err();
         assert!(
             error.to_string().contains("--listen") && error.exit_code() == 2,
             "{error}"
         );
         let settings = Settings::gather_to_check(&arguments).unwrap().expect("an interface");
-        assert_eq!(settings.interface, "eth0");
+        assert_eq!(settings.interfaces, ["eth0"]);
         let twice = "http=198.18.0.1:80".parse().unwrap();
         arguments.listen = vec![twice, twice];
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();

@@ -51,7 +51,7 @@ fn expect_failure(finished: &Finished, sentence: &str) {
         .lines()
         .any(|line| line.starts_with("FAILURE") && line.ends_with(sentence));
     assert!(found, "{sentence:?} is not in {}", finished.describe());
-    assert!(!finished.stdout.contains("\nmode: "), "{}", finished.describe());
+    assert!(!finished.stdout.contains("\nmode of "), "{}", finished.describe());
     report(sentence);
 }
 
@@ -63,7 +63,7 @@ fn the_mode_that_a_doctor_expects_is_the_one_that_serve_gets() {
         let line = finished
             .stdout
             .lines()
-            .find_map(|line| line.strip_prefix("mode: "))
+            .find_map(|line| line.strip_prefix("mode of tgs0: "))
             .expect("a mode");
         let server = Server::start(&lab, &["--xdp-mode", mode]);
         let started = server.describe();
@@ -85,7 +85,7 @@ fn the_mode_that_a_doctor_expects_is_the_one_that_serve_gets() {
     ip(Place::Server, &["link", "set", "dev", "lo", "mtu", "1500"]).expect_success();
     let finished = lo().expect_success();
     assert!(
-        finished.stdout.contains("mode: xdp generic, af_xdp copy"),
+        finished.stdout.contains("mode of lo: xdp generic, af_xdp copy"),
         "{}",
         finished.describe()
     );
@@ -169,9 +169,9 @@ fn warnings_are_those_of_serve() {
     });
     let finished = doctor(&["--queues", "1", "--json"]).expect_success();
     let value: Value = serde_json::from_str(&finished.stdout).expect("JSON");
-    assert_eq!(value["interface"], SERVER_DEVICE);
-    assert_eq!(value["mode"]["queues"], 1);
-    assert_eq!(value["facts"]["rx_queues"], 2);
+    assert_eq!(value["interfaces"][0], SERVER_DEVICE);
+    assert_eq!(value["devices"][0]["mode"]["queues"], 1);
+    assert_eq!(value["devices"][0]["facts"]["rx_queues"], 2);
     let server = Server::start(&lab, &["--queues", "1"]);
     let log = server.describe();
     let findings = value["findings"].as_array().expect("a list");

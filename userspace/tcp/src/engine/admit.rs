@@ -260,6 +260,7 @@ impl<A: Application> Engine<A> {
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
+        connection.tcb.follow(segment, context.links);
         let established = connection.application.is_some();
         if let Some(sent_at) = sent_at.filter(|_| established) {
             connection.tcb.measured_handshake(sent_at, now, context.rto_bounds);

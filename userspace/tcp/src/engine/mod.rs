@@ -292,6 +292,7 @@ impl<A: Application> Engine<A> {
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
+        connection.tcb.follow(segment, context.links);
         let outcome = match arrival {
             Arrival::Done => connection.flush_output(&mut context),
             Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
@@ -300,16 +301,6 @@ impl<A: Application> Engine<A> {
                 return;
             }
         };
-        // The peer may be behind another router now; only a segment that was accepted can say so.
-        let tcb = &mut connection.tcb;
-        if outcome == Outcome::Open
-            && tcb.accepted
-            && !segment.link.is_answered_by(self.links.get(tcb.link))
-            && let Some(new) = self.links.acquire(&segment.link.reply())
-        {
-            self.links.release(tcb.link);
-            tcb.link = new;
-        }
         self.settle(now, slot, outcome);
     }
 
@@ -487,6 +478,7 @@ impl<A: Application> Engine<A> {
         purpose: Purpose,
         out: &mut T,
     ) -> bool {
+        out.leave_by(link.device());
         let Some(buffer) = out.reserve(purpose) else {
             self.counters.bump(Counter::NoFrame);
             return false;
