@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
-use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate};
+use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate, feature};
 use tidegate_abi::{
     ListenerKey, MAX_DEVICES, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
     XdpCounter,
@@ -101,6 +101,12 @@ pub struct ScratchValues {
 /// The values of each CPU.
 #[map]
 pub static SCRATCH: PerCpuArray<ScratchValues> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether there is an engine behind receive queue `queue`: always, unless the program may outlive the engines.
+#[inline(always)]
+pub fn is_attended(queue: u32, features: u32) -> bool {
+    features & feature::OUTLIVES == 0 || XSKS.get(queue).is_some()
+}
 
 /// Whether the map `keys`, before which `slots` is looked at, holds `key`.
 #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
 use crate::frame::Frame;
-use crate::maps::{DEVICE_XSKS, DEVICES, LISTENER_SLOTS, LISTENERS, XSKS, holds};
+use crate::maps::{DEVICE_XSKS, DEVICES, LISTENER_SLOTS, LISTENERS, XSKS, holds, is_attended};
 use crate::parse::{Destination, Segment};
 use crate::{flow_filter, remotes, sources, syn_ack};
 
@@ -21,7 +21,10 @@ pub fn steer(frame: Frame<'_>, destination: &Destination, queue: u32) -> (u32, X
     let is_served = holds(&LISTENER_SLOTS, &LISTENERS, &destination.listener);
     let version = destination.listener.version();
     let segment = &destination.segment;
-    let redirected = if destination.is_too_big() {
+    let features = sources::features();
+    let redirected = if is_served && !is_attended(queue, features) {
+        return (XDP_PASS, XdpCounter::PassNoSocket);
+    } else if destination.is_too_big() {
         // About what a client sent as well: that is left to the kernel.
         if !is_served {
             return (XDP_PASS, XdpCounter::PassNotTcp);
@@ -31,7 +34,7 @@ pub fn steer(frame: Frame<'_>, destination: &Destination, queue: u32) -> (u32, X
         }
         XdpCounter::RedirectTooBig
     } else if is_served {
-        match admit(frame, segment, version, queue) {
+        match admit(frame, segment, version, queue, features) {
             Ok(counter) => counter,
             Err(verdict) => return verdict,
         }
@@ -66,8 +69,13 @@ fn redirect_by_device(frame: Frame<'_>, queue: u32) -> Result<u32, u32> {
 
 /// Whether a segment to a served destination is for the engine, and as what it is counted; else its verdict.
 #[inline(always)]
-fn admit(frame: Frame<'_>, segment: &Segment, version: u8, queue: u32) -> Result<XdpCounter, (u32, XdpCounter)> {
-    let features = sources::features();
+fn admit(
+    frame: Frame<'_>,
+    segment: &Segment,
+    version: u8,
+    queue: u32,
+    features: u32,
+) -> Result<XdpCounter, (u32, XdpCounter)> {
     if sources::is_denied(frame, segment, version, features) {
         return Err((XDP_DROP, XdpCounter::DropSourceDenied));
     }

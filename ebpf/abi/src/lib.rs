@@ -3,7 +3,8 @@
 //! Both sides are compiled from this crate, so a map cannot have two layouts. It is `no_std` and allocates nothing.
 //! [`ListenerKey`] is what frames are looked up by, [`XdpCounter`] the reason for each verdict, [`syn_ack`] the
 //! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`flow_filter`] the table by
-//! which the program tells the flows that an engine has.
+//! which the program tells the flows that an engine has, [`dispatcher`] the configuration by which it runs beside
+//! other programs.
 //!
 //! ```
 //! use tidegate_abi::siphash::Key;
@@ -35,6 +36,7 @@
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 
 pub mod counter;
+pub mod dispatcher;
 pub mod flow_filter;
 pub mod listener;
 pub mod siphash;

@@ -44,6 +44,17 @@ pub enum XdpMode {
     Generic,
 }
 
+/// The way the XDP program comes to its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Attach {
+    /// By a bpf_link, as the only program; it goes with the process.
+    Link,
+    /// By a dispatcher of libxdp's protocol, beside other programs.
+    Dispatcher,
+}
+
 /// The behaviour of a shard that has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -89,6 +100,10 @@ pub struct Config {
     pub queues: Option<u32>,
     /// Where the XDP program runs.
     pub xdp_mode: XdpMode,
+    /// The way the XDP program comes to its interface.
+    pub attach: Attach,
+    /// The place among the programs of a dispatcher, of which those with lower numbers run first (1 to 65,535).
+    pub priority: u32,
     /// The way a shard waits when there is nothing to do.
     pub wait: WaitStrategy,
     /// The time for which `adaptive` and `busy-poll` look again after the last work before they sleep (at most 1 s).
@@ -138,6 +153,8 @@ impl Default for Config {
         Self {
             queues: None,
             xdp_mode: XdpMode::Auto,
+            attach: Attach::Link,
+            priority: 50,
             wait: WaitStrategy::Adaptive,
             spin: Duration::from_micros(50),
             busy_poll_budget: 64,
@@ -170,6 +187,7 @@ impl Config {
         if let Some(queues) = self.queues {
             InvalidSetting::check_range("queues", queues, 1..=MAX_QUEUES)?;
         }
+        InvalidSetting::check_range("priority", self.priority, 1..=u32::from(u16::MAX))?;
         power_of_two("frames", self.frames, 256..=1 << 20)?;
         if let Some(size) = self.frame_size
             && !matches!(size, 2048 | 4096)
@@ -329,12 +347,13 @@ mod tests {
     #[test]
     fn a_table_is_read_and_unknown_keys_are_refused() {
         let read: Config = toml::from_str(
-            "queues = 2\nwait = \"busy-poll\"\nxdp_mode = \"native\"\nspin = \"5us\"\nzero_copy = \"never\"",
+            "queues = 2\nwait = \"busy-poll\"\nxdp_mode = \"native\"\nattach = \"dispatcher\"\nspin = \"5us\"\nzero_copy = \"never\"",
         )
         .expect("a good table");
         assert_eq!(read.queues, Some(2));
         assert_eq!(read.wait, WaitStrategy::BusyPoll);
         assert_eq!(read.xdp_mode, XdpMode::Native);
+        assert_eq!((read.attach, read.priority), (Attach::Dispatcher, 50));
         assert_eq!(read.spin, Duration::from_micros(5));
         assert_eq!(read.zero_copy, ZeroCopy::Never);
         let error = toml::from_str::<Config>("framez = 1").expect_err("an unknown key");
@@ -358,6 +377,7 @@ mod tests {
     fn every_limit_is_named_when_it_is_broken() {
         assert!(complaint(|c| c.queues = Some(0)).starts_with("queues is 0"));
         assert!(complaint(|c| c.queues = Some(MAX_QUEUES + 1)).starts_with("queues is"));
+        assert!(complaint(|c| c.priority = 0).starts_with("priority is 0"));
         assert!(complaint(|c| c.frames = 1000).starts_with("frames is 1000"));
         assert!(complaint(|c| c.frame_size = Some(1024)).starts_with("frame_size is 1024"));
         assert!(complaint(|c| c.rx_ring = 100).starts_with("rx_ring is 100"));

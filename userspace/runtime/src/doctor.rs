@@ -11,7 +11,7 @@ use tidegate_nic::{Facts, Finding, Linux, Severity};
 
 use crate::affinity;
 use crate::capability;
-use crate::config::{Config, XdpMode, ZeroCopy};
+use crate::config::{Attach, Config, XdpMode, ZeroCopy};
 use crate::cookies::secret::Secret;
 use crate::devices::Device;
 use crate::drivers::BindPlan;
@@ -20,7 +20,7 @@ use crate::interface::{Interface, LinkState, check_listeners, queues};
 use crate::link_watch::no_carrier_yet;
 use crate::machine;
 use crate::runtime::Settings;
-use crate::xdp::{Attached, present_programs};
+use crate::xdp::{Attached, PresentProgram, present_programs};
 
 const SYSFS: &str = "/sys";
 
@@ -166,7 +166,11 @@ impl Diagnosis {
         found.extend(no_carrier.map(|sentence| Finding::warning("interface", sentence)));
         // Without the kernel's leave to know, attaching shows it.
         let programs = present_programs(&interface.name).unwrap_or_default();
-        if !programs.is_empty() {
+        let shares = |program: &PresentProgram| config.attach == Attach::Dispatcher && program.is_dispatcher();
+        if programs
+            .first()
+            .is_some_and(|first| programs.len() > 1 || !shares(first))
+        {
             let name = interface.name.clone();
             found.push(failure("program", &Error::AlreadyAttached { name, programs }));
         }

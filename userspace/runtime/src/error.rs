@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use tidegate_tcp::config::InvalidSetting;
 
-use crate::xdp::{PresentProgram, Rejection};
+use crate::xdp::{PresentProgram, Rejection, present_programs};
 
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +135,14 @@ pub enum Error {
         /// Its programs, if the kernel tells them.
         programs: Vec<PresentProgram>,
     },
+    /// The program could not be put among others on the interface.
+    #[error("cannot run by a dispatcher of XDP programs on interface {name}: {reason}")]
+    Dispatcher {
+        /// The interface.
+        name: String,
+        /// The reason, as a sentence.
+        reason: String,
+    },
     /// More queues were asked for than the device has.
     #[error(
         "{asked} queues were asked for, but interface {name} has {has}; ask for at most {has}, \
@@ -216,6 +224,14 @@ impl Error {
     /// Whether what was asked for is wrong by itself, so that trying again is of no use (exit code 2 rather than 1).
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Setting { .. })
+    }
+
+    /// [`Error::AlreadyAttached`] with what is on `interface`.
+    pub(crate) fn already_attached(interface: &str) -> Self {
+        Self::AlreadyAttached {
+            name: interface.to_owned(),
+            programs: present_programs(interface).unwrap_or_default(),
+        }
     }
 
     /// Returns a function that makes errors of `table` one of these.
@@ -336,6 +352,10 @@ mod tests {
             Error::AlreadyAttached {
                 name: name(),
                 programs: Vec::new(),
+            },
+            Error::Dispatcher {
+                name: name(),
+                reason: "no".to_owned(),
             },
             Error::NativeRefused {
                 name: name(),

@@ -94,7 +94,7 @@ mod wait;
 mod watchdog;
 pub mod xdp;
 
-pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{Attach, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
 pub use report::{DeviceCounts, FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};

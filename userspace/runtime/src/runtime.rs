@@ -225,6 +225,8 @@ impl Runtime {
             let sentence = stall.sentence(&names.join(" and "), self.driver.as_deref());
             match stall {
                 Stall::Socket { .. } => tracing::warn!("{sentence}"),
+                // A program before this one may have dropped all there was.
+                Stall::Program { .. } if !self.steering.is_alone() => {}
                 Stall::Program { reattach: true, .. } if self.by_link() => {
                     tracing::warn!("{sentence}; it is attached anew");
                     for (device, name) in &devices {

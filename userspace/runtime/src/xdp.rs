@@ -1,5 +1,6 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
+mod dispatcher;
 mod link;
 mod maps;
 mod netlink;
@@ -28,11 +29,12 @@ use tidegate_abi::{
 };
 use tidegate_exchange::FlowFilter;
 
-use crate::config::XdpMode;
+use crate::config::{Attach, Config, XdpMode};
 use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
+use self::dispatcher::Membership;
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
 pub use self::netlink::Place;
@@ -67,11 +69,26 @@ impl fmt::Display for Attached {
     }
 }
 
+/// What keeps the program on a device.
+enum Hold {
+    /// Closing the link detaches the program; the kernel does it even after kill -9.
+    Link(XdpLink),
+    /// The program detaches when it is dropped, and stays behind when nothing is dropped.
+    Program,
+    /// It stays behind when nothing is dropped, and passes everything then.
+    Dispatcher(Membership),
+}
+
+impl Hold {
+    fn of(link: Option<FdLink>) -> Self {
+        link.map_or(Self::Program, |link| Self::Link(XdpLink::new(link)))
+    }
+}
+
 /// The XDP program on its devices. Dropping this detaches it.
 pub(crate) struct Steering {
-    // By device. Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program
-    // detaches when `program` is dropped, and stays behind when nothing is dropped.
-    links: Vec<Option<XdpLink>>,
+    /// By device.
+    holds: Vec<Hold>,
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
@@ -86,13 +103,20 @@ impl Steering {
     ///
     /// # Errors
     ///
-    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`] or [`Error::NotPermitted`].
-    pub(crate) fn attach(interfaces: &[&str], mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
-        let mut ebpf = EbpfLoader::new()
+    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
+    /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
+    pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        loader
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
-            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets())
-            .load(object())
-            .map_err(|error| load_error(&error))?;
+            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
+        let mut ebpf = match config.attach {
+            Attach::Link => loader.load(object()),
+            Attach::Dispatcher => loader
+                .extension(PROGRAM_STEER)
+                .load(&dispatcher::without_trimming(object())),
+        }
+        .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
         let name = if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
@@ -111,24 +135,22 @@ impl Steering {
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
-        let program = steering_program(&mut ebpf)?;
-        program.load().map_err(|error| program_load_error(&error))?;
-        let mut links = Vec::new();
-        let mut attached = Vec::new();
-        for interface in interfaces {
-            let (id, mode) = attach(program, interface, mode)?;
-            let link = take_link(program, id, interface)?.map(XdpLink::new);
-            if link.is_none() {
-                tracing::warn!(
-                    "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
-                     until `ip link set dev {interface} xdp off`"
-                );
+        let (holds, attached) = match (config.attach, interfaces) {
+            (Attach::Link, _) => attach_alone(&mut ebpf, interfaces, config.xdp_mode)?,
+            (Attach::Dispatcher, &[interface]) => {
+                let membership = Membership::join(interface, config.xdp_mode, config.priority, &mut ebpf)?;
+                let attached = membership.attached();
+                (vec![Hold::Dispatcher(membership)], vec![attached])
             }
-            links.push(link);
-            attached.push(mode);
-        }
+            (Attach::Dispatcher, _) => {
+                return Err(Error::Config(format!(
+                    "{} devices are to be served; beside other programs (attach = \"dispatcher\") there can be one",
+                    interfaces.len()
+                )));
+            }
+        };
         Ok(Self {
-            links,
+            holds,
             program: ebpf,
             xsks,
             counters,
@@ -154,13 +176,21 @@ impl Steering {
 
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
-        self.links.iter().all(Option::is_some)
+        self.holds.iter().all(|hold| matches!(hold, Hold::Link(_)))
+    }
+
+    /// Whether no other program is run before this one.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.holds.iter().any(|hold| matches!(hold, Hold::Dispatcher(_)))
     }
 
     /// Whether the program is still on `device`, as far as the kernel tells.
     pub(crate) fn is_attached(&self, device: usize) -> bool {
-        let link = self.links.get(device).and_then(Option::as_ref);
-        link.is_none_or(XdpLink::is_attached)
+        match self.holds.get(device) {
+            Some(Hold::Link(link)) => link.is_attached(),
+            Some(Hold::Program) | None => true,
+            Some(Hold::Dispatcher(membership)) => membership.is_attached(),
+        }
     }
 
     /// Detaches the program and attaches it to `interface`, which is `device`, anew, in the same mode. What arrives in
@@ -171,14 +201,14 @@ impl Steering {
     ///
     /// As [`Steering::attach`]; it is detached then.
     pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
-        self.links[device] = None;
+        self.holds[device] = Hold::Program;
         let program = steering_program(&mut self.program)?;
         let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
         let (id, _) = attach(program, interface, mode)?;
-        self.links[device] = take_link(program, id, interface)?.map(XdpLink::new);
+        self.holds[device] = Hold::of(take_link(program, id, interface)?);
         Ok(())
     }
 
@@ -255,6 +285,29 @@ fn set_devices(ebpf: &mut Ebpf, interfaces: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Loads the program and attaches it, as the only one on each of the interfaces.
+fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
+    let program = steering_program(ebpf)?;
+    program
+        .load()
+        .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
+    let mut holds = Vec::new();
+    let mut attached = Vec::new();
+    for interface in interfaces {
+        let (id, mode) = attach(program, interface, mode)?;
+        let hold = Hold::of(take_link(program, id, interface)?);
+        if matches!(hold, Hold::Program) {
+            tracing::warn!(
+                "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
+                 until `ip link set dev {interface} xdp off`"
+            );
+        }
+        holds.push(hold);
+        attached.push(mode);
+    }
+    Ok((holds, attached))
+}
+
 fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     ebpf.program_mut(PROGRAM_STEER)
         .ok_or_else(|| missing(PROGRAM_STEER))?
@@ -269,11 +322,7 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
             Err(error) => {
                 let reason = with_causes(&error);
                 match Refusal::of(errno(&error)) {
-                    Refusal::Unsupported if mode == XdpMode::Auto => tracing::warn!(
-                        "the driver of {interface} refused native XDP ({reason}); \
-                         falling back to generic mode, which is slower{}",
-                        native_hint(interface)
-                    ),
+                    Refusal::Unsupported if mode == XdpMode::Auto => warn_of_fallback(interface, &reason),
                     Refusal::Unsupported => {
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
@@ -290,6 +339,13 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
         Ok(link) => Ok((link, Attached::Generic)),
         Err(error) => Err(Refusal::of(errno(&error)).into_error(interface, with_causes(&error))),
     }
+}
+
+fn warn_of_fallback(interface: &str, reason: &str) {
+    tracing::warn!(
+        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower{}",
+        native_hint(interface)
+    );
 }
 
 /// Takes the link out of the program's keeping; `None` when the kernel attached it without one.
@@ -332,10 +388,7 @@ impl Refusal {
 
     fn into_error(self, interface: &str, reason: String) -> Error {
         match self {
-            Self::AlreadyAttached => Error::AlreadyAttached {
-                name: interface.to_owned(),
-                programs: present_programs(interface).unwrap_or_default(),
-            },
+            Self::AlreadyAttached => Error::already_attached(interface),
             Self::NotPermitted => Error::NotPermitted {
                 what: format!("attaching the XDP program to {interface}"),
                 capability: "CAP_NET_ADMIN",
@@ -357,11 +410,11 @@ pub fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-fn program_load_error(error: &ProgramError) -> Error {
+fn program_load_error(program: &str, error: &ProgramError) -> Error {
     if errno(error) == Some(libc::EPERM) {
         return not_permitted();
     }
-    match Rejection::of(PROGRAM_STEER, error) {
+    match Rejection::of(program, error) {
         Some(rejection) => {
             tracing::info!("the verifier's log:\n{}", rejection.log());
             Error::Rejected(rejection)

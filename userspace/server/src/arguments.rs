@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use tidegate_runtime::{CookieMode, Prefix, WaitStrategy, XdpMode};
+use tidegate_runtime::{Attach, CookieMode, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
@@ -117,6 +117,9 @@ pub(crate) struct ServeArguments {
     /// Place of the XDP program (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) xdp_mode: Option<XdpMode>,
+    /// Attach the XDP program by a bpf_link, alone, or by libxdp's dispatcher, beside others (default: link)
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(crate) attach: Option<Attach>,
     /// Behaviour of a thread without work (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,

@@ -111,6 +111,7 @@ impl ConfigFile {
             origins.set_by_argument("afxdp.queues", "--queues");
         }
         self.afxdp.xdp_mode = arguments.xdp_mode.unwrap_or(self.afxdp.xdp_mode);
+        self.afxdp.attach = arguments.attach.unwrap_or(self.afxdp.attach);
         self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
         self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
         if arguments.cookie_key_file.is_some() {
@@ -136,7 +137,7 @@ impl ConfigFile {
 mod tests {
     use std::path::Path;
 
-    use tidegate_runtime::{CookieMode, WaitStrategy, XdpMode};
+    use tidegate_runtime::{Attach, CookieMode, WaitStrategy, XdpMode};
 
     use super::*;
 
@@ -168,6 +169,7 @@ mod tests {
             root: Some("/srv/b".into()),
             queues: Some(1),
             xdp_mode: Some(XdpMode::Generic),
+            attach: Some(Attach::Dispatcher),
             wait: Some(WaitStrategy::Poll),
             drain: Some(Duration::ZERO),
             ..ServeArguments::default()
@@ -179,6 +181,7 @@ mod tests {
         assert_eq!(settings.config.drain, Duration::ZERO);
         assert_eq!(settings.config.afxdp.queues, Some(1));
         assert_eq!(settings.config.afxdp.xdp_mode, XdpMode::Generic);
+        assert_eq!(settings.config.afxdp.attach, Attach::Dispatcher);
         assert_eq!(settings.config.afxdp.wait, WaitStrategy::Poll);
         assert!(!settings.config.tcp.nagle);
     }

@@ -19,7 +19,7 @@ use tidegate_xsk::Umems;
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
-use crate::config::Config;
+use crate::config::{Attach, Config};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::devices::Device;
@@ -241,8 +241,9 @@ impl Opened {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
+            outlives: config.attach == Attach::Dispatcher,
         };
-        let steering = Steering::attach(&names, config.xdp_mode, &program_settings)?;
+        let steering = Steering::attach(&names, config, &program_settings)?;
         let plans = devices
             .iter()
             .zip(steering.attached_to())

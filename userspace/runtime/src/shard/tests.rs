@@ -231,6 +231,7 @@ fn a_flow_that_moved_is_served_by_its_shard_and_its_frames_go_home() {
     let id = rig.connect(40_000);
     rig.settle();
     rig.queue = 2;
+    rig.wires[2].device.set(3);
     rig.send(id, b"from elsewhere");
     rig.carry_to_server();
     // The receiving shard asks the next one, which is the owner; the frame is the visitor's until it is home.
@@ -239,6 +240,7 @@ fn a_flow_that_moved_is_served_by_its_shard_and_its_frames_go_home() {
     assert_eq!(rig.report(0).frames.foreign, 1);
     rig.settle();
     assert_eq!(rig.client.application().received, b"from elsewhere");
+    assert_eq!(rig.wires[0].left_by.get(), 3, "by the device it arrived from");
     assert!(rig.all_frames_are_home());
     let [owner, bystander, visited] = [0, 1, 2].map(|shard| rig.report(shard));
     assert_eq!(owner.population.connections, 1);
