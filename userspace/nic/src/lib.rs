@@ -31,9 +31,11 @@ mod finding;
 mod kernel;
 pub mod plan;
 mod read;
+pub mod rss;
 pub mod setting;
 
 pub use ethtool_ioctl::{FlowRule, Target};
 pub use facts::Facts;
 pub use finding::{Finding, Sentence, Severity};
 pub use kernel::{Kernel, Linux, statistics};
+pub use rss::{PeerQueues, RssHash};

@@ -81,6 +81,7 @@ pub fn diagnose(settings: &Settings<'_>) -> Diagnosis {
         settings.afxdp.validate().map_err(Error::in_table("afxdp")),
         settings.syn_cookies.validate().map_err(Error::in_table("syn_cookies")),
         settings.sources.validate().map_err(Error::in_table("sources")),
+        settings.balancers.validate().map_err(Error::in_table("balancers")),
         settings.tcp.validate().map_err(Error::in_table("tcp")),
         Secret::load(settings.syn_cookies).map(drop),
     ];
@@ -118,11 +119,13 @@ impl Diagnosis {
         }
         found.extend(interfaces.iter().map(interface_line));
         let listeners: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
-        found.push(match check_listeners(&interfaces, &listeners) {
-            Ok(()) if listeners.is_empty() => Finding::ok("listeners", "none are given to be checked"),
-            Ok(()) => Finding::ok("listeners", format!("{} on addresses that are there", listeners.len())),
-            Err(error) => failure("listeners", &error),
-        });
+        found.push(
+            match check_listeners(&interfaces, &listeners, settings.balancers.is_any()) {
+                Ok(()) if listeners.is_empty() => Finding::ok("listeners", "none are given to be checked"),
+                Ok(()) => Finding::ok("listeners", format!("{} that can be served", listeners.len())),
+                Err(error) => failure("listeners", &error),
+            },
+        );
         let devices = match Device::below(&interfaces) {
             Ok(devices) => devices,
             Err(error) => {
@@ -300,7 +303,7 @@ fn failure(subject: &'static str, error: &Error) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Sources, SynCookies};
+    use crate::config::{Balancers, Sources, SynCookies};
     use crate::runtime::Listener;
 
     fn diagnosis(interface: &str, afxdp: &Config, listeners: &[Listener]) -> Diagnosis {
@@ -310,6 +313,7 @@ mod tests {
             tcp: &tidegate_tcp::Config::default(),
             syn_cookies: &SynCookies::default(),
             sources: &Sources::default(),
+            balancers: &Balancers::default(),
             listeners,
             remotes: &[],
         })

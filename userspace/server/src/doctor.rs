@@ -47,6 +47,7 @@ fn examine(settings: &Settings) -> Diagnosis {
         tcp: &config.tcp,
         syn_cookies: &config.syn_cookies,
         sources: &config.sources,
+        balancers: &config.balancers,
         listeners: &listeners(settings),
         remotes: &[],
     });

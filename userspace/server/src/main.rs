@@ -5,6 +5,7 @@ mod config_file;
 mod config_source;
 mod counters_text;
 mod doctor;
+mod drain;
 mod failure;
 mod kernel_listeners;
 mod listen;
