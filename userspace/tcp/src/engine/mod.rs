@@ -8,6 +8,7 @@ mod early;
 mod evict;
 mod lifecycle;
 mod listing;
+mod next_hop;
 mod open;
 mod path_mtu;
 mod receive;
@@ -46,6 +47,7 @@ use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 use early::EarlySegments;
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
+use next_hop::NextHopTables;
 pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
 use sweep::Sweep;
@@ -121,6 +123,8 @@ pub struct Engine<A: Application> {
     early: EarlySegments,
     /// `None`: nobody asks for what this engine knows.
     shared_flows: Option<Box<dyn SharedFlows + Send>>,
+    /// `None`: what is sent goes back to where the peer's segments come from.
+    next_hops: Option<NextHopTables>,
     links: LinkTable,
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
@@ -188,6 +192,7 @@ impl<A: Application> Engine<A> {
             cookies: None,
             early: EarlySegments::default(),
             shared_flows: None,
+            next_hops: None,
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
@@ -289,6 +294,7 @@ impl<A: Application> Engine<A> {
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
+        self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
@@ -305,6 +311,7 @@ impl<A: Application> Engine<A> {
         if outcome == Outcome::Open
             && tcb.accepted
             && !segment.link.is_answered_by(self.links.get(tcb.link))
+            && self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot))
             && let Some(new) = self.links.acquire(&segment.link.reply())
         {
             self.links.release(tcb.link);
@@ -348,11 +355,13 @@ impl<A: Application> Engine<A> {
     /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is
     /// due at once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
     pub fn poll<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+        self.note_next_hop_generation();
         let mut left = EVENTS_PER_TURN;
         let frames_end = self.frames_out() + FRAMES_PER_TURN;
         while self.frames_out() < frames_end
             && let Some(slot) = self.connection_timers.fire(now, &mut left)
         {
+            self.follow_next_hop(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -394,6 +403,7 @@ impl<A: Application> Engine<A> {
             let Some(slot) = self.output_pending.pop_front() else {
                 return;
             };
+            self.follow_next_hop(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -472,7 +482,8 @@ impl<A: Application> Engine<A> {
             options: Options::default(),
             ecn_capable: false,
         };
-        if self.send_bare(&segment.link.reply(), &segment.key, &header, Purpose::Control, out) {
+        let link = self.answer_link(segment);
+        if self.send_bare(&link, &segment.key, &header, Purpose::Control, out) {
             self.counters.bump(Counter::RstsOut);
         }
         true

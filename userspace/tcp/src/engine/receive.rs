@@ -33,6 +33,7 @@ type Lookup = (FlowHash, Option<FlowSlot>);
 impl<A: Application> Engine<A> {
     /// Processes a frame that starts at its Ethernet header.
     pub fn receive<T: Transmit>(&mut self, now: Instant, frame: &[u8], on_no_flow: OnNoFlow, out: &mut T) -> Received {
+        self.note_next_hop_generation();
         let found = (self.table.hash_of_frame(frame), None);
         self.process(now, frame, found, on_no_flow, out)
     }
@@ -47,6 +48,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
         mut done: impl FnMut(usize, Received),
     ) {
+        self.note_next_hop_generation();
         let mut frames = frames.into_iter();
         let mut first = 0;
         loop {

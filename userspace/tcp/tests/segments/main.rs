@@ -24,6 +24,7 @@ mod keepalive;
 mod link;
 mod nagle;
 mod newreno;
+mod next_hop;
 mod outstanding;
 mod path_mtu;
 mod persist;
