@@ -55,6 +55,7 @@
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
+//! | `next_hop` | the kernel's routes and neighbours, for what is sent by them |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
@@ -75,6 +76,7 @@ mod handover;
 mod interface;
 mod link_watch;
 mod mailbox;
+mod next_hop;
 mod port;
 mod random;
 pub mod report;
@@ -85,10 +87,13 @@ pub mod shard_task;
 mod wait;
 pub mod xdp;
 
-pub use config::{Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
+pub use next_hop::resolve_next_hop;
+pub use report::{
+    FrameCensus, NextHopCounts, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts,
+};
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;

@@ -27,6 +27,8 @@ pub struct Report {
     pub xdp: Vec<XdpCounts>,
     /// SYN cookies, by queue that is served.
     pub syn_cookies: Vec<SynCookieCounts>,
+    /// What follows the kernel's routes and neighbours.
+    pub next_hops: NextHopCounts,
 }
 
 impl Report {
@@ -74,6 +76,7 @@ impl Report {
             }
         }
         self.syn_cookies.sort_by_key(|cookies| cookies.queue);
+        self.next_hops.merge(&earlier.next_hops);
     }
 }
 
@@ -153,6 +156,20 @@ macro_rules! counters {
             }
         }
     };
+}
+
+counters! {
+    /// The counters of the thread that follows the kernel's routes and neighbours; all 0 without it.
+    NextHopCounts {
+        /// Times the kernel was told that something is sent to a neighbour, to resolve it or to see whether it is
+        /// there.
+        neighbour_requests,
+        /// Times it was not told of one that is to be resolved: over `neighbour_rate`.
+        neighbour_requests_limited,
+        /// Times all routes and neighbours were listed: at the start, after messages were lost, and when an interface,
+        /// an address or a nexthop object has gone.
+        listings,
+    }
 }
 
 counters! {
@@ -299,6 +316,10 @@ mod tests {
                     strong: false,
                 })
                 .collect(),
+            next_hops: NextHopCounts {
+                listings: value,
+                ..NextHopCounts::default()
+            },
         }
     }
 
@@ -308,6 +329,7 @@ mod tests {
             let mut sum = report(queues, 3);
             sum.add_earlier(&report(earlier_queues, 4));
             assert_eq!((sum.shards.len(), sum.xdp.len(), sum.syn_cookies.len()), (2, 2, 2));
+            assert_eq!(sum.next_hops.listings, 7);
             for queue in 0..2 {
                 let of = |count: u32, value: u64| if queue < count { value } else { 0 };
                 let counted = of(queues, 3) + of(earlier_queues, 4);

@@ -21,7 +21,8 @@ use crate::cookies::Control;
 use crate::error::Error;
 use crate::link_watch::LinkWatch;
 use crate::mailbox::{Command, Mailbox, tell_all};
-use crate::report::{QueueInfo, Report, ShardReport, XdpCounts};
+use crate::next_hop::NextHopWatch;
+use crate::report::{NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
 use crate::xdp::{Attached, Steering};
 
 /// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
@@ -62,6 +63,8 @@ pub struct Runtime {
     queues: Vec<QueueInfo>,
     /// The interface, which may change or vanish.
     link: Mutex<LinkWatch>,
+    /// `None`: nobody asks for the kernel's routes.
+    next_hops: Option<NextHopWatch>,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
@@ -125,6 +128,7 @@ impl Runtime {
             shards: self.ask_all()?,
             xdp: self.xdp_counts()?,
             syn_cookies: self.cookies.counts(&self.queues),
+            next_hops: self.next_hop_counts(),
         })
     }
 
@@ -165,6 +169,12 @@ impl Runtime {
         link.refresh();
         let queues = link.rx_queues().clamp(1, MAX_QUEUES);
         self.steering.counts(queues)
+    }
+
+    fn next_hop_counts(&self) -> NextHopCounts {
+        self.next_hops
+            .as_ref()
+            .map_or_else(NextHopCounts::default, NextHopWatch::counts)
     }
 
     fn check_shards(&self) -> Result<(), Error> {
@@ -226,6 +236,7 @@ impl Runtime {
                 shards,
                 xdp,
                 syn_cookies: self.cookies.counts(&self.queues),
+                next_hops: self.next_hop_counts(),
             }),
         }
     }

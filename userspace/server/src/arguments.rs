@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use tidegate_runtime::{CookieMode, Prefix, WaitStrategy, XdpMode};
+use tidegate_runtime::{CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
@@ -54,6 +54,9 @@ pub(crate) struct ServeArguments {
     /// Behaviour of a thread without work (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,
+    /// Way of what is sent: back to where segments come from, or by the kernel's routes (default: reflect)
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(crate) next_hop: Option<NextHop>,
     /// When SYNs are answered with cookies (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) syn_cookies: Option<CookieMode>,
@@ -133,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn the_next_hop_can_be_chosen() {
+        for (name, way) in [("reflect", NextHop::Reflect), ("kernel", NextHop::Kernel)] {
+            assert_eq!(serve(&["--next-hop", name]).unwrap().next_hop, Some(way));
+        }
+    }
+
+    #[test]
     fn cookies_and_sources_can_be_chosen() {
         for (name, mode) in [
             ("never", CookieMode::Never),
@@ -160,6 +170,7 @@ mod tests {
             &["--queues", "0"],
             &["--xdp-mode", "offload"],
             &["--wait", "sleep"],
+            &["--next-hop", "default"],
             &["--syn-cookies", "sometimes"],
             &["--deny", "192.0.2.1/24"],
             &["--allow", "everybody"],

@@ -3,8 +3,9 @@
 //! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all
 //! queues, `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on
 //! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
-//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, `output_` what the process
-//! prints (of which there is a total only). Scripts may rely on this; names are only ever added.
+//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, of which there is a
+//! total only, `next_hop_` what follows the kernel's routes and `output_` what the process prints. Scripts may rely on
+//! this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -104,13 +105,18 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
         }
     }
     let mut text = metrics.text();
+    for (name, value) in report.next_hops.iter() {
+        let _ = writeln!(text, "next_hop_{name} {value}");
+    }
     let _ = writeln!(text, "output_lost {output_lost}");
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_runtime::{FrameCensus, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts};
+    use tidegate_runtime::{
+        FrameCensus, NextHopCounts, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
+    };
     use tidegate_tcp::counters::{Counter, Counters};
     use tidegate_tcp::engine::Population;
 
@@ -157,6 +163,10 @@ mod tests {
                     strong: true,
                 },
             ],
+            next_hops: NextHopCounts {
+                neighbour_requests: 80,
+                ..NextHopCounts::default()
+            },
         };
         let text = counters_text(&report, &[], 70);
         let lines: Vec<&str> = text.lines().collect();
@@ -177,6 +187,7 @@ mod tests {
             "afxdp_kernel_rx_ring_full{queue=\"1\"} 30",
             "afxdp_kernel_rx_ring_full 60",
             "frames_pool{queue=\"0\"} 50",
+            "next_hop_neighbour_requests 80",
             "output_lost 70",
         ] {
             assert_eq!(

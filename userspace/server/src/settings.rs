@@ -82,6 +82,7 @@ impl ConfigFile {
         }
         self.afxdp.xdp_mode = arguments.xdp_mode.unwrap_or(self.afxdp.xdp_mode);
         self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
+        self.afxdp.next_hop = arguments.next_hop.unwrap_or(self.afxdp.next_hop);
         self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
         if arguments.cookie_key_file.is_some() {
             self.syn_cookies.key_file.clone_from(&arguments.cookie_key_file);
@@ -106,7 +107,7 @@ impl ConfigFile {
 mod tests {
     use std::path::Path;
 
-    use tidegate_runtime::{CookieMode, WaitStrategy, XdpMode};
+    use tidegate_runtime::{CookieMode, NextHop, WaitStrategy, XdpMode};
 
     use super::*;
 
@@ -139,6 +140,7 @@ mod tests {
             queues: Some(1),
             xdp_mode: Some(XdpMode::Generic),
             wait: Some(WaitStrategy::Poll),
+            next_hop: Some(NextHop::Kernel),
             drain: Some(Duration::ZERO),
             ..ServeArguments::default()
         };
@@ -150,6 +152,7 @@ mod tests {
         assert_eq!(settings.config.afxdp.queues, Some(1));
         assert_eq!(settings.config.afxdp.xdp_mode, XdpMode::Generic);
         assert_eq!(settings.config.afxdp.wait, WaitStrategy::Poll);
+        assert_eq!(settings.config.afxdp.next_hop, NextHop::Kernel);
         assert!(!settings.config.tcp.nagle);
     }
 

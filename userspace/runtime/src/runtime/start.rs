@@ -17,7 +17,7 @@ use tidegate_xsk::Umems;
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
-use crate::config::Config;
+use crate::config::{Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::drivers::BindPlan;
@@ -26,6 +26,7 @@ use crate::handover::Exchange;
 use crate::interface::Interface;
 use crate::link_watch::{LinkWatch, Served};
 use crate::mailbox::{Mailbox, waker};
+use crate::next_hop::NextHopWatch;
 use crate::port::Port;
 use crate::random;
 use crate::report::{QueueInfo, ShardReport};
@@ -83,6 +84,11 @@ where
         &shared.mailboxes,
     )?;
 
+    let next_hops = match settings.afxdp.next_hop {
+        NextHop::Reflect => None,
+        NextHop::Kernel => Some(NextHopWatch::start(settings.interface, settings.afxdp.neighbour_rate)?),
+    };
+
     let mut shards = Vec::new();
     for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
         let index = info.queue as u16;
@@ -90,6 +96,9 @@ where
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
         engine.share_flows(Box::new(steering.flow_filter().of_shard(index, checked.queues as u16)));
+        if let Some(next_hops) = &next_hops {
+            engine.set_next_hops(next_hops.next_hops());
+        }
         engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
@@ -111,6 +120,7 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         link: Mutex::new(link),
+        next_hops,
         tcp,
         is_draining: false,
         steering,
