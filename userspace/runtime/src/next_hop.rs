@@ -66,6 +66,9 @@ const LOAD_TRIES: u32 = 5;
 /// The interval at which a shard is waited for that looks at the copy which is to change.
 const READER_PAUSE: Duration = Duration::from_micros(100);
 
+/// Removed nexthop objects that are remembered.
+const MAX_REMOVED_OBJECTS: usize = 1 << 16;
+
 const NETLINK: Token = Token(0);
 const BELL: Token = Token(1);
 
@@ -206,6 +209,7 @@ impl NextHopWatch {
             socket,
             poll,
             links,
+            removed_objects: HashSet::new(),
             shared: Arc::clone(&shared),
             spare: Arc::new(tables),
             behind: Vec::new(),
@@ -386,6 +390,8 @@ struct Watcher {
     poll: Poll,
     /// The flags of all interfaces, by number.
     links: HashMap<u32, u32>,
+    /// Nexthop objects that were removed since the last listing: routes by them went without a word.
+    removed_objects: HashSet<u32>,
     shared: Arc<Shared>,
     /// The copy of the tables that no shard begins to look at.
     spare: Arc<Tables>,
@@ -418,6 +424,7 @@ impl Watcher {
                 return;
             }
             let changes = self.receive();
+            changes.iter().for_each(|change| self.note_object(change));
             if self.is_incomplete && self.loaded_at.elapsed() >= LOAD_INTERVAL {
                 self.load();
             } else {
@@ -465,6 +472,19 @@ impl Watcher {
         }
     }
 
+    /// Has everything listed before routes by an object that was removed are taken for those by another one of the same
+    /// number.
+    fn note_object(&mut self, change: &Change) {
+        match change {
+            Change::RemoveObject(number) => {
+                self.removed_objects.insert(*number);
+                self.is_incomplete |= self.removed_objects.len() > MAX_REMOVED_OBJECTS;
+            }
+            Change::AddObject { number, .. } => self.is_incomplete |= self.removed_objects.contains(number),
+            _ => {}
+        }
+    }
+
     /// Lists everything, and makes it known.
     fn load(&mut self) {
         self.loaded_at = Instant::now();
@@ -472,6 +492,7 @@ impl Watcher {
             Ok(tables) => {
                 self.is_incomplete = false;
                 self.behind.clear();
+                self.removed_objects.clear();
                 self.spare = Arc::new(tables.clone());
                 self.shared.publish(Arc::new(tables));
                 self.shared.loads.fetch_add(1, Ordering::Relaxed);

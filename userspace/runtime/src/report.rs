@@ -166,8 +166,8 @@ counters! {
         neighbour_requests,
         /// Times it was not told of one that is to be resolved: over `neighbour_rate`.
         neighbour_requests_limited,
-        /// Times all routes and neighbours were listed: at the start, after messages were lost, and when an interface,
-        /// an address or a nexthop object has gone.
+        /// Times all routes and neighbours were listed: at the start, after messages were lost, and when an interface
+        /// or an address has gone.
         listings,
     }
 }

@@ -63,8 +63,8 @@ pub(super) fn decode(message: &Message<'_>, interface: u32, out: &mut impl FnMut
                 out(Event::Change(change));
             }
         }
-        RTM_NEWNEXTHOP => {
-            if let Some(change) = object(payload) {
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+            if let Some(change) = object(message.kind, payload) {
                 out(Event::Change(change));
             }
         }
@@ -84,7 +84,7 @@ pub(super) fn decode(message: &Message<'_>, interface: u32, out: &mut impl FnMut
             let flags = word(payload, 8).unwrap_or(0);
             out(Event::Link(index, flags & (libc::IFF_UP | libc::IFF_RUNNING) as u32));
         }
-        libc::RTM_DELLINK | libc::RTM_DELADDR | RTM_DELNEXTHOP => out(Event::Unknown),
+        libc::RTM_DELLINK | libc::RTM_DELADDR => out(Event::Unknown),
         _ => {}
     }
 }
@@ -182,7 +182,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     address.ok().filter(|address| !address.is_unspecified())
 }
 
-fn object(payload: &[u8]) -> Option<Change> {
+fn object(kind: u16, payload: &[u8]) -> Option<Change> {
     let attributes = payload.get(NHMSG..)?;
     let flags = word(payload, 4)?;
     let attribute = |kind| find_attr(attributes, kind);
@@ -190,6 +190,9 @@ fn object(payload: &[u8]) -> Option<Change> {
         return None;
     }
     let number = word(attribute(NHA_ID)?, 0)?;
+    if kind == RTM_DELNEXTHOP {
+        return Some(Change::RemoveObject(number));
+    }
     let object = if let Some(members) = attribute(NHA_GROUP) {
         let members = members.as_chunks::<8>().0.iter();
         Object::Group(

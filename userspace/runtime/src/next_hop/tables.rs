@@ -114,6 +114,7 @@ pub(super) enum Change {
         number: u32,
         object: Object,
     },
+    RemoveObject(u32),
     AddNeighbour(Arc<Neighbour>),
     RemoveNeighbour(IpAddr),
     /// The interface's own Ethernet address.
@@ -239,6 +240,7 @@ impl Tables {
             Change::AddObject { number, object } => {
                 self.objects.insert(*number, object.clone()).as_ref() != Some(object)
             }
+            Change::RemoveObject(number) => self.objects.remove(number).is_some(),
             Change::AddNeighbour(neighbour) => {
                 let known = self.neighbours.get(&neighbour.address);
                 if known.is_some_and(|known| known.mac == neighbour.mac) {

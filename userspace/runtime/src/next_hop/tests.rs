@@ -190,7 +190,9 @@ fn nexthop_objects_are_read() {
     );
     assert_eq!(read(0, &[attribute(4, &[])]), Some(Object::Group(Vec::new())));
     assert_eq!(read(0, &[attribute(11, &[]), oif]), None, "of a bridge");
-    assert!(matches!(meaning(105, 0, &[0; 8]), Some(Event::Unknown)));
+    let gone = [&[0; 8][..], &attribute(1, &9_u32.to_ne_bytes())].concat();
+    assert!(matches!(change(105, 0, &gone), Some(Change::RemoveObject(9))));
+    assert!(matches!(meaning(libc::RTM_DELADDR, 0, &[0; 8]), Some(Event::Unknown)));
 }
 
 #[test]
@@ -306,6 +308,7 @@ fn watcher() -> (Watcher, Arc<Shared>) {
         socket: Socket::open(0).expect("a netlink socket"),
         poll,
         links: HashMap::new(),
+        removed_objects: HashSet::new(),
         shared: Arc::clone(&shared),
         spare: Arc::new(Tables::new(OWN)),
         behind: Vec::new(),
@@ -369,6 +372,25 @@ fn what_is_not_resolved_waits_within_bounds_and_is_counted_beyond() {
     assert_eq!(shared.unresolved.len(), 2);
     assert_eq!(shared.requests_limited.load(Ordering::Relaxed), 3);
     assert!(shared.is_woken.load(Ordering::Relaxed));
+}
+
+#[test]
+fn an_object_whose_number_is_used_again_has_everything_listed() {
+    let (mut watcher, _) = watcher();
+    let object = |number| Change::AddObject {
+        number,
+        object: Object::Hop(hop("")),
+    };
+    // The kernel has removed the routes by the first one, and says nothing of it.
+    for (change, is_incomplete) in [
+        (object(1), false),
+        (Change::RemoveObject(1), false),
+        (object(2), false),
+        (object(1), true),
+    ] {
+        watcher.note_object(&change);
+        assert_eq!(watcher.is_incomplete, is_incomplete, "{change:?}");
+    }
 }
 
 #[test]

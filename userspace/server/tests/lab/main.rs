@@ -20,6 +20,7 @@ mod kernel_side;
 mod load;
 mod lost_state;
 mod modes;
+mod next_hop;
 mod output;
 mod path_mtu;
 mod queues;

@@ -221,6 +221,10 @@ fn nexthop_objects_are_followed_and_so_are_their_groups() {
     assert_eq!(shares(&tables, "192.0.2.1", &["198.18.0.9"]), [750]);
     assert!(tables.apply(&object(10, Object::Group(Vec::new()))));
     assert_eq!(tables.via("192.0.2.1"), Err(NoNextHop::NoRoute), "a black hole");
+    // Its routes go with it.
+    assert!(tables.apply(&add("0.0.0.0/0", by(0, &[hop(OWN, "198.18.0.7")]))));
+    assert!(tables.apply(&Change::RemoveObject(2)) && !tables.apply(&Change::RemoveObject(2)));
+    assert_eq!(tables.via("192.0.3.1"), Ok(ip("198.18.0.7")));
 }
 
 #[test]
