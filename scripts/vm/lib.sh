@@ -199,6 +199,36 @@ vm_fetch_kernel() {
     [[ -n $(find "$VM_DIR/kernel/$release/" -name 'vmlinuz*') ]] || vm_die "package ${packages[*]} holds no kernel"
 }
 
+# Fetches the modules of kernel $1, unless they are there. From 7.2 on they are in a package of their own.
+vm_fetch_modules() {
+    local release=$1 set=guest package
+    if [[ -n $(vm_modules_of "$release") ]]; then
+        return
+    fi
+    [[ $release != 5.10.* ]] || set=old
+    vm_update_lists "$set"
+    for package in "linux-modules-$release" "linux-image-$release"; do
+        if vm_apt apt-cache "$set" show "$package" >/dev/null 2>&1; then
+            vm_unpack "modules/$release" "$set" "$package"
+            break
+        fi
+    done
+    [[ -n $(vm_modules_of "$release") ]] || vm_die "the archive has no modules of kernel $release (any more)"
+}
+
+# Prints the folder with the modules of kernel $1, if they are there.
+vm_modules_of() {
+    find "$VM_DIR/kernel/$1/" "$VM_DIR/modules/$1/" -path "*/modules/$1/kernel" -print -quit 2>/dev/null || true
+}
+
+# Fetches package $1 (NAME or NAME/SUITE) into $VM_DIR/package/NAME, without what it depends on, unless it is there.
+vm_fetch_package() {
+    if [[ ! -d $VM_DIR/package/${1%%/*} ]]; then
+        vm_update_lists guest
+        vm_unpack "package/${1%%/*}" guest "$1"
+    fi
+}
+
 # ---- the guest -------------------------------------------------------------------------------------------------------
 
 # Copies programs and the libraries they need into the root file system $1.
@@ -210,6 +240,36 @@ vm_add_programs() {
         while read -r library; do
             [[ -e $root$library ]] || install -D "$(readlink -f "$library")" "$root$library"
         done < <(ldd "$program" 2>/dev/null | grep -o '/[^ ]*')
+    done
+}
+
+# Copies modules $3... of kernel $2, and those they depend on, into the root file system $1. modules/NAME.order lists a
+# module and what it needs in the order in which they load. What the kernel has built in, or does not have, is empty there.
+vm_add_modules() {
+    local root=$1 release=$2 modules name file depend depends
+    shift 2
+    modules=$(vm_modules_of "$release")
+    mkdir -p "$root/modules"
+    for name; do
+        name=${name//-/_}
+        [[ ! -e $root/modules/$name.order ]] || continue
+        file=$(find "$modules" \( -name "$name.ko*" -o -name "${name//_/-}.ko*" \) -print -quit)
+        if [[ -z $file ]]; then
+            : >"$root/modules/$name.order"
+            continue
+        fi
+        case $file in
+        *.xz) xz -dc "$file" >"$root/modules/$name.ko" ;;
+        *.zst) zstd -qdc "$file" >"$root/modules/$name.ko" ;;
+        *) cp "$file" "$root/modules/$name.ko" ;;
+        esac
+        depends=$(tr '\0' '\n' <"$root/modules/$name.ko" | sed -n 's/^depends=//p' | tr ',-' ' _')
+        # shellcheck disable=SC2086
+        vm_add_modules "$root" "$release" $depends
+        {
+            for depend in $depends; do cat "$root/modules/$depend.order"; done
+            echo "$name"
+        } | awk '!seen[$0]++' >"$root/modules/$name.order"
     done
 }
 

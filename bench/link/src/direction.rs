@@ -13,11 +13,22 @@ use crate::schedule::Schedule;
 /// Frames that may be on their way at once. More are thrown away, whatever the rate and the delay.
 const MAX_HELD: usize = 65_536;
 
+/// The change of a direction's frames when one end of the link is in a VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VlanStep {
+    /// The tag of this VLAN is put in.
+    Push(u16),
+    /// The tag of this VLAN is taken out; frames without it are thrown away.
+    Pop(u16),
+}
+
 /// One direction of the link.
 pub(crate) struct Direction {
     /// `None` if this direction is left alone.
     path: Option<Path>,
     impair_all: bool,
+    /// The VLAN whose tag is put in or taken out.
+    vlan: Option<VlanStep>,
     longest: usize,
     schedule: Schedule,
     /// Frames that are due.
@@ -33,6 +44,7 @@ impl Direction {
         Self {
             path,
             impair_all,
+            vlan: None,
             longest,
             schedule: Schedule::default(),
             outgoing: Vec::with_capacity(BATCH),
@@ -41,9 +53,23 @@ impl Direction {
         }
     }
 
+    /// From now on frames are changed by `step`.
+    pub(crate) fn set_vlan(&mut self, step: VlanStep) {
+        self.vlan = Some(step);
+    }
+
     /// Takes a frame that arrived at `now`, which never goes back.
     pub(crate) fn take(&mut self, now: u64, mut frame: Frame, pool: &mut Pool) {
         self.counts.received += 1;
+        match self.vlan {
+            Some(VlanStep::Push(id)) => frame.push_vlan(id),
+            Some(VlanStep::Pop(id)) if !frame.pop_vlan(id) => {
+                self.counts.other_vlan += 1;
+                pool.give(frame);
+                return;
+            }
+            _ => {}
+        }
         if frame.length > self.longest {
             self.too_long(frame, pool);
             return;
@@ -240,6 +266,23 @@ mod tests {
         let mut direction = Direction::new(lossy(), true, 64);
         take(&mut direction, 0, &ARP);
         assert_eq!(direction.counts().impaired.lost, 1);
+    }
+
+    #[test]
+    fn the_end_in_a_vlan_sees_its_tag_and_the_other_one_none() {
+        let mut towards = Direction::new(None, false, 64);
+        towards.set_vlan(VlanStep::Push(5));
+        take(&mut towards, 0, &UNICAST);
+        let tagged = towards.schedule.pop_due(0).unwrap();
+        assert_eq!(tagged.bytes()[12..18], [0x81, 0, 0, 5, 8, 0]);
+
+        let mut back = Direction::new(None, false, 64);
+        back.set_vlan(VlanStep::Pop(5));
+        take(&mut back, 0, tagged.bytes());
+        assert_eq!(back.schedule.pop_due(0).unwrap().bytes(), UNICAST);
+        take(&mut back, 0, &UNICAST);
+        let counts = back.counts();
+        assert_eq!((counts.received, counts.other_vlan, counts.held), (2, 1, 0));
     }
 
     #[test]

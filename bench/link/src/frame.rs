@@ -16,6 +16,12 @@ pub(crate) const BEYOND_MTU: usize = ETHERNET_HEADER + 2 * TAG;
 /// Bytes of an 802.1Q tag.
 const TAG: usize = 4;
 
+/// The part of a buffer before what the kernel writes: room for the tag it took out, and for [`Frame::push_vlan`].
+const HEADROOM: usize = 2 * TAG;
+
+/// The type of tags that are put in.
+const VLAN: u16 = ETHERTYPES_VLAN[0];
+
 /// An 802.1Q tag that the kernel took out of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
@@ -36,7 +42,7 @@ pub(crate) struct Received {
     pub(crate) checksum_missing: bool,
 }
 
-/// A frame in its buffer. The tag that the kernel takes out has its place before the rest.
+/// A frame in its buffer. The tag that the kernel takes out has its place before the rest, as has one more.
 #[derive(Debug)]
 pub(crate) struct Frame {
     buffer: Box<[u8]>,
@@ -51,9 +57,9 @@ pub(crate) struct Frame {
 impl Frame {
     fn new(longest: usize) -> Self {
         Self {
-            buffer: vec![0; TAG + longest].into_boxed_slice(),
-            start: TAG,
-            end: TAG,
+            buffer: vec![0; HEADROOM + longest].into_boxed_slice(),
+            start: HEADROOM,
+            end: HEADROOM,
             length: 0,
             checksum_missing: false,
         }
@@ -61,25 +67,51 @@ impl Frame {
 
     /// Where the kernel may write.
     pub(crate) fn room(&mut self) -> &mut [u8] {
-        &mut self.buffer[TAG..]
+        &mut self.buffer[HEADROOM..]
     }
 
     /// Takes note of what the kernel wrote into [`Frame::room`], and puts the tag back into its place.
     pub(crate) fn set_received(&mut self, received: Received) {
-        self.start = TAG;
-        self.end = self.buffer.len().min(TAG + received.length);
+        self.start = HEADROOM;
+        self.end = self.buffer.len().min(HEADROOM + received.length);
         self.length = received.length;
         self.checksum_missing = received.checksum_missing;
         if let Some(tag) = received.tag
             && received.length >= ETHERNET_HEADER
         {
-            // Behind the two addresses.
-            self.buffer.copy_within(TAG..TAG + 12, 0);
-            self.buffer[12..14].copy_from_slice(&tag.tpid.to_be_bytes());
-            self.buffer[14..16].copy_from_slice(&tag.tci.to_be_bytes());
-            self.start = 0;
-            self.length += TAG;
+            self.push(tag);
         }
+    }
+
+    /// Puts the tag of VLAN `id` in, before any other.
+    pub(crate) fn push_vlan(&mut self, id: u16) {
+        if self.bytes().len() >= ETHERNET_HEADER {
+            self.push(Tag { tpid: VLAN, tci: id });
+        }
+    }
+
+    /// Takes the first tag out, if it is that of VLAN `id`, and returns whether it was.
+    pub(crate) fn pop_vlan(&mut self, id: u16) -> bool {
+        let tag = self.bytes().get(12..ETHERNET_HEADER + TAG);
+        // The priority, in the four bits before the number, may be any.
+        let is_it = tag
+            .is_some_and(|tag| tag[..2] == VLAN.to_be_bytes() && tag[2] & 0xf == (id >> 8) as u8 && tag[3] == id as u8);
+        if is_it {
+            self.buffer.copy_within(self.start..self.start + 12, self.start + TAG);
+            self.start += TAG;
+            self.length -= TAG;
+        }
+        is_it
+    }
+
+    /// Puts a tag in behind the two addresses.
+    fn push(&mut self, tag: Tag) {
+        self.buffer.copy_within(self.start..self.start + 12, self.start - TAG);
+        self.start -= TAG;
+        let at = self.start + 12;
+        self.buffer[at..at + 2].copy_from_slice(&tag.tpid.to_be_bytes());
+        self.buffer[at + 2..at + TAG].copy_from_slice(&tag.tci.to_be_bytes());
+        self.length += TAG;
     }
 
     /// The frame, from the destination address on.
@@ -226,6 +258,42 @@ mod tests {
         let tagged = received(&mut pool, &bytes, Some(tag));
         assert_eq!(tagged.bytes(), frame(&[&[0x81, 0, 0, 7], &[8, 0, 0x45, 1, 2, 3]]));
         assert_eq!(tagged.length, bytes.len() + TAG);
+    }
+
+    #[test]
+    fn the_tag_of_a_vlan_is_put_in_before_others_and_taken_out() {
+        let mut pool = Pool::new(64);
+        let rest: &[u8] = &[8, 0, 0x45, 1, 2, 3];
+        for (tag, inner) in [
+            (None, &[][..]),
+            (Some(Tag { tpid: 0x8100, tci: 7 }), &[0x81, 0, 0, 7][..]),
+        ] {
+            let mut received = received(&mut pool, &frame(&[rest]), tag);
+            let length = received.length;
+            received.push_vlan(0x123);
+            assert_eq!(received.bytes(), frame(&[&[0x81, 0, 1, 0x23], inner, rest]));
+            assert_eq!(received.length, length + TAG);
+            assert!(!received.pop_vlan(0x23) && !received.pop_vlan(0x124));
+            assert!(received.pop_vlan(0x123));
+            assert_eq!(received.bytes(), frame(&[inner, rest]));
+            assert_eq!(received.length, length);
+            assert!(!received.pop_vlan(0x123), "another tag, or none");
+        }
+        // With a priority, and a frame cut short.
+        let mut urgent = received(
+            &mut pool,
+            &frame(&[rest]),
+            Some(Tag {
+                tpid: 0x8100,
+                tci: 0xe123,
+            }),
+        );
+        assert!(urgent.pop_vlan(0x123));
+        assert_eq!(urgent.bytes(), frame(&[rest]));
+        let mut short = received(&mut pool, &ADDRESSES, None);
+        short.push_vlan(7);
+        assert!(!short.pop_vlan(7));
+        assert_eq!(short.bytes(), ADDRESSES);
     }
 
     #[test]

@@ -44,7 +44,7 @@ use tidegate_impair::{Chance, Damage, Impairment, Path, Rate, Reordering, Room};
 use tidegate_random::Random;
 
 use self::device::Device;
-use self::direction::Direction;
+use self::direction::{Direction, VlanStep};
 use self::relay::Relay;
 
 /// The longest delay.
@@ -89,6 +89,10 @@ pub struct Arguments {
     /// Impair what the link needs to work, too: multicast, ARP and neighbour discovery.
     #[arg(long)]
     impair_all: bool,
+    /// The VLAN that DEV_B's end of the link is in, 1 to 4094: its tag is put into what is sent there and taken out of
+    /// what comes from there; what comes without it is thrown away.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Option<u16>,
     /// Seed of all that is random. The same frames in the same order meet the same fate.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -193,7 +197,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             .direction
             .contains(number)
             .then(|| Path::new(impairment, random[number].clone()));
-        Direction::new(path, arguments.impair_all, longest)
+        let mut direction = Direction::new(path, arguments.impair_all, longest);
+        if let Some(id) = arguments.vlan {
+            direction.set_vlan(if number == 0 {
+                VlanStep::Push(id)
+            } else {
+                VlanStep::Pop(id)
+            });
+        }
+        direction
     });
     say("tidegate-bench link: ready\n");
     relay.run(&signals, arguments.duration, |counts| say(&report::text(counts)))?;

@@ -10,7 +10,7 @@ pub(crate) const DIRECTIONS: [&str; 2] = ["ab", "ba"];
 
 /// The counts of one direction, in frames.
 ///
-/// received + duplicated = sent + held + lost + over_limit + too_long + checksum_missing + refused
+/// received + duplicated = sent + held + lost + over_limit + too_long + checksum_missing + refused + other_vlan
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Frames taken from the device they came in by.
@@ -29,6 +29,8 @@ pub(crate) struct Counts {
     pub(crate) overflow: u64,
     /// Frames the device they were to leave by refused.
     pub(crate) refused: u64,
+    /// Frames thrown away because they were without the tag of the VLAN that this end of the link is in.
+    pub(crate) other_vlan: u64,
     /// Frames on their way now.
     pub(crate) held: u64,
     /// Frames the kernel dropped since they were not received in time. They are not among the received ones.
@@ -36,7 +38,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    fn entries(&self) -> [(&'static str, u64); 13] {
+    fn entries(&self) -> [(&'static str, u64); 14] {
         [
             ("received", self.received),
             ("sent", self.sent),
@@ -51,6 +53,7 @@ impl Counts {
             ("refused", self.refused),
             ("held", self.held),
             ("overrun", self.overrun),
+            ("other_vlan", self.other_vlan),
         ]
     }
 }
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn every_count_has_a_line_for_each_direction() {
         let text = text(&counts());
-        assert_eq!(text.lines().count(), 26);
+        assert_eq!(text.lines().count(), 28);
         assert!(text.contains("link_received{direction=\"ab\"} 10\nlink_received{direction=\"ba\"} 0\n"));
         assert!(text.contains("link_lost{direction=\"ab\"} 3\n"));
     }
@@ -110,6 +113,6 @@ mod tests {
         let json = json(&counts());
         assert_eq!(json["ab"]["received"], 10);
         assert_eq!(json["ab"]["lost"], 3);
-        assert_eq!(json["ba"].as_object().unwrap().len(), 13);
+        assert_eq!(json["ba"].as_object().unwrap().len(), 14);
     }
 }

@@ -1,7 +1,6 @@
-//! Quirks of drivers, by name: deviations from AF_XDP's documentation.
-//!
-//! The kernel is asked first: only what it says yes to and does wrong is here. Each entry says where it was seen.
+//! How sockets are bound, with what is known of the interface's driver.
 
+use tidegate_nic::drivers::driver;
 use tidegate_tcp::config::InvalidSetting;
 
 use crate::config::{Config, CookieMode, LINK_HEADERS, MAX_MTU, XDP_PACKET_HEADROOM, ZeroCopy};
@@ -11,64 +10,6 @@ use crate::xdp::Attached;
 
 /// Octets of a received frame that some devices count to its buffer: the frame check sequence.
 const FCS: u32 = 4;
-
-/// The quirks of one driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Quirks {
-    driver: &'static str,
-    /// In zero-copy mode the device splits a frame that is longer than its buffer, and the buffer is what is left of
-    /// the frame of the UMEM rounded down to a multiple of so many octets.
-    buffer_unit: u32,
-    /// In zero-copy mode the driver drops what an XDP program sends back (`XDP_TX`).
-    drops_xdp_tx: bool,
-}
-
-/// Nothing in particular.
-const NONE: Quirks = Quirks {
-    driver: "",
-    buffer_unit: 1,
-    drops_xdp_tx: false,
-};
-
-/// Buffers in units of 1 KiB: of a frame of 2,048 octets, 256 of them headroom, 1,024 are left.
-const KIB_BUFFERS: Quirks = Quirks {
-    buffer_unit: 1024,
-    ..NONE
-};
-
-const KNOWN: [Quirks; 4] = [
-    // igb_main.c, igb_setup_srrctl: SRRCTL.BSIZEPKT. Seen on Linux 7.3.4: segments above 1,024 octets arrive in two
-    // pieces, the second of which is no frame.
-    Quirks {
-        driver: "igb",
-        ..KIB_BUFFERS
-    },
-    // igc_main.c, igc_configure_rx_ring: as igb.
-    Quirks {
-        driver: "igc",
-        ..KIB_BUFFERS
-    },
-    // ixgbe_main.c, ixgbe_configure_srrctl: of the devices of this driver, the 82599; the others limit the length by
-    // RLPML instead.
-    Quirks {
-        driver: "ixgbe",
-        ..KIB_BUFFERS
-    },
-    // virtio_net.c: frames of XDP_TX are sent as if they were in memory of the driver's own. Seen on Linux 7.3.4: all
-    // of them count as tx_xdp_tx_drops.
-    Quirks {
-        driver: "virtio_net",
-        drops_xdp_tx: true,
-        ..NONE
-    },
-];
-
-fn quirks_of(driver: Option<&str>) -> Quirks {
-    KNOWN
-        .into_iter()
-        .find(|quirks| Some(quirks.driver) == driver)
-        .unwrap_or(NONE)
-}
 
 /// The way the sockets of an interface are to be bound: in zero-copy mode if the kernel gives it, otherwise in copy
 /// mode.
@@ -94,13 +35,13 @@ impl BindPlan {
         interface: &Interface,
         attached: Attached,
     ) -> Result<Self, Error> {
-        let quirks = quirks_of(interface.driver.as_deref());
+        let known = driver(interface.driver.as_deref());
         let copy_size = config.frame_size_for(interface.mtu);
         let zero_copy_size = config.frame_size.unwrap_or(4096);
         let mut plan = Self {
             zero_copy: Some(zero_copy_size),
             copy: Some(copy_size),
-            buffer_unit: quirks.buffer_unit,
+            buffer_unit: known.buffer_unit,
         };
         match config.zero_copy {
             ZeroCopy::Never => plan.zero_copy = None,
@@ -108,9 +49,9 @@ impl BindPlan {
             ZeroCopy::Auto => {}
         }
         let reason = plan.zero_copy.and_then(|size| {
-            let driver = quirks.driver;
+            let driver = known.name;
             let name = &interface.name;
-            if quirks.drops_xdp_tx && cookies != CookieMode::Never {
+            if known.drops_xdp_tx && cookies != CookieMode::Never {
                 Some(InvalidSetting::new(
                     ["zero_copy", "syn_cookies.mode"],
                     format!(
@@ -118,13 +59,13 @@ impl BindPlan {
                          cookies would bring no connection; zero-copy needs --syn-cookies never"
                     ),
                 ))
-            } else if interface.mtu > max_mtu(size, quirks.buffer_unit) {
+            } else if interface.mtu > max_mtu(size, known.buffer_unit) {
                 Some(InvalidSetting::new(
                     ["zero_copy", "frame_size"],
                     format!(
                         "the driver of {name}, {driver}, would split packets in zero-copy mode: frames of {size} bytes \
                          serve an MTU of at most {}, and that of {name} is {}; {}",
-                        max_mtu(size, quirks.buffer_unit),
+                        max_mtu(size, known.buffer_unit),
                         interface.mtu,
                         if size < 4096 {
                             "zero-copy needs frame_size = 4096"

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::next_hops::NoNextHop;
 
-use crate::xdp::Rejection;
+use crate::xdp::{PresentProgram, Rejection};
 
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -123,13 +123,12 @@ pub enum Error {
         known: Vec<IpAddr>,
     },
     /// Another XDP program is attached to the interface.
-    #[error(
-        "interface {name} has an XDP program already attached; see whose it is with `ip link show dev {name}`, and \
-         stop its owner or remove it with `ip link set dev {name} xdp off`"
-    )]
+    #[error("interface {name} has an XDP program already attached{}", present(.name, .programs))]
     AlreadyAttached {
         /// The interface.
         name: String,
+        /// Its programs, if the kernel tells them.
+        programs: Vec<PresentProgram>,
     },
     /// More queues were asked for than the device has.
     #[error(
@@ -275,6 +274,17 @@ fn next_hop_remedy(reason: NoNextHop, name: &str, address: IpAddr) -> String {
     }
 }
 
+/// The programs that an interface has, and the ways to be rid of them.
+fn present(interface: &str, programs: &[PresentProgram]) -> String {
+    if programs.is_empty() {
+        return format!("; see which with `ip link show dev {interface}`, and stop its owner");
+    }
+    let sentences = programs
+        .iter()
+        .map(|program| format!(": {program}; {}", program.remedy(interface)));
+    sentences.collect()
+}
+
 fn list<T: ToString>(items: &[T]) -> String {
     if items.is_empty() {
         return "none".to_owned();
@@ -342,7 +352,10 @@ mod tests {
                 bytes: 1,
                 huge_pages: false,
             },
-            Error::AlreadyAttached { name: name() },
+            Error::AlreadyAttached {
+                name: name(),
+                programs: Vec::new(),
+            },
             Error::NativeRefused {
                 name: name(),
                 reason: "no".to_owned(),

@@ -98,6 +98,15 @@ impl LinkState {
     }
 }
 
+/// Frames that interface `name` received and those its device had to drop. `None` if it does not say.
+pub(crate) fn received(sysfs: &Path, name: &str) -> Option<u64> {
+    let statistic = |counter: &str| -> Option<u64> {
+        let text = fs::read_to_string(sysfs.join(name).join("statistics").join(counter)).ok()?;
+        text.trim().parse().ok()
+    };
+    Some(statistic("rx_packets")?.wrapping_add(statistic("rx_missed_errors")?))
+}
+
 impl Interface {
     /// Reads what the kernel says about `name`.
     ///
@@ -330,6 +339,17 @@ mod tests {
             (state.up, state.carrier, state.mtu, state.rx_queues),
             (true, true, 1500, 3)
         );
+    }
+
+    #[test]
+    fn what_a_device_received_includes_what_it_dropped() {
+        let sysfs = sysfs("0x1003\n");
+        assert_eq!(received(sysfs.path(), "tgs0"), None);
+        let statistics = sysfs.path().join("tgs0/statistics");
+        fs::create_dir(&statistics).expect("a directory");
+        fs::write(statistics.join("rx_packets"), "5000000000\n").expect("an attribute");
+        fs::write(statistics.join("rx_missed_errors"), "7\n").expect("an attribute");
+        assert_eq!(received(sysfs.path(), "tgs0"), Some(5_000_000_007));
     }
 
     #[test]

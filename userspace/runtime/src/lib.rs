@@ -57,11 +57,12 @@
 //! | `link_watch` | whether the interface is still there, and what changes about it |
 //! | `next_hop` | the kernel's routes and neighbours, for what is sent by them |
 //! | `drivers` | what drivers are known to do otherwise |
+//! | `driver_counters` | what drivers count as lost |
+//! | `watchdog` | a device that delivers nothing any more |
 //! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
-//! | `handover` | segments that arrived on another queue than their flow's |
-//! | `mailbox` | how a shard is told something, and woken |
+//! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
 //! | `random` | random bytes |
 
 mod affinity;
@@ -69,10 +70,9 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+mod driver_counters;
 mod drivers;
 pub mod error;
-mod flow_filter;
-mod handover;
 mod interface;
 mod link_watch;
 mod mailbox;
@@ -85,6 +85,7 @@ mod shard;
 mod shard_port;
 pub mod shard_task;
 mod wait;
+mod watchdog;
 pub mod xdp;
 
 pub use config::{Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
@@ -92,9 +93,9 @@ pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
 pub use next_hop::resolve_next_hop;
 pub use report::{
-    FrameCensus, NextHopCounts, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts,
+    DeviceCounts, FrameCensus, NextHopCounts, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts,
 };
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;
-pub use xdp::{Attached, Rejection, errno, kernel_release, object};
+pub use xdp::{Attached, PresentProgram, Rejection, errno, kernel_release, object, present_programs};

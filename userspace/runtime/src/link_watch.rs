@@ -45,6 +45,8 @@ pub(crate) struct LinkWatch {
     rx_queues: u32,
     /// The MTU new connections are made for.
     told_mtu: u32,
+    /// Whether it ever had a carrier.
+    had_carrier: bool,
     /// When `look` looked last; other looks do not ask whether the program is attached.
     looked_at: Instant,
 }
@@ -64,16 +66,25 @@ impl LinkWatch {
         // From here on every change is told of.
         let index = if_nametoindex(name).map_err(|_| Error::LinkGone { name: name.to_owned() })?;
         let state = LinkState::read(Path::new(SYSFS), name)?;
+        if let Some(sentence) = no_carrier_yet(&state) {
+            tracing::warn!("{sentence}");
+        }
         Ok(Self {
             messages,
             index,
             sysfs: SYSFS.into(),
             rx_queues: state.rx_queues,
+            had_carrier: state.carrier,
             state,
             served,
             told_mtu: served.mtu,
             looked_at: Instant::now(),
         })
+    }
+
+    /// Its name now.
+    pub(crate) fn name(&self) -> &str {
+        &self.state.name
     }
 
     /// The most receive queues the interface had since the beginning.
@@ -128,17 +139,29 @@ impl LinkWatch {
         if !is_attached {
             return Err(Error::ProgramDetached { name: now.name });
         }
-        for change in changes(&self.state, &now, &self.served) {
+        for change in changes(&self.state, &now, &self.served, self.had_carrier) {
             tracing::warn!("{change}");
         }
+        self.had_carrier |= now.carrier;
         self.rx_queues = self.rx_queues.max(now.rx_queues);
         self.state = now;
         Ok(())
     }
 }
 
-/// Sentences about the changes from `before` to `now`.
-fn changes(before: &LinkState, now: &LinkState, served: &Served) -> Vec<String> {
+/// A sentence about an interface that is up without a carrier when it is begun to be served.
+fn no_carrier_yet(state: &LinkState) -> Option<String> {
+    (state.up && !state.carrier).then(|| {
+        format!(
+            "interface {} has no carrier yet: nothing arrives until it has; some drivers negotiate their link anew, for \
+             seconds, when an XDP program is attached, and otherwise nothing is at the other end",
+            state.name
+        )
+    })
+}
+
+/// Sentences about the changes from `before`, until which it had a carrier some time or not, to `now`.
+fn changes(before: &LinkState, now: &LinkState, served: &Served, had_carrier: bool) -> Vec<String> {
     let name = &now.name;
     let mut changes = Vec::new();
     if now.name != before.name {
@@ -157,7 +180,8 @@ fn changes(before: &LinkState, now: &LinkState, served: &Served) -> Vec<String> 
     }
     if before.up && now.up && before.carrier != now.carrier {
         changes.push(if now.carrier {
-            format!("interface {name} has a carrier again")
+            let again = if had_carrier { "again" } else { "now" };
+            format!("interface {name} has a carrier {again}")
         } else {
             format!(
                 "interface {name} has lost its carrier; connections wait, for at most tcp.user_timeout, and responses \
@@ -257,7 +281,7 @@ mod tests {
 
     /// The only thing said of a change to `now`.
     fn said(before: &LinkState, now: LinkState) -> String {
-        let changes = changes(before, &now, &SERVED);
+        let changes = changes(before, &now, &SERVED, true);
         assert_eq!(changes.len(), 1, "{changes:?}");
         changes[0].clone()
     }
@@ -265,7 +289,7 @@ mod tests {
     #[test]
     fn every_change_is_said_once_with_what_to_do() {
         let before = state();
-        assert!(changes(&before, &before, &SERVED).is_empty());
+        assert!(changes(&before, &before, &SERVED, true).is_empty());
         let with = |change: fn(&mut LinkState)| {
             let mut now = state();
             change(&mut now);
@@ -303,6 +327,21 @@ mod tests {
             ..state()
         };
         assert!(said(&no_carrier, state()).contains("carrier again"));
+    }
+
+    #[test]
+    fn a_carrier_that_is_not_there_at_the_beginning_is_said_and_its_coming_too() {
+        assert_eq!(no_carrier_yet(&state()), None);
+        let without = LinkState {
+            carrier: false,
+            ..state()
+        };
+        let sentence = no_carrier_yet(&without).expect("a sentence");
+        assert!(sentence.contains("nic0 has no carrier yet"), "{sentence}");
+        let changes = changes(&without, &state(), &SERVED, false);
+        assert_eq!(changes, ["interface nic0 has a carrier now"]);
+        let down = LinkState { up: false, ..without };
+        assert_eq!(no_carrier_yet(&down), None, "that is said otherwise");
     }
 
     #[test]

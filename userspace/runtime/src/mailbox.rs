@@ -1,20 +1,15 @@
-//! Commands of other threads to a shard, and the bell that wakes it for them.
+//! Commands of the control plane to the shards.
 
-use core::sync::atomic::{AtomicBool, Ordering, fence};
 use core::time::Duration;
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
-use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
-
-/// Commands that may wait for a shard; they come from people and from the control of SYN cookies, a few a second.
-const COMMANDS: usize = 64;
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
 const OFFER_STEP: Duration = Duration::from_millis(1);
@@ -40,88 +35,8 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// One per shard: its commands, and the bell that wakes it.
-pub(crate) struct Mailbox {
-    commands: ArrayQueue<Command>,
-    bell: Bell,
-}
-
-impl Mailbox {
-    /// A mailbox whose shard sleeps in the `Poll` that `waker` belongs to.
-    pub(crate) fn new(waker: Waker) -> Self {
-        Self {
-            commands: ArrayQueue::new(COMMANDS),
-            bell: Bell {
-                sleeping: AtomicBool::new(false),
-                waker,
-            },
-        }
-    }
-
-    /// Gives the shard a command and wakes it. A full mailbox gives the command back.
-    pub(crate) fn send(&self, command: Command) -> Result<(), Command> {
-        self.commands.push(command)?;
-        self.bell.ring();
-        Ok(())
-    }
-
-    /// The next command.
-    #[inline]
-    pub(crate) fn take(&self) -> Option<Command> {
-        self.commands.pop()
-    }
-
-    /// Whether commands wait.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.commands.is_empty()
-    }
-
-    /// The bell to ring after something was put into a queue the shard reads.
-    #[inline]
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
-    }
-}
-
-/// Wakes a sleeping shard, and costs a shard that is awake nothing but a load.
-///
-/// Either the shard sees what was put into its queue when it looks once more after announcing its sleep, or the other
-/// side sees the announcement after putting it there: both put a sequentially consistent fence between their store and
-/// their load, so they cannot both miss.
-pub(crate) struct Bell {
-    sleeping: AtomicBool,
-    waker: Waker,
-}
-
-impl Bell {
-    /// Wakes the shard if it sleeps or is about to. To be called after what it is to find is in its queue.
-    #[inline]
-    pub(crate) fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
-            self.wake();
-        }
-    }
-
-    #[cold]
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::error!("cannot wake a shard: {error}; it wakes by itself within a second");
-        }
-    }
-
-    /// Announces that the shard is going to sleep. It must look at its queues once more before it does.
-    pub(crate) fn announce_sleep(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-
-    /// Takes the announcement back.
-    pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
-    }
-}
+/// One per shard.
+pub(crate) type Mailbox = tidegate_exchange::Mailbox<Command>;
 
 /// Gives every shard whose thread runs a command, waiting for at most `timeout` for those whose mailbox is full.
 pub(crate) fn tell_all<T>(
@@ -158,7 +73,7 @@ mod tests {
     use std::sync::Arc;
 
     use crossbeam::channel;
-    use mio::{Events, Poll, Token};
+    use mio::{Poll, Token};
 
     use super::*;
 
@@ -166,51 +81,6 @@ mod tests {
         let poll = Poll::new().expect("an epoll");
         let mailbox = Mailbox::new(waker(&poll, Token(0)).expect("an eventfd"));
         (poll, mailbox)
-    }
-
-    fn was_woken(poll: &mut Poll) -> bool {
-        let mut events = Events::with_capacity(4);
-        poll.poll(&mut events, Some(Duration::ZERO))
-            .expect("a look at the epoll");
-        !events.is_empty()
-    }
-
-    #[test]
-    fn a_shard_that_is_awake_is_not_woken() {
-        let (mut poll, mailbox) = mailbox();
-        mailbox.send(Command::Drain).expect("room");
-        assert!(!was_woken(&mut poll));
-        assert!(!mailbox.is_empty());
-        assert!(matches!(mailbox.take(), Some(Command::Drain)));
-        assert!(mailbox.is_empty());
-    }
-
-    #[test]
-    fn a_sleeping_shard_is_woken_once() {
-        let (mut poll, mailbox) = mailbox();
-        mailbox.bell().announce_sleep();
-        mailbox.send(Command::Abort).expect("room");
-        assert!(was_woken(&mut poll));
-        mailbox.send(Command::Stop).expect("room");
-        assert!(!was_woken(&mut poll));
-    }
-
-    #[test]
-    fn an_announcement_taken_back_wakes_nobody() {
-        let (mut poll, mailbox) = mailbox();
-        mailbox.bell().announce_sleep();
-        mailbox.bell().awake();
-        mailbox.bell().ring();
-        assert!(!was_woken(&mut poll));
-    }
-
-    #[test]
-    fn a_full_mailbox_gives_the_command_back() {
-        let (_poll, mailbox) = mailbox();
-        for _ in 0..COMMANDS {
-            mailbox.send(Command::Drain).expect("room");
-        }
-        assert!(matches!(mailbox.send(Command::Stop), Err(Command::Stop)));
     }
 
     /// A mailbox that takes no more commands, with the poll that its bell rings.

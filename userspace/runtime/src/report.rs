@@ -1,5 +1,7 @@
 //! Reports of a runtime: its queues, counters and frames.
 
+use std::collections::BTreeMap;
+
 use tidegate_abi::XdpCounter;
 use tidegate_tcp::counters::Counters;
 use tidegate_tcp::engine::Population;
@@ -29,6 +31,18 @@ pub struct Report {
     pub syn_cookies: Vec<SynCookieCounts>,
     /// What follows the kernel's routes and neighbours.
     pub next_hops: NextHopCounts,
+    /// The device, all queues together.
+    pub device: DeviceCounts,
+}
+
+/// The counters of the device and of its driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// Times the XDP program was attached anew because the driver did not run it any more.
+    pub reattached: u64,
+    /// The driver's counters of lost frames since the start, by its own names, blanks replaced by `_`: those that are
+    /// not zero.
+    pub driver: BTreeMap<String, u64>,
 }
 
 impl Report {
@@ -77,6 +91,10 @@ impl Report {
         }
         self.syn_cookies.sort_by_key(|cookies| cookies.queue);
         self.next_hops.merge(&earlier.next_hops);
+        self.device.reattached += earlier.device.reattached;
+        for (name, before) in &earlier.device.driver {
+            *self.device.driver.entry(name.clone()).or_default() += before;
+        }
     }
 }
 
@@ -320,6 +338,10 @@ mod tests {
                 listings: value,
                 ..NextHopCounts::default()
             },
+            device: DeviceCounts {
+                reattached: value,
+                driver: [("rx_drops".to_owned(), value), (format!("rx_{value}"), value)].into(),
+            },
         }
     }
 
@@ -330,6 +352,9 @@ mod tests {
             sum.add_earlier(&report(earlier_queues, 4));
             assert_eq!((sum.shards.len(), sum.xdp.len(), sum.syn_cookies.len()), (2, 2, 2));
             assert_eq!(sum.next_hops.listings, 7);
+            assert_eq!(sum.device.reattached, 7);
+            let driver = [("rx_3", 3), ("rx_4", 4), ("rx_drops", 7)].map(|(name, value)| (name.to_owned(), value));
+            assert_eq!(sum.device.driver, driver.into());
             for queue in 0..2 {
                 let of = |count: u32, value: u64| if queue < count { value } else { 0 };
                 let counted = of(queues, 3) + of(earlier_queues, 4);

@@ -4,13 +4,16 @@ mod start;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam::channel;
-use tidegate_abi::MAX_QUEUES;
+use tidegate_abi::{MAX_QUEUES, XdpCounter};
+use tidegate_nic::statistics;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::syn_ack_of;
 
@@ -18,11 +21,14 @@ pub use start::{start, start_with_tasks};
 
 use crate::config::{Config, Sources, SynCookies};
 use crate::cookies::Control;
+use crate::driver_counters::DriverCounters;
 use crate::error::Error;
+use crate::interface::{self, SYSFS};
 use crate::link_watch::LinkWatch;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
-use crate::report::{NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
 /// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
@@ -65,6 +71,13 @@ pub struct Runtime {
     link: Mutex<LinkWatch>,
     /// `None`: nobody asks for the kernel's routes.
     next_hops: Option<NextHopWatch>,
+    /// Whether it delivers.
+    watchdog: Watchdog,
+    /// The driver of its device.
+    driver: Option<String>,
+    /// Times the XDP program was attached anew.
+    reattached: u64,
+    driver_counters: DriverCounters,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
@@ -129,7 +142,21 @@ impl Runtime {
             xdp: self.xdp_counts()?,
             syn_cookies: self.cookies.counts(&self.queues),
             next_hops: self.next_hop_counts(),
+            device: self.device_counts(),
         })
+    }
+
+    fn device_counts(&self) -> DeviceCounts {
+        let driver = if self.driver_counters.exist() {
+            let name = self.link().name().to_owned();
+            self.driver_counters.since(statistics(&name))
+        } else {
+            BTreeMap::new()
+        };
+        DeviceCounts {
+            reattached: self.reattached,
+            driver,
+        }
     }
 
     /// Whether all shards run and the interface is there. What else changed about the interface is logged. To be called
@@ -139,9 +166,10 @@ impl Runtime {
     ///
     /// [`Error::Shard`] with the failure of the first shard that does not run, [`Error::LinkGone`] or
     /// [`Error::ProgramDetached`] when nothing arrives any more.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
-        self.check_link()
+        self.check_link()?;
+        self.check_delivery()
     }
 
     fn check_link(&self) -> Result<(), Error> {
@@ -155,6 +183,37 @@ impl Runtime {
                 tracing::warn!("SYN-ACKs with cookies keep to the MTU before: {error}");
             }
             tell_all(&self.mailboxes, &self.threads, || Command::Mtu(mtu), ANSWER_TIMEOUT);
+        }
+        Ok(())
+    }
+
+    /// Tells of a device that delivers nothing, and attaches the XDP program anew if the driver does not run it.
+    fn check_delivery(&mut self) -> Result<(), Error> {
+        if !self.watchdog.is_due() {
+            return Ok(());
+        }
+        let (name, queues) = {
+            let link = self.link();
+            (link.name().to_owned(), link.rx_queues().clamp(1, MAX_QUEUES))
+        };
+        let mut watchdog = core::mem::take(&mut self.watchdog);
+        let stalls = watchdog.look(&Compared {
+            runtime: self,
+            name: &name,
+            queues,
+        });
+        self.watchdog = watchdog;
+        for stall in stalls {
+            let sentence = stall.sentence(&name, self.driver.as_deref());
+            match stall {
+                Stall::Socket { .. } => tracing::warn!("{sentence}"),
+                Stall::Program { reattach: true, .. } if self.by_link() => {
+                    tracing::warn!("{sentence}; it is attached anew");
+                    self.steering.reattach(&name)?;
+                    self.reattached += 1;
+                }
+                Stall::Program { .. } => tracing::warn!("{sentence}; start tidegate again, or with --xdp-mode generic"),
+            }
         }
         Ok(())
     }
@@ -237,6 +296,7 @@ impl Runtime {
                 xdp,
                 syn_cookies: self.cookies.counts(&self.queues),
                 next_hops: self.next_hop_counts(),
+                device: self.device_counts(),
             }),
         }
     }
@@ -326,6 +386,32 @@ impl Runtime {
             // A thread catches its own panics, so joining fails for none.
             .filter_map(|thread| thread.join().ok().flatten())
             .collect()
+    }
+}
+
+/// What the watchdog compares.
+struct Compared<'a> {
+    runtime: &'a Runtime,
+    name: &'a str,
+    queues: u32,
+}
+
+impl Counts for Compared<'_> {
+    fn received(&self) -> Option<u64> {
+        interface::received(Path::new(SYSFS), self.name)
+    }
+
+    fn queues(&self) -> u32 {
+        self.queues
+    }
+
+    fn program(&self, counter: XdpCounter, queue: u32) -> Option<u64> {
+        self.runtime.steering.count(counter, queue).ok()
+    }
+
+    fn sockets(&self) -> Option<Vec<u64>> {
+        let shards = self.runtime.ask_all().ok()?;
+        Some(shards.iter().map(arrived_at_socket).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use mio::{Events, Poll, Token};
+use tidegate_exchange::{Exchange, Handover, Outcome};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Engine, LOOKUP_GROUP, OnNoFlow, Received};
@@ -16,7 +17,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cookies::alarm::Alarm;
 use crate::error::Error;
-use crate::handover::{Exchange, Handover, Outcome};
 use crate::mailbox::{Command, Mailbox};
 use crate::port::Port;
 use crate::report::{PortCounters, ShardReport};
@@ -225,7 +225,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             burst,
             ..
         } = self;
-        let served = handover.serve(*burst, counters, |segment| {
+        let served = handover.serve(*burst, |segment| {
             let bytes = P::bytes(memory, segment);
             let taken = engine.receive(now, bytes, OnNoFlow::Report, port) == Received::Done;
             if taken {
@@ -233,7 +233,9 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             }
             taken
         });
-        served > 0
+        counters.handover_in += served.taken;
+        counters.handover_passed_on += served.passed_on;
+        served.segments > 0
     }
 
     /// Processes what arrived on this shard's own queue: up to a burst, in groups that are looked up together. What
@@ -375,16 +377,27 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     }
 
     fn sleep(&mut self, limit: Duration) -> io::Result<()> {
-        let mailbox = &self.mailboxes[usize::from(self.index)];
-        mailbox.bell().announce_sleep();
-        // What is in a queue by now may have rung the bell before it was announced that anybody listens.
-        if !mailbox.is_empty() || self.handover.is_waiting() || self.port.has_received() {
-            mailbox.bell().awake();
+        let Self {
+            index,
+            port,
+            handover,
+            mailboxes,
+            poll,
+            counters,
+            ..
+        } = self;
+        let mailbox = &mailboxes[usize::from(*index)];
+        let slept = mailbox.bell().sleep(
+            port,
+            |port| mailbox.is_empty() && !handover.is_waiting() && !port.has_received(),
+            |port| {
+                counters.sleeps += 1;
+                port.sleep(poll.as_raw_fd(), limit)
+            },
+        );
+        let Some(result) = slept else {
             return Ok(());
-        }
-        self.counters.sleeps += 1;
-        let result = self.port.sleep(self.poll.as_raw_fd(), limit);
-        mailbox.bell().awake();
+        };
         let result = match result {
             // The bell is silenced.
             Ok(true) => self.poll.poll(&mut self.events, Some(Duration::ZERO)),

@@ -2,6 +2,8 @@
 
 mod link;
 mod maps;
+mod netlink;
+mod present;
 mod rejection;
 mod settings;
 mod shared_memory;
@@ -18,15 +20,17 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER};
+use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use tidegate_exchange::FlowFilter;
 
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
-use crate::flow_filter::FlowFilter;
 use crate::report::XdpCounts;
 
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
+pub use self::netlink::Place;
+pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
 
@@ -93,11 +97,7 @@ impl Steering {
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
-        let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
-            .ok_or_else(|| missing(PROGRAM_STEER))?
-            .try_into()
-            .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
+        let program = steering_program(&mut ebpf)?;
         program.load().map_err(|error| program_load_error(&error))?;
         let (id, attached) = attach(program, interface, mode)?;
         let link = take_link(program, id, interface)?.map(XdpLink::new);
@@ -133,6 +133,24 @@ impl Steering {
         self.link.as_ref().is_none_or(XdpLink::is_attached)
     }
 
+    /// Detaches the program and attaches it to `interface` anew, in the same mode. What arrives in between goes to the
+    /// kernel; sockets and counters stay as they are. Only for a program that is attached by a link.
+    ///
+    /// # Errors
+    ///
+    /// As [`Steering::attach`]; it is detached then.
+    pub(crate) fn reattach(&mut self, interface: &str) -> Result<(), Error> {
+        self.link = None;
+        let program = steering_program(&mut self.program)?;
+        let mode = match self.attached {
+            Attached::Native => XdpMode::Native,
+            Attached::Generic => XdpMode::Generic,
+        };
+        let (id, _) = attach(program, interface, mode)?;
+        self.link = take_link(program, id, interface)?.map(XdpLink::new);
+        Ok(())
+    }
+
     /// From now on what arrives on `queue` goes to `socket`.
     ///
     /// # Errors
@@ -151,6 +169,15 @@ impl Steering {
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn counts(&self, queues: u32) -> Result<Vec<XdpCounts>, Error> {
         self.counters.of_queues(queues)
+    }
+
+    /// A counter of one receive queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn count(&self, counter: XdpCounter, queue: u32) -> Result<u64, Error> {
+        self.counters.get(counter, queue)
     }
 
     /// The counters, to be read by another thread.
@@ -181,6 +208,13 @@ impl Steering {
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
         CookieMaps::take(&mut self.program)
     }
+}
+
+fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    ebpf.program_mut(PROGRAM_STEER)
+        .ok_or_else(|| missing(PROGRAM_STEER))?
+        .try_into()
+        .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }
 
 fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
@@ -253,6 +287,7 @@ impl Refusal {
         match self {
             Self::AlreadyAttached => Error::AlreadyAttached {
                 name: interface.to_owned(),
+                programs: present_programs(interface).unwrap_or_default(),
             },
             Self::NotPermitted => Error::NotPermitted {
                 what: format!("attaching the XDP program to {interface}"),

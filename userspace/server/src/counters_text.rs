@@ -3,9 +3,9 @@
 //! One line for each counter and queue, `name{queue="0"} value`, then one line for each counter's total over all
 //! queues, `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on
 //! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
-//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, of which there is a
-//! total only, `next_hop_` what follows the kernel's routes and `output_` what the process prints. Scripts may rely on
-//! this; names are only ever added.
+//! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, with totals only,
+//! `next_hop_` what follows the kernel's routes, `device_` the device, `driver_` its driver's own counters of losses,
+//! as far as they are not zero, `output_` what the process prints. Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -108,6 +108,10 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
     for (name, value) in report.next_hops.iter() {
         let _ = writeln!(text, "next_hop_{name} {value}");
     }
+    let _ = writeln!(text, "device_reattached {}", report.device.reattached);
+    for (name, value) in &report.device.driver {
+        let _ = writeln!(text, "driver_{name} {value}");
+    }
     let _ = writeln!(text, "output_lost {output_lost}");
     text
 }
@@ -115,7 +119,8 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
 #[cfg(test)]
 mod tests {
     use tidegate_runtime::{
-        FrameCensus, NextHopCounts, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
+        DeviceCounts, FrameCensus, NextHopCounts, PortCounters, ShardReport, SocketStatistics, SynCookieCounts,
+        XdpCounts,
     };
     use tidegate_tcp::counters::{Counter, Counters};
     use tidegate_tcp::engine::Population;
@@ -167,6 +172,10 @@ mod tests {
                 neighbour_requests: 80,
                 ..NextHopCounts::default()
             },
+            device: DeviceCounts {
+                reattached: 80,
+                driver: [("rx_missed_errors".to_owned(), 90)].into(),
+            },
         };
         let text = counters_text(&report, &[], 70);
         let lines: Vec<&str> = text.lines().collect();
@@ -188,6 +197,8 @@ mod tests {
             "afxdp_kernel_rx_ring_full 60",
             "frames_pool{queue=\"0\"} 50",
             "next_hop_neighbour_requests 80",
+            "device_reattached 80",
+            "driver_rx_missed_errors 90",
             "output_lost 70",
         ] {
             assert_eq!(

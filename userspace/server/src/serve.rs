@@ -137,7 +137,7 @@ impl Serving {
     }
 
     /// Serves until a signal asks to stop.
-    fn serve(&self, signals: &SignalEvents, past: &Past, mut rates: Option<&mut Rates>) -> Result<(), Error> {
+    fn serve(&mut self, signals: &SignalEvents, past: &Past, mut rates: Option<&mut Rates>) -> Result<(), Error> {
         loop {
             let wait = rates
                 .as_ref()

@@ -136,12 +136,12 @@ impl Client for BypassClient {
         let pin = |cpu| Pinned::to(cpu).with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"));
         let bound = plan.cpu.map(pin).transpose()?;
         let (sender, outcomes) = channel();
-        let (runtime, steps) = self.start(plan, &sender)?;
+        let (mut runtime, steps) = self.start(plan, &sender)?;
         // The shards have the CPU from here on; this thread only looks after them.
         drop(bound);
         // The shards alone hold the channel: without them there is nothing to wait for.
         drop(sender);
-        let mut total = watch(plan, progress, &runtime, &steps, &outcomes)?;
+        let mut total = watch(plan, progress, &mut runtime, &steps, &outcomes)?;
         // Connections that are still open are reset at once.
         let report = runtime.stop()?;
         let misrouted = Misrouted::of(&report.shards);
@@ -257,7 +257,7 @@ fn task(plan: &Plan, share: Share) -> Task {
 fn watch(
     plan: &Plan,
     progress: &Progress,
-    runtime: &Runtime,
+    runtime: &mut Runtime,
     steps: &[Arc<AtomicU64>],
     outcomes: &Receiver<Outcome>,
 ) -> anyhow::Result<Outcome> {

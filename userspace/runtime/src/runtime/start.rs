@@ -10,6 +10,8 @@ use mio::Poll;
 use tidegate_abi::MAX_REMOTES;
 use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
+use tidegate_exchange::Exchange;
+use tidegate_nic::statistics;
 use tidegate_tcp::application::Application;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
@@ -20,9 +22,9 @@ use crate::capability;
 use crate::config::{Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
+use crate::driver_counters::DriverCounters;
 use crate::drivers::BindPlan;
 use crate::error::Error;
-use crate::handover::Exchange;
 use crate::interface::Interface;
 use crate::link_watch::{LinkWatch, Served};
 use crate::mailbox::{Mailbox, waker};
@@ -32,6 +34,7 @@ use crate::random;
 use crate::report::{QueueInfo, ShardReport};
 use crate::shard::{BELL, Parts, Shard, Shared};
 use crate::shard_task::ShardTask;
+use crate::watchdog::Watchdog;
 use crate::xdp::{ProgramSettings, Steering};
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
@@ -121,6 +124,10 @@ where
         queues: infos,
         link: Mutex::new(link),
         next_hops,
+        watchdog: Watchdog::default(),
+        driver: checked.interface.driver.clone(),
+        reattached: 0,
+        driver_counters: DriverCounters::new(statistics(&checked.interface.name)),
         tcp,
         is_draining: false,
         steering,

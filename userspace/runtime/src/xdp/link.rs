@@ -41,7 +41,7 @@ fn find(fdinfo: &Path, id: u32) -> Option<PathBuf> {
 }
 
 /// The number after `name:` on a line of its own.
-fn field(text: &str, name: &str) -> Option<u32> {
+pub(super) fn field(text: &str, name: &str) -> Option<u32> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(field, _)| *field == name)

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::Map;
+use tidegate_exchange::SharedWords;
 
 use super::missing;
 use crate::error::Error;
-use crate::flow_filter::SharedWords;
 
 /// An integer of which any bits are a value, and which is changed as a whole.
 pub(super) trait Word: Send + Sync + 'static {}

@@ -195,6 +195,49 @@ fn a_link_that_is_renamed_set_down_or_without_carrier_is_served_on_and_said() {
 }
 
 #[test]
+fn a_carrier_that_comes_after_the_start_is_waited_for_and_said() {
+    let Some(lab) = Lab::up(1) else { return };
+    let scratch = directory();
+    ip(Place::Client, &["link", "set", "dev", CLIENT_DEVICE, "down"]).expect_success();
+    let server = Server::start(&lab, &[]);
+    server.wait_for_log("interface tgs0 has no carrier yet", 1);
+    ip(Place::Client, &["link", "set", "dev", CLIENT_DEVICE, "up"]).expect_success();
+    server.wait_for_log("interface tgs0 has a carrier now", 1);
+    fetch_page(scratch.path());
+    server.stop();
+    let server = Server::start(&lab, &[]);
+    fetch_page(scratch.path());
+    assert_eq!(server.logged("carrier"), 0, "it was there: {}", server.describe());
+    server.stop();
+}
+
+#[test]
+fn frames_the_driver_counts_as_dropped_are_reported_by_its_own_names() {
+    let Some(lab) = Lab::up(1) else { return };
+    let scratch = directory();
+    let ended = |arguments: &[&str], visit: &dyn Fn()| {
+        let server = Server::start(&lab, arguments);
+        visit();
+        server.begin_stop().wait_for_end().stdout
+    };
+    let text = ended(&[], &|| fetch_page(scratch.path()));
+    assert!(text.contains("\ndevice_reattached 0\n"), "{text}");
+    assert!(!text.contains("\ndriver_"), "nothing was lost: {text}");
+    // veth counts what the XDP program drops.
+    let text = ended(&["--deny", "198.18.0.2"], &|| {
+        let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
+        let limit = Duration::from_millis(500);
+        let refused = in_namespace(Place::Client, || std::net::TcpStream::connect_timeout(&http, limit));
+        assert!(refused.is_err(), "the client is denied");
+    });
+    let dropped = text
+        .lines()
+        .find_map(|line| line.strip_prefix("driver_rx_queue_0_xdp_drops "));
+    let dropped: u64 = dropped.and_then(|count| count.parse().ok()).unwrap_or_default();
+    assert!(dropped >= 1, "{text}");
+}
+
+#[test]
 fn queues_added_during_the_run_are_warned_of_and_counted() {
     let Some(lab) = Lab::up(2) else { return };
     let scratch = directory();

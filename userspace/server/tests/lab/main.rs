@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod bench_clients;
+mod coexistence;
 mod device;
 mod faults;
 mod fixture;

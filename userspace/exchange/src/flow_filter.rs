@@ -5,19 +5,20 @@
 //! cost two system calls.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, FlowHash, FlowHasher, handshake};
+use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, Fingerprint, FlowHash, FlowHasher, handshake};
 use tidegate_tcp::shared_flows::SharedFlows;
 use tidegate_tcp::wire::FlowKey;
 
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
 /// Memory that may be a map's.
-pub(crate) type SharedWords<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
+pub type SharedWords<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
 
 /// One shard's hold on the table of all.
 #[derive(Clone)]
-pub(crate) struct FlowFilter {
+pub struct FlowFilter {
     hasher: FlowHasher,
     /// Buckets, one after the other.
     flows: SharedWords<AtomicU32>,
@@ -43,7 +44,7 @@ impl FlowFilter {
     /// # Panics
     ///
     /// If the memory has less than all buckets and slots.
-    pub(crate) fn new(hasher: FlowHasher, flows: SharedWords<AtomicU32>, handshakes: SharedWords<AtomicU64>) -> Self {
+    pub fn new(hasher: FlowHasher, flows: SharedWords<AtomicU32>, handshakes: SharedWords<AtomicU64>) -> Self {
         let words = (*flows).as_ref().len();
         assert!(
             words >= hasher.buckets() as usize * BUCKET_WORDS,
@@ -61,7 +62,7 @@ impl FlowFilter {
     }
 
     /// The hold of shard `shard` of `shards`, at most 64.
-    pub(crate) fn of_shard(&self, shard: u16, shards: u16) -> Self {
+    pub fn of_shard(&self, shard: u16, shards: u16) -> Self {
         Self {
             shard,
             shards: u64::MAX >> (64 - u32::from(shards.clamp(1, 64))),
@@ -71,33 +72,102 @@ impl FlowFilter {
 
     fn bucket(&self, hash: FlowHash) -> Bucket<'_> {
         let first = self.hasher.bucket(hash) as usize * BUCKET_WORDS;
-        let words = &(*self.flows).as_ref()[first..first + BUCKET_WORDS];
-        let (counts, entries) = words.split_at(BUCKET_COUNTS);
-        Bucket {
-            without_room: &counts[0],
-            used: &counts[1],
-            entries,
-        }
+        Bucket::new(&(*self.flows).as_ref()[first..first + BUCKET_WORDS])
     }
 
     fn entry(&self, hash: FlowHash) -> u32 {
         self.hasher.fingerprint(hash).entry(self.shard)
     }
 
-    fn handshake(&self, hash: FlowHash) -> Option<u16> {
-        let entry = (*self.handshakes).as_ref()[handshake::slot(hash) as usize].load(Ordering::Acquire);
-        // Whether it still holds is not asked: while the flow lasts it names its owner, and then it goes.
-        (entry != 0 && handshake::is_of(entry, hash)).then(|| handshake::owner(entry))
+    fn handshake(&self, hash: FlowHash) -> Handshake<'_> {
+        Handshake {
+            slot: &(*self.handshakes).as_ref()[handshake::slot(hash) as usize],
+            hash,
+        }
     }
 }
 
 /// The words of a bucket.
-struct Bucket<'a> {
+pub(crate) struct Bucket<'a> {
     /// Flows without room.
-    without_room: &'a AtomicU32,
+    pub(crate) without_room: &'a AtomicU32,
     /// Entries, and those that are just being made: none is there that is not counted.
-    used: &'a AtomicU32,
+    pub(crate) used: &'a AtomicU32,
     entries: &'a [AtomicU32],
+}
+
+impl<'a> Bucket<'a> {
+    /// The bucket in `words`: the counts, and behind them room for entries.
+    pub(crate) fn new(words: &'a [AtomicU32]) -> Self {
+        let (counts, entries) = words.split_at(BUCKET_COUNTS);
+        Self {
+            without_room: &counts[0],
+            used: &counts[1],
+            entries,
+        }
+    }
+
+    /// A flow begins.
+    pub(crate) fn insert(&self, entry: u32) {
+        self.used.fetch_add(1, Ordering::AcqRel);
+        if !replace(self.entries, 0, entry) {
+            self.without_room.fetch_add(1, Ordering::AcqRel);
+            self.used.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// A flow that began here ends.
+    pub(crate) fn remove(&self, entry: u32) {
+        // Where a flow of the same fingerprint had no room, it is counted for this one from now on. What began ends
+        // once, so that neither count is zero before.
+        let count = if replace(self.entries, entry, 0) {
+            self.used
+        } else {
+            self.without_room
+        };
+        count.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The shards that may have a flow of `fingerprint`, a bit each.
+    pub(crate) fn owners(&self, fingerprint: Fingerprint) -> u64 {
+        let owners = self
+            .entries
+            .iter()
+            .filter_map(|entry| fingerprint.owner_in(entry.load(Ordering::Acquire)))
+            .fold(0, |owners, owner| owners | 1 << owner);
+        // After the entries: one that has just gone may have been that of a flow that is counted here now.
+        if self.without_room.load(Ordering::Acquire) > 0 {
+            u64::MAX
+        } else {
+            owners
+        }
+    }
+}
+
+/// The slot of a handshake.
+pub(crate) struct Handshake<'a> {
+    pub(crate) slot: &'a AtomicU64,
+    pub(crate) hash: FlowHash,
+}
+
+impl Handshake<'_> {
+    /// The shard that is to have its connection.
+    pub(crate) fn owner(&self) -> Option<u16> {
+        let entry = self.slot.load(Ordering::Acquire);
+        // Whether it still holds is not asked: while the flow lasts it names its owner, and then it goes.
+        (entry != 0 && handshake::is_of(entry, self.hash)).then(|| handshake::owner(entry))
+    }
+
+    /// The connection that `shard` made of it has ended.
+    pub(crate) fn end(&self, shard: u16) {
+        let entry = self.slot.load(Ordering::Acquire);
+        if handshake::is_of(entry, self.hash) && handshake::owner(entry) == shard {
+            // Where it fails, another handshake has taken the slot.
+            let _ = self
+                .slot
+                .compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Replaces one of `entries` that is `old` by `new`. False: there is none.
@@ -113,59 +183,31 @@ fn replace(entries: &[AtomicU32], old: u32, new: u32) -> bool {
 impl SharedFlows for FlowFilter {
     fn begin(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
-        let bucket = self.bucket(hash);
-        bucket.used.fetch_add(1, Ordering::AcqRel);
-        if !replace(bucket.entries, 0, self.entry(hash)) {
-            bucket.without_room.fetch_add(1, Ordering::AcqRel);
-            bucket.used.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.bucket(hash).insert(self.entry(hash));
     }
 
     fn end(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
-        let bucket = self.bucket(hash);
-        // Where a flow of the same fingerprint had no room, it is counted for this one from now on. What began ends
-        // once, so that neither count is zero before.
-        let count = if replace(bucket.entries, self.entry(hash), 0) {
-            bucket.used
-        } else {
-            bucket.without_room
-        };
-        count.fetch_sub(1, Ordering::AcqRel);
+        self.bucket(hash).remove(self.entry(hash));
         // The next connection of these addresses and ports may be another shard's, with or without a cookie.
-        let slot = &(*self.handshakes).as_ref()[handshake::slot(hash) as usize];
-        let entry = slot.load(Ordering::Acquire);
-        if handshake::is_of(entry, hash) && handshake::owner(entry) == self.shard {
-            // Where it fails, another handshake has taken the slot.
-            let _ = slot.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
-        }
+        self.handshake(hash).end(self.shard);
     }
 
     fn others(&self, key: &FlowKey) -> u64 {
         let hash = key.filter_hash(&self.hasher);
-        let fingerprint = self.hasher.fingerprint(hash);
-        let bucket = self.bucket(hash);
-        let owners = bucket
-            .entries
-            .iter()
-            .filter_map(|entry| fingerprint.owner_in(entry.load(Ordering::Acquire)))
-            .chain(self.handshake(hash))
-            .fold(0, |owners, owner| owners | 1 << owner);
-        let suspected = if bucket.without_room.load(Ordering::Acquire) > 0 {
-            u64::MAX
-        } else {
-            owners
-        };
-        suspected & self.shards & !(1 << self.shard)
+        let owners = self.bucket(hash).owners(self.hasher.fingerprint(hash));
+        let chosen = self.handshake(hash).owner().map_or(0, |owner| 1 << owner);
+        (owners | chosen) & self.shards & !(1 << self.shard)
     }
 
     fn handshake_owner(&self, key: &FlowKey) -> Option<u16> {
         self.handshake(key.filter_hash(&self.hasher))
+            .owner()
             .filter(|&owner| self.shards >> owner & 1 != 0)
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::thread;
 

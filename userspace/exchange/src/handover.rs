@@ -12,9 +12,7 @@
 use core::mem;
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
-
-use crate::report::PortCounters;
+use crate::sync::ArrayQueue;
 
 /// A segment away from its shard.
 struct Visit<S> {
@@ -29,13 +27,24 @@ struct Visit<S> {
 
 /// The outcome of the visits of a segment that comes home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// A shard knew its flow and took it in.
     Taken,
     /// No other shard knew its flow.
     Unowned,
     /// A queue on its way was full.
     Dropped,
+}
+
+/// Segments of other shards that were looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// All of them.
+    pub segments: u64,
+    /// Those that were taken in.
+    pub taken: u64,
+    /// Those that went on to another shard.
+    pub passed_on: u64,
 }
 
 /// The queues of one shard.
@@ -45,13 +54,13 @@ struct Inbox<S> {
 }
 
 /// The queues of all shards.
-pub(crate) struct Exchange<S> {
+pub struct Exchange<S> {
     inboxes: Box<[Inbox<S>]>,
 }
 
 impl<S> Exchange<S> {
     /// Queues for `shards` shards: `visits` segments of others may wait at each, and `frames` of its own may come home.
-    pub(crate) fn new(shards: u16, visits: usize, frames: usize) -> Self {
+    pub fn new(shards: u16, visits: usize, frames: usize) -> Self {
         // A shard that is alone never uses them.
         let (visits, frames) = if shards > 1 { (visits, frames) } else { (1, 1) };
         Self {
@@ -80,7 +89,7 @@ impl<S> Drop for Exchange<S> {
 }
 
 /// One shard's side of the exchange.
-pub(crate) struct Handover<S> {
+pub struct Handover<S> {
     exchange: Arc<Exchange<S>>,
     me: u16,
     /// A bit per shard that was sent something since it was last woken.
@@ -88,7 +97,8 @@ pub(crate) struct Handover<S> {
 }
 
 impl<S> Handover<S> {
-    pub(crate) fn new(exchange: Arc<Exchange<S>>, me: u16) -> Self {
+    /// The side of shard `me`.
+    pub fn new(exchange: Arc<Exchange<S>>, me: u16) -> Self {
         Self {
             exchange,
             me,
@@ -97,18 +107,18 @@ impl<S> Handover<S> {
     }
 
     /// Whether there is nobody to hand anything to.
-    pub(crate) fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         self.exchange.inboxes.len() == 1
     }
 
     /// Whether something waits for this shard.
     #[inline]
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         !self.mine().visits.is_empty() || !self.mine().returns.is_empty()
     }
 
     /// The number of segments of other shards that wait here.
-    pub(crate) fn foreign(&self) -> u32 {
+    pub fn foreign(&self) -> u32 {
         self.mine().visits.len() as u32
     }
 
@@ -118,7 +128,7 @@ impl<S> Handover<S> {
     /// # Errors
     ///
     /// The segment itself when the first one's queue is full.
-    pub(crate) fn send(&mut self, segment: S, others: u64, then: u64) -> Result<(), S> {
+    pub fn send(&mut self, segment: S, others: u64, then: u64) -> Result<(), S> {
         let all = u64::MAX >> (64 - self.exchange.inboxes.len().clamp(1, 64)) & !(1 << self.me);
         let visit = Visit {
             origin: self.me,
@@ -130,19 +140,16 @@ impl<S> Handover<S> {
     }
 
     /// Shows up to `limit` segments of other shards to `receive`, which says whether it took the segment in, and sends
-    /// each home or on. Returns how many there were.
-    pub(crate) fn serve(
-        &mut self,
-        limit: usize,
-        counters: &mut PortCounters,
-        mut receive: impl FnMut(&S) -> bool,
-    ) -> usize {
-        for served in 0..limit {
+    /// each home or on.
+    pub fn serve(&mut self, limit: usize, mut receive: impl FnMut(&S) -> bool) -> Served {
+        let mut served = Served::default();
+        for _ in 0..limit {
             let Some(visit) = self.mine().visits.pop() else {
-                return served;
+                break;
             };
+            served.segments += 1;
             if receive(&visit.segment) {
-                counters.handover_in += 1;
+                served.taken += 1;
                 self.send_home(visit, Outcome::Taken);
                 continue;
             }
@@ -151,22 +158,22 @@ impl<S> Handover<S> {
                 continue;
             }
             match self.visit(visit) {
-                Ok(()) => counters.handover_passed_on += 1,
+                Ok(()) => served.passed_on += 1,
                 Err(visit) => self.send_home(visit, Outcome::Dropped),
             }
         }
-        limit
+        served
     }
 
     /// The next segment that came home, and what became of it.
     #[inline]
-    pub(crate) fn returned(&mut self) -> Option<(S, Outcome)> {
+    pub fn returned(&mut self) -> Option<(S, Outcome)> {
         self.mine().returns.pop()
     }
 
     /// The shards to wake for what was sent to them since the last call, one bit each.
     #[inline]
-    pub(crate) fn take_to_wake(&mut self) -> u64 {
+    pub fn take_to_wake(&mut self) -> u64 {
         mem::take(&mut self.to_wake)
     }
 
@@ -205,10 +212,18 @@ impl<S> Handover<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use tidegate_xsk::{Frame, FramePool};
+
+    /// The right to a frame, which must not be lost.
+    struct Frame;
+
+    impl Drop for Frame {
+        fn drop(&mut self) {
+            panic!("a frame was lost");
+        }
+    }
 
     /// A segment of flow `flow`, the `number`th of it.
     struct FakeSegment {
@@ -221,26 +236,32 @@ mod tests {
     struct FakeShard {
         owns: u32,
         handover: Handover<FakeSegment>,
-        pool: FramePool,
-        counters: PortCounters,
+        pool: Vec<Frame>,
+        served: Served,
         taken: Vec<(u32, u32)>,
         outcomes: Vec<Outcome>,
     }
 
-    const FRAMES: u32 = 8;
+    const FRAMES: usize = 8;
 
     fn shards(count: u16, visits: usize) -> Vec<FakeShard> {
-        let exchange = Arc::new(Exchange::new(count, visits, FRAMES as usize));
+        let exchange = Arc::new(Exchange::new(count, visits, FRAMES));
         (0..count)
             .map(|me| FakeShard {
                 owns: u32::from(me),
                 handover: Handover::new(Arc::clone(&exchange), me),
-                pool: FramePool::new(FRAMES),
-                counters: PortCounters::default(),
+                pool: (0..FRAMES).map(|_| Frame).collect(),
+                served: Served::default(),
                 taken: Vec::new(),
                 outcomes: Vec::new(),
             })
             .collect()
+    }
+
+    impl Drop for FakeShard {
+        fn drop(&mut self) {
+            self.pool.drain(..).for_each(mem::forget);
+        }
     }
 
     impl FakeShard {
@@ -251,29 +272,36 @@ mod tests {
 
         /// The same, and only the shards in `others` are asked, and then those in `then`.
         fn arrives_for(&mut self, flow: u32, number: u32, others: u64, then: u64) -> bool {
-            let frame = self.pool.take().expect("a frame");
+            let frame = self.pool.pop().expect("a frame");
             match self.handover.send(FakeSegment { frame, flow, number }, others, then) {
                 Ok(()) => true,
                 Err(segment) => {
-                    self.pool.put(segment.frame);
+                    self.pool.push(segment.frame);
                     false
                 }
             }
         }
 
-        fn serve(&mut self) -> usize {
+        fn serve(&mut self) -> u64 {
             let (owns, taken) = (self.owns, &mut self.taken);
-            self.handover.serve(usize::MAX, &mut self.counters, |segment| {
+            let Served {
+                segments,
+                taken,
+                passed_on,
+            } = self.handover.serve(usize::MAX, |segment| {
                 if segment.flow == owns {
                     taken.push((segment.flow, segment.number));
                 }
                 segment.flow == owns
-            })
+            });
+            self.served.taken += taken;
+            self.served.passed_on += passed_on;
+            segments
         }
 
         fn take_back(&mut self) {
             while let Some((segment, outcome)) = self.handover.returned() {
-                self.pool.put(segment.frame);
+                self.pool.push(segment.frame);
                 self.outcomes.push(outcome);
             }
         }
@@ -281,10 +309,10 @@ mod tests {
 
     /// Lets every shard work until nothing is under way.
     fn settle(shards: &mut [FakeShard]) {
-        while shards.iter_mut().map(FakeShard::serve).sum::<usize>() > 0 {}
+        while shards.iter_mut().map(FakeShard::serve).sum::<u64>() > 0 {}
         for shard in shards {
             shard.take_back();
-            assert_eq!(shard.pool.free(), FRAMES, "every frame came home");
+            assert_eq!(shard.pool.len(), FRAMES, "every frame came home");
             assert!(!shard.handover.is_waiting());
         }
     }
@@ -296,9 +324,9 @@ mod tests {
         settle(&mut shards);
         assert_eq!(shards[2].taken, [(2, 0)]);
         assert_eq!(shards[3].outcomes, [Outcome::Taken]);
-        assert_eq!(shards[2].counters.handover_in, 1);
+        assert_eq!(shards[2].served.taken, 1);
         // On its way from 3 it visited 0 and 1.
-        let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
+        let passed_on: Vec<_> = shards.iter().map(|shard| shard.served.passed_on).collect();
         assert_eq!(passed_on, [1, 1, 0, 0]);
     }
 
@@ -308,7 +336,7 @@ mod tests {
         assert!(shards[1].arrives(99, 0));
         settle(&mut shards);
         assert_eq!(shards[1].outcomes, [Outcome::Unowned]);
-        let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
+        let passed_on: Vec<_> = shards.iter().map(|shard| shard.served.passed_on).collect();
         assert_eq!(passed_on, [0, 0, 1]);
     }
 
@@ -322,7 +350,7 @@ mod tests {
         assert!(shards[1].arrives_for(99, 2, 1 << 4, 0));
         settle(&mut shards);
         assert_eq!(shards[6].taken, [(6, 0), (6, 1)]);
-        let passed_on: Vec<_> = shards.iter().map(|shard| shard.counters.handover_passed_on).collect();
+        let passed_on: Vec<_> = shards.iter().map(|shard| shard.served.passed_on).collect();
         assert_eq!(passed_on, [0, 0, 0, 1, 0, 0, 0, 0]);
         assert_eq!(shards[1].outcomes, [Outcome::Taken, Outcome::Unowned, Outcome::Taken]);
         // One that would take anything is asked last.
@@ -392,12 +420,15 @@ mod tests {
         for number in 0..3 {
             assert!(shards[0].arrives(1, number));
         }
-        let mut counters = PortCounters::default();
-        assert_eq!(shards[1].handover.serve(2, &mut counters, |_| true), 2);
+        let all_taken = |segments| Served {
+            segments,
+            taken: segments,
+            passed_on: 0,
+        };
+        assert_eq!(shards[1].handover.serve(2, |_| true), all_taken(2));
         assert!(shards[1].handover.is_waiting());
-        assert_eq!(shards[1].handover.serve(2, &mut counters, |_| true), 1);
+        assert_eq!(shards[1].handover.serve(2, |_| true), all_taken(1));
         settle(&mut shards);
-        assert_eq!(counters.handover_in, 3);
     }
 
     #[test]

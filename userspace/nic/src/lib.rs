@@ -1,0 +1,31 @@
+//! Network interfaces: what the kernel says of them, and what is known of their drivers.
+//!
+//! [`Facts::read`] asks the kernel, by netlink (ethtool, netdev, rtnetlink), a few ioctls that netlink has no word for,
+//! and sysfs. The kernel is asked through [`Kernel`], so that tests answer in its place. [`drivers`] has what the
+//! kernel does not say: one row a driver, each with its source.
+//!
+//! ```no_run
+//! use tidegate_nic::{Facts, Linux};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let mut kernel = Linux::new()?;
+//! let facts = Facts::read(&mut kernel, "eth1")?;
+//! println!("{} receives on {} queues", facts.name, facts.rx_queues);
+//! for (name, count) in tidegate_nic::statistics("eth1")? {
+//!     println!("{name}: {count}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod drivers;
+mod ethtool_ioctl;
+pub mod facts;
+#[cfg(test)]
+mod fake;
+mod kernel;
+mod read;
+
+pub use ethtool_ioctl::{FlowRule, Target};
+pub use facts::Facts;
+pub use kernel::{Kernel, Linux, statistics};

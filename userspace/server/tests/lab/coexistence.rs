@@ -1,0 +1,78 @@
+//! Other XDP programs on the interface: whose they are is told, and nobody's is disturbed.
+
+use std::time::Duration;
+
+use crate::fixture::client::curl_to;
+use crate::fixture::data::directory;
+use crate::fixture::server::{Server, default_arguments, serve_command};
+use crate::fixture::{Lab, Place, SERVER_DEVICE, SERVER_V4, command, ip, report, run, url};
+
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// The XDP program of the lab's client, which passes every frame.
+const XDP_PASS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ebpf/xdp-pass.o");
+
+/// The sentence by which a server does not start.
+fn refusal() -> String {
+    let arguments = default_arguments(&[]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let finished = run(serve_command(&arguments), COMMAND_LIMIT);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.describe());
+    let sentence = finished.stderr.lines().next().unwrap_or_default().to_owned();
+    report(&sentence);
+    sentence
+}
+
+/// Fetches the built-in page.
+fn fetch_page() {
+    let scratch = directory();
+    run(
+        curl_to(&url(SERVER_V4, "/"), &scratch.path().join("page")),
+        COMMAND_LIMIT,
+    )
+    .expect_success();
+}
+
+#[test]
+fn a_refusal_names_the_process_whose_program_is_there() {
+    let Some(lab) = Lab::up(1) else { return };
+    let server = Server::start(&lab, &[]);
+    let sentence = refusal();
+    let holder = format!("open in process {} \"tidegate\"", server.pid());
+    for part in ["tidegate (id ", "by user 0", &holder, "it goes when that process ends"] {
+        assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
+    }
+    fetch_page();
+    server.stop();
+}
+
+#[test]
+fn a_refusal_names_a_program_without_a_process_and_the_command_that_removes_it() {
+    let Some(lab) = Lab::up(1) else { return };
+    for keyword in ["xdpdrv", "xdpgeneric"] {
+        let attach = [
+            "link",
+            "set",
+            "dev",
+            SERVER_DEVICE,
+            keyword,
+            "object",
+            XDP_PASS,
+            "section",
+            "xdp",
+        ];
+        ip(Place::Server, &attach).expect_success();
+        let sentence = refusal();
+        assert!(sentence.contains("xdp_pass (id "), "{sentence:?}");
+        let remedy = sentence.split('`').find(|part| part.starts_with("ip link set dev"));
+        let remedy = remedy.unwrap_or_else(|| panic!("no command in {sentence:?}"));
+        assert!(remedy.contains(keyword), "{remedy:?}");
+        let mut words = remedy.split(' ');
+        let mut command = command(Place::Server, words.next().unwrap_or_default());
+        command.args(words);
+        run(command, COMMAND_LIMIT).expect_success();
+        let server = Server::start(&lab, &[]);
+        fetch_page();
+        server.stop();
+    }
+}
