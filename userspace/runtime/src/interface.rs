@@ -180,7 +180,7 @@ impl Interface {
         }
     }
 
-    /// Checks that every listener is an address of this interface and a port of its own.
+    /// Checks that every listener is an address of this interface, or all of its family, and a port of its own.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl Interface {
                     "listener {listener} has no port; give it one from 1 to 65535"
                 )));
             }
-            if !self.addresses.contains(&listener.ip()) {
+            if !listener.ip().is_unspecified() && !self.addresses.contains(&listener.ip()) {
                 return Err(Error::AddressNotOnInterface {
                     address: listener.ip(),
                     name: self.name.clone(),
@@ -230,7 +230,12 @@ fn mac(name: &str) -> Result<Option<[u8; 6]>, Error> {
     }))
 }
 
-fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
+/// The IP addresses of `name`, in the kernel's order.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub(crate) fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
     Ok(all_addresses(name)?
         .filter_map(|address| {
             let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
@@ -406,10 +411,16 @@ mod tests {
     fn listeners_must_be_addresses_of_the_interface() {
         let interface = interface(&["198.18.0.1", "2001:2::1"]);
         interface
-            .check_listeners(&listeners(&["198.18.0.1:80", "[2001:2::1]:80", "198.18.0.1:7"]))
+            .check_listeners(&listeners(&[
+                "198.18.0.1:80",
+                "[2001:2::1]:80",
+                "198.18.0.1:7",
+                "0.0.0.0:80",
+                "[::]:80",
+            ]))
             .expect("good listeners");
         let error = interface
-            .check_listeners(&listeners(&["0.0.0.0:80"]))
+            .check_listeners(&listeners(&["198.18.0.2:80"]))
             .expect_err("not an address of the interface");
         assert!(matches!(error, Error::AddressNotOnInterface { .. }));
         for twice_or_without_port in [&["198.18.0.1:80", "198.18.0.1:80"][..], &["198.18.0.1:0"][..]] {

@@ -54,7 +54,9 @@
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
+//! | `listeners` | the addresses of the interface that are served, as they come and go |
 //! | `link_watch` | whether the interface is still there, and what changes about it |
+//! | `netlink` | what the kernel tells of links, addresses, routes and neighbours, unread |
 //! | `next_hop` | the kernel's routes and neighbours, for what is sent by them |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `driver_counters` | what drivers count as lost |
@@ -75,7 +77,9 @@ mod drivers;
 pub mod error;
 mod interface;
 mod link_watch;
+mod listeners;
 mod mailbox;
+mod netlink;
 mod next_hop;
 mod port;
 mod random;

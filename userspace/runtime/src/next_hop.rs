@@ -9,7 +9,6 @@
 //! there before its entry is trusted for ever.
 
 mod decode;
-mod netlink;
 mod tables;
 
 use core::fmt;
@@ -33,9 +32,9 @@ use tidegate_tcp::next_hops::{NextHops, NoNextHop};
 use tidegate_tcp::wire::{FlowKey, LinkHeader};
 
 use self::decode::{Event, RTM_GETNEXTHOP};
-use self::netlink::{Message, Socket};
 use self::tables::{Change, Neighbour, Tables};
 use crate::error::Error;
+use crate::netlink::{Message, Socket};
 use crate::report::NextHopCounts;
 
 /// What the kernel is asked to tell of: links, neighbours, addresses and routes of both families, nexthop objects.

@@ -25,6 +25,7 @@ use crate::driver_counters::DriverCounters;
 use crate::error::Error;
 use crate::interface::{self, SYSFS};
 use crate::link_watch::LinkWatch;
+use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
 use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
@@ -69,6 +70,8 @@ pub struct Runtime {
     queues: Vec<QueueInfo>,
     /// The interface, which may change or vanish.
     link: Mutex<LinkWatch>,
+    /// The addresses that are served.
+    addresses: ServedAddresses,
     /// `None`: nobody asks for the kernel's routes.
     next_hops: Option<NextHopWatch>,
     /// Whether it delivers.
@@ -87,7 +90,8 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// One concrete address of the interface, and a port above 0.
+    /// A concrete address of the interface, or the unspecified one for all those of its family that the interface has
+    /// and that have no listener of their own on this port, as they come and go; and a port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
@@ -169,7 +173,33 @@ impl Runtime {
     pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
         self.check_link()?;
+        self.check_addresses();
         self.check_delivery()
+    }
+
+    /// Serves the addresses that the interface has now, if they are others than before.
+    fn check_addresses(&mut self) {
+        let Some(change) = self.addresses.look() else { return };
+        // What is not served any more is the kernel's before the shards forget it, and what is new comes when all know.
+        for address in &change.removed {
+            if let Err(error) = self.steering.remove_listener(address) {
+                tracing::warn!("{address} cannot be left to the kernel: {error}");
+            }
+        }
+        let (taken, is_taken) = channel::bounded(self.mailboxes.len());
+        let command = || Command::Addresses {
+            addresses: Arc::clone(&change.served),
+            taken: taken.clone(),
+        };
+        tell_all(&self.mailboxes, &self.threads, command, ANSWER_TIMEOUT);
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        // A shard that does not answer drops SYNs until it does.
+        let _ = (0..self.mailboxes.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
+        for address in &change.added {
+            if let Err(error) = self.steering.add_listener(address) {
+                tracing::warn!("{address} cannot be served: {error}");
+            }
+        }
     }
 
     fn check_link(&self) -> Result<(), Error> {

@@ -38,8 +38,8 @@ pub(crate) struct ServeArguments {
     /// The interface to take frames from.
     #[arg(long)]
     pub(crate) iface: Option<String>,
-    /// Serve http, echo or discard on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
-    /// May be given several times.
+    /// Serve http, echo or discard on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets;
+    /// 0.0.0.0 and [::] are all of its family. May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
     /// The directory http serves (default: a built-in page)
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn wrong_values_are_usage_errors() {
         for arguments in [
-            &["--listen", "http=0.0.0.0:80"][..],
+            &["--listen", "http=127.0.0.1:80"][..],
             &["--queues", "0"],
             &["--xdp-mode", "offload"],
             &["--wait", "sleep"],

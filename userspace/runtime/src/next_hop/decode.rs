@@ -9,8 +9,8 @@ use netlink_bindings::traits::NetlinkRequest;
 use netlink_bindings::utils::find_attr;
 use netlink_bindings::{rt_neigh, rt_route};
 
-use super::netlink::Message;
 use super::tables::{Change, Hop, Hops, Neighbour, Object, Order, Route};
+use crate::netlink::Message;
 
 pub(super) const RTM_GETNEXTHOP: u16 = 106;
 const RTM_NEWNEXTHOP: u16 = 104;

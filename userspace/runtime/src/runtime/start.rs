@@ -12,7 +12,7 @@ use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
 use tidegate_exchange::Exchange;
 use tidegate_nic::statistics;
-use tidegate_tcp::application::Application;
+use tidegate_tcp::application::{Application, ListenerId};
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
@@ -27,6 +27,7 @@ use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::interface::Interface;
 use crate::link_watch::{LinkWatch, Served};
+use crate::listeners::ServedAddresses;
 use crate::mailbox::{Mailbox, waker};
 use crate::next_hop::NextHopWatch;
 use crate::port::Port;
@@ -79,6 +80,8 @@ where
     } = Device::open(settings, &checked)?;
     let (shared, polls) = share(&ports, settings.afxdp)?;
     let tcp = checked.tcp.clone();
+    let served = checked.addresses.served();
+    let addresses = checked.addresses;
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
@@ -103,7 +106,7 @@ where
             engine.set_next_hops(next_hops.next_hops());
         }
         engine.set_source_limits(settings.sources.connection_limits());
-        listen(&mut engine, settings.listeners);
+        listen(&mut engine, settings.listeners, &served);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         steering.set_socket(info.queue, port.socket().fd())?;
         let own = Parts {
@@ -123,6 +126,7 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         link: Mutex::new(link),
+        addresses,
         next_hops,
         watchdog: Watchdog::default(),
         driver: checked.interface.driver.clone(),
@@ -151,7 +155,7 @@ struct Checked {
     interface: Interface,
     /// As configured, with the interface's MTU.
     tcp: tidegate_tcp::Config,
-    addresses: Vec<SocketAddr>,
+    addresses: ServedAddresses,
     queues: u32,
     /// The CPUs to pin shards to, if they are to be.
     cpus: Vec<usize>,
@@ -178,6 +182,7 @@ impl Checked {
         tcp.validate()
             .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
         interface.check_listeners(&addresses)?;
+        let addresses = ServedAddresses::new(&interface, addresses)?;
         check_remotes(settings.remotes)?;
         let queues = interface.queues(config.queues)?;
         if queues < interface.rx_queues {
@@ -219,7 +224,7 @@ impl Device {
         let Checked { interface, queues, .. } = checked;
         // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
         let program_settings = ProgramSettings {
-            listeners: &checked.addresses,
+            listeners: &checked.addresses.addresses(),
             remotes: settings.remotes,
             syn_ack: syn_ack_of(&checked.tcp),
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
@@ -278,16 +283,15 @@ fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> 
     Ok((shared, polls))
 }
 
-/// Has an engine serve `listeners`.
-fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener]) {
+/// Has an engine serve `listeners` at `addresses`.
+fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], addresses: &[(SocketAddr, ListenerId)]) {
     for listener in listeners {
-        // Without scope and flow label, which no segment carries.
-        let address = SocketAddr::new(listener.address.ip(), listener.address.port());
-        let id = engine.listen(address);
+        let id = engine.add_listener();
         if let Some(keepalive) = listener.keepalive {
             engine.set_keepalive(id, keepalive);
         }
     }
+    engine.set_addresses(addresses);
 }
 
 /// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].

@@ -99,12 +99,27 @@ pub enum OnNoFlow {
     Report,
 }
 
-/// An address that is served.
+/// What is the same for the connections to all addresses of a listener.
 struct Listener {
+    keepalive: Keepalive,
+}
+
+/// An address that is served.
+struct ServedAddress {
     address: SocketAddr,
     /// The address without the port, as segments have it.
     ip: Address,
-    keepalive: Keepalive,
+    listener: ListenerId,
+}
+
+impl ServedAddress {
+    fn new(address: SocketAddr, listener: ListenerId) -> Self {
+        Self {
+            address,
+            ip: from_ip(address.ip()),
+            listener,
+        }
+    }
 }
 
 /// The TCP engine of one shard.
@@ -115,6 +130,7 @@ pub struct Engine<A: Application> {
     application: A,
     counters: Counters,
     listeners: Vec<Listener>,
+    addresses: Vec<ServedAddress>,
     draining: bool,
     /// The work left to be done with every connection.
     sweep: Option<Sweep>,
@@ -187,6 +203,7 @@ impl<A: Application> Engine<A> {
             application,
             counters: Counters::default(),
             listeners: Vec::new(),
+            addresses: Vec::new(),
             draining: false,
             sweep: None,
             cookies: None,
@@ -212,10 +229,25 @@ impl<A: Application> Engine<A> {
     /// Accepts connections to `address`, which must be one concrete address and port, with the keepalive settings of
     /// the configuration.
     pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
+        let listener = self.add_listener();
+        self.addresses.push(ServedAddress::new(address, listener));
+        listener
+    }
+
+    /// Makes a listener, with the keepalive settings of the configuration, that has no address so far.
+    pub fn add_listener(&mut self) -> ListenerId {
         let keepalive = self.config.keepalive();
-        let ip = from_ip(address.ip());
-        self.listeners.push(Listener { address, ip, keepalive });
+        self.listeners.push(Listener { keepalive });
         ListenerId(self.listeners.len() as u16 - 1)
+    }
+
+    /// From now on accepts connections to these concrete addresses and ports, each for its listener, and to no others.
+    /// Connections and handshakes to others that there are go on.
+    pub fn set_addresses(&mut self, addresses: &[(SocketAddr, ListenerId)]) {
+        self.addresses.clear();
+        let served = addresses.iter();
+        self.addresses
+            .extend(served.map(|&(address, listener)| ServedAddress::new(address, listener)));
     }
 
     /// Takes `mtu`, in bytes and without the Ethernet header (576 to 9,000; what is beyond counts as that), for the
@@ -284,13 +316,13 @@ impl<A: Application> Engine<A> {
 
     fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
         let local = key.local();
-        let index = self.listeners.iter().position(|listener| listener.address == local)?;
-        Some(ListenerId(index as u16))
+        let served = self.addresses.iter().find(|served| served.address == local)?;
+        Some(served.listener)
     }
 
     /// Whether the peer's address is that of a listener.
     fn is_own_address(&self, key: &FlowKey) -> bool {
-        self.listeners.iter().any(|listener| listener.ip == key.remote)
+        self.addresses.iter().any(|served| served.ip == key.remote)
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {

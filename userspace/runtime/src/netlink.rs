@@ -24,15 +24,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
     sequence: u32,
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 /// The socket.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
@@ -44,7 +44,7 @@ impl Socket {
     /// # Errors
     ///
     /// The kernel's.
-    pub(super) fn open(groups: u32) -> io::Result<Self> {
+    pub(crate) fn open(groups: u32) -> io::Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -64,7 +64,7 @@ impl Socket {
     }
 
     /// For an epoll.
-    pub(super) fn as_raw_fd(&self) -> RawFd {
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 
@@ -73,7 +73,7 @@ impl Socket {
     /// # Errors
     ///
     /// The kernel's.
-    pub(super) fn request(&mut self, request: &impl NetlinkRequest) -> io::Result<u32> {
+    pub(crate) fn request(&mut self, request: &impl NetlinkRequest) -> io::Result<u32> {
         let Protocol::Raw { request_type, .. } = request.protocol() else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -85,7 +85,7 @@ impl Socket {
     /// # Errors
     ///
     /// The kernel's.
-    pub(super) fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
+    pub(crate) fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         let header = Nlmsghdr {
             len: (size_of::<Nlmsghdr>() + payload.len()) as u32,
@@ -104,7 +104,7 @@ impl Socket {
     /// # Errors
     ///
     /// ENOBUFS when messages were lost, or the kernel's.
-    pub(super) fn receive(&mut self, mut visitor: impl FnMut(&Message<'_>)) -> io::Result<bool> {
+    pub(crate) fn receive(&mut self, mut visitor: impl FnMut(&Message<'_>)) -> io::Result<bool> {
         let length = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
             Ok(length) => length,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
@@ -122,7 +122,7 @@ impl Socket {
     /// # Errors
     ///
     /// The kernel's.
-    pub(super) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
@@ -138,7 +138,7 @@ impl Socket {
     /// # Errors
     ///
     /// EINTR when the listing has to be asked for again, ENOBUFS when messages were lost, or the kernel's.
-    pub(super) fn receive_listing(&mut self, sequence: u32, mut visitor: impl FnMut(&Message<'_>)) -> io::Result<()> {
+    pub(crate) fn receive_listing(&mut self, sequence: u32, mut visitor: impl FnMut(&Message<'_>)) -> io::Result<()> {
         let mut end = None;
         let mut is_interrupted = false;
         let began = Instant::now();
@@ -174,7 +174,7 @@ impl Message<'_> {
     }
 
     /// The error with which the kernel refused a request.
-    pub(super) fn refusal(&self) -> Option<io::Error> {
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
         let is_error = i32::from(self.kind) == libc::NLMSG_ERROR;
         let errno = self.end().filter(|&errno| is_error && errno != 0)?;
         Some(io::Error::from_raw_os_error(errno))
@@ -202,7 +202,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
 #[cfg(test)]
 impl<'a> Message<'a> {
     /// A message that the kernel tells by itself.
-    pub(super) fn told(kind: u16, flags: i32, payload: &'a [u8]) -> Self {
+    pub(crate) fn told(kind: u16, flags: i32, payload: &'a [u8]) -> Self {
         Self {
             kind,
             flags: flags as u16,
