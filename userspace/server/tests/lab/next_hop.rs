@@ -14,7 +14,9 @@ use tidegate_random::Random;
 use crate::fixture::counters::PASSIVE_OPENS;
 use crate::fixture::data::{directory, sha256_of_file, write_file};
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, Lab, NAMESPACES, Place, SERVER_DEVICE, SERVER_V4, ip, report, run, start, url};
+use crate::fixture::{
+    BOTH_FAMILIES, Lab, NAMESPACES, Place, SERVER_DEVICE, SERVER_V4, command, ip, report, run, start, url,
+};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const CLIENT_DEVICE: &str = "tgc0";
@@ -27,7 +29,7 @@ const ROUTERS: [(&str, &str, &str); 2] = [
 const VIA_A: &str = "198.18.0.11";
 const VIA_B: &str = "198.18.0.12";
 
-/// Frames that are not a router's part of a transfer: of resolving addresses, and of what was sent before they were.
+/// Frames that are not a router's part of a transfer: of resolving addresses, and of what was on its way.
 const FEW: u64 = 50;
 
 const CHANGED: &str = "tcp_next_hop_changed";
@@ -64,12 +66,12 @@ impl Routers {
             succeed(&format!("ip -n {router} address add {address}/24 dev near"));
             succeed(&format!("ip -n {router} link set near up"));
             succeed(&format!(
-                "ip -n {router} link add away type veth peer name {name} netns {far}"
+                "ip -n {router} link add away type veth peer name to-{name} netns {far}"
             ));
             succeed(&format!("ip -n {router} address add 198.18.{number}.1/30 dev away"));
             succeed(&format!("ip -n {router} link set away up"));
-            succeed(&format!("ip -n {far} address add 198.18.{number}.2/30 dev {name}"));
-            succeed(&format!("ip -n {far} link set {name} up"));
+            succeed(&format!("ip -n {far} address add 198.18.{number}.2/30 dev to-{name}"));
+            succeed(&format!("ip -n {far} link set to-{name} up"));
             succeed(&format!("ip -n {router} route add {FAR} via 198.18.{number}.2"));
             let mut forward = Command::new("ip");
             forward.args(["netns", "exec", &router, "sh", "-c"]);
@@ -138,6 +140,13 @@ impl Drop for Routers {
     }
 }
 
+/// Has the server's kernel resolve a router's address.
+fn resolve(router: &str) {
+    let mut ping = command(Place::Server, "ping");
+    ping.args(["-c", "1", "-W", "5", router]);
+    run(ping, COMMAND_LIMIT).expect_success();
+}
+
 fn at_server(arguments: &str) {
     let words: Vec<&str> = arguments.split(' ').collect();
     ip(Place::Server, &words).expect_success();
@@ -149,6 +158,7 @@ fn requests_come_by_one_router_and_answers_go_by_the_other() {
     let Some(lab) = Lab::up(1) else { return };
     let routers = Routers::up(&lab);
     at_server(&format!("route add {BEHIND} via {VIA_B}"));
+    [VIA_A, VIA_B].map(resolve);
     let root = directory();
     let expected = write_file(&mut Random::new(16), &root.path().join("large"), SIZE);
     let root_argument = root.path().to_string_lossy();
@@ -201,6 +211,7 @@ fn an_open_transfer_follows_the_gateways_address_and_the_route() {
     let Some(lab) = Lab::up(1) else { return };
     let routers = Routers::up(&lab);
     at_server(&format!("route add {BEHIND} via {VIA_B}"));
+    [VIA_A, VIA_B].map(resolve);
     let root = directory();
     let expected = write_file(&mut Random::new(17), &root.path().join("large"), SIZE);
     let root_argument = root.path().to_string_lossy();
@@ -264,7 +275,7 @@ fn without_a_next_hop_answers_go_back_and_neighbours_are_resolved() {
         let before = routers.frames();
         far();
         let after = routers.frames();
-        if after[1] >= before[1] + 4 && after[0] == before[0] {
+        if after[1] > before[1] && after[0] == before[0] {
             break;
         }
         assert!(began.elapsed() < Duration::from_secs(10), "{before:?}, then {after:?}");

@@ -4,6 +4,7 @@
 
 mod acceptability;
 mod active_open;
+mod addresses;
 mod blind;
 mod bounds;
 mod bursts;
