@@ -24,7 +24,7 @@ RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CA
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-loom duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -69,6 +69,9 @@ test: build ## Run every test: units, XDP verdicts, and the lab end to end (root
 test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (network): [KERNELS="bookworm trixie ..."]
 	$(CARGO) build --locked --package tidegate-runtime --example load_objects
 	KERNELS="$(KERNELS)" scripts/vm/test-kernels.sh $(LOADER) $(dir $(XDP_OBJECT))*.o
+
+test-coexistence: build ## Run tidegate beside Debian's xdp-filter, in QEMU (network): [SUITES="bookworm trixie ..."]
+	@scripts/vm/test-coexistence.sh target/release/tidegate $(dir $(XDP_OBJECT))xdp-pass.o
 
 # A build of its own: what the threads share is loom's there, which takes every step that may come next in turn.
 test-loom: ## Run small cases of what crosses between shards in every order of their threads' steps

@@ -3,8 +3,8 @@
 #
 #   scripts/build-ebpf.sh OUT_FILE [TARGET_DIR [BIN]]
 #
-# OUT_FILE gets the object of program BIN (default: tidegate). Beside it go xdp-pass.o, for a veth peer, and traffic.o,
-# the programs of the benchmarks. Files that would not change are left alone. TARGET_DIR is cargo's (default: ebpf/target).
+# OUT_FILE gets the object of program BIN (default: tidegate). Beside it go xdp-dispatcher.o, which runs it beside others,
+# xdp-pass.o, for a veth peer, and traffic.o, the programs of the benchmarks. Files that would not change are left alone. TARGET_DIR is cargo's (default: ebpf/target).
 set -euo pipefail
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -77,6 +77,6 @@ objects=$target_dir/bpfel-unknown-none/release
 [[ -f $objects/$bin ]] || die "there is no program called $bin"
 mkdir -p "$(dirname "$out_file")"
 copy_if_changed "$objects/$bin" "$out_file"
-for beside in xdp-pass traffic; do
+for beside in xdp-pass xdp-dispatcher traffic; do
     copy_if_changed "$objects/$beside" "$(dirname "$out_file")/$beside.o"
 done

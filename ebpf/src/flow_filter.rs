@@ -255,7 +255,8 @@ fn is_within_limit(settings: &Settings, queue: u32, second: u32) -> bool {
     let Some(word) = STRAYS.get_ptr_mut(if queue < MAX_QUEUES { queue } else { MAX_QUEUES - 1 }) else {
         return false;
     };
-    // SAFETY: an aligned word of a map's entry, which lives as long as the map. One CPU at a time serves a queue.
+    // SAFETY: an aligned word of a map's entry, which lives as long as the map. One CPU at a time serves a queue; the
+    // queues of this number of several devices may lose counts to each other, and then so many more are let go.
     let passed = unsafe { word.read_volatile() };
     let passed = if (passed >> 32) as u32 == second {
         passed as u32

@@ -45,6 +45,13 @@ impl<'a> Frame<'a> {
         self.context
     }
 
+    /// The kernel's number of the device that received the frame (ifindex).
+    #[inline(always)]
+    pub fn device(self) -> u32 {
+        // SAFETY: the kernel gave the pointer for this run of the program.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
     /// The rest of the frame, from `offset` on. Cheaper than several reads by offset where the offset is computed.
     #[inline(always)]
     pub fn from(self, offset: usize) -> Self {

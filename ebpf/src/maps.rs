@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
-use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate};
+use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate, feature};
 use tidegate_abi::{
-    ListenerKey, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
+    ListenerKey, MAX_DEVICES, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
     XdpCounter,
 };
 
@@ -30,8 +30,17 @@ pub static REMOTES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_RE
 pub static REMOTE_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
 
 /// The AF_XDP socket of each receive queue. A socket takes frames of its own queue only, so the queue is the index.
+/// Empty where there are several devices.
 #[map]
 pub static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
+
+/// Where there are several devices: by the kernel's number of each, the index of its queue 0 in [`DEVICE_XSKS`].
+#[map]
+pub static DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(MAX_DEVICES, 0);
+
+/// The AF_XDP socket of each receive queue of each device.
+#[map]
+pub static DEVICE_XSKS: XskMap = XskMap::with_max_entries(MAX_DEVICES * MAX_QUEUES, 0);
 
 /// The counters of all receive queues.
 #[map]
@@ -92,6 +101,12 @@ pub struct ScratchValues {
 /// The values of each CPU.
 #[map]
 pub static SCRATCH: PerCpuArray<ScratchValues> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether there is an engine behind receive queue `queue`: always, unless the program may outlive the engines.
+#[inline(always)]
+pub fn is_attended(queue: u32, features: u32) -> bool {
+    features & feature::OUTLIVES == 0 || XSKS.get(queue).is_some()
+}
 
 /// Whether the map `keys`, before which `slots` is looked at, holds `key`.
 #[inline(always)]

@@ -8,8 +8,8 @@ use std::process::Command;
 /// Names an object to embed instead of building one.
 const OBJECT_VARIABLE: &str = "TIDEGATE_EBPF_OBJECT";
 
-/// Beside the object: the programs of the benchmarks.
-const TRAFFIC: &str = "traffic.o";
+/// Beside the object: what runs it beside other programs, and the programs of the benchmarks.
+const BESIDE: [&str; 2] = ["xdp-dispatcher.o", "traffic.o"];
 
 fn main() {
     let out = directory("OUT_DIR");
@@ -20,9 +20,10 @@ fn main() {
     println!("cargo:rerun-if-env-changed={OBJECT_VARIABLE}");
     if let Some(given) = env::var_os(OBJECT_VARIABLE) {
         let given = PathBuf::from(given);
-        for (given, object) in [(&given, &object), (&given.with_file_name(TRAFFIC), &out.join(TRAFFIC))] {
+        let beside = BESIDE.map(|name| (given.with_file_name(name), out.join(name)));
+        for (given, object) in [(given, object)].into_iter().chain(beside) {
             println!("cargo:rerun-if-changed={}", given.display());
-            if let Err(error) = fs::copy(given, object) {
+            if let Err(error) = fs::copy(&given, object) {
                 panic!("{OBJECT_VARIABLE}: cannot copy {}: {error}", given.display());
             }
         }

@@ -66,7 +66,7 @@ impl AfXdp {
                     .template
                     .next_frame()
                     .context("the flood's addresses are not those of a benchmark")?;
-                if !self.socket.queue_copy(frame) {
+                if !self.socket.queue_copy(0, frame) {
                     bail!("a frame does not fit the UMEM's");
                 }
             }

@@ -3,7 +3,8 @@
 //! Both sides are compiled from this crate, so a map cannot have two layouts. It is `no_std` and allocates nothing.
 //! [`ListenerKey`] is what frames are looked up by, [`XdpCounter`] the reason for each verdict, [`syn_ack`] the
 //! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`flow_filter`] the table by
-//! which the program tells the flows that an engine has.
+//! which the program tells the flows that an engine has, [`dispatcher`] the configuration by which it runs beside
+//! other programs.
 //!
 //! ```
 //! use tidegate_abi::siphash::Key;
@@ -35,6 +36,7 @@
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 
 pub mod counter;
+pub mod dispatcher;
 pub mod flow_filter;
 pub mod listener;
 pub mod siphash;
@@ -46,6 +48,9 @@ pub use listener::ListenerKey;
 
 /// Receive queues the maps have room for; a device with more is refused with a message.
 pub const MAX_QUEUES: u32 = 64;
+
+/// Devices the program can be attached to at once.
+pub const MAX_DEVICES: u32 = 8;
 
 /// Listeners (address and port) the XDP program can serve at once.
 pub const MAX_LISTENERS: u32 = 1024;
@@ -70,8 +75,16 @@ pub const MAP_LISTENER_SLOTS: &str = "LISTENER_SLOTS";
 /// The same for [`MAP_REMOTES`].
 pub const MAP_REMOTE_SLOTS: &str = "REMOTE_SLOTS";
 
-/// Name of the map from receive queue to AF_XDP socket (`XskMap`, [`MAX_QUEUES`] entries).
+/// Name of the map from receive queue to AF_XDP socket (`XskMap`, [`MAX_QUEUES`] entries). Empty where there are
+/// several devices.
 pub const MAP_XSKS: &str = "XSKS";
+
+/// Name of the map of several devices (`HashMap<u32, u32>`, [`MAX_DEVICES`] entries): by the kernel's number of each,
+/// the index of its queue 0 in [`MAP_DEVICE_XSKS`].
+pub const MAP_DEVICES: &str = "DEVICES";
+
+/// Name of the map of the AF_XDP sockets of several devices (`XskMap`, [`MAX_QUEUES`] entries for each).
+pub const MAP_DEVICE_XSKS: &str = "DEVICE_XSKS";
 
 /// Name of the counters (`PerCpuArray<u64>`; see [`XdpCounter::index`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";

@@ -123,6 +123,8 @@ pub mod feature {
     pub const COOKIES: u32 = 16;
     /// Those without timestamps that are not strong are accepted as well.
     pub const ALL_COOKIES: u32 = 32;
+    /// The program may outlive the engines: on a queue without a socket everything is left to the kernel.
+    pub const OUTLIVES: u32 = 64;
 }
 
 /// Key of a limited source: the bits of its address that count, the rest zero, in network byte order. An IPv4 address

@@ -16,9 +16,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use aya::programs::{ProgramError, TestRunAttrs, Xdp};
+use aya::programs::{Extension, ProgramError, TestRunAttrs, Xdp};
 use aya::util::KernelVersion;
-use aya::{Ebpf, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use tidegate_abi::dispatcher::Config;
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, SynRate, cookie_switch, feature, source_rule};
 use tidegate_abi::{ListenerKey, PROGRAM_STEER, XdpCounter};
@@ -28,6 +29,9 @@ use tidegate_traffic_abi::PROGRAM_FLOOD;
 use frames::segment::{ACK, Segment, clients};
 use frames::{CLIENT_V4, CLIENT_V6, PORT};
 use program::Program;
+
+/// Beside the object of the steering program.
+const DISPATCHER: &str = "xdp-dispatcher.o";
 
 const VLAN: u16 = 0x8100;
 const SERVICE_VLAN: u16 = 0x88a8;
@@ -104,6 +108,10 @@ fn object(path: &str, results: &mut Results) {
         }
         results.line(&object, &name, result);
     }
+    if accepted.iter().any(|name| name == PROGRAM_STEER) {
+        let beside = Path::new(path).with_file_name(DISPATCHER);
+        results.line(&object, "below a dispatcher", extend(&beside, path));
+    }
     for name in accepted {
         if name == PROGRAM_FLOOD {
             results.line(&object, "flood, live frames", live_frames(&ebpf));
@@ -132,6 +140,34 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Result<String, String> {
         Some(count) => format!("accepted, {count} instructions verified"),
         None => "accepted".to_owned(),
     })
+}
+
+/// Has the steering program of the object at `path` take the place of a function of the dispatcher at `dispatcher`.
+fn extend(dispatcher: &Path, path: &str) -> Result<String, String> {
+    let refused = |error: &dyn std::error::Error| format!("REFUSED: {error}: {error:?}");
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let config = Config {
+        programs: 1,
+        ..Config::EMPTY
+    };
+    let mut dispatcher = EbpfLoader::new()
+        .override_global("CONFIG", &config, true)
+        .load(&read(dispatcher)?)
+        .map_err(|error| refused(&error))?;
+    let (_, dispatcher) = dispatcher.programs_mut().next().ok_or("the dispatcher is empty")?;
+    let dispatcher: &mut Xdp = dispatcher.try_into().map_err(|error: ProgramError| refused(&error))?;
+    dispatcher.load().map_err(|error| refused(&error))?;
+    let dispatcher = dispatcher.fd().map_err(|error| refused(&error))?;
+    let mut object = EbpfLoader::new()
+        .extension(PROGRAM_STEER)
+        .load(&read(Path::new(path))?)
+        .map_err(|error| refused(&error))?;
+    let program = object.program_mut(PROGRAM_STEER).ok_or("REFUSED: not in the object")?;
+    let program: &mut Extension = program.try_into().map_err(|error: ProgramError| refused(&error))?;
+    let dispatcher = dispatcher.try_clone().map_err(|error| refused(&error))?;
+    program.load(dispatcher, "prog0").map_err(|error| refused(&error))?;
+    program.attach().map_err(|error| refused(&error))?;
+    Ok("accepted".to_owned())
 }
 
 /// Runs the flood, which has nothing to send, as the generator does: on frames that the kernel makes.

@@ -44,6 +44,17 @@ pub enum XdpMode {
     Generic,
 }
 
+/// The way the XDP program comes to its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Attach {
+    /// By a bpf_link, as the only program; it goes with the process.
+    Link,
+    /// By a dispatcher of libxdp's protocol, beside other programs.
+    Dispatcher,
+}
+
 /// The behaviour of a shard that has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -100,6 +111,10 @@ pub struct Config {
     pub queues: Option<u32>,
     /// Where the XDP program runs.
     pub xdp_mode: XdpMode,
+    /// The way the XDP program comes to its interface.
+    pub attach: Attach,
+    /// The place among the programs of a dispatcher, of which those with lower numbers run first (1 to 65,535).
+    pub priority: u32,
     /// The way a shard waits when there is nothing to do.
     pub wait: WaitStrategy,
     /// The time for which `adaptive` and `busy-poll` look again after the last work before they sleep (at most 1 s).
@@ -155,6 +170,8 @@ impl Default for Config {
         Self {
             queues: None,
             xdp_mode: XdpMode::Auto,
+            attach: Attach::Link,
+            priority: 50,
             wait: WaitStrategy::Adaptive,
             spin: Duration::from_micros(50),
             busy_poll_budget: 64,
@@ -189,6 +206,7 @@ impl Config {
         if let Some(queues) = self.queues {
             InvalidSetting::check_range("queues", queues, 1..=MAX_QUEUES)?;
         }
+        InvalidSetting::check_range("priority", self.priority, 1..=u32::from(u16::MAX))?;
         power_of_two("frames", self.frames, 256..=1 << 20)?;
         if let Some(size) = self.frame_size
             && !matches!(size, 2048 | 4096)
@@ -283,10 +301,20 @@ impl Config {
         u64::from(self.frames) * u64::from(frame_size)
     }
 
-    /// The number of frames that are to wait in the fill ring: as many as it holds, but at most half of all, since what
-    /// waits to be received into cannot be sent.
-    pub(crate) fn fill_target(&self) -> u32 {
-        self.fill_ring.min(self.frames / 2)
+    /// The number of frames that are to wait in the fill ring of each of so many devices: as many as it holds, but
+    /// together at most half of all, since what waits to be received into cannot be sent.
+    pub(crate) fn fill_target(&self, devices: u32) -> u32 {
+        self.fill_ring.min(self.frames / 2 / devices)
+    }
+
+    /// Entries of the TX ring of each of so many devices: `tx_ring`, but where there are several, no more than half of
+    /// all frames are in all of them, so that one that is down leaves frames for the others.
+    pub(crate) fn tx_ring(&self, devices: u32) -> u32 {
+        if devices == 1 {
+            return self.tx_ring;
+        }
+        let share = self.frames / 2 / devices;
+        self.tx_ring.min(1 << share.ilog2())
     }
 }
 
@@ -331,7 +359,7 @@ mod tests {
         let config = Config::default();
         config.validate().expect("a valid default");
         config.validate_mtu("eth0", 1500).expect("room for an MTU of 1500");
-        assert_eq!(config.fill_target(), 4096);
+        assert_eq!(config.fill_target(1), 4096);
         let read: Config = toml::from_str("").expect("an empty table");
         assert_eq!(read, config);
     }
@@ -339,12 +367,13 @@ mod tests {
     #[test]
     fn a_table_is_read_and_unknown_keys_are_refused() {
         let read: Config = toml::from_str(
-            "queues = 2\nwait = \"busy-poll\"\nxdp_mode = \"native\"\nspin = \"5us\"\nzero_copy = \"never\"",
+            "queues = 2\nwait = \"busy-poll\"\nxdp_mode = \"native\"\nattach = \"dispatcher\"\nspin = \"5us\"\nzero_copy = \"never\"",
         )
         .expect("a good table");
         assert_eq!(read.queues, Some(2));
         assert_eq!(read.wait, WaitStrategy::BusyPoll);
         assert_eq!(read.xdp_mode, XdpMode::Native);
+        assert_eq!((read.attach, read.priority), (Attach::Dispatcher, 50));
         assert_eq!(read.spin, Duration::from_micros(5));
         assert_eq!(read.zero_copy, ZeroCopy::Never);
         let error = toml::from_str::<Config>("framez = 1").expect_err("an unknown key");
@@ -368,6 +397,7 @@ mod tests {
     fn every_limit_is_named_when_it_is_broken() {
         assert!(complaint(|c| c.queues = Some(0)).starts_with("queues is 0"));
         assert!(complaint(|c| c.queues = Some(MAX_QUEUES + 1)).starts_with("queues is"));
+        assert!(complaint(|c| c.priority = 0).starts_with("priority is 0"));
         assert!(complaint(|c| c.frames = 1000).starts_with("frames is 1000"));
         assert!(complaint(|c| c.frame_size = Some(1024)).starts_with("frame_size is 1024"));
         assert!(complaint(|c| c.rx_ring = 100).starts_with("rx_ring is 100"));
@@ -410,6 +440,16 @@ mod tests {
             fill_ring: 4096,
             ..Config::default()
         };
-        assert_eq!(config.fill_target(), 2048);
+        assert_eq!(config.fill_target(1), 2048);
+        assert_eq!((config.fill_target(3), config.tx_ring(1)), (682, config.tx_ring));
+        let many = Config {
+            tx_ring: 4096,
+            completion_ring: 4096,
+            ..config
+        };
+        assert_eq!(
+            [1, 2, 3, 8].map(|devices| many.tx_ring(devices)),
+            [4096, 1024, 512, 256]
+        );
     }
 }

@@ -94,6 +94,16 @@ impl BindPlan {
         Ok(plan)
     }
 
+    /// The plan for sockets of one UMEM, which are all bound in one mode.
+    pub(crate) fn of_all(plans: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let larger = |one: Option<u32>, other: Option<u32>| one.zip(other).map(|(one, other)| one.max(other));
+        plans.into_iter().reduce(|one, other| Self {
+            zero_copy: larger(one.zero_copy, other.zero_copy),
+            copy: larger(one.copy, other.copy),
+            buffer_unit: one.buffer_unit.max(other.buffer_unit),
+        })
+    }
+
     /// The largest MTU that a socket bound by this plan serves.
     pub(crate) fn max_mtu(&self, zero_copy: bool) -> u32 {
         match (zero_copy, self.zero_copy, self.copy) {
@@ -222,6 +232,27 @@ mod tests {
         let require = config(None, ZeroCopy::Require);
         let plan = BindPlan::new(&require, CookieMode::Auto, &veth, Attached::Native).expect("a plan");
         assert_eq!((plan.zero_copy, plan.copy), (Some(4096), None));
+    }
+
+    #[test]
+    fn sockets_of_one_umem_have_the_mode_and_the_frames_that_all_can_have() {
+        let auto = config(None, ZeroCopy::Auto);
+        let plan = |driver, mtu| {
+            BindPlan::new(&auto, CookieMode::Auto, &interface(driver, mtu), Attached::Native).expect("a plan")
+        };
+        let (igb, ice, virtio) = (
+            plan(Some("igb"), 1500),
+            plan(Some("ice"), 3000),
+            plan(Some("virtio_net"), 1500),
+        );
+        let all = BindPlan::of_all([igb, ice]).expect("a plan");
+        assert_eq!(
+            (all.zero_copy, all.copy, all.buffer_unit),
+            (Some(4096), Some(4096), 1024)
+        );
+        let all = BindPlan::of_all([ice, virtio]).expect("a plan");
+        assert_eq!((all.zero_copy, all.copy), (None, Some(4096)));
+        assert_eq!(BindPlan::of_all([igb]), Some(igb));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::next_hops::NoNextHop;
 
-use crate::xdp::{PresentProgram, Rejection};
+use crate::xdp::{PresentProgram, Rejection, present_programs};
 
 /// Why the runtime did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -108,19 +108,25 @@ pub enum Error {
         /// Whether huge pages were asked for.
         huge_pages: bool,
     },
-    /// A listener's address is not one of the interface's.
+    /// A listener's address is none of the interfaces'.
     #[error(
-        "address {address} is not on interface {name}, which has: {}; \
-         add it with `ip address add {address}/PREFIX dev {name}`",
-        list(.known)
+        "address {address} is not on interface {}, which has: {}; \
+         add it with `ip address add {address}/PREFIX dev {}`",
+        .names.join(" or "), list(.known), .names.join(" or ")
     )]
     AddressNotOnInterface {
         /// The listener's address.
         address: IpAddr,
-        /// The interface.
-        name: String,
-        /// The interface's addresses.
+        /// The interfaces, or the one.
+        names: Vec<String>,
+        /// The interfaces' addresses.
         known: Vec<IpAddr>,
+    },
+    /// A bond is to be served that has nothing to send and receive by.
+    #[error("bond {name} has no slaves; give it some with `ip link set dev SLAVE down master {name}`")]
+    NoSlaves {
+        /// The bond.
+        name: String,
     },
     /// Another XDP program is attached to the interface.
     #[error("interface {name} has an XDP program already attached{}", present(.name, .programs))]
@@ -129,6 +135,14 @@ pub enum Error {
         name: String,
         /// Its programs, if the kernel tells them.
         programs: Vec<PresentProgram>,
+    },
+    /// The program could not be put among others on the interface.
+    #[error("cannot run by a dispatcher of XDP programs on interface {name}: {reason}")]
+    Dispatcher {
+        /// The interface.
+        name: String,
+        /// The reason, as a sentence.
+        reason: String,
     },
     /// More queues were asked for than the device has.
     #[error(
@@ -226,6 +240,14 @@ impl Error {
         matches!(self, Self::Config(_) | Self::Setting { .. })
     }
 
+    /// [`Error::AlreadyAttached`] with what is on `interface`.
+    pub(crate) fn already_attached(interface: &str) -> Self {
+        Self::AlreadyAttached {
+            name: interface.to_owned(),
+            programs: present_programs(interface).unwrap_or_default(),
+        }
+    }
+
     /// Returns a function that makes errors of `table` one of these.
     pub(crate) fn in_table(table: &'static str) -> impl FnOnce(InvalidSetting) -> Self {
         move |error| Self::Setting { table, error }
@@ -309,7 +331,7 @@ mod tests {
         );
         let error = Error::AddressNotOnInterface {
             address: IpAddr::from([198, 18, 0, 9]),
-            name: "tgs0".to_owned(),
+            names: vec!["tgs0".to_owned()],
             known: Vec::new(),
         };
         assert_eq!(
@@ -346,6 +368,7 @@ mod tests {
                 what: "binding".to_owned(),
                 capability: "CAP_NET_RAW",
             },
+            Error::NoSlaves { name: name() },
             Error::NoAfXdp,
             Error::Memlock { bytes: 1 },
             Error::NoMemory {
@@ -355,6 +378,10 @@ mod tests {
             Error::AlreadyAttached {
                 name: name(),
                 programs: Vec::new(),
+            },
+            Error::Dispatcher {
+                name: name(),
+                reason: "no".to_owned(),
             },
             Error::NativeRefused {
                 name: name(),

@@ -5,12 +5,14 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::slice::from_ref;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 use tidegate_abi::{MAX_LISTENERS, MAX_QUEUES};
 
+use crate::devices::Device;
 use crate::error::Error;
 
 pub(crate) const SYSFS: &str = "/sys/class/net";
@@ -29,9 +31,11 @@ pub struct InterfaceInfo {
     pub mac: Option<[u8; 6]>,
     /// Its IP addresses, of both families, in the kernel's order.
     pub addresses: Vec<IpAddr>,
-    /// Queues that can both receive and send, at most [`MAX_QUEUES`]: as many shards as there can be.
+    /// Queues that can both receive and send, at most [`MAX_QUEUES`]: as many shards as there can be. Of a bond, those
+    /// of the slave with the fewest.
     pub queues: u32,
-    /// Queues it receives on. What arrives on those without a shard is left to the kernel.
+    /// Queues it receives on; of a bond, those of the slave with the most. What arrives on those without a shard is
+    /// left to the kernel.
     pub rx_queues: u32,
 }
 
@@ -43,16 +47,18 @@ pub struct InterfaceInfo {
 /// [`Error::Io`].
 pub fn interface_info(name: &str) -> Result<InterfaceInfo, Error> {
     let interface = Interface::find(name)?;
+    let devices = Device::below(from_ref(&interface))?;
+    let below = devices.iter().map(|device| &device.interface);
     Ok(InterfaceInfo {
         mac: mac(name)?,
-        queues: interface.queues(None)?,
-        rx_queues: interface.rx_queues,
+        queues: queues(below.clone(), None)?,
+        rx_queues: below.map(|device| device.rx_queues).max().unwrap_or(1),
         addresses: interface.addresses,
     })
 }
 
 /// An interface that exists and is up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Interface {
     pub(crate) name: String,
     /// In bytes, without the Ethernet header.
@@ -179,39 +185,52 @@ impl Interface {
             Some(asked) => Ok(asked),
         }
     }
+}
 
-    /// Checks that every listener is an address of this interface, or all of its family, and a port of its own.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::AddressNotOnInterface`], or [`Error::Config`].
-    pub(crate) fn check_listeners(&self, listeners: &[SocketAddr]) -> Result<(), Error> {
-        if listeners.len() > MAX_LISTENERS as usize {
+/// The number of queues of each device to serve, and so of shards: as many as the device with the fewest has, or as
+/// were asked for.
+///
+/// # Errors
+///
+/// As [`Interface::queues`].
+pub(crate) fn queues<'a>(devices: impl IntoIterator<Item = &'a Interface>, asked: Option<u32>) -> Result<u32, Error> {
+    devices
+        .into_iter()
+        .try_fold(MAX_QUEUES, |fewest, device| Ok(fewest.min(device.queues(asked)?)))
+}
+
+/// Checks that every listener is an address of one of these interfaces, or all of its family, and a port of its own.
+///
+/// # Errors
+///
+/// [`Error::AddressNotOnInterface`], or [`Error::Config`].
+pub(crate) fn check_listeners(interfaces: &[Interface], listeners: &[SocketAddr]) -> Result<(), Error> {
+    if listeners.len() > MAX_LISTENERS as usize {
+        return Err(Error::Config(format!(
+            "{} listeners were asked for; there can be {MAX_LISTENERS}",
+            listeners.len()
+        )));
+    }
+    let mut seen = HashSet::new();
+    for listener in listeners {
+        if listener.port() == 0 {
             return Err(Error::Config(format!(
-                "{} listeners were asked for; there can be {MAX_LISTENERS}",
-                listeners.len()
+                "listener {listener} has no port; give it one from 1 to 65535"
             )));
         }
-        let mut seen = HashSet::new();
-        for listener in listeners {
-            if listener.port() == 0 {
-                return Err(Error::Config(format!(
-                    "listener {listener} has no port; give it one from 1 to 65535"
-                )));
-            }
-            if !listener.ip().is_unspecified() && !self.addresses.contains(&listener.ip()) {
-                return Err(Error::AddressNotOnInterface {
-                    address: listener.ip(),
-                    name: self.name.clone(),
-                    known: self.addresses.clone(),
-                });
-            }
-            if !seen.insert((listener.ip(), listener.port())) {
-                return Err(Error::Config(format!("listener {listener} is given twice")));
-            }
+        let known = interfaces.iter().flat_map(|interface| &interface.addresses);
+        if !listener.ip().is_unspecified() && !known.clone().any(|address| *address == listener.ip()) {
+            return Err(Error::AddressNotOnInterface {
+                address: listener.ip(),
+                names: interfaces.iter().map(|interface| interface.name.clone()).collect(),
+                known: known.copied().collect(),
+            });
         }
-        Ok(())
+        if !seen.insert((listener.ip(), listener.port())) {
+            return Err(Error::Config(format!("listener {listener} is given twice")));
+        }
     }
+    Ok(())
 }
 
 /// The addresses of `name`, of all families.
@@ -403,6 +422,14 @@ mod tests {
         let interface = interface(&[]);
         assert_eq!(interface.queues(None).expect("all"), 2);
         assert_eq!(interface.queues(Some(1)).expect("fewer"), 1);
+        let more = Interface {
+            rx_queues: 4,
+            tx_queues: 4,
+            ..interface.clone()
+        };
+        assert_eq!(queues([&more, &interface], None).expect("of both"), 2);
+        assert_eq!(queues([&more, &interface], Some(1)).expect("fewer"), 1);
+        assert!(queues([&more, &interface], Some(3)).is_err(), "one has fewer");
         let error = interface.queues(Some(3)).expect_err("more");
         assert!(matches!(error, Error::TooManyQueues { asked: 3, has: 2, .. }));
     }
@@ -410,23 +437,23 @@ mod tests {
     #[test]
     fn listeners_must_be_addresses_of_the_interface() {
         let interface = interface(&["198.18.0.1", "2001:2::1"]);
-        interface
-            .check_listeners(&listeners(&[
-                "198.18.0.1:80",
-                "[2001:2::1]:80",
-                "198.18.0.1:7",
-                "0.0.0.0:80",
-                "[::]:80",
-            ]))
-            .expect("good listeners");
-        let error = interface
-            .check_listeners(&listeners(&["198.18.0.2:80"]))
-            .expect_err("not an address of the interface");
-        assert!(matches!(error, Error::AddressNotOnInterface { .. }));
+        let check = |given: &[&str]| check_listeners(from_ref(&interface), &listeners(given));
+        check(&[
+            "198.18.0.1:80",
+            "[2001:2::1]:80",
+            "198.18.0.1:7",
+            "0.0.0.0:80",
+            "[::]:80",
+        ])
+        .expect("good listeners");
+        for other in ["198.18.2.2:80", "198.18.2.1:80"] {
+            let error = check(&[other]).expect_err("not an address of the interface");
+            assert!(matches!(error, Error::AddressNotOnInterface { .. }));
+        }
+        let both = [interface.clone(), super::tests::interface(&["198.18.2.1"])];
+        check_listeners(&both, &listeners(&["198.18.0.1:80", "198.18.2.1:80"])).expect("addresses of either");
         for twice_or_without_port in [&["198.18.0.1:80", "198.18.0.1:80"][..], &["198.18.0.1:0"][..]] {
-            let error = interface
-                .check_listeners(&listeners(twice_or_without_port))
-                .expect_err("a usage error");
+            let error = check(twice_or_without_port).expect_err("a usage error");
             assert!(error.is_usage());
         }
     }

@@ -28,7 +28,7 @@
 //!
 //! # fn main() -> Result<(), Error> {
 //! let settings = Settings {
-//!     interface: "eth1",
+//!     interfaces: &["eth1".to_owned()],
 //!     afxdp: &Config::default(),
 //!     tcp: &tidegate_tcp::Config::default(),
 //!     syn_cookies: &SynCookies::default(),
@@ -54,14 +54,16 @@
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
 //! | `interface`, `capability`, `affinity` | what the machine offers |
+//! | `devices` | the devices below interfaces: slaves of bonds |
 //! | `listeners` | the addresses of the interface that are served, as they come and go |
-//! | `link_watch` | whether the interface is still there, and what changes about it |
+//! | `link_watch`, `links` | whether the interface is still there, and what changes about it; and of several devices |
 //! | `netlink` | what the kernel tells of links, addresses, routes and neighbours, unread |
 //! | `next_hop` | the kernel's routes and neighbours, for what is sent by them |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `driver_counters` | what drivers count as lost |
 //! | `watchdog` | a device that delivers nothing any more |
-//! | `port` | one queue's socket as a shard uses it; rings and frames are `tidegate_xsk`'s |
+//! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
+//! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
@@ -72,11 +74,13 @@ mod capability;
 mod clock;
 pub mod config;
 mod cookies;
+mod devices;
 mod driver_counters;
 mod drivers;
 pub mod error;
 mod interface;
 mod link_watch;
+mod links;
 mod listeners;
 mod mailbox;
 mod netlink;
@@ -84,6 +88,7 @@ mod next_hop;
 mod port;
 mod random;
 pub mod report;
+mod routes;
 pub mod runtime;
 mod shard;
 mod shard_port;
@@ -92,7 +97,9 @@ mod wait;
 mod watchdog;
 pub mod xdp;
 
-pub use config::{Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{
+    Attach, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy,
+};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
 pub use next_hop::resolve_next_hop;

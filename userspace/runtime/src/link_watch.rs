@@ -87,6 +87,11 @@ impl LinkWatch {
         &self.state.name
     }
 
+    /// The MTU that [`LinkWatch::take_new_mtu`] told last.
+    pub(crate) fn told_mtu(&self) -> u32 {
+        self.told_mtu
+    }
+
     /// The most receive queues the interface had since the beginning.
     pub(crate) fn rx_queues(&self) -> u32 {
         self.rx_queues
@@ -102,19 +107,26 @@ impl LinkWatch {
         })
     }
 
-    /// Looks at the interface, if something was told or it is time. `is_attached` says whether the XDP program still
-    /// is.
+    /// Looks at the interface, if something was told or it is time, and says whether it did. `is_attached` says whether
+    /// the XDP program still is.
     ///
     /// # Errors
     ///
     /// [`Error::LinkGone`] or [`Error::ProgramDetached`]: it is served no more.
-    pub(crate) fn look(&mut self, is_attached: impl FnOnce() -> bool) -> Result<(), Error> {
+    pub(crate) fn look(&mut self, is_attached: impl FnOnce() -> bool) -> Result<bool, Error> {
         let told = self.messages.as_ref().is_some_and(has_messages);
-        if told || self.looked_at.elapsed() >= POLL_INTERVAL {
+        let looks = told || self.looked_at.elapsed() >= POLL_INTERVAL;
+        if looks {
             self.looked_at = Instant::now();
             self.look_now(is_attached)?;
         }
-        Ok(())
+        Ok(looks)
+    }
+
+    /// Has the next [`LinkWatch::look`] look.
+    #[cfg(test)]
+    pub(crate) fn look_soon(&mut self) {
+        self.looked_at = self.looked_at.checked_sub(POLL_INTERVAL).expect("an earlier instant");
     }
 
     /// Brings what is known of the interface up to date. Whether it is gone, [`LinkWatch::look`] says as soon as ever.
@@ -379,7 +391,7 @@ mod tests {
         };
         let mut watch = LinkWatch::new("lo", served).expect("a loopback interface");
         watch.messages = None;
-        watch.looked_at = watch.looked_at.checked_sub(POLL_INTERVAL).expect("an earlier instant");
+        watch.look_soon();
         watch.refresh();
         let error = watch.look(|| false).expect_err("without its program");
         assert!(matches!(error, Error::ProgramDetached { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! The addresses that listeners serve: those of the interface, as they come and go.
+//! The addresses that listeners serve: those of the interfaces, as they come and go.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -26,8 +26,8 @@ type Served = Arc<[(SocketAddr, ListenerId)]>;
 pub(crate) struct ServedAddresses {
     /// `None` if the kernel refused it.
     messages: Option<Socket>,
-    /// The index of the interface.
-    index: u32,
+    /// The indices of the interfaces.
+    indices: Vec<u32>,
     listeners: Vec<SocketAddr>,
     served: Served,
     looked_at: Instant,
@@ -43,31 +43,33 @@ pub(crate) struct AddressChange {
 }
 
 impl ServedAddresses {
-    /// The addresses that `listeners`, by number, have on `interface`.
+    /// The addresses that `listeners`, by number, have on `interfaces`.
     ///
     /// # Errors
     ///
     /// [`Error::LinkGone`].
-    pub(crate) fn new(interface: &Interface, listeners: Vec<SocketAddr>) -> Result<Self, Error> {
-        let name = &interface.name;
+    pub(crate) fn new(interfaces: &[Interface], listeners: Vec<SocketAddr>) -> Result<Self, Error> {
         let messages = Socket::open(GROUPS)
             .inspect_err(|error| {
-                tracing::warn!(
-                    "the kernel does not tell of addresses of {name} ({error}); they are looked at every second"
-                )
+                tracing::warn!("the kernel does not tell of addresses ({error}); they are looked at every second")
             })
             .ok();
-        let index = if_nametoindex(name.as_str()).map_err(|_| Error::LinkGone { name: name.clone() })?;
-        let (served, beyond) = expand(&listeners, &interface.addresses);
+        let indices = interfaces.iter().map(|Interface { name, .. }| {
+            if_nametoindex(name.as_str()).map_err(|_| Error::LinkGone { name: name.clone() })
+        });
+        let indices = indices.collect::<Result<Vec<_>, _>>()?;
+        let own = interfaces.iter().flat_map(|interface| &interface.addresses);
+        let own: Vec<IpAddr> = own.copied().collect();
+        let (served, beyond) = expand(&listeners, &own);
         warn_beyond(beyond);
         for listener in listeners.iter().filter(|listener| listener.ip().is_unspecified()) {
-            if !interface.addresses.iter().any(|address| covers(listener, *address)) {
-                tracing::warn!("{name} has no address for {listener} yet; it is served as soon as there is one");
+            if !own.iter().any(|address| covers(listener, *address)) {
+                tracing::warn!("there is no address for {listener} yet; it is served as soon as there is one");
             }
         }
         Ok(Self {
             messages,
-            index,
+            indices,
             listeners,
             served: served.into(),
             looked_at: Instant::now(),
@@ -84,7 +86,7 @@ impl ServedAddresses {
         self.served.iter().map(|&(address, _)| address).collect()
     }
 
-    /// Looks at the interface, if something was told or it is time. `None` if the same are to be served as before.
+    /// Looks at the interfaces, if something was told or it is time. `None` if the same are to be served as before.
     pub(crate) fn look(&mut self) -> Option<AddressChange> {
         let told = match &mut self.messages {
             Some(messages) => has_messages(messages),
@@ -94,21 +96,24 @@ impl ServedAddresses {
             return None;
         }
         self.looked_at = Instant::now();
-        // An interface that is gone is not served any more, which others tell. nix takes the null pointer of a failure
-        // for a name, which is empty then.
-        let name = if_indextoname(self.index).ok().filter(|name| !name.is_empty())?;
-        let name = name.to_string_lossy();
-        let addresses = interface::addresses(&name)
-            .inspect_err(|error| tracing::warn!("{error}"))
-            .ok()?;
-        let change = self.take(&addresses)?;
-        for sentence in self.sentences(&change, &name) {
+        let mut all = Vec::new();
+        // nix takes the null pointer of a failure for a name, which is empty then.
+        let names = self.indices.iter().filter_map(|&index| if_indextoname(index).ok());
+        let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+        // Without any interface nothing is served, which others tell.
+        names.first()?;
+        for name in names {
+            let addresses = interface::addresses(&name.to_string_lossy());
+            all.extend(addresses.inspect_err(|error| tracing::warn!("{error}")).ok()?);
+        }
+        let change = self.take(&all)?;
+        for sentence in self.sentences(&change) {
             tracing::warn!("{sentence}");
         }
         Some(change)
     }
 
-    /// Takes these for the addresses of the interface.
+    /// Takes these for the addresses of the interfaces.
     fn take(&mut self, addresses: &[IpAddr]) -> Option<AddressChange> {
         let (served, beyond) = expand(&self.listeners, addresses);
         let before: HashSet<_> = self.served.iter().copied().collect();
@@ -132,7 +137,7 @@ impl ServedAddresses {
         })
     }
 
-    fn sentences(&self, change: &AddressChange, name: &str) -> Vec<String> {
+    fn sentences(&self, change: &AddressChange) -> Vec<String> {
         let mut sentences = Vec::new();
         for address in &change.removed {
             let remedy = if self.listeners.contains(address) {
@@ -141,7 +146,7 @@ impl ServedAddresses {
                 ""
             };
             sentences.push(format!(
-                "{address} is not served any more, since {name} has lost the address{remedy}"
+                "{address} is not served any more, since the interface has lost the address{remedy}"
             ));
         }
         for address in &change.added {
@@ -265,7 +270,7 @@ mod tests {
         let listeners = listeners(texts);
         ServedAddresses {
             messages: None,
-            index: 1,
+            indices: vec![1],
             served: expand(&listeners, &addresses(own)).0.into(),
             listeners,
             looked_at: Instant::now(),
@@ -283,7 +288,7 @@ mod tests {
         assert_eq!(change.added, listeners(&["198.18.0.2:80"]));
         assert_eq!(change.removed, listeners(&["198.18.0.1:80", "198.18.0.9:80"]));
         assert_eq!(change.served[..], [(listeners(&["198.18.0.2:80"])[0], ListenerId(0))]);
-        let sentences = served.sentences(&change, "nic0");
+        let sentences = served.sentences(&change);
         assert_eq!(sentences.len(), 3);
         assert!(
             !sentences[0].contains("is back")

@@ -13,6 +13,7 @@ use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
+use crate::routes::Routes;
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
 const OFFER_STEP: Duration = Duration::from_millis(1);
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     },
     /// Makes segments of new connections for this MTU of the link.
     Mtu(u16),
+    /// Sends by other devices from now on.
+    Routes(Routes),
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

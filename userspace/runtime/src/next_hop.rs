@@ -76,7 +76,8 @@ struct Shared {
     tables: ArcSwap<Tables>,
     /// Never 0.
     generation: AtomicU32,
-    unresolved: ArrayQueue<IpAddr>,
+    /// By interface and address.
+    unresolved: ArrayQueue<(u32, IpAddr)>,
     in_use: ArrayQueue<Arc<Neighbour>>,
     waker: Waker,
     is_woken: AtomicBool,
@@ -95,10 +96,10 @@ impl Shared {
         }
     }
 
-    /// Has the kernel resolve `address`, if not too many are waiting.
+    /// Has the kernel resolve an interface's neighbour, if not too many are waiting.
     #[cold]
-    fn resolve(&self, address: IpAddr) {
-        if self.unresolved.push(address).is_err() {
+    fn resolve(&self, neighbour: (u32, IpAddr)) {
+        if self.unresolved.push(neighbour).is_err() {
             self.requests_limited.fetch_add(1, Ordering::Relaxed);
         }
         self.wake();
@@ -132,15 +133,16 @@ impl NextHops for View {
     fn lookup(&self, key: &FlowKey) -> Result<LinkHeader, NoNextHop> {
         let tables = self.0.tables.load();
         match tables.lookup(key.peer().ip(), hash(key)) {
-            Ok(neighbour) => {
+            Ok((neighbour, served)) => {
                 if !neighbour.in_use.load(Ordering::Relaxed) {
                     self.0.note_use(neighbour);
                 }
-                Ok(LinkHeader::new(neighbour.mac, tables.mac(), key.is_v4()))
+                let link = LinkHeader::new(neighbour.mac, served.mac, key.is_v4());
+                Ok(link.on_device(served.device))
             }
-            Err((reason, address)) => {
+            Err((reason, neighbour)) => {
                 if reason == NoNextHop::Unresolved {
-                    self.0.resolve(address);
+                    self.0.resolve(neighbour);
                 }
                 Err(reason)
             }
@@ -168,23 +170,21 @@ pub(crate) struct NextHopWatch {
 }
 
 impl NextHopWatch {
-    /// Reads the tables for `interface` and follows them from here on. Of neighbours to be resolved the kernel is told
-    /// at most `neighbour_rate` in a second, and of those in use as many.
+    /// Reads the tables for these interfaces, each with the number of its device, and follows them from here on. Of
+    /// neighbours to be resolved the kernel is told at most `neighbour_rate` in a second, and of those in use as many.
     ///
     /// # Errors
     ///
     /// [`Error::LinkGone`], or [`Error::Io`] when the kernel does not tell.
-    pub(crate) fn start(interface: &str, neighbour_rate: u32) -> Result<Self, Error> {
-        let failed = |source| {
-            Error::io(
-                format!("cannot follow the routes and neighbours of {interface}"),
-                source,
-            )
-        };
-        let index = index_of(interface)?;
+    pub(crate) fn start(interfaces: &[(&str, u8)], neighbour_rate: u32) -> Result<Self, Error> {
+        let failed = |source| Error::io("cannot follow routes and neighbours", source);
+        let interfaces = interfaces
+            .iter()
+            .map(|&(name, device)| Ok((index_of(name)?, device)))
+            .collect::<Result<Vec<_>, Error>>()?;
         let mut socket = Socket::open(GROUPS).map_err(failed)?;
         let mut links = HashMap::new();
-        let tables = load(&mut socket, index, &mut links).map_err(failed)?;
+        let tables = load(&mut socket, &interfaces, &mut links).map_err(failed)?;
         let poll = Poll::new().map_err(failed)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(failed)?;
         poll.registry()
@@ -203,8 +203,7 @@ impl NextHopWatch {
             loads: AtomicU64::new(1),
         });
         let watcher = Watcher {
-            interface: interface.to_owned(),
-            index,
+            interfaces,
             socket,
             poll,
             links,
@@ -260,11 +259,15 @@ fn index_of(interface: &str) -> Result<u32, Error> {
     })
 }
 
+fn indices(interfaces: &[(u32, u8)]) -> Vec<u32> {
+    interfaces.iter().map(|&(index, _)| index).collect()
+}
+
 /// Reads everything anew.
-fn load(socket: &mut Socket, interface: u32, links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
+fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
     let mut tries = 0;
     loop {
-        match try_load(socket, interface, links) {
+        match try_load(socket, interfaces, links) {
             Err(error) if tries < LOAD_TRIES && matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOBUFS)) => {
                 tries += 1;
             }
@@ -273,11 +276,12 @@ fn load(socket: &mut Socket, interface: u32, links: &mut HashMap<u32, u32>) -> i
     }
 }
 
-fn try_load(socket: &mut Socket, interface: u32, links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
-    let mut tables = Tables::new(interface);
+fn try_load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
+    let mut tables = Tables::new(interfaces);
+    let indices = indices(interfaces);
     links.clear();
     let mut take = |message: &Message<'_>| {
-        decode::decode(message, interface, &mut |event| match event {
+        decode::decode(message, &indices, &mut |event| match event {
             Event::Change(change) => {
                 tables.apply(&change);
             }
@@ -313,8 +317,8 @@ fn try_load(socket: &mut Socket, interface: u32, links: &mut HashMap<u32, u32>) 
     Ok(tables)
 }
 
-/// Tells the kernel that `address` is in use, as if it had something to send there.
-fn tell_use(socket: &mut Socket, interface: u32, address: IpAddr) -> io::Result<u32> {
+/// Tells the kernel that the interface's neighbour is in use, as if it had something to send there.
+fn tell_use(socket: &mut Socket, (interface, address): (u32, IpAddr)) -> io::Result<u32> {
     let header = rt_neigh::Ndmsg {
         ndm_family: if address.is_ipv4() {
             libc::AF_INET
@@ -338,7 +342,7 @@ struct Budget {
     unresolved: u32,
     in_use: u32,
     /// The addresses that were asked for in this second.
-    asked: HashSet<IpAddr>,
+    asked: HashSet<(u32, IpAddr)>,
 }
 
 impl Budget {
@@ -360,15 +364,15 @@ impl Budget {
         }
     }
 
-    /// Whether the kernel is to resolve `address`; `None` if it was asked for in this second.
-    fn allow_unresolved(&mut self, address: IpAddr) -> Option<bool> {
-        if self.asked.contains(&address) {
+    /// Whether the kernel is to resolve a neighbour; `None` if it was asked for in this second.
+    fn allow_unresolved(&mut self, neighbour: (u32, IpAddr)) -> Option<bool> {
+        if self.asked.contains(&neighbour) {
             return None;
         }
         Some(match self.unresolved.checked_sub(1) {
             Some(left) => {
                 self.unresolved = left;
-                self.asked.insert(address)
+                self.asked.insert(neighbour)
             }
             None => false,
         })
@@ -383,8 +387,8 @@ impl Budget {
 
 /// The thread.
 struct Watcher {
-    interface: String,
-    index: u32,
+    /// The index and the device of each.
+    interfaces: Vec<(u32, u8)>,
     socket: Socket,
     poll: Poll,
     /// The flags of all interfaces, by number.
@@ -439,18 +443,18 @@ impl Watcher {
         let mut changes = Vec::new();
         let Self {
             socket,
-            index,
+            interfaces,
             links,
             is_incomplete,
-            interface,
             ..
         } = self;
+        let indices = indices(interfaces);
         loop {
             let received = socket.receive(|message| {
                 if let Some(error) = message.refusal() {
-                    tracing::warn!("the kernel does not take that a neighbour on {interface} is in use: {error}");
+                    tracing::warn!("the kernel does not take that a neighbour is in use: {error}");
                 }
-                decode::decode(message, *index, &mut |event| match event {
+                decode::decode(message, &indices, &mut |event| match event {
                     Event::Change(change) => changes.push(change),
                     // Routes by an interface that goes down, or comes up, change without a word.
                     Event::Link(index, flags) => *is_incomplete |= links.insert(index, flags) != Some(flags),
@@ -487,7 +491,7 @@ impl Watcher {
     /// Lists everything, and makes it known.
     fn load(&mut self) {
         self.loaded_at = Instant::now();
-        match load(&mut self.socket, self.index, &mut self.links) {
+        match load(&mut self.socket, &self.interfaces, &mut self.links) {
             Ok(tables) => {
                 self.is_incomplete = false;
                 self.behind.clear();
@@ -496,7 +500,7 @@ impl Watcher {
                 self.shared.publish(Arc::new(tables));
                 self.shared.loads.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => tracing::warn!("cannot list the routes and neighbours of {}: {error}", self.interface),
+            Err(error) => tracing::warn!("cannot list routes and neighbours: {error}"),
         }
     }
 
@@ -530,9 +534,9 @@ impl Watcher {
     fn tell_kernel(&mut self) {
         let now = Instant::now();
         self.budget.renew(now);
-        while let Some(address) = self.shared.unresolved.pop() {
-            match self.budget.allow_unresolved(address) {
-                Some(true) => self.tell(address),
+        while let Some(neighbour) = self.shared.unresolved.pop() {
+            match self.budget.allow_unresolved(neighbour) {
+                Some(true) => self.tell(neighbour),
                 Some(false) => {
                     self.shared.requests_limited.fetch_add(1, Ordering::Relaxed);
                 }
@@ -546,7 +550,7 @@ impl Watcher {
         while self.budget.take_in_use()
             && let Some(neighbour) = self.shared.in_use.pop()
         {
-            self.tell(neighbour.address);
+            self.tell((neighbour.interface, neighbour.address));
             neighbour.in_use.store(false, Ordering::Relaxed);
         }
         // Every connection that sends looks its next hop up again, and so says that it is in use.
@@ -554,12 +558,12 @@ impl Watcher {
         self.shared.publish(tables);
     }
 
-    fn tell(&mut self, address: IpAddr) {
-        match tell_use(&mut self.socket, self.index, address) {
+    fn tell(&mut self, neighbour: (u32, IpAddr)) {
+        match tell_use(&mut self.socket, neighbour) {
             Ok(_) => {
                 self.shared.requests.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => tracing::warn!("cannot tell the kernel that {address} is in use: {error}"),
+            Err(error) => tracing::warn!("cannot tell the kernel that {} is in use: {error}", neighbour.1),
         }
     }
 }
@@ -580,12 +584,12 @@ pub fn resolve_next_hop(interface: &str, target: IpAddr, timeout: Duration) -> R
     let failed = |source| Error::io(format!("cannot read the routes and neighbours of {interface}"), source);
     let index = index_of(interface)?;
     let mut socket = Socket::open(GROUPS).map_err(failed)?;
-    let mut tables = load(&mut socket, index, &mut HashMap::new()).map_err(failed)?;
+    let mut tables = load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
     let began = Instant::now();
     let mut is_told = false;
     loop {
-        let (reason, address) = match tables.lookup(target, 0) {
-            Ok(neighbour) => return Ok(neighbour.mac),
+        let (reason, wanted) = match tables.lookup(target, 0) {
+            Ok((neighbour, _)) => return Ok(neighbour.mac),
             Err(none) => none,
         };
         let left = timeout.saturating_sub(began.elapsed());
@@ -594,18 +598,18 @@ pub fn resolve_next_hop(interface: &str, target: IpAddr, timeout: Duration) -> R
                 target,
                 name: interface.to_owned(),
                 reason,
-                address,
+                address: wanted.1,
             });
         }
         if !is_told {
             is_told = true;
-            tell_use(&mut socket, index, address).map_err(failed)?;
+            tell_use(&mut socket, wanted).map_err(failed)?;
         }
         socket.wait(left).map_err(failed)?;
         let mut refused = None;
         let received = socket.receive(|message| {
             refused = refused.take().or(message.refusal());
-            decode::decode(message, index, &mut |event| {
+            decode::decode(message, &[index], &mut |event| {
                 if let Event::Change(change) = event {
                     tables.apply(&change);
                 }

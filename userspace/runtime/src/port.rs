@@ -1,4 +1,5 @@
-//! One queue's AF_XDP socket as a shard uses it: levels, reserves, what is counted, and where the frames are.
+//! One queue's AF_XDP sockets, one for each device, as a shard uses them: levels, reserves, what is counted, and where
+//! the frames are.
 
 mod fill_level;
 mod open;
@@ -8,11 +9,13 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::RawFd;
 
-use tidegate_xsk::{RxFrame, Socket, Statistics, TxFrame, Umems, Unsent, options};
+use tidegate_tcp::wire::Frame;
+use tidegate_xsk::{RxFrame, Socket, Statistics, TxFrame, Umems, Unsent};
 
 use fill_level::FillLevel;
 
 use crate::report::{FrameCensus, PortCounters};
+use crate::routes::Routes;
 use crate::shard_port::ShardPort;
 
 /// A bound AF_XDP socket.
@@ -26,6 +29,9 @@ pub(crate) struct Port {
     handed_over: u32,
     /// The frame the engine writes to.
     reserved: Option<TxFrame>,
+    /// The device it leaves by.
+    device: u8,
+    routes: Routes,
     unsent: Unsent,
     /// Whether the log already says that the interface is down.
     link_down_logged: bool,
@@ -54,8 +60,11 @@ impl ShardPort for Port {
     type Memory = Umems;
 
     #[inline]
-    fn bytes<'a>(memory: &'a Umems, frame: &'a RxFrame) -> &'a [u8] {
-        memory.bytes(frame)
+    fn contents<'a>(memory: &'a Umems, frame: &'a RxFrame) -> Frame<'a> {
+        Frame {
+            bytes: memory.bytes(frame),
+            device: frame.device(),
+        }
     }
 
     #[inline]
@@ -103,7 +112,7 @@ impl ShardPort for Port {
 
     #[inline]
     fn is_fill_short(&self) -> bool {
-        self.socket.in_fill() < self.fill_level.get()
+        self.socket.is_fill_below(self.fill_level.get())
     }
 
     #[inline]
@@ -134,7 +143,16 @@ impl ShardPort for Port {
     }
 
     fn can_send(&mut self) -> bool {
-        self.socket.has_tx_room(2 * self.control_reserve)
+        self.socket.has_tx_room_everywhere(2 * self.control_reserve)
+    }
+
+    fn set_routes(&mut self, routes: Routes) {
+        self.routes = routes;
+        for device in 0..self.socket.devices() {
+            if routes.is_gone(usize::from(device)) {
+                self.socket.close_device(device);
+            }
+        }
     }
 
     fn poll_device(&mut self) {
@@ -142,7 +160,7 @@ impl ShardPort for Port {
     }
 
     fn sleep(&self, bell: RawFd, limit: Duration) -> io::Result<bool> {
-        options::sleep(self.socket.fd(), bell, limit)
+        self.socket.sleep(bell, limit)
     }
 
     fn census(&self, foreign: u32) -> FrameCensus {

@@ -209,6 +209,8 @@ counters! {
         tx_busy,
         /// Times sending stalled because the interface was down.
         tx_link_down,
+        /// Frames thrown away because the interface they were to leave by is gone, of several that are served.
+        tx_link_gone,
         /// Frames the engine asked for and did not get: the pool was down to what is kept for other purposes, or the TX
         /// ring was full.
         tx_refused,

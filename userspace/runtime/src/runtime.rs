@@ -24,7 +24,7 @@ use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
 use crate::error::Error;
 use crate::interface::{self, SYSFS};
-use crate::link_watch::LinkWatch;
+use crate::links::Links;
 use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
@@ -68,19 +68,22 @@ pub struct Runtime {
     mailboxes: Arc<[Mailbox]>,
     failure: Arc<OnceLock<Failure>>,
     queues: Vec<QueueInfo>,
-    /// The interface, which may change or vanish.
-    link: Mutex<LinkWatch>,
+    /// The devices, which may change or vanish.
+    links: Mutex<Links>,
+    /// Their names at the start.
+    devices: Vec<String>,
     /// The addresses that are served.
     addresses: ServedAddresses,
     /// `None`: nobody asks for the kernel's routes.
     next_hops: Option<NextHopWatch>,
-    /// Whether it delivers.
+    /// Whether they deliver.
     watchdog: Watchdog,
-    /// The driver of its device.
+    /// The driver of the first.
     driver: Option<String>,
     /// Times the XDP program was attached anew.
     reattached: u64,
-    driver_counters: DriverCounters,
+    /// By device.
+    driver_counters: Vec<DriverCounters>,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
@@ -90,7 +93,7 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// A concrete address of the interface, or the unspecified one for all those of its family that the interface has
+    /// A concrete address of an interface, or the unspecified one for all those of its family that the interfaces have
     /// and that have no listener of their own on this port, as they come and go; and a port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
@@ -100,11 +103,12 @@ pub struct Listener {
 /// The settings of a runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// The interface to take frames from.
-    pub interface: &'a str,
+    /// The interfaces to take frames from. A bond stands for its slaves. A connection is answered by the device it was
+    /// last heard from; with slaves of a bond, by one that the bond sends by.
+    pub interfaces: &'a [String],
     /// AF_XDP and the placement of shards.
     pub afxdp: &'a Config,
-    /// The TCP engines. The MTU is replaced by the interface's.
+    /// The TCP engines. The MTU is replaced by the smallest of the interfaces.
     pub tcp: &'a tidegate_tcp::config::Config,
     /// When SYNs are answered with cookies.
     pub syn_cookies: &'a SynCookies,
@@ -130,7 +134,12 @@ impl Runtime {
         self.steering.by_link()
     }
 
-    /// The queues that are served, one shard each.
+    /// The names of the devices that frames are taken from: the interfaces, or the slaves of those that are bonds.
+    pub fn devices(&self) -> &[String] {
+        &self.devices
+    }
+
+    /// The queues that are served, those of one number of all devices by one shard.
     pub fn queues(&self) -> &[QueueInfo] {
         &self.queues
     }
@@ -150,20 +159,24 @@ impl Runtime {
         })
     }
 
+    /// The counters of all devices together.
     fn device_counts(&self) -> DeviceCounts {
-        let driver = if self.driver_counters.exist() {
-            let name = self.link().name().to_owned();
-            self.driver_counters.since(statistics(&name))
-        } else {
-            BTreeMap::new()
-        };
+        let mut driver = BTreeMap::new();
+        for (device, name) in self.links().names() {
+            let counters = &self.driver_counters[device];
+            if counters.exist() {
+                for (counter, value) in counters.since(statistics(&name)) {
+                    *driver.entry(counter).or_default() += value;
+                }
+            }
+        }
         DeviceCounts {
             reattached: self.reattached,
             driver,
         }
     }
 
-    /// Whether all shards run and the interface is there. What else changed about the interface is logged. To be called
+    /// Whether all shards run and one of the interfaces is there. What else changed about them is logged. To be called
     /// several times a second.
     ///
     /// # Errors
@@ -203,9 +216,16 @@ impl Runtime {
     }
 
     fn check_link(&self) -> Result<(), Error> {
-        let mut link = self.link();
-        link.look(|| self.steering.is_attached())?;
-        if let Some(mtu) = link.take_new_mtu() {
+        let mut links = self.links();
+        if let Some(routes) = links.look(|device| self.steering.is_attached(device))? {
+            tell_all(
+                &self.mailboxes,
+                &self.threads,
+                || Command::Routes(routes),
+                ANSWER_TIMEOUT,
+            );
+        }
+        if let Some(mtu) = links.take_new_mtu() {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             let mut tcp = self.tcp.clone();
             tcp.set_mtu(mtu);
@@ -217,29 +237,33 @@ impl Runtime {
         Ok(())
     }
 
-    /// Tells of a device that delivers nothing, and attaches the XDP program anew if the driver does not run it.
+    /// Tells of devices that deliver nothing, and attaches the XDP program anew if the driver does not run it. Several
+    /// are looked at together: one of them that delivers hides the others.
     fn check_delivery(&mut self) -> Result<(), Error> {
         if !self.watchdog.is_due() {
             return Ok(());
         }
-        let (name, queues) = {
-            let link = self.link();
-            (link.name().to_owned(), link.rx_queues().clamp(1, MAX_QUEUES))
+        let (devices, queues) = {
+            let links = self.links();
+            (links.names(), links.rx_queues().clamp(1, MAX_QUEUES))
         };
         let mut watchdog = core::mem::take(&mut self.watchdog);
         let stalls = watchdog.look(&Compared {
             runtime: self,
-            name: &name,
+            devices: &devices,
             queues,
         });
         self.watchdog = watchdog;
+        let names: Vec<&str> = devices.iter().map(|(_, name)| name.as_str()).collect();
         for stall in stalls {
-            let sentence = stall.sentence(&name, self.driver.as_deref());
+            let sentence = stall.sentence(&names.join(" and "), self.driver.as_deref());
             match stall {
                 Stall::Socket { .. } => tracing::warn!("{sentence}"),
                 Stall::Program { reattach: true, .. } if self.by_link() => {
                     tracing::warn!("{sentence}; it is attached anew");
-                    self.steering.reattach(&name)?;
+                    for (device, name) in &devices {
+                        self.steering.reattach(*device, name)?;
+                    }
                     self.reattached += 1;
                 }
                 Stall::Program { .. } => tracing::warn!("{sentence}; start tidegate again, or with --xdp-mode generic"),
@@ -248,15 +272,15 @@ impl Runtime {
         Ok(())
     }
 
-    fn link(&self) -> MutexGuard<'_, LinkWatch> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The XDP program's counters of every receive queue the interface has or had, served or not.
     fn xdp_counts(&self) -> Result<Vec<XdpCounts>, Error> {
-        let mut link = self.link();
-        link.refresh();
-        let queues = link.rx_queues().clamp(1, MAX_QUEUES);
+        let mut links = self.links();
+        links.refresh();
+        let queues = links.rx_queues().clamp(1, MAX_QUEUES);
         self.steering.counts(queues)
     }
 
@@ -422,13 +446,14 @@ impl Runtime {
 /// What the watchdog compares.
 struct Compared<'a> {
     runtime: &'a Runtime,
-    name: &'a str,
+    devices: &'a [(usize, String)],
     queues: u32,
 }
 
 impl Counts for Compared<'_> {
     fn received(&self) -> Option<u64> {
-        interface::received(Path::new(SYSFS), self.name)
+        let received = |(_, name): &(usize, String)| interface::received(Path::new(SYSFS), name);
+        self.devices.iter().map(received).sum()
     }
 
     fn queues(&self) -> u32 {

@@ -203,9 +203,9 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 Outcome::Dropped => self.counters.handover_full += 1,
                 Outcome::Unowned => {
                     self.counters.handover_unowned += 1;
-                    let bytes = P::bytes(&self.memory, &segment);
+                    let frame = P::contents(&self.memory, &segment);
                     // Rejecting always takes care of it.
-                    let _ = self.engine.receive(now, bytes, OnNoFlow::Reject, &mut self.port);
+                    let _ = self.engine.receive(now, frame, OnNoFlow::Reject, &mut self.port);
                 }
             }
             self.port.recycle(segment);
@@ -226,10 +226,10 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             ..
         } = self;
         let served = handover.serve(*burst, |segment| {
-            let bytes = P::bytes(memory, segment);
-            let taken = engine.receive(now, bytes, OnNoFlow::Report, port) == Received::Done;
+            let frame = P::contents(memory, segment);
+            let taken = engine.receive(now, frame, OnNoFlow::Report, port) == Received::Done;
             if taken {
-                task.arrived_elsewhere(bytes);
+                task.arrived_elsewhere(frame.bytes);
             }
             taken
         });
@@ -271,7 +271,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             return 0;
         }
         let mut outcomes = [Received::Done; LOOKUP_GROUP];
-        let frames = group.iter().map(|segment| P::bytes(memory, segment));
+        let frames = group.iter().map(|segment| P::contents(memory, segment));
         engine.receive_burst(now, frames, *on_no_flow, port, |index, outcome| {
             outcomes[index] = outcome
         });
@@ -323,6 +323,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 let _ = taken.try_send(());
             }
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
+            Command::Routes(routes) => self.port.set_routes(routes),
             Command::Drain => self.engine.drain(now, &mut self.port),
             Command::Abort => self.engine.abort_all(now, &mut self.port),
             Command::Stop => return true,

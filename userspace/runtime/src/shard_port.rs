@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::RawFd;
 
 use tidegate_tcp::transmit::Transmit;
+use tidegate_tcp::wire::Frame;
 use tidegate_xsk::{Statistics, Unsent};
 
 use crate::report::{FrameCensus, PortCounters};
+use crate::routes::Routes;
 
 /// The frames a shard receives and sends, and the kernel behind them. [`Port`](crate::port::Port) in a server.
 pub(crate) trait ShardPort: Transmit {
@@ -17,8 +19,8 @@ pub(crate) trait ShardPort: Transmit {
     /// The memory of the frames of all shards.
     type Memory;
 
-    /// The contents of a frame, Ethernet header first.
-    fn bytes<'a>(memory: &'a Self::Memory, frame: &'a Self::Frame) -> &'a [u8];
+    /// The contents of a frame, Ethernet header first, and the device it was received from.
+    fn contents<'a>(memory: &'a Self::Memory, frame: &'a Self::Frame) -> Frame<'a>;
 
     /// Puts up to `limit` received frames behind those in `batch`.
     fn receive(&mut self, batch: &mut Vec<Self::Frame>, limit: usize);
@@ -55,6 +57,9 @@ pub(crate) trait ShardPort: Transmit {
 
     /// Whether there are frames for every purpose, and room to send them.
     fn can_send(&mut self) -> bool;
+
+    /// Sends by other devices from now on.
+    fn set_routes(&mut self, routes: Routes);
 
     /// Has the kernel poll the device, where busy polling is on.
     fn poll_device(&mut self);

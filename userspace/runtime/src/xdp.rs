@@ -1,5 +1,6 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
+mod dispatcher;
 mod link;
 mod maps;
 mod netlink;
@@ -13,21 +14,26 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aya::maps::{MapData, MapError, XskMap};
+use aya::maps::{HashMap, MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use nix::net::if_::if_nametoindex;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
-use tidegate_abi::{MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, PROGRAM_STEER, XdpCounter};
+use tidegate_abi::{
+    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, PROGRAM_STEER,
+    XdpCounter,
+};
 use tidegate_exchange::FlowFilter;
 
-use crate::config::XdpMode;
+use crate::config::{Attach, Config, XdpMode};
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
+use self::dispatcher::Membership;
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 pub use self::netlink::Place;
@@ -61,35 +67,64 @@ impl fmt::Display for Attached {
     }
 }
 
-/// The XDP program on its interface. Dropping this detaches it.
+/// What keeps the program on a device.
+enum Hold {
+    /// Closing the link detaches the program; the kernel does it even after kill -9.
+    Link(XdpLink),
+    /// The program detaches when it is dropped, and stays behind when nothing is dropped.
+    Program,
+    /// It stays behind when nothing is dropped, and passes everything then.
+    Dispatcher(Membership),
+}
+
+impl Hold {
+    fn of(link: Option<FdLink>) -> Self {
+        link.map_or(Self::Program, |link| Self::Link(XdpLink::new(link)))
+    }
+}
+
+/// The XDP program on its devices. Dropping this detaches it.
 pub(crate) struct Steering {
-    // Closing the link detaches the program; the kernel does it even after kill -9. Without one, the program detaches
-    // when `program` is dropped, and stays behind when nothing is dropped.
-    link: Option<XdpLink>,
+    /// By device.
+    holds: Vec<Hold>,
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
     settings: Mutex<SettingsMap>,
     listeners: ListenerMaps,
-    attached: Attached,
+    /// By device.
+    attached: Vec<Attached>,
 }
 
 impl Steering {
-    /// Loads the program, tells it what to do and attaches it.
+    /// Loads the program, tells it what to do and attaches it to each of `interfaces`, the devices 0 and so on.
     ///
     /// # Errors
     ///
-    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`] or [`Error::NotPermitted`].
-    pub(crate) fn attach(interface: &str, mode: XdpMode, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
-        let mut ebpf = EbpfLoader::new()
+    /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
+    /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
+    pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        loader
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
-            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets())
-            .load(object())
-            .map_err(|error| load_error(&error))?;
+            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
+        let mut ebpf = match config.attach {
+            Attach::Link => loader.load(object()),
+            Attach::Dispatcher => loader
+                .extension(PROGRAM_STEER)
+                .load(&dispatcher::without_trimming(object())),
+        }
+        .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
-        let xsks = ebpf.take_map(MAP_XSKS).ok_or_else(|| missing(MAP_XSKS))?;
-        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(MAP_XSKS, &error))?;
+        let name = if interfaces.len() > 1 {
+            set_devices(&mut ebpf, interfaces)?;
+            MAP_DEVICE_XSKS
+        } else {
+            MAP_XSKS
+        };
+        let xsks = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(name, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
         let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
         let flow_filter = FlowFilter::new(
@@ -100,18 +135,22 @@ impl Steering {
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
         let listeners = ListenerMaps::take(&mut ebpf)?;
 
-        let program = steering_program(&mut ebpf)?;
-        program.load().map_err(|error| program_load_error(&error))?;
-        let (id, attached) = attach(program, interface, mode)?;
-        let link = take_link(program, id, interface)?.map(XdpLink::new);
-        if link.is_none() {
-            tracing::warn!(
-                "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
-                 until `ip link set dev {interface} xdp off`"
-            );
-        }
+        let (holds, attached) = match (config.attach, interfaces) {
+            (Attach::Link, _) => attach_alone(&mut ebpf, interfaces, config.xdp_mode)?,
+            (Attach::Dispatcher, &[interface]) => {
+                let membership = Membership::join(interface, config.xdp_mode, config.priority, &mut ebpf)?;
+                let attached = membership.attached();
+                (vec![Hold::Dispatcher(membership)], vec![attached])
+            }
+            (Attach::Dispatcher, _) => {
+                return Err(Error::Config(format!(
+                    "{} devices are to be served; beside other programs (attach = \"dispatcher\") there can be one",
+                    interfaces.len()
+                )));
+            }
+        };
         Ok(Self {
-            link,
+            holds,
             program: ebpf,
             xsks,
             counters,
@@ -122,47 +161,61 @@ impl Steering {
         })
     }
 
-    /// Where the kernel runs the program.
+    /// Where the kernel runs the program; in its stack, if it does so for one of several devices.
     pub(crate) fn attached(&self) -> Attached {
-        self.attached
+        if self.attached.contains(&Attached::Generic) {
+            Attached::Generic
+        } else {
+            Attached::Native
+        }
+    }
+
+    /// The same of each device.
+    pub(crate) fn attached_to(&self) -> impl Iterator<Item = Attached> {
+        self.attached.iter().copied()
     }
 
     /// Whether the program is attached by a bpf_link, so that it cannot outlive this process.
     pub(crate) fn by_link(&self) -> bool {
-        self.link.is_some()
+        self.holds.iter().all(|hold| matches!(hold, Hold::Link(_)))
     }
 
-    /// Whether the program is still on its interface, as far as the kernel tells.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.link.as_ref().is_none_or(XdpLink::is_attached)
+    /// Whether the program is still on `device`, as far as the kernel tells.
+    pub(crate) fn is_attached(&self, device: usize) -> bool {
+        match self.holds.get(device) {
+            Some(Hold::Link(link)) => link.is_attached(),
+            Some(Hold::Program) | None => true,
+            Some(Hold::Dispatcher(membership)) => membership.is_attached(),
+        }
     }
 
-    /// Detaches the program and attaches it to `interface` anew, in the same mode. What arrives in between goes to the
-    /// kernel; sockets and counters stay as they are. Only for a program that is attached by a link.
+    /// Detaches the program and attaches it to `interface`, which is `device`, anew, in the same mode. What arrives in
+    /// between goes to the kernel; sockets and counters stay as they are. Only for a program that is attached by a
+    /// link.
     ///
     /// # Errors
     ///
     /// As [`Steering::attach`]; it is detached then.
-    pub(crate) fn reattach(&mut self, interface: &str) -> Result<(), Error> {
-        self.link = None;
+    pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
+        self.holds[device] = Hold::Program;
         let program = steering_program(&mut self.program)?;
-        let mode = match self.attached {
+        let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
         let (id, _) = attach(program, interface, mode)?;
-        self.link = take_link(program, id, interface)?.map(XdpLink::new);
+        self.holds[device] = Hold::of(take_link(program, id, interface)?);
         Ok(())
     }
 
-    /// From now on what arrives on `queue` goes to `socket`.
+    /// From now on what arrives on `queue` of `device` goes to `socket`.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] with what the kernel says.
-    pub(crate) fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
+    pub(crate) fn set_socket(&mut self, device: u8, queue: u32, socket: RawFd) -> Result<(), Error> {
         self.xsks
-            .set(queue, socket, 0)
+            .set(u32::from(device) * MAX_QUEUES + queue, socket, 0)
             .map_err(|error| map_error(MAP_XSKS, &error))
     }
 
@@ -232,6 +285,43 @@ impl Steering {
     }
 }
 
+/// Tells the program the numbers of several devices.
+fn set_devices(ebpf: &mut Ebpf, interfaces: &[&str]) -> Result<(), Error> {
+    let map = ebpf.map_mut(MAP_DEVICES).ok_or_else(|| missing(MAP_DEVICES))?;
+    let mut map = HashMap::<&mut MapData, u32, u32>::try_from(map).map_err(|error| map_error(MAP_DEVICES, &error))?;
+    for (device, &interface) in (0..).zip(interfaces) {
+        let index = if_nametoindex(interface).map_err(|_| Error::LinkGone {
+            name: interface.to_owned(),
+        })?;
+        map.insert(index, device * MAX_QUEUES, 0)
+            .map_err(|error| map_error(MAP_DEVICES, &error))?;
+    }
+    Ok(())
+}
+
+/// Loads the program and attaches it, as the only one on each of the interfaces.
+fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
+    let program = steering_program(ebpf)?;
+    program
+        .load()
+        .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
+    let mut holds = Vec::new();
+    let mut attached = Vec::new();
+    for interface in interfaces {
+        let (id, mode) = attach(program, interface, mode)?;
+        let hold = Hold::of(take_link(program, id, interface)?);
+        if matches!(hold, Hold::Program) {
+            tracing::warn!(
+                "this kernel attaches XDP programs without a link: after kill -9 the program stays on {interface} \
+                 until `ip link set dev {interface} xdp off`"
+            );
+        }
+        holds.push(hold);
+        attached.push(mode);
+    }
+    Ok((holds, attached))
+}
+
 fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     ebpf.program_mut(PROGRAM_STEER)
         .ok_or_else(|| missing(PROGRAM_STEER))?
@@ -246,10 +336,7 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
             Err(error) => {
                 let reason = with_causes(&error);
                 match Refusal::of(errno(&error)) {
-                    Refusal::Unsupported if mode == XdpMode::Auto => tracing::warn!(
-                        "the driver of {interface} refused native XDP ({reason}); \
-                         falling back to generic mode, which is slower"
-                    ),
+                    Refusal::Unsupported if mode == XdpMode::Auto => warn_of_fallback(interface, &reason),
                     Refusal::Unsupported => {
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
@@ -265,6 +352,12 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
         Ok(link) => Ok((link, Attached::Generic)),
         Err(error) => Err(Refusal::of(errno(&error)).into_error(interface, with_causes(&error))),
     }
+}
+
+fn warn_of_fallback(interface: &str, reason: &str) {
+    tracing::warn!(
+        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower"
+    );
 }
 
 /// Takes the link out of the program's keeping; `None` when the kernel attached it without one.
@@ -307,10 +400,7 @@ impl Refusal {
 
     fn into_error(self, interface: &str, reason: String) -> Error {
         match self {
-            Self::AlreadyAttached => Error::AlreadyAttached {
-                name: interface.to_owned(),
-                programs: present_programs(interface).unwrap_or_default(),
-            },
+            Self::AlreadyAttached => Error::already_attached(interface),
             Self::NotPermitted => Error::NotPermitted {
                 what: format!("attaching the XDP program to {interface}"),
                 capability: "CAP_NET_ADMIN",
@@ -332,11 +422,11 @@ pub fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-fn program_load_error(error: &ProgramError) -> Error {
+fn program_load_error(program: &str, error: &ProgramError) -> Error {
     if errno(error) == Some(libc::EPERM) {
         return not_permitted();
     }
-    match Rejection::of(PROGRAM_STEER, error) {
+    match Rejection::of(program, error) {
         Some(rejection) => {
             tracing::info!("the verifier's log:\n{}", rejection.log());
             Error::Rejected(rejection)

@@ -11,11 +11,13 @@ mod sources;
 mod syn_cookies;
 mod too_big;
 
+use frames::segment::{RST, Segment, clients};
 use frames::{
     IP, PORT, SERVER_V4, SERVER_V6, V4_TCP, V6_TCP, extension_header, served_v4, served_v6, set_u16, tcp_v4, tcp_v4_to,
     tcp_v6, tcp_v6_to, with_extension_headers, with_ipv4_options, with_tcp_options, with_vlan_tags,
 };
 use program::Program;
+use tidegate_abi::syn_ack::{feature, source_rule};
 use tidegate_abi::{ListenerKey, MAX_LISTENERS, MAX_QUEUES, XdpCounter};
 
 /// The shortest frame BPF_PROG_TEST_RUN takes: an Ethernet header.
@@ -51,6 +53,52 @@ fn a_served_destination_without_a_socket_is_passed() {
     // The kernel takes a closed socket out of the map: what a killed server leaves is a program that passes.
     program.close_socket();
     program.expect(XdpCounter::PassNoSocket, &tcp_v4(), "IPv4, with the socket closed");
+}
+
+#[test]
+fn a_program_that_outlives_its_engines_leaves_everything_to_the_kernel() {
+    let Some(mut program) = syn_cookies::answering() else {
+        return;
+    };
+    for client in clients() {
+        program.set_source_rule(client, if client.is_ipv4() { 32 } else { 128 }, source_rule::DENY);
+    }
+    let of_engines = feature::SOURCE_RULES | feature::FLOW_FILTER | feature::COOKIES;
+    for (features, has_socket) in [
+        (0, true),
+        (feature::SOURCE_RULES, true),
+        (0, false),
+        (feature::SOURCE_RULES, false),
+    ] {
+        if !has_socket {
+            program.close_socket();
+        }
+        program.set_features(features | feature::FLOW_FILTER | feature::COOKIES | feature::OUTLIVES);
+        for client in clients() {
+            let syn = Segment::syn(client);
+            let stray = Segment {
+                flags: RST,
+                ..syn.clone()
+            };
+            for (segment, verdict) in [(syn, XdpCounter::TxSynCookie), (stray, XdpCounter::DropNoFlow)] {
+                let expected = match (has_socket, features) {
+                    (false, _) => XdpCounter::PassNoSocket,
+                    (true, 0) => verdict,
+                    (true, _) => XdpCounter::DropSourceDenied,
+                };
+                program.expect(
+                    expected,
+                    &segment.frame(),
+                    format!("{client}, {features:#x}, {has_socket}"),
+                );
+            }
+        }
+    }
+    program.set_features(of_engines);
+    for client in clients() {
+        let frame = Segment::syn(client).frame();
+        program.expect(XdpCounter::DropSourceDenied, &frame, "one that goes with them");
+    }
 }
 
 #[test]

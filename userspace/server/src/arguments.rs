@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use tidegate_runtime::{CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
+use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
@@ -35,11 +35,11 @@ pub(crate) enum Command {
 /// Arguments of `tidegate serve`. They win over the configuration file.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServeArguments {
-    /// The interface to take frames from.
+    /// The interface to take frames from; a bond stands for its slaves. May be given several times.
     #[arg(long)]
-    pub(crate) iface: Option<String>,
-    /// Serve http, echo or discard on an address of the interface: http=ADDRESS:PORT, with IPv6 addresses in brackets;
-    /// 0.0.0.0 and [::] are all of its family. May be given several times.
+    pub(crate) iface: Vec<String>,
+    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets;
+    /// 0.0.0.0 and [::] are all of their family. May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
     /// The directory http serves (default: a built-in page)
@@ -51,6 +51,9 @@ pub(crate) struct ServeArguments {
     /// Place of the XDP program (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) xdp_mode: Option<XdpMode>,
+    /// Attach the XDP program by a bpf_link, alone, or by libxdp's dispatcher, beside others (default: link)
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(crate) attach: Option<Attach>,
     /// Behaviour of a thread without work (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,

@@ -6,12 +6,15 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tidegate_tcp::config::Keepalive;
 
 use crate::config_source::Source;
@@ -26,8 +29,9 @@ pub(crate) const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ConfigFile {
-    /// The interface to take frames from.
-    pub(crate) iface: Option<String>,
+    /// The interfaces to take frames from.
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) iface: Vec<String>,
     /// The listeners.
     pub(crate) listen: Vec<Listen>,
     /// Settings of single listeners, by their text in `listen`.
@@ -81,10 +85,33 @@ impl ListenerSettings {
     }
 }
 
+/// A string, or a list of them.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct OneOrMore;
+
+    impl<'de> Visitor<'de> for OneOrMore {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+
+        fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
+            Ok(vec![one.to_owned()])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+            Deserialize::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMore)
+}
+
 impl Default for ConfigFile {
     fn default() -> Self {
         Self {
-            iface: None,
+            iface: Vec::new(),
             listen: Vec::new(),
             listener: BTreeMap::new(),
             root: None,

@@ -63,7 +63,10 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                     say(&past.text());
                     return Err(error.into());
                 }
-                warn!("{lost}; waiting until {} can be served again", settings.interface);
+                warn!(
+                    "{lost}; waiting until {} can be served again",
+                    settings.interfaces.join(" and ")
+                );
             }
         }
         match wait_for_return(settings, &signals, &past) {
@@ -87,14 +90,18 @@ fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past) -> 
             None => {}
         }
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
-        let started = match interface_info(&settings.interface) {
+        let infos = settings.interfaces.iter().map(|interface| interface_info(interface));
+        let started = match infos.collect::<Result<Vec<_>, _>>() {
             Err(Error::NoSuchInterface { .. }) => continue,
             Err(error) => Err(error.into()),
             Ok(_) => Serving::start(settings, past),
         };
         match started {
             Ok(serving) => return Some(serving),
-            Err(failure) => warn!("{} is back, but cannot be served yet: {failure}", settings.interface),
+            Err(failure) => warn!(
+                "{} is back, but cannot be served yet: {failure}",
+                settings.interfaces.join(" and ")
+            ),
         }
     }
 }
@@ -217,7 +224,7 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
     }
     let mut services = services.into_iter();
     let runtime_settings = tidegate_runtime::Settings {
-        interface: &settings.interface,
+        interfaces: &settings.interfaces,
         afxdp: &settings.config.afxdp,
         tcp: &settings.config.tcp,
         syn_cookies: &settings.config.syn_cookies,
@@ -239,18 +246,27 @@ fn shards_to_start(settings: &Settings, most: u32) -> u32 {
     if settings.config.afxdp.queues.is_some() {
         return most;
     }
-    interface_info(&settings.interface).map_or(most, |interface| interface.queues)
+    let infos = settings.interfaces.iter().map(|interface| interface_info(interface));
+    infos
+        .map(|info| info.map_or(most, |interface| interface.queues))
+        .min()
+        .unwrap_or(most)
 }
 
 /// One line for each queue, and one for each listener.
 fn start_text(runtime: &Runtime, settings: &Settings) -> String {
     let mut text = String::new();
+    // One device needs no name: it is the interface that was given.
+    let devices = match runtime.devices() {
+        [_] => String::new(),
+        devices => format!(", devices {}", devices.join(" ")),
+    };
     for queue in runtime.queues() {
         let cpu = queue.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
         let copy = if queue.zero_copy { "zero-copy" } else { "copy" };
         let _ = writeln!(
             text,
-            "queue {}: cpu {cpu}, xdp {}, af_xdp {copy}, {} frames",
+            "queue {}: cpu {cpu}, xdp {}, af_xdp {copy}, {} frames{devices}",
             queue.queue,
             runtime.attached(),
             queue.frames

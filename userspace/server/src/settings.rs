@@ -12,8 +12,8 @@ use crate::listen;
 /// Complete settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The interface to take frames from.
-    pub(crate) interface: String,
+    /// The interfaces to take frames from, at least one.
+    pub(crate) interfaces: Vec<String>,
     /// The configuration file with the arguments in it: at least one listener, no address and port twice, and the root
     /// in `http`.
     pub(crate) config: ConfigFile,
@@ -38,10 +38,18 @@ impl Settings {
     }
 
     fn merge(mut config: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
-        let interface = arguments.iface.clone().or(config.iface.take()).ok_or(
-            "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` shows \
-             the interfaces",
-        )?;
+        let interfaces = if arguments.iface.is_empty() {
+            std::mem::take(&mut config.iface)
+        } else {
+            arguments.iface.clone()
+        };
+        if interfaces.is_empty() {
+            return Err(
+                "no interface is given. Use --iface IFACE, or the key `iface` of the configuration file; `ip link` \
+                 shows the interfaces"
+                    .to_owned(),
+            );
+        }
         if !arguments.listen.is_empty() {
             config.listen.clone_from(&arguments.listen);
         }
@@ -64,7 +72,7 @@ impl Settings {
             .validate()
             .map_err(|error| config.origins.locate("afxdp", &error))?;
         Ok(Self {
-            interface,
+            interfaces,
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
@@ -81,6 +89,7 @@ impl ConfigFile {
             origins.set_by_argument("afxdp.queues", "--queues");
         }
         self.afxdp.xdp_mode = arguments.xdp_mode.unwrap_or(self.afxdp.xdp_mode);
+        self.afxdp.attach = arguments.attach.unwrap_or(self.afxdp.attach);
         self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
         self.afxdp.next_hop = arguments.next_hop.unwrap_or(self.afxdp.next_hop);
         self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
@@ -107,7 +116,7 @@ impl ConfigFile {
 mod tests {
     use std::path::Path;
 
-    use tidegate_runtime::{CookieMode, NextHop, WaitStrategy, XdpMode};
+    use tidegate_runtime::{Attach, CookieMode, NextHop, WaitStrategy, XdpMode};
 
     use super::*;
 
@@ -121,7 +130,7 @@ mod tests {
     #[test]
     fn the_file_alone() {
         let settings = Settings::merge(file(), &ServeArguments::default()).unwrap();
-        assert_eq!(settings.interface, "eth1");
+        assert_eq!(settings.interfaces, ["eth1"]);
         assert_eq!(settings.config.listen, ["http=198.18.0.1:80".parse().unwrap()]);
         assert_eq!(settings.config.http.root.as_deref(), Some(Path::new("/srv/a")));
         assert_eq!(settings.config.drain, Duration::from_secs(9));
@@ -134,23 +143,25 @@ mod tests {
     #[test]
     fn arguments_win_over_the_file() {
         let arguments = ServeArguments {
-            iface: Some("eth2".to_owned()),
+            iface: vec!["eth2".to_owned(), "bond0".to_owned()],
             listen: vec!["echo=198.18.0.1:7".parse().unwrap()],
             root: Some("/srv/b".into()),
             queues: Some(1),
             xdp_mode: Some(XdpMode::Generic),
+            attach: Some(Attach::Dispatcher),
             wait: Some(WaitStrategy::Poll),
             next_hop: Some(NextHop::Kernel),
             drain: Some(Duration::ZERO),
             ..ServeArguments::default()
         };
         let settings = Settings::merge(file(), &arguments).unwrap();
-        assert_eq!(settings.interface, "eth2");
+        assert_eq!(settings.interfaces, ["eth2", "bond0"]);
         assert_eq!(settings.config.listen, arguments.listen);
         assert_eq!(settings.config.http.root, arguments.root);
         assert_eq!(settings.config.drain, Duration::ZERO);
         assert_eq!(settings.config.afxdp.queues, Some(1));
         assert_eq!(settings.config.afxdp.xdp_mode, XdpMode::Generic);
+        assert_eq!(settings.config.afxdp.attach, Attach::Dispatcher);
         assert_eq!(settings.config.afxdp.wait, WaitStrategy::Poll);
         assert_eq!(settings.config.afxdp.next_hop, NextHop::Kernel);
         assert!(!settings.config.tcp.nagle);
@@ -232,7 +243,7 @@ mod tests {
         let mut arguments = ServeArguments::default();
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
         assert!(error.contains("--iface"), "{error}");
-        arguments.iface = Some("eth0".to_owned());
+        arguments.iface = vec!["eth0".to_owned()];
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
         assert!(error.contains("--listen"), "{error}");
         let twice = "http=198.18.0.1:80".parse().unwrap();

@@ -13,6 +13,13 @@ pub enum Purpose {
 
 /// The place into which the engine writes the frames it sends.
 pub trait Transmit {
+    /// The frames that are reserved from now on are to leave by `device`, where there are several: the one that what
+    /// they answer was received from ([`Frame::device`](crate::wire::Frame::device)).
+    #[inline]
+    fn leave_by(&mut self, device: u8) {
+        let _ = device;
+    }
+
     /// A buffer for one frame, at least as long as the link's largest frame (14 bytes of Ethernet header, 8 of VLAN
     /// tags, MTU), or `None` when there is none for this purpose now. Its content is undefined.
     ///

@@ -1,8 +1,9 @@
-//! AF_XDP sockets, each with a UMEM of its own.
+//! AF_XDP sockets, those of each queue with a UMEM of their own.
 //!
 //! [`Umem`] is the memory, [`Umem::bind`] makes a [`Socket`] of it: four rings, the frames that no ring has, wake-ups
-//! and statistics. A received frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of
-//! several sockets, on whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
+//! and statistics. [`Socket::add_device`] adds the rings of a queue of another device, to the same frames. A received
+//! frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of several sockets, on
+//! whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
 //!
 //! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not
 //! copied ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends,
@@ -31,7 +32,7 @@
 //!     busy_timeout: Duration::ZERO,
 //! };
 //! let mut socket = umem.bind(&settings).map_err(|(_, error)| error)?;
-//! // An XDP program redirects to `socket.fd()`.
+//! // An XDP program redirects to `socket.fd(0)`.
 //! socket.replenish_fill(512);
 //! let mut received = Vec::new();
 //! socket.receive(&mut received, 64);
@@ -41,7 +42,7 @@
 //!     let mut frame = socket.turn_into_tx(frame);
 //!     let (destination, rest) = socket.buffer(&mut frame).split_at_mut(6);
 //!     destination.swap_with_slice(&mut rest[..6]);
-//!     socket.queue(frame, length);
+//!     socket.queue(frame, 0, length);
 //! }
 //! socket.submit();
 //! socket.kick();
@@ -52,11 +53,15 @@
 
 mod frame;
 pub mod options;
+mod rings;
 mod rx_frame;
 mod socket;
 mod statistics;
 mod transmit;
 mod umem;
+
+/// Devices that can have sockets of one UMEM.
+pub const MAX_DEVICES: usize = 8;
 
 pub use frame::{Frame, FramePool};
 pub use rx_frame::{RxFrame, Umems};

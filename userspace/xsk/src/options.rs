@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use crate::MAX_DEVICES;
 use crate::statistics::Statistics;
 
 // include/uapi/asm-generic/socket.h; the same on every architecture Linux runs XDP on in native mode.
@@ -127,32 +128,38 @@ pub fn wake_receive(socket: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Sleeps until the socket has received something, `bell` can be read, or the time is over. Returns whether `bell` can.
+/// Sleeps until one of the `sockets`, at most [`MAX_DEVICES`], has received something, `bell` can be read, or the time
+/// is over. Returns whether `bell` can.
 ///
-/// The socket is in no epoll between two calls: as long as it was in one, the kernel would call the epoll for every
+/// The sockets are in no epoll between two calls: as long as one was in one, the kernel would call the epoll for every
 /// frame that is received or has been sent, whether anybody sleeps or not, and with interrupts off.
 ///
 /// # Errors
 ///
 /// The kernel's error; `EINTR` after a signal.
-pub fn sleep(socket: RawFd, bell: RawFd, limit: Duration) -> io::Result<bool> {
+pub fn sleep(sockets: impl IntoIterator<Item = RawFd>, bell: RawFd, limit: Duration) -> io::Result<bool> {
     let readable = |fd| libc::pollfd {
         fd,
         events: libc::POLLIN,
         revents: 0,
     };
-    let mut watched = [readable(socket), readable(bell)];
+    let mut watched = [readable(bell); MAX_DEVICES + 1];
+    let mut count = 1;
+    for (place, socket) in watched[1..].iter_mut().zip(sockets) {
+        *place = readable(socket);
+        count += 1;
+    }
     let limit = libc::timespec {
         tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     };
-    // SAFETY: both pointers are to values that live until the call returns, the first to as many as the count says; a
-    // null mask of signals leaves the thread's as it is.
-    let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, &limit, ptr::null()) };
+    // SAFETY: both pointers are to values that live until the call returns, the first to at least as many as the count
+    // says; a null mask of signals leaves the thread's as it is.
+    let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), count, &limit, ptr::null()) };
     if ready < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(watched[1].revents != 0)
+    Ok(watched[0].revents != 0)
 }
 
 fn set(socket: RawFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
@@ -208,18 +215,26 @@ mod tests {
     fn sleep_ends_with_what_arrives_the_bell_or_the_time() {
         let (mut sender, receiver) = UnixStream::pair().unwrap();
         let (mut ringer, bell) = UnixStream::pair().unwrap();
-        let wait = || sleep(receiver.as_raw_fd(), bell.as_raw_fd(), Duration::from_millis(1)).unwrap();
+        let wait = || sleep([receiver.as_raw_fd()], bell.as_raw_fd(), Duration::from_millis(1)).unwrap();
         assert!(!wait(), "the time");
         sender.write_all(b"frame").unwrap();
         let long = Duration::from_secs(3600);
         assert!(
-            !sleep(receiver.as_raw_fd(), bell.as_raw_fd(), long).unwrap(),
+            !sleep([receiver.as_raw_fd()], bell.as_raw_fd(), long).unwrap(),
             "what arrived"
         );
+        let both = [bell.as_raw_fd(), receiver.as_raw_fd()];
+        assert!(
+            !sleep(both, bell.as_raw_fd(), long).unwrap(),
+            "what arrived at the second of two"
+        );
         ringer.write_all(b"!").unwrap();
-        assert!(sleep(receiver.as_raw_fd(), bell.as_raw_fd(), long).unwrap(), "the bell");
+        assert!(
+            sleep([receiver.as_raw_fd()], bell.as_raw_fd(), long).unwrap(),
+            "the bell"
+        );
         // One that is closed or no descriptor must not be waited for in vain.
-        assert!(sleep(receiver.as_raw_fd(), RawFd::MAX, long).unwrap());
+        assert!(sleep([receiver.as_raw_fd()], RawFd::MAX, long).unwrap());
     }
 
     #[test]

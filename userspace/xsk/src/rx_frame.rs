@@ -15,9 +15,16 @@ pub struct RxFrame {
     pub(crate) descriptor: FrameDesc,
     /// The UMEM it is in.
     pub(crate) umem_id: u32,
+    pub(crate) device: u8,
 }
 
 impl RxFrame {
+    /// The device it was received from.
+    #[inline]
+    pub fn device(&self) -> u8 {
+        self.device
+    }
+
     /// Bytes of its contents, Ethernet header included.
     #[inline]
     pub fn length(&self) -> usize {

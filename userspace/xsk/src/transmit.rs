@@ -6,6 +6,7 @@ use std::io;
 use xsk_rs::FrameDesc;
 
 use crate::options::{self, TX_BATCH};
+use crate::rings::Rings;
 use crate::rx_frame::RxFrame;
 use crate::socket::Socket;
 
@@ -19,14 +20,16 @@ pub struct TxFrame {
 }
 
 /// The state of the TX ring after the kernel was asked to look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// In the order of what has to be looked after most: of several devices, the greatest is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unsent {
     /// Nothing, or nothing that needs another system call.
     Nothing,
-    /// Frames the kernel has no room for at the moment.
-    Busy,
     /// Frames that have to wait until the interface is up again.
     LinkDown,
+    /// Frames the kernel has no room for at the moment.
+    Busy,
 }
 
 /// The outcome of asking the kernel to look at the TX ring.
@@ -86,34 +89,38 @@ impl Socket {
         unsafe { slice::from_raw_parts_mut(start, length) }
     }
 
-    /// Queues the first `length` bytes of a frame, at most all of its room, to be sent with the next
-    /// [`Socket::submit`].
+    /// Queues the first `length` bytes of a frame, at most all of its room, to be sent by a device with the next
+    /// [`Socket::submit`]. False if the device was closed; the frame is free again then.
     ///
     /// # Panics
     ///
     /// The frame is another socket's.
     #[inline]
-    pub fn queue(&mut self, mut frame: TxFrame, length: usize) {
+    pub fn queue(&mut self, mut frame: TxFrame, device: u8, length: usize) -> bool {
         self.check_umem(frame.umem_id);
+        if self.rings[usize::from(device)].is_closed {
+            self.put_back(frame);
+            return false;
+        }
         {
             // SAFETY: as in `buffer`, whose result is no longer borrowed.
             let mut data = unsafe { self.umem.data_mut(&mut frame.descriptor) };
             debug_assert!(length <= data.cursor().buf_len(), "{length} bytes do not fit a frame");
             data.cursor().set_pos(length);
         }
-        self.queued.push(frame.descriptor);
+        self.rings[usize::from(device)].queued.push(frame.descriptor);
+        true
     }
 
-    /// Queues a copy of `bytes`. False if no frame is free, or none has so much room.
-    pub fn queue_copy(&mut self, bytes: &[u8]) -> bool {
+    /// Queues a copy of `bytes`. False if no frame is free, or none has so much room, or the device was closed.
+    pub fn queue_copy(&mut self, device: u8, bytes: &[u8]) -> bool {
         let Some(mut frame) = self.take() else { return false };
         let Some(buffer) = self.buffer(&mut frame).get_mut(..bytes.len()) else {
             self.put_back(frame);
             return false;
         };
         buffer.copy_from_slice(bytes);
-        self.queue(frame, bytes.len());
-        true
+        self.queue(frame, device, bytes.len())
     }
 
     /// Takes back a frame that is not to be sent after all.
@@ -129,21 +136,52 @@ impl Socket {
     /// The number of frames queued and not yet submitted.
     #[inline]
     pub fn queued(&self) -> usize {
-        self.queued.len()
+        self.rings.iter().map(|rings| rings.queued.len()).sum()
     }
 
-    /// Whether more than `kept` frames are free, and the TX ring has room for what is queued and one more.
+    /// Whether more than `kept` frames are free, and the device's TX ring has room for what is queued and one more.
     #[inline]
-    pub fn has_tx_room(&mut self, kept: u32) -> bool {
+    pub fn has_tx_room(&mut self, device: u8, kept: u32) -> bool {
+        self.pool.free() > kept && self.rings[usize::from(device)].has_tx_room()
+    }
+
+    /// As [`Socket::has_tx_room`], on every device.
+    pub fn has_tx_room_everywhere(&mut self, kept: u32) -> bool {
+        self.pool.free() > kept && self.open_mut().all(Rings::has_tx_room)
+    }
+
+    /// Puts what is queued into the TX rings, all of it or, without room, nothing. Returns the number of frames.
+    #[inline]
+    pub fn submit(&mut self) -> usize {
+        self.open_mut().map(Rings::submit).sum()
+    }
+
+    /// Asks the kernel to look at the TX rings until they are empty, the driver goes on by itself, or nothing moves.
+    pub fn kick(&mut self) -> Kick {
+        let mut all = Kick {
+            unsent: Unsent::Nothing,
+            wakeups: 0,
+        };
+        for rings in self.open_mut() {
+            let kick = rings.kick();
+            all.unsent = all.unsent.max(kick.unsent);
+            all.wakeups += kick.wakeups;
+        }
+        all
+    }
+}
+
+impl Rings {
+    #[inline]
+    fn has_tx_room(&mut self) -> bool {
         let queued = self.queued.len() as u32;
         // What is not known to have been sent may be in the TX ring, and nothing else can be: often that is answer
         // enough, without a look at the ring.
-        self.pool.free() > kept && (self.in_tx + queued < self.tx_ring || queued < self.tx.nb_free(queued + 1))
+        self.in_tx + queued < self.tx_ring || queued < self.tx.nb_free(queued + 1)
     }
 
-    /// Puts what is queued into the TX ring, all of it or, without room, nothing. Returns the number of frames.
     #[inline]
-    pub fn submit(&mut self) -> usize {
+    fn submit(&mut self) -> usize {
         // SAFETY: the descriptors are this UMEM's; their frames' tokens have ended, and they are in no other ring.
         let given = unsafe { self.tx.produce(&self.queued) };
         self.queued.drain(..given);
@@ -151,8 +189,7 @@ impl Socket {
         given
     }
 
-    /// Asks the kernel to look at the TX ring until it is empty, the driver goes on by itself, or nothing moves.
-    pub fn kick(&mut self) -> Kick {
+    fn kick(&mut self) -> Kick {
         let mut waiting = self.unsent();
         // In copy mode a call moves a batch and says EAGAIN, also when it moved none for want of room. How far it got
         // is not to be seen in the ring before a later call, so the calls are bounded instead.
@@ -181,7 +218,7 @@ impl Socket {
     }
 
     /// The number of frames in the TX ring that the kernel has not taken yet.
-    pub fn unsent(&mut self) -> u32 {
+    fn unsent(&mut self) -> u32 {
         self.tx_ring - self.tx.nb_free_exact()
     }
 }

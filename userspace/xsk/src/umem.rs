@@ -7,9 +7,10 @@ use std::io;
 use std::thread;
 use std::time::Instant;
 
+use xsk_rs::FrameDesc;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
+use crate::rings::Rings;
 use crate::socket::Socket;
 
 /// Pauses between two attempts to bind to a queue in use: the first, and the longest.
@@ -69,14 +70,6 @@ pub struct Umem {
     frame_size: u32,
 }
 
-/// The four rings of a bound socket.
-pub(crate) struct Rings {
-    pub(crate) tx: TxQueue,
-    pub(crate) rx: RxQueue,
-    pub(crate) fill: FillQueue,
-    pub(crate) completion: CompQueue,
-}
-
 impl Umem {
     /// Makes a UMEM.
     ///
@@ -114,49 +107,51 @@ impl Umem {
     /// The kernel's error, with the UMEM, which can be bound again: `EBUSY` when the queue has another socket,
     /// `ENETDOWN` when the interface is down, `EPERM` without `CAP_NET_RAW`.
     pub fn bind(self, settings: &SocketSettings<'_>) -> Result<Socket, (Self, io::Error)> {
-        let deadline = Instant::now() + settings.busy_timeout;
-        let mut pause = BUSY_PAUSE;
-        loop {
-            match self.try_bind(settings) {
-                Ok(rings) => return Ok(Socket::new(self, rings, settings)),
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(MAX_BUSY_PAUSE);
-                }
-                Err(error) => return Err((self, error)),
-            }
+        match bind(&self.memory, settings) {
+            Ok(rings) => Ok(Socket::new(self, rings, settings.burst)),
+            Err(error) => Err((self, error)),
         }
     }
+}
 
-    fn try_bind(&self, settings: &SocketSettings<'_>) -> io::Result<Rings> {
-        if settings.burst == 0 {
-            return Err(invalid("a burst has no frames"));
+/// Binds to a queue in the UMEM `memory`, for as long as that has another socket and there is time.
+pub(crate) fn bind(memory: &xsk_rs::Umem, settings: &SocketSettings<'_>) -> io::Result<Rings> {
+    let deadline = Instant::now() + settings.busy_timeout;
+    let mut pause = BUSY_PAUSE;
+    loop {
+        match try_bind(memory, settings) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(MAX_BUSY_PAUSE);
+            }
+            result => return result,
         }
-        let mode = match settings.mode {
-            Mode::Copy => BindFlags::XDP_COPY,
-            Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-        };
-        let config = SocketConfig::builder()
-            .rx_queue_size(QueueSize::new(settings.rx_ring).map_err(invalid)?)
-            .tx_queue_size(QueueSize::new(settings.tx_ring).map_err(invalid)?)
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
-            .build();
-        let interface: Interface = settings.interface.parse().map_err(invalid)?;
-        // libxdp keeps the rings of a UMEM until a socket has been bound, so after an error they are there still.
-        // SAFETY: the flag that keeps libxdp from loading a program of its own is set, and the UMEM has no other
-        // socket: one that is bound takes it along.
-        let bound = unsafe { xsk_rs::Socket::new(config, &self.memory, &interface, settings.queue) };
-        let (tx, rx, rings) = bound.map_err(|error| into_io(&error))?;
-        let (fill, completion) =
-            rings.ok_or_else(|| io::Error::other("libxdp gave no fill and completion rings for a UMEM of its own"))?;
-        Ok(Rings {
-            tx,
-            rx,
-            fill,
-            completion,
-        })
     }
+}
+
+fn try_bind(memory: &xsk_rs::Umem, settings: &SocketSettings<'_>) -> io::Result<Rings> {
+    if settings.burst == 0 {
+        return Err(invalid("a burst has no frames"));
+    }
+    let mode = match settings.mode {
+        Mode::Copy => BindFlags::XDP_COPY,
+        Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+    };
+    // Where the UMEM has a socket already, the mode is that one's: libxdp binds with nothing but XDP_SHARED_UMEM.
+    let config = SocketConfig::builder()
+        .rx_queue_size(QueueSize::new(settings.rx_ring).map_err(invalid)?)
+        .tx_queue_size(QueueSize::new(settings.tx_ring).map_err(invalid)?)
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+        .build();
+    let interface: Interface = settings.interface.parse().map_err(invalid)?;
+    // libxdp keeps the rings of a UMEM until a socket has been bound, so after an error they are there still.
+    // SAFETY: the flag that keeps libxdp from loading a program of its own is set.
+    let bound = unsafe { xsk_rs::Socket::new(config, memory, &interface, settings.queue) };
+    let (tx, rx, rings) = bound.map_err(|error| into_io(&error))?;
+    let (fill, completion) =
+        rings.ok_or_else(|| io::Error::other("the UMEM has a socket on this queue of the device already"))?;
+    Ok(Rings::new(rx, tx, fill, completion, settings.tx_ring))
 }
 
 fn invalid(error: impl Into<Box<dyn StdError + Send + Sync>>) -> io::Error {

@@ -74,10 +74,10 @@ fn frames_are_sent_and_come_back() {
         assert_eq!((socket.in_fill(), socket.free()), (FRAMES / 2, FRAMES / 2));
         let more = u64::from(FRAMES) / 2;
         for _ in 0..more {
-            assert!(socket.queue_copy(&FRAME));
+            assert!(socket.queue_copy(0, &FRAME));
         }
-        assert!(!socket.queue_copy(&FRAME), "no frame is left");
-        assert!(!socket.has_tx_room(0) && is_whole(&socket));
+        assert!(!socket.queue_copy(0, &FRAME), "no frame is left");
+        assert!(!socket.has_tx_room(0, 0) && is_whole(&socket));
         assert_eq!(socket.submit() as u64, more);
         assert_eq!((socket.queued(), socket.in_tx()), (0, FRAMES / 2));
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -88,7 +88,7 @@ fn frames_are_sent_and_come_back() {
         }
         assert_eq!((socket.in_tx(), socket.free()), (0, FRAMES / 2));
         assert_eq!(socket.statistics().tx_invalid_descs, 0);
-        assert!(socket.has_tx_room(FRAMES / 2 - 1) && !socket.has_tx_room(FRAMES / 2));
+        assert!(socket.has_tx_room(0, FRAMES / 2 - 1) && !socket.has_tx_room(0, FRAMES / 2));
         // No program redirects anything to it.
         let mut received = Vec::new();
         assert_eq!(socket.receive(&mut received, BURST as usize).frames, 0);
@@ -103,13 +103,13 @@ fn a_frame_has_its_length_and_room_whatever_was_written_before() {
         let mut frame = socket.take().expect("a frame");
         let room = socket.buffer(&mut frame).len();
         assert!(room >= 1500, "{room}");
-        assert!(!socket.queue_copy(&vec![0; room + 1]), "it does not fit");
+        assert!(!socket.queue_copy(0, &vec![0; room + 1]), "it does not fit");
         socket.buffer(&mut frame).fill(7);
         socket.put_back(frame);
         assert!(is_whole(&socket) && socket.free() == FRAMES);
         let mut frame = socket.take().expect("a frame");
         assert_eq!(socket.buffer(&mut frame).len(), room);
-        socket.queue(frame, 60);
+        socket.queue(frame, 0, 60);
         assert_eq!(socket.queued(), 1);
     });
 }
@@ -118,7 +118,7 @@ fn a_frame_has_its_length_and_room_whatever_was_written_before() {
 fn a_queue_in_use_is_told_and_the_umem_can_be_bound_later() {
     in_namespace(|| {
         let first = socket();
-        assert!(!options::zero_copy(first.fd()).expect("XDP_OPTIONS"));
+        assert!(!options::zero_copy(first.fd(0)).expect("XDP_OPTIONS"));
         let at_once = SocketSettings {
             busy_timeout: Duration::ZERO,
             ..SETTINGS
@@ -148,8 +148,76 @@ fn a_socket_takes_no_frame_of_another() {
         );
         drop(umems);
         let mut second = socket();
-        let taken = panic::catch_unwind(AssertUnwindSafe(|| second.queue(frame, 60)));
+        let taken = panic::catch_unwind(AssertUnwindSafe(|| second.queue(frame, 0, 60)));
         assert!(taken.is_err(), "the frame of another UMEM");
         assert!(second.queued() == 0 && is_whole(&second));
+    });
+}
+
+/// Frames that an interface of this namespace has sent and received.
+fn counts(interface: &str) -> (u64, u64) {
+    let statistics = Command::new("ip")
+        .args(["-s", "-o", "link", "show", "dev", interface])
+        .output();
+    let text = String::from_utf8(statistics.expect("`ip` runs").stdout).expect("text");
+    let mut lines = text.split('\\').map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut after = |title: &str| {
+        lines.find(|line| line.first() == Some(&title));
+        lines.next().expect("numbers")[1].parse().expect("a number")
+    };
+    let received = after("RX:");
+    (after("TX:"), received)
+}
+
+#[test]
+fn frames_of_one_umem_leave_by_the_device_they_are_queued_for_and_one_that_is_closed_is_left_alone() {
+    in_namespace(|| {
+        for arguments in [
+            "link add tgx0 type veth peer name tgx1",
+            "link set tgx0 up addrgenmode none",
+            "link set tgx1 up addrgenmode none",
+        ] {
+            let status = Command::new("ip").args(arguments.split(' ')).status();
+            assert!(status.expect("`ip` runs").success(), "{arguments}");
+        }
+        let mut socket = socket();
+        let on = |interface| SocketSettings { interface, ..SETTINGS };
+        assert!(
+            socket.add_device(&on("lo")).is_err(),
+            "the queue has a socket of this UMEM already"
+        );
+        socket.add_device(&on("tgx0")).expect("another device");
+        assert_eq!(socket.devices(), 2);
+        socket.replenish_fill(FRAMES / 8);
+        assert_eq!(socket.in_fill(), FRAMES / 4, "both fill rings");
+        let send = |socket: &mut Socket, device: u8, count: u32| {
+            for _ in 0..count {
+                assert!(socket.queue_copy(device, &FRAME));
+            }
+            assert_eq!(socket.submit(), count as usize);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while socket.in_tx() > 0 && Instant::now() < deadline {
+                socket.kick();
+                socket.reap_completions();
+            }
+            assert_eq!(socket.in_tx(), 0);
+            assert!(is_whole(socket));
+        };
+        let (lo, veth) = (counts("lo"), counts("tgx1"));
+        send(&mut socket, 0, 3);
+        send(&mut socket, 1, 5);
+        assert_eq!(counts("lo").0, lo.0 + 3);
+        assert_eq!(counts("tgx1").1, veth.1 + 5);
+
+        // What is queued for a device that is gone is free again, and the other goes on.
+        assert!(socket.queue_copy(1, &FRAME));
+        socket.close_device(1);
+        assert!(socket.queued() == 0 && is_whole(&socket));
+        assert!(!socket.queue_copy(1, &FRAME) && is_whole(&socket));
+        let status = Command::new("ip").args(["link", "delete", "tgx0"]).status();
+        assert!(status.expect("`ip` runs").success());
+        assert!(socket.has_tx_room_everywhere(0));
+        send(&mut socket, 0, 3);
+        assert_eq!(counts("lo").0, lo.0 + 6);
     });
 }

@@ -47,9 +47,9 @@ impl RawPort {
         let link = object::attach(&mut ebpf, PROGRAM_TO_SOCKET, interface)?;
         let socket = socket::open(interface, QUEUE, BUSY_TIMEOUT)?;
         // Older kernels do not know it, and take batches of their own choice.
-        let _ = options::set_tx_budget(socket.fd(), TX_BUDGET);
+        let _ = options::set_tx_budget(socket.fd(0), TX_BUDGET);
         sockets
-            .set(QUEUE, socket.fd(), 0)
+            .set(QUEUE, socket.fd(0), 0)
             .with_context(|| format!("cannot write the map {MAP_SOCKETS}"))?;
         let mut port = Self {
             _link: link,
@@ -73,7 +73,7 @@ impl RawPort {
             bail!("there are {free} frames to send, and not {count}");
         }
         for _ in 0..count {
-            if !self.socket.queue_copy(frame) {
+            if !self.socket.queue_copy(0, frame) {
                 bail!("a frame does not fit the UMEM's");
             }
         }
@@ -100,10 +100,10 @@ impl RawPort {
             let mut frame = self.socket.turn_into_tx(frame);
             let (destination, rest) = self.socket.buffer(&mut frame).split_at_mut(MAC);
             destination.swap_with_slice(&mut rest[..MAC]);
-            self.socket.queue(frame, *length);
+            self.socket.queue(frame, 0, *length);
             for &length in more {
                 match template.get(..length) {
-                    Some(another) if self.socket.queue_copy(another) => {}
+                    Some(another) if self.socket.queue_copy(0, another) => {}
                     Some(_) => failed = Some("the kernel has every frame"),
                     None => failed = Some("more frames are due than come in"),
                 }

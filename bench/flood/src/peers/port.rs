@@ -42,7 +42,7 @@ impl Port {
         for queue in 0..queues {
             let mut socket = socket::open(interface, queue, BUSY_TIMEOUT)?;
             socket.replenish_fill(FILL);
-            sink.take_to(queue, socket.fd())?;
+            sink.take_to(queue, socket.fd(0))?;
             sockets.push(socket);
         }
         Ok(Self {
@@ -76,7 +76,7 @@ impl Port {
         let socket = &mut self.sockets[index];
         let Some(mut frame) = socket.take() else { return false };
         let length = write(socket.buffer(&mut frame));
-        socket.queue(frame, length);
+        socket.queue(frame, 0, length);
         true
     }
 

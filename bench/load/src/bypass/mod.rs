@@ -103,7 +103,7 @@ impl BypassClient {
         };
         let runtime = tidegate_runtime::start_with_tasks(
             &tidegate_runtime::Settings {
-                interface: &settings.interface,
+                interfaces: std::slice::from_ref(&settings.interface),
                 afxdp: &settings.afxdp(plan, queues),
                 tcp: &settings.tcp(plan, first_connections, first_pairs),
                 syn_cookies: &cookies,

@@ -54,8 +54,8 @@ pub(super) enum Event {
     Unknown,
 }
 
-/// Reads a message, of which `out` is told what it means for `interface`.
-pub(super) fn decode(message: &Message<'_>, interface: u32, out: &mut impl FnMut(Event)) {
+/// Reads a message, of which `out` is told what it means for `interfaces`.
+pub(super) fn decode(message: &Message<'_>, interfaces: &[u32], out: &mut impl FnMut(Event)) {
     let payload = message.payload;
     match message.kind {
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
@@ -69,17 +69,17 @@ pub(super) fn decode(message: &Message<'_>, interface: u32, out: &mut impl FnMut
             }
         }
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
-            if let Some(change) = neighbour(message, interface) {
+            if let Some(change) = neighbour(message, interfaces) {
                 out(Event::Change(change));
             }
         }
         libc::RTM_NEWLINK if payload.len() >= IFINFOMSG => {
             let index = word(payload, 4).unwrap_or(NO_INTERFACE);
-            if index == interface
+            if interfaces.contains(&index)
                 && let Some(mac) = find_attr(&payload[IFINFOMSG..], libc::IFLA_ADDRESS)
                 && let Ok(mac) = mac.try_into()
             {
-                out(Event::Change(Change::Mac(mac)));
+                out(Event::Change(Change::Mac(index, mac)));
             }
             let flags = word(payload, 8).unwrap_or(0);
             out(Event::Link(index, flags & (libc::IFF_UP | libc::IFF_RUNNING) as u32));
@@ -218,13 +218,14 @@ fn object(kind: u16, payload: &[u8]) -> Option<Change> {
     Some(Change::AddObject { number, object })
 }
 
-fn neighbour(message: &Message<'_>, interface: u32) -> Option<Change> {
+fn neighbour(message: &Message<'_>, interfaces: &[u32]) -> Option<Change> {
     if message.payload.len() < NDMSG {
         return None;
     }
     let (header, attributes) = rt_neigh::OpGetneighDump::decode_reply(message.payload);
     let is_ip = matches!(i32::from(header.ndm_family), libc::AF_INET | libc::AF_INET6);
-    if !is_ip || header.ndm_ifindex as u32 != interface || header.ndm_flags & libc::NTF_PROXY != 0 {
+    let interface = header.ndm_ifindex as u32;
+    if !is_ip || !interfaces.contains(&interface) || header.ndm_flags & libc::NTF_PROXY != 0 {
         return None;
     }
     let address = attributes.get_dst().ok()?;
@@ -232,10 +233,11 @@ fn neighbour(message: &Message<'_>, interface: u32) -> Option<Change> {
     let is_usable = message.kind == libc::RTM_NEWNEIGH && header.ndm_state & USABLE != 0;
     Some(match mac.filter(|_| is_usable) {
         Some(mac) => Change::AddNeighbour(Arc::new(Neighbour {
+            interface,
             address,
             mac,
             in_use: AtomicBool::new(false),
         })),
-        None => Change::RemoveNeighbour(address),
+        None => Change::RemoveNeighbour(interface, address),
     })
 }

@@ -1,4 +1,4 @@
-//! The kernel's routes and neighbours, as far as they say how an address is reached by one interface.
+//! The kernel's routes and neighbours, as far as they say how an address is reached by the served interfaces.
 
 use core::sync::atomic::AtomicBool;
 use std::collections::HashMap;
@@ -9,9 +9,22 @@ use ipnet::IpNet;
 use prefix_trie::joint::map::JointPrefixMap;
 use tidegate_tcp::next_hops::NoNextHop;
 
-/// A host of the interface's network whose Ethernet address is known.
+/// An interface that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    /// The kernel's number.
+    pub(super) index: u32,
+    /// The number of the device that what leaves by it is given to.
+    pub(super) device: u8,
+    /// Its own Ethernet address.
+    pub(super) mac: [u8; 6],
+}
+
+/// A host whose Ethernet address is known.
 #[derive(Debug)]
 pub(super) struct Neighbour {
+    /// The index of the interface it is beside.
+    pub(super) interface: u32,
     pub(super) address: IpAddr,
     pub(super) mac: [u8; 6],
     /// It was the next hop of a flow since the kernel was last told so.
@@ -98,6 +111,9 @@ pub(super) enum Object {
     Group(Vec<(u32, u32)>),
 }
 
+/// The reason there is no next hop; and an interface and an address, which are to be resolved if it is that.
+pub(super) type Unreachable = (NoNextHop, (u32, IpAddr));
+
 /// A change of the tables.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
@@ -116,52 +132,59 @@ pub(super) enum Change {
     },
     RemoveObject(u32),
     AddNeighbour(Arc<Neighbour>),
-    RemoveNeighbour(IpAddr),
-    /// The interface's own Ethernet address.
-    Mac([u8; 6]),
+    /// Of the interface with this index.
+    RemoveNeighbour(u32, IpAddr),
+    /// An interface's own Ethernet address.
+    Mac(u32, [u8; 6]),
 }
 
 /// The tables. A look-up takes as long as the prefixes are long that contain the address, not as many as there are.
 #[derive(Clone)]
 pub(super) struct Tables {
-    /// The index of the interface.
-    interface: u32,
-    mac: [u8; 6],
+    served: Vec<Served>,
     /// The routes to a prefix in the order in which they are preferred.
     routes: JointPrefixMap<IpNet, Vec<Route>>,
     objects: HashMap<u32, Object>,
-    neighbours: HashMap<IpAddr, Arc<Neighbour>>,
+    /// By interface and address.
+    neighbours: HashMap<(u32, IpAddr), Arc<Neighbour>>,
 }
 
 impl Tables {
-    /// Empty tables of the interface with this index.
-    pub(super) fn new(interface: u32) -> Self {
-        Self {
-            interface,
+    /// Empty tables for these interfaces, of each its index and device.
+    pub(super) fn new(interfaces: &[(u32, u8)]) -> Self {
+        let served = interfaces.iter().map(|&(index, device)| Served {
+            index,
+            device,
             mac: [0; 6],
+        });
+        Self {
+            served: served.collect(),
             routes: JointPrefixMap::new(),
             objects: HashMap::new(),
             neighbours: HashMap::new(),
         }
     }
 
-    /// The interface's own Ethernet address.
-    pub(super) fn mac(&self) -> [u8; 6] {
-        self.mac
+    /// The served interface with this index.
+    fn interface(&self, index: u32) -> Option<&Served> {
+        self.served.iter().find(|served| served.index == index)
     }
 
-    /// The neighbour that what is for `remote` goes to. `hash`, the flow's, chooses among several.
+    /// The neighbour that what is for `remote` goes to, and the interface. `hash`, the flow's, chooses among several.
     ///
     /// # Errors
     ///
-    /// There is none; with the address that would have to be resolved.
-    pub(super) fn lookup(&self, remote: IpAddr, hash: u32) -> Result<&Arc<Neighbour>, (NoNextHop, IpAddr)> {
-        let address = self.gateway(remote, hash).map_err(|reason| (reason, remote))?;
-        self.neighbours.get(&address).ok_or((NoNextHop::Unresolved, address))
+    /// There is none; with the interface and the address that would have to be resolved.
+    pub(super) fn lookup(&self, remote: IpAddr, hash: u32) -> Result<(&Arc<Neighbour>, &Served), Unreachable> {
+        let (index, address) = self.gateway(remote, hash).map_err(|reason| (reason, (0, remote)))?;
+        let neighbour = self.neighbours.get(&(index, address));
+        neighbour
+            .zip(self.interface(index))
+            .ok_or((NoNextHop::Unresolved, (index, address)))
     }
 
-    /// The address of the next hop to `remote`, from the longest prefix that has a usable route.
-    fn gateway(&self, remote: IpAddr, hash: u32) -> Result<IpAddr, NoNextHop> {
+    /// The interface and address of the next hop to `remote`, from the longest prefix that has a usable route.
+    fn gateway(&self, remote: IpAddr, hash: u32) -> Result<(u32, IpAddr), NoNextHop> {
         let mut within = IpNet::from(remote);
         loop {
             let (prefix, routes) = self.routes.get_lpm(&within).ok_or(NoNextHop::NoRoute)?;
@@ -172,12 +195,12 @@ impl Tables {
         }
     }
 
-    /// The address of the next hop by `route`; `None` if it cannot be used. Of several ways only those by this
-    /// interface count, unless there are none.
-    fn choose(&self, route: &Route, remote: IpAddr, hash: u32) -> Option<Result<IpAddr, NoNextHop>> {
+    /// The next hop by `route`; `None` if it cannot be used. Of several ways only those by served interfaces count,
+    /// unless there are none.
+    fn choose(&self, route: &Route, remote: IpAddr, hash: u32) -> Option<Result<(u32, IpAddr), NoNextHop>> {
         let (mut total, mut others) = (0, false);
         let hops = self.visit(&route.hops, &mut |hop, weight| {
-            if hop.interface == self.interface {
+            if self.interface(hop.interface).is_some() {
                 total += u64::from(weight);
             } else {
                 others = true;
@@ -192,10 +215,10 @@ impl Tables {
         let mut left = (total * u64::from(hash)) >> 32;
         let mut chosen = None;
         self.visit(&route.hops, &mut |hop, weight| {
-            if hop.interface == self.interface && chosen.is_none() {
+            if self.interface(hop.interface).is_some() && chosen.is_none() {
                 match left.checked_sub(u64::from(weight)) {
                     Some(rest) => left = rest,
-                    None => chosen = Some(hop.gateway.unwrap_or(remote)),
+                    None => chosen = Some((hop.interface, hop.gateway.unwrap_or(remote))),
                 }
             }
         });
@@ -242,15 +265,19 @@ impl Tables {
             }
             Change::RemoveObject(number) => self.objects.remove(number).is_some(),
             Change::AddNeighbour(neighbour) => {
-                let known = self.neighbours.get(&neighbour.address);
+                let key = (neighbour.interface, neighbour.address);
+                let known = self.neighbours.get(&key);
                 if known.is_some_and(|known| known.mac == neighbour.mac) {
                     return false;
                 }
-                self.neighbours.insert(neighbour.address, Arc::clone(neighbour));
+                self.neighbours.insert(key, Arc::clone(neighbour));
                 true
             }
-            Change::RemoveNeighbour(address) => self.neighbours.remove(address).is_some(),
-            Change::Mac(mac) => core::mem::replace(&mut self.mac, *mac) != *mac,
+            Change::RemoveNeighbour(interface, address) => self.neighbours.remove(&(*interface, *address)).is_some(),
+            Change::Mac(interface, mac) => {
+                let served = self.served.iter_mut().find(|served| served.index == *interface);
+                served.is_some_and(|served| core::mem::replace(&mut served.mac, *mac) != *mac)
+            }
         }
     }
 

@@ -15,7 +15,7 @@ fn ip(text: &str) -> IpAddr {
 /// The one meaning of a message.
 fn meaning(kind: u16, flags: i32, payload: &[u8]) -> Option<Event> {
     let mut events = Vec::new();
-    decode::decode(&Message::told(kind, flags, payload), OWN, &mut |event| {
+    decode::decode(&Message::told(kind, flags, payload), &[OWN], &mut |event| {
         events.push(event)
     });
     assert!(events.len() <= 1, "{events:?}");
@@ -234,7 +234,7 @@ fn neighbours_of_the_interface_are_read_with_their_state() {
         (libc::RTM_DELNEIGH, libc::NUD_STALE),
     ] {
         let removed = read(kind, OWN, state, 0);
-        assert!(matches!(removed, Some(Change::RemoveNeighbour(_))), "{removed:?}");
+        assert!(matches!(removed, Some(Change::RemoveNeighbour(OWN, _))), "{removed:?}");
     }
     assert!(
         read(new, OWN + 1, libc::NUD_REACHABLE, 0).is_none(),
@@ -251,23 +251,26 @@ fn an_interface_tells_its_address_and_its_state() {
     let payload = [&header[..], &attribute(1, &[2, 0, 0, 0, 0, 9])].concat();
     let mut events = Vec::new();
     let message = Message::told(libc::RTM_NEWLINK, 0, &payload);
-    decode::decode(&message, OWN, &mut |event| events.push(event));
+    decode::decode(&message, &[OWN], &mut |event| events.push(event));
     assert!(
         matches!(
             events[..],
-            [Event::Change(Change::Mac([2, 0, 0, 0, 0, 9])), Event::Link(OWN, 0x41)]
+            [
+                Event::Change(Change::Mac(OWN, [2, 0, 0, 0, 0, 9])),
+                Event::Link(OWN, 0x41)
+            ]
         ),
         "{events:?}"
     );
     events.clear();
-    decode::decode(&message, OWN + 1, &mut |event| events.push(event));
+    decode::decode(&message, &[OWN + 1], &mut |event| events.push(event));
     assert!(matches!(events[..], [Event::Link(OWN, 0x41)]), "{events:?}");
 }
 
 #[test]
 fn so_many_neighbours_are_asked_for_in_a_second_and_no_more() {
     let mut budget = Budget::new(2);
-    let address = |number: u8| IpAddr::from([198, 18, 0, number]);
+    let address = |number: u8| (OWN, IpAddr::from([198, 18, 0, number]));
     let asked = [1, 1, 2, 3, 2].map(|number| budget.allow_unresolved(address(number)));
     assert_eq!(asked, [Some(true), None, Some(true), Some(false), None]);
     assert_eq!([(); 3].map(|()| budget.take_in_use()), [true, true, false]);
@@ -291,7 +294,7 @@ fn watcher() -> (Watcher, Arc<Shared>) {
     let poll = Poll::new().expect("an epoll");
     let waker = Waker::new(poll.registry(), BELL).expect("an eventfd");
     let shared = Arc::new(Shared {
-        tables: ArcSwap::from_pointee(Tables::new(OWN)),
+        tables: ArcSwap::from_pointee(Tables::new(&[(OWN, 0)])),
         generation: AtomicU32::new(u32::MAX),
         unresolved: ArrayQueue::new(2),
         in_use: ArrayQueue::new(2),
@@ -303,14 +306,13 @@ fn watcher() -> (Watcher, Arc<Shared>) {
         loads: AtomicU64::new(0),
     });
     let watcher = Watcher {
-        interface: "lo".to_owned(),
-        index: OWN,
+        interfaces: vec![(OWN, 0)],
         socket: Socket::open(0).expect("a netlink socket"),
         poll,
         links: HashMap::new(),
         removed_objects: HashSet::new(),
         shared: Arc::clone(&shared),
-        spare: Arc::new(Tables::new(OWN)),
+        spare: Arc::new(Tables::new(&[(OWN, 0)])),
         behind: Vec::new(),
         loaded_at: Instant::now(),
         is_incomplete: false,
@@ -322,6 +324,7 @@ fn watcher() -> (Watcher, Arc<Shared>) {
 
 fn neighbour(number: u8) -> Change {
     Change::AddNeighbour(Arc::new(Neighbour {
+        interface: OWN,
         address: ip("198.18.0.2"),
         mac: [2, 0, 0, 0, 0, number],
         in_use: AtomicBool::new(false),
@@ -349,7 +352,7 @@ fn both_copies_have_every_change_and_only_changes_are_made_known() {
     watcher.publish(vec![on_link()]);
     assert_eq!(view.generation(), 1, "never 0");
     assert_eq!(mac(&view), Err(NoNextHop::Unresolved));
-    assert_eq!(shared.unresolved.pop(), Some(ip("198.18.0.2")));
+    assert_eq!(shared.unresolved.pop(), Some((OWN, ip("198.18.0.2"))));
     for number in 1..6 {
         watcher.publish(vec![neighbour(number)]);
         assert_eq!(view.generation(), 1 + u32::from(number));
@@ -409,7 +412,9 @@ fn the_copy_that_a_shard_looks_at_is_left_alone() {
         thread::sleep(Duration::from_millis(20));
         assert!(!publishing.is_finished());
         assert_eq!(
-            looking.lookup(ip("198.18.0.2"), 0).map(|neighbour| neighbour.mac[5]),
+            looking
+                .lookup(ip("198.18.0.2"), 0)
+                .map(|(neighbour, _)| neighbour.mac[5]),
             Ok(1)
         );
         drop(looking);
@@ -417,7 +422,9 @@ fn the_copy_that_a_shard_looks_at_is_left_alone() {
     });
     let tables = shared.tables.load();
     assert_eq!(
-        tables.lookup(ip("198.18.0.2"), 0).map(|neighbour| neighbour.mac[5]),
+        tables
+            .lookup(ip("198.18.0.2"), 0)
+            .map(|(neighbour, _)| neighbour.mac[5]),
         Ok(3)
     );
 }
@@ -427,7 +434,7 @@ fn the_kernels_own_tables_can_be_read() {
     let mut socket = Socket::open(GROUPS).expect("a netlink socket");
     let mut links = HashMap::new();
     let index = if_nametoindex("lo").expect("a loopback interface");
-    load(&mut socket, index, &mut links).expect("tables");
+    load(&mut socket, &[(index, 0)], &mut links).expect("tables");
     assert!(links.contains_key(&index));
     let missing = resolve_next_hop("no-such-link0", ip("198.18.0.1"), Duration::ZERO);
     assert!(matches!(missing, Err(Error::LinkGone { .. })));

@@ -12,6 +12,7 @@ use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::port::Port;
 use crate::report::PortCounters;
+use crate::routes::Routes;
 use crate::shard_port::ShardPort as _;
 use crate::xdp::Attached;
 
@@ -22,43 +23,50 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const TX_BUDGET: u32 = 256;
 
 impl Port {
-    /// Makes a UMEM, binds a socket to `queue` of `interface` and fills the fill ring. `plan` says in which mode and
-    /// with which frames; `attached` is where the program runs.
+    /// Makes a UMEM, binds a socket to `queue` of each of `interfaces`, the devices 0 and so on, and fills their fill
+    /// rings. `plan` says in which mode and with which frames; `attached` is where the program runs.
     ///
     /// # Errors
     ///
     /// [`Error::Memlock`], [`Error::NoMemory`], [`Error::QueueBusy`], [`Error::ZeroCopyRefused`],
     /// [`Error::NotPermitted`], [`Error::InterfaceDown`] or [`Error::Io`].
     pub(crate) fn open(
-        interface: &str,
+        interfaces: &[&str],
         queue: u32,
         config: &Config,
         plan: &BindPlan,
         attached: Attached,
     ) -> Result<Self, Error> {
-        let socket = bind(interface, queue, config, plan, attached)?;
-        let zero_copy = options::zero_copy(socket.fd()).map_err(|error| Error::io("cannot read XDP_OPTIONS", error))?;
-        if config.wait == WaitStrategy::BusyPoll {
-            options::set_busy_poll(socket.fd(), config.busy_poll, config.busy_poll_budget).map_err(|error| {
-                Error::io(
-                    "cannot have the kernel poll the device (SO_PREFER_BUSY_POLL, Linux 5.11); \
-                         choose another wait strategy",
-                    error,
-                )
-            })?;
-        }
-        if !zero_copy {
-            // Fewer system calls from Linux 6.17 on; before that, batches of the kernel's choice.
-            let _ = options::set_tx_budget(socket.fd(), TX_BUDGET.clamp(TX_BATCH, config.tx_ring));
+        let devices = interfaces.len() as u32;
+        let socket = bind(interfaces, queue, config, plan, attached)?;
+        let zero_copy =
+            options::zero_copy(socket.fd(0)).map_err(|error| Error::io("cannot read XDP_OPTIONS", error))?;
+        for fd in (0..socket.devices()).map(|device| socket.fd(device)) {
+            if config.wait == WaitStrategy::BusyPoll {
+                options::set_busy_poll(fd, config.busy_poll, config.busy_poll_budget).map_err(|error| {
+                    Error::io(
+                        "cannot have the kernel poll the device (SO_PREFER_BUSY_POLL, Linux 5.11); \
+                             choose another wait strategy",
+                        error,
+                    )
+                })?;
+            }
+            if !zero_copy {
+                // Fewer system calls from Linux 6.17 on; before that, batches of the kernel's choice.
+                let tx_ring = config.tx_ring(devices);
+                let _ = options::set_tx_budget(fd, TX_BUDGET.clamp(TX_BATCH.min(tx_ring), tx_ring));
+            }
         }
         let mut port = Self {
             socket,
             queue,
             zero_copy,
-            fill_level: FillLevel::new(config.fill_target(), zero_copy),
+            fill_level: FillLevel::new(config.fill_target(devices), zero_copy),
             control_reserve: config.control_reserve,
             handed_over: 0,
             reserved: None,
+            device: 0,
+            routes: Routes::default(),
             unsent: Unsent::Nothing,
             link_down_logged: false,
             counters: PortCounters::default(),
@@ -92,17 +100,23 @@ fn create_umem(config: &Config, frame_size: u32) -> Result<Umem, Error> {
 }
 
 /// Binds in zero-copy mode where that is planned and the kernel gives it, otherwise in copy mode.
-fn bind(interface: &str, queue: u32, config: &Config, plan: &BindPlan, attached: Attached) -> Result<Socket, Error> {
-    let refused = |reason: String| Error::ZeroCopyRefused {
-        name: interface.to_owned(),
+fn bind(
+    interfaces: &[&str],
+    queue: u32,
+    config: &Config,
+    plan: &BindPlan,
+    attached: Attached,
+) -> Result<Socket, Error> {
+    let refused = |name: &str, reason: String| Error::ZeroCopyRefused {
+        name: name.to_owned(),
         queue,
         reason,
     };
     let settings = SocketSettings {
-        interface,
+        interface: interfaces[0],
         queue,
         rx_ring: config.rx_ring,
-        tx_ring: config.tx_ring,
+        tx_ring: config.tx_ring(interfaces.len() as u32),
         mode: Mode::ZeroCopy,
         burst: config.burst,
         busy_timeout: BUSY_TIMEOUT,
@@ -110,30 +124,33 @@ fn bind(interface: &str, queue: u32, config: &Config, plan: &BindPlan, attached:
     let mut unbound = None;
     if let Some(frame_size) = plan.zero_copy {
         if attached == Attached::Generic {
-            return Err(refused("the XDP program runs in generic mode".to_owned()));
+            let reason = "the XDP program runs in generic mode".to_owned();
+            return Err(refused(interfaces[0], reason));
         }
-        match create_umem(config, frame_size).map(|umem| umem.bind(&settings)) {
+        match create_umem(config, frame_size).map(|umem| bind_all(umem, interfaces, &settings)) {
             Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err((umem, error))) => {
+            Ok(Err(Unbound { umem, interface, error })) => {
                 match error.raw_os_error() {
                     Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::ENETDOWN) => {
                         return Err(bind_error(interface, queue, error));
                     }
-                    _ if plan.copy.is_none() => return Err(refused(error.to_string())),
+                    _ if plan.copy.is_none() => return Err(refused(interface, error.to_string())),
                     _ => tracing::debug!("no zero-copy on queue {queue} of {interface}: {error}"),
                 }
-                unbound = Some(umem);
+                unbound = umem;
             }
             // The frames of copy mode may be smaller.
             Err(error @ (Error::Memlock { .. } | Error::NoMemory { .. }))
                 if plan.copy.is_some_and(|copy| copy < frame_size) =>
             {
-                tracing::warn!("zero-copy is not tried on queue {queue} of {interface}: {error}");
+                tracing::warn!("zero-copy is not tried on queue {queue} of {}: {error}", interfaces[0]);
             }
             Err(error) => return Err(error),
         }
     }
-    let frame_size = plan.copy.ok_or_else(|| refused("it was not tried".to_owned()))?;
+    let frame_size = plan
+        .copy
+        .ok_or_else(|| refused(interfaces[0], "it was not tried".to_owned()))?;
     // A UMEM whose bind failed can be bound again, if its frames have the right size.
     let umem = match unbound {
         Some(umem) if umem.frame_size() == frame_size => umem,
@@ -146,8 +163,34 @@ fn bind(interface: &str, queue: u32, config: &Config, plan: &BindPlan, attached:
         mode: Mode::Copy,
         ..settings
     };
-    umem.bind(&settings)
-        .map_err(|(_, error)| bind_error(interface, queue, error))
+    bind_all(umem, interfaces, &settings)
+        .map_err(|Unbound { interface, error, .. }| bind_error(interface, queue, error))
+}
+
+/// The outcome of a bind that failed.
+struct Unbound<'a> {
+    /// If nothing was bound to it.
+    umem: Option<Umem>,
+    interface: &'a str,
+    error: io::Error,
+}
+
+/// Binds `umem` to the queue of the first interface, and with it, in the same mode, to that of the others.
+fn bind_all<'a>(umem: Umem, interfaces: &[&'a str], settings: &SocketSettings<'a>) -> Result<Socket, Unbound<'a>> {
+    let mut socket = umem.bind(settings).map_err(|(umem, error)| Unbound {
+        umem: Some(umem),
+        interface: settings.interface,
+        error,
+    })?;
+    for &interface in &interfaces[1..] {
+        let settings = SocketSettings { interface, ..*settings };
+        socket.add_device(&settings).map_err(|error| Unbound {
+            umem: None,
+            interface,
+            error,
+        })?;
+    }
+    Ok(socket)
 }
 
 fn bind_error(interface: &str, queue: u32, error: io::Error) -> Error {

@@ -8,6 +8,18 @@ use crate::shard_port::ShardPort as _;
 
 impl Transmit for Port {
     #[inline]
+    fn leave_by(&mut self, device: u8) {
+        let device = self.routes.by(device);
+        if device != self.device {
+            self.device = device;
+            // There need not be room for it on this one.
+            if let Some(frame) = self.reserved.take() {
+                self.socket.put_back(frame);
+            }
+        }
+    }
+
+    #[inline]
     fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
         if self.reserved.is_none() {
             self.reserved = self.take(purpose);
@@ -29,7 +41,10 @@ impl Transmit for Port {
             self.reserved = Some(frame);
             return;
         }
-        self.socket.queue(frame, length);
+        if !self.socket.queue(frame, self.device, length) {
+            self.counters.tx_link_gone += 1;
+            return;
+        }
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += length as u64;
     }
@@ -43,13 +58,13 @@ impl Port {
             Purpose::Data => self.control_reserve,
             Purpose::Control => 0,
         };
-        if !self.socket.has_tx_room(kept) {
+        if !self.socket.has_tx_room(self.device, kept) {
             // Only what is sent comes back; without anything queued the kernel has been asked already.
             if self.socket.queued() > 0 {
                 self.flush();
             }
             self.reap_completions();
-            if !self.socket.has_tx_room(kept) {
+            if !self.socket.has_tx_room(self.device, kept) {
                 return None;
             }
         }

@@ -19,14 +19,16 @@ use tidegate_xsk::Umems;
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
-use crate::config::{Config, NextHop};
+use crate::config::{Attach, Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
+use crate::devices::Device;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::BindPlan;
 use crate::error::Error;
-use crate::interface::Interface;
-use crate::link_watch::{LinkWatch, Served};
+use crate::interface::{self, Interface, check_listeners};
+use crate::link_watch::Served;
+use crate::links::Links;
 use crate::listeners::ServedAddresses;
 use crate::mailbox::{Mailbox, waker};
 use crate::next_hop::NextHopWatch;
@@ -34,6 +36,7 @@ use crate::port::Port;
 use crate::random;
 use crate::report::{QueueInfo, ShardReport};
 use crate::shard::{BELL, Parts, Shard, Shared};
+use crate::shard_port::ShardPort as _;
 use crate::shard_task::ShardTask;
 use crate::watchdog::Watchdog;
 use crate::xdp::{ProgramSettings, Steering};
@@ -72,12 +75,12 @@ where
     F: FnMut(u32) -> (A, D),
 {
     let checked = Checked::new(settings)?;
-    let Device {
+    let Opened {
         ports,
         infos,
-        link,
+        links,
         mut steering,
-    } = Device::open(settings, &checked)?;
+    } = Opened::open(settings, &checked)?;
     let (shared, polls) = share(&ports, settings.afxdp)?;
     let tcp = checked.tcp.clone();
     let served = checked.addresses.served();
@@ -92,7 +95,10 @@ where
 
     let next_hops = match settings.afxdp.next_hop {
         NextHop::Reflect => None,
-        NextHop::Kernel => Some(NextHopWatch::start(settings.interface, settings.afxdp.neighbour_rate)?),
+        NextHop::Kernel => Some(NextHopWatch::start(
+            &first_devices(&checked.devices),
+            settings.afxdp.neighbour_rate,
+        )?),
     };
 
     let mut shards = Vec::new();
@@ -108,7 +114,9 @@ where
         engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners, &served);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
-        steering.set_socket(info.queue, port.socket().fd())?;
+        for device in 0..port.socket().devices() {
+            steering.set_socket(device, info.queue, port.socket().fd(device))?;
+        }
         let own = Parts {
             engine,
             task,
@@ -125,13 +133,25 @@ where
         mailboxes: Arc::clone(&shared.mailboxes),
         failure: Arc::new(OnceLock::new()),
         queues: infos,
-        link: Mutex::new(link),
+        links: Mutex::new(links),
         addresses,
         next_hops,
         watchdog: Watchdog::default(),
-        driver: checked.interface.driver.clone(),
+        driver: checked
+            .devices
+            .first()
+            .and_then(|device| device.interface.driver.clone()),
         reattached: 0,
-        driver_counters: DriverCounters::new(statistics(&checked.interface.name)),
+        driver_counters: checked
+            .devices
+            .iter()
+            .map(|device| DriverCounters::new(statistics(&device.interface.name)))
+            .collect(),
+        devices: checked
+            .devices
+            .into_iter()
+            .map(|device| device.interface.name)
+            .collect(),
         tcp,
         is_draining: false,
         steering,
@@ -152,8 +172,8 @@ where
 
 /// The settings, with everything checked that can be before anything is attached.
 struct Checked {
-    interface: Interface,
-    /// As configured, with the interface's MTU.
+    devices: Vec<Device>,
+    /// As configured, with the smallest MTU of the interfaces.
     tcp: tidegate_tcp::Config,
     addresses: ServedAddresses,
     queues: u32,
@@ -174,24 +194,37 @@ impl Checked {
         settings.tcp.validate().map_err(Error::in_table("tcp"))?;
         let cookie_secret = Secret::load(settings.syn_cookies)?;
         let addresses: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
-        let interface = Interface::find(settings.interface)?;
-        config.validate_mtu(&interface.name, interface.mtu)?;
+        let interfaces = settings.interfaces.iter().map(|name| Interface::find(name));
+        let interfaces = interfaces.collect::<Result<Vec<_>, _>>()?;
+        let devices = Device::below(&interfaces)?;
         let mut tcp = settings.tcp.clone();
-        tcp.mtu = interface.mtu as u16;
+        let Some(smallest) = devices
+            .iter()
+            .map(|device| &device.interface)
+            .min_by_key(|device| device.mtu)
+        else {
+            return Err(Error::Config("there is no interface to serve".to_owned()));
+        };
+        for device in &devices {
+            config.validate_mtu(&device.interface.name, device.interface.mtu)?;
+        }
+        tcp.mtu = smallest.mtu as u16;
         // No key of the file is at fault here.
         tcp.validate()
-            .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", interface.name)))?;
-        interface.check_listeners(&addresses)?;
-        let addresses = ServedAddresses::new(&interface, addresses)?;
+            .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", smallest.name)))?;
+        check_listeners(&interfaces, &addresses)?;
+        let addresses = ServedAddresses::new(&interfaces, addresses)?;
         check_remotes(settings.remotes)?;
-        let queues = interface.queues(config.queues)?;
-        if queues < interface.rx_queues {
-            tracing::warn!(
-                "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others are \
-                 left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
-                interface.name,
-                interface.rx_queues
-            );
+        let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
+        for Device { interface, .. } in &devices {
+            if queues < interface.rx_queues {
+                tracing::warn!(
+                    "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others \
+                     are left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
+                    interface.name,
+                    interface.rx_queues
+                );
+            }
         }
         capability::check()?;
         let cpus = if config.pin_threads {
@@ -200,7 +233,7 @@ impl Checked {
             Vec::new()
         };
         Ok(Self {
-            interface,
+            devices,
             tcp,
             addresses,
             queues,
@@ -210,18 +243,19 @@ impl Checked {
     }
 }
 
-/// The interface, taken: the XDP program is attached and a socket bound to each queue.
-struct Device {
+/// The devices, taken: the XDP program is attached and a socket bound to each queue.
+struct Opened {
     ports: Vec<Port>,
     infos: Vec<QueueInfo>,
-    link: LinkWatch,
+    links: Links,
     steering: Steering,
 }
 
-impl Device {
+impl Opened {
     fn open(settings: &Settings<'_>, checked: &Checked) -> Result<Self, Error> {
         let config = settings.afxdp;
-        let Checked { interface, queues, .. } = checked;
+        let Checked { devices, queues, .. } = checked;
+        let names: Vec<&str> = devices.iter().map(|device| device.interface.name.as_str()).collect();
         // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
         let program_settings = ProgramSettings {
             listeners: &checked.addresses.addresses(),
@@ -230,13 +264,21 @@ impl Device {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
+            outlives: config.attach == Attach::Dispatcher,
         };
-        let steering = Steering::attach(&interface.name, config.xdp_mode, &program_settings)?;
-        let plan = BindPlan::new(config, settings.syn_cookies.mode, interface, steering.attached())?;
+        let steering = Steering::attach(&names, config, &program_settings)?;
+        let plans = devices
+            .iter()
+            .zip(steering.attached_to())
+            .map(|(device, attached)| BindPlan::new(config, settings.syn_cookies.mode, &device.interface, attached));
+        let plans = plans.collect::<Result<Vec<_>, _>>()?;
+        let Some(plan) = BindPlan::of_all(plans.iter().copied()) else {
+            return Err(Error::Config("there is no interface to serve".to_owned()));
+        };
         let mut ports = Vec::new();
         let mut infos = Vec::new();
         for queue in 0..*queues {
-            let port = Port::open(&interface.name, queue, config, &plan, steering.attached())?;
+            let port = Port::open(&names, queue, config, &plan, steering.attached())?;
             infos.push(QueueInfo {
                 queue,
                 cpu: affinity::cpu_of(queue as usize, &checked.cpus),
@@ -245,20 +287,36 @@ impl Device {
             });
             ports.push(port);
         }
+        let mtu = u32::from(checked.tcp.mtu);
         let max_mtus = infos.iter().map(|info| plan.max_mtu(info.zero_copy));
         let served = Served {
             queues: *queues,
-            mtu: interface.mtu,
-            max_mtu: max_mtus.min().unwrap_or(interface.mtu),
+            mtu,
+            max_mtu: max_mtus.min().unwrap_or(mtu),
         };
-        let link = LinkWatch::new(&interface.name, served)?;
+        let links = Links::new(devices.iter().map(|device| (device, served)))?;
+        for port in &mut ports {
+            port.set_routes(links.routes());
+        }
         Ok(Self {
             ports,
             infos,
-            link,
+            links,
             steering,
         })
     }
+}
+
+/// The interfaces above the devices, each with the number of the first device below it.
+fn first_devices(devices: &[Device]) -> Vec<(&str, u8)> {
+    let mut first: Vec<(&str, u8)> = Vec::new();
+    for (number, device) in (0..).zip(devices) {
+        let name = device.bond.as_deref().unwrap_or(&device.interface.name);
+        if first.iter().all(|(known, _)| *known != name) {
+            first.push((name, number));
+        }
+    }
+    first
 }
 
 /// Makes what the shards of these ports share, and the epoll each sleeps in.

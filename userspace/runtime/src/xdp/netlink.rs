@@ -1,6 +1,7 @@
 //! The XDP programs of an interface, by rtnetlink.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use netlink_bindings::rt_link::{Ifinfomsg, Request};
 use netlink_socket2::NetlinkSocket;
@@ -49,6 +50,44 @@ pub(super) fn programs(index: u32) -> io::Result<Vec<(Place, u32)>> {
     .into_iter()
     .filter_map(|(place, id)| Some((place, id.ok()?)))
     .collect())
+}
+
+/// Flags of `IFLA_XDP_FLAGS` (include/uapi/linux/if_link.h).
+const UPDATE_IF_NOEXIST: u32 = 1;
+const SKB_MODE: u32 = 1 << 1;
+const DRV_MODE: u32 = 1 << 2;
+const HW_MODE: u32 = 1 << 3;
+const REPLACE: u32 = 1 << 4;
+
+/// Puts a program in the place of `old` on an interface, in one step; without `new` there is none then. It stays until
+/// it is replaced, whoever ends.
+///
+/// # Errors
+///
+/// The kernel's: EEXIST or EBUSY when another than `old` is there.
+pub(super) fn replace(
+    index: u32,
+    place: Place,
+    old: Option<BorrowedFd<'_>>,
+    new: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let mode = match place {
+        Place::Native => DRV_MODE,
+        Place::Generic => SKB_MODE,
+        Place::Offloaded => HW_MODE,
+    };
+    let mut request = Request::new().op_setlink_do(&header(index));
+    let xdp = request
+        .encode()
+        .nested_xdp()
+        .push_fd(new.map_or(-1, |new| new.as_raw_fd()));
+    match old {
+        Some(old) => xdp.push_flags(mode | REPLACE).push_expected_fd(old.as_raw_fd()),
+        None => xdp.push_flags(mode | UPDATE_IF_NOEXIST),
+    };
+    let mut socket = NetlinkSocket::new();
+    socket.request(&request)?.recv_ack()?;
+    Ok(())
 }
 
 fn header(index: u32) -> Ifinfomsg {

@@ -14,7 +14,7 @@ use nix::net::if_::if_nametoindex;
 use super::netlink::{self, Place};
 
 /// The name of the program that runs others below it, as libxdp and xdp-tools do.
-const DISPATCHER: &str = "xdp_dispatcher";
+pub(super) const DISPATCHER: &str = "xdp_dispatcher";
 
 /// The most processes that are named.
 const MAX_HOLDERS: usize = 3;
@@ -53,7 +53,11 @@ pub struct Holder {
 ///
 /// The kernel's; that there is more to know about a program, but not for the caller, is none.
 pub fn present_programs(interface: &str) -> io::Result<Vec<PresentProgram>> {
-    let index = if_nametoindex(interface)?;
+    programs_on(if_nametoindex(interface)?)
+}
+
+/// As [`present_programs`], by the interface's number.
+pub(super) fn programs_on(index: u32) -> io::Result<Vec<PresentProgram>> {
     let programs = netlink::programs(index)?;
     Ok(programs.into_iter().map(|(place, id)| describe(place, id)).collect())
 }
@@ -117,7 +121,10 @@ impl PresentProgram {
             };
         }
         if self.is_dispatcher() {
-            return format!("remove it and all programs below it with `xdp-loader unload {interface} --all`");
+            return format!(
+                "run beside it with attach = \"dispatcher\", or remove it and all programs below it with \
+                 `xdp-loader unload {interface} --all`"
+            );
         }
         let keyword = place.keyword();
         format!("stop its owner, or remove it with `ip link set dev {interface} {keyword} off`")

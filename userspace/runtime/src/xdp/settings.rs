@@ -32,6 +32,8 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) filter_for_rst_rate: Option<u32>,
     /// The rules by source.
     pub(crate) sources: &'a Sources,
+    /// Whether the program stays where it is when this process is killed.
+    pub(crate) outlives: bool,
 }
 
 impl ProgramSettings<'_> {
@@ -72,7 +74,8 @@ impl ProgramSettings<'_> {
         } else {
             0
         };
-        self.sources.features() | remotes | filter
+        let outlives = if self.outlives { feature::OUTLIVES } else { 0 };
+        self.sources.features() | remotes | filter | outlives
     }
 
     fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
@@ -175,10 +178,11 @@ mod tests {
             ..Sources::default()
         };
         let remote: SocketAddr = "198.18.0.1:80".parse().expect("an address");
-        for (remotes, filter_for_rst_rate, expected) in [
-            (&[][..], None, feature::SYN_RATE),
-            (&[remote][..], None, feature::SYN_RATE | feature::REMOTES),
-            (&[][..], Some(0), feature::SYN_RATE | feature::FLOW_FILTER),
+        for (remotes, filter_for_rst_rate, outlives, expected) in [
+            (&[][..], None, false, feature::SYN_RATE),
+            (&[remote][..], None, false, feature::SYN_RATE | feature::REMOTES),
+            (&[][..], Some(0), false, feature::SYN_RATE | feature::FLOW_FILTER),
+            (&[][..], None, true, feature::SYN_RATE | feature::OUTLIVES),
         ] {
             let settings = ProgramSettings {
                 listeners: &[],
@@ -187,6 +191,7 @@ mod tests {
                 flow_hasher: FlowHasher::default(),
                 filter_for_rst_rate,
                 sources: &sources,
+                outlives,
             };
             assert_eq!(settings.features(), expected);
         }

@@ -33,7 +33,7 @@ impl ConfigFile {
     }
 
     fn check_top_level(&self) -> Result<(), InvalidSetting> {
-        if let Some(name) = &self.iface {
+        for name in &self.iface {
             check_interface_name(name)?;
         }
         for (key, path) in [

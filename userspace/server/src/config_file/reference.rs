@@ -120,7 +120,10 @@ impl Row {
                 choices.iter().map(|choice| format!("\"{choice}\"")).collect(),
                 values(&["\"neither\"", "true"]),
             ),
-            (_, "iface") => (values(&["\"eth1\""]), values(&["\"a/b\"", "\"\"", "1"])),
+            (_, "iface") => (
+                values(&["\"eth1\"", "[\"eth1\", \"bond0\"]"]),
+                values(&["\"a/b\"", "\"\"", "1", "[\"eth1\", \"\"]", "[1]"]),
+            ),
             (_, "listen") => (
                 values(&["[]", "[\"echo=[2001:2::1]:7\"]"]),
                 values(&["[\"http=0.0.0.0:80\"]"]),

@@ -22,7 +22,7 @@ fn keys_are_taken() {
     let text = "iface = \"eth1\"\nlisten = [\"http=198.18.0.1:80\",\n  \"echo=[2001:2::1]:7\"]\n\
                 root = \"/srv\"\ndrain = \"1m\"\n[afxdp]\nqueues = 2\nspin = \"10us\"\n[tcp]\nmsl = \"1s\"\n";
     let file = parse(text, "t.toml").unwrap();
-    assert_eq!(file.iface.as_deref(), Some("eth1"));
+    assert_eq!(file.iface, ["eth1"]);
     assert_eq!(file.listen.len(), 2);
     assert_eq!(file.root.as_deref(), Some(Path::new("/srv")));
     assert_eq!(file.drain, Duration::from_secs(60));

@@ -84,7 +84,7 @@ fn a_listener_whose_address_is_lost_is_warned_of_and_served_again() {
     fetch("198.18.0.8");
     address("delete", "198.18.0.8/32");
     server.wait_for_log(
-        "198.18.0.8:80 is not served any more, since tgs0 has lost the address; it is served again",
+        "198.18.0.8:80 is not served any more, since the interface has lost the address; it is served again",
         1,
     );
     address("add", "198.18.0.8/32");

@@ -1,11 +1,16 @@
 //! Other XDP programs on the interface: whose they are is told, and nobody's is disturbed.
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::fixture::client::curl_to;
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{Lab, Place, SERVER_DEVICE, SERVER_V4, command, ip, report, run, url};
+use crate::fixture::{HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -31,6 +36,77 @@ fn fetch_page() {
         COMMAND_LIMIT,
     )
     .expect_success();
+}
+
+/// A BPF file system of a test's own: that at /sys/fs/bpf is another in each `ip netns exec`.
+struct Bpffs(TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let directory = directory();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "bpf", "bpf"]).arg(directory.path());
+        run(mount, COMMAND_LIMIT).expect_success();
+        Self(directory)
+    }
+
+    /// Whether nobody has pinned anything in it.
+    fn is_empty(&self) -> bool {
+        ["xdp", "tidegate"].iter().all(|name| {
+            let pinned = std::fs::read_dir(self.0.path().join(name));
+            pinned.map_or(0, Iterator::count) == 0
+        })
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn below_a_dispatcher_a_killed_server_passes_and_a_stopped_one_leaves_nothing() {
+    let Some(lab) = Lab::up(1) else { return };
+    let bpffs = Bpffs::mount();
+    let start = || {
+        let arguments = default_arguments(&["--attach", "dispatcher", "--syn-cookies", "always"]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut command = serve_command(&arguments);
+        command.env("LIBXDP_BPFFS", bpffs.0.path());
+        Server::try_start(&lab, command)
+    };
+    let server = match start() {
+        Ok(server) => server,
+        Err(problem) => {
+            assert!(problem.contains("BPF_PROG_TYPE_EXT"), "{problem}");
+            assert!(
+                !lab.xdp_attached() && bpffs.is_empty(),
+                "a start that failed left something"
+            );
+            report(
+                "SKIPPED: this kernel lets no program be put below another; `make test-coexistence` does it in QEMU",
+            );
+            return;
+        }
+    };
+    fetch_page();
+    server.kill();
+    assert!(lab.xdp_attached(), "what is pinned went with the process");
+    let address = SocketAddr::new(SERVER_V4, HTTP_PORT);
+    let refused = in_namespace(Place::Client, || TcpStream::connect_timeout(&address, COMMAND_LIMIT));
+    // By the kernel, which has no listener there: neither a cookie nor silence.
+    assert_eq!(
+        refused.err().map(|error| error.kind()),
+        Some(ErrorKind::ConnectionRefused)
+    );
+    let server = start().unwrap_or_else(|problem| panic!("{problem}"));
+    fetch_page();
+    server.stop();
+    assert!(
+        !lab.xdp_attached() && bpffs.is_empty(),
+        "a stopped server left something"
+    );
 }
 
 #[test]

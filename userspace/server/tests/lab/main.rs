@@ -26,6 +26,7 @@ mod next_hop;
 mod output;
 mod path_mtu;
 mod queues;
+mod several_devices;
 mod slow_readers;
 mod syn_cookies;
 mod transfers;

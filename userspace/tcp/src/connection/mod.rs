@@ -32,8 +32,8 @@ use crate::link::{LinkId, LinkTable};
 use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
-use crate::wire::FlowKey;
 use crate::wire::options::Timestamps;
+use crate::wire::{FlowKey, Segment};
 
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use path_mtu::PathMtu;
@@ -254,6 +254,19 @@ pub(crate) struct Tcb {
 const NO_LISTENER: u16 = u16::MAX;
 
 impl Tcb {
+    /// Sends back to where `segment`, the last one, came from, if it was accepted: the peer may be behind another
+    /// router or device now, and nothing else can say so.
+    #[inline]
+    pub(crate) fn follow(&mut self, segment: &Segment<'_>, links: &mut LinkTable) {
+        if self.accepted
+            && !segment.link.is_answered_by(links.get(self.link))
+            && let Some(new) = links.acquire(&segment.link.reply())
+        {
+            links.release(self.link);
+            self.link = new;
+        }
+    }
+
     /// The listener that accepted the connection; `None` for one this side opened.
     #[inline]
     pub(crate) fn listener(&self) -> Option<ListenerId> {

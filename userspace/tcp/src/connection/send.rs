@@ -535,8 +535,9 @@ impl Tcb {
         purpose: Purpose,
         context: &mut Context<'_, T>,
     ) -> Result<(), NoFrame> {
-        let buffer = context.out.reserve(purpose).ok_or(NoFrame)?;
         let link = context.links.get(self.link);
+        context.out.leave_by(link.device());
+        let buffer = context.out.reserve(purpose).ok_or(NoFrame)?;
         let size = emit::frame_summed(buffer, link, &self.key, header, length, |text| {
             self.sending.send_queue.copy_to(offset, text)
         });

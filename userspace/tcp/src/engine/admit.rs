@@ -262,6 +262,9 @@ impl<A: Application> Engine<A> {
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
+        if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
+            connection.tcb.follow(segment, context.links);
+        }
         let established = connection.application.is_some();
         if let Some(sent_at) = sent_at.filter(|_| established) {
             connection.tcb.measured_handshake(sent_at, now, context.rto_bounds);

@@ -12,7 +12,7 @@ use crate::application::Application;
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::transmit::Transmit;
-use crate::wire::{Flags, FlowKey, Segment};
+use crate::wire::{Flags, FlowKey, Frame, Segment};
 
 /// Segments that may wait. One too many is a stray at once.
 const MAX_WAITING: usize = 64;
@@ -25,6 +25,16 @@ struct Waiting {
     since: Instant,
     key: FlowKey,
     frame: Box<[u8]>,
+    device: u8,
+}
+
+impl Waiting {
+    fn frame(&self) -> Frame<'_> {
+        Frame {
+            bytes: &self.frame,
+            device: self.device,
+        }
+    }
 }
 
 /// The segments that wait, the oldest first.
@@ -52,13 +62,14 @@ impl<A: Application> Engine<A> {
     }
 
     /// Keeps `frame`, which brought a segment of `key`, if it was said to wait.
-    pub(super) fn keep_early(&mut self, now: Instant, key: &FlowKey, frame: &[u8]) {
+    pub(super) fn keep_early(&mut self, now: Instant, key: &FlowKey, frame: Frame<'_>) {
         if core::mem::take(&mut self.early.asked) {
             self.counters.bump(Counter::EarlySegments);
             self.early.waiting.push_back(Waiting {
                 since: now,
                 key: *key,
-                frame: frame.into(),
+                frame: frame.bytes.into(),
+                device: frame.device,
             });
         }
     }
@@ -70,7 +81,7 @@ impl<A: Application> Engine<A> {
                 return;
             };
             if waiting.key == *key {
-                self.receive(now, &waiting.frame, OnNoFlow::Reject, out);
+                self.receive(now, waiting.frame(), OnNoFlow::Reject, out);
             } else {
                 self.early.waiting.push_back(waiting);
             }
@@ -86,7 +97,8 @@ impl<A: Application> Engine<A> {
             let is_elsewhere = self.shared_flows.is_some() && self.others(&waiting.key, OnNoFlow::Ask) != 0;
             if is_elsewhere || self.is_ours_to_open(&waiting.key) || self.find(&waiting.key).is_some() {
                 self.counters.bump(Counter::DropEarly);
-            } else if let Ok(segment) = Segment::parse(&waiting.frame, false) {
+            } else if let Ok(mut segment) = Segment::parse(&waiting.frame, false) {
+                segment.link.device = waiting.device;
                 self.counters.bump(Counter::DropBadCookie);
                 self.reset(now, &segment, out);
             }

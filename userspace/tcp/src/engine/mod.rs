@@ -330,6 +330,9 @@ impl<A: Application> Engine<A> {
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
+        if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
+            connection.tcb.follow(segment, context.links);
+        }
         let outcome = match arrival {
             Arrival::Done => connection.flush_output(&mut context),
             Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
@@ -338,17 +341,6 @@ impl<A: Application> Engine<A> {
                 return;
             }
         };
-        // The peer may be behind another router now; only a segment that was accepted can say so.
-        let tcb = &mut connection.tcb;
-        if outcome == Outcome::Open
-            && tcb.accepted
-            && !segment.link.is_answered_by(self.links.get(tcb.link))
-            && self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot))
-            && let Some(new) = self.links.acquire(&segment.link.reply())
-        {
-            self.links.release(tcb.link);
-            tcb.link = new;
-        }
         self.settle(now, slot, outcome);
     }
 
@@ -530,6 +522,7 @@ impl<A: Application> Engine<A> {
         purpose: Purpose,
         out: &mut T,
     ) -> bool {
+        out.leave_by(link.device());
         let Some(buffer) = out.reserve(purpose) else {
             self.counters.bump(Counter::NoFrame);
             return false;

@@ -14,7 +14,7 @@ use crate::flow_table::{FlowHash, FlowSlot};
 use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::address::is_answerable;
-use crate::wire::{Flags, FlowKey, ParseError, Segment};
+use crate::wire::{Flags, FlowKey, Frame, ParseError, Segment};
 
 /// Frames that are looked up together: enough to keep the processor's load buffers busy, and few enough that what was
 /// read for the last is still in the first-level cache when its turn comes.
@@ -31,10 +31,17 @@ const TOUCHED_LINES: usize = 4;
 type Lookup = (FlowHash, Option<FlowSlot>);
 
 impl<A: Application> Engine<A> {
-    /// Processes a frame that starts at its Ethernet header.
-    pub fn receive<T: Transmit>(&mut self, now: Instant, frame: &[u8], on_no_flow: OnNoFlow, out: &mut T) -> Received {
+    /// Processes a frame.
+    pub fn receive<'a, T: Transmit>(
+        &mut self,
+        now: Instant,
+        frame: impl Into<Frame<'a>>,
+        on_no_flow: OnNoFlow,
+        out: &mut T,
+    ) -> Received {
         self.note_next_hop_generation();
-        let found = (self.table.hash_of_frame(frame), None);
+        let frame = frame.into();
+        let found = (self.table.hash_of_frame(frame.bytes), None);
         self.process(now, frame, found, on_no_flow, out)
     }
 
@@ -43,7 +50,7 @@ impl<A: Application> Engine<A> {
     pub fn receive_burst<'a, T: Transmit>(
         &mut self,
         now: Instant,
-        frames: impl IntoIterator<Item = &'a [u8]>,
+        frames: impl IntoIterator<Item: Into<Frame<'a>>>,
         on_no_flow: OnNoFlow,
         out: &mut T,
         mut done: impl FnMut(usize, Received),
@@ -52,15 +59,15 @@ impl<A: Application> Engine<A> {
         let mut frames = frames.into_iter();
         let mut first = 0;
         loop {
-            let mut group: [&[u8]; LOOKUP_GROUP] = [&[]; LOOKUP_GROUP];
+            let mut group = [Frame::from(&[]); LOOKUP_GROUP];
             let mut count = 0;
             for (place, frame) in group.iter_mut().zip(frames.by_ref()) {
-                *place = frame;
+                *place = frame.into();
                 count += 1;
             }
             match &group[..count] {
                 [] => return,
-                [frame] => done(first, self.receive(now, frame, on_no_flow, out)),
+                [frame] => done(first, self.receive(now, *frame, on_no_flow, out)),
                 group => self.receive_group(now, group, on_no_flow, out, |index, received| {
                     done(first + index, received);
                 }),
@@ -76,19 +83,19 @@ impl<A: Application> Engine<A> {
     fn receive_group<T: Transmit>(
         &mut self,
         now: Instant,
-        frames: &[&[u8]],
+        frames: &[Frame<'_>],
         on_no_flow: OnNoFlow,
         out: &mut T,
         mut done: impl FnMut(usize, Received),
     ) {
         black_box(frames.iter().fold(0_u8, |sum, frame| {
-            let lines = frame.iter().step_by(CACHE_LINE).take(TOUCHED_LINES);
+            let lines = frame.bytes.iter().step_by(CACHE_LINE).take(TOUCHED_LINES);
             lines.fold(sum, |sum, octet| sum ^ octet)
         }));
         let mut found: [Lookup; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
         let found = &mut found[..frames.len()];
         for (frame, (hash, _)) in frames.iter().zip(&mut *found) {
-            *hash = self.table.hash_of_frame(frame);
+            *hash = self.table.hash_of_frame(frame.bytes);
         }
         black_box(
             found
@@ -103,7 +110,7 @@ impl<A: Application> Engine<A> {
             None => sum,
         }));
         for (index, (frame, found)) in frames.iter().zip(found).enumerate() {
-            let received = self.process(now, frame, *found, on_no_flow, out);
+            let received = self.process(now, *frame, *found, on_no_flow, out);
             done(index, received);
         }
     }
@@ -137,7 +144,7 @@ impl<A: Application> Engine<A> {
     fn process<T: Transmit>(
         &mut self,
         now: Instant,
-        frame: &[u8],
+        frame: Frame<'_>,
         found: Lookup,
         on_no_flow: OnNoFlow,
         out: &mut T,
@@ -145,9 +152,12 @@ impl<A: Application> Engine<A> {
         self.counters.bump(Counter::FramesIn);
         self.now = now;
         let mut segment = Segment::blank();
-        match segment.read(frame, self.config.verify_checksums) {
-            Ok(()) => self.dispatch(now, (&segment, frame), found, on_no_flow, out),
-            Err(error) => self.unreadable(now, frame, error, on_no_flow, out),
+        match segment.read(frame.bytes, self.config.verify_checksums) {
+            Ok(()) => {
+                segment.link.device = frame.device;
+                self.dispatch(now, (&segment, frame), found, on_no_flow, out)
+            }
+            Err(error) => self.unreadable(now, frame.bytes, error, on_no_flow, out),
         }
     }
 
@@ -177,7 +187,7 @@ impl<A: Application> Engine<A> {
     fn dispatch<T: Transmit>(
         &mut self,
         now: Instant,
-        (segment, frame): (&Segment<'_>, &[u8]),
+        (segment, frame): (&Segment<'_>, Frame<'_>),
         found: Lookup,
         on_no_flow: OnNoFlow,
         out: &mut T,

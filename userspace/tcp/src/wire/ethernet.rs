@@ -13,15 +13,35 @@ pub(crate) const UNTAGGED: usize = 14;
 /// Longest link header: two addresses, two tags, the ethertype.
 pub const MAX_LINK_HEADER: usize = 22;
 
-/// An Ethernet header ready to be sent: destination, source, tags, ethertype.
+/// A received frame, which starts at its Ethernet header. Bytes alone are one of device 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Its contents.
+    pub bytes: &'a [u8],
+    /// The number of the device it was received from.
+    pub device: u8,
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Frame<'a> {
+    #[inline]
+    fn from(bytes: &'a T) -> Self {
+        Self {
+            bytes: bytes.as_ref(),
+            device: 0,
+        }
+    }
+}
+
+/// An Ethernet header ready to be sent, destination, source, tags and ethertype, and the device it is to leave by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkHeader {
     bytes: [u8; MAX_LINK_HEADER],
     length: u8,
+    device: u8,
 }
 
 impl LinkHeader {
-    /// An untagged header; `ipv4` chooses the ethertype.
+    /// An untagged header on device 0; `ipv4` chooses the ethertype.
     #[inline]
     pub fn new(destination: [u8; 6], source: [u8; 6], ipv4: bool) -> Self {
         let mut bytes = [0; MAX_LINK_HEADER];
@@ -32,7 +52,21 @@ impl LinkHeader {
         Self {
             bytes,
             length: UNTAGGED as u8,
+            device: 0,
         }
+    }
+
+    /// The same header on another device.
+    #[inline]
+    #[must_use]
+    pub fn on_device(self, device: u8) -> Self {
+        Self { device, ..self }
+    }
+
+    /// The number of the device it is to leave by.
+    #[inline]
+    pub fn device(&self) -> u8 {
+        self.device
     }
 
     /// The header's bytes: 14, 18 or 22 of them.
@@ -60,46 +94,57 @@ impl LinkHeader {
 
 impl core::fmt::Debug for LinkHeader {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "LinkHeader({:02x?})", self.as_bytes())
+        write!(f, "LinkHeader({:02x?} on device {})", self.as_bytes(), self.device)
     }
 }
 
-/// The Ethernet header of a received frame, with its tags: 14, 18 or 22 bytes.
+/// The Ethernet header of a received frame, with its tags: 14, 18 or 22 bytes; and the device it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReceivedLink<'a>(&'a [u8]);
+pub struct ReceivedLink<'a> {
+    bytes: &'a [u8],
+    /// Device 0 until somebody who knows says otherwise: it is not in the frame.
+    pub(crate) device: u8,
+}
 
 impl<'a> ReceivedLink<'a> {
     /// The first 14 bytes of an untagged frame.
     #[inline]
     pub(super) fn untagged(header: &'a [u8; UNTAGGED]) -> Self {
-        Self(header)
+        Self {
+            bytes: header,
+            device: 0,
+        }
     }
 
-    /// The header that answers: addresses swapped, tags kept.
+    /// The header that answers: addresses swapped, tags kept, by the same device.
     #[inline]
     pub fn reply(self) -> LinkHeader {
         let mut bytes = [0; MAX_LINK_HEADER];
-        bytes[..6].copy_from_slice(&self.0[6..12]);
-        bytes[6..12].copy_from_slice(&self.0[..6]);
-        bytes[12..self.0.len()].copy_from_slice(&self.0[12..]);
+        bytes[..6].copy_from_slice(&self.bytes[6..12]);
+        bytes[6..12].copy_from_slice(&self.bytes[..6]);
+        bytes[12..self.bytes.len()].copy_from_slice(&self.bytes[12..]);
         LinkHeader {
             bytes,
-            length: self.0.len() as u8,
+            length: self.bytes.len() as u8,
+            device: self.device,
         }
     }
 
     /// Whether `header` is [`ReceivedLink::reply`].
     #[inline]
     pub(crate) fn is_answered_by(self, header: &LinkHeader) -> bool {
-        let (Some(fixed), Some(reply)) = (self.0.first_chunk::<UNTAGGED>(), header.bytes.first_chunk::<UNTAGGED>())
-        else {
+        let (Some(fixed), Some(reply)) = (
+            self.bytes.first_chunk::<UNTAGGED>(),
+            header.bytes.first_chunk::<UNTAGGED>(),
+        ) else {
             return false;
         };
-        usize::from(header.length) == self.0.len()
+        usize::from(header.length) == self.bytes.len()
+            && header.device == self.device
             && reply[..6] == fixed[6..12]
             && reply[6..12] == fixed[..6]
             && reply[12..] == fixed[12..]
-            && (self.0.len() == UNTAGGED || header.as_bytes()[UNTAGGED..] == self.0[UNTAGGED..])
+            && (self.bytes.len() == UNTAGGED || header.as_bytes()[UNTAGGED..] == self.bytes[UNTAGGED..])
     }
 }
 
@@ -122,7 +167,11 @@ pub fn parse(frame: &[u8]) -> Option<(ReceivedLink<'_>, u16, &[u8])> {
             return None;
         }
         let (header, rest) = frame.split_at(length);
-        return Some((ReceivedLink(header), ethertype, rest));
+        let link = ReceivedLink {
+            bytes: header,
+            device: 0,
+        };
+        return Some((link, ethertype, rest));
     }
 }
 
@@ -143,10 +192,20 @@ mod tests {
         for changed in 0..22 {
             let mut other = frame.clone();
             other[changed] ^= 1;
-            let other = ReceivedLink(&other[..22]);
+            let other = ReceivedLink {
+                bytes: &other[..22],
+                device: 0,
+            };
             assert!(!other.is_answered_by(&link), "{changed}");
         }
-        assert!(!ReceivedLink(&frame[..18]).is_answered_by(&link));
+        let shorter = ReceivedLink {
+            bytes: &frame[..18],
+            device: 0,
+        };
+        assert!(!shorter.is_answered_by(&link));
+        let elsewhere = ReceivedLink { device: 1, ..received };
+        assert!(!elsewhere.is_answered_by(&link), "another device");
+        assert_eq!(elsewhere.reply(), link.on_device(1));
         assert_eq!(link.as_bytes()[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
         assert_eq!(link.as_bytes()[12..], frame[12..22]);
 

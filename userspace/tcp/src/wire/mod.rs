@@ -12,7 +12,7 @@ mod plain;
 pub mod tcp;
 
 pub use address::FlowKey;
-pub use ethernet::{LinkHeader, ReceivedLink};
+pub use ethernet::{Frame, LinkHeader, ReceivedLink};
 pub use options::Options;
 pub use tcp::Flags;
 

@@ -17,7 +17,7 @@ use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::emit::{self, Header};
 use tidegate_tcp::wire::options::Timestamps;
-use tidegate_tcp::wire::{Flags, FlowKey, LinkHeader, Options, Segment, checksum};
+use tidegate_tcp::wire::{Flags, FlowKey, Frame, LinkHeader, Options, Segment, checksum};
 use tidegate_tcp::{Config, State};
 
 /// Any other shard may know the flow.
@@ -98,9 +98,15 @@ pub struct Wire {
     pub exhausted: bool,
     /// Refuses frames for this purpose.
     pub refused: Option<Purpose>,
+    /// The device the last frame left by.
+    pub device: u8,
 }
 
 impl Transmit for Wire {
+    fn leave_by(&mut self, device: u8) {
+        self.device = device;
+    }
+
     fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
         if self.exhausted || self.refused == Some(purpose) {
             return None;
@@ -416,6 +422,12 @@ impl Rig {
     }
 
     pub fn inject(&mut self, frame: &[u8]) -> Received {
+        self.inject_from(0, frame)
+    }
+
+    /// A frame arrives from a device.
+    pub fn inject_from(&mut self, device: u8, frame: &[u8]) -> Received {
+        let frame = Frame { bytes: frame, device };
         self.engine.receive(self.now, frame, OnNoFlow::Reject, &mut self.wire)
     }
 

@@ -295,7 +295,7 @@ fn connections_that_end_and_begin_anew_in_one_burst() {
 fn a_burst_of_nothing_is_nothing() {
     let mut rig = Rig::new(config(), App::default());
     rig.engine
-        .receive_burst(rig.now, [], OnNoFlow::Reject, &mut rig.wire, |_, _| {
+        .receive_burst(rig.now, [&[]; 0], OnNoFlow::Reject, &mut rig.wire, |_, _| {
             panic!("there was no frame");
         });
     assert_eq!(rig.engine.counters(), &Counters::default());

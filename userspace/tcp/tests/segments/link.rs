@@ -3,8 +3,9 @@
 use crate::common::*;
 use tidegate_tcp::State;
 use tidegate_tcp::counters::Counter;
+use tidegate_tcp::engine::OnNoFlow;
 use tidegate_tcp::seq::SeqNumber;
-use tidegate_tcp::wire::{Options, checksum};
+use tidegate_tcp::wire::{Frame, Options, checksum};
 
 const FAMILIES: [(&str, &str); 2] = [(SERVER, CLIENT), ("[2001:2::1]:80", "[2001:2::2]:40000")];
 
@@ -40,6 +41,62 @@ fn answers_carry_the_tags_of_what_they_answer() {
             assert_eq!(rig.wire.frames[0][12..12 + tags.len()], *tags);
         }
     }
+}
+
+#[test]
+fn answers_leave_by_the_device_that_the_connection_was_last_heard_from() {
+    let mut rig = Rig::new(config(), App::echo());
+    let syn = rig.frame(rig.seq, rig.ack, SYN, Options::default(), b"");
+    rig.seq += 1;
+    rig.inject_from(2, &syn);
+    assert_eq!(rig.wire.device, 2);
+    rig.ack = rig.one().seq + 1;
+    // What the engine sends by itself goes the same way.
+    rig.wire.device = 0;
+    assert!(rig.wait(ms(3000)).is_some());
+    assert!(rig.one().is(SYN | ACK) && rig.wire.device == 2);
+    let text = rig.frame(rig.seq, rig.ack, ACK | PSH, Options::default(), b"hello");
+    rig.seq += 5;
+    rig.inject_from(3, &text);
+    assert_eq!((rig.one().payload, rig.wire.device), (b"hello".to_vec(), 3), "at once");
+    rig.wire.device = 0;
+    assert!(rig.wait(ms(3000)).is_some());
+    assert_eq!(
+        (rig.one().payload, rig.wire.device),
+        (b"hello".to_vec(), 3),
+        "sent again"
+    );
+
+    // Only what is accepted says so.
+    let stray = rig.frame(rig.seq - 100_000, rig.ack, ACK | PSH, Options::default(), b"stray");
+    rig.inject_from(4, &stray);
+    assert_eq!(rig.wire.device, 3, "a challenge");
+    rig.one();
+    let text = rig.frame(rig.seq, rig.ack + 5, ACK | PSH, Options::default(), b"again");
+    rig.seq += 5;
+    rig.inject(&text);
+    assert_eq!((rig.one().payload, rig.wire.device), (b"again".to_vec(), 0));
+    // A burst of several devices; and what belongs to no connection is answered where it came from.
+    let [first, second] = [50_001, 50_002].map(|port| {
+        rig.key.local_port = port;
+        rig.frame(rig.seq, rig.ack, ACK, Options::default(), b"")
+    });
+    let frame = |device, bytes| Frame { bytes, device };
+    let mut devices = Vec::new();
+    for burst in [
+        [frame(5, &first), frame(6, &second)],
+        [frame(6, &first), frame(5, &second)],
+    ] {
+        rig.engine
+            .receive_burst(rig.now, burst, OnNoFlow::Reject, &mut rig.wire, |_, _| {});
+        let answers = rig.sent();
+        assert!(
+            answers.len() == 2 && answers.iter().all(|answer| answer.is(RST)),
+            "{answers:?}"
+        );
+        devices.push(rig.wire.device);
+    }
+    assert_eq!(devices, [6, 5]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 use super::*;
 
-/// The interface of the tables, and another one.
+/// The interfaces of the tables, and another one.
 const OWN: u32 = 7;
+const SECOND: u32 = 9;
 const OTHER: u32 = 8;
 
 fn ip(text: &str) -> IpAddr {
@@ -45,6 +46,7 @@ fn remove(prefix: &str, route: Route) -> Change {
 
 fn neighbour(address: &str, number: u8) -> Change {
     Change::AddNeighbour(Arc::new(Neighbour {
+        interface: OWN,
         address: ip(address),
         mac: [2, 0, 0, 0, 0, number],
         in_use: AtomicBool::new(false),
@@ -52,7 +54,7 @@ fn neighbour(address: &str, number: u8) -> Change {
 }
 
 fn tables(changes: impl IntoIterator<Item = Change>) -> Tables {
-    let mut tables = Tables::new(OWN);
+    let mut tables = Tables::new(&[(OWN, 0), (SECOND, 3)]);
     for change in changes {
         assert!(tables.apply(&change), "{change:?} changes nothing");
     }
@@ -61,7 +63,7 @@ fn tables(changes: impl IntoIterator<Item = Change>) -> Tables {
 
 impl Tables {
     fn via(&self, remote: &str) -> Result<IpAddr, NoNextHop> {
-        self.gateway(ip(remote), 0)
+        self.gateway(ip(remote), 0).map(|(_, gateway)| gateway)
     }
 }
 
@@ -159,7 +161,7 @@ fn what_cannot_be_used_is_passed_over_and_what_refuses_is_not() {
 /// How many of 1,000 hashes choose each of these gateways.
 fn shares(tables: &Tables, remote: &str, gateways: &[&str]) -> Vec<usize> {
     let chosen: Vec<IpAddr> = (0..1000_u32)
-        .map(|part| tables.gateway(ip(remote), part * (u32::MAX / 999)).expect("a way"))
+        .map(|part| tables.gateway(ip(remote), part * (u32::MAX / 999)).expect("a way").1)
         .collect();
     gateways
         .iter()
@@ -245,19 +247,43 @@ fn the_ways_of_an_ipv6_route_come_together_and_go_one_by_one() {
 #[test]
 fn a_neighbour_is_used_as_long_as_its_address_is_known() {
     let mut tables = tables([
-        Change::Mac([2, 0, 0, 0, 0, 9]),
+        Change::Mac(OWN, [2, 0, 0, 0, 0, 9]),
         add("0.0.0.0/0", by(0, &[hop(OWN, "198.18.0.254")])),
     ]);
     let remote = ip("192.0.2.1");
-    let mac = |tables: &Tables| tables.lookup(remote, 0).map(|neighbour| neighbour.mac);
-    let unresolved = Err((NoNextHop::Unresolved, ip("198.18.0.254")));
+    let mac = |tables: &Tables| tables.lookup(remote, 0).map(|(neighbour, _)| neighbour.mac);
+    let unresolved = Err((NoNextHop::Unresolved, (OWN, ip("198.18.0.254"))));
     assert_eq!(mac(&tables), unresolved);
     assert!(tables.apply(&neighbour("198.18.0.254", 1)));
     assert_eq!(mac(&tables), Ok([2, 0, 0, 0, 0, 1]));
     assert!(!tables.apply(&neighbour("198.18.0.254", 1)), "no other address");
     assert!(tables.apply(&neighbour("198.18.0.254", 2)));
     assert_eq!(mac(&tables), Ok([2, 0, 0, 0, 0, 2]));
-    assert!(tables.apply(&Change::RemoveNeighbour(ip("198.18.0.254"))));
+    assert!(tables.apply(&Change::RemoveNeighbour(OWN, ip("198.18.0.254"))));
     assert_eq!(mac(&tables), unresolved);
-    assert_eq!(tables.mac(), [2, 0, 0, 0, 0, 9]);
+}
+
+#[test]
+fn each_of_several_interfaces_has_its_own_address_device_and_neighbours() {
+    let mut tables = tables([
+        Change::Mac(SECOND, [2, 0, 0, 0, 0, 9]),
+        add("198.18.0.0/24", by(0, &[hop(OWN, "")])),
+        add("198.18.2.0/24", by(0, &[hop(SECOND, "")])),
+        neighbour("198.18.2.2", 1),
+    ]);
+    // Beside the other interface.
+    assert_eq!(
+        tables.lookup(ip("198.18.2.2"), 0).map(drop),
+        Err((NoNextHop::Unresolved, (SECOND, ip("198.18.2.2"))))
+    );
+    assert!(tables.apply(&Change::AddNeighbour(Arc::new(Neighbour {
+        interface: SECOND,
+        address: ip("198.18.2.2"),
+        mac: [2, 0, 0, 0, 0, 2],
+        in_use: AtomicBool::new(false),
+    }))));
+    let (neighbour, served) = tables.lookup(ip("198.18.2.2"), 0).expect("a next hop");
+    assert_eq!(neighbour.mac, [2, 0, 0, 0, 0, 2]);
+    assert_eq!((served.device, served.mac), (3, [2, 0, 0, 0, 0, 9]));
+    assert!(!tables.apply(&Change::Mac(OTHER, [2; 6])), "not served");
 }

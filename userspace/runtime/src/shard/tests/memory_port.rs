@@ -8,9 +8,11 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use tidegate_tcp::transmit::{Purpose, Transmit};
+use tidegate_tcp::wire;
 use tidegate_xsk::{Frame, FramePool, Statistics, Unsent};
 
 use crate::report::{FrameCensus, PortCounters};
+use crate::routes::Routes;
 use crate::shard_port::ShardPort;
 
 /// Octets of a frame.
@@ -95,8 +97,8 @@ impl ShardPort for MemoryPort {
     type Frame = MemoryFrame;
     type Memory = ();
 
-    fn bytes<'a>((): &'a (), frame: &'a MemoryFrame) -> &'a [u8] {
-        &frame.bytes
+    fn contents<'a>((): &'a (), frame: &'a MemoryFrame) -> wire::Frame<'a> {
+        wire::Frame::from(&frame.bytes)
     }
 
     fn receive(&mut self, batch: &mut Vec<MemoryFrame>, limit: usize) {
@@ -169,6 +171,8 @@ impl ShardPort for MemoryPort {
     fn can_send(&mut self) -> bool {
         self.pool.free() > 0
     }
+
+    fn set_routes(&mut self, _: Routes) {}
 
     fn poll_device(&mut self) {}
 
