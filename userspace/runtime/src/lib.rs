@@ -5,7 +5,7 @@
 //! application. What crosses between shards crosses through bounded lock-free queues.
 //!
 //! ```no_run
-//! use tidegate_runtime::{Config, Error, Listener, Settings, Sources, SynCookies};
+//! use tidegate_runtime::{Balancers, Config, Error, Listener, Settings, Sources, SynCookies};
 //! use tidegate_tcp::application::{Application, CloseReason, Stream};
 //!
 //! /// Closes every connection at once.
@@ -33,6 +33,7 @@
 //!     tcp: &tidegate_tcp::Config::default(),
 //!     syn_cookies: &SynCookies::default(),
 //!     sources: &Sources::default(),
+//!     balancers: &Balancers::default(),
 //!     listeners: &[Listener {
 //!         address: ([192, 0, 2, 1], 80).into(),
 //!         keepalive: None,
@@ -91,7 +92,9 @@ mod wait;
 mod watchdog;
 pub mod xdp;
 
-pub use config::{Attach, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{
+    Attach, Balancers, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy,
+};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
 pub use report::{DeviceCounts, FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};

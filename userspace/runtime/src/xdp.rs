@@ -23,12 +23,11 @@ use nix::net::if_::if_nametoindex;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{
-    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, PROGRAM_STEER,
-    XdpCounter,
+    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, XdpCounter,
 };
 use tidegate_exchange::FlowFilter;
 
-use crate::config::{Attach, Config, XdpMode};
+use crate::config::{Attach, Config, MAX_MTU, XdpMode};
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
@@ -86,7 +85,11 @@ impl Hold {
 pub(crate) struct Steering {
     /// By device.
     holds: Vec<Hold>,
+    /// The program's.
+    name: &'static str,
     program: Ebpf,
+    /// [`ProgramSettings::frags`].
+    frags: Option<u32>,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
@@ -103,26 +106,33 @@ impl Steering {
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
     /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        if settings.frags.is_some() && (config.attach == Attach::Dispatcher || settings.balancers.is_any()) {
+            return Err(Error::Config(format!(
+                "an MTU above {MAX_MTU} is not served beside other programs (attach = \"dispatcher\") or behind \
+                 balancers; lower it with `ip link set dev {} mtu {MAX_MTU}`",
+                interfaces.join(" ")
+            )));
+        }
+        let name = settings.program();
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
             .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
         let mut ebpf = match config.attach {
             Attach::Link => loader.load(object()),
-            Attach::Dispatcher => loader
-                .extension(PROGRAM_STEER)
-                .load(&dispatcher::without_trimming(object())),
+            Attach::Dispatcher => loader.extension(name).load(&dispatcher::without_trimming(object())),
         }
         .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
-        let name = if interfaces.len() > 1 {
+        let frags = settings.frags;
+        let sockets = if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
             MAP_DEVICE_XSKS
         } else {
             MAP_XSKS
         };
-        let xsks = ebpf.take_map(name).ok_or_else(|| missing(name))?;
-        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(name, &error))?;
+        let xsks = ebpf.take_map(sockets).ok_or_else(|| missing(sockets))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(sockets, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
         let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
         let flow_filter = FlowFilter::new(
@@ -133,9 +143,9 @@ impl Steering {
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
 
         let (holds, attached) = match (config.attach, interfaces) {
-            (Attach::Link, _) => attach_alone(&mut ebpf, interfaces, config.xdp_mode)?,
+            (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
             (Attach::Dispatcher, &[interface]) => {
-                let membership = Membership::join(interface, config.xdp_mode, config.priority, &mut ebpf)?;
+                let membership = Membership::join(interface, config.xdp_mode, config.priority, name, &mut ebpf)?;
                 let attached = membership.attached();
                 (vec![Hold::Dispatcher(membership)], vec![attached])
             }
@@ -148,7 +158,9 @@ impl Steering {
         };
         Ok(Self {
             holds,
+            name,
             program: ebpf,
+            frags,
             xsks,
             counters,
             flow_filter,
@@ -199,12 +211,12 @@ impl Steering {
     /// As [`Steering::attach`]; it is detached then.
     pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
         self.holds[device] = Hold::Program;
-        let program = steering_program(&mut self.program)?;
+        let program = steering_program(&mut self.program, self.name)?;
         let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
-        let (id, _) = attach(program, interface, mode)?;
+        let (id, _) = attach(program, interface, mode, self.frags)?;
         self.holds[device] = Hold::of(take_link(program, id, interface)?);
         Ok(())
     }
@@ -283,15 +295,19 @@ fn set_devices(ebpf: &mut Ebpf, interfaces: &[&str]) -> Result<(), Error> {
 }
 
 /// Loads the program and attaches it, as the only one on each of the interfaces.
-fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
-    let program = steering_program(ebpf)?;
-    program
-        .load()
-        .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
+fn attach_alone(
+    ebpf: &mut Ebpf,
+    name: &str,
+    interfaces: &[&str],
+    mode: XdpMode,
+    frags: Option<u32>,
+) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
+    let program = steering_program(ebpf, name)?;
+    program.load().map_err(|error| program_load_error(name, &error))?;
     let mut holds = Vec::new();
     let mut attached = Vec::new();
     for interface in interfaces {
-        let (id, mode) = attach(program, interface, mode)?;
+        let (id, mode) = attach(program, interface, mode, frags)?;
         let hold = Hold::of(take_link(program, id, interface)?);
         if matches!(hold, Hold::Program) {
             tracing::warn!(
@@ -305,19 +321,30 @@ fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(
     Ok((holds, attached))
 }
 
-fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
-    ebpf.program_mut(PROGRAM_STEER)
-        .ok_or_else(|| missing(PROGRAM_STEER))?
+fn steering_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| missing(name))?
         .try_into()
         .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }
 
-fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
+fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    mode: XdpMode,
+    frags: Option<u32>,
+) -> Result<(XdpLinkId, Attached), Error> {
     if mode != XdpMode::Generic {
         match program.attach(interface, Mode::Driver) {
             Ok(link) => return Ok((link, Attached::Native)),
             Err(error) => {
-                let reason = with_causes(&error);
+                let mut reason = with_causes(&error);
+                if let Some(max_mtu) = frags {
+                    reason.push_str(&format!(
+                        "; not every driver gives XDP programs packets of an MTU above {max_mtu}, which \
+                         `ip link set dev {interface} mtu {max_mtu}` lowers"
+                    ));
+                }
                 match Refusal::of(errno(&error)) {
                     Refusal::Unsupported if mode == XdpMode::Auto => warn_of_fallback(interface, &reason),
                     Refusal::Unsupported => {

@@ -301,6 +301,25 @@ fn a_full_queue_drops_the_segment_and_keeps_the_frame() {
 }
 
 #[test]
+fn a_shard_that_refuses_syns_completes_handshakes() {
+    let mut rig = Rig::new(1);
+    rig.settle();
+    let id = rig.connect(40_000);
+    // The SYN arrives before the command, and the acknowledgment after it.
+    rig.carry_to_server();
+    rig.shards[0].turn(rig.now);
+    rig.command(0, Command::RefuseSyns);
+    rig.settle();
+    rig.connect(40_001);
+    rig.settle();
+    let report = rig.report(0);
+    assert_eq!((report.population.connections, report.population.half_open), (1, 0));
+    rig.send(id, b"served");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"served");
+}
+
+#[test]
 fn draining_ends_connections_and_admits_no_more() {
     let mut rig = Rig::new(1);
     let id = rig.connect(40_000);

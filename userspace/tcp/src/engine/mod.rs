@@ -113,6 +113,7 @@ pub struct Engine<A: Application> {
     application: A,
     counters: Counters,
     listeners: Vec<Listener>,
+    refuses_syns: bool,
     draining: bool,
     /// The work left to be done with every connection.
     sweep: Option<Sweep>,
@@ -183,6 +184,7 @@ impl<A: Application> Engine<A> {
             application,
             counters: Counters::default(),
             listeners: Vec::new(),
+            refuses_syns: false,
             draining: false,
             sweep: None,
             cookies: None,
