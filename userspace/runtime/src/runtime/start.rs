@@ -23,8 +23,9 @@ use crate::config::{Attach, Config};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::devices::Device;
+use crate::doctor;
 use crate::driver_counters::DriverCounters;
-use crate::drivers::BindPlan;
+use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
 use crate::interface::{self, Interface, check_listeners};
 use crate::link_watch::Served;
@@ -202,17 +203,16 @@ impl Checked {
         check_listeners(&interfaces, &addresses, settings.balancers.is_any())?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
+        capability::check()?;
         for Device { interface, .. } in &devices {
-            if queues < interface.rx_queues {
-                tracing::warn!(
-                    "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others \
-                     are left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
-                    interface.name,
-                    interface.rx_queues
-                );
+            if config.multi_buffer(interface.mtu).is_some() {
+                capability::check_multi_buffer(&interface.name, interface.mtu)?;
             }
         }
-        capability::check()?;
+        let names = devices.iter().map(|device| device.interface.name.as_str());
+        for finding in doctor::warnings(config, names, queues) {
+            tracing::warn!("{}", finding.sentence);
+        }
         let cpus = if config.pin_threads {
             affinity::allowed()?
         } else {
@@ -257,6 +257,11 @@ impl Opened {
             balancers: settings.balancers,
             own_addresses: &checked.own_addresses,
             outlives: config.attach == Attach::Dispatcher,
+            frags: devices
+                .iter()
+                .filter(|device| config.multi_buffer(device.interface.mtu).is_some())
+                .map(|device| max_mtu_in_one_buffer(&device.interface))
+                .min(),
         };
         let steering = Steering::attach(&names, config, &program_settings)?;
         let plans = devices
