@@ -2,8 +2,11 @@
 
 use std::fs;
 
-use crate::error::Error;
 use tidegate_xsk::options;
+
+use crate::config::MAX_MTU;
+use crate::error::Error;
+use crate::xdp::kernel_release;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
@@ -63,6 +66,23 @@ pub(crate) fn missing() -> Result<Vec<Error>, Error> {
 pub(crate) fn has(capability: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective(&status).is_some_and(|effective| effective & (1 << capability) != 0)
+}
+
+/// Checks that the kernel's AF_XDP has packets of several buffers, which the MTU of `interface` takes.
+///
+/// # Errors
+///
+/// [`Error::Config`] when it has not, [`Error::Io`] when it cannot be asked.
+pub(crate) fn check_multi_buffer(interface: &str, mtu: u32) -> Result<(), Error> {
+    match options::probe_multi_buffer() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Config(format!(
+            "interface {interface} has an MTU of {mtu}, and above {MAX_MTU} packets come in several buffers, which AF_XDP \
+             has from Linux 6.6 on; this is {}: lower it with `ip link set dev {interface} mtu {MAX_MTU}`",
+            kernel_release()
+        ))),
+        Err(error) => Err(Error::io("cannot open an AF_XDP socket", error)),
+    }
 }
 
 /// The effective capabilities in the text of `/proc/PID/status`.

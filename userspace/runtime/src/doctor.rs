@@ -214,7 +214,9 @@ pub(crate) fn native_hint(interface: &str) -> String {
     let mut hints = checks::native_refusals(&facts, machine::version());
     if facts.kind.as_deref() == Some("veth") {
         hints.push(
-            "a veth pair needs as many RX queues here as its peer has TX queues, and an MTU of at most 3498".to_owned(),
+            "a veth pair needs as many RX queues here as its peer has TX queues, and an MTU above 3498 on both ends or on \
+             none"
+                .to_owned(),
         );
     }
     hints.iter().map(|hint| format!("; {hint}")).collect()

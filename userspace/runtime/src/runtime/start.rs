@@ -25,7 +25,7 @@ use crate::cookies::{Control, CookieSetup};
 use crate::devices::Device;
 use crate::doctor;
 use crate::driver_counters::DriverCounters;
-use crate::drivers::BindPlan;
+use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
 use crate::interface::{self, Interface, check_listeners};
 use crate::link_watch::Served;
@@ -204,6 +204,11 @@ impl Checked {
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
         capability::check()?;
+        for Device { interface, .. } in &devices {
+            if config.multi_buffer(interface.mtu).is_some() {
+                capability::check_multi_buffer(&interface.name, interface.mtu)?;
+            }
+        }
         let names = devices.iter().map(|device| device.interface.name.as_str());
         for finding in doctor::warnings(config, names, queues) {
             tracing::warn!("{}", finding.sentence);
@@ -252,6 +257,11 @@ impl Opened {
             balancers: settings.balancers,
             own_addresses: &checked.own_addresses,
             outlives: config.attach == Attach::Dispatcher,
+            frags: devices
+                .iter()
+                .filter(|device| config.multi_buffer(device.interface.mtu).is_some())
+                .map(|device| max_mtu_in_one_buffer(&device.interface))
+                .min(),
         };
         let steering = Steering::attach(&names, config, &program_settings)?;
         let plans = devices
