@@ -24,7 +24,7 @@ RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CA
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -79,6 +79,12 @@ test-loom: ## Run small cases of what crosses between shards in every order of t
 
 test-vm: build ## Serve behind emulated NICs with Debian's kernels, in QEMU (root, network): [KERNELS="bookworm ..." NICS="igb ..."]
 	KERNELS="$(KERNELS)" NICS="$(NICS)" scripts/vm/test-vm.sh target/release/tidegate target/release/tidegate-bench
+	scripts/vm/test-bond.sh target/release/tidegate
+
+# Isolated from the system, the tests could not make a poll.
+test-miri: ## Run the tests of what crosses between shards where undefined behaviour and data races are seen (nightly, miri)
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --target-dir target/miri \
+		--package tidegate-abi --package tidegate-exchange --lib
 
 test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
 	@scripts/test-pages.sh

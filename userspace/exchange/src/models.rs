@@ -36,7 +36,7 @@ fn take_commands(mailbox: &Mailbox<u32>, count: usize) -> Vec<u32> {
 
 #[test]
 fn no_command_leaves_a_shard_asleep() {
-    check(4, || {
+    check(3, || {
         let mailbox = Arc::new(Mailbox::new(Waker::new()));
         let senders = [1, 2].map(|command| {
             let mailbox = Arc::clone(&mailbox);
@@ -260,7 +260,7 @@ fn a_flow_whose_entry_goes_with_another_of_its_fingerprint_is_still_suspected() 
 /// Two shards have a flow of the same fingerprint, and each takes out its own.
 #[test]
 fn shards_take_out_no_entry_but_their_own() {
-    check(4, || {
+    check(3, || {
         let hasher = hasher();
         let flow = hasher.fingerprint(hasher.v4(1, 2, 3));
         let words = words(2);

@@ -15,14 +15,53 @@ mod real {
     reason = "they are in the place of public types, and in public signatures"
 )]
 mod model {
+    use core::ops::Deref;
     use std::collections::VecDeque;
     use std::io;
 
     use loom::sync::atomic::AtomicUsize;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+    pub(crate) use loom::sync::atomic::fence;
     use loom::sync::{Condvar, Mutex};
 
     use super::Ordering;
+
+    /// Loom 0.7 remembers of a word only the last thread that read it, and so does not try the orders in which another
+    /// that has read it before comes after a change. So each access begins with one that it does not take for a read,
+    /// which orders nothing that the threads see.
+    macro_rules! atomics {
+        ($($name:ident: $type:ty,)+) => {
+            $(
+                pub struct $name {
+                    word: loom::sync::atomic::$name,
+                    accesses: AtomicUsize,
+                }
+
+                impl $name {
+                    pub fn new(value: $type) -> Self {
+                        Self {
+                            word: loom::sync::atomic::$name::new(value),
+                            accesses: AtomicUsize::new(0),
+                        }
+                    }
+                }
+
+                impl Deref for $name {
+                    type Target = loom::sync::atomic::$name;
+
+                    fn deref(&self) -> &Self::Target {
+                        self.accesses.fetch_add(1, Ordering::Relaxed);
+                        &self.word
+                    }
+                }
+            )+
+        };
+    }
+
+    atomics! {
+        AtomicBool: bool,
+        AtomicU32: u32,
+        AtomicU64: u64,
+    }
 
     /// A bounded queue. Whether it is empty is a relaxed load, which orders nothing.
     pub struct ArrayQueue<T> {

@@ -1,9 +1,11 @@
 //! What the kernel says about one interface.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::rss::{PeerQueues, RssHash};
 
 /// Everything read about one interface. What the kernel or the driver does not tell is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub struct Facts {
     pub coalesce: Option<Coalesce>,
     /// The receive queue of each remainder of the RSS hash (`ethtool -x`); empty without RSS.
     pub rss_table: Vec<u32>,
+    /// What that is the hash of.
+    pub rss_hash: RssHash,
     /// What `ethtool -k` shows, by its name.
     pub features: BTreeMap<String, Feature>,
     /// The rules of `ethtool -n`; `None` where the driver has none.
@@ -76,6 +80,11 @@ impl Facts {
     /// Whether a feature of `ethtool -k` is on.
     pub fn is_on(&self, feature: &str) -> bool {
         self.features.get(feature).is_some_and(|feature| feature.active)
+    }
+
+    /// The receive queues of TCP segments from `source`; `None` if that cannot be computed.
+    pub fn queues_from(&self, source: SocketAddr) -> Option<PeerQueues> {
+        PeerQueues::new(&self.rss_hash, &self.rss_table, source)
     }
 
     /// The driver's name.

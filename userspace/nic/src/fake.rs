@@ -10,6 +10,7 @@ use netlink_bindings::{ethtool, netdev, rt_link};
 use crate::ethtool_ioctl::FlowRule;
 use crate::facts::{Channels, DriverInfo, Facts, FlowRules, Rings};
 use crate::kernel::Kernel;
+use crate::rss::RssHash;
 
 /// A family of netlink, and the number of a request in it.
 pub(crate) type Question = (&'static str, u16);
@@ -34,6 +35,8 @@ pub(crate) struct Device {
     pub(crate) channels: Option<Channels>,
     pub(crate) rings: Option<Rings>,
     pub(crate) rss_table: Vec<u32>,
+    /// The default for a driver that tells the table alone.
+    pub(crate) rss_hash: RssHash,
     /// Names, and whether each is on.
     pub(crate) features: Vec<(&'static str, bool)>,
     /// `xdp-features`; `None` for a kernel that does not tell.
@@ -79,6 +82,7 @@ impl Device {
                 header_split: false,
             }),
             rss_table: (0..128).map(|entry| entry % 4).collect(),
+            rss_hash: RssHash::default(),
             features: vec![("rx-lro", false), ("rx-gro-hw", false), ("rx-vlan-hw-parse", false)],
             xdp: Some(ZERO_COPY),
             program: None,
@@ -130,7 +134,19 @@ impl Device {
         if !self.rss_table.is_empty() {
             let table: Vec<u8> = self.rss_table.iter().flat_map(|queue| queue.to_ne_bytes()).collect();
             reply(("ethtool", 38), &|message| {
-                ethtool::OpRssGetDo::encode_request(message).push_indir(&table);
+                let mut reply = ethtool::OpRssGetDo::encode_request(message).push_indir(&table);
+                let hash = &self.rss_hash;
+                if *hash != RssHash::default() {
+                    reply = reply
+                        .push_hfunc(hash.function)
+                        .push_hkey(&hash.key)
+                        .push_input_xfrm(hash.transform);
+                    let mut fields = reply.nested_flow_hash();
+                    if let [Some(v4), Some(v6)] = hash.tcp_fields {
+                        fields = fields.push_tcp4(v4).push_tcp6(v6);
+                    }
+                    fields.end_nested();
+                }
             });
         }
         reply(("ethtool", 1), &|message| {

@@ -25,7 +25,9 @@ pub mod facts;
 mod fake;
 mod kernel;
 mod read;
+pub mod rss;
 
 pub use ethtool_ioctl::{FlowRule, Target};
 pub use facts::Facts;
 pub use kernel::{Kernel, Linux, statistics};
+pub use rss::{PeerQueues, RssHash};

@@ -8,6 +8,7 @@ use netlink_bindings::{ethtool, netdev, rt_addr, rt_link};
 
 use crate::facts::{AttachedProgram, Channels, Coalesce, Facts, Feature, Irq, Napi, ProgramMode, Relative, Rings, Xdp};
 use crate::kernel::Kernel;
+use crate::rss::RssHash;
 
 /// `IFF_UP`.
 const IFF_UP: u32 = 1;
@@ -216,6 +217,16 @@ impl Facts {
                 .iter()
                 .map(|entry| u32::from_ne_bytes(*entry))
                 .collect();
+            let fields = reply.get_flow_hash().ok();
+            self.rss_hash = RssHash {
+                function: reply.get_hfunc().unwrap_or_default(),
+                key: reply.get_hkey().unwrap_or_default().into(),
+                transform: reply.get_input_xfrm().unwrap_or_default(),
+                tcp_fields: [
+                    fields.as_ref().and_then(|fields| fields.get_tcp4().ok()),
+                    fields.as_ref().and_then(|fields| fields.get_tcp6().ok()),
+                ],
+            };
         });
     }
 

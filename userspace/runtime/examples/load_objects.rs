@@ -26,6 +26,7 @@ use tidegate_abi::{ListenerKey, PROGRAM_STEER, XdpCounter};
 use tidegate_runtime::{Rejection, kernel_release};
 use tidegate_traffic_abi::PROGRAM_FLOOD;
 
+use frames::outer::{BALANCER_V4, BALANCER_V6, GUE_PORT, OWN_V4, OWN_V6, Outer};
 use frames::segment::{ACK, Segment, clients};
 use frames::{CLIENT_V4, CLIENT_V6, PORT};
 use program::Program;
@@ -257,6 +258,30 @@ fn steer(object: &str, mut program: Program, results: &mut Results) {
         };
         expect(&program, "remote", &answer.frame(), XdpCounter::RedirectRemote);
         program.set_features(0);
+    }
+    decapsulate(object, program, results);
+}
+
+/// Runs the program that decapsulates, once for each kind of outer headers.
+fn decapsulate(object: &str, mut program: Program, results: &mut Results) {
+    program.decapsulates();
+    program.set_balancer(BALANCER_V4, OWN_V4, GUE_PORT);
+    program.set_balancer(BALANCER_V6, OWN_V6, GUE_PORT);
+    for outer in Outer::all() {
+        for client in clients() {
+            let segment = Segment {
+                flags: ACK,
+                ..Segment::syn(client)
+            };
+            let (reason, is_decapsulated, left) = program.counted_verdict(&outer.around(&segment.frame()));
+            let result = if (reason, is_decapsulated) == (XdpCounter::Redirect, true) && left == segment.frame() {
+                Ok("ok".to_owned())
+            } else {
+                Err(format!("FAILED: {reason:?}"))
+            };
+            let what = format!("steer, {client} in {:?} from {}", outer.between, outer.source);
+            results.line(object, &what, result);
+        }
     }
 }
 

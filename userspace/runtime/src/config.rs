@@ -1,4 +1,5 @@
-//! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]` and `[sources]` of the configuration file.
+//! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]`, `[sources]` and `[balancers]` of the
+//! configuration file.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -22,10 +23,12 @@ pub(crate) const MAX_MTU: u32 = 3498;
 /// Smallest size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 
+mod balancers;
 mod prefix;
 mod sources;
 mod syn_cookies;
 
+pub use balancers::Balancers;
 pub use prefix::Prefix;
 pub use sources::Sources;
 pub(crate) use sources::TriePrefix;

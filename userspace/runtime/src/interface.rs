@@ -199,12 +199,13 @@ pub(crate) fn queues<'a>(devices: impl IntoIterator<Item = &'a Interface>, asked
         .try_fold(MAX_QUEUES, |fewest, device| Ok(fewest.min(device.queues(asked)?)))
 }
 
-/// Checks that every listener is an address of one of these interfaces, or all of its family, and a port of its own.
+/// Checks that every listener is an address of one of these interfaces, unless it may be `anywhere`, or all of a
+/// family, and a port of its own.
 ///
 /// # Errors
 ///
 /// [`Error::AddressNotOnInterface`], or [`Error::Config`].
-pub(crate) fn check_listeners(interfaces: &[Interface], listeners: &[SocketAddr]) -> Result<(), Error> {
+pub(crate) fn check_listeners(interfaces: &[Interface], listeners: &[SocketAddr], anywhere: bool) -> Result<(), Error> {
     if listeners.len() > MAX_LISTENERS as usize {
         return Err(Error::Config(format!(
             "{} listeners were asked for; there can be {MAX_LISTENERS}",
@@ -219,7 +220,8 @@ pub(crate) fn check_listeners(interfaces: &[Interface], listeners: &[SocketAddr]
             )));
         }
         let known = interfaces.iter().flat_map(|interface| &interface.addresses);
-        if !listener.ip().is_unspecified() && !known.clone().any(|address| *address == listener.ip()) {
+        let is_free = anywhere || listener.ip().is_unspecified();
+        if !is_free && !known.clone().any(|address| *address == listener.ip()) {
             return Err(Error::AddressNotOnInterface {
                 address: listener.ip(),
                 names: interfaces.iter().map(|interface| interface.name.clone()).collect(),
@@ -437,7 +439,7 @@ mod tests {
     #[test]
     fn listeners_must_be_addresses_of_the_interface() {
         let interface = interface(&["198.18.0.1", "2001:2::1"]);
-        let check = |given: &[&str]| check_listeners(from_ref(&interface), &listeners(given));
+        let check = |given: &[&str]| check_listeners(from_ref(&interface), &listeners(given), false);
         check(&[
             "198.18.0.1:80",
             "[2001:2::1]:80",
@@ -451,7 +453,9 @@ mod tests {
             assert!(matches!(error, Error::AddressNotOnInterface { .. }));
         }
         let both = [interface.clone(), super::tests::interface(&["198.18.2.1"])];
-        check_listeners(&both, &listeners(&["198.18.0.1:80", "198.18.2.1:80"])).expect("addresses of either");
+        check_listeners(&both, &listeners(&["198.18.0.1:80", "198.18.2.1:80"]), false).expect("addresses of either");
+        check_listeners(from_ref(&interface), &listeners(&["198.18.2.1:80"]), true)
+            .expect("behind balancers it may be another's");
         for twice_or_without_port in [&["198.18.0.1:80", "198.18.0.1:80"][..], &["198.18.0.1:0"][..]] {
             let error = check(twice_or_without_port).expect_err("a usage error");
             assert!(error.is_usage());

@@ -5,7 +5,7 @@
 //! application. What crosses between shards crosses through bounded lock-free queues.
 //!
 //! ```no_run
-//! use tidegate_runtime::{Config, Error, Listener, Settings, Sources, SynCookies};
+//! use tidegate_runtime::{Balancers, Config, Error, Listener, Settings, Sources, SynCookies};
 //! use tidegate_tcp::application::{Application, CloseReason, Stream};
 //!
 //! /// Closes every connection at once.
@@ -33,6 +33,7 @@
 //!     tcp: &tidegate_tcp::Config::default(),
 //!     syn_cookies: &SynCookies::default(),
 //!     sources: &Sources::default(),
+//!     balancers: &Balancers::default(),
 //!     listeners: &[Listener {
 //!         address: ([192, 0, 2, 1], 80).into(),
 //!         keepalive: None,
@@ -98,7 +99,8 @@ mod watchdog;
 pub mod xdp;
 
 pub use config::{
-    Attach, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy,
+    Attach, Balancers, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode,
+    ZeroCopy,
 };
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};

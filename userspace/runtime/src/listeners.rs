@@ -29,6 +29,8 @@ pub(crate) struct ServedAddresses {
     /// The indices of the interfaces.
     indices: Vec<u32>,
     listeners: Vec<SocketAddr>,
+    /// A concrete address is served whether it is an interface's or not.
+    anywhere: bool,
     served: Served,
     looked_at: Instant,
 }
@@ -43,12 +45,12 @@ pub(crate) struct AddressChange {
 }
 
 impl ServedAddresses {
-    /// The addresses that `listeners`, by number, have on `interfaces`.
+    /// The addresses that `listeners`, by number, have on `interfaces`; concrete ones may be `anywhere`.
     ///
     /// # Errors
     ///
     /// [`Error::LinkGone`].
-    pub(crate) fn new(interfaces: &[Interface], listeners: Vec<SocketAddr>) -> Result<Self, Error> {
+    pub(crate) fn new(interfaces: &[Interface], listeners: Vec<SocketAddr>, anywhere: bool) -> Result<Self, Error> {
         let messages = Socket::open(GROUPS)
             .inspect_err(|error| {
                 tracing::warn!("the kernel does not tell of addresses ({error}); they are looked at every second")
@@ -60,7 +62,7 @@ impl ServedAddresses {
         let indices = indices.collect::<Result<Vec<_>, _>>()?;
         let own = interfaces.iter().flat_map(|interface| &interface.addresses);
         let own: Vec<IpAddr> = own.copied().collect();
-        let (served, beyond) = expand(&listeners, &own);
+        let (served, beyond) = expand(&listeners, &own, anywhere);
         warn_beyond(beyond);
         for listener in listeners.iter().filter(|listener| listener.ip().is_unspecified()) {
             if !own.iter().any(|address| covers(listener, *address)) {
@@ -71,6 +73,7 @@ impl ServedAddresses {
             messages,
             indices,
             listeners,
+            anywhere,
             served: served.into(),
             looked_at: Instant::now(),
         })
@@ -115,7 +118,7 @@ impl ServedAddresses {
 
     /// Takes these for the addresses of the interfaces.
     fn take(&mut self, addresses: &[IpAddr]) -> Option<AddressChange> {
-        let (served, beyond) = expand(&self.listeners, addresses);
+        let (served, beyond) = expand(&self.listeners, addresses, self.anywhere);
         let before: HashSet<_> = self.served.iter().copied().collect();
         let now: HashSet<_> = served.iter().copied().collect();
         let of = |difference: &mut dyn Iterator<Item = &(SocketAddr, ListenerId)>| {
@@ -174,12 +177,13 @@ fn covers(listener: &SocketAddr, address: IpAddr) -> bool {
     listener.ip().is_unspecified() && listener.is_ipv4() == address.is_ipv4()
 }
 
-/// The addresses that `listeners` have on an interface with `addresses`, concrete ones first, and how many there are
-/// beyond what can be served.
-fn expand(listeners: &[SocketAddr], addresses: &[IpAddr]) -> (Vec<(SocketAddr, ListenerId)>, usize) {
+/// The addresses that `listeners` have on interfaces with `addresses`, concrete ones first, which may be `anywhere`,
+/// and how many there are beyond what can be served.
+fn expand(listeners: &[SocketAddr], addresses: &[IpAddr], anywhere: bool) -> (Vec<(SocketAddr, ListenerId)>, usize) {
     let numbered = || (0..).map(ListenerId).zip(listeners);
     let concrete = numbered()
-        .filter(|(_, listener)| addresses.contains(&listener.ip()))
+        .filter(|(_, listener)| !listener.ip().is_unspecified())
+        .filter(|(_, listener)| anywhere || addresses.contains(&listener.ip()))
         // Without scope and flow label, which no segment carries.
         .map(|(id, listener)| (SocketAddr::new(listener.ip(), listener.port()), id));
     let all = numbered().flat_map(|(id, listener)| {
@@ -217,7 +221,7 @@ mod tests {
     }
 
     fn expanded(all: &[&str], own: &[&str]) -> Vec<(String, u16)> {
-        let (served, beyond) = expand(&listeners(all), &addresses(own));
+        let (served, beyond) = expand(&listeners(all), &addresses(own), false);
         assert_eq!(beyond, 0);
         served
             .into_iter()
@@ -256,12 +260,25 @@ mod tests {
     }
 
     #[test]
+    fn behind_balancers_a_concrete_address_need_not_be_an_interfaces() {
+        let all = listeners(&["0.0.0.0:80", "203.0.113.1:80"]);
+        let (served, _) = expand(&all, &addresses(&["198.18.0.1"]), true);
+        assert_eq!(
+            served,
+            [
+                (all[1], ListenerId(1)),
+                (listeners(&["198.18.0.1:80"])[0], ListenerId(0))
+            ]
+        );
+    }
+
+    #[test]
     fn no_more_are_served_than_there_is_room_for_and_concrete_ones_first() {
         let own: Vec<IpAddr> = (0..MAX_LISTENERS + 5)
             .map(|number| IpAddr::from((0xc612_0000 + number).to_be_bytes()))
             .collect();
         let last = SocketAddr::new(own[own.len() - 1], 80);
-        let (served, beyond) = expand(&[listeners(&["0.0.0.0:80"])[0], last], &own);
+        let (served, beyond) = expand(&[listeners(&["0.0.0.0:80"])[0], last], &own, false);
         assert_eq!((served.len(), beyond), (MAX_LISTENERS as usize, 5));
         assert_eq!(served[0], (last, ListenerId(1)));
     }
@@ -271,8 +288,9 @@ mod tests {
         ServedAddresses {
             messages: None,
             indices: vec![1],
-            served: expand(&listeners, &addresses(own)).0.into(),
+            served: expand(&listeners, &addresses(own), false).0.into(),
             listeners,
+            anywhere: false,
             looked_at: Instant::now(),
         }
     }

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     },
     /// Makes segments of new connections for this MTU of the link.
     Mtu(u16),
+    /// Answers no SYN any more.
+    RefuseSyns,
     /// Sends by other devices from now on.
     Routes(Routes),
     /// Takes no new connections and begins to tell the open ones.

@@ -19,7 +19,7 @@ use tidegate_tcp::engine::syn_ack_of;
 
 pub use start::{start, start_with_tasks};
 
-use crate::config::{Config, Sources, SynCookies};
+use crate::config::{Balancers, Config, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
 use crate::error::Error;
@@ -93,8 +93,9 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// A concrete address of an interface, or the unspecified one for all those of its family that the interfaces have
-    /// and that have no listener of their own on this port, as they come and go; and a port above 0.
+    /// A concrete address, of an interface unless there are balancers, or the unspecified one for all those of its
+    /// family that the interfaces have and that have no listener of their own on this port, as they come and go; and a
+    /// port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
@@ -114,6 +115,8 @@ pub struct Settings<'a> {
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
+    /// The load balancers before this host. With any, listeners may have addresses that are not the interface's.
+    pub balancers: &'a Balancers,
     /// The addresses and ports to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
     pub listeners: &'a [Listener],
     /// The servers that connections are opened to ([`start_with_tasks`]), at most
@@ -259,6 +262,8 @@ impl Runtime {
             let sentence = stall.sentence(&names.join(" and "), self.driver.as_deref());
             match stall {
                 Stall::Socket { .. } => tracing::warn!("{sentence}"),
+                // A program before this one may have dropped all there was.
+                Stall::Program { .. } if !self.steering.is_alone() => {}
                 Stall::Program { reattach: true, .. } if self.by_link() => {
                     tracing::warn!("{sentence}; it is attached anew");
                     for (device, name) in &devices {
@@ -305,6 +310,25 @@ impl Runtime {
         Ok(())
     }
 
+    /// Answers no SYN from now on: to clients it is as if they had been lost on the way. Handshakes that have begun may
+    /// be completed.
+    pub fn refuse_syns(&mut self) {
+        self.cookies.stop();
+        tell_all(&self.mailboxes, &self.threads, || Command::RefuseSyns, ANSWER_TIMEOUT);
+    }
+
+    /// The number of connections, half-open ones among them, and those in TIME-WAIT not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when a shard does not answer within a second.
+    pub fn connections(&self) -> Result<u64, Error> {
+        let shards = self.ask_all()?;
+        let open =
+            |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
+        Ok(shards.iter().map(open).sum())
+    }
+
     /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
     /// `timeout` or until `stop_now` is true or a shard has failed.
     ///
@@ -317,11 +341,7 @@ impl Runtime {
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
             self.check_link()?;
             // A shard that does not answer will not finish anything either.
-            let Ok(shards) = self.ask_all() else { break };
-            let open: u64 = shards
-                .iter()
-                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
-                .sum();
+            let Ok(open) = self.connections() else { break };
             if open == 0 {
                 break;
             }
@@ -355,8 +375,9 @@ impl Runtime {
         }
     }
 
-    /// Has the shards drain, if they do not yet.
-    fn refuse_connections(&mut self) {
+    /// Accepts no new connections from now on, resets the half-open ones, and has the applications of all others
+    /// finish.
+    pub fn refuse_connections(&mut self) {
         if !self.is_draining {
             self.is_draining = true;
             // SYNs are dropped from here on: a cookie would promise what is not kept.

@@ -323,6 +323,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 let _ = taken.try_send(());
             }
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
+            Command::RefuseSyns => self.engine.refuse_syns(),
             Command::Routes(routes) => self.port.set_routes(routes),
             Command::Drain => self.engine.drain(now, &mut self.port),
             Command::Abort => self.engine.abort_all(now, &mut self.port),

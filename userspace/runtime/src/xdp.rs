@@ -24,8 +24,7 @@ use nix::net::if_::if_nametoindex;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{
-    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, PROGRAM_STEER,
-    XdpCounter,
+    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, XdpCounter,
 };
 use tidegate_exchange::FlowFilter;
 
@@ -87,6 +86,8 @@ impl Hold {
 pub(crate) struct Steering {
     /// By device.
     holds: Vec<Hold>,
+    /// The program's.
+    name: &'static str,
     program: Ebpf,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
@@ -105,26 +106,25 @@ impl Steering {
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
     /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        let name = settings.program();
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
             .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
         let mut ebpf = match config.attach {
             Attach::Link => loader.load(object()),
-            Attach::Dispatcher => loader
-                .extension(PROGRAM_STEER)
-                .load(&dispatcher::without_trimming(object())),
+            Attach::Dispatcher => loader.extension(name).load(&dispatcher::without_trimming(object())),
         }
         .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
-        let name = if interfaces.len() > 1 {
+        let sockets = if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
             MAP_DEVICE_XSKS
         } else {
             MAP_XSKS
         };
-        let xsks = ebpf.take_map(name).ok_or_else(|| missing(name))?;
-        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(name, &error))?;
+        let xsks = ebpf.take_map(sockets).ok_or_else(|| missing(sockets))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(sockets, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
         let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
         let flow_filter = FlowFilter::new(
@@ -136,9 +136,9 @@ impl Steering {
         let listeners = ListenerMaps::take(&mut ebpf)?;
 
         let (holds, attached) = match (config.attach, interfaces) {
-            (Attach::Link, _) => attach_alone(&mut ebpf, interfaces, config.xdp_mode)?,
+            (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode)?,
             (Attach::Dispatcher, &[interface]) => {
-                let membership = Membership::join(interface, config.xdp_mode, config.priority, &mut ebpf)?;
+                let membership = Membership::join(interface, config.xdp_mode, config.priority, name, &mut ebpf)?;
                 let attached = membership.attached();
                 (vec![Hold::Dispatcher(membership)], vec![attached])
             }
@@ -151,6 +151,7 @@ impl Steering {
         };
         Ok(Self {
             holds,
+            name,
             program: ebpf,
             xsks,
             counters,
@@ -180,6 +181,11 @@ impl Steering {
         self.holds.iter().all(|hold| matches!(hold, Hold::Link(_)))
     }
 
+    /// Whether no other program is run before this one.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.holds.iter().any(|hold| matches!(hold, Hold::Dispatcher(_)))
+    }
+
     /// Whether the program is still on `device`, as far as the kernel tells.
     pub(crate) fn is_attached(&self, device: usize) -> bool {
         match self.holds.get(device) {
@@ -198,7 +204,7 @@ impl Steering {
     /// As [`Steering::attach`]; it is detached then.
     pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
         self.holds[device] = Hold::Program;
-        let program = steering_program(&mut self.program)?;
+        let program = steering_program(&mut self.program, self.name)?;
         let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
@@ -300,11 +306,14 @@ fn set_devices(ebpf: &mut Ebpf, interfaces: &[&str]) -> Result<(), Error> {
 }
 
 /// Loads the program and attaches it, as the only one on each of the interfaces.
-fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
-    let program = steering_program(ebpf)?;
-    program
-        .load()
-        .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
+fn attach_alone(
+    ebpf: &mut Ebpf,
+    name: &str,
+    interfaces: &[&str],
+    mode: XdpMode,
+) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
+    let program = steering_program(ebpf, name)?;
+    program.load().map_err(|error| program_load_error(name, &error))?;
     let mut holds = Vec::new();
     let mut attached = Vec::new();
     for interface in interfaces {
@@ -322,9 +331,9 @@ fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(
     Ok((holds, attached))
 }
 
-fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
-    ebpf.program_mut(PROGRAM_STEER)
-        .ok_or_else(|| missing(PROGRAM_STEER))?
+fn steering_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| missing(name))?
         .try_into()
         .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }

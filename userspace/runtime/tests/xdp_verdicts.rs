@@ -2,6 +2,7 @@
 //!
 //! No interface is touched. Loading a program takes root (CAP_BPF and CAP_NET_ADMIN).
 
+mod decapsulation;
 mod flow_filter;
 mod frames;
 mod program;

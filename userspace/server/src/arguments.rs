@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters.
+    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 drains.
     Serve(Box<ServeArguments>),
     /// Check a configuration file and print OK or what is wrong with it.
     CheckConfig {

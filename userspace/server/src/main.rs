@@ -4,6 +4,7 @@ mod arguments;
 mod config_file;
 mod config_source;
 mod counters_text;
+mod drain;
 mod failure;
 mod kernel_listeners;
 mod listen;

@@ -18,7 +18,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use tidegate_affinity::Pinned;
 use tidegate_args::UsageError;
-use tidegate_runtime::{Attached, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
+use tidegate_nic::{Facts, Linux};
+use tidegate_runtime::{Attached, Balancers, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
 use tidegate_tcp::engine::{ConnectionId, Engine};
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::LinkHeader;
@@ -27,7 +28,7 @@ pub use self::settings::Settings;
 
 use self::connector::{Dialer, EngineConnector};
 use self::misrouted::Misrouted;
-use self::tuples::Share;
+use self::tuples::{Addresses, Share, Steering};
 use crate::application::Requests;
 use crate::driver::{Driver, Outcome, Task};
 use crate::progress::{INTERVAL, Meter, Progress};
@@ -60,6 +61,20 @@ impl BypassClient {
         Ok(LinkHeader::new(destination, source, target.is_ipv4()))
     }
 
+    /// The queues on which answers arrive, where the device says how it chooses them and every shard has a pair for
+    /// each of its connections.
+    fn steering(&self, plan: &Plan, addresses: Addresses, queues: u32) -> Option<Steering> {
+        let Settings { interface, ports, .. } = &self.settings;
+        let facts = Linux::new()
+            .and_then(|mut kernel| Facts::read(&mut kernel, interface))
+            .ok()?;
+        let steering = Steering::new(addresses, ports, facts.queues_from(plan.target())?, queues);
+        let mut shares = (0..queues).map(|index| Share { index, of: queues });
+        shares
+            .all(|share| steering.count(share) >= task(plan, share).connections.max(1))
+            .then_some(steering)
+    }
+
     /// Attaches the XDP program and starts the shards, which begin at once.
     fn start(&self, plan: &Plan, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Vec<Arc<AtomicU64>>)> {
         let settings = &self.settings;
@@ -79,14 +94,18 @@ impl BypassClient {
         let link = self.link(plan, &interface)?;
         let mut shards = Vec::new();
         let mut steps = Vec::new();
-        // The first shard has the most connections, and as many pairs as any.
-        let first = Share { index: 0, of: queues };
-        let first_connections = task(plan, first).connections;
-        let first_pairs = settings.tuples(addresses, first, first_connections)?.len();
+        // The first shard has the most connections.
+        let connections = task(plan, Share { index: 0, of: queues }).connections;
+        let mut pairs = 0;
+        let steering = (queues > 1)
+            .then(|| self.steering(plan, addresses, queues))
+            .flatten()
+            .map(Arc::new);
         for index in 0..queues {
             let share = Share { index, of: queues };
             let task = task(plan, share);
-            let tuples = settings.tuples(addresses, share, task.connections)?;
+            let tuples = settings.tuples(addresses, share, task.connections, steering.as_ref())?;
+            pairs = pairs.max(tuples.len());
             let driver = ShardDriver {
                 driver: Driver::new(task),
                 dialer: Dialer::new(plan.target(), link, tuples),
@@ -105,9 +124,10 @@ impl BypassClient {
             &tidegate_runtime::Settings {
                 interfaces: std::slice::from_ref(&settings.interface),
                 afxdp: &settings.afxdp(plan, queues),
-                tcp: &settings.tcp(plan, first_connections, first_pairs),
+                tcp: &settings.tcp(plan, connections, pairs),
                 syn_cookies: &cookies,
                 sources: &Sources::default(),
+                balancers: &Balancers::default(),
                 listeners: &[],
                 remotes: &[plan.target()],
             },

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
 use tidegate_runtime::{InterfaceInfo, NextHop, WaitStrategy};
 
-use crate::bypass::tuples::{Addresses, Share, Tuples};
+use crate::bypass::tuples::{Addresses, Share, Steering, Tuples};
 use crate::{Close, Direction, Plan, Workload};
 use tidegate_flood::Prefix;
 
@@ -99,13 +100,19 @@ impl Settings {
         })
     }
 
-    /// The pairs of local address and port of one shard.
+    /// The pairs of local address and port of one shard: those that `steering` says are its own, or its share.
     ///
     /// # Errors
     ///
     /// A [`UsageError`] when there are fewer than it shall have `connections`.
-    pub(crate) fn tuples(&self, addresses: Addresses, share: Share, connections: u32) -> Result<Tuples, UsageError> {
-        let tuples = Tuples::new(addresses, &self.ports, share);
+    pub(crate) fn tuples(
+        &self,
+        addresses: Addresses,
+        share: Share,
+        connections: u32,
+        steering: Option<&Arc<Steering>>,
+    ) -> Result<Tuples, UsageError> {
+        let tuples = Tuples::new(addresses, &self.ports, share, steering.cloned());
         if tuples.len() < connections.max(1) {
             return Err(UsageError(format!(
                 "{connections} connections need as many pairs of local address and port, and there are {}; give the \
@@ -248,8 +255,8 @@ mod tests {
         let mut settings = Settings::new("tgc0");
         settings.ports = 1024..=1123;
         let one = Addresses::one(target("198.18.0.2"));
-        assert_eq!(settings.tuples(one, ALONE, 100).unwrap().len(), 100);
-        let error = settings.tuples(one, ALONE, 101).unwrap_err();
+        assert_eq!(settings.tuples(one, ALONE, 100, None).unwrap().len(), 100);
+        let error = settings.tuples(one, ALONE, 101, None).unwrap_err();
         assert!(error.0.starts_with("101 connections need"), "{error}");
     }
 

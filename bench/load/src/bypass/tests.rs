@@ -2,15 +2,18 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
+use tidegate_nic::{PeerQueues, RssHash};
 use tidegate_runtime::{InterfaceInfo, ShardTask as _, WaitStrategy};
 use tidegate_tcp::engine::Population;
 
-use self::world::{OK, Server, World, server, source_port};
+use self::world::{OK, Server, World, interface, server, source_port};
 use crate::body::Verify;
 use crate::bypass::settings::Settings;
+use crate::bypass::tuples::{Share, Steering};
 use crate::bypass::{BypassClient, check_queues, check_wait};
 use crate::progress::Progress;
 use crate::{Client, Close, Direction, Measured, Plan, Workload};
@@ -121,6 +124,72 @@ fn pairs_whose_answers_arrive_on_another_queue_are_used_when_there_are_no_others
     let found = world.run(&plan, &settings);
     assert_eq!(found.errors.total(), 0, "{:?}", found.errors);
     assert_eq!(world.client.population().connections, 8);
+}
+
+/// The queue on which a device with `hash` and `table` receives a TCP segment in IPv4 without options, or in IPv6: bit
+/// by bit, as Microsoft's documentation has it.
+fn receive_queue(frame: &[u8], hash: &RssHash, table: &[u32]) -> u32 {
+    let hashed = match frame[14] >> 4 {
+        4 => &frame[26..38],
+        _ => &frame[22..58],
+    };
+    let bits = |octets: &[u8]| -> Vec<bool> {
+        octets
+            .iter()
+            .flat_map(|octet| (0..8).map(move |bit| octet >> (7 - bit) & 1 == 1))
+            .collect()
+    };
+    let key = bits(&hash.key);
+    let found = bits(hashed)
+        .iter()
+        .enumerate()
+        .filter(|(_, is_set)| **is_set)
+        .fold(0_u32, |found, (place, _)| {
+            let window = key[place..place + 32].iter();
+            found ^ window.fold(0, |window, &bit| window << 1 | u32::from(bit))
+        });
+    table[found as usize % table.len()]
+}
+
+#[test]
+fn answers_arrive_on_the_queue_of_the_shard_that_asked_where_it_is_known_how_the_device_hashes() {
+    let hash = RssHash {
+        function: 1,
+        key: (0..40).map(|octet: u8| octet.wrapping_mul(59) ^ 0xa5).collect(),
+        ..RssHash::default()
+    };
+    for (url, queues) in [
+        ("http://198.18.0.1/", 2),
+        ("http://198.18.0.1/", 4),
+        ("http://[2001:2::1]/", 4),
+    ] {
+        let plan = Plan {
+            url: url.parse().unwrap(),
+            connections: 32,
+            ..plan(Workload::Cps { close: Close::Client })
+        };
+        let settings = Settings::new("tgc0");
+        let table: Vec<u32> = (0..128).map(|entry| entry % queues).collect();
+        let address = settings.addresses(plan.target().ip(), &interface()).unwrap();
+        let by_target = PeerQueues::new(&hash, &table, plan.target()).expect("it can be computed");
+        let steering = Arc::new(Steering::new(address, &settings.ports, by_target, queues));
+        for index in 0..queues {
+            let share = Share { index, of: queues };
+            let mut world = World::of_shard(&plan, &settings, server(OK), share, Some(&steering));
+            let mut answers = 0;
+            for _ in 0..200 {
+                world.step();
+                world.step_server();
+                for frame in &world.to_client.frames {
+                    answers += 1;
+                    assert_eq!(receive_queue(frame, &hash, &table), index, "{url}, {queues} queues");
+                }
+            }
+            assert!(answers > 1_000, "{answers}");
+            let found = world.run(&plan, &settings);
+            assert_eq!(found.errors.total(), 0, "{url}, {queues} queues: {:?}", found.errors);
+        }
+    }
 }
 
 #[test]

@@ -1,16 +1,23 @@
 //! The local addresses and ports of the connections, walked in order.
 //!
-//! Every pair of local address and port has a number. Where there are several shards each has the numbers of its own
-//! remainder, so that no two open the same connection, and learns which of them the network card gives to another: what
-//! belongs to a pair whose answers arrived on the wrong queue is not opened again as long as there are others.
+//! Every pair of local address and port has a number. Where there are several shards each has some of them, so that no
+//! two open the same connection: those whose answers arrive on its own queue, where that can be computed
+//! ([`Steering`]), else those of its own remainder. It learns which of them the network card gives to another all the
+//! same: what belongs to a pair whose answers arrived on the wrong queue is not opened again as long as there are
+//! others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use tidegate_flood::Prefix;
+use tidegate_nic::PeerQueues;
 
 /// Pairs at most; what a prefix has beyond is not used.
 const MAX_PAIRS: u32 = 1 << 28;
+
+/// Pairs of which it is counted how many each queue has: that takes a tenth of a second.
+const MAX_COUNTED: u32 = 1 << 24;
 
 /// Local addresses, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,95 +82,27 @@ impl Share {
     }
 }
 
-/// The pairs of one shard.
-#[derive(Debug)]
-pub(crate) struct Tuples {
+/// All pairs, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pairs {
     addresses: Addresses,
     first_port: u16,
     ports: u32,
-    /// Pairs of all shards.
+    /// At least 1.
     total: u32,
-    share: Share,
-    /// The next number.
-    next: u32,
-    /// A bit for each number whose answers arrive on another shard's queue; empty as long as there are none.
-    elsewhere: Vec<u64>,
-    /// Numbers of this shard that are not among these.
-    left: u32,
 }
 
-impl Tuples {
+impl Pairs {
     /// Addresses and ports, `ports` not being empty.
-    pub(crate) fn new(addresses: Addresses, ports: &RangeInclusive<u16>, share: Share) -> Self {
+    fn new(addresses: Addresses, ports: &RangeInclusive<u16>) -> Self {
         let count = u32::from(*ports.end()).saturating_sub(u32::from(*ports.start())) + 1;
         let total = u64::from(addresses.count) * u64::from(count);
-        let total = total.min(u64::from(MAX_PAIRS)) as u32;
         Self {
             addresses,
             first_port: *ports.start(),
             ports: count,
-            total,
-            share,
-            next: share.index,
-            elsewhere: Vec::new(),
-            left: share.part(u64::from(total)) as u32,
+            total: total.min(u64::from(MAX_PAIRS)) as u32,
         }
-    }
-
-    /// Returns the number of pairs of this shard.
-    pub(crate) fn len(&self) -> u32 {
-        self.share.part(u64::from(self.total)) as u32
-    }
-
-    /// The next pair, again from the first after the last. There is at least one.
-    pub(crate) fn take_next(&mut self) -> SocketAddr {
-        loop {
-            let number = self.next;
-            let next = number + self.share.of;
-            self.next = if next < self.total { next } else { self.share.index };
-            if !self.is_elsewhere(number) {
-                return self.local(number);
-            }
-        }
-    }
-
-    /// The next `count` pairs, but for those that [`Tuples::take_next`] passes over.
-    pub(crate) fn coming(&self, count: u32) -> impl Iterator<Item = SocketAddr> {
-        let numbers = (0..count).map(move |ahead| self.next + ahead * self.share.of);
-        numbers
-            .take_while(|&number| number < self.total)
-            .map(|number| self.local(number))
-    }
-
-    /// Notes that frames for `local` arrive on the queue of another shard.
-    pub(crate) fn note_elsewhere(&mut self, local: SocketAddr) {
-        let Some(number) = self.number(local) else { return };
-        if number % self.share.of != self.share.index || self.is_elsewhere(number) {
-            return;
-        }
-        if self.left <= 1 {
-            // All of them do by now, so it is no property of the pairs.
-            self.forget_elsewhere();
-            return;
-        }
-        if self.elsewhere.is_empty() {
-            self.elsewhere.resize(self.total.div_ceil(u64::BITS) as usize, 0);
-        }
-        self.elsewhere[(number / u64::BITS) as usize] |= 1 << (number % u64::BITS);
-        self.left -= 1;
-    }
-
-    /// All pairs are used again, wherever their answers arrive. False if they are already.
-    pub(crate) fn forget_elsewhere(&mut self) -> bool {
-        let had_any = !self.elsewhere.is_empty();
-        self.elsewhere.clear();
-        self.left = self.len();
-        had_any
-    }
-
-    fn is_elsewhere(&self, number: u32) -> bool {
-        let word = self.elsewhere.get((number / u64::BITS) as usize);
-        word.is_some_and(|word| word >> (number % u64::BITS) & 1 == 1)
     }
 
     fn local(&self, number: u32) -> SocketAddr {
@@ -188,6 +127,154 @@ impl Tuples {
     }
 }
 
+/// The queues on which the answers to all pairs arrive.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    queues: PeerQueues,
+    /// The number of pairs of each queue.
+    counts: Vec<u32>,
+}
+
+impl Steering {
+    /// Of `shards` queues, where the interface receives the target's segments by `queues`.
+    pub(crate) fn new(addresses: Addresses, ports: &RangeInclusive<u16>, queues: PeerQueues, shards: u32) -> Self {
+        let pairs = Pairs::new(addresses, ports);
+        let counted = pairs.total.min(MAX_COUNTED);
+        let mut counts = vec![0_u64; shards as usize];
+        for number in 0..counted {
+            if let Some(count) = counts.get_mut(queues.queue(pairs.local(number)) as usize) {
+                *count += 1;
+            }
+        }
+        // The same parts of the rest: the hash spreads evenly.
+        let of_all = |count| count * u64::from(pairs.total) / u64::from(counted);
+        Self {
+            queues,
+            counts: counts.into_iter().map(|count| of_all(count) as u32).collect(),
+        }
+    }
+
+    /// The number of pairs of a shard.
+    pub(crate) fn count(&self, share: Share) -> u32 {
+        self.counts.get(share.index as usize).copied().unwrap_or_default()
+    }
+}
+
+/// The pairs of one shard.
+#[derive(Debug)]
+pub(crate) struct Tuples {
+    pairs: Pairs,
+    share: Share,
+    steering: Option<Arc<Steering>>,
+    /// The number of pairs.
+    len: u32,
+    /// The next number that may be one of this shard.
+    next: u32,
+    /// From there to the one after it.
+    step: u32,
+    /// A bit for each number whose answers arrive on another shard's queue; empty as long as there are none.
+    elsewhere: Vec<u64>,
+    /// Numbers of this shard that are not among these.
+    left: u32,
+}
+
+impl Tuples {
+    /// Addresses and ports, `ports` not being empty: this shard's share, or what `steering` says is its own.
+    pub(crate) fn new(
+        addresses: Addresses,
+        ports: &RangeInclusive<u16>,
+        share: Share,
+        steering: Option<Arc<Steering>>,
+    ) -> Self {
+        let pairs = Pairs::new(addresses, ports);
+        let (len, next, step) = match &steering {
+            Some(steering) => (steering.count(share), 0, 1),
+            None => (share.part(u64::from(pairs.total)) as u32, share.index, share.of),
+        };
+        Self {
+            pairs,
+            share,
+            steering,
+            len,
+            next,
+            step,
+            elsewhere: Vec::new(),
+            left: len,
+        }
+    }
+
+    /// Returns the number of pairs of this shard.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// The next pair, again from the first after the last. There is at least one.
+    pub(crate) fn take_next(&mut self) -> SocketAddr {
+        loop {
+            let number = self.next;
+            let next = number + self.step;
+            self.next = if next < self.pairs.total {
+                next
+            } else {
+                self.share.index % self.step
+            };
+            if self.is_mine(number) && !self.is_elsewhere(number) {
+                return self.pairs.local(number);
+            }
+        }
+    }
+
+    /// The next `count` pairs, but for those that [`Tuples::take_next`] passes over.
+    pub(crate) fn coming(&self, count: u32) -> impl Iterator<Item = SocketAddr> {
+        (self.next..self.pairs.total)
+            .step_by(self.step as usize)
+            .filter(|&number| self.is_mine(number))
+            .take(count as usize)
+            .map(|number| self.pairs.local(number))
+    }
+
+    /// Notes that frames for `local` arrive on the queue of another shard.
+    pub(crate) fn note_elsewhere(&mut self, local: SocketAddr) {
+        let Some(number) = self.pairs.number(local) else {
+            return;
+        };
+        if !self.is_mine(number) || self.is_elsewhere(number) {
+            return;
+        }
+        if self.left <= 1 {
+            // All of them do by now, so it is no property of the pairs.
+            self.forget_elsewhere();
+            return;
+        }
+        if self.elsewhere.is_empty() {
+            self.elsewhere.resize(self.pairs.total.div_ceil(u64::BITS) as usize, 0);
+        }
+        self.elsewhere[(number / u64::BITS) as usize] |= 1 << (number % u64::BITS);
+        self.left -= 1;
+    }
+
+    /// All pairs are used again, wherever their answers arrive. False if they are already.
+    pub(crate) fn forget_elsewhere(&mut self) -> bool {
+        let had_any = !self.elsewhere.is_empty();
+        self.elsewhere.clear();
+        self.left = self.len;
+        had_any
+    }
+
+    #[inline]
+    fn is_mine(&self, number: u32) -> bool {
+        match &self.steering {
+            Some(steering) => steering.queues.queue(self.pairs.local(number)) == self.share.index,
+            None => number % self.share.of == self.share.index,
+        }
+    }
+
+    fn is_elsewhere(&self, number: u32) -> bool {
+        let word = self.elsewhere.get((number / u64::BITS) as usize);
+        word.is_some_and(|word| word >> (number % u64::BITS) & 1 == 1)
+    }
+}
+
 /// An address as a number, and whether it is an IPv4 one.
 fn bits(address: IpAddr) -> (u128, bool) {
     match address {
@@ -202,6 +289,8 @@ fn joined(words: [u32; 4]) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_nic::RssHash;
+
     use super::*;
 
     const ALONE: Share = Share { index: 0, of: 1 };
@@ -216,7 +305,12 @@ mod tests {
 
     #[test]
     fn what_is_coming_is_what_comes() {
-        let mut tuples = Tuples::new(addresses("198.19.0.0/30"), &(1000..=1003), Share { index: 1, of: 2 });
+        let mut tuples = Tuples::new(
+            addresses("198.19.0.0/30"),
+            &(1000..=1003),
+            Share { index: 1, of: 2 },
+            None,
+        );
         assert_eq!(tuples.coming(10).count(), 4, "up to the last");
         for _ in 0..4 {
             let coming: Vec<_> = tuples.coming(2).collect();
@@ -227,7 +321,7 @@ mod tests {
 
     #[test]
     fn ports_are_walked_first_and_then_addresses_and_then_again() {
-        let mut tuples = Tuples::new(addresses("198.19.0.0/30"), &(65_534..=65_535), ALONE);
+        let mut tuples = Tuples::new(addresses("198.19.0.0/30"), &(65_534..=65_535), ALONE, None);
         assert_eq!(tuples.len(), 4);
         assert_eq!(
             walk(&mut tuples, 5),
@@ -240,7 +334,7 @@ mod tests {
             ]
         );
         let one = Addresses::one("2001:2::7".parse().unwrap());
-        let mut tuples = Tuples::new(one, &(1024..=1024), ALONE);
+        let mut tuples = Tuples::new(one, &(1024..=1024), ALONE, None);
         assert_eq!(walk(&mut tuples, 2), ["[2001:2::7]:1024", "[2001:2::7]:1024"]);
     }
 
@@ -267,12 +361,12 @@ mod tests {
     #[test]
     fn every_pair_has_a_number_and_nothing_else_has() {
         for prefix in ["198.19.0.0/29", "2001:2::/125"] {
-            let tuples = Tuples::new(addresses(prefix), &(1000..=1009), ALONE);
-            for number in 0..tuples.total {
-                assert_eq!(tuples.number(tuples.local(number)), Some(number), "{prefix}");
+            let pairs = Pairs::new(addresses(prefix), &(1000..=1009));
+            for number in 0..pairs.total {
+                assert_eq!(pairs.number(pairs.local(number)), Some(number), "{prefix}");
             }
         }
-        let tuples = Tuples::new(addresses("198.19.0.0/29"), &(1000..=1009), ALONE);
+        let pairs = Pairs::new(addresses("198.19.0.0/29"), &(1000..=1009));
         for other in [
             "198.19.0.0:1000",
             "198.19.0.7:1000",
@@ -280,15 +374,16 @@ mod tests {
             "198.19.0.1:1010",
             "[::198.19.0.1]:1000",
         ] {
-            assert_eq!(tuples.number(other.parse().unwrap()), None, "{other}");
+            assert_eq!(pairs.number(other.parse().unwrap()), None, "{other}");
         }
     }
 
     #[test]
     fn the_most_there_can_be_is_bounded() {
-        let tuples = Tuples::new(addresses("2001:2::/48"), &(1..=65_535), ALONE);
+        let tuples = Tuples::new(addresses("2001:2::/48"), &(1..=65_535), ALONE, None);
         assert_eq!(tuples.len(), MAX_PAIRS);
-        assert_eq!(tuples.number(tuples.local(MAX_PAIRS - 1)), Some(MAX_PAIRS - 1));
+        let pairs = tuples.pairs;
+        assert_eq!(pairs.number(pairs.local(MAX_PAIRS - 1)), Some(MAX_PAIRS - 1));
     }
 
     #[test]
@@ -296,7 +391,7 @@ mod tests {
         let addresses = addresses("198.19.0.0/30");
         let mut all = Vec::new();
         for index in 0..3 {
-            let mut tuples = Tuples::new(addresses, &(1..=5), Share { index, of: 3 });
+            let mut tuples = Tuples::new(addresses, &(1..=5), Share { index, of: 3 }, None);
             let count = tuples.len() as usize;
             all.extend(walk(&mut tuples, count));
             // And again the same.
@@ -318,7 +413,7 @@ mod tests {
     #[test]
     fn pairs_that_belong_elsewhere_are_left_out() {
         let one = Addresses::one("198.18.0.2".parse().unwrap());
-        let mut tuples = Tuples::new(one, &(1..=8), Share { index: 1, of: 2 });
+        let mut tuples = Tuples::new(one, &(1..=8), Share { index: 1, of: 2 }, None);
         assert_eq!(
             walk(&mut tuples, 4),
             ["198.18.0.2:2", "198.18.0.2:4", "198.18.0.2:6", "198.18.0.2:8"]
@@ -342,7 +437,7 @@ mod tests {
     #[test]
     fn pairs_that_belong_elsewhere_are_there_when_they_are_needed() {
         let one = Addresses::one("198.18.0.2".parse().unwrap());
-        let mut tuples = Tuples::new(one, &(1..=3), ALONE);
+        let mut tuples = Tuples::new(one, &(1..=3), ALONE, None);
         assert!(!tuples.forget_elsewhere());
         for _ in 0..2 {
             tuples.note_elsewhere(SocketAddr::from(([198, 18, 0, 2], 2)));
@@ -351,5 +446,71 @@ mod tests {
             assert_eq!(walk(&mut tuples, 3), ["198.18.0.2:1", "198.18.0.2:2", "198.18.0.2:3"]);
         }
         assert!(!tuples.forget_elsewhere());
+    }
+
+    /// Those of a device that hashes segments of `target` by some key, with a table for `queues` queues.
+    fn queues(target: &str, queues: u32) -> PeerQueues {
+        let hash = RssHash {
+            function: 1,
+            key: (0..40).map(|octet: u8| octet.wrapping_mul(167) ^ 0x6d).collect(),
+            ..RssHash::default()
+        };
+        let table: Vec<u32> = (0..128).map(|entry| entry % queues).collect();
+        PeerQueues::new(&hash, &table, target.parse().unwrap()).expect("it can be computed")
+    }
+
+    #[test]
+    fn where_the_queue_of_answers_is_known_every_shard_has_its_own_pairs_and_all_of_them() {
+        for (prefix, target) in [("198.19.0.0/30", "198.18.0.1:80"), ("2001:2::8/126", "[2001:2::1]:80")] {
+            let (addresses, ports) = (addresses(prefix), 1000..=1499);
+            let queues = queues(target, 4);
+            let steering = Arc::new(Steering::new(addresses, &ports, queues.clone(), 4));
+            let mut all = Vec::new();
+            for index in 0..4 {
+                let share = Share { index, of: 4 };
+                let mut tuples = Tuples::new(addresses, &ports, share, Some(Arc::clone(&steering)));
+                let count = tuples.len();
+                assert_eq!(count, steering.count(share));
+                assert!(count > 100, "{count}");
+                let coming: Vec<_> = tuples.coming(count).collect();
+                let walked: Vec<_> = (0..count).map(|_| tuples.take_next()).collect();
+                assert_eq!(coming, walked);
+                assert!(walked.iter().all(|&local| queues.queue(local) == index));
+                assert_eq!(tuples.take_next(), walked[0], "and again");
+                all.extend(walked);
+            }
+            all.sort();
+            all.dedup();
+            assert_eq!(all.len(), 500 * addresses.count as usize);
+        }
+    }
+
+    #[test]
+    fn what_arrives_elsewhere_all_the_same_is_left_out() {
+        let one = Addresses::one("198.18.0.2".parse().unwrap());
+        let ports = 1000..=1099;
+        let steering = Arc::new(Steering::new(one, &ports, queues("198.18.0.1:80", 2), 2));
+        let mut tuples = Tuples::new(one, &ports, Share { index: 1, of: 2 }, Some(steering));
+        let first = tuples.take_next();
+        let second = tuples.take_next();
+        tuples.note_elsewhere(first);
+        // The other shard's.
+        let others = (1000..1100).map(|port| SocketAddr::from(([198, 18, 0, 2], port)));
+        let mine: Vec<_> = tuples.coming(100).chain([first, second]).collect();
+        others
+            .filter(|other| !mine.contains(other))
+            .for_each(|other| tuples.note_elsewhere(other));
+        let left: Vec<_> = (1..tuples.len()).map(|_| tuples.take_next()).collect();
+        assert!(!left.contains(&first) && left.contains(&second));
+        assert_eq!(left.len(), mine.len() - 1);
+        assert!(tuples.forget_elsewhere());
+    }
+
+    #[test]
+    fn a_queue_that_the_table_does_not_have_has_no_pairs() {
+        let one = Addresses::one("198.18.0.2".parse().unwrap());
+        let steering = Steering::new(one, &(1000..=1099), queues("198.18.0.1:80", 2), 3);
+        let count = |index| steering.count(Share { index, of: 3 });
+        assert_eq!((count(0) + count(1), count(2)), (100, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Starting: everything is checked, the interface taken, and a shard made and started for each queue.
 
 use core::any::Any;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
@@ -176,6 +176,8 @@ struct Checked {
     /// As configured, with the smallest MTU of the interfaces.
     tcp: tidegate_tcp::Config,
     addresses: ServedAddresses,
+    /// Of the interfaces.
+    own_addresses: Vec<IpAddr>,
     queues: u32,
     /// The CPUs to pin shards to, if they are to be.
     cpus: Vec<usize>,
@@ -191,6 +193,7 @@ impl Checked {
             .validate()
             .map_err(Error::in_table("syn_cookies"))?;
         settings.sources.validate().map_err(Error::in_table("sources"))?;
+        settings.balancers.validate().map_err(Error::in_table("balancers"))?;
         settings.tcp.validate().map_err(Error::in_table("tcp"))?;
         let cookie_secret = Secret::load(settings.syn_cookies)?;
         let addresses: Vec<SocketAddr> = settings.listeners.iter().map(|listener| listener.address).collect();
@@ -209,11 +212,12 @@ impl Checked {
             config.validate_mtu(&device.interface.name, device.interface.mtu)?;
         }
         tcp.mtu = smallest.mtu as u16;
+        tcp.outer_headers = settings.balancers.outer_headers();
         // No key of the file is at fault here.
         tcp.validate()
             .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", smallest.name)))?;
-        check_listeners(&interfaces, &addresses)?;
-        let addresses = ServedAddresses::new(&interfaces, addresses)?;
+        check_listeners(&interfaces, &addresses, settings.balancers.is_any())?;
+        let addresses = ServedAddresses::new(&interfaces, addresses, settings.balancers.is_any())?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
         for Device { interface, .. } in &devices {
@@ -233,6 +237,10 @@ impl Checked {
             Vec::new()
         };
         Ok(Self {
+            own_addresses: interfaces
+                .into_iter()
+                .flat_map(|interface| interface.addresses)
+                .collect(),
             devices,
             tcp,
             addresses,
@@ -264,6 +272,8 @@ impl Opened {
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
             filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
             sources: settings.sources,
+            balancers: settings.balancers,
+            own_addresses: &checked.own_addresses,
             outlives: config.attach == Attach::Dispatcher,
         };
         let steering = Steering::attach(&names, config, &program_settings)?;

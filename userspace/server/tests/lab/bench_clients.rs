@@ -24,7 +24,7 @@ pub(crate) fn without_program(_lab: &Lab) {
 /// Runs a workload and returns what was measured, as JSON.
 /// A client past the kernel has a network of addresses of its own for each run, by its number: after others the server
 /// may be in TIME-WAIT.
-fn measure(workload: &[&str], client: &str, address: IpAddr, run_number: usize) -> serde_json::Value {
+pub(crate) fn measure(workload: &[&str], client: &str, address: IpAddr, run_number: usize) -> serde_json::Value {
     let directory = directory();
     let directory: &Path = directory.path();
     let file = directory.join("results.json");

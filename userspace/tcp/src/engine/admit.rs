@@ -76,7 +76,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) {
         self.counters.bump(Counter::SynsIn);
-        if !self.accepts_connections() {
+        if self.refuses_syns || !self.accepts_connections() {
             self.counters.bump(Counter::DropDraining);
             return;
         }

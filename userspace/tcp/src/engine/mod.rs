@@ -131,6 +131,7 @@ pub struct Engine<A: Application> {
     counters: Counters,
     listeners: Vec<Listener>,
     addresses: Vec<ServedAddress>,
+    refuses_syns: bool,
     draining: bool,
     /// The work left to be done with every connection.
     sweep: Option<Sweep>,
@@ -204,6 +205,7 @@ impl<A: Application> Engine<A> {
             counters: Counters::default(),
             listeners: Vec::new(),
             addresses: Vec::new(),
+            refuses_syns: false,
             draining: false,
             sweep: None,
             cookies: None,

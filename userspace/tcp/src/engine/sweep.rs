@@ -54,6 +54,12 @@ impl Sweep {
 }
 
 impl<A: Application> Engine<A> {
+    /// Answers no SYN from now on. Handshakes under way may be completed, for which clients are best given time before
+    /// [`Engine::drain`].
+    pub fn refuse_syns(&mut self) {
+        self.refuses_syns = true;
+    }
+
     /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish.
     /// Begins with that; [`Engine::poll`] goes on until [`Engine::is_sweeping`] is false.
     pub fn drain<T: Transmit>(&mut self, now: Instant, out: &mut T) {

@@ -80,8 +80,8 @@ fn addresses(key: &FlowKey) -> Addresses {
 pub fn syn_ack_of(config: &Config) -> SynAck {
     SynAck {
         window: syn_ack_window(config),
-        mss_v4: offered_mss(config.mtu, true),
-        mss_v6: offered_mss(config.mtu, false),
+        mss_v4: offered_mss(config, true),
+        mss_v6: offered_mss(config, false),
         window_shift: window_shift(config.receive_buffer),
         ecn: u8::from(config.ecn),
         // The engine knows no jiffies.

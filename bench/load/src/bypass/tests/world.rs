@@ -16,7 +16,7 @@ use tidegate_tcp::wire::LinkHeader;
 use crate::application::Requests;
 use crate::bypass::connector::Dialer;
 use crate::bypass::settings::Settings;
-use crate::bypass::tuples::Share;
+use crate::bypass::tuples::{Share, Steering};
 use crate::bypass::{ShardDriver, task};
 use crate::driver::{Driver, Outcome};
 use crate::{Measured, Plan, measured};
@@ -155,6 +155,16 @@ impl Application for Server {
     fn closed(&mut self, _: Session, _: CloseReason) {}
 }
 
+/// The client's interface.
+pub(crate) fn interface() -> InterfaceInfo {
+    InterfaceInfo {
+        mac: Some(CLIENT_MAC),
+        addresses: vec!["198.18.0.2".parse().unwrap(), "2001:2::2".parse().unwrap()],
+        queues: 1,
+        rx_queues: 1,
+    }
+}
+
 /// Both sides and what is on its way between them.
 pub(crate) struct World {
     now: Instant,
@@ -170,20 +180,26 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(plan: &Plan, settings: &Settings, server: Server) -> Self {
+        Self::of_shard(plan, settings, server, Share { index: 0, of: 1 }, None)
+    }
+
+    /// One shard of several, whose answers arrive as `steering` says.
+    pub(crate) fn of_shard(
+        plan: &Plan,
+        settings: &Settings,
+        server: Server,
+        share: Share,
+        steering: Option<&Arc<Steering>>,
+    ) -> Self {
         let secrets = |seed| Secrets {
             isn: Key(seed, 1),
             table: Key(seed, 2),
         };
-        let interface = InterfaceInfo {
-            mac: Some(CLIENT_MAC),
-            addresses: vec!["198.18.0.2".parse().unwrap(), "2001:2::2".parse().unwrap()],
-            queues: 1,
-            rx_queues: 1,
-        };
-        let share = Share { index: 0, of: 1 };
         let target = plan.target();
-        let addresses = settings.addresses(target.ip(), &interface).unwrap();
-        let tuples = settings.tuples(addresses, share, plan.connections).unwrap();
+        let addresses = settings.addresses(target.ip(), &interface()).unwrap();
+        let tuples = settings
+            .tuples(addresses, share, task(plan, share).connections, steering)
+            .unwrap();
         let config = settings.tcp(plan, plan.connections, tuples.len());
         let (sender, outcome) = channel();
         let link = LinkHeader::new(SERVER_MAC, CLIENT_MAC, target.is_ipv4());
