@@ -78,9 +78,9 @@ fn outcome(context: &XdpContext) -> Option<Decapsulated> {
     // The verifier goes through the inner packet once, and not for each of the ways to here.
     let (inner, version) = scratch.launder_both(inner, version);
     let destination = if version == 4 {
-        parse::ipv4(frame, inner)
+        parse::ipv4(frame, inner, None)
     } else {
-        parse::ipv6(frame, inner)
+        parse::ipv6(frame, inner, None)
     }
     .ok()?;
     if !holds(&LISTENER_SLOTS, &LISTENERS, &destination.listener) {
@@ -107,7 +107,7 @@ fn outer_v4(frame: Frame<'_>, ip: usize) -> Option<Outer> {
     let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let is_fragment = u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0;
     let protocol = header[9];
-    if header[0] != PLAIN_IPV4 || is_fragment || !is_encapsulation(protocol) || !frame.reaches(ip, total_length) {
+    if header[0] != PLAIN_IPV4 || is_fragment || !is_encapsulation(protocol) || !frame.reaches(ip, total_length, None) {
         return None;
     }
     let &[.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
@@ -124,7 +124,7 @@ fn outer_v6(frame: Frame<'_>, ip: usize) -> Option<Outer> {
     let header: &[u8; IPV6_HEADER] = frame.header(ip)?;
     let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let (mut protocol, mut payload) = (header[6], ip + IPV6_HEADER);
-    if header[0] >> 4 != 6 || !frame.reaches(payload, payload_length) {
+    if header[0] >> 4 != 6 || !frame.reaches(payload, payload_length, None) {
         return None;
     }
     if protocol == protocol::DESTINATION_OPTIONS {

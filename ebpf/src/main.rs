@@ -46,7 +46,16 @@ use crate::decapsulate::{Decapsulated, decapsulate};
 /// The verdict on one frame.
 #[xdp]
 pub fn tidegate(ctx: XdpContext) -> u32 {
-    verdict(&ctx)
+    verdict(&ctx, None)
+}
+
+/// The verdict on one frame that may lie in several buffers, for MTUs that take it (Linux 6.6 redirects such frames to
+/// AF_XDP sockets). A program of its own, so that the other one is no longer for it and taken by older kernels.
+#[xdp(frags)]
+pub fn tidegate_frags(ctx: XdpContext) -> u32 {
+    // Asked for first, while there is nothing that would have to be kept elsewhere across the call.
+    let length = frame::length_of_all_buffers(&ctx);
+    verdict(&ctx, Some(length))
 }
 
 /// The same behind balancers. A program of its own: hosts without balancers are not to pay for the look.
@@ -60,14 +69,14 @@ pub fn tidegate_balanced(ctx: XdpContext) -> u32 {
             return XDP_PASS;
         }
     }
-    verdict(&ctx)
+    verdict(&ctx, None)
 }
 
 #[inline(always)]
-fn verdict(ctx: &XdpContext) -> u32 {
+fn verdict(ctx: &XdpContext, length: Option<u64>) -> u32 {
     let queue = ctx.rx_queue_index();
     let frame = frame::Frame::new(ctx);
-    let (action, counter) = match parse::destination(frame) {
+    let (action, counter) = match parse::destination(frame, length) {
         Ok(destination) => steer::steer(frame, &destination, queue),
         Err(reason) => (XDP_PASS, reason),
     };

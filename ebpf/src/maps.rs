@@ -9,9 +9,8 @@ use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
 use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate, feature};
 use tidegate_abi::{
-    ListenerKey, MAX_BALANCERS, MAX_DEVICES, MAX_LISTENERS, MAX_OWN_ADDRESSES, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES,
-    SYN_SOURCES as DEFAULT_SYN_SOURCES,
-    XdpCounter,
+    ListenerKey, MAX_BALANCERS, MAX_DEVICES, MAX_LISTENERS, MAX_OWN_ADDRESSES, MAX_QUEUES, MAX_REMOTES,
+    MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES, XdpCounter,
 };
 
 /// The destinations served; written by userspace, and only looked up here.

@@ -112,13 +112,13 @@ impl Destination {
 }
 
 /// Returns the destination of a frame that holds a whole TCP header, or ICMP "too big" that quotes one; else why it is
-/// not looked up.
+/// not looked up. `length`: that of a frame that may lie in several buffers, of which the first has all headers.
 #[inline(always)]
-pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
+pub fn destination(frame: Frame<'_>, length: Option<u64>) -> Result<Destination, XdpCounter> {
     let (ethertype, offset) = network(frame)?;
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset),
-        ETHERTYPE_IPV6 => ipv6(frame, offset),
+        ETHERTYPE_IPV4 => ipv4(frame, offset, length),
+        ETHERTYPE_IPV6 => ipv6(frame, offset, length),
         _ if is_vlan(ethertype) => Err(XdpCounter::PassVlanDepth),
         _ => Err(XdpCounter::PassNotIp),
     }
@@ -152,14 +152,14 @@ fn is_vlan(ethertype: u16) -> bool {
 
 /// The destination of the IPv4 packet at `offset` (RFC 791, section 3.1).
 #[inline(always)]
-pub fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
+pub fn ipv4(frame: Frame<'_>, offset: usize, frame_length: Option<u64>) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV4_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let header_length = usize::from(ip[0] & 0x0f) * 4;
     let total_length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
     if ip[0] >> 4 != 4
         || header_length < IPV4_HEADER
         || total_length < header_length
-        || !frame.reaches(offset, total_length)
+        || !frame.reaches(offset, total_length, frame_length)
     {
         return Err(XdpCounter::PassMalformed);
     }
@@ -189,10 +189,10 @@ pub fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> 
 
 /// The destination of the IPv6 packet at `offset`, past its extension headers (RFC 8200, sections 3 and 4).
 #[inline(always)]
-pub fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
+pub fn ipv6(frame: Frame<'_>, offset: usize, frame_length: Option<u64>) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV6_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let payload_length = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
-    if ip[0] >> 4 != 6 || !frame.reaches(offset, IPV6_HEADER + payload_length) {
+    if ip[0] >> 4 != 6 || !frame.reaches(offset, IPV6_HEADER + payload_length, frame_length) {
         return Err(XdpCounter::PassMalformed);
     }
 

@@ -67,6 +67,9 @@ pub const MAX_OWN_ADDRESSES: u32 = 1024;
 /// Name of the program that steers, as it is found in the object.
 pub const PROGRAM_STEER: &str = "tidegate";
 
+/// Name of the same program for frames that may lie in several buffers (`xdp.frags`, Linux 5.18).
+pub const PROGRAM_STEER_FRAGS: &str = "tidegate_frags";
+
 /// Name of the one that first decapsulates what balancers send.
 pub const PROGRAM_STEER_BALANCED: &str = "tidegate_balanced";
 

@@ -2,8 +2,11 @@
 
 use std::fs;
 
-use crate::error::Error;
 use tidegate_xsk::options;
+
+use crate::config::MAX_MTU;
+use crate::error::Error;
+use crate::xdp::kernel_release;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
@@ -44,6 +47,23 @@ pub(crate) fn check() -> Result<(), Error> {
             }),
             _ => Err(Error::io("cannot open an AF_XDP socket", error)),
         },
+    }
+}
+
+/// Checks that the kernel's AF_XDP has packets of several buffers, which the MTU of `interface` takes.
+///
+/// # Errors
+///
+/// [`Error::Config`] when it has not, [`Error::Io`] when it cannot be asked.
+pub(crate) fn check_multi_buffer(interface: &str, mtu: u32) -> Result<(), Error> {
+    match options::probe_multi_buffer() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Config(format!(
+            "interface {interface} has an MTU of {mtu}, and above {MAX_MTU} packets come in several buffers, which AF_XDP \
+             has from Linux 6.6 on; this is {}: lower it with `ip link set dev {interface} mtu {MAX_MTU}`",
+            kernel_release()
+        ))),
+        Err(error) => Err(Error::io("cannot open an AF_XDP socket", error)),
     }
 }
 

@@ -160,7 +160,7 @@ pub enum Error {
     /// The driver refused the program, and only native mode was allowed.
     #[error(
         "the driver of {name} refused native XDP ({reason}); use xdp_mode auto or generic. A veth pair needs as many \
-         RX queues here as its peer has TX queues, and an MTU of at most 3498"
+         RX queues here as its peer has TX queues, and an MTU above 3498 on both ends or on none"
     )]
     NativeRefused {
         /// The interface.

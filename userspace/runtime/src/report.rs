@@ -193,7 +193,7 @@ counters! {
 counters! {
     /// The counters of a shard around its engine.
     PortCounters {
-        /// Frames taken from the RX ring.
+        /// Frames taken from the RX ring. One in several buffers is one, here and below.
         rx_frames,
         /// Bytes of these frames, Ethernet header included.
         rx_bytes,
@@ -228,6 +228,14 @@ counters! {
         handover_full,
         /// Segments of this shard that no shard knew; they are answered with RST.
         handover_unowned,
+        /// Frames received in several buffers, those included that were dropped.
+        rx_multi_buffer,
+        /// Frames sent in several buffers.
+        tx_multi_buffer,
+        /// Dropped: frames in several buffers that are longer than any of an MTU of 9,000.
+        rx_too_long,
+        /// Dropped: frames in several buffers while `burst` and `handover_queue` others waited for their shard.
+        rx_no_buffer,
     }
 }
 

@@ -28,7 +28,7 @@ use tidegate_abi::{
 };
 use tidegate_exchange::FlowFilter;
 
-use crate::config::{Attach, Config, XdpMode};
+use crate::config::{Attach, Config, MAX_MTU, XdpMode};
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
@@ -89,6 +89,8 @@ pub(crate) struct Steering {
     /// The program's.
     name: &'static str,
     program: Ebpf,
+    /// [`ProgramSettings::frags`].
+    frags: Option<u32>,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
@@ -106,6 +108,13 @@ impl Steering {
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
     /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        if settings.frags.is_some() && (config.attach == Attach::Dispatcher || settings.balancers.is_any()) {
+            return Err(Error::Config(format!(
+                "an MTU above {MAX_MTU} is not served beside other programs (attach = \"dispatcher\") or behind \
+                 balancers; lower it with `ip link set dev {} mtu {MAX_MTU}`",
+                interfaces.join(" ")
+            )));
+        }
         let name = settings.program();
         let mut loader = EbpfLoader::new();
         loader
@@ -117,6 +126,7 @@ impl Steering {
         }
         .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
+        let frags = settings.frags;
         let sockets = if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
             MAP_DEVICE_XSKS
@@ -136,7 +146,7 @@ impl Steering {
         let listeners = ListenerMaps::take(&mut ebpf)?;
 
         let (holds, attached) = match (config.attach, interfaces) {
-            (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode)?,
+            (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
             (Attach::Dispatcher, &[interface]) => {
                 let membership = Membership::join(interface, config.xdp_mode, config.priority, name, &mut ebpf)?;
                 let attached = membership.attached();
@@ -153,6 +163,7 @@ impl Steering {
             holds,
             name,
             program: ebpf,
+            frags,
             xsks,
             counters,
             flow_filter,
@@ -209,7 +220,7 @@ impl Steering {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
-        let (id, _) = attach(program, interface, mode)?;
+        let (id, _) = attach(program, interface, mode, self.frags)?;
         self.holds[device] = Hold::of(take_link(program, id, interface)?);
         Ok(())
     }
@@ -311,13 +322,14 @@ fn attach_alone(
     name: &str,
     interfaces: &[&str],
     mode: XdpMode,
+    frags: Option<u32>,
 ) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
     let program = steering_program(ebpf, name)?;
     program.load().map_err(|error| program_load_error(name, &error))?;
     let mut holds = Vec::new();
     let mut attached = Vec::new();
     for interface in interfaces {
-        let (id, mode) = attach(program, interface, mode)?;
+        let (id, mode) = attach(program, interface, mode, frags)?;
         let hold = Hold::of(take_link(program, id, interface)?);
         if matches!(hold, Hold::Program) {
             tracing::warn!(
@@ -338,12 +350,23 @@ fn steering_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, E
         .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }
 
-fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
+fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    mode: XdpMode,
+    frags: Option<u32>,
+) -> Result<(XdpLinkId, Attached), Error> {
     if mode != XdpMode::Generic {
         match program.attach(interface, Mode::Driver) {
             Ok(link) => return Ok((link, Attached::Native)),
             Err(error) => {
-                let reason = with_causes(&error);
+                let mut reason = with_causes(&error);
+                if let Some(max_mtu) = frags {
+                    reason.push_str(&format!(
+                        "; not every driver gives XDP programs packets of an MTU above {max_mtu}, which \
+                         `ip link set dev {interface} mtu {max_mtu}` lowers"
+                    ));
+                }
                 match Refusal::of(errno(&error)) {
                     Refusal::Unsupported if mode == XdpMode::Auto => warn_of_fallback(interface, &reason),
                     Refusal::Unsupported => {

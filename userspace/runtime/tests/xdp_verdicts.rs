@@ -8,6 +8,7 @@ mod frames;
 mod program;
 mod random;
 mod remotes;
+mod several_buffers;
 mod sources;
 mod syn_cookies;
 mod too_big;

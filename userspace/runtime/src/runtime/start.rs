@@ -24,7 +24,7 @@ use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::devices::Device;
 use crate::driver_counters::DriverCounters;
-use crate::drivers::BindPlan;
+use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
 use crate::interface::{self, Interface, check_listeners};
 use crate::link_watch::Served;
@@ -231,6 +231,11 @@ impl Checked {
             }
         }
         capability::check()?;
+        for Device { interface, .. } in &devices {
+            if config.multi_buffer(interface.mtu).is_some() {
+                capability::check_multi_buffer(&interface.name, interface.mtu)?;
+            }
+        }
         let cpus = if config.pin_threads {
             affinity::allowed()?
         } else {
@@ -275,6 +280,11 @@ impl Opened {
             balancers: settings.balancers,
             own_addresses: &checked.own_addresses,
             outlives: config.attach == Attach::Dispatcher,
+            frags: devices
+                .iter()
+                .filter(|device| config.multi_buffer(device.interface.mtu).is_some())
+                .map(|device| max_mtu_in_one_buffer(&device.interface))
+                .min(),
         };
         let steering = Steering::attach(&names, config, &program_settings)?;
         let plans = devices

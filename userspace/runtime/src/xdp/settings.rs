@@ -11,7 +11,7 @@ use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::{
     ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_FEATURES, MAP_GUE_PORT, MAP_LISTENER_SLOTS, MAP_LISTENERS,
     MAP_OWN_ADDRESSES, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
-    PROGRAM_STEER, PROGRAM_STEER_BALANCED,
+    PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
 };
 
 use super::{map_error, missing};
@@ -33,6 +33,8 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) filter_for_rst_rate: Option<u32>,
     /// The rules by source.
     pub(crate) sources: &'a Sources,
+    /// If frames may lie in several buffers: the largest MTU with which the driver would not need that.
+    pub(crate) frags: Option<u32>,
     /// The balancers whose packets are decapsulated.
     pub(crate) balancers: &'a Balancers,
     /// The interface's addresses, which balancers may send to.
@@ -58,7 +60,9 @@ impl ProgramSettings<'_> {
 
     /// The name of the program that does what is needed.
     pub(super) fn program(&self) -> &'static str {
-        if self.balancers.is_any() {
+        if self.frags.is_some() {
+            PROGRAM_STEER_FRAGS
+        } else if self.balancers.is_any() {
             PROGRAM_STEER_BALANCED
         } else {
             PROGRAM_STEER
@@ -230,6 +234,7 @@ mod tests {
                 flow_hasher: FlowHasher::default(),
                 filter_for_rst_rate,
                 sources: &sources,
+                frags: None,
                 balancers: &Balancers::default(),
                 own_addresses: &[],
                 outlives,

@@ -9,7 +9,7 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult};
 use tidegate_abi::{
     ListenerKey, MAP_COUNTERS, MAP_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
-    PROGRAM_STEER, PROGRAM_STEER_BALANCED, XdpCounter,
+    PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS, XdpCounter,
 };
 
 use crate::frames::{served_v4, served_v6};
@@ -64,12 +64,25 @@ impl Program {
         load(&mut self.ebpf, self.name);
     }
 
+    /// From now on the program for frames in several buffers is run.
+    pub(crate) fn use_several_buffers(&mut self) {
+        self.name = PROGRAM_STEER_FRAGS;
+        load(&mut self.ebpf, self.name);
+    }
+
     /// The program with both destinations of [`frames`] served, and a socket on queue 0.
     pub(crate) fn serving() -> Option<Self> {
         let mut program = Self::load()?;
         program.serve(served_v4());
         program.serve(served_v6());
         program.open_socket();
+        Some(program)
+    }
+
+    /// As [`Program::serving`], for frames in several buffers.
+    pub(crate) fn serving_several_buffers() -> Option<Self> {
+        let mut program = Self::serving()?;
+        program.use_several_buffers();
         Some(program)
     }
 

@@ -18,6 +18,7 @@ mod http;
 mod idle;
 mod impaired;
 mod interop;
+mod jumbo;
 mod kernel_side;
 mod load;
 mod lost_state;
