@@ -24,7 +24,8 @@ use crate::fixture::{BOTH_FAMILIES, Lab, Place, Process, command, in_namespace, 
 /// shell waits without another process.
 const MOVE_FLOWS: &str = r#"
 exec 3<> <(:)
-all=$(printf '%x' $(((1 << $(nproc)) - 1)))
+cpus=$(nproc)
+all=$(printf '%x' $(((1 << (cpus < 32 ? cpus : 32)) - 1)))
 echo moving
 while :; do
     for device in tgm0 tgm1; do
