@@ -79,6 +79,7 @@ test-loom: ## Run small cases of what crosses between shards in every order of t
 
 test-vm: build ## Serve behind emulated NICs with Debian's kernels, in QEMU (root, network): [KERNELS="bookworm ..." NICS="igb ..."]
 	KERNELS="$(KERNELS)" NICS="$(NICS)" scripts/vm/test-vm.sh target/release/tidegate target/release/tidegate-bench
+	scripts/vm/test-bond.sh target/release/tidegate
 
 # Isolated from the system, the tests could not make a poll.
 test-miri: ## Run the tests of what crosses between shards where undefined behaviour and data races are seen (nightly, miri)

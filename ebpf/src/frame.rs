@@ -9,7 +9,7 @@
 use core::arch::asm;
 use core::marker::PhantomData;
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 
 /// No offset in a frame is greater: 22 octets of Ethernet header and tags, 40 of IPv6, and six extension headers of
 /// 2,048 are less. One bit more, and together with what is read there it might exceed what verifiers follow, 65,535
@@ -20,7 +20,7 @@ const MAX_OFFSET: usize = 0x3fff;
 const MAX_LENGTH: usize = 0x1_ffff;
 
 /// A received frame, from the first octet of its Ethernet header to its last octet, or what is left of it from some
-/// octet on. Offsets are at most [`MAX_OFFSET`].
+/// octet on. Of a frame in several buffers it is the part in the first one. Offsets are at most [`MAX_OFFSET`].
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     start: usize,
@@ -124,10 +124,14 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Whether at least `length` octets are left from `offset` on; `length` is at most 131,071.
+    /// Whether a whole frame has at least `length` octets from `offset` on; `length` is at most 131,071. `of_all`: the
+    /// octets in all its buffers, where it may have several; nothing else here knows of others than the first.
     #[inline(always)]
-    pub fn reaches(self, offset: usize, length: usize) -> bool {
-        reaches(self.context, self.from(offset).start, length)
+    pub fn reaches(self, offset: usize, length: usize, of_all: Option<u64>) -> bool {
+        match of_all {
+            None => reaches(self.context, self.from(offset).start, length),
+            Some(of_all) => offset as u64 + length as u64 <= of_all,
+        }
     }
 }
 
@@ -232,6 +236,13 @@ fn start(ctx: *mut xdp_md) -> usize {
 fn end(ctx: *mut xdp_md) -> usize {
     // SAFETY: as in `start`, for `data_end`.
     unsafe { core::ptr::read_volatile(&raw const (*ctx).data_end) as usize }
+}
+
+/// The octets of the frame in all its buffers.
+#[inline(always)]
+pub fn length_of_all_buffers(ctx: &XdpContext) -> u64 {
+    // SAFETY: the context is that of the running program, and the helper only reads it.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
 }
 
 /// The place of a `T` at `address`, which [`start`], [`advance`] or [`next_word`] gave, unless the frame ends before

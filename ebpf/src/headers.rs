@@ -16,7 +16,10 @@ pub const IPV6_SOURCE: usize = 8;
 pub mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
     pub const ICMPV4: u8 = 1;
+    pub const IPV4: u8 = 4;
     pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const IPV6: u8 = 41;
     pub const ROUTING: u8 = 43;
     pub const FRAGMENT: u8 = 44;
     pub const ENCAPSULATING_SECURITY_PAYLOAD: u8 = 50;

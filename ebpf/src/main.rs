@@ -16,6 +16,7 @@
 //! | [`remotes`] | whether it comes from a server that a client of this host talks to |
 //! | [`flow_filter`] | whether an engine has its flow, and what becomes of it if none has |
 //! | [`syn_ack`], [`syn_options`] | SYN-ACKs with cookies, by the options of the SYN |
+//! | [`decapsulate`] | what balancers send, without its outer headers |
 //! | [`scratch`] | values passed through a map for the verifier's sake |
 //! | [`counters`] | the reason for every verdict |
 #![no_std]
@@ -23,6 +24,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod counters;
+mod decapsulate;
 mod flow_filter;
 mod frame;
 mod headers;
@@ -37,13 +39,44 @@ mod syn_ack;
 mod syn_options;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use tidegate_abi::XdpCounter;
+
+use crate::decapsulate::{Decapsulated, decapsulate};
 
 /// The verdict on one frame.
 #[xdp]
 pub fn tidegate(ctx: XdpContext) -> u32 {
+    verdict(&ctx, None)
+}
+
+/// The verdict on one frame that may lie in several buffers, for MTUs that take it (Linux 6.6 redirects such frames to
+/// AF_XDP sockets). A program of its own, so that the other one is no longer for it and taken by older kernels.
+#[xdp(frags)]
+pub fn tidegate_frags(ctx: XdpContext) -> u32 {
+    // Asked for first, while there is nothing that would have to be kept elsewhere across the call.
+    let length = frame::length_of_all_buffers(&ctx);
+    verdict(&ctx, Some(length))
+}
+
+/// The same behind balancers. A program of its own: hosts without balancers are not to pay for the look.
+#[xdp]
+pub fn tidegate_balanced(ctx: XdpContext) -> u32 {
+    match decapsulate(&ctx) {
+        Decapsulated::No => {}
+        Decapsulated::Yes => counters::add_one(XdpCounter::Decapsulated, ctx.rx_queue_index()),
+        Decapsulated::NotFromBalancer => {
+            counters::add_one(XdpCounter::PassNotBalancer, ctx.rx_queue_index());
+            return XDP_PASS;
+        }
+    }
+    verdict(&ctx, None)
+}
+
+#[inline(always)]
+fn verdict(ctx: &XdpContext, length: Option<u64>) -> u32 {
     let queue = ctx.rx_queue_index();
-    let frame = frame::Frame::new(&ctx);
-    let (action, counter) = match parse::destination(frame) {
+    let frame = frame::Frame::new(ctx);
+    let (action, counter) = match parse::destination(frame, length) {
         Ok(destination) => steer::steer(frame, &destination, queue),
         Err(reason) => (XDP_PASS, reason),
     };

@@ -9,8 +9,8 @@ use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
 use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate, feature};
 use tidegate_abi::{
-    ListenerKey, MAX_DEVICES, MAX_LISTENERS, MAX_QUEUES, MAX_REMOTES, MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES,
-    XdpCounter,
+    ListenerKey, MAX_BALANCERS, MAX_DEVICES, MAX_LISTENERS, MAX_OWN_ADDRESSES, MAX_QUEUES, MAX_REMOTES,
+    MAX_SOURCE_RULES, SYN_SOURCES as DEFAULT_SYN_SOURCES, XdpCounter,
 };
 
 /// The destinations served; written by userspace, and only looked up here.
@@ -28,6 +28,22 @@ pub static REMOTES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_RE
 /// Looked at before [`REMOTES`].
 #[map]
 pub static REMOTE_SLOTS: Array<ListenerKey> = Array::with_max_entries(SLOTS, 0);
+
+/// Prefixes of the balancers whose packets are decapsulated; written by userspace, and only looked up here.
+#[map]
+pub static BALANCERS_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_BALANCERS, 0);
+
+/// See [`BALANCERS_V4`].
+#[map]
+pub static BALANCERS_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_BALANCERS, 0);
+
+/// The addresses of this host that balancers may send to, as keys with port 0.
+#[map]
+pub static OWN_ADDRESSES: HashMap<ListenerKey, u32> = HashMap::with_max_entries(MAX_OWN_ADDRESSES, 0);
+
+/// The UDP port of GUE, 0 where there is none.
+#[map]
+pub static GUE_PORT: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The AF_XDP socket of each receive queue. A socket takes frames of its own queue only, so the queue is the index.
 /// Empty where there are several devices.

@@ -8,8 +8,8 @@ use crate::frame::Frame;
 use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, protocol};
 use crate::icmp;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// IEEE 802.1Q customer tag.
 const ETHERTYPE_VLAN: u16 = 0x8100;
 /// IEEE 802.1ad service tag, the outer one of two.
@@ -19,13 +19,13 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const GROUP_BIT: u8 = 0x01;
 
 /// Octets of an Ethernet header.
-const ETHERNET_HEADER: usize = 14;
-const VLAN_TAG: usize = 4;
+pub const ETHERNET_HEADER: usize = 14;
+pub const VLAN_TAG: usize = 4;
 /// Tags that are skipped: a service tag and a customer tag.
 const MAX_VLAN_TAGS: usize = 2;
 
 /// "More fragments" and the fragment offset (RFC 791, section 3.1). "Don't fragment" is not among them.
-const IPV4_FRAGMENT: u16 = 0x3fff;
+pub const IPV4_FRAGMENT: u16 = 0x3fff;
 
 /// The fragment offset and "more fragments" of a fragment header (RFC 8200, section 4.5). Two reserved bits are not
 /// among them.
@@ -112,9 +112,21 @@ impl Destination {
 }
 
 /// Returns the destination of a frame that holds a whole TCP header, or ICMP "too big" that quotes one; else why it is
-/// not looked up.
+/// not looked up. `length`: that of a frame that may lie in several buffers, of which the first has all headers.
 #[inline(always)]
-pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
+pub fn destination(frame: Frame<'_>, length: Option<u64>) -> Result<Destination, XdpCounter> {
+    let (ethertype, offset) = network(frame)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, offset, length),
+        ETHERTYPE_IPV6 => ipv6(frame, offset, length),
+        _ if is_vlan(ethertype) => Err(XdpCounter::PassVlanDepth),
+        _ => Err(XdpCounter::PassNotIp),
+    }
+}
+
+/// The type and the offset of what is behind the Ethernet header and its tags.
+#[inline(always)]
+pub fn network(frame: Frame<'_>) -> Result<(u16, usize), XdpCounter> {
     let ethernet: &[u8; ETHERNET_HEADER] = frame.first().ok_or(XdpCounter::PassMalformed)?;
     if ethernet[0] & GROUP_BIT != 0 {
         return Err(XdpCounter::PassNotUnicast);
@@ -130,13 +142,7 @@ pub fn destination(frame: Frame<'_>) -> Result<Destination, XdpCounter> {
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);
         offset += VLAN_TAG;
     }
-
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset),
-        ETHERTYPE_IPV6 => ipv6(frame, offset),
-        _ if is_vlan(ethertype) => Err(XdpCounter::PassVlanDepth),
-        _ => Err(XdpCounter::PassNotIp),
-    }
+    Ok((ethertype, offset))
 }
 
 #[inline(always)]
@@ -146,14 +152,14 @@ fn is_vlan(ethertype: u16) -> bool {
 
 /// The destination of the IPv4 packet at `offset` (RFC 791, section 3.1).
 #[inline(always)]
-fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
+pub fn ipv4(frame: Frame<'_>, offset: usize, frame_length: Option<u64>) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV4_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let header_length = usize::from(ip[0] & 0x0f) * 4;
     let total_length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
     if ip[0] >> 4 != 4
         || header_length < IPV4_HEADER
         || total_length < header_length
-        || !frame.reaches(offset, total_length)
+        || !frame.reaches(offset, total_length, frame_length)
     {
         return Err(XdpCounter::PassMalformed);
     }
@@ -183,10 +189,10 @@ fn ipv4(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
 
 /// The destination of the IPv6 packet at `offset`, past its extension headers (RFC 8200, sections 3 and 4).
 #[inline(always)]
-fn ipv6(frame: Frame<'_>, offset: usize) -> Result<Destination, XdpCounter> {
+pub fn ipv6(frame: Frame<'_>, offset: usize, frame_length: Option<u64>) -> Result<Destination, XdpCounter> {
     let ip: &[u8; IPV6_HEADER] = frame.header(offset).ok_or(XdpCounter::PassMalformed)?;
     let payload_length = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
-    if ip[0] >> 4 != 6 || !frame.reaches(offset, IPV6_HEADER + payload_length) {
+    if ip[0] >> 4 != 6 || !frame.reaches(offset, IPV6_HEADER + payload_length, frame_length) {
         return Err(XdpCounter::PassMalformed);
     }
 

@@ -3,7 +3,7 @@
 # $release, $nic and $queues, the programs $tidegate and $bench, and the folder $scratch.
 
 readonly checks=(boots starts mode files segments uploads connections counters mtu_raised stops carrier jumbo cookies killed
-    zero_copy serves vlan survives down_up queues quiet)
+    zero_copy serves vlan survives down_up queues nic quiet)
 
 readonly server_v4=198.18.0.1 server_v6=2001:2::1
 readonly not_there=77
@@ -191,9 +191,9 @@ check_stops() {
 
 # A link that goes when the program is attached, and comes seconds later, is told of.
 check_carrier() {
-    vm_guest 'cat /tmp/err; grep -qF "has no carrier" /tmp/err' ||
+    vm_guest 'cat /tmp/err; grep -qE "has no carrier yet|has lost its carrier" /tmp/err' ||
         not_applicable "the link stays up when the program is attached" || return
-    vm_guest 'grep -qF "has a carrier now" /tmp/err'
+    vm_guest 'grep -qE "has a carrier (now|again)" /tmp/err'
 }
 
 # Cookies, with an MTU that takes frames of 4,096 octets.
@@ -244,7 +244,8 @@ check_vlan() {
     vm_client ip -6 address add 2001:2::2/64 dev vlan0 nodad
     vm_client ip neigh replace "$server_v4" lladdr "${vm_mac}1" dev vlan0 nud permanent
     vm_client ip -6 neigh replace "$server_v6" lladdr "${vm_mac}1" dev vlan0 nud permanent
-    vm_client "$bench" link vlan1 vm0 --vlan 5 >"$scratch/link" 2>&1 &
+    # Not by a function, whose process would be another than the relay's.
+    ip netns exec "$VM_NS" "$bench" link vlan1 vm0 --vlan 5 --duration 300s >"$scratch/link" 2>&1 3>&- 4>&- 5>&- &
     local link=$!
     answers && fetch_all && upload 2MB || code=1
     kill "$link"
@@ -279,7 +280,14 @@ check_down_up() {
     done
     vm_guest 'cat /tmp/err'
     echo "tries: $try"
-    answers && fetch_all 100000 && check_counters
+    answers && fetch_all 100000 && check_counters || return
+    # The watchdog tells of the one driver that has forgotten its program, and of no other.
+    if [[ $(known_fault survives) == "" ]]; then
+        ! vm_guest 'grep -E "did not run the XDP program|delivered none" /tmp/err'
+    else
+        logs "did not run the XDP program for them, though it is attached; it is attached anew" &&
+            counters | grep '^device_reattached 1$'
+    fi
 }
 
 # Queues that come while serving: what arrives on them is counted and warned about, and served after a restart.
@@ -305,6 +313,39 @@ check_queues() {
     refused=$(refused_of 24)
     echo "$refused of 24 refused after a restart"
     ((refused == 0))
+}
+
+# Prints everything `tidegate nic` may change.
+settings() {
+    vm_guest 'for what in l g x k c n; do ethtool -$what nic0; done 2>&1
+        ip link show dev nic0 | grep -o "mtu [0-9]* qdisc [a-z_]*"
+        cd /sys/class/net/nic0; grep . gro_flush_timeout napi_defer_hard_irqs threaded queues/*/?ps_cpus
+        grep . /proc/sys/vm/nr_hugepages
+        sed -n "s/^ *\([0-9]*\):.*\(nic0.*\|virtio.*\)/\1 \2/p" /proc/interrupts | while read number name; do
+            echo "$name: $(cat /proc/irq/$number/smp_affinity_list)"; done' 2>/dev/null
+}
+
+# What `nic apply` changes is put back by `nic undo`, also when the server was killed meanwhile.
+check_nic() {
+    local served
+    vm_guest 'tidegate nic --help' || not_applicable "tidegate has no command nic" || return
+    end TERM
+    settings >"$scratch/before"
+    served=$(vm_guest "tidegate nic apply nic0 --listen http=$server_v4:80 2>&1") || {
+        echo "$served"
+        return 1
+    }
+    echo "$served"
+    settings >"$scratch/applied"
+    if cmp -s "$scratch/before" "$scratch/applied"; then
+        not_applicable "there is nothing to change about the driver"
+        return
+    fi
+    start --queues "$(sed -n 's/^serve with --queues //p' <<<"$served")" && answers && fetch_all 100000 || return
+    end KILL
+    vm_guest 'tidegate nic undo nic0' || return
+    settings >"$scratch/after"
+    diff "$scratch/before" "$scratch/after"
 }
 
 check_quiet() {

@@ -7,6 +7,11 @@ client=198.18.0.2
 denied=198.18.0.3
 loader=$(find /tools -name ld-linux-x86-64.so.2 -type f | head -1)
 
+# busybox would take its own.
+ip() {
+    /usr/sbin/ip "$@"
+}
+
 # Runs what follows the name $1, and prints whether it went well.
 check() {
     name=$1
@@ -53,7 +58,12 @@ stop_tidegate() {
     wait "$tidegate"
 }
 
-# Fetches a page from $1: "tidegate" or "the kernel" by address $2.
+kill_tidegate() {
+    kill -9 "$tidegate"
+    wait "$tidegate" 2>/dev/null
+}
+
+# Fetches a page from address $2; it has to be $1's, "tidegate" or "the kernel".
 served_by() {
     by=$1
     shift
@@ -91,7 +101,7 @@ passes() {
 set_up() {
     while read -r module; do insmod "/modules/$module.ko"; done </modules/veth.order
     mount -t bpf bpf /sys/fs/bpf
-    mkdir -p /var/run
+    mkdir -p /run /var/run
     ip link set lo up
     ip link add s0 type veth peer name c0
     ip netns add client
@@ -135,18 +145,17 @@ check "nothing is left" is_clean
 
 check "tidegate comes, alone" start_tidegate --syn-cookies always --deny "$denied"
 check "and denies" refuse served_by tidegate "$denied"
+first=$tidegate
 check "a second one is refused" refuse start_tidegate
-tidegate=$(pidof tidegate)
-kill -9 "$tidegate"
-while kill -0 "$tidegate" 2>/dev/null; do sleep 0.1; done
+tidegate=$first
+kill_tidegate
 check "after kill -9 its program stays" refuse is_clean
 check "and passes to the kernel" passes "$client"
 check "what it denied as well" passes "$denied"
 check "a new one takes its place" start_tidegate
 check "and serves" served_by tidegate "$denied"
 check "xdp-filter comes to it" load_filter
-kill -9 "$tidegate"
-while kill -0 "$tidegate" 2>/dev/null; do sleep 0.1; done
+kill_tidegate
 check "after kill -9 xdp-filter does its work" passes "$client"
 check "still" refuse passes "$denied"
 check "a new one comes" start_tidegate

@@ -170,7 +170,7 @@ vm_up() {
         -serial "file:$vm_state/console" -pidfile "$vm_state/pid" "${arguments[@]}" \
         -netdev tap,id=ctl,ifname=vmctl,script=no,downscript=no \
         -device "virtio-net-pci,netdev=ctl,mac=$vm_control_mac,romfile=" \
-        </dev/null >"$vm_state/qemu.log" 2>&1 &
+        </dev/null >"$vm_state/qemu.log" 2>&1 3>&- 4>&- 5>&- &
     disown
     vm_wait_until_up "$!"
 }

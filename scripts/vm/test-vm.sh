@@ -10,6 +10,7 @@
 # Settings (environment):
 #   KERNELS       as in test-kernels.sh (default: bookworm trixie trixie-backports)
 #   NICS          igb, virtio, virtio-zc (virtio_net that can do zero-copy), e1000e, vmxnet3 (default: all)
+#   CHECKS        checks after `boots` and `starts` (default: all). jumbo, cookies and killed go together
 #   QUEUES        receive queues of those that have several, and CPUs (default: 2)
 #   VM_DIR        where packages are kept, 200 MB a kernel (default: ~/.cache/tidegate-vm)
 #   VM_MEMORY     memory of a machine in MiB (default: 1024)
@@ -90,7 +91,7 @@ run_cell() {
     esac
     # Without a machine or a server there is nothing to look at.
     if run_check boots && run_check starts; then
-        for name in "${checks[@]:2}"; do
+        for name in ${CHECKS:-"${checks[@]:2}"}; do
             run_check "$name" || true
         done
     fi

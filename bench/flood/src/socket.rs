@@ -45,6 +45,7 @@ pub fn open(interface: &str, queue: u32, busy_timeout: Duration) -> anyhow::Resu
         mode: Mode::Copy,
         burst: BATCH,
         busy_timeout,
+        multi_buffer: None,
     })
     .map_err(|(_, error)| error)
     .with_context(|| format!("cannot bind an AF_XDP socket to queue {queue} of {interface}"))

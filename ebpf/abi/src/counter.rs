@@ -94,8 +94,8 @@ macro_rules! define_counters {
 }
 
 define_counters! {
-    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these. For people and metrics
-    /// `xdp_` is put before the name.
+    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these, and one to
+    /// [`XdpCounter::Decapsulated`] if it was. For people and metrics `xdp_` is put before the name.
     pub enum XdpCounter {
         /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN, of a
         /// flow that an engine has, or of any where there is no flow filter.
@@ -139,6 +139,9 @@ define_counters! {
         PassNotServed = "pass_not_served",
         /// Passed: IPv4 or IPv6, but neither TCP nor ICMP "too big" about TCP from a served address and port.
         PassNotTcp = "pass_not_tcp",
+        /// Passed: IPIP or GUE with TCP to a served address and port in it, from a source that is no configured
+        /// balancer.
+        PassNotBalancer = "pass_not_balancer",
         /// Passed: neither IPv4 nor IPv6 (ARP among them).
         PassNotIp = "pass_not_ip",
         /// Passed: an IP fragment, the first one included. IPv6 atomic fragments are whole packets.
@@ -151,6 +154,8 @@ define_counters! {
         PassExtensionHeader = "pass_extension_header",
         /// Passed: broadcast or multicast on the Ethernet layer.
         PassNotUnicast = "pass_not_unicast",
+        /// No verdict: came from a balancer in IPIP or GUE, and is counted once more by what was in it.
+        Decapsulated = "decapsulated",
     }
 }
 

@@ -58,8 +58,20 @@ pub const MAX_LISTENERS: u32 = 1024;
 /// Remote addresses and ports the XDP program can steer by at once.
 pub const MAX_REMOTES: u32 = 16;
 
+/// Prefixes of balancers of each family.
+pub const MAX_BALANCERS: u32 = 1024;
+
+/// Addresses of this host that balancers may send to.
+pub const MAX_OWN_ADDRESSES: u32 = 1024;
+
 /// Name of the program that steers, as it is found in the object.
 pub const PROGRAM_STEER: &str = "tidegate";
+
+/// Name of the same program for frames that may lie in several buffers (`xdp.frags`, Linux 5.18).
+pub const PROGRAM_STEER_FRAGS: &str = "tidegate_frags";
+
+/// Name of the one that first decapsulates what balancers send.
+pub const PROGRAM_STEER_BALANCED: &str = "tidegate_balanced";
 
 /// Name of the map of [`ListenerKey`]s whose flows are steered (`HashMap<ListenerKey, u32>`; the value is unused).
 pub const MAP_LISTENERS: &str = "LISTENERS";
@@ -116,6 +128,19 @@ pub const MAP_FEATURES: &str = "FEATURES";
 pub const MAP_SOURCE_RULES_V4: &str = "SOURCE_RULES_V4";
 /// See [`MAP_SOURCE_RULES_V4`].
 pub const MAP_SOURCE_RULES_V6: &str = "SOURCE_RULES_V6";
+
+/// Names of the tries of the balancers' source prefixes (`LpmTrie<[u8; 4], u32>` and `LpmTrie<[u8; 16], u32>`,
+/// addresses in network byte order, [`MAX_BALANCERS`] entries each; the value is unused).
+pub const MAP_BALANCERS_V4: &str = "BALANCERS_V4";
+/// See [`MAP_BALANCERS_V4`].
+pub const MAP_BALANCERS_V6: &str = "BALANCERS_V6";
+
+/// Name of the map of this host's addresses that balancers may send to (`HashMap<ListenerKey, u32>`, with port 0; the
+/// value is unused).
+pub const MAP_OWN_ADDRESSES: &str = "OWN_ADDRESSES";
+
+/// Name of the map with the UDP port of GUE (`Array<u32>`, 1 entry); 0: no GUE.
+pub const MAP_GUE_PORT: &str = "GUE_PORT";
 
 /// Prefixes of each family that can be allowed or denied.
 pub const MAX_SOURCE_RULES: u32 = 65_536;

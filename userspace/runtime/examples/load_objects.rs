@@ -22,10 +22,12 @@ use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use tidegate_abi::dispatcher::Config;
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{SynAck, SynRate, cookie_switch, feature, source_rule};
-use tidegate_abi::{ListenerKey, PROGRAM_STEER, XdpCounter};
+use tidegate_abi::{ListenerKey, PROGRAM_STEER, PROGRAM_STEER_FRAGS, XdpCounter};
 use tidegate_runtime::{Rejection, kernel_release};
 use tidegate_traffic_abi::PROGRAM_FLOOD;
+use tidegate_xsk::options::probe_multi_buffer;
 
+use frames::outer::{BALANCER_V4, BALANCER_V6, GUE_PORT, OWN_V4, OWN_V6, Outer};
 use frames::segment::{ACK, Segment, clients};
 use frames::{CLIENT_V4, CLIENT_V6, PORT};
 use program::Program;
@@ -37,6 +39,12 @@ const VLAN: u16 = 0x8100;
 const SERVICE_VLAN: u16 = 0x88a8;
 
 const FIRST_WITH_LIVE_FRAMES: KernelVersion = KernelVersion::new(5, 18, 0);
+
+/// The first kernel that takes XDP programs for frames in several buffers.
+const FIRST_WITH_FRAGS: KernelVersion = KernelVersion::new(5, 18, 0);
+
+/// The first kernel whose AF_XDP has packets of several buffers.
+const FIRST_WITH_MULTI_BUFFER: KernelVersion = KernelVersion::new(6, 6, 0);
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -78,10 +86,22 @@ fn main() -> ExitCode {
     for path in &objects {
         object(path, &mut results);
     }
+    results.line("AF_XDP", "packets of several buffers", multi_buffer());
     if results.failed {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+/// Whether sockets can have packets of several buffers, which is asked for where an MTU takes them.
+fn multi_buffer() -> Result<String, String> {
+    let has = probe_multi_buffer().map_err(|error| format!("FAILED: {error}"))?;
+    let should = KernelVersion::current().is_ok_and(|version| version >= FIRST_WITH_MULTI_BUFFER);
+    match (has, should) {
+        (true, _) => Ok("ok".to_owned()),
+        (false, false) => Ok("none before Linux 6.6; an MTU above 3,498 is refused".to_owned()),
+        (false, true) => Err("FAILED: none".to_owned()),
     }
 }
 
@@ -102,12 +122,21 @@ fn object(path: &str, results: &mut Results) {
     names.sort();
     let mut accepted = Vec::new();
     for name in names {
+        if name == PROGRAM_STEER_FRAGS && KernelVersion::current().is_ok_and(|version| version < FIRST_WITH_FRAGS) {
+            results.line(
+                &object,
+                &name,
+                Ok("not for this kernel; none such before Linux 5.18".to_owned()),
+            );
+            continue;
+        }
         let result = load(&mut ebpf, &name);
         if result.is_ok() {
             accepted.push(name.clone());
         }
         results.line(&object, &name, result);
     }
+    let several_buffers = accepted.iter().any(|name| name == PROGRAM_STEER_FRAGS);
     if accepted.iter().any(|name| name == PROGRAM_STEER) {
         let beside = Path::new(path).with_file_name(DISPATCHER);
         results.line(&object, "below a dispatcher", extend(&beside, path));
@@ -116,7 +145,7 @@ fn object(path: &str, results: &mut Results) {
         if name == PROGRAM_FLOOD {
             results.line(&object, "flood, live frames", live_frames(&ebpf));
         } else if name == PROGRAM_STEER {
-            return steer(&object, Program::of(ebpf), results);
+            return steer(&object, Program::of(ebpf), several_buffers, results);
         }
     }
 }
@@ -193,8 +222,9 @@ fn live_frames(ebpf: &Ebpf) -> Result<String, String> {
     }
 }
 
-/// Runs the steering program once for each of its features.
-fn steer(object: &str, mut program: Program, results: &mut Results) {
+/// Runs the steering program once for each of its features, and that for frames in `several_buffers`, if it is loaded,
+/// on such a frame.
+fn steer(object: &str, mut program: Program, several_buffers: bool, results: &mut Results) {
     program.serve(frames::served_v4());
     program.serve(frames::served_v6());
     program.open_socket();
@@ -257,6 +287,50 @@ fn steer(object: &str, mut program: Program, results: &mut Results) {
         };
         expect(&program, "remote", &answer.frame(), XdpCounter::RedirectRemote);
         program.set_features(0);
+    }
+    if several_buffers {
+        run_several_buffers(object, &mut program, results);
+    }
+    decapsulate(object, program, results);
+}
+
+/// Runs the program for frames in several buffers on one in each family.
+fn run_several_buffers(object: &str, program: &mut Program, results: &mut Results) {
+    program.use_several_buffers();
+    for client in clients() {
+        let segment = Segment {
+            flags: ACK,
+            text: vec![0; 8000],
+            ..Segment::syn(client)
+        };
+        let result = match program.reason(&segment.frame()) {
+            XdpCounter::Redirect => Ok("ok".to_owned()),
+            reason => Err(format!("FAILED: {reason:?}")),
+        };
+        results.line(object, &format!("steer, {client}, frame in several buffers"), result);
+    }
+}
+
+/// Runs the program that decapsulates, once for each kind of outer headers.
+fn decapsulate(object: &str, mut program: Program, results: &mut Results) {
+    program.decapsulates();
+    program.set_balancer(BALANCER_V4, OWN_V4, GUE_PORT);
+    program.set_balancer(BALANCER_V6, OWN_V6, GUE_PORT);
+    for outer in Outer::all() {
+        for client in clients() {
+            let segment = Segment {
+                flags: ACK,
+                ..Segment::syn(client)
+            };
+            let (reason, is_decapsulated, left) = program.counted_verdict(&outer.around(&segment.frame()));
+            let result = if (reason, is_decapsulated) == (XdpCounter::Redirect, true) && left == segment.frame() {
+                Ok("ok".to_owned())
+            } else {
+                Err(format!("FAILED: {reason:?}"))
+            };
+            let what = format!("steer, {client} in {:?} from {}", outer.between, outer.source);
+            results.line(object, &what, result);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]` and `[sources]` of the configuration file.
+//! The settings of the runtime: the tables `[afxdp]`, `[syn_cookies]`, `[sources]` and `[balancers]` of the
+//! configuration file.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -6,6 +7,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidegate_abi::MAX_QUEUES;
 use tidegate_tcp::config::InvalidSetting;
+use tidegate_xsk::MultiBuffer;
 
 use crate::error::Error;
 
@@ -15,17 +17,26 @@ pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 /// Ethernet header and two VLAN tags.
 pub(crate) const LINK_HEADERS: u32 = 14 + 8;
 
-/// Beyond this MTU a packet does not fit one page together with the headroom and the kernel's tail, and the driver asks
-/// for an XDP program that knows fragments (`xdp.frags`).
+/// Beyond this MTU a packet does not fit one page together with the headroom and the kernel's tail: it comes in several
+/// buffers, and the driver asks for an XDP program that knows of them (`xdp.frags`).
 pub(crate) const MAX_MTU: u32 = 3498;
+
+/// The largest MTU in several buffers: the engine's.
+pub(crate) const MAX_JUMBO_MTU: u32 = 9000;
+
+/// The size of frames where packets take several. Linux takes 17 frames for a packet in copy mode, drivers fewer in
+/// zero-copy mode (`xdp-zc-max-segs`); of these, the largest take three.
+const JUMBO_FRAME_SIZE: u32 = 4096;
 
 /// Smallest size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 
+mod balancers;
 mod prefix;
 mod sources;
 mod syn_cookies;
 
+pub use balancers::Balancers;
 pub use prefix::Prefix;
 pub use sources::Sources;
 pub(crate) use sources::TriePrefix;
@@ -92,6 +103,17 @@ pub enum LinkGone {
     Wait,
 }
 
+/// The way of what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum NextHop {
+    /// Back to the Ethernet address that the peer's segments come from.
+    Reflect,
+    /// As the kernel's routes and neighbours have it.
+    Kernel,
+}
+
 /// AF_XDP and placement settings. Counts and sizes are per shard; a shard is one queue, one socket, one thread.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -116,8 +138,9 @@ pub struct Config {
     pub busy_poll: Duration,
     /// Frames of the UMEM (a power of two, 256 to 1,048,576).
     pub frames: u32,
-    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498. Without it: 4096 in zero-copy
-    /// mode, which some drivers need, and for an MTU above 1,770, otherwise 2048.
+    /// Size of a frame in bytes: 2048 serves an MTU up to 1,770, 4096 one up to 3,498, or in several frames for each
+    /// packet 9,000. Without it: 4096 in zero-copy mode, which some drivers need, and for an MTU above 1,770, otherwise
+    /// 2048.
     pub frame_size: Option<u32>,
     /// Entries of the fill ring (a power of two, 64 to 65,536). At most half of all frames wait in it.
     pub fill_ring: u32,
@@ -143,6 +166,12 @@ pub struct Config {
     /// Whether the XDP program drops segments of flows that no engine has, but for acknowledgments of genuine cookies
     /// and as many as RSTs answer.
     pub flow_filter: bool,
+    /// The way of what is sent. `kernel` follows table `main`, by this interface; what it has no next hop for goes back
+    /// to where the peer's segments come from.
+    pub next_hop: NextHop,
+    /// Neighbours that the kernel is asked to resolve in a second, at most (1 to 10,000); and as many that it is told
+    /// are in use. Only with `next_hop = "kernel"`.
+    pub neighbour_rate: u32,
     /// The reaction of a server whose interface is deleted or moved to another network namespace. It is the caller of
     /// [`Runtime::check`](crate::Runtime::check) that does it.
     pub link_gone: LinkGone,
@@ -172,6 +201,8 @@ impl Default for Config {
             zero_copy: ZeroCopy::Auto,
             burst: 64,
             flow_filter: true,
+            next_hop: NextHop::Reflect,
+            neighbour_rate: 100,
             link_gone: LinkGone::Exit,
         }
     }
@@ -236,6 +267,7 @@ impl Config {
                 ),
             ));
         }
+        InvalidSetting::check_range("neighbour_rate", self.neighbour_rate, 1..=10_000)?;
         InvalidSetting::check_range("busy_poll_budget", self.busy_poll_budget, 1..=u16::MAX)?;
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
             InvalidSetting::check_range(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
@@ -255,20 +287,41 @@ impl Config {
     ///
     /// [`Error::Config`] or [`Error::Setting`] with what to change.
     pub fn validate_mtu(&self, interface: &str, mtu: u32) -> Result<(), Error> {
-        if mtu > MAX_MTU {
+        if mtu > MAX_JUMBO_MTU {
             return Err(Error::Config(format!(
-                "interface {interface} has an MTU of {mtu}, more than XDP takes in one page; \
-                 lower it with `ip link set dev {interface} mtu {MAX_MTU}`"
+                "interface {interface} has an MTU of {mtu}, and segments are made for one of at most {MAX_JUMBO_MTU}; \
+                 lower it with `ip link set dev {interface} mtu {MAX_JUMBO_MTU}`"
             )));
         }
         let size = self.frame_size_for(mtu);
-        if !fits(mtu, size) {
+        if !fits(mtu, size) && size != JUMBO_FRAME_SIZE {
             let message = format!(
                 "interface {interface} has an MTU of {mtu}, more than fits a frame of {size} bytes; set frame_size = 4096"
             );
             return Err(Error::in_table("afxdp")(InvalidSetting::new(["frame_size"], message)));
         }
+        // What may be sent at the most begins with a SYN-ACK, for which room for the longest packet has to be free.
+        let packet = (MAX_JUMBO_MTU + LINK_HEADERS).div_ceil(JUMBO_FRAME_SIZE - XDP_PACKET_HEADROOM);
+        if mtu > MAX_MTU && 2 * self.control_reserve + packet > self.frames / 2 {
+            let message = format!(
+                "control_reserve is {}; with the MTU of {interface}, {mtu}, it must be at most {}",
+                self.control_reserve,
+                (self.frames / 2 - packet) / 2
+            );
+            return Err(Error::in_table("afxdp")(InvalidSetting::new(
+                ["control_reserve", "frames"],
+                message,
+            )));
+        }
         Ok(())
+    }
+
+    /// The limits of packets of several frames, for an interface with an MTU that takes them.
+    pub(crate) fn multi_buffer(&self, mtu: u32) -> Option<MultiBuffer> {
+        (mtu > MAX_MTU).then(|| MultiBuffer {
+            max_packet: (MAX_JUMBO_MTU + LINK_HEADERS) as usize,
+            max_held: (self.burst + self.handover_queue) as usize,
+        })
     }
 
     /// Size of a frame in bytes in copy mode, for an interface with this MTU.
@@ -408,9 +461,40 @@ mod tests {
         let error = config.validate_mtu("eth0", 1771).expect_err("one more");
         assert!(error.to_string().contains("frame_size = 4096"), "{error}");
         config.frame_size = Some(4096);
-        config.validate_mtu("eth0", 3498).expect("the last XDP takes");
-        let error = config.validate_mtu("eth0", 9000).expect_err("jumbo frames");
-        assert!(error.to_string().contains("mtu 3498"), "{error}");
+        config.validate_mtu("eth0", 3498).expect("the last that fits");
+    }
+
+    #[test]
+    fn above_the_mtu_of_a_page_packets_take_several_frames() {
+        let mut config = Config::default();
+        assert_eq!(config.multi_buffer(3498), None);
+        for mtu in [3499, 9000] {
+            config.validate_mtu("eth0", mtu).expect("packets of several frames");
+            assert_eq!(config.frame_size_for(mtu), 4096);
+            let limits = config.multi_buffer(mtu).expect("limits");
+            assert_eq!((limits.max_packet, limits.max_held), (9022, 64 + 1024));
+        }
+        let error = config.validate_mtu("eth0", 9001).expect_err("longer than segments are");
+        assert!(error.is_usage() && error.to_string().contains("mtu 9000"), "{error}");
+        config.frame_size = Some(2048);
+        let error = config.validate_mtu("eth0", 9000).expect_err("small frames");
+        assert!(error.to_string().contains("frame_size = 4096"), "{error}");
+    }
+
+    #[test]
+    fn a_reserve_that_would_leave_no_room_for_a_packet_of_several_frames_is_refused() {
+        let mut config = Config {
+            frames: 256,
+            control_reserve: 63,
+            burst: 64,
+            ..Config::default()
+        };
+        config.validate().expect("good settings");
+        config.validate_mtu("eth0", 3498).expect("packets of one frame");
+        let error = config.validate_mtu("eth0", 9000).expect_err("two frames are left");
+        assert!(error.to_string().contains("it must be at most 62"), "{error}");
+        config.control_reserve = 62;
+        config.validate_mtu("eth0", 9000).expect("four frames are left");
     }
 
     #[test]

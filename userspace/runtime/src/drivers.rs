@@ -2,8 +2,9 @@
 
 use tidegate_nic::drivers::driver;
 use tidegate_tcp::config::InvalidSetting;
+use tidegate_xsk::MultiBuffer;
 
-use crate::config::{Config, CookieMode, LINK_HEADERS, MAX_MTU, XDP_PACKET_HEADROOM, ZeroCopy};
+use crate::config::{Config, CookieMode, LINK_HEADERS, MAX_JUMBO_MTU, MAX_MTU, XDP_PACKET_HEADROOM, ZeroCopy};
 use crate::error::Error;
 use crate::interface::Interface;
 use crate::xdp::Attached;
@@ -19,6 +20,8 @@ pub(crate) struct BindPlan {
     pub(crate) zero_copy: Option<u32>,
     /// The size of frames in copy mode; `None`: zero-copy or nothing.
     pub(crate) copy: Option<u32>,
+    /// The limits of packets of several frames, where the MTU takes them.
+    pub(crate) multi_buffer: Option<MultiBuffer>,
     buffer_unit: u32,
 }
 
@@ -41,6 +44,7 @@ impl BindPlan {
         let mut plan = Self {
             zero_copy: Some(zero_copy_size),
             copy: Some(copy_size),
+            multi_buffer: config.multi_buffer(interface.mtu),
             buffer_unit: known.buffer_unit,
         };
         match config.zero_copy {
@@ -59,7 +63,7 @@ impl BindPlan {
                          cookies would bring no connection; zero-copy needs --syn-cookies never"
                     ),
                 ))
-            } else if interface.mtu > max_mtu(size, known.buffer_unit) {
+            } else if plan.multi_buffer.is_none() && interface.mtu > max_mtu(size, known.buffer_unit) {
                 Some(InvalidSetting::new(
                     ["zero_copy", "frame_size"],
                     format!(
@@ -100,18 +104,28 @@ impl BindPlan {
         plans.into_iter().reduce(|one, other| Self {
             zero_copy: larger(one.zero_copy, other.zero_copy),
             copy: larger(one.copy, other.copy),
+            multi_buffer: one.multi_buffer.or(other.multi_buffer),
             buffer_unit: one.buffer_unit.max(other.buffer_unit),
         })
     }
 
     /// The largest MTU that a socket bound by this plan serves.
     pub(crate) fn max_mtu(&self, zero_copy: bool) -> u32 {
+        if self.multi_buffer.is_some() {
+            return MAX_JUMBO_MTU;
+        }
         match (zero_copy, self.zero_copy, self.copy) {
             (true, Some(size), _) => max_mtu(size, self.buffer_unit),
             (_, _, Some(size)) => max_mtu(size, 1),
             _ => MAX_MTU,
         }
     }
+}
+
+/// The largest MTU with which the driver of an interface gives XDP programs packets in one buffer.
+pub(crate) fn max_mtu_in_one_buffer(interface: &Interface) -> u32 {
+    let known = driver(interface.driver.as_deref());
+    known.max_mtu.unwrap_or(MAX_MTU).min(MAX_MTU)
 }
 
 /// The largest MTU whose packets fit a frame of `frame_size` octets, of whose room only multiples of `unit` are used.
@@ -265,5 +279,20 @@ mod tests {
         assert_eq!(plan(Some("igb")).max_mtu(true), 3046);
         assert_eq!(plan(Some("i40e")).max_mtu(true), 3498);
         assert_eq!(plan(Some("i40e")).max_mtu(false), 1770);
+    }
+
+    #[test]
+    fn above_the_mtu_of_a_page_the_kernel_says_whether_zero_copy_takes_several_frames() {
+        for driver in [None, Some("igb"), Some("i40e")] {
+            let jumbo = interface(driver, 9000);
+            let auto = config(None, ZeroCopy::Auto);
+            let plan = BindPlan::new(&auto, CookieMode::Auto, &jumbo, Attached::Native).expect("a plan");
+            let zero_copy = driver.map(|_| 4096);
+            assert_eq!((plan.zero_copy, plan.copy), (zero_copy, Some(4096)), "{driver:?}");
+            assert!(plan.multi_buffer.is_some());
+            let in_one_buffer = if driver.is_some() { 3046 } else { 3498 };
+            assert_eq!(max_mtu_in_one_buffer(&jumbo), in_one_buffer);
+            assert_eq!((plan.max_mtu(true), plan.max_mtu(false)), (9000, 9000));
+        }
     }
 }

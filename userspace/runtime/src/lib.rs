@@ -5,7 +5,7 @@
 //! application. What crosses between shards crosses through bounded lock-free queues.
 //!
 //! ```no_run
-//! use tidegate_runtime::{Config, Error, Listener, Settings, Sources, SynCookies};
+//! use tidegate_runtime::{Balancers, Config, Error, Listener, Settings, Sources, SynCookies};
 //! use tidegate_tcp::application::{Application, CloseReason, Stream};
 //!
 //! /// Closes every connection at once.
@@ -33,6 +33,7 @@
 //!     tcp: &tidegate_tcp::Config::default(),
 //!     syn_cookies: &SynCookies::default(),
 //!     sources: &Sources::default(),
+//!     balancers: &Balancers::default(),
 //!     listeners: &[Listener {
 //!         address: ([192, 0, 2, 1], 80).into(),
 //!         keepalive: None,
@@ -53,9 +54,13 @@
 //! | [`shard_task`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
-//! | `interface`, `capability`, `affinity` | what the machine offers |
+//! | `interface`, `capability`, `affinity`, `machine` | what the machine offers |
+//! | [`doctor`] | all that is checked before an interface is served, as sentences |
 //! | `devices` | the devices below interfaces: slaves of bonds |
+//! | `listeners` | the addresses of the interface that are served, as they come and go |
 //! | `link_watch`, `links` | whether the interface is still there, and what changes about it; and of several devices |
+//! | `netlink` | what the kernel tells of links, addresses, routes and neighbours, unread |
+//! | `next_hop` | the kernel's routes and neighbours, for what is sent by them |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `driver_counters` | what drivers count as lost |
 //! | `watchdog` | a device that delivers nothing any more |
@@ -72,13 +77,18 @@ mod clock;
 pub mod config;
 mod cookies;
 mod devices;
+pub mod doctor;
 mod driver_counters;
 mod drivers;
 pub mod error;
 mod interface;
 mod link_watch;
 mod links;
+mod listeners;
+mod machine;
 mod mailbox;
+mod netlink;
+mod next_hop;
 mod port;
 mod random;
 pub mod report;
@@ -91,10 +101,16 @@ mod wait;
 mod watchdog;
 pub mod xdp;
 
-pub use config::{Attach, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy};
+pub use config::{
+    Attach, Balancers, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode,
+    ZeroCopy,
+};
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{DeviceCounts, FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
+pub use next_hop::resolve_next_hop;
+pub use report::{
+    DeviceCounts, FrameCensus, NextHopCounts, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts,
+};
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 
+use crate::config::MAX_JUMBO_MTU;
 use crate::error::Error;
 use crate::interface::{LinkState, SYSFS};
 
@@ -162,7 +163,7 @@ impl LinkWatch {
 }
 
 /// A sentence about an interface that is up without a carrier when it is begun to be served.
-fn no_carrier_yet(state: &LinkState) -> Option<String> {
+pub(crate) fn no_carrier_yet(state: &LinkState) -> Option<String> {
     (state.up && !state.carrier).then(|| {
         format!(
             "interface {} has no carrier yet: nothing arrives until it has; some drivers negotiate their link anew, for \
@@ -227,9 +228,13 @@ fn mtu_change(now: &LinkState, was: u32, served: &Served) -> String {
     if mtu > served.max_mtu {
         format!(
             "interface {name} has an MTU of {mtu} now, {was} before, and the frames take one of at most {0}: longer \
-             packets are lost; take it back with `ip link set dev {name} mtu {0}`, or set afxdp.frame_size = 4096 and \
-             start tidegate again",
-            served.max_mtu
+             packets are lost; take it back with `ip link set dev {name} mtu {0}`{1}",
+            served.max_mtu,
+            if mtu > MAX_JUMBO_MTU {
+                ""
+            } else {
+                ", or set afxdp.frame_size = 4096 and start tidegate again"
+            }
         )
     } else if mtu < served.mtu {
         format!(
@@ -320,6 +325,11 @@ mod tests {
         let raised = with(|now| now.mtu = 1771);
         assert!(
             raised.contains("ip link set dev nic0 mtu 1770") && raised.contains("frame_size = 4096"),
+            "{raised}"
+        );
+        let raised = with(|now| now.mtu = 9001);
+        assert!(
+            raised.contains("mtu 1770") && !raised.contains("start tidegate again"),
             "{raised}"
         );
         assert!(with(|now| now.mtu = 1770).contains("segments are as long as an MTU of 1500 allows"));

@@ -2,11 +2,14 @@
 
 use core::time::Duration;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
 use mio::Waker;
+use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
@@ -26,8 +29,16 @@ pub(crate) enum Command {
         /// Told when that is so. The channel has room for every shard.
         taken: Sender<()>,
     },
+    /// Accepts connections to these addresses, each for its listener, and to no others.
+    Addresses {
+        addresses: Arc<[(SocketAddr, ListenerId)]>,
+        /// Told when that is so. The channel has room for every shard.
+        taken: Sender<()>,
+    },
     /// Makes segments of new connections for this MTU of the link.
     Mtu(u16),
+    /// Answers no SYN any more.
+    RefuseSyns,
     /// Sends by other devices from now on.
     Routes(Routes),
     /// Takes no new connections and begins to tell the open ones.
@@ -73,8 +84,6 @@ pub(crate) fn waker(poll: &mio::Poll, token: mio::Token) -> io::Result<Waker> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use crossbeam::channel;
     use mio::{Poll, Token};
 

@@ -29,6 +29,10 @@ pub(crate) struct Port {
     handed_over: u32,
     /// The frame the engine writes to.
     reserved: Option<TxFrame>,
+    /// The place the engine writes to instead where what it sends may take several frames.
+    packet: Option<Box<[u8]>>,
+    /// Frames that the longest that it sends takes.
+    max_frames: u32,
     /// The device it leaves by.
     device: u8,
     routes: Routes,
@@ -73,14 +77,19 @@ impl ShardPort for Port {
         if burst.frames == 0 {
             return;
         }
-        let waiting = if burst.frames as usize == limit {
+        let waiting = if burst.packets as usize == limit {
             self.socket.received()
         } else {
             0
         };
         self.fill_level.note(burst.frames, waiting);
-        self.counters.rx_frames += u64::from(burst.frames);
+        self.counters.rx_frames += u64::from(burst.packets);
         self.counters.rx_bytes += burst.bytes;
+        if burst.multi_buffer > 0 {
+            self.counters.rx_multi_buffer += u64::from(burst.multi_buffer);
+            self.counters.rx_too_long += u64::from(burst.too_long);
+            self.counters.rx_no_buffer += u64::from(burst.no_buffer);
+        }
     }
 
     fn has_received(&mut self) -> bool {
@@ -143,7 +152,8 @@ impl ShardPort for Port {
     }
 
     fn can_send(&mut self) -> bool {
-        self.socket.has_tx_room_everywhere(2 * self.control_reserve)
+        self.socket
+            .has_tx_room_everywhere(self.max_frames, 2 * self.control_reserve)
     }
 
     fn set_routes(&mut self, routes: Routes) {

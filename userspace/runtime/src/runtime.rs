@@ -19,14 +19,16 @@ use tidegate_tcp::engine::syn_ack_of;
 
 pub use start::{start, start_with_tasks};
 
-use crate::config::{Config, Sources, SynCookies};
+use crate::config::{Balancers, Config, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
 use crate::error::Error;
 use crate::interface::{self, SYSFS};
 use crate::links::Links;
+use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
-use crate::report::{DeviceCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::next_hop::NextHopWatch;
+use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
@@ -70,6 +72,10 @@ pub struct Runtime {
     links: Mutex<Links>,
     /// Their names at the start.
     devices: Vec<String>,
+    /// The addresses that are served.
+    addresses: ServedAddresses,
+    /// `None`: nobody asks for the kernel's routes.
+    next_hops: Option<NextHopWatch>,
     /// Whether they deliver.
     watchdog: Watchdog,
     /// The driver of the first.
@@ -87,7 +93,9 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// One concrete address of an interface, and a port above 0.
+    /// A concrete address, of an interface unless there are balancers, or the unspecified one for all those of its
+    /// family that the interfaces have and that have no listener of their own on this port, as they come and go; and a
+    /// port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
@@ -107,6 +115,8 @@ pub struct Settings<'a> {
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
+    /// The load balancers before this host. With any, listeners may have addresses that are not the interface's.
+    pub balancers: &'a Balancers,
     /// The addresses and ports to serve, in the order of the [`ListenerId`](tidegate_tcp::application::ListenerId)s.
     pub listeners: &'a [Listener],
     /// The servers that connections are opened to ([`start_with_tasks`]), at most
@@ -147,6 +157,7 @@ impl Runtime {
             shards: self.ask_all()?,
             xdp: self.xdp_counts()?,
             syn_cookies: self.cookies.counts(&self.queues),
+            next_hops: self.next_hop_counts(),
             device: self.device_counts(),
         })
     }
@@ -178,7 +189,33 @@ impl Runtime {
     pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
         self.check_link()?;
+        self.check_addresses();
         self.check_delivery()
+    }
+
+    /// Serves the addresses that the interface has now, if they are others than before.
+    fn check_addresses(&mut self) {
+        let Some(change) = self.addresses.look() else { return };
+        // What is not served any more is the kernel's before the shards forget it, and what is new comes when all know.
+        for address in &change.removed {
+            if let Err(error) = self.steering.remove_listener(address) {
+                tracing::warn!("{address} cannot be left to the kernel: {error}");
+            }
+        }
+        let (taken, is_taken) = channel::bounded(self.mailboxes.len());
+        let command = || Command::Addresses {
+            addresses: Arc::clone(&change.served),
+            taken: taken.clone(),
+        };
+        tell_all(&self.mailboxes, &self.threads, command, ANSWER_TIMEOUT);
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        // A shard that does not answer drops SYNs until it does.
+        let _ = (0..self.mailboxes.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
+        for address in &change.added {
+            if let Err(error) = self.steering.add_listener(address) {
+                tracing::warn!("{address} cannot be served: {error}");
+            }
+        }
     }
 
     fn check_link(&self) -> Result<(), Error> {
@@ -225,6 +262,8 @@ impl Runtime {
             let sentence = stall.sentence(&names.join(" and "), self.driver.as_deref());
             match stall {
                 Stall::Socket { .. } => tracing::warn!("{sentence}"),
+                // A program before this one may have dropped all there was.
+                Stall::Program { .. } if !self.steering.is_alone() => {}
                 Stall::Program { reattach: true, .. } if self.by_link() => {
                     tracing::warn!("{sentence}; it is attached anew");
                     for (device, name) in &devices {
@@ -250,6 +289,12 @@ impl Runtime {
         self.steering.counts(queues)
     }
 
+    fn next_hop_counts(&self) -> NextHopCounts {
+        self.next_hops
+            .as_ref()
+            .map_or_else(NextHopCounts::default, NextHopWatch::counts)
+    }
+
     fn check_shards(&self) -> Result<(), Error> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.to_error());
@@ -265,6 +310,25 @@ impl Runtime {
         Ok(())
     }
 
+    /// Answers no SYN from now on: to clients it is as if they had been lost on the way. Handshakes that have begun may
+    /// be completed.
+    pub fn refuse_syns(&mut self) {
+        self.cookies.stop();
+        tell_all(&self.mailboxes, &self.threads, || Command::RefuseSyns, ANSWER_TIMEOUT);
+    }
+
+    /// The number of connections, half-open ones among them, and those in TIME-WAIT not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when a shard does not answer within a second.
+    pub fn connections(&self) -> Result<u64, Error> {
+        let shards = self.ask_all()?;
+        let open =
+            |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
+        Ok(shards.iter().map(open).sum())
+    }
+
     /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
     /// `timeout` or until `stop_now` is true or a shard has failed.
     ///
@@ -277,11 +341,7 @@ impl Runtime {
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
             self.check_link()?;
             // A shard that does not answer will not finish anything either.
-            let Ok(shards) = self.ask_all() else { break };
-            let open: u64 = shards
-                .iter()
-                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
-                .sum();
+            let Ok(open) = self.connections() else { break };
             if open == 0 {
                 break;
             }
@@ -309,13 +369,15 @@ impl Runtime {
                 shards,
                 xdp,
                 syn_cookies: self.cookies.counts(&self.queues),
+                next_hops: self.next_hop_counts(),
                 device: self.device_counts(),
             }),
         }
     }
 
-    /// Has the shards drain, if they do not yet.
-    fn refuse_connections(&mut self) {
+    /// Accepts no new connections from now on, resets the half-open ones, and has the applications of all others
+    /// finish.
+    pub fn refuse_connections(&mut self) {
         if !self.is_draining {
             self.is_draining = true;
             // SYNs are dropped from here on: a cookie would promise what is not kept.

@@ -10,6 +10,7 @@ mod settings;
 mod shared_memory;
 
 use core::fmt;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,21 +21,22 @@ use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::net::if_::if_nametoindex;
+use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{
-    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, PROGRAM_STEER,
-    XdpCounter,
+    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, XdpCounter,
 };
 use tidegate_exchange::FlowFilter;
 
-use crate::config::{Attach, Config, XdpMode};
+use crate::config::{Attach, Config, MAX_MTU, XdpMode};
+use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
 use self::dispatcher::Membership;
 use self::link::XdpLink;
-pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
+pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 pub use self::netlink::Place;
 pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
@@ -49,7 +51,8 @@ pub fn object() -> &'static [u8] {
 }
 
 /// Where the kernel runs the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Attached {
     /// In the driver.
     Native,
@@ -86,11 +89,16 @@ impl Hold {
 pub(crate) struct Steering {
     /// By device.
     holds: Vec<Hold>,
+    /// The program's.
+    name: &'static str,
     program: Ebpf,
+    /// [`ProgramSettings::frags`].
+    frags: Option<u32>,
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
     settings: Mutex<SettingsMap>,
+    listeners: ListenerMaps,
     /// By device.
     attached: Vec<Attached>,
 }
@@ -103,26 +111,33 @@ impl Steering {
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
     /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
+        if settings.frags.is_some() && (config.attach == Attach::Dispatcher || settings.balancers.is_any()) {
+            return Err(Error::Config(format!(
+                "an MTU above {MAX_MTU} is not served beside other programs (attach = \"dispatcher\") or behind \
+                 balancers; lower it with `ip link set dev {} mtu {MAX_MTU}`",
+                interfaces.join(" ")
+            )));
+        }
+        let name = settings.program();
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
             .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
         let mut ebpf = match config.attach {
             Attach::Link => loader.load(object()),
-            Attach::Dispatcher => loader
-                .extension(PROGRAM_STEER)
-                .load(&dispatcher::without_trimming(object())),
+            Attach::Dispatcher => loader.extension(name).load(&dispatcher::without_trimming(object())),
         }
         .map_err(|error| load_error(&error))?;
         settings.write(&mut ebpf)?;
-        let name = if interfaces.len() > 1 {
+        let frags = settings.frags;
+        let sockets = if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
             MAP_DEVICE_XSKS
         } else {
             MAP_XSKS
         };
-        let xsks = ebpf.take_map(name).ok_or_else(|| missing(name))?;
-        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(name, &error))?;
+        let xsks = ebpf.take_map(sockets).ok_or_else(|| missing(sockets))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(sockets, &error))?;
         let counters = Arc::new(CounterMap::take(&mut ebpf)?);
         let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
         let flow_filter = FlowFilter::new(
@@ -131,11 +146,12 @@ impl Steering {
             shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
+        let listeners = ListenerMaps::take(&mut ebpf)?;
 
         let (holds, attached) = match (config.attach, interfaces) {
-            (Attach::Link, _) => attach_alone(&mut ebpf, interfaces, config.xdp_mode)?,
+            (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
             (Attach::Dispatcher, &[interface]) => {
-                let membership = Membership::join(interface, config.xdp_mode, config.priority, &mut ebpf)?;
+                let membership = Membership::join(interface, config.xdp_mode, config.priority, name, &mut ebpf)?;
                 let attached = membership.attached();
                 (vec![Hold::Dispatcher(membership)], vec![attached])
             }
@@ -148,11 +164,14 @@ impl Steering {
         };
         Ok(Self {
             holds,
+            name,
             program: ebpf,
+            frags,
             xsks,
             counters,
             flow_filter,
             settings: Mutex::new(settings),
+            listeners,
             attached,
         })
     }
@@ -176,6 +195,11 @@ impl Steering {
         self.holds.iter().all(|hold| matches!(hold, Hold::Link(_)))
     }
 
+    /// Whether no other program is run before this one.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.holds.iter().any(|hold| matches!(hold, Hold::Dispatcher(_)))
+    }
+
     /// Whether the program is still on `device`, as far as the kernel tells.
     pub(crate) fn is_attached(&self, device: usize) -> bool {
         match self.holds.get(device) {
@@ -194,12 +218,12 @@ impl Steering {
     /// As [`Steering::attach`]; it is detached then.
     pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
         self.holds[device] = Hold::Program;
-        let program = steering_program(&mut self.program)?;
+        let program = steering_program(&mut self.program, self.name)?;
         let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,
             Attached::Generic => XdpMode::Generic,
         };
-        let (id, _) = attach(program, interface, mode)?;
+        let (id, _) = attach(program, interface, mode, self.frags)?;
         self.holds[device] = Hold::of(take_link(program, id, interface)?);
         Ok(())
     }
@@ -253,6 +277,24 @@ impl Steering {
         settings.set_syn_ack(syn_ack)
     }
 
+    /// Steers what is for `address` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn add_listener(&mut self, address: &SocketAddr) -> Result<(), Error> {
+        self.listeners.add(settings::listener_key(address))
+    }
+
+    /// Leaves what is for `address` to the kernel from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn remove_listener(&mut self, address: &SocketAddr) -> Result<(), Error> {
+        self.listeners.remove(settings::listener_key(address))
+    }
+
     /// The maps that control SYN cookies, which can be taken once.
     ///
     /// # Errors
@@ -278,15 +320,19 @@ fn set_devices(ebpf: &mut Ebpf, interfaces: &[&str]) -> Result<(), Error> {
 }
 
 /// Loads the program and attaches it, as the only one on each of the interfaces.
-fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
-    let program = steering_program(ebpf)?;
-    program
-        .load()
-        .map_err(|error| program_load_error(PROGRAM_STEER, &error))?;
+fn attach_alone(
+    ebpf: &mut Ebpf,
+    name: &str,
+    interfaces: &[&str],
+    mode: XdpMode,
+    frags: Option<u32>,
+) -> Result<(Vec<Hold>, Vec<Attached>), Error> {
+    let program = steering_program(ebpf, name)?;
+    program.load().map_err(|error| program_load_error(name, &error))?;
     let mut holds = Vec::new();
     let mut attached = Vec::new();
     for interface in interfaces {
-        let (id, mode) = attach(program, interface, mode)?;
+        let (id, mode) = attach(program, interface, mode, frags)?;
         let hold = Hold::of(take_link(program, id, interface)?);
         if matches!(hold, Hold::Program) {
             tracing::warn!(
@@ -300,25 +346,37 @@ fn attach_alone(ebpf: &mut Ebpf, interfaces: &[&str], mode: XdpMode) -> Result<(
     Ok((holds, attached))
 }
 
-fn steering_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
-    ebpf.program_mut(PROGRAM_STEER)
-        .ok_or_else(|| missing(PROGRAM_STEER))?
+fn steering_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| missing(name))?
         .try_into()
         .map_err(|error: ProgramError| Error::Load(with_causes(&error)))
 }
 
-fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Attached), Error> {
+fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    mode: XdpMode,
+    frags: Option<u32>,
+) -> Result<(XdpLinkId, Attached), Error> {
     if mode != XdpMode::Generic {
         match program.attach(interface, Mode::Driver) {
             Ok(link) => return Ok((link, Attached::Native)),
             Err(error) => {
-                let reason = with_causes(&error);
+                let mut reason = with_causes(&error);
+                if let Some(max_mtu) = frags {
+                    reason.push_str(&format!(
+                        "; not every driver gives XDP programs packets of an MTU above {max_mtu}, which \
+                         `ip link set dev {interface} mtu {max_mtu}` lowers"
+                    ));
+                }
                 match Refusal::of(errno(&error)) {
                     Refusal::Unsupported if mode == XdpMode::Auto => warn_of_fallback(interface, &reason),
                     Refusal::Unsupported => {
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
                             reason,
+                            hint: native_hint(interface),
                         });
                     }
                     refusal => return Err(refusal.into_error(interface, reason)),
@@ -334,7 +392,8 @@ fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkI
 
 fn warn_of_fallback(interface: &str, reason: &str) {
     tracing::warn!(
-        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower"
+        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower{}",
+        native_hint(interface)
     );
 }
 

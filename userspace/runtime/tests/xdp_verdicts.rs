@@ -2,11 +2,13 @@
 //!
 //! No interface is touched. Loading a program takes root (CAP_BPF and CAP_NET_ADMIN).
 
+mod decapsulation;
 mod flow_filter;
 mod frames;
 mod program;
 mod random;
 mod remotes;
+mod several_buffers;
 mod sources;
 mod syn_cookies;
 mod too_big;

@@ -49,6 +49,8 @@ pub(crate) struct ConfigFile {
     pub(crate) syn_cookies: tidegate_runtime::SynCookies,
     /// The sources that are served.
     pub(crate) sources: tidegate_runtime::Sources,
+    /// The load balancers before this host.
+    pub(crate) balancers: tidegate_runtime::Balancers,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -120,6 +122,7 @@ impl Default for ConfigFile {
             tcp: tidegate_tcp::config::Config::default(),
             syn_cookies: tidegate_runtime::SynCookies::default(),
             sources: tidegate_runtime::Sources::default(),
+            balancers: tidegate_runtime::Balancers::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
             discard: tidegate_apps::discard::Config::default(),

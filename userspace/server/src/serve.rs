@@ -10,9 +10,11 @@ use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_inf
 use tracing::warn;
 
 use crate::counters_text::counters_text;
+use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
+use crate::nic::tune;
 use crate::open_files;
 use crate::output;
 use crate::rates::Totals;
@@ -38,13 +40,26 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
         what: "cannot install the signal handlers".to_owned(),
         source,
     })?;
-    kernel_listeners::warn_about(&settings.config.listen);
+    for finding in kernel_listeners::findings(&settings.config.listen) {
+        warn!("{}", finding.sentence);
+    }
+    let mut settings = settings.clone();
+    let mut tuned = Vec::new();
+    if let Some(directory) = &settings.tune {
+        let (devices, queues) = tune(&settings, directory)?;
+        settings.config.afxdp.queues = Some(queues);
+        tuned = devices;
+    }
+    // Put back when this function is left, however that is.
+    let _tuned = tuned;
+    let settings = &settings;
     let mut rates = settings.stats_interval.map(Rates::new);
     let mut past = Past::default();
+    let mut drain = Drain::default();
     let mut serving = Serving::start(settings, &past)?;
     loop {
         serving.announce(settings, quiet);
-        match serving.serve(&signals, &past, rates.as_mut()) {
+        match serving.serve(&signals, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
@@ -69,7 +84,7 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                 );
             }
         }
-        match wait_for_return(settings, &signals, &past) {
+        match wait_for_return(settings, &signals, &past, &mut drain) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -80,13 +95,14 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
 }
 
 /// Waits until the interface is there, and serves on it. `None` when a signal asks to stop before that.
-fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past) -> Option<Serving> {
+fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past, drain: &mut Drain) -> Option<Serving> {
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
     loop {
         match signals.next(RETURN_INTERVAL) {
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
+            Some(Event::Drain) => drain.ask(),
             None => {}
         }
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
@@ -144,7 +160,14 @@ impl Serving {
     }
 
     /// Serves until a signal asks to stop.
-    fn serve(&mut self, signals: &SignalEvents, past: &Past, mut rates: Option<&mut Rates>) -> Result<(), Error> {
+    fn serve(
+        &mut self,
+        signals: &SignalEvents,
+        past: &Past,
+        mut rates: Option<&mut Rates>,
+        drain: &mut Drain,
+    ) -> Result<(), Error> {
+        drain.begin_anew();
         loop {
             let wait = rates
                 .as_ref()
@@ -155,9 +178,11 @@ impl Serving {
                     Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
+                Some(Event::Drain) => drain.ask(),
                 None => {}
             }
             self.runtime.check()?;
+            drain.step(&mut self.runtime);
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),
@@ -187,16 +212,7 @@ impl Serving {
 /// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
 /// them.
 fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
-    let listeners: Vec<Listener> = settings
-        .config
-        .listen
-        .iter()
-        .zip(&settings.keepalive)
-        .map(|(listen, &keepalive)| Listener {
-            address: listen.address,
-            keepalive: Some(keepalive),
-        })
-        .collect();
+    let listeners = listeners(settings);
     let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
     if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
         warn!("a root directory is given, but no http listener that would serve it");
@@ -229,6 +245,7 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         tcp: &settings.config.tcp,
         syn_cookies: &settings.config.syn_cookies,
         sources: &settings.config.sources,
+        balancers: &settings.config.balancers,
         listeners: &listeners,
         remotes: &[],
     };
@@ -239,6 +256,17 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
     Ok((runtime, published))
+}
+
+/// What is listened on, and how.
+pub(crate) fn listeners(settings: &Settings) -> Vec<Listener> {
+    let listeners = settings.config.listen.iter().zip(&settings.keepalive);
+    listeners
+        .map(|(listen, &keepalive)| Listener {
+            address: listen.address,
+            keepalive: Some(keepalive),
+        })
+        .collect()
 }
 
 /// As many shards as there will be, or `most` where that cannot be told: why, the runtime says when it is started.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 /// The request of a signal.
@@ -17,6 +17,8 @@ pub(crate) enum Event {
     Stop,
     /// SIGUSR1: print the counters and go on.
     Report,
+    /// SIGUSR2: end all connections in good order, accept no others, and stay.
+    Drain,
 }
 
 /// The signals from the moment of [`watch`] on. However many come before they are looked at, they are remembered as one
@@ -32,6 +34,7 @@ pub(crate) struct SignalEvents {
 struct Asked {
     stop: AtomicBool,
     report: AtomicBool,
+    drain: AtomicBool,
 }
 
 impl Asked {
@@ -39,6 +42,7 @@ impl Asked {
         match event {
             Event::Stop => self.stop.store(true, Ordering::Release),
             Event::Report => self.report.store(true, Ordering::Release),
+            Event::Drain => self.drain.store(true, Ordering::Release),
         }
     }
 
@@ -46,6 +50,9 @@ impl Asked {
     fn take(&self) -> Option<Event> {
         if self.stop.load(Ordering::Acquire) {
             return Some(Event::Stop);
+        }
+        if self.drain.swap(false, Ordering::AcqRel) {
+            return Some(Event::Drain);
         }
         self.report.swap(false, Ordering::AcqRel).then_some(Event::Report)
     }
@@ -65,13 +72,13 @@ impl SignalEvents {
     }
 }
 
-/// Takes over SIGINT, SIGTERM and SIGUSR1 for the rest of the process's life.
+/// Takes over SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 for the rest of the process's life.
 ///
 /// # Errors
 ///
 /// The kernel refuses the handlers or the thread that serves them.
 pub(crate) fn watch() -> io::Result<SignalEvents> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
     let asked = Arc::new(Asked::default());
     let stop_now = Arc::new(AtomicBool::new(false));
     let (wake, woken) = mpsc::sync_channel(1);
@@ -83,7 +90,11 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stopping = false;
         for signal in signals.forever() {
-            let event = if signal == SIGUSR1 { Event::Report } else { Event::Stop };
+            let event = match signal {
+                SIGUSR1 => Event::Report,
+                SIGUSR2 => Event::Drain,
+                _ => Event::Stop,
+            };
             if event == Event::Stop {
                 if stopping {
                     stop_now.store(true, Ordering::Relaxed);
@@ -112,6 +123,9 @@ mod tests {
         assert_eq!(asked.take(), Some(Event::Report));
         assert_eq!(asked.take(), None);
         asked.note(Event::Report);
+        asked.note(Event::Drain);
+        assert_eq!(asked.take(), Some(Event::Drain));
+        assert_eq!(asked.take(), Some(Event::Report));
         asked.note(Event::Stop);
         assert_eq!(asked.take(), Some(Event::Stop));
         assert_eq!(asked.take(), Some(Event::Stop));

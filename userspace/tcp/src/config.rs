@@ -134,6 +134,10 @@ impl Keepalive {
 pub struct Config {
     /// Link MTU in bytes, without the Ethernet header (576 to 9,000). Bounds the MSS that is offered and used.
     pub mtu: u16,
+    /// Octets of headers that a balancer puts before the packets that are received (at most 100). The MSS that is
+    /// offered is less by as many.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub outer_headers: u16,
     /// Connections at most, not counting half-open ones and those in TIME-WAIT (1 to 2^28).
     pub max_connections: u32,
     /// Half-open connections (SYN-RECEIVED) at most; when full, the oldest gives way (1 to 2^28).
@@ -237,6 +241,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             mtu: 1500,
+            outer_headers: 0,
             max_connections: 262_144,
             max_half_open: 16_384,
             max_time_wait: 131_072,
@@ -306,6 +311,7 @@ impl Config {
         for (key, value, range) in [
             ("mtu", self.mtu, 576..=9000),
             ("min_path_mtu", self.min_path_mtu, 68..=1280),
+            ("outer_headers", self.outer_headers, 0..=100),
         ] {
             InvalidSetting::check_range(key, value, range)?;
         }

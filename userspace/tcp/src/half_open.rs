@@ -108,7 +108,7 @@ impl HalfOpen {
             },
             window: syn_ack_window(config),
             options: Options {
-                mss: Some(offered_mss(config.mtu, self.key.is_v4())),
+                mss: Some(offered_mss(config, self.key.is_v4())),
                 window_scale: self.window_scale().map(|_| window_shift(config.receive_buffer)),
                 sack_permitted: self.sack_permitted,
                 timestamps: self.timestamps.then_some(Timestamps {

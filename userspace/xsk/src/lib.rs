@@ -3,7 +3,8 @@
 //! [`Umem`] is the memory, [`Umem::bind`] makes a [`Socket`] of it: four rings, the frames that no ring has, wake-ups
 //! and statistics. [`Socket::add_device`] adds the rings of a queue of another device, to the same frames. A received
 //! frame is an [`RxFrame`], one to be sent a [`TxFrame`]; [`Umems`] reads received frames of several sockets, on
-//! whatever thread. The only crate that knows xsk-rs; what that does not have is in [`options`].
+//! whatever thread. A packet may have several frames where [`MultiBuffer`] says so. The only crate that knows xsk-rs;
+//! what that does not have is in [`options`].
 //!
 //! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not
 //! copied ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends,
@@ -29,6 +30,7 @@
 //!     tx_ring: 2048,
 //!     mode: Mode::Copy,
 //!     burst: 64,
+//!     multi_buffer: None,
 //!     busy_timeout: Duration::ZERO,
 //! };
 //! let mut socket = umem.bind(&settings).map_err(|(_, error)| error)?;
@@ -52,6 +54,7 @@
 //! ```
 
 mod frame;
+mod multi_buffer;
 pub mod options;
 mod rings;
 mod rx_frame;
@@ -64,6 +67,7 @@ mod umem;
 pub const MAX_DEVICES: usize = 8;
 
 pub use frame::{Frame, FramePool};
+pub use multi_buffer::MultiBuffer;
 pub use rx_frame::{RxFrame, Umems};
 pub use socket::{Burst, Socket};
 pub use statistics::Statistics;

@@ -5,7 +5,7 @@ use core::mem::{MaybeUninit, size_of};
 use core::ptr;
 use core::time::Duration;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::MAX_DEVICES;
 use crate::statistics::Statistics;
@@ -27,14 +27,49 @@ pub const TX_BATCH: u32 = 32;
 ///
 /// The kernel's error: `EAFNOSUPPORT` without AF_XDP, `EPERM` without `CAP_NET_RAW`.
 pub fn probe_af_xdp() -> io::Result<()> {
+    open().map(drop)
+}
+
+fn open() -> io::Result<OwnedFd> {
     // SAFETY: socket() takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor was just opened and nobody else knows of it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(())
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether sockets can have packets of several frames (`XDP_USE_SG`, Linux 6.6).
+///
+/// # Errors
+///
+/// The kernel's error when there can be no socket: `EAFNOSUPPORT` without AF_XDP, `EPERM` without `CAP_NET_RAW`.
+pub fn probe_multi_buffer() -> io::Result<bool> {
+    let socket = open()?;
+    // An unknown flag is refused before the interface is looked for, and there is none.
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: libc::XDP_COPY | libc::XDP_USE_SG,
+        sxdp_ifindex: 0,
+        sxdp_queue_id: 0,
+        sxdp_shared_umem_fd: 0,
+    };
+    // SAFETY: the pointer and the length are those of `address`, which the kernel only reads.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast::<libc::sockaddr>(),
+            size_of::<libc::sockaddr_xdp>() as libc::socklen_t,
+        )
+    };
+    Ok(bound == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL))
+}
+
+/// Whether the kernel has busy polling that is preferred to interrupts (Linux 5.11), asked of any socket.
+pub fn has_busy_poll(socket: RawFd) -> bool {
+    // SAFETY: the option is an int, for which any bits will do.
+    unsafe { get::<c_int>(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL) }.is_ok()
 }
 
 /// Whether the kernel gave zero-copy (`XDP_OPTIONS`).
@@ -206,7 +241,6 @@ unsafe fn get<T: Copy>(socket: RawFd, level: c_int, option: c_int) -> io::Result
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -241,6 +275,7 @@ mod tests {
     fn a_descriptor_that_is_no_xdp_socket_is_an_error_and_not_a_default() {
         assert!(statistics(-1).is_err());
         assert!(zero_copy(-1).is_err());
+        assert!(!has_busy_poll(-1));
         assert!(set_busy_poll(-1, Duration::from_micros(20), 64).is_err());
         assert!(set_tx_budget(-1, TX_BATCH).is_err());
         assert_eq!(

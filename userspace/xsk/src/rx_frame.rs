@@ -3,6 +3,7 @@
 use xsk_rs::FrameDesc;
 
 use crate::frame::Frame;
+use crate::multi_buffer::Packet;
 use crate::socket::Socket;
 
 /// A received frame with the place of its contents. Whoever has it, and nobody else, may read them. It has to go back
@@ -16,6 +17,8 @@ pub struct RxFrame {
     /// The UMEM it is in.
     pub(crate) umem_id: u32,
     pub(crate) device: u8,
+    /// The contents, if they came in several frames. The others have gone back, and this is the last.
+    pub(crate) packet: Option<Box<Packet>>,
 }
 
 impl RxFrame {
@@ -28,7 +31,10 @@ impl RxFrame {
     /// Bytes of its contents, Ethernet header included.
     #[inline]
     pub fn length(&self) -> usize {
-        self.descriptor.lengths().data()
+        match &self.packet {
+            None => self.descriptor.lengths().data(),
+            Some(packet) => packet.bytes.len(),
+        }
     }
 }
 
@@ -63,9 +69,12 @@ impl Umems {
     ///
     /// # Panics
     ///
-    /// The frame is of none of these UMEMs.
+    /// The frame is of none of these UMEMs, if its contents lie in one.
     #[inline]
     pub fn bytes<'a>(&'a self, frame: &'a RxFrame) -> &'a [u8] {
+        if let Some(packet) = &frame.packet {
+            return &packet.bytes;
+        }
         let index = frame.umem_id.wrapping_sub(self.first) as usize;
         let Some(Some(umem)) = self.umems.get(index) else {
             panic!("a frame of another UMEM");

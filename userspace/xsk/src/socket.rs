@@ -9,6 +9,7 @@ use xsk_rs::FrameDesc;
 
 use crate::MAX_DEVICES;
 use crate::frame::{Frame, FramePool};
+use crate::multi_buffer::{Added, Assembler, Loss};
 use crate::options;
 use crate::rings::Rings;
 use crate::rx_frame::RxFrame;
@@ -34,19 +35,36 @@ pub struct Socket {
     pub(crate) pool: FramePool,
     /// Room for the descriptors of one burst.
     scratch: Box<[FrameDesc]>,
+    /// Bytes of a packet that a frame has room for.
+    pub(crate) frame_room: usize,
+    /// Where packets may have several frames.
+    pub(crate) assembler: Option<Assembler>,
 }
 
-/// The frames that were received at once.
+/// The packets that were received at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Burst {
-    /// Their number.
+    /// Their frames.
     pub frames: u32,
+    /// Their number, those included that were dropped.
+    pub packets: u32,
     /// Their bytes, Ethernet headers included.
     pub bytes: u64,
+    /// Those that came in several frames.
+    pub multi_buffer: u32,
+    /// Those of several frames that were dropped because they are longer than
+    /// [`MultiBuffer::max_packet`](crate::MultiBuffer::max_packet).
+    pub too_long: u32,
+    /// Those of several frames that were dropped because
+    /// [`MultiBuffer::max_held`](crate::MultiBuffer::max_held) others are in somebody's hand.
+    pub no_buffer: u32,
 }
 
+/// Frames taken at most for each packet that is asked for, where packets may have several.
+const MAX_FRAMES_PER_PACKET: usize = 4;
+
 impl Socket {
-    pub(crate) fn new(umem: Umem, rings: Rings, burst: u32) -> Self {
+    pub(crate) fn new(umem: Umem, rings: Rings, settings: &SocketSettings<'_>) -> Self {
         static NEXT_UMEM: AtomicU32 = AtomicU32::new(0);
         let frame_size = umem.frame_size();
         let umem_id = NEXT_UMEM.fetch_add(1, Ordering::Relaxed);
@@ -59,8 +77,10 @@ impl Socket {
             umem_id,
             frame_shift: frame_size.trailing_zeros(),
             pool: FramePool::new(umem.descriptors.len() as u32),
-            scratch: vec![FrameDesc::default(); burst as usize].into_boxed_slice(),
+            scratch: vec![FrameDesc::default(); settings.burst as usize].into_boxed_slice(),
             descriptors: umem.descriptors,
+            frame_room: umem.frame_room,
+            assembler: settings.multi_buffer.map(Assembler::new),
         }
     }
 
@@ -235,7 +255,7 @@ impl Socket {
         }
     }
 
-    /// Puts up to `limit` received frames, a burst at most, behind those in `batch`. Another device comes first each
+    /// Puts up to `limit` received packets, a burst at most, behind those in `batch`. Another device comes first each
     /// time.
     #[inline]
     pub fn receive(&mut self, batch: &mut Vec<RxFrame>, limit: usize) -> Burst {
@@ -244,11 +264,16 @@ impl Socket {
         self.first = if first + 1 < devices { first + 1 } else { 0 };
         let mut burst = Burst::default();
         for device in (first..devices).chain(0..first) {
-            let left = limit - burst.frames as usize;
+            let left = limit.saturating_sub(burst.packets as usize);
             if left == 0 {
                 break;
             }
-            if !self.rings[device].is_closed {
+            if self.rings[device].is_closed {
+                continue;
+            }
+            if self.assembler.is_some() {
+                self.receive_packets_from(device, batch, left, &mut burst);
+            } else {
                 self.receive_from(device, batch, left, &mut burst);
             }
         }
@@ -268,10 +293,75 @@ impl Socket {
                 descriptor: *descriptor,
                 umem_id,
                 device: device as u8,
+                packet: None,
             }
         }));
         rings.in_fill -= received as u32;
         burst.frames += received as u32;
+        burst.packets += received as u32;
+    }
+
+    /// [`Socket::receive_from`] where packets may have several frames.
+    fn receive_packets_from(&mut self, device: usize, batch: &mut Vec<RxFrame>, limit: usize, burst: &mut Burst) {
+        let (end, mut frames) = (batch.len() + limit, 0);
+        while batch.len() < end && frames < limit * MAX_FRAMES_PER_PACKET {
+            let wanted = end - batch.len();
+            let rings = &mut self.rings[device];
+            // SAFETY: as in `receive_from`.
+            let taken = unsafe { rings.rx.consume(&mut self.scratch[..wanted]) };
+            rings.in_fill -= taken as u32;
+            for index in 0..taken {
+                let descriptor = self.scratch[index];
+                batch.extend(self.receive_frame(device, descriptor, burst));
+            }
+            frames += taken;
+            if taken < wanted {
+                break;
+            }
+        }
+        burst.frames += frames as u32;
+    }
+
+    /// The packet that ends in a received frame, if there is one.
+    #[inline]
+    fn receive_frame(&mut self, device: usize, descriptor: FrameDesc, burst: &mut Burst) -> Option<RxFrame> {
+        let frame = self.frame_of(&descriptor);
+        burst.bytes += descriptor.lengths().data() as u64;
+        let more = descriptor.has_more_frames();
+        let packet = match &mut self.assembler {
+            Some(assembler) if more || assembler.is_under_way(device) => {
+                // SAFETY: the descriptor is of this UMEM, as the kernel gave it, and its frame is in no ring and nobody
+                // else's hand while `frame` exists.
+                let contents = unsafe { self.umem.data(&descriptor) }.contents();
+                match assembler.add(device, contents, more) {
+                    Added::Whole(packet) => {
+                        burst.multi_buffer += 1;
+                        Some(packet)
+                    }
+                    added => {
+                        self.pool.put(frame);
+                        if let Added::Lost(loss) = added {
+                            burst.packets += 1;
+                            burst.multi_buffer += 1;
+                            match loss {
+                                Loss::TooLong => burst.too_long += 1,
+                                Loss::NoBuffer => burst.no_buffer += 1,
+                            }
+                        }
+                        return None;
+                    }
+                }
+            }
+            _ => None,
+        };
+        burst.packets += 1;
+        Some(RxFrame {
+            frame,
+            descriptor,
+            umem_id: self.umem_id,
+            device: device as u8,
+            packet,
+        })
     }
 
     /// The number of received frames that wait in the RX rings.
@@ -304,6 +394,9 @@ impl Socket {
     pub fn recycle(&mut self, frame: RxFrame) {
         self.check_umem(frame.umem_id);
         self.pool.put(frame.frame);
+        if let (Some(packet), Some(assembler)) = (frame.packet, &mut self.assembler) {
+            assembler.recycle(packet);
+        }
     }
 
     /// The token of the frame that a descriptor out of a ring is of.

@@ -56,10 +56,11 @@ impl Socket {
     ///
     /// # Panics
     ///
-    /// The frame is another socket's.
+    /// The frame is another socket's, or its contents came in several.
     #[inline]
     pub fn turn_into_tx(&self, frame: RxFrame) -> TxFrame {
         self.check_umem(frame.umem_id);
+        assert!(frame.packet.is_none(), "a packet of several frames");
         let mut descriptor = frame.descriptor;
         // What the kernel says about a received frame is nothing to be sent with.
         descriptor.set_options(0);
@@ -112,15 +113,35 @@ impl Socket {
         true
     }
 
-    /// Queues a copy of `bytes`. False if no frame is free, or none has so much room, or the device was closed.
+    /// The number of frames that a packet of `length` bytes takes.
+    #[inline]
+    pub fn frames_of(&self, length: usize) -> u32 {
+        length.div_ceil(self.frame_room).max(1) as u32
+    }
+
+    /// Queues a copy of `bytes` as one packet. False if too few frames are free, or it takes several and packets of
+    /// these sockets have one, or the device was closed.
     pub fn queue_copy(&mut self, device: u8, bytes: &[u8]) -> bool {
-        let Some(mut frame) = self.take() else { return false };
-        let Some(buffer) = self.buffer(&mut frame).get_mut(..bytes.len()) else {
-            self.put_back(frame);
+        let frames = self.frames_of(bytes.len());
+        if self.pool.free() < frames || frames > 1 && self.assembler.is_none() {
             return false;
-        };
-        buffer.copy_from_slice(bytes);
-        self.queue(frame, device, bytes.len())
+        }
+        let mut rest = bytes;
+        for following in (0..frames).rev() {
+            // There are so many.
+            let Some(mut frame) = self.take() else { return false };
+            let (piece, behind) = rest.split_at(rest.len().min(self.frame_room));
+            self.buffer(&mut frame)[..piece.len()].copy_from_slice(piece);
+            frame
+                .descriptor
+                .set_options(if following > 0 { libc::XDP_PKT_CONTD } else { 0 });
+            // A closed device takes none of them.
+            if !self.queue(frame, device, piece.len()) {
+                return false;
+            }
+            rest = behind;
+        }
+        true
     }
 
     /// Takes back a frame that is not to be sent after all.
@@ -139,15 +160,15 @@ impl Socket {
         self.rings.iter().map(|rings| rings.queued.len()).sum()
     }
 
-    /// Whether more than `kept` frames are free, and the device's TX ring has room for what is queued and one more.
+    /// Whether `frames` are free beside `kept` ones, and the device's TX ring has room for them behind what is queued.
     #[inline]
-    pub fn has_tx_room(&mut self, device: u8, kept: u32) -> bool {
-        self.pool.free() > kept && self.rings[usize::from(device)].has_tx_room()
+    pub fn has_tx_room(&mut self, device: u8, frames: u32, kept: u32) -> bool {
+        self.pool.free() >= kept + frames && self.rings[usize::from(device)].has_tx_room(frames)
     }
 
     /// As [`Socket::has_tx_room`], on every device.
-    pub fn has_tx_room_everywhere(&mut self, kept: u32) -> bool {
-        self.pool.free() > kept && self.open_mut().all(Rings::has_tx_room)
+    pub fn has_tx_room_everywhere(&mut self, frames: u32, kept: u32) -> bool {
+        self.pool.free() >= kept + frames && self.open_mut().all(|rings| rings.has_tx_room(frames))
     }
 
     /// Puts what is queued into the TX rings, all of it or, without room, nothing. Returns the number of frames.
@@ -173,11 +194,11 @@ impl Socket {
 
 impl Rings {
     #[inline]
-    fn has_tx_room(&mut self) -> bool {
-        let queued = self.queued.len() as u32;
+    fn has_tx_room(&mut self, frames: u32) -> bool {
+        let queued = self.queued.len() as u32 + frames;
         // What is not known to have been sent may be in the TX ring, and nothing else can be: often that is answer
         // enough, without a look at the ring.
-        self.in_tx + queued < self.tx_ring || queued < self.tx.nb_free(queued + 1)
+        self.in_tx + queued <= self.tx_ring || queued <= self.tx.nb_free(queued)
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use std::time::Instant;
 use xsk_rs::FrameDesc;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 
+use crate::multi_buffer::MultiBuffer;
 use crate::rings::Rings;
 use crate::socket::Socket;
 
@@ -59,6 +60,9 @@ pub struct SocketSettings<'a> {
     /// The time to go on trying while the queue has another socket: the kernel takes a moment to clear up after a
     /// process that was killed.
     pub busy_timeout: Duration,
+    /// The limits of packets of several frames; `None`: a packet has one, and longer ones are dropped. Where a UMEM has
+    /// several sockets, that of the first counts.
+    pub multi_buffer: Option<MultiBuffer>,
 }
 
 /// A UMEM that no socket is bound to.
@@ -68,6 +72,8 @@ pub struct Umem {
     /// By frame number: the descriptor of the frame when it is free.
     pub(crate) descriptors: Box<[FrameDesc]>,
     frame_size: u32,
+    /// Bytes of a packet that a frame has room for.
+    pub(crate) frame_room: usize,
 }
 
 impl Umem {
@@ -92,6 +98,7 @@ impl Umem {
             memory,
             descriptors: descriptors.into_boxed_slice(),
             frame_size: settings.frame_size,
+            frame_room: config.mtu() as usize,
         })
     }
 
@@ -105,10 +112,11 @@ impl Umem {
     /// # Errors
     ///
     /// The kernel's error, with the UMEM, which can be bound again: `EBUSY` when the queue has another socket,
-    /// `ENETDOWN` when the interface is down, `EPERM` without `CAP_NET_RAW`.
+    /// `ENETDOWN` when the interface is down, `EPERM` without `CAP_NET_RAW`, `EOPNOTSUPP` when the driver has no
+    /// zero-copy or none for packets of several frames, `EINVAL` when the kernel has no such packets.
     pub fn bind(self, settings: &SocketSettings<'_>) -> Result<Socket, (Self, io::Error)> {
         match bind(&self.memory, settings) {
-            Ok(rings) => Ok(Socket::new(self, rings, settings.burst)),
+            Ok(rings) => Ok(Socket::new(self, rings, settings)),
             Err(error) => Err((self, error)),
         }
     }
@@ -137,12 +145,16 @@ fn try_bind(memory: &xsk_rs::Umem, settings: &SocketSettings<'_>) -> io::Result<
         Mode::Copy => BindFlags::XDP_COPY,
         Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
     };
+    let multi_buffer = match settings.multi_buffer {
+        None => BindFlags::empty(),
+        Some(_) => BindFlags::XDP_USE_SG,
+    };
     // Where the UMEM has a socket already, the mode is that one's: libxdp binds with nothing but XDP_SHARED_UMEM.
     let config = SocketConfig::builder()
         .rx_queue_size(QueueSize::new(settings.rx_ring).map_err(invalid)?)
         .tx_queue_size(QueueSize::new(settings.tx_ring).map_err(invalid)?)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(mode | multi_buffer | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
     let interface: Interface = settings.interface.parse().map_err(invalid)?;
     // libxdp keeps the rings of a UMEM until a socket has been bound, so after an error they are there still.

@@ -1,12 +1,14 @@
 //! Sockets on the loopback interface of a network namespace of their own (root).
 
+use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings, Umems, Unsent, options};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv};
+use tidegate_xsk::{Mode, MultiBuffer, Socket, SocketSettings, Umem, UmemSettings, Umems, Unsent, options};
 
 const FRAMES: u32 = 64;
 const BURST: u32 = 16;
@@ -27,6 +29,7 @@ const SETTINGS: SocketSettings<'static> = SocketSettings {
     mode: Mode::Copy,
     burst: BURST,
     busy_timeout: Duration::from_secs(10),
+    multi_buffer: None,
 };
 
 fn umem() -> Umem {
@@ -77,7 +80,7 @@ fn frames_are_sent_and_come_back() {
             assert!(socket.queue_copy(0, &FRAME));
         }
         assert!(!socket.queue_copy(0, &FRAME), "no frame is left");
-        assert!(!socket.has_tx_room(0, 0) && is_whole(&socket));
+        assert!(!socket.has_tx_room(0, 1, 0) && is_whole(&socket));
         assert_eq!(socket.submit() as u64, more);
         assert_eq!((socket.queued(), socket.in_tx()), (0, FRAMES / 2));
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -88,7 +91,8 @@ fn frames_are_sent_and_come_back() {
         }
         assert_eq!((socket.in_tx(), socket.free()), (0, FRAMES / 2));
         assert_eq!(socket.statistics().tx_invalid_descs, 0);
-        assert!(socket.has_tx_room(0, FRAMES / 2 - 1) && !socket.has_tx_room(0, FRAMES / 2));
+        assert!(socket.has_tx_room(0, 1, FRAMES / 2 - 1) && !socket.has_tx_room(0, 1, FRAMES / 2));
+        assert!(socket.has_tx_room(0, 3, FRAMES / 2 - 3) && !socket.has_tx_room(0, 3, FRAMES / 2 - 2));
         // No program redirects anything to it.
         let mut received = Vec::new();
         assert_eq!(socket.receive(&mut received, BURST as usize).frames, 0);
@@ -111,6 +115,63 @@ fn a_frame_has_its_length_and_room_whatever_was_written_before() {
         assert_eq!(socket.buffer(&mut frame).len(), room);
         socket.queue(frame, 0, 60);
         assert_eq!(socket.queued(), 1);
+    });
+}
+
+#[test]
+fn a_packet_of_several_frames_is_sent_as_one() {
+    in_namespace(|| {
+        if !options::probe_multi_buffer().expect("an AF_XDP socket") {
+            eprintln!("SKIPPED: needs Linux 6.6: packets of several frames");
+            return;
+        }
+        let packets = nix::sys::socket::socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK,
+            SockProtocol::EthAll,
+        )
+        .expect("a packet socket");
+        let settings = SocketSettings {
+            multi_buffer: Some(MultiBuffer {
+                max_packet: 9022,
+                max_held: 1,
+            }),
+            ..SETTINGS
+        };
+        let mut socket = umem().bind(&settings).map_err(|(_, error)| error).expect("a socket");
+        let mut packet = FRAME.to_vec();
+        packet.extend((0..9000 - FRAME.len()).map(|index| (index % 251) as u8));
+        let frames = socket.frames_of(packet.len());
+        assert_eq!(frames, 6, "of 1,792 bytes");
+        // The last frames there are.
+        let mut others = Vec::new();
+        while socket.free() > frames {
+            others.extend(socket.take());
+        }
+        assert!(socket.queue_copy(0, &packet) && !socket.queue_copy(0, &packet));
+        assert_eq!((socket.free(), socket.queued() as u32), (0, frames));
+        assert_eq!(socket.submit() as u32, frames);
+
+        let mut received = vec![0; packet.len() + 1];
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let length = loop {
+            assert!(Instant::now() < deadline, "it did not arrive");
+            socket.kick();
+            match recv(packets.as_raw_fd(), &mut received, MsgFlags::empty()) {
+                Ok(length) if received[12..14] == FRAME[12..14] => break length,
+                _ => thread::yield_now(),
+            }
+        };
+        assert!(received[..length] == packet, "{length} bytes of {}", packet.len());
+        while socket.in_tx() > 0 && Instant::now() < deadline {
+            socket.reap_completions();
+        }
+        for frame in others {
+            socket.put_back(frame);
+        }
+        assert_eq!(socket.free(), FRAMES, "all of its frames came back");
+        assert_eq!(socket.statistics().tx_invalid_descs, 0);
     });
 }
 
@@ -216,7 +277,7 @@ fn frames_of_one_umem_leave_by_the_device_they_are_queued_for_and_one_that_is_cl
         assert!(!socket.queue_copy(1, &FRAME) && is_whole(&socket));
         let status = Command::new("ip").args(["link", "delete", "tgx0"]).status();
         assert!(status.expect("`ip` runs").success());
-        assert!(socket.has_tx_room_everywhere(0));
+        assert!(socket.has_tx_room_everywhere(1, 0));
         send(&mut socket, 0, 3);
         assert_eq!(counts("lo").0, lo.0 + 6);
     });

@@ -19,7 +19,7 @@ use anyhow::{Context, bail};
 use tidegate_affinity::Pinned;
 use tidegate_args::UsageError;
 use tidegate_nic::{Facts, Linux};
-use tidegate_runtime::{Attached, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
+use tidegate_runtime::{Attached, Balancers, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
 use tidegate_tcp::engine::{ConnectionId, Engine};
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::LinkHeader;
@@ -127,6 +127,7 @@ impl BypassClient {
                 tcp: &settings.tcp(plan, connections, pairs),
                 syn_cookies: &cookies,
                 sources: &Sources::default(),
+                balancers: &Balancers::default(),
                 listeners: &[],
                 remotes: &[plan.target()],
             },

@@ -7,7 +7,7 @@ use tidegate_xsk::options::{self, TX_BATCH};
 use tidegate_xsk::{Mode, Socket, SocketSettings, Umem, UmemSettings, Unsent};
 
 use super::fill_level::FillLevel;
-use crate::config::{Config, WaitStrategy};
+use crate::config::{Config, MAX_MTU, WaitStrategy};
 use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::port::Port;
@@ -57,7 +57,10 @@ impl Port {
                 let _ = options::set_tx_budget(fd, TX_BUDGET.clamp(TX_BATCH.min(tx_ring), tx_ring));
             }
         }
+        let max_packet = plan.multi_buffer.map_or(0, |limits| limits.max_packet);
         let mut port = Self {
+            max_frames: socket.frames_of(max_packet),
+            packet: plan.multi_buffer.map(|_| vec![0; max_packet].into_boxed_slice()),
             socket,
             queue,
             zero_copy,
@@ -120,6 +123,7 @@ fn bind(
         mode: Mode::ZeroCopy,
         burst: config.burst,
         busy_timeout: BUSY_TIMEOUT,
+        multi_buffer: plan.multi_buffer,
     };
     let mut unbound = None;
     if let Some(frame_size) = plan.zero_copy {
@@ -133,6 +137,11 @@ fn bind(
                 match error.raw_os_error() {
                     Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::ENETDOWN) => {
                         return Err(bind_error(interface, queue, error));
+                    }
+                    Some(libc::EOPNOTSUPP) if plan.copy.is_none() && plan.multi_buffer.is_some() => {
+                        let reason =
+                            format!("{error}; above an MTU of {MAX_MTU} it must take packets of several frames");
+                        return Err(refused(interface, reason));
                     }
                     _ if plan.copy.is_none() => return Err(refused(interface, error.to_string())),
                     _ => tracing::debug!("no zero-copy on queue {queue} of {interface}: {error}"),

@@ -21,6 +21,9 @@ impl Transmit for Port {
 
     #[inline]
     fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
+        if self.packet.is_some() {
+            return self.reserve_packet(purpose);
+        }
         if self.reserved.is_none() {
             self.reserved = self.take(purpose);
             if self.reserved.is_none() {
@@ -33,6 +36,9 @@ impl Transmit for Port {
 
     #[inline]
     fn commit(&mut self, length: usize) {
+        if self.packet.is_some() {
+            return self.commit_packet(length);
+        }
         let Some(frame) = self.reserved.take() else {
             debug_assert!(false, "commit without reserve");
             return;
@@ -51,24 +57,57 @@ impl Transmit for Port {
 }
 
 impl Port {
-    /// A free frame for `purpose`, unless the last ones are kept for more urgent purposes or the TX ring is full.
+    /// [`Transmit::reserve`] where what is sent may take several frames. How many will be known only when it is
+    /// written, so there must be as many as for the longest; none is taken before.
+    fn reserve_packet(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
+        if !self.has_room(purpose) {
+            self.counters.tx_refused += 1;
+            return None;
+        }
+        self.packet.as_deref_mut()
+    }
+
+    /// [`Transmit::commit`] after [`Port::reserve_packet`].
+    fn commit_packet(&mut self, length: usize) {
+        let Some(packet) = self.packet.as_deref().filter(|_| length > 0) else {
+            return;
+        };
+        // There was room, and nothing else takes frames meanwhile.
+        if !self.socket.queue_copy(self.device, &packet[..length]) {
+            self.counters.tx_link_gone += 1;
+            return;
+        }
+        self.counters.tx_multi_buffer += u64::from(self.socket.frames_of(length) > 1);
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += length as u64;
+    }
+
+    /// A free frame for `purpose`, unless there is no room.
     fn take(&mut self, purpose: Purpose) -> Option<TxFrame> {
+        if self.has_room(purpose) {
+            self.socket.take()
+        } else {
+            None
+        }
+    }
+
+    /// Whether there is room for the longest that is sent, but for the last frames, which are kept for more urgent
+    /// purposes.
+    fn has_room(&mut self, purpose: Purpose) -> bool {
         let kept = match purpose {
             Purpose::Handshake => 2 * self.control_reserve,
             Purpose::Data => self.control_reserve,
             Purpose::Control => 0,
         };
-        if !self.socket.has_tx_room(self.device, kept) {
-            // Only what is sent comes back; without anything queued the kernel has been asked already.
-            if self.socket.queued() > 0 {
-                self.flush();
-            }
-            self.reap_completions();
-            if !self.socket.has_tx_room(self.device, kept) {
-                return None;
-            }
+        if self.socket.has_tx_room(self.device, self.max_frames, kept) {
+            return true;
         }
-        self.socket.take()
+        // Only what is sent comes back; without anything queued the kernel has been asked already.
+        if self.socket.queued() > 0 {
+            self.flush();
+        }
+        self.reap_completions();
+        self.socket.has_tx_room(self.device, self.max_frames, kept)
     }
 
     /// Asks the kernel to look at the TX ring, and remembers what is left there.

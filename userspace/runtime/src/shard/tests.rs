@@ -231,6 +231,7 @@ fn a_flow_that_moved_is_served_by_its_shard_and_its_frames_go_home() {
     let id = rig.connect(40_000);
     rig.settle();
     rig.queue = 2;
+    rig.wires[2].device.set(3);
     rig.send(id, b"from elsewhere");
     rig.carry_to_server();
     // The receiving shard asks the next one, which is the owner; the frame is the visitor's until it is home.
@@ -239,6 +240,7 @@ fn a_flow_that_moved_is_served_by_its_shard_and_its_frames_go_home() {
     assert_eq!(rig.report(0).frames.foreign, 1);
     rig.settle();
     assert_eq!(rig.client.application().received, b"from elsewhere");
+    assert_eq!(rig.wires[0].left_by.get(), 3, "by the device it arrived from");
     assert!(rig.all_frames_are_home());
     let [owner, bystander, visited] = [0, 1, 2].map(|shard| rig.report(shard));
     assert_eq!(owner.population.connections, 1);
@@ -296,6 +298,25 @@ fn a_full_queue_drops_the_segment_and_keeps_the_frame() {
     rig.settle();
     assert_eq!(rig.client.application().received, [b'x'; 20]);
     assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn a_shard_that_refuses_syns_completes_handshakes() {
+    let mut rig = Rig::new(1);
+    rig.settle();
+    let id = rig.connect(40_000);
+    // The SYN arrives before the command, and the acknowledgment after it.
+    rig.carry_to_server();
+    rig.shards[0].turn(rig.now);
+    rig.command(0, Command::RefuseSyns);
+    rig.settle();
+    rig.connect(40_001);
+    rig.settle();
+    let report = rig.report(0);
+    assert_eq!((report.population.connections, report.population.half_open), (1, 0));
+    rig.send(id, b"served");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"served");
 }
 
 #[test]

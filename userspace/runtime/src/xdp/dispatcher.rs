@@ -20,6 +20,8 @@ use nix::net::if_::if_nametoindex;
 use tidegate_abi::PROGRAM_STEER;
 use tidegate_abi::dispatcher::{CONTINUE, Config, MAGIC, MAX_PROGRAMS, VERSION};
 
+#[cfg(test)]
+pub(super) use self::object::DISPATCHER as DISPATCHER_OBJECT;
 pub(super) use self::object::without_trimming;
 use self::pins::{Claim, Pins};
 use super::netlink::{self, Place};
@@ -91,14 +93,20 @@ impl Membership {
     ///
     /// [`Error::AlreadyAttached`] with programs that are below no dispatcher, [`Error::Dispatcher`], and those of
     /// loading and attaching.
-    pub(super) fn join(interface: &str, mode: XdpMode, priority: u32, ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn join(
+        interface: &str,
+        mode: XdpMode,
+        priority: u32,
+        name: &str,
+        ebpf: &mut Ebpf,
+    ) -> Result<Self, Error> {
         let failed = |reason: String| dispatcher_error(interface, reason);
         let index = if_nametoindex(interface).map_err(|errno| failed(errno.to_string()))?;
         let pins = Pins::open(index).map_err(failed)?;
         let claim = pins.claim().map_err(failed)?;
         let own: &mut Extension = ebpf
-            .program_mut(PROGRAM_STEER)
-            .ok_or_else(|| missing(PROGRAM_STEER))?
+            .program_mut(name)
+            .ok_or_else(|| missing(name))?
             .try_into()
             .map_err(|error: ProgramError| Error::Load(with_causes(&error)))?;
         let mut site = Site { interface, index, pins };

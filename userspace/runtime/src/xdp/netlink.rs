@@ -96,3 +96,67 @@ fn header(index: u32) -> Ifinfomsg {
         ..Ifinfomsg::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::thread;
+
+    use aya::Ebpf;
+    use aya::programs::Xdp;
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::geteuid;
+
+    use super::*;
+
+    /// The loopback interface of a network namespace that is the thread's own.
+    const LOOPBACK: u32 = 1;
+
+    /// A loaded program, and its number.
+    fn program() -> (Ebpf, u32) {
+        let mut ebpf = Ebpf::load(super::super::dispatcher::DISPATCHER_OBJECT).expect("the object is read");
+        let (_, program) = ebpf.programs_mut().next().expect("the object has a program");
+        let program: &mut Xdp = program.try_into().expect("it is an XDP program");
+        program.load().expect("the kernel takes it");
+        let id = program.info().expect("it is loaded").id();
+        (ebpf, id)
+    }
+
+    fn replace(old: Option<&Ebpf>, new: Option<&Ebpf>) -> Result<(), i32> {
+        let fd = |ebpf: &Ebpf| {
+            let (_, program) = ebpf.programs().next().expect("the object has a program");
+            program.fd().expect("it is loaded").try_clone().expect("a descriptor")
+        };
+        let (old, new) = (old.map(fd), new.map(fd));
+        let [old, new] = [&old, &new].map(|fd| fd.as_ref().map(|fd| fd.as_fd()));
+        super::replace(LOOPBACK, Place::Generic, old, new).map_err(|error| error.raw_os_error().unwrap_or(0))
+    }
+
+    #[test]
+    fn a_program_takes_the_place_of_the_one_that_is_expected_and_of_no_other() {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED: needs root: a network namespace, and XDP");
+            return;
+        }
+        let test = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            let ((first, first_id), (second, second_id)) = (program(), program());
+            assert_eq!(programs(LOOPBACK).expect("an answer"), []);
+            replace(None, Some(&first)).expect("nothing is there");
+            assert_eq!(programs(LOOPBACK).expect("an answer"), [(Place::Generic, first_id)]);
+            for (old, new) in [
+                (None, Some(&second)),
+                (Some(&second), Some(&second)),
+                (Some(&second), None),
+            ] {
+                let refused = replace(old, new).expect_err("another is there");
+                assert!([libc::EBUSY, libc::EEXIST].contains(&refused), "{refused}");
+            }
+            replace(Some(&first), Some(&second)).expect("the one that is expected is there");
+            assert_eq!(programs(LOOPBACK).expect("an answer"), [(Place::Generic, second_id)]);
+            replace(Some(&second), None).expect("the one that is expected is there");
+            assert_eq!(programs(LOOPBACK).expect("an answer"), []);
+        };
+        thread::spawn(test).join().expect("as expected");
+    }
+}

@@ -1,6 +1,6 @@
 //! The settings of the XDP program, written before it is attached.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
@@ -9,12 +9,13 @@ use nix::time::{ClockId, clock_getres};
 use tidegate_abi::flow_filter::FlowHasher;
 use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::{
-    ListenerKey, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4,
-    MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
+    ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_FEATURES, MAP_GUE_PORT, MAP_LISTENER_SLOTS, MAP_LISTENERS,
+    MAP_OWN_ADDRESSES, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
+    PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
 };
 
 use super::{map_error, missing};
-use crate::config::{Sources, TriePrefix};
+use crate::config::{Balancers, Prefix, Sources, TriePrefix};
 use crate::error::Error;
 
 /// Settings of the XDP program. But for what it answers SYNs with, they stay as they are while it is attached.
@@ -32,6 +33,12 @@ pub(crate) struct ProgramSettings<'a> {
     pub(crate) filter_for_rst_rate: Option<u32>,
     /// The rules by source.
     pub(crate) sources: &'a Sources,
+    /// If frames may lie in several buffers: the largest MTU with which the driver would not need that.
+    pub(crate) frags: Option<u32>,
+    /// The balancers whose packets are decapsulated.
+    pub(crate) balancers: &'a Balancers,
+    /// The interface's addresses, which balancers may send to.
+    pub(crate) own_addresses: &'a [IpAddr],
     /// Whether the program stays where it is when this process is killed.
     pub(crate) outlives: bool,
 }
@@ -46,8 +53,20 @@ impl ProgramSettings<'_> {
         add_keys(ebpf, MAP_LISTENERS, MAP_LISTENER_SLOTS, self.listeners)?;
         add_keys(ebpf, MAP_REMOTES, MAP_REMOTE_SLOTS, self.remotes)?;
         self.write_source_rules(ebpf)?;
+        self.write_balancers(ebpf)?;
         set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
         set_only_entry(ebpf, MAP_FEATURES, self.features())
+    }
+
+    /// The name of the program that does what is needed.
+    pub(super) fn program(&self) -> &'static str {
+        if self.frags.is_some() {
+            PROGRAM_STEER_FRAGS
+        } else if self.balancers.is_any() {
+            PROGRAM_STEER_BALANCED
+        } else {
+            PROGRAM_STEER
+        }
     }
 
     /// The entry of the map of settings for all segments.
@@ -80,12 +99,28 @@ impl ProgramSettings<'_> {
 
     fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
         for (prefix, rule) in self.sources.rules() {
-            match TriePrefix::from(prefix) {
-                TriePrefix::V4(length, octets) => add_rule(ebpf, MAP_SOURCE_RULES_V4, Key::new(length, octets), rule),
-                TriePrefix::V6(length, octets) => add_rule(ebpf, MAP_SOURCE_RULES_V6, Key::new(length, octets), rule),
-            }?;
+            add_prefix(ebpf, [MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6], prefix, rule)?;
         }
         Ok(())
+    }
+
+    fn write_balancers(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
+        if !self.balancers.is_any() {
+            return Ok(());
+        }
+        for &prefix in &self.balancers.from {
+            add_prefix(ebpf, [MAP_BALANCERS_V4, MAP_BALANCERS_V6], prefix, 1)?;
+        }
+        let map = ebpf
+            .map_mut(MAP_OWN_ADDRESSES)
+            .ok_or_else(|| missing(MAP_OWN_ADDRESSES))?;
+        let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map)
+            .map_err(|error| map_error(MAP_OWN_ADDRESSES, &error))?;
+        for &address in self.own_addresses {
+            map.insert(listener_key(&SocketAddr::new(address, 0)), 1, 0)
+                .map_err(|error| map_error(MAP_OWN_ADDRESSES, &error))?;
+        }
+        set_only_entry(ebpf, MAP_GUE_PORT, u32::from(self.balancers.gue_port))
     }
 }
 
@@ -131,6 +166,14 @@ fn add_keys(
     Ok(())
 }
 
+/// Adds a prefix to the trie of its family: the first is of IPv4.
+fn add_prefix(ebpf: &mut Ebpf, names: [&'static str; 2], prefix: Prefix, value: u32) -> Result<(), Error> {
+    match TriePrefix::from(prefix) {
+        TriePrefix::V4(length, octets) => add_rule(ebpf, names[0], Key::new(length, octets), value),
+        TriePrefix::V6(length, octets) => add_rule(ebpf, names[1], Key::new(length, octets), value),
+    }
+}
+
 fn add_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: Key<K>, rule: u32) -> Result<(), Error> {
     let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
@@ -144,7 +187,8 @@ fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Resu
     map.set(0, value, 0).map_err(|error| map_error(name, &error))
 }
 
-fn listener_key(address: &SocketAddr) -> ListenerKey {
+/// The key of an address and port.
+pub(super) fn listener_key(address: &SocketAddr) -> ListenerKey {
     match address {
         SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
         SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),
@@ -190,6 +234,9 @@ mod tests {
                 flow_hasher: FlowHasher::default(),
                 filter_for_rst_rate,
                 sources: &sources,
+                frags: None,
+                balancers: &Balancers::default(),
+                own_addresses: &[],
                 outlives,
             };
             assert_eq!(settings.features(), expected);

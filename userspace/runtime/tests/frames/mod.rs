@@ -3,6 +3,7 @@
 //! Edits keep the length fields true, but not the checksums: the XDP program leaves those to the engine.
 
 pub(crate) mod icmp;
+pub(crate) mod outer;
 pub(crate) mod segment;
 
 use etherparse::PacketBuilder;

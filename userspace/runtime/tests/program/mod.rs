@@ -9,7 +9,7 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult};
 use tidegate_abi::{
     ListenerKey, MAP_COUNTERS, MAP_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
-    PROGRAM_STEER, XdpCounter,
+    PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS, XdpCounter,
 };
 
 use crate::frames::{served_v4, served_v6};
@@ -29,6 +29,8 @@ const SPARE: usize = 64;
 /// The program, loaded and not attached, with maps of its own.
 pub(crate) struct Program {
     ebpf: Ebpf,
+    /// The one that is run.
+    name: &'static str,
     socket: Option<OwnedFd>,
 }
 
@@ -43,18 +45,29 @@ impl Program {
             .map_max_entries(MAP_FLOWS, BUCKETS)
             .load(tidegate_runtime::object())
             .expect("the object is read and its maps are made");
-        let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM_STEER)
-            .expect("the object has the program")
-            .try_into()
-            .expect("it is an XDP program");
-        program.load().expect("the verifier accepts the program");
+        load(&mut ebpf, PROGRAM_STEER);
         Some(Self::of(ebpf))
     }
 
     /// The program of an object that is loaded already.
     pub(crate) fn of(ebpf: Ebpf) -> Self {
-        Self { ebpf, socket: None }
+        Self {
+            ebpf,
+            name: PROGRAM_STEER,
+            socket: None,
+        }
+    }
+
+    /// From now on the program that decapsulates is run.
+    pub(crate) fn decapsulates(&mut self) {
+        self.name = PROGRAM_STEER_BALANCED;
+        load(&mut self.ebpf, self.name);
+    }
+
+    /// From now on the program for frames in several buffers is run.
+    pub(crate) fn use_several_buffers(&mut self) {
+        self.name = PROGRAM_STEER_FRAGS;
+        load(&mut self.ebpf, self.name);
     }
 
     /// The program with both destinations of [`frames`] served, and a socket on queue 0.
@@ -63,6 +76,13 @@ impl Program {
         program.serve(served_v4());
         program.serve(served_v6());
         program.open_socket();
+        Some(program)
+    }
+
+    /// As [`Program::serving`], for frames in several buffers.
+    pub(crate) fn serving_several_buffers() -> Option<Self> {
+        let mut program = Self::serving()?;
+        program.use_several_buffers();
         Some(program)
     }
 
@@ -165,7 +185,7 @@ impl Program {
     pub(crate) fn test_run(&self, options: TestRunOptions<'_>) -> TestRunResult {
         let program: &Xdp = self
             .ebpf
-            .program(PROGRAM_STEER)
+            .program(self.name)
             .expect("the object has the program")
             .try_into()
             .expect("it is an XDP program");
@@ -176,6 +196,17 @@ impl Program {
     /// must be that reason's. With it comes the frame as the program left it: as it was, unless it is answered.
     #[track_caller]
     pub(crate) fn verdict(&self, frame: &[u8]) -> (XdpCounter, Vec<u8>) {
+        let (reason, is_decapsulated, left) = self.counted_verdict(frame);
+        assert!(!is_decapsulated, "nothing was to be decapsulated");
+        if reason != XdpCounter::TxSynCookie {
+            assert_eq!(left, frame, "the program changed the frame");
+        }
+        (reason, left)
+    }
+
+    /// The same of a frame that may be decapsulated; and whether it was.
+    #[track_caller]
+    pub(crate) fn counted_verdict(&self, frame: &[u8]) -> (XdpCounter, bool, Vec<u8>) {
         let before = self.counts();
         let (action, left) = self.run(frame);
         let after = self.counts();
@@ -185,14 +216,13 @@ impl Program {
             .filter(|(_, (before, after))| before != after)
             .map(|(&counter, (before, after))| (counter, after - before))
             .collect();
-        let &[(reason, 1)] = moved.as_slice() else {
-            panic!("one frame adds one to one counter, and not {moved:?}");
+        let (reason, is_decapsulated) = match *moved.as_slice() {
+            [(reason, 1)] => (reason, false),
+            [(reason, 1), (XdpCounter::Decapsulated, 1)] => (reason, true),
+            _ => panic!("one frame adds one to one counter, and not {moved:?}"),
         };
         assert_eq!(action, action_of(reason), "the action that goes with {reason:?}");
-        if reason != XdpCounter::TxSynCookie {
-            assert_eq!(left, frame, "the program changed the frame");
-        }
-        (reason, left)
+        (reason, is_decapsulated, left)
     }
 
     /// The reason the program gives for `frame`.
@@ -205,6 +235,18 @@ impl Program {
     #[track_caller]
     pub(crate) fn expect(&self, reason: XdpCounter, frame: &[u8], what: impl std::fmt::Display) {
         assert_eq!(self.reason(frame), reason, "{what}");
+    }
+}
+
+/// Loads a program, unless it is.
+fn load(ebpf: &mut Ebpf, name: &str) {
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .expect("the object has the program")
+        .try_into()
+        .expect("it is an XDP program");
+    if program.fd().is_err() {
+        program.load().expect("the verifier accepts the program");
     }
 }
 
@@ -227,12 +269,14 @@ fn action_of(reason: XdpCounter) -> u32 {
         XdpCounter::PassNoSocket
         | XdpCounter::PassNotServed
         | XdpCounter::PassNotTcp
+        | XdpCounter::PassNotBalancer
         | XdpCounter::PassNotIp
         | XdpCounter::PassFragment
         | XdpCounter::PassMalformed
         | XdpCounter::PassVlanDepth
         | XdpCounter::PassExtensionHeader
         | XdpCounter::PassNotUnicast => XDP_PASS,
+        XdpCounter::Decapsulated => panic!("not a verdict"),
     }
 }
 

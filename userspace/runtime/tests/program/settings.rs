@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use aya::Pod;
 use aya::maps::lpm_trie::Key as Prefix;
-use aya::maps::{Array, LpmTrie, MapData};
+use aya::maps::{Array, HashMap, LpmTrie, MapData};
 use tidegate_abi::flow_filter::{Bucket, FlowHash, FlowHasher, handshake};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{Settings, SynAck, SynRate};
 use tidegate_abi::{
-    MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SETTINGS, MAP_SOURCE_RULES_V4,
-    MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
+    ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_FLOWS,
+    MAP_GUE_PORT, MAP_HANDSHAKES, MAP_OWN_ADDRESSES, MAP_SETTINGS, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6,
+    MAP_SYN_RATE,
 };
 
 use super::Program;
@@ -86,6 +87,23 @@ impl Program {
             IpAddr::V4(v4) => self.set_rule(MAP_SOURCE_RULES_V4, Prefix::new(length, v4.octets()), rule),
             IpAddr::V6(v6) => self.set_rule(MAP_SOURCE_RULES_V6, Prefix::new(length, v6.octets()), rule),
         }
+    }
+
+    /// Has `balancer` be one, which sends to `own`, and takes `gue_port` for GUE's.
+    pub(crate) fn set_balancer(&mut self, balancer: IpAddr, own: IpAddr, gue_port: u16) {
+        match balancer {
+            IpAddr::V4(v4) => self.set_rule(MAP_BALANCERS_V4, Prefix::new(32, v4.octets()), 1),
+            IpAddr::V6(v6) => self.set_rule(MAP_BALANCERS_V6, Prefix::new(128, v6.octets()), 1),
+        }
+        let key = match own {
+            IpAddr::V4(v4) => ListenerKey::v4(v4.octets(), 0),
+            IpAddr::V6(v6) => ListenerKey::v6(v6.octets(), 0),
+        };
+        let map = self.ebpf.map_mut(MAP_OWN_ADDRESSES).expect("the object has the map");
+        let mut map =
+            HashMap::<&mut MapData, ListenerKey, u32>::try_from(map).expect("key and value have the map's sizes");
+        map.insert(key, 1, 0).expect("the map has room for an address");
+        self.set(MAP_GUE_PORT, 0, u32::from(gue_port));
     }
 
     fn set_rule<K: Pod>(&mut self, name: &str, prefix: Prefix<K>, rule: u32) {

@@ -21,6 +21,7 @@ impl ConfigFile {
             ("tcp", self.tcp.validate()),
             ("syn_cookies", self.syn_cookies.validate()),
             ("sources", self.sources.validate()),
+            ("balancers", self.balancers.validate()),
             ("http", self.check_http()),
         ] {
             result.map_err(|error| self.origins.locate(table, &error))?;

@@ -130,7 +130,7 @@ impl Row {
             ),
             ("path", _) => (values(&["\"/srv/a\""]), values(&["\"\""])),
             (_, "http.index") => (values(&["\"a.html\""]), values(&["\"a/b\"", "\"\""])),
-            (_, "sources.allow" | "sources.deny") => {
+            (_, "sources.allow" | "sources.deny" | "balancers.from") => {
                 (values(&["[]", "[\"192.0.2.0/24\"]"]), values(&["[\"192.0.2.1/24\"]"]))
             }
             _ => panic!("{}: no values of the type {}", self.key, self.kind),
@@ -311,8 +311,8 @@ fn the_example_shows_every_key() {
             _ => continue,
         };
         fields += 1;
-        // Set by the top level's `root`; and a table for each listener that wants one.
-        if key == "http.root" || key == "listener" || key.starts_with("origins") {
+        // Set by the top level's `root`, and by the balancers; and a table for each listener that wants one.
+        if key == "http.root" || key == "tcp.outer_headers" || key == "listener" || key.starts_with("origins") {
             continue;
         }
         assert!(

@@ -2,7 +2,7 @@
 
 use super::keepalive::KeepaliveId;
 use super::receive::Arrival;
-use super::send::offered_mss;
+use super::send::mss_of;
 use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
@@ -58,10 +58,7 @@ impl Negotiated {
     /// Bytes of text in a full segment.
     fn text_per_segment(&self, mtu: u16, ipv4: bool) -> u16 {
         let stamped = if self.timestamp.is_some() { TIMESTAMPS_LENGTH } else { 0 };
-        self.mss
-            .min(offered_mss(mtu, ipv4))
-            .saturating_sub(stamped)
-            .max(MIN_MSS)
+        self.mss.min(mss_of(mtu, ipv4)).saturating_sub(stamped).max(MIN_MSS)
     }
 }
 

@@ -335,7 +335,7 @@ impl Tcb {
             flags,
             window: window as u16,
             options: Options {
-                mss: Some(offered_mss(context.config.mtu, self.key.is_v4())),
+                mss: Some(offered_mss(context.config, self.key.is_v4())),
                 window_scale: Some(self.rcv_wind_shift),
                 sack_permitted: true,
                 timestamps: self.timestamps_option(context.now),
@@ -547,8 +547,14 @@ impl Tcb {
     }
 }
 
-/// The MSS option sent: what fits the link without options (RFC 9293, section 3.7.1; RFC 6691).
-pub(crate) fn offered_mss(mtu: u16, ipv4: bool) -> u16 {
+/// The MSS option sent: what fits the link without options (RFC 9293, section 3.7.1; RFC 6691), behind the headers that
+/// a balancer adds.
+pub(crate) fn offered_mss(config: &Config, ipv4: bool) -> u16 {
+    mss_of(config.mtu - config.outer_headers, ipv4)
+}
+
+/// The MSS of a link with this MTU.
+pub(crate) fn mss_of(mtu: u16, ipv4: bool) -> u16 {
     mtu - if ipv4 { 40 } else { 60 }
 }
 

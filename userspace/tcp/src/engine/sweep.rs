@@ -54,6 +54,12 @@ impl Sweep {
 }
 
 impl<A: Application> Engine<A> {
+    /// Answers no SYN from now on. Handshakes under way may be completed, for which clients are best given time before
+    /// [`Engine::drain`].
+    pub fn refuse_syns(&mut self) {
+        self.refuses_syns = true;
+    }
+
     /// Accepts no new connections, resets the half-open ones, and tells every connection's application to finish.
     /// Begins with that; [`Engine::poll`] goes on until [`Engine::is_sweeping`] is false.
     pub fn drain<T: Transmit>(&mut self, now: Instant, out: &mut T) {
@@ -120,6 +126,7 @@ impl<A: Application> Engine<A> {
         let slice_end = end.min(sweep.next + SLOTS_PER_TURN);
         while sweep.next < slice_end {
             let slot = sweep.next;
+            self.follow_next_hop(slot as u32);
             let Some(connection) = self.connections.get_mut(slot) else {
                 sweep.next += 1;
                 continue;

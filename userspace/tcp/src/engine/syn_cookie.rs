@@ -80,8 +80,8 @@ fn addresses(key: &FlowKey) -> Addresses {
 pub fn syn_ack_of(config: &Config) -> SynAck {
     SynAck {
         window: syn_ack_window(config),
-        mss_v4: offered_mss(config.mtu, true),
-        mss_v6: offered_mss(config.mtu, false),
+        mss_v4: offered_mss(config, true),
+        mss_v6: offered_mss(config, false),
         window_shift: window_shift(config.receive_buffer),
         ecn: u8::from(config.ecn),
         // The engine knows no jiffies.
@@ -191,7 +191,8 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        let Some(link) = self.links.acquire(&segment.link.reply()) else {
+        let link = self.answer_link(segment);
+        let Some(link) = self.links.acquire(&link) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
         };

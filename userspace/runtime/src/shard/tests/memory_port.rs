@@ -23,6 +23,10 @@ const FRAME_SIZE: usize = 2048;
 pub(super) struct Wire {
     pub(super) to_shard: RefCell<VecDeque<Vec<u8>>>,
     pub(super) from_shard: RefCell<Vec<Vec<u8>>>,
+    /// The device that frames to the shard arrive from.
+    pub(super) device: Cell<u8>,
+    /// The device that the last frame from the shard was to leave by.
+    pub(super) left_by: Cell<u8>,
     /// Whether nothing that is sent moves.
     pub(super) is_busy: Cell<bool>,
 }
@@ -31,6 +35,7 @@ pub(super) struct Wire {
 pub(super) struct MemoryFrame {
     frame: Frame,
     bytes: Vec<u8>,
+    device: u8,
 }
 
 /// Frames that are in the pool, in one of the lists here, or with another shard.
@@ -72,6 +77,10 @@ impl MemoryPort {
 }
 
 impl Transmit for MemoryPort {
+    fn leave_by(&mut self, device: u8) {
+        self.wire.left_by.set(device);
+    }
+
     fn reserve(&mut self, _: Purpose) -> Option<&mut [u8]> {
         if self.reserved.is_none() {
             let Some(frame) = self.pool.take() else {
@@ -79,7 +88,11 @@ impl Transmit for MemoryPort {
                 return None;
             };
             let bytes = vec![0; FRAME_SIZE];
-            self.reserved = Some(MemoryFrame { frame, bytes });
+            self.reserved = Some(MemoryFrame {
+                frame,
+                bytes,
+                device: 0,
+            });
         }
         self.reserved.as_mut().map(|frame| frame.bytes.as_mut_slice())
     }
@@ -98,7 +111,10 @@ impl ShardPort for MemoryPort {
     type Memory = ();
 
     fn contents<'a>((): &'a (), frame: &'a MemoryFrame) -> wire::Frame<'a> {
-        wire::Frame::from(&frame.bytes)
+        wire::Frame {
+            bytes: &frame.bytes,
+            device: frame.device,
+        }
     }
 
     fn receive(&mut self, batch: &mut Vec<MemoryFrame>, limit: usize) {
@@ -107,7 +123,11 @@ impl ShardPort for MemoryPort {
         for (frame, bytes) in self.fill.drain(..count).zip(to_shard.drain(..count)) {
             self.counters.rx_frames += 1;
             self.counters.rx_bytes += bytes.len() as u64;
-            batch.push(MemoryFrame { frame, bytes });
+            batch.push(MemoryFrame {
+                frame,
+                bytes,
+                device: self.wire.device.get(),
+            });
         }
     }
 
@@ -154,7 +174,7 @@ impl ShardPort for MemoryPort {
             return;
         }
         let mut from_shard = self.wire.from_shard.borrow_mut();
-        for MemoryFrame { frame, bytes } in self.unsent.drain(..) {
+        for MemoryFrame { frame, bytes, .. } in self.unsent.drain(..) {
             from_shard.push(bytes);
             self.sent.push(frame);
         }

@@ -1,7 +1,8 @@
 //! The objects of dispatcher mode.
 
 /// The dispatcher, as it is embedded: an ELF object, aligned for the loader.
-pub(super) const DISPATCHER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-dispatcher.o"));
+pub(in super::super) const DISPATCHER: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-dispatcher.o"));
 
 /// `call bpf_xdp_adjust_tail`.
 const TRIM: [u8; 8] = [0x85, 0, 0, 0, 65, 0, 0, 0];
