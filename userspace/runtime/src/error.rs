@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use tidegate_tcp::config::InvalidSetting;
+use tidegate_tcp::next_hops::NoNextHop;
 
 use crate::xdp::{PresentProgram, Rejection, present_programs};
 
@@ -157,15 +158,14 @@ pub enum Error {
         has: u32,
     },
     /// The driver refused the program, and only native mode was allowed.
-    #[error(
-        "the driver of {name} refused native XDP ({reason}); use xdp_mode auto or generic. A veth pair needs as many \
-         RX queues here as its peer has TX queues, and an MTU above 3498 on both ends or on none"
-    )]
+    #[error("the driver of {name} refused native XDP ({reason}); use xdp_mode auto or generic{hint}")]
     NativeRefused {
         /// The interface.
         name: String,
         /// The kernel's error.
         reason: String,
+        /// What may be the cause, each as `; ` and a clause.
+        hint: String,
     },
     /// The driver cannot do zero-copy, and it was required.
     #[error(
@@ -193,6 +193,18 @@ pub enum Error {
     /// The kernel's verifier did not take the XDP program.
     #[error(transparent)]
     Rejected(Rejection),
+    /// Nothing can be sent to an address.
+    #[error("cannot send to {target} by {name}: {reason}; {}", next_hop_remedy(*.reason, name, *.address))]
+    NoNextHop {
+        /// The address.
+        target: IpAddr,
+        /// The interface.
+        name: String,
+        /// The reason.
+        reason: NoNextHop,
+        /// The next hop's address, as far as it is known, or else `target`.
+        address: IpAddr,
+    },
     /// A shard has stopped.
     #[error("the shard of queue {queue} has failed: {what}")]
     Shard {
@@ -268,6 +280,18 @@ fn memory_remedy(huge_pages: bool) -> &'static str {
         "reserve huge pages (sysctl vm.nr_hugepages) or set huge_pages = false"
     } else {
         "set fewer `frames`"
+    }
+}
+
+fn next_hop_remedy(reason: NoNextHop, name: &str, address: IpAddr) -> String {
+    match reason {
+        NoNextHop::NoRoute => {
+            format!(
+                "give {name} an address of the same network, or a route with `ip route add {address} dev {name} via`"
+            )
+        }
+        NoNextHop::OtherInterface => format!("see which with `ip route get {address}`"),
+        NoNextHop::Unresolved => format!("see `ip neigh show {address} dev {name}`"),
     }
 }
 
@@ -361,6 +385,7 @@ mod tests {
             Error::NativeRefused {
                 name: name(),
                 reason: "no".to_owned(),
+                hint: String::new(),
             },
             Error::ZeroCopyRefused {
                 name: name(),

@@ -10,6 +10,7 @@ mod settings;
 mod shared_memory;
 
 use core::fmt;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +21,7 @@ use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::net::if_::if_nametoindex;
+use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{
@@ -28,12 +30,13 @@ use tidegate_abi::{
 use tidegate_exchange::FlowFilter;
 
 use crate::config::{Attach, Config, MAX_MTU, XdpMode};
+use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
 use self::dispatcher::Membership;
 use self::link::XdpLink;
-pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
+pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 pub use self::netlink::Place;
 pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
@@ -48,7 +51,8 @@ pub fn object() -> &'static [u8] {
 }
 
 /// Where the kernel runs the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Attached {
     /// In the driver.
     Native,
@@ -94,6 +98,7 @@ pub(crate) struct Steering {
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
     settings: Mutex<SettingsMap>,
+    listeners: ListenerMaps,
     /// By device.
     attached: Vec<Attached>,
 }
@@ -141,6 +146,7 @@ impl Steering {
             shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
+        let listeners = ListenerMaps::take(&mut ebpf)?;
 
         let (holds, attached) = match (config.attach, interfaces) {
             (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
@@ -165,6 +171,7 @@ impl Steering {
             counters,
             flow_filter,
             settings: Mutex::new(settings),
+            listeners,
             attached,
         })
     }
@@ -270,6 +277,24 @@ impl Steering {
         settings.set_syn_ack(syn_ack)
     }
 
+    /// Steers what is for `address` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn add_listener(&mut self, address: &SocketAddr) -> Result<(), Error> {
+        self.listeners.add(settings::listener_key(address))
+    }
+
+    /// Leaves what is for `address` to the kernel from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn remove_listener(&mut self, address: &SocketAddr) -> Result<(), Error> {
+        self.listeners.remove(settings::listener_key(address))
+    }
+
     /// The maps that control SYN cookies, which can be taken once.
     ///
     /// # Errors
@@ -351,6 +376,7 @@ fn attach(
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
                             reason,
+                            hint: native_hint(interface),
                         });
                     }
                     refusal => return Err(refusal.into_error(interface, reason)),
@@ -366,7 +392,8 @@ fn attach(
 
 fn warn_of_fallback(interface: &str, reason: &str) {
     tracing::warn!(
-        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower"
+        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower{}",
+        native_hint(interface)
     );
 }
 

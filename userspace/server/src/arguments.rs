@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use tidegate_runtime::{Attach, CookieMode, Prefix, WaitStrategy, XdpMode};
+use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
@@ -25,6 +25,11 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 drains.
     Serve(Box<ServeArguments>),
+    /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
+    Doctor(Box<DoctorArguments>),
+    /// Show an interface, and prepare it for tidegate and back
+    #[command(subcommand)]
+    Nic(NicCommand),
     /// Check a configuration file and print OK or what is wrong with it.
     CheckConfig {
         /// The file.
@@ -32,14 +37,75 @@ pub(crate) enum Command {
     },
 }
 
+/// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The interfaces, instead of --iface (default: those of the configuration file, or a table of all)
+    #[arg(value_name = "IFACE", conflicts_with = "iface")]
+    pub(crate) interface: Vec<String>,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What would be served, and how.
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+}
+
+/// The sub-commands of `tidegate nic`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicCommand {
+    /// Show what can be changed about an interface, as it is.
+    Show {
+        /// The interface.
+        iface: String,
+        /// Print JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what `apply` would change, each with its reason, and change nothing.
+    Plan {
+        /// What would be served, and how.
+        #[command(flatten)]
+        arguments: Box<NicArguments>,
+        /// Print JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change it: queues for tidegate alone where the driver can, offloads, rings, interrupts.
+    Apply {
+        /// What will be served, and how.
+        #[command(flatten)]
+        arguments: Box<NicArguments>,
+    },
+    /// Put back what `apply` changed, also after a crash.
+    Undo {
+        /// The interface.
+        iface: String,
+        /// Where `apply` has kept what was (default: /var/lib/tidegate/nic)
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `tidegate nic plan` and `apply`: those of `serve`, of which none is needed.
+#[derive(Debug, Args)]
+pub(crate) struct NicArguments {
+    /// The interface, instead of --iface
+    #[arg(value_name = "IFACE", conflicts_with = "iface")]
+    pub(crate) interface: String,
+    /// What would be served, and how.
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+}
+
 /// Arguments of `tidegate serve`. They win over the configuration file.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArguments {
     /// The interface to take frames from; a bond stands for its slaves. May be given several times.
     #[arg(long)]
     pub(crate) iface: Vec<String>,
-    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
-    /// May be given several times.
+    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets;
+    /// 0.0.0.0 and [::] are all of their family. May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
     /// The directory http serves (default: a built-in page)
@@ -57,6 +123,9 @@ pub(crate) struct ServeArguments {
     /// Behaviour of a thread without work (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,
+    /// Way of what is sent: back to where segments come from, or by the kernel's routes (default: reflect)
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(crate) next_hop: Option<NextHop>,
     /// When SYNs are answered with cookies (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) syn_cookies: Option<CookieMode>,
@@ -75,6 +144,13 @@ pub(crate) struct ServeArguments {
     /// Time that open connections have to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
+    /// Prepare the interface as `tidegate nic apply` does, serve the queues that are tidegate's then, and put it back
+    /// at the end.
+    #[arg(long)]
+    pub(crate) tune: bool,
+    /// Where to keep what was before --tune or `tidegate nic apply` (default: /var/lib/tidegate/nic)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Read settings from this TOML file; arguments win over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -136,6 +212,13 @@ mod tests {
     }
 
     #[test]
+    fn the_next_hop_can_be_chosen() {
+        for (name, way) in [("reflect", NextHop::Reflect), ("kernel", NextHop::Kernel)] {
+            assert_eq!(serve(&["--next-hop", name]).unwrap().next_hop, Some(way));
+        }
+    }
+
+    #[test]
     fn cookies_and_sources_can_be_chosen() {
         for (name, mode) in [
             ("never", CookieMode::Never),
@@ -157,12 +240,30 @@ mod tests {
     }
 
     #[test]
+    fn a_doctor_takes_the_arguments_of_serve_and_an_interface_of_its_own() {
+        let doctor = |arguments: &[&str]| {
+            let all = ["tidegate", "doctor"].into_iter().chain(arguments.iter().copied());
+            match Arguments::try_parse_from(all)?.command {
+                Command::Doctor(arguments) => Ok(*arguments),
+                other => panic!("{other:?}"),
+            }
+        };
+        let arguments = doctor(&["eth1", "--json", "--listen", "http=198.18.0.1:80"]).unwrap();
+        assert_eq!((arguments.interface, arguments.json), (vec!["eth1".to_owned()], true));
+        assert_eq!(arguments.serve.listen.len(), 1);
+        assert!(doctor(&[]).unwrap().interface.is_empty());
+        let error: clap::Error = doctor(&["eth1", "--iface", "eth2"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
     fn wrong_values_are_usage_errors() {
         for arguments in [
-            &["--listen", "http=0.0.0.0:80"][..],
+            &["--listen", "http=127.0.0.1:80"][..],
             &["--queues", "0"],
             &["--xdp-mode", "offload"],
             &["--wait", "sleep"],
+            &["--next-hop", "default"],
             &["--syn-cookies", "sometimes"],
             &["--deny", "192.0.2.1/24"],
             &["--allow", "everybody"],

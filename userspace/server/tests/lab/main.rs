@@ -2,10 +2,12 @@
 //!
 //! One program for all of them, since each that is linked costs seconds. They take turns in the one lab there is.
 
+mod addresses;
 mod behaviour;
 mod bench_clients;
 mod coexistence;
 mod device;
+mod doctor;
 mod faults;
 mod fixture;
 mod flood_memory;
@@ -23,6 +25,8 @@ mod load;
 mod lost_state;
 mod modes;
 mod moved_flows;
+mod next_hop;
+mod nic;
 mod output;
 mod path_mtu;
 mod queues;
