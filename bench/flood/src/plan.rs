@@ -258,7 +258,7 @@ impl Plan {
         Sink::attach(&self.interface, v4, v6)
     }
 
-    /// Has the target's Ethernet address resolved unless it was given. The process may start `ip` for it.
+    /// Has the Ethernet address of the way to the target resolved unless it was given.
     ///
     /// # Errors
     ///

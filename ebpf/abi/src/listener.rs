@@ -18,6 +18,12 @@ pub struct ListenerKey {
 }
 
 impl ListenerKey {
+    /// The value of a slot without a key.
+    pub const EMPTY_SLOT: Self = Self {
+        address: [0; 2],
+        port_and_version: 0,
+    };
+
     /// Key of an IPv4 destination; `port` in host byte order.
     #[inline(always)]
     pub const fn v4(address: [u8; 4], port: u16) -> Self {

@@ -374,3 +374,77 @@ pub(crate) fn rule(destination: SocketAddr, target: Target, present: bool) -> Se
         present,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::kernel::Linux;
+
+    /// Sets `setting` on `interface`, and returns what it is then.
+    fn set(interface: &str, setting: &Setting) -> Setting {
+        let mut kernel = Linux::new().expect("sockets");
+        let facts = Facts::read(&mut kernel, interface).expect("an interface");
+        let mut nic = Nic::new(&mut kernel, &facts);
+        let before = nic.current(setting).expect("a value");
+        assert_ne!(&before, setting);
+        nic.set(setting)
+            .unwrap_or_else(|error| panic!("{}: {error}", setting.name()));
+        nic.current(setting).expect("a value")
+    }
+
+    #[test]
+    fn the_running_kernel_takes_what_is_set() {
+        let inside = || {
+            // Without root there is nothing to be set.
+            if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+                eprintln!("SKIPPED: needs root (a network namespace)");
+                return;
+            }
+            for on in [false, true] {
+                let gro = Setting::Feature {
+                    name: "rx-gro".to_owned(),
+                    on,
+                };
+                assert_eq!(set("lo", &gro), gro);
+            }
+            let pair = "link add nic0 numtxqueues 2 numrxqueues 2 type veth peer name nic1";
+            let added = Command::new("ip").args(pair.split(' ')).status().expect("ip runs");
+            assert!(added.success());
+            for count in [1, 2] {
+                let channels = Setting::Channels {
+                    rx: count,
+                    tx: count,
+                    combined: 0,
+                };
+                assert_eq!(set("nic0", &channels), channels);
+            }
+            let mut kernel = Linux::new().expect("sockets");
+            let facts = Facts::read(&mut kernel, "nic0").expect("an interface");
+            let fixed = Setting::Feature {
+                name: "rx-lro".to_owned(),
+                on: true,
+            };
+            Nic::new(&mut kernel, &facts)
+                .set(&fixed)
+                .expect_err("a driver without it");
+        };
+        thread::spawn(inside).join().expect("it does as told");
+    }
+
+    #[test]
+    fn tables_are_told_by_their_queues() {
+        for (table, text) in [
+            (&[0, 1, 0, 1][..], "queues 0 to 1"),
+            (&[2, 3, 4, 2], "queues 2 to 4"),
+            (&[0, 0, 1, 1], "queues 0 to 1, unevenly"),
+            (&[], "none"),
+        ] {
+            assert_eq!(Setting::RssTable(table.to_vec()).value(), text);
+        }
+    }
+}

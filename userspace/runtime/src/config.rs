@@ -103,6 +103,17 @@ pub enum LinkGone {
     Wait,
 }
 
+/// The way of what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum NextHop {
+    /// Back to the Ethernet address that the peer's segments come from.
+    Reflect,
+    /// As the kernel's routes and neighbours have it.
+    Kernel,
+}
+
 /// AF_XDP and placement settings. Counts and sizes are per shard; a shard is one queue, one socket, one thread.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -155,6 +166,12 @@ pub struct Config {
     /// Whether the XDP program drops segments of flows that no engine has, but for acknowledgments of genuine cookies
     /// and as many as RSTs answer.
     pub flow_filter: bool,
+    /// The way of what is sent. `kernel` follows table `main`, by this interface; what it has no next hop for goes back
+    /// to where the peer's segments come from.
+    pub next_hop: NextHop,
+    /// Neighbours that the kernel is asked to resolve in a second, at most (1 to 10,000); and as many that it is told
+    /// are in use. Only with `next_hop = "kernel"`.
+    pub neighbour_rate: u32,
     /// The reaction of a server whose interface is deleted or moved to another network namespace. It is the caller of
     /// [`Runtime::check`](crate::Runtime::check) that does it.
     pub link_gone: LinkGone,
@@ -184,6 +201,8 @@ impl Default for Config {
             zero_copy: ZeroCopy::Auto,
             burst: 64,
             flow_filter: true,
+            next_hop: NextHop::Reflect,
+            neighbour_rate: 100,
             link_gone: LinkGone::Exit,
         }
     }
@@ -248,6 +267,7 @@ impl Config {
                 ),
             ));
         }
+        InvalidSetting::check_range("neighbour_rate", self.neighbour_rate, 1..=10_000)?;
         InvalidSetting::check_range("busy_poll_budget", self.busy_poll_budget, 1..=u16::MAX)?;
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
             InvalidSetting::check_range(key, duration, Duration::ZERO..=Duration::from_secs(1))?;

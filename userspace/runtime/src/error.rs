@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use tidegate_tcp::config::InvalidSetting;
+use tidegate_tcp::next_hops::NoNextHop;
 
 use crate::xdp::{PresentProgram, Rejection, present_programs};
 
@@ -192,6 +193,18 @@ pub enum Error {
     /// The kernel's verifier did not take the XDP program.
     #[error(transparent)]
     Rejected(Rejection),
+    /// Nothing can be sent to an address.
+    #[error("cannot send to {target} by {name}: {reason}; {}", next_hop_remedy(*.reason, name, *.address))]
+    NoNextHop {
+        /// The address.
+        target: IpAddr,
+        /// The interface.
+        name: String,
+        /// The reason.
+        reason: NoNextHop,
+        /// The next hop's address, as far as it is known, or else `target`.
+        address: IpAddr,
+    },
     /// A shard has stopped.
     #[error("the shard of queue {queue} has failed: {what}")]
     Shard {
@@ -267,6 +280,18 @@ fn memory_remedy(huge_pages: bool) -> &'static str {
         "reserve huge pages (sysctl vm.nr_hugepages) or set huge_pages = false"
     } else {
         "set fewer `frames`"
+    }
+}
+
+fn next_hop_remedy(reason: NoNextHop, name: &str, address: IpAddr) -> String {
+    match reason {
+        NoNextHop::NoRoute => {
+            format!(
+                "give {name} an address of the same network, or a route with `ip route add {address} dev {name} via`"
+            )
+        }
+        NoNextHop::OtherInterface => format!("see which with `ip route get {address}`"),
+        NoNextHop::Unresolved => format!("see `ip neigh show {address} dev {name}`"),
     }
 }
 

@@ -199,8 +199,8 @@ pub(crate) fn queues<'a>(devices: impl IntoIterator<Item = &'a Interface>, asked
         .try_fold(MAX_QUEUES, |fewest, device| Ok(fewest.min(device.queues(asked)?)))
 }
 
-/// Checks that every listener is an address of one of these interfaces, unless it may be `anywhere`, and a port of its
-/// own.
+/// Checks that every listener is an address of one of these interfaces, unless it may be `anywhere`, or all of its
+/// family, and a port of its own.
 ///
 /// # Errors
 ///
@@ -220,7 +220,8 @@ pub(crate) fn check_listeners(interfaces: &[Interface], listeners: &[SocketAddr]
             )));
         }
         let known = interfaces.iter().flat_map(|interface| &interface.addresses);
-        if !anywhere && !known.clone().any(|address| *address == listener.ip()) {
+        let is_known = known.clone().any(|address| *address == listener.ip());
+        if !anywhere && !listener.ip().is_unspecified() && !is_known {
             return Err(Error::AddressNotOnInterface {
                 address: listener.ip(),
                 names: interfaces.iter().map(|interface| interface.name.clone()).collect(),
@@ -250,7 +251,12 @@ fn mac(name: &str) -> Result<Option<[u8; 6]>, Error> {
     }))
 }
 
-fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
+/// The IP addresses of `name`, in the kernel's order.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub(crate) fn addresses(name: &str) -> Result<Vec<IpAddr>, Error> {
     Ok(all_addresses(name)?
         .filter_map(|address| {
             let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
@@ -434,8 +440,15 @@ mod tests {
     fn listeners_must_be_addresses_of_the_interface() {
         let interface = interface(&["198.18.0.1", "2001:2::1"]);
         let check = |given: &[&str]| check_listeners(from_ref(&interface), &listeners(given), false);
-        check(&["198.18.0.1:80", "[2001:2::1]:80", "198.18.0.1:7"]).expect("good listeners");
-        for other in ["0.0.0.0:80", "198.18.2.1:80"] {
+        check(&[
+            "198.18.0.1:80",
+            "[2001:2::1]:80",
+            "198.18.0.1:7",
+            "0.0.0.0:80",
+            "[::]:80",
+        ])
+        .expect("good listeners");
+        for other in ["198.18.2.2:80", "198.18.2.1:80"] {
             let error = check(&[other]).expect_err("not an address of the interface");
             assert!(matches!(error, Error::AddressNotOnInterface { .. }));
         }

@@ -57,7 +57,10 @@
 //! | `interface`, `capability`, `affinity`, `machine` | what the machine offers |
 //! | [`doctor`] | all that is checked before an interface is served, as sentences |
 //! | `devices` | the devices below interfaces: slaves of bonds |
+//! | `listeners` | the addresses of the interface that are served, as they come and go |
 //! | `link_watch`, `links` | whether the interface is still there, and what changes about it; and of several devices |
+//! | `netlink` | what the kernel tells of links, addresses, routes and neighbours, unread |
+//! | `next_hop` | the kernel's routes and neighbours, for what is sent by them |
 //! | `drivers` | what drivers are known to do otherwise |
 //! | `driver_counters` | what drivers count as lost |
 //! | `watchdog` | a device that delivers nothing any more |
@@ -81,8 +84,11 @@ pub mod error;
 mod interface;
 mod link_watch;
 mod links;
+mod listeners;
 mod machine;
 mod mailbox;
+mod netlink;
+mod next_hop;
 mod port;
 mod random;
 pub mod report;
@@ -96,11 +102,15 @@ mod watchdog;
 pub mod xdp;
 
 pub use config::{
-    Attach, Balancers, Config, CookieMode, LinkGone, Prefix, Sources, SynCookies, WaitStrategy, XdpMode, ZeroCopy,
+    Attach, Balancers, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode,
+    ZeroCopy,
 };
 pub use error::Error;
 pub use interface::{InterfaceInfo, interface_info};
-pub use report::{DeviceCounts, FrameCensus, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts};
+pub use next_hop::resolve_next_hop;
+pub use report::{
+    DeviceCounts, FrameCensus, NextHopCounts, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts,
+};
 pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;

@@ -2,11 +2,14 @@
 
 use core::time::Duration;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
 use mio::Waker;
+use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
@@ -23,6 +26,12 @@ pub(crate) enum Command {
     /// Accepts SYN cookies made with these keys from now on, or none.
     Cookies {
         cookies: Option<Cookies>,
+        /// Told when that is so. The channel has room for every shard.
+        taken: Sender<()>,
+    },
+    /// Accepts connections to these addresses, each for its listener, and to no others.
+    Addresses {
+        addresses: Arc<[(SocketAddr, ListenerId)]>,
         /// Told when that is so. The channel has room for every shard.
         taken: Sender<()>,
     },
@@ -75,8 +84,6 @@ pub(crate) fn waker(poll: &mio::Poll, token: mio::Token) -> io::Result<Waker> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use crossbeam::channel;
     use mio::{Poll, Token};
 

@@ -29,6 +29,8 @@ pub struct Report {
     pub xdp: Vec<XdpCounts>,
     /// SYN cookies, by queue that is served.
     pub syn_cookies: Vec<SynCookieCounts>,
+    /// What follows the kernel's routes and neighbours.
+    pub next_hops: NextHopCounts,
     /// The device, all queues together.
     pub device: DeviceCounts,
 }
@@ -88,6 +90,7 @@ impl Report {
             }
         }
         self.syn_cookies.sort_by_key(|cookies| cookies.queue);
+        self.next_hops.merge(&earlier.next_hops);
         self.device.reattached += earlier.device.reattached;
         for (name, before) in &earlier.device.driver {
             *self.device.driver.entry(name.clone()).or_default() += before;
@@ -171,6 +174,20 @@ macro_rules! counters {
             }
         }
     };
+}
+
+counters! {
+    /// The counters of the thread that follows the kernel's routes and neighbours; all 0 without it.
+    NextHopCounts {
+        /// Times the kernel was told that something is sent to a neighbour, to resolve it or to see whether it is
+        /// there.
+        neighbour_requests,
+        /// Times it was not told of one that is to be resolved: over `neighbour_rate`.
+        neighbour_requests_limited,
+        /// Times all routes and neighbours were listed: at the start, after messages were lost, and when an interface
+        /// or an address has gone.
+        listings,
+    }
 }
 
 counters! {
@@ -327,6 +344,10 @@ mod tests {
                     strong: false,
                 })
                 .collect(),
+            next_hops: NextHopCounts {
+                listings: value,
+                ..NextHopCounts::default()
+            },
             device: DeviceCounts {
                 reattached: value,
                 driver: [("rx_drops".to_owned(), value), (format!("rx_{value}"), value)].into(),
@@ -340,6 +361,7 @@ mod tests {
             let mut sum = report(queues, 3);
             sum.add_earlier(&report(earlier_queues, 4));
             assert_eq!((sum.shards.len(), sum.xdp.len(), sum.syn_cookies.len()), (2, 2, 2));
+            assert_eq!(sum.next_hops.listings, 7);
             assert_eq!(sum.device.reattached, 7);
             let driver = [("rx_3", 3), ("rx_4", 4), ("rx_drops", 7)].map(|(name, value)| (name.to_owned(), value));
             assert_eq!(sum.device.driver, driver.into());

@@ -25,8 +25,10 @@ use crate::driver_counters::DriverCounters;
 use crate::error::Error;
 use crate::interface::{self, SYSFS};
 use crate::links::Links;
+use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
-use crate::report::{DeviceCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::next_hop::NextHopWatch;
+use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
@@ -70,6 +72,10 @@ pub struct Runtime {
     links: Mutex<Links>,
     /// Their names at the start.
     devices: Vec<String>,
+    /// The addresses that are served.
+    addresses: ServedAddresses,
+    /// `None`: nobody asks for the kernel's routes.
+    next_hops: Option<NextHopWatch>,
     /// Whether they deliver.
     watchdog: Watchdog,
     /// The driver of the first.
@@ -87,7 +93,9 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// One concrete address, of an interface unless there are balancers, and a port above 0.
+    /// A concrete address, of an interface unless there are balancers, or the unspecified one for all those of its family
+    /// that the interfaces have and that have no listener of their own on this port, as they come and go; and a port
+    /// above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
@@ -149,6 +157,7 @@ impl Runtime {
             shards: self.ask_all()?,
             xdp: self.xdp_counts()?,
             syn_cookies: self.cookies.counts(&self.queues),
+            next_hops: self.next_hop_counts(),
             device: self.device_counts(),
         })
     }
@@ -180,7 +189,33 @@ impl Runtime {
     pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
         self.check_link()?;
+        self.check_addresses();
         self.check_delivery()
+    }
+
+    /// Serves the addresses that the interface has now, if they are others than before.
+    fn check_addresses(&mut self) {
+        let Some(change) = self.addresses.look() else { return };
+        // What is not served any more is the kernel's before the shards forget it, and what is new comes when all know.
+        for address in &change.removed {
+            if let Err(error) = self.steering.remove_listener(address) {
+                tracing::warn!("{address} cannot be left to the kernel: {error}");
+            }
+        }
+        let (taken, is_taken) = channel::bounded(self.mailboxes.len());
+        let command = || Command::Addresses {
+            addresses: Arc::clone(&change.served),
+            taken: taken.clone(),
+        };
+        tell_all(&self.mailboxes, &self.threads, command, ANSWER_TIMEOUT);
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        // A shard that does not answer drops SYNs until it does.
+        let _ = (0..self.mailboxes.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
+        for address in &change.added {
+            if let Err(error) = self.steering.add_listener(address) {
+                tracing::warn!("{address} cannot be served: {error}");
+            }
+        }
     }
 
     fn check_link(&self) -> Result<(), Error> {
@@ -252,6 +287,12 @@ impl Runtime {
         links.refresh();
         let queues = links.rx_queues().clamp(1, MAX_QUEUES);
         self.steering.counts(queues)
+    }
+
+    fn next_hop_counts(&self) -> NextHopCounts {
+        self.next_hops
+            .as_ref()
+            .map_or_else(NextHopCounts::default, NextHopWatch::counts)
     }
 
     fn check_shards(&self) -> Result<(), Error> {
@@ -328,6 +369,7 @@ impl Runtime {
                 shards,
                 xdp,
                 syn_cookies: self.cookies.counts(&self.queues),
+                next_hops: self.next_hop_counts(),
                 device: self.device_counts(),
             }),
         }

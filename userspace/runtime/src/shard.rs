@@ -317,6 +317,11 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 // As above.
                 let _ = taken.try_send(());
             }
+            Command::Addresses { addresses, taken } => {
+                self.engine.set_addresses(&addresses);
+                // As above.
+                let _ = taken.try_send(());
+            }
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
             Command::RefuseSyns => self.engine.refuse_syns(),
             Command::Routes(routes) => self.port.set_routes(routes),

@@ -10,6 +10,7 @@ mod settings;
 mod shared_memory;
 
 use core::fmt;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,7 +36,7 @@ use crate::report::XdpCounts;
 
 use self::dispatcher::Membership;
 use self::link::XdpLink;
-pub(crate) use self::maps::{CookieMaps, CounterMap, SettingsMap};
+pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 pub use self::netlink::Place;
 pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
@@ -97,6 +98,7 @@ pub(crate) struct Steering {
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
     settings: Mutex<SettingsMap>,
+    listeners: ListenerMaps,
     /// By device.
     attached: Vec<Attached>,
 }
@@ -144,6 +146,7 @@ impl Steering {
             shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
         );
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
+        let listeners = ListenerMaps::take(&mut ebpf)?;
 
         let (holds, attached) = match (config.attach, interfaces) {
             (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
@@ -168,6 +171,7 @@ impl Steering {
             counters,
             flow_filter,
             settings: Mutex::new(settings),
+            listeners,
             attached,
         })
     }
@@ -271,6 +275,24 @@ impl Steering {
     pub(crate) fn set_syn_ack(&self, syn_ack: SynAck) -> Result<(), Error> {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         settings.set_syn_ack(syn_ack)
+    }
+
+    /// Steers what is for `address` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn add_listener(&mut self, address: &SocketAddr) -> Result<(), Error> {
+        self.listeners.add(settings::listener_key(address))
+    }
+
+    /// Leaves what is for `address` to the kernel from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn remove_listener(&mut self, address: &SocketAddr) -> Result<(), Error> {
+        self.listeners.remove(settings::listener_key(address))
     }
 
     /// The maps that control SYN cookies, which can be taken once.

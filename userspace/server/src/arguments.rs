@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use tidegate_runtime::{Attach, CookieMode, Prefix, WaitStrategy, XdpMode};
+use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
 
@@ -104,8 +104,8 @@ pub(crate) struct ServeArguments {
     /// The interface to take frames from; a bond stands for its slaves. May be given several times.
     #[arg(long)]
     pub(crate) iface: Vec<String>,
-    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets.
-    /// May be given several times.
+    /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets;
+    /// 0.0.0.0 and [::] are all of their family. May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
     /// The directory http serves (default: a built-in page)
@@ -123,6 +123,9 @@ pub(crate) struct ServeArguments {
     /// Behaviour of a thread without work (default: adaptive)
     #[arg(long, value_name = "STRATEGY", value_enum)]
     pub(crate) wait: Option<WaitStrategy>,
+    /// Way of what is sent: back to where segments come from, or by the kernel's routes (default: reflect)
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub(crate) next_hop: Option<NextHop>,
     /// When SYNs are answered with cookies (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) syn_cookies: Option<CookieMode>,
@@ -209,6 +212,13 @@ mod tests {
     }
 
     #[test]
+    fn the_next_hop_can_be_chosen() {
+        for (name, way) in [("reflect", NextHop::Reflect), ("kernel", NextHop::Kernel)] {
+            assert_eq!(serve(&["--next-hop", name]).unwrap().next_hop, Some(way));
+        }
+    }
+
+    #[test]
     fn cookies_and_sources_can_be_chosen() {
         for (name, mode) in [
             ("never", CookieMode::Never),
@@ -249,10 +259,11 @@ mod tests {
     #[test]
     fn wrong_values_are_usage_errors() {
         for arguments in [
-            &["--listen", "http=0.0.0.0:80"][..],
+            &["--listen", "http=127.0.0.1:80"][..],
             &["--queues", "0"],
             &["--xdp-mode", "offload"],
             &["--wait", "sleep"],
+            &["--next-hop", "default"],
             &["--syn-cookies", "sometimes"],
             &["--deny", "192.0.2.1/24"],
             &["--allow", "everybody"],

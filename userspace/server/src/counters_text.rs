@@ -4,8 +4,8 @@
 //! queues, `name value`. Names begin with what counts: `xdp_` the XDP program, `syn_cookies_` what turns its cookies on
 //! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
 //! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, with totals only,
-//! `device_` the device, `driver_` its driver's own counters of losses, as far as they are not zero, `output_` what the
-//! process prints. Scripts may rely on this; names are only ever added.
+//! `next_hop_` what follows the kernel's routes, `device_` the device, `driver_` its driver's own counters of losses,
+//! as far as they are not zero, `output_` what the process prints. Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -105,6 +105,9 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
         }
     }
     let mut text = metrics.text();
+    for (name, value) in report.next_hops.iter() {
+        let _ = writeln!(text, "next_hop_{name} {value}");
+    }
     let _ = writeln!(text, "device_reattached {}", report.device.reattached);
     for (name, value) in &report.device.driver {
         let _ = writeln!(text, "driver_{name} {value}");
@@ -116,7 +119,8 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
 #[cfg(test)]
 mod tests {
     use tidegate_runtime::{
-        DeviceCounts, FrameCensus, PortCounters, ShardReport, SocketStatistics, SynCookieCounts, XdpCounts,
+        DeviceCounts, FrameCensus, NextHopCounts, PortCounters, ShardReport, SocketStatistics, SynCookieCounts,
+        XdpCounts,
     };
     use tidegate_tcp::counters::{Counter, Counters};
     use tidegate_tcp::engine::Population;
@@ -164,6 +168,10 @@ mod tests {
                     strong: true,
                 },
             ],
+            next_hops: NextHopCounts {
+                neighbour_requests: 80,
+                ..NextHopCounts::default()
+            },
             device: DeviceCounts {
                 reattached: 80,
                 driver: [("rx_missed_errors".to_owned(), 90)].into(),
@@ -188,6 +196,7 @@ mod tests {
             "afxdp_kernel_rx_ring_full{queue=\"1\"} 30",
             "afxdp_kernel_rx_ring_full 60",
             "frames_pool{queue=\"0\"} 50",
+            "next_hop_neighbour_requests 80",
             "device_reattached 80",
             "driver_rx_missed_errors 90",
             "output_lost 70",

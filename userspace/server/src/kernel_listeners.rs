@@ -34,12 +34,17 @@ fn listening() -> Vec<SocketAddr> {
     sockets.map(|socket| socket.local_address).collect()
 }
 
-/// True when `socket` would accept connections to `address`.
+/// True when `socket` would accept connections to `address`, or to any that it stands for.
 fn covers(socket: SocketAddr, address: SocketAddr) -> bool {
     let same_ip = match (socket.ip(), address.ip()) {
         // Sockets bound to :: accept IPv4 as well, unless IPV6_V6ONLY is set, which /proc does not tell.
         (IpAddr::V6(any), _) if any.is_unspecified() => true,
         (IpAddr::V4(any), IpAddr::V4(_)) if any.is_unspecified() => true,
+        // Of the interface's own addresses none is a loopback one.
+        (socket, any) if any.is_unspecified() => {
+            let socket = socket.to_canonical();
+            socket.is_ipv4() == any.is_ipv4() && !socket.is_loopback()
+        }
         (socket, address) => socket.to_canonical() == address,
     };
     same_ip && socket.port() == address.port()
@@ -81,6 +86,11 @@ mod tests {
             ("[::]:80", "[2001:2::1]:80", true),
             ("[::]:80", "198.18.0.1:80", true),
             ("[::ffff:198.18.0.1]:80", "198.18.0.1:80", true),
+            ("198.18.0.1:80", "0.0.0.0:80", true),
+            ("198.18.0.1:80", "[::]:80", false),
+            ("198.18.0.1:81", "0.0.0.0:80", false),
+            ("127.0.0.1:80", "0.0.0.0:80", false),
+            ("[::]:80", "0.0.0.0:80", true),
         ] {
             assert_eq!(
                 covers(address(socket), address(listener)),

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
-/// One listener. Its address is one that an interface can have, its port is not 0.
+/// One listener. Its address is one that an interface can have, or the unspecified one for all those of its family; its
+/// port is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listen(tidegate_apps::Listen);
 
@@ -61,9 +62,7 @@ fn check(address: SocketAddr) -> Result<(), String> {
         ));
     }
     let ip = address.ip();
-    let kind = if ip.is_unspecified() {
-        "the unspecified address"
-    } else if ip.is_multicast() {
+    let kind = if ip.is_multicast() {
         "a multicast address"
     } else if ip.is_loopback() {
         "a loopback address"
@@ -74,7 +73,7 @@ fn check(address: SocketAddr) -> Result<(), String> {
     };
     Err(format!(
         "{ip} is {kind}; tidegate takes frames off one interface and needs an address of it; \
-         find them with `ip addr show dev IFACE`"
+         find them with `ip addr show dev IFACE`, or take 0.0.0.0 or [::] for all of them"
     ))
 }
 
@@ -100,7 +99,13 @@ mod tests {
 
     #[test]
     fn an_address_of_an_interface_can_be_served() {
-        for text in ["http=198.18.0.1:80", "http=[2001:2::1]:8080", "echo=[fe80::1]:7"] {
+        for text in [
+            "http=198.18.0.1:80",
+            "http=[2001:2::1]:8080",
+            "echo=[fe80::1]:7",
+            "http=0.0.0.0:80",
+            "http=[::]:80",
+        ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
     }
@@ -110,8 +115,6 @@ mod tests {
         for (text, phrase) in [
             ("198.18.0.1:80", "is not SERVICE=ADDRESS:PORT"),
             ("http=198.18.0.1:0", "port 0"),
-            ("http=0.0.0.0:80", "unspecified"),
-            ("http=[::]:80", "unspecified"),
             ("http=127.0.0.1:80", "loopback"),
             ("http=[::1]:80", "loopback"),
             ("http=224.0.0.1:80", "multicast"),
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn unusable_addresses_come_with_the_way_to_find_others() {
-        for text in ["http=0.0.0.0:80", "http=127.0.0.1:80", "http=[ff02::1]:80"] {
+        for text in ["http=224.0.0.1:80", "http=127.0.0.1:80", "http=[ff02::1]:80"] {
             let error = text.parse::<Listen>().unwrap_err();
             assert!(error.contains("ip addr show dev IFACE"), "{error}");
         }

@@ -113,6 +113,7 @@ impl ConfigFile {
         self.afxdp.xdp_mode = arguments.xdp_mode.unwrap_or(self.afxdp.xdp_mode);
         self.afxdp.attach = arguments.attach.unwrap_or(self.afxdp.attach);
         self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
+        self.afxdp.next_hop = arguments.next_hop.unwrap_or(self.afxdp.next_hop);
         self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
         if arguments.cookie_key_file.is_some() {
             self.syn_cookies.key_file.clone_from(&arguments.cookie_key_file);
@@ -137,7 +138,7 @@ impl ConfigFile {
 mod tests {
     use std::path::Path;
 
-    use tidegate_runtime::{Attach, CookieMode, WaitStrategy, XdpMode};
+    use tidegate_runtime::{Attach, CookieMode, NextHop, WaitStrategy, XdpMode};
 
     use super::*;
 
@@ -171,6 +172,7 @@ mod tests {
             xdp_mode: Some(XdpMode::Generic),
             attach: Some(Attach::Dispatcher),
             wait: Some(WaitStrategy::Poll),
+            next_hop: Some(NextHop::Kernel),
             drain: Some(Duration::ZERO),
             ..ServeArguments::default()
         };
@@ -183,6 +185,7 @@ mod tests {
         assert_eq!(settings.config.afxdp.xdp_mode, XdpMode::Generic);
         assert_eq!(settings.config.afxdp.attach, Attach::Dispatcher);
         assert_eq!(settings.config.afxdp.wait, WaitStrategy::Poll);
+        assert_eq!(settings.config.afxdp.next_hop, NextHop::Kernel);
         assert!(!settings.config.tcp.nagle);
     }
 

@@ -171,6 +171,18 @@ define_counters! {
         DropIcmpTooSmall = "drop_icmp_too_small",
         /// Dropped: too many different link headers (MAC addresses, VLANs) in use.
         DropLinkTableFull = "drop_link_table_full",
+        /// Times a connection's segments took another way than before because routes or neighbours had changed
+        /// (`next_hop`).
+        NextHopChanged = "next_hop_changed",
+        /// Look-ups of a next hop (`next_hop`) to whose address no route leads; what they were for went back to where
+        /// the peer's segments came from.
+        NextHopNoRoute = "next_hop_no_route",
+        /// The same, where the route leaves by another interface.
+        NextHopOtherInterface = "next_hop_other_interface",
+        /// The same, where the next hop's link-layer address is not known, or not yet.
+        NextHopUnresolved = "next_hop_unresolved",
+        /// The same, for connections only, where too many different link headers are in use.
+        NextHopTableFull = "next_hop_table_full",
         /// Challenge ACKs and answers to out-of-window segments not sent: over `challenge_ack_rate`, or, where there is
         /// no connection, `rst_rate`.
         ChallengeAcksLimited = "challenge_acks_limited",

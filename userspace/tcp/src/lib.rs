@@ -86,6 +86,7 @@ mod flow_table;
 mod half_open;
 mod isn;
 mod link;
+pub mod next_hops;
 mod rate_limit;
 mod reassembly;
 pub mod recovery;

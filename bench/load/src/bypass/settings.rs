@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_args::UsageError;
-use tidegate_runtime::{InterfaceInfo, WaitStrategy};
+use tidegate_runtime::{InterfaceInfo, NextHop, WaitStrategy};
 
 use crate::bypass::tuples::{Addresses, Share, Steering, Tuples};
 use crate::{Close, Direction, Plan, Workload};
@@ -129,6 +129,11 @@ impl Settings {
             queues: Some(queues),
             wait: self.wait,
             huge_pages: self.huge_pages,
+            next_hop: if self.target_mac.is_some() {
+                NextHop::Reflect
+            } else {
+                NextHop::Kernel
+            },
             // To the CPU that the thread that starts them is bound to.
             pin_threads: plan.cpu.is_some(),
             ..tidegate_runtime::Config::default()

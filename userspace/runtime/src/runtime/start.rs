@@ -12,14 +12,14 @@ use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
 use tidegate_exchange::Exchange;
 use tidegate_nic::statistics;
-use tidegate_tcp::application::Application;
+use tidegate_tcp::application::{Application, ListenerId};
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
-use crate::config::{Attach, Config};
+use crate::config::{Attach, Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::devices::Device;
@@ -30,7 +30,9 @@ use crate::error::Error;
 use crate::interface::{self, Interface, check_listeners};
 use crate::link_watch::Served;
 use crate::links::Links;
+use crate::listeners::ServedAddresses;
 use crate::mailbox::{Mailbox, waker};
+use crate::next_hop::NextHopWatch;
 use crate::port::Port;
 use crate::random;
 use crate::report::{QueueInfo, ShardReport};
@@ -82,6 +84,8 @@ where
     } = Opened::open(settings, &checked)?;
     let (shared, polls) = share(&ports, settings.afxdp)?;
     let tcp = checked.tcp.clone();
+    let served = checked.addresses.served();
+    let addresses = checked.addresses;
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
@@ -90,6 +94,14 @@ where
         &shared.mailboxes,
     )?;
 
+    let next_hops = match settings.afxdp.next_hop {
+        NextHop::Reflect => None,
+        NextHop::Kernel => Some(NextHopWatch::start(
+            &first_devices(&checked.devices),
+            settings.afxdp.neighbour_rate,
+        )?),
+    };
+
     let mut shards = Vec::new();
     for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
         let index = info.queue as u16;
@@ -97,8 +109,11 @@ where
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
         engine.share_flows(Box::new(steering.flow_filter().of_shard(index, checked.queues as u16)));
+        if let Some(next_hops) = &next_hops {
+            engine.set_next_hops(next_hops.next_hops());
+        }
         engine.set_source_limits(settings.sources.connection_limits());
-        listen(&mut engine, settings.listeners);
+        listen(&mut engine, settings.listeners, &served);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         for device in 0..port.socket().devices() {
             steering.set_socket(device, info.queue, port.socket().fd(device))?;
@@ -120,6 +135,8 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         links: Mutex::new(links),
+        addresses,
+        next_hops,
         watchdog: Watchdog::default(),
         driver: checked
             .devices
@@ -159,7 +176,7 @@ struct Checked {
     devices: Vec<Device>,
     /// As configured, with the smallest MTU of the interfaces.
     tcp: tidegate_tcp::Config,
-    addresses: Vec<SocketAddr>,
+    addresses: ServedAddresses,
     /// Of the interfaces.
     own_addresses: Vec<IpAddr>,
     queues: u32,
@@ -200,7 +217,9 @@ impl Checked {
         // No key of the file is at fault here.
         tcp.validate()
             .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", smallest.name)))?;
-        check_listeners(&interfaces, &addresses, settings.balancers.is_any())?;
+        let anywhere = settings.balancers.is_any();
+        check_listeners(&interfaces, &addresses, anywhere)?;
+        let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
         capability::check()?;
@@ -248,7 +267,7 @@ impl Opened {
         let names: Vec<&str> = devices.iter().map(|device| device.interface.name.as_str()).collect();
         // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
         let program_settings = ProgramSettings {
-            listeners: &checked.addresses,
+            listeners: &checked.addresses.addresses(),
             remotes: settings.remotes,
             syn_ack: syn_ack_of(&checked.tcp),
             flow_hasher: flow_hasher(&checked.tcp, *queues)?,
@@ -304,6 +323,18 @@ impl Opened {
     }
 }
 
+/// The interfaces above the devices, each with the number of the first device below it.
+fn first_devices(devices: &[Device]) -> Vec<(&str, u8)> {
+    let mut first: Vec<(&str, u8)> = Vec::new();
+    for (number, device) in (0..).zip(devices) {
+        let name = device.bond.as_deref().unwrap_or(&device.interface.name);
+        if first.iter().all(|(known, _)| *known != name) {
+            first.push((name, number));
+        }
+    }
+    first
+}
+
 /// Makes what the shards of these ports share, and the epoll each sleeps in.
 fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> {
     let mut polls = Vec::new();
@@ -326,16 +357,15 @@ fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> 
     Ok((shared, polls))
 }
 
-/// Has an engine serve `listeners`.
-fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener]) {
+/// Has an engine serve `listeners` at `addresses`.
+fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], addresses: &[(SocketAddr, ListenerId)]) {
     for listener in listeners {
-        // Without scope and flow label, which no segment carries.
-        let address = SocketAddr::new(listener.address.ip(), listener.address.port());
-        let id = engine.listen(address);
+        let id = engine.add_listener();
         if let Some(keepalive) = listener.keepalive {
             engine.set_keepalive(id, keepalive);
         }
     }
+    engine.set_addresses(addresses);
 }
 
 /// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].

@@ -1,11 +1,14 @@
 //! The maps of the XDP program that are used while it runs.
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::syn_cookie::Accepted;
-use tidegate_abi::{MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, MAP_FEATURES, MAP_SETTINGS, XdpCounter};
+use tidegate_abi::{
+    ListenerKey, MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_COUNTERS, MAP_FEATURES, MAP_LISTENER_SLOTS, MAP_LISTENERS,
+    MAP_SETTINGS, XdpCounter,
+};
 
 use super::{map_error, missing};
 use crate::cookies::controller::Given;
@@ -50,6 +53,70 @@ impl CounterMap {
                 Ok(counts)
             })
             .collect()
+    }
+}
+
+/// The addresses and ports that are served.
+pub(crate) struct ListenerMaps {
+    keys: HashMap<MapData, ListenerKey, u32>,
+    slots: Array<MapData, ListenerKey>,
+}
+
+impl ListenerMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let keys = ebpf.take_map(MAP_LISTENERS).ok_or_else(|| missing(MAP_LISTENERS))?;
+        let slots = ebpf
+            .take_map(MAP_LISTENER_SLOTS)
+            .ok_or_else(|| missing(MAP_LISTENER_SLOTS))?;
+        Ok(Self {
+            keys: HashMap::try_from(keys).map_err(|error| map_error(MAP_LISTENERS, &error))?,
+            slots: Array::try_from(slots).map_err(|error| map_error(MAP_LISTENER_SLOTS, &error))?,
+        })
+    }
+
+    /// Steers what is for `key` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn add(&mut self, key: ListenerKey) -> Result<(), Error> {
+        // In this order: a slot that is not empty has the program look further.
+        self.keys
+            .insert(key, 0, 0)
+            .map_err(|error| map_error(MAP_LISTENERS, &error))?;
+        if self.slot(key.slot())?.is_empty_slot() {
+            self.set_slot(key.slot(), key)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves what is for `key` to the kernel from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn remove(&mut self, key: ListenerKey) -> Result<(), Error> {
+        self.keys
+            .remove(&key)
+            .map_err(|error| map_error(MAP_LISTENERS, &error))?;
+        if self.slot(key.slot())? == key {
+            let others = self.keys.keys().flatten();
+            let next = others.into_iter().find(|other| other.slot() == key.slot());
+            self.set_slot(key.slot(), next.unwrap_or(ListenerKey::EMPTY_SLOT))?;
+        }
+        Ok(())
+    }
+
+    fn slot(&self, slot: u32) -> Result<ListenerKey, Error> {
+        self.slots
+            .get(&slot, 0)
+            .map_err(|error| map_error(MAP_LISTENER_SLOTS, &error))
+    }
+
+    fn set_slot(&mut self, slot: u32, key: ListenerKey) -> Result<(), Error> {
+        self.slots
+            .set(slot, key, 0)
+            .map_err(|error| map_error(MAP_LISTENER_SLOTS, &error))
     }
 }
 

@@ -187,7 +187,8 @@ fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Resu
     map.set(0, value, 0).map_err(|error| map_error(name, &error))
 }
 
-fn listener_key(address: &SocketAddr) -> ListenerKey {
+/// The key of an address and port.
+pub(super) fn listener_key(address: &SocketAddr) -> ListenerKey {
     match address {
         SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
         SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),

@@ -48,9 +48,9 @@ fn errors_name_file_line_column_and_key() {
         ("[tcp]\nmsl = 30\n", "2:1: key `tcp.msl`: ", "invalid type"),
         ("afxdp = 1\n", "1:1: key `afxdp`: ", "invalid type"),
         (
-            "listen = [\n  \"http=1.2.3.4:80\",\n  \"http=0.0.0.0:80\",\n]\n",
+            "listen = [\n  \"http=1.2.3.4:80\",\n  \"http=127.0.0.1:80\",\n]\n",
             "3:3: key `listen`: ",
-            "unspecified",
+            "loopback",
         ),
         (
             "iface = \"x\"\nlisten = [\"http=1.2.3.4:80\", \"echo=1.2.3.4:80\"]\n",

@@ -2,6 +2,7 @@
 //!
 //! One program for all of them, since each that is linked costs seconds. They take turns in the one lab there is.
 
+mod addresses;
 mod behaviour;
 mod bench_clients;
 mod coexistence;
@@ -24,6 +25,7 @@ mod load;
 mod lost_state;
 mod modes;
 mod moved_flows;
+mod next_hop;
 mod nic;
 mod output;
 mod path_mtu;

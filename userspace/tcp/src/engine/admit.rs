@@ -86,7 +86,8 @@ impl<A: Application> Engine<A> {
             self.remove_half_open(oldest);
             self.counters.bump(Counter::HalfOpenEvicted);
         }
-        let Some(link) = self.links.acquire(&segment.link.reply()) else {
+        let link = self.answer_link(segment);
+        let Some(link) = self.links.acquire(&link) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return;
         };
@@ -123,10 +124,10 @@ impl<A: Application> Engine<A> {
         let Some(half_open) = self.half_open.get(slot) else {
             return;
         };
-        let key = half_open.key;
+        let (key, link) = (half_open.key, half_open.link);
         let timestamp = (now.as_millis() as u32).wrapping_add(hash.timestamp_offset());
         let header = header(half_open, timestamp, &self.config);
-        let link = *self.links.get(half_open.link);
+        let link = self.record_link(&key, link);
         self.send_bare(&link, &key, &header, purpose, out);
     }
 
@@ -256,11 +257,14 @@ impl<A: Application> Engine<A> {
         sent_at: Option<Instant>,
         out: &mut T,
     ) {
+        self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
-        connection.tcb.follow(segment, context.links);
+        if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
+            connection.tcb.follow(segment, context.links);
+        }
         let established = connection.application.is_some();
         if let Some(sent_at) = sent_at.filter(|_| established) {
             connection.tcb.measured_handshake(sent_at, now, context.rto_bounds);
@@ -383,7 +387,7 @@ impl<A: Application> Engine<A> {
                     {
                         record.syn_answered = true;
                     }
-                    let link = *self.links.get(link);
+                    let link = self.record_link(&key, link);
                     self.send_bare(&link, &key, &header, Purpose::Control, out);
                 } else {
                     self.counters.bump(Counter::ChallengeAcksLimited);
@@ -398,7 +402,7 @@ impl<A: Application> Engine<A> {
         let Some(half_open) = self.half_open.get(slot) else {
             return true;
         };
-        let (key, link) = (half_open.key, *self.links.get(half_open.link));
+        let (key, link) = (half_open.key, half_open.link);
         let header = Header {
             seq: half_open.iss + 1,
             ack: half_open.irs + 1,
@@ -407,6 +411,7 @@ impl<A: Application> Engine<A> {
             options: crate::wire::Options::default(),
             ecn_capable: false,
         };
+        let link = self.record_link(&key, link);
         self.send_bare(&link, &key, &header, Purpose::Control, out)
     }
 }

@@ -129,6 +129,7 @@ impl<A: Application> Engine<A> {
     }
 
     fn evict<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
+        self.follow_next_hop(slot);
         let mut context = context!(self, now, out);
         let tcb = &mut self.connections[slot as usize].tcb;
         tcb.send_reset(&mut context);

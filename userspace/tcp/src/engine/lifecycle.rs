@@ -43,6 +43,9 @@ impl<A: Application> Engine<A> {
             CloseReason::Evicted => Counter::Evicted,
         });
         self.sources.close(slot);
+        if let Some(next_hops) = &mut self.next_hops {
+            next_hops.forget(slot);
+        }
         let application = connection.application.take();
         drop(self.connections.remove(slot as usize));
         if let Some(state) = application {
@@ -59,6 +62,9 @@ impl<A: Application> Engine<A> {
         self.connections = Slab::new();
         self.connection_timers.give_back();
         self.sources.give_back();
+        if let Some(next_hops) = &mut self.next_hops {
+            next_hops.give_back();
+        }
         self.send_states = SendStatePool::default();
     }
 

@@ -8,6 +8,7 @@ mod early;
 mod evict;
 mod lifecycle;
 mod listing;
+mod next_hop;
 mod open;
 mod path_mtu;
 mod receive;
@@ -46,6 +47,7 @@ use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 use early::EarlySegments;
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
+use next_hop::NextHopTables;
 pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
 use sweep::Sweep;
@@ -97,12 +99,27 @@ pub enum OnNoFlow {
     Report,
 }
 
-/// An address that is served.
+/// What is the same for the connections to all addresses of a listener.
 struct Listener {
+    keepalive: Keepalive,
+}
+
+/// An address that is served.
+struct ServedAddress {
     address: SocketAddr,
     /// The address without the port, as segments have it.
     ip: Address,
-    keepalive: Keepalive,
+    listener: ListenerId,
+}
+
+impl ServedAddress {
+    fn new(address: SocketAddr, listener: ListenerId) -> Self {
+        Self {
+            address,
+            ip: from_ip(address.ip()),
+            listener,
+        }
+    }
 }
 
 /// The TCP engine of one shard.
@@ -114,6 +131,7 @@ pub struct Engine<A: Application> {
     counters: Counters,
     listeners: Vec<Listener>,
     refuses_syns: bool,
+    addresses: Vec<ServedAddress>,
     draining: bool,
     /// The work left to be done with every connection.
     sweep: Option<Sweep>,
@@ -122,6 +140,8 @@ pub struct Engine<A: Application> {
     early: EarlySegments,
     /// `None`: nobody asks for what this engine knows.
     shared_flows: Option<Box<dyn SharedFlows + Send>>,
+    /// `None`: what is sent goes back to where the peer's segments come from.
+    next_hops: Option<NextHopTables>,
     links: LinkTable,
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
@@ -185,11 +205,13 @@ impl<A: Application> Engine<A> {
             counters: Counters::default(),
             listeners: Vec::new(),
             refuses_syns: false,
+            addresses: Vec::new(),
             draining: false,
             sweep: None,
             cookies: None,
             early: EarlySegments::default(),
             shared_flows: None,
+            next_hops: None,
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
@@ -209,10 +231,25 @@ impl<A: Application> Engine<A> {
     /// Accepts connections to `address`, which must be one concrete address and port, with the keepalive settings of
     /// the configuration.
     pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
+        let listener = self.add_listener();
+        self.addresses.push(ServedAddress::new(address, listener));
+        listener
+    }
+
+    /// Makes a listener, with the keepalive settings of the configuration, that has no address so far.
+    pub fn add_listener(&mut self) -> ListenerId {
         let keepalive = self.config.keepalive();
-        let ip = from_ip(address.ip());
-        self.listeners.push(Listener { address, ip, keepalive });
+        self.listeners.push(Listener { keepalive });
         ListenerId(self.listeners.len() as u16 - 1)
+    }
+
+    /// From now on accepts connections to these concrete addresses and ports, each for its listener, and to no others.
+    /// Connections and handshakes to others that there are go on.
+    pub fn set_addresses(&mut self, addresses: &[(SocketAddr, ListenerId)]) {
+        self.addresses.clear();
+        let served = addresses.iter();
+        self.addresses
+            .extend(served.map(|&(address, listener)| ServedAddress::new(address, listener)));
     }
 
     /// Takes `mtu`, in bytes and without the Ethernet header (576 to 9,000; what is beyond counts as that), for the
@@ -281,20 +318,23 @@ impl<A: Application> Engine<A> {
 
     fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
         let local = key.local();
-        let index = self.listeners.iter().position(|listener| listener.address == local)?;
-        Some(ListenerId(index as u16))
+        let served = self.addresses.iter().find(|served| served.address == local)?;
+        Some(served.listener)
     }
 
     /// Whether the peer's address is that of a listener.
     fn is_own_address(&self, key: &FlowKey) -> bool {
-        self.listeners.iter().any(|listener| listener.ip == key.remote)
+        self.addresses.iter().any(|served| served.ip == key.remote)
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
+        self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
-        connection.tcb.follow(segment, context.links);
+        if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
+            connection.tcb.follow(segment, context.links);
+        }
         let outcome = match arrival {
             Arrival::Done => connection.flush_output(&mut context),
             Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
@@ -341,11 +381,13 @@ impl<A: Application> Engine<A> {
     /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is
     /// due at once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
     pub fn poll<T: Transmit>(&mut self, now: Instant, out: &mut T) {
+        self.note_next_hop_generation();
         let mut left = EVENTS_PER_TURN;
         let frames_end = self.frames_out() + FRAMES_PER_TURN;
         while self.frames_out() < frames_end
             && let Some(slot) = self.connection_timers.fire(now, &mut left)
         {
+            self.follow_next_hop(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -387,6 +429,7 @@ impl<A: Application> Engine<A> {
             let Some(slot) = self.output_pending.pop_front() else {
                 return;
             };
+            self.follow_next_hop(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else {
                 continue;
             };
@@ -465,7 +508,8 @@ impl<A: Application> Engine<A> {
             options: Options::default(),
             ecn_capable: false,
         };
-        if self.send_bare(&segment.link.reply(), &segment.key, &header, Purpose::Control, out) {
+        let link = self.answer_link(segment);
+        if self.send_bare(&link, &segment.key, &header, Purpose::Control, out) {
             self.counters.bump(Counter::RstsOut);
         }
         true

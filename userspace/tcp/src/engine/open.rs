@@ -55,8 +55,9 @@ impl<A: Application> Engine<A> {
         black_box(touched);
     }
 
-    /// Sends a SYN from `local` to `remote` through `link`. [`Application::open`] is called when the connection reaches
-    /// ESTABLISHED; one that does not within `user_timeout` disappears and counts as timed out.
+    /// Sends a SYN from `local` to `remote` through `link`, or as [`Engine::set_next_hops`] has it.
+    /// [`Application::open`] is called when the connection reaches ESTABLISHED; one that does not within `user_timeout`
+    /// disappears and counts as timed out.
     ///
     /// # Errors
     ///
@@ -93,6 +94,7 @@ impl<A: Application> Engine<A> {
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.flow_begins(&key);
+        self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
         let outcome = connection.flush_output(&mut context);
@@ -109,6 +111,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
         action: impl FnOnce(&mut A, &mut A::Connection, &mut dyn crate::application::Stream) -> R,
     ) -> Option<R> {
+        self.follow_next_hop(id.0);
         let connection = self.connections.get_mut(id.0 as usize)?;
         let application = &mut self.application;
         let mut context = context!(self, now, out);

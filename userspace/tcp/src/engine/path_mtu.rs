@@ -58,6 +58,7 @@ impl<A: Application> Engine<A> {
         if !self.config.path_mtu_discovery {
             return;
         }
+        self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let tcb = &mut connection.tcb;
         // Who is not on the path has to guess a sequence number (RFC 5927, section 4.1); and the MTU of a router that

@@ -39,6 +39,7 @@ impl<A: Application> Engine<A> {
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
+        self.note_next_hop_generation();
         let frame = frame.into();
         let found = (self.table.hash_of_frame(frame.bytes), None);
         self.process(now, frame, found, on_no_flow, out)
@@ -54,6 +55,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
         mut done: impl FnMut(usize, Received),
     ) {
+        self.note_next_hop_generation();
         let mut frames = frames.into_iter();
         let mut first = 0;
         loop {

@@ -126,6 +126,7 @@ impl<A: Application> Engine<A> {
         let slice_end = end.min(sweep.next + SLOTS_PER_TURN);
         while sweep.next < slice_end {
             let slot = sweep.next;
+            self.follow_next_hop(slot as u32);
             let Some(connection) = self.connections.get_mut(slot) else {
                 sweep.next += 1;
                 continue;

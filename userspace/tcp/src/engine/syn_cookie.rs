@@ -191,7 +191,8 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        let Some(link) = self.links.acquire(&segment.link.reply()) else {
+        let link = self.answer_link(segment);
+        let Some(link) = self.links.acquire(&link) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
         };

@@ -4,6 +4,7 @@
 
 mod acceptability;
 mod active_open;
+mod addresses;
 mod blind;
 mod bounds;
 mod bursts;
@@ -24,6 +25,7 @@ mod keepalive;
 mod link;
 mod nagle;
 mod newreno;
+mod next_hop;
 mod outstanding;
 mod path_mtu;
 mod persist;

@@ -1,0 +1,151 @@
+//! Answers to where [`NextHops`] say, instead of back to where segments come from.
+//!
+//! Half-open connections, connections in TIME-WAIT and what belongs to no flow are looked up for each segment that is
+//! sent. A connection is looked up when it is made, and before the first event after the tables have changed.
+
+use super::Engine;
+use crate::application::Application;
+use crate::connection::State;
+use crate::counters::Counter;
+use crate::engine::Population;
+use crate::link::LinkId;
+use crate::next_hops::{NextHops, NoNextHop};
+use crate::wire::{FlowKey, LinkHeader, Segment};
+
+/// The last look-up of a connection's next hop.
+#[derive(Clone, Copy, Default)]
+struct Lookup {
+    /// The generation of the tables; 0 before the first look-up.
+    generation: u32,
+    /// They had none, so that the connection follows what it hears.
+    is_heard: bool,
+}
+
+/// The tables, and which of their states each connection goes by.
+pub(super) struct NextHopTables {
+    tables: Box<dyn NextHops + Send>,
+    generation: u32,
+    /// By the connection's slot.
+    lookups: Vec<Lookup>,
+}
+
+impl NextHopTables {
+    /// Whether the connection's last look-up is older than the tables.
+    #[inline]
+    fn is_outdated(&self, slot: u32) -> bool {
+        let lookup = self.lookups.get(slot as usize);
+        lookup.is_none_or(|lookup| lookup.generation != self.generation)
+    }
+
+    /// Whether the tables have no next hop for the connection, which goes by what it hears then.
+    pub(super) fn is_heard(&self, slot: u32) -> bool {
+        self.lookups.get(slot as usize).is_some_and(|lookup| lookup.is_heard)
+    }
+
+    fn note(&mut self, slot: u32, is_heard: bool) {
+        let slot = slot as usize;
+        if self.lookups.len() <= slot {
+            self.lookups.resize(slot + 1, Lookup::default());
+        }
+        self.lookups[slot] = Lookup {
+            generation: self.generation,
+            is_heard,
+        };
+    }
+
+    /// The slot's connection is gone; the next one has to be looked up.
+    pub(super) fn forget(&mut self, slot: u32) {
+        if let Some(lookup) = self.lookups.get_mut(slot as usize) {
+            *lookup = Lookup::default();
+        }
+    }
+
+    /// Gives back the memory; there are no connections.
+    pub(super) fn give_back(&mut self) {
+        self.lookups = Vec::new();
+    }
+}
+
+impl<A: Application> Engine<A> {
+    /// From now on sends where `tables` say, and only what they have no next hop for back to where it came from.
+    ///
+    /// # Panics
+    ///
+    /// If the engine has flows already.
+    pub fn set_next_hops(&mut self, tables: Box<dyn NextHops + Send>) {
+        assert_eq!(self.population(), Population::default(), "there are flows");
+        self.next_hops = Some(NextHopTables {
+            generation: tables.generation(),
+            tables,
+            lookups: Vec::new(),
+        });
+    }
+
+    /// Notes whether the tables have changed.
+    #[inline]
+    pub(super) fn note_next_hop_generation(&mut self) {
+        if let Some(next_hops) = &mut self.next_hops {
+            next_hops.generation = next_hops.tables.generation();
+        }
+    }
+
+    /// Has a connection go by the tables as they are now. To be called before something happens to it.
+    #[inline]
+    pub(super) fn follow_next_hop(&mut self, slot: u32) {
+        if self.next_hops.as_ref().is_some_and(|hops| hops.is_outdated(slot)) {
+            self.look_up_connection(slot);
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_connection(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot as usize) else {
+            return;
+        };
+        let (key, link) = (connection.tcb.key, connection.tcb.link);
+        let mut found = self.look_up(&key);
+        if let Some(header) = found.filter(|header| header != self.links.get(link)) {
+            match self.links.acquire(&header) {
+                Some(new) => {
+                    self.links.release(link);
+                    let tcb = &mut self.connections[slot as usize].tcb;
+                    tcb.link = new;
+                    // A SYN that has not been sent yet has not gone another way before.
+                    if tcb.state != State::SynSent || tcb.flight() > 0 {
+                        self.counters.bump(Counter::NextHopChanged);
+                    }
+                }
+                None => {
+                    self.counters.bump(Counter::NextHopTableFull);
+                    found = None;
+                }
+            }
+        }
+        if let Some(next_hops) = &mut self.next_hops {
+            next_hops.note(slot, found.is_none());
+        }
+    }
+
+    /// The header of what answers `segment`.
+    pub(super) fn answer_link(&mut self, segment: &Segment<'_>) -> LinkHeader {
+        self.look_up(&segment.key).unwrap_or_else(|| segment.link.reply())
+    }
+
+    /// The header of what is sent for a record that has `link`.
+    pub(super) fn record_link(&mut self, key: &FlowKey, link: LinkId) -> LinkHeader {
+        self.look_up(key).unwrap_or_else(|| *self.links.get(link))
+    }
+
+    fn look_up(&mut self, key: &FlowKey) -> Option<LinkHeader> {
+        let found = self.next_hops.as_ref()?.tables.lookup(key);
+        found
+            .inspect_err(|reason| {
+                self.counters.bump(match reason {
+                    NoNextHop::NoRoute => Counter::NextHopNoRoute,
+                    NoNextHop::OtherInterface => Counter::NextHopOtherInterface,
+                    NoNextHop::Unresolved => Counter::NextHopUnresolved,
+                });
+            })
+            .ok()
+    }
+}
