@@ -318,7 +318,7 @@ check_queues() {
 # Prints everything `tidegate nic` may change.
 settings() {
     vm_guest 'for what in l g x k c n; do ethtool -$what nic0; done 2>&1
-        ip -d link show dev nic0 | grep -v state
+        ip link show dev nic0 | grep -o "mtu [0-9]* qdisc [a-z_]*"
         cd /sys/class/net/nic0; grep . gro_flush_timeout napi_defer_hard_irqs threaded queues/*/?ps_cpus
         grep . /proc/sys/vm/nr_hugepages
         sed -n "s/^ *\([0-9]*\):.*\(nic0.*\|virtio.*\)/\1 \2/p" /proc/interrupts | while read number name; do

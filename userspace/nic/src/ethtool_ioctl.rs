@@ -39,6 +39,8 @@ const TCP_V4_FLOW: u32 = 0x01;
 const TCP_V6_FLOW: u32 = 0x05;
 /// The flow goes to an RSS context instead of a queue.
 const FLOW_RSS: u32 = 0x2000_0000;
+/// An RSS context is to be made.
+const ETH_RXFH_CONTEXT_ALLOC: u32 = 0xffff_ffff;
 /// The driver finds a place for a rule; as a flag, that it can.
 const RX_CLS_LOC_ANY: u32 = 0xffff_ffff;
 const RX_CLS_LOC_SPECIAL: u64 = 0x8000_0000;
@@ -255,14 +257,25 @@ impl Ethtool {
 
     /// Sets the RSS table; an empty one stands for the driver's default.
     pub(crate) fn set_rss_table(&self, interface: &str, table: &[u32]) -> io::Result<()> {
+        self.set_rss(interface, 0, table).map(drop)
+    }
+
+    /// Makes an RSS context, or gives one another table; an empty one removes it. Returns its number.
+    pub(crate) fn set_rss_context(&self, interface: &str, id: Option<u32>, table: &[u32]) -> io::Result<u32> {
+        self.set_rss(interface, id.unwrap_or(ETH_RXFH_CONTEXT_ALLOC), table)
+    }
+
+    fn set_rss(&self, interface: &str, context: u32, table: &[u32]) -> io::Result<u32> {
         let mut command = Command::new(ETHTOOL_SRSSH, 24 + table.len() * 4);
+        command.put(4, &context.to_ne_bytes());
         command.put(8, &(table.len() as u32).to_ne_bytes());
         for (index, queue) in table.iter().enumerate() {
             command.put(24 + index * 4, &queue.to_ne_bytes());
         }
         // SAFETY: the kernel reads as many entries as the command says, and answers no more than the number of a
         // context.
-        unsafe { self.call(interface, &mut command) }
+        unsafe { self.call(interface, &mut command)? };
+        Ok(command.u32(4))
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Facts {
     pub programs: Vec<AttachedProgram>,
     /// The NAPI instances (Linux 6.8), by their id.
     pub napi: Vec<Napi>,
+    /// The NAPI instance of each receive queue, as far as the kernel tells (Linux 6.8).
+    pub rx_napi: Vec<Option<u32>>,
     /// `napi_defer_hard_irqs` of the interface.
     pub defer_hard_irqs: Option<u32>,
     /// `gro_flush_timeout` of the interface, in nanoseconds.

@@ -276,6 +276,11 @@ impl Kernel for Fake {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn write(&mut self, path: &Path, text: &str) -> io::Result<()> {
+        self.files.insert(path.into(), text.to_owned());
+        Ok(())
+    }
+
     fn list(&mut self, path: &Path) -> Vec<String> {
         let below = self.files.keys().filter_map(|file| file.strip_prefix(path).ok());
         let mut names: Vec<String> = below
@@ -322,5 +327,9 @@ impl Kernel for Fake {
     fn set_rss_table(&mut self, _: &str, table: &[u32]) -> io::Result<()> {
         self.rss_table = table.to_vec();
         Ok(())
+    }
+
+    fn set_rss_context(&mut self, _: &str, _: Option<u32>, _: &[u32]) -> io::Result<u32> {
+        unsupported()
     }
 }

@@ -26,6 +26,13 @@ pub trait Kernel {
     /// The kernel's error.
     fn read(&mut self, path: &Path) -> io::Result<String>;
 
+    /// Writes a file of sysfs or procfs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    fn write(&mut self, path: &Path, text: &str) -> io::Result<()>;
+
     /// The names in a directory of sysfs or procfs, in no order; none if there is no such directory.
     fn list(&mut self, path: &Path) -> Vec<String>;
 
@@ -70,6 +77,14 @@ pub trait Kernel {
     ///
     /// The kernel's error: `EOPNOTSUPP` where the device has none.
     fn set_rss_table(&mut self, interface: &str, table: &[u32]) -> io::Result<()>;
+
+    /// Makes an RSS context with this table, or gives context `id` another one; an empty one removes it. Returns its
+    /// number.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error: `EOPNOTSUPP` where the device has none.
+    fn set_rss_context(&mut self, interface: &str, id: Option<u32>, table: &[u32]) -> io::Result<u32>;
 }
 
 /// The running kernel.
@@ -105,6 +120,10 @@ impl Kernel for Linux {
         fs::read_to_string(path)
     }
 
+    fn write(&mut self, path: &Path, text: &str) -> io::Result<()> {
+        fs::write(path, text)
+    }
+
     fn list(&mut self, path: &Path) -> Vec<String> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         entries
@@ -134,6 +153,10 @@ impl Kernel for Linux {
 
     fn set_rss_table(&mut self, interface: &str, table: &[u32]) -> io::Result<()> {
         self.ethtool.set_rss_table(interface, table)
+    }
+
+    fn set_rss_context(&mut self, interface: &str, id: Option<u32>, table: &[u32]) -> io::Result<u32> {
+        self.ethtool.set_rss_context(interface, id, table)
     }
 }
 

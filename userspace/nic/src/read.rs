@@ -28,9 +28,13 @@ const SYSFS: &str = "/sys/class/net";
 /// notifications between them as well, of which the kernel knows nothing.
 pub(crate) mod command {
     pub(crate) const FEATURES_GET: u8 = 11;
+    pub(crate) const FEATURES_SET: u8 = 12;
     pub(crate) const RINGS_GET: u8 = 15;
+    pub(crate) const RINGS_SET: u8 = 16;
     pub(crate) const CHANNELS_GET: u8 = 17;
+    pub(crate) const CHANNELS_SET: u8 = 18;
     pub(crate) const COALESCE_GET: u8 = 19;
+    pub(crate) const COALESCE_SET: u8 = 20;
     pub(crate) const RSS_GET: u8 = 38;
 }
 
@@ -306,6 +310,15 @@ impl Facts {
             });
         });
         self.napi.sort_by_key(|napi| napi.id);
+        let mut request = netdev::Request::new().op_queue_get_dump();
+        request.encode().push_ifindex(self.index);
+        let mut rx_napi = BTreeMap::new();
+        let _ = kernel.request(&request, |reply| {
+            if reply.get_type().is_ok_and(|kind| kind == netdev::QueueType::Rx as u32) {
+                rx_napi.insert(reply.get_id().unwrap_or_default(), reply.get_napi_id().ok());
+            }
+        });
+        self.rx_napi = rx_napi.into_values().collect();
     }
 
     fn read_sysfs<K: Kernel>(&mut self, kernel: &mut K) {

@@ -10,6 +10,7 @@ use crate::xdp::kernel_release;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
+pub(crate) const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
@@ -26,28 +27,45 @@ const NEEDED: [(&str, &str, &[u32]); 3] = [
 ///
 /// [`Error::NotPermitted`] with the first capability that is missing, or [`Error::NoAfXdp`].
 pub(crate) fn check() -> Result<(), Error> {
+    missing()?.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// All that [`check`] may fail with.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the kernel cannot be asked.
+pub(crate) fn missing() -> Result<Vec<Error>, Error> {
     let path = "/proc/self/status";
     let status = fs::read_to_string(path).map_err(|source| Error::io(format!("cannot read {path}"), source))?;
     // Without the line (a /proc of another kind) the system calls themselves will say what is missing.
-    if let Some(effective) = effective(&status)
-        && let Some((capability, what)) = missing(effective)
-    {
-        return Err(Error::NotPermitted {
+    let lacking = effective(&status).map_or_else(Vec::new, |effective| lacking(effective).collect());
+    let mut errors: Vec<Error> = lacking
+        .iter()
+        .map(|&(capability, what)| Error::NotPermitted {
             what: what.to_owned(),
             capability,
-        });
-    }
-    match options::probe_af_xdp() {
-        Ok(()) => Ok(()),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EAFNOSUPPORT) => Err(Error::NoAfXdp),
-            Some(libc::EPERM | libc::EACCES) => Err(Error::NotPermitted {
+        })
+        .collect();
+    if !lacking.iter().any(|(capability, _)| *capability == "CAP_NET_RAW")
+        && let Err(error) = options::probe_af_xdp()
+    {
+        errors.push(match error.raw_os_error() {
+            Some(libc::EAFNOSUPPORT) => Error::NoAfXdp,
+            Some(libc::EPERM | libc::EACCES) => Error::NotPermitted {
                 what: "opening AF_XDP sockets".to_owned(),
                 capability: "CAP_NET_RAW",
-            }),
-            _ => Err(Error::io("cannot open an AF_XDP socket", error)),
-        },
+            },
+            _ => Error::io("cannot open an AF_XDP socket", error),
+        });
     }
+    Ok(errors)
+}
+
+/// Whether the process has a capability, as far as /proc tells.
+pub(crate) fn has(capability: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_some_and(|effective| effective & (1 << capability) != 0)
 }
 
 /// Checks that the kernel's AF_XDP has packets of several buffers, which the MTU of `interface` takes.
@@ -73,11 +91,11 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(set.trim(), 16).ok()
 }
 
-/// The first capability missing in `effective`, and what it is needed for.
-fn missing(effective: u64) -> Option<(&'static str, &'static str)> {
+/// The capabilities missing in `effective`, and what each is needed for.
+fn lacking(effective: u64) -> impl Iterator<Item = (&'static str, &'static str)> {
     NEEDED
         .iter()
-        .find(|(_, _, any)| !any.iter().any(|&bit| effective & (1 << bit) != 0))
+        .filter(move |(_, _, any)| !any.iter().any(|&bit| effective & (1 << bit) != 0))
         .map(|&(name, what, _)| (name, what))
 }
 
@@ -94,13 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_missing_capability_is_named() {
+    fn every_missing_capability_is_named() {
+        let lacking = |effective| lacking(effective).map(|(name, _)| name).collect::<Vec<_>>();
         let (bpf, admin, raw, sys) = (1 << CAP_BPF, 1 << CAP_NET_ADMIN, 1 << CAP_NET_RAW, 1 << CAP_SYS_ADMIN);
-        assert_eq!(missing(bpf | admin | raw), None);
+        assert!(lacking(bpf | admin | raw).is_empty());
         // Before CAP_BPF was split off (Linux 5.8), CAP_SYS_ADMIN stood for it; it still does.
-        assert_eq!(missing(sys | admin | raw), None);
-        assert_eq!(missing(0).map(|(name, _)| name), Some("CAP_BPF"));
-        assert_eq!(missing(bpf | raw).map(|(name, _)| name), Some("CAP_NET_ADMIN"));
-        assert_eq!(missing(bpf | admin).map(|(name, _)| name), Some("CAP_NET_RAW"));
+        assert!(lacking(sys | admin | raw).is_empty());
+        assert_eq!(lacking(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
+        assert_eq!(lacking(bpf | raw), ["CAP_NET_ADMIN"]);
+        assert_eq!(lacking(bpf | admin), ["CAP_NET_RAW"]);
     }
 }

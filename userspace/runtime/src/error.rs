@@ -158,15 +158,14 @@ pub enum Error {
         has: u32,
     },
     /// The driver refused the program, and only native mode was allowed.
-    #[error(
-        "the driver of {name} refused native XDP ({reason}); use xdp_mode auto or generic. A veth pair needs as many \
-         RX queues here as its peer has TX queues, and an MTU above 3498 on both ends or on none"
-    )]
+    #[error("the driver of {name} refused native XDP ({reason}); use xdp_mode auto or generic{hint}")]
     NativeRefused {
         /// The interface.
         name: String,
         /// The kernel's error.
         reason: String,
+        /// What may be the cause, each as `; ` and a clause.
+        hint: String,
     },
     /// The driver cannot do zero-copy, and it was required.
     #[error(
@@ -386,6 +385,7 @@ mod tests {
             Error::NativeRefused {
                 name: name(),
                 reason: "no".to_owned(),
+                hint: String::new(),
             },
             Error::ZeroCopyRefused {
                 name: name(),

@@ -199,7 +199,7 @@ pub(crate) fn queues<'a>(devices: impl IntoIterator<Item = &'a Interface>, asked
         .try_fold(MAX_QUEUES, |fewest, device| Ok(fewest.min(device.queues(asked)?)))
 }
 
-/// Checks that every listener is an address of one of these interfaces, unless it may be `anywhere`, or all of a
+/// Checks that every listener is an address of one of these interfaces, unless it may be `anywhere`, or all of its
 /// family, and a port of its own.
 ///
 /// # Errors
@@ -220,8 +220,8 @@ pub(crate) fn check_listeners(interfaces: &[Interface], listeners: &[SocketAddr]
             )));
         }
         let known = interfaces.iter().flat_map(|interface| &interface.addresses);
-        let is_free = anywhere || listener.ip().is_unspecified();
-        if !is_free && !known.clone().any(|address| *address == listener.ip()) {
+        let is_known = known.clone().any(|address| *address == listener.ip());
+        if !anywhere && !listener.ip().is_unspecified() && !is_known {
             return Err(Error::AddressNotOnInterface {
                 address: listener.ip(),
                 names: interfaces.iter().map(|interface| interface.name.clone()).collect(),

@@ -54,7 +54,8 @@
 //! | [`shard_task`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
-//! | `interface`, `capability`, `affinity` | what the machine offers |
+//! | `interface`, `capability`, `affinity`, `machine` | what the machine offers |
+//! | [`doctor`] | all that is checked before an interface is served, as sentences |
 //! | `devices` | the devices below interfaces: slaves of bonds |
 //! | `listeners` | the addresses of the interface that are served, as they come and go |
 //! | `link_watch`, `links` | whether the interface is still there, and what changes about it; and of several devices |
@@ -76,6 +77,7 @@ mod clock;
 pub mod config;
 mod cookies;
 mod devices;
+pub mod doctor;
 mod driver_counters;
 mod drivers;
 pub mod error;
@@ -83,6 +85,7 @@ mod interface;
 mod link_watch;
 mod links;
 mod listeners;
+mod machine;
 mod mailbox;
 mod netlink;
 mod next_hop;

@@ -163,7 +163,7 @@ impl LinkWatch {
 }
 
 /// A sentence about an interface that is up without a carrier when it is begun to be served.
-fn no_carrier_yet(state: &LinkState) -> Option<String> {
+pub(crate) fn no_carrier_yet(state: &LinkState) -> Option<String> {
     (state.up && !state.carrier).then(|| {
         format!(
             "interface {} has no carrier yet: nothing arrives until it has; some drivers negotiate their link anew, for \

@@ -29,7 +29,7 @@ pub(crate) struct ServedAddresses {
     /// The indices of the interfaces.
     indices: Vec<u32>,
     listeners: Vec<SocketAddr>,
-    /// A concrete address is served whether it is an interface's or not.
+    /// Whether concrete ones are served that no interface has.
     anywhere: bool,
     served: Served,
     looked_at: Instant,
@@ -45,7 +45,7 @@ pub(crate) struct AddressChange {
 }
 
 impl ServedAddresses {
-    /// The addresses that `listeners`, by number, have on `interfaces`; concrete ones may be `anywhere`.
+    /// The addresses that `listeners`, by number, have on `interfaces`; concrete ones are served `anywhere`, if so.
     ///
     /// # Errors
     ///
@@ -177,13 +177,12 @@ fn covers(listener: &SocketAddr, address: IpAddr) -> bool {
     listener.ip().is_unspecified() && listener.is_ipv4() == address.is_ipv4()
 }
 
-/// The addresses that `listeners` have on interfaces with `addresses`, concrete ones first, which may be `anywhere`,
-/// and how many there are beyond what can be served.
+/// The addresses that `listeners` have on an interface with `addresses`, concrete ones first, and all of these if they
+/// may be `anywhere`; and how many there are beyond what can be served.
 fn expand(listeners: &[SocketAddr], addresses: &[IpAddr], anywhere: bool) -> (Vec<(SocketAddr, ListenerId)>, usize) {
     let numbered = || (0..).map(ListenerId).zip(listeners);
     let concrete = numbered()
-        .filter(|(_, listener)| !listener.ip().is_unspecified())
-        .filter(|(_, listener)| anywhere || addresses.contains(&listener.ip()))
+        .filter(|(_, listener)| addresses.contains(&listener.ip()) || anywhere && !listener.ip().is_unspecified())
         // Without scope and flow label, which no segment carries.
         .map(|(id, listener)| (SocketAddr::new(listener.ip(), listener.port()), id));
     let all = numbered().flat_map(|(id, listener)| {
@@ -260,16 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn behind_balancers_a_concrete_address_need_not_be_an_interfaces() {
-        let all = listeners(&["0.0.0.0:80", "203.0.113.1:80"]);
-        let (served, _) = expand(&all, &addresses(&["198.18.0.1"]), true);
-        assert_eq!(
-            served,
-            [
-                (all[1], ListenerId(1)),
-                (listeners(&["198.18.0.1:80"])[0], ListenerId(0))
-            ]
+    fn behind_balancers_a_concrete_address_is_served_that_no_interface_has() {
+        let (served, _) = expand(
+            &listeners(&["198.18.7.7:80", "0.0.0.0:81"]),
+            &addresses(&["198.18.0.1"]),
+            true,
         );
+        let served: Vec<_> = served.iter().map(|(address, _)| address.to_string()).collect();
+        assert_eq!(served, ["198.18.7.7:80", "198.18.0.1:81"]);
     }
 
     #[test]
@@ -289,8 +286,8 @@ mod tests {
             messages: None,
             indices: vec![1],
             served: expand(&listeners, &addresses(own), false).0.into(),
-            listeners,
             anywhere: false,
+            listeners,
             looked_at: Instant::now(),
         }
     }

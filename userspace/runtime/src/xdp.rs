@@ -21,6 +21,7 @@ use aya::programs::{ProgramError, Xdp, XdpError, XdpMode as Mode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::net::if_::if_nametoindex;
+use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::SynAck;
 use tidegate_abi::{
@@ -29,6 +30,7 @@ use tidegate_abi::{
 use tidegate_exchange::FlowFilter;
 
 use crate::config::{Attach, Config, MAX_MTU, XdpMode};
+use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
@@ -49,7 +51,8 @@ pub fn object() -> &'static [u8] {
 }
 
 /// Where the kernel runs the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Attached {
     /// In the driver.
     Native,
@@ -373,6 +376,7 @@ fn attach(
                         return Err(Error::NativeRefused {
                             name: interface.to_owned(),
                             reason,
+                            hint: native_hint(interface),
                         });
                     }
                     refusal => return Err(refusal.into_error(interface, reason)),
@@ -388,7 +392,8 @@ fn attach(
 
 fn warn_of_fallback(interface: &str, reason: &str) {
     tracing::warn!(
-        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower"
+        "the driver of {interface} refused native XDP ({reason}); falling back to generic mode, which is slower{}",
+        native_hint(interface)
     );
 }
 

@@ -25,6 +25,11 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 drains.
     Serve(Box<ServeArguments>),
+    /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
+    Doctor(Box<DoctorArguments>),
+    /// Show an interface, and prepare it for tidegate and back
+    #[command(subcommand)]
+    Nic(NicCommand),
     /// Check a configuration file and print OK or what is wrong with it.
     CheckConfig {
         /// The file.
@@ -32,8 +37,69 @@ pub(crate) enum Command {
     },
 }
 
+/// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The interfaces, instead of --iface (default: those of the configuration file, or a table of all)
+    #[arg(value_name = "IFACE", conflicts_with = "iface")]
+    pub(crate) interface: Vec<String>,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What would be served, and how.
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+}
+
+/// The sub-commands of `tidegate nic`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicCommand {
+    /// Show what can be changed about an interface, as it is.
+    Show {
+        /// The interface.
+        iface: String,
+        /// Print JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what `apply` would change, each with its reason, and change nothing.
+    Plan {
+        /// What would be served, and how.
+        #[command(flatten)]
+        arguments: Box<NicArguments>,
+        /// Print JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change it: queues for tidegate alone where the driver can, offloads, rings, interrupts.
+    Apply {
+        /// What will be served, and how.
+        #[command(flatten)]
+        arguments: Box<NicArguments>,
+    },
+    /// Put back what `apply` changed, also after a crash.
+    Undo {
+        /// The interface.
+        iface: String,
+        /// Where `apply` has kept what was (default: /var/lib/tidegate/nic)
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `tidegate nic plan` and `apply`: those of `serve`, of which none is needed.
+#[derive(Debug, Args)]
+pub(crate) struct NicArguments {
+    /// The interface, instead of --iface
+    #[arg(value_name = "IFACE", conflicts_with = "iface")]
+    pub(crate) interface: String,
+    /// What would be served, and how.
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+}
+
 /// Arguments of `tidegate serve`. They win over the configuration file.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArguments {
     /// The interface to take frames from; a bond stands for its slaves. May be given several times.
     #[arg(long)]
@@ -78,6 +144,13 @@ pub(crate) struct ServeArguments {
     /// Time that open connections have to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
+    /// Prepare the interface as `tidegate nic apply` does, serve the queues that are tidegate's then, and put it back
+    /// at the end.
+    #[arg(long)]
+    pub(crate) tune: bool,
+    /// Where to keep what was before --tune or `tidegate nic apply` (default: /var/lib/tidegate/nic)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Read settings from this TOML file; arguments win over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -164,6 +237,23 @@ mod tests {
     fn listeners_add_up() {
         let arguments = serve(&["--listen", "http=198.18.0.1:80", "--listen", "echo=[2001:2::1]:7"]).unwrap();
         assert_eq!(arguments.listen.len(), 2);
+    }
+
+    #[test]
+    fn a_doctor_takes_the_arguments_of_serve_and_an_interface_of_its_own() {
+        let doctor = |arguments: &[&str]| {
+            let all = ["tidegate", "doctor"].into_iter().chain(arguments.iter().copied());
+            match Arguments::try_parse_from(all)?.command {
+                Command::Doctor(arguments) => Ok(*arguments),
+                other => panic!("{other:?}"),
+            }
+        };
+        let arguments = doctor(&["eth1", "--json", "--listen", "http=198.18.0.1:80"]).unwrap();
+        assert_eq!((arguments.interface, arguments.json), (vec!["eth1".to_owned()], true));
+        assert_eq!(arguments.serve.listen.len(), 1);
+        assert!(doctor(&[]).unwrap().interface.is_empty());
+        let error: clap::Error = doctor(&["eth1", "--iface", "eth2"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

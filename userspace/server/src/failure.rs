@@ -15,6 +15,9 @@ pub(crate) enum Failure {
     /// The runtime could not start, or failed.
     #[error(transparent)]
     Runtime(#[from] Error),
+    /// The interface could not be prepared, or not be put back.
+    #[error("{0}")]
+    Nic(String),
     /// The system refused something else.
     #[error("{what}: {source}")]
     System {
@@ -39,7 +42,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Runtime(error) if error.is_usage() => 2,
-            Self::Runtime(_) | Self::System { .. } => 1,
+            Self::Runtime(_) | Self::Nic(_) | Self::System { .. } => 1,
         }
     }
 }

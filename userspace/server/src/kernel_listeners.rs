@@ -3,24 +3,27 @@
 use std::net::{IpAddr, SocketAddr};
 
 use procfs::net::{TcpState, tcp, tcp6};
-use tracing::warn;
+use tidegate_nic::Finding;
 
 use crate::listen::Listen;
 
-/// Warns for every listener whose address and port a socket of the kernel listens on, too: from the attaching on,
+/// A warning for every listener whose address and port a socket of the kernel listens on, too: from the attaching on,
 /// connections to it arrive here and not there.
-pub(crate) fn warn_about(listeners: &[Listen]) {
+pub(crate) fn findings(listeners: &[Listen]) -> Vec<Finding> {
     let kernel = listening();
-    for listener in listeners {
-        if let Some(socket) = kernel.iter().find(|socket| covers(**socket, listener.address)) {
-            warn!(
+    let shadowed = listeners.iter().filter_map(|listener| {
+        let socket = kernel.iter().find(|socket| covers(**socket, listener.address))?;
+        Some(Finding::warning(
+            "listeners",
+            format!(
                 "a socket of the kernel listens on {socket} and will not see connections to {} that arrive on this \
                  interface while tidegate serves them; find its owner with `ss -ltnp 'sport = :{}'`",
                 listener.address,
                 listener.address.port()
-            );
-        }
-    }
+            ),
+        ))
+    });
+    shadowed.collect()
 }
 
 /// Returns the addresses that sockets of the kernel listen on.

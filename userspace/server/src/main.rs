@@ -4,11 +4,13 @@ mod arguments;
 mod config_file;
 mod config_source;
 mod counters_text;
+mod doctor;
 mod drain;
 mod failure;
 mod kernel_listeners;
 mod listen;
 mod log;
+mod nic;
 mod open_files;
 mod origins;
 mod output;
@@ -41,11 +43,16 @@ const LAST_OUTPUT: OutputTimeout = OutputTimeout {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Serve(arguments) => serve(&arguments),
-        Command::CheckConfig { file } => config_file::load(&file).map(|_| say("OK\n")),
+        Command::Serve(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(arguments) => doctor::run(*arguments),
+        Command::Nic(command) => nic::run(command),
+        Command::CheckConfig { file } => config_file::load(&file).map(|_| {
+            say("OK\n");
+            ExitCode::SUCCESS
+        }),
     };
     let code = match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             // With standard error closed there is nobody left to tell; the exit code still says it.
             let _ = output::Log.write(format!("tidegate: error: {failure}\n").as_bytes());

@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
+use crate::nic::tune;
 use crate::open_files;
 use crate::output;
 use crate::rates::Totals;
@@ -39,7 +40,19 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
         what: "cannot install the signal handlers".to_owned(),
         source,
     })?;
-    kernel_listeners::warn_about(&settings.config.listen);
+    for finding in kernel_listeners::findings(&settings.config.listen) {
+        warn!("{}", finding.sentence);
+    }
+    let mut settings = settings.clone();
+    let mut tuned = Vec::new();
+    if let Some(directory) = &settings.tune {
+        let (devices, queues) = tune(&settings, directory)?;
+        settings.config.afxdp.queues = Some(queues);
+        tuned = devices;
+    }
+    // Put back when this function is left, however that is.
+    let _tuned = tuned;
+    let settings = &settings;
     let mut rates = settings.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
@@ -199,16 +212,7 @@ impl Serving {
 /// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
 /// them.
 fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
-    let listeners: Vec<Listener> = settings
-        .config
-        .listen
-        .iter()
-        .zip(&settings.keepalive)
-        .map(|(listen, &keepalive)| Listener {
-            address: listen.address,
-            keepalive: Some(keepalive),
-        })
-        .collect();
+    let listeners = listeners(settings);
     let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
     if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
         warn!("a root directory is given, but no http listener that would serve it");
@@ -252,6 +256,17 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
     Ok((runtime, published))
+}
+
+/// What is listened on, and how.
+pub(crate) fn listeners(settings: &Settings) -> Vec<Listener> {
+    let listeners = settings.config.listen.iter().zip(&settings.keepalive);
+    listeners
+        .map(|(listen, &keepalive)| Listener {
+            address: listen.address,
+            keepalive: Some(keepalive),
+        })
+        .collect()
 }
 
 /// As many shards as there will be, or `most` where that cannot be told: why, the runtime says when it is started.

@@ -1,5 +1,6 @@
 //! The settings of `tidegate serve`: the configuration file with the command line over it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tidegate_tcp::config::Keepalive;
@@ -8,19 +9,22 @@ use crate::arguments::ServeArguments;
 use crate::config_file::{self, ConfigFile};
 use crate::failure::Failure;
 use crate::listen;
+use crate::nic::state_directory;
 
 /// Complete settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The interfaces to take frames from, at least one.
     pub(crate) interfaces: Vec<String>,
-    /// The configuration file with the arguments in it: at least one listener, no address and port twice, and the root
-    /// in `http`.
+    /// The configuration file with the arguments in it: no address and port twice, and the root in `http`. To serve,
+    /// there is at least one listener.
     pub(crate) config: ConfigFile,
     /// Keepalive settings of each listener.
     pub(crate) keepalive: Vec<Keepalive>,
     /// The time between two lines of rates.
     pub(crate) stats_interval: Option<Duration>,
+    /// Where to keep what was before the interface is prepared, if it is to be.
+    pub(crate) tune: Option<PathBuf>,
 }
 
 impl Settings {
@@ -30,11 +34,27 @@ impl Settings {
     ///
     /// A usage failure: the file is wrong, or something that must be given is not.
     pub(crate) fn gather(arguments: &ServeArguments) -> Result<Self, Failure> {
-        let file = match &arguments.config {
-            Some(path) => config_file::load(path)?,
-            None => ConfigFile::default(),
-        };
-        Self::merge(file, arguments).map_err(Failure::Usage)
+        let settings = Self::merge(file(arguments)?, arguments).map_err(Failure::Usage)?;
+        if settings.config.listen.is_empty() {
+            return Err(Failure::Usage(
+                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the configuration file"
+                    .to_owned(),
+            ));
+        }
+        Ok(settings)
+    }
+
+    /// As [`Settings::gather`], but there need be no listeners. `None` if no interface is given.
+    ///
+    /// # Errors
+    ///
+    /// A usage failure: the file is wrong, or an argument.
+    pub(crate) fn gather_to_check(arguments: &ServeArguments) -> Result<Option<Self>, Failure> {
+        let file = file(arguments)?;
+        if arguments.iface.is_empty() && file.iface.is_empty() {
+            return Ok(None);
+        }
+        Self::merge(file, arguments).map(Some).map_err(Failure::Usage)
     }
 
     fn merge(mut config: ConfigFile, arguments: &ServeArguments) -> Result<Self, String> {
@@ -53,13 +73,6 @@ impl Settings {
         if !arguments.listen.is_empty() {
             config.listen.clone_from(&arguments.listen);
         }
-        if config.listen.is_empty() {
-            return Err(
-                "nothing to serve is given. Use --listen http=ADDRESS:PORT, or the key `listen` of the \
-                 configuration file"
-                    .to_owned(),
-            );
-        }
         listen::check_all(&config.listen)?;
         let keepalive = config.keepalive_of(&config.listen)?;
         config.take(arguments);
@@ -76,7 +89,16 @@ impl Settings {
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
+            tune: arguments.tune.then(|| state_directory(arguments.state_dir.as_deref())),
         })
+    }
+}
+
+/// The configuration file that the arguments name, or one without keys.
+fn file(arguments: &ServeArguments) -> Result<ConfigFile, Failure> {
+    match &arguments.config {
+        Some(path) => config_file::load(path),
+        None => Ok(ConfigFile::default()),
     }
 }
 
@@ -243,9 +265,15 @@ mod tests {
         let mut arguments = ServeArguments::default();
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
         assert!(error.contains("--iface"), "{error}");
+        assert!(Settings::gather_to_check(&arguments).unwrap().is_none());
         arguments.iface = vec!["eth0".to_owned()];
-        let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();
-        assert!(error.contains("--listen"), "{error}");
+        let error = Settings::gather(&arguments).unwrap_err();
+        assert!(
+            error.to_string().contains("--listen") && error.exit_code() == 2,
+            "{error}"
+        );
+        let settings = Settings::gather_to_check(&arguments).unwrap().expect("an interface");
+        assert_eq!(settings.interfaces, ["eth0"]);
         let twice = "http=198.18.0.1:80".parse().unwrap();
         arguments.listen = vec![twice, twice];
         let error = Settings::merge(ConfigFile::default(), &arguments).unwrap_err();

@@ -66,6 +66,12 @@ pub fn probe_multi_buffer() -> io::Result<bool> {
     Ok(bound == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL))
 }
 
+/// Whether the kernel has busy polling that is preferred to interrupts (Linux 5.11), asked of any socket.
+pub fn has_busy_poll(socket: RawFd) -> bool {
+    // SAFETY: the option is an int, for which any bits will do.
+    unsafe { get::<c_int>(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL) }.is_ok()
+}
+
 /// Whether the kernel gave zero-copy (`XDP_OPTIONS`).
 ///
 /// # Errors
@@ -269,6 +275,7 @@ mod tests {
     fn a_descriptor_that_is_no_xdp_socket_is_an_error_and_not_a_default() {
         assert!(statistics(-1).is_err());
         assert!(zero_copy(-1).is_err());
+        assert!(!has_busy_poll(-1));
         assert!(set_busy_poll(-1, Duration::from_micros(20), 64).is_err());
         assert!(set_tx_budget(-1, TX_BATCH).is_err());
         assert_eq!(

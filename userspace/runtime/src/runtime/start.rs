@@ -23,6 +23,7 @@ use crate::config::{Attach, Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
 use crate::devices::Device;
+use crate::doctor;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
@@ -216,25 +217,20 @@ impl Checked {
         // No key of the file is at fault here.
         tcp.validate()
             .map_err(|error| Error::Config(format!("interface {} cannot be served: {error}", smallest.name)))?;
-        check_listeners(&interfaces, &addresses, settings.balancers.is_any())?;
-        let addresses = ServedAddresses::new(&interfaces, addresses, settings.balancers.is_any())?;
+        let anywhere = settings.balancers.is_any();
+        check_listeners(&interfaces, &addresses, anywhere)?;
+        let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
-        for Device { interface, .. } in &devices {
-            if queues < interface.rx_queues {
-                tracing::warn!(
-                    "{0} spreads what it receives over {1} queues and {queues} are served: connections on the others \
-                     are left to the kernel; `ethtool -L {0} combined {queues}` makes them equal",
-                    interface.name,
-                    interface.rx_queues
-                );
-            }
-        }
         capability::check()?;
         for Device { interface, .. } in &devices {
             if config.multi_buffer(interface.mtu).is_some() {
                 capability::check_multi_buffer(&interface.name, interface.mtu)?;
             }
+        }
+        let names = devices.iter().map(|device| device.interface.name.as_str());
+        for finding in doctor::warnings(config, names, queues) {
+            tracing::warn!("{}", finding.sentence);
         }
         let cpus = if config.pin_threads {
             affinity::allowed()?

@@ -47,6 +47,24 @@ fn a_new_mtu_of_the_link_counts_for_new_connections_only() {
 }
 
 #[test]
+fn the_peers_segments_leave_room_for_a_balancers_headers_and_own_ones_need_none() {
+    for (server, client, mss) in [(SERVER, CLIENT, 1460), ("[2001:2::1]:80", "[2001:2::2]:40000", 1440)] {
+        let limits = Config {
+            outer_headers: 52,
+            ..config()
+        };
+        let mut rig = Rig::between(limits, sender(10_000), server, client);
+        let syn_ack = rig.connect_with(Options {
+            mss: Some(mss),
+            ..Options::default()
+        });
+        assert_eq!(syn_ack.options.mss, Some(mss - 52));
+        let longest = rig.sent().iter().map(|sent| sent.payload.len()).max();
+        assert_eq!(longest, Some(usize::from(mss)));
+    }
+}
+
+#[test]
 fn options_are_offered_only_when_the_peer_offers_them() {
     let mut rig = Rig::new(config(), App::default());
     let syn_ack = rig.connect();
@@ -283,6 +301,22 @@ fn connections_are_bounded_and_the_handshake_can_be_finished_later() {
     rig.peer(ACK, b"late");
     assert_eq!(rig.state(), Some(State::Established));
     assert_eq!(rig.app().received, b"late");
+}
+
+#[test]
+fn an_engine_that_refuses_syns_completes_handshakes() {
+    let mut rig = Rig::new(config(), App::default());
+    rig.syn(Options::default());
+    rig.ack = rig.one().seq + 1;
+    rig.engine.refuse_syns();
+    rig.peer(ACK, b"");
+    assert_eq!(rig.state(), Some(State::Established));
+    let mut other = Rig::new(config(), App::default());
+    other.engine.refuse_syns();
+    other.syn(Options::default());
+    other.nothing();
+    assert_eq!(other.count(Counter::DropDraining), 1);
+    other.assert_empty();
 }
 
 #[test]

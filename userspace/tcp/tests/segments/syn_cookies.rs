@@ -165,15 +165,16 @@ fn ecn_that_was_switched_off_is_not_used() {
 
 #[test]
 fn the_xdp_program_is_told_what_syn_acks_of_the_engine_say() {
-    for (mtu, receive_buffer, initial) in [
-        (1500, 4 << 20, 64 << 10),
-        (9000, 1 << 30, 1 << 20),
-        (576, 4096, 4096),
-        (1500, 64 << 10, 4 << 20),
+    for (mtu, outer_headers, receive_buffer, initial) in [
+        (1500, 0, 4 << 20, 64 << 10),
+        (9000, 0, 1 << 30, 1 << 20),
+        (576, 52, 4096, 4096),
+        (1500, 32, 64 << 10, 4 << 20),
     ] {
         for (server, client) in [(SERVER, CLIENT), V6] {
             let limits = Config {
                 mtu,
+                outer_headers,
                 receive_buffer,
                 receive_buffer_initial: initial,
                 ..config()

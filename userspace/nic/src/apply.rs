@@ -1,0 +1,365 @@
+//! Applies a plan, and puts back what was.
+//!
+//! What was is in a file before anything is changed, so that it can be put back after whatever happens meanwhile. The
+//! file also tells when there is nothing to be put back any more: after the machine was started anew, or where the
+//! interface is another.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::Facts;
+use crate::plan::{Change, Plan};
+use crate::setting::{Device, Setting};
+use crate::{FlowRule, Target};
+
+/// Where the files are unless told otherwise.
+pub const STATE_DIRECTORY: &str = "/var/lib/tidegate/nic";
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Why a plan was not applied, or not undone.
+#[derive(Debug)]
+pub enum Failure {
+    /// What another run applied has not been undone.
+    AlreadyApplied {
+        /// The file that says so.
+        file: PathBuf,
+    },
+    /// The file with what was cannot be written, read or understood.
+    State {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A change that the plan is of no use without was refused.
+    Refused {
+        /// The setting and the value it was to have.
+        what: String,
+        /// The kernel's error.
+        error: io::Error,
+        /// What could not be put back after that.
+        left: Vec<String>,
+    },
+}
+
+impl std::error::Error for Failure {}
+
+impl core::fmt::Display for Failure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::AlreadyApplied { file } => write!(
+                f,
+                "settings are applied already, or were left by a run that was killed ({}); put them back with \
+                 `tidegate nic undo IFACE` first",
+                file.display()
+            ),
+            Self::State { file, error } => {
+                write!(
+                    f,
+                    "cannot keep what was in {}: {error}; give another directory by --state-dir",
+                    file.display()
+                )
+            }
+            Self::Refused { what, error, left } => {
+                write!(f, "{what} was refused ({error})")?;
+                left.iter().try_for_each(|left| write!(f, "; {left}"))
+            }
+        }
+    }
+}
+
+/// What was before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    boot_id: String,
+    interface: String,
+    index: u32,
+    permanent_mac: Option<[u8; 6]>,
+    changes: Vec<Change>,
+}
+
+/// A plan that is applied, or was by another run, as the file in the state directory tells.
+#[derive(Debug)]
+pub struct Applied {
+    file: PathBuf,
+    state: State,
+}
+
+/// What has come of undoing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// Settings that have their old values again.
+    pub restored: Vec<String>,
+    /// What no longer applies, or could not be put back, as sentences.
+    pub left: Vec<String>,
+}
+
+/// The kernel's name for the time since the machine was started.
+pub fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID)
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+impl Applied {
+    /// Applies `plan` to the device that `facts` are about; `told` hears of changes that were refused and are not
+    /// needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]; then everything is as before, but for what the failure says.
+    pub fn apply(
+        plan: &Plan,
+        facts: &Facts,
+        device: &mut impl Device,
+        directory: &Path,
+        mut told: impl FnMut(String),
+    ) -> Result<Self, Failure> {
+        let file = state_file(directory, &facts.name);
+        if file.exists() {
+            return Err(Failure::AlreadyApplied { file });
+        }
+        let mut applied = Self {
+            file,
+            state: State {
+                boot_id: boot_id(),
+                interface: facts.name.clone(),
+                index: facts.index,
+                permanent_mac: facts.permanent_mac,
+                changes: Vec::new(),
+            },
+        };
+        let mut context = None;
+        for change in &plan.changes {
+            let mut change = change.clone();
+            with_context(&mut change, context);
+            // Before it is made: a run that is killed right after it has to be undone, too.
+            applied.state.changes.push(change.clone());
+            applied.save()?;
+            match device.set(&change.after) {
+                Ok(set) => {
+                    if let Setting::RssContext { id, .. } = set {
+                        context = id;
+                    }
+                    applied.state.changes.last_mut().expect("it was pushed").note(set);
+                    applied.save()?;
+                }
+                Err(error) if change.essential => {
+                    let what = format!("{} {}", change.after.name(), change.after.value());
+                    applied.state.changes.pop();
+                    let left = applied.undo(facts, device)?.left;
+                    return Err(Failure::Refused { what, error, left });
+                }
+                Err(error) => {
+                    told(format!(
+                        "{} is left at {}: {error}",
+                        change.after.name(),
+                        change.before.value()
+                    ));
+                    applied.state.changes.pop();
+                    applied.save()?;
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    /// What was applied to `interface` and is not undone; `None` if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::State`] when the file cannot be read.
+    pub fn load(directory: &Path, interface: &str) -> Result<Option<Self>, Failure> {
+        let file = state_file(directory, interface);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::State { file, error }),
+        };
+        match serde_json::from_str(&text) {
+            Ok(state) => Ok(Some(Self { file, state })),
+            Err(error) => Err(Failure::State {
+                file,
+                error: error.into(),
+            }),
+        }
+    }
+
+    /// The changes.
+    pub fn changes(&self) -> &[Change] {
+        &self.state.changes
+    }
+
+    /// Puts everything back that is still as it was left, and removes the file. `facts` are those of the interface now.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::State`] when the file cannot be removed.
+    pub fn undo(self, facts: &Facts, device: &mut impl Device) -> Result<Undone, Failure> {
+        self.undo_if(&boot_id(), Some(facts), device)
+    }
+
+    /// As [`Applied::undo`], where there is no such interface any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Applied::undo`].
+    pub fn undo_without_interface(self, device: &mut impl Device) -> Result<Undone, Failure> {
+        self.undo_if(&boot_id(), None, device)
+    }
+
+    fn undo_if(self, boot_id: &str, facts: Option<&Facts>, device: &mut impl Device) -> Result<Undone, Failure> {
+        let mut undone = Undone::default();
+        let mut changes: Vec<Change> = self.state.changes.clone();
+        if self.state.boot_id != boot_id {
+            let names: Vec<String> = changes.iter().map(|change| change.after.name()).collect();
+            undone.left.push(format!(
+                "the machine was started anew since, and what was set is gone with that: {}",
+                names.join(", ")
+            ));
+            changes.clear();
+        }
+        changes.retain(|change| match self.no_longer(change, facts) {
+            Some(sentence) => {
+                undone.left.push(sentence);
+                false
+            }
+            None => true,
+        });
+        // Looked at before anything is changed: drivers change other settings along with some.
+        let mut found: Vec<(Change, Option<Setting>)> = changes
+            .into_iter()
+            .map(|change| {
+                let current = device.current(&change.after);
+                (change, current)
+            })
+            .collect();
+        found.reverse();
+        found.sort_by_key(|(change, _)| change.after.undo_rank());
+        for (change, current) in found {
+            put_back(&change, current, device, &mut undone);
+        }
+        fs::remove_file(&self.file).or_else(|error| match error.kind() {
+            // Nothing was changed.
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(Failure::State {
+                file: self.file.clone(),
+                error,
+            }),
+        })?;
+        Ok(undone)
+    }
+
+    /// Why a change cannot be put back on the interface that has the name now.
+    fn no_longer(&self, change: &Change, facts: Option<&Facts>) -> Option<String> {
+        let State {
+            interface,
+            index,
+            permanent_mac,
+            ..
+        } = &self.state;
+        if change.after.is_of_the_machine() {
+            return None;
+        }
+        let name = change.after.name();
+        match facts {
+            None => Some(format!("{name}: there is no interface {interface} any more")),
+            Some(facts) if facts.permanent_mac != *permanent_mac => Some(format!(
+                "{name}: {interface} is another device now, by its permanent address"
+            )),
+            Some(facts) if facts.index != *index && permanent_mac.is_none() => Some(format!(
+                "{name}: {interface} was made anew since, and has what its driver gave it"
+            )),
+            Some(_) => None,
+        }
+    }
+
+    fn save(&self) -> Result<(), Failure> {
+        let failure = |error| Failure::State {
+            file: self.file.clone(),
+            error,
+        };
+        let write = || -> io::Result<()> {
+            let directory = self.file.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(directory)?;
+            let new = self.file.with_extension("new");
+            let mut file = File::create(&new)?;
+            file.write_all(serde_json::to_string_pretty(&self.state)?.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &self.file)
+        };
+        write().map_err(failure)
+    }
+}
+
+impl Change {
+    /// Notes what the driver has added to what was set.
+    fn note(&mut self, set: Setting) {
+        match (&mut self.before, &set) {
+            (Setting::RssContext { id, .. }, Setting::RssContext { id: given, .. }) => *id = *given,
+            (Setting::FlowRule { location, .. }, Setting::FlowRule { location: given, .. }) => *location = *given,
+            _ => {}
+        }
+        self.after = set;
+    }
+}
+
+/// Has a rule send to the context that was made.
+fn with_context(change: &mut Change, context: Option<u32>) {
+    let Some(id) = context else { return };
+    for setting in [&mut change.before, &mut change.after] {
+        if let Setting::FlowRule {
+            rule: FlowRule {
+                target: target @ Target::Context(_),
+                ..
+            },
+            ..
+        } = setting
+        {
+            *target = Target::Context(id);
+        }
+    }
+}
+
+fn put_back(change: &Change, current: Option<Setting>, device: &mut impl Device, undone: &mut Undone) {
+    let (name, was) = (change.after.name(), change.before.value());
+    match current {
+        None => undone.left.push(format!("{name}: it is gone")),
+        Some(current) if same(&current, &change.before) => undone.restored.push(format!("{name}: {was} already")),
+        Some(current) if !same(&current, &change.after) => undone.left.push(format!(
+            "{name}: somebody has set it to {} since, and it is left at that; it was {was}",
+            current.value()
+        )),
+        Some(_) => match device.set(&change.before) {
+            Ok(_) => undone.restored.push(format!("{name}: {was}")),
+            Err(error) => undone.left.push(format!("{name}: {was} was refused ({error})")),
+        },
+    }
+}
+
+/// Whether two values are the same, wherever a rule is.
+fn same(one: &Setting, other: &Setting) -> bool {
+    match (one, other) {
+        (
+            Setting::FlowRule { rule, present, .. },
+            Setting::FlowRule {
+                rule: other_rule,
+                present: other_present,
+                ..
+            },
+        ) => rule == other_rule && present == other_present,
+        (Setting::RssContext { table, .. }, Setting::RssContext { table: other, .. }) => table == other,
+        _ => one == other,
+    }
+}
+
+fn state_file(directory: &Path, interface: &str) -> PathBuf {
+    directory.join(format!("{interface}.json"))
+}
+
+#[cfg(test)]
+mod tests;

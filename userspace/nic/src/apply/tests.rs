@@ -1,0 +1,463 @@
+//! Applying and undoing on a device that remembers what was set.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::facts::{Channels, FlowRules};
+use crate::fake::Device as FakeDevice;
+use crate::plan::{Wanted, plans};
+use crate::setting::value_in;
+
+/// Settings by name; those named in `refused` cannot be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Memory {
+    values: BTreeMap<String, Setting>,
+    refused: Vec<String>,
+}
+
+impl Device for Memory {
+    fn current(&mut self, setting: &Setting) -> Option<Setting> {
+        match setting {
+            Setting::FlowRule { rule, .. } => {
+                let present = self.values.get(&setting.name()).cloned();
+                present.or(Some(Setting::FlowRule {
+                    rule: *rule,
+                    location: None,
+                    present: false,
+                }))
+            }
+            _ => self.values.get(&setting.name()).cloned(),
+        }
+    }
+
+    fn set(&mut self, setting: &Setting) -> io::Result<Setting> {
+        if self.refused.contains(&setting.name()) {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let mut set = setting.clone();
+        match &mut set {
+            Setting::FlowRule { present: false, .. } => {
+                self.values.remove(&setting.name());
+                return Ok(set);
+            }
+            Setting::FlowRule { location, .. } => *location = Some(1022),
+            Setting::RssContext { table, .. } if table.is_empty() => {
+                self.values.remove(&setting.name());
+                return Ok(set);
+            }
+            Setting::RssContext { id, .. } => *id = Some(1),
+            _ => {}
+        }
+        self.values.insert(setting.name(), set.clone());
+        Ok(set)
+    }
+}
+
+/// A device with all that can be steered, and what it has.
+fn steerable() -> (Facts, Memory) {
+    let mut device = FakeDevice::of("ice");
+    device.features = vec![("rx-lro", true), ("rx-ntuple-filter", false)];
+    let mut facts = device.facts();
+    facts.flow_rules = Some(FlowRules {
+        capacity: 1024,
+        ..FlowRules::default()
+    });
+    facts.permanent_mac = Some([2, 0, 0, 0, 0, 1]);
+    (facts.clone(), memory_of(&facts))
+}
+
+fn memory_of(facts: &Facts) -> Memory {
+    let mut memory = Memory::default();
+    for plan in plans(facts, &wanted()) {
+        for change in plan.changes {
+            if let Some(value) = value_in(facts, &change.before) {
+                memory.values.insert(value.name(), value);
+            }
+        }
+    }
+    memory
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        queues: Some(2),
+        cpus: vec![0, 1, 2, 3],
+        listeners: vec!["198.18.0.1:80".parse().unwrap(), "[2001:2::1]:80".parse().unwrap()],
+        ..Wanted::default()
+    }
+}
+
+fn apply(plan: &Plan, facts: &Facts, memory: &mut Memory, directory: &Path) -> Result<Applied, Failure> {
+    Applied::apply(plan, facts, memory, directory, |sentence| panic!("{sentence}"))
+}
+
+fn load(directory: &Path) -> Option<Applied> {
+    Applied::load(directory, "nic0").expect("a good file")
+}
+
+#[test]
+fn what_was_is_put_back_also_by_another_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let before = memory.clone();
+    let plan = &plans(&facts, &wanted())[0];
+    apply(plan, &facts, &mut memory, directory.path()).expect("all is possible");
+    assert_ne!(memory, before);
+    // Rules go to the context that was made.
+    let rule = &memory.values["rule for 198.18.0.1:80"];
+    assert!(
+        matches!(
+            rule,
+            Setting::FlowRule {
+                rule: FlowRule {
+                    target: Target::Context(1),
+                    ..
+                },
+                ..
+            }
+        ),
+        "{rule:?}"
+    );
+    let error = apply(plan, &facts, &mut memory, directory.path()).expect_err("twice");
+    assert!(matches!(error, Failure::AlreadyApplied { .. }), "{error}");
+    let undone = load(directory.path())
+        .expect("a file")
+        .undo(&facts, &mut memory)
+        .expect("it can be");
+    assert_eq!(memory, before);
+    assert_eq!(
+        (undone.restored.len(), undone.left),
+        (plan.changes.len(), Vec::<String>::new())
+    );
+    assert!(load(directory.path()).is_none());
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_change_can_be_undone() {
+    let (facts, clean) = steerable();
+    let plan = &plans(&facts, &wanted())[0];
+    for made in 0..=plan.changes.len() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = clean.clone();
+        let part = Plan {
+            changes: plan.changes[..made].to_vec(),
+            ..plan.clone()
+        };
+        let mut applied = apply(&part, &facts, &mut memory, directory.path()).expect("all is possible");
+        // The next was written down, and perhaps not made.
+        applied.state.changes.extend(plan.changes.get(made).cloned());
+        applied.save().expect("a file");
+        drop(applied);
+        load(directory.path())
+            .expect("a file")
+            .undo(&facts, &mut memory)
+            .expect("it can be");
+        assert_eq!(memory, clean, "after {made} changes");
+    }
+}
+
+#[test]
+fn a_refusal_puts_back_what_was_set_before_it() {
+    let (facts, clean) = steerable();
+    let plan = &plans(&facts, &wanted())[0];
+    for refused in [
+        "rule for [2001:2::1]:80",
+        "RSS context",
+        "RSS table",
+        "rx-ntuple-filter",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = Memory {
+            refused: vec![refused.to_owned()],
+            ..clean.clone()
+        };
+        let error = apply(plan, &facts, &mut memory, directory.path()).expect_err(refused);
+        assert!(error.to_string().starts_with(refused), "{error}");
+        assert_eq!(memory.values, clean.values, "{refused}");
+        assert!(load(directory.path()).is_none(), "{refused}");
+    }
+    // What the plan can do without is told, and left.
+    let directory = tempfile::tempdir().unwrap();
+    let mut memory = Memory {
+        refused: vec!["rings".to_owned()],
+        ..clean.clone()
+    };
+    let mut told = Vec::new();
+    Applied::apply(plan, &facts, &mut memory, directory.path(), |sentence| {
+        told.push(sentence)
+    })
+    .expect("the rest");
+    assert!(
+        matches!(told.as_slice(), [sentence] if sentence.starts_with("rings is left at rx 512")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_somebody_has_set_since_is_left_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let plan = &plans(&facts, &wanted())[0];
+    let applied = apply(plan, &facts, &mut memory, directory.path()).expect("all is possible");
+    let theirs = Setting::Rings { rx: 4096, tx: 512 };
+    memory.values.insert(theirs.name(), theirs.clone());
+    let undone = applied.undo(&facts, &mut memory).expect("it can be");
+    assert_eq!(memory.values["rings"], theirs);
+    assert!(
+        undone.left.len() == 1 && undone.left[0].contains("rings: somebody has set it to rx 4096"),
+        "{undone:?}"
+    );
+}
+
+#[test]
+fn what_no_longer_applies_is_named_and_nothing_is_touched() {
+    let (facts, clean) = steerable();
+    let plan = &plans(&facts, &wanted())[0];
+    let other = Facts {
+        permanent_mac: Some([2, 0, 0, 0, 0, 9]),
+        ..facts.clone()
+    };
+    let anew = Facts {
+        index: 8,
+        permanent_mac: None,
+        ..facts.clone()
+    };
+    let boot = boot_id();
+    for (facts_then, facts_now, boot_id, words) in [
+        (&facts, Some(&facts), "another", "the machine was started anew since"),
+        (&facts, Some(&other), boot.as_str(), "is another device now"),
+        (&facts, None, &boot, "there is no interface nic0 any more"),
+        (
+            &Facts {
+                permanent_mac: None,
+                ..facts.clone()
+            },
+            Some(&anew),
+            &boot,
+            "was made anew since",
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = clean.clone();
+        let applied = apply(plan, facts_then, &mut memory, directory.path()).expect("all is possible");
+        let after = memory.clone();
+        let undone = applied.undo_if(boot_id, facts_now, &mut memory).expect("it can be");
+        assert_eq!(memory, after, "{words}");
+        assert!(
+            undone.restored.is_empty() && undone.left.iter().all(|left| left.contains(words)),
+            "{undone:?}"
+        );
+        assert!(load(directory.path()).is_none(), "{words}");
+    }
+}
+
+#[test]
+fn a_device_of_the_same_address_is_put_back_under_another_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let before = memory.clone();
+    let applied = apply(&plans(&facts, &wanted())[0], &facts, &mut memory, directory.path()).expect("all is possible");
+    let moved = Facts { index: 9, ..facts };
+    let undone = applied.undo(&moved, &mut memory).expect("it can be");
+    assert_eq!((memory, undone.left.len()), (before, 0));
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("nic0.json"), "{").unwrap();
+    let error = Applied::load(directory.path(), "nic0").expect_err("no JSON");
+    assert!(
+        matches!(&error, Failure::State { .. }) && error.to_string().contains("nic0.json"),
+        "{error}"
+    );
+}
+
+mod plan_tests {
+    use super::*;
+
+    fn names(plan: &Plan) -> Vec<String> {
+        plan.changes
+            .iter()
+            .map(|change| format!("{} {}", change.after.name(), change.after.value()))
+            .collect()
+    }
+
+    #[test]
+    fn queues_are_dedicated_where_the_device_can_and_shared_where_not() {
+        let (facts, _) = steerable();
+        let all = plans(&facts, &wanted());
+        let ways: Vec<&str> = all.iter().map(|plan| plan.way.as_str()).collect();
+        assert_eq!(
+            ways,
+            [
+                "dedicated queues: 2 of 4 for tidegate, 2 for the host",
+                "dedicated queues: 1 of 4 for tidegate, 3 for the host",
+                "shared queues: 2 for tidegate and the host",
+            ]
+        );
+        assert_eq!(
+            names(&all[0]),
+            [
+                "rx-lro off",
+                "rings rx 2048 tx 512",
+                "rx-ntuple-filter on",
+                "RSS table queues 2 to 3",
+                "RSS context queues 0 to 1",
+                "rule for 198.18.0.1:80 RSS context",
+                "rule for [2001:2::1]:80 RSS context",
+            ]
+        );
+        assert!(names(&all[1]).contains(&"rule for 198.18.0.1:80 queue 0".to_owned()));
+        assert_eq!(
+            names(&all[2]),
+            [
+                "rx-lro off",
+                "rings rx 2048 tx 512",
+                "channels combined 2",
+                "RSS table queues 0 to 1"
+            ]
+        );
+        assert!(
+            all.iter()
+                .all(|plan| plan.changes.iter().all(|change| !change.reason.is_empty()))
+        );
+        for hindered in [
+            plans(
+                &Facts {
+                    flow_rules: None,
+                    ..facts.clone()
+                },
+                &wanted(),
+            ),
+            plans(
+                &Facts {
+                    rss_table: Vec::new(),
+                    ..facts.clone()
+                },
+                &wanted(),
+            ),
+            plans(
+                &facts,
+                &Wanted {
+                    listeners: Vec::new(),
+                    ..wanted()
+                },
+            ),
+            plans(
+                &facts,
+                &Wanted {
+                    queues: Some(4),
+                    ..wanted()
+                },
+            ),
+        ] {
+            assert_eq!(hindered.len(), 1, "{hindered:?}");
+        }
+    }
+
+    #[test]
+    fn by_default_half_of_the_queues_are_tidegates_but_not_more_than_cpus() {
+        let (facts, _) = steerable();
+        for (rx_queues, cpus, queues) in [(4, 4, 2), (8, 2, 2), (3, 4, 1), (16, 4, 4)] {
+            let facts = Facts {
+                rx_queues,
+                tx_queues: rx_queues,
+                ..facts.clone()
+            };
+            let wanted = Wanted {
+                queues: None,
+                cpus: (0..cpus).collect(),
+                ..wanted()
+            };
+            assert_eq!(
+                plans(&facts, &wanted)[0].queues,
+                queues,
+                "{rx_queues} queues, {cpus} CPUs"
+            );
+        }
+        // Where they are shared, as many as the driver takes a program with.
+        let mut ena = FakeDevice::of("ena");
+        ena.channels = Some(Channels {
+            combined: 8,
+            combined_max: 8,
+            ..Channels::default()
+        });
+        let wanted = Wanted {
+            queues: None,
+            cpus: (0..8).collect(),
+            ..Wanted::default()
+        };
+        let plan = &plans(&ena.facts(), &wanted)[0];
+        assert!(
+            plan.queues == 4 && names(plan).contains(&"channels combined 4".to_owned()),
+            "{plan:?}"
+        );
+    }
+
+    #[test]
+    fn polling_and_huge_pages_are_prepared_where_they_are_asked_for() {
+        let (mut facts, _) = steerable();
+        (facts.defer_hard_irqs, facts.gro_flush_timeout) = (Some(0), Some(0));
+        let plain = plans(&facts, &wanted());
+        assert!(
+            !names(&plain[0]).iter().any(|name| name.contains("gro_flush_timeout")),
+            "{plain:?}"
+        );
+        let asked = Wanted {
+            busy_poll: true,
+            huge_pages: Some((64, 0)),
+            ..wanted()
+        };
+        for plan in plans(&facts, &asked) {
+            for name in [
+                "napi_defer_hard_irqs 2",
+                "gro_flush_timeout 200000",
+                "vm.nr_hugepages 64",
+            ] {
+                assert!(names(&plan).contains(&name.to_owned()), "{name}: {plan:?}");
+            }
+        }
+        let there = Wanted {
+            huge_pages: Some((64, 64)),
+            ..wanted()
+        };
+        assert!(!names(&plans(&facts, &there)[0]).contains(&"vm.nr_hugepages 64".to_owned()));
+    }
+
+    #[test]
+    fn interrupts_go_to_the_cpu_of_their_queues_shard() {
+        use crate::facts::{Irq, Napi};
+        let (mut facts, _) = steerable();
+        facts.rx_napi = vec![Some(8), Some(7), Some(6), None];
+        facts.napi = vec![
+            Napi {
+                id: 7,
+                irq: Some(41),
+                ..Napi::default()
+            },
+            Napi {
+                id: 8,
+                irq: Some(40),
+                ..Napi::default()
+            },
+        ];
+        facts.irqs = [(40, "0-3"), (41, "3")]
+            .map(|(number, cpus)| Irq {
+                number,
+                cpus: cpus.to_owned(),
+            })
+            .into();
+        let wanted = Wanted {
+            cpus: vec![2, 3],
+            ..wanted()
+        };
+        let plan = &plans(&facts, &wanted)[0];
+        let irqs: Vec<String> = names(plan)
+            .into_iter()
+            .filter(|name| name.contains("interrupt"))
+            .collect();
+        // That of queue 1 is there already.
+        assert_eq!(irqs, ["CPUs of interrupt 40 2"]);
+    }
+}

@@ -1,0 +1,362 @@
+//! `tidegate nic`: shows an interface, plans what to change about it, changes it and puts it back.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+use tidegate_nic::apply::{Applied, Failure as NotApplied, STATE_DIRECTORY, Undone};
+use tidegate_nic::plan::{Plan, Wanted, plans};
+use tidegate_nic::setting::Nic;
+use tidegate_nic::{Facts, Linux};
+use tidegate_runtime::WaitStrategy;
+use tracing::{info, warn};
+
+use crate::arguments::{NicArguments, NicCommand};
+use crate::failure::Failure;
+use crate::output;
+use crate::say;
+use crate::settings::Settings;
+
+/// Octets of a huge page of the size that the kernel makes by itself.
+const HUGE_PAGE: u64 = 2 << 20;
+
+/// Does what `command` says.
+///
+/// # Errors
+///
+/// A usage failure, or what the kernel refused.
+pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
+    match command {
+        NicCommand::Show { iface, json } => {
+            let facts = read(&mut kernel()?, &iface)?;
+            say(&if json {
+                format!("{:#}\n", json!(facts))
+            } else {
+                show(&facts)
+            });
+        }
+        NicCommand::Plan { arguments, json } => {
+            let settings = gather(&arguments)?;
+            let facts = device(&arguments.interface)?;
+            let plans = plans(&facts, &wanted(&settings));
+            say(&if json {
+                format!("{:#}\n", json!(plans))
+            } else {
+                text_of(&plans)
+            });
+        }
+        NicCommand::Apply { arguments } => {
+            let settings = gather(&arguments)?;
+            let facts = device(&arguments.interface)?;
+            let directory = state_directory(arguments.serve.state_dir.as_deref());
+            let tuned = Tuned::apply(&facts, &wanted(&settings), &directory, &mut |sentence| {
+                let _ = writeln!(output::Log, "tidegate: {sentence}");
+            })?;
+            say(&format!(
+                "{}\nserve with --queues {}\n",
+                list(tuned.applied()),
+                tuned.queues
+            ));
+            tuned.keep();
+        }
+        NicCommand::Undo { iface, state_dir } => {
+            let Some(applied) = Applied::load(&state_directory(state_dir.as_deref()), &iface).map_err(refused)? else {
+                say(&format!("nothing of tidegate's is applied to {iface}\n"));
+                return Ok(ExitCode::SUCCESS);
+            };
+            let undone = undo(applied, &iface)?;
+            let mut text = String::new();
+            for line in &undone.restored {
+                let _ = writeln!(text, "restored {line}");
+            }
+            for line in &undone.left {
+                let _ = writeln!(text, "left     {line}");
+            }
+            say(&text);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An interface that is prepared until this is dropped.
+pub(crate) struct Tuned {
+    interface: String,
+    /// `None` when it is not to be undone here any more.
+    applied: Option<Applied>,
+    queues: u32,
+}
+
+/// Prepares the devices of `settings` for a run: what a run that was killed has left is undone first. Returns what is
+/// to be kept until its end, and the number of queues to serve.
+///
+/// # Errors
+///
+/// The file with what was cannot be read or written, or a driver refuses every plan.
+pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<Tuned>, u32), Failure> {
+    let mut devices = Vec::new();
+    for interface in &settings.interfaces {
+        let facts = read(&mut kernel()?, interface)?;
+        // A bond stands for its slaves.
+        let names = if is_bond(&facts) {
+            facts.members
+        } else {
+            vec![facts.name]
+        };
+        for name in names {
+            if let Some(left) = Applied::load(state_directory, &name).map_err(refused)? {
+                info!("putting back what a run before has left of {name}");
+                undo(left, &name)?.left.iter().for_each(|sentence| warn!("{sentence}"));
+            }
+            devices.push(device(&name)?);
+        }
+    }
+    let mut wanted = wanted(settings);
+    // Of each device as many queues are served as of the one with the fewest.
+    let of_each = devices.iter().map(|facts| plans(facts, &wanted)[0].queues);
+    wanted.queues = of_each.min();
+    let mut tuned = Vec::new();
+    for facts in &devices {
+        let told = &mut |sentence| info!("{}: {sentence}", facts.name);
+        tuned.push(Tuned::apply(facts, &wanted, state_directory, told)?);
+    }
+    let queues = tuned.iter().map(|tuned| tuned.queues).min().unwrap_or(1);
+    Ok((tuned, queues))
+}
+
+impl Tuned {
+    /// Prepares the device that `facts` are about: by the first plan that its driver takes.
+    fn apply(
+        facts: &Facts,
+        wanted: &Wanted,
+        state_directory: &Path,
+        told: &mut dyn FnMut(String),
+    ) -> Result<Self, Failure> {
+        let mut kernel = kernel()?;
+        for plan in &plans(facts, wanted) {
+            let mut device = Nic::new(&mut kernel, facts);
+            match Applied::apply(plan, facts, &mut device, state_directory, &mut *told) {
+                Ok(applied) => {
+                    told(plan.way.clone());
+                    return Ok(Self {
+                        interface: facts.name.clone(),
+                        applied: Some(applied),
+                        queues: plan.queues,
+                    });
+                }
+                Err(failure @ NotApplied::Refused { .. }) => {
+                    told(format!("{}: {failure}; what was set before it is put back", plan.way));
+                }
+                Err(failure) => return Err(refused(failure)),
+            }
+        }
+        Err(Failure::Nic(format!("the driver of {} refuses every plan", facts.name)))
+    }
+
+    fn applied(&self) -> &Applied {
+        self.applied.as_ref().expect("it is taken at the end only")
+    }
+
+    /// Leaves everything as it is, for `tidegate nic undo`.
+    fn keep(mut self) {
+        self.applied = None;
+    }
+}
+
+impl Drop for Tuned {
+    fn drop(&mut self) {
+        let Some(applied) = self.applied.take() else { return };
+        match undo(applied, &self.interface) {
+            Ok(undone) => undone.left.iter().for_each(|sentence| warn!("{sentence}")),
+            Err(failure) => warn!(
+                "{failure}; put the settings back with `tidegate nic undo {}`",
+                self.interface
+            ),
+        }
+    }
+}
+
+fn undo(applied: Applied, interface: &str) -> Result<Undone, Failure> {
+    let mut kernel = kernel()?;
+    let undone = match Facts::read(&mut kernel, interface) {
+        Ok(facts) => applied.undo(&facts, &mut Nic::new(&mut kernel, &facts)),
+        Err(_) => applied.undo_without_interface(&mut Nic::new(&mut kernel, &Facts::default())),
+    };
+    undone.map_err(refused)
+}
+
+fn kernel() -> Result<Linux, Failure> {
+    Linux::new().map_err(|source| Failure::System {
+        what: "cannot open a socket to ask the kernel by".to_owned(),
+        source,
+    })
+}
+
+fn read(kernel: &mut Linux, interface: &str) -> Result<Facts, Failure> {
+    Facts::read(kernel, interface).map_err(|source| Failure::System {
+        what: format!("cannot ask the kernel about interface {interface}"),
+        source,
+    })
+}
+
+fn is_bond(facts: &Facts) -> bool {
+    facts.kind.as_deref() == Some("bond")
+}
+
+/// The facts about an interface that is a device of its own.
+fn device(interface: &str) -> Result<Facts, Failure> {
+    let facts = read(&mut kernel()?, interface)?;
+    if is_bond(&facts) {
+        return Err(Failure::Usage(format!(
+            "interface {interface} is a bond; prepare its slaves: {}",
+            facts.members.join(", ")
+        )));
+    }
+    Ok(facts)
+}
+
+fn refused(failure: NotApplied) -> Failure {
+    Failure::Nic(failure.to_string())
+}
+
+/// The settings of the interface that the arguments name, or the configuration file.
+fn gather(arguments: &NicArguments) -> Result<Settings, Failure> {
+    let mut serve = arguments.serve.clone();
+    serve.iface = vec![arguments.interface.clone()];
+    Settings::gather_to_check(&serve)?.ok_or_else(|| Failure::Usage("no interface is given".to_owned()))
+}
+
+fn wanted(settings: &Settings) -> Wanted {
+    let config = &settings.config;
+    let cpus = tidegate_affinity::allowed().unwrap_or_default();
+    let queues = config.afxdp.queues;
+    let umems = u64::from(queues.unwrap_or(cpus.len() as u32));
+    let octets = umems * u64::from(config.afxdp.frames) * u64::from(config.afxdp.frame_size.unwrap_or(4096));
+    Wanted {
+        queues,
+        cpus,
+        listeners: config.listen.iter().map(|listen| listen.address).collect(),
+        busy_poll: config.afxdp.wait == WaitStrategy::BusyPoll,
+        huge_pages: config
+            .afxdp
+            .huge_pages
+            .then(|| (octets.div_ceil(HUGE_PAGE), huge_pages())),
+    }
+}
+
+/// Huge pages that are reserved.
+fn huge_pages() -> u64 {
+    let text = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+/// The first plan with its reasons, and what comes in its place if the driver refuses it.
+fn text_of(plans: &[Plan]) -> String {
+    let mut text = String::new();
+    for (index, plan) in plans.iter().enumerate() {
+        let _ = match index {
+            0 => writeln!(text, "{}", plan.way),
+            _ => writeln!(text, "if the driver refuses that: {}", plan.way),
+        };
+        for change in &plan.changes {
+            let (before, after) = (change.before.value(), change.after.value());
+            let _ = writeln!(
+                text,
+                "  {}: {before} -> {after}  ({})",
+                change.after.name(),
+                change.reason
+            );
+        }
+        if plan.changes.is_empty() {
+            text += "  nothing to change\n";
+        }
+    }
+    text
+}
+
+fn list(applied: &Applied) -> String {
+    let lines = applied.changes().iter().map(|change| {
+        format!(
+            "{}: {} -> {}",
+            change.after.name(),
+            change.before.value(),
+            change.after.value()
+        )
+    });
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() {
+        "nothing to change".to_owned()
+    } else {
+        lines.join("\n")
+    }
+}
+
+/// What there is to change, with its present values.
+fn show(facts: &Facts) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text += &format!("{name:<14} {value}\n");
+    let driver = facts.driver.clone().unwrap_or_default();
+    line(
+        "interface",
+        format!("{} ({}), MTU {}", facts.name, facts.index, facts.mtu),
+    );
+    line("driver", format!("{} {} {}", driver.name, driver.version, driver.bus));
+    line(
+        "queues",
+        format!("{} to receive, {} to send", facts.rx_queues, facts.tx_queues),
+    );
+    if let Some(channels) = facts.channels {
+        line(
+            "channels",
+            format!(
+                "rx {} of {}, tx {} of {}, combined {} of {}",
+                channels.rx, channels.rx_max, channels.tx, channels.tx_max, channels.combined, channels.combined_max
+            ),
+        );
+    }
+    if let Some(rings) = facts.rings {
+        line(
+            "rings",
+            format!(
+                "rx {} of {}, tx {} of {}",
+                rings.rx, rings.rx_max, rings.tx, rings.tx_max
+            ),
+        );
+    }
+    if let Some(coalesce) = facts.coalesce {
+        line(
+            "coalescing",
+            format!(
+                "rx-usecs {:?}, adaptive-rx {:?}",
+                coalesce.rx_usecs, coalesce.adaptive_rx
+            ),
+        );
+    }
+    if !facts.rss_table.is_empty() {
+        let used: std::collections::BTreeSet<u32> = facts.rss_table.iter().copied().collect();
+        line("RSS", format!("{} entries, queues {used:?}", facts.rss_table.len()));
+    }
+    if let Some(rules) = &facts.flow_rules {
+        line("rules", format!("{} of {}", rules.locations.len(), rules.capacity));
+    }
+    for name in ["rx-lro", "rx-gro-hw", "rx-gro", "rx-vlan-hw-parse", "rx-ntuple-filter"] {
+        if let Some(feature) = facts.features.get(name) {
+            let fixed = if feature.changeable { "" } else { " [fixed]" };
+            line(name, format!("{}{fixed}", if feature.active { "on" } else { "off" }));
+        }
+    }
+    let number = |value: Option<u64>| value.map_or_else(|| "not told".to_owned(), |value| value.to_string());
+    line("defer irqs", number(facts.defer_hard_irqs.map(u64::from)));
+    line("flush timeout", number(facts.gro_flush_timeout));
+    for irq in &facts.irqs {
+        line("interrupt", format!("{} on CPUs {}", irq.number, irq.cpus));
+    }
+    text
+}
+
+/// The directory that was given, or the default.
+pub(crate) fn state_directory(given: Option<&Path>) -> PathBuf {
+    given.unwrap_or(Path::new(STATE_DIRECTORY)).to_owned()
+}
