@@ -93,9 +93,9 @@ pub struct Runtime {
 /// An address and port to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// A concrete address, of an interface unless there are balancers, or the unspecified one for all those of its family
-    /// that the interfaces have and that have no listener of their own on this port, as they come and go; and a port
-    /// above 0.
+    /// A concrete address, of an interface unless there are balancers, or the unspecified one for all those of its
+    /// family that the interfaces have and that have no listener of their own on this port, as they come and go; and a
+    /// port above 0.
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,

@@ -233,7 +233,7 @@ fn nexthop_objects_are_followed_and_so_are_their_groups() {
 fn the_ways_of_an_ipv6_route_come_together_and_go_one_by_one() {
     let (first, second) = (hop(OWN, "fe80::1"), hop(OWN, "fe80::2"));
     let mut tables = tables([
-        add("::/0", by(1024, &[first.clone()])),
+        add("::/0", by(1024, std::slice::from_ref(&first))),
         // The second one was added, and both are told of.
         add("::/0", by(1024, &[first.clone(), second.clone()])),
     ]);
