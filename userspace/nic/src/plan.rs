@@ -1,5 +1,6 @@
 //! What to change about an interface so that tidegate is served well, and why.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -117,18 +118,35 @@ fn dedicated(facts: &Facts, wanted: &Wanted, queues: u32, has: u32) -> Plan {
             essential: true,
         });
     }
-    changes.extend(wanted.listeners.iter().map(|listener| Change {
-        before: rule(*listener, target, false),
-        after: rule(*listener, target, true),
-        reason: "segments to a listener go to tidegate's queues".to_owned(),
-        essential: true,
-    }));
+    changes.extend(
+        destinations(facts, &wanted.listeners)
+            .into_iter()
+            .map(|destination| Change {
+                before: rule(destination, target, false),
+                after: rule(destination, target, true),
+                reason: "segments to a listener go to tidegate's queues".to_owned(),
+                essential: true,
+            }),
+    );
     let host = has - queues;
     Plan {
         way: format!("dedicated queues: {queues} of {has} for tidegate, {host} for the host"),
         queues,
         changes,
     }
+}
+
+/// The addresses and ports that listeners are for: the unspecified address stands for all that the interface has of its
+/// family.
+fn destinations(facts: &Facts, listeners: &[SocketAddr]) -> BTreeSet<SocketAddr> {
+    let of_listener = |listener: &SocketAddr| -> Vec<SocketAddr> {
+        if !listener.ip().is_unspecified() {
+            return vec![*listener];
+        }
+        let same_family = facts.addresses.iter().filter(|ip| ip.is_ipv4() == listener.is_ipv4());
+        same_family.map(|ip| SocketAddr::new(*ip, listener.port())).collect()
+    };
+    listeners.iter().flat_map(of_listener).collect()
 }
 
 /// All queues for tidegate, as many as are asked for.

@@ -161,7 +161,7 @@ impl Diagnosis {
         version: Option<Version>,
     ) {
         let (config, found) = (settings.afxdp, &mut self.findings);
-        if let Err(error) = config.validate_mtu(&interface.name, interface.mtu) {
+        if let Err(error) = check_mtu(settings, interface) {
             found.push(failure("mtu", &error));
         }
         let state = LinkState::read(&Path::new(SYSFS).join("class/net"), &interface.name);
@@ -192,6 +192,22 @@ impl Diagnosis {
             facts,
         });
     }
+}
+
+/// Checks that packets of the interface's MTU can be served, by the frames, the kernel and the engine.
+fn check_mtu(settings: &Settings<'_>, interface: &Interface) -> Result<(), Error> {
+    let (name, mtu) = (&interface.name, interface.mtu);
+    settings.afxdp.validate_mtu(name, mtu)?;
+    if settings.afxdp.multi_buffer(mtu).is_some() {
+        capability::check_multi_buffer(name, mtu)?;
+    }
+    let tcp = tidegate_tcp::Config {
+        mtu: mtu as u16,
+        outer_headers: settings.balancers.outer_headers(),
+        ..settings.tcp.clone()
+    };
+    tcp.validate()
+        .map_err(|error| Error::Config(format!("interface {name} cannot be served: {error}")))
 }
 
 /// The warnings with which devices are served, but for those that the kernel's own answers are about.

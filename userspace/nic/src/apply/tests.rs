@@ -396,6 +396,24 @@ mod plan_tests {
     }
 
     #[test]
+    fn listeners_on_all_addresses_have_a_rule_for_each_of_the_interface() {
+        let (mut facts, _) = steerable();
+        facts.addresses = ["198.18.0.1", "198.18.0.2", "2001:2::1"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        let wanted = Wanted {
+            listeners: vec!["0.0.0.0:80".parse().unwrap(), "198.18.0.1:80".parse().unwrap()],
+            ..wanted()
+        };
+        let rules = names(&plans(&facts, &wanted)[1]);
+        let rules: Vec<&String> = rules.iter().filter(|name| name.starts_with("rule")).collect();
+        assert_eq!(
+            rules,
+            ["rule for 198.18.0.1:80 queue 0", "rule for 198.18.0.2:80 queue 0"]
+        );
+    }
+
+    #[test]
     fn polling_and_huge_pages_are_prepared_where_they_are_asked_for() {
         let (mut facts, _) = steerable();
         (facts.defer_hard_irqs, facts.gro_flush_timeout) = (Some(0), Some(0));
