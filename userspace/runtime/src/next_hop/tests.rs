@@ -102,7 +102,10 @@ fn a_route_is_read_with_its_place_among_others() {
 fn all_kinds_of_ways_are_read() {
     let with = |header: rt_route::Rtmsg, attributes: &[Vec<u8>]| [header.as_slice(), &attributes.concat()].concat();
     let oif = attribute(4, &OWN.to_ne_bytes());
-    assert_eq!(hops(&with(header(0), std::slice::from_ref(&oif))), Hops::Listed(vec![hop("")]));
+    assert_eq!(
+        hops(&with(header(0), std::slice::from_ref(&oif))),
+        Hops::Listed(vec![hop("")])
+    );
     // RTA_VIA: a gateway of the other family.
     let IpAddr::V6(gateway) = ip("fe80::1") else { panic!() };
     let via = [&(libc::AF_INET6 as u16).to_ne_bytes(), &gateway.octets()[..]].concat();

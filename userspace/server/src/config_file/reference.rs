@@ -126,7 +126,7 @@ impl Row {
             ),
             (_, "listen") => (
                 values(&["[]", "[\"echo=[2001:2::1]:7\"]"]),
-                values(&["[\"http=0.0.0.0:80\"]"]),
+                values(&["[\"http=127.0.0.1:80\"]"]),
             ),
             ("path", _) => (values(&["\"/srv/a\""]), values(&["\"\""])),
             (_, "http.index") => (values(&["\"a.html\""]), values(&["\"a/b\"", "\"\""])),
