@@ -158,7 +158,7 @@ fn requests_come_by_one_router_and_answers_go_by_the_other() {
     let Some(lab) = Lab::up(1) else { return };
     let routers = Routers::up(&lab);
     at_server(&format!("route add {BEHIND} via {VIA_B}"));
-    [VIA_A, VIA_B].map(resolve);
+    [VIA_A, VIA_B].into_iter().for_each(resolve);
     let root = directory();
     let expected = write_file(&mut Random::new(16), &root.path().join("large"), SIZE);
     let root_argument = root.path().to_string_lossy();
@@ -211,7 +211,7 @@ fn an_open_transfer_follows_the_gateways_address_and_the_route() {
     let Some(lab) = Lab::up(1) else { return };
     let routers = Routers::up(&lab);
     at_server(&format!("route add {BEHIND} via {VIA_B}"));
-    [VIA_A, VIA_B].map(resolve);
+    [VIA_A, VIA_B].into_iter().for_each(resolve);
     let root = directory();
     let expected = write_file(&mut Random::new(17), &root.path().join("large"), SIZE);
     let root_argument = root.path().to_string_lossy();
