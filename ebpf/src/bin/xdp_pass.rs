@@ -11,6 +11,12 @@ pub fn xdp_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// The same for frames in several buffers.
+#[xdp(frags)]
+pub fn xdp_pass_frags(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
 /// Nothing here panics; the compiler asks for a handler all the same.
 #[cfg(not(test))]
 #[panic_handler]

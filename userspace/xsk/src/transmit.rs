@@ -160,7 +160,8 @@ impl Socket {
         self.rings.iter().map(|rings| rings.queued.len()).sum()
     }
 
-    /// Whether `frames` are free beside `kept` ones, and the device's TX ring has room for them behind what is queued.
+    /// Whether `frames` are free beside `kept` ones, and the device's TX ring has room for them behind what is queued,
+    /// or the device was closed.
     #[inline]
     pub fn has_tx_room(&mut self, device: u8, frames: u32, kept: u32) -> bool {
         self.pool.free() >= kept + frames && self.rings[usize::from(device)].has_tx_room(frames)
@@ -198,7 +199,7 @@ impl Rings {
         let queued = self.queued.len() as u32 + frames;
         // What is not known to have been sent may be in the TX ring, and nothing else can be: often that is answer
         // enough, without a look at the ring.
-        self.in_tx + queued <= self.tx_ring || queued <= self.tx.nb_free(queued)
+        self.in_tx + queued <= self.tx_ring || self.is_closed || queued <= self.tx.nb_free(queued)
     }
 
     #[inline]

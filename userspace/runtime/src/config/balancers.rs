@@ -4,7 +4,8 @@ use serde::Deserialize;
 use tidegate_abi::MAX_BALANCERS;
 use tidegate_tcp::config::InvalidSetting;
 
-use super::Prefix;
+use super::{MAX_MTU, Prefix};
+use crate::error::Error;
 
 /// Octets of an outer IP header without options.
 const IPV4_HEADER: u16 = 20;
@@ -52,6 +53,21 @@ impl Balancers {
         Ok(())
     }
 
+    /// Checks that packets of an interface, whose MTU is in bytes, lie in one buffer each: others are not decapsulated.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with what to change.
+    pub(crate) fn check_mtu(&self, interface: &str, mtu: u32) -> Result<(), Error> {
+        if self.is_any() && mtu > MAX_MTU {
+            return Err(Error::Config(format!(
+                "interface {interface} has an MTU of {mtu}; behind balancers it can be {MAX_MTU} at most: \
+                 `ip link set dev {interface} mtu {MAX_MTU}`"
+            )));
+        }
+        Ok(())
+    }
+
     /// Whether there is any.
     pub(crate) fn is_any(&self) -> bool {
         !self.from.is_empty()
@@ -91,6 +107,15 @@ mod tests {
         ] {
             assert_eq!(read(text).outer_headers(), octets, "{text}");
         }
+    }
+
+    #[test]
+    fn packets_in_several_buffers_are_refused_behind_balancers_only() {
+        let balancers = read("from = [\"192.0.2.1\"]");
+        balancers.check_mtu("eth1", 3498).expect("packets in one buffer");
+        let error = balancers.check_mtu("eth1", 3499).expect_err("packets in two");
+        assert!(error.is_usage() && error.to_string().contains("mtu 3498"), "{error}");
+        Balancers::default().check_mtu("eth1", 9000).expect("no balancers");
     }
 
     #[test]

@@ -211,6 +211,9 @@ impl Checked {
         };
         for device in &devices {
             config.validate_mtu(&device.interface.name, device.interface.mtu)?;
+            settings
+                .balancers
+                .check_mtu(&device.interface.name, device.interface.mtu)?;
         }
         tcp.mtu = smallest.mtu as u16;
         tcp.outer_headers = settings.balancers.outer_headers();

@@ -12,9 +12,7 @@ use tidegate_random::Random;
 
 use crate::bench_clients::{measure, without_program};
 use crate::fixture::client::{connect_echo, exchange_with_half_close, round_trip};
-use crate::fixture::counters::{
-    ABORTED, COOKIE_CONNECTIONS, HANDED_ON, PASSIVE_OPENS, RESET_BY_PEER, RSTS_OUT, TIMED_OUT,
-};
+use crate::fixture::counters::{ABORTED, COOKIE_CONNECTIONS, HANDED_ON, PASSIVE_OPENS, RESET_BY_PEER, TIMED_OUT};
 use crate::fixture::link::Link;
 use crate::fixture::server::Server;
 use crate::fixture::{BOTH_FAMILIES, Lab, Place, Process, command, in_namespace, report, start};
@@ -24,7 +22,8 @@ use crate::fixture::{BOTH_FAMILIES, Lab, Place, Process, command, in_namespace, 
 /// shell waits without another process.
 const MOVE_FLOWS: &str = r#"
 exec 3<> <(:)
-all=$(printf '%x' $(((1 << $(nproc)) - 1)))
+cpus=$(nproc)
+all=$(printf '%x' $(((1 << (cpus < 32 ? cpus : 32)) - 1)))
 echo moving
 while :; do
     for device in tgm0 tgm1; do
@@ -125,7 +124,8 @@ fn flows_that_change_queues_at_random_lose_no_connection_and_no_byte() {
             );
             let by_cookie = if cookies == "always" { connections } else { 0 };
             assert_eq!(counters.sum(COOKIE_CONNECTIONS), by_cookie, "{queues} queues");
-            for name in [RESET_BY_PEER, ABORTED, TIMED_OUT, RSTS_OUT] {
+            // An ACK that the last one overtook is of no connection, and answered by a RST that nobody minds.
+            for name in [RESET_BY_PEER, ABORTED, TIMED_OUT] {
                 assert_eq!(counters.sum(name), 0, "{name}: {queues} queues, cookies {cookies}");
             }
             assert!(
@@ -150,13 +150,14 @@ fn the_bypass_client_has_no_errors_while_its_flows_change_queues_at_random() {
         let _link = Link::start(&lab, &[]);
         let _moving = Moving::start(&lab, queues);
         let server = Server::start(&lab, &["--queues", &queues.to_string()]);
-        for workload in [
-            ["cps", "--connections", "16"],
-            ["rps", "--connections", "32"],
-            ["throughput", "--connections", "4"],
-        ] {
+        let workloads: [&[&str]; 3] = [
+            &["cps", "--connections", "16"],
+            &["rps", "--connections", "32"],
+            &["throughput", "--direction", "down", "--connections", "4"],
+        ];
+        for workload in workloads {
             let times = ["--duration", "500ms", "--warm-up", "100ms"];
-            measure(&[&workload[..], &times].concat(), "bypass", family(number), number);
+            measure(&[workload, &times].concat(), "bypass", family(number), number);
         }
         let counters = server.stop();
         counters.expect_redirects_received();
