@@ -105,7 +105,7 @@ pub(crate) struct ServeArguments {
     #[arg(long)]
     pub(crate) iface: Vec<String>,
     /// Serve http, echo or discard on an address of an interface: http=ADDRESS:PORT, with IPv6 addresses in brackets;
-    /// 0.0.0.0 and [::] are all of their family. May be given several times.
+    /// 0.0.0.0 and :: are all of their family. May be given several times.
     #[arg(long, value_name = "SERVICE=ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
     /// The directory http serves (default: a built-in page)
