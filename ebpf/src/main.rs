@@ -16,7 +16,7 @@
 //! | [`remotes`] | whether it comes from a server that a client of this host talks to |
 //! | [`flow_filter`] | whether an engine has its flow, and what becomes of it if none has |
 //! | [`syn_ack`], [`syn_options`] | SYN-ACKs with cookies, by the options of the SYN |
-//! | [`decapsulate`] | what balancers send, without its outer headers |
+//! | [`mod@decapsulate`] | what balancers send, without its outer headers |
 //! | [`scratch`] | values passed through a map for the verifier's sake |
 //! | [`counters`] | the reason for every verdict |
 #![no_std]
@@ -61,11 +61,18 @@ pub fn tidegate_frags(ctx: XdpContext) -> u32 {
 /// The same behind balancers. A program of its own: hosts without balancers are not to pay for the look.
 #[xdp]
 pub fn tidegate_balanced(ctx: XdpContext) -> u32 {
-    match decapsulate(&ctx) {
+    let queue = ctx.rx_queue_index();
+    // Where nobody serves any more the kernel gets what came.
+    let decapsulated = if maps::is_attended(queue, sources::features()) {
+        decapsulate(&ctx)
+    } else {
+        Decapsulated::No
+    };
+    match decapsulated {
         Decapsulated::No => {}
-        Decapsulated::Yes => counters::add_one(XdpCounter::Decapsulated, ctx.rx_queue_index()),
+        Decapsulated::Yes => counters::add_one(XdpCounter::Decapsulated, queue),
         Decapsulated::NotFromBalancer => {
-            counters::add_one(XdpCounter::PassNotBalancer, ctx.rx_queue_index());
+            counters::add_one(XdpCounter::PassNotBalancer, queue);
             return XDP_PASS;
         }
     }

@@ -121,6 +121,19 @@ fn without_balancers_nothing_is_decapsulated() {
 }
 
 #[test]
+fn where_nobody_serves_any_more_nothing_is_decapsulated() {
+    let Some(mut program) = balanced() else { return };
+    program.set_features(feature::OUTLIVES);
+    for outer in Outer::all() {
+        expect_as_plain(&program, outer, &tcp_v4());
+    }
+    program.close_socket();
+    for outer in Outer::all() {
+        program.expect(XdpCounter::PassNotTcp, &outer.around(&tcp_v4()), format!("{outer:?}"));
+    }
+}
+
+#[test]
 fn strangers_and_other_destinations_are_the_kernels() {
     let Some(program) = balanced() else { return };
     for outer in Outer::all() {
