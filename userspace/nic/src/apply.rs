@@ -231,7 +231,7 @@ impl Applied {
             None => true,
         });
         // Looked at before anything is changed: drivers change other settings along with some.
-        let mut found: Vec<(Change, Option<Setting>)> = changes
+        let mut found: Vec<(Change, io::Result<Option<Setting>>)> = changes
             .into_iter()
             .map(|change| {
                 let current = device.current(&change.after);
@@ -325,8 +325,17 @@ fn with_context(change: &mut Change, context: Option<u32>) {
     }
 }
 
-fn put_back(change: &Change, current: Option<Setting>, device: &mut impl Device, undone: &mut Undone) {
+fn put_back(change: &Change, current: io::Result<Option<Setting>>, device: &mut impl Device, undone: &mut Undone) {
     let (name, was) = (change.after.name(), change.before.value());
+    let current = match current {
+        Ok(current) => current,
+        Err(error) => {
+            undone
+                .left
+                .push(format!("{name}: it cannot be told ({error}); it was {was}"));
+            return;
+        }
+    };
     match current {
         None => undone.left.push(format!("{name}: it is gone")),
         Some(current) if same(&current, &change.before) => undone.restored.push(format!("{name}: {was} already")),

@@ -37,6 +37,8 @@ const MAX_RULES: usize = 1 << 16;
 
 const TCP_V4_FLOW: u32 = 0x01;
 const TCP_V6_FLOW: u32 = 0x05;
+/// The rule has fields in its extension, or a driver (ixgbe) that always says so.
+const FLOW_EXT: u32 = 0x8000_0000;
 /// The flow goes to an RSS context instead of a queue.
 const FLOW_RSS: u32 = 0x2000_0000;
 /// An RSS context is to be made.
@@ -52,6 +54,8 @@ mod rxnfc {
     pub(super) const FLOW_TYPE: usize = 16;
     pub(super) const MATCHED: usize = 20;
     pub(super) const MASK: usize = 20 + 52 + 20;
+    /// Octets of the masks: of the flow, and of its extension.
+    pub(super) const MASK_OCTETS: usize = 52 + 20;
     pub(super) const RING: usize = 16 + 152;
     pub(super) const LOCATION: usize = 16 + 160;
     pub(super) const COUNT: usize = 16 + 168;
@@ -304,7 +308,7 @@ fn encode_rule(rule: &FlowRule) -> Command {
 
 fn decode_rule(command: &Command) -> Option<FlowRule> {
     let flow_type = command.u32(rxnfc::FLOW_TYPE);
-    let (ip, port): (IpAddr, usize) = match flow_type & !FLOW_RSS {
+    let (ip, port): (IpAddr, usize) = match flow_type & !(FLOW_RSS | FLOW_EXT) {
         TCP_V4_FLOW => (Ipv4Addr::from(command.octets::<4>(rxnfc::MATCHED + 4)).into(), 10),
         TCP_V6_FLOW => (Ipv6Addr::from(command.octets::<16>(rxnfc::MATCHED + 16)).into(), 34),
         _ => return None,
@@ -319,8 +323,9 @@ fn decode_rule(command: &Command) -> Option<FlowRule> {
         target,
     };
     // A rule that asks for more, or less, is not of this form.
-    let same = (rxnfc::MASK..rxnfc::MASK + 52).all(|at| encode_rule(&rule).octet(at) == command.octet(at));
-    same.then_some(rule)
+    let encoded = encode_rule(&rule);
+    let mut masks = rxnfc::MASK..rxnfc::MASK + rxnfc::MASK_OCTETS;
+    masks.all(|at| encoded.octet(at) == command.octet(at)).then_some(rule)
 }
 
 #[cfg(test)]
@@ -354,6 +359,23 @@ mod tests {
             assert_eq!(decode_rule(&command), Some(rule));
             // A source port is asked for, too.
             command.put(rxnfc::MASK + if rule.destination.is_ipv4() { 8 } else { 32 }, &[0xff]);
+            assert_eq!(decode_rule(&command), None);
+        }
+    }
+
+    #[test]
+    fn an_extension_that_asks_for_nothing_makes_no_other_rule() {
+        for target in [Target::Queue(3), Target::Context(2)] {
+            let rule = FlowRule {
+                destination: "198.18.0.1:80".parse().expect("an address"),
+                target,
+            };
+            let mut command = encode_rule(&rule);
+            let flow_type = command.u32(rxnfc::FLOW_TYPE) | FLOW_EXT;
+            command.put(rxnfc::FLOW_TYPE, &flow_type.to_ne_bytes());
+            assert_eq!(decode_rule(&command), Some(rule));
+            // A VLAN is asked for, too.
+            command.put(rxnfc::MASK + 52 + 4, &[0xff; 2]);
             assert_eq!(decode_rule(&command), None);
         }
     }

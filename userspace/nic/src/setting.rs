@@ -150,7 +150,11 @@ pub(crate) fn even_table(entries: usize, first: u32, count: u32) -> Vec<u32> {
 /// Something whose settings can be read and written.
 pub trait Device {
     /// The present value of what `setting` is about; `None` if it has none.
-    fn current(&mut self, setting: &Setting) -> Option<Setting>;
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or the driver's: it cannot be told.
+    fn current(&mut self, setting: &Setting) -> io::Result<Option<Setting>>;
 
     /// Sets it, and returns it with what the driver has added: places and numbers.
     ///
@@ -181,13 +185,17 @@ impl<'kernel, K: Kernel> Nic<'kernel, K> {
         Path::new("/sys/class/net").join(&self.name).join(file)
     }
 
-    fn find_rule(&mut self, wanted: &FlowRule) -> Option<u32> {
-        let rules = self.kernel.flow_rules(&self.name).ok()?;
-        let same = |kernel: &mut K, location| matches!(kernel.flow_rule(&self.name, location), Ok(Some(rule)) if rule == *wanted);
-        rules
-            .locations
-            .into_iter()
-            .find(|location| same(self.kernel, *location))
+    fn find_rule(&mut self, wanted: &FlowRule) -> io::Result<Option<u32>> {
+        for location in self.kernel.flow_rules(&self.name)?.locations {
+            match self.kernel.flow_rule(&self.name, location) {
+                Ok(Some(rule)) if rule == *wanted => return Ok(Some(location)),
+                Ok(_) => {}
+                // It was removed meanwhile.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn insert_rule(&mut self, rule: &FlowRule) -> io::Result<Setting> {
@@ -276,24 +284,24 @@ impl<'kernel, K: Kernel> Nic<'kernel, K> {
 }
 
 impl<K: Kernel> Device for Nic<'_, K> {
-    fn current(&mut self, setting: &Setting) -> Option<Setting> {
+    fn current(&mut self, setting: &Setting) -> io::Result<Option<Setting>> {
         if let Setting::HugePages(_) = setting {
-            let pages = self.kernel.read(Path::new(HUGE_PAGES)).ok()?.trim().parse().ok()?;
-            return Some(Setting::HugePages(pages));
+            let pages = self.kernel.read(Path::new(HUGE_PAGES))?;
+            return Ok(pages.trim().parse().ok().map(Setting::HugePages));
         }
         if let Setting::FlowRule { rule, .. } = setting {
-            let location = self.find_rule(rule);
-            return Some(Setting::FlowRule {
+            let location = self.find_rule(rule)?;
+            return Ok(Some(Setting::FlowRule {
                 rule: *rule,
                 location,
                 present: location.is_some(),
-            });
+            }));
         }
         // A context is what was made here, and its table nobody else's.
         if let Setting::RssContext { .. } = setting {
-            return Some(setting.clone());
+            return Ok(Some(setting.clone()));
         }
-        value_in(&Facts::read(self.kernel, &self.name).ok()?, setting)
+        Ok(value_in(&Facts::read(self.kernel, &self.name)?, setting))
     }
 
     fn set(&mut self, setting: &Setting) -> io::Result<Setting> {
@@ -319,7 +327,10 @@ impl<K: Kernel> Device for Nic<'_, K> {
                 location,
                 present: false,
             } => {
-                let location = location.or_else(|| self.find_rule(rule));
+                let location = match location {
+                    Some(location) => Some(*location),
+                    None => self.find_rule(rule)?,
+                };
                 if let Some(location) = location {
                     self.kernel.delete_flow_rule(&self.name, location)?;
                 }
@@ -390,11 +401,11 @@ mod tests {
         let mut kernel = Linux::new().expect("sockets");
         let facts = Facts::read(&mut kernel, interface).expect("an interface");
         let mut nic = Nic::new(&mut kernel, &facts);
-        let before = nic.current(setting).expect("a value");
+        let before = nic.current(setting).expect("an answer").expect("a value");
         assert_ne!(&before, setting);
         nic.set(setting)
             .unwrap_or_else(|error| panic!("{}: {error}", setting.name()));
-        nic.current(setting).expect("a value")
+        nic.current(setting).expect("an answer").expect("a value")
     }
 
     #[test]
@@ -434,6 +445,31 @@ mod tests {
                 .expect_err("a driver without it");
         };
         thread::spawn(inside).join().expect("it does as told");
+    }
+
+    #[test]
+    fn a_rule_is_there_is_not_or_cannot_be_told() {
+        use crate::facts::FlowRules;
+        use crate::fake::Device as FakeDevice;
+        let device = FakeDevice::of("ice");
+        let mut kernel = device.kernel();
+        let ours = rule("198.18.0.1:80".parse().expect("an address"), Target::Queue(0), true);
+        let current = |kernel: &mut _| Nic::new(kernel, &device.facts()).current(&ours);
+        current(&mut kernel).expect_err("no answer");
+        // One is gone since the places were told.
+        kernel.flow_rules = Some(FlowRules {
+            locations: vec![3, 5],
+            capacity: 8,
+            any_location: false,
+        });
+        let none = current(&mut kernel).expect("an answer").map(|setting| setting.value());
+        assert_eq!(none.as_deref(), Some("none"));
+        let Setting::FlowRule { rule, .. } = ours.clone() else {
+            unreachable!()
+        };
+        kernel.rules.insert(5, rule);
+        let there = current(&mut kernel).expect("an answer").map(|setting| setting.value());
+        assert_eq!(there.as_deref(), Some("queue 0"));
     }
 
     #[test]

@@ -16,8 +16,8 @@ struct Memory {
 }
 
 impl Device for Memory {
-    fn current(&mut self, setting: &Setting) -> Option<Setting> {
-        match setting {
+    fn current(&mut self, setting: &Setting) -> io::Result<Option<Setting>> {
+        Ok(match setting {
             Setting::FlowRule { rule, .. } => {
                 let present = self.values.get(&setting.name()).cloned();
                 present.or(Some(Setting::FlowRule {
@@ -27,7 +27,7 @@ impl Device for Memory {
                 }))
             }
             _ => self.values.get(&setting.name()).cloned(),
-        }
+        })
     }
 
     fn set(&mut self, setting: &Setting) -> io::Result<Setting> {
