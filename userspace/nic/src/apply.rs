@@ -4,8 +4,9 @@
 //! file also tells when there is nothing to be put back any more: after the machine was started anew, or where the
 //! interface is another.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub const STATE_DIRECTORY: &str = "/var/lib/tidegate/nic";
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
+
 /// Why a plan was not applied, or not undone.
 #[derive(Debug)]
 pub enum Failure {
@@ -27,6 +30,18 @@ pub enum Failure {
     AlreadyApplied {
         /// The file that says so.
         file: PathBuf,
+    },
+    /// Another process keeps the [`Lock`].
+    Busy {
+        /// The interface.
+        interface: String,
+    },
+    /// What was applied is about an interface of the same name in another network namespace.
+    AnotherNamespace {
+        /// The file that says so.
+        file: PathBuf,
+        /// The interface.
+        interface: String,
     },
     /// The file with what was cannot be written, read or understood.
     State {
@@ -57,6 +72,13 @@ impl core::fmt::Display for Failure {
                  `tidegate nic undo IFACE` first",
                 file.display()
             ),
+            Self::Busy { interface } => write!(f, "{interface} is being served with --tune by another process"),
+            Self::AnotherNamespace { file, interface } => write!(
+                f,
+                "{} is about {interface} of another network namespace; put that back there, or give another directory \
+                 by --state-dir",
+                file.display()
+            ),
             Self::State { file, error } => {
                 write!(
                     f,
@@ -72,10 +94,49 @@ impl core::fmt::Display for Failure {
     }
 }
 
+/// The right to change an interface's settings, which one process has at a time, until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Busy`] when another process has it, or [`Failure::State`] when there can be no such file.
+    pub fn take(directory: &Path, interface: &str) -> Result<Self, Failure> {
+        let path = directory.join(format!("{interface}.lock"));
+        let opened = fs::create_dir_all(directory).and_then(|()| File::create(&path));
+        let failure = |error| Failure::State {
+            file: path.clone(),
+            error,
+        };
+        let file = opened.map_err(failure)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Failure::Busy {
+                interface: interface.to_owned(),
+            }),
+            Err(TryLockError::Error(error)) => Err(failure(error)),
+        }
+    }
+}
+
 /// What was before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     boot_id: String,
+    /// The inode of the network namespace.
+    #[serde(default)]
+    namespace: Option<u64>,
+    /// Whether it is to last until somebody undoes it, rather than as long as the process that applied it.
+    #[serde(default)]
+    kept: bool,
+    /// Queues that tidegate is to serve.
+    #[serde(default)]
+    queues: u32,
     interface: String,
     index: u32,
     permanent_mac: Option<[u8; 6]>,
@@ -105,6 +166,11 @@ pub fn boot_id() -> String {
         .unwrap_or_default()
 }
 
+/// The inode of the calling thread's network namespace.
+fn namespace() -> Option<u64> {
+    fs::metadata(NAMESPACE).ok().map(|metadata| metadata.ino())
+}
+
 impl Applied {
     /// Applies `plan` to the device that `facts` are about; `told` hears of changes that were refused and are not
     /// needed.
@@ -127,6 +193,9 @@ impl Applied {
             file,
             state: State {
                 boot_id: boot_id(),
+                namespace: namespace(),
+                kept: false,
+                queues: plan.queues,
                 interface: facts.name.clone(),
                 index: facts.index,
                 permanent_mac: facts.permanent_mac,
@@ -172,7 +241,7 @@ impl Applied {
     ///
     /// # Errors
     ///
-    /// [`Failure::State`] when the file cannot be read.
+    /// [`Failure::State`] when the file cannot be read, and [`Failure::AnotherNamespace`].
     pub fn load(directory: &Path, interface: &str) -> Result<Option<Self>, Failure> {
         let file = state_file(directory, interface);
         let text = match fs::read_to_string(&file) {
@@ -180,13 +249,43 @@ impl Applied {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::State { file, error }),
         };
-        match serde_json::from_str(&text) {
+        match serde_json::from_str::<State>(&text) {
+            // Namespaces of an earlier boot are gone.
+            Ok(state)
+                if state.boot_id == boot_id() && state.namespace.is_some_and(|known| Some(known) != namespace()) =>
+            {
+                Err(Failure::AnotherNamespace {
+                    file,
+                    interface: interface.to_owned(),
+                })
+            }
             Ok(state) => Ok(Some(Self { file, state })),
             Err(error) => Err(Failure::State {
                 file,
                 error: error.into(),
             }),
         }
+    }
+
+    /// Has it last until somebody undoes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::State`] when the file cannot be written.
+    pub fn keep(&mut self) -> Result<(), Failure> {
+        self.state.kept = true;
+        self.save()
+    }
+
+    /// Whether it lasts until somebody undoes it, on the interface that `facts` are about.
+    pub fn is_kept(&self, facts: &Facts) -> bool {
+        let lasts = |change: &Change| self.no_longer(change, Some(facts)).is_none();
+        self.state.kept && self.state.boot_id == boot_id() && self.state.changes.iter().all(lasts)
+    }
+
+    /// Queues that tidegate is to serve, from queue 0 on.
+    pub fn queues(&self) -> u32 {
+        self.state.queues
     }
 
     /// The changes.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
-use tidegate_nic::apply::{Applied, Failure as NotApplied, STATE_DIRECTORY, Undone};
+use tidegate_nic::apply::{Applied, Failure as NotApplied, Lock, STATE_DIRECTORY, Undone};
 use tidegate_nic::plan::{Plan, Wanted, plans};
 use tidegate_nic::setting::Nic;
 use tidegate_nic::{Facts, Linux};
@@ -52,18 +52,21 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
             let settings = gather(&arguments)?;
             let facts = device(&arguments.interface)?;
             let directory = state_directory(arguments.serve.state_dir.as_deref());
-            let tuned = Tuned::apply(&facts, &wanted(&settings), &directory, &mut |sentence| {
+            let _lock = Lock::take(&directory, &facts.name).map_err(refused)?;
+            let mut applied = apply(&facts, &wanted(&settings), &directory, &mut |sentence| {
                 let _ = writeln!(output::Log, "tidegate: {sentence}");
             })?;
+            applied.keep().map_err(refused)?;
             say(&format!(
                 "{}\nserve with --queues {}\n",
-                list(tuned.applied()),
-                tuned.queues
+                list(&applied),
+                applied.queues()
             ));
-            tuned.keep();
         }
         NicCommand::Undo { iface, state_dir } => {
-            let Some(applied) = Applied::load(&state_directory(state_dir.as_deref()), &iface).map_err(refused)? else {
+            let directory = state_directory(state_dir.as_deref());
+            let _lock = Lock::take(&directory, &iface).map_err(refused)?;
+            let Some(applied) = Applied::load(&directory, &iface).map_err(refused)? else {
                 say(&format!("nothing of tidegate's is applied to {iface}\n"));
                 return Ok(ExitCode::SUCCESS);
             };
@@ -84,19 +87,23 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
 /// An interface that is prepared until this is dropped.
 pub(crate) struct Tuned {
     interface: String,
-    /// `None` when it is not to be undone here any more.
+    /// `None` when nothing is to be undone.
     applied: Option<Applied>,
-    queues: u32,
+    _lock: Lock,
 }
 
-/// Prepares the devices of `settings` for a run: what a run that was killed has left is undone first. Returns what is
-/// to be kept until its end, and the number of queues to serve.
+/// Prepares the devices of `settings` for a run: what a run that was killed has left is undone first, and what
+/// `tidegate nic apply` has prepared is left as it is. Returns what is to be kept until its end, and the number of
+/// queues to serve.
 ///
 /// # Errors
 ///
-/// The file with what was cannot be read or written, or a driver refuses every plan.
+/// Another process serves one of them so, the file with what was cannot be read or written, or a driver refuses every
+/// plan.
 pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<Tuned>, u32), Failure> {
     let mut devices = Vec::new();
+    let mut tuned = Vec::new();
+    let mut prepared = Vec::new();
     for interface in &settings.interfaces {
         let facts = read(&mut kernel()?, interface)?;
         // A bond stands for its slaves.
@@ -106,63 +113,63 @@ pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<T
             vec![facts.name]
         };
         for name in names {
+            let lock = Lock::take(state_directory, &name).map_err(refused)?;
             if let Some(left) = Applied::load(state_directory, &name).map_err(refused)? {
+                if left.is_kept(&device(&name)?) {
+                    info!("{name} is served as `tidegate nic apply` has prepared it");
+                    prepared.push(left.queues());
+                    tuned.push(Tuned {
+                        interface: name,
+                        applied: None,
+                        _lock: lock,
+                    });
+                    continue;
+                }
                 info!("putting back what a run before has left of {name}");
                 undo(left, &name)?.left.iter().for_each(|sentence| warn!("{sentence}"));
             }
-            devices.push(device(&name)?);
+            devices.push((device(&name)?, lock));
         }
     }
     let mut wanted = wanted(settings);
     // Of each device as many queues are served as of the one with the fewest.
-    let of_each = devices.iter().map(|facts| plans(facts, &wanted)[0].queues);
-    wanted.queues = of_each.min();
-    let mut tuned = Vec::new();
-    for facts in &devices {
+    let of_each = devices.iter().map(|(facts, _)| plans(facts, &wanted)[0].queues);
+    wanted.queues = of_each.chain(prepared.iter().copied()).min();
+    for (facts, lock) in devices {
         let told = &mut |sentence| info!("{}: {sentence}", facts.name);
-        tuned.push(Tuned::apply(facts, &wanted, state_directory, told)?);
+        let applied = apply(&facts, &wanted, state_directory, told)?;
+        prepared.push(applied.queues());
+        tuned.push(Tuned {
+            interface: facts.name,
+            applied: Some(applied),
+            _lock: lock,
+        });
     }
-    let queues = tuned.iter().map(|tuned| tuned.queues).min().unwrap_or(1);
-    Ok((tuned, queues))
+    Ok((tuned, prepared.into_iter().min().unwrap_or(1)))
 }
 
-impl Tuned {
-    /// Prepares the device that `facts` are about: by the first plan that its driver takes.
-    fn apply(
-        facts: &Facts,
-        wanted: &Wanted,
-        state_directory: &Path,
-        told: &mut dyn FnMut(String),
-    ) -> Result<Self, Failure> {
-        let mut kernel = kernel()?;
-        for plan in &plans(facts, wanted) {
-            let mut device = Nic::new(&mut kernel, facts);
-            match Applied::apply(plan, facts, &mut device, state_directory, &mut *told) {
-                Ok(applied) => {
-                    told(plan.way.clone());
-                    return Ok(Self {
-                        interface: facts.name.clone(),
-                        applied: Some(applied),
-                        queues: plan.queues,
-                    });
-                }
-                Err(failure @ NotApplied::Refused { .. }) => {
-                    told(format!("{}: {failure}; what was set before it is put back", plan.way));
-                }
-                Err(failure) => return Err(refused(failure)),
+/// Prepares the device that `facts` are about: by the first plan that its driver takes.
+fn apply(
+    facts: &Facts,
+    wanted: &Wanted,
+    state_directory: &Path,
+    told: &mut dyn FnMut(String),
+) -> Result<Applied, Failure> {
+    let mut kernel = kernel()?;
+    for plan in &plans(facts, wanted) {
+        let mut device = Nic::new(&mut kernel, facts);
+        match Applied::apply(plan, facts, &mut device, state_directory, &mut *told) {
+            Ok(applied) => {
+                told(plan.way.clone());
+                return Ok(applied);
             }
+            Err(failure @ NotApplied::Refused { .. }) => {
+                told(format!("{}: {failure}; what was set before it is put back", plan.way));
+            }
+            Err(failure) => return Err(refused(failure)),
         }
-        Err(Failure::Nic(format!("the driver of {} refuses every plan", facts.name)))
     }
-
-    fn applied(&self) -> &Applied {
-        self.applied.as_ref().expect("it is taken at the end only")
-    }
-
-    /// Leaves everything as it is, for `tidegate nic undo`.
-    fn keep(mut self) {
-        self.applied = None;
-    }
+    Err(Failure::Nic(format!("the driver of {} refuses every plan", facts.name)))
 }
 
 impl Drop for Tuned {

@@ -263,6 +263,58 @@ fn a_device_of_the_same_address_is_put_back_under_another_index() {
 }
 
 #[test]
+fn one_process_at_a_time_changes_an_interface() {
+    let directory = tempfile::tempdir().unwrap();
+    let below = directory.path().join("made");
+    let lock = Lock::take(&below, "nic0").expect("it is free");
+    let error = Lock::take(&below, "nic0").expect_err("it is not");
+    assert!(
+        error.to_string() == "nic0 is being served with --tune by another process",
+        "{error}"
+    );
+    Lock::take(&below, "nic1").expect("another interface");
+    drop(lock);
+    Lock::take(&below, "nic0").expect("it is free again");
+}
+
+#[test]
+fn what_is_to_last_is_told_from_what_a_killed_run_has_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let mut applied = apply(&plans(&facts, &wanted())[0], &facts, &mut memory, directory.path()).expect("possible");
+    assert!(!load(directory.path()).expect("a file").is_kept(&facts));
+    applied.keep().expect("a file");
+    let kept = load(directory.path()).expect("a file");
+    assert!(kept.is_kept(&facts));
+    assert_eq!(kept.queues(), 2);
+    let other = Facts {
+        permanent_mac: Some([2, 0, 0, 0, 0, 9]),
+        ..facts.clone()
+    };
+    assert!(!kept.is_kept(&other), "another device");
+    applied.state.boot_id = "another".to_owned();
+    applied.save().expect("a file");
+    assert!(!load(directory.path()).expect("a file").is_kept(&facts), "another boot");
+}
+
+#[test]
+fn what_is_about_another_namespace_is_not_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let plan = &plans(&facts, &wanted())[0];
+    let mut applied = apply(plan, &facts, &mut memory, directory.path()).expect("all is possible");
+    let here = applied.state.namespace.expect("an inode");
+    applied.state.namespace = Some(here + 1);
+    applied.save().expect("a file");
+    let error = Applied::load(directory.path(), "nic0").expect_err("of another namespace");
+    assert!(error.to_string().contains("another network namespace"), "{error}");
+    // Before the machine was started anew, numbers of namespaces were others.
+    applied.state.boot_id = "another".to_owned();
+    applied.save().expect("a file");
+    assert!(load(directory.path()).is_some());
+}
+
+#[test]
 fn a_file_that_is_none_of_ours_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("nic0.json"), "{").unwrap();
