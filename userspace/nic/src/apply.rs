@@ -155,8 +155,10 @@ pub struct Applied {
 pub struct Undone {
     /// Settings that have their old values again.
     pub restored: Vec<String>,
-    /// What no longer applies, or could not be put back, as sentences.
+    /// What no longer applies, as sentences.
     pub left: Vec<String>,
+    /// What could not be put back, and stays in the file, as sentences.
+    pub kept: Vec<String>,
 }
 
 /// The kernel's name for the time since the machine was started.
@@ -220,7 +222,8 @@ impl Applied {
                 Err(error) if change.essential => {
                     let what = format!("{} {}", change.after.name(), change.after.value());
                     applied.state.changes.pop();
-                    let left = applied.undo(facts, device)?.left;
+                    let Undone { mut left, kept, .. } = applied.undo(facts, device)?;
+                    left.extend(kept);
                     return Err(Failure::Refused { what, error, left });
                 }
                 Err(error) => {
@@ -279,7 +282,7 @@ impl Applied {
 
     /// Whether it lasts until somebody undoes it, on the interface that `facts` are about.
     pub fn is_kept(&self, facts: &Facts) -> bool {
-        let lasts = |change: &Change| self.no_longer(change, Some(facts)).is_none();
+        let lasts = |change: &Change| self.no_longer(change, facts).is_none();
         self.state.kept && self.state.boot_id == boot_id() && self.state.changes.iter().all(lasts)
     }
 
@@ -293,16 +296,30 @@ impl Applied {
         &self.state.changes
     }
 
-    /// Puts everything back that is still as it was left, and removes the file. `facts` are those of the interface now.
+    /// Removes the file, and puts nothing back.
     ///
     /// # Errors
     ///
     /// [`Failure::State`] when the file cannot be removed.
+    pub fn forget(self) -> Result<(), Failure> {
+        fs::remove_file(&self.file).or_else(|error| match error.kind() {
+            // Nothing was changed.
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(Failure::State { file: self.file, error }),
+        })
+    }
+
+    /// Puts everything back that is still as it was left, and removes the file, or leaves in it what could not be put
+    /// back. `facts` are those of the interface now.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::State`] when the file cannot be removed or written.
     pub fn undo(self, facts: &Facts, device: &mut impl Device) -> Result<Undone, Failure> {
         self.undo_if(&boot_id(), Some(facts), device)
     }
 
-    /// As [`Applied::undo`], where there is no such interface any more.
+    /// As [`Applied::undo`], where there is no such interface: the file stays, since it may come back.
     ///
     /// # Errors
     ///
@@ -311,50 +328,59 @@ impl Applied {
         self.undo_if(&boot_id(), None, device)
     }
 
-    fn undo_if(self, boot_id: &str, facts: Option<&Facts>, device: &mut impl Device) -> Result<Undone, Failure> {
+    fn undo_if(mut self, boot_id: &str, facts: Option<&Facts>, device: &mut impl Device) -> Result<Undone, Failure> {
         let mut undone = Undone::default();
-        let mut changes: Vec<Change> = self.state.changes.clone();
         if self.state.boot_id != boot_id {
-            let names: Vec<String> = changes.iter().map(|change| change.after.name()).collect();
-            undone.left.push(format!(
-                "the machine was started anew since, and what was set is gone with that: {}",
-                names.join(", ")
-            ));
-            changes.clear();
+            undone.left.push(self.gone_with_boot());
+            self.forget()?;
+            return Ok(undone);
         }
-        changes.retain(|change| match self.no_longer(change, facts) {
-            Some(sentence) => {
-                undone.left.push(sentence);
-                false
-            }
-            None => true,
-        });
+        let mut kept = Vec::new();
         // Looked at before anything is changed: drivers change other settings along with some.
-        let mut found: Vec<(Change, io::Result<Option<Setting>>)> = changes
-            .into_iter()
-            .map(|change| {
-                let current = device.current(&change.after);
-                (change, current)
-            })
-            .collect();
-        found.reverse();
-        found.sort_by_key(|(change, _)| change.after.undo_rank());
-        for (change, current) in found {
-            put_back(&change, current, device, &mut undone);
+        let mut found = Vec::new();
+        for (place, change) in self.state.changes.iter().enumerate() {
+            if facts.is_none() && !change.after.is_of_the_machine() {
+                let (name, interface) = (change.after.name(), &self.state.interface);
+                undone
+                    .kept
+                    .push(format!("{name}: there is no interface {interface} any more"));
+                kept.push(place);
+            } else if let Some(sentence) = facts.and_then(|facts| self.no_longer(change, facts)) {
+                undone.left.push(sentence);
+            } else {
+                found.push((place, change, device.current(&change.after)));
+            }
         }
-        fs::remove_file(&self.file).or_else(|error| match error.kind() {
-            // Nothing was changed.
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(Failure::State {
-                file: self.file.clone(),
-                error,
-            }),
-        })?;
+        found.reverse();
+        found.sort_by_key(|(_, change, _)| change.after.undo_rank());
+        for (place, change, current) in found {
+            if !put_back(change, current, device, &mut undone) {
+                kept.push(place);
+            }
+        }
+        if kept.is_empty() {
+            self.forget()?;
+            return Ok(undone);
+        }
+        let mut place = 0..;
+        self.state
+            .changes
+            .retain(|_| place.next().is_some_and(|place| kept.contains(&place)));
+        self.state.kept = false;
+        self.save()?;
         Ok(undone)
     }
 
+    fn gone_with_boot(&self) -> String {
+        let names: Vec<String> = self.changes().iter().map(|change| change.after.name()).collect();
+        format!(
+            "the machine was started anew since, and what was set is gone with that: {}",
+            names.join(", ")
+        )
+    }
+
     /// Why a change cannot be put back on the interface that has the name now.
-    fn no_longer(&self, change: &Change, facts: Option<&Facts>) -> Option<String> {
+    fn no_longer(&self, change: &Change, facts: &Facts) -> Option<String> {
         let State {
             interface,
             index,
@@ -365,16 +391,13 @@ impl Applied {
             return None;
         }
         let name = change.after.name();
-        match facts {
-            None => Some(format!("{name}: there is no interface {interface} any more")),
-            Some(facts) if facts.permanent_mac != *permanent_mac => Some(format!(
+        if facts.permanent_mac != *permanent_mac {
+            return Some(format!(
                 "{name}: {interface} is another device now, by its permanent address"
-            )),
-            Some(facts) if facts.index != *index && permanent_mac.is_none() => Some(format!(
-                "{name}: {interface} was made anew since, and has what its driver gave it"
-            )),
-            Some(_) => None,
+            ));
         }
+        (facts.index != *index && permanent_mac.is_none())
+            .then(|| format!("{name}: {interface} was made anew since, and has what its driver gave it"))
     }
 
     fn save(&self) -> Result<(), Failure> {
@@ -424,15 +447,21 @@ fn with_context(change: &mut Change, context: Option<u32>) {
     }
 }
 
-fn put_back(change: &Change, current: io::Result<Option<Setting>>, device: &mut impl Device, undone: &mut Undone) {
+/// Returns whether that is done with; otherwise it is to be tried again.
+fn put_back(
+    change: &Change,
+    current: io::Result<Option<Setting>>,
+    device: &mut impl Device,
+    undone: &mut Undone,
+) -> bool {
     let (name, was) = (change.after.name(), change.before.value());
     let current = match current {
         Ok(current) => current,
         Err(error) => {
             undone
-                .left
+                .kept
                 .push(format!("{name}: it cannot be told ({error}); it was {was}"));
-            return;
+            return false;
         }
     };
     match current {
@@ -444,9 +473,13 @@ fn put_back(change: &Change, current: io::Result<Option<Setting>>, device: &mut 
         )),
         Some(_) => match device.set(&change.before) {
             Ok(_) => undone.restored.push(format!("{name}: {was}")),
-            Err(error) => undone.left.push(format!("{name}: {was} was refused ({error})")),
+            Err(error) => {
+                undone.kept.push(format!("{name}: {was} was refused ({error})"));
+                return false;
+            }
         },
     }
+    true
 }
 
 /// Whether two values are the same, wherever a rule is.

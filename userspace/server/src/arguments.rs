@@ -84,6 +84,9 @@ pub(crate) enum NicCommand {
         /// Where `apply` has kept what was (default: /var/lib/tidegate/nic)
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
+        /// Give up on what cannot be put back.
+        #[arg(long)]
+        forget: bool,
     },
 }
 

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use serde_json::json;
 use tidegate_nic::apply::{Applied, Failure as NotApplied, Lock, STATE_DIRECTORY, Undone};
 use tidegate_nic::plan::{Plan, Wanted, plans};
@@ -63,7 +64,11 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
                 applied.queues()
             ));
         }
-        NicCommand::Undo { iface, state_dir } => {
+        NicCommand::Undo {
+            iface,
+            state_dir,
+            forget,
+        } => {
             let directory = state_directory(state_dir.as_deref());
             let _lock = Lock::take(&directory, &iface).map_err(refused)?;
             let Some(applied) = Applied::load(&directory, &iface).map_err(refused)? else {
@@ -78,7 +83,15 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
             for line in &undone.left {
                 let _ = writeln!(text, "left     {line}");
             }
+            for line in &undone.kept {
+                let _ = writeln!(text, "failed   {line}");
+            }
             say(&text);
+            match Applied::load(&directory, &iface).map_err(refused)? {
+                Some(rest) if forget => rest.forget().map_err(refused)?,
+                Some(_) => return Err(not_all(&iface)),
+                None => {}
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -126,7 +139,11 @@ pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<T
                     continue;
                 }
                 info!("putting back what a run before has left of {name}");
-                undo(left, &name)?.left.iter().for_each(|sentence| warn!("{sentence}"));
+                let undone = undo(left, &name)?;
+                warn_of(&undone);
+                if !undone.kept.is_empty() {
+                    return Err(not_all(&name));
+                }
             }
             devices.push((device(&name)?, lock));
         }
@@ -176,7 +193,12 @@ impl Drop for Tuned {
     fn drop(&mut self) {
         let Some(applied) = self.applied.take() else { return };
         match undo(applied, &self.interface) {
-            Ok(undone) => undone.left.iter().for_each(|sentence| warn!("{sentence}")),
+            Ok(undone) => {
+                warn_of(&undone);
+                if !undone.kept.is_empty() {
+                    warn!("{}", not_all(&self.interface));
+                }
+            }
             Err(failure) => warn!(
                 "{failure}; put the settings back with `tidegate nic undo {}`",
                 self.interface
@@ -189,9 +211,24 @@ fn undo(applied: Applied, interface: &str) -> Result<Undone, Failure> {
     let mut kernel = kernel()?;
     let undone = match Facts::read(&mut kernel, interface) {
         Ok(facts) => applied.undo(&facts, &mut Nic::new(&mut kernel, &facts)),
-        Err(_) => applied.undo_without_interface(&mut Nic::new(&mut kernel, &Facts::default())),
+        Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {
+            applied.undo_without_interface(&mut Nic::new(&mut kernel, &Facts::default()))
+        }
+        Err(source) => return Err(cannot_ask(interface, source)),
     };
     undone.map_err(refused)
+}
+
+fn warn_of(undone: &Undone) {
+    let sentences = undone.left.iter().chain(&undone.kept);
+    sentences.for_each(|sentence| warn!("{sentence}"));
+}
+
+fn not_all(interface: &str) -> Failure {
+    Failure::Nic(format!(
+        "not all settings of {interface} are put back: `tidegate nic undo {interface}` tries again, and gives up on \
+         the rest with --forget"
+    ))
 }
 
 fn kernel() -> Result<Linux, Failure> {
@@ -202,10 +239,14 @@ fn kernel() -> Result<Linux, Failure> {
 }
 
 fn read(kernel: &mut Linux, interface: &str) -> Result<Facts, Failure> {
-    Facts::read(kernel, interface).map_err(|source| Failure::System {
+    Facts::read(kernel, interface).map_err(|source| cannot_ask(interface, source))
+}
+
+fn cannot_ask(interface: &str, source: io::Error) -> Failure {
+    Failure::System {
         what: format!("cannot ask the kernel about interface {interface}"),
         source,
-    })
+    }
 }
 
 fn is_bond(facts: &Facts) -> bool {

@@ -13,10 +13,15 @@ use crate::setting::value_in;
 struct Memory {
     values: BTreeMap<String, Setting>,
     refused: Vec<String>,
+    /// Those that cannot be read.
+    untold: Vec<String>,
 }
 
 impl Device for Memory {
     fn current(&mut self, setting: &Setting) -> io::Result<Option<Setting>> {
+        if self.untold.contains(&setting.name()) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         Ok(match setting {
             Setting::FlowRule { rule, .. } => {
                 let present = self.values.get(&setting.name()).cloned();
@@ -226,7 +231,6 @@ fn what_no_longer_applies_is_named_and_nothing_is_touched() {
     for (facts_then, facts_now, boot_id, words) in [
         (&facts, Some(&facts), "another", "the machine was started anew since"),
         (&facts, Some(&other), boot.as_str(), "is another device now"),
-        (&facts, None, &boot, "there is no interface nic0 any more"),
         (
             &Facts {
                 permanent_mac: None,
@@ -249,6 +253,58 @@ fn what_no_longer_applies_is_named_and_nothing_is_touched() {
         );
         assert!(load(directory.path()).is_none(), "{words}");
     }
+}
+
+#[test]
+fn what_could_not_be_put_back_stays_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, clean) = steerable();
+    let mut memory = clean.clone();
+    let plan = &plans(&facts, &wanted())[0];
+    let mut applied = apply(plan, &facts, &mut memory, directory.path()).expect("all is possible");
+    applied.keep().expect("a file");
+    // Without the interface, nothing is lost.
+    let undone = applied.undo_without_interface(&mut memory).expect("it can be");
+    assert!(undone.left.is_empty() && undone.restored.is_empty(), "{undone:?}");
+    assert_eq!(undone.kept.len(), plan.changes.len());
+    assert!(
+        undone
+            .kept
+            .iter()
+            .all(|kept| kept.contains("there is no interface nic0 any more")),
+        "{undone:?}"
+    );
+    let again = load(directory.path()).expect("a file");
+    assert_eq!(again.changes().len(), plan.changes.len());
+    assert!(!again.is_kept(&facts), "it is half undone");
+    // What is refused, and what cannot be told, is left for another time.
+    memory.refused = vec!["rings".to_owned()];
+    memory.untold = vec!["rule for [2001:2::1]:80".to_owned()];
+    let undone = again.undo(&facts, &mut memory).expect("it can be");
+    assert!(
+        matches!(undone.kept.as_slice(), [rule, rings] if rule.starts_with("rule for [2001:2::1]:80: it cannot be told")
+            && rings.starts_with("rings: rx 512 tx 512 was refused")),
+        "{undone:?}"
+    );
+    let again = load(directory.path()).expect("a file");
+    let names: Vec<String> = again.changes().iter().map(|change| change.after.name()).collect();
+    assert_eq!(names, ["rings", "rule for [2001:2::1]:80"]);
+    (memory.refused, memory.untold) = Default::default();
+    let undone = again.undo(&facts, &mut memory).expect("it can be");
+    assert_eq!((undone.restored.len(), undone.kept.len()), (2, 0));
+    assert_eq!(memory, clean);
+    assert!(load(directory.path()).is_none());
+}
+
+#[test]
+fn what_is_forgotten_is_not_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let applied = apply(&plans(&facts, &wanted())[0], &facts, &mut memory, directory.path()).expect("possible");
+    let after = memory.clone();
+    applied.forget().expect("a file");
+    assert_eq!(memory, after);
+    assert!(load(directory.path()).is_none());
 }
 
 #[test]
