@@ -187,12 +187,14 @@ impl Applied {
         directory: &Path,
         mut told: impl FnMut(String),
     ) -> Result<Self, Failure> {
-        let file = state_file(directory, &facts.name);
-        if file.exists() {
-            return Err(Failure::AlreadyApplied { file });
+        if let Some(earlier) = Self::load(directory, &facts.name)? {
+            if earlier.state.boot_id == boot_id() {
+                return Err(Failure::AlreadyApplied { file: earlier.file });
+            }
+            told(earlier.gone_with_boot());
         }
         let mut applied = Self {
-            file,
+            file: state_file(directory, &facts.name),
             state: State {
                 boot_id: boot_id(),
                 namespace: namespace(),
@@ -204,26 +206,45 @@ impl Applied {
                 changes: Vec::new(),
             },
         };
+        let Err(mut failure) = applied.make(&plan.changes, device, &mut told) else {
+            return Ok(applied);
+        };
+        // From memory: the file may be older, or not be there.
+        match (applied.undo(facts, device), &mut failure) {
+            (Ok(undone), Failure::Refused { left, .. }) => left.extend(undone.left.into_iter().chain(undone.kept)),
+            (Ok(undone), _) => undone.left.into_iter().chain(undone.kept).for_each(&mut told),
+            // Told after everything is put back; where the file could not be written, that is the failure already.
+            (Err(error), Failure::Refused { .. }) => failure = error,
+            (Err(_), _) => {}
+        }
+        Err(failure)
+    }
+
+    fn make(
+        &mut self,
+        changes: &[Change],
+        device: &mut impl Device,
+        told: &mut impl FnMut(String),
+    ) -> Result<(), Failure> {
         let mut context = None;
-        for change in &plan.changes {
+        for change in changes {
             let mut change = change.clone();
             with_context(&mut change, context);
             // Before it is made: a run that is killed right after it has to be undone, too.
-            applied.state.changes.push(change.clone());
-            applied.save()?;
+            self.state.changes.push(change.clone());
+            self.save()?;
             match device.set(&change.after) {
                 Ok(set) => {
                     if let Setting::RssContext { id, .. } = set {
                         context = id;
                     }
-                    applied.state.changes.last_mut().expect("it was pushed").note(set);
-                    applied.save()?;
+                    self.state.changes.last_mut().expect("it was pushed").note(set);
+                    self.save()?;
                 }
                 Err(error) if change.essential => {
                     let what = format!("{} {}", change.after.name(), change.after.value());
-                    applied.state.changes.pop();
-                    let Undone { mut left, kept, .. } = applied.undo(facts, device)?;
-                    left.extend(kept);
+                    self.state.changes.pop();
+                    let left = Vec::new();
                     return Err(Failure::Refused { what, error, left });
                 }
                 Err(error) => {
@@ -232,12 +253,12 @@ impl Applied {
                         change.after.name(),
                         change.before.value()
                     ));
-                    applied.state.changes.pop();
-                    applied.save()?;
+                    self.state.changes.pop();
+                    self.save()?;
                 }
             }
         }
-        Ok(applied)
+        Ok(())
     }
 
     /// What was applied to `interface` and is not undone; `None` if there is nothing.

@@ -297,6 +297,48 @@ fn what_could_not_be_put_back_stays_in_the_file() {
 }
 
 #[test]
+fn what_was_applied_before_the_machine_was_started_anew_is_told_and_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let before = memory.clone();
+    let plan = &plans(&facts, &wanted())[0];
+    let mut applied = apply(plan, &facts, &mut memory, directory.path()).expect("all is possible");
+    applied.state.boot_id = "another".to_owned();
+    applied.keep().expect("a file");
+    memory = before.clone();
+    let mut told = Vec::new();
+    let applied = Applied::apply(plan, &facts, &mut memory, directory.path(), |sentence| {
+        told.push(sentence)
+    })
+    .expect("the other is of another boot");
+    assert!(
+        matches!(told.as_slice(), [sentence] if sentence.starts_with("the machine was started anew since")),
+        "{told:?}"
+    );
+    assert_ne!(memory, before);
+    applied.undo(&facts, &mut memory).expect("it can be");
+    assert_eq!(memory, before);
+}
+
+#[test]
+fn what_cannot_be_written_down_is_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let below = directory.path().join("state");
+    let (facts, mut memory) = steerable();
+    let before = memory.clone();
+    let plan = &plans(&facts, &wanted())[0];
+    // With the first refusal that is told, the directory goes and cannot be made again.
+    memory.refused = vec!["rings".to_owned()];
+    let result = Applied::apply(plan, &facts, &mut memory, &below, |_| {
+        fs::remove_dir_all(&below).expect("a directory");
+        fs::write(&below, "").expect("a file in its place");
+    });
+    let error = result.expect_err("it cannot be written down");
+    assert!(matches!(error, Failure::State { .. }), "{error}");
+    assert_eq!(memory.values, before.values);
+}
+
+#[test]
 fn what_is_forgotten_is_not_put_back() {
     let directory = tempfile::tempdir().unwrap();
     let (facts, mut memory) = steerable();
