@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
-use crate::plan::{Change, Plan};
+use crate::plan::{Change, NTUPLE, Plan};
 use crate::setting::{Device, Setting};
 use crate::{FlowRule, Target};
 
@@ -492,15 +492,45 @@ fn put_back(
             "{name}: somebody has set it to {} since, and it is left at that; it was {was}",
             current.value()
         )),
-        Some(_) => match device.set(&change.before) {
-            Ok(_) => undone.restored.push(format!("{name}: {was}")),
-            Err(error) => {
-                undone.kept.push(format!("{name}: {was} was refused ({error})"));
-                return false;
+        Some(_) if matches!(&change.before, Setting::Feature { name, on: false } if name == NTUPLE) => {
+            match device.flow_rules() {
+                Ok(0) => return set_back(change, device, undone),
+                // Rules of our own are gone by now.
+                Ok(count) if undone.kept.is_empty() => undone.left.push(format!(
+                    "{name}: it is left on, since {count} rules that are not tidegate's would go with it"
+                )),
+                Ok(_) => {
+                    undone
+                        .kept
+                        .push(format!("{name}: it is left on, since there are still rules"));
+                    return false;
+                }
+                Err(error) => {
+                    undone.kept.push(format!(
+                        "{name}: whether there are still rules cannot be told ({error})"
+                    ));
+                    return false;
+                }
             }
-        },
+        }
+        Some(_) => return set_back(change, device, undone),
     }
     true
+}
+
+/// Sets what was, and returns whether that is done.
+fn set_back(change: &Change, device: &mut impl Device, undone: &mut Undone) -> bool {
+    let (name, was) = (change.after.name(), change.before.value());
+    match device.set(&change.before) {
+        Ok(_) => {
+            undone.restored.push(format!("{name}: {was}"));
+            true
+        }
+        Err(error) => {
+            undone.kept.push(format!("{name}: {was} was refused ({error})"));
+            false
+        }
+    }
 }
 
 /// Whether two values are the same, wherever a rule is.

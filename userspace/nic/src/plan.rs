@@ -20,7 +20,8 @@ const MAX_RX_USECS: u32 = 50;
 const DEFER_HARD_IRQS: u32 = 2;
 const GRO_FLUSH_TIMEOUT: u64 = 200_000;
 
-const NTUPLE: &str = "rx-ntuple-filter";
+/// Some drivers (igb, igc) delete all rules, whoever's, when it is switched off.
+pub(crate) const NTUPLE: &str = "rx-ntuple-filter";
 
 /// What an interface is to be prepared for.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +69,10 @@ pub fn plans(facts: &Facts, wanted: &Wanted) -> Vec<Plan> {
     let cpus = (wanted.cpus.len() as u32).max(1);
     let queues = wanted.queues.unwrap_or((has / 2).clamp(1, cpus)).clamp(1, has);
     let mut plans = Vec::new();
-    let can_steer = !facts.rss_table.is_empty() && facts.flow_rules.is_some() && !wanted.listeners.is_empty();
+    // Rules of others while it is off: whether they work, and outlast a change of it, only the driver knows.
+    let rules = facts.flow_rules.as_ref();
+    let takes_rules = rules.is_some_and(|rules| facts.is_on(NTUPLE) || rules.locations.is_empty());
+    let can_steer = !facts.rss_table.is_empty() && takes_rules && !wanted.listeners.is_empty();
     if can_steer && queues < has {
         plans.push(dedicated(facts, wanted, queues, has));
         if queues > 1 {

@@ -162,6 +162,13 @@ pub trait Device {
     ///
     /// The kernel's, or the driver's.
     fn set(&mut self, setting: &Setting) -> io::Result<Setting>;
+
+    /// The number of flow rules, whoever's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or the driver's: it cannot be told.
+    fn flow_rules(&mut self) -> io::Result<usize>;
 }
 
 /// An interface of the running kernel.
@@ -347,6 +354,10 @@ impl<K: Kernel> Device for Nic<'_, K> {
             Setting::HugePages(pages) => self.kernel.write(Path::new(HUGE_PAGES), &pages.to_string())?,
         }
         Ok(setting.clone())
+    }
+
+    fn flow_rules(&mut self) -> io::Result<usize> {
+        Ok(self.kernel.flow_rules(&self.name)?.locations.len())
     }
 }
 

@@ -56,6 +56,10 @@ impl Device for Memory {
         self.values.insert(setting.name(), set.clone());
         Ok(set)
     }
+
+    fn flow_rules(&mut self) -> io::Result<usize> {
+        Ok(self.values.keys().filter(|name| name.starts_with("rule for")).count())
+    }
 }
 
 /// A device with all that can be steered, and what it has.
@@ -282,16 +286,18 @@ fn what_could_not_be_put_back_stays_in_the_file() {
     memory.untold = vec!["rule for [2001:2::1]:80".to_owned()];
     let undone = again.undo(&facts, &mut memory).expect("it can be");
     assert!(
-        matches!(undone.kept.as_slice(), [rule, rings] if rule.starts_with("rule for [2001:2::1]:80: it cannot be told")
-            && rings.starts_with("rings: rx 512 tx 512 was refused")),
+        matches!(undone.kept.as_slice(), [rule, ntuple, rings]
+            if rule.starts_with("rule for [2001:2::1]:80: it cannot be told")
+                && ntuple.starts_with("rx-ntuple-filter: it is left on")
+                && rings.starts_with("rings: rx 512 tx 512 was refused")),
         "{undone:?}"
     );
     let again = load(directory.path()).expect("a file");
     let names: Vec<String> = again.changes().iter().map(|change| change.after.name()).collect();
-    assert_eq!(names, ["rings", "rule for [2001:2::1]:80"]);
+    assert_eq!(names, ["rings", "rx-ntuple-filter", "rule for [2001:2::1]:80"]);
     (memory.refused, memory.untold) = Default::default();
     let undone = again.undo(&facts, &mut memory).expect("it can be");
-    assert_eq!((undone.restored.len(), undone.kept.len()), (2, 0));
+    assert_eq!((undone.restored.len(), undone.kept.len()), (3, 0));
     assert_eq!(memory, clean);
     assert!(load(directory.path()).is_none());
 }
@@ -336,6 +342,24 @@ fn what_cannot_be_written_down_is_put_back() {
     let error = result.expect_err("it cannot be written down");
     assert!(matches!(error, Failure::State { .. }), "{error}");
     assert_eq!(memory.values, before.values);
+}
+
+#[test]
+fn rules_of_others_keep_the_feature_that_they_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let (facts, mut memory) = steerable();
+    let plan = &plans(&facts, &wanted())[0];
+    let applied = apply(plan, &facts, &mut memory, directory.path()).expect("all is possible");
+    let theirs = crate::setting::rule("198.18.0.9:22".parse().unwrap(), Target::Queue(3), true);
+    memory.values.insert(theirs.name(), theirs);
+    let undone = applied.undo(&facts, &mut memory).expect("it can be");
+    assert!(
+        matches!(undone.left.as_slice(), [left] if left.starts_with("rx-ntuple-filter: it is left on, since 1 rules")),
+        "{undone:?}"
+    );
+    assert!(undone.kept.is_empty(), "{undone:?}");
+    assert_eq!(memory.values["rx-ntuple-filter"].value(), "on");
+    assert_eq!(memory.flow_rules().expect("a number"), 1);
 }
 
 #[test]
@@ -476,6 +500,17 @@ mod plan_tests {
             plans(
                 &Facts {
                     flow_rules: None,
+                    ..facts.clone()
+                },
+                &wanted(),
+            ),
+            plans(
+                &Facts {
+                    flow_rules: Some(FlowRules {
+                        locations: vec![3],
+                        capacity: 1024,
+                        any_location: false,
+                    }),
                     ..facts.clone()
                 },
                 &wanted(),
