@@ -32,6 +32,8 @@ pub struct Wanted {
     pub cpus: Vec<usize>,
     /// What is listened on.
     pub listeners: Vec<SocketAddr>,
+    /// Whether balancers send segments to them in packets of another destination.
+    pub balancers: bool,
     /// Whether shards have the kernel poll the device.
     pub busy_poll: bool,
     /// Huge pages that are to be there, and how many there are now.
@@ -73,19 +75,33 @@ pub fn plans(facts: &Facts, wanted: &Wanted) -> Vec<Plan> {
     let rules = facts.flow_rules.as_ref();
     let takes_rules = rules.is_some_and(|rules| facts.is_on(NTUPLE) || rules.locations.is_empty());
     let can_steer = !facts.rss_table.is_empty() && takes_rules && !wanted.listeners.is_empty();
-    if can_steer && queues < has {
+    let missed = missed_by_rules(wanted).filter(|_| can_steer && queues < has);
+    if can_steer && queues < has && missed.is_none() {
         plans.push(dedicated(facts, wanted, queues, has));
         if queues > 1 {
             plans.push(dedicated(facts, wanted, 1, has));
         }
     }
     let fitting = max_channels(facts, cpus).unwrap_or(has);
-    plans.push(simple(facts, wanted, has.min(cpus).min(fitting).max(1)));
+    let mut shared = simple(facts, wanted, has.min(cpus).min(fitting).max(1));
+    if let Some(missed) = missed {
+        shared.way += &format!(", since {missed}");
+    }
+    plans.push(shared);
     for plan in &mut plans {
         plan.changes.extend(interrupts(facts, wanted, plan.queues));
         plan.changes.retain(|change| change.before != change.after);
     }
     plans
+}
+
+/// Segments for tidegate that no rule catches: with queues of its own, it would not see them.
+fn missed_by_rules(wanted: &Wanted) -> Option<&'static str> {
+    if wanted.balancers {
+        return Some("no rule catches what balancers send");
+    }
+    let is_any = wanted.listeners.iter().any(|listener| listener.ip().is_unspecified());
+    is_any.then_some("no rule catches what is for addresses that are added later, on which there is a listener, too")
 }
 
 /// Queues for tidegate alone: connections get there by rules, and all else by RSS to the other queues.
@@ -123,11 +139,11 @@ fn dedicated(facts: &Facts, wanted: &Wanted, queues: u32, has: u32) -> Plan {
         });
     }
     changes.extend(
-        destinations(facts, &wanted.listeners)
+        BTreeSet::from_iter(&wanted.listeners)
             .into_iter()
             .map(|destination| Change {
-                before: rule(destination, target, false),
-                after: rule(destination, target, true),
+                before: rule(*destination, target, false),
+                after: rule(*destination, target, true),
                 reason: "segments to a listener go to tidegate's queues".to_owned(),
                 essential: true,
             }),
@@ -138,19 +154,6 @@ fn dedicated(facts: &Facts, wanted: &Wanted, queues: u32, has: u32) -> Plan {
         queues,
         changes,
     }
-}
-
-/// The addresses and ports that listeners are for: the unspecified address stands for all that the interface has of its
-/// family.
-fn destinations(facts: &Facts, listeners: &[SocketAddr]) -> BTreeSet<SocketAddr> {
-    let of_listener = |listener: &SocketAddr| -> Vec<SocketAddr> {
-        if !listener.ip().is_unspecified() {
-            return vec![*listener];
-        }
-        let same_family = facts.addresses.iter().filter(|ip| ip.is_ipv4() == listener.is_ipv4());
-        same_family.map(|ip| SocketAddr::new(*ip, listener.port())).collect()
-    };
-    listeners.iter().flat_map(of_listener).collect()
 }
 
 /// All queues for tidegate, as many as are asked for.

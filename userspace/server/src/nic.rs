@@ -286,6 +286,7 @@ fn wanted(settings: &Settings) -> Wanted {
         queues,
         cpus,
         listeners: config.listen.iter().map(|listen| listen.address).collect(),
+        balancers: !config.balancers.from.is_empty(),
         busy_poll: config.afxdp.wait == WaitStrategy::BusyPoll,
         huge_pages: config
             .afxdp

@@ -581,21 +581,40 @@ mod plan_tests {
     }
 
     #[test]
-    fn listeners_on_all_addresses_have_a_rule_for_each_of_the_interface() {
-        let (mut facts, _) = steerable();
-        facts.addresses = ["198.18.0.1", "198.18.0.2", "2001:2::1"]
-            .map(|ip| ip.parse().unwrap())
-            .into();
-        let wanted = Wanted {
-            listeners: vec!["0.0.0.0:80".parse().unwrap(), "198.18.0.1:80".parse().unwrap()],
+    fn queues_are_shared_where_rules_would_miss_segments_for_tidegate() {
+        let (facts, _) = steerable();
+        let all = Wanted {
+            listeners: vec!["198.18.0.1:80".parse().unwrap(), "[::]:80".parse().unwrap()],
             ..wanted()
         };
-        let rules = names(&plans(&facts, &wanted)[1]);
-        let rules: Vec<&String> = rules.iter().filter(|name| name.starts_with("rule")).collect();
-        assert_eq!(
-            rules,
-            ["rule for 198.18.0.1:80 queue 0", "rule for 198.18.0.2:80 queue 0"]
-        );
+        let balanced = Wanted {
+            balancers: true,
+            ..wanted()
+        };
+        for (wanted, reason) in [
+            (all, "addresses that are added later"),
+            (balanced, "what balancers send"),
+        ] {
+            let plans = plans(&facts, &wanted);
+            let way = &plans[0].way;
+            assert!(
+                plans.len() == 1 && way.starts_with("shared queues: 2") && way.contains(reason),
+                "{plans:?}"
+            );
+        }
+        // Where there can be no rules, these are not the reason.
+        let facts = Facts {
+            flow_rules: None,
+            ..facts
+        };
+        let plan = &plans(
+            &facts,
+            &Wanted {
+                balancers: true,
+                ..wanted()
+            },
+        )[0];
+        assert_eq!(plan.way, "shared queues: 2 for tidegate and the host");
     }
 
     #[test]
