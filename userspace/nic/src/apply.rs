@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
-use crate::plan::{Change, NTUPLE, Plan};
+use crate::plan::{Change, NTUPLE, Plan, served};
 use crate::setting::{Device, Setting};
 use crate::{FlowRule, Target};
 
@@ -206,7 +206,7 @@ impl Applied {
                 changes: Vec::new(),
             },
         };
-        let Err(mut failure) = applied.make(&plan.changes, device, &mut told) else {
+        let Err(mut failure) = applied.make(&plan.changes, facts, device, &mut told) else {
             return Ok(applied);
         };
         // From memory: the file may be older, or not be there.
@@ -223,6 +223,7 @@ impl Applied {
     fn make(
         &mut self,
         changes: &[Change],
+        facts: &Facts,
         device: &mut impl Device,
         told: &mut impl FnMut(String),
     ) -> Result<(), Failure> {
@@ -254,6 +255,9 @@ impl Applied {
                         change.before.value()
                     ));
                     self.state.changes.pop();
+                    if let Setting::Channels { .. } = change.after {
+                        self.state.queues = served(facts);
+                    }
                     self.save()?;
                 }
             }
@@ -304,7 +308,10 @@ impl Applied {
     /// Whether it lasts until somebody undoes it, on the interface that `facts` are about.
     pub fn is_kept(&self, facts: &Facts) -> bool {
         let lasts = |change: &Change| self.no_longer(change, facts).is_none();
-        self.state.kept && self.state.boot_id == boot_id() && self.state.changes.iter().all(lasts)
+        self.state.kept
+            && self.state.index == facts.index
+            && self.state.boot_id == boot_id()
+            && self.state.changes.iter().all(lasts)
     }
 
     /// Queues that tidegate is to serve, from queue 0 on.

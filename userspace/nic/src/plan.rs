@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drivers::{QueueRule, driver};
 use crate::ethtool_ioctl::Target;
-use crate::facts::Facts;
+use crate::facts::{Channels, Facts};
 use crate::setting::{Setting, even_table, rule, value_in};
 
 /// Descriptors of a receive ring that take a burst while a shard is busy.
@@ -67,7 +67,7 @@ pub struct Plan {
 /// The ways to prepare an interface, the best first: each is for the case that the driver refuses the one before. The
 /// last changes nothing that steers frames, or only the number of channels.
 pub fn plans(facts: &Facts, wanted: &Wanted) -> Vec<Plan> {
-    let has = facts.rx_queues.min(facts.tx_queues).max(1);
+    let has = served(facts);
     let cpus = (wanted.cpus.len() as u32).max(1);
     let queues = wanted.queues.unwrap_or((has / 2).clamp(1, cpus)).clamp(1, has);
     let mut plans = Vec::new();
@@ -156,25 +156,16 @@ fn dedicated(facts: &Facts, wanted: &Wanted, queues: u32, has: u32) -> Plan {
     }
 }
 
-/// All queues for tidegate, as many as are asked for.
+/// All queues for tidegate: as many as are asked for, where their number can be changed.
 fn simple(facts: &Facts, wanted: &Wanted, by_default: u32) -> Plan {
     let mut changes = common(facts, wanted);
-    let queues = wanted.queues.unwrap_or(by_default);
-    if let Some(channels) = facts.channels {
-        let after = if channels.combined > 0 {
-            let queues = queues.min(channels.combined_max);
-            Setting::Channels {
-                rx: channels.rx,
-                tx: channels.tx,
-                combined: queues,
-            }
-        } else {
-            Setting::Channels {
-                rx: queues.min(channels.rx_max),
-                tx: queues.min(channels.tx_max),
-                combined: 0,
-            }
-        };
+    let asked = wanted.queues.unwrap_or(by_default).max(1);
+    // All that there are: one that is not served would keep its connections from tidegate.
+    let mut queues = served(facts);
+    if let Some(after) = facts.channels.and_then(|channels| with_queues(&channels, asked)) {
+        if let Setting::Channels { rx, tx, combined } = after {
+            queues = combined + rx.min(tx);
+        }
         let change = changed(
             facts,
             after,
@@ -199,6 +190,29 @@ fn simple(facts: &Facts, wanted: &Wanted, by_default: u32) -> Plan {
         queues,
         changes,
     }
+}
+
+/// Queues that can be served: those that receive and send.
+pub(crate) fn served(facts: &Facts) -> u32 {
+    facts.rx_queues.min(facts.tx_queues).max(1)
+}
+
+/// Channels for as many queues, or as many as there can be; `None` where there is no kind of which the number can be
+/// changed.
+fn with_queues(channels: &Channels, queues: u32) -> Option<Setting> {
+    if channels.combined > 0 {
+        return Some(Setting::Channels {
+            rx: channels.rx,
+            tx: channels.tx,
+            combined: queues.min(channels.combined_max.max(1)),
+        });
+    }
+    let queues = queues.min(channels.rx_max).min(channels.tx_max);
+    (queues > 0).then_some(Setting::Channels {
+        rx: queues,
+        tx: queues,
+        combined: 0,
+    })
 }
 
 /// What helps in every way.

@@ -97,25 +97,45 @@ pub(crate) fn run(command: NicCommand) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The devices of a run, prepared until this is dropped.
+pub(crate) struct Tuning {
+    devices: Vec<Tuned>,
+    /// Of each device.
+    pub(crate) queues: u32,
+    /// Let go after the devices.
+    _locks: Vec<Lock>,
+}
+
+impl Tuning {
+    /// Whether one of the devices is gone or another one: what was set is gone with it then.
+    pub(crate) fn is_stale(&self) -> bool {
+        let is_same = |device: &Tuned| {
+            let facts = kernel().and_then(|mut kernel| read(&mut kernel, &device.interface));
+            facts.is_ok_and(|facts| facts.index == device.index)
+        };
+        !self.devices.iter().all(is_same)
+    }
+}
+
 /// An interface that is prepared until this is dropped.
-pub(crate) struct Tuned {
+struct Tuned {
     interface: String,
+    index: u32,
+    queues: u32,
     /// `None` when nothing is to be undone.
     applied: Option<Applied>,
-    _lock: Lock,
 }
 
 /// Prepares the devices of `settings` for a run: what a run that was killed has left is undone first, and what
-/// `tidegate nic apply` has prepared is left as it is. Returns what is to be kept until its end, and the number of
-/// queues to serve.
+/// `tidegate nic apply` has prepared is left as it is.
 ///
 /// # Errors
 ///
 /// Another process serves one of them so, the file with what was cannot be read or written, or a driver refuses every
 /// plan.
-pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<Tuned>, u32), Failure> {
+pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<Tuning, Failure> {
+    let mut locks = Vec::new();
     let mut devices = Vec::new();
-    let mut tuned = Vec::new();
     let mut prepared = Vec::new();
     for interface in &settings.interfaces {
         let facts = read(&mut kernel()?, interface)?;
@@ -126,15 +146,16 @@ pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<T
             vec![facts.name]
         };
         for name in names {
-            let lock = Lock::take(state_directory, &name).map_err(refused)?;
+            locks.push(Lock::take(state_directory, &name).map_err(refused)?);
             if let Some(left) = Applied::load(state_directory, &name).map_err(refused)? {
-                if left.is_kept(&device(&name)?) {
+                let facts = device(&name)?;
+                if left.is_kept(&facts) {
                     info!("{name} is served as `tidegate nic apply` has prepared it");
-                    prepared.push(left.queues());
-                    tuned.push(Tuned {
+                    prepared.push(Tuned {
                         interface: name,
+                        index: facts.index,
+                        queues: left.queues(),
                         applied: None,
-                        _lock: lock,
                     });
                     continue;
                 }
@@ -145,24 +166,53 @@ pub(crate) fn tune(settings: &Settings, state_directory: &Path) -> Result<(Vec<T
                     return Err(not_all(&name));
                 }
             }
-            devices.push((device(&name)?, lock));
+            devices.push(device(&name)?);
         }
     }
     let mut wanted = wanted(settings);
     // Of each device as many queues are served as of the one with the fewest.
-    let of_each = devices.iter().map(|(facts, _)| plans(facts, &wanted)[0].queues);
-    wanted.queues = of_each.chain(prepared.iter().copied()).min();
-    for (facts, lock) in devices {
-        let told = &mut |sentence| info!("{}: {sentence}", facts.name);
-        let applied = apply(&facts, &wanted, state_directory, told)?;
-        prepared.push(applied.queues());
-        tuned.push(Tuned {
-            interface: facts.name,
-            applied: Some(applied),
-            _lock: lock,
-        });
+    let of_each = devices.iter().map(|facts| plans(facts, &wanted)[0].queues);
+    let fewest = of_each.chain(prepared.iter().map(|tuned| tuned.queues)).min();
+    wanted.queues = fewest;
+    let mut tuned = apply_to_all(&devices, &wanted, state_directory)?;
+    let of_all = |tuned: &[Tuned]| tuned.iter().chain(&prepared).map(|tuned| tuned.queues).min();
+    let mut queues = of_all(&tuned);
+    if tuned.iter().any(|tuned| Some(tuned.queues) != queues) && queues != fewest {
+        // A driver has refused the plan that the others were prepared by.
+        drop(tuned);
+        wanted.queues = queues;
+        tuned = apply_to_all(&devices, &wanted, state_directory)?;
+        queues = of_all(&tuned);
     }
-    Ok((tuned, prepared.into_iter().min().unwrap_or(1)))
+    tuned.extend(prepared);
+    let queues = queues.unwrap_or(1);
+    for device in tuned.iter().filter(|device| device.queues > queues) {
+        warn!(
+            "{} has {} queues for tidegate, of which {queues} are served, as many as of every device: connections to \
+             the others are the kernel's",
+            device.interface, device.queues
+        );
+    }
+    Ok(Tuning {
+        devices: tuned,
+        queues,
+        _locks: locks,
+    })
+}
+
+/// Prepares devices; if one cannot be, none is.
+fn apply_to_all(devices: &[Facts], wanted: &Wanted, state_directory: &Path) -> Result<Vec<Tuned>, Failure> {
+    let prepare = |facts: &Facts| {
+        let told = &mut |sentence| info!("{}: {sentence}", facts.name);
+        let applied = apply(facts, wanted, state_directory, told)?;
+        Ok(Tuned {
+            interface: facts.name.clone(),
+            index: facts.index,
+            queues: applied.queues(),
+            applied: Some(applied),
+        })
+    };
+    devices.iter().map(prepare).collect()
 }
 
 /// Prepares the device that `facts` are about: by the first plan that its driver takes.

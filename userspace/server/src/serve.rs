@@ -14,7 +14,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
-use crate::nic::tune;
+use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
 use crate::rates::Totals;
@@ -35,36 +35,28 @@ const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// The runtime could not be started, one of its shards failed, its interface is gone, or it could not be stopped in
 /// order.
-pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
+pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let signals = signals::watch().map_err(|source| Failure::System {
         what: "cannot install the signal handlers".to_owned(),
         source,
     })?;
-    for finding in kernel_listeners::findings(&settings.config.listen) {
+    for finding in kernel_listeners::findings(&given.config.listen) {
         warn!("{}", finding.sentence);
     }
-    let mut settings = settings.clone();
-    let mut tuned = Vec::new();
-    if let Some(directory) = &settings.tune {
-        let (devices, queues) = tune(&settings, directory)?;
-        settings.config.afxdp.queues = Some(queues);
-        tuned = devices;
-    }
     // Put back when this function is left, however that is.
-    let _tuned = tuned;
-    let settings = &settings;
-    let mut rates = settings.stats_interval.map(Rates::new);
+    let mut prepared = Prepared::new(given)?;
+    let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut serving = Serving::start(settings, &past)?;
+    let mut serving = Serving::start(&prepared.settings, &past)?;
     loop {
-        serving.announce(settings, quiet);
+        serving.announce(&prepared.settings, quiet);
         match serving.serve(&signals, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
-                let drained = serving.runtime.drain(settings.config.drain, &signals.stop_now);
+                let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
             }
@@ -74,17 +66,17 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
                 };
                 // Nobody can be told any more, so there is nothing to wait for.
                 past = serving.stop(&past)?;
-                if settings.config.afxdp.link_gone == LinkGone::Exit {
+                if given.config.afxdp.link_gone == LinkGone::Exit {
                     say(&past.text());
                     return Err(error.into());
                 }
                 warn!(
                     "{lost}; waiting until {} can be served again",
-                    settings.interfaces.join(" and ")
+                    given.interfaces.join(" and ")
                 );
             }
         }
-        match wait_for_return(settings, &signals, &past, &mut drain) {
+        match wait_for_return(given, &mut prepared, &signals, &past, &mut drain) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -94,8 +86,43 @@ pub(crate) fn run(settings: &Settings, quiet: bool) -> Result<(), Failure> {
     }
 }
 
+/// The settings to serve by, and the devices that were prepared for that.
+struct Prepared {
+    settings: Settings,
+    tuning: Option<Tuning>,
+}
+
+impl Prepared {
+    fn new(given: &Settings) -> Result<Self, Failure> {
+        let mut settings = given.clone();
+        let tuning = given.tune.as_ref().map(|directory| tune(given, directory));
+        let tuning = tuning.transpose()?;
+        if let Some(tuning) = &tuning {
+            settings.config.afxdp.queues = Some(tuning.queues);
+        }
+        Ok(Self { settings, tuning })
+    }
+
+    /// Prepares devices again that have come back as their drivers made them.
+    fn renew(&mut self, given: &Settings) -> Result<(), Failure> {
+        if given.tune.is_none() || self.tuning.as_ref().is_some_and(|tuning| !tuning.is_stale()) {
+            return Ok(());
+        }
+        // Before it is made anew: it has the locks, and puts back what is left to be put back.
+        self.tuning = None;
+        *self = Self::new(given)?;
+        Ok(())
+    }
+}
+
 /// Waits until the interface is there, and serves on it. `None` when a signal asks to stop before that.
-fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past, drain: &mut Drain) -> Option<Serving> {
+fn wait_for_return(
+    settings: &Settings,
+    prepared: &mut Prepared,
+    signals: &SignalEvents,
+    past: &Past,
+    drain: &mut Drain,
+) -> Option<Serving> {
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
     loop {
@@ -110,7 +137,9 @@ fn wait_for_return(settings: &Settings, signals: &SignalEvents, past: &Past, dra
         let started = match infos.collect::<Result<Vec<_>, _>>() {
             Err(Error::NoSuchInterface { .. }) => continue,
             Err(error) => Err(error.into()),
-            Ok(_) => Serving::start(settings, past),
+            Ok(_) => prepared
+                .renew(settings)
+                .and_then(|()| Serving::start(&prepared.settings, past)),
         };
         match started {
             Ok(serving) => return Some(serving),

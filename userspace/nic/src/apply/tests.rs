@@ -363,6 +363,22 @@ fn rules_of_others_keep_the_feature_that_they_need() {
 }
 
 #[test]
+fn where_channels_are_refused_all_queues_are_served() {
+    let (facts, clean) = steerable();
+    let plan = plans(&facts, &wanted()).pop().expect("queues are shared");
+    for (refused, queues) in [("channels", 4), ("rings", 2)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = Memory {
+            refused: vec![refused.to_owned()],
+            ..clean.clone()
+        };
+        let applied = Applied::apply(&plan, &facts, &mut memory, directory.path(), |_| {}).expect("the rest");
+        assert_eq!(applied.queues(), queues, "{refused}");
+        assert_eq!(load(directory.path()).expect("a file").queues(), queues, "{refused}");
+    }
+}
+
+#[test]
 fn what_is_forgotten_is_not_put_back() {
     let directory = tempfile::tempdir().unwrap();
     let (facts, mut memory) = steerable();
@@ -578,6 +594,39 @@ mod plan_tests {
             plan.queues == 4 && names(plan).contains(&"channels combined 4".to_owned()),
             "{plan:?}"
         );
+    }
+
+    #[test]
+    fn shared_queues_are_all_that_there_are() {
+        let (mut facts, _) = steerable();
+        facts.flow_rules = None;
+        let channels = |rx_max, tx_max| Channels {
+            rx_max,
+            tx_max,
+            ..Channels::default()
+        };
+        for (channels, queues) in [
+            (None, 4),
+            // None of a kind that is known.
+            (Some(channels(0, 0)), 4),
+            (Some(channels(8, 8)), 2),
+            (Some(channels(8, 1)), 1),
+        ] {
+            let facts = Facts {
+                channels,
+                ..facts.clone()
+            };
+            let plan = &plans(&facts, &wanted())[0];
+            assert_eq!(plan.queues, queues, "{channels:?}");
+            let has_change = names(plan).iter().any(|name| name.starts_with("channels"));
+            assert_eq!(has_change, queues != 4, "{plan:?}");
+        }
+        // As many as there can be, where more are asked for.
+        let many = Wanted {
+            queues: Some(64),
+            ..wanted()
+        };
+        assert_eq!(plans(&facts, &many)[0].queues, 16);
     }
 
     #[test]
