@@ -259,28 +259,42 @@ impl Ethtool {
         unsafe { self.call(interface, &mut command) }
     }
 
-    /// Sets the RSS table; an empty one stands for the driver's default.
-    pub(crate) fn set_rss_table(&self, interface: &str, table: &[u32]) -> io::Result<()> {
-        self.set_rss(interface, 0, table).map(drop)
+    /// Sets the RSS table; an empty one stands for the driver's default. `transform` is what it is now.
+    pub(crate) fn set_rss_table(&self, interface: &str, transform: u8, table: &[u32]) -> io::Result<()> {
+        self.set_rss(interface, 0, transform, table).map(drop)
     }
 
     /// Makes an RSS context, or gives one another table; an empty one removes it. Returns its number.
-    pub(crate) fn set_rss_context(&self, interface: &str, id: Option<u32>, table: &[u32]) -> io::Result<u32> {
-        self.set_rss(interface, id.unwrap_or(ETH_RXFH_CONTEXT_ALLOC), table)
+    pub(crate) fn set_rss_context(
+        &self,
+        interface: &str,
+        id: Option<u32>,
+        transform: u8,
+        table: &[u32],
+    ) -> io::Result<u32> {
+        self.set_rss(interface, id.unwrap_or(ETH_RXFH_CONTEXT_ALLOC), transform, table)
     }
 
-    fn set_rss(&self, interface: &str, context: u32, table: &[u32]) -> io::Result<u32> {
-        let mut command = Command::new(ETHTOOL_SRSSH, 24 + table.len() * 4);
-        command.put(4, &context.to_ne_bytes());
-        command.put(8, &(table.len() as u32).to_ne_bytes());
-        for (index, queue) in table.iter().enumerate() {
-            command.put(24 + index * 4, &queue.to_ne_bytes());
-        }
+    fn set_rss(&self, interface: &str, context: u32, transform: u8, table: &[u32]) -> io::Result<u32> {
+        let mut command = encode_rss(context, transform, table);
         // SAFETY: the kernel reads as many entries as the command says, and answers no more than the number of a
         // context.
         unsafe { self.call(interface, &mut command)? };
         Ok(command.u32(4))
     }
+}
+
+/// A `struct ethtool_rxfh`. In its `hfunc` zero means no change; in its `input_xfrm` it switches off what is done
+/// before the hash. Before Linux 6.8 that octet has to be zero, as which it is read there.
+fn encode_rss(context: u32, transform: u8, table: &[u32]) -> Command {
+    let mut command = Command::new(ETHTOOL_SRSSH, 24 + table.len() * 4);
+    command.put(4, &context.to_ne_bytes());
+    command.put(8, &(table.len() as u32).to_ne_bytes());
+    command.put(17, &[transform]);
+    for (index, queue) in table.iter().enumerate() {
+        command.put(24 + index * 4, &queue.to_ne_bytes());
+    }
+    command
 }
 
 fn encode_rule(rule: &FlowRule) -> Command {
@@ -397,6 +411,16 @@ mod tests {
             [0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 255, 255]
         );
         assert_eq!(command.u64(168), 5);
+    }
+
+    #[test]
+    fn a_table_leaves_the_rest_of_rss_as_it_is() {
+        let command = encode_rss(ETH_RXFH_CONTEXT_ALLOC, 1, &[2, 3]);
+        assert_eq!(command.u32(0), ETHTOOL_SRSSH);
+        assert_eq!([4, 8, 12].map(|at| command.u32(at)), [u32::MAX, 2, 0]);
+        // hfunc, input_xfrm, and what is reserved.
+        assert_eq!(command.octets::<8>(16), [0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!([24, 28].map(|at| command.u32(at)), [2, 3]);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(crate) struct Fake {
     pub(crate) driver: Option<DriverInfo>,
     pub(crate) flow_rules: Option<FlowRules>,
     pub(crate) rules: BTreeMap<u32, FlowRule>,
-    pub(crate) rss_table: Vec<u32>,
+    /// The tables that were set, each with its transform.
+    pub(crate) rss_tables: Vec<(u8, Vec<u32>)>,
 }
 
 /// A device as its driver describes it.
@@ -324,12 +325,12 @@ impl Kernel for Fake {
         }
     }
 
-    fn set_rss_table(&mut self, _: &str, table: &[u32]) -> io::Result<()> {
-        self.rss_table = table.to_vec();
+    fn set_rss_table(&mut self, _: &str, transform: u8, table: &[u32]) -> io::Result<()> {
+        self.rss_tables.push((transform, table.to_vec()));
         Ok(())
     }
 
-    fn set_rss_context(&mut self, _: &str, _: Option<u32>, _: &[u32]) -> io::Result<u32> {
+    fn set_rss_context(&mut self, _: &str, _: Option<u32>, _: u8, _: &[u32]) -> io::Result<u32> {
         unsupported()
     }
 }

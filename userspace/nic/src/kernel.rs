@@ -71,20 +71,21 @@ pub trait Kernel {
     /// The kernel's error.
     fn delete_flow_rule(&mut self, interface: &str, location: u32) -> io::Result<()>;
 
-    /// Sets the RSS table; an empty one stands for the driver's default.
+    /// Sets the RSS table; an empty one stands for the driver's default. `transform` is what is done before the hash
+    /// (`RXH_XFRM_*`), as it is: the kernel sets both at once.
     ///
     /// # Errors
     ///
     /// The kernel's error: `EOPNOTSUPP` where the device has none.
-    fn set_rss_table(&mut self, interface: &str, table: &[u32]) -> io::Result<()>;
+    fn set_rss_table(&mut self, interface: &str, transform: u8, table: &[u32]) -> io::Result<()>;
 
-    /// Makes an RSS context with this table, or gives context `id` another one; an empty one removes it. Returns its
-    /// number.
+    /// Makes an RSS context with this table, or gives context `id` another one; an empty one removes it. `transform` is
+    /// as it is, too. Returns its number.
     ///
     /// # Errors
     ///
     /// The kernel's error: `EOPNOTSUPP` where the device has none.
-    fn set_rss_context(&mut self, interface: &str, id: Option<u32>, table: &[u32]) -> io::Result<u32>;
+    fn set_rss_context(&mut self, interface: &str, id: Option<u32>, transform: u8, table: &[u32]) -> io::Result<u32>;
 }
 
 /// The running kernel.
@@ -151,12 +152,12 @@ impl Kernel for Linux {
         self.ethtool.delete_flow_rule(interface, location)
     }
 
-    fn set_rss_table(&mut self, interface: &str, table: &[u32]) -> io::Result<()> {
-        self.ethtool.set_rss_table(interface, table)
+    fn set_rss_table(&mut self, interface: &str, transform: u8, table: &[u32]) -> io::Result<()> {
+        self.ethtool.set_rss_table(interface, transform, table)
     }
 
-    fn set_rss_context(&mut self, interface: &str, id: Option<u32>, table: &[u32]) -> io::Result<u32> {
-        self.ethtool.set_rss_context(interface, id, table)
+    fn set_rss_context(&mut self, interface: &str, id: Option<u32>, transform: u8, table: &[u32]) -> io::Result<u32> {
+        self.ethtool.set_rss_context(interface, id, transform, table)
     }
 }
 

@@ -176,6 +176,8 @@ pub struct Nic<'kernel, K> {
     kernel: &'kernel mut K,
     name: String,
     index: u32,
+    /// What is done before the RSS hash.
+    transform: u8,
 }
 
 impl<'kernel, K: Kernel> Nic<'kernel, K> {
@@ -185,6 +187,7 @@ impl<'kernel, K: Kernel> Nic<'kernel, K> {
             kernel,
             name: facts.name.clone(),
             index: facts.index,
+            transform: facts.rss_hash.transform as u8,
         }
     }
 
@@ -221,8 +224,11 @@ impl<'kernel, K: Kernel> Nic<'kernel, K> {
     }
 
     fn set_channels(&mut self, rx: u32, tx: u32, combined: u32) -> io::Result<()> {
-        // A table that somebody has set keeps the queues it names from going. Where there is none, that fails.
-        let _ = self.kernel.set_rss_table(&self.name, &[]);
+        let present = Facts::read(self.kernel, &self.name)?.channels.unwrap_or_default();
+        if rx + combined < present.rx + present.combined {
+            // A table that somebody has set keeps the queues it names from going. Where there is none, that fails.
+            let _ = self.kernel.set_rss_table(&self.name, self.transform, &[]);
+        }
         let mut request = ethtool::Request::new().op_channels_set_do();
         request.header_mut().cmd = command::CHANNELS_SET;
         {
@@ -284,9 +290,9 @@ impl<'kernel, K: Kernel> Nic<'kernel, K> {
         let queues = Facts::read(self.kernel, &self.name)?.rx_queues;
         // As the driver has it by itself, so that it may follow the number of channels again.
         if *table == even_table(table.len(), 0, queues) {
-            return self.kernel.set_rss_table(&self.name, &[]);
+            return self.kernel.set_rss_table(&self.name, self.transform, &[]);
         }
-        self.kernel.set_rss_table(&self.name, table)
+        self.kernel.set_rss_table(&self.name, self.transform, table)
     }
 }
 
@@ -320,7 +326,7 @@ impl<K: Kernel> Device for Nic<'_, K> {
             Setting::RssTable(table) => self.set_rss_table(table)?,
             Setting::RssContext { id: None, table } if table.is_empty() => {}
             Setting::RssContext { id, table } => {
-                let id = self.kernel.set_rss_context(&self.name, *id, table)?;
+                let id = self.kernel.set_rss_context(&self.name, *id, self.transform, table)?;
                 return Ok(Setting::RssContext {
                     id: Some(id),
                     table: table.clone(),
@@ -481,6 +487,28 @@ mod tests {
         kernel.rules.insert(5, rule);
         let there = current(&mut kernel).expect("an answer").map(|setting| setting.value());
         assert_eq!(there.as_deref(), Some("queue 0"));
+    }
+
+    #[test]
+    fn only_fewer_channels_take_the_rss_table_to_its_default() {
+        use crate::fake::Device as FakeDevice;
+        use crate::rss::RssHash;
+        let mut device = FakeDevice::of("ice");
+        device.rss_hash = RssHash {
+            function: 1,
+            key: vec![0x6d; 40],
+            transform: 1,
+            ..RssHash::default()
+        };
+        for (combined, tables) in [(8, vec![]), (4, vec![]), (2, vec![(1, Vec::new())])] {
+            let mut kernel = device.kernel();
+            kernel
+                .replies
+                .insert(("ethtool", command::CHANNELS_SET.into()), Vec::new());
+            let channels = Setting::Channels { rx: 0, tx: 0, combined };
+            Nic::new(&mut kernel, &device.facts()).set(&channels).expect("channels");
+            assert_eq!(kernel.rss_tables, tables, "{combined} channels of 4");
+        }
     }
 
     #[test]
