@@ -77,6 +77,8 @@ enum Hold {
     Program,
     /// It stays behind when nothing is dropped, and passes everything then.
     Dispatcher(Membership),
+    /// Nothing: it was detached and could not be attached anew.
+    Nothing,
 }
 
 impl Hold {
@@ -205,6 +207,7 @@ impl Steering {
         match self.holds.get(device) {
             Some(Hold::Link(link)) => link.is_attached(),
             Some(Hold::Program) | None => true,
+            Some(Hold::Nothing) => false,
             Some(Hold::Dispatcher(membership)) => membership.is_attached(),
         }
     }
@@ -217,7 +220,7 @@ impl Steering {
     ///
     /// As [`Steering::attach`]; it is detached then.
     pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
-        self.holds[device] = Hold::Program;
+        self.holds[device] = Hold::Nothing;
         let program = steering_program(&mut self.program, self.name)?;
         let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,

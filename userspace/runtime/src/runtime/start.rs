@@ -147,7 +147,8 @@ where
             .devices
             .iter()
             .map(|device| DriverCounters::new(statistics(&device.interface.name)))
-            .collect(),
+            .collect::<Vec<_>>()
+            .into(),
         devices: checked
             .devices
             .into_iter()
@@ -215,7 +216,10 @@ impl Checked {
                 .balancers
                 .check_mtu(&device.interface.name, device.interface.mtu)?;
         }
+        config.validate_devices(devices.len() as u32)?;
         tcp.mtu = smallest.mtu as u16;
+        // What balancers' outer headers say of congestion goes with them (RFC 6040, section 4.2).
+        tcp.ecn &= !settings.balancers.is_any();
         tcp.outer_headers = settings.balancers.outer_headers();
         // No key of the file is at fault here.
         tcp.validate()
