@@ -184,7 +184,7 @@ impl NextHopWatch {
             .collect::<Result<Vec<_>, Error>>()?;
         let mut socket = Socket::open(GROUPS).map_err(failed)?;
         let mut links = HashMap::new();
-        let tables = load(&mut socket, &interfaces, &mut links).map_err(failed)?;
+        let (tables, is_outdated) = load(&mut socket, &interfaces, &mut links).map_err(failed)?;
         let poll = Poll::new().map_err(failed)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(failed)?;
         poll.registry()
@@ -212,7 +212,7 @@ impl NextHopWatch {
             spare: Arc::new(tables),
             behind: Vec::new(),
             loaded_at: Instant::now(),
-            is_incomplete: false,
+            is_incomplete: is_outdated,
             budget: Budget::new(neighbour_rate),
             used_at: Instant::now(),
         };
@@ -263,8 +263,9 @@ fn indices(interfaces: &[(u32, u8)]) -> Vec<u32> {
     interfaces.iter().map(|&(index, _)| index).collect()
 }
 
-/// Reads everything anew.
-fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
+/// Reads everything anew. The tables come with whether they may be outdated: what was told meanwhile may have removed
+/// routes that were listed before.
+fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<(Tables, bool)> {
     let mut tries = 0;
     loop {
         match try_load(socket, interfaces, links) {
@@ -276,19 +277,18 @@ fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, 
     }
 }
 
-fn try_load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
+fn try_load(
+    socket: &mut Socket,
+    interfaces: &[(u32, u8)],
+    links: &mut HashMap<u32, u32>,
+) -> io::Result<(Tables, bool)> {
     let mut tables = Tables::new(interfaces);
+    let mut is_outdated = false;
     let indices = indices(interfaces);
     links.clear();
     let mut take = |message: &Message<'_>| {
-        decode::decode(message, &indices, &mut |event| match event {
-            Event::Change(change) => {
-                tables.apply(&change);
-            }
-            Event::Link(index, flags) => {
-                links.insert(index, flags);
-            }
-            Event::Unknown => {}
+        decode::decode(message, &indices, &mut |event| {
+            is_outdated |= take_listed(event, &mut tables, links);
         });
     };
     let dump = libc::NLM_F_DUMP as u16;
@@ -314,7 +314,20 @@ fn try_load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u
     }
     let neighbours = socket.request(&rt_neigh::Request::new().op_getneigh_dump(&rt_neigh::Ndmsg::default()))?;
     socket.receive_listing(neighbours, &mut take)?;
-    Ok(tables)
+    Ok((tables, is_outdated))
+}
+
+/// Takes what is told during a listing, as part of it or besides. Returns whether it may have removed routes, those
+/// listed already among them.
+fn take_listed(event: Event, tables: &mut Tables, links: &mut HashMap<u32, u32>) -> bool {
+    match event {
+        Event::Change(change) => {
+            tables.apply(&change);
+            matches!(change, Change::RemoveObject(_))
+        }
+        Event::Link(index, flags) => links.insert(index, flags).is_some_and(|before| before != flags),
+        Event::Unknown => true,
+    }
 }
 
 /// Tells the kernel that the interface's neighbour is in use, as if it had something to send there.
@@ -492,16 +505,18 @@ impl Watcher {
     fn load(&mut self) {
         self.loaded_at = Instant::now();
         match load(&mut self.socket, &self.interfaces, &mut self.links) {
-            Ok(tables) => {
-                self.is_incomplete = false;
-                self.behind.clear();
-                self.removed_objects.clear();
-                self.spare = Arc::new(tables.clone());
-                self.shared.publish(Arc::new(tables));
-                self.shared.loads.fetch_add(1, Ordering::Relaxed);
-            }
+            Ok((tables, is_outdated)) => self.take_listing(tables, is_outdated),
             Err(error) => tracing::warn!("cannot list routes and neighbours: {error}"),
         }
+    }
+
+    fn take_listing(&mut self, tables: Tables, is_outdated: bool) {
+        self.is_incomplete = is_outdated;
+        self.behind.clear();
+        self.removed_objects.clear();
+        self.spare = Arc::new(tables.clone());
+        self.shared.publish(Arc::new(tables));
+        self.shared.loads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Makes changes known to the shards, if they are any.
@@ -584,7 +599,7 @@ pub fn resolve_next_hop(interface: &str, target: IpAddr, timeout: Duration) -> R
     let failed = |source| Error::io(format!("cannot read the routes and neighbours of {interface}"), source);
     let index = index_of(interface)?;
     let mut socket = Socket::open(GROUPS).map_err(failed)?;
-    let mut tables = load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
+    let (mut tables, _) = load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
     let began = Instant::now();
     let mut is_told = false;
     loop {

@@ -400,6 +400,36 @@ fn an_object_whose_number_is_used_again_has_everything_listed() {
 }
 
 #[test]
+fn what_removes_routes_during_a_listing_has_everything_listed_again() {
+    let mut tables = Tables::new(&[(OWN, 0)]);
+    let mut links = HashMap::new();
+    let up = libc::IFF_UP as u32;
+    let object = Object::Hop(hop(""));
+    for (event, is_outdated) in [
+        (Event::Link(OWN, up), false),
+        (Event::Change(Change::AddObject { number: 1, object }), false),
+        (Event::Change(on_link()), false),
+        (Event::Link(OWN, up), false),
+        (Event::Link(OWN, 0), true),
+        (Event::Link(OWN, 0), false),
+        (Event::Change(Change::RemoveObject(1)), true),
+        (Event::Unknown, true),
+    ] {
+        let told = format!("{event:?}");
+        assert_eq!(take_listed(event, &mut tables, &mut links), is_outdated, "{told}");
+    }
+    let missing = tables.lookup(ip("198.18.0.2"), 0).expect_err("no neighbour");
+    assert_eq!(missing.0, NoNextHop::Unresolved, "the route was taken");
+
+    let (mut watcher, shared) = watcher();
+    for is_outdated in [true, false] {
+        watcher.take_listing(tables.clone(), is_outdated);
+        assert_eq!(watcher.is_incomplete, is_outdated);
+    }
+    assert_eq!(shared.loads.load(Ordering::Relaxed), 2);
+}
+
+#[test]
 fn the_copy_that_a_shard_looks_at_is_left_alone() {
     let (mut watcher, shared) = watcher();
     watcher.publish(vec![on_link(), neighbour(1)]);
