@@ -99,6 +99,38 @@ fn a_route_is_read_with_its_place_among_others() {
 }
 
 #[test]
+fn a_new_ipv6_route_is_behind_its_equals() {
+    let header = rt_route::Rtmsg {
+        rtm_family: libc::AF_INET6 as u8,
+        ..header(64)
+    };
+    let mut request = rt_route::Request::new().op_newroute_do(&header);
+    request
+        .encode()
+        .push_dst(ip("2001:2:0:1::"))
+        .push_gateway(ip("fe80::1"))
+        .push_oif(OWN)
+        .push_priority(1024);
+    let expected = Route {
+        metric: 1024,
+        hops: Hops::Listed(vec![hop("fe80::1")]),
+    };
+    for (flags, place) in [
+        (libc::NLM_F_CREATE | libc::NLM_F_EXCL, Order::Last),
+        (libc::NLM_F_CREATE | libc::NLM_F_APPEND, Order::Last),
+        (libc::NLM_F_REPLACE, Order::Replace),
+    ] {
+        match change(libc::RTM_NEWROUTE, flags, request.payload()) {
+            Some(Change::AddRoute { prefix, route, order }) => {
+                assert_eq!(prefix.to_string(), "2001:2:0:1::/64");
+                assert_eq!((&route, order), (&expected, place));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn all_kinds_of_ways_are_read() {
     let with = |header: rt_route::Rtmsg, attributes: &[Vec<u8>]| [header.as_slice(), &attributes.concat()].concat();
     let oif = attribute(4, &OWN.to_ne_bytes());
