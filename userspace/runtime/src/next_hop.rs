@@ -49,9 +49,12 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
 /// Addresses to be resolved, and neighbours in use, that may wait to be told to the kernel.
 const WAITING: usize = 1024;
 
-/// The interval at which the kernel is told of the neighbours in use. It asks one that was silent for its own time for
-/// reachable neighbours, some 30 s, whether it is still there.
+/// The interval at which the kernel is told of the neighbours in use; longer if they are more than may be told in it.
+/// It asks one that was silent for its own time for reachable neighbours, some 30 s, whether it is still there.
 const USE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The time a budget is for.
+const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after changes: what comes meanwhile is made known together.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -214,6 +217,7 @@ impl NextHopWatch {
             loaded_at: Instant::now(),
             is_incomplete: is_outdated,
             budget: Budget::new(neighbour_rate),
+            to_tell: Vec::new(),
             used_at: Instant::now(),
         };
         let thread = thread::Builder::new()
@@ -370,7 +374,7 @@ impl Budget {
     }
 
     fn renew(&mut self, now: Instant) {
-        if now.duration_since(self.since) >= Duration::from_secs(1) {
+        if now.duration_since(self.since) >= BUDGET_INTERVAL {
             self.since = now;
             (self.unresolved, self.in_use) = (self.rate, self.rate);
             self.asked.clear();
@@ -417,6 +421,8 @@ struct Watcher {
     /// Something was lost: everything has to be listed again.
     is_incomplete: bool,
     budget: Budget,
+    /// Neighbours in use that the kernel is still to be told of, before it is asked again which are.
+    to_tell: Vec<Arc<Neighbour>>,
     used_at: Instant,
 }
 
@@ -426,6 +432,8 @@ impl Watcher {
         loop {
             let timeout = if self.is_incomplete {
                 LOAD_INTERVAL.saturating_sub(self.loaded_at.elapsed())
+            } else if !self.to_tell.is_empty() {
+                BUDGET_INTERVAL.saturating_sub(self.budget.since.elapsed())
             } else {
                 USE_INTERVAL.saturating_sub(self.used_at.elapsed())
             };
@@ -446,7 +454,7 @@ impl Watcher {
             } else {
                 self.publish(changes);
             }
-            self.tell_kernel();
+            self.tell_kernel(Instant::now());
             thread::sleep(PAUSE);
         }
     }
@@ -546,8 +554,7 @@ impl Watcher {
     }
 
     /// Tells the kernel what is to be resolved, and from time to time what is in use.
-    fn tell_kernel(&mut self) {
-        let now = Instant::now();
+    fn tell_kernel(&mut self, now: Instant) {
         self.budget.renew(now);
         while let Some(neighbour) = self.shared.unresolved.pop() {
             match self.budget.allow_unresolved(neighbour) {
@@ -558,19 +565,23 @@ impl Watcher {
                 None => {}
             }
         }
-        if now.duration_since(self.used_at) < USE_INTERVAL {
-            return;
+        if self.to_tell.is_empty() && now.duration_since(self.used_at) >= USE_INTERVAL {
+            self.used_at = now;
+            while self.to_tell.len() < WAITING
+                && let Some(neighbour) = self.shared.in_use.pop()
+            {
+                neighbour.in_use.store(false, Ordering::Relaxed);
+                self.to_tell.push(neighbour);
+            }
+            // Every connection that sends looks its next hop up again, and so says that it is in use.
+            let tables = self.shared.tables.load_full();
+            self.shared.publish(tables);
         }
-        self.used_at = now;
-        while self.budget.take_in_use()
-            && let Some(neighbour) = self.shared.in_use.pop()
-        {
-            self.tell((neighbour.interface, neighbour.address));
-            neighbour.in_use.store(false, Ordering::Relaxed);
+        while !self.to_tell.is_empty() && self.budget.take_in_use() {
+            if let Some(neighbour) = self.to_tell.pop() {
+                self.tell((neighbour.interface, neighbour.address));
+            }
         }
-        // Every connection that sends looks its next hop up again, and so says that it is in use.
-        let tables = self.shared.tables.load_full();
-        self.shared.publish(tables);
     }
 
     fn tell(&mut self, neighbour: (u32, IpAddr)) {

@@ -352,6 +352,7 @@ fn watcher() -> (Watcher, Arc<Shared>) {
         loaded_at: Instant::now(),
         is_incomplete: false,
         budget: Budget::new(2),
+        to_tell: Vec::new(),
         used_at: Instant::now(),
     };
     (watcher, shared)
@@ -410,6 +411,43 @@ fn what_is_not_resolved_waits_within_bounds_and_is_counted_beyond() {
     assert_eq!(shared.unresolved.len(), 2);
     assert_eq!(shared.requests_limited.load(Ordering::Relaxed), 3);
     assert!(shared.is_woken.load(Ordering::Relaxed));
+}
+
+#[test]
+fn neighbours_in_use_are_told_to_the_kernel_in_every_second_of_a_round() {
+    let (mut watcher, shared) = watcher();
+    watcher.budget = Budget::new(1);
+    let generation = || shared.generation.load(Ordering::Relaxed);
+    let requests = || shared.requests.load(Ordering::Relaxed);
+    let before = generation();
+    let neighbours = [1, 2].map(|number| {
+        Arc::new(Neighbour {
+            // None has this number: the kernel sends nothing.
+            interface: i32::MAX as u32,
+            address: ip("198.18.0.2"),
+            mac: [2, 0, 0, 0, 0, number],
+            in_use: AtomicBool::new(false),
+        })
+    });
+    neighbours.iter().for_each(|neighbour| shared.note_use(neighbour));
+    let (start, second) = (watcher.used_at, Duration::from_secs(1));
+    watcher.tell_kernel(start + USE_INTERVAL - second);
+    assert_eq!((requests(), generation()), (0, before), "it is not time");
+    watcher.tell_kernel(start + USE_INTERVAL);
+    watcher.tell_kernel(start + USE_INTERVAL);
+    assert_eq!(requests(), 1, "one in a second");
+    let during = generation();
+    assert_ne!(during, before);
+    // Both can say already that they are in use.
+    neighbours.iter().for_each(|neighbour| shared.note_use(neighbour));
+    assert_eq!(shared.in_use.len(), 2);
+    watcher.tell_kernel(start + USE_INTERVAL + second);
+    assert_eq!((requests(), generation()), (2, during), "the next second's");
+    watcher.tell_kernel(start + USE_INTERVAL + 2 * second);
+    assert_eq!(requests(), 2, "nothing before the next round");
+    watcher.tell_kernel(start + 2 * USE_INTERVAL);
+    assert_eq!(requests(), 3);
+    assert_ne!(generation(), during);
 }
 
 #[test]
