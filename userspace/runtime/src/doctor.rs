@@ -13,7 +13,7 @@ use crate::affinity;
 use crate::capability;
 use crate::config::{Attach, Config, XdpMode, ZeroCopy};
 use crate::cookies::secret::Secret;
-use crate::devices::Device;
+use crate::devices::{Device, check_sharing};
 use crate::drivers::BindPlan;
 use crate::error::{Error, with_causes};
 use crate::interface::{Interface, LinkState, check_listeners, queues};
@@ -133,6 +133,9 @@ impl Diagnosis {
                 return;
             }
         };
+        if let Err(error) = check_sharing(settings.afxdp, &devices) {
+            found.push(failure("program", &error));
+        }
         let queues = match queues(devices.iter().map(|device| &device.interface), settings.afxdp.queues) {
             Ok(queues) => Some(queues),
             Err(error) => {
@@ -198,6 +201,7 @@ impl Diagnosis {
 fn check_mtu(settings: &Settings<'_>, interface: &Interface) -> Result<(), Error> {
     let (name, mtu) = (&interface.name, interface.mtu);
     settings.afxdp.validate_mtu(name, mtu)?;
+    settings.balancers.check_mtu(name, mtu)?;
     if settings.afxdp.multi_buffer(mtu).is_some() {
         capability::check_multi_buffer(name, mtu)?;
     }
@@ -335,6 +339,35 @@ mod tests {
             listeners,
             remotes: &[],
         })
+    }
+
+    #[test]
+    fn behind_balancers_packets_lie_in_one_buffer() {
+        let settings = Settings {
+            interfaces: &[],
+            afxdp: &Config::default(),
+            tcp: &tidegate_tcp::Config::default(),
+            syn_cookies: &SynCookies::default(),
+            sources: &Sources::default(),
+            balancers: &Balancers {
+                from: vec!["192.0.2.1".parse().expect("a prefix")],
+                ..Balancers::default()
+            },
+            listeners: &[],
+            remotes: &[],
+        };
+        let interface = |mtu| Interface {
+            name: "eth1".to_owned(),
+            mtu,
+            rx_queues: 1,
+            tx_queues: 1,
+            addresses: Vec::new(),
+            driver: None,
+            is_virtual: true,
+        };
+        check_mtu(&settings, &interface(3498)).expect("one buffer");
+        let error = check_mtu(&settings, &interface(3499)).expect_err("two buffers");
+        assert!(error.to_string().contains("behind balancers"), "{error}");
     }
 
     fn failures(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {

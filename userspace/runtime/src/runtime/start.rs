@@ -22,7 +22,7 @@ use crate::capability;
 use crate::config::{Attach, Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
-use crate::devices::Device;
+use crate::devices::{Device, check_sharing};
 use crate::doctor;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
@@ -201,6 +201,7 @@ impl Checked {
         let interfaces = settings.interfaces.iter().map(|name| Interface::find(name));
         let interfaces = interfaces.collect::<Result<Vec<_>, _>>()?;
         let devices = Device::below(&interfaces)?;
+        check_sharing(config, &devices)?;
         let mut tcp = settings.tcp.clone();
         let Some(smallest) = devices
             .iter()
