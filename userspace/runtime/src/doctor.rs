@@ -20,7 +20,7 @@ use crate::interface::{Interface, LinkState, check_listeners, queues};
 use crate::link_watch::no_carrier_yet;
 use crate::machine;
 use crate::runtime::Settings;
-use crate::xdp::{Attached, PresentProgram, present_programs};
+use crate::xdp::{Attached, PresentProgram, check_bpffs, present_programs};
 
 const SYSFS: &str = "/sys";
 
@@ -72,7 +72,7 @@ pub fn diagnose(settings: &Settings<'_>) -> Diagnosis {
         devices: Vec::new(),
     };
     let found = &mut diagnosis.findings;
-    match capability::missing() {
+    match capability::missing(settings.afxdp.attach) {
         Ok(missing) if missing.is_empty() => found.push(Finding::ok("permissions", "all that are needed")),
         Ok(missing) => found.extend(missing.iter().map(|error| failure("permissions", error))),
         Err(error) => found.push(failure("permissions", &error)),
@@ -170,6 +170,11 @@ impl Diagnosis {
         let state = LinkState::read(&Path::new(SYSFS).join("class/net"), &interface.name);
         let no_carrier = state.ok().as_ref().and_then(no_carrier_yet);
         found.extend(no_carrier.map(|sentence| Finding::warning("interface", sentence)));
+        if config.attach == Attach::Dispatcher
+            && let Err(error) = check_bpffs(&interface.name)
+        {
+            found.push(failure("program", &error));
+        }
         // Without the kernel's leave to know, attaching shows it.
         let programs = present_programs(&interface.name).unwrap_or_default();
         let shares = |program: &PresentProgram| config.attach == Attach::Dispatcher && program.is_dispatcher();

@@ -35,6 +35,7 @@ use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
 use self::dispatcher::Membership;
+pub(crate) use self::dispatcher::check_bpffs;
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 pub use self::netlink::Place;

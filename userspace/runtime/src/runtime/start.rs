@@ -226,7 +226,7 @@ impl Checked {
         let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
-        capability::check()?;
+        capability::check(config.attach)?;
         for Device { interface, .. } in &devices {
             if config.multi_buffer(interface.mtu).is_some() {
                 capability::check_multi_buffer(&interface.name, interface.mtu)?;

@@ -23,10 +23,11 @@ use tidegate_abi::dispatcher::{CONTINUE, Config, MAGIC, MAX_PROGRAMS, VERSION};
 #[cfg(test)]
 pub(super) use self::object::DISPATCHER as DISPATCHER_OBJECT;
 pub(super) use self::object::without_trimming;
-use self::pins::{Claim, Pins};
+use self::pins::{Claim, Pins, bpffs};
 use super::netlink::{self, Place};
 use super::present::{DISPATCHER, PresentProgram, programs_on};
 use super::{Attached, Refusal, errno, missing, program_load_error};
+use crate::capability::NEEDED_BELOW_DISPATCHER;
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
 
@@ -433,6 +434,15 @@ impl Member<Extension> {
     }
 }
 
+/// Checks that there is a file system where dispatchers of `interface` can be pinned.
+///
+/// # Errors
+///
+/// [`Error::Dispatcher`].
+pub(crate) fn check_bpffs(interface: &str) -> Result<(), Error> {
+    bpffs().map(drop).map_err(|reason| dispatcher_error(interface, reason))
+}
+
 /// Puts `program` in the place of a function of the dispatcher, for as long as the link is open or pinned.
 fn link(program: &mut Extension, dispatcher: &ProgramFd, place: usize) -> Result<FdLink, Error> {
     let function = format!("prog{place}");
@@ -449,9 +459,10 @@ fn link(program: &mut Extension, dispatcher: &ProgramFd, place: usize) -> Result
 
 fn load_error(error: ProgramError) -> Error {
     if errno(&error) == Some(libc::EPERM) {
+        let (capability, what, _) = NEEDED_BELOW_DISPATCHER;
         return Error::NotPermitted {
-            what: "loading the XDP program as an extension of another (BPF_PROG_TYPE_EXT)".to_owned(),
-            capability: "CAP_SYS_ADMIN and CAP_PERFMON",
+            what: what.to_owned(),
+            capability,
         };
     }
     program_load_error(PROGRAM_STEER, &error)

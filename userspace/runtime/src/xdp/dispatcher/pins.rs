@@ -11,6 +11,7 @@ use std::thread;
 
 use aya::programs::links::FdLink;
 use aya::programs::{Extension, ProgramInfo};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tidegate_abi::dispatcher::MAX_PROGRAMS;
 
 use crate::error::with_causes;
@@ -51,12 +52,9 @@ impl Pins {
     ///
     /// A sentence: there is no BPF file system.
     pub(super) fn open(index: u32) -> Result<Self, String> {
-        let bpffs = env::var_os(BPFFS_VARIABLE).map_or_else(|| PathBuf::from(BPFFS), PathBuf::from);
-        let pins = Self { bpffs, index };
-        make(&pins.root()).map_err(|error| {
-            let bpffs = pins.bpffs.display();
-            format!("there is no BPF file system at {bpffs} ({error}); mount it with `mount -t bpf bpf {bpffs}`")
-        })?;
+        let pins = Self { bpffs: bpffs()?, index };
+        let root = pins.root();
+        make(&root).map_err(|error| format!("cannot make {}: {error}", root.display()))?;
         Ok(pins)
     }
 
@@ -168,6 +166,29 @@ impl Pins {
     }
 }
 
+/// The BPF file system.
+///
+/// # Errors
+///
+/// A sentence: there is none.
+pub(super) fn bpffs() -> Result<PathBuf, String> {
+    let path = env::var_os(BPFFS_VARIABLE).map_or_else(|| PathBuf::from(BPFFS), PathBuf::from);
+    check_kind(&path).map(|()| path)
+}
+
+/// Checks that a directory is of a BPF file system: elsewhere nothing can be pinned.
+fn check_kind(path: &Path) -> Result<(), String> {
+    let reason = match statfs(path) {
+        Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => return Ok(()),
+        Ok(_) => "it is of another kind".to_owned(),
+        Err(errno) => errno.to_string(),
+    };
+    let path = path.display();
+    Err(format!(
+        "there is no BPF file system at {path} ({reason}); mount it with `mount -t bpf bpf {path}`"
+    ))
+}
+
 /// Makes a directory that may be there, for its owner alone as libxdp does.
 fn make(directory: &Path) -> std::io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
@@ -200,6 +221,19 @@ mod tests {
         assert!(refused.contains("another tidegate"), "{refused}");
         drop(claim);
         pins.claim().expect("it is free again");
+    }
+
+    #[test]
+    fn nothing_is_pinned_in_a_file_system_of_another_kind() {
+        let other = tempfile::tempdir().expect("a temporary directory");
+        for path in [other.path(), &other.path().join("nosuch")] {
+            let sentence = check_kind(path).expect_err("no BPF file system");
+            let remedy = format!("`mount -t bpf bpf {}`", path.display());
+            assert!(
+                sentence.contains("there is no BPF file system at") && sentence.ends_with(&remedy),
+                "{sentence}"
+            );
+        }
     }
 
     #[test]
