@@ -236,6 +236,12 @@ impl Site<'_> {
         if let Some(old) = &mut old {
             old.members.retain(|member| !member.name.starts_with(PROGRAM_STEER));
         }
+        // Its dispatcher has no other: the place is chosen anew.
+        if let Some(rest) = old.take_if(|old| old.members.is_empty()) {
+            netlink::replace(self.index, rest.place, Some(rest.fd.as_fd()), None)
+                .map_err(|error| self.refused(&error, true))?;
+            self.pins.remove(rest.id);
+        }
         let mut members = match &mut old {
             Some(old) => old.members.iter_mut().map(Member::by_reference).collect(),
             None => Vec::new(),
