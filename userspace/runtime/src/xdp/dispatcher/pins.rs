@@ -20,8 +20,8 @@ use crate::error::with_causes;
 const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_VARIABLE: &str = "LIBXDP_BPFFS";
 
-/// The time for which others may have the lock. libxdp has it while it pins.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for which others may have the lock. There is one for all interfaces, and a program is verified under it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const LOCK_STEP: Duration = Duration::from_millis(10);
 
 /// The pins of an interface's dispatchers.
@@ -60,7 +60,7 @@ impl Pins {
 
     /// # Errors
     ///
-    /// A sentence: another process has the lock, for seconds.
+    /// A sentence: another process has the lock, for a minute.
     pub(super) fn lock(&self) -> Result<Lock, String> {
         let root = self.root();
         let failed = |error| format!("cannot lock {}: {error}", root.display());
