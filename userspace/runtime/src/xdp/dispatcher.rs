@@ -17,8 +17,8 @@ use aya::programs::links::FdLink;
 use aya::programs::{Extension, ProgramError, ProgramFd, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nametoindex;
-use tidegate_abi::PROGRAM_STEER;
 use tidegate_abi::dispatcher::{CONTINUE, Config, MAGIC, MAX_PROGRAMS, VERSION};
+use tidegate_abi::{PROGRAM_STEER, PROGRAM_STEER_BALANCED};
 
 #[cfg(test)]
 pub(super) use self::object::DISPATCHER as DISPATCHER_OBJECT;
@@ -101,6 +101,13 @@ impl Membership {
         name: &str,
         ebpf: &mut Ebpf,
     ) -> Result<Self, Error> {
+        if name == PROGRAM_STEER_BALANCED {
+            tracing::warn!(
+                "the XDP program on {interface} changes the length of packets, as it has to behind balancers: libxdp \
+                 before 1.5.5 on Linux 6.13 or later (and 6.12 in Debian 13) can neither add other programs nor remove \
+                 them while it is there"
+            );
+        }
         let failed = |reason: String| dispatcher_error(interface, reason);
         let index = if_nametoindex(interface).map_err(|errno| failed(errno.to_string()))?;
         let pins = Pins::open(index).map_err(failed)?;
