@@ -22,7 +22,7 @@ use crate::capability;
 use crate::config::{Attach, Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
-use crate::devices::Device;
+use crate::devices::{Device, check_sharing};
 use crate::doctor;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
@@ -202,6 +202,7 @@ impl Checked {
         let interfaces = settings.interfaces.iter().map(|name| Interface::find(name));
         let interfaces = interfaces.collect::<Result<Vec<_>, _>>()?;
         let devices = Device::below(&interfaces)?;
+        check_sharing(config, &devices)?;
         let mut tcp = settings.tcp.clone();
         let Some(smallest) = devices
             .iter()
@@ -229,7 +230,7 @@ impl Checked {
         let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
-        capability::check()?;
+        capability::check(config.attach)?;
         for Device { interface, .. } in &devices {
             if config.multi_buffer(interface.mtu).is_some() {
                 capability::check_multi_buffer(&interface.name, interface.mtu)?;
