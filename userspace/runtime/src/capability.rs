@@ -4,7 +4,7 @@ use std::fs;
 
 use tidegate_xsk::options;
 
-use crate::config::MAX_MTU;
+use crate::config::{Attach, MAX_MTU};
 use crate::error::Error;
 use crate::xdp::kernel_release;
 
@@ -21,13 +21,20 @@ const NEEDED: [(&str, &str, &[u32]); 3] = [
     ("CAP_NET_RAW", "opening AF_XDP sockets", &[CAP_NET_RAW]),
 ];
 
+/// The same for running below a dispatcher. CAP_SYS_ADMIN stands for CAP_PERFMON as well, and nothing for it.
+pub(crate) const NEEDED_BELOW_DISPATCHER: (&str, &str, &[u32]) = (
+    "CAP_SYS_ADMIN and CAP_PERFMON",
+    "loading the XDP program as an extension of another (BPF_PROG_TYPE_EXT)",
+    &[CAP_SYS_ADMIN],
+);
+
 /// Checks capabilities and that the kernel has AF_XDP.
 ///
 /// # Errors
 ///
 /// [`Error::NotPermitted`] with the first capability that is missing, or [`Error::NoAfXdp`].
-pub(crate) fn check() -> Result<(), Error> {
-    missing()?.into_iter().next().map_or(Ok(()), Err)
+pub(crate) fn check(attach: Attach) -> Result<(), Error> {
+    missing(attach)?.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// All that [`check`] may fail with.
@@ -35,11 +42,11 @@ pub(crate) fn check() -> Result<(), Error> {
 /// # Errors
 ///
 /// [`Error::Io`] when the kernel cannot be asked.
-pub(crate) fn missing() -> Result<Vec<Error>, Error> {
+pub(crate) fn missing(attach: Attach) -> Result<Vec<Error>, Error> {
     let path = "/proc/self/status";
     let status = fs::read_to_string(path).map_err(|source| Error::io(format!("cannot read {path}"), source))?;
     // Without the line (a /proc of another kind) the system calls themselves will say what is missing.
-    let lacking = effective(&status).map_or_else(Vec::new, |effective| lacking(effective).collect());
+    let lacking = effective(&status).map_or_else(Vec::new, |effective| lacking(effective, attach).collect());
     let mut errors: Vec<Error> = lacking
         .iter()
         .map(|&(capability, what)| Error::NotPermitted {
@@ -92,9 +99,11 @@ fn effective(status: &str) -> Option<u64> {
 }
 
 /// The capabilities missing in `effective`, and what each is needed for.
-fn lacking(effective: u64) -> impl Iterator<Item = (&'static str, &'static str)> {
+fn lacking(effective: u64, attach: Attach) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let below = (attach == Attach::Dispatcher).then_some(&NEEDED_BELOW_DISPATCHER);
     NEEDED
         .iter()
+        .chain(below)
         .filter(move |(_, _, any)| !any.iter().any(|&bit| effective & (1 << bit) != 0))
         .map(|&(name, what, _)| (name, what))
 }
@@ -113,7 +122,8 @@ mod tests {
 
     #[test]
     fn every_missing_capability_is_named() {
-        let lacking = |effective| lacking(effective).map(|(name, _)| name).collect::<Vec<_>>();
+        let lacking_for = |effective, attach| lacking(effective, attach).map(|(name, _)| name).collect::<Vec<_>>();
+        let lacking = |effective| lacking_for(effective, Attach::Link);
         let (bpf, admin, raw, sys) = (1 << CAP_BPF, 1 << CAP_NET_ADMIN, 1 << CAP_NET_RAW, 1 << CAP_SYS_ADMIN);
         assert!(lacking(bpf | admin | raw).is_empty());
         // Before CAP_BPF was split off (Linux 5.8), CAP_SYS_ADMIN stood for it; it still does.
@@ -121,5 +131,8 @@ mod tests {
         assert_eq!(lacking(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
         assert_eq!(lacking(bpf | raw), ["CAP_NET_ADMIN"]);
         assert_eq!(lacking(bpf | admin), ["CAP_NET_RAW"]);
+        let below = |effective| lacking_for(effective, Attach::Dispatcher);
+        assert!(below(sys | admin | raw).is_empty());
+        assert_eq!(below(bpf | admin | raw), ["CAP_SYS_ADMIN and CAP_PERFMON"]);
     }
 }

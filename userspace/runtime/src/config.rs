@@ -32,6 +32,9 @@ const JUMBO_FRAME_SIZE: u32 = 4096;
 const HUGE_PAGE: u64 = 2 << 20;
 
 mod balancers;
+/// Frames that the longest packet takes.
+const MAX_PACKET_FRAMES: u32 = (MAX_JUMBO_MTU + LINK_HEADERS).div_ceil(JUMBO_FRAME_SIZE - XDP_PACKET_HEADROOM);
+
 mod prefix;
 mod sources;
 mod syn_cookies;
@@ -301,7 +304,7 @@ impl Config {
             return Err(Error::in_table("afxdp")(InvalidSetting::new(["frame_size"], message)));
         }
         // What may be sent at the most begins with a SYN-ACK, for which room for the longest packet has to be free.
-        let packet = (MAX_JUMBO_MTU + LINK_HEADERS).div_ceil(JUMBO_FRAME_SIZE - XDP_PACKET_HEADROOM);
+        let packet = MAX_PACKET_FRAMES;
         if mtu > MAX_MTU && 2 * self.control_reserve + packet > self.frames / 2 {
             let message = format!(
                 "control_reserve is {}; with the MTU of {interface}, {mtu}, it must be at most {}",
@@ -340,14 +343,39 @@ impl Config {
         self.fill_ring.min(self.frames / 2 / devices)
     }
 
-    /// Entries of the TX ring of each of so many devices: `tx_ring`, but where there are several, no more than half of
-    /// all frames are in all of them, so that one that is down leaves frames for the others.
+    /// Entries of the TX ring of each of so many devices: `tx_ring`, but where there are several, no more than a
+    /// quarter of all frames are in all of them, so that those that are down leave frames for the others.
     pub(crate) fn tx_ring(&self, devices: u32) -> u32 {
         if devices == 1 {
             return self.tx_ring;
         }
-        let share = self.frames / 2 / devices;
+        let share = self.frames / 4 / devices;
         self.tx_ring.min(1 << share.ilog2())
+    }
+
+    /// Checks that SYN-ACKs can be sent by one of so many devices while all others are down and keep what was to leave
+    /// by them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] with what to change.
+    pub(crate) fn validate_devices(&self, devices: u32) -> Result<(), Error> {
+        if devices < 2 {
+            return Ok(());
+        }
+        let kept = devices * self.fill_target(devices) + (devices - 1) * self.tx_ring(devices);
+        let max = (self.frames - kept - MAX_PACKET_FRAMES) / 2;
+        if self.control_reserve <= max {
+            return Ok(());
+        }
+        let message = format!(
+            "control_reserve is {}; with {devices} devices and {} frames it must be at most {max}",
+            self.control_reserve, self.frames
+        );
+        Err(Error::in_table("afxdp")(InvalidSetting::new(
+            ["control_reserve", "frames"],
+            message,
+        )))
     }
 }
 
@@ -511,9 +539,21 @@ mod tests {
             completion_ring: 4096,
             ..config
         };
-        assert_eq!(
-            [1, 2, 3, 8].map(|devices| many.tx_ring(devices)),
-            [4096, 1024, 512, 256]
-        );
+        assert_eq!([1, 2, 3, 8].map(|devices| many.tx_ring(devices)), [4096, 512, 256, 128]);
+    }
+
+    #[test]
+    fn devices_that_are_down_leave_room_for_the_syn_acks_of_another() {
+        let mut config = Config::default();
+        for devices in 1..=8 {
+            config.validate_devices(devices).expect("the defaults");
+        }
+        config.frames = 2048;
+        config.control_reserve = 511;
+        config.validate_devices(1).expect("one device");
+        let error = config.validate_devices(2).expect_err("768 frames are left");
+        assert!(error.is_usage() && error.to_string().contains("at most 382"), "{error}");
+        config.control_reserve = 382;
+        config.validate_devices(2).expect("as many as are left");
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use tidegate_xsk::MAX_DEVICES;
 
+use crate::config::{Attach, Config, MAX_MTU};
 use crate::error::Error;
 use crate::interface::{Interface, SYSFS};
 use crate::routes::Routes;
@@ -74,6 +75,32 @@ fn check<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<(), Error> 
     Ok(())
 }
 
+/// Checks that the program of these devices can be run beside others, if it is to be.
+///
+/// # Errors
+///
+/// [`Error::Config`]: below a dispatcher there can be one device, whose packets lie in one buffer each.
+pub(crate) fn check_sharing(config: &Config, devices: &[Device]) -> Result<(), Error> {
+    if config.attach != Attach::Dispatcher {
+        return Ok(());
+    }
+    if devices.len() > 1 {
+        return Err(Error::Config(format!(
+            "{} devices are to be served; beside other programs (attach = \"dispatcher\") there can be one",
+            devices.len()
+        )));
+    }
+    match devices.iter().find(|device| device.interface.mtu > MAX_MTU) {
+        Some(Device { interface, .. }) => Err(Error::Config(format!(
+            "interface {name} has an MTU of {mtu}; beside other programs (attach = \"dispatcher\") it can be {MAX_MTU} \
+             at most: `ip link set dev {name} mtu {MAX_MTU}`",
+            name = interface.name,
+            mtu = interface.mtu
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The slaves of the bond `name`; `None` if it is none.
 pub(crate) fn slaves(sysfs: &Path, name: &str) -> Option<Vec<String>> {
     let text = fs::read_to_string(sysfs.join(name).join("bonding/slaves")).ok()?;
@@ -114,6 +141,35 @@ pub(crate) fn routes(bonds: &[Option<&str>], gone: &[bool], is_usable: impl Fn(u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beside_other_programs_one_device_is_served_with_packets_in_one_buffer() {
+        let device = |mtu| Device {
+            interface: Interface {
+                name: format!("eth{mtu}"),
+                mtu,
+                rx_queues: 1,
+                tx_queues: 1,
+                addresses: Vec::new(),
+                driver: None,
+                is_virtual: true,
+            },
+            bond: None,
+        };
+        let beside = Config {
+            attach: Attach::Dispatcher,
+            ..Config::default()
+        };
+        check_sharing(&beside, &[device(3498)]).expect("one device, one buffer");
+        for (devices, phrase) in [
+            (vec![device(3499)], "`ip link set dev eth3499 mtu 3498`"),
+            (vec![device(1500), device(1400)], "2 devices are to be served"),
+        ] {
+            let error = check_sharing(&beside, &devices).expect_err(phrase);
+            assert!(error.is_usage() && error.to_string().contains(phrase), "{error}");
+            check_sharing(&Config::default(), &devices).expect("alone");
+        }
+    }
 
     #[test]
     fn the_slaves_of_a_bond_and_whether_it_sends_by_them_are_read() {

@@ -13,14 +13,14 @@ use crate::affinity;
 use crate::capability;
 use crate::config::{Attach, Config, XdpMode, ZeroCopy};
 use crate::cookies::secret::Secret;
-use crate::devices::Device;
+use crate::devices::{Device, check_sharing};
 use crate::drivers::BindPlan;
 use crate::error::{Error, with_causes};
 use crate::interface::{Interface, LinkState, check_listeners, queues};
 use crate::link_watch::no_carrier_yet;
 use crate::machine;
 use crate::runtime::Settings;
-use crate::xdp::{Attached, PresentProgram, present_programs};
+use crate::xdp::{Attached, PresentProgram, check_bpffs, present_programs};
 
 const SYSFS: &str = "/sys";
 
@@ -72,7 +72,7 @@ pub fn diagnose(settings: &Settings<'_>) -> Diagnosis {
         devices: Vec::new(),
     };
     let found = &mut diagnosis.findings;
-    match capability::missing() {
+    match capability::missing(settings.afxdp.attach) {
         Ok(missing) if missing.is_empty() => found.push(Finding::ok("permissions", "all that are needed")),
         Ok(missing) => found.extend(missing.iter().map(|error| failure("permissions", error))),
         Err(error) => found.push(failure("permissions", &error)),
@@ -133,6 +133,9 @@ impl Diagnosis {
                 return;
             }
         };
+        if let Err(error) = check_sharing(settings.afxdp, &devices) {
+            found.push(failure("program", &error));
+        }
         let queues = match queues(devices.iter().map(|device| &device.interface), settings.afxdp.queues) {
             Ok(queues) => Some(queues),
             Err(error) => {
@@ -167,6 +170,11 @@ impl Diagnosis {
         let state = LinkState::read(&Path::new(SYSFS).join("class/net"), &interface.name);
         let no_carrier = state.ok().as_ref().and_then(no_carrier_yet);
         found.extend(no_carrier.map(|sentence| Finding::warning("interface", sentence)));
+        if config.attach == Attach::Dispatcher
+            && let Err(error) = check_bpffs(&interface.name)
+        {
+            found.push(failure("program", &error));
+        }
         // Without the kernel's leave to know, attaching shows it.
         let programs = present_programs(&interface.name).unwrap_or_default();
         let shares = |program: &PresentProgram| config.attach == Attach::Dispatcher && program.is_dispatcher();
@@ -198,6 +206,7 @@ impl Diagnosis {
 fn check_mtu(settings: &Settings<'_>, interface: &Interface) -> Result<(), Error> {
     let (name, mtu) = (&interface.name, interface.mtu);
     settings.afxdp.validate_mtu(name, mtu)?;
+    settings.balancers.check_mtu(name, mtu)?;
     if settings.afxdp.multi_buffer(mtu).is_some() {
         capability::check_multi_buffer(name, mtu)?;
     }
@@ -335,6 +344,35 @@ mod tests {
             listeners,
             remotes: &[],
         })
+    }
+
+    #[test]
+    fn behind_balancers_packets_lie_in_one_buffer() {
+        let settings = Settings {
+            interfaces: &[],
+            afxdp: &Config::default(),
+            tcp: &tidegate_tcp::Config::default(),
+            syn_cookies: &SynCookies::default(),
+            sources: &Sources::default(),
+            balancers: &Balancers {
+                from: vec!["192.0.2.1".parse().expect("a prefix")],
+                ..Balancers::default()
+            },
+            listeners: &[],
+            remotes: &[],
+        };
+        let interface = |mtu| Interface {
+            name: "eth1".to_owned(),
+            mtu,
+            rx_queues: 1,
+            tx_queues: 1,
+            addresses: Vec::new(),
+            driver: None,
+            is_virtual: true,
+        };
+        check_mtu(&settings, &interface(3498)).expect("one buffer");
+        let error = check_mtu(&settings, &interface(3499)).expect_err("two buffers");
+        assert!(error.to_string().contains("behind balancers"), "{error}");
     }
 
     fn failures(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {

@@ -26,36 +26,40 @@ const WORDS: [&str; 16] = [
 /// The counters of lost frames of one device, since they were read first.
 #[derive(Debug)]
 pub(crate) struct DriverCounters {
-    /// `None` if the driver has none.
-    first: Option<BTreeMap<String, u64>>,
+    /// As they were read last; `None` if the driver has none.
+    last: Option<BTreeMap<String, u64>>,
+    /// Counted since they were read first.
+    total: BTreeMap<String, u64>,
 }
 
 impl DriverCounters {
     /// Begins to count. `statistics` are the device's.
     pub(crate) fn new(statistics: io::Result<Vec<(String, u64)>>) -> Self {
         Self {
-            first: statistics.ok().map(losses),
+            last: statistics.ok().map(losses),
+            total: BTreeMap::new(),
         }
     }
 
     /// Whether there is anything to be read.
     pub(crate) fn exist(&self) -> bool {
-        self.first.is_some()
+        self.last.is_some()
     }
 
-    /// What was counted since the beginning, as far as it is more than zero.
-    pub(crate) fn since(&self, statistics: io::Result<Vec<(String, u64)>>) -> BTreeMap<String, u64> {
-        let Some(first) = &self.first else {
-            return BTreeMap::new();
-        };
-        let mut now = statistics.map(losses).unwrap_or_default();
-        for (name, value) in &mut now {
-            let before = first.get(name).copied().unwrap_or(0);
-            // Some drivers begin anew when the interface is set down.
-            *value = value.checked_sub(before).unwrap_or(*value);
+    /// Returns the counts since the beginning that are more than zero.
+    pub(crate) fn since_start(&mut self, statistics: io::Result<Vec<(String, u64)>>) -> BTreeMap<String, u64> {
+        if let (Some(last), Ok(now)) = (&mut self.last, statistics.map(losses)) {
+            for (name, &value) in &now {
+                let before = last.get(name).copied().unwrap_or(0);
+                // Some drivers begin anew when the interface is set down.
+                let more = value.checked_sub(before).unwrap_or(value);
+                if more > 0 {
+                    *self.total.entry(name.clone()).or_default() += more;
+                }
+            }
+            last.extend(now);
         }
-        now.retain(|_, value| *value > 0);
-        now
+        self.total.clone()
     }
 }
 
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn losses_since_the_beginning_are_kept_under_the_drivers_names() {
-        let counters = DriverCounters::new(statistics(&[
+        let mut counters = DriverCounters::new(statistics(&[
             ("rx_packets", 5),
             ("rx_missed_errors", 7),
             ("rx_queue_0_drops", 1),
@@ -96,7 +100,7 @@ mod tests {
             ("  rx buf alloc fail", 1),
             ("  rx buf alloc fail", 2),
         ]));
-        let since = counters.since(statistics(&[
+        let since = counters.since_start(statistics(&[
             ("rx_packets", 50),
             ("rx_missed_errors", 9),
             ("rx_queue_0_drops", 1),
@@ -119,6 +123,11 @@ mod tests {
                 .collect::<Vec<_>>(),
             expected
         );
+        // What was counted before a driver began anew stays counted.
+        let since = counters.since_start(statistics(&[("rx_missed_errors", 1), ("rx_no_buffer_count", 12)]));
+        assert_eq!((since["rx_missed_errors"], since["rx_no_buffer_count"]), (3, 12));
+        let unread = counters.since_start(Err(io::Error::from_raw_os_error(libc::EIO)));
+        assert_eq!(unread, since);
     }
 
     #[test]
@@ -152,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_driver_without_counters_has_none() {
-        let counters = DriverCounters::new(Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+        let mut counters = DriverCounters::new(Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
         assert!(!counters.exist());
-        assert!(counters.since(statistics(&[("rx_dropped", 1)])).is_empty());
+        assert!(counters.since_start(statistics(&[("rx_dropped", 1)])).is_empty());
     }
 }

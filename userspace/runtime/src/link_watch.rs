@@ -44,8 +44,6 @@ pub(crate) struct LinkWatch {
     served: Served,
     /// The most receive queues it had.
     rx_queues: u32,
-    /// The MTU new connections are made for.
-    told_mtu: u32,
     /// Whether it ever had a carrier.
     had_carrier: bool,
     /// When `look` looked last; other looks do not ask whether the program is attached.
@@ -78,7 +76,6 @@ impl LinkWatch {
             had_carrier: state.carrier,
             state,
             served,
-            told_mtu: served.mtu,
             looked_at: Instant::now(),
         })
     }
@@ -88,24 +85,14 @@ impl LinkWatch {
         &self.state.name
     }
 
-    /// The MTU that [`LinkWatch::take_new_mtu`] told last.
-    pub(crate) fn told_mtu(&self) -> u32 {
-        self.told_mtu
-    }
-
     /// The most receive queues the interface had since the beginning.
     pub(crate) fn rx_queues(&self) -> u32 {
         self.rx_queues
     }
 
-    /// The MTU that new connections are to be made for, if it is another than before: the interface's, but never more
-    /// than it was served with.
-    pub(crate) fn take_new_mtu(&mut self) -> Option<u32> {
-        let mtu = self.state.mtu.min(self.served.mtu);
-        (mtu != self.told_mtu).then(|| {
-            self.told_mtu = mtu;
-            mtu
-        })
+    /// The MTU that new connections are to be made for: the interface's, but never more than it was served with.
+    pub(crate) fn mtu_to_use(&self) -> u32 {
+        self.state.mtu.min(self.served.mtu)
     }
 
     /// Looks at the interface, if something was told or it is time, and says whether it did. `is_attached` says whether
@@ -122,6 +109,12 @@ impl LinkWatch {
             self.look_now(is_attached)?;
         }
         Ok(looks)
+    }
+
+    /// Takes this for the interface's MTU.
+    #[cfg(test)]
+    pub(crate) fn set_mtu(&mut self, mtu: u32) {
+        self.state.mtu = mtu;
     }
 
     /// Has the next [`LinkWatch::look`] look.
@@ -376,10 +369,9 @@ mod tests {
         let mut watch = LinkWatch::new("lo", served).expect("a loopback interface");
         assert!(watch.messages.is_some());
         watch.look_now(|| true).expect("it is there");
-        assert_eq!(watch.take_new_mtu(), None);
-        for (now, told) in [(1400, Some(1400)), (1400, None), (70_000, Some(65_536)), (80_000, None)] {
-            watch.state.mtu = now;
-            assert_eq!(watch.take_new_mtu(), told, "MTU {now}");
+        for (now, used) in [(1400, 1400), (65_536, 65_536), (70_000, 65_536)] {
+            watch.set_mtu(now);
+            assert_eq!(watch.mtu_to_use(), used, "MTU {now}");
         }
         let error = watch.look_now(|| false).expect_err("without its program");
         assert!(matches!(error, Error::ProgramDetached { .. }), "{error}");

@@ -28,6 +28,8 @@ pub(crate) struct Links {
     bonds: Vec<Bond>,
     /// As the shards know them.
     routes: Routes,
+    /// The MTU that new connections are made for.
+    told_mtu: u32,
 }
 
 impl Links {
@@ -41,8 +43,10 @@ impl Links {
             devices: Vec::new(),
             bonds: Vec::new(),
             routes: Routes::default(),
+            told_mtu: u32::MAX,
         };
         for (device, served) in devices {
+            links.told_mtu = links.told_mtu.min(served.mtu);
             links.devices.push(Watched {
                 link: LinkWatch::new(&device.interface.name, served)?,
                 bond: device.bond.clone(),
@@ -86,18 +90,20 @@ impl Links {
 
     /// Brings what is known of them up to date, as [`LinkWatch::refresh`] does.
     pub(crate) fn refresh(&mut self) {
-        for device in &mut self.devices {
+        for device in self.devices.iter_mut().filter(|device| !device.is_gone) {
             device.link.refresh();
         }
     }
 
-    /// The MTU that new connections are to be made for, if it is another than before: the smallest.
+    /// The MTU that new connections are to be made for, if it is another than before: the smallest of the devices that
+    /// are there.
     pub(crate) fn take_new_mtu(&mut self) -> Option<u32> {
-        let mut changed = false;
-        for device in &mut self.devices {
-            changed |= device.link.take_new_mtu().is_some();
-        }
-        changed.then(|| self.devices.iter().map(|device| device.link.told_mtu()).min())?
+        let there = self.devices.iter().filter(|device| !device.is_gone);
+        let mtu = there.map(|device| device.link.mtu_to_use()).min()?;
+        (mtu != self.told_mtu).then(|| {
+            self.told_mtu = mtu;
+            mtu
+        })
     }
 
     /// Looks at the devices, if something was told or it is time. `is_attached` says whether the XDP program still is
@@ -215,13 +221,21 @@ mod tests {
             devices: vec![watched(), watched()],
             bonds: Vec::new(),
             routes: Routes::default(),
+            told_mtu: 65_536,
         };
+        assert_eq!(links.take_new_mtu(), None);
+        links.devices[0].link.set_mtu(1400);
+        assert_eq!((links.take_new_mtu(), links.take_new_mtu()), (Some(1400), None));
         for device in &mut links.devices {
             device.link.look_soon();
         }
         let routes = links.look(|device| device == 1).expect("one is left");
         let routes = routes.expect("a change");
         assert!(routes.is_gone(0) && !routes.is_gone(1));
+        // That of the one that is gone counts no more, whatever becomes of it.
+        assert_eq!(links.take_new_mtu(), Some(65_536));
+        links.refresh();
+        assert_eq!(links.devices[0].link.mtu_to_use(), 1400);
         links.devices[1].link.look_soon();
         assert_eq!(links.look(|_| true).expect("one is left"), None);
         links.devices[1].link.look_soon();

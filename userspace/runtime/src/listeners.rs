@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::interface::{self, Interface};
 use crate::netlink::Socket;
 
-/// The interval at which the addresses are looked at where the kernel does not tell.
+/// The interval at which the addresses are looked at without notice of a change: one may have come before the kernel
+/// was asked to tell, and a look may fail.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Addresses of both families.
@@ -24,7 +25,7 @@ type Served = Arc<[(SocketAddr, ListenerId)]>;
 
 /// The addresses that are served.
 pub(crate) struct ServedAddresses {
-    /// `None` if the kernel refused it.
+    /// `None` if the kernel refused it; then there are only the looks in between.
     messages: Option<Socket>,
     /// The indices of the interfaces.
     indices: Vec<u32>,
@@ -91,11 +92,8 @@ impl ServedAddresses {
 
     /// Looks at the interfaces, if something was told or it is time. `None` if the same are to be served as before.
     pub(crate) fn look(&mut self) -> Option<AddressChange> {
-        let told = match &mut self.messages {
-            Some(messages) => has_messages(messages),
-            None => self.looked_at.elapsed() >= POLL_INTERVAL,
-        };
-        if !told {
+        let told = self.messages.as_mut().is_some_and(has_messages);
+        if !told && self.looked_at.elapsed() < POLL_INTERVAL {
             return None;
         }
         self.looked_at = Instant::now();
@@ -290,6 +288,18 @@ mod tests {
             listeners,
             looked_at: Instant::now(),
         }
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_tell_of_is_seen_by_the_next_look() {
+        let mut served = served(&["0.0.0.0:80"], &["192.0.2.1"]);
+        served.messages = Some(Socket::open(0).expect("a netlink socket"));
+        served.indices = vec![if_nametoindex("lo").expect("a loopback interface")];
+        served.looked_at = Instant::now() + 60 * POLL_INTERVAL;
+        assert_eq!(served.look(), None, "nothing was told, and it is not time");
+        served.looked_at = Instant::now() - POLL_INTERVAL;
+        let change = served.look().expect("a change");
+        assert_eq!(change.removed, listeners(&["192.0.2.1:80"]));
     }
 
     #[test]

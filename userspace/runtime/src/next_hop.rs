@@ -49,9 +49,12 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
 /// Addresses to be resolved, and neighbours in use, that may wait to be told to the kernel.
 const WAITING: usize = 1024;
 
-/// The interval at which the kernel is told of the neighbours in use. It asks one that was silent for its own time for
-/// reachable neighbours, some 30 s, whether it is still there.
+/// The interval at which the kernel is told of the neighbours in use; longer if they are more than may be told in it.
+/// It asks one that was silent for its own time for reachable neighbours, some 30 s, whether it is still there.
 const USE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The time a budget is for.
+const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after changes: what comes meanwhile is made known together.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -184,7 +187,7 @@ impl NextHopWatch {
             .collect::<Result<Vec<_>, Error>>()?;
         let mut socket = Socket::open(GROUPS).map_err(failed)?;
         let mut links = HashMap::new();
-        let tables = load(&mut socket, &interfaces, &mut links).map_err(failed)?;
+        let (tables, is_outdated) = load(&mut socket, &interfaces, &mut links).map_err(failed)?;
         let poll = Poll::new().map_err(failed)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(failed)?;
         poll.registry()
@@ -212,8 +215,9 @@ impl NextHopWatch {
             spare: Arc::new(tables),
             behind: Vec::new(),
             loaded_at: Instant::now(),
-            is_incomplete: false,
+            is_incomplete: is_outdated,
             budget: Budget::new(neighbour_rate),
+            to_tell: Vec::new(),
             used_at: Instant::now(),
         };
         let thread = thread::Builder::new()
@@ -263,8 +267,9 @@ fn indices(interfaces: &[(u32, u8)]) -> Vec<u32> {
     interfaces.iter().map(|&(index, _)| index).collect()
 }
 
-/// Reads everything anew.
-fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
+/// Reads everything anew. The tables come with whether they may be outdated: what was told meanwhile may have removed
+/// routes that were listed before.
+fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<(Tables, bool)> {
     let mut tries = 0;
     loop {
         match try_load(socket, interfaces, links) {
@@ -276,19 +281,18 @@ fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, 
     }
 }
 
-fn try_load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<Tables> {
+fn try_load(
+    socket: &mut Socket,
+    interfaces: &[(u32, u8)],
+    links: &mut HashMap<u32, u32>,
+) -> io::Result<(Tables, bool)> {
     let mut tables = Tables::new(interfaces);
+    let mut is_outdated = false;
     let indices = indices(interfaces);
     links.clear();
     let mut take = |message: &Message<'_>| {
-        decode::decode(message, &indices, &mut |event| match event {
-            Event::Change(change) => {
-                tables.apply(&change);
-            }
-            Event::Link(index, flags) => {
-                links.insert(index, flags);
-            }
-            Event::Unknown => {}
+        decode::decode(message, &indices, &mut |event| {
+            is_outdated |= take_listed(event, &mut tables, links);
         });
     };
     let dump = libc::NLM_F_DUMP as u16;
@@ -314,7 +318,20 @@ fn try_load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u
     }
     let neighbours = socket.request(&rt_neigh::Request::new().op_getneigh_dump(&rt_neigh::Ndmsg::default()))?;
     socket.receive_listing(neighbours, &mut take)?;
-    Ok(tables)
+    Ok((tables, is_outdated))
+}
+
+/// Takes what is told during a listing, as part of it or besides. Returns whether it may have removed routes, those
+/// listed already among them.
+fn take_listed(event: Event, tables: &mut Tables, links: &mut HashMap<u32, u32>) -> bool {
+    match event {
+        Event::Change(change) => {
+            tables.apply(&change);
+            matches!(change, Change::RemoveObject(_))
+        }
+        Event::Link(index, flags) => links.insert(index, flags).is_some_and(|before| before != flags),
+        Event::Unknown => true,
+    }
 }
 
 /// Tells the kernel that the interface's neighbour is in use, as if it had something to send there.
@@ -357,7 +374,7 @@ impl Budget {
     }
 
     fn renew(&mut self, now: Instant) {
-        if now.duration_since(self.since) >= Duration::from_secs(1) {
+        if now.duration_since(self.since) >= BUDGET_INTERVAL {
             self.since = now;
             (self.unresolved, self.in_use) = (self.rate, self.rate);
             self.asked.clear();
@@ -404,6 +421,8 @@ struct Watcher {
     /// Something was lost: everything has to be listed again.
     is_incomplete: bool,
     budget: Budget,
+    /// Neighbours in use that the kernel is still to be told of, before it is asked again which are.
+    to_tell: Vec<Arc<Neighbour>>,
     used_at: Instant,
 }
 
@@ -413,6 +432,8 @@ impl Watcher {
         loop {
             let timeout = if self.is_incomplete {
                 LOAD_INTERVAL.saturating_sub(self.loaded_at.elapsed())
+            } else if !self.to_tell.is_empty() {
+                BUDGET_INTERVAL.saturating_sub(self.budget.since.elapsed())
             } else {
                 USE_INTERVAL.saturating_sub(self.used_at.elapsed())
             };
@@ -433,7 +454,7 @@ impl Watcher {
             } else {
                 self.publish(changes);
             }
-            self.tell_kernel();
+            self.tell_kernel(Instant::now());
             thread::sleep(PAUSE);
         }
     }
@@ -492,16 +513,18 @@ impl Watcher {
     fn load(&mut self) {
         self.loaded_at = Instant::now();
         match load(&mut self.socket, &self.interfaces, &mut self.links) {
-            Ok(tables) => {
-                self.is_incomplete = false;
-                self.behind.clear();
-                self.removed_objects.clear();
-                self.spare = Arc::new(tables.clone());
-                self.shared.publish(Arc::new(tables));
-                self.shared.loads.fetch_add(1, Ordering::Relaxed);
-            }
+            Ok((tables, is_outdated)) => self.take_listing(tables, is_outdated),
             Err(error) => tracing::warn!("cannot list routes and neighbours: {error}"),
         }
+    }
+
+    fn take_listing(&mut self, tables: Tables, is_outdated: bool) {
+        self.is_incomplete = is_outdated;
+        self.behind.clear();
+        self.removed_objects.clear();
+        self.spare = Arc::new(tables.clone());
+        self.shared.publish(Arc::new(tables));
+        self.shared.loads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Makes changes known to the shards, if they are any.
@@ -531,8 +554,7 @@ impl Watcher {
     }
 
     /// Tells the kernel what is to be resolved, and from time to time what is in use.
-    fn tell_kernel(&mut self) {
-        let now = Instant::now();
+    fn tell_kernel(&mut self, now: Instant) {
         self.budget.renew(now);
         while let Some(neighbour) = self.shared.unresolved.pop() {
             match self.budget.allow_unresolved(neighbour) {
@@ -543,19 +565,23 @@ impl Watcher {
                 None => {}
             }
         }
-        if now.duration_since(self.used_at) < USE_INTERVAL {
-            return;
+        if self.to_tell.is_empty() && now.duration_since(self.used_at) >= USE_INTERVAL {
+            self.used_at = now;
+            while self.to_tell.len() < WAITING
+                && let Some(neighbour) = self.shared.in_use.pop()
+            {
+                neighbour.in_use.store(false, Ordering::Relaxed);
+                self.to_tell.push(neighbour);
+            }
+            // Every connection that sends looks its next hop up again, and so says that it is in use.
+            let tables = self.shared.tables.load_full();
+            self.shared.publish(tables);
         }
-        self.used_at = now;
-        while self.budget.take_in_use()
-            && let Some(neighbour) = self.shared.in_use.pop()
-        {
-            self.tell((neighbour.interface, neighbour.address));
-            neighbour.in_use.store(false, Ordering::Relaxed);
+        while !self.to_tell.is_empty() && self.budget.take_in_use() {
+            if let Some(neighbour) = self.to_tell.pop() {
+                self.tell((neighbour.interface, neighbour.address));
+            }
         }
-        // Every connection that sends looks its next hop up again, and so says that it is in use.
-        let tables = self.shared.tables.load_full();
-        self.shared.publish(tables);
     }
 
     fn tell(&mut self, neighbour: (u32, IpAddr)) {
@@ -584,7 +610,7 @@ pub fn resolve_next_hop(interface: &str, target: IpAddr, timeout: Duration) -> R
     let failed = |source| Error::io(format!("cannot read the routes and neighbours of {interface}"), source);
     let index = index_of(interface)?;
     let mut socket = Socket::open(GROUPS).map_err(failed)?;
-    let mut tables = load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
+    let (mut tables, _) = load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
     let began = Instant::now();
     let mut is_told = false;
     loop {

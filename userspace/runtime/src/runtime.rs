@@ -83,7 +83,7 @@ pub struct Runtime {
     /// Times the XDP program was attached anew.
     reattached: u64,
     /// By device.
-    driver_counters: Vec<DriverCounters>,
+    driver_counters: Mutex<Vec<DriverCounters>>,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
@@ -165,10 +165,12 @@ impl Runtime {
     /// The counters of all devices together.
     fn device_counts(&self) -> DeviceCounts {
         let mut driver = BTreeMap::new();
-        for (device, name) in self.links().names() {
-            let counters = &self.driver_counters[device];
+        let names = self.links().names();
+        let mut all = self.driver_counters.lock().unwrap_or_else(PoisonError::into_inner);
+        for (device, name) in names {
+            let counters = &mut all[device];
             if counters.exist() {
-                for (counter, value) in counters.since(statistics(&name)) {
+                for (counter, value) in counters.since_start(statistics(&name)) {
                     *driver.entry(counter).or_default() += value;
                 }
             }
@@ -267,7 +269,10 @@ impl Runtime {
                 Stall::Program { reattach: true, .. } if self.by_link() => {
                     tracing::warn!("{sentence}; it is attached anew");
                     for (device, name) in &devices {
-                        self.steering.reattach(*device, name)?;
+                        // Without its program it is lost, which the next look at the devices finds.
+                        if let Err(error) = self.steering.reattach(*device, name) {
+                            tracing::warn!("{error}");
+                        }
                     }
                     self.reattached += 1;
                 }

@@ -29,12 +29,13 @@ use tidegate_abi::{
 };
 use tidegate_exchange::FlowFilter;
 
-use crate::config::{Attach, Config, MAX_MTU, XdpMode};
+use crate::config::{Attach, Config, XdpMode};
 use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
 
 use self::dispatcher::Membership;
+pub(crate) use self::dispatcher::check_bpffs;
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 pub use self::netlink::Place;
@@ -77,6 +78,8 @@ enum Hold {
     Program,
     /// It stays behind when nothing is dropped, and passes everything then.
     Dispatcher(Membership),
+    /// Nothing: it was detached and could not be attached anew.
+    Nothing,
 }
 
 impl Hold {
@@ -109,15 +112,8 @@ impl Steering {
     /// # Errors
     ///
     /// [`Error::Load`], [`Error::AlreadyAttached`], [`Error::NativeRefused`], [`Error::Dispatcher`],
-    /// [`Error::NotPermitted`], or [`Error::Config`]: below a dispatcher there can be one device.
+    /// or [`Error::NotPermitted`].
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
-        if settings.frags.is_some() && (config.attach == Attach::Dispatcher || settings.balancers.is_any()) {
-            return Err(Error::Config(format!(
-                "an MTU above {MAX_MTU} is not served beside other programs (attach = \"dispatcher\") or behind \
-                 balancers; lower it with `ip link set dev {} mtu {MAX_MTU}`",
-                interfaces.join(" ")
-            )));
-        }
         let name = settings.program();
         let mut loader = EbpfLoader::new();
         loader
@@ -148,18 +144,14 @@ impl Steering {
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
         let listeners = ListenerMaps::take(&mut ebpf)?;
 
-        let (holds, attached) = match (config.attach, interfaces) {
-            (Attach::Link, _) => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
-            (Attach::Dispatcher, &[interface]) => {
+        let (holds, attached) = match config.attach {
+            Attach::Link => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
+            Attach::Dispatcher => {
+                // The only one: see `check_sharing`.
+                let interface = interfaces[0];
                 let membership = Membership::join(interface, config.xdp_mode, config.priority, name, &mut ebpf)?;
                 let attached = membership.attached();
                 (vec![Hold::Dispatcher(membership)], vec![attached])
-            }
-            (Attach::Dispatcher, _) => {
-                return Err(Error::Config(format!(
-                    "{} devices are to be served; beside other programs (attach = \"dispatcher\") there can be one",
-                    interfaces.len()
-                )));
             }
         };
         Ok(Self {
@@ -205,6 +197,7 @@ impl Steering {
         match self.holds.get(device) {
             Some(Hold::Link(link)) => link.is_attached(),
             Some(Hold::Program) | None => true,
+            Some(Hold::Nothing) => false,
             Some(Hold::Dispatcher(membership)) => membership.is_attached(),
         }
     }
@@ -217,7 +210,7 @@ impl Steering {
     ///
     /// As [`Steering::attach`]; it is detached then.
     pub(crate) fn reattach(&mut self, device: usize, interface: &str) -> Result<(), Error> {
-        self.holds[device] = Hold::Program;
+        self.holds[device] = Hold::Nothing;
         let program = steering_program(&mut self.program, self.name)?;
         let mode = match self.attached[device] {
             Attached::Native => XdpMode::Native,

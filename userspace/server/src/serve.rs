@@ -197,6 +197,7 @@ impl Serving {
         drain: &mut Drain,
     ) -> Result<(), Error> {
         drain.begin_anew();
+        drain.step(&mut self.runtime);
         loop {
             let wait = rates
                 .as_ref()

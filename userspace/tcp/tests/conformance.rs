@@ -19,13 +19,14 @@ const COLUMNS: [&str; 8] = [
 ];
 
 /// The folders of tests whose name begins like this; other names are segment scripts, or programs beside this one.
-const ROOTS: [(&str, &str); 7] = [
+const ROOTS: [(&str, &str); 8] = [
     ("unit/", "userspace/tcp/src"),
     ("sim/", "userspace/sim/tests/simulation"),
     ("xdp/", "userspace/runtime/tests"),
     ("lab/", "userspace/server/tests/lab"),
     ("apps/", "userspace/apps/src"),
     ("runtime/", "userspace/runtime/src"),
+    ("exchange/", "userspace/exchange/src"),
     ("abi/", "ebpf/abi/src"),
 ];
 

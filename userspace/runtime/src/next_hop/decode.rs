@@ -138,7 +138,8 @@ fn route(message: &Message<'_>) -> Option<Change> {
         Order::Last
     } else if flags & libc::NLM_F_REPLACE != 0 {
         Order::Replace
-    } else if flags & libc::NLM_F_APPEND != 0 {
+    } else if is_v6 || flags & libc::NLM_F_APPEND != 0 {
+        // The kernel puts a new one behind its equals for IPv6, and before them for IPv4.
         Order::Last
     } else {
         Order::First

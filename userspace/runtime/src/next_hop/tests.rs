@@ -99,6 +99,38 @@ fn a_route_is_read_with_its_place_among_others() {
 }
 
 #[test]
+fn a_new_ipv6_route_is_behind_its_equals() {
+    let header = rt_route::Rtmsg {
+        rtm_family: libc::AF_INET6 as u8,
+        ..header(64)
+    };
+    let mut request = rt_route::Request::new().op_newroute_do(&header);
+    request
+        .encode()
+        .push_dst(ip("2001:2:0:1::"))
+        .push_gateway(ip("fe80::1"))
+        .push_oif(OWN)
+        .push_priority(1024);
+    let expected = Route {
+        metric: 1024,
+        hops: Hops::Listed(vec![hop("fe80::1")]),
+    };
+    for (flags, place) in [
+        (libc::NLM_F_CREATE | libc::NLM_F_EXCL, Order::Last),
+        (libc::NLM_F_CREATE | libc::NLM_F_APPEND, Order::Last),
+        (libc::NLM_F_REPLACE, Order::Replace),
+    ] {
+        match change(libc::RTM_NEWROUTE, flags, request.payload()) {
+            Some(Change::AddRoute { prefix, route, order }) => {
+                assert_eq!(prefix.to_string(), "2001:2:0:1::/64");
+                assert_eq!((&route, order), (&expected, place));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn all_kinds_of_ways_are_read() {
     let with = |header: rt_route::Rtmsg, attributes: &[Vec<u8>]| [header.as_slice(), &attributes.concat()].concat();
     let oif = attribute(4, &OWN.to_ne_bytes());
@@ -320,6 +352,7 @@ fn watcher() -> (Watcher, Arc<Shared>) {
         loaded_at: Instant::now(),
         is_incomplete: false,
         budget: Budget::new(2),
+        to_tell: Vec::new(),
         used_at: Instant::now(),
     };
     (watcher, shared)
@@ -381,6 +414,43 @@ fn what_is_not_resolved_waits_within_bounds_and_is_counted_beyond() {
 }
 
 #[test]
+fn neighbours_in_use_are_told_to_the_kernel_in_every_second_of_a_round() {
+    let (mut watcher, shared) = watcher();
+    watcher.budget = Budget::new(1);
+    let generation = || shared.generation.load(Ordering::Relaxed);
+    let requests = || shared.requests.load(Ordering::Relaxed);
+    let before = generation();
+    let neighbours = [1, 2].map(|number| {
+        Arc::new(Neighbour {
+            // None has this number: the kernel sends nothing.
+            interface: i32::MAX as u32,
+            address: ip("198.18.0.2"),
+            mac: [2, 0, 0, 0, 0, number],
+            in_use: AtomicBool::new(false),
+        })
+    });
+    neighbours.iter().for_each(|neighbour| shared.note_use(neighbour));
+    let (start, second) = (watcher.used_at, Duration::from_secs(1));
+    watcher.tell_kernel(start + USE_INTERVAL - second);
+    assert_eq!((requests(), generation()), (0, before), "it is not time");
+    watcher.tell_kernel(start + USE_INTERVAL);
+    watcher.tell_kernel(start + USE_INTERVAL);
+    assert_eq!(requests(), 1, "one in a second");
+    let during = generation();
+    assert_ne!(during, before);
+    // Both can say already that they are in use.
+    neighbours.iter().for_each(|neighbour| shared.note_use(neighbour));
+    assert_eq!(shared.in_use.len(), 2);
+    watcher.tell_kernel(start + USE_INTERVAL + second);
+    assert_eq!((requests(), generation()), (2, during), "the next second's");
+    watcher.tell_kernel(start + USE_INTERVAL + 2 * second);
+    assert_eq!(requests(), 2, "nothing before the next round");
+    watcher.tell_kernel(start + 2 * USE_INTERVAL);
+    assert_eq!(requests(), 3);
+    assert_ne!(generation(), during);
+}
+
+#[test]
 fn an_object_whose_number_is_used_again_has_everything_listed() {
     let (mut watcher, _) = watcher();
     let object = |number| Change::AddObject {
@@ -397,6 +467,36 @@ fn an_object_whose_number_is_used_again_has_everything_listed() {
         watcher.note_object(&change);
         assert_eq!(watcher.is_incomplete, is_incomplete, "{change:?}");
     }
+}
+
+#[test]
+fn what_removes_routes_during_a_listing_has_everything_listed_again() {
+    let mut tables = Tables::new(&[(OWN, 0)]);
+    let mut links = HashMap::new();
+    let up = libc::IFF_UP as u32;
+    let object = Object::Hop(hop(""));
+    for (event, is_outdated) in [
+        (Event::Link(OWN, up), false),
+        (Event::Change(Change::AddObject { number: 1, object }), false),
+        (Event::Change(on_link()), false),
+        (Event::Link(OWN, up), false),
+        (Event::Link(OWN, 0), true),
+        (Event::Link(OWN, 0), false),
+        (Event::Change(Change::RemoveObject(1)), true),
+        (Event::Unknown, true),
+    ] {
+        let told = format!("{event:?}");
+        assert_eq!(take_listed(event, &mut tables, &mut links), is_outdated, "{told}");
+    }
+    let missing = tables.lookup(ip("198.18.0.2"), 0).expect_err("no neighbour");
+    assert_eq!(missing.0, NoNextHop::Unresolved, "the route was taken");
+
+    let (mut watcher, shared) = watcher();
+    for is_outdated in [true, false] {
+        watcher.take_listing(tables.clone(), is_outdated);
+        assert_eq!(watcher.is_incomplete, is_outdated);
+    }
+    assert_eq!(shared.loads.load(Ordering::Relaxed), 2);
 }
 
 #[test]

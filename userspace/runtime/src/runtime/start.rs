@@ -22,7 +22,7 @@ use crate::capability;
 use crate::config::{Attach, Config, NextHop};
 use crate::cookies::secret::Secret;
 use crate::cookies::{Control, CookieSetup};
-use crate::devices::Device;
+use crate::devices::{Device, check_sharing};
 use crate::doctor;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
@@ -147,7 +147,8 @@ where
             .devices
             .iter()
             .map(|device| DriverCounters::new(statistics(&device.interface.name)))
-            .collect(),
+            .collect::<Vec<_>>()
+            .into(),
         devices: checked
             .devices
             .into_iter()
@@ -201,6 +202,7 @@ impl Checked {
         let interfaces = settings.interfaces.iter().map(|name| Interface::find(name));
         let interfaces = interfaces.collect::<Result<Vec<_>, _>>()?;
         let devices = Device::below(&interfaces)?;
+        check_sharing(config, &devices)?;
         let mut tcp = settings.tcp.clone();
         let Some(smallest) = devices
             .iter()
@@ -215,7 +217,10 @@ impl Checked {
                 .balancers
                 .check_mtu(&device.interface.name, device.interface.mtu)?;
         }
+        config.validate_devices(devices.len() as u32)?;
         tcp.mtu = smallest.mtu as u16;
+        // What balancers' outer headers say of congestion goes with them (RFC 6040, section 4.2).
+        tcp.ecn &= !settings.balancers.is_any();
         tcp.outer_headers = settings.balancers.outer_headers();
         // No key of the file is at fault here.
         tcp.validate()
@@ -225,7 +230,7 @@ impl Checked {
         let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
-        capability::check()?;
+        capability::check(config.attach)?;
         for Device { interface, .. } in &devices {
             if config.multi_buffer(interface.mtu).is_some() {
                 capability::check_multi_buffer(&interface.name, interface.mtu)?;

@@ -17,16 +17,17 @@ use aya::programs::links::FdLink;
 use aya::programs::{Extension, ProgramError, ProgramFd, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nametoindex;
-use tidegate_abi::PROGRAM_STEER;
 use tidegate_abi::dispatcher::{CONTINUE, Config, MAGIC, MAX_PROGRAMS, VERSION};
+use tidegate_abi::{PROGRAM_STEER, PROGRAM_STEER_BALANCED};
 
 #[cfg(test)]
 pub(super) use self::object::DISPATCHER as DISPATCHER_OBJECT;
 pub(super) use self::object::without_trimming;
-use self::pins::{Claim, Pins};
+use self::pins::{Claim, Pins, bpffs};
 use super::netlink::{self, Place};
 use super::present::{DISPATCHER, PresentProgram, programs_on};
 use super::{Attached, Refusal, errno, missing, program_load_error};
+use crate::capability::NEEDED_BELOW_DISPATCHER;
 use crate::config::XdpMode;
 use crate::error::{Error, with_causes};
 
@@ -100,6 +101,13 @@ impl Membership {
         name: &str,
         ebpf: &mut Ebpf,
     ) -> Result<Self, Error> {
+        if name == PROGRAM_STEER_BALANCED {
+            tracing::warn!(
+                "the XDP program on {interface} changes the length of packets, as it has to behind balancers: libxdp \
+                 before 1.5.5 on Linux 6.13 or later (and 6.12 in Debian 13) can neither add other programs nor remove \
+                 them while it is there"
+            );
+        }
         let failed = |reason: String| dispatcher_error(interface, reason);
         let index = if_nametoindex(interface).map_err(|errno| failed(errno.to_string()))?;
         let pins = Pins::open(index).map_err(failed)?;
@@ -234,6 +242,12 @@ impl Site<'_> {
         // Whoever has the claim is the only tidegate here: another is the rest of one that was killed.
         if let Some(old) = &mut old {
             old.members.retain(|member| !member.name.starts_with(PROGRAM_STEER));
+        }
+        // Its dispatcher has no other: the place is chosen anew.
+        if let Some(rest) = old.take_if(|old| old.members.is_empty()) {
+            netlink::replace(self.index, rest.place, Some(rest.fd.as_fd()), None)
+                .map_err(|error| self.refused(&error, true))?;
+            self.pins.remove(rest.id);
         }
         let mut members = match &mut old {
             Some(old) => old.members.iter_mut().map(Member::by_reference).collect(),
@@ -433,6 +447,15 @@ impl Member<Extension> {
     }
 }
 
+/// Checks that there is a file system where dispatchers of `interface` can be pinned.
+///
+/// # Errors
+///
+/// [`Error::Dispatcher`].
+pub(crate) fn check_bpffs(interface: &str) -> Result<(), Error> {
+    bpffs().map(drop).map_err(|reason| dispatcher_error(interface, reason))
+}
+
 /// Puts `program` in the place of a function of the dispatcher, for as long as the link is open or pinned.
 fn link(program: &mut Extension, dispatcher: &ProgramFd, place: usize) -> Result<FdLink, Error> {
     let function = format!("prog{place}");
@@ -449,9 +472,10 @@ fn link(program: &mut Extension, dispatcher: &ProgramFd, place: usize) -> Result
 
 fn load_error(error: ProgramError) -> Error {
     if errno(&error) == Some(libc::EPERM) {
+        let (capability, what, _) = NEEDED_BELOW_DISPATCHER;
         return Error::NotPermitted {
-            what: "loading the XDP program as an extension of another (BPF_PROG_TYPE_EXT)".to_owned(),
-            capability: "CAP_SYS_ADMIN and CAP_PERFMON",
+            what: what.to_owned(),
+            capability,
         };
     }
     program_load_error(PROGRAM_STEER, &error)

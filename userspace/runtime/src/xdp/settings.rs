@@ -11,7 +11,7 @@ use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::{
     ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_FEATURES, MAP_GUE_PORT, MAP_LISTENER_SLOTS, MAP_LISTENERS,
     MAP_OWN_ADDRESSES, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
-    PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
+    MAX_OWN_ADDRESSES, PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
 };
 
 use super::{map_error, missing};
@@ -116,11 +116,26 @@ impl ProgramSettings<'_> {
             .ok_or_else(|| missing(MAP_OWN_ADDRESSES))?;
         let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map)
             .map_err(|error| map_error(MAP_OWN_ADDRESSES, &error))?;
-        for &address in self.own_addresses {
+        for &address in room_for(self.own_addresses) {
             map.insert(listener_key(&SocketAddr::new(address, 0)), 1, 0)
                 .map_err(|error| map_error(MAP_OWN_ADDRESSES, &error))?;
         }
         set_only_entry(ebpf, MAP_GUE_PORT, u32::from(self.balancers.gue_port))
+    }
+}
+
+/// The addresses that there is room for, with a warning if there is none for all.
+fn room_for(addresses: &[IpAddr]) -> &[IpAddr] {
+    match addresses.split_at_checked(MAX_OWN_ADDRESSES as usize) {
+        Some((first, [left_out, ..])) => {
+            tracing::warn!(
+                "the interfaces have {} addresses, of which balancers may send to the first {MAX_OWN_ADDRESSES}: not \
+                 to {left_out}, for example; remove some that are not needed",
+                addresses.len()
+            );
+            first
+        }
+        _ => addresses,
     }
 }
 
@@ -206,6 +221,17 @@ mod tests {
         let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
         assert_eq!((v6.version(), v6.port()), (6, 443));
         assert_eq!(v6.address()[..4], [0x20, 0x01, 0, 2]);
+    }
+
+    #[test]
+    fn the_first_addresses_are_taken_that_there_is_room_for() {
+        let addresses: Vec<IpAddr> = (0..=MAX_OWN_ADDRESSES)
+            .map(|number| IpAddr::from((0xc612_0000 + number).to_be_bytes()))
+            .collect();
+        let room = MAX_OWN_ADDRESSES as usize;
+        assert_eq!(room_for(&addresses), &addresses[..room]);
+        assert_eq!(room_for(&addresses[..room]).len(), room);
+        assert_eq!(room_for(&addresses[..1]).len(), 1);
     }
 
     #[test]

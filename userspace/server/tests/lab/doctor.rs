@@ -35,7 +35,12 @@ fn doctor(extra: &[&str]) -> Finished {
 
 /// The sentence that a server refuses with.
 fn refusal(finished: &Finished) -> &str {
-    assert_eq!(finished.status.code(), Some(1), "{}", finished.describe());
+    refusal_with(1, finished)
+}
+
+/// The same, of one with this exit code.
+fn refusal_with(code: i32, finished: &Finished) -> &str {
+    assert_eq!(finished.status.code(), Some(code), "{}", finished.describe());
     let line = finished
         .stderr
         .lines()
@@ -145,6 +150,16 @@ fn an_interface_that_cannot_be_served_is_said_as_serve_says_it() {
         all[0] = "doctor".to_owned();
         expect_failure(&below(&["env"], &all), refusal(&served));
     }
+    let beside = ["--attach", "dispatcher", "--iface", "lo"];
+    let served = below(&["env"], &arguments("serve", &beside));
+    let sentence = refusal_with(2, &served);
+    assert!(sentence.contains("2 devices are to be served"), "{sentence}");
+    let finished = doctor(&beside);
+    assert!(
+        finished.status.code() == Some(1) && finished.stdout.contains(sentence),
+        "{}",
+        finished.describe()
+    );
     let server = Server::start(&lab, &[]);
     let served = run(
         serve_command(&["--iface", SERVER_DEVICE, "--listen", "http=198.18.0.1:81"]),

@@ -397,10 +397,11 @@ impl<A: Application> Engine<A> {
         Received::Done
     }
 
-    /// Sends an RST for a half-open connection that this side is about to give up. False: there was no frame for it.
-    pub(super) fn reset_half_open<T: Transmit>(&mut self, slot: u32, out: &mut T) -> bool {
+    /// Sends an RST for a half-open connection that this side is about to give up. Returns whether there was a frame
+    /// for it, and the device it leaves by.
+    pub(super) fn reset_half_open<T: Transmit>(&mut self, slot: u32, out: &mut T) -> (bool, u8) {
         let Some(half_open) = self.half_open.get(slot) else {
-            return true;
+            return (true, 0);
         };
         let (key, link) = (half_open.key, half_open.link);
         let header = Header {
@@ -412,6 +413,7 @@ impl<A: Application> Engine<A> {
             ecn_capable: false,
         };
         let link = self.record_link(&key, link);
-        self.send_bare(&link, &key, &header, Purpose::Control, out)
+        let sent = self.send_bare(&link, &key, &header, Purpose::Control, out);
+        (sent, link.device())
     }
 }

@@ -109,13 +109,12 @@ impl<A: Application> Engine<A> {
             srtt: None,
             options: None,
         };
-        let listeners = self.addresses.iter().map(move |served| {
-            let local = served.address;
+        let listeners = self.addresses.iter().map(move |(local, listener)| {
             let anyone = match local {
                 SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
                 SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
             };
-            bare(local, anyone, State::Listen, Some(served.listener))
+            bare(local, anyone, State::Listen, Some(listener))
         });
         let half_open = self.half_open.iter().map(move |record| {
             let (local, peer) = (record.key.local(), record.key.peer());

@@ -3,6 +3,7 @@
 //! An engine does no I/O, reads no clock and starts no thread. Frames come in by [`Engine::receive`] or
 //! [`Engine::receive_burst`], time comes with every call, frames leave through a [`Transmit`].
 
+mod addresses;
 mod admit;
 mod early;
 mod evict;
@@ -41,10 +42,10 @@ use crate::time::Instant;
 use crate::time_wait::TimeWait;
 use crate::timer_wheel::TimerWheel;
 use crate::transmit::{Purpose, Transmit};
-use crate::wire::address::{Address, from_ip};
 use crate::wire::emit::{self, Header};
 use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
+use addresses::ServedAddresses;
 use early::EarlySegments;
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
 use next_hop::NextHopTables;
@@ -104,24 +105,6 @@ struct Listener {
     keepalive: Keepalive,
 }
 
-/// An address that is served.
-struct ServedAddress {
-    address: SocketAddr,
-    /// The address without the port, as segments have it.
-    ip: Address,
-    listener: ListenerId,
-}
-
-impl ServedAddress {
-    fn new(address: SocketAddr, listener: ListenerId) -> Self {
-        Self {
-            address,
-            ip: from_ip(address.ip()),
-            listener,
-        }
-    }
-}
-
 /// The TCP engine of one shard.
 pub struct Engine<A: Application> {
     config: Config,
@@ -131,7 +114,7 @@ pub struct Engine<A: Application> {
     counters: Counters,
     listeners: Vec<Listener>,
     refuses_syns: bool,
-    addresses: Vec<ServedAddress>,
+    addresses: ServedAddresses,
     draining: bool,
     /// The work left to be done with every connection.
     sweep: Option<Sweep>,
@@ -205,7 +188,7 @@ impl<A: Application> Engine<A> {
             counters: Counters::default(),
             listeners: Vec::new(),
             refuses_syns: false,
-            addresses: Vec::new(),
+            addresses: ServedAddresses::default(),
             draining: false,
             sweep: None,
             cookies: None,
@@ -232,7 +215,7 @@ impl<A: Application> Engine<A> {
     /// the configuration.
     pub fn listen(&mut self, address: SocketAddr) -> ListenerId {
         let listener = self.add_listener();
-        self.addresses.push(ServedAddress::new(address, listener));
+        self.addresses.add(address, listener);
         listener
     }
 
@@ -246,10 +229,10 @@ impl<A: Application> Engine<A> {
     /// From now on accepts connections to these concrete addresses and ports, each for its listener, and to no others.
     /// Connections and handshakes to others that there are go on.
     pub fn set_addresses(&mut self, addresses: &[(SocketAddr, ListenerId)]) {
-        self.addresses.clear();
-        let served = addresses.iter();
-        self.addresses
-            .extend(served.map(|&(address, listener)| ServedAddress::new(address, listener)));
+        self.addresses = ServedAddresses::default();
+        for &(address, listener) in addresses {
+            self.addresses.add(address, listener);
+        }
     }
 
     /// Takes `mtu`, in bytes and without the Ethernet header (576 to 9,000; what is beyond counts as that), for the
@@ -317,14 +300,12 @@ impl<A: Application> Engine<A> {
     }
 
     fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
-        let local = key.local();
-        let served = self.addresses.iter().find(|served| served.address == local)?;
-        Some(served.listener)
+        self.addresses.listener(key)
     }
 
     /// Whether the peer's address is that of a listener.
     fn is_own_address(&self, key: &FlowKey) -> bool {
-        self.addresses.iter().any(|served| served.ip == key.remote)
+        self.addresses.has_peer(key)
     }
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {

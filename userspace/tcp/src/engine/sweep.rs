@@ -31,6 +31,8 @@ pub(super) struct Sweep {
     next: usize,
     /// Since when there has been no frame for an RST.
     waiting_since: Option<Instant>,
+    /// The devices, a bit for each, that were waited for in vain: once is enough, however many connections they have.
+    given_up: u64,
 }
 
 impl Sweep {
@@ -43,13 +45,19 @@ impl Sweep {
         self.waiting_since.is_some()
     }
 
-    /// Whether to wait, now that an RST was sent or found no frame.
-    fn waits_after(&mut self, sent: bool, now: Instant) -> bool {
-        if sent {
+    /// Whether to wait, now that an RST was sent by `device` or found no frame.
+    fn waits_after(&mut self, sent: bool, device: u8, now: Instant) -> bool {
+        let bit = 1 << (device & 63);
+        if sent || self.given_up & bit != 0 {
             self.waiting_since = None;
             return false;
         }
-        now < *self.waiting_since.get_or_insert(now) + FRAME_WAIT
+        let waits = now < *self.waiting_since.get_or_insert(now) + FRAME_WAIT;
+        if !waits {
+            self.given_up |= bit;
+            self.waiting_since = None;
+        }
+        waits
     }
 }
 
@@ -92,6 +100,7 @@ impl<A: Application> Engine<A> {
             task,
             next: 0,
             waiting_since: None,
+            given_up: 0,
         });
         self.go_on_sweeping(now, out);
     }
@@ -112,8 +121,8 @@ impl<A: Application> Engine<A> {
                 return false;
             }
             left -= 1;
-            let sent = self.reset_half_open(slot, out);
-            if sweep.waits_after(sent, now) {
+            let (sent, device) = self.reset_half_open(slot, out);
+            if sweep.waits_after(sent, device, now) {
                 return false;
             }
             self.remove_half_open(slot);
@@ -143,7 +152,7 @@ impl<A: Application> Engine<A> {
                 let application = &mut self.application;
                 connection.call(&mut context, |state, socket| application.drain(state, socket));
                 connection.flush_output(&mut context)
-            } else if sweep.waits_after(tcb.send_reset(&mut context), now) {
+            } else if sweep.waits_after(tcb.send_reset(&mut context), context.links.get(tcb.link).device(), now) {
                 return false;
             } else {
                 Outcome::Closed(CloseReason::Aborted)

@@ -100,6 +100,8 @@ pub struct Wire {
     pub refused: Option<Purpose>,
     /// The device the last frame left by.
     pub device: u8,
+    /// The device that has no frames.
+    pub down: Option<u8>,
 }
 
 impl Transmit for Wire {
@@ -108,7 +110,7 @@ impl Transmit for Wire {
     }
 
     fn reserve(&mut self, purpose: Purpose) -> Option<&mut [u8]> {
-        if self.exhausted || self.refused == Some(purpose) {
+        if self.exhausted || self.refused == Some(purpose) || self.down == Some(self.device) {
             return None;
         }
         self.buffer.resize(9100, 0xaa);

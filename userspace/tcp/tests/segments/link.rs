@@ -100,6 +100,31 @@ fn answers_leave_by_the_device_that_the_connection_was_last_heard_from() {
 }
 
 #[test]
+fn a_device_without_frames_is_waited_for_once_when_all_is_reset() {
+    let mut rig = Rig::new(config(), App::default());
+    let seq = rig.seq;
+    for number in 0..20 {
+        rig.key.local_port = 41_000 + number;
+        let device = (number % 2) as u8;
+        let syn = rig.frame(seq, rig.ack, SYN, Options::default(), b"");
+        rig.inject_from(device, &syn);
+        let ack = rig.one().seq + 1;
+        let third = rig.frame(seq + 1, ack, ACK, Options::default(), b"");
+        rig.inject_from(device, &third);
+    }
+    rig.wire.down = Some(1);
+    rig.engine.abort_all(rig.now, &mut rig.wire);
+    assert!(rig.engine.is_sweeping(), "it waits for frames");
+    rig.pass(ms(150));
+    assert!(!rig.engine.is_sweeping(), "it waits for each connection");
+    let resets = rig.sent();
+    assert!(
+        resets.len() == 10 && resets.iter().all(|reset| reset.is(RST | ACK)),
+        "{resets:?}"
+    );
+}
+
+#[test]
 fn every_damaged_octet_of_a_segment_is_noticed() {
     for (server, client) in FAMILIES {
         let mut rig = Rig::between(config(), App::default(), server, client);

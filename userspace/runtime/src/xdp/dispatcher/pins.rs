@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 use std::env;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::thread;
 
 use aya::programs::links::FdLink;
 use aya::programs::{Extension, ProgramInfo};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tidegate_abi::dispatcher::MAX_PROGRAMS;
 
 use crate::error::with_causes;
@@ -19,9 +20,12 @@ use crate::error::with_causes;
 const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_VARIABLE: &str = "LIBXDP_BPFFS";
 
-/// The time for which others may have the lock. libxdp has it while it pins.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for which others may have the lock. There is one for all interfaces, and a program is verified under it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const LOCK_STEP: Duration = Duration::from_millis(10);
+
+/// Attempts to have a claim that others give up meanwhile.
+const MAX_ATTEMPTS: u32 = 100;
 
 /// The pins of an interface's dispatchers.
 #[derive(Clone)]
@@ -51,18 +55,15 @@ impl Pins {
     ///
     /// A sentence: there is no BPF file system.
     pub(super) fn open(index: u32) -> Result<Self, String> {
-        let bpffs = env::var_os(BPFFS_VARIABLE).map_or_else(|| PathBuf::from(BPFFS), PathBuf::from);
-        let pins = Self { bpffs, index };
-        make(&pins.root()).map_err(|error| {
-            let bpffs = pins.bpffs.display();
-            format!("there is no BPF file system at {bpffs} ({error}); mount it with `mount -t bpf bpf {bpffs}`")
-        })?;
+        let pins = Self { bpffs: bpffs()?, index };
+        let root = pins.root();
+        make(&root).map_err(|error| format!("cannot make {}: {error}", root.display()))?;
         Ok(pins)
     }
 
     /// # Errors
     ///
-    /// A sentence: another process has the lock, for seconds.
+    /// A sentence: another process has the lock, for a minute.
     pub(super) fn lock(&self) -> Result<Lock, String> {
         let root = self.root();
         let failed = |error| format!("cannot lock {}: {error}", root.display());
@@ -88,15 +89,24 @@ impl Pins {
         let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.ino());
         let directory = self.bpffs.join("tidegate").join(format!("{}-{namespace}", self.index));
         let failed = |error| format!("cannot lock {}: {error}", directory.display());
-        make(&self.bpffs.join("tidegate"))
-            .and_then(|()| make(&directory))
-            .map_err(failed)?;
-        let file = File::open(&directory).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Claim { directory, _file: file }),
-            Err(TryLockError::WouldBlock) => Err("one of them is another tidegate's, which serves it".to_owned()),
-            Err(error) => Err(failed(error.into())),
+        make(&self.bpffs.join("tidegate")).map_err(failed)?;
+        for _ in 0..MAX_ATTEMPTS {
+            make(&directory).map_err(failed)?;
+            let file = match File::open(&directory) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened.map_err(failed)?,
+            };
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &directory) => return Ok(Claim { directory, _file: file }),
+                // Removed by its last owner since it was opened.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err("one of them is another tidegate's, which serves it".to_owned());
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
         }
+        Err(format!("others keep making and removing {}", directory.display()))
     }
 
     /// The program in a place of dispatcher `id`.
@@ -168,6 +178,36 @@ impl Pins {
     }
 }
 
+/// The BPF file system.
+///
+/// # Errors
+///
+/// A sentence: there is none.
+pub(super) fn bpffs() -> Result<PathBuf, String> {
+    let path = env::var_os(BPFFS_VARIABLE).map_or_else(|| PathBuf::from(BPFFS), PathBuf::from);
+    check_kind(&path).map(|()| path)
+}
+
+/// Checks that a directory is of a BPF file system: elsewhere nothing can be pinned.
+fn check_kind(path: &Path) -> Result<(), String> {
+    let reason = match statfs(path) {
+        Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => return Ok(()),
+        Ok(_) => "it is of another kind".to_owned(),
+        Err(errno) => errno.to_string(),
+    };
+    let path = path.display();
+    Err(format!(
+        "there is no BPF file system at {path} ({reason}); mount it with `mount -t bpf bpf {path}`"
+    ))
+}
+
+/// Whether an open directory is still that at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let inode = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let opened = file.metadata().map(inode).ok();
+    opened.is_some() && opened == fs::metadata(path).map(inode).ok()
+}
+
 /// Makes a directory that may be there, for its owner alone as libxdp does.
 fn make(directory: &Path) -> std::io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
@@ -200,6 +240,32 @@ mod tests {
         assert!(refused.contains("another tidegate"), "{refused}");
         drop(claim);
         pins.claim().expect("it is free again");
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_not_the_one_that_was_made_anew() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let path = parent.path().join("7-1");
+        make(&path).expect("a directory");
+        let file = File::open(&path).expect("it is there");
+        assert!(is_at(&file, &path));
+        fs::remove_dir(&path).expect("it is empty");
+        assert!(!is_at(&file, &path));
+        make(&path).expect("a directory");
+        assert!(!is_at(&file, &path));
+    }
+
+    #[test]
+    fn nothing_is_pinned_in_a_file_system_of_another_kind() {
+        let other = tempfile::tempdir().expect("a temporary directory");
+        for path in [other.path(), &other.path().join("nosuch")] {
+            let sentence = check_kind(path).expect_err("no BPF file system");
+            let remedy = format!("`mount -t bpf bpf {}`", path.display());
+            assert!(
+                sentence.contains("there is no BPF file system at") && sentence.ends_with(&remedy),
+                "{sentence}"
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,74 @@
+//! The addresses that an engine accepts connections to.
+
+use core::hash::BuildHasherDefault;
+use core::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::hash::DefaultHasher;
+
+use crate::application::ListenerId;
+use crate::wire::FlowKey;
+use crate::wire::address::{Address, from_ip};
+
+/// Without a key: an engine draws no random numbers, and no peer chooses what is in the tables.
+type Hasher = BuildHasherDefault<DefaultHasher>;
+
+/// Concrete addresses and ports, each with its listener. A look-up takes the same time however many there are.
+#[derive(Default)]
+pub(super) struct ServedAddresses {
+    listed: Vec<(SocketAddr, ListenerId)>,
+    listeners: HashMap<(Address, u16), ListenerId, Hasher>,
+    ips: HashSet<Address, Hasher>,
+}
+
+impl ServedAddresses {
+    /// Adds an address. Of equal ones the first counts.
+    pub(super) fn add(&mut self, address: SocketAddr, listener: ListenerId) {
+        let ip = from_ip(address.ip());
+        self.listed.push((address, listener));
+        self.listeners.entry((ip, address.port())).or_insert(listener);
+        self.ips.insert(ip);
+    }
+
+    /// All of them, in the order in which they were added.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, ListenerId)> + '_ {
+        self.listed.iter().copied()
+    }
+
+    /// The listener for connections to this side's address and port.
+    pub(super) fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
+        self.listeners.get(&(key.local, key.local_port)).copied()
+    }
+
+    /// Whether the peer's address is one of these, on whatever port.
+    pub(super) fn has_peer(&self, key: &FlowKey) -> bool {
+        self.ips.contains(&key.remote)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_ups_agree_with_the_list() {
+        let mut addresses = ServedAddresses::default();
+        let all = ["198.18.0.1:80", "[2001:2::1]:80", "198.18.0.1:81", "198.18.0.1:80"]
+            .map(|text| text.parse::<SocketAddr>().expect("an address"));
+        for (address, number) in all.into_iter().zip(0..) {
+            addresses.add(address, ListenerId(number));
+        }
+        let listed: Vec<_> = addresses.iter().map(|(address, _)| address).collect();
+        assert_eq!(listed, all);
+        for (local, peer, listener, has_peer) in [
+            ("198.18.0.1:80", "198.18.0.2:9", Some(0), false),
+            ("[2001:2::1]:80", "[2001:2::1]:9", Some(1), true),
+            ("198.18.0.1:81", "198.18.0.1:9", Some(2), true),
+            ("198.18.0.2:80", "198.18.0.1:80", None, true),
+            ("[2001:2::1]:81", "[2001:2::2]:80", None, false),
+        ] {
+            let key = FlowKey::new(local.parse().expect("an address"), peer.parse().expect("an address"));
+            assert_eq!(addresses.listener(&key), listener.map(ListenerId), "{local}");
+            assert_eq!(addresses.has_peer(&key), has_peer, "{peer}");
+        }
+    }
+}
