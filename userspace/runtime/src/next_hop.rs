@@ -565,13 +565,14 @@ impl Watcher {
                 None => {}
             }
         }
-        if self.to_tell.is_empty() && now.duration_since(self.used_at) >= USE_INTERVAL {
+        if now.duration_since(self.used_at) >= USE_INTERVAL {
             self.used_at = now;
-            while self.to_tell.len() < WAITING
-                && let Some(neighbour) = self.shared.in_use.pop()
-            {
-                neighbour.in_use.store(false, Ordering::Relaxed);
-                self.to_tell.push(neighbour);
+            if self.to_tell.is_empty() {
+                // As many as have room there, though shards go on adding some.
+                for neighbour in core::iter::from_fn(|| self.shared.in_use.pop()).take(WAITING) {
+                    neighbour.in_use.store(false, Ordering::Relaxed);
+                    self.to_tell.push(neighbour);
+                }
             }
             // Every connection that sends looks its next hop up again, and so says that it is in use.
             let tables = self.shared.tables.load_full();

@@ -447,7 +447,11 @@ fn neighbours_in_use_are_told_to_the_kernel_in_every_second_of_a_round() {
     assert_eq!(requests(), 2, "nothing before the next round");
     watcher.tell_kernel(start + 2 * USE_INTERVAL);
     assert_eq!(requests(), 3);
-    assert_ne!(generation(), during);
+    let during = generation();
+    watcher.tell_kernel(start + 3 * USE_INTERVAL);
+    assert_eq!(requests(), 4, "what was left, before another round");
+    assert_ne!(generation(), during, "look-ups are made again, whatever is left");
+    assert!(watcher.to_tell.is_empty());
 }
 
 #[test]
