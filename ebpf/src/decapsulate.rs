@@ -93,7 +93,7 @@ fn outcome(context: &XdpContext) -> Option<Decapsulated> {
     remove(context, ip, inner, version).map(|()| Decapsulated::Yes)
 }
 
-/// What an outer IP header to an address of this host says.
+/// The fields of an outer IP header to an address of this host.
 struct Outer {
     /// Offset of what is behind the header.
     payload: usize,

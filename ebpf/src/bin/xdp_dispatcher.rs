@@ -17,7 +17,7 @@ use tidegate_abi::dispatcher::{CONTINUE, Config, MAX_PROGRAMS};
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config::EMPTY;
 
-/// What stands in a place that no program has taken. Its result is not to be known to the compiler, and it is to be
+/// The function in a place that no program has taken. Its result is not to be known to the compiler, and it is to be
 /// allowed to change the packet, since a program that does can take the place of such a function only.
 #[inline(always)]
 fn vacant(context: *mut xdp_md) -> i32 {

@@ -1,4 +1,4 @@
-//! What crosses between the shards of a server, all of it bounded and without locks.
+//! Hand-over, mailboxes and the flow filter, which shards share: all of it bounded and without locks.
 //!
 //! | module | concern |
 //! |---|---|

@@ -281,7 +281,7 @@ fn shards_take_out_no_entry_but_their_own() {
     });
 }
 
-/// What the XDP program does with an acknowledgment of a genuine cookie on `queue` (`ebpf/src/flow_filter.rs`).
+/// The XDP program's part for an acknowledgment of a genuine cookie on `queue` (`ebpf/src/flow_filter.rs`).
 fn note_cookie(slot: &AtomicU64, hash: FlowHash, queue: u32, tick: u16) {
     let entry = slot.load(Ordering::Relaxed);
     if !handshake::holds(entry, tick) {

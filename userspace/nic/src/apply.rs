@@ -1,8 +1,8 @@
 //! Applies a plan, and puts back what was.
 //!
-//! What was is in a file before anything is changed, so that it can be put back after whatever happens meanwhile. The
-//! file also tells when there is nothing to be put back any more: after the machine was started anew, or where the
-//! interface is another.
+//! The former values are in a file before anything is changed, so that they can be put back after whatever happens
+//! meanwhile. The file also tells when there is nothing to be put back any more: after the machine was started anew, or
+//! where the interface is another.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ const NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// Why a plan was not applied, or not undone.
 #[derive(Debug)]
 pub enum Failure {
-    /// What another run applied has not been undone.
+    /// The changes of another run have not been undone.
     AlreadyApplied {
         /// The file that says so.
         file: PathBuf,
