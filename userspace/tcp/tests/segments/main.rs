@@ -23,6 +23,7 @@ mod handshake;
 mod isn;
 mod keepalive;
 mod link;
+mod listing;
 mod nagle;
 mod newreno;
 mod next_hop;
