@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use tidegate_control::CookieMode as CookieChoice;
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
+use crate::ctl::{ConnsArguments, CountersArguments, KillArguments, TopArguments};
 use crate::listen::Listen;
 
 /// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with
@@ -57,6 +59,24 @@ pub(crate) enum CtlCommand {
     Info,
     /// Refuse new connections, finish the open ones, and stay.
     Drain,
+    /// List connections with their state, like `ss -tie`
+    Conns(ConnsArguments),
+    /// Reset connections
+    Kill(KillArguments),
+    /// Print all counters
+    Counters(CountersArguments),
+    /// Show rates, connections, drops and peers, again every second; q quits
+    Top(TopArguments),
+    /// Answer SYNs with cookies: on, off, or auto while a queue is under pressure; until the next such command
+    Cookies {
+        /// When.
+        mode: CookieChoice,
+    },
+    /// Log what a filter lets through, until the next such command
+    LogLevel {
+        /// A level such as info, or a filter such as warn,tidegate_runtime=debug
+        filter: String,
+    },
 }
 
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.

@@ -10,6 +10,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use tidegate_control::{Counter, Counters};
 use tidegate_runtime::Report;
 
 use crate::service_counters::Published;
@@ -18,6 +19,12 @@ use crate::service_counters::Published;
 struct Metric {
     name: String,
     values: Vec<(u32, u64)>,
+}
+
+impl Metric {
+    fn total(&self) -> u64 {
+        self.values.iter().fold(0, |sum, (_, value)| sum.wrapping_add(*value))
+    }
 }
 
 /// Counters in the order in which they first came.
@@ -43,9 +50,8 @@ impl Metrics {
                 let _ = writeln!(text, "{name}{{queue=\"{queue}\"}} {value}");
             }
         }
-        for Metric { name, values } in &self.0 {
-            let total = values.iter().fold(0_u64, |sum, (_, value)| sum.wrapping_add(*value));
-            let _ = writeln!(text, "{name} {total}");
+        for metric in &self.0 {
+            let _ = writeln!(text, "{} {}", metric.name, metric.total());
         }
         text
     }
@@ -54,6 +60,34 @@ impl Metrics {
 /// All counters of `report`, those of the services of each shard in the order of the shards, and how many texts like
 /// this one, and messages, nobody has read.
 pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output_lost: u64) -> String {
+    let mut text = of_queues(report, services).text();
+    for (name, value) in without_queue(report, output_lost) {
+        let _ = writeln!(text, "{name} {value}");
+    }
+    text
+}
+
+/// The same for the control socket.
+pub(crate) fn counters(report: &Report, services: &[Arc<Published>], output_lost: u64) -> Counters {
+    let of_queues = of_queues(report, services).0.into_iter().map(|metric| Counter {
+        total: metric.total(),
+        name: metric.name,
+        queues: metric.values.iter().map(|&(_, value)| value).collect(),
+    });
+    let without = without_queue(report, output_lost)
+        .into_iter()
+        .map(|(name, total)| Counter {
+            name,
+            total,
+            queues: Vec::new(),
+        });
+    Counters {
+        counters: of_queues.chain(without).collect(),
+    }
+}
+
+/// Those there is one of for each queue; the first is always that of queue 0.
+fn of_queues(report: &Report, services: &[Arc<Published>]) -> Metrics {
     let mut metrics = Metrics::default();
     for (queue, counts) in (0..).zip(&report.xdp) {
         for (counter, value) in counts.iter() {
@@ -104,16 +138,20 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
             metrics.add("frames_", name, shard.queue, u64::from(count));
         }
     }
-    let mut text = metrics.text();
-    for (name, value) in report.next_hops.iter() {
-        let _ = writeln!(text, "next_hop_{name} {value}");
-    }
-    let _ = writeln!(text, "device_reattached {}", report.device.reattached);
-    for (name, value) in &report.device.driver {
-        let _ = writeln!(text, "driver_{name} {value}");
-    }
-    let _ = writeln!(text, "output_lost {output_lost}");
-    text
+    metrics
+}
+
+/// Those there is only one of.
+fn without_queue(report: &Report, output_lost: u64) -> Vec<(String, u64)> {
+    let next_hops = report.next_hops.iter();
+    let mut all: Vec<_> = next_hops
+        .map(|(name, value)| (format!("next_hop_{name}"), value))
+        .collect();
+    all.push(("device_reattached".to_owned(), report.device.reattached));
+    let driver = report.device.driver.iter();
+    all.extend(driver.map(|(name, &value)| (format!("driver_{name}"), value)));
+    all.push(("output_lost".to_owned(), output_lost));
+    all
 }
 
 #[cfg(test)]
@@ -206,6 +244,12 @@ mod tests {
                 1,
                 "{line} in\n{text}"
             );
+        }
+        let counters = counters(&report, &[], 70);
+        assert_eq!(counters.of_queue("tcp_passive_opens", 1), 11);
+        assert_eq!(counters.total("output_lost"), 70);
+        for counter in &counters.counters {
+            assert!(lines.contains(&format!("{} {}", counter.name, counter.total).as_str()));
         }
         let first_total = lines.iter().position(|line| !line.contains('{'));
         let last_of_queue = lines.iter().rposition(|line| line.contains('{'));

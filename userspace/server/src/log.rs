@@ -5,7 +5,7 @@ use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write as _};
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use tracing::field::{Field, Visit};
@@ -35,15 +35,44 @@ pub(crate) fn start(verbose: u8, quiet: bool) {
         (false, 2) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level, &env::var(LOG_VARIABLE).unwrap_or_default()))
         .with_writer(|| output::Log)
         .with_ansi(std::io::stderr().is_terminal())
-        .finish()
-        .with(Repeats)
-        .init();
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.finish().with(Repeats).init();
+    let _ = RELOAD.set(Box::new(move |filter| {
+        handle.reload(filter).map_err(|error| error.to_string())
+    }));
     // Otherwise a panic would be written to standard error at once, where a shard might have to wait.
     panic::set_hook(Box::new(log_panic));
+}
+
+/// Replaces the filter.
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// Set when logging has begun.
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+/// Logs what `text`, a level or a filter such as `warn,tidegate_runtime=debug`, lets through from now on.
+///
+/// # Errors
+///
+/// A sentence about what cannot be read.
+pub(crate) fn set_filter(text: &str) -> Result<(), String> {
+    let filter = parse(text)?;
+    RELOAD.get().map_or(Ok(()), |reload| reload(filter))
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    let filter = EnvFilter::builder().parse(text.trim());
+    filter.map_err(|error| {
+        format!(
+            "`{text}` is no log level: {error}; write error, warn, info, debug or trace, or for a part of the program \
+             such as `warn,tidegate_runtime=debug`"
+        )
+    })
 }
 
 /// `level`, but for what `variable` names.
@@ -156,6 +185,18 @@ mod tests {
         assert_eq!(enabled("info"), [false, true, true, true]);
         assert_eq!(enabled("tidegate=off,tidegate::serve=info"), [false, false, true, true]);
         assert_eq!(enabled("off,tidegate_runtime=debug"), [true, false, false, false]);
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused_with_those_there_are() {
+        for good in ["info", "off", "warn,tidegate_runtime=debug"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        let error = parse("tidegate_runtime=loud").map(|_| ()).unwrap_err();
+        assert!(
+            error.contains("`tidegate_runtime=loud`") && error.contains("trace"),
+            "{error}"
+        );
     }
 
     #[test]

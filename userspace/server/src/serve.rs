@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
+use tidegate_control::Counters;
+use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
-use crate::counters_text::counters_text;
+use crate::counters_text::{counters, counters_text};
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
@@ -162,17 +163,26 @@ fn wait_for_return(
     }
 }
 
-/// The counts of runtimes that are over.
+/// What is left of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
     report: Option<Report>,
     services: Vec<Arc<Published>>,
+    /// The cookie mode that the last one had, which may have been set by a command.
+    cookies: Option<CookieMode>,
 }
 
 impl Past {
     fn text(&self) -> String {
         self.report.as_ref().map_or_else(String::new, |report| {
             counters_text(report, &self.services, output::lost())
+        })
+    }
+
+    /// The counters.
+    pub(crate) fn counters(&self) -> Counters {
+        self.report.as_ref().map_or_else(Counters::default, |report| {
+            counters(report, &self.services, output::lost())
         })
     }
 }
@@ -186,7 +196,10 @@ pub(crate) struct Serving {
 
 impl Serving {
     fn start(settings: &Settings, past: &Past) -> Result<Self, Failure> {
-        let (runtime, mut services) = start(settings, &past.services)?;
+        let (mut runtime, mut services) = start(settings, &past.services)?;
+        if let Some(mode) = past.cookies {
+            runtime.set_cookie_mode(mode)?;
+        }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
         Ok(Self { runtime, services })
@@ -248,13 +261,20 @@ impl Serving {
         Ok(report)
     }
 
+    /// [`Serving::report`] for the control socket.
+    pub(crate) fn counters(&self, past: &Past) -> Result<Counters, Error> {
+        Ok(counters(&self.report(past)?, &self.services, output::lost()))
+    }
+
     /// Stops, and returns what was counted until now.
     fn stop(self, past: &Past) -> Result<Past, Failure> {
+        let cookies = Some(self.runtime.cookie_mode());
         let mut report = self.runtime.stop()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(Past {
             report: Some(report),
             services: self.services,
+            cookies,
         })
     }
 }
