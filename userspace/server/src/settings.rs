@@ -131,6 +131,7 @@ impl ConfigFile {
         }
         self.http.root = arguments.root.clone().or(self.root.take());
         self.drain = arguments.drain.unwrap_or(self.drain);
+        self.log.take(arguments.log_format, arguments.verbose, arguments.quiet);
     }
 }
 
