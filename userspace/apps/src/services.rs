@@ -1,6 +1,7 @@
 //! Several services in one application: each listener has the one it was given.
 
 use tidegate_tcp::application::{Application, CloseReason, ListenerId, Stream};
+use tidegate_tcp::histogram::Histogram;
 
 use crate::discard::{self, Discard};
 use crate::echo::{self, Echo};
@@ -106,6 +107,11 @@ impl Services {
             discard: self.discard.counters().clone(),
             http: self.http.counters().clone(),
         }
+    }
+
+    /// The response times of the HTTP service, see [`Http::response_time`].
+    pub fn response_time(&self) -> &Histogram {
+        self.http.response_time()
     }
 
     fn service(&self, listener: Option<ListenerId>) -> Option<ServiceKind> {

@@ -86,7 +86,7 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
         metrics.add("tcp_", "time_wait", shard.queue, u64::from(population.time_wait));
     }
     for (shard, counters) in report.shards.iter().zip(services) {
-        for (name, value) in counters.iter() {
+        for (name, value) in counters.counts().counters.iter() {
             metrics.add("", name, shard.queue, value);
         }
     }
@@ -145,11 +145,11 @@ mod tests {
                 time_wait: 40,
                 ..Population::default()
             },
-            sweeping: false,
             frames: FrameCensus {
                 pool: 50,
                 ..FrameCensus::default()
             },
+            ..ShardReport::default()
         }
     }
 
