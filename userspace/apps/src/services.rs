@@ -73,9 +73,17 @@ impl Counters {
 
     /// Name and value of every counter.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let echo = self.echo.iter().map(|(counter, value)| (counter.name(), value));
-        let discard = self.discard.iter().map(|(counter, value)| (counter.name(), value));
-        let http = self.http.iter().map(|(counter, value)| (counter.name(), value));
+        self.described().map(|(name, _, value)| (name, value))
+    }
+
+    /// Name, description and value of every counter.
+    pub fn described(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        let echo = self.echo.iter();
+        let echo = echo.map(|(counter, value)| (counter.name(), counter.description(), value));
+        let discard = self.discard.iter();
+        let discard = discard.map(|(counter, value)| (counter.name(), counter.description(), value));
+        let http = self.http.iter();
+        let http = http.map(|(counter, value)| (counter.name(), counter.description(), value));
         echo.chain(discard).chain(http)
     }
 }

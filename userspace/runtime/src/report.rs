@@ -163,14 +163,17 @@ impl XdpCounts {
 }
 
 macro_rules! counters {
-    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])+ $field:ident,)+ }) => {
+    ($(#[$meta:meta])* $type:ident { $($(#[doc = $doc:literal])+ $field:ident,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $type {
-            $($(#[$doc])+ pub $field: u64,)+
+            $($(#[doc = $doc])+ pub $field: u64,)+
         }
 
         impl $type {
+            /// The documentation of every counter, in the order of [`Self::iter`].
+            pub const DESCRIPTIONS: &[&str] = &[$(concat!($($doc),+),)+];
+
             /// Every counter's name with its value.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field),)+].into_iter()

@@ -3,6 +3,7 @@
 mod arguments;
 mod config_file;
 mod config_source;
+mod counter_rows;
 mod counters_text;
 mod doctor;
 mod drain;
