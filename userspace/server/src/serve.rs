@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_control::Counters;
 use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
-use crate::counters_text::{counters, counters_text};
+use crate::counter_rows::{Row, counter_rows};
+use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
@@ -174,17 +174,27 @@ pub(crate) struct Past {
 
 impl Past {
     fn text(&self) -> String {
-        self.report.as_ref().map_or_else(String::new, |report| {
-            counters_text(report, &self.services, output::lost())
-        })
+        self.report
+            .as_ref()
+            .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
 
     /// The counters.
-    pub(crate) fn counters(&self) -> Counters {
-        self.report.as_ref().map_or_else(Counters::default, |report| {
-            counters(report, &self.services, output::lost())
-        })
+    pub(crate) fn counters(&self) -> Vec<Row> {
+        self.report
+            .as_ref()
+            .map_or_else(Vec::new, |report| rows_of(report, &self.services))
     }
+}
+
+/// The counters of `report` and of the services of its shards as text.
+fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    counters_text(&rows_of(report, services))
+}
+
+fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
+    let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
+    counter_rows(report, &services, output::lost())
 }
 
 /// A running server.
@@ -231,7 +241,7 @@ impl Serving {
             match signals.next(wait) {
                 Some(Event::Stop) => return Ok(()),
                 Some(Event::Report) => match self.report(past) {
-                    Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
+                    Ok(report) => say(&counters_of(&report, &self.services)),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
@@ -262,8 +272,8 @@ impl Serving {
     }
 
     /// [`Serving::report`] for the control socket.
-    pub(crate) fn counters(&self, past: &Past) -> Result<Counters, Error> {
-        Ok(counters(&self.report(past)?, &self.services, output::lost()))
+    pub(crate) fn counters(&self, past: &Past) -> Result<Vec<Row>, Error> {
+        Ok(rows_of(&self.report(past)?, &self.services))
     }
 
     /// Stops, and returns what was counted until now.
