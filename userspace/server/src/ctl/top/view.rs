@@ -144,7 +144,7 @@ fn short(number: f64) -> String {
     match units.iter().find(|&&(unit, _)| number >= unit * 0.9995) {
         Some(&(unit, name)) if number / unit >= 99.95 => format!("{:.0}{name}", number / unit),
         Some(&(unit, name)) => format!("{:.1}{name}", number / unit),
-        None if number > 0.0 && number < 9.95 => format!("{number:.1}"),
+        None if number.fract() != 0.0 && number < 9.95 => format!("{number:.1}"),
         None => format!("{number:.0}"),
     }
 }
@@ -195,15 +195,15 @@ mod tests {
         );
         assert_eq!(
             words(4),
-            ["1", "40", "0", "0", "0", "0", "0", "0", "7.0", "4", "0"],
+            ["1", "40", "0", "0", "0", "0", "0", "0", "7", "4", "0"],
             "{text}"
         );
         assert_eq!(words(5)[0], "all");
         for phrase in [
             "TIME-WAIT             70",
             "ESTABLISHED            5",
-            "tcp_drop_checksum                  7.0/s      7.0",
-            "xdp_drop_no_flow                     0/s      9.0",
+            "tcp_drop_checksum                    7/s        7",
+            "xdp_drop_no_flow                     0/s        9",
             "198.18.0.2                     12 in   3.0k out   2.5M",
             "Connections (last round)",
         ] {
@@ -231,6 +231,7 @@ mod tests {
             (0.0, "0"),
             (0.5, "0.5"),
             (9.94, "9.9"),
+            (9.0, "9"),
             (999.4, "999"),
             (999.9, "1.0k"),
             (1234.0, "1.2k"),
