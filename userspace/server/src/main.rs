@@ -4,6 +4,7 @@ mod arguments;
 mod config_file;
 mod config_source;
 mod control;
+mod counter_rows;
 mod counters_text;
 mod ctl;
 mod doctor;
@@ -25,7 +26,6 @@ mod service_manager;
 mod settings;
 mod signals;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -65,8 +65,7 @@ fn main() -> ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(failure) => {
-            // With standard error closed there is nobody left to tell; the exit code still says it.
-            let _ = output::Log.write(format!("tidegate: error: {failure}\n").as_bytes());
+            log::tell_error(format_args!("{failure}"));
             ExitCode::from(failure.exit_code())
         }
     };
@@ -75,8 +74,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
-    log::start(arguments.verbose, arguments.quiet);
+    arguments.log_format.into_iter().for_each(log::set_format);
     let settings = Settings::gather(arguments)?;
+    log::start(&settings.config.log);
     serve::run(&settings, arguments.quiet)
 }
 

@@ -9,6 +9,7 @@ use tidegate_apps::{ServiceKind, Services};
 use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
+use crate::counter_rows::counter_rows;
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
@@ -176,10 +177,16 @@ pub(crate) struct Past {
 
 impl Past {
     fn text(&self) -> String {
-        self.report.as_ref().map_or_else(String::new, |report| {
-            counters_text(report, &self.services, output::lost())
-        })
+        self.report
+            .as_ref()
+            .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
+}
+
+/// The counters of `report` and of the services of its shards as text.
+fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
+    counters_text(&counter_rows(report, &services, output::lost()))
 }
 
 /// A running server.
@@ -233,7 +240,7 @@ impl Serving {
             match signals.next(wait) {
                 Some(Event::Stop) => return Ok(()),
                 Some(Event::Report) => match self.report(past) {
-                    Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
+                    Ok(report) => say(&counters_of(&report, &self.services)),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
