@@ -232,7 +232,7 @@ fn serve(stream: &UnixStream, caller: &Caller) -> io::Result<()> {
                 "a request is a line of at most {MAX_LINE} octets"
             )));
         }
-        match Request::parse(&line) {
+        match serde_json::from_slice::<Request>(&line) {
             Ok(request) => commands::run(&client, request)?,
             Err(error) => client.reply(&Reply::Error(format!("not a request: {error}")))?,
         }

@@ -10,6 +10,7 @@ mod ctl;
 mod doctor;
 mod drain;
 mod failure;
+mod generate;
 mod kernel_listeners;
 mod listen;
 mod log;
@@ -21,6 +22,7 @@ mod output;
 mod rates;
 mod serve;
 mod service_counters;
+mod service_manager;
 mod settings;
 mod signals;
 
@@ -54,6 +56,11 @@ fn main() -> ExitCode {
             say("OK\n");
             ExitCode::SUCCESS
         }),
+        Command::Completions { shell } => {
+            say(&generate::completions(shell));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => generate::man_pages(&directory).map(|()| ExitCode::SUCCESS),
     };
     let code = match result {
         Ok(code) => code,

@@ -152,9 +152,12 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// A counter, and its values by shard before and now.
+    pub(in super::super) type Entry = (&'static str, [u64; 2], [u64; 2]);
+
     /// A server of two shards, a second after the first look.
-    pub(in super::super) fn model(names: &[(&str, [u64; 2], [u64; 2])]) -> Model {
-        let top = |of: fn(&(&str, [u64; 2], [u64; 2])) -> [u64; 2]| Top {
+    pub(in super::super) fn model(names: &[Entry]) -> Model {
+        let top = |of: fn(&Entry) -> [u64; 2]| Top {
             counters: names
                 .iter()
                 .map(|entry| Counter {
