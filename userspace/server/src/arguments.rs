@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 drains.
+    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 opens the logs anew, SIGWINCH drains.
     Serve(Box<ServeArguments>),
     /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
     Doctor(Box<DoctorArguments>),

@@ -5,13 +5,16 @@
 //! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
 //! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, with totals only,
 //! `next_hop_` what follows the kernel's routes, `device_` the device, `driver_` its driver's own counters of losses,
-//! as far as they are not zero, `output_` what the process prints. Scripts may rely on this; names are only ever added.
+//! as far as they are not zero, `access_log_` what became of requests to be logged, `output_` what the process prints.
+//! Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tidegate_runtime::Report;
 
+use crate::access_log::{self, AccessLogCounts};
+use crate::output;
 use crate::service_counters::Published;
 
 /// The values of one counter: queue and value.
@@ -51,9 +54,28 @@ impl Metrics {
     }
 }
 
-/// All counters of `report`, those of the services of each shard in the order of the shards, and how many texts like
-/// this one, and messages, nobody has read.
-pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output_lost: u64) -> String {
+/// The counters of what all shards share.
+#[derive(Default)]
+pub(crate) struct ProcessCounts {
+    /// Texts like this one, and messages, that nobody has read.
+    pub(crate) output_lost: u64,
+    /// What became of the records of the access log.
+    pub(crate) access_log: AccessLogCounts,
+}
+
+impl ProcessCounts {
+    /// As they are now.
+    pub(crate) fn now() -> Self {
+        Self {
+            output_lost: output::lost(),
+            access_log: access_log::counts(),
+        }
+    }
+}
+
+/// All counters of `report`, those of the services of each shard in the order of the shards, and those of what all
+/// shards share.
+pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], process: &ProcessCounts) -> String {
     let mut metrics = Metrics::default();
     for (queue, counts) in (0..).zip(&report.xdp) {
         for (counter, value) in counts.iter() {
@@ -112,7 +134,10 @@ pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output
     for (name, value) in &report.device.driver {
         let _ = writeln!(text, "driver_{name} {value}");
     }
-    let _ = writeln!(text, "output_lost {output_lost}");
+    for (name, value) in process.access_log.iter() {
+        let _ = writeln!(text, "access_log_{name} {value}");
+    }
+    let _ = writeln!(text, "output_lost {}", process.output_lost);
     text
 }
 
@@ -177,7 +202,15 @@ mod tests {
                 driver: [("rx_missed_errors".to_owned(), 90)].into(),
             },
         };
-        let text = counters_text(&report, &[], 70);
+        let process = ProcessCounts {
+            output_lost: 70,
+            access_log: AccessLogCounts {
+                written: 71,
+                lost_queue_full: 72,
+                ..AccessLogCounts::default()
+            },
+        };
+        let text = counters_text(&report, &[], &process);
         let lines: Vec<&str> = text.lines().collect();
         for line in [
             "xdp_redirect{queue=\"2\"} 0",
@@ -199,6 +232,8 @@ mod tests {
             "next_hop_neighbour_requests 80",
             "device_reattached 80",
             "driver_rx_missed_errors 90",
+            "access_log_written 71",
+            "access_log_lost_queue_full 72",
             "output_lost 70",
         ] {
             assert_eq!(

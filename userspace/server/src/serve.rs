@@ -9,14 +9,14 @@ use tidegate_apps::{ServiceKind, Services};
 use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
-use crate::counters_text::counters_text;
+use crate::access_log::AccessLog;
+use crate::counters_text::{ProcessCounts, counters_text};
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
 use crate::nic::{Tuning, tune};
 use crate::open_files;
-use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
@@ -43,15 +43,17 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     for finding in kernel_listeners::findings(&given.config.listen) {
         warn!("{}", finding.sentence);
     }
+    let access_log = AccessLog::start(&given.config.access_log)?;
+    access_log.publish();
     // Put back when this function is left, however that is.
     let mut prepared = Prepared::new(given)?;
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut serving = Serving::start(&prepared.settings, &past)?;
+    let mut serving = Serving::start(&prepared.settings, &past, &access_log)?;
     loop {
         serving.announce(&prepared.settings, quiet);
-        match serving.serve(&signals, &past, rates.as_mut(), &mut drain) {
+        match serving.serve(&signals, &past, rates.as_mut(), &mut drain, &access_log) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
@@ -76,7 +78,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 );
             }
         }
-        match wait_for_return(given, &mut prepared, &signals, &past, &mut drain) {
+        match wait_for_return(given, &mut prepared, &signals, &past, &mut drain, &access_log) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -122,6 +124,7 @@ fn wait_for_return(
     signals: &SignalEvents,
     past: &Past,
     drain: &mut Drain,
+    access_log: &AccessLog,
 ) -> Option<Serving> {
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
@@ -130,6 +133,7 @@ fn wait_for_return(
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
             Some(Event::Drain) => drain.ask(),
+            Some(Event::Reopen) => reopen(access_log),
             None => {}
         }
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
@@ -139,7 +143,7 @@ fn wait_for_return(
             Err(error) => Err(error.into()),
             Ok(_) => prepared
                 .renew(settings)
-                .and_then(|()| Serving::start(&prepared.settings, past)),
+                .and_then(|()| Serving::start(&prepared.settings, past, access_log)),
         };
         match started {
             Ok(serving) => return Some(serving),
@@ -161,7 +165,7 @@ struct Past {
 impl Past {
     fn text(&self) -> String {
         self.report.as_ref().map_or_else(String::new, |report| {
-            counters_text(report, &self.services, output::lost())
+            counters_text(report, &self.services, &ProcessCounts::now())
         })
     }
 }
@@ -174,8 +178,8 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(settings: &Settings, past: &Past) -> Result<Self, Failure> {
-        let (runtime, mut services) = start(settings, &past.services)?;
+    fn start(settings: &Settings, past: &Past, access_log: &AccessLog) -> Result<Self, Failure> {
+        let (runtime, mut services) = start(settings, &past.services, access_log)?;
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
         Ok(Self { runtime, services })
@@ -195,6 +199,7 @@ impl Serving {
         past: &Past,
         mut rates: Option<&mut Rates>,
         drain: &mut Drain,
+        access_log: &AccessLog,
     ) -> Result<(), Error> {
         drain.begin_anew();
         drain.step(&mut self.runtime);
@@ -205,10 +210,11 @@ impl Serving {
             match signals.next(wait) {
                 Some(Event::Stop) => return Ok(()),
                 Some(Event::Report) => match self.report(past) {
-                    Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
+                    Ok(report) => say(&counters_text(&report, &self.services, &ProcessCounts::now())),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
+                Some(Event::Reopen) => reopen(access_log),
                 None => {}
             }
             self.runtime.check()?;
@@ -241,7 +247,11 @@ impl Serving {
 
 /// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
 /// them.
-fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
+fn start(
+    settings: &Settings,
+    before: &[Arc<Published>],
+    access_log: &AccessLog,
+) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners = listeners(settings);
     let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
     if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
@@ -279,13 +289,22 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         listeners: &listeners,
         remotes: &[],
     };
-    let runtime = tidegate_runtime::start(&runtime_settings, |_| {
-        services
+    let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
+        let mut service = services
             .next()
-            .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
+            .expect("there are at most MAX_QUEUES shards, or as many as were asked for");
+        service.set_access_log(access_log.of_shard(shard));
+        service
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
     Ok((runtime, published))
+}
+
+/// Opens the access log anew.
+fn reopen(access_log: &AccessLog) {
+    if let Err(failure) = access_log.reopen() {
+        warn!("{failure}; the file that was open is written on");
+    }
 }
 
 /// What is listened on, and how.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidegate_apps::http::AccessLog;
 use tidegate_apps::{Connection, Services};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 
@@ -62,6 +63,11 @@ impl PublishingServices {
             published: Arc::clone(&published),
         };
         (wrapped, published)
+    }
+
+    /// As [`Services::set_access_log`].
+    pub(crate) fn set_access_log(&mut self, log: Option<AccessLog>) {
+        self.services.set_access_log(log);
     }
 }
 

@@ -265,6 +265,7 @@ fn outgoing(status: Status, head: Bytes, body: Body, context: ResponseContext) -
         head,
         body,
         after: context.after,
+        access: None,
     }
 }
 
