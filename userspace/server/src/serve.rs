@@ -15,6 +15,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
+use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::rates::Totals;
@@ -43,22 +44,25 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     for finding in kernel_listeners::findings(&given.config.listen) {
         warn!("{}", finding.sentence);
     }
+    let (caller, calls) = main_loop::calls(signals.waker());
     let access_log = AccessLog::start(&given.config.access_log)?;
     access_log.publish();
     // Put back when this function is left, however that is.
-    let mut prepared = Prepared::new(given)?;
+    let mut prepared = Prepared::new(given.clone(), access_log)?;
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut serving = Serving::start(&prepared.settings, &past, &access_log)?;
+    let mut serving = Serving::start(&prepared, &past)?;
+    // Removed when this function is left.
+    let _control = given.config.control.open(&caller)?;
     loop {
         serving.announce(&prepared.settings, quiet);
-        match serving.serve(&signals, &past, rates.as_mut(), &mut drain, &access_log) {
+        match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
-                let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
+                let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
             }
@@ -68,7 +72,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 };
                 // Nobody can be told any more, so there is nothing to wait for.
                 past = serving.stop(&past)?;
-                if given.config.afxdp.link_gone == LinkGone::Exit {
+                if prepared.given.config.afxdp.link_gone == LinkGone::Exit {
                     say(&past.text());
                     return Err(error.into());
                 }
@@ -78,7 +82,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 );
             }
         }
-        match wait_for_return(given, &mut prepared, &signals, &past, &mut drain, &access_log) {
+        match wait_for_return(&mut prepared, &signals, &calls, &past, &mut drain) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -88,43 +92,72 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     }
 }
 
-/// The settings to serve by, and the devices that were prepared for that.
+/// The settings to serve by, and what was made ready for that.
 struct Prepared {
+    given: Settings,
+    /// With the queues that were prepared.
     settings: Settings,
     tuning: Option<Tuning>,
+    access_log: AccessLog,
 }
 
 impl Prepared {
-    fn new(given: &Settings) -> Result<Self, Failure> {
-        let mut settings = given.clone();
+    fn new(given: Settings, access_log: AccessLog) -> Result<Self, Failure> {
+        let mut prepared = Self {
+            settings: given.clone(),
+            given,
+            tuning: None,
+            access_log,
+        };
+        prepared.tune()?;
+        Ok(prepared)
+    }
+
+    /// Prepares the devices, if they are to be.
+    fn tune(&mut self) -> Result<(), Failure> {
+        let given = &self.given;
         let tuning = given.tune.as_ref().map(|directory| tune(given, directory));
-        let tuning = tuning.transpose()?;
-        if let Some(tuning) = &tuning {
-            settings.config.afxdp.queues = Some(tuning.queues);
+        self.tuning = tuning.transpose()?;
+        if let Some(tuning) = &self.tuning {
+            self.settings.config.afxdp.queues = Some(tuning.queues);
         }
-        Ok(Self { settings, tuning })
+        Ok(())
     }
 
     /// Prepares devices again that have come back as their drivers made them.
-    fn renew(&mut self, given: &Settings) -> Result<(), Failure> {
-        if given.tune.is_none() || self.tuning.as_ref().is_some_and(|tuning| !tuning.is_stale()) {
+    fn renew(&mut self) -> Result<(), Failure> {
+        if self.given.tune.is_none() || self.tuning.as_ref().is_some_and(|tuning| !tuning.is_stale()) {
             return Ok(());
         }
         // Before it is made anew: it has the locks, and puts back what is left to be put back.
         self.tuning = None;
-        *self = Self::new(given)?;
-        Ok(())
+        self.tune()
+    }
+
+    /// What calls from other threads can see and change.
+    fn main_loop<'a>(
+        &'a mut self,
+        serving: Option<&'a mut Serving>,
+        past: &'a Past,
+        drain: &'a mut Drain,
+    ) -> MainLoop<'a> {
+        MainLoop {
+            serving,
+            past,
+            drain,
+            settings: &self.settings,
+            access_log: &self.access_log,
+        }
     }
 }
 
 /// Waits until the interface is there, and serves on it. `None` when a signal asks to stop before that.
 fn wait_for_return(
-    settings: &Settings,
     prepared: &mut Prepared,
     signals: &SignalEvents,
+    calls: &Calls,
     past: &Past,
     drain: &mut Drain,
-    access_log: &AccessLog,
 ) -> Option<Serving> {
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
@@ -133,23 +166,23 @@ fn wait_for_return(
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
             Some(Event::Drain) => drain.ask(),
-            Some(Event::Reopen) => reopen(access_log),
+            Some(Event::Reopen) => reopen(&prepared.access_log),
             None => {}
         }
+        calls.make(&mut prepared.main_loop(None, past, drain));
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
-        let infos = settings.interfaces.iter().map(|interface| interface_info(interface));
+        let interfaces = prepared.given.interfaces.iter();
+        let infos = interfaces.map(|interface| interface_info(interface));
         let started = match infos.collect::<Result<Vec<_>, _>>() {
             Err(Error::NoSuchInterface { .. }) => continue,
             Err(error) => Err(error.into()),
-            Ok(_) => prepared
-                .renew(settings)
-                .and_then(|()| Serving::start(&prepared.settings, past, access_log)),
+            Ok(_) => prepared.renew().and_then(|()| Serving::start(prepared, past)),
         };
         match started {
             Ok(serving) => return Some(serving),
             Err(failure) => warn!(
                 "{} is back, but cannot be served yet: {failure}",
-                settings.interfaces.join(" and ")
+                prepared.given.interfaces.join(" and ")
             ),
         }
     }
@@ -157,7 +190,7 @@ fn wait_for_return(
 
 /// The counts of runtimes that are over.
 #[derive(Default)]
-struct Past {
+pub(crate) struct Past {
     report: Option<Report>,
     services: Vec<Arc<Published>>,
 }
@@ -171,15 +204,15 @@ impl Past {
 }
 
 /// A running server.
-struct Serving {
-    runtime: Runtime,
+pub(crate) struct Serving {
+    pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     services: Vec<Arc<Published>>,
 }
 
 impl Serving {
-    fn start(settings: &Settings, past: &Past, access_log: &AccessLog) -> Result<Self, Failure> {
-        let (runtime, mut services) = start(settings, &past.services, access_log)?;
+    fn start(prepared: &Prepared, past: &Past) -> Result<Self, Failure> {
+        let (runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
         Ok(Self { runtime, services })
@@ -195,11 +228,12 @@ impl Serving {
     /// Serves until a signal asks to stop.
     fn serve(
         &mut self,
+        prepared: &mut Prepared,
         signals: &SignalEvents,
+        calls: &Calls,
         past: &Past,
         mut rates: Option<&mut Rates>,
         drain: &mut Drain,
-        access_log: &AccessLog,
     ) -> Result<(), Error> {
         drain.begin_anew();
         drain.step(&mut self.runtime);
@@ -214,9 +248,10 @@ impl Serving {
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
-                Some(Event::Reopen) => reopen(access_log),
+                Some(Event::Reopen) => reopen(&prepared.access_log),
                 None => {}
             }
+            calls.make(&mut prepared.main_loop(Some(&mut *self), past, drain));
             self.runtime.check()?;
             drain.step(&mut self.runtime);
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
@@ -228,7 +263,8 @@ impl Serving {
         }
     }
 
-    fn report(&self, past: &Past) -> Result<Report, Error> {
+    /// The counters, those of earlier runtimes included.
+    pub(crate) fn report(&self, past: &Past) -> Result<Report, Error> {
         let mut report = self.runtime.report()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(report)
