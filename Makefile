@@ -20,7 +20,8 @@ PROFILE_DATA := $(if $(filter-out 0,$(PGO)),target/profile/tidegate.profdata)
 # The packages with programs that are released. Cargo builds a dependency once for each set of features, and those follow
 # from the packages that are asked for, so every release build and test asks for the same ones.
 PROGRAMS := --package tidegate --package tidegate-bench --package tidegate-sim
-RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CARGO)
+RELEASE_ENVIRONMENT := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)")
+RELEASE := $(RELEASE_ENVIRONMENT) $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
@@ -59,12 +60,11 @@ run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..
 		$(if $(ROOT),--root "$(ROOT)") $(if $(QUEUES),--queues "$(QUEUES)")
 
 # Units and segment scripts with debug assertions, in the profile that links many small programs quickly; the simulation
-# and the lab with what is delivered. The server's tests take turns in the one lab there is, so threads would only wait
-# for each other.
+# and the lab with what is delivered. The server's tests take turns in a lab, so threads would only wait for each other.
 test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
 	$(CARGO) test --workspace --locked
 	$(RELEASE) test --release --locked $(PROGRAMS) --test simulation
-	$(RELEASE) test --release --locked $(PROGRAMS) --test lab -- --test-threads=1
+	$(RELEASE_ENVIRONMENT) scripts/test-lab.sh $(CARGO) test --release --locked $(PROGRAMS) --test lab
 
 test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (network): [KERNELS="bookworm trixie ..."]
 	$(CARGO) build --locked --package tidegate-runtime --example load_objects

@@ -49,15 +49,22 @@ pub(crate) struct AccessLogCounts {
 }
 
 impl AccessLogCounts {
-    /// Name and value of every counter.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// Name, description and value of every counter.
+    pub(crate) fn described(&self) -> [(&'static str, &'static str, u64); 4] {
         [
-            ("written", self.written),
-            ("lost_queue_full", self.lost_queue_full),
-            ("lost_write_failed", self.lost_write_failed),
-            ("reopened", self.reopened),
+            ("written", "Requests written to the access log.", self.written),
+            (
+                "lost_queue_full",
+                "Requests not logged because the queue of their shard was full.",
+                self.lost_queue_full,
+            ),
+            (
+                "lost_write_failed",
+                "Requests not logged because the file could not be written.",
+                self.lost_write_failed,
+            ),
+            ("reopened", "Times the access log was opened anew.", self.reopened),
         ]
-        .into_iter()
     }
 }
 

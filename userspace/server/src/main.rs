@@ -5,6 +5,7 @@ mod arguments;
 mod config_file;
 mod config_source;
 mod control;
+mod counter_rows;
 mod counters_text;
 mod ctl;
 mod doctor;

@@ -10,7 +10,8 @@ use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_inf
 use tracing::warn;
 
 use crate::access_log::AccessLog;
-use crate::counters_text::{ProcessCounts, counters_text};
+use crate::counter_rows::counter_rows;
+use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
@@ -18,6 +19,7 @@ use crate::log::WithoutRepeats;
 use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
+use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
@@ -197,10 +199,16 @@ pub(crate) struct Past {
 
 impl Past {
     fn text(&self) -> String {
-        self.report.as_ref().map_or_else(String::new, |report| {
-            counters_text(report, &self.services, &ProcessCounts::now())
-        })
+        self.report
+            .as_ref()
+            .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
+}
+
+/// The counters of `report` and of the services of its shards as text.
+fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
+    counters_text(&counter_rows(report, &services, output::lost()))
 }
 
 /// A running server.
@@ -244,7 +252,7 @@ impl Serving {
             match signals.next(wait) {
                 Some(Event::Stop) => return Ok(()),
                 Some(Event::Report) => match self.report(past) {
-                    Ok(report) => say(&counters_text(&report, &self.services, &ProcessCounts::now())),
+                    Ok(report) => say(&counters_of(&report, &self.services)),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),

@@ -4,7 +4,7 @@
 //! consumed, so an idle connection owns no memory and a greedy one is held back by its own receive window.
 
 use std::mem::{self, MaybeUninit};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_tcp::application::Stream;
@@ -365,6 +365,7 @@ impl Connection {
             match rest {
                 None => {
                     drop(access);
+                    http.response_time.record(0);
                     self.finish_response(http, stream, after);
                 }
                 Some(rest) => self.wait(stream, Outgoing { access, ..rest }),
@@ -397,6 +398,7 @@ impl Connection {
         match upload.decoder.advance(data) {
             Ok(consumed) if upload.decoder.is_done() => {
                 stream.mark_served();
+                upload.response.complete_at = Some(Instant::now());
                 self.start(http, stream, upload.response);
                 Step::again(consumed)
             }
@@ -451,6 +453,7 @@ impl Connection {
     /// Waits for room for what is left of a response.
     fn wait<S: Stream>(&mut self, stream: &S, mut response: Outgoing) {
         response.access.take_if(|access| !access.may_wait());
+        response.complete_at.get_or_insert_with(Instant::now);
         let pace = Pace::new(stream);
         self.phase = Phase::Respond(Box::new(Waiting { response, pace }));
     }
@@ -464,7 +467,10 @@ impl Connection {
         }
         match progress {
             Progress::Blocked => return false,
-            Progress::Complete => self.finish_response(http, stream, response.after),
+            Progress::Complete => {
+                http.response_time.record(response.age());
+                self.finish_response(http, stream, response.after);
+            }
             Progress::Failed => {
                 http.counters.bump(Counter::TruncatedFiles);
                 self.abort(stream);

@@ -82,6 +82,7 @@ fn send_rest<S: Stream>(
         body: Body::Memory(rest),
         after,
         access: None,
+        complete_at: None,
     };
     // Nothing of it comes from a file, which could fail.
     (outgoing.send(stream, 0, counters) != Progress::Complete).then_some(outgoing)

@@ -1,6 +1,7 @@
 //! Responses on their way: what is still to be sent, and what the connection does afterwards.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tidegate_tcp::application::Stream;
@@ -60,6 +61,8 @@ pub(super) struct Outgoing {
     pub(super) after: After,
     /// The request's entry in the access log, if it is to have one.
     pub(super) access: Option<Entry>,
+    /// When the request was complete, or was refused; `None` for a response from memory that has not had to wait.
+    pub(super) complete_at: Option<Instant>,
 }
 
 /// The progress of sending.
@@ -92,6 +95,12 @@ impl Outgoing {
     /// Bytes that are still to be given to the stream, without the interim response.
     pub(super) fn left(&self) -> u64 {
         self.head.len() as u64 + self.body.left()
+    }
+
+    /// Microseconds since the request was complete.
+    pub(super) fn age(&self) -> u64 {
+        self.complete_at
+            .map_or(0, |complete_at| complete_at.elapsed().as_micros() as u64)
     }
 
     /// Gives the stream as much of the interim response as it takes.
