@@ -25,7 +25,7 @@ RELEASE := $(RELEASE_ENVIRONMENT) $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -85,6 +85,20 @@ test-vm: build ## Serve behind emulated NICs with Debian's kernels, in QEMU (roo
 test-miri: ## Run the tests of what crosses between shards where undefined behaviour and data races are seen (nightly, miri)
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --target-dir target/miri \
 		--package tidegate-abi --package tidegate-exchange --lib
+
+install: ## Install what `make build` has made, with unit, man pages and completions: [DESTDIR=DIR PREFIX=/usr/local]
+	@DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" scripts/deploy/install.sh
+
+deb: build ## Make a Debian package in target/debian (cargo install cargo-deb)
+	scripts/deploy/generate.sh target/release/tidegate target/deploy/generated
+	$(CARGO) deb --no-build --locked --package tidegate
+
+container: build ## Make a container image of the program and its libraries (buildah)
+	scripts/deploy/rootfs.sh target/release/tidegate target/deploy/rootfs
+	buildah build --isolation chroot --tag tidegate --file scripts/deploy/Containerfile .
+
+test-deploy: build ## Check the unit, the installation and the manifests (systemd-analyze, pip)
+	@scripts/test-deploy.sh target/release/tidegate
 
 test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
 	@scripts/test-pages.sh

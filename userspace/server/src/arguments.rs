@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
@@ -37,6 +38,16 @@ pub(crate) enum Command {
     CheckConfig {
         /// The file.
         file: PathBuf,
+    },
+    /// Print completions of this command line for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write a man page of the program and one of each sub-command.
+    Man {
+        /// The folder to write them into, which is made.
+        directory: PathBuf,
     },
 }
 

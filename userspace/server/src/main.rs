@@ -11,6 +11,7 @@ mod ctl;
 mod doctor;
 mod drain;
 mod failure;
+mod generate;
 mod kernel_listeners;
 mod listen;
 mod log;
@@ -22,6 +23,7 @@ mod output;
 mod rates;
 mod serve;
 mod service_counters;
+mod service_manager;
 mod settings;
 mod signals;
 
@@ -55,6 +57,11 @@ fn main() -> ExitCode {
             say("OK\n");
             ExitCode::SUCCESS
         }),
+        Command::Completions { shell } => {
+            say(&generate::completions(shell));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => generate::man_pages(&directory).map(|()| ExitCode::SUCCESS),
     };
     let code = match result {
         Ok(code) => code,

@@ -23,6 +23,7 @@ use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
+use crate::service_manager::{self, Watchdog};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
 
@@ -64,6 +65,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
+                service_manager::stopping(prepared.given.config.drain);
                 let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
@@ -78,10 +80,12 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say(&past.text());
                     return Err(error.into());
                 }
-                warn!(
+                let waiting = format!(
                     "{lost}; waiting until {} can be served again",
                     given.interfaces.join(" and ")
                 );
+                service_manager::status(&waiting);
+                warn!("{waiting}");
             }
         }
         match wait_for_return(&mut prepared, &signals, &calls, &past, &mut drain) {
@@ -164,6 +168,7 @@ fn wait_for_return(
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
     loop {
+        service_manager::feed_without_shards();
         match signals.next(RETURN_INTERVAL) {
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
@@ -216,6 +221,7 @@ pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     services: Vec<Arc<Published>>,
+    watchdog: Watchdog,
 }
 
 impl Serving {
@@ -223,7 +229,11 @@ impl Serving {
         let (runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
-        Ok(Self { runtime, services })
+        Ok(Self {
+            runtime,
+            services,
+            watchdog: Watchdog::from_environment(),
+        })
     }
 
     fn announce(&self, settings: &Settings, quiet: bool) {
@@ -231,6 +241,11 @@ impl Serving {
             say(&start_text(&self.runtime, settings));
         }
         say("tidegate: ready\n");
+        service_manager::ready(&format!(
+            "serving {} by {} shards",
+            settings.interfaces.join(" and "),
+            self.runtime.queues().len()
+        ));
     }
 
     /// Serves until a signal asks to stop.
@@ -262,6 +277,7 @@ impl Serving {
             calls.make(&mut prepared.main_loop(Some(&mut *self), past, drain));
             self.runtime.check()?;
             drain.step(&mut self.runtime);
+            self.watchdog.feed(|| self.runtime.connections());
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),
