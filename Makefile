@@ -24,7 +24,7 @@ RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CA
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-dashboard test-deploy test-kernels test-vm test-coexistence test-loom test-miri duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -89,6 +89,12 @@ test-miri: ## Run the tests of what crosses between shards where undefined behav
 test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
 	@scripts/test-pages.sh
 
+test-dashboard: ebpf ## Have chromium look at the live dashboard, wide and narrow, light and dark (chromium)
+	@scripts/test-dashboard.sh
+
+test-deploy: ## Check the Prometheus rules, each with a case in which it fires (promtool from Debian's prometheus)
+	@scripts/deploy/test-deploy.sh
+
 duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
 	@scripts/duplicates.sh
 
@@ -124,9 +130,10 @@ bench-instructions: ebpf ## Count the engine's instructions and compare with the
 fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)
 
-docs: ebpf ## Write docs/cli.md anew from the help of the programs
+docs: ebpf ## Write docs/cli.md anew from the help of the programs, and the tables of docs/metrics.md
 	$(CARGO) build --locked --package tidegate-bench
 	TIDEGATE_UPDATE_DOCS=1 $(CARGO) test --locked --package tidegate --test cli
+	TIDEGATE_UPDATE_DOCS=1 $(CARGO) test --locked --package tidegate --bin tidegate the_document_lists_the_metrics
 
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included

@@ -9,6 +9,7 @@ use tidegate_apps::{ServiceKind, Services};
 use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
+use crate::admin::Admin;
 use crate::counter_rows::counter_rows;
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
@@ -54,13 +55,16 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut serving = Serving::start(&prepared.settings, &past)?;
     // Removed when this function is left.
     let _control = given.config.control.open(&caller)?;
+    let admin = given.config.admin.map(|address| Admin::start(address, &caller));
+    let admin = admin.transpose()?;
     loop {
-        serving.announce(&prepared.settings, quiet);
+        serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&prepared.settings, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
+                admin.iter().for_each(Admin::note_stopping);
                 let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
@@ -166,8 +170,8 @@ fn wait_for_return(
 /// The counts of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
-    report: Option<Report>,
-    services: Vec<Arc<Published>>,
+    pub(crate) report: Option<Report>,
+    pub(crate) services: Vec<Arc<Published>>,
 }
 
 impl Past {
@@ -188,7 +192,7 @@ fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
 pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
-    services: Vec<Arc<Published>>,
+    pub(crate) services: Vec<Arc<Published>>,
 }
 
 impl Serving {
@@ -199,9 +203,12 @@ impl Serving {
         Ok(Self { runtime, services })
     }
 
-    fn announce(&self, settings: &Settings, quiet: bool) {
+    fn announce(&self, settings: &Settings, admin: Option<&Admin>, quiet: bool) {
         if !quiet {
             say(&start_text(&self.runtime, settings));
+            if let Some(admin) = admin {
+                say(&format!("admin listener on http://{}/\n", admin.address));
+            }
         }
         say("tidegate: ready\n");
     }
