@@ -55,7 +55,13 @@ impl Browser {
         let port = output
             .lines()
             .map_while(Result::ok)
-            .find_map(|line| line.split("started successfully on port ").nth(1)?.trim_end_matches('.').parse().ok())
+            .find_map(|line| {
+                line.split("started successfully on port ")
+                    .nth(1)?
+                    .trim_end_matches('.')
+                    .parse()
+                    .ok()
+            })
             .expect("the port of chromedriver");
         let mut browser = Self {
             driver,
@@ -88,7 +94,11 @@ impl Browser {
     fn command(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver");
         stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
-        let body = if method == "POST" { body.to_string() } else { String::new() };
+        let body = if method == "POST" {
+            body.to_string()
+        } else {
+            String::new()
+        };
         write!(
             stream,
             "{method} /session{}{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\
@@ -171,7 +181,10 @@ fn busy() -> impl Fn() -> Result<Snapshot, String> + Send + Sync {
         snapshot.at = at;
         snapshot.info.started = started - Duration::from_secs(93_784);
         let mut services = ServiceCounts::default();
-        services.counters.http.add(tidegate_apps::http::Counter::Requests, grown(84_000.0));
+        services
+            .counters
+            .http
+            .add(tidegate_apps::http::Counter::Requests, grown(84_000.0));
         for (queue, shard) in (0_u32..).zip(&mut snapshot.report.shards) {
             let busy = 1.0 + f64::from(queue) / 2.0;
             shard.port.rx_frames = grown(90_000.0 * busy);

@@ -37,7 +37,11 @@ fn tables() -> String {
     let snapshot = snapshot(1);
     let mut text = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for family in families(&snapshot) {
-        let name = sample_name(&family.name, family.kind, family.unit.as_ref().map(|unit| unit.as_str()));
+        let name = sample_name(
+            &family.name,
+            family.kind,
+            family.unit.as_ref().map(|unit| unit.as_str()),
+        );
         let labels: BTreeSet<&str> = family
             .samples
             .iter()
@@ -80,7 +84,8 @@ fn the_document_lists_the_metrics_of_a_scrape() {
     let (introduction, current) = written.split_once(MARK).expect("the mark in docs/metrics.md");
     let tables = format!("\n{}", tables());
     if env::var_os("TIDEGATE_UPDATE_DOCS").is_some() {
-        fs::write(root().join(DOCUMENT), format!("{introduction}{MARK}{tables}")).expect("docs/metrics.md can be written");
+        fs::write(root().join(DOCUMENT), format!("{introduction}{MARK}{tables}"))
+            .expect("docs/metrics.md can be written");
         return;
     }
     for (line, made) in current.lines().zip(tables.lines()) {
@@ -113,7 +118,10 @@ fn scraped() -> BTreeSet<String> {
         let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
         assert!(labels.ends_with('}'), "{line}");
         assert!(name.starts_with(&family), "{line} is not of {family}");
-        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+        assert!(
+            name.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        );
         assert!(samples.insert(sample.to_owned()), "{sample} comes twice");
         names.insert(name.to_owned());
     }
@@ -171,7 +179,11 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 #[test]
 fn queries_of_the_dashboard_and_of_the_alerts_are_for_metrics_that_exist() {
     let names = scraped();
-    for file in ["grafana/tidegate.json", "prometheus/rules.yml", "prometheus/rules-test.yml"] {
+    for file in [
+        "grafana/tidegate.json",
+        "prometheus/rules.yml",
+        "prometheus/rules-test.yml",
+    ] {
         let text = read(&format!("scripts/deploy/{file}"));
         let asked = metrics_in(&text);
         assert!(asked.len() > 15, "only {asked:?} in {file}");

@@ -39,7 +39,10 @@ fn scrape() -> HashMap<String, f64> {
 fn expect_equal(scrape: &HashMap<String, f64>, counters: &Counters) {
     for queue in 0..2 {
         for (metric, counter) in [
-            (format!("tidegate_tcp_passive_opens_total{{shard=\"{queue}\"}}"), PASSIVE_OPENS),
+            (
+                format!("tidegate_tcp_passive_opens_total{{shard=\"{queue}\"}}"),
+                PASSIVE_OPENS,
+            ),
             (format!("tidegate_tcp_finished_total{{shard=\"{queue}\"}}"), FINISHED),
             (format!("tidegate_http_requests_total{{shard=\"{queue}\"}}"), REQUESTS),
             (
@@ -47,7 +50,11 @@ fn expect_equal(scrape: &HashMap<String, f64>, counters: &Counters) {
                 REDIRECTS,
             ),
         ] {
-            assert_eq!(scrape.get(&metric), Some(&(counters.get(counter, queue) as f64)), "{metric}");
+            assert_eq!(
+                scrape.get(&metric),
+                Some(&(counters.get(counter, queue) as f64)),
+                "{metric}"
+            );
         }
     }
 }
@@ -76,7 +83,11 @@ fn a_scrape_has_the_counters_of_sigusr1_and_readiness_ends_with_draining() {
         .expect("counters that stand still");
     expect_equal(&scraped, &counters);
     assert_eq!(counters.sum(REQUESTS), 2);
-    let shards = |name: &str| -> f64 { (0..2).map(|queue| scraped[&format!("{name}{{shard=\"{queue}\"}}")]).sum() };
+    let shards = |name: &str| -> f64 {
+        (0..2)
+            .map(|queue| scraped[&format!("{name}{{shard=\"{queue}\"}}")])
+            .sum()
+    };
     assert_eq!(shards("tidegate_tcp_accept_seconds_count"), 2.0);
     assert!(shards("tidegate_tcp_rtt_seconds_count") >= 2.0);
     assert_eq!(shards("tidegate_http_response_seconds_count"), 2.0);
