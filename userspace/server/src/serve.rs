@@ -23,6 +23,7 @@ use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
+use crate::service_manager::{self, Watchdog};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
 
@@ -65,6 +66,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say("tidegate: stopping\n");
                 }
                 admin.iter().for_each(Admin::note_stopping);
+                service_manager::stopping(given.config.drain);
                 let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
@@ -79,10 +81,12 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say(&past.text());
                     return Err(error.into());
                 }
-                warn!(
+                let waiting = format!(
                     "{lost}; waiting until {} can be served again",
                     given.interfaces.join(" and ")
                 );
+                service_manager::status(&waiting);
+                warn!("{waiting}");
             }
         }
         match wait_for_return(given, &mut prepared, &signals, &calls, &past, &mut drain) {
@@ -136,6 +140,7 @@ fn wait_for_return(
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
     loop {
+        service_manager::feed_without_shards();
         match signals.next(RETURN_INTERVAL) {
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
@@ -193,6 +198,7 @@ pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     pub(crate) services: Vec<Arc<Published>>,
+    watchdog: Watchdog,
 }
 
 impl Serving {
@@ -200,7 +206,11 @@ impl Serving {
         let (runtime, mut services) = start(settings, &past.services)?;
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
-        Ok(Self { runtime, services })
+        Ok(Self {
+            runtime,
+            services,
+            watchdog: Watchdog::from_environment(),
+        })
     }
 
     fn announce(&self, settings: &Settings, admin: Option<&Admin>, quiet: bool) {
@@ -211,6 +221,11 @@ impl Serving {
             }
         }
         say("tidegate: ready\n");
+        service_manager::ready(&format!(
+            "serving {} by {} shards",
+            settings.interfaces.join(" and "),
+            self.runtime.queues().len()
+        ));
     }
 
     /// Serves until a signal asks to stop.
@@ -246,6 +261,7 @@ impl Serving {
             });
             self.runtime.check()?;
             drain.step(&mut self.runtime);
+            self.watchdog.feed(|| self.runtime.connections());
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),

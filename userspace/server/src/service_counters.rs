@@ -35,8 +35,8 @@ impl Published {
     }
 }
 
-/// [`Services`] that publish their counters whenever the shard is asked for a report, and at the end. Where nobody asks,
-/// it costs nothing.
+/// [`Services`] that publish their counters whenever the shard is asked for a report, and at the end. Where nobody
+/// asks, it costs nothing.
 pub(crate) struct PublishingServices {
     services: Services,
     /// Counted by services of the same shard that are over.

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Checks what is deployed beside tidegate with the tools it is for: Prometheus' rules and configuration with promtool
-# (Debian's package `prometheus`), the rules with a case for every alert.
+# Checks the alerts, with a case for each, and the example of a configuration with promtool (Debian's package
+# `prometheus`).
 #
-#   scripts/deploy/test-deploy.sh
+#   scripts/deploy/prometheus/test.sh
 set -euo pipefail
-cd "$(dirname "$0")/prometheus"
+cd "$(dirname "$0")"
 
 promtool=${PROMTOOL:-$(command -v promtool || true)}
 if [ -z "$promtool" ]; then
-    echo "test-deploy: promtool is not installed; 'apt-get install prometheus' installs it" >&2
+    echo "prometheus: promtool is not installed; 'apt-get install prometheus' installs it" >&2
     exit 1
 fi
 "$promtool" check config --lint=all --lint-fatal prometheus.yml
@@ -17,8 +17,8 @@ fi
 # Each alert has a case, or it is not known to fire.
 for alert in $(sed -n 's/^ *- alert: //p' rules.yml); do
     if ! grep -q "alertname: $alert\$" rules-test.yml; then
-        echo "test-deploy: no test of the alert $alert" >&2
+        echo "prometheus: no test of the alert $alert" >&2
         exit 1
     fi
 done
-echo "test-deploy: passed"
+echo "prometheus: passed"
