@@ -1,4 +1,4 @@
-//! The admin listener: metrics, health, an API and a dashboard over HTTP, on a kernel socket and in a thread of its own.
+//! The admin listener: metrics, health, an API and a dashboard by HTTP, on a kernel socket, in a thread of its own.
 
 mod api;
 #[cfg(test)]
