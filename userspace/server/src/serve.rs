@@ -10,6 +10,7 @@ use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, i
 use tracing::warn;
 
 use crate::access_log::AccessLog;
+use crate::admin::Admin;
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
@@ -58,13 +59,16 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut serving = Serving::start(&prepared, &past)?;
     // Removed when this function is left.
     let _control = given.config.control.open(&caller)?;
+    let admin = given.config.admin.map(|address| Admin::start(address, &caller));
+    let admin = admin.transpose()?;
     loop {
-        serving.announce(&prepared.settings, quiet);
+        serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
+                admin.iter().for_each(Admin::note_stopping);
                 service_manager::stopping(prepared.given.config.drain);
                 let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
@@ -198,8 +202,8 @@ fn wait_for_return(
 /// What is left of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
-    report: Option<Report>,
-    services: Vec<Arc<Published>>,
+    pub(crate) report: Option<Report>,
+    pub(crate) services: Vec<Arc<Published>>,
     /// The cookie mode that the last one had, which may have been set by a command.
     cookies: Option<CookieMode>,
 }
@@ -233,7 +237,7 @@ fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
 pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
-    services: Vec<Arc<Published>>,
+    pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
 }
 
@@ -252,9 +256,12 @@ impl Serving {
         })
     }
 
-    fn announce(&self, settings: &Settings, quiet: bool) {
+    fn announce(&self, settings: &Settings, admin: Option<&Admin>, quiet: bool) {
         if !quiet {
             say(&start_text(&self.runtime, settings));
+            if let Some(admin) = admin {
+                say(&format!("admin listener on http://{}/\n", admin.address));
+            }
         }
         say("tidegate: ready\n");
         service_manager::ready(&format!(
