@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crossbeam::channel::Sender;
 use mio::Waker;
+use tidegate_capture::Tap;
 use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::engine::Cookies;
 
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     RefuseSyns,
     /// Sends by other devices from now on.
     Routes(Routes),
+    /// Shows this tap what is received and sent from now on.
+    Tap(Box<Tap>),
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

@@ -236,6 +236,10 @@ counters! {
         rx_too_long,
         /// Dropped: frames in several buffers while `burst` and `handover_queue` others waited for their shard.
         rx_no_buffer,
+        /// Frames copied for captures and traces (`ctl capture`, `ctl trace`), once for each.
+        captured,
+        /// Those that are missing there: the ring of the shard was full, because who takes them is too slow.
+        capture_lost,
     }
 }
 

@@ -13,12 +13,14 @@ use std::time::Instant;
 
 use crossbeam::channel;
 use tidegate_abi::{MAX_QUEUES, XdpCounter};
+use tidegate_capture::tap;
 use tidegate_nic::statistics;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::syn_ack_of;
 
 pub use start::{start, start_with_tasks};
 
+use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
 use crate::config::{Balancers, Config, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
@@ -87,6 +89,8 @@ pub struct Runtime {
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
+    /// One more than there are captures.
+    captures: Arc<()>,
     steering: Steering,
 }
 
@@ -160,6 +164,31 @@ impl Runtime {
             next_hops: self.next_hop_counts(),
             device: self.device_counts(),
         })
+    }
+
+    /// Begins to copy what matches of all that is received and sent from now on, and of what the XDP program drops and
+    /// answers, until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyCaptures`], or [`Error::Shard`] when a shard takes no more commands.
+    pub fn capture(&self, settings: &CaptureSettings) -> Result<Capture, Error> {
+        if Arc::strong_count(&self.captures) > MAX_CAPTURES {
+            return Err(Error::TooManyCaptures);
+        }
+        let mut sources = Vec::new();
+        for info in &self.queues {
+            let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
+            self.mailboxes[info.queue as usize]
+                .send(Command::Tap(Box::new(tap)))
+                .map_err(|_| Error::Shard {
+                    queue: info.queue,
+                    what: "it takes no more commands".to_owned(),
+                })?;
+            sources.push((info.queue, source));
+        }
+        let shared = (Arc::clone(&self.captures), self.steering.drops());
+        Ok(Capture::new(settings, &self.devices, sources, shared))
     }
 
     /// The counters of all devices together.

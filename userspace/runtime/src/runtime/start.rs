@@ -156,6 +156,7 @@ where
             .collect(),
         tcp,
         is_draining: false,
+        captures: Arc::default(),
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
