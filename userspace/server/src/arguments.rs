@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArguments>),
     /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
     Doctor(Box<DoctorArguments>),
+    /// Ask a running server, and steer it.
+    Ctl(CtlArguments),
     /// Show an interface, and prepare it for tidegate and back
     #[command(subcommand)]
     Nic(NicCommand),
@@ -35,6 +37,26 @@ pub(crate) enum Command {
         /// The file.
         file: PathBuf,
     },
+}
+
+/// Arguments of `tidegate ctl`.
+#[derive(Debug, Args)]
+pub(crate) struct CtlArguments {
+    /// The control socket of the server, as given to `serve --control`
+    #[arg(long, value_name = "PATH", default_value = "/run/tidegate/control")]
+    pub(crate) control: PathBuf,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: CtlCommand,
+}
+
+/// The commands of `tidegate ctl`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CtlCommand {
+    /// Show version, process, interfaces and state.
+    Info,
+    /// Refuse new connections, finish the open ones, and stay.
+    Drain,
 }
 
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.
@@ -154,6 +176,10 @@ pub(crate) struct ServeArguments {
     /// Where to keep what was before --tune or `tidegate nic apply` (default: /var/lib/tidegate/nic)
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Listen for `tidegate ctl` on this unix socket, which is for the owner of the process alone unless the key
+    /// `control.owner` says otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
     /// Read settings from this TOML file; arguments win over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -51,6 +51,8 @@ pub(crate) struct ConfigFile {
     pub(crate) sources: tidegate_runtime::Sources,
     /// The load balancers before this host.
     pub(crate) balancers: tidegate_runtime::Balancers,
+    /// The control socket.
+    pub(crate) control: crate::control::Config,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -123,6 +125,7 @@ impl Default for ConfigFile {
             syn_cookies: tidegate_runtime::SynCookies::default(),
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
+            control: crate::control::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
             discard: tidegate_apps::discard::Config::default(),

@@ -3,13 +3,16 @@
 mod arguments;
 mod config_file;
 mod config_source;
+mod control;
 mod counters_text;
+mod ctl;
 mod doctor;
 mod drain;
 mod failure;
 mod kernel_listeners;
 mod listen;
 mod log;
+mod main_loop;
 mod nic;
 mod open_files;
 mod origins;
@@ -44,6 +47,7 @@ const LAST_OUTPUT: OutputTimeout = OutputTimeout {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Ctl(arguments) => ctl::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor(arguments) => doctor::run(*arguments),
         Command::Nic(command) => nic::run(command),
         Command::CheckConfig { file } => config_file::load(&file).map(|_| {

@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
+use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
@@ -43,15 +44,18 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     for finding in kernel_listeners::findings(&given.config.listen) {
         warn!("{}", finding.sentence);
     }
+    let (caller, calls) = main_loop::calls(signals.waker());
     // Put back when this function is left, however that is.
     let mut prepared = Prepared::new(given)?;
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
     let mut serving = Serving::start(&prepared.settings, &past)?;
+    // Removed when this function is left.
+    let _control = given.config.control.open(&caller)?;
     loop {
         serving.announce(&prepared.settings, quiet);
-        match serving.serve(&signals, &past, rates.as_mut(), &mut drain) {
+        match serving.serve(&prepared.settings, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
@@ -76,7 +80,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 );
             }
         }
-        match wait_for_return(given, &mut prepared, &signals, &past, &mut drain) {
+        match wait_for_return(given, &mut prepared, &signals, &calls, &past, &mut drain) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -120,6 +124,7 @@ fn wait_for_return(
     settings: &Settings,
     prepared: &mut Prepared,
     signals: &SignalEvents,
+    calls: &Calls,
     past: &Past,
     drain: &mut Drain,
 ) -> Option<Serving> {
@@ -132,6 +137,12 @@ fn wait_for_return(
             Some(Event::Drain) => drain.ask(),
             None => {}
         }
+        calls.make(&mut MainLoop {
+            serving: None,
+            past,
+            drain,
+            settings,
+        });
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
         let infos = settings.interfaces.iter().map(|interface| interface_info(interface));
         let started = match infos.collect::<Result<Vec<_>, _>>() {
@@ -153,7 +164,7 @@ fn wait_for_return(
 
 /// The counts of runtimes that are over.
 #[derive(Default)]
-struct Past {
+pub(crate) struct Past {
     report: Option<Report>,
     services: Vec<Arc<Published>>,
 }
@@ -167,8 +178,8 @@ impl Past {
 }
 
 /// A running server.
-struct Serving {
-    runtime: Runtime,
+pub(crate) struct Serving {
+    pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     services: Vec<Arc<Published>>,
 }
@@ -191,7 +202,9 @@ impl Serving {
     /// Serves until a signal asks to stop.
     fn serve(
         &mut self,
+        settings: &Settings,
         signals: &SignalEvents,
+        calls: &Calls,
         past: &Past,
         mut rates: Option<&mut Rates>,
         drain: &mut Drain,
@@ -211,6 +224,12 @@ impl Serving {
                 Some(Event::Drain) => drain.ask(),
                 None => {}
             }
+            calls.make(&mut MainLoop {
+                serving: Some(&mut *self),
+                past,
+                drain,
+                settings,
+            });
             self.runtime.check()?;
             drain.step(&mut self.runtime);
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
@@ -222,7 +241,8 @@ impl Serving {
         }
     }
 
-    fn report(&self, past: &Past) -> Result<Report, Error> {
+    /// The counters, those of earlier runtimes included.
+    pub(crate) fn report(&self, past: &Past) -> Result<Report, Error> {
         let mut report = self.runtime.report()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(report)
