@@ -1,7 +1,7 @@
 //! pcapng, as far as captures need it: one section with an interface for each device, packets with their options, and
 //! statistics at the end (draft-ietf-opsawg-pcapng).
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use crate::ring::Direction;
 
@@ -174,11 +174,6 @@ impl<W: Write> Writer<W> {
         self.output.flush()
     }
 
-    /// The output.
-    pub fn get_ref(&self) -> &W {
-        &self.output
-    }
-
     fn begin(&mut self, kind: u32) {
         self.block.clear();
         self.put(&kind.to_ne_bytes());
@@ -223,6 +218,64 @@ impl<W: Write> Writer<W> {
         self.block[4..8].copy_from_slice(&length.to_ne_bytes());
         self.output.write_all(&self.block)
     }
+}
+
+/// The kind of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A packet.
+    Packet,
+    /// The statistics of an interface.
+    Statistics {
+        /// Packets that are missing.
+        lost: u64,
+    },
+    /// Another.
+    Other,
+}
+
+/// Octets of a block that may be read: more than any packet takes.
+const MAX_BLOCK: usize = 1 << 20;
+
+/// Reads the next block of what a [`Writer`] of this machine wrote into `block`; `None` at the end.
+///
+/// # Errors
+///
+/// That of the input; also when it is no pcapng, or ends within a block.
+pub fn read_block(input: &mut impl Read, block: &mut Vec<u8>) -> io::Result<Option<Block>> {
+    block.resize(8, 0);
+    if input.read(&mut block[..1])? == 0 {
+        return Ok(None);
+    }
+    input.read_exact(&mut block[1..])?;
+    let (kind, length) = (word(block, 0), word(block, 4) as usize);
+    if !(12..=MAX_BLOCK).contains(&length) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no block of pcapng"));
+    }
+    block.resize(length, 0);
+    input.read_exact(&mut block[8..])?;
+    Ok(Some(match kind {
+        ENHANCED_PACKET => Block::Packet,
+        INTERFACE_STATISTICS => Block::Statistics { lost: lost(block) },
+        _ => Block::Other,
+    }))
+}
+
+/// The value of isb_ifdrop; 0 without it.
+fn lost(block: &[u8]) -> u64 {
+    let mut at = 20;
+    while let Some(&[code_low, code_high, length_low, length_high]) = block.get(at..).and_then(<[u8]>::first_chunk) {
+        let value = block.get(at + 4..).and_then(<[u8]>::first_chunk);
+        if let (ISB_IFDROP, Some(value)) = (u16::from_ne_bytes([code_low, code_high]), value) {
+            return u64::from_ne_bytes(*value);
+        }
+        at += 4 + usize::from(u16::from_ne_bytes([length_low, length_high])).next_multiple_of(4);
+    }
+    0
+}
+
+fn word(block: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
 
 /// A time as the format splits it.
@@ -284,6 +337,26 @@ mod tests {
             comment: "why",
         };
         writer.statistics(0, &totals).expect("statistics");
+
+        let (mut blocks, mut block, mut input) = (Vec::new(), Vec::new(), file.as_slice());
+        while let Some(kind) = read_block(&mut input, &mut block).expect("a block") {
+            blocks.push(kind);
+        }
+        let other = super::Block::Other;
+        assert_eq!(
+            blocks,
+            [
+                other,
+                other,
+                other,
+                super::Block::Packet,
+                super::Block::Statistics { lost: 8 }
+            ]
+        );
+        assert!(
+            read_block(&mut &file[..20], &mut block).is_err(),
+            "it ends within a block"
+        );
 
         let mut kinds = Vec::new();
         read(&file, |block| match block {

@@ -6,5 +6,5 @@
 mod client;
 mod protocol;
 
-pub use client::{Client, Error};
+pub use client::{Client, End, Error};
 pub use protocol::{Info, MAX_LINE, Reply, Request, State};

@@ -14,6 +14,19 @@ pub enum Request {
     Info,
     /// Refuse new connections, finish the open ones, and stay. The reply, `null`, comes when that has begun.
     Drain,
+    /// Copy frames. The reply is `null`, and pcapng follows until the connection ends, which the client has it do by
+    /// ending its own side.
+    Capture {
+        /// Which frames: an expression as tcpdump's, of those that the server knows; empty: all.
+        #[serde(default)]
+        filter: String,
+        /// Octets of each frame.
+        snaplen: u32,
+        /// Ends it after as many frames.
+        count: Option<u64>,
+        /// Ends it after as many milliseconds.
+        duration_ms: Option<u64>,
+    },
 }
 
 /// The answer to a request.
@@ -60,6 +73,15 @@ mod tests {
         for (text, request) in [
             (r#"{"command":"info"}"#, Request::Info),
             (r#"{"command":"drain"}"#, Request::Drain),
+            (
+                r#"{"command":"capture","filter":"port 80","snaplen":96,"count":5,"duration_ms":null}"#,
+                Request::Capture {
+                    filter: "port 80".to_owned(),
+                    snaplen: 96,
+                    count: Some(5),
+                    duration_ms: None,
+                },
+            ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);
             assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);

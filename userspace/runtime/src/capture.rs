@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use nix::net::if_::if_nametoindex;
 use nix::time::ClockId;
-use tidegate_abi::XdpCounter;
 use tidegate_abi::capture::Sample;
+use tidegate_abi::{MAX_QUEUES, XdpCounter};
 use tidegate_capture::{Direction, Filter, Record, Source};
 
 use crate::taps::{nanoseconds, now};
-use crate::xdp::{Drops, Subscription};
+use crate::xdp::{CounterMap, Steering, Subscription};
 
 /// Captures and traces at a time.
 pub const MAX_CAPTURES: usize = 4;
@@ -59,6 +59,9 @@ pub struct Capture {
     drops: Subscription,
     /// The next of [`Capture::drops`] that matches.
     next_drop: Option<Sample>,
+    counters: Arc<CounterMap>,
+    /// Of those of [`XdpCounter::CaptureLost`], of which others may have been the reason.
+    lost_before: u64,
     /// Nanoseconds from CLOCK_MONOTONIC to CLOCK_REALTIME, at the beginning.
     epoch: u64,
     /// One of as many as there may be.
@@ -76,19 +79,23 @@ impl Capture {
         settings: &CaptureSettings,
         devices: &[String],
         sources: Vec<(u32, Source)>,
-        (one_of, drops): (Arc<()>, &Arc<Drops>),
+        one_of: Arc<()>,
+        steering: &Steering,
     ) -> Self {
         let device = |name: &String| Device {
             name: name.clone(),
             ifindex: if_nametoindex(name.as_str()).unwrap_or(0),
         };
+        let counters = steering.counters();
         Self {
             filter: Arc::clone(&settings.filter),
             snaplen: settings.snaplen as usize,
             devices: devices.iter().map(device).collect(),
             sources,
-            drops: drops.subscribe(),
+            drops: steering.drops().subscribe(),
             next_drop: None,
+            lost_before: lost_in_program(&counters),
+            counters,
             epoch: nanoseconds(ClockId::CLOCK_REALTIME).wrapping_sub(now()),
             _one_of: one_of,
         }
@@ -173,10 +180,10 @@ impl Capture {
         self.sources.iter().map(|(_, source)| source.lost()).sum()
     }
 
-    /// Frames of the XDP program that are missing because this capture took them too slowly. Others are counted by
-    /// [`XdpCounter::CaptureLost`].
+    /// Frames that the XDP program dropped or answered, matching or not, and that are missing: they were more than it
+    /// tells of, or were taken too slowly.
     pub fn lost_by_program(&self) -> u64 {
-        self.drops.lost()
+        self.drops.lost() + lost_in_program(&self.counters).saturating_sub(self.lost_before)
     }
 
     /// Whether the shards have ended.
@@ -203,6 +210,13 @@ fn of_shard<'a>(record: &Record, queue: u32, epoch: u64, octets: [&'a [u8]; 2]) 
         verdict: None,
         octets,
     }
+}
+
+/// The value of [`XdpCounter::CaptureLost`] of all queues.
+fn lost_in_program(counters: &CounterMap) -> u64 {
+    (0..MAX_QUEUES)
+        .filter_map(|queue| counters.get(XdpCounter::CaptureLost, queue).ok())
+        .sum()
 }
 
 fn direction(sample: &Sample) -> Direction {

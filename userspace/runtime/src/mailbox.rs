@@ -43,7 +43,11 @@ pub(crate) enum Command {
     /// Sends by other devices from now on.
     Routes(Routes),
     /// Shows this tap what is received and sent from now on.
-    Tap(Box<Tap>),
+    Tap {
+        tap: Box<Tap>,
+        /// Told when that is so. The channel has room for every shard.
+        taken: Sender<()>,
+    },
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

@@ -177,18 +177,25 @@ impl Runtime {
             return Err(Error::TooManyCaptures);
         }
         let mut sources = Vec::new();
+        let (taken, is_taken) = channel::bounded(self.queues.len());
         for info in &self.queues {
             let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
             self.mailboxes[info.queue as usize]
-                .send(Command::Tap(Box::new(tap)))
+                .send(Command::Tap {
+                    tap: Box::new(tap),
+                    taken: taken.clone(),
+                })
                 .map_err(|_| Error::Shard {
                     queue: info.queue,
                     what: "it takes no more commands".to_owned(),
                 })?;
             sources.push((info.queue, source));
         }
-        let shared = (Arc::clone(&self.captures), self.steering.drops());
-        Ok(Capture::new(settings, &self.devices, sources, shared))
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        // Of a shard that does not answer there is nothing to capture, either.
+        let _ = (0..sources.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
+        let one_of = Arc::clone(&self.captures);
+        Ok(Capture::new(settings, &self.devices, sources, one_of, &self.steering))
     }
 
     /// The counters of all devices together.

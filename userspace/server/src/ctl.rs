@@ -1,5 +1,7 @@
 //! `tidegate ctl`: the commands of the control socket, for people.
 
+mod capture;
+
 use tidegate_control::{Client, Info, Request, State};
 
 use crate::arguments::{CtlArguments, CtlCommand};
@@ -13,9 +15,10 @@ use crate::say;
 /// The server cannot be reached, or refuses.
 pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
     let mut client = Client::connect(&arguments.control)?;
-    match arguments.command {
+    match &arguments.command {
         CtlCommand::Info => say(&info_text(&client.call(&Request::Info)?)),
         CtlCommand::Drain => client.call(&Request::Drain)?,
+        CtlCommand::Capture(arguments) => return capture::run(client, arguments),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::process;
 use serde::Serialize;
 use tidegate_control::{Info, Reply, Request, State};
 
-use super::Client;
+use super::{Client, capture};
 use crate::drain::Drain;
 use crate::main_loop::MainLoop;
 
@@ -23,6 +23,15 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
             main.drain.ask();
             Ok(())
         }),
+        Request::Capture {
+            filter,
+            snaplen,
+            count,
+            duration_ms,
+        } => {
+            let limits = capture::Limits::new(count, duration_ms);
+            capture::run(client, &filter, snaplen, &limits)
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod addresses;
 mod behaviour;
 mod bench_clients;
+mod capture;
 mod coexistence;
 mod device;
 mod doctor;

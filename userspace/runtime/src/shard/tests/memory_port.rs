@@ -74,6 +74,11 @@ impl MemoryPort {
         port
     }
 
+    /// Whether no tap is left.
+    pub(super) fn taps_are_gone(&self) -> bool {
+        self.taps.is_empty()
+    }
+
     /// Frames that wait to be received into, as far as there are any.
     fn fill_target(&self) -> usize {
         self.pool.total() as usize / 2
