@@ -147,7 +147,8 @@ fn read(path: &Path) -> File {
             }
             Err(PcapError::Incomplete(_)) => reader.refill().expect("a file"),
             Err(PcapError::Eof) => break,
-            other => panic!("{other:?}"),
+            Ok(_) => panic!("not pcapng"),
+            Err(error) => panic!("{error:?}"),
         }
     }
     check_by_tshark(path);
