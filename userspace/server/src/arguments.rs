@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 use tidegate_capture::{Filter, FilterError};
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
+use crate::log::LogFormat;
 
 /// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with
 /// the kernel.
@@ -37,6 +39,16 @@ pub(crate) enum Command {
     CheckConfig {
         /// The file.
         file: PathBuf,
+    },
+    /// Print completions of this command line for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write a man page of the program and one of each sub-command.
+    Man {
+        /// The folder to write them into, which is made.
+        directory: PathBuf,
     },
 }
 
@@ -215,6 +227,9 @@ pub(crate) struct ServeArguments {
     /// Print a line with the current rates this often, at least 100ms.
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     pub(crate) stats_interval: Option<Duration>,
+    /// Form of the log on standard error (default: text)
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
     /// Log more to standard error; twice for even more.
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
@@ -327,6 +342,7 @@ mod tests {
             &["--allow", "everybody"],
             &["--drain", "5"],
             &["--stats-interval", "1ms"],
+            &["--log-format", "xml"],
             &["-v", "--quiet"],
             &["stray"],
         ] {

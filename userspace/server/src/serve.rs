@@ -9,6 +9,7 @@ use tidegate_apps::{ServiceKind, Services};
 use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
+use crate::counter_rows::counter_rows;
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
@@ -21,6 +22,7 @@ use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
+use crate::service_manager::{self, Watchdog};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
 
@@ -60,6 +62,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
+                service_manager::stopping(given.config.drain);
                 let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
@@ -74,10 +77,12 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say(&past.text());
                     return Err(error.into());
                 }
-                warn!(
+                let waiting = format!(
                     "{lost}; waiting until {} can be served again",
                     given.interfaces.join(" and ")
                 );
+                service_manager::status(&waiting);
+                warn!("{waiting}");
             }
         }
         match wait_for_return(given, &mut prepared, &signals, &calls, &past, &mut drain) {
@@ -131,6 +136,7 @@ fn wait_for_return(
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
     loop {
+        service_manager::feed_without_shards();
         match signals.next(RETURN_INTERVAL) {
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
@@ -171,10 +177,16 @@ pub(crate) struct Past {
 
 impl Past {
     fn text(&self) -> String {
-        self.report.as_ref().map_or_else(String::new, |report| {
-            counters_text(report, &self.services, output::lost())
-        })
+        self.report
+            .as_ref()
+            .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
+}
+
+/// The counters of `report` and of the services of its shards as text.
+fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
+    counters_text(&counter_rows(report, &services, output::lost()))
 }
 
 /// A running server.
@@ -182,6 +194,7 @@ pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     services: Vec<Arc<Published>>,
+    watchdog: Watchdog,
 }
 
 impl Serving {
@@ -189,7 +202,11 @@ impl Serving {
         let (runtime, mut services) = start(settings, &past.services)?;
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
-        Ok(Self { runtime, services })
+        Ok(Self {
+            runtime,
+            services,
+            watchdog: Watchdog::from_environment(),
+        })
     }
 
     fn announce(&self, settings: &Settings, quiet: bool) {
@@ -197,6 +214,11 @@ impl Serving {
             say(&start_text(&self.runtime, settings));
         }
         say("tidegate: ready\n");
+        service_manager::ready(&format!(
+            "serving {} by {} shards",
+            settings.interfaces.join(" and "),
+            self.runtime.queues().len()
+        ));
     }
 
     /// Serves until a signal asks to stop.
@@ -218,7 +240,7 @@ impl Serving {
             match signals.next(wait) {
                 Some(Event::Stop) => return Ok(()),
                 Some(Event::Report) => match self.report(past) {
-                    Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
+                    Ok(report) => say(&counters_of(&report, &self.services)),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
@@ -232,6 +254,7 @@ impl Serving {
             });
             self.runtime.check()?;
             drain.step(&mut self.runtime);
+            self.watchdog.feed(|| self.runtime.connections());
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),

@@ -132,6 +132,7 @@ impl ConfigFile {
         self.control.path = arguments.control.clone().or(self.control.path.take());
         self.http.root = arguments.root.clone().or(self.root.take());
         self.drain = arguments.drain.unwrap_or(self.drain);
+        self.log.take(arguments.log_format, arguments.verbose, arguments.quiet);
     }
 }
 

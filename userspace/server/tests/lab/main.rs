@@ -22,6 +22,7 @@ mod impaired;
 mod interop;
 mod jumbo;
 mod kernel_side;
+mod life;
 mod load;
 mod lost_state;
 mod modes;
