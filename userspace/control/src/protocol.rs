@@ -14,6 +14,8 @@ pub enum Request {
     Info,
     /// Refuse new connections, finish the open ones, and stay. The reply, `null`, comes when that has begun.
     Drain,
+    /// Open the access log anew; the reply is `null`.
+    Reopen,
 }
 
 /// The answer to a request.
@@ -60,6 +62,7 @@ mod tests {
         for (text, request) in [
             (r#"{"command":"info"}"#, Request::Info),
             (r#"{"command":"drain"}"#, Request::Drain),
+            (r#"{"command":"reopen"}"#, Request::Reopen),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);
             assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);

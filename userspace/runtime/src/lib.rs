@@ -111,7 +111,7 @@ pub use next_hop::resolve_next_hop;
 pub use report::{
     DeviceCounts, FrameCensus, NextHopCounts, PortCounters, QueueInfo, Report, ShardReport, SynCookieCounts, XdpCounts,
 };
-pub use runtime::{Listener, Runtime, Settings, start, start_with_tasks};
+pub use runtime::{Listener, Reload, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
 pub use tidegate_xsk::Statistics as SocketStatistics;
 pub use xdp::{Attached, PresentProgram, Rejection, errno, kernel_release, object, present_programs};

@@ -1,5 +1,6 @@
 //! A running server: its counters, its interface, and how it stops. [`start`](start()) makes one.
 
+mod reload;
 mod start;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use tidegate_nic::statistics;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::syn_ack_of;
 
+pub use reload::Reload;
 pub use start::{start, start_with_tasks};
 
 use crate::config::{Balancers, Config, Sources, SynCookies};
@@ -84,8 +86,14 @@ pub struct Runtime {
     reattached: u64,
     /// By device.
     driver_counters: Mutex<Vec<DriverCounters>>,
-    /// The configuration the engines were started with.
+    /// The configuration of the engines.
     tcp: tidegate_tcp::Config,
+    /// The sources that are served.
+    sources: Sources,
+    /// The queue of segments of no flow is limited by the program.
+    has_flow_filter: bool,
+    /// Listeners need not have addresses of the interfaces.
+    anywhere: bool,
     is_draining: bool,
     steering: Steering,
 }

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 drains.
+    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 opens the logs anew, SIGWINCH drains.
     Serve(Box<ServeArguments>),
     /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
     Doctor(Box<DoctorArguments>),
@@ -70,6 +70,8 @@ pub(crate) enum CtlCommand {
     Info,
     /// Refuse new connections, finish the open ones, and stay.
     Drain,
+    /// Open the access log anew, by its name: it may have been renamed.
+    Reopen,
 }
 
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.

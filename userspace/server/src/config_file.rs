@@ -21,6 +21,7 @@ use tidegate_tcp::config::Keepalive;
 
 pub(crate) use self::nearest::with_nearest;
 
+use crate::access_log::AccessLogConfig;
 use crate::config_source::Source;
 use crate::failure::Failure;
 use crate::listen::Listen;
@@ -48,6 +49,8 @@ pub(crate) struct ConfigFile {
     pub(crate) drain: Duration,
     /// The log.
     pub(crate) log: LogConfig,
+    /// The access log of the http service.
+    pub(crate) access_log: AccessLogConfig,
     /// AF_XDP and the placement of shards.
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
@@ -130,6 +133,7 @@ impl Default for ConfigFile {
             root: None,
             drain: DEFAULT_DRAIN,
             log: LogConfig::default(),
+            access_log: AccessLogConfig::default(),
             afxdp: tidegate_runtime::Config::default(),
             tcp: tidegate_tcp::config::Config::default(),
             syn_cookies: tidegate_runtime::SynCookies::default(),

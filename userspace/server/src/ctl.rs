@@ -16,6 +16,7 @@ pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
     match arguments.command {
         CtlCommand::Info => say(&info_text(&client.call(&Request::Info)?)),
         CtlCommand::Drain => client.call(&Request::Drain)?,
+        CtlCommand::Reopen => client.call(&Request::Reopen)?,
     }
     Ok(())
 }

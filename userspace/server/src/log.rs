@@ -123,7 +123,7 @@ pub(crate) fn start(config: &LogConfig) {
     panic::set_hook(Box::new(log_panic));
 }
 
-#[cfg_attr(not(test), allow(dead_code, reason = "for the reload of the configuration"))]
+#[cfg_attr(all(), allow(dead_code, reason = "for the reload of the configuration"))]
 /// Logs `level` from now on, but for what the variable `TIDEGATE_LOG` names.
 pub(crate) fn set_level(level: LogLevel) {
     if let Some(filter) = FILTER.get() {

@@ -23,6 +23,7 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
             main.drain.ask();
             Ok(())
         }),
+        Request::Reopen => client.ask(|main| main.access_log.reopen().map_err(|failure| failure.to_string())),
     }
 }
 

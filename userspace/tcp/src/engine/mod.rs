@@ -5,6 +5,7 @@
 
 mod addresses;
 mod admit;
+mod configure;
 mod early;
 mod evict;
 mod lifecycle;
