@@ -20,7 +20,6 @@ pub(crate) struct MainLoop<'a> {
     /// `None` while the interfaces are gone.
     pub(crate) serving: Option<&'a mut Serving>,
     /// The counts of runtimes that are over.
-    #[expect(dead_code, reason = "the counters are not a command yet")]
     pub(crate) past: &'a Past,
     /// The progress of draining.
     pub(crate) drain: &'a mut Drain,
