@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -213,6 +214,10 @@ pub(crate) struct ServeArguments {
     /// Where to keep what was before --tune or `tidegate nic apply` (default: /var/lib/tidegate/nic)
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Show metrics, health, an API and a dashboard by HTTP on this address of the kernel's, without authentication: a
+    /// loopback one is seen by this host alone, as 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
     /// Listen for `tidegate ctl` on this unix socket, which is for the owner of the process alone unless the key
     /// `control.owner` says otherwise.
     #[arg(long, value_name = "PATH")]

@@ -10,6 +10,7 @@ use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, i
 use tracing::warn;
 
 use crate::access_log::AccessLog;
+use crate::admin::Admin;
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
@@ -60,13 +61,16 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut serving = Serving::start(&prepared, &past)?;
     // Removed when this function is left.
     let _control = given.config.control.open(&caller)?;
+    let admin = given.config.admin.map(|address| Admin::start(address, &caller));
+    let admin = admin.transpose()?;
     loop {
-        serving.announce(&prepared.settings, quiet);
+        serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
+                admin.iter().for_each(Admin::note_stopping);
                 service_manager::stopping(prepared.given.config.drain);
                 let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
@@ -202,8 +206,8 @@ fn wait_for_return(
 /// What is left of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
-    report: Option<Report>,
-    services: Vec<Arc<Published>>,
+    pub(crate) report: Option<Report>,
+    pub(crate) services: Vec<Arc<Published>>,
     /// The cookie mode that the last one had, which may have been set by a command.
     cookies: Option<CookieMode>,
 }
@@ -239,7 +243,7 @@ pub(crate) struct Serving {
     /// All listeners there ever were, by their numbers, and whether they are served.
     pub(crate) listeners: Vec<(Listen, bool)>,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
-    services: Vec<Arc<Published>>,
+    pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
 }
 
@@ -260,9 +264,12 @@ impl Serving {
         })
     }
 
-    fn announce(&self, settings: &Settings, quiet: bool) {
+    fn announce(&self, settings: &Settings, admin: Option<&Admin>, quiet: bool) {
         if !quiet {
             say(&start_text(&self.runtime, settings));
+            if let Some(admin) = admin {
+                say(&format!("admin listener on http://{}/\n", admin.address));
+            }
         }
         say("tidegate: ready\n");
         service_manager::ready(&format!(
