@@ -132,8 +132,8 @@ impl Http {
         })
     }
 
-    /// Works as `other` does from now on, and counts on. Responses under way are sent as they began. Returns what is not
-    /// needed any more. Files of the same directory stay in the cache if nothing else has changed.
+    /// Works as `other` does from now on, and counts on. Responses under way are sent as they began. Returns what is
+    /// not needed any more. Files of the same directory stay in the cache if nothing else has changed.
     pub fn work_as(&mut self, mut other: Self) -> Self {
         mem::swap(&mut self.config, &mut other.config);
         mem::swap(&mut self.access, &mut other.access);
