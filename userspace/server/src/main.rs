@@ -22,6 +22,7 @@ mod open_files;
 mod origins;
 mod output;
 mod rates;
+mod reload;
 mod serve;
 mod service_counters;
 mod service_manager;

@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) stats_interval: Option<Duration>,
     /// Where to keep what was before the interface is prepared, if it is to be.
     pub(crate) tune: Option<PathBuf>,
+    /// The arguments they were gathered by.
+    arguments: ServeArguments,
 }
 
 impl Settings {
@@ -42,6 +44,15 @@ impl Settings {
             ));
         }
         Ok(settings)
+    }
+
+    /// Gathers them again: the configuration file may have changed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Settings::gather`].
+    pub(crate) fn gather_again(&self) -> Result<Self, Failure> {
+        Self::gather(&self.arguments)
     }
 
     /// As [`Settings::gather`], but there need be no listeners. `None` if no interface is given.
@@ -90,6 +101,7 @@ impl Settings {
             keepalive,
             stats_interval: arguments.stats_interval,
             tune: arguments.tune.then(|| state_directory(arguments.state_dir.as_deref())),
+            arguments: arguments.clone(),
         })
     }
 }

@@ -16,6 +16,7 @@ use tidegate_tcp::application::{Application, ListenerId};
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
+use super::reload::Retiring;
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
@@ -156,6 +157,7 @@ where
             .collect(),
         tcp,
         sources: settings.sources.clone(),
+        retiring: Retiring::default(),
         has_flow_filter: settings.afxdp.flow_filter,
         anywhere: settings.balancers.is_any(),
         is_draining: false,

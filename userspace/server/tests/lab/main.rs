@@ -34,6 +34,7 @@ mod nic;
 mod output;
 mod path_mtu;
 mod queues;
+mod reload;
 mod scale_out;
 mod several_devices;
 mod slow_readers;
