@@ -59,6 +59,8 @@ pub(crate) struct ConfigFile {
     pub(crate) balancers: tidegate_runtime::Balancers,
     /// The control socket.
     pub(crate) control: crate::control::Config,
+    /// What the server gives up when it serves.
+    pub(crate) privileges: crate::privileges::Config,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -133,6 +135,7 @@ impl Default for ConfigFile {
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
             control: crate::control::Config::default(),
+            privileges: crate::privileges::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
             discard: tidegate_apps::discard::Config::default(),

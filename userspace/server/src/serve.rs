@@ -19,6 +19,7 @@ use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
+use crate::privileges;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
@@ -52,9 +53,9 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut serving = Serving::start(&prepared.settings, &past)?;
-    // Removed when this function is left.
+    // Removed when this function is left. Opened before privileges are given up.
     let _control = given.config.control.open(&caller)?;
+    let mut serving = Serving::start(&prepared.settings, &past)?;
     loop {
         serving.announce(&prepared.settings, quiet);
         match serving.serve(&prepared.settings, &signals, &calls, &past, rates.as_mut(), &mut drain) {
@@ -312,6 +313,7 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         published.push(counters);
     }
     let mut services = services.into_iter();
+    let mut confined = Ok(());
     let runtime_settings = tidegate_runtime::Settings {
         interfaces: &settings.interfaces,
         afxdp: &settings.config.afxdp,
@@ -323,11 +325,15 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         remotes: &[],
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |_| {
+        if confined.is_ok() {
+            confined = privileges::confine();
+        }
         services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
+    confined?;
     Ok((runtime, published))
 }
 

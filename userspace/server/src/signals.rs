@@ -10,6 +10,8 @@ use std::time::Duration;
 use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use crate::privileges;
+
 /// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -112,6 +114,7 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
         stop_now: Arc::clone(&stop_now),
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        privileges::confine_helper();
         let mut stopping = false;
         for signal in signals.forever() {
             let event = match signal {

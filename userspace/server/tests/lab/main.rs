@@ -30,6 +30,7 @@ mod next_hop;
 mod nic;
 mod output;
 mod path_mtu;
+mod privileges;
 mod queues;
 mod scale_out;
 mod several_devices;
