@@ -30,14 +30,6 @@ fn echo_connection(address: &str) -> TcpStream {
     in_namespace(Place::Client, || connect(address))
 }
 
-/// Waits until `connection` has nothing more to send by itself. What it sent while the kernel has the address already
-/// and the server does not know of that yet, the kernel would answer with a RST.
-fn wait_until_acknowledged(connection: &TcpStream) {
-    // The delayed acknowledgment of the echo is sent at once.
-    rustix::net::sockopt::set_tcp_quickack(connection, true).expect("a TCP socket");
-    thread::sleep(DELAYED_ACK);
-}
-
 /// Fetches the built-in page from `address`.
 fn fetch(address: &str) {
     let mut command = curl();
@@ -69,7 +61,9 @@ fn a_listener_on_all_addresses_follows_those_that_come_and_go() {
     // A connection to it outlives its address.
     let connection = echo_connection("198.18.0.9");
     assert_eq!(round_trip(&connection, b"before").expect("an echo"), b"before");
-    wait_until_acknowledged(&connection);
+    // The delayed acknowledgment of the echo: while the kernel has the address again and the server has not heard of
+    // that, the kernel would answer it with a RST.
+    thread::sleep(DELAYED_ACK);
     address("delete", "198.18.0.9/32");
     server.wait_for_log("198.18.0.9:7 is not served any more", 1);
     let passed = server.counters().sum(PASSED_NOT_SERVED);

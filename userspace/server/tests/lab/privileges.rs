@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-
-use crate::fixture::client::connect_echo;
-use crate::fixture::data::{directory, sha256, write_file};
-use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{Lab, SERVER_V4, run, url};
-
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use tidegate_random::Random;
 
-use crate::fixture::client::curl_to;
+use crate::fixture::client::{connect_echo, curl_to};
+use crate::fixture::data::{directory, sha256, write_file};
+use crate::fixture::server::{Server, default_arguments, serve_command};
+use crate::fixture::{Lab, Place, SERVER_V4, in_namespace, run, url};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
@@ -48,7 +45,7 @@ fn expect_service(server: &Server<'_>, scratch: &std::path::Path, expected: &str
     let received = scratch.join("received");
     run(curl_to(&url(SERVER_V4, "/file"), &received), LIMIT).expect_success();
     assert_eq!(sha256(&fs::read(&received).expect("a file")), expected);
-    let mut stream = connect_echo(SERVER_V4);
+    let mut stream = in_namespace(Place::Client, || connect_echo(SERVER_V4));
     stream.write_all(b"text").expect("room");
     stream.read_exact(&mut [0; 4]).expect("an echo");
     assert!(server.counters().sum("tcp_passive_opens") >= 2);
