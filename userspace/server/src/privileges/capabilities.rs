@@ -25,7 +25,7 @@ impl Capabilities {
         let mut kept = CapabilitySet::NET_ADMIN;
         if config.afxdp.link_gone == LinkGone::Wait {
             // Everything is done again when the interface is back.
-            kept |= CapabilitySet::BPF | CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
+            kept |= CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
         }
         if config.afxdp.attach == Attach::Dispatcher {
             // Leaving a dispatcher means to load another one.
@@ -96,7 +96,7 @@ mod tests {
         settings.config.privileges.user = Some("nobody".to_owned());
         assert_eq!(kept(&settings), "NET_ADMIN");
         settings.config.afxdp.link_gone = LinkGone::Wait;
-        assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK BPF");
+        assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK PERFMON BPF");
         settings.config.afxdp.link_gone = LinkGone::Exit;
         settings.config.afxdp.attach = Attach::Dispatcher;
         assert_eq!(kept(&settings), "NET_ADMIN SYS_ADMIN PERFMON BPF");
