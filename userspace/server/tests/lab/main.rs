@@ -6,6 +6,7 @@ mod addresses;
 mod admin;
 mod behaviour;
 mod bench_clients;
+mod capture;
 mod coexistence;
 mod control;
 mod device;
