@@ -33,6 +33,7 @@ mod next_hop;
 mod nic;
 mod output;
 mod path_mtu;
+mod privileges;
 mod queues;
 mod reload;
 mod scale_out;
