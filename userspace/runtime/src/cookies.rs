@@ -179,6 +179,15 @@ impl Control {
         }
     }
 
+    /// Ends the thread and leaves cookies as they are, for another process to control.
+    pub(crate) fn leave(&mut self) {
+        if let Some(running) = self.running.take() {
+            // It has ended by itself if it does not listen.
+            let _ = running.send(());
+        }
+        self.stop();
+    }
+
     /// The counters of each of `queues`.
     pub(crate) fn counts(&self, queues: &[QueueInfo]) -> Vec<SynCookieCounts> {
         queues
@@ -195,7 +204,7 @@ impl Drop for Control {
     }
 }
 
-/// Runs until `stopped` closes.
+/// Runs until `stopped` closes, and turns cookies off then; or until something comes by it.
 fn run(controller: &mut Controller<LiveBackend>, heard: &Receiver<()>, stopped: &Receiver<()>) {
     loop {
         let timer = match controller.pause(Instant::now(), unix_time()) {
@@ -203,7 +212,10 @@ fn run(controller: &mut Controller<LiveBackend>, heard: &Receiver<()>, stopped: 
             None => channel::never(),
         };
         select! {
-            recv(stopped) -> _ => break,
+            recv(stopped) -> left => match left {
+                Ok(()) => return,
+                Err(_) => break,
+            },
             recv(heard) -> _ => controller.rung(Instant::now(), unix_time()),
             recv(timer) -> _ => controller.step(Instant::now(), unix_time()),
         }

@@ -69,6 +69,7 @@
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
+//! | `take_over`, `relay` | how a process takes the devices over from another, and what passes between the two then |
 //! | `random` | random bytes |
 
 mod affinity;
@@ -91,12 +92,14 @@ mod netlink;
 mod next_hop;
 mod port;
 mod random;
+mod relay;
 pub mod report;
 mod routes;
 pub mod runtime;
 mod shard;
 mod shard_port;
 pub mod shard_task;
+mod take_over;
 mod wait;
 mod watchdog;
 pub mod xdp;

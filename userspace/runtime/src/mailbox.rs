@@ -14,6 +14,7 @@ use tidegate_tcp::engine::Cookies;
 
 use crate::report::ShardReport;
 use crate::routes::Routes;
+use crate::take_over::{NewPort, Release};
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
 const OFFER_STEP: Duration = Duration::from_millis(1);
@@ -45,6 +46,12 @@ pub(crate) enum Command {
     Drain,
     /// Begins to reset all connections.
     Abort,
+    /// Gives the port up to another process.
+    Release(Box<Release>),
+    /// Receives and sends by a port again.
+    Port(Box<NewPort>),
+    /// The process whose first shard has this number in the flow filter is no more.
+    Forget(u16),
     /// Ends the shard.
     Stop,
 }

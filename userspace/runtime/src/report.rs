@@ -236,6 +236,12 @@ counters! {
         rx_too_long,
         /// Dropped: frames in several buffers while `burst` and `handover_queue` others waited for their shard.
         rx_no_buffer,
+        /// Segments given to processes that this one took over from.
+        relay_out,
+        /// Frames sent for such processes.
+        relay_in,
+        /// Segments given to such a process that ended before it had answered.
+        relay_lost,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A running server: its counters, its interface, and how it stops. [`start`](start()) makes one.
 
 mod start;
+mod take_over;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -22,6 +23,7 @@ pub use start::{start, start_with_tasks};
 use crate::config::{Balancers, Config, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
+use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::interface::{self, SYSFS};
 use crate::links::Links;
@@ -29,6 +31,7 @@ use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
 use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::take_over::{Earlier, Succession};
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
@@ -84,6 +87,15 @@ pub struct Runtime {
     reattached: u64,
     /// By device.
     driver_counters: Mutex<Vec<DriverCounters>>,
+    /// The number of the first shard in the flow filter.
+    first: u16,
+    /// Processes that had the devices before, and have connections yet.
+    earlier: Vec<Earlier>,
+    /// `None`: no other process can take over.
+    succession: Option<Succession>,
+    /// How sockets are bound.
+    afxdp: Config,
+    plan: BindPlan,
     /// The configuration the engines were started with.
     tcp: tidegate_tcp::Config,
     is_draining: bool,
@@ -190,6 +202,10 @@ impl Runtime {
     /// [`Error::ProgramDetached`] when nothing arrives any more.
     pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
+        self.check_take_over()?;
+        if self.has_no_devices() {
+            return Ok(());
+        }
         self.check_link()?;
         self.check_addresses();
         self.check_delivery()
@@ -344,7 +360,9 @@ impl Runtime {
         self.refuse_connections();
         let began = Instant::now();
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
-            self.check_link()?;
+            if !self.has_no_devices() {
+                self.check_link()?;
+            }
             // A shard that does not answer will not finish anything either.
             let Ok(open) = self.connections() else { break };
             if open == 0 {

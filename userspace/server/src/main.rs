@@ -19,6 +19,7 @@ mod serve;
 mod service_counters;
 mod settings;
 mod signals;
+mod taken_over;
 
 use std::io::Write;
 use std::process::ExitCode;

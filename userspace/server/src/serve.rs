@@ -22,6 +22,7 @@ use crate::say;
 use crate::service_counters::{Published, PublishingServices};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
+use crate::taken_over::TakenOver;
 
 /// The time between two checks of the shards and the interface; signals are answered at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -48,10 +49,11 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
+    let mut taken_over = TakenOver::new(given.config.afxdp.take_over_limit);
     let mut serving = Serving::start(&prepared.settings, &past)?;
     loop {
         serving.announce(&prepared.settings, quiet);
-        match serving.serve(&signals, &past, rates.as_mut(), &mut drain) {
+        match serving.serve(&signals, &past, rates.as_mut(), &mut drain, &mut taken_over) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
@@ -188,13 +190,14 @@ impl Serving {
         say("tidegate: ready\n");
     }
 
-    /// Serves until a signal asks to stop.
+    /// Serves until a signal asks to stop, or nothing is left to be served after another process has taken over.
     fn serve(
         &mut self,
         signals: &SignalEvents,
         past: &Past,
         mut rates: Option<&mut Rates>,
         drain: &mut Drain,
+        taken_over: &mut TakenOver,
     ) -> Result<(), Error> {
         drain.begin_anew();
         drain.step(&mut self.runtime);
@@ -212,6 +215,9 @@ impl Serving {
                 None => {}
             }
             self.runtime.check()?;
+            if taken_over.is_finished(&self.runtime) {
+                return Ok(());
+            }
             drain.step(&mut self.runtime);
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
