@@ -87,8 +87,10 @@ impl FlowFilter {
     }
 
     /// Ends all flows of the `shards` shards that have the numbers from `first` on in the table: their process has
-    /// ended without doing so. Flows that had no room in their buckets go on being suspected there.
-    pub fn end_all(&self, first: u16, shards: u16) {
+    /// ended without doing so. Returns their number. Flows that had no room in their buckets go on being suspected
+    /// there, and are not counted.
+    pub fn end_all(&self, first: u16, shards: u16) -> u64 {
+        let mut ended = 0;
         let count = self.hasher.buckets() as usize;
         for words in (*self.flows).as_ref()[..count * BUCKET_WORDS].chunks_exact(BUCKET_WORDS) {
             let bucket = Bucket::new(words);
@@ -96,9 +98,11 @@ impl FlowFilter {
                 let entry = entry.load(Ordering::Relaxed);
                 if entry != 0 && (first..first + shards).contains(&owner_of(entry)) {
                     bucket.remove(entry);
+                    ended += 1;
                 }
             }
         }
+        ended
     }
 
     fn bucket(&self, hash: FlowHash) -> Bucket<'_> {
@@ -322,10 +326,10 @@ mod tests {
         assert_eq!(new[1].others(&key(1)), 0b1001);
         assert_eq!(new[1].others(&key(2)), 0b1);
         assert_eq!(old[0].others(&key(1)), 0b10, "it knows nothing of the other process");
-        new[0].end_all(0, 2);
+        assert_eq!(new[0].end_all(0, 2), 1);
         assert_eq!(new[0].others(&key(1)), 0);
         assert_eq!(new[1].others(&key(1)), 0b1);
-        new[0].end_all(4, 2);
+        assert_eq!(new[0].end_all(4, 2), 2);
         assert!(is_empty(&before));
     }
 

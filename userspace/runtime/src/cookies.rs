@@ -45,7 +45,8 @@ pub(crate) struct CookieSetup {
 }
 
 impl CookieSetup {
-    /// Sets up as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each.
+    /// Sets up as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each,
+    /// with cookies off. `is_taken_over`: they may have been on until now.
     ///
     /// # Errors
     ///
@@ -53,6 +54,7 @@ impl CookieSetup {
     pub(crate) fn new(
         settings: &SynCookies,
         secret: Secret,
+        is_taken_over: bool,
         max_half_open: u32,
         steering: &mut Steering,
         mailboxes: &Arc<[Mailbox]>,
@@ -85,6 +87,9 @@ impl CookieSetup {
                 thresholds,
                 shards as u32,
             ));
+        }
+        if is_taken_over && let Some(controller) = &mut controller {
+            controller.take_over(unix_time());
         }
         let first_keys = controller
             .as_mut()

@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
@@ -35,6 +36,9 @@ const VERSION: u32 = 1;
 
 /// The time the other process has for a word that it says at once.
 const SOON: Duration = Duration::from_secs(10);
+
+/// The pause before another call.
+const CALL_STEP: Duration = Duration::from_millis(50);
 
 /// The time shards have to come to rest.
 const REST: Duration = Duration::from_millis(500);
@@ -195,13 +199,21 @@ impl Predecessor {
             path: path_text.clone(),
             reason,
         };
-        let called = Conversation::call(path).map_err(|error| failed(error.to_string()))?;
-        let Some(conversation) = called else {
-            return Ok(None);
+        let began = Instant::now();
+        let (conversation, offer, descriptors) = loop {
+            let called = Conversation::call(path).map_err(|error| failed(error.to_string()))?;
+            let Some(conversation) = called else {
+                return Ok(None);
+            };
+            match conversation.receive::<Offer>(SOON) {
+                Ok((offer, descriptors)) => break (conversation, offer, descriptors),
+                // It has just given its queues to another, which listens there now, or soon.
+                Err(error) if error.kind() != io::ErrorKind::TimedOut && began.elapsed() < SOON => {
+                    thread::sleep(CALL_STEP);
+                }
+                Err(error) => return Err(failed(format!("it offers nothing: {error}"))),
+            }
         };
-        let (offer, descriptors) = conversation
-            .receive::<Offer>(SOON)
-            .map_err(|error| failed(format!("it offers nothing: {error}")))?;
         Self::new(conversation, path_text.clone(), offer, descriptors)
             .map(Some)
             .map_err(|error| failed(error.to_string()))

@@ -129,6 +129,7 @@ where
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
+        !earlier.is_empty(),
         tcp.max_half_open,
         &mut steering,
         &shared.mailboxes,

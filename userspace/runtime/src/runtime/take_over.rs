@@ -161,8 +161,10 @@ impl Runtime {
                 || Command::Forget(earlier.first),
                 ANSWER_TIMEOUT,
             );
-            self.steering.flow_filter().end_all(earlier.first, shards);
-            tracing::info!("a process that this one took over from has ended");
+            match self.steering.flow_filter().end_all(earlier.first, shards) {
+                0 => tracing::info!("a process that this one took over from has ended, and no connection with it"),
+                lost => tracing::warn!("a process that this one took over from has ended, and {lost} flows with it"),
+            }
         }
     }
 }

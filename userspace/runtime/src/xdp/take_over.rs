@@ -5,13 +5,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, MapInfo};
-use tidegate_abi::MAP_SETTINGS;
 use tidegate_abi::flow_filter::FlowHasher;
-use tidegate_abi::syn_ack::Settings;
+use tidegate_abi::syn_ack::{Settings, cookie_switch};
+use tidegate_abi::{MAP_COOKIE_SWITCHES, MAP_SETTINGS};
 use tidegate_exchange::FlowFilter;
 
 use super::link::XdpLink;
-use super::{Hold, ProgramSettings, Steering, flow_filter, load, map_error, program_load_error, steering_program};
+use super::{Hold, ProgramSettings, Steering, flow_filter, load, map_error, missing, program_load_error, steering_program};
 use crate::config::Config;
 use crate::error::{Error, with_causes};
 use crate::take_over::Predecessor;
@@ -67,12 +67,24 @@ impl Offered {
         settings: &ProgramSettings<'_>,
     ) -> Result<Steering, Error> {
         settings.write(&mut self.ebpf)?;
+        self.turn_cookies_off()?;
         let attached = predecessor.attached();
         let mut steering = Steering::with_maps(self.ebpf, attached.len(), config, settings)?;
         let links = predecessor.links.drain(..);
         steering.holds = links.map(|link| Hold::Link(XdpLink::taken(link))).collect();
         steering.attached = attached;
         Ok(steering)
+    }
+}
+
+impl Offered {
+    /// Whoever controls cookies from now on begins with all of them off.
+    fn turn_cookies_off(&mut self) -> Result<(), Error> {
+        let failed = |error| map_error(MAP_COOKIE_SWITCHES, &error);
+        let map = self.ebpf.map_mut(MAP_COOKIE_SWITCHES);
+        let map = map.ok_or_else(|| missing(MAP_COOKIE_SWITCHES))?;
+        let mut map = Array::<&mut MapData, u32>::try_from(map).map_err(failed)?;
+        (0..map.len()).try_for_each(|queue| map.set(queue, cookie_switch::OFF, 0).map_err(failed))
     }
 }
 
@@ -114,7 +126,7 @@ impl Steering {
 /// [`Error::Load`].
 pub(crate) fn flow_hasher(predecessor: &Predecessor) -> Result<FlowHasher, Error> {
     let settings = predecessor.maps.iter().find(|(name, _)| name == MAP_SETTINGS);
-    let (_, map) = settings.ok_or_else(|| super::missing(MAP_SETTINGS))?;
+    let (_, map) = settings.ok_or_else(|| missing(MAP_SETTINGS))?;
     let map = copy(map).and_then(|map| MapData::from_fd(map).map_err(|error| map_error(MAP_SETTINGS, &error)))?;
     let map = Array::<MapData, Settings>::try_from(Map::Array(map)).map_err(|error| map_error(MAP_SETTINGS, &error))?;
     let settings = map.get(&0, 0).map_err(|error| map_error(MAP_SETTINGS, &error))?;
