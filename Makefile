@@ -20,11 +20,12 @@ PROFILE_DATA := $(if $(filter-out 0,$(PGO)),target/profile/tidegate.profdata)
 # The packages with programs that are released. Cargo builds a dependency once for each set of features, and those follow
 # from the packages that are asked for, so every release build and test asks for the same ones.
 PROGRAMS := --package tidegate --package tidegate-bench --package tidegate-sim
-RELEASE := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)") $(CARGO)
+RELEASE_ENVIRONMENT := $(if $(PROFILE_DATA),RUSTFLAGS="$$(scripts/profile.sh --flags)")
+RELEASE := $(RELEASE_ENVIRONMENT) $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -59,12 +60,11 @@ run: build ## Serve on a real interface: IFACE=eth1 LISTEN="http=192.0.2.1:80 ..
 		$(if $(ROOT),--root "$(ROOT)") $(if $(QUEUES),--queues "$(QUEUES)")
 
 # Units and segment scripts with debug assertions, in the profile that links many small programs quickly; the simulation
-# and the lab with what is delivered. The server's tests take turns in the one lab there is, so threads would only wait
-# for each other.
+# and the lab with what is delivered. The server's tests take turns in a lab, so threads would only wait for each other.
 test: build ## Run every test: units, XDP verdicts, and the lab end to end (root, or the last two are skipped)
 	$(CARGO) test --workspace --locked
 	$(RELEASE) test --release --locked $(PROGRAMS) --test simulation
-	$(RELEASE) test --release --locked $(PROGRAMS) --test lab -- --test-threads=1
+	$(RELEASE_ENVIRONMENT) scripts/test-lab.sh $(CARGO) test --release --locked $(PROGRAMS) --test lab
 
 test-kernels: ebpf ## Have Debian's kernels take every XDP program, in QEMU (network): [KERNELS="bookworm trixie ..."]
 	$(CARGO) build --locked --package tidegate-runtime --example load_objects
@@ -85,6 +85,20 @@ test-vm: build ## Serve behind emulated NICs with Debian's kernels, in QEMU (roo
 test-miri: ## Run the tests of what crosses between shards where undefined behaviour and data races are seen (nightly, miri)
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --target-dir target/miri \
 		--package tidegate-abi --package tidegate-exchange --lib
+
+install: ## Install what `make build` has made, with unit, man pages and completions: [DESTDIR=DIR PREFIX=/usr/local]
+	@DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" scripts/deploy/install.sh
+
+deb: build ## Make a Debian package in target/debian (cargo install cargo-deb)
+	scripts/deploy/generate.sh target/release/tidegate target/deploy/generated
+	$(CARGO) deb --no-build --locked --package tidegate
+
+container: build ## Make a container image of the program and its libraries (buildah)
+	scripts/deploy/rootfs.sh target/release/tidegate target/deploy/rootfs
+	buildah build --isolation chroot --tag tidegate --file scripts/deploy/Containerfile .
+
+test-deploy: build ## Check the unit, the installation and the manifests (systemd-analyze, pip)
+	@scripts/test-deploy.sh target/release/tidegate
 
 test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
 	@scripts/test-pages.sh

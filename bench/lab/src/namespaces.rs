@@ -33,10 +33,8 @@ pub enum Place {
 
 impl Lab {
     /// Returns the lab called `name`, whether it is up or not.
-    pub const fn named(name: &'static str) -> Self {
-        Self {
-            name: Cow::Borrowed(name),
-        }
+    pub fn named(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into() }
     }
 
     /// Returns the lab called `name`, which must be up with a middle.

@@ -19,6 +19,7 @@ use crate::MAX_QUEUES;
 ///
 /// let mut counters = Counters::default();
 /// counters.bump(Counter::Boiled);
+/// assert_eq!(Counter::Boiled.description(), " Times it boiled.");
 /// assert_eq!(counters.iter().map(|(counter, value)| (counter.name(), value)).next(), Some(("boiled", 1)));
 /// ```
 #[macro_export]
@@ -26,7 +27,7 @@ macro_rules! define_counters {
     (
         $(#[$meta:meta])*
         pub enum $counter:ident {
-            $($(#[$doc:meta])+ $variant:ident = $name:literal,)+
+            $($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+
         }
         $($(#[$values_meta:meta])* pub struct $values:ident;)?
     ) => {
@@ -34,7 +35,7 @@ macro_rules! define_counters {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum $counter {
-            $($(#[$doc])+ $variant,)+
+            $($(#[doc = $doc])+ $variant,)+
         }
 
         impl $counter {
@@ -44,6 +45,11 @@ macro_rules! define_counters {
             /// The name shown to people and metrics, which may put the part of the program before it.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The meaning, for people: the documentation of the counter, with a blank before each line.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
             }
         }
 

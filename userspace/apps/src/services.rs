@@ -1,6 +1,7 @@
 //! Several services in one application: each listener has the one it was given.
 
 use tidegate_tcp::application::{Application, CloseReason, ListenerId, Stream};
+use tidegate_tcp::histogram::Histogram;
 
 use crate::discard::{self, Discard};
 use crate::echo::{self, Echo};
@@ -72,9 +73,17 @@ impl Counters {
 
     /// Name and value of every counter.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let echo = self.echo.iter().map(|(counter, value)| (counter.name(), value));
-        let discard = self.discard.iter().map(|(counter, value)| (counter.name(), value));
-        let http = self.http.iter().map(|(counter, value)| (counter.name(), value));
+        self.described().map(|(name, _, value)| (name, value))
+    }
+
+    /// Name, description and value of every counter.
+    pub fn described(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        let echo = self.echo.iter();
+        let echo = echo.map(|(counter, value)| (counter.name(), counter.description(), value));
+        let discard = self.discard.iter();
+        let discard = discard.map(|(counter, value)| (counter.name(), counter.description(), value));
+        let http = self.http.iter();
+        let http = http.map(|(counter, value)| (counter.name(), counter.description(), value));
         echo.chain(discard).chain(http)
     }
 }
@@ -106,6 +115,11 @@ impl Services {
             discard: self.discard.counters().clone(),
             http: self.http.counters().clone(),
         }
+    }
+
+    /// The response times of the HTTP service, see [`Http::response_time`].
+    pub fn response_time(&self) -> &Histogram {
+        self.http.response_time()
     }
 
     fn service(&self, listener: Option<ListenerId>) -> Option<ServiceKind> {

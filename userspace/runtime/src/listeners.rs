@@ -107,11 +107,7 @@ impl ServedAddresses {
             let addresses = interface::addresses(&name.to_string_lossy());
             all.extend(addresses.inspect_err(|error| tracing::warn!("{error}")).ok()?);
         }
-        let change = self.take(&all)?;
-        for sentence in self.sentences(&change) {
-            tracing::warn!("{sentence}");
-        }
-        Some(change)
+        self.take(&all)
     }
 
     /// Takes these for the addresses of the interfaces.
@@ -138,22 +134,14 @@ impl ServedAddresses {
         })
     }
 
-    fn sentences(&self, change: &AddressChange) -> Vec<String> {
-        let mut sentences = Vec::new();
-        for address in &change.removed {
-            let remedy = if self.listeners.contains(address) {
-                "; it is served again when the address is back"
-            } else {
-                ""
-            };
-            sentences.push(format!(
-                "{address} is not served any more, since the interface has lost the address{remedy}"
-            ));
-        }
-        for address in &change.added {
-            sentences.push(format!("{address} is served from now on"));
-        }
-        sentences
+    /// Says that `address`, which has gone, is left to the kernel.
+    pub(crate) fn removed_sentence(&self, address: &SocketAddr) -> String {
+        let remedy = if self.listeners.contains(address) {
+            "; it is served again when the address is back"
+        } else {
+            ""
+        };
+        format!("{address} is not served any more, since the interface has lost the address{remedy}")
     }
 }
 
@@ -313,13 +301,8 @@ mod tests {
         assert_eq!(change.added, listeners(&["198.18.0.2:80"]));
         assert_eq!(change.removed, listeners(&["198.18.0.1:80", "198.18.0.9:80"]));
         assert_eq!(change.served[..], [(listeners(&["198.18.0.2:80"])[0], ListenerId(0))]);
-        let sentences = served.sentences(&change);
-        assert_eq!(sentences.len(), 3);
-        assert!(
-            !sentences[0].contains("is back")
-                && sentences[1].contains("198.18.0.9:80")
-                && sentences[1].contains("is back")
-        );
+        let comes_back = |index: usize| served.removed_sentence(&change.removed[index]).contains("is back");
+        assert!(!comes_back(0) && comes_back(1));
         assert_eq!(served.take(&addresses(&["198.18.0.2"])), None);
         let change = served
             .take(&addresses(&["198.18.0.2", "198.18.0.9"]))

@@ -1,10 +1,12 @@
 //! Reports of a runtime: its queues, counters and frames.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use tidegate_abi::XdpCounter;
 use tidegate_tcp::counters::Counters;
 use tidegate_tcp::engine::Population;
+use tidegate_tcp::histogram::Latencies;
 use tidegate_xsk::Statistics;
 
 /// A queue that is served.
@@ -53,7 +55,9 @@ impl Report {
             match self.shards.iter_mut().find(|shard| shard.queue == before.queue) {
                 Some(shard) => {
                     shard.tcp.merge(&before.tcp);
+                    shard.latencies.merge(&before.latencies);
                     shard.port.merge(&before.port);
+                    shard.cpu_time += before.cpu_time;
                     shard.xdp_statistics.merge(&before.xdp_statistics);
                 }
                 None => self.shards.push(ShardReport {
@@ -114,12 +118,14 @@ pub struct SynCookieCounts {
 }
 
 /// The counters of one shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ShardReport {
     /// The shard's queue.
     pub queue: u32,
     /// The engine's counters.
     pub tcp: Counters,
+    /// The engine's latencies.
+    pub latencies: Latencies,
     /// The counters of rings, wake-ups and hand-over.
     pub port: PortCounters,
     /// The kernel's counters of the AF_XDP socket.
@@ -130,6 +136,8 @@ pub struct ShardReport {
     pub sweeping: bool,
     /// Where the frames are.
     pub frames: FrameCensus,
+    /// The processor time of the shard's thread.
+    pub cpu_time: Duration,
 }
 
 /// The XDP program's counters of one receive queue, summed over CPUs.
@@ -155,14 +163,17 @@ impl XdpCounts {
 }
 
 macro_rules! counters {
-    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])+ $field:ident,)+ }) => {
+    ($(#[$meta:meta])* $type:ident { $($(#[doc = $doc:literal])+ $field:ident,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $type {
-            $($(#[$doc])+ pub $field: u64,)+
+            $($(#[doc = $doc])+ pub $field: u64,)+
         }
 
         impl $type {
+            /// The documentation of every counter, in the order of [`Self::iter`].
+            pub const DESCRIPTIONS: &[&str] = &[$(concat!($($doc),+),)+];
+
             /// Every counter's name with its value.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field),)+].into_iter()
@@ -236,6 +247,10 @@ counters! {
         rx_too_long,
         /// Dropped: frames in several buffers while `burst` and `handover_queue` others waited for their shard.
         rx_no_buffer,
+        /// Turns of the shard's loop.
+        turns,
+        /// Those of them in which something came in.
+        turns_worked,
         /// Segments given to processes that this one took over from.
         relay_out,
         /// Frames sent for such processes.
@@ -316,12 +331,15 @@ mod tests {
         counts.0[XdpCounter::Redirect as usize] = value;
         let mut tcp = Counters::default();
         tcp.add(tidegate_tcp::counters::Counter::PassiveOpens, value);
+        let mut latencies = Latencies::default();
+        (0..value).for_each(|_| latencies.rtt.record(50));
         Report {
             shards: (0..queues)
                 .map(|queue| ShardReport {
                     queue,
-                    sweeping: false,
                     tcp: tcp.clone(),
+                    latencies: latencies.clone(),
+                    cpu_time: Duration::from_secs(value),
                     port: PortCounters {
                         rx_frames: value,
                         ..PortCounters::default()
@@ -338,6 +356,7 @@ mod tests {
                         total: value as u32,
                         ..FrameCensus::default()
                     },
+                    ..ShardReport::default()
                 })
                 .collect(),
             xdp: vec![counts; queues as usize],
@@ -381,6 +400,8 @@ mod tests {
                     (shard.port.rx_frames, shard.xdp_statistics.rx_dropped),
                     (counted, counted)
                 );
+                assert_eq!(shard.latencies.rtt.count(), counted);
+                assert_eq!(shard.cpu_time, Duration::from_secs(counted));
                 assert_eq!(u64::from(shard.population.connections), of(queues, 3));
                 assert_eq!(u64::from(shard.frames.total), of(queues, 3));
                 assert_eq!(sum.xdp[queue as usize].get(XdpCounter::Redirect), counted);

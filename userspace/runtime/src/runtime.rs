@@ -216,8 +216,9 @@ impl Runtime {
         let Some(change) = self.addresses.look() else { return };
         // What is not served any more is the kernel's before the shards forget it, and what is new comes when all know.
         for address in &change.removed {
-            if let Err(error) = self.steering.remove_listener(address) {
-                tracing::warn!("{address} cannot be left to the kernel: {error}");
+            match self.steering.remove_listener(address) {
+                Ok(()) => tracing::warn!("{}", self.addresses.removed_sentence(address)),
+                Err(error) => tracing::warn!("{address} cannot be left to the kernel: {error}"),
             }
         }
         let (taken, is_taken) = channel::bounded(self.mailboxes.len());
@@ -230,8 +231,9 @@ impl Runtime {
         // A shard that does not answer drops SYNs until it does.
         let _ = (0..self.mailboxes.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
         for address in &change.added {
-            if let Err(error) = self.steering.add_listener(address) {
-                tracing::warn!("{address} cannot be served: {error}");
+            match self.steering.add_listener(address) {
+                Ok(()) => tracing::warn!("{address} is served from now on"),
+                Err(error) => tracing::warn!("{address} cannot be served: {error}"),
             }
         }
     }

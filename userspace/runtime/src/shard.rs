@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use mio::{Events, Poll, Token};
+use nix::time::{ClockId, clock_gettime};
 use tidegate_exchange::{Exchange, Handover, Outcome};
 use tidegate_tcp::application::Application;
 use tidegate_tcp::counters::Counter;
@@ -185,6 +186,8 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         loop {
             let now = self.clock.now();
             let mut worked = self.turn(now);
+            self.counters.turns += 1;
+            self.counters.turns_worked += u64::from(worked);
             // One a turn: what arrives waits for no more of them than for that.
             if let Some(command) = self.command() {
                 worked = true;
@@ -367,6 +370,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     fn handle_command(&mut self, command: Command, now: Instant) -> Option<Exit> {
         match command {
             Command::Report(reply) => {
+                self.engine.application_mut().publish();
                 // Whoever asked may have given up waiting.
                 let _ = reply.try_send(self.report());
             }
@@ -433,11 +437,13 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         ShardReport {
             queue: u32::from(self.index),
             tcp: self.engine.counters().clone(),
+            latencies: self.engine.latencies().clone(),
             port,
             xdp_statistics: self.port.statistics(),
             population: self.engine.population(),
             sweeping: self.engine.is_sweeping(),
             frames: self.port.census(self.handover.foreign()),
+            cpu_time: cpu_time(),
         }
     }
 
@@ -529,6 +535,11 @@ fn on_no_flow<P: ShardPort>(handover: &Handover<P::Frame>) -> OnNoFlow {
     } else {
         OnNoFlow::Ask
     }
+}
+
+/// The processor time of this thread since its start.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]

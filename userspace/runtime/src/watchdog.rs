@@ -479,12 +479,10 @@ mod tests {
 
     #[test]
     fn frames_that_the_kernel_counts_as_lost_came_to_the_socket() {
-        use crate::report::{FrameCensus, PortCounters};
+        use crate::report::PortCounters;
         use tidegate_xsk::Statistics;
 
         let shard = ShardReport {
-            queue: 0,
-            tcp: tidegate_tcp::counters::Counters::default(),
             port: PortCounters {
                 rx_frames: 1,
                 ..PortCounters::default()
@@ -496,9 +494,7 @@ mod tests {
                 rx_fill_ring_empty_descs: 10_000,
                 ..Statistics::default()
             },
-            population: tidegate_tcp::engine::Population::default(),
-            sweeping: false,
-            frames: FrameCensus::default(),
+            ..ShardReport::default()
         };
         assert_eq!(arrived_at_socket(&shard), 11_111);
     }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
 use crate::listen::Listen;
+use crate::log::LogFormat;
 
 /// A TCP server beside the kernel: XDP steers the flows of chosen ports to AF_XDP sockets, everything else stays with
 /// the kernel.
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArguments>),
     /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
     Doctor(Box<DoctorArguments>),
+    /// Ask a running server, and steer it.
+    Ctl(CtlArguments),
     /// Show an interface, and prepare it for tidegate and back
     #[command(subcommand)]
     Nic(NicCommand),
@@ -35,6 +39,36 @@ pub(crate) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Print completions of this command line for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write a man page of the program and one of each sub-command.
+    Man {
+        /// The folder to write them into, which is made.
+        directory: PathBuf,
+    },
+}
+
+/// Arguments of `tidegate ctl`.
+#[derive(Debug, Args)]
+pub(crate) struct CtlArguments {
+    /// The control socket of the server, as given to `serve --control`
+    #[arg(long, value_name = "PATH", default_value = "/run/tidegate/control")]
+    pub(crate) control: PathBuf,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: CtlCommand,
+}
+
+/// The commands of `tidegate ctl`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CtlCommand {
+    /// Show version, process, interfaces and state.
+    Info,
+    /// Refuse new connections, finish the open ones, and stay.
+    Drain,
 }
 
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.
@@ -158,12 +192,19 @@ pub(crate) struct ServeArguments {
     /// Where to keep what was before --tune or `tidegate nic apply` (default: /var/lib/tidegate/nic)
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Listen for `tidegate ctl` on this unix socket, which is for the owner of the process alone unless the key
+    /// `control.owner` says otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
     /// Read settings from this TOML file; arguments win over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Print a line with the current rates this often, at least 100ms.
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     pub(crate) stats_interval: Option<Duration>,
+    /// Form of the log on standard error (default: text)
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
     /// Log more to standard error; twice for even more.
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
@@ -276,6 +317,7 @@ mod tests {
             &["--allow", "everybody"],
             &["--drain", "5"],
             &["--stats-interval", "1ms"],
+            &["--log-format", "xml"],
             &["-v", "--quiet"],
             &["stray"],
         ] {

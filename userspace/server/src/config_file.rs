@@ -1,6 +1,7 @@
 //! The configuration file: TOML, every key optional, unknown keys refused.
 
 mod check;
+mod nearest;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -17,9 +18,12 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tidegate_tcp::config::Keepalive;
 
+pub(crate) use self::nearest::with_nearest;
+
 use crate::config_source::Source;
 use crate::failure::Failure;
 use crate::listen::Listen;
+use crate::log::LogConfig;
 use crate::origins::Origins;
 
 /// The time a stopping server waits for open connections unless told otherwise.
@@ -41,6 +45,8 @@ pub(crate) struct ConfigFile {
     /// The time a stopping server waits for open connections.
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
+    /// The log.
+    pub(crate) log: LogConfig,
     /// AF_XDP and the placement of shards.
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
@@ -51,6 +57,8 @@ pub(crate) struct ConfigFile {
     pub(crate) sources: tidegate_runtime::Sources,
     /// The load balancers before this host.
     pub(crate) balancers: tidegate_runtime::Balancers,
+    /// The control socket.
+    pub(crate) control: crate::control::Config,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -118,11 +126,13 @@ impl Default for ConfigFile {
             listener: BTreeMap::new(),
             root: None,
             drain: DEFAULT_DRAIN,
+            log: LogConfig::default(),
             afxdp: tidegate_runtime::Config::default(),
             tcp: tidegate_tcp::config::Config::default(),
             syn_cookies: tidegate_runtime::SynCookies::default(),
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
+            control: crate::control::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
             discard: tidegate_apps::discard::Config::default(),

@@ -5,6 +5,8 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::config_file::with_nearest;
+
 /// A configuration file as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -44,7 +46,7 @@ impl Source {
 
     /// `error` with the place of the entry it is about.
     pub(crate) fn locate(&self, error: &toml::de::Error) -> String {
-        let message = error.message().replace('\n', " ");
+        let message = with_nearest(&error.message().replace('\n', " "));
         let offset = error.span().map_or(0, |span| span.start);
         // A file that is no TOML has no keys to name.
         let found = DeTable::parse(&self.text)

@@ -8,124 +8,34 @@
 //! as far as they are not zero, `output_` what the process prints. Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use tidegate_runtime::Report;
+use crate::counter_rows::Row;
 
-use crate::service_counters::Published;
-
-/// The values of one counter: queue and value.
-struct Metric {
-    name: String,
-    values: Vec<(u32, u64)>,
-}
-
-/// Counters in the order in which they first came.
-#[derive(Default)]
-struct Metrics(Vec<Metric>);
-
-impl Metrics {
-    fn add(&mut self, prefix: &str, name: &str, queue: u32, value: u64) {
-        let name = format!("{prefix}{name}");
-        match self.0.iter_mut().find(|metric| metric.name == name) {
-            Some(metric) => metric.values.push((queue, value)),
-            None => self.0.push(Metric {
-                name,
-                values: vec![(queue, value)],
-            }),
+/// The counters as text.
+pub(crate) fn counters_text(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for Row { name, queues, .. } in rows {
+        for (queue, value) in queues {
+            let _ = writeln!(text, "{name}{{queue=\"{queue}\"}} {value}");
         }
     }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for Metric { name, values } in &self.0 {
-            for (queue, value) in values {
-                let _ = writeln!(text, "{name}{{queue=\"{queue}\"}} {value}");
-            }
-        }
-        for Metric { name, values } in &self.0 {
-            let total = values.iter().fold(0_u64, |sum, (_, value)| sum.wrapping_add(*value));
-            let _ = writeln!(text, "{name} {total}");
-        }
-        text
+    for Row { name, total, .. } in rows {
+        let _ = writeln!(text, "{name} {total}");
     }
-}
-
-/// All counters of `report`, those of the services of each shard in the order of the shards, and how many texts like
-/// this one, and messages, nobody has read.
-pub(crate) fn counters_text(report: &Report, services: &[Arc<Published>], output_lost: u64) -> String {
-    let mut metrics = Metrics::default();
-    for (queue, counts) in (0..).zip(&report.xdp) {
-        for (counter, value) in counts.iter() {
-            metrics.add("xdp_", counter.name(), queue, value);
-        }
-    }
-    for cookies in &report.syn_cookies {
-        metrics.add("syn_cookies_", "on", cookies.queue, cookies.turned_on);
-        metrics.add("syn_cookies_", "off", cookies.queue, cookies.turned_off);
-        metrics.add("syn_cookies_", "active", cookies.queue, u64::from(cookies.active));
-        metrics.add("syn_cookies_", "strong", cookies.queue, u64::from(cookies.strong));
-    }
-    for shard in &report.shards {
-        for (name, value) in shard.port.iter() {
-            metrics.add("afxdp_", name, shard.queue, value);
-        }
-    }
-    for shard in &report.shards {
-        for (name, value) in shard.xdp_statistics.iter() {
-            metrics.add("afxdp_kernel_", name, shard.queue, value);
-        }
-    }
-    for shard in &report.shards {
-        for (counter, value) in shard.tcp.iter() {
-            metrics.add("tcp_", counter.name(), shard.queue, value);
-        }
-        let population = &shard.population;
-        metrics.add("tcp_", "connections", shard.queue, u64::from(population.connections));
-        metrics.add("tcp_", "half_open", shard.queue, u64::from(population.half_open));
-        metrics.add("tcp_", "time_wait", shard.queue, u64::from(population.time_wait));
-    }
-    for (shard, counters) in report.shards.iter().zip(services) {
-        for (name, value) in counters.iter() {
-            metrics.add("", name, shard.queue, value);
-        }
-    }
-    for shard in &report.shards {
-        let frames = &shard.frames;
-        for (name, count) in [
-            ("total", frames.total),
-            ("pool", frames.pool),
-            ("fill", frames.fill),
-            ("tx", frames.tx),
-            ("in_hand", frames.in_hand),
-            ("handed_over", frames.handed_over),
-            ("foreign", frames.foreign),
-        ] {
-            metrics.add("frames_", name, shard.queue, u64::from(count));
-        }
-    }
-    let mut text = metrics.text();
-    for (name, value) in report.next_hops.iter() {
-        let _ = writeln!(text, "next_hop_{name} {value}");
-    }
-    let _ = writeln!(text, "device_reattached {}", report.device.reattached);
-    for (name, value) in &report.device.driver {
-        let _ = writeln!(text, "driver_{name} {value}");
-    }
-    let _ = writeln!(text, "output_lost {output_lost}");
     text
 }
 
 #[cfg(test)]
 mod tests {
     use tidegate_runtime::{
-        DeviceCounts, FrameCensus, NextHopCounts, PortCounters, ShardReport, SocketStatistics, SynCookieCounts,
+        DeviceCounts, FrameCensus, NextHopCounts, PortCounters, Report, ShardReport, SocketStatistics, SynCookieCounts,
         XdpCounts,
     };
     use tidegate_tcp::counters::{Counter, Counters};
     use tidegate_tcp::engine::Population;
 
     use super::*;
+    use crate::counter_rows::{Kind, counter_rows};
 
     fn shard(queue: u32) -> ShardReport {
         let mut tcp = Counters::default();
@@ -145,11 +55,11 @@ mod tests {
                 time_wait: 40,
                 ..Population::default()
             },
-            sweeping: false,
             frames: FrameCensus {
                 pool: 50,
                 ..FrameCensus::default()
             },
+            ..ShardReport::default()
         }
     }
 
@@ -177,7 +87,7 @@ mod tests {
                 driver: [("rx_missed_errors".to_owned(), 90)].into(),
             },
         };
-        let text = counters_text(&report, &[], 70);
+        let text = counters_text(&counter_rows(&report, &[], 70));
         let lines: Vec<&str> = text.lines().collect();
         for line in [
             "xdp_redirect{queue=\"2\"} 0",
@@ -214,13 +124,19 @@ mod tests {
 
     #[test]
     fn queues_first_then_totals_in_one_order() {
-        let mut metrics = Metrics::default();
-        for (queue, redirects) in [(0, 3), (1, 4)] {
-            metrics.add("xdp_", "redirect", queue, redirects);
-            metrics.add("xdp_", "pass_not_ip", queue, 0);
-        }
+        let row = |name: &str, queues: [(u32, u64); 2]| Row {
+            name: name.to_owned(),
+            kind: Kind::Counter,
+            description: "".into(),
+            total: queues.iter().map(|(_, value)| value).sum(),
+            queues: queues.into(),
+        };
+        let rows = [
+            row("xdp_redirect", [(0, 3), (1, 4)]),
+            row("xdp_pass_not_ip", [(0, 0), (1, 0)]),
+        ];
         assert_eq!(
-            metrics.text(),
+            counters_text(&rows),
             "xdp_redirect{queue=\"0\"} 3\n\
              xdp_redirect{queue=\"1\"} 4\n\
              xdp_pass_not_ip{queue=\"0\"} 0\n\
@@ -232,6 +148,6 @@ mod tests {
 
     #[test]
     fn an_empty_report_is_empty_text() {
-        assert_eq!(Metrics::default().text(), "");
+        assert_eq!(counters_text(&[]), "");
     }
 }

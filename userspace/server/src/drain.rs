@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_runtime::Runtime;
 
-use crate::say;
+use crate::{say, service_manager};
 
 /// The time in which handshakes may be completed, and requests sent on them, after the last SYN was answered: that of a
 /// retransmission (RFC 6298, rule 2.1), and as long again.
@@ -47,6 +47,7 @@ impl Drain {
         match *self {
             Self::Asked => {
                 say("tidegate: draining\n");
+                service_manager::status("draining");
                 runtime.refuse_syns();
                 *self = Self::SynsRefused(Instant::now());
             }
@@ -57,6 +58,7 @@ impl Drain {
             // A shard that does not tell is left to `Runtime::check`.
             Self::Finishing if runtime.connections().is_ok_and(|open| open == 0) => {
                 say("tidegate: drained\n");
+                service_manager::status("drained");
                 *self = Self::Done;
             }
             _ => {}

@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// The interface could not be prepared, or not be put back.
     #[error("{0}")]
     Nic(String),
+    /// The running server could not be asked, or refuses.
+    #[error(transparent)]
+    Control(#[from] tidegate_control::Error),
     /// The system refused something else.
     #[error("{what}: {source}")]
     System {
@@ -42,7 +45,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Runtime(error) if error.is_usage() => 2,
-            Self::Runtime(_) | Self::Nic(_) | Self::System { .. } => 1,
+            Self::Runtime(_) | Self::Nic(_) | Self::Control(_) | Self::System { .. } => 1,
         }
     }
 }

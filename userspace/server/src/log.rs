@@ -5,15 +5,22 @@ use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write as _};
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
+use clap::ValueEnum;
+use serde::Deserialize;
+use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::output;
 
@@ -26,24 +33,119 @@ const MAX_SAID: usize = 256;
 /// The messages since [`WithoutRepeats`] was made; `None`: repeats are allowed.
 static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
+/// The form of the log; text until it is known.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// The messages that are wanted of the log that runs.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// The form of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A line that is a JSON object.
+    Json,
+}
+
+/// The least important messages that are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    /// What makes the server end, or would.
+    Error,
+    /// What somebody should look at.
+    #[default]
+    Warn,
+    /// What happens seldom.
+    Info,
+    /// What is of use to find an error.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// The log: the table `[log]` of the configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    /// The form of a message.
+    pub(crate) format: LogFormat,
+    /// The least important messages that are logged.
+    pub(crate) level: LogLevel,
+}
+
+impl LogConfig {
+    /// Puts `-v`, as often as `verbose` says, and `--quiet` in the place of the level.
+    pub(crate) fn take(&mut self, format: Option<LogFormat>, verbose: u8, quiet: bool) {
+        self.format = format.unwrap_or(self.format);
+        self.level = match (quiet, verbose) {
+            (true, _) => LogLevel::Error,
+            (false, 0) => self.level,
+            (false, 1) => LogLevel::Info,
+            (false, 2) => LogLevel::Debug,
+            (false, _) => LogLevel::Trace,
+        };
+    }
+}
+
+/// Has errors told in this form from now on. It stays as it was first set.
+pub(crate) fn set_format(format: LogFormat) {
+    let _ = FORMAT.set(format);
+}
+
 /// Begins to log, to standard error.
-pub(crate) fn start(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::INFO,
-        (false, 2) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter(level, &env::var(LOG_VARIABLE).unwrap_or_default()))
-        .with_writer(|| output::Log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .finish()
+pub(crate) fn start(config: &LogConfig) {
+    set_format(config.format);
+    let (filter, handle) = reload::Layer::new(filter_of(config.level));
+    let is_terminal = std::io::stderr().is_terminal();
+    Registry::default()
+        .with(filter)
+        .with(layer(config.format, is_terminal, || output::Log))
         .with(Repeats)
         .init();
+    let _ = FILTER.set(handle);
     // Otherwise a panic would be written to standard error at once, where a shard might have to wait.
     panic::set_hook(Box::new(log_panic));
+}
+
+#[cfg_attr(not(test), allow(dead_code, reason = "for the reload of the configuration"))]
+/// Logs `level` from now on, but for what the variable `TIDEGATE_LOG` names.
+pub(crate) fn set_level(level: LogLevel) {
+    if let Some(filter) = FILTER.get() {
+        // It fails only where the log is gone.
+        let _ = filter.reload(filter_of(level));
+    }
+}
+
+fn layer<S, W>(format: LogFormat, ansi: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Text => layer.with_ansi(ansi).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+fn filter_of(level: LogLevel) -> EnvFilter {
+    filter(level.into(), &env::var(LOG_VARIABLE).unwrap_or_default())
 }
 
 /// `level`, but for what `variable` names.
@@ -55,7 +157,28 @@ fn filter(level: LevelFilter, variable: &str) -> EnvFilter {
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let name = thread.name().unwrap_or("without a name");
-    let _ = output::Log.write(format!("tidegate: error: thread {name} {panic}\n").as_bytes());
+    tell_error(format_args!("thread {name} {panic}"));
+}
+
+/// Tells of what ends the program, or a thread of it, whatever the filter is.
+pub(crate) fn tell_error(error: fmt::Arguments<'_>) {
+    let line = error_line(FORMAT.get().copied().unwrap_or_default(), error);
+    // With standard error closed there is nobody left to tell.
+    let _ = output::Log.write(line.as_bytes());
+}
+
+fn error_line(format: LogFormat, error: fmt::Arguments<'_>) -> String {
+    match format {
+        LogFormat::Text => format!("tidegate: error: {error}\n"),
+        LogFormat::Json => {
+            let mut timestamp = String::new();
+            // Writing to a string does not fail.
+            let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+            let message = error.to_string();
+            let line = json!({"timestamp": timestamp, "level": "ERROR", "message": message, "target": "tidegate"});
+            format!("{line}\n")
+        }
+    }
 }
 
 /// While this lives, nothing is logged twice.
@@ -156,6 +279,42 @@ mod tests {
         assert_eq!(enabled("info"), [false, true, true, true]);
         assert_eq!(enabled("tidegate=off,tidegate::serve=info"), [false, false, true, true]);
         assert_eq!(enabled("off,tidegate_runtime=debug"), [true, false, false, false]);
+    }
+
+    #[test]
+    fn arguments_win_over_the_table() {
+        let with = |format, verbose, quiet| {
+            let mut config = LogConfig {
+                level: LogLevel::Info,
+                ..LogConfig::default()
+            };
+            config.take(format, verbose, quiet);
+            (config.format, config.level)
+        };
+        assert_eq!(with(None, 0, false), (LogFormat::Text, LogLevel::Info));
+        assert_eq!(with(Some(LogFormat::Json), 0, true), (LogFormat::Json, LogLevel::Error));
+        assert_eq!(with(None, 2, false), (LogFormat::Text, LogLevel::Debug));
+    }
+
+    #[test]
+    fn every_line_of_json_is_an_object_whatever_is_said() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = Registry::default().with(layer(LogFormat::Json, true, move || writer.clone()));
+        let odd = "a \"quoted\" \u{1b}[31m line\nand another";
+        tracing::subscriber::with_default(subscriber, || warn!(queue = 3, "{odd}"));
+        let mut text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        text += &error_line(LogFormat::Json, format_args!("{odd}"));
+        let values: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(values.len(), 2, "{text}");
+        for value in &values {
+            assert_eq!(value["message"], odd);
+            assert!(value["timestamp"].as_str().unwrap().ends_with('Z'), "{text}");
+        }
+        assert_eq!((&values[0]["level"], &values[0]["queue"]), (&"WARN".into(), &3.into()));
+        assert_eq!(values[1]["level"], "ERROR");
+        let text = error_line(LogFormat::Text, format_args!("{odd}"));
+        assert_eq!(text, format!("tidegate: error: {odd}\n"));
     }
 
     #[test]

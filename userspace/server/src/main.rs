@@ -3,13 +3,18 @@
 mod arguments;
 mod config_file;
 mod config_source;
+mod control;
+mod counter_rows;
 mod counters_text;
+mod ctl;
 mod doctor;
 mod drain;
 mod failure;
+mod generate;
 mod kernel_listeners;
 mod listen;
 mod log;
+mod main_loop;
 mod nic;
 mod open_files;
 mod origins;
@@ -17,11 +22,11 @@ mod output;
 mod rates;
 mod serve;
 mod service_counters;
+mod service_manager;
 mod settings;
 mod signals;
 mod taken_over;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -45,18 +50,23 @@ const LAST_OUTPUT: OutputTimeout = OutputTimeout {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Ctl(arguments) => ctl::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor(arguments) => doctor::run(*arguments),
         Command::Nic(command) => nic::run(command),
         Command::CheckConfig { file } => config_file::load(&file).map(|_| {
             say("OK\n");
             ExitCode::SUCCESS
         }),
+        Command::Completions { shell } => {
+            say(&generate::completions(shell));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => generate::man_pages(&directory).map(|()| ExitCode::SUCCESS),
     };
     let code = match result {
         Ok(code) => code,
         Err(failure) => {
-            // With standard error closed there is nobody left to tell; the exit code still says it.
-            let _ = output::Log.write(format!("tidegate: error: {failure}\n").as_bytes());
+            log::tell_error(format_args!("{failure}"));
             ExitCode::from(failure.exit_code())
         }
     };
@@ -65,8 +75,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
-    log::start(arguments.verbose, arguments.quiet);
+    arguments.log_format.into_iter().for_each(log::set_format);
     let settings = Settings::gather(arguments)?;
+    log::start(&settings.config.log);
     serve::run(&settings, arguments.quiet)
 }
 

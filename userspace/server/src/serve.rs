@@ -9,17 +9,20 @@ use tidegate_apps::{ServiceKind, Services};
 use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
+use crate::counter_rows::counter_rows;
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::log::WithoutRepeats;
+use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
 use crate::rates::Totals;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
+use crate::service_manager::{self, Watchdog};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
 use crate::taken_over::TakenOver;
@@ -44,19 +47,24 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     for finding in kernel_listeners::findings(&given.config.listen) {
         warn!("{}", finding.sentence);
     }
+    let (caller, calls) = main_loop::calls(signals.waker());
     // Put back when this function is left, however that is.
     let mut prepared = Prepared::new(given)?;
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut taken_over = TakenOver::new(given.config.afxdp.take_over_limit);
     let mut serving = Serving::start(&prepared.settings, &past)?;
+    // Removed when this function is left.
+    let _control = given.config.control.open(&caller, serving.runtime.has_taken_over())?;
     loop {
         serving.announce(&prepared.settings, quiet);
-        match serving.serve(&signals, &past, rates.as_mut(), &mut drain, &mut taken_over) {
+        match serving.serve(&prepared.settings, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
+                }
+                if !serving.runtime.is_taken_over() {
+                    service_manager::stopping(given.config.drain);
                 }
                 let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
@@ -72,13 +80,15 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say(&past.text());
                     return Err(error.into());
                 }
-                warn!(
+                let waiting = format!(
                     "{lost}; waiting until {} can be served again",
                     given.interfaces.join(" and ")
                 );
+                service_manager::status(&waiting);
+                warn!("{waiting}");
             }
         }
-        match wait_for_return(given, &mut prepared, &signals, &past, &mut drain) {
+        match wait_for_return(given, &mut prepared, &signals, &calls, &past, &mut drain) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -122,18 +132,26 @@ fn wait_for_return(
     settings: &Settings,
     prepared: &mut Prepared,
     signals: &SignalEvents,
+    calls: &Calls,
     past: &Past,
     drain: &mut Drain,
 ) -> Option<Serving> {
     // What is in the way is still in the way at the next try.
     let _told_once = WithoutRepeats::new();
     loop {
+        service_manager::feed_without_shards();
         match signals.next(RETURN_INTERVAL) {
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
             Some(Event::Drain) => drain.ask(),
             None => {}
         }
+        calls.make(&mut MainLoop {
+            serving: None,
+            past,
+            drain,
+            settings,
+        });
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
         let infos = settings.interfaces.iter().map(|interface| interface_info(interface));
         let started = match infos.collect::<Result<Vec<_>, _>>() {
@@ -155,24 +173,32 @@ fn wait_for_return(
 
 /// The counts of runtimes that are over.
 #[derive(Default)]
-struct Past {
+pub(crate) struct Past {
     report: Option<Report>,
     services: Vec<Arc<Published>>,
 }
 
 impl Past {
     fn text(&self) -> String {
-        self.report.as_ref().map_or_else(String::new, |report| {
-            counters_text(report, &self.services, output::lost())
-        })
+        self.report
+            .as_ref()
+            .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
 }
 
+/// The counters of `report` and of the services of its shards as text.
+fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
+    counters_text(&counter_rows(report, &services, output::lost()))
+}
+
 /// A running server.
-struct Serving {
-    runtime: Runtime,
+pub(crate) struct Serving {
+    pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     services: Vec<Arc<Published>>,
+    watchdog: Watchdog,
+    taken_over: TakenOver,
 }
 
 impl Serving {
@@ -180,7 +206,12 @@ impl Serving {
         let (runtime, mut services) = start(settings, &past.services)?;
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
-        Ok(Self { runtime, services })
+        Ok(Self {
+            runtime,
+            services,
+            watchdog: Watchdog::from_environment(),
+            taken_over: TakenOver::new(settings.config.afxdp.take_over_limit),
+        })
     }
 
     fn announce(&self, settings: &Settings, quiet: bool) {
@@ -188,16 +219,22 @@ impl Serving {
             say(&start_text(&self.runtime, settings));
         }
         say("tidegate: ready\n");
+        service_manager::ready(&format!(
+            "serving {} by {} shards",
+            settings.interfaces.join(" and "),
+            self.runtime.queues().len()
+        ));
     }
 
     /// Serves until a signal asks to stop, or nothing is left to be served after another process has taken over.
     fn serve(
         &mut self,
+        settings: &Settings,
         signals: &SignalEvents,
+        calls: &Calls,
         past: &Past,
         mut rates: Option<&mut Rates>,
         drain: &mut Drain,
-        taken_over: &mut TakenOver,
     ) -> Result<(), Error> {
         drain.begin_anew();
         drain.step(&mut self.runtime);
@@ -208,17 +245,27 @@ impl Serving {
             match signals.next(wait) {
                 Some(Event::Stop) => return Ok(()),
                 Some(Event::Report) => match self.report(past) {
-                    Ok(report) => say(&counters_text(&report, &self.services, output::lost())),
+                    Ok(report) => say(&counters_of(&report, &self.services)),
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
                 None => {}
             }
+            calls.make(&mut MainLoop {
+                serving: Some(&mut *self),
+                past,
+                drain,
+                settings,
+            });
             self.runtime.check()?;
-            if taken_over.is_finished(&self.runtime) {
+            if self.taken_over.is_finished(&self.runtime) {
                 return Ok(());
             }
             drain.step(&mut self.runtime);
+            // The service is the other process then.
+            if !self.runtime.is_taken_over() {
+                self.watchdog.feed(|| self.runtime.connections());
+            }
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),
@@ -228,7 +275,8 @@ impl Serving {
         }
     }
 
-    fn report(&self, past: &Past) -> Result<Report, Error> {
+    /// The counters, those of earlier runtimes included.
+    pub(crate) fn report(&self, past: &Past) -> Result<Report, Error> {
         let mut report = self.runtime.report()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(report)

@@ -1,40 +1,46 @@
-//! Lets the main thread read the counters of services that run in the shards' threads.
+//! Lets other threads read the counters of services that run in the shards' threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate_apps::{Connection, Services};
+use arc_swap::ArcSwap;
+use tidegate_apps::{Connection, Counters, Services};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
+use tidegate_tcp::histogram::Histogram;
+
+/// The counters of one shard's services.
+#[derive(Clone, Default)]
+pub(crate) struct ServiceCounts {
+    pub(crate) counters: Counters,
+    /// Of the HTTP service.
+    pub(crate) response_time: Histogram,
+}
+
+impl ServiceCounts {
+    fn of(services: &Services, before: &Self) -> Self {
+        let mut counts = before.clone();
+        counts.counters.merge(&services.counters());
+        counts.response_time.merge(services.response_time());
+        counts
+    }
+}
 
 /// A copy of one shard's service counters, written by the shard and read by anybody.
-pub(crate) struct Published(Vec<CounterCopy>);
-
-struct CounterCopy {
-    name: &'static str,
-    /// Counted by services of the same shard that are over.
-    before: u64,
-    value: AtomicU64,
-}
+#[derive(Default)]
+pub(crate) struct Published(ArcSwap<ServiceCounts>);
 
 impl Published {
-    /// Name and value of every counter.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.0
-            .iter()
-            .map(|copy| (copy.name, copy.value.load(Ordering::Relaxed)))
-    }
-
-    fn publish(&self, services: &Services) {
-        for (copy, (_, value)) in self.0.iter().zip(services.counters().iter()) {
-            copy.value.store(copy.before.wrapping_add(value), Ordering::Relaxed);
-        }
+    /// The counters as they were at the shard's last report, or at its end.
+    pub(crate) fn counts(&self) -> Arc<ServiceCounts> {
+        self.0.load_full()
     }
 }
 
-/// [`Services`] that publish their counters when a connection opens, times out or closes, and at the end: the copy is
-/// complete when no connection is open, and costs nothing for each segment.
+/// [`Services`] that publish their counters whenever the shard is asked for a report, and at the end. Where nobody
+/// asks, it costs nothing.
 pub(crate) struct PublishingServices {
     services: Services,
+    /// Counted by services of the same shard that are over.
+    before: Arc<ServiceCounts>,
     published: Arc<Published>,
 }
 
@@ -42,23 +48,11 @@ impl PublishingServices {
     /// Wraps `services`; the second value is where their counters can be read, added to those of services that were
     /// `before` them.
     pub(crate) fn new(services: Services, before: Option<&Published>) -> (Self, Arc<Published>) {
-        let mut counted: Vec<u64> =
-            before.map_or_else(Vec::new, |before| before.iter().map(|(_, value)| value).collect());
-        let counters = services.counters();
-        counted.resize(counters.iter().count(), 0);
-        let published = Arc::new(Published(
-            counters
-                .iter()
-                .zip(counted)
-                .map(|((name, value), before)| CounterCopy {
-                    name,
-                    before,
-                    value: AtomicU64::new(before.wrapping_add(value)),
-                })
-                .collect(),
-        ));
+        let before = before.map_or_else(Arc::default, Published::counts);
+        let published = Arc::new(Published(ArcSwap::new(Arc::clone(&before))));
         let wrapped = Self {
             services,
+            before,
             published: Arc::clone(&published),
         };
         (wrapped, published)
@@ -67,7 +61,7 @@ impl PublishingServices {
 
 impl Drop for PublishingServices {
     fn drop(&mut self) {
-        self.published.publish(&self.services);
+        self.publish();
     }
 }
 
@@ -75,9 +69,7 @@ impl Application for PublishingServices {
     type Connection = Connection;
 
     fn open<S: Stream>(&mut self, stream: &mut S) -> Connection {
-        let connection = self.services.open(stream);
-        self.published.publish(&self.services);
-        connection
+        self.services.open(stream)
     }
 
     fn receive<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, data: &[u8]) -> usize {
@@ -94,15 +86,18 @@ impl Application for PublishingServices {
 
     fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
         self.services.timeout(connection, stream);
-        self.published.publish(&self.services);
     }
 
     fn drain<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
         self.services.drain(connection, stream);
     }
 
+    fn publish(&mut self) {
+        let counts = ServiceCounts::of(&self.services, &self.before);
+        self.published.0.store(Arc::new(counts));
+    }
+
     fn closed(&mut self, connection: Connection, reason: CloseReason) {
         self.services.closed(connection, reason);
-        self.published.publish(&self.services);
     }
 }

@@ -140,8 +140,10 @@ impl ConfigFile {
                 origins.set_by_argument(key, argument);
             }
         }
+        self.control.path = arguments.control.clone().or(self.control.path.take());
         self.http.root = arguments.root.clone().or(self.root.take());
         self.drain = arguments.drain.unwrap_or(self.drain);
+        self.log.take(arguments.log_format, arguments.verbose, arguments.quiet);
     }
 }
 

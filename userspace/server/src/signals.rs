@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
@@ -21,10 +21,28 @@ pub(crate) enum Event {
     Drain,
 }
 
+/// Ends the main loop's waiting before its time.
+#[derive(Clone)]
+pub(crate) struct Waker(SyncSender<()>);
+
+impl Waker {
+    /// A waker, and what it wakes.
+    pub(crate) fn new() -> (Self, Receiver<()>) {
+        let (wake, woken) = mpsc::sync_channel(1);
+        (Self(wake), woken)
+    }
+
+    /// Wakes. A wake-up that has not been taken yet wakes for this one, too.
+    pub(crate) fn wake(&self) {
+        let _ = self.0.try_send(());
+    }
+}
+
 /// The signals from the moment of [`watch`] on. However many come before they are looked at, they are remembered as one
 /// of each kind.
 pub(crate) struct SignalEvents {
     asked: Arc<Asked>,
+    waker: Waker,
     woken: Receiver<()>,
     /// Becomes true at the second SIGINT or SIGTERM: do not wait any longer.
     pub(crate) stop_now: Arc<AtomicBool>,
@@ -59,7 +77,12 @@ impl Asked {
 }
 
 impl SignalEvents {
-    /// The request of a signal, if one comes within `limit` or has come before.
+    /// Ends the waiting of [`SignalEvents::next`], which then returns `None`.
+    pub(crate) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// The request of a signal, if one comes within `limit` or has come before, and before the waker wakes.
     pub(crate) fn next(&self, limit: Duration) -> Option<Event> {
         if let Some(event) = self.asked.take() {
             return Some(event);
@@ -81,9 +104,10 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
     let asked = Arc::new(Asked::default());
     let stop_now = Arc::new(AtomicBool::new(false));
-    let (wake, woken) = mpsc::sync_channel(1);
+    let (waker, woken) = Waker::new();
     let events = SignalEvents {
         asked: Arc::clone(&asked),
+        waker: waker.clone(),
         woken,
         stop_now: Arc::clone(&stop_now),
     };
@@ -102,8 +126,7 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
                 stopping = true;
             }
             asked.note(event);
-            // A wake-up that has not been taken yet wakes for this one, too.
-            let _ = wake.try_send(());
+            waker.wake();
         }
     })?;
     Ok(events)

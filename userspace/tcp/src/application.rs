@@ -125,6 +125,10 @@ pub trait Application {
     /// connections opened later are not told.
     fn drain<S: Stream>(&mut self, connection: &mut Self::Connection, stream: &mut S);
 
+    /// The engine's counters are about to be read: an application that is to be read in other threads leaves a copy of
+    /// its own for them.
+    fn publish(&mut self) {}
+
     /// The connection is no more; called exactly once for each [`Application::open`].
     /// In TIME-WAIT the connection is already gone for the application.
     fn closed(&mut self, connection: Self::Connection, reason: CloseReason);

@@ -84,6 +84,7 @@ pub mod engine;
 mod fifo_slab;
 mod flow_table;
 mod half_open;
+pub mod histogram;
 mod isn;
 mod link;
 pub mod next_hops;

@@ -18,6 +18,16 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// The meaning of every counter, in the order of [`Self::iter`].
+    pub const DESCRIPTIONS: &[&str] = &[
+        "Frames dropped for other reasons than those below.",
+        "Frames dropped because the fill ring held an invalid address.",
+        "Descriptors of the TX ring that were invalid.",
+        "Frames dropped because the RX ring was full.",
+        "Times the fill ring was empty when a frame arrived.",
+        "Times the TX ring was empty when the kernel looked.",
+    ];
+
     /// Every counter's name with its value.
     pub fn iter(mut self) -> impl Iterator<Item = (&'static str, u64)> {
         self.fields().map(|(name, value)| (name, *value)).into_iter()

@@ -37,9 +37,8 @@ impl Misrouted {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_runtime::{FrameCensus, PortCounters, SocketStatistics};
+    use tidegate_runtime::PortCounters;
     use tidegate_tcp::counters::Counters;
-    use tidegate_tcp::engine::Population;
 
     use super::*;
 
@@ -47,16 +46,12 @@ mod tests {
         let mut tcp = Counters::default();
         tcp.add(Counter::FramesIn, shown);
         ShardReport {
-            queue: 0,
             tcp,
             port: PortCounters {
                 rx_frames: arrived,
                 ..PortCounters::default()
             },
-            xdp_statistics: SocketStatistics::default(),
-            population: Population::default(),
-            sweeping: false,
-            frames: FrameCensus::default(),
+            ..ShardReport::default()
         }
     }
 

@@ -4,7 +4,7 @@
 //! consumed, so an idle connection owns no memory and a greedy one is held back by its own receive window.
 
 use std::mem::{self, MaybeUninit};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_tcp::application::Stream;
@@ -341,7 +341,10 @@ impl Connection {
         {
             let after = if persistent { After::NextRequest } else { After::Close };
             match cached.send(stream, after, counters) {
-                None => self.finish_response(http, stream, after),
+                None => {
+                    http.response_time.record(0);
+                    self.finish_response(http, stream, after);
+                }
                 Some(rest) => self.wait(stream, rest),
             }
             return;
@@ -371,6 +374,7 @@ impl Connection {
         match upload.decoder.advance(data) {
             Ok(consumed) if upload.decoder.is_done() => {
                 stream.mark_served();
+                upload.response.complete_at = Some(Instant::now());
                 self.start(http, stream, upload.response);
                 Step::again(consumed)
             }
@@ -411,7 +415,8 @@ impl Connection {
     }
 
     /// Waits for room for what is left of a response.
-    fn wait<S: Stream>(&mut self, stream: &S, response: Outgoing) {
+    fn wait<S: Stream>(&mut self, stream: &S, mut response: Outgoing) {
+        response.complete_at.get_or_insert_with(Instant::now);
         let pace = Pace::new(stream);
         self.phase = Phase::Respond(Box::new(Waiting { response, pace }));
     }
@@ -420,7 +425,10 @@ impl Connection {
     fn send<S: Stream>(&mut self, http: &mut Http, stream: &mut S, response: &mut Outgoing) -> bool {
         match response.send(stream, http.config.read_chunk, &mut http.counters) {
             Progress::Blocked => return false,
-            Progress::Complete => self.finish_response(http, stream, response.after),
+            Progress::Complete => {
+                http.response_time.record(response.age());
+                self.finish_response(http, stream, response.after);
+            }
             Progress::Failed => {
                 http.counters.bump(Counter::TruncatedFiles);
                 self.abort(stream);

@@ -49,6 +49,7 @@ struct ResponseContext {
     /// The client waits to be told whether it is to send a body. A final status other than success tells it that it is
     /// not, so nobody knows whether what comes next is the body.
     awaits_continue: bool,
+    complete_at: std::time::Instant,
 }
 
 impl ResponseContext {
@@ -63,6 +64,7 @@ impl ResponseContext {
             connection,
             after,
             awaits_continue: request.expects_continue && request.framing != Framing::Length(0),
+            complete_at: std::time::Instant::now(),
         }
     }
 
@@ -144,6 +146,7 @@ impl Http {
             connection: CONNECTION_CLOSE,
             after: After::Linger,
             awaits_continue: false,
+            complete_at: std::time::Instant::now(),
         };
         self.brief(rejection.status, context, format_args!(""))
     }
@@ -265,6 +268,7 @@ fn outgoing(status: Status, head: Bytes, body: Body, context: ResponseContext) -
         head,
         body,
         after: context.after,
+        complete_at: Some(context.complete_at),
     }
 }
 

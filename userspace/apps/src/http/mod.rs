@@ -32,6 +32,7 @@ use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
+use tidegate_tcp::histogram::Histogram;
 
 pub use self::config::Config;
 pub use self::connection::Connection;
@@ -69,6 +70,7 @@ pub struct Http {
     source: Source,
     clock: Clock,
     counters: Counters,
+    response_time: Histogram,
     heads: BytesMut,
     draining: bool,
 }
@@ -108,6 +110,7 @@ impl Http {
             source,
             clock: Clock::new(),
             counters: Counters::default(),
+            response_time: Histogram::default(),
             heads: BytesMut::with_capacity(HEAD_BLOCK),
             draining: false,
         })
@@ -116,6 +119,12 @@ impl Http {
     /// The counters since this value was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The times from a request's last octet, or its refusal, to when all of its response had been given to the stream,
+    /// disk and peer included. A response that is kept in memory and finds room at once counts as 0.
+    pub fn response_time(&self) -> &Histogram {
+        &self.response_time
     }
 }
 

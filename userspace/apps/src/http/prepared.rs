@@ -79,6 +79,7 @@ fn send_rest<S: Stream>(
         head: first,
         body: Body::Memory(rest),
         after,
+        complete_at: None,
     };
     // Nothing of it comes from a file, which could fail.
     (outgoing.send(stream, 0, counters) != Progress::Complete).then_some(outgoing)

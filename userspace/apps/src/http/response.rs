@@ -1,6 +1,7 @@
 //! Responses on their way: what is still to be sent, and what the connection does afterwards.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tidegate_tcp::application::Stream;
@@ -46,6 +47,8 @@ pub(super) struct Outgoing {
     pub(super) head: Bytes,
     pub(super) body: Body,
     pub(super) after: After,
+    /// When the request was complete, or was refused; `None` for a response from memory that has not had to wait.
+    pub(super) complete_at: Option<Instant>,
 }
 
 /// The progress of sending.
@@ -73,6 +76,12 @@ impl Outgoing {
             Body::Memory(bytes) => send_bytes(bytes, stream, counters),
             Body::File(part) => part.send(stream, read_chunk, counters),
         }
+    }
+
+    /// Microseconds since the request was complete.
+    pub(super) fn age(&self) -> u64 {
+        self.complete_at
+            .map_or(0, |complete_at| complete_at.elapsed().as_micros() as u64)
     }
 
     /// Gives the stream as much of the interim response as it takes.

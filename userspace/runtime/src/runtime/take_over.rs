@@ -22,9 +22,9 @@ impl Runtime {
         self.succession.as_ref().is_some_and(|succession| succession.is_complete())
     }
 
-    /// The processes this one took over from that have connections yet.
-    pub fn predecessors(&self) -> usize {
-        self.earlier.len()
+    /// Whether this process took the interfaces over from another that lives.
+    pub fn has_taken_over(&self) -> bool {
+        !self.earlier.is_empty()
     }
 
     /// The number of connections and of what is left of them in TIME-WAIT.

@@ -32,6 +32,8 @@ struct End {
     received: Vec<u8>,
     /// Reasons for which connections were closed.
     closed: Vec<CloseReason>,
+    /// What it had received when it was last asked to publish.
+    published: Vec<u8>,
 }
 
 impl Application for End {
@@ -59,6 +61,10 @@ impl Application for End {
 
     fn drain<S: Stream>(&mut self, (): &mut (), stream: &mut S) {
         stream.close();
+    }
+
+    fn publish(&mut self) {
+        self.published.clone_from(&self.received);
     }
 
     fn closed(&mut self, (): (), reason: CloseReason) {
@@ -232,6 +238,21 @@ fn a_connection_is_accepted_and_served() {
     assert_eq!(counters.tx_frames, 2, "SYN-ACK, and text with ACK");
     assert!(counters.rx_bytes > 3 * 54 && counters.tx_bytes > 2 * 54);
     assert_eq!(counters.handover_out + counters.handover_in, 0);
+}
+
+#[test]
+fn the_application_publishes_for_a_report() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.send(id, b"hello");
+    rig.settle();
+    assert!(rig.shards[0].engine.application().published.is_empty());
+    let (reply, answer) = crossbeam::channel::bounded(1);
+    rig.command(0, Command::Report(reply));
+    assert_eq!(rig.shards[0].engine.application().published, b"hello");
+    let report = answer.try_recv().expect("a report");
+    assert_eq!(report.latencies.accept.count(), 1);
 }
 
 #[test]

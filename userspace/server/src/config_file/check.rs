@@ -40,10 +40,17 @@ impl ConfigFile {
         for (key, path) in [
             ("root", self.root.as_deref()),
             ("syn_cookies.key_file", self.syn_cookies.key_file.as_deref()),
+            ("control.path", self.control.path.as_deref()),
         ] {
             if path.is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(InvalidSetting::new([key], format!("{key} is empty; it must be a path")));
             }
+        }
+        if self.control.owner.as_deref() == Some("") {
+            return Err(InvalidSetting::new(
+                ["control.owner"],
+                "control.owner is empty; it must be the name of a user",
+            ));
         }
         for (key, duration) in [
             ("drain", self.drain),

@@ -128,6 +128,7 @@ impl Row {
                 values(&["[]", "[\"echo=[2001:2::1]:7\"]"]),
                 values(&["[\"http=127.0.0.1:80\"]"]),
             ),
+            ("user", _) => (values(&["\"root\""]), values(&["\"\""])),
             ("path", _) => (values(&["\"/srv/a\""]), values(&["\"\""])),
             (_, "http.index") => (values(&["\"a.html\""]), values(&["\"a/b\"", "\"\""])),
             (_, "sources.allow" | "sources.deny" | "balancers.from") => {

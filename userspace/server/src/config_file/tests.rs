@@ -34,9 +34,22 @@ fn keys_are_taken() {
 #[test]
 fn errors_name_file_line_column_and_key() {
     for (text, place, phrase) in [
-        ("ifcae = \"x\"\n", "1:1: key `ifcae`: ", "unknown field"),
-        ("\n[afxpd]\n", "2:2: table [afxpd]: ", "unknown field"),
-        ("[afxdp]\n\nqueus = 2\n", "3:1: key `afxdp.queus`: ", "unknown field"),
+        (
+            "ifcae = \"x\"\n",
+            "1:1: key `ifcae`: unknown field `ifcae`; ",
+            "did you mean `iface`? Expected one of `iface`, `listen`",
+        ),
+        ("\n[afxpd]\n", "2:2: table [afxpd]: ", "did you mean `afxdp`?"),
+        (
+            "[afxdp]\n\nqueus = 2\n",
+            "3:1: key `afxdp.queus`: ",
+            "did you mean `queues`?",
+        ),
+        (
+            "workers = 2\n",
+            "1:1: key `workers`: unknown field `workers`, ",
+            "expected one of",
+        ),
         ("afxdp.queus = 2\n", "1:7: key `afxdp.queus`: ", "unknown field"),
         ("afxdp = { queus = 2 }\n", "1:11: key `afxdp.queus`: ", "unknown field"),
         (
@@ -61,6 +74,11 @@ fn errors_name_file_line_column_and_key() {
         ("tcp.mtu = 100\n", "1:5: key `tcp.mtu`: ", "576"),
         ("[tcp] # mtu = 5\nmtu = 100\n", "2:1: key `tcp.mtu`: ", "576"),
         ("[afxdp]\nwait = \"doze\"\n", "2:1: key `afxdp.wait`: ", "adaptive"),
+        (
+            "[afxdp]\nwait = \"busypoll\"\n",
+            "2:1: key `afxdp.wait`: ",
+            "did you mean `busy-poll`?",
+        ),
         (
             "[sources]\ndeny = [\n  \"192.0.2.0/24\",\n  \"198.18.0.1/15\",\n]\n",
             "4:3: key `sources.deny`: ",

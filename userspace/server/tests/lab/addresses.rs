@@ -1,6 +1,7 @@
 //! Addresses that come and go while the server runs, and listeners on all of them.
 
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use crate::fixture::client::{connect, curl, round_trip};
@@ -9,6 +10,9 @@ use crate::fixture::server::Server;
 use crate::fixture::{ECHO_PORT, Lab, Place, SERVER_DEVICE, in_namespace, ip, run, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// More than Linux delays an acknowledgment (`TCP_DELACK_MAX`, 200 ms).
+const DELAYED_ACK: Duration = Duration::from_millis(250);
 
 fn address(action: &str, address: &str) {
     let arguments = ["address", action, address, "dev", SERVER_DEVICE];
@@ -57,6 +61,9 @@ fn a_listener_on_all_addresses_follows_those_that_come_and_go() {
     // A connection to it outlives its address.
     let connection = echo_connection("198.18.0.9");
     assert_eq!(round_trip(&connection, b"before").expect("an echo"), b"before");
+    // The delayed acknowledgment of the echo: while the kernel has the address again and the server has not heard of
+    // that, the kernel would answer it with a RST.
+    thread::sleep(DELAYED_ACK);
     address("delete", "198.18.0.9/32");
     server.wait_for_log("198.18.0.9:7 is not served any more", 1);
     let passed = server.counters().sum(PASSED_NOT_SERVED);

@@ -21,6 +21,7 @@ mod impaired;
 mod interop;
 mod jumbo;
 mod kernel_side;
+mod life;
 mod load;
 mod lost_state;
 mod modes;

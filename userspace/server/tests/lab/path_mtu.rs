@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use tidegate_random::Random;
@@ -12,7 +13,12 @@ use crate::fixture::data::{directory, sha256_of_file, write_file};
 use crate::fixture::server::Server;
 use crate::fixture::{BOTH_FAMILIES, Lab, NAMESPACES, Place, report, run, url};
 
-const HOST: &str = "tg-test-host";
+/// The host's namespace.
+fn host_name() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| format!("{}-host", NAMESPACES.name()));
+    &NAME
+}
+
 /// The host's device, and the router's towards it.
 const HOST_DEVICE: &str = "tgh0";
 const ROUTER_DEVICE: &str = "tgr0";
@@ -31,22 +37,22 @@ impl<'lab> Host<'lab> {
     /// the router, which tells the sender; those larger than `host_mtu` are lost. The host's MSS is that of Ethernet.
     fn behind_client(_lab: &'lab Lab, router_mtu: u16, host_mtu: u16) -> Self {
         remove();
-        ip(&["netns", "add", HOST]);
+        ip(&["netns", "add", host_name()]);
         let host = Self { _lab: PhantomData };
         let router = &*NAMESPACES.namespace(Place::Client);
         for (namespace, setting) in [
-            (HOST, "net.ipv6.conf.all.accept_dad=0"),
-            (HOST, "net.ipv6.conf.default.accept_dad=0"),
+            (host_name(), "net.ipv6.conf.all.accept_dad=0"),
+            (host_name(), "net.ipv6.conf.default.accept_dad=0"),
             (router, "net.ipv4.ip_forward=1"),
             (router, "net.ipv6.conf.all.forwarding=1"),
         ] {
             inside(namespace, &["sysctl", "-q", "-w", setting]);
         }
         let link = ["link", "add", ROUTER_DEVICE, "netns", router, "type", "veth"];
-        ip(&[&link[..], &["peer", "name", HOST_DEVICE, "netns", HOST]].concat());
+        ip(&[&link[..], &["peer", "name", HOST_DEVICE, "netns", host_name()]].concat());
         for (namespace, device, mtu, v4, v6) in [
             (router, ROUTER_DEVICE, router_mtu, "198.18.1.1/24", "2001:2:0:1::1/64"),
-            (HOST, HOST_DEVICE, host_mtu, "198.18.1.2/24", "2001:2:0:1::2/64"),
+            (host_name(), HOST_DEVICE, host_mtu, "198.18.1.2/24", "2001:2:0:1::2/64"),
         ] {
             ip(&["-n", namespace, "link", "set", "dev", device, "mtu", &mtu.to_string()]);
             ip(&["-n", namespace, "address", "add", v4, "dev", device]);
@@ -56,7 +62,17 @@ impl<'lab> Host<'lab> {
         // Packets put together on their way in would pass as one, whatever the size of the next link.
         inside(router, &["ethtool", "-K", CLIENT_DEVICE, "gro", "off"]);
         for (gateway, mss) in [("198.18.1.1", "1460"), ("2001:2:0:1::1", "1440")] {
-            ip(&["-n", HOST, "route", "add", "default", "via", gateway, "advmss", mss]);
+            ip(&[
+                "-n",
+                host_name(),
+                "route",
+                "add",
+                "default",
+                "via",
+                gateway,
+                "advmss",
+                mss,
+            ]);
         }
         // For the server's kernel; tidegate answers through the router from which it was asked.
         for (network, gateway) in [("198.18.1.0/24", "198.18.0.2"), ("2001:2:0:1::/64", "2001:2::2")] {
@@ -91,13 +107,13 @@ impl Drop for Host<'_> {
 
 /// Removes the host if it is there, also one that an interrupted run left behind.
 fn remove() {
-    if !Path::new("/run/netns").join(HOST).exists() {
+    if !Path::new("/run/netns").join(host_name()).exists() {
         return;
     }
     // Removed by name the link is gone when this returns; with its namespace, some time later. It may not be there yet.
     for arguments in [
-        &["-n", HOST, "link", "delete", "dev", HOST_DEVICE][..],
-        &["netns", "delete", HOST],
+        &["-n", host_name(), "link", "delete", "dev", HOST_DEVICE][..],
+        &["netns", "delete", host_name()],
     ] {
         match Command::new("ip").args(arguments).output() {
             Ok(output) if output.status.success() => {}
@@ -126,7 +142,7 @@ fn inside(namespace: &str, command: &[&str]) {
 /// `program`, to be run on the host.
 fn in_host(program: &str) -> Command {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", HOST, program]);
+    command.args(["netns", "exec", host_name(), program]);
     command
 }
 

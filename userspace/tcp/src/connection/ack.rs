@@ -259,7 +259,7 @@ impl Tcb {
         sent_at: Option<Instant>,
         advanced: bool,
         segment: &Segment<'_>,
-        context: &Context<'_, T>,
+        context: &mut Context<'_, T>,
     ) -> Option<u64> {
         // While the timer is backed off, acknowledgments may have been lost for long: what they report now arrived long
         // ago.
@@ -284,6 +284,7 @@ impl Tcb {
             (timed, echoed) => timed.or(echoed)?,
         };
         self.rto.sample_micros(rtt, context.rto_bounds);
+        context.latencies.rtt.record(rtt);
         Some(rtt)
     }
 
@@ -477,6 +478,7 @@ mod tests {
     use crate::connection::send_state::SendStatePool;
     use crate::connection::testing::{NOW, tcb};
     use crate::counters::Counters;
+    use crate::histogram::Latencies;
     use crate::link::LinkTable;
     use crate::recovery::rto::Bounds;
     use crate::wire::{Options, ethernet};
@@ -515,6 +517,7 @@ mod tests {
             config: &Config::default(),
             rto_bounds: Bounds::new(Duration::from_millis(200), Duration::from_secs(120)),
             counters: &mut counters,
+            latencies: &mut Latencies::default(),
             links: &mut LinkTable::default(),
             totals: &mut Totals::default(),
             send_states: &mut SendStatePool::default(),

@@ -28,6 +28,7 @@ use crate::application::{CloseReason, ListenerId};
 use crate::config::Config;
 use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
 use crate::counters::Counters;
+use crate::histogram::Latencies;
 use crate::link::{LinkId, LinkTable};
 use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
@@ -48,6 +49,7 @@ pub(crate) struct Context<'a, T> {
     pub(crate) config: &'a Config,
     pub(crate) rto_bounds: Bounds,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) latencies: &'a mut Latencies,
     pub(crate) links: &'a mut LinkTable,
     pub(crate) totals: &'a mut Totals,
     pub(crate) send_states: &'a mut SendStatePool,

@@ -555,14 +555,15 @@ impl Tcb {
         }
         self.rto.reset_backoff();
         if let Some(sent_at) = sent_at {
-            self.measured_handshake(sent_at, context.now, context.rto_bounds);
+            self.measured_handshake(sent_at, context);
         }
     }
 
     /// The SYN or SYN-ACK that was sent at `sent_at`, and only once, has been acknowledged.
-    pub(crate) fn measured_handshake(&mut self, sent_at: Instant, now: Instant, bounds: Bounds) {
-        let rtt = now.micros_since(sent_at);
-        self.rto.sample_micros(rtt, bounds);
+    pub(crate) fn measured_handshake<T>(&mut self, sent_at: Instant, context: &mut Context<'_, T>) {
+        let rtt = context.now.micros_since(sent_at);
+        self.rto.sample_micros(rtt, context.rto_bounds);
+        context.latencies.rtt.record(rtt);
     }
 
     /// SEG.WND, in bytes. That of a SYN-ACK is never scaled (RFC 7323, section 2.2).

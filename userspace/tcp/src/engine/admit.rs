@@ -238,17 +238,21 @@ impl<A: Application> Engine<A> {
             irs: half_open.irs,
             negotiated,
         };
+        let first_sent_at = half_open.first_sent_at(now);
         let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);
         let place = self.connections.insert(connection) as u32;
         self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
-        self.complete_handshake(now, place, segment, sent_at, out);
+        if self.complete_handshake(now, place, segment, sent_at, out) {
+            self.latencies.accept.record(now.micros_since(first_sent_at));
+        }
     }
 
     /// A connection in SYN-RECEIVED, just made, processes the segment that completed its handshake. `sent_at` is when
-    /// the SYN-ACK was sent, `None` if that is not known or it was sent more than once.
+    /// the SYN-ACK was sent, `None` if that is not known or it was sent more than once. Returns whether the connection
+    /// became ESTABLISHED.
     pub(super) fn complete_handshake<T: Transmit>(
         &mut self,
         now: Instant,
@@ -256,7 +260,7 @@ impl<A: Application> Engine<A> {
         segment: &Segment<'_>,
         sent_at: Option<Instant>,
         out: &mut T,
-    ) {
+    ) -> bool {
         self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
@@ -267,7 +271,7 @@ impl<A: Application> Engine<A> {
         }
         let established = connection.application.is_some();
         if let Some(sent_at) = sent_at.filter(|_| established) {
-            connection.tcb.measured_handshake(sent_at, now, context.rto_bounds);
+            connection.tcb.measured_handshake(sent_at, &mut context);
         }
         let outcome = connection.flush_output(&mut context);
         if !established && outcome == Outcome::Open {
@@ -280,6 +284,7 @@ impl<A: Application> Engine<A> {
             tcb.start_retransmit_timer(now, context.rto_bounds);
         }
         self.settle(now, slot, outcome);
+        established
     }
 
     fn challenge_half_open<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {

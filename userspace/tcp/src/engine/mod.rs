@@ -32,6 +32,7 @@ use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
+use crate::histogram::Latencies;
 use crate::link::LinkTable;
 use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
@@ -112,6 +113,7 @@ pub struct Engine<A: Application> {
     secrets: Secrets,
     application: A,
     counters: Counters,
+    latencies: Latencies,
     listeners: Vec<Listener>,
     refuses_syns: bool,
     addresses: ServedAddresses,
@@ -156,6 +158,7 @@ macro_rules! context {
             config: &$engine.config,
             rto_bounds: $engine.rto_bounds,
             counters: &mut $engine.counters,
+            latencies: &mut $engine.latencies,
             links: &mut $engine.links,
             totals: &mut $engine.totals,
             send_states: &mut $engine.send_states,
@@ -186,6 +189,7 @@ impl<A: Application> Engine<A> {
             secrets,
             application,
             counters: Counters::default(),
+            latencies: Latencies::default(),
             listeners: Vec::new(),
             refuses_syns: false,
             addresses: ServedAddresses::default(),
@@ -456,6 +460,11 @@ impl<A: Application> Engine<A> {
     /// The counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The latencies that were measured.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// The application.

@@ -22,6 +22,7 @@ mod half_open;
 mod handshake;
 mod isn;
 mod keepalive;
+mod latencies;
 mod link;
 mod nagle;
 mod newreno;

@@ -13,6 +13,36 @@ const SECOND: Duration = Duration::from_secs(1);
 const SETTLING_TIME: Duration = Duration::from_millis(50);
 
 #[test]
+fn response_times_are_those_of_whole_responses_and_begin_with_the_end_of_the_request() {
+    const WAIT: Duration = Duration::from_millis(5);
+    let micros = |driver: &Driver<Http>| {
+        let times = driver.application.response_time();
+        (times.count(), times.sum_micros())
+    };
+    let mut driver = built_in(|_| {});
+    one(&mut driver, &get_request("/", ""));
+    assert_eq!(micros(&driver), (1, 0), "from memory");
+
+    driver.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n12");
+    thread::sleep(WAIT);
+    assert_eq!(micros(&driver).0, 1, "the request is not complete");
+    driver.feed(b"3");
+    assert_eq!(micros(&driver).0, 2);
+
+    let application = Http::new(Config::default()).unwrap();
+    let mut driver = Driver::with_stream(application, MockStream::new(10));
+    driver.feed(&get_request("/", ""));
+    thread::sleep(WAIT);
+    assert_eq!(micros(&driver).0, 0, "the response is not complete");
+    for _ in 0..1000 {
+        driver.acknowledge_all();
+    }
+    let (count, sum) = micros(&driver);
+    assert_eq!(count, 1);
+    assert!(u128::from(sum) >= WAIT.as_micros(), "{sum} us");
+}
+
+#[test]
 fn an_idle_connection_is_closed_silently() {
     let mut driver = built_in(|_| {});
     driver.advance(74 * SECOND);

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Checks what is under scripts/deploy/ with the tools that are meant for it. Prints a line for each check; one whose tool is
+# missing says SKIPPED. Exit code 1 if one failed. `make test-deploy` calls this.
+#
+#   scripts/test-deploy.sh TIDEGATE
+#
+# Kubernetes manifests: pip install kubernetes-validate cloudcoil-models-prometheus-operator, in a venv of which VENV is the
+# folder (default: target/deploy/venv; made if python3 can).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if (($# != 1)); then
+    sed -n '2,/^set -/p' "$0" | grep '^#' | cut -c3- >&2
+    exit 2
+fi
+tidegate=$(readlink -f "$1")
+venv=${VENV:-target/deploy/venv}
+failed=0
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# Prints what came out of check $1, which is the command that follows.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$scratch/output" 2>&1; then
+        echo "ok       $name"
+    else
+        echo "FAIL     $name"
+        sed 's/^/         | /' "$scratch/output" | tail -25
+        failed=1
+    fi
+}
+
+# The same, if program $1 is there.
+check_with() {
+    local program=$1
+    shift
+    if command -v "$program" >/dev/null; then
+        check "$@"
+    else
+        echo "SKIPPED  $1: there is no $program"
+    fi
+}
+
+installed() {
+    DESTDIR=$scratch/root PREFIX=/usr scripts/deploy/install.sh "$tidegate"
+    cd "$scratch/root"
+    usr/bin/tidegate --version
+    zgrep -q '^\.SH OPTIONS' usr/share/man/man1/tidegate-serve.1.gz
+    test -s etc/tidegate/tidegate.toml
+    # A second time it keeps settings that were changed.
+    echo 'iface = "eth9"' >etc/tidegate/tidegate.toml
+    cd - >/dev/null
+    DESTDIR=$scratch/root PREFIX=/usr scripts/deploy/install.sh "$tidegate"
+    grep -qx 'iface = "eth9"' "$scratch/root/etc/tidegate/tidegate.toml"
+}
+
+# The unit is the installed one, with the program that is here: systemd wants it to be there.
+unit() {
+    sed "s|/usr/bin/tidegate|$scratch/root/usr/bin/tidegate|; /^Documentation=/d" \
+        "$scratch/root/usr/lib/systemd/system/tidegate.service" >"$scratch/tidegate.service"
+    systemd-analyze verify "$scratch/tidegate.service" 2>&1 | tee "$scratch/said"
+    [[ ! -s $scratch/said ]]
+}
+
+completions() {
+    local file=$scratch/root/usr/share/bash-completion/completions/tidegate
+    # shellcheck source=/dev/null
+    bash -c 'source "$0"; COMP_WORDS=(tidegate serve --xdp-m); COMP_CWORD=2; _tidegate tidegate --xdp-m serve
+        [[ " ${COMPREPLY[*]} " == *" --xdp-mode "* ]]' "$file"
+}
+
+service_monitor() {
+    "$venv/bin/python" - scripts/deploy/kubernetes/servicemonitor.yaml <<-'END'
+		import sys, yaml
+		from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+		given = yaml.safe_load(open(sys.argv[1]))
+		known = ServiceMonitor.model_validate(given).model_dump(mode="json", by_alias=True, exclude_unset=True)
+		assert known == given, f"keys that the schema does not have: {given} is read as {known}"
+	END
+}
+
+check "make install, twice" installed
+check_with systemd-analyze "systemd-analyze verify" unit
+check "completions of bash" completions
+if [[ ! -x $venv/bin/kubernetes-validate ]]; then
+    { python3 -m venv "$venv" &&
+        "$venv/bin/pip" install -q kubernetes-validate cloudcoil-models-prometheus-operator; } >"$scratch/pip" 2>&1 || true
+fi
+check_with "$venv/bin/kubernetes-validate" "Kubernetes manifests" \
+    "$venv/bin/kubernetes-validate" --strict scripts/deploy/kubernetes/tidegate.yaml
+check_with "$venv/bin/kubernetes-validate" "ServiceMonitor" service_monitor
+exit "$failed"

@@ -1,0 +1,10 @@
+//! The control socket of a running `tidegate serve`: its protocol, and a client.
+//!
+//! Both sides write JSON, one object a line. A client sends a [`Request`], such as `{"command":"info"}`, and gets one
+//! [`Reply`], `{"ok":...}` or `{"error":"..."}`, before it may send the next. docs/control.md lists the commands.
+
+mod client;
+mod protocol;
+
+pub use client::{Client, Error};
+pub use protocol::{Info, MAX_LINE, Reply, Request, State};

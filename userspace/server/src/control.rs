@@ -1,0 +1,232 @@
+//! The control socket: who may connect, and the lines of requests and replies. `control/commands.rs` has the commands.
+
+mod commands;
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{User, chown};
+use serde::Deserialize;
+use tidegate_control::{MAX_LINE, Reply, Request};
+use tracing::warn;
+
+use crate::failure::Failure;
+use crate::main_loop::Caller;
+
+/// Clients at a time.
+const MAX_CLIENTS: usize = 16;
+
+/// The time a client may be silent, and may take to read.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The pause after the kernel refused to accept a client.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The table `[control]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The socket; without it there is none.
+    pub(crate) path: Option<PathBuf>,
+    /// The user that may connect beside root; without it the process's own.
+    pub(crate) owner: Option<String>,
+}
+
+impl Config {
+    /// Opens the socket, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// The owner is nobody's name, another server has the socket, or the system refuses it.
+    pub(crate) fn open(&self, caller: &Caller, replaces: bool) -> Result<Option<ControlSocket>, Failure> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let listener = bind(path, self.owner.as_deref(), replaces)?;
+        let socket = ControlSocket::of(path).map_err(|source| refused(path, source))?;
+        let caller = caller.clone();
+        thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || accept(&listener, &caller))
+            .map_err(|source| refused(path, source))?;
+        Ok(Some(socket))
+    }
+}
+
+/// The socket in the file system, removed when dropped.
+pub(crate) struct ControlSocket {
+    path: PathBuf,
+    /// Device and inode, to remove nobody else's.
+    file: (u64, u64),
+}
+
+impl ControlSocket {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: file_of(path)?,
+        })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        if file_of(&self.path).is_ok_and(|file| file == self.file) {
+            // Nobody minds one that is left: it is replaced at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Device and inode of what stands at `path`.
+fn file_of(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+fn refused(path: &Path, source: io::Error) -> Failure {
+    Failure::System {
+        what: format!("cannot open the control socket {}", path.display()),
+        source,
+    }
+}
+
+/// Binds `path`, for `owner` alone; where it `replaces` a server that lives, in its place.
+fn bind(path: &Path, owner: Option<&str>, replaces: bool) -> Result<UnixListener, Failure> {
+    let owner = owner.map(|name| match User::from_name(name) {
+        Ok(Some(user)) => Ok(user),
+        _ => Err(Failure::Usage(format!(
+            "the control socket's owner {name} is not a user here; give the name of one (key `control.owner`)"
+        ))),
+    });
+    let owner = owner.transpose()?;
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    match UnixStream::connect(path) {
+        Ok(_) if replaces => fs::remove_file(path).map_err(|source| refused(path, source))?,
+        Ok(_) => {
+            return Err(Failure::Usage(format!(
+                "another server listens on the control socket {}; stop it, or give another path",
+                path.display()
+            )));
+        }
+        // Left by a server that was killed.
+        Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| refused(path, source))?;
+        }
+        Err(_) => {}
+    }
+    // Nobody else may connect between this and what follows, either.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.map_err(|source| refused(path, source))?;
+    let ours = || -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        if let Some(owner) = &owner {
+            chown(path, Some(owner.uid), Some(owner.gid))?;
+        }
+        Ok(())
+    };
+    ours().map_err(|source| refused(path, source))?;
+    Ok(listener)
+}
+
+/// Serves clients for as long as the process lives.
+fn accept(listener: &UnixListener, caller: &Caller) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!("the control socket takes no client: {error}");
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
+        // Only this thread adds.
+        if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
+            let reply = Reply::Error(format!(
+                "{MAX_CLIENTS} clients are connected; try again when one has left"
+            ));
+            let _ = Client {
+                stream: &stream,
+                caller,
+            }
+            .reply(&reply);
+            continue;
+        }
+        let place = Place::of(&clients);
+        let caller = caller.clone();
+        let spawned = thread::Builder::new().name("control-client".to_owned()).spawn(move || {
+            let _place = place;
+            // A client that leaves is no news.
+            let _ = serve(&stream, &caller);
+        });
+        if let Err(error) = spawned {
+            warn!("the control socket cannot serve a client: {error}");
+        }
+    }
+}
+
+/// One of [`MAX_CLIENTS`], given back when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn of(clients: &Arc<AtomicUsize>) -> Self {
+        clients.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(clients))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client, for commands.
+struct Client<'a> {
+    /// Read from by [`serve`] alone.
+    stream: &'a UnixStream,
+    caller: &'a Caller,
+}
+
+impl Client<'_> {
+    fn reply(&self, reply: &Reply) -> io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        let mut stream = self.stream;
+        stream.write_all(&line)
+    }
+}
+
+fn serve(stream: &UnixStream, caller: &Caller) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let client = Client { stream, caller };
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        if lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') {
+            return client.reply(&Reply::Error(format!(
+                "a request is a line of at most {MAX_LINE} octets"
+            )));
+        }
+        match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => commands::run(&client, request)?,
+            Err(error) => client.reply(&Reply::Error(format!("not a request: {error}")))?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use std::sync::mpsc;
+
+use tidegate_control::{Client as ControlClient, Info, State};
+
+use super::*;
+use crate::arguments::ServeArguments;
+use crate::drain::Drain;
+use crate::main_loop::{self, MainLoop};
+use crate::serve::Past;
+use crate::settings::Settings;
+use crate::signals::Waker;
+
+/// A socket in front of a main loop without an interface, which ends when the socket is dropped.
+struct Server {
+    socket: ControlSocket,
+    directory: tempfile::TempDir,
+    // Dropped to end the main loop.
+    _running: mpsc::Sender<()>,
+}
+
+fn server() -> Server {
+    let directory = tempfile::tempdir().unwrap();
+    let (waker, woken) = Waker::new();
+    let (caller, calls) = main_loop::calls(waker);
+    let config = Config {
+        path: Some(directory.path().join("control")),
+        owner: None,
+    };
+    let socket = config.open(&caller, false).unwrap().expect("a socket");
+    let (running, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let settings = Settings::gather(&ServeArguments {
+            iface: vec!["eth1".to_owned()],
+            listen: vec!["http=198.18.0.1:80".parse().unwrap()],
+            ..ServeArguments::default()
+        })
+        .unwrap();
+        let mut drain = Drain::default();
+        while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            let _ = woken.recv_timeout(Duration::from_millis(50));
+            calls.make(&mut MainLoop {
+                serving: None,
+                past: &Past::default(),
+                drain: &mut drain,
+                settings: &settings,
+            });
+        }
+    });
+    Server {
+        socket,
+        directory,
+        _running: running,
+    }
+}
+
+#[test]
+fn requests_are_answered_one_after_the_other() {
+    let server = server();
+    let mut client = ControlClient::connect(&server.socket.path).unwrap();
+    let info: Info = client.call(&Request::Info).unwrap();
+    assert_eq!((info.pid, info.state), (std::process::id(), State::Waiting));
+    client.call::<()>(&Request::Drain).unwrap();
+    client.call::<Info>(&Request::Info).unwrap();
+}
+
+#[test]
+fn lines_that_are_no_requests_are_answered_with_a_sentence() {
+    let server = server();
+    let stream = UnixStream::connect(&server.socket.path).unwrap();
+    let mut lines = BufReader::new(&stream);
+    let mut answer = |request: &[u8]| {
+        (&stream).write_all(request).unwrap();
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        line
+    };
+    assert!(answer(b"{\"command\":\"explode\"}\n").contains("explode"));
+    assert!(answer(b"\xff\n").contains("not a request"));
+    assert!(answer(b"{\"command\":\"info\"}\n").starts_with("{\"ok\":"));
+    assert!(answer(&vec![b' '; MAX_LINE as usize]).contains("65536 octets"));
+}
+
+#[test]
+fn clients_beyond_the_limit_are_refused_until_one_leaves() {
+    let server = server();
+    let connect = || ControlClient::connect(&server.socket.path).unwrap();
+    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| connect()).collect();
+    for client in &mut clients {
+        client.call::<Info>(&Request::Info).unwrap();
+    }
+    let error = connect().reply::<Info>().unwrap_err();
+    assert!(error.to_string().contains("16 clients"), "{error}");
+    clients.pop();
+    while connect().call::<Info>(&Request::Info).is_err() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_socket_is_for_its_owner_alone_and_goes_with_the_server() {
+    let server = server();
+    let path = server.socket.path.clone();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let error = bind(&path, None, false).unwrap_err();
+    assert!(error.to_string().contains("another server"), "{error}");
+    let error = bind(&path, Some("nobody-of-this-name"), false).unwrap_err();
+    assert!(
+        error.to_string().contains("nobody-of-this-name") && error.exit_code() == 2,
+        "{error}"
+    );
+    let Server { socket, directory, .. } = server;
+    // One that takes over has the path, and keeps it when the server before ends.
+    let taken = bind(&path, None, true).unwrap();
+    drop(socket);
+    assert!(path.exists());
+    drop(taken);
+    fs::remove_file(&path).unwrap();
+    // One that a killed server has left is replaced, and what is no socket is not.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    drop(bind(&path, None, false).unwrap());
+    let file = directory.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    assert!(bind(&file, None, false).is_err());
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+}
