@@ -285,7 +285,11 @@ impl Config {
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
             InvalidSetting::check_range(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
         }
-        InvalidSetting::check_range("take_over_limit", self.take_over_limit, Duration::from_secs(1)..=Duration::MAX)?;
+        InvalidSetting::check_range(
+            "take_over_limit",
+            self.take_over_limit,
+            Duration::from_secs(1)..=Duration::MAX,
+        )?;
         if self.take_over.is_some() && self.attach == Attach::Dispatcher {
             return Err(InvalidSetting::new(
                 ["take_over", "attach"],

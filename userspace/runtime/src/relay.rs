@@ -77,7 +77,10 @@ impl Relay {
         let slot_size = slot_size(max_frame);
         let memory = memfd_create(c"tidegate-relay", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         File::from(memory.try_clone()?).set_len(length(slot_size) as u64)?;
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL))?;
+        fcntl(
+            &memory,
+            FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL),
+        )?;
         let bell = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         Self::open([memory, bell()?.into(), bell()?.into()], max_frame)
     }

@@ -145,13 +145,17 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     ///
     /// [`Error::Io`] when their bells cannot wake it.
     pub(crate) fn relay(&mut self, shards: Vec<crate::relay::RelayedShard<P::Frame>>) -> Result<(), Error> {
-        self.relays =
-            Relays::new(shards, &self.poll).map_err(|error| Error::io("cannot wait for a relay", error))?;
+        self.relays = Relays::new(shards, &self.poll).map_err(|error| Error::io("cannot wait for a relay", error))?;
         Ok(())
     }
 
     /// The same shard with another port.
-    pub(crate) fn with_port<Q: ShardPort>(self, port: Q, memory: Arc<Q::Memory>, handover: Handover<Q::Frame>) -> Shard<A, D, Q> {
+    pub(crate) fn with_port<Q: ShardPort>(
+        self,
+        port: Q,
+        memory: Arc<Q::Memory>,
+        handover: Handover<Q::Frame>,
+    ) -> Shard<A, D, Q> {
         let mut counters = self.counters;
         counters.merge(self.port.counters());
         Shard {
@@ -219,7 +223,9 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
         worked |= self.receive(now);
         if !self.relays.is_empty() {
-            worked |= self.relays.turn(&mut self.port, &self.memory, self.burst, &mut self.counters);
+            worked |= self
+                .relays
+                .turn(&mut self.port, &self.memory, self.burst, &mut self.counters);
         }
         self.port.replenish_fill();
         // With nothing due this costs less than asking for the next deadline.
@@ -360,7 +366,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         while to_wake != 0 {
             let shard = to_wake.trailing_zeros() as usize;
             to_wake &= to_wake - 1;
-            // The shards of other processes have the numbers behind those of this one: their relays are with its shards.
+            // The shards of other processes have the numbers behind those of this one, whose shards relay to them.
             self.mailboxes[shard % self.mailboxes.len()].bell().ring();
         }
     }
@@ -414,7 +420,8 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         while !release.is_over() {
             self.take_back(now);
             self.serve_others(now);
-            self.relays.turn(&mut self.port, &self.memory, self.burst, &mut self.counters);
+            self.relays
+                .turn(&mut self.port, &self.memory, self.burst, &mut self.counters);
             self.port.flush();
             self.port.reap_completions();
             self.wake_others();
@@ -500,9 +507,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         let mailbox = &mailboxes[usize::from(*index)];
         let slept = mailbox.bell().sleep(
             port,
-            |port| {
-                mailbox.is_empty() && !handover.is_waiting() && !port.has_received() && !relays.is_waiting()
-            },
+            |port| mailbox.is_empty() && !handover.is_waiting() && !port.has_received() && !relays.is_waiting(),
             |port| {
                 counters.sleeps += 1;
                 port.sleep(poll.as_raw_fd(), limit)

@@ -96,7 +96,9 @@ impl Release {
 
 impl fmt::Debug for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Release").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Release")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,7 +159,11 @@ pub(crate) fn relayed(
 
 /// Octets of the longest frame on an interface with this MTU, also after it was changed as far as it may be.
 fn max_frame(mtu: u16) -> usize {
-    let longest = if u32::from(mtu) > MAX_MTU { MAX_JUMBO_MTU } else { MAX_MTU };
+    let longest = if u32::from(mtu) > MAX_MTU {
+        MAX_JUMBO_MTU
+    } else {
+        MAX_MTU
+    };
     (longest + LINK_HEADERS) as usize
 }
 
@@ -227,11 +233,17 @@ impl Predecessor {
             )));
         }
         if offer.object != object_hash() {
-            return Err(io::Error::other("it has another XDP program, whose maps this one cannot use"));
+            return Err(io::Error::other(
+                "it has another XDP program, whose maps this one cannot use",
+            ));
         }
         let max_frame = max_frame(offer.mtu);
         let mut descriptors = descriptors.into_iter();
-        let mut next = || descriptors.next().ok_or_else(|| io::Error::other("descriptors are missing"));
+        let mut next = || {
+            descriptors
+                .next()
+                .ok_or_else(|| io::Error::other("descriptors are missing"))
+        };
         let mut maps = Vec::new();
         for name in &offer.maps {
             maps.push((name.clone(), next()?));
@@ -256,8 +268,9 @@ impl Predecessor {
             });
         }
         let taken: Vec<u16> = offer.earlier.iter().copied().chain([offer.first]).collect();
-        let first = free_numbers(offer.queues as u16, &taken)
-            .ok_or_else(|| io::Error::other("too many processes before it have connections yet; wait until some end"))?;
+        let first = free_numbers(offer.queues as u16, &taken).ok_or_else(|| {
+            io::Error::other("too many processes before it have connections yet; wait until some end")
+        })?;
         let relays = (0..offer.queues).map(|_| Relay::new(max_frame));
         Ok(Self {
             relays: relays.collect::<Result<_, _>>()?,
@@ -403,7 +416,9 @@ pub(crate) enum Step {
         conversation: Next,
     },
     /// The shards need ports again. Until they have them, the kernel drops what arrives by the socket.
-    Resume { _nowhere: OwnedFd },
+    Resume {
+        _nowhere: OwnedFd,
+    },
     /// The other process serves.
     Leave,
     /// It did, and is no more.
@@ -453,12 +468,7 @@ impl Succession {
     }
 
     /// What is to be done now. `offer` makes the offer to one that calls.
-    pub(crate) fn step(
-        &mut self,
-        queues: u32,
-        mtu: u16,
-        offer: impl FnOnce(Key) -> io::Result<Offering>,
-    ) -> Step {
+    pub(crate) fn step(&mut self, queues: u32, mtu: u16, offer: impl FnOnce(Key) -> io::Result<Offering>) -> Step {
         match core::mem::replace(&mut self.state, State::Alone) {
             State::Alone => {
                 if let Some(conversation) = self.door.as_ref().and_then(Door::answer) {
@@ -553,7 +563,10 @@ impl Succession {
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
         // The other process may have listened there already.
         if let Some(door) = self.door.take() {
-            self.door = Some(door.reopen().map_err(|error| Error::io("cannot let others take over", error))?);
+            self.door = Some(
+                door.reopen()
+                    .map_err(|error| Error::io("cannot let others take over", error))?,
+            );
         }
         Ok(())
     }
@@ -597,7 +610,9 @@ impl Offering {
                 maps,
                 earlier: earlier.iter().map(|earlier| earlier.first).collect(),
             },
-            earlier: descriptors.map(|fd| fd.try_clone_to_owned()).collect::<Result<_, _>>()?,
+            earlier: descriptors
+                .map(|fd| fd.try_clone_to_owned())
+                .collect::<Result<_, _>>()?,
             program,
         })
     }

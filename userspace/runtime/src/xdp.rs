@@ -130,13 +130,8 @@ impl Steering {
             Attach::Dispatcher => {
                 // The only one: see `check_sharing`.
                 let interface = interfaces[0];
-                let membership = Membership::join(
-                    interface,
-                    config.xdp_mode,
-                    config.priority,
-                    name,
-                    &mut steering.program,
-                )?;
+                let membership =
+                    Membership::join(interface, config.xdp_mode, config.priority, name, &mut steering.program)?;
                 let attached = membership.attached();
                 (vec![Hold::Dispatcher(membership)], vec![attached])
             }

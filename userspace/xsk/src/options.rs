@@ -30,7 +30,8 @@ pub fn probe_af_xdp() -> io::Result<()> {
     open().map(drop)
 }
 
-/// An AF_XDP socket that is bound to nothing. In an XSKMAP (Linux 5.11) it has the kernel drop what is redirected there.
+/// An AF_XDP socket that is bound to nothing. In an XSKMAP (Linux 5.11) it has the kernel drop what is redirected to
+/// it.
 ///
 /// # Errors
 ///

@@ -102,7 +102,10 @@ impl Transmit for RelayPort {
         if length == 0 {
             return;
         }
-        debug_assert!(length <= self.relay.slot_size - SLOT_HEADER, "it was written to such a slot");
+        debug_assert!(
+            length <= self.relay.slot_size - SLOT_HEADER,
+            "it was written to such a slot"
+        );
         // SAFETY: as in `reserve`, which came before.
         unsafe {
             self.relay

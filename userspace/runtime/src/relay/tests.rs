@@ -12,14 +12,18 @@ const FRAME: usize = 100;
 
 fn pair() -> (Later, RelayPort) {
     let relay = Relay::new(FRAME).expect("memory");
-    let copies = relay.descriptors().map(|fd| fd.try_clone_to_owned().expect("a descriptor"));
+    let copies = relay
+        .descriptors()
+        .map(|fd| fd.try_clone_to_owned().expect("a descriptor"));
     let opened = Relay::open(copies, FRAME).expect("the same memory");
     (Later::new(relay), RelayPort::new(opened))
 }
 
 /// Sends a frame of one octet.
 fn send(port: &mut RelayPort, octet: u8, purpose: Purpose) -> bool {
-    let Some(room) = port.reserve(purpose) else { return false };
+    let Some(room) = port.reserve(purpose) else {
+        return false;
+    };
     assert!(room.len() >= FRAME);
     room[0] = octet;
     port.commit(1);
@@ -44,7 +48,10 @@ fn segments_go_one_way_and_their_answers_come_back_in_order() {
         port.give_back(second);
         assert_eq!(later.answer(), None, "it was not told");
         port.flush();
-        assert_eq!([later.answer(), later.answer(), later.answer()], [Some(true), Some(false), None]);
+        assert_eq!(
+            [later.answer(), later.answer(), later.answer()],
+            [Some(true), Some(false), None]
+        );
     }
 }
 
@@ -68,11 +75,18 @@ fn there_is_room_for_so_many_segments_and_none_for_longer_ones() {
 fn frames_go_the_other_way_and_the_last_room_is_for_what_ends_work() {
     let (mut later, mut port) = pair();
     port.leave_by(2);
-    let sent = (0..2 * OUT_SLOTS).filter(|&number| send(&mut port, number as u8, Purpose::Data)).count();
+    let sent = (0..2 * OUT_SLOTS)
+        .filter(|&number| send(&mut port, number as u8, Purpose::Data))
+        .count();
     assert!(sent < OUT_SLOTS as usize && !port.can_send());
-    let more = (0..2 * OUT_SLOTS).filter(|_| send(&mut port, 0, Purpose::Control)).count();
+    let more = (0..2 * OUT_SLOTS)
+        .filter(|_| send(&mut port, 0, Purpose::Control))
+        .count();
     assert_eq!(sent + more, OUT_SLOTS as usize);
-    assert_eq!(port.counters().tx_refused, u64::from(4 * OUT_SLOTS) - u64::from(OUT_SLOTS));
+    assert_eq!(
+        port.counters().tx_refused,
+        u64::from(4 * OUT_SLOTS) - u64::from(OUT_SLOTS)
+    );
     assert!(!later.is_waiting(), "it was not told");
     port.flush();
     assert!(later.is_waiting());
@@ -118,7 +132,9 @@ fn a_process_that_takes_over_from_the_later_one_goes_on_where_that_was() {
 #[test]
 fn memory_of_another_size_is_no_relay() {
     let relay = Relay::new(FRAME).expect("memory");
-    let copies = relay.descriptors().map(|fd| fd.try_clone_to_owned().expect("a descriptor"));
+    let copies = relay
+        .descriptors()
+        .map(|fd| fd.try_clone_to_owned().expect("a descriptor"));
     assert!(Relay::open(copies, 10 * FRAME).is_err());
 }
 
@@ -129,7 +145,10 @@ fn who_sleeps_is_woken_by_what_the_other_side_does() {
     let long = Duration::from_secs(3600);
     later.give(b"early", 0);
     later.publish();
-    assert!(!port.sleep(woken.as_raw_fd(), long).expect("no sleep"), "something waits already");
+    assert!(
+        !port.sleep(woken.as_raw_fd(), long).expect("no sleep"),
+        "something waits already"
+    );
     let mut batch = Vec::new();
     port.receive(&mut batch, 1);
     let sleeper = thread::spawn(move || {

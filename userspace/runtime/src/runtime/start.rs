@@ -78,7 +78,12 @@ where
 {
     let mut checked = Checked::new(settings)?;
     let config = settings.afxdp;
-    let mut predecessor = config.take_over.as_deref().map(Predecessor::call).transpose()?.flatten();
+    let mut predecessor = config
+        .take_over
+        .as_deref()
+        .map(Predecessor::call)
+        .transpose()?
+        .flatten();
     let flow_hasher = match &mut predecessor {
         None => flow_hasher(&checked.tcp, checked.queues)?,
         Some(predecessor) => {
@@ -86,12 +91,17 @@ where
             xdp::flow_hasher(predecessor)?
         }
     };
-    let names: Vec<&str> = checked.devices.iter().map(|device| device.interface.name.as_str()).collect();
+    let names: Vec<&str> = checked
+        .devices
+        .iter()
+        .map(|device| device.interface.name.as_str())
+        .collect();
     let listeners = checked.addresses.addresses();
     let program_settings = checked.program_settings(settings, &listeners, flow_hasher);
-    let (first, others) = predecessor
-        .as_ref()
-        .map_or_else(|| (0, Arc::new([]) as Arc<[u16]>), |predecessor| (predecessor.first, predecessor.numbers()));
+    let (first, others) = predecessor.as_ref().map_or_else(
+        || (0, Arc::new([]) as Arc<[u16]>),
+        |predecessor| (predecessor.first, predecessor.numbers()),
+    );
     let program = Program::new(predecessor, &names, checked.queues, config, &program_settings)?;
     let flow_filter = program.flow_filter().of_process(first, others);
     let next_hops = match config.next_hop {
@@ -506,9 +516,7 @@ where
             }
             Exit::Release(release) => *release,
         };
-        let Release {
-            mut port, released, ..
-        } = release;
+        let Release { mut port, released, .. } = release;
         port.keep_statistics(shard.report().xdp_statistics);
         let memory = port.relay();
         let alone = Handover::new(Arc::new(Exchange::new(1, 1, 1)), 0);

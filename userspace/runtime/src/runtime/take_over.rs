@@ -19,7 +19,9 @@ use crate::take_over::{NewPort, Offering, Release, Rest, Step, relayed};
 impl Runtime {
     /// Whether another process serves the interfaces now, and this one has only the connections it had.
     pub fn is_taken_over(&self) -> bool {
-        self.succession.as_ref().is_some_and(|succession| succession.is_complete())
+        self.succession
+            .as_ref()
+            .is_some_and(|succession| succession.is_complete())
     }
 
     /// Whether this process took the interfaces over from another that lives.
@@ -34,13 +36,18 @@ impl Runtime {
     /// [`Error::Shard`] when a shard does not answer within a second.
     pub fn flows(&self) -> Result<u64, Error> {
         let shards = self.ask_all()?;
-        let flows = shards.iter().map(|shard| u64::from(shard.population.time_wait)).sum::<u64>();
+        let flows = shards
+            .iter()
+            .map(|shard| u64::from(shard.population.time_wait))
+            .sum::<u64>();
         Ok(flows + self.connections()?)
     }
 
     /// Whether the devices are another process's, or about to be.
     pub(super) fn has_no_devices(&self) -> bool {
-        self.succession.as_ref().is_some_and(|succession| succession.has_begun())
+        self.succession
+            .as_ref()
+            .is_some_and(|succession| succession.has_begun())
     }
 
     pub(super) fn check_take_over(&mut self) -> Result<(), Error> {
@@ -91,7 +98,8 @@ impl Runtime {
     fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<(), Error> {
         for queue in 0..self.queues.len() {
             for device in 0..self.devices.len() {
-                self.steering.set_socket(device as u8, queue as u32, nowhere.as_raw_fd())?;
+                self.steering
+                    .set_socket(device as u8, queue as u32, nowhere.as_raw_fd())?;
             }
         }
         let rest = Rest::new(relays.len());
@@ -126,7 +134,11 @@ impl Runtime {
         ));
         let sockets: Vec<Vec<RawFd>> = ports
             .iter()
-            .map(|port| (0..port.socket().devices()).map(|device| port.socket().fd(device)).collect())
+            .map(|port| {
+                (0..port.socket().devices())
+                    .map(|device| port.socket().fd(device))
+                    .collect()
+            })
             .collect();
         for (index, port) in (0..).zip(ports) {
             let port = NewPort {
@@ -135,7 +147,10 @@ impl Runtime {
                 handover: Handover::new(Arc::clone(&exchange), index),
                 relays: relayed(&self.earlier, &exchange, index, shards),
             };
-            if self.mailboxes[usize::from(index)].send(Command::Port(Box::new(port))).is_err() {
+            if self.mailboxes[usize::from(index)]
+                .send(Command::Port(Box::new(port)))
+                .is_err()
+            {
                 return Err(Error::Shard {
                     queue: u32::from(index),
                     what: "it takes no more commands".to_owned(),

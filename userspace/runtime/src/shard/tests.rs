@@ -210,7 +210,10 @@ impl Rig {
 
     fn command(&mut self, shard: usize, command: Command) {
         let exit = self.shards[shard].handle_command(command, self.now);
-        assert!(exit.is_none(), "it goes on after all others than `Stop`, `Release` and `Port`");
+        assert!(
+            exit.is_none(),
+            "it goes on after all others than `Stop`, `Release` and `Port`"
+        );
     }
 
     /// Whether every frame of every shard is free or waits to be received into.

@@ -255,7 +255,9 @@ mod tests {
         assert!(!called.has_news());
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(b"shared").expect("room");
-        caller.send(&Word::Ready, &[file.as_fd(), file.as_fd()]).expect("an end");
+        caller
+            .send(&Word::Ready, &[file.as_fd(), file.as_fd()])
+            .expect("an end");
         caller.send(&Word::Taken, &[]).expect("an end");
         let (word, descriptors) = called.receive::<Word>(SOON).expect("a message");
         assert_eq!((word, descriptors.len()), (Word::Ready, 2));

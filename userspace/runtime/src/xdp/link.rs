@@ -50,7 +50,10 @@ impl XdpLink {
         if let Link::Taken(link) = &self.link {
             return link.try_clone();
         }
-        let number = self.fdinfo.as_ref().and_then(|path| path.file_name()?.to_str()?.parse().ok());
+        let number = self
+            .fdinfo
+            .as_ref()
+            .and_then(|path| path.file_name()?.to_str()?.parse().ok());
         let number = number.ok_or_else(|| io::Error::other("/proc does not tell the descriptor of its link"))?;
         // SAFETY: it is the descriptor of `link`, which is open as long as this.
         unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()

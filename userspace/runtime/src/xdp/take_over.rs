@@ -11,7 +11,9 @@ use tidegate_abi::{MAP_COOKIE_SWITCHES, MAP_SETTINGS};
 use tidegate_exchange::FlowFilter;
 
 use super::link::XdpLink;
-use super::{Hold, ProgramSettings, Steering, flow_filter, load, map_error, missing, program_load_error, steering_program};
+use super::{
+    Hold, ProgramSettings, Steering, flow_filter, load, map_error, missing, program_load_error, steering_program,
+};
 use crate::config::Config;
 use crate::error::{Error, with_causes};
 use crate::take_over::Predecessor;
