@@ -20,6 +20,7 @@ use tidegate_tcp::config::Keepalive;
 
 pub(crate) use self::nearest::with_nearest;
 
+use crate::access_log::AccessLogConfig;
 use crate::config_source::Source;
 use crate::failure::Failure;
 use crate::listen::Listen;
@@ -47,6 +48,8 @@ pub(crate) struct ConfigFile {
     pub(crate) drain: Duration,
     /// The log.
     pub(crate) log: LogConfig,
+    /// The access log of the http service.
+    pub(crate) access_log: AccessLogConfig,
     /// AF_XDP and the placement of shards.
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
@@ -127,6 +130,7 @@ impl Default for ConfigFile {
             root: None,
             drain: DEFAULT_DRAIN,
             log: LogConfig::default(),
+            access_log: AccessLogConfig::default(),
             afxdp: tidegate_runtime::Config::default(),
             tcp: tidegate_tcp::config::Config::default(),
             syn_cookies: tidegate_runtime::SynCookies::default(),

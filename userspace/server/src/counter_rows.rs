@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tidegate_runtime::{NextHopCounts, PortCounters, Report, SocketStatistics};
 
+use crate::access_log;
 use crate::service_counters::ServiceCounts;
 
 /// The kind of a number.
@@ -184,6 +185,9 @@ fn add_totals(rows: &mut Rows, report: &Report, output_lost: u64) {
     for (name, &value) in &report.device.driver {
         let description = format!("Frames lost, as the driver counts them by the name {name}.");
         rows.add_total(format!("driver_{name}"), description, value);
+    }
+    for (name, description, value) in access_log::counts().described() {
+        rows.add_total(format!("access_log_{name}"), description, value);
     }
     rows.add_total(
         "output_lost".to_owned(),

@@ -196,6 +196,9 @@ where
             .map(|device| device.interface.name)
             .collect(),
         tcp,
+        sources: settings.sources.clone(),
+        has_flow_filter: settings.afxdp.flow_filter,
+        anywhere: settings.balancers.is_any(),
         is_draining: false,
         steering,
     };
@@ -479,7 +482,7 @@ fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], addres
 /// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].
 fn run_shard<A, D>(shard: Shard<A, D>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport>
 where
-    A: Application,
+    A: Application + 'static,
     D: ShardTask<A>,
 {
     let run = || {
@@ -504,7 +507,7 @@ where
 /// Runs a shard whose port may go to another process, and come back.
 fn run_with_ports<A, D>(mut shard: Shard<A, D>) -> Result<ShardReport, Error>
 where
-    A: Application,
+    A: Application + 'static,
     D: ShardTask<A>,
 {
     loop {
@@ -539,7 +542,7 @@ where
 
 fn with_new_port<A, D, P>(shard: Shard<A, D, P>, new: NewPort) -> Result<Shard<A, D>, Error>
 where
-    A: Application,
+    A: Application + 'static,
     D: ShardTask<A>,
     P: ShardPort,
 {

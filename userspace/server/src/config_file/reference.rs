@@ -120,6 +120,10 @@ impl Row {
                 choices.iter().map(|choice| format!("\"{choice}\"")).collect(),
                 values(&["\"neither\"", "true"]),
             ),
+            ("fraction", _) => (
+                values(&["0.000001", "1.0", "1"]),
+                values(&["0.0", "-0.5", "1.1", "nan", "true"]),
+            ),
             (_, "iface") => (
                 values(&["\"eth1\"", "[\"eth1\", \"bond0\"]"]),
                 values(&["\"a/b\"", "\"\"", "1", "[\"eth1\", \"\"]", "[1]"]),

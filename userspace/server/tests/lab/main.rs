@@ -6,6 +6,7 @@ mod addresses;
 mod behaviour;
 mod bench_clients;
 mod coexistence;
+mod control;
 mod device;
 mod doctor;
 mod faults;
