@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::next_hops::NoNextHop;
 
+use crate::capture::MAX_CAPTURES;
 use crate::xdp::{PresentProgram, Rejection, present_programs};
 
 /// Why the runtime did not start, or stopped.
@@ -224,6 +225,9 @@ pub enum Error {
         /// The event, as a sentence.
         what: String,
     },
+    /// As many captures and traces run as may.
+    #[error("{MAX_CAPTURES} captures and traces run already; end one first")]
+    TooManyCaptures,
     /// A system call failed that has no sentence of its own.
     #[error("{what}: {source}")]
     Io {

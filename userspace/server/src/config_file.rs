@@ -10,6 +10,7 @@ mod tests;
 use core::fmt;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub(crate) struct ConfigFile {
     pub(crate) sources: tidegate_runtime::Sources,
     /// The load balancers before this host.
     pub(crate) balancers: tidegate_runtime::Balancers,
+    /// The address of the admin listener; without it there is none.
+    pub(crate) admin: Option<SocketAddr>,
     /// The control socket.
     pub(crate) control: crate::control::Config,
     /// The http service.
@@ -136,6 +139,7 @@ impl Default for ConfigFile {
             syn_cookies: tidegate_runtime::SynCookies::default(),
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
+            admin: None,
             control: crate::control::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),

@@ -1,5 +1,6 @@
 //! The control socket: who may connect, and the lines of requests and replies. `control/commands.rs` has the commands.
 
+mod capture;
 mod commands;
 mod connections;
 mod counters;

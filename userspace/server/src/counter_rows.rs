@@ -60,9 +60,11 @@ impl Rows {
         queue: u32,
         counters: impl IntoIterator<Item = (&'static str, D, u64)>,
     ) {
+        let mut next = 0;
         for (name, description, value) in counters {
             let name = format!("{prefix}{name}");
-            let place = match self.0.iter().position(|row| row.name == name) {
+            let is_next = self.0.get(next).is_some_and(|row| row.name == name);
+            let place = match is_next.then_some(next).or_else(|| self.place(&name)) {
                 Some(place) => place,
                 None => {
                     self.0.push(Row::new(name, kind, description));
@@ -70,7 +72,12 @@ impl Rows {
                 }
             };
             self.0[place].add(queue, value);
+            next = place + 1;
         }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|row| row.name == name)
     }
 
     /// Adds what is counted for all queues together.

@@ -1,6 +1,7 @@
 //! `tidegate serve`: start, watch, stop.
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, i
 use tracing::warn;
 
 use crate::access_log::AccessLog;
+use crate::admin::{self, Admin};
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
@@ -58,14 +60,22 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut drain = Drain::default();
     let mut serving = Serving::start(&prepared, &past)?;
     // Removed when this function is left.
-    let _control = given.config.control.open(&caller, serving.runtime.has_taken_over())?;
+    let takes_over = serving.runtime.has_taken_over();
+    let _control = given.config.control.open(&caller, takes_over)?;
+    let admin = given
+        .config
+        .admin
+        .map(|address| Admin::start(address, &caller, takes_over));
+    let admin = admin.transpose()?;
+    prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
-        serving.announce(&prepared.settings, quiet);
+        serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
+                admin.iter().for_each(Admin::note_stopping);
                 if !serving.runtime.is_taken_over() {
                     service_manager::stopping(prepared.given.config.drain);
                 }
@@ -108,6 +118,8 @@ struct Prepared {
     settings: Settings,
     tuning: Option<Tuning>,
     access_log: AccessLog,
+    /// Closed when another process takes over.
+    admin_listener: Option<TcpListener>,
 }
 
 impl Prepared {
@@ -117,6 +129,7 @@ impl Prepared {
             given,
             tuning: None,
             access_log,
+            admin_listener: None,
         };
         prepared.tune()?;
         Ok(prepared)
@@ -201,8 +214,8 @@ fn wait_for_return(
 /// What is left of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
-    report: Option<Report>,
-    services: Vec<Arc<Published>>,
+    pub(crate) report: Option<Report>,
+    pub(crate) services: Vec<Arc<Published>>,
     /// The cookie mode that the last one had, which may have been set by a command.
     cookies: Option<CookieMode>,
 }
@@ -236,7 +249,7 @@ fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
 pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
-    services: Vec<Arc<Published>>,
+    pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
     taken_over: TakenOver,
 }
@@ -257,9 +270,12 @@ impl Serving {
         })
     }
 
-    fn announce(&self, settings: &Settings, quiet: bool) {
+    fn announce(&self, settings: &Settings, admin: Option<&Admin>, quiet: bool) {
         if !quiet {
             say(&start_text(&self.runtime, settings));
+            if let Some(admin) = admin {
+                say(&format!("admin listener on http://{}/\n", admin.address));
+            }
         }
         say("tidegate: ready\n");
         service_manager::ready(&format!(
@@ -299,6 +315,11 @@ impl Serving {
             self.runtime.check()?;
             if self.taken_over.is_finished(&self.runtime) {
                 return Ok(());
+            }
+            if self.runtime.is_taken_over()
+                && let Some(listener) = prepared.admin_listener.take()
+            {
+                admin::close(&listener);
             }
             drain.step(&mut self.runtime);
             // The service is the other process then.

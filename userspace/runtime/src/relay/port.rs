@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
 
+use tidegate_capture::{Direction, Tap};
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::Frame;
 use tidegate_xsk::options;
@@ -15,6 +16,7 @@ use super::{OUT_SLOTS, Relay, SLOT_HEADER, announce_sleep, silence, wake};
 use crate::report::{FrameCensus, PortCounters};
 use crate::routes::Routes;
 use crate::shard_port::ShardPort;
+use crate::taps::Taps;
 
 /// Frames kept for what ends work rather than starts it.
 const RESERVE: u32 = 64;
@@ -32,6 +34,7 @@ pub(crate) struct RelayPort {
     /// Those of them that the other process was told of.
     out_told: u32,
     device: u8,
+    taps: Taps,
     counters: PortCounters,
     /// Those of the socket there was before.
     statistics: Statistics,
@@ -51,6 +54,7 @@ impl RelayPort {
             out_head: 0,
             out_told: 0,
             device: 0,
+            taps: Taps::default(),
             counters: PortCounters::default(),
             statistics: Statistics::default(),
         }
@@ -106,10 +110,14 @@ impl Transmit for RelayPort {
             length <= self.relay.slot_size - SLOT_HEADER,
             "it was written to such a slot"
         );
+        let slot = self.relay.out_slot(self.out_head);
         // SAFETY: as in `reserve`, which came before.
-        unsafe {
-            self.relay
-                .describe(self.relay.out_slot(self.out_head), length, self.device);
+        let (bytes, device) = unsafe {
+            self.relay.describe(slot, length, self.device);
+            self.relay.contents(slot)
+        };
+        if !self.taps.is_empty() {
+            self.taps.show(bytes, device, Direction::Sent, &mut self.counters);
         }
         self.out_head = self.out_head.wrapping_add(1);
         self.counters.tx_frames += 1;
@@ -137,7 +145,11 @@ impl ShardPort for RelayPort {
             }
             let frame = RelayedFrame(self.in_seen);
             self.counters.rx_frames += 1;
-            self.counters.rx_bytes += Self::contents(&self.relay, &frame).bytes.len() as u64;
+            let Frame { bytes, device } = Self::contents(&self.relay, &frame);
+            self.counters.rx_bytes += bytes.len() as u64;
+            if !self.taps.is_empty() {
+                self.taps.show(bytes, device, Direction::Received, &mut self.counters);
+            }
             batch.push(frame);
             self.in_seen = self.in_seen.wrapping_add(1);
         }
@@ -192,6 +204,10 @@ impl ShardPort for RelayPort {
     }
 
     fn set_routes(&mut self, _: Routes) {}
+
+    fn add_tap(&mut self, tap: Tap) {
+        self.taps.add(tap);
+    }
 
     fn poll_device(&mut self) {}
 

@@ -200,6 +200,7 @@ where
         has_flow_filter: settings.afxdp.flow_filter,
         anywhere: settings.balancers.is_any(),
         is_draining: false,
+        captures: Arc::default(),
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.

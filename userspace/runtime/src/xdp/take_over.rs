@@ -155,6 +155,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::LpmTrie(map)
         | Map::LruHashMap(map)
         | Map::PerCpuArray(map)
+        | Map::RingBuf(map)
         | Map::XskMap(map) => Some(map),
         _ => None,
     }

@@ -132,6 +132,10 @@ impl Row {
                 values(&["[]", "[\"echo=[2001:2::1]:7\"]"]),
                 values(&["[\"http=127.0.0.1:80\"]"]),
             ),
+            ("address and port", _) => (
+                values(&["\"127.0.0.1:9464\"", "\"[::1]:0\""]),
+                values(&["\"localhost\"", "9464"]),
+            ),
             ("user", _) => (values(&["\"root\""]), values(&["\"\""])),
             ("path", _) => (values(&["\"/srv/a\""]), values(&["\"\""])),
             (_, "http.index") => (values(&["\"a.html\""]), values(&["\"a/b\"", "\"\""])),
