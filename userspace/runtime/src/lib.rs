@@ -39,6 +39,7 @@
 //!         keepalive: None,
 //!     }],
 //!     remotes: &[],
+//!     opened: || Ok(()),
 //! };
 //! let runtime = tidegate_runtime::start(&settings, |_queue| Refusal)?;
 //! let report = runtime.stop()?;
@@ -71,6 +72,7 @@
 //! | [`capture`], `taps` | copies of what is received and sent, on their way to who writes them |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
+//! | `take_over`, `relay` | how a process takes the devices over from another, and what passes between the two then |
 //! | `random` | random bytes |
 
 mod affinity;
@@ -95,12 +97,14 @@ mod netlink;
 mod next_hop;
 mod port;
 mod random;
+mod relay;
 pub mod report;
 mod routes;
 pub mod runtime;
 mod shard;
 mod shard_port;
 pub mod shard_task;
+mod take_over;
 mod taps;
 mod wait;
 mod watchdog;

@@ -20,6 +20,7 @@ use tidegate_tcp::sources::SourceLimits;
 use crate::inspection::SliceRequest;
 use crate::report::ShardReport;
 use crate::routes::Routes;
+use crate::take_over::{NewPort, Release};
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
 pub(crate) const OFFER_STEP: Duration = Duration::from_millis(1);
@@ -72,6 +73,12 @@ pub(crate) enum Command {
     Drain,
     /// Begins to reset all connections.
     Abort,
+    /// Gives the port up to another process.
+    Release(Box<Release>),
+    /// Receives and sends by a port again.
+    Port(Box<NewPort>),
+    /// The process whose first shard has this number in the flow filter is no more.
+    Forget(u16),
     /// Ends the shard.
     Stop,
 }

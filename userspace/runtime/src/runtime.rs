@@ -2,10 +2,12 @@
 
 mod reload;
 mod start;
+mod take_over;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,6 +29,7 @@ use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
 use crate::config::{Balancers, Config, CookieMode, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
+use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::inspection::Shards;
 use crate::interface::{self, SYSFS};
@@ -35,6 +38,7 @@ use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
 use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::take_over::{Earlier, Succession};
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
@@ -90,6 +94,15 @@ pub struct Runtime {
     reattached: u64,
     /// By device.
     driver_counters: Mutex<Vec<DriverCounters>>,
+    /// The number of the first shard in the flow filter.
+    first: u16,
+    /// Processes that had the devices before, and have connections yet.
+    earlier: Vec<Earlier>,
+    /// `None`: no other process can take over.
+    succession: Option<Succession>,
+    /// How sockets are bound.
+    afxdp: Config,
+    plan: BindPlan,
     /// The configuration of the engines.
     tcp: tidegate_tcp::Config,
     /// The sources that are served.
@@ -139,6 +152,10 @@ pub struct Settings<'a> {
     /// address of this side it is for, and no rules by source apply to it. The local addresses of the connections need
     /// not be the interface's, but the servers need a route to them by it.
     pub remotes: &'a [SocketAddr],
+    /// Called on the thread of the caller of [`start`](start()), when everything is done that takes other capabilities
+    /// than CAP_NET_ADMIN and before any thread is started: who gives the others up in it leaves them to no thread. An
+    /// error ends the start.
+    pub opened: fn() -> io::Result<()>,
 }
 
 impl Runtime {
@@ -256,6 +273,10 @@ impl Runtime {
     /// [`Error::ProgramDetached`] when nothing arrives any more.
     pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
+        self.check_take_over()?;
+        if self.has_no_devices() {
+            return Ok(());
+        }
         self.check_link()?;
         self.check_addresses();
         self.check_retiring();
@@ -415,7 +436,9 @@ impl Runtime {
         self.refuse_connections();
         let began = Instant::now();
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
-            self.check_link()?;
+            if !self.has_no_devices() {
+                self.check_link()?;
+            }
             // A shard that does not answer will not finish anything either.
             let Ok(open) = self.connections() else { break };
             if open == 0 {

@@ -236,6 +236,10 @@ pub(crate) struct ServeArguments {
     /// Time that open connections have to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
+    /// Take the queues over from the server that listens on this unix socket, if there is one, which keeps the
+    /// connections it has; and listen there for the next.
+    #[arg(long, value_name = "PATH", conflicts_with = "tune")]
+    pub(crate) take_over: Option<PathBuf>,
     /// Prepare the interface as `tidegate nic apply` does, serve the queues that are tidegate's then, and put it back
     /// at the end.
     #[arg(long)]
