@@ -27,6 +27,7 @@ mod link;
 mod nagle;
 mod newreno;
 mod next_hop;
+mod observers;
 mod outstanding;
 mod path_mtu;
 mod persist;
