@@ -25,7 +25,7 @@ RELEASE := $(RELEASE_ENVIRONMENT) $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-dashboard test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -97,11 +97,15 @@ container: build ## Make a container image of the program and its libraries (bui
 	scripts/deploy/rootfs.sh target/release/tidegate target/deploy/rootfs
 	buildah build --isolation chroot --tag tidegate --file scripts/deploy/Containerfile .
 
-test-deploy: build ## Check the unit, the installation and the manifests (systemd-analyze, pip)
+test-deploy: build ## Check unit, installation, manifests and Prometheus rules (systemd-analyze, pip, prometheus)
+	@scripts/deploy/prometheus/test.sh
 	@scripts/test-deploy.sh target/release/tidegate
 
 test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)
 	@scripts/test-pages.sh
+
+test-dashboard: ebpf ## Have chromium look at the live dashboard, wide and narrow, light and dark (chromium)
+	@scripts/test-dashboard.sh
 
 duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
 	@scripts/duplicates.sh
@@ -138,9 +142,10 @@ bench-instructions: ebpf ## Count the engine's instructions and compare with the
 fuzz: ## Fuzz the TCP engine: SECONDS=60 for each target [KEEP=1]
 	@scripts/fuzz.sh $(if $(KEEP),--keep) $(or $(SECONDS),60)
 
-docs: ebpf ## Write docs/cli.md anew from the help of the programs
+docs: ebpf ## Write docs/cli.md anew from the help of the programs, and the tables of docs/metrics.md
 	$(CARGO) build --locked --package tidegate-bench
 	TIDEGATE_UPDATE_DOCS=1 $(CARGO) test --locked --package tidegate --test cli
+	TIDEGATE_UPDATE_DOCS=1 $(CARGO) test --locked --package tidegate --bin tidegate the_document_lists_the_metrics
 
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included

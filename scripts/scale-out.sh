@@ -266,7 +266,7 @@ add_one() {
 drain_one() {
     change drain 2
     sleep $((idle_seconds + 2))
-    kill -USR2 "${pids[2]}"
+    kill -WINCH "${pids[2]}"
     until grep -q '^tidegate: drained' "$scratch/2.log"; do
         sleep 0.1
     done

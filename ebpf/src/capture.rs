@@ -85,8 +85,8 @@ fn sample(context: *mut xdp_md, counter: u32, is_sent: u32) -> Option<()> {
     }
     let mut entry = CAPTURE.reserve::<Sample>(0)?;
     let sample = entry.as_mut_ptr();
-    // SAFETY: the ring gave room for a sample, aligned to 8 octets, and each field is written before it is passed on, but
-    // for the octets behind `captured`, of which nobody makes anything. The context is that of the running program.
+    // SAFETY: the ring gave room for a sample, aligned to 8 octets, and each field is written before it is passed on,
+    // but for the octets behind `captured`, of which nobody makes anything. The context is that of the running program.
     let is_copied = unsafe {
         (&raw mut (*sample).time).write(bpf_ktime_get_ns());
         (&raw mut (*sample).length).write(length as u32);

@@ -108,6 +108,11 @@ impl Services {
         })
     }
 
+    /// Logs requests of the HTTP service that begin from now on to `log`, or none.
+    pub fn set_access_log(&mut self, log: Option<http::AccessLog>) {
+        self.http.set_access_log(log);
+    }
+
     /// The counters of all services since this value was made.
     pub fn counters(&self) -> Counters {
         Counters {

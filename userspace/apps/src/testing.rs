@@ -137,7 +137,7 @@ impl Stream for MockStream {
 pub(crate) struct Driver<A: Application> {
     pub(crate) application: A,
     pub(crate) stream: MockStream,
-    connection: A::Connection,
+    pub(crate) connection: A::Connection,
     unconsumed: Vec<u8>,
     end_of_stream_told: bool,
 }

@@ -1,7 +1,7 @@
 //! The addresses that listeners serve: those of the interfaces, as they come and go.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Addresses of both families.
 const GROUPS: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+
+/// In the place of a listener that is not served any more, so that the others keep their numbers.
+pub(crate) const REMOVED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Addresses with the listeners that accept their connections.
 type Served = Arc<[(SocketAddr, ListenerId)]>;
@@ -110,6 +113,18 @@ impl ServedAddresses {
         self.take(&all)
     }
 
+    /// All listeners by number, the [`REMOVED`] ones among them.
+    pub(crate) fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    /// Takes other listeners, by number, on interfaces that have these `addresses`. `None` if the same are to be served
+    /// as before.
+    pub(crate) fn replace(&mut self, listeners: Vec<SocketAddr>, addresses: &[IpAddr]) -> Option<AddressChange> {
+        self.listeners = listeners;
+        self.take(addresses)
+    }
+
     /// Takes these for the addresses of the interfaces.
     fn take(&mut self, addresses: &[IpAddr]) -> Option<AddressChange> {
         let (served, beyond) = expand(&self.listeners, addresses, self.anywhere);
@@ -166,7 +181,10 @@ fn covers(listener: &SocketAddr, address: IpAddr) -> bool {
 /// The addresses that `listeners` have on an interface with `addresses`, concrete ones first, and all of these if they
 /// may be `anywhere`; and how many there are beyond what can be served.
 fn expand(listeners: &[SocketAddr], addresses: &[IpAddr], anywhere: bool) -> (Vec<(SocketAddr, ListenerId)>, usize) {
-    let numbered = || (0..).map(ListenerId).zip(listeners);
+    let numbered = || {
+        let numbered = (0..).map(ListenerId).zip(listeners);
+        numbered.filter(|(_, listener)| **listener != REMOVED)
+    };
     let concrete = numbered()
         .filter(|(_, listener)| addresses.contains(&listener.ip()) || anywhere && !listener.ip().is_unspecified())
         // Without scope and flow label, which no segment carries.
@@ -276,6 +294,24 @@ mod tests {
             listeners,
             looked_at: Instant::now(),
         }
+    }
+
+    #[test]
+    fn other_listeners_are_served_from_then_on_and_those_that_stay_keep_their_numbers() {
+        let own = addresses(&["198.18.0.1"]);
+        let mut served = served(&["198.18.0.1:80", "0.0.0.0:81"], &["198.18.0.1"]);
+        let mut others = listeners(&["198.18.0.1:80", "0.0.0.0:81", "198.18.0.1:82"]);
+        others[0] = REMOVED;
+        let change = served.replace(others.clone(), &own).expect("a change");
+        assert_eq!(change.removed, listeners(&["198.18.0.1:80"]));
+        assert_eq!(change.added, listeners(&["198.18.0.1:82"]));
+        let numbers: Vec<_> = change
+            .served
+            .iter()
+            .map(|(address, id)| (address.port(), id.0))
+            .collect();
+        assert_eq!(numbers, [(82, 2), (81, 1)]);
+        assert_eq!(served.replace(others, &own), None);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Commands of the control plane to the shards.
 
+use core::any::Any;
+use core::fmt;
 use core::time::Duration;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -11,19 +13,24 @@ use crossbeam::channel::Sender;
 use mio::Waker;
 use tidegate_capture::Tap;
 use tidegate_tcp::application::ListenerId;
+use tidegate_tcp::config::{Config, Keepalive};
 use tidegate_tcp::engine::Cookies;
+use tidegate_tcp::sources::SourceLimits;
 
+use crate::inspection::SliceRequest;
 use crate::report::ShardReport;
 use crate::routes::Routes;
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
-const OFFER_STEP: Duration = Duration::from_millis(1);
+pub(crate) const OFFER_STEP: Duration = Duration::from_millis(1);
 
 /// A command of the control plane to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sends a snapshot of the counters. The channel has room for one.
     Report(Sender<ShardReport>),
+    /// Lists, counts or resets the next few connections.
+    Connections(SliceRequest),
     /// Accepts SYN cookies made with these keys from now on, or none.
     Cookies {
         cookies: Option<Cookies>,
@@ -35,6 +42,19 @@ pub(crate) enum Command {
         addresses: Arc<[(SocketAddr, ListenerId)]>,
         /// Told when that is so. The channel has room for every shard.
         taken: Sender<()>,
+    },
+    /// Works by other settings from now on.
+    Configure {
+        configuration: Arc<Configuration>,
+        /// Told when that is so. The channel has room for every shard.
+        taken: Sender<()>,
+    },
+    /// Changes the application.
+    Application {
+        change: ApplicationChange,
+        /// Told when that is so, with what the application does not need any more. The channel has room for every
+        /// shard.
+        taken: Sender<Box<dyn Any + Send>>,
     },
     /// Makes segments of new connections for this MTU of the link.
     Mtu(u16),
@@ -54,6 +74,40 @@ pub(crate) enum Command {
     Abort,
     /// Ends the shard.
     Stop,
+}
+
+/// Settings that change while the shards run.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    pub(crate) tcp: Config,
+    pub(crate) source_limits: SourceLimits,
+    /// By the number of the listener.
+    pub(crate) keepalive: Vec<Keepalive>,
+    pub(crate) addresses: Arc<[(SocketAddr, ListenerId)]>,
+}
+
+type Change = Box<dyn FnOnce(&mut dyn Any) -> Box<dyn Any + Send> + Send>;
+
+/// A change of a shard's application, which is made once.
+#[derive(Clone)]
+pub(crate) struct ApplicationChange(Arc<Mutex<Option<Change>>>);
+
+impl ApplicationChange {
+    pub(crate) fn new(change: Change) -> Self {
+        Self(Arc::new(Mutex::new(Some(change))))
+    }
+
+    /// Makes it. Returns what the application does not need any more, to be dropped elsewhere.
+    pub(crate) fn make(&self, application: &mut dyn Any) -> Box<dyn Any + Send> {
+        let change = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        change.map_or_else(|| Box::new(()) as Box<dyn Any + Send>, |change| change(application))
+    }
+}
+
+impl fmt::Debug for ApplicationChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApplicationChange").finish_non_exhaustive()
+    }
 }
 
 /// One per shard.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mio::{Events, Poll, Token};
 use nix::time::{ClockId, clock_gettime};
 use tidegate_exchange::{Exchange, Handover, Outcome};
-use tidegate_tcp::application::Application;
+use tidegate_tcp::application::{Application, ListenerId};
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::{Engine, LOOKUP_GROUP, OnNoFlow, Received};
 use tidegate_tcp::time::Instant;
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cookies::alarm::Alarm;
 use crate::error::Error;
-use crate::mailbox::{Command, Mailbox};
+use crate::mailbox::{Command, Configuration, Mailbox};
 use crate::port::Port;
 use crate::report::{PortCounters, ShardReport};
 use crate::shard_port::ShardPort;
@@ -86,7 +86,7 @@ pub(crate) struct Shard<A: Application, D, P: ShardPort = Port> {
     counters: PortCounters,
 }
 
-impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
+impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     /// A shard ready to run.
     pub(crate) fn new(index: u16, parts: Parts<A, D, P>, shared: Shared<P>, config: &Config) -> Self {
         let Parts {
@@ -316,6 +316,7 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 // Whoever asked may have given up waiting.
                 let _ = reply.try_send(self.report());
             }
+            Command::Connections(request) => request.answer(&mut self.engine, now, &mut self.port),
             Command::Cookies { cookies, taken } => {
                 self.engine.set_cookies(cookies);
                 // As above.
@@ -325,6 +326,15 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 self.engine.set_addresses(&addresses);
                 // As above.
                 let _ = taken.try_send(());
+            }
+            Command::Configure { configuration, taken } => {
+                self.configure(&configuration);
+                // As above.
+                let _ = taken.try_send(());
+            }
+            Command::Application { change, taken } => {
+                // As above.
+                let _ = taken.try_send(change.make(self.engine.application_mut()));
             }
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
             Command::RefuseSyns => self.engine.refuse_syns(),
@@ -340,6 +350,19 @@ impl<A: Application, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
         self.port.flush();
         false
+    }
+
+    fn configure(&mut self, configuration: &Configuration) {
+        let engine = &mut self.engine;
+        engine.set_config(configuration.tcp.clone());
+        engine.change_source_limits(configuration.source_limits);
+        while engine.listener_count() < configuration.keepalive.len() {
+            engine.add_listener();
+        }
+        for (id, &keepalive) in (0..).map(ListenerId).zip(&configuration.keepalive) {
+            engine.set_keepalive(id, keepalive);
+        }
+        engine.set_addresses(&configuration.addresses);
     }
 
     fn report(&self) -> ShardReport {

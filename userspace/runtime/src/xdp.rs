@@ -24,13 +24,13 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
-use tidegate_abi::syn_ack::SynAck;
+use tidegate_abi::syn_ack::{SynAck, feature};
 use tidegate_abi::{
     MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, XdpCounter,
 };
 use tidegate_exchange::FlowFilter;
 
-use crate::config::{Attach, Config, XdpMode};
+use crate::config::{Attach, Config, Sources, XdpMode};
 use crate::doctor::native_hint;
 use crate::error::{Error, with_causes};
 use crate::report::XdpCounts;
@@ -40,6 +40,7 @@ pub(crate) use self::dispatcher::check_bpffs;
 pub(crate) use self::drops::{Drops, Subscription};
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
+use self::maps::{FeaturesMap, SharedFeatures};
 pub use self::netlink::Place;
 pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
@@ -104,6 +105,7 @@ pub(crate) struct Steering {
     flow_filter: FlowFilter,
     drops: Arc<Drops>,
     settings: Mutex<SettingsMap>,
+    features: SharedFeatures,
     listeners: ListenerMaps,
     /// By device.
     attached: Vec<Attached>,
@@ -146,6 +148,7 @@ impl Steering {
         );
         let drops = Arc::new(Drops::take(&mut ebpf)?);
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
+        let features = FeaturesMap::take(&mut ebpf)?;
         let listeners = ListenerMaps::take(&mut ebpf)?;
 
         let (holds, attached) = match config.attach {
@@ -168,6 +171,7 @@ impl Steering {
             flow_filter,
             drops,
             settings: Mutex::new(settings),
+            features,
             listeners,
             attached,
         })
@@ -298,13 +302,46 @@ impl Steering {
         self.listeners.remove(settings::listener_key(address))
     }
 
+    /// Treats sources as `now` says, in the place of `before`, from now on. What a source is stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says; then all is as before, as far as the kernel lets it.
+    pub(crate) fn replace_sources(&mut self, before: &Sources, now: &Sources) -> Result<(), Error> {
+        if before == now {
+            return Ok(());
+        }
+        let result = self.write_sources(before, now);
+        if result.is_err() {
+            // What was not changed is written as it is.
+            let _ = self.write_sources(now, before);
+        }
+        result
+    }
+
+    fn write_sources(&mut self, before: &Sources, now: &Sources) -> Result<(), Error> {
+        settings::replace_sources(&mut self.program, before, now)?;
+        let mut features = self.features.lock().unwrap_or_else(PoisonError::into_inner);
+        features.set(feature::SOURCE_RULES | feature::SYN_RATE, now.features())
+    }
+
+    /// Lets as many segments of no flow through to an engine from now on as one answers that has this `rst_rate`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(crate) fn set_rst_rate(&self, rst_rate: u32) -> Result<(), Error> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.set_rst_rate(rst_rate)
+    }
+
     /// The maps that control SYN cookies, which can be taken once.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] when they are not there.
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
-        CookieMaps::take(&mut self.program)
+        CookieMaps::take(&mut self.program, Arc::clone(&self.features))
     }
 }
 

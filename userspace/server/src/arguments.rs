@@ -1,13 +1,16 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use tidegate_capture::{Filter, FilterError};
+use tidegate_control::CookieMode as CookieChoice;
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
+use crate::ctl::{ConnsArguments, CountersArguments, KillArguments, TopArguments};
 use crate::listen::Listen;
 use crate::log::LogFormat;
 
@@ -26,7 +29,7 @@ pub(crate) struct Arguments {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 drains.
+    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 opens the logs anew, SIGWINCH drains.
     Serve(Box<ServeArguments>),
     /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
     Doctor(Box<DoctorArguments>),
@@ -70,6 +73,26 @@ pub(crate) enum CtlCommand {
     Info,
     /// Refuse new connections, finish the open ones, and stay.
     Drain,
+    /// Open the access log anew, by its name: it may have been renamed.
+    Reopen,
+    /// List connections with their state, like `ss -tie`
+    Conns(ConnsArguments),
+    /// Reset connections
+    Kill(KillArguments),
+    /// Print all counters
+    Counters(CountersArguments),
+    /// Show rates, connections, drops and peers, again every second; q quits
+    Top(TopArguments),
+    /// Answer SYNs with cookies: on, off, or auto while a queue is under pressure; until the next such command
+    Cookies {
+        /// When.
+        mode: CookieChoice,
+    },
+    /// Log what a filter lets through, until the next such command
+    LogLevel {
+        /// A level such as info, or a filter such as warn,tidegate_runtime=debug
+        filter: String,
+    },
     /// Copy frames to a pcapng file: received, sent, and what the XDP program drops or answers
     Capture(CaptureArguments),
 }
@@ -217,6 +240,10 @@ pub(crate) struct ServeArguments {
     /// Where to keep what was before --tune or `tidegate nic apply` (default: /var/lib/tidegate/nic)
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Show metrics, health, an API and a dashboard by HTTP on this address of the kernel's, without authentication: a
+    /// loopback one is seen by this host alone, as 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
     /// Listen for `tidegate ctl` on this unix socket, which is for the owner of the process alone unless the key
     /// `control.owner` says otherwise.
     #[arg(long, value_name = "PATH")]

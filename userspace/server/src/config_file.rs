@@ -10,6 +10,7 @@ mod tests;
 use core::fmt;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tidegate_tcp::config::Keepalive;
 
 pub(crate) use self::nearest::with_nearest;
 
+use crate::access_log::AccessLogConfig;
 use crate::config_source::Source;
 use crate::failure::Failure;
 use crate::listen::Listen;
@@ -47,6 +49,8 @@ pub(crate) struct ConfigFile {
     pub(crate) drain: Duration,
     /// The log.
     pub(crate) log: LogConfig,
+    /// The access log of the http service.
+    pub(crate) access_log: AccessLogConfig,
     /// AF_XDP and the placement of shards.
     pub(crate) afxdp: tidegate_runtime::Config,
     /// The TCP engine.
@@ -57,6 +61,8 @@ pub(crate) struct ConfigFile {
     pub(crate) sources: tidegate_runtime::Sources,
     /// The load balancers before this host.
     pub(crate) balancers: tidegate_runtime::Balancers,
+    /// The address of the admin listener; without it there is none.
+    pub(crate) admin: Option<SocketAddr>,
     /// The control socket.
     pub(crate) control: crate::control::Config,
     /// The http service.
@@ -127,11 +133,13 @@ impl Default for ConfigFile {
             root: None,
             drain: DEFAULT_DRAIN,
             log: LogConfig::default(),
+            access_log: AccessLogConfig::default(),
             afxdp: tidegate_runtime::Config::default(),
             tcp: tidegate_tcp::config::Config::default(),
             syn_cookies: tidegate_runtime::SynCookies::default(),
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
+            admin: None,
             control: crate::control::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),

@@ -2,6 +2,9 @@
 
 mod capture;
 mod commands;
+mod connections;
+mod counters;
+mod top;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,10 +18,11 @@ use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{User, chown};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tidegate_control::{MAX_LINE, Reply, Request};
 use tracing::warn;
 
+pub(crate) use self::connections::parse_state;
 use crate::failure::Failure;
 use crate::main_loop::Caller;
 
@@ -203,6 +207,14 @@ impl Client<'_> {
         line.push(b'\n');
         let mut stream = self.stream;
         stream.write_all(&line)
+    }
+
+    /// Replies with what was found, or with why not.
+    fn answer<T: Serialize>(&self, answer: Result<T, String>) -> io::Result<()> {
+        self.reply(&match answer {
+            Ok(value) => Reply::Ok(serde_json::to_value(value)?),
+            Err(sentence) => Reply::Error(sentence),
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tidegate_runtime::{NextHopCounts, PortCounters, Report, SocketStatistics};
 
+use crate::access_log;
 use crate::service_counters::ServiceCounts;
 
 /// The kind of a number.
@@ -59,9 +60,11 @@ impl Rows {
         queue: u32,
         counters: impl IntoIterator<Item = (&'static str, D, u64)>,
     ) {
+        let mut next = 0;
         for (name, description, value) in counters {
             let name = format!("{prefix}{name}");
-            let place = match self.0.iter().position(|row| row.name == name) {
+            let is_next = self.0.get(next).is_some_and(|row| row.name == name);
+            let place = match is_next.then_some(next).or_else(|| self.place(&name)) {
                 Some(place) => place,
                 None => {
                     self.0.push(Row::new(name, kind, description));
@@ -69,7 +72,12 @@ impl Rows {
                 }
             };
             self.0[place].add(queue, value);
+            next = place + 1;
         }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|row| row.name == name)
     }
 
     /// Adds what is counted for all queues together.
@@ -184,6 +192,9 @@ fn add_totals(rows: &mut Rows, report: &Report, output_lost: u64) {
     for (name, &value) in &report.device.driver {
         let description = format!("Frames lost, as the driver counts them by the name {name}.");
         rows.add_total(format!("driver_{name}"), description, value);
+    }
+    for (name, description, value) in access_log::counts().described() {
+        rows.add_total(format!("access_log_{name}"), description, value);
     }
     rows.add_total(
         "output_lost".to_owned(),

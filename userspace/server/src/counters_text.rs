@@ -5,7 +5,8 @@
 //! and off, `afxdp_` the shard's port (`afxdp_kernel_` the kernel's XDP_STATISTICS of its socket), `tcp_` the engine,
 //! `http_`, `echo_` and `discard_` the services, `frames_` where the frames of the UMEM are, and, with totals only,
 //! `next_hop_` what follows the kernel's routes, `device_` the device, `driver_` its driver's own counters of losses,
-//! as far as they are not zero, `output_` what the process prints. Scripts may rely on this; names are only ever added.
+//! as far as they are not zero, `access_log_` what became of requests to be logged, `output_` what the process prints.
+//! Scripts may rely on this; names are only ever added.
 
 use std::fmt::Write as _;
 
@@ -109,6 +110,7 @@ mod tests {
             "next_hop_neighbour_requests 80",
             "device_reattached 80",
             "driver_rx_missed_errors 90",
+            "access_log_lost_queue_full 0",
             "output_lost 70",
         ] {
             assert_eq!(

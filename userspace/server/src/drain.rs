@@ -1,5 +1,5 @@
-//! Draining without stopping (SIGUSR2): the server goes on holding its addresses and ports, so that nobody is told by a
-//! RST that they are closed, until whatever sends it connections has learned to send them elsewhere.
+//! Draining without stopping (SIGWINCH): the server goes on holding its addresses and ports, so that nobody is told by
+//! a RST that they are closed, until whatever sends it connections has learned to send them elsewhere.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! `tidegate`: serves HTTP and echo beside the kernel, through XDP and AF_XDP.
 
+mod access_log;
+mod admin;
 mod arguments;
 mod config_file;
 mod config_source;

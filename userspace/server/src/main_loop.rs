@@ -3,6 +3,7 @@
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
+use crate::access_log::AccessLog;
 use crate::drain::Drain;
 use crate::serve::{Past, Serving};
 use crate::settings::Settings;
@@ -19,12 +20,13 @@ pub(crate) struct MainLoop<'a> {
     /// `None` while the interfaces are gone.
     pub(crate) serving: Option<&'a mut Serving>,
     /// The counts of runtimes that are over.
-    #[expect(dead_code, reason = "the counters are not a command yet")]
     pub(crate) past: &'a Past,
     /// The progress of draining.
     pub(crate) drain: &'a mut Drain,
     /// As they were given.
     pub(crate) settings: &'a Settings,
+    /// The access log.
+    pub(crate) access_log: &'a AccessLog,
 }
 
 type Call = Box<dyn FnOnce(&mut MainLoop<'_>) + Send>;
@@ -83,6 +85,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::access_log::AccessLogConfig;
     use crate::arguments::ServeArguments;
 
     fn settings() -> Settings {
@@ -111,6 +114,7 @@ mod tests {
             past: &Past::default(),
             drain: &mut drain,
             settings: &settings,
+            access_log: &AccessLog::start(&AccessLogConfig::default()).unwrap(),
         });
         assert_eq!(calling.join().unwrap().unwrap(), ["eth1"]);
         assert_eq!(drain, Drain::Asked);

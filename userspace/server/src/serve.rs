@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
+use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
-use crate::counter_rows::counter_rows;
+use crate::access_log::AccessLog;
+use crate::admin::Admin;
+use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
@@ -47,23 +49,28 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
         warn!("{}", finding.sentence);
     }
     let (caller, calls) = main_loop::calls(signals.waker());
+    let access_log = AccessLog::start(&given.config.access_log)?;
+    access_log.publish();
     // Put back when this function is left, however that is.
-    let mut prepared = Prepared::new(given)?;
+    let mut prepared = Prepared::new(given.clone(), access_log)?;
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut serving = Serving::start(&prepared.settings, &past)?;
+    let mut serving = Serving::start(&prepared, &past)?;
     // Removed when this function is left.
     let _control = given.config.control.open(&caller)?;
+    let admin = given.config.admin.map(|address| Admin::start(address, &caller));
+    let admin = admin.transpose()?;
     loop {
-        serving.announce(&prepared.settings, quiet);
-        match serving.serve(&prepared.settings, &signals, &calls, &past, rates.as_mut(), &mut drain) {
+        serving.announce(&prepared.settings, admin.as_ref(), quiet);
+        match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
             Ok(()) => {
                 if !quiet {
                     say("tidegate: stopping\n");
                 }
-                service_manager::stopping(given.config.drain);
-                let drained = serving.runtime.drain(given.config.drain, &signals.stop_now);
+                admin.iter().for_each(Admin::note_stopping);
+                service_manager::stopping(prepared.given.config.drain);
+                let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
             }
@@ -73,7 +80,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 };
                 // Nobody can be told any more, so there is nothing to wait for.
                 past = serving.stop(&past)?;
-                if given.config.afxdp.link_gone == LinkGone::Exit {
+                if prepared.given.config.afxdp.link_gone == LinkGone::Exit {
                     say(&past.text());
                     return Err(error.into());
                 }
@@ -85,7 +92,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 warn!("{waiting}");
             }
         }
-        match wait_for_return(given, &mut prepared, &signals, &calls, &past, &mut drain) {
+        match wait_for_return(&mut prepared, &signals, &calls, &past, &mut drain) {
             Some(again) => serving = again,
             None => {
                 say(&past.text());
@@ -95,38 +102,67 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     }
 }
 
-/// The settings to serve by, and the devices that were prepared for that.
+/// The settings to serve by, and what was made ready for that.
 struct Prepared {
+    given: Settings,
+    /// With the queues that were prepared.
     settings: Settings,
     tuning: Option<Tuning>,
+    access_log: AccessLog,
 }
 
 impl Prepared {
-    fn new(given: &Settings) -> Result<Self, Failure> {
-        let mut settings = given.clone();
+    fn new(given: Settings, access_log: AccessLog) -> Result<Self, Failure> {
+        let mut prepared = Self {
+            settings: given.clone(),
+            given,
+            tuning: None,
+            access_log,
+        };
+        prepared.tune()?;
+        Ok(prepared)
+    }
+
+    /// Prepares the devices, if they are to be.
+    fn tune(&mut self) -> Result<(), Failure> {
+        let given = &self.given;
         let tuning = given.tune.as_ref().map(|directory| tune(given, directory));
-        let tuning = tuning.transpose()?;
-        if let Some(tuning) = &tuning {
-            settings.config.afxdp.queues = Some(tuning.queues);
+        self.tuning = tuning.transpose()?;
+        if let Some(tuning) = &self.tuning {
+            self.settings.config.afxdp.queues = Some(tuning.queues);
         }
-        Ok(Self { settings, tuning })
+        Ok(())
     }
 
     /// Prepares devices again that have come back as their drivers made them.
-    fn renew(&mut self, given: &Settings) -> Result<(), Failure> {
-        if given.tune.is_none() || self.tuning.as_ref().is_some_and(|tuning| !tuning.is_stale()) {
+    fn renew(&mut self) -> Result<(), Failure> {
+        if self.given.tune.is_none() || self.tuning.as_ref().is_some_and(|tuning| !tuning.is_stale()) {
             return Ok(());
         }
         // Before it is made anew: it has the locks, and puts back what is left to be put back.
         self.tuning = None;
-        *self = Self::new(given)?;
-        Ok(())
+        self.tune()
+    }
+
+    /// What calls from other threads can see and change.
+    fn main_loop<'a>(
+        &'a mut self,
+        serving: Option<&'a mut Serving>,
+        past: &'a Past,
+        drain: &'a mut Drain,
+    ) -> MainLoop<'a> {
+        MainLoop {
+            serving,
+            past,
+            drain,
+            settings: &self.settings,
+            access_log: &self.access_log,
+        }
     }
 }
 
 /// Waits until the interface is there, and serves on it. `None` when a signal asks to stop before that.
 fn wait_for_return(
-    settings: &Settings,
     prepared: &mut Prepared,
     signals: &SignalEvents,
     calls: &Calls,
@@ -141,38 +177,35 @@ fn wait_for_return(
             Some(Event::Stop) => return None,
             Some(Event::Report) => say(&past.text()),
             Some(Event::Drain) => drain.ask(),
+            Some(Event::Reopen) => reopen(&prepared.access_log),
             None => {}
         }
-        calls.make(&mut MainLoop {
-            serving: None,
-            past,
-            drain,
-            settings,
-        });
+        calls.make(&mut prepared.main_loop(None, past, drain));
         // A cheap look first: to start takes more, and all that is made for it would be thrown away.
-        let infos = settings.interfaces.iter().map(|interface| interface_info(interface));
+        let interfaces = prepared.given.interfaces.iter();
+        let infos = interfaces.map(|interface| interface_info(interface));
         let started = match infos.collect::<Result<Vec<_>, _>>() {
             Err(Error::NoSuchInterface { .. }) => continue,
             Err(error) => Err(error.into()),
-            Ok(_) => prepared
-                .renew(settings)
-                .and_then(|()| Serving::start(&prepared.settings, past)),
+            Ok(_) => prepared.renew().and_then(|()| Serving::start(prepared, past)),
         };
         match started {
             Ok(serving) => return Some(serving),
             Err(failure) => warn!(
                 "{} is back, but cannot be served yet: {failure}",
-                settings.interfaces.join(" and ")
+                prepared.given.interfaces.join(" and ")
             ),
         }
     }
 }
 
-/// The counts of runtimes that are over.
+/// What is left of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
-    report: Option<Report>,
-    services: Vec<Arc<Published>>,
+    pub(crate) report: Option<Report>,
+    pub(crate) services: Vec<Arc<Published>>,
+    /// The cookie mode that the last one had, which may have been set by a command.
+    cookies: Option<CookieMode>,
 }
 
 impl Past {
@@ -181,25 +214,39 @@ impl Past {
             .as_ref()
             .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
+
+    /// The counters.
+    pub(crate) fn counters(&self) -> Vec<Row> {
+        self.report
+            .as_ref()
+            .map_or_else(Vec::new, |report| rows_of(report, &self.services))
+    }
 }
 
 /// The counters of `report` and of the services of its shards as text.
 fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    counters_text(&rows_of(report, services))
+}
+
+fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
     let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
-    counters_text(&counter_rows(report, &services, output::lost()))
+    counter_rows(report, &services, output::lost())
 }
 
 /// A running server.
 pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
-    services: Vec<Arc<Published>>,
+    pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
 }
 
 impl Serving {
-    fn start(settings: &Settings, past: &Past) -> Result<Self, Failure> {
-        let (runtime, mut services) = start(settings, &past.services)?;
+    fn start(prepared: &Prepared, past: &Past) -> Result<Self, Failure> {
+        let (mut runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
+        if let Some(mode) = past.cookies {
+            runtime.set_cookie_mode(mode)?;
+        }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
         Ok(Self {
@@ -209,9 +256,12 @@ impl Serving {
         })
     }
 
-    fn announce(&self, settings: &Settings, quiet: bool) {
+    fn announce(&self, settings: &Settings, admin: Option<&Admin>, quiet: bool) {
         if !quiet {
             say(&start_text(&self.runtime, settings));
+            if let Some(admin) = admin {
+                say(&format!("admin listener on http://{}/\n", admin.address));
+            }
         }
         say("tidegate: ready\n");
         service_manager::ready(&format!(
@@ -224,7 +274,7 @@ impl Serving {
     /// Serves until a signal asks to stop.
     fn serve(
         &mut self,
-        settings: &Settings,
+        prepared: &mut Prepared,
         signals: &SignalEvents,
         calls: &Calls,
         past: &Past,
@@ -244,14 +294,10 @@ impl Serving {
                     Err(error) => warn!("cannot read the counters: {error}"),
                 },
                 Some(Event::Drain) => drain.ask(),
+                Some(Event::Reopen) => reopen(&prepared.access_log),
                 None => {}
             }
-            calls.make(&mut MainLoop {
-                serving: Some(&mut *self),
-                past,
-                drain,
-                settings,
-            });
+            calls.make(&mut prepared.main_loop(Some(&mut *self), past, drain));
             self.runtime.check()?;
             drain.step(&mut self.runtime);
             self.watchdog.feed(|| self.runtime.connections());
@@ -271,20 +317,31 @@ impl Serving {
         Ok(report)
     }
 
+    /// [`Serving::report`] for the control socket.
+    pub(crate) fn counters(&self, past: &Past) -> Result<Vec<Row>, Error> {
+        Ok(rows_of(&self.report(past)?, &self.services))
+    }
+
     /// Stops, and returns what was counted until now.
     fn stop(self, past: &Past) -> Result<Past, Failure> {
+        let cookies = Some(self.runtime.cookie_mode());
         let mut report = self.runtime.stop()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(Past {
             report: Some(report),
             services: self.services,
+            cookies,
         })
     }
 }
 
 /// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
 /// them.
-fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
+fn start(
+    settings: &Settings,
+    before: &[Arc<Published>],
+    access_log: &AccessLog,
+) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners = listeners(settings);
     let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
     if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
@@ -322,13 +379,22 @@ fn start(settings: &Settings, before: &[Arc<Published>]) -> Result<(Runtime, Vec
         listeners: &listeners,
         remotes: &[],
     };
-    let runtime = tidegate_runtime::start(&runtime_settings, |_| {
-        services
+    let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
+        let mut service = services
             .next()
-            .expect("there are at most MAX_QUEUES shards, or as many as were asked for")
+            .expect("there are at most MAX_QUEUES shards, or as many as were asked for");
+        service.set_access_log(access_log.of_shard(shard));
+        service
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
     Ok((runtime, published))
+}
+
+/// Opens the access log anew.
+fn reopen(access_log: &AccessLog) {
+    if let Err(failure) = access_log.reopen() {
+        warn!("{failure}; the file that was open is written on");
+    }
 }
 
 /// What is listened on, and how.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tidegate_apps::http::AccessLog;
 use tidegate_apps::{Connection, Counters, Services};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::histogram::Histogram;
@@ -56,6 +57,11 @@ impl PublishingServices {
             published: Arc::clone(&published),
         };
         (wrapped, published)
+    }
+
+    /// As [`Services::set_access_log`].
+    pub(crate) fn set_access_log(&mut self, log: Option<AccessLog>) {
+        self.services.set_access_log(log);
     }
 }
 

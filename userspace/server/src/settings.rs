@@ -129,6 +129,7 @@ impl ConfigFile {
                 origins.set_by_argument(key, argument);
             }
         }
+        self.admin = arguments.admin.or(self.admin);
         self.control.path = arguments.control.clone().or(self.control.path.take());
         self.http.root = arguments.root.clone().or(self.root.take());
         self.drain = arguments.drain.unwrap_or(self.drain);

@@ -7,8 +7,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use nix::libc::{SI_KERNEL, siginfo_t};
+use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
 /// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,9 @@ pub(crate) enum Event {
     Stop,
     /// SIGUSR1: print the counters and go on.
     Report,
-    /// SIGUSR2: end all connections in good order, accept no others, and stay.
+    /// SIGUSR2: open the log files anew.
+    Reopen,
+    /// SIGWINCH from another process: end all connections in good order, accept no others, and stay.
     Drain,
 }
 
@@ -52,6 +56,7 @@ pub(crate) struct SignalEvents {
 struct Asked {
     stop: AtomicBool,
     report: AtomicBool,
+    reopen: AtomicBool,
     drain: AtomicBool,
 }
 
@@ -60,6 +65,7 @@ impl Asked {
         match event {
             Event::Stop => self.stop.store(true, Ordering::Release),
             Event::Report => self.report.store(true, Ordering::Release),
+            Event::Reopen => self.reopen.store(true, Ordering::Release),
             Event::Drain => self.drain.store(true, Ordering::Release),
         }
     }
@@ -71,6 +77,9 @@ impl Asked {
         }
         if self.drain.swap(false, Ordering::AcqRel) {
             return Some(Event::Drain);
+        }
+        if self.reopen.swap(false, Ordering::AcqRel) {
+            return Some(Event::Reopen);
         }
         self.report.swap(false, Ordering::AcqRel).then_some(Event::Report)
     }
@@ -95,13 +104,24 @@ impl SignalEvents {
     }
 }
 
-/// Takes over SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 for the rest of the process's life.
+/// The request of a signal; `None`: it is none.
+fn event_of(info: &siginfo_t) -> Option<Event> {
+    match info.si_signo {
+        SIGUSR1 => Some(Event::Report),
+        SIGUSR2 => Some(Event::Reopen),
+        // The kernel's say that the terminal has another size.
+        SIGWINCH => (info.si_code != SI_KERNEL).then_some(Event::Drain),
+        _ => Some(Event::Stop),
+    }
+}
+
+/// Takes over SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGWINCH for the rest of the process's life.
 ///
 /// # Errors
 ///
 /// The kernel refuses the handlers or the thread that serves them.
 pub(crate) fn watch() -> io::Result<SignalEvents> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2])?;
+    let mut signals = SignalsInfo::<WithRawSiginfo>::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
     let asked = Arc::new(Asked::default());
     let stop_now = Arc::new(AtomicBool::new(false));
     let (waker, woken) = Waker::new();
@@ -113,12 +133,8 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stopping = false;
-        for signal in signals.forever() {
-            let event = match signal {
-                SIGUSR1 => Event::Report,
-                SIGUSR2 => Event::Drain,
-                _ => Event::Stop,
-            };
+        for info in signals.forever() {
+            let Some(event) = event_of(&info) else { continue };
             if event == Event::Stop {
                 if stopping {
                     stop_now.store(true, Ordering::Relaxed);
@@ -146,8 +162,10 @@ mod tests {
         assert_eq!(asked.take(), Some(Event::Report));
         assert_eq!(asked.take(), None);
         asked.note(Event::Report);
+        asked.note(Event::Reopen);
         asked.note(Event::Drain);
         assert_eq!(asked.take(), Some(Event::Drain));
+        assert_eq!(asked.take(), Some(Event::Reopen));
         assert_eq!(asked.take(), Some(Event::Report));
         asked.note(Event::Stop);
         assert_eq!(asked.take(), Some(Event::Stop));

@@ -214,6 +214,16 @@ impl SourceTable {
         }
     }
 
+    /// Takes all of `limits` but what a source is and how many are told apart.
+    pub(crate) fn change_limits(&mut self, limits: SourceLimits) {
+        self.limits = SourceLimits {
+            prefix_v4: self.limits.prefix_v4,
+            prefix_v6: self.limits.prefix_v6,
+            remembered: self.limits.remembered,
+            ..limits
+        };
+    }
+
     /// The source of a handshake that `address` completed, which is to be charged if it is admitted.
     ///
     /// # Errors

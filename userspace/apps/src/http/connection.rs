@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tidegate_tcp::application::Stream;
 
 use super::Http;
+use super::access::Entry;
 use super::body::Decoder;
 use super::config::{Config, MAX_HEADERS};
 use super::counters::Counter;
@@ -228,7 +229,8 @@ impl Connection {
         } else {
             Counter::SlowHeaders
         });
-        self.reject(http, stream, Status::RequestTimeout.into(), Bytes::new());
+        let access = self.refused_entry(http, stream, &[]);
+        self.reject(http, stream, Status::RequestTimeout.into(), Bytes::new(), access);
     }
 
     /// As [`Self::head_is_late`], for a body.
@@ -247,7 +249,8 @@ impl Connection {
         } else {
             Counter::SlowBodies
         });
-        self.reject(http, stream, Status::RequestTimeout.into(), upload.response.interim);
+        let Outgoing { interim, access, .. } = upload.response;
+        self.reject(http, stream, Status::RequestTimeout.into(), interim, access);
     }
 
     /// The timer that has run out runs on.
@@ -278,7 +281,8 @@ impl Connection {
         let storage = &mut storage[..http.config.max_headers.min(MAX_HEADERS)];
         match request::parse(data, storage, &http.config) {
             Ok(None) if stream.peer_finished() => {
-                self.reject(http, stream, Status::BadRequest.into(), Bytes::new());
+                let access = self.refused_entry(http, stream, data);
+                self.reject(http, stream, Status::BadRequest.into(), Bytes::new(), access);
                 Step::again(skipped)
             }
             Ok(None) => {
@@ -286,7 +290,7 @@ impl Connection {
                 Step::wait(skipped)
             }
             Ok(Some((length, request))) => {
-                self.begin(http, stream, &request);
+                self.begin(http, stream, &request, data);
                 Step::again(skipped + length)
             }
             Err(rejection) => {
@@ -300,16 +304,27 @@ impl Connection {
                         ..step
                     };
                 }
-                self.reject(http, stream, rejection, Bytes::new());
+                let access = self.refused_entry(http, stream, data);
+                self.reject(http, stream, rejection, Bytes::new(), access);
                 Step::again(skipped)
             }
         }
     }
 
-    /// Answers `request`, at once or after its body.
-    fn begin<S: Stream>(&mut self, http: &mut Http, stream: &mut S, request: &Request<'_, '_>) {
+    /// The entry in the access log of a request that cannot be answered as one, of which `data` has come.
+    fn refused_entry<S: Stream>(&self, http: &mut Http, stream: &S, data: &[u8]) -> Option<Entry> {
+        let access = http.access.as_mut()?;
+        access.begin(stream, self.requests.saturating_add(1), data, None)
+    }
+
+    /// Answers `request`, whose head is at the start of `data`, at once or after its body.
+    fn begin<S: Stream>(&mut self, http: &mut Http, stream: &mut S, request: &Request<'_, '_>, data: &[u8]) {
         self.requests = self.requests.saturating_add(1);
         http.counters.bump(Counter::Requests);
+        let access = match &mut http.access {
+            None => None,
+            Some(access) => access.begin(stream, self.requests, data, Some(request)),
+        };
         let decoder = match request.framing {
             Framing::Length(0) => None,
             Framing::Length(length) if length > http.config.max_body => {
@@ -318,7 +333,7 @@ impl Connection {
                     status: Status::ContentTooLarge,
                     head_only,
                 };
-                self.reject(http, stream, rejection, Bytes::new());
+                self.reject(http, stream, rejection, Bytes::new(), access);
                 return;
             }
             Framing::Length(length) => Some(Decoder::length(length)),
@@ -340,16 +355,25 @@ impl Connection {
             && let Some((cached, counters)) = http.cached_response(request, persistent, stream.now())
         {
             let after = if persistent { After::NextRequest } else { After::Close };
-            match cached.send(stream, after, counters) {
+            let length = cached.content_length as u64;
+            let rest = cached.send(stream, after, counters);
+            let access = access.map(|mut access| {
+                access.respond(Status::Ok, length);
+                access.note_left(rest.as_ref().map_or(0, Outgoing::left));
+                access
+            });
+            match rest {
                 None => {
+                    drop(access);
                     http.response_time.record(0);
                     self.finish_response(http, stream, after);
                 }
-                Some(rest) => self.wait(stream, rest),
+                Some(rest) => self.wait(stream, Outgoing { access, ..rest }),
             }
             return;
         }
         let mut response = http.answer(request, persistent, stream.now());
+        response.access = access;
         match decoder {
             None => self.start(http, stream, response),
             // The body makes no difference any more, and may never come.
@@ -384,7 +408,8 @@ impl Connection {
                 Step::wait(consumed)
             }
             Err(status) => {
-                self.reject(http, stream, status.into(), upload.response.interim);
+                let Outgoing { interim, access, .. } = upload.response;
+                self.reject(http, stream, status.into(), interim, access);
                 Step::again(0)
             }
         }
@@ -400,15 +425,26 @@ impl Connection {
     }
 
     /// Answers with an error after which nothing more is read, behind what is left of an interim response.
-    fn reject<S: Stream>(&mut self, http: &mut Http, stream: &mut S, rejection: Rejection, interim: Bytes) {
+    fn reject<S: Stream>(
+        &mut self,
+        http: &mut Http,
+        stream: &mut S,
+        rejection: Rejection,
+        interim: Bytes,
+        access: Option<Entry>,
+    ) {
         let mut response = http.reject(rejection, stream.now());
         response.interim = interim;
+        response.access = access;
         self.start(http, stream, response);
     }
 
     /// Begins to send a response.
     fn start<S: Stream>(&mut self, http: &mut Http, stream: &mut S, mut response: Outgoing) {
         http.counters.response(response.status);
+        if let Some(access) = &mut response.access {
+            access.respond(response.status, response.body.left());
+        }
         if !self.send(http, stream, &mut response) {
             self.wait(stream, response);
         }
@@ -416,6 +452,7 @@ impl Connection {
 
     /// Waits for room for what is left of a response.
     fn wait<S: Stream>(&mut self, stream: &S, mut response: Outgoing) {
+        response.access.take_if(|access| !access.may_wait());
         response.complete_at.get_or_insert_with(Instant::now);
         let pace = Pace::new(stream);
         self.phase = Phase::Respond(Box::new(Waiting { response, pace }));
@@ -423,7 +460,12 @@ impl Connection {
 
     /// Sends what there is room for. False where some is left.
     fn send<S: Stream>(&mut self, http: &mut Http, stream: &mut S, response: &mut Outgoing) -> bool {
-        match response.send(stream, http.config.read_chunk, &mut http.counters) {
+        let progress = response.send(stream, http.config.read_chunk, &mut http.counters);
+        let left = response.left();
+        if let Some(access) = &mut response.access {
+            access.note_left(left);
+        }
+        match progress {
             Progress::Blocked => return false,
             Progress::Complete => {
                 http.response_time.record(response.age());

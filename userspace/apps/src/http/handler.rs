@@ -268,6 +268,7 @@ fn outgoing(status: Status, head: Bytes, body: Body, context: ResponseContext) -
         head,
         body,
         after: context.after,
+        access: None,
         complete_at: Some(context.complete_at),
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP/1.1 service (RFC 9110, RFC 9112): files from a directory, or one built-in page.
 
+mod access;
 mod body;
 mod cache;
 mod chunk_extension;
@@ -34,10 +35,12 @@ use bytes::{Bytes, BytesMut};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::histogram::Histogram;
 
+pub use self::access::{AccessLog, AccessRecord, AccessSink};
 pub use self::config::Config;
 pub use self::connection::Connection;
 pub use self::counters::{Counter, Counters};
 
+use self::access::Access;
 use self::date::Clock;
 use self::files::Root;
 use self::prepared::Prepared;
@@ -73,6 +76,8 @@ pub struct Http {
     response_time: Histogram,
     heads: BytesMut,
     draining: bool,
+    /// `None`: requests are not logged.
+    access: Option<Access>,
 }
 
 /// The source of what is served.
@@ -113,7 +118,13 @@ impl Http {
             response_time: Histogram::default(),
             heads: BytesMut::with_capacity(HEAD_BLOCK),
             draining: false,
+            access: None,
         })
+    }
+
+    /// Logs requests that begin from now on to `log`, or none.
+    pub fn set_access_log(&mut self, log: Option<AccessLog>) {
+        self.access = log.map(Access::new);
     }
 
     /// The counters since this value was made.

@@ -45,6 +45,8 @@ pub(super) struct CachedResponse<'a> {
     sum: TextSum,
     /// The content where it is not in `first`.
     rest: Option<&'a Bytes>,
+    /// Bytes of the content.
+    pub(super) content_length: usize,
 }
 
 impl CachedResponse<'_> {
@@ -79,6 +81,7 @@ fn send_rest<S: Stream>(
         head: first,
         body: Body::Memory(rest),
         after,
+        access: None,
         complete_at: None,
     };
     // Nothing of it comes from a file, which could fail.
@@ -137,6 +140,7 @@ impl Prepared {
             first: &dated.bytes,
             sum: dated.sum,
             rest: (!is_whole).then_some(&self.content),
+            content_length: self.content.len(),
         }
     }
 }

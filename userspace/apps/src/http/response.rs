@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tidegate_tcp::application::Stream;
 
+use super::access::Entry;
 use super::counters::{Counter, Counters};
 use super::open_files::{OpenFile, ReadError};
 use super::status::Status;
@@ -30,6 +31,17 @@ pub(super) enum Body {
     File(FilePart),
 }
 
+impl Body {
+    /// Bytes that are still to be given to the stream.
+    pub(super) fn left(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(part) => part.remaining,
+        }
+    }
+}
+
 /// A part of a file that is still to be read and sent.
 #[derive(Debug)]
 pub(super) struct FilePart {
@@ -47,6 +59,8 @@ pub(super) struct Outgoing {
     pub(super) head: Bytes,
     pub(super) body: Body,
     pub(super) after: After,
+    /// The request's entry in the access log, if it is to have one.
+    pub(super) access: Option<Entry>,
     /// When the request was complete, or was refused; `None` for a response from memory that has not had to wait.
     pub(super) complete_at: Option<Instant>,
 }
@@ -76,6 +90,11 @@ impl Outgoing {
             Body::Memory(bytes) => send_bytes(bytes, stream, counters),
             Body::File(part) => part.send(stream, read_chunk, counters),
         }
+    }
+
+    /// Bytes that are still to be given to the stream, without the interim response.
+    pub(super) fn left(&self) -> u64 {
+        self.head.len() as u64 + self.body.left()
     }
 
     /// Microseconds since the request was complete.

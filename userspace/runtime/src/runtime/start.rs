@@ -155,6 +155,9 @@ where
             .map(|device| device.interface.name)
             .collect(),
         tcp,
+        sources: settings.sources.clone(),
+        has_flow_filter: settings.afxdp.flow_filter,
+        anywhere: settings.balancers.is_any(),
         is_draining: false,
         captures: Arc::default(),
         steering,
@@ -380,7 +383,7 @@ fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], addres
 /// A shard's thread. What goes wrong in it is kept for [`Runtime::check`].
 fn run_shard<A, D>(shard: Shard<A, D>, info: QueueInfo, failure: &OnceLock<Failure>) -> Option<ShardReport>
 where
-    A: Application,
+    A: Application + 'static,
     D: ShardTask<A>,
 {
     let run = || {

@@ -1,5 +1,7 @@
 //! The maps of the XDP program that are used while it runs.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use tidegate_abi::siphash::Key;
@@ -10,6 +12,7 @@ use tidegate_abi::{
     MAP_SETTINGS, XdpCounter,
 };
 
+use super::settings::strays;
 use super::{map_error, missing};
 use crate::cookies::controller::Given;
 use crate::error::Error;
@@ -120,25 +123,50 @@ impl ListenerMaps {
     }
 }
 
+/// What the program is to do, as bits of [`feature`]: of cookies, or else.
+pub(crate) struct FeaturesMap(Array<MapData, u32>);
+
+/// The same, for all who change some of it.
+pub(crate) type SharedFeatures = Arc<Mutex<FeaturesMap>>;
+
+impl FeaturesMap {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<SharedFeatures, Error> {
+        let map = ebpf.take_map(MAP_FEATURES).ok_or_else(|| missing(MAP_FEATURES))?;
+        let map = Array::<MapData, u32>::try_from(map).map_err(|error| map_error(MAP_FEATURES, &error))?;
+        Ok(Arc::new(Mutex::new(Self(map))))
+    }
+
+    /// Has the program do what the bits `on` say, of those in `of`, and the others as before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(super) fn set(&mut self, of: u32, on: u32) -> Result<(), Error> {
+        let before = self.0.get(&0, 0).map_err(|error| map_error(MAP_FEATURES, &error))?;
+        self.0
+            .set(0, before & !of | on, 0)
+            .map_err(|error| map_error(MAP_FEATURES, &error))
+    }
+}
+
 /// The keys of SYN cookies, and for each queue the switch that says which one makes them.
 pub(crate) struct CookieMaps {
     keys: Array<MapData, [u64; 2]>,
     switches: Array<MapData, u32>,
-    features: Array<MapData, u32>,
+    features: SharedFeatures,
 }
 
 impl CookieMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn take(ebpf: &mut Ebpf, features: SharedFeatures) -> Result<Self, Error> {
         let keys = ebpf.take_map(MAP_COOKIE_KEYS).ok_or_else(|| missing(MAP_COOKIE_KEYS))?;
         let switches = ebpf
             .take_map(MAP_COOKIE_SWITCHES)
             .ok_or_else(|| missing(MAP_COOKIE_SWITCHES))?;
-        let features = ebpf.take_map(MAP_FEATURES).ok_or_else(|| missing(MAP_FEATURES))?;
         Ok(Self {
             keys: Array::<MapData, [u64; 2]>::try_from(keys).map_err(|error| map_error(MAP_COOKIE_KEYS, &error))?,
             switches: Array::<MapData, u32>::try_from(switches)
                 .map_err(|error| map_error(MAP_COOKIE_SWITCHES, &error))?,
-            features: Array::<MapData, u32>::try_from(features).map_err(|error| map_error(MAP_FEATURES, &error))?,
+            features,
         })
     }
 
@@ -156,20 +184,13 @@ impl CookieMaps {
                     .map_err(|error| map_error(MAP_COOKIE_KEYS, &error))?;
             }
         }
-        // Nobody else writes them while the program runs.
-        let mut features = self
-            .features
-            .get(&0, 0)
-            .map_err(|error| map_error(MAP_FEATURES, &error))?;
-        features &= !(feature::COOKIES | feature::ALL_COOKIES);
-        features |= match given.map(|given| given.accepted) {
+        let on = match given.map(|given| given.accepted) {
             None => 0,
             Some(Accepted::Strong) => feature::COOKIES,
             Some(Accepted::All) => feature::COOKIES | feature::ALL_COOKIES,
         };
-        self.features
-            .set(0, features, 0)
-            .map_err(|error| map_error(MAP_FEATURES, &error))
+        let mut features = self.features.lock().unwrap_or_else(PoisonError::into_inner);
+        features.set(feature::COOKIES | feature::ALL_COOKIES, on)
     }
 
     /// Sets the switch of receive queue `queue` to a value of [`tidegate_abi::syn_ack::cookie_switch`].
@@ -206,6 +227,16 @@ impl SettingsMap {
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn set_syn_ack(&mut self, syn_ack: SynAck) -> Result<(), Error> {
         self.settings = with_syn_ack(self.settings, syn_ack);
+        self.write()
+    }
+
+    /// From now on as many segments of no flow go to an engine as one answers that has this `rst_rate`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(super) fn set_rst_rate(&mut self, rst_rate: u32) -> Result<(), Error> {
+        self.settings.strays = strays(rst_rate);
         self.write()
     }
 

@@ -1,5 +1,6 @@
 //! The settings of the XDP program, written before it is attached.
 
+use std::collections::HashMap as StdHashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
@@ -11,7 +12,7 @@ use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::{
     ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_FEATURES, MAP_GUE_PORT, MAP_LISTENER_SLOTS, MAP_LISTENERS,
     MAP_OWN_ADDRESSES, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
-    MAX_OWN_ADDRESSES, PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
+    MAX_OWN_ADDRESSES, MAX_SOURCE_RULES, PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
 };
 
 use super::{map_error, missing};
@@ -141,7 +142,7 @@ fn room_for(addresses: &[IpAddr]) -> &[IpAddr] {
 
 /// Segments of no flow that may go to an engine in a second, if it answers `rst_rate` of them on average: as many as it
 /// answers in any of its seconds, so that which of them are answered is left to it, and cannot be told from outside.
-fn strays(rst_rate: u32) -> u32 {
+pub(super) fn strays(rst_rate: u32) -> u32 {
     rst_rate.saturating_add(rst_rate.div_ceil(2))
 }
 
@@ -193,6 +194,47 @@ fn add_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: Key<K>, rule: u
     let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
     map.insert(&prefix, rule, 0).map_err(|error| map_error(name, &error))
+}
+
+/// Writes other rules by source, and other limits of SYNs, in the place of those of `before`. What a source is stays as
+/// it is.
+///
+/// # Errors
+///
+/// [`Error::Load`] when the kernel refuses an entry; some may have been written then.
+pub(super) fn replace_sources(ebpf: &mut Ebpf, before: &Sources, now: &Sources) -> Result<(), Error> {
+    const NAMES: [&str; 2] = [MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6];
+    let [old, new]: [StdHashMap<Prefix, u32>; 2] = [before, now].map(|sources| sources.rules().collect());
+    let gone = old.keys().filter(|prefix| !new.contains_key(*prefix));
+    let changed = new.iter().filter(|(prefix, rule)| old.get(*prefix) != Some(*rule));
+    // Those that are gone come last, so that no source is without its rule meanwhile; first where there is no room.
+    let is_crowded = old.len() + new.len() > MAX_SOURCE_RULES as usize;
+    if is_crowded {
+        gone.clone()
+            .try_for_each(|&prefix| remove_prefix(ebpf, NAMES, prefix))?;
+    }
+    for (&prefix, &rule) in changed {
+        add_prefix(ebpf, NAMES, prefix, rule)?;
+    }
+    if !is_crowded {
+        gone.clone()
+            .try_for_each(|&prefix| remove_prefix(ebpf, NAMES, prefix))?;
+    }
+    set_only_entry(ebpf, MAP_SYN_RATE, now.limit())
+}
+
+/// Removes a prefix from the trie of its family: the first is of IPv4.
+fn remove_prefix(ebpf: &mut Ebpf, names: [&'static str; 2], prefix: Prefix) -> Result<(), Error> {
+    match TriePrefix::from(prefix) {
+        TriePrefix::V4(length, octets) => remove_rule(ebpf, names[0], &Key::new(length, octets)),
+        TriePrefix::V6(length, octets) => remove_rule(ebpf, names[1], &Key::new(length, octets)),
+    }
+}
+
+fn remove_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: &Key<K>) -> Result<(), Error> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
+    map.remove(prefix).map_err(|error| map_error(name, &error))
 }
 
 /// Sets the one entry of the array `name`.

@@ -17,6 +17,7 @@ impl ConfigFile {
     pub(super) fn check(&self) -> Result<(), String> {
         for (table, result) in [
             ("", self.check_top_level()),
+            ("access_log", self.access_log.validate()),
             ("afxdp", self.afxdp.validate()),
             ("tcp", self.tcp.validate()),
             ("syn_cookies", self.syn_cookies.validate()),

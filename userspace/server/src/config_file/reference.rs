@@ -120,6 +120,10 @@ impl Row {
                 choices.iter().map(|choice| format!("\"{choice}\"")).collect(),
                 values(&["\"neither\"", "true"]),
             ),
+            ("fraction", _) => (
+                values(&["0.000001", "1.0", "1"]),
+                values(&["0.0", "-0.5", "1.1", "nan", "true"]),
+            ),
             (_, "iface") => (
                 values(&["\"eth1\"", "[\"eth1\", \"bond0\"]"]),
                 values(&["\"a/b\"", "\"\"", "1", "[\"eth1\", \"\"]", "[1]"]),
@@ -127,6 +131,10 @@ impl Row {
             (_, "listen") => (
                 values(&["[]", "[\"echo=[2001:2::1]:7\"]"]),
                 values(&["[\"http=127.0.0.1:80\"]"]),
+            ),
+            ("address and port", _) => (
+                values(&["\"127.0.0.1:9464\"", "\"[::1]:0\""]),
+                values(&["\"localhost\"", "9464"]),
             ),
             ("user", _) => (values(&["\"root\""]), values(&["\"\""])),
             ("path", _) => (values(&["\"/srv/a\""]), values(&["\"\""])),

@@ -3,6 +3,7 @@ use std::sync::mpsc;
 use tidegate_control::{Client as ControlClient, Info, State};
 
 use super::*;
+use crate::access_log::{AccessLog, AccessLogConfig};
 use crate::arguments::ServeArguments;
 use crate::drain::Drain;
 use crate::main_loop::{self, MainLoop};
@@ -35,6 +36,7 @@ fn server() -> Server {
             ..ServeArguments::default()
         })
         .unwrap();
+        let access_log = AccessLog::start(&AccessLogConfig::default()).unwrap();
         let mut drain = Drain::default();
         while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
             let _ = woken.recv_timeout(Duration::from_millis(50));
@@ -43,6 +45,7 @@ fn server() -> Server {
                 past: &Past::default(),
                 drain: &mut drain,
                 settings: &settings,
+                access_log: &access_log,
             });
         }
     });
@@ -60,6 +63,7 @@ fn requests_are_answered_one_after_the_other() {
     let info: Info = client.call(&Request::Info).unwrap();
     assert_eq!((info.pid, info.state), (std::process::id(), State::Waiting));
     client.call::<()>(&Request::Drain).unwrap();
+    client.call::<()>(&Request::Reopen).unwrap();
     client.call::<Info>(&Request::Info).unwrap();
 }
 

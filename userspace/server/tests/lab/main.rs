@@ -3,10 +3,12 @@
 //! One program for all of them, since each that is linked costs seconds. They take turns in the one lab there is.
 
 mod addresses;
+mod admin;
 mod behaviour;
 mod bench_clients;
 mod capture;
 mod coexistence;
+mod control;
 mod device;
 mod doctor;
 mod faults;

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod admit;
+mod configure;
 mod early;
 mod evict;
 mod lifecycle;
@@ -16,6 +17,7 @@ mod path_mtu;
 mod receive;
 mod sweep;
 mod syn_cookie;
+mod walk;
 
 use core::net::SocketAddr;
 use std::collections::VecDeque;
@@ -49,7 +51,7 @@ use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 use addresses::ServedAddresses;
 use early::EarlySegments;
-pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
+pub use listing::{ConnectionInfo, NegotiatedOptions, Population, Timer, Transfer};
 use next_hop::NextHopTables;
 use observe::Observers;
 pub use observe::{Happening, Observer};
@@ -57,6 +59,7 @@ pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
 use sweep::Sweep;
 pub use syn_cookie::{Cookies, syn_ack_of};
+pub use walk::{Cursor, FlowInfo, SLICE};
 
 /// Events of each kind that one call of [`Engine::poll`] handles at most, so that frames that arrive need not wait for
 /// long however many timers are due at once: a burst of them.

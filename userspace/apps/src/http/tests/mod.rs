@@ -1,5 +1,6 @@
 //! The service as a client sees it: bytes in, bytes out.
 
+mod access;
 mod bodies;
 mod descriptors;
 mod errors;

@@ -1,0 +1,178 @@
+//! The admin listener: metrics, health, an API and a dashboard by HTTP, on a kernel socket, in a thread of its own.
+
+mod api;
+#[cfg(test)]
+mod browser;
+#[cfg(test)]
+mod document;
+mod families;
+mod http;
+mod latency;
+mod metrics;
+mod page;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate_control::State;
+use tidegate_runtime::{CookieMode, QueueInfo, Report};
+use tracing::warn;
+
+use crate::counter_rows::{Row, counter_rows};
+use crate::drain::Drain;
+use crate::failure::Failure;
+use crate::main_loop::{Caller, MainLoop};
+use crate::output;
+use crate::service_counters::ServiceCounts;
+use http::Limits;
+use snapshots::Snapshots;
+
+/// What is counted and known at one moment.
+pub(crate) struct Snapshot {
+    /// When it was taken.
+    pub(crate) at: Instant,
+    pub(crate) info: Info,
+    pub(crate) state: State,
+    pub(crate) report: Report,
+    /// By shard.
+    pub(crate) services: Vec<Arc<ServiceCounts>>,
+    pub(crate) output_lost: u64,
+}
+
+/// The parts of a snapshot that seldom change.
+pub(crate) struct Info {
+    /// When the process began to serve.
+    pub(crate) started: Instant,
+    pub(crate) interfaces: Vec<String>,
+    /// Empty while the interfaces are gone, as the next.
+    pub(crate) devices: Vec<String>,
+    pub(crate) queues: Vec<QueueInfo>,
+    /// Where the kernel runs the XDP program.
+    pub(crate) xdp: String,
+    /// Service and address of each.
+    pub(crate) listeners: Vec<String>,
+    pub(crate) cookie_mode: CookieMode,
+}
+
+impl Snapshot {
+    /// # Errors
+    ///
+    /// A sentence why there is none: a shard does not answer, or nothing has been served yet.
+    fn take(main: &MainLoop<'_>, started: Instant) -> Result<Self, String> {
+        let (report, published) = match &main.serving {
+            Some(serving) => {
+                let report = serving.report(main.past).map_err(|error| error.to_string())?;
+                (report, &serving.services)
+            }
+            None => {
+                let report = main.past.report.clone();
+                (report.ok_or("nothing has been served yet")?, &main.past.services)
+            }
+        };
+        let runtime = main.serving.as_ref().map(|serving| &serving.runtime);
+        let config = &main.settings.config;
+        Ok(Self {
+            at: Instant::now(),
+            info: Info {
+                started,
+                interfaces: main.settings.interfaces.clone(),
+                devices: runtime.map_or_else(Vec::new, |runtime| runtime.devices().to_vec()),
+                queues: runtime.map_or_else(Vec::new, |runtime| runtime.queues().to_vec()),
+                xdp: runtime.map_or_else(|| "none".to_owned(), |runtime| runtime.attached().to_string()),
+                listeners: config
+                    .listen
+                    .iter()
+                    .map(|listen| format!("{}={}", listen.service.name(), listen.address))
+                    .collect(),
+                cookie_mode: config.syn_cookies.mode,
+            },
+            state: match (runtime, &main.drain) {
+                (None, _) => State::Waiting,
+                (Some(_), Drain::Off) => State::Serving,
+                (Some(_), _) => State::Draining,
+            },
+            report,
+            services: published.iter().map(|published| published.counts()).collect(),
+            output_lost: output::lost(),
+        })
+    }
+
+    /// Whether SYN cookies are on because a queue is under pressure.
+    fn is_flooded(&self) -> bool {
+        self.info.cookie_mode == CookieMode::Auto && self.report.syn_cookies.iter().any(|cookies| cookies.active)
+    }
+
+    /// All counters by name.
+    fn rows(&self) -> Vec<Row> {
+        counter_rows(&self.report, &self.services, self.output_lost)
+    }
+
+    /// Time since the process began to serve.
+    fn uptime(&self) -> Duration {
+        self.at.duration_since(self.info.started)
+    }
+}
+
+/// A running listener, which lives as long as the process.
+pub(crate) struct Admin {
+    /// The address it listens on.
+    pub(crate) address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be bound, or there can be no thread.
+    pub(crate) fn start(address: SocketAddr, caller: &Caller) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let caller = caller.clone();
+        let take = move || {
+            let taken = caller.call(move |main| Snapshot::take(main, started));
+            taken.unwrap_or_else(|error| Err(error.to_string()))
+        };
+        let admin =
+            Self::serve(address, Snapshots::new(take), Limits::default()).map_err(|source| Failure::System {
+                what: format!("cannot listen on {address} for --admin (key `admin`)"),
+                source,
+            })?;
+        if !address.ip().is_loopback() {
+            warn!(
+                "the admin listener on {address} is not on loopback: whoever reaches it sees the counters, without \
+                 authentication"
+            );
+        }
+        Ok(admin)
+    }
+
+    fn serve(address: SocketAddr, snapshots: Snapshots, limits: Limits) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let site = http::Site::new(snapshots, Arc::clone(&stopping));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // One takes snapshots, and the others wait for it.
+            .max_blocking_threads(1)
+            .build()?;
+        thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || runtime.block_on(http::accept(listener, Arc::new(site), limits)))?;
+        Ok(Self { address, stopping })
+    }
+
+    /// From now on the server is not ready, and is not asked any more.
+    pub(crate) fn note_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
