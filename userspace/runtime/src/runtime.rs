@@ -20,6 +20,7 @@ use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::syn_ack_of;
 
 pub use reload::Reload;
+use reload::Retiring;
 pub use start::{start, start_with_tasks};
 
 use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
@@ -94,6 +95,7 @@ pub struct Runtime {
     tcp: tidegate_tcp::Config,
     /// The sources that are served.
     sources: Sources,
+    retiring: Retiring,
     /// The queue of segments of no flow is limited by the program.
     has_flow_filter: bool,
     /// Listeners need not have addresses of the interfaces.
@@ -273,6 +275,7 @@ impl Runtime {
         self.check_shards()?;
         self.check_link()?;
         self.check_addresses();
+        self.check_retiring();
         self.check_delivery()
     }
 
@@ -286,6 +289,8 @@ impl Runtime {
                 Err(error) => tracing::warn!("{address} cannot be left to the kernel: {error}"),
             }
         }
+        self.retiring.forget(&change.removed);
+        self.retiring.forget(&change.added);
         let (taken, is_taken) = channel::bounded(self.mailboxes.len());
         let command = || Command::Addresses {
             addresses: Arc::clone(&change.served),
