@@ -39,6 +39,7 @@ use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
 use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
 use crate::take_over::{Earlier, Succession};
+use crate::trace::tracer;
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
@@ -115,6 +116,8 @@ pub struct Runtime {
     is_draining: bool,
     /// One more than there are captures.
     captures: Arc<()>,
+    /// By device, the kernel's number at the start, or 0.
+    ifindexes: Vec<u32>,
     steering: Steering,
 }
 
@@ -224,12 +227,18 @@ impl Runtime {
             return Err(Error::TooManyCaptures);
         }
         let mut sources = Vec::new();
+        let mut happenings = Vec::new();
         let (taken, is_taken) = channel::bounded(self.queues.len());
         for info in &self.queues {
             let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
             self.mailboxes[info.queue as usize]
                 .send(Command::Tap {
                     tap: Box::new(tap),
+                    tracer: settings.connections_of.map(|peer| {
+                        let (tracer, told) = tracer(peer);
+                        happenings.push(told);
+                        Box::new(tracer)
+                    }),
                     taken: taken.clone(),
                 })
                 .map_err(|_| Error::Shard {
@@ -242,7 +251,15 @@ impl Runtime {
         // Of a shard that does not answer there is nothing to capture, either.
         let _ = (0..sources.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
         let one_of = Arc::clone(&self.captures);
-        Ok(Capture::new(settings, &self.devices, sources, one_of, &self.steering))
+        let devices = self.devices.iter().cloned().zip(self.ifindexes.iter().copied());
+        let devices = devices.collect();
+        Ok(Capture::new(
+            settings,
+            devices,
+            (sources, happenings),
+            one_of,
+            &self.steering,
+        ))
     }
 
     /// The counters of all devices together.

@@ -5,6 +5,7 @@ mod commands;
 mod connections;
 mod counters;
 mod top;
+mod trace;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use mio::Poll;
+use nix::net::if_::if_nametoindex;
 use tidegate_abi::MAX_REMOTES;
 use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
@@ -170,6 +171,12 @@ where
         shards_made.push(shard);
     }
 
+    let indexes = checked
+        .devices
+        .iter()
+        .map(|device| if_nametoindex(device.interface.name.as_str()));
+    let ifindexes = indexes.map(|index| index.unwrap_or(0)).collect();
+
     let mut runtime = Runtime {
         threads: Vec::new(),
         cookies: Control::new(cookies.gauges()),
@@ -208,6 +215,7 @@ where
         anywhere: settings.balancers.is_any(),
         is_draining: false,
         captures: Arc::default(),
+        ifindexes,
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
