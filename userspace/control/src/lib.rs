@@ -4,7 +4,11 @@
 //! [`Reply`], `{"ok":...}` or `{"error":"..."}`, before it may send the next. docs/control.md lists the commands.
 
 mod client;
+mod connections;
+mod counters;
 mod protocol;
 
 pub use client::{Client, Error};
-pub use protocol::{Info, MAX_LINE, Reply, Request, State};
+pub use connections::{Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer};
+pub use counters::{Counter, Counters, Peer, Top};
+pub use protocol::{CookieMode, Info, MAX_LINE, Reply, Request, State};

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::connections::{ConnectionFilter, Sort};
+
 /// The longest line of a request, in octets, its end included.
 pub const MAX_LINE: u64 = 65_536;
 
@@ -16,6 +18,62 @@ pub enum Request {
     Drain,
     /// Open the access log anew; the reply is `null`.
     Reopen,
+    /// Connections; the reply is [`Connections`](crate::Connections).
+    Conns {
+        /// Those that are meant.
+        #[serde(default)]
+        filter: ConnectionFilter,
+        /// What they are sorted by; without it the first that are found are listed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sort: Option<Sort>,
+        /// Connections to list, 0 to [`MAX_LISTED`](crate::MAX_LISTED); without it 100.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+    },
+    /// Reset connections; the reply is [`Killed`](crate::Killed).
+    Kill {
+        /// Those that are meant; an empty filter is refused unless `all` is true.
+        #[serde(default)]
+        filter: ConnectionFilter,
+        /// All of them.
+        #[serde(default)]
+        all: bool,
+    },
+    /// All counters; the reply is [`Counters`](crate::Counters).
+    Counters,
+    /// What `tidegate ctl top` shows: a [`Top`](crate::Top) every interval until the client leaves.
+    Top {
+        /// The interval in milliseconds, 100 to 60,000.
+        #[serde(default = "second")]
+        interval_ms: u64,
+    },
+    /// Answer SYNs with cookies, or not, until the next such command; the reply is `null`.
+    Cookies {
+        /// When.
+        mode: CookieMode,
+    },
+    /// Log what this filter lets through, until the next such command; the reply is `null`.
+    LogLevel {
+        /// A level such as `info`, or a filter such as `warn,tidegate_runtime=debug`.
+        filter: String,
+    },
+}
+
+fn second() -> u64 {
+    1000
+}
+
+/// When SYNs are answered with cookies.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum CookieMode {
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// While a queue is under pressure.
+    Auto,
 }
 
 /// The answer to a request.
@@ -63,6 +121,37 @@ mod tests {
             (r#"{"command":"info"}"#, Request::Info),
             (r#"{"command":"drain"}"#, Request::Drain),
             (r#"{"command":"reopen"}"#, Request::Reopen),
+            (r#"{"command":"counters"}"#, Request::Counters),
+            (
+                r#"{"command":"conns","filter":{"states":["ESTABLISHED"]},"sort":"rtt","limit":5}"#,
+                Request::Conns {
+                    filter: ConnectionFilter {
+                        states: vec!["ESTABLISHED".to_owned()],
+                        ..ConnectionFilter::default()
+                    },
+                    sort: Some(Sort::Rtt),
+                    limit: Some(5),
+                },
+            ),
+            (
+                r#"{"command":"kill","filter":{"peer":"198.18.0.2","listener":"198.18.0.1:80"},"all":false}"#,
+                Request::Kill {
+                    filter: ConnectionFilter {
+                        peer: Some("198.18.0.2".to_owned()),
+                        listener: Some(([198, 18, 0, 1], 80).into()),
+                        ..ConnectionFilter::default()
+                    },
+                    all: false,
+                },
+            ),
+            (
+                r#"{"command":"top","interval_ms":1000}"#,
+                Request::Top { interval_ms: 1000 },
+            ),
+            (
+                r#"{"command":"cookies","mode":"on"}"#,
+                Request::Cookies { mode: CookieMode::On },
+            ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);
             assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
@@ -72,6 +161,20 @@ mod tests {
             r#"{"ok":null}"#
         );
         let error = Reply::Error("no".to_owned());
+        // What may be left out.
+        for (text, request) in [
+            (
+                r#"{"command":"conns"}"#,
+                Request::Conns {
+                    filter: ConnectionFilter::default(),
+                    sort: None,
+                    limit: None,
+                },
+            ),
+            (r#"{"command":"top"}"#, Request::Top { interval_ms: 1000 }),
+        ] {
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+        }
         assert_eq!(serde_json::to_string(&error).unwrap(), r#"{"error":"no"}"#);
     }
 
@@ -80,6 +183,7 @@ mod tests {
         for (text, phrase) in [
             (r#"{"command":"explode"}"#, "unknown variant `explode`"),
             (r#"{}"#, "command"),
+            (r#"{"command":"kill","filter":{"port":80}}"#, "port"),
         ] {
             let error = serde_json::from_str::<Request>(text).unwrap_err().to_string();
             assert!(error.contains(phrase), "{error}");

@@ -128,6 +128,9 @@ impl CookieSetup {
 /// The controller's thread, and what it has counted. Dropping this ends it.
 pub(crate) struct Control {
     gauges: Arc<[Gauge]>,
+    mode: CookieMode,
+    /// Tells the thread of another mode.
+    modes: Option<Sender<CookieMode>>,
     /// Closed to end the thread.
     running: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -138,6 +141,8 @@ impl Control {
     pub(crate) fn new(gauges: Arc<[Gauge]>) -> Self {
         Self {
             gauges,
+            mode: CookieMode::Never,
+            modes: None,
             running: None,
             thread: None,
         }
@@ -153,7 +158,9 @@ impl Control {
         let Some(mut controller) = setup.controller else {
             return Ok(());
         };
+        self.mode = setup.mode;
         controller.step(Instant::now(), unix_time());
+        let (modes, new_modes) = channel::unbounded();
         let (running, stopped) = channel::bounded(0);
         let (bell, heard) = (setup.bell, setup.heard);
         let thread = thread::Builder::new()
@@ -161,17 +168,44 @@ impl Control {
             .spawn(move || {
                 // Kept, so that the channel does not close when the shards end.
                 let _bell = bell;
-                run(&mut controller, &heard, &stopped);
+                run(&mut controller, &heard, &new_modes, &stopped);
             })
             .map_err(|error| Error::io("cannot start a thread", error))?;
+        self.modes = Some(modes);
         self.running = Some(running);
         self.thread = Some(thread);
         Ok(())
     }
 
+    /// The mode they are controlled by.
+    pub(crate) fn mode(&self) -> CookieMode {
+        self.mode
+    }
+
+    /// Controls them by `mode` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when nothing was set up for them.
+    pub(crate) fn set_mode(&mut self, mode: CookieMode) -> Result<(), Error> {
+        if mode == self.mode {
+            return Ok(());
+        }
+        let told = self.modes.as_ref().is_some_and(|modes| modes.send(mode).is_ok());
+        if !told {
+            return Err(Error::Config(
+                "nothing is set up for SYN cookies: the server was started with the mode `never`, or it is draining; \
+                 start it with `--syn-cookies auto`"
+                    .to_owned(),
+            ));
+        }
+        self.mode = mode;
+        Ok(())
+    }
+
     /// Turns all cookies off and ends the thread.
     pub(crate) fn stop(&mut self) {
-        self.running = None;
+        (self.running, self.modes) = (None, None);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -196,7 +230,12 @@ impl Drop for Control {
 }
 
 /// Runs until `stopped` closes.
-fn run(controller: &mut Controller<LiveBackend>, heard: &Receiver<()>, stopped: &Receiver<()>) {
+fn run(
+    controller: &mut Controller<LiveBackend>,
+    heard: &Receiver<()>,
+    modes: &Receiver<CookieMode>,
+    stopped: &Receiver<()>,
+) {
     loop {
         let timer = match controller.pause(Instant::now(), unix_time()) {
             Some(pause) => channel::after(pause),
@@ -205,6 +244,11 @@ fn run(controller: &mut Controller<LiveBackend>, heard: &Receiver<()>, stopped: 
         select! {
             recv(stopped) -> _ => break,
             recv(heard) -> _ => controller.rung(Instant::now(), unix_time()),
+            recv(modes) -> mode => match mode {
+                Ok(mode) => controller.set_mode(mode, Instant::now(), unix_time()),
+                // As `stopped`, which is closed with it.
+                Err(_) => break,
+            },
             recv(timer) -> _ => controller.step(Instant::now(), unix_time()),
         }
     }

@@ -51,6 +51,7 @@
 //! |---|---|
 //! | [`config`], [`error`], [`report`] | what comes in, what goes wrong, what goes out |
 //! | [`runtime`] | start and stop |
+//! | [`inspection`] | what other threads ask about connections |
 //! | [`shard_task`] | what a shard does of its own accord: a client opens connections |
 //! | [`xdp`] | the XDP program: load, settings, attach, counters |
 //! | `cookies` | when SYNs are answered with cookies, and with which keys |
@@ -81,6 +82,7 @@ pub mod doctor;
 mod driver_counters;
 mod drivers;
 pub mod error;
+pub mod inspection;
 mod interface;
 mod link_watch;
 mod links;
@@ -106,6 +108,7 @@ pub use config::{
     ZeroCopy,
 };
 pub use error::Error;
+pub use inspection::{ConnectionFilter, Shards, Slice, StateCounts, Walk};
 pub use interface::{InterfaceInfo, interface_info};
 pub use next_hop::resolve_next_hop;
 pub use report::{

@@ -16,17 +16,20 @@ use tidegate_tcp::config::{Config, Keepalive};
 use tidegate_tcp::engine::Cookies;
 use tidegate_tcp::sources::SourceLimits;
 
+use crate::inspection::SliceRequest;
 use crate::report::ShardReport;
 use crate::routes::Routes;
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
-const OFFER_STEP: Duration = Duration::from_millis(1);
+pub(crate) const OFFER_STEP: Duration = Duration::from_millis(1);
 
 /// A command of the control plane to a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sends a snapshot of the counters. The channel has room for one.
     Report(Sender<ShardReport>),
+    /// Lists, counts or resets the next few connections.
+    Connections(SliceRequest),
     /// Accepts SYN cookies made with these keys from now on, or none.
     Cookies {
         cookies: Option<Cookies>,

@@ -21,10 +21,11 @@ use tidegate_tcp::engine::syn_ack_of;
 pub use reload::Reload;
 pub use start::{start, start_with_tasks};
 
-use crate::config::{Balancers, Config, Sources, SynCookies};
+use crate::config::{Balancers, Config, CookieMode, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
 use crate::error::Error;
+use crate::inspection::Shards;
 use crate::interface::{self, SYSFS};
 use crate::links::Links;
 use crate::listeners::ServedAddresses;
@@ -35,7 +36,7 @@ use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
 /// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The interval at which connections are counted while draining.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
@@ -48,13 +49,13 @@ const FLUSH_STEP: Duration = Duration::from_millis(5);
 
 /// The first failure of a shard.
 #[derive(Debug)]
-struct Failure {
+pub(crate) struct Failure {
     queue: u32,
     what: String,
 }
 
 impl Failure {
-    fn to_error(&self) -> Error {
+    pub(crate) fn to_error(&self) -> Error {
         Error::Shard {
             queue: self.queue,
             what: self.what.clone(),
@@ -153,6 +154,25 @@ impl Runtime {
     /// The queues that are served, those of one number of all devices by one shard.
     pub fn queues(&self) -> &[QueueInfo] {
         &self.queues
+    }
+
+    /// The shards, for threads that ask about connections.
+    pub fn shards(&self) -> Shards {
+        Shards::new(&self.mailboxes, &self.failure)
+    }
+
+    /// When SYNs are answered with cookies.
+    pub fn cookie_mode(&self) -> CookieMode {
+        self.cookies.mode()
+    }
+
+    /// Answers SYNs with cookies by this mode from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a runtime that was started with the mode `never`, which has set up nothing for cookies.
+    pub fn set_cookie_mode(&mut self, mode: CookieMode) -> Result<(), Error> {
+        self.cookies.set_mode(mode)
     }
 
     /// A snapshot of all counters. Each shard takes its own between two bursts.

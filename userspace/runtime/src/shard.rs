@@ -316,6 +316,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 // Whoever asked may have given up waiting.
                 let _ = reply.try_send(self.report());
             }
+            Command::Connections(request) => request.answer(&mut self.engine, now, &mut self.port),
             Command::Cookies { cookies, taken } => {
                 self.engine.set_cookies(cookies);
                 // As above.

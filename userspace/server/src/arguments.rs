@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
+use tidegate_control::CookieMode as CookieChoice;
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
+use crate::ctl::{ConnsArguments, CountersArguments, KillArguments, TopArguments};
 use crate::listen::Listen;
 use crate::log::LogFormat;
 
@@ -72,6 +74,24 @@ pub(crate) enum CtlCommand {
     Drain,
     /// Open the access log anew, by its name: it may have been renamed.
     Reopen,
+    /// List connections with their state, like `ss -tie`
+    Conns(ConnsArguments),
+    /// Reset connections
+    Kill(KillArguments),
+    /// Print all counters
+    Counters(CountersArguments),
+    /// Show rates, connections, drops and peers, again every second; q quits
+    Top(TopArguments),
+    /// Answer SYNs with cookies: on, off, or auto while a queue is under pressure; until the next such command
+    Cookies {
+        /// When.
+        mode: CookieChoice,
+    },
+    /// Log what a filter lets through, until the next such command
+    LogLevel {
+        /// A level such as info, or a filter such as warn,tidegate_runtime=debug
+        filter: String,
+    },
 }
 
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.

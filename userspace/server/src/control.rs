@@ -1,6 +1,9 @@
 //! The control socket: who may connect, and the lines of requests and replies. `control/commands.rs` has the commands.
 
 mod commands;
+mod connections;
+mod counters;
+mod top;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,10 +17,11 @@ use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{User, chown};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tidegate_control::{MAX_LINE, Reply, Request};
 use tracing::warn;
 
+pub(crate) use self::connections::parse_state;
 use crate::failure::Failure;
 use crate::main_loop::Caller;
 
@@ -202,6 +206,14 @@ impl Client<'_> {
         line.push(b'\n');
         let mut stream = self.stream;
         stream.write_all(&line)
+    }
+
+    /// Replies with what was found, or with why not.
+    fn answer<T: Serialize>(&self, answer: Result<T, String>) -> io::Result<()> {
+        self.reply(&match answer {
+            Ok(value) => Reply::Ok(serde_json::to_value(value)?),
+            Err(sentence) => Reply::Error(sentence),
+        })
     }
 }
 

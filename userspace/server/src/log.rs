@@ -123,7 +123,28 @@ pub(crate) fn start(config: &LogConfig) {
     panic::set_hook(Box::new(log_panic));
 }
 
-#[cfg_attr(all(), allow(dead_code, reason = "for the reload of the configuration"))]
+/// Logs what `text`, a level or a filter such as `warn,tidegate_runtime=debug`, lets through from now on.
+///
+/// # Errors
+///
+/// A sentence about what cannot be read.
+pub(crate) fn set_filter(text: &str) -> Result<(), String> {
+    let wanted = parse(text)?;
+    let Some(filter) = FILTER.get() else { return Ok(()) };
+    filter.reload(wanted).map_err(|error| error.to_string())
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    let filter = EnvFilter::builder().parse(text.trim());
+    filter.map_err(|error| {
+        format!(
+            "`{text}` is no log level: {error}; write error, warn, info, debug or trace, or for a part of the program \
+             such as `warn,tidegate_runtime=debug`"
+        )
+    })
+}
+
+#[cfg_attr(not(test), allow(dead_code, reason = "for the reload of the configuration"))]
 /// Logs `level` from now on, but for what the variable `TIDEGATE_LOG` names.
 pub(crate) fn set_level(level: LogLevel) {
     if let Some(filter) = FILTER.get() {
@@ -279,6 +300,18 @@ mod tests {
         assert_eq!(enabled("info"), [false, true, true, true]);
         assert_eq!(enabled("tidegate=off,tidegate::serve=info"), [false, false, true, true]);
         assert_eq!(enabled("off,tidegate_runtime=debug"), [true, false, false, false]);
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused_with_those_there_are() {
+        for good in ["info", "off", "warn,tidegate_runtime=debug"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        let error = parse("tidegate_runtime=loud").map(|_| ()).unwrap_err();
+        assert!(
+            error.contains("`tidegate_runtime=loud`") && error.contains("trace"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use tidegate_abi::MAX_QUEUES;
 use tidegate_apps::{ServiceKind, Services};
-use tidegate_runtime::{Error, LinkGone, Listener, Report, Runtime, interface_info};
+use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, interface_info};
 use tracing::warn;
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
-use crate::counter_rows::counter_rows;
+use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
@@ -199,11 +199,13 @@ fn wait_for_return(
     }
 }
 
-/// The counts of runtimes that are over.
+/// What is left of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
     pub(crate) report: Option<Report>,
     pub(crate) services: Vec<Arc<Published>>,
+    /// The cookie mode that the last one had, which may have been set by a command.
+    cookies: Option<CookieMode>,
 }
 
 impl Past {
@@ -212,12 +214,23 @@ impl Past {
             .as_ref()
             .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
+
+    /// The counters.
+    pub(crate) fn counters(&self) -> Vec<Row> {
+        self.report
+            .as_ref()
+            .map_or_else(Vec::new, |report| rows_of(report, &self.services))
+    }
 }
 
 /// The counters of `report` and of the services of its shards as text.
 fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
+    counters_text(&rows_of(report, services))
+}
+
+fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
     let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
-    counters_text(&counter_rows(report, &services, output::lost()))
+    counter_rows(report, &services, output::lost())
 }
 
 /// A running server.
@@ -230,7 +243,10 @@ pub(crate) struct Serving {
 
 impl Serving {
     fn start(prepared: &Prepared, past: &Past) -> Result<Self, Failure> {
-        let (runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
+        let (mut runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
+        if let Some(mode) = past.cookies {
+            runtime.set_cookie_mode(mode)?;
+        }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
         Ok(Self {
@@ -301,13 +317,20 @@ impl Serving {
         Ok(report)
     }
 
+    /// [`Serving::report`] for the control socket.
+    pub(crate) fn counters(&self, past: &Past) -> Result<Vec<Row>, Error> {
+        Ok(rows_of(&self.report(past)?, &self.services))
+    }
+
     /// Stops, and returns what was counted until now.
     fn stop(self, past: &Past) -> Result<Past, Failure> {
+        let cookies = Some(self.runtime.cookie_mode());
         let mut report = self.runtime.stop()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(Past {
             report: Some(report),
             services: self.services,
+            cookies,
         })
     }
 }

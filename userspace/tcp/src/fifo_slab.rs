@@ -123,9 +123,9 @@ impl<T> FifoSlab<T> {
         self.slots.get_mut(index as usize)?.record.as_mut()
     }
 
-    /// All records.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().filter_map(|slot| slot.record.as_ref())
+    /// The number of slots, of which some may be free.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
     }
 }
 

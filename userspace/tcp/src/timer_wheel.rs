@@ -132,6 +132,12 @@ impl TimerWheel {
         self.entries.get(id as usize).is_some_and(Entry::is_armed)
     }
 
+    /// When the timer of `id` fires, if it is armed.
+    pub fn deadline(&self, id: u32) -> Option<Instant> {
+        let entry = self.entries.get(id as usize).filter(|entry| entry.is_armed())?;
+        Some(Instant::from_millis(entry.tick()))
+    }
+
     /// Gives back the memory of ids that were armed once, if no timer is armed.
     pub fn give_back(&mut self) {
         if self.armed == 0 {
@@ -315,6 +321,7 @@ mod tests {
         let mut wheel = TimerWheel::default();
         for (id, millis) in [(0, 1), (1, 63), (2, 64), (3, 4096), (4, 300_000), (5, 86_400_000)] {
             wheel.arm(id, Instant::from_millis(millis));
+            assert_eq!(wheel.deadline(id), Some(Instant::from_millis(millis)));
             assert_eq!(fired(&mut wheel, Instant::from_millis(millis - 1)), []);
             assert_eq!(fired(&mut wheel, Instant::from_millis(millis)), [id]);
         }

@@ -29,6 +29,11 @@ impl Prefix {
     pub fn length(&self) -> u8 {
         self.length
     }
+
+    /// Whether `address` has this prefix.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
+    }
 }
 
 impl fmt::Display for Prefix {

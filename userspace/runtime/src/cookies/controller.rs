@@ -162,6 +162,26 @@ impl<C: CookieBackend> Controller<C> {
         self.given.map(|given| self.to_give(given))
     }
 
+    /// Goes by `mode` from `now` on; `unix` is the time since 1970.
+    pub(crate) fn set_mode(&mut self, mode: CookieMode, now: Instant, unix: Duration) {
+        self.is_auto = mode == CookieMode::Auto;
+        self.look_at = None;
+        for queue in &mut self.queues {
+            match mode {
+                CookieMode::Always => (queue.wanted, queue.cause) = (true, Cause::Always),
+                CookieMode::Never => (queue.wanted, queue.cause) = (false, Cause::Never),
+                CookieMode::Auto => match self.backend.syns(queue.number) {
+                    Ok(syns) => queue.policy.begin_anew(now, syns, queue.wanted),
+                    Err(error) => tracing::error!("cannot count the SYNs of queue {}: {error}", queue.number),
+                },
+            }
+        }
+        if self.is_auto {
+            self.look_at = Some(now + WINDOW);
+        }
+        self.bring_about(now, unix);
+    }
+
     /// A shard rang at `now`; `unix` is the time since 1970.
     pub(crate) fn rung(&mut self, now: Instant, unix: Duration) {
         // What begins now has to be seen by itself, not as a part of the quiet time before it.

@@ -343,3 +343,47 @@ fn bad_cookies_make_them_strong_and_a_second_later_no_others_are_accepted() {
         assert_eq!(seen[back + 1..], usual);
     }
 }
+
+#[test]
+fn the_mode_changes_while_it_runs() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    assert_eq!(setup.step_after(Duration::ZERO), NOTHING);
+    let set = |setup: &mut Setup, mode| {
+        setup.controller.set_mode(mode, setup.now, setup.unix);
+        let mut turned = setup.told();
+        turned.retain(|told| matches!(told, Told::Turned(..)));
+        turned
+    };
+    assert_eq!(
+        set(&mut setup, CookieMode::Always),
+        [Told::Turned(0, true), Told::Turned(1, true)]
+    );
+    // However quiet it is.
+    setup.step_after(Duration::from_secs(60));
+    assert_eq!(
+        set(&mut setup, CookieMode::Never),
+        [Told::Turned(0, false), Told::Turned(1, false)]
+    );
+    // Whatever comes in.
+    setup.fake.0.borrow_mut().syns[1] += 1_000_000;
+    setup.ring();
+    setup.step_after(Duration::from_millis(100));
+    setup.fake.0.borrow_mut().syns[1] += 1_000_000;
+    let told = setup.step_after(Duration::from_millis(100));
+    assert!(!told.iter().any(|told| matches!(told, Told::Turned(..))), "{told:?}");
+    // What came before is not taken for a flood.
+    assert_eq!(set(&mut setup, CookieMode::Auto), NOTHING);
+    let told = setup.step_after(Duration::from_millis(100));
+    assert!(!told.iter().any(|told| matches!(told, Told::Turned(..))), "{told:?}");
+    setup.fake.0.borrow_mut().syns[1] += 1_000_000;
+    setup.pass(Duration::from_millis(100));
+    assert!(setup.ring().contains(&Told::Turned(1, true)));
+    // Cookies that are on when the load is to decide go off when it has been quiet for long.
+    set(&mut setup, CookieMode::Always);
+    assert_eq!(set(&mut setup, CookieMode::Auto), NOTHING);
+    let mut turned = Vec::new();
+    for _ in 0..150 {
+        turned.extend(setup.step_after(Duration::from_millis(100)));
+    }
+    assert!(turned.contains(&Told::Turned(0, false)) && turned.contains(&Told::Turned(1, false)));
+}

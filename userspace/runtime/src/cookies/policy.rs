@@ -20,6 +20,8 @@ pub(crate) enum Cause {
     Quiet(Duration),
     /// The settings ask for them.
     Always,
+    /// They are not to be made.
+    Never,
     /// The server stops.
     Stop,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Cause {
             Self::BadCookies(rate) => write!(f, "{} bad cookies/s", Grouped(*rate)),
             Self::Quiet(duration) => write!(f, "quiet for {duration:?}"),
             Self::Always => f.write_str("mode always"),
+            Self::Never => f.write_str("mode never"),
             Self::Stop => f.write_str("the server stops"),
         }
     }
@@ -102,6 +105,13 @@ impl Policy {
             window: (now, syns),
             quiet: None,
         }
+    }
+
+    /// Decides anew from `now` on, until when `syns` SYNs have been counted; cookies are `on` so far.
+    pub(crate) fn begin_anew(&mut self, now: Instant, syns: u64, on: bool) {
+        self.window = (now, syns);
+        self.on = on;
+        self.quiet = None;
     }
 
     /// Looks at the load at `now`: `syns` SYNs counted so far and `half_open` half-open connections. Returns whether

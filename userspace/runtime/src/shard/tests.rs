@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crossbeam::channel;
 use tidegate_abi::siphash::Key;
+use tidegate_tcp::State;
 use tidegate_tcp::application::{CloseReason, Stream};
 use tidegate_tcp::engine::{ConnectionId, Secrets};
 use tidegate_tcp::transmit::{Purpose, Transmit};
@@ -14,6 +15,7 @@ use tidegate_tcp::wire::LinkHeader;
 use tidegate_xsk::Unsent;
 
 use super::*;
+use crate::inspection::{ConnectionFilter, Shards};
 use crate::mailbox::waker;
 use memory_port::{MemoryPort, Wire};
 
@@ -403,4 +405,85 @@ fn the_loop_answers_commands_between_turns_and_ends_when_told() {
         assert!(report.frames.is_whole());
     }
     assert_eq!(rig.wires[0].from_shard.borrow().len(), 1, "SYN-ACK");
+}
+
+/// Runs `ask` in a thread of its own while the shards turn, and returns what it finds.
+fn ask<R: Send>(rig: &mut Rig, ask: impl FnOnce(Shards) -> R + Send) -> R {
+    let shards = Shards::new(&rig.shards[0].mailboxes, &Arc::default());
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(move || ask(shards));
+        while !asking.is_finished() {
+            for index in 0..rig.shards.len() {
+                let now = rig.now;
+                let shard = &mut rig.shards[index];
+                shard.turn(now);
+                if let Some(command) = shard.command() {
+                    assert!(!shard.handle_command(command, now));
+                }
+            }
+        }
+        asking.join().expect("an answer")
+    })
+}
+
+#[test]
+fn other_threads_list_count_and_reset_the_connections_of_all_shards() {
+    let mut rig = Rig::new(2);
+    for port in 0..300 {
+        rig.queue = usize::from(port % 3 == 0);
+        rig.connect(40_000 + port);
+        rig.settle();
+    }
+    let (slices, listed) = ask(&mut rig, |shards| {
+        let mut walk = shards.walk(ConnectionFilter::default());
+        let mut slices = Vec::new();
+        while let Some(slice) = walk.next_slice(true).expect("the shards answer") {
+            slices.push((slice.shard, slice.states.total(), slice.connections.len() as u64));
+        }
+        let filter = ConnectionFilter {
+            states: vec![State::TimeWait],
+            ..ConnectionFilter::default()
+        };
+        let counted = shards
+            .walk(filter)
+            .next_slice(false)
+            .expect("an answer")
+            .expect("a slice");
+        (slices, counted.connections.len() as u64 + counted.states.total())
+    });
+    assert_eq!(slices, [(0, 200, 200), (1, 100, 100)]);
+    assert_eq!(listed, 0, "none is in TIME-WAIT");
+
+    let filter = ConnectionFilter {
+        peer: Some("198.18.0.0/30".parse().expect("a prefix")),
+        ..ConnectionFilter::default()
+    };
+    assert_eq!(ask(&mut rig, |shards| shards.reset(filter)).expect("an answer"), 300);
+    rig.settle();
+    assert_eq!(rig.client.application().closed, vec![CloseReason::ResetByPeer; 300]);
+    assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn connections_end_though_no_rst_can_leave() {
+    let mut rig = Rig::new(1);
+    for port in 0..100 {
+        rig.connect(40_000 + port);
+        rig.settle();
+    }
+    rig.wires[0].is_busy.set(true);
+    let reset = ask(&mut rig, |shards| shards.reset(ConnectionFilter::default()));
+    assert_eq!(reset.expect("an answer"), 100);
+    assert_eq!(rig.report(0).population.connections, 0);
+}
+
+#[test]
+fn a_shard_that_does_not_answer_is_named() {
+    let rig = Rig::new(1);
+    let shards = Shards::new(&rig.shards[0].mailboxes, &Arc::default());
+    let error = shards.walk(ConnectionFilter::default()).next_slice(false).unwrap_err();
+    assert!(
+        error.to_string().contains("queue 0") && error.to_string().contains("1s"),
+        "{error}"
+    );
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::process;
 
 use serde::Serialize;
-use tidegate_control::{Info, Reply, Request, State};
+use tidegate_control::{CookieMode, Info, Request, State};
 
-use super::Client;
+use super::{Client, connections, counters, top};
 use crate::drain::Drain;
+use crate::log;
 use crate::main_loop::MainLoop;
 
 /// Does what `request` asks for, and replies.
@@ -24,7 +25,25 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
             Ok(())
         }),
         Request::Reopen => client.ask(|main| main.access_log.reopen().map_err(|failure| failure.to_string())),
+        Request::Conns { filter, sort, limit } => client.answer(connections::list(client, &filter, sort, limit)),
+        Request::Kill { filter, all } => client.answer(connections::kill(client, &filter, all)),
+        Request::Counters => client.answer(counters::read(client)),
+        Request::Top { interval_ms } => top::run(client, interval_ms),
+        Request::Cookies { mode } => client.ask(move |main| set_cookies(main, mode)),
+        Request::LogLevel { filter } => client.answer(log::set_filter(&filter)),
     }
+}
+
+fn set_cookies(main: &mut MainLoop<'_>, mode: CookieMode) -> Result<(), String> {
+    let Some(serving) = &mut main.serving else {
+        return Err("the interfaces are gone, and waited for; try again when they are back".to_owned());
+    };
+    let mode = match mode {
+        CookieMode::On => tidegate_runtime::CookieMode::Always,
+        CookieMode::Off => tidegate_runtime::CookieMode::Never,
+        CookieMode::Auto => tidegate_runtime::CookieMode::Auto,
+    };
+    serving.runtime.set_cookie_mode(mode).map_err(|error| error.to_string())
 }
 
 impl Client<'_> {
@@ -33,11 +52,7 @@ impl Client<'_> {
         &self,
         call: impl FnOnce(&mut MainLoop<'_>) -> Result<T, String> + Send + 'static,
     ) -> io::Result<()> {
-        let answer = self.caller.call(call).unwrap_or_else(|error| Err(error.to_string()));
-        self.reply(&match answer {
-            Ok(value) => Reply::Ok(serde_json::to_value(value)?),
-            Err(sentence) => Reply::Error(sentence),
-        })
+        self.answer(self.caller.call(call).unwrap_or_else(|error| Err(error.to_string())))
     }
 }
 

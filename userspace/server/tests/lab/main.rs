@@ -7,6 +7,7 @@ mod admin;
 mod behaviour;
 mod bench_clients;
 mod coexistence;
+mod control;
 mod device;
 mod doctor;
 mod faults;

@@ -96,7 +96,7 @@ impl Tcb {
         context: &mut Context<'_, T>,
     ) {
         let fin_acked = self.fin_sent;
-        self.snd_una = segment.ack;
+        self.set_una(segment.ack);
         let mut sent_at = None;
         let more = self.has_more();
         if let Some(sending) = self.sending.active_mut() {
@@ -226,7 +226,7 @@ impl Tcb {
     fn advance_una<T>(&mut self, ack: SeqNumber, delivered: &mut Delivered, context: &Context<'_, T>) {
         let acked = ack - self.snd_una;
         let fin_acked = self.fin_sent && ack == self.snd_nxt;
-        self.snd_una = ack;
+        self.set_una(ack);
         let more = self.has_more();
         let sending = &mut *self.sending;
         let segments_before = sending.scoreboard.len();

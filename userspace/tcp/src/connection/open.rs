@@ -6,7 +6,7 @@ use super::send::mss_of;
 use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
-use super::{Connection, Context, Deadlines, NO_LISTENER, Service, State, Tcb};
+use super::{Connection, Context, Deadlines, Lifetime, NO_LISTENER, Service, State, Tcb};
 use crate::application::{Application, ListenerId};
 use crate::config::Config;
 use crate::counters::Counter;
@@ -142,6 +142,7 @@ impl Tcb {
             tuning_since: now,
             listener: listener.map_or(NO_LISTENER, |listener| listener.0),
             service: Service::Awaited,
+            lifetime: Lifetime::new(iss, now),
             challenge_second: 0,
             challenge_count: 0,
         }
@@ -157,6 +158,7 @@ impl Tcb {
             sending.congestion = None;
         }
         self.tuning_from = self.rcv_nxt;
+        self.lifetime.receives_from(self.rcv_nxt);
         self.ecn = negotiated.ecn;
         self.sack_permitted = negotiated.sack_permitted;
         self.timestamps = negotiated.timestamp.is_some();

@@ -77,7 +77,7 @@ impl Tcb {
     /// Takes in the acknowledgment of this side's SYN.
     #[inline]
     fn take_establishing<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        self.snd_una = segment.ack;
+        self.set_una(segment.ack);
         (self.snd_wl1, self.snd_wl2) = (segment.seq, segment.ack);
         self.snd_wnd = u32::from(segment.window) << self.snd_wind_shift;
         self.max_snd_wnd = self.snd_wnd;

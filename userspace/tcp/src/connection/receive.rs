@@ -542,7 +542,7 @@ impl Tcb {
 
     /// The SYN this side sent was acknowledged.
     pub(crate) fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
-        self.snd_una = segment.ack;
+        self.set_una(segment.ack);
         self.snd_wl2 = segment.ack;
         let mut sent_at = None;
         // A listener's handshake had no need of it.

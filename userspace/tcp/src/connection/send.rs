@@ -171,6 +171,7 @@ impl Tcb {
             undo.stamps = Some((undo.stamps.map_or(stamp, |(first, _)| first), stamp));
         }
         sending.prr.sent(segment.end - segment.seq);
+        self.lifetime.note_retransmission(length);
         self.note_sent(length, true, context.now);
         self.start_retransmit_timer(context.now, context.rto_bounds);
         Ok(())

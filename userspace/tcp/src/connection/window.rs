@@ -81,6 +81,7 @@ impl Tcb {
         } else if taken <= 2 * self.srtt() + TUNING_SLACK && self.unread() < self.rcv_buffer as usize / 2 {
             self.rcv_buffer = (self.rcv_buffer * 2).min(config.receive_buffer);
         }
+        self.lifetime.measured(self.tuning_from, self.rcv_nxt);
         self.tuning_from = self.rcv_nxt;
         self.tuning_since = now;
     }

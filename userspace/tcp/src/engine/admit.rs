@@ -21,7 +21,7 @@ use crate::wire::emit::Header;
 use crate::wire::{Flags, Segment};
 
 /// First SYN-ACK time-out (RFC 6298, rule 2.1); each further one is twice as long.
-const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SYN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The minimum distance between all that the last incarnation of a connection sent and the beginning of the next.
 /// Linux's.

@@ -4,8 +4,14 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Engine;
+use super::admit::SYN_ACK_TIMEOUT;
 use crate::application::{Application, ListenerId};
-use crate::connection::State;
+use crate::congestion::INITIAL_SSTHRESH;
+use crate::connection::{Connection, State, Tcb};
+use crate::half_open::HalfOpen;
+use crate::recovery::rto::Bounds;
+use crate::time::Instant;
+use crate::time_wait::TimeWait;
 
 /// The number of flows of each kind an engine has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +51,90 @@ pub struct NegotiatedOptions {
     pub ecn: bool,
 }
 
+/// A timer of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Retransmission, of a SYN-ACK too (RFC 6298).
+    Retransmit,
+    /// The next window probe (RFC 9293, section 3.8.6.1).
+    Persist,
+    /// Tail loss probe (RFC 8985, section 7).
+    Probe,
+    /// RACK's reordering window (RFC 8985, section 6.2).
+    Reorder,
+    /// Delayed acknowledgment.
+    DelayedAck,
+    /// Keepalive (RFC 9293, section 3.8.4).
+    Keepalive,
+    /// The end of the user timeout.
+    UserTimeout,
+    /// The end of the wait for the peer's FIN in FIN-WAIT-2, or for the application to read what is left.
+    FinWait2,
+    /// Pacing lets go what it held back.
+    Pace,
+    /// What was learned of the path is forgotten.
+    Forget,
+    /// The application's own.
+    Application,
+    /// The end of TIME-WAIT.
+    TimeWait,
+}
+
+impl Timer {
+    /// The timer in a word, after `ss`'s where it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retransmit => "on",
+            Self::Persist => "persist",
+            Self::Probe => "probe",
+            Self::Reorder => "reorder",
+            Self::DelayedAck => "delack",
+            Self::Keepalive => "keepalive",
+            Self::UserTimeout => "user-timeout",
+            Self::FinWait2 => "fin-wait-2",
+            Self::Pace => "pace",
+            Self::Forget => "forget",
+            Self::Application => "application",
+            Self::TimeWait => "timewait",
+        }
+    }
+}
+
+/// The state of a connection's transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Congestion window in bytes.
+    pub cwnd: u32,
+    /// Slow start threshold in bytes; `None` before the first loss.
+    pub ssthresh: Option<u32>,
+    /// Bytes of sequence space that are sent and not acknowledged.
+    pub in_flight: u32,
+    /// SND.WND in bytes.
+    pub send_window: u32,
+    /// The window in bytes that is offered to the peer.
+    pub receive_window: u32,
+    /// Variance of the round-trip time; `None` before the first measurement.
+    pub rttvar: Option<Duration>,
+    /// Retransmission timeout, back-off included.
+    pub rto: Duration,
+    /// The number of times the retransmission timer has run out in a row.
+    pub backoffs: u8,
+    /// Bytes of text sent, those sent again counted each time.
+    pub bytes_sent: u64,
+    /// Bytes of text that the peer has acknowledged.
+    pub bytes_acked: u64,
+    /// Bytes of text received in order.
+    pub bytes_received: u64,
+    /// Segments sent again since the connection was opened.
+    pub retransmitted_segments: u32,
+    /// Bytes of text in them; 4 GiB stand for that or more.
+    pub retransmitted_bytes: u64,
+    /// The time since something was last received.
+    pub idle: Duration,
+    /// The time since the connection was opened, in whole seconds.
+    pub age: Duration,
+}
+
 /// One line of a connection listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
@@ -64,6 +154,105 @@ pub struct ConnectionInfo {
     pub srtt: Option<Duration>,
     /// The agreement of the SYNs; `None` for listeners, before ESTABLISHED, and in TIME-WAIT.
     pub options: Option<NegotiatedOptions>,
+    /// The timer that fires first, and when; `None` when none is running.
+    pub timer: Option<(Timer, Instant)>,
+    /// `None` for listeners, half-open connections and in TIME-WAIT.
+    pub transfer: Option<Transfer>,
+}
+
+impl ConnectionInfo {
+    pub(super) fn bare(local: SocketAddr, peer: SocketAddr, state: State, listener: Option<ListenerId>) -> Self {
+        Self {
+            local,
+            peer,
+            state,
+            listener,
+            unread: 0,
+            unacknowledged: 0,
+            srtt: None,
+            options: None,
+            timer: None,
+            transfer: None,
+        }
+    }
+
+    pub(super) fn of_time_wait(record: &TimeWait) -> Self {
+        Self {
+            timer: Some((Timer::TimeWait, record.expires_at())),
+            ..Self::bare(record.key.local(), record.key.peer(), State::TimeWait, None)
+        }
+    }
+
+    pub(super) fn of_connection<C>(connection: &Connection<C>, now: Instant, rto_bounds: Bounds) -> Self {
+        let tcb = &connection.tcb;
+        Self {
+            local: tcb.key.local(),
+            peer: tcb.key.peer(),
+            state: tcb.state,
+            listener: tcb.listener(),
+            unread: tcb.unread(),
+            unacknowledged: tcb.queued(),
+            srtt: tcb.rto.srtt(),
+            options: connection.application.as_ref().map(|_| NegotiatedOptions {
+                mss: tcb.mss,
+                send_window_shift: tcb.snd_wind_shift,
+                receive_window_shift: tcb.rcv_wind_shift,
+                timestamps: tcb.timestamps,
+                sack: tcb.sack_permitted,
+                ecn: tcb.ecn,
+            }),
+            timer: first_timer(tcb),
+            transfer: Some(Transfer::of(tcb, now, rto_bounds)),
+        }
+    }
+}
+
+impl Transfer {
+    fn of(tcb: &Tcb, now: Instant, rto_bounds: Bounds) -> Self {
+        Self {
+            cwnd: tcb.cwnd(),
+            ssthresh: Some(tcb.ssthresh()).filter(|&ssthresh| ssthresh != INITIAL_SSTHRESH),
+            in_flight: tcb.flight(),
+            send_window: tcb.snd_wnd,
+            receive_window: tcb.rcv_edge.saturating_since(tcb.rcv_nxt),
+            rttvar: tcb.rto.rttvar(),
+            rto: tcb.rto.timeout(rto_bounds),
+            backoffs: tcb.rto.backoffs(),
+            bytes_sent: tcb.bytes_sent(),
+            bytes_acked: tcb.bytes_acked(),
+            bytes_received: tcb.bytes_received(),
+            retransmitted_segments: tcb.lifetime.retransmitted_segments,
+            retransmitted_bytes: tcb.bytes_retransmitted(),
+            idle: now.since(tcb.last_received),
+            age: Duration::from_secs(u64::from(tcb.age_seconds(now))),
+        }
+    }
+}
+
+/// The timer of a connection that fires first, and when.
+fn first_timer(tcb: &Tcb) -> Option<(Timer, Instant)> {
+    let sending = &*tcb.sending;
+    let (deadlines, send_deadlines) = (&tcb.deadlines, &sending.deadlines);
+    let retransmit = if sending.persist {
+        Timer::Persist
+    } else {
+        Timer::Retransmit
+    };
+    [
+        (retransmit, send_deadlines.retransmit),
+        (Timer::Probe, send_deadlines.probe),
+        (Timer::Reorder, send_deadlines.reorder),
+        (Timer::DelayedAck, deadlines.delayed_ack),
+        (Timer::Keepalive, deadlines.keepalive),
+        (Timer::UserTimeout, send_deadlines.user_timeout),
+        (Timer::FinWait2, send_deadlines.fin_wait_2),
+        (Timer::Pace, send_deadlines.pace),
+        (Timer::Forget, send_deadlines.forget),
+        (Timer::Application, deadlines.application),
+    ]
+    .into_iter()
+    .filter(|&(_, at)| at != Instant::NEVER)
+    .min_by_key(|&(_, at)| at)
 }
 
 impl<A: Application> Engine<A> {
@@ -97,53 +286,38 @@ impl<A: Application> Engine<A> {
         self.totals.received()
     }
 
-    /// Every listener and every connection, in no particular order.
+    /// Every listener and every connection, in no particular order. [`Engine::walk`] has them in slices.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionInfo> + '_ {
-        let bare = |local, peer, state, listener| ConnectionInfo {
-            local,
-            peer,
-            state,
-            listener,
-            unread: 0,
-            unacknowledged: 0,
-            srtt: None,
-            options: None,
-        };
         let listeners = self.addresses.iter().map(move |(local, listener)| {
             let anyone = match local {
                 SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
                 SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
             };
-            bare(local, anyone, State::Listen, Some(listener))
+            ConnectionInfo::bare(local, anyone, State::Listen, Some(listener))
         });
-        let half_open = self.half_open.iter().map(move |record| {
-            let (local, peer) = (record.key.local(), record.key.peer());
-            bare(local, peer, State::SynReceived, Some(record.listener))
+        let half_open = (0..self.half_open.slots()).filter_map(|slot| {
+            let record = self.half_open.get(slot)?;
+            Some(self.half_open_info(slot, record))
         });
-        let time_wait = self
-            .time_wait
-            .iter()
-            .map(move |record| bare(record.key.local(), record.key.peer(), State::TimeWait, None));
-        let open = self.connections.iter().map(|(_, connection)| {
-            let tcb = &connection.tcb;
-            ConnectionInfo {
-                local: tcb.key.local(),
-                peer: tcb.key.peer(),
-                state: tcb.state,
-                listener: tcb.listener(),
-                unread: tcb.unread(),
-                unacknowledged: tcb.queued(),
-                srtt: tcb.rto.srtt(),
-                options: connection.application.as_ref().map(|_| NegotiatedOptions {
-                    mss: tcb.mss,
-                    send_window_shift: tcb.snd_wind_shift,
-                    receive_window_shift: tcb.rcv_wind_shift,
-                    timestamps: tcb.timestamps,
-                    sack: tcb.sack_permitted,
-                    ecn: tcb.ecn,
-                }),
-            }
-        });
+        let time_wait = (0..self.time_wait.slots())
+            .filter_map(|slot| self.time_wait.get(slot))
+            .map(ConnectionInfo::of_time_wait);
+        let open = self.connections.iter();
+        let open = open.map(|(_, connection)| ConnectionInfo::of_connection(connection, self.now, self.rto_bounds));
         listeners.chain(half_open).chain(open).chain(time_wait)
+    }
+
+    pub(super) fn half_open_info(&self, slot: u32, record: &HalfOpen) -> ConnectionInfo {
+        let deadline = self.half_open_timers.deadline(slot);
+        let first = || record.first_sent_at(self.now) + SYN_ACK_TIMEOUT;
+        ConnectionInfo {
+            timer: Some((Timer::Retransmit, deadline.unwrap_or_else(first))),
+            ..ConnectionInfo::bare(
+                record.key.local(),
+                record.key.peer(),
+                State::SynReceived,
+                Some(record.listener),
+            )
+        }
     }
 }

@@ -16,6 +16,7 @@ mod path_mtu;
 mod receive;
 mod sweep;
 mod syn_cookie;
+mod walk;
 
 use core::net::SocketAddr;
 use std::collections::VecDeque;
@@ -49,12 +50,13 @@ use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 
 use addresses::ServedAddresses;
 use early::EarlySegments;
-pub use listing::{ConnectionInfo, NegotiatedOptions, Population};
+pub use listing::{ConnectionInfo, NegotiatedOptions, Population, Timer, Transfer};
 use next_hop::NextHopTables;
 pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
 use sweep::Sweep;
 pub use syn_cookie::{Cookies, syn_ack_of};
+pub use walk::{Cursor, FlowInfo, SLICE};
 
 /// Events of each kind that one call of [`Engine::poll`] handles at most, so that frames that arrive need not wait for
 /// long however many timers are due at once: a burst of them.

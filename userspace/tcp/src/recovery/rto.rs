@@ -107,6 +107,11 @@ impl Rto {
         self.srtt_micros().map(|srtt| Duration::from_micros(u64::from(srtt)))
     }
 
+    /// The variance of the round-trip time; `None` before the first measurement.
+    pub fn rttvar(&self) -> Option<Duration> {
+        (self.srtt > 0).then(|| Duration::from_micros(u64::from(self.rttvar)))
+    }
+
     /// [`Rto::srtt`] in microseconds.
     #[inline]
     pub fn srtt_micros(&self) -> Option<u32> {
@@ -143,6 +148,7 @@ mod tests {
         rto.back_off();
         rto.sample(Duration::from_millis(500), bounds());
         assert_eq!(rto.srtt(), Some(Duration::from_millis(500)));
+        assert_eq!(rto.rttvar(), Some(Duration::from_millis(250)));
         assert_eq!(rto.timeout(bounds()), Duration::from_millis(1500));
     }
 

@@ -24,6 +24,7 @@ mod isn;
 mod keepalive;
 mod latencies;
 mod link;
+mod listing;
 mod nagle;
 mod newreno;
 mod next_hop;

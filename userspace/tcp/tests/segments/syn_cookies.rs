@@ -1,5 +1,7 @@
 //! Connections that begin with the acknowledgment of a SYN cookie (RFC 4987, section 3.6).
 
+use std::time::Duration;
+
 use crate::common::cookie::*;
 use crate::common::*;
 use tidegate_abi::syn_cookie::{MSS_V4, MSS_V6};
@@ -81,11 +83,11 @@ fn look(mut rig: Rig, cookie: bool, options: Options, ecn: bool) -> Seen {
         syn_ack.seq
     };
     rig.peer(ACK, b"");
-    let info = ConnectionInfo {
-        // The round trip of a cookie is not known.
-        srtt: None,
-        ..rig.info()
-    };
+    let mut info = rig.info();
+    // The round trip of a cookie is not known, nor what follows from it.
+    (info.srtt, info.timer) = (None, None);
+    let transfer = info.transfer.as_mut().expect("it is open");
+    (transfer.rttvar, transfer.rto) = (None, Duration::ZERO);
     let mut sent = rig.sent();
     let mut text = Vec::new();
     rig.take(&sent, &mut text);

@@ -1,0 +1,191 @@
+//! The command `top`: counters, states and busiest peers, every interval until the client leaves.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate_control::{Peer, Top};
+use tidegate_runtime::{ConnectionFilter, Slice, StateCounts, Walk};
+use tidegate_tcp::State;
+
+use super::connections::{Target, by_name};
+use super::{Client, counters};
+
+/// The least and the longest interval, in milliseconds.
+const INTERVALS: core::ops::RangeInclusive<u64> = 100..=60_000;
+
+/// Slices of connections that are looked at in an interval, at most: 32,768 connections, which take the shards some ten
+/// milliseconds together.
+const MAX_SLICES: usize = 128;
+
+/// Peers that are told of.
+const PEERS: usize = 20;
+
+/// Peers that are remembered, at most.
+const MAX_PEERS: usize = 65_536;
+
+/// Replies every `interval_ms` milliseconds until the client leaves, or something goes wrong.
+///
+/// # Errors
+///
+/// The client has left.
+pub(super) fn run(client: &Client<'_>, interval_ms: u64) -> io::Result<()> {
+    if !INTERVALS.contains(&interval_ms) {
+        return client.answer(Err::<(), _>(format!(
+            "interval_ms is {interval_ms}; it can be {} to {}",
+            INTERVALS.start(),
+            INTERVALS.end()
+        )));
+    }
+    let interval = Duration::from_millis(interval_ms);
+    let mut sampler = Sampler::default();
+    loop {
+        let began = Instant::now();
+        let top = snapshot(client, &mut sampler);
+        let failed = top.is_err();
+        client.answer(top)?;
+        if failed {
+            return Ok(());
+        }
+        thread::sleep(interval.saturating_sub(began.elapsed()));
+    }
+}
+
+fn snapshot(client: &Client<'_>, sampler: &mut Sampler) -> Result<Top, String> {
+    let counters = counters::read(client)?.counters;
+    let walk = || Target::of(client).map(|target| target.shards.walk(ConnectionFilter::default()));
+    // Without an interface there are counters all the same.
+    if let Ok(first) = walk() {
+        sampler.look(&first).map_err(|error| error.to_string())?;
+    }
+    let round = sampler.shown();
+    Ok(Top {
+        counters,
+        states: by_name(&round.states),
+        complete: round.complete,
+        peers: round.peers.busiest(PEERS),
+    })
+}
+
+/// Looks at the connections in rounds: each ends when all of them have been looked at, in one interval or several.
+#[derive(Default)]
+struct Sampler {
+    walk: Option<Walk>,
+    current: Round,
+    /// The last one that has ended.
+    last: Option<Round>,
+}
+
+/// What was seen in a round.
+#[derive(Default)]
+struct Round {
+    states: StateCounts,
+    peers: Peers,
+    /// It took one interval.
+    complete: bool,
+}
+
+impl Sampler {
+    /// Looks at the next connections; a round begins like `first`.
+    fn look(&mut self, first: &Walk) -> Result<(), tidegate_runtime::Error> {
+        let began_now = self.walk.is_none();
+        let walk = self.walk.get_or_insert_with(|| first.clone());
+        for _ in 0..MAX_SLICES {
+            match walk.next_slice(true) {
+                Ok(Some(slice)) => self.current.add(&slice),
+                Ok(None) => {
+                    self.current.complete = began_now;
+                    self.last = Some(core::mem::take(&mut self.current));
+                    self.walk = None;
+                    return Ok(());
+                }
+                Err(error) => {
+                    // Of a runtime that is over, perhaps: the next round asks the one there is then.
+                    *self = Self::default();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last round, or the first while it goes on.
+    fn shown(&self) -> &Round {
+        self.last.as_ref().unwrap_or(&self.current)
+    }
+}
+
+impl Round {
+    fn add(&mut self, slice: &Slice) {
+        self.states.merge(&slice.states);
+        for info in &slice.connections {
+            if let Some(transfer) = &info.transfer
+                && info.state != State::SynSent
+            {
+                self.peers
+                    .add(info.peer.ip(), transfer.bytes_received, transfer.bytes_sent);
+            }
+        }
+    }
+}
+
+/// Open connections by the peer's address, of a bounded number of them.
+#[derive(Default)]
+struct Peers(HashMap<IpAddr, Peer>);
+
+impl Peers {
+    fn add(&mut self, address: IpAddr, received: u64, sent: u64) {
+        if self.0.len() >= MAX_PEERS && !self.0.contains_key(&address) {
+            // Those with least cannot be among the busiest but by what is still to come.
+            self.0 = self
+                .busiest(MAX_PEERS / 2)
+                .into_iter()
+                .map(|peer| (peer.address, peer))
+                .collect();
+        }
+        let peer = self.0.entry(address).or_insert(Peer {
+            address,
+            connections: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+        });
+        peer.connections += 1;
+        peer.bytes_received += received;
+        peer.bytes_sent += sent;
+    }
+
+    /// Those with most bytes, the busiest first.
+    fn busiest(&self, count: usize) -> Vec<Peer> {
+        let mut peers: Vec<Peer> = self.0.values().copied().collect();
+        peers.sort_by_key(|peer| core::cmp::Reverse((peer.bytes_received + peer.bytes_sent, peer.address)));
+        peers.truncate(count);
+        peers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_peers_come_first_and_few_are_remembered() {
+        let mut peers = Peers::default();
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        for number in 0..200_000 {
+            peers.add(address(number), u64::from(number % 100), 1);
+            assert!(peers.0.len() <= MAX_PEERS);
+        }
+        for _ in 0..2 {
+            peers.add(address(7), 1_000_000, 0);
+        }
+        let busiest = peers.busiest(3);
+        assert_eq!(busiest.len(), 3);
+        assert_eq!(
+            (busiest[0].address, busiest[0].bytes_received >= 2_000_000),
+            (address(7), true)
+        );
+        assert_eq!(busiest[1].bytes_received, 99);
+    }
+}
