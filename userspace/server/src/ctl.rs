@@ -7,6 +7,8 @@ mod top;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
+mod capture;
+
 use tidegate_control::{Client, Info, Request, State};
 
 pub(crate) use self::conns::{ConnsArguments, KillArguments};
@@ -27,12 +29,14 @@ pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
         CtlCommand::Info => say(&info_text(&client.call(&Request::Info)?)),
         CtlCommand::Drain => client.call(&Request::Drain)?,
         CtlCommand::Reopen => client.call(&Request::Reopen)?,
+        CtlCommand::Reload => client.call(&Request::Reload)?,
         CtlCommand::Conns(arguments) => conns::list(&mut client, arguments)?,
         CtlCommand::Kill(arguments) => conns::kill(&mut client, arguments)?,
         CtlCommand::Counters(arguments) => counters::run(&mut client, arguments)?,
         CtlCommand::Top(arguments) => top::run(client, arguments)?,
         &CtlCommand::Cookies { mode } => client.call(&Request::Cookies { mode })?,
         CtlCommand::LogLevel { filter } => client.call(&Request::LogLevel { filter: filter.clone() })?,
+        CtlCommand::Capture(arguments) => return capture::run(client, arguments),
     }
     Ok(())
 }

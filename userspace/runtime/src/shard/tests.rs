@@ -10,13 +10,14 @@ use tidegate_abi::siphash::Key;
 use tidegate_tcp::State;
 use tidegate_tcp::application::{CloseReason, Stream};
 use tidegate_tcp::engine::{ConnectionId, Secrets};
+use tidegate_tcp::sources::SourceLimits;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::LinkHeader;
 use tidegate_xsk::Unsent;
 
 use super::*;
 use crate::inspection::{ConnectionFilter, Shards};
-use crate::mailbox::waker;
+use crate::mailbox::{ApplicationChange, waker};
 use memory_port::{MemoryPort, Wire};
 
 const SERVER: &str = "198.18.0.1:80";
@@ -343,6 +344,49 @@ fn a_shard_that_refuses_syns_completes_handshakes() {
 }
 
 #[test]
+fn other_listeners_are_served_from_then_on_and_connections_of_those_before_go_on() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    let (taken, is_taken) = channel::bounded(1);
+    let configuration = Configuration {
+        tcp: tidegate_tcp::Config::default(),
+        source_limits: SourceLimits::default(),
+        keepalive: vec![tidegate_tcp::Config::default().keepalive(); 3],
+        addresses: vec![("198.18.0.1:81".parse().expect("an address"), ListenerId(2))].into(),
+    };
+    let configuration = Arc::new(configuration);
+    rig.command(0, Command::Configure { configuration, taken });
+    is_taken.try_recv().expect("it says so");
+    assert_eq!(rig.shards[0].engine.listener_count(), 3);
+    rig.send(id, b"goes on");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"goes on");
+    rig.connect(40_001);
+    rig.settle();
+    let population = rig.report(0).population;
+    assert_eq!((population.connections, population.half_open), (1, 0));
+}
+
+#[test]
+fn an_application_is_changed_once_and_gives_back_what_it_does_not_need() {
+    let mut rig = Rig::new(1);
+    let change = ApplicationChange::new(Box::new(|application| {
+        let end = application.downcast_mut::<End>().expect("the shard's");
+        end.received.push(7);
+        Box::new("not needed")
+    }));
+    for expected in [Some("not needed"), None] {
+        let (taken, is_taken) = channel::bounded(1);
+        let change = change.clone();
+        rig.command(0, Command::Application { change, taken });
+        let back = is_taken.try_recv().expect("it says so");
+        assert_eq!(back.downcast_ref::<&str>().copied(), expected);
+        assert_eq!(rig.shards[0].engine.application().received, [7]);
+    }
+}
+
+#[test]
 fn draining_ends_connections_and_admits_no_more() {
     let mut rig = Rig::new(1);
     let id = rig.connect(40_000);
@@ -486,4 +530,67 @@ fn a_shard_that_does_not_answer_is_named() {
         error.to_string().contains("queue 0") && error.to_string().contains("1s"),
         "{error}"
     );
+}
+
+#[test]
+fn a_tap_is_shown_what_is_received_and_sent_until_nobody_takes_it() {
+    let mut rig = Rig::new(1);
+    let filter: tidegate_capture::Filter = "portrange 40001-40002".parse().expect("a filter");
+    let (tap, mut source) = tidegate_capture::tap(filter.into(), 60, 1000);
+    let (taken, is_taken) = channel::bounded(1);
+    rig.wires[0].device.set(2);
+    rig.command(
+        0,
+        Command::Tap {
+            tap: Box::new(tap),
+            taken,
+        },
+    );
+    is_taken.try_recv().expect("it is taken at once");
+    for port in [40_000, 40_001] {
+        rig.connect(port);
+        rig.settle();
+    }
+    let mut seen = Vec::new();
+    while let Some((record, octets)) = source.take(|record, octets| (record, octets.concat())) {
+        let segment = tidegate_capture::Packet::of(&octets)
+            .and_then(|packet| packet.tcp())
+            .expect("TCP");
+        assert_eq!(
+            (record.device, record.captured, octets.len()),
+            (2, record.length.min(60), record.captured as usize)
+        );
+        seen.push((record.direction, segment.flags));
+    }
+    let (received, sent) = (tidegate_capture::Direction::Received, tidegate_capture::Direction::Sent);
+    assert_eq!(seen, [(received, 0x02), (sent, 0x12), (received, 0x10)]);
+    let counters = rig.report(0).port;
+    assert_eq!((counters.captured, counters.capture_lost), (3, 0));
+    drop(source);
+    rig.connect(40_002);
+    rig.settle();
+    assert_eq!(rig.report(0).port.captured, 4, "one finds out that nobody takes it");
+    assert!(rig.shards[0].port.taps_are_gone());
+}
+
+#[test]
+fn a_tap_that_is_full_loses_frames_and_the_shard_serves_on() {
+    let mut rig = Rig::new(1);
+    let (tap, source) = tidegate_capture::tap(Arc::default(), usize::MAX, 100);
+    let (taken, _is_taken) = channel::bounded(1);
+    rig.command(
+        0,
+        Command::Tap {
+            tap: Box::new(tap),
+            taken,
+        },
+    );
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.send(id, b"served");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"served");
+    let counters = rig.report(0).port;
+    // Of SYN, SYN-ACK, ACK, text and its answer.
+    assert_eq!((counters.captured, counters.capture_lost, source.lost()), (1, 4, 4));
 }

@@ -7,10 +7,11 @@ use std::process;
 use serde::Serialize;
 use tidegate_control::{CookieMode, Info, Request, State};
 
-use super::{Client, connections, counters, top};
+use super::{Client, capture, connections, counters, top};
 use crate::drain::Drain;
 use crate::log;
 use crate::main_loop::MainLoop;
+use crate::reload::reload;
 
 /// Does what `request` asks for, and replies.
 ///
@@ -24,6 +25,7 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
             main.drain.ask();
             Ok(())
         }),
+        Request::Reload => client.ask(reload),
         Request::Reopen => client.ask(|main| main.access_log.reopen().map_err(|failure| failure.to_string())),
         Request::Conns { filter, sort, limit } => client.answer(connections::list(client, &filter, sort, limit)),
         Request::Kill { filter, all } => client.answer(connections::kill(client, &filter, all)),
@@ -31,6 +33,15 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
         Request::Top { interval_ms } => top::run(client, interval_ms),
         Request::Cookies { mode } => client.ask(move |main| set_cookies(main, mode)),
         Request::LogLevel { filter } => client.answer(log::set_filter(&filter)),
+        Request::Capture {
+            filter,
+            snaplen,
+            count,
+            duration_ms,
+        } => {
+            let limits = capture::Limits::new(count, duration_ms);
+            capture::run(client, &filter, snaplen, &limits)
+        }
     }
 }
 
