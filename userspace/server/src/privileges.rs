@@ -22,7 +22,7 @@ use crate::settings::Settings;
 use capabilities::Capabilities;
 
 /// The table `[privileges]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// The user to serve as; without it the process's own.
