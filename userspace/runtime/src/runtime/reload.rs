@@ -66,9 +66,9 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// As for [`start`](super::start()) where settings cannot be, [`Error::Config`] when another process has taken over,
-    /// [`Error::Load`] when the kernel refuses an entry of a map, and [`Error::Shard`] when a shard does not take them
-    /// within a second, though it will. In all but the last case nothing has changed.
+    /// As for [`start`](super::start()) where settings cannot be, [`Error::Config`] when another process has taken
+    /// over, [`Error::Load`] when the kernel refuses an entry of a map, and [`Error::Shard`] when a shard does not take
+    /// them within a second, though it will. In all but the last case nothing has changed.
     pub fn reload<A, F, C>(&mut self, reload: &Reload<'_>, mut change: F) -> Result<(), Error>
     where
         A: 'static,
