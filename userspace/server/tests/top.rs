@@ -141,7 +141,12 @@ fn the_terminal_is_given_back_however_it_ends() {
     type Act = fn(&mut Session, &mpsc::Sender<()>);
     let ways: [(&str, Act, i32, &str); 4] = [
         ("q", |session, _| session.keyboard.write_all(b"q").unwrap(), 0, ""),
-        ("Ctrl-C", |session, _| session.keyboard.write_all(b"\x03").unwrap(), 0, ""),
+        (
+            "Ctrl-C",
+            |session, _| session.keyboard.write_all(b"\x03").unwrap(),
+            0,
+            "",
+        ),
         (
             "SIGTERM",
             |session, _| kill(Pid::from_raw(session.child.id().cast_signed()), Signal::SIGTERM).unwrap(),
@@ -162,7 +167,10 @@ fn the_terminal_is_given_back_however_it_ends() {
         act(&mut session, &ended);
         let (found, said) = session.end();
         assert_eq!(found, Some(code), "{way}: {said}");
-        assert!(said.contains(phrase) && said.is_empty() == phrase.is_empty(), "{way}: {said}");
+        assert!(
+            said.contains(phrase) && said.is_empty() == phrase.is_empty(),
+            "{way}: {said}"
+        );
         drop(ended);
         server.join().expect("the client keeps to the protocol");
     }

@@ -7,7 +7,7 @@ use std::process;
 use serde::Serialize;
 use tidegate_control::{CookieMode, Info, Request, State};
 
-use super::{Client, capture, connections, counters, top};
+use super::{Client, capture, connections, counters, top, trace};
 use crate::drain::Drain;
 use crate::log;
 use crate::main_loop::MainLoop;
@@ -41,6 +41,10 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
         } => {
             let limits = capture::Limits::new(count, duration_ms);
             capture::run(client, &filter, snaplen, &limits)
+        }
+        Request::Trace { peer, duration_ms } => {
+            let limits = capture::Limits::new(None, duration_ms);
+            trace::run(client, &peer, &limits)
         }
     }
 }
