@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 use landlock::RulesetCreated;
 use nix::unistd::User;
 use serde::Deserialize;
+use tikv_jemalloc_ctl::background_thread;
 use tracing::{debug, warn};
 
 use crate::failure::Failure;
@@ -120,8 +121,13 @@ pub(crate) fn confine() -> io::Result<()> {
     let Some(policy) = POLICY.get().filter(|_| DONE.set(()).is_ok()) else {
         return Ok(());
     };
+    // The allocator has had a thread since the first allocation. Its next one has no more than this one.
+    let ended = background_thread::write(false);
     policy.confine_thread(policy.kept)?;
     system_calls::filter(policy.seccomp);
+    if let Err(error) = ended.and_then(|()| background_thread::write(true)) {
+        warn!("the allocator's thread cannot be started again: {error}");
+    }
     Ok(())
 }
 
