@@ -17,12 +17,14 @@
 //! | [`flow_filter`] | whether an engine has its flow, and what becomes of it if none has |
 //! | [`syn_ack`], [`syn_options`] | SYN-ACKs with cookies, by the options of the SYN |
 //! | [`mod@decapsulate`] | what balancers send, without its outer headers |
+//! | [`capture`] | copies of what is dropped and answered, while somebody looks |
 //! | [`scratch`] | values passed through a map for the verifier's sake |
 //! | [`counters`] | the reason for every verdict |
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod capture;
 mod counters;
 mod decapsulate;
 mod flow_filter;
@@ -88,6 +90,7 @@ fn verdict(ctx: &XdpContext, length: Option<u64>) -> u32 {
         Err(reason) => (XDP_PASS, reason),
     };
     counters::add_one(counter, queue);
+    capture::verdict(ctx, action, counter);
     action
 }
 

@@ -3,8 +3,9 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap},
 };
+use tidegate_abi::capture::RING_OCTETS;
 use tidegate_abi::flow_filter::{Bucket, handshake};
 use tidegate_abi::listener::SLOTS;
 use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate, feature};
@@ -106,6 +107,18 @@ pub static HANDSHAKES: Array<u64> = Array::with_max_entries(handshake::SLOTS, BP
 /// to the engine in it.
 #[map]
 pub static STRAYS: Array<u64> = Array::with_max_entries(MAX_QUEUES, 0);
+
+/// Whether what is dropped and answered is captured: 0 or 1, which userspace writes in the map's own memory.
+#[map]
+pub static CAPTURE_SWITCH: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What is captured, on its way to userspace: `tidegate_abi::capture::Sample`.
+#[map]
+pub static CAPTURE: RingBuf = RingBuf::with_byte_size(RING_OCTETS, 0);
+
+/// For each CPU, a jiffy in the upper half of a word and in the lower the samples that were taken in it.
+#[map]
+pub static CAPTURE_RATE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Values that pass through a map for the verifier's sake.
 #[repr(C)]

@@ -24,7 +24,7 @@ use crate::maps::{COOKIE_KEYS, COOKIE_SWITCHES, SETTINGS};
 use crate::parse::Segment;
 use crate::scratch::Scratch;
 use crate::syn_options::Offer;
-use crate::{flow_filter, sources};
+use crate::{capture, flow_filter, sources};
 
 /// MSS of a peer that sends none (RFC 9293, section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
@@ -167,6 +167,7 @@ fn rewrite<const TCP: usize, const ALL: usize>(
     let offer = Offer::read(frame, scratch, ip + ALL * 4, syn.options_length())?;
     // Nor is the verifier to go on with what it has learned of these numbers on each of the ways through the options.
     let syn = Syn(scratch.launder(syn.0));
+    capture::answered(frame.context());
     let is_strong = cookie_switch::is_strong(switch) && offer.timestamp().is_none();
     let offer = if is_strong { offer.only_mss() } else { offer };
     let ecn = template.ecn != 0 && syn.flags() & ECN_SETUP == ECN_SETUP && !is_strong;

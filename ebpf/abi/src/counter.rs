@@ -100,8 +100,8 @@ macro_rules! define_counters {
 }
 
 define_counters! {
-    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these, and one to
-    /// [`XdpCounter::Decapsulated`] if it was. For people and metrics `xdp_` is put before the name.
+    /// Why the XDP program decided as it did. Every frame adds one to exactly one of these; the last two are no
+    /// verdicts. For people and metrics `xdp_` is put before the name.
     pub enum XdpCounter {
         /// Redirected to the AF_XDP socket of the receiving queue: TCP to a served address and port, but no SYN, of a
         /// flow that an engine has, or of any where there is no flow filter.
@@ -162,6 +162,9 @@ define_counters! {
         PassNotUnicast = "pass_not_unicast",
         /// No verdict: came from a balancer in IPIP or GUE, and is counted once more by what was in it.
         Decapsulated = "decapsulated",
+        /// No verdict: dropped or answered, and missing in the captures that are on: more than 64 of a CPU in a jiffy,
+        /// or who takes them is too slow.
+        CaptureLost = "capture_lost",
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`ListenerKey`] is what frames are looked up by, [`XdpCounter`] the reason for each verdict, [`syn_ack`] the
 //! settings of SYN-ACKs and sources, [`syn_cookie`] the codec of the cookies in them, [`flow_filter`] the table by
 //! which the program tells the flows that an engine has, [`dispatcher`] the configuration by which it runs beside
-//! other programs.
+//! other programs, and [`capture`] what it tells of the frames that it drops and answers.
 //!
 //! ```
 //! use tidegate_abi::siphash::Key;
@@ -35,6 +35,7 @@
 #![no_std]
 #![cfg_attr(not(feature = "userspace"), forbid(unsafe_code))]
 
+pub mod capture;
 pub mod counter;
 pub mod dispatcher;
 pub mod flow_filter;
@@ -119,6 +120,12 @@ pub const MAP_FLOWS: &str = "FLOWS";
 /// Name of the table of handshakes (`Array<u64>`, [`flow_filter::handshake::SLOTS`] entries, mapped into userspace's
 /// memory).
 pub const MAP_HANDSHAKES: &str = "HANDSHAKES";
+
+/// Name of the map with the switch of captures (`Array<u32>`, 1 entry, mapped into userspace's memory); 0: off, 1: on.
+pub const MAP_CAPTURE_SWITCH: &str = "CAPTURE_SWITCH";
+
+/// Name of the ring of [`capture::Sample`]s (`RingBuf`, [`capture::RING_OCTETS`]).
+pub const MAP_CAPTURE: &str = "CAPTURE";
 
 /// Name of the map with the bits of [`syn_ack::feature`] (`Array<u32>`, 1 entry).
 pub const MAP_FEATURES: &str = "FEATURES";

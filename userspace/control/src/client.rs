@@ -1,6 +1,7 @@
 //! The client's side.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -90,9 +91,30 @@ impl Client {
         }
     }
 
+    /// Ends this side, from another thread, so that the server ends a command that goes on.
+    ///
+    /// # Errors
+    ///
+    /// The process has no descriptor left.
+    pub fn end(&self) -> io::Result<End> {
+        self.stream.get_ref().try_clone().map(End)
+    }
+
     /// The octets that follow the reply of a request that is answered by more than lines, until their end.
     pub fn into_octets(self) -> impl Read {
         self.stream
+    }
+}
+
+/// The end of a client's side.
+#[derive(Debug)]
+pub struct End(UnixStream);
+
+impl End {
+    /// Sends no more requests. What the server still has to say can be read.
+    pub fn end(&self) {
+        // Of a connection that is gone there is nothing to end.
+        let _ = self.0.shutdown(Shutdown::Write);
     }
 }
 

@@ -8,7 +8,7 @@ mod connections;
 mod counters;
 mod protocol;
 
-pub use client::{Client, Error};
+pub use client::{Client, End, Error};
 pub use connections::{Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer};
 pub use counters::{Counter, Counters, Peer, Top};
 pub use protocol::{CookieMode, Info, MAX_LINE, Reply, Request, State};

@@ -59,6 +59,19 @@ pub enum Request {
         /// A level such as `info`, or a filter such as `warn,tidegate_runtime=debug`.
         filter: String,
     },
+    /// Copy frames. The reply is `null`, and pcapng follows until the connection ends, which the client has it do by
+    /// ending its own side.
+    Capture {
+        /// Which frames: an expression as tcpdump's, of those that the server knows; empty: all.
+        #[serde(default)]
+        filter: String,
+        /// Octets of each frame.
+        snaplen: u32,
+        /// Ends it after as many frames.
+        count: Option<u64>,
+        /// Ends it after as many milliseconds.
+        duration_ms: Option<u64>,
+    },
 }
 
 fn second() -> u64 {
@@ -154,6 +167,15 @@ mod tests {
             (
                 r#"{"command":"cookies","mode":"on"}"#,
                 Request::Cookies { mode: CookieMode::On },
+            ),
+            (
+                r#"{"command":"capture","filter":"port 80","snaplen":96,"count":5,"duration_ms":null}"#,
+                Request::Capture {
+                    filter: "port 80".to_owned(),
+                    snaplen: 96,
+                    count: Some(5),
+                    duration_ms: None,
+                },
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);

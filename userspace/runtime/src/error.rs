@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::next_hops::NoNextHop;
 
+use crate::capture::MAX_CAPTURES;
 use crate::xdp::{PresentProgram, Rejection, present_programs};
 
 /// Why the runtime did not start, or stopped.
@@ -77,7 +78,7 @@ pub enum Error {
     /// A privilege is missing.
     #[error(
         "not permitted: {what} needs {capability}; run as root, or give the binary what it needs: \
-         setcap cap_bpf,cap_net_admin,cap_net_raw,cap_ipc_lock+ep PATH"
+         setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock+ep PATH"
     )]
     NotPermitted {
         /// The action that failed.
@@ -213,6 +214,9 @@ pub enum Error {
         /// The event, as a sentence.
         what: String,
     },
+    /// As many captures and traces run as may.
+    #[error("{MAX_CAPTURES} captures and traces run already; end one first")]
+    TooManyCaptures,
     /// A system call failed that has no sentence of its own.
     #[error("{what}: {source}")]
     Io {

@@ -68,12 +68,14 @@
 //! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
 //! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
+//! | [`capture`], `taps` | copies of what is received and sent, on their way to who writes them |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
 //! | `random` | random bytes |
 
 mod affinity;
 mod capability;
+pub mod capture;
 mod clock;
 pub mod config;
 mod cookies;
@@ -99,10 +101,12 @@ pub mod runtime;
 mod shard;
 mod shard_port;
 pub mod shard_task;
+mod taps;
 mod wait;
 mod watchdog;
 pub mod xdp;
 
+pub use capture::{Capture, CaptureSettings, Captured};
 pub use config::{
     Attach, Balancers, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode,
     ZeroCopy,

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crossbeam::channel::Sender;
 use mio::Waker;
+use tidegate_capture::Tap;
 use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::config::{Config, Keepalive};
 use tidegate_tcp::engine::Cookies;
@@ -61,6 +62,12 @@ pub(crate) enum Command {
     RefuseSyns,
     /// Sends by other devices from now on.
     Routes(Routes),
+    /// Shows this tap what is received and sent from now on.
+    Tap {
+        tap: Box<Tap>,
+        /// Told when that is so. The channel has room for every shard.
+        taken: Sender<()>,
+    },
     /// Takes no new connections and begins to tell the open ones.
     Drain,
     /// Begins to reset all connections.

@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::RawFd;
 
+use tidegate_capture::{Direction, Tap};
 use tidegate_tcp::wire::Frame;
 use tidegate_xsk::{RxFrame, Socket, Statistics, TxFrame, Umems, Unsent};
 
@@ -17,6 +18,7 @@ use fill_level::FillLevel;
 use crate::report::{FrameCensus, PortCounters};
 use crate::routes::Routes;
 use crate::shard_port::ShardPort;
+use crate::taps::Taps;
 
 /// A bound AF_XDP socket.
 pub(crate) struct Port {
@@ -39,6 +41,7 @@ pub(crate) struct Port {
     unsent: Unsent,
     /// Whether the log already says that the interface is down.
     link_down_logged: bool,
+    taps: Taps,
     counters: PortCounters,
 }
 
@@ -73,6 +76,7 @@ impl ShardPort for Port {
 
     #[inline]
     fn receive(&mut self, batch: &mut Vec<RxFrame>, limit: usize) {
+        let before = batch.len();
         let burst = self.socket.receive(batch, limit);
         if burst.frames == 0 {
             return;
@@ -89,6 +93,13 @@ impl ShardPort for Port {
             self.counters.rx_multi_buffer += u64::from(burst.multi_buffer);
             self.counters.rx_too_long += u64::from(burst.too_long);
             self.counters.rx_no_buffer += u64::from(burst.no_buffer);
+        }
+        if !self.taps.is_empty() {
+            for frame in &batch[before..] {
+                let contents = self.socket.contents(frame);
+                self.taps
+                    .show(contents, frame.device(), Direction::Received, &mut self.counters);
+            }
         }
     }
 
@@ -163,6 +174,10 @@ impl ShardPort for Port {
                 self.socket.close_device(device);
             }
         }
+    }
+
+    fn add_tap(&mut self, tap: Tap) {
+        self.taps.add(tap);
     }
 
     fn poll_device(&mut self) {

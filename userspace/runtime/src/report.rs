@@ -251,6 +251,10 @@ counters! {
         turns,
         /// Those of them in which something came in.
         turns_worked,
+        /// Frames copied for captures and traces (`ctl capture`, `ctl trace`), once for each.
+        captured,
+        /// Those that are missing there: the ring of the shard was full, because who takes them is too slow.
+        capture_lost,
     }
 }
 

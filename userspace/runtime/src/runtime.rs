@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use crossbeam::channel;
 use tidegate_abi::{MAX_QUEUES, XdpCounter};
+use tidegate_capture::tap;
 use tidegate_nic::statistics;
 use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::syn_ack_of;
@@ -22,6 +23,7 @@ pub use reload::Reload;
 use reload::Retiring;
 pub use start::{start, start_with_tasks};
 
+use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
 use crate::config::{Balancers, Config, CookieMode, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
@@ -98,6 +100,8 @@ pub struct Runtime {
     /// Listeners need not have addresses of the interfaces.
     anywhere: bool,
     is_draining: bool,
+    /// One more than there are captures.
+    captures: Arc<()>,
     steering: Steering,
 }
 
@@ -190,6 +194,38 @@ impl Runtime {
             next_hops: self.next_hop_counts(),
             device: self.device_counts(),
         })
+    }
+
+    /// Begins to copy what matches of all that is received and sent from now on, and of what the XDP program drops and
+    /// answers, until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyCaptures`], or [`Error::Shard`] when a shard takes no more commands.
+    pub fn capture(&self, settings: &CaptureSettings) -> Result<Capture, Error> {
+        if Arc::strong_count(&self.captures) > MAX_CAPTURES {
+            return Err(Error::TooManyCaptures);
+        }
+        let mut sources = Vec::new();
+        let (taken, is_taken) = channel::bounded(self.queues.len());
+        for info in &self.queues {
+            let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
+            self.mailboxes[info.queue as usize]
+                .send(Command::Tap {
+                    tap: Box::new(tap),
+                    taken: taken.clone(),
+                })
+                .map_err(|_| Error::Shard {
+                    queue: info.queue,
+                    what: "it takes no more commands".to_owned(),
+                })?;
+            sources.push((info.queue, source));
+        }
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        // Of a shard that does not answer there is nothing to capture, either.
+        let _ = (0..sources.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
+        let one_of = Arc::clone(&self.captures);
+        Ok(Capture::new(settings, &self.devices, sources, one_of, &self.steering))
     }
 
     /// The counters of all devices together.

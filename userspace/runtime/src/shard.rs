@@ -339,6 +339,11 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
             Command::RefuseSyns => self.engine.refuse_syns(),
             Command::Routes(routes) => self.port.set_routes(routes),
+            Command::Tap { tap, taken } => {
+                self.port.add_tap(*tap);
+                // As above.
+                let _ = taken.try_send(());
+            }
             Command::Drain => self.engine.drain(now, &mut self.port),
             Command::Abort => self.engine.abort_all(now, &mut self.port),
             Command::Stop => return true,

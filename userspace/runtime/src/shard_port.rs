@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::RawFd;
 
+use tidegate_capture::Tap;
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::Frame;
 use tidegate_xsk::{Statistics, Unsent};
@@ -60,6 +61,9 @@ pub(crate) trait ShardPort: Transmit {
 
     /// Sends by other devices from now on.
     fn set_routes(&mut self, routes: Routes);
+
+    /// Shows `tap` what is received and sent from now on, until nobody takes it any more.
+    fn add_tap(&mut self, tap: Tap);
 
     /// Has the kernel poll the device, where busy polling is on.
     fn poll_device(&mut self);

@@ -1,6 +1,7 @@
 //! The XDP program: embedded, loaded, attached, counted.
 
 mod dispatcher;
+mod drops;
 mod link;
 mod maps;
 mod netlink;
@@ -36,6 +37,7 @@ use crate::report::XdpCounts;
 
 use self::dispatcher::Membership;
 pub(crate) use self::dispatcher::check_bpffs;
+pub(crate) use self::drops::{Drops, Subscription};
 use self::link::XdpLink;
 pub(crate) use self::maps::{CookieMaps, CounterMap, ListenerMaps, SettingsMap};
 use self::maps::{FeaturesMap, SharedFeatures};
@@ -101,6 +103,7 @@ pub(crate) struct Steering {
     xsks: XskMap<MapData>,
     counters: Arc<CounterMap>,
     flow_filter: FlowFilter,
+    drops: Arc<Drops>,
     settings: Mutex<SettingsMap>,
     features: SharedFeatures,
     listeners: ListenerMaps,
@@ -143,6 +146,7 @@ impl Steering {
             shared_memory::words(&ebpf, MAP_FLOWS, words)?,
             shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
         );
+        let drops = Arc::new(Drops::take(&mut ebpf)?);
         let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
         let features = FeaturesMap::take(&mut ebpf)?;
         let listeners = ListenerMaps::take(&mut ebpf)?;
@@ -165,6 +169,7 @@ impl Steering {
             xsks,
             counters,
             flow_filter,
+            drops,
             settings: Mutex::new(settings),
             features,
             listeners,
@@ -262,6 +267,11 @@ impl Steering {
     /// The flows of all shards, by which the program knows them.
     pub(crate) fn flow_filter(&self) -> &FlowFilter {
         &self.flow_filter
+    }
+
+    /// The frames that the program drops and answers, for those who capture.
+    pub(crate) fn drops(&self) -> &Arc<Drops> {
+        &self.drops
     }
 
     /// From now on the program answers SYNs as `syn_ack` says.

@@ -1,5 +1,6 @@
 //! The control socket: who may connect, and the lines of requests and replies. `control/commands.rs` has the commands.
 
+mod capture;
 mod commands;
 mod connections;
 mod counters;
@@ -24,6 +25,7 @@ use tracing::warn;
 pub(crate) use self::connections::parse_state;
 use crate::failure::Failure;
 use crate::main_loop::Caller;
+use crate::privileges;
 
 /// Clients at a time.
 const MAX_CLIENTS: usize = 16;
@@ -142,6 +144,7 @@ fn bind(path: &Path, owner: Option<&str>) -> Result<UnixListener, Failure> {
 
 /// Serves clients for as long as the process lives.
 fn accept(listener: &UnixListener, caller: &Caller) {
+    privileges::confine_helper();
     let clients = Arc::new(AtomicUsize::new(0));
     loop {
         let stream = match listener.accept() {

@@ -7,6 +7,8 @@ mod top;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
+mod capture;
+
 use tidegate_control::{Client, Info, Request, State};
 
 pub(crate) use self::conns::{ConnsArguments, KillArguments};
@@ -34,6 +36,7 @@ pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
         CtlCommand::Top(arguments) => top::run(client, arguments)?,
         &CtlCommand::Cookies { mode } => client.call(&Request::Cookies { mode })?,
         CtlCommand::LogLevel { filter } => client.call(&Request::LogLevel { filter: filter.clone() })?,
+        CtlCommand::Capture(arguments) => return capture::run(client, arguments),
     }
     Ok(())
 }

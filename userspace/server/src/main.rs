@@ -21,6 +21,7 @@ mod nic;
 mod open_files;
 mod origins;
 mod output;
+mod privileges;
 mod rates;
 mod reload;
 mod serve;
@@ -80,6 +81,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     arguments.log_format.into_iter().for_each(log::set_format);
     let settings = Settings::gather(arguments)?;
     log::start(&settings.config.log);
+    privileges::prepare(&settings)?;
     serve::run(&settings, arguments.quiet)
 }
 

@@ -22,6 +22,7 @@ use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
+use crate::privileges;
 use crate::rates::Totals;
 use crate::reload;
 use crate::say;
@@ -58,11 +59,11 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    let mut serving = Serving::start(&prepared, &past)?;
-    // Removed when this function is left.
+    // Opened before privileges are given up. Removed when this function is left.
     let _control = given.config.control.open(&caller)?;
     let admin = given.config.admin.map(|address| Admin::start(address, &caller));
     let admin = admin.transpose()?;
+    let mut serving = Serving::start(&prepared, &past)?;
     loop {
         serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
@@ -365,6 +366,7 @@ fn start(
         published.push(counters);
     }
     let mut services = services.into_iter();
+    let mut confined = Ok(());
     let runtime_settings = tidegate_runtime::Settings {
         interfaces: &settings.interfaces,
         afxdp: &settings.config.afxdp,
@@ -376,6 +378,9 @@ fn start(
         remotes: &[],
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
+        if confined.is_ok() {
+            confined = privileges::confine();
+        }
         let mut service = services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for");
@@ -383,6 +388,7 @@ fn start(
         service
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
+    confined?;
     Ok((runtime, published))
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) keepalive: Vec<Keepalive>,
     /// The time between two lines of rates.
     pub(crate) stats_interval: Option<Duration>,
+    /// The configuration file, if there is one.
+    pub(crate) config_file: Option<PathBuf>,
     /// Where to keep what was before the interface is prepared, if it is to be.
     pub(crate) tune: Option<PathBuf>,
     /// The arguments they were gathered by.
@@ -100,6 +102,7 @@ impl Settings {
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
+            config_file: arguments.config.clone(),
             tune: arguments.tune.then(|| state_directory(arguments.state_dir.as_deref())),
             arguments: arguments.clone(),
         })

@@ -12,6 +12,8 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIG
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
+use crate::privileges;
+
 /// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -141,6 +143,7 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
         stop_now: Arc::clone(&stop_now),
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        privileges::confine_helper();
         let mut stopping = false;
         for info in signals.forever() {
             let Some(event) = event_of(&info) else { continue };

@@ -385,6 +385,22 @@ impl Socket {
         options::sleep(self.open().map(|rings| rings.fd), bell, limit)
     }
 
+    /// The contents of a received frame, Ethernet header first.
+    ///
+    /// # Panics
+    ///
+    /// The frame is another socket's.
+    #[inline]
+    pub fn contents<'a>(&'a self, frame: &'a RxFrame) -> &'a [u8] {
+        self.check_umem(frame.umem_id);
+        match &frame.packet {
+            Some(packet) => &packet.bytes,
+            // SAFETY: the kernel gave the descriptor for a frame of this UMEM, and whoever has the `RxFrame` has the
+            // only token of it, so nobody writes to it while the result borrows that.
+            None => unsafe { self.umem.data(&frame.descriptor) }.contents(),
+        }
+    }
+
     /// Takes back a received frame that has been dealt with.
     ///
     /// # Panics

@@ -14,6 +14,7 @@ use crate::port::Port;
 use crate::report::PortCounters;
 use crate::routes::Routes;
 use crate::shard_port::ShardPort as _;
+use crate::taps::Taps;
 use crate::xdp::Attached;
 
 /// The time a queue may still be in use by the socket of a process that has just died.
@@ -72,6 +73,7 @@ impl Port {
             routes: Routes::default(),
             unsent: Unsent::Nothing,
             link_down_logged: false,
+            taps: Taps::default(),
             counters: PortCounters::default(),
         };
         port.replenish_fill();

@@ -1,5 +1,6 @@
 //! The sending side of a port: where the engine writes its frames, and how they reach the kernel.
 
+use tidegate_capture::Direction;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_xsk::{TxFrame, Unsent};
 
@@ -39,13 +40,18 @@ impl Transmit for Port {
         if self.packet.is_some() {
             return self.commit_packet(length);
         }
-        let Some(frame) = self.reserved.take() else {
+        let Some(mut frame) = self.reserved.take() else {
             debug_assert!(false, "commit without reserve");
             return;
         };
         if length == 0 {
             self.reserved = Some(frame);
             return;
+        }
+        if !self.taps.is_empty() {
+            let contents = &self.socket.buffer(&mut frame)[..length];
+            self.taps
+                .show(contents, self.device, Direction::Sent, &mut self.counters);
         }
         if !self.socket.queue(frame, self.device, length) {
             self.counters.tx_link_gone += 1;
@@ -72,6 +78,10 @@ impl Port {
         let Some(packet) = self.packet.as_deref().filter(|_| length > 0) else {
             return;
         };
+        if !self.taps.is_empty() {
+            self.taps
+                .show(&packet[..length], self.device, Direction::Sent, &mut self.counters);
+        }
         // There was room, and nothing else takes frames meanwhile.
         if !self.socket.queue_copy(self.device, &packet[..length]) {
             self.counters.tx_link_gone += 1;

@@ -45,8 +45,9 @@ use crate::xdp::{ProgramSettings, Steering};
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
 ///
-/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order. Every
-/// engine gets random keys of its own.
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order, when
+/// everything is done that takes other capabilities than CAP_NET_ADMIN, and before any thread is started: the caller
+/// may give the others up in it, and no thread has them. Every engine gets random keys of its own.
 ///
 /// # Errors
 ///
@@ -95,6 +96,7 @@ where
         &shared.mailboxes,
     )?;
 
+    let made: Vec<_> = infos.iter().map(|info| parts(info.queue)).collect();
     let next_hops = match settings.afxdp.next_hop {
         NextHop::Reflect => None,
         NextHop::Kernel => Some(NextHopWatch::start(
@@ -104,9 +106,8 @@ where
     };
 
     let mut shards = Vec::new();
-    for ((port, poll), info) in ports.into_iter().zip(polls).zip(&infos) {
+    for (((port, poll), info), (application, task)) in ports.into_iter().zip(polls).zip(&infos).zip(made) {
         let index = info.queue as u16;
-        let (application, task) = parts(info.queue);
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
         engine.share_flows(Box::new(steering.flow_filter().of_shard(index, checked.queues as u16)));
@@ -161,6 +162,7 @@ where
         has_flow_filter: settings.afxdp.flow_filter,
         anywhere: settings.balancers.is_any(),
         is_draining: false,
+        captures: Arc::default(),
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.

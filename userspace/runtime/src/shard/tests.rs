@@ -531,3 +531,66 @@ fn a_shard_that_does_not_answer_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn a_tap_is_shown_what_is_received_and_sent_until_nobody_takes_it() {
+    let mut rig = Rig::new(1);
+    let filter: tidegate_capture::Filter = "portrange 40001-40002".parse().expect("a filter");
+    let (tap, mut source) = tidegate_capture::tap(filter.into(), 60, 1000);
+    let (taken, is_taken) = channel::bounded(1);
+    rig.wires[0].device.set(2);
+    rig.command(
+        0,
+        Command::Tap {
+            tap: Box::new(tap),
+            taken,
+        },
+    );
+    is_taken.try_recv().expect("it is taken at once");
+    for port in [40_000, 40_001] {
+        rig.connect(port);
+        rig.settle();
+    }
+    let mut seen = Vec::new();
+    while let Some((record, octets)) = source.take(|record, octets| (record, octets.concat())) {
+        let segment = tidegate_capture::Packet::of(&octets)
+            .and_then(|packet| packet.tcp())
+            .expect("TCP");
+        assert_eq!(
+            (record.device, record.captured, octets.len()),
+            (2, record.length.min(60), record.captured as usize)
+        );
+        seen.push((record.direction, segment.flags));
+    }
+    let (received, sent) = (tidegate_capture::Direction::Received, tidegate_capture::Direction::Sent);
+    assert_eq!(seen, [(received, 0x02), (sent, 0x12), (received, 0x10)]);
+    let counters = rig.report(0).port;
+    assert_eq!((counters.captured, counters.capture_lost), (3, 0));
+    drop(source);
+    rig.connect(40_002);
+    rig.settle();
+    assert_eq!(rig.report(0).port.captured, 4, "one finds out that nobody takes it");
+    assert!(rig.shards[0].port.taps_are_gone());
+}
+
+#[test]
+fn a_tap_that_is_full_loses_frames_and_the_shard_serves_on() {
+    let mut rig = Rig::new(1);
+    let (tap, source) = tidegate_capture::tap(Arc::default(), usize::MAX, 100);
+    let (taken, _is_taken) = channel::bounded(1);
+    rig.command(
+        0,
+        Command::Tap {
+            tap: Box::new(tap),
+            taken,
+        },
+    );
+    let id = rig.connect(40_000);
+    rig.settle();
+    rig.send(id, b"served");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"served");
+    let counters = rig.report(0).port;
+    // Of SYN, SYN-ACK, ACK, text and its answer.
+    assert_eq!((counters.captured, counters.capture_lost, source.lost()), (1, 4, 4));
+}

@@ -276,7 +276,7 @@ fn action_of(reason: XdpCounter) -> u32 {
         | XdpCounter::PassVlanDepth
         | XdpCounter::PassExtensionHeader
         | XdpCounter::PassNotUnicast => XDP_PASS,
-        XdpCounter::Decapsulated => panic!("not a verdict"),
+        XdpCounter::Decapsulated | XdpCounter::CaptureLost => panic!("not a verdict"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::process;
 use serde::Serialize;
 use tidegate_control::{CookieMode, Info, Request, State};
 
-use super::{Client, connections, counters, top};
+use super::{Client, capture, connections, counters, top};
 use crate::drain::Drain;
 use crate::log;
 use crate::main_loop::MainLoop;
@@ -33,6 +33,15 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
         Request::Top { interval_ms } => top::run(client, interval_ms),
         Request::Cookies { mode } => client.ask(move |main| set_cookies(main, mode)),
         Request::LogLevel { filter } => client.answer(log::set_filter(&filter)),
+        Request::Capture {
+            filter,
+            snaplen,
+            count,
+            duration_ms,
+        } => {
+            let limits = capture::Limits::new(count, duration_ms);
+            capture::run(client, &filter, snaplen, &limits)
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn first_change(old: &Settings, new: &Settings) -> Option<(&'static s
     }
     let (old, new) = (&old.config, &new.config);
     // `iface` is in the interfaces, and `root` in `http`. Tables are compared below.
-    let top = changed!("", old, new, ConfigFile, fixed [admin], live [
+    let top = changed!("", old, new, ConfigFile, fixed [admin privileges], live [
         iface listen listener root drain log access_log afxdp tcp syn_cookies sources balancers control http echo
         discard origins
     ]);

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
+use tidegate_capture::{Direction, Tap};
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire;
 use tidegate_xsk::{Frame, FramePool, Statistics, Unsent};
@@ -14,6 +15,7 @@ use tidegate_xsk::{Frame, FramePool, Statistics, Unsent};
 use crate::report::{FrameCensus, PortCounters};
 use crate::routes::Routes;
 use crate::shard_port::ShardPort;
+use crate::taps::Taps;
 
 /// Octets of a frame.
 const FRAME_SIZE: usize = 2048;
@@ -50,6 +52,7 @@ pub(super) struct MemoryPort {
     /// On the wire, and not yet taken back.
     sent: Vec<Frame>,
     handed_over: u32,
+    taps: Taps,
     counters: PortCounters,
 }
 
@@ -64,10 +67,16 @@ impl MemoryPort {
             unsent: VecDeque::new(),
             sent: Vec::new(),
             handed_over: 0,
+            taps: Taps::default(),
             counters: PortCounters::default(),
         };
         port.replenish_fill();
         port
+    }
+
+    /// Whether no tap is left.
+    pub(super) fn taps_are_gone(&self) -> bool {
+        self.taps.is_empty()
     }
 
     /// Frames that wait to be received into, as far as there are any.
@@ -100,6 +109,12 @@ impl Transmit for MemoryPort {
     fn commit(&mut self, length: usize) {
         let mut frame = self.reserved.take().expect("a frame was reserved");
         frame.bytes.truncate(length);
+        self.taps.show(
+            &frame.bytes,
+            self.wire.left_by.get(),
+            Direction::Sent,
+            &mut self.counters,
+        );
         self.queued.push(frame);
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += length as u64;
@@ -123,11 +138,9 @@ impl ShardPort for MemoryPort {
         for (frame, bytes) in self.fill.drain(..count).zip(to_shard.drain(..count)) {
             self.counters.rx_frames += 1;
             self.counters.rx_bytes += bytes.len() as u64;
-            batch.push(MemoryFrame {
-                frame,
-                bytes,
-                device: self.wire.device.get(),
-            });
+            let device = self.wire.device.get();
+            self.taps.show(&bytes, device, Direction::Received, &mut self.counters);
+            batch.push(MemoryFrame { frame, bytes, device });
         }
     }
 
@@ -193,6 +206,10 @@ impl ShardPort for MemoryPort {
     }
 
     fn set_routes(&mut self, _: Routes) {}
+
+    fn add_tap(&mut self, tap: Tap) {
+        self.taps.add(tap);
+    }
 
     fn poll_device(&mut self) {}
 

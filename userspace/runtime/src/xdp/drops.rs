@@ -1,0 +1,123 @@
+//! The frames that the XDP program drops and answers, as far as somebody captures them.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use crossbeam::queue::ArrayQueue;
+use tidegate_abi::capture::Sample;
+use tidegate_abi::{MAP_CAPTURE, MAP_CAPTURE_SWITCH};
+use tidegate_exchange::SharedWords;
+
+use super::{map_error, missing, shared_memory};
+use crate::error::Error;
+
+/// Samples that wait for one capture: as many as the program's ring has room for, nearly.
+const MAX_WAITING: usize = 4096;
+
+/// Samples taken out of the ring at a time.
+const MAX_AT_ONCE: usize = 4096;
+
+/// The program's ring, shared by all captures.
+pub(crate) struct Drops {
+    switch: SharedWords<AtomicU32>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    ring: RingBuf<MapData>,
+    subscribers: Vec<Weak<Waiting>>,
+}
+
+/// The samples that wait for one capture.
+struct Waiting {
+    samples: ArrayQueue<Sample>,
+    lost: AtomicU64,
+}
+
+/// The samples of one capture.
+pub(crate) struct Subscription {
+    drops: Arc<Drops>,
+    waiting: Arc<Waiting>,
+}
+
+impl Drops {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let switch = shared_memory::words(ebpf, MAP_CAPTURE_SWITCH, 1)?;
+        let ring = ebpf.take_map(MAP_CAPTURE).ok_or_else(|| missing(MAP_CAPTURE))?;
+        let ring = RingBuf::try_from(ring).map_err(|error| map_error(MAP_CAPTURE, &error))?;
+        let subscribers = Vec::new();
+        Ok(Self {
+            switch,
+            inner: Mutex::new(Inner { ring, subscribers }),
+        })
+    }
+
+    /// Has the program tell of what it drops and answers, until the result is dropped.
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
+        let waiting = Arc::new(Waiting {
+            samples: ArrayQueue::new(MAX_WAITING),
+            lost: AtomicU64::new(0),
+        });
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.subscribers.is_empty() {
+            // What was left when nobody looked any more is old.
+            while inner.ring.next().is_some() {}
+        }
+        inner.subscribers.push(Arc::downgrade(&waiting));
+        self.set_switch(1);
+        Subscription {
+            drops: Arc::clone(self),
+            waiting,
+        }
+    }
+
+    fn set_switch(&self, switch: u32) {
+        for word in (*self.switch).as_ref() {
+            word.store(switch, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives each capture what came meanwhile.
+    fn distribute(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { ring, subscribers } = &mut *inner;
+        for _ in 0..MAX_AT_ONCE {
+            let Some(sample) = ring.next().and_then(|entry| Sample::from_entry(&entry)) else {
+                return;
+            };
+            for waiting in subscribers.iter().filter_map(Weak::upgrade) {
+                if waiting.samples.push(sample).is_err() {
+                    waiting.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+impl Subscription {
+    /// The oldest sample.
+    pub(crate) fn next(&self) -> Option<Sample> {
+        if self.waiting.samples.is_empty() {
+            self.drops.distribute();
+        }
+        self.waiting.samples.pop()
+    }
+
+    /// Samples that were lost between the ring and here, because others looked and this one did not.
+    pub(crate) fn lost(&self) -> u64 {
+        self.waiting.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut inner = self.drops.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = Arc::as_ptr(&self.waiting);
+        inner.subscribers.retain(|other| other.as_ptr() != own);
+        if inner.subscribers.is_empty() {
+            self.drops.set_switch(0);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `tidegate ctl capture`: what the server sends goes to a file, block by block.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::process;
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidegate_capture::pcapng::{Block, read_block};
+use tidegate_control::{Client, End, Request};
+
+use crate::arguments::CaptureArguments;
+use crate::failure::Failure;
+use crate::output::Log;
+
+/// Octets that are read at once.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// The exit code after a second signal.
+const INTERRUPTED: i32 = 130;
+
+/// Writes what is captured until the limits of the arguments or a signal end it, and says how many frames there are.
+///
+/// # Errors
+///
+/// The server refuses or breaks the connection, or the file cannot be written.
+pub(super) fn run(mut client: Client, arguments: &CaptureArguments) -> Result<(), Failure> {
+    let path = &arguments.file;
+    // Before the server begins.
+    let mut output = open(path).map_err(|source| cannot("write", path, source))?;
+    client.call::<()>(&Request::Capture {
+        filter: arguments.filter.clone(),
+        snaplen: arguments.snaplen,
+        count: arguments.count,
+        duration_ms: arguments.duration.map(|duration| duration.as_millis() as u64),
+    })?;
+    let end = client.end().map_err(tidegate_control::Error::from)?;
+    end_on_signal(end).map_err(|source| cannot("be interrupted while writing", path, source))?;
+    let counts = copy(client.into_octets(), &mut output).map_err(|source| cannot("write", path, source))?;
+    // Standard output may be the capture.
+    let _ = Log.write(format!("{} frames captured, {} lost\n", counts.frames, counts.lost).as_bytes());
+    Ok(())
+}
+
+fn cannot(what: &str, path: &Path, source: io::Error) -> Failure {
+    Failure::System {
+        what: format!("cannot {what} {}", path.display()),
+        source,
+    }
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn Write>> {
+    Ok(if path == Path::new("-") {
+        // Blocks are whole as they come, so nothing is held back.
+        Box::new(io::stdout().lock())
+    } else {
+        Box::new(File::create(path)?)
+    })
+}
+
+/// Has the first signal end the capture in good order, and the second one this process.
+fn end_on_signal(end: End) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for (before, _) in signals.forever().enumerate() {
+            if before > 0 {
+                process::exit(INTERRUPTED);
+            }
+            end.end();
+        }
+    })?;
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    frames: u64,
+    lost: u64,
+}
+
+/// Copies blocks, and passes on what there is before it waits for more.
+fn copy(input: impl Read, output: &mut impl Write) -> io::Result<Counts> {
+    let mut input = BufReader::with_capacity(READ_BUFFER, input);
+    let (mut block, mut waiting) = (Vec::new(), Vec::new());
+    let mut counts = Counts::default();
+    while let Some(kind) = read_block(&mut input, &mut block)? {
+        match kind {
+            Block::Packet => counts.frames += 1,
+            Block::Statistics { lost } => counts.lost += lost,
+            Block::Other => {}
+        }
+        waiting.extend_from_slice(&block);
+        if input.buffer().is_empty() || waiting.len() >= READ_BUFFER {
+            match output.write_all(&waiting).and_then(|()| output.flush()) {
+                // Whoever looked has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                written => written?,
+            }
+            waiting.clear();
+        }
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_capture::pcapng::{Totals, Writer};
+
+    use super::*;
+
+    /// Takes so many octets.
+    struct Pipe(usize);
+
+    impl Write for Pipe {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(octets.len()).ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn blocks_are_copied_and_counted_and_a_reader_that_leaves_ends_it() {
+        let mut file = Vec::new();
+        let mut writer = Writer::new(&mut file, "").unwrap();
+        let totals = Totals {
+            lost: 3,
+            ..Totals::default()
+        };
+        for interface in [0, 1] {
+            writer.statistics(interface, &totals).unwrap();
+        }
+        let mut copied = Vec::new();
+        let counts = copy(file.as_slice(), &mut copied).unwrap();
+        assert_eq!((counts, copied == file), (Counts { frames: 0, lost: 6 }, true));
+        copy(file.as_slice(), &mut Pipe(0)).unwrap();
+        assert!(copy(&file[..file.len() - 1], &mut copied).is_err());
+    }
+}
