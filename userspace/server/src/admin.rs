@@ -16,11 +16,13 @@ mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tidegate_control::State;
 use tidegate_runtime::{CookieMode, QueueInfo, Report, Runtime};
 use tracing::warn;
@@ -32,6 +34,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::main_loop::{Caller, MainLoop};
 use crate::output;
+use crate::privileges;
 use crate::service_counters::ServiceCounts;
 use http::Limits;
 use snapshots::Snapshots;
@@ -122,11 +125,39 @@ impl Snapshot {
     }
 }
 
+/// The time that a server which was taken over from has to leave the address.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The interval at which that is tried.
+const TAKE_OVER_STEP: Duration = Duration::from_millis(20);
+
 /// A running listener, which lives as long as the process.
 pub(crate) struct Admin {
     /// The address it listens on.
     pub(crate) address: SocketAddr,
     stopping: Arc<AtomicBool>,
+    listener: TcpListener,
+}
+
+/// Has a listener take no more connections, and leaves its address to another process.
+pub(crate) fn close(listener: &TcpListener) {
+    // It fails only where that is so already.
+    let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+}
+
+/// Binds `address`; where this process takes over from another, as soon as that has left it.
+fn bind(address: SocketAddr, takes_over: bool) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if takes_over && error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < TAKE_OVER_LIMIT =>
+            {
+                thread::sleep(TAKE_OVER_STEP);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 impl Admin {
@@ -135,15 +166,16 @@ impl Admin {
     /// # Errors
     ///
     /// The address cannot be bound, or there can be no thread.
-    pub(crate) fn start(address: SocketAddr, caller: &Caller) -> Result<Self, Failure> {
+    pub(crate) fn start(address: SocketAddr, caller: &Caller, takes_over: bool) -> Result<Self, Failure> {
         let started = Instant::now();
         let caller = caller.clone();
         let take = move || {
             let taken = caller.call(move |main| Snapshot::take(main, started));
             taken.unwrap_or_else(|error| Err(error.to_string()))
         };
-        let admin =
-            Self::serve(address, Snapshots::new(take), Limits::default()).map_err(|source| Failure::System {
+        let admin = bind(address, takes_over)
+            .and_then(|listener| Self::serve(listener, Snapshots::new(take), Limits::default()))
+            .map_err(|source| Failure::System {
                 what: format!("cannot listen on {address} for --admin (key `admin`)"),
                 source,
             })?;
@@ -156,8 +188,8 @@ impl Admin {
         Ok(admin)
     }
 
-    fn serve(address: SocketAddr, snapshots: Snapshots, limits: Limits) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+    fn serve(listener: TcpListener, snapshots: Snapshots, limits: Limits) -> io::Result<Self> {
+        let kept = listener.try_clone()?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
@@ -167,10 +199,20 @@ impl Admin {
             // One takes snapshots, and the others wait for it.
             .max_blocking_threads(1)
             .build()?;
-        thread::Builder::new()
-            .name("admin".to_owned())
-            .spawn(move || runtime.block_on(http::accept(listener, Arc::new(site), limits)))?;
-        Ok(Self { address, stopping })
+        thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            privileges::confine_helper();
+            runtime.block_on(http::accept(listener, Arc::new(site), limits))
+        })?;
+        Ok(Self {
+            address,
+            stopping,
+            listener: kept,
+        })
+    }
+
+    /// The socket, for [`close`].
+    pub(crate) fn listener(&self) -> Option<TcpListener> {
+        self.listener.try_clone().ok()
     }
 
     /// From now on the server is not ready, and is not asked any more.

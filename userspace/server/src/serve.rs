@@ -1,6 +1,7 @@
 //! `tidegate serve`: start, watch, stop.
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,23 +11,27 @@ use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, i
 use tracing::warn;
 
 use crate::access_log::AccessLog;
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
+use crate::listen::Listen;
 use crate::log::WithoutRepeats;
 use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
+use crate::privileges;
 use crate::rates::Totals;
+use crate::reload;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
 use crate::service_manager::{self, Watchdog};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
+use crate::taken_over::TakenOver;
 
 /// The time between two checks of the shards and the interface; signals are answered at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -56,11 +61,22 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
+    // Made before privileges are given up. Removed when this function is left.
+    let mut control = given.config.control.open(&caller)?;
+    let start_admin = |takes_over| match given.config.admin {
+        Some(address) => Admin::start(address, &caller, takes_over).map(Some),
+        None => Ok(None),
+    };
+    // Another process has the address until this one has taken over from it.
+    let may_take_over = given.config.afxdp.take_over.is_some();
+    let mut admin = if may_take_over { None } else { start_admin(false)? };
     let mut serving = Serving::start(&prepared, &past)?;
-    // Removed when this function is left.
-    let _control = given.config.control.open(&caller)?;
-    let admin = given.config.admin.map(|address| Admin::start(address, &caller));
-    let admin = admin.transpose()?;
+    let takes_over = serving.runtime.has_taken_over();
+    given.config.control.publish(control.as_mut(), takes_over)?;
+    if may_take_over {
+        admin = start_admin(takes_over)?;
+    }
+    prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
         serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
@@ -69,7 +85,9 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say("tidegate: stopping\n");
                 }
                 admin.iter().for_each(Admin::note_stopping);
-                service_manager::stopping(prepared.given.config.drain);
+                if !serving.runtime.is_taken_over() {
+                    service_manager::stopping(prepared.given.config.drain);
+                }
                 let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
@@ -109,6 +127,8 @@ struct Prepared {
     settings: Settings,
     tuning: Option<Tuning>,
     access_log: AccessLog,
+    /// Closed when another process takes over.
+    admin_listener: Option<TcpListener>,
 }
 
 impl Prepared {
@@ -118,6 +138,7 @@ impl Prepared {
             given,
             tuning: None,
             access_log,
+            admin_listener: None,
         };
         prepared.tune()?;
         Ok(prepared)
@@ -155,8 +176,9 @@ impl Prepared {
             serving,
             past,
             drain,
-            settings: &self.settings,
-            access_log: &self.access_log,
+            given: &mut self.given,
+            settings: &mut self.settings,
+            access_log: &mut self.access_log,
         }
     }
 }
@@ -178,6 +200,7 @@ fn wait_for_return(
             Some(Event::Report) => say(&past.text()),
             Some(Event::Drain) => drain.ask(),
             Some(Event::Reopen) => reopen(&prepared.access_log),
+            Some(Event::Reload) => reload(&mut prepared.main_loop(None, past, drain)),
             None => {}
         }
         calls.make(&mut prepared.main_loop(None, past, drain));
@@ -230,9 +253,12 @@ pub(crate) fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> 
 /// A running server.
 pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
+    /// All listeners there ever were, by their numbers, and whether they are served.
+    pub(crate) listeners: Vec<(Listen, bool)>,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
+    taken_over: TakenOver,
 }
 
 impl Serving {
@@ -243,10 +269,13 @@ impl Serving {
         }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
+        let listeners = prepared.settings.config.listen.iter();
         Ok(Self {
             runtime,
+            listeners: listeners.map(|&listen| (listen, true)).collect(),
             services,
             watchdog: Watchdog::from_environment(),
+            taken_over: TakenOver::new(prepared.settings.config.afxdp.take_over_limit),
         })
     }
 
@@ -265,7 +294,7 @@ impl Serving {
         ));
     }
 
-    /// Serves until a signal asks to stop.
+    /// Serves until a signal asks to stop, or nothing is left to be served after another process has taken over.
     fn serve(
         &mut self,
         prepared: &mut Prepared,
@@ -289,12 +318,24 @@ impl Serving {
                 },
                 Some(Event::Drain) => drain.ask(),
                 Some(Event::Reopen) => reopen(&prepared.access_log),
+                Some(Event::Reload) => reload(&mut prepared.main_loop(Some(&mut *self), past, drain)),
                 None => {}
             }
             calls.make(&mut prepared.main_loop(Some(&mut *self), past, drain));
             self.runtime.check()?;
+            if self.taken_over.is_finished(&self.runtime) {
+                return Ok(());
+            }
+            if self.runtime.is_taken_over()
+                && let Some(listener) = prepared.admin_listener.take()
+            {
+                admin::close(&listener);
+            }
             drain.step(&mut self.runtime);
-            self.watchdog.feed(|| self.runtime.connections());
+            // The service is the other process then.
+            if !self.runtime.is_taken_over() {
+                self.watchdog.feed(|| self.runtime.connections());
+            }
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),
@@ -332,27 +373,14 @@ fn start(
     access_log: &AccessLog,
 ) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners = listeners(settings);
-    let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
-    if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
-        warn!("a root directory is given, but no http listener that would serve it");
-    }
     // How many queues the device has is not known here. All services that may be needed are made before anything is
     // attached, so that a wrong root directory is found while nothing has happened; the rest is dropped unused.
     let shards = settings.config.afxdp.queues.unwrap_or(MAX_QUEUES);
-    let mut http = settings.config.http.clone();
-    if http.root.is_some() {
-        http.max_open_files = open_files::for_sending(http.max_open_files, shards_to_start(settings, shards));
-    }
+    let kinds = settings.config.listen.iter().map(|listen| listen.service).collect();
+    let made = make_services(settings, kinds, shards, shards_to_start(settings, shards))?;
     let mut services = Vec::new();
     let mut published = Vec::new();
-    for shard in 0..shards as usize {
-        let service = Services::new(
-            kinds.clone(),
-            settings.config.echo.clone(),
-            settings.config.discard.clone(),
-            http.clone(),
-        )
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    for (shard, service) in made.into_iter().enumerate() {
         let (service, counters) = PublishingServices::new(service, before.get(shard).map(Arc::as_ref));
         services.push(service);
         published.push(counters);
@@ -367,6 +395,7 @@ fn start(
         balancers: &settings.config.balancers,
         listeners: &listeners,
         remotes: &[],
+        opened: privileges::confine,
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
         let mut service = services
@@ -379,10 +408,42 @@ fn start(
     Ok((runtime, published))
 }
 
+/// The services of `count` shards of which `shards` run at once; `kinds` are those of the listeners by number.
+///
+/// # Errors
+///
+/// The root cannot be served.
+pub(crate) fn make_services(
+    settings: &Settings,
+    kinds: Vec<ServiceKind>,
+    count: u32,
+    shards: u32,
+) -> Result<Vec<Services>, Failure> {
+    if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
+        warn!("a root directory is given, but no http listener that would serve it");
+    }
+    let mut http = settings.config.http.clone();
+    if http.root.is_some() {
+        http.max_open_files = open_files::for_sending(http.max_open_files, shards);
+    }
+    let one = |_| {
+        let (echo, discard) = (settings.config.echo.clone(), settings.config.discard.clone());
+        Services::new(kinds.clone(), echo, discard, http.clone()).map_err(|error| Failure::Usage(error.to_string()))
+    };
+    (0..count).map(one).collect()
+}
+
 /// Opens the access log anew.
 fn reopen(access_log: &AccessLog) {
     if let Err(failure) = access_log.reopen() {
         warn!("{failure}; the file that was open is written on");
+    }
+}
+
+/// Reads the configuration file again, and serves by it.
+fn reload(main: &mut MainLoop<'_>) {
+    if let Err(error) = reload::reload(main) {
+        warn!("the configuration is not reloaded, and what was is served by: {error}");
     }
 }
 

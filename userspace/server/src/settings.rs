@@ -23,8 +23,12 @@ pub(crate) struct Settings {
     pub(crate) keepalive: Vec<Keepalive>,
     /// The time between two lines of rates.
     pub(crate) stats_interval: Option<Duration>,
+    /// The configuration file, if there is one.
+    pub(crate) config_file: Option<PathBuf>,
     /// Where to keep what was before the interface is prepared, if it is to be.
     pub(crate) tune: Option<PathBuf>,
+    /// The arguments they were gathered by.
+    arguments: ServeArguments,
 }
 
 impl Settings {
@@ -42,6 +46,15 @@ impl Settings {
             ));
         }
         Ok(settings)
+    }
+
+    /// Gathers them again: the configuration file may have changed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Settings::gather`].
+    pub(crate) fn gather_again(&self) -> Result<Self, Failure> {
+        Self::gather(&self.arguments)
     }
 
     /// As [`Settings::gather`], but there need be no listeners. `None` if no interface is given.
@@ -84,12 +97,21 @@ impl Settings {
             .afxdp
             .validate()
             .map_err(|error| config.origins.locate("afxdp", &error))?;
+        if arguments.tune && config.afxdp.take_over.is_some() {
+            return Err(
+                "--tune puts the interface back when the server ends, and with take_over another serves it then; \
+                 prepare it with `tidegate nic apply`"
+                    .to_owned(),
+            );
+        }
         Ok(Self {
             interfaces,
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
+            config_file: arguments.config.clone(),
             tune: arguments.tune.then(|| state_directory(arguments.state_dir.as_deref())),
+            arguments: arguments.clone(),
         })
     }
 }
@@ -114,6 +136,10 @@ impl ConfigFile {
         self.afxdp.attach = arguments.attach.unwrap_or(self.afxdp.attach);
         self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
         self.afxdp.next_hop = arguments.next_hop.unwrap_or(self.afxdp.next_hop);
+        if arguments.take_over.is_some() {
+            self.afxdp.take_over.clone_from(&arguments.take_over);
+            origins.set_by_argument("afxdp.take_over", "--take-over");
+        }
         self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
         if arguments.cookie_key_file.is_some() {
             self.syn_cookies.key_file.clone_from(&arguments.cookie_key_file);

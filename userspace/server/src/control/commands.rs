@@ -8,10 +8,11 @@ use serde::Serialize;
 use tidegate_control::{CookieMode, Info, Request, State};
 
 use super::counters::Counted;
-use super::{Client, capture, connections, top};
+use super::{Client, capture, connections, top, trace};
 use crate::drain::Drain;
 use crate::log;
 use crate::main_loop::MainLoop;
+use crate::reload::reload;
 
 /// Does what `request` asks for, and replies.
 ///
@@ -25,6 +26,7 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
             main.drain.ask();
             Ok(())
         }),
+        Request::Reload => client.ask(reload),
         Request::Reopen => client.ask(|main| main.access_log.reopen().map_err(|failure| failure.to_string())),
         Request::Conns { filter, sort, limit } => client.answer(connections::list(client, &filter, sort, limit)),
         Request::Kill { filter, all } => client.answer(connections::kill(client, &filter, all)),
@@ -40,6 +42,10 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
         } => {
             let limits = capture::Limits::new(count, duration_ms);
             capture::run(client, &filter, snaplen, &limits)
+        }
+        Request::Trace { peer, duration_ms } => {
+            let limits = capture::Limits::new(None, duration_ms);
+            trace::run(client, &peer, &limits)
         }
     }
 }

@@ -12,6 +12,7 @@ mod clock_jumps;
 mod closing;
 #[path = "../common/mod.rs"]
 mod common;
+mod configure;
 mod congestion;
 mod custom_congestion;
 mod delayed_ack;
@@ -28,6 +29,7 @@ mod listing;
 mod nagle;
 mod newreno;
 mod next_hop;
+mod observers;
 mod outstanding;
 mod path_mtu;
 mod persist;
