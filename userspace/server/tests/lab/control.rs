@@ -232,7 +232,9 @@ fn a_hundred_connections_are_told_of_as_ss_does_at_their_peers_and_killed() {
         ])
         .expect_success();
     assert!(
-        text.stdout.ends_with("5 connections (FIN-WAIT-2 5), 2 listed\n"),
+        text.stdout
+            .trim_end()
+            .ends_with("5 connections (FIN-WAIT-2 5), 2 listed"),
         "{}",
         text.stdout
     );
@@ -247,7 +249,7 @@ fn a_hundred_connections_are_told_of_as_ss_does_at_their_peers_and_killed() {
     }
     let echo = SocketAddr::new(SERVER_V4, ECHO_PORT).to_string();
     let killed = steered.ctl(&["kill", "--listener", &echo]).expect_success();
-    assert_eq!(killed.stdout, "45 connections reset\n");
+    assert_eq!(killed.stdout.trim_end(), "45 connections reset");
     for (number, stream) in streams.iter_mut().enumerate() {
         let is_killed = number < 90 && number % 2 == 0;
         stream.set_nonblocking(!is_killed).unwrap();
@@ -259,8 +261,8 @@ fn a_hundred_connections_are_told_of_as_ss_does_at_their_peers_and_killed() {
         );
     }
     assert_eq!(
-        steered.ctl(&["kill", "--all"]).expect_success().stdout,
-        "55 connections reset\n"
+        steered.ctl(&["kill", "--all"]).expect_success().stdout.trim_end(),
+        "55 connections reset"
     );
     steered.server.wait_until_no_connection();
     steered.server.stop();
