@@ -36,6 +36,11 @@ impl Discard {
         }
     }
 
+    /// Works as `other` does from now on, and counts on.
+    pub(crate) fn work_as(&mut self, other: Self) {
+        self.idle = other.idle;
+    }
+
     /// The counters since this value was made.
     pub fn counters(&self) -> &Counters {
         &self.counters

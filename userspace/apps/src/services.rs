@@ -108,6 +108,15 @@ impl Services {
         })
     }
 
+    /// Serves as `other` does from now on, connections there are as well, and counts on. Returns what is not needed any
+    /// more; to drop it may take long.
+    pub fn serve_as(&mut self, other: Self) -> http::Http {
+        self.services = other.services;
+        self.echo.work_as(other.echo);
+        self.discard.work_as(other.discard);
+        self.http.work_as(other.http)
+    }
+
     /// Logs requests of the HTTP service that begin from now on to `log`, or none.
     pub fn set_access_log(&mut self, log: Option<http::AccessLog>) {
         self.http.set_access_log(log);

@@ -16,6 +16,8 @@ pub enum Request {
     Info,
     /// Refuse new connections, finish the open ones, and stay. The reply, `null`, comes when that has begun.
     Drain,
+    /// Read the configuration file again, and serve by it; the reply is `null`.
+    Reload,
     /// Open the access log anew; the reply is `null`.
     Reopen,
     /// Connections; the reply is [`Connections`](crate::Connections).
@@ -134,6 +136,7 @@ mod tests {
             (r#"{"command":"info"}"#, Request::Info),
             (r#"{"command":"drain"}"#, Request::Drain),
             (r#"{"command":"reopen"}"#, Request::Reopen),
+            (r#"{"command":"reload"}"#, Request::Reload),
             (r#"{"command":"counters"}"#, Request::Counters),
             (
                 r#"{"command":"conns","filter":{"states":["ESTABLISHED"]},"sort":"rtt","limit":5}"#,

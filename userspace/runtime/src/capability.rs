@@ -12,11 +12,17 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
 pub(crate) const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// The capabilities needed, what for, and which numbers will do.
-const NEEDED: [(&str, &str, &[u32]); 3] = [
+const NEEDED: [(&str, &str, &[u32]); 4] = [
     ("CAP_BPF", "loading the XDP program", &[CAP_BPF, CAP_SYS_ADMIN]),
+    (
+        "CAP_PERFMON",
+        "having the kernel take the XDP program's pointer arithmetic",
+        &[CAP_PERFMON, CAP_SYS_ADMIN],
+    ),
     ("CAP_NET_ADMIN", "attaching the XDP program", &[CAP_NET_ADMIN]),
     ("CAP_NET_RAW", "opening AF_XDP sockets", &[CAP_NET_RAW]),
 ];
@@ -124,11 +130,16 @@ mod tests {
     fn every_missing_capability_is_named() {
         let lacking_for = |effective, attach| lacking(effective, attach).map(|(name, _)| name).collect::<Vec<_>>();
         let lacking = |effective| lacking_for(effective, Attach::Link);
-        let (bpf, admin, raw, sys) = (1 << CAP_BPF, 1 << CAP_NET_ADMIN, 1 << CAP_NET_RAW, 1 << CAP_SYS_ADMIN);
+        let (bpf, admin, raw, sys) = (
+            1 << CAP_BPF | 1 << CAP_PERFMON,
+            1 << CAP_NET_ADMIN,
+            1 << CAP_NET_RAW,
+            1 << CAP_SYS_ADMIN,
+        );
         assert!(lacking(bpf | admin | raw).is_empty());
-        // Before CAP_BPF was split off (Linux 5.8), CAP_SYS_ADMIN stood for it; it still does.
+        // Before CAP_BPF and CAP_PERFMON were split off (Linux 5.8), CAP_SYS_ADMIN stood for them; it still does.
         assert!(lacking(sys | admin | raw).is_empty());
-        assert_eq!(lacking(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
+        assert_eq!(lacking(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
         assert_eq!(lacking(bpf | raw), ["CAP_NET_ADMIN"]);
         assert_eq!(lacking(bpf | admin), ["CAP_NET_RAW"]);
         let below = |effective| lacking_for(effective, Attach::Dispatcher);

@@ -89,7 +89,7 @@ pub enum Error {
     /// A privilege is missing.
     #[error(
         "not permitted: {what} needs {capability}; run as root, or give the binary what it needs: \
-         setcap cap_bpf,cap_net_admin,cap_net_raw,cap_ipc_lock+ep PATH"
+         setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw,cap_ipc_lock+ep PATH"
     )]
     NotPermitted {
         /// The action that failed.

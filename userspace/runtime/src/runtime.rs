@@ -21,6 +21,7 @@ use tidegate_tcp::config::Keepalive;
 use tidegate_tcp::engine::syn_ack_of;
 
 pub use reload::Reload;
+use reload::Retiring;
 pub use start::{start, start_with_tasks};
 
 use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
@@ -105,6 +106,7 @@ pub struct Runtime {
     tcp: tidegate_tcp::Config,
     /// The sources that are served.
     sources: Sources,
+    retiring: Retiring,
     /// The queue of segments of no flow is limited by the program.
     has_flow_filter: bool,
     /// Listeners need not have addresses of the interfaces.
@@ -272,6 +274,7 @@ impl Runtime {
         }
         self.check_link()?;
         self.check_addresses();
+        self.check_retiring();
         self.check_delivery()
     }
 
@@ -285,6 +288,8 @@ impl Runtime {
                 Err(error) => tracing::warn!("{address} cannot be left to the kernel: {error}"),
             }
         }
+        self.retiring.forget(&change.removed);
+        self.retiring.forget(&change.added);
         let (taken, is_taken) = channel::bounded(self.mailboxes.len());
         let command = || Command::Addresses {
             addresses: Arc::clone(&change.served),

@@ -104,6 +104,13 @@ struct Target {
     format: AccessLogFormat,
 }
 
+/// Settings that can be adopted.
+pub(crate) struct PreparedLog {
+    config: AccessLogConfig,
+    /// `None`: the file stays the same, or there is none.
+    target: Option<Target>,
+}
+
 /// What the writer shares with everybody else.
 #[derive(Default)]
 struct Shared {
@@ -165,18 +172,23 @@ impl AccessLog {
         let mut log = Self {
             shared: Arc::default(),
             writer: None,
-            config: config.clone(),
+            config: AccessLogConfig::default(),
         };
-        let opened = log.open(config)?;
-        log.apply(config, opened)?;
+        let prepared = log.prepare(config)?;
+        log.adopt(prepared);
         Ok(log)
     }
 
     /// Where the requests of shard `shard` go; `None`: they are not logged.
     pub(crate) fn of_shard(&self, shard: u32) -> Option<http::AccessLog> {
+        self.of_shard_by(&self.config, shard)
+    }
+
+    /// The same by other settings, which were prepared.
+    pub(crate) fn of_shard_by(&self, config: &AccessLogConfig, shard: u32) -> Option<http::AccessLog> {
         let writer = self.writer.as_ref()?.thread();
-        self.config.path.as_ref()?;
-        let capacity = self.config.queue as usize;
+        config.path.as_ref()?;
+        let capacity = config.queue as usize;
         let mut queues = self.shared.queues();
         let known = queues
             .iter()
@@ -195,8 +207,8 @@ impl AccessLog {
         });
         Some(http::AccessLog {
             sink: queue,
-            sample: self.config.sample,
-            max_field: self.config.max_field as usize,
+            sample: config.sample,
+            max_field: config.max_field as usize,
             max_under_way: capacity,
         })
     }
@@ -215,7 +227,7 @@ impl AccessLog {
         Ok(())
     }
 
-    /// Opens the file of `config`, to be given to [`AccessLog::apply`]: `None` if there is to be none.
+    /// Opens the file of `config`: `None` if there is to be none.
     ///
     /// # Errors
     ///
@@ -236,27 +248,40 @@ impl AccessLog {
         }))
     }
 
-    fn apply(&mut self, config: &AccessLogConfig, opened: Option<Target>) -> Result<(), Failure> {
-        match opened {
-            Some(target) if self.writer.is_none() => {
-                let shared = Arc::clone(&self.shared);
-                let writer = thread::Builder::new()
-                    .name("access-log".to_owned())
-                    .spawn(move || writer::run(&shared, target))
-                    .map_err(|source| Failure::System {
-                        what: "cannot start a thread for the access log".to_owned(),
-                        source,
-                    })?;
-                self.writer = Some(writer);
-            }
-            Some(target) => {
-                *self.shared.next() = Some(target);
-                self.wake();
-            }
-            None => {}
+    /// Does all of what `config` asks for that can fail, to be given to [`AccessLog::adopt`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`AccessLog::start`]; then all is as before.
+    pub(crate) fn prepare(&mut self, config: &AccessLogConfig) -> Result<PreparedLog, Failure> {
+        let is_other = (&config.path, config.format) != (&self.config.path, self.config.format);
+        let mut target = if is_other { self.open(config)? } else { None };
+        if self.writer.is_none()
+            && let Some(target) = target.take()
+        {
+            let shared = Arc::clone(&self.shared);
+            let writer = thread::Builder::new()
+                .name("access-log".to_owned())
+                .spawn(move || writer::run(&shared, target))
+                .map_err(|source| Failure::System {
+                    what: "cannot start a thread for the access log".to_owned(),
+                    source,
+                })?;
+            self.writer = Some(writer);
         }
-        self.config = config.clone();
-        Ok(())
+        Ok(PreparedLog {
+            config: config.clone(),
+            target,
+        })
+    }
+
+    /// Works by other settings from now on. What is under way goes to the file before.
+    pub(crate) fn adopt(&mut self, prepared: PreparedLog) {
+        if let Some(target) = prepared.target {
+            *self.shared.next() = Some(target);
+            self.wake();
+        }
+        self.config = prepared.config;
     }
 
     /// Has [`counts`] tell of this one.

@@ -32,6 +32,7 @@ use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::main_loop::{Caller, MainLoop};
 use crate::output;
+use crate::privileges;
 use crate::service_counters::ServiceCounts;
 use http::Limits;
 use snapshots::Snapshots;
@@ -196,9 +197,10 @@ impl Admin {
             // One takes snapshots, and the others wait for it.
             .max_blocking_threads(1)
             .build()?;
-        thread::Builder::new()
-            .name("admin".to_owned())
-            .spawn(move || runtime.block_on(http::accept(listener, Arc::new(site), limits)))?;
+        thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            privileges::confine_helper();
+            runtime.block_on(http::accept(listener, Arc::new(site), limits))
+        })?;
         Ok(Self {
             address,
             stopping,

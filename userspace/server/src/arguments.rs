@@ -29,7 +29,8 @@ pub(crate) struct Arguments {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve until SIGINT or SIGTERM; SIGUSR1 prints the counters, SIGUSR2 opens the logs anew, SIGWINCH drains.
+    /// Serve until SIGINT or SIGTERM; SIGHUP reloads the configuration, SIGUSR1 prints the counters, SIGUSR2 opens
+    /// the access log anew, SIGWINCH drains.
     Serve(Box<ServeArguments>),
     /// Say whether an interface can be served as configured, and what stands in the way; exit code 0 only if it can
     Doctor(Box<DoctorArguments>),
@@ -75,6 +76,8 @@ pub(crate) enum CtlCommand {
     Drain,
     /// Open the access log anew, by its name: it may have been renamed.
     Reopen,
+    /// Read the configuration file again, and serve by it without losing a connection, or not at all.
+    Reload,
     /// List connections with their state, like `ss -tie`
     Conns(ConnsArguments),
     /// Reset connections

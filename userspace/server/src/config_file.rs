@@ -65,6 +65,8 @@ pub(crate) struct ConfigFile {
     pub(crate) admin: Option<SocketAddr>,
     /// The control socket.
     pub(crate) control: crate::control::Config,
+    /// What the server gives up when it serves.
+    pub(crate) privileges: crate::privileges::Config,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,
     /// The echo service.
@@ -141,6 +143,7 @@ impl Default for ConfigFile {
             balancers: tidegate_runtime::Balancers::default(),
             admin: None,
             control: crate::control::Config::default(),
+            privileges: crate::privileges::Config::default(),
             http: tidegate_apps::http::Config::default(),
             echo: tidegate_apps::echo::Config::default(),
             discard: tidegate_apps::discard::Config::default(),

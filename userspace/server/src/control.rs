@@ -25,6 +25,7 @@ use tracing::warn;
 pub(crate) use self::connections::parse_state;
 use crate::failure::Failure;
 use crate::main_loop::Caller;
+use crate::privileges;
 
 /// Clients at a time.
 const MAX_CLIENTS: usize = 16;
@@ -144,6 +145,7 @@ fn bind(path: &Path, owner: Option<&str>, replaces: bool) -> Result<UnixListener
 
 /// Serves clients for as long as the process lives.
 fn accept(listener: &UnixListener, caller: &Caller) {
+    privileges::confine_helper();
     let clients = Arc::new(AtomicUsize::new(0));
     loop {
         let stream = match listener.accept() {

@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
         CtlCommand::Info => say(&info_text(&client.call(&Request::Info)?)),
         CtlCommand::Drain => client.call(&Request::Drain)?,
         CtlCommand::Reopen => client.call(&Request::Reopen)?,
+        CtlCommand::Reload => client.call(&Request::Reload)?,
         CtlCommand::Conns(arguments) => conns::list(&mut client, arguments)?,
         CtlCommand::Kill(arguments) => conns::kill(&mut client, arguments)?,
         CtlCommand::Counters(arguments) => counters::run(&mut client, arguments)?,

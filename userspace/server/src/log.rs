@@ -144,7 +144,6 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     })
 }
 
-#[cfg_attr(not(test), allow(dead_code, reason = "for the reload of the configuration"))]
 /// Logs `level` from now on, but for what the variable `TIDEGATE_LOG` names.
 pub(crate) fn set_level(level: LogLevel) {
     if let Some(filter) = FILTER.get() {

@@ -21,7 +21,9 @@ mod nic;
 mod open_files;
 mod origins;
 mod output;
+mod privileges;
 mod rates;
+mod reload;
 mod serve;
 mod service_counters;
 mod service_manager;
@@ -80,6 +82,7 @@ fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     arguments.log_format.into_iter().for_each(log::set_format);
     let settings = Settings::gather(arguments)?;
     log::start(&settings.config.log);
+    privileges::prepare(&settings)?;
     serve::run(&settings, arguments.quiet)
 }
 

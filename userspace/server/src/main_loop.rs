@@ -24,9 +24,11 @@ pub(crate) struct MainLoop<'a> {
     /// The progress of draining.
     pub(crate) drain: &'a mut Drain,
     /// As they were given.
-    pub(crate) settings: &'a Settings,
+    pub(crate) given: &'a mut Settings,
+    /// The same, with the queues that were prepared.
+    pub(crate) settings: &'a mut Settings,
     /// The access log.
-    pub(crate) access_log: &'a AccessLog,
+    pub(crate) access_log: &'a mut AccessLog,
 }
 
 type Call = Box<dyn FnOnce(&mut MainLoop<'_>) + Send>;
@@ -108,13 +110,14 @@ mod tests {
             })
         });
         woken.recv_timeout(ANSWER_TIMEOUT).unwrap();
-        let (settings, mut drain) = (settings(), Drain::default());
+        let (mut settings, mut drain) = (settings(), Drain::default());
         calls.make(&mut MainLoop {
             serving: None,
             past: &Past::default(),
             drain: &mut drain,
-            settings: &settings,
-            access_log: &AccessLog::start(&AccessLogConfig::default()).unwrap(),
+            given: &mut settings.clone(),
+            settings: &mut settings,
+            access_log: &mut AccessLog::start(&AccessLogConfig::default()).unwrap(),
         });
         assert_eq!(calling.join().unwrap().unwrap(), ["eth1"]);
         assert_eq!(drain, Drain::Asked);

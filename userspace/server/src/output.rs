@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::privileges;
+
 /// Bytes that may wait to be written: some ten reports of all counters.
 const MAX_WAITING: usize = 1 << 20;
 
@@ -123,6 +125,7 @@ impl Output {
 
 /// The thread that writes.
 fn write_all(shared: &Shared, mut file: File) {
+    privileges::confine_helper();
     loop {
         let mut state = shared
             .changed

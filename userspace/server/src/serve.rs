@@ -12,17 +12,21 @@ use tracing::warn;
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
+use crate::control::ControlSocket;
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::kernel_listeners;
+use crate::listen::Listen;
 use crate::log::WithoutRepeats;
-use crate::main_loop::{self, Calls, MainLoop};
+use crate::main_loop::{self, Caller, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
+use crate::privileges;
 use crate::rates::Totals;
+use crate::reload;
 use crate::say;
 use crate::service_counters::{Published, PublishingServices};
 use crate::service_manager::{self, Watchdog};
@@ -58,15 +62,23 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
+    // Opened before privileges are given up, but where another server has them until this one has taken over. Removed
+    // when this function is left.
+    let early = match given.config.afxdp.take_over {
+        None => Some(Doors::open(given, &caller, false)?),
+        Some(_) => None,
+    };
     let mut serving = Serving::start(&prepared, &past)?;
-    // Removed when this function is left.
     let takes_over = serving.runtime.has_taken_over();
-    let _control = given.config.control.open(&caller, takes_over)?;
-    let admin = given
-        .config
-        .admin
-        .map(|address| Admin::start(address, &caller, takes_over));
-    let admin = admin.transpose()?;
+    let doors = match early.map_or_else(|| Doors::open(given, &caller, takes_over), Ok) {
+        // The server before has ended already, and this one serves.
+        Err(failure) if takes_over => {
+            warn!("{failure}");
+            Doors::default()
+        }
+        doors => doors?,
+    };
+    let admin = doors.admin;
     prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
         serving.announce(&prepared.settings, admin.as_ref(), quiet);
@@ -108,6 +120,26 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 return Ok(());
             }
         }
+    }
+}
+
+/// The ways to look at a server and to tell it something.
+#[derive(Default)]
+struct Doors {
+    _control: Option<ControlSocket>,
+    admin: Option<Admin>,
+}
+
+impl Doors {
+    fn open(given: &Settings, caller: &Caller, takes_over: bool) -> Result<Self, Failure> {
+        let admin = given
+            .config
+            .admin
+            .map(|address| Admin::start(address, caller, takes_over));
+        Ok(Self {
+            _control: given.config.control.open(caller, takes_over)?,
+            admin: admin.transpose()?,
+        })
     }
 }
 
@@ -167,8 +199,9 @@ impl Prepared {
             serving,
             past,
             drain,
-            settings: &self.settings,
-            access_log: &self.access_log,
+            given: &mut self.given,
+            settings: &mut self.settings,
+            access_log: &mut self.access_log,
         }
     }
 }
@@ -190,6 +223,7 @@ fn wait_for_return(
             Some(Event::Report) => say(&past.text()),
             Some(Event::Drain) => drain.ask(),
             Some(Event::Reopen) => reopen(&prepared.access_log),
+            Some(Event::Reload) => reload(&mut prepared.main_loop(None, past, drain)),
             None => {}
         }
         calls.make(&mut prepared.main_loop(None, past, drain));
@@ -248,6 +282,8 @@ fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
 /// A running server.
 pub(crate) struct Serving {
     pub(crate) runtime: Runtime,
+    /// All listeners there ever were, by their numbers, and whether they are served.
+    pub(crate) listeners: Vec<(Listen, bool)>,
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
@@ -262,8 +298,10 @@ impl Serving {
         }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
+        let listeners = prepared.settings.config.listen.iter();
         Ok(Self {
             runtime,
+            listeners: listeners.map(|&listen| (listen, true)).collect(),
             services,
             watchdog: Watchdog::from_environment(),
             taken_over: TakenOver::new(prepared.settings.config.afxdp.take_over_limit),
@@ -309,6 +347,7 @@ impl Serving {
                 },
                 Some(Event::Drain) => drain.ask(),
                 Some(Event::Reopen) => reopen(&prepared.access_log),
+                Some(Event::Reload) => reload(&mut prepared.main_loop(Some(&mut *self), past, drain)),
                 None => {}
             }
             calls.make(&mut prepared.main_loop(Some(&mut *self), past, drain));
@@ -368,32 +407,20 @@ fn start(
     access_log: &AccessLog,
 ) -> Result<(Runtime, Vec<Arc<Published>>), Failure> {
     let listeners = listeners(settings);
-    let kinds: Vec<ServiceKind> = settings.config.listen.iter().map(|listen| listen.service).collect();
-    if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
-        warn!("a root directory is given, but no http listener that would serve it");
-    }
     // How many queues the device has is not known here. All services that may be needed are made before anything is
     // attached, so that a wrong root directory is found while nothing has happened; the rest is dropped unused.
     let shards = settings.config.afxdp.queues.unwrap_or(MAX_QUEUES);
-    let mut http = settings.config.http.clone();
-    if http.root.is_some() {
-        http.max_open_files = open_files::for_sending(http.max_open_files, shards_to_start(settings, shards));
-    }
+    let kinds = settings.config.listen.iter().map(|listen| listen.service).collect();
+    let made = make_services(settings, kinds, shards, shards_to_start(settings, shards))?;
     let mut services = Vec::new();
     let mut published = Vec::new();
-    for shard in 0..shards as usize {
-        let service = Services::new(
-            kinds.clone(),
-            settings.config.echo.clone(),
-            settings.config.discard.clone(),
-            http.clone(),
-        )
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    for (shard, service) in made.into_iter().enumerate() {
         let (service, counters) = PublishingServices::new(service, before.get(shard).map(Arc::as_ref));
         services.push(service);
         published.push(counters);
     }
     let mut services = services.into_iter();
+    let mut confined = Ok(());
     let runtime_settings = tidegate_runtime::Settings {
         interfaces: &settings.interfaces,
         afxdp: &settings.config.afxdp,
@@ -405,6 +432,9 @@ fn start(
         remotes: &[],
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
+        if confined.is_ok() {
+            confined = privileges::confine();
+        }
         let mut service = services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for");
@@ -412,13 +442,46 @@ fn start(
         service
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
+    confined?;
     Ok((runtime, published))
+}
+
+/// The services of `count` shards of which `shards` run at once; `kinds` are those of the listeners by number.
+///
+/// # Errors
+///
+/// The root cannot be served.
+pub(crate) fn make_services(
+    settings: &Settings,
+    kinds: Vec<ServiceKind>,
+    count: u32,
+    shards: u32,
+) -> Result<Vec<Services>, Failure> {
+    if settings.config.http.root.is_some() && !kinds.contains(&ServiceKind::Http) {
+        warn!("a root directory is given, but no http listener that would serve it");
+    }
+    let mut http = settings.config.http.clone();
+    if http.root.is_some() {
+        http.max_open_files = open_files::for_sending(http.max_open_files, shards);
+    }
+    let one = |_| {
+        let (echo, discard) = (settings.config.echo.clone(), settings.config.discard.clone());
+        Services::new(kinds.clone(), echo, discard, http.clone()).map_err(|error| Failure::Usage(error.to_string()))
+    };
+    (0..count).map(one).collect()
 }
 
 /// Opens the access log anew.
 fn reopen(access_log: &AccessLog) {
     if let Err(failure) = access_log.reopen() {
         warn!("{failure}; the file that was open is written on");
+    }
+}
+
+/// Reads the configuration file again, and serves by it.
+fn reload(main: &mut MainLoop<'_>) {
+    if let Err(error) = reload::reload(main) {
+        warn!("the configuration is not reloaded, and what was is served by: {error}");
     }
 }
 

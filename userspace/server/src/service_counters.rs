@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tidegate_apps::http::AccessLog;
+use tidegate_apps::http::{AccessLog, Http};
 use tidegate_apps::{Connection, Counters, Services};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::histogram::Histogram;
@@ -57,6 +57,11 @@ impl PublishingServices {
             published: Arc::clone(&published),
         };
         (wrapped, published)
+    }
+
+    /// As [`Services::serve_as`].
+    pub(crate) fn serve_as(&mut self, other: Services) -> Http {
+        self.services.serve_as(other)
     }
 
     /// As [`Services::set_access_log`].

@@ -23,8 +23,12 @@ pub(crate) struct Settings {
     pub(crate) keepalive: Vec<Keepalive>,
     /// The time between two lines of rates.
     pub(crate) stats_interval: Option<Duration>,
+    /// The configuration file, if there is one.
+    pub(crate) config_file: Option<PathBuf>,
     /// Where to keep what was before the interface is prepared, if it is to be.
     pub(crate) tune: Option<PathBuf>,
+    /// The arguments they were gathered by.
+    arguments: ServeArguments,
 }
 
 impl Settings {
@@ -42,6 +46,15 @@ impl Settings {
             ));
         }
         Ok(settings)
+    }
+
+    /// Gathers them again: the configuration file may have changed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Settings::gather`].
+    pub(crate) fn gather_again(&self) -> Result<Self, Failure> {
+        Self::gather(&self.arguments)
     }
 
     /// As [`Settings::gather`], but there need be no listeners. `None` if no interface is given.
@@ -96,7 +109,9 @@ impl Settings {
             config,
             keepalive,
             stats_interval: arguments.stats_interval,
+            config_file: arguments.config.clone(),
             tune: arguments.tune.then(|| state_directory(arguments.state_dir.as_deref())),
+            arguments: arguments.clone(),
         })
     }
 }

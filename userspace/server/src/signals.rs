@@ -8,17 +8,21 @@ use std::thread;
 use std::time::Duration;
 
 use nix::libc::{SI_KERNEL, siginfo_t};
-use signal_hook::consts::signal::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
+
+use crate::privileges;
 
 /// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// SIGINT or SIGTERM: stop.
+    /// SIGINT, SIGTERM, or the terminal is gone: stop.
     Stop,
     /// SIGUSR1: print the counters and go on.
     Report,
+    /// SIGHUP from another process: read the configuration file again.
+    Reload,
     /// SIGUSR2: open the log files anew.
     Reopen,
     /// SIGWINCH from another process: end all connections in good order, accept no others, and stay.
@@ -56,6 +60,7 @@ pub(crate) struct SignalEvents {
 struct Asked {
     stop: AtomicBool,
     report: AtomicBool,
+    reload: AtomicBool,
     reopen: AtomicBool,
     drain: AtomicBool,
 }
@@ -65,6 +70,7 @@ impl Asked {
         match event {
             Event::Stop => self.stop.store(true, Ordering::Release),
             Event::Report => self.report.store(true, Ordering::Release),
+            Event::Reload => self.reload.store(true, Ordering::Release),
             Event::Reopen => self.reopen.store(true, Ordering::Release),
             Event::Drain => self.drain.store(true, Ordering::Release),
         }
@@ -77,6 +83,9 @@ impl Asked {
         }
         if self.drain.swap(false, Ordering::AcqRel) {
             return Some(Event::Drain);
+        }
+        if self.reload.swap(false, Ordering::AcqRel) {
+            return Some(Event::Reload);
         }
         if self.reopen.swap(false, Ordering::AcqRel) {
             return Some(Event::Reopen);
@@ -109,19 +118,21 @@ fn event_of(info: &siginfo_t) -> Option<Event> {
     match info.si_signo {
         SIGUSR1 => Some(Event::Report),
         SIGUSR2 => Some(Event::Reopen),
+        // The kernel's say that the terminal is gone.
+        SIGHUP if info.si_code != SI_KERNEL => Some(Event::Reload),
         // The kernel's say that the terminal has another size.
         SIGWINCH => (info.si_code != SI_KERNEL).then_some(Event::Drain),
         _ => Some(Event::Stop),
     }
 }
 
-/// Takes over SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGWINCH for the rest of the process's life.
+/// Takes over SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGWINCH for the rest of the process's life.
 ///
 /// # Errors
 ///
 /// The kernel refuses the handlers or the thread that serves them.
 pub(crate) fn watch() -> io::Result<SignalEvents> {
-    let mut signals = SignalsInfo::<WithRawSiginfo>::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
+    let mut signals = SignalsInfo::<WithRawSiginfo>::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
     let asked = Arc::new(Asked::default());
     let stop_now = Arc::new(AtomicBool::new(false));
     let (waker, woken) = Waker::new();
@@ -132,6 +143,7 @@ pub(crate) fn watch() -> io::Result<SignalEvents> {
         stop_now: Arc::clone(&stop_now),
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        privileges::confine_helper();
         let mut stopping = false;
         for info in signals.forever() {
             let Some(event) = event_of(&info) else { continue };
@@ -163,8 +175,10 @@ mod tests {
         assert_eq!(asked.take(), None);
         asked.note(Event::Report);
         asked.note(Event::Reopen);
+        asked.note(Event::Reload);
         asked.note(Event::Drain);
         assert_eq!(asked.take(), Some(Event::Drain));
+        assert_eq!(asked.take(), Some(Event::Reload));
         assert_eq!(asked.take(), Some(Event::Reopen));
         assert_eq!(asked.take(), Some(Event::Report));
         asked.note(Event::Stop);

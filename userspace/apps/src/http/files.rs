@@ -160,6 +160,15 @@ impl Root {
         Ok(root)
     }
 
+    /// Whether both are the same directory, which its path need not be.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let identity = |root: &Self| {
+            let metadata = root.directory.metadata().ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        identity(self).is_some_and(|own| identity(other) == Some(own))
+    }
+
     /// Opens what the relative path `path` (not empty) names. Symbolic links are followed as long as they stay
     /// beneath the root.
     ///

@@ -28,8 +28,8 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::PathBuf;
+use std::{io, mem};
 
 use bytes::{Bytes, BytesMut};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
@@ -87,6 +87,16 @@ enum Source {
     Files(Box<Store>),
 }
 
+impl Source {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::BuiltInPage(_), Self::BuiltInPage(_)) => true,
+            (Self::Files(one), Self::Files(other)) => one.has_root_of(other),
+            _ => false,
+        }
+    }
+}
+
 impl Http {
     /// An HTTP service with the given settings.
     ///
@@ -120,6 +130,17 @@ impl Http {
             draining: false,
             access: None,
         })
+    }
+
+    /// Works as `other` does from now on, and counts on. Responses under way are sent as they began. Returns what is
+    /// not needed any more. Files of the same directory stay in the cache if nothing else has changed.
+    pub fn work_as(&mut self, mut other: Self) -> Self {
+        mem::swap(&mut self.config, &mut other.config);
+        mem::swap(&mut self.access, &mut other.access);
+        if self.config != other.config || !self.source.is_same(&other.source) {
+            mem::swap(&mut self.source, &mut other.source);
+        }
+        other
     }
 
     /// Logs requests that begin from now on to `log`, or none.

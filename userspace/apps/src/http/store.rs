@@ -60,6 +60,11 @@ impl Store {
         }
     }
 
+    /// Whether both have the same directory.
+    pub(super) fn has_root_of(&self, other: &Self) -> bool {
+        self.root.is_same(&other.root)
+    }
+
     /// The cached and fresh content for the target `/path`, which is not parsed yet. `None` says nothing about it:
     /// parsing the target may lead to something.
     #[inline]

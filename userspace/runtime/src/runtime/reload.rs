@@ -1,6 +1,7 @@
 //! Other settings for shards that run.
 
 use core::any::Any;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,9 +11,34 @@ use crossbeam::channel;
 use super::{ANSWER_TIMEOUT, Listener, Runtime};
 use crate::config::Sources;
 use crate::error::Error;
+use crate::inspection::{ConnectionFilter, Walk};
 use crate::interface::{Interface, check_listeners};
 use crate::listeners::{AddressChange, REMOVED};
 use crate::mailbox::{ApplicationChange, Command, Configuration, tell_all};
+
+/// Slices of connections that are looked at in one check, at most.
+const SLICES_PER_CHECK: usize = 16;
+
+/// Addresses that are not served any more. What arrives for them is steered until the connections they have are over:
+/// the kernel would answer it with RST.
+#[derive(Debug, Default)]
+pub(super) struct Retiring {
+    addresses: VecDeque<SocketAddr>,
+    /// Whether the first has connections, as far as is known.
+    walk: Option<Walk>,
+}
+
+impl Retiring {
+    fn add(&mut self, addresses: &[SocketAddr]) {
+        self.addresses.extend(addresses);
+    }
+
+    /// Forgets addresses that are served again, or that are the kernel's already.
+    pub(super) fn forget(&mut self, addresses: &[SocketAddr]) {
+        self.addresses.retain(|address| !addresses.contains(address));
+        self.walk = None;
+    }
+}
 
 /// Settings that change while a server runs.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +51,8 @@ pub struct Reload<'a> {
     /// can be set.
     pub sources: &'a Sources,
     /// All listeners there ever were, by their [`ListenerId`](tidegate_tcp::application::ListenerId)s, and new ones
-    /// behind them; `None`: it accepts no further connections, and those it has accepted go on.
+    /// behind them; `None`: it accepts no further connections, and those it has accepted go on. Its addresses are the
+    /// kernel's when the last of them is over.
     pub listeners: &'a [Option<Listener>],
 }
 
@@ -64,11 +91,9 @@ impl Runtime {
             ..reload.tcp.clone()
         };
         self.sources = reload.sources.clone();
-        for address in changed.iter().flat_map(|change| &change.removed) {
-            tracing::info!("{address} is not served any more");
-        }
-        for address in changed.iter().flat_map(|change| &change.added) {
-            tracing::info!("{address} is served from now on");
+        if let Some(change) = &changed {
+            self.retiring.forget(&change.added);
+            self.retiring.add(&change.removed);
         }
         let applications = self.change_applications(changes);
         self.configure(reload);
@@ -115,7 +140,7 @@ impl Runtime {
         let Some(change) = self.addresses.replace(listeners.collect(), addresses) else {
             return Ok(None);
         };
-        if let Err(error) = self.steer_addresses(&change) {
+        if let Err(error) = self.steer_addresses(&change.added) {
             undo(self);
             self.addresses.replace(before, addresses);
             return Err(error);
@@ -123,20 +148,11 @@ impl Runtime {
         Ok(Some(change))
     }
 
-    /// Steers what is for other addresses, or nothing else than before.
-    fn steer_addresses(&mut self, change: &AddressChange) -> Result<(), Error> {
-        for (done, address) in change.added.iter().enumerate() {
+    /// Steers what is for addresses that are new.
+    fn steer_addresses(&mut self, added: &[SocketAddr]) -> Result<(), Error> {
+        for (done, address) in added.iter().enumerate() {
             if let Err(error) = self.steering.add_listener(address) {
-                self.leave_to_kernel(&change.added[..done]);
-                return Err(error);
-            }
-        }
-        for (done, address) in change.removed.iter().enumerate() {
-            if let Err(error) = self.steering.remove_listener(address) {
-                self.leave_to_kernel(&change.added);
-                for address in &change.removed[..done] {
-                    let _ = self.steering.add_listener(address);
-                }
+                self.leave_to_kernel(&added[..done]);
                 return Err(error);
             }
         }
@@ -144,9 +160,44 @@ impl Runtime {
     }
 
     fn leave_to_kernel(&mut self, addresses: &[SocketAddr]) {
-        for address in addresses {
+        // Those that had been steered before are steered on.
+        for address in addresses
+            .iter()
+            .filter(|address| !self.retiring.addresses.contains(address))
+        {
             let _ = self.steering.remove_listener(address);
         }
+    }
+
+    /// Leaves addresses to the kernel whose last connections are over.
+    pub(super) fn check_retiring(&mut self) {
+        let Some(&address) = self.retiring.addresses.front() else {
+            return;
+        };
+        let walk = self.retiring.walk.take();
+        let mut walk = walk.unwrap_or_else(|| {
+            self.shards().walk(ConnectionFilter {
+                local: Some(address),
+                ..ConnectionFilter::default()
+            })
+        });
+        for _ in 0..SLICES_PER_CHECK {
+            match walk.next_slice(false) {
+                Ok(Some(slice)) if slice.states.total() == 0 => {}
+                // It has some: now it is another's turn.
+                Ok(Some(_)) => return self.retiring.addresses.rotate_left(1),
+                Ok(None) => {
+                    self.retiring.addresses.pop_front();
+                    if let Err(error) = self.steering.remove_listener(&address) {
+                        tracing::warn!("{address} cannot be left to the kernel: {error}");
+                    }
+                    return;
+                }
+                // A shard that does not answer is left to others.
+                Err(_) => return,
+            }
+        }
+        self.retiring.walk = Some(walk);
     }
 
     /// Has each shard change its application.

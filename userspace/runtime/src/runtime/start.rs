@@ -16,6 +16,7 @@ use tidegate_tcp::application::{Application, ListenerId};
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
+use super::reload::Retiring;
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
@@ -45,8 +46,9 @@ use crate::xdp::{self, Offered, ProgramSettings, Steering};
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
 ///
-/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order. Every
-/// engine gets random keys of its own.
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order, when
+/// everything is done that takes other capabilities than CAP_NET_ADMIN, and before any thread is started: the caller
+/// may give the others up in it, and no thread has them. Every engine gets random keys of its own.
 ///
 /// # Errors
 ///
@@ -104,29 +106,34 @@ where
     );
     let program = Program::new(predecessor, &names, checked.queues, config, &program_settings)?;
     let flow_filter = program.flow_filter().of_process(first, others);
-    let next_hops = match config.next_hop {
-        NextHop::Reflect => None,
-        NextHop::Kernel => Some(NextHopWatch::start(
-            &first_devices(&checked.devices),
-            config.neighbour_rate,
-        )?),
-    };
     let tcp = checked.tcp.clone();
     let served = checked.addresses.served();
     let shards = checked.queues as u16;
-    // Before another process has to release its sockets: it takes a while.
-    let mut engines = Vec::new();
-    for index in 0..shards {
-        let (application, task) = parts(u32::from(index));
-        let mut engine = Engine::new(tcp.clone(), secrets()?, application);
-        engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
-        if let Some(next_hops) = &next_hops {
-            engine.set_next_hops(next_hops.next_hops());
+    let mut make_engines = || {
+        // In this order: privileges may be given up with the first of the parts.
+        let made: Vec<_> = (0..checked.queues).map(&mut parts).collect();
+        let next_hops = match config.next_hop {
+            NextHop::Reflect => None,
+            NextHop::Kernel => Some(NextHopWatch::start(
+                &first_devices(&checked.devices),
+                config.neighbour_rate,
+            )?),
+        };
+        let mut engines = Vec::new();
+        for (index, (application, task)) in (0..shards).zip(made) {
+            let mut engine = Engine::new(tcp.clone(), secrets()?, application);
+            engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
+            if let Some(next_hops) = &next_hops {
+                engine.set_next_hops(next_hops.next_hops());
+            }
+            engine.set_source_limits(settings.sources.connection_limits());
+            listen(&mut engine, settings.listeners, &served);
+            engines.push((engine, task));
         }
-        engine.set_source_limits(settings.sources.connection_limits());
-        listen(&mut engine, settings.listeners, &served);
-        engines.push((engine, task));
-    }
+        Ok::<_, Error>((engines, next_hops))
+    };
+    // Before another process has to release its sockets, since it takes a while; else when all sockets are bound.
+    let early = config.take_over.is_some().then(&mut make_engines).transpose()?;
 
     let (mut steering, earlier) = program.serve(config, &program_settings)?;
     let Opened {
@@ -144,6 +151,7 @@ where
         &mut steering,
         &shared.mailboxes,
     )?;
+    let (engines, next_hops) = early.map_or_else(make_engines, Ok)?;
     let mut shards_made = Vec::new();
     for (((port, poll), info), (mut engine, task)) in ports.into_iter().zip(polls).zip(&infos).zip(engines) {
         let index = info.queue as u16;
@@ -197,6 +205,7 @@ where
             .collect(),
         tcp,
         sources: settings.sources.clone(),
+        retiring: Retiring::default(),
         has_flow_filter: settings.afxdp.flow_filter,
         anywhere: settings.balancers.is_any(),
         is_draining: false,

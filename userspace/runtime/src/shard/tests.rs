@@ -11,13 +11,14 @@ use tidegate_abi::siphash::Key;
 use tidegate_tcp::State;
 use tidegate_tcp::application::{CloseReason, Stream};
 use tidegate_tcp::engine::{ConnectionId, Secrets};
+use tidegate_tcp::sources::SourceLimits;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::LinkHeader;
 use tidegate_xsk::Unsent;
 
 use super::*;
 use crate::inspection::{ConnectionFilter, Shards};
-use crate::mailbox::waker;
+use crate::mailbox::{ApplicationChange, waker};
 use memory_port::{MemoryFrame, MemoryPort, Wire};
 
 const SERVER: &str = "198.18.0.1:80";
@@ -352,6 +353,49 @@ fn a_shard_that_refuses_syns_completes_handshakes() {
     rig.send(id, b"served");
     rig.settle();
     assert_eq!(rig.client.application().received, b"served");
+}
+
+#[test]
+fn other_listeners_are_served_from_then_on_and_connections_of_those_before_go_on() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    let (taken, is_taken) = channel::bounded(1);
+    let configuration = Configuration {
+        tcp: tidegate_tcp::Config::default(),
+        source_limits: SourceLimits::default(),
+        keepalive: vec![tidegate_tcp::Config::default().keepalive(); 3],
+        addresses: vec![("198.18.0.1:81".parse().expect("an address"), ListenerId(2))].into(),
+    };
+    let configuration = Arc::new(configuration);
+    rig.command(0, Command::Configure { configuration, taken });
+    is_taken.try_recv().expect("it says so");
+    assert_eq!(rig.shards[0].engine.listener_count(), 3);
+    rig.send(id, b"goes on");
+    rig.settle();
+    assert_eq!(rig.client.application().received, b"goes on");
+    rig.connect(40_001);
+    rig.settle();
+    let population = rig.report(0).population;
+    assert_eq!((population.connections, population.half_open), (1, 0));
+}
+
+#[test]
+fn an_application_is_changed_once_and_gives_back_what_it_does_not_need() {
+    let mut rig = Rig::new(1);
+    let change = ApplicationChange::new(Box::new(|application| {
+        let end = application.downcast_mut::<End>().expect("the shard's");
+        end.received.push(7);
+        Box::new("not needed")
+    }));
+    for expected in [Some("not needed"), None] {
+        let (taken, is_taken) = channel::bounded(1);
+        let change = change.clone();
+        rig.command(0, Command::Application { change, taken });
+        let back = is_taken.try_recv().expect("it says so");
+        assert_eq!(back.downcast_ref::<&str>().copied(), expected);
+        assert_eq!(rig.shards[0].engine.application().received, [7]);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap as StdHashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_getres};
 use tidegate_abi::flow_filter::FlowHasher;
@@ -234,7 +234,11 @@ fn remove_prefix(ebpf: &mut Ebpf, names: [&'static str; 2], prefix: Prefix) -> R
 fn remove_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: &Key<K>) -> Result<(), Error> {
     let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
-    map.remove(prefix).map_err(|error| map_error(name, &error))
+    match map.remove(prefix) {
+        // Gone already, when half a change is undone.
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map_err(|error| map_error(name, &error)),
+    }
 }
 
 /// Sets the one entry of the array `name`.

@@ -13,6 +13,7 @@ const BATCH: usize = 64 << 10;
 
 /// Writes to `target` until another takes its place. Runs until it is told to stop and all is written.
 pub(super) fn run(shared: &Shared, target: Target) {
+    crate::privileges::confine_helper();
     let mut writer = Writer {
         target,
         batch: Vec::new(),

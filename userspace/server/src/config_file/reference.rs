@@ -137,6 +137,8 @@ impl Row {
                 values(&["\"localhost\"", "9464"]),
             ),
             ("user", _) => (values(&["\"root\""]), values(&["\"\""])),
+            (_, "privileges.user") => (values(&["\"nobody\""]), values(&["1"])),
+            (_, "privileges.read") => (values(&["[]", "[\"/srv\"]"]), values(&["\"/srv\""])),
             ("path", _) => (values(&["\"/srv/a\""]), values(&["\"\""])),
             (_, "http.index") => (values(&["\"a.html\""]), values(&["\"a/b\"", "\"\""])),
             (_, "sources.allow" | "sources.deny" | "balancers.from") => {

@@ -11,6 +11,7 @@ use super::{Client, capture, connections, counters, top};
 use crate::drain::Drain;
 use crate::log;
 use crate::main_loop::MainLoop;
+use crate::reload::reload;
 
 /// Does what `request` asks for, and replies.
 ///
@@ -24,6 +25,7 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
             main.drain.ask();
             Ok(())
         }),
+        Request::Reload => client.ask(reload),
         Request::Reopen => client.ask(|main| main.access_log.reopen().map_err(|failure| failure.to_string())),
         Request::Conns { filter, sort, limit } => client.answer(connections::list(client, &filter, sort, limit)),
         Request::Kill { filter, all } => client.answer(connections::kill(client, &filter, all)),

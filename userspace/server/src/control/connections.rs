@@ -36,10 +36,10 @@ impl Target {
             let Some(serving) = &main.serving else {
                 return Err("there are no connections: the interfaces are gone, and waited for".to_owned());
             };
-            let listen = main.settings.config.listen.iter();
+            let listeners = serving.listeners.iter();
             Ok(Self {
                 shards: serving.runtime.shards(),
-                services: listen.map(|listen| listen.service.name()).collect(),
+                services: listeners.map(|(listen, _)| listen.service.name()).collect(),
             })
         };
         client.caller.call(find).unwrap_or_else(|error| Err(error.to_string()))

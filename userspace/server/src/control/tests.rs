@@ -30,13 +30,13 @@ fn server() -> Server {
     let socket = config.open(&caller, false).unwrap().expect("a socket");
     let (running, ended) = mpsc::channel();
     thread::spawn(move || {
-        let settings = Settings::gather(&ServeArguments {
+        let mut settings = Settings::gather(&ServeArguments {
             iface: vec!["eth1".to_owned()],
             listen: vec!["http=198.18.0.1:80".parse().unwrap()],
             ..ServeArguments::default()
         })
         .unwrap();
-        let access_log = AccessLog::start(&AccessLogConfig::default()).unwrap();
+        let mut access_log = AccessLog::start(&AccessLogConfig::default()).unwrap();
         let mut drain = Drain::default();
         while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
             let _ = woken.recv_timeout(Duration::from_millis(50));
@@ -44,8 +44,9 @@ fn server() -> Server {
                 serving: None,
                 past: &Past::default(),
                 drain: &mut drain,
-                settings: &settings,
-                access_log: &access_log,
+                given: &mut settings.clone(),
+                settings: &mut settings,
+                access_log: &mut access_log,
             });
         }
     });

@@ -103,7 +103,7 @@ fn what_a_process_may_not_do_is_said_as_serve_says_it() {
     let served = below(&without, &arguments("serve", &[]));
     let finished = below(&without, &arguments("doctor", &[]));
     expect_failure(&finished, refusal(&served));
-    for capability in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"] {
+    for capability in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_NET_RAW"] {
         assert!(
             finished.stdout.contains(&format!(" needs {capability}")),
             "{}",

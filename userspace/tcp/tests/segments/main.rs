@@ -12,6 +12,7 @@ mod clock_jumps;
 mod closing;
 #[path = "../common/mod.rs"]
 mod common;
+mod configure;
 mod congestion;
 mod custom_congestion;
 mod delayed_ack;

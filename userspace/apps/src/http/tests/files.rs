@@ -383,3 +383,32 @@ fn a_file_that_was_just_written_has_a_weak_tag_unless_its_content_is_in_memory()
     }
     panic!("no weak tag");
 }
+
+#[test]
+fn other_settings_count_from_then_on_and_a_cache_that_is_still_right_stays() {
+    let mut site = Site::new(|_| {});
+    let hits = |driver: &Driver<Http>| driver.application.counters().get(Counter::CacheHits);
+    for _ in 0..2 {
+        assert_eq!(one(&mut site.driver, &get_request("/hello.txt", "")).status, 200);
+    }
+    let before = hits(&site.driver);
+    assert!(before > 0);
+    site.driver.application.work_as(Http::new(site.config.clone()).unwrap());
+    one(&mut site.driver, &get_request("/hello.txt", ""));
+    assert_eq!(hits(&site.driver), before + 1, "the cache is still there");
+
+    let root = site.directory.path().join("other");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("hello.txt"), "hello from elsewhere").unwrap();
+    let config = Config {
+        root: Some(root),
+        keepalive_requests: 5,
+        ..site.config.clone()
+    };
+    site.driver.application.work_as(Http::new(config).unwrap());
+    let reply = one(&mut site.driver, &get_request("/hello.txt", ""));
+    assert_eq!(reply.text(), "hello from elsewhere");
+    // The limit counts for the connection there is.
+    let reply = one(&mut site.driver, &get_request("/hello.txt", ""));
+    assert_eq!(reply.field("Connection"), Some("close"));
+}

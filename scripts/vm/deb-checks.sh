@@ -1,0 +1,122 @@
+#!/bin/bash
+# The checks of test-deb.sh, inside the machine: /root/first.deb and /root/newer.deb, and modules in /root/modules.
+
+failed=0
+
+# Prints what came out of check $1, which is the command that follows.
+check() {
+    local name=$1
+    shift
+    if ("$@") >/tmp/output 2>&1; then
+        echo "ok     $name"
+    else
+        echo "FAIL   $name"
+        sed 's/^/       | /' /tmp/output | tail -25
+        failed=1
+    fi
+}
+
+# The interface, and a client in a network namespace at its other end.
+network() {
+    set -e
+    for module in $(cat /root/modules/veth.order); do insmod "/root/modules/$module.ko"; done
+    ip netns add client
+    ip link add tgs0 type veth peer name tgc0 netns client
+    ip address add 198.18.0.1/24 dev tgs0
+    ip -n client address add 198.18.0.2/24 dev tgc0
+    ip link set dev tgs0 up
+    ip -n client link set dev tgc0 up
+    ip netns exec client ethtool -K tgc0 tx off
+}
+
+fetch() {
+    ip netns exec client curl -sS -m 20 -o /tmp/fetched http://198.18.0.1/page && grep -qx text /tmp/fetched
+}
+
+# Fetches until it works, for a minute.
+fetch_soon() {
+    for _ in $(seq 60); do
+        ! fetch || return 0
+        sleep 1
+    done
+    systemctl status tidegate
+    return 1
+}
+
+main_pid() {
+    systemctl show -P MainPID tidegate
+}
+
+install_it() {
+    set -e
+    dpkg -i /root/first.deb
+    test "$(systemctl is-enabled tidegate)" = disabled
+    test "$(systemctl is-active tidegate)" = inactive
+    tidegate check-config /etc/tidegate/tidegate.toml
+}
+
+serve() {
+    set -e
+    mkdir -p /srv/www
+    echo text >/srv/www/page
+    printf '%s\n' 'iface = "tgs0"' 'listen = ["http=198.18.0.1:80"]' 'root = "/srv/www"' '[afxdp]' \
+        'xdp_mode = "generic"' >/etc/tidegate/tidegate.toml
+    # In an emulated machine all takes longer.
+    mkdir -p /etc/systemd/system/tidegate.service.d
+    printf '[Service]\nWatchdogSec=10s\n' >/etc/systemd/system/tidegate.service.d/watchdog.conf
+    systemctl daemon-reload
+    systemctl enable --now tidegate || { systemctl status tidegate; journalctl -u tidegate; exit 1; }
+    fetch
+    # Without warnings that something of its privileges could not be given up.
+    ! journalctl -u tidegate | grep -q 'out of reach' || { journalctl -u tidegate; exit 1; }
+    grep -q '^Seccomp:.2' "/proc/$(main_pid)/status"
+}
+
+control() {
+    tidegate ctl --control /run/tidegate/control info
+}
+
+killed() {
+    local before
+    before=$(main_pid)
+    kill -9 "$before"
+    fetch_soon && test "$(main_pid)" != "$before"
+}
+
+hung() {
+    local before
+    before=$(main_pid)
+    # All threads stop, and nothing but the watchdog tells.
+    kill -STOP "$before"
+    fetch_soon && test "$(main_pid)" != "$before" && journalctl -u tidegate | grep -q 'Watchdog timeout'
+}
+
+upgraded() {
+    local before
+    before=$(main_pid)
+    echo '# changed' >>/etc/tidegate/tidegate.toml
+    dpkg --force-confold -i /root/newer.deb
+    fetch_soon && test "$(main_pid)" != "$before" && grep -q '# changed' /etc/tidegate/tidegate.toml
+}
+
+removed() {
+    rm -r /etc/systemd/system/tidegate.service.d
+    dpkg --purge tidegate || return 1
+    systemctl daemon-reload
+    local left
+    left=$(find / -xdev -iname '*tidegate*' ! -path '/root/*' ! -path '/tmp/*' ! -path '/var/log/*' ! -path '/proc/*')
+    echo "left: $left"
+    ! pidof tidegate && test -z "$left" && ! ip link show dev tgs0 | grep -q xdp &&
+        ! systemctl cat tidegate && test ! -e /run/tidegate
+}
+
+echo "vm: begin"
+check "an interface with a client at its other end" network
+check "the package goes in, and starts nothing" install_it
+check "the service serves, with all it can give up given up" serve
+check "the control socket answers" control
+check "killed, it is started again and serves" killed
+check "hung, the watchdog ends it, and it is started again and serves" hung
+check "an upgrade keeps the settings and serves" upgraded
+check "purged, it leaves nothing" removed
+echo "vm: exit code $failed"

@@ -1,0 +1,181 @@
+//! The files within reach, by Landlock.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus, path_beneath_rules,
+};
+use tidegate_runtime::Attach;
+use tracing::warn;
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// The rights that are handled: those of Linux 6.2. A kernel that has fewer denies those it has.
+const RIGHTS: ABI = ABI::V3;
+
+/// Read by every server: what the kernel tells, random numbers, and users by their names.
+const READ: [&str; 8] = [
+    "/proc",
+    "/sys",
+    "/dev/urandom",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+    "/usr/lib",
+    "/lib",
+];
+
+/// Written to prepare devices and to put them back (`--tune`).
+const TUNED: [&str; 3] = ["/proc/irq", "/proc/sys", "/sys"];
+
+/// The files of a server.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Files {
+    /// Read, with all that is below.
+    read: Vec<PathBuf>,
+    /// Written to: files that are there.
+    written: Vec<PathBuf>,
+    /// Folders in which files and sockets are made and removed.
+    owned: Vec<PathBuf>,
+}
+
+impl Files {
+    fn of(settings: &Settings) -> Self {
+        let config = &settings.config;
+        let mut files = Self {
+            read: READ.iter().map(PathBuf::from).collect(),
+            ..Self::default()
+        };
+        files.read.extend(config.http.root.clone());
+        files.read.extend(config.privileges.read.iter().cloned());
+        // The folders: files may be replaced by others of their names before they are read again.
+        files.read.extend(settings.config_file.as_deref().map(folder_of));
+        files.read.extend(config.syn_cookies.key_file.as_deref().map(folder_of));
+        files.owned.extend(config.control.path.as_deref().map(folder_of));
+        files.owned.extend(config.afxdp.take_over.as_deref().map(folder_of));
+        files.owned.extend(config.access_log.path.as_deref().map(folder_of));
+        if let Some(state) = &settings.tune {
+            files.owned.push(state.clone());
+            files.written.extend(TUNED.iter().map(PathBuf::from));
+        }
+        if config.afxdp.attach == Attach::Dispatcher {
+            let mounted = env::var_os("LIBXDP_BPFFS").unwrap_or_else(|| "/sys/fs/bpf".into());
+            files.owned.push(mounted.into());
+        }
+        files
+    }
+}
+
+/// The folder that a file is in.
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The rules for a server with `settings`; `None`, logged, where the kernel has no Landlock.
+///
+/// # Errors
+///
+/// The folder for the state of devices cannot be made.
+pub(super) fn ruleset(settings: &Settings) -> Result<Option<RulesetCreated>, Failure> {
+    if let Some(state) = &settings.tune {
+        fs::create_dir_all(state).map_err(|source| Failure::System {
+            what: format!("cannot make {}", state.display()),
+            source,
+        })?;
+    }
+    Ok(rules(&Files::of(settings))
+        .map_err(|error| warn!("files are not out of reach: Landlock says {error}"))
+        .ok())
+}
+
+fn rules(files: &Files) -> Result<RulesetCreated, RulesetError> {
+    let all = AccessFs::from_all(RIGHTS);
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write: BitFlags<AccessFs> = read | AccessFs::WriteFile | AccessFs::Truncate;
+    // Nothing is executed, and no device is made.
+    let own = all & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
+    Ruleset::default()
+        .handle_access(all)?
+        .create()?
+        .add_rules(path_beneath_rules(&files.read, read))?
+        .add_rules(path_beneath_rules(&files.written, write))?
+        .add_rules(path_beneath_rules(&files.owned, own))
+}
+
+/// Confines the calling thread, and those that it starts.
+pub(super) fn confine_thread(rules: &RulesetCreated) {
+    let confined = rules
+        .try_clone()
+        .map_err(|error| error.to_string())
+        .and_then(|rules| rules.restrict_self().map_err(|error| error.to_string()));
+    match confined {
+        Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
+            warn!("files are not out of reach: this kernel has no Landlock, or it is not among `lsm=`");
+        }
+        Ok(_) => {}
+        Err(error) => warn!("files are not out of reach: Landlock says {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_reaches_what_it_was_given_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        for folder in ["www", "own", "other"] {
+            fs::create_dir(scratch.path().join(folder)).unwrap();
+            fs::write(scratch.path().join(folder).join("file"), "text").unwrap();
+        }
+        let path = |name: &str| scratch.path().join(name);
+        let rules = rules(&Files {
+            read: vec![path("www"), path("missing")],
+            written: vec![],
+            owned: vec![path("own")],
+        })
+        .unwrap();
+        let denied = |result: std::io::Result<()>| result.unwrap_err().kind() == ErrorKind::PermissionDenied;
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let status = rules.try_clone().unwrap().restrict_self().unwrap();
+                    if status.ruleset == RulesetStatus::NotEnforced {
+                        return;
+                    }
+                    assert_eq!(fs::read_to_string(path("www/file")).unwrap(), "text");
+                    assert!(denied(fs::write(path("www/file"), "other")));
+                    assert!(denied(fs::write(path("www/new"), "other")));
+                    assert!(denied(fs::read(path("other/file")).map(drop)));
+                    fs::write(path("own/new"), "mine").unwrap();
+                    fs::remove_file(path("own/file")).unwrap();
+                    assert!(denied(std::process::Command::new("/bin/true").status().map(drop)));
+                })
+                .join()
+                .unwrap();
+        });
+        // Others are as free as before.
+        fs::read(path("other/file")).unwrap();
+    }
+
+    #[test]
+    fn the_folder_of_a_file_is_where_its_successors_are() {
+        for (file, folder) in [
+            ("/etc/tidegate/a.toml", "/etc/tidegate"),
+            ("a.toml", "."),
+            ("/a.toml", "/"),
+        ] {
+            assert_eq!(folder_of(Path::new(file)), Path::new(folder));
+        }
+    }
+}
