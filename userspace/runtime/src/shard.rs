@@ -403,8 +403,11 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
             Command::RefuseSyns => self.engine.refuse_syns(),
             Command::Routes(routes) => self.port.set_routes(routes),
-            Command::Tap { tap, taken } => {
+            Command::Tap { tap, tracer, taken } => {
                 self.port.add_tap(*tap);
+                if let Some(tracer) = tracer {
+                    self.engine.add_observer(tracer);
+                }
                 // As above.
                 let _ = taken.try_send(());
             }

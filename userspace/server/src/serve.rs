@@ -12,7 +12,6 @@ use tracing::warn;
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Admin};
-use crate::control::ControlSocket;
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
@@ -20,7 +19,7 @@ use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::listen::Listen;
 use crate::log::WithoutRepeats;
-use crate::main_loop::{self, Caller, Calls, MainLoop};
+use crate::main_loop::{self, Calls, MainLoop};
 use crate::nic::{Tuning, tune};
 use crate::open_files;
 use crate::output;
@@ -62,23 +61,21 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    // Opened before privileges are given up, but where another server has them until this one has taken over. Removed
-    // when this function is left.
-    let early = match given.config.afxdp.take_over {
-        None => Some(Doors::open(given, &caller, false)?),
-        Some(_) => None,
+    // Made before privileges are given up. Removed when this function is left.
+    let mut control = given.config.control.open(&caller)?;
+    let start_admin = |takes_over| match given.config.admin {
+        Some(address) => Admin::start(address, &caller, takes_over).map(Some),
+        None => Ok(None),
     };
+    // Another process has the address until this one has taken over from it.
+    let may_take_over = given.config.afxdp.take_over.is_some();
+    let mut admin = if may_take_over { None } else { start_admin(false)? };
     let mut serving = Serving::start(&prepared, &past)?;
     let takes_over = serving.runtime.has_taken_over();
-    let doors = match early.map_or_else(|| Doors::open(given, &caller, takes_over), Ok) {
-        // The server before has ended already, and this one serves.
-        Err(failure) if takes_over => {
-            warn!("{failure}");
-            Doors::default()
-        }
-        doors => doors?,
-    };
-    let admin = doors.admin;
+    given.config.control.publish(control.as_mut(), takes_over)?;
+    if may_take_over {
+        admin = start_admin(takes_over)?;
+    }
     prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
         serving.announce(&prepared.settings, admin.as_ref(), quiet);
@@ -120,26 +117,6 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                 return Ok(());
             }
         }
-    }
-}
-
-/// The ways to look at a server and to tell it something.
-#[derive(Default)]
-struct Doors {
-    _control: Option<ControlSocket>,
-    admin: Option<Admin>,
-}
-
-impl Doors {
-    fn open(given: &Settings, caller: &Caller, takes_over: bool) -> Result<Self, Failure> {
-        let admin = given
-            .config
-            .admin
-            .map(|address| Admin::start(address, caller, takes_over));
-        Ok(Self {
-            _control: given.config.control.open(caller, takes_over)?,
-            admin: admin.transpose()?,
-        })
     }
 }
 
@@ -260,13 +237,6 @@ impl Past {
             .as_ref()
             .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
-
-    /// The counters.
-    pub(crate) fn counters(&self) -> Vec<Row> {
-        self.report
-            .as_ref()
-            .map_or_else(Vec::new, |report| rows_of(report, &self.services))
-    }
 }
 
 /// The counters of `report` and of the services of its shards as text.
@@ -274,7 +244,8 @@ fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
     counters_text(&rows_of(report, services))
 }
 
-fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
+/// The counters of `report` and of the services of its shards by name.
+pub(crate) fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
     let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
     counter_rows(report, &services, output::lost())
 }
@@ -381,11 +352,6 @@ impl Serving {
         Ok(report)
     }
 
-    /// [`Serving::report`] for the control socket.
-    pub(crate) fn counters(&self, past: &Past) -> Result<Vec<Row>, Error> {
-        Ok(rows_of(&self.report(past)?, &self.services))
-    }
-
     /// Stops, and returns what was counted until now.
     fn stop(self, past: &Past) -> Result<Past, Failure> {
         let cookies = Some(self.runtime.cookie_mode());
@@ -420,7 +386,6 @@ fn start(
         published.push(counters);
     }
     let mut services = services.into_iter();
-    let mut confined = Ok(());
     let runtime_settings = tidegate_runtime::Settings {
         interfaces: &settings.interfaces,
         afxdp: &settings.config.afxdp,
@@ -430,11 +395,9 @@ fn start(
         balancers: &settings.config.balancers,
         listeners: &listeners,
         remotes: &[],
+        opened: privileges::confine,
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
-        if confined.is_ok() {
-            confined = privileges::confine();
-        }
         let mut service = services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for");
@@ -442,7 +405,6 @@ fn start(
         service
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
-    confined?;
     Ok((runtime, published))
 }
 

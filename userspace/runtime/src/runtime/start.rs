@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use mio::Poll;
+use nix::net::if_::if_nametoindex;
 use tidegate_abi::MAX_REMOTES;
 use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
@@ -46,9 +47,8 @@ use crate::xdp::{self, Offered, ProgramSettings, Steering};
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
 ///
-/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order, when
-/// everything is done that takes other capabilities than CAP_NET_ADMIN, and before any thread is started: the caller
-/// may give the others up in it, and no thread has them. Every engine gets random keys of its own.
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order. Every
+/// engine gets random keys of its own.
 ///
 /// # Errors
 ///
@@ -109,31 +109,16 @@ where
     let tcp = checked.tcp.clone();
     let served = checked.addresses.served();
     let shards = checked.queues as u16;
-    let mut make_engines = || {
-        // In this order: privileges may be given up with the first of the parts.
-        let made: Vec<_> = (0..checked.queues).map(&mut parts).collect();
-        let next_hops = match config.next_hop {
-            NextHop::Reflect => None,
-            NextHop::Kernel => Some(NextHopWatch::start(
-                &first_devices(&checked.devices),
-                config.neighbour_rate,
-            )?),
-        };
-        let mut engines = Vec::new();
-        for (index, (application, task)) in (0..shards).zip(made) {
-            let mut engine = Engine::new(tcp.clone(), secrets()?, application);
-            engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
-            if let Some(next_hops) = &next_hops {
-                engine.set_next_hops(next_hops.next_hops());
-            }
-            engine.set_source_limits(settings.sources.connection_limits());
-            listen(&mut engine, settings.listeners, &served);
-            engines.push((engine, task));
-        }
-        Ok::<_, Error>((engines, next_hops))
-    };
-    // Before another process has to release its sockets, since it takes a while; else when all sockets are bound.
-    let early = config.take_over.is_some().then(&mut make_engines).transpose()?;
+    // Before another process has to release its sockets: it takes a while.
+    let mut engines = Vec::new();
+    for index in 0..shards {
+        let (application, task) = parts(u32::from(index));
+        let mut engine = Engine::new(tcp.clone(), secrets()?, application);
+        engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
+        engine.set_source_limits(settings.sources.connection_limits());
+        listen(&mut engine, settings.listeners, &served);
+        engines.push((engine, task));
+    }
 
     let (mut steering, earlier) = program.serve(config, &program_settings)?;
     let Opened {
@@ -151,11 +136,25 @@ where
         &mut steering,
         &shared.mailboxes,
     )?;
-    let (engines, next_hops) = early.map_or_else(make_engines, Ok)?;
+    let succession = match &config.take_over {
+        Some(path) => Some(Succession::new(path, checked.cookie_secret.key)?),
+        None => None,
+    };
+    (settings.opened)().map_err(|error| Error::io("cannot give privileges up (table [privileges])", error))?;
+    let next_hops = match config.next_hop {
+        NextHop::Reflect => None,
+        NextHop::Kernel => Some(NextHopWatch::start(
+            &first_devices(&checked.devices),
+            config.neighbour_rate,
+        )?),
+    };
     let mut shards_made = Vec::new();
     for (((port, poll), info), (mut engine, task)) in ports.into_iter().zip(polls).zip(&infos).zip(engines) {
         let index = info.queue as u16;
         engine.set_cookies(cookies.cookies(index));
+        if let Some(next_hops) = &next_hops {
+            engine.set_next_hops(next_hops.next_hops());
+        }
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         for device in 0..port.socket().devices() {
             steering.set_socket(device, info.queue, port.socket().fd(device))?;
@@ -171,6 +170,12 @@ where
         shard.relay(relayed(&earlier, &shared.exchange, index, shards))?;
         shards_made.push(shard);
     }
+
+    let indexes = checked
+        .devices
+        .iter()
+        .map(|device| if_nametoindex(device.interface.name.as_str()));
+    let ifindexes = indexes.map(|index| index.unwrap_or(0)).collect();
 
     let mut runtime = Runtime {
         threads: Vec::new(),
@@ -189,7 +194,7 @@ where
         reattached: 0,
         first,
         earlier,
-        succession: None,
+        succession,
         afxdp: config.clone(),
         plan,
         driver_counters: checked
@@ -210,6 +215,7 @@ where
         anywhere: settings.balancers.is_any(),
         is_draining: false,
         captures: Arc::default(),
+        ifindexes,
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
@@ -223,9 +229,6 @@ where
         runtime.threads.push(Some(thread));
     }
     runtime.cookies.start(cookies)?;
-    if let Some(path) = &config.take_over {
-        runtime.succession = Some(Succession::new(path, checked.cookie_secret.key)?);
-    }
     // It may have ended since it released its sockets: then it has no connections that it could hear of.
     let _ = tell_taken(&runtime.earlier);
     Ok(runtime)

@@ -556,6 +556,7 @@ fn a_tap_is_shown_what_is_received_and_sent_until_nobody_takes_it() {
         0,
         Command::Tap {
             tap: Box::new(tap),
+            tracer: None,
             taken,
         },
     );
@@ -595,6 +596,7 @@ fn a_tap_that_is_full_loses_frames_and_the_shard_serves_on() {
         0,
         Command::Tap {
             tap: Box::new(tap),
+            tracer: None,
             taken,
         },
     );

@@ -245,6 +245,21 @@ fn rates_are_taken_between_snapshots_and_populations_are_not() {
 }
 
 #[test]
+fn the_first_who_asks_for_rates_gets_those_of_a_while() {
+    let take = || {
+        Ok(Snapshot {
+            at: Instant::now(),
+            ..snapshot(1)
+        })
+    };
+    let (status, rates) = get(&listen(Limits::default(), take), "/api/v1/rates");
+    assert_eq!(status, 200, "{rates}");
+    let rates: serde_json::Value = serde_json::from_str(&rates).unwrap();
+    let seconds = rates["seconds"].as_f64().unwrap();
+    assert!((0.5..=5.0).contains(&seconds), "{seconds} s");
+}
+
+#[test]
 fn a_report_has_what_sigusr1_prints() {
     let snapshot = snapshot(2);
     let report = api::report(&snapshot);

@@ -30,10 +30,6 @@ impl Capabilities {
         if config.afxdp.take_over.is_some() {
             // Queues are given to another process, and bound again if it fails.
             kept |= CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
-            if config.control.owner.is_some() {
-                // The control socket is opened when the other process has given the queues away.
-                kept |= CapabilitySet::CHOWN;
-            }
         }
         if config.afxdp.attach == Attach::Dispatcher {
             // Leaving a dispatcher means to load another one.
@@ -106,6 +102,10 @@ mod tests {
         settings.config.afxdp.link_gone = LinkGone::Wait;
         assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK PERFMON BPF");
         settings.config.afxdp.link_gone = LinkGone::Exit;
+        assert_eq!(kept(&settings), "NET_ADMIN");
+        settings.config.afxdp.take_over = Some("/run/tidegate/take-over".into());
+        assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK PERFMON BPF");
+        settings.config.afxdp.take_over = None;
         settings.config.afxdp.attach = Attach::Dispatcher;
         assert_eq!(kept(&settings), "NET_ADMIN SYS_ADMIN PERFMON BPF");
         assert_eq!(Capabilities::NONE.to_string(), "none");
