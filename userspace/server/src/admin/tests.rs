@@ -84,7 +84,12 @@ pub(super) fn snapshot(times: u64) -> Snapshot {
 }
 
 pub(super) fn listen(limits: Limits, take: impl Fn() -> Result<Snapshot, String> + Send + Sync + 'static) -> Admin {
-    Admin::serve("127.0.0.1:0".parse().unwrap(), Snapshots::new(take), limits).unwrap()
+    Admin::serve(
+        bind("127.0.0.1:0".parse().unwrap(), false).unwrap(),
+        Snapshots::new(take),
+        limits,
+    )
+    .unwrap()
 }
 
 /// Status, head and body of the response to a request.
@@ -271,4 +276,17 @@ fn a_report_has_what_sigusr1_prints() {
         lines += 1;
     }
     assert!(lines > 300, "only {lines} lines");
+}
+
+#[test]
+fn a_process_that_takes_over_has_the_address_when_the_one_before_has_left_it() {
+    let before = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let address = before.local_addr().unwrap();
+    assert!(bind(address, false).is_err());
+    thread::scope(|scope| {
+        let taken = scope.spawn(|| bind(address, true));
+        close(&before);
+        assert_eq!(taken.join().unwrap().unwrap().local_addr().unwrap(), address);
+    });
+    assert!(before.accept().is_err());
 }
