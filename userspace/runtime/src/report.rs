@@ -23,7 +23,7 @@ pub struct QueueInfo {
 }
 
 /// A snapshot of everything that is counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// One per shard, by queue.
     pub shards: Vec<ShardReport>,

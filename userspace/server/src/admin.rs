@@ -24,9 +24,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use tidegate_control::State;
-use tidegate_runtime::{CookieMode, QueueInfo, Report};
+use tidegate_runtime::{CookieMode, QueueInfo, Report, Runtime};
 use tracing::warn;
 
+pub(crate) use self::api::is_loss;
+pub(crate) use self::latency::latency;
 use crate::counter_rows::{Row, counter_rows};
 use crate::drain::Drain;
 use crate::failure::Failure;
@@ -94,7 +96,7 @@ impl Snapshot {
                     .iter()
                     .map(|listen| format!("{}={}", listen.service.name(), listen.address))
                     .collect(),
-                cookie_mode: config.syn_cookies.mode,
+                cookie_mode: runtime.map_or(config.syn_cookies.mode, Runtime::cookie_mode),
             },
             state: match (runtime, &main.drain) {
                 (None, _) => State::Waiting,

@@ -237,13 +237,6 @@ impl Past {
             .as_ref()
             .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
-
-    /// The counters.
-    pub(crate) fn counters(&self) -> Vec<Row> {
-        self.report
-            .as_ref()
-            .map_or_else(Vec::new, |report| rows_of(report, &self.services))
-    }
 }
 
 /// The counters of `report` and of the services of its shards as text.
@@ -251,7 +244,8 @@ fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
     counters_text(&rows_of(report, services))
 }
 
-fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
+/// The counters of `report` and of the services of its shards by name.
+pub(crate) fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
     let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
     counter_rows(report, &services, output::lost())
 }
@@ -356,11 +350,6 @@ impl Serving {
         let mut report = self.runtime.report()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(report)
-    }
-
-    /// [`Serving::report`] for the control socket.
-    pub(crate) fn counters(&self, past: &Past) -> Result<Vec<Row>, Error> {
-        Ok(rows_of(&self.report(past)?, &self.services))
     }
 
     /// Stops, and returns what was counted until now.

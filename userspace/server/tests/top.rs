@@ -23,7 +23,10 @@ const LEAVE: &str = "\u{1b}[?1049l";
 const SHOW_CURSOR: &str = "\u{1b}[?25h";
 
 const INFO: &str = r#"{"ok":{"version":"0.1.0","pid":7,"interfaces":["eth1"],"state":"serving"}}"#;
-const TOP: &str = r#"{"ok":{"counters":[{"name":"tcp_connections","total":3,"queues":[1,2]}],"states":{"ESTABLISHED":3},"complete":true,"peers":[]}}"#;
+const TOP: &str = concat!(
+    r#"{"ok":{"counters":[{"name":"tcp_connections","total":3,"queues":[1,2]}],"latencies_us":{},"#,
+    r#""states":{"ESTABLISHED":3},"complete":true,"peers":[]}}"#
+);
 
 /// Answers one client as a server does, until `ended`, or the client leaves.
 fn serve(listener: &UnixListener, ended: &Receiver<()>) {

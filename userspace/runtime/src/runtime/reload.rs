@@ -1,6 +1,7 @@
 //! Other settings for shards that run.
 
 use core::any::Any;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::interface::{Interface, check_listeners};
 use crate::listeners::{AddressChange, REMOVED};
 use crate::mailbox::{ApplicationChange, Command, Configuration, tell_all};
 
-/// Slices of connections that are looked at in one check, at most.
-const SLICES_PER_CHECK: usize = 16;
+/// The time for which connections are looked at in one check, at most.
+const LOOK_TIME: Duration = Duration::from_millis(20);
 
 /// Addresses that are not served any more. What arrives for them is steered until the connections they have are over:
 /// the kernel would answer it with RST.
@@ -66,9 +67,9 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// As for [`start`](super::start()) where settings cannot be, [`Error::Config`] when another process has taken over,
-    /// [`Error::Load`] when the kernel refuses an entry of a map, and [`Error::Shard`] when a shard does not take them
-    /// within a second, though it will. In all but the last case nothing has changed.
+    /// As for [`start`](super::start()) where settings cannot be, [`Error::Config`] when another process has taken
+    /// over, [`Error::Load`] when the kernel refuses an entry of a map, and [`Error::Shard`] when a shard does not take
+    /// them within a second, though it will. In all but the last case nothing has changed.
     pub fn reload<A, F, C>(&mut self, reload: &Reload<'_>, mut change: F) -> Result<(), Error>
     where
         A: 'static,
@@ -181,7 +182,8 @@ impl Runtime {
                 ..ConnectionFilter::default()
             })
         });
-        for _ in 0..SLICES_PER_CHECK {
+        let began = Instant::now();
+        while began.elapsed() < LOOK_TIME {
             match walk.next_slice(false) {
                 Ok(Some(slice)) if slice.states.total() == 0 => {}
                 // It has some: now it is another's turn.

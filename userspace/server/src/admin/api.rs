@@ -43,7 +43,8 @@ const RATES: [(&str, &[&str]); 13] = [
     ("segments", &["tcp_frames_out"]),
 ];
 
-fn is_loss(name: &str) -> bool {
+/// Whether the counter of this name is of something that was lost.
+pub(crate) fn is_loss(name: &str) -> bool {
     LOSSES.contains(&name) || name.contains("_drop_") || name.contains("_lost") || name.starts_with("driver_")
 }
 

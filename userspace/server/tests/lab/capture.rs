@@ -418,16 +418,31 @@ fn a_trace_tells_segments_and_states_in_words() {
     let end = format!("{client}.{port}");
     let told = |lines: &[String]| -> Vec<String> {
         let states = lines.iter().filter(|line| line.contains(&format!("{end} - ")));
-        states.filter_map(|line| line.split_once("80: ").map(|(_, what)| what.to_owned())).collect()
+        states
+            .filter_map(|line| line.split_once("80: ").map(|(_, what)| what.to_owned()))
+            .collect()
     };
     let is_over = |lines: &[String]| told(lines).iter().any(|what| what.ends_with("-> TIME-WAIT"));
     assert!(trace.stdout().wait_for(LIMIT, is_over), "{}", trace.describe());
     let lines = trace.stdout().since(0);
-    assert_eq!(told(&lines)[..2], ["LISTEN -> SYN-RECEIVED", "SYN-RECEIVED -> ESTABLISHED"], "{lines:#?}");
-    assert!(told(&lines).contains(&"ESTABLISHED -> FIN-WAIT-1".to_owned()), "{lines:#?}");
+    assert_eq!(
+        told(&lines)[..2],
+        ["LISTEN -> SYN-RECEIVED", "SYN-RECEIVED -> ESTABLISHED"],
+        "{lines:#?}"
+    );
+    assert!(
+        told(&lines).contains(&"ESTABLISHED -> FIN-WAIT-1".to_owned()),
+        "{lines:#?}"
+    );
     let has = |words: String| lines.iter().any(|line| line.contains(&words));
-    assert!(has(format!("In  IP {end} > {SERVER_V4}.80: Flags [S], seq ")), "{lines:#?}");
-    assert!(has(format!("Out IP {SERVER_V4}.80 > {end}: Flags [S.], seq ")), "{lines:#?}");
+    assert!(
+        has(format!("In  IP {end} > {SERVER_V4}.80: Flags [S], seq ")),
+        "{lines:#?}"
+    );
+    assert!(
+        has(format!("Out IP {SERVER_V4}.80 > {end}: Flags [S.], seq ")),
+        "{lines:#?}"
+    );
     assert!(!has("IP6".to_owned()), "{lines:#?}");
     trace.kill().expect("it runs");
     server.stop();

@@ -70,6 +70,17 @@ impl<'lab> Site<'lab> {
         run(command, LIMIT)
     }
 
+    /// The total of a counter.
+    fn counter(&self, name: &str) -> u64 {
+        let finished = self.ctl(&["counters", "--json"]).expect_success();
+        let all: Value = serde_json::from_str(&finished.stdout).unwrap();
+        let counters = all["counters"].as_array().unwrap();
+        let found = counters.iter().find(|counter| counter["name"] == name);
+        found
+            .and_then(|counter| counter["total"].as_u64())
+            .unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
     fn write(&self, config: &str) {
         fs::write(self.path("t.toml"), Self::text(&self.directory, config)).unwrap();
     }
@@ -151,7 +162,7 @@ fn no_connection_is_lost_when_listeners_root_and_limits_change_under_load() {
     fs::write(site.path("b/name"), "a").unwrap();
     let second = format!(
         "listen = [{LISTEN_HTTP}, \"echo=198.18.0.1:{NEW_PORT}\"]\nroot = \"DIR/b\"\n[tcp]\nmsl = \"1s\"\n\
-         rst_rate = 500\n[sources]\nmax_connections = 10000\n[syn_cookies]\nmode = \"always\"\n"
+         rst_rate = 500\n[sources]\nmax_connections = 10000\n[syn_cookies]\nmode = \"never\"\n"
     );
     for _ in 0..3 {
         site.reload(&second);
@@ -229,7 +240,7 @@ fn what_cannot_be_is_refused_whole_with_its_place_and_sources_change() {
         ),
         (
             "listen = [\"http=198.18.0.77:80\"]\nroot = \"DIR/b\"\n".to_owned(),
-            "198.18.0.77 is not an address of".to_owned(),
+            "address 198.18.0.77 is not on interface".to_owned(),
         ),
         (
             format!("listen = [{LISTEN_HTTP}]\nroot = \"DIR/none\"\n"),
@@ -277,11 +288,11 @@ fn the_access_log_has_every_request_and_goes_on_in_a_new_file_after_a_rename() {
     };
     let wait_for = |count: usize| {
         let deadline = Instant::now() + LIMIT;
-        while site.server.counters().sum("access_log_written") < count as u64 {
+        while site.counter("access_log_written") < count as u64 {
             assert!(Instant::now() < deadline, "{}", site.server.describe());
         }
     };
-    request_all("first\\\"\u{7f}");
+    request_all("first\\\"é");
     wait_for(REQUESTS);
     fs::rename(site.path("log"), site.path("log.1")).unwrap();
     site.server.signal(Signal::SIGUSR2);
@@ -293,11 +304,12 @@ fn the_access_log_has_every_request_and_goes_on_in_a_new_file_after_a_rename() {
     wait_for(2 * REQUESTS);
     site.reload(&config.replace("json", "combined").replace("DIR/log", "DIR/log.2"));
     request_all("third");
-    let counters = site.server.stop();
-    assert_eq!(counters.sum("http_requests"), 3 * REQUESTS as u64);
-    assert_eq!(counters.sum("access_log_written"), 3 * REQUESTS as u64);
-    assert_eq!(counters.sum("access_log_lost_queue_full"), 0);
-    for (file, agent) in [("log.1", "first\\\"\u{7f}"), ("log", "second")] {
+    wait_for(3 * REQUESTS);
+    assert_eq!(site.counter("http_requests"), 3 * REQUESTS as u64);
+    assert_eq!(site.counter("access_log_lost_queue_full"), 0);
+    assert_eq!(site.counter("access_log_reopened"), 1);
+    site.server.stop();
+    for (file, agent) in [("log.1", "first\\\"é"), ("log", "second")] {
         let text = fs::read_to_string(site.directory.path().join(file)).unwrap();
         let lines: Vec<Value> = text
             .lines()

@@ -8,11 +8,11 @@ use crate::recovery::rto::Bounds;
 use crate::sources::SourceLimits;
 
 impl<A: Application> Engine<A> {
-    /// Works by `config` from now on, with the connections there are as well. Keepalive settings count for listeners
-    /// that are added later, and congestion control for connections that begin later. These stay as they are, since
-    /// tables were made or options negotiated by them: `mtu`, which [`Engine::set_mtu`] changes, `outer_headers`,
-    /// `max_connections`, `max_half_open`, `max_time_wait`, `receive_buffer`, `receive_buffer_initial`, `ecn` and
-    /// `loss_detection`.
+    /// Works by `config` from now on, with the connections there are as well; their timers that run, run out as they
+    /// were set. Keepalive settings count for listeners that are added later, and congestion control for connections
+    /// that begin later. These stay as they are, since tables were made or options negotiated by them: `mtu`, which
+    /// [`Engine::set_mtu`] changes, `outer_headers`, `max_connections`, `max_half_open`, `max_time_wait`,
+    /// `receive_buffer`, `receive_buffer_initial`, `ecn` and `loss_detection`.
     ///
     /// # Panics
     ///

@@ -11,15 +11,16 @@ use tidegate_tcp::wire::FlowKey;
 
 #[test]
 fn a_connection_goes_on_by_the_new_timeouts() {
-    let mut rig = Rig::new(config(), sender(1000));
+    let mut rig = Rig::new(config(), App::default());
     rig.connect();
-    rig.sent();
     rig.engine.set_config(Config {
         user_timeout: Duration::from_secs(5),
         ..config()
     });
-    // Nothing is acknowledged from here on; the default is two minutes.
-    for _ in 0..100 {
+    // Never acknowledged; the default is two minutes.
+    rig.write(pattern(100));
+    rig.sent();
+    for _ in 0..60 {
         rig.pass(ms(100));
     }
     assert_eq!(rig.state(), None);
