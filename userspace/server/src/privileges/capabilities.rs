@@ -28,8 +28,8 @@ impl Capabilities {
             kept |= CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
         }
         if config.afxdp.take_over.is_some() {
-            // Queues are given to another process, and bound again if it fails.
-            kept |= CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
+            // The queues are bound again if the server that takes them over fails.
+            kept |= CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
         }
         if config.afxdp.attach == Attach::Dispatcher {
             // Leaving a dispatcher means to load another one.
@@ -102,9 +102,8 @@ mod tests {
         settings.config.afxdp.link_gone = LinkGone::Wait;
         assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK PERFMON BPF");
         settings.config.afxdp.link_gone = LinkGone::Exit;
-        assert_eq!(kept(&settings), "NET_ADMIN");
-        settings.config.afxdp.take_over = Some("/run/tidegate/take-over".into());
-        assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK PERFMON BPF");
+        settings.config.afxdp.take_over = Some("/run/take-over".into());
+        assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK");
         settings.config.afxdp.take_over = None;
         settings.config.afxdp.attach = Attach::Dispatcher;
         assert_eq!(kept(&settings), "NET_ADMIN SYS_ADMIN PERFMON BPF");
