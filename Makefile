@@ -94,9 +94,11 @@ deb: build ## Make a Debian package in target/debian (cargo install cargo-deb)
 	$(CARGO) deb --no-build --locked --package tidegate
 
 # The second package is the first one with another version: the service is restarted by it.
-test-deb: deb ## Install, serve, upgrade and purge the Debian package in QEMU (root, debootstrap, network)
+test-deb: build ## Install, serve, upgrade and purge the Debian package in QEMU (root, debootstrap, network)
+	scripts/deploy/generate.sh target/release/tidegate target/deploy/generated
+	$(CARGO) deb --no-build --locked --package tidegate --output target/deploy/first.deb
 	$(CARGO) deb --no-build --locked --package tidegate --deb-version 0.1.0+newer-1 --output target/deploy/newer.deb
-	scripts/vm/test-deb.sh target/debian/tidegate_*.deb target/deploy/newer.deb
+	scripts/vm/test-deb.sh target/deploy/first.deb target/deploy/newer.deb
 
 container: build ## Make a container image of the program and its libraries (buildah)
 	scripts/deploy/rootfs.sh target/release/tidegate target/deploy/rootfs

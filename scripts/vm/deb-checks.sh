@@ -79,6 +79,7 @@ control() {
 killed() {
     local before
     before=$(main_pid)
+    ((before > 0)) || return 1
     kill -9 "$before"
     fetch_soon && test "$(main_pid)" != "$before"
 }
@@ -86,6 +87,7 @@ killed() {
 hung() {
     local before
     before=$(main_pid)
+    ((before > 0)) || return 1
     # All threads stop, and nothing but the watchdog tells.
     kill -STOP "$before"
     fetch_soon && test "$(main_pid)" != "$before" && journalctl -u tidegate | grep -q 'Watchdog timeout'

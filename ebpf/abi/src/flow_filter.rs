@@ -144,6 +144,12 @@ const OWNER: u32 = 0x7e;
 /// Set in every entry: one that is all zero is free.
 const IN_USE: u32 = 1;
 
+/// The shard that an entry, which is not 0, is of.
+#[inline]
+pub const fn owner_of(entry: u32) -> u16 {
+    ((entry & OWNER) >> 1) as u16
+}
+
 /// The part of an entry that tells its flow from others of the bucket, 25 bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u32);
@@ -159,7 +165,7 @@ impl Fingerprint {
     #[inline]
     pub const fn owner_in(self, entry: u32) -> Option<u16> {
         if entry & !OWNER == self.0 {
-            Some(((entry & OWNER) >> 1) as u16)
+            Some(owner_of(entry))
         } else {
             None
         }

@@ -49,12 +49,27 @@ impl Counters {
 pub struct Top {
     /// All counters.
     pub counters: Vec<Counter>,
+    /// Latencies in microseconds since the reply before, by name: `rtt`, `accept` and `response`.
+    pub latencies_us: BTreeMap<String, Latency>,
     /// Connections by state, of those that were looked at.
     pub states: BTreeMap<String, u64>,
     /// Whether all connections were looked at: there may be too many for one interval.
     pub complete: bool,
     /// The peers with most bytes on their open connections, the busiest first, of those that were looked at.
     pub peers: Vec<Peer>,
+}
+
+/// The durations of an interval.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Latency {
+    /// Their number.
+    pub count: u64,
+    /// The duration that half of them do not exceed; `null` when there are none, as the next.
+    pub p50: Option<u64>,
+    /// The duration that 90 % of them do not exceed.
+    pub p90: Option<u64>,
+    /// The duration that 99 % of them do not exceed.
+    pub p99: Option<u64>,
 }
 
 /// The open connections of a peer's address.

@@ -10,5 +10,5 @@ mod protocol;
 
 pub use client::{Client, End, Error};
 pub use connections::{Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer};
-pub use counters::{Counter, Counters, Peer, Top};
+pub use counters::{Counter, Counters, Latency, Peer, Top};
 pub use protocol::{CookieMode, Info, MAX_LINE, Reply, Request, State};

@@ -68,8 +68,19 @@ pub enum Request {
         /// Octets of each frame.
         snaplen: u32,
         /// Ends it after as many frames.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         count: Option<u64>,
         /// Ends it after as many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_ms: Option<u64>,
+    },
+    /// Tell segments and changes of connections in words. The reply is `null`, then a text for each line, and at the
+    /// end `null` again; it ends when the client ends its side, too.
+    Trace {
+        /// Whose: an address, a prefix, or an address and port.
+        peer: String,
+        /// Ends it after as many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         duration_ms: Option<u64>,
     },
 }
@@ -169,7 +180,7 @@ mod tests {
                 Request::Cookies { mode: CookieMode::On },
             ),
             (
-                r#"{"command":"capture","filter":"port 80","snaplen":96,"count":5,"duration_ms":null}"#,
+                r#"{"command":"capture","filter":"port 80","snaplen":96,"count":5}"#,
                 Request::Capture {
                     filter: "port 80".to_owned(),
                     snaplen: 96,

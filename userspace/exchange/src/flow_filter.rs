@@ -7,7 +7,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, Fingerprint, FlowHash, FlowHasher, handshake};
+use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, Fingerprint, FlowHash, FlowHasher, handshake, owner_of};
 use tidegate_tcp::shared_flows::SharedFlows;
 use tidegate_tcp::wire::FlowKey;
 
@@ -25,8 +25,11 @@ pub struct FlowFilter {
     /// By slot.
     handshakes: SharedWords<AtomicU64>,
     shard: u16,
-    /// A bit for each shard of the server.
-    shards: u64,
+    shards: u16,
+    /// The number of shard 0 in the table: other processes that have flows in it have other numbers.
+    first: u16,
+    /// The numbers of the first shards of such processes, each with as many as this one.
+    others: Arc<[u16]>,
 }
 
 impl fmt::Debug for FlowFilter {
@@ -58,16 +61,48 @@ impl FlowFilter {
             handshakes,
             shard: 0,
             shards: 1,
+            first: 0,
+            others: Arc::new([]),
         }
     }
 
-    /// The hold of shard `shard` of `shards`, at most 64.
+    /// The same of a process whose shard 0 has number `first` in the table, which other processes have flows in, too:
+    /// with as many shards each, from the numbers in `others` on. Shard 0 of the first of them is called by the number
+    /// of shards of this process, and so on.
+    pub fn of_process(&self, first: u16, others: Arc<[u16]>) -> Self {
+        Self {
+            first,
+            others,
+            ..self.clone()
+        }
+    }
+
+    /// The hold of shard `shard` of `shards`, at most 64 with those of other processes.
     pub fn of_shard(&self, shard: u16, shards: u16) -> Self {
         Self {
             shard,
-            shards: u64::MAX >> (64 - u32::from(shards.clamp(1, 64))),
+            shards: shards.clamp(1, 64),
             ..self.clone()
         }
+    }
+
+    /// Ends all flows of the `shards` shards that have the numbers from `first` on in the table: their process has
+    /// ended without doing so. Returns their number. Flows that had no room in their buckets go on being suspected
+    /// there, and are not counted.
+    pub fn end_all(&self, first: u16, shards: u16) -> u64 {
+        let mut ended = 0;
+        let count = self.hasher.buckets() as usize;
+        for words in (*self.flows).as_ref()[..count * BUCKET_WORDS].chunks_exact(BUCKET_WORDS) {
+            let bucket = Bucket::new(words);
+            for entry in bucket.entries {
+                let entry = entry.load(Ordering::Relaxed);
+                if entry != 0 && (first..first + shards).contains(&owner_of(entry)) {
+                    bucket.remove(entry);
+                    ended += 1;
+                }
+            }
+        }
+        ended
     }
 
     fn bucket(&self, hash: FlowHash) -> Bucket<'_> {
@@ -76,7 +111,7 @@ impl FlowFilter {
     }
 
     fn entry(&self, hash: FlowHash) -> u32 {
-        self.hasher.fingerprint(hash).entry(self.shard)
+        self.hasher.fingerprint(hash).entry(self.first + self.shard)
     }
 
     fn handshake(&self, hash: FlowHash) -> Handshake<'_> {
@@ -197,13 +232,17 @@ impl SharedFlows for FlowFilter {
         let hash = key.filter_hash(&self.hasher);
         let owners = self.bucket(hash).owners(self.hasher.fingerprint(hash));
         let chosen = self.handshake(hash).owner().map_or(0, |owner| 1 << owner);
-        (owners | chosen) & self.shards & !(1 << self.shard)
+        let mask = u64::MAX >> (64 - self.shards);
+        let own = (owners >> self.first | chosen) & mask & !(1 << self.shard);
+        (1..).zip(self.others.iter()).fold(own, |all, (process, &first)| {
+            all | (owners >> first & mask) << (process * self.shards)
+        })
     }
 
     fn handshake_owner(&self, key: &FlowKey) -> Option<u16> {
         self.handshake(key.filter_hash(&self.hasher))
             .owner()
-            .filter(|&owner| self.shards >> owner & 1 != 0)
+            .filter(|&owner| owner < self.shards)
     }
 }
 
@@ -272,6 +311,26 @@ mod tests {
         assert_eq!(shards[0].others(&key(1)), 0b100);
         shards[2].end(&key(1));
         assert!(is_empty(&shards[0]));
+    }
+
+    #[test]
+    fn flows_of_another_process_are_told_behind_those_of_this_one_and_end_with_it() {
+        let ([before, ..], _) = four_shards(1000);
+        let old = [0, 1].map(|shard| before.of_shard(shard, 2));
+        let new = before.of_process(4, Arc::new([0, 2]));
+        let new = [0, 1].map(|shard| new.of_shard(shard, 2));
+        old[1].begin(&key(1));
+        new[0].begin(&key(2));
+        new[0].begin(&key(1));
+        assert_eq!(new[0].others(&key(1)), 0b1000);
+        assert_eq!(new[1].others(&key(1)), 0b1001);
+        assert_eq!(new[1].others(&key(2)), 0b1);
+        assert_eq!(old[0].others(&key(1)), 0b10, "it knows nothing of the other process");
+        assert_eq!(new[0].end_all(0, 2), 1);
+        assert_eq!(new[0].others(&key(1)), 0);
+        assert_eq!(new[1].others(&key(1)), 0b1);
+        assert_eq!(new[0].end_all(4, 2), 2);
+        assert!(is_empty(&before));
     }
 
     /// Two buckets for 10,000 flows: no flow is lost, whatever the order in which they end.

@@ -8,6 +8,9 @@
 //! Order within a flow is kept: its segments that arrive on one queue take the same way, and every queue on the way is
 //! first-in, first-out. The way home always has room (a shard's frames are no more than its queue of returns holds), so
 //! no frame is lost when a visit is cut short by a full queue.
+//!
+//! Shards of another process are visited, too: each has a queue here, behind those of this process, and the shard that
+//! relays to it takes the visits out and sends them home or on when the answer has come.
 
 use core::mem;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use crate::sync::ArrayQueue;
 
 /// A segment away from its shard.
-struct Visit<S> {
+pub struct Visit<S> {
     /// The shard whose frame it is.
     origin: u16,
     /// The shards it is still to be shown to, a bit each.
@@ -23,6 +26,13 @@ struct Visit<S> {
     /// The same of those to which it is shown after that.
     then: u64,
     segment: S,
+}
+
+impl<S> Visit<S> {
+    /// The segment.
+    pub fn segment(&self) -> &S {
+        &self.segment
+    }
 }
 
 /// The outcome of the visits of a segment that comes home.
@@ -61,13 +71,21 @@ pub struct Exchange<S> {
 impl<S> Exchange<S> {
     /// Queues for `shards` shards: `visits` segments of others may wait at each, and `frames` of its own may come home.
     pub fn new(shards: u16, visits: usize, frames: usize) -> Self {
+        Self::with_relayed(shards, 0, visits, frames)
+    }
+
+    /// As [`Exchange::new`], with queues for `relayed` shards of other processes, numbered from `shards` on. There are
+    /// 64 of both together at most.
+    pub fn with_relayed(shards: u16, relayed: u16, visits: usize, frames: usize) -> Self {
+        let all = shards + relayed;
         // A shard that is alone never uses them.
-        let (visits, frames) = if shards > 1 { (visits, frames) } else { (1, 1) };
+        let (visits, frames) = if all > 1 { (visits, frames) } else { (1, 1) };
         Self {
-            inboxes: (0..shards)
-                .map(|_| Inbox {
+            inboxes: (0..all)
+                .map(|shard| Inbox {
                     visits: ArrayQueue::new(visits),
-                    returns: ArrayQueue::new(frames),
+                    // No frame is another process's.
+                    returns: ArrayQueue::new(if shard < shards { frames } else { 1 }),
                 })
                 .collect(),
         }
@@ -148,21 +166,37 @@ impl<S> Handover<S> {
                 break;
             };
             served.segments += 1;
-            if receive(&visit.segment) {
-                served.taken += 1;
-                self.send_home(visit, Outcome::Taken);
-                continue;
-            }
-            if visit.others | visit.then == 0 {
-                self.send_home(visit, Outcome::Unowned);
-                continue;
-            }
-            match self.visit(visit) {
-                Ok(()) => served.passed_on += 1,
-                Err(visit) => self.send_home(visit, Outcome::Dropped),
-            }
+            let taken = receive(&visit.segment);
+            served.taken += u64::from(taken);
+            served.passed_on += u64::from(self.finish(visit, taken));
         }
         served
+    }
+
+    /// Takes the next segment that waits here, to be shown to somebody who does not answer at once. It has to go to
+    /// [`Handover::finish`].
+    pub fn take(&mut self) -> Option<Visit<S>> {
+        self.mine().visits.pop()
+    }
+
+    /// Sends a segment home if it was taken in, or else on to the next shard, if there is one. Returns whether it went
+    /// on.
+    pub fn finish(&mut self, visit: Visit<S>, taken: bool) -> bool {
+        if taken {
+            self.send_home(visit, Outcome::Taken);
+            return false;
+        }
+        if visit.others | visit.then == 0 {
+            self.send_home(visit, Outcome::Unowned);
+            return false;
+        }
+        match self.visit(visit) {
+            Ok(()) => true,
+            Err(visit) => {
+                self.send_home(visit, Outcome::Dropped);
+                false
+            }
+        }
     }
 
     /// The next segment that came home, and what became of it.

@@ -3,13 +3,13 @@
 use core::ops::ControlFlow;
 use std::sync::Arc;
 
-use nix::net::if_::if_nametoindex;
 use nix::time::ClockId;
 use tidegate_abi::capture::Sample;
 use tidegate_abi::{MAX_QUEUES, XdpCounter};
-use tidegate_capture::{Direction, Filter, Record, Source};
+use tidegate_capture::{Direction, Filter, Peer, Record, Source};
 
 use crate::taps::{nanoseconds, now};
+use crate::trace::{Happened, Happenings};
 use crate::xdp::{CounterMap, Steering, Subscription};
 
 /// Captures and traces at a time.
@@ -28,6 +28,17 @@ pub struct CaptureSettings {
     pub filter: Arc<Filter>,
     /// Octets of each.
     pub snaplen: u32,
+    /// The peers of whose connections it is to be told what happens to them.
+    pub connections_of: Option<Peer>,
+}
+
+/// What a capture shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'a> {
+    /// A frame.
+    Frame(Captured<'a>),
+    /// Something that happened to a connection.
+    Happened(Happened),
 }
 
 /// A captured frame.
@@ -56,6 +67,8 @@ pub struct Capture {
     devices: Vec<Device>,
     /// By shard, with its queue.
     sources: Vec<(u32, Source)>,
+    /// By shard, if anybody asks.
+    happenings: Vec<Happenings>,
     drops: Subscription,
     /// The next of [`Capture::drops`] that matches.
     next_drop: Option<Sample>,
@@ -68,6 +81,17 @@ pub struct Capture {
     _one_of: Arc<()>,
 }
 
+/// Where something was captured.
+#[derive(Clone, Copy)]
+enum From {
+    /// By the shard of this index: a frame.
+    Shard(usize),
+    /// By its engine.
+    Engine(usize),
+    /// By the XDP program.
+    Program,
+}
+
 struct Device {
     name: String,
     /// The kernel's number; 0 if it is gone.
@@ -77,21 +101,19 @@ struct Device {
 impl Capture {
     pub(crate) fn new(
         settings: &CaptureSettings,
-        devices: &[String],
-        sources: Vec<(u32, Source)>,
+        devices: Vec<(String, u32)>,
+        (sources, happenings): (Vec<(u32, Source)>, Vec<Happenings>),
         one_of: Arc<()>,
         steering: &Steering,
     ) -> Self {
-        let device = |name: &String| Device {
-            name: name.clone(),
-            ifindex: if_nametoindex(name.as_str()).unwrap_or(0),
-        };
+        let device = |(name, ifindex)| Device { name, ifindex };
         let counters = steering.counters();
         Self {
             filter: Arc::clone(&settings.filter),
             snaplen: settings.snaplen as usize,
-            devices: devices.iter().map(device).collect(),
+            devices: devices.into_iter().map(device).collect(),
             sources,
+            happenings,
             drops: steering.drops().subscribe(),
             next_drop: None,
             lost_before: lost_in_program(&counters),
@@ -111,40 +133,56 @@ impl Capture {
         now().wrapping_add(self.epoch)
     }
 
+    /// Happenings that are missing.
+    pub fn lost_happenings(&self) -> u64 {
+        self.happenings.iter().map(Happenings::lost).sum()
+    }
+
     /// Shows `see` what was captured meanwhile, the oldest first, until it breaks; `all`: the last moment included.
-    pub fn take<B>(&mut self, all: bool, mut see: impl FnMut(&Captured<'_>) -> ControlFlow<B>) -> ControlFlow<B> {
+    pub fn take<B>(&mut self, all: bool, mut see: impl FnMut(Shown<'_>) -> ControlFlow<B>) -> ControlFlow<B> {
         let until = if all { u64::MAX } else { now().saturating_sub(SETTLING) };
-        loop {
-            let by_shards = self
-                .sources
-                .iter_mut()
-                .enumerate()
-                .filter_map(|(index, (_, source))| source.peek().map(|record| (record.time, index)))
-                .min();
-            let by_program = self.next_drop().map(|sample| sample.time);
-            match (by_shards, by_program) {
-                (Some((time, index)), other) if other.is_none_or(|other| time <= other) => {
-                    if time > until {
-                        break;
-                    }
+        while let Some((time, from)) = self.oldest()
+            && time <= until
+        {
+            let epoch = self.epoch;
+            match from {
+                From::Shard(index) => {
                     let (queue, source) = &mut self.sources[index];
-                    let epoch = self.epoch;
-                    let seen = source.take(|record, octets| see(&of_shard(&record, *queue, epoch, octets)));
-                    match seen {
+                    match source.take(|record, octets| see(Shown::Frame(of_shard(&record, *queue, epoch, octets)))) {
                         // Its octets are still being written.
                         None => break,
                         Some(flow) => flow?,
                     }
                 }
-                (_, Some(time)) if time <= until => {
-                    if let Some(sample) = self.next_drop.take() {
-                        see(&self.of_program(&sample))?;
+                From::Engine(index) => {
+                    if let Ok(mut happened) = self.happenings[index].ring.pop() {
+                        happened.time = happened.time.wrapping_add(epoch);
+                        see(Shown::Happened(happened))?;
                     }
                 }
-                _ => break,
+                From::Program => {
+                    if let Some(sample) = self.next_drop.take() {
+                        see(Shown::Frame(self.of_program(&sample)))?;
+                    }
+                }
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// The time of the oldest that was not taken, and where it is.
+    fn oldest(&mut self) -> Option<(u64, From)> {
+        let program = self.next_drop().map(|sample| (sample.time, From::Program));
+        let sources = self.sources.iter_mut().enumerate();
+        let shards = sources.filter_map(|(index, (_, source))| Some((source.peek()?.time, From::Shard(index))));
+        let happenings = self.happenings.iter_mut().enumerate();
+        let engines = happenings.filter_map(|(index, told)| Some((told.ring.peek().ok()?.time, From::Engine(index))));
+        // Of the same time the frame comes before what it did.
+        program
+            .into_iter()
+            .chain(shards)
+            .chain(engines)
+            .min_by_key(|&(time, _)| time)
     }
 
     /// The oldest sample of the program that matches.

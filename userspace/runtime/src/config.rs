@@ -3,6 +3,7 @@
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tidegate_abi::MAX_QUEUES;
@@ -178,6 +179,13 @@ pub struct Config {
     /// The reaction of a server whose interface is deleted or moved to another network namespace. It is the caller of
     /// [`Runtime::check`](crate::Runtime::check) that does it.
     pub link_gone: LinkGone,
+    /// The path of a socket (`SOCK_SEQPACKET`): a server that listens there gives its queues to the one that starts,
+    /// which listens there from then on. By default none does. Only with `attach = "link"`.
+    pub take_over: Option<PathBuf>,
+    /// The time for which a server that another has taken over from goes on with its connections, before it ends them
+    /// as at a stop (at least 1 s).
+    #[serde(with = "humantime_serde")]
+    pub take_over_limit: Duration,
 }
 
 impl Default for Config {
@@ -207,6 +215,8 @@ impl Default for Config {
             next_hop: NextHop::Reflect,
             neighbour_rate: 100,
             link_gone: LinkGone::Exit,
+            take_over: None,
+            take_over_limit: Duration::from_secs(3600),
         }
     }
 }
@@ -274,6 +284,17 @@ impl Config {
         InvalidSetting::check_range("busy_poll_budget", self.busy_poll_budget, 1..=u16::MAX)?;
         for (key, duration) in [("spin", self.spin), ("busy_poll", self.busy_poll)] {
             InvalidSetting::check_range(key, duration, Duration::ZERO..=Duration::from_secs(1))?;
+        }
+        InvalidSetting::check_range(
+            "take_over_limit",
+            self.take_over_limit,
+            Duration::from_secs(1)..=Duration::MAX,
+        )?;
+        if self.take_over.is_some() && self.attach == Attach::Dispatcher {
+            return Err(InvalidSetting::new(
+                ["take_over", "attach"],
+                "take_over needs attach = \"link\": what a dispatcher runs cannot be given to another process",
+            ));
         }
         if self.huge_pages && self.umem_bytes(self.frame_size.unwrap_or(2048)) < HUGE_PAGE {
             return Err(InvalidSetting::new(

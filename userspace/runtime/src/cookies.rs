@@ -45,7 +45,8 @@ pub(crate) struct CookieSetup {
 }
 
 impl CookieSetup {
-    /// Sets up as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each.
+    /// Sets up as many queues as there are `mailboxes`, whose shards allow `max_half_open` half-open connections each,
+    /// with cookies off. `is_taken_over`: they may have been on until now.
     ///
     /// # Errors
     ///
@@ -53,6 +54,7 @@ impl CookieSetup {
     pub(crate) fn new(
         settings: &SynCookies,
         secret: Secret,
+        is_taken_over: bool,
         max_half_open: u32,
         steering: &mut Steering,
         mailboxes: &Arc<[Mailbox]>,
@@ -85,6 +87,9 @@ impl CookieSetup {
                 thresholds,
                 shards as u32,
             ));
+        }
+        if is_taken_over && let Some(controller) = &mut controller {
+            controller.take_over(unix_time());
         }
         let first_keys = controller
             .as_mut()
@@ -213,6 +218,15 @@ impl Control {
         }
     }
 
+    /// Ends the thread and leaves cookies as they are, for another process to control.
+    pub(crate) fn leave(&mut self) {
+        if let Some(running) = self.running.take() {
+            // It has ended by itself if it does not listen.
+            let _ = running.send(());
+        }
+        self.stop();
+    }
+
     /// The counters of each of `queues`.
     pub(crate) fn counts(&self, queues: &[QueueInfo]) -> Vec<SynCookieCounts> {
         queues
@@ -229,7 +243,7 @@ impl Drop for Control {
     }
 }
 
-/// Runs until `stopped` closes.
+/// Runs until `stopped` closes, and turns cookies off then; or until something comes by it.
 fn run(
     controller: &mut Controller<LiveBackend>,
     heard: &Receiver<()>,
@@ -242,7 +256,10 @@ fn run(
             None => channel::never(),
         };
         select! {
-            recv(stopped) -> _ => break,
+            recv(stopped) -> left => match left {
+                Ok(()) => return,
+                Err(_) => break,
+            },
             recv(heard) -> _ => controller.rung(Instant::now(), unix_time()),
             recv(modes) -> mode => match mode {
                 Ok(mode) => controller.set_mode(mode, Instant::now(), unix_time()),

@@ -343,6 +343,7 @@ mod tests {
             balancers: &Balancers::default(),
             listeners,
             remotes: &[],
+            opened: || Ok(()),
         })
     }
 
@@ -360,6 +361,7 @@ mod tests {
             },
             listeners: &[],
             remotes: &[],
+            opened: || Ok(()),
         };
         let interface = |mtu| Interface {
             name: "eth1".to_owned(),

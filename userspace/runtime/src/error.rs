@@ -75,6 +75,17 @@ pub enum Error {
         /// The interface.
         name: String,
     },
+    /// The server that runs cannot be taken over from.
+    #[error("cannot take over from the server at {path}: {reason}; it goes on serving")]
+    TakeOver {
+        /// Its socket.
+        path: String,
+        /// The reason, as a clause.
+        reason: String,
+    },
+    /// The process that has taken over is gone.
+    #[error("the process that took the interface over has ended, and with it the way of the connections that are left")]
+    SuccessorGone,
     /// A privilege is missing.
     #[error(
         "not permitted: {what} needs {capability}; run as root, or give the binary what it needs: \

@@ -39,6 +39,7 @@
 //!         keepalive: None,
 //!     }],
 //!     remotes: &[],
+//!     opened: || Ok(()),
 //! };
 //! let runtime = tidegate_runtime::start(&settings, |_queue| Refusal)?;
 //! let report = runtime.stop()?;
@@ -68,9 +69,10 @@
 //! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
 //! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
-//! | [`capture`], `taps` | copies of what is received and sent, on their way to who writes them |
+//! | [`capture`], `taps`, `trace` | copies of what is received and sent, on their way to who writes them |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
+//! | `take_over`, `relay` | how a process takes the devices over from another, and what passes between the two then |
 //! | `random` | random bytes |
 
 mod affinity;
@@ -95,18 +97,21 @@ mod netlink;
 mod next_hop;
 mod port;
 mod random;
+mod relay;
 pub mod report;
 mod routes;
 pub mod runtime;
 mod shard;
 mod shard_port;
 pub mod shard_task;
+mod take_over;
 mod taps;
+mod trace;
 mod wait;
 mod watchdog;
 pub mod xdp;
 
-pub use capture::{Capture, CaptureSettings, Captured};
+pub use capture::{Capture, CaptureSettings, Captured, Shown};
 pub use config::{
     Attach, Balancers, Config, CookieMode, LinkGone, NextHop, Prefix, Sources, SynCookies, WaitStrategy, XdpMode,
     ZeroCopy,
@@ -120,5 +125,7 @@ pub use report::{
 };
 pub use runtime::{Listener, Reload, Runtime, Settings, start, start_with_tasks};
 pub use shard_task::ShardTask;
+pub use tidegate_tcp::engine::Happening;
 pub use tidegate_xsk::Statistics as SocketStatistics;
+pub use trace::Happened;
 pub use xdp::{Attached, PresentProgram, Rejection, errno, kernel_release, object, present_programs};

@@ -20,6 +20,8 @@ use tidegate_tcp::sources::SourceLimits;
 use crate::inspection::SliceRequest;
 use crate::report::ShardReport;
 use crate::routes::Routes;
+use crate::take_over::{NewPort, Release};
+use crate::trace::Tracer;
 
 /// The interval at which a command is offered again to a shard whose mailbox is full.
 pub(crate) const OFFER_STEP: Duration = Duration::from_millis(1);
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     /// Shows this tap what is received and sent from now on.
     Tap {
         tap: Box<Tap>,
+        /// And this tracer what happens to connections.
+        tracer: Option<Box<Tracer>>,
         /// Told when that is so. The channel has room for every shard.
         taken: Sender<()>,
     },
@@ -72,6 +76,12 @@ pub(crate) enum Command {
     Drain,
     /// Begins to reset all connections.
     Abort,
+    /// Gives the port up to another process.
+    Release(Box<Release>),
+    /// Receives and sends by a port again.
+    Port(Box<NewPort>),
+    /// The process whose first shard has this number in the flow filter is no more.
+    Forget(u16),
     /// Ends the shard.
     Stop,
 }

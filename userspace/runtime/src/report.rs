@@ -23,7 +23,7 @@ pub struct QueueInfo {
 }
 
 /// A snapshot of everything that is counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// One per shard, by queue.
     pub shards: Vec<ShardReport>,
@@ -251,6 +251,12 @@ counters! {
         turns,
         /// Those of them in which something came in.
         turns_worked,
+        /// Segments given to processes that this one took over from.
+        relay_out,
+        /// Frames sent for such processes.
+        relay_in,
+        /// Segments given to such a process that ended before it had answered.
+        relay_lost,
         /// Frames copied for captures and traces (`ctl capture`, `ctl trace`), once for each.
         captured,
         /// Those that are missing there: the ring of the shard was full, because who takes them is too slow.

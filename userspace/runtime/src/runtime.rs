@@ -2,10 +2,12 @@
 
 mod reload;
 mod start;
+mod take_over;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,6 +29,7 @@ use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
 use crate::config::{Balancers, Config, CookieMode, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
+use crate::drivers::BindPlan;
 use crate::error::Error;
 use crate::inspection::Shards;
 use crate::interface::{self, SYSFS};
@@ -35,6 +38,8 @@ use crate::listeners::ServedAddresses;
 use crate::mailbox::{Command, Mailbox, tell_all};
 use crate::next_hop::NextHopWatch;
 use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport, XdpCounts};
+use crate::take_over::{Earlier, Succession};
+use crate::trace::tracer;
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
 use crate::xdp::{Attached, Steering};
 
@@ -90,6 +95,15 @@ pub struct Runtime {
     reattached: u64,
     /// By device.
     driver_counters: Mutex<Vec<DriverCounters>>,
+    /// The number of the first shard in the flow filter.
+    first: u16,
+    /// Processes that had the devices before, and have connections yet.
+    earlier: Vec<Earlier>,
+    /// `None`: no other process can take over.
+    succession: Option<Succession>,
+    /// How sockets are bound.
+    afxdp: Config,
+    plan: BindPlan,
     /// The configuration of the engines.
     tcp: tidegate_tcp::Config,
     /// The sources that are served.
@@ -102,6 +116,8 @@ pub struct Runtime {
     is_draining: bool,
     /// One more than there are captures.
     captures: Arc<()>,
+    /// By device, the kernel's number at the start, or 0.
+    ifindexes: Vec<u32>,
     steering: Steering,
 }
 
@@ -139,6 +155,10 @@ pub struct Settings<'a> {
     /// address of this side it is for, and no rules by source apply to it. The local addresses of the connections need
     /// not be the interface's, but the servers need a route to them by it.
     pub remotes: &'a [SocketAddr],
+    /// Called on the thread of the caller of [`start`](start()), when everything is done that takes other capabilities
+    /// than CAP_NET_ADMIN and before any thread is started: who gives the others up in it leaves them to no thread. An
+    /// error ends the start.
+    pub opened: fn() -> io::Result<()>,
 }
 
 impl Runtime {
@@ -207,12 +227,18 @@ impl Runtime {
             return Err(Error::TooManyCaptures);
         }
         let mut sources = Vec::new();
+        let mut happenings = Vec::new();
         let (taken, is_taken) = channel::bounded(self.queues.len());
         for info in &self.queues {
             let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
             self.mailboxes[info.queue as usize]
                 .send(Command::Tap {
                     tap: Box::new(tap),
+                    tracer: settings.connections_of.map(|peer| {
+                        let (tracer, told) = tracer(peer);
+                        happenings.push(told);
+                        Box::new(tracer)
+                    }),
                     taken: taken.clone(),
                 })
                 .map_err(|_| Error::Shard {
@@ -225,7 +251,15 @@ impl Runtime {
         // Of a shard that does not answer there is nothing to capture, either.
         let _ = (0..sources.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
         let one_of = Arc::clone(&self.captures);
-        Ok(Capture::new(settings, &self.devices, sources, one_of, &self.steering))
+        let devices = self.devices.iter().cloned().zip(self.ifindexes.iter().copied());
+        let devices = devices.collect();
+        Ok(Capture::new(
+            settings,
+            devices,
+            (sources, happenings),
+            one_of,
+            &self.steering,
+        ))
     }
 
     /// The counters of all devices together.
@@ -256,6 +290,10 @@ impl Runtime {
     /// [`Error::ProgramDetached`] when nothing arrives any more.
     pub fn check(&mut self) -> Result<(), Error> {
         self.check_shards()?;
+        self.check_take_over()?;
+        if self.has_no_devices() {
+            return Ok(());
+        }
         self.check_link()?;
         self.check_addresses();
         self.check_retiring();
@@ -415,7 +453,9 @@ impl Runtime {
         self.refuse_connections();
         let began = Instant::now();
         while !stop_now.load(Ordering::Relaxed) && began.elapsed() < timeout {
-            self.check_link()?;
+            if !self.has_no_devices() {
+                self.check_link()?;
+            }
             // A shard that does not answer will not finish anything either.
             let Ok(open) = self.connections() else { break };
             if open == 0 {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::thread;
 
 use mio::{Events, Poll, Token};
 use nix::time::{ClockId, clock_gettime};
@@ -20,13 +21,18 @@ use crate::cookies::alarm::Alarm;
 use crate::error::Error;
 use crate::mailbox::{Command, Configuration, Mailbox};
 use crate::port::Port;
+use crate::relay::Relays;
 use crate::report::{PortCounters, ShardReport};
 use crate::shard_port::ShardPort;
 use crate::shard_task::ShardTask;
+use crate::take_over::{NewPort, Release};
 use crate::wait::{Step, Turn, Waiter};
 
 /// The mailbox's bell among the events of a shard's poll.
 pub(crate) const BELL: Token = Token(0);
+
+/// Turns in which a shard that is to release its port deals with what it has received.
+const MAX_LAST_TURNS: u32 = 1024;
 
 /// After as many turns in which something came in, what was sent meanwhile leaves, however little it is.
 const MAX_TURNS_UNSENT: u8 = 8;
@@ -60,6 +66,16 @@ pub(crate) struct Parts<A: Application, D, P = Port> {
     pub(crate) alarm: Option<Alarm>,
 }
 
+/// Why a shard stopped to run.
+pub(crate) enum Exit {
+    /// It was told to end.
+    Stop,
+    /// Another process takes its port.
+    Release(Box<Release>),
+    /// It is to have a port again.
+    Port(Box<NewPort>),
+}
+
 /// A port, an engine, and what they need to run.
 pub(crate) struct Shard<A: Application, D, P: ShardPort = Port> {
     index: u16,
@@ -69,6 +85,8 @@ pub(crate) struct Shard<A: Application, D, P: ShardPort = Port> {
     task_deadline: Option<Instant>,
     port: P,
     handover: Handover<P::Frame>,
+    /// The shards of earlier processes that have flows of this queue.
+    relays: Relays<P::Frame>,
     on_no_flow: OnNoFlow,
     memory: Arc<P::Memory>,
     mailboxes: Arc<[Mailbox]>,
@@ -97,11 +115,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             alarm,
         } = parts;
         let handover = Handover::new(shared.exchange, index);
-        let on_no_flow = if handover.is_alone() {
-            OnNoFlow::Reject
-        } else {
-            OnNoFlow::Ask
-        };
+        let on_no_flow = on_no_flow::<P>(&handover);
         Self {
             index,
             engine,
@@ -109,6 +123,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             task_deadline: None,
             port,
             handover,
+            relays: Relays::default(),
             on_no_flow,
             memory: shared.memory,
             mailboxes: shared.mailboxes,
@@ -124,12 +139,54 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
     }
 
-    /// Runs until told to stop. Returns the last counters.
+    /// Asks shards of earlier processes, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when their bells cannot wake it.
+    pub(crate) fn relay(&mut self, shards: Vec<crate::relay::RelayedShard<P::Frame>>) -> Result<(), Error> {
+        self.relays = Relays::new(shards, &self.poll).map_err(|error| Error::io("cannot wait for a relay", error))?;
+        Ok(())
+    }
+
+    /// The same shard with another port.
+    pub(crate) fn with_port<Q: ShardPort>(
+        self,
+        port: Q,
+        memory: Arc<Q::Memory>,
+        handover: Handover<Q::Frame>,
+    ) -> Shard<A, D, Q> {
+        let mut counters = self.counters;
+        counters.merge(self.port.counters());
+        Shard {
+            index: self.index,
+            engine: self.engine,
+            task: self.task,
+            task_deadline: self.task_deadline,
+            port,
+            on_no_flow: on_no_flow::<Q>(&handover),
+            handover,
+            relays: Relays::default(),
+            memory,
+            mailboxes: self.mailboxes,
+            clock: self.clock,
+            waiter: self.waiter,
+            alarm: self.alarm,
+            poll: self.poll,
+            events: self.events,
+            group: Vec::with_capacity(LOOKUP_GROUP),
+            burst: self.burst,
+            turns_unsent: 0,
+            counters,
+        }
+    }
+
+    /// Runs until told to stop, or to have another port.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when the shard cannot sleep.
-    pub(crate) fn run(mut self) -> Result<ShardReport, Error> {
+    pub(crate) fn run(&mut self) -> Result<Exit, Error> {
         loop {
             let now = self.clock.now();
             let mut worked = self.turn(now);
@@ -138,9 +195,9 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             // One a turn: what arrives waits for no more of them than for that.
             if let Some(command) = self.command() {
                 worked = true;
-                if self.handle_command(command, now) {
+                if let Some(exit) = self.handle_command(command, now) {
                     self.port.flush();
-                    return Ok(self.report());
+                    return Ok(exit);
                 }
             }
             self.wait(now, worked)
@@ -165,6 +222,11 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             worked |= self.serve_others(now);
         }
         worked |= self.receive(now);
+        if !self.relays.is_empty() {
+            worked |= self
+                .relays
+                .turn(&mut self.port, &self.memory, self.burst, &mut self.counters);
+        }
         self.port.replenish_fill();
         // With nothing due this costs less than asking for the next deadline.
         self.engine.poll(now, &mut self.port);
@@ -281,6 +343,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         for (segment, outcome) in group.drain(..).zip(outcomes) {
             match outcome {
                 Received::Done => port.recycle(segment),
+                Received::NoFlow { .. } if P::IS_RELAY => port.give_back(segment),
                 Received::NoFlow { others, then } => match handover.send(segment, others, then) {
                     Ok(()) => {
                         port.note_handed_over();
@@ -299,17 +362,18 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     /// Wakes the shards that were sent something in this turn.
     #[inline]
     fn wake_others(&mut self) {
-        let mut to_wake = self.handover.take_to_wake();
+        let mut to_wake = self.handover.take_to_wake() | self.relays.take_to_wake();
         while to_wake != 0 {
             let shard = to_wake.trailing_zeros() as usize;
             to_wake &= to_wake - 1;
-            self.mailboxes[shard].bell().ring();
+            // The shards of other processes have the numbers behind those of this one, whose shards relay to them.
+            self.mailboxes[shard % self.mailboxes.len()].bell().ring();
         }
     }
 
-    /// Does what a command asks for. Returns true when the shard is to end.
+    /// Does what a command asks for. Returns why the shard is to stop to run, if it is.
     #[cold]
-    fn handle_command(&mut self, command: Command, now: Instant) -> bool {
+    fn handle_command(&mut self, command: Command, now: Instant) -> Option<Exit> {
         match command {
             Command::Report(reply) => {
                 self.engine.application_mut().publish();
@@ -339,17 +403,56 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             Command::Mtu(mtu) => self.engine.set_mtu(mtu),
             Command::RefuseSyns => self.engine.refuse_syns(),
             Command::Routes(routes) => self.port.set_routes(routes),
-            Command::Tap { tap, taken } => {
+            Command::Tap { tap, tracer, taken } => {
                 self.port.add_tap(*tap);
+                if let Some(tracer) = tracer {
+                    self.engine.add_observer(tracer);
+                }
                 // As above.
                 let _ = taken.try_send(());
             }
             Command::Drain => self.engine.drain(now, &mut self.port),
             Command::Abort => self.engine.abort_all(now, &mut self.port),
-            Command::Stop => return true,
+            Command::Release(release) => {
+                self.come_to_rest(now, &release);
+                return Some(Exit::Release(release));
+            }
+            Command::Port(port) => return Some(Exit::Port(port)),
+            Command::Forget(first) => self.relays.forget(first, &mut self.counters),
+            Command::Stop => return Some(Exit::Stop),
         }
         self.port.flush();
-        false
+        None
+    }
+
+    /// Deals with all that was received, and waits until no segment is with another shard and all that was sent has
+    /// left, as long as the others do the same.
+    fn come_to_rest(&mut self, now: Instant, release: &Release) {
+        // Nothing new comes in, so this ends; it would also if something did.
+        for _ in 0..MAX_LAST_TURNS {
+            if !self.receive(now) {
+                break;
+            }
+        }
+        let mut has_arrived = false;
+        while !release.is_over() {
+            self.take_back(now);
+            self.serve_others(now);
+            self.relays
+                .turn(&mut self.port, &self.memory, self.burst, &mut self.counters);
+            self.port.flush();
+            self.port.reap_completions();
+            self.wake_others();
+            let census = self.port.census(0);
+            if !has_arrived && census.handed_over == 0 && self.relays.is_quiet() {
+                has_arrived = true;
+                release.arrive();
+            }
+            if release.have_all_arrived() && census.tx + census.in_hand <= 1 {
+                return;
+            }
+            thread::yield_now();
+        }
     }
 
     fn configure(&mut self, configuration: &Configuration) {
@@ -365,7 +468,8 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         engine.set_addresses(&configuration.addresses);
     }
 
-    fn report(&self) -> ShardReport {
+    /// The counters, and where the frames are.
+    pub(crate) fn report(&self) -> ShardReport {
         let mut port = *self.port.counters();
         port.merge(&self.counters);
         ShardReport {
@@ -422,20 +526,27 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             index,
             port,
             handover,
+            relays,
             mailboxes,
             poll,
             counters,
             ..
         } = self;
+        if !relays.is_empty() {
+            relays.announce_sleep();
+        }
         let mailbox = &mailboxes[usize::from(*index)];
         let slept = mailbox.bell().sleep(
             port,
-            |port| mailbox.is_empty() && !handover.is_waiting() && !port.has_received(),
+            |port| mailbox.is_empty() && !handover.is_waiting() && !port.has_received() && !relays.is_waiting(),
             |port| {
                 counters.sleeps += 1;
                 port.sleep(poll.as_raw_fd(), limit)
             },
         );
+        if !relays.is_empty() {
+            relays.end_sleep();
+        }
         let Some(result) = slept else {
             return Ok(());
         };
@@ -448,6 +559,17 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             result => result,
         }
+    }
+}
+
+/// The treatment of segments of no flow of this shard's: a relay tells the other process of them.
+fn on_no_flow<P: ShardPort>(handover: &Handover<P::Frame>) -> OnNoFlow {
+    if P::IS_RELAY {
+        OnNoFlow::Report
+    } else if handover.is_alone() {
+        OnNoFlow::Reject
+    } else {
+        OnNoFlow::Ask
     }
 }
 

@@ -20,6 +20,9 @@ pub(crate) trait ShardPort: Transmit {
     /// The memory of the frames of all shards.
     type Memory;
 
+    /// Whether this is a relay to another process, which is told of each frame whether its flow is known here.
+    const IS_RELAY: bool = false;
+
     /// The contents of a frame, Ethernet header first, and the device it was received from.
     fn contents<'a>(memory: &'a Self::Memory, frame: &'a Self::Frame) -> Frame<'a>;
 
@@ -31,6 +34,11 @@ pub(crate) trait ShardPort: Transmit {
 
     /// Takes back the frame of a segment that has been dealt with.
     fn recycle(&mut self, frame: Self::Frame);
+
+    /// Takes back the frame of a segment of an unknown flow, where [`Self::IS_RELAY`].
+    fn give_back(&mut self, frame: Self::Frame) {
+        self.recycle(frame);
+    }
 
     /// Notes that a frame of this port was handed to another shard.
     fn note_handed_over(&mut self);

@@ -9,10 +9,11 @@ mod present;
 mod rejection;
 mod settings;
 mod shared_memory;
+mod take_over;
 
 use core::fmt;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, XskMap};
@@ -45,6 +46,7 @@ pub use self::netlink::Place;
 pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
+pub(crate) use self::take_over::{Offered, flow_hasher};
 
 /// The first kernel that attaches XDP programs by a bpf_link.
 const FIRST_WITH_LINK: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -98,6 +100,8 @@ pub(crate) struct Steering {
     /// The program's.
     name: &'static str,
     program: Ebpf,
+    /// Copies of the descriptors of all maps, by name, where another process may take over.
+    maps: Vec<(String, OwnedFd)>,
     /// [`ProgramSettings::frags`].
     frags: Option<u32>,
     xsks: XskMap<MapData>,
@@ -120,60 +124,57 @@ impl Steering {
     /// or [`Error::NotPermitted`].
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
         let name = settings.program();
-        let mut loader = EbpfLoader::new();
-        loader
-            .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
-            .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
-        let mut ebpf = match config.attach {
-            Attach::Link => loader.load(object()),
-            Attach::Dispatcher => loader.extension(name).load(&dispatcher::without_trimming(object())),
-        }
-        .map_err(|error| load_error(&error))?;
+        let mut ebpf = load(config, settings)?;
         settings.write(&mut ebpf)?;
-        let frags = settings.frags;
-        let sockets = if interfaces.len() > 1 {
+        if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
-            MAP_DEVICE_XSKS
-        } else {
-            MAP_XSKS
-        };
-        let xsks = ebpf.take_map(sockets).ok_or_else(|| missing(sockets))?;
-        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(sockets, &error))?;
-        let counters = Arc::new(CounterMap::take(&mut ebpf)?);
-        let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
-        let flow_filter = FlowFilter::new(
-            settings.flow_hasher,
-            shared_memory::words(&ebpf, MAP_FLOWS, words)?,
-            shared_memory::words(&ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
-        );
-        let drops = Arc::new(Drops::take(&mut ebpf)?);
-        let settings = SettingsMap::take(&mut ebpf, settings.entry()?)?;
-        let features = FeaturesMap::take(&mut ebpf)?;
-        let listeners = ListenerMaps::take(&mut ebpf)?;
-
-        let (holds, attached) = match config.attach {
-            Attach::Link => attach_alone(&mut ebpf, name, interfaces, config.xdp_mode, frags)?,
+        }
+        let mut steering = Self::with_maps(ebpf, interfaces.len(), config, settings)?;
+        (steering.holds, steering.attached) = match config.attach {
+            Attach::Link => attach_alone(&mut steering.program, name, interfaces, config.xdp_mode, settings.frags)?,
             Attach::Dispatcher => {
                 // The only one: see `check_sharing`.
                 let interface = interfaces[0];
-                let membership = Membership::join(interface, config.xdp_mode, config.priority, name, &mut ebpf)?;
+                let membership =
+                    Membership::join(interface, config.xdp_mode, config.priority, name, &mut steering.program)?;
                 let attached = membership.attached();
                 (vec![Hold::Dispatcher(membership)], vec![attached])
             }
         };
+        Ok(steering)
+    }
+
+    /// The program with maps that its settings are in, on no device.
+    fn with_maps(
+        mut ebpf: Ebpf,
+        devices: usize,
+        config: &Config,
+        settings: &ProgramSettings<'_>,
+    ) -> Result<Self, Error> {
+        let maps = match &config.take_over {
+            Some(_) => take_over::copies(&ebpf)?,
+            None => Vec::new(),
+        };
+        let sockets = if devices > 1 { MAP_DEVICE_XSKS } else { MAP_XSKS };
+        let xsks = ebpf.take_map(sockets).ok_or_else(|| missing(sockets))?;
+        let xsks = XskMap::<MapData>::try_from(xsks).map_err(|error| map_error(sockets, &error))?;
+        let counters = Arc::new(CounterMap::take(&mut ebpf)?);
+        let flow_filter = flow_filter(&ebpf, settings)?;
+        let entry = settings.entry()?;
         Ok(Self {
-            holds,
-            name,
-            program: ebpf,
-            frags,
+            holds: Vec::new(),
+            name: settings.program(),
+            maps,
+            frags: settings.frags,
             xsks,
             counters,
             flow_filter,
-            drops,
-            settings: Mutex::new(settings),
-            features,
-            listeners,
-            attached,
+            drops: Arc::new(Drops::take(&mut ebpf)?),
+            settings: Mutex::new(SettingsMap::take(&mut ebpf, entry)?),
+            features: FeaturesMap::take(&mut ebpf)?,
+            listeners: ListenerMaps::take(&mut ebpf)?,
+            attached: Vec::new(),
+            program: ebpf,
         })
     }
 
@@ -343,6 +344,30 @@ impl Steering {
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
         CookieMaps::take(&mut self.program, Arc::clone(&self.features))
     }
+}
+
+/// Makes the program's maps, and the program ready to be loaded.
+fn load(config: &Config, settings: &ProgramSettings<'_>) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
+        .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
+    match config.attach {
+        Attach::Link => loader.load(object()),
+        Attach::Dispatcher => loader
+            .extension(settings.program())
+            .load(&dispatcher::without_trimming(object())),
+    }
+    .map_err(|error| load_error(&error))
+}
+
+fn flow_filter(ebpf: &Ebpf, settings: &ProgramSettings<'_>) -> Result<FlowFilter, Error> {
+    let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
+    Ok(FlowFilter::new(
+        settings.flow_hasher,
+        shared_memory::words(ebpf, MAP_FLOWS, words)?,
+        shared_memory::words(ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
+    ))
 }
 
 /// Tells the program the numbers of several devices.

@@ -16,15 +16,19 @@ mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tidegate_control::State;
-use tidegate_runtime::{CookieMode, QueueInfo, Report};
+use tidegate_runtime::{CookieMode, QueueInfo, Report, Runtime};
 use tracing::warn;
 
+pub(crate) use self::api::is_loss;
+pub(crate) use self::latency::latency;
 use crate::counter_rows::{Row, counter_rows};
 use crate::drain::Drain;
 use crate::failure::Failure;
@@ -92,7 +96,7 @@ impl Snapshot {
                     .iter()
                     .map(|listen| format!("{}={}", listen.service.name(), listen.address))
                     .collect(),
-                cookie_mode: config.syn_cookies.mode,
+                cookie_mode: runtime.map_or(config.syn_cookies.mode, Runtime::cookie_mode),
             },
             state: match (runtime, &main.drain) {
                 (None, _) => State::Waiting,
@@ -121,11 +125,39 @@ impl Snapshot {
     }
 }
 
+/// The time that a server which was taken over from has to leave the address.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The interval at which that is tried.
+const TAKE_OVER_STEP: Duration = Duration::from_millis(20);
+
 /// A running listener, which lives as long as the process.
 pub(crate) struct Admin {
     /// The address it listens on.
     pub(crate) address: SocketAddr,
     stopping: Arc<AtomicBool>,
+    listener: TcpListener,
+}
+
+/// Has a listener take no more connections, and leaves its address to another process.
+pub(crate) fn close(listener: &TcpListener) {
+    // It fails only where that is so already.
+    let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+}
+
+/// Binds `address`; where this process takes over from another, as soon as that has left it.
+fn bind(address: SocketAddr, takes_over: bool) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if takes_over && error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < TAKE_OVER_LIMIT =>
+            {
+                thread::sleep(TAKE_OVER_STEP);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 impl Admin {
@@ -134,15 +166,16 @@ impl Admin {
     /// # Errors
     ///
     /// The address cannot be bound, or there can be no thread.
-    pub(crate) fn start(address: SocketAddr, caller: &Caller) -> Result<Self, Failure> {
+    pub(crate) fn start(address: SocketAddr, caller: &Caller, takes_over: bool) -> Result<Self, Failure> {
         let started = Instant::now();
         let caller = caller.clone();
         let take = move || {
             let taken = caller.call(move |main| Snapshot::take(main, started));
             taken.unwrap_or_else(|error| Err(error.to_string()))
         };
-        let admin =
-            Self::serve(address, Snapshots::new(take), Limits::default()).map_err(|source| Failure::System {
+        let admin = bind(address, takes_over)
+            .and_then(|listener| Self::serve(listener, Snapshots::new(take), Limits::default()))
+            .map_err(|source| Failure::System {
                 what: format!("cannot listen on {address} for --admin (key `admin`)"),
                 source,
             })?;
@@ -155,8 +188,8 @@ impl Admin {
         Ok(admin)
     }
 
-    fn serve(address: SocketAddr, snapshots: Snapshots, limits: Limits) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+    fn serve(listener: TcpListener, snapshots: Snapshots, limits: Limits) -> io::Result<Self> {
+        let kept = listener.try_clone()?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
@@ -170,7 +203,16 @@ impl Admin {
             privileges::confine_helper();
             runtime.block_on(http::accept(listener, Arc::new(site), limits))
         })?;
-        Ok(Self { address, stopping })
+        Ok(Self {
+            address,
+            stopping,
+            listener: kept,
+        })
+    }
+
+    /// The socket, for [`close`].
+    pub(crate) fn listener(&self) -> Option<TcpListener> {
+        self.listener.try_clone().ok()
     }
 
     /// From now on the server is not ready, and is not asked any more.

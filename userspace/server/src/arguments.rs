@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use tidegate_capture::{Filter, FilterError};
 use tidegate_control::CookieMode as CookieChoice;
 use tidegate_runtime::{Attach, CookieMode, NextHop, Prefix, WaitStrategy, XdpMode};
 
-use crate::ctl::{ConnsArguments, CountersArguments, KillArguments, TopArguments};
+use crate::ctl::{CaptureArguments, ConnsArguments, CountersArguments, KillArguments, TopArguments, TraceArguments};
 use crate::listen::Listen;
 use crate::log::LogFormat;
 
@@ -98,32 +97,8 @@ pub(crate) enum CtlCommand {
     },
     /// Copy frames to a pcapng file: received, sent, and what the XDP program drops or answers
     Capture(CaptureArguments),
-}
-
-/// Arguments of `tidegate ctl capture`.
-#[derive(Debug, Args)]
-pub(crate) struct CaptureArguments {
-    /// Only frames that match: host, net, port, portrange, src, dst, tcp, ip, ip6, icmp, inbound, outbound, less,
-    /// greater, tcp[tcpflags], and, or, not, parentheses, as in tcpdump
-    #[arg(long, value_name = "EXPR", default_value = "", hide_default_value = true, value_parser = expression)]
-    pub(crate) filter: String,
-    /// Octets of each frame; of those that XDP drops or answers never more than 128
-    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=262_144))]
-    pub(crate) snaplen: u32,
-    /// End after as many frames
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-    /// End after this time; without it, with Ctrl-C
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub(crate) duration: Option<Duration>,
-    /// The file to write; `-`: standard output, for `wireshark -k -i -`
-    #[arg(short = 'w', long = "write", value_name = "FILE")]
-    pub(crate) file: PathBuf,
-}
-
-/// A filter, as it was given: the server compiles it, and what is wrong with it is told before.
-fn expression(text: &str) -> Result<String, FilterError> {
-    text.parse::<Filter>().map(|_| text.to_owned())
+    /// Show segments, changes of state and drops of a peer's connections in words, a line each
+    Trace(TraceArguments),
 }
 
 /// Arguments of `tidegate doctor`: those of `serve`, of which none is needed.
@@ -236,6 +211,10 @@ pub(crate) struct ServeArguments {
     /// Time that open connections have to finish when the server stops (default: 5s)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) drain: Option<Duration>,
+    /// Take the queues over from the server that listens on this unix socket, if there is one, which keeps the
+    /// connections it has; and listen there for the next.
+    #[arg(long, value_name = "PATH", conflicts_with = "tune")]
+    pub(crate) take_over: Option<PathBuf>,
     /// Prepare the interface as `tidegate nic apply` does, serve the queues that are tidegate's then, and put it back
     /// at the end.
     #[arg(long)]

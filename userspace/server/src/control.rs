@@ -5,12 +5,14 @@ mod commands;
 mod connections;
 mod counters;
 mod top;
+mod trace;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -47,21 +49,36 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Opens the socket, if there is to be one.
+    /// Makes the socket, if there is to be one. It is not at its path before [`ControlSocket::publish`].
     ///
     /// # Errors
     ///
-    /// The owner is nobody's name, another server has the socket, or the system refuses it.
+    /// The owner is nobody's name, or the system refuses the socket.
     pub(crate) fn open(&self, caller: &Caller) -> Result<Option<ControlSocket>, Failure> {
         let Some(path) = &self.path else { return Ok(None) };
-        let listener = bind(path, self.owner.as_deref())?;
-        let socket = ControlSocket::of(path).map_err(|source| refused(path, source))?;
+        let mut unpublished = path.clone().into_os_string();
+        unpublished.push(format!(".{}", process::id()));
+        let unpublished = PathBuf::from(unpublished);
+        let listener = bind(&unpublished, self.owner.as_deref())?;
+        let socket = ControlSocket::of(&unpublished).map_err(|source| refused(path, source))?;
         let caller = caller.clone();
         thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || accept(&listener, &caller))
             .map_err(|source| refused(path, source))?;
         Ok(Some(socket))
+    }
+
+    /// Puts `socket` at its path; where it `replaces` a server that lives, in its place.
+    ///
+    /// # Errors
+    ///
+    /// Another server has the path, or something that is no socket, or the system refuses.
+    pub(crate) fn publish(&self, socket: Option<&mut ControlSocket>, replaces: bool) -> Result<(), Failure> {
+        match (&self.path, socket) {
+            (Some(path), Some(socket)) => socket.publish(path, replaces),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -78,6 +95,24 @@ impl ControlSocket {
             path: path.to_owned(),
             file: file_of(path)?,
         })
+    }
+}
+
+impl ControlSocket {
+    fn publish(&mut self, path: &Path, replaces: bool) -> Result<(), Failure> {
+        if fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
+            return Err(refused(path, io::ErrorKind::AlreadyExists.into()));
+        }
+        // One that nobody listens on was left by a server that was killed.
+        if !replaces && UnixStream::connect(path).is_ok() {
+            return Err(Failure::Usage(format!(
+                "another server listens on the control socket {}; stop it, or give another path",
+                path.display()
+            )));
+        }
+        fs::rename(&self.path, path).map_err(|source| refused(path, source))?;
+        path.clone_into(&mut self.path);
+        Ok(())
     }
 }
 
@@ -112,20 +147,6 @@ fn bind(path: &Path, owner: Option<&str>) -> Result<UnixListener, Failure> {
         ))),
     });
     let owner = owner.transpose()?;
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    match UnixStream::connect(path) {
-        Ok(_) => {
-            return Err(Failure::Usage(format!(
-                "another server listens on the control socket {}; stop it, or give another path",
-                path.display()
-            )));
-        }
-        // Left by a server that was killed.
-        Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| refused(path, source))?;
-        }
-        Err(_) => {}
-    }
     // Nobody else may connect between this and what follows, either.
     let before = umask(Mode::from_bits_truncate(0o177));
     let bound = UnixListener::bind(path);

@@ -1,19 +1,21 @@
 //! `tidegate ctl`: the commands of the control socket, for people.
 
+mod capture;
 mod conns;
 mod counters;
 mod top;
+mod trace;
 
 use std::io::{self, Write as _};
 
 use serde::Serialize;
-mod capture;
-
 use tidegate_control::{Client, Info, Request, State};
 
+pub(crate) use self::capture::CaptureArguments;
 pub(crate) use self::conns::{ConnsArguments, KillArguments};
 pub(crate) use self::counters::CountersArguments;
 pub(crate) use self::top::TopArguments;
+pub(crate) use self::trace::TraceArguments;
 use crate::arguments::{CtlArguments, CtlCommand};
 use crate::failure::Failure;
 use crate::say;
@@ -36,7 +38,8 @@ pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
         CtlCommand::Top(arguments) => top::run(client, arguments)?,
         &CtlCommand::Cookies { mode } => client.call(&Request::Cookies { mode })?,
         CtlCommand::LogLevel { filter } => client.call(&Request::LogLevel { filter: filter.clone() })?,
-        CtlCommand::Capture(arguments) => return capture::run(client, arguments),
+        CtlCommand::Capture(arguments) => capture::run(client, arguments)?,
+        CtlCommand::Trace(arguments) => trace::run(&mut client, arguments)?,
     }
     Ok(())
 }

@@ -50,6 +50,7 @@ fn examine(settings: &Settings) -> Diagnosis {
         balancers: &config.balancers,
         listeners: &listeners(settings),
         remotes: &[],
+        opened: || Ok(()),
     });
     diagnosis.findings.extend(kernel_listeners::findings(&config.listen));
     let kinds: Vec<ServiceKind> = config.listen.iter().map(|listen| listen.service).collect();

@@ -29,6 +29,7 @@ mod service_counters;
 mod service_manager;
 mod settings;
 mod signals;
+mod taken_over;
 
 use std::process::ExitCode;
 use std::time::Duration;

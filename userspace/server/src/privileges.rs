@@ -9,12 +9,14 @@ mod capabilities;
 mod files;
 mod system_calls;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use landlock::RulesetCreated;
 use nix::unistd::User;
 use serde::Deserialize;
+use tikv_jemalloc_ctl::background_thread;
 use tracing::{debug, warn};
 
 use crate::failure::Failure;
@@ -114,33 +116,35 @@ fn identity_of(name: &str) -> Result<(u32, u32), Failure> {
 /// # Errors
 ///
 /// The kernel does not take a capability away, or the user. That it lacks Landlock or seccomp is only logged.
-pub(crate) fn confine() -> Result<(), Failure> {
+pub(crate) fn confine() -> io::Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     let Some(policy) = POLICY.get().filter(|_| DONE.set(()).is_ok()) else {
         return Ok(());
     };
+    // The allocator has had a thread since the first allocation. Its next one has no more than this one.
+    let ended = background_thread::write(false);
     policy.confine_thread(policy.kept)?;
     system_calls::filter(policy.seccomp);
+    if let Err(error) = ended.and_then(|()| background_thread::write(true)) {
+        warn!("the allocator's thread cannot be started again: {error}");
+    }
     Ok(())
 }
 
 /// Confines the calling thread, which needs no capability: one that was started before [`confine`] was called.
 pub(crate) fn confine_helper() {
     let Some(policy) = POLICY.get() else { return };
-    if let Err(failure) = policy.confine_thread(Capabilities::NONE) {
-        warn!("{failure}");
+    if let Err(error) = policy.confine_thread(Capabilities::NONE) {
+        warn!("cannot give the privileges of a thread up: {error}");
     }
 }
 
 impl Policy {
-    fn confine_thread(&self, kept: Capabilities) -> Result<(), Failure> {
+    fn confine_thread(&self, kept: Capabilities) -> io::Result<()> {
         if let Some(files) = &self.files {
             files::confine_thread(files);
         }
-        kept.keep_only(self.identity).map_err(|source| Failure::System {
-            what: "cannot give privileges up (table [privileges])".to_owned(),
-            source,
-        })?;
+        kept.keep_only(self.identity)?;
         debug!("privileges kept: {kept}");
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `tidegate serve`: start, watch, stop.
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use tidegate_runtime::{CookieMode, Error, LinkGone, Listener, Report, Runtime, i
 use tracing::warn;
 
 use crate::access_log::AccessLog;
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
@@ -30,6 +31,7 @@ use crate::service_counters::{Published, PublishingServices};
 use crate::service_manager::{self, Watchdog};
 use crate::settings::Settings;
 use crate::signals::{self, Event, SignalEvents};
+use crate::taken_over::TakenOver;
 
 /// The time between two checks of the shards and the interface; signals are answered at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -59,11 +61,22 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
-    // Opened before privileges are given up. Removed when this function is left.
-    let _control = given.config.control.open(&caller)?;
-    let admin = given.config.admin.map(|address| Admin::start(address, &caller));
-    let admin = admin.transpose()?;
+    // Made before privileges are given up. Removed when this function is left.
+    let mut control = given.config.control.open(&caller)?;
+    let start_admin = |takes_over| match given.config.admin {
+        Some(address) => Admin::start(address, &caller, takes_over).map(Some),
+        None => Ok(None),
+    };
+    // Another process has the address until this one has taken over from it.
+    let may_take_over = given.config.afxdp.take_over.is_some();
+    let mut admin = if may_take_over { None } else { start_admin(false)? };
     let mut serving = Serving::start(&prepared, &past)?;
+    let takes_over = serving.runtime.has_taken_over();
+    given.config.control.publish(control.as_mut(), takes_over)?;
+    if may_take_over {
+        admin = start_admin(takes_over)?;
+    }
+    prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
         serving.announce(&prepared.settings, admin.as_ref(), quiet);
         match serving.serve(&mut prepared, &signals, &calls, &past, rates.as_mut(), &mut drain) {
@@ -72,7 +85,9 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
                     say("tidegate: stopping\n");
                 }
                 admin.iter().for_each(Admin::note_stopping);
-                service_manager::stopping(prepared.given.config.drain);
+                if !serving.runtime.is_taken_over() {
+                    service_manager::stopping(prepared.given.config.drain);
+                }
                 let drained = serving.runtime.drain(prepared.given.config.drain, &signals.stop_now);
                 say(&serving.stop(&past)?.text());
                 return drained.map_err(Failure::from);
@@ -112,6 +127,8 @@ struct Prepared {
     settings: Settings,
     tuning: Option<Tuning>,
     access_log: AccessLog,
+    /// Closed when another process takes over.
+    admin_listener: Option<TcpListener>,
 }
 
 impl Prepared {
@@ -121,6 +138,7 @@ impl Prepared {
             given,
             tuning: None,
             access_log,
+            admin_listener: None,
         };
         prepared.tune()?;
         Ok(prepared)
@@ -219,13 +237,6 @@ impl Past {
             .as_ref()
             .map_or_else(String::new, |report| counters_of(report, &self.services))
     }
-
-    /// The counters.
-    pub(crate) fn counters(&self) -> Vec<Row> {
-        self.report
-            .as_ref()
-            .map_or_else(Vec::new, |report| rows_of(report, &self.services))
-    }
 }
 
 /// The counters of `report` and of the services of its shards as text.
@@ -233,7 +244,8 @@ fn counters_of(report: &Report, services: &[Arc<Published>]) -> String {
     counters_text(&rows_of(report, services))
 }
 
-fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
+/// The counters of `report` and of the services of its shards by name.
+pub(crate) fn rows_of(report: &Report, services: &[Arc<Published>]) -> Vec<Row> {
     let services: Vec<_> = services.iter().map(|published| published.counts()).collect();
     counter_rows(report, &services, output::lost())
 }
@@ -246,6 +258,7 @@ pub(crate) struct Serving {
     /// By shard; and of shards that an earlier runtime had, where this one has fewer.
     pub(crate) services: Vec<Arc<Published>>,
     watchdog: Watchdog,
+    taken_over: TakenOver,
 }
 
 impl Serving {
@@ -262,6 +275,7 @@ impl Serving {
             listeners: listeners.map(|&listen| (listen, true)).collect(),
             services,
             watchdog: Watchdog::from_environment(),
+            taken_over: TakenOver::new(prepared.settings.config.afxdp.take_over_limit),
         })
     }
 
@@ -280,7 +294,7 @@ impl Serving {
         ));
     }
 
-    /// Serves until a signal asks to stop.
+    /// Serves until a signal asks to stop, or nothing is left to be served after another process has taken over.
     fn serve(
         &mut self,
         prepared: &mut Prepared,
@@ -309,8 +323,19 @@ impl Serving {
             }
             calls.make(&mut prepared.main_loop(Some(&mut *self), past, drain));
             self.runtime.check()?;
+            if self.taken_over.is_finished(&self.runtime) {
+                return Ok(());
+            }
+            if self.runtime.is_taken_over()
+                && let Some(listener) = prepared.admin_listener.take()
+            {
+                admin::close(&listener);
+            }
             drain.step(&mut self.runtime);
-            self.watchdog.feed(|| self.runtime.connections());
+            // The service is the other process then.
+            if !self.runtime.is_taken_over() {
+                self.watchdog.feed(|| self.runtime.connections());
+            }
             if let Some(rates) = rates.as_mut().filter(|rates| rates.until_due().is_zero()) {
                 match self.report(past) {
                     Ok(report) => say(&rates.line(&report)),
@@ -325,11 +350,6 @@ impl Serving {
         let mut report = self.runtime.report()?;
         past.report.iter().for_each(|earlier| report.add_earlier(earlier));
         Ok(report)
-    }
-
-    /// [`Serving::report`] for the control socket.
-    pub(crate) fn counters(&self, past: &Past) -> Result<Vec<Row>, Error> {
-        Ok(rows_of(&self.report(past)?, &self.services))
     }
 
     /// Stops, and returns what was counted until now.
@@ -366,7 +386,6 @@ fn start(
         published.push(counters);
     }
     let mut services = services.into_iter();
-    let mut confined = Ok(());
     let runtime_settings = tidegate_runtime::Settings {
         interfaces: &settings.interfaces,
         afxdp: &settings.config.afxdp,
@@ -376,11 +395,9 @@ fn start(
         balancers: &settings.config.balancers,
         listeners: &listeners,
         remotes: &[],
+        opened: privileges::confine,
     };
     let runtime = tidegate_runtime::start(&runtime_settings, |shard| {
-        if confined.is_ok() {
-            confined = privileges::confine();
-        }
         let mut service = services
             .next()
             .expect("there are at most MAX_QUEUES shards, or as many as were asked for");
@@ -388,7 +405,6 @@ fn start(
         service
     })
     .map_err(|error| Failure::of_start(error, &settings.config.origins))?;
-    confined?;
     Ok((runtime, published))
 }
 

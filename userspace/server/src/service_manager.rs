@@ -11,9 +11,10 @@ use tracing::warn;
 /// The time that a stop takes beyond draining: connections are reset, shards ended, devices put back.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 
-/// That the service serves, and what.
+/// That the service serves, and what: it is this process, which may have taken over from another.
 pub(crate) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    let main = NotifyState::MainPid(std::process::id());
+    tell(&[main, NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The status in words, as `systemctl status` shows it.

@@ -97,6 +97,13 @@ impl Settings {
             .afxdp
             .validate()
             .map_err(|error| config.origins.locate("afxdp", &error))?;
+        if arguments.tune && config.afxdp.take_over.is_some() {
+            return Err(
+                "--tune puts the interface back when the server ends, and with take_over another serves it then; \
+                 prepare it with `tidegate nic apply`"
+                    .to_owned(),
+            );
+        }
         Ok(Self {
             interfaces,
             config,
@@ -129,6 +136,10 @@ impl ConfigFile {
         self.afxdp.attach = arguments.attach.unwrap_or(self.afxdp.attach);
         self.afxdp.wait = arguments.wait.unwrap_or(self.afxdp.wait);
         self.afxdp.next_hop = arguments.next_hop.unwrap_or(self.afxdp.next_hop);
+        if arguments.take_over.is_some() {
+            self.afxdp.take_over.clone_from(&arguments.take_over);
+            origins.set_by_argument("afxdp.take_over", "--take-over");
+        }
         self.syn_cookies.mode = arguments.syn_cookies.unwrap_or(self.syn_cookies.mode);
         if arguments.cookie_key_file.is_some() {
             self.syn_cookies.key_file.clone_from(&arguments.cookie_key_file);

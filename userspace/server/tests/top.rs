@@ -23,7 +23,10 @@ const LEAVE: &str = "\u{1b}[?1049l";
 const SHOW_CURSOR: &str = "\u{1b}[?25h";
 
 const INFO: &str = r#"{"ok":{"version":"0.1.0","pid":7,"interfaces":["eth1"],"state":"serving"}}"#;
-const TOP: &str = r#"{"ok":{"counters":[{"name":"tcp_connections","total":3,"queues":[1,2]}],"states":{"ESTABLISHED":3},"complete":true,"peers":[]}}"#;
+const TOP: &str = concat!(
+    r#"{"ok":{"counters":[{"name":"tcp_connections","total":3,"queues":[1,2]}],"latencies_us":{},"#,
+    r#""states":{"ESTABLISHED":3},"complete":true,"peers":[]}}"#
+);
 
 /// Answers one client as a server does, until `ended`, or the client leaves.
 fn serve(listener: &UnixListener, ended: &Receiver<()>) {
@@ -141,7 +144,12 @@ fn the_terminal_is_given_back_however_it_ends() {
     type Act = fn(&mut Session, &mpsc::Sender<()>);
     let ways: [(&str, Act, i32, &str); 4] = [
         ("q", |session, _| session.keyboard.write_all(b"q").unwrap(), 0, ""),
-        ("Ctrl-C", |session, _| session.keyboard.write_all(b"\x03").unwrap(), 0, ""),
+        (
+            "Ctrl-C",
+            |session, _| session.keyboard.write_all(b"\x03").unwrap(),
+            0,
+            "",
+        ),
         (
             "SIGTERM",
             |session, _| kill(Pid::from_raw(session.child.id().cast_signed()), Signal::SIGTERM).unwrap(),
@@ -162,7 +170,10 @@ fn the_terminal_is_given_back_however_it_ends() {
         act(&mut session, &ended);
         let (found, said) = session.end();
         assert_eq!(found, Some(code), "{way}: {said}");
-        assert!(said.contains(phrase) && said.is_empty() == phrase.is_empty(), "{way}: {said}");
+        assert!(
+            said.contains(phrase) && said.is_empty() == phrase.is_empty(),
+            "{way}: {said}"
+        );
         drop(ended);
         server.join().expect("the client keeps to the protocol");
     }

@@ -30,6 +30,16 @@ pub fn probe_af_xdp() -> io::Result<()> {
     open().map(drop)
 }
 
+/// An AF_XDP socket that is bound to nothing. In an XSKMAP (Linux 5.11) it has the kernel drop what is redirected to
+/// it.
+///
+/// # Errors
+///
+/// As [`probe_af_xdp`].
+pub fn unbound() -> io::Result<OwnedFd> {
+    open()
+}
+
 fn open() -> io::Result<OwnedFd> {
     // SAFETY: socket() takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };

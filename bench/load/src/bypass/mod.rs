@@ -130,6 +130,7 @@ impl BypassClient {
                 balancers: &Balancers::default(),
                 listeners: &[],
                 remotes: &[plan.target()],
+                opened: || Ok(()),
             },
             |_| {
                 shards

@@ -132,20 +132,21 @@ impl<C: CookieBackend> Controller<C> {
         let now = Instant::now();
         let queue = |number| Queue {
             number,
-            policy: Policy::new(thresholds, now, 0),
+            // Counters go on where another process has left them.
+            policy: Policy::new(thresholds, now, backend.syns(number).unwrap_or(0)),
             wanted: mode == CookieMode::Always,
             cause: Cause::Always,
             on: false,
             switch: cookie_switch::OFF,
         };
         Self {
-            backend,
             secret: secret.key,
             shared: secret.shared,
             is_auto: mode == CookieMode::Auto,
             epochs,
             queues: (0..queues).map(queue).collect(),
-            strength: Policy::of_bad_cookies(thresholds, now),
+            strength: Policy::of_bad_cookies(thresholds, now, backend.bad_cookies().unwrap_or(0)),
+            backend,
             strong_since: None,
             given: None,
             accepted: None,
@@ -154,6 +155,11 @@ impl<C: CookieBackend> Controller<C> {
             look_at_bad_cookies_at: None,
             retry_at: None,
         }
+    }
+
+    /// Another process may have made cookies with the same secret until now.
+    pub(crate) fn take_over(&mut self, unix: Duration) {
+        self.last_on = Some(self.epochs.at(unix).epoch);
     }
 
     /// The keys every engine has to have before the first step; no shard needs to run.

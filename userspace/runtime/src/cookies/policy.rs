@@ -84,7 +84,7 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// The policy of strong cookies, by the bad ones, of which none has been counted until `now`.
-    pub(crate) fn of_bad_cookies(thresholds: Thresholds, now: Instant) -> Self {
+    pub(crate) fn of_bad_cookies(thresholds: Thresholds, now: Instant, count: u64) -> Self {
         let thresholds = Thresholds {
             syn_rate: thresholds.bad_cookies,
             half_open: u32::MAX,
@@ -92,7 +92,7 @@ impl Policy {
         };
         Self {
             cause: Cause::BadCookies,
-            ..Self::new(thresholds, now, 0)
+            ..Self::new(thresholds, now, count)
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn bad_cookies_have_a_threshold_of_their_own() {
         let mut load = Load::new();
-        load.policy = Policy::of_bad_cookies(THRESHOLDS, load.now);
+        load.policy = Policy::of_bad_cookies(THRESHOLDS, load.now, 0);
         load.syns = 0;
         assert_eq!(load.after(100, 990, 0), None);
         let on = Some((true, Cause::BadCookies(1000)));

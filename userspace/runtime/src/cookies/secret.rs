@@ -33,6 +33,13 @@ pub(crate) struct Secret {
 }
 
 impl Secret {
+    /// Becomes that of the process before, unless there is a file that says otherwise.
+    pub(crate) fn take_over(&mut self, key: Key) {
+        if !self.shared {
+            self.key = key;
+        }
+    }
+
     /// The secret of the key file, or a random one without a file.
     ///
     /// # Errors

@@ -67,15 +67,20 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// As for [`start`](super::start()) where settings cannot be, [`Error::Load`] when the kernel refuses an entry of a
-    /// map, and [`Error::Shard`] when a shard does not take them within a second, though it will. In all but the last
-    /// case nothing has changed.
+    /// As for [`start`](super::start()) where settings cannot be, [`Error::Config`] when another process has taken
+    /// over, [`Error::Load`] when the kernel refuses an entry of a map, and [`Error::Shard`] when a shard does not take
+    /// them within a second, though it will. In all but the last case nothing has changed.
     pub fn reload<A, F, C>(&mut self, reload: &Reload<'_>, mut change: F) -> Result<(), Error>
     where
         A: 'static,
         F: FnMut(u32) -> C,
         C: FnOnce(&mut A) -> Box<dyn Any + Send> + Send + 'static,
     {
+        if self.has_no_devices() {
+            return Err(Error::Config(
+                "another server has taken over from this one; reload that".to_owned(),
+            ));
+        }
         let addresses = self.check_reload(reload)?;
         let changes: Vec<_> = self.queues.iter().map(|info| change(info.queue)).collect();
         let changed = self.steer_anew(reload, &addresses)?;

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use mio::Poll;
+use nix::net::if_::if_nametoindex;
 use tidegate_abi::MAX_REMOTES;
 use tidegate_abi::flow_filter::{FlowHasher, RANDOM_WORDS};
 use tidegate_abi::siphash::Key;
-use tidegate_exchange::Exchange;
+use tidegate_exchange::{Exchange, FlowFilter, Handover};
 use tidegate_nic::statistics;
 use tidegate_tcp::application::{Application, ListenerId};
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
@@ -37,17 +38,17 @@ use crate::next_hop::NextHopWatch;
 use crate::port::Port;
 use crate::random;
 use crate::report::{QueueInfo, ShardReport};
-use crate::shard::{BELL, Parts, Shard, Shared};
-use crate::shard_port::ShardPort as _;
+use crate::shard::{BELL, Exit, Parts, Shard, Shared};
+use crate::shard_port::ShardPort;
 use crate::shard_task::ShardTask;
+use crate::take_over::{Earlier, NewPort, Predecessor, Release, Succession, relayed, tell_taken};
 use crate::watchdog::Watchdog;
-use crate::xdp::{ProgramSettings, Steering};
+use crate::xdp::{self, Offered, ProgramSettings, Steering};
 
 /// Checks everything, loads and attaches the XDP program, binds the sockets and starts one shard per queue.
 ///
-/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order, when
-/// everything is done that takes other capabilities than CAP_NET_ADMIN, and before any thread is started: the caller
-/// may give the others up in it, and no thread has them. Every engine gets random keys of its own.
+/// `application` makes the application of a shard; it is called on the caller's thread, once per shard, in order. Every
+/// engine gets random keys of its own.
 ///
 /// # Errors
 ///
@@ -77,45 +78,83 @@ where
     D: ShardTask<A> + 'static,
     F: FnMut(u32) -> (A, D),
 {
-    let checked = Checked::new(settings)?;
+    let mut checked = Checked::new(settings)?;
+    let config = settings.afxdp;
+    let mut predecessor = config
+        .take_over
+        .as_deref()
+        .map(Predecessor::call)
+        .transpose()?
+        .flatten();
+    let flow_hasher = match &mut predecessor {
+        None => flow_hasher(&checked.tcp, checked.queues)?,
+        Some(predecessor) => {
+            checked.cookie_secret.take_over(predecessor.secret());
+            xdp::flow_hasher(predecessor)?
+        }
+    };
+    let names: Vec<&str> = checked
+        .devices
+        .iter()
+        .map(|device| device.interface.name.as_str())
+        .collect();
+    let listeners = checked.addresses.addresses();
+    let program_settings = checked.program_settings(settings, &listeners, flow_hasher);
+    let (first, others) = predecessor.as_ref().map_or_else(
+        || (0, Arc::new([]) as Arc<[u16]>),
+        |predecessor| (predecessor.first, predecessor.numbers()),
+    );
+    let program = Program::new(predecessor, &names, checked.queues, config, &program_settings)?;
+    let flow_filter = program.flow_filter().of_process(first, others);
+    let tcp = checked.tcp.clone();
+    let served = checked.addresses.served();
+    let shards = checked.queues as u16;
+    // Before another process has to release its sockets: it takes a while.
+    let mut engines = Vec::new();
+    for index in 0..shards {
+        let (application, task) = parts(u32::from(index));
+        let mut engine = Engine::new(tcp.clone(), secrets()?, application);
+        engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
+        engine.set_source_limits(settings.sources.connection_limits());
+        listen(&mut engine, settings.listeners, &served);
+        engines.push((engine, task));
+    }
+
+    let (mut steering, earlier) = program.serve(config, &program_settings)?;
     let Opened {
         ports,
         infos,
         links,
-        mut steering,
-    } = Opened::open(settings, &checked)?;
-    let (shared, polls) = share(&ports, settings.afxdp)?;
-    let tcp = checked.tcp.clone();
-    let served = checked.addresses.served();
-    let addresses = checked.addresses;
+        plan,
+    } = Opened::open(settings, &checked, &names, &steering)?;
+    let (shared, polls) = share(&ports, earlier.len() as u16, config)?;
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
+        !earlier.is_empty(),
         tcp.max_half_open,
         &mut steering,
         &shared.mailboxes,
     )?;
-
-    let made: Vec<_> = infos.iter().map(|info| parts(info.queue)).collect();
-    let next_hops = match settings.afxdp.next_hop {
+    let succession = match &config.take_over {
+        Some(path) => Some(Succession::new(path, checked.cookie_secret.key)?),
+        None => None,
+    };
+    (settings.opened)().map_err(|error| Error::io("cannot give privileges up (table [privileges])", error))?;
+    let next_hops = match config.next_hop {
         NextHop::Reflect => None,
         NextHop::Kernel => Some(NextHopWatch::start(
             &first_devices(&checked.devices),
-            settings.afxdp.neighbour_rate,
+            config.neighbour_rate,
         )?),
     };
-
-    let mut shards = Vec::new();
-    for (((port, poll), info), (application, task)) in ports.into_iter().zip(polls).zip(&infos).zip(made) {
+    let mut shards_made = Vec::new();
+    for (((port, poll), info), (mut engine, task)) in ports.into_iter().zip(polls).zip(&infos).zip(engines) {
         let index = info.queue as u16;
-        let mut engine = Engine::new(tcp.clone(), secrets()?, application);
         engine.set_cookies(cookies.cookies(index));
-        engine.share_flows(Box::new(steering.flow_filter().of_shard(index, checked.queues as u16)));
         if let Some(next_hops) = &next_hops {
             engine.set_next_hops(next_hops.next_hops());
         }
-        engine.set_source_limits(settings.sources.connection_limits());
-        listen(&mut engine, settings.listeners, &served);
         // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
         for device in 0..port.socket().devices() {
             steering.set_socket(device, info.queue, port.socket().fd(device))?;
@@ -127,8 +166,16 @@ where
             poll,
             alarm: cookies.alarm(index),
         };
-        shards.push(Shard::new(index, own, shared.clone(), settings.afxdp));
+        let mut shard = Shard::new(index, own, shared.clone(), config);
+        shard.relay(relayed(&earlier, &shared.exchange, index, shards))?;
+        shards_made.push(shard);
     }
+
+    let indexes = checked
+        .devices
+        .iter()
+        .map(|device| if_nametoindex(device.interface.name.as_str()));
+    let ifindexes = indexes.map(|index| index.unwrap_or(0)).collect();
 
     let mut runtime = Runtime {
         threads: Vec::new(),
@@ -137,7 +184,7 @@ where
         failure: Arc::new(OnceLock::new()),
         queues: infos,
         links: Mutex::new(links),
-        addresses,
+        addresses: checked.addresses,
         next_hops,
         watchdog: Watchdog::default(),
         driver: checked
@@ -145,6 +192,11 @@ where
             .first()
             .and_then(|device| device.interface.driver.clone()),
         reattached: 0,
+        first,
+        earlier,
+        succession,
+        afxdp: config.clone(),
+        plan,
         driver_counters: checked
             .devices
             .iter()
@@ -163,11 +215,12 @@ where
         anywhere: settings.balancers.is_any(),
         is_draining: false,
         captures: Arc::default(),
+        ifindexes,
         steering,
     };
     // The shards alone keep the UMEMs: a socket is closed when the last of them is gone.
     drop(shared);
-    for (shard, info) in shards.into_iter().zip(runtime.queues.clone()) {
+    for (shard, info) in shards_made.into_iter().zip(runtime.queues.clone()) {
         let failure = Arc::clone(&runtime.failure);
         let thread = thread::Builder::new()
             .name(format!("shard-{}", info.queue))
@@ -176,7 +229,55 @@ where
         runtime.threads.push(Some(thread));
     }
     runtime.cookies.start(cookies)?;
+    // It may have ended since it released its sockets: then it has no connections that it could hear of.
+    let _ = tell_taken(&runtime.earlier);
     Ok(runtime)
+}
+
+/// The XDP program, before it steers to sockets of this process.
+enum Program {
+    /// On the devices.
+    Attached(Box<Steering>),
+    /// As another process has it on the devices.
+    Offered(Box<(Predecessor, Offered)>),
+}
+
+impl Program {
+    fn new(
+        predecessor: Option<Predecessor>,
+        names: &[&str],
+        queues: u32,
+        config: &Config,
+        settings: &ProgramSettings<'_>,
+    ) -> Result<Self, Error> {
+        let Some(predecessor) = predecessor else {
+            // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
+            return Ok(Self::Attached(Box::new(Steering::attach(names, config, settings)?)));
+        };
+        predecessor.check(names, queues, settings.program())?;
+        let offered = Offered::load(&predecessor, config, settings)?;
+        Ok(Self::Offered(Box::new((predecessor, offered))))
+    }
+
+    fn flow_filter(&self) -> &FlowFilter {
+        match self {
+            Self::Attached(steering) => steering.flow_filter(),
+            Self::Offered(offered) => offered.1.flow_filter(),
+        }
+    }
+
+    /// Has another process release its sockets, if there is one.
+    fn serve(self, config: &Config, settings: &ProgramSettings<'_>) -> Result<(Steering, Vec<Earlier>), Error> {
+        match self {
+            Self::Attached(steering) => Ok((*steering, Vec::new())),
+            Self::Offered(offered) => {
+                let (mut predecessor, offered) = *offered;
+                predecessor.release()?;
+                let steering = offered.take_over(&mut predecessor, config, settings)?;
+                Ok((steering, predecessor.into_earlier()))
+            }
+        }
+    }
 }
 
 /// The settings, with everything checked that can be before anything is attached.
@@ -265,39 +366,46 @@ impl Checked {
             cookie_secret,
         })
     }
-}
 
-/// The devices, taken: the XDP program is attached and a socket bound to each queue.
-struct Opened {
-    ports: Vec<Port>,
-    infos: Vec<QueueInfo>,
-    links: Links,
-    steering: Steering,
-}
-
-impl Opened {
-    fn open(settings: &Settings<'_>, checked: &Checked) -> Result<Self, Error> {
+    fn program_settings<'a>(
+        &'a self,
+        settings: &Settings<'a>,
+        listeners: &'a [SocketAddr],
+        flow_hasher: FlowHasher,
+    ) -> ProgramSettings<'a> {
         let config = settings.afxdp;
-        let Checked { devices, queues, .. } = checked;
-        let names: Vec<&str> = devices.iter().map(|device| device.interface.name.as_str()).collect();
-        // Attached before the sockets are bound: drivers set their queues up for AF_XDP only below a program.
-        let program_settings = ProgramSettings {
-            listeners: &checked.addresses.addresses(),
+        ProgramSettings {
+            listeners,
             remotes: settings.remotes,
-            syn_ack: syn_ack_of(&checked.tcp),
-            flow_hasher: flow_hasher(&checked.tcp, *queues)?,
-            filter_for_rst_rate: config.flow_filter.then_some(checked.tcp.rst_rate),
+            syn_ack: syn_ack_of(&self.tcp),
+            flow_hasher,
+            filter_for_rst_rate: config.flow_filter.then_some(self.tcp.rst_rate),
             sources: settings.sources,
             balancers: settings.balancers,
-            own_addresses: &checked.own_addresses,
+            own_addresses: &self.own_addresses,
             outlives: config.attach == Attach::Dispatcher,
-            frags: devices
+            frags: self
+                .devices
                 .iter()
                 .filter(|device| config.multi_buffer(device.interface.mtu).is_some())
                 .map(|device| max_mtu_in_one_buffer(&device.interface))
                 .min(),
-        };
-        let steering = Steering::attach(&names, config, &program_settings)?;
+        }
+    }
+}
+
+/// The devices, taken: a socket is bound to each queue.
+struct Opened {
+    ports: Vec<Port>,
+    infos: Vec<QueueInfo>,
+    links: Links,
+    plan: BindPlan,
+}
+
+impl Opened {
+    fn open(settings: &Settings<'_>, checked: &Checked, names: &[&str], steering: &Steering) -> Result<Self, Error> {
+        let config = settings.afxdp;
+        let Checked { devices, queues, .. } = checked;
         let plans = devices
             .iter()
             .zip(steering.attached_to())
@@ -309,7 +417,7 @@ impl Opened {
         let mut ports = Vec::new();
         let mut infos = Vec::new();
         for queue in 0..*queues {
-            let port = Port::open(&names, queue, config, &plan, steering.attached())?;
+            let port = Port::open(names, queue, config, &plan, steering.attached())?;
             infos.push(QueueInfo {
                 queue,
                 cpu: affinity::cpu_of(queue as usize, &checked.cpus),
@@ -333,7 +441,7 @@ impl Opened {
             ports,
             infos,
             links,
-            steering,
+            plan,
         })
     }
 }
@@ -350,8 +458,8 @@ fn first_devices(devices: &[Device]) -> Vec<(&str, u8)> {
     first
 }
 
-/// Makes what the shards of these ports share, and the epoll each sleeps in.
-fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> {
+/// Makes what the shards of these ports share with each other and `earlier` processes, and the epoll each sleeps in.
+fn share(ports: &[Port], earlier: u16, config: &Config) -> Result<(Shared, Vec<Poll>), Error> {
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
     for _ in ports {
@@ -362,8 +470,9 @@ fn share(ports: &[Port], config: &Config) -> Result<(Shared, Vec<Poll>), Error> 
     }
     let shared = Shared {
         memory: Arc::new(Umems::of(ports.iter().map(Port::socket))),
-        exchange: Arc::new(Exchange::new(
+        exchange: Arc::new(Exchange::with_relayed(
             ports.len() as u16,
+            earlier * ports.len() as u16,
             config.handover_queue as usize,
             config.frames as usize,
         )),
@@ -393,7 +502,7 @@ where
         if let Some(cpu) = info.cpu {
             affinity::pin(cpu)?;
         }
-        shard.run()
+        run_with_ports(shard)
     };
     let what = match panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => return Some(report),
@@ -406,6 +515,53 @@ where
         what,
     });
     None
+}
+
+/// Runs a shard whose port may go to another process, and come back.
+fn run_with_ports<A, D>(mut shard: Shard<A, D>) -> Result<ShardReport, Error>
+where
+    A: Application + 'static,
+    D: ShardTask<A>,
+{
+    loop {
+        let release = match shard.run()? {
+            Exit::Stop => return Ok(shard.report()),
+            Exit::Port(new) => {
+                shard = with_new_port(shard, *new)?;
+                continue;
+            }
+            Exit::Release(release) => *release,
+        };
+        let Release { mut port, released, .. } = release;
+        port.keep_statistics(shard.report().xdp_statistics);
+        let memory = port.relay();
+        let alone = Handover::new(Arc::new(Exchange::new(1, 1, 1)), 0);
+        let mut relayed = shard.with_port(port, memory, alone);
+        // With the last of the shards all their sockets are closed.
+        let _ = released.send(());
+        loop {
+            match relayed.run()? {
+                Exit::Stop => return Ok(relayed.report()),
+                // It has none.
+                Exit::Release(_) => {}
+                Exit::Port(new) => {
+                    shard = with_new_port(relayed, *new)?;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn with_new_port<A, D, P>(shard: Shard<A, D, P>, new: NewPort) -> Result<Shard<A, D>, Error>
+where
+    A: Application + 'static,
+    D: ShardTask<A>,
+    P: ShardPort,
+{
+    let mut shard = shard.with_port(new.port, new.memory, new.handover);
+    shard.relay(new.relays)?;
+    Ok(shard)
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

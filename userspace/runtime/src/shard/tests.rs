@@ -1,6 +1,7 @@
 //! Shards on ports of memory: the loop, hand-over, draining and the census, without a device, a kernel or a thread.
 
 mod memory_port;
+mod take_over;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use tidegate_xsk::Unsent;
 use super::*;
 use crate::inspection::{ConnectionFilter, Shards};
 use crate::mailbox::{ApplicationChange, waker};
-use memory_port::{MemoryPort, Wire};
+use memory_port::{MemoryFrame, MemoryPort, Wire};
 
 const SERVER: &str = "198.18.0.1:80";
 const CLIENT: &str = "198.18.0.2:40000";
@@ -103,6 +104,7 @@ fn secrets(seed: u64) -> Secrets {
 struct Rig {
     now: Instant,
     shards: Vec<Shard<End, (), MemoryPort>>,
+    exchange: Arc<Exchange<MemoryFrame>>,
     /// By shard.
     wires: Vec<Rc<Wire>>,
     client: Engine<End>,
@@ -113,6 +115,11 @@ struct Rig {
 
 impl Rig {
     fn new(shards: u16) -> Self {
+        Self::with_relayed(shards, 0)
+    }
+
+    /// The same with room for `relayed` shards of another process.
+    fn with_relayed(shards: u16, relayed: u16) -> Self {
         let tcp = tidegate_tcp::Config::default();
         let config = Config::default();
         let mut polls = Vec::new();
@@ -124,9 +131,10 @@ impl Rig {
         }
         let shared = Shared {
             memory: Arc::new(()),
-            exchange: Arc::new(Exchange::new(shards, 16, FRAMES as usize)),
+            exchange: Arc::new(Exchange::with_relayed(shards, relayed, 16, FRAMES as usize)),
             mailboxes: mailboxes.into(),
         };
+        let exchange = Arc::clone(&shared.exchange);
         let wires: Vec<Rc<Wire>> = (0..shards).map(|_| Rc::default()).collect();
         let made = polls.into_iter().zip(&wires).zip(0..);
         let shards = made.map(|((poll, wire), index)| {
@@ -148,6 +156,7 @@ impl Rig {
         Self {
             now: Instant::from_micros(1_000_000),
             shards: shards.collect(),
+            exchange,
             wires: wires.clone(),
             client: Engine::new(tcp, secrets(99), End::default()),
             sent: Sent::default(),
@@ -203,8 +212,11 @@ impl Rig {
     }
 
     fn command(&mut self, shard: usize, command: Command) {
-        let ends = self.shards[shard].handle_command(command, self.now);
-        assert!(!ends, "only `Stop` ends a shard");
+        let exit = self.shards[shard].handle_command(command, self.now);
+        assert!(
+            exit.is_none(),
+            "it goes on after all others than `Stop`, `Release` and `Port`"
+        );
     }
 
     /// Whether every frame of every shard is free or waits to be received into.
@@ -436,13 +448,14 @@ fn the_loop_answers_commands_between_turns_and_ends_when_told() {
     let mut rig = Rig::new(1);
     rig.connect(40_000);
     rig.carry_to_server();
-    let shard = rig.shards.remove(0);
+    let mut shard = rig.shards.remove(0);
     let (reply, answer) = channel::bounded(1);
     let mailboxes = Arc::clone(&shard.mailboxes);
     for command in [Command::Report(reply), Command::Stop] {
         assert!(mailboxes[0].send(command).is_ok());
     }
-    let last = shard.run().expect("it ends well");
+    assert!(matches!(shard.run(), Ok(Exit::Stop)));
+    let last = shard.report();
     let earlier = answer.try_recv().expect("an answer");
     for report in [earlier, last] {
         assert_eq!((report.port.rx_frames, report.population.half_open), (1, 1));
@@ -462,7 +475,7 @@ fn ask<R: Send>(rig: &mut Rig, ask: impl FnOnce(Shards) -> R + Send) -> R {
                 let shard = &mut rig.shards[index];
                 shard.turn(now);
                 if let Some(command) = shard.command() {
-                    assert!(!shard.handle_command(command, now));
+                    assert!(shard.handle_command(command, now).is_none());
                 }
             }
         }
@@ -543,6 +556,7 @@ fn a_tap_is_shown_what_is_received_and_sent_until_nobody_takes_it() {
         0,
         Command::Tap {
             tap: Box::new(tap),
+            tracer: None,
             taken,
         },
     );
@@ -582,6 +596,7 @@ fn a_tap_that_is_full_loses_frames_and_the_shard_serves_on() {
         0,
         Command::Tap {
             tap: Box::new(tap),
+            tracer: None,
             taken,
         },
     );

@@ -1,6 +1,8 @@
 //! The bpf_link that keeps the program on its interface, and whether it still does.
 
 use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
@@ -11,13 +13,50 @@ const FDINFO: &str = "/proc/self/fdinfo";
 pub(super) struct XdpLink {
     /// Its description by the kernel; `None` where /proc is not mounted.
     fdinfo: Option<PathBuf>,
-    _link: FdLink,
+    link: Link,
+}
+
+/// The descriptor.
+enum Link {
+    /// Of a link that this process made.
+    Own(#[expect(dead_code, reason = "closing it detaches the program")] FdLink),
+    /// Of one that another process made.
+    Taken(OwnedFd),
 }
 
 impl XdpLink {
     pub(super) fn new(link: FdLink) -> Self {
         let fdinfo = link.info().ok().and_then(|info| find(Path::new(FDINFO), info.id()));
-        Self { fdinfo, _link: link }
+        Self {
+            fdinfo,
+            link: Link::Own(link),
+        }
+    }
+
+    /// The link of another process, which stays attached until both have closed it.
+    pub(super) fn taken(link: OwnedFd) -> Self {
+        Self {
+            fdinfo: Some(Path::new(FDINFO).join(link.as_raw_fd().to_string())),
+            link: Link::Taken(link),
+        }
+    }
+
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, or that /proc is not mounted.
+    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+        if let Link::Taken(link) = &self.link {
+            return link.try_clone();
+        }
+        let number = self
+            .fdinfo
+            .as_ref()
+            .and_then(|path| path.file_name()?.to_str()?.parse().ok());
+        let number = number.ok_or_else(|| io::Error::other("/proc does not tell the descriptor of its link"))?;
+        // SAFETY: it is the descriptor of `link`, which is open as long as this.
+        unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()
     }
 
     /// Whether the program is on an interface: not after that was deleted, or somebody detached the program. Where the

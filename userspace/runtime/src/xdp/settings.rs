@@ -60,7 +60,7 @@ impl ProgramSettings<'_> {
     }
 
     /// The name of the program that does what is needed.
-    pub(super) fn program(&self) -> &'static str {
+    pub(crate) fn program(&self) -> &'static str {
         if self.frags.is_some() {
             PROGRAM_STEER_FRAGS
         } else if self.balancers.is_any() {

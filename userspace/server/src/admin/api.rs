@@ -12,8 +12,8 @@ use super::families::plain;
 use super::latency::latency;
 use crate::counter_rows::Row;
 
-/// Counters that count something lost, beside those with `drop_` or `driver_` in their names.
-const LOSSES: [&str; 11] = [
+/// Counters that count something lost, beside those whose names say so.
+const LOSSES: [&str; 10] = [
     "afxdp_handover_full",
     "afxdp_rx_too_long",
     "afxdp_rx_no_buffer",
@@ -24,7 +24,6 @@ const LOSSES: [&str; 11] = [
     "afxdp_kernel_rx_ring_full",
     "afxdp_kernel_rx_fill_ring_empty_descs",
     "tcp_half_open_evicted",
-    "output_lost",
 ];
 
 /// Rates by name, with the counters that each is the sum of.
@@ -44,11 +43,9 @@ const RATES: [(&str, &[&str]); 13] = [
     ("segments", &["tcp_frames_out"]),
 ];
 
-fn is_loss(name: &str) -> bool {
-    LOSSES.contains(&name)
-        || ["xdp_drop_", "tcp_drop_", "driver_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+/// Whether the counter of this name is of something that was lost.
+pub(crate) fn is_loss(name: &str) -> bool {
+    LOSSES.contains(&name) || name.contains("_drop_") || name.contains("_lost") || name.starts_with("driver_")
 }
 
 fn state(snapshot: &Snapshot) -> Value {

@@ -75,6 +75,8 @@ impl Browser {
             "--no-sandbox".to_owned(),
             "--disable-gpu".to_owned(),
             "--hide-scrollbars".to_owned(),
+            // Smaller pictures.
+            "--disable-lcd-text".to_owned(),
             format!("--blink-settings=preferredColorScheme={dark}"),
         ];
         let capabilities = json!({ "alwaysMatch": {
@@ -208,9 +210,9 @@ fn busy() -> impl Fn() -> Result<Snapshot, String> + Send + Sync {
                 shard.tcp.add(counter, grown(rate));
             }
             for step in 0..grown(400.0) {
-                shard.latencies.rtt.record(180 + step % 700);
-                shard.latencies.accept.record(300 + 3 * (step % 500));
-                services.response_time.record(20 + step % 90);
+                shard.latencies.rtt.record(180 + step * 37 % 700);
+                shard.latencies.accept.record(300 + 3 * (step * 37 % 500));
+                services.response_time.record(20 + step * 37 % 90);
             }
         }
         snapshot.report.xdp[1].0[tidegate_abi::XdpCounter::TxSynCookie as usize] = grown(310_000.0);
@@ -221,9 +223,9 @@ fn busy() -> impl Fn() -> Result<Snapshot, String> + Send + Sync {
 
 /// The window's width and height, colours, and the file in docs/ that a picture goes to.
 const VIEWS: [(u32, u32, &str, &str); 3] = [
-    (1280, 1180, "dark", "dashboard-dark.png"),
-    (1280, 1180, "light", "dashboard-light.png"),
-    (390, 1400, "light", "dashboard-narrow.png"),
+    (1120, 1060, "dark", "dashboard-dark.png"),
+    (1120, 1060, "light", "dashboard-light.png"),
+    (390, 1200, "light", "dashboard-narrow.png"),
 ];
 
 #[test]

@@ -169,6 +169,41 @@ fn a_scrape_is_openmetrics_and_has_every_counter_once() {
     assert!(counted > in_text, "{counted} samples of {in_text} values");
 }
 
+/// The values that `text` compares `label` with; alternatives of a pattern are taken apart.
+fn values_in<'a>(text: &'a str, label: &str) -> BTreeSet<&'a str> {
+    let mut values = BTreeSet::new();
+    for rest in text.split(label).skip(1) {
+        let compared = rest.trim_start_matches(['=', '~', '!']);
+        if compared.len() < rest.len()
+            && let Some(value) = compared.strip_prefix('"').and_then(|value| value.split('"').next())
+        {
+            values.extend(value.split('|'));
+        }
+    }
+    values
+}
+
+#[test]
+fn queries_compare_labels_with_values_that_exist() {
+    let scrape = metrics(&snapshot(1));
+    let mut compared = 0;
+    for file in [
+        "grafana/tidegate.json",
+        "prometheus/rules.yml",
+        "prometheus/rules-test.yml",
+    ] {
+        let text = read(&format!("scripts/deploy/{file}")).replace("\\\"", "\"");
+        for label in ["verdict", "reason", "state", "place"] {
+            for value in values_in(&text, label) {
+                let exists = scrape.contains(&format!("{label}=\"{value}\""));
+                assert!(exists, "{file}: no {label} is {value}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 15, "only {compared} values found");
+}
+
 /// Every name of a metric of tidegate's in `text`.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')

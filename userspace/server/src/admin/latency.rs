@@ -8,7 +8,7 @@ const PERCENTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)
 
 /// Number and percentiles, in microseconds, of the durations in `now` that are not in `before`; without any, they are
 /// null.
-pub(super) fn latency(before: &Histogram, now: &Histogram) -> Value {
+pub(crate) fn latency(before: &Histogram, now: &Histogram) -> Value {
     let counts = now.buckets().zip(before.buckets());
     // What an earlier runtime of this process had counted may be in the second only.
     let buckets: Vec<(u64, u64)> = counts

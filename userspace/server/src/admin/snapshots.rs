@@ -16,6 +16,9 @@ const MAX_AGE: Duration = Duration::from_millis(100);
 /// The least time that rates are taken over.
 const MIN_SPAN: Duration = Duration::from_millis(500);
 
+/// The most: what was long ago is not what happens.
+const MAX_SPAN: Duration = Duration::from_secs(5);
+
 /// Earlier snapshots that are kept: as many as make rates of a second or so possible for those who ask each second.
 const MAX_EARLIER: usize = 3;
 
@@ -79,7 +82,7 @@ impl Snapshots {
         last.or_else(|| taken.earlier.back().cloned())
     }
 
-    /// A snapshot of about a second ago, or of half a second at least, and one of now.
+    /// A snapshot of now, and one of [`MIN_SPAN`] to [`MAX_SPAN`] before.
     ///
     /// # Errors
     ///
@@ -111,8 +114,9 @@ impl Taken {
     /// The last one that is old enough to compare `now` with.
     fn before(&self, now: &Arc<Snapshot>) -> Option<Arc<Snapshot>> {
         let mut earlier = self.earlier.iter().rev();
+        let span = MIN_SPAN..=MAX_SPAN;
         earlier
-            .find(|before| now.at.duration_since(before.at) >= MIN_SPAN)
+            .find(|before| span.contains(&now.at.duration_since(before.at)))
             .cloned()
     }
 }

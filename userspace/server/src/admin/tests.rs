@@ -84,7 +84,12 @@ pub(super) fn snapshot(times: u64) -> Snapshot {
 }
 
 pub(super) fn listen(limits: Limits, take: impl Fn() -> Result<Snapshot, String> + Send + Sync + 'static) -> Admin {
-    Admin::serve("127.0.0.1:0".parse().unwrap(), Snapshots::new(take), limits).unwrap()
+    Admin::serve(
+        bind("127.0.0.1:0".parse().unwrap(), false).unwrap(),
+        Snapshots::new(take),
+        limits,
+    )
+    .unwrap()
 }
 
 /// Status, head and body of the response to a request.
@@ -240,6 +245,21 @@ fn rates_are_taken_between_snapshots_and_populations_are_not() {
 }
 
 #[test]
+fn the_first_who_asks_for_rates_gets_those_of_a_while() {
+    let take = || {
+        Ok(Snapshot {
+            at: Instant::now(),
+            ..snapshot(1)
+        })
+    };
+    let (status, rates) = get(&listen(Limits::default(), take), "/api/v1/rates");
+    assert_eq!(status, 200, "{rates}");
+    let rates: serde_json::Value = serde_json::from_str(&rates).unwrap();
+    let seconds = rates["seconds"].as_f64().unwrap();
+    assert!((0.5..=5.0).contains(&seconds), "{seconds} s");
+}
+
+#[test]
 fn a_report_has_what_sigusr1_prints() {
     let snapshot = snapshot(2);
     let report = api::report(&snapshot);
@@ -256,4 +276,17 @@ fn a_report_has_what_sigusr1_prints() {
         lines += 1;
     }
     assert!(lines > 300, "only {lines} lines");
+}
+
+#[test]
+fn a_process_that_takes_over_has_the_address_when_the_one_before_has_left_it() {
+    let before = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let address = before.local_addr().unwrap();
+    assert!(bind(address, false).is_err());
+    thread::scope(|scope| {
+        let taken = scope.spawn(|| bind(address, true));
+        close(&before);
+        assert_eq!(taken.join().unwrap().unwrap().local_addr().unwrap(), address);
+    });
+    assert!(before.accept().is_err());
 }

@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use serde_json::Value;
 use tidegate_abi::XdpCounter;
-use tidegate_capture::Filter;
 use tidegate_capture::pcapng::{PacketMeta, Totals, Writer};
+use tidegate_capture::{Filter, Peer};
 use tidegate_control::Reply;
-use tidegate_runtime::{Capture, CaptureSettings, Captured};
+use tidegate_runtime::{Capture, CaptureSettings, Captured, Shown};
 
 use super::Client;
 
@@ -54,21 +54,22 @@ impl Limits {
 
 impl Client<'_> {
     /// Begins to capture what `filter` matches, or replies why not.
-    fn capture(&self, filter: &str, snaplen: u32) -> io::Result<Option<Capture>> {
-        let begun = filter
-            .parse::<Filter>()
-            .map_err(|error| error.to_string())
-            .and_then(|filter| {
-                let settings = CaptureSettings {
-                    filter: Arc::new(filter),
-                    snaplen,
-                };
-                let begin = self.caller.call(move |main| match &main.serving {
-                    Some(serving) => serving.runtime.capture(&settings).map_err(|error| error.to_string()),
-                    None => Err("the interfaces are gone; there is nothing to capture".to_owned()),
-                });
-                begin.unwrap_or_else(|error| Err(error.to_string()))
-            });
+    pub(super) fn capture(
+        &self,
+        filter: Filter,
+        snaplen: u32,
+        connections_of: Option<Peer>,
+    ) -> io::Result<Option<Capture>> {
+        let settings = CaptureSettings {
+            filter: Arc::new(filter),
+            snaplen,
+            connections_of,
+        };
+        let begin = self.caller.call(move |main| match &main.serving {
+            Some(serving) => serving.runtime.capture(&settings).map_err(|error| error.to_string()),
+            None => Err("the interfaces are gone; there is nothing to capture".to_owned()),
+        });
+        let begun = begin.unwrap_or_else(|error| Err(error.to_string()));
         match begun {
             Ok(capture) => {
                 self.reply(&Reply::Ok(Value::Null))?;
@@ -100,7 +101,7 @@ impl Client<'_> {
         loop {
             // Before what is taken last.
             let is_last = limits.is_over() || capture.is_over() || self.has_ended();
-            let mut shown = capture.take(is_last, |frame| see(Seen::Frame(frame)));
+            let mut shown = capture.take(is_last, |shown| see(Seen::Shown(shown)));
             if shown.is_continue() {
                 shown = see(Seen::AllForNow);
             }
@@ -119,7 +120,11 @@ impl Client<'_> {
 ///
 /// The client takes no more.
 pub(super) fn run(client: &Client<'_>, filter: &str, snaplen: u32, limits: &Limits) -> io::Result<()> {
-    let Some(mut capture) = client.capture(filter, snaplen)? else {
+    let compiled: Filter = match filter.parse() {
+        Ok(compiled) => compiled,
+        Err(error) => return client.answer::<()>(Err(error.to_string())),
+    };
+    let Some(mut capture) = client.capture(compiled, snaplen, None)? else {
         return Ok(());
     };
     let mut file = File::new(
@@ -130,7 +135,9 @@ pub(super) fn run(client: &Client<'_>, filter: &str, snaplen: u32, limits: &Limi
     )?;
     client.follow(&mut capture, limits, |seen| {
         let written = match seen {
-            Seen::Frame(frame) => file.write(frame),
+            Seen::Shown(Shown::Frame(frame)) => file.write(&frame),
+            // Nobody asks for it.
+            Seen::Shown(Shown::Happened(_)) => Ok(()),
             Seen::AllForNow => file.writer.flush(),
         };
         match written {
@@ -215,8 +222,8 @@ impl<W: Write> File<W> {
 
 /// What a command that goes on is shown.
 pub(super) enum Seen<'a> {
-    /// The next frame.
-    Frame(&'a Captured<'a>),
+    /// The next.
+    Shown(Shown<'a>),
     /// There is no other at the moment.
     AllForNow,
 }

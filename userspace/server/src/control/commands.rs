@@ -7,7 +7,8 @@ use std::process;
 use serde::Serialize;
 use tidegate_control::{CookieMode, Info, Request, State};
 
-use super::{Client, capture, connections, counters, top};
+use super::counters::Counted;
+use super::{Client, capture, connections, top, trace};
 use crate::drain::Drain;
 use crate::log;
 use crate::main_loop::MainLoop;
@@ -29,7 +30,7 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
         Request::Reopen => client.ask(|main| main.access_log.reopen().map_err(|failure| failure.to_string())),
         Request::Conns { filter, sort, limit } => client.answer(connections::list(client, &filter, sort, limit)),
         Request::Kill { filter, all } => client.answer(connections::kill(client, &filter, all)),
-        Request::Counters => client.answer(counters::read(client)),
+        Request::Counters => client.answer(Counted::read(client).map(Counted::into_counters)),
         Request::Top { interval_ms } => top::run(client, interval_ms),
         Request::Cookies { mode } => client.ask(move |main| set_cookies(main, mode)),
         Request::LogLevel { filter } => client.answer(log::set_filter(&filter)),
@@ -41,6 +42,10 @@ pub(super) fn run(client: &Client<'_>, request: Request) -> io::Result<()> {
         } => {
             let limits = capture::Limits::new(count, duration_ms);
             capture::run(client, &filter, snaplen, &limits)
+        }
+        Request::Trace { peer, duration_ms } => {
+            let limits = capture::Limits::new(None, duration_ms);
+            trace::run(client, &peer, &limits)
         }
     }
 }

@@ -27,7 +27,9 @@ fn server() -> Server {
         path: Some(directory.path().join("control")),
         owner: None,
     };
-    let socket = config.open(&caller).unwrap().expect("a socket");
+    let mut socket = config.open(&caller).unwrap();
+    config.publish(socket.as_mut(), false).unwrap();
+    let socket = socket.expect("a socket");
     let (running, ended) = mpsc::channel();
     thread::spawn(move || {
         let mut settings = Settings::gather(&ServeArguments {
@@ -106,22 +108,32 @@ fn the_socket_is_for_its_owner_alone_and_goes_with_the_server() {
     let server = server();
     let path = server.socket.path.clone();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let error = bind(&path, None).unwrap_err();
+    let unpublished = || {
+        let other = server.directory.path().join("unpublished");
+        drop(bind(&other, None).unwrap());
+        ControlSocket::of(&other).unwrap()
+    };
+    let error = unpublished().publish(&path, false).unwrap_err();
     assert!(error.to_string().contains("another server"), "{error}");
-    let error = bind(&path, Some("nobody-of-this-name")).unwrap_err();
-    assert!(
-        error.to_string().contains("nobody-of-this-name") && error.exit_code() == 2,
-        "{error}"
-    );
-    let Server { socket, directory, .. } = server;
-    drop(socket);
-    assert!(!path.exists());
-    // One that a killed server has left is replaced, and what is no socket is not.
-    drop(UnixListener::bind(&path).unwrap());
-    assert!(path.exists());
-    drop(bind(&path, None).unwrap());
-    let file = directory.path().join("file");
+    assert!(!server.directory.path().join("unpublished").exists());
+    let nobody = "nobody-of-this-name";
+    let error = bind(&server.directory.path().join("other"), Some(nobody)).unwrap_err();
+    assert!(error.to_string().contains(nobody) && error.exit_code() == 2, "{error}");
+    // What is no socket is not replaced.
+    let file = server.directory.path().join("file");
     fs::write(&file, "precious").unwrap();
-    assert!(bind(&file, None).is_err());
+    assert!(unpublished().publish(&file, true).is_err());
     assert_eq!(fs::read(&file).unwrap(), b"precious");
+    // One that takes over has the path, and keeps it when the server before ends.
+    let mut taken = unpublished();
+    taken.publish(&path, true).unwrap();
+    drop(server.socket);
+    assert!(path.exists());
+    // Nobody listens there: it was left by a server that was killed.
+    let mut next = unpublished();
+    next.publish(&path, false).unwrap();
+    drop(taken);
+    assert!(path.exists());
+    drop(next);
+    assert!(!path.exists());
 }

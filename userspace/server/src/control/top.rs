@@ -1,17 +1,19 @@
 //! The command `top`: counters, states and busiest peers, every interval until the client leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidegate_control::{Peer, Top};
+use tidegate_control::{Latency, Peer, Top};
 use tidegate_runtime::{ConnectionFilter, Slice, StateCounts, Walk};
 use tidegate_tcp::State;
 
+use super::Client;
 use super::connections::{Target, by_name};
-use super::{Client, counters};
+use super::counters::{Counted, Latencies};
+use crate::admin::latency;
 
 /// The least and the longest interval, in milliseconds.
 const INTERVALS: core::ops::RangeInclusive<u64> = 100..=60_000;
@@ -41,9 +43,10 @@ pub(super) fn run(client: &Client<'_>, interval_ms: u64) -> io::Result<()> {
     }
     let interval = Duration::from_millis(interval_ms);
     let mut sampler = Sampler::default();
+    let mut before = None;
     loop {
         let began = Instant::now();
-        let top = snapshot(client, &mut sampler);
+        let top = snapshot(client, &mut sampler, &mut before);
         let failed = top.is_err();
         client.answer(top)?;
         if failed {
@@ -53,8 +56,11 @@ pub(super) fn run(client: &Client<'_>, interval_ms: u64) -> io::Result<()> {
     }
 }
 
-fn snapshot(client: &Client<'_>, sampler: &mut Sampler) -> Result<Top, String> {
-    let counters = counters::read(client)?.counters;
+fn snapshot(client: &Client<'_>, sampler: &mut Sampler, before: &mut Option<Latencies>) -> Result<Top, String> {
+    let counted = Counted::read(client)?;
+    let now = counted.latencies.clone();
+    let latencies_us = since(before.as_ref().unwrap_or(&now), &now)?;
+    *before = Some(now);
     let walk = || Target::of(client).map(|target| target.shards.walk(ConnectionFilter::default()));
     // Without an interface there are counters all the same.
     if let Ok(first) = walk() {
@@ -62,11 +68,26 @@ fn snapshot(client: &Client<'_>, sampler: &mut Sampler) -> Result<Top, String> {
     }
     let round = sampler.shown();
     Ok(Top {
-        counters,
+        counters: counted.into_counters().counters,
+        latencies_us,
         states: by_name(&round.states),
         complete: round.complete,
         peers: round.peers.busiest(PEERS),
     })
+}
+
+/// What was measured between the two.
+fn since(before: &Latencies, now: &Latencies) -> Result<BTreeMap<String, Latency>, String> {
+    let measured = [
+        ("rtt", &before.rtt, &now.rtt),
+        ("accept", &before.accept, &now.accept),
+        ("response", &before.response, &now.response),
+    ];
+    let told = measured.into_iter().map(|(name, before, now)| {
+        let latency = serde_json::from_value(latency(before, now)).map_err(|error| error.to_string())?;
+        Ok((name.to_owned(), latency))
+    });
+    told.collect()
 }
 
 /// Looks at the connections in rounds: each ends when all of them have been looked at, in one interval or several.
@@ -168,6 +189,17 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn latencies_are_of_the_interval() {
+        let mut before = Latencies::default();
+        before.rtt.record(100_000);
+        let mut now = before.clone();
+        now.rtt.record(100);
+        let since = since(&before, &now).unwrap();
+        assert_eq!((since["rtt"].count, since["accept"].count), (1, 0));
+        assert!(since["rtt"].p99.is_some_and(|p99| p99 < 200) && since["accept"].p99.is_none());
+    }
 
     #[test]
     fn the_busiest_peers_come_first_and_few_are_remembered() {

@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
+use std::time::Duration;
 
+use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidegate_capture::pcapng::{Block, read_block};
+use tidegate_capture::{Filter, FilterError};
 use tidegate_control::{Client, End, Request};
 
-use crate::arguments::CaptureArguments;
 use crate::failure::Failure;
 use crate::output::Log;
 
@@ -20,6 +22,32 @@ const READ_BUFFER: usize = 256 * 1024;
 
 /// The exit code after a second signal.
 const INTERRUPTED: i32 = 130;
+
+/// Arguments of `tidegate ctl capture`.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArguments {
+    /// Only frames that match: host, net, port, portrange, src, dst, tcp, ip, ip6, icmp, inbound, outbound, less,
+    /// greater, tcp[tcpflags], and, or, not, parentheses, as in tcpdump
+    #[arg(long, value_name = "EXPR", default_value = "", hide_default_value = true, value_parser = expression)]
+    filter: String,
+    /// Octets of each frame; of those that XDP drops or answers never more than 128
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=262_144))]
+    snaplen: u32,
+    /// End after as many frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time; without it, with Ctrl-C
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// The file to write; `-`: standard output, for `wireshark -k -i -`
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// A filter, as it was given: the server compiles it, and what is wrong with it is told before.
+fn expression(text: &str) -> Result<String, FilterError> {
+    text.parse::<Filter>().map(|_| text.to_owned())
+}
 
 /// Writes what is captured until the limits of the arguments or a signal end it, and says how many frames there are.
 ///

@@ -56,6 +56,7 @@ impl Files {
         files.read.extend(settings.config_file.as_deref().map(folder_of));
         files.read.extend(config.syn_cookies.key_file.as_deref().map(folder_of));
         files.owned.extend(config.control.path.as_deref().map(folder_of));
+        files.owned.extend(config.afxdp.take_over.as_deref().map(folder_of));
         files.owned.extend(config.access_log.path.as_deref().map(folder_of));
         if let Some(state) = &settings.tune {
             files.owned.push(state.clone());

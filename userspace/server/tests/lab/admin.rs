@@ -19,7 +19,7 @@ fn fetch(path: &str) -> (String, String) {
     curl.arg(format!("http://{ADMIN}{path}"));
     let output = run(curl, LIMIT).expect_success().stdout;
     let (body, status) = output.trim_end().rsplit_once('\n').expect("a status");
-    (status.to_owned(), body.to_owned())
+    (status.to_owned(), body.trim_end().to_owned())
 }
 
 /// The samples of `/metrics`: name with labels, and value.

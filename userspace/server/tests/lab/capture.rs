@@ -14,6 +14,7 @@ use pcap_parser::pcapng::Block;
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{PcapBlockOwned, PcapError, PcapNGOption, PcapNGReader};
 use tempfile::TempDir;
+use tidegate_lab::Family;
 
 use crate::fixture::client::{connect, connect_echo, round_trip};
 use crate::fixture::data::directory;
@@ -384,5 +385,65 @@ fn what_cannot_be_captured_is_refused_and_limits_end_a_capture() {
     assert_eq!(finished.status.code(), Some(1), "{}", finished.describe());
     assert!(finished.stderr.contains("end one first"), "{}", finished.describe());
     running.into_iter().for_each(|capture| drop(end(capture)));
+    server.stop();
+}
+
+#[test]
+fn a_trace_tells_segments_and_states_in_words() {
+    let Some(lab) = Lab::up(1) else { return };
+    let setting = Setting::new();
+    let server = Server::start(&lab, &["--control", &setting.path("control")]);
+    let trace = start(setting.ctl(&["trace", &SERVER_V4.to_string(), "--duration", "10ms"]));
+    let finished = trace.wait(LIMIT).unwrap_or_else(|problem| panic!("{problem:#}"));
+    assert_eq!(finished.expect_success().stdout, "", "the server is nobody's peer");
+
+    let client = Family::V4.client().to_string();
+    let trace = start(setting.ctl(&["trace", &client]));
+    let is_traced = |lines: &[String]| lines.iter().any(|line| line.contains("SYN-RECEIVED -> ESTABLISHED"));
+    let began = Instant::now();
+    // Until a connection is told of, the trace may not have begun.
+    while !is_traced(&trace.stdout().since(0)) {
+        assert!(began.elapsed() < LIMIT, "{}", trace.describe());
+        in_namespace(Place::Client, || drop(connect_echo(SERVER_V4)));
+    }
+    let port = in_namespace(Place::Client, || {
+        drop(connect_echo(SERVER_V6));
+        let mut stream = connect(SocketAddr::new(SERVER_V4, HTTP_PORT));
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+            .expect("a request");
+        stream.read_to_end(&mut Vec::new()).expect("a response");
+        stream.local_addr().expect("an address").port()
+    });
+    let end = format!("{client}.{port}");
+    let told = |lines: &[String]| -> Vec<String> {
+        let states = lines.iter().filter(|line| line.contains(&format!("{end} - ")));
+        states
+            .filter_map(|line| line.split_once("80: ").map(|(_, what)| what.to_owned()))
+            .collect()
+    };
+    let is_over = |lines: &[String]| told(lines).iter().any(|what| what.ends_with("-> TIME-WAIT"));
+    assert!(trace.stdout().wait_for(LIMIT, is_over), "{}", trace.describe());
+    let lines = trace.stdout().since(0);
+    assert_eq!(
+        told(&lines)[..2],
+        ["LISTEN -> SYN-RECEIVED", "SYN-RECEIVED -> ESTABLISHED"],
+        "{lines:#?}"
+    );
+    assert!(
+        told(&lines).contains(&"ESTABLISHED -> FIN-WAIT-1".to_owned()),
+        "{lines:#?}"
+    );
+    let has = |words: String| lines.iter().any(|line| line.contains(&words));
+    assert!(
+        has(format!("In  IP {end} > {SERVER_V4}.80: Flags [S], seq ")),
+        "{lines:#?}"
+    );
+    assert!(
+        has(format!("Out IP {SERVER_V4}.80 > {end}: Flags [S.], seq ")),
+        "{lines:#?}"
+    );
+    assert!(!has("IP6".to_owned()), "{lines:#?}");
+    trace.kill().expect("it runs");
     server.stop();
 }

@@ -154,6 +154,7 @@ fn a_shard_that_panics_is_named_and_ends_the_service_and_the_next_start_is_clean
             keepalive: None,
         }],
         remotes: &[],
+        opened: || Ok(()),
     };
     for _ in 0..2 {
         let error = in_namespace(Place::Server, || {

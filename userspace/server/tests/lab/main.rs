@@ -40,4 +40,5 @@ mod scale_out;
 mod several_devices;
 mod slow_readers;
 mod syn_cookies;
+mod take_over;
 mod transfers;

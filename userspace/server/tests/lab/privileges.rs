@@ -77,6 +77,7 @@ fn threads_keep_what_serving_takes_and_go_on_serving() {
         "control",
         "next-hops",
         "stdout",
+        "jemalloc_bg_thd",
     ] {
         assert!(names.contains(&name), "no thread {name} among {names:?}");
     }

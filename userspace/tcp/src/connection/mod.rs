@@ -251,6 +251,8 @@ pub(crate) struct Tcb {
     challenge_second: u16,
     challenge_count: u16,
     pub(crate) service: Service,
+    /// The state after the last event.
+    pub(crate) settled: State,
     /// A SYN was answered in TIME-WAIT or CLOSED, where the connection is for what its application has not read.
     pub(crate) syn_answered: bool,
 }

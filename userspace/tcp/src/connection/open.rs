@@ -112,6 +112,7 @@ impl Tcb {
             key,
             link,
             state: State::SynSent,
+            settled: State::Closed,
             snd_wind_shift: 0,
             rcv_wind_shift: window_shift(config.receive_buffer),
             timestamps: true,
@@ -185,6 +186,7 @@ impl<C> Connection<C> {
         let mut tcb = Tcb::new(origin, config, now);
         tcb.negotiate(&negotiated, irs, now, config);
         tcb.state = State::SynReceived;
+        tcb.settled = State::SynReceived;
         tcb.snd_nxt = iss + 1;
         tcb.rcv_edge = tcb.rcv_nxt + u32::from(syn_ack_window(config));
         tcb.last_ack_sent = tcb.rcv_nxt;

@@ -7,7 +7,7 @@ use crate::application::{Application, ListenerId};
 use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::receive::Arrival;
 use crate::connection::window::syn_ack_window;
-use crate::connection::{Connection, Context, Outcome};
+use crate::connection::{Connection, Context, Outcome, State};
 use crate::counters::Counter;
 use crate::flow_table::FlowSlot;
 use crate::half_open::HalfOpen;
@@ -98,6 +98,7 @@ impl<A: Application> Engine<A> {
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
         let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
         self.flow_begins(&segment.key);
+        self.tell_of(&segment.key, State::Listen, State::SynReceived);
         let slot = self.half_open.insert(half_open);
         self.table.insert(&segment.key, FlowSlot::HalfOpen(slot));
         self.half_open_untimed.get_or_insert(slot);
@@ -328,6 +329,7 @@ impl<A: Application> Engine<A> {
         if let Some(half_open) = self.take_half_open(slot) {
             self.table.remove(&half_open.key, FlowSlot::HalfOpen(slot));
             self.flow_ends(&half_open.key);
+            self.tell_of(&half_open.key, State::SynReceived, State::Closed);
             self.links.release(half_open.link);
         }
     }

@@ -7,6 +7,7 @@ use slab::Slab;
 use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
+use crate::connection::State;
 use crate::connection::send_state::SendStatePool;
 use crate::counters::Counter;
 use crate::flow_table::FlowSlot;
@@ -22,8 +23,11 @@ impl<A: Application> Engine<A> {
         let Some(connection) = self.connections.get(slot as usize) else {
             return;
         };
-        self.table.remove(&connection.tcb.key, FlowSlot::Connection(slot));
-        self.flow_ends(&connection.tcb.key);
+        let (key, state) = (connection.tcb.key, connection.tcb.settled);
+        self.table.remove(&key, FlowSlot::Connection(slot));
+        self.flow_ends(&key);
+        self.tell_of(&key, state, State::Closed);
+        let connection = &self.connections[slot as usize];
         self.links.release(connection.tcb.link);
         self.forget(slot, reason);
     }
@@ -119,6 +123,7 @@ impl<A: Application> Engine<A> {
         if let Some(record) = self.time_wait.remove(slot) {
             self.table.remove(&record.key, FlowSlot::TimeWait(slot));
             self.flow_ends(&record.key);
+            self.tell_of(&record.key, State::TimeWait, State::Closed);
             self.links.release(record.link);
         }
     }

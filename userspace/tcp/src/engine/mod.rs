@@ -11,6 +11,7 @@ mod evict;
 mod lifecycle;
 mod listing;
 mod next_hop;
+mod observe;
 mod open;
 mod path_mtu;
 mod receive;
@@ -52,6 +53,8 @@ use addresses::ServedAddresses;
 use early::EarlySegments;
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population, Timer, Transfer};
 use next_hop::NextHopTables;
+use observe::Observers;
+pub use observe::{Happening, Observer};
 pub use open::{ConnectError, ConnectionId};
 pub use receive::LOOKUP_GROUP;
 use sweep::Sweep;
@@ -130,6 +133,7 @@ pub struct Engine<A: Application> {
     shared_flows: Option<Box<dyn SharedFlows + Send>>,
     /// `None`: what is sent goes back to where the peer's segments come from.
     next_hops: Option<NextHopTables>,
+    observers: Observers,
     links: LinkTable,
     table: FlowTable,
     connections: Slab<Connection<A::Connection>>,
@@ -202,6 +206,7 @@ impl<A: Application> Engine<A> {
             early: EarlySegments::default(),
             shared_flows: None,
             next_hops: None,
+            observers: Observers::default(),
             links: LinkTable::default(),
             connections: Slab::new(),
             connection_timers: TimerWheel::default(),
@@ -336,9 +341,13 @@ impl<A: Application> Engine<A> {
 
     /// Files the timer of a connection after an event, or ends it.
     fn settle(&mut self, now: Instant, slot: u32, outcome: Outcome) {
+        if self.observers.are_any() {
+            self.tell(slot, outcome);
+        }
         match outcome {
             Outcome::Open => {
-                let tcb = &self.connections[slot as usize].tcb;
+                let tcb = &mut self.connections[slot as usize].tcb;
+                tcb.settled = tcb.state;
                 if let Some(deadline) = tcb.earliest_deadline() {
                     self.connection_timers.arm_no_later(slot, deadline);
                 }

@@ -29,6 +29,7 @@ mod listing;
 mod nagle;
 mod newreno;
 mod next_hop;
+mod observers;
 mod outstanding;
 mod path_mtu;
 mod persist;

@@ -1,18 +1,11 @@
 //! The rates between two replies.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tidegate_control::{Counters, Info, Peer, Top};
+use tidegate_control::{Counters, Info, Latency, Peer, Top};
 
-/// Counters of losses whose names do not say so.
-const LOSSES: [&str; 6] = [
-    "afxdp_handover_full",
-    "afxdp_kernel_rx_ring_full",
-    "afxdp_rx_no_buffer",
-    "afxdp_rx_too_long",
-    "afxdp_tx_link_gone",
-    "tcp_no_frame",
-];
+use crate::admin::is_loss;
 
 /// What there is to be shown.
 pub(super) struct Model {
@@ -23,6 +16,7 @@ pub(super) struct Model {
 
 struct Reading {
     counters: Counters,
+    latencies: BTreeMap<String, Latency>,
     states: Vec<(String, u64)>,
     complete: bool,
     peers: Vec<Peer>,
@@ -35,6 +29,7 @@ impl Reading {
         states.sort_by_key(|&(_, count)| core::cmp::Reverse(count));
         Self {
             counters: Counters { counters: top.counters },
+            latencies: top.latencies_us,
             states,
             complete: top.complete,
             peers: top.peers,
@@ -124,6 +119,12 @@ impl Model {
         (&self.now.states, self.now.complete)
     }
 
+    /// By name, in microseconds.
+    pub(super) fn latencies(&self) -> impl Iterator<Item = (&str, Latency)> {
+        let latencies = self.now.latencies.iter();
+        latencies.map(|(name, &latency)| (name.as_str(), latency))
+    }
+
     pub(super) fn peers(&self) -> &[Peer] {
         &self.now.peers
     }
@@ -138,10 +139,6 @@ impl Model {
         losses.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.2.cmp(&a.2)));
         losses
     }
-}
-
-fn is_loss(name: &str) -> bool {
-    name.contains("_drop") || name.starts_with("driver_") || LOSSES.contains(&name)
 }
 
 #[cfg(test)]
@@ -166,6 +163,16 @@ pub(super) mod tests {
                     queues: of(entry).to_vec(),
                 })
                 .collect(),
+            latencies_us: [(
+                "rtt".to_owned(),
+                Latency {
+                    count: 4,
+                    p50: Some(120),
+                    p90: Some(1500),
+                    p99: None,
+                },
+            )]
+            .into(),
             states: [("ESTABLISHED".to_owned(), 5), ("TIME-WAIT".to_owned(), 70)].into(),
             complete: false,
             peers: vec![Peer {
@@ -197,7 +204,7 @@ pub(super) mod tests {
             ("syn_cookies_active", [0, 0], [1, 0]),
             ("afxdp_rx_bytes", [0, 0], [1000, 0]),
             ("tcp_drop_checksum", [0, 5], [0, 7]),
-            ("tcp_no_frame", [0, 0], [1, 0]),
+            ("tcp_drop_paws", [0, 0], [1, 0]),
             ("xdp_drop_no_flow", [9, 0], [9, 0]),
         ]);
         assert_eq!(model.shards(), 2);
@@ -214,7 +221,7 @@ pub(super) mod tests {
             losses,
             [
                 ("tcp_drop_checksum", 2.0, 7),
-                ("tcp_no_frame", 1.0, 1),
+                ("tcp_drop_paws", 1.0, 1),
                 ("xdp_drop_no_flow", 0.0, 9)
             ]
         );

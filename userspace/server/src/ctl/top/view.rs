@@ -28,7 +28,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     frame.render_widget(flood(model), alarm);
     draw_shards(frame, table, model, usize::from(shards));
     let [left, right] = Layout::horizontal([Constraint::Length(28), Constraint::Min(0)]).areas(below);
-    draw_states(frame, left, model);
+    let [states, latencies] = Layout::vertical([Constraint::Min(0), Constraint::Length(4)]).areas(left);
+    draw_states(frame, states, model);
+    draw_latencies(frame, latencies, model);
     let [losses, peers] = Layout::vertical([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(right);
     draw_losses(frame, losses, model);
     draw_peers(frame, peers, model);
@@ -104,6 +106,15 @@ fn draw_states(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     draw_list(frame, area, title, lines.collect());
 }
 
+fn draw_latencies(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let micros = |micros: Option<u64>| micros.map_or_else(|| "-".to_owned(), |micros| short(micros as f64));
+    let lines = model.latencies().map(|(name, latency)| {
+        let [p50, p99] = [latency.p50, latency.p99].map(micros);
+        Line::from(format!("{name:<10}{p50:>7}{p99:>7}"))
+    });
+    draw_list(frame, area, "Latency/us    p50    p99", lines.collect());
+}
+
 fn draw_losses(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let losses = model.losses();
     let lines = losses.iter().map(|&(name, rate, total)| {
@@ -114,9 +125,11 @@ fn draw_losses(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 }
 
 fn draw_peers(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    // What the numbers leave.
+    let width = usize::from(area.width).saturating_sub(28);
     let lines = model.peers().iter().map(|peer| {
         Line::from(format!(
-            "{:<26}{:>7} in {:>6} out {:>6}",
+            "{:<width$.width$}{:>7} in {:>6} out {:>6}",
             peer.address.to_string(),
             short(peer.connections as f64),
             short(peer.bytes_received as f64),
@@ -204,7 +217,9 @@ mod tests {
             "ESTABLISHED            5",
             "tcp_drop_checksum                    7/s        7",
             "xdp_drop_no_flow                     0/s        9",
-            "198.18.0.2                     12 in   3.0k out   2.5M",
+            "Latency/us    p50    p99",
+            "rtt           120      -",
+            "198.18.0.2                   12 in   3.0k out   2.5M",
             "Connections (last round)",
         ] {
             assert!(text.contains(phrase), "{phrase} in\n{text}");

@@ -1,0 +1,185 @@
+//! The runtime's part in a take-over by another process, and what is left of those it took over from.
+
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::channel;
+use tidegate_exchange::{Exchange, Handover};
+use tidegate_xsk::Umems;
+
+use super::{ANSWER_TIMEOUT, Runtime};
+use crate::error::Error;
+use crate::mailbox::{Command, tell_all};
+use crate::port::Port;
+use crate::relay::{Relay, RelayPort};
+use crate::shard_port::ShardPort as _;
+use crate::take_over::{NewPort, Offering, Release, Rest, Step, relayed};
+
+impl Runtime {
+    /// Whether another process serves the interfaces now, and this one has only the connections it had.
+    pub fn is_taken_over(&self) -> bool {
+        self.succession
+            .as_ref()
+            .is_some_and(|succession| succession.is_complete())
+    }
+
+    /// Whether this process took the interfaces over from another that lives.
+    pub fn has_taken_over(&self) -> bool {
+        !self.earlier.is_empty()
+    }
+
+    /// The number of connections and of what is left of them in TIME-WAIT.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shard`] when a shard does not answer within a second.
+    pub fn flows(&self) -> Result<u64, Error> {
+        let shards = self.ask_all()?;
+        let flows = shards
+            .iter()
+            .map(|shard| u64::from(shard.population.time_wait))
+            .sum::<u64>();
+        Ok(flows + self.connections()?)
+    }
+
+    /// Whether the devices are another process's, or about to be.
+    pub(super) fn has_no_devices(&self) -> bool {
+        self.succession
+            .as_ref()
+            .is_some_and(|succession| succession.has_begun())
+    }
+
+    pub(super) fn check_take_over(&mut self) -> Result<(), Error> {
+        self.forget_ended();
+        let Some(mut succession) = self.succession.take() else {
+            return Ok(());
+        };
+        let queues = self.queues.len() as u32;
+        let step = succession.step(queues, self.tcp.mtu, |secret| {
+            Offering::new(
+                &self.steering,
+                &self.devices,
+                queues,
+                self.tcp.mtu,
+                secret,
+                self.first,
+                &self.earlier,
+            )
+        });
+        let result = match step {
+            Step::Nothing => Ok(()),
+            Step::Release {
+                nowhere,
+                relays,
+                conversation,
+            } => {
+                match self.release(&nowhere, &relays) {
+                    Ok(()) => succession.released(nowhere, conversation),
+                    // Nothing has been changed.
+                    Err(error) => tracing::warn!("another process cannot take over: {error}"),
+                }
+                Ok(())
+            }
+            Step::Resume { _nowhere } => self.resume().and_then(|()| succession.resume()),
+            Step::Leave => {
+                self.cookies.leave();
+                // The next process has them now, and is the one whose end they are to hear of.
+                self.earlier.clear();
+                Ok(())
+            }
+            Step::Lost => Err(Error::SuccessorGone),
+        };
+        self.succession = Some(succession);
+        result
+    }
+
+    /// Has all shards close their sockets and go on by relays. What arrives meanwhile is dropped.
+    fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<(), Error> {
+        for queue in 0..self.queues.len() {
+            for device in 0..self.devices.len() {
+                self.steering
+                    .set_socket(device as u8, queue as u32, nowhere.as_raw_fd())?;
+            }
+        }
+        let rest = Rest::new(relays.len());
+        let (released, are_released) = channel::bounded(relays.len());
+        for (mailbox, relay) in self.mailboxes.iter().zip(relays) {
+            let release = Release::new(RelayPort::new(Arc::clone(relay)), &rest, released.clone());
+            // One that takes no more commands does not release its port either, and the other process is refused it.
+            let _ = mailbox.send(Command::Release(Box::new(release)));
+        }
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let _ = (0..relays.len()).try_for_each(|_| are_released.recv_deadline(deadline));
+        Ok(())
+    }
+
+    /// Gives all shards sockets again.
+    fn resume(&mut self) -> Result<(), Error> {
+        let names: Vec<&str> = self.devices.iter().map(String::as_str).collect();
+        let routes = self.links().routes();
+        let mut ports = Vec::new();
+        for info in &self.queues {
+            let mut port = Port::open(&names, info.queue, &self.afxdp, &self.plan, self.steering.attached())?;
+            port.set_routes(routes);
+            ports.push(port);
+        }
+        let shards = ports.len() as u16;
+        let memory = Arc::new(Umems::of(ports.iter().map(Port::socket)));
+        let exchange = Arc::new(Exchange::with_relayed(
+            shards,
+            self.earlier.len() as u16 * shards,
+            self.afxdp.handover_queue as usize,
+            self.afxdp.frames as usize,
+        ));
+        let sockets: Vec<Vec<RawFd>> = ports
+            .iter()
+            .map(|port| {
+                (0..port.socket().devices())
+                    .map(|device| port.socket().fd(device))
+                    .collect()
+            })
+            .collect();
+        for (index, port) in (0..).zip(ports) {
+            let port = NewPort {
+                port,
+                memory: Arc::clone(&memory),
+                handover: Handover::new(Arc::clone(&exchange), index),
+                relays: relayed(&self.earlier, &exchange, index, shards),
+            };
+            if self.mailboxes[usize::from(index)]
+                .send(Command::Port(Box::new(port)))
+                .is_err()
+            {
+                return Err(Error::Shard {
+                    queue: u32::from(index),
+                    what: "it takes no more commands".to_owned(),
+                });
+            }
+        }
+        for (queue, sockets) in (0..).zip(sockets) {
+            for (device, socket) in (0..).zip(sockets) {
+                self.steering.set_socket(device, queue, socket)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Relays nothing any more to processes that have ended, and ends the flows they have left.
+    fn forget_ended(&mut self) {
+        let shards = self.queues.len() as u16;
+        let ended: Vec<_> = self.earlier.extract_if(.., |earlier| earlier.has_ended()).collect();
+        for earlier in ended {
+            tell_all(
+                &self.mailboxes,
+                &self.threads,
+                || Command::Forget(earlier.first),
+                ANSWER_TIMEOUT,
+            );
+            match self.steering.flow_filter().end_all(earlier.first, shards) {
+                0 => tracing::info!("a process that this one took over from has ended, and no connection with it"),
+                lost => tracing::warn!("a process that this one took over from has ended, and {lost} flows with it"),
+            }
+        }
+    }
+}
