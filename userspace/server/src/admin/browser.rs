@@ -30,6 +30,9 @@ for (const element of document.querySelectorAll("h1, h2, p, strong, li, td, th, 
   const card = element.closest(".card, .alarm") ?? document.body;
   if (getComputedStyle(element).color === getComputedStyle(card).backgroundColor) found.push(`${quote} cannot be seen`);
 }
+for (const cell of document.querySelectorAll(".wide th, .wide td")) {
+  if (cell.getBoundingClientRect().height > 60) found.push(`"${cell.innerText}" is broken into lines`);
+}
 for (const svg of document.querySelectorAll("svg")) {
   if (!svg.querySelector("polyline")) found.push(`no line in ${svg.getAttribute("aria-label")}`);
 }

@@ -27,6 +27,10 @@ impl Capabilities {
             // Everything is done again when the interface is back.
             kept |= CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
         }
+        if config.afxdp.take_over.is_some() {
+            // The queues are bound again if the server that takes them over fails.
+            kept |= CapabilitySet::NET_RAW | CapabilitySet::IPC_LOCK;
+        }
         if config.afxdp.attach == Attach::Dispatcher {
             // Leaving a dispatcher means to load another one.
             kept |= CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
@@ -98,6 +102,9 @@ mod tests {
         settings.config.afxdp.link_gone = LinkGone::Wait;
         assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK PERFMON BPF");
         settings.config.afxdp.link_gone = LinkGone::Exit;
+        settings.config.afxdp.take_over = Some("/run/take-over".into());
+        assert_eq!(kept(&settings), "NET_ADMIN NET_RAW IPC_LOCK");
+        settings.config.afxdp.take_over = None;
         settings.config.afxdp.attach = Attach::Dispatcher;
         assert_eq!(kept(&settings), "NET_ADMIN SYS_ADMIN PERFMON BPF");
         assert_eq!(Capabilities::NONE.to_string(), "none");

@@ -7,7 +7,7 @@ use crate::fixture::client::{connect_echo, curl_to, round_trip};
 use crate::fixture::counters::{Counters, FINISHED, PASSIVE_OPENS, REDIRECTS, REQUESTS};
 use crate::fixture::data::directory;
 use crate::fixture::server::Server;
-use crate::fixture::{Lab, Place, SERVER_V4, SERVER_V6, command, run, url};
+use crate::fixture::{Lab, Place, SERVER_V4, SERVER_V6, command, in_namespace, run, url};
 
 const ADMIN: &str = "127.0.0.1:9464";
 const LIMIT: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ fn a_scrape_has_the_counters_of_sigusr1_and_readiness_ends_with_draining() {
     assert_eq!(fetch("/").0, "200");
 
     // Open connections keep it draining.
-    let stream = connect_echo(SERVER_V4);
+    let stream = in_namespace(Place::Client, || connect_echo(SERVER_V4));
     round_trip(&stream, b"hello").expect("an echo");
     let stopping = server.begin_stop();
     stopping.wait_until_draining();

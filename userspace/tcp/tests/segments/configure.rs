@@ -11,14 +11,14 @@ use tidegate_tcp::wire::FlowKey;
 
 #[test]
 fn a_connection_goes_on_by_the_new_timeouts() {
-    let mut rig = Rig::new(config(), App::default());
+    let mut rig = Rig::new(config(), App::echo());
     rig.connect();
     rig.engine.set_config(Config {
         user_timeout: Duration::from_secs(5),
         ..config()
     });
     // Never acknowledged; the default is two minutes.
-    rig.write(pattern(100));
+    rig.peer(ACK, b"echoed");
     rig.sent();
     for _ in 0..60 {
         rig.pass(ms(100));
