@@ -288,7 +288,7 @@ impl Config {
         InvalidSetting::check_range(
             "take_over_limit",
             self.take_over_limit,
-            Duration::from_secs(1)..=Duration::MAX,
+            Duration::from_secs(1)..=tidegate_tcp::config::MAX_DURATION,
         )?;
         if self.take_over.is_some() && self.attach == Attach::Dispatcher {
             return Err(InvalidSetting::new(

@@ -42,6 +42,7 @@ impl ConfigFile {
             ("root", self.root.as_deref()),
             ("syn_cookies.key_file", self.syn_cookies.key_file.as_deref()),
             ("control.path", self.control.path.as_deref()),
+            ("afxdp.take_over", self.afxdp.take_over.as_deref()),
         ] {
             if path.is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(InvalidSetting::new([key], format!("{key} is empty; it must be a path")));

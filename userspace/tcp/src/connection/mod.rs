@@ -247,9 +247,9 @@ pub(crate) struct Tcb {
     pub(crate) lifetime: Lifetime,
     /// The number of the listener, or [`NO_LISTENER`].
     listener: u16,
-    /// The second of the last challenge ACK, modulo 2^16, and how many were sent in it.
-    challenge_second: u16,
+    /// Challenge ACKs sent in the second of the last one, which is kept modulo 2^8.
     challenge_count: u16,
+    challenge_second: u8,
     pub(crate) service: Service,
     /// The state after the last event.
     pub(crate) settled: State,
@@ -483,8 +483,8 @@ impl Tcb {
     /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate
     /// above 65,534 is no limit.
     pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {
-        // One 18 hours ago to the second counts as one of now: the limit is reached sooner, never later.
-        let second = now.as_secs() as u16;
+        // One 256 seconds ago counts as one of now: the limit is reached sooner, never later.
+        let second = now.as_secs() as u8;
         if self.challenge_second != second {
             self.challenge_second = second;
             self.challenge_count = 0;

@@ -163,7 +163,7 @@ fn a_walk_finds_what_stays_though_others_come_and_go_meanwhile() {
 fn those_that_are_selected_are_reset_and_no_others() {
     let mut rig = many(600);
     rig.sent();
-    let select = |flow: &FlowInfo| flow.peer.port() % 3 == 0;
+    let select = |flow: &FlowInfo| flow.peer.port().is_multiple_of(3);
     let (mut reset, mut next, mut slices) = (0, Some(Cursor::default()), 0);
     while let Some(from) = next {
         let (count, then) = rig.engine.reset_selected(rig.now, from, true, select, &mut rig.wire);

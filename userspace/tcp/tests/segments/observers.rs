@@ -43,7 +43,7 @@ fn a_connection_is_told_from_its_syn_to_the_end_of_time_wait() {
     rig.on_stream(|stream| stream.close());
     assert_eq!(words(&tells), ["ESTABLISHED -> FIN-WAIT-1"]);
     rig.sent();
-    rig.ack = rig.ack + 1;
+    rig.ack += 1;
     rig.peer(ACK, b"");
     assert_eq!(words(&tells), ["FIN-WAIT-1 -> FIN-WAIT-2"]);
     rig.peer(FIN | ACK, b"");
