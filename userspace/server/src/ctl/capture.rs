@@ -27,7 +27,7 @@ const INTERRUPTED: i32 = 130;
 #[derive(Debug, Args)]
 pub(crate) struct CaptureArguments {
     /// Only frames that match: host, net, port, portrange, src, dst, tcp, ip, ip6, icmp, inbound, outbound, less,
-    /// greater, tcp[tcpflags], and, or, not, parentheses, as in tcpdump
+    /// greater, TCP flags, and, or, not, parentheses, as in tcpdump
     #[arg(long, value_name = "EXPR", default_value = "", hide_default_value = true, value_parser = expression)]
     filter: String,
     /// Octets of each frame; of those that XDP drops or answers never more than 128

@@ -21,7 +21,7 @@ pub(crate) struct Filter {
     /// Only those of peers whose address has this prefix, such as 198.18.0.0/24
     #[arg(long, value_name = "PREFIX")]
     peer: Option<Prefix>,
-    /// Only those to this address and port of the server; 0.0.0.0 and [::] stand for any address of their family
+    /// Only those to this address and port of the server; 0.0.0.0 and :: stand for any address of their family
     #[arg(long, value_name = "ADDRESS:PORT")]
     listener: Option<SocketAddr>,
 }
