@@ -22,7 +22,7 @@ readonly named=${KERNELS:-}
 
 # The oldest that takes the programs, Debian 11's; the oldest supported, Debian 12's; Debian 13's; what came between it and
 # the newest; the newest.
-KERNELS=${KERNELS:-bullseye bookworm trixie 6.16 6.18 7.0 7.1 7.2 trixie-backports}
+KERNELS=${KERNELS:-bookworm trixie 6.16 6.18 7.0 7.1 7.2 trixie-backports}
 
 # The verifier takes some seconds without KVM, and more on a busy machine.
 readonly limit=${VM_SECONDS:-180}
