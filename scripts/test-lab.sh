@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # Half of the tests by the time they take; those of every other module are the other half.
-first=(bench_clients:: device:: flood_memory:: impaired:: modes:: moved_flows:: nic:: scale_out:: slow_readers::
+first=(bench_clients:: device:: flood_memory:: impaired:: lost_state:: modes:: moved_flows:: nic:: scale_out:: slow_readers::
     syn_cookies::)
 
 "$@" --no-run
