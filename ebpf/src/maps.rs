@@ -112,7 +112,7 @@ pub static STRAYS: Array<u64> = Array::with_max_entries(MAX_QUEUES, 0);
 #[map]
 pub static CAPTURE_SWITCH: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// What is captured, on its way to userspace: `tidegate_abi::capture::Sample`.
+/// Captured frames on their way to userspace, as `tidegate_abi::capture::Sample`.
 #[map]
 pub static CAPTURE: RingBuf = RingBuf::with_byte_size(RING_OCTETS, 0);
 

@@ -1,4 +1,4 @@
-//! What the XDP program tells of the frames it drops and answers, while that is captured.
+//! Samples of the frames that the XDP program drops or answers, for captures.
 
 /// Octets of a frame in a sample: all headers that the program looks at, mostly.
 pub const MAX_OCTETS: usize = 128;

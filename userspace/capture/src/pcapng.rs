@@ -52,7 +52,7 @@ pub struct PacketMeta<'a> {
     pub comment: &'a str,
 }
 
-/// What is to be told of an interface at the end.
+/// The statistics of an interface at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals<'a> {
     /// Nanoseconds since 1970 of the first packet that might have been captured, and of the last.

@@ -64,7 +64,7 @@ impl Record {
     }
 }
 
-/// Where one thread puts the frames that match.
+/// The end at which one thread puts in the frames that match.
 #[derive(Debug)]
 pub struct Tap {
     filter: Arc<Filter>,
@@ -73,7 +73,7 @@ pub struct Tap {
     lost: Arc<AtomicU64>,
 }
 
-/// What became of a frame that was offered to a [`Tap`].
+/// The outcome of offering a frame to a [`Tap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
     /// It does not match.
@@ -84,7 +84,7 @@ pub enum Offered {
     Lost,
 }
 
-/// Where another thread takes them.
+/// The end at which another thread takes them out.
 #[derive(Debug)]
 pub struct Source {
     ring: Consumer<u8>,

@@ -23,7 +23,7 @@ pub struct ConnectionFilter {
     pub listener: Option<SocketAddr>,
 }
 
-/// What a listing is sorted by, the largest first.
+/// The order of a listing, the largest first.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]

@@ -12,7 +12,7 @@ pub const MAX_LINE: u64 = 65_536;
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What runs; the reply is an [`Info`].
+    /// Tell version, process, interfaces and state; the reply is an [`Info`].
     Info,
     /// Refuse new connections, finish the open ones, and stay. The reply, `null`, comes when that has begun.
     Drain,
@@ -25,7 +25,7 @@ pub enum Request {
         /// Those that are meant.
         #[serde(default)]
         filter: ConnectionFilter,
-        /// What they are sorted by; without it the first that are found are listed.
+        /// The order; without it the first that are found are listed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sort: Option<Sort>,
         /// Connections to list, 0 to [`MAX_LISTED`](crate::MAX_LISTED); without it 100.
@@ -43,7 +43,7 @@ pub enum Request {
     },
     /// All counters; the reply is [`Counters`](crate::Counters).
     Counters,
-    /// What `tidegate ctl top` shows: a [`Top`](crate::Top) every interval until the client leaves.
+    /// Send the data of `tidegate ctl top`, a [`Top`](crate::Top), every interval until the client leaves.
     Top {
         /// The interval in milliseconds, 100 to 60,000.
         #[serde(default = "second")]
@@ -112,7 +112,7 @@ pub enum Reply {
     Error(String),
 }
 
-/// What a server is and does.
+/// Facts of a running server.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Info {
     /// The version of the program.
@@ -121,11 +121,11 @@ pub struct Info {
     pub pid: u32,
     /// The interfaces it was given.
     pub interfaces: Vec<String>,
-    /// What it does.
+    /// Its state.
     pub state: State,
 }
 
-/// What a server does.
+/// The state of a server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum State {

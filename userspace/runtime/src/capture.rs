@@ -32,7 +32,7 @@ pub struct CaptureSettings {
     pub connections_of: Option<Peer>,
 }
 
-/// What a capture shows.
+/// The frames that a capture shows.
 #[derive(Clone, Copy, Debug)]
 pub enum Shown<'a> {
     /// A frame.
@@ -54,7 +54,7 @@ pub struct Captured<'a> {
     pub device: u32,
     /// The queue it was received on, or is sent by.
     pub queue: u32,
-    /// What the XDP program made of it; `None` if a shard received or sent it.
+    /// The verdict of the XDP program; `None` if a shard received or sent it.
     pub verdict: Option<XdpCounter>,
     /// Its octets, as far as they were captured, in one piece or in two.
     pub octets: [&'a [u8]; 2],
@@ -81,7 +81,7 @@ pub struct Capture {
     _one_of: Arc<()>,
 }
 
-/// Where something was captured.
+/// The place of a capture.
 #[derive(Clone, Copy)]
 enum From {
     /// By the shard of this index: a frame.

@@ -99,7 +99,7 @@ pub struct Slice {
     pub connections: Vec<ConnectionInfo>,
 }
 
-/// What a shard is to do with the next slice of its connections.
+/// A request to a shard about the next slice of its connections.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Count,

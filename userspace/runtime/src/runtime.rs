@@ -101,7 +101,7 @@ pub struct Runtime {
     earlier: Vec<Earlier>,
     /// `None`: no other process can take over.
     succession: Option<Succession>,
-    /// How sockets are bound.
+    /// The way in which sockets are bound.
     afxdp: Config,
     plan: BindPlan,
     /// The configuration of the engines.

@@ -389,7 +389,7 @@ fn free_numbers(shards: u16, taken: &[u16]) -> Option<u16> {
     firsts.find(|first| !taken.contains(first))
 }
 
-/// How far giving the devices to the next process has come.
+/// The progress of giving the devices to the next process.
 enum State {
     /// Nobody has called.
     Alone,
@@ -406,7 +406,7 @@ enum State {
     Taken(Conversation),
 }
 
-/// What the runtime is to do about the next process.
+/// The next step of the runtime towards the process that takes over.
 pub(crate) enum Step {
     Nothing,
     /// The shards are to release their ports, and the kernel to give what arrives to the socket.
@@ -467,7 +467,7 @@ impl Succession {
         matches!(self.state, State::Taken(_))
     }
 
-    /// What is to be done now. `offer` makes the offer to one that calls.
+    /// The step that is due. `offer` makes the offer to a process that calls.
     pub(crate) fn step(&mut self, queues: u32, mtu: u16, offer: impl FnOnce(Key) -> io::Result<Offering>) -> Step {
         match core::mem::replace(&mut self.state, State::Alone) {
             State::Alone => {
@@ -580,7 +580,7 @@ pub(crate) struct Offering {
 }
 
 impl Offering {
-    /// What there is of a server whose first shard has number `first`.
+    /// The offer of a server whose first shard has number `first`.
     pub(crate) fn new(
         steering: &Steering,
         devices: &[String],

@@ -1,4 +1,4 @@
-//! What happens to connections, on its way from the engines to who reads a trace.
+//! Events of connections, on their way from the engines to the reader of a trace.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub struct Happened {
     pub peer: SocketAddr,
     /// This side.
     pub local: SocketAddr,
-    /// What it was.
+    /// Its kind.
     pub happening: Happening,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Tracer {
     lost: Arc<AtomicU64>,
 }
 
-/// What a [`Tracer`] tells.
+/// An event that a [`Tracer`] tells of.
 pub(crate) struct Happenings {
     pub(crate) ring: Consumer<Happened>,
     lost: Arc<AtomicU64>,

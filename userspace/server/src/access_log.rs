@@ -35,7 +35,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The access log of the process.
 static PUBLISHED: OnceLock<Arc<Shared>> = OnceLock::new();
 
-/// What became of the records.
+/// Counts of the records, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AccessLogCounts {
     /// Records written.
@@ -111,7 +111,7 @@ pub(crate) struct PreparedLog {
     target: Option<Target>,
 }
 
-/// What the writer shares with everybody else.
+/// The part of the writer that others see.
 #[derive(Default)]
 struct Shared {
     queues: Mutex<Vec<Arc<Queue>>>,
@@ -147,7 +147,7 @@ impl Shared {
     }
 }
 
-/// What became of the records of the process's access log until now.
+/// Counts of the records of the process's access log until now, by outcome.
 pub(crate) fn counts() -> AccessLogCounts {
     PUBLISHED
         .get()
@@ -179,7 +179,7 @@ impl AccessLog {
         Ok(log)
     }
 
-    /// Where the requests of shard `shard` go; `None`: they are not logged.
+    /// The queue for the requests of shard `shard`; `None`: they are not logged.
     pub(crate) fn of_shard(&self, shard: u32) -> Option<http::AccessLog> {
         self.of_shard_by(&self.config, shard)
     }
@@ -289,7 +289,7 @@ impl AccessLog {
         let _ = PUBLISHED.set(Arc::clone(&self.shared));
     }
 
-    /// What became of the records until now.
+    /// Counts of the records until now, by outcome.
     #[cfg(test)]
     fn counts(&self) -> AccessLogCounts {
         self.shared.counts()

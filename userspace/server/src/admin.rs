@@ -39,9 +39,9 @@ use crate::service_counters::ServiceCounts;
 use http::Limits;
 use snapshots::Snapshots;
 
-/// What is counted and known at one moment.
+/// Counters and facts of one moment.
 pub(crate) struct Snapshot {
-    /// When it was taken.
+    /// The time of the snapshot.
     pub(crate) at: Instant,
     pub(crate) info: Info,
     pub(crate) state: State,
@@ -53,7 +53,7 @@ pub(crate) struct Snapshot {
 
 /// The parts of a snapshot that seldom change.
 pub(crate) struct Info {
-    /// When the process began to serve.
+    /// The time at which the process began to serve.
     pub(crate) started: Instant,
     pub(crate) interfaces: Vec<String>,
     /// Empty while the interfaces are gone, as the next.

@@ -65,7 +65,7 @@ pub(crate) struct ConfigFile {
     pub(crate) admin: Option<SocketAddr>,
     /// The control socket.
     pub(crate) control: crate::control::Config,
-    /// What the server gives up when it serves.
+    /// The privileges that the server gives up when it serves.
     pub(crate) privileges: crate::privileges::Config,
     /// The http service.
     pub(crate) http: tidegate_apps::http::Config,

@@ -54,14 +54,14 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
-    /// What makes the server end, or would.
+    /// Reasons for the server to end.
     Error,
-    /// What somebody should look at.
+    /// The findings that deserve a look.
     #[default]
     Warn,
-    /// What happens seldom.
+    /// Rare events.
     Info,
-    /// What is of use to find an error.
+    /// Details for finding an error.
     Debug,
     /// Everything.
     Trace,

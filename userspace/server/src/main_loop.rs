@@ -15,7 +15,7 @@ const MAX_CALLS: usize = 64;
 /// The time the main loop has to answer. It answers at once, unless it starts, stops or waits for a shard that hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a call can see and change.
+/// The state that a call sees and changes.
 pub(crate) struct MainLoop<'a> {
     /// `None` while the interfaces are gone.
     pub(crate) serving: Option<&'a mut Serving>,
@@ -88,16 +88,6 @@ mod tests {
 
     use super::*;
     use crate::access_log::AccessLogConfig;
-    use crate::arguments::ServeArguments;
-
-    fn settings() -> Settings {
-        Settings::gather(&ServeArguments {
-            iface: vec!["eth1".to_owned()],
-            listen: vec!["http=198.18.0.1:80".parse().unwrap()],
-            ..ServeArguments::default()
-        })
-        .unwrap()
-    }
 
     #[test]
     fn a_call_wakes_the_main_loop_and_gets_its_answer() {
@@ -110,7 +100,7 @@ mod tests {
             })
         });
         woken.recv_timeout(ANSWER_TIMEOUT).unwrap();
-        let (mut settings, mut drain) = (settings(), Drain::default());
+        let (mut settings, mut drain) = (Settings::of_test(), Drain::default());
         calls.make(&mut MainLoop {
             serving: None,
             past: &Past::default(),

@@ -33,7 +33,7 @@ pub(crate) struct Config {
     pub(crate) landlock: bool,
     /// Files and directories that may be read besides.
     pub(crate) read: Vec<PathBuf>,
-    /// What happens to system calls that serving does not take.
+    /// The treatment of system calls that serving does not take.
     pub(crate) seccomp: Seccomp,
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum Seccomp {
     Off,
 }
 
-/// What this process is confined to.
+/// The limits of this process.
 struct Policy {
     /// User and group to become.
     identity: Option<(u32, u32)>,

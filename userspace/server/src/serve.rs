@@ -165,7 +165,7 @@ impl Prepared {
         self.tune()
     }
 
-    /// What calls from other threads can see and change.
+    /// The state that calls from other threads see and change.
     fn main_loop<'a>(
         &'a mut self,
         serving: Option<&'a mut Serving>,
@@ -222,7 +222,7 @@ fn wait_for_return(
     }
 }
 
-/// What is left of runtimes that are over.
+/// The remains of runtimes that are over.
 #[derive(Default)]
 pub(crate) struct Past {
     pub(crate) report: Option<Report>,

@@ -77,7 +77,7 @@ impl Watchdog {
         }
     }
 
-    /// What is to be told at `now`.
+    /// The messages that are due at `now`.
     fn look(&mut self, now: Instant, connections: impl FnOnce() -> Result<u64, Error>) -> Option<Vec<String>> {
         let interval = self.interval?;
         // A shard that hangs is asked again at every look: there is as much time left for it to go on as there was.

@@ -116,6 +116,19 @@ impl Settings {
     }
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Those of a server of http on eth1.
+    pub(crate) fn of_test() -> Self {
+        let arguments = ServeArguments {
+            iface: vec!["eth1".to_owned()],
+            listen: vec!["http=198.18.0.1:80".parse().expect("a listener")],
+            ..ServeArguments::default()
+        };
+        Self::gather(&arguments).expect("settings")
+    }
+}
+
 /// The configuration file that the arguments name, or one without keys.
 fn file(arguments: &ServeArguments) -> Result<ConfigFile, Failure> {
     match &arguments.config {

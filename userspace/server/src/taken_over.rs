@@ -1,4 +1,4 @@
-//! What is left to do for a server whose interface another process has taken over.
+//! The rest of the work of a server whose interface another process has taken over.
 
 use std::time::{Duration, Instant};
 

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a terminal is told to leave the second screen, and to show its cursor.
+/// The sequences that have a terminal leave the second screen, and show its cursor.
 const LEAVE: &str = "\u{1b}[?1049l";
 const SHOW_CURSOR: &str = "\u{1b}[?25h";
 

@@ -132,7 +132,7 @@ impl TimerWheel {
         self.entries.get(id as usize).is_some_and(Entry::is_armed)
     }
 
-    /// When the timer of `id` fires, if it is armed.
+    /// The time at which the timer of `id` fires, if it is armed.
     pub fn deadline(&self, id: u32) -> Option<Instant> {
         let entry = self.entries.get(id as usize).filter(|entry| entry.is_armed())?;
         Some(Instant::from_millis(entry.tick()))

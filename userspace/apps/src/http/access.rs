@@ -14,7 +14,7 @@ use tidegate_tcp::application::Stream;
 use super::request::Request;
 use super::status::Status;
 
-/// Where requests are logged. Nothing of it may wait: it is called between two segments.
+/// The log of requests. It must not wait: it is called between two segments.
 pub trait AccessSink: Send + Sync {
     /// A record to be filled in, empty or one that was used before.
     fn take(&self) -> Box<AccessRecord>;
@@ -26,7 +26,7 @@ pub trait AccessSink: Send + Sync {
 /// Where, and which requests are logged.
 #[derive(Clone)]
 pub struct AccessLog {
-    /// Where they are logged.
+    /// The log that they go to.
     pub sink: Arc<dyn AccessSink>,
     /// The fraction of all requests that is logged, chosen at random (0 to 1).
     pub sample: f64,
@@ -62,7 +62,7 @@ pub struct AccessRecord {
     pub time: Duration,
     /// The time from the last byte of its head until then.
     pub elapsed: Duration,
-    /// When its head was complete.
+    /// The time at which its head was complete.
     pub began: Instant,
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Outgoing {
     pub(super) after: After,
     /// The request's entry in the access log, if it is to have one.
     pub(super) access: Option<Entry>,
-    /// When the request was complete, or was refused; `None` for a response from memory that has not had to wait.
+    /// The time at which the request was complete or refused; `None` for a response from memory that has not waited.
     pub(super) complete_at: Option<Instant>,
 }
 

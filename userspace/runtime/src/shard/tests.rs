@@ -35,7 +35,7 @@ struct End {
     received: Vec<u8>,
     /// Reasons for which connections were closed.
     closed: Vec<CloseReason>,
-    /// What it had received when it was last asked to publish.
+    /// The octets received when it was last asked to publish.
     published: Vec<u8>,
 }
 

@@ -24,7 +24,7 @@ pub(super) const MAX_DESCRIPTORS: usize = 253;
 /// Octets of the longest message.
 const MAX_MESSAGE: usize = 1 << 16;
 
-/// What the server that runs has, and is to be taken over with the descriptors: those of the maps, of the links, a pipe
+/// The offer of the server that runs, which goes with the descriptors: those of the maps, of the links, a pipe
 /// whose other end this process alone has; and for each earlier process such a pipe, the conversation with it, and
 /// its relays.
 #[derive(Debug, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ fn unix_socket(flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
-/// Where later processes call. Dropping it removes it.
+/// The socket that later processes connect to. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Door {
     socket: OwnedFd,

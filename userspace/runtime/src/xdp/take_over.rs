@@ -121,7 +121,7 @@ impl Steering {
     }
 }
 
-/// Where the flows of `predecessor` are in its table.
+/// The places of the flows of `predecessor` in its table.
 ///
 /// # Errors
 ///

@@ -58,7 +58,7 @@ fn state(snapshot: &Snapshot) -> Value {
     })
 }
 
-/// What is known of the server beside its counters.
+/// Facts of the server beside its counters.
 pub(super) fn info(snapshot: &Snapshot) -> Value {
     let info = &snapshot.info;
     let queues = info.queues.iter().map(|queue| {

@@ -15,7 +15,7 @@ use super::*;
 /// The time a page has to change.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is wrong with the page: what leaves it or cannot be seen, and values that are missing.
+/// Faults of the page: parts that leave it or cannot be seen, and values that are missing.
 const PROBLEMS: &str = r#"
 const found = [];
 const width = document.documentElement.clientWidth;

@@ -200,7 +200,7 @@ fn gauge(name: &str, help: &str, unit: Option<Unit>, value: Value) -> Family {
     }
 }
 
-/// What is known of the program and its queues.
+/// Facts of the program and its queues.
 fn infos(snapshot: &Snapshot) -> [Family; 2] {
     let info = &snapshot.info;
     let family = |name: &str, help: &str, samples| Family {

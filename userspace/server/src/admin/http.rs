@@ -55,7 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Octets of a request's head, and of what is read ahead.
 const MAX_HEAD: usize = 16 << 10;
 
-/// What is served.
+/// The listeners.
 pub(super) struct Site {
     snapshots: Snapshots,
     page: Page,

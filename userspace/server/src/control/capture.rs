@@ -32,7 +32,7 @@ const PROGRAM: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
 const XDP_DROP: u64 = 1;
 const XDP_TX: u64 = 3;
 
-/// When a command that goes on ends by itself.
+/// The time at which a command that goes on ends by itself.
 pub(super) struct Limits {
     count: u64,
     until: Option<Instant>,
@@ -220,7 +220,7 @@ impl<W: Write> File<W> {
     }
 }
 
-/// What a command that goes on is shown.
+/// The view of a command that goes on.
 pub(super) enum Seen<'a> {
     /// The next.
     Shown(Shown<'a>),

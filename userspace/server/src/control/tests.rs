@@ -4,7 +4,6 @@ use tidegate_control::{Client as ControlClient, Info, State};
 
 use super::*;
 use crate::access_log::{AccessLog, AccessLogConfig};
-use crate::arguments::ServeArguments;
 use crate::drain::Drain;
 use crate::main_loop::{self, MainLoop};
 use crate::serve::Past;
@@ -32,12 +31,7 @@ fn server() -> Server {
     let socket = socket.expect("a socket");
     let (running, ended) = mpsc::channel();
     thread::spawn(move || {
-        let mut settings = Settings::gather(&ServeArguments {
-            iface: vec!["eth1".to_owned()],
-            listen: vec!["http=198.18.0.1:80".parse().unwrap()],
-            ..ServeArguments::default()
-        })
-        .unwrap();
+        let mut settings = Settings::of_test();
         let mut access_log = AccessLog::start(&AccessLogConfig::default()).unwrap();
         let mut drain = Drain::default();
         while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {

@@ -76,7 +76,7 @@ fn snapshot(client: &Client<'_>, sampler: &mut Sampler, before: &mut Option<Late
     })
 }
 
-/// What was measured between the two.
+/// The measurements between the two.
 fn since(before: &Latencies, now: &Latencies) -> Result<BTreeMap<String, Latency>, String> {
     let measured = [
         ("rtt", &before.rtt, &now.rtt),
@@ -99,7 +99,7 @@ struct Sampler {
     last: Option<Round>,
 }
 
-/// What was seen in a round.
+/// The findings of a round.
 #[derive(Default)]
 struct Round {
     states: StateCounts,

@@ -79,20 +79,10 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::arguments::ServeArguments;
-
-    fn settings() -> Settings {
-        Settings::gather(&ServeArguments {
-            iface: vec!["eth1".to_owned()],
-            listen: vec!["http=198.18.0.1:80".parse().unwrap()],
-            ..ServeArguments::default()
-        })
-        .unwrap()
-    }
 
     #[test]
     fn as_many_are_kept_as_the_settings_take() {
-        let mut settings = settings();
+        let mut settings = Settings::of_test();
         let kept = |settings: &Settings| Capabilities::of(settings).to_string();
         assert_eq!(kept(&settings), "NET_ADMIN");
         settings.config.http.root = Some("/srv/www".into());

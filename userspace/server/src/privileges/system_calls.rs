@@ -58,7 +58,7 @@ const PRIVILEGES: [i64; 14] = numbers! {
     SYS_getresuid SYS_getresgid SYS_landlock_restrict_self SYS_seccomp SYS_setrlimit
 };
 
-/// What other architectures have in newer forms only.
+/// System calls that other architectures have in newer forms only.
 #[cfg(target_arch = "x86_64")]
 const OLD_FORMS: [i64; 25] = numbers! {
     SYS_open SYS_stat SYS_lstat SYS_access SYS_readlink SYS_unlink SYS_mkdir SYS_rmdir SYS_rename SYS_renameat SYS_chmod

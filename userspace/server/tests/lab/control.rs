@@ -76,7 +76,7 @@ impl<'lab> Steered<'lab> {
     }
 }
 
-/// What both sides of a connection tell of it.
+/// A connection as both of its sides tell of it.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     /// The client's state.
@@ -93,7 +93,7 @@ struct Told {
 /// By the client's address and port.
 type Connections = BTreeMap<SocketAddr, Told>;
 
-/// What `ctl conns` tells.
+/// The connections as `ctl conns` tells of them.
 fn told_by_server(reply: &Value) -> Connections {
     let connections = reply["connections"].as_array().unwrap().iter();
     connections
@@ -117,7 +117,7 @@ fn told_by_server(reply: &Value) -> Connections {
         .collect()
 }
 
-/// What `ss -ti` tells in the client's namespace.
+/// A connection as `ss -ti` tells of it in the client's namespace.
 fn told_by_client() -> Connections {
     let mut ss = command(Place::Client, "ss");
     ss.args(["-tinHO"]);

@@ -1,4 +1,4 @@
-//! What a server that serves has given up, looked at from outside, and that it serves all the same.
+//! The privileges of a serving server, looked at from outside, and its service without them.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -5,7 +5,7 @@ use super::{State, Tcb};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
-/// What the counts of a connection are derived from.
+/// The source of a connection's counts.
 pub(crate) struct Lifetime {
     /// ISS.
     iss: SeqNumber,

@@ -72,7 +72,7 @@ pub enum Timer {
     FinWait2,
     /// Pacing lets go what it held back.
     Pace,
-    /// What was learned of the path is forgotten.
+    /// The metrics of the path are forgotten.
     Forget,
     /// The application's own.
     Application,

@@ -1,4 +1,4 @@
-//! What an engine tells of its connections while somebody looks.
+//! Observers: events of an engine's connections, told while somebody listens.
 
 use super::Engine;
 use crate::application::Application;

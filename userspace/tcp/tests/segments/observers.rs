@@ -21,7 +21,7 @@ fn observed(app: App) -> (Rig, Receiver<(u16, Happening)>) {
     (rig, tells)
 }
 
-/// What is told since the last call, in words.
+/// The events since the last call, in words.
 fn words(tells: &Receiver<(u16, Happening)>) -> Vec<String> {
     let happenings = tells.try_iter().map(|(port, happening)| {
         assert_ne!(port, 0);

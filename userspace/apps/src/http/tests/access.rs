@@ -1,4 +1,4 @@
-//! What the access log gets of requests, and when.
+//! Entries of the access log: their contents and their time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use tidegate_control::{Counters, Info, Latency, Peer, Top};
 
 use crate::admin::is_loss;
 
-/// What there is to be shown.
+/// The contents of the screen.
 pub(super) struct Model {
     pub(super) info: Info,
     now: Reading,
@@ -129,7 +129,7 @@ impl Model {
         &self.now.peers
     }
 
-    /// What is lost, with its rate and how much it is altogether: what is being lost now comes first.
+    /// Losses, with rate and total; those that go on come first.
     pub(super) fn losses(&self) -> Vec<(&str, f64, u64)> {
         let all = self.now.counters.counters.iter();
         let mut losses: Vec<_> = all
