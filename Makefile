@@ -105,7 +105,6 @@ container: build ## Make a container image of the program and its libraries (bui
 	buildah build --isolation chroot --tag tidegate --file scripts/deploy/Containerfile .
 
 test-deploy: build ## Check unit, installation, manifests and Prometheus rules (systemd-analyze, pip, prometheus)
-	@scripts/deploy/prometheus/test.sh
 	@scripts/test-deploy.sh target/release/tidegate
 
 test-pages: ebpf ## Have chromium look at a page of every kind of report, wide and narrow, light and dark (chromium)

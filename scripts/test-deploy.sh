@@ -15,33 +15,10 @@ if (($# != 1)); then
 fi
 tidegate=$(readlink -f "$1")
 venv=${VENV:-target/deploy/venv}
-failed=0
+# shellcheck source=scripts/check.sh
+source scripts/check.sh
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-
-# Prints what came out of check $1, which is the command that follows.
-check() {
-    local name=$1
-    shift
-    if "$@" >"$scratch/output" 2>&1; then
-        echo "ok       $name"
-    else
-        echo "FAIL     $name"
-        sed 's/^/         | /' "$scratch/output" | tail -25
-        failed=1
-    fi
-}
-
-# The same, if program $1 is there.
-check_with() {
-    local program=$1
-    shift
-    if command -v "$program" >/dev/null; then
-        check "$@"
-    else
-        echo "SKIPPED  $1: there is no $program"
-    fi
-}
 
 installed() {
     DESTDIR=$scratch/root PREFIX=/usr scripts/deploy/install.sh "$tidegate"
@@ -91,4 +68,5 @@ fi
 check_with "$venv/bin/kubernetes-validate" "Kubernetes manifests" \
     "$venv/bin/kubernetes-validate" --strict scripts/deploy/kubernetes/tidegate.yaml
 check_with "$venv/bin/kubernetes-validate" "ServiceMonitor" service_monitor
+check_with "${PROMTOOL:-promtool}" "Prometheus rules" scripts/deploy/prometheus/test.sh
 exit "$failed"

@@ -16,11 +16,16 @@ for module in "${first[@]}"; do
     skipped+=(--skip "$module")
 done
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+second=
+# The second half is a process group of its own, which Ctrl-C does not reach.
+trap '[[ -z $second ]] || kill -- "-$second" 2>/dev/null || true; rm -f "$log"' EXIT
+set -m
 TIDEGATE_TEST_LAB=tg-test2 "$@" -- --test-threads=1 "${first[@]}" >"$log" 2>&1 &
 second=$!
+set +m
 code=0
 TIDEGATE_TEST_LAB=tg-test "$@" -- --test-threads=1 "${skipped[@]}" || code=$?
 wait "$second" || code=$?
+second=
 cat "$log"
 exit "$code"

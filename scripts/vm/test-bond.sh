@@ -24,20 +24,8 @@ fi
 tidegate=$(readlink -f "$1")
 [[ -x $tidegate && ${tidegate##*/} == tidegate ]] || vm_die "$1 is no program, or not tidegate"
 
-failed=0
-
-# Prints what came out of check $1, which is the command that follows.
-check() {
-    local name=$1
-    shift
-    if "$@" >"$scratch/output" 2>&1; then
-        echo "ok     $name"
-    else
-        echo "FAIL   $name"
-        sed 's/^/       | /' "$scratch/output" | tail -25
-        failed=1
-    fi
-}
+# shellcheck source=scripts/check.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../check.sh"
 
 # Makes the bond of both NICs, with the address that the first had.
 make_bond() {

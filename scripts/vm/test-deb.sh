@@ -61,6 +61,7 @@ tar -C "$tree" -xf "$VM_DIR/deb-$suite.tar"
 install -m 644 "$deb" "$tree/root/first.deb"
 install -m 644 "$newer" "$tree/root/newer.deb"
 install -m 755 "$(dirname "${BASH_SOURCE[0]}")/deb-checks.sh" "$tree/root/checks.sh"
+install -m 644 "$(dirname "${BASH_SOURCE[0]}")/../check.sh" "$tree/root/check.sh"
 vm_add_modules "$tree/root" "$release" veth
 cat >"$tree/etc/systemd/system/checks.service" <<-'END'
 	[Unit]

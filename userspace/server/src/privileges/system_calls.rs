@@ -20,12 +20,12 @@ macro_rules! numbers {
 }
 
 /// Memory and threads.
-const MEMORY_AND_THREADS: [i64; 38] = numbers! {
+const MEMORY_AND_THREADS: [i64; 35] = numbers! {
     SYS_brk SYS_madvise SYS_membarrier SYS_memfd_create SYS_mincore SYS_mlock SYS_mmap SYS_mprotect SYS_mremap SYS_munlock
     SYS_munmap SYS_exit SYS_exit_group SYS_futex SYS_get_robust_list SYS_set_robust_list SYS_rseq SYS_set_tid_address
     SYS_gettid SYS_getpid SYS_getppid SYS_getcpu SYS_sched_getaffinity SYS_sched_setaffinity SYS_sched_yield
     SYS_sched_getscheduler SYS_sched_getparam SYS_prctl SYS_prlimit64 SYS_getrusage SYS_times SYS_uname SYS_sysinfo
-    SYS_getrandom SYS_pidfd_open SYS_pidfd_getfd SYS_pidfd_send_signal SYS_restart_syscall
+    SYS_getrandom SYS_restart_syscall
 };
 
 /// Signals and time.
