@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidegate_runtime::{Balancers, Config, Listener, Settings, Sources, SynCookies};
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 
-/// The longest line, in octets.
+/// The longest line, in octets. A connection with a longer one, or with one that has no end, is reset.
 const MAX_LINE: usize = 4096;
 
 /// The time without a line after which a connection is closed.
@@ -49,7 +49,8 @@ impl Application for Lines {
                 return taken;
             }
         }
-        if data.len() - taken > MAX_LINE {
+        let rest = data.len() - taken;
+        if rest > MAX_LINE || rest > 0 && stream.peer_finished() {
             stream.abort();
         }
         taken

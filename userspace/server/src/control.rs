@@ -56,11 +56,8 @@ impl Config {
     /// The owner is nobody's name, or the system refuses the socket.
     pub(crate) fn open(&self, caller: &Caller) -> Result<Option<ControlSocket>, Failure> {
         let Some(path) = &self.path else { return Ok(None) };
-        let mut unpublished = path.clone().into_os_string();
-        unpublished.push(format!(".{}", process::id()));
-        let unpublished = PathBuf::from(unpublished);
-        let listener = bind(&unpublished, self.owner.as_deref())?;
-        let socket = ControlSocket::of(&unpublished).map_err(|source| refused(path, source))?;
+        let owner = self.owner.as_deref().map(owner).transpose()?;
+        let (socket, listener) = ControlSocket::bind(path, owner.as_ref()).map_err(|source| refused(path, source))?;
         let caller = caller.clone();
         thread::Builder::new()
             .name("control".to_owned())
@@ -68,59 +65,84 @@ impl Config {
             .map_err(|source| refused(path, source))?;
         Ok(Some(socket))
     }
+}
 
-    /// Puts `socket` at its path; where it `replaces` a server that lives, in its place.
-    ///
-    /// # Errors
-    ///
-    /// Another server has the path, or something that is no socket, or the system refuses.
-    pub(crate) fn publish(&self, socket: Option<&mut ControlSocket>, replaces: bool) -> Result<(), Failure> {
-        match (&self.path, socket) {
-            (Some(path), Some(socket)) => socket.publish(path, replaces),
-            _ => Ok(()),
-        }
+/// The user of this name.
+fn owner(name: &str) -> Result<User, Failure> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user),
+        _ => Err(Failure::Usage(format!(
+            "the control socket's owner {name} is not a user here; give the name of one (key `control.owner`)"
+        ))),
     }
 }
 
 /// The socket in the file system, removed when dropped.
 pub(crate) struct ControlSocket {
+    /// Its place at last.
     path: PathBuf,
+    /// Its place now.
+    at: PathBuf,
     /// Device and inode, to remove nobody else's.
     file: (u64, u64),
+    /// Another server listened at `path` when this one was made. Later it may take privileges to find out.
+    is_taken: bool,
 }
 
 impl ControlSocket {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self {
+    /// Binds a socket for `owner` alone beside `path`.
+    fn bind(path: &Path, owner: Option<&User>) -> io::Result<(Self, UnixListener)> {
+        let mut at = path.to_owned().into_os_string();
+        at.push(format!(".{}", process::id()));
+        let at = PathBuf::from(at);
+        // Left by a start of the same number that was killed.
+        let _ = fs::remove_file(&at);
+        // Nobody else may connect between this and what follows, either.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(&at);
+        umask(before);
+        let listener = bound?;
+        let socket = Self {
             path: path.to_owned(),
-            file: file_of(path)?,
-        })
+            file: file_of(&at)?,
+            at,
+            // One that nobody listens on was left by a server that was killed.
+            is_taken: UnixStream::connect(path).is_ok(),
+        };
+        fs::set_permissions(&socket.at, fs::Permissions::from_mode(0o600))?;
+        if let Some(owner) = owner {
+            chown(&socket.at, Some(owner.uid), Some(owner.gid))?;
+        }
+        Ok((socket, listener))
     }
-}
 
-impl ControlSocket {
-    fn publish(&mut self, path: &Path, replaces: bool) -> Result<(), Failure> {
+    /// Puts the socket at its path; where it `replaces` a server that lives, in its place.
+    ///
+    /// # Errors
+    ///
+    /// Another server has the path, or something that is no socket, or the system refuses.
+    pub(crate) fn publish(&mut self, replaces: bool) -> Result<(), Failure> {
+        let path = &self.path;
         if fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
             return Err(refused(path, io::ErrorKind::AlreadyExists.into()));
         }
-        // One that nobody listens on was left by a server that was killed.
-        if !replaces && UnixStream::connect(path).is_ok() {
+        if self.is_taken && !replaces {
             return Err(Failure::Usage(format!(
                 "another server listens on the control socket {}; stop it, or give another path",
                 path.display()
             )));
         }
-        fs::rename(&self.path, path).map_err(|source| refused(path, source))?;
-        path.clone_into(&mut self.path);
+        fs::rename(&self.at, path).map_err(|source| refused(path, source))?;
+        self.at.clone_from(path);
         Ok(())
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if file_of(&self.path).is_ok_and(|file| file == self.file) {
+        if file_of(&self.at).is_ok_and(|file| file == self.file) {
             // Nobody minds one that is left: it is replaced at the next start.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.at);
         }
     }
 }
@@ -136,31 +158,6 @@ fn refused(path: &Path, source: io::Error) -> Failure {
         what: format!("cannot open the control socket {}", path.display()),
         source,
     }
-}
-
-/// Binds `path`, for `owner` alone.
-fn bind(path: &Path, owner: Option<&str>) -> Result<UnixListener, Failure> {
-    let owner = owner.map(|name| match User::from_name(name) {
-        Ok(Some(user)) => Ok(user),
-        _ => Err(Failure::Usage(format!(
-            "the control socket's owner {name} is not a user here; give the name of one (key `control.owner`)"
-        ))),
-    });
-    let owner = owner.transpose()?;
-    // Nobody else may connect between this and what follows, either.
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound.map_err(|source| refused(path, source))?;
-    let ours = || -> io::Result<()> {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        if let Some(owner) = &owner {
-            chown(path, Some(owner.uid), Some(owner.gid))?;
-        }
-        Ok(())
-    };
-    ours().map_err(|source| refused(path, source))?;
-    Ok(listener)
 }
 
 /// Serves clients for as long as the process lives.

@@ -87,6 +87,14 @@ pub(crate) fn prepare(settings: &Settings) -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
+    if let Some(identity) = identity
+        && settings.config.afxdp.take_over.is_some()
+    {
+        let config = &settings.config;
+        for path in [&config.afxdp.take_over, &config.control.path].into_iter().flatten() {
+            files::check_writable(path, identity).map_err(Failure::Usage)?;
+        }
+    }
     let files = if config.landlock {
         files::ruleset(settings)?
     } else {

@@ -61,19 +61,23 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut rates = given.stats_interval.map(Rates::new);
     let mut past = Past::default();
     let mut drain = Drain::default();
+    // Another process has the path and the address below until this one has taken over from it.
+    let may_take_over = given.config.afxdp.take_over.is_some();
     // Made before privileges are given up. Removed when this function is left.
     let mut control = given.config.control.open(&caller)?;
+    let mut publish = |replaces| control.as_mut().map_or(Ok(()), |socket| socket.publish(replaces));
+    if !may_take_over {
+        publish(false)?;
+    }
     let start_admin = |takes_over| match given.config.admin {
         Some(address) => Admin::start(address, &caller, takes_over).map(Some),
         None => Ok(None),
     };
-    // Another process has the address until this one has taken over from it.
-    let may_take_over = given.config.afxdp.take_over.is_some();
     let mut admin = if may_take_over { None } else { start_admin(false)? };
     let mut serving = Serving::start(&prepared, &past)?;
     let takes_over = serving.runtime.has_taken_over();
-    given.config.control.publish(control.as_mut(), takes_over)?;
     if may_take_over {
+        publish(takes_over)?;
         admin = start_admin(takes_over)?;
     }
     prepared.admin_listener = admin.as_ref().and_then(Admin::listener);

@@ -46,7 +46,8 @@ pub struct AccessRecord {
     pub local: SocketAddr,
     /// The number of the request on its connection; the first is 1.
     pub connection_requests: u32,
-    /// The request line without its end, as it came; empty: there was none.
+    /// The request line without its end, as it came, but for HTTP/1.2 and later, which are shown as HTTP/1.1; empty:
+    /// there was none.
     pub request: Vec<u8>,
     /// The value of the Referer field; empty: there is none.
     pub referer: Vec<u8>,

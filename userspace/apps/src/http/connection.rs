@@ -383,6 +383,8 @@ impl Connection {
                     response.interim = Bytes::from_static(CONTINUE);
                     response.send_interim(stream, &mut http.counters);
                 }
+                // Nor does its record wait for a body that may never come, if there are many.
+                response.access.take_if(|access| !access.may_wait());
                 self.phase = Phase::Body(Box::new(Upload {
                     decoder,
                     read: 0,

@@ -24,8 +24,8 @@ use super::metrics;
 use super::page::Page;
 use super::snapshots::{Reason, Snapshots};
 
-/// The bounds of what clients may cost. Those who send nothing or read nothing keep others waiting for at most the sum
-/// of the two times.
+/// The bounds of what clients may cost. One that sends nothing or reads nothing keeps the next waiting for at most the
+/// sum of the two times; connections are taken in the order in which they came, so that many such delay all others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Connections at a time; others wait for one of them to end.
@@ -99,6 +99,15 @@ impl Site {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// A server that stops answers nobody, and others would have to wait until that is clear.
+    fn expect_answers(&self) -> Result<(), Reason> {
+        if self.is_stopping() {
+            Err("stopping".into())
+        } else {
+            Ok(())
+        }
+    }
+
     fn page(&self) -> Answer {
         let mut answer = typed("text/html; charset=utf-8", self.page.html);
         answer
@@ -125,9 +134,7 @@ impl Site {
     }
 
     async fn readiness(&self) -> Result<Answer, Reason> {
-        if self.is_stopping() {
-            return Err("stopping".into());
-        }
+        self.expect_answers()?;
         match self.snapshots.now().await?.state {
             State::Serving => Ok(text(StatusCode::OK, "ok\n")),
             State::Draining => Err("draining".into()),
@@ -136,11 +143,13 @@ impl Site {
     }
 
     async fn json(&self, make: fn(&super::Snapshot) -> serde_json::Value) -> Result<Answer, Reason> {
+        self.expect_answers()?;
         let snapshot = self.snapshots.now().await?;
         Ok(typed("application/json", make(&snapshot).to_string()))
     }
 
     async fn rates(&self) -> Result<Answer, Reason> {
+        self.expect_answers()?;
         let (before, now) = self.snapshots.span().await?;
         Ok(typed("application/json", api::rates(&before, &now).to_string()))
     }

@@ -26,9 +26,8 @@ fn server() -> Server {
         path: Some(directory.path().join("control")),
         owner: None,
     };
-    let mut socket = config.open(&caller).unwrap();
-    config.publish(socket.as_mut(), false).unwrap();
-    let socket = socket.expect("a socket");
+    let mut socket = config.open(&caller).unwrap().expect("a socket");
+    socket.publish(false).unwrap();
     let (running, ended) = mpsc::channel();
     thread::spawn(move || {
         let mut settings = Settings::of_test();
@@ -102,30 +101,34 @@ fn the_socket_is_for_its_owner_alone_and_goes_with_the_server() {
     let server = server();
     let path = server.socket.path.clone();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let unpublished = || {
-        let other = server.directory.path().join("unpublished");
-        drop(bind(&other, None).unwrap());
-        ControlSocket::of(&other).unwrap()
-    };
-    let error = unpublished().publish(&path, false).unwrap_err();
+    let unpublished = |path: &Path| ControlSocket::bind(path, None).unwrap().0;
+    let mut other = unpublished(&path);
+    let error = other.publish(false).unwrap_err();
     assert!(error.to_string().contains("another server"), "{error}");
-    assert!(!server.directory.path().join("unpublished").exists());
-    let nobody = "nobody-of-this-name";
-    let error = bind(&server.directory.path().join("other"), Some(nobody)).unwrap_err();
-    assert!(error.to_string().contains(nobody) && error.exit_code() == 2, "{error}");
+    let at = other.at.clone();
+    drop(other);
+    assert!(!at.exists() && path.exists());
+    let error = owner("nobody-of-this-name").unwrap_err();
+    assert!(
+        error.to_string().contains("nobody-of-this-name") && error.exit_code() == 2,
+        "{error}"
+    );
     // What is no socket is not replaced.
     let file = server.directory.path().join("file");
     fs::write(&file, "precious").unwrap();
-    assert!(unpublished().publish(&file, true).is_err());
+    assert!(unpublished(&file).publish(true).is_err());
     assert_eq!(fs::read(&file).unwrap(), b"precious");
+    // A start that was killed does not stand in the way of another one of its number.
+    std::mem::forget(unpublished(&path));
+    drop(unpublished(&path));
     // One that takes over has the path, and keeps it when the server before ends.
-    let mut taken = unpublished();
-    taken.publish(&path, true).unwrap();
+    let mut taken = unpublished(&path);
+    taken.publish(true).unwrap();
     drop(server.socket);
     assert!(path.exists());
     // Nobody listens there: it was left by a server that was killed.
-    let mut next = unpublished();
-    next.publish(&path, false).unwrap();
+    let mut next = ControlSocket::bind(&path, None).unwrap().0;
+    next.publish(false).unwrap();
     drop(taken);
     assert!(path.exists());
     drop(next);

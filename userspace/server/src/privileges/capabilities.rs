@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, getgroups, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities, set_keep_capabilities,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -45,7 +45,10 @@ impl Capabilities {
     /// Has the calling thread keep only these, as far as it has them, and become `identity`.
     pub(super) fn keep_only(self, identity: Option<(u32, u32)>) -> io::Result<()> {
         let kept = self.0 & capabilities(None)?.permitted;
-        if let Some((user, group)) = identity {
+        // A thread that is started by one that has become it is it already, and may change nothing any more.
+        if let Some((user, group)) = identity
+            && (getuid().as_raw() != user || !getgroups()?.is_empty())
+        {
             // The last use of CAP_SETUID and CAP_SETGID. Each thread by itself: those before may have given them up.
             let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
             set_keep_capabilities(true)?;

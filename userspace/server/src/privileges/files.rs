@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -78,6 +79,28 @@ fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
+/// Checks that the folder of `path` can be written to by this user and group, as sockets take that change hands.
+///
+/// # Errors
+///
+/// A sentence with the remedy.
+pub(super) fn check_writable(path: &Path, (user, group): (u32, u32)) -> Result<(), String> {
+    let folder = folder_of(path);
+    let may_write = |folder: &fs::Metadata| {
+        let mode = folder.mode();
+        let is_own = folder.uid() == user && mode & 0o200 != 0;
+        is_own || folder.gid() == group && mode & 0o020 != 0 || mode & 0o002 != 0
+    };
+    if fs::metadata(&folder).is_ok_and(|folder| may_write(&folder)) {
+        return Ok(());
+    }
+    Err(format!(
+        "to be taken over from, the user of the key `privileges.user` has to write to {}, the folder of {}; `chown` it",
+        folder.display(),
+        path.display()
+    ))
+}
+
 /// The rules for a server with `settings`; `None`, logged, where the kernel has no Landlock.
 ///
 /// # Errors
@@ -130,6 +153,27 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_folder_can_be_written_to_by_its_owner_its_group_or_everybody() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (path, own) = (folder.path().join("socket"), fs::metadata(folder.path()).unwrap());
+        let (user, group) = (own.uid(), own.gid());
+        for (mode, who, is_fine) in [
+            (0o700, (user, group + 1), true),
+            (0o500, (user, group + 1), false),
+            (0o770, (user + 1, group), true),
+            (0o755, (user + 1, group), false),
+            (0o757, (user + 1, group + 1), true),
+        ] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_writable(&path, who).is_ok(), is_fine, "{mode:o} {who:?}");
+        }
+        let error = check_writable(Path::new("/nonexistent/socket"), (user, group)).unwrap_err();
+        assert!(error.contains("/nonexistent"), "{error}");
+    }
 
     #[test]
     fn a_thread_reaches_what_it_was_given_and_nothing_else() {

@@ -36,11 +36,11 @@ const SIGNALS_AND_TIME: [i64; 15] = numbers! {
 };
 
 /// Files. Which of them, Landlock decides.
-const FILES: [i64; 41] = numbers! {
+const FILES: [i64; 42] = numbers! {
     SYS_openat SYS_openat2 SYS_read SYS_readv SYS_pread64 SYS_write SYS_writev SYS_pwrite64 SYS_lseek SYS_close
     SYS_close_range SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_getdents64 SYS_readlinkat SYS_faccessat
     SYS_faccessat2 SYS_fcntl SYS_flock SYS_ftruncate SYS_fallocate SYS_fsync SYS_fdatasync SYS_fadvise64 SYS_sendfile
-    SYS_dup SYS_dup3 SYS_pipe2 SYS_unlinkat SYS_mkdirat SYS_renameat2 SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat
+    SYS_dup SYS_dup3 SYS_pipe2 SYS_unlinkat SYS_mkdirat SYS_renameat SYS_renameat2 SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat
     SYS_umask SYS_getcwd SYS_utimensat
 };
 
@@ -60,8 +60,8 @@ const PRIVILEGES: [i64; 14] = numbers! {
 
 /// System calls that other architectures have in newer forms only.
 #[cfg(target_arch = "x86_64")]
-const OLD_FORMS: [i64; 25] = numbers! {
-    SYS_open SYS_stat SYS_lstat SYS_access SYS_readlink SYS_unlink SYS_mkdir SYS_rmdir SYS_rename SYS_renameat SYS_chmod
+const OLD_FORMS: [i64; 24] = numbers! {
+    SYS_open SYS_stat SYS_lstat SYS_access SYS_readlink SYS_unlink SYS_mkdir SYS_rmdir SYS_rename SYS_chmod
     SYS_chown SYS_lchown SYS_dup2 SYS_pipe SYS_poll SYS_select SYS_epoll_create SYS_epoll_wait SYS_eventfd SYS_time
     SYS_getrlimit SYS_arch_prctl SYS_alarm SYS_getpgrp
 };

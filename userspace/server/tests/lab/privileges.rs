@@ -82,9 +82,10 @@ fn threads_keep_what_serving_takes_and_go_on_serving() {
         assert!(names.contains(&name), "no thread {name} among {names:?}");
     }
     for (name, status) in &threads {
-        let most = match name.as_str() {
-            "signals" | "control" | "stdout" | "stderr" => 0,
-            _ => CAP_NET_ADMIN | CAP_DAC_READ_SEARCH,
+        let most = if is_helper(name) {
+            0
+        } else {
+            CAP_NET_ADMIN | CAP_DAC_READ_SEARCH
         };
         for set in ["CapEff", "CapPrm", "CapAmb", "CapInh"] {
             let has = capabilities(status, set);
@@ -101,6 +102,14 @@ fn threads_keep_what_serving_takes_and_go_on_serving() {
     assert!(!scratch.path().join("control").exists(), "the socket is left");
 }
 
+/// Whether the thread of this name needs no capability.
+fn is_helper(name: &str) -> bool {
+    matches!(
+        name,
+        "signals" | "control" | "stdout" | "stderr" | "admin" | "access-log"
+    )
+}
+
 #[test]
 fn a_user_without_any_privilege_serves() {
     let Some(lab) = Lab::up(1) else { return };
@@ -108,16 +117,25 @@ fn a_user_without_any_privilege_serves() {
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
     let expected = write_file(&mut Random::new(18), &scratch.path().join("file"), 300_000);
     let config = scratch.path().join("tidegate.toml");
-    fs::write(&config, "[privileges]\nuser = \"nobody\"\n").expect("a file");
+    let log = scratch.path().join("access.log").to_string_lossy().into_owned();
+    fs::write(
+        &config,
+        format!("admin = \"127.0.0.1:9464\"\n[privileges]\nuser = \"nobody\"\n[access_log]\npath = \"{log}\"\n"),
+    )
+    .expect("a file");
     let (root, config) = (scratch.path().to_string_lossy(), config.to_string_lossy());
-    let arguments = default_arguments(&["--root", &root, "--config", &config]);
+    // In a folder that is root's alone to write to.
+    let control = format!("{root}/control");
+    let arguments = default_arguments(&["--root", &root, "--config", &config, "--control", &control]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let server = Server::run(&lab, serve_command(&arguments));
     expect_service(&server, scratch.path(), &expected);
     for (name, status) in threads(server.pid()) {
         assert_eq!(status["Uid"], "65534\t65534\t65534\t65534", "{name}");
         assert_eq!(status["Groups"].trim(), "", "{name}");
-        assert_eq!(capabilities(&status, "CapPrm") & !CAP_NET_ADMIN, 0, "{name}");
+        let most = if is_helper(&name) { 0 } else { CAP_NET_ADMIN };
+        assert_eq!(capabilities(&status, "CapPrm") & !most, 0, "{name}");
     }
+    assert_eq!(server.logged("cannot give"), 0, "{}", server.describe());
     server.stop();
 }

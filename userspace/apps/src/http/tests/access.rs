@@ -190,4 +190,9 @@ fn what_cannot_wait_for_its_end_is_logged_as_it_is() {
     assert_eq!((rows.len(), rows[0].1, rows[0].3), (1, 200, false), "{rows:?}");
     driver.acknowledge_all();
     assert_eq!(records.taken(), []);
+
+    let mut driver = built_in(|_| {});
+    records.attach(&mut driver, |log| log.max_under_way = 0);
+    driver.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(records.taken(), [("POST / HTTP/1.1".to_owned(), 0, 0, false)]);
 }
