@@ -295,16 +295,7 @@ impl<A: Application> Engine<A> {
             };
             ConnectionInfo::bare(local, anyone, State::Listen, Some(listener))
         });
-        let half_open = (0..self.half_open.slots()).filter_map(|slot| {
-            let record = self.half_open.get(slot)?;
-            Some(self.half_open_info(slot, record))
-        });
-        let time_wait = (0..self.time_wait.slots())
-            .filter_map(|slot| self.time_wait.get(slot))
-            .map(ConnectionInfo::of_time_wait);
-        let open = self.connections.iter();
-        let open = open.map(|(_, connection)| ConnectionInfo::of_connection(connection, self.now, self.rto_bounds));
-        listeners.chain(half_open).chain(open).chain(time_wait)
+        listeners.chain(self.flows())
     }
 
     pub(super) fn half_open_info(&self, slot: u32, record: &HalfOpen) -> ConnectionInfo {
