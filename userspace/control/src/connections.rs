@@ -41,7 +41,7 @@ pub enum Sort {
 /// The reply to `conns`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Connections {
-    /// Those that are told of.
+    /// The connections that are listed.
     pub connections: Vec<Connection>,
     /// The number of all that the filter selects.
     pub selected: u64,

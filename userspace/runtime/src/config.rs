@@ -32,10 +32,10 @@ const JUMBO_FRAME_SIZE: u32 = 4096;
 /// Smallest size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 
-mod balancers;
 /// Frames that the longest packet takes.
 const MAX_PACKET_FRAMES: u32 = (MAX_JUMBO_MTU + LINK_HEADERS).div_ceil(JUMBO_FRAME_SIZE - XDP_PACKET_HEADROOM);
 
+mod balancers;
 mod prefix;
 mod sources;
 mod syn_cookies;

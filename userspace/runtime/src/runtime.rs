@@ -25,7 +25,7 @@ pub use reload::Reload;
 use reload::Retiring;
 pub use start::{start, start_with_tasks};
 
-use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
+use crate::capture::{Capture, CaptureSettings};
 use crate::config::{Balancers, Config, CookieMode, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
@@ -142,7 +142,7 @@ pub struct Settings<'a> {
     pub afxdp: &'a Config,
     /// The TCP engines. The MTU is replaced by the smallest of the interfaces.
     pub tcp: &'a tidegate_tcp::config::Config,
-    /// When SYNs are answered with cookies.
+    /// The conditions in which SYNs are answered with cookies.
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
@@ -187,7 +187,7 @@ impl Runtime {
         Shards::new(&self.mailboxes, &self.failure)
     }
 
-    /// When SYNs are answered with cookies.
+    /// The mode by which SYNs are answered with cookies.
     pub fn cookie_mode(&self) -> CookieMode {
         self.cookies.mode()
     }
@@ -223,14 +223,15 @@ impl Runtime {
     ///
     /// [`Error::TooManyCaptures`], or [`Error::Shard`] when a shard takes no more commands.
     pub fn capture(&self, settings: &CaptureSettings) -> Result<Capture, Error> {
-        if Arc::strong_count(&self.captures) > MAX_CAPTURES {
-            return Err(Error::TooManyCaptures);
+        let running = Arc::strong_count(&self.captures) - 1;
+        if running >= settings.max_captures {
+            return Err(Error::TooManyCaptures { running });
         }
         let mut sources = Vec::new();
         let mut happenings = Vec::new();
         let (taken, is_taken) = channel::bounded(self.queues.len());
         for info in &self.queues {
-            let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
+            let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, settings.ring);
             self.mailboxes[info.queue as usize]
                 .send(Command::Tap {
                     tap: Box::new(tap),
@@ -580,7 +581,7 @@ impl Runtime {
     }
 }
 
-/// What the watchdog compares.
+/// The counters that the watchdog compares.
 struct Compared<'a> {
     runtime: &'a Runtime,
     devices: &'a [(usize, String)],

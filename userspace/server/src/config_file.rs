@@ -63,6 +63,10 @@ pub(crate) struct ConfigFile {
     pub(crate) balancers: tidegate_runtime::Balancers,
     /// The address of the admin listener; without it there is none.
     pub(crate) admin: Option<SocketAddr>,
+    /// Connections of the admin listener at a time (1 to 1,024); others wait for one of them to end.
+    pub(crate) admin_connections: usize,
+    /// Names of hosts that requests to the admin listener may be for, beside IP addresses and `localhost`.
+    pub(crate) admin_hosts: Vec<String>,
     /// The control socket.
     pub(crate) control: crate::control::Config,
     /// The privileges that the server gives up when it serves.
@@ -142,6 +146,8 @@ impl Default for ConfigFile {
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
             admin: None,
+            admin_connections: 32,
+            admin_hosts: Vec::new(),
             control: crate::control::Config::default(),
             privileges: crate::privileges::Config::default(),
             http: tidegate_apps::http::Config::default(),

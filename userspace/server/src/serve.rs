@@ -70,7 +70,7 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
         publish(false)?;
     }
     let start_admin = |takes_over| match given.config.admin {
-        Some(address) => Admin::start(address, &caller, takes_over).map(Some),
+        Some(address) => Admin::start(address, &given.config, &caller, takes_over).map(Some),
         None => Ok(None),
     };
     let mut admin = if may_take_over { None } else { start_admin(false)? };

@@ -96,15 +96,19 @@ impl Drops {
     }
 }
 
-impl Subscription {
-    /// The oldest sample.
-    pub(crate) fn next(&self) -> Option<Sample> {
+/// The samples there are at the moment, oldest first.
+impl Iterator for Subscription {
+    type Item = Sample;
+
+    fn next(&mut self) -> Option<Sample> {
         if self.waiting.samples.is_empty() {
             self.drops.distribute();
         }
         self.waiting.samples.pop()
     }
+}
 
+impl Subscription {
     /// Samples that were lost between the ring and here, because others looked and this one did not.
     pub(crate) fn lost(&self) -> u64 {
         self.waiting.lost.load(Ordering::Relaxed)

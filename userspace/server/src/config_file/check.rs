@@ -3,6 +3,7 @@
 use tidegate_tcp::config::{InvalidSetting, Keepalive};
 
 use super::ConfigFile;
+use crate::admin::check_name;
 use crate::listen::{self, Listen};
 
 /// The longest name of an interface (`IFNAMSIZ` without the null).
@@ -23,6 +24,7 @@ impl ConfigFile {
             ("syn_cookies", self.syn_cookies.validate()),
             ("sources", self.sources.validate()),
             ("balancers", self.balancers.validate()),
+            ("control", self.control.validate()),
             ("http", self.check_http()),
         ] {
             result.map_err(|error| self.origins.locate(table, &error))?;
@@ -61,6 +63,8 @@ impl ConfigFile {
         ] {
             InvalidSetting::check_duration(key, duration)?;
         }
+        InvalidSetting::check_range("admin_connections", self.admin_connections, 1..=1024)?;
+        self.admin_hosts.iter().try_for_each(|name| check_name(name))?;
         listen::check_all(&self.listen).map_err(|message| InvalidSetting::new(["listen"], message))
     }
 

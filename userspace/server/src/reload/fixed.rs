@@ -21,7 +21,7 @@ pub(super) fn first_change(old: &Settings, new: &Settings) -> Option<(&'static s
     }
     let (old, new) = (&old.config, &new.config);
     // `iface` is in the interfaces, and `root` in `http`. Tables are compared below.
-    let top = changed!("", old, new, ConfigFile, fixed [admin privileges], live [
+    let top = changed!("", old, new, ConfigFile, fixed [admin admin_connections admin_hosts privileges], live [
         iface listen listener root drain log access_log afxdp tcp syn_cookies sources balancers control http echo
         discard origins
     ]);
@@ -37,7 +37,9 @@ pub(super) fn first_change(old: &Settings, new: &Settings) -> Option<(&'static s
         })
         .or_else(|| {
             use crate::control::Config;
-            changed!("control", &old.control, &new.control, Config, fixed [path owner], live [])
+            changed!("control", &old.control, &new.control, Config, fixed [path owner max_clients], live [
+                max_captures capture_ring
+            ])
         })
 }
 
@@ -86,7 +88,8 @@ fn syn_cookies(
 
 fn sources(old: &tidegate_runtime::Sources, new: &tidegate_runtime::Sources) -> Option<(&'static str, &'static str)> {
     use tidegate_runtime::Sources;
-    // The table of sources that the limit needs is made at the start.
+    // The table of sources that the limit takes is made at the start, if there is a limit. After a reload that has
+    // given the limit up it is not known here whether there is one, so that it takes a restart to have a limit again.
     if old.syn_rate == 0 && new.syn_rate != 0 {
         return Some(("sources", "syn_rate"));
     }
@@ -133,6 +136,7 @@ mod tests {
             ("[sources]\nprefix_v6 = 48", ("sources", "prefix_v6")),
             ("[balancers]\ngue_port = 7", ("balancers", "gue_port")),
             ("[control]\npath = \"/run/a\"", ("control", "path")),
+            ("[control]\nmax_clients = 7", ("control", "max_clients")),
         ] {
             assert_eq!(change("", text), Some(key), "{text}");
         }
@@ -146,10 +150,11 @@ mod tests {
             "[syn_cookies]\nmode = \"always\"",
             "[sources]\ndeny = [\"192.0.2.0/24\"]\nmax_connections = 7",
             "[http]\nmax_head = 8192",
+            "[control]\nmax_captures = 0\ncapture_ring = 65536",
         ] {
             assert_eq!(change("", text), None, "{text}");
         }
-        // A limit can change, and be given up.
+        // A limit can change, and be given up; it takes a restart to have one again.
         assert_eq!(change("[sources]\nsyn_rate = 7", "[sources]\nsyn_rate = 9"), None);
         assert_eq!(change("[sources]\nsyn_rate = 7", ""), None);
     }
