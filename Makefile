@@ -156,6 +156,7 @@ docs: ebpf ## Write docs/cli.md anew from the help of the programs, and the tabl
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
 	@scripts/check-columns.sh
+	@scripts/check-lab-sockets.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all $(EBPF) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

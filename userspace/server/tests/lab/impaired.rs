@@ -14,7 +14,7 @@ use crate::fixture::counters::{ABORTED, RESET_BY_PEER, TIMED_OUT};
 use crate::fixture::data::sha256;
 use crate::fixture::link::{DIRECTIONS, Link};
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, in_namespace, report};
+use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, in_namespace, report, socket};
 
 const LINK: [&str; 10] = [
     "--delay",
@@ -140,7 +140,7 @@ fn the_link_does_what_it_is_asked_for() {
     let link = Link::start(&lab, &["--loss", "100%", "--direction", "ba"]);
     let refused = in_namespace(Place::Client, || {
         let address = SocketAddr::new(BOTH_FAMILIES[0], ECHO_PORT);
-        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err()
+        socket::connect(address, Duration::from_secs(2)).is_err()
     });
     assert!(refused, "a connection over a link that loses every answer");
     let counters = link.stop();
