@@ -177,7 +177,7 @@ impl Direction {
         }
     }
 
-    /// When something has to be sent next.
+    /// The time at which something has to be sent next.
     pub(crate) fn next_due(&self) -> Option<u64> {
         if self.blocked { None } else { self.schedule.next_due() }
     }

@@ -218,7 +218,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Prints at once. Whoever closed standard output does not want to read it, which is no reason to end the link.
+/// Prints at once. A closed standard output is no reason to end the link: nobody wants to read it.
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());

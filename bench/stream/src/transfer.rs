@@ -13,7 +13,7 @@ use crate::socket::{TIMEOUT, connect_to, timed_out};
 /// Bytes handed to or taken from the kernel at once.
 const CHUNK: usize = 64 * 1024;
 
-/// When a transfer is over.
+/// The end of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// After so many bytes.
@@ -49,7 +49,7 @@ impl Transfer {
     }
 }
 
-/// When something moved for the last time, and the longest time in which nothing did.
+/// The time at which something last moved, and the longest time in which nothing did.
 struct Progress {
     last: Instant,
     longest_pause: Duration,

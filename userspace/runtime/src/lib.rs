@@ -69,7 +69,7 @@
 //! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
 //! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
-//! | [`capture`], `taps`, `trace` | copies of what is received and sent, on their way to who writes them |
+//! | [`capture`], `taps`, `trace` | copies of what is received and sent, on their way to a capture's writer |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
 //! | `take_over`, `relay` | how a process takes the devices over from another, and what passes between the two then |

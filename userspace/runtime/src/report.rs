@@ -31,7 +31,7 @@ pub struct Report {
     pub xdp: Vec<XdpCounts>,
     /// SYN cookies, by queue that is served.
     pub syn_cookies: Vec<SynCookieCounts>,
-    /// What follows the kernel's routes and neighbours.
+    /// The counters of what follows the kernel's routes and neighbours.
     pub next_hops: NextHopCounts,
     /// The device, all queues together.
     pub device: DeviceCounts,

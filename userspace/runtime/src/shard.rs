@@ -81,7 +81,7 @@ pub(crate) struct Shard<A: Application, D, P: ShardPort = Port> {
     index: u16,
     engine: Engine<A>,
     task: D,
-    /// When the task wants its next turn at the latest.
+    /// The latest time for the task's next turn.
     task_deadline: Option<Instant>,
     port: P,
     handover: Handover<P::Frame>,
@@ -377,7 +377,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         match command {
             Command::Report(reply) => {
                 self.engine.application_mut().publish();
-                // Whoever asked may have given up waiting.
+                // The asking thread may have given up waiting.
                 let _ = reply.try_send(self.report());
             }
             Command::Connections(request) => request.answer(&mut self.engine, now, &mut self.port),
@@ -513,7 +513,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
     }
 
-    /// When the engine's next timer is due, or the task wants its turn.
+    /// The time at which the engine's next timer is due, or the task wants its turn.
     fn deadline(&self) -> Option<Instant> {
         [self.engine.next_deadline(), self.task_deadline]
             .into_iter()

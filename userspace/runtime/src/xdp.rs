@@ -75,7 +75,7 @@ impl fmt::Display for Attached {
     }
 }
 
-/// What keeps the program on a device.
+/// The attachment of the program to a device.
 enum Hold {
     /// Closing the link detaches the program; the kernel does it even after kill -9.
     Link(XdpLink),

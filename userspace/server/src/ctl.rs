@@ -52,7 +52,7 @@ fn print(text: &str) -> Result<(), Failure> {
             what: "cannot write to standard output".to_owned(),
             source: error,
         }),
-        // Whoever reads has enough.
+        // The reader has enough.
         Err(_) => std::process::exit(0),
         Ok(()) => Ok(()),
     }

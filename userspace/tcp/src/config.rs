@@ -31,7 +31,7 @@ impl InvalidSetting {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// Returns an error if it is not.
     pub fn check_range<T: PartialOrd + Debug>(
         key: &'static str,
         value: T,
@@ -52,7 +52,7 @@ impl InvalidSetting {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// Returns an error if it is not.
     pub fn check_duration(key: &'static str, duration: Duration) -> Result<(), Self> {
         if duration > MAX_DURATION {
             let message = format!("{key} is {duration:?}; it must be at most 10 years ({MAX_DURATION:?})");
@@ -65,7 +65,7 @@ impl InvalidSetting {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// Returns an error if it is not.
     pub fn check_above_zero(key: &'static str, duration: Duration) -> Result<(), Self> {
         if duration.is_zero() {
             return Err(Self::new(

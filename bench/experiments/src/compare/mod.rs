@@ -49,7 +49,7 @@ pub struct Arguments {
     /// The number of times everything is measured, 1 to 100 (default: 5)
     #[arg(long, value_name = "N", conflicts_with = "quick", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: Option<u32>,
-    /// Whose TCP the client uses.
+    /// The TCP that the client uses.
     #[arg(long, value_enum, default_value = "bypass")]
     client: Clients,
     /// The servers to measure, separated by commas.

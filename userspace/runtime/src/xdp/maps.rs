@@ -123,7 +123,7 @@ impl ListenerMaps {
     }
 }
 
-/// What the program is to do, as bits of [`feature`]: of cookies, or else.
+/// The parts of the program that are on, as bits of [`feature`]: cookies and others.
 pub(crate) struct FeaturesMap(Array<MapData, u32>);
 
 /// The same, for all who change some of it.

@@ -23,7 +23,7 @@ use crate::error::Error;
 pub(crate) struct ProgramSettings<'a> {
     /// The addresses and ports to steer.
     pub(crate) listeners: &'a [SocketAddr],
-    /// Whose segments to steer, whatever they are for.
+    /// The peers whose segments are steered, whatever they are for.
     pub(crate) remotes: &'a [SocketAddr],
     /// The SYN-ACK the engines would send.
     pub(crate) syn_ack: SynAck,

@@ -50,7 +50,7 @@ pub(crate) struct SendState {
     pub(crate) duplicate_acks: u16,
     /// The pacing rate has let go all that was sent until then; [`Instant::ZERO`]: nothing is paced.
     pub(crate) paced_until: Instant,
-    /// What is to be added to that, in microseconds times the rate: less than one.
+    /// The fraction to be added to that, in microseconds times the rate: less than one.
     pub(crate) pace_rest: u64,
     /// `None` while the window is the initial one and has never limited sending.
     pub(crate) congestion: Option<Box<dyn CongestionControl>>,

@@ -107,7 +107,7 @@ pub enum OnNoFlow {
     Report,
 }
 
-/// What is the same for the connections to all addresses of a listener.
+/// The settings that the connections to all addresses of a listener share.
 struct Listener {
     keepalive: Keepalive,
 }

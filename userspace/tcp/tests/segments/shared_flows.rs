@@ -369,7 +369,7 @@ fn records_of_time_wait_that_give_way_are_forgotten() {
     assert_eq!(shared.total(), 4);
 }
 
-/// Who has the flow is asked before the shard that would begin a connection of it.
+/// The shard that has the flow is asked before the one that would begin a connection of it.
 #[test]
 fn the_acknowledgment_of_a_cookie_goes_to_who_has_the_flow_and_then_to_who_was_chosen() {
     for chosen in [Some(2), None] {
@@ -427,7 +427,7 @@ fn text_of_a_handshake_that_was_seen_on_the_way_is_never_reset() {
     );
 }
 
-/// What follows the acknowledgment of a cookie is of a known flow all the time.
+/// Segments that follow the acknowledgment of a cookie are of a known flow all the time.
 #[test]
 fn a_half_open_connection_that_gives_way_to_a_cookie_leaves_no_gap() {
     let shared = Shared::new();
