@@ -46,13 +46,12 @@ impl MainLoop<'_> {
         }
     }
 
-    /// The counters until now, those of runtimes that are over included, and by shard those of the services; `None`:
-    /// nothing has been served yet.
+    /// The counters until now, those of runtimes that are over included; `None`: nothing has been served yet.
     ///
     /// # Errors
     ///
     /// A sentence: a shard does not answer.
-    pub(crate) fn counts(&self) -> Result<Option<(Report, &[Arc<Published>])>, String> {
+    pub(crate) fn counts(&self) -> Result<Option<Counts<'_>>, String> {
         match &self.serving {
             Some(serving) => {
                 let report = serving.report(self.past).map_err(|error| error.to_string())?;
@@ -62,6 +61,9 @@ impl MainLoop<'_> {
         }
     }
 }
+
+/// The counters of the runtime, and by shard those of the services.
+type Counts<'a> = (Report, &'a [Arc<Published>]);
 
 type Call = Box<dyn FnOnce(&mut MainLoop<'_>) + Send>;
 
