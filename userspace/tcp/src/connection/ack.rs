@@ -6,6 +6,7 @@ use super::{Context, Tcb, Undo};
 use crate::config::Config;
 use crate::congestion::Acked;
 use crate::counters::Counter;
+use crate::recovery::frto::Frto;
 use crate::recovery::prr::Prr;
 use crate::recovery::scoreboard::{DUP_THRESH, Delivered, Work};
 use crate::recovery::{LossDetection, Phase};
@@ -151,6 +152,7 @@ impl Tcb {
         }
         self.end_probe(segment.ack, dsack, duplicate && blocks.is_empty(), flight, context);
         self.detect_spurious(advanced, dsack.then(|| blocks[0].1), segment, context);
+        self.judge_timeout(segment.ack, advanced, duplicate, &delivered, context);
         let recovered = |point: SeqNumber| segment.ack.at_or_after(point);
         if advanced && self.sending.phase != Phase::Open && self.sending.recovery_point.is_none_or(recovered) {
             self.end_recovery(context);
@@ -375,6 +377,7 @@ impl Tcb {
         let timeout = self.rto.timeout_micros(context.rto_bounds);
         let sending = &mut *self.sending;
         sending.phase = Phase::Open;
+        sending.frto = Frto::Off;
         sending.duplicate_acks = 0;
         sending.rack.recovered();
         // What was sent again may still be on its way to the peer, which reports it as a duplicate then.
@@ -416,14 +419,25 @@ impl Tcb {
                 spurious |= timestamps.echo != 0 && SeqNumber(timestamps.echo).before(SeqNumber(first));
             }
         }
-        if spurious && self.sending.scoreboard.unmark_lost() {
-            context.counters.bump(Counter::SpuriousRetransmits);
-            self.congestion(context.config).undo();
-            let sending = &mut *self.sending;
-            sending.undo = None;
-            sending.phase = Phase::Open;
-            sending.duplicate_acks = 0;
+        if spurious {
+            self.take_back(context);
         }
+    }
+
+    /// What was sent again had not been lost: its consequences are taken back. False, and nothing is changed, if that
+    /// was found too often lately.
+    pub(super) fn take_back<T>(&mut self, context: &mut Context<'_, T>) -> bool {
+        if !self.sending.scoreboard.unmark_lost() {
+            return false;
+        }
+        context.counters.bump(Counter::SpuriousRetransmits);
+        self.congestion(context.config).undo();
+        let sending = &mut *self.sending;
+        sending.undo = None;
+        sending.frto = Frto::Off;
+        sending.phase = Phase::Open;
+        sending.duplicate_acks = 0;
+        true
     }
 
     /// RFC 3168, section 6.1.2: an echo of congestion counts once per round trip. CWR goes with what is sent after the

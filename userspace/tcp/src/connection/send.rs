@@ -25,7 +25,7 @@ pub(crate) enum Probe {
 }
 
 /// A segment could not be sent because there was no frame for it.
-struct NoFrame;
+pub(super) struct NoFrame;
 
 impl<C> Connection<C> {
     /// Ends the handling of an event: sends what may be sent and says what becomes of the connection.
@@ -105,7 +105,11 @@ impl Tcb {
         }
         for _ in 0..SEGMENTS_PER_TURN {
             let pipe = self.pipe();
-            if let Some(index) = self
+            if self.sending.frto.is_probing() {
+                if !self.send_instead_of_lost(pipe, context)? {
+                    return Ok(());
+                }
+            } else if let Some(index) = self
                 .sending
                 .active_mut()
                 .and_then(|sending| sending.scoreboard.next_lost())
@@ -161,6 +165,7 @@ impl Tcb {
         let stamp = self.timestamp_now(context.now);
         let sending = &mut *self.sending;
         sending.scoreboard.retransmitted(index, context.now);
+        sending.frto.retransmitted(segment.end);
         context.counters.bump(match sending.phase {
             Phase::Loss => Counter::RtoRetransmits,
             _ => Counter::FastRetransmits,
@@ -179,7 +184,7 @@ impl Tcb {
 
     /// Sends one segment that has not been sent before, if there is something to send and the windows allow it, and
     /// says whether it did. `pipe` is what is in the network.
-    fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
+    pub(super) fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
             self.sending.cwnd_limited = false;

@@ -12,6 +12,7 @@ use super::{PathMtu, Undo};
 use crate::config::Config;
 use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
 use crate::recovery::Phase;
+use crate::recovery::frto::Frto;
 use crate::recovery::prr::Prr;
 use crate::recovery::rack::Rack;
 use crate::recovery::scoreboard::Scoreboard;
@@ -57,6 +58,8 @@ pub(crate) struct SendState {
     /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
     pub(crate) tail_probe: Option<(SeqNumber, bool)>,
     pub(crate) undo: Option<Undo>,
+    /// The judgment of the last retransmission timeout, while it is open.
+    pub(crate) frto: Frto,
     /// RecoveryPoint (RFC 6675): SND.NXT when the last recovery began.
     pub(crate) recovery_point: Option<SeqNumber>,
     /// SND.NXT when the window was last reduced because of ECE.
@@ -98,6 +101,7 @@ impl SendState {
             congestion: None,
             tail_probe: None,
             undo: None,
+            frto: Frto::Off,
             recovery_point: None,
             cwr_point: None,
             rack: Rack::new(),
@@ -129,6 +133,7 @@ impl SendState {
             congestion,
             tail_probe,
             undo,
+            frto,
             recovery_point,
             cwr_point,
             rack,
@@ -154,6 +159,7 @@ impl SendState {
         *congestion = None;
         *tail_probe = None;
         *undo = None;
+        *frto = Frto::Off;
         *recovery_point = None;
         *cwr_point = None;
         *rack = Rack::new();

@@ -198,8 +198,9 @@ impl Tcb {
         let (flight, mss) = (self.flight(), u32::from(self.mss));
         self.congestion(context.config)
             .on_timeout(context.now, flight, repeated, mss);
-        let srtt = self.srtt();
+        let (srtt, frto) = (self.srtt(), self.frto_at_timeout(repeated));
         let sending = &mut *self.sending;
+        sending.frto = frto;
         if context.config.loss_detection == LossDetection::Rack && self.sack_permitted && !repeated {
             sending.rack.timeout(&mut sending.scoreboard, srtt, mss, context.now);
         } else {

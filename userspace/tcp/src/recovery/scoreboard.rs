@@ -221,6 +221,13 @@ impl Scoreboard {
         self.segments.get(index)
     }
 
+    /// Whether something was sent again that is neither acknowledged in any way nor lost.
+    pub(crate) fn awaits_retransmissions(&self) -> bool {
+        self.disturbed
+            .as_ref()
+            .is_some_and(|disturbed| !disturbed.again.is_empty())
+    }
+
     /// The work since this was last asked.
     pub(crate) fn take_work(&mut self) -> Work {
         core::mem::take(&mut self.work)

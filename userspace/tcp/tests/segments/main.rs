@@ -18,6 +18,7 @@ mod custom_congestion;
 mod delayed_ack;
 mod ecn;
 mod eviction;
+mod frto;
 mod half_close;
 mod half_open;
 mod handshake;
