@@ -409,6 +409,7 @@ mod tests {
         let listener = Listener {
             address: ([198, 18, 0, 1], 80).into(),
             keepalive: None,
+            congestion: None,
         };
         let found = failures(&diagnosis("lo", &config, &[listener]));
         for (subject, words) in [

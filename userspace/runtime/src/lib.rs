@@ -37,6 +37,7 @@
 //!     listeners: &[Listener {
 //!         address: ([192, 0, 2, 1], 80).into(),
 //!         keepalive: None,
+//!         congestion: None,
 //!     }],
 //!     remotes: &[],
 //!     opened: || Ok(()),

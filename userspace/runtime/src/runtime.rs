@@ -19,6 +19,7 @@ use tidegate_abi::{MAX_QUEUES, XdpCounter};
 use tidegate_capture::tap;
 use tidegate_nic::statistics;
 use tidegate_tcp::config::Keepalive;
+use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::engine::syn_ack_of;
 
 pub use reload::Reload;
@@ -130,6 +131,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
+    /// Congestion control of its connections; `None`: that of the engine's configuration.
+    pub congestion: Option<Algorithm>,
 }
 
 /// The settings of a runtime.

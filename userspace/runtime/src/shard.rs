@@ -465,6 +465,9 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         for (id, &keepalive) in (0..).map(ListenerId).zip(&configuration.keepalive) {
             engine.set_keepalive(id, keepalive);
         }
+        for (id, &congestion) in (0..).map(ListenerId).zip(&configuration.congestion) {
+            engine.set_congestion(id, congestion);
+        }
         engine.set_addresses(&configuration.addresses);
     }
 

@@ -453,11 +453,12 @@ fn reload(main: &mut MainLoop<'_>) {
 
 /// What is listened on, and how.
 pub(crate) fn listeners(settings: &Settings) -> Vec<Listener> {
-    let listeners = settings.config.listen.iter().zip(&settings.keepalive);
+    let listeners = settings.config.listen.iter().zip(&settings.listeners);
     listeners
-        .map(|(listen, &keepalive)| Listener {
+        .map(|(listen, of_listener)| Listener {
             address: listen.address,
-            keepalive: Some(keepalive),
+            keepalive: Some(of_listener.keepalive),
+            congestion: of_listener.congestion,
         })
         .collect()
 }

@@ -245,6 +245,11 @@ impl Runtime {
             tcp: self.tcp.clone(),
             source_limits: reload.sources.connection_limits(),
             keepalive: keepalive.collect(),
+            congestion: reload
+                .listeners
+                .iter()
+                .map(|listener| listener.and_then(|listener| listener.congestion))
+                .collect(),
             addresses: self.addresses.served(),
         });
         let command = || Command::Configure {

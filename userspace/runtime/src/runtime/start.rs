@@ -488,6 +488,7 @@ fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], addres
         if let Some(keepalive) = listener.keepalive {
             engine.set_keepalive(id, keepalive);
         }
+        engine.set_congestion(id, listener.congestion);
     }
     engine.set_addresses(addresses);
 }

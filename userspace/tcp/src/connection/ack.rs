@@ -2,8 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Context, Tcb, Undo};
-use crate::config::Config;
+use super::{Common, Context, Tcb, Undo};
 use crate::congestion::Acked;
 use crate::counters::Counter;
 use crate::recovery::frto::Frto;
@@ -193,7 +192,7 @@ impl Tcb {
     }
 
     /// Fast recovery: the window is what proportional rate reduction makes of `delivered` bytes.
-    pub(crate) fn reduce_window(&mut self, delivered: u32, safe: bool, config: &Config) {
+    pub(crate) fn reduce_window(&mut self, delivered: u32, safe: bool, config: &Common) {
         let mss = u32::from(self.mss);
         let (pipe, ssthresh) = (self.pipe(), self.ssthresh());
         let cwnd = self.sending.prr.window(delivered, pipe, ssthresh, safe, mss);
@@ -528,7 +527,7 @@ mod tests {
         let mut counters = Counters::default();
         let mut context = Context {
             now: NOW,
-            config: &Config::default(),
+            config: &Common::default(),
             rto_bounds: Bounds::new(Duration::from_millis(200), Duration::from_secs(120)),
             counters: &mut counters,
             latencies: &mut Latencies::default(),

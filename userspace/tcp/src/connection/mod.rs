@@ -7,6 +7,7 @@
 //! are the parts of a connection that an idle one does without.
 
 pub(crate) mod ack;
+mod common;
 mod frto;
 pub(crate) mod keepalive;
 mod lifetime;
@@ -28,7 +29,7 @@ pub(crate) mod window;
 
 use crate::application::{CloseReason, ListenerId};
 use crate::config::Config;
-use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
+use crate::congestion::{INITIAL_SSTHRESH, initial_window};
 use crate::counters::Counters;
 use crate::histogram::Latencies;
 use crate::link::{LinkId, LinkTable};
@@ -38,6 +39,7 @@ use crate::time::Instant;
 use crate::wire::options::Timestamps;
 use crate::wire::{FlowKey, Segment};
 
+pub(crate) use common::Common;
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use lifetime::Lifetime;
 pub(crate) use path_mtu::PathMtu;
@@ -49,7 +51,7 @@ pub(crate) use timers::Deadlines;
 /// The parts of the engine that a connection needs while something happens to it.
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
-    pub(crate) config: &'a Config,
+    pub(crate) config: &'a Common,
     pub(crate) rto_bounds: Bounds,
     pub(crate) counters: &'a mut Counters,
     pub(crate) latencies: &'a mut Latencies,
@@ -344,16 +346,6 @@ impl Tcb {
             Some(controller) => controller.ssthresh(),
             None => INITIAL_SSTHRESH,
         }
-    }
-
-    /// Congestion control, for what changes it.
-    #[inline]
-    pub(crate) fn congestion(&mut self, config: &Config) -> &mut dyn CongestionControl {
-        let mss = u32::from(self.mss);
-        &mut **self
-            .sending
-            .congestion
-            .get_or_insert_with(|| config.congestion.start(mss))
     }
 
     /// Bytes that have not been sent and both windows would let go.

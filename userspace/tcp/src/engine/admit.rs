@@ -80,7 +80,7 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return;
         }
-        if self.half_open.len() >= self.config.max_half_open
+        if self.half_open.len() >= self.common.config.max_half_open
             && let Some(oldest) = self.half_open.oldest()
         {
             self.remove_half_open(oldest);
@@ -92,7 +92,7 @@ impl<A: Application> Engine<A> {
             return;
         };
         let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
-        negotiated.ecn = self.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
+        negotiated.ecn = self.common.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
         let hash = TupleHash::new(self.secrets.isn, &segment.key);
         let iss = hash.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
@@ -127,14 +127,14 @@ impl<A: Application> Engine<A> {
         };
         let (key, link) = (half_open.key, half_open.link);
         let timestamp = (now.as_millis() as u32).wrapping_add(hash.timestamp_offset());
-        let header = header(half_open, timestamp, &self.config);
+        let header = header(half_open, timestamp, &self.common.config);
         let link = self.record_link(&key, link);
         self.send_bare(&link, &key, &header, purpose, out);
     }
 
     /// The SYN-ACK was not acknowledged in time.
     pub(super) fn half_open_timer_fired<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
-        let retries = self.config.syn_ack_retries;
+        let retries = self.common.config.syn_ack_retries;
         let Some(half_open) = self.half_open.get_mut(slot) else {
             return;
         };
@@ -145,7 +145,8 @@ impl<A: Application> Engine<A> {
         }
         half_open.retransmits += 1;
         let timeout = SYN_ACK_TIMEOUT * (1 << half_open.retransmits.min(16));
-        self.half_open_timers.arm(slot, now + timeout.min(self.config.rto_max));
+        self.half_open_timers
+            .arm(slot, now + timeout.min(self.common.config.rto_max));
         self.counters.bump(Counter::SynAckRetransmits);
         self.repeat_syn_ack(now, slot, out);
     }
@@ -163,7 +164,7 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         };
         let (irs, iss, listener) = (half_open.irs, half_open.iss, half_open.listener);
-        let (rcv_nxt, window) = (irs + 1, u32::from(syn_ack_window(&self.config)));
+        let (rcv_nxt, window) = (irs + 1, u32::from(syn_ack_window(&self.common.config)));
         let flags = segment.flags;
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             if segment.seq == irs {
@@ -241,7 +242,7 @@ impl<A: Application> Engine<A> {
         };
         let first_sent_at = half_open.first_sent_at(now);
         let sent_at = half_open.sent_at(now);
-        let connection = Connection::accepted(handshake, &self.config, now);
+        let connection = Connection::accepted(handshake, &self.common.config, now);
         let place = self.connections.insert(connection) as u32;
         self.sources.open(place, source);
         self.table
@@ -384,7 +385,7 @@ impl<A: Application> Engine<A> {
                 let header = time_wait.acknowledgment(stamp);
                 if meaning == Meaning::FinAgain {
                     if let Some(record) = self.time_wait.get_mut(slot) {
-                        record.begin_anew(now, self.config.msl);
+                        record.begin_anew(now, self.common.config.msl);
                     }
                     self.time_wait.renew(slot);
                 }

@@ -21,13 +21,13 @@ impl<A: Application> Engine<A> {
         if let Err(reason) = config.validate() {
             panic!("{reason}");
         }
-        let before = &self.config;
+        let before = &self.common.config;
         if config.rst_rate != before.rst_rate {
             self.rst_limit = RateLimit::new(config.rst_rate, Limited::Reset, self.secrets.isn);
             self.challenge_limit = RateLimit::new(config.rst_rate, Limited::Challenge, self.secrets.isn);
         }
         self.rto_bounds = Bounds::new(config.rto_min, config.rto_max);
-        self.config = Config {
+        self.common.config = Config {
             mtu: before.mtu,
             outer_headers: before.outer_headers,
             max_connections: before.max_connections,
@@ -43,7 +43,7 @@ impl<A: Application> Engine<A> {
 
     /// The settings it works by.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.common.config
     }
 
     /// The number of listeners.

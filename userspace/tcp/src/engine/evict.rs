@@ -26,7 +26,7 @@ impl<A: Application> Engine<A> {
     /// The counter of the limit that speaks against it.
     pub(super) fn admit<T: Transmit>(&mut self, now: Instant, key: &FlowKey, out: &mut T) -> Result<SourceId, Counter> {
         let source = self.sources.check(now, &key.remote)?;
-        if self.connections.len() >= self.config.max_connections as usize {
+        if self.connections.len() >= self.common.config.max_connections as usize {
             let victim = self.find_victim(now, source).ok_or(Counter::DropConnectionsFull)?;
             self.evict(now, victim, out);
         }

@@ -79,8 +79,8 @@ impl<A: Application> Engine<A> {
         };
         let key = connection.tcb.key;
         // The connection's hold on its link header becomes the record's.
-        let record = TimeWait::new(&connection.tcb, now, self.config.msl);
-        if self.time_wait.len() >= self.config.max_time_wait
+        let record = TimeWait::new(&connection.tcb, now, self.common.config.msl);
+        if self.time_wait.len() >= self.common.config.max_time_wait
             && let Some(oldest) = self.time_wait.oldest()
         {
             self.remove_time_wait(oldest);

@@ -27,10 +27,11 @@ use tidegate_abi::siphash::Key;
 
 use crate::application::{Application, CloseReason, ListenerId};
 use crate::config::{Config, Keepalive};
+use crate::congestion::Algorithm;
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
 use crate::connection::send_state::SendStatePool;
-use crate::connection::{Connection, Context, Outcome, Service, Totals};
+use crate::connection::{Common, Connection, Context, Outcome, Service, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
@@ -114,7 +115,7 @@ struct Listener {
 
 /// The TCP engine of one shard.
 pub struct Engine<A: Application> {
-    config: Config,
+    common: Common,
     rto_bounds: Bounds,
     secrets: Secrets,
     application: A,
@@ -162,7 +163,7 @@ macro_rules! context {
     ($engine:expr, $now:expr, $out:expr) => {
         Context {
             now: $now,
-            config: &$engine.config,
+            config: &$engine.common,
             rto_bounds: $engine.rto_bounds,
             counters: &mut $engine.counters,
             latencies: &mut $engine.latencies,
@@ -192,7 +193,7 @@ impl<A: Application> Engine<A> {
             rst_limit: RateLimit::new(config.rst_rate, Limited::Reset, secrets.isn),
             challenge_limit: RateLimit::new(config.rst_rate, Limited::Challenge, secrets.isn),
             rto_bounds: Bounds::new(config.rto_min, config.rto_max),
-            config,
+            common: Common::new(config),
             secrets,
             application,
             counters: Counters::default(),
@@ -233,7 +234,7 @@ impl<A: Application> Engine<A> {
 
     /// Makes a listener, with the keepalive settings of the configuration, that has no address so far.
     pub fn add_listener(&mut self) -> ListenerId {
-        let keepalive = self.config.keepalive();
+        let keepalive = self.common.config.keepalive();
         self.listeners.push(Listener { keepalive });
         ListenerId(self.listeners.len() as u16 - 1)
     }
@@ -251,13 +252,22 @@ impl<A: Application> Engine<A> {
     /// link's from now on: connections that are made then offer and use an MSS that fits it. Those there are keep
     /// theirs.
     pub fn set_mtu(&mut self, mtu: u16) {
-        self.config.set_mtu(mtu);
+        self.common.config.set_mtu(mtu);
     }
 
     /// Gives connections that `listener` accepts from now on keepalive settings of their own.
     pub fn set_keepalive(&mut self, listener: ListenerId, keepalive: Keepalive) {
         if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
             listener.keepalive = keepalive;
+        }
+    }
+
+    /// Gives connections that `listener` accepts congestion control of their own; `None`: that of the configuration. A
+    /// connection begins with it when its window limits it for the first time, or again after it has been silent for
+    /// five minutes, and keeps it meanwhile.
+    pub fn set_congestion(&mut self, listener: ListenerId, algorithm: Option<Algorithm>) {
+        if usize::from(listener.0) < self.listeners.len() {
+            self.common.set_congestion(listener, algorithm);
         }
     }
 
@@ -308,7 +318,7 @@ impl<A: Application> Engine<A> {
 
     fn keepalive(&self, listener: ListenerId) -> Keepalive {
         let listener = self.listeners.get(usize::from(listener.0));
-        listener.map_or_else(|| self.config.keepalive(), |listener| listener.keepalive)
+        listener.map_or_else(|| self.common.config.keepalive(), |listener| listener.keepalive)
     }
 
     fn listener(&self, key: &FlowKey) -> Option<ListenerId> {

@@ -77,7 +77,7 @@ impl<A: Application> Engine<A> {
         if self.find(&key).is_some() {
             return Err(ConnectError::InUse);
         }
-        if self.connections.len() >= self.config.max_connections as usize {
+        if self.connections.len() >= self.common.config.max_connections as usize {
             return Err(ConnectError::Full);
         }
         let link = self.links.acquire(link).ok_or(ConnectError::LinkTableFull)?;
@@ -88,9 +88,9 @@ impl<A: Application> Engine<A> {
             listener: None,
             iss: hash.initial(now),
             timestamp_offset: hash.timestamp_offset(),
-            keepalive: self.keepalives.number(self.config.keepalive()),
+            keepalive: self.keepalives.number(self.common.config.keepalive()),
         };
-        let tcb = Tcb::new(origin, &self.config, now);
+        let tcb = Tcb::new(origin, &self.common.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.flow_begins(&key);

@@ -152,7 +152,7 @@ impl<A: Application> Engine<A> {
         self.counters.bump(Counter::FramesIn);
         self.now = now;
         let mut segment = Segment::blank();
-        match segment.read(frame.bytes, self.config.verify_checksums) {
+        match segment.read(frame.bytes, self.common.config.verify_checksums) {
             Ok(()) => {
                 segment.link.device = frame.device;
                 self.dispatch(now, (&segment, frame), found, on_no_flow, out)

@@ -216,7 +216,7 @@ impl<A: Application> Engine<A> {
             irs: segment.seq - 1,
             negotiated: self.negotiated_by_cookie(&cookie.options, segment),
         };
-        let connection = Connection::accepted(handshake, &self.config, now);
+        let connection = Connection::accepted(handshake, &self.common.config, now);
         let slot = self.connections.insert(connection) as u32;
         self.sources.open(slot, source);
         self.table.insert(&key, FlowSlot::Connection(slot));
@@ -269,7 +269,7 @@ impl<A: Application> Engine<A> {
             window_scale: (options.window_scale != NO_WINDOW_SCALE).then(|| options.window_scale.min(MAX_WINDOW_SCALE)),
             sack_permitted: options.sack_permitted,
             timestamp: segment.options.timestamps.map(|timestamps| timestamps.value),
-            ecn: options.ecn && self.config.ecn,
+            ecn: options.ecn && self.common.config.ecn,
         }
     }
 }

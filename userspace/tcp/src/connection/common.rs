@@ -1,0 +1,89 @@
+//! What the connections of an engine have in common, and no event of one of them changes.
+
+use core::ops::Deref;
+
+use super::Tcb;
+use crate::application::ListenerId;
+use crate::config::Config;
+use crate::congestion::{Algorithm, CongestionControl};
+
+/// The settings of an engine, with those that its listeners have of their own.
+#[derive(Default)]
+pub(crate) struct Common {
+    pub(crate) config: Config,
+    /// The congestion control of each listener; `None`, or none: the configuration's.
+    congestion: Vec<Option<Algorithm>>,
+}
+
+impl Deref for Common {
+    type Target = Config;
+
+    #[inline]
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl Common {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            congestion: Vec::new(),
+        }
+    }
+
+    /// Gives a listener congestion control of its own, or that of the configuration.
+    pub(crate) fn set_congestion(&mut self, listener: ListenerId, algorithm: Option<Algorithm>) {
+        let index = usize::from(listener.0);
+        if self.congestion.len() <= index {
+            self.congestion.resize(index + 1, None);
+        }
+        self.congestion[index] = algorithm;
+    }
+
+    /// The congestion control with which connections that `listener` accepted begin; `None`: those this side opens.
+    fn congestion_of(&self, listener: Option<ListenerId>) -> Algorithm {
+        listener
+            .and_then(|listener| *self.congestion.get(usize::from(listener.0))?)
+            .unwrap_or(self.config.congestion)
+    }
+}
+
+impl Tcb {
+    /// Congestion control, for what changes it.
+    #[inline]
+    pub(crate) fn congestion(&mut self, common: &Common) -> &mut dyn CongestionControl {
+        if self.sending.congestion.is_none() {
+            self.sending.congestion = Some(self.begin_congestion_control(common));
+        }
+        match &mut self.sending.congestion {
+            Some(controller) => &mut **controller,
+            None => unreachable!("it was made"),
+        }
+    }
+
+    #[inline(never)]
+    fn begin_congestion_control(&self, common: &Common) -> Box<dyn CongestionControl> {
+        common.congestion_of(self.listener()).start(u32::from(self.mss))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_without_congestion_control_of_its_own_has_that_of_the_configuration() {
+        let mut common = Common::default();
+        let listeners = [None, Some(ListenerId(0)), Some(ListenerId(3)), Some(ListenerId(7))];
+        let names = |common: &Common| listeners.map(|listener| common.congestion_of(listener).name());
+        assert_eq!(names(&common), ["cubic"; 4]);
+        common.set_congestion(ListenerId(3), Some(Algorithm::RENO));
+        assert_eq!(names(&common), ["cubic", "cubic", "reno", "cubic"]);
+        common.config.congestion = Algorithm::RENO;
+        common.set_congestion(ListenerId(3), Some(Algorithm::CUBIC));
+        assert_eq!(names(&common), ["reno", "reno", "cubic", "reno"]);
+        common.set_congestion(ListenerId(3), None);
+        assert_eq!(names(&common), ["reno"; 4]);
+    }
+}
