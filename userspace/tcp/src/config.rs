@@ -229,6 +229,20 @@ pub struct Config {
     /// never less than 5 min, if a router told of the smaller one); zero: as long as the connection lasts.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub path_mtu_raise: Duration,
+    /// Peers of which it is remembered what connections have learned of the path: round-trip time and reordering, and
+    /// the slow start threshold for `path_memory_ssthresh` (0 to 2^24, rounded up to a power of two; 0: none). 40 bytes
+    /// for each, taken with the first. A connection is remembered when it ends, by the whole address of its peer, if
+    /// that has acknowledged 16 KiB. The round-trip time counts for a connection that has none of its handshake,
+    /// because that was by SYN cookie or its SYN-ACK was sent again, until it measures one: its first timeout is three
+    /// round trips or more then, from `rto_min` to 3 s, instead of 1 s.
+    pub path_memory: u32,
+    /// The time that is remembered for, from the last connection on (whole seconds).
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub path_memory_age: Duration,
+    /// Begin with the slow start threshold that was remembered, though not with less than the initial window. It saves
+    /// the losses by which it would be found, but one connection that met much congestion holds others back. Off by
+    /// default, as in Linux.
+    pub path_memory_ssthresh: bool,
     /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those
     /// in TIME-WAIT: on average, since of each second it is drawn anew, from half of it to one and a half
     /// (CVE-2016-5696). No second has more than three times as many.
@@ -274,6 +288,9 @@ impl Default for Config {
             min_path_mtu: 552,
             black_hole_timeouts: 3,
             path_mtu_raise: Duration::from_secs(600),
+            path_memory: 16_384,
+            path_memory_age: Duration::from_secs(3600),
+            path_memory_ssthresh: false,
             rst_rate: 1000,
             challenge_ack_rate: 10,
         }
@@ -336,6 +353,8 @@ impl Config {
                 ),
             ));
         }
+        InvalidSetting::check_range("path_memory", self.path_memory, 0..=1 << 24)?;
+        InvalidSetting::check_above_zero("path_memory_age", self.path_memory_age)?;
         InvalidSetting::check_range("min_send_progress", self.min_send_progress, 1..=1 << 30)?;
         if self.delayed_ack >= Duration::from_millis(500) {
             return Err(InvalidSetting::new(

@@ -88,6 +88,7 @@ pub mod histogram;
 mod isn;
 mod link;
 pub mod next_hops;
+mod path_memory;
 mod rate_limit;
 mod reassembly;
 pub mod recovery;

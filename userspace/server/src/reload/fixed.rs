@@ -65,12 +65,13 @@ fn tcp(old: &tidegate_tcp::Config, new: &tidegate_tcp::Config) -> Option<(&'stat
     use tidegate_tcp::Config;
     // `mtu` is the interface's, and `outer_headers` the balancers'.
     changed!("tcp", old, new, Config, fixed [
-        max_connections max_half_open max_time_wait receive_buffer receive_buffer_initial ecn loss_detection
+        max_connections max_half_open max_time_wait receive_buffer receive_buffer_initial ecn loss_detection path_memory
     ], live [
         mtu outer_headers send_buffer max_outstanding_segments send_bytes_total receive_bytes_total reassembly_bytes
         reassembly_ranges reassembly_bytes_total verify_checksums rto_min rto_max syn_ack_retries user_timeout
         min_send_progress delayed_ack nagle msl fin_wait_2 keepalive_idle keepalive_interval keepalive_probes congestion
-        path_mtu_discovery min_path_mtu black_hole_timeouts path_mtu_raise rst_rate challenge_ack_rate
+        path_mtu_discovery min_path_mtu black_hole_timeouts path_mtu_raise path_memory_age
+        path_memory_ssthresh rst_rate challenge_ack_rate
     ])
 }
 
@@ -128,6 +129,7 @@ mod tests {
                 ("afxdp", "frames"),
             ),
             ("[tcp]\nmax_connections = 7", ("tcp", "max_connections")),
+            ("[tcp]\npath_memory = 7", ("tcp", "path_memory")),
             ("[syn_cookies]\nrotate = \"60s\"", ("syn_cookies", "rotate")),
             ("[sources]\nsyn_rate = 7", ("sources", "syn_rate")),
             ("[sources]\nprefix_v6 = 48", ("sources", "prefix_v6")),

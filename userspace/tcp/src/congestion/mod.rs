@@ -115,6 +115,12 @@ pub trait CongestionControl: Debug + Send + Sync {
     /// Sets the congestion window: proportional rate reduction (RFC 6937) does so during fast recovery.
     fn set_window(&mut self, cwnd: u32);
 
+    /// An earlier connection over the same path had this threshold in the end. To be called before anything else. A
+    /// controller that takes it begins with no less than its window as its threshold.
+    fn recall_ssthresh(&mut self, ssthresh: u32) {
+        let _ = ssthresh;
+    }
+
     /// A segment with text was sent, new or again.
     fn on_sent(&mut self, sent: &Sent, mss: u32) {
         let _ = (sent, mss);

@@ -2,17 +2,28 @@
 
 use core::ops::Deref;
 
+use tidegate_abi::siphash::Key;
+
 use super::Tcb;
 use crate::application::ListenerId;
 use crate::config::Config;
 use crate::congestion::{Algorithm, CongestionControl};
+use crate::path_memory::PathMemory;
 
-/// The settings of an engine, with those that its listeners have of their own.
-#[derive(Default)]
+/// The settings of an engine, with those that its listeners have of their own, and what it remembers of paths.
 pub(crate) struct Common {
     pub(crate) config: Config,
     /// The congestion control of each listener; `None`, or none: the configuration's.
     congestion: Vec<Option<Algorithm>>,
+    /// Entered into when connections end.
+    pub(crate) paths: PathMemory,
+}
+
+#[cfg(test)]
+impl Default for Common {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
 }
 
 impl Deref for Common {
@@ -25,11 +36,18 @@ impl Deref for Common {
 }
 
 impl Common {
-    pub(crate) fn new(config: Config) -> Self {
+    /// `key` is for the hash of paths.
+    pub(crate) fn keyed(config: Config, key: Key) -> Self {
         Self {
-            config,
+            paths: PathMemory::new(config.path_memory, key),
             congestion: Vec::new(),
+            config,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(config: Config) -> Self {
+        Self::keyed(config, Key(1, 2))
     }
 
     /// Gives a listener congestion control of its own, or that of the configuration.
@@ -64,7 +82,11 @@ impl Tcb {
 
     #[inline(never)]
     fn begin_congestion_control(&self, common: &Common) -> Box<dyn CongestionControl> {
-        common.congestion_of(self.listener()).start(u32::from(self.mss))
+        let mut controller = common.congestion_of(self.listener()).start(u32::from(self.mss));
+        if let Some(ssthresh) = self.recalled_ssthresh(common) {
+            controller.recall_ssthresh(ssthresh);
+        }
+        controller
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod keepalive;
 mod lifetime;
 pub(crate) mod open;
 mod pacing;
+mod path;
 pub(crate) mod path_mtu;
 pub(crate) mod prediction;
 pub(crate) mod receive;

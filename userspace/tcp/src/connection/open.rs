@@ -200,6 +200,7 @@ impl<C> Connection<C> {
     {
         self.tcb.state = State::Established;
         self.tcb.start_keepalive(context.keepalives);
+        self.tcb.recall_path(context);
         let state = application.open(&mut Socket::new(&mut self.tcb, context));
         self.application = Some(state);
         if !self.tcb.may_queue(1, context.config, context.totals) {

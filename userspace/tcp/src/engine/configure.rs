@@ -12,7 +12,7 @@ impl<A: Application> Engine<A> {
     /// were set. Keepalive settings count for listeners that are added later, and congestion control for connections
     /// that begin later. These stay as they are, since tables were made or options negotiated by them: `mtu`, which
     /// [`Engine::set_mtu`] changes, `outer_headers`, `max_connections`, `max_half_open`, `max_time_wait`,
-    /// `receive_buffer`, `receive_buffer_initial`, `ecn` and `loss_detection`.
+    /// `path_memory`, `receive_buffer`, `receive_buffer_initial`, `ecn` and `loss_detection`.
     ///
     /// # Panics
     ///
@@ -33,6 +33,7 @@ impl<A: Application> Engine<A> {
             max_connections: before.max_connections,
             max_half_open: before.max_half_open,
             max_time_wait: before.max_time_wait,
+            path_memory: before.path_memory,
             receive_buffer: before.receive_buffer,
             receive_buffer_initial: before.receive_buffer_initial,
             ecn: before.ecn,

@@ -38,6 +38,13 @@ impl<A: Application> Engine<A> {
         // What is of use is taken out where it is; the rest need not be moved.
         let connection = &mut self.connections[slot as usize];
         connection.tcb.discount(&mut self.totals);
+        // What a peer that vanished was like says nothing of how it will be.
+        if reason != CloseReason::TimedOut
+            && let Some(path) = connection.tcb.learned_path()
+        {
+            let (peer, age) = (&connection.tcb.key.remote, self.common.config.path_memory_age);
+            self.common.paths.learn(peer, path, self.now, age);
+        }
         self.send_states.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
             CloseReason::Finished => Counter::Finished,

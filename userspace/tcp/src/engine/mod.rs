@@ -193,7 +193,7 @@ impl<A: Application> Engine<A> {
             rst_limit: RateLimit::new(config.rst_rate, Limited::Reset, secrets.isn),
             challenge_limit: RateLimit::new(config.rst_rate, Limited::Challenge, secrets.isn),
             rto_bounds: Bounds::new(config.rto_min, config.rto_max),
-            common: Common::new(config),
+            common: Common::keyed(config, secrets.table),
             secrets,
             application,
             counters: Counters::default(),

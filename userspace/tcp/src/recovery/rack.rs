@@ -29,6 +29,8 @@ pub(crate) struct Rack {
     dsack_round: Option<SeqNumber>,
     /// RACK.reordering_seen.
     reordering_seen: bool,
+    /// That was on an earlier connection over the same path, and not on this one.
+    recalled: bool,
     /// RACK.reo_wnd_mult.
     reo_wnd_mult: u8,
     /// RACK.reo_wnd_persist.
@@ -55,6 +57,7 @@ impl Rack {
             reordering_extent: 0,
             dsack_round: None,
             reordering_seen: false,
+            recalled: false,
             reo_wnd_mult: 1,
             reo_wnd_persist: REO_WND_PERSIST,
         }
@@ -78,6 +81,7 @@ impl Rack {
         }
         if let Some(sent_at) = delivered.reordered {
             self.reordering_seen = true;
+            self.recalled = false;
             if sent_at < self.xmit {
                 let extent = micros_between(sent_at, now).saturating_sub(self.rtt);
                 if extent >= self.reordering_extent {
@@ -105,6 +109,24 @@ impl Rack {
     /// Whether the path was seen to reorder.
     pub(crate) fn reordering_seen(&self) -> bool {
         self.reordering_seen
+    }
+
+    /// An earlier connection over the same path has seen segments overtaken by this, in microseconds.
+    pub(crate) fn recall(&mut self, extent: u32) {
+        if !self.reordering_seen {
+            self.reordering_seen = true;
+            self.recalled = true;
+            self.reordering_extent = extent;
+        }
+    }
+
+    /// By how much this connection saw segments overtaken at most, in microseconds; 0: not at all.
+    pub(crate) fn observed_reordering(&self) -> u32 {
+        if self.reordering_seen && !self.recalled {
+            self.reordering_extent.max(1)
+        } else {
+            0
+        }
     }
 
     /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16
@@ -216,6 +238,22 @@ mod tests {
             rack.detect_loss(&mut board, false, Duration::from_millis(40), MSS, at(1043));
             assert_eq!(board.lost() > 0, !reordering);
         }
+    }
+
+    #[test]
+    fn reordering_that_is_remembered_is_waited_for_and_not_passed_on() {
+        let (mut board, mut rack) = (board(), Rack::new());
+        assert_eq!(rack.observed_reordering(), 0);
+        rack.recall(15_000);
+        assert!(rack.has_learned());
+        assert_eq!(rack.observed_reordering(), 0);
+        let srtt = Duration::from_millis(20);
+        sacked(&mut board, &mut rack, 100, 400, at(1023));
+        let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1023));
+        assert_eq!((board.lost(), again), (0, Some(at(1035))));
+        // Until it is seen here, too.
+        sacked(&mut board, &mut rack, 0, 100, at(1024));
+        assert_eq!(rack.observed_reordering(), 15_000);
     }
 
     #[test]

@@ -10,6 +10,10 @@ const GRANULARITY: u32 = 1000;
 /// RTO before the first measurement (rule 2.1), in microseconds.
 const INITIAL: u32 = 1_000_000;
 
+/// The largest timeout before the first measurement, whatever is remembered (rule 5.7 has it for a lost SYN), in
+/// microseconds.
+const MAX_RECALLED: u32 = 3_000_000;
+
 /// The least and the largest timeout, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -36,6 +40,8 @@ pub struct Rto {
     base: u32,
     /// Times the RTO has been doubled since the last measurement.
     backoff: u8,
+    /// Something was measured.
+    measured: bool,
 }
 
 impl Default for Rto {
@@ -45,6 +51,7 @@ impl Default for Rto {
             rttvar: 0,
             base: INITIAL,
             backoff: 0,
+            measured: false,
         }
     }
 }
@@ -60,7 +67,8 @@ impl Rto {
     #[inline]
     pub fn sample_micros(&mut self, rtt: u64, bounds: Bounds) {
         let rtt = rtt.clamp(1, u64::from(u32::MAX / 8)) as u32;
-        if self.srtt == 0 {
+        if !self.measured {
+            self.measured = true;
             self.srtt = rtt;
             self.rttvar = rtt / 2;
         } else {
@@ -69,9 +77,30 @@ impl Rto {
             self.srtt = (self.srtt - self.srtt / 8) + rtt / 8;
             self.srtt = self.srtt.max(1);
         }
-        let timeout = (self.srtt + GRANULARITY.max(4 * self.rttvar)).max(bounds.min);
-        self.base = u64::from(timeout).min(bounds.max) as u32;
+        self.base = self.computed(bounds);
         self.backoff = 0;
+    }
+
+    /// Rule 2.3's timeout, within `bounds`.
+    fn computed(&self, bounds: Bounds) -> u32 {
+        let timeout = (self.srtt + GRANULARITY.max(4 * self.rttvar)).max(bounds.min);
+        u64::from(timeout).min(bounds.max) as u32
+    }
+
+    /// An earlier connection over the same path has measured this, in microseconds: it counts until this one measures
+    /// something, as if it were a first measurement at least (rule 2.2).
+    pub(crate) fn recall(&mut self, srtt: u32, rttvar: u32, bounds: Bounds) {
+        if self.measured || srtt == 0 {
+            return;
+        }
+        self.srtt = srtt.min(u32::MAX / 8);
+        self.rttvar = rttvar.max(srtt / 2).min(u32::MAX / 8);
+        self.base = self.computed(bounds).min(MAX_RECALLED.max(bounds.min));
+    }
+
+    /// SRTT and its variance in microseconds, if this connection has measured them.
+    pub(crate) fn measured(&self) -> Option<(u32, u32)> {
+        self.measured.then_some((self.srtt, self.rttvar))
     }
 
     /// The current timeout: rule 5.5's doubling applied, within `bounds`.
@@ -102,7 +131,7 @@ impl Rto {
         self.backoff
     }
 
-    /// Smoothed round-trip time; `None` before the first measurement.
+    /// Smoothed round-trip time; `None` before the first measurement, unless one is remembered.
     pub fn srtt(&self) -> Option<Duration> {
         self.srtt_micros().map(|srtt| Duration::from_micros(u64::from(srtt)))
     }
@@ -150,6 +179,36 @@ mod tests {
         assert_eq!(rto.srtt(), Some(Duration::from_millis(500)));
         assert_eq!(rto.rttvar(), Some(Duration::from_millis(250)));
         assert_eq!(rto.timeout(bounds()), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn what_is_remembered_counts_until_something_is_measured() {
+        let mut rto = Rto::default();
+        rto.recall(0, 0, bounds());
+        assert_eq!((rto.srtt(), rto.timeout(bounds())), (None, Duration::from_secs(1)));
+        // A variance that was smoothed for long is not trusted.
+        rto.recall(100_000, 1_000, bounds());
+        assert_eq!(rto.srtt(), Some(Duration::from_millis(100)));
+        assert_eq!(rto.timeout(bounds()), Duration::from_millis(300));
+        assert_eq!(rto.measured(), None);
+        rto.sample(Duration::from_millis(500), bounds());
+        assert_eq!(rto.measured(), Some((500_000, 250_000)));
+        assert_eq!(rto.timeout(bounds()), Duration::from_millis(1500));
+        rto.recall(100_000, 1_000, bounds());
+        assert_eq!(rto.timeout(bounds()), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn what_is_remembered_makes_no_timeout_too_short_or_too_long() {
+        for (srtt, rttvar, timeout) in [
+            (1, 0, MIN),
+            (1_200_000, 0, Duration::from_secs(3)),
+            (u32::MAX, u32::MAX, Duration::from_secs(3)),
+        ] {
+            let mut rto = Rto::default();
+            rto.recall(srtt, rttvar, bounds());
+            assert_eq!(rto.timeout(bounds()), timeout);
+        }
     }
 
     #[test]

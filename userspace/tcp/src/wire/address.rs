@@ -86,6 +86,13 @@ pub(crate) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
     folded_twice(addresses, ports, key)
 }
 
+/// The hash of one address, for tables.
+#[inline]
+pub(crate) fn address_hash(address: &Address, key: Key) -> u64 {
+    let halves = u128::from_le_bytes(*address);
+    folded_twice(halves as u64, (halves >> 64) as u64, key)
+}
+
 /// Both ends of a flow, seen from this side. Ports are in host byte order.
 #[derive(Clone, Copy, Debug, Eq)]
 pub struct FlowKey {

@@ -32,6 +32,7 @@ mod newreno;
 mod next_hop;
 mod observers;
 mod outstanding;
+mod path_memory;
 mod path_mtu;
 mod persist;
 mod prediction;

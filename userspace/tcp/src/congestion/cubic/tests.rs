@@ -361,3 +361,15 @@ fn windows_grow_to_the_limit_and_not_beyond() {
 fn a_connection_pays_less_than_two_cache_lines() {
     assert!(size_of::<Cubic>() < 128, "{} bytes", size_of::<Cubic>());
 }
+
+#[test]
+fn a_threshold_that_is_remembered_ends_the_first_slow_start() {
+    for (recalled, ssthresh) in [(3, 10), (25, 25)] {
+        let mut flow = Flow::new(50);
+        flow.cubic.recall_ssthresh(recalled * MSS);
+        assert_eq!((flow.cubic.window(), flow.cubic.ssthresh()), (10 * MSS, ssthresh * MSS));
+        flow.rounds(4);
+        let window = flow.cubic.window();
+        assert!((ssthresh * MSS..2 * ssthresh * MSS).contains(&window), "{window}");
+    }
+}
