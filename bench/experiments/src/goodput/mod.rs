@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::bail;
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_lab::{Children, Place};
+use tidegate_report::Spread;
 use tidegate_stream::transfer::Until;
 
 use self::condition::{CONDITIONS, Condition};
@@ -143,7 +144,7 @@ impl Measurement<'_> {
                 }
             }
             if condition.is_fast() && carries.is_none() {
-                carries = Some(self.carries(&mut tidegate, condition)?);
+                carries = self.carries(&mut tidegate, condition)?;
             }
             for &direction in directions {
                 let mut row = Transfers {
@@ -192,8 +193,8 @@ impl Measurement<'_> {
         Ok(figures)
     }
 
-    /// Returns the Mbit/s that this machine relays, by a plain flow of Linux over the link without its rate.
-    fn carries(&self, tidegate: &mut Tidegate, condition: &Condition) -> anyhow::Result<f64> {
+    /// Returns the Mbit/s that this machine relays: the median of plain flows of Linux over the link without its rate.
+    fn carries(&self, tidegate: &mut Tidegate, condition: &Condition) -> anyhow::Result<Option<f64>> {
         let control = self.bench.controls.iter().find(|name| *name == CUBIC);
         let control = control.unwrap_or(&self.bench.controls[0]);
         let unlimited = Condition {
@@ -205,10 +206,20 @@ impl Measurement<'_> {
             control,
             direction: Direction::Down,
         };
-        let figures = self.one(tidegate, &unlimited, self.seed, flow, Until::Elapsed(self.duration))?;
-        let rate = figures.mbits_per_second;
-        eprintln!("{}: without its rate the link carries {rate:.0} Mbit/s", condition.name);
-        Ok(rate)
+        let mut rates = Vec::new();
+        for run in 0..self.runs {
+            let seed = seed_of(self.seed, run);
+            let figures = self.one(tidegate, &unlimited, seed, flow, Until::Elapsed(self.duration))?;
+            let rate = figures.mbits_per_second;
+            eprintln!(
+                "{}, run {} of {}: without its rate the link carries {rate:.0} Mbit/s",
+                condition.name,
+                run + 1,
+                self.runs
+            );
+            rates.push(rate);
+        }
+        Ok(Spread::of(rates).map(|spread| spread.median))
     }
 
     /// One transfer over a link of its own.
