@@ -158,7 +158,7 @@ impl Direction {
 pub(crate) struct Flow<'a> {
     /// The server's TCP.
     pub(crate) stack: Stack,
-    /// The congestion control of whoever sends. tidegate's is the one it was started with.
+    /// The congestion control of the sender. tidegate's is the one it was started with.
     pub(crate) control: &'a str,
     /// The direction of the data.
     pub(crate) direction: Direction,
