@@ -35,7 +35,7 @@ installed() {
 
 # The unit is the installed one, with the program that is here: systemd wants it to be there.
 unit() {
-    sed "s|/usr/bin/tidegate|$scratch/root/usr/bin/tidegate|; /^Documentation=/d" \
+    sed "s|/usr/bin/tidegate|$scratch/root&|; s|/usr/share/tidegate|$scratch/root&|; /^Documentation=/d" \
         "$scratch/root/usr/lib/systemd/system/tidegate.service" >"$scratch/tidegate.service"
     systemd-analyze verify "$scratch/tidegate.service" 2>&1 | tee "$scratch/said"
     [[ ! -s $scratch/said ]]

@@ -123,6 +123,13 @@ pub struct Info {
     pub interfaces: Vec<String>,
     /// Its state.
     pub state: State,
+    /// Another file is at the path of the program it was started from, as after an upgrade.
+    #[serde(default)]
+    pub replaced: bool,
+    /// The time after which the service manager's watchdog ends it when it tells nothing, in microseconds
+    /// (`WATCHDOG_USEC`, sd_notify(3)).
+    #[serde(default)]
+    pub watchdog_usec: Option<u64>,
 }
 
 /// The state of a server.

@@ -69,8 +69,12 @@ pub(crate) struct CtlArguments {
 /// The commands of `tidegate ctl`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CtlCommand {
-    /// Show version, process, interfaces and state.
-    Info,
+    /// Show version, process, interfaces and state, and whether the program was replaced since.
+    Info {
+        /// As JSON, with the watchdog's limit.
+        #[arg(long)]
+        json: bool,
+    },
     /// Refuse new connections, finish the open ones, and stay.
     Drain,
     /// Open the access log anew, by its name: it may have been renamed.

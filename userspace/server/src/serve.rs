@@ -15,6 +15,7 @@ use crate::admin::{self, Admin};
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
+use crate::executable;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::listen::Listen;
@@ -46,6 +47,7 @@ const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 /// The runtime could not be started, one of its shards failed, its interface is gone, or it could not be stopped in
 /// order.
 pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
+    executable::remember();
     let signals = signals::watch().map_err(|source| Failure::System {
         what: "cannot install the signal handlers".to_owned(),
         source,

@@ -10,9 +10,11 @@ use tidegate_control::{CookieMode, Info, Request, State};
 use super::counters::Counted;
 use super::{Client, capture, connections, top, trace};
 use crate::drain::Drain;
+use crate::executable;
 use crate::log;
 use crate::main_loop::MainLoop;
 use crate::reload::reload;
+use crate::service_manager;
 
 /// Does what `request` asks for, and replies.
 ///
@@ -82,5 +84,7 @@ fn info(main: &MainLoop<'_>) -> Info {
             (Some(_), Drain::Off) => State::Serving,
             (Some(_), _) => State::Draining,
         },
+        replaced: executable::is_replaced(),
+        watchdog_usec: service_manager::watchdog_limit().map(|limit| limit.as_micros() as u64),
     }
 }
