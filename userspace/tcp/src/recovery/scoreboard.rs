@@ -57,6 +57,10 @@ pub(crate) struct Delivered {
     pub(crate) newly_sacked: u32,
     /// The segment among them that was sent last: when, its end, and whether it was a retransmission.
     pub(crate) newest: Option<(Instant, SeqNumber, bool)>,
+    /// The time that one was sent first.
+    pub(crate) first_sent_at: Instant,
+    /// It was acknowledged cumulatively.
+    pub(crate) cumulative: bool,
     /// The position of that one.
     place: Place,
     /// The time the last one that was sent only once was sent: only those may be timed (Karn's algorithm).
@@ -310,6 +314,8 @@ impl Scoreboard {
         });
         if newer {
             delivered.newest = Some((segment.sent_at, segment.end, again));
+            delivered.first_sent_at = segment.first_sent_at();
+            delivered.cumulative = id < self.first;
             let mut before = id;
             if again {
                 // What was sent again cannot come before what was sent first at that time.
