@@ -149,10 +149,10 @@ pub struct Config {
     /// or a 64th part more, up to 16 KiB.
     pub send_buffer: u32,
     /// Segments sent and not acknowledged per connection at most (64 to 2^20). It bounds what a peer costs that asks
-    /// for small segments and leaves them unacknowledged: 24 bytes of memory for each, and the logarithm of their
-    /// number in work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256 bytes or
-    /// more; where `send_buffer` is raised, this is to be raised with it. Where the path turns out to take smaller
-    /// packets only, what is outstanding is cut, and may become as many times more as a segment has pieces.
+    /// for small segments and leaves them unacknowledged: 24 bytes of memory for each (with BBR 56), and the logarithm
+    /// of their number in work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256
+    /// bytes or more; where `send_buffer` is raised, this is to be raised with it. Where the path turns out to take
+    /// smaller packets only, what is outstanding is cut, and may become as many times more as a segment has pieces.
     pub max_outstanding_segments: u32,
     /// Memory held by what all connections have queued for sending, in bytes, overhead included. Beyond it each
     /// connection may have one segment queued.
@@ -209,8 +209,11 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Keepalive probes without an answer before the connection is given up.
     pub keepalive_probes: u8,
-    /// Congestion control: `cubic` (RFC 9438) or `reno` (RFC 5681).
+    /// Congestion control: `cubic` (RFC 9438), `reno` (RFC 5681) or `bbr` (draft-ietf-ccwg-bbr).
     pub congestion: Algorithm,
+    /// With `bbr`: the rate of losses, in percent of what is in flight, up to which they do not slow a connection down
+    /// (1 to 100). 2 is the draft's; at 100 loss does not count, as with version 1 of BBR.
+    pub bbr_loss_threshold: u8,
     /// Loss detection: `rack` (RFC 8985) or `sack` (RFC 6675).
     pub loss_detection: LossDetection,
     /// Negotiate explicit congestion notification with peers that ask for it (RFC 3168).
@@ -268,6 +271,7 @@ impl Default for Config {
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 10,
             congestion: Algorithm::default(),
+            bbr_loss_threshold: 2,
             loss_detection: LossDetection::default(),
             ecn: true,
             path_mtu_discovery: true,
@@ -326,6 +330,7 @@ impl Config {
         for (key, duration) in [("rto_max", self.rto_max), ("path_mtu_raise", self.path_mtu_raise)] {
             InvalidSetting::check_duration(key, duration)?;
         }
+        InvalidSetting::check_range("bbr_loss_threshold", self.bbr_loss_threshold, 1..=100)?;
         InvalidSetting::check_above_zero("rto_min", self.rto_min)?;
         if self.rto_min > self.rto_max {
             return Err(InvalidSetting::new(

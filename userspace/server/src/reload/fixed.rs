@@ -70,7 +70,7 @@ fn tcp(old: &tidegate_tcp::Config, new: &tidegate_tcp::Config) -> Option<(&'stat
         mtu outer_headers send_buffer max_outstanding_segments send_bytes_total receive_bytes_total reassembly_bytes
         reassembly_ranges reassembly_bytes_total verify_checksums rto_min rto_max syn_ack_retries user_timeout
         min_send_progress delayed_ack nagle msl fin_wait_2 keepalive_idle keepalive_interval keepalive_probes congestion
-        path_mtu_discovery min_path_mtu black_hole_timeouts path_mtu_raise rst_rate challenge_ack_rate
+        bbr_loss_threshold path_mtu_discovery min_path_mtu black_hole_timeouts path_mtu_raise rst_rate challenge_ack_rate
     ])
 }
 

@@ -146,6 +146,7 @@ mod tests {
             srtt: None,
             snd_una: SeqNumber(0),
             snd_nxt: SeqNumber(0),
+            delivery: None,
         };
         reno.on_ack(&acked, MSS);
     }

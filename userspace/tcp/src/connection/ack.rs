@@ -95,6 +95,7 @@ impl Tcb {
         flight: u32,
         context: &mut Context<'_, T>,
     ) {
+        self.check_app_limited();
         let fin_acked = self.fin_sent;
         self.set_una(segment.ack);
         let mut sent_at = None;
@@ -109,6 +110,7 @@ impl Tcb {
             }
         }
         let rtt = self.measure(sent_at, true, segment, context);
+        self.note_delivered(flight, rtt, context.now);
         self.grow_window(flight, flight, rtt, context);
         self.take_congestion_echo(segment, flight, context);
         self.rto.reset_backoff();
@@ -124,6 +126,7 @@ impl Tcb {
     ) {
         let mss = u32::from(self.mss);
         let segments = self.sending.scoreboard.len();
+        self.check_app_limited();
         self.count_work(context);
         let lost_before = self.sending.scoreboard.lost();
         let advanced = segment.ack.after(self.snd_una);
@@ -145,6 +148,7 @@ impl Tcb {
             delivered.bytes += mss;
         }
         let rtt = self.measure(delivered.timed, advanced, segment, context);
+        self.note_delivered(delivered.bytes, rtt, context.now);
         if dsack {
             context.counters.bump(Counter::DsacksIn);
             self.sending.rack.dsack(self.snd_una, self.snd_nxt);
@@ -160,10 +164,13 @@ impl Tcb {
         if self.sending.phase == Phase::Open && self.sending.scoreboard.lost() > 0 {
             self.begin_recovery(flight, context);
         }
-        if self.sending.phase == Phase::Recovery {
+        self.report_losses(context);
+        if self.sending.phase == Phase::Recovery && !self.controller_drives_recovery() {
             let safe = advanced && !newly_lost;
             self.reduce_window(delivered.bytes, safe, context.config);
-        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack()) {
+        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack() || self.measures_rate())
+            || newly_lost && self.measures_rate()
+        {
             self.grow_window(delivered.bytes, flight, rtt, context);
         }
         self.take_congestion_echo(segment, flight, context);
@@ -218,6 +225,7 @@ impl Tcb {
             srtt: self.rto.srtt(),
             snd_una: self.snd_una,
             snd_nxt: self.snd_nxt,
+            delivery: self.take_delivery(context.now),
         };
         let mss = u32::from(self.mss);
         self.congestion(context.config).on_ack(&acked, mss);
@@ -368,10 +376,8 @@ impl Tcb {
     }
 
     fn end_recovery<T>(&mut self, context: &Context<'_, T>) {
-        if self.sending.phase == Phase::Recovery {
-            let mss = u32::from(self.mss);
-            self.congestion(context.config).on_recovered(mss);
-        }
+        let mss = u32::from(self.mss);
+        self.congestion(context.config).on_recovered(mss);
         let timeout = self.rto.timeout_micros(context.rto_bounds);
         let sending = &mut *self.sending;
         sending.phase = Phase::Open;
@@ -437,7 +443,9 @@ impl Tcb {
             return;
         }
         context.counters.bump(Counter::CongestionEchoes);
-        self.answer_congestion(flight, context);
+        self.sending.undo = None;
+        let mss = u32::from(self.mss);
+        self.congestion(context.config).on_mark(context.now, flight, mss);
         self.sending.cwr_point = Some(self.snd_nxt);
         self.sending.cwr_pending = true;
     }
@@ -456,17 +464,12 @@ impl Tcb {
         self.sending.tail_probe = None;
         if retransmission && !dsack && ack != end && self.sending.phase == Phase::Open {
             // No second copy arrived: the probe repaired a loss that nothing else has told of.
-            self.answer_congestion(flight, context);
+            let mss = u32::from(self.mss);
+            self.sending.undo = None;
+            let controller = self.congestion(context.config);
+            controller.on_congestion(context.now, flight, mss);
+            controller.on_recovered(mss);
         }
-    }
-
-    /// Congestion without a loss to be repaired: the window shrinks at once.
-    fn answer_congestion<T>(&mut self, flight: u32, context: &Context<'_, T>) {
-        let mss = u32::from(self.mss);
-        self.sending.undo = None;
-        let controller = self.congestion(context.config);
-        controller.on_congestion(context.now, flight, mss);
-        controller.on_recovered(mss);
     }
 }
 

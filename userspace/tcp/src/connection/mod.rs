@@ -7,6 +7,7 @@
 //! one does without.
 
 pub(crate) mod ack;
+mod delivery;
 pub(crate) mod keepalive;
 mod lifetime;
 pub(crate) mod open;
@@ -32,6 +33,7 @@ use crate::counters::Counters;
 use crate::histogram::Latencies;
 use crate::link::{LinkId, LinkTable};
 use crate::recovery::rto::{Bounds, Rto};
+use crate::recovery::scoreboard::Scoreboard;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::options::Timestamps;
@@ -41,7 +43,7 @@ use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use lifetime::Lifetime;
 pub(crate) use path_mtu::PathMtu;
 use recv_state::RecvState;
-use send_state::{LazySendState, SendStatePool};
+use send_state::{LazySendState, SendState, SendStatePool};
 pub use state::State;
 pub(crate) use timers::Deadlines;
 
@@ -142,6 +144,17 @@ impl Undo {
             until: Instant::NEVER,
         }
     }
+}
+
+/// The controller of a connection that has needed none so far.
+#[cold]
+fn start_congestion(scoreboard: &mut Scoreboard, mss: u32, config: &Config) -> Box<dyn CongestionControl> {
+    let mut controller = config.congestion.start(mss);
+    controller.configure(config);
+    if controller.wants_rate_samples() {
+        scoreboard.measure_rate();
+    }
+    controller
 }
 
 /// The most an application is asked for beyond what both windows let go, in bytes, unless one segment is more.
@@ -349,10 +362,10 @@ impl Tcb {
     #[inline]
     pub(crate) fn congestion(&mut self, config: &Config) -> &mut dyn CongestionControl {
         let mss = u32::from(self.mss);
-        &mut **self
-            .sending
-            .congestion
-            .get_or_insert_with(|| config.congestion.start(mss))
+        let SendState {
+            congestion, scoreboard, ..
+        } = &mut *self.sending;
+        &mut **congestion.get_or_insert_with(|| start_congestion(scoreboard, mss, config))
     }
 
     /// Bytes that have not been sent and both windows would let go.

@@ -183,6 +183,9 @@ impl Tcb {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
             self.sending.cwnd_limited = false;
+            if !self.is_ahead(context.now) {
+                self.check_app_limited();
+            }
             return Ok(false);
         }
         if self.sending.scoreboard.len() >= context.config.max_outstanding_segments as usize {

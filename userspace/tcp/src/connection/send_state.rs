@@ -246,6 +246,7 @@ impl SendState {
         self.paced_until = Instant::ZERO;
         self.pace_rest = 0;
         self.congestion = None;
+        self.scoreboard.forget_rate();
     }
 }
 

@@ -205,6 +205,7 @@ impl Tcb {
         } else {
             sending.scoreboard.mark_all_lost();
         }
+        self.report_losses(context);
         self.rto.back_off();
         self.avoid_black_hole(context);
         let sending = &mut *self.sending;
@@ -257,6 +258,7 @@ impl<C> Connection<C> {
     {
         let now = context.now;
         let tcb = &mut self.tcb;
+        tcb.check_app_limited();
         let waits = matches!(tcb.state, State::FinWait2 | State::TimeWait | State::Closed);
         if tcb.sending_due(now, |deadlines| &mut deadlines.fin_wait_2) && waits {
             return Outcome::Closed(CloseReason::TimedOut);
@@ -273,8 +275,11 @@ impl<C> Connection<C> {
             tcb.rack_loss(now);
             if tcb.sending.phase == Phase::Open && tcb.sending.scoreboard.lost() > 0 {
                 tcb.begin_recovery(tcb.flight(), context);
-                tcb.reduce_window(0, false, context.config);
+                if !tcb.controller_drives_recovery() {
+                    tcb.reduce_window(0, false, context.config);
+                }
             }
+            tcb.report_losses(context);
         }
         let probe = tcb.sending_due(now, |deadlines| &mut deadlines.probe);
         if probe && tcb.flight() > 0 && tcb.sending.phase == Phase::Open {

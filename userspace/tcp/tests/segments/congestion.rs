@@ -5,6 +5,7 @@ use tidegate_tcp::config::Config;
 use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::wire::Options;
 
+/// Those that grow their window by what is acknowledged.
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::RENO, Algorithm::CUBIC];
 
 fn with(congestion: Algorithm) -> Config {
@@ -20,7 +21,7 @@ fn text_segments(rig: &mut Rig) -> Vec<Sent> {
 #[test]
 fn the_initial_window_of_large_segments_is_two_of_them() {
     // RFC 6928, section 2: min(10 MSS, max(2 MSS, 14,600)).
-    for congestion in ALGORITHMS {
+    for &congestion in Algorithm::ALL {
         let limits = Config {
             mtu: 9000,
             ..with(congestion)
@@ -111,7 +112,7 @@ fn a_loss_makes_the_window_smaller() {
 
 #[test]
 fn a_timeout_leaves_one_segment() {
-    for congestion in ALGORITHMS {
+    for &congestion in Algorithm::ALL {
         let mut rig = Rig::new(with(congestion), sender(100_000));
         rig.connect();
         let first = rig.sent();
@@ -124,7 +125,7 @@ fn a_timeout_leaves_one_segment() {
 #[test]
 fn acknowledging_every_octet_by_itself_wins_nothing() {
     // Appropriate byte counting (RFC 3465) against divided acknowledgments.
-    for congestion in ALGORITHMS {
+    for &congestion in Algorithm::ALL {
         let mut rig = Rig::new(with(congestion), sender(100_000));
         rig.connect();
         let first = rig.sent();

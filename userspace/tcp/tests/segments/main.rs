@@ -5,6 +5,7 @@
 mod acceptability;
 mod active_open;
 mod addresses;
+mod bbr;
 mod blind;
 mod bounds;
 mod bursts;

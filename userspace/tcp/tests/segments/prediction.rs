@@ -83,7 +83,7 @@ impl Pair {
             receive_buffer: random.pick(&[4 << 10, 4 << 20, 4 << 20]),
             receive_buffer_initial: 4 << 10,
             receive_bytes_total: random.pick(&[4 << 10, 256 << 20]),
-            congestion: random.pick(&[Algorithm::CUBIC, Algorithm::RENO]),
+            congestion: random.pick(Algorithm::ALL),
             loss_detection: random.pick(&[LossDetection::Rack, LossDetection::Sack]),
             ..config()
         };

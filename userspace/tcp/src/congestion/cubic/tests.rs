@@ -49,6 +49,7 @@ impl Flow {
             srtt: Some(self.rtt),
             snd_una: self.snd_una,
             snd_nxt,
+            delivery: None,
         };
         self.cubic.on_ack(&acked, MSS);
     }
@@ -344,6 +345,7 @@ fn windows_grow_to_the_limit_and_not_beyond() {
         srtt: None,
         snd_una: SeqNumber(0),
         snd_nxt: SeqNumber(0),
+        delivery: None,
     };
     cubic.set_window(MAX_WINDOW - MSS);
     cubic.on_ack(&acked, MSS);
