@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::Engine;
 use super::admit::SYN_ACK_TIMEOUT;
 use crate::application::{Application, ListenerId};
-use crate::congestion::INITIAL_SSTHRESH;
+use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, PathModel};
 use crate::connection::{Connection, State, Tcb};
 use crate::half_open::HalfOpen;
 use crate::recovery::rto::Bounds;
@@ -107,6 +107,10 @@ pub struct Transfer {
     pub cwnd: u32,
     /// Slow start threshold in bytes; `None` before the first loss.
     pub ssthresh: Option<u32>,
+    /// Pacing rate in bytes per second; `None` if text leaves as fast as the window lets it.
+    pub pacing_rate: Option<u64>,
+    /// The path as congestion control models it, if it does.
+    pub model: Option<PathModel>,
     /// Bytes of sequence space that are sent and not acknowledged.
     pub in_flight: u32,
     /// SND.WND in bytes.
@@ -209,9 +213,12 @@ impl ConnectionInfo {
 
 impl Transfer {
     fn of(tcb: &Tcb, now: Instant, rto_bounds: Bounds) -> Self {
+        let controller = tcb.sending.congestion.as_deref();
         Self {
             cwnd: tcb.cwnd(),
             ssthresh: Some(tcb.ssthresh()).filter(|&ssthresh| ssthresh != INITIAL_SSTHRESH),
+            pacing_rate: controller.and_then(CongestionControl::pacing_rate),
+            model: controller.and_then(CongestionControl::path_model),
             in_flight: tcb.flight(),
             send_window: tcb.snd_wnd,
             receive_window: tcb.rcv_edge.saturating_since(tcb.rcv_nxt),
