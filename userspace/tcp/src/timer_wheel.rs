@@ -52,6 +52,12 @@ impl Entry {
     fn is_armed(&self) -> bool {
         self.list() != NOT_ARMED
     }
+
+    /// Whether the tick is no later than that of `deadline`, without dividing.
+    #[inline]
+    fn is_no_later(&self, deadline: Instant) -> bool {
+        self.tick().saturating_mul(1000) < deadline.as_micros().saturating_add(1000)
+    }
 }
 
 /// A timing wheel for ids below 2^32 - 1.
@@ -112,7 +118,7 @@ impl TimerWheel {
     #[inline]
     pub fn arm_no_later(&mut self, id: u32, deadline: Instant) {
         match self.entries.get(id as usize) {
-            Some(entry) if entry.is_armed() && entry.tick() <= tick_of(deadline) => {}
+            Some(entry) if entry.is_armed() && entry.is_no_later(deadline) => {}
             _ => self.arm(id, deadline),
         }
     }
@@ -421,6 +427,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ticks_are_compared_with_deadlines_as_if_divided(tick in 0..1_u64 << 54, near in -2000_i64..2000, far: u64) {
+            let entry = Entry { tick_and_list: tick << LIST_BITS, ..IDLE };
+            for micros in [(tick * 1000).saturating_add_signed(near), far] {
+                let deadline = Instant::from_micros(micros);
+                prop_assert_eq!(entry.is_no_later(deadline), tick <= tick_of(deadline), "{} {}", tick, micros);
+            }
+        }
+
         /// Against a sorted map of deadlines.
         #[test]
         fn agrees_with_the_obvious_implementation(
