@@ -131,8 +131,14 @@ impl Connection {
         loop {
             let rest = &data[consumed..];
             let step = match mem::replace(&mut self.phase, Phase::Idle) {
-                Phase::Idle => self.read_head(http, stream, rest, Head::default()),
-                Phase::Head(head) => self.read_head(http, stream, rest, head),
+                phase @ (Phase::Idle | Phase::Head(_)) => {
+                    let head = if let Phase::Head(head) = phase {
+                        head
+                    } else {
+                        Head::default()
+                    };
+                    self.read_head(http, stream, rest, head)
+                }
                 Phase::Body(upload) => self.read_body(http, stream, rest, upload),
                 phase @ Phase::Respond(_) => {
                     self.phase = phase;
@@ -318,6 +324,7 @@ impl Connection {
     }
 
     /// Answers `request`, whose head is at the start of `data`, at once or after its body.
+    #[inline(always)]
     fn begin<S: Stream>(&mut self, http: &mut Http, stream: &mut S, request: &Request<'_, '_>, data: &[u8]) {
         self.requests = self.requests.saturating_add(1);
         http.counters.bump(Counter::Requests);

@@ -35,7 +35,7 @@ use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::options::Timestamps;
-use crate::wire::{FlowKey, Segment};
+use crate::wire::{FlowKey, LinkHeader, Segment};
 
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use lifetime::Lifetime;
@@ -263,12 +263,16 @@ const NO_LISTENER: u16 = u16::MAX;
 impl Tcb {
     /// Sends back to where `segment`, the last one, came from, if it was accepted: the peer may be behind another
     /// router or device now, and nothing else can say so.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn follow(&mut self, segment: &Segment<'_>, links: &mut LinkTable) {
-        if self.accepted
-            && !segment.link.is_answered_by(links.get(self.link))
-            && let Some(new) = links.acquire(&segment.link.reply())
-        {
+        if self.accepted && !segment.link.is_answered_by(links.get(self.link)) {
+            self.move_to(&segment.link.reply(), links);
+        }
+    }
+
+    #[cold]
+    fn move_to(&mut self, header: &LinkHeader, links: &mut LinkTable) {
+        if let Some(new) = links.acquire(header) {
             links.release(self.link);
             self.link = new;
         }
@@ -456,7 +460,7 @@ impl Tcb {
     }
 
     /// Gives back what an idle connection does without.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release_idle(&mut self, now: Instant, send_states: &mut SendStatePool) {
         if self.flight() == 0 && !self.output_pending {
             self.sending.release_if_expendable(self.mss, now, send_states);

@@ -31,6 +31,7 @@ pub(crate) enum Arrival {
 
 impl<C> Connection<C> {
     /// Processes a segment. The caller runs [`Connection::flush_output`] afterwards.
+    #[inline(always)]
     pub(crate) fn segment_arrives<A, T>(
         &mut self,
         segment: &Segment<'_>,
@@ -44,6 +45,38 @@ impl<C> Connection<C> {
         if self.take_if_predicted(segment, application, context) {
             return Arrival::Done;
         }
+        self.any_segment_arrives(segment, application, context)
+    }
+
+    /// [`Connection::segment_arrives`] for the segment that completes the handshake of a connection just made.
+    pub(crate) fn handshake_arrives<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> Arrival
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        if self.take_if_establishing(segment, application, context) {
+            return Arrival::Done;
+        }
+        self.any_segment_arrives(segment, application, context)
+    }
+
+    /// [`Connection::segment_arrives`] without header prediction.
+    #[inline(never)]
+    fn any_segment_arrives<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> Arrival
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
         if self.tcb.state == State::SynSent {
             return self.syn_sent(segment, application, context);
         }
@@ -315,7 +348,6 @@ impl<C> Connection<C> {
 
     /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it
     /// has not been received.
-    #[inline]
     pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>) -> bool
     where
         A: Application<Connection = C>,
@@ -343,16 +375,35 @@ impl<C> Connection<C> {
         context.counters.add(Counter::BytesIn, text.len() as u64);
         if kept {
             self.offer_unread(application, context);
-            return true;
-        }
-        let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
-        let consumed = consumed.unwrap_or(0).min(text.len());
-        if consumed < text.len() && !self.tcb.read_closed && !self.tcb.abort {
-            let receiving = self.tcb.receiving.get_or_insert_default();
-            let kept = receiving.keep(&text[consumed..], context.config, context.totals);
-            debug_assert!(kept, "there is memory for what a segment leaves");
+        } else {
+            self.give(text, application, context);
         }
         true
+    }
+
+    /// Gives text to the application, for which nothing is kept.
+    #[inline(always)]
+    fn give<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
+        let consumed = consumed.unwrap_or(0);
+        if consumed < text.len() {
+            self.tcb.keep_rest(&text[consumed..], context);
+        }
+    }
+
+    /// [`Connection::deliver`] where nothing is kept, and the application may have it.
+    #[inline(always)]
+    pub(super) fn deliver_directly<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        self.tcb.rcv_nxt += text.len() as u32;
+        self.tcb.tune_receive_buffer(context);
+        context.counters.add(Counter::BytesIn, text.len() as u64);
+        self.give(text, application, context);
     }
 
     /// The peer's FIN is next.
@@ -377,6 +428,16 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// Keeps what the application has left of a segment's text.
+    #[inline(never)]
+    fn keep_rest<T>(&mut self, rest: &[u8], context: &mut Context<'_, T>) {
+        if !self.read_closed && !self.abort {
+            let receiving = self.receiving.get_or_insert_default();
+            let kept = receiving.keep(rest, context.config, context.totals);
+            debug_assert!(kept, "there is memory for what a segment leaves");
+        }
+    }
+
     /// A segment for a connection in TIME-WAIT or CLOSED.
     #[cold]
     fn ended_receives<T: Transmit>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) -> Arrival {

@@ -108,8 +108,11 @@ impl Tcb {
     /// Starts the retransmission timer if it is not running (RFC 6298, rule 5.1).
     #[inline]
     pub(crate) fn start_retransmit_timer(&mut self, now: Instant, bounds: Bounds) {
-        if self.sending.deadlines.retransmit == Instant::NEVER || self.sending.persist {
-            self.restart_retransmit_timer(now, bounds);
+        let timeout = self.rto.timeout_micros(bounds);
+        let sending = &mut *self.sending;
+        if sending.deadlines.retransmit == Instant::NEVER || sending.persist {
+            sending.persist = false;
+            sending.deadlines.retransmit = now.plus_micros(timeout);
         }
     }
 

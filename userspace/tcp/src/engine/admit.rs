@@ -86,8 +86,7 @@ impl<A: Application> Engine<A> {
             self.remove_half_open(oldest);
             self.counters.bump(Counter::HalfOpenEvicted);
         }
-        let link = self.answer_link(segment);
-        let Some(link) = self.links.acquire(&link) else {
+        let Some(link) = self.acquire_answer_link(segment) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return;
         };
@@ -128,8 +127,7 @@ impl<A: Application> Engine<A> {
         let (key, link) = (half_open.key, half_open.link);
         let timestamp = (now.as_millis() as u32).wrapping_add(hash.timestamp_offset());
         let header = header(half_open, timestamp, &self.config);
-        let link = self.record_link(&key, link);
-        self.send_bare(&link, &key, &header, purpose, out);
+        self.send_for_record(&key, link, &header, purpose, out);
     }
 
     /// The SYN-ACK was not acknowledged in time.
@@ -218,7 +216,7 @@ impl<A: Application> Engine<A> {
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
     fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, source: SourceId, segment: &Segment<'_>, out: &mut T) {
-        let Some(half_open) = self.take_half_open(slot) else {
+        let Some(half_open) = self.half_open.get(slot) else {
             return;
         };
         let (key, negotiated) = (half_open.key, half_open.negotiated());
@@ -242,10 +240,14 @@ impl<A: Application> Engine<A> {
         let first_sent_at = half_open.first_sent_at(now);
         let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);
-        let place = self.connections.insert(connection) as u32;
+        let place = self.connections.vacant_key() as u32;
+        self.take_half_open(slot);
         self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
+        // It is moved, in larger pieces than it was written in, when the processor has no writes of it under way any
+        // more.
+        self.connections.insert(connection);
         if self.complete_handshake(now, place, segment, sent_at, out) {
             self.latencies.accept.record(now.micros_since(first_sent_at));
         }
@@ -265,7 +267,7 @@ impl<A: Application> Engine<A> {
         self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
         let mut context = context!(self, now, out);
-        let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
+        let arrival = connection.handshake_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
         if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
             connection.tcb.follow(segment, context.links);
@@ -316,21 +318,22 @@ impl<A: Application> Engine<A> {
         Some(slot)
     }
 
-    /// Takes a record and its timer away.
-    fn take_half_open(&mut self, slot: u32) -> Option<HalfOpen> {
+    /// Takes a record and its timer away. What is still needed of it has been read: to move it would cost more.
+    fn take_half_open(&mut self, slot: u32) {
         if self.half_open_untimed == Some(slot) {
             self.half_open_untimed = self.half_open.next(slot);
         }
         self.half_open_timers.cancel(slot);
-        self.half_open.remove(slot)
+        drop(self.half_open.remove(slot));
     }
 
     pub(super) fn remove_half_open(&mut self, slot: u32) {
-        if let Some(half_open) = self.take_half_open(slot) {
-            self.table.remove(&half_open.key, FlowSlot::HalfOpen(slot));
-            self.flow_ends(&half_open.key);
-            self.tell_of(&half_open.key, State::SynReceived, State::Closed);
-            self.links.release(half_open.link);
+        if let Some(&HalfOpen { key, link, .. }) = self.half_open.get(slot) {
+            self.take_half_open(slot);
+            self.table.remove(&key, FlowSlot::HalfOpen(slot));
+            self.flow_ends(&key);
+            self.tell_of(&key, State::SynReceived, State::Closed);
+            self.links.release(link);
         }
     }
 
@@ -394,8 +397,7 @@ impl<A: Application> Engine<A> {
                     {
                         record.syn_answered = true;
                     }
-                    let link = self.record_link(&key, link);
-                    self.send_bare(&link, &key, &header, Purpose::Control, out);
+                    self.send_for_record(&key, link, &header, Purpose::Control, out);
                 } else {
                     self.counters.bump(Counter::ChallengeAcksLimited);
                 }

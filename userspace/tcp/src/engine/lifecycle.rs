@@ -120,11 +120,12 @@ impl<A: Application> Engine<A> {
     }
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
-        if let Some(record) = self.time_wait.remove(slot) {
-            self.table.remove(&record.key, FlowSlot::TimeWait(slot));
-            self.flow_ends(&record.key);
-            self.tell_of(&record.key, State::TimeWait, State::Closed);
-            self.links.release(record.link);
+        if let Some(&TimeWait { key, link, .. }) = self.time_wait.get(slot) {
+            drop(self.time_wait.remove(slot));
+            self.table.remove(&key, FlowSlot::TimeWait(slot));
+            self.flow_ends(&key);
+            self.tell_of(&key, State::TimeWait, State::Closed);
+            self.links.release(link);
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
 use crate::histogram::Latencies;
-use crate::link::LinkTable;
+use crate::link::{LinkId, LinkTable};
 use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
@@ -320,6 +320,7 @@ impl<A: Application> Engine<A> {
         self.addresses.has_peer(key)
     }
 
+    #[inline(always)]
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
         self.follow_next_hop(slot);
         let connection = &mut self.connections[slot as usize];
@@ -329,7 +330,7 @@ impl<A: Application> Engine<A> {
             connection.tcb.follow(segment, context.links);
         }
         let outcome = match arrival {
-            Arrival::Done => connection.flush_output(&mut context),
+            Arrival::Done => connection.flush_output_inline(&mut context),
             Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
             Arrival::Refuse => {
                 self.reject(now, segment, out);
@@ -340,6 +341,7 @@ impl<A: Application> Engine<A> {
     }
 
     /// Files the timer of a connection after an event, or ends it.
+    #[inline(always)]
     fn settle(&mut self, now: Instant, slot: u32, outcome: Outcome) {
         if self.observers.are_any() {
             self.tell(slot, outcome);
@@ -526,14 +528,39 @@ impl<A: Application> Engine<A> {
         purpose: Purpose,
         out: &mut T,
     ) -> bool {
-        out.leave_by(link.device());
-        let Some(buffer) = out.reserve(purpose) else {
-            self.counters.bump(Counter::NoFrame);
-            return false;
-        };
-        let length = emit::frame(buffer, link, key, header, 0, |_| {});
-        out.commit(length);
-        self.counters.bump(Counter::FramesOut);
-        true
+        send_bare(&mut self.counters, link, key, header, purpose, out)
     }
+
+    /// [`Engine::send_bare`] for a record that has `link`.
+    fn send_for_record<T: Transmit>(
+        &mut self,
+        key: &FlowKey,
+        link: LinkId,
+        header: &Header,
+        purpose: Purpose,
+        out: &mut T,
+    ) -> bool {
+        let found = self.look_up(key);
+        let link = found.as_ref().unwrap_or_else(|| self.links.get(link));
+        send_bare(&mut self.counters, link, key, header, purpose, out)
+    }
+}
+
+fn send_bare<T: Transmit>(
+    counters: &mut Counters,
+    link: &LinkHeader,
+    key: &FlowKey,
+    header: &Header,
+    purpose: Purpose,
+    out: &mut T,
+) -> bool {
+    out.leave_by(link.device());
+    let Some(buffer) = out.reserve(purpose) else {
+        counters.bump(Counter::NoFrame);
+        return false;
+    };
+    let length = emit::frame(buffer, link, key, header, 0, |_| {});
+    out.commit(length);
+    counters.bump(Counter::FramesOut);
+    true
 }

@@ -131,12 +131,29 @@ impl<A: Application> Engine<A> {
         self.look_up(&segment.key).unwrap_or_else(|| segment.link.reply())
     }
 
+    /// [`Engine::answer_link`] for a record that is kept; `None` when there are too many different ones.
+    pub(super) fn acquire_answer_link(&mut self, segment: &Segment<'_>) -> Option<LinkId> {
+        match self.look_up(&segment.key) {
+            Some(header) => self.links.acquire(&header),
+            None => self.links.acquire_reply(segment.link),
+        }
+    }
+
     /// The header of what is sent for a record that has `link`.
     pub(super) fn record_link(&mut self, key: &FlowKey, link: LinkId) -> LinkHeader {
         self.look_up(key).unwrap_or_else(|| *self.links.get(link))
     }
 
-    fn look_up(&mut self, key: &FlowKey) -> Option<LinkHeader> {
+    #[inline]
+    pub(super) fn look_up(&mut self, key: &FlowKey) -> Option<LinkHeader> {
+        if self.next_hops.is_none() {
+            return None;
+        }
+        self.look_up_in_tables(key)
+    }
+
+    #[inline(never)]
+    fn look_up_in_tables(&mut self, key: &FlowKey) -> Option<LinkHeader> {
         let found = self.next_hops.as_ref()?.tables.lookup(key);
         found
             .inspect_err(|reason| {

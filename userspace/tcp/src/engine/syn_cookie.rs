@@ -191,8 +191,7 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        let link = self.answer_link(segment);
-        let Some(link) = self.links.acquire(&link) else {
+        let Some(link) = self.acquire_answer_link(segment) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
         };

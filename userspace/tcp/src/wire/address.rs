@@ -110,8 +110,15 @@ impl PartialEq for FlowKey {
 
 #[inline]
 fn same(a: &Address, b: &Address) -> bool {
-    let difference = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
-    (difference as u64) | (difference >> 64) as u64 == 0
+    let ([a, a_host], [b, b_host]) = (halves(a), halves(b));
+    (a ^ b) | (a_host ^ b_host) == 0
+}
+
+/// The words in which [`from_v4`] writes an address.
+#[inline]
+fn halves(address: &Address) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = *address;
+    [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(rest)]
 }
 
 impl FlowKey {

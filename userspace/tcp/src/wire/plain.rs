@@ -6,7 +6,7 @@ use super::emit;
 use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UNTAGGED};
 use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP};
 use super::tcp::TCP_HEADER;
-use super::{Flags, FlowKey, Options, ParseError, ReceivedLink, Segment, checksum};
+use super::{Flags, FlowKey, ParseError, ReceivedLink, Segment, checksum};
 use crate::seq::SeqNumber;
 
 /// The offset of the TCP header.
@@ -45,9 +45,9 @@ pub(super) fn flow_v6(frame: &[u8]) -> Option<FlowKey> {
     })
 }
 
-/// Reads such a frame into a blank segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does
+/// Reads such a frame into a segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does
 /// not fit its lengths.
-#[inline]
+#[inline(always)]
 pub(super) fn parse<'a>(
     frame: &'a [u8],
     verify_checksums: bool,
@@ -78,6 +78,7 @@ pub(super) fn parse<'a>(
             return Some(Err(ParseError::Checksum));
         }
     }
+    segment.options.read(options);
     segment.link = ReceivedLink::untagged(link);
     segment.key.remote = from_v4(source);
     segment.key.local = from_v4(destination);
@@ -87,9 +88,6 @@ pub(super) fn parse<'a>(
     segment.ack = SeqNumber(u32::from_be_bytes(word(TCP + 8)));
     segment.flags = Flags(headers[TCP + 13]);
     segment.window = short(TCP + 14);
-    if !options.is_empty() {
-        segment.options = Options::parse(options);
-    }
     segment.congestion_experienced = headers[15] & ECN_FIELD == ECN_CE;
     segment.payload = payload;
     Some(Ok(()))
@@ -134,9 +132,9 @@ mod tests {
         super::parse(frame, verify_checksums, &mut segment).map(|result| result.map(|()| segment))
     }
 
-    use crate::wire::LinkHeader;
     use crate::wire::emit::Header;
     use crate::wire::options::Timestamps;
+    use crate::wire::{LinkHeader, Options};
     use proptest::prelude::*;
 
     fn frame(timestamps: Option<(u32, u32)>, ecn_capable: bool, text: &[u8]) -> Vec<u8> {
