@@ -83,6 +83,17 @@ impl Tcb {
         self.max_snd_wnd = self.snd_wnd;
         context.counters.bump(Counter::PassiveOpens);
     }
+
+    /// Notes what every predicted segment says beside its acknowledgment.
+    #[inline(always)]
+    fn note_predicted<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        context.counters.bump(Counter::PredictedIn);
+        self.accept(context.now);
+        self.update_ts_recent(segment, context.now);
+        if !segment.payload.is_empty() {
+            self.note_segment_size(segment.payload.len());
+        }
+    }
 }
 
 /// Whether every segment is to take the long way.
@@ -111,7 +122,11 @@ impl<C> Connection<C> {
             return false;
         }
         self.tcb.take_predicted(segment, context);
-        self.take_predicted_text(segment, application, context);
+        self.tcb.note_predicted(segment, context);
+        if !segment.payload.is_empty() {
+            self.deliver_directly(segment.payload, application, context);
+            self.tcb.schedule_ack(context);
+        }
         true
     }
 
@@ -131,24 +146,12 @@ impl<C> Connection<C> {
         }
         self.tcb.take_establishing(segment, context);
         self.establish(application, context);
-        self.take_predicted_text(segment, application, context);
-        true
-    }
-
-    /// Takes in what a predicted segment has beside its acknowledgment.
-    #[inline(always)]
-    fn take_predicted_text<A, T>(&mut self, segment: &Segment<'_>, application: &mut A, context: &mut Context<'_, T>)
-    where
-        A: Application<Connection = C>,
-    {
-        context.counters.bump(Counter::PredictedIn);
-        let tcb = &mut self.tcb;
-        tcb.accept(context.now);
-        tcb.update_ts_recent(segment, context.now);
+        self.tcb.note_predicted(segment, context);
         if !segment.payload.is_empty() {
-            tcb.note_segment_size(segment.payload.len());
-            self.deliver_directly(segment.payload, application, context);
+            // The application may have closed the connection that it was just told of.
+            self.deliver(segment.payload, application, context);
             self.tcb.schedule_ack(context);
         }
+        true
     }
 }

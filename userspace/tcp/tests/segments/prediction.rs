@@ -358,3 +358,21 @@ fn the_short_way_and_the_long_way_come_to_the_same() {
         "only {predicted} of {all} segments were predicted"
     );
 }
+
+#[test]
+fn an_application_that_closes_when_it_opens_is_given_no_text_of_that_segment() {
+    let closes = || {
+        let app = App {
+            close_after_greeting: true,
+            ..App::default()
+        };
+        let mut rig = Rig::new(config(), app);
+        rig.syn(with_sack());
+        rig.ack = rig.one().end();
+        rig.peer(ACK | PSH, b"text");
+        assert_eq!((rig.app().opened, rig.app().received.len()), (1, 0));
+        assert_eq!(rig.count(Counter::DropAfterClose), 1);
+        rig.count(Counter::PredictedIn)
+    };
+    assert_eq!((closes(), without_prediction(closes)), (1, 0));
+}
