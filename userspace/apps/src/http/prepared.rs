@@ -115,7 +115,7 @@ impl Prepared {
     }
 
     /// The response of the second `clock` shows, for a connection that stays open after it if `persistent`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn response(&mut self, persistent: bool, clock: &Clock) -> CachedResponse<'_> {
         let is_whole = self.content.len() <= WHOLE_LIMIT;
         let slot = if persistent {

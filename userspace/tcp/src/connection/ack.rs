@@ -88,7 +88,7 @@ impl Tcb {
 
     /// Everything outstanding, `flight` bytes, is acknowledged, and nothing of it was lost, reported or sent again:
     /// what [`Tcb::take_partial_acknowledgment`] does then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_full_acknowledgment<T>(
         &mut self,
         segment: &Segment<'_>,

@@ -100,7 +100,7 @@ impl Stream for Socket<'_> {
         count
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
         debug_assert_eq!(sum, TextSum::of(data), "the sum of another text");
         let fits = self.tcb.may_queue(data.len(), self.config, self.totals);

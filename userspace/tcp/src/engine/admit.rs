@@ -324,7 +324,7 @@ impl<A: Application> Engine<A> {
             self.half_open_untimed = self.half_open.next(slot);
         }
         self.half_open_timers.cancel(slot);
-        drop(self.half_open.remove(slot));
+        self.half_open.remove(slot);
     }
 
     pub(super) fn remove_half_open(&mut self, slot: u32) {

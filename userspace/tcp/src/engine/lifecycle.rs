@@ -121,7 +121,7 @@ impl<A: Application> Engine<A> {
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
         if let Some(&TimeWait { key, link, .. }) = self.time_wait.get(slot) {
-            drop(self.time_wait.remove(slot));
+            self.time_wait.remove(slot);
             self.table.remove(&key, FlowSlot::TimeWait(slot));
             self.flow_ends(&key);
             self.tell_of(&key, State::TimeWait, State::Closed);

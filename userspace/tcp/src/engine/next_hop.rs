@@ -146,9 +146,7 @@ impl<A: Application> Engine<A> {
 
     #[inline]
     pub(super) fn look_up(&mut self, key: &FlowKey) -> Option<LinkHeader> {
-        if self.next_hops.is_none() {
-            return None;
-        }
+        self.next_hops.as_ref()?;
         self.look_up_in_tables(key)
     }
 
