@@ -11,7 +11,8 @@ use crate::wire::address::{Address, from_ip};
 
 /// Concrete addresses and ports, each with its listener. A look-up takes the same time however many there are.
 ///
-/// The hash is the fastest and has no key: an engine draws no random numbers, and no peer chooses what is in the tables.
+/// The hash is the fastest and has no key: an engine draws no random numbers, and no peer chooses what is in the
+/// tables.
 #[derive(Default)]
 pub(super) struct ServedAddresses {
     listed: Vec<(SocketAddr, ListenerId)>,
