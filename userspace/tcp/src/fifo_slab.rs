@@ -123,6 +123,11 @@ impl<T> FifoSlab<T> {
         self.slots.get_mut(index as usize)?.record.as_mut()
     }
 
+    /// Bytes of memory that the slots take.
+    pub(crate) fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot<T>>()
+    }
+
     /// The number of slots, of which some may be free.
     pub(crate) fn slots(&self) -> u32 {
         self.slots.len() as u32

@@ -273,6 +273,11 @@ impl FlowTable {
         self.old = Buckets::default();
     }
 
+    /// Bytes of memory that the buckets take.
+    pub(crate) fn memory(&self) -> usize {
+        (self.buckets.all.capacity() + self.old.all.capacity()) * size_of::<Bucket>()
+    }
+
     /// Flows in the table.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -391,6 +391,16 @@ impl SourceTable {
         look_at(&mut self.places, &mut self.sources[id.0 as usize].served)
     }
 
+    /// Bytes of memory that the places of connections take.
+    pub(crate) fn places_memory(&self) -> usize {
+        self.places.capacity() * size_of::<Place>()
+    }
+
+    /// Bytes of memory that the sources take.
+    pub(crate) fn memory(&self) -> usize {
+        self.prefixes.capacity() * size_of::<u64>() + self.sources.capacity() * size_of::<Source>()
+    }
+
     /// Gives back the memory of a table that had grown, now that there are no connections; what sources have left of
     /// their rate is kept.
     pub(crate) fn give_back(&mut self) {

@@ -145,6 +145,11 @@ impl TimerWheel {
         }
     }
 
+    /// Bytes of memory that the entries of ids take.
+    pub fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Timers that are armed.
     pub fn armed(&self) -> usize {
         self.armed

@@ -60,6 +60,11 @@ impl NextHopTables {
         }
     }
 
+    /// Bytes of memory that the look-ups of connections take.
+    pub(super) fn memory(&self) -> usize {
+        self.lookups.capacity() * size_of::<Lookup>()
+    }
+
     /// Gives back the memory; there are no connections.
     pub(super) fn give_back(&mut self) {
         self.lookups = Vec::new();
