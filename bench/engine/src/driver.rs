@@ -165,11 +165,13 @@ impl<S: Server> Driver<S> {
     }
 
     /// A burst of clients opens connections and ends them: what a server makes for the first connections is made then.
+    /// The clients that are there afterwards are others.
     pub fn warm_up(&mut self) {
         if let Some((burst, count)) = self.burst_from(0) {
             for step in [Step::Syn, Step::Ack, Step::Request, Step::LastRequest, Step::Fin] {
                 self.exchange(step, &burst[..count]);
             }
+            self.client.renew();
         }
     }
 

@@ -76,6 +76,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+mod chunks;
 pub mod config;
 pub mod congestion;
 mod connection;
@@ -102,6 +103,7 @@ pub mod transmit;
 pub mod wire;
 
 pub use application::{Application, Stream};
+pub use chunks::MemoryAdvisor;
 pub use config::Config;
 pub use connection::State;
 #[cfg(debug_assertions)]

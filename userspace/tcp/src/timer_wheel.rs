@@ -1,11 +1,12 @@
 //! A hierarchical timing wheel (Varghese and Lauck, 1987): O(1) to arm, cancel and fire.
 //!
-//! One entry per id, ids being small and dense (slots of a slab). Entries are linked through an array beside the slots,
-//! so arming allocates nothing. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies
-//! further waits in the last slot and is filed again when that one comes round.
+//! One entry per id, ids being small and dense (slots of a slab). Entries are linked where they lie, in chunks beside those
+//! of the slab. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies further waits in the
+//! last slot and is filed again when that one comes round.
 //!
 //! Ticks are 64 bits wide and never wrap.
 
+use crate::chunks::{Advice, Column};
 use crate::time::Instant;
 
 const LEVELS: usize = 6;
@@ -36,6 +37,12 @@ const IDLE: Entry = Entry {
     previous: NONE,
 };
 
+impl Default for Entry {
+    fn default() -> Self {
+        IDLE
+    }
+}
+
 impl Entry {
     #[inline]
     fn tick(&self) -> u64 {
@@ -58,7 +65,7 @@ impl Entry {
 pub struct TimerWheel {
     /// All deadlines before this tick have fired.
     now: u64,
-    entries: Vec<Entry>,
+    entries: Column<Entry>,
     heads: [u32; LEVELS * SLOTS],
     occupied: [u64; LEVELS],
     armed: usize,
@@ -71,7 +78,7 @@ impl Default for TimerWheel {
     fn default() -> Self {
         Self {
             now: 0,
-            entries: Vec::new(),
+            entries: Column::default(),
             heads: [NONE; LEVELS * SLOTS],
             occupied: [0; LEVELS],
             armed: 0,
@@ -90,12 +97,8 @@ impl TimerWheel {
     /// Arms the timer of `id`, replacing its deadline if it was armed.
     #[inline]
     pub fn arm(&mut self, id: u32, deadline: Instant) {
-        let index = id as usize;
-        if index >= self.entries.len() {
-            self.entries.resize(index + 1, IDLE);
-        }
         let tick = tick_of(deadline).max(self.now);
-        let entry = self.entries[index];
+        let entry = *self.entries.entry(id);
         if entry.is_armed() {
             if entry.tick() == tick {
                 return;
@@ -111,7 +114,7 @@ impl TimerWheel {
     /// for callers that look at the real one when the timer fires.
     #[inline]
     pub fn arm_no_later(&mut self, id: u32, deadline: Instant) {
-        match self.entries.get(id as usize) {
+        match self.entries.get(id) {
             Some(entry) if entry.is_armed() && entry.tick() <= tick_of(deadline) => {}
             _ => self.arm(id, deadline),
         }
@@ -129,25 +132,31 @@ impl TimerWheel {
     /// Whether the timer of `id` is armed.
     #[inline]
     pub fn is_armed(&self, id: u32) -> bool {
-        self.entries.get(id as usize).is_some_and(Entry::is_armed)
+        self.entries.get(id).is_some_and(Entry::is_armed)
     }
 
     /// The time at which the timer of `id` fires, if it is armed.
     pub fn deadline(&self, id: u32) -> Option<Instant> {
-        let entry = self.entries.get(id as usize).filter(|entry| entry.is_armed())?;
+        let entry = self.entries.get(id).filter(|entry| entry.is_armed())?;
         Some(Instant::from_millis(entry.tick()))
     }
 
-    /// Gives back the memory of ids that were armed once, if no timer is armed.
-    pub fn give_back(&mut self) {
-        if self.armed == 0 {
-            self.entries = Vec::new();
+    /// From now on has `advice` for the memory of further ids.
+    pub(crate) fn set_advice(&mut self, advice: Advice) {
+        self.entries.set_advice(advice);
+    }
+
+    /// Gives back the memory of a chunk of ids, unless the timer of one of them is armed.
+    pub(crate) fn give_back(&mut self, chunk: u32) {
+        let entries = self.entries.chunk(chunk);
+        if entries.is_some_and(|entries| !entries.iter().any(Entry::is_armed)) {
+            self.entries.give_back(chunk);
         }
     }
 
     /// Bytes of memory that the entries of ids take.
     pub fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.entries.memory()
     }
 
     /// Timers that are armed.
@@ -245,7 +254,7 @@ impl TimerWheel {
                 };
                 *left = less;
                 let id = self.heads[list];
-                let tick = self.entries[id as usize].tick();
+                let tick = self.entries.at(id).tick();
                 self.unlink(id);
                 self.file(id, tick);
             }
@@ -267,23 +276,23 @@ impl TimerWheel {
         let slot = (filed >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
         let list = level * SLOTS + slot;
         let head = self.heads[list];
-        self.entries[id as usize] = Entry {
+        *self.entries.at(id) = Entry {
             tick_and_list: tick << LIST_BITS | list as u64,
             next: head,
             previous: NONE,
         };
         if head != NONE {
-            self.entries[head as usize].previous = id;
+            self.entries.at(head).previous = id;
         }
         self.heads[list] = id;
         self.occupied[level] |= 1 << slot;
     }
 
     fn unlink(&mut self, id: u32) {
-        let entry = self.entries[id as usize];
+        let entry = core::mem::replace(self.entries.at(id), IDLE);
         let list = entry.list();
         if entry.next != NONE {
-            self.entries[entry.next as usize].previous = entry.previous;
+            self.entries.at(entry.next).previous = entry.previous;
         }
         if entry.previous == NONE {
             self.heads[list] = entry.next;
@@ -291,9 +300,8 @@ impl TimerWheel {
                 self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
             }
         } else {
-            self.entries[entry.previous as usize].next = entry.next;
+            self.entries.at(entry.previous).next = entry.next;
         }
-        self.entries[id as usize] = IDLE;
     }
 }
 
@@ -366,7 +374,7 @@ mod tests {
         let mut wheel = TimerWheel::default();
         wheel.arm(0, Instant::NEVER);
         assert!(wheel.is_armed(0) && !wheel.is_armed(1));
-        assert_eq!(wheel.entries[0].tick(), tick_of(Instant::NEVER));
+        assert_eq!(wheel.entries.at(0).tick(), tick_of(Instant::NEVER));
         wheel.cancel(0);
         assert!(!wheel.is_armed(0));
         assert_eq!(wheel.armed(), 0);

@@ -66,7 +66,10 @@ fn hold(connections: u32) -> io::Result<bool> {
     let tables = driver.server().engine().table_memory();
     let each = print_memory(connections, &tables, held);
     let many = segment_nanos(&mut driver);
-    println!("a segment among {FEW} connections takes {few:.0} ns, among these {many:.0} ns: {:.2} times", many / few);
+    println!(
+        "a segment among {FEW} connections takes {few:.0} ns, among these {many:.0} ns: {:.2} times",
+        many / few
+    );
     driver.end_all();
     driver.pass(Duration::from_secs(120));
     let population = driver.server().engine().population();
@@ -122,7 +125,11 @@ fn print_memory(connections: u32, tables: &TableMemory, resident: u64) -> f64 {
     println!("  {:<44}{filter:>10.2}", "flow filter, in its map");
     let total = each(tables.total()) + filter;
     println!("  {:<44}{total:>10.2}", "all");
-    println!("  {:<44}{:>10.2}", "resident memory, with the flow filter", each(resident as usize) + filter);
+    println!(
+        "  {:<44}{:>10.2}",
+        "resident memory, with the flow filter",
+        each(resident as usize) + filter
+    );
     total.max(each(resident as usize) + filter)
 }
 

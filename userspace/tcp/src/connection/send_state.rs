@@ -325,6 +325,11 @@ impl SendStatePool {
         self.0.pop().and_then(|spare| spare.0).unwrap_or_default()
     }
 
+    /// Gives back all of them.
+    pub(crate) fn give_back(&mut self) {
+        self.0 = Vec::new();
+    }
+
     /// Takes back what the connection has, whatever is in it.
     #[inline]
     pub(crate) fn put(&mut self, sending: &mut LazySendState) {

@@ -242,7 +242,7 @@ impl<A: Application> Engine<A> {
         let first_sent_at = half_open.first_sent_at(now);
         let sent_at = half_open.sent_at(now);
         let connection = Connection::accepted(handshake, &self.config, now);
-        let place = self.connections.insert(connection) as u32;
+        let place = self.connections.insert(connection);
         self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
@@ -263,7 +263,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> bool {
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);

@@ -259,7 +259,7 @@ impl<A: Application> Engine<A> {
     /// The number of flows of each kind.
     pub fn population(&self) -> Population {
         Population {
-            connections: self.connections.len() as u32,
+            connections: self.connections.len(),
             half_open: self.half_open.len(),
             time_wait: self.time_wait.len(),
         }

@@ -47,7 +47,7 @@ impl<A: Application> Engine<A> {
     /// The memory that the tables hold.
     pub fn table_memory(&self) -> TableMemory {
         TableMemory {
-            connections: self.connections.capacity() * size_of::<Option<crate::connection::Connection<A::Connection>>>(),
+            connections: self.connections.memory(),
             timers: self.connection_timers.memory(),
             places: self.sources.places_memory(),
             next_hops: self.next_hops.as_ref().map_or(0, |hops| hops.memory()),

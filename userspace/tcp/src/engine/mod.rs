@@ -22,11 +22,12 @@ mod walk;
 
 use core::net::SocketAddr;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use slab::Slab;
 use tidegate_abi::siphash::Key;
 
 use crate::application::{Application, CloseReason, ListenerId};
+use crate::chunks::{Advice, ChunkedSlab, MemoryAdvisor};
 use crate::config::{Config, Keepalive};
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
@@ -138,7 +139,9 @@ pub struct Engine<A: Application> {
     observers: Observers,
     links: LinkTable,
     table: FlowTable,
-    connections: Slab<Connection<A::Connection>>,
+    /// For the memory of tables that are made later.
+    advice: Advice,
+    connections: ChunkedSlab<Connection<A::Connection>>,
     connection_timers: TimerWheel,
     sources: SourceTable,
     half_open: FifoSlab<HalfOpen>,
@@ -210,7 +213,8 @@ impl<A: Application> Engine<A> {
             next_hops: None,
             observers: Observers::default(),
             links: LinkTable::default(),
-            connections: Slab::new(),
+            advice: Advice::default(),
+            connections: ChunkedSlab::default(),
             connection_timers: TimerWheel::default(),
             sources: SourceTable::new(SourceLimits::default(), secrets.table),
             half_open: FifoSlab::default(),
@@ -272,6 +276,7 @@ impl<A: Application> Engine<A> {
     pub fn set_source_limits(&mut self, limits: SourceLimits) {
         assert!(self.connections.is_empty(), "there are connections");
         self.sources = SourceTable::new(limits, self.secrets.table);
+        self.sources.set_advice(self.advice.clone());
     }
 
     /// From now on tells `flows` which flows this engine has a record of, and asks them for those of other engines.
@@ -283,6 +288,20 @@ impl<A: Application> Engine<A> {
         let population = self.population();
         assert_eq!(population, Population::default(), "there are flows");
         self.shared_flows = Some(flows);
+    }
+
+    /// From now on tells `advisor` of the memory that tables are made of.
+    pub fn set_memory_advisor(&mut self, advisor: Arc<dyn MemoryAdvisor>) {
+        let advice = Advice::new(advisor);
+        self.connections.set_advice(advice.clone());
+        self.connection_timers.set_advice(advice.clone());
+        self.sources.set_advice(advice.clone());
+        if let Some(next_hops) = &mut self.next_hops {
+            next_hops.set_advice(advice.clone());
+        }
+        self.half_open.set_advice(advice.clone());
+        self.time_wait.set_advice(advice.clone());
+        self.advice = advice;
     }
 
     /// The flow has a record from now on.
@@ -324,7 +343,7 @@ impl<A: Application> Engine<A> {
 
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
@@ -348,7 +367,7 @@ impl<A: Application> Engine<A> {
         }
         match outcome {
             Outcome::Open => {
-                let tcb = &mut self.connections[slot as usize].tcb;
+                let tcb = &mut self.connections[slot].tcb;
                 tcb.settled = tcb.state;
                 if let Some(deadline) = tcb.earliest_deadline() {
                     self.connection_timers.arm_no_later(slot, deadline);
@@ -369,7 +388,7 @@ impl<A: Application> Engine<A> {
     }
 
     fn queue_output(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if !connection.tcb.output_queued {
             connection.tcb.output_queued = true;
             self.output_pending.push_back(slot);
@@ -377,7 +396,8 @@ impl<A: Application> Engine<A> {
     }
 
     /// Fires the timers that are due, sends what found no frame before, and goes on with [`Engine::drain`] and
-    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is
+    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. Then memory of tables that has become empty goes back,
+    /// a chunk of each. What is left has its turn in the next call, which is
     /// due at once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
     pub fn poll<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         self.note_next_hop_generation();
@@ -387,7 +407,7 @@ impl<A: Application> Engine<A> {
             && let Some(slot) = self.connection_timers.fire(now, &mut left)
         {
             self.follow_next_hop(slot);
-            let Some(connection) = self.connections.get_mut(slot as usize) else {
+            let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
             let mut context = context!(self, now, out);
@@ -411,6 +431,9 @@ impl<A: Application> Engine<A> {
         if self.sweep.is_some() {
             self.go_on_sweeping(now, out);
         }
+        if self.has_memory_to_give_back() {
+            self.give_back_memory();
+        }
     }
 
     fn frames_out(&self) -> u64 {
@@ -429,7 +452,7 @@ impl<A: Application> Engine<A> {
                 return;
             };
             self.follow_next_hop(slot);
-            let Some(connection) = self.connections.get_mut(slot as usize) else {
+            let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
             if !connection.tcb.output_queued {
@@ -453,6 +476,7 @@ impl<A: Application> Engine<A> {
             self.first_syn_ack_timeout(),
             self.first_time_wait().map(|(_, expires_at)| expires_at),
             self.early.deadline(),
+            self.has_memory_to_give_back().then_some(self.now),
         ]
         .into_iter()
         .flatten()

@@ -71,7 +71,7 @@ impl<A: Application> Engine<A> {
     /// Tells what an event has done to a connection, but for its end.
     #[cold]
     pub(super) fn tell(&mut self, slot: u32, outcome: Outcome) {
-        let tcb = &self.connections[slot as usize].tcb;
+        let tcb = &self.connections[slot].tcb;
         let (key, from) = (tcb.key, tcb.settled);
         let to = match outcome {
             Outcome::Open => tcb.state,

@@ -59,7 +59,7 @@ impl<A: Application> Engine<A> {
             return;
         }
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let tcb = &mut connection.tcb;
         // Who is not on the path has to guess a sequence number (RFC 5927, section 4.1); and the MTU of a router that
         // tells the truth is one the packet did not fit (section 7.2).

@@ -121,7 +121,7 @@ impl<A: Application> Engine<A> {
         match place {
             FlowSlot::Connection(slot) => {
                 let timer = u32::from(self.connection_timers.is_armed(slot));
-                self.connections.get(slot as usize).map_or(timer, |connection| {
+                self.connections.get(slot).map_or(timer, |connection| {
                     let tcb = &connection.tcb;
                     let received = tcb.last_received.as_micros() as u32;
                     let application = u32::from(connection.application.is_some());
@@ -233,10 +233,7 @@ impl<A: Application> Engine<A> {
     #[inline]
     fn is_at(&self, place: FlowSlot, key: &FlowKey) -> bool {
         match place {
-            FlowSlot::Connection(slot) => self
-                .connections
-                .get(slot as usize)
-                .is_some_and(|found| found.tcb.key == *key),
+            FlowSlot::Connection(slot) => self.connections.get(slot).is_some_and(|found| found.tcb.key == *key),
             FlowSlot::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
             FlowSlot::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
         }

@@ -217,7 +217,7 @@ impl<A: Application> Engine<A> {
             negotiated: self.negotiated_by_cookie(&cookie.options, segment),
         };
         let connection = Connection::accepted(handshake, &self.config, now);
-        let slot = self.connections.insert(connection) as u32;
+        let slot = self.connections.insert(connection);
         self.sources.open(slot, source);
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.complete_handshake(now, slot, segment, None, out);

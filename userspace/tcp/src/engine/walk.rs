@@ -138,7 +138,7 @@ impl<A: Application> Engine<A> {
     fn slots(&self, kind: Kind) -> u32 {
         match kind {
             Kind::HalfOpen => self.half_open.slots(),
-            Kind::Connection => self.connections.capacity() as u32,
+            Kind::Connection => self.connections.slots(),
             Kind::TimeWait => self.time_wait.slots(),
         }
     }
@@ -150,7 +150,7 @@ impl<A: Application> Engine<A> {
                 Some(FlowInfo::new(&record.key, State::SynReceived, Some(record.listener)))
             }
             Kind::Connection => {
-                let tcb = &self.connections.get(place.slot as usize)?.tcb;
+                let tcb = &self.connections.get(place.slot)?.tcb;
                 Some(FlowInfo::new(&tcb.key, tcb.state, tcb.listener()))
             }
             Kind::TimeWait => {
@@ -168,7 +168,7 @@ impl<A: Application> Engine<A> {
                 record.map(|record| self.half_open_info(place.slot, record))
             }
             Kind::Connection => {
-                let connection = self.connections.get(place.slot as usize);
+                let connection = self.connections.get(place.slot);
                 connection.map(|connection| ConnectionInfo::of_connection(connection, self.now, self.rto_bounds))
             }
             Kind::TimeWait => self.time_wait.get(place.slot).map(ConnectionInfo::of_time_wait),
@@ -187,7 +187,7 @@ impl<A: Application> Engine<A> {
         }
         self.follow_next_hop(place.slot);
         let mut context = context!(self, now, out);
-        let sent = self.connections[place.slot as usize].tcb.send_reset(&mut context);
+        let sent = self.connections[place.slot].tcb.send_reset(&mut context);
         if sent || !needs_frame {
             self.settle(now, place.slot, Outcome::Closed(CloseReason::Aborted));
         }
