@@ -283,7 +283,7 @@ impl Tcb {
             (Some(timed), Some(echoed)) => timed.min(echoed),
             (timed, echoed) => timed.or(echoed)?,
         };
-        self.rto.sample_micros(rtt, context.rto_bounds);
+        self.rto.sample_micros(rtt);
         context.latencies.rtt.record(rtt);
         Some(rtt)
     }
@@ -502,7 +502,7 @@ mod tests {
         let (link, ..) = ethernet::parse(&[2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 0]).unwrap();
         let segment = Segment {
             link,
-            key: tcb.key,
+            key: tcb.key.get(),
             seq: tcb.rcv_nxt,
             ack: tcb.snd_una,
             flags,

@@ -25,6 +25,8 @@ pub(crate) mod timers;
 mod unread;
 pub(crate) mod window;
 
+use core::time::Duration;
+
 use crate::application::{CloseReason, ListenerId};
 use crate::config::Config;
 use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
@@ -35,7 +37,8 @@ use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::options::Timestamps;
-use crate::wire::{FlowKey, Segment};
+use crate::wire::Segment;
+use crate::wire::address::CompactKey;
 
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use lifetime::Lifetime;
@@ -43,7 +46,7 @@ pub(crate) use path_mtu::PathMtu;
 use recv_state::RecvState;
 use send_state::{LazySendState, SendStatePool};
 pub use state::State;
-pub(crate) use timers::Deadlines;
+pub(crate) use timers::{Deadlines, NearInstant};
 
 /// The parts of the engine that a connection needs while something happens to it.
 pub(crate) struct Context<'a, T> {
@@ -171,8 +174,6 @@ pub(crate) struct Tcb {
     pub(crate) max_snd_wnd: u32,
     /// SND.WL1.
     pub(crate) snd_wl1: SeqNumber,
-    /// SND.WL2.
-    pub(crate) snd_wl2: SeqNumber,
     /// RCV.NXT.
     pub(crate) rcv_nxt: SeqNumber,
     /// The furthest RCV.NXT + RCV.WND that was offered.
@@ -190,7 +191,7 @@ pub(crate) struct Tcb {
     pub(crate) sending: LazySendState,
     pub(crate) receiving: Option<Box<RecvState>>,
 
-    pub(crate) key: FlowKey,
+    pub(crate) key: CompactKey,
     pub(crate) link: LinkId,
     pub(crate) state: State,
     /// Snd.Wind.Shift (RFC 7323).
@@ -234,27 +235,34 @@ pub(crate) struct Tcb {
     /// TS.Recent.
     pub(crate) ts_recent: u32,
 
-    pub(crate) rto: Rto,
     pub(crate) timestamp_offset: u32,
-    /// The time at which TS.Recent was set, in seconds.
-    pub(crate) ts_recent_age: u32,
+    pub(crate) rto: Rto,
+    /// The time at which TS.Recent was set, in units of [`age_units`].
+    pub(crate) ts_recent_since: u16,
     /// The time something was last received.
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
 
-    /// The beginning of the present measurement of the peer's rate.
-    pub(crate) tuning_since: Instant,
+    /// The beginning of the present measurement of the peer's rate, in units of [`tuning_units`].
+    pub(crate) tuning_since: u32,
     pub(crate) lifetime: Lifetime,
     /// The number of the listener, or [`NO_LISTENER`].
     listener: u16,
-    /// Challenge ACKs sent in the second of the last one, which is kept modulo 2^8.
-    challenge_count: u16,
-    challenge_second: u8,
     pub(crate) service: Service,
     /// The state after the last event.
     pub(crate) settled: State,
-    /// A SYN was answered in TIME-WAIT or CLOSED, where the connection is for what its application has not read.
-    pub(crate) syn_answered: bool,
+}
+
+/// A time in units of some four minutes, which wrap after half a year.
+#[inline]
+pub(crate) fn age_units(now: Instant) -> u16 {
+    (now.as_micros() >> 28) as u16
+}
+
+/// A time in units of 64 microseconds, which wrap after three days.
+#[inline]
+pub(crate) fn tuning_units(now: Instant) -> u32 {
+    (now.as_micros() >> 6) as u32
 }
 
 /// Marks a connection this side opened: there are fewer listeners.
@@ -302,9 +310,12 @@ impl Tcb {
         }
     }
 
-    /// The time since which the peer has sent next to nothing, less than half of a receive buffer.
-    pub(crate) fn quiet_since(&self) -> Instant {
-        self.tuning_since
+    /// The time for which the peer has sent next to nothing, less than half of a receive buffer. Where that took it more
+    /// than three days, it is as long as nothing at all was received, or longer.
+    pub(crate) fn quiet_for(&self, now: Instant) -> Duration {
+        let units = tuning_units(now).wrapping_sub(self.tuning_since);
+        let measured = Duration::from_micros(u64::from(units) << 6);
+        measured.max(now.since(self.last_received))
     }
 
     /// Bytes queued for sending and not acknowledged.
@@ -483,14 +494,7 @@ impl Tcb {
     /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate
     /// above 65,534 is no limit.
     pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {
-        // One 256 seconds ago counts as one of now: the limit is reached sooner, never later.
-        let second = now.as_secs() as u8;
-        if self.challenge_second != second {
-            self.challenge_second = second;
-            self.challenge_count = 0;
-        }
-        self.challenge_count = self.challenge_count.saturating_add(1);
-        u32::from(self.challenge_count) <= rate
+        self.lifetime.note_challenge(now) <= rate
     }
 }
 
@@ -502,8 +506,8 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        // Five million of them in 330 bytes each, with what the application keeps and their places in the tables.
-        assert!(size_of::<Tcb>() <= 224, "{} bytes", size_of::<Tcb>());
+        // Ten million of them in 256 bytes each, with what the application keeps and their places in the tables.
+        assert!(size_of::<Tcb>() <= 176, "{} bytes", size_of::<Tcb>());
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Tcb {
     #[inline]
     fn take_establishing<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
         self.set_una(segment.ack);
-        (self.snd_wl1, self.snd_wl2) = (segment.seq, segment.ack);
+        self.snd_wl1 = segment.seq;
         self.snd_wnd = u32::from(segment.window) << self.snd_wind_shift;
         self.max_snd_wnd = self.snd_wnd;
         context.counters.bump(Counter::PassiveOpens);

@@ -1,6 +1,6 @@
 //! Segments that arrive for a connection, processed in the order of RFC 9293, section 3.10.7.4.
 
-use super::{Connection, Context, State, Tcb, reassembly_share};
+use super::{Connection, Context, NearInstant, State, Tcb, age_units, reassembly_share};
 use crate::application::Application;
 use crate::counters::Counter;
 use crate::reassembly::{Held, Limits, Reassembly};
@@ -15,8 +15,9 @@ use crate::wire::{Flags, Segment};
 /// then, and grows by acknowledgments. Linux's number.
 const QUICK_ACKS: u8 = 16;
 
-/// A timestamp older than this says nothing any more (RFC 7323, section 5.5); in seconds.
-const TS_RECENT_MAX_AGE: u32 = 24 * 24 * 3600;
+/// A timestamp older than this says nothing any more (RFC 7323, section 5.5): 24 days and some minutes, in units of
+/// [`age_units`].
+const TS_RECENT_MAX_AGE: u16 = ((24 * 24 * 3600 * 1_000_000_u64) >> 28) as u16 + 2;
 
 /// The engine's part after the arrival of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,14 +385,16 @@ impl Tcb {
         // nothing else matters (RFC 1337).
         if segment.flags.contains(Flags::RST) {
             // But of a peer that does not know what its SYN was answered with: it begins anew.
-            if segment.seq == self.rcv_nxt && self.syn_answered {
+            if segment.seq == self.rcv_nxt && self.lifetime.syn_answered() {
                 return Arrival::Reset;
             }
         } else if segment.length() > 0 {
             // A SYN-ACK is an old one of this connection.
             let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
             self.answer_unacceptable(segment, context);
-            self.syn_answered |= begins && self.ack_now;
+            if begins && self.ack_now {
+                self.lifetime.note_syn_answered();
+            }
         }
         Arrival::Done
     }
@@ -446,7 +449,7 @@ impl Tcb {
 
     /// Whether TS.Recent was set so long ago that it no longer says which timestamps are older.
     fn ts_recent_is_old(&self, now: Instant) -> bool {
-        (now.as_secs() as u32).wrapping_sub(self.ts_recent_age) >= TS_RECENT_MAX_AGE
+        age_units(now).wrapping_sub(self.ts_recent_since) >= TS_RECENT_MAX_AGE
     }
 
     /// The receiver's part of ECN (RFC 3168, section 6.1.3): a mark is echoed until the sender has answered it.
@@ -535,7 +538,7 @@ impl Tcb {
                 SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent)) || self.ts_recent_is_old(now);
             if newer && segment.seq.at_or_before(self.last_ack_sent) {
                 self.ts_recent = timestamps.value;
-                self.ts_recent_age = now.as_secs() as u32;
+                self.ts_recent_since = age_units(now);
             }
         }
     }
@@ -543,7 +546,6 @@ impl Tcb {
     /// The SYN this side sent was acknowledged.
     pub(crate) fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
         self.set_una(segment.ack);
-        self.snd_wl2 = segment.ack;
         let mut sent_at = None;
         // A listener's handshake had no need of it.
         if let Some(sending) = self.sending.active_mut() {
@@ -562,7 +564,7 @@ impl Tcb {
     /// The SYN or SYN-ACK that was sent at `sent_at`, and only once, has been acknowledged.
     pub(crate) fn measured_handshake<T>(&mut self, sent_at: Instant, context: &mut Context<'_, T>) {
         let rtt = context.now.micros_since(sent_at);
-        self.rto.sample_micros(rtt, context.rto_bounds);
+        self.rto.sample_micros(rtt);
         context.latencies.rtt.record(rtt);
     }
 
@@ -580,16 +582,15 @@ impl Tcb {
     /// RFC 9293, section 3.10.7.4, fifth check.
     #[inline]
     pub(super) fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
-        let newer =
-            self.snd_wl1.before(segment.seq) || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
-        if segment.ack.before(self.snd_una) || !newer {
+        // SND.WL2 is an acknowledgment that was taken in, so never behind SND.UNA: what is not before SND.UNA is not
+        // before SND.WL2 either.
+        if segment.ack.before(self.snd_una) || segment.seq.before(self.snd_wl1) {
             return;
         }
         let opened = window > self.snd_wnd;
         self.snd_wnd = window;
         self.max_snd_wnd = self.max_snd_wnd.max(window);
         self.snd_wl1 = segment.seq;
-        self.snd_wl2 = segment.ack;
         if opened && self.sending.persist {
             self.window_opened(context.now, context.rto_bounds);
         }
@@ -615,8 +616,8 @@ impl Tcb {
             self.ack_now = true;
         } else if unacknowledged >= 2 * u32::from(self.rcv_mss) {
             self.ack_now = true;
-        } else if unacknowledged > 0 && self.deadlines.delayed_ack == Instant::NEVER {
-            self.deadlines.delayed_ack = context.now + context.config.delayed_ack;
+        } else if unacknowledged > 0 && !self.deadlines.delayed_ack.is_set() {
+            self.deadlines.delayed_ack = NearInstant::new(context.now + context.config.delayed_ack);
         }
     }
 }

@@ -70,11 +70,11 @@ impl Stream for Socket<'_> {
     }
 
     fn local(&self) -> SocketAddr {
-        self.tcb.key.local()
+        self.tcb.key.get().local()
     }
 
     fn peer(&self) -> SocketAddr {
-        self.tcb.key.peer()
+        self.tcb.key.get().peer()
     }
 
     fn now(&self) -> Instant {

@@ -17,10 +17,42 @@ const MAX_ACK_DELAY: u64 = 200_000;
 /// The least time before a tail loss probe: a few ticks of the wheel; in microseconds.
 const MIN_PROBE_TIMEOUT: u64 = 10_000;
 
+/// An instant less than half an hour before or after one that is known, in 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NearInstant(u32);
+
+impl NearInstant {
+    /// [`Instant::NEVER`].
+    pub(crate) const NEVER: Self = Self(0);
+
+    /// This instant, or one a microsecond later.
+    #[inline]
+    pub(crate) fn new(instant: Instant) -> Self {
+        Self((instant.as_micros() as u32).max(1))
+    }
+
+    /// Whether it is another than [`NearInstant::NEVER`].
+    #[inline]
+    pub(crate) fn is_set(self) -> bool {
+        self != Self::NEVER
+    }
+
+    /// The instant, which is near `known`.
+    #[inline]
+    pub(crate) fn near(self, known: Instant) -> Instant {
+        if !self.is_set() {
+            return Instant::NEVER;
+        }
+        let distance = self.0.wrapping_sub(known.as_micros() as u32) as i32;
+        Instant::from_micros(known.as_micros().saturating_add_signed(i64::from(distance)))
+    }
+}
+
 /// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per
 /// connection, filed at or before the earliest of these and of [`SendDeadlines`].
 pub(crate) struct Deadlines {
-    pub(crate) delayed_ack: Instant,
+    /// Near the time something was last received.
+    pub(crate) delayed_ack: NearInstant,
     pub(crate) keepalive: Instant,
     pub(crate) application: Instant,
 }
@@ -28,7 +60,7 @@ pub(crate) struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            delayed_ack: Instant::NEVER,
+            delayed_ack: NearInstant::NEVER,
             keepalive: Instant::NEVER,
             application: Instant::NEVER,
         }
@@ -98,7 +130,10 @@ impl Tcb {
             keepalive,
             application,
         } = self.deadlines;
-        let mut earliest = delayed_ack.min(keepalive).min(application);
+        let mut earliest = keepalive.min(application);
+        if delayed_ack.is_set() {
+            earliest = earliest.min(delayed_ack.near(self.last_received));
+        }
         if let Some(sending) = self.sending.active() {
             earliest = earliest.min(sending.deadlines.earliest());
         }
@@ -292,7 +327,8 @@ impl<C> Connection<C> {
             tcb.send_reset(context);
             return Outcome::Closed(CloseReason::TimedOut);
         }
-        if due(&mut tcb.deadlines.delayed_ack, now) {
+        if tcb.deadlines.delayed_ack.near(tcb.last_received) <= now {
+            tcb.deadlines.delayed_ack = NearInstant::NEVER;
             tcb.ack_now = true;
         }
         if due(&mut tcb.deadlines.application, now) {

@@ -98,7 +98,7 @@ impl<A: Application> Engine<A> {
             };
             first.get_or_insert(slot);
             self.counters.bump(Counter::EvictionVisited);
-            if self.connections[slot].tcb.quiet_since() + MIN_IDLE <= now {
+            if self.connections[slot].tcb.quiet_for(now) >= MIN_IDLE {
                 return Ok(slot);
             }
             let held = self.sources.held_beside(slot);

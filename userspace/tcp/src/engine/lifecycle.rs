@@ -20,7 +20,7 @@ impl<A: Application> Engine<A> {
         let Some(connection) = self.connections.get(slot) else {
             return;
         };
-        let (key, state) = (connection.tcb.key, connection.tcb.settled);
+        let (key, state) = (connection.tcb.key.get(), connection.tcb.settled);
         self.table.remove(&key, FlowSlot::Connection(slot));
         self.flow_ends(&key);
         self.tell_of(&key, state, State::Closed);
@@ -86,7 +86,7 @@ impl<A: Application> Engine<A> {
         let Some(connection) = self.connections.get(slot) else {
             return;
         };
-        let key = connection.tcb.key;
+        let key = connection.tcb.key.get();
         // The connection's hold on its link header becomes the record's.
         let record = TimeWait::new(&connection.tcb, now, self.config.msl);
         if self.time_wait.len() >= self.config.max_time_wait

@@ -186,8 +186,8 @@ impl ConnectionInfo {
     pub(super) fn of_connection<C>(connection: &Connection<C>, now: Instant, rto_bounds: Bounds) -> Self {
         let tcb = &connection.tcb;
         Self {
-            local: tcb.key.local(),
-            peer: tcb.key.peer(),
+            local: tcb.key.get().local(),
+            peer: tcb.key.get().peer(),
             state: tcb.state,
             listener: tcb.listener(),
             unread: tcb.unread(),
@@ -221,7 +221,7 @@ impl Transfer {
             bytes_sent: tcb.bytes_sent(),
             bytes_acked: tcb.bytes_acked(),
             bytes_received: tcb.bytes_received(),
-            retransmitted_segments: tcb.lifetime.retransmitted_segments,
+            retransmitted_segments: tcb.lifetime.retransmitted_segments(),
             retransmitted_bytes: tcb.bytes_retransmitted(),
             idle: now.since(tcb.last_received),
             age: Duration::from_secs(u64::from(tcb.age_seconds(now))),
@@ -242,7 +242,7 @@ fn first_timer(tcb: &Tcb) -> Option<(Timer, Instant)> {
         (retransmit, send_deadlines.retransmit),
         (Timer::Probe, send_deadlines.probe),
         (Timer::Reorder, send_deadlines.reorder),
-        (Timer::DelayedAck, deadlines.delayed_ack),
+        (Timer::DelayedAck, deadlines.delayed_ack.near(tcb.last_received)),
         (Timer::Keepalive, deadlines.keepalive),
         (Timer::UserTimeout, send_deadlines.user_timeout),
         (Timer::FinWait2, send_deadlines.fin_wait_2),

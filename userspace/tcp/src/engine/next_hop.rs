@@ -121,7 +121,7 @@ impl<A: Application> Engine<A> {
         let Some(connection) = self.connections.get(slot) else {
             return;
         };
-        let (key, link) = (connection.tcb.key, connection.tcb.link);
+        let (key, link) = (connection.tcb.key.get(), connection.tcb.link);
         let mut found = self.look_up(&key);
         if let Some(header) = found.filter(|header| header != self.links.get(link)) {
             match self.links.acquire(&header) {

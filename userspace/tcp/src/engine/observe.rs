@@ -72,7 +72,7 @@ impl<A: Application> Engine<A> {
     #[cold]
     pub(super) fn tell(&mut self, slot: u32, outcome: Outcome) {
         let tcb = &self.connections[slot].tcb;
-        let (key, from) = (tcb.key, tcb.settled);
+        let (key, from) = (tcb.key.get(), tcb.settled);
         let to = match outcome {
             Outcome::Open => tcb.state,
             Outcome::TimeWait => State::TimeWait,

@@ -125,7 +125,7 @@ impl<A: Application> Engine<A> {
                     let tcb = &connection.tcb;
                     let received = tcb.last_received.as_micros() as u32;
                     let application = u32::from(connection.application.is_some());
-                    timer ^ tcb.snd_una.0 ^ u32::from(tcb.key.remote_port) ^ received ^ application
+                    timer ^ tcb.snd_una.0 ^ u32::from(tcb.key.remote_port()) ^ received ^ application
                 })
             }
             FlowSlot::HalfOpen(slot) => self
@@ -233,7 +233,7 @@ impl<A: Application> Engine<A> {
     #[inline]
     fn is_at(&self, place: FlowSlot, key: &FlowKey) -> bool {
         match place {
-            FlowSlot::Connection(slot) => self.connections.get(slot).is_some_and(|found| found.tcb.key == *key),
+            FlowSlot::Connection(slot) => self.connections.get(slot).is_some_and(|found| found.tcb.key.is(key)),
             FlowSlot::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
             FlowSlot::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
         }

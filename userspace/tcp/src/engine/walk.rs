@@ -151,7 +151,7 @@ impl<A: Application> Engine<A> {
             }
             Kind::Connection => {
                 let tcb = &self.connections.get(place.slot)?.tcb;
-                Some(FlowInfo::new(&tcb.key, tcb.state, tcb.listener()))
+                Some(FlowInfo::new(&tcb.key.get(), tcb.state, tcb.listener()))
             }
             Kind::TimeWait => {
                 let record = self.time_wait.get(place.slot)?;

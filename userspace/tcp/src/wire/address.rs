@@ -114,6 +114,96 @@ fn same(a: &Address, b: &Address) -> bool {
     (difference as u64) | (difference >> 64) as u64 == 0
 }
 
+/// A [`FlowKey`] for records that are kept in great number: 16 bytes, and 32 elsewhere for the addresses of IPv6.
+pub(crate) enum CompactKey {
+    V4 {
+        remote_port: u16,
+        local_port: u16,
+        remote: [u8; 4],
+        local: [u8; 4],
+    },
+    V6 {
+        remote_port: u16,
+        local_port: u16,
+        /// The peer's, and this side's.
+        addresses: Box<[Address; 2]>,
+    },
+}
+
+impl CompactKey {
+    #[inline]
+    pub(crate) fn new(key: &FlowKey) -> Self {
+        let &FlowKey {
+            remote,
+            local,
+            remote_port,
+            local_port,
+        } = key;
+        if key.is_v4() {
+            Self::V4 {
+                remote_port,
+                local_port,
+                remote: v4_octets(&remote),
+                local: v4_octets(&local),
+            }
+        } else {
+            Self::V6 {
+                remote_port,
+                local_port,
+                addresses: Box::new([remote, local]),
+            }
+        }
+    }
+
+    /// The key it was made of.
+    #[inline]
+    pub(crate) fn get(&self) -> FlowKey {
+        match *self {
+            Self::V4 {
+                remote_port,
+                local_port,
+                remote,
+                local,
+            } => FlowKey {
+                remote: from_v4(remote),
+                local: from_v4(local),
+                remote_port,
+                local_port,
+            },
+            Self::V6 {
+                remote_port,
+                local_port,
+                ref addresses,
+            } => FlowKey {
+                remote: addresses[0],
+                local: addresses[1],
+                remote_port,
+                local_port,
+            },
+        }
+    }
+
+    /// Whether it was made of `key`.
+    #[inline]
+    pub(crate) fn is(&self, key: &FlowKey) -> bool {
+        self.get() == *key
+    }
+
+    /// The peer's port.
+    #[inline]
+    pub(crate) fn remote_port(&self) -> u16 {
+        match *self {
+            Self::V4 { remote_port, .. } | Self::V6 { remote_port, .. } => remote_port,
+        }
+    }
+
+    /// Whether the flow is IPv4.
+    #[inline]
+    pub(crate) fn is_v4(&self) -> bool {
+        matches!(self, Self::V4 { .. })
+    }
+}
+
 impl FlowKey {
     /// The key of a flow between two socket addresses; both must be of one family.
     pub fn new(local: SocketAddr, remote: SocketAddr) -> Self {
