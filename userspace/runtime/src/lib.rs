@@ -69,6 +69,7 @@
 //! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
 //! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
+//! | `huge_pages` | huge pages for the tables of engines |
 //! | [`capture`], `taps`, `trace` | copies of what is received and sent, on their way to who writes them |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
@@ -86,6 +87,7 @@ pub mod doctor;
 mod driver_counters;
 mod drivers;
 pub mod error;
+mod huge_pages;
 pub mod inspection;
 mod interface;
 mod link_watch;

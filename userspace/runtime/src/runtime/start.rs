@@ -29,6 +29,7 @@ use crate::doctor;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
+use crate::huge_pages::HugePages;
 use crate::interface::{self, Interface, check_listeners};
 use crate::link_watch::Served;
 use crate::links::Links;
@@ -110,10 +111,12 @@ where
     let served = checked.addresses.served();
     let shards = checked.queues as u16;
     // Before another process has to release its sockets: it takes a while.
+    let huge_pages = Arc::new(HugePages::default());
     let mut engines = Vec::new();
     for index in 0..shards {
         let (application, task) = parts(u32::from(index));
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
+        engine.set_memory_advisor(huge_pages.clone());
         engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
         engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners, &served);
