@@ -142,6 +142,15 @@ impl<S: Server> Driver<S> {
         cost
     }
 
+    /// The responses to [`Driver::random_segments`] that are not acknowledged are. No operation is counted.
+    pub fn acknowledge_random(&mut self) -> Cost {
+        let mut cost = Cost::default();
+        while let Some(oldest) = self.unacknowledged.pop_front() {
+            cost += self.exchange(Step::Ack, &oldest);
+        }
+        cost
+    }
+
     /// All clients take a step. No operation is counted.
     pub fn everyone(&mut self, step: Step) -> Cost {
         let mut cost = Cost::default();

@@ -65,8 +65,12 @@ type Bucket = [u32; 2];
 /// Flows of a part when the table is full, at most and at least half as many. There are no more than 65,536 parts.
 const FLOWS_OF_A_PART: usize = 4096;
 
-/// Buckets of a part that has few flows; it has none before it has any.
+/// Buckets of a part that has few flows, at least; it has none before it has any.
 const MIN_BUCKETS: usize = 64;
+
+/// Buckets of all parts together when each has a few flows, at least: 32 KiB, in which they are rarely in each other's
+/// way.
+const MIN_TOTAL: usize = 4096;
 
 /// From this number of buckets on at most a fifth of them is free, not a half.
 const DENSE_BUCKETS: usize = 2048;
@@ -86,9 +90,9 @@ fn room(buckets: usize) -> usize {
     }
 }
 
-/// The number of buckets for a part that is to have room for `flows`.
-fn size_for(flows: usize) -> usize {
-    let mut buckets = MIN_BUCKETS;
+/// The number of buckets for a part that is to have room for `flows`, at least `min` of them.
+fn size_for(flows: usize, min: usize) -> usize {
+    let mut buckets = min;
     while room(buckets) < flows {
         buckets = next_size(buckets);
     }
@@ -206,6 +210,8 @@ pub(crate) struct FlowTable {
     parts: Box<[Part]>,
     /// The number of parts is 2 to the power of it.
     bits: u32,
+    /// Buckets of a part at least.
+    min: usize,
     key: Key,
     /// Buckets of all parts.
     buckets: usize,
@@ -218,6 +224,7 @@ impl FlowTable {
         Self {
             parts: (0..parts).map(|_| Part::default()).collect(),
             bits: parts.ilog2(),
+            min: MIN_BUCKETS.max(MIN_TOTAL / parts),
             key,
             buckets: 0,
         }
@@ -292,7 +299,7 @@ impl FlowTable {
         if let Some(at) = part.position(rest, place) {
             part.remove(at, self.bits);
             part.used -= 1;
-            if (part.used as usize) < room(part.buckets.len()) / 2 && part.buckets.len() > MIN_BUCKETS {
+            if (part.used as usize) < room(part.buckets.len()) / 2 && part.buckets.len() > self.min {
                 self.resize(number);
             }
         }
@@ -305,7 +312,7 @@ impl FlowTable {
         let part = &mut self.parts[number];
         let flows = part.used as usize;
         self.buckets -= part.buckets.len();
-        part.resize(size_for(flows + flows / 16), self.bits);
+        part.resize(size_for(flows + flows / 16, self.min), self.bits);
         self.buckets += part.buckets.len();
     }
 
@@ -377,7 +384,7 @@ mod tests {
             .collect();
         assert_eq!(sizes, [64, 80, 96, 112, 128, 160, 192, 224, 256]);
         for flows in 0..5000 {
-            let size = size_for(flows);
+            let size = size_for(flows, MIN_BUCKETS);
             assert!(room(size) >= flows && room(size) < size);
             assert!(
                 size == MIN_BUCKETS || sizes_below(size) < flows,
@@ -426,12 +433,12 @@ mod tests {
             assert_eq!(table.find(&key, |found| found == place), None);
             let left = FLOWS - count - 1;
             assert!(
-                table.buckets <= 4 * left + 16 * 2 * MIN_BUCKETS,
+                table.buckets <= 4 * left + 16 * 2 * table.min,
                 "{left} flows in {} buckets",
                 table.buckets
             );
         }
-        assert_eq!((table.len(), table.buckets), (0, 16 * MIN_BUCKETS));
+        assert_eq!((table.len(), table.buckets), (0, MIN_TOTAL));
         assert!(
             table
                 .parts
@@ -451,6 +458,7 @@ mod tests {
             steps in proptest::collection::vec((0..4_u8, 0..400_u16), 1..1000),
         ) {
             let mut table = FlowTable::new(flows * parts, Key(secret.0, secret.1));
+            table.min = MIN_BUCKETS;
             let mut model = HashMap::new();
             for (action, port) in steps {
                 // Hardly more ports than flows, so that the table gets full.

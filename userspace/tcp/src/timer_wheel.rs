@@ -103,7 +103,7 @@ impl TimerWheel {
             if entry.tick() == tick {
                 return;
             }
-            self.unlink(id);
+            self.detach(entry);
         } else {
             self.armed += 1;
         }
@@ -123,8 +123,11 @@ impl TimerWheel {
     /// Disarms the timer of `id`, if it was armed.
     #[inline]
     pub fn cancel(&mut self, id: u32) {
-        if self.is_armed(id) {
-            self.unlink(id);
+        if let Some(entry) = self.entries.get_mut(id)
+            && entry.is_armed()
+        {
+            let armed = core::mem::replace(entry, IDLE);
+            self.detach(armed);
             self.armed -= 1;
         }
     }
@@ -217,7 +220,8 @@ impl TimerWheel {
             let head = self.heads[slot];
             if head != NONE {
                 *left = left.checked_sub(1)?;
-                self.unlink(head);
+                let entry = core::mem::replace(self.entries.at(head), IDLE);
+                self.detach(entry);
                 self.armed -= 1;
                 return Some(head);
             }
@@ -254,9 +258,9 @@ impl TimerWheel {
                 };
                 *left = less;
                 let id = self.heads[list];
-                let tick = self.entries.at(id).tick();
-                self.unlink(id);
-                self.file(id, tick);
+                let entry = *self.entries.at(id);
+                self.detach(entry);
+                self.file(id, entry.tick());
             }
             self.refiling -= 1;
         }
@@ -288,8 +292,8 @@ impl TimerWheel {
         self.occupied[level] |= 1 << slot;
     }
 
-    fn unlink(&mut self, id: u32) {
-        let entry = core::mem::replace(self.entries.at(id), IDLE);
+    /// Takes what is in an entry out of its list. The entry itself is the caller's.
+    fn detach(&mut self, entry: Entry) {
         let list = entry.list();
         if entry.next != NONE {
             self.entries.at(entry.next).previous = entry.previous;

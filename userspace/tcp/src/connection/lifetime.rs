@@ -11,8 +11,6 @@ pub(crate) struct Lifetime {
     iss: SeqNumber,
     /// IRS + 1.
     received_from: SeqNumber,
-    /// The second of the engine's clock in which the connection was opened.
-    opened: u32,
     /// `None`: all of it is zero.
     rare: Option<Box<Rare>>,
 }
@@ -36,12 +34,11 @@ struct Rare {
 }
 
 impl Lifetime {
-    /// Of a connection that is opened at `now` with this ISS.
-    pub(crate) fn new(iss: SeqNumber, now: Instant) -> Self {
+    /// Of a connection that is opened with this ISS.
+    pub(crate) fn new(iss: SeqNumber) -> Self {
         Self {
             iss,
             received_from: SeqNumber(0),
-            opened: now.as_secs() as u32,
             rare: None,
         }
     }
@@ -133,8 +130,7 @@ impl Tcb {
     /// Bytes of text the peer has acknowledged. Beyond 2^48 it is too small.
     pub(crate) fn bytes_acked(&self) -> u64 {
         let fin_acked = self.fin_sent && self.flight() == 0;
-        distance(self.lifetime.iss, self.lifetime.una_wraps(), self.snd_una)
-            .saturating_sub(1 + u64::from(fin_acked))
+        distance(self.lifetime.iss, self.lifetime.una_wraps(), self.snd_una).saturating_sub(1 + u64::from(fin_acked))
     }
 
     /// Bytes of text sent, those sent again counted each time.
@@ -163,7 +159,7 @@ impl Tcb {
 
     /// Whole seconds since the connection was opened.
     pub(crate) fn age_seconds(&self, now: Instant) -> u32 {
-        (now.as_secs() as u32).wrapping_sub(self.lifetime.opened)
+        (now.as_secs() as u32).wrapping_sub(self.opened)
     }
 }
 

@@ -36,9 +36,9 @@ use crate::link::{LinkId, LinkTable};
 use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
-use crate::wire::options::Timestamps;
 use crate::wire::Segment;
 use crate::wire::address::CompactKey;
+use crate::wire::options::Timestamps;
 
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use lifetime::Lifetime;
@@ -188,6 +188,8 @@ pub(crate) struct Tcb {
     pub(crate) mss: u16,
     /// The largest text received in one segment.
     pub(crate) rcv_mss: u16,
+    /// TS.Recent.
+    pub(crate) ts_recent: u32,
     pub(crate) sending: LazySendState,
     pub(crate) receiving: Option<Box<RecvState>>,
 
@@ -232,8 +234,6 @@ pub(crate) struct Tcb {
     pub(crate) output_queued: bool,
     pub(crate) keepalive_probes_sent: u8,
     pub(crate) keepalive: KeepaliveId,
-    /// TS.Recent.
-    pub(crate) ts_recent: u32,
 
     pub(crate) timestamp_offset: u32,
     pub(crate) rto: Rto,
@@ -242,10 +242,14 @@ pub(crate) struct Tcb {
     /// The time something was last received.
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
+    /// The deadline of an acknowledgment, near the time something was last received.
+    pub(crate) delayed_ack: NearInstant,
 
     /// The beginning of the present measurement of the peer's rate, in units of [`tuning_units`].
     pub(crate) tuning_since: u32,
     pub(crate) lifetime: Lifetime,
+    /// The second of the engine's clock in which the connection was opened.
+    pub(crate) opened: u32,
     /// The number of the listener, or [`NO_LISTENER`].
     listener: u16,
     pub(crate) service: Service,
@@ -508,6 +512,24 @@ mod tests {
     fn a_connection_is_small() {
         // Ten million of them in 256 bytes each, with what the application keeps and their places in the tables.
         assert!(size_of::<Tcb>() <= 176, "{} bytes", size_of::<Tcb>());
+    }
+
+    #[test]
+    fn a_peer_is_quiet_for_as_long_as_it_has_sent_little_or_nothing() {
+        let mut tcb = testing::tcb(true, false, 0);
+        let begin = Instant::from_micros(5 << 40);
+        (tcb.tuning_since, tcb.last_received) = (tuning_units(begin), begin);
+        for micros in [0, 64, 1_000_000, 86_400_000_000] {
+            tcb.last_received = begin.plus_micros(micros / 2);
+            let quiet = tcb.quiet_for(begin.plus_micros(micros)).as_micros() as u64;
+            assert!(quiet.abs_diff(micros) < 64, "{quiet} for {micros}");
+        }
+        // The units have wrapped, and nothing came meanwhile.
+        tcb.last_received = begin;
+        assert_eq!(
+            tcb.quiet_for(begin.plus_micros(1 << 39)),
+            Duration::from_micros(1 << 39)
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ use super::send::mss_of;
 use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
-use super::{Connection, Context, Deadlines, Lifetime, NO_LISTENER, Service, State, Tcb, age_units, tuning_units};
+use super::{
+    Connection, Context, Deadlines, Lifetime, NO_LISTENER, NearInstant, Service, State, Tcb, age_units, tuning_units,
+};
 use crate::application::{Application, ListenerId};
 use crate::config::Config;
 use crate::counters::Counter;
@@ -139,10 +141,12 @@ impl Tcb {
             ts_recent_since: age_units(now),
             last_received: now,
             deadlines: Deadlines::default(),
+            delayed_ack: NearInstant::NEVER,
             tuning_since: tuning_units(now),
             listener: listener.map_or(NO_LISTENER, |listener| listener.0),
             service: Service::Awaited,
-            lifetime: Lifetime::new(iss, now),
+            lifetime: Lifetime::new(iss),
+            opened: now.as_secs() as u32,
         }
     }
 

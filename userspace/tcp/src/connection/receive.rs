@@ -616,8 +616,8 @@ impl Tcb {
             self.ack_now = true;
         } else if unacknowledged >= 2 * u32::from(self.rcv_mss) {
             self.ack_now = true;
-        } else if unacknowledged > 0 && !self.deadlines.delayed_ack.is_set() {
-            self.deadlines.delayed_ack = NearInstant::new(context.now + context.config.delayed_ack);
+        } else if unacknowledged > 0 && !self.delayed_ack.is_set() {
+            self.delayed_ack = NearInstant::new(context.now + context.config.delayed_ack);
         }
     }
 }

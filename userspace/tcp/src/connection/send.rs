@@ -511,7 +511,7 @@ impl Tcb {
     fn acknowledged(&mut self) {
         self.last_ack_sent = self.rcv_nxt;
         self.ack_now = false;
-        self.deadlines.delayed_ack = NearInstant::NEVER;
+        self.delayed_ack = NearInstant::NEVER;
     }
 
     /// [`Tcb::transmit`], for segments that are rare.
@@ -539,7 +539,7 @@ impl Tcb {
         let link = context.links.get(self.link);
         context.out.leave_by(link.device());
         let buffer = context.out.reserve(purpose).ok_or(NoFrame)?;
-        let size = emit::frame_summed(buffer, link, &self.key.get(), header, length, |text| {
+        let size = emit::frame_summed(buffer, link, &self.key, header, length, |text| {
             self.sending.send_queue.copy_to(offset, text)
         });
         context.out.commit(size);

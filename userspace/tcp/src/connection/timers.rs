@@ -49,10 +49,8 @@ impl NearInstant {
 }
 
 /// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per
-/// connection, filed at or before the earliest of these and of [`SendDeadlines`].
+/// connection, filed at or before the earliest of these, of [`SendDeadlines`] and of [`Tcb::delayed_ack`].
 pub(crate) struct Deadlines {
-    /// Near the time something was last received.
-    pub(crate) delayed_ack: NearInstant,
     pub(crate) keepalive: Instant,
     pub(crate) application: Instant,
 }
@@ -60,7 +58,6 @@ pub(crate) struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            delayed_ack: NearInstant::NEVER,
             keepalive: Instant::NEVER,
             application: Instant::NEVER,
         }
@@ -125,14 +122,10 @@ impl Tcb {
     /// The earliest deadline; `None` when no timer is running.
     #[inline]
     pub(crate) fn earliest_deadline(&self) -> Option<Instant> {
-        let Deadlines {
-            delayed_ack,
-            keepalive,
-            application,
-        } = self.deadlines;
+        let Deadlines { keepalive, application } = self.deadlines;
         let mut earliest = keepalive.min(application);
-        if delayed_ack.is_set() {
-            earliest = earliest.min(delayed_ack.near(self.last_received));
+        if self.delayed_ack.is_set() {
+            earliest = earliest.min(self.delayed_ack.near(self.last_received));
         }
         if let Some(sending) = self.sending.active() {
             earliest = earliest.min(sending.deadlines.earliest());
@@ -327,8 +320,8 @@ impl<C> Connection<C> {
             tcb.send_reset(context);
             return Outcome::Closed(CloseReason::TimedOut);
         }
-        if tcb.deadlines.delayed_ack.near(tcb.last_received) <= now {
-            tcb.deadlines.delayed_ack = NearInstant::NEVER;
+        if tcb.delayed_ack.near(tcb.last_received) <= now {
+            tcb.delayed_ack = NearInstant::NEVER;
             tcb.ack_now = true;
         }
         if due(&mut tcb.deadlines.application, now) {
@@ -336,5 +329,35 @@ impl<C> Connection<C> {
             self.offer_unread(application, context);
         }
         self.flush_output(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_instant_near_a_known_one_is_told_to_the_microsecond(
+            known in 1_u64 << 32..1 << 60,
+            distance in -0x7fff_fffe_i64..0x7fff_fffe,
+        ) {
+            let instant = Instant::from_micros(known.saturating_add_signed(distance));
+            let near = NearInstant::new(instant);
+            prop_assert!(near.is_set());
+            let told = near.near(Instant::from_micros(known));
+            // None of them ends in zeros only.
+            let late = u64::from(instant.as_micros() as u32 == 0);
+            prop_assert_eq!(told, instant.plus_micros(late));
+        }
+    }
+
+    #[test]
+    fn zeros_only_are_told_a_microsecond_later() {
+        let wrap = Instant::from_micros(7 << 32);
+        assert_eq!(NearInstant::new(wrap).near(wrap), wrap.plus_micros(1));
+        assert_eq!(NearInstant::NEVER.near(wrap), Instant::NEVER);
     }
 }

@@ -242,7 +242,7 @@ fn first_timer(tcb: &Tcb) -> Option<(Timer, Instant)> {
         (retransmit, send_deadlines.retransmit),
         (Timer::Probe, send_deadlines.probe),
         (Timer::Reorder, send_deadlines.reorder),
-        (Timer::DelayedAck, deadlines.delayed_ack.near(tcb.last_received)),
+        (Timer::DelayedAck, tcb.delayed_ack.near(tcb.last_received)),
         (Timer::Keepalive, deadlines.keepalive),
         (Timer::UserTimeout, send_deadlines.user_timeout),
         (Timer::FinWait2, send_deadlines.fin_wait_2),

@@ -133,6 +133,11 @@ mod tests {
     }
 
     #[test]
+    fn an_estimator_is_small() {
+        assert_eq!(size_of::<Rto>(), 10);
+    }
+
+    #[test]
     fn starts_at_one_second_and_doubles_up_to_the_maximum() {
         let mut rto = Rto::default();
         assert_eq!(rto.timeout(bounds()), Duration::from_secs(1));

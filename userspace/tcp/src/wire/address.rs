@@ -114,6 +114,66 @@ fn same(a: &Address, b: &Address) -> bool {
     (difference as u64) | (difference >> 64) as u64 == 0
 }
 
+/// A 4-tuple in any form, as frames need it.
+pub(crate) trait Tuple {
+    /// This side's address and the peer's, if they are IPv4.
+    fn addresses_v4(&self) -> Option<([u8; 4], [u8; 4])>;
+
+    /// This side's port and the peer's.
+    fn ports(&self) -> (u16, u16);
+
+    /// The usual form.
+    fn key(&self) -> FlowKey;
+}
+
+impl Tuple for FlowKey {
+    #[inline]
+    fn addresses_v4(&self) -> Option<([u8; 4], [u8; 4])> {
+        self.is_v4().then(|| (v4_octets(&self.local), v4_octets(&self.remote)))
+    }
+
+    #[inline]
+    fn ports(&self) -> (u16, u16) {
+        (self.local_port, self.remote_port)
+    }
+
+    #[inline]
+    fn key(&self) -> FlowKey {
+        *self
+    }
+}
+
+impl Tuple for CompactKey {
+    #[inline]
+    fn addresses_v4(&self) -> Option<([u8; 4], [u8; 4])> {
+        match *self {
+            Self::V4 { local, remote, .. } => Some((local, remote)),
+            Self::V6 { .. } => None,
+        }
+    }
+
+    #[inline]
+    fn ports(&self) -> (u16, u16) {
+        match *self {
+            Self::V4 {
+                local_port,
+                remote_port,
+                ..
+            }
+            | Self::V6 {
+                local_port,
+                remote_port,
+                ..
+            } => (local_port, remote_port),
+        }
+    }
+
+    #[inline]
+    fn key(&self) -> FlowKey {
+        self.get()
+    }
+}
+
 /// A [`FlowKey`] for records that are kept in great number: 16 bytes, and 32 elsewhere for the addresses of IPv6.
 pub(crate) enum CompactKey {
     V4 {
@@ -186,7 +246,15 @@ impl CompactKey {
     /// Whether it was made of `key`.
     #[inline]
     pub(crate) fn is(&self, key: &FlowKey) -> bool {
-        self.get() == *key
+        let (local_port, remote_port) = self.ports();
+        let ports = key.remote_port == remote_port && key.local_port == local_port;
+        ports
+            && match self {
+                Self::V4 { remote, local, .. } => {
+                    same(&from_v4(*remote), &key.remote) && same(&from_v4(*local), &key.local)
+                }
+                Self::V6 { addresses, .. } => same(&addresses[0], &key.remote) && same(&addresses[1], &key.local),
+            }
     }
 
     /// The peer's port.
@@ -404,6 +472,29 @@ mod tests {
             for other in others {
                 assert_ne!(key.table_hash(secret), other.table_hash(secret));
                 assert_ne!(key.secret_hash(secret), other.secret_hash(secret));
+            }
+        }
+    }
+
+    #[test]
+    fn a_compact_key_is_the_one_it_was_made_of() {
+        assert_eq!(size_of::<CompactKey>(), 16);
+        let keys = [
+            ("198.18.0.1:80", "198.18.0.2:40000"),
+            ("198.18.0.1:81", "198.18.0.2:40000"),
+            ("198.18.0.3:80", "198.18.0.2:40000"),
+            ("198.18.0.1:80", "198.18.0.2:40001"),
+            ("198.18.0.1:80", "198.18.0.4:40000"),
+            ("[2001:2::1]:80", "[2001:2::2]:40000"),
+            ("[2001:2::1]:80", "[2001:2:1::2]:40000"),
+        ]
+        .map(|(local, remote)| FlowKey::new(local.parse().unwrap(), remote.parse().unwrap()));
+        for (index, key) in keys.iter().enumerate() {
+            let compact = CompactKey::new(key);
+            assert_eq!(compact.get(), *key);
+            assert_eq!((compact.is_v4(), compact.remote_port()), (key.is_v4(), key.remote_port));
+            for (other, other_key) in keys.iter().enumerate() {
+                assert_eq!(compact.is(other_key), index == other);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The frames that nearly all segments come and go in: untagged, IPv4 without options. Every field stands where it
 //! always stands, so one look at the length is enough.
 
-use super::address::{from_v4, v4_octets};
+use super::address::from_v4;
 use super::emit;
 use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UNTAGGED};
 use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP};
@@ -101,20 +101,19 @@ pub(super) fn parse<'a>(
 pub(super) fn write(
     headers: &mut [u8; HEADERS],
     link: &[u8; UNTAGGED],
-    key: &FlowKey,
+    ((source, destination), ports): (([u8; 4], [u8; 4]), (u16, u16)),
     header: &emit::Header,
     options_length: usize,
     segment_length: usize,
     sum: u64,
 ) {
-    let (source, destination) = (v4_octets(&key.local), v4_octets(&key.remote));
     let addresses = checksum::sum_words([source, destination]);
     let mut ip = ip::words_v4(source, destination, header.ecn_capable, segment_length);
     let [first, second] = checksum::of_sum(addresses + checksum::sum_words([ip[0], ip[1], ip[2]]));
     [ip[2][2], ip[2][3]] = [first, second];
     // The sums are taken of the words before they are stored: to read them back in other sizes would wait for the
     // stores.
-    let mut tcp = header.words(key, options_length);
+    let mut tcp = header.words(ports, options_length);
     let pseudo = addresses + checksum::sum_words([[0, 0, 0, PROTOCOL_TCP], (segment_length as u32).to_be_bytes()]);
     let [first, second] = checksum::of_sum(sum + pseudo + checksum::sum_words(tcp));
     tcp[4] = [first, second, 0, 0];
