@@ -11,6 +11,9 @@ const NONE: u32 = u32::MAX;
 /// Slots of a chunk, as a power of two. In tests few, so that small tables have several.
 const CHUNK_BITS: u32 = if cfg!(test) { 4 } else { 13 };
 
+/// A slab that never had more records than this keeps its chunk when it has none.
+const KEPT: usize = if cfg!(test) { 8 } else { 1024 };
+
 /// Slots of a chunk.
 pub(crate) const CHUNK: usize = 1 << CHUNK_BITS;
 
@@ -164,7 +167,8 @@ impl<T> ChunkedSlab<T> {
 
     /// Slots that there may be records in: those from here on have none.
     pub(crate) fn slots(&self) -> u32 {
-        (self.chunks.len() << CHUNK_BITS) as u32
+        let last = self.chunks.last().map_or(CHUNK, |chunk| chunk.slots.len());
+        ((self.chunks.len() << CHUNK_BITS) + last - CHUNK) as u32
     }
 
     /// Bytes of memory that the chunks take.
@@ -275,14 +279,26 @@ impl<T> ChunkedSlab<T> {
         }
         if chunk.used == 0 {
             self.empty += 1;
-            if !chunk.is_listed {
-                chunk.is_listed = true;
-                self.emptied.push(number as u32);
-            }
+            self.list(number as u32);
         }
         // NONE is the largest.
         self.filling = self.filling.min(number as u32);
         Some(record)
+    }
+
+    /// Whether a chunk without records is kept for those to come.
+    fn is_kept(&self, chunk: &Chunk<T>) -> bool {
+        self.empty == 1 && (self.length > 0 || chunk.slots.len() <= KEPT)
+    }
+
+    /// Lists an empty chunk, if its memory is to go back.
+    #[cold]
+    fn list(&mut self, number: u32) {
+        let chunk = &self.chunks[number as usize];
+        if !chunk.is_listed && !self.is_kept(chunk) {
+            self.chunks[number as usize].is_listed = true;
+            self.emptied.push(number);
+        }
     }
 
     /// Whether [`ChunkedSlab::give_back`] has something to look at.
@@ -293,16 +309,16 @@ impl<T> ChunkedSlab<T> {
 
     /// Looks at a chunk that has become empty, and gives its memory back if it still is. Returns its number then, for
     /// [`Column::give_back`]. An empty chunk is kept for records to come, unless there are none left at all and it once
-    /// had more than `kept`.
-    pub(crate) fn give_back(&mut self, kept: usize) -> Option<u32> {
+    /// had many.
+    pub(crate) fn give_back(&mut self) -> Option<u32> {
         let number = self.emptied.pop()?;
         let chunk = self.chunks.get_mut(number as usize)?;
         chunk.is_listed = false;
-        let is_needed = chunk.used > 0 || (self.empty == 1 && (self.length > 0 || chunk.slots.len() <= kept));
-        if is_needed {
+        let chunk = &self.chunks[number as usize];
+        if chunk.used > 0 || self.is_kept(chunk) {
             return None;
         }
-        *chunk = Chunk::ABSENT;
+        self.chunks[number as usize] = Chunk::ABSENT;
         self.present -= 1;
         self.empty -= 1;
         self.roomy.remove(number as usize);
@@ -317,8 +333,7 @@ impl<T> ChunkedSlab<T> {
         }
         if let Some(last) = roomy.filter(|_| self.length == 0 && self.emptied.is_empty()) {
             // The one that was kept.
-            self.chunks[last as usize].is_listed = true;
-            self.emptied.push(last);
+            self.list(last);
         }
         Some(number)
     }
@@ -492,7 +507,7 @@ mod tests {
         let mut given_back = 0;
         while slab.has_emptied() {
             let before = slab.present;
-            given_back += u32::from(slab.give_back(0).is_some());
+            given_back += u32::from(slab.give_back().is_some());
             assert!(before - slab.present <= 1);
         }
         // One is kept for records to come.
@@ -502,8 +517,10 @@ mod tests {
             assert_eq!(slab.get(slot), Some(&slot));
             assert!(slab.remove(slot));
         }
-        assert_eq!(slab.give_back(CHUNK), Some(0));
-        assert_eq!((slab.give_back(CHUNK), slab.present), (None, 1));
+        while slab.has_emptied() {
+            slab.give_back();
+        }
+        assert_eq!(slab.present, 0);
         slab.insert(1);
         assert_eq!(slab.len(), 1);
     }
@@ -518,9 +535,23 @@ mod tests {
             slab.remove(slot);
         }
         while slab.has_emptied() {
-            slab.give_back(CHUNK / 2);
+            slab.give_back();
         }
         assert_eq!((slab.present, slab.slots()), (0, 0));
+    }
+
+    #[test]
+    fn a_small_table_is_kept_and_nothing_is_to_be_done_about_it() {
+        let mut slab = ChunkedSlab::default();
+        for _ in 0..3 {
+            for number in 0..KEPT as u32 {
+                assert!(slab.insert(number) < KEPT as u32);
+            }
+            for slot in 0..KEPT as u32 {
+                slab.remove(slot);
+            }
+            assert_eq!((slab.has_emptied(), slab.present), (false, 1));
+        }
     }
 
     #[test]
@@ -558,7 +589,7 @@ mod tests {
                         prop_assert!(!slab.remove(slot));
                     }
                     _ => {
-                        if let Some(number) = slab.give_back(CHUNK) {
+                        if let Some(number) = slab.give_back() {
                             prop_assert!(model.iter().all(|&(slot, _)| chunk_of(slot) != number as usize));
                         }
                     }

@@ -123,8 +123,8 @@ impl<T> FifoSlab<T> {
     }
 
     /// Gives back the memory of a chunk without records, if there is one: after a flood. Returns its number.
-    pub(crate) fn give_back(&mut self, kept: usize) -> Option<u32> {
-        self.entries.give_back(kept)
+    pub(crate) fn give_back(&mut self) -> Option<u32> {
+        self.entries.give_back()
     }
 }
 

@@ -11,9 +11,6 @@ use crate::flow_table::FlowSlot;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 
-/// The memory of tables that never had more records is kept when there are none.
-const KEPT_RECORDS: usize = 1024;
-
 impl<A: Application> Engine<A> {
     /// Takes a connection out of the table and tells its application.
     pub(super) fn remove_connection(&mut self, slot: u32, reason: CloseReason) {
@@ -64,7 +61,7 @@ impl<A: Application> Engine<A> {
     /// chunk, the next in the next call.
     #[cold]
     pub(super) fn give_back_memory(&mut self) {
-        if let Some(chunk) = self.connections.give_back(KEPT_RECORDS) {
+        if let Some(chunk) = self.connections.give_back() {
             self.connection_timers.give_back(chunk);
             self.sources.give_back(chunk);
             if let Some(next_hops) = &mut self.next_hops {
@@ -75,10 +72,10 @@ impl<A: Application> Engine<A> {
                 self.send_states.give_back();
             }
         }
-        if let Some(chunk) = self.half_open.give_back(KEPT_RECORDS) {
+        if let Some(chunk) = self.half_open.give_back() {
             self.half_open_timers.give_back(chunk);
         }
-        self.time_wait.give_back(KEPT_RECORDS);
+        self.time_wait.give_back();
     }
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
