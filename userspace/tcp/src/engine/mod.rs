@@ -21,13 +21,12 @@ mod syn_cookie;
 mod walk;
 
 use core::net::SocketAddr;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_abi::siphash::Key;
 
 use crate::application::{Application, CloseReason, ListenerId};
-use crate::chunks::{Advice, ChunkedSlab, MemoryAdvisor};
+use crate::chunks::{Advice, ChunkedSlab, MemoryAdvisor, SlotQueue};
 use crate::config::{Config, Keepalive};
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
@@ -153,7 +152,7 @@ pub struct Engine<A: Application> {
     /// The time of the last event.
     now: Instant,
     /// Connections that had more to send than there were frames, or than was fair.
-    output_pending: VecDeque<u32>,
+    output_pending: SlotQueue,
     totals: Totals,
     send_states: SendStatePool,
     keepalives: KeepaliveTable,
@@ -222,7 +221,7 @@ impl<A: Application> Engine<A> {
             half_open_timers: TimerWheel::default(),
             time_wait: FifoSlab::default(),
             now: Instant::ZERO,
-            output_pending: VecDeque::new(),
+            output_pending: SlotQueue::default(),
             totals: Totals::default(),
             send_states: SendStatePool::default(),
             keepalives: KeepaliveTable::default(),
