@@ -248,30 +248,41 @@ impl<T> ChunkedSlab<T> {
         number as u32
     }
 
-    /// Takes a record out and drops it; false if there is none.
+    /// Takes a record out and drops it where it is; false if there is none.
     #[inline]
     pub(crate) fn remove(&mut self, slot: u32) -> bool {
-        self.replace_by_free(slot).is_some()
+        let number = chunk_of(slot);
+        let Some(chunk) = self.chunks.get_mut(number) else {
+            return false;
+        };
+        match chunk.slots.get_mut(place_of(slot)) {
+            Some(place @ Slot::Used(_)) => *place = Slot::Free(chunk.free),
+            _ => return false,
+        }
+        self.freed(slot);
+        true
     }
 
     /// Takes a record out.
     #[inline]
     pub(crate) fn take(&mut self, slot: u32) -> Option<T> {
-        match self.replace_by_free(slot)? {
-            Slot::Used(record) => Some(record),
-            Slot::Free(_) => None,
-        }
+        let chunk = self.chunks.get_mut(chunk_of(slot))?;
+        let place = chunk
+            .slots
+            .get_mut(place_of(slot))
+            .filter(|place| matches!(place, Slot::Used(_)))?;
+        let Slot::Used(record) = core::mem::replace(place, Slot::Free(chunk.free)) else {
+            return None;
+        };
+        self.freed(slot);
+        Some(record)
     }
 
+    /// A slot refers to the free one that was the first of its chunk, and is to be that from now on.
     #[inline]
-    fn replace_by_free(&mut self, slot: u32) -> Option<Slot<T>> {
+    fn freed(&mut self, slot: u32) {
         let number = chunk_of(slot);
-        let chunk = self.chunks.get_mut(number)?;
-        let place = chunk.slots.get_mut(place_of(slot))?;
-        if matches!(place, Slot::Free(_)) {
-            return None;
-        }
-        let record = core::mem::replace(place, Slot::Free(chunk.free));
+        let chunk = &mut self.chunks[number];
         chunk.free = place_of(slot) as u32;
         chunk.used -= 1;
         self.length -= 1;
@@ -284,7 +295,6 @@ impl<T> ChunkedSlab<T> {
         }
         // NONE is the largest.
         self.filling = self.filling.min(number as u32);
-        Some(record)
     }
 
     /// Whether a chunk without records is kept for those to come.

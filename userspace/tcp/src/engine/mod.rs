@@ -31,7 +31,7 @@ use crate::config::{Config, Keepalive};
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
 use crate::connection::send_state::SendStatePool;
-use crate::connection::{Connection, Context, Outcome, Service, Totals};
+use crate::connection::{Connection, Context, Outcome, Service, Tcb, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
@@ -159,6 +159,17 @@ pub struct Engine<A: Application> {
     rst_limit: RateLimit,
     /// For answers that belong to no connection's own limit.
     challenge_limit: RateLimit,
+}
+
+/// Files the timer of a connection that stays. Returns whether it has more to send, and whether its peer has made its
+/// first complete request.
+#[inline]
+fn settle_open(tcb: &mut Tcb, timers: &mut TimerWheel, slot: u32) -> (bool, bool) {
+    tcb.settled = tcb.state;
+    if let Some(deadline) = tcb.earliest_deadline() {
+        timers.arm_no_later(slot, deadline);
+    }
+    (tcb.output_pending, tcb.service == Service::Begun)
 }
 
 /// The parts of an engine a connection needs, borrowed beside the connection itself.
@@ -356,7 +367,12 @@ impl<A: Application> Engine<A> {
                 return;
             }
         };
-        self.settle(now, slot, outcome);
+        if outcome == Outcome::Open && !self.observers.are_any() {
+            let follow_up = settle_open(&mut connection.tcb, &mut self.connection_timers, slot);
+            self.follow_up(slot, follow_up);
+        } else {
+            self.settle(now, slot, outcome);
+        }
     }
 
     /// Files the timer of a connection after an event, or ends it.
@@ -367,22 +383,24 @@ impl<A: Application> Engine<A> {
         match outcome {
             Outcome::Open => {
                 let tcb = &mut self.connections[slot].tcb;
-                tcb.settled = tcb.state;
-                if let Some(deadline) = tcb.earliest_deadline() {
-                    self.connection_timers.arm_no_later(slot, deadline);
-                }
-                let begins = tcb.service == Service::Begun;
-                if tcb.output_pending {
-                    self.queue_output(slot);
-                }
-                if begins {
-                    self.list_served(slot);
-                }
+                let follow_up = settle_open(tcb, &mut self.connection_timers, slot);
+                self.follow_up(slot, follow_up);
             }
             Outcome::TimeWait => self.enter_time_wait(now, slot),
             Outcome::Closed(reason) => {
                 self.remove_connection(slot, reason);
             }
+        }
+    }
+
+    /// Lists a connection that stays where it belongs now.
+    #[inline]
+    fn follow_up(&mut self, slot: u32, (has_more, begins): (bool, bool)) {
+        if has_more {
+            self.queue_output(slot);
+        }
+        if begins {
+            self.list_served(slot);
         }
     }
 
