@@ -1,90 +1,12 @@
-//! Memory by slot, in chunks that come and go: [`ChunkedSlab`] has records, [`Column`] what is kept beside them.
-//!
-//! A vector that doubles would copy all of its records in one call, and keep its size for as long as one is left. A
-//! chunk is made when a record needs it, none is ever moved, and one without records goes back by itself.
+//! Records in slots of chunks.
 
 use core::ops::{Index, IndexMut};
-use std::collections::VecDeque;
-use std::sync::Arc;
 
-const NONE: u32 = u32::MAX;
-
-/// Slots of a chunk, as a power of two. In tests few, so that small tables have several.
-const CHUNK_BITS: u32 = if cfg!(test) { 4 } else { 13 };
+use super::bit_set::BitSet;
+use super::{Advice, CHUNK, CHUNK_BITS, NONE, chunk_of, place_of};
 
 /// A slab that never had more records than this keeps its chunk when it has none.
 const KEPT: usize = if cfg!(test) { 8 } else { 1024 };
-
-/// Slots of a chunk.
-pub(crate) const CHUNK: usize = 1 << CHUNK_BITS;
-
-#[inline]
-fn chunk_of(slot: u32) -> usize {
-    (slot >> CHUNK_BITS) as usize
-}
-
-#[inline]
-fn place_of(slot: u32) -> usize {
-    slot as usize & (CHUNK - 1)
-}
-
-/// The host's part in the memory of an engine's tables.
-pub trait MemoryAdvisor: Send + Sync {
-    /// `length` bytes from `address` on, which the engine owns and has not written yet, are to become a chunk of a
-    /// table. They are read and written in random order, and given back all at once.
-    fn allocated(&self, address: usize, length: usize);
-}
-
-/// Somebody who is told of chunks, or nobody.
-#[derive(Clone, Default)]
-pub(crate) struct Advice(Option<Arc<dyn MemoryAdvisor>>);
-
-impl Advice {
-    pub(crate) fn new(advisor: Arc<dyn MemoryAdvisor>) -> Self {
-        Self(Some(advisor))
-    }
-
-    fn tell_of<T>(&self, chunk: &Vec<T>) {
-        if let Some(advisor) = &self.0 {
-            advisor.allocated(chunk.as_ptr().addr(), chunk.capacity() * size_of::<T>());
-        }
-    }
-}
-
-/// A set of numbers, of which the lowest is found by looking at a word for each 4,096.
-#[derive(Default)]
-struct BitSet {
-    words: Vec<u64>,
-    /// A bit for each word that is not zero.
-    summary: Vec<u64>,
-}
-
-impl BitSet {
-    fn insert(&mut self, number: usize) {
-        let word = number / 64;
-        if self.words.len() <= word {
-            self.words.resize(word + 1, 0);
-            self.summary.resize(word / 64 + 1, 0);
-        }
-        self.words[word] |= 1 << (number % 64);
-        self.summary[word / 64] |= 1 << (word % 64);
-    }
-
-    fn remove(&mut self, number: usize) {
-        let word = number / 64;
-        let Some(bits) = self.words.get_mut(word) else { return };
-        *bits &= !(1 << (number % 64));
-        if *bits == 0 {
-            self.summary[word / 64] &= !(1 << (word % 64));
-        }
-    }
-
-    fn first(&self) -> Option<usize> {
-        let summary = self.summary.iter().position(|&bits| bits != 0)?;
-        let word = summary * 64 + self.summary[summary].trailing_zeros() as usize;
-        Some(word * 64 + self.words[word].trailing_zeros() as usize)
-    }
-}
 
 enum Slot<T> {
     /// The next free place of the chunk, or [`NONE`].
@@ -373,187 +295,11 @@ impl<T> IndexMut<u32> for ChunkedSlab<T> {
 
 const NO_RECORD: &str = "a record is in the slot";
 
-/// Something kept for each slot, at first its default.
-pub(crate) struct Column<T> {
-    chunks: Vec<Option<Box<[T; CHUNK]>>>,
-    present: usize,
-    advice: Advice,
-}
-
-impl<T> Default for Column<T> {
-    fn default() -> Self {
-        Self {
-            chunks: Vec::new(),
-            present: 0,
-            advice: Advice::default(),
-        }
-    }
-}
-
-impl<T: Copy + Default> Column<T> {
-    /// From now on has `advice` for new chunks.
-    pub(crate) fn set_advice(&mut self, advice: Advice) {
-        self.advice = advice;
-    }
-
-    /// The value of a slot; `None` where it is the default because nothing was ever written near it.
-    #[inline]
-    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
-        let chunk = self.chunks.get(chunk_of(slot))?.as_deref()?;
-        Some(&chunk[place_of(slot)])
-    }
-
-    #[inline]
-    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        let chunk = self.chunks.get_mut(chunk_of(slot))?.as_deref_mut()?;
-        Some(&mut chunk[place_of(slot)])
-    }
-
-    /// The value of a slot that was written before.
-    ///
-    /// # Panics
-    ///
-    /// If it was not.
-    #[inline]
-    pub(crate) fn at(&mut self, slot: u32) -> &mut T {
-        self.get_mut(slot).expect("the slot was written before")
-    }
-
-    /// The value of a slot, for writing.
-    #[inline]
-    pub(crate) fn entry(&mut self, slot: u32) -> &mut T {
-        if self.get(slot).is_none() {
-            self.add_chunk(chunk_of(slot));
-        }
-        self.at(slot)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn add_chunk(&mut self, number: usize) {
-        if self.chunks.len() <= number {
-            self.chunks.resize_with(number + 1, || None);
-        }
-        let mut chunk = Vec::with_capacity(CHUNK);
-        self.advice.tell_of(&chunk);
-        chunk.resize(CHUNK, T::default());
-        self.chunks[number] = chunk.into_boxed_slice().try_into().ok();
-        self.present += 1;
-    }
-
-    /// Gives back the memory of a chunk, whose slots read as the default from now on.
-    pub(crate) fn give_back(&mut self, number: u32) {
-        if let Some(chunk) = self.chunks.get_mut(number as usize)
-            && chunk.take().is_some()
-        {
-            self.present -= 1;
-        }
-    }
-
-    /// The values of a chunk, if there are any.
-    pub(crate) fn chunk(&self, number: u32) -> Option<&[T; CHUNK]> {
-        self.chunks.get(number as usize)?.as_deref()
-    }
-
-    /// Bytes of memory that the chunks take.
-    pub(crate) fn memory(&self) -> usize {
-        self.present * CHUNK * size_of::<T>() + self.chunks.capacity() * size_of::<usize>()
-    }
-}
-
-/// Numbers of slots in the order in which they came. Its memory goes back as they are taken out.
-#[derive(Default)]
-pub(crate) struct SlotQueue {
-    /// None is empty but the last, and all but that are full.
-    chunks: VecDeque<Vec<u32>>,
-    /// Numbers of the first chunk that were taken out.
-    taken: usize,
-}
-
-impl SlotQueue {
-    /// Numbers in the queue.
-    pub(crate) fn len(&self) -> usize {
-        let last = self.chunks.back().map_or(0, Vec::len);
-        self.chunks.len().saturating_sub(1) * CHUNK + last - self.taken
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub(crate) fn push_back(&mut self, slot: u32) {
-        match self.chunks.back_mut().filter(|last| last.len() < CHUNK) {
-            Some(last) => last.push(slot),
-            None => {
-                // The first is as large as it has to be: few wait for anything.
-                let mut chunk = Vec::with_capacity(if self.chunks.is_empty() { 0 } else { CHUNK });
-                chunk.push(slot);
-                self.chunks.push_back(chunk);
-            }
-        }
-    }
-
-    pub(crate) fn pop_front(&mut self) -> Option<u32> {
-        let first = self.chunks.front_mut()?;
-        let slot = *first.get(self.taken)?;
-        self.taken += 1;
-        if self.taken == first.len() {
-            self.taken = 0;
-            if first.len() < CHUNK {
-                first.clear();
-            } else {
-                self.chunks.pop_front();
-            }
-        }
-        Some(slot)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use proptest::prelude::*;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Chunks(Mutex<Vec<usize>>);
-
-    impl MemoryAdvisor for Chunks {
-        fn allocated(&self, address: usize, length: usize) {
-            assert_ne!(address, 0);
-            self.0.lock().unwrap().push(length);
-        }
-    }
-
-    #[test]
-    fn every_chunk_is_told_of_when_it_is_made() {
-        let told = Arc::new(Chunks::default());
-        let mut slab = ChunkedSlab::default();
-        slab.set_advice(Advice::new(told.clone()));
-        for number in 0..=2 * CHUNK as u64 {
-            slab.insert(number);
-        }
-        let bytes = CHUNK * size_of::<Slot<u64>>();
-        assert_eq!(*told.0.lock().unwrap(), [bytes; 3]);
-        let mut column = Column::default();
-        column.set_advice(Advice::new(told.clone()));
-        *column.entry(5) = 1_u64;
-        *column.entry(6) = 1_u64;
-        assert_eq!(told.0.lock().unwrap()[3..], [CHUNK * 8]);
-    }
-
-    #[test]
-    fn a_column_reads_as_its_default_until_it_is_written() {
-        let mut column = Column::default();
-        assert_eq!(column.get(40), None);
-        *column.entry(40) = 7_u32;
-        assert_eq!((column.get(40), column.get(41)), (Some(&7), Some(&0)));
-        assert!(column.memory() >= CHUNK * 4 && column.memory() < 2 * CHUNK * 4 + 100);
-        column.give_back(chunk_of(40) as u32);
-        assert_eq!((column.get(40), column.chunk(chunk_of(40) as u32)), (None, None));
-    }
 
     #[test]
     fn chunks_without_records_go_back_one_at_a_time() {
@@ -613,40 +359,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_lowest_number_is_found() {
-        let mut set = BitSet::default();
-        assert_eq!(set.first(), None);
-        for number in [70_000, 4096, 64, 63] {
-            set.insert(number);
-            assert_eq!(set.first(), Some(number));
-        }
-        for (number, next) in [(63, Some(64)), (64, Some(4096)), (4096, Some(70_000)), (70_000, None)] {
-            set.remove(number);
-            assert_eq!(set.first(), next);
-        }
-    }
-
     proptest! {
-        #[test]
-        fn a_queue_is_one(steps in proptest::collection::vec((any::<bool>(), 0..40_usize), 1..100)) {
-            let (mut queue, mut model) = (SlotQueue::default(), VecDeque::new());
-            let mut next = 0;
-            for (comes, count) in steps {
-                for _ in 0..count {
-                    if comes {
-                        queue.push_back(next);
-                        model.push_back(next);
-                        next += 1;
-                    } else {
-                        prop_assert_eq!(queue.pop_front(), model.pop_front());
-                    }
-                    prop_assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
-                    prop_assert!(queue.chunks.len() <= model.len() / CHUNK + 2);
-                }
-            }
-        }
-
         #[test]
         fn records_are_where_they_were_put(
             steps in proptest::collection::vec((0..5_u8, 0..200_usize), 1..600),
