@@ -25,7 +25,7 @@ RELEASE := $(RELEASE_ENVIRONMENT) $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-dashboard test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-dashboard test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-held bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -138,6 +138,9 @@ compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="
 bench-engine: ebpf $(PROFILE_DATA) ## Measure the TCP engine in memory, beside smoltcp
 	$(RELEASE) bench --locked --package tidegate-engine-bench --benches
 	$(RELEASE) run --release --locked --package tidegate-engine-bench --bin engine-report
+
+bench-held: ebpf $(PROFILE_DATA) ## Hold 10 million connections in memory (3 GB), and say what each takes: [ARGS="--connections N"]
+	$(RELEASE) run --release --locked --package tidegate-engine-bench --bin held -- $(ARGS)
 
 bench-hostile: ebpf $(PROFILE_DATA) ## Measure what acknowledgments of hostile peers cost, beside honest ones: [ARGS=SCRIPT]
 	$(RELEASE) bench --locked --package tidegate-tcp --bench hostile_peers -- $(ARGS)

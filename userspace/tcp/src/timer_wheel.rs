@@ -115,7 +115,8 @@ impl TimerWheel {
     #[inline]
     pub fn arm_no_later(&mut self, id: u32, deadline: Instant) {
         match self.entries.get(id) {
-            Some(entry) if entry.is_armed() && entry.tick() <= tick_of(deadline) => {}
+            // What is not so for certain, `arm` finds out.
+            Some(entry) if entry.is_armed() && entry.tick().saturating_mul(1000) <= deadline.as_micros() => {}
             _ => self.arm(id, deadline),
         }
     }

@@ -125,7 +125,7 @@ impl<A: Application> Engine<A> {
                     let tcb = &connection.tcb;
                     let received = tcb.last_received.as_micros() as u32;
                     let application = u32::from(connection.application.is_some());
-                    timer ^ tcb.snd_una.0 ^ u32::from(tcb.key.remote_port()) ^ received ^ application
+                    timer ^ tcb.snd_una.0 ^ tcb.timestamp_offset ^ received ^ application
                 })
             }
             FlowSlot::HalfOpen(slot) => self

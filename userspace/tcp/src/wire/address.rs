@@ -257,14 +257,6 @@ impl CompactKey {
             }
     }
 
-    /// The peer's port.
-    #[inline]
-    pub(crate) fn remote_port(&self) -> u16 {
-        match *self {
-            Self::V4 { remote_port, .. } | Self::V6 { remote_port, .. } => remote_port,
-        }
-    }
-
     /// Whether the flow is IPv4.
     #[inline]
     pub(crate) fn is_v4(&self) -> bool {
@@ -492,7 +484,10 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             let compact = CompactKey::new(key);
             assert_eq!(compact.get(), *key);
-            assert_eq!((compact.is_v4(), compact.remote_port()), (key.is_v4(), key.remote_port));
+            assert_eq!(
+                (compact.is_v4(), compact.ports()),
+                (key.is_v4(), (key.local_port, key.remote_port))
+            );
             for (other, other_key) in keys.iter().enumerate() {
                 assert_eq!(compact.is(other_key), index == other);
             }
