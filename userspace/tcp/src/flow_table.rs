@@ -73,7 +73,7 @@ const MIN_BUCKETS: usize = 64;
 const MIN_TOTAL: usize = 4096;
 
 /// From this number of buckets on at most a fifth of them is free, not a half.
-const DENSE_BUCKETS: usize = 2048;
+const DENSE_BUCKETS: usize = 512;
 
 /// The number of buckets above `buckets` for a part, which is [`MIN_BUCKETS`] or was returned by this: there are four
 /// up to the double, as size classes of allocators are.

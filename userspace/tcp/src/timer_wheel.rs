@@ -1,8 +1,8 @@
 //! A hierarchical timing wheel (Varghese and Lauck, 1987): O(1) to arm, cancel and fire.
 //!
-//! One entry per id, ids being small and dense (slots of a slab). Entries are linked where they lie, in chunks beside those
-//! of the slab. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies further waits in the
-//! last slot and is filed again when that one comes round.
+//! One entry per id, ids being small and dense (slots of a slab). Entries are linked where they lie, in chunks beside
+//! those of the slab. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies further waits
+//! in the last slot and is filed again when that one comes round.
 //!
 //! Ticks are 64 bits wide and never wrap.
 

@@ -28,6 +28,9 @@ const FEW: u32 = 1000;
 /// Bursts of requests on connections in random order.
 const BURSTS: u64 = 4096;
 
+/// The time that the allocator is given to return what tables left behind when they grew.
+const SETTLE: Duration = Duration::from_secs(12);
+
 /// The longest that the allocator is given to return pages.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,6 +65,7 @@ fn hold(connections: u32) -> io::Result<bool> {
     driver.serve_all();
     println!("all were answered");
     driver.pass(Duration::from_secs(1));
+    std::thread::sleep(SETTLE);
     let held = resident_bytes()?.saturating_sub(before);
     let tables = driver.server().engine().table_memory();
     let each = print_memory(connections, &tables, held);

@@ -413,9 +413,9 @@ impl<A: Application> Engine<A> {
     }
 
     /// Fires the timers that are due, sends what found no frame before, and goes on with [`Engine::drain`] and
-    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. Then memory of tables that has become empty goes back,
-    /// a chunk of each. What is left has its turn in the next call, which is
-    /// due at once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
+    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. Then memory of tables in which nothing is left goes
+    /// back, a chunk of each. What is left to be done has its turn in the next call, which is due at once then, as
+    /// [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
     pub fn poll<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         self.note_next_hop_generation();
         let mut left = EVENTS_PER_TURN;
