@@ -115,8 +115,10 @@ impl TimerWheel {
     #[inline]
     pub fn arm_no_later(&mut self, id: u32, deadline: Instant) {
         match self.entries.get(id) {
-            // What is not so for certain, `arm` finds out.
-            Some(entry) if entry.is_armed() && entry.tick().saturating_mul(1000) <= deadline.as_micros() => {}
+            // At or before the deadline rounded up, without a division.
+            Some(entry)
+                if entry.is_armed()
+                    && entry.tick().saturating_mul(1000) < deadline.as_micros().saturating_add(1000) => {}
             _ => self.arm(id, deadline),
         }
     }
