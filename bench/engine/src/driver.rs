@@ -162,8 +162,8 @@ impl<S: Server> Driver<S> {
         cost
     }
 
-    /// Every client sends a request and acknowledges the response before the next burst of clients does. An operation is
-    /// a request of 3 segments.
+    /// Every client sends a request and acknowledges the response before the next burst of clients does. An operation
+    /// is a request of 3 segments.
     pub fn serve_all(&mut self) -> Cost {
         self.in_bursts(&[Step::Request, Step::Ack])
     }

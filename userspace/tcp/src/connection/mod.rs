@@ -314,8 +314,8 @@ impl Tcb {
         }
     }
 
-    /// The time for which the peer has sent next to nothing, less than half of a receive buffer. Where that took it more
-    /// than three days, it is as long as nothing at all was received, or longer.
+    /// The time for which the peer has sent next to nothing, less than half of a receive buffer. Where that took it
+    /// more than three days, it is as long as nothing at all was received, or longer.
     pub(crate) fn quiet_for(&self, now: Instant) -> Duration {
         let units = tuning_units(now).wrapping_sub(self.tuning_since);
         let measured = Duration::from_micros(u64::from(units) << 6);

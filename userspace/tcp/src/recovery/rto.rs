@@ -29,23 +29,13 @@ impl Bounds {
 
 /// Estimator and back-off of one connection. Microseconds throughout; 32 bits hold more than an hour. 10 bytes, since
 /// every connection has one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, packed(2))]
 pub struct Rto {
     srtt: u32,
     rttvar: u32,
     /// Times the RTO has been doubled since the last measurement.
     backoff: u8,
-}
-
-impl Default for Rto {
-    fn default() -> Self {
-        Self {
-            srtt: 0,
-            rttvar: 0,
-            backoff: 0,
-        }
-    }
 }
 
 impl Rto {
