@@ -1,8 +1,7 @@
 //! Huge pages for the tables of engines: with millions of connections nearly every look-up misses the translation cache
 //! of the processor, which has to read tables of pages first, and those of huge pages stay in its caches.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Once;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tidegate_tcp::MemoryAdvisor;
 use tracing::debug;
@@ -12,7 +11,8 @@ use tracing::debug;
 pub(crate) struct HugePages {
     /// Bytes that were advised.
     advised: AtomicU64,
-    refused: Once,
+    /// That it has none was said.
+    refused: AtomicBool,
 }
 
 impl HugePages {
@@ -48,8 +48,9 @@ impl MemoryAdvisor for HugePages {
         } else {
             // A kernel without huge pages: it works all the same.
             let error = std::io::Error::last_os_error();
-            self.refused
-                .call_once(|| debug!(%error, "the kernel has no huge pages for tables"));
+            if !self.refused.swap(true, Ordering::Relaxed) {
+                debug!(%error, "the kernel has no huge pages for tables");
+            }
         }
     }
 }
