@@ -37,9 +37,10 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         let Some(listener) = self.listener(&segment.key) else {
-            // All of an engine without listeners is about connections it opened, which another shard may have done.
+            // Another shard may have a connection that was accepted while there was a listener, or by another process;
+            // and all of an engine without listeners is about connections it opened, which another may have done.
             let others = self.others(&segment.key, on_no_flow);
-            if others != 0 && self.listeners.is_empty() {
+            if others != 0 && (self.listeners.is_empty() || self.shared_flows.is_some()) {
                 return Received::NoFlow { others, then: 0 };
             }
             self.counters.bump(Counter::DropNotListening);
