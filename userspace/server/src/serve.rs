@@ -77,8 +77,8 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
     let mut serving = Serving::start(&prepared, &past)?;
     let takes_over = serving.runtime.has_taken_over();
     if may_take_over {
-        publish(takes_over)?;
-        admin = start_admin(takes_over)?;
+        end_or_warn(takes_over, publish(takes_over))?;
+        admin = end_or_warn(takes_over, start_admin(takes_over))?;
     }
     prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
@@ -268,8 +268,10 @@ pub(crate) struct Serving {
 impl Serving {
     fn start(prepared: &Prepared, past: &Past) -> Result<Self, Failure> {
         let (mut runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
-        if let Some(mode) = past.cookies {
-            runtime.set_cookie_mode(mode)?;
+        if let Some(mode) = past.cookies
+            && let Err(error) = runtime.set_cookie_mode(mode)
+        {
+            warn!("SYN cookies are not controlled as before: {error}");
         }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
@@ -366,6 +368,18 @@ impl Serving {
             services: self.services,
             cookies,
         })
+    }
+}
+
+/// The result of something that can be done without. What fails ends a start, but not a server that has taken over: the
+/// one before has given everything away.
+fn end_or_warn<T: Default>(has_taken_over: bool, result: Result<T, Failure>) -> Result<T, Failure> {
+    match result {
+        Err(failure) if has_taken_over => {
+            warn!("{failure}; this server has taken over, and serves without it");
+            Ok(T::default())
+        }
+        result => result,
     }
 }
 
@@ -525,5 +539,18 @@ impl Rates {
         self.last = now;
         self.at = Instant::now();
         line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_end_a_start_and_no_server_that_has_taken_over() {
+        let failed = || Err::<Option<u8>, _>(Failure::Usage("another server listens there".to_owned()));
+        assert!(end_or_warn(false, failed()).is_err());
+        assert!(matches!(end_or_warn(true, failed()), Ok(None)));
+        assert!(matches!(end_or_warn(true, Ok(Some(7))), Ok(Some(7))));
     }
 }
