@@ -257,6 +257,8 @@ counters! {
         relay_in,
         /// Segments given to such a process that ended before it had answered.
         relay_lost,
+        /// Dropped: frames of such processes that are longer than a frame of this one.
+        relay_too_long,
         /// Frames copied for captures and traces (`ctl capture`, `ctl trace`), once for each.
         captured,
         /// Those that are missing there: the ring of the shard was full, because who takes them is too slow.

@@ -99,6 +99,8 @@ pub struct Runtime {
     first: u16,
     /// Processes that had the devices before, and have connections yet.
     earlier: Vec<Earlier>,
+    /// The number of those there were at first.
+    places: u16,
     /// `None`: no other process can take over.
     succession: Option<Succession>,
     /// The way in which sockets are bound.

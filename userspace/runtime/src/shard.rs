@@ -158,6 +158,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     ) -> Shard<A, D, Q> {
         let mut counters = self.counters;
         counters.merge(self.port.counters());
+        self.relays.leave(&self.poll);
         Shard {
             index: self.index,
             engine: self.engine,
@@ -418,7 +419,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 return Some(Exit::Release(release));
             }
             Command::Port(port) => return Some(Exit::Port(port)),
-            Command::Forget(first) => self.relays.forget(first, &mut self.counters),
+            Command::Forget(first) => self.relays.forget(first, &self.poll, &mut self.counters),
             Command::Stop => return Some(Exit::Stop),
         }
         self.port.flush();

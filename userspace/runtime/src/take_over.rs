@@ -118,6 +118,9 @@ impl fmt::Debug for NewPort {
 
 /// A process that had the devices before, and has connections yet.
 pub(crate) struct Earlier {
+    /// Its place among the processes before, from 1 on, by which the engines call its shards. It keeps it when others
+    /// end.
+    place: u16,
     /// The number of its first shard in the flow filter.
     pub(crate) first: u16,
     /// By shard.
@@ -140,21 +143,24 @@ impl Earlier {
     }
 }
 
-/// Makes the shards of `earlier` processes that one shard of this process, `index` of `shards`, relays to.
+/// Makes the shards of processes before that one shard of this process, `index` of `shards`, relays to. There were
+/// `places` processes at first, of which `earlier` live.
 pub(crate) fn relayed(
     earlier: &[Earlier],
+    places: u16,
     exchange: &Arc<Exchange<RxFrame>>,
     index: u16,
     shards: u16,
 ) -> Vec<RelayedShard<RxFrame>> {
-    let numbered = (1..).zip(earlier);
-    numbered
-        .filter_map(|(place, earlier)| {
-            let later = Later::new(Arc::clone(earlier.relays.get(usize::from(index))?));
-            let number = place * shards + index;
-            Some(RelayedShard::new(later, earlier.first, Arc::clone(exchange), number))
-        })
-        .collect()
+    let shard = |place| {
+        let lives = earlier.iter().find(|earlier| earlier.place == place);
+        let relay = lives.and_then(|earlier| earlier.relays.get(usize::from(index)));
+        let later = relay.map(|relay| Later::new(Arc::clone(relay)));
+        // No command is about one that does not live.
+        let first = lives.map_or(NUMBERS, |earlier| earlier.first);
+        RelayedShard::new(later, first, Arc::clone(exchange), place * shards + index)
+    };
+    (1..=places).map(shard).collect()
 }
 
 /// Octets of the longest frame on an interface with this MTU, also after it was changed as far as it may be.
@@ -254,13 +260,15 @@ impl Predecessor {
         }
         let life = next()?;
         let mut earlier = Vec::new();
-        for &first in &offer.earlier {
+        // Place 1 is that of the process which makes the offer.
+        for (place, &first) in (2..).zip(&offer.earlier) {
             let (life, conversation) = (next()?, next()?.into());
             let mut relays = Vec::new();
             for _ in 0..offer.queues {
                 relays.push(Relay::open([next()?, next()?, next()?], max_frame)?);
             }
             earlier.push(Earlier {
+                place,
                 first,
                 relays,
                 life,
@@ -362,6 +370,7 @@ impl Predecessor {
     /// The processes that have connections yet, the last one first. They need relays.
     pub(crate) fn into_earlier(self) -> Vec<Earlier> {
         let last = Earlier {
+            place: 1,
             first: self.offer.first,
             relays: self.relays,
             life: self.life,

@@ -127,7 +127,8 @@ where
         links,
         plan,
     } = Opened::open(settings, &checked, &names, &steering)?;
-    let (shared, polls) = share(&ports, earlier.len() as u16, config)?;
+    let places = earlier.len() as u16;
+    let (shared, polls) = share(&ports, places, config)?;
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
@@ -167,7 +168,7 @@ where
             alarm: cookies.alarm(index),
         };
         let mut shard = Shard::new(index, own, shared.clone(), config);
-        shard.relay(relayed(&earlier, &shared.exchange, index, shards))?;
+        shard.relay(relayed(&earlier, places, &shared.exchange, index, shards))?;
         shards_made.push(shard);
     }
 
@@ -194,6 +195,7 @@ where
         reattached: 0,
         first,
         earlier,
+        places,
         succession,
         afxdp: config.clone(),
         plan,

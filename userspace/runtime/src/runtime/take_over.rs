@@ -128,7 +128,7 @@ impl Runtime {
         let memory = Arc::new(Umems::of(ports.iter().map(Port::socket)));
         let exchange = Arc::new(Exchange::with_relayed(
             shards,
-            self.earlier.len() as u16 * shards,
+            self.places * shards,
             self.afxdp.handover_queue as usize,
             self.afxdp.frames as usize,
         ));
@@ -145,7 +145,7 @@ impl Runtime {
                 port,
                 memory: Arc::clone(&memory),
                 handover: Handover::new(Arc::clone(&exchange), index),
-                relays: relayed(&self.earlier, &exchange, index, shards),
+                relays: relayed(&self.earlier, self.places, &exchange, index, shards),
             };
             if self.mailboxes[usize::from(index)]
                 .send(Command::Port(Box::new(port)))
