@@ -30,7 +30,7 @@ pub(super) struct Retiring {
 }
 
 impl Retiring {
-    fn add(&mut self, addresses: &[SocketAddr]) {
+    pub(super) fn add(&mut self, addresses: &[SocketAddr]) {
         self.addresses.extend(addresses);
     }
 
@@ -53,7 +53,7 @@ pub struct Reload<'a> {
     pub sources: &'a Sources,
     /// All listeners there ever were, by their [`ListenerId`](tidegate_tcp::application::ListenerId)s, and new ones
     /// behind them; `None`: it accepts no further connections, and those it has accepted go on. Its addresses are the
-    /// kernel's when the last of them is over.
+    /// kernel's when the last of them is over and all processes that this one took over from have ended.
     pub listeners: &'a [Option<Listener>],
 }
 
@@ -162,16 +162,24 @@ impl Runtime {
 
     fn leave_to_kernel(&mut self, addresses: &[SocketAddr]) {
         // Those that had been steered before are steered on.
-        for address in addresses
-            .iter()
-            .filter(|address| !self.retiring.addresses.contains(address))
-        {
+        let retiring = &self.retiring.addresses;
+        let new = addresses.iter().filter(|address| !retiring.contains(address));
+        let new: Vec<SocketAddr> = new.copied().collect();
+        if self.has_taken_over() {
+            // They may have been before this process began.
+            return self.retiring.add(&new);
+        }
+        for address in &new {
             let _ = self.steering.remove_listener(address);
         }
     }
 
     /// Leaves addresses to the kernel whose last connections are over.
     pub(super) fn check_retiring(&mut self) {
+        // Processes before may have connections there, which are not listed here.
+        if self.has_taken_over() {
+            return;
+        }
         let Some(&address) = self.retiring.addresses.front() else {
             return;
         };
