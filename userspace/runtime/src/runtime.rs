@@ -41,7 +41,7 @@ use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport,
 use crate::take_over::{Earlier, Succession};
 use crate::trace::tracer;
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
-use crate::xdp::{Attached, Steering};
+use crate::xdp::{Attached, Kept, Steering};
 
 /// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,6 +103,8 @@ pub struct Runtime {
     places: u16,
     /// `None`: no other process can take over.
     succession: Option<Succession>,
+    /// The contents of the XDP program's maps before another process had them, while it may fail.
+    kept: Option<Kept>,
     /// The way in which sockets are bound.
     afxdp: Config,
     plan: BindPlan,
@@ -439,10 +441,7 @@ impl Runtime {
     ///
     /// [`Error::Shard`] when a shard does not answer within a second.
     pub fn connections(&self) -> Result<u64, Error> {
-        let shards = self.ask_all()?;
-        let open =
-            |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
-        Ok(shards.iter().map(open).sum())
+        Ok(open(&self.ask_all()?))
     }
 
     /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
@@ -509,11 +508,7 @@ impl Runtime {
         let mut fewest = u64::MAX;
         let mut fewer_since = Instant::now();
         while let Ok(shards) = self.ask_all() {
-            let left: u64 = shards
-                .iter()
-                .filter(|shard| shard.sweeping)
-                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
-                .sum();
+            let left = open(shards.iter().filter(|shard| shard.sweeping));
             if left < fewest {
                 (fewest, fewer_since) = (left, Instant::now());
             }
@@ -580,6 +575,13 @@ impl Runtime {
             .filter_map(|thread| thread.join().ok().flatten())
             .collect()
     }
+}
+
+/// The number of connections, half-open ones among them.
+fn open<'a>(shards: impl IntoIterator<Item = &'a ShardReport>) -> u64 {
+    let populations = shards.into_iter().map(|shard| &shard.population);
+    let open = populations.map(|population| u64::from(population.connections) + u64::from(population.half_open));
+    open.sum()
 }
 
 /// What the watchdog compares.

@@ -14,6 +14,7 @@ use tidegate_abi::siphash::Key;
 use tidegate_exchange::{Exchange, FlowFilter, Handover};
 use tidegate_nic::statistics;
 use tidegate_tcp::application::{Application, ListenerId};
+use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
@@ -41,7 +42,7 @@ use crate::report::{QueueInfo, ShardReport};
 use crate::shard::{BELL, Exit, Parts, Shard, Shared};
 use crate::shard_port::ShardPort;
 use crate::shard_task::ShardTask;
-use crate::take_over::{Earlier, NewPort, Predecessor, Release, Succession, relayed, tell_taken};
+use crate::take_over::{Earlier, MAX_SHARED_QUEUES, NewPort, Predecessor, Release, Succession, relayed, tell_taken};
 use crate::watchdog::Watchdog;
 use crate::xdp::{self, Offered, ProgramSettings, Steering};
 
@@ -150,16 +151,15 @@ where
         )?),
     };
     let mut shards_made = Vec::new();
+    let mut sockets = Vec::new();
     for (((port, poll), info), (mut engine, task)) in ports.into_iter().zip(polls).zip(&infos).zip(engines) {
         let index = info.queue as u16;
         engine.set_cookies(cookies.cookies(index));
         if let Some(next_hops) = &next_hops {
             engine.set_next_hops(next_hops.next_hops());
         }
-        // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
-        for device in 0..port.socket().devices() {
-            steering.set_socket(device, info.queue, port.socket().fd(device))?;
-        }
+        let devices = 0..port.socket().devices();
+        sockets.push(devices.map(|device| port.socket().fd(device)).collect::<Vec<_>>());
         let own = Parts {
             engine,
             task,
@@ -170,6 +170,17 @@ where
         let mut shard = Shard::new(index, own, shared.clone(), config);
         shard.relay(relayed(&earlier, places, &shared.exchange, index, shards))?;
         shards_made.push(shard);
+    }
+    let mut retiring = Retiring::default();
+    if !earlier.is_empty() {
+        // Last of what may fail, so that seldom another process has to put back what it had there.
+        retiring.add(&steering.claim(&program_settings)?);
+    }
+    // Fill rings are full, so frames may come in from here on; they wait in the RX rings.
+    for (queue, sockets) in (0..).zip(&sockets) {
+        for (device, &socket) in (0..).zip(sockets) {
+            steering.set_socket(device, queue, socket)?;
+        }
     }
 
     let indexes = checked
@@ -197,6 +208,7 @@ where
         earlier,
         places,
         succession,
+        kept: None,
         afxdp: config.clone(),
         plan,
         driver_counters: checked
@@ -212,7 +224,7 @@ where
             .collect(),
         tcp,
         sources: settings.sources.clone(),
-        retiring: Retiring::default(),
+        retiring,
         has_flow_filter: settings.afxdp.flow_filter,
         anywhere: settings.balancers.is_any(),
         is_draining: false,
@@ -231,8 +243,13 @@ where
         runtime.threads.push(Some(thread));
     }
     runtime.cookies.start(cookies)?;
-    // It may have ended since it released its sockets: then it has no connections that it could hear of.
-    let _ = tell_taken(&runtime.earlier);
+    if let Some(path) = &config.take_over
+        && let Err(error) = tell_taken(&runtime.earlier, path)
+    {
+        // They are that one's again.
+        runtime.cookies.leave();
+        return Err(error);
+    }
     Ok(runtime)
 }
 
@@ -340,6 +357,7 @@ impl Checked {
         let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
+        check_take_over(config, queues)?;
         capability::check(config.attach)?;
         for Device { interface, .. } in &devices {
             if config.multi_buffer(interface.mtu).is_some() {
@@ -574,6 +592,21 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("without a message")
 }
 
+/// Checks that another process could take over so many queues.
+fn check_take_over(config: &Config, queues: u32) -> Result<(), Error> {
+    if config.take_over.is_none() || queues <= MAX_SHARED_QUEUES {
+        return Ok(());
+    }
+    let message = format!(
+        "take_over is set, and {queues} queues are served; another process can take over {MAX_SHARED_QUEUES} at most: \
+         leave it out, or set queues to {MAX_SHARED_QUEUES} or less"
+    );
+    Err(Error::in_table("afxdp")(InvalidSetting::new(
+        ["take_over", "queues"],
+        message,
+    )))
+}
+
 /// Checks that the XDP program can steer by these.
 fn check_remotes(remotes: &[SocketAddr]) -> Result<(), Error> {
     if remotes.len() > MAX_REMOTES as usize {
@@ -639,6 +672,16 @@ mod tests {
             let error = check_remotes(&bad).expect_err(phrase);
             assert!(error.is_usage() && error.to_string().contains(phrase), "{error}");
         }
+    }
+
+    #[test]
+    fn a_server_that_can_be_taken_over_has_half_of_the_shards_there_can_be() {
+        let mut config = Config::default();
+        check_take_over(&config, 64).expect("nobody can take over");
+        config.take_over = Some("/run/take-over".into());
+        check_take_over(&config, 32).expect("as many as there is room for");
+        let error = check_take_over(&config, 33).expect_err("one more");
+        assert!(error.is_usage() && error.to_string().contains("33 queues"), "{error}");
     }
 
     #[test]
