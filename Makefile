@@ -25,7 +25,7 @@ RELEASE := $(RELEASE_ENVIRONMENT) $(CARGO)
 
 LOADER := target/debug/examples/load_objects
 
-.PHONY: help setup ebpf profile build demo run test test-pages test-dashboard test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput resilience flood-memory compare bench-engine bench-hostile bench-instructions fuzz docs lint clean
+.PHONY: help setup ebpf profile build demo run test test-pages test-dashboard test-kernels test-vm test-coexistence test-loom test-miri duplicates install deb container test-deploy test-deb sim impaired goodput fairness resilience flood-memory compare bench-engine bench-held bench-hostile bench-instructions fuzz docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -119,12 +119,15 @@ duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
 sim: build ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
 	target/release/tidegate-sim run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
 
-impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour)
-	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 \
+impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour a control): [CONTROL="cubic,bbr"]
+	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 TIDEGATE_IMPAIRED_CONTROL="$(CONTROL)" \
 		$(RELEASE) test --release --locked $(PROGRAMS) --test lab impaired:: -- --nocapture --test-threads=1
 
-goodput: build ## Compare goodput over bad links with Linux's (root; about 17 minutes)
-	@scripts/goodput.sh
+goodput: build ## Compare goodput over bad links with Linux's, CUBIC and BBR (root; about an hour): [ARGS="--quick --control LIST"]
+	@scripts/goodput.sh $(ARGS)
+
+fairness: build ## Measure shares of one queue beside Linux, CUBIC and BBR (root; 90 minutes): [ARGS="--quick --only TEXT"]
+	@scripts/fairness.sh $(ARGS)
 
 resilience: build ## Compare with nginx, Linux and bare XDP under attack (root; up to 90 minutes): [ARGS="--quick --attacks LIST --html FILE"]
 	@scripts/resilience.sh $(ARGS)
@@ -138,6 +141,9 @@ compare: build ## Compare with nginx and the kernel's TCP (root, nginx): [ARGS="
 bench-engine: ebpf $(PROFILE_DATA) ## Measure the TCP engine in memory, beside smoltcp
 	$(RELEASE) bench --locked --package tidegate-engine-bench --benches
 	$(RELEASE) run --release --locked --package tidegate-engine-bench --bin engine-report
+
+bench-held: ebpf $(PROFILE_DATA) ## Hold 10 million connections in memory (3 GB), and say what each takes: [ARGS="--connections N"]
+	$(RELEASE) run --release --locked --package tidegate-engine-bench --bin held -- $(ARGS)
 
 bench-hostile: ebpf $(PROFILE_DATA) ## Measure what acknowledgments of hostile peers cost, beside honest ones: [ARGS=SCRIPT]
 	$(RELEASE) bench --locked --package tidegate-tcp --bench hostile_peers -- $(ARGS)
@@ -156,6 +162,7 @@ docs: ebpf ## Write docs/cli.md anew from the help of the programs, and the tabl
 # The XDP program is checked for the host: clippy and rustdoc stop before the linker that only the BPF target needs.
 lint: ebpf ## Check format, clippy and rustdoc, with every warning an error; the XDP program included
 	@scripts/check-columns.sh
+	@scripts/check-lab-sockets.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all $(EBPF) --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -1,4 +1,5 @@
-# Sourced by scripts/goodput.sh, resilience.sh and compare.sh: a subcommand of tidegate-bench with the lab up around it.
+# Sourced by scripts/goodput.sh, fairness.sh, resilience.sh and compare.sh: a subcommand of tidegate-bench with the lab up
+# around it.
 #
 #   bench_in_lab SUBCOMMAND LAB_OPTIONS [ARGUMENT...]
 #

@@ -2,7 +2,8 @@
 # Goodput of tidegate over impaired links, beside that of the kernel's TCP over the same links: brings up the lab with a
 # middle, measures, and takes it down.
 #
-#   scripts/goodput.sh [--quick] [--runs N] [--duration 10s] [--ipv6] [--seed N] [--json FILE] [--html FILE]
+#   scripts/goodput.sh [--quick] [--runs N] [--duration 10s] [--control LIST] [--only TEXT] [--ipv6] [--seed N]
+#                      [--json FILE] [--html FILE]
 #
 # The arguments are those of `tidegate-bench goodput` (make goodput builds first). Exit code 0 when everything was
 # measured, however fast it was.

@@ -14,14 +14,22 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export TIDEGATE_LAB=tg-take-over
 lab=$root/scripts/lab.sh
 binaries=$root/target/release
-work=$(mktemp -d)
 servers=()
+
+# The tests of the lab and the benchmarks hold the same lock. What runs in the lab must not: it would outlive this script if
+# that is killed.
+exec 9>>/tmp/tidegate-lab.lock
+flock --nonblock 9 || {
+    echo "take-over: waiting for the tests and benchmarks that use the lab" >&2
+    flock 9
+}
+work=$(mktemp -d)
 
 clean_up() {
     for pid in "${servers[@]}"; do
         kill "$pid" 2>/dev/null || true
     done
-    "$lab" down
+    "$lab" down 9>&-
     rm -rf "$work"
 }
 trap clean_up EXIT
@@ -30,7 +38,7 @@ trap clean_up EXIT
 start_server() {
     local log=$work/server-${#servers[@]}.log
     ip netns exec "$TIDEGATE_LAB-server" "$binaries/tidegate" serve --iface tgs0 --listen http=198.18.0.1:80 \
-        --take-over "$work/take-over" >"$log" 2>&1 &
+        --take-over "$work/take-over" >"$log" 2>&1 9>&- &
     servers+=($!)
     for _ in $(seq 300); do
         if grep -q '^tidegate: ready' "$log"; then
@@ -43,15 +51,15 @@ start_server() {
     exit 1
 }
 
-"$lab" up --queues 2
+"$lab" up --queues 2 9>&-
 start_server
 seconds=$((restarts * between + between))
 # Requests on connections that stay open for the whole time, and connections of one request each.
 "$lab" client "$binaries/tidegate-bench" rps --url http://198.18.0.1/ --connections 16 --warm-up 0s \
-    --duration "${seconds}s" --json "$work/held.json" >"$work/held.log" 2>&1 &
+    --duration "${seconds}s" --json "$work/held.json" >"$work/held.log" 2>&1 9>&- &
 held=$!
 "$lab" client "$binaries/tidegate-bench" cps --url http://198.18.0.1/ --connections "$at_a_time" --warm-up 0s \
-    --duration "${seconds}s" --json "$work/new.json" >"$work/new.log" 2>&1 &
+    --duration "${seconds}s" --json "$work/new.json" >"$work/new.log" 2>&1 9>&- &
 new=$!
 for _ in $(seq "$restarts"); do
     sleep "$between"

@@ -35,7 +35,7 @@ installed() {
 
 # The unit is the installed one, with the program that is here: systemd wants it to be there.
 unit() {
-    sed "s|/usr/bin/tidegate|$scratch/root/usr/bin/tidegate|; /^Documentation=/d" \
+    sed "s|/usr/bin/tidegate|$scratch/root&|; s|/usr/share/tidegate|$scratch/root&|; /^Documentation=/d" \
         "$scratch/root/usr/lib/systemd/system/tidegate.service" >"$scratch/tidegate.service"
     systemd-analyze verify "$scratch/tidegate.service" 2>&1 | tee "$scratch/said"
     [[ ! -s $scratch/said ]]
@@ -58,6 +58,15 @@ service_monitor() {
 	END
 }
 
+config_map() {
+    "$venv/bin/python" - scripts/deploy/kubernetes/tidegate.yaml >"$scratch/tidegate.toml" <<-'END'
+		import sys, yaml
+		given = yaml.safe_load_all(open(sys.argv[1]))
+		print(*(one["data"]["tidegate.toml"] for one in given if one["kind"] == "ConfigMap"))
+	END
+    "$tidegate" check-config "$scratch/tidegate.toml"
+}
+
 check "make install, twice" installed
 check_with systemd-analyze "systemd-analyze verify" unit
 check "completions of bash" completions
@@ -67,6 +76,7 @@ if [[ ! -x $venv/bin/kubernetes-validate ]]; then
 fi
 check_with "$venv/bin/kubernetes-validate" "Kubernetes manifests" \
     "$venv/bin/kubernetes-validate" --strict scripts/deploy/kubernetes/tidegate.yaml
+check_with "$venv/bin/kubernetes-validate" "settings of the ConfigMap" config_map
 check_with "$venv/bin/kubernetes-validate" "ServiceMonitor" service_monitor
 check_with "${PROMTOOL:-promtool}" "Prometheus rules" scripts/deploy/prometheus/test.sh
 exit "$failed"

@@ -22,6 +22,7 @@ trap 'rm -rf "$generated"' EXIT
 scripts/deploy/generate.sh "$tidegate" "$generated/out"
 
 install -D -m 755 "$tidegate" "$root$prefix/bin/tidegate"
+install -D -m 755 -t "$root$prefix/share/tidegate" scripts/deploy/reload.sh
 install -D -m 644 -t "$root$prefix/share/man/man1" "$generated"/out/man1/*
 install -D -m 644 "$generated/out/tidegate.bash" "$root$prefix/share/bash-completion/completions/tidegate"
 install -D -m 644 -t "$root$prefix/share/zsh/site-functions" "$generated/out/_tidegate"

@@ -13,6 +13,11 @@ rm -rf "$out"
 install -D -m 755 "$tidegate" "$out/usr/bin/tidegate"
 mkdir -p "$out"/{etc/tidegate,run/tidegate,var/lib/tidegate,proc,sys,tmp}
 install -m 644 "$(dirname "${BASH_SOURCE[0]}")/tidegate.toml" "$out/etc/tidegate/"
+linked=$(ldd "$tidegate")
+if grep 'not found' <<<"$linked" >&2; then
+    echo "rootfs: libraries of $tidegate are missing; install them, or build it here" >&2
+    exit 1
+fi
 while read -r library; do
     install -D -m 755 "$(readlink -f "$library")" "$out$library"
-done < <(ldd "$tidegate" | grep -o '/[^ ]*')
+done < <(grep -o '/[^ ]*' <<<"$linked")

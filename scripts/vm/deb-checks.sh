@@ -94,12 +94,52 @@ hung() {
     fetch_soon && test "$(main_pid)" != "$before" && journalctl -u tidegate | grep -q 'Watchdog timeout'
 }
 
+# Fetches again and again while there is a file of this name, and writes how often it did, and how often not.
+load() {
+    local well=0 failed=0
+    while [[ -e $1 ]]; do
+        if fetch; then well=$((well + 1)); else failed=$((failed + 1)); fi
+    done
+    echo "$well fetched, $failed failed" >"$1.result"
+}
+
+# With the same XDP program the new process takes over: a download goes on, and no new connection fails.
 upgraded() {
-    local before
+    local before download
     before=$(main_pid)
     echo '# changed' >>/etc/tidegate/tidegate.toml
+    head -c 3000000 /dev/zero >/srv/www/large
+    touch /tmp/load
+    load /tmp/load &
+    ip netns exec client curl -sS -m 240 --limit-rate 100k -o /tmp/large http://198.18.0.1/large &
+    download=$!
+    sleep 5
     dpkg --force-confold -i /root/newer.deb
-    fetch_soon && test "$(main_pid)" != "$before" && grep -q '# changed' /etc/tidegate/tidegate.toml
+    test "$(main_pid)" != "$before"
+    systemctl is-active tidegate
+    # The one before is still there for its download.
+    kill -0 "$before"
+    wait "$download"
+    cmp /tmp/large /srv/www/large
+    sleep 2
+    rm /tmp/load
+    wait
+    cat /tmp/load.result
+    grep -q '^[1-9][0-9]* fetched, 0 failed$' /tmp/load.result
+    grep -q '# changed' /etc/tidegate/tidegate.toml
+    tidegate ctl --control /run/tidegate/control info | tee /tmp/info
+    if grep -q 'another program' /tmp/info; then exit 1; fi
+    for _ in $(seq 60); do
+        if ! kill -0 "$before" 2>/dev/null; then break; fi
+        sleep 2
+    done
+    if kill -0 "$before" 2>/dev/null; then exit 1; fi
+    # The new process is the service: it reloads, and the watchdog is fed by it (12 s are more than its limit).
+    systemctl reload tidegate
+    sleep 12
+    test "$(main_pid)" != "$before"
+    fetch
+    test "$(systemctl show -P NRestarts tidegate)" = "$restarts"
 }
 
 removed() {
@@ -121,6 +161,7 @@ check "the control socket answers" control
 check "a reload is refused with an error, and another logs requests" reloaded
 check "killed, it is started again and serves" killed
 check "hung, the watchdog ends it, and it is started again and serves" hung
-check "an upgrade keeps the settings and serves" upgraded
+restarts=$(systemctl show -P NRestarts tidegate)
+check "an upgrade under load loses no connection and keeps the settings" upgraded
 check "purged, it leaves nothing" removed
 echo "vm: exit code $failed"

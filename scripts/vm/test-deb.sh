@@ -25,10 +25,13 @@ deb=$(readlink -f "$1") newer=$(readlink -f "$2")
 suite=${SUITE:-bookworm}
 packages=systemd,systemd-sysv,init-system-helpers,kmod,iproute2,ethtool,curl,procps,libelf1,zlib1g
 
-# Makes the root file system once: it is kept as a tar file.
+# Made once for a release and a list of packages, and kept.
+base_tar=$VM_DIR/deb-$suite-$(sha256sum <<<"$packages" | cut -c1-12).tar
+
+# Makes the root file system, if there is none with these packages.
 base() {
     local tree mirror
-    [[ ! -f $VM_DIR/deb-$suite.tar ]] || return 0
+    [[ ! -f $base_tar ]] || return 0
     command -v debootstrap >/dev/null || vm_die "debootstrap is missing: apt-get install debootstrap"
     mirror=$(apt-get indextargets --format '$(SITE) $(CODENAME)' |
         awk '$2 !~ /security|updates/ && /debian/ && !site { site = $1 } END { print site }')
@@ -40,8 +43,8 @@ base() {
         vm_die "debootstrap failed"
     }
     rm -rf "$tree"/var/cache/apt/* "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,man,locale}/*
-    tar -C "$tree" -cf "$VM_DIR/deb-$suite.tar.new" .
-    mv "$VM_DIR/deb-$suite.tar.new" "$VM_DIR/deb-$suite.tar"
+    tar -C "$tree" -cf "$base_tar.new" .
+    mv "$base_tar.new" "$base_tar"
     rm -rf "$tree"
 }
 
@@ -57,7 +60,7 @@ vm_fetch_modules "$release"
 # The machine's disk: Debian, both packages, a module for its one interface, and a service that runs the checks.
 tree=$scratch/tree
 mkdir "$tree"
-tar -C "$tree" -xf "$VM_DIR/deb-$suite.tar"
+tar -C "$tree" -xf "$base_tar"
 install -m 644 "$deb" "$tree/root/first.deb"
 install -m 644 "$newer" "$tree/root/newer.deb"
 install -m 755 "$(dirname "${BASH_SOURCE[0]}")/deb-checks.sh" "$tree/root/checks.sh"

@@ -1,6 +1,6 @@
 //! The values that command lines of the benchmark's programs take, and what those programs share beside them.
 //!
-//! - [`byte_size`] and [`duration`] parse amounts and times, for clap's `value_parser`;
+//! - [`byte_size`], [`bit_rate`] and [`duration`] parse amounts, rates and times, for clap's `value_parser`;
 //! - [`url::Url`] and [`url::parse_target`] name a server without resolving anything;
 //! - [`UsageError`] marks an error as a wrong command line, which ends the program with exit code 2;
 //! - [`signals::Signals`] makes SIGINT, SIGTERM and SIGUSR1 something to poll.
@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bit_rate;
 pub mod byte_size;
 pub mod duration;
 pub mod signals;

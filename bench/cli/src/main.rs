@@ -77,6 +77,9 @@ enum Command {
     /// Compare the goodput of tidegate with that of the kernel's TCP over impaired links; `scripts/lab.sh up --middle`
     /// has to be done before, `scripts/goodput.sh` does both.
     Goodput(tidegate_experiments::goodput::Arguments),
+    /// Measure the shares that flows of tidegate and of the kernel's TCP have of one queue; `scripts/lab.sh up
+    /// --middle` has to be done before, `scripts/fairness.sh` does both.
+    Fairness(tidegate_experiments::fairness::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Flood(arguments) => tidegate_flood::run(&arguments),
         Command::Resilience(arguments) => tidegate_experiments::resilience::run(&arguments),
         Command::Goodput(arguments) => tidegate_experiments::goodput::run(&arguments),
+        Command::Fairness(arguments) => tidegate_experiments::fairness::run(&arguments),
     };
     let result = result.and_then(|passed| {
         tidegate_output::finish().context("cannot write to standard output")?;
@@ -163,6 +167,8 @@ mod tests {
             &["link", "a", "b", "--rate", "100"],
             &["link", "a", "b", "--limit", "0"],
             &["goodput", "--runs", "0"],
+            &["goodput", "--control", "a control"],
+            &["fairness", "--flows", "3"],
             &["resilience", "--open-rate", "0"],
         ] {
             let error = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments))
@@ -184,6 +190,7 @@ mod tests {
             &["stream", "down", "--url", "http://198.18.0.1/1000"],
             &["stream", "up", "--target", "198.18.0.1:9", "--bytes", "1MB"],
             &["goodput"],
+            &["fairness", "--control", "reno"],
             &["resilience"],
             &["compare"],
             &["cps", "--url", "http://198.18.0.1:80/"],

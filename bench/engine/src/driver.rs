@@ -142,6 +142,15 @@ impl<S: Server> Driver<S> {
         cost
     }
 
+    /// The responses to [`Driver::random_segments`] that are not acknowledged are. No operation is counted.
+    pub fn acknowledge_random(&mut self) -> Cost {
+        let mut cost = Cost::default();
+        while let Some(oldest) = self.unacknowledged.pop_front() {
+            cost += self.exchange(Step::Ack, &oldest);
+        }
+        cost
+    }
+
     /// All clients take a step. No operation is counted.
     pub fn everyone(&mut self, step: Step) -> Cost {
         let mut cost = Cost::default();
@@ -150,6 +159,42 @@ impl<S: Server> Driver<S> {
             cost += self.exchange(step, &burst[..count]);
             first += count as u32;
         }
+        cost
+    }
+
+    /// Every client sends a request and acknowledges the response before the next burst of clients does. An operation
+    /// is a request of 3 segments.
+    pub fn serve_all(&mut self) -> Cost {
+        self.in_bursts(&[Step::Request, Step::Ack])
+    }
+
+    /// Ends the connection of every client, a burst after the other. An operation is the end of a connection.
+    pub fn end_all(&mut self) -> Cost {
+        self.in_bursts(&[Step::LastRequest, Step::Fin])
+    }
+
+    /// A burst of clients opens connections and ends them: what a server makes for the first connections is made then.
+    /// The clients that are there afterwards are others.
+    pub fn warm_up(&mut self) {
+        if let Some((burst, count)) = self.burst_from(0) {
+            for step in [Step::Syn, Step::Ack, Step::Request, Step::LastRequest, Step::Fin] {
+                self.exchange(step, &burst[..count]);
+            }
+            self.client.renew();
+        }
+    }
+
+    /// Each burst of clients takes all of `steps` before the next does.
+    fn in_bursts(&mut self, steps: &[Step]) -> Cost {
+        let mut cost = Cost::default();
+        let mut first = 0;
+        while let Some((burst, count)) = self.burst_from(first) {
+            for &step in steps {
+                cost += self.exchange(step, &burst[..count]);
+            }
+            first += count as u32;
+        }
+        cost.operations = u64::from(self.client.flows());
         cost
     }
 
@@ -198,6 +243,34 @@ impl<S: Server> Driver<S> {
             flows.len()
         );
         cost
+    }
+}
+
+impl Driver<EngineServer> {
+    /// Time passes in which no client sends anything. Returns the longest that a call of the engine took.
+    ///
+    /// # Panics
+    ///
+    /// If the server sends something.
+    pub fn pass(&mut self, duration: Duration) -> Duration {
+        let end = self.now + duration;
+        let mut longest = Duration::ZERO;
+        self.to_server.clear();
+        while self.now < end {
+            let next = self.server.engine().next_deadline().unwrap_or(end);
+            self.now = next.clamp(self.now, end);
+            loop {
+                self.to_client.clear();
+                let burst = self.to_server.all();
+                let cost = Cost::of(0, &mut self.to_client, |out| self.server.deliver(self.now, burst, out));
+                assert_eq!(self.to_client.len(), 0, "the server sent something to idle clients");
+                longest = longest.max(cost.time);
+                if self.server.engine().next_deadline().is_none_or(|next| next > self.now) {
+                    break;
+                }
+            }
+        }
+        longest
     }
 }
 

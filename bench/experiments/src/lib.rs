@@ -1,9 +1,10 @@
-//! Experiments that measure one server after the other in the lab of `scripts/lab.sh`, all under the same load:
+//! Experiments with several servers in the lab of `scripts/lab.sh`, all under the same load:
 //!
 //! - [`compare`] measures tidegate, nginx and the same application on the kernel's TCP under the clients of
 //!   `tidegate-load`;
 //! - [`resilience`] measures tidegate, nginx and the kernel's TCP under attack;
-//! - [`goodput`] measures tidegate and the kernel's TCP over bad links.
+//! - [`goodput`] measures tidegate and the kernel's TCP over bad links;
+//! - [`fairness`] measures the shares that their flows have of one queue.
 //!
 //! Each has the `Arguments` of its sub-command of `tidegate-bench`, and a `run` that prints a table, writes the files
 //! it is asked for, and returns whether everything was measured.
@@ -27,9 +28,11 @@
 extern crate tidegate_output;
 
 pub mod compare;
+pub mod fairness;
 pub mod goodput;
 mod nginx;
 mod probe;
 mod progress;
 pub mod resilience;
 mod setup;
+mod transfers;

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use tempfile::TempDir;
 use tidegate_flood::Prefix;
 use tidegate_lab::{Children, Cores, Lab, arrangement, machine};
+use tidegate_runtime::WaitStrategy;
 
 /// The lab and the server under test, as arguments.
 #[derive(Debug, clap::Args)]
@@ -78,6 +80,16 @@ pub(crate) fn this_program() -> anyhow::Result<PathBuf> {
     env::current_exe().context("cannot find this program's own file")
 }
 
+/// Returns the name of a strategy as the command line of tidegate has it.
+///
+/// # Errors
+///
+/// It has none.
+pub(crate) fn wait_name(wait: WaitStrategy) -> anyhow::Result<String> {
+    let value = wait.to_possible_value().context("a strategy without a name")?;
+    Ok(value.get_name().to_owned())
+}
+
 /// Makes a directory that is removed when the result is dropped. `purpose` is in its name.
 ///
 /// # Errors
@@ -125,6 +137,11 @@ mod tests {
         assert_eq!(parse_version("nginx version: nginx/1.22.1\n"), "1.22.1");
         assert_eq!(parse_version("unknown"), "unknown");
         assert_eq!(parse_version(""), "");
+    }
+
+    #[test]
+    fn a_strategy_has_the_name_that_tidegate_takes() {
+        assert_eq!(wait_name(WaitStrategy::BusyPoll).unwrap(), "busy-poll");
     }
 
     #[test]

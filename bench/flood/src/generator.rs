@@ -165,7 +165,7 @@ impl Drop for Generator {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Whoever drops it does not ask what went wrong.
+            // A drop does not ask what went wrong.
             let _ = thread.join();
         }
     }
@@ -212,7 +212,7 @@ impl Source {
     }
 }
 
-/// Whoever panicked with it did so between two counts.
+/// The counts, also of a thread that panicked with the lock: it did so between two counts.
 fn lock(connections: &Mutex<Connections>) -> std::sync::MutexGuard<'_, Connections> {
     connections.lock().unwrap_or_else(PoisonError::into_inner)
 }

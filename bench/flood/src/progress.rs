@@ -15,7 +15,7 @@ const BAR_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Progress {
     bar: ProgressBar,
     start: Instant,
-    /// When the rate was last taken, and how many frames there were then.
+    /// The time at which the rate was last taken, and the number of frames then.
     last: (Instant, u64),
 }
 

@@ -62,7 +62,7 @@ pub enum Loss {
 /// The end of a frame's stay in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Departure {
-    /// When its last bit has gone out.
+    /// The time at which its last bit has gone out.
     pub at: Duration,
     /// Whether more than half of a queue of bytes was taken when it came, which is when routers mark congestion.
     pub half_full: bool,
@@ -76,11 +76,11 @@ pub struct Path {
     /// Whether the link loses in bursts now, and when that ends.
     bad: bool,
     state_changes_at: Duration,
-    /// When each frame of a queue of frames has gone out.
+    /// The times at which the frames of a queue of frames have gone out.
     departures: VecDeque<Duration>,
-    /// When the queue is empty.
+    /// The time at which the queue is empty.
     idle_from: Duration,
-    /// When the last frame that kept its place arrives.
+    /// The time at which the last frame that kept its place arrives.
     last_arrival: Duration,
     stats: ImpairmentStats,
 }

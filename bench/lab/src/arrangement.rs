@@ -26,9 +26,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The cores of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cores {
-    /// That of the generator, the clients and their device.
+    /// The CPU of the generator, the clients and their device.
     pub client: usize,
-    /// That of the server and its device.
+    /// The CPU of the server and its device.
     pub server: usize,
     /// The number this process may use.
     pub available: usize,

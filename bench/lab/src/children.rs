@@ -98,6 +98,15 @@ impl Child {
     pub fn is_running(&mut self) -> anyhow::Result<bool> {
         Ok(self.process.ended()?.is_none())
     }
+
+    /// Sends SIGUSR1 and returns the lines that the process prints to standard output then.
+    ///
+    /// # Errors
+    ///
+    /// The process is gone, or prints nothing.
+    pub fn report(&self) -> anyhow::Result<Vec<String>> {
+        self.process.report()
+    }
 }
 
 impl Drop for Child {

@@ -207,9 +207,52 @@ pub fn device_counts(device: &str) -> anyhow::Result<DeviceCounts> {
 ///
 /// The kernel's table cannot be read.
 pub fn tcp_segments_received() -> anyhow::Result<u64> {
+    Ok(snmp()?.tcp_in_segs)
+}
+
+/// TCP segments that were sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentsSent {
+    /// All of them.
+    pub all: u64,
+    /// Those of them whose text had been sent before.
+    pub again: u64,
+}
+
+impl SegmentsSent {
+    /// Returns those sent since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            all: self.all.saturating_sub(earlier.all),
+            again: self.again.saturating_sub(earlier.again),
+        }
+    }
+
+    /// Returns the percentage that was sent again; `None` if nothing was sent.
+    pub fn percent_again(self) -> Option<f64> {
+        (self.all > 0).then(|| self.again as f64 * 100.0 / self.all as f64)
+    }
+}
+
+/// Returns the TCP segments that the kernel has sent in the calling thread's network namespace, over both families.
+///
+/// # Errors
+///
+/// The kernel's table cannot be read.
+pub fn tcp_segments_sent() -> anyhow::Result<SegmentsSent> {
+    let counters = snmp()?;
+    // OutSegs leaves out those that carry only what was sent before (RFC 4022).
+    Ok(SegmentsSent {
+        all: counters.tcp_out_segs + counters.tcp_retrans_segs,
+        again: counters.tcp_retrans_segs,
+    })
+}
+
+/// The counters of the calling thread's network namespace.
+fn snmp() -> anyhow::Result<Snmp> {
     let table = "/proc/thread-self/net/snmp";
-    let counters = Snmp::from_file(table).with_context(|| format!("cannot read {table}"))?;
-    Ok(counters.tcp_in_segs)
+    Snmp::from_file(table).with_context(|| format!("cannot read {table}"))
 }
 
 /// Memory in bytes.
@@ -356,6 +399,15 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(tcp_segments_received().unwrap() >= before + 3);
+        let sent = tcp_segments_sent().unwrap();
+        assert!(sent.all >= 3 && sent.all >= sent.again, "{sent:?}");
+    }
+
+    #[test]
+    fn what_was_sent_again_is_a_percentage_of_all() {
+        let sent = |all, again| SegmentsSent { all, again };
+        assert_eq!(sent(300, 12).since(sent(100, 2)).percent_again(), Some(5.0));
+        assert_eq!(sent(1, 0).since(sent(1, 0)).percent_again(), None);
     }
 
     #[test]

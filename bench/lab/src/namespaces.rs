@@ -46,8 +46,8 @@ impl Lab {
         let lab = Self::of(name);
         if let Some(missing) = lab.missing(&[Place::Client, Place::Middle, Place::Server]) {
             bail!(
-                "there is no network namespace {missing}; run `scripts/lab.sh up --middle`, or `scripts/goodput.sh`, \
-                 which does that too"
+                "there is no network namespace {missing}; run `scripts/lab.sh up --middle`, or `scripts/goodput.sh` or \
+                 `scripts/fairness.sh`, which do that too"
             );
         }
         Ok(lab)

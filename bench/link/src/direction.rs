@@ -34,6 +34,8 @@ pub(crate) struct Direction {
     /// Frames that are due.
     outgoing: Vec<Frame>,
     blocked: bool,
+    /// Nanoseconds that frames waited for the rate limit, all together.
+    queue_wait: u64,
     counts: Counts,
 }
 
@@ -49,6 +51,7 @@ impl Direction {
             schedule: Schedule::default(),
             outgoing: Vec::with_capacity(BATCH),
             blocked: false,
+            queue_wait: 0,
             counts: Counts::default(),
         }
     }
@@ -99,8 +102,9 @@ impl Direction {
             return;
         }
         let copy = path.doubles().then(|| pool.copy(&frame));
-        let due = pass(path, now, frame.bytes_mut());
-        let copy = copy.map(|mut copy| (pass(path, now, copy.bytes_mut()), copy));
+        let wait = &mut self.queue_wait;
+        let due = pass(path, now, frame.bytes_mut(), wait);
+        let copy = copy.map(|mut copy| (pass(path, now, copy.bytes_mut(), wait), copy));
         for (due, frame) in std::iter::once((due, frame)).chain(copy) {
             match due {
                 Some(due) => self.schedule(due, frame, pool),
@@ -177,7 +181,7 @@ impl Direction {
         }
     }
 
-    /// When something has to be sent next.
+    /// The time at which something has to be sent next.
     pub(crate) fn next_due(&self) -> Option<u64> {
         if self.blocked { None } else { self.schedule.next_due() }
     }
@@ -197,16 +201,19 @@ impl Direction {
         Counts {
             impaired: self.path.as_ref().map(Path::stats).unwrap_or_default(),
             held: (self.schedule.len() + self.outgoing.len()) as u64,
+            queue_wait_us: self.queue_wait / 1000,
             ..self.counts
         }
     }
 }
 
-/// Sends a copy on its way at `now`. Returns when it arrives; `None` if the queue is full.
-fn pass(path: &mut Path, now: u64, frame: &mut [u8]) -> Option<u64> {
+/// Sends a copy on its way at `now`, and adds the time it waits for the rate limit to `wait`. Returns when it arrives;
+/// `None` if the queue is full.
+fn pass(path: &mut Path, now: u64, frame: &mut [u8], wait: &mut u64) -> Option<u64> {
     let departure = path.enqueue(nanos(now), frame.len())?;
-    path.corrupts(frame);
     // Within 584 years of the start.
+    *wait += departure.at.saturating_sub(nanos(now)).as_nanos() as u64;
+    path.corrupts(frame);
     Some(path.arrival(departure.at).as_nanos() as u64)
 }
 
@@ -216,7 +223,9 @@ fn nanos(count: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_impair::Impairment;
+    use std::num::NonZeroU64;
+
+    use tidegate_impair::{Impairment, Rate, Room};
     use tidegate_random::Random;
 
     use crate::frame::Received;
@@ -302,6 +311,25 @@ mod tests {
         assert_eq!(direction.next_due(), Some(5));
         assert_eq!(direction.schedule.pop_due(5).unwrap().bytes(), UNICAST);
         assert_eq!(direction.schedule.pop_due(5).unwrap().bytes(), UNICAST);
+    }
+
+    #[test]
+    fn the_wait_of_frames_lasts_until_their_last_bit_is_out() {
+        let impairment = Impairment {
+            rate: Some(Rate {
+                bits_per_second: NonZeroU64::new(1_000_000).unwrap(),
+                room: Room::Frames(2),
+                granularity: nanos(1),
+            }),
+            ..impairment("0%", "0%")
+        };
+        let mut direction = Direction::new(Some(Path::new(impairment, Random::new(1))), false, 64);
+        for _ in 0..3 {
+            take(&mut direction, 0, &UNICAST);
+        }
+        let counts = direction.counts();
+        // 16 octets take 128 us; the second frame waits for the first, and the third finds no room.
+        assert_eq!((counts.queue_wait_us, counts.impaired.queue_full), (128 + 256, 1));
     }
 
     #[test]

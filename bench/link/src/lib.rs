@@ -25,7 +25,6 @@ mod default_route;
 mod device;
 mod direction;
 mod frame;
-mod rate;
 mod relay;
 mod report;
 mod schedule;
@@ -38,8 +37,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use nix::sys::prctl::set_timerslack;
 use tidegate_args::UsageError;
-use tidegate_args::duration;
 use tidegate_args::signals::Signals;
+use tidegate_args::{bit_rate, duration};
 use tidegate_impair::{Chance, Damage, Impairment, Path, Rate, Reordering, Room};
 use tidegate_random::Random;
 
@@ -81,7 +80,7 @@ pub struct Arguments {
     #[arg(long, default_value = "0ms", value_parser = duration::within(Duration::ZERO..=MAX_DELAY))]
     jitter: Duration,
     /// Bits per second, for example 100mbit, counted with the Ethernet header and without preamble and checksum.
-    #[arg(long, value_parser = rate::parse)]
+    #[arg(long, value_parser = bit_rate::parse)]
     rate: Option<NonZeroU64>,
     /// Frames that may wait for the rate limit in each direction, 1 to 1,000,000; more are thrown away.
     #[arg(long, value_name = "FRAMES", default_value_t = 1000, value_parser = limits())]
@@ -218,7 +217,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Prints at once. Whoever closed standard output does not want to read it, which is no reason to end the link.
+/// Prints at once. A closed standard output is no reason to end the link: nobody wants to read it.
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());

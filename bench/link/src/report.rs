@@ -8,7 +8,7 @@ use tidegate_impair::ImpairmentStats;
 /// The names of the two directions: from the first device to the second, and back.
 pub(crate) const DIRECTIONS: [&str; 2] = ["ab", "ba"];
 
-/// The counts of one direction, in frames.
+/// The counts of one direction, in frames but for the last.
 ///
 /// received + duplicated = sent + held + lost + over_limit + too_long + checksum_missing + refused + other_vlan
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,10 +35,12 @@ pub(crate) struct Counts {
     pub(crate) held: u64,
     /// Frames the kernel dropped since they were not received in time. They are not among the received ones.
     pub(crate) overrun: u64,
+    /// Microseconds that frames waited for the rate limit, until their last bit was out, all together.
+    pub(crate) queue_wait_us: u64,
 }
 
 impl Counts {
-    fn entries(&self) -> [(&'static str, u64); 14] {
+    fn entries(&self) -> [(&'static str, u64); 15] {
         [
             ("received", self.received),
             ("sent", self.sent),
@@ -54,6 +56,7 @@ impl Counts {
             ("held", self.held),
             ("overrun", self.overrun),
             ("other_vlan", self.other_vlan),
+            ("queue_wait_us", self.queue_wait_us),
         ]
     }
 }
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn every_count_has_a_line_for_each_direction() {
         let text = text(&counts());
-        assert_eq!(text.lines().count(), 28);
+        assert_eq!(text.lines().count(), 30);
         assert!(text.contains("link_received{direction=\"ab\"} 10\nlink_received{direction=\"ba\"} 0\n"));
         assert!(text.contains("link_lost{direction=\"ab\"} 3\n"));
     }
@@ -113,6 +116,6 @@ mod tests {
         let json = json(&counts());
         assert_eq!(json["ab"]["received"], 10);
         assert_eq!(json["ab"]["lost"], 3);
-        assert_eq!(json["ba"].as_object().unwrap().len(), 14);
+        assert_eq!(json["ba"].as_object().unwrap().len(), 15);
     }
 }

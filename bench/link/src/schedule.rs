@@ -27,7 +27,7 @@ impl Schedule {
         self.heap.push(Scheduled { due, number, frame });
     }
 
-    /// When the earliest frame is due.
+    /// The time at which the earliest frame is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.heap.peek().map(|scheduled| scheduled.due)
     }

@@ -45,8 +45,8 @@ struct Record<I> {
     id: I,
     responses: Responses,
     in_flight: InFlight,
-    /// When the server announced that it ends the connection. It is waited for, as it is where connections close with
-    /// it.
+    /// The time at which the server announced its end of the connection, which is waited for, as where connections
+    /// close with it.
     ending_since: Option<Instant>,
     /// All is done; it only has to end.
     closing: bool,
@@ -166,8 +166,8 @@ impl<I: Copy> Requests<I> {
         std::mem::take(&mut self.failed)
     }
 
-    /// When the oldest request without an answer began, of every connection that has one, or when the end of the
-    /// connection was announced, of those that wait for it.
+    /// The beginning of the oldest request without an answer, of every connection that has one, or the time at which
+    /// the end of the connection was announced, of those that wait for it.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
         self.records
             .iter()

@@ -118,11 +118,11 @@ pub(crate) struct Driver {
     outcome: Option<Outcome>,
     stage: Stage,
     measured: Duration,
-    /// When each connection that failed may be replaced, the earliest first: all wait equally long.
+    /// The times at which connections that failed may be replaced, the earliest first: all wait equally long.
     replacements: VecDeque<Instant>,
     /// A connection has failed, so it is no use to wait for all.
     failed: bool,
-    /// When the requests of [`Workload::Latency`], or connections, are due, once they are.
+    /// The times at which the requests of [`Workload::Latency`], or connections, are due, once they are.
     schedule: Option<Schedule>,
     /// [`Workload::Hold`] goes another way.
     hold: Option<Hold>,
@@ -380,7 +380,7 @@ impl Driver {
         true
     }
 
-    /// When something is to be done even if nothing arrives.
+    /// The time at which something is to be done even if nothing arrives.
     fn deadline(&self, connector: &impl Connector, now: Instant) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Opening { until } | Stage::WarmUp { until } => Some(until),

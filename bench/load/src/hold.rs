@@ -44,9 +44,9 @@ pub(crate) struct Hold {
     /// Connections that were closed, in the same order.
     closed: usize,
     kept: Duration,
-    /// What was found, once connections are being closed: what comes then is no answer and no error.
+    /// The statistics, once connections are being closed: nothing that comes then is an answer or an error.
     stats: Option<Stats>,
-    /// When something last happened, and what it led to.
+    /// The time at which something last happened, and the state then.
     moved: Option<(Instant, Mark)>,
 }
 
@@ -71,7 +71,7 @@ impl Hold {
         self.kept
     }
 
-    /// What was found, if connections were closed; once.
+    /// The statistics, if connections were closed; once.
     pub(crate) fn take_stats(&mut self) -> Option<Stats> {
         self.stats.take()
     }
@@ -143,7 +143,7 @@ impl Hold {
         }
     }
 
-    /// When something last happened.
+    /// The time at which something last happened.
     fn look(&mut self, connector: &impl Connector, now: Instant) -> Instant {
         let mark = self.mark(connector);
         match self.moved {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tidegate_tcp::time::Instant;
 
-/// When each of the requests under way began. They are answered in the order they were made. One under way, as there is
+/// The beginnings of the requests under way. They are answered in the order they were made. One under way, as there is
 /// on most connections, takes no memory of its own.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
@@ -28,7 +28,7 @@ impl InFlight {
         Some(oldest)
     }
 
-    /// When the oldest began.
+    /// The beginning of the oldest.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.oldest
     }

@@ -57,12 +57,12 @@ impl<I> Openings<I> {
         announced.or_else(|| self.by_address.remove(&key(local())))
     }
 
-    /// When each began of those that were noted and have not opened. Those that failed may be among them.
+    /// The beginnings of those that were noted and have not opened. Those that failed may be among them.
     pub(crate) fn noted(&self) -> impl Iterator<Item = Instant> + '_ {
         self.by_address.values().map(|opening| opening.since)
     }
 
-    /// When the one from `local` began.
+    /// The beginning of the one from `local`.
     pub(crate) fn since(&self, local: SocketAddr) -> Option<Instant> {
         self.by_address.get(&key(local)).map(|opening| opening.since)
     }

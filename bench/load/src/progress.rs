@@ -48,7 +48,7 @@ impl Progress {
 pub(crate) struct Meter<'a> {
     progress: &'a Progress,
     unit: &'static str,
-    /// When the rate was last shown, and how many steps there were then.
+    /// The time at which the rate was last shown, and the number of steps then.
     last: (Duration, u64),
 }
 

@@ -1,4 +1,4 @@
-//! When the requests of an open loop are due, or the connections of one.
+//! The times at which the requests of an open loop are due, or the connections of one.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl Schedule {
         }
     }
 
-    /// When the first request that was not begun is due.
+    /// The time at which the first request that was not begun is due.
     pub(super) fn next(&self) -> Instant {
         let periods = self.begun / self.count;
         // Up to 18 million million requests per second the product fits.

@@ -71,15 +71,32 @@ pub(crate) fn listen_on(address: SocketAddr, congestion: Option<&str>) -> anyhow
     Ok(listener)
 }
 
+/// Returns whether the kernel has `congestion` as a congestion control, as a module that it loads now too.
+///
+/// # Errors
+///
+/// A sentence: the kernel makes no socket, or refuses for another reason.
+pub fn is_in_kernel(congestion: &str) -> anyhow::Result<bool> {
+    let socket =
+        socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot make a socket")?;
+    match setsockopt(&socket, TcpCongestion, &OsString::from(congestion)) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(refusal(congestion, errno)),
+    }
+}
+
 fn set_congestion<F: AsFd>(socket: &F, name: &str) -> anyhow::Result<()> {
-    setsockopt(socket, TcpCongestion, &OsString::from(name)).map_err(|errno| {
-        let why = match errno {
-            Errno::ENOENT => "the kernel does not have it (see /proc/sys/net/ipv4/tcp_available_congestion_control)",
-            Errno::EPERM => "only CAP_NET_ADMIN may (see /proc/sys/net/ipv4/tcp_allowed_congestion_control)",
-            _ => errno.desc(),
-        };
-        anyhow!("cannot use {name} as the congestion control: {why}")
-    })
+    setsockopt(socket, TcpCongestion, &OsString::from(name)).map_err(|errno| refusal(name, errno))
+}
+
+fn refusal(name: &str, errno: Errno) -> anyhow::Error {
+    let why = match errno {
+        Errno::ENOENT => "the kernel does not have it (see /proc/sys/net/ipv4/tcp_available_congestion_control)",
+        Errno::EPERM => "only CAP_NET_ADMIN may (see /proc/sys/net/ipv4/tcp_allowed_congestion_control)",
+        _ => errno.desc(),
+    };
+    anyhow!("cannot use {name} as the congestion control: {why}")
 }
 
 /// Whether an error of a socket with a timeout means that the timeout is over.
@@ -101,6 +118,12 @@ mod tests {
     fn reno_is_always_there() {
         let listener = listen_on("127.0.0.1:0".parse().unwrap(), Some("reno")).unwrap();
         connect_to(listener.local_addr().unwrap(), Some("reno")).unwrap();
+    }
+
+    #[test]
+    fn the_kernel_says_what_it_has() {
+        assert!(is_in_kernel("reno").unwrap());
+        assert!(!is_in_kernel("no-such").unwrap());
     }
 
     #[test]

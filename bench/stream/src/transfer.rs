@@ -13,12 +13,12 @@ use crate::socket::{TIMEOUT, connect_to, timed_out};
 /// Bytes handed to or taken from the kernel at once.
 const CHUNK: usize = 64 * 1024;
 
-/// When a transfer is over.
+/// The end of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// After so many bytes.
     Bytes(u64),
-    /// After so long; what is under way by then still counts.
+    /// After so long. Of an upload, what is under way by then still counts.
     Elapsed(Duration),
 }
 
@@ -28,6 +28,15 @@ impl Until {
             Self::Bytes(limit) => bytes >= limit,
             Self::Elapsed(limit) => start.elapsed() >= limit,
         }
+    }
+
+    /// The time that may still pass without anything; never zero.
+    fn patience(self, start: Instant) -> Duration {
+        let left = match self {
+            Self::Bytes(_) => TIMEOUT,
+            Self::Elapsed(limit) => limit.saturating_sub(start.elapsed()),
+        };
+        left.clamp(Duration::from_millis(1), TIMEOUT)
     }
 }
 
@@ -49,7 +58,7 @@ impl Transfer {
     }
 }
 
-/// When something moved for the last time, and the longest time in which nothing did.
+/// The time at which something last moved, and the longest time in which nothing did.
 struct Progress {
     last: Instant,
     longest_pause: Duration,
@@ -91,8 +100,18 @@ pub fn download(url: &Url, until: Option<Until>, congestion: Option<&str>) -> an
     let mut buffer = vec![0; CHUNK];
     let over = |bytes| until.is_some_and(|until| until.is_over(bytes, start));
     while length.is_none_or(|length| bytes < length) && !over(bytes) {
-        let count = receive(&mut stream, &mut buffer)?;
+        if let Some(until @ Until::Elapsed(_)) = until {
+            stream
+                .set_read_timeout(Some(until.patience(start)))
+                .context("cannot set the receive timeout")?;
+        }
+        let received = receive(&mut stream, &mut buffer);
         progress.moved();
+        let count = match received {
+            // Nothing came until the end: what had come before is the result.
+            Err(error) if timed_out(&error) && over(bytes) => break,
+            received => received.map_err(|error| explained(error, "cannot receive"))?,
+        };
         match (count, length) {
             (0, None) => break,
             (0, Some(length)) => bail!("the server closed the connection after {bytes} bytes of {length}"),
@@ -131,7 +150,7 @@ pub fn upload(target: SocketAddr, until: Until, congestion: Option<&str>) -> any
     }
     stream.shutdown(Shutdown::Write).context("cannot send FIN")?;
     // The server's FIN says that all has arrived and was read.
-    if receive(&mut stream, &mut [0; 1])? != 0 {
+    if receive(&mut stream, &mut [0; 1]).map_err(|error| explained(error, "cannot receive"))? != 0 {
         bail!("{target} sent something; it is no service that throws away what it gets");
     }
     progress.moved();
@@ -142,12 +161,11 @@ pub fn upload(target: SocketAddr, until: Until, congestion: Option<&str>) -> any
     })
 }
 
-fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<usize> {
+fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match stream.read(buffer) {
-            Ok(count) => return Ok(count),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(explained(error, "cannot receive")),
+            result => return result,
         }
     }
 }
@@ -200,6 +218,23 @@ mod tests {
         let limit = Duration::from_millis(20);
         let transfer = download(&endless, Some(Until::Elapsed(limit)), None).unwrap();
         assert!(transfer.bytes > 0 && transfer.elapsed >= limit, "{transfer:?}");
+    }
+
+    #[test]
+    fn a_download_that_stands_still_ends_in_time_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort");
+            thread::sleep(TIMEOUT);
+        });
+        let limit = Duration::from_millis(100);
+        let transfer = download(&url(address, "/"), Some(Until::Elapsed(limit)), None).unwrap();
+        assert_eq!(transfer.bytes, 5);
+        assert!((limit..TIMEOUT).contains(&transfer.elapsed), "{transfer:?}");
+        assert!(transfer.longest_pause > Duration::ZERO, "{transfer:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// That of a dispatcher without programs.
+    /// The configuration of a dispatcher without programs.
     pub const EMPTY: Self = Self {
         magic: MAGIC,
         version: VERSION,

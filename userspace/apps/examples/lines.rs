@@ -87,6 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         listeners: &[Listener {
             address: address.parse()?,
             keepalive: None,
+            congestion: None,
         }],
         remotes: &[],
         opened: || Ok(()),

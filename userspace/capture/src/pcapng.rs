@@ -42,7 +42,7 @@ pub struct PacketMeta<'a> {
     pub time: u64,
     /// Octets it had before it was cut off.
     pub length: u32,
-    /// Its way.
+    /// Whether it was received or sent.
     pub direction: Direction,
     /// The queue that received it, or that it is sent by.
     pub queue: u32,
@@ -80,7 +80,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// That of the output.
+    /// The error of the output.
     pub fn new(output: W, program: &str) -> io::Result<Self> {
         let mut writer = Self {
             output,
@@ -101,7 +101,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// That of the output.
+    /// The error of the output.
     pub fn interface(&mut self, name: &str, snaplen: u32, filter: &str) -> io::Result<()> {
         self.begin(INTERFACE_DESCRIPTION);
         self.put(&LINKTYPE_ETHERNET.to_ne_bytes());
@@ -119,7 +119,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// That of the output.
+    /// The error of the output.
     pub fn packet(&mut self, meta: &PacketMeta<'_>, octets: [&[u8]; 2]) -> io::Result<()> {
         self.begin(ENHANCED_PACKET);
         self.put(&meta.interface.to_ne_bytes());
@@ -148,7 +148,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// That of the output.
+    /// The error of the output.
     pub fn statistics(&mut self, interface: u32, totals: &Totals<'_>) -> io::Result<()> {
         self.begin(INTERFACE_STATISTICS);
         self.put(&interface.to_ne_bytes());
@@ -169,7 +169,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// That of the output.
+    /// The error of the output.
     pub fn flush(&mut self) -> io::Result<()> {
         self.output.flush()
     }
@@ -241,7 +241,7 @@ const MAX_BLOCK: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// That of the input; also when it is no pcapng, or ends within a block.
+/// The error of the input; also if it is no pcapng, or ends within a block.
 pub fn read_block(input: &mut impl Read, block: &mut Vec<u8>) -> io::Result<Option<Block>> {
     block.resize(8, 0);
     if input.read(&mut block[..1])? == 0 {

@@ -41,7 +41,7 @@ pub enum Sort {
 /// The reply to `conns`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Connections {
-    /// Those that are told of.
+    /// The connections that are listed.
     pub connections: Vec<Connection>,
     /// The number of all that the filter selects.
     pub selected: u64,
@@ -103,6 +103,22 @@ pub struct Options {
     pub ecn: bool,
 }
 
+/// The model that BBR has of a path.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Bbr {
+    /// The state: `startup`, `drain`, `probe_bw_down`, `probe_bw_cruise`, `probe_bw_refill`, `probe_bw_up` or
+    /// `probe_rtt`.
+    pub state: String,
+    /// Bandwidth in bytes per second; 0 before the first measurement.
+    pub bw: u64,
+    /// Minimum round-trip time of the last seconds in microseconds; `null` before the first measurement.
+    pub min_rtt_us: Option<u64>,
+    /// The pacing rate in percent of the bandwidth.
+    pub pacing_gain: u32,
+    /// The congestion window in percent of what fills the path.
+    pub cwnd_gain: u32,
+}
+
 /// The state of a transfer.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Transfer {
@@ -110,6 +126,12 @@ pub struct Transfer {
     pub cwnd: u32,
     /// Slow start threshold in bytes; `null` before the first loss.
     pub ssthresh: Option<u32>,
+    /// Pacing rate in bytes per second; `null` if text leaves as fast as the window lets it.
+    #[serde(default)]
+    pub pacing_rate: Option<u64>,
+    /// The path as BBR models it; `null` with other congestion controls.
+    #[serde(default)]
+    pub bbr: Option<Bbr>,
     /// Bytes sent and not acknowledged.
     pub in_flight: u32,
     /// The window that the peer offers, in bytes.

@@ -9,6 +9,8 @@ mod counters;
 mod protocol;
 
 pub use client::{Client, End, Error};
-pub use connections::{Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer};
+pub use connections::{
+    Bbr, Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer,
+};
 pub use counters::{Counter, Counters, Latency, Peer, Top};
 pub use protocol::{CookieMode, Info, MAX_LINE, Reply, Request, State};

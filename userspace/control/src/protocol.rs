@@ -22,7 +22,7 @@ pub enum Request {
     Reopen,
     /// Connections; the reply is [`Connections`](crate::Connections).
     Conns {
-        /// Those that are meant.
+        /// The connections that are meant.
         #[serde(default)]
         filter: ConnectionFilter,
         /// The order; without it the first that are found are listed.
@@ -34,7 +34,7 @@ pub enum Request {
     },
     /// Reset connections; the reply is [`Killed`](crate::Killed).
     Kill {
-        /// Those that are meant; an empty filter is refused unless `all` is true.
+        /// The connections that are meant; an empty filter is refused unless `all` is true.
         #[serde(default)]
         filter: ConnectionFilter,
         /// All of them.
@@ -62,7 +62,7 @@ pub enum Request {
     /// Copy frames. The reply is `null`, and pcapng follows until the connection ends, which the client has it do by
     /// ending its own side.
     Capture {
-        /// Which frames: an expression as tcpdump's, of those that the server knows; empty: all.
+        /// The frames, as an expression of the subset of tcpdump's that the server knows; empty: all.
         #[serde(default)]
         filter: String,
         /// Octets of each frame.
@@ -89,7 +89,7 @@ fn second() -> u64 {
     1000
 }
 
-/// When SYNs are answered with cookies.
+/// The mode by which SYNs are answered with cookies.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -123,6 +123,13 @@ pub struct Info {
     pub interfaces: Vec<String>,
     /// Its state.
     pub state: State,
+    /// Another file is at the path of the program it was started from, as after an upgrade.
+    #[serde(default)]
+    pub replaced: bool,
+    /// The time after which the service manager's watchdog ends it when it tells nothing, in microseconds
+    /// (`WATCHDOG_USEC`, sd_notify(3)).
+    #[serde(default)]
+    pub watchdog_usec: Option<u64>,
 }
 
 /// The state of a server.

@@ -130,7 +130,7 @@ impl<C> Connection<C> {
         }
     }
 
-    /// When it was begun, if it is being opened.
+    /// The time at which it was begun, if it is being opened.
     pub(crate) fn opening_since(&self) -> Option<Instant> {
         self.opening.as_ref().map(|opening| opening.since)
     }
@@ -287,7 +287,7 @@ impl<C> Connection<C> {
         }
     }
 
-    /// When [`Connection::deadline_passed`] is to be called.
+    /// The time to call [`Connection::deadline_passed`].
     pub(crate) fn deadline(&self) -> Instant {
         match &self.opening {
             Some(opening) => opening.deadline,

@@ -48,7 +48,7 @@ pub struct Host<A: Application> {
     timers: TimerWheel,
     /// Connections that go on when others had their turn.
     again: Vec<usize>,
-    /// When to accept without an event that asks for it.
+    /// The time to accept without an event that asks for it.
     accept_at: Option<Instant>,
     buffer: Box<[u8]>,
     spare: VecDeque<Bytes>,
@@ -305,7 +305,7 @@ impl<A: Application> Host<A> {
         self.connections.len()
     }
 
-    /// When each of the connections was begun that are being opened.
+    /// The times at which the connections that are being opened were begun.
     pub fn opening_since(&self) -> impl Iterator<Item = Instant> {
         self.connections
             .iter()

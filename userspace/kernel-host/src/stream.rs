@@ -41,7 +41,7 @@ pub(crate) struct KernelStream {
     now: Instant,
     queue: SendQueue,
     timer: Instant,
-    /// When the peer's FIN is waited for no longer.
+    /// The end of the wait for the peer's FIN.
     fin_deadline: Instant,
     peer_finished: bool,
     fin_queued: bool,
@@ -203,7 +203,7 @@ impl KernelStream {
         tell
     }
 
-    /// When something is due.
+    /// The time at which something is due.
     pub(crate) fn deadline(&self) -> Instant {
         self.timer.min(self.fin_deadline)
     }

@@ -36,7 +36,7 @@ pub enum Failure {
         /// The interface.
         interface: String,
     },
-    /// What was applied is about an interface of the same name in another network namespace.
+    /// The changes that were applied are of an interface of the same name in another network namespace.
     AnotherNamespace {
         /// The file that says so.
         file: PathBuf,
@@ -56,7 +56,7 @@ pub enum Failure {
         what: String,
         /// The kernel's error.
         error: io::Error,
-        /// What could not be put back after that.
+        /// The settings that could not be put back after that.
         left: Vec<String>,
     },
 }
@@ -124,7 +124,7 @@ impl Lock {
     }
 }
 
-/// What was before.
+/// The settings before a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     boot_id: String,
@@ -150,14 +150,14 @@ pub struct Applied {
     state: State,
 }
 
-/// What has come of undoing.
+/// The outcome of undoing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Undone {
     /// Settings that have their old values again.
     pub restored: Vec<String>,
-    /// What no longer applies, as sentences.
+    /// The changes that no longer apply, as sentences.
     pub left: Vec<String>,
-    /// What could not be put back, and stays in the file, as sentences.
+    /// The settings that could not be put back, and stay in the file, as sentences.
     pub kept: Vec<String>,
 }
 
@@ -265,7 +265,7 @@ impl Applied {
         Ok(())
     }
 
-    /// What was applied to `interface` and is not undone; `None` if there is nothing.
+    /// The changes that were applied to `interface` and are not undone; `None` if there are none.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use crate::finding::Finding;
 /// Up to this MTU a packet fits one buffer of every driver; above it a program that knows of several is attached.
 pub const MAX_MTU_OF_ONE_BUFFER: u32 = 3498;
 
-/// What findings about the place of the interface among others are about.
+/// The subject of findings about the place of the interface among others.
 const LINKS: &str = "links";
 
 /// Where the XDP program is to run.
@@ -21,7 +21,7 @@ pub enum Mode {
     Generic,
 }
 
-/// What an interface is to be used for.
+/// The intended use of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
     /// The running kernel, where it tells.
@@ -137,7 +137,7 @@ fn has_native(facts: &Facts, known: &Driver, kernel: Option<Version>) -> bool {
     }
 }
 
-/// When the driver has XDP, if this kernel is older.
+/// The kernel since which the driver has XDP, if this one is older.
 fn since(known: &Driver, kernel: Option<Version>) -> String {
     match (known.native_since, kernel) {
         (Some(since), Some(kernel)) if kernel < since => format!(" before Linux {since}"),

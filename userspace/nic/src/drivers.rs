@@ -24,7 +24,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// How many queues a driver needs free for XDP's own.
+/// The number of queues that a driver needs free for XDP's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueRule {
     /// Channels and CPUs together must fit the maximum, or queues for sending are shared, under a lock.
@@ -33,7 +33,7 @@ pub enum QueueRule {
     TwiceTheChannels,
 }
 
-/// What is known of one driver.
+/// The facts that are known of one driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Driver {
     /// Its name, as `ethtool -i` shows it.
@@ -64,7 +64,7 @@ pub struct Driver {
     pub refuses_with: &'static [&'static str],
     /// It refuses the program while headers go to buffers of their own.
     pub refuses_header_split: bool,
-    /// What else is to be known of it, as a sentence without its first capital and its full stop.
+    /// Another fact, as a sentence without its first capital and its full stop.
     pub note: Option<&'static str>,
     /// Where this is from: the file of the kernel's tree, or who has seen it.
     pub source: &'static str,

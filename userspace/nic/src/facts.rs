@@ -1,4 +1,4 @@
-//! What the kernel says about one interface.
+//! The facts that the kernel tells of one interface.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -48,21 +48,21 @@ pub struct Facts {
     pub tx_queues: u32,
     /// The driver.
     pub driver: Option<DriverInfo>,
-    /// What `ethtool -l` shows.
+    /// The channels, as `ethtool -l` shows them.
     pub channels: Option<Channels>,
-    /// What `ethtool -g` shows.
+    /// The sizes of rings, as `ethtool -g` shows them.
     pub rings: Option<Rings>,
-    /// What `ethtool -c` shows.
+    /// The coalescing of interrupts, as `ethtool -c` shows it.
     pub coalesce: Option<Coalesce>,
     /// The receive queue of each remainder of the RSS hash (`ethtool -x`); empty without RSS.
     pub rss_table: Vec<u32>,
-    /// What that is the hash of.
+    /// The input of that hash.
     pub rss_hash: RssHash,
-    /// What `ethtool -k` shows, by its name.
+    /// The features that `ethtool -k` shows, by their names.
     pub features: BTreeMap<String, Feature>,
     /// The rules of `ethtool -n`; `None` where the driver has none.
     pub flow_rules: Option<FlowRules>,
-    /// What family `netdev` says of XDP; `None` before Linux 6.3.
+    /// XDP, as family `netdev` tells of it; `None` before Linux 6.3.
     pub xdp: Option<Xdp>,
     /// The XDP programs that are attached.
     pub programs: Vec<AttachedProgram>,
@@ -104,7 +104,7 @@ pub struct Relative {
     pub kind: String,
 }
 
-/// What `ethtool -i` shows.
+/// The driver, as `ethtool -i` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverInfo {
     /// The driver's name.
@@ -149,7 +149,7 @@ pub struct Rings {
     pub header_split: bool,
 }
 
-/// When the device raises an interrupt.
+/// The conditions in which the device raises an interrupt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coalesce {
     /// Microseconds after a frame was received.
@@ -182,7 +182,7 @@ pub struct FlowRules {
     pub any_location: bool,
 }
 
-/// What family `netdev` says of XDP.
+/// XDP, as family `netdev` tells of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Xdp {
     /// `xdp-features`, as bits.

@@ -1,4 +1,4 @@
-//! What a check has found, as a sentence.
+//! The finding of a check, as a sentence.
 
 use core::fmt;
 
@@ -31,7 +31,7 @@ impl fmt::Display for Severity {
 pub struct Finding {
     /// Its consequence.
     pub severity: Severity,
-    /// What it is about, in a word or two.
+    /// The subject, in a word or two.
     pub subject: &'static str,
     /// The sentence, without a full stop. A command that mends it is between backticks.
     #[serde(flatten)]

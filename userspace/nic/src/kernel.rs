@@ -36,7 +36,7 @@ pub trait Kernel {
     /// The names in a directory of sysfs or procfs, in no order; none if there is no such directory.
     fn list(&mut self, path: &Path) -> Vec<String>;
 
-    /// What `ethtool -i` shows.
+    /// The driver, as `ethtool -i` shows it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What to change about an interface so that tidegate is served well, and why.
+//! The changes of an interface that serve tidegate well, and their reasons.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,14 +23,14 @@ const GRO_FLUSH_TIMEOUT: u64 = 200_000;
 /// Some drivers (igb, igc) delete all rules, whoever's, when it is switched off.
 pub(crate) const NTUPLE: &str = "rx-ntuple-filter";
 
-/// What an interface is to be prepared for.
+/// The use that an interface is to be prepared for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Queues for tidegate; by default half of those there are, but not more than CPUs.
     pub queues: Option<u32>,
     /// The CPUs of the shards, in their order.
     pub cpus: Vec<usize>,
-    /// What is listened on.
+    /// The addresses and ports that are listened on.
     pub listeners: Vec<SocketAddr>,
     /// Whether balancers send segments to them in packets of another destination.
     pub balancers: bool,
@@ -56,7 +56,7 @@ pub struct Change {
 /// A way to prepare an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What it is, as a clause.
+    /// The way, as a clause.
     pub way: String,
     /// Queues that tidegate is to serve, from queue 0 on.
     pub queues: u32,
@@ -215,7 +215,7 @@ fn with_queues(channels: &Channels, queues: u32) -> Option<Setting> {
     })
 }
 
-/// What helps in every way.
+/// The changes that help in every way.
 fn common(facts: &Facts, wanted: &Wanted) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut off = |name: &str, reason: &str| {

@@ -17,7 +17,7 @@ mod field {
     pub(super) const PORTS: u32 = 1 << 6 | 1 << 7;
 }
 
-/// What is done to addresses and ports before they are hashed (`RXH_XFRM_*`).
+/// Transformations of addresses and ports before they are hashed (`RXH_XFRM_*`).
 mod transform {
     /// Source and destination are each replaced by `source ^ destination`.
     pub(super) const SYM_XOR: u32 = 1 << 0;
@@ -25,14 +25,14 @@ mod transform {
     pub(super) const SYM_OR_XOR: u32 = 1 << 1;
 }
 
-/// How the device hashes, as the kernel says it.
+/// The device's hash, as the kernel tells of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RssHash {
     /// The function, a bit (`ETH_RSS_HASH_*`).
     pub function: u32,
     /// The key; empty where the driver does not tell.
     pub key: Vec<u8>,
-    /// What is done to addresses and ports before, a bit each (Linux 6.8).
+    /// Transformations of addresses and ports before, a bit each (Linux 6.8).
     pub transform: u32,
     /// The fields of TCP over IPv4 and over IPv6 that are hashed, a bit each (Linux 6.17).
     pub tcp_fields: [Option<u32>; 2],

@@ -176,7 +176,7 @@ pub struct Nic<'kernel, K> {
     kernel: &'kernel mut K,
     name: String,
     index: u32,
-    /// What is done before the RSS hash.
+    /// The transformations before the RSS hash.
     transform: u8,
 }
 

@@ -32,10 +32,10 @@ const JUMBO_FRAME_SIZE: u32 = 4096;
 /// Smallest size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 
-mod balancers;
 /// Frames that the longest packet takes.
 const MAX_PACKET_FRAMES: u32 = (MAX_JUMBO_MTU + LINK_HEADERS).div_ceil(JUMBO_FRAME_SIZE - XDP_PACKET_HEADROOM);
 
+mod balancers;
 mod prefix;
 mod sources;
 mod syn_cookies;
@@ -180,7 +180,7 @@ pub struct Config {
     /// [`Runtime::check`](crate::Runtime::check) that does it.
     pub link_gone: LinkGone,
     /// The path of a socket (`SOCK_SEQPACKET`): a server that listens there gives its queues to the one that starts,
-    /// which listens there from then on. By default none does. Only with `attach = "link"`.
+    /// which listens there from then on. By default none does. Only with `attach = "link"`, and at most 32 queues.
     pub take_over: Option<PathBuf>,
     /// The time for which a server that another has taken over from goes on with its connections, before it ends them
     /// as at a stop (at least 1 s).

@@ -19,7 +19,7 @@ use crossbeam::channel::{self, Receiver, Sender, select};
 use tidegate_tcp::engine::Cookies;
 
 use self::alarm::{Alarm, ShardCounts};
-use self::controller::{Controller, Given};
+use self::controller::{Controller, CookieBackend, Given};
 use self::epoch::Epochs;
 use self::live_backend::{Gauge, LiveBackend, cookies_of};
 use self::policy::Thresholds;
@@ -134,11 +134,19 @@ impl CookieSetup {
 pub(crate) struct Control {
     gauges: Arc<[Gauge]>,
     mode: CookieMode,
-    /// Tells the thread of another mode.
-    modes: Option<Sender<CookieMode>>,
     /// Closed to end the thread.
-    running: Option<Sender<()>>,
+    orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// An order to the controller's thread.
+enum Order {
+    /// Goes by another mode.
+    Mode(CookieMode),
+    /// Leaves cookies as they are until [`Order::Resume`]. The channel is told when that is so, and has room for it.
+    Pause(Sender<()>),
+    /// Controls them again. All of them are off.
+    Resume,
 }
 
 impl Control {
@@ -147,8 +155,7 @@ impl Control {
         Self {
             gauges,
             mode: CookieMode::Never,
-            modes: None,
-            running: None,
+            orders: None,
             thread: None,
         }
     }
@@ -165,19 +172,17 @@ impl Control {
         };
         self.mode = setup.mode;
         controller.step(Instant::now(), unix_time());
-        let (modes, new_modes) = channel::unbounded();
-        let (running, stopped) = channel::bounded(0);
+        let (orders, given) = channel::unbounded();
         let (bell, heard) = (setup.bell, setup.heard);
         let thread = thread::Builder::new()
             .name("syn-cookies".to_owned())
             .spawn(move || {
                 // Kept, so that the channel does not close when the shards end.
                 let _bell = bell;
-                run(&mut controller, &heard, &new_modes, &stopped);
+                run(&mut controller, &heard, &given);
             })
             .map_err(|error| Error::io("cannot start a thread", error))?;
-        self.modes = Some(modes);
-        self.running = Some(running);
+        self.orders = Some(orders);
         self.thread = Some(thread);
         Ok(())
     }
@@ -196,8 +201,7 @@ impl Control {
         if mode == self.mode {
             return Ok(());
         }
-        let told = self.modes.as_ref().is_some_and(|modes| modes.send(mode).is_ok());
-        if !told {
+        if !self.order(Order::Mode(mode)) {
             return Err(Error::Config(
                 "nothing is set up for SYN cookies: the server was started with the mode `never`, or it is draining; \
                  start it with `--syn-cookies auto`"
@@ -208,9 +212,28 @@ impl Control {
         Ok(())
     }
 
-    /// Turns all cookies off and ends the thread.
+    /// Leaves cookies as they are from now on, for another process to control.
+    pub(crate) fn pause(&self) {
+        let (paused, is_paused) = channel::bounded(1);
+        if self.order(Order::Pause(paused)) {
+            // Without a limit: two that control them would undo what the other does.
+            let _ = is_paused.recv();
+        }
+    }
+
+    /// Controls cookies again, after all were turned off.
+    pub(crate) fn resume(&self) {
+        self.order(Order::Resume);
+    }
+
+    /// Whether there is a thread that takes it.
+    fn order(&self, order: Order) -> bool {
+        self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok())
+    }
+
+    /// Turns all cookies off, unless another process controls them, and ends the thread.
     pub(crate) fn stop(&mut self) {
-        (self.running, self.modes) = (None, None);
+        self.orders = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -220,10 +243,7 @@ impl Control {
 
     /// Ends the thread and leaves cookies as they are, for another process to control.
     pub(crate) fn leave(&mut self) {
-        if let Some(running) = self.running.take() {
-            // It has ended by itself if it does not listen.
-            let _ = running.send(());
-        }
+        self.pause();
         self.stop();
     }
 
@@ -243,33 +263,47 @@ impl Drop for Control {
     }
 }
 
-/// Runs until `stopped` closes, and turns cookies off then; or until something comes by it.
-fn run(
-    controller: &mut Controller<LiveBackend>,
-    heard: &Receiver<()>,
-    modes: &Receiver<CookieMode>,
-    stopped: &Receiver<()>,
-) {
+/// Runs until `orders` closes, and turns cookies off then, unless it was paused.
+fn run<B: CookieBackend>(controller: &mut Controller<B>, heard: &Receiver<()>, orders: &Receiver<Order>) {
     loop {
         let timer = match controller.pause(Instant::now(), unix_time()) {
             Some(pause) => channel::after(pause),
             None => channel::never(),
         };
         select! {
-            recv(stopped) -> left => match left {
-                Ok(()) => return,
-                Err(_) => break,
-            },
             recv(heard) -> _ => controller.rung(Instant::now(), unix_time()),
-            recv(modes) -> mode => match mode {
-                Ok(mode) => controller.set_mode(mode, Instant::now(), unix_time()),
-                // As `stopped`, which is closed with it.
+            recv(orders) -> order => match order {
+                Ok(Order::Mode(mode)) => controller.set_mode(mode, Instant::now(), unix_time()),
+                Ok(Order::Pause(paused)) => {
+                    // Nobody waits for longer than this process lives.
+                    let _ = paused.send(());
+                    let Some(mode) = wait_for_resumption(orders) else { return };
+                    controller.take_back(Instant::now(), unix_time());
+                    if let Some(mode) = mode {
+                        controller.set_mode(mode, Instant::now(), unix_time());
+                    }
+                }
+                Ok(Order::Resume) => {}
                 Err(_) => break,
             },
             recv(timer) -> _ => controller.step(Instant::now(), unix_time()),
         }
     }
     controller.end();
+}
+
+/// Waits for [`Order::Resume`]. Returns the mode that was ordered meanwhile; `None`: the thread is to end.
+fn wait_for_resumption(orders: &Receiver<Order>) -> Option<Option<CookieMode>> {
+    let mut mode = None;
+    loop {
+        match orders.recv().ok()? {
+            Order::Mode(ordered) => mode = Some(ordered),
+            Order::Pause(paused) => {
+                let _ = paused.send(());
+            }
+            Order::Resume => return Some(mode),
+        }
+    }
 }
 
 /// The time since 1970, by which all hosts cut their epochs.

@@ -24,15 +24,15 @@ use crate::xdp::{Attached, PresentProgram, check_bpffs, present_programs};
 
 const SYSFS: &str = "/sys";
 
-/// What the kernel itself says yes or no to when the interface is served.
+/// Checks that the kernel itself answers when the interface is served.
 const ANSWERED_LATER: [&str; 2] = ["xdp", "zero-copy"];
 
-/// What was found about interfaces and the machine.
+/// The findings about interfaces and the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
     /// The interfaces.
     pub interfaces: Vec<String>,
-    /// What was found, in the order of the checks.
+    /// The findings, in the order of the checks.
     pub findings: Vec<Finding>,
     /// The devices that frames are taken from: the interfaces, or the slaves of bonds.
     pub devices: Vec<DiagnosedDevice>,
@@ -45,7 +45,7 @@ pub struct DiagnosedDevice {
     pub name: String,
     /// The way it will be served, if it can be.
     pub mode: Option<ExpectedMode>,
-    /// What the kernel says about it.
+    /// The facts that the kernel tells of it.
     pub facts: Option<Facts>,
 }
 
@@ -409,6 +409,7 @@ mod tests {
         let listener = Listener {
             address: ([198, 18, 0, 1], 80).into(),
             keepalive: None,
+            congestion: None,
         };
         let found = failures(&diagnosis("lo", &config, &[listener]));
         for (subject, words) in [

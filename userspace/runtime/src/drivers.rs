@@ -1,4 +1,4 @@
-//! How sockets are bound, with what is known of the interface's driver.
+//! The way in which sockets are bound, by the facts that are known of the interface's driver.
 
 use tidegate_nic::drivers::driver;
 use tidegate_tcp::config::InvalidSetting;

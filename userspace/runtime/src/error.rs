@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::next_hops::NoNextHop;
 
-use crate::capture::MAX_CAPTURES;
 use crate::xdp::{PresentProgram, Rejection, present_programs};
 
 /// Why the runtime did not start, or stopped.
@@ -176,7 +175,7 @@ pub enum Error {
         name: String,
         /// The kernel's error.
         reason: String,
-        /// What may be the cause, each as `; ` and a clause.
+        /// Possible causes, each as `; ` and a clause.
         hint: String,
     },
     /// The driver cannot do zero-copy, and it was required.
@@ -226,8 +225,11 @@ pub enum Error {
         what: String,
     },
     /// As many captures and traces run as may.
-    #[error("{MAX_CAPTURES} captures and traces run already; end one first")]
-    TooManyCaptures,
+    #[error("{running} captures and traces run already; end one first, or set max_captures higher (table [control])")]
+    TooManyCaptures {
+        /// Those that run.
+        running: usize,
+    },
     /// A system call failed that has no sentence of its own.
     #[error("{what}: {source}")]
     Io {

@@ -155,7 +155,7 @@ impl SliceRequest {
                 (answer.reset, answer.next) = engine.reset_selected(now, self.from, needs_frame, selects, out);
             }
         }
-        // Whoever asked may have given up waiting.
+        // The asking thread may have given up waiting.
         let _ = self.reply.try_send(answer);
     }
 }

@@ -37,6 +37,7 @@
 //!     listeners: &[Listener {
 //!         address: ([192, 0, 2, 1], 80).into(),
 //!         keepalive: None,
+//!         congestion: None,
 //!     }],
 //!     remotes: &[],
 //!     opened: || Ok(()),
@@ -69,7 +70,8 @@
 //! | `port` | one queue's sockets, one a device, as a shard uses them; rings and frames are `tidegate_xsk`'s |
 //! | `routes` | the devices that frames leave by |
 //! | `shard`, `shard_port` | the loop, and the port as it sees it |
-//! | [`capture`], `taps`, `trace` | copies of what is received and sent, on their way to who writes them |
+//! | `huge_pages` | huge pages for the tables of engines |
+//! | [`capture`], `taps`, `trace` | copies of what is received and sent, on their way to a capture's writer |
 //! | `wait` | when to spin and when to sleep |
 //! | `mailbox` | what a shard is told; how, and what else crosses between shards, is `tidegate_exchange`'s |
 //! | `take_over`, `relay` | how a process takes the devices over from another, and what passes between the two then |
@@ -86,6 +88,7 @@ pub mod doctor;
 mod driver_counters;
 mod drivers;
 pub mod error;
+mod huge_pages;
 pub mod inspection;
 mod interface;
 mod link_watch;

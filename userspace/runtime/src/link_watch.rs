@@ -46,7 +46,7 @@ pub(crate) struct LinkWatch {
     rx_queues: u32,
     /// Whether it ever had a carrier.
     had_carrier: bool,
-    /// When `look` looked last; other looks do not ask whether the program is attached.
+    /// The time at which `look` looked last; other looks do not ask whether the program is attached.
     looked_at: Instant,
 }
 

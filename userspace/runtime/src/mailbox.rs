@@ -14,6 +14,7 @@ use mio::Waker;
 use tidegate_capture::Tap;
 use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::config::{Config, Keepalive};
+use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::engine::Cookies;
 use tidegate_tcp::sources::SourceLimits;
 
@@ -93,6 +94,8 @@ pub(crate) struct Configuration {
     pub(crate) source_limits: SourceLimits,
     /// By the number of the listener.
     pub(crate) keepalive: Vec<Keepalive>,
+    /// By the number of the listener; `None`: that of `tcp`.
+    pub(crate) congestion: Vec<Option<Algorithm>>,
     pub(crate) addresses: Arc<[(SocketAddr, ListenerId)]>,
 }
 

@@ -37,7 +37,8 @@ use crate::error::Error;
 use crate::netlink::{Message, Socket};
 use crate::report::NextHopCounts;
 
-/// What the kernel is asked to tell of: links, neighbours, addresses and routes of both families, nexthop objects.
+/// The groups that the kernel is asked to tell of: links, neighbours, addresses and routes of both families, nexthop
+/// objects.
 const GROUPS: u32 = (libc::RTMGRP_LINK
     | libc::RTMGRP_NEIGH
     | libc::RTMGRP_IPV4_IFADDR

@@ -201,6 +201,12 @@ fn length(slot_size: usize) -> usize {
     size_of::<Header>() + (IN_SLOTS + OUT_SLOTS) as usize * slot_size
 }
 
+/// Whether the slot with number `index` is before that with number `other`, of which neither is far from the other.
+fn is_before(index: u32, other: u32) -> bool {
+    let distance = other.wrapping_sub(index);
+    distance != 0 && distance <= u32::MAX / 2
+}
+
 /// Wakes the side that `sleeps` is of, if it sleeps or is about to. To be called after what it is to find is in a ring:
 /// as with a mailbox's bell, both sides have a sequentially consistent fence between their store and their load.
 fn wake(sleeps: &Line, mut bell: &File) {
@@ -269,12 +275,21 @@ impl Later {
     }
 
     fn has_room(&self) -> bool {
-        self.in_head.wrapping_sub(self.in_seen) < IN_SLOTS
+        let in_done = self.relay.header().in_done.0.load(Ordering::Acquire);
+        // What another process gave before this one may be unanswered yet, so that no answer to it will be seen.
+        let unanswered = self.in_head.wrapping_sub(in_done);
+        self.in_head.wrapping_sub(self.in_seen).max(unanswered) < IN_SLOTS
+    }
+
+    /// Whether the next segment of those given is answered.
+    fn is_answered(&self) -> bool {
+        let in_done = self.relay.header().in_done.0.load(Ordering::Acquire);
+        self.in_seen != self.in_head && is_before(self.in_seen, in_done)
     }
 
     /// The next answer: whether the segment was taken in.
     fn answer(&mut self) -> Option<bool> {
-        if self.in_seen == self.in_head || self.in_seen == self.relay.header().in_done.0.load(Ordering::Acquire) {
+        if !self.is_answered() {
             return None;
         }
         let slot = self.relay.in_slot(self.in_seen);
@@ -314,8 +329,7 @@ impl Later {
     /// Whether frames or answers wait.
     fn is_waiting(&self) -> bool {
         let header = self.relay.header();
-        header.out_head.0.load(Ordering::Acquire) != self.out_tail
-            || self.in_seen != self.in_head && header.in_done.0.load(Ordering::Acquire) != self.in_seen
+        header.out_head.0.load(Ordering::Acquire) != self.out_tail || self.is_answered()
     }
 
     /// Has the earlier process ring from now on.

@@ -31,7 +31,7 @@ pub struct Report {
     pub xdp: Vec<XdpCounts>,
     /// SYN cookies, by queue that is served.
     pub syn_cookies: Vec<SynCookieCounts>,
-    /// What follows the kernel's routes and neighbours.
+    /// The counters of what follows the kernel's routes and neighbours.
     pub next_hops: NextHopCounts,
     /// The device, all queues together.
     pub device: DeviceCounts,
@@ -257,6 +257,8 @@ counters! {
         relay_in,
         /// Segments given to such a process that ended before it had answered.
         relay_lost,
+        /// Dropped: frames of such processes that are longer than a frame of this one.
+        relay_too_long,
         /// Frames copied for captures and traces (`ctl capture`, `ctl trace`), once for each.
         captured,
         /// Those that are missing there: the ring of the shard was full, because who takes them is too slow.

@@ -19,13 +19,14 @@ use tidegate_abi::{MAX_QUEUES, XdpCounter};
 use tidegate_capture::tap;
 use tidegate_nic::statistics;
 use tidegate_tcp::config::Keepalive;
+use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::engine::syn_ack_of;
 
 pub use reload::Reload;
 use reload::Retiring;
 pub use start::{start, start_with_tasks};
 
-use crate::capture::{Capture, CaptureSettings, MAX_CAPTURES, RING};
+use crate::capture::{Capture, CaptureSettings};
 use crate::config::{Balancers, Config, CookieMode, Sources, SynCookies};
 use crate::cookies::Control;
 use crate::driver_counters::DriverCounters;
@@ -41,7 +42,7 @@ use crate::report::{DeviceCounts, NextHopCounts, QueueInfo, Report, ShardReport,
 use crate::take_over::{Earlier, Succession};
 use crate::trace::tracer;
 use crate::watchdog::{Counts, Stall, Watchdog, arrived_at_socket};
-use crate::xdp::{Attached, Steering};
+use crate::xdp::{Attached, Kept, Steering};
 
 /// The time a shard has to answer. It answers between two bursts, so within microseconds unless it hangs.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -99,8 +100,12 @@ pub struct Runtime {
     first: u16,
     /// Processes that had the devices before, and have connections yet.
     earlier: Vec<Earlier>,
+    /// The number of those there were at first.
+    places: u16,
     /// `None`: no other process can take over.
     succession: Option<Succession>,
+    /// The contents of the XDP program's maps before another process had them, while it may fail.
+    kept: Option<Kept>,
     /// The way in which sockets are bound.
     afxdp: Config,
     plan: BindPlan,
@@ -130,6 +135,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Keepalive settings of its connections; `None`: those of the engine's configuration.
     pub keepalive: Option<Keepalive>,
+    /// Congestion control of its connections; `None`: that of the engine's configuration.
+    pub congestion: Option<Algorithm>,
 }
 
 /// The settings of a runtime.
@@ -142,7 +149,7 @@ pub struct Settings<'a> {
     pub afxdp: &'a Config,
     /// The TCP engines. The MTU is replaced by the smallest of the interfaces.
     pub tcp: &'a tidegate_tcp::config::Config,
-    /// When SYNs are answered with cookies.
+    /// The conditions in which SYNs are answered with cookies.
     pub syn_cookies: &'a SynCookies,
     /// Which sources are served.
     pub sources: &'a Sources,
@@ -187,7 +194,7 @@ impl Runtime {
         Shards::new(&self.mailboxes, &self.failure)
     }
 
-    /// When SYNs are answered with cookies.
+    /// The mode by which SYNs are answered with cookies.
     pub fn cookie_mode(&self) -> CookieMode {
         self.cookies.mode()
     }
@@ -223,14 +230,15 @@ impl Runtime {
     ///
     /// [`Error::TooManyCaptures`], or [`Error::Shard`] when a shard takes no more commands.
     pub fn capture(&self, settings: &CaptureSettings) -> Result<Capture, Error> {
-        if Arc::strong_count(&self.captures) > MAX_CAPTURES {
-            return Err(Error::TooManyCaptures);
+        let running = Arc::strong_count(&self.captures) - 1;
+        if running >= settings.max_captures {
+            return Err(Error::TooManyCaptures { running });
         }
         let mut sources = Vec::new();
         let mut happenings = Vec::new();
         let (taken, is_taken) = channel::bounded(self.queues.len());
         for info in &self.queues {
-            let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, RING);
+            let (tap, source) = tap(Arc::clone(&settings.filter), settings.snaplen as usize, settings.ring);
             self.mailboxes[info.queue as usize]
                 .send(Command::Tap {
                     tap: Box::new(tap),
@@ -437,10 +445,7 @@ impl Runtime {
     ///
     /// [`Error::Shard`] when a shard does not answer within a second.
     pub fn connections(&self) -> Result<u64, Error> {
-        let shards = self.ask_all()?;
-        let open =
-            |shard: &ShardReport| u64::from(shard.population.connections) + u64::from(shard.population.half_open);
-        Ok(shards.iter().map(open).sum())
+        Ok(open(&self.ask_all()?))
     }
 
     /// Accepts no new connections from now on, and waits until there are none but those in TIME-WAIT, for at most
@@ -507,11 +512,7 @@ impl Runtime {
         let mut fewest = u64::MAX;
         let mut fewer_since = Instant::now();
         while let Ok(shards) = self.ask_all() {
-            let left: u64 = shards
-                .iter()
-                .filter(|shard| shard.sweeping)
-                .map(|shard| u64::from(shard.population.connections) + u64::from(shard.population.half_open))
-                .sum();
+            let left = open(shards.iter().filter(|shard| shard.sweeping));
             if left < fewest {
                 (fewest, fewer_since) = (left, Instant::now());
             }
@@ -580,7 +581,14 @@ impl Runtime {
     }
 }
 
-/// What the watchdog compares.
+/// The number of connections, half-open ones among them.
+fn open<'a>(shards: impl IntoIterator<Item = &'a ShardReport>) -> u64 {
+    let populations = shards.into_iter().map(|shard| &shard.population);
+    let open = populations.map(|population| u64::from(population.connections) + u64::from(population.half_open));
+    open.sum()
+}
+
+/// The counters that the watchdog compares.
 struct Compared<'a> {
     runtime: &'a Runtime,
     devices: &'a [(usize, String)],

@@ -81,7 +81,7 @@ pub(crate) struct Shard<A: Application, D, P: ShardPort = Port> {
     index: u16,
     engine: Engine<A>,
     task: D,
-    /// When the task wants its next turn at the latest.
+    /// The latest time for the task's next turn.
     task_deadline: Option<Instant>,
     port: P,
     handover: Handover<P::Frame>,
@@ -158,6 +158,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
     ) -> Shard<A, D, Q> {
         let mut counters = self.counters;
         counters.merge(self.port.counters());
+        self.relays.leave(&self.poll);
         Shard {
             index: self.index,
             engine: self.engine,
@@ -377,7 +378,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         match command {
             Command::Report(reply) => {
                 self.engine.application_mut().publish();
-                // Whoever asked may have given up waiting.
+                // The asking thread may have given up waiting.
                 let _ = reply.try_send(self.report());
             }
             Command::Connections(request) => request.answer(&mut self.engine, now, &mut self.port),
@@ -418,7 +419,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
                 return Some(Exit::Release(release));
             }
             Command::Port(port) => return Some(Exit::Port(port)),
-            Command::Forget(first) => self.relays.forget(first, &mut self.counters),
+            Command::Forget(first) => self.relays.forget(first, &self.poll, &mut self.counters),
             Command::Stop => return Some(Exit::Stop),
         }
         self.port.flush();
@@ -464,6 +465,9 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
         for (id, &keepalive) in (0..).map(ListenerId).zip(&configuration.keepalive) {
             engine.set_keepalive(id, keepalive);
+        }
+        for (id, &congestion) in (0..).map(ListenerId).zip(&configuration.congestion) {
+            engine.set_congestion(id, congestion);
         }
         engine.set_addresses(&configuration.addresses);
     }
@@ -513,7 +517,7 @@ impl<A: Application + 'static, D: ShardTask<A>, P: ShardPort> Shard<A, D, P> {
         }
     }
 
-    /// When the engine's next timer is due, or the task wants its turn.
+    /// The time at which the engine's next timer is due, or the task wants its turn.
     fn deadline(&self) -> Option<Instant> {
         [self.engine.next_deadline(), self.task_deadline]
             .into_iter()

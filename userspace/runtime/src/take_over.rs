@@ -6,6 +6,7 @@
 //! end, and the earlier one takes its queues back.
 
 mod conversation;
+mod succession;
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -18,18 +19,17 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 use tidegate_abi::siphash::Key;
 use tidegate_exchange::{Exchange, Handover};
 use tidegate_xsk::{RxFrame, Umems, options};
 
-use self::conversation::{Conversation, Door, MAX_DESCRIPTORS, Offer, Word, is_hung_up};
+use self::conversation::{Conversation, Offer, Word, is_hung_up};
+pub(crate) use self::succession::{Offering, Step, Succession};
 use crate::config::{LINK_HEADERS, MAX_JUMBO_MTU, MAX_MTU};
 use crate::error::Error;
 use crate::port::Port;
 use crate::relay::{Later, Relay, RelayPort, RelayedShard};
-use crate::xdp::{Attached, Steering};
+use crate::xdp::Attached;
 
 /// The version of the conversation and of all that two processes share.
 const VERSION: u32 = 1;
@@ -45,6 +45,9 @@ const REST: Duration = Duration::from_millis(500);
 
 /// The numbers of shards in the flow filter.
 const NUMBERS: u16 = 64;
+
+/// Queues of a server that others can take over from: both have as many numbers of shards.
+pub(crate) const MAX_SHARED_QUEUES: u32 = NUMBERS as u32 / 2;
 
 /// The order to a shard to release its port.
 pub(crate) struct Release {
@@ -118,6 +121,9 @@ impl fmt::Debug for NewPort {
 
 /// A process that had the devices before, and has connections yet.
 pub(crate) struct Earlier {
+    /// Its place among the processes before, from 1 on, by which the engines call its shards. It keeps it when others
+    /// end.
+    place: u16,
     /// The number of its first shard in the flow filter.
     pub(crate) first: u16,
     /// By shard.
@@ -140,21 +146,24 @@ impl Earlier {
     }
 }
 
-/// Makes the shards of `earlier` processes that one shard of this process, `index` of `shards`, relays to.
+/// Makes the shards of processes before that one shard of this process, `index` of `shards`, relays to. There were
+/// `places` processes at first, of which `earlier` live.
 pub(crate) fn relayed(
     earlier: &[Earlier],
+    places: u16,
     exchange: &Arc<Exchange<RxFrame>>,
     index: u16,
     shards: u16,
 ) -> Vec<RelayedShard<RxFrame>> {
-    let numbered = (1..).zip(earlier);
-    numbered
-        .filter_map(|(place, earlier)| {
-            let later = Later::new(Arc::clone(earlier.relays.get(usize::from(index))?));
-            let number = place * shards + index;
-            Some(RelayedShard::new(later, earlier.first, Arc::clone(exchange), number))
-        })
-        .collect()
+    let shard = |place| {
+        let lives = earlier.iter().find(|earlier| earlier.place == place);
+        let relay = lives.and_then(|earlier| earlier.relays.get(usize::from(index)));
+        let later = relay.map(|relay| Later::new(Arc::clone(relay)));
+        // No command is about one that does not live.
+        let first = lives.map_or(NUMBERS, |earlier| earlier.first);
+        RelayedShard::new(later, first, Arc::clone(exchange), place * shards + index)
+    };
+    (1..=places).map(shard).collect()
 }
 
 /// Octets of the longest frame on an interface with this MTU, also after it was changed as far as it may be.
@@ -254,13 +263,15 @@ impl Predecessor {
         }
         let life = next()?;
         let mut earlier = Vec::new();
-        for &first in &offer.earlier {
+        // Place 1 is that of the process which makes the offer.
+        for (place, &first) in (2..).zip(&offer.earlier) {
             let (life, conversation) = (next()?, next()?.into());
             let mut relays = Vec::new();
             for _ in 0..offer.queues {
                 relays.push(Relay::open([next()?, next()?, next()?], max_frame)?);
             }
             earlier.push(Earlier {
+                place,
                 first,
                 relays,
                 life,
@@ -362,6 +373,7 @@ impl Predecessor {
     /// The processes that have connections yet, the last one first. They need relays.
     pub(crate) fn into_earlier(self) -> Vec<Earlier> {
         let last = Earlier {
+            place: 1,
             first: self.offer.first,
             relays: self.relays,
             life: self.life,
@@ -371,15 +383,20 @@ impl Predecessor {
     }
 }
 
-/// Says to the process before this one that this one serves now.
+/// Says to the process before this one, which listened at `path`, that this one serves now.
 ///
 /// # Errors
 ///
-/// The kernel's.
-pub(crate) fn tell_taken(earlier: &[Earlier]) -> io::Result<()> {
-    match earlier.first() {
-        Some(last) => last.conversation.send(&Word::Taken, &[]),
-        None => Ok(()),
+/// [`Error::TakeOver`] when it has waited too long, and serves itself again, or is about to.
+pub(crate) fn tell_taken(earlier: &[Earlier], path: &Path) -> Result<(), Error> {
+    let Some(last) = earlier.first() else { return Ok(()) };
+    match last.conversation.send(&Word::Taken, &[]) {
+        Err(_) if !last.has_ended() => Err(Error::TakeOver {
+            path: path.display().to_string(),
+            reason: format!("it has waited longer than {SOON:?} for this program to bind its queues"),
+        }),
+        // One that has ended has no connections that it could hear of.
+        _ => Ok(()),
     }
 }
 
@@ -387,253 +404,6 @@ pub(crate) fn tell_taken(earlier: &[Earlier]) -> io::Result<()> {
 fn free_numbers(shards: u16, taken: &[u16]) -> Option<u16> {
     let mut firsts = (0..NUMBERS / shards.max(1)).map(|place| place * shards);
     firsts.find(|first| !taken.contains(first))
-}
-
-/// The progress of giving the devices to the next process.
-enum State {
-    /// Nobody has called.
-    Alone,
-    /// Somebody was made an offer, and prepares.
-    Offered(Conversation),
-    /// The sockets are closed, and the next process binds its own.
-    Released {
-        conversation: Conversation,
-        /// In the kernel's map in the place of the sockets.
-        nowhere: OwnedFd,
-        since: Instant,
-    },
-    /// It serves.
-    Taken(Conversation),
-}
-
-/// The next step of the runtime towards the process that takes over.
-pub(crate) enum Step {
-    Nothing,
-    /// The shards are to release their ports, and the kernel to give what arrives to the socket.
-    Release {
-        nowhere: OwnedFd,
-        relays: Vec<Arc<Relay>>,
-        conversation: Next,
-    },
-    /// The shards need ports again. Until they have them, the kernel drops what arrives by the socket.
-    Resume {
-        _nowhere: OwnedFd,
-    },
-    /// The other process serves.
-    Leave,
-    /// It did, and is no more.
-    Lost,
-}
-
-/// A conversation that [`Succession::released`] goes on with.
-pub(crate) struct Next(Conversation);
-
-/// The giving of the devices to the next process.
-pub(crate) struct Succession {
-    door: Option<Door>,
-    state: State,
-    /// Open as long as this process lives; the next one has the other end.
-    _life: OwnedFd,
-    life: OwnedFd,
-    secret: Key,
-}
-
-impl Succession {
-    /// Lets others take over at `path`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub(crate) fn new(path: &Path, secret: Key) -> Result<Self, Error> {
-        let failed = |error| Error::io(format!("cannot let others take over at {}", path.display()), error);
-        let door = Door::open(path).map_err(failed)?;
-        let (life, own) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()))?;
-        Ok(Self {
-            door: Some(door),
-            state: State::Alone,
-            _life: own,
-            life,
-            secret,
-        })
-    }
-
-    /// Whether another process has the devices, or is about to.
-    pub(crate) fn has_begun(&self) -> bool {
-        matches!(self.state, State::Released { .. } | State::Taken(_))
-    }
-
-    /// Whether another process has them.
-    pub(crate) fn is_complete(&self) -> bool {
-        matches!(self.state, State::Taken(_))
-    }
-
-    /// The step that is due. `offer` makes the offer to a process that calls.
-    pub(crate) fn step(&mut self, queues: u32, mtu: u16, offer: impl FnOnce(Key) -> io::Result<Offering>) -> Step {
-        match core::mem::replace(&mut self.state, State::Alone) {
-            State::Alone => {
-                if let Some(conversation) = self.door.as_ref().and_then(Door::answer) {
-                    self.offer(conversation, offer(self.secret));
-                }
-                Step::Nothing
-            }
-            State::Offered(conversation) => {
-                if !conversation.has_news() {
-                    self.state = State::Offered(conversation);
-                    return Step::Nothing;
-                }
-                match ready(&conversation, queues, mtu) {
-                    Ok((nowhere, relays)) => Step::Release {
-                        nowhere,
-                        relays,
-                        conversation: Next(conversation),
-                    },
-                    Err(error) => {
-                        tracing::warn!("the process that was to take over has given up ({error}); this one goes on");
-                        Step::Nothing
-                    }
-                }
-            }
-            State::Released {
-                conversation,
-                nowhere,
-                since,
-            } => {
-                if !conversation.has_news() && since.elapsed() < SOON {
-                    self.state = State::Released {
-                        conversation,
-                        nowhere,
-                        since,
-                    };
-                    return Step::Nothing;
-                }
-                match conversation.expect(Word::Taken, Duration::ZERO) {
-                    Ok(()) => {
-                        self.state = State::Taken(conversation);
-                        // The next process listens there.
-                        if let Some(door) = self.door.take() {
-                            door.leave();
-                        }
-                        Step::Leave
-                    }
-                    Err(error) => {
-                        tracing::warn!("the process that was to take over has failed ({error}); this one goes on");
-                        Step::Resume { _nowhere: nowhere }
-                    }
-                }
-            }
-            State::Taken(conversation) => {
-                let is_lost = is_hung_up(&conversation);
-                self.state = State::Taken(conversation);
-                if is_lost { Step::Lost } else { Step::Nothing }
-            }
-        }
-    }
-
-    fn offer(&mut self, conversation: Conversation, offering: io::Result<Offering>) {
-        let sent = offering.and_then(|offering| {
-            let descriptors = offering.descriptors(&self.life);
-            if descriptors.len() > MAX_DESCRIPTORS {
-                return Err(io::Error::other("there are too many queues"));
-            }
-            let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
-            conversation.send(&offering.offer, &borrowed)
-        });
-        match sent {
-            Ok(()) => self.state = State::Offered(conversation),
-            Err(error) => tracing::warn!("cannot offer the interface to another process: {error}"),
-        }
-    }
-
-    /// The shards have released their ports.
-    pub(crate) fn released(&mut self, nowhere: OwnedFd, Next(conversation): Next) {
-        // Whether it still listens, the next step finds.
-        let _ = conversation.send(&Word::Released, &[]);
-        self.state = State::Released {
-            conversation,
-            nowhere,
-            since: Instant::now(),
-        };
-    }
-
-    /// This process has the devices again, and lets others take over as before.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub(crate) fn resume(&mut self) -> Result<(), Error> {
-        // The other process may have listened there already.
-        if let Some(door) = self.door.take() {
-            self.door = Some(
-                door.reopen()
-                    .map_err(|error| Error::io("cannot let others take over", error))?,
-            );
-        }
-        Ok(())
-    }
-}
-
-/// An offer with its descriptors.
-pub(crate) struct Offering {
-    offer: Offer,
-    program: Vec<OwnedFd>,
-    earlier: Vec<OwnedFd>,
-}
-
-impl Offering {
-    /// The offer of a server whose first shard has number `first`.
-    pub(crate) fn new(
-        steering: &Steering,
-        devices: &[String],
-        queues: u32,
-        mtu: u16,
-        secret: Key,
-        first: u16,
-        earlier: &[Earlier],
-    ) -> io::Result<Self> {
-        let (maps, mut program) = steering.maps()?;
-        program.extend(steering.links()?);
-        let descriptors = earlier.iter().flat_map(Earlier::descriptors);
-        Ok(Self {
-            offer: Offer {
-                version: VERSION,
-                object: object_hash(),
-                program: steering.program().to_owned(),
-                first,
-                queues,
-                devices: devices.to_vec(),
-                generic: steering
-                    .attached_to()
-                    .map(|attached| attached == Attached::Generic)
-                    .collect(),
-                mtu,
-                secret: [secret.0, secret.1],
-                maps,
-                earlier: earlier.iter().map(|earlier| earlier.first).collect(),
-            },
-            earlier: descriptors
-                .map(|fd| fd.try_clone_to_owned())
-                .collect::<Result<_, _>>()?,
-            program,
-        })
-    }
-
-    fn descriptors<'a>(&'a self, life: &'a OwnedFd) -> Vec<&'a OwnedFd> {
-        self.program.iter().chain([life]).chain(&self.earlier).collect()
-    }
-}
-
-/// The answer to an offer: the socket that receives nothing, and the relays.
-fn ready(conversation: &Conversation, queues: u32, mtu: u16) -> io::Result<(OwnedFd, Vec<Arc<Relay>>)> {
-    let (word, descriptors) = conversation.receive::<Word>(Duration::ZERO)?;
-    if word != Word::Ready || descriptors.len() != 1 + 3 * queues as usize {
-        return Err(io::Error::other("it does not answer the offer"));
-    }
-    let max_frame = max_frame(mtu);
-    let mut descriptors = descriptors.into_iter();
-    let mut next = || descriptors.next().ok_or(io::ErrorKind::InvalidData);
-    let nowhere = next()?;
-    let relays = (0..queues).map(|_| Relay::open([next()?, next()?, next()?], max_frame));
-    Ok((nowhere, relays.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]

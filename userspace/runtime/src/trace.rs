@@ -17,7 +17,7 @@ const MAX_WAITING: usize = 8192;
 /// Something that happened to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Happened {
-    /// Nanoseconds; of CLOCK_MONOTONIC in a shard, and since 1970 for who is shown it.
+    /// Nanoseconds: of CLOCK_MONOTONIC while in a ring, since 1970 once it is shown.
     pub time: u64,
     /// The peer.
     pub peer: SocketAddr,
@@ -27,14 +27,14 @@ pub struct Happened {
     pub happening: Happening,
 }
 
-/// Tells of the connections of some peers. Never waits: what finds no room is lost and counted.
+/// The observer of the connections of some peers. It never waits: an event that finds no room is lost and counted.
 pub(crate) struct Tracer {
     peer: Peer,
     ring: Producer<Happened>,
     lost: Arc<AtomicU64>,
 }
 
-/// An event that a [`Tracer`] tells of.
+/// The other end of a [`Tracer`], where the events it told of are read.
 pub(crate) struct Happenings {
     pub(crate) ring: Consumer<Happened>,
     lost: Arc<AtomicU64>,
@@ -53,7 +53,7 @@ pub(crate) fn tracer(peer: Peer) -> (Tracer, Happenings) {
 }
 
 impl Observer for Tracer {
-    fn observe(&mut self, key: &FlowKey, happening: Happening) -> bool {
+    fn observe(&mut self, key: &FlowKey, happening: Happening) {
         let peer = key.peer();
         if self.peer.contains(peer) {
             let happened = Happened {
@@ -66,7 +66,10 @@ impl Observer for Tracer {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
-        !self.ring.is_abandoned()
+    }
+
+    fn is_done(&self) -> bool {
+        self.ring.is_abandoned()
     }
 }
 
@@ -101,8 +104,8 @@ mod tests {
         let key = |peer: &str| FlowKey::new("198.18.0.1:80".parse().unwrap(), peer.parse().unwrap());
         let (mut tracer, mut told) = tracer("198.18.0.7".parse().unwrap());
         for _ in 0..MAX_WAITING + 3 {
-            assert!(tracer.observe(&key("198.18.0.7:40000"), CLOSED));
-            assert!(tracer.observe(&key("198.18.0.8:40000"), CLOSED));
+            tracer.observe(&key("198.18.0.7:40000"), CLOSED);
+            tracer.observe(&key("198.18.0.8:40000"), CLOSED);
         }
         assert_eq!(told.lost(), 3);
         let happened = told.ring.pop().unwrap();
@@ -111,7 +114,8 @@ mod tests {
             ("198.18.0.7:40000".parse().unwrap(), CLOSED)
         );
         assert_eq!(happened.local, "198.18.0.1:80".parse().unwrap());
+        assert!(!tracer.is_done());
         drop(told);
-        assert!(!tracer.observe(&key("198.18.0.8:40000"), CLOSED));
+        assert!(tracer.is_done());
     }
 }

@@ -21,7 +21,7 @@ const RETRY_LINK_DOWN: Duration = Duration::from_millis(10);
 pub(crate) struct Turn {
     /// Frames, segments of other shards or commands came in, or there is more to send and room for it.
     pub(crate) worked: bool,
-    /// When the engine's next timer is due, or the task wants its turn.
+    /// The time at which the engine's next timer is due, or the task wants its turn.
     pub(crate) deadline: Option<Instant>,
     /// The engine waits for frames to send, or the fill ring for frames to receive into.
     pub(crate) short_of_frames: bool,

@@ -152,7 +152,7 @@ impl Watchdog {
     }
 }
 
-/// How much of a fault was told.
+/// The part of a fault that was told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Told {
     #[default]

@@ -7,6 +7,7 @@ mod maps;
 mod netlink;
 mod present;
 mod rejection;
+mod rules;
 mod settings;
 mod shared_memory;
 mod take_over;
@@ -14,7 +15,7 @@ mod take_over;
 use core::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
@@ -46,7 +47,7 @@ pub use self::netlink::Place;
 pub use self::present::{Holder, PresentProgram, present_programs};
 pub use self::rejection::{Rejection, kernel_release};
 pub(crate) use self::settings::ProgramSettings;
-pub(crate) use self::take_over::{Offered, flow_hasher};
+pub(crate) use self::take_over::{Kept, Offered, flow_hasher};
 
 /// The first kernel that attaches XDP programs by a bpf_link.
 const FIRST_WITH_LINK: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -75,7 +76,7 @@ impl fmt::Display for Attached {
     }
 }
 
-/// What keeps the program on a device.
+/// The attachment of the program to a device.
 enum Hold {
     /// Closing the link detaches the program; the kernel does it even after kill -9.
     Link(XdpLink),
@@ -125,11 +126,11 @@ impl Steering {
     pub(crate) fn attach(interfaces: &[&str], config: &Config, settings: &ProgramSettings<'_>) -> Result<Self, Error> {
         let name = settings.program();
         let mut ebpf = load(config, settings)?;
-        settings.write(&mut ebpf)?;
         if interfaces.len() > 1 {
             set_devices(&mut ebpf, interfaces)?;
         }
         let mut steering = Self::with_maps(ebpf, interfaces.len(), config, settings)?;
+        steering.write(settings)?;
         (steering.holds, steering.attached) = match config.attach {
             Attach::Link => attach_alone(&mut steering.program, name, interfaces, config.xdp_mode, settings.frags)?,
             Attach::Dispatcher => {
@@ -144,7 +145,18 @@ impl Steering {
         Ok(steering)
     }
 
-    /// The program with maps that its settings are in, on no device.
+    /// Writes the settings into the program's maps, of which nothing else is left there but listeners and remotes that
+    /// another process serves.
+    fn write(&mut self, settings: &ProgramSettings<'_>) -> Result<(), Error> {
+        for address in settings.listeners {
+            self.listeners.add(settings::listener_key(address))?;
+        }
+        settings.write(&mut self.program)?;
+        lock(&self.features).set(u32::MAX, settings.features())?;
+        lock(&self.settings).write()
+    }
+
+    /// The program on no device, with maps as they are.
     fn with_maps(
         mut ebpf: Ebpf,
         devices: usize,
@@ -281,8 +293,7 @@ impl Steering {
     ///
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn set_syn_ack(&self, syn_ack: SynAck) -> Result<(), Error> {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.set_syn_ack(syn_ack)
+        lock(&self.settings).set_syn_ack(syn_ack)
     }
 
     /// Steers what is for `address` from now on.
@@ -321,9 +332,8 @@ impl Steering {
     }
 
     fn write_sources(&mut self, before: &Sources, now: &Sources) -> Result<(), Error> {
-        settings::replace_sources(&mut self.program, before, now)?;
-        let mut features = self.features.lock().unwrap_or_else(PoisonError::into_inner);
-        features.set(feature::SOURCE_RULES | feature::SYN_RATE, now.features())
+        rules::replace_sources(&mut self.program, before, now)?;
+        lock(&self.features).set(feature::SOURCE_RULES | feature::SYN_RATE, now.features())
     }
 
     /// Lets as many segments of no flow through to an engine from now on as one answers that has this `rst_rate`.
@@ -332,8 +342,7 @@ impl Steering {
     ///
     /// [`Error::Load`] with what the kernel says.
     pub(crate) fn set_rst_rate(&self, rst_rate: u32) -> Result<(), Error> {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.set_rst_rate(rst_rate)
+        lock(&self.settings).set_rst_rate(rst_rate)
     }
 
     /// The maps that control SYN cookies, which can be taken once.
@@ -344,6 +353,10 @@ impl Steering {
     pub(crate) fn take_cookie_maps(&mut self) -> Result<CookieMaps, Error> {
         CookieMaps::take(&mut self.program, Arc::clone(&self.features))
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the program's maps, and the program ready to be loaded.

@@ -6,6 +6,7 @@ mod browser;
 #[cfg(test)]
 mod document;
 mod families;
+mod host;
 mod http;
 mod latency;
 mod metrics;
@@ -29,13 +30,15 @@ use tracing::warn;
 
 pub(crate) use self::api::is_loss;
 pub(crate) use self::latency::latency;
+use crate::config_file::ConfigFile;
 use crate::counter_rows::{Row, counter_rows};
-use crate::drain::Drain;
 use crate::failure::Failure;
 use crate::main_loop::{Caller, MainLoop};
 use crate::output;
 use crate::privileges;
 use crate::service_counters::ServiceCounts;
+use host::Hosts;
+pub(crate) use host::check_name;
 use http::Limits;
 use snapshots::Snapshots;
 
@@ -71,16 +74,7 @@ impl Snapshot {
     ///
     /// A sentence why there is none: a shard does not answer, or nothing has been served yet.
     fn take(main: &MainLoop<'_>, started: Instant) -> Result<Self, String> {
-        let (report, published) = match &main.serving {
-            Some(serving) => {
-                let report = serving.report(main.past).map_err(|error| error.to_string())?;
-                (report, &serving.services)
-            }
-            None => {
-                let report = main.past.report.clone();
-                (report.ok_or("nothing has been served yet")?, &main.past.services)
-            }
-        };
+        let (report, published) = main.counts()?.ok_or("nothing has been served yet")?;
         let runtime = main.serving.as_ref().map(|serving| &serving.runtime);
         let config = &main.settings.config;
         Ok(Self {
@@ -98,11 +92,7 @@ impl Snapshot {
                     .collect(),
                 cookie_mode: runtime.map_or(config.syn_cookies.mode, Runtime::cookie_mode),
             },
-            state: match (runtime, &main.drain) {
-                (None, _) => State::Waiting,
-                (Some(_), Drain::Off) => State::Serving,
-                (Some(_), _) => State::Draining,
-            },
+            state: main.state(),
             report,
             services: published.iter().map(|published| published.counts()).collect(),
             output_lost: output::lost(),
@@ -161,39 +151,49 @@ fn bind(address: SocketAddr, takes_over: bool) -> io::Result<TcpListener> {
 }
 
 impl Admin {
-    /// Listens on `address`.
+    /// Listens on `address`, with the limits that `config` has.
     ///
     /// # Errors
     ///
     /// The address cannot be bound, or there can be no thread.
-    pub(crate) fn start(address: SocketAddr, caller: &Caller, takes_over: bool) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        address: SocketAddr,
+        config: &ConfigFile,
+        caller: &Caller,
+        takes_over: bool,
+    ) -> Result<Self, Failure> {
         let started = Instant::now();
         let caller = caller.clone();
         let take = move || {
             let taken = caller.call(move |main| Snapshot::take(main, started));
             taken.unwrap_or_else(|error| Err(error.to_string()))
         };
+        let limits = Limits {
+            connections: config.admin_connections,
+            ..Limits::default()
+        };
+        let hosts = Hosts::new(&config.admin_hosts);
         let admin = bind(address, takes_over)
-            .and_then(|listener| Self::serve(listener, Snapshots::new(take), Limits::default()))
+            .and_then(|listener| Self::serve(listener, Snapshots::new(take), hosts, limits))
             .map_err(|source| Failure::System {
                 what: format!("cannot listen on {address} for --admin (key `admin`)"),
                 source,
             })?;
         if !address.ip().is_loopback() {
             warn!(
-                "the admin listener on {address} is not on loopback: whoever reaches it sees the counters, without \
-                 authentication"
+                "the admin listener on {address} is not on loopback: all hosts that reach it see the counters, \
+                 without authentication"
             );
         }
         Ok(admin)
     }
 
-    fn serve(listener: TcpListener, snapshots: Snapshots, limits: Limits) -> io::Result<Self> {
+    fn serve(listener: TcpListener, snapshots: Snapshots, hosts: Hosts, limits: Limits) -> io::Result<Self> {
         let kept = listener.try_clone()?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let site = http::Site::new(snapshots, Arc::clone(&stopping));
+        let site = http::Site::new(snapshots, hosts, Arc::clone(&stopping));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // One takes snapshots, and the others wait for it.

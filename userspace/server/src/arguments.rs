@@ -69,8 +69,12 @@ pub(crate) struct CtlArguments {
 /// The commands of `tidegate ctl`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CtlCommand {
-    /// Show version, process, interfaces and state.
-    Info,
+    /// Show version, process, interfaces and state, and whether the program was replaced since.
+    Info {
+        /// As JSON, with the watchdog's limit.
+        #[arg(long)]
+        json: bool,
+    },
     /// Refuse new connections, finish the open ones, and stay.
     Drain,
     /// Open the access log anew, by its name: it may have been renamed.
@@ -110,7 +114,7 @@ pub(crate) struct DoctorArguments {
     /// Print JSON, for programs.
     #[arg(long)]
     pub(crate) json: bool,
-    /// What would be served, and how.
+    /// The services that would be served, and their settings.
     #[command(flatten)]
     pub(crate) serve: ServeArguments,
 }
@@ -128,7 +132,7 @@ pub(crate) enum NicCommand {
     },
     /// Print what `apply` would change, each with its reason, and change nothing.
     Plan {
-        /// What would be served, and how.
+        /// The services that would be served, and their settings.
         #[command(flatten)]
         arguments: Box<NicArguments>,
         /// Print JSON, for programs.
@@ -137,7 +141,7 @@ pub(crate) enum NicCommand {
     },
     /// Change it: queues for tidegate alone where the driver can, offloads, rings, interrupts.
     Apply {
-        /// What will be served, and how.
+        /// The services that will be served, and their settings.
         #[command(flatten)]
         arguments: Box<NicArguments>,
     },
@@ -160,7 +164,7 @@ pub(crate) struct NicArguments {
     /// The interface, instead of --iface
     #[arg(value_name = "IFACE", conflicts_with = "iface")]
     pub(crate) interface: String,
-    /// What would be served, and how.
+    /// The services that would be served, and their settings.
     #[command(flatten)]
     pub(crate) serve: ServeArguments,
 }
@@ -193,7 +197,7 @@ pub(crate) struct ServeArguments {
     /// Way of what is sent: back to where segments come from, or by the kernel's routes (default: reflect)
     #[arg(long, value_name = "WAY", value_enum)]
     pub(crate) next_hop: Option<NextHop>,
-    /// When SYNs are answered with cookies (default: auto)
+    /// Condition for answering SYNs with cookies (default: auto)
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) syn_cookies: Option<CookieMode>,
     /// Derive the keys of SYN cookies from this file, so that hosts with the same one accept each other's (default: a

@@ -18,6 +18,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tidegate_tcp::config::Keepalive;
+use tidegate_tcp::congestion::Algorithm;
 
 pub(crate) use self::nearest::with_nearest;
 
@@ -63,6 +64,10 @@ pub(crate) struct ConfigFile {
     pub(crate) balancers: tidegate_runtime::Balancers,
     /// The address of the admin listener; without it there is none.
     pub(crate) admin: Option<SocketAddr>,
+    /// Connections of the admin listener at a time (1 to 1,024); others wait for one of them to end.
+    pub(crate) admin_connections: usize,
+    /// Names of hosts that requests to the admin listener may be for, beside IP addresses and `localhost`.
+    pub(crate) admin_hosts: Vec<String>,
     /// The control socket.
     pub(crate) control: crate::control::Config,
     /// The privileges that the server gives up when it serves.
@@ -90,15 +95,28 @@ pub(crate) struct ListenerSettings {
     keepalive_interval: Option<Duration>,
     /// Keepalive probes without an answer before the connection is given up.
     keepalive_probes: Option<u8>,
+    /// Congestion control.
+    congestion: Option<Algorithm>,
+}
+
+/// The settings that a listener has, those of `[tcp]` included where it has none of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OfListener {
+    pub(crate) keepalive: Keepalive,
+    /// `None`: that of `[tcp]`.
+    pub(crate) congestion: Option<Algorithm>,
 }
 
 impl ListenerSettings {
-    /// The keepalive settings over `defaults`.
-    pub(crate) fn keepalive(&self, defaults: Keepalive) -> Keepalive {
-        Keepalive {
-            idle: self.keepalive_idle.unwrap_or(defaults.idle),
-            interval: self.keepalive_interval.unwrap_or(defaults.interval),
-            probes: self.keepalive_probes.unwrap_or(defaults.probes),
+    /// These settings over `defaults`.
+    pub(crate) fn over(&self, defaults: OfListener) -> OfListener {
+        OfListener {
+            keepalive: Keepalive {
+                idle: self.keepalive_idle.unwrap_or(defaults.keepalive.idle),
+                interval: self.keepalive_interval.unwrap_or(defaults.keepalive.interval),
+                probes: self.keepalive_probes.unwrap_or(defaults.keepalive.probes),
+            },
+            congestion: self.congestion.or(defaults.congestion),
         }
     }
 }
@@ -142,6 +160,8 @@ impl Default for ConfigFile {
             sources: tidegate_runtime::Sources::default(),
             balancers: tidegate_runtime::Balancers::default(),
             admin: None,
+            admin_connections: 32,
+            admin_hosts: Vec::new(),
             control: crate::control::Config::default(),
             privileges: crate::privileges::Config::default(),
             http: tidegate_apps::http::Config::default(),

@@ -22,15 +22,13 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{User, chown};
 use serde::{Deserialize, Serialize};
 use tidegate_control::{MAX_LINE, Reply, Request};
+use tidegate_tcp::config::InvalidSetting;
 use tracing::warn;
 
 pub(crate) use self::connections::parse_state;
 use crate::failure::Failure;
 use crate::main_loop::Caller;
 use crate::privileges;
-
-/// Clients at a time.
-const MAX_CLIENTS: usize = 16;
 
 /// The time a client may be silent, and may take to read.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -39,16 +37,46 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The table `[control]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// The socket; without it there is none.
     pub(crate) path: Option<PathBuf>,
     /// The user that may connect beside root; without it the process's own.
     pub(crate) owner: Option<String>,
+    /// Clients at a time (1 to 1,024), each of which has a thread.
+    pub(crate) max_clients: usize,
+    /// Captures and traces at a time (0 to 64); 0: none.
+    pub(crate) max_captures: usize,
+    /// Bytes of the ring between each shard and each capture or trace (65,536 to 1 GiB).
+    pub(crate) capture_ring: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: None,
+            owner: None,
+            max_clients: 16,
+            max_captures: 4,
+            capture_ring: 4 << 20,
+        }
+    }
 }
 
 impl Config {
+    /// Checks the ranges the fields' documentation states.
+    ///
+    /// # Errors
+    ///
+    /// The first key whose value is out of range.
+    pub(crate) fn validate(&self) -> Result<(), InvalidSetting> {
+        InvalidSetting::check_range("max_clients", self.max_clients, 1..=1024)?;
+        InvalidSetting::check_range("max_captures", self.max_captures, 0..=64)?;
+        // The longest frame, of 9,022 bytes, has to fit with room to spare.
+        InvalidSetting::check_range("capture_ring", self.capture_ring, 1 << 16..=1 << 30)
+    }
+
     /// Makes the socket, if there is to be one. It is not at its path before [`ControlSocket::publish`].
     ///
     /// # Errors
@@ -58,10 +86,10 @@ impl Config {
         let Some(path) = &self.path else { return Ok(None) };
         let owner = self.owner.as_deref().map(owner).transpose()?;
         let (socket, listener) = ControlSocket::bind(path, owner.as_ref()).map_err(|source| refused(path, source))?;
-        let caller = caller.clone();
+        let (caller, max_clients) = (caller.clone(), self.max_clients);
         thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || accept(&listener, &caller))
+            .spawn(move || accept(&listener, &caller, max_clients))
             .map_err(|source| refused(path, source))?;
         Ok(Some(socket))
     }
@@ -161,7 +189,7 @@ fn refused(path: &Path, source: io::Error) -> Failure {
 }
 
 /// Serves clients for as long as the process lives.
-fn accept(listener: &UnixListener, caller: &Caller) {
+fn accept(listener: &UnixListener, caller: &Caller, max_clients: usize) {
     privileges::confine_helper();
     let clients = Arc::new(AtomicUsize::new(0));
     loop {
@@ -174,9 +202,9 @@ fn accept(listener: &UnixListener, caller: &Caller) {
             }
         };
         // Only this thread adds.
-        if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
+        if clients.load(Ordering::Relaxed) >= max_clients {
             let reply = Reply::Error(format!(
-                "{MAX_CLIENTS} clients are connected; try again when one has left"
+                "{max_clients} clients are connected; try again when one has left, or set control.max_clients higher"
             ));
             let _ = Client {
                 stream: &stream,
@@ -198,7 +226,7 @@ fn accept(listener: &UnixListener, caller: &Caller) {
     }
 }
 
-/// One of [`MAX_CLIENTS`], given back when dropped.
+/// One of [`Config::max_clients`], given back when dropped.
 struct Place(Arc<AtomicUsize>);
 
 impl Place {

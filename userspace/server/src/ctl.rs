@@ -28,7 +28,8 @@ use crate::say;
 pub(crate) fn run(arguments: &CtlArguments) -> Result<(), Failure> {
     let mut client = Client::connect(&arguments.control)?;
     match &arguments.command {
-        CtlCommand::Info => say(&info_text(&client.call(&Request::Info)?)),
+        CtlCommand::Info { json: false } => say(&info_text(&client.call(&Request::Info)?)),
+        CtlCommand::Info { json: true } => say(&json(&client.call::<Info>(&Request::Info)?)?),
         CtlCommand::Drain => client.call(&Request::Drain)?,
         CtlCommand::Reopen => client.call(&Request::Reopen)?,
         CtlCommand::Reload => client.call(&Request::Reload)?,
@@ -52,7 +53,7 @@ fn print(text: &str) -> Result<(), Failure> {
             what: "cannot write to standard output".to_owned(),
             source: error,
         }),
-        // Whoever reads has enough.
+        // The reader has enough.
         Err(_) => std::process::exit(0),
         Ok(()) => Ok(()),
     }
@@ -71,8 +72,13 @@ fn info_text(info: &Info) -> String {
         State::Draining => "draining",
         State::Waiting => "waiting for its interfaces",
     };
+    let replaced = if info.replaced {
+        "; another program is at the path it was started from"
+    } else {
+        ""
+    };
     format!(
-        "tidegate {}, process {}: {state} on {}\n",
+        "tidegate {}, process {}: {state} on {}{replaced}\n",
         info.version,
         info.pid,
         info.interfaces.join(" and ")

@@ -11,6 +11,7 @@ mod counters_text;
 mod ctl;
 mod doctor;
 mod drain;
+mod executable;
 mod failure;
 mod generate;
 mod kernel_listeners;

@@ -1,11 +1,16 @@
 //! Calls from other threads into the main loop, which owns the runtime.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
+
+use tidegate_control::State;
+use tidegate_runtime::Report;
 
 use crate::access_log::AccessLog;
 use crate::drain::Drain;
 use crate::serve::{Past, Serving};
+use crate::service_counters::Published;
 use crate::settings::Settings;
 use crate::signals::Waker;
 
@@ -23,17 +28,46 @@ pub(crate) struct MainLoop<'a> {
     pub(crate) past: &'a Past,
     /// The progress of draining.
     pub(crate) drain: &'a mut Drain,
-    /// As they were given.
+    /// The settings as they were given.
     pub(crate) given: &'a mut Settings,
-    /// The same, with the queues that were prepared.
+    /// The settings, with the queues that were prepared.
     pub(crate) settings: &'a mut Settings,
     /// The access log.
     pub(crate) access_log: &'a mut AccessLog,
 }
 
+impl MainLoop<'_> {
+    /// The state of the server.
+    pub(crate) fn state(&self) -> State {
+        match (&self.serving, &self.drain) {
+            (None, _) => State::Waiting,
+            (Some(_), Drain::Off) => State::Serving,
+            (Some(_), _) => State::Draining,
+        }
+    }
+
+    /// The counters until now, those of runtimes that are over included; `None`: nothing has been served yet.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: a shard does not answer.
+    pub(crate) fn counts(&self) -> Result<Option<Counts<'_>>, String> {
+        match &self.serving {
+            Some(serving) => {
+                let report = serving.report(self.past).map_err(|error| error.to_string())?;
+                Ok(Some((report, &serving.services)))
+            }
+            None => Ok(self.past.report.clone().map(|report| (report, &*self.past.services))),
+        }
+    }
+}
+
+/// The counters of the runtime, and by shard those of the services.
+type Counts<'a> = (Report, &'a [Arc<Published>]);
+
 type Call = Box<dyn FnOnce(&mut MainLoop<'_>) + Send>;
 
-/// A call was not answered: the server stops, or is busy.
+/// The error of a call that was not answered: the server stops, or is busy.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the server does not answer; it is starting, stopping, or waits for a shard that hangs")]
 pub(crate) struct NotAnswered;

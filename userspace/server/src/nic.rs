@@ -392,7 +392,7 @@ fn list(applied: &Applied) -> String {
     }
 }
 
-/// What there is to change, with its present values.
+/// The settings that can be changed, with their present values.
 fn show(facts: &Facts) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| text += &format!("{name:<14} {value}\n");

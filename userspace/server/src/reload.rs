@@ -120,7 +120,8 @@ fn numbered(&(listen, is_served): &(Listen, bool), settings: &Settings) -> Optio
     let position = settings.config.listen.iter().position(|other| *other == listen)?;
     is_served.then(|| Listener {
         address: listen.address,
-        keepalive: Some(settings.keepalive[position]),
+        keepalive: Some(settings.listeners[position].keepalive),
+        congestion: settings.listeners[position].congestion,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::admin::{self, Admin};
 use crate::counter_rows::{Row, counter_rows};
 use crate::counters_text::counters_text;
 use crate::drain::Drain;
+use crate::executable;
 use crate::failure::Failure;
 use crate::kernel_listeners;
 use crate::listen::Listen;
@@ -46,6 +47,7 @@ const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 /// The runtime could not be started, one of its shards failed, its interface is gone, or it could not be stopped in
 /// order.
 pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
+    executable::remember();
     let signals = signals::watch().map_err(|source| Failure::System {
         what: "cannot install the signal handlers".to_owned(),
         source,
@@ -70,15 +72,15 @@ pub(crate) fn run(given: &Settings, quiet: bool) -> Result<(), Failure> {
         publish(false)?;
     }
     let start_admin = |takes_over| match given.config.admin {
-        Some(address) => Admin::start(address, &caller, takes_over).map(Some),
+        Some(address) => Admin::start(address, &given.config, &caller, takes_over).map(Some),
         None => Ok(None),
     };
     let mut admin = if may_take_over { None } else { start_admin(false)? };
     let mut serving = Serving::start(&prepared, &past)?;
     let takes_over = serving.runtime.has_taken_over();
     if may_take_over {
-        publish(takes_over)?;
-        admin = start_admin(takes_over)?;
+        end_or_warn(takes_over, publish(takes_over))?;
+        admin = end_or_warn(takes_over, start_admin(takes_over))?;
     }
     prepared.admin_listener = admin.as_ref().and_then(Admin::listener);
     loop {
@@ -268,8 +270,10 @@ pub(crate) struct Serving {
 impl Serving {
     fn start(prepared: &Prepared, past: &Past) -> Result<Self, Failure> {
         let (mut runtime, mut services) = start(&prepared.settings, &past.services, &prepared.access_log)?;
-        if let Some(mode) = past.cookies {
-            runtime.set_cookie_mode(mode)?;
+        if let Some(mode) = past.cookies
+            && let Err(error) = runtime.set_cookie_mode(mode)
+        {
+            warn!("SYN cookies are not controlled as before: {error}");
         }
         services.truncate(runtime.queues().len());
         services.extend(past.services.iter().skip(services.len()).cloned());
@@ -369,6 +373,18 @@ impl Serving {
     }
 }
 
+/// The result of something that can be done without. What fails ends a start, but not a server that has taken over: the
+/// one before has given everything away.
+fn end_or_warn<T: Default>(has_taken_over: bool, result: Result<T, Failure>) -> Result<T, Failure> {
+    match result {
+        Err(failure) if has_taken_over => {
+            warn!("{failure}; this server has taken over, and serves without it");
+            Ok(T::default())
+        }
+        result => result,
+    }
+}
+
 /// Starts a runtime. Also returns the services' counters: those of its shards come first, and `before` is added to
 /// them.
 fn start(
@@ -453,11 +469,12 @@ fn reload(main: &mut MainLoop<'_>) {
 
 /// What is listened on, and how.
 pub(crate) fn listeners(settings: &Settings) -> Vec<Listener> {
-    let listeners = settings.config.listen.iter().zip(&settings.keepalive);
+    let listeners = settings.config.listen.iter().zip(&settings.listeners);
     listeners
-        .map(|(listen, &keepalive)| Listener {
+        .map(|(listen, of_listener)| Listener {
             address: listen.address,
-            keepalive: Some(keepalive),
+            keepalive: Some(of_listener.keepalive),
+            congestion: of_listener.congestion,
         })
         .collect()
 }
@@ -525,5 +542,18 @@ impl Rates {
         self.last = now;
         self.at = Instant::now();
         line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_end_a_start_and_no_server_that_has_taken_over() {
+        let failed = || Err::<Option<u8>, _>(Failure::Usage("another server listens there".to_owned()));
+        assert!(end_or_warn(false, failed()).is_err());
+        assert!(matches!(end_or_warn(true, failed()), Ok(None)));
+        assert!(matches!(end_or_warn(true, Ok(Some(7))), Ok(Some(7))));
     }
 }

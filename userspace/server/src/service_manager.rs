@@ -55,10 +55,15 @@ pub(crate) struct Watchdog {
     hangs: bool,
 }
 
+/// The time after which the service manager acts (`WATCHDOG_USEC`), if it is to.
+pub(crate) fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
 impl Watchdog {
-    /// The watchdog that the service manager asks for (`WATCHDOG_USEC`), if it does.
+    /// The watchdog that the service manager asks for, if it does.
     pub(crate) fn from_environment() -> Self {
-        Self::every(sd_notify::watchdog_enabled().map(|limit| limit / 2))
+        Self::every(watchdog_limit().map(|limit| limit / 2))
     }
 
     fn every(interval: Option<Duration>) -> Self {

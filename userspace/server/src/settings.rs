@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidegate_tcp::config::Keepalive;
-
 use crate::arguments::ServeArguments;
-use crate::config_file::{self, ConfigFile};
+use crate::config_file::{self, ConfigFile, OfListener};
 use crate::failure::Failure;
 use crate::listen;
 use crate::nic::state_directory;
@@ -19,8 +17,8 @@ pub(crate) struct Settings {
     /// The configuration file with the arguments in it: no address and port twice, and the root in `http`. To serve,
     /// there is at least one listener.
     pub(crate) config: ConfigFile,
-    /// Keepalive settings of each listener.
-    pub(crate) keepalive: Vec<Keepalive>,
+    /// The settings of each listener.
+    pub(crate) listeners: Vec<OfListener>,
     /// The time between two lines of rates.
     pub(crate) stats_interval: Option<Duration>,
     /// The configuration file, if there is one.
@@ -87,7 +85,7 @@ impl Settings {
             config.listen.clone_from(&arguments.listen);
         }
         listen::check_all(&config.listen)?;
-        let keepalive = config.keepalive_of(&config.listen)?;
+        let listeners = config.settings_of(&config.listen)?;
         config.take(arguments);
         config
             .sources
@@ -107,7 +105,7 @@ impl Settings {
         Ok(Self {
             interfaces,
             config,
-            keepalive,
+            listeners,
             stats_interval: arguments.stats_interval,
             config_file: arguments.config.clone(),
             tune: arguments.tune.then(|| state_directory(arguments.state_dir.as_deref())),
@@ -181,6 +179,7 @@ mod tests {
     use std::path::Path;
 
     use tidegate_runtime::{Attach, CookieMode, NextHop, WaitStrategy, XdpMode};
+    use tidegate_tcp::congestion::Algorithm;
 
     use super::*;
 
@@ -267,14 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_can_have_keepalive_settings_of_its_own() {
+    fn a_listener_can_have_settings_of_its_own() {
         let text = "iface = \"eth1\"\nlisten = [\"http=198.18.0.1:80\", \"echo=198.18.0.1:7\"]\n\
-                    [listener.\"echo=198.18.0.1:7\"]\nkeepalive_idle = \"60s\"\n";
+                    [listener.\"echo=198.18.0.1:7\"]\nkeepalive_idle = \"60s\"\ncongestion = \"reno\"\n";
         let settings =
             Settings::merge(config_file::parse(text, "t.toml").unwrap(), &ServeArguments::default()).unwrap();
-        assert_eq!(settings.keepalive[0], settings.config.tcp.keepalive());
-        assert_eq!(settings.keepalive[1].idle, Duration::from_secs(60));
-        assert_eq!(settings.keepalive[1].probes, settings.config.tcp.keepalive_probes);
+        assert_eq!(settings.listeners[0].keepalive, settings.config.tcp.keepalive());
+        assert_eq!(settings.listeners[0].congestion, None);
+        assert_eq!(settings.listeners[1].keepalive.idle, Duration::from_secs(60));
+        assert_eq!(
+            settings.listeners[1].keepalive.probes,
+            settings.config.tcp.keepalive_probes
+        );
+        assert_eq!(settings.listeners[1].congestion, Some(Algorithm::RENO));
 
         // A file without listeners is about those of the command line, which replace its own.
         for (text, arguments, phrase) in [

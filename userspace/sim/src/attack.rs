@@ -161,7 +161,7 @@ impl Forger {
             5 => (FIN | ACK, 0),
             _ => (ACK | PSH, 1 + (choices >> 32) as usize % self.text.len()),
         };
-        // Whoever knows that timestamps are in use has to guess those as well: half of all are later than the last one.
+        // An attacker that knows of timestamps has to guess those as well: half of all are later than the last one.
         let [a, b, c, d, e, f, g, h] = stamps.to_be_bytes();
         let timestamps = [1, 1, 8, 10, a, b, c, d, e, f, g, h];
         let to = if choices & 8 == 0 { Side::Client } else { Side::Server };

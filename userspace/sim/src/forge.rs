@@ -209,7 +209,7 @@ mod tests {
             genuine: 0,
             refused: Vec::new(),
         };
-        // Whoever has the key needs no luck.
+        // With the key no luck is needed.
         for number in 0..5 {
             let acknowledgment = Acknowledgment::genuine(number, secret, EPOCH, Accepted::All, &mut random);
             server.receive(&acknowledgment.frame());

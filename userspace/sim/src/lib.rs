@@ -19,6 +19,7 @@ pub mod check;
 pub mod engine_host;
 pub mod forge;
 mod generate;
+pub mod goodput;
 pub mod host;
 pub mod icmp;
 pub mod impairment;

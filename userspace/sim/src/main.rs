@@ -4,6 +4,7 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
+use core::time::Duration;
 use std::io::BufWriter;
 use std::process::ExitCode;
 use std::thread;
@@ -13,8 +14,10 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_abi::syn_cookie::Accepted;
 use tidegate_sim::batch::{self, Batch};
+use tidegate_sim::goodput::{self, Case};
 use tidegate_sim::trace::Trace;
 use tidegate_sim::{attack, forge, out_of_order};
+use tidegate_tcp::congestion::Algorithm;
 
 /// Failures that are shown whole; of all others only the seeds.
 const FAILURES_SHOWN: usize = 3;
@@ -51,6 +54,26 @@ enum Command {
     Attack(AttackArguments),
     /// Forge acknowledgments of SYN cookies: guesses, then cookies of other handshakes and times.
     Forge(ForgeArguments),
+    /// Measure the share of a bad link of 100 Mbit/s that each congestion control gets, alone and beside another.
+    Goodput(GoodputArguments),
+}
+
+#[derive(Debug, Args)]
+struct GoodputArguments {
+    /// Seconds of simulated time of each run.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    seconds: u16,
+
+    /// Runs, each with another seed, to take the mean of.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+
+    /// Percentage of losses that BBR tolerates (`bbr_loss_threshold`).
+    #[arg(long, value_name = "PERCENT", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=100))]
+    loss_threshold: u8,
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +124,7 @@ fn main() -> ExitCode {
         Some(Command::Run(arguments)) => run_batch(&arguments),
         Some(Command::Attack(arguments)) => run_attacks(&arguments),
         Some(Command::Forge(arguments)) => run_forge(&arguments),
+        Some(Command::Goodput(arguments)) => run_goodput(&arguments).map(|()| true),
         None => run_one(arguments.seed.unwrap_or_default(), arguments.trace),
     };
     let result = result.and_then(|passed| {
@@ -201,6 +225,73 @@ fn run_attacks(arguments: &AttackArguments) -> Result<bool> {
         }
     };
     Ok(blind && out_of_order)
+}
+
+/// The mean shares of connections with these congestion controls, as words.
+fn mean_shares(algorithms: &[Algorithm], case: &Case, arguments: &GoodputArguments) -> Result<Vec<String>> {
+    let configs: Vec<_> = algorithms
+        .iter()
+        .map(|&algorithm| goodput::config(algorithm, arguments.loss_threshold))
+        .collect();
+    let mut sums = vec![(0.0, 0); configs.len()];
+    for seed in 0..arguments.runs {
+        let shares = goodput::shares(&configs, case, arguments.seconds.into(), seed.into());
+        let shares = shares.map_err(anyhow::Error::msg)?;
+        for (sum, (share, again)) in sums.iter_mut().zip(shares) {
+            sum.0 += share;
+            sum.1 += again;
+        }
+    }
+    let runs = arguments.runs;
+    let words = sums.iter().zip(algorithms).map(|((share, again), algorithm)| {
+        let again = again / u64::from(runs);
+        format!("{algorithm} {:.3} ({again} again)", share / f64::from(runs))
+    });
+    Ok(words.collect())
+}
+
+fn run_goodput(arguments: &GoodputArguments) -> Result<()> {
+    println!("share of a link of 100 Mbit/s, 10 ms each way, and segments sent again");
+    for case in goodput::cases() {
+        let mut words = Vec::new();
+        for &algorithm in Algorithm::ALL {
+            words.append(&mut mean_shares(&[algorithm], &case, arguments)?);
+        }
+        println!("{:<56}{}", case.name, words.join("   "));
+    }
+    println!("two connections that begin together");
+    for (name, queue) in [
+        ("queue 60 KB", 60_000),
+        ("queue 250 KB", 250_000),
+        ("queue 2.5 MB", 2_500_000),
+    ] {
+        let case = goodput::case(name, queue, |_| {});
+        for pair in [
+            [Algorithm::CUBIC, Algorithm::CUBIC],
+            [Algorithm::BBR, Algorithm::CUBIC],
+            [Algorithm::BBR, Algorithm::BBR],
+        ] {
+            let words = mean_shares(&pair, &case, arguments)?;
+            println!("{name:<56}{}", words.join("   "));
+        }
+    }
+    println!("20 MB without a bottleneck");
+    for permille in [0, 1, 10, 20] {
+        let mut words = Vec::new();
+        for &algorithm in Algorithm::ALL {
+            let mut times = Vec::new();
+            for seed in 0..arguments.runs {
+                let config = goodput::config(algorithm, arguments.loss_threshold);
+                let time = goodput::time_without_bottleneck(config, 20_000_000, permille, seed.into());
+                times.push(time.map_err(anyhow::Error::msg)?.unwrap_or(Duration::from_secs(60)));
+            }
+            times.sort_unstable();
+            words.push(format!("{algorithm} {:.2} s", times[times.len() / 2].as_secs_f64()));
+        }
+        let name = format!("loss {} % both ways", f64::from(permille) / 10.0);
+        println!("{name:<56}{}", words.join("   "));
+    }
+    Ok(())
 }
 
 fn run_forge(arguments: &ForgeArguments) -> Result<bool> {

@@ -31,7 +31,7 @@ impl InvalidSetting {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// Returns an error if it is not.
     pub fn check_range<T: PartialOrd + Debug>(
         key: &'static str,
         value: T,
@@ -52,7 +52,7 @@ impl InvalidSetting {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// Returns an error if it is not.
     pub fn check_duration(key: &'static str, duration: Duration) -> Result<(), Self> {
         if duration > MAX_DURATION {
             let message = format!("{key} is {duration:?}; it must be at most 10 years ({MAX_DURATION:?})");
@@ -65,7 +65,7 @@ impl InvalidSetting {
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// Returns an error if it is not.
     pub fn check_above_zero(key: &'static str, duration: Duration) -> Result<(), Self> {
         if duration.is_zero() {
             return Err(Self::new(
@@ -149,10 +149,10 @@ pub struct Config {
     /// or a 64th part more, up to 16 KiB.
     pub send_buffer: u32,
     /// Segments sent and not acknowledged per connection at most (64 to 2^20). It bounds what a peer costs that asks
-    /// for small segments and leaves them unacknowledged: 24 bytes of memory for each, and the logarithm of their
-    /// number in work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256 bytes or
-    /// more; where `send_buffer` is raised, this is to be raised with it. Where the path turns out to take smaller
-    /// packets only, what is outstanding is cut, and may become as many times more as a segment has pieces.
+    /// for small segments and leaves them unacknowledged: 24 bytes of memory for each (with BBR 56), and the logarithm
+    /// of their number in work for each acknowledgment. With the default 4 MiB can be outstanding in segments of 256
+    /// bytes or more; where `send_buffer` is raised, this is to be raised with it. Where the path turns out to take
+    /// smaller packets only, what is outstanding is cut, and may become as many times more as a segment has pieces.
     pub max_outstanding_segments: u32,
     /// Memory held by what all connections have queued for sending, in bytes, overhead included. Beyond it each
     /// connection may have one segment queued.
@@ -209,8 +209,11 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Keepalive probes without an answer before the connection is given up.
     pub keepalive_probes: u8,
-    /// Congestion control: `cubic` (RFC 9438) or `reno` (RFC 5681).
+    /// Congestion control: `cubic` (RFC 9438), `reno` (RFC 5681) or `bbr` (draft-ietf-ccwg-bbr).
     pub congestion: Algorithm,
+    /// With `bbr`: the rate of losses, in percent of what is in flight, up to which they do not slow a connection down
+    /// (1 to 100). 2 is the draft's; at 100 loss does not count, as with version 1 of BBR.
+    pub bbr_loss_threshold: u8,
     /// Loss detection: `rack` (RFC 8985) or `sack` (RFC 6675).
     pub loss_detection: LossDetection,
     /// Negotiate explicit congestion notification with peers that ask for it (RFC 3168).
@@ -229,6 +232,20 @@ pub struct Config {
     /// never less than 5 min, if a router told of the smaller one); zero: as long as the connection lasts.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub path_mtu_raise: Duration,
+    /// Peers of which it is remembered what connections have learned of the path: round-trip time and reordering, and
+    /// the slow start threshold for `path_memory_ssthresh` (0 to 2^24, rounded up to a power of two; 0: none). 40 bytes
+    /// for each, taken with the first. A connection is remembered when it ends, by the whole address of its peer, if
+    /// that has acknowledged 16 KiB. The round-trip time counts for a connection that has none of its handshake,
+    /// because that was by SYN cookie or its SYN-ACK was sent again, until it measures one: its first timeout is three
+    /// round trips or more then, from `rto_min` to 3 s, instead of 1 s.
+    pub path_memory: u32,
+    /// The time that is remembered for, from the last connection on (whole seconds).
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub path_memory_age: Duration,
+    /// Begin with the slow start threshold that was remembered, though not with less than the initial window. It saves
+    /// the losses by which it would be found, but one connection that met much congestion holds others back. Off by
+    /// default, as in Linux.
+    pub path_memory_ssthresh: bool,
     /// RSTs per second sent for segments that belong to no connection, and acknowledgments for half-open ones and those
     /// in TIME-WAIT: on average, since of each second it is drawn anew, from half of it to one and a half
     /// (CVE-2016-5696). No second has more than three times as many.
@@ -268,12 +285,16 @@ impl Default for Config {
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 10,
             congestion: Algorithm::default(),
+            bbr_loss_threshold: 2,
             loss_detection: LossDetection::default(),
             ecn: true,
             path_mtu_discovery: true,
             min_path_mtu: 552,
             black_hole_timeouts: 3,
             path_mtu_raise: Duration::from_secs(600),
+            path_memory: 16_384,
+            path_memory_age: Duration::from_secs(3600),
+            path_memory_ssthresh: false,
             rst_rate: 1000,
             challenge_ack_rate: 10,
         }
@@ -326,6 +347,7 @@ impl Config {
         for (key, duration) in [("rto_max", self.rto_max), ("path_mtu_raise", self.path_mtu_raise)] {
             InvalidSetting::check_duration(key, duration)?;
         }
+        InvalidSetting::check_range("bbr_loss_threshold", self.bbr_loss_threshold, 1..=100)?;
         InvalidSetting::check_above_zero("rto_min", self.rto_min)?;
         if self.rto_min > self.rto_max {
             return Err(InvalidSetting::new(
@@ -336,6 +358,8 @@ impl Config {
                 ),
             ));
         }
+        InvalidSetting::check_range("path_memory", self.path_memory, 0..=1 << 24)?;
+        InvalidSetting::check_above_zero("path_memory_age", self.path_memory_age)?;
         InvalidSetting::check_range("min_send_progress", self.min_send_progress, 1..=1 << 30)?;
         if self.delayed_ack >= Duration::from_millis(500) {
             return Err(InvalidSetting::new(

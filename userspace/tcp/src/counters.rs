@@ -57,6 +57,10 @@ define_counters! {
         Recoveries = "recoveries",
         /// Retransmissions that turned out to be needless, and whose consequences were taken back (RFC 4015).
         SpuriousRetransmits = "spurious_retransmits",
+        /// Those of them that were timeouts without timestamps to tell (F-RTO, RFC 5682).
+        FrtoSpurious = "frto_spurious",
+        /// Connections to a peer of which an earlier connection had left something (`path_memory`, RFC 9040).
+        PathMemoryHits = "path_memory_hits",
         /// Tail loss probes sent (RFC 8985).
         TailProbes = "tail_probes",
         /// Times that new text waited because `max_outstanding_segments` were outstanding.

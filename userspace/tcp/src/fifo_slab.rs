@@ -1,31 +1,28 @@
 //! Records in slots that remember the order in which they came, so that the oldest can give way.
 
+use crate::chunks::{Advice, ChunkedSlab};
+
 const NONE: u32 = u32::MAX;
 
-struct Slot<T> {
-    /// `None`: free, and `next` is the next free slot.
-    record: Option<T>,
+struct Entry<T> {
+    record: T,
     previous: u32,
     next: u32,
 }
 
 /// A slab with a queue through it: O(1) for everything.
 pub(crate) struct FifoSlab<T> {
-    slots: Vec<Slot<T>>,
-    free: u32,
+    entries: ChunkedSlab<Entry<T>>,
     oldest: u32,
     newest: u32,
-    length: u32,
 }
 
 impl<T> Default for FifoSlab<T> {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
-            free: NONE,
+            entries: ChunkedSlab::default(),
             oldest: NONE,
             newest: NONE,
-            length: 0,
         }
     }
 }
@@ -33,78 +30,59 @@ impl<T> Default for FifoSlab<T> {
 impl<T> FifoSlab<T> {
     /// Records held.
     pub(crate) fn len(&self) -> u32 {
-        self.length
+        self.entries.len()
     }
 
     /// Adds a record as the newest and returns its slot.
     pub(crate) fn insert(&mut self, record: T) -> u32 {
-        let slot = Slot {
-            record: Some(record),
+        let index = self.entries.insert(Entry {
+            record,
             previous: self.newest,
             next: NONE,
-        };
-        let index = if self.free == NONE {
-            self.slots.push(slot);
-            self.slots.len() as u32 - 1
-        } else {
-            let index = self.free;
-            self.free = self.slots[index as usize].next;
-            self.slots[index as usize] = slot;
-            index
-        };
+        });
         match self.newest {
             NONE => self.oldest = index,
-            newest => self.slots[newest as usize].next = index,
+            newest => self.entries[newest].next = index,
         }
         self.newest = index;
-        self.length += 1;
         index
     }
 
     /// Takes a record out.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let slot = self.slots.get_mut(index as usize)?;
-        let record = slot.record.take()?;
-        self.unlink(index);
-        self.slots[index as usize].next = self.free;
-        self.free = index;
-        self.length -= 1;
-        if self.length == 0 {
-            // After a flood the memory goes back.
-            *self = Self::default();
-        }
+        let Entry { record, previous, next } = self.entries.take(index)?;
+        self.unlink(previous, next);
         Some(record)
     }
 
-    /// Takes a slot out of the queue.
-    fn unlink(&mut self, index: u32) {
-        let Slot { previous, next, .. } = self.slots[index as usize];
+    /// Closes the gap between two records of the queue.
+    fn unlink(&mut self, previous: u32, next: u32) {
         match previous {
             NONE => self.oldest = next,
-            previous => self.slots[previous as usize].next = next,
+            previous => self.entries[previous].next = next,
         }
         match next {
             NONE => self.newest = previous,
-            next => self.slots[next as usize].previous = previous,
+            next => self.entries[next].previous = previous,
         }
     }
 
     /// Makes a record the newest.
     pub(crate) fn renew(&mut self, index: u32) {
-        if self.get(index).is_none() || self.newest == index {
+        let Some(&Entry { previous, next, .. }) = self.entries.get(index).filter(|_| self.newest != index) else {
             return;
-        }
-        self.unlink(index);
+        };
+        self.unlink(previous, next);
         let newest = self.newest;
-        self.slots[newest as usize].next = index;
-        let slot = &mut self.slots[index as usize];
-        (slot.previous, slot.next) = (newest, NONE);
+        self.entries[newest].next = index;
+        let entry = &mut self.entries[index];
+        (entry.previous, entry.next) = (newest, NONE);
         self.newest = index;
     }
 
     /// The slot of the record that came after the one at `index`, which is there.
     pub(crate) fn next(&self, index: u32) -> Option<u32> {
-        let next = self.slots.get(index as usize)?.next;
+        let next = self.entries.get(index)?.next;
         (next != NONE).then_some(next)
     }
 
@@ -115,17 +93,38 @@ impl<T> FifoSlab<T> {
 
     /// A record.
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
-        self.slots.get(index as usize)?.record.as_ref()
+        self.entries.get(index).map(|entry| &entry.record)
     }
 
     /// A record.
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.slots.get_mut(index as usize)?.record.as_mut()
+        self.entries.get_mut(index).map(|entry| &mut entry.record)
+    }
+
+    /// Bytes of memory that the slots take.
+    pub(crate) fn memory(&self) -> usize {
+        self.entries.memory()
     }
 
     /// The number of slots, of which some may be free.
     pub(crate) fn slots(&self) -> u32 {
-        self.slots.len() as u32
+        self.entries.slots()
+    }
+
+    /// From now on has `advice` for the memory of further slots.
+    pub(crate) fn set_advice(&mut self, advice: Advice) {
+        self.entries.set_advice(advice);
+    }
+
+    /// Whether [`FifoSlab::give_back`] has something to look at.
+    #[inline]
+    pub(crate) fn has_emptied(&self) -> bool {
+        self.entries.has_emptied()
+    }
+
+    /// Gives back the memory of a chunk without records, if there is one: after a flood. Returns its number.
+    pub(crate) fn give_back(&mut self) -> Option<u32> {
+        self.entries.give_back()
     }
 }
 

@@ -1,12 +1,11 @@
 //! From 4-tuple to record: an open-addressing hash table, keyed at random.
 //!
-//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. At most
-//! half of it is ever used, and deletion shifts entries back, so there are no tombstones. It begins small and doubles
-//! up to what the limits of the engine ask for: the fewer caches and page tables have to hold of it, the sooner a flow
-//! is found. What was in it moves over a few buckets at a time, and the memory of those goes back as they are emptied,
-//! so no insertion takes long.
-
-use core::mem::take;
+//! The table holds 8 bytes per flow (a tag of the hash and where the record is); the records hold the tuples. It is cut
+//! into parts, by the highest bits of the hash, as many as the limits of the engine ask for and each for a few thousand
+//! flows. A part begins small, and grows and shrinks by itself, by an eighth to a quarter of its size, so that no call
+//! moves more than one part, and at most a fifth of the buckets is free where there are many. Small parts are half
+//! free: the search is shorter, and there is little to be saved. Deletion shifts entries back, so there are no
+//! tombstones.
 
 use tidegate_abi::siphash::Key;
 
@@ -59,59 +58,75 @@ impl FlowHash {
     }
 }
 
-/// The [`FlowHash`] of the flow, whose low bits are also where the search for it starts, and its place packed: zero
-/// where there is none. An array, since a vector of zeros is then memory that nobody has to write first.
+/// The [`FlowHash`] of the flow, whose highest bits say which part it is in and the next ones where the search for it
+/// starts, and its place packed: zero where there is none.
 type Bucket = [u32; 2];
 
-/// Buckets of a new table.
-const MIN_BUCKETS: usize = 4096;
+/// Flows of a part when the table is full, at most and at least half as many. There are no more than 65,536 parts.
+const FLOWS_OF_A_PART: usize = 4096;
 
-/// Buckets that every insertion moves over while the table grows. Two would do: the larger one has room for as many
-/// flows as a quarter of its buckets before it has to grow itself.
-const MOVED_PER_INSERTION: usize = 4;
+/// Buckets of a part that has few flows, at least; it has none before it has any.
+const MIN_BUCKETS: usize = 64;
 
-/// Buckets whose memory goes back at a time: 64 KiB. In tests few, so that small tables have that behind them, too.
-const GIVEN_BACK: usize = if cfg!(test) { 8 } else { 8192 };
+/// Buckets of all parts together when each has a few flows, at least: 32 KiB, in which they are rarely in each other's
+/// way.
+const MIN_TOTAL: usize = 4096;
 
-/// Buckets, a power of two of them. Those that are no longer there, at the end, are empty.
-#[derive(Default)]
-struct Buckets {
-    all: Vec<Bucket>,
-    mask: usize,
+/// From this number of buckets on at most a fifth of them is free, not a half.
+const DENSE_BUCKETS: usize = 512;
+
+/// The number of buckets above `buckets` for a part, which is [`MIN_BUCKETS`] or was returned by this: there are four
+/// up to the double, as size classes of allocators are.
+fn next_size(buckets: usize) -> usize {
+    buckets + (1 << buckets.ilog2()) / 4
 }
 
-impl Buckets {
-    fn new(count: usize) -> Self {
-        Self {
-            all: vec![[0; 2]; count],
-            mask: count - 1,
-        }
+/// Flows that a part with `buckets` buckets has room for.
+fn room(buckets: usize) -> usize {
+    if buckets < DENSE_BUCKETS {
+        buckets / 2
+    } else {
+        buckets / 5 * 4
     }
+}
 
-    #[inline]
-    fn len(&self) -> usize {
-        self.all.len()
+/// The number of buckets for a part that is to have room for `flows`, at least `min` of them.
+fn size_for(flows: usize, min: usize) -> usize {
+    let mut buckets = min;
+    while room(buckets) < flows {
+        buckets = next_size(buckets);
     }
+    buckets
+}
 
+#[derive(Default)]
+struct Part {
+    buckets: Vec<Bucket>,
+    used: u32,
+}
+
+impl Part {
+    /// The bucket where the search for a flow starts. `rest` is what of its tag is behind the part's number.
     #[inline]
-    fn home(&self, tag: u32) -> usize {
-        tag as usize & self.mask
+    fn home(&self, rest: u32) -> usize {
+        ((u64::from(rest) * self.buckets.len() as u64) >> 32) as usize
     }
 
     #[inline]
     fn next(&self, at: usize) -> usize {
-        (at + 1) & self.mask
+        let next = at + 1;
+        if next == self.buckets.len() { 0 } else { next }
     }
 
     #[inline]
-    fn find(&self, hash: FlowHash, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
-        let mut at = self.home(hash.0);
+    fn find(&self, rest: u32, tag: u32, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
+        let mut at = self.home(rest);
         loop {
-            let &[tag, packed] = self.all.get(at)?;
+            let &[found, packed] = self.buckets.get(at)?;
             if packed == 0 {
                 return None;
             }
-            if tag == hash.0 {
+            if found == tag {
                 let place = FlowSlot::unpack(packed);
                 if matches(place) {
                     return Some(place);
@@ -121,22 +136,13 @@ impl Buckets {
         }
     }
 
-    #[inline]
-    fn insert(&mut self, bucket: Bucket) {
-        let mut at = self.home(bucket[0]);
-        while self.all[at][1] != 0 {
-            at = self.next(at);
-        }
-        self.all[at] = bucket;
-    }
-
     /// The bucket of the flow at `place`.
     #[inline]
-    fn position(&self, hash: FlowHash, place: FlowSlot) -> Option<usize> {
-        let mut at = self.home(hash.0);
+    fn position(&self, rest: u32, place: FlowSlot) -> Option<usize> {
+        let mut at = self.home(rest);
         let wanted = place.pack();
         loop {
-            match self.all.get(at)? {
+            match self.buckets.get(at)? {
                 [_, 0] => return None,
                 [_, found] if *found == wanted => return Some(at),
                 _ => at = self.next(at),
@@ -144,47 +150,83 @@ impl Buckets {
         }
     }
 
+    #[inline]
+    fn insert(&mut self, rest: u32, bucket: Bucket) {
+        let mut at = self.home(rest);
+        while self.buckets[at][1] != 0 {
+            at = self.next(at);
+        }
+        self.buckets[at] = bucket;
+    }
+
+    /// The number of buckets from `from` on to `to`, round the end.
+    #[inline]
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from {
+            to - from
+        } else {
+            to + self.buckets.len() - from
+        }
+    }
+
     /// Empties the bucket at `hole`, where others may move to.
     #[inline]
-    fn remove(&mut self, mut hole: usize) {
+    fn remove(&mut self, mut hole: usize, bits: u32) {
         let mut at = self.next(hole);
-        while self.all.get(at).is_some_and(|bucket| bucket[1] != 0) {
+        while self.buckets[at][1] != 0 {
             // A bucket may move to the hole unless that would put it before its home.
-            let home = self.home(self.all[at][0]);
-            if (at.wrapping_sub(home) & self.mask) >= (at.wrapping_sub(hole) & self.mask) {
-                self.all[hole] = self.all[at];
+            let home = self.home(split(self.buckets[at][0], bits).1);
+            if self.distance(home, at) >= self.distance(hole, at) {
+                self.buckets[hole] = self.buckets[at];
                 hole = at;
             }
             at = self.next(at);
         }
-        self.all[hole] = [0; 2];
+        self.buckets[hole] = [0; 2];
     }
+
+    /// Moves to as many buckets.
+    #[cold]
+    #[inline(never)]
+    fn resize(&mut self, buckets: usize, bits: u32) {
+        let old = core::mem::replace(&mut self.buckets, vec![[0; 2]; buckets]);
+        for bucket in old {
+            if bucket[1] != 0 {
+                self.insert(split(bucket[0], bits).1, bucket);
+            }
+        }
+    }
+}
+
+/// The number of the part that a tag belongs to, of 2^`bits` parts, and what is left of the tag.
+#[inline]
+fn split(tag: u32, bits: u32) -> (usize, u32) {
+    let wide = u64::from(tag) << bits;
+    ((wide >> 32) as usize, wide as u32)
 }
 
 /// The table.
 pub(crate) struct FlowTable {
-    buckets: Buckets,
-    /// Those the table had before it grew, while some are not moved yet: all from `unmoved` on are empty. Otherwise
-    /// none.
-    old: Buckets,
-    unmoved: usize,
-    /// Buckets at most.
-    most: usize,
+    parts: Box<[Part]>,
+    /// The number of parts is 2 to the power of it.
+    bits: u32,
+    /// Buckets of a part at least.
+    min: usize,
     key: Key,
-    used: usize,
+    /// Buckets of all parts.
+    buckets: usize,
 }
 
 impl FlowTable {
-    /// A table for at most `flows` flows.
+    /// A table for about `flows` flows.
     pub(crate) fn new(flows: usize, key: Key) -> Self {
-        let most = (flows.max(8) * 2).next_power_of_two();
+        let parts = flows.div_ceil(FLOWS_OF_A_PART).next_power_of_two().min(1 << 16);
         Self {
-            buckets: Buckets::new(most.min(MIN_BUCKETS)),
-            old: Buckets::default(),
-            unmoved: 0,
-            most,
+            parts: (0..parts).map(|_| Part::default()).collect(),
+            bits: parts.ilog2(),
+            min: MIN_BUCKETS.max(MIN_TOTAL / parts),
             key,
-            used: 0,
+            buckets: 0,
         }
     }
 
@@ -204,7 +246,9 @@ impl FlowTable {
     /// result means nothing and is to be given to [`core::hint::black_box`].
     #[inline]
     pub(crate) fn prefetch(&self, hash: FlowHash) -> u32 {
-        self.buckets.all[self.buckets.home(hash.0)][0]
+        let (number, rest) = split(hash.0, self.bits);
+        let part = &self.parts[number];
+        part.buckets.get(part.home(rest)).map_or(0, |bucket| bucket[0])
     }
 
     /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked
@@ -223,106 +267,64 @@ impl FlowTable {
     /// [`FlowTable::find`] for a flow whose hash is known.
     #[inline]
     pub(crate) fn find_hashed(&self, hash: FlowHash, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
-        let found = self.buckets.find(hash, &matches);
-        if found.is_none() && self.is_growing() {
-            return self.old.find(hash, matches);
-        }
-        found
+        let (number, rest) = split(hash.0, self.bits);
+        self.parts[number].find(rest, hash.0, matches)
     }
 
     /// Adds a flow that is not in the table.
     pub(crate) fn insert(&mut self, key: &FlowKey, place: FlowSlot) {
         let hash = self.hash(key);
-        if self.is_growing() {
-            self.move_some();
-        } else if (self.used + 1) * 2 > self.buckets.len() && self.buckets.len() < self.most {
-            self.grow();
+        let (number, rest) = split(hash.0, self.bits);
+        let part = &mut self.parts[number];
+        part.used += 1;
+        if part.used as usize > room(part.buckets.len()) {
+            self.resize(number);
         }
-        debug_assert!(
-            self.used * 2 < self.buckets.len(),
-            "the limits of the engine bound the table"
-        );
-        self.buckets.insert([hash.0, place.pack()]);
-        self.used += 1;
+        self.parts[number].insert(rest, [hash.0, place.pack()]);
     }
 
     /// Points the flow `key`, now at `from`, to `to`.
     pub(crate) fn replace(&mut self, key: &FlowKey, from: FlowSlot, to: FlowSlot) {
-        let hash = self.hash(key);
-        if let Some((buckets, at)) = self.position(hash, from) {
-            buckets.all[at][1] = to.pack();
+        let (number, rest) = split(self.hash(key).0, self.bits);
+        let part = &mut self.parts[number];
+        if let Some(at) = part.position(rest, from) {
+            part.buckets[at][1] = to.pack();
         }
     }
 
     /// Removes the flow `key` that is at `place`.
     pub(crate) fn remove(&mut self, key: &FlowKey, place: FlowSlot) {
-        let hash = self.hash(key);
-        if let Some((buckets, at)) = self.position(hash, place) {
-            buckets.remove(at);
-            self.used -= 1;
-            if self.used == 0 && self.buckets.len() > MIN_BUCKETS {
-                self.give_back();
+        let (number, rest) = split(self.hash(key).0, self.bits);
+        let part = &mut self.parts[number];
+        if let Some(at) = part.position(rest, place) {
+            part.remove(at, self.bits);
+            part.used -= 1;
+            if (part.used as usize) < room(part.buckets.len()) / 2 && part.buckets.len() > self.min {
+                self.resize(number);
             }
         }
     }
 
-    /// Begins again as small as a new table: nothing is in it.
+    /// Gives a part, which has got too small or too large, the size for its flows and a few more.
     #[cold]
-    fn give_back(&mut self) {
-        self.buckets = Buckets::new(MIN_BUCKETS);
-        self.old = Buckets::default();
+    #[inline(never)]
+    fn resize(&mut self, number: usize) {
+        let part = &mut self.parts[number];
+        let flows = part.used as usize;
+        self.buckets -= part.buckets.len();
+        part.resize(size_for(flows + flows / 16, self.min), self.bits);
+        self.buckets += part.buckets.len();
+    }
+
+    /// Bytes of memory that the table takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.buckets * size_of::<Bucket>() + self.parts.len() * size_of::<Part>()
     }
 
     /// Flows in the table.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.used
-    }
-
-    /// The flow at `place`, and which buckets have it.
-    #[inline]
-    fn position(&mut self, hash: FlowHash, place: FlowSlot) -> Option<(&mut Buckets, usize)> {
-        if let Some(at) = self.buckets.position(hash, place) {
-            return Some((&mut self.buckets, at));
-        }
-        if !self.is_growing() {
-            return None;
-        }
-        let at = self.old.position(hash, place)?;
-        Some((&mut self.old, at))
-    }
-
-    #[inline]
-    fn is_growing(&self) -> bool {
-        !self.old.all.is_empty()
-    }
-
-    /// Goes on with twice as many buckets.
-    #[cold]
-    fn grow(&mut self) {
-        let larger = Buckets::new(self.buckets.len() * 2);
-        self.old = core::mem::replace(&mut self.buckets, larger);
-        self.unmoved = self.old.len();
-        self.move_some();
-    }
-
-    /// Moves what is in the next few of the old buckets.
-    #[cold]
-    fn move_some(&mut self) {
-        for _ in 0..MOVED_PER_INSERTION {
-            self.unmoved -= 1;
-            // Its removal may move another one here.
-            while self.old.all[self.unmoved][1] != 0 {
-                self.buckets.insert(self.old.all[self.unmoved]);
-                self.old.remove(self.unmoved);
-            }
-        }
-        if self.unmoved == 0 {
-            drop(take(&mut self.old));
-        } else if self.unmoved.is_multiple_of(GIVEN_BACK) {
-            self.old.all.truncate(self.unmoved);
-            self.old.all.shrink_to_fit();
-        }
+        self.parts.iter().map(|part| part.used as usize).sum()
     }
 }
 
@@ -376,28 +378,74 @@ mod tests {
     }
 
     #[test]
-    fn a_table_begins_small_and_grows_as_far_as_it_must() {
-        let mut table = FlowTable::new(50_000, Key(1, 2));
-        let most = table.most;
-        assert_eq!(most, 131_072);
-        assert_eq!(table.buckets.len(), MIN_BUCKETS);
-        let keys = || (0..50_000_u16).map(|port| (key(port), FlowSlot::TimeWait(u32::from(port))));
+    fn sizes_are_four_to_the_double_and_have_room() {
+        let sizes: Vec<usize> = core::iter::successors(Some(MIN_BUCKETS), |&size| Some(next_size(size)))
+            .take(9)
+            .collect();
+        assert_eq!(sizes, [64, 80, 96, 112, 128, 160, 192, 224, 256]);
+        for flows in 0..5000 {
+            let size = size_for(flows, MIN_BUCKETS);
+            assert!(room(size) >= flows && room(size) < size);
+            assert!(
+                size == MIN_BUCKETS || sizes_below(size) < flows,
+                "{flows} flows in {size} buckets"
+            );
+        }
+    }
+
+    /// Room in the next smaller size.
+    fn sizes_below(size: usize) -> usize {
+        let below = core::iter::successors(Some(MIN_BUCKETS), |&size| Some(next_size(size)));
+        below.take_while(|&below| below < size).last().map_or(0, room)
+    }
+
+    #[test]
+    fn a_table_grows_and_shrinks_with_its_flows_and_a_part_at_a_time() {
+        const FLOWS: usize = 60_000;
+        let mut table = FlowTable::new(FLOWS, Key(1, 2));
+        assert_eq!((table.parts.len(), table.memory()), (16, 16 * size_of::<Part>()));
+        let keys = || (0..FLOWS as u16).map(|port| (key(port), FlowSlot::TimeWait(u32::from(port))));
+        let sizes = |table: &FlowTable| -> Vec<usize> { table.parts.iter().map(|part| part.buckets.len()).collect() };
+        let mut before = sizes(&table);
         for (count, (key, place)) in keys().enumerate() {
             table.insert(&key, place);
-            assert!((count + 1) * 2 <= table.buckets.len());
-            // No call gives back more than a little of what there was before.
-            assert!(table.old.all.capacity() <= table.unmoved + GIVEN_BACK);
+            let after = sizes(&table);
+            assert!(
+                before
+                    .iter()
+                    .zip(&after)
+                    .filter(|(before, after)| before != after)
+                    .count()
+                    <= 1
+            );
+            before = after;
+            let buckets: usize = before.iter().sum();
+            assert_eq!(table.buckets, buckets);
+            // Between a half and four fifths of the buckets are used where there are many.
+            if count > FLOWS / 2 {
+                assert!(buckets <= 2 * count, "{count} flows in {buckets} buckets");
+            }
         }
-        assert_eq!(table.buckets.len(), most);
-        for (key, place) in keys() {
+        assert!(table.memory() <= 13 * FLOWS, "{} bytes", table.memory());
+        for (count, (key, place)) in keys().enumerate() {
             assert_eq!(table.find(&key, |found| found == place), Some(place));
             table.remove(&key, place);
             assert_eq!(table.find(&key, |found| found == place), None);
+            let left = FLOWS - count - 1;
+            assert!(
+                table.buckets <= 4 * left + 16 * 2 * table.min,
+                "{left} flows in {} buckets",
+                table.buckets
+            );
         }
-        // With the last flow the memory goes back.
-        assert_eq!(table.buckets.len(), MIN_BUCKETS);
-        assert!(!table.is_growing());
-        assert!(table.buckets.all.iter().all(|&[_, place]| place == 0));
+        assert_eq!((table.len(), table.buckets), (0, MIN_TOTAL));
+        assert!(
+            table
+                .parts
+                .iter()
+                .flat_map(|part| &part.buckets)
+                .all(|&[_, place]| place == 0)
+        );
     }
 
     proptest! {
@@ -406,10 +454,11 @@ mod tests {
         fn agrees_with_a_map(
             secret: (u64, u64),
             flows in 31..300_usize,
+            parts in 1..300_usize,
             steps in proptest::collection::vec((0..4_u8, 0..400_u16), 1..1000),
         ) {
-            let mut table = FlowTable::new(flows, Key(secret.0, secret.1));
-            table.buckets = Buckets::new(4);
+            let mut table = FlowTable::new(flows * parts, Key(secret.0, secret.1));
+            table.min = MIN_BUCKETS;
             let mut model = HashMap::new();
             for (action, port) in steps {
                 // Hardly more ports than flows, so that the table gets full.

@@ -76,6 +76,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+mod chunks;
 pub mod config;
 pub mod congestion;
 mod connection;
@@ -88,6 +89,7 @@ pub mod histogram;
 mod isn;
 mod link;
 pub mod next_hops;
+mod path_memory;
 mod rate_limit;
 mod reassembly;
 pub mod recovery;
@@ -102,6 +104,7 @@ pub mod transmit;
 pub mod wire;
 
 pub use application::{Application, Stream};
+pub use chunks::MemoryAdvisor;
 pub use config::Config;
 pub use connection::State;
 #[cfg(debug_assertions)]

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::wire::LinkHeader;
+use crate::wire::{LinkHeader, ReceivedLink};
 
 /// Number of a link header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,18 @@ impl LinkTable {
         self.entries[usize::from(number)].users += 1;
         self.last = number;
         Some(LinkId(number))
+    }
+
+    /// [`LinkTable::acquire`] of what answers a frame that came with `link`, which is not made where it is known.
+    #[inline]
+    pub(crate) fn acquire_reply(&mut self, link: ReceivedLink<'_>) -> Option<LinkId> {
+        match self.entries.get_mut(usize::from(self.last)) {
+            Some(entry) if entry.users > 0 && link.is_answered_by(&entry.header) => {
+                entry.users += 1;
+                Some(LinkId(self.last))
+            }
+            _ => self.acquire(&link.reply()),
+        }
     }
 
     fn add(&mut self, header: LinkHeader) -> Option<u16> {

@@ -1,4 +1,4 @@
-//! The flows that the engines of a server tell each other of, and with them whoever steers segments to them.
+//! The flows that the engines of a server tell each other, and the program that steers segments to them.
 
 use crate::wire::FlowKey;
 

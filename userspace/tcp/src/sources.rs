@@ -11,6 +11,7 @@
 
 use tidegate_abi::siphash::Key;
 
+use crate::chunks::{Advice, Column};
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::address::{Address, is_v4, table_hash_v4, v4_octets};
@@ -98,31 +99,33 @@ struct Links {
     next: u32,
 }
 
+/// What is in lists.
 trait Linked {
-    fn links(&mut self) -> &mut Links;
+    /// The links of the item with a number.
+    fn links(&mut self, index: u32) -> &mut Links;
 }
 
-fn append<T: Linked>(items: &mut [T], list: &mut List, index: u32) {
-    *items[index as usize].links() = Links {
+fn append(items: &mut impl Linked, list: &mut List, index: u32) {
+    *items.links(index) = Links {
         previous: list.newest,
         next: NONE,
     };
     match list.newest {
         NONE => list.oldest = index,
-        newest => items[newest as usize].links().next = index,
+        newest => items.links(newest).next = index,
     }
     list.newest = index;
 }
 
-fn unlink<T: Linked>(items: &mut [T], list: &mut List, index: u32) {
-    let Links { previous, next } = *items[index as usize].links();
+fn unlink(items: &mut impl Linked, list: &mut List, index: u32) {
+    let Links { previous, next } = *items.links(index);
     match previous {
         NONE => list.oldest = next,
-        previous => items[previous as usize].links().next = next,
+        previous => items.links(previous).next = next,
     }
     match next {
         NONE => list.newest = previous,
-        next => items[next as usize].links().previous = previous,
+        next => items.links(next).previous = previous,
     }
 }
 
@@ -138,14 +141,14 @@ struct Source {
     links: Links,
 }
 
-impl Linked for Source {
-    fn links(&mut self) -> &mut Links {
-        &mut self.links
+impl Linked for Vec<Source> {
+    fn links(&mut self, index: u32) -> &mut Links {
+        &mut self[index as usize].links
     }
 }
 
 /// The first of a list, which becomes the last.
-fn look_at(places: &mut [Place], list: &mut List) -> Option<u32> {
+fn look_at(places: &mut Column<Place>, list: &mut List) -> Option<u32> {
     let slot = list.oldest;
     if slot == NONE {
         return None;
@@ -158,15 +161,28 @@ fn look_at(places: &mut [Place], list: &mut List) -> Option<u32> {
 }
 
 /// The place of a connection in its list.
+#[derive(Clone, Copy)]
 struct Place {
     links: Links,
     /// The number of its source, with [`SERVED`]; [`NONE`]: it is in no list.
     source: u32,
 }
 
-impl Linked for Place {
-    fn links(&mut self) -> &mut Links {
-        &mut self.links
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            links: Links {
+                previous: NONE,
+                next: NONE,
+            },
+            source: NONE,
+        }
+    }
+}
+
+impl Linked for Column<Place> {
+    fn links(&mut self, index: u32) -> &mut Links {
+        &mut self.at(index).links
     }
 }
 
@@ -178,7 +194,7 @@ pub(crate) struct SourceTable {
     prefixes: Vec<u64>,
     sources: Vec<Source>,
     /// By the number of the connection.
-    places: Vec<Place>,
+    places: Column<Place>,
     /// Connections without a complete request, of all sources.
     waiting: List,
     /// Sources by how many connections they hold.
@@ -207,7 +223,7 @@ impl SourceTable {
             key,
             prefixes: Vec::new(),
             sources: Vec::new(),
-            places: Vec::new(),
+            places: Column::default(),
             waiting: List::EMPTY,
             ranks: Box::new([List::EMPTY; RANKS]),
             ranked: [0; RANKS / 64],
@@ -294,23 +310,14 @@ impl SourceTable {
 
     /// A connection of an admitted handshake has the number `slot`; its peer has made no complete request.
     pub(crate) fn open(&mut self, slot: u32, id: SourceId) {
-        if self.places.len() <= slot as usize {
-            self.places.resize_with(slot as usize + 1, || Place {
-                links: Links {
-                    previous: NONE,
-                    next: NONE,
-                },
-                source: NONE,
-            });
-        }
-        self.places[slot as usize].source = id.0;
+        self.places.entry(slot).source = id.0;
         append(&mut self.places, &mut self.waiting, slot);
         self.count(id, 1);
     }
 
     /// The peer of a connection has made its first complete request.
     pub(crate) fn serve(&mut self, slot: u32) {
-        let Some(place) = self.places.get_mut(slot as usize) else {
+        let Some(place) = self.places.get_mut(slot) else {
             return;
         };
         if place.source & SERVED != 0 {
@@ -324,7 +331,7 @@ impl SourceTable {
 
     /// A connection is no more.
     pub(crate) fn close(&mut self, slot: u32) {
-        let Some(place) = self.places.get_mut(slot as usize) else {
+        let Some(place) = self.places.get_mut(slot) else {
             return;
         };
         let source = core::mem::replace(&mut place.source, NONE);
@@ -369,7 +376,9 @@ impl SourceTable {
 
     /// The connections that the source of a connection has open.
     pub(crate) fn held_beside(&self, slot: u32) -> u32 {
-        self.held_by(SourceId(self.places[slot as usize].source & !SERVED))
+        self.places
+            .get(slot)
+            .map_or(0, |place| self.held_by(SourceId(place.source & !SERVED)))
     }
 
     /// The source that holds most connections, to within an eighth; of several the one that has held so many for
@@ -391,10 +400,29 @@ impl SourceTable {
         look_at(&mut self.places, &mut self.sources[id.0 as usize].served)
     }
 
-    /// Gives back the memory of a table that had grown, now that there are no connections; what sources have left of
-    /// their rate is kept.
-    pub(crate) fn give_back(&mut self) {
-        self.places = Vec::new();
+    /// Bytes of memory that the places of connections take.
+    pub(crate) fn places_memory(&self) -> usize {
+        self.places.memory()
+    }
+
+    /// Bytes of memory that the sources take.
+    pub(crate) fn memory(&self) -> usize {
+        self.prefixes.capacity() * size_of::<u64>() + self.sources.capacity() * size_of::<Source>()
+    }
+
+    /// From now on has `advice` for the memory of further connections.
+    pub(crate) fn set_advice(&mut self, advice: Advice) {
+        self.places.set_advice(advice);
+    }
+
+    /// Gives back the memory of a chunk of numbers, of which none is a connection's.
+    pub(crate) fn give_back(&mut self, chunk: u32) {
+        self.places.give_back(chunk);
+    }
+
+    /// Gives back the memory of the sources, now that there are no connections, unless something has to be kept of
+    /// them: what they have left of their rate.
+    pub(crate) fn give_back_sources(&mut self) {
         if self.limits.connection_rate == 0 {
             self.prefixes = Vec::new();
             self.sources = Vec::new();

@@ -54,13 +54,13 @@ impl TimeWait {
     pub(crate) fn new(tcb: &Tcb, now: Instant, msl: Duration) -> Self {
         let window = tcb.rcv_edge.saturating_since(tcb.rcv_nxt) >> tcb.rcv_wind_shift;
         let mut record = Self {
-            key: tcb.key,
+            key: tcb.key.get(),
             link: tcb.link,
             snd_nxt: tcb.snd_nxt,
             rcv_nxt: tcb.rcv_nxt,
             window: window.min(u32::from(u16::MAX)) as u16,
             timestamps: tcb.timestamps,
-            syn_answered: tcb.syn_answered,
+            syn_answered: tcb.lifetime.syn_answered(),
             timestamp_offset: tcb.timestamp_offset,
             ts_recent: tcb.ts_recent,
             expires_low: 0,

@@ -1,11 +1,12 @@
 //! A hierarchical timing wheel (Varghese and Lauck, 1987): O(1) to arm, cancel and fire.
 //!
-//! One entry per id, ids being small and dense (slots of a slab). Entries are linked through an array beside the slots,
-//! so arming allocates nothing. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies
-//! further waits in the last slot and is filed again when that one comes round.
+//! One entry per id, ids being small and dense (slots of a slab). Entries are linked where they lie, in chunks beside
+//! those of the slab. Six levels of 64 slots at a tick of one millisecond reach over two years; what lies further waits
+//! in the last slot and is filed again when that one comes round.
 //!
 //! Ticks are 64 bits wide and never wrap.
 
+use crate::chunks::{Advice, Column};
 use crate::time::Instant;
 
 const LEVELS: usize = 6;
@@ -36,6 +37,12 @@ const IDLE: Entry = Entry {
     previous: NONE,
 };
 
+impl Default for Entry {
+    fn default() -> Self {
+        IDLE
+    }
+}
+
 impl Entry {
     #[inline]
     fn tick(&self) -> u64 {
@@ -52,13 +59,19 @@ impl Entry {
     fn is_armed(&self) -> bool {
         self.list() != NOT_ARMED
     }
+
+    /// Whether the tick is no later than that of `deadline`, without dividing.
+    #[inline]
+    fn is_no_later(&self, deadline: Instant) -> bool {
+        self.tick().saturating_mul(1000) < deadline.as_micros().saturating_add(1000)
+    }
 }
 
 /// A timing wheel for ids below 2^32 - 1.
 pub struct TimerWheel {
     /// All deadlines before this tick have fired.
     now: u64,
-    entries: Vec<Entry>,
+    entries: Column<Entry>,
     heads: [u32; LEVELS * SLOTS],
     occupied: [u64; LEVELS],
     armed: usize,
@@ -71,7 +84,7 @@ impl Default for TimerWheel {
     fn default() -> Self {
         Self {
             now: 0,
-            entries: Vec::new(),
+            entries: Column::default(),
             heads: [NONE; LEVELS * SLOTS],
             occupied: [0; LEVELS],
             armed: 0,
@@ -90,17 +103,13 @@ impl TimerWheel {
     /// Arms the timer of `id`, replacing its deadline if it was armed.
     #[inline]
     pub fn arm(&mut self, id: u32, deadline: Instant) {
-        let index = id as usize;
-        if index >= self.entries.len() {
-            self.entries.resize(index + 1, IDLE);
-        }
         let tick = tick_of(deadline).max(self.now);
-        let entry = self.entries[index];
+        let entry = *self.entries.entry(id);
         if entry.is_armed() {
             if entry.tick() == tick {
                 return;
             }
-            self.unlink(id);
+            self.detach(entry);
         } else {
             self.armed += 1;
         }
@@ -111,8 +120,8 @@ impl TimerWheel {
     /// for callers that look at the real one when the timer fires.
     #[inline]
     pub fn arm_no_later(&mut self, id: u32, deadline: Instant) {
-        match self.entries.get(id as usize) {
-            Some(entry) if entry.is_armed() && entry.tick() <= tick_of(deadline) => {}
+        match self.entries.get(id) {
+            Some(entry) if entry.is_armed() && entry.is_no_later(deadline) => {}
             _ => self.arm(id, deadline),
         }
     }
@@ -120,8 +129,11 @@ impl TimerWheel {
     /// Disarms the timer of `id`, if it was armed.
     #[inline]
     pub fn cancel(&mut self, id: u32) {
-        if self.is_armed(id) {
-            self.unlink(id);
+        if let Some(entry) = self.entries.get_mut(id)
+            && entry.is_armed()
+        {
+            let armed = core::mem::replace(entry, IDLE);
+            self.detach(armed);
             self.armed -= 1;
         }
     }
@@ -129,20 +141,31 @@ impl TimerWheel {
     /// Whether the timer of `id` is armed.
     #[inline]
     pub fn is_armed(&self, id: u32) -> bool {
-        self.entries.get(id as usize).is_some_and(Entry::is_armed)
+        self.entries.get(id).is_some_and(Entry::is_armed)
     }
 
     /// The time at which the timer of `id` fires, if it is armed.
     pub fn deadline(&self, id: u32) -> Option<Instant> {
-        let entry = self.entries.get(id as usize).filter(|entry| entry.is_armed())?;
+        let entry = self.entries.get(id).filter(|entry| entry.is_armed())?;
         Some(Instant::from_millis(entry.tick()))
     }
 
-    /// Gives back the memory of ids that were armed once, if no timer is armed.
-    pub fn give_back(&mut self) {
-        if self.armed == 0 {
-            self.entries = Vec::new();
+    /// From now on has `advice` for the memory of further ids.
+    pub(crate) fn set_advice(&mut self, advice: Advice) {
+        self.entries.set_advice(advice);
+    }
+
+    /// Gives back the memory of a chunk of ids, unless the timer of one of them is armed.
+    pub(crate) fn give_back(&mut self, chunk: u32) {
+        let entries = self.entries.chunk(chunk);
+        if entries.is_some_and(|entries| !entries.iter().any(Entry::is_armed)) {
+            self.entries.give_back(chunk);
         }
+    }
+
+    /// Bytes of memory that the entries of ids take.
+    pub fn memory(&self) -> usize {
+        self.entries.memory()
     }
 
     /// Timers that are armed.
@@ -203,7 +226,8 @@ impl TimerWheel {
             let head = self.heads[slot];
             if head != NONE {
                 *left = left.checked_sub(1)?;
-                self.unlink(head);
+                let entry = core::mem::replace(self.entries.at(head), IDLE);
+                self.detach(entry);
                 self.armed -= 1;
                 return Some(head);
             }
@@ -240,9 +264,9 @@ impl TimerWheel {
                 };
                 *left = less;
                 let id = self.heads[list];
-                let tick = self.entries[id as usize].tick();
-                self.unlink(id);
-                self.file(id, tick);
+                let entry = *self.entries.at(id);
+                self.detach(entry);
+                self.file(id, entry.tick());
             }
             self.refiling -= 1;
         }
@@ -262,23 +286,23 @@ impl TimerWheel {
         let slot = (filed >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
         let list = level * SLOTS + slot;
         let head = self.heads[list];
-        self.entries[id as usize] = Entry {
+        *self.entries.at(id) = Entry {
             tick_and_list: tick << LIST_BITS | list as u64,
             next: head,
             previous: NONE,
         };
         if head != NONE {
-            self.entries[head as usize].previous = id;
+            self.entries.at(head).previous = id;
         }
         self.heads[list] = id;
         self.occupied[level] |= 1 << slot;
     }
 
-    fn unlink(&mut self, id: u32) {
-        let entry = self.entries[id as usize];
+    /// Takes what is in an entry out of its list. The entry itself is the caller's.
+    fn detach(&mut self, entry: Entry) {
         let list = entry.list();
         if entry.next != NONE {
-            self.entries[entry.next as usize].previous = entry.previous;
+            self.entries.at(entry.next).previous = entry.previous;
         }
         if entry.previous == NONE {
             self.heads[list] = entry.next;
@@ -286,9 +310,8 @@ impl TimerWheel {
                 self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
             }
         } else {
-            self.entries[entry.previous as usize].next = entry.next;
+            self.entries.at(entry.previous).next = entry.next;
         }
-        self.entries[id as usize] = IDLE;
     }
 }
 
@@ -361,7 +384,7 @@ mod tests {
         let mut wheel = TimerWheel::default();
         wheel.arm(0, Instant::NEVER);
         assert!(wheel.is_armed(0) && !wheel.is_armed(1));
-        assert_eq!(wheel.entries[0].tick(), tick_of(Instant::NEVER));
+        assert_eq!(wheel.entries.at(0).tick(), tick_of(Instant::NEVER));
         wheel.cancel(0);
         assert!(!wheel.is_armed(0));
         assert_eq!(wheel.armed(), 0);
@@ -421,6 +444,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ticks_are_compared_with_deadlines_as_if_divided(tick in 0..1_u64 << 54, near in -2000_i64..2000, far: u64) {
+            let entry = Entry { tick_and_list: tick << LIST_BITS, ..IDLE };
+            for micros in [(tick * 1000).saturating_add_signed(near), far] {
+                let deadline = Instant::from_micros(micros);
+                prop_assert_eq!(entry.is_no_later(deadline), tick <= tick_of(deadline), "{} {}", tick, micros);
+            }
+        }
+
         /// Against a sorted map of deadlines.
         #[test]
         fn agrees_with_the_obvious_implementation(

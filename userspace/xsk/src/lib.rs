@@ -6,7 +6,7 @@
 //! whatever thread. A packet may have several frames where [`MultiBuffer`] says so. The only crate that knows xsk-rs;
 //! what that does not have is in [`options`].
 //!
-//! Nothing here is `unsafe` to use. Whoever is not a kernel ring holds a frame by a token that can be moved and not
+//! Nothing here is `unsafe` to use. All but the kernel's rings hold a frame by a token that can be moved and not
 //! copied ([`Frame`], within [`RxFrame`], or [`TxFrame`]): a frame's descriptor enters a ring only when its token ends,
 //! and its memory is only touched by whoever holds the token. A token also tells the UMEM it is of, and a socket takes
 //! none of another's.

@@ -27,7 +27,7 @@ pub(crate) enum Loss {
     NoBuffer,
 }
 
-/// What the contents of a frame added to a packet.
+/// The contribution of a frame to a packet.
 #[derive(Debug)]
 pub(crate) enum Added {
     /// A part, and more of it follows.

@@ -6,7 +6,7 @@ use crate::frame::Frame;
 use crate::multi_buffer::Packet;
 use crate::socket::Socket;
 
-/// A received frame with the place of its contents. Whoever has it, and nobody else, may read them. It has to go back
+/// A received frame with the place of its contents. Its owner, and nobody else, may read them. It has to go back
 /// to its socket: one that is dropped is lost.
 #[must_use = "a frame that is put nowhere is lost"]
 #[derive(Debug)]

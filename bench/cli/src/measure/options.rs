@@ -21,7 +21,7 @@ pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
 /// Longest time to measure, or to warm up.
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(600);
 
-/// Whose TCP the client uses.
+/// The TCP that the client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ClientKind {
     /// The kernel's, by epoll: works with every target from everywhere.
@@ -36,7 +36,7 @@ pub(super) struct Options {
     /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
     #[arg(long)]
     pub(super) url: Url,
-    /// Whose TCP the client uses.
+    /// The TCP that the client uses.
     #[arg(long, value_enum, default_value = "kernel")]
     client: ClientKind,
     /// The CPU the client runs on (default: any)

@@ -22,7 +22,7 @@ pub(super) struct Run {
     pub(super) client: &'static str,
     /// The plan it followed.
     pub(super) plan: Plan,
-    /// When the part that counts began.
+    /// The beginning of the part that counts.
     pub(super) start: SystemTime,
     /// Its results.
     pub(super) measured: Measured,

@@ -19,7 +19,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tidegate_args::url::Url;
 use tidegate_lab::Family;
@@ -35,7 +34,7 @@ use self::report::Results;
 use self::target::Servers;
 use crate::nginx;
 use crate::progress::Progress;
-use crate::setup::{Setup, Stage, directory, this_program, version};
+use crate::setup::{Setup, Stage, directory, this_program, version, wait_name};
 
 /// The port of all servers, one after the other.
 const PORT: u16 = 80;
@@ -49,7 +48,7 @@ pub struct Arguments {
     /// The number of times everything is measured, 1 to 100 (default: 5)
     #[arg(long, value_name = "N", conflicts_with = "quick", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: Option<u32>,
-    /// Whose TCP the client uses.
+    /// The TCP that the client uses.
     #[arg(long, value_enum, default_value = "bypass")]
     client: Clients,
     /// The servers to measure, separated by commas.
@@ -114,12 +113,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         lab: &lab,
         children: &children,
         tidegate: arguments.setup.tidegate()?,
-        wait: arguments
-            .wait
-            .to_possible_value()
-            .context("a strategy without a name")?
-            .get_name()
-            .to_owned(),
+        wait: wait_name(arguments.wait)?,
         nginx,
         this: this_program()?,
         root: root.path(),

@@ -71,7 +71,7 @@ impl Load {
     }
 }
 
-/// Whose TCP the client uses.
+/// The TCP that the client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ClientKind {
     /// tidegate's engine over AF_XDP.

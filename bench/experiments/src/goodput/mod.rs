@@ -1,80 +1,30 @@
 //! Goodput of tidegate over impaired links, beside that of the kernel's own TCP over the same links in the same run.
 //!
-//! A Linux client is on one side of the link. On the other side are tidegate and a server on the kernel's TCP, on ports
-//! of the same address. The same client measures both in turn, with CUBIC on every side, and each transfer has the link
-//! for itself.
+//! The same Linux client measures both servers in turn, with the same congestion control in each, and each transfer has
+//! the link for itself.
 
+mod condition;
 mod report;
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::{Map, Value};
-use tempfile::TempDir;
+use anyhow::bail;
 use tidegate_args::duration::{self, ABOVE_ZERO};
-use tidegate_args::url::Url;
-use tidegate_lab::arrangement::SERVER_DEVICE;
-use tidegate_lab::{Child, Children};
-use tidegate_lab::{Family, Lab, Place};
-use tidegate_report::ReportFiles;
+use tidegate_lab::{Children, Place};
+use tidegate_report::Spread;
+use tidegate_stream::transfer::Until;
 
-use tidegate_stream::serve;
-use tidegate_stream::transfer::{self, Transfer, Until};
-
-use self::report::{Direction, Transfers};
-use crate::setup::{Setup, directory, this_program};
-
-const CONGESTION: &str = "cubic";
-
-/// The devices in the middle, the client's side first.
-const MIDDLE_DEVICES: [&str; 2] = ["tgm0", "tgm1"];
-
-/// Half of the round-trip time.
-const ONE_WAY_DELAY: &str = "10ms";
-const RATE: &str = "100mbit";
-/// The rate in bytes per second.
-const RATE_BYTES: u64 = 12_500_000;
-/// Frames that may wait for the rate limit: about one and a half times what is on its way at full rate.
-const QUEUE: &str = "250";
-
-/// Bytes a client may queue beyond what it can send. It decides how long an upload goes on after its last
-/// write, and with the default, which is no limit, that is longer than the rest on a bad link.
-const NOT_SENT_LIMIT: u32 = 131_072;
-
-/// The time a link goes on after its transfer: several round trips with a full queue.
-const AFTERMATH: Duration = Duration::from_millis(250);
+use self::condition::{CONDITIONS, Condition};
+use self::report::{Figures, Transfers};
+use crate::transfers::{Bench, CUBIC, Direction, Flow, Options, Stack, Tidegate};
 
 /// The longest time a transfer goes on.
 const MAX_DURATION: Duration = Duration::from_secs(120);
 
-/// A kind of link: its name and what is given to `tidegate-bench link` beside delay and rate.
-struct Condition {
-    name: &'static str,
-    arguments: &'static [&'static str],
-}
-
-impl Condition {
-    const fn new(name: &'static str, arguments: &'static [&'static str]) -> Self {
-        Self { name, arguments }
-    }
-}
-
-const CONDITIONS: [Condition; 5] = [
-    Condition::new("loss 0%", &[]),
-    Condition::new("loss 0.1%", &["--loss", "0.1%"]),
-    Condition::new("loss 1%", &["--loss", "1%"]),
-    Condition::new("loss 3%", &["--loss", "3%"]),
-    Condition::new("reordering 25%", &["--reorder", "25%"]),
-];
-
 /// Arguments of `tidegate-bench goodput`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Transfers for each kind of link, direction and server, 1 to 100.
+    /// Transfers for each kind of link, direction, congestion control and server, 1 to 100.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// The time each transfer goes on, at most 120s.
@@ -83,26 +33,22 @@ pub struct Arguments {
     /// Two runs of 3 s each: a first look, too short for a judgement.
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
     quick: bool,
-    /// Only links whose name contains this, for instance `loss 1%` or `reordering`.
+    /// Only links whose name contains this, for instance `loss 1%` or `queue`.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Use IPv6.
-    #[arg(long)]
-    ipv6: bool,
     /// Seed of the links of the first run; those of each further run have the next one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    setup: Setup,
-    #[command(flatten)]
-    files: ReportFiles,
+    options: Options,
 }
 
 /// Measures everything and prints the table. Always true: how fast is fast enough is for the reader.
 ///
 /// # Errors
 ///
-/// The lab is not up, a server or the link does not start, or a transfer fails.
+/// The lab is not up, none of the congestion controls can be measured or tidegate refuses one, a server or the link
+/// does not start, or a transfer fails.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let (runs, duration) = if arguments.quick {
         (2, Duration::from_secs(3))
@@ -110,74 +56,53 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         (arguments.runs, arguments.duration)
     };
     let only = arguments.only.as_deref().unwrap_or_default();
-    let conditions: Vec<&Condition> = CONDITIONS
-        .iter()
-        .filter(|condition| condition.name.contains(only))
-        .collect();
+    let conditions = condition::named(only);
     if conditions.is_empty() {
         let names: Vec<&str> = CONDITIONS.iter().map(|condition| condition.name).collect();
         bail!("no link is called {only:?}; there are: {}", names.join(", "));
     }
-    arguments.files.check_writable()?;
-    let lab = arguments.setup.lab_with_middle()?;
+    let options = &arguments.options;
+    options.files.check_writable()?;
+    let lab = options.lab()?;
     let children = Children::new()?;
-    let address = if arguments.ipv6 { Family::V6 } else { Family::V4 }.server();
-    let mut bench = Bench::set_up(&lab, &children, arguments, address, duration)?;
+    let bench = Bench::set_up(&lab, &children, options, max_length(&conditions, duration))?;
+    let measurement = Measurement {
+        bench: &bench,
+        runs,
+        duration,
+        seed: arguments.seed,
+    };
     let mut rows = Vec::new();
     for condition in conditions {
-        rows.extend(bench.measure(condition, runs)?);
+        rows.extend(measurement.measure(condition)?);
     }
     let setting = format!(
-        "Goodput in Mbit/s: median (lowest-highest) of {runs} runs of {} each; {RATE}, {ONE_WAY_DELAY} each way, a \
-         queue of {QUEUE} frames, {}, {CONGESTION} on all sides, seeds from {} on",
+        "Goodput in Mbit/s: median (lowest-highest) of {runs} runs of {} each; {}, tidegate --wait {}, seeds from {} on",
         humantime::format_duration(duration),
-        if arguments.ipv6 { "IPv6" } else { "IPv4" },
+        options.family().title(),
+        bench.wait(),
         arguments.seed
     );
-    let report = report::report(describe(arguments, runs, duration)?, setting, &rows);
+    let environment = options.describe(
+        &bench,
+        [
+            ("runs", runs.into()),
+            ("seconds_per_run", duration.as_secs_f64().into()),
+            ("first_seed", arguments.seed.into()),
+        ],
+    )?;
+    let report = report::report(environment, setting, &rows);
     print!("{}", report.text);
-    arguments.files.write(&report)?;
+    options.files.write(&report)?;
     Ok(true)
 }
 
-/// Returns the facts the results depend on.
-fn describe(arguments: &Arguments, runs: u32, duration: Duration) -> anyhow::Result<Map<String, Value>> {
-    let entries: [(&str, Value); 8] = [
-        ("runs", runs.into()),
-        ("seconds_per_run", duration.as_secs_f64().into()),
-        ("link_rate", RATE.into()),
-        ("link_delay_each_way", ONE_WAY_DELAY.into()),
-        ("link_queue_frames", QUEUE.into()),
-        ("congestion_control", CONGESTION.into()),
-        ("ip_version", if arguments.ipv6 { "IPv6" } else { "IPv4" }.into()),
-        ("first_seed", arguments.seed.into()),
-    ];
-    let mut environment = tidegate_lab::environment::describe()?;
-    environment.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    Ok(environment)
-}
-
-/// The server on the other side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
-    Tidegate,
-    Linux,
-}
-
-impl Peer {
-    fn http_port(self) -> u16 {
-        match self {
-            Self::Tidegate => 80,
-            Self::Linux => 8080,
-        }
-    }
-
-    fn discard_port(self) -> u16 {
-        match self {
-            Self::Tidegate => 9,
-            Self::Linux => 8009,
-        }
-    }
+/// Returns a length that no transfer comes to the end of, whatever the machine can relay.
+fn max_length(conditions: &[&Condition], duration: Duration) -> u64 {
+    let fastest = conditions.iter().filter_map(|condition| condition.link.rate).max();
+    let per_second = fastest.unwrap_or_default() / 8;
+    // Where the rate is not limited for once, it is that of the machine.
+    per_second * (duration.as_secs() + 1) * 20
 }
 
 /// The seed of the links of run number `run`, the first being 0.
@@ -185,104 +110,116 @@ fn seed_of(first: u64, run: u32) -> u64 {
     first.wrapping_add(u64::from(run))
 }
 
-/// Both servers, and what the links between them and the client need.
-struct Bench<'a> {
-    lab: &'a Lab,
-    children: &'a Children,
-    address: IpAddr,
+/// The servers, and how they are measured.
+struct Measurement<'a> {
+    bench: &'a Bench<'a>,
+    runs: u32,
     duration: Duration,
     seed: u64,
-    /// Path of a body that no transfer reaches the end of.
-    path: String,
-    tidegate: Child,
-    /// The directory tidegate serves; it has to be there as long as tidegate runs.
-    _root: TempDir,
 }
 
-impl<'a> Bench<'a> {
-    fn set_up(
-        lab: &'a Lab,
-        children: &'a Children,
-        arguments: &Arguments,
-        address: IpAddr,
-        duration: Duration,
-    ) -> anyhow::Result<Self> {
-        for place in [Place::Client, Place::Server] {
-            // What one connection learned of the path must not be what the next one begins with.
-            lab.set_variable(place, "net.ipv4.tcp_no_metrics_save", 1)?;
-            lab.set_variable(place, "net.ipv4.tcp_notsent_lowat", NOT_SENT_LIMIT)?;
-        }
-        lab.inside(Place::Server, || {
-            serve::source(SocketAddr::new(address, Peer::Linux.http_port()), Some(CONGESTION))?;
-            serve::sink(SocketAddr::new(address, Peer::Linux.discard_port()), Some(CONGESTION))
-        })?;
-        // The kernel's server makes a body of the length that is its path; tidegate serves a file, all holes, of that
-        // name and length.
-        let length = RATE_BYTES * (duration.as_secs() + 1) * 2;
-        let root = directory("goodput")?;
-        let file = root.path().join(length.to_string());
-        std::fs::File::create(&file)
-            .and_then(|file| file.set_len(length))
-            .with_context(|| format!("cannot make {}", file.display()))?;
-        let program = arguments.setup.tidegate()?;
-        let tidegate = children.start(tidegate_command(lab, &program, address, root.path()), "tidegate: ready")?;
-        Ok(Self {
-            lab,
-            children,
-            address,
-            duration,
-            seed: arguments.seed,
-            path: format!("/{length}"),
-            tidegate,
-            _root: root,
-        })
-    }
-
-    /// Measures both directions over one kind of link.
-    fn measure(&mut self, condition: &Condition, runs: u32) -> anyhow::Result<Vec<Transfers>> {
-        // Addresses are resolved, and both servers are seen to answer, before anything counts.
-        for peer in [Peer::Tidegate, Peer::Linux] {
-            for direction in Direction::BOTH {
-                self.transfer_over_link(condition, self.seed, peer, direction, Until::Bytes(1))?;
-            }
-        }
+impl Measurement<'_> {
+    /// Measures downloads with every congestion control over one kind of link, and uploads with the first of them: the
+    /// sender of an upload is always the Linux client.
+    fn measure(&self, condition: &Condition) -> anyhow::Result<Vec<Transfers>> {
         let mut rows = Vec::new();
-        for direction in Direction::BOTH {
-            let mut row = Transfers {
-                condition: condition.name.to_owned(),
-                direction,
-                seeds: (0..runs).map(|run| seed_of(self.seed, run)).collect(),
-                tidegate: Vec::new(),
-                linux: Vec::new(),
+        let mut carries = None;
+        for control in &self.bench.controls {
+            let mut tidegate = self.bench.start_tidegate(control)?;
+            let directions = if rows.is_empty() {
+                &Direction::BOTH[..]
+            } else {
+                &[Direction::Down]
             };
-            for run in 0..runs {
-                let seed = seed_of(self.seed, run);
-                // In turn, and each as often first as second.
-                let order = if run % 2 == 0 {
-                    [Peer::Tidegate, Peer::Linux]
-                } else {
-                    [Peer::Linux, Peer::Tidegate]
-                };
-                for peer in order {
-                    let until = Until::Elapsed(self.duration);
-                    let transfer = self.transfer_over_link(condition, seed, peer, direction, until)?;
-                    let rate = transfer.mbits_per_second();
-                    eprintln!(
-                        "{}, {}, run {} of {runs}, seed {seed}: {peer:?} {rate:.2} Mbit/s, longest pause {:.2} s",
-                        condition.name,
-                        direction.name(),
-                        run + 1,
-                        transfer.longest_pause.as_secs_f64()
-                    );
-                    match peer {
-                        Peer::Tidegate => row.tidegate.push(rate),
-                        Peer::Linux => row.linux.push(rate),
-                    }
+            let flow = |stack, direction| Flow {
+                stack,
+                control,
+                direction,
+            };
+            // Addresses are resolved, and both servers are seen to answer, before anything counts.
+            for stack in Stack::BOTH {
+                for &direction in directions {
+                    let flow = flow(stack, direction);
+                    self.one(&mut tidegate, condition, self.seed, flow, Until::Bytes(1))?;
                 }
             }
-            rows.push(row);
+            if condition.is_fast() && carries.is_none() {
+                carries = self.carries(&mut tidegate, condition)?;
+            }
+            for &direction in directions {
+                let mut row = Transfers {
+                    condition: *condition,
+                    direction,
+                    control: control.clone(),
+                    link_carries: carries,
+                    seeds: (0..self.runs).map(|run| seed_of(self.seed, run)).collect(),
+                    tidegate: Vec::new(),
+                    linux: Vec::new(),
+                };
+                for run in 0..self.runs {
+                    // In turn, and each as often first as second.
+                    let mut order = Stack::BOTH;
+                    if run % 2 == 1 {
+                        order.reverse();
+                    }
+                    for stack in order {
+                        let figures = self.run(&mut tidegate, condition, run, flow(stack, direction))?;
+                        match stack {
+                            Stack::Tidegate => row.tidegate.push(figures),
+                            Stack::Linux => row.linux.push(figures),
+                        }
+                    }
+                }
+                rows.push(row);
+            }
         }
         Ok(rows)
+    }
+
+    fn run(&self, tidegate: &mut Tidegate, condition: &Condition, run: u32, flow: Flow) -> anyhow::Result<Figures> {
+        let seed = seed_of(self.seed, run);
+        let figures = self.one(tidegate, condition, seed, flow, Until::Elapsed(self.duration))?;
+        eprintln!(
+            "{}, {}, {}, run {} of {}, seed {seed}: {} {:.2} Mbit/s, longest pause {:.2} s",
+            condition.name,
+            flow.direction.name(),
+            flow.control,
+            run + 1,
+            self.runs,
+            flow.stack.name(),
+            figures.mbits_per_second,
+            figures.longest_pause.as_secs_f64()
+        );
+        Ok(figures)
+    }
+
+    /// Returns the Mbit/s that this machine relays: the median of plain flows of Linux over the link without its rate.
+    fn carries(&self, tidegate: &mut Tidegate, condition: &Condition) -> anyhow::Result<Option<f64>> {
+        let control = self.bench.controls.iter().find(|name| *name == CUBIC);
+        let control = control.unwrap_or(&self.bench.controls[0]);
+        let unlimited = Condition {
+            link: condition.link.unlimited(),
+            ..*condition
+        };
+        let flow = Flow {
+            stack: Stack::Linux,
+            control,
+            direction: Direction::Down,
+        };
+        let mut rates = Vec::new();
+        for run in 0..self.runs {
+            let seed = seed_of(self.seed, run);
+            let figures = self.one(tidegate, &unlimited, seed, flow, Until::Elapsed(self.duration))?;
+            let rate = figures.mbits_per_second;
+            eprintln!(
+                "{}, run {} of {}: without its rate the link carries {rate:.0} Mbit/s",
+                condition.name,
+                run + 1,
+                self.runs
+            );
+            rates.push(rate);
+        }
+        Ok(Spread::of(rates).map(|spread| spread.median))
     }
 
     /// One transfer over a link of its own.
@@ -290,104 +227,47 @@ impl<'a> Bench<'a> {
     /// The random numbers of a link that serves several go on from one to the next, so that each transfer meets losses
     /// of its own; where there are few, their number and place decide more than the server does. New links with the
     /// same seed have the same losses for both servers of a run, frame by frame, which leaves less noise in the ratio.
-    fn transfer_over_link(
-        &mut self,
+    fn one(
+        &self,
+        tidegate: &mut Tidegate,
         condition: &Condition,
         seed: u64,
-        peer: Peer,
-        direction: Direction,
+        flow: Flow,
         until: Until,
-    ) -> anyhow::Result<Transfer> {
-        let command = self.link_command(condition, seed)?;
-        let mut link = self.children.start(command, "tidegate-bench link: ready")?;
-        let transfer = self.transfer(peer, direction, until)?;
-        // What is left of the connection ends on this link, and does not use up random numbers of the next one.
-        thread::sleep(AFTERMATH);
-        if !link.is_running()? || !self.tidegate.is_running()? {
-            bail!("the link or tidegate ended in mid-run");
-        }
-        Ok(transfer)
+    ) -> anyhow::Result<Figures> {
+        // Of an upload the client sends, which is Linux in any case.
+        let segments = |tidegate: &Tidegate| match (flow.direction, flow.stack) {
+            (Direction::Up, _) => self.bench.kernel_segments(Place::Client),
+            (Direction::Down, Stack::Linux) => self.bench.kernel_segments(Place::Server),
+            (Direction::Down, Stack::Tidegate) => tidegate.segments(),
+        };
+        let mut link = self.bench.start_link(condition.link, seed)?;
+        let (sent, used) = (segments(tidegate)?, tidegate.processor_time());
+        let transfers = self.bench.transfer(&[flow], until)?;
+        let used = tidegate.processor_time().saturating_sub(used);
+        let sent = segments(tidegate)?.since(sent);
+        tidegate.check_running(&mut link)?;
+        let counts = link.finish()?;
+        let Some(transfer) = transfers.first() else {
+            bail!("no transfer");
+        };
+        Ok(Figures {
+            mbits_per_second: transfer.mbits_per_second(),
+            bytes: transfer.bytes,
+            longest_pause: transfer.longest_pause,
+            percent_again: sent.percent_again(),
+            queue_wait: counts.queue_wait(flow.direction),
+            processor_time: (flow.stack == Stack::Tidegate).then_some(used),
+            overruns: counts.overruns,
+        })
     }
-
-    fn transfer(&self, peer: Peer, direction: Direction, until: Until) -> anyhow::Result<Transfer> {
-        self.lab
-            .inside(Place::Client, || match direction {
-                Direction::Down => {
-                    let address = SocketAddr::new(self.address, peer.http_port());
-                    let url = format!("http://{address}{}", self.path)
-                        .parse::<Url>()
-                        .map_err(anyhow::Error::msg)?;
-                    transfer::download(&url, Some(until), Some(CONGESTION))
-                }
-                Direction::Up => {
-                    let address = SocketAddr::new(self.address, peer.discard_port());
-                    transfer::upload(address, until, Some(CONGESTION))
-                }
-            })
-            .with_context(|| format!("{peer:?}, {}", direction.name()))
-    }
-
-    fn link_command(&self, condition: &Condition, seed: u64) -> anyhow::Result<Command> {
-        let mut command = self.lab.command(Place::Middle, &this_program()?);
-        command.arg("link").args(MIDDLE_DEVICES);
-        command.args(["--delay", ONE_WAY_DELAY, "--rate", RATE, "--limit", QUEUE]);
-        command.args(condition.arguments);
-        command.args(["--seed", &seed.to_string()]);
-        Ok(command)
-    }
-}
-
-fn tidegate_command(lab: &Lab, program: &Path, address: IpAddr, root: &Path) -> Command {
-    let mut command = lab.command(Place::Server, program);
-    command.args(["serve", "--iface", SERVER_DEVICE, "--drain", "1s"]);
-    for (service, port) in [
-        ("http", Peer::Tidegate.http_port()),
-        ("discard", Peer::Tidegate.discard_port()),
-    ] {
-        command.args(["--listen", &format!("{service}={}", SocketAddr::new(address, port))]);
-    }
-    command.arg("--root").arg(root);
-    command
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use tidegate_report::testing::parse;
 
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(flatten)]
-        _arguments: Arguments,
-    }
-
-    #[derive(Debug, Parser)]
-    struct Link {
-        #[command(flatten)]
-        arguments: tidegate_link::Arguments,
-    }
-
-    #[test]
-    fn every_kind_of_link_is_one_the_link_understands() {
-        for condition in &CONDITIONS {
-            let all = [
-                "link",
-                "a",
-                "b",
-                "--delay",
-                ONE_WAY_DELAY,
-                "--rate",
-                RATE,
-                "--limit",
-                QUEUE,
-            ]
-            .iter()
-            .chain(condition.arguments);
-            let parsed = Link::try_parse_from(all);
-            assert!(parsed.is_ok(), "{}: {:?}", condition.name, parsed.err());
-        }
-    }
 
     #[test]
     fn each_run_has_the_next_seed() {
@@ -397,10 +277,17 @@ mod tests {
 
     #[test]
     fn durations_have_a_limit() {
-        let is_accepted = |text| Program::try_parse_from(["goodput", "--duration", text]).is_ok();
+        let is_accepted = |text| parse::<Arguments>(&["--duration", text]).is_ok();
         assert!(is_accepted("120s"));
         for text in ["121s", "0s", "x"] {
             assert!(!is_accepted(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_body_is_longer_than_what_the_fastest_link_carries() {
+        let [slow, fast] = ["loss 0%", "1 Gbit/s"].map(|name| condition::named(name)[0]);
+        assert!(max_length(&[slow], Duration::from_secs(10)) > 125_000_000);
+        assert!(max_length(&[slow, fast], MAX_DURATION) > 15_000_000_000);
     }
 }

@@ -151,7 +151,7 @@ fn connect_to(address: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// When the next bytes may be read.
+/// The pace at which bytes are read.
 struct Pace {
     /// Bytes per second.
     rate: f64,

@@ -30,9 +30,9 @@ pub(super) struct Crowd {
     numbers: u32,
     /// Places without a connection, those that have been so for longest first.
     vacant: VecDeque<u32>,
-    /// When a SYN is due to be sent again, in order, and the number of its peer.
+    /// The times at which SYNs are due to be sent again, in order, with the numbers of their peers.
     opening: VecDeque<(Instant, u32)>,
-    /// When the interval of a peer is over, in order, and its number.
+    /// The times at which the intervals of peers are over, in order, with their numbers.
     intervals: VecDeque<(Instant, u32)>,
 }
 

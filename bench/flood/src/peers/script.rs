@@ -1,4 +1,4 @@
-//! What a peer does after its handshake.
+//! The behaviour of a peer after its handshake.
 
 use std::time::Duration;
 

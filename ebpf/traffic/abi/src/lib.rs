@@ -156,7 +156,7 @@ pub struct Flood {
     pub reserved: u16,
 }
 
-/// When the frames of a flood are sent. Until one is due, the program drops what it runs on.
+/// The pace of the frames of a flood. Until one is due, the program drops what it runs on.
 ///
 /// The layout is the map's: 24 bytes, no padding. Integers are in host byte order.
 #[repr(C)]
@@ -176,7 +176,7 @@ pub struct Schedule {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// When the next frame is due.
+    /// The time at which the next frame is due.
     pub due: u64,
     /// Before this it is not sent even if it is overdue.
     pub earliest: u64,

@@ -131,8 +131,14 @@ impl Connection {
         loop {
             let rest = &data[consumed..];
             let step = match mem::replace(&mut self.phase, Phase::Idle) {
-                Phase::Idle => self.read_head(http, stream, rest, Head::default()),
-                Phase::Head(head) => self.read_head(http, stream, rest, head),
+                phase @ (Phase::Idle | Phase::Head(_)) => {
+                    let head = if let Phase::Head(head) = phase {
+                        head
+                    } else {
+                        Head::default()
+                    };
+                    self.read_head(http, stream, rest, head)
+                }
                 Phase::Body(upload) => self.read_body(http, stream, rest, upload),
                 phase @ Phase::Respond(_) => {
                     self.phase = phase;
@@ -267,6 +273,7 @@ impl Connection {
     }
 
     /// Answers the request at the start of `data` if its head is complete. The phase is [`Phase::Idle`].
+    #[inline(always)]
     fn read_head<S: Stream>(&mut self, http: &mut Http, stream: &mut S, data: &[u8], head: Head) -> Step {
         let skipped = request::empty_lines(data);
         let data = &data[skipped..];
@@ -294,21 +301,35 @@ impl Connection {
                 Step::again(skipped + length)
             }
             Err(rejection) => {
-                if rejection.status == Status::HttpVersionNotSupported
-                    && let Some(data) = request::with_version_1_1(data, &http.config)
-                {
-                    // With what is known of its time: the peer may send this version octet by octet.
-                    let step = self.read_head(http, stream, &data, head);
-                    return Step {
-                        consumed: skipped + step.consumed,
-                        ..step
-                    };
+                let step = self.refuse_head(http, stream, data, head, rejection);
+                Step {
+                    consumed: skipped + step.consumed,
+                    ..step
                 }
-                let access = self.refused_entry(http, stream, data);
-                self.reject(http, stream, rejection, Bytes::new(), access);
-                Step::again(skipped)
             }
         }
+    }
+
+    /// Answers the head at the start of `data`, which is no request, unless it is one of a version that is understood
+    /// like another. The phase is [`Phase::Idle`].
+    #[cold]
+    fn refuse_head<S: Stream>(
+        &mut self,
+        http: &mut Http,
+        stream: &mut S,
+        data: &[u8],
+        head: Head,
+        rejection: Rejection,
+    ) -> Step {
+        if rejection.status == Status::HttpVersionNotSupported
+            && let Some(data) = request::with_version_1_1(data, &http.config)
+        {
+            // With what is known of its time: the peer may send this version octet by octet.
+            return self.read_head(http, stream, &data, head);
+        }
+        let access = self.refused_entry(http, stream, data);
+        self.reject(http, stream, rejection, Bytes::new(), access);
+        Step::again(0)
     }
 
     /// The entry in the access log of a request that cannot be answered as one, of which `data` has come.
@@ -318,6 +339,7 @@ impl Connection {
     }
 
     /// Answers `request`, whose head is at the start of `data`, at once or after its body.
+    #[inline(always)]
     fn begin<S: Stream>(&mut self, http: &mut Http, stream: &mut S, request: &Request<'_, '_>, data: &[u8]) {
         self.requests = self.requests.saturating_add(1);
         http.counters.bump(Counter::Requests);

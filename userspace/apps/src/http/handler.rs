@@ -85,7 +85,7 @@ impl ResponseContext {
 impl Http {
     /// The response to `request` if it is one of those that are kept ready, and the counters it goes into.
     /// [`Http::answer`] makes the others, and would answer with the same bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn cached_response(
         &mut self,
         request: &Request<'_, '_>,

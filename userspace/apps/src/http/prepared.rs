@@ -51,7 +51,7 @@ pub(super) struct CachedResponse<'a> {
 
 impl CachedResponse<'_> {
     /// Gives the stream as much of it as it takes, and returns what is left to be sent, after which `after` follows.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send<S: Stream>(&self, stream: &mut S, after: After, counters: &mut Counters) -> Option<Outgoing> {
         counters.response(Status::Ok);
         if stream.send_whole(self.first, self.sum) {
@@ -115,7 +115,7 @@ impl Prepared {
     }
 
     /// The response of the second `clock` shows, for a connection that stays open after it if `persistent`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn response(&mut self, persistent: bool, clock: &Clock) -> CachedResponse<'_> {
         let is_whole = self.content.len() <= WHOLE_LIMIT;
         let slot = if persistent {

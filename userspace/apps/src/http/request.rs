@@ -109,7 +109,7 @@ pub(super) fn is_surely_unfinished(data: &[u8], scanned: usize, config: &Config)
 /// # Errors
 ///
 /// The head is malformed or too large, or its framing is doubtful.
-#[inline]
+#[inline(always)]
 pub(super) fn parse<'h, 'b>(
     data: &'b [u8],
     storage: &'h mut [MaybeUninit<Header<'b>>],

@@ -288,7 +288,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// That of the identifier to come, if it says none: a number's is that of the last one.
+    /// The kind of the identifier to come, if it says none: a number's is that of the last one.
     fn default_kind(&self) -> Kind {
         let is_number = self.peek().is_some_and(|word| word.parse::<u16>().is_ok());
         match self.last {

@@ -20,6 +20,15 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The prefix of the first `length` bits of `address`; bits it does not have do not count.
+    pub(crate) fn new(address: IpAddr, length: u8) -> Self {
+        let length = length.min(if address.is_ipv4() { 32 } else { 128 });
+        Self {
+            address: masked(address, length),
+            length,
+        }
+    }
+
     /// The first address of the prefix.
     pub fn address(&self) -> IpAddr {
         self.address
@@ -67,10 +76,7 @@ fn parse(text: &str) -> Result<Prefix, String> {
             .filter(|&length| length <= full)
             .ok_or_else(|| format!("`{text}` has a wrong length; the bits of the prefix are 0 to {full}"))?,
     };
-    let prefix = Prefix {
-        address: masked(address, length),
-        length,
-    };
+    let prefix = Prefix::new(address, length);
     if prefix.address != address {
         return Err(format!("`{text}` has bits set below its prefix; write {prefix}"));
     }

@@ -156,6 +156,15 @@ pub(crate) enum TriePrefix {
     V6(u32, [u8; 16]),
 }
 
+impl From<TriePrefix> for Prefix {
+    fn from(prefix: TriePrefix) -> Self {
+        match prefix {
+            TriePrefix::V4(length, octets) => Self::new(octets.into(), length as u8),
+            TriePrefix::V6(length, octets) => Self::new(octets.into(), length as u8),
+        }
+    }
+}
+
 impl From<Prefix> for TriePrefix {
     fn from(prefix: Prefix) -> Self {
         let length = u32::from(prefix.length());

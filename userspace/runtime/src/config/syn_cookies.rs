@@ -1,4 +1,4 @@
-//! When SYNs are answered with cookies: the `[syn_cookies]` table of the configuration file.
+//! The conditions in which SYNs are answered with cookies: the `[syn_cookies]` table of the configuration file.
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use tidegate_tcp::config::InvalidSetting;
 
-/// When SYNs are answered with cookies (RFC 4987, section 3.6) by the XDP program instead of by the engine.
+/// The mode by which SYNs are answered with cookies (RFC 4987, section 3.6) by the XDP program, not by the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -23,7 +23,7 @@ pub enum CookieMode {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SynCookies {
-    /// When SYNs are answered with cookies.
+    /// The mode by which SYNs are answered with cookies.
     pub mode: CookieMode,
     /// SYNs per second on a queue that turn cookies on for it (1 to 100,000,000).
     pub on_syn_rate: u32,

@@ -162,6 +162,15 @@ impl<C: CookieBackend> Controller<C> {
         self.last_on = Some(self.epochs.at(unix).epoch);
     }
 
+    /// Another process had the XDP program, and all cookies are off there.
+    pub(crate) fn take_back(&mut self, now: Instant, unix: Duration) {
+        for queue in &mut self.queues {
+            queue.switch = cookie_switch::OFF;
+        }
+        self.accepted = None;
+        self.bring_about(now, unix);
+    }
+
     /// The keys every engine has to have before the first step; no shard needs to run.
     pub(crate) fn first_keys(&mut self, unix: Duration) -> Option<Given> {
         self.given = self.needed(unix).map(|moment| (moment, Accepted::All));

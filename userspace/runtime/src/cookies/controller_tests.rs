@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crossbeam::channel;
+
 use super::*;
+use crate::cookies::{Order, run};
 
 const ROTATE: Duration = Duration::from_secs(30);
 const MASTER: Key = Key(1, 2);
@@ -386,4 +389,66 @@ fn the_mode_changes_while_it_runs() {
         turned.extend(setup.step_after(Duration::from_millis(100)));
     }
     assert!(turned.contains(&Told::Turned(0, false)) && turned.contains(&Told::Turned(1, false)));
+}
+
+#[test]
+fn a_controller_that_has_the_program_back_sets_again_what_it_wants() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    let mut expected = setup.flood();
+    expected.retain(|told| matches!(told, Told::Accept(_) | Told::Switch(..)));
+    assert!(!expected.is_empty());
+    setup.controller.take_back(setup.now, setup.unix);
+    assert_eq!(
+        setup.told(),
+        expected,
+        "nothing was turned, and the shards have their keys"
+    );
+}
+
+#[test]
+fn the_end_of_a_paused_controller_turns_nothing_off() {
+    for is_paused in [false, true] {
+        let mut setup = Setup::new(CookieMode::Always, false);
+        setup.step_after(Duration::ZERO);
+        let (orders, given) = channel::unbounded();
+        let (_bell, heard) = channel::bounded(1);
+        let (paused, was_paused) = channel::bounded(1);
+        if is_paused {
+            orders.send(Order::Pause(paused)).expect("room");
+        }
+        drop(orders);
+        run(&mut setup.controller, &heard, &given);
+        assert_eq!(was_paused.try_recv().is_ok(), is_paused);
+        // By the clock of the machine keys may have changed before.
+        let told = setup.told();
+        let is_off = told.iter().rev().find_map(|told| match told {
+            Told::Switch(0, switch) => Some(*switch == cookie_switch::OFF),
+            _ => None,
+        });
+        assert_eq!(is_off.unwrap_or(false), !is_paused, "{told:?}");
+    }
+}
+
+#[test]
+fn a_mode_that_is_ordered_during_a_pause_counts_after_it() {
+    let mut setup = Setup::new(CookieMode::Auto, false);
+    let (orders, given) = channel::unbounded();
+    let (_bell, heard) = channel::bounded(1);
+    let (paused, was_paused) = channel::bounded(2);
+    for order in [
+        Order::Pause(paused.clone()),
+        Order::Mode(CookieMode::Always),
+        Order::Pause(paused),
+        Order::Resume,
+    ] {
+        orders.send(order).expect("room");
+    }
+    drop(orders);
+    run(&mut setup.controller, &heard, &given);
+    assert_eq!(was_paused.iter().count(), 2);
+    let told = setup.told();
+    assert!(
+        told.contains(&Told::Turned(0, true)) && told.contains(&Told::Turned(1, true)),
+        "{told:?}"
+    );
 }

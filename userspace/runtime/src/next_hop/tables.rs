@@ -99,7 +99,7 @@ pub(super) struct Route {
 pub(super) enum Order {
     First,
     Last,
-    /// That of the first there is.
+    /// The place of the first there is.
     Replace,
 }
 

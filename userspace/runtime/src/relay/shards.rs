@@ -5,6 +5,7 @@ use core::mem;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -31,10 +32,10 @@ pub(crate) struct RelayedShard<S> {
 }
 
 impl<S> RelayedShard<S> {
-    /// Shard `number` of `exchange`.
-    pub(crate) fn new(later: Later, first: u16, exchange: std::sync::Arc<Exchange<S>>, number: u16) -> Self {
+    /// Shard `number` of `exchange`; without `later` one of a process that is no more.
+    pub(crate) fn new(later: Option<Later>, first: u16, exchange: Arc<Exchange<S>>, number: u16) -> Self {
         Self {
-            later: Some(later),
+            later,
             first,
             handover: Handover::new(exchange, number),
             pending: VecDeque::new(),
@@ -73,6 +74,12 @@ impl<S> Relays<S> {
                 .register(&mut SourceFd(&bell), RELAY_BELL, Interest::READABLE)?;
         }
         Ok(Self { shards })
+    }
+
+    /// Has their bells wake `poll` no more. An epoll forgets a descriptor by itself only when no process has a copy of
+    /// it, and those of bells are shared.
+    pub(crate) fn leave(&self, poll: &Poll) {
+        self.laters().for_each(|later| deregister(later, poll));
     }
 
     #[inline]
@@ -126,16 +133,23 @@ impl<S> Relays<S> {
     }
 
     /// The process whose first shard has number `first` in the flow filter is no more.
-    pub(crate) fn forget(&mut self, first: u16, counters: &mut PortCounters) {
+    pub(crate) fn forget(&mut self, first: u16, poll: &Poll, counters: &mut PortCounters) {
         for shard in self.shards.iter_mut().filter(|shard| shard.first == first) {
             counters.relay_lost += shard.pending.len() as u64;
-            shard.later = None;
+            if let Some(later) = shard.later.take() {
+                deregister(&later, poll);
+            }
         }
     }
 
     fn laters(&self) -> impl Iterator<Item = &Later> {
         self.shards.iter().filter_map(|shard| shard.later.as_ref())
     }
+}
+
+fn deregister(later: &Later, poll: &Poll) {
+    // It fails only where the bell is not registered.
+    let _ = poll.registry().deregister(&mut SourceFd(&later.bell().as_raw_fd()));
 }
 
 impl<S> RelayedShard<S> {
@@ -155,17 +169,26 @@ impl<S> RelayedShard<S> {
             self.handover.finish(visit, taken);
             worked = true;
         }
-        let sent = later.take_frames(burst, |bytes, device| {
+        let taken = later.take_frames(burst, |bytes, device| {
             port.leave_by(device);
-            let Some(buffer) = port.reserve(Purpose::Control).filter(|room| room.len() >= bytes.len()) else {
+            let Some(buffer) = port.reserve(Purpose::Control) else {
                 return false;
             };
-            buffer[..bytes.len()].copy_from_slice(bytes);
-            port.commit(bytes.len());
+            match buffer.get_mut(..bytes.len()) {
+                Some(buffer) => {
+                    buffer.copy_from_slice(bytes);
+                    port.commit(bytes.len());
+                    counters.relay_in += 1;
+                }
+                // It would be so at the next try, too, and those behind it would wait.
+                None => {
+                    port.commit(0);
+                    counters.relay_too_long += 1;
+                }
+            }
             true
         });
-        counters.relay_in += sent as u64;
-        worked |= sent > 0;
+        worked |= taken > 0;
         while later.has_room() {
             let Some(visit) = self.handover.take() else { break };
             worked = true;

@@ -127,6 +127,50 @@ fn a_process_that_takes_over_from_the_later_one_goes_on_where_that_was() {
     port.receive(&mut batch, 9);
     let memory = port.relay();
     assert_eq!(RelayPort::contents(&memory, &batch[1]).bytes, b"new");
+    assert!(next.answer().is_none() && !next.is_waiting(), "neither is answered");
+    let new = batch.pop().expect("two");
+    port.give_back(batch.pop().expect("two"));
+    port.flush();
+    assert!(
+        next.answer().is_none() && !next.is_waiting(),
+        "the old one's is not its"
+    );
+    port.recycle(new);
+    port.flush();
+    assert!(next.is_waiting());
+    assert_eq!([next.answer(), next.answer()], [Some(true), None]);
+}
+
+#[test]
+fn segments_of_a_process_before_that_are_unanswered_take_room_yet() {
+    let (mut later, mut port) = pair();
+    for _ in 0..IN_SLOTS - 1 {
+        assert!(later.give(b"old", 0));
+    }
+    later.publish();
+    let mut batch = Vec::new();
+    port.receive(&mut batch, 9);
+    let mut next = Later::new(Arc::clone(&later.relay));
+    drop(later);
+    assert!(next.give(b"new", 0));
+    assert!(!next.give(b"new", 0), "the first of the old ones is being read");
+    port.recycle(batch.remove(0));
+    port.flush();
+    assert!(next.give(b"new", 0) && !next.give(b"new", 0));
+}
+
+#[test]
+fn indexes_are_compared_over_their_wrap() {
+    for (index, other, before) in [
+        (0, 0, false),
+        (0, 1, true),
+        (1, 0, false),
+        (u32::MAX, 0, true),
+        (0, u32::MAX, false),
+        (u32::MAX - 1, 511, true),
+    ] {
+        assert_eq!(is_before(index, other), before, "{index} {other}");
+    }
 }
 
 #[test]
@@ -166,7 +210,7 @@ fn who_sleeps_is_woken_by_what_the_other_side_does() {
     let mut relays = Relays::<()>::default();
     assert!(relays.is_empty() && relays.is_quiet());
     let exchange = Arc::new(tidegate_exchange::Exchange::with_relayed(1, 1, 1, 1));
-    relays = Relays::new(vec![RelayedShard::new(later, 0, exchange, 1)], &poll).expect("an epoll");
+    relays = Relays::new(vec![RelayedShard::new(Some(later), 0, exchange, 1)], &poll).expect("an epoll");
     relays.announce_sleep();
     assert!(!relays.is_waiting());
     assert!(send(&mut port, 1, Purpose::Control));

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam::channel;
@@ -15,7 +16,7 @@ use crate::error::Error;
 use crate::inspection::{ConnectionFilter, Walk};
 use crate::interface::{Interface, check_listeners};
 use crate::listeners::{AddressChange, REMOVED};
-use crate::mailbox::{ApplicationChange, Command, Configuration, tell_all};
+use crate::mailbox::{ApplicationChange, Command, Configuration, Mailbox, tell_all};
 
 /// The time for which connections are looked at in one check, at most.
 const LOOK_TIME: Duration = Duration::from_millis(20);
@@ -30,7 +31,7 @@ pub(super) struct Retiring {
 }
 
 impl Retiring {
-    fn add(&mut self, addresses: &[SocketAddr]) {
+    pub(super) fn add(&mut self, addresses: &[SocketAddr]) {
         self.addresses.extend(addresses);
     }
 
@@ -48,18 +49,18 @@ pub struct Reload<'a> {
     pub interfaces: &'a [String],
     /// The TCP engines, as far as [`set_config`](tidegate_tcp::engine::Engine::set_config) changes them.
     pub tcp: &'a tidegate_tcp::Config,
-    /// The sources that are served. What a source is stays as it is, and without a limit of SYNs from the start none
-    /// can be set.
+    /// The sources that are served. `prefix_v4`, `prefix_v6` and `remembered` stay as they were at the start. So does
+    /// whether the XDP program counts SYNs by source: a `syn_rate` above 0 has no effect if it was 0 at the start.
     pub sources: &'a Sources,
     /// All listeners there ever were, by their [`ListenerId`](tidegate_tcp::application::ListenerId)s, and new ones
     /// behind them; `None`: it accepts no further connections, and those it has accepted go on. Its addresses are the
-    /// kernel's when the last of them is over.
+    /// kernel's when the last of them is over and all processes that this one took over from have ended.
     pub listeners: &'a [Option<Listener>],
 }
 
 impl Runtime {
-    /// Works by other settings from now on. No connection is lost: what changes counts for those there are, too, or for
-    /// new ones only.
+    /// Works by other settings from now on. No connection is lost: a setting that changes counts for those there are,
+    /// too, or for new ones only.
     ///
     /// `change` makes the change of the application of each shard, by its queue, which it is given before it has
     /// connections of new listeners. What that returns is dropped here, since it may take long. `A` is the type of the
@@ -68,8 +69,8 @@ impl Runtime {
     /// # Errors
     ///
     /// As for [`start`](super::start()) where settings cannot be, [`Error::Config`] when another process has taken
-    /// over, [`Error::Load`] when the kernel refuses an entry of a map, and [`Error::Shard`] when a shard does not take
-    /// them within a second, though it will. In all but the last case nothing has changed.
+    /// over, and [`Error::Load`] when the kernel refuses an entry of a map. Nothing has changed then. A shard that does
+    /// not take the settings within a second is no error: that is logged, and it takes them when it goes on.
     pub fn reload<A, F, C>(&mut self, reload: &Reload<'_>, mut change: F) -> Result<(), Error>
     where
         A: 'static,
@@ -96,9 +97,16 @@ impl Runtime {
             self.retiring.forget(&change.added);
             self.retiring.add(&change.removed);
         }
-        let applications = self.change_applications(changes);
+        let late = change_applications(&self.mailboxes, &self.threads, changes, ANSWER_TIMEOUT);
+        if late > 0 {
+            tracing::warn!(
+                "{late} of {} shards have not taken the other settings within {ANSWER_TIMEOUT:?}; they serve by the \
+                 settings before until they go on",
+                self.mailboxes.len()
+            );
+        }
         self.configure(reload);
-        applications
+        Ok(())
     }
 
     /// Checks what can be wrong. Returns the addresses of the interfaces.
@@ -162,16 +170,24 @@ impl Runtime {
 
     fn leave_to_kernel(&mut self, addresses: &[SocketAddr]) {
         // Those that had been steered before are steered on.
-        for address in addresses
-            .iter()
-            .filter(|address| !self.retiring.addresses.contains(address))
-        {
+        let retiring = &self.retiring.addresses;
+        let new = addresses.iter().filter(|address| !retiring.contains(address));
+        let new: Vec<SocketAddr> = new.copied().collect();
+        if self.has_taken_over() {
+            // They may have been before this process began.
+            return self.retiring.add(&new);
+        }
+        for address in &new {
             let _ = self.steering.remove_listener(address);
         }
     }
 
     /// Leaves addresses to the kernel whose last connections are over.
     pub(super) fn check_retiring(&mut self) {
+        // Processes before may have connections there, which are not listed here.
+        if self.has_taken_over() {
+            return;
+        }
         let Some(&address) = self.retiring.addresses.front() else {
             return;
         };
@@ -202,37 +218,6 @@ impl Runtime {
         self.retiring.walk = Some(walk);
     }
 
-    /// Has each shard change its application.
-    fn change_applications<A, C>(&self, changes: Vec<C>) -> Result<(), Error>
-    where
-        A: 'static,
-        C: FnOnce(&mut A) -> Box<dyn Any + Send> + Send + 'static,
-    {
-        let (taken, is_taken) = channel::bounded(self.mailboxes.len());
-        for (index, change) in changes.into_iter().enumerate() {
-            let change = ApplicationChange::new(Box::new(move |application: &mut dyn Any| {
-                match application.downcast_mut::<A>() {
-                    Some(application) => change(application),
-                    None => unreachable!("all applications of a runtime have one type"),
-                }
-            }));
-            let command = || Command::Application {
-                change: change.clone(),
-                taken: taken.clone(),
-            };
-            let (mailbox, thread) = (&self.mailboxes[index..=index], &self.threads[index..=index]);
-            tell_all(mailbox, thread, command, ANSWER_TIMEOUT);
-        }
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        for info in &self.queues {
-            is_taken.recv_deadline(deadline).map_err(|_| Error::Shard {
-                queue: info.queue,
-                what: "not all shards took other settings within a second".to_owned(),
-            })?;
-        }
-        Ok(())
-    }
-
     /// Has each engine work by the new settings.
     fn configure(&self, reload: &Reload<'_>) {
         let (taken, is_taken) = channel::bounded(self.mailboxes.len());
@@ -245,6 +230,11 @@ impl Runtime {
             tcp: self.tcp.clone(),
             source_limits: reload.sources.connection_limits(),
             keepalive: keepalive.collect(),
+            congestion: reload
+                .listeners
+                .iter()
+                .map(|listener| listener.and_then(|listener| listener.congestion))
+                .collect(),
             addresses: self.addresses.served(),
         });
         let command = || Command::Configure {
@@ -255,5 +245,81 @@ impl Runtime {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         // A shard that does not answer drops SYNs to new listeners until it does.
         let _ = (0..self.mailboxes.len()).try_for_each(|_| is_taken.recv_deadline(deadline));
+    }
+}
+
+/// Has each shard change its application. Returns the number of those that have not done so within `timeout`.
+fn change_applications<A, C, T>(
+    mailboxes: &[Mailbox],
+    threads: &[Option<JoinHandle<T>>],
+    changes: Vec<C>,
+    timeout: Duration,
+) -> usize
+where
+    A: 'static,
+    C: FnOnce(&mut A) -> Box<dyn Any + Send> + Send + 'static,
+{
+    let (taken, is_taken) = channel::bounded(mailboxes.len());
+    for (index, change) in changes.into_iter().enumerate() {
+        let change = ApplicationChange::new(Box::new(move |application: &mut dyn Any| {
+            match application.downcast_mut::<A>() {
+                Some(application) => change(application),
+                None => unreachable!("all applications of a runtime have one type"),
+            }
+        }));
+        let command = || Command::Application {
+            change: change.clone(),
+            taken: taken.clone(),
+        };
+        tell_all(&mailboxes[index..=index], &threads[index..=index], command, timeout);
+    }
+    let deadline = Instant::now() + timeout;
+    let in_time = (0..mailboxes.len()).take_while(|_| is_taken.recv_deadline(deadline).is_ok());
+    mailboxes.len() - in_time.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::mailbox::waker;
+
+    #[test]
+    fn a_shard_that_takes_no_settings_in_time_is_counted_and_takes_them_later() {
+        let polls = [0, 1].map(|_| Poll::new().expect("an epoll"));
+        let mailboxes = polls
+            .each_ref()
+            .map(|poll| Mailbox::new(waker(poll, Token(0)).expect("an eventfd")));
+        let change = |mailbox: &Mailbox, application: &mut u32| match mailbox.take() {
+            Some(Command::Application { change, taken }) => drop(taken.send(change.make(application))),
+            _ => panic!("it was told to change"),
+        };
+        let add = |more: u32| {
+            move |application: &mut u32| {
+                *application += more;
+                Box::new(()) as Box<dyn Any + Send>
+            }
+        };
+        let threads: [Option<JoinHandle<()>>; 2] = [0, 1].map(|_| Some(std::thread::spawn(std::thread::park)));
+        let mut applications = [10, 20];
+        let late = std::thread::scope(|scope| {
+            let changing = scope.spawn(|| {
+                let timeout = Duration::from_millis(300);
+                change_applications(&mailboxes, &threads, vec![add(1), add(2)], timeout)
+            });
+            while mailboxes[1].is_empty() {
+                std::thread::yield_now();
+            }
+            change(&mailboxes[1], &mut applications[1]);
+            changing.join().expect("it ends")
+        });
+        assert_eq!((late, applications), (1, [10, 22]));
+        change(&mailboxes[0], &mut applications[0]);
+        assert_eq!(applications, [11, 22]);
+        for thread in threads.into_iter().flatten() {
+            thread.thread().unpark();
+            thread.join().expect("it was parked");
+        }
     }
 }

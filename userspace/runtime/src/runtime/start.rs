@@ -14,6 +14,7 @@ use tidegate_abi::siphash::Key;
 use tidegate_exchange::{Exchange, FlowFilter, Handover};
 use tidegate_nic::statistics;
 use tidegate_tcp::application::{Application, ListenerId};
+use tidegate_tcp::config::InvalidSetting;
 use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
@@ -29,6 +30,7 @@ use crate::doctor;
 use crate::driver_counters::DriverCounters;
 use crate::drivers::{BindPlan, max_mtu_in_one_buffer};
 use crate::error::Error;
+use crate::huge_pages::HugePages;
 use crate::interface::{self, Interface, check_listeners};
 use crate::link_watch::Served;
 use crate::links::Links;
@@ -41,7 +43,7 @@ use crate::report::{QueueInfo, ShardReport};
 use crate::shard::{BELL, Exit, Parts, Shard, Shared};
 use crate::shard_port::ShardPort;
 use crate::shard_task::ShardTask;
-use crate::take_over::{Earlier, NewPort, Predecessor, Release, Succession, relayed, tell_taken};
+use crate::take_over::{Earlier, MAX_SHARED_QUEUES, NewPort, Predecessor, Release, Succession, relayed, tell_taken};
 use crate::watchdog::Watchdog;
 use crate::xdp::{self, Offered, ProgramSettings, Steering};
 
@@ -110,10 +112,12 @@ where
     let served = checked.addresses.served();
     let shards = checked.queues as u16;
     // Before another process has to release its sockets: it takes a while.
+    let huge_pages = Arc::new(HugePages::default());
     let mut engines = Vec::new();
     for index in 0..shards {
         let (application, task) = parts(u32::from(index));
         let mut engine = Engine::new(tcp.clone(), secrets()?, application);
+        engine.set_memory_advisor(huge_pages.clone());
         engine.share_flows(Box::new(flow_filter.of_shard(index, shards)));
         engine.set_source_limits(settings.sources.connection_limits());
         listen(&mut engine, settings.listeners, &served);
@@ -127,7 +131,8 @@ where
         links,
         plan,
     } = Opened::open(settings, &checked, &names, &steering)?;
-    let (shared, polls) = share(&ports, earlier.len() as u16, config)?;
+    let places = earlier.len() as u16;
+    let (shared, polls) = share(&ports, places, config)?;
     let cookies = CookieSetup::new(
         settings.syn_cookies,
         checked.cookie_secret,
@@ -149,16 +154,15 @@ where
         )?),
     };
     let mut shards_made = Vec::new();
+    let mut sockets = Vec::new();
     for (((port, poll), info), (mut engine, task)) in ports.into_iter().zip(polls).zip(&infos).zip(engines) {
         let index = info.queue as u16;
         engine.set_cookies(cookies.cookies(index));
         if let Some(next_hops) = &next_hops {
             engine.set_next_hops(next_hops.next_hops());
         }
-        // Its fill ring is full, so frames may come in from here on; they wait in the RX ring.
-        for device in 0..port.socket().devices() {
-            steering.set_socket(device, info.queue, port.socket().fd(device))?;
-        }
+        let devices = 0..port.socket().devices();
+        sockets.push(devices.map(|device| port.socket().fd(device)).collect::<Vec<_>>());
         let own = Parts {
             engine,
             task,
@@ -167,8 +171,19 @@ where
             alarm: cookies.alarm(index),
         };
         let mut shard = Shard::new(index, own, shared.clone(), config);
-        shard.relay(relayed(&earlier, &shared.exchange, index, shards))?;
+        shard.relay(relayed(&earlier, places, &shared.exchange, index, shards))?;
         shards_made.push(shard);
+    }
+    let mut retiring = Retiring::default();
+    if !earlier.is_empty() {
+        // Last of what may fail, so that seldom another process has to put back what it had there.
+        retiring.add(&steering.claim(&program_settings)?);
+    }
+    // Fill rings are full, so frames may come in from here on; they wait in the RX rings.
+    for (queue, sockets) in (0..).zip(&sockets) {
+        for (device, &socket) in (0..).zip(sockets) {
+            steering.set_socket(device, queue, socket)?;
+        }
     }
 
     let indexes = checked
@@ -194,7 +209,9 @@ where
         reattached: 0,
         first,
         earlier,
+        places,
         succession,
+        kept: None,
         afxdp: config.clone(),
         plan,
         driver_counters: checked
@@ -210,7 +227,7 @@ where
             .collect(),
         tcp,
         sources: settings.sources.clone(),
-        retiring: Retiring::default(),
+        retiring,
         has_flow_filter: settings.afxdp.flow_filter,
         anywhere: settings.balancers.is_any(),
         is_draining: false,
@@ -229,8 +246,13 @@ where
         runtime.threads.push(Some(thread));
     }
     runtime.cookies.start(cookies)?;
-    // It may have ended since it released its sockets: then it has no connections that it could hear of.
-    let _ = tell_taken(&runtime.earlier);
+    if let Some(path) = &config.take_over
+        && let Err(error) = tell_taken(&runtime.earlier, path)
+    {
+        // They are that one's again.
+        runtime.cookies.leave();
+        return Err(error);
+    }
     Ok(runtime)
 }
 
@@ -338,6 +360,7 @@ impl Checked {
         let addresses = ServedAddresses::new(&interfaces, addresses, anywhere)?;
         check_remotes(settings.remotes)?;
         let queues = interface::queues(devices.iter().map(|device| &device.interface), config.queues)?;
+        check_take_over(config, queues)?;
         capability::check(config.attach)?;
         for Device { interface, .. } in &devices {
             if config.multi_buffer(interface.mtu).is_some() {
@@ -488,6 +511,7 @@ fn listen<A: Application>(engine: &mut Engine<A>, listeners: &[Listener], addres
         if let Some(keepalive) = listener.keepalive {
             engine.set_keepalive(id, keepalive);
         }
+        engine.set_congestion(id, listener.congestion);
     }
     engine.set_addresses(addresses);
 }
@@ -572,6 +596,21 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("without a message")
 }
 
+/// Checks that another process could take over so many queues.
+fn check_take_over(config: &Config, queues: u32) -> Result<(), Error> {
+    if config.take_over.is_none() || queues <= MAX_SHARED_QUEUES {
+        return Ok(());
+    }
+    let message = format!(
+        "take_over is set, and {queues} queues are served; another process can take over {MAX_SHARED_QUEUES} at most: \
+         leave it out, or set queues to {MAX_SHARED_QUEUES} or less"
+    );
+    Err(Error::in_table("afxdp")(InvalidSetting::new(
+        ["take_over", "queues"],
+        message,
+    )))
+}
+
 /// Checks that the XDP program can steer by these.
 fn check_remotes(remotes: &[SocketAddr]) -> Result<(), Error> {
     if remotes.len() > MAX_REMOTES as usize {
@@ -637,6 +676,16 @@ mod tests {
             let error = check_remotes(&bad).expect_err(phrase);
             assert!(error.is_usage() && error.to_string().contains(phrase), "{error}");
         }
+    }
+
+    #[test]
+    fn a_server_that_can_be_taken_over_has_half_of_the_shards_there_can_be() {
+        let mut config = Config::default();
+        check_take_over(&config, 64).expect("nobody can take over");
+        config.take_over = Some("/run/take-over".into());
+        check_take_over(&config, 32).expect("as many as there is room for");
+        let error = check_take_over(&config, 33).expect_err("one more");
+        assert!(error.is_usage() && error.to_string().contains("33 queues"), "{error}");
     }
 
     #[test]

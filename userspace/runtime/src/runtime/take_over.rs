@@ -8,13 +8,14 @@ use crossbeam::channel;
 use tidegate_exchange::{Exchange, Handover};
 use tidegate_xsk::Umems;
 
-use super::{ANSWER_TIMEOUT, Runtime};
+use super::{ANSWER_TIMEOUT, Runtime, open};
 use crate::error::Error;
 use crate::mailbox::{Command, tell_all};
 use crate::port::Port;
 use crate::relay::{Relay, RelayPort};
 use crate::shard_port::ShardPort as _;
 use crate::take_over::{NewPort, Offering, Release, Rest, Step, relayed};
+use crate::xdp::Kept;
 
 impl Runtime {
     /// Whether another process serves the interfaces now, and this one has only the connections it had.
@@ -36,11 +37,8 @@ impl Runtime {
     /// [`Error::Shard`] when a shard does not answer within a second.
     pub fn flows(&self) -> Result<u64, Error> {
         let shards = self.ask_all()?;
-        let flows = shards
-            .iter()
-            .map(|shard| u64::from(shard.population.time_wait))
-            .sum::<u64>();
-        Ok(flows + self.connections()?)
+        let in_time_wait = shards.iter().map(|shard| u64::from(shard.population.time_wait));
+        Ok(in_time_wait.sum::<u64>() + open(&shards))
     }
 
     /// Whether the devices are another process's, or about to be.
@@ -76,14 +74,31 @@ impl Runtime {
             } => {
                 match self.release(&nowhere, &relays) {
                     Ok(()) => succession.released(nowhere, conversation),
-                    // Nothing has been changed.
                     Err(error) => tracing::warn!("another process cannot take over: {error}"),
                 }
                 Ok(())
             }
-            Step::Resume { _nowhere } => self.resume().and_then(|()| succession.resume()),
+            Step::Resume(failing) => match self.resume() {
+                Ok(()) => {
+                    succession.resume(failing);
+                    Ok(())
+                }
+                // It learns that it has failed when it says that it serves, and ends.
+                Err(Error::QueueBusy { .. }) if failing.lives() => {
+                    succession.wait_for_devices(failing);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Step::Forget(first) => {
+                // Its shards may have had some for a moment.
+                let lost = self.steering.flow_filter().end_all(first, queues as u16);
+                tracing::info!("the process that failed to take over has ended, and {lost} flows with it");
+                Ok(())
+            }
             Step::Leave => {
                 self.cookies.leave();
+                self.steering.leave();
                 // The next process has them now, and is the one whose end they are to hear of.
                 self.earlier.clear();
                 Ok(())
@@ -94,14 +109,16 @@ impl Runtime {
         result
     }
 
-    /// Has all shards close their sockets and go on by relays. What arrives meanwhile is dropped.
+    /// Has all shards close their sockets and go on by relays. What arrives meanwhile is dropped. From then on maps and
+    /// cookies are the other process's.
     fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<(), Error> {
-        for queue in 0..self.queues.len() {
-            for device in 0..self.devices.len() {
-                self.steering
-                    .set_socket(device as u8, queue as u32, nowhere.as_raw_fd())?;
-            }
+        let kept = self.steering.give_up()?;
+        self.cookies.pause();
+        if let Err(error) = self.receive_nothing(nowhere) {
+            self.restore(&kept);
+            return Err(error);
         }
+        self.kept = Some(kept);
         let rest = Rest::new(relays.len());
         let (released, are_released) = channel::bounded(relays.len());
         for (mailbox, relay) in self.mailboxes.iter().zip(relays) {
@@ -112,6 +129,24 @@ impl Runtime {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let _ = (0..relays.len()).try_for_each(|_| are_released.recv_deadline(deadline));
         Ok(())
+    }
+
+    fn receive_nothing(&mut self, nowhere: &OwnedFd) -> Result<(), Error> {
+        for queue in 0..self.queues.len() {
+            for device in 0..self.devices.len() {
+                self.steering
+                    .set_socket(device as u8, queue as u32, nowhere.as_raw_fd())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the XDP program steer as before, and controls cookies again.
+    fn restore(&mut self, kept: &Kept) {
+        if let Err(error) = self.steering.restore(kept) {
+            tracing::error!("the XDP program does not do all that it did before the take-over failed: {error}");
+        }
+        self.cookies.resume();
     }
 
     /// Gives all shards sockets again.
@@ -128,7 +163,7 @@ impl Runtime {
         let memory = Arc::new(Umems::of(ports.iter().map(Port::socket)));
         let exchange = Arc::new(Exchange::with_relayed(
             shards,
-            self.earlier.len() as u16 * shards,
+            self.places * shards,
             self.afxdp.handover_queue as usize,
             self.afxdp.frames as usize,
         ));
@@ -145,7 +180,7 @@ impl Runtime {
                 port,
                 memory: Arc::clone(&memory),
                 handover: Handover::new(Arc::clone(&exchange), index),
-                relays: relayed(&self.earlier, &exchange, index, shards),
+                relays: relayed(&self.earlier, self.places, &exchange, index, shards),
             };
             if self.mailboxes[usize::from(index)]
                 .send(Command::Port(Box::new(port)))
@@ -156,6 +191,9 @@ impl Runtime {
                     what: "it takes no more commands".to_owned(),
                 });
             }
+        }
+        if let Some(kept) = self.kept.take() {
+            self.restore(&kept);
         }
         for (queue, sockets) in (0..).zip(sockets) {
             for (device, socket) in (0..).zip(sockets) {

@@ -365,6 +365,7 @@ fn other_listeners_are_served_from_then_on_and_connections_of_those_before_go_on
         tcp: tidegate_tcp::Config::default(),
         source_limits: SourceLimits::default(),
         keepalive: vec![tidegate_tcp::Config::default().keepalive(); 3],
+        congestion: vec![None; 3],
         addresses: vec![("198.18.0.1:81".parse().expect("an address"), ListenerId(2))].into(),
     };
     let configuration = Arc::new(configuration);

@@ -4,15 +4,15 @@ use core::time::Duration;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, listen, recvmsg, sendmsg, socket,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
+    accept4, bind, connect, listen, recvmsg, sendmsg, shutdown, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
 use serde::de::DeserializeOwned;
@@ -134,6 +134,12 @@ impl Conversation {
         }
     }
 
+    /// Takes no further message: to send one is an error for the other end, which learns nothing else.
+    pub(super) fn refuse(&self) {
+        // It fails only where the other end is closed.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
+    }
+
     /// Whether a message waits, or the other end is closed.
     pub(super) fn has_news(&self) -> bool {
         is_ready(self.0.as_fd(), PollFlags::POLLIN, Duration::ZERO).unwrap_or(true)
@@ -171,11 +177,13 @@ fn unix_socket(flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
-/// The socket that later processes connect to. Dropping it removes it.
+/// The socket that later processes connect to. Dropping it removes it, unless another process has the path since.
 #[derive(Debug)]
 pub(super) struct Door {
     socket: OwnedFd,
     path: PathBuf,
+    /// Device and inode, to remove nobody else's.
+    file: (u64, u64),
 }
 
 impl Door {
@@ -195,10 +203,12 @@ impl Door {
         // What is bound has the mode of the socket.
         fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
         bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let file = file_of(path)?;
         listen(&socket, Backlog::new(4)?)?;
         Ok(Self {
             socket,
             path: path.to_owned(),
+            file,
         })
     }
 
@@ -209,27 +219,36 @@ impl Door {
         Some(Conversation(unsafe { OwnedFd::from_raw_fd(raw) }))
     }
 
-    /// Listens at the same path, also if another process has done so since.
+    /// Whether it is still at its path.
+    pub(super) fn is_in_place(&self) -> bool {
+        file_of(&self.path).is_ok_and(|file| file == self.file)
+    }
+
+    /// Listens at its path again, if another process has done so since.
     ///
     /// # Errors
     ///
-    /// As [`Door::open`].
-    pub(super) fn reopen(self) -> io::Result<Self> {
-        Self::open(&self.path.clone()).inspect(|_| self.leave())
-    }
-
-    /// Closes it and leaves the path, which another process has now.
-    pub(super) fn leave(mut self) {
-        self.path = PathBuf::new();
+    /// As [`Door::open`]. It can be tried again.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        if !self.is_in_place() {
+            *self = Self::open(&self.path)?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        if !self.path.as_os_str().is_empty() {
+        if self.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Device and inode of what is at `path`.
+fn file_of(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 #[cfg(test)]
@@ -275,17 +294,56 @@ mod tests {
     }
 
     #[test]
+    fn a_conversation_that_is_refused_is_an_error_to_who_speaks_and_its_end_is_seen() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("door");
+        let door = Door::open(&path).expect("a socket");
+        let caller = Conversation::call(&path).expect("a call").expect("somebody is there");
+        let called = door.answer().expect("a call");
+        called.refuse();
+        assert!(!is_hung_up(&called), "the caller lives");
+        let error = caller.send(&Word::Taken, &[]).expect_err("too late");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        drop(caller);
+        assert!(is_hung_up(&called));
+        called.refuse();
+    }
+
+    #[test]
     fn the_path_is_that_of_the_last_to_open_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("door");
         let first = Door::open(&path).expect("a socket");
         let second = Door::open(&path).expect("a socket");
-        first.leave();
+        drop(first);
         let _caller = Conversation::call(&path).expect("a call").expect("the second is there");
         assert!(second.answer().is_some());
         drop(second);
         assert!(!path.exists());
         fs::write(&path, "").expect("a file");
         assert!(Door::open(&path).is_err(), "a file is not removed");
+    }
+
+    #[test]
+    fn the_path_can_be_had_back_when_it_is_free_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("door");
+        let mut first = Door::open(&path).expect("a socket");
+        first.reopen().expect("it is there yet");
+        let file = first.file;
+        assert_eq!(file_of(&path).expect("a socket"), file, "the same");
+        let second = Door::open(&path).expect("a socket");
+        first.reopen().expect("another's socket goes");
+        drop(second);
+        let _caller = Conversation::call(&path).expect("a call").expect("the first is there");
+        assert!(first.answer().is_some());
+        fs::remove_file(&path).expect("a socket");
+        fs::write(&path, "").expect("a file");
+        first.reopen().expect_err("a file is not removed");
+        fs::remove_file(&path).expect("a file");
+        first.reopen().expect("the path is free");
+        assert!(Conversation::call(&path).expect("a call").is_some());
+        drop(first);
+        assert!(!path.exists());
     }
 }

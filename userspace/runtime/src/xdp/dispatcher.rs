@@ -239,7 +239,7 @@ impl Site<'_> {
     fn add(&mut self, own: &mut Extension, mode: XdpMode, priority: u32) -> Result<(u32, Place), Failure> {
         let _lock = self.lock()?;
         let mut old = self.read()?;
-        // Whoever has the claim is the only tidegate here: another is the rest of one that was killed.
+        // The process with the claim is the only tidegate here: another is the rest of one that was killed.
         if let Some(old) = &mut old {
             old.members.retain(|member| !member.name.starts_with(PROGRAM_STEER));
         }

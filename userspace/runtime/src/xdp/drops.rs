@@ -1,7 +1,7 @@
 //! The frames that the XDP program drops and answers, as far as somebody captures them.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 4096;
 /// Samples taken out of the ring at a time.
 const MAX_AT_ONCE: usize = 4096;
 
-/// The program's ring, shared by all captures.
+/// The program's ring, shared by all captures. It has one reader: the process that serves.
 pub(crate) struct Drops {
     switch: SharedWords<AtomicU32>,
     inner: Mutex<Inner>,
@@ -28,6 +28,8 @@ pub(crate) struct Drops {
 struct Inner {
     ring: RingBuf<MapData>,
     subscribers: Vec<Weak<Waiting>>,
+    /// Switch and ring are another process's.
+    is_given_up: bool,
 }
 
 /// The samples that wait for one capture.
@@ -47,11 +49,30 @@ impl Drops {
         let switch = shared_memory::words(ebpf, MAP_CAPTURE_SWITCH, 1)?;
         let ring = ebpf.take_map(MAP_CAPTURE).ok_or_else(|| missing(MAP_CAPTURE))?;
         let ring = RingBuf::try_from(ring).map_err(|error| map_error(MAP_CAPTURE, &error))?;
-        let subscribers = Vec::new();
         Ok(Self {
             switch,
-            inner: Mutex::new(Inner { ring, subscribers }),
+            inner: Mutex::new(Inner {
+                ring,
+                subscribers: Vec::new(),
+                is_given_up: false,
+            }),
         })
+    }
+
+    /// Leaves switch and ring to another process: captures get no more samples.
+    pub(super) fn give_up(&self) {
+        self.lock().is_given_up = true;
+    }
+
+    /// Has the program tell as much as this process's captures want, whatever another had it do.
+    pub(super) fn take_back(&self) {
+        let mut inner = self.lock();
+        inner.is_given_up = false;
+        self.set_switch(u32::from(!inner.subscribers.is_empty()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the program tell of what it drops and answers, until the result is dropped.
@@ -60,13 +81,16 @@ impl Drops {
             samples: ArrayQueue::new(MAX_WAITING),
             lost: AtomicU64::new(0),
         });
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.subscribers.is_empty() {
-            // What was left when nobody looked any more is old.
-            while inner.ring.next().is_some() {}
-        }
+        let mut inner = self.lock();
         inner.subscribers.push(Arc::downgrade(&waiting));
-        self.set_switch(1);
+        if !inner.is_given_up {
+            if inner.subscribers.len() == 1 {
+                // What was left when nobody looked any more is old.
+                while inner.ring.next().is_some() {}
+            }
+            self.set_switch(1);
+        }
+        drop(inner);
         Subscription {
             drops: Arc::clone(self),
             waiting,
@@ -81,8 +105,15 @@ impl Drops {
 
     /// Gives each capture what came meanwhile.
     fn distribute(&self) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Inner { ring, subscribers } = &mut *inner;
+        let mut inner = self.lock();
+        let Inner {
+            ring,
+            subscribers,
+            is_given_up,
+        } = &mut *inner;
+        if *is_given_up {
+            return;
+        }
         for _ in 0..MAX_AT_ONCE {
             let Some(sample) = ring.next().and_then(|entry| Sample::from_entry(&entry)) else {
                 return;
@@ -96,15 +127,19 @@ impl Drops {
     }
 }
 
-impl Subscription {
-    /// The oldest sample.
-    pub(crate) fn next(&self) -> Option<Sample> {
+/// The samples there are at the moment, oldest first.
+impl Iterator for Subscription {
+    type Item = Sample;
+
+    fn next(&mut self) -> Option<Sample> {
         if self.waiting.samples.is_empty() {
             self.drops.distribute();
         }
         self.waiting.samples.pop()
     }
+}
 
+impl Subscription {
     /// Samples that were lost between the ring and here, because others looked and this one did not.
     pub(crate) fn lost(&self) -> u64 {
         self.waiting.lost.load(Ordering::Relaxed)
@@ -113,10 +148,10 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut inner = self.drops.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.drops.lock();
         let own = Arc::as_ptr(&self.waiting);
         inner.subscribers.retain(|other| other.as_ptr() != own);
-        if inner.subscribers.is_empty() {
+        if inner.subscribers.is_empty() && !inner.is_given_up {
             self.drops.set_switch(0);
         }
     }

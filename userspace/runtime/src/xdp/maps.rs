@@ -1,5 +1,6 @@
 //! The maps of the XDP program that are used while it runs.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
@@ -93,6 +94,16 @@ impl ListenerMaps {
         Ok(())
     }
 
+    /// All that is steered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(super) fn keys(&self) -> Result<HashSet<ListenerKey>, Error> {
+        let keys = self.keys.keys().collect::<Result<_, _>>();
+        keys.map_err(|error| map_error(MAP_LISTENERS, &error))
+    }
+
     /// Leaves what is for `key` to the kernel from now on.
     ///
     /// # Errors
@@ -123,7 +134,7 @@ impl ListenerMaps {
     }
 }
 
-/// What the program is to do, as bits of [`feature`]: of cookies, or else.
+/// The parts of the program that are on, as bits of [`feature`]: cookies and others.
 pub(crate) struct FeaturesMap(Array<MapData, u32>);
 
 /// The same, for all who change some of it.
@@ -136,13 +147,22 @@ impl FeaturesMap {
         Ok(Arc::new(Mutex::new(Self(map))))
     }
 
+    /// The bits that are on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(super) fn get(&self) -> Result<u32, Error> {
+        self.0.get(&0, 0).map_err(|error| map_error(MAP_FEATURES, &error))
+    }
+
     /// Has the program do what the bits `on` say, of those in `of`, and the others as before.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] with what the kernel says.
     pub(super) fn set(&mut self, of: u32, on: u32) -> Result<(), Error> {
-        let before = self.0.get(&0, 0).map_err(|error| map_error(MAP_FEATURES, &error))?;
+        let before = self.get()?;
         self.0
             .set(0, before & !of | on, 0)
             .map_err(|error| map_error(MAP_FEATURES, &error))
@@ -212,12 +232,11 @@ pub(crate) struct SettingsMap {
 }
 
 impl SettingsMap {
+    /// The map, in which `settings` are to be.
     pub(super) fn take(ebpf: &mut Ebpf, settings: Settings) -> Result<Self, Error> {
         let map = ebpf.take_map(MAP_SETTINGS).ok_or_else(|| missing(MAP_SETTINGS))?;
         let map = Array::<MapData, Settings>::try_from(map).map_err(|error| map_error(MAP_SETTINGS, &error))?;
-        let mut taken = Self { map, settings };
-        taken.write()?;
-        Ok(taken)
+        Ok(Self { map, settings })
     }
 
     /// From now on SYNs are answered as `syn_ack` says; how long a jiffy takes stays as it is.
@@ -240,7 +259,12 @@ impl SettingsMap {
         self.write()
     }
 
-    fn write(&mut self) -> Result<(), Error> {
+    /// Writes them as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with what the kernel says.
+    pub(super) fn write(&mut self) -> Result<(), Error> {
         self.map
             .set(0, self.settings, 0)
             .map_err(|error| map_error(MAP_SETTINGS, &error))

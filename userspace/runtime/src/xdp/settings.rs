@@ -1,29 +1,27 @@
 //! The settings of the XDP program, written before it is attached.
 
-use std::collections::HashMap as StdHashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError};
-use aya::{Ebpf, Pod};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData};
 use nix::time::{ClockId, clock_getres};
 use tidegate_abi::flow_filter::FlowHasher;
 use tidegate_abi::syn_ack::{Settings, SynAck, feature};
 use tidegate_abi::{
-    ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_FEATURES, MAP_GUE_PORT, MAP_LISTENER_SLOTS, MAP_LISTENERS,
-    MAP_OWN_ADDRESSES, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
-    MAX_OWN_ADDRESSES, MAX_SOURCE_RULES, PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS,
+    ListenerKey, MAP_REMOTE_SLOTS, MAP_REMOTES, MAX_OWN_ADDRESSES, PROGRAM_STEER, PROGRAM_STEER_BALANCED,
+    PROGRAM_STEER_FRAGS,
 };
 
+use super::rules::Rules;
 use super::{map_error, missing};
-use crate::config::{Balancers, Prefix, Sources, TriePrefix};
+use crate::config::{Balancers, Sources};
 use crate::error::Error;
 
-/// Settings of the XDP program. But for what it answers SYNs with, they stay as they are while it is attached.
+/// Settings of the XDP program, as a process begins with them.
 pub(crate) struct ProgramSettings<'a> {
     /// The addresses and ports to steer.
     pub(crate) listeners: &'a [SocketAddr],
-    /// Whose segments to steer, whatever they are for.
+    /// The peers whose segments are steered, whatever they are for.
     pub(crate) remotes: &'a [SocketAddr],
     /// The SYN-ACK the engines would send.
     pub(crate) syn_ack: SynAck,
@@ -45,18 +43,33 @@ pub(crate) struct ProgramSettings<'a> {
 }
 
 impl ProgramSettings<'_> {
-    /// Writes them into the program's maps.
+    /// Writes those that are in the maps of `ebpf` alone. What another process has written there is gone then, but for
+    /// its remotes, whose connections it may have yet.
     ///
     /// # Errors
     ///
     /// [`Error::Load`] when a map is not there, or the kernel refuses an entry.
     pub(super) fn write(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        add_keys(ebpf, MAP_LISTENERS, MAP_LISTENER_SLOTS, self.listeners)?;
         add_keys(ebpf, MAP_REMOTES, MAP_REMOTE_SLOTS, self.remotes)?;
-        self.write_source_rules(ebpf)?;
-        self.write_balancers(ebpf)?;
-        set_only_entry(ebpf, MAP_SYN_RATE, self.sources.limit())?;
-        set_only_entry(ebpf, MAP_FEATURES, self.features())
+        self.rules().write(ebpf)
+    }
+
+    /// The rules by source, and the balancers.
+    pub(super) fn rules(&self) -> Rules {
+        let mut rules = Rules {
+            sources: self.sources.rules().collect(),
+            syn_rate: self.sources.limit(),
+            ..Rules::default()
+        };
+        if self.balancers.is_any() {
+            let addresses = room_for(self.own_addresses).iter();
+            rules.balancers = self.balancers.from.iter().map(|&prefix| (prefix, 1)).collect();
+            rules.own_addresses = addresses
+                .map(|&address| listener_key(&SocketAddr::new(address, 0)))
+                .collect();
+            rules.gue_port = u32::from(self.balancers.gue_port);
+        }
+        rules
     }
 
     /// The name of the program that does what is needed.
@@ -86,8 +99,8 @@ impl ProgramSettings<'_> {
         })
     }
 
-    /// The bits of [`feature`] that are needed.
-    fn features(&self) -> u32 {
+    /// The bits of [`feature`] that are needed, without those of cookies.
+    pub(super) fn features(&self) -> u32 {
         let remotes = if self.remotes.is_empty() { 0 } else { feature::REMOTES };
         let filter = if self.filter_for_rst_rate.is_some() {
             feature::FLOW_FILTER
@@ -96,32 +109,6 @@ impl ProgramSettings<'_> {
         };
         let outlives = if self.outlives { feature::OUTLIVES } else { 0 };
         self.sources.features() | remotes | filter | outlives
-    }
-
-    fn write_source_rules(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        for (prefix, rule) in self.sources.rules() {
-            add_prefix(ebpf, [MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6], prefix, rule)?;
-        }
-        Ok(())
-    }
-
-    fn write_balancers(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        if !self.balancers.is_any() {
-            return Ok(());
-        }
-        for &prefix in &self.balancers.from {
-            add_prefix(ebpf, [MAP_BALANCERS_V4, MAP_BALANCERS_V6], prefix, 1)?;
-        }
-        let map = ebpf
-            .map_mut(MAP_OWN_ADDRESSES)
-            .ok_or_else(|| missing(MAP_OWN_ADDRESSES))?;
-        let mut map = HashMap::<&mut MapData, ListenerKey, u32>::try_from(map)
-            .map_err(|error| map_error(MAP_OWN_ADDRESSES, &error))?;
-        for &address in room_for(self.own_addresses) {
-            map.insert(listener_key(&SocketAddr::new(address, 0)), 1, 0)
-                .map_err(|error| map_error(MAP_OWN_ADDRESSES, &error))?;
-        }
-        set_only_entry(ebpf, MAP_GUE_PORT, u32::from(self.balancers.gue_port))
     }
 }
 
@@ -182,78 +169,22 @@ fn add_keys(
     Ok(())
 }
 
-/// Adds a prefix to the trie of its family: the first is of IPv4.
-fn add_prefix(ebpf: &mut Ebpf, names: [&'static str; 2], prefix: Prefix, value: u32) -> Result<(), Error> {
-    match TriePrefix::from(prefix) {
-        TriePrefix::V4(length, octets) => add_rule(ebpf, names[0], Key::new(length, octets), value),
-        TriePrefix::V6(length, octets) => add_rule(ebpf, names[1], Key::new(length, octets), value),
-    }
-}
-
-fn add_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: Key<K>, rule: u32) -> Result<(), Error> {
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
-    map.insert(&prefix, rule, 0).map_err(|error| map_error(name, &error))
-}
-
-/// Writes other rules by source, and other limits of SYNs, in the place of those of `before`. What a source is stays as
-/// it is.
-///
-/// # Errors
-///
-/// [`Error::Load`] when the kernel refuses an entry; some may have been written then.
-pub(super) fn replace_sources(ebpf: &mut Ebpf, before: &Sources, now: &Sources) -> Result<(), Error> {
-    const NAMES: [&str; 2] = [MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6];
-    let [old, new]: [StdHashMap<Prefix, u32>; 2] = [before, now].map(|sources| sources.rules().collect());
-    let gone = old.keys().filter(|prefix| !new.contains_key(*prefix));
-    let changed = new.iter().filter(|(prefix, rule)| old.get(*prefix) != Some(*rule));
-    // Those that are gone come last, so that no source is without its rule meanwhile; first where there is no room.
-    let is_crowded = old.len() + new.len() > MAX_SOURCE_RULES as usize;
-    if is_crowded {
-        gone.clone()
-            .try_for_each(|&prefix| remove_prefix(ebpf, NAMES, prefix))?;
-    }
-    for (&prefix, &rule) in changed {
-        add_prefix(ebpf, NAMES, prefix, rule)?;
-    }
-    if !is_crowded {
-        gone.clone()
-            .try_for_each(|&prefix| remove_prefix(ebpf, NAMES, prefix))?;
-    }
-    set_only_entry(ebpf, MAP_SYN_RATE, now.limit())
-}
-
-/// Removes a prefix from the trie of its family: the first is of IPv4.
-fn remove_prefix(ebpf: &mut Ebpf, names: [&'static str; 2], prefix: Prefix) -> Result<(), Error> {
-    match TriePrefix::from(prefix) {
-        TriePrefix::V4(length, octets) => remove_rule(ebpf, names[0], &Key::new(length, octets)),
-        TriePrefix::V6(length, octets) => remove_rule(ebpf, names[1], &Key::new(length, octets)),
-    }
-}
-
-fn remove_rule<K: Pod>(ebpf: &mut Ebpf, name: &'static str, prefix: &Key<K>) -> Result<(), Error> {
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut map = LpmTrie::<&mut MapData, K, u32>::try_from(map).map_err(|error| map_error(name, &error))?;
-    match map.remove(prefix) {
-        // Gone already, when half a change is undone.
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        result => result.map_err(|error| map_error(name, &error)),
-    }
-}
-
-/// Sets the one entry of the array `name`.
-fn set_only_entry<V: Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Result<(), Error> {
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut map = Array::<&mut MapData, V>::try_from(map).map_err(|error| map_error(name, &error))?;
-    map.set(0, value, 0).map_err(|error| map_error(name, &error))
-}
-
 /// The key of an address and port.
 pub(super) fn listener_key(address: &SocketAddr) -> ListenerKey {
     match address {
         SocketAddr::V4(v4) => ListenerKey::v4(v4.ip().octets(), v4.port()),
         SocketAddr::V6(v6) => ListenerKey::v6(v6.ip().octets(), v6.port()),
     }
+}
+
+/// The address and port of a key.
+pub(super) fn listener_address(key: &ListenerKey) -> SocketAddr {
+    let octets = key.address();
+    let address = match octets {
+        [.., a, b, c, d] if key.version() == 4 => IpAddr::from([a, b, c, d]),
+        _ => IpAddr::from(octets),
+    };
+    SocketAddr::new(address, key.port())
 }
 
 #[cfg(test)]
@@ -267,6 +198,10 @@ mod tests {
         let v6 = listener_key(&"[2001:2::1]:443".parse().expect("an address"));
         assert_eq!((v6.version(), v6.port()), (6, 443));
         assert_eq!(v6.address()[..4], [0x20, 0x01, 0, 2]);
+        for text in ["198.18.0.1:80", "[2001:2::1]:443"] {
+            let address: SocketAddr = text.parse().expect("an address");
+            assert_eq!(listener_address(&listener_key(&address)), address);
+        }
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The program, its maps and its links, as one process has them of another.
 
+use std::collections::HashSet;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, MapInfo};
 use tidegate_abi::flow_filter::FlowHasher;
-use tidegate_abi::syn_ack::{Settings, cookie_switch};
-use tidegate_abi::{MAP_COOKIE_SWITCHES, MAP_SETTINGS};
+use tidegate_abi::syn_ack::{Settings, cookie_switch, feature};
+use tidegate_abi::{ListenerKey, MAP_COOKIE_SWITCHES, MAP_SETTINGS};
 use tidegate_exchange::FlowFilter;
 
 use super::link::XdpLink;
+use super::rules::Rules;
+use super::settings::{listener_address, listener_key};
 use super::{
-    Hold, ProgramSettings, Steering, flow_filter, load, map_error, missing, program_load_error, steering_program,
+    Hold, ProgramSettings, Steering, flow_filter, load, lock, map_error, missing, program_load_error, steering_program,
 };
 use crate::config::Config;
 use crate::error::{Error, with_causes};
@@ -57,19 +61,18 @@ impl Offered {
         &self.flow_filter
     }
 
-    /// Makes the program do what the settings say. The one that is attached goes on.
+    /// The program as it is on the devices, which goes on. What its maps say is the predecessor's until
+    /// [`Steering::claim`].
     ///
     /// # Errors
     ///
     /// [`Error::Load`].
     pub(crate) fn take_over(
-        mut self,
+        self,
         predecessor: &mut Predecessor,
         config: &Config,
         settings: &ProgramSettings<'_>,
     ) -> Result<Steering, Error> {
-        settings.write(&mut self.ebpf)?;
-        self.turn_cookies_off()?;
         let attached = predecessor.attached();
         let mut steering = Steering::with_maps(self.ebpf, attached.len(), config, settings)?;
         let links = predecessor.links.drain(..);
@@ -79,18 +82,86 @@ impl Offered {
     }
 }
 
-impl Offered {
-    /// Whoever controls cookies from now on begins with all of them off.
-    fn turn_cookies_off(&mut self) -> Result<(), Error> {
-        let failed = |error| map_error(MAP_COOKIE_SWITCHES, &error);
-        let map = self.ebpf.map_mut(MAP_COOKIE_SWITCHES);
-        let map = map.ok_or_else(|| missing(MAP_COOKIE_SWITCHES))?;
-        let mut map = Array::<&mut MapData, u32>::try_from(map).map_err(failed)?;
-        (0..map.len()).try_for_each(|queue| map.set(queue, cookie_switch::OFF, 0).map_err(failed))
-    }
+/// The contents of the maps of settings, as a process has them before it gives them to another.
+pub(crate) struct Kept {
+    listeners: HashSet<ListenerKey>,
+    rules: Rules,
+    features: u32,
 }
 
 impl Steering {
+    /// Makes the program that another process had do what the settings say, with all cookies and captures off. Returns
+    /// the addresses that it goes on to steer though they are not in the settings: that process may have connections
+    /// there. If this one fails after that, the other has to [`restore`](Steering::restore) what it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`].
+    pub(crate) fn claim(&mut self, settings: &ProgramSettings<'_>) -> Result<Vec<SocketAddr>, Error> {
+        let mut others = self.listeners.keys()?;
+        for address in settings.listeners {
+            others.remove(&listener_key(address));
+        }
+        self.write(settings)?;
+        self.turn_cookies_off()?;
+        self.drops.take_back();
+        Ok(others.iter().map(listener_address).collect())
+    }
+
+    /// Changes nothing in the maps from now on, and reads nothing out of the ring of captures, since another process
+    /// may do so. Returns the contents.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`]; all goes on as before then.
+    pub(crate) fn give_up(&mut self) -> Result<Kept, Error> {
+        let kept = Kept {
+            listeners: self.listeners.keys()?,
+            rules: Rules::read(&mut self.program)?,
+            features: lock(&self.features).get()?,
+        };
+        self.drops.give_up();
+        Ok(kept)
+    }
+
+    /// Makes the program do again what it did before [`Steering::give_up`], with cookies off, whatever another process
+    /// had it do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`].
+    pub(crate) fn restore(&mut self, kept: &Kept) -> Result<(), Error> {
+        self.drops.take_back();
+        let now = self.listeners.keys()?;
+        for &listener in kept.listeners.difference(&now) {
+            self.listeners.add(listener)?;
+        }
+        for &listener in now.difference(&kept.listeners) {
+            self.listeners.remove(listener)?;
+        }
+        kept.rules.write(&mut self.program)?;
+        self.turn_cookies_off()?;
+        let cookies = feature::COOKIES | feature::ALL_COOKIES;
+        lock(&self.features).set(u32::MAX, kept.features & !cookies)?;
+        lock(&self.settings).write()
+    }
+
+    /// Leaves the program to another process. It stays on the devices by the links which that one has, and can be
+    /// attached anew only when nobody else has any.
+    pub(crate) fn leave(&mut self) {
+        self.holds.clear();
+    }
+
+    /// Whoever controls cookies from now on begins with all of them off.
+    fn turn_cookies_off(&self) -> Result<(), Error> {
+        let failed = |error| map_error(MAP_COOKIE_SWITCHES, &error);
+        let map = self.maps.iter().find(|(name, _)| name == MAP_COOKIE_SWITCHES);
+        let (_, map) = map.ok_or_else(|| missing(MAP_COOKIE_SWITCHES))?;
+        let map = MapData::from_fd(copy(map)?).map_err(failed)?;
+        let mut map = Array::<MapData, u32>::try_from(Map::Array(map)).map_err(failed)?;
+        (0..map.len()).try_for_each(|queue| map.set(queue, cookie_switch::OFF, 0).map_err(failed))
+    }
+
     /// The name of the program.
     pub(crate) fn program(&self) -> &str {
         self.name
@@ -188,4 +259,162 @@ fn replace(name: &str, map: &MapData, taken: &OwnedFd) -> Result<(), Error> {
 fn layout(info: &MapInfo) -> [u32; 4] {
     let kind = info.map_type().map_or(0, |kind| kind as u32);
     [kind, info.key_size(), info.value_size(), info.max_entries()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use nix::unistd::geteuid;
+    use tidegate_abi::flow_filter::RANDOM_WORDS;
+    use tidegate_abi::syn_ack::SynAck;
+
+    use super::*;
+    use crate::config::{Balancers, Sources};
+
+    /// What a configuration decides on.
+    struct Configured {
+        listeners: Vec<SocketAddr>,
+        sources: Sources,
+        balancers: Balancers,
+        own_addresses: Vec<IpAddr>,
+    }
+
+    impl Configured {
+        fn new(listener: &str, denied: &[&str], balancers: &[&str], own: &[&str]) -> Self {
+            let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a prefix")).collect();
+            Self {
+                listeners: vec![listener.parse().expect("an address")],
+                sources: Sources {
+                    deny: prefixes(denied),
+                    syn_rate: denied.len() as u32,
+                    ..Sources::default()
+                },
+                balancers: Balancers {
+                    from: prefixes(balancers),
+                    ..Balancers::default()
+                },
+                own_addresses: own.iter().map(|text| text.parse().expect("an address")).collect(),
+            }
+        }
+
+        fn settings(&self) -> ProgramSettings<'_> {
+            ProgramSettings {
+                listeners: &self.listeners,
+                remotes: &[],
+                syn_ack: SynAck::default(),
+                flow_hasher: FlowHasher::new(1000, [7; RANDOM_WORDS]),
+                filter_for_rst_rate: Some(7),
+                sources: &self.sources,
+                frags: None,
+                balancers: &self.balancers,
+                own_addresses: &self.own_addresses,
+                outlives: false,
+            }
+        }
+    }
+
+    /// The program in the kernel, on no device; `None` without root.
+    fn steering(configured: &Configured) -> Option<Steering> {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED: needs root: the maps of the XDP program can only be made with CAP_BPF");
+            return None;
+        }
+        let config = Config {
+            take_over: Some("/run/take-over".into()),
+            ..Config::default()
+        };
+        let settings = configured.settings();
+        let ebpf = load(&config, &settings).expect("the kernel takes it");
+        let mut steering = Steering::with_maps(ebpf, 1, &config, &settings).expect("all maps are there");
+        steering.write(&settings).expect("there is room");
+        Some(steering)
+    }
+
+    fn map<V: aya::Pod>(steering: &Steering, name: &str) -> Array<MapData, V> {
+        let (_, map) = steering.maps.iter().find(|(known, _)| known == name).expect(name);
+        let map = MapData::from_fd(copy(map).expect("a descriptor")).expect(name);
+        Array::try_from(Map::Array(map)).expect(name)
+    }
+
+    fn expect(steering: &mut Steering, configured: &Configured, listeners: &[&Configured]) {
+        let settings = configured.settings();
+        let rules = Rules::read(&mut steering.program).expect("the kernel tells");
+        assert_eq!(rules, settings.rules());
+        assert_eq!(
+            lock(&steering.features).get().expect("the kernel tells"),
+            settings.features()
+        );
+        let listeners = listeners.iter().flat_map(|configured| &configured.listeners);
+        let expected: HashSet<ListenerKey> = listeners.map(listener_key).collect();
+        assert_eq!(steering.listeners.keys().expect("the kernel tells"), expected);
+        let switches = map::<u32>(steering, MAP_COOKIE_SWITCHES);
+        assert!(
+            switches
+                .iter()
+                .all(|switch| switch.is_ok_and(|switch| switch == cookie_switch::OFF))
+        );
+    }
+
+    #[test]
+    fn the_later_process_leaves_no_rule_of_the_earlier_one_which_has_all_back_if_that_fails() {
+        let earlier = Configured::new(
+            "198.18.0.1:80",
+            &["192.0.2.0/24", "192.0.2.0/25", "2001:db8::/32", "0.0.0.0/0"],
+            &["198.18.0.9", "2001:2::/64"],
+            &["198.18.0.1", "2001:2::1"],
+        );
+        let later = Configured::new(
+            "198.18.0.1:81",
+            &["192.0.2.0/25", "2001:db8::/48"],
+            &[],
+            &["198.18.0.1"],
+        );
+        let Some(mut steering) = steering(&earlier) else { return };
+        expect(&mut steering, &earlier, &[&earlier]);
+        let cookies_on = |steering: &Steering| {
+            let mut switches = map::<u32>(steering, MAP_COOKIE_SWITCHES);
+            switches.set(1, cookie_switch::on(1), 0).expect("there is room");
+            let mut features = lock(&steering.features);
+            features.set(feature::COOKIES, feature::COOKIES).expect("there is room");
+        };
+        cookies_on(&steering);
+        let kept = steering.give_up().expect("the kernel tells");
+        let others = steering.claim(&later.settings()).expect("there is room");
+        assert_eq!(others, earlier.listeners);
+        // The earlier one may have connections where it listened.
+        expect(&mut steering, &later, &[&earlier, &later]);
+        cookies_on(&steering);
+        let mut settings = map::<Settings>(&steering, MAP_SETTINGS);
+        settings.set(0, Settings::default(), 0).expect("there is room");
+        steering.restore(&kept).expect("there is room");
+        expect(&mut steering, &earlier, &[&earlier]);
+        let entry = earlier.settings().entry().expect("a jiffy");
+        assert!(settings.get(&0, 0).expect("the kernel tells") == entry);
+    }
+
+    #[test]
+    fn what_the_program_drops_is_told_to_one_process_at_a_time() {
+        let configured = Configured::new("198.18.0.1:80", &[], &[], &[]);
+        let Some(mut steering) = steering(&configured) else {
+            return;
+        };
+        let switch = map::<u32>(&steering, tidegate_abi::MAP_CAPTURE_SWITCH);
+        let is_on = || switch.get(&0, 0).expect("the kernel tells") != 0;
+        let capture = steering.drops().subscribe();
+        assert!(is_on());
+        let kept = steering.give_up().expect("the kernel tells");
+        drop(capture);
+        assert!(is_on(), "it is the other process's");
+        // As that one begins.
+        steering.claim(&configured.settings()).expect("there is room");
+        assert!(!is_on());
+        steering.drops.give_up();
+        let mut capture = steering.drops().subscribe();
+        assert!(!is_on() && capture.next().is_none());
+        steering.restore(&kept).expect("there is room");
+        assert!(is_on());
+        drop(capture);
+        assert!(!is_on());
+    }
 }

@@ -1,4 +1,4 @@
-//! What balancers send loses its outer headers and is treated as what is in it; all else stays as it came.
+//! Packets of balancers lose their outer headers and are treated as the packets in them; all others stay as they came.
 
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{cookie_switch, feature, source_rule};

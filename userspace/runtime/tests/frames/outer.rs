@@ -14,7 +14,7 @@ pub(crate) const BALANCER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 1,
 /// The port of GUE.
 pub(crate) const GUE_PORT: u16 = 6080;
 
-/// What is between the outer IP header and the packet.
+/// The headers between the outer IP header and the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Between {
     /// Nothing.

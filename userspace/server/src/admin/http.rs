@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::api;
+use super::host::Hosts;
 use super::metrics;
 use super::page::Page;
 use super::snapshots::{Reason, Snapshots};
@@ -52,12 +53,17 @@ impl Default for Limits {
 /// The pause after the kernel refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The response to a request for another host.
+const MISDIRECTED: &str = "this is not a name of the admin listener; use an IP address or localhost, or add the name \
+                           to the key admin_hosts\n";
+
 /// Octets of a request's head, and of what is read ahead.
 const MAX_HEAD: usize = 16 << 10;
 
-/// The listeners.
+/// The resources that are served.
 pub(super) struct Site {
     snapshots: Snapshots,
+    hosts: Hosts,
     page: Page,
     /// The server ends its connections, and answers no more.
     stopping: Arc<AtomicBool>,
@@ -66,9 +72,10 @@ pub(super) struct Site {
 type Answer = Response<Full<Bytes>>;
 
 impl Site {
-    pub(super) fn new(snapshots: Snapshots, stopping: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(snapshots: Snapshots, hosts: Hosts, stopping: Arc<AtomicBool>) -> Self {
         Self {
             snapshots,
+            hosts,
             page: Page::new(),
             stopping,
         }
@@ -82,7 +89,12 @@ impl Site {
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        let answer = match request.uri().path() {
+        let path = request.uri().path();
+        // Health checks often send a name of the service, and learn nothing but a state.
+        if !matches!(path, "/healthz" | "/readyz") && !self.hosts.allow(request) {
+            return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
+        }
+        let answer = match path {
             "/" => Ok(self.page()),
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
@@ -99,7 +111,7 @@ impl Site {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// A server that stops answers nobody, and others would have to wait until that is clear.
+    /// Refuses to ask a server that stops: it answers nobody, and the others would wait until that is clear.
     fn expect_answers(&self) -> Result<(), Reason> {
         if self.is_stopping() {
             Err("stopping".into())

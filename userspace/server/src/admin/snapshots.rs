@@ -13,19 +13,19 @@ use super::Snapshot;
 /// The age up to which a snapshot is as good as a new one.
 const MAX_AGE: Duration = Duration::from_millis(100);
 
-/// The least time that rates are taken over.
+/// The shortest time that rates are taken over.
 const MIN_SPAN: Duration = Duration::from_millis(500);
 
-/// The most: what was long ago is not what happens.
+/// The longest time that rates are taken over: the past is not the present.
 const MAX_SPAN: Duration = Duration::from_secs(5);
 
 /// Earlier snapshots that are kept: as many as make rates of a second or so possible for those who ask each second.
 const MAX_EARLIER: usize = 3;
 
-/// Why there is no snapshot.
+/// The reason why there is no snapshot.
 pub(super) type Reason = Arc<str>;
 
-/// Takes a snapshot, and may wait for it.
+/// A function that takes a snapshot, and may wait for it.
 type Take = Arc<dyn Fn() -> Result<Snapshot, String> + Send + Sync>;
 
 /// The last snapshots.

@@ -87,6 +87,7 @@ pub(super) fn listen(limits: Limits, take: impl Fn() -> Result<Snapshot, String>
     Admin::serve(
         bind("127.0.0.1:0".parse().unwrap(), false).unwrap(),
         Snapshots::new(take),
+        Hosts::new(&["a".to_owned()]),
         limits,
     )
     .unwrap()
@@ -94,10 +95,15 @@ pub(super) fn listen(limits: Limits, take: impl Fn() -> Result<Snapshot, String>
 
 /// Status, head and body of the response to a request.
 fn ask(admin: &Admin, method: &str, path: &str) -> (u16, String, String) {
+    ask_for(admin, method, "a", path)
+}
+
+/// The same for a host of this name.
+fn ask_for(admin: &Admin, method: &str, host: &str, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(admin.address).unwrap();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut response = String::new();
@@ -137,6 +143,24 @@ fn everything_that_is_served_has_its_type_and_nothing_else_is_served() {
         assert_eq!(ask(&admin, "POST", path).0, 405, "{path}");
     }
     assert_eq!(get(&admin, "/metrics/").0, 404);
+}
+
+#[test]
+fn a_request_for_a_name_of_another_host_is_misdirected_but_for_health() {
+    let admin = listen(Limits::default(), || Ok(snapshot(1)));
+    for (path, status) in [
+        ("/", 421),
+        ("/metrics", 421),
+        ("/api/v1/report", 421),
+        ("/api/v1/rates", 421),
+        ("/none", 421),
+        ("/healthz", 200),
+        ("/readyz", 200),
+    ] {
+        let (found, head, body) = ask_for(&admin, "GET", "attacker.example:9464", path);
+        assert_eq!(found, status, "{path}: {head}");
+        assert_eq!(status == 421, body.contains("admin_hosts"), "{path}: {body}");
+    }
 }
 
 #[test]

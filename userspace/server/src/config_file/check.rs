@@ -1,8 +1,9 @@
 //! The checks beyond the types of the keys: ranges, and keys that contradict each other.
 
-use tidegate_tcp::config::{InvalidSetting, Keepalive};
+use tidegate_tcp::config::InvalidSetting;
 
-use super::ConfigFile;
+use super::{ConfigFile, OfListener};
+use crate::admin::check_name;
 use crate::listen::{self, Listen};
 
 /// The longest name of an interface (`IFNAMSIZ` without the null).
@@ -23,13 +24,14 @@ impl ConfigFile {
             ("syn_cookies", self.syn_cookies.validate()),
             ("sources", self.sources.validate()),
             ("balancers", self.balancers.validate()),
+            ("control", self.control.validate()),
             ("http", self.check_http()),
         ] {
             result.map_err(|error| self.origins.locate(table, &error))?;
         }
         // Without listeners of its own, the file is about those of the command line.
         if !self.listen.is_empty() {
-            self.keepalive_of(&self.listen)?;
+            self.settings_of(&self.listen)?;
         }
         Ok(())
     }
@@ -61,6 +63,8 @@ impl ConfigFile {
         ] {
             InvalidSetting::check_duration(key, duration)?;
         }
+        InvalidSetting::check_range("admin_connections", self.admin_connections, 1..=1024)?;
+        self.admin_hosts.iter().try_for_each(|name| check_name(name))?;
         listen::check_all(&self.listen).map_err(|message| InvalidSetting::new(["listen"], message))
     }
 
@@ -88,15 +92,18 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// The keepalive settings of each of `listeners`.
+    /// The settings of each of `listeners`.
     ///
     /// # Errors
     ///
     /// A sentence that begins with file, line, column and key: there are settings of another listener, or they cannot
     /// be.
-    pub(crate) fn keepalive_of(&self, listeners: &[Listen]) -> Result<Vec<Keepalive>, String> {
-        let defaults = self.tcp.keepalive();
-        let mut keepalive = vec![defaults; listeners.len()];
+    pub(crate) fn settings_of(&self, listeners: &[Listen]) -> Result<Vec<OfListener>, String> {
+        let defaults = OfListener {
+            keepalive: self.tcp.keepalive(),
+            congestion: None,
+        };
+        let mut settings = vec![defaults; listeners.len()];
         for (text, own) in &self.listener {
             let index = text
                 .parse::<Listen>()
@@ -105,12 +112,13 @@ impl ConfigFile {
                     found.ok_or_else(|| "it is about a listener that is not in `listen`".to_owned())
                 })
                 .map_err(|message| self.origins.locate_table(&["listener", text], &message))?;
-            keepalive[index] = own.keepalive(defaults);
-            keepalive[index]
+            settings[index] = own.over(defaults);
+            settings[index]
+                .keepalive
                 .validate()
                 .map_err(|error| self.origins.locate_listener(text, &error))?;
         }
-        Ok(keepalive)
+        Ok(settings)
     }
 }
 

@@ -128,6 +128,10 @@ impl Row {
                 values(&["\"eth1\"", "[\"eth1\", \"bond0\"]"]),
                 values(&["\"a/b\"", "\"\"", "1", "[\"eth1\", \"\"]", "[1]"]),
             ),
+            (_, "admin_hosts") => (
+                values(&["[]", "[\"host.example\"]"]),
+                values(&["\"host.example\"", "[\"host.example:80\"]"]),
+            ),
             (_, "listen") => (
                 values(&["[]", "[\"echo=[2001:2::1]:7\"]"]),
                 values(&["[\"http=127.0.0.1:80\"]"]),

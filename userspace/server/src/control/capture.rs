@@ -19,7 +19,7 @@ use tidegate_runtime::{Capture, CaptureSettings, Captured, Shown};
 
 use super::Client;
 
-/// The pause between two looks at what was captured.
+/// The pause between two looks at the rings of a capture.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Octets of a write to the client.
@@ -53,21 +53,26 @@ impl Limits {
 }
 
 impl Client<'_> {
-    /// Begins to capture what `filter` matches, or replies why not.
+    /// Begins to capture the frames that `filter` matches, or replies why not.
     pub(super) fn capture(
         &self,
         filter: Filter,
         snaplen: u32,
         connections_of: Option<Peer>,
     ) -> io::Result<Option<Capture>> {
-        let settings = CaptureSettings {
-            filter: Arc::new(filter),
-            snaplen,
-            connections_of,
-        };
-        let begin = self.caller.call(move |main| match &main.serving {
-            Some(serving) => serving.runtime.capture(&settings).map_err(|error| error.to_string()),
-            None => Err("the interfaces are gone; there is nothing to capture".to_owned()),
+        let begin = self.caller.call(move |main| {
+            let Some(serving) = &main.serving else {
+                return Err("the interfaces are gone; there is nothing to capture".to_owned());
+            };
+            let limits = &main.settings.config.control;
+            let settings = CaptureSettings {
+                filter: Arc::new(filter),
+                snaplen,
+                connections_of,
+                ring: limits.capture_ring,
+                max_captures: limits.max_captures,
+            };
+            serving.runtime.capture(&settings).map_err(|error| error.to_string())
         });
         let begun = begin.unwrap_or_else(|error| Err(error.to_string()));
         match begun {
@@ -168,7 +173,7 @@ impl<W: Write> File<W> {
             writer.interface(device, snaplen, filter)?;
             frames.push(0);
         }
-        // Whoever reads it begins with the first octets.
+        // Readers such as Wireshark show nothing before they have the blocks of the interfaces.
         writer.flush()?;
         let began = capture.now();
         Ok(Self { writer, frames, began })

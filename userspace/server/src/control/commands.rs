@@ -5,14 +5,15 @@ use std::io;
 use std::process;
 
 use serde::Serialize;
-use tidegate_control::{CookieMode, Info, Request, State};
+use tidegate_control::{CookieMode, Info, Request};
 
 use super::counters::Counted;
 use super::{Client, capture, connections, top, trace};
-use crate::drain::Drain;
+use crate::executable;
 use crate::log;
 use crate::main_loop::MainLoop;
 use crate::reload::reload;
+use crate::service_manager;
 
 /// Does what `request` asks for, and replies.
 ///
@@ -77,10 +78,8 @@ fn info(main: &MainLoop<'_>) -> Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: process::id(),
         interfaces: main.settings.interfaces.clone(),
-        state: match (&main.serving, &main.drain) {
-            (None, _) => State::Waiting,
-            (Some(_), Drain::Off) => State::Serving,
-            (Some(_), _) => State::Draining,
-        },
+        state: main.state(),
+        replaced: executable::is_replaced(),
+        watchdog_usec: service_manager::watchdog_limit().map(|limit| limit.as_micros() as u64),
     }
 }

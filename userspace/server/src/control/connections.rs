@@ -7,7 +7,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidegate_control::{Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer};
+use tidegate_control::{
+    Bbr, Connection, ConnectionFilter, Connections, Killed, MAX_LISTED, Options, Sort, Timer, Transfer,
+};
 use tidegate_runtime::{Shards, StateCounts};
 use tidegate_tcp::State;
 use tidegate_tcp::engine::ConnectionInfo;
@@ -74,6 +76,14 @@ impl Target {
             transfer: info.transfer.as_ref().map(|transfer| Transfer {
                 cwnd: transfer.cwnd,
                 ssthresh: transfer.ssthresh,
+                pacing_rate: transfer.pacing_rate,
+                bbr: transfer.model.as_ref().map(|model| Bbr {
+                    state: model.state.to_owned(),
+                    bw: model.bandwidth,
+                    min_rtt_us: model.min_rtt.map(micros),
+                    pacing_gain: model.pacing_gain,
+                    cwnd_gain: model.cwnd_gain,
+                }),
                 in_flight: transfer.in_flight,
                 snd_wnd: transfer.send_window,
                 rcv_wnd: transfer.receive_window,

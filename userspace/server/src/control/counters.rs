@@ -31,13 +31,7 @@ impl Counted {
     /// A sentence: a shard or the main loop does not answer.
     pub(super) fn read(client: &Client<'_>) -> Result<Self, String> {
         let counted = client.caller.call(|main| {
-            let (report, services) = match &main.serving {
-                Some(serving) => {
-                    let report = serving.report(main.past).map_err(|error| error.to_string())?;
-                    (report, &serving.services)
-                }
-                None => (main.past.report.clone().unwrap_or_default(), &main.past.services),
-            };
+            let (report, services) = main.counts()?.unwrap_or_default();
             Ok(Self {
                 latencies: Latencies::of(&report, services),
                 rows: rows_of(&report, services),

@@ -61,11 +61,8 @@ fn snapshot(client: &Client<'_>, sampler: &mut Sampler, before: &mut Option<Late
     let now = counted.latencies.clone();
     let latencies_us = since(before.as_ref().unwrap_or(&now), &now)?;
     *before = Some(now);
-    let walk = || Target::of(client).map(|target| target.shards.walk(ConnectionFilter::default()));
-    // Without an interface there are counters all the same.
-    if let Ok(first) = walk() {
-        sampler.look(&first).map_err(|error| error.to_string())?;
-    }
+    let begin = || Some(Target::of(client).ok()?.shards.walk(ConnectionFilter::default()));
+    sampler.look(begin).map_err(|error| error.to_string())?;
     let round = sampler.shown();
     Ok(Top {
         counters: counted.into_counters().counters,
@@ -109,10 +106,14 @@ struct Round {
 }
 
 impl Sampler {
-    /// Looks at the next connections; a round begins like `first`.
-    fn look(&mut self, first: &Walk) -> Result<(), tidegate_runtime::Error> {
+    /// Looks at the next connections, those of a new walk if the last has ended. Without one there are none: the
+    /// interfaces are gone, though there are counters all the same.
+    fn look(&mut self, begin: impl FnOnce() -> Option<Walk>) -> Result<(), tidegate_runtime::Error> {
         let began_now = self.walk.is_none();
-        let walk = self.walk.get_or_insert_with(|| first.clone());
+        if began_now {
+            self.walk = begin();
+        }
+        let Some(walk) = &mut self.walk else { return Ok(()) };
         for _ in 0..MAX_SLICES {
             match walk.next_slice(true) {
                 Ok(Some(slice)) => self.current.add(&slice),
@@ -123,9 +124,9 @@ impl Sampler {
                     return Ok(());
                 }
                 Err(error) => {
-                    // Of a runtime that is over, perhaps: the next round asks the one there is then.
                     *self = Self::default();
-                    return Err(error);
+                    // One that began earlier may be of a runtime that is over; the next one asks that of then.
+                    return if began_now { Err(error) } else { Ok(()) };
                 }
             }
         }

@@ -122,7 +122,7 @@ fn copy(input: impl Read, output: &mut impl Write) -> io::Result<Counts> {
         waiting.extend_from_slice(&block);
         if input.buffer().is_empty() || waiting.len() >= READ_BUFFER {
             match output.write_all(&waiting).and_then(|()| output.flush()) {
-                // Whoever looked has seen enough.
+                // The reader has seen enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                 written => written?,
             }

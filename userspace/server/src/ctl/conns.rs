@@ -185,6 +185,20 @@ fn details(connection: &Connection) -> String {
     if let Some(ssthresh) = transfer.ssthresh {
         words.push(format!("ssthresh:{ssthresh}B"));
     }
+    if let Some(bbr) = &transfer.bbr {
+        let gain = |percent: u32| f64::from(percent) / 100.0;
+        words.push(format!(
+            "bbr:({},bw:{}bps,mrtt:{},pacing_gain:{},cwnd_gain:{})",
+            bbr.state,
+            bbr.bw * 8,
+            millis(bbr.min_rtt_us.unwrap_or(0)),
+            gain(bbr.pacing_gain),
+            gain(bbr.cwnd_gain)
+        ));
+    }
+    if let Some(rate) = transfer.pacing_rate {
+        words.push(format!("pacing_rate:{}bps", rate * 8));
+    }
     for (name, value) in [
         ("bytes_sent", transfer.bytes_sent),
         ("bytes_acked", transfer.bytes_acked),
@@ -205,7 +219,7 @@ fn details(connection: &Connection) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_control::{Options, Timer, Transfer};
+    use tidegate_control::{Bbr, Options, Timer, Transfer};
 
     use super::*;
 
@@ -235,6 +249,14 @@ mod tests {
             transfer: Some(Transfer {
                 cwnd: 14_480,
                 ssthresh: None,
+                pacing_rate: Some(12_375_000),
+                bbr: Some(Bbr {
+                    state: "probe_bw_cruise".to_owned(),
+                    bw: 12_500_000,
+                    min_rtt_us: Some(1400),
+                    pacing_gain: 100,
+                    cwnd_gain: 200,
+                }),
                 in_flight: 1448,
                 snd_wnd: 64_256,
                 rcv_wnd: 65_535,
@@ -277,8 +299,9 @@ mod tests {
         assert!(lines[1].ends_with(" http    1 timer:(on,204ms,1)"), "{text}");
         assert_eq!(
             lines[2],
-            "\tts sack wscale:7,6 rto:204 rtt:1.5/0.25 mss:1448 cwnd:14480B bytes_sent:2896 bytes_acked:1448 \
-             bytes_received:77 unacked:1448 snd_wnd:64256 rcv_wnd:65535 lastrcv:12 age:3s"
+            "\tts sack wscale:7,6 rto:204 rtt:1.5/0.25 mss:1448 cwnd:14480B \
+             bbr:(probe_bw_cruise,bw:100000000bps,mrtt:1.4,pacing_gain:1,cwnd_gain:2) pacing_rate:99000000bps \
+             bytes_sent:2896 bytes_acked:1448 bytes_received:77 unacked:1448 snd_wnd:64256 rcv_wnd:65535 lastrcv:12 age:3s"
         );
         assert!(lines[3].ends_with(" -       1 timer:(timewait,59sec,0)"), "{text}");
         assert_eq!(lines[4], "70000 connections (ESTABLISHED 69999, TIME-WAIT 1), 2 listed");

@@ -60,7 +60,7 @@ fn all(counters: &Counters) -> String {
     text
 }
 
-/// Those whose total has changed, with how much it has changed in a second. What is no counter, such as the number of
+/// Those whose total has changed, with its change in a second. What is no counter, such as the number of
 /// connections, also goes back.
 fn changes(before: &Counters, now: &Counters, time: Duration) -> String {
     let mut text = "\n".to_owned();

@@ -21,7 +21,7 @@ pub(super) fn first_change(old: &Settings, new: &Settings) -> Option<(&'static s
     }
     let (old, new) = (&old.config, &new.config);
     // `iface` is in the interfaces, and `root` in `http`. Tables are compared below.
-    let top = changed!("", old, new, ConfigFile, fixed [admin privileges], live [
+    let top = changed!("", old, new, ConfigFile, fixed [admin admin_connections admin_hosts privileges], live [
         iface listen listener root drain log access_log afxdp tcp syn_cookies sources balancers control http echo
         discard origins
     ]);
@@ -37,7 +37,9 @@ pub(super) fn first_change(old: &Settings, new: &Settings) -> Option<(&'static s
         })
         .or_else(|| {
             use crate::control::Config;
-            changed!("control", &old.control, &new.control, Config, fixed [path owner], live [])
+            changed!("control", &old.control, &new.control, Config, fixed [path owner max_clients], live [
+                max_captures capture_ring
+            ])
         })
 }
 
@@ -65,12 +67,13 @@ fn tcp(old: &tidegate_tcp::Config, new: &tidegate_tcp::Config) -> Option<(&'stat
     use tidegate_tcp::Config;
     // `mtu` is the interface's, and `outer_headers` the balancers'.
     changed!("tcp", old, new, Config, fixed [
-        max_connections max_half_open max_time_wait receive_buffer receive_buffer_initial ecn loss_detection
+        max_connections max_half_open max_time_wait receive_buffer receive_buffer_initial ecn loss_detection path_memory
     ], live [
         mtu outer_headers send_buffer max_outstanding_segments send_bytes_total receive_bytes_total reassembly_bytes
         reassembly_ranges reassembly_bytes_total verify_checksums rto_min rto_max syn_ack_retries user_timeout
         min_send_progress delayed_ack nagle msl fin_wait_2 keepalive_idle keepalive_interval keepalive_probes congestion
-        path_mtu_discovery min_path_mtu black_hole_timeouts path_mtu_raise rst_rate challenge_ack_rate
+        bbr_loss_threshold path_mtu_discovery min_path_mtu black_hole_timeouts path_mtu_raise path_memory_age
+        path_memory_ssthresh rst_rate challenge_ack_rate
     ])
 }
 
@@ -86,7 +89,8 @@ fn syn_cookies(
 
 fn sources(old: &tidegate_runtime::Sources, new: &tidegate_runtime::Sources) -> Option<(&'static str, &'static str)> {
     use tidegate_runtime::Sources;
-    // The table of sources that the limit needs is made at the start.
+    // The table of sources that the limit takes is made at the start, if there is a limit. After a reload that has
+    // given the limit up it is not known here whether there is one, so that it takes a restart to have a limit again.
     if old.syn_rate == 0 && new.syn_rate != 0 {
         return Some(("sources", "syn_rate"));
     }
@@ -128,11 +132,13 @@ mod tests {
                 ("afxdp", "frames"),
             ),
             ("[tcp]\nmax_connections = 7", ("tcp", "max_connections")),
+            ("[tcp]\npath_memory = 7", ("tcp", "path_memory")),
             ("[syn_cookies]\nrotate = \"60s\"", ("syn_cookies", "rotate")),
             ("[sources]\nsyn_rate = 7", ("sources", "syn_rate")),
             ("[sources]\nprefix_v6 = 48", ("sources", "prefix_v6")),
             ("[balancers]\ngue_port = 7", ("balancers", "gue_port")),
             ("[control]\npath = \"/run/a\"", ("control", "path")),
+            ("[control]\nmax_clients = 7", ("control", "max_clients")),
         ] {
             assert_eq!(change("", text), Some(key), "{text}");
         }
@@ -146,10 +152,11 @@ mod tests {
             "[syn_cookies]\nmode = \"always\"",
             "[sources]\ndeny = [\"192.0.2.0/24\"]\nmax_connections = 7",
             "[http]\nmax_head = 8192",
+            "[control]\nmax_captures = 0\ncapture_ring = 65536",
         ] {
             assert_eq!(change("", text), None, "{text}");
         }
-        // A limit can change, and be given up.
+        // A limit can change, and be given up; it takes a restart to have one again.
         assert_eq!(change("[sources]\nsyn_rate = 7", "[sources]\nsyn_rate = 9"), None);
         assert_eq!(change("[sources]\nsyn_rate = 7", ""), None);
     }

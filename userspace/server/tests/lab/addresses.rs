@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::fixture::client::{connect, curl, round_trip};
 use crate::fixture::counters::{PASSED_NOT_SERVED, PASSIVE_OPENS};
 use crate::fixture::server::Server;
-use crate::fixture::{ECHO_PORT, Lab, Place, SERVER_DEVICE, in_namespace, ip, run, url};
+use crate::fixture::{ECHO_PORT, Lab, Place, SERVER_DEVICE, in_namespace, ip, run, socket, url};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -69,7 +69,7 @@ fn a_listener_on_all_addresses_follows_those_that_come_and_go() {
     let passed = server.counters().sum(PASSED_NOT_SERVED);
     let refused = in_namespace(Place::Client, || {
         let address = SocketAddr::from(([198, 18, 0, 9], ECHO_PORT));
-        TcpStream::connect_timeout(&address, Duration::from_millis(300))
+        socket::connect(address, Duration::from_millis(300))
     });
     assert!(refused.is_err(), "somebody answered");
     assert!(server.counters().sum(PASSED_NOT_SERVED) > passed, "the SYN was taken");

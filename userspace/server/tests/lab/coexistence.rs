@@ -1,7 +1,7 @@
 //! Other XDP programs on the interface: whose they are is told, and nobody's is disturbed.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use crate::fixture::client::curl_to;
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run, url};
+use crate::fixture::{
+    HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run, socket, url,
+};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -94,7 +96,7 @@ fn below_a_dispatcher_a_killed_server_passes_and_a_stopped_one_leaves_nothing() 
     server.kill();
     assert!(lab.xdp_attached(), "what is pinned went with the process");
     let address = SocketAddr::new(SERVER_V4, HTTP_PORT);
-    let refused = in_namespace(Place::Client, || TcpStream::connect_timeout(&address, COMMAND_LIMIT));
+    let refused = in_namespace(Place::Client, || socket::connect(address, COMMAND_LIMIT));
     // By the kernel, which has no listener there: neither a cookie nor silence.
     assert_eq!(
         refused.err().map(|error| error.kind()),

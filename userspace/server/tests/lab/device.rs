@@ -13,7 +13,8 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::TcpMaxSeg;
 
 use crate::fixture::{
-    Finished, HTTP_PORT, Lab, NAMESPACES, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run, url,
+    Finished, HTTP_PORT, Lab, NAMESPACES, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run,
+    socket, url,
 };
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -227,7 +228,7 @@ fn frames_the_driver_counts_as_dropped_are_reported_by_its_own_names() {
     let text = ended(&["--deny", "198.18.0.2"], &|| {
         let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
         let limit = Duration::from_millis(500);
-        let refused = in_namespace(Place::Client, || std::net::TcpStream::connect_timeout(&http, limit));
+        let refused = in_namespace(Place::Client, || socket::connect(http, limit));
         assert!(refused.is_err(), "the client is denied");
     });
     let dropped = text
@@ -254,7 +255,9 @@ fn queues_added_during_the_run_are_warned_of_and_counted() {
     // Of so many connections some arrive on queue 1, where the kernel refuses them.
     let refused = in_namespace(Place::Client, || {
         let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
-        (0..32).filter(|_| std::net::TcpStream::connect(http).is_err()).count()
+        (0..32)
+            .filter(|_| socket::connect(http, COMMAND_LIMIT).is_err())
+            .count()
     });
     assert!(refused > 0, "all of them arrived on queue 0: the test showed nothing");
     let counters = server.counters();

@@ -1,5 +1,6 @@
 //! `tidegate doctor` says what `serve` would refuse or warn with, and only then, and how it would serve.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use crate::fixture::server::{Server, default_arguments, serve_command};
 use crate::fixture::{
-    Finished, HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run,
+    Finished, HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, command, in_namespace, ip, report, run, socket,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -180,7 +181,7 @@ fn an_interface_that_cannot_be_served_is_said_as_serve_says_it() {
 fn warnings_are_those_of_serve() {
     let Some(lab) = Lab::up(2) else { return };
     let _listener = in_namespace(Place::Server, || {
-        std::net::TcpListener::bind((SERVER_V4, HTTP_PORT)).expect("a listening socket")
+        socket::listen(SocketAddr::new(SERVER_V4, HTTP_PORT)).expect("a listening socket")
     });
     let finished = doctor(&["--queues", "1", "--json"]).expect_success();
     let value: Value = serde_json::from_str(&finished.stdout).expect("JSON");

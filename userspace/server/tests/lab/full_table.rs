@@ -10,7 +10,7 @@ use crate::fixture::client::{connect, read_response};
 use crate::fixture::counters::EVICTED;
 use crate::fixture::data::directory;
 use crate::fixture::server::Server;
-use crate::fixture::{HTTP_PORT, Lab, Place, SERVER_V4, SERVER_V6, in_namespace, report};
+use crate::fixture::{HTTP_PORT, Lab, Place, SERVER_V4, SERVER_V6, in_namespace, report, socket};
 
 /// The time a connection has for its first request before it gives way (docs/operations.md), and a little more.
 const GRACE: Duration = Duration::from_millis(3500);
@@ -56,7 +56,7 @@ fn reset(streams: &mut [TcpStream]) -> usize {
 
 /// Whether a new connection is reset, before it is seen to be open or after.
 fn is_refused(address: IpAddr) -> bool {
-    let connected = TcpStream::connect_timeout(&SocketAddr::new(address, HTTP_PORT), TIMEOUT);
+    let connected = socket::connect(SocketAddr::new(address, HTTP_PORT), TIMEOUT);
     let read = connected.and_then(|mut stream| {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.read(&mut [0])

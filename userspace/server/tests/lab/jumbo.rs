@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::TcpMaxSeg;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, getsockopt, recv, setsockopt, socket, sockopt::RcvBuf,
-};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt, sockopt::RcvBuf};
+use rustix::net::{AddressFamily, SocketType, eth};
 use tidegate_random::Random;
 
 use crate::fixture::client::{bench_echo, connect_echo, curl_to, exchange_with_half_close, round_trip};
@@ -19,7 +18,7 @@ use crate::fixture::counters::{
 };
 use crate::fixture::data::{directory, sha256_of_file, write_file};
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{BOTH_FAMILIES, Lab, Place, SERVER_DEVICE, command, in_namespace, ip, report, run, url};
+use crate::fixture::{BOTH_FAMILIES, Lab, Place, SERVER_DEVICE, command, in_namespace, ip, report, run, socket, url};
 
 const CLIENT_DEVICE: &str = "tgc0";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -51,12 +50,7 @@ fn set_mtu(mtu: &str) {
 
 /// The lengths of the longest frames that pass the client's device while `work` runs: to the server, and from there.
 fn longest_frames(work: impl FnOnce()) -> io::Result<[usize; 2]> {
-    let packets = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_NONBLOCK,
-        SockProtocol::EthAll,
-    )?;
+    let packets = socket::of_protocol(AddressFamily::PACKET, SocketType::RAW, eth::ALL)?;
     setsockopt(&packets, RcvBuf, &(8 << 20))?;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -65,7 +59,7 @@ fn longest_frames(work: impl FnOnce()) -> io::Result<[usize; 2]> {
             let mut frame = vec![0; 1 << 16];
             loop {
                 let ends = done.load(Ordering::Relaxed);
-                match recv(packets.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                match recv(packets.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
                     Ok(length) => {
                         let from_server = frame[SERVER_ADDRESS.len()..].starts_with(&SERVER_ADDRESS);
                         let longest = &mut longest[usize::from(from_server)];

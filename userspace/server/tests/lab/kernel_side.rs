@@ -1,7 +1,7 @@
 //! Traffic that is not steered stays with the kernel: ICMP, UDP, and TCP to every other port.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use tidegate_random::Random;
@@ -9,7 +9,7 @@ use tidegate_random::Random;
 use crate::fixture::client::{connect, connect_echo, exchange_with_half_close, round_trip};
 use crate::fixture::counters::{PASSED_NOT_SERVED, PASSED_NOT_TCP};
 use crate::fixture::server::Server;
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, command, in_namespace, report, run};
+use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, command, in_namespace, report, run, socket};
 
 const LIMIT: Duration = Duration::from_secs(15);
 const UNSERVED_PORT: u16 = 2222;
@@ -67,7 +67,7 @@ fn the_kernel_serves_tcp_on_another_port_of_the_same_address() {
     for address in BOTH_FAMILIES {
         let kernel_before = lab.kernel_tcp_segments_in();
         let target = SocketAddr::new(address, UNSERVED_PORT);
-        let listener = in_namespace(Place::Server, || TcpListener::bind(target))
+        let listener = in_namespace(Place::Server, || socket::listen(target))
             .unwrap_or_else(|error| panic!("listening on {target}: {error}"));
         let received = std::thread::scope(|scope| {
             let kernel_side = scope.spawn(|| serve_once_with_banner(&listener, BANNER));
@@ -103,9 +103,7 @@ fn a_port_nobody_serves_is_refused_by_the_kernel() {
     let server = Server::start(&lab, &[]);
     for address in BOTH_FAMILIES {
         let target = SocketAddr::new(address, UNSERVED_PORT);
-        let outcome = in_namespace(Place::Client, || {
-            TcpStream::connect_timeout(&target, Duration::from_secs(5))
-        });
+        let outcome = in_namespace(Place::Client, || socket::connect(target, Duration::from_secs(5)));
         let error = outcome.expect_err("nobody listens there");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{target}: {error}");
         report(format_args!("{target}: refused"));
@@ -122,7 +120,7 @@ fn udp_reaches_the_kernel_even_on_a_served_port_number() {
     for address in BOTH_FAMILIES {
         let target = SocketAddr::new(address, HTTP_PORT);
         let bind = |namespace, local: SocketAddr| {
-            let socket = in_namespace(namespace, || UdpSocket::bind(local))
+            let socket = in_namespace(namespace, || socket::udp(local))
                 .unwrap_or_else(|error| panic!("binding UDP to {local}: {error}"));
             socket
                 .set_read_timeout(Some(Duration::from_secs(5)))

@@ -152,6 +152,7 @@ fn a_shard_that_panics_is_named_and_ends_the_service_and_the_next_start_is_clean
         listeners: &[Listener {
             address,
             keepalive: None,
+            congestion: None,
         }],
         remotes: &[],
         opened: || Ok(()),

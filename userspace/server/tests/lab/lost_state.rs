@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::sockopt::{ReuseAddr, SendTimeout, TcpRepair};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket};
+use nix::sys::socket::{SockaddrStorage, bind, connect, setsockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tidegate_random::Random;
 
@@ -20,7 +20,9 @@ use crate::fixture::counters::{
 };
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, bench_binary};
-use crate::fixture::{BOTH_FAMILIES, HTTP_PORT, Lab, Place, Process, SERVER_V4, command, in_namespace, report, start};
+use crate::fixture::{
+    BOTH_FAMILIES, HTTP_PORT, Lab, Place, Process, SERVER_V4, command, in_namespace, report, socket, start,
+};
 
 /// From the first SYN to the last octet of the response.
 const SERVED_WITHIN: Duration = Duration::from_secs(1);
@@ -71,11 +73,11 @@ impl Old {
 
 /// Connects from `port` of the client to the HTTP listener at `address`.
 fn connect_from(port: u16, address: IpAddr) -> io::Result<TcpStream> {
-    let (family, any) = match address {
-        IpAddr::V4(_) => (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        IpAddr::V6(_) => (AddressFamily::Inet6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket::tcp(address)?;
     setsockopt(&socket, ReuseAddr, &true)?;
     // It bounds connecting, too.
     setsockopt(&socket, SendTimeout, &TimeVal::seconds(IO_LIMIT.as_secs() as i64))?;

@@ -6,6 +6,7 @@ mod addresses;
 mod admin;
 mod behaviour;
 mod bench_clients;
+mod bench_over_links;
 mod capture;
 mod coexistence;
 mod control;

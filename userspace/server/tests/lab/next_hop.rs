@@ -3,7 +3,7 @@
 //!     far 198.19.0.2 -- a -- 198.18.0.11 --+-- tgc0 | tgs0 198.18.0.1
 //!                    -- b -- 198.18.0.12 --+
 //!
-//! What the far host sends goes by router a. The routers' devices are on the client's (macvlan), each with its own
+//! Frames of the far host come by router a. The routers' devices are on the client's (macvlan), each with its own
 //! Ethernet address.
 
 use std::process::Command;

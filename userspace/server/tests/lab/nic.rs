@@ -1,4 +1,4 @@
-//! What `tidegate nic apply` and `serve --tune` change is as before after `undo`, whatever comes in between.
+//! Settings that `tidegate nic apply` and `serve --tune` change are as before after `undo`, whatever comes in between.
 
 use std::path::Path;
 use std::time::Duration;

@@ -17,7 +17,7 @@ use crate::fixture::data::{directory, sha256_of_file, write_file};
 use crate::fixture::server::{Server, bench_binary, serve_command};
 use crate::fixture::{
     ECHO_PORT, Finished, HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, SERVER_V6, command, in_namespace, report,
-    run, start, url,
+    run, socket, start, url,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ fn root_served(stream: &TcpStream) -> String {
 }
 
 fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
-    in_namespace(Place::Client, || TcpStream::connect_timeout(&address, NO_ANSWER))
+    in_namespace(Place::Client, || socket::connect(address, NO_ANSWER))
 }
 
 fn echoes(stream: &TcpStream) {

@@ -15,7 +15,9 @@ use crate::fixture::client::{ClientTcp, read_response};
 use crate::fixture::counters::{PASSIVE_OPENS, SYN_COOKIES_SENT};
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, bench_binary};
-use crate::fixture::{DISCARD_PORT, HTTP_PORT, Lab, Place, Process, SCALE_OUT, SCALE_OUT_SERVERS, report, start};
+use crate::fixture::{
+    DISCARD_PORT, HTTP_PORT, Lab, Place, Process, SCALE_OUT, SCALE_OUT_SERVERS, report, socket, start,
+};
 
 /// The service addresses.
 const SERVICE: [IpAddr; 2] = [
@@ -156,7 +158,7 @@ struct Kept {
 
 impl Kept {
     fn connect(address: IpAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&SocketAddr::new(address, HTTP_PORT), CONNECT_LIMIT)?;
+        let stream = socket::connect(SocketAddr::new(address, HTTP_PORT), CONNECT_LIMIT)?;
         stream.set_read_timeout(Some(READ_LIMIT))?;
         stream.set_nodelay(true)?;
         let server = who(&stream)?;

@@ -12,11 +12,9 @@ use crate::fixture::counters::CONNECTIONS;
 use crate::fixture::data::{directory, write_file};
 use crate::fixture::limits::OpenFileLimit;
 use crate::fixture::server::Server;
-use crate::fixture::{ECHO_PORT, HTTP_PORT, Lab, Place, SERVER_V4, in_namespace, report, run, url};
+use crate::fixture::{ECHO_PORT, HTTP_PORT, Lab, Place, SERVER_V4, in_namespace, report, run, socket, url};
 use nix::sys::socket::sockopt::RcvBuf;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, connect as connect_socket, setsockopt, socket,
-};
+use nix::sys::socket::{SockaddrStorage, connect as connect_socket, setsockopt};
 use tidegate_random::Random;
 
 const READERS: usize = 3000;
@@ -40,7 +38,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(30);
 /// A connection to `port` with the smallest receive buffer the kernel has, on which writing `request` goes on until all
 /// of it, or as much as the server takes, is written, and which then reads up to `read` octets.
 fn reader(port: u16, request: &[u8], read: usize) -> TcpStream {
-    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    let socket = socket::tcp(SERVER_V4).expect("a socket");
     // Before the SYN, so that the first window is small as well.
     setsockopt(&socket, RcvBuf, &1024).expect("a small receive buffer");
     let address = SocketAddr::new(SERVER_V4, port);

@@ -16,7 +16,9 @@ use crate::fixture::counters::{
 };
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{BOTH_FAMILIES, ECHO_PORT, Lab, Place, SERVER_V4, SERVER_V6, in_namespace, report, run, url};
+use crate::fixture::{
+    BOTH_FAMILIES, ECHO_PORT, Lab, Place, SERVER_V4, SERVER_V6, in_namespace, report, run, socket, url,
+};
 use crate::floods::flood;
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +39,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// Connects to the echo listener at `address`, from the client's namespace, giving up after `limit`.
 fn try_connect(address: IpAddr, limit: Duration) -> io::Result<TcpStream> {
     let target = SocketAddr::new(address, ECHO_PORT);
-    in_namespace(Place::Client, || TcpStream::connect_timeout(&target, limit))
+    in_namespace(Place::Client, || socket::connect(target, limit))
 }
 
 /// One echo of a few bytes over a connection of its own.

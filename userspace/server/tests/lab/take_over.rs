@@ -1,17 +1,22 @@
 //! A server takes the interface over from one that runs, and clients notice nothing: `--take-over`.
 
-use std::io::ErrorKind;
-use std::net::TcpStream;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::fixture::client::{connect_echo, round_trip};
 use crate::fixture::counters::PASSIVE_OPENS;
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, default_arguments, serve_command};
-use crate::fixture::{BOTH_FAMILIES, Lab, Place, in_namespace, report};
+use crate::fixture::{
+    BOTH_FAMILIES, ECHO_PORT, HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, SERVER_V6, in_namespace, report, socket,
+};
 
 /// Connections of each family that are held over all take-overs.
 const HELD: usize = 10;
@@ -23,8 +28,51 @@ const CLIENTS: usize = 8;
 const RELAYED: &str = "afxdp_relay_out";
 const SENT_FOR_OTHERS: &str = "afxdp_relay_in";
 
+/// The time after which a SYN was not answered.
+const NO_ANSWER: Duration = Duration::from_millis(300);
+
+/// Several checks of a server.
+const SOME_CHECKS: Duration = Duration::from_secs(1);
+
+const LIMIT: Duration = Duration::from_secs(10);
+
 fn start<'lab>(lab: &'lab Lab, socket: &Path) -> Server<'lab> {
-    Server::start(lab, &["--take-over", socket.to_str().expect("a path in UTF-8")])
+    start_with(lab, socket, &[])
+}
+
+fn start_with<'lab>(lab: &'lab Lab, socket: &Path, extra: &[&str]) -> Server<'lab> {
+    let arguments = ["--take-over", text(socket)];
+    Server::start(lab, &[&arguments, extra].concat())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// Starts a server that fails to take over, by a configuration with `more`. Nobody has reserved huge pages, which it
+/// finds out when the other has closed its sockets.
+fn fail_to_take_over(lab: &Lab, socket: &Path, more: &str) {
+    let config = socket.with_file_name("failing.toml");
+    fs::write(&config, format!("[afxdp]\nhuge_pages = true\n{more}")).expect("a file");
+    let arguments = default_arguments(&["--take-over", text(socket), "--config", text(&config)]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let problem = Server::try_start(lab, serve_command(&arguments)).err();
+    let problem = problem.expect("there are no huge pages");
+    assert!(problem.contains("huge"), "{problem}");
+}
+
+/// Connects, or finds that nobody answers or that it is refused.
+fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    in_namespace(Place::Client, || socket::connect(address, NO_ANSWER))
+}
+
+/// Whether a process has a link of an XDP program.
+fn has_link(server: &Server<'_>) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", server.pid())).expect("it runs");
+    descriptors.flatten().any(|descriptor| {
+        let text = fs::read_to_string(descriptor.path()).unwrap_or_default();
+        text.contains("link_type:\txdp")
+    })
 }
 
 /// Waits until the server says that another has taken over.
@@ -147,20 +195,8 @@ fn a_server_that_fails_to_take_over_leaves_the_one_before_as_it_was() {
     let socket = directory.path().join("take-over");
     let server = start(&lab, &socket);
     let held = hold();
-    // Nobody has reserved huge pages: it finds that out when the other has closed its sockets.
-    let config = directory.path().join("tidegate.toml");
-    std::fs::write(&config, "[afxdp]\nhuge_pages = true\n").expect("a file");
-    let arguments = default_arguments(&[
-        "--take-over",
-        socket.to_str().expect("a path in UTF-8"),
-        "--config",
-        config.to_str().expect("a path in UTF-8"),
-    ]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     under_load(|| {
-        let problem = Server::try_start(&lab, serve_command(&arguments)).err();
-        let problem = problem.expect("there are no huge pages");
-        assert!(problem.contains("huge"), "{problem}");
+        fail_to_take_over(&lab, &socket, "");
         server.wait_for_log("has failed", 1);
         expect_echo(&held, "a connection from before");
     });
@@ -173,4 +209,142 @@ fn a_server_that_fails_to_take_over_leaves_the_one_before_as_it_was() {
     next.wait_until_no_connection();
     let counters = next.stop();
     counters.expect_frames_whole();
+}
+
+#[test]
+fn a_server_that_took_over_goes_on_as_it_was_when_others_with_other_settings_fail_to() {
+    let Some(lab) = Lab::up(2) else { return };
+    let directory = directory();
+    let socket = directory.path().join("take-over");
+    let first = start(&lab, &socket);
+    let mut held = vec![hold()];
+    let second = start(&lab, &socket);
+    wait_until_taken_over(&first);
+    held.push(hold());
+    under_load(|| {
+        for failures in 1..=2 {
+            let deny_all = "[sources]\ndeny = [\"0.0.0.0/0\", \"::/0\"]\n[syn_cookies]\nmode = \"always\"\n";
+            fail_to_take_over(&lab, &socket, deny_all);
+            second.wait_for_log("has failed", failures);
+            for connections in &held {
+                expect_echo(connections, "a connection from before");
+            }
+        }
+    });
+    let third = start(&lab, &socket);
+    wait_until_taken_over(&second);
+    held.push(hold());
+    for (server, connections) in [first, second].into_iter().zip(held.drain(..2)) {
+        expect_echo(&connections, "a connection of a server before");
+        drop(connections);
+        assert!(server.wait_for_end().status.success());
+    }
+    expect_echo(&held[0], "a connection of the third");
+    drop(held);
+    third.wait_until_no_connection();
+    third.stop().expect_frames_whole();
+}
+
+#[test]
+fn rules_by_source_are_those_of_the_server_that_serves() {
+    let Some(lab) = Lab::up(2) else { return };
+    let directory = directory();
+    let socket = directory.path().join("take-over");
+    let mut before: Option<Server<'_>> = None;
+    for (denied, extra) in [
+        (Some(SERVER_V4), &["--deny", "198.18.0.0/15"][..]),
+        (Some(SERVER_V6), &["--deny", "2001:2::/48"]),
+        (None, &[]),
+    ] {
+        let server = start_with(&lab, &socket, extra);
+        before.iter().for_each(wait_until_taken_over);
+        for address in BOTH_FAMILIES {
+            match try_connect(SocketAddr::new(address, ECHO_PORT)) {
+                Ok(stream) => {
+                    assert_ne!(denied, Some(address), "it is denied");
+                    assert_eq!(round_trip(&stream, b"served").expect("an echo"), b"served");
+                }
+                Err(error) => {
+                    assert_eq!(denied, Some(address), "{error}");
+                    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+                }
+            }
+        }
+        before = Some(server);
+    }
+    before.expect("three servers").stop();
+}
+
+#[test]
+fn listeners_that_a_reload_or_a_restart_takes_away_are_the_kernels_when_the_servers_before_have_ended() {
+    let Some(lab) = Lab::up(2) else { return };
+    let directory = directory();
+    let socket = directory.path().join("take-over");
+    let config = directory.path().join("tidegate.toml");
+    let write = |ports: &[u16]| {
+        let listen = ports
+            .iter()
+            .flat_map(|&port| BOTH_FAMILIES.map(|address| format!("\"echo={}\"", SocketAddr::new(address, port))));
+        let listen: Vec<String> = listen.collect();
+        fs::write(&config, format!("listen = [{}]\n", listen.join(", "))).expect("a file");
+    };
+    write(&[ECHO_PORT, ECHO_PORT + 1]);
+    let first = start(&lab, &socket);
+    let held = hold();
+    let arguments = [
+        "--iface",
+        SERVER_DEVICE,
+        "--take-over",
+        text(&socket),
+        "--config",
+        text(&config),
+    ];
+    let second = Server::run(&lab, serve_command(&arguments));
+    wait_until_taken_over(&first);
+    write(&[ECHO_PORT + 1]);
+    second.signal(Signal::SIGHUP);
+    second.wait_for_line("tidegate: reloaded");
+    thread::sleep(SOME_CHECKS);
+    // The second never listened for HTTP.
+    let gone = [ECHO_PORT, HTTP_PORT].map(|port| BOTH_FAMILIES.map(|address| SocketAddr::new(address, port)));
+    for &address in gone.as_flattened() {
+        let error = try_connect(address).expect_err("nobody listens");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{address}: {error}");
+    }
+    expect_echo(&held, "a connection to an address that the later server does not serve");
+    drop(held);
+    assert!(first.wait_for_end().status.success());
+    let deadline = Instant::now() + LIMIT;
+    for &address in gone.as_flattened() {
+        while try_connect(address).map_err(|error| error.kind()).err() != Some(ErrorKind::ConnectionRefused) {
+            assert!(
+                Instant::now() < deadline,
+                "the kernel does not refuse: {}",
+                second.describe()
+            );
+        }
+    }
+    second.stop();
+}
+
+#[test]
+fn a_server_that_has_taken_over_serves_without_a_control_socket_if_that_cannot_be() {
+    let Some(lab) = Lab::up(2) else { return };
+    let directory = directory();
+    let socket = directory.path().join("take-over");
+    let control = directory.path().join("control");
+    fs::write(&control, "no socket").expect("a file");
+    let first = start(&lab, &socket);
+    let held = hold();
+    assert!(has_link(&first));
+    let second = start_with(&lab, &socket, &["--control", text(&control)]);
+    wait_until_taken_over(&first);
+    second.wait_for_log("serves without it", 1);
+    assert!(!has_link(&first), "the program could not be attached anew");
+    assert!(has_link(&second) && lab.xdp_attached());
+    expect_echo(&held, "a connection of the first");
+    expect_echo(&hold(), "a connection of the second");
+    drop(held);
+    assert!(first.wait_for_end().status.success());
+    second.stop();
 }

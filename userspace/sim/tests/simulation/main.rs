@@ -6,5 +6,6 @@ mod attack;
 mod checks;
 mod closed_output;
 mod forge;
+mod goodput;
 mod seeds;
 mod smoltcp;

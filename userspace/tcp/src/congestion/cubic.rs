@@ -181,6 +181,10 @@ impl CongestionControl for Cubic {
         self.current.cwnd = f64::from(cwnd.min(MAX_WINDOW));
     }
 
+    fn recall_ssthresh(&mut self, ssthresh: u32) {
+        self.current.ssthresh = ssthresh.max(self.current.window());
+    }
+
     fn on_ack(&mut self, acked: &Acked, mss: u32) {
         if acked.bytes == 0 {
             return;

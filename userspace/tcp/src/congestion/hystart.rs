@@ -151,6 +151,7 @@ mod tests {
                 srtt: None,
                 snd_una: self.snd_una,
                 snd_nxt,
+                delivery: None,
             };
             self.hystart.on_ack(&acked, MSS)
         }

@@ -7,17 +7,23 @@
 //! file can name are in [`Algorithm::ALL`]; any other can be put into
 //! [`Config::congestion`](crate::Config::congestion).
 
+mod algorithm;
+mod bbr;
 mod cubic;
 mod hystart;
 mod reno;
+mod sample;
 
-use core::fmt::{self, Debug};
-use core::str::FromStr;
+use core::fmt::Debug;
 use core::time::Duration;
 
+pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use bbr::Bbr;
 pub use cubic::Cubic;
 pub use reno::Reno;
+pub use sample::{Delivery, LossContext, LostSegment, PathModel, RateSample};
 
+use crate::config::Config;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
@@ -40,6 +46,9 @@ pub struct Sent {
     pub snd_nxt: SeqNumber,
     /// It was sent before.
     pub again: bool,
+    /// The application had less to send than the path could take, of late. Told only to controllers that want
+    /// [samples](CongestionControl::wants_rate_samples).
+    pub app_limited: bool,
 }
 
 /// An acknowledgment as congestion control sees it.
@@ -61,6 +70,8 @@ pub struct Acked {
     pub snd_una: SeqNumber,
     /// SND.NXT when the acknowledgment arrived.
     pub snd_nxt: SeqNumber,
+    /// For controllers that want [samples](CongestionControl::wants_rate_samples).
+    pub delivery: Option<Delivery>,
 }
 
 /// Round trips, counted by acknowledgments: one ends when all that had been sent at its beginning is acknowledged.
@@ -112,31 +123,74 @@ pub trait CongestionControl: Debug + Send + Sync {
         None
     }
 
+    /// Takes over what the configuration says of the algorithm, before anything else.
+    fn configure(&mut self, config: &Config) {
+        let _ = config;
+    }
+
+    /// Whether the sender measures the [delivery rate](RateSample) for it, which takes 32 bytes of memory for each
+    /// outstanding segment. The answer never changes. Such a controller is told of every acknowledgment that delivers
+    /// something or shows a loss, and of each loss ([`Self::on_lost`]).
+    fn wants_rate_samples(&self) -> bool {
+        false
+    }
+
+    /// Whether it sets its window itself during fast recovery: acknowledgments are told then, too, and no rate
+    /// reduction sets the window. The answer never changes.
+    fn drives_recovery(&self) -> bool {
+        false
+    }
+
+    /// The path as it sees it, for those who look at a connection.
+    fn path_model(&self) -> Option<PathModel> {
+        None
+    }
+
     /// Sets the congestion window: proportional rate reduction (RFC 6937) does so during fast recovery.
     fn set_window(&mut self, cwnd: u32);
+
+    /// An earlier connection over the same path had this threshold in the end. To be called before anything else. A
+    /// controller that takes it begins with no less than its window as its threshold.
+    fn recall_ssthresh(&mut self, ssthresh: u32) {
+        let _ = ssthresh;
+    }
 
     /// A segment with text was sent, new or again.
     fn on_sent(&mut self, sent: &Sent, mss: u32) {
         let _ = (sent, mss);
     }
 
-    /// Data was acknowledged outside of fast recovery; slow start after a timeout counts as outside.
+    /// Data was acknowledged outside of fast recovery, unless the controller [drives it](Self::drives_recovery); slow
+    /// start after a timeout counts as outside.
     fn on_ack(&mut self, acked: &Acked, mss: u32);
 
-    /// A loss was found, or the peer echoed congestion (ECE), with `flight` bytes outstanding. Sets the threshold and
-    /// leaves the window, which is then lowered by [`Self::set_window`].
+    /// A segment was found to be lost. Told, to controllers that want [samples](Self::wants_rate_samples), after
+    /// [`Self::on_congestion`] or [`Self::on_timeout`] if the loss brings one about, and before the [`Self::on_ack`] of
+    /// the acknowledgment that shows it.
+    fn on_lost(&mut self, lost: &LostSegment, context: &LossContext, mss: u32) {
+        let _ = (lost, context, mss);
+    }
+
+    /// A loss was found with `flight` bytes outstanding. Sets the threshold and leaves the window, which is then
+    /// lowered by [`Self::set_window`], unless the controller [drives recovery](Self::drives_recovery) itself.
     fn on_congestion(&mut self, now: Instant, flight: u32, mss: u32);
+
+    /// The peer echoed congestion (ECE) outside of any recovery: the window shrinks at once.
+    fn on_mark(&mut self, now: Instant, flight: u32, mss: u32) {
+        self.on_congestion(now, flight, mss);
+        self.on_recovered(mss);
+    }
 
     /// The retransmission timer ran out with `flight` bytes outstanding: the window becomes one segment. The threshold
     /// is set unless this has `repeated` for the same data (RFC 5681, section 3.1).
     fn on_timeout(&mut self, now: Instant, flight: u32, repeated: bool, mss: u32);
 
-    /// The recovery that [`Self::on_congestion`] began is over: the window becomes the threshold. Without effect when
-    /// that congestion was undone or a timeout came after it.
+    /// The recovery that [`Self::on_congestion`] or [`Self::on_timeout`] began is over. After congestion the window
+    /// becomes the threshold, unless that congestion was undone; after a timeout it stays.
     fn on_recovered(&mut self, mss: u32);
 
     /// Nothing was sent for longer than a retransmission timeout: the window becomes the restart window (RFC 5681,
-    /// section 4.1) if it is larger.
+    /// section 4.1) if it is larger, unless what is sent next is paced at the rate the path was seen to carry.
     fn on_idle(&mut self, mss: u32);
 
     /// The last [`Self::on_congestion`] or first [`Self::on_timeout`] was spurious: everything becomes as it was
@@ -144,101 +198,6 @@ pub trait CongestionControl: Debug + Send + Sync {
     /// 4.9.2).
     fn undo(&mut self);
 }
-
-/// A congestion control algorithm: its name, and the way a connection begins with it.
-#[derive(Clone, Copy)]
-pub struct Algorithm {
-    name: &'static str,
-    start: fn(mss: u32) -> Box<dyn CongestionControl>,
-}
-
-impl Algorithm {
-    /// RFC 5681: [`Reno`].
-    pub const RENO: Self = Self::new("reno", |mss| Box::new(Reno::new(mss)));
-    /// RFC 9438: [`Cubic`]. The default.
-    pub const CUBIC: Self = Self::new("cubic", |mss| Box::new(Cubic::new(mss)));
-
-    /// The algorithms that the configuration file can name.
-    pub const ALL: &'static [Self] = &[Self::RENO, Self::CUBIC];
-
-    /// An algorithm of this name, which no other has; `start` returns the state of a new connection with segments of at
-    /// most `mss` bytes.
-    pub const fn new(name: &'static str, start: fn(mss: u32) -> Box<dyn CongestionControl>) -> Self {
-        Self { name, start }
-    }
-
-    /// The name used in configuration.
-    pub const fn name(self) -> &'static str {
-        self.name
-    }
-
-    /// The state of a new connection with segments of at most `mss` bytes.
-    pub fn start(self, mss: u32) -> Box<dyn CongestionControl> {
-        (self.start)(mss)
-    }
-}
-
-impl Default for Algorithm {
-    fn default() -> Self {
-        Self::CUBIC
-    }
-}
-
-impl PartialEq for Algorithm {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for Algorithm {}
-
-impl Debug for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name)
-    }
-}
-
-impl FromStr for Algorithm {
-    type Err = UnknownAlgorithm;
-
-    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|algorithm| algorithm.name == name)
-            .ok_or_else(|| UnknownAlgorithm(name.to_owned()))
-    }
-}
-
-#[cfg(feature = "serde")]
-impl<'de> serde::Deserialize<'de> for Algorithm {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// A name that no [`Algorithm`] has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownAlgorithm(String);
-
-impl fmt::Display for UnknownAlgorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no congestion control {:?}; it must be one of:", self.0)?;
-        for (index, algorithm) in Algorithm::ALL.iter().enumerate() {
-            write!(f, "{} {algorithm}", if index == 0 { "" } else { "," })?;
-        }
-        Ok(())
-    }
-}
-
-impl core::error::Error for UnknownAlgorithm {}
 
 /// Initial window (RFC 6928, section 2) and restart window (RFC 5681, section 4.1), in bytes.
 #[inline]
@@ -277,7 +236,18 @@ mod tests {
             limited: bool,
             rtt: Option<u32>,
             srtt: Option<u32>,
+            sample: Sample,
         },
+        /// A segment is found to be lost of this many bytes in flight, a thousandth of which were.
+        Lost {
+            tx_in_flight: u32,
+            permille: u32,
+        },
+        Sent {
+            bytes: u32,
+            app_limited: bool,
+        },
+        Mark,
         Congestion {
             flight: u32,
         },
@@ -291,24 +261,60 @@ mod tests {
         Undo,
     }
 
+    /// The rate sample of an acknowledgment.
+    #[derive(Clone, Copy, Debug)]
+    struct Sample {
+        rate: Option<u64>,
+        /// Bytes delivered since the segment was sent, besides what the acknowledgment itself acknowledges.
+        before: u32,
+        tx_in_flight: u32,
+        lost: u32,
+        in_flight: u32,
+        app_limited: bool,
+        selective: bool,
+    }
+
+    fn sample() -> impl Strategy<Value = Sample> {
+        let amount = || prop_oneof![1 => any::<u32>(), 4 => 0..300_000u32];
+        let rate = prop_oneof![1 => any::<Option<u64>>(), 6 => (1_000..1_000_000_000u64).prop_map(Some)];
+        let amounts = (amount(), amount(), amount(), amount());
+        (rate, amounts, any::<bool>(), any::<bool>()).prop_map(
+            |(rate, (before, tx_in_flight, lost, in_flight), app_limited, selective)| Sample {
+                rate,
+                before,
+                tx_in_flight,
+                lost,
+                in_flight,
+                app_limited,
+                selective,
+            },
+        )
+    }
+
     fn ack() -> impl Strategy<Value = Event> {
         let bytes = prop_oneof![1 => any::<u32>(), 4 => 1..200_000u32];
         let micros = prop_oneof![1 => any::<u32>(), 4 => 0..500_000u32];
-        (micros, bytes, any::<bool>(), any::<Option<u32>>(), any::<Option<u32>>()).prop_map(
-            |(micros, bytes, limited, rtt, srtt)| Event::Ack {
+        let rtts = (any::<Option<u32>>(), any::<Option<u32>>());
+        (micros, bytes, any::<bool>(), rtts, sample()).prop_map(|(micros, bytes, limited, (rtt, srtt), sample)| {
+            Event::Ack {
                 micros,
                 bytes,
                 limited,
                 rtt,
                 srtt,
-            },
-        )
+                sample,
+            }
+        })
     }
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
             12 => ack(),
             2 => any::<u32>().prop_map(|flight| Event::Congestion { flight }),
+            2 => (1..300_000u32, 0..=1000u32)
+                .prop_map(|(tx_in_flight, permille)| Event::Lost { tx_in_flight, permille }),
+            1 => (1..9000u32, any::<bool>()).prop_map(|(bytes, app_limited)| Event::Sent { bytes, app_limited }),
+            1 => Just(Event::Mark),
             1 => (any::<u32>(), any::<bool>()).prop_map(|(flight, repeated)| Event::Timeout { flight, repeated }),
             2 => any::<u32>().prop_map(Event::Window),
             2 => Just(Event::Recovered),
@@ -318,7 +324,7 @@ mod tests {
     }
 
     fn algorithm() -> impl Strategy<Value = Algorithm> {
-        prop_oneof![Just(Algorithm::RENO), Just(Algorithm::CUBIC)]
+        proptest::sample::select(Algorithm::ALL)
     }
 
     /// A controller with its clock and its place in sequence space.
@@ -327,6 +333,7 @@ mod tests {
         now: Instant,
         snd_una: SeqNumber,
         mss: u32,
+        delivered: u64,
     }
 
     impl Run {
@@ -336,6 +343,7 @@ mod tests {
                 now: Instant::ZERO,
                 snd_una: SeqNumber(0),
                 mss,
+                delivered: 0,
             }
         }
 
@@ -348,11 +356,27 @@ mod tests {
                     limited,
                     rtt,
                     srtt,
+                    sample,
                 } => {
                     let duration = |micros: u32| Duration::from_micros(u64::from(micros));
                     let snd_nxt = self.snd_una + bytes;
                     self.now = self.now + duration(micros);
                     self.snd_una += bytes / 2;
+                    self.delivered += u64::from(bytes);
+                    let delivered = u64::from(bytes.saturating_add(sample.before)).min(self.delivered);
+                    let delivery = Delivery {
+                        delivered: self.delivered,
+                        in_flight: sample.in_flight,
+                        selective: sample.selective,
+                        sample: Some(RateSample {
+                            rate: sample.rate,
+                            delivered: delivered as u32,
+                            prior_delivered: self.delivered - delivered,
+                            app_limited: sample.app_limited,
+                            tx_in_flight: sample.tx_in_flight,
+                            lost: sample.lost,
+                        }),
+                    };
                     let acked = Acked {
                         now: self.now,
                         bytes,
@@ -362,9 +386,37 @@ mod tests {
                         srtt: srtt.map(duration),
                         snd_una: self.snd_una,
                         snd_nxt,
+                        delivery: self.controller.wants_rate_samples().then_some(delivery),
                     };
                     self.controller.on_ack(&acked, mss);
                 }
+                Event::Lost { tx_in_flight, permille } => {
+                    let lost = LostSegment {
+                        seq: self.snd_una,
+                        bytes: mss.min(tx_in_flight),
+                        tx_in_flight,
+                        lost: (u64::from(tx_in_flight) * u64::from(permille) / 1000) as u32,
+                        app_limited: false,
+                    };
+                    let context = LossContext {
+                        now: self.now,
+                        delivered: self.delivered,
+                        selective: true,
+                    };
+                    self.controller.on_lost(&lost, &context, mss);
+                }
+                Event::Sent { bytes, app_limited } => {
+                    let sent = Sent {
+                        now: self.now,
+                        bytes,
+                        flight: bytes,
+                        snd_nxt: self.snd_una + bytes,
+                        again: false,
+                        app_limited,
+                    };
+                    self.controller.on_sent(&sent, mss);
+                }
+                Event::Mark => self.controller.on_mark(self.now, mss, mss),
                 Event::Congestion { flight } => self.controller.on_congestion(self.now, flight, mss),
                 Event::Timeout { flight, repeated } => self.controller.on_timeout(self.now, flight, repeated, mss),
                 Event::Window(cwnd) => self.controller.set_window(cwnd.max(mss)),
@@ -383,6 +435,8 @@ mod tests {
             events in proptest::collection::vec(event(), 1..200),
         ) {
             let mut run = Run::new(algorithm, mss);
+            // One that goes by a model of the path lowers its window with the model, and keeps it over an idle time.
+            let models = run.controller.drives_recovery();
             for event in &events {
                 let before = run.controller.window();
                 run.apply(event);
@@ -390,6 +444,7 @@ mod tests {
                 prop_assert!((mss..=MAX_WINDOW).contains(&window), "window {window} after {event:?}");
                 prop_assert!(ssthresh >= 2 * mss, "threshold {ssthresh} after {event:?}");
                 match event {
+                    Event::Ack { .. } | Event::Idle if models => {}
                     Event::Ack { limited, .. } => {
                         prop_assert!(window >= before, "an acknowledgment lowered {before} to {window}");
                         prop_assert!(*limited || window == before, "{before} grew to {window} unused");
@@ -398,8 +453,9 @@ mod tests {
                     Event::Congestion { .. } => prop_assert_eq!(window, before),
                     Event::Idle => prop_assert!(window <= initial_window(mss)),
                     Event::Undo => prop_assert!(window >= before),
-                    Event::Window(_) | Event::Recovered => {}
+                    Event::Window(_) | Event::Recovered | Event::Lost { .. } | Event::Mark | Event::Sent { .. } => {}
                 }
+                prop_assert!(run.controller.pacing_rate() != Some(0), "a rate of zero after {event:?}");
             }
         }
 
@@ -420,7 +476,9 @@ mod tests {
                 run.controller.on_timeout(run.now, flight, true, 1448);
             } else {
                 run.controller.on_congestion(run.now, flight, 1448);
-                run.controller.set_window(1448);
+                if !run.controller.drives_recovery() {
+                    run.controller.set_window(1448);
+                }
             }
             run.controller.undo();
             run.controller.on_recovered(1448);
@@ -440,17 +498,21 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert_eq!(algorithm.to_string().parse::<Algorithm>(), Ok(*algorithm));
         }
-        let error = "bbr".parse::<Algorithm>().unwrap_err();
+        let error = "vegas".parse::<Algorithm>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no congestion control \"bbr\"; it must be one of: reno, cubic"
+            "there is no congestion control \"vegas\"; it must be one of: reno, cubic, bbr"
         );
     }
 
     #[test]
     fn a_controller_is_small() {
-        for (name, size) in [("reno", size_of::<Reno>()), ("cubic", size_of::<Cubic>())] {
-            assert!(size <= 128, "{name}: {size} bytes");
+        for (name, size, most) in [
+            ("reno", size_of::<Reno>(), 128),
+            ("cubic", size_of::<Cubic>(), 128),
+            ("bbr", size_of::<Bbr>(), 512),
+        ] {
+            assert!(size <= most, "{name}: {size} bytes");
         }
     }
 
@@ -465,6 +527,7 @@ mod tests {
             srtt: None,
             snd_una: SeqNumber(snd_una),
             snd_nxt: SeqNumber(snd_nxt),
+            delivery: None,
         };
         let mut round = Round::new();
         assert!(!round.on_ack(&acked(10, 30)));

@@ -58,6 +58,10 @@ impl CongestionControl for Reno {
         self.cwnd = cwnd.min(MAX_WINDOW);
     }
 
+    fn recall_ssthresh(&mut self, ssthresh: u32) {
+        self.ssthresh = ssthresh.max(self.cwnd);
+    }
+
     fn on_ack(&mut self, acked: &Acked, mss: u32) {
         self.recovering = false;
         let mut bytes = acked.bytes;
@@ -146,6 +150,7 @@ mod tests {
             srtt: None,
             snd_una: SeqNumber(0),
             snd_nxt: SeqNumber(0),
+            delivery: None,
         };
         reno.on_ack(&acked, MSS);
     }
@@ -163,6 +168,17 @@ mod tests {
             ack(&mut reno, MSS, true);
         }
         assert_eq!(reno.window(), 11 * MSS);
+    }
+
+    #[test]
+    fn slow_start_ends_at_a_threshold_that_is_remembered_and_not_before_the_initial_window() {
+        for (recalled, ssthresh) in [(3 * MSS, 10 * MSS), (15 * MSS, 15 * MSS)] {
+            let mut reno = Reno::new(MSS);
+            reno.recall_ssthresh(recalled);
+            assert_eq!((reno.window(), reno.ssthresh()), (10 * MSS, ssthresh));
+            ack(&mut reno, 10 * MSS, true);
+            assert!(reno.window() <= ssthresh + MSS);
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use super::{Context, Tcb, Undo};
-use crate::config::Config;
+use super::{Common, Context, Tcb, Undo};
 use crate::congestion::Acked;
 use crate::counters::Counter;
+use crate::recovery::frto::Frto;
 use crate::recovery::prr::Prr;
 use crate::recovery::scoreboard::{DUP_THRESH, Delivered, Work};
 use crate::recovery::{LossDetection, Phase};
@@ -88,13 +88,14 @@ impl Tcb {
 
     /// Everything outstanding, `flight` bytes, is acknowledged, and nothing of it was lost, reported or sent again:
     /// what [`Tcb::take_partial_acknowledgment`] does then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_full_acknowledgment<T>(
         &mut self,
         segment: &Segment<'_>,
         flight: u32,
         context: &mut Context<'_, T>,
     ) {
+        self.check_app_limited();
         let fin_acked = self.fin_sent;
         self.set_una(segment.ack);
         let mut sent_at = None;
@@ -109,6 +110,7 @@ impl Tcb {
             }
         }
         let rtt = self.measure(sent_at, true, segment, context);
+        self.note_delivered(flight, rtt, context.now);
         self.grow_window(flight, flight, rtt, context);
         self.take_congestion_echo(segment, flight, context);
         self.rto.reset_backoff();
@@ -124,6 +126,7 @@ impl Tcb {
     ) {
         let mss = u32::from(self.mss);
         let segments = self.sending.scoreboard.len();
+        self.check_app_limited();
         self.count_work(context);
         let lost_before = self.sending.scoreboard.lost();
         let advanced = segment.ack.after(self.snd_una);
@@ -145,12 +148,14 @@ impl Tcb {
             delivered.bytes += mss;
         }
         let rtt = self.measure(delivered.timed, advanced, segment, context);
+        self.note_delivered(delivered.bytes, rtt, context.now);
         if dsack {
             context.counters.bump(Counter::DsacksIn);
             self.sending.rack.dsack(self.snd_una, self.snd_nxt);
         }
         self.end_probe(segment.ack, dsack, duplicate && blocks.is_empty(), flight, context);
         self.detect_spurious(advanced, dsack.then(|| blocks[0].1), segment, context);
+        self.judge_timeout(segment.ack, advanced, duplicate, &delivered, context);
         let recovered = |point: SeqNumber| segment.ack.at_or_after(point);
         if advanced && self.sending.phase != Phase::Open && self.sending.recovery_point.is_none_or(recovered) {
             self.end_recovery(context);
@@ -160,10 +165,13 @@ impl Tcb {
         if self.sending.phase == Phase::Open && self.sending.scoreboard.lost() > 0 {
             self.begin_recovery(flight, context);
         }
-        if self.sending.phase == Phase::Recovery {
+        self.report_losses(context);
+        if self.sending.phase == Phase::Recovery && !self.controller_drives_recovery() {
             let safe = advanced && !newly_lost;
             self.reduce_window(delivered.bytes, safe, context.config);
-        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack()) {
+        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack() || self.measures_rate())
+            || newly_lost && self.measures_rate()
+        {
             self.grow_window(delivered.bytes, flight, rtt, context);
         }
         self.take_congestion_echo(segment, flight, context);
@@ -191,7 +199,7 @@ impl Tcb {
     }
 
     /// Fast recovery: the window is what proportional rate reduction makes of `delivered` bytes.
-    pub(crate) fn reduce_window(&mut self, delivered: u32, safe: bool, config: &Config) {
+    pub(crate) fn reduce_window(&mut self, delivered: u32, safe: bool, config: &Common) {
         let mss = u32::from(self.mss);
         let (pipe, ssthresh) = (self.pipe(), self.ssthresh());
         let cwnd = self.sending.prr.window(delivered, pipe, ssthresh, safe, mss);
@@ -218,6 +226,7 @@ impl Tcb {
             srtt: self.rto.srtt(),
             snd_una: self.snd_una,
             snd_nxt: self.snd_nxt,
+            delivery: self.take_delivery(context.now),
         };
         let mss = u32::from(self.mss);
         self.congestion(context.config).on_ack(&acked, mss);
@@ -283,7 +292,7 @@ impl Tcb {
             (Some(timed), Some(echoed)) => timed.min(echoed),
             (timed, echoed) => timed.or(echoed)?,
         };
-        self.rto.sample_micros(rtt, context.rto_bounds);
+        self.rto.sample_micros(rtt);
         context.latencies.rtt.record(rtt);
         Some(rtt)
     }
@@ -368,13 +377,12 @@ impl Tcb {
     }
 
     fn end_recovery<T>(&mut self, context: &Context<'_, T>) {
-        if self.sending.phase == Phase::Recovery {
-            let mss = u32::from(self.mss);
-            self.congestion(context.config).on_recovered(mss);
-        }
+        let mss = u32::from(self.mss);
+        self.congestion(context.config).on_recovered(mss);
         let timeout = self.rto.timeout_micros(context.rto_bounds);
         let sending = &mut *self.sending;
         sending.phase = Phase::Open;
+        sending.frto = Frto::Off;
         sending.duplicate_acks = 0;
         sending.rack.recovered();
         // What was sent again may still be on its way to the peer, which reports it as a duplicate then.
@@ -416,14 +424,25 @@ impl Tcb {
                 spurious |= timestamps.echo != 0 && SeqNumber(timestamps.echo).before(SeqNumber(first));
             }
         }
-        if spurious && self.sending.scoreboard.unmark_lost() {
-            context.counters.bump(Counter::SpuriousRetransmits);
-            self.congestion(context.config).undo();
-            let sending = &mut *self.sending;
-            sending.undo = None;
-            sending.phase = Phase::Open;
-            sending.duplicate_acks = 0;
+        if spurious {
+            self.take_back(context);
         }
+    }
+
+    /// What was sent again had not been lost: its consequences are taken back. False, and nothing is changed, if that
+    /// was found too often lately.
+    pub(super) fn take_back<T>(&mut self, context: &mut Context<'_, T>) -> bool {
+        if !self.sending.scoreboard.unmark_lost() {
+            return false;
+        }
+        context.counters.bump(Counter::SpuriousRetransmits);
+        self.congestion(context.config).undo();
+        let sending = &mut *self.sending;
+        sending.undo = None;
+        sending.frto = Frto::Off;
+        sending.phase = Phase::Open;
+        sending.duplicate_acks = 0;
+        true
     }
 
     /// RFC 3168, section 6.1.2: an echo of congestion counts once per round trip. CWR goes with what is sent after the
@@ -437,7 +456,9 @@ impl Tcb {
             return;
         }
         context.counters.bump(Counter::CongestionEchoes);
-        self.answer_congestion(flight, context);
+        self.sending.undo = None;
+        let mss = u32::from(self.mss);
+        self.congestion(context.config).on_mark(context.now, flight, mss);
         self.sending.cwr_point = Some(self.snd_nxt);
         self.sending.cwr_pending = true;
     }
@@ -456,17 +477,12 @@ impl Tcb {
         self.sending.tail_probe = None;
         if retransmission && !dsack && ack != end && self.sending.phase == Phase::Open {
             // No second copy arrived: the probe repaired a loss that nothing else has told of.
-            self.answer_congestion(flight, context);
+            let mss = u32::from(self.mss);
+            self.sending.undo = None;
+            let controller = self.congestion(context.config);
+            controller.on_congestion(context.now, flight, mss);
+            controller.on_recovered(mss);
         }
-    }
-
-    /// Congestion without a loss to be repaired: the window shrinks at once.
-    fn answer_congestion<T>(&mut self, flight: u32, context: &Context<'_, T>) {
-        let mss = u32::from(self.mss);
-        self.sending.undo = None;
-        let controller = self.congestion(context.config);
-        controller.on_congestion(context.now, flight, mss);
-        controller.on_recovered(mss);
     }
 }
 
@@ -502,7 +518,7 @@ mod tests {
         let (link, ..) = ethernet::parse(&[2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 0]).unwrap();
         let segment = Segment {
             link,
-            key: tcb.key,
+            key: tcb.key.get(),
             seq: tcb.rcv_nxt,
             ack: tcb.snd_una,
             flags,
@@ -514,7 +530,7 @@ mod tests {
         let mut counters = Counters::default();
         let mut context = Context {
             now: NOW,
-            config: &Config::default(),
+            config: &Common::default(),
             rto_bounds: Bounds::new(Duration::from_millis(200), Duration::from_secs(120)),
             counters: &mut counters,
             latencies: &mut Latencies::default(),

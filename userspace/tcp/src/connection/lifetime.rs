@@ -11,29 +11,35 @@ pub(crate) struct Lifetime {
     iss: SeqNumber,
     /// IRS + 1.
     received_from: SeqNumber,
-    /// The second of the engine's clock in which the connection was opened.
-    opened: u32,
+    /// `None`: all of it is zero.
+    rare: Option<Box<Rare>>,
+}
+
+/// What most connections never have.
+#[derive(Default)]
+struct Rare {
     /// Segments sent again.
-    pub(crate) retransmitted_segments: u32,
+    retransmitted_segments: u32,
     /// Bytes of text in them.
     retransmitted_bytes: u32,
     /// The number of times that SND.UNA wrapped.
     una_wraps: u16,
     /// The number of times that the beginning of a measurement of the peer's rate wrapped.
     tuning_wraps: u16,
+    /// Challenge ACKs sent in the second of the last one, which is kept modulo 2^8.
+    challenge_count: u16,
+    challenge_second: u8,
+    /// A SYN was answered in TIME-WAIT or CLOSED, where the connection is for what its application has not read.
+    syn_answered: bool,
 }
 
 impl Lifetime {
-    /// Of a connection that is opened at `now` with this ISS.
-    pub(crate) fn new(iss: SeqNumber, now: Instant) -> Self {
+    /// Of a connection that is opened with this ISS.
+    pub(crate) fn new(iss: SeqNumber) -> Self {
         Self {
             iss,
             received_from: SeqNumber(0),
-            opened: now.as_secs() as u32,
-            retransmitted_segments: 0,
-            retransmitted_bytes: 0,
-            una_wraps: 0,
-            tuning_wraps: 0,
+            rare: None,
         }
     }
 
@@ -44,21 +50,65 @@ impl Lifetime {
 
     /// A segment with `length` bytes of text was sent again.
     pub(crate) fn note_retransmission(&mut self, length: u32) {
-        self.retransmitted_segments = self.retransmitted_segments.saturating_add(1);
-        self.retransmitted_bytes = self.retransmitted_bytes.saturating_add(length);
+        let rare = self.rare();
+        rare.retransmitted_segments = rare.retransmitted_segments.saturating_add(1);
+        rare.retransmitted_bytes = rare.retransmitted_bytes.saturating_add(length);
+    }
+
+    /// Segments sent again.
+    pub(crate) fn retransmitted_segments(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.retransmitted_segments)
+    }
+
+    /// A challenge ACK is to be sent. Returns how many that are in this second.
+    pub(crate) fn note_challenge(&mut self, now: Instant) -> u32 {
+        let rare = self.rare();
+        // One 256 seconds ago counts as one of now: the limit is reached sooner, never later.
+        let second = now.as_secs() as u8;
+        if rare.challenge_second != second {
+            rare.challenge_second = second;
+            rare.challenge_count = 0;
+        }
+        rare.challenge_count = rare.challenge_count.saturating_add(1);
+        u32::from(rare.challenge_count)
+    }
+
+    /// Whether a SYN was answered in TIME-WAIT or CLOSED.
+    pub(crate) fn syn_answered(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.syn_answered)
+    }
+
+    /// A SYN was answered in TIME-WAIT or CLOSED.
+    pub(crate) fn note_syn_answered(&mut self) {
+        self.rare().syn_answered = true;
+    }
+
+    #[cold]
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// RCV.NXT was `from` when the last measurement of the peer's rate began, and is `to` when the next one does: not
     /// 2^32 bytes later.
     pub(crate) fn measured(&mut self, from: SeqNumber, to: SeqNumber) {
         if to.0 < from.0 {
-            self.tuning_wraps = self.tuning_wraps.saturating_add(1);
+            let rare = self.rare();
+            rare.tuning_wraps = rare.tuning_wraps.saturating_add(1);
         }
+    }
+
+    fn una_wraps(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| u64::from(rare.una_wraps))
+    }
+
+    fn tuning_wraps(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| u64::from(rare.tuning_wraps))
     }
 
     #[cold]
     fn una_wrapped(&mut self) {
-        self.una_wraps = self.una_wraps.saturating_add(1);
+        let rare = self.rare();
+        rare.una_wraps = rare.una_wraps.saturating_add(1);
     }
 }
 
@@ -80,8 +130,7 @@ impl Tcb {
     /// Bytes of text the peer has acknowledged. Beyond 2^48 it is too small.
     pub(crate) fn bytes_acked(&self) -> u64 {
         let fin_acked = self.fin_sent && self.flight() == 0;
-        distance(self.lifetime.iss, u64::from(self.lifetime.una_wraps), self.snd_una)
-            .saturating_sub(1 + u64::from(fin_acked))
+        distance(self.lifetime.iss, self.lifetime.una_wraps(), self.snd_una).saturating_sub(1 + u64::from(fin_acked))
     }
 
     /// Bytes of text sent, those sent again counted each time.
@@ -95,19 +144,22 @@ impl Tcb {
 
     /// Bytes of text sent again; 4 GiB stand for that or more.
     pub(crate) fn bytes_retransmitted(&self) -> u64 {
-        u64::from(self.lifetime.retransmitted_bytes)
+        self.lifetime
+            .rare
+            .as_ref()
+            .map_or(0, |rare| u64::from(rare.retransmitted_bytes))
     }
 
     /// Bytes of text received in order. Beyond 2^48 it is too small.
     pub(crate) fn bytes_received(&self) -> u64 {
         let wrapped_since = self.rcv_nxt.0 < self.tuning_from.0;
-        let wraps = u64::from(self.lifetime.tuning_wraps) + u64::from(wrapped_since);
+        let wraps = self.lifetime.tuning_wraps() + u64::from(wrapped_since);
         distance(self.lifetime.received_from, wraps, self.rcv_nxt).saturating_sub(u64::from(self.fin_received))
     }
 
     /// Whole seconds since the connection was opened.
     pub(crate) fn age_seconds(&self, now: Instant) -> u32 {
-        (now.as_secs() as u32).wrapping_sub(self.lifetime.opened)
+        (now.as_secs() as u32).wrapping_sub(self.opened)
     }
 }
 

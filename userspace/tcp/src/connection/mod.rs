@@ -1,16 +1,20 @@
 //! One connection: its transmission control block and what happens to it.
 //!
 //! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `ack` what
-//! acknowledgments say about what was sent, `prediction` does both for the segment that was expected, `send` decides
-//! what leaves, `window` how much may come, `path_mtu` how large a segment may be, `timers` what happens when nothing
-//! arrives, `socket` is what the application sees. `sending` and `receiving` are the parts of a connection that an idle
-//! one does without.
+//! acknowledgments say about what was sent, `frto` whether a timeout was spurious, `prediction` does both for the
+//! segment that was expected, `send` decides what leaves, `window` how much may come, `path_mtu` how large a segment
+//! may be, `timers` what happens when nothing arrives, `socket` is what the application sees. `sending` and `receiving`
+//! are the parts of a connection that an idle one does without.
 
 pub(crate) mod ack;
+mod common;
+mod delivery;
+mod frto;
 pub(crate) mod keepalive;
 mod lifetime;
 pub(crate) mod open;
 mod pacing;
+mod path;
 pub(crate) mod path_mtu;
 pub(crate) mod prediction;
 pub(crate) mod receive;
@@ -25,30 +29,34 @@ pub(crate) mod timers;
 mod unread;
 pub(crate) mod window;
 
+use core::time::Duration;
+
 use crate::application::{CloseReason, ListenerId};
 use crate::config::Config;
-use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
+use crate::congestion::{INITIAL_SSTHRESH, initial_window};
 use crate::counters::Counters;
 use crate::histogram::Latencies;
 use crate::link::{LinkId, LinkTable};
 use crate::recovery::rto::{Bounds, Rto};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
+use crate::wire::address::CompactKey;
 use crate::wire::options::Timestamps;
-use crate::wire::{FlowKey, Segment};
+use crate::wire::{LinkHeader, Segment};
 
+pub(crate) use common::Common;
 use keepalive::{KeepaliveId, KeepaliveTable};
 pub(crate) use lifetime::Lifetime;
 pub(crate) use path_mtu::PathMtu;
 use recv_state::RecvState;
 use send_state::{LazySendState, SendStatePool};
 pub use state::State;
-pub(crate) use timers::Deadlines;
+pub(crate) use timers::{Deadlines, NearInstant};
 
 /// The parts of the engine that a connection needs while something happens to it.
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
-    pub(crate) config: &'a Config,
+    pub(crate) config: &'a Common,
     pub(crate) rto_bounds: Bounds,
     pub(crate) counters: &'a mut Counters,
     pub(crate) latencies: &'a mut Latencies,
@@ -171,8 +179,6 @@ pub(crate) struct Tcb {
     pub(crate) max_snd_wnd: u32,
     /// SND.WL1.
     pub(crate) snd_wl1: SeqNumber,
-    /// SND.WL2.
-    pub(crate) snd_wl2: SeqNumber,
     /// RCV.NXT.
     pub(crate) rcv_nxt: SeqNumber,
     /// The furthest RCV.NXT + RCV.WND that was offered.
@@ -187,10 +193,12 @@ pub(crate) struct Tcb {
     pub(crate) mss: u16,
     /// The largest text received in one segment.
     pub(crate) rcv_mss: u16,
+    /// TS.Recent.
+    pub(crate) ts_recent: u32,
     pub(crate) sending: LazySendState,
     pub(crate) receiving: Option<Box<RecvState>>,
 
-    pub(crate) key: FlowKey,
+    pub(crate) key: CompactKey,
     pub(crate) link: LinkId,
     pub(crate) state: State,
     /// Snd.Wind.Shift (RFC 7323).
@@ -231,30 +239,39 @@ pub(crate) struct Tcb {
     pub(crate) output_queued: bool,
     pub(crate) keepalive_probes_sent: u8,
     pub(crate) keepalive: KeepaliveId,
-    /// TS.Recent.
-    pub(crate) ts_recent: u32,
 
-    pub(crate) rto: Rto,
     pub(crate) timestamp_offset: u32,
-    /// The time at which TS.Recent was set, in seconds.
-    pub(crate) ts_recent_age: u32,
+    pub(crate) rto: Rto,
+    /// The time at which TS.Recent was set, in units of [`age_units`].
+    pub(crate) ts_recent_since: u16,
     /// The time something was last received.
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
+    /// The deadline of an acknowledgment, near the time something was last received.
+    pub(crate) delayed_ack: NearInstant,
 
-    /// The beginning of the present measurement of the peer's rate.
-    pub(crate) tuning_since: Instant,
+    /// The beginning of the present measurement of the peer's rate, in units of [`tuning_units`].
+    pub(crate) tuning_since: u32,
     pub(crate) lifetime: Lifetime,
+    /// The second of the engine's clock in which the connection was opened.
+    pub(crate) opened: u32,
     /// The number of the listener, or [`NO_LISTENER`].
     listener: u16,
-    /// Challenge ACKs sent in the second of the last one, which is kept modulo 2^8.
-    challenge_count: u16,
-    challenge_second: u8,
     pub(crate) service: Service,
     /// The state after the last event.
     pub(crate) settled: State,
-    /// A SYN was answered in TIME-WAIT or CLOSED, where the connection is for what its application has not read.
-    pub(crate) syn_answered: bool,
+}
+
+/// A time in units of some four minutes, which wrap after half a year.
+#[inline]
+pub(crate) fn age_units(now: Instant) -> u16 {
+    (now.as_micros() >> 28) as u16
+}
+
+/// A time in units of 64 microseconds, which wrap after three days.
+#[inline]
+pub(crate) fn tuning_units(now: Instant) -> u32 {
+    (now.as_micros() >> 6) as u32
 }
 
 /// Marks a connection this side opened: there are fewer listeners.
@@ -263,12 +280,16 @@ const NO_LISTENER: u16 = u16::MAX;
 impl Tcb {
     /// Sends back to where `segment`, the last one, came from, if it was accepted: the peer may be behind another
     /// router or device now, and nothing else can say so.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn follow(&mut self, segment: &Segment<'_>, links: &mut LinkTable) {
-        if self.accepted
-            && !segment.link.is_answered_by(links.get(self.link))
-            && let Some(new) = links.acquire(&segment.link.reply())
-        {
+        if self.accepted && !segment.link.is_answered_by(links.get(self.link)) {
+            self.move_to(&segment.link.reply(), links);
+        }
+    }
+
+    #[cold]
+    fn move_to(&mut self, header: &LinkHeader, links: &mut LinkTable) {
+        if let Some(new) = links.acquire(header) {
             links.release(self.link);
             self.link = new;
         }
@@ -302,9 +323,12 @@ impl Tcb {
         }
     }
 
-    /// The time since which the peer has sent next to nothing, less than half of a receive buffer.
-    pub(crate) fn quiet_since(&self) -> Instant {
-        self.tuning_since
+    /// The time for which the peer has sent next to nothing, less than half of a receive buffer. Where that took it
+    /// more than three days, it is as long as nothing at all was received, or longer.
+    pub(crate) fn quiet_for(&self, now: Instant) -> Duration {
+        let units = tuning_units(now).wrapping_sub(self.tuning_since);
+        let measured = Duration::from_micros(u64::from(units) << 6);
+        measured.max(now.since(self.last_received))
     }
 
     /// Bytes queued for sending and not acknowledged.
@@ -343,16 +367,6 @@ impl Tcb {
             Some(controller) => controller.ssthresh(),
             None => INITIAL_SSTHRESH,
         }
-    }
-
-    /// Congestion control, for what changes it.
-    #[inline]
-    pub(crate) fn congestion(&mut self, config: &Config) -> &mut dyn CongestionControl {
-        let mss = u32::from(self.mss);
-        &mut **self
-            .sending
-            .congestion
-            .get_or_insert_with(|| config.congestion.start(mss))
     }
 
     /// Bytes that have not been sent and both windows would let go.
@@ -456,7 +470,7 @@ impl Tcb {
     }
 
     /// Gives back what an idle connection does without.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release_idle(&mut self, now: Instant, send_states: &mut SendStatePool) {
         if self.flight() == 0 && !self.output_pending {
             self.sending.release_if_expendable(self.mss, now, send_states);
@@ -483,14 +497,7 @@ impl Tcb {
     /// Whether one more challenge ACK, or ACK to a segment outside of the window, may be sent in this second. A rate
     /// above 65,534 is no limit.
     pub(crate) fn allow_challenge(&mut self, now: Instant, rate: u32) -> bool {
-        // One 256 seconds ago counts as one of now: the limit is reached sooner, never later.
-        let second = now.as_secs() as u8;
-        if self.challenge_second != second {
-            self.challenge_second = second;
-            self.challenge_count = 0;
-        }
-        self.challenge_count = self.challenge_count.saturating_add(1);
-        u32::from(self.challenge_count) <= rate
+        self.lifetime.note_challenge(now) <= rate
     }
 }
 
@@ -502,8 +509,26 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        // Five million of them in 330 bytes each, with what the application keeps and their places in the tables.
-        assert!(size_of::<Tcb>() <= 224, "{} bytes", size_of::<Tcb>());
+        // Ten million of them in 256 bytes each, with what the application keeps and their places in the tables.
+        assert!(size_of::<Tcb>() <= 176, "{} bytes", size_of::<Tcb>());
+    }
+
+    #[test]
+    fn a_peer_is_quiet_for_as_long_as_it_has_sent_little_or_nothing() {
+        let mut tcb = testing::tcb(true, false, 0);
+        let begin = Instant::from_micros(5 << 40);
+        (tcb.tuning_since, tcb.last_received) = (tuning_units(begin), begin);
+        for micros in [0, 64, 1_000_000, 86_400_000_000] {
+            tcb.last_received = begin.plus_micros(micros / 2);
+            let quiet = tcb.quiet_for(begin.plus_micros(micros)).as_micros() as u64;
+            assert!(quiet.abs_diff(micros) < 64, "{quiet} for {micros}");
+        }
+        // The units have wrapped, and nothing came meanwhile.
+        tcb.last_received = begin;
+        assert_eq!(
+            tcb.quiet_for(begin.plus_micros(1 << 39)),
+            Duration::from_micros(1 << 39)
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ use super::send::mss_of;
 use super::send_state::LazySendState;
 use super::socket::Socket;
 use super::window::{syn_ack_window, window_shift};
-use super::{Connection, Context, Deadlines, Lifetime, NO_LISTENER, Service, State, Tcb};
+use super::{
+    Connection, Context, Deadlines, Lifetime, NO_LISTENER, NearInstant, Service, State, Tcb, age_units, tuning_units,
+};
 use crate::application::{Application, ListenerId};
 use crate::config::Config;
 use crate::counters::Counter;
@@ -15,6 +17,7 @@ use crate::recovery::rto::Rto;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::transmit::Transmit;
+use crate::wire::address::CompactKey;
 use crate::wire::{Flags, FlowKey, Options, Segment};
 
 /// The least text a segment is cut to, whatever the peer asks for: a tiny MSS is an attack (CVE-2019-11479). Linux's
@@ -99,7 +102,6 @@ impl Tcb {
             snd_wnd: 0,
             max_snd_wnd: 0,
             snd_wl1: SeqNumber(0),
-            snd_wl2: iss,
             rcv_nxt: SeqNumber(0),
             rcv_edge: SeqNumber(0),
             last_ack_sent: SeqNumber(0),
@@ -109,7 +111,7 @@ impl Tcb {
             rcv_mss: mss,
             sending: LazySendState::default(),
             receiving: None,
-            key,
+            key: CompactKey::new(&key),
             link,
             state: State::SynSent,
             settled: State::Closed,
@@ -129,7 +131,6 @@ impl Tcb {
             read_closed: false,
             abort: false,
             wants_writable: false,
-            syn_answered: false,
             output_pending: false,
             output_queued: false,
             keepalive_probes_sent: 0,
@@ -137,15 +138,15 @@ impl Tcb {
             ts_recent: 0,
             rto: Rto::default(),
             timestamp_offset,
-            ts_recent_age: now.as_secs() as u32,
+            ts_recent_since: age_units(now),
             last_received: now,
             deadlines: Deadlines::default(),
-            tuning_since: now,
+            delayed_ack: NearInstant::NEVER,
+            tuning_since: tuning_units(now),
             listener: listener.map_or(NO_LISTENER, |listener| listener.0),
             service: Service::Awaited,
-            lifetime: Lifetime::new(iss, now),
-            challenge_second: 0,
-            challenge_count: 0,
+            lifetime: Lifetime::new(iss),
+            opened: now.as_secs() as u32,
         }
     }
 
@@ -164,7 +165,7 @@ impl Tcb {
         self.sack_permitted = negotiated.sack_permitted;
         self.timestamps = negotiated.timestamp.is_some();
         self.ts_recent = negotiated.timestamp.unwrap_or(0);
-        self.ts_recent_age = now.as_secs() as u32;
+        self.ts_recent_since = age_units(now);
         match negotiated.window_scale {
             Some(shift) => self.snd_wind_shift = shift,
             None => self.rcv_wind_shift = 0,
@@ -200,6 +201,7 @@ impl<C> Connection<C> {
     {
         self.tcb.state = State::Established;
         self.tcb.start_keepalive(context.keepalives);
+        self.tcb.recall_path(context);
         let state = application.open(&mut Socket::new(&mut self.tcb, context));
         self.application = Some(state);
         if !self.tcb.may_queue(1, context.config, context.totals) {
@@ -247,7 +249,6 @@ impl<C> Connection<C> {
         tcb.snd_wnd = u32::from(segment.window);
         tcb.max_snd_wnd = tcb.snd_wnd;
         tcb.snd_wl1 = segment.seq;
-        tcb.snd_wl2 = segment.ack;
         tcb.accept(context.now);
         tcb.rcv_edge = tcb.rcv_nxt + tcb.rcv_buffer.min(u32::from(u16::MAX));
         if acknowledges {

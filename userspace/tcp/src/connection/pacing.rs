@@ -2,6 +2,7 @@
 
 use super::Tcb;
 use crate::congestion::Sent;
+use crate::recovery::delivery_rate::DeliveryRate;
 use crate::time::Instant;
 
 /// The time by which a sender may be ahead of its rate, or behind it and catch up, in microseconds: timers are no
@@ -12,14 +13,19 @@ impl Tcb {
     /// Whether the pacing rate holds text back. If so it is sent when the timer fires that this starts.
     #[inline]
     pub(crate) fn is_held_back(&mut self, now: Instant) -> bool {
-        let Some(sending) = self.sending.active_mut() else {
-            return false;
-        };
-        let held_back = sending.paced_until > now.plus_micros(MAX_AHEAD);
-        if held_back {
-            sending.deadlines.pace = sending.paced_until;
+        let held_back = self.is_ahead(now);
+        if held_back && let Some(sending) = self.sending.active_mut() {
+            // The timer comes up to a tick later, at which a millisecond's worth leaves.
+            let paced_until = sending.paced_until.as_micros();
+            sending.deadlines.pace = Instant::from_micros(paced_until.saturating_sub(MAX_AHEAD));
         }
         held_back
+    }
+
+    /// Whether more has been sent than the pacing rate lets go.
+    #[inline]
+    pub(crate) fn is_ahead(&self, now: Instant) -> bool {
+        self.sending.paced_until > now.plus_micros(MAX_AHEAD)
     }
 
     /// Tells congestion control, if there is any yet, of a segment with `bytes` of text that was sent (`again`).
@@ -37,6 +43,7 @@ impl Tcb {
             flight: self.flight(),
             snd_nxt: self.snd_nxt,
             again,
+            app_limited: self.sending.scoreboard.rate().is_some_and(DeliveryRate::is_app_limited),
         };
         let mss = u32::from(self.mss);
         let sending = &mut *self.sending;

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use super::{Context, State, Tcb};
+use super::{Common, Context, State, Tcb};
 use crate::config::Config;
 use crate::counters::Counter;
 use crate::recovery::Phase;
@@ -106,7 +106,7 @@ impl Tcb {
 
     /// A router could not forward packets larger than `mtu` bytes: makes segments fit, and has what did not sent again.
     /// False, and nothing is changed, if they already do.
-    pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant, config: &Config) -> bool {
+    pub(crate) fn set_path_mtu(&mut self, mtu: u16, now: Instant, config: &Common) -> bool {
         let mtu = if self.sending.path_mtu.reductions < MAX_REDUCTIONS {
             mtu
         } else {
@@ -133,7 +133,7 @@ impl Tcb {
     }
 
     /// Lets no segment from now on make a packet larger than `mtu` bytes. False, and nothing is changed, if none would.
-    fn fit_segments(&mut self, mtu: u16, now: Instant, config: &Config) -> bool {
+    fn fit_segments(&mut self, mtu: u16, now: Instant, config: &Common) -> bool {
         let text = self.text_in_packet(mtu);
         if text >= self.mss {
             return false;
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_text_leaves_room_for_all_headers_and_has_a_floor() {
-        let config = Config::default();
+        let config = Common::default();
         for (ipv4, timestamps, text) in [
             (true, false, 1360),
             (true, true, 1348),
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn an_increase_is_not_learned() {
-        let config = Config::default();
+        let config = Common::default();
         let mut tcb = tcb(true, false, 1460);
         for mtu in [1500, 1501, 9000, u16::MAX] {
             assert!(!tcb.set_path_mtu(mtu, NOW, &config));
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn full_segments_come_back_ten_minutes_after_the_last_reduction() {
-        let config = Config::default();
+        let config = Common::default();
         let mut tcb = tcb(true, false, 0);
         tcb.raise_path_mtu(NOW, &config);
         assert_eq!(tcb.mss, 1460);
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn mtus_that_fall_octet_by_octet_are_followed_only_so_often() {
-        let config = Config::default();
+        let config = Common::default();
         let mut tcb = tcb(true, false, 0);
         let reductions = (552..1500)
             .rev()
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_suspicion_lasts_twice_as_long_each_time() {
-        let config = Config::default();
+        let config = Common::default();
         let mut tcb = tcb(true, false, 1460);
         let mut now = NOW;
         for seconds in [15, 30, 60, 120, 240, 480, 600, 600] {
@@ -327,10 +327,10 @@ mod tests {
 
     #[test]
     fn a_raise_time_of_zero_means_never() {
-        let config = Config {
+        let config = Common::new(Config {
             path_mtu_raise: Duration::ZERO,
             ..Config::default()
-        };
+        });
         let mut tcb = tcb(true, false, 0);
         tcb.set_path_mtu(1400, NOW, &config);
         tcb.raise_path_mtu(NOW + Duration::from_secs(1_000_000), &config);
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn full_segments_that_vanish_thrice_in_a_row_are_suspicious() {
-        let config = Config::default();
+        let config = Common::default();
         let mut tcb = tcb(true, false, 1460);
         let mut suspected = Vec::new();
         for timeout in 0..8 {
@@ -355,11 +355,11 @@ mod tests {
 
     #[test]
     fn handshakes_are_not_suspicious_and_segments_that_fit_any_path_are_left_alone() {
-        let config = Config::default();
-        let never = Config {
+        let config = Common::default();
+        let never = Common::new(Config {
             black_hole_timeouts: 0,
             ..Config::default()
-        };
+        });
         for (outstanding, state, config, expected) in [
             (1460, State::Established, &config, true),
             (1460, State::SynSent, &config, false),
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn segments_shrink_step_by_step_and_then_no_more() {
-        let config = Config::default();
+        let config = Common::default();
         for (ipv4, steps) in [(true, &[1024, 552][..]), (false, &[1280][..])] {
             let mut tcb = tcb(ipv4, true, 1460);
             for &step in steps {
@@ -399,10 +399,10 @@ mod tests {
             }
             assert_eq!(tcb.next_black_hole_mtu(&config), None);
         }
-        let config = Config {
+        let config = Common::new(Config {
             min_path_mtu: 1280,
-            ..config
-        };
+            ..Config::default()
+        });
         let mut tcb = tcb(true, true, 1460);
         assert_eq!(tcb.next_black_hole_mtu(&config), Some(1280));
         tcb.fit_segments(1280, NOW, &config);

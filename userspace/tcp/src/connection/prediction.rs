@@ -78,18 +78,38 @@ impl Tcb {
     #[inline]
     fn take_establishing<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
         self.set_una(segment.ack);
-        (self.snd_wl1, self.snd_wl2) = (segment.seq, segment.ack);
+        self.snd_wl1 = segment.seq;
         self.snd_wnd = u32::from(segment.window) << self.snd_wind_shift;
         self.max_snd_wnd = self.snd_wnd;
         context.counters.bump(Counter::PassiveOpens);
     }
+
+    /// Notes what every predicted segment says beside its acknowledgment.
+    #[inline(always)]
+    fn note_predicted<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
+        context.counters.bump(Counter::PredictedIn);
+        self.accept(context.now);
+        self.update_ts_recent(segment, context.now);
+        if !segment.payload.is_empty() {
+            self.note_segment_size(segment.payload.len());
+        }
+    }
+}
+
+/// Whether every segment is to take the long way.
+#[inline]
+fn is_switched_off() -> bool {
+    #[cfg(debug_assertions)]
+    return SWITCHED_OFF.get();
+    #[cfg(not(debug_assertions))]
+    false
 }
 
 impl<C> Connection<C> {
-    /// Takes in a segment if it is one that was expected, as [`Connection::segment_arrives`] would go on to do. False:
-    /// it is another, and nothing has changed.
-    #[inline]
-    pub(crate) fn take_if_predicted<A, T>(
+    /// Takes in a segment of an open connection if it is one that was expected, as [`Connection::segment_arrives`]
+    /// would go on to do. False: it is another, and nothing has changed.
+    #[inline(always)]
+    pub(super) fn take_if_predicted<A, T>(
         &mut self,
         segment: &Segment<'_>,
         application: &mut A,
@@ -98,24 +118,37 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
-        #[cfg(debug_assertions)]
-        if SWITCHED_OFF.get() {
+        if is_switched_off() || !self.tcb.predicts(segment) {
             return false;
         }
-        if self.tcb.predicts(segment) {
-            self.tcb.take_predicted(segment, context);
-        } else if self.tcb.predicts_establishment(segment) {
-            self.tcb.take_establishing(segment, context);
-            self.establish(application, context);
-        } else {
-            return false;
-        }
-        context.counters.bump(Counter::PredictedIn);
-        let tcb = &mut self.tcb;
-        tcb.accept(context.now);
-        tcb.update_ts_recent(segment, context.now);
+        self.tcb.take_predicted(segment, context);
+        self.tcb.note_predicted(segment, context);
         if !segment.payload.is_empty() {
-            tcb.note_segment_size(segment.payload.len());
+            self.deliver_directly(segment.payload, application, context);
+            self.tcb.schedule_ack(context);
+        }
+        true
+    }
+
+    /// As [`Connection::take_if_predicted`], for the segment that completes the handshake of a listener's connection.
+    #[inline]
+    pub(super) fn take_if_establishing<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> bool
+    where
+        A: Application<Connection = C>,
+    {
+        if is_switched_off() || !self.tcb.predicts_establishment(segment) {
+            return false;
+        }
+        self.tcb.take_establishing(segment, context);
+        self.establish(application, context);
+        self.tcb.note_predicted(segment, context);
+        if !segment.payload.is_empty() {
+            // The application may have closed the connection that it was just told of.
             self.deliver(segment.payload, application, context);
             self.tcb.schedule_ack(context);
         }

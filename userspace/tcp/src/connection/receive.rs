@@ -1,6 +1,6 @@
 //! Segments that arrive for a connection, processed in the order of RFC 9293, section 3.10.7.4.
 
-use super::{Connection, Context, State, Tcb, reassembly_share};
+use super::{Connection, Context, NearInstant, State, Tcb, age_units, reassembly_share};
 use crate::application::Application;
 use crate::counters::Counter;
 use crate::reassembly::{Held, Limits, Reassembly};
@@ -15,8 +15,9 @@ use crate::wire::{Flags, Segment};
 /// then, and grows by acknowledgments. Linux's number.
 const QUICK_ACKS: u8 = 16;
 
-/// A timestamp older than this says nothing any more (RFC 7323, section 5.5); in seconds.
-const TS_RECENT_MAX_AGE: u32 = 24 * 24 * 3600;
+/// A timestamp older than this says nothing any more (RFC 7323, section 5.5): 24 days and some minutes, in units of
+/// [`age_units`].
+const TS_RECENT_MAX_AGE: u16 = ((24 * 24 * 3600 * 1_000_000_u64) >> 28) as u16 + 2;
 
 /// The engine's part after the arrival of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub(crate) enum Arrival {
 
 impl<C> Connection<C> {
     /// Processes a segment. The caller runs [`Connection::flush_output`] afterwards.
+    #[inline(always)]
     pub(crate) fn segment_arrives<A, T>(
         &mut self,
         segment: &Segment<'_>,
@@ -44,6 +46,38 @@ impl<C> Connection<C> {
         if self.take_if_predicted(segment, application, context) {
             return Arrival::Done;
         }
+        self.any_segment_arrives(segment, application, context)
+    }
+
+    /// [`Connection::segment_arrives`] for the segment that completes the handshake of a connection just made.
+    pub(crate) fn handshake_arrives<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> Arrival
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
+        if self.take_if_establishing(segment, application, context) {
+            return Arrival::Done;
+        }
+        self.any_segment_arrives(segment, application, context)
+    }
+
+    /// [`Connection::segment_arrives`] without header prediction.
+    #[inline(never)]
+    fn any_segment_arrives<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> Arrival
+    where
+        A: Application<Connection = C>,
+        T: Transmit,
+    {
         if self.tcb.state == State::SynSent {
             return self.syn_sent(segment, application, context);
         }
@@ -315,7 +349,6 @@ impl<C> Connection<C> {
 
     /// Gives in-order text to the application, or keeps what it does not take. False: there is no memory for it, and it
     /// has not been received.
-    #[inline]
     pub(super) fn deliver<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>) -> bool
     where
         A: Application<Connection = C>,
@@ -343,16 +376,35 @@ impl<C> Connection<C> {
         context.counters.add(Counter::BytesIn, text.len() as u64);
         if kept {
             self.offer_unread(application, context);
-            return true;
-        }
-        let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
-        let consumed = consumed.unwrap_or(0).min(text.len());
-        if consumed < text.len() && !self.tcb.read_closed && !self.tcb.abort {
-            let receiving = self.tcb.receiving.get_or_insert_default();
-            let kept = receiving.keep(&text[consumed..], context.config, context.totals);
-            debug_assert!(kept, "there is memory for what a segment leaves");
+        } else {
+            self.give(text, application, context);
         }
         true
+    }
+
+    /// Gives text to the application, for which nothing is kept.
+    #[inline(always)]
+    fn give<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        let consumed = self.call(context, |state, socket| application.receive(state, socket, text));
+        let consumed = consumed.unwrap_or(0);
+        if consumed < text.len() {
+            self.tcb.keep_rest(&text[consumed..], context);
+        }
+    }
+
+    /// [`Connection::deliver`] where nothing is kept, and the application may have it.
+    #[inline(always)]
+    pub(super) fn deliver_directly<A, T>(&mut self, text: &[u8], application: &mut A, context: &mut Context<'_, T>)
+    where
+        A: Application<Connection = C>,
+    {
+        self.tcb.rcv_nxt += text.len() as u32;
+        self.tcb.tune_receive_buffer(context);
+        context.counters.add(Counter::BytesIn, text.len() as u64);
+        self.give(text, application, context);
     }
 
     /// The peer's FIN is next.
@@ -377,6 +429,16 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// Keeps what the application has left of a segment's text.
+    #[inline(never)]
+    fn keep_rest<T>(&mut self, rest: &[u8], context: &mut Context<'_, T>) {
+        if !self.read_closed && !self.abort {
+            let receiving = self.receiving.get_or_insert_default();
+            let kept = receiving.keep(rest, context.config, context.totals);
+            debug_assert!(kept, "there is memory for what a segment leaves");
+        }
+    }
+
     /// A segment for a connection in TIME-WAIT or CLOSED.
     #[cold]
     fn ended_receives<T: Transmit>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) -> Arrival {
@@ -384,14 +446,16 @@ impl Tcb {
         // nothing else matters (RFC 1337).
         if segment.flags.contains(Flags::RST) {
             // But of a peer that does not know what its SYN was answered with: it begins anew.
-            if segment.seq == self.rcv_nxt && self.syn_answered {
+            if segment.seq == self.rcv_nxt && self.lifetime.syn_answered() {
                 return Arrival::Reset;
             }
         } else if segment.length() > 0 {
             // A SYN-ACK is an old one of this connection.
             let begins = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
             self.answer_unacceptable(segment, context);
-            self.syn_answered |= begins && self.ack_now;
+            if begins && self.ack_now {
+                self.lifetime.note_syn_answered();
+            }
         }
         Arrival::Done
     }
@@ -446,7 +510,7 @@ impl Tcb {
 
     /// Whether TS.Recent was set so long ago that it no longer says which timestamps are older.
     fn ts_recent_is_old(&self, now: Instant) -> bool {
-        (now.as_secs() as u32).wrapping_sub(self.ts_recent_age) >= TS_RECENT_MAX_AGE
+        age_units(now).wrapping_sub(self.ts_recent_since) >= TS_RECENT_MAX_AGE
     }
 
     /// The receiver's part of ECN (RFC 3168, section 6.1.3): a mark is echoed until the sender has answered it.
@@ -535,7 +599,7 @@ impl Tcb {
                 SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent)) || self.ts_recent_is_old(now);
             if newer && segment.seq.at_or_before(self.last_ack_sent) {
                 self.ts_recent = timestamps.value;
-                self.ts_recent_age = now.as_secs() as u32;
+                self.ts_recent_since = age_units(now);
             }
         }
     }
@@ -543,7 +607,6 @@ impl Tcb {
     /// The SYN this side sent was acknowledged.
     pub(crate) fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
         self.set_una(segment.ack);
-        self.snd_wl2 = segment.ack;
         let mut sent_at = None;
         // A listener's handshake had no need of it.
         if let Some(sending) = self.sending.active_mut() {
@@ -562,7 +625,7 @@ impl Tcb {
     /// The SYN or SYN-ACK that was sent at `sent_at`, and only once, has been acknowledged.
     pub(crate) fn measured_handshake<T>(&mut self, sent_at: Instant, context: &mut Context<'_, T>) {
         let rtt = context.now.micros_since(sent_at);
-        self.rto.sample_micros(rtt, context.rto_bounds);
+        self.rto.sample_micros(rtt);
         context.latencies.rtt.record(rtt);
     }
 
@@ -580,16 +643,15 @@ impl Tcb {
     /// RFC 9293, section 3.10.7.4, fifth check.
     #[inline]
     pub(super) fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
-        let newer =
-            self.snd_wl1.before(segment.seq) || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
-        if segment.ack.before(self.snd_una) || !newer {
+        // SND.WL2 is an acknowledgment that was taken in, so never behind SND.UNA: what is not before SND.UNA is not
+        // before SND.WL2 either.
+        if segment.ack.before(self.snd_una) || segment.seq.before(self.snd_wl1) {
             return;
         }
         let opened = window > self.snd_wnd;
         self.snd_wnd = window;
         self.max_snd_wnd = self.max_snd_wnd.max(window);
         self.snd_wl1 = segment.seq;
-        self.snd_wl2 = segment.ack;
         if opened && self.sending.persist {
             self.window_opened(context.now, context.rto_bounds);
         }
@@ -615,8 +677,8 @@ impl Tcb {
             self.ack_now = true;
         } else if unacknowledged >= 2 * u32::from(self.rcv_mss) {
             self.ack_now = true;
-        } else if unacknowledged > 0 && self.deadlines.delayed_ack == Instant::NEVER {
-            self.deadlines.delayed_ack = context.now + context.config.delayed_ack;
+        } else if unacknowledged > 0 && !self.delayed_ack.is_set() {
+            self.delayed_ack = NearInstant::new(context.now + context.config.delayed_ack);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Output: the segments that leave a connection, and the time they do.
 
 use super::recv_state::RecvState;
-use super::{Connection, Context, Outcome, State, Tcb};
+use super::{Connection, Context, NearInstant, Outcome, State, Tcb};
 use crate::application::CloseReason;
 use crate::config::Config;
 use crate::counters::Counter;
@@ -25,11 +25,18 @@ pub(crate) enum Probe {
 }
 
 /// A segment could not be sent because there was no frame for it.
-struct NoFrame;
+pub(super) struct NoFrame;
 
 impl<C> Connection<C> {
     /// Ends the handling of an event: sends what may be sent and says what becomes of the connection.
+    #[inline(never)]
     pub(crate) fn flush_output<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Outcome {
+        self.flush_output_inline(context)
+    }
+
+    /// [`Connection::flush_output`] after a segment, where a call would be a good part of what it costs.
+    #[inline(always)]
+    pub(crate) fn flush_output_inline<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Outcome {
         let tcb = &mut self.tcb;
         tcb.account(context.totals);
         if tcb.abort {
@@ -37,23 +44,11 @@ impl<C> Connection<C> {
             return Outcome::Closed(CloseReason::Aborted);
         }
         tcb.output(context);
-        let is_read = tcb.unread() > 0 && !tcb.read_closed;
-        match tcb.state {
-            // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
-            State::TimeWait | State::Closed if is_read && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
-                tcb.sending.acquire(context.send_states);
-                tcb.sending.stop_timers(false);
-                tcb.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
-                tcb.deadlines.keepalive = Instant::NEVER;
+        if matches!(tcb.state, State::FinWait2 | State::TimeWait | State::Closed) {
+            let outcome = tcb.outcome_of_fin(context);
+            if outcome != Outcome::Open {
+                return outcome;
             }
-            State::TimeWait | State::Closed if is_read => {}
-            State::TimeWait => return Outcome::TimeWait,
-            State::Closed => return Outcome::Closed(CloseReason::Finished),
-            State::FinWait2 if tcb.read_closed && tcb.sending.deadlines.fin_wait_2 == Instant::NEVER => {
-                tcb.sending.acquire(context.send_states);
-                tcb.sending.deadlines.fin_wait_2 = context.now + context.config.fin_wait_2;
-            }
-            _ => {}
         }
         tcb.release_idle(context.now, context.send_states);
         Outcome::Open
@@ -61,7 +56,33 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// The outcome for a connection whose FIN is acknowledged.
+    #[inline(never)]
+    fn outcome_of_fin<T>(&mut self, context: &mut Context<'_, T>) -> Outcome {
+        let is_read = self.unread() > 0 && !self.read_closed;
+        let is_timed = self.sending.deadlines.fin_wait_2 != Instant::NEVER;
+        match self.state {
+            // The application may still read what it has not consumed (RFC 9293, section 3.10.3), for a bounded time.
+            State::TimeWait | State::Closed if is_read && !is_timed => {
+                self.sending.acquire(context.send_states);
+                self.sending.stop_timers(false);
+                self.sending.deadlines.fin_wait_2 = context.now + context.config.user_timeout;
+                self.deadlines.keepalive = Instant::NEVER;
+            }
+            State::TimeWait | State::Closed if is_read => {}
+            State::TimeWait => return Outcome::TimeWait,
+            State::Closed => return Outcome::Closed(CloseReason::Finished),
+            State::FinWait2 if self.read_closed && !is_timed => {
+                self.sending.acquire(context.send_states);
+                self.sending.deadlines.fin_wait_2 = context.now + context.config.fin_wait_2;
+            }
+            _ => {}
+        }
+        Outcome::Open
+    }
+
     /// Sends whatever the windows allow, and an acknowledgment if one is due and went with nothing else.
+    #[inline(always)]
     pub(crate) fn output<T: Transmit>(&mut self, context: &mut Context<'_, T>) {
         self.output_pending = false;
         let report = if self.ack_now && self.has_report() {
@@ -88,6 +109,7 @@ impl Tcb {
         self.receiving.as_deref().is_some_and(RecvState::is_to_be_reported)
     }
 
+    #[inline(always)]
     fn output_data<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
         if self.state == State::SynSent || self.state == State::SynReceived {
             return self.output_syn(context);
@@ -97,15 +119,25 @@ impl Tcb {
         }
         if let Some(length) = self.all_in_one_segment() {
             self.sending.cwnd_limited = false;
-            return self.send_next(length, self.fin_queued, context);
+            return self.send_first_time(length, self.fin_queued, context);
         }
+        self.output_queue(context)
+    }
+
+    /// [`Tcb::output_data`] of more than a segment, or while something is outstanding.
+    #[inline(never)]
+    fn output_queue<T: Transmit>(&mut self, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
         if self.sending.retransmit_head {
             self.retransmit(0, context)?;
             self.sending.retransmit_head = false;
         }
         for _ in 0..SEGMENTS_PER_TURN {
             let pipe = self.pipe();
-            if let Some(index) = self
+            if self.sending.frto.is_probing() {
+                if !self.send_instead_of_lost(pipe, context)? {
+                    return Ok(());
+                }
+            } else if let Some(index) = self
                 .sending
                 .active_mut()
                 .and_then(|sending| sending.scoreboard.next_lost())
@@ -161,6 +193,7 @@ impl Tcb {
         let stamp = self.timestamp_now(context.now);
         let sending = &mut *self.sending;
         sending.scoreboard.retransmitted(index, context.now);
+        sending.frto.retransmitted(segment.end);
         context.counters.bump(match sending.phase {
             Phase::Loss => Counter::RtoRetransmits,
             _ => Counter::FastRetransmits,
@@ -179,10 +212,13 @@ impl Tcb {
 
     /// Sends one segment that has not been sent before, if there is something to send and the windows allow it, and
     /// says whether it did. `pipe` is what is in the network.
-    fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
+    pub(super) fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
             self.sending.cwnd_limited = false;
+            if !self.is_ahead(context.now) {
+                self.check_app_limited();
+            }
             return Ok(false);
         }
         if self.sending.scoreboard.len() >= context.config.max_outstanding_segments as usize {
@@ -245,7 +281,19 @@ impl Tcb {
     }
 
     /// Sends `length` new bytes, and FIN.
+    #[inline(never)]
     fn send_next<T: Transmit>(&mut self, length: u32, fin: bool, context: &mut Context<'_, T>) -> Result<(), NoFrame> {
+        self.send_first_time(length, fin, context)
+    }
+
+    /// [`Tcb::send_next`], where a call would be a good part of what it costs.
+    #[inline(always)]
+    fn send_first_time<T: Transmit>(
+        &mut self,
+        length: u32,
+        fin: bool,
+        context: &mut Context<'_, T>,
+    ) -> Result<(), NoFrame> {
         let seq = self.snd_nxt;
         self.send_segment(seq, length, fin, Purpose::Data, context)?;
         context.counters.add(Counter::BytesOut, u64::from(length));
@@ -511,7 +559,7 @@ impl Tcb {
     fn acknowledged(&mut self) {
         self.last_ack_sent = self.rcv_nxt;
         self.ack_now = false;
-        self.deadlines.delayed_ack = Instant::NEVER;
+        self.delayed_ack = NearInstant::NEVER;
     }
 
     /// [`Tcb::transmit`], for segments that are rare.

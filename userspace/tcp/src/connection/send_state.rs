@@ -12,6 +12,7 @@ use super::{PathMtu, Undo};
 use crate::config::Config;
 use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, initial_window};
 use crate::recovery::Phase;
+use crate::recovery::frto::Frto;
 use crate::recovery::prr::Prr;
 use crate::recovery::rack::Rack;
 use crate::recovery::scoreboard::Scoreboard;
@@ -50,13 +51,15 @@ pub(crate) struct SendState {
     pub(crate) duplicate_acks: u16,
     /// The pacing rate has let go all that was sent until then; [`Instant::ZERO`]: nothing is paced.
     pub(crate) paced_until: Instant,
-    /// What is to be added to that, in microseconds times the rate: less than one.
+    /// The fraction to be added to that, in microseconds times the rate: less than one.
     pub(crate) pace_rest: u64,
     /// `None` while the window is the initial one and has never limited sending.
     pub(crate) congestion: Option<Box<dyn CongestionControl>>,
     /// SND.NXT when a tail loss probe was sent, and whether it was a retransmission (TLP.end_seq, TLP.is_retrans).
     pub(crate) tail_probe: Option<(SeqNumber, bool)>,
     pub(crate) undo: Option<Undo>,
+    /// The judgment of the last retransmission timeout, while it is open.
+    pub(crate) frto: Frto,
     /// RecoveryPoint (RFC 6675): SND.NXT when the last recovery began.
     pub(crate) recovery_point: Option<SeqNumber>,
     /// SND.NXT when the window was last reduced because of ECE.
@@ -98,6 +101,7 @@ impl SendState {
             congestion: None,
             tail_probe: None,
             undo: None,
+            frto: Frto::Off,
             recovery_point: None,
             cwr_point: None,
             rack: Rack::new(),
@@ -129,6 +133,7 @@ impl SendState {
             congestion,
             tail_probe,
             undo,
+            frto,
             recovery_point,
             cwr_point,
             rack,
@@ -154,6 +159,7 @@ impl SendState {
         *congestion = None;
         *tail_probe = None;
         *undo = None;
+        *frto = Frto::Off;
         *recovery_point = None;
         *cwr_point = None;
         *rack = Rack::new();
@@ -246,6 +252,7 @@ impl SendState {
         self.paced_until = Instant::ZERO;
         self.pace_rest = 0;
         self.congestion = None;
+        self.scoreboard.forget_rate();
     }
 }
 
@@ -323,6 +330,11 @@ pub(crate) struct SendStatePool(Vec<LazySendState>);
 impl SendStatePool {
     fn take(&mut self) -> Box<SendState> {
         self.0.pop().and_then(|spare| spare.0).unwrap_or_default()
+    }
+
+    /// Gives back all of them.
+    pub(crate) fn give_back(&mut self) {
+        self.0 = Vec::new();
     }
 
     /// Takes back what the connection has, whatever is in it.

@@ -39,6 +39,7 @@ impl<'a> Socket<'a> {
     }
 
     /// The parts of the engine needed to send something.
+    #[inline]
     fn sending(&mut self) -> &mut SendState {
         self.tcb.sending.acquire(self.send_states);
         let sending = &mut *self.tcb.sending;
@@ -56,6 +57,7 @@ impl<'a> Socket<'a> {
         }
     }
 
+    #[inline]
     fn queue_fin(&mut self) {
         if !self.tcb.fin_queued {
             self.tcb.fin_queued = true;
@@ -70,17 +72,19 @@ impl Stream for Socket<'_> {
     }
 
     fn local(&self) -> SocketAddr {
-        self.tcb.key.local()
+        self.tcb.key.get().local()
     }
 
     fn peer(&self) -> SocketAddr {
-        self.tcb.key.peer()
+        self.tcb.key.get().peer()
     }
 
+    #[inline]
     fn now(&self) -> Instant {
         self.now
     }
 
+    #[inline]
     fn peer_finished(&self) -> bool {
         self.tcb.fin_received
     }
@@ -96,6 +100,7 @@ impl Stream for Socket<'_> {
         count
     }
 
+    #[inline(always)]
     fn send_whole(&mut self, data: &Bytes, sum: TextSum) -> bool {
         debug_assert_eq!(sum, TextSum::of(data), "the sum of another text");
         let fits = self.tcb.may_queue(data.len(), self.config, self.totals);
@@ -117,6 +122,7 @@ impl Stream for Socket<'_> {
         count
     }
 
+    #[inline]
     fn unacknowledged(&self) -> usize {
         self.tcb.queued()
     }
@@ -125,6 +131,7 @@ impl Stream for Socket<'_> {
         self.queue_fin();
     }
 
+    #[inline]
     fn close(&mut self) {
         self.queue_fin();
         self.tcb.read_closed = true;
@@ -137,12 +144,14 @@ impl Stream for Socket<'_> {
         self.tcb.abort = true;
     }
 
+    #[inline]
     fn mark_served(&mut self) {
         if self.tcb.service == Service::Awaited {
             self.tcb.service = Service::Begun;
         }
     }
 
+    #[inline]
     fn set_timer(&mut self, after: Option<Duration>) {
         // In the next tick at the earliest: one that is set again and again must not keep the others waiting.
         self.tcb.deadlines.application = after.map_or(Instant::NEVER, |after| self.now + after.max(TIMER_TICK));

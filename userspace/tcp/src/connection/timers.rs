@@ -17,10 +17,40 @@ const MAX_ACK_DELAY: u64 = 200_000;
 /// The least time before a tail loss probe: a few ticks of the wheel; in microseconds.
 const MIN_PROBE_TIMEOUT: u64 = 10_000;
 
+/// An instant less than half an hour before or after one that is known, in 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NearInstant(u32);
+
+impl NearInstant {
+    /// [`Instant::NEVER`].
+    pub(crate) const NEVER: Self = Self(0);
+
+    /// This instant, or one a microsecond later.
+    #[inline]
+    pub(crate) fn new(instant: Instant) -> Self {
+        Self((instant.as_micros() as u32).max(1))
+    }
+
+    /// Whether it is another than [`NearInstant::NEVER`].
+    #[inline]
+    pub(crate) fn is_set(self) -> bool {
+        self != Self::NEVER
+    }
+
+    /// The instant, which is near `known`.
+    #[inline]
+    pub(crate) fn near(self, known: Instant) -> Instant {
+        if !self.is_set() {
+            return Instant::NEVER;
+        }
+        let distance = self.0.wrapping_sub(known.as_micros() as u32) as i32;
+        Instant::from_micros(known.as_micros().saturating_add_signed(i64::from(distance)))
+    }
+}
+
 /// The deadlines of a connection; [`Instant::NEVER`] where a timer is not running. The wheel holds one entry per
-/// connection, filed at or before the earliest of these and of [`SendDeadlines`].
+/// connection, filed at or before the earliest of these, of [`SendDeadlines`] and of [`Tcb::delayed_ack`].
 pub(crate) struct Deadlines {
-    pub(crate) delayed_ack: Instant,
     pub(crate) keepalive: Instant,
     pub(crate) application: Instant,
 }
@@ -28,7 +58,6 @@ pub(crate) struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            delayed_ack: Instant::NEVER,
             keepalive: Instant::NEVER,
             application: Instant::NEVER,
         }
@@ -93,12 +122,11 @@ impl Tcb {
     /// The earliest deadline; `None` when no timer is running.
     #[inline]
     pub(crate) fn earliest_deadline(&self) -> Option<Instant> {
-        let Deadlines {
-            delayed_ack,
-            keepalive,
-            application,
-        } = self.deadlines;
-        let mut earliest = delayed_ack.min(keepalive).min(application);
+        let Deadlines { keepalive, application } = self.deadlines;
+        let mut earliest = keepalive.min(application);
+        if self.delayed_ack.is_set() {
+            earliest = earliest.min(self.delayed_ack.near(self.last_received));
+        }
         if let Some(sending) = self.sending.active() {
             earliest = earliest.min(sending.deadlines.earliest());
         }
@@ -108,8 +136,11 @@ impl Tcb {
     /// Starts the retransmission timer if it is not running (RFC 6298, rule 5.1).
     #[inline]
     pub(crate) fn start_retransmit_timer(&mut self, now: Instant, bounds: Bounds) {
-        if self.sending.deadlines.retransmit == Instant::NEVER || self.sending.persist {
-            self.restart_retransmit_timer(now, bounds);
+        let timeout = self.rto.timeout_micros(bounds);
+        let sending = &mut *self.sending;
+        if sending.deadlines.retransmit == Instant::NEVER || sending.persist {
+            sending.persist = false;
+            sending.deadlines.retransmit = now.plus_micros(timeout);
         }
     }
 
@@ -198,13 +229,15 @@ impl Tcb {
         let (flight, mss) = (self.flight(), u32::from(self.mss));
         self.congestion(context.config)
             .on_timeout(context.now, flight, repeated, mss);
-        let srtt = self.srtt();
+        let (srtt, frto) = (self.srtt(), self.frto_at_timeout(repeated));
         let sending = &mut *self.sending;
+        sending.frto = frto;
         if context.config.loss_detection == LossDetection::Rack && self.sack_permitted && !repeated {
             sending.rack.timeout(&mut sending.scoreboard, srtt, mss, context.now);
         } else {
             sending.scoreboard.mark_all_lost();
         }
+        self.report_losses(context);
         self.rto.back_off();
         self.avoid_black_hole(context);
         let sending = &mut *self.sending;
@@ -257,6 +290,7 @@ impl<C> Connection<C> {
     {
         let now = context.now;
         let tcb = &mut self.tcb;
+        tcb.check_app_limited();
         let waits = matches!(tcb.state, State::FinWait2 | State::TimeWait | State::Closed);
         if tcb.sending_due(now, |deadlines| &mut deadlines.fin_wait_2) && waits {
             return Outcome::Closed(CloseReason::TimedOut);
@@ -273,8 +307,11 @@ impl<C> Connection<C> {
             tcb.rack_loss(now);
             if tcb.sending.phase == Phase::Open && tcb.sending.scoreboard.lost() > 0 {
                 tcb.begin_recovery(tcb.flight(), context);
-                tcb.reduce_window(0, false, context.config);
+                if !tcb.controller_drives_recovery() {
+                    tcb.reduce_window(0, false, context.config);
+                }
             }
+            tcb.report_losses(context);
         }
         let probe = tcb.sending_due(now, |deadlines| &mut deadlines.probe);
         if probe && tcb.flight() > 0 && tcb.sending.phase == Phase::Open {
@@ -292,7 +329,8 @@ impl<C> Connection<C> {
             tcb.send_reset(context);
             return Outcome::Closed(CloseReason::TimedOut);
         }
-        if due(&mut tcb.deadlines.delayed_ack, now) {
+        if tcb.delayed_ack.near(tcb.last_received) <= now {
+            tcb.delayed_ack = NearInstant::NEVER;
             tcb.ack_now = true;
         }
         if due(&mut tcb.deadlines.application, now) {
@@ -300,5 +338,35 @@ impl<C> Connection<C> {
             self.offer_unread(application, context);
         }
         self.flush_output(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_instant_near_a_known_one_is_told_to_the_microsecond(
+            known in 1_u64 << 32..1 << 60,
+            distance in -0x7fff_fffe_i64..0x7fff_fffe,
+        ) {
+            let instant = Instant::from_micros(known.saturating_add_signed(distance));
+            let near = NearInstant::new(instant);
+            prop_assert!(near.is_set());
+            let told = near.near(Instant::from_micros(known));
+            // None of them ends in zeros only.
+            let late = u64::from(instant.as_micros() as u32 == 0);
+            prop_assert_eq!(told, instant.plus_micros(late));
+        }
+    }
+
+    #[test]
+    fn zeros_only_are_told_a_microsecond_later() {
+        let wrap = Instant::from_micros(7 << 32);
+        assert_eq!(NearInstant::new(wrap).near(wrap), wrap.plus_micros(1));
+        assert_eq!(NearInstant::NEVER.near(wrap), Instant::NEVER);
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Context, Tcb, Totals};
+use super::{Context, Tcb, Totals, tuning_units};
 use crate::config::Config;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
@@ -75,7 +75,7 @@ impl Tcb {
 
     fn measured_half_a_buffer(&mut self, now: Instant, config: &Config, totals: &Totals) {
         // A peer that only sends may never have been measured: its SYN-ACK was sent twice, or was a cookie.
-        let taken = now.since(self.tuning_since);
+        let taken = self.quiet_for(now);
         if totals.is_receive_pressure(config) || taken >= 8 * self.srtt() + IDLE {
             self.rcv_buffer = self.rcv_buffer.min(config.receive_buffer_initial);
         } else if taken <= 2 * self.srtt() + TUNING_SLACK && self.unread() < self.rcv_buffer as usize / 2 {
@@ -83,7 +83,7 @@ impl Tcb {
         }
         self.lifetime.measured(self.tuning_from, self.rcv_nxt);
         self.tuning_from = self.rcv_nxt;
-        self.tuning_since = now;
+        self.tuning_since = tuning_units(now);
     }
 }
 

@@ -37,9 +37,10 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> Received {
         let Some(listener) = self.listener(&segment.key) else {
-            // All of an engine without listeners is about connections it opened, which another shard may have done.
+            // Another shard may have a connection that was accepted while there was a listener, or by another process;
+            // and all of an engine without listeners is about connections it opened, which another may have done.
             let others = self.others(&segment.key, on_no_flow);
-            if others != 0 && self.listeners.is_empty() {
+            if others != 0 && (self.listeners.is_empty() || self.shared_flows.is_some()) {
                 return Received::NoFlow { others, then: 0 };
             }
             self.counters.bump(Counter::DropNotListening);
@@ -80,19 +81,18 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return;
         }
-        if self.half_open.len() >= self.config.max_half_open
+        if self.half_open.len() >= self.common.config.max_half_open
             && let Some(oldest) = self.half_open.oldest()
         {
             self.remove_half_open(oldest);
             self.counters.bump(Counter::HalfOpenEvicted);
         }
-        let link = self.answer_link(segment);
-        let Some(link) = self.links.acquire(&link) else {
+        let Some(link) = self.acquire_answer_link(segment) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return;
         };
         let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
-        negotiated.ecn = self.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
+        negotiated.ecn = self.common.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
         let hash = TupleHash::new(self.secrets.isn, &segment.key);
         let iss = hash.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
@@ -127,14 +127,13 @@ impl<A: Application> Engine<A> {
         };
         let (key, link) = (half_open.key, half_open.link);
         let timestamp = (now.as_millis() as u32).wrapping_add(hash.timestamp_offset());
-        let header = header(half_open, timestamp, &self.config);
-        let link = self.record_link(&key, link);
-        self.send_bare(&link, &key, &header, purpose, out);
+        let header = header(half_open, timestamp, &self.common.config);
+        self.send_for_record(&key, link, &header, purpose, out);
     }
 
     /// The SYN-ACK was not acknowledged in time.
     pub(super) fn half_open_timer_fired<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
-        let retries = self.config.syn_ack_retries;
+        let retries = self.common.config.syn_ack_retries;
         let Some(half_open) = self.half_open.get_mut(slot) else {
             return;
         };
@@ -145,7 +144,8 @@ impl<A: Application> Engine<A> {
         }
         half_open.retransmits += 1;
         let timeout = SYN_ACK_TIMEOUT * (1 << half_open.retransmits.min(16));
-        self.half_open_timers.arm(slot, now + timeout.min(self.config.rto_max));
+        self.half_open_timers
+            .arm(slot, now + timeout.min(self.common.config.rto_max));
         self.counters.bump(Counter::SynAckRetransmits);
         self.repeat_syn_ack(now, slot, out);
     }
@@ -163,7 +163,7 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         };
         let (irs, iss, listener) = (half_open.irs, half_open.iss, half_open.listener);
-        let (rcv_nxt, window) = (irs + 1, u32::from(syn_ack_window(&self.config)));
+        let (rcv_nxt, window) = (irs + 1, u32::from(syn_ack_window(&self.common.config)));
         let flags = segment.flags;
         if flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) {
             if segment.seq == irs {
@@ -218,7 +218,7 @@ impl<A: Application> Engine<A> {
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
     fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, source: SourceId, segment: &Segment<'_>, out: &mut T) {
-        let Some(half_open) = self.take_half_open(slot) else {
+        let Some(half_open) = self.half_open.get(slot) else {
             return;
         };
         let (key, negotiated) = (half_open.key, half_open.negotiated());
@@ -241,11 +241,15 @@ impl<A: Application> Engine<A> {
         };
         let first_sent_at = half_open.first_sent_at(now);
         let sent_at = half_open.sent_at(now);
-        let connection = Connection::accepted(handshake, &self.config, now);
-        let place = self.connections.insert(connection) as u32;
+        let connection = Connection::accepted(handshake, &self.common.config, now);
+        let place = self.connections.vacant_slot();
+        self.take_half_open(slot);
         self.sources.open(place, source);
         self.table
             .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
+        // It is moved, in larger pieces than it was written in, when the processor has no writes of it under way any
+        // more.
+        self.connections.insert(connection);
         if self.complete_handshake(now, place, segment, sent_at, out) {
             self.latencies.accept.record(now.micros_since(first_sent_at));
         }
@@ -263,9 +267,9 @@ impl<A: Application> Engine<A> {
         out: &mut T,
     ) -> bool {
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let mut context = context!(self, now, out);
-        let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
+        let arrival = connection.handshake_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
         if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
             connection.tcb.follow(segment, context.links);
@@ -316,21 +320,22 @@ impl<A: Application> Engine<A> {
         Some(slot)
     }
 
-    /// Takes a record and its timer away.
-    fn take_half_open(&mut self, slot: u32) -> Option<HalfOpen> {
+    /// Takes a record and its timer away. What is still needed of it has been read: to move it would cost more.
+    fn take_half_open(&mut self, slot: u32) {
         if self.half_open_untimed == Some(slot) {
             self.half_open_untimed = self.half_open.next(slot);
         }
         self.half_open_timers.cancel(slot);
-        self.half_open.remove(slot)
+        self.half_open.remove(slot);
     }
 
     pub(super) fn remove_half_open(&mut self, slot: u32) {
-        if let Some(half_open) = self.take_half_open(slot) {
-            self.table.remove(&half_open.key, FlowSlot::HalfOpen(slot));
-            self.flow_ends(&half_open.key);
-            self.tell_of(&half_open.key, State::SynReceived, State::Closed);
-            self.links.release(half_open.link);
+        if let Some(&HalfOpen { key, link, .. }) = self.half_open.get(slot) {
+            self.take_half_open(slot);
+            self.table.remove(&key, FlowSlot::HalfOpen(slot));
+            self.flow_ends(&key);
+            self.tell_of(&key, State::SynReceived, State::Closed);
+            self.links.release(link);
         }
     }
 
@@ -384,7 +389,7 @@ impl<A: Application> Engine<A> {
                 let header = time_wait.acknowledgment(stamp);
                 if meaning == Meaning::FinAgain {
                     if let Some(record) = self.time_wait.get_mut(slot) {
-                        record.begin_anew(now, self.config.msl);
+                        record.begin_anew(now, self.common.config.msl);
                     }
                     self.time_wait.renew(slot);
                 }
@@ -394,8 +399,7 @@ impl<A: Application> Engine<A> {
                     {
                         record.syn_answered = true;
                     }
-                    let link = self.record_link(&key, link);
-                    self.send_bare(&link, &key, &header, Purpose::Control, out);
+                    self.send_for_record(&key, link, &header, Purpose::Control, out);
                 } else {
                     self.counters.bump(Counter::ChallengeAcksLimited);
                 }

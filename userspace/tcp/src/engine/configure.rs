@@ -12,7 +12,7 @@ impl<A: Application> Engine<A> {
     /// were set. Keepalive settings count for listeners that are added later, and congestion control for connections
     /// that begin later. These stay as they are, since tables were made or options negotiated by them: `mtu`, which
     /// [`Engine::set_mtu`] changes, `outer_headers`, `max_connections`, `max_half_open`, `max_time_wait`,
-    /// `receive_buffer`, `receive_buffer_initial`, `ecn` and `loss_detection`.
+    /// `path_memory`, `receive_buffer`, `receive_buffer_initial`, `ecn` and `loss_detection`.
     ///
     /// # Panics
     ///
@@ -21,18 +21,19 @@ impl<A: Application> Engine<A> {
         if let Err(reason) = config.validate() {
             panic!("{reason}");
         }
-        let before = &self.config;
+        let before = &self.common.config;
         if config.rst_rate != before.rst_rate {
             self.rst_limit = RateLimit::new(config.rst_rate, Limited::Reset, self.secrets.isn);
             self.challenge_limit = RateLimit::new(config.rst_rate, Limited::Challenge, self.secrets.isn);
         }
         self.rto_bounds = Bounds::new(config.rto_min, config.rto_max);
-        self.config = Config {
+        self.common.config = Config {
             mtu: before.mtu,
             outer_headers: before.outer_headers,
             max_connections: before.max_connections,
             max_half_open: before.max_half_open,
             max_time_wait: before.max_time_wait,
+            path_memory: before.path_memory,
             receive_buffer: before.receive_buffer,
             receive_buffer_initial: before.receive_buffer_initial,
             ecn: before.ecn,
@@ -43,7 +44,7 @@ impl<A: Application> Engine<A> {
 
     /// The settings it works by.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.common.config
     }
 
     /// The number of listeners.

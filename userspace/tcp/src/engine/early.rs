@@ -1,7 +1,7 @@
 //! Segments that arrive before the acknowledgment of the cookie that their handshake began with.
 //!
-//! What a client sends right behind its acknowledgment may overtake it on the way, or between two queues. Nothing says
-//! then that it is more than a stray: the cookie is bound to the client's initial sequence number, which only the
+//! Text that a client sends right behind its acknowledgment may overtake it on the way, or between two queues. Nothing
+//! says then that it is more than a stray: the cookie is bound to the client's initial sequence number, which only the
 //! acknowledgment has. So it waits for a moment, and is only answered as a stray when nothing has come of it.
 
 use core::time::Duration;
@@ -46,7 +46,7 @@ pub(super) struct EarlySegments {
 }
 
 impl EarlySegments {
-    /// When the first of them is a stray after all.
+    /// The time at which the first of them is a stray after all.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.waiting.front().map(|first| (first.since + PATIENCE).next_milli())
     }

@@ -26,7 +26,7 @@ impl<A: Application> Engine<A> {
     /// The counter of the limit that speaks against it.
     pub(super) fn admit<T: Transmit>(&mut self, now: Instant, key: &FlowKey, out: &mut T) -> Result<SourceId, Counter> {
         let source = self.sources.check(now, &key.remote)?;
-        if self.connections.len() >= self.config.max_connections as usize {
+        if self.connections.len() >= self.common.config.max_connections {
             let victim = self.find_victim(now, source).ok_or(Counter::DropConnectionsFull)?;
             self.evict(now, victim, out);
         }
@@ -61,7 +61,7 @@ impl<A: Application> Engine<A> {
 
     /// The peer of a connection has made its first complete request.
     pub(super) fn list_served(&mut self, slot: u32) {
-        self.connections[slot as usize].tcb.service = Service::Listed;
+        self.connections[slot].tcb.service = Service::Listed;
         self.sources.serve(slot);
     }
 
@@ -98,7 +98,7 @@ impl<A: Application> Engine<A> {
             };
             first.get_or_insert(slot);
             self.counters.bump(Counter::EvictionVisited);
-            if self.connections[slot as usize].tcb.quiet_since() + MIN_IDLE <= now {
+            if self.connections[slot].tcb.quiet_for(now) >= MIN_IDLE {
                 return Ok(slot);
             }
             let held = self.sources.held_beside(slot);
@@ -113,7 +113,7 @@ impl<A: Application> Engine<A> {
     /// longest, and since when: of the [`MAX_VISITED`] that were looked at longest ago.
     fn longest_idle(&mut self, source: SourceId) -> Option<(u32, Instant)> {
         let first = self.sources.look_at_served(source)?;
-        let last_received = |slot: u32| self.connections[slot as usize].tcb.last_received;
+        let last_received = |slot: u32| self.connections[slot].tcb.last_received;
         let mut longest = (first, last_received(first));
         let mut visited = 1;
         while visited < MAX_VISITED
@@ -131,7 +131,7 @@ impl<A: Application> Engine<A> {
     fn evict<T: Transmit>(&mut self, now: Instant, slot: u32, out: &mut T) {
         self.follow_next_hop(slot);
         let mut context = context!(self, now, out);
-        let tcb = &mut self.connections[slot as usize].tcb;
+        let tcb = &mut self.connections[slot].tcb;
         tcb.send_reset(&mut context);
         if tcb.service == Service::Listed {
             self.counters.bump(Counter::EvictedIdle);

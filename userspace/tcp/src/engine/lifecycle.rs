@@ -2,32 +2,26 @@
 
 use core::hint::black_box;
 
-use slab::Slab;
-
 use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
 use crate::connection::State;
-use crate::connection::send_state::SendStatePool;
 use crate::counters::Counter;
 use crate::flow_table::FlowSlot;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 
-/// Tables with room for up to this many connections are kept when there are none.
-const KEPT_CONNECTIONS: usize = 1024;
-
 impl<A: Application> Engine<A> {
     /// Takes a connection out of the table and tells its application.
     pub(super) fn remove_connection(&mut self, slot: u32, reason: CloseReason) {
-        let Some(connection) = self.connections.get(slot as usize) else {
+        let Some(connection) = self.connections.get(slot) else {
             return;
         };
-        let (key, state) = (connection.tcb.key, connection.tcb.settled);
+        let (key, state) = (connection.tcb.key.get(), connection.tcb.settled);
         self.table.remove(&key, FlowSlot::Connection(slot));
         self.flow_ends(&key);
         self.tell_of(&key, state, State::Closed);
-        let connection = &self.connections[slot as usize];
+        let connection = &self.connections[slot];
         self.links.release(connection.tcb.link);
         self.forget(slot, reason);
     }
@@ -36,8 +30,15 @@ impl<A: Application> Engine<A> {
     fn forget(&mut self, slot: u32, reason: CloseReason) {
         self.connection_timers.cancel(slot);
         // What is of use is taken out where it is; the rest need not be moved.
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         connection.tcb.discount(&mut self.totals);
+        // What a peer that vanished was like says nothing of how it will be.
+        if reason != CloseReason::TimedOut
+            && let Some(path) = connection.tcb.learned_path()
+        {
+            let (peer, age) = (&connection.tcb.key.get().remote, self.common.config.path_memory_age);
+            self.common.paths.learn(peer, path, self.now, age);
+        }
         self.send_states.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
             CloseReason::Finished => Counter::Finished,
@@ -51,36 +52,48 @@ impl<A: Application> Engine<A> {
             next_hops.forget(slot);
         }
         let application = connection.application.take();
-        drop(self.connections.remove(slot as usize));
+        self.connections.remove(slot);
         if let Some(state) = application {
             self.application.closed(state, reason);
         }
-        if self.connections.is_empty() && self.connections.capacity() > KEPT_CONNECTIONS {
-            self.give_back_tables();
-        }
     }
 
-    /// Gives back the memory of tables that had grown for more than a few connections, of which there are none.
+    /// Whether memory of tables is to be looked at that may go back.
+    #[inline]
+    pub(super) fn has_memory_to_give_back(&self) -> bool {
+        self.connections.has_emptied() || self.half_open.has_emptied() || self.time_wait.has_emptied()
+    }
+
+    /// Gives back the memory of what was needed for more than a few records and has none any more: of each table a
+    /// chunk, the next in the next call.
     #[cold]
-    fn give_back_tables(&mut self) {
-        self.connections = Slab::new();
-        self.connection_timers.give_back();
-        self.sources.give_back();
-        if let Some(next_hops) = &mut self.next_hops {
-            next_hops.give_back();
+    pub(super) fn give_back_memory(&mut self) {
+        if let Some(chunk) = self.connections.give_back() {
+            self.connection_timers.give_back(chunk);
+            self.sources.give_back(chunk);
+            if let Some(next_hops) = &mut self.next_hops {
+                next_hops.give_back(chunk);
+            }
+            if self.connections.is_empty() {
+                self.sources.give_back_sources();
+                self.send_states.give_back();
+            }
         }
-        self.send_states = SendStatePool::default();
+        if let Some(chunk) = self.half_open.give_back() {
+            self.half_open_timers.give_back(chunk);
+        }
+        self.time_wait.give_back();
     }
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
     pub(super) fn enter_time_wait(&mut self, now: Instant, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else {
+        let Some(connection) = self.connections.get(slot) else {
             return;
         };
-        let key = connection.tcb.key;
+        let key = connection.tcb.key.get();
         // The connection's hold on its link header becomes the record's.
-        let record = TimeWait::new(&connection.tcb, now, self.config.msl);
-        if self.time_wait.len() >= self.config.max_time_wait
+        let record = TimeWait::new(&connection.tcb, now, self.common.config.msl);
+        if self.time_wait.len() >= self.common.config.max_time_wait
             && let Some(oldest) = self.time_wait.oldest()
         {
             self.remove_time_wait(oldest);
@@ -120,11 +133,12 @@ impl<A: Application> Engine<A> {
     }
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
-        if let Some(record) = self.time_wait.remove(slot) {
-            self.table.remove(&record.key, FlowSlot::TimeWait(slot));
-            self.flow_ends(&record.key);
-            self.tell_of(&record.key, State::TimeWait, State::Closed);
-            self.links.release(record.link);
+        if let Some(&TimeWait { key, link, .. }) = self.time_wait.get(slot) {
+            self.time_wait.remove(slot);
+            self.table.remove(&key, FlowSlot::TimeWait(slot));
+            self.flow_ends(&key);
+            self.tell_of(&key, State::TimeWait, State::Closed);
+            self.links.release(link);
         }
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::Engine;
 use super::admit::SYN_ACK_TIMEOUT;
 use crate::application::{Application, ListenerId};
-use crate::congestion::INITIAL_SSTHRESH;
+use crate::congestion::{CongestionControl, INITIAL_SSTHRESH, PathModel};
 use crate::connection::{Connection, State, Tcb};
 use crate::half_open::HalfOpen;
 use crate::recovery::rto::Bounds;
@@ -107,6 +107,10 @@ pub struct Transfer {
     pub cwnd: u32,
     /// Slow start threshold in bytes; `None` before the first loss.
     pub ssthresh: Option<u32>,
+    /// Pacing rate in bytes per second; `None` if text leaves as fast as the window lets it.
+    pub pacing_rate: Option<u64>,
+    /// The path as congestion control models it, if it does.
+    pub model: Option<PathModel>,
     /// Bytes of sequence space that are sent and not acknowledged.
     pub in_flight: u32,
     /// SND.WND in bytes.
@@ -186,8 +190,8 @@ impl ConnectionInfo {
     pub(super) fn of_connection<C>(connection: &Connection<C>, now: Instant, rto_bounds: Bounds) -> Self {
         let tcb = &connection.tcb;
         Self {
-            local: tcb.key.local(),
-            peer: tcb.key.peer(),
+            local: tcb.key.get().local(),
+            peer: tcb.key.get().peer(),
             state: tcb.state,
             listener: tcb.listener(),
             unread: tcb.unread(),
@@ -209,9 +213,12 @@ impl ConnectionInfo {
 
 impl Transfer {
     fn of(tcb: &Tcb, now: Instant, rto_bounds: Bounds) -> Self {
+        let controller = tcb.sending.congestion.as_deref();
         Self {
             cwnd: tcb.cwnd(),
             ssthresh: Some(tcb.ssthresh()).filter(|&ssthresh| ssthresh != INITIAL_SSTHRESH),
+            pacing_rate: controller.and_then(CongestionControl::pacing_rate),
+            model: controller.and_then(CongestionControl::path_model),
             in_flight: tcb.flight(),
             send_window: tcb.snd_wnd,
             receive_window: tcb.rcv_edge.saturating_since(tcb.rcv_nxt),
@@ -221,7 +228,7 @@ impl Transfer {
             bytes_sent: tcb.bytes_sent(),
             bytes_acked: tcb.bytes_acked(),
             bytes_received: tcb.bytes_received(),
-            retransmitted_segments: tcb.lifetime.retransmitted_segments,
+            retransmitted_segments: tcb.lifetime.retransmitted_segments(),
             retransmitted_bytes: tcb.bytes_retransmitted(),
             idle: now.since(tcb.last_received),
             age: Duration::from_secs(u64::from(tcb.age_seconds(now))),
@@ -242,7 +249,7 @@ fn first_timer(tcb: &Tcb) -> Option<(Timer, Instant)> {
         (retransmit, send_deadlines.retransmit),
         (Timer::Probe, send_deadlines.probe),
         (Timer::Reorder, send_deadlines.reorder),
-        (Timer::DelayedAck, deadlines.delayed_ack),
+        (Timer::DelayedAck, tcb.delayed_ack.near(tcb.last_received)),
         (Timer::Keepalive, deadlines.keepalive),
         (Timer::UserTimeout, send_deadlines.user_timeout),
         (Timer::FinWait2, send_deadlines.fin_wait_2),
@@ -259,7 +266,7 @@ impl<A: Application> Engine<A> {
     /// The number of flows of each kind.
     pub fn population(&self) -> Population {
         Population {
-            connections: self.connections.len() as u32,
+            connections: self.connections.len(),
             half_open: self.half_open.len(),
             time_wait: self.time_wait.len(),
         }
@@ -295,16 +302,7 @@ impl<A: Application> Engine<A> {
             };
             ConnectionInfo::bare(local, anyone, State::Listen, Some(listener))
         });
-        let half_open = (0..self.half_open.slots()).filter_map(|slot| {
-            let record = self.half_open.get(slot)?;
-            Some(self.half_open_info(slot, record))
-        });
-        let time_wait = (0..self.time_wait.slots())
-            .filter_map(|slot| self.time_wait.get(slot))
-            .map(ConnectionInfo::of_time_wait);
-        let open = self.connections.iter();
-        let open = open.map(|(_, connection)| ConnectionInfo::of_connection(connection, self.now, self.rto_bounds));
-        listeners.chain(half_open).chain(open).chain(time_wait)
+        listeners.chain(self.flows())
     }
 
     pub(super) fn half_open_info(&self, slot: u32, record: &HalfOpen) -> ConnectionInfo {

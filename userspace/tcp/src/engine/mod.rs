@@ -10,6 +10,7 @@ mod early;
 mod evict;
 mod lifecycle;
 mod listing;
+mod memory;
 mod next_hop;
 mod observe;
 mod open;
@@ -20,23 +21,24 @@ mod syn_cookie;
 mod walk;
 
 use core::net::SocketAddr;
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use slab::Slab;
 use tidegate_abi::siphash::Key;
 
 use crate::application::{Application, CloseReason, ListenerId};
+use crate::chunks::{Advice, ChunkedSlab, MemoryAdvisor, SlotQueue};
 use crate::config::{Config, Keepalive};
+use crate::congestion::Algorithm;
 use crate::connection::keepalive::KeepaliveTable;
 use crate::connection::receive::Arrival;
 use crate::connection::send_state::SendStatePool;
-use crate::connection::{Connection, Context, Outcome, Service, Totals};
+use crate::connection::{Common, Connection, Context, Outcome, Service, Tcb, Totals};
 use crate::counters::{Counter, Counters};
 use crate::fifo_slab::FifoSlab;
 use crate::flow_table::FlowTable;
 use crate::half_open::HalfOpen;
 use crate::histogram::Latencies;
-use crate::link::LinkTable;
+use crate::link::{LinkId, LinkTable};
 use crate::rate_limit::{Limited, RateLimit};
 use crate::recovery::rto::Bounds;
 use crate::seq::SeqNumber;
@@ -52,6 +54,7 @@ use crate::wire::{Flags, FlowKey, LinkHeader, Options, Segment};
 use addresses::ServedAddresses;
 use early::EarlySegments;
 pub use listing::{ConnectionInfo, NegotiatedOptions, Population, Timer, Transfer};
+pub use memory::TableMemory;
 use next_hop::NextHopTables;
 use observe::Observers;
 pub use observe::{Happening, Observer};
@@ -107,14 +110,14 @@ pub enum OnNoFlow {
     Report,
 }
 
-/// What is the same for the connections to all addresses of a listener.
+/// The settings that the connections to all addresses of a listener share.
 struct Listener {
     keepalive: Keepalive,
 }
 
 /// The TCP engine of one shard.
 pub struct Engine<A: Application> {
-    config: Config,
+    common: Common,
     rto_bounds: Bounds,
     secrets: Secrets,
     application: A,
@@ -136,7 +139,9 @@ pub struct Engine<A: Application> {
     observers: Observers,
     links: LinkTable,
     table: FlowTable,
-    connections: Slab<Connection<A::Connection>>,
+    /// For the memory of tables that are made later.
+    advice: Advice,
+    connections: ChunkedSlab<Connection<A::Connection>>,
     connection_timers: TimerWheel,
     sources: SourceTable,
     half_open: FifoSlab<HalfOpen>,
@@ -148,7 +153,7 @@ pub struct Engine<A: Application> {
     /// The time of the last event.
     now: Instant,
     /// Connections that had more to send than there were frames, or than was fair.
-    output_pending: VecDeque<u32>,
+    output_pending: SlotQueue,
     totals: Totals,
     send_states: SendStatePool,
     keepalives: KeepaliveTable,
@@ -157,12 +162,23 @@ pub struct Engine<A: Application> {
     challenge_limit: RateLimit,
 }
 
+/// Files the timer of a connection that stays. Returns whether it has more to send, and whether its peer has made its
+/// first complete request.
+#[inline]
+fn settle_open(tcb: &mut Tcb, timers: &mut TimerWheel, slot: u32) -> (bool, bool) {
+    tcb.settled = tcb.state;
+    if let Some(deadline) = tcb.earliest_deadline() {
+        timers.arm_no_later(slot, deadline);
+    }
+    (tcb.output_pending, tcb.service == Service::Begun)
+}
+
 /// The parts of an engine a connection needs, borrowed beside the connection itself.
 macro_rules! context {
     ($engine:expr, $now:expr, $out:expr) => {
         Context {
             now: $now,
-            config: &$engine.config,
+            config: &$engine.common,
             rto_bounds: $engine.rto_bounds,
             counters: &mut $engine.counters,
             latencies: &mut $engine.latencies,
@@ -192,7 +208,7 @@ impl<A: Application> Engine<A> {
             rst_limit: RateLimit::new(config.rst_rate, Limited::Reset, secrets.isn),
             challenge_limit: RateLimit::new(config.rst_rate, Limited::Challenge, secrets.isn),
             rto_bounds: Bounds::new(config.rto_min, config.rto_max),
-            config,
+            common: Common::keyed(config, secrets.table),
             secrets,
             application,
             counters: Counters::default(),
@@ -208,7 +224,8 @@ impl<A: Application> Engine<A> {
             next_hops: None,
             observers: Observers::default(),
             links: LinkTable::default(),
-            connections: Slab::new(),
+            advice: Advice::default(),
+            connections: ChunkedSlab::default(),
             connection_timers: TimerWheel::default(),
             sources: SourceTable::new(SourceLimits::default(), secrets.table),
             half_open: FifoSlab::default(),
@@ -216,7 +233,7 @@ impl<A: Application> Engine<A> {
             half_open_timers: TimerWheel::default(),
             time_wait: FifoSlab::default(),
             now: Instant::ZERO,
-            output_pending: VecDeque::new(),
+            output_pending: SlotQueue::default(),
             totals: Totals::default(),
             send_states: SendStatePool::default(),
             keepalives: KeepaliveTable::default(),
@@ -233,7 +250,7 @@ impl<A: Application> Engine<A> {
 
     /// Makes a listener, with the keepalive settings of the configuration, that has no address so far.
     pub fn add_listener(&mut self) -> ListenerId {
-        let keepalive = self.config.keepalive();
+        let keepalive = self.common.config.keepalive();
         self.listeners.push(Listener { keepalive });
         ListenerId(self.listeners.len() as u16 - 1)
     }
@@ -251,13 +268,22 @@ impl<A: Application> Engine<A> {
     /// link's from now on: connections that are made then offer and use an MSS that fits it. Those there are keep
     /// theirs.
     pub fn set_mtu(&mut self, mtu: u16) {
-        self.config.set_mtu(mtu);
+        self.common.config.set_mtu(mtu);
     }
 
     /// Gives connections that `listener` accepts from now on keepalive settings of their own.
     pub fn set_keepalive(&mut self, listener: ListenerId, keepalive: Keepalive) {
         if let Some(listener) = self.listeners.get_mut(usize::from(listener.0)) {
             listener.keepalive = keepalive;
+        }
+    }
+
+    /// Gives connections that `listener` accepts congestion control of their own; `None`: that of the configuration. A
+    /// connection begins with it when its window limits it for the first time, or again after it has been silent for
+    /// five minutes, and keeps it meanwhile.
+    pub fn set_congestion(&mut self, listener: ListenerId, algorithm: Option<Algorithm>) {
+        if usize::from(listener.0) < self.listeners.len() {
+            self.common.set_congestion(listener, algorithm);
         }
     }
 
@@ -270,6 +296,7 @@ impl<A: Application> Engine<A> {
     pub fn set_source_limits(&mut self, limits: SourceLimits) {
         assert!(self.connections.is_empty(), "there are connections");
         self.sources = SourceTable::new(limits, self.secrets.table);
+        self.sources.set_advice(self.advice.clone());
     }
 
     /// From now on tells `flows` which flows this engine has a record of, and asks them for those of other engines.
@@ -281,6 +308,20 @@ impl<A: Application> Engine<A> {
         let population = self.population();
         assert_eq!(population, Population::default(), "there are flows");
         self.shared_flows = Some(flows);
+    }
+
+    /// From now on tells `advisor` of the memory that tables are made of.
+    pub fn set_memory_advisor(&mut self, advisor: Arc<dyn MemoryAdvisor>) {
+        let advice = Advice::new(advisor);
+        self.connections.set_advice(advice.clone());
+        self.connection_timers.set_advice(advice.clone());
+        self.sources.set_advice(advice.clone());
+        if let Some(next_hops) = &mut self.next_hops {
+            next_hops.set_advice(advice.clone());
+        }
+        self.half_open.set_advice(advice.clone());
+        self.time_wait.set_advice(advice.clone());
+        self.advice = advice;
     }
 
     /// The flow has a record from now on.
@@ -308,7 +349,7 @@ impl<A: Application> Engine<A> {
 
     fn keepalive(&self, listener: ListenerId) -> Keepalive {
         let listener = self.listeners.get(usize::from(listener.0));
-        listener.map_or_else(|| self.config.keepalive(), |listener| listener.keepalive)
+        listener.map_or_else(|| self.common.config.keepalive(), |listener| listener.keepalive)
     }
 
     fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
@@ -320,44 +361,42 @@ impl<A: Application> Engine<A> {
         self.addresses.has_peer(key)
     }
 
+    #[inline(always)]
     fn connection_receives<T: Transmit>(&mut self, now: Instant, slot: u32, segment: &Segment<'_>, out: &mut T) {
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let mut context = context!(self, now, out);
         let arrival = connection.segment_arrives(segment, &mut self.application, &mut context);
         if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
             connection.tcb.follow(segment, context.links);
         }
         let outcome = match arrival {
-            Arrival::Done => connection.flush_output(&mut context),
+            Arrival::Done => connection.flush_output_inline(&mut context),
             Arrival::Reset => Outcome::Closed(CloseReason::ResetByPeer),
             Arrival::Refuse => {
                 self.reject(now, segment, out);
                 return;
             }
         };
-        self.settle(now, slot, outcome);
+        if outcome == Outcome::Open && !self.observers.are_any() {
+            let follow_up = settle_open(&mut connection.tcb, &mut self.connection_timers, slot);
+            self.follow_up(slot, follow_up);
+        } else {
+            self.settle(now, slot, outcome);
+        }
     }
 
     /// Files the timer of a connection after an event, or ends it.
+    #[inline(always)]
     fn settle(&mut self, now: Instant, slot: u32, outcome: Outcome) {
         if self.observers.are_any() {
             self.tell(slot, outcome);
         }
         match outcome {
             Outcome::Open => {
-                let tcb = &mut self.connections[slot as usize].tcb;
-                tcb.settled = tcb.state;
-                if let Some(deadline) = tcb.earliest_deadline() {
-                    self.connection_timers.arm_no_later(slot, deadline);
-                }
-                let begins = tcb.service == Service::Begun;
-                if tcb.output_pending {
-                    self.queue_output(slot);
-                }
-                if begins {
-                    self.list_served(slot);
-                }
+                let tcb = &mut self.connections[slot].tcb;
+                let follow_up = settle_open(tcb, &mut self.connection_timers, slot);
+                self.follow_up(slot, follow_up);
             }
             Outcome::TimeWait => self.enter_time_wait(now, slot),
             Outcome::Closed(reason) => {
@@ -366,8 +405,19 @@ impl<A: Application> Engine<A> {
         }
     }
 
+    /// Lists a connection that stays where it belongs now.
+    #[inline]
+    fn follow_up(&mut self, slot: u32, (has_more, begins): (bool, bool)) {
+        if has_more {
+            self.queue_output(slot);
+        }
+        if begins {
+            self.list_served(slot);
+        }
+    }
+
     fn queue_output(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         if !connection.tcb.output_queued {
             connection.tcb.output_queued = true;
             self.output_pending.push_back(slot);
@@ -375,8 +425,9 @@ impl<A: Application> Engine<A> {
     }
 
     /// Fires the timers that are due, sends what found no frame before, and goes on with [`Engine::drain`] and
-    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. What is left has its turn in the next call, which is
-    /// due at once then, as [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
+    /// [`Engine::abort_all`]: of each at most [`EVENTS_PER_TURN`]. Then memory of tables in which nothing is left goes
+    /// back, a chunk of each. What is left to be done has its turn in the next call, which is due at once then, as
+    /// [`Engine::next_deadline`] and [`Engine::wants_frames`] say.
     pub fn poll<T: Transmit>(&mut self, now: Instant, out: &mut T) {
         self.note_next_hop_generation();
         let mut left = EVENTS_PER_TURN;
@@ -385,7 +436,7 @@ impl<A: Application> Engine<A> {
             && let Some(slot) = self.connection_timers.fire(now, &mut left)
         {
             self.follow_next_hop(slot);
-            let Some(connection) = self.connections.get_mut(slot as usize) else {
+            let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
             let mut context = context!(self, now, out);
@@ -409,6 +460,9 @@ impl<A: Application> Engine<A> {
         if self.sweep.is_some() {
             self.go_on_sweeping(now, out);
         }
+        if self.has_memory_to_give_back() {
+            self.give_back_memory();
+        }
     }
 
     fn frames_out(&self) -> u64 {
@@ -427,7 +481,7 @@ impl<A: Application> Engine<A> {
                 return;
             };
             self.follow_next_hop(slot);
-            let Some(connection) = self.connections.get_mut(slot as usize) else {
+            let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
             if !connection.tcb.output_queued {
@@ -451,6 +505,7 @@ impl<A: Application> Engine<A> {
             self.first_syn_ack_timeout(),
             self.first_time_wait().map(|(_, expires_at)| expires_at),
             self.early.deadline(),
+            self.has_memory_to_give_back().then_some(self.now),
         ]
         .into_iter()
         .flatten()
@@ -526,14 +581,39 @@ impl<A: Application> Engine<A> {
         purpose: Purpose,
         out: &mut T,
     ) -> bool {
-        out.leave_by(link.device());
-        let Some(buffer) = out.reserve(purpose) else {
-            self.counters.bump(Counter::NoFrame);
-            return false;
-        };
-        let length = emit::frame(buffer, link, key, header, 0, |_| {});
-        out.commit(length);
-        self.counters.bump(Counter::FramesOut);
-        true
+        send_bare(&mut self.counters, link, key, header, purpose, out)
     }
+
+    /// [`Engine::send_bare`] for a record that has `link`.
+    fn send_for_record<T: Transmit>(
+        &mut self,
+        key: &FlowKey,
+        link: LinkId,
+        header: &Header,
+        purpose: Purpose,
+        out: &mut T,
+    ) -> bool {
+        let found = self.look_up(key);
+        let link = found.as_ref().unwrap_or_else(|| self.links.get(link));
+        send_bare(&mut self.counters, link, key, header, purpose, out)
+    }
+}
+
+fn send_bare<T: Transmit>(
+    counters: &mut Counters,
+    link: &LinkHeader,
+    key: &FlowKey,
+    header: &Header,
+    purpose: Purpose,
+    out: &mut T,
+) -> bool {
+    out.leave_by(link.device());
+    let Some(buffer) = out.reserve(purpose) else {
+        counters.bump(Counter::NoFrame);
+        return false;
+    };
+    let length = emit::frame(buffer, link, key, header, 0, |_| {});
+    out.commit(length);
+    counters.bump(Counter::FramesOut);
+    true
 }

@@ -5,6 +5,7 @@
 
 use super::Engine;
 use crate::application::Application;
+use crate::chunks::{Advice, Column};
 use crate::connection::State;
 use crate::counters::Counter;
 use crate::engine::Population;
@@ -12,13 +13,26 @@ use crate::link::LinkId;
 use crate::next_hops::{NextHops, NoNextHop};
 use crate::wire::{FlowKey, LinkHeader, Segment};
 
-/// The last look-up of a connection's next hop.
+/// The last look-up of a connection's next hop: the generation of the tables, 0 before the first look-up, and in the
+/// highest bit whether they had none, so that the connection follows what it hears.
 #[derive(Clone, Copy, Default)]
-struct Lookup {
-    /// The generation of the tables; 0 before the first look-up.
-    generation: u32,
-    /// They had none, so that the connection follows what it hears.
-    is_heard: bool,
+struct Lookup(u32);
+
+impl Lookup {
+    const HEARD: u32 = 1 << 31;
+
+    fn new(generation: u32, is_heard: bool) -> Self {
+        Self(generation & !Self::HEARD | if is_heard { Self::HEARD } else { 0 })
+    }
+
+    /// Whether it was of this generation of the tables, or one 2^31 changes away.
+    fn is_of(self, generation: u32) -> bool {
+        (self.0 ^ generation) & !Self::HEARD == 0
+    }
+
+    fn is_heard(self) -> bool {
+        self.0 & Self::HEARD != 0
+    }
 }
 
 /// The tables, and which of their states each connection goes by.
@@ -26,43 +40,46 @@ pub(super) struct NextHopTables {
     tables: Box<dyn NextHops + Send>,
     generation: u32,
     /// By the connection's slot.
-    lookups: Vec<Lookup>,
+    lookups: Column<Lookup>,
 }
 
 impl NextHopTables {
     /// Whether the connection's last look-up is older than the tables.
     #[inline]
     fn is_outdated(&self, slot: u32) -> bool {
-        let lookup = self.lookups.get(slot as usize);
-        lookup.is_none_or(|lookup| lookup.generation != self.generation)
+        let lookup = self.lookups.get(slot);
+        lookup.is_none_or(|lookup| !lookup.is_of(self.generation))
     }
 
     /// Whether the tables have no next hop for the connection, which goes by what it hears then.
     pub(super) fn is_heard(&self, slot: u32) -> bool {
-        self.lookups.get(slot as usize).is_some_and(|lookup| lookup.is_heard)
+        self.lookups.get(slot).is_some_and(|lookup| lookup.is_heard())
     }
 
     fn note(&mut self, slot: u32, is_heard: bool) {
-        let slot = slot as usize;
-        if self.lookups.len() <= slot {
-            self.lookups.resize(slot + 1, Lookup::default());
-        }
-        self.lookups[slot] = Lookup {
-            generation: self.generation,
-            is_heard,
-        };
+        *self.lookups.entry(slot) = Lookup::new(self.generation, is_heard);
     }
 
     /// The slot's connection is gone; the next one has to be looked up.
     pub(super) fn forget(&mut self, slot: u32) {
-        if let Some(lookup) = self.lookups.get_mut(slot as usize) {
+        if let Some(lookup) = self.lookups.get_mut(slot) {
             *lookup = Lookup::default();
         }
     }
 
-    /// Gives back the memory; there are no connections.
-    pub(super) fn give_back(&mut self) {
-        self.lookups = Vec::new();
+    /// Bytes of memory that the look-ups of connections take.
+    pub(super) fn memory(&self) -> usize {
+        self.lookups.memory()
+    }
+
+    /// From now on has `advice` for the memory of further connections.
+    pub(super) fn set_advice(&mut self, advice: Advice) {
+        self.lookups.set_advice(advice);
+    }
+
+    /// Gives back the memory of a chunk of slots, in which there are no connections.
+    pub(super) fn give_back(&mut self, chunk: u32) {
+        self.lookups.give_back(chunk);
     }
 }
 
@@ -74,11 +91,13 @@ impl<A: Application> Engine<A> {
     /// If the engine has flows already.
     pub fn set_next_hops(&mut self, tables: Box<dyn NextHops + Send>) {
         assert_eq!(self.population(), Population::default(), "there are flows");
-        self.next_hops = Some(NextHopTables {
+        let mut next_hops = NextHopTables {
             generation: tables.generation(),
             tables,
-            lookups: Vec::new(),
-        });
+            lookups: Column::default(),
+        };
+        next_hops.set_advice(self.advice.clone());
+        self.next_hops = Some(next_hops);
     }
 
     /// Notes whether the tables have changed.
@@ -99,16 +118,16 @@ impl<A: Application> Engine<A> {
 
     #[inline(never)]
     fn look_up_connection(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else {
+        let Some(connection) = self.connections.get(slot) else {
             return;
         };
-        let (key, link) = (connection.tcb.key, connection.tcb.link);
+        let (key, link) = (connection.tcb.key.get(), connection.tcb.link);
         let mut found = self.look_up(&key);
         if let Some(header) = found.filter(|header| header != self.links.get(link)) {
             match self.links.acquire(&header) {
                 Some(new) => {
                     self.links.release(link);
-                    let tcb = &mut self.connections[slot as usize].tcb;
+                    let tcb = &mut self.connections[slot].tcb;
                     tcb.link = new;
                     // A SYN that has not been sent yet has not gone another way before.
                     if tcb.state != State::SynSent || tcb.flight() > 0 {
@@ -131,12 +150,27 @@ impl<A: Application> Engine<A> {
         self.look_up(&segment.key).unwrap_or_else(|| segment.link.reply())
     }
 
+    /// [`Engine::answer_link`] for a record that is kept; `None` when there are too many different ones.
+    pub(super) fn acquire_answer_link(&mut self, segment: &Segment<'_>) -> Option<LinkId> {
+        match self.look_up(&segment.key) {
+            Some(header) => self.links.acquire(&header),
+            None => self.links.acquire_reply(segment.link),
+        }
+    }
+
     /// The header of what is sent for a record that has `link`.
     pub(super) fn record_link(&mut self, key: &FlowKey, link: LinkId) -> LinkHeader {
         self.look_up(key).unwrap_or_else(|| *self.links.get(link))
     }
 
-    fn look_up(&mut self, key: &FlowKey) -> Option<LinkHeader> {
+    #[inline]
+    pub(super) fn look_up(&mut self, key: &FlowKey) -> Option<LinkHeader> {
+        self.next_hops.as_ref()?;
+        self.look_up_in_tables(key)
+    }
+
+    #[inline(never)]
+    fn look_up_in_tables(&mut self, key: &FlowKey) -> Option<LinkHeader> {
         let found = self.next_hops.as_ref()?.tables.lookup(key);
         found
             .inspect_err(|reason| {

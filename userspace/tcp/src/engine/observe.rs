@@ -24,10 +24,14 @@ pub enum Happening {
     TailProbe,
 }
 
-/// Somebody who looks at connections.
+/// A receiver of the events of an engine's connections.
 pub trait Observer: Send {
-    /// Is told what happened. Returns whether there is anybody who wants to know.
-    fn observe(&mut self, key: &FlowKey, happening: Happening) -> bool;
+    /// Takes the event `happening` of the connection `key`.
+    fn observe(&mut self, key: &FlowKey, happening: Happening);
+
+    /// Whether nobody wants to know any more. The engine then drops the observer at the next event, or when the next
+    /// observer comes.
+    fn is_done(&self) -> bool;
 }
 
 /// The counters that tell of a connection's recovery.
@@ -37,7 +41,7 @@ const RECOVERY: [(Counter, Happening); 3] = [
     (Counter::TailProbes, Happening::TailProbe),
 ];
 
-/// Those who look at an engine's connections: most of the time nobody, which is all that an event then asks.
+/// The observers of an engine: most of the time none, which is all that an event then asks.
 #[derive(Default)]
 pub(super) struct Observers {
     all: Vec<Box<dyn Observer>>,
@@ -53,13 +57,18 @@ impl Observers {
 
     #[cold]
     fn tell(&mut self, key: &FlowKey, happening: Happening) {
-        self.all.retain_mut(|observer| observer.observe(key, happening));
+        self.all.retain_mut(|observer| {
+            observer.observe(key, happening);
+            !observer.is_done()
+        });
     }
 }
 
 impl<A: Application> Engine<A> {
-    /// Tells `observer` of all that happens to connections from now on, until it wants to hear no more.
+    /// Tells `observer` of all that happens to connections from now on, until it is done.
     pub fn add_observer(&mut self, observer: Box<dyn Observer>) {
+        // Those that are done would stay for as long as nothing happens.
+        self.observers.all.retain(|observer| !observer.is_done());
         self.observers.all.push(observer);
         self.observers.told = self.recovery_counts();
     }
@@ -71,12 +80,12 @@ impl<A: Application> Engine<A> {
     /// Tells what an event has done to a connection, but for its end.
     #[cold]
     pub(super) fn tell(&mut self, slot: u32, outcome: Outcome) {
-        let tcb = &self.connections[slot as usize].tcb;
-        let (key, from) = (tcb.key, tcb.settled);
+        let tcb = &self.connections[slot].tcb;
+        let (key, from) = (tcb.key.get(), tcb.settled);
         let to = match outcome {
             Outcome::Open => tcb.state,
             Outcome::TimeWait => State::TimeWait,
-            // Which is told when it is taken out of the table.
+            // That is told when the connection is taken out of the table.
             Outcome::Closed(_) => from,
         };
         let counts = self.recovery_counts();

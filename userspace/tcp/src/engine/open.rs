@@ -77,7 +77,7 @@ impl<A: Application> Engine<A> {
         if self.find(&key).is_some() {
             return Err(ConnectError::InUse);
         }
-        if self.connections.len() >= self.config.max_connections as usize {
+        if self.connections.len() >= self.common.config.max_connections {
             return Err(ConnectError::Full);
         }
         let link = self.links.acquire(link).ok_or(ConnectError::LinkTableFull)?;
@@ -88,14 +88,14 @@ impl<A: Application> Engine<A> {
             listener: None,
             iss: hash.initial(now),
             timestamp_offset: hash.timestamp_offset(),
-            keepalive: self.keepalives.number(self.config.keepalive()),
+            keepalive: self.keepalives.number(self.common.config.keepalive()),
         };
-        let tcb = Tcb::new(origin, &self.config, now);
-        let slot = self.connections.insert(Connection { tcb, application: None }) as u32;
+        let tcb = Tcb::new(origin, &self.common.config, now);
+        let slot = self.connections.insert(Connection { tcb, application: None });
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.flow_begins(&key);
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let mut context = context!(self, now, out);
         let outcome = connection.flush_output(&mut context);
         self.settle(now, slot, outcome);
@@ -112,7 +112,7 @@ impl<A: Application> Engine<A> {
         action: impl FnOnce(&mut A, &mut A::Connection, &mut dyn crate::application::Stream) -> R,
     ) -> Option<R> {
         self.follow_next_hop(id.0);
-        let connection = self.connections.get_mut(id.0 as usize)?;
+        let connection = self.connections.get_mut(id.0)?;
         let application = &mut self.application;
         let mut context = context!(self, now, out);
         let result = connection.call(&mut context, |state, socket: &mut Socket<'_>| {

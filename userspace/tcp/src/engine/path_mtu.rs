@@ -55,17 +55,17 @@ impl<A: Application> Engine<A> {
 
     /// Does as the message says if it can be believed.
     fn reduce_path_mtu<T: Transmit>(&mut self, now: Instant, slot: u32, message: &TooBig, out: &mut T) {
-        if !self.config.path_mtu_discovery {
+        if !self.common.config.path_mtu_discovery {
             return;
         }
         self.follow_next_hop(slot);
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[slot];
         let tcb = &mut connection.tcb;
         // Who is not on the path has to guess a sequence number (RFC 5927, section 4.1); and the MTU of a router that
         // tells the truth is one the packet did not fit (section 7.2).
         let refused = if !tcb.is_outstanding(message.seq) || message.mtu >= message.quoted_length {
             Some(Counter::DropIcmpBadQuote)
-        } else if message.mtu < tcb.min_mtu_of(&self.config) {
+        } else if message.mtu < tcb.min_mtu_of(&self.common.config) {
             Some(Counter::DropIcmpTooSmall)
         } else {
             None
@@ -75,7 +75,7 @@ impl<A: Application> Engine<A> {
             return;
         }
         // Of a burst, every packet brings a message; the first has the effect. Nor is an increase learned this way.
-        if !tcb.set_path_mtu(message.mtu, now, &self.config) {
+        if !tcb.set_path_mtu(message.mtu, now, &self.common) {
             return;
         }
         self.counters.bump(Counter::PathMtuReduced);

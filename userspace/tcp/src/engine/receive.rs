@@ -26,6 +26,16 @@ const CACHE_LINE: usize = 64;
 /// Where there is more, the processor sees by itself that it goes on.
 const TOUCHED_LINES: usize = 4;
 
+/// Reads an octet of each cache line. The result means nothing.
+#[inline]
+fn touch(frame: &[u8]) -> u8 {
+    let mut sum = 0;
+    for line in 0..TOUCHED_LINES {
+        sum ^= frame.get(line * CACHE_LINE).copied().unwrap_or(0);
+    }
+    sum
+}
+
 /// The hash of a segment's flow, and where its record was when the segment's group was looked up. It may have moved
 /// since: segments of the same flow may have come before.
 type Lookup = (FlowHash, Option<FlowSlot>);
@@ -39,10 +49,10 @@ impl<A: Application> Engine<A> {
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
+        let mut received = Received::Done;
         self.note_next_hop_generation();
-        let frame = frame.into();
-        let found = (self.table.hash_of_frame(frame.bytes), None);
-        self.process(now, frame, found, on_no_flow, out)
+        self.receive_group(now, &[frame.into()], on_no_flow, out, |_, fate| received = fate);
+        received
     }
 
     /// Processes frames that arrived together, each as [`Engine::receive`] does and in their order, for less than they
@@ -65,13 +75,9 @@ impl<A: Application> Engine<A> {
                 *place = frame.into();
                 count += 1;
             }
-            match &group[..count] {
-                [] => return,
-                [frame] => done(first, self.receive(now, *frame, on_no_flow, out)),
-                group => self.receive_group(now, group, on_no_flow, out, |index, received| {
-                    done(first + index, received);
-                }),
-            }
+            self.receive_group(now, &group[..count], on_no_flow, out, |index, received| {
+                done(first + index, received);
+            });
             if count < LOOKUP_GROUP {
                 return;
             }
@@ -88,10 +94,7 @@ impl<A: Application> Engine<A> {
         out: &mut T,
         mut done: impl FnMut(usize, Received),
     ) {
-        black_box(frames.iter().fold(0_u8, |sum, frame| {
-            let lines = frame.bytes.iter().step_by(CACHE_LINE).take(TOUCHED_LINES);
-            lines.fold(sum, |sum, octet| sum ^ octet)
-        }));
+        black_box(frames.iter().fold(0_u8, |sum, frame| sum ^ touch(frame.bytes)));
         let mut found: [Lookup; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
         let found = &mut found[..frames.len()];
         for (frame, (hash, _)) in frames.iter().zip(&mut *found) {
@@ -109,8 +112,9 @@ impl<A: Application> Engine<A> {
             Some(place) => sum ^ self.prefetch(place),
             None => sum,
         }));
+        let mut segment = Segment::blank();
         for (index, (frame, found)) in frames.iter().zip(found).enumerate() {
-            let received = self.process(now, *frame, *found, on_no_flow, out);
+            let received = self.process(now, *frame, *found, &mut segment, on_no_flow, out);
             done(index, received);
         }
     }
@@ -121,11 +125,11 @@ impl<A: Application> Engine<A> {
         match place {
             FlowSlot::Connection(slot) => {
                 let timer = u32::from(self.connection_timers.is_armed(slot));
-                self.connections.get(slot as usize).map_or(timer, |connection| {
+                self.connections.get(slot).map_or(timer, |connection| {
                     let tcb = &connection.tcb;
                     let received = tcb.last_received.as_micros() as u32;
                     let application = u32::from(connection.application.is_some());
-                    timer ^ tcb.snd_una.0 ^ u32::from(tcb.key.remote_port) ^ received ^ application
+                    timer ^ tcb.snd_una.0 ^ tcb.timestamp_offset ^ received ^ application
                 })
             }
             FlowSlot::HalfOpen(slot) => self
@@ -139,29 +143,42 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Processes a frame whose flow was looked up.
-    #[inline]
-    fn process<T: Transmit>(
+    /// Processes a frame whose flow was looked up. `segment` is where it is read into.
+    #[inline(always)]
+    fn process<'a, T: Transmit>(
         &mut self,
         now: Instant,
-        frame: Frame<'_>,
+        frame: Frame<'a>,
         found: Lookup,
+        segment: &mut Segment<'a>,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
         self.counters.bump(Counter::FramesIn);
         self.now = now;
-        let mut segment = Segment::blank();
-        match segment.read(frame.bytes, self.config.verify_checksums) {
-            Ok(()) => {
-                segment.link.device = frame.device;
-                self.dispatch(now, (&segment, frame), found, on_no_flow, out)
+        if let Err(error) = segment.read(frame.bytes, self.common.config.verify_checksums) {
+            return self.unreadable(now, frame.bytes, error, on_no_flow, out);
+        }
+        segment.link.device = frame.device;
+        if !is_answerable(&segment.key.remote) || segment.key.remote_port == 0 {
+            self.counters.bump(Counter::DropBadSource);
+            return Received::Done;
+        }
+        if segment.flags.contains(Flags::SYN) && segment.flags.intersects(Flags::FIN | Flags::RST) {
+            self.counters.bump(Counter::DropBadFlags);
+            return Received::Done;
+        }
+        match self.find_again(&segment.key, found) {
+            Some(FlowSlot::Connection(slot)) => {
+                self.connection_receives(now, slot, segment, out);
+                Received::Done
             }
-            Err(error) => self.unreadable(now, frame.bytes, error, on_no_flow, out),
+            place => self.dispatch(now, (segment, frame), place, on_no_flow, out),
         }
     }
 
     /// A frame that is no good segment.
+    #[cold]
     fn unreadable<T: Transmit>(
         &mut self,
         now: Instant,
@@ -183,31 +200,19 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Gives a segment, and the frame that brought it, to what it is for.
+    /// Gives a segment that is of no connection, and the frame that brought it, to what it is for.
     fn dispatch<T: Transmit>(
         &mut self,
         now: Instant,
         (segment, frame): (&Segment<'_>, Frame<'_>),
-        found: Lookup,
+        place: Option<FlowSlot>,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
-        if !is_answerable(&segment.key.remote) || segment.key.remote_port == 0 {
-            self.counters.bump(Counter::DropBadSource);
-            return Received::Done;
-        }
-        if segment.flags.contains(Flags::SYN) && segment.flags.intersects(Flags::FIN | Flags::RST) {
-            self.counters.bump(Counter::DropBadFlags);
-            return Received::Done;
-        }
-        match self.find_again(&segment.key, found) {
-            Some(FlowSlot::Connection(slot)) => {
-                self.connection_receives(now, slot, segment, out);
-                Received::Done
-            }
+        match place {
             Some(FlowSlot::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
             Some(FlowSlot::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
-            None => {
+            Some(FlowSlot::Connection(_)) | None => {
                 let received = self.closed_receives(now, segment, on_no_flow, out);
                 self.keep_early(now, &segment.key, frame);
                 received
@@ -216,11 +221,27 @@ impl<A: Application> Engine<A> {
     }
 
     /// The record of a flow, which is still where it was found or is looked for again. No two records are of one flow.
-    #[inline]
+    #[inline(always)]
     fn find_again(&self, key: &FlowKey, (hash, place): Lookup) -> Option<FlowSlot> {
+        match place {
+            Some(FlowSlot::Connection(slot)) if self.is_connection(slot, key) => place,
+            _ => self.find_otherwise(key, (hash, place)),
+        }
+    }
+
+    /// [`Engine::find_again`] for what is not a connection or not where it was found.
+    #[inline(never)]
+    fn find_otherwise(&self, key: &FlowKey, (hash, place): Lookup) -> Option<FlowSlot> {
         place
             .filter(|&place| self.is_at(place, key))
             .or_else(|| self.table.find_hashed(hash, |place| self.is_at(place, key)))
+    }
+
+    /// Whether there is a connection at `slot`, and it is of the flow `key`.
+    #[inline]
+    fn is_connection(&self, slot: u32, key: &FlowKey) -> bool {
+        let connection = self.connections.get(slot);
+        connection.is_some_and(|connection| connection.tcb.key.is(key))
     }
 
     /// The record of a flow.
@@ -233,10 +254,7 @@ impl<A: Application> Engine<A> {
     #[inline]
     fn is_at(&self, place: FlowSlot, key: &FlowKey) -> bool {
         match place {
-            FlowSlot::Connection(slot) => self
-                .connections
-                .get(slot as usize)
-                .is_some_and(|found| found.tcb.key == *key),
+            FlowSlot::Connection(slot) => self.is_connection(slot, key),
             FlowSlot::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
             FlowSlot::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
         }

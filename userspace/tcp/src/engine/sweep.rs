@@ -9,7 +9,7 @@ use crate::time::Instant;
 use crate::transmit::Transmit;
 
 /// Slots that one call looks at, at most: most of them may be empty.
-const SLOTS_PER_TURN: usize = 4096;
+const SLOTS_PER_TURN: u32 = 4096;
 
 /// The time a sweep waits for a frame that an RST can leave in. Then the link is down, and connections are given up
 /// without.
@@ -28,7 +28,7 @@ enum Task {
 pub(super) struct Sweep {
     task: Task,
     /// The next slot to be looked at.
-    next: usize,
+    next: u32,
     /// Since when there has been no frame for an RST.
     waiting_since: Option<Instant>,
     /// The devices, a bit for each, that were waited for in vain: once is enough, however many connections they have.
@@ -131,11 +131,11 @@ impl<A: Application> Engine<A> {
             return true;
         }
         // Slots beyond are of connections opened later.
-        let end = self.connections.capacity();
+        let end = self.connections.slots();
         let slice_end = end.min(sweep.next + SLOTS_PER_TURN);
         while sweep.next < slice_end {
             let slot = sweep.next;
-            self.follow_next_hop(slot as u32);
+            self.follow_next_hop(slot);
             let Some(connection) = self.connections.get_mut(slot) else {
                 sweep.next += 1;
                 continue;
@@ -158,7 +158,7 @@ impl<A: Application> Engine<A> {
                 Outcome::Closed(CloseReason::Aborted)
             };
             sweep.next += 1;
-            self.settle(now, slot as u32, outcome);
+            self.settle(now, slot, outcome);
         }
         sweep.next >= end
     }

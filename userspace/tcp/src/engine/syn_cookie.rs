@@ -191,8 +191,7 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropDraining);
             return Received::Done;
         }
-        let link = self.answer_link(segment);
-        let Some(link) = self.links.acquire(&link) else {
+        let Some(link) = self.acquire_answer_link(segment) else {
             self.counters.bump(Counter::DropLinkTableFull);
             return Received::Done;
         };
@@ -216,8 +215,8 @@ impl<A: Application> Engine<A> {
             irs: segment.seq - 1,
             negotiated: self.negotiated_by_cookie(&cookie.options, segment),
         };
-        let connection = Connection::accepted(handshake, &self.config, now);
-        let slot = self.connections.insert(connection) as u32;
+        let connection = Connection::accepted(handshake, &self.common.config, now);
+        let slot = self.connections.insert(connection);
         self.sources.open(slot, source);
         self.table.insert(&key, FlowSlot::Connection(slot));
         self.complete_handshake(now, slot, segment, None, out);
@@ -269,7 +268,7 @@ impl<A: Application> Engine<A> {
             window_scale: (options.window_scale != NO_WINDOW_SCALE).then(|| options.window_scale.min(MAX_WINDOW_SCALE)),
             sack_permitted: options.sack_permitted,
             timestamp: segment.options.timestamps.map(|timestamps| timestamps.value),
-            ecn: options.ecn && self.config.ecn,
+            ecn: options.ecn && self.common.config.ecn,
         }
     }
 }

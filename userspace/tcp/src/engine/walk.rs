@@ -52,6 +52,54 @@ impl Cursor {
     }
 }
 
+/// The rest of a slice.
+struct Slice {
+    /// The next place to look at; `None` at the end of the walk.
+    place: Option<Cursor>,
+    /// Flows that may yet be looked at.
+    flows: usize,
+    /// Slots that may yet be looked at.
+    slots: usize,
+    /// Whether the walk comes to flows in TIME-WAIT.
+    with_time_wait: bool,
+}
+
+impl Slice {
+    /// A slice of a walk over all kinds of flows, from `place` on.
+    fn of_all(place: Cursor) -> Self {
+        Self {
+            place: Some(place),
+            flows: SLICE,
+            slots: SLOTS_PER_SLICE,
+            with_time_wait: true,
+        }
+    }
+
+    /// The next flow and its place; `None` at the end of the slice.
+    fn next<A: Application>(&mut self, engine: &Engine<A>) -> Option<(Cursor, FlowInfo)> {
+        let slots = |kind| match kind {
+            Kind::TimeWait if !self.with_time_wait => 0,
+            kind => engine.slots(kind),
+        };
+        loop {
+            self.place = self.place?.settled(slots);
+            let place = self.place?;
+            if self.flows == 0 || self.slots == 0 {
+                return None;
+            }
+            self.slots -= 1;
+            self.place = Some(Cursor {
+                slot: place.slot + 1,
+                ..place
+            });
+            if let Some(flow) = engine.flow_at(place) {
+                self.flows -= 1;
+                return Some((place, flow));
+            }
+        }
+    }
+}
+
 /// A flow, as far as every kind of them has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowInfo {
@@ -80,20 +128,24 @@ impl<A: Application> Engine<A> {
     /// Looks at the next flows, at most [`SLICE`] of them, from `from` on, and gives `visit` each of them with a
     /// function that tells all of it. Returns where to go on; `None` when all have been looked at.
     pub fn walk(&self, from: Cursor, mut visit: impl FnMut(&FlowInfo, &dyn Fn() -> ConnectionInfo)) -> Option<Cursor> {
-        let (mut flows, mut slots) = (SLICE, SLOTS_PER_SLICE);
-        let mut place = from;
-        loop {
-            place = place.settled(|kind| self.slots(kind))?;
-            if flows == 0 || slots == 0 {
-                return Some(place);
-            }
-            slots -= 1;
-            if let Some(flow) = self.flow_at(place) {
-                flows -= 1;
-                visit(&flow, &|| self.info_at(place, &flow));
-            }
-            place.slot += 1;
+        let mut slice = Slice::of_all(from);
+        while let Some((place, flow)) = slice.next(self) {
+            visit(&flow, &|| self.info_at(place, &flow));
         }
+        slice.place
+    }
+
+    /// All flows, however many there are.
+    pub(super) fn flows(&self) -> impl Iterator<Item = ConnectionInfo> + '_ {
+        let mut slice = Slice {
+            flows: usize::MAX,
+            slots: usize::MAX,
+            ..Slice::of_all(Cursor::default())
+        };
+        core::iter::from_fn(move || {
+            let (place, flow) = slice.next(self)?;
+            Some(self.info_at(place, &flow))
+        })
     }
 
     /// Looks at the next flows, as [`Engine::walk`] does, and resets those that `select` selects, but none in
@@ -108,37 +160,26 @@ impl<A: Application> Engine<A> {
         select: impl Fn(&FlowInfo) -> bool,
         out: &mut T,
     ) -> (u32, Option<Cursor>) {
-        let (mut flows, mut slots) = (SLICE, SLOTS_PER_SLICE);
-        let (mut reset, mut place) = (0, from);
-        loop {
-            let Some(next) = place.settled(|kind| self.slots(kind)) else {
-                return (reset, None);
-            };
-            place = next;
-            if place.kind == Kind::TimeWait {
-                return (reset, None);
-            }
-            if flows == 0 || slots == 0 {
-                return (reset, Some(place));
-            }
-            slots -= 1;
-            if let Some(flow) = self.flow_at(place) {
-                flows -= 1;
-                if select(&flow) {
-                    if !self.reset_at(now, place, needs_frame, out) {
-                        return (reset, Some(place));
-                    }
-                    reset += 1;
+        let mut slice = Slice {
+            with_time_wait: false,
+            ..Slice::of_all(from)
+        };
+        let mut reset = 0;
+        while let Some((place, flow)) = slice.next(self) {
+            if select(&flow) {
+                if !self.reset_at(now, place, needs_frame, out) {
+                    return (reset, Some(place));
                 }
+                reset += 1;
             }
-            place.slot += 1;
         }
+        (reset, slice.place)
     }
 
     fn slots(&self, kind: Kind) -> u32 {
         match kind {
             Kind::HalfOpen => self.half_open.slots(),
-            Kind::Connection => self.connections.capacity() as u32,
+            Kind::Connection => self.connections.slots(),
             Kind::TimeWait => self.time_wait.slots(),
         }
     }
@@ -150,8 +191,8 @@ impl<A: Application> Engine<A> {
                 Some(FlowInfo::new(&record.key, State::SynReceived, Some(record.listener)))
             }
             Kind::Connection => {
-                let tcb = &self.connections.get(place.slot as usize)?.tcb;
-                Some(FlowInfo::new(&tcb.key, tcb.state, tcb.listener()))
+                let tcb = &self.connections.get(place.slot)?.tcb;
+                Some(FlowInfo::new(&tcb.key.get(), tcb.state, tcb.listener()))
             }
             Kind::TimeWait => {
                 let record = self.time_wait.get(place.slot)?;
@@ -168,7 +209,7 @@ impl<A: Application> Engine<A> {
                 record.map(|record| self.half_open_info(place.slot, record))
             }
             Kind::Connection => {
-                let connection = self.connections.get(place.slot as usize);
+                let connection = self.connections.get(place.slot);
                 connection.map(|connection| ConnectionInfo::of_connection(connection, self.now, self.rto_bounds))
             }
             Kind::TimeWait => self.time_wait.get(place.slot).map(ConnectionInfo::of_time_wait),
@@ -187,7 +228,7 @@ impl<A: Application> Engine<A> {
         }
         self.follow_next_hop(place.slot);
         let mut context = context!(self, now, out);
-        let sent = self.connections[place.slot as usize].tcb.send_reset(&mut context);
+        let sent = self.connections[place.slot].tcb.send_reset(&mut context);
         if sent || !needs_frame {
             self.settle(now, place.slot, Outcome::Closed(CloseReason::Aborted));
         }

@@ -1,8 +1,11 @@
 //! Finding loss and repairing it.
 //!
 //! `scoreboard` remembers what is outstanding and what the peer has selectively acknowledged, `rack` and the SACK rules
-//! of RFC 6675 decide what is lost, `prr` how fast it may be sent again, `rto` when to give up waiting.
+//! of RFC 6675 decide what is lost, `prr` how fast it may be sent again, `rto` when to give up waiting, `frto` whether
+//! that was too early. `delivery_rate` measures how fast the path delivers, for congestion control that goes by it.
 
+pub(crate) mod delivery_rate;
+pub(crate) mod frto;
 pub(crate) mod prr;
 pub(crate) mod rack;
 pub mod rto;

@@ -29,6 +29,8 @@ pub(crate) struct Rack {
     dsack_round: Option<SeqNumber>,
     /// RACK.reordering_seen.
     reordering_seen: bool,
+    /// That was on an earlier connection over the same path, and not on this one.
+    recalled: bool,
     /// RACK.reo_wnd_mult.
     reo_wnd_mult: u8,
     /// RACK.reo_wnd_persist.
@@ -55,6 +57,7 @@ impl Rack {
             reordering_extent: 0,
             dsack_round: None,
             reordering_seen: false,
+            recalled: false,
             reo_wnd_mult: 1,
             reo_wnd_persist: REO_WND_PERSIST,
         }
@@ -77,20 +80,19 @@ impl Rack {
             }
         }
         if let Some(sent_at) = delivered.reordered {
-            self.reordering_seen = true;
-            if sent_at < self.xmit {
-                let extent = micros_between(sent_at, now).saturating_sub(self.rtt);
-                if extent >= self.reordering_extent {
-                    self.reordering_extent = extent;
-                    self.reo_wnd_persist = REO_WND_PERSIST;
-                }
-            }
+            self.note_reordering(sent_at, now);
         }
         let Some((sent_at, end, retransmitted)) = delivered.newest else {
             return false;
         };
         let rtt = micros_between(sent_at, now);
-        if retransmitted && (echo_before || self.min_rtt.is_some_and(|min| rtt < min)) {
+        let too_soon = self.min_rtt.is_some_and(|min| rtt < min);
+        if retransmitted && (echo_before || too_soon) {
+            // It was late, and not lost. Where all that is late is sent again before it arrives, nothing else tells how
+            // late that is. What is echoed with a SACK is of an earlier segment, whichever copy arrived.
+            if (too_soon || delivered.cumulative) && delivered.first_sent_at < self.xmit {
+                self.note_reordering(delivered.first_sent_at, now);
+            }
             return false;
         }
         self.rtt = rtt;
@@ -102,9 +104,40 @@ impl Rack {
         newer
     }
 
+    /// A segment that was sent at `sent_at` has arrived after one that was sent later.
+    fn note_reordering(&mut self, sent_at: Instant, now: Instant) {
+        self.reordering_seen = true;
+        self.recalled = false;
+        if sent_at < self.xmit {
+            let extent = micros_between(sent_at, now).saturating_sub(self.rtt);
+            if extent >= self.reordering_extent {
+                self.reordering_extent = extent;
+                self.reo_wnd_persist = REO_WND_PERSIST;
+            }
+        }
+    }
+
     /// Whether the path was seen to reorder.
     pub(crate) fn reordering_seen(&self) -> bool {
         self.reordering_seen
+    }
+
+    /// An earlier connection over the same path has seen segments overtaken by this, in microseconds.
+    pub(crate) fn recall(&mut self, extent: u32) {
+        if !self.reordering_seen {
+            self.reordering_seen = true;
+            self.recalled = true;
+            self.reordering_extent = extent;
+        }
+    }
+
+    /// By how much this connection saw segments overtaken at most, in microseconds; 0: not at all.
+    pub(crate) fn observed_reordering(&self) -> u32 {
+        if self.reordering_seen && !self.recalled {
+            self.reordering_extent.max(1)
+        } else {
+            0
+        }
     }
 
     /// Step 4's account of D-SACKs: each round with one widens the reordering window, and so it stays for 16
@@ -219,6 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn reordering_that_is_remembered_is_waited_for_and_not_passed_on() {
+        let (mut board, mut rack) = (board(), Rack::new());
+        assert_eq!(rack.observed_reordering(), 0);
+        rack.recall(15_000);
+        assert!(rack.has_learned());
+        assert_eq!(rack.observed_reordering(), 0);
+        let srtt = Duration::from_millis(20);
+        sacked(&mut board, &mut rack, 100, 400, at(1023));
+        let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1023));
+        assert_eq!((board.lost(), again), (0, Some(at(1035))));
+        // Until it is seen here, too.
+        sacked(&mut board, &mut rack, 0, 100, at(1024));
+        assert_eq!(rack.observed_reordering(), 15_000);
+    }
+
+    #[test]
     fn reordering_that_was_seen_is_waited_for_until_sixteen_recoveries_had_none() {
         let (mut board, mut rack) = (board(), Rack::new());
         let srtt = Duration::from_millis(20);
@@ -236,6 +285,37 @@ mod tests {
             rack.reordering_window(false, 100, srtt, MSS),
             Duration::from_micros(250)
         );
+    }
+
+    #[test]
+    fn what_is_sent_again_and_arrives_after_all_tells_how_late_it_is() {
+        for (echo_before, acknowledged) in [(true, 1030), (false, 1020)] {
+            let (mut board, mut rack) = (board(), Rack::new());
+            let srtt = Duration::from_millis(20);
+            // The last two segments overtake the others, and the first is sent again before it arrives.
+            sacked(&mut board, &mut rack, 800, 1000, at(1019));
+            board.retransmitted(0, at(1019));
+            let mut delivered = Delivered::default();
+            board.acknowledge(SeqNumber(100), &mut delivered);
+            rack.update(&delivered, echo_before, at(acknowledged));
+            let late = Duration::from_millis(acknowledged - 1000) - Duration::from_millis(10);
+            assert_eq!(rack.reordering_window(false, 100, srtt, MSS), late);
+        }
+        // A retransmission that may have arrived itself tells nothing.
+        for (selective, echo_before) in [(false, false), (true, true)] {
+            let (mut board, mut rack) = (board(), Rack::new());
+            sacked(&mut board, &mut rack, 800, 1000, at(1019));
+            board.retransmitted(usize::from(selective), at(1019));
+            let mut delivered = Delivered::default();
+            if selective {
+                let blocks = [(SeqNumber(100), SeqNumber(200))];
+                board.sack(&blocks, SeqNumber(0), SeqNumber(1000), &mut delivered);
+            } else {
+                board.acknowledge(SeqNumber(100), &mut delivered);
+            }
+            rack.update(&delivered, echo_before, at(1039));
+            assert_eq!(rack.reordering_extent, 0);
+        }
     }
 
     #[test]

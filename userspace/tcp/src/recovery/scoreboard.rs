@@ -12,6 +12,7 @@ mod loss;
 mod marks;
 #[cfg(test)]
 mod model;
+mod rate;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
 use self::marks::{Flags, Kind, Marks};
+use super::delivery_rate::DeliveryRate;
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::options::{MAX_SACK_BLOCKS, SackBlock};
@@ -57,6 +59,10 @@ pub(crate) struct Delivered {
     pub(crate) newly_sacked: u32,
     /// The segment among them that was sent last: when, its end, and whether it was a retransmission.
     pub(crate) newest: Option<(Instant, SeqNumber, bool)>,
+    /// The time that one was sent first.
+    pub(crate) first_sent_at: Instant,
+    /// It was acknowledged cumulatively.
+    pub(crate) cumulative: bool,
     /// The position of that one.
     place: Place,
     /// The time the last one that was sent only once was sent: only those may be timed (Karn's algorithm).
@@ -135,10 +141,12 @@ pub(crate) struct Scoreboard {
     pardons: u32,
     pardoned: u64,
     work: Work,
+    /// Only if congestion control wants samples of it.
+    rate: Option<Box<DeliveryRate>>,
 }
 
 /// A queue this small is kept for the next segments; a larger one is given back when nothing is outstanding.
-const KEPT_CAPACITY: usize = 4;
+pub(super) const KEPT_CAPACITY: usize = 4;
 
 impl Scoreboard {
     /// Nothing is outstanding.
@@ -155,6 +163,7 @@ impl Scoreboard {
             pardons: 0,
             pardoned: 0,
             work: Work { visited: 0, changed: 0 },
+            rate: None,
         }
     }
 
@@ -199,6 +208,12 @@ impl Scoreboard {
             waited: 0,
             before: 0,
         });
+        if self.rate.is_some() {
+            let in_flight = self.in_flight();
+            if let Some(rate) = &mut self.rate {
+                rate.sent(in_flight, end - seq, now);
+            }
+        }
     }
 
     /// Bytes selectively acknowledged.
@@ -219,6 +234,13 @@ impl Scoreboard {
     /// The segment at `index`, in the order of sequence numbers.
     pub(crate) fn get(&self, index: usize) -> Option<&Sent> {
         self.segments.get(index)
+    }
+
+    /// Whether something was sent again that is neither acknowledged in any way nor lost.
+    pub(crate) fn awaits_retransmissions(&self) -> bool {
+        self.disturbed
+            .as_ref()
+            .is_some_and(|disturbed| !disturbed.again.is_empty())
     }
 
     /// The work since this was last asked.
@@ -310,6 +332,11 @@ impl Scoreboard {
         });
         if newer {
             delivered.newest = Some((segment.sent_at, segment.end, again));
+            delivered.first_sent_at = segment.first_sent_at();
+            delivered.cumulative = id < self.first;
+            if let Some(rate) = &mut self.rate {
+                rate.note_newest(id, segment.sent_at);
+            }
             let mut before = id;
             if again {
                 // What was sent again cannot come before what was sent first at that time.
@@ -370,6 +397,7 @@ impl Scoreboard {
             delivered.timed = None;
         }
         self.fack = self.fack.max(una);
+        self.release_rate();
         if self.segments.is_empty() {
             self.empty();
         } else {
@@ -385,6 +413,12 @@ impl Scoreboard {
         self.first += self.segments.len() as u64;
         self.segments.clear();
         self.fack = nxt;
+        if let Some(rate) = &mut self.rate {
+            if let Some(sent_at) = sent_at {
+                rate.note_newest(self.first - 1, sent_at);
+            }
+            rate.release(self.first);
+        }
         if self.segments.capacity() > KEPT_CAPACITY {
             self.segments = VecDeque::new();
         }
@@ -558,6 +592,12 @@ impl Scoreboard {
         };
         self.mark(id, &segment, old, Flags { again: true, ..old });
         self.disturb().sent_again = true;
+        if self.rate.is_some() {
+            let in_flight = self.in_flight();
+            if let Some(rate) = &mut self.rate {
+                rate.sent_again(id, in_flight, segment.length(), now);
+            }
+        }
     }
 
     /// Whether the segment at `index` is lost.

@@ -86,6 +86,13 @@ pub(crate) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
     folded_twice(addresses, ports, key)
 }
 
+/// The hash of one address, for tables.
+#[inline]
+pub(crate) fn address_hash(address: &Address, key: Key) -> u64 {
+    let halves = u128::from_le_bytes(*address);
+    folded_twice(halves as u64, (halves >> 64) as u64, key)
+}
+
 /// Both ends of a flow, seen from this side. Ports are in host byte order.
 #[derive(Clone, Copy, Debug, Eq)]
 pub struct FlowKey {
@@ -110,8 +117,165 @@ impl PartialEq for FlowKey {
 
 #[inline]
 fn same(a: &Address, b: &Address) -> bool {
-    let difference = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
-    (difference as u64) | (difference >> 64) as u64 == 0
+    let ([a, a_host], [b, b_host]) = (halves(a), halves(b));
+    (a ^ b) | (a_host ^ b_host) == 0
+}
+
+/// The words in which [`from_v4`] writes an address.
+#[inline]
+fn halves(address: &Address) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = *address;
+    [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(rest)]
+}
+
+/// A 4-tuple in any form, as frames need it.
+pub(crate) trait Tuple {
+    /// This side's address and the peer's, if they are IPv4.
+    fn addresses_v4(&self) -> Option<([u8; 4], [u8; 4])>;
+
+    /// This side's port and the peer's.
+    fn ports(&self) -> (u16, u16);
+
+    /// The usual form.
+    fn key(&self) -> FlowKey;
+}
+
+impl Tuple for FlowKey {
+    #[inline]
+    fn addresses_v4(&self) -> Option<([u8; 4], [u8; 4])> {
+        self.is_v4().then(|| (v4_octets(&self.local), v4_octets(&self.remote)))
+    }
+
+    #[inline]
+    fn ports(&self) -> (u16, u16) {
+        (self.local_port, self.remote_port)
+    }
+
+    #[inline]
+    fn key(&self) -> FlowKey {
+        *self
+    }
+}
+
+impl Tuple for CompactKey {
+    #[inline]
+    fn addresses_v4(&self) -> Option<([u8; 4], [u8; 4])> {
+        match *self {
+            Self::V4 { local, remote, .. } => Some((local, remote)),
+            Self::V6 { .. } => None,
+        }
+    }
+
+    #[inline]
+    fn ports(&self) -> (u16, u16) {
+        match *self {
+            Self::V4 {
+                local_port,
+                remote_port,
+                ..
+            }
+            | Self::V6 {
+                local_port,
+                remote_port,
+                ..
+            } => (local_port, remote_port),
+        }
+    }
+
+    #[inline]
+    fn key(&self) -> FlowKey {
+        self.get()
+    }
+}
+
+/// A [`FlowKey`] for records that are kept in great number: 16 bytes, and 32 elsewhere for the addresses of IPv6.
+pub(crate) enum CompactKey {
+    V4 {
+        remote_port: u16,
+        local_port: u16,
+        remote: [u8; 4],
+        local: [u8; 4],
+    },
+    V6 {
+        remote_port: u16,
+        local_port: u16,
+        /// The peer's, and this side's.
+        addresses: Box<[Address; 2]>,
+    },
+}
+
+impl CompactKey {
+    #[inline]
+    pub(crate) fn new(key: &FlowKey) -> Self {
+        let &FlowKey {
+            remote,
+            local,
+            remote_port,
+            local_port,
+        } = key;
+        if key.is_v4() {
+            Self::V4 {
+                remote_port,
+                local_port,
+                remote: v4_octets(&remote),
+                local: v4_octets(&local),
+            }
+        } else {
+            Self::V6 {
+                remote_port,
+                local_port,
+                addresses: Box::new([remote, local]),
+            }
+        }
+    }
+
+    /// The key it was made of.
+    #[inline]
+    pub(crate) fn get(&self) -> FlowKey {
+        match *self {
+            Self::V4 {
+                remote_port,
+                local_port,
+                remote,
+                local,
+            } => FlowKey {
+                remote: from_v4(remote),
+                local: from_v4(local),
+                remote_port,
+                local_port,
+            },
+            Self::V6 {
+                remote_port,
+                local_port,
+                ref addresses,
+            } => FlowKey {
+                remote: addresses[0],
+                local: addresses[1],
+                remote_port,
+                local_port,
+            },
+        }
+    }
+
+    /// Whether it was made of `key`.
+    #[inline]
+    pub(crate) fn is(&self, key: &FlowKey) -> bool {
+        let (local_port, remote_port) = self.ports();
+        let ports = key.remote_port == remote_port && key.local_port == local_port;
+        ports
+            && match self {
+                Self::V4 { remote, local, .. } => {
+                    same(&from_v4(*remote), &key.remote) && same(&from_v4(*local), &key.local)
+                }
+                Self::V6 { addresses, .. } => same(&addresses[0], &key.remote) && same(&addresses[1], &key.local),
+            }
+    }
+
+    /// Whether the flow is IPv4.
+    #[inline]
+    pub(crate) fn is_v4(&self) -> bool {
+        matches!(self, Self::V4 { .. })
+    }
 }
 
 impl FlowKey {
@@ -314,6 +478,32 @@ mod tests {
             for other in others {
                 assert_ne!(key.table_hash(secret), other.table_hash(secret));
                 assert_ne!(key.secret_hash(secret), other.secret_hash(secret));
+            }
+        }
+    }
+
+    #[test]
+    fn a_compact_key_is_the_one_it_was_made_of() {
+        assert_eq!(size_of::<CompactKey>(), 16);
+        let keys = [
+            ("198.18.0.1:80", "198.18.0.2:40000"),
+            ("198.18.0.1:81", "198.18.0.2:40000"),
+            ("198.18.0.3:80", "198.18.0.2:40000"),
+            ("198.18.0.1:80", "198.18.0.2:40001"),
+            ("198.18.0.1:80", "198.18.0.4:40000"),
+            ("[2001:2::1]:80", "[2001:2::2]:40000"),
+            ("[2001:2::1]:80", "[2001:2:1::2]:40000"),
+        ]
+        .map(|(local, remote)| FlowKey::new(local.parse().unwrap(), remote.parse().unwrap()));
+        for (index, key) in keys.iter().enumerate() {
+            let compact = CompactKey::new(key);
+            assert_eq!(compact.get(), *key);
+            assert_eq!(
+                (compact.is_v4(), compact.ports()),
+                (key.is_v4(), (key.local_port, key.remote_port))
+            );
+            for (other, other_key) in keys.iter().enumerate() {
+                assert_eq!(compact.is(other_key), index == other);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Writing a frame.
 
-use super::address::{FlowKey, v4_octets};
+use super::address::{FlowKey, Tuple, v4_octets};
 use super::checksum::{self, TextSum};
 use super::ethernet::LinkHeader;
 use super::ip::{self, IPV4_HEADER, IPV6_HEADER};
@@ -52,7 +52,7 @@ pub fn frame(
 pub(crate) fn frame_summed(
     buffer: &mut [u8],
     link: &LinkHeader,
-    key: &FlowKey,
+    tuple: &impl Tuple,
     header: &Header,
     payload_length: usize,
     payload: impl FnOnce(&mut [u8]) -> TextSum,
@@ -60,13 +60,22 @@ pub(crate) fn frame_summed(
     let options_length = header.options.length();
     let segment_length = TCP_HEADER + options_length + payload_length;
     if let Some(link) = link.untagged()
-        && key.is_v4()
+        && let Some(addresses) = tuple.addresses_v4()
         && let Some((headers, rest)) = buffer.split_first_chunk_mut()
     {
         let sum = options_and_text(rest, header, options_length, payload_length, payload);
-        plain::write(headers, link, key, header, options_length, segment_length, sum);
+        plain::write(
+            headers,
+            link,
+            (addresses, tuple.ports()),
+            header,
+            options_length,
+            segment_length,
+            sum,
+        );
         return plain::HEADERS - TCP_HEADER + segment_length;
     }
+    let key = &tuple.key();
     let packet = link.write(buffer);
     let (ip_length, pseudo) = if key.is_v4() {
         ip::write_v4(packet, &key.local, &key.remote, header.ecn_capable, segment_length);
@@ -79,7 +88,7 @@ pub(crate) fn frame_summed(
     let (fixed, rest) = packet[ip_length..].split_at_mut(TCP_HEADER);
     let sum = pseudo + options_and_text(rest, header, options_length, payload_length, payload);
     // The sum is taken of the words before they are stored: to read them back in other sizes would wait for the stores.
-    let mut words = header.words(key, options_length);
+    let mut words = header.words(tuple.ports(), options_length);
     let [first, second] = checksum::of_sum(sum + checksum::sum_words(words));
     words[4] = [first, second, 0, 0];
     for (place, word) in fixed.as_chunks_mut::<4>().0.iter_mut().zip(words) {
@@ -108,11 +117,11 @@ fn options_and_text(
 impl Header {
     /// The fixed part of the TCP header, its checksum zero.
     #[inline]
-    pub(super) fn words(&self, key: &FlowKey, options_length: usize) -> [[u8; 4]; TCP_HEADER / 4] {
+    pub(super) fn words(&self, (local, remote): (u16, u16), options_length: usize) -> [[u8; 4]; TCP_HEADER / 4] {
         let [high, low] = self.window.to_be_bytes();
         let data_offset = (((TCP_HEADER + options_length) / 4) as u8) << 4;
         [
-            (u32::from(key.local_port) << 16 | u32::from(key.remote_port)).to_be_bytes(),
+            (u32::from(local) << 16 | u32::from(remote)).to_be_bytes(),
             self.seq.0.to_be_bytes(),
             self.ack.0.to_be_bytes(),
             [data_offset, self.flags.0, high, low],

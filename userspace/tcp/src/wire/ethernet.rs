@@ -133,19 +133,24 @@ impl<'a> ReceivedLink<'a> {
     /// Whether `header` is [`ReceivedLink::reply`].
     #[inline]
     pub(crate) fn is_answered_by(self, header: &LinkHeader) -> bool {
-        let (Some(fixed), Some(reply)) = (
-            self.bytes.first_chunk::<UNTAGGED>(),
-            header.bytes.first_chunk::<UNTAGGED>(),
-        ) else {
+        let (Some(received), Some(reply)) = (self.bytes.first_chunk(), header.bytes.first_chunk()) else {
             return false;
         };
         usize::from(header.length) == self.bytes.len()
             && header.device == self.device
-            && reply[..6] == fixed[6..12]
-            && reply[6..12] == fixed[..6]
-            && reply[12..] == fixed[12..]
+            && is_swapped(received, reply)
             && (self.bytes.len() == UNTAGGED || header.as_bytes()[UNTAGGED..] == self.bytes[UNTAGGED..])
     }
+}
+
+/// Whether one untagged header is the other with its addresses swapped.
+#[inline]
+fn is_swapped(one: &[u8; UNTAGGED], other: &[u8; UNTAGGED]) -> bool {
+    // The first address and a part of the second; the second address and the ethertype.
+    let first = |header: &[u8; UNTAGGED]| header.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let last = |header: &[u8; UNTAGGED]| header.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let addresses = (first(one) ^ last(other)) | (first(other) ^ last(one));
+    (addresses << 16) | (last(one) ^ last(other)) >> 48 == 0
 }
 
 /// Splits a frame into its Ethernet header, its ethertype and what follows.

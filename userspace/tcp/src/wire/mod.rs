@@ -87,9 +87,9 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// [`Segment::parse`] into a blank segment, which is not moved after it was written: the processor would have to
-    /// wait for the writing.
-    #[inline]
+    /// [`Segment::parse`] into a segment that is not moved after it was written: the processor would have to wait for
+    /// the writing. What is in it before makes no difference; after an error, what is in it means nothing.
+    #[inline(always)]
     pub(crate) fn read(&mut self, frame: &'a [u8], verify_checksums: bool) -> Result<(), ParseError> {
         if let Some(result) = plain::parse(frame, verify_checksums, self) {
             return result;

@@ -108,51 +108,71 @@ impl Options {
     }
 
     /// Reads the option field of a header.
-    #[inline]
-    pub fn parse(mut field: &[u8]) -> Self {
+    pub fn parse(field: &[u8]) -> Self {
         let mut options = Self::default();
-        // What nearly every segment of a connection carries.
+        options.read(field);
+        options
+    }
+
+    /// [`Options::parse`] into options that were used before.
+    #[inline(always)]
+    pub(super) fn read(&mut self, field: &[u8]) {
+        self.mss = None;
+        self.window_scale = None;
+        self.sack_permitted = false;
+        self.sack.count = 0;
+        self.timestamps = None;
+        if field.is_empty() {
+            return;
+        }
+        // What nearly every segment of a connection carries, if it carries any.
         if let Ok(field) = <&[u8; TIMESTAMPS_ALONE]>::try_from(field)
             && let Some(timestamps) = Timestamps::alone(field)
         {
-            options.timestamps = Some(timestamps);
-            return options;
+            self.timestamps = Some(timestamps);
+        } else {
+            self.read_each(field);
         }
+    }
+
+    /// Reads options of any kind, one after the other.
+    #[inline(never)]
+    fn read_each(&mut self, mut field: &[u8]) {
         loop {
             // Those of a SYN, where there is nothing to find out about their lengths.
             field = match *field {
                 [NOP, ref rest @ ..] => rest,
                 [MSS, 4, high, low, ref rest @ ..] => {
-                    options.mss = Some(u16::from_be_bytes([high, low]));
+                    self.mss = Some(u16::from_be_bytes([high, low]));
                     rest
                 }
                 [WINDOW_SCALE, 3, shift, ref rest @ ..] => {
-                    options.window_scale = Some(shift.min(MAX_WINDOW_SCALE));
+                    self.window_scale = Some(shift.min(MAX_WINDOW_SCALE));
                     rest
                 }
                 [SACK_PERMITTED, 2, ref rest @ ..] => {
-                    options.sack_permitted = true;
+                    self.sack_permitted = true;
                     rest
                 }
                 [TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3, ref rest @ ..] => {
-                    options.timestamps = Some(Timestamps {
+                    self.timestamps = Some(Timestamps {
                         value: u32::from_be_bytes([v0, v1, v2, v3]),
                         echo: u32::from_be_bytes([e0, e1, e2, e3]),
                     });
                     rest
                 }
-                [] | [END, ..] => return options,
+                [] | [END, ..] => return,
                 [kind, length, ..] => {
                     let length = usize::from(length);
                     let Some(body) = field.get(2..length) else {
-                        return options;
+                        return;
                     };
                     if kind == SACK {
-                        options.read_sack(body);
+                        self.read_sack(body);
                     }
                     &field[length..]
                 }
-                [_] => return options,
+                [_] => return,
             };
         }
     }
@@ -190,7 +210,7 @@ impl Options {
 
     /// Writes the options to `field`, which is as long as [`Options::length`] says, and returns the one's complement
     /// sum of what it wrote.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fill(&self, field: &mut [u8]) -> u64 {
         if field.is_empty() {
             return 0;
@@ -209,44 +229,61 @@ impl Options {
             }
             return checksum::sum_words(words);
         }
-        self.write(field);
-        checksum::sum(field)
+        self.fill_each(field)
+    }
+
+    /// [`Options::fill`] for other options than timestamps alone.
+    #[inline(never)]
+    fn fill_each(&self, field: &mut [u8]) -> u64 {
+        let (places, _) = field.as_chunks_mut::<4>();
+        let (mut at, mut sum) = (0, 0);
+        self.words(|word| {
+            places[at] = word;
+            at += 1;
+            sum += checksum::sum_words([word]);
+        });
+        sum
     }
 
     /// Writes the options to the front of `buffer`, padded to whole words, and returns their length.
-    #[inline]
+    ///
+    /// # Panics
+    ///
+    /// If `buffer` is shorter.
     pub fn write(&self, buffer: &mut [u8]) -> usize {
-        let mut at = 0;
-        let mut put = |bytes: &[u8]| {
-            buffer[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-        };
+        let length = self.length();
+        self.fill(&mut buffer[..length]);
+        length
+    }
+
+    /// Gives the options to `put`, word by word, padded to whole ones.
+    #[inline(always)]
+    fn words(&self, mut put: impl FnMut([u8; 4])) {
         if let Some(mss) = self.mss {
             let [high, low] = mss.to_be_bytes();
-            put(&[MSS, 4, high, low]);
-        }
-        match (self.sack_permitted, self.timestamps.is_some()) {
-            (true, true) => put(&[SACK_PERMITTED, 2]),
-            (true, false) => put(&[SACK_PERMITTED, 2, NOP, NOP]),
-            (false, true) => put(&[NOP, NOP]),
-            (false, false) => {}
+            put([MSS, 4, high, low]);
         }
         if let Some(timestamps) = self.timestamps {
-            put(&[TIMESTAMPS, 10]);
-            put(&timestamps.value.to_be_bytes());
-            put(&timestamps.echo.to_be_bytes());
+            if self.sack_permitted {
+                put([SACK_PERMITTED, 2, TIMESTAMPS, 10]);
+            } else {
+                put(TIMESTAMPS_WORD);
+            }
+            put(timestamps.value.to_be_bytes());
+            put(timestamps.echo.to_be_bytes());
+        } else if self.sack_permitted {
+            put([SACK_PERMITTED, 2, NOP, NOP]);
         }
         if let Some(shift) = self.window_scale {
-            put(&[NOP, WINDOW_SCALE, 3, shift]);
+            put([NOP, WINDOW_SCALE, 3, shift]);
         }
         if !self.sack.is_empty() {
-            put(&[NOP, NOP, SACK, 2 + 8 * self.sack.count]);
+            put([NOP, NOP, SACK, 2 + 8 * self.sack.count]);
             for (left, right) in self.sack.as_slice() {
-                put(&left.0.to_be_bytes());
-                put(&right.0.to_be_bytes());
+                put(left.0.to_be_bytes());
+                put(right.0.to_be_bytes());
             }
         }
-        at
     }
 }
 

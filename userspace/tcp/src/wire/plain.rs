@@ -1,12 +1,12 @@
 //! The frames that nearly all segments come and go in: untagged, IPv4 without options. Every field stands where it
 //! always stands, so one look at the length is enough.
 
-use super::address::{from_v4, v4_octets};
+use super::address::from_v4;
 use super::emit;
 use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UNTAGGED};
 use super::ip::{self, ECN_CE, ECN_FIELD, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP};
 use super::tcp::TCP_HEADER;
-use super::{Flags, FlowKey, Options, ParseError, ReceivedLink, Segment, checksum};
+use super::{Flags, FlowKey, ParseError, ReceivedLink, Segment, checksum};
 use crate::seq::SeqNumber;
 
 /// The offset of the TCP header.
@@ -45,9 +45,9 @@ pub(super) fn flow_v6(frame: &[u8]) -> Option<FlowKey> {
     })
 }
 
-/// Reads such a frame into a blank segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does
+/// Reads such a frame into a segment, as [`Segment::parse`] does. `None`: it is another frame, or one that does
 /// not fit its lengths.
-#[inline]
+#[inline(always)]
 pub(super) fn parse<'a>(
     frame: &'a [u8],
     verify_checksums: bool,
@@ -78,6 +78,7 @@ pub(super) fn parse<'a>(
             return Some(Err(ParseError::Checksum));
         }
     }
+    segment.options.read(options);
     segment.link = ReceivedLink::untagged(link);
     segment.key.remote = from_v4(source);
     segment.key.local = from_v4(destination);
@@ -87,9 +88,6 @@ pub(super) fn parse<'a>(
     segment.ack = SeqNumber(u32::from_be_bytes(word(TCP + 8)));
     segment.flags = Flags(headers[TCP + 13]);
     segment.window = short(TCP + 14);
-    if !options.is_empty() {
-        segment.options = Options::parse(options);
-    }
     segment.congestion_experienced = headers[15] & ECN_FIELD == ECN_CE;
     segment.payload = payload;
     Some(Ok(()))
@@ -101,20 +99,19 @@ pub(super) fn parse<'a>(
 pub(super) fn write(
     headers: &mut [u8; HEADERS],
     link: &[u8; UNTAGGED],
-    key: &FlowKey,
+    ((source, destination), ports): (([u8; 4], [u8; 4]), (u16, u16)),
     header: &emit::Header,
     options_length: usize,
     segment_length: usize,
     sum: u64,
 ) {
-    let (source, destination) = (v4_octets(&key.local), v4_octets(&key.remote));
     let addresses = checksum::sum_words([source, destination]);
     let mut ip = ip::words_v4(source, destination, header.ecn_capable, segment_length);
     let [first, second] = checksum::of_sum(addresses + checksum::sum_words([ip[0], ip[1], ip[2]]));
     [ip[2][2], ip[2][3]] = [first, second];
     // The sums are taken of the words before they are stored: to read them back in other sizes would wait for the
     // stores.
-    let mut tcp = header.words(key, options_length);
+    let mut tcp = header.words(ports, options_length);
     let pseudo = addresses + checksum::sum_words([[0, 0, 0, PROTOCOL_TCP], (segment_length as u32).to_be_bytes()]);
     let [first, second] = checksum::of_sum(sum + pseudo + checksum::sum_words(tcp));
     tcp[4] = [first, second, 0, 0];
@@ -134,9 +131,9 @@ mod tests {
         super::parse(frame, verify_checksums, &mut segment).map(|result| result.map(|()| segment))
     }
 
-    use crate::wire::LinkHeader;
     use crate::wire::emit::Header;
     use crate::wire::options::Timestamps;
+    use crate::wire::{LinkHeader, Options};
     use proptest::prelude::*;
 
     fn frame(timestamps: Option<(u32, u32)>, ecn_capable: bool, text: &[u8]) -> Vec<u8> {

@@ -1,10 +1,13 @@
 //! Congestion control as the peer sees it (RFC 5681, RFC 6928, RFC 9438).
 
 use crate::common::*;
+use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::config::Config;
 use tidegate_tcp::congestion::Algorithm;
-use tidegate_tcp::wire::Options;
+use tidegate_tcp::counters::Counter;
+use tidegate_tcp::wire::{FlowKey, Options};
 
+/// Those that grow their window by what is acknowledged.
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::RENO, Algorithm::CUBIC];
 
 fn with(congestion: Algorithm) -> Config {
@@ -20,7 +23,7 @@ fn text_segments(rig: &mut Rig) -> Vec<Sent> {
 #[test]
 fn the_initial_window_of_large_segments_is_two_of_them() {
     // RFC 6928, section 2: min(10 MSS, max(2 MSS, 14,600)).
-    for congestion in ALGORITHMS {
+    for &congestion in Algorithm::ALL {
         let limits = Config {
             mtu: 9000,
             ..with(congestion)
@@ -111,7 +114,7 @@ fn a_loss_makes_the_window_smaller() {
 
 #[test]
 fn a_timeout_leaves_one_segment() {
-    for congestion in ALGORITHMS {
+    for &congestion in Algorithm::ALL {
         let mut rig = Rig::new(with(congestion), sender(100_000));
         rig.connect();
         let first = rig.sent();
@@ -124,7 +127,7 @@ fn a_timeout_leaves_one_segment() {
 #[test]
 fn acknowledging_every_octet_by_itself_wins_nothing() {
     // Appropriate byte counting (RFC 3465) against divided acknowledgments.
-    for congestion in ALGORITHMS {
+    for &congestion in Algorithm::ALL {
         let mut rig = Rig::new(with(congestion), sender(100_000));
         rig.connect();
         let first = rig.sent();
@@ -155,4 +158,65 @@ fn the_window_does_not_grow_while_the_application_has_little_to_send() {
         let burst = text_segments(&mut rig).len();
         assert!(burst <= 12, "{burst} segments by {congestion}");
     }
+}
+
+/// The slow start threshold that a timeout of the first window leaves a connection to this port with.
+fn threshold_after_timeout(rig: &mut Rig, port: u16) -> u32 {
+    let (client, server) = (rig.key.local().ip(), rig.key.peer().ip());
+    rig.key = FlowKey::new((client, rig.key.local().port() + 1).into(), (server, port).into());
+    rig.connect();
+    assert_eq!(rig.sent().len(), 10);
+    let timeouts = rig.count(Counter::Timeouts);
+    while rig.count(Counter::Timeouts) == timeouts {
+        rig.wait(ms(3000)).expect("nothing was sent again");
+    }
+    let threshold = rig.info().transfer.and_then(|transfer| transfer.ssthresh);
+    rig.peer(RST, b"");
+    rig.sent();
+    threshold.expect("there is a threshold")
+}
+
+/// The thresholds of Reno and CUBIC.
+fn thresholds() -> [u32; 2] {
+    let thresholds =
+        ALGORITHMS.map(|congestion| threshold_after_timeout(&mut Rig::new(with(congestion), sender(50_000)), 80));
+    assert_eq!(thresholds[0], 5 * 1460);
+    assert!(thresholds[1] > 6 * 1460);
+    thresholds
+}
+
+#[test]
+fn a_listener_may_have_congestion_control_of_its_own() {
+    let [reno, cubic] = thresholds();
+    let mut rig = Rig::new(config(), sender(50_000));
+    let own = rig.engine.listen("198.18.0.1:81".parse().unwrap());
+    rig.engine.set_congestion(own, Some(Algorithm::RENO));
+    for (port, threshold) in [(80, cubic), (81, reno), (80, cubic), (81, reno)] {
+        assert_eq!(threshold_after_timeout(&mut rig, port), threshold, "port {port}");
+    }
+}
+
+#[test]
+fn another_congestion_control_of_a_listener_counts_for_connections_that_come() {
+    let [reno, cubic] = thresholds();
+    let mut rig = Rig::new(config(), sender(50_000));
+    let own = rig.engine.listen("198.18.0.1:81".parse().unwrap());
+    rig.engine.set_congestion(own, Some(Algorithm::RENO));
+    assert_eq!(threshold_after_timeout(&mut rig, 81), reno);
+    // That of the configuration changes, and those without one of their own with it.
+    rig.engine.set_congestion(own, Some(Algorithm::CUBIC));
+    rig.engine.set_config(with(Algorithm::RENO));
+    assert_eq!(threshold_after_timeout(&mut rig, 81), cubic);
+    assert_eq!(threshold_after_timeout(&mut rig, 80), reno);
+    rig.engine.set_congestion(own, None);
+    assert_eq!(threshold_after_timeout(&mut rig, 81), reno);
+}
+
+#[test]
+fn a_listener_that_there_is_not_has_no_congestion_control() {
+    let [_, cubic] = thresholds();
+    let mut rig = Rig::new(config(), sender(50_000));
+    rig.engine.set_congestion(ListenerId(1), Some(Algorithm::RENO));
+    rig.engine.listen("198.18.0.1:81".parse().unwrap());
+    assert_eq!(threshold_after_timeout(&mut rig, 81), cubic);
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::common::*;
 use tidegate_tcp::config::Config;
-use tidegate_tcp::congestion::{Acked, Algorithm, CongestionControl, INITIAL_SSTHRESH, Round, Sent as SentText};
+use tidegate_tcp::congestion::{
+    Acked, Algorithm, CongestionControl, Delivery, INITIAL_SSTHRESH, LossContext, LostSegment, Round, Sent as SentText,
+};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::wire::Options;
 
@@ -109,6 +111,198 @@ fn connected(congestion: Algorithm) -> Rig {
         ..Options::default()
     });
     rig
+}
+
+/// What a controller that asks for rate samples was told.
+#[derive(Debug)]
+struct Samples {
+    acked: Mutex<Vec<(u32, Delivery)>>,
+    lost: Mutex<Vec<(LostSegment, LossContext)>>,
+}
+
+impl Samples {
+    const fn new() -> Self {
+        Self {
+            acked: Mutex::new(Vec::new()),
+            lost: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn last(&self) -> Delivery {
+        self.acked.lock().unwrap().last().expect("an acknowledgment").1
+    }
+}
+
+/// Keeps its window through recoveries, and asks for rate samples.
+#[derive(Debug)]
+struct Sampling(&'static Samples, u32);
+
+impl CongestionControl for Sampling {
+    fn window(&self) -> u32 {
+        self.1
+    }
+
+    fn ssthresh(&self) -> u32 {
+        INITIAL_SSTHRESH
+    }
+
+    fn wants_rate_samples(&self) -> bool {
+        true
+    }
+
+    fn drives_recovery(&self) -> bool {
+        true
+    }
+
+    fn set_window(&mut self, _cwnd: u32) {
+        panic!("it drives recovery itself");
+    }
+
+    fn on_ack(&mut self, acked: &Acked, _mss: u32) {
+        if let Some(delivery) = acked.delivery {
+            self.0.acked.lock().unwrap().push((acked.bytes, delivery));
+        }
+    }
+
+    fn on_lost(&mut self, lost: &LostSegment, context: &LossContext, _mss: u32) {
+        self.0.lost.lock().unwrap().push((*lost, *context));
+    }
+
+    fn on_congestion(&mut self, _now: Instant, _flight: u32, _mss: u32) {}
+
+    fn on_timeout(&mut self, _now: Instant, _flight: u32, _repeated: bool, _mss: u32) {}
+
+    fn on_recovered(&mut self, _mss: u32) {}
+
+    fn on_idle(&mut self, _mss: u32) {}
+
+    fn undo(&mut self) {}
+}
+
+/// Shorter than a tail loss probe waits.
+const ROUND_TRIP: Duration = Duration::from_millis(8);
+
+/// A connection whose controller, with a window of 20 segments, has just begun; its first flight of 10 took
+/// [`ROUND_TRIP`].
+fn sampled(congestion: Algorithm, length: usize) -> (Rig, Vec<Sent>) {
+    let config = Config { congestion, ..config() };
+    let mut rig = Rig::new(config, App::default());
+    rig.connect_actively(Options {
+        mss: Some(MSS as u16),
+        sack_permitted: true,
+        ..Options::default()
+    });
+    rig.sent();
+    rig.write(pattern(length));
+    let first = rig.sent();
+    assert_eq!(first.len(), 10);
+    rig.pass(ROUND_TRIP);
+    rig.acknowledge(&first[9]);
+    let flight = rig.sent();
+    (rig, flight)
+}
+
+#[test]
+fn an_acknowledgment_tells_the_rate_at_which_the_path_delivers() {
+    static SAMPLES: Samples = Samples::new();
+    const SAMPLING: Algorithm = Algorithm::new("sampling", |mss| Box::new(Sampling(&SAMPLES, 20 * mss)));
+    let (mut rig, flight) = sampled(SAMPLING, 200_000);
+    assert_eq!(flight.len(), 20);
+    rig.pass(ROUND_TRIP);
+    // Two segments every 2 ms: a segment each millisecond.
+    for (index, segment) in flight.iter().enumerate().skip(1).step_by(2) {
+        rig.acknowledge(segment);
+        let delivered = index as u32 + 1;
+        let delivery = SAMPLES.last();
+        let sample = delivery.sample.expect("a segment was delivered");
+        assert_eq!(
+            delivery.delivered,
+            u64::from(delivered * MSS),
+            "the first flight was not counted"
+        );
+        assert_eq!((sample.delivered, sample.prior_delivered), (delivered * MSS, 0));
+        assert_eq!(sample.tx_in_flight, delivered * MSS, "when it was sent");
+        let elapsed = 8 + 2 * (u64::from(delivered) / 2 - 1);
+        assert_eq!(sample.rate, Some(u64::from(delivered * MSS) * 1000 / elapsed));
+        assert!(!sample.app_limited);
+        assert_eq!(sample.lost, 0);
+        assert_eq!(delivery.in_flight, 18 * MSS, "before the next two leave");
+        rig.pass(ms(2));
+    }
+    // What was sent since, two by two, is acknowledged at once, which makes the path no faster than it was sent: 20
+    // segments in the 26 ms since the flight before.
+    let sent = rig.sent();
+    rig.acknowledge(&sent[sent.len() - 1]);
+    let sample = SAMPLES.last().sample.unwrap();
+    assert_eq!(sample.rate, Some(20 * u64::from(MSS) * 1000 / 26));
+}
+
+#[test]
+fn what_follows_a_pause_of_the_application_is_marked_as_limited_by_it() {
+    static SAMPLES: Samples = Samples::new();
+    const SAMPLING: Algorithm = Algorithm::new("sampling", |mss| Box::new(Sampling(&SAMPLES, 20 * mss)));
+    let (mut rig, flight) = sampled(SAMPLING, 25_000);
+    assert_eq!(flight.len(), 15, "all that is left");
+    rig.pass(ROUND_TRIP);
+    rig.acknowledge(&flight[7]);
+    assert!(!SAMPLES.last().sample.unwrap().app_limited, "it was sent before");
+    rig.write(pattern(5_000));
+    let after = rig.sent();
+    assert_eq!(after.len(), 5);
+    rig.pass(ROUND_TRIP);
+    rig.acknowledge(&flight[14]);
+    assert!(!SAMPLES.last().sample.unwrap().app_limited, "it was sent before");
+    rig.acknowledge(&after[0]);
+    assert!(SAMPLES.last().sample.unwrap().app_limited);
+}
+
+#[test]
+fn each_loss_is_told_and_acknowledgments_are_during_recovery() {
+    static SAMPLES: Samples = Samples::new();
+    const SAMPLING: Algorithm = Algorithm::new("sampling", |mss| Box::new(Sampling(&SAMPLES, 20 * mss)));
+    let (mut rig, flight) = sampled(SAMPLING, 200_000);
+    rig.pass(ROUND_TRIP);
+    // The third and the fifth are lost.
+    rig.acknowledge(&flight[1]);
+    rig.sent();
+    let una = flight[2].seq;
+    let told = SAMPLES.acked.lock().unwrap().len();
+    rig.selective(una, &[(flight[3].seq, flight[3].end())]);
+    rig.selective(
+        una,
+        &[(flight[5].seq, flight[8].end()), (flight[3].seq, flight[3].end())],
+    );
+    let lost = SAMPLES.lost.lock().unwrap().clone();
+    let seen: Vec<_> = lost
+        .iter()
+        .map(|(lost, _)| (lost.seq, lost.bytes, lost.tx_in_flight, lost.lost))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (flight[2].seq, MSS, 3 * MSS, MSS),
+            (flight[4].seq, MSS, 5 * MSS, 2 * MSS)
+        ]
+    );
+    let context = lost[0].1;
+    assert_eq!(
+        (context.now, context.delivered, context.selective),
+        (rig.now, u64::from(7 * MSS), true)
+    );
+    let mut again = rig.sent();
+    again.retain(|segment| segment.seq.before(flight[8].seq));
+    let again: Vec<_> = again.iter().map(|segment| segment.seq).collect();
+    assert_eq!(again, [flight[2].seq, flight[4].seq]);
+    // Both acknowledgments delivered something, and were told of.
+    assert_eq!(SAMPLES.acked.lock().unwrap().len(), told + 2);
+    let sample = SAMPLES.last().sample.unwrap();
+    assert_eq!((sample.lost, sample.tx_in_flight), (2 * MSS, 9 * MSS));
+    // What is sent again is delivered from then on.
+    rig.pass(ROUND_TRIP);
+    rig.ack = flight[19].end();
+    rig.peer(ACK, b"");
+    let sample = SAMPLES.last().sample.unwrap();
+    assert_eq!((sample.lost, sample.prior_delivered), (0, u64::from(7 * MSS)));
 }
 
 #[test]

@@ -1,23 +1,42 @@
 //! The happenings that observers are told of.
 
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use crate::common::*;
 use tidegate_tcp::engine::{Happening, Observer};
 use tidegate_tcp::wire::{FlowKey, Options};
 
-struct Told(Sender<(u16, Happening)>);
+/// Sends what it is told to a receiver, and is done when that is gone.
+struct Told {
+    tells: Sender<(u16, Happening)>,
+    is_done: Arc<AtomicBool>,
+}
+
+impl Told {
+    fn new(tells: Sender<(u16, Happening)>) -> Box<Self> {
+        let is_done = Arc::default();
+        Box::new(Self { tells, is_done })
+    }
+}
 
 impl Observer for Told {
-    fn observe(&mut self, key: &FlowKey, happening: Happening) -> bool {
-        self.0.send((key.remote_port, happening)).is_ok()
+    fn observe(&mut self, key: &FlowKey, happening: Happening) {
+        if self.tells.send((key.remote_port, happening)).is_err() {
+            self.is_done.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Relaxed)
     }
 }
 
 fn observed(app: App) -> (Rig, Receiver<(u16, Happening)>) {
     let mut rig = Rig::new(config(), app);
     let (told, tells) = mpsc::channel();
-    rig.engine.add_observer(Box::new(Told(told)));
+    rig.engine.add_observer(Told::new(told));
     (rig, tells)
 }
 
@@ -66,7 +85,7 @@ fn a_connection_that_is_older_than_its_observer_is_told_from_where_it_is() {
     let mut rig = Rig::new(config(), App::default());
     rig.connect();
     let (told, tells) = mpsc::channel();
-    rig.engine.add_observer(Box::new(Told(told)));
+    rig.engine.add_observer(Told::new(told));
     rig.peer(RST | ACK, b"");
     assert_eq!(words(&tells), ["ESTABLISHED -> CLOSED"]);
 }
@@ -81,4 +100,18 @@ fn timeouts_are_told_until_nobody_listens() {
     assert_eq!(words(&tells), ["Timeout"]);
     drop(tells);
     rig.wait(ms(5000)).expect("nobody is told, and all goes on");
+}
+
+#[test]
+fn an_observer_that_is_done_goes_when_another_comes_though_nothing_happens() {
+    let mut rig = Rig::new(config(), App::default());
+    let (told, tells) = mpsc::channel();
+    let observer = Told::new(told);
+    let is_done = Arc::clone(&observer.is_done);
+    rig.engine.add_observer(observer);
+    rig.engine.add_observer(Told::new(mpsc::channel().0));
+    assert_eq!(tells.try_recv(), Err(TryRecvError::Empty), "it is there");
+    is_done.store(true, Ordering::Relaxed);
+    rig.engine.add_observer(Told::new(mpsc::channel().0));
+    assert_eq!(tells.try_recv(), Err(TryRecvError::Disconnected));
 }

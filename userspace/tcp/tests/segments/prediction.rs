@@ -83,7 +83,7 @@ impl Pair {
             receive_buffer: random.pick(&[4 << 10, 4 << 20, 4 << 20]),
             receive_buffer_initial: 4 << 10,
             receive_bytes_total: random.pick(&[4 << 10, 256 << 20]),
-            congestion: random.pick(&[Algorithm::CUBIC, Algorithm::RENO]),
+            congestion: random.pick(Algorithm::ALL),
             loss_detection: random.pick(&[LossDetection::Rack, LossDetection::Sack]),
             ..config()
         };
@@ -357,4 +357,22 @@ fn the_short_way_and_the_long_way_come_to_the_same() {
         predicted * 10 >= all * 3,
         "only {predicted} of {all} segments were predicted"
     );
+}
+
+#[test]
+fn an_application_that_closes_when_it_opens_is_given_no_text_of_that_segment() {
+    let closes = || {
+        let app = App {
+            close_after_greeting: true,
+            ..App::default()
+        };
+        let mut rig = Rig::new(config(), app);
+        rig.syn(with_sack());
+        rig.ack = rig.one().end();
+        rig.peer(ACK | PSH, b"text");
+        assert_eq!((rig.app().opened, rig.app().received.len()), (1, 0));
+        assert_eq!(rig.count(Counter::DropAfterClose), 1);
+        rig.count(Counter::PredictedIn)
+    };
+    assert_eq!((closes(), without_prediction(closes)), (1, 0));
 }

@@ -369,7 +369,7 @@ fn records_of_time_wait_that_give_way_are_forgotten() {
     assert_eq!(shared.total(), 4);
 }
 
-/// Who has the flow is asked before the shard that would begin a connection of it.
+/// The shard that has the flow is asked before the one that would begin a connection of it.
 #[test]
 fn the_acknowledgment_of_a_cookie_goes_to_who_has_the_flow_and_then_to_who_was_chosen() {
     for chosen in [Some(2), None] {
@@ -427,7 +427,7 @@ fn text_of_a_handshake_that_was_seen_on_the_way_is_never_reset() {
     );
 }
 
-/// What follows the acknowledgment of a cookie is of a known flow all the time.
+/// Segments that follow the acknowledgment of a cookie are of a known flow all the time.
 #[test]
 fn a_half_open_connection_that_gives_way_to_a_cookie_leaves_no_gap() {
     let shared = Shared::new();
@@ -440,4 +440,26 @@ fn a_half_open_connection_that_gives_way_to_a_cookie_leaves_no_gap() {
     rig.peer(ACK, b"");
     assert_eq!((rig.engine.half_open(), rig.state()), (0, Some(State::Established)));
     assert_eq!((shared.total(), shared.gone.load(Ordering::Relaxed)), (1, 0));
+}
+
+#[test]
+fn a_flow_whose_listener_is_gone_is_found_on_another_engine() {
+    for family in FAMILIES {
+        let shared = Shared::new();
+        let mut owner = shared.rig(1, config(), App::default(), family);
+        let mut other = shared.rig(2, config(), App::default(), family);
+        owner.connect_with(with_sack());
+        owner.engine.set_addresses(&[]);
+        other.engine.set_addresses(&[]);
+        let text = owner.frame(owner.seq, owner.ack, ACK, Options::default(), b"GET");
+        assert!(arrives(&mut other, &mut owner, &text), "the owner has it");
+        assert_eq!(owner.count(Counter::BytesIn), 3);
+        // Of a connection that nobody has nobody is told.
+        owner.key.remote_port += 1;
+        let stray = owner.frame(owner.seq, owner.ack, ACK, Options::default(), b"GET");
+        assert!(!arrives(&mut other, &mut owner, &stray));
+        other.nothing();
+        let dropped = [&owner, &other].map(|rig| rig.count(Counter::DropNotListening));
+        assert_eq!(dropped, [0, 1]);
+    }
 }

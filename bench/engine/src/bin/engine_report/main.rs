@@ -6,9 +6,11 @@
 
 mod machine;
 mod table;
+mod threads;
 
 use std::io;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -16,6 +18,7 @@ use tidegate_engine_bench::{CountingAllocator, Driver, EngineServer, Page, Pair,
 
 use crate::machine::Machine;
 use crate::table::{Subject, Turns, print, print_ratio};
+use crate::threads::{Worker, two_cpus};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -63,13 +66,16 @@ fn main() -> ExitCode {
     whole_connections(&turns, &machine);
     requests(&turns, &machine);
     client_side(&turns, &machine);
-    match segments(&turns, &machine) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("engine-report: cannot read /proc/self/status, which tells the memory in use: {error}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = segments(&turns, &machine) {
+        eprintln!("engine-report: cannot read /proc/self/status, which tells the memory in use: {error}");
+        return ExitCode::FAILURE;
     }
+    // Last: the memory that its threads free is taken again by what comes after, whose size could not be told then.
+    if let Err(error) = two_threads(&turns, &machine) {
+        eprintln!("engine-report: cannot read which CPUs may be used: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 fn whole_connections(turns: &Turns, machine: &Machine) {
@@ -141,6 +147,53 @@ fn client_side(turns: &Turns, machine: &Machine) {
         &subjects,
         machine,
     );
+}
+
+/// Connections of each of two engines that memory has to be waited for.
+const IN_MEMORY: u32 = 1_000_000;
+
+fn two_threads(turns: &Turns, machine: &Machine) -> io::Result<()> {
+    let Some((first, second, are_cores)) = two_cpus()? else {
+        println!("\nTwo engines on two threads: not measured, there is one CPU");
+        return Ok(());
+    };
+    let few = |cpu| {
+        Worker::start(cpu, || {
+            let mut driver = Driver::new(EngineServer::new(64, 1), 64);
+            driver.open_all();
+            move || driver.requests(16 * PIECE)
+        })
+    };
+    let many = |cpu| {
+        Worker::start(cpu, || {
+            let mut driver = Driver::new(EngineServer::new(IN_MEMORY, 1), IN_MEMORY);
+            driver.open_all();
+            driver.random_segments(SETTLE);
+            move || driver.random_segments(4 * BURSTS)
+        })
+    };
+    let pair = |label: &str, start: &dyn Fn(usize) -> Worker| {
+        let (one, other) = (Rc::new(start(first)), start(second));
+        let alone = Rc::clone(&one);
+        [
+            Subject::new(&format!("{label}, one thread"), move || alone.work_alone()),
+            Subject::new(&format!("{label}, two threads"), move || one.work_beside(&other)),
+        ]
+    };
+    let mut subjects: Vec<_> = [pair("64 connections", &few), pair("1,000,000, in random order", &many)]
+        .into_iter()
+        .flatten()
+        .collect();
+    turns.take(&mut subjects);
+    let what = if are_cores { "" } else { ", which share a core" };
+    print(
+        &format!("Requests, an engine on each of two threads, CPUs {first} and {second}{what}"),
+        &subjects,
+        machine,
+    );
+    print_ratio("two threads / one, in the cache", &subjects[1], &subjects[0]);
+    print_ratio("two threads / one, in memory", &subjects[3], &subjects[2]);
+    Ok(())
 }
 
 fn segments(turns: &Turns, machine: &Machine) -> io::Result<()> {

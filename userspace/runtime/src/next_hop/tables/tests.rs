@@ -158,7 +158,7 @@ fn what_cannot_be_used_is_passed_over_and_what_refuses_is_not() {
     }
 }
 
-/// How many of 1,000 hashes choose each of these gateways.
+/// The number of 1,000 hashes that choose each of these gateways.
 fn shares(tables: &Tables, remote: &str, gateways: &[&str]) -> Vec<usize> {
     let chosen: Vec<IpAddr> = (0..1000_u32)
         .map(|part| tables.gateway(ip(remote), part * (u32::MAX / 999)).expect("a way").1)

@@ -107,6 +107,9 @@ impl Transmit for MemoryPort {
     }
 
     fn commit(&mut self, length: usize) {
+        if length == 0 {
+            return;
+        }
         let mut frame = self.reserved.take().expect("a frame was reserved");
         frame.bytes.truncate(length);
         self.taps.show(

@@ -7,6 +7,8 @@ use crossbeam::channel;
 use tidegate_exchange::{Exchange, Handover};
 use tidegate_tcp::application::CloseReason;
 use tidegate_tcp::engine::OnNoFlow;
+use tidegate_tcp::time::Instant;
+use tidegate_tcp::transmit::{Purpose, Transmit as _};
 
 use super::{End, FRAMES, MemoryPort, Rig, ShardPort as _};
 use crate::mailbox::Command;
@@ -21,26 +23,36 @@ const FRAME: usize = 1600;
 struct Pair {
     rig: Rig,
     earlier: Shard<End, (), RelayPort>,
+    relay: Arc<Relay>,
+}
+
+/// Has a shard go on by `relay`.
+fn release(mut shard: Shard<End, (), MemoryPort>, relay: &Arc<Relay>, now: Instant) -> Shard<End, (), RelayPort> {
+    let (released, _is_released) = channel::bounded(1);
+    let release = Release::new(RelayPort::new(Arc::clone(relay)), &Rest::new(1), released);
+    let exit = shard.handle_command(Command::Release(Box::new(release)), now);
+    let Some(Exit::Release(release)) = exit else {
+        panic!("it keeps its port");
+    };
+    assert_eq!(shard.report().frames.handed_over, 0);
+    let memory = release.port.relay();
+    let alone = Handover::new(Arc::new(Exchange::new(1, 1, 1)), 0);
+    shard.with_port(release.port, memory, alone)
 }
 
 impl Pair {
     /// Another shard takes over from that of `rig`.
-    fn new(mut rig: Rig) -> Self {
-        let relay = Relay::new(FRAME).expect("memory");
-        let (released, _is_released) = channel::bounded(1);
-        let release = Release::new(RelayPort::new(Arc::clone(&relay)), &Rest::new(1), released);
-        let mut earlier = rig.shards.remove(0);
-        let exit = earlier.handle_command(Command::Release(Box::new(release)), rig.now);
-        let Some(Exit::Release(release)) = exit else {
-            panic!("it keeps its port");
-        };
-        assert_eq!(earlier.report().frames.handed_over, 0);
-        let memory = release.port.relay();
-        let alone = Handover::new(Arc::new(Exchange::new(1, 1, 1)), 0);
-        let earlier = earlier.with_port(release.port, memory, alone);
+    fn new(rig: Rig) -> Self {
+        Self::with_frames(rig, FRAME)
+    }
+
+    /// The same, by a relay for frames of up to `max_frame` octets.
+    fn with_frames(mut rig: Rig, max_frame: usize) -> Self {
+        let relay = Relay::new(max_frame).expect("memory");
+        let earlier = release(rig.shards.remove(0), &relay, rig.now);
         let mut later = Rig::with_relayed(1, 1);
         let mut shard: Shard<End, (), MemoryPort> = later.shards.remove(0);
-        let relayed = RelayedShard::new(Later::new(relay), 0, Arc::clone(&later.exchange), 1);
+        let relayed = RelayedShard::new(Some(Later::new(Arc::clone(&relay))), 0, Arc::clone(&later.exchange), 1);
         shard.relay(vec![relayed]).expect("an epoll");
         // What the shard before has sent last is with the client already, or comes first.
         for frame in rig.wires[0].from_shard.take() {
@@ -48,7 +60,21 @@ impl Pair {
         }
         rig.shards.push(shard);
         rig.wires = later.wires.iter().map(Rc::clone).collect();
-        Self { rig, earlier }
+        Self { rig, earlier, relay }
+    }
+
+    /// The shard releases its port for a process that fails, and gets it back. `is_there`: the process before lives.
+    fn fail_to_take_over(&mut self, is_there: bool) {
+        let shard = self.rig.shards.remove(0);
+        let shard = release(shard, &Relay::new(FRAME).expect("memory"), self.rig.now);
+        let exchange = Arc::new(Exchange::with_relayed(1, 1, 16, FRAMES as usize));
+        let port = MemoryPort::new(FRAMES, Rc::clone(&self.rig.wires[0]));
+        let mut shard = shard.with_port(port, Arc::new(()), Handover::new(Arc::clone(&exchange), 0));
+        let later = is_there.then(|| Later::new(Arc::clone(&self.relay)));
+        shard
+            .relay(vec![RelayedShard::new(later, 0, exchange, 1)])
+            .expect("its bell is not known any more");
+        self.rig.shards.push(shard);
     }
 
     /// Lets everybody work until nobody has anything to do.
@@ -128,4 +154,54 @@ fn when_the_process_before_has_ended_its_connections_are_reset_and_its_frames_co
     assert_eq!(pair.rig.report(0).port.relay_lost, 1);
     assert!(pair.rig.all_frames_are_home());
     assert_eq!(FRAMES, pair.rig.report(0).frames.total);
+}
+
+#[test]
+fn a_shard_that_gets_its_port_back_relays_to_the_process_before_as_it_did() {
+    let mut rig = Rig::new(1);
+    let kept = rig.connect(40_000);
+    rig.settle();
+    let mut pair = Pair::new(rig);
+    let own = pair.rig.connect(40_001);
+    pair.settle();
+    for round in [&b"one "[..], b"two "] {
+        pair.fail_to_take_over(true);
+        for id in [kept, own] {
+            pair.rig.send(id, round);
+            pair.settle();
+        }
+    }
+    assert_eq!(pair.rig.client.application().received, b"one one two two ");
+    assert!(pair.rig.client.application().closed.is_empty());
+    assert!(pair.rig.all_frames_are_home());
+}
+
+#[test]
+fn segments_for_a_process_that_is_gone_come_home_also_when_the_port_came_back_after_its_end() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    let mut pair = Pair::new(rig);
+    pair.rig.command(0, Command::Forget(0));
+    pair.fail_to_take_over(false);
+    pair.rig.send(id, b"anybody?");
+    pair.rig.settle();
+    assert_eq!(pair.rig.client.application().closed, [CloseReason::ResetByPeer]);
+    assert!(pair.rig.all_frames_are_home());
+}
+
+#[test]
+fn a_frame_that_is_too_long_for_the_later_process_is_dropped_and_those_behind_it_are_sent() {
+    let mut rig = Rig::new(1);
+    let id = rig.connect(40_000);
+    rig.settle();
+    let mut pair = Pair::with_frames(rig, 4000);
+    let room = pair.earlier.port.reserve(Purpose::Control).expect("room");
+    room[..3000].fill(1);
+    pair.earlier.port.commit(3000);
+    pair.rig.send(id, b"behind it");
+    pair.settle();
+    assert_eq!(pair.rig.client.application().received, b"behind it");
+    assert_eq!(pair.rig.report(0).port.relay_too_long, 1);
+    assert!(pair.rig.all_frames_are_home());
 }

@@ -37,7 +37,7 @@ pub(super) struct Pins {
 /// The lock that libxdp takes around its changes.
 pub(super) struct Lock(#[expect(dead_code, reason = "closing it unlocks")] File);
 
-/// That of the one tidegate which may be below dispatchers of an interface. The kernel ends it with the process.
+/// The claim of the one tidegate that may be below dispatchers of an interface. The kernel ends it with the process.
 pub(super) struct Claim {
     directory: PathBuf,
     _file: File,

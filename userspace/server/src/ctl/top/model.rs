@@ -187,6 +187,8 @@ pub(super) mod tests {
             pid: 77,
             interfaces: vec!["eth1".to_owned()],
             state: State::Serving,
+            replaced: false,
+            watchdog_usec: None,
         };
         let at = Instant::now();
         let mut model = Model::new(info, top(|entry| entry.1), at);

@@ -49,6 +49,7 @@ impl Flow {
             srtt: Some(self.rtt),
             snd_una: self.snd_una,
             snd_nxt,
+            delivery: None,
         };
         self.cubic.on_ack(&acked, MSS);
     }
@@ -344,6 +345,7 @@ fn windows_grow_to_the_limit_and_not_beyond() {
         srtt: None,
         snd_una: SeqNumber(0),
         snd_nxt: SeqNumber(0),
+        delivery: None,
     };
     cubic.set_window(MAX_WINDOW - MSS);
     cubic.on_ack(&acked, MSS);
@@ -360,4 +362,16 @@ fn windows_grow_to_the_limit_and_not_beyond() {
 #[test]
 fn a_connection_pays_less_than_two_cache_lines() {
     assert!(size_of::<Cubic>() < 128, "{} bytes", size_of::<Cubic>());
+}
+
+#[test]
+fn a_threshold_that_is_remembered_ends_the_first_slow_start() {
+    for (recalled, ssthresh) in [(3, 10), (25, 25)] {
+        let mut flow = Flow::new(50);
+        flow.cubic.recall_ssthresh(recalled * MSS);
+        assert_eq!((flow.cubic.window(), flow.cubic.ssthresh()), (10 * MSS, ssthresh * MSS));
+        flow.rounds(4);
+        let window = flow.cubic.window();
+        assert!((ssthresh * MSS..2 * ssthresh * MSS).contains(&window), "{window}");
+    }
 }

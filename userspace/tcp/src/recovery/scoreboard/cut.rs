@@ -22,6 +22,9 @@ impl Scoreboard {
         let middle = whole.seq + length;
         self.segments[index].end = middle;
         self.segments.push_back(Sent { seq: middle, ..whole });
+        if let Some(rate) = &mut self.rate {
+            rate.split_last();
+        }
         self.place_piece(id, &whole, flags);
         index
     }
@@ -62,6 +65,9 @@ impl Scoreboard {
             pieces.push(flags);
         }
         moved.push(self.end());
+        if let Some(rate) = &mut self.rate {
+            rate.split_all(moved.windows(2).map(|at| (at[1] - at[0]) as usize));
+        }
         self.work.visited += pieces.len() as u32;
         let renumber = |id: u64| match id.checked_sub(first) {
             Some(at) => moved[(at as usize).min(moved.len() - 1)],

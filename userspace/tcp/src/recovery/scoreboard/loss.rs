@@ -20,6 +20,9 @@ impl Scoreboard {
         if !old.lost && !old.sacked {
             self.mark(id, segment, old, Flags { lost: true, ..old });
             self.work.changed += 1;
+            if let Some(rate) = &mut self.rate {
+                rate.mark_lost(id, segment.seq, segment.length());
+            }
         }
     }
 
@@ -155,19 +158,25 @@ impl Scoreboard {
         disturbed.seen_count = 0;
         disturbed.again.clear();
         self.lost_segments = disturbed.marks.lose_all(from, to, reneged);
-        self.lost = outstanding - self.sacked;
+        let lost = outstanding - self.sacked;
+        if let Some(rate) = &mut self.rate {
+            rate.mark_all_lost(lost.saturating_sub(self.lost));
+        }
+        self.lost = lost;
         self.work.visited += (to - from).div_ceil(64) as u32;
         self.settle();
     }
 
-    /// Segments longer than `length` are lost: the path does not carry them.
+    /// Segments longer than `length` are lost: the path does not carry them, which says nothing of its rate.
     pub(crate) fn mark_longer_lost(&mut self, length: u32) {
+        let rate = self.rate.take();
         for id in self.first..self.end() {
             let segment = self.visit(id);
             if segment.length() > length {
                 self.mark_lost(id, &segment);
             }
         }
+        self.rate = rate;
     }
 
     /// The first segment that is not selectively acknowledged is lost.

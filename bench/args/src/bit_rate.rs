@@ -1,4 +1,4 @@
-//! Rates: `500kbit`, `100mbit`, `1gbit`.
+//! Rates of links as people write them: `500kbit`, `100mbit`, `1gbit`.
 
 use std::num::NonZeroU64;
 
@@ -18,7 +18,7 @@ const MAX_RATE: u64 = 100_000_000_000;
 /// # Errors
 ///
 /// A sentence, if the text is not a whole number above zero with one of the units, or above 100gbit.
-pub(crate) fn parse(text: &str) -> Result<NonZeroU64, String> {
+pub fn parse(text: &str) -> Result<NonZeroU64, String> {
     RATE_UNITS
         .iter()
         .find_map(|&(suffix, unit)| text.strip_suffix(suffix).map(|number| (number, unit)))

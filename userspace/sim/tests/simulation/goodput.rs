@@ -1,0 +1,83 @@
+//! The share of a link that a connection gets with each congestion control.
+
+use tidegate_sim::goodput::{self, Case};
+use tidegate_tcp::congestion::Algorithm;
+
+const SECONDS: usize = 10;
+
+fn alone(algorithm: Algorithm, threshold: u8, case: &Case) -> f64 {
+    let config = goodput::config(algorithm, threshold);
+    let shares = goodput::shares(&[config], case, SECONDS, 1).expect("a connection");
+    shares[0].0
+}
+
+fn together(first: Algorithm, second: Algorithm, queue: u64) -> [f64; 2] {
+    let configs = [first, second].map(|algorithm| goodput::config(algorithm, 2));
+    let case = goodput::case("", queue, |_| {});
+    let shares = goodput::shares(&configs, &case, 2 * SECONDS, 1).expect("connections");
+    [shares[0].0, shares[1].0]
+}
+
+#[test]
+fn bbr_fills_a_link_that_loses_little() {
+    for (permille, least) in [(0, 0.93), (1, 0.87), (10, 0.7)] {
+        let share = alone(Algorithm::BBR, 2, &goodput::lossy("", permille));
+        assert!((least..=1.0).contains(&share), "{share} at {permille} permille");
+    }
+}
+
+#[test]
+fn bbr_gets_ten_times_as_much_as_cubic_where_a_fiftieth_is_lost() {
+    let case = goodput::lossy("", 20);
+    let (bbr, cubic) = (alone(Algorithm::BBR, 2, &case), alone(Algorithm::CUBIC, 2, &case));
+    assert!(bbr > 10.0 * cubic, "{bbr} and {cubic}");
+}
+
+#[test]
+fn bbr_that_tolerates_all_losses_fills_a_link_that_loses_much() {
+    let share = alone(Algorithm::BBR, 100, &goodput::lossy("", 50));
+    assert!(share > 0.75, "{share}");
+}
+
+#[test]
+fn neither_queues_nor_reordering_keep_bbr_from_filling_a_link() {
+    for case in goodput::cases() {
+        if case.to_server.link.loss.is_never() {
+            let share = alone(Algorithm::BBR, 2, &case);
+            assert!((0.85..=1.0).contains(&share), "{share}: {}", case.name);
+        }
+    }
+}
+
+#[test]
+fn connections_share_a_link() {
+    for (queue, pairs) in [
+        (
+            60_000,
+            [(Algorithm::BBR, Algorithm::BBR), (Algorithm::BBR, Algorithm::CUBIC)],
+        ),
+        (
+            250_000,
+            [(Algorithm::BBR, Algorithm::BBR), (Algorithm::BBR, Algorithm::CUBIC)],
+        ),
+    ] {
+        for (first, second) in pairs {
+            let shares = together(first, second, queue);
+            assert!(
+                shares.iter().all(|&share| share > 0.15),
+                "{first} {second} {shares:?} with {queue} bytes"
+            );
+            assert!(
+                shares.iter().sum::<f64>() > 0.85,
+                "{first} {second} {shares:?} with {queue} bytes"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_figures() {
+    let case = goodput::lossy("", 10);
+    let run = || goodput::shares(&[goodput::config(Algorithm::BBR, 2)], &case, 3, 5);
+    assert_eq!(run(), run());
+}
