@@ -61,7 +61,7 @@ serve() {
     mkdir -p /srv/www
     echo text >/srv/www/page
     printf '%s\n' 'iface = "tgs0"' 'listen = ["http=198.18.0.1:80"]' 'root = "/srv/www"' '[afxdp]' \
-        'xdp_mode = "generic"' >/etc/tidegate/tidegate.toml
+        'xdp_mode = "generic"' 'take_over = "/run/tidegate/take-over"' >/etc/tidegate/tidegate.toml
     # In an emulated machine all takes longer.
     mkdir -p /etc/systemd/system/tidegate.service.d
     printf '[Service]\nWatchdogSec=10s\n' >/etc/systemd/system/tidegate.service.d/watchdog.conf

@@ -124,8 +124,9 @@ pub struct Info {
     /// Its state.
     pub state: State,
     /// Another file is at the path of the program it was started from, as after an upgrade.
+    /// `None`: the server is of a version that does not tell.
     #[serde(default)]
-    pub replaced: bool,
+    pub replaced: Option<bool>,
     /// The time after which the service manager's watchdog ends it when it tells nothing, in microseconds
     /// (`WATCHDOG_USEC`, sd_notify(3)).
     #[serde(default)]

@@ -72,7 +72,7 @@ fn info_text(info: &Info) -> String {
         State::Draining => "draining",
         State::Waiting => "waiting for its interfaces",
     };
-    let replaced = if info.replaced {
+    let replaced = if info.replaced == Some(true) {
         "; another program is at the path it was started from"
     } else {
         ""

@@ -186,6 +186,9 @@ impl Linked for Column<Place> {
     }
 }
 
+/// The most sources whose memory is given back: making it anew takes a millisecond.
+const MAX_GIVEN_BACK: u32 = 65_536;
+
 /// All sources of an engine and the lists of their connections.
 pub(crate) struct SourceTable {
     limits: SourceLimits,
@@ -421,9 +424,9 @@ impl SourceTable {
     }
 
     /// Gives back the memory of the sources, now that there are no connections, unless something has to be kept of
-    /// them: what they have left of their rate.
+    /// them, what they have left of their rate, or it would take the next connection long to make it anew.
     pub(crate) fn give_back_sources(&mut self) {
-        if self.limits.connection_rate == 0 {
+        if self.limits.connection_rate == 0 && self.limits.remembered <= MAX_GIVEN_BACK {
             self.prefixes = Vec::new();
             self.sources = Vec::new();
         }

@@ -78,18 +78,22 @@ impl Runtime {
                 }
                 Ok(())
             }
-            Step::Resume(failing) => match self.resume() {
-                Ok(()) => {
-                    succession.resume(failing);
-                    Ok(())
+            Step::Resume(failing) => {
+                // The kernel lets queues go a moment after their process has ended.
+                let lived = failing.lives();
+                match self.resume() {
+                    Ok(()) => {
+                        succession.resume(failing);
+                        Ok(())
+                    }
+                    // It learns that it has failed when it says that it serves, and ends.
+                    Err(Error::QueueBusy { .. }) if lived => {
+                        succession.wait_for_devices(failing);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
                 }
-                // It learns that it has failed when it says that it serves, and ends.
-                Err(Error::QueueBusy { .. }) if failing.lives() => {
-                    succession.wait_for_devices(failing);
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
+            }
             Step::Forget(first) => {
                 // Its shards may have had some for a moment.
                 let lost = self.steering.flow_filter().end_all(first, queues as u16);

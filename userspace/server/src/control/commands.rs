@@ -79,7 +79,7 @@ fn info(main: &MainLoop<'_>) -> Info {
         pid: process::id(),
         interfaces: main.settings.interfaces.clone(),
         state: main.state(),
-        replaced: executable::is_replaced(),
+        replaced: Some(executable::is_replaced()),
         watchdog_usec: service_manager::watchdog_limit().map(|limit| limit.as_micros() as u64),
     }
 }

@@ -187,7 +187,7 @@ pub(super) mod tests {
             pid: 77,
             interfaces: vec!["eth1".to_owned()],
             state: State::Serving,
-            replaced: false,
+            replaced: Some(false),
             watchdog_usec: None,
         };
         let at = Instant::now();
