@@ -74,9 +74,9 @@ fn seconds(now: Instant) -> u32 {
     now.as_secs() as u32
 }
 
-/// Whether what was entered in this second is no older than `age` at `now`.
+/// Whether what was entered in this second is no older than `age` at `now`, which may be a little earlier.
 fn is_fresh(entered: u32, now: u32, age: Duration) -> bool {
-    u64::from(now.wrapping_sub(entered)) <= age.as_secs()
+    (now.wrapping_sub(entered) as i32).max(0) as u64 <= age.as_secs()
 }
 
 /// A quantity that is remembered as `old` and was measured as `new`: the larger counts at once, the smaller an eighth

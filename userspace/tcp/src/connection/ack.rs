@@ -130,6 +130,7 @@ impl Tcb {
         self.count_work(context);
         let lost_before = self.sending.scoreboard.lost();
         let advanced = segment.ack.after(self.snd_una);
+        let acked = if advanced { segment.ack - self.snd_una } else { 0 };
         let duplicate = !advanced && self.is_duplicate_ack(segment, window);
         let mut delivered = Delivered::default();
         let blocks = segment.options.sack.as_slice();
@@ -147,8 +148,10 @@ impl Tcb {
             self.sending.duplicate_acks = self.sending.duplicate_acks.saturating_add(1);
             delivered.bytes += mss;
         }
+        // Without SACK a duplicate stands for a segment, which is a guess of which a peer can have as many as it likes.
+        let certain = if self.sack_permitted { delivered.bytes } else { acked };
         let rtt = self.measure(delivered.timed, advanced, segment, context);
-        self.note_delivered(delivered.bytes, rtt, context.now);
+        self.note_delivered(certain, rtt, context.now);
         if dsack {
             context.counters.bump(Counter::DsacksIn);
             self.sending.rack.dsack(self.snd_una, self.snd_nxt);
@@ -169,9 +172,11 @@ impl Tcb {
         if self.sending.phase == Phase::Recovery && !self.controller_drives_recovery() {
             let safe = advanced && !newly_lost;
             self.reduce_window(delivered.bytes, safe, context.config);
-        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack() || self.measures_rate())
-            || newly_lost && self.measures_rate()
-        {
+        } else if self.measures_rate() {
+            if certain > 0 || newly_lost {
+                self.grow_window(certain, flight, rtt, context);
+            }
+        } else if delivered.bytes > 0 && (advanced || self.grows_by_sack()) {
             self.grow_window(delivered.bytes, flight, rtt, context);
         }
         self.take_congestion_echo(segment, flight, context);
@@ -334,6 +339,7 @@ impl Tcb {
                 }
             }
             LossDetection::Rack => {
+                self.recall_reordering(context.config, context.now);
                 let echo_before = match (self.timestamps, segment.options.timestamps, delivered.newest) {
                     (true, Some(timestamps), Some((sent_at, ..))) => {
                         SeqNumber(timestamps.echo).before(SeqNumber(self.timestamp_now(sent_at)))

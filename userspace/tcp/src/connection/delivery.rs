@@ -29,6 +29,10 @@ impl Tcb {
     }
 
     fn look_for_text(&mut self) {
+        // A sample that nobody has asked for is of no use to the next acknowledgment.
+        if let Some(rate) = self.sending.scoreboard.rate_mut() {
+            rate.forget_newest();
+        }
         // A handshake's timeout may have made the controller.
         if matches!(self.state, State::SynSent | State::SynReceived) {
             return;

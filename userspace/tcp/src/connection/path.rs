@@ -5,6 +5,7 @@ use crate::congestion::{CongestionControl, INITIAL_SSTHRESH};
 use crate::counters::Counter;
 use crate::path_memory::{MIN_ACKED, Path};
 use crate::recovery::Phase;
+use crate::time::Instant;
 
 impl Tcb {
     /// Begins with what is remembered of the path. To be called once, when the connection becomes ESTABLISHED. A
@@ -22,9 +23,19 @@ impl Tcb {
     fn begin_with<T>(&mut self, path: Path, context: &mut Context<'_, T>) {
         context.counters.bump(Counter::PathMemoryHits);
         self.rto.recall(path.srtt, path.rttvar);
-        if path.reordering > 0 && self.sack_permitted {
-            self.sending.acquire(context.send_states);
-            self.sending.rack.recall(path.reordering);
+    }
+
+    /// What is remembered of reordering, for the first acknowledgment that can tell of losses: until then a connection
+    /// needs no memory for it.
+    #[inline]
+    pub(super) fn recall_reordering(&mut self, common: &Common, now: Instant) {
+        if !self.sending.rack.has_measured() {
+            let path = common
+                .paths
+                .recall(&self.key.get().remote, now, common.config.path_memory_age);
+            if let Some(path) = path.filter(|path| path.reordering > 0) {
+                self.sending.rack.recall(path.reordering);
+            }
         }
     }
 
@@ -53,7 +64,10 @@ impl Tcb {
         if let Some(sending) = self.sending.active() {
             path.reordering = sending.rack.observed_reordering();
             if sending.phase == Phase::Open {
-                path.ssthresh = sending.congestion.as_deref().map_or(0, threshold);
+                let controller = sending.congestion.as_deref();
+                // A model of the path has a window, but no threshold.
+                let controller = controller.filter(|controller| controller.path_model().is_none());
+                path.ssthresh = controller.map_or(0, threshold);
             }
         }
         Some(path)

@@ -608,10 +608,14 @@ impl Tcb {
     pub(crate) fn syn_acknowledged<T>(&mut self, segment: &Segment<'_>, context: &mut Context<'_, T>) {
         self.set_una(segment.ack);
         let mut sent_at = None;
+        let mss = u32::from(self.mss);
         // A listener's handshake had no need of it.
         if let Some(sending) = self.sending.active_mut() {
             sending.stop_timers(false);
             sending.phase = Phase::Open;
+            if let Some(controller) = &mut sending.congestion {
+                controller.on_recovered(mss);
+            }
             sending.recovery_point = None;
             sending.cwr_point = None;
             sent_at = sending.syn_sent_at.take();

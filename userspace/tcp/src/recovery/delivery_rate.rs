@@ -196,6 +196,11 @@ impl DeliveryRate {
         }
     }
 
+    /// An acknowledgment begins to be taken in, of which nothing is known to be delivered yet.
+    pub(crate) fn forget_newest(&mut self) {
+        self.newest = None;
+    }
+
     /// The sample of an acknowledgment that arrived at `now` and was told of by [`DeliveryRate::deliver`]; `None` if it
     /// delivered no segment.
     pub(crate) fn take_sample(&mut self, now: Instant) -> Option<RateSample> {

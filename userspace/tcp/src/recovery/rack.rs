@@ -63,9 +63,14 @@ impl Rack {
         }
     }
 
-    /// Whether there is something to remember that the next round trip would not tell.
+    /// Whether an acknowledgment was looked at that could tell of losses.
+    pub(crate) fn has_measured(&self) -> bool {
+        self.min_rtt.is_some()
+    }
+
+    /// Whether there is something to remember that neither the next round trip would tell nor the memory of paths.
     pub(crate) fn has_learned(&self) -> bool {
-        self.reordering_seen || self.reo_wnd_mult > 1 || self.dsack_round.is_some()
+        (self.reordering_seen && !self.recalled) || self.reo_wnd_mult > 1 || self.dsack_round.is_some()
     }
 
     /// Steps 1 to 3: takes over what an acknowledgment delivered. `echo_before`: the acknowledgment echoes a timestamp
@@ -256,7 +261,7 @@ mod tests {
         let (mut board, mut rack) = (board(), Rack::new());
         assert_eq!(rack.observed_reordering(), 0);
         rack.recall(15_000);
-        assert!(rack.has_learned());
+        assert!(!rack.has_learned(), "it can be recalled again");
         assert_eq!(rack.observed_reordering(), 0);
         let srtt = Duration::from_millis(20);
         sacked(&mut board, &mut rack, 100, 400, at(1023));
@@ -265,6 +270,7 @@ mod tests {
         // Until it is seen here, too.
         sacked(&mut board, &mut rack, 0, 100, at(1024));
         assert_eq!(rack.observed_reordering(), 15_000);
+        assert!(rack.has_learned());
     }
 
     #[test]

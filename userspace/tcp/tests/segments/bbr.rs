@@ -34,6 +34,11 @@ struct Path {
 
 impl Path {
     fn new(app: App) -> Self {
+        Self::to_peer(app, true)
+    }
+
+    /// To a peer that does SACK, or does not.
+    fn to_peer(app: App, sack_permitted: bool) -> Self {
         let config = Config {
             congestion: Algorithm::BBR,
             ..config()
@@ -42,7 +47,7 @@ impl Path {
         rig.window = u16::MAX;
         let options = Options {
             mss: Some(MSS as u16),
-            sack_permitted: true,
+            sack_permitted,
             window_scale: Some(7),
             ..Options::default()
         };
@@ -226,6 +231,34 @@ fn divided_acknowledgments_make_the_path_no_faster() {
             path.rig.write(pattern(200 * MSS));
         }
     }
+    about(path.model().bandwidth, BANDWIDTH, 5);
+}
+
+#[test]
+fn duplicates_without_sack_make_the_path_no_faster() {
+    let mut path = Path::to_peer(App::default(), false);
+    path.saturate(3);
+    about(path.model().bandwidth, BANDWIDTH, 5);
+    // From now on two duplicates, too few for a loss, come before each part of a segment that is acknowledged.
+    for _ in 0..3000 {
+        path.take();
+        path.rig.pass(ms(1));
+        while let Some((at, segment)) = path.queue.front().cloned()
+            && at <= path.rig.now
+        {
+            path.queue.pop_front();
+            for part in 1..=10 {
+                path.rig.peer(ACK, b"");
+                path.rig.peer(ACK, b"");
+                path.rig.ack = segment.seq + part * MSS as u32 / 10;
+                path.rig.peer(ACK, b"");
+            }
+        }
+        if path.rig.info().unacknowledged < 200 * MSS {
+            path.rig.write(pattern(200 * MSS));
+        }
+    }
+    assert_eq!(path.rig.count(Counter::FastRetransmits), 0);
     about(path.model().bandwidth, BANDWIDTH, 5);
 }
 

@@ -102,8 +102,11 @@ impl Bbr {
 
     /// `IsInflightTooHigh`: of `tx_in_flight` bytes, `lost` were lost.
     pub(super) fn is_loss_too_high(&self, lost: u32, tx_in_flight: u32, selective: bool) -> bool {
+        if !self.loss_counts_at_all() {
+            return false;
+        }
         if !selective {
-            return lost > 0 && self.loss_counts_at_all();
+            return lost > 0;
         }
         u64::from(lost) * 100 > u64::from(tx_in_flight) * u64::from(self.loss_threshold)
     }
