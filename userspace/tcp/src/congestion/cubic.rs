@@ -1,9 +1,10 @@
 //! CUBIC (RFC 9438): the window grows by a cubic function of the time since the last congestion, at least as fast as
-//! Reno's would. The first slow start is HyStart++'s.
+//! Reno's would. The first slow start is HyStart++'s. Slow start is paced.
 
 use core::time::Duration;
 
 use super::hystart::HyStart;
+use super::slow_start::SlowStartRate;
 use super::{
     Acked, CongestionControl, INITIAL_SSTHRESH, MAX_WINDOW, initial_window, micros, ssthresh_after_idle,
     window_at_congestion,
@@ -25,6 +26,7 @@ pub struct Cubic {
     undo: Option<Variables>,
     hystart: HyStart,
     last_ack: Instant,
+    pacing: SlowStartRate,
 }
 
 /// The variables of RFC 9438, section 4.1.2, in bytes and seconds unless they say otherwise.
@@ -141,6 +143,7 @@ impl Cubic {
             undo: None,
             hystart: HyStart::new(),
             last_ack: Instant::ZERO,
+            pacing: SlowStartRate::new(),
         }
     }
 
@@ -177,6 +180,10 @@ impl CongestionControl for Cubic {
         self.current.ssthresh
     }
 
+    fn pacing_rate(&self) -> Option<u64> {
+        self.pacing.rate()
+    }
+
     fn set_window(&mut self, cwnd: u32) {
         self.current.cwnd = f64::from(cwnd.min(MAX_WINDOW));
     }
@@ -208,9 +215,11 @@ impl CongestionControl for Cubic {
             }
         }
         self.current.bound(mss);
+        self.pacing.on_ack(acked, self.window(), self.current.ssthresh, mss);
     }
 
     fn on_congestion(&mut self, _now: Instant, flight: u32, mss: u32) {
+        self.pacing.stop();
         self.undo = Some(self.current);
         self.current.congestion(flight, mss);
         self.current.recovering = true;
@@ -222,6 +231,7 @@ impl CongestionControl for Cubic {
             self.undo = Some(self.current);
             self.current.congestion(flight, mss);
         }
+        self.pacing.stop();
         // Section 4.8: W_max becomes the window at which congestion avoidance will begin.
         self.current.w_max = 0;
         self.current.epoch = false;
@@ -246,6 +256,7 @@ impl CongestionControl for Cubic {
         }
         self.current.recovering = false;
         self.current.bound(mss);
+        self.pacing.stop();
         self.undo = None;
         self.hystart = HyStart::new();
     }

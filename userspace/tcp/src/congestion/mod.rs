@@ -13,6 +13,7 @@ mod cubic;
 mod hystart;
 mod reno;
 mod sample;
+mod slow_start;
 
 use core::fmt::Debug;
 use core::time::Duration;

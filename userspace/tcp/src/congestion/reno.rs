@@ -1,6 +1,7 @@
 //! Reno: slow start, congestion avoidance and the answer to congestion of RFC 5681, from an initial window of ten
-//! segments (RFC 6928).
+//! segments (RFC 6928). Slow start is paced.
 
+use super::slow_start::SlowStartRate;
 use super::{
     Acked, CongestionControl, INITIAL_SSTHRESH, MAX_WINDOW, initial_window, ssthresh_after_idle, window_at_congestion,
 };
@@ -17,6 +18,7 @@ pub struct Reno {
     recovering: bool,
     /// Window and threshold before the last congestion.
     undo: Option<(u32, u32)>,
+    pacing: SlowStartRate,
 }
 
 impl Reno {
@@ -28,6 +30,7 @@ impl Reno {
             acked: 0,
             recovering: false,
             undo: None,
+            pacing: SlowStartRate::new(),
         }
     }
 
@@ -52,6 +55,10 @@ impl CongestionControl for Reno {
 
     fn ssthresh(&self) -> u32 {
         self.ssthresh
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        self.pacing.rate()
     }
 
     fn set_window(&mut self, cwnd: u32) {
@@ -83,9 +90,11 @@ impl CongestionControl for Reno {
             }
         }
         self.bound(mss);
+        self.pacing.on_ack(acked, self.cwnd, self.ssthresh, mss);
     }
 
     fn on_congestion(&mut self, _now: Instant, flight: u32, mss: u32) {
+        self.pacing.stop();
         self.halve(flight, mss);
         self.recovering = true;
         self.bound(mss);
@@ -97,6 +106,7 @@ impl CongestionControl for Reno {
         }
         self.recovering = false;
         self.acked = 0;
+        self.pacing.stop();
         self.cwnd = mss;
     }
 
@@ -117,6 +127,7 @@ impl CongestionControl for Reno {
         }
         self.recovering = false;
         self.undo = None;
+        self.pacing.stop();
         self.bound(mss);
     }
 
@@ -134,6 +145,8 @@ impl CongestionControl for Reno {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
     use crate::seq::SeqNumber;
 
@@ -141,13 +154,17 @@ mod tests {
     const NOW: Instant = Instant::ZERO;
 
     fn ack(reno: &mut Reno, bytes: u32, limited: bool) {
+        ack_after(None, reno, bytes, limited);
+    }
+
+    fn ack_after(rtt: Option<Duration>, reno: &mut Reno, bytes: u32, limited: bool) {
         let acked = Acked {
             now: NOW,
             bytes,
             flight: reno.window(),
             limited,
-            rtt: None,
-            srtt: None,
+            rtt,
+            srtt: rtt,
             snd_una: SeqNumber(0),
             snd_nxt: SeqNumber(0),
             delivery: None,
@@ -168,6 +185,33 @@ mod tests {
             ack(&mut reno, MSS, true);
         }
         assert_eq!(reno.window(), 11 * MSS);
+    }
+
+    #[test]
+    fn slow_start_is_paced_after_its_first_round_and_avoidance_is_not() {
+        // 2 * 20 segments in 100 ms.
+        let twice_20 = Some(400_000 / 1024 * 1024);
+        let rtt = Some(Duration::from_millis(100));
+        let mut reno = Reno::new(MSS);
+        assert_eq!(reno.pacing_rate(), None);
+        ack_after(rtt, &mut reno, 5 * MSS, true);
+        assert_eq!(reno.pacing_rate(), None);
+        ack_after(rtt, &mut reno, 5 * MSS, true);
+        assert_eq!(reno.pacing_rate(), twice_20);
+        let before = reno;
+        reno.on_timeout(NOW, 20 * MSS, false, MSS);
+        assert_eq!(reno.pacing_rate(), None);
+        reno = before;
+        reno.on_idle(MSS);
+        assert_eq!(reno.pacing_rate(), None);
+        ack_after(rtt, &mut reno, 10 * MSS, true);
+        assert_eq!(reno.pacing_rate(), twice_20);
+        reno.set_window(60 * MSS);
+        reno.on_congestion(NOW, 60 * MSS, MSS);
+        assert_eq!(reno.pacing_rate(), None);
+        reno.on_recovered(MSS);
+        ack_after(rtt, &mut reno, 10 * MSS, true);
+        assert_eq!((reno.window(), reno.pacing_rate()), (30 * MSS, None));
     }
 
     #[test]

@@ -89,6 +89,42 @@ fn assert_close(actual: f64, expected: f64, tolerance: f64) {
 }
 
 #[test]
+fn slow_start_is_paced_after_its_first_round_and_avoidance_is_not() {
+    let two_windows = |flow: &Flow| Some(2 * u64::from(flow.cubic.window()) * 10 / 1024 * 1024);
+    let mut flow = Flow::new(100);
+    assert_eq!(flow.cubic.pacing_rate(), None);
+    flow.ack(flow.now, true, flow.snd_una + 2 * MSS);
+    assert_eq!(flow.cubic.pacing_rate(), None);
+    flow.rounds(2);
+    assert_eq!(flow.cubic.pacing_rate(), two_windows(&flow));
+    flow.cubic.on_idle(MSS);
+    assert_eq!(flow.cubic.pacing_rate(), None);
+    flow.rounds(3);
+    assert_eq!(flow.cubic.pacing_rate(), two_windows(&flow));
+    // Slow start again, up to the threshold.
+    flow.cubic.on_timeout(flow.now, flow.cubic.window(), false, MSS);
+    assert_eq!(flow.cubic.pacing_rate(), None);
+    while flow.segments() < 20.0 {
+        flow.round();
+    }
+    assert!(flow.cubic.window() < flow.cubic.ssthresh());
+    assert_eq!(flow.cubic.pacing_rate(), two_windows(&flow));
+    flow.cubic.on_congestion(flow.now, flow.cubic.window(), MSS);
+    assert_eq!(flow.cubic.pacing_rate(), None);
+    flow.cubic.on_recovered(MSS);
+    flow.round();
+    assert_eq!(flow.cubic.pacing_rate(), None);
+}
+
+#[test]
+fn a_short_path_is_not_paced() {
+    let mut flow = Flow::new(1);
+    flow.rounds(5);
+    assert!(flow.cubic.window() < flow.cubic.ssthresh());
+    assert_eq!(flow.cubic.pacing_rate(), None);
+}
+
+#[test]
 fn slow_start_doubles_every_round() {
     let mut flow = Flow::new(50);
     for expected in [10, 20, 40, 80] {
