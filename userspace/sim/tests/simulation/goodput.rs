@@ -76,6 +76,26 @@ fn connections_share_a_link() {
 }
 
 #[test]
+fn a_paced_slow_start_gets_far_with_a_queue_of_a_tenth_of_the_path() {
+    let case = goodput::case("", 25_000, |_| {});
+    for (algorithm, least) in [(Algorithm::RENO, 0.76), (Algorithm::CUBIC, 0.84)] {
+        let share = alone(algorithm, 2, &case);
+        assert!((least..=1.0).contains(&share), "{share} by {algorithm}");
+    }
+}
+
+#[test]
+fn two_that_begin_together_fill_a_deep_queue_without_loss_and_share_alike() {
+    let config = goodput::config(Algorithm::CUBIC, 2);
+    let case = goodput::case("", 2_500_000, |_| {});
+    let shares = goodput::shares(&[config.clone(), config], &case, SECONDS, 1).expect("connections");
+    for (share, again) in shares {
+        assert!((0.45..=0.5).contains(&share), "{share}");
+        assert_eq!(again, 0);
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_figures() {
     let case = goodput::lossy("", 10);
     let run = || goodput::shares(&[goodput::config(Algorithm::BBR, 2)], &case, 3, 5);

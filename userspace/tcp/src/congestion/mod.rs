@@ -61,7 +61,8 @@ pub struct Acked {
     pub bytes: u32,
     /// Bytes outstanding before the acknowledgment (SND.NXT - SND.UNA).
     pub flight: u32,
-    /// The congestion window limited sending, and not the peer's window, the application or the pacing rate.
+    /// The congestion window limited sending, and not the peer's window, the application or the pacing rate; in slow
+    /// start also if it would have without the pacing rate.
     pub limited: bool,
     /// Round-trip time measured by this acknowledgment, if it measured one.
     pub rtt: Option<Duration>,

@@ -221,7 +221,7 @@ impl Tcb {
             return;
         }
         let slow_start = window < self.ssthresh();
-        let limited = self.sending.cwnd_limited || (slow_start && half_full);
+        let limited = self.sending.cwnd_limited || (slow_start && (half_full || self.is_paced_below(window, flight)));
         let acked = Acked {
             now: context.now,
             bytes,

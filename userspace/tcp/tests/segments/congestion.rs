@@ -1,10 +1,13 @@
 //! Congestion control as the peer sees it (RFC 5681, RFC 6928, RFC 9438).
 
+use std::time::Duration;
+
 use crate::common::*;
 use tidegate_tcp::application::ListenerId;
 use tidegate_tcp::config::Config;
 use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::counters::Counter;
+use tidegate_tcp::engine::Timer;
 use tidegate_tcp::wire::{FlowKey, Options};
 
 /// Those that grow their window by what is acknowledged.
@@ -52,6 +55,75 @@ fn slow_start_doubles_the_window_every_round_trip() {
             }
         }
         assert_eq!(flights, [10, 20, 40], "{congestion}");
+    }
+}
+
+/// A connection with this round-trip time that has `length` bytes to send, and of whose first two flights each segment
+/// was acknowledged.
+fn after_two_flights(congestion: Algorithm, round_trip: Duration, length: usize) -> Rig {
+    let mut rig = Rig::new(with(congestion), sender(length));
+    rig.syn(Options {
+        mss: Some(1460),
+        ..Options::default()
+    });
+    rig.ack = rig.one().seq + 1;
+    rig.pass(round_trip);
+    rig.peer(ACK, b"");
+    for segments in [10, 20] {
+        let flight = rig.sent();
+        assert_eq!(flight.len(), segments, "{congestion}: not paced yet");
+        rig.pass(round_trip);
+        for segment in &flight {
+            rig.acknowledge(segment);
+        }
+    }
+    rig
+}
+
+/// Whether text is held back until a timer fires.
+fn is_held_back(rig: &Rig) -> bool {
+    rig.info().timer.is_some_and(|(timer, _)| timer == Timer::Pace)
+}
+
+#[test]
+fn slow_start_leaves_within_half_a_round_trip_but_not_at_once() {
+    for congestion in ALGORITHMS {
+        let mut rig = after_two_flights(congestion, ms(50), 300_000);
+        // 1.6 segments in a millisecond.
+        let mut left = rig.sent().len();
+        assert!((1..=5).contains(&left), "{left} segments at once by {congestion}");
+        for millis in 1..=25 {
+            assert!(is_held_back(&rig) || left == 40, "{congestion} after {millis} ms");
+            rig.pass(ms(1));
+            let sent = rig.sent().len();
+            assert!(sent <= 3, "{sent} segments in a millisecond by {congestion}");
+            left += sent;
+        }
+        // All acknowledgments came at once: the window has doubled although the rate let little follow.
+        assert_eq!(left, 40, "{congestion}");
+        assert!(!is_held_back(&rig), "{congestion}: the window is the limit");
+        rig.pass(ms(20));
+        rig.nothing();
+    }
+}
+
+#[test]
+fn text_that_is_held_back_but_would_not_fill_the_window_does_not_enlarge_it() {
+    for congestion in ALGORITHMS {
+        // Ten segments are left.
+        let mut rig = after_two_flights(congestion, ms(50), 40 * 1460);
+        assert!(is_held_back(&rig), "{congestion}");
+        let window = rig.info().transfer.map(|transfer| transfer.cwnd);
+        assert!(window < Some(35 * 1460), "{window:?} by {congestion}");
+    }
+}
+
+#[test]
+fn slow_start_of_a_path_shorter_than_two_ticks_of_the_timer_leaves_at_once() {
+    for congestion in ALGORITHMS {
+        let mut rig = after_two_flights(congestion, Duration::from_micros(1_900), 300_000);
+        assert_eq!(rig.sent().len(), 40, "{congestion}");
+        assert!(!is_held_back(&rig), "{congestion}");
     }
 }
 
