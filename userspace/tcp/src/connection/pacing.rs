@@ -28,8 +28,8 @@ impl Tcb {
         self.sending.paced_until > now.plus_micros(MAX_AHEAD)
     }
 
-    /// Whether text that is held back would, with the `flight` bytes that were outstanding, fill `window`: a sender that
-    /// is paced uses its window no less than one that is not (RFC 9002, section 7.8).
+    /// Whether text that is held back would, with the `flight` bytes that were outstanding, fill `window`: a sender
+    /// that is paced uses its window no less than one that is not (RFC 9002, section 7.8).
     pub(crate) fn is_paced_below(&self, window: u32, flight: u32) -> bool {
         self.sending.deadlines.pace != Instant::NEVER
             && flight.saturating_add(self.unsent()).min(self.snd_wnd) >= window
