@@ -111,7 +111,7 @@ fn slow_start_leaves_within_half_a_round_trip_but_not_at_once() {
 fn text_that_is_held_back_but_would_not_fill_the_window_does_not_enlarge_it() {
     for congestion in ALGORITHMS {
         // Ten segments are left.
-        let mut rig = after_two_flights(congestion, ms(50), 40 * 1460);
+        let rig = after_two_flights(congestion, ms(50), 40 * 1460);
         assert!(is_held_back(&rig), "{congestion}");
         let window = rig.info().transfer.map(|transfer| transfer.cwnd);
         assert!(window < Some(35 * 1460), "{window:?} by {congestion}");
