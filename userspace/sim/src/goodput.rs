@@ -26,7 +26,7 @@ use crate::side::Side;
 /// The rate of the link in bits per second.
 pub const RATE: u64 = 100_000_000;
 
-/// What fills the link, in bytes: its rate and the round trip of 20 ms.
+/// The bytes that fill the link: its rate times the round trip of 20 ms.
 const BDP: u64 = RATE / 8 / 50;
 
 /// A link that is bad in some way.
@@ -120,7 +120,7 @@ pub struct Outcome {
     pub received: usize,
     /// When it had all of them.
     pub finished: Option<Duration>,
-    /// What its server had received at the end of each tenth of a second.
+    /// The bytes that its server had received at the end of each tenth of a second.
     pub progress: Vec<usize>,
     /// Segments that the client sent again.
     pub retransmitted: u64,

@@ -175,7 +175,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) controls: Vec<String>,
     /// Path of a body that no transfer reaches the end of.
     path: String,
-    /// What tidegate serves, its configuration files, and the counts of links.
+    /// The files that tidegate serves, its configuration files, and the counts of links.
     work: TempDir,
 }
 

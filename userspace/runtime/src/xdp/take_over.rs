@@ -272,7 +272,7 @@ mod tests {
     use super::*;
     use crate::config::{Balancers, Sources};
 
-    /// What a configuration decides on.
+    /// The settings that a configuration decides on.
     struct Configured {
         listeners: Vec<SocketAddr>,
         sources: Sources,

@@ -357,7 +357,7 @@ impl CongestionControl for Bbr {
         self.bound_cwnd();
     }
 
-    /// What was learned is kept: what is sent next leaves at the bandwidth of the path, and not in a burst.
+    /// The model is kept: text that is sent next leaves at the bandwidth of the path, and not in a burst.
     fn on_idle(&mut self, mss: u32) {
         self.mss = mss;
         self.recovering = false;

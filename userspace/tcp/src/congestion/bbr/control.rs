@@ -1,4 +1,4 @@
-//! What the model makes of rate and window (section 5.6).
+//! Pacing rate and window, as they follow from the model (section 5.6).
 
 use core::time::Duration;
 
