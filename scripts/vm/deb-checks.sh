@@ -115,6 +115,8 @@ upgraded() {
     download=$!
     sleep 5
     dpkg --force-confold -i /root/newer.deb
+    # Shown if this fails: why it could not take over is in the log.
+    journalctl -q -u tidegate -n 15 --no-hostname -o cat
     test "$(main_pid)" != "$before"
     systemctl is-active tidegate
     # The one before is still there for its download.
