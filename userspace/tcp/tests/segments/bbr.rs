@@ -210,11 +210,8 @@ fn a_retransmission_timeout_leaves_one_segment_and_is_recovered_from() {
     assert!(rate * 100 >= BANDWIDTH * 80, "{rate} bytes per second");
 }
 
-#[test]
-fn divided_acknowledgments_make_the_path_no_faster() {
-    let mut path = Path::new(App::default());
-    path.saturate(3);
-    // From now on the peer acknowledges each segment in ten parts.
+/// For three seconds the peer acknowledges each segment in ten parts, with this many duplicates before each of them.
+fn acknowledge_in_parts(path: &mut Path, duplicates: usize) {
     for _ in 0..3000 {
         path.take();
         path.rig.pass(ms(1));
@@ -223,6 +220,9 @@ fn divided_acknowledgments_make_the_path_no_faster() {
         {
             path.queue.pop_front();
             for part in 1..=10 {
+                for _ in 0..duplicates {
+                    path.rig.peer(ACK, b"");
+                }
                 path.rig.ack = segment.seq + part * MSS as u32 / 10;
                 path.rig.peer(ACK, b"");
             }
@@ -231,6 +231,13 @@ fn divided_acknowledgments_make_the_path_no_faster() {
             path.rig.write(pattern(200 * MSS));
         }
     }
+}
+
+#[test]
+fn divided_acknowledgments_make_the_path_no_faster() {
+    let mut path = Path::new(App::default());
+    path.saturate(3);
+    acknowledge_in_parts(&mut path, 0);
     about(path.model().bandwidth, BANDWIDTH, 5);
 }
 
@@ -239,25 +246,8 @@ fn duplicates_without_sack_make_the_path_no_faster() {
     let mut path = Path::to_peer(App::default(), false);
     path.saturate(3);
     about(path.model().bandwidth, BANDWIDTH, 5);
-    // From now on two duplicates, too few for a loss, come before each part of a segment that is acknowledged.
-    for _ in 0..3000 {
-        path.take();
-        path.rig.pass(ms(1));
-        while let Some((at, segment)) = path.queue.front().cloned()
-            && at <= path.rig.now
-        {
-            path.queue.pop_front();
-            for part in 1..=10 {
-                path.rig.peer(ACK, b"");
-                path.rig.peer(ACK, b"");
-                path.rig.ack = segment.seq + part * MSS as u32 / 10;
-                path.rig.peer(ACK, b"");
-            }
-        }
-        if path.rig.info().unacknowledged < 200 * MSS {
-            path.rig.write(pattern(200 * MSS));
-        }
-    }
+    // Too few for a loss.
+    acknowledge_in_parts(&mut path, 2);
     assert_eq!(path.rig.count(Counter::FastRetransmits), 0);
     about(path.model().bandwidth, BANDWIDTH, 5);
 }
