@@ -229,6 +229,8 @@ fn go_on_until(kept: &mut [Kept], mut is_over: impl FnMut() -> bool) -> Ends {
                         continue;
                     }
                     Err(error) if error.kind() == ErrorKind::ConnectionReset => ends.reset[index] += 1,
+                    // The server's FIN came after the look and before the answer to the request.
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => ends.closed[index] += 1,
                     Err(error) => panic!("a request to server {}: {error}", client.server),
                 },
                 Ok(true) => ends.closed[index] += 1,
