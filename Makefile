@@ -116,8 +116,9 @@ test-dashboard: ebpf ## Have chromium look at the live dashboard, wide and narro
 duplicates: ## Find what stands twice in the benchmark's code (npx from npm)
 	@scripts/duplicates.sh
 
-sim: build ## Simulate the engine over bad links: SEEDS=1000000 [START=0]
-	target/release/tidegate-sim run --seeds $(or $(SEEDS),100000) --start $(or $(START),0)
+sim: build ## Simulate the engine over bad links: SEEDS=1000000 [START=0 CONTROL=bbr]
+	target/release/tidegate-sim run --seeds $(or $(SEEDS),100000) --start $(or $(START),0) \
+		$(if $(CONTROL),--control $(CONTROL))
 
 impaired: build ## Move 50 MB both ways over 20 bad links (root; about an hour a control): [CONTROL="cubic,bbr"]
 	TIDEGATE_IMPAIRED_MB=50 TIDEGATE_IMPAIRED_SEEDS=20 TIDEGATE_IMPAIRED_CONTROL="$(CONTROL)" \

@@ -65,6 +65,7 @@ pub fn blind(tries: u64, seed: u64, mut progress: impl FnMut(u64)) -> Result<Rep
         attack_one(&scenario, tries, &mut report, &mut progress).map_err(|problem| {
             Box::new(Failure {
                 seed: scenario.seed,
+                control: scenario.control,
                 problem: format!("attacked with {} segments: {problem}", report.tries - before),
                 scenario: scenario.to_string(),
                 state: format!("connection {number} of `tidegate-sim attack --tries {tries} --seed {seed}`"),

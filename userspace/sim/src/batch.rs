@@ -8,6 +8,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Instant;
 
+use tidegate_tcp::congestion::Algorithm;
+
 use crate::check::{self, Failure, Report};
 use crate::link::LinkCounters;
 use crate::scenario::Scenario;
@@ -16,16 +18,21 @@ use crate::trace::Trace;
 /// The number of the slowest seeds that are remembered.
 const SLOWEST: usize = 5;
 
-/// Runs the scenario of `seed`. A panic is a failure like any other.
+/// Runs the scenario of `seed`, with one congestion control on all engines where one is given. A panic is a failure like
+/// any other.
 ///
 /// # Errors
 ///
 /// The fault.
-pub fn run_seed(seed: u64, trace: Option<Trace>) -> Result<Report, Box<Failure>> {
-    let scenario = Scenario::generate(seed);
+pub fn run_seed(seed: u64, control: Option<Algorithm>, trace: Option<Trace>) -> Result<Report, Box<Failure>> {
+    let mut scenario = Scenario::generate(seed);
+    if let Some(control) = control {
+        scenario.set_control(control);
+    }
     panic::catch_unwind(AssertUnwindSafe(|| check::run(&scenario, trace))).unwrap_or_else(|panic| {
         Err(Box::new(Failure {
             seed,
+            control,
             problem: format!("panicked: {}", message(&*panic)),
             scenario: scenario.to_string(),
             state: String::new(),
@@ -46,6 +53,8 @@ pub struct Batch {
     pub start: u64,
     /// The number of them.
     pub seeds: u64,
+    /// The congestion control of every engine; by default each seed has its own.
+    pub control: Option<Algorithm>,
     /// Threads, at least one.
     pub jobs: usize,
 }
@@ -63,7 +72,7 @@ impl Batch {
                     return summary;
                 }
                 let begin = Instant::now();
-                let result = run_seed(seed, None);
+                let result = run_seed(seed, self.control, None);
                 progress(result.is_err());
                 summary.add(seed, begin.elapsed(), result);
             }
@@ -196,6 +205,7 @@ mod tests {
         let failure = |seed| {
             Err(Box::new(Failure {
                 seed,
+                control: None,
                 problem: String::new(),
                 scenario: String::new(),
                 state: String::new(),

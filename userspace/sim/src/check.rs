@@ -3,6 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use tidegate_tcp::congestion::Algorithm;
+
 use crate::link::LinkCounters;
 use crate::scenario::Scenario;
 use crate::script::{Ending, Script};
@@ -37,6 +39,8 @@ pub struct Report {
 pub struct Failure {
     /// The seed of the scenario.
     pub seed: u64,
+    /// The congestion control of every engine, where the seed did not decide.
+    pub control: Option<Algorithm>,
     /// The fault.
     pub problem: String,
     /// The scenario, in words.
@@ -51,7 +55,11 @@ impl fmt::Display for Failure {
         for line in self.scenario.lines().chain(self.state.lines()) {
             writeln!(f, "    {line}")?;
         }
-        write!(f, "    to see every segment: tidegate-sim --seed {} --trace", self.seed)
+        write!(f, "    to see every segment: tidegate-sim --seed {} --trace", self.seed)?;
+        match self.control {
+            Some(control) => write!(f, " --control {control}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -66,6 +74,7 @@ pub fn run(scenario: &Scenario, trace: Option<Trace>) -> Result<Report, Box<Fail
     let fail = |problem, state| {
         Box::new(Failure {
             seed: scenario.seed,
+            control: scenario.control,
             problem,
             scenario: scenario.to_string(),
             state,

@@ -69,6 +69,7 @@ impl Scenario {
         };
         Self {
             seed,
+            control: None,
             ipv6,
             simultaneous_open: engines_only && random.permille(60),
             client,

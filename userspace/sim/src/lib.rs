@@ -8,7 +8,7 @@
 //! ```
 //! use tidegate_sim::batch::Batch;
 //!
-//! let summary = Batch { start: 0, seeds: 3, jobs: 1 }.run(&|_| {});
+//! let summary = Batch { start: 0, seeds: 3, control: None, jobs: 1 }.run(&|_| {});
 //! assert_eq!((summary.runs, summary.failures.len()), (3, 0));
 //! ```
 #![forbid(unsafe_code)]

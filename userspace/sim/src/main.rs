@@ -42,6 +42,10 @@ struct Arguments {
     #[arg(long, requires = "seed")]
     trace: bool,
 
+    /// Congestion control of every engine; by default the seed decides.
+    #[arg(long, value_name = "CONTROL", requires = "seed")]
+    control: Option<Algorithm>,
+
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -89,6 +93,10 @@ struct RunArguments {
     /// Threads; as many as there are cores if not given.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+
+    /// Congestion control of every engine; by default each seed decides.
+    #[arg(long, value_name = "CONTROL")]
+    control: Option<Algorithm>,
 }
 
 #[derive(Debug, Args)]
@@ -125,7 +133,7 @@ fn main() -> ExitCode {
         Some(Command::Attack(arguments)) => run_attacks(&arguments),
         Some(Command::Forge(arguments)) => run_forge(&arguments),
         Some(Command::Goodput(arguments)) => run_goodput(&arguments).map(|()| true),
-        None => run_one(arguments.seed.unwrap_or_default(), arguments.trace),
+        None => run_one(arguments.seed.unwrap_or_default(), arguments.control, arguments.trace),
     };
     let result = result.and_then(|passed| {
         tidegate_output::finish().context("cannot write to standard output")?;
@@ -151,6 +159,7 @@ fn run_batch(arguments: &RunArguments) -> Result<bool> {
     let batch = Batch {
         start: arguments.start,
         seeds: arguments.seeds,
+        control: arguments.control,
         jobs: arguments.jobs.unwrap_or(cores),
     };
     let bar = progress_bar(batch.seeds, "seeds")?;
@@ -177,9 +186,9 @@ fn run_batch(arguments: &RunArguments) -> Result<bool> {
     Ok(false)
 }
 
-fn run_one(seed: u64, trace: bool) -> Result<bool> {
+fn run_one(seed: u64, control: Option<Algorithm>, trace: bool) -> Result<bool> {
     let trace = trace.then(|| Trace::new(Box::new(BufWriter::new(tidegate_output::Stdout))));
-    match batch::run_seed(seed, trace) {
+    match batch::run_seed(seed, control, trace) {
         Ok(report) => {
             println!("seed {seed}: {report:#?}");
             Ok(true)
@@ -342,6 +351,9 @@ mod tests {
     fn the_command_a_failure_prints_is_understood() {
         let arguments = Arguments::try_parse_from(["tidegate-sim", "--seed", "7", "--trace"]).unwrap();
         assert_eq!((arguments.seed, arguments.trace), (Some(7), true));
+        let words = ["tidegate-sim", "--seed", "7", "--trace", "--control", "bbr"];
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        assert_eq!(arguments.control, Some(Algorithm::BBR));
         assert!(Arguments::try_parse_from(["tidegate-sim", "--trace"]).is_err());
         assert!(Arguments::try_parse_from(["tidegate-sim", "attack", "--window", "10"]).is_err());
     }

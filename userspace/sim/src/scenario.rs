@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use tidegate_random::Random;
 use tidegate_tcp::Config;
+use tidegate_tcp::congestion::Algorithm;
 
 use crate::engine_host::{EngineHost, EngineSettings};
 use crate::host::{ClockStart, Host};
@@ -66,6 +67,8 @@ impl Party {
 pub struct Scenario {
     /// The seed it was made from, and from which the link draws.
     pub seed: u64,
+    /// The congestion control of every engine, where the seed did not decide.
+    pub control: Option<Algorithm>,
     /// IPv6, not IPv4.
     pub ipv6: bool,
     /// Both sides open actively (RFC 9293, section 3.5, figure 7).
@@ -102,12 +105,23 @@ impl Scenario {
         link.link.delay = Duration::from_millis(5);
         Self {
             seed,
+            control: None,
             ipv6,
             simultaneous_open: false,
             client: party(&up, &down, Finish::AfterSending),
             server: party(&down, &up, Finish::AfterPeer),
             to_server: link.clone(),
             to_client: link,
+        }
+    }
+
+    /// Gives every engine this congestion control.
+    pub fn set_control(&mut self, control: Algorithm) {
+        self.control = Some(control);
+        for party in [&mut self.client, &mut self.server] {
+            if let Stack::Engine(settings) = &mut party.stack {
+                settings.config.congestion = control;
+            }
         }
     }
 

@@ -6,13 +6,17 @@ use std::rc::Rc;
 use std::thread;
 
 use tidegate_sim::batch::{Batch, run_seed};
+use tidegate_sim::check::Failure;
+use tidegate_sim::scenario::Scenario;
 use tidegate_sim::trace::Trace;
+use tidegate_tcp::congestion::Algorithm;
 
 #[test]
 fn two_thousand_seeds_go_well() {
     let batch = Batch {
         start: 0,
         seeds: 2000,
+        control: None,
         jobs: thread::available_parallelism().map_or(1, usize::from),
     };
     let summary = batch.run(&|_| {});
@@ -41,6 +45,37 @@ fn two_thousand_seeds_go_well() {
     assert!(summary.stalled <= 40, "left incomplete by smoltcp: {}", summary.stalled);
 }
 
+/// The command that a failure prints has to make the same run.
+#[test]
+fn one_control_for_all_is_in_effect_and_in_the_command_of_a_failure() {
+    for &control in Algorithm::ALL {
+        let batch = Batch {
+            start: 2000,
+            seeds: 300,
+            control: Some(control),
+            jobs: thread::available_parallelism().map_or(1, usize::from),
+        };
+        let summary = batch.run(&|_| {});
+        let first = summary.failures.first().map(ToString::to_string).unwrap_or_default();
+        assert_eq!((summary.runs, first.as_str()), (300, ""), "{control}");
+        let mut scenario = Scenario::generate(0);
+        scenario.set_control(control);
+        let failure = Failure {
+            seed: scenario.seed,
+            control: scenario.control,
+            problem: String::new(),
+            scenario: scenario.to_string(),
+            state: String::new(),
+        };
+        let text = failure.to_string();
+        assert!(text.contains(&format!("congestion: {control},")), "{text}");
+        assert!(
+            text.ends_with(&format!("--seed 0 --trace --control {control}")),
+            "{text}"
+        );
+    }
+}
+
 /// Something to write to that can be read afterwards.
 #[derive(Clone, Default)]
 struct Shared(Rc<RefCell<Vec<u8>>>);
@@ -61,7 +96,7 @@ fn a_seed_repeats_to_the_last_segment() {
         let run = || {
             let text = Shared::default();
             let trace = Trace::new(Box::new(text.clone()));
-            let report = run_seed(seed, Some(trace));
+            let report = run_seed(seed, None, Some(trace));
             let text = text.0.borrow().clone();
             (report, text)
         };
@@ -69,7 +104,7 @@ fn a_seed_repeats_to_the_last_segment() {
         assert!(!first.1.is_empty(), "seed {seed}");
         assert!(first == second, "seed {seed} did not repeat");
         assert!(
-            run_seed(seed, None) == first.0,
+            run_seed(seed, None, None) == first.0,
             "seed {seed}: the trace changed the run"
         );
     }
