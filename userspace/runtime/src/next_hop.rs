@@ -8,14 +8,16 @@
 //! had sent itself (NTF_USE): a neighbour that is unknown is resolved, and one in use is asked whether it is still
 //! there before its entry is trusted for ever.
 
+mod budget;
 mod decode;
+mod listing;
 mod tables;
+mod watcher;
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -24,17 +26,17 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
-use netlink_bindings::{rt_neigh, rt_route};
-use nix::errno::Errno;
+use mio::{Interest, Poll, Token, Waker};
 use nix::net::if_::if_nametoindex;
 use tidegate_tcp::next_hops::{NextHops, NoNextHop};
 use tidegate_tcp::wire::{FlowKey, LinkHeader};
 
-use self::decode::{Event, RTM_GETNEXTHOP};
-use self::tables::{Change, Neighbour, Tables};
+use self::budget::Budget;
+use self::decode::Event;
+use self::tables::{Neighbour, Tables};
+use self::watcher::{Watcher, tell_use};
 use crate::error::Error;
-use crate::netlink::{Message, Socket};
+use crate::netlink::Socket;
 use crate::report::NextHopCounts;
 
 /// The groups that the kernel is asked to tell of: links, neighbours, addresses and routes of both families, nexthop
@@ -49,28 +51,6 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
 
 /// Addresses to be resolved, and neighbours in use, that may wait to be told to the kernel.
 const WAITING: usize = 1024;
-
-/// The interval at which the kernel is told of the neighbours in use; longer if they are more than may be told in it.
-/// It asks one that was silent for its own time for reachable neighbours, some 30 s, whether it is still there.
-const USE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The time a budget is for.
-const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The pause after changes: what comes meanwhile is made known together.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// The time between two listings of everything.
-const LOAD_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The times a listing is begun anew because it was interrupted, before it is given up for [`LOAD_INTERVAL`].
-const LOAD_TRIES: u32 = 5;
-
-/// The interval at which a shard is waited for that looks at the copy which is to change.
-const READER_PAUSE: Duration = Duration::from_micros(100);
-
-/// Removed nexthop objects that are remembered.
-const MAX_REMOVED_OBJECTS: usize = 1 << 16;
 
 const NETLINK: Token = Token(0);
 const BELL: Token = Token(1);
@@ -188,7 +168,7 @@ impl NextHopWatch {
             .collect::<Result<Vec<_>, Error>>()?;
         let mut socket = Socket::open(GROUPS).map_err(failed)?;
         let mut links = HashMap::new();
-        let (tables, is_outdated) = load(&mut socket, &interfaces, &mut links).map_err(failed)?;
+        let (tables, is_outdated) = listing::load(&mut socket, &interfaces, &mut links).map_err(failed)?;
         let poll = Poll::new().map_err(failed)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(failed)?;
         poll.registry()
@@ -264,338 +244,6 @@ fn index_of(interface: &str) -> Result<u32, Error> {
     })
 }
 
-fn indices(interfaces: &[(u32, u8)]) -> Vec<u32> {
-    interfaces.iter().map(|&(index, _)| index).collect()
-}
-
-/// Reads everything anew. The tables come with whether they may be outdated: what was told meanwhile may have removed
-/// routes that were listed before.
-fn load(socket: &mut Socket, interfaces: &[(u32, u8)], links: &mut HashMap<u32, u32>) -> io::Result<(Tables, bool)> {
-    let mut tries = 0;
-    loop {
-        match try_load(socket, interfaces, links) {
-            Err(error) if tries < LOAD_TRIES && matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOBUFS)) => {
-                tries += 1;
-            }
-            other => return other,
-        }
-    }
-}
-
-fn try_load(
-    socket: &mut Socket,
-    interfaces: &[(u32, u8)],
-    links: &mut HashMap<u32, u32>,
-) -> io::Result<(Tables, bool)> {
-    let mut tables = Tables::new(interfaces);
-    let mut is_outdated = false;
-    let indices = indices(interfaces);
-    links.clear();
-    let mut take = |message: &Message<'_>| {
-        decode::decode(message, &indices, &mut |event| {
-            is_outdated |= take_listed(event, &mut tables, links);
-        });
-    };
-    let dump = libc::NLM_F_DUMP as u16;
-    let links = socket.send(libc::RTM_GETLINK, dump, &[0; 16])?;
-    socket.receive_listing(links, &mut take)?;
-    let objects = socket.send(RTM_GETNEXTHOP, dump, &[0; 8])?;
-    match socket.receive_listing(objects, &mut take) {
-        // Linux before 5.3 has none.
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-        other => other?,
-    }
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let header = rt_route::Rtmsg {
-            rtm_family: family as u8,
-            ..Default::default()
-        };
-        let routes = socket.request(&rt_route::Request::new().op_getroute_dump(&header))?;
-        match socket.receive_listing(routes, &mut take) {
-            // Without IPv6.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-            other => other?,
-        }
-    }
-    let neighbours = socket.request(&rt_neigh::Request::new().op_getneigh_dump(&rt_neigh::Ndmsg::default()))?;
-    socket.receive_listing(neighbours, &mut take)?;
-    Ok((tables, is_outdated))
-}
-
-/// Takes what is told during a listing, as part of it or besides. Returns whether it may have removed routes, those
-/// listed already among them.
-fn take_listed(event: Event, tables: &mut Tables, links: &mut HashMap<u32, u32>) -> bool {
-    match event {
-        Event::Change(change) => {
-            tables.apply(&change);
-            matches!(change, Change::RemoveObject(_))
-        }
-        Event::Link(index, flags) => links.insert(index, flags).is_some_and(|before| before != flags),
-        Event::Unknown => true,
-    }
-}
-
-/// Tells the kernel that the interface's neighbour is in use, as if it had something to send there.
-fn tell_use(socket: &mut Socket, (interface, address): (u32, IpAddr)) -> io::Result<u32> {
-    let header = rt_neigh::Ndmsg {
-        ndm_family: if address.is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        } as u8,
-        ndm_ifindex: interface as i32,
-        ndm_state: libc::NUD_NONE,
-        ndm_flags: libc::NTF_USE,
-        ..Default::default()
-    };
-    let mut request = rt_neigh::Request::new().set_create().op_newneigh_do(&header);
-    request.encode().push_dst(address);
-    socket.request(&request)
-}
-
-/// So many of each kind in a second.
-struct Budget {
-    rate: u32,
-    since: Instant,
-    unresolved: u32,
-    in_use: u32,
-    /// The addresses that were asked for in this second.
-    asked: HashSet<(u32, IpAddr)>,
-}
-
-impl Budget {
-    fn new(rate: u32) -> Self {
-        Self {
-            rate,
-            since: Instant::now(),
-            unresolved: rate,
-            in_use: rate,
-            asked: HashSet::new(),
-        }
-    }
-
-    fn renew(&mut self, now: Instant) {
-        if now.duration_since(self.since) >= BUDGET_INTERVAL {
-            self.since = now;
-            (self.unresolved, self.in_use) = (self.rate, self.rate);
-            self.asked.clear();
-        }
-    }
-
-    /// Whether the kernel is to resolve a neighbour; `None` if it was asked for in this second.
-    fn allow_unresolved(&mut self, neighbour: (u32, IpAddr)) -> Option<bool> {
-        if self.asked.contains(&neighbour) {
-            return None;
-        }
-        Some(match self.unresolved.checked_sub(1) {
-            Some(left) => {
-                self.unresolved = left;
-                self.asked.insert(neighbour)
-            }
-            None => false,
-        })
-    }
-
-    fn take_in_use(&mut self) -> bool {
-        let left = self.in_use.checked_sub(1);
-        self.in_use = left.unwrap_or(0);
-        left.is_some()
-    }
-}
-
-/// The thread.
-struct Watcher {
-    /// The index and the device of each.
-    interfaces: Vec<(u32, u8)>,
-    socket: Socket,
-    poll: Poll,
-    /// The flags of all interfaces, by number.
-    links: HashMap<u32, u32>,
-    /// Nexthop objects that were removed since the last listing: routes by them went without a word.
-    removed_objects: HashSet<u32>,
-    shared: Arc<Shared>,
-    /// The copy of the tables that no shard begins to look at.
-    spare: Arc<Tables>,
-    /// The changes that the spare copy has not had yet.
-    behind: Vec<Change>,
-    loaded_at: Instant,
-    /// Something was lost: everything has to be listed again.
-    is_incomplete: bool,
-    budget: Budget,
-    /// Neighbours in use that the kernel is still to be told of, before it is asked again which are.
-    to_tell: Vec<Arc<Neighbour>>,
-    used_at: Instant,
-}
-
-impl Watcher {
-    fn run(mut self) {
-        let mut events = Events::with_capacity(4);
-        loop {
-            let timeout = if self.is_incomplete {
-                LOAD_INTERVAL.saturating_sub(self.loaded_at.elapsed())
-            } else if !self.to_tell.is_empty() {
-                BUDGET_INTERVAL.saturating_sub(self.budget.since.elapsed())
-            } else {
-                USE_INTERVAL.saturating_sub(self.used_at.elapsed())
-            };
-            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!("routes and neighbours are not followed any more: {error}");
-                return;
-            }
-            self.shared.is_woken.store(false, Ordering::Release);
-            if self.shared.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let changes = self.receive();
-            changes.iter().for_each(|change| self.note_object(change));
-            if self.is_incomplete && self.loaded_at.elapsed() >= LOAD_INTERVAL {
-                self.load();
-            } else {
-                self.publish(changes);
-            }
-            self.tell_kernel(Instant::now());
-            thread::sleep(PAUSE);
-        }
-    }
-
-    /// Takes what the kernel has told.
-    fn receive(&mut self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let Self {
-            socket,
-            interfaces,
-            links,
-            is_incomplete,
-            ..
-        } = self;
-        let indices = indices(interfaces);
-        loop {
-            let received = socket.receive(|message| {
-                if let Some(error) = message.refusal() {
-                    tracing::warn!("the kernel does not take that a neighbour is in use: {error}");
-                }
-                decode::decode(message, &indices, &mut |event| match event {
-                    Event::Change(change) => changes.push(change),
-                    // Routes by an interface that goes down, or comes up, change without a word.
-                    Event::Link(index, flags) => *is_incomplete |= links.insert(index, flags) != Some(flags),
-                    Event::Unknown => *is_incomplete = true,
-                });
-            });
-            match received {
-                Ok(true) => {}
-                Ok(false) => return changes,
-                Err(error) => {
-                    *is_incomplete = true;
-                    if error.raw_os_error() != Some(Errno::ENOBUFS as i32) {
-                        tracing::warn!("cannot read what the kernel tells of routes: {error}");
-                        return changes;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Has everything listed before routes by an object that was removed are taken for those by another one of the same
-    /// number.
-    fn note_object(&mut self, change: &Change) {
-        match change {
-            Change::RemoveObject(number) => {
-                self.removed_objects.insert(*number);
-                self.is_incomplete |= self.removed_objects.len() > MAX_REMOVED_OBJECTS;
-            }
-            Change::AddObject { number, .. } => self.is_incomplete |= self.removed_objects.contains(number),
-            _ => {}
-        }
-    }
-
-    /// Lists everything, and makes it known.
-    fn load(&mut self) {
-        self.loaded_at = Instant::now();
-        match load(&mut self.socket, &self.interfaces, &mut self.links) {
-            Ok((tables, is_outdated)) => self.take_listing(tables, is_outdated),
-            Err(error) => tracing::warn!("cannot list routes and neighbours: {error}"),
-        }
-    }
-
-    fn take_listing(&mut self, tables: Tables, is_outdated: bool) {
-        self.is_incomplete = is_outdated;
-        self.behind.clear();
-        self.removed_objects.clear();
-        self.spare = Arc::new(tables.clone());
-        self.shared.publish(Arc::new(tables));
-        self.shared.loads.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Makes changes known to the shards, if they are any.
-    fn publish(&mut self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
-        let tables = loop {
-            // A shard that still looks at it is through within a microsecond, unless it has lost its CPU.
-            match Arc::get_mut(&mut self.spare) {
-                Some(tables) => break tables,
-                None => thread::sleep(READER_PAUSE),
-            }
-        };
-        for change in self.behind.drain(..) {
-            tables.apply(&change);
-        }
-        // All of them, whether one before was any change or not.
-        let changed = changes
-            .iter()
-            .fold(false, |changed, change| tables.apply(change) | changed);
-        if changed {
-            let spare = Arc::clone(&self.spare);
-            self.spare = self.shared.publish(spare);
-            self.behind = changes;
-        }
-    }
-
-    /// Tells the kernel what is to be resolved, and from time to time what is in use.
-    fn tell_kernel(&mut self, now: Instant) {
-        self.budget.renew(now);
-        while let Some(neighbour) = self.shared.unresolved.pop() {
-            match self.budget.allow_unresolved(neighbour) {
-                Some(true) => self.tell(neighbour),
-                Some(false) => {
-                    self.shared.requests_limited.fetch_add(1, Ordering::Relaxed);
-                }
-                None => {}
-            }
-        }
-        if now.duration_since(self.used_at) >= USE_INTERVAL {
-            self.used_at = now;
-            if self.to_tell.is_empty() {
-                // As many as have room there, though shards go on adding some.
-                for neighbour in core::iter::from_fn(|| self.shared.in_use.pop()).take(WAITING) {
-                    neighbour.in_use.store(false, Ordering::Relaxed);
-                    self.to_tell.push(neighbour);
-                }
-            }
-            // Every connection that sends looks its next hop up again, and so says that it is in use.
-            let tables = self.shared.tables.load_full();
-            self.shared.publish(tables);
-        }
-        while !self.to_tell.is_empty() && self.budget.take_in_use() {
-            if let Some(neighbour) = self.to_tell.pop() {
-                self.tell((neighbour.interface, neighbour.address));
-            }
-        }
-    }
-
-    fn tell(&mut self, neighbour: (u32, IpAddr)) {
-        match tell_use(&mut self.socket, neighbour) {
-            Ok(_) => {
-                self.shared.requests.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => tracing::warn!("cannot tell the kernel that {} is in use: {error}", neighbour.1),
-        }
-    }
-}
-
 impl fmt::Debug for NextHopWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NextHopWatch").finish_non_exhaustive()
@@ -612,7 +260,7 @@ pub fn resolve_next_hop(interface: &str, target: IpAddr, timeout: Duration) -> R
     let failed = |source| Error::io(format!("cannot read the routes and neighbours of {interface}"), source);
     let index = index_of(interface)?;
     let mut socket = Socket::open(GROUPS).map_err(failed)?;
-    let (mut tables, _) = load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
+    let (mut tables, _) = listing::load(&mut socket, &[(index, 0)], &mut HashMap::new()).map_err(failed)?;
     let began = Instant::now();
     let mut is_told = false;
     loop {

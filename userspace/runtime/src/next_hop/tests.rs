@@ -1,9 +1,14 @@
+use std::collections::HashSet;
 use std::sync::Barrier;
 
 use netlink_bindings::traits::NetlinkRequest;
+use netlink_bindings::{rt_neigh, rt_route};
 
-use super::tables::{Hop, Hops, Object, Order, Route};
+use super::listing::take_listed;
+use super::tables::{Change, Hop, Hops, Object, Order, Route};
+use super::watcher::USE_INTERVAL;
 use super::*;
+use crate::netlink::Message;
 
 /// The interface of the tables.
 const OWN: u32 = 7;
@@ -541,7 +546,7 @@ fn the_kernels_own_tables_can_be_read() {
     let mut socket = Socket::open(GROUPS).expect("a netlink socket");
     let mut links = HashMap::new();
     let index = if_nametoindex("lo").expect("a loopback interface");
-    load(&mut socket, &[(index, 0)], &mut links).expect("tables");
+    listing::load(&mut socket, &[(index, 0)], &mut links).expect("tables");
     assert!(links.contains_key(&index));
     let missing = resolve_next_hop("no-such-link0", ip("198.18.0.1"), Duration::ZERO);
     assert!(matches!(missing, Err(Error::LinkGone { .. })));
