@@ -18,8 +18,8 @@ use crate::trace::Trace;
 /// The number of the slowest seeds that are remembered.
 const SLOWEST: usize = 5;
 
-/// Runs the scenario of `seed`, with one congestion control on all engines where one is given. A panic is a failure like
-/// any other.
+/// Runs the scenario of `seed`, with one congestion control on all engines where one is given. A panic is a failure
+/// like any other.
 ///
 /// # Errors
 ///
