@@ -64,7 +64,7 @@ wait_for() {
 }
 
 ctl() {
-    "$programs/tidegate" ctl --control "$work/control" "$@"
+    "$programs/tidegate" ctl --control "$work/control" "$@" 2>>"$work/ctl.log"
 }
 
 # The number of open connections of peers with prefix 198.19.0.0/16, which are those that are held.

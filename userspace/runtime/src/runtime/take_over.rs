@@ -30,8 +30,8 @@ pub(super) fn each(sockets: &[Vec<RawFd>]) -> impl Iterator<Item = (u8, u32, Raw
         .flat_map(|(queue, sockets)| (0..).zip(sockets).map(move |(device, &socket)| (device, queue, socket)))
 }
 
-/// Has `set` put `other` in the place of each of the sockets. If it fails for one, those before it are put back, and its
-/// error is the one inside.
+/// Has `set` put `other` in the place of each of the sockets. If it fails for one, those before it are put back, and
+/// its error is the one inside.
 ///
 /// # Errors
 ///
@@ -281,8 +281,8 @@ mod tests {
         vec![vec![10, 11], vec![12, 13], vec![14, 15]]
     }
 
-    /// The map of the sockets, replaced, and the result; `fails` tells of each call of the kernel, from 0 on, whether it
-    /// fails.
+    /// The map of the sockets, replaced, and the result; `fails` tells of each call of the kernel, from 0 on, whether
+    /// it fails.
     fn replaced(fails: impl Fn(usize) -> bool) -> (Vec<RawFd>, Result<Result<(), Error>, Error>) {
         let sockets = sockets();
         let place = |device, queue| (queue, device);

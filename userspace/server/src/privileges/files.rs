@@ -1,5 +1,6 @@
 //! The files within reach, by Landlock.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -79,8 +80,8 @@ impl Files {
     }
 }
 
-/// The folders that a service has for logs, whether it writes any yet or not: a reload may turn them on. `named` is what
-/// the service manager says (`LogsDirectory=` of systemd.exec(5)).
+/// The folders that a service has for logs, whether it writes any yet or not: a reload may turn them on. `named` is
+/// what the service manager says (`LogsDirectory=` of systemd.exec(5)).
 fn log_folders(named: Option<&OsStr>) -> Vec<PathBuf> {
     let named = named.map(|named| env::split_paths(named).filter(|folder| folder.is_absolute()).collect());
     named.unwrap_or_else(|| vec![LOGS.into()])
@@ -103,8 +104,8 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The files and folders within reach, as the kernel knows them: one of the same name that takes the place of another is
-/// not that one.
+/// The files and folders within reach, as the kernel knows them: one of the same name that takes the place of another
+/// is not that one.
 #[derive(Debug)]
 pub(super) struct Reach {
     read: Vec<Known>,
@@ -142,8 +143,8 @@ impl Reach {
         }
     }
 
-    /// Why the file at `path`, or a new one of that name, is out of reach, as a clause with a remedy. `None`: it is not,
-    /// or there is no folder for it.
+    /// Why the file at `path`, or a new one of that name, is out of reach, as a clause with a remedy. `None`: it is
+    /// not, or there is no folder for it.
     pub(super) fn objection(&self, path: &Path, access: Access) -> Option<String> {
         let real = fs::canonicalize(path)
             .or_else(|_| fs::canonicalize(folder_of(path)))
@@ -154,11 +155,8 @@ impl Reach {
         if real.ancestors().any(is_known) {
             return None;
         }
-        let folders: Vec<_> = self
-            .owned
-            .iter()
-            .map(|known| known.path.display().to_string())
-            .collect();
+        let folders = self.owned.iter().map(|known| known.path.display().to_string());
+        let folders: BTreeSet<_> = folders.collect();
         Some(match access {
             Access::Read => format!(
                 "{} is not among the files that this server can reach since its start (Landlock); to have it read the \
@@ -166,14 +164,14 @@ impl Reach {
                 path.display()
             ),
             Access::Write if folders.is_empty() => format!(
-                "this server makes no files since its start (Landlock), and {} would be one; it needs a restart",
+                "this server can make no files since its start (Landlock), and {} would be one; it needs a restart",
                 path.display()
             ),
             Access::Write => format!(
-                "{} is in none of the folders in which this server makes files since its start (Landlock), which are {}; \
-                 name a file there, or restart the server",
+                "{} is in none of the folders in which this server can make files since its start (Landlock), which are \
+                 {}; name a file there, or restart the server",
                 path.display(),
-                folders.join(", ")
+                folders.into_iter().collect::<Vec<_>>().join(", ")
             ),
         })
     }
