@@ -287,8 +287,8 @@ fn a_reload_turns_the_access_log_on_in_the_folder_for_logs_and_nowhere_else() {
     let logged_to = |folder: &Path| format!("{config}[access_log]\npath = \"{}/log\"\n", folder.display());
     let elsewhere = format!("listen = [{LISTEN_HTTP}]\nroot = \"{}\"\n", other.path().display());
     for (refused, place) in [
-        (logged_to(other.path()), "t.toml:4:8: key `access_log.path`: "),
-        (elsewhere, "t.toml:2:8: key `root`: "),
+        (logged_to(other.path()), "t.toml:4:1: key `access_log.path`: "),
+        (elsewhere, "t.toml:2:1: key `root`: "),
     ] {
         let error = site.refused(&refused);
         assert!(error.contains(place) && error.contains("Landlock"), "{error}");

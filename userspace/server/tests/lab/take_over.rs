@@ -15,8 +15,7 @@ use crate::fixture::counters::PASSIVE_OPENS;
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, default_arguments, serve_command};
 use crate::fixture::{
-    BOTH_FAMILIES, ECHO_PORT, HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, SERVER_V6, in_namespace, ip, report,
-    socket,
+    BOTH_FAMILIES, ECHO_PORT, HTTP_PORT, Lab, Place, SERVER_DEVICE, SERVER_V4, SERVER_V6, in_namespace, report, socket,
 };
 
 /// Connections of each family that are held over all take-overs.
@@ -48,24 +47,6 @@ fn start<'lab>(lab: &'lab Lab, socket: &Path) -> Server<'lab> {
 fn start_with<'lab>(lab: &'lab Lab, socket: &Path, extra: &[&str]) -> Server<'lab> {
     let arguments = ["--take-over", text(socket)];
     Server::start(lab, &[&arguments, extra].concat())
-}
-
-/// A server for an interface that has no IPv6 addresses.
-fn start_v4<'lab>(lab: &'lab Lab, socket: &Path) -> Server<'lab> {
-    let echo = format!("echo={SERVER_V4}:{ECHO_PORT}");
-    let arguments = ["--iface", SERVER_DEVICE, "--listen", &echo, "--take-over", text(socket)];
-    Server::run(lab, serve_command(&arguments))
-}
-
-/// The number of sockets that a process has.
-fn sockets(server: &Server<'_>) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs");
-    let targets = descriptors
-        .flatten()
-        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().starts_with("socket:"))
-        .count()
 }
 
 fn text(path: &Path) -> &str {
@@ -232,47 +213,6 @@ fn a_server_that_fails_to_take_over_leaves_the_one_before_as_it_was() {
     next.wait_until_no_connection();
     let counters = next.stop();
     counters.expect_frames_whole();
-}
-
-#[test]
-fn an_interface_that_is_down_when_a_take_over_fails_is_served_when_it_is_up_again() {
-    let Some(lab) = Lab::up(1) else { return };
-    let directory = directory();
-    let socket = directory.path().join("take-over");
-    let server = start(&lab, &socket);
-    // Of IPv6 the addresses go with the interface.
-    let connect = || in_namespace(Place::Client, || connect_echo(SERVER_V4));
-    let held = vec![connect()];
-    let set_link = |state| ip(Place::Server, &["link", "set", "dev", SERVER_DEVICE, state]).expect_success();
-    let sockets_alone = sockets(&server);
-    thread::scope(|scope| {
-        let failing = scope.spawn(|| fail_to_take_over(&lab, &socket, ""));
-        // It has looked at the interface when it calls, and loads its program then.
-        let deadline = Instant::now() + LIMIT;
-        while sockets(&server) == sockets_alone {
-            assert!(Instant::now() < deadline && !failing.is_finished(), "it does not call");
-        }
-        set_link("down");
-        failing.join().expect("it fails as it is to");
-    });
-    server.wait_for_log("has failed", 1);
-    server.wait_for_log("its queues are bound again then", 1);
-    thread::sleep(SOME_CHECKS);
-    assert_eq!(
-        server.logged("its queues are bound again then"),
-        1,
-        "{}",
-        server.describe()
-    );
-    set_link("up");
-    expect_echo(&held, "a connection from before");
-    expect_echo(&[connect()], "a new connection");
-    let next = start_v4(&lab, &socket);
-    wait_until_taken_over(&server);
-    expect_echo(&held, "a connection of the first");
-    drop(held);
-    assert!(server.wait_for_end().status.success());
-    next.stop();
 }
 
 #[test]
