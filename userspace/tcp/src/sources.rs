@@ -91,6 +91,15 @@ impl List {
         oldest: NONE,
         newest: NONE,
     };
+
+    /// The links of an item that is added as the newest.
+    #[inline]
+    fn links_of_next(&self) -> Links {
+        Links {
+            previous: self.newest,
+            next: NONE,
+        }
+    }
 }
 
 /// The neighbours in a list.
@@ -108,10 +117,13 @@ trait Linked {
 
 #[inline]
 fn append(items: &mut impl Linked, list: &mut List, index: u32) {
-    *items.links(index) = Links {
-        previous: list.newest,
-        next: NONE,
-    };
+    *items.links(index) = list.links_of_next();
+    add(items, list, index);
+}
+
+/// Adds an item whose links are [`List::links_of_next`] already.
+#[inline]
+fn add(items: &mut impl Linked, list: &mut List, index: u32) {
     match list.newest {
         NONE => list.oldest = index,
         newest => items.links(newest).next = index,
@@ -121,7 +133,13 @@ fn append(items: &mut impl Linked, list: &mut List, index: u32) {
 
 #[inline]
 fn unlink(items: &mut impl Linked, list: &mut List, index: u32) {
-    let Links { previous, next } = *items.links(index);
+    let links = *items.links(index);
+    close_gap(items, list, links);
+}
+
+/// Takes the item with these links, which are of no use any more, out of its list.
+#[inline]
+fn close_gap(items: &mut impl Linked, list: &mut List, Links { previous, next }: Links) {
     match previous {
         NONE => list.oldest = next,
         previous => items.links(previous).next = next,
@@ -339,8 +357,11 @@ impl SourceTable {
     /// A connection of an admitted handshake has the number `slot`; its peer has made no complete request.
     #[inline]
     pub(crate) fn open(&mut self, slot: u32, id: SourceId) {
-        self.places.entry(slot).source = id.0;
-        append(&mut self.places, &mut self.waiting, slot);
+        *self.places.entry(slot) = Place {
+            links: self.waiting.links_of_next(),
+            source: id.0,
+        };
+        add(&mut self.places, &mut self.waiting, slot);
         self.count(id, 1);
     }
 
@@ -353,10 +374,14 @@ impl SourceTable {
         if place.source & SERVED != 0 {
             return;
         }
-        let source = place.source;
-        place.source |= SERVED;
-        unlink(&mut self.places, &mut self.waiting, slot);
-        append(&mut self.places, &mut self.sources[source as usize].served, slot);
+        let Place { links, source } = *place;
+        let served = &mut self.sources[source as usize].served;
+        *place = Place {
+            links: served.links_of_next(),
+            source: source | SERVED,
+        };
+        close_gap(&mut self.places, &mut self.waiting, links);
+        add(&mut self.places, served, slot);
     }
 
     /// A connection is no more.
@@ -365,15 +390,16 @@ impl SourceTable {
         let Some(place) = self.places.get_mut(slot) else {
             return;
         };
-        let source = core::mem::replace(&mut place.source, NONE);
+        let Place { links, source } = *place;
+        place.source = NONE;
         if source == NONE {
             return;
         }
         let id = SourceId(source & !SERVED);
         if source == id.0 {
-            unlink(&mut self.places, &mut self.waiting, slot);
+            close_gap(&mut self.places, &mut self.waiting, links);
         } else {
-            unlink(&mut self.places, &mut self.sources[id.0 as usize].served, slot);
+            close_gap(&mut self.places, &mut self.sources[id.0 as usize].served, links);
         }
         self.count(id, -1);
     }

@@ -172,8 +172,8 @@ impl TimerWheel {
         self.entries.get(id).is_some_and(Entry::is_armed)
     }
 
-    /// Reads the entries that change when the timer of `id` is armed anew, so that they are in the cache then. The result
-    /// means nothing.
+    /// Reads the entries that change when the timer of `id` is armed anew, so that they are in the cache then. The
+    /// result means nothing.
     pub(crate) fn touch_neighbours(&self, id: u32) -> u32 {
         let touch = |id| self.entries.get(id).map_or(0, |entry| entry.tick_and_list as u32);
         let entry = self.entries.get(id);

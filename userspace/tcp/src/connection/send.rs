@@ -56,6 +56,16 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// Whether the connection is open, and [`Connection::flush_output`] would find nothing to do: so it is after most
+    /// handshakes.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.state == State::Established
+            && self.sending.active().is_none()
+            && self.receiving.is_none()
+            && !(self.ack_now | self.abort | self.fin_queued | self.output_pending)
+    }
+
     /// The outcome for a connection whose FIN is acknowledged.
     #[inline(never)]
     fn outcome_of_fin<T>(&mut self, context: &mut Context<'_, T>) -> Outcome {

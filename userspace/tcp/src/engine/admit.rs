@@ -293,7 +293,11 @@ impl<A: Application> Engine<A> {
         if let Some(sent_at) = sent_at.filter(|_| established) {
             connection.tcb.measured_handshake(sent_at, &mut context);
         }
-        let outcome = connection.flush_output(&mut context);
+        let outcome = if connection.tcb.is_quiet() {
+            Outcome::Open
+        } else {
+            connection.flush_output(&mut context)
+        };
         if !established && outcome == Outcome::Open {
             // The segment did not complete the handshake after all (PAWS): the connection is still in SYN-RECEIVED and
             // its timer asks again.

@@ -5,10 +5,9 @@ use core::hint::black_box;
 use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::counters::Counter;
 use crate::flow_table::FlowSlot;
-use crate::path_memory::Path;
 use crate::time::Instant;
 use crate::time_wait::TimeWait;
 
@@ -25,22 +24,10 @@ impl<A: Application> Engine<A> {
         let connection = &self.connections[slot];
         self.links.release(connection.tcb.link);
         // What a peer that vanished was like says nothing of how it will be.
-        if reason != CloseReason::TimedOut
-            && let Some(path) = connection.tcb.learned_path()
-        {
-            self.learn_path(slot, path);
+        if reason != CloseReason::TimedOut {
+            self.common.learn_path(&connection.tcb, self.now);
         }
         self.forget(slot, reason);
-    }
-
-    /// Remembers what a connection that ends has learned of its path.
-    #[inline(never)]
-    fn learn_path(&mut self, slot: u32, path: Path) {
-        let (peer, age) = (
-            self.connections[slot].tcb.key.get().remote,
-            self.common.config.path_memory_age,
-        );
-        self.common.paths.learn(&peer, path, self.now, age);
     }
 
     /// Forgets all of a connection but its place in the table, its link header and what it has learned of its path.
@@ -97,17 +84,10 @@ impl<A: Application> Engine<A> {
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
     pub(super) fn enter_time_wait(&mut self, now: Instant, slot: u32) {
-        let Some(path) = self
-            .connections
-            .get(slot)
-            .map(|connection| connection.tcb.learned_path())
-        else {
+        let Some(Connection { tcb, .. }) = self.connections.get_mut(slot) else {
             return;
         };
-        if let Some(path) = path {
-            self.learn_path(slot, path);
-        }
-        let tcb = &mut self.connections[slot].tcb;
+        self.common.learn_path(tcb, self.now);
         let hash = self.table.hash_compact(&tcb.key);
         // The connection's hold on its link header becomes the record's.
         let record = TimeWait::new(tcb, hash, now, self.common.config.msl);

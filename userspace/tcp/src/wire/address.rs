@@ -427,6 +427,20 @@ mod tests {
     }
 
     #[test]
+    fn a_compact_key_has_the_hash_of_its_key_until_it_is_taken() {
+        for (local, remote) in [
+            ("198.18.0.1:80", "198.18.0.2:4660"),
+            ("[2001:2::1]:80", "[2001:2::3:2]:4660"),
+        ] {
+            let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
+            let mut compact = CompactKey::new(&key);
+            assert_eq!(compact.table_hash(Key(5, 6)), key.table_hash(Key(5, 6)));
+            assert!(compact.take().is(&key));
+            assert!(!compact.is(&key));
+        }
+    }
+
+    #[test]
     fn addresses_survive_the_round_trip() {
         for text in ["198.18.0.1:80", "[2001:2::1]:443"] {
             let local: SocketAddr = text.parse().unwrap();
