@@ -111,7 +111,7 @@ impl Tcb {
             rcv_mss: mss,
             sending: LazySendState::default(),
             receiving: None,
-            key: CompactKey::new(&key),
+            key: CompactKey::new(key),
             link,
             state: State::SynSent,
             settled: State::Closed,
