@@ -18,6 +18,9 @@ const EXTRA_ACKED_FILTER: u64 = 10;
 /// Round trips without growth after which the path counts as full.
 const FULL_PIPE_ROUNDS: u8 = 3;
 
+/// The round-trip times that a mean is taken of.
+const MEAN_SAMPLES: u32 = 64;
+
 /// Packet-timed round trips.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rounds {
@@ -27,6 +30,8 @@ pub(super) struct Rounds {
     pub(super) count: u64,
     /// BBR.round_start: the acknowledgment at hand begins a round trip.
     pub(super) start: bool,
+    /// When the present one began.
+    since: Instant,
     /// The window limited sending in this round trip, and in the one before.
     limited: [bool; 2],
 }
@@ -73,6 +78,32 @@ pub(super) struct MinRtt {
     pub(super) probe_stamp: Instant,
     /// BBR.probe_rtt_expired.
     pub(super) is_expired: bool,
+    /// Set once the path has reordered.
+    mean: Option<MeanRtt>,
+}
+
+/// The mean round-trip time of what was acknowledged of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct MeanRtt {
+    /// The sum of round-trip times in microseconds, each as often as it brought bytes.
+    sum: u64,
+    bytes: u64,
+    count: u32,
+}
+
+impl MeanRtt {
+    /// Takes a sample into account; returns the mean when there are enough for one.
+    fn update(&mut self, rtt: Option<Duration>, bytes: u32) -> Option<Duration> {
+        let bytes = u64::from(bytes);
+        self.sum = self.sum.saturating_add(bytes * u64::from(micros(rtt?)));
+        self.bytes += bytes;
+        self.count += 1;
+        if self.count < MEAN_SAMPLES {
+            return None;
+        }
+        let Self { sum, bytes, .. } = core::mem::take(self);
+        Some(Duration::from_micros(sum.checked_div(bytes)?))
+    }
 }
 
 impl MinRtt {
@@ -86,7 +117,19 @@ impl MinRtt {
         self.min_rtt
     }
 
-    fn update(&mut self, rtt: Option<Duration>, now: Instant) {
+    /// Beyond the draft, where segments overtake each other the least of the means of round trips counts. The segment
+    /// that overtakes most takes less time than the path needs to be full: it may take next to none, and what filled a
+    /// path like that would be next to nothing.
+    fn update(&mut self, ack: &Ack) {
+        let now = ack.now;
+        if ack.reordering && self.mean.is_none() {
+            self.mean = Some(MeanRtt::default());
+            (self.min_rtt, self.probe_min) = (ack.srtt, ack.srtt);
+        }
+        let rtt = match &mut self.mean {
+            Some(mean) => mean.update(ack.rtt, ack.newly_acked),
+            None => ack.rtt,
+        };
         self.is_expired = now > self.probe_stamp + PROBE_RTT_INTERVAL;
         if let Some(rtt) = rtt
             && (self.is_expired || self.probe_min.is_none_or(|min| rtt < min))
@@ -193,9 +236,11 @@ pub(super) fn amount(rate: u64, time: Duration) -> u64 {
 impl Bbr {
     /// `UpdateMaxBw`, with `UpdateRound`.
     pub(super) fn update_max_bw(&mut self, ack: &Ack) {
+        let too_soon = self.is_too_soon(ack.now.since(self.rounds.since));
         let rounds = &mut self.rounds;
-        rounds.start = ack.sample.prior_delivered >= rounds.next_delivered;
+        rounds.start = ack.sample.prior_delivered >= rounds.next_delivered && !too_soon;
         if rounds.start {
+            rounds.since = ack.now;
             rounds.next_delivered = self.delivered;
             rounds.count += 1;
             rounds.limited = [rounds.limited[1], false];
@@ -208,9 +253,15 @@ impl Bbr {
         }
     }
 
+    /// Whether `time` is shorter than a round trip: where segments overtake each other, the first that was sent after
+    /// another was delivered says neither that a round trip has passed, nor at which rate those before it arrive.
+    pub(super) fn is_too_soon(&self, time: Duration) -> bool {
+        self.min_rtt.mean.is_some() && self.min_rtt.get().is_some_and(|min_rtt| time < min_rtt)
+    }
+
     /// `UpdateMinRTT`.
     pub(super) fn update_min_rtt(&mut self, ack: &Ack) {
-        self.min_rtt.update(ack.rtt, ack.now);
+        self.min_rtt.update(ack);
     }
 
     /// `BDPMultiple`, with `gain` in percent.

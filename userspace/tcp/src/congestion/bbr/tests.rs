@@ -1,5 +1,7 @@
 //! Tests of the state machine: a path is played to it round trip by round trip.
 
+mod reordering;
+
 use super::loss::INFINITE;
 use super::*;
 use crate::congestion::Delivery;
@@ -25,6 +27,7 @@ struct Run {
     app_limited: bool,
     limited: bool,
     selective: bool,
+    reordering: bool,
     /// Bytes that the next acknowledgment finds lost of those sent in its round trip.
     lost: u32,
 }
@@ -40,6 +43,7 @@ impl Run {
             app_limited: false,
             limited: false,
             selective: true,
+            reordering: false,
             lost: 0,
         }
     }
@@ -85,6 +89,7 @@ impl Run {
             flight: bytes,
             limited: self.limited,
             rtt: Some(self.rtt),
+            reordering: self.reordering,
             srtt: Some(self.rtt),
             snd_una: SeqNumber(self.delivered as u32),
             snd_nxt: SeqNumber(self.delivered as u32) + self.in_flight,
@@ -187,6 +192,7 @@ fn the_rate_begins_with_the_initial_window_in_a_round_trip() {
         flight: MSS,
         limited: true,
         rtt: Some(RTT),
+        reordering: false,
         srtt: Some(RTT),
         snd_una: SeqNumber(0),
         snd_nxt: SeqNumber(0),
