@@ -212,14 +212,18 @@ impl FullPipe {
         self.now = false;
     }
 
-    /// `CheckFullBWReached`.
+    /// `CheckFullBWReached`, but that growth counts whichever acknowledgment of a round trip shows it: that which
+    /// begins one may happen to follow a loss, or to be one of many that arrived at once.
     pub(super) fn check(&mut self, ack: &Ack, round_start: bool) {
         let Some(rate) = ack.sample.rate else { return };
-        if self.now || !round_start || ack.sample.app_limited {
+        if self.now || ack.sample.app_limited {
             return;
         }
         if rate >= self.bw.saturating_add(self.bw / 4) {
             self.reset(rate);
+            return;
+        }
+        if !round_start {
             return;
         }
         self.count += 1;

@@ -183,6 +183,23 @@ fn startup_doubles_the_rate_until_three_rounds_bring_no_more() {
 }
 
 #[test]
+fn growth_that_the_first_acknowledgment_of_a_round_trip_does_not_show_keeps_startup_going() {
+    for grows in [true, false] {
+        let mut run = Run::new();
+        let mut rate = 1_000_000;
+        for _ in 0..6 {
+            // The first acknowledgment of each round trip measures next to nothing.
+            run.now = run.now + RTT;
+            let bytes = amount(rate, RTT);
+            run.acknowledge(bytes, bytes, 900_000);
+            run.acknowledge(MSS, bytes, rate);
+            rate = if grows { rate * 3 / 2 } else { rate };
+        }
+        assert_eq!(run.bbr.full_pipe.reached, !grows, "{:?}", run.bbr.full_pipe);
+    }
+}
+
+#[test]
 fn the_rate_begins_with_the_initial_window_in_a_round_trip() {
     let mut run = Run::new();
     assert_eq!(run.bbr.pacing_rate(), None);
