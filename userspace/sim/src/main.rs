@@ -79,9 +79,9 @@ struct GoodputArguments {
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 
-    /// Print what BBR's sender makes of the path, every hundredth of a second of the first run.
-    #[arg(long, requires = "only")]
-    trace: bool,
+    /// Print the state of a sender with this congestion control, every hundredth of a second of the first run.
+    #[arg(long, value_name = "CONTROL", requires = "only")]
+    trace: Option<Algorithm>,
 }
 
 #[derive(Debug, Args)]
@@ -258,14 +258,11 @@ fn mean_shares(algorithms: &[Algorithm], case: &Case, arguments: &GoodputArgumen
     Ok(words.collect())
 }
 
-/// Prints the state of a connection with BBR over the link of `case`.
-fn trace_goodput(case: &Case, arguments: &GoodputArguments) -> Result<()> {
+/// Prints the state of a connection with `algorithm` over the link of `case`.
+fn trace_goodput(algorithm: Algorithm, case: &Case, arguments: &GoodputArguments) -> Result<()> {
     let lasts = Duration::from_secs(arguments.seconds.into());
     let bytes = case.rate() as usize / 8 * usize::from(arguments.seconds);
-    let flows = [Flow::new(
-        bytes,
-        goodput::config(Algorithm::BBR, arguments.loss_threshold),
-    )];
+    let flows = [Flow::new(bytes, goodput::config(algorithm, arguments.loss_threshold))];
     let link = (&case.to_server, &case.to_client);
     let run = goodput::run_observed(&flows, link, lasts, 0, &mut |now, _, connection| {
         let Some(transfer) = &connection.transfer else { return };
@@ -273,8 +270,8 @@ fn trace_goodput(case: &Case, arguments: &GoodputArguments) -> Result<()> {
         let mbits = |rate: u64| rate as f64 * 8e-6;
         let model = transfer.model;
         println!(
-            "{:.2} s {:<16} bw {:.2} Mbit/s min_rtt {:.2} ms srtt {:.2} ms pacing {:.2} Mbit/s cwnd {} in flight {} acked {} \
-             again {}",
+            "{:.2} s {:<16} bw {:.2} Mbit/s min_rtt {:.2} ms srtt {:.2} ms pacing {:.2} Mbit/s cwnd {} ssthresh {} \
+             in flight {} acked {} again {}",
             now.as_secs_f64(),
             model.map_or("", |model| model.state),
             mbits(model.map_or(0, |model| model.bandwidth)),
@@ -282,6 +279,9 @@ fn trace_goodput(case: &Case, arguments: &GoodputArguments) -> Result<()> {
             millis(connection.srtt),
             mbits(transfer.pacing_rate.unwrap_or(0)),
             transfer.cwnd,
+            transfer
+                .ssthresh
+                .map_or("-".to_owned(), |ssthresh| ssthresh.to_string()),
             transfer.in_flight,
             transfer.bytes_acked,
             transfer.retransmitted_segments,
@@ -302,8 +302,8 @@ fn run_goodput(arguments: &GoodputArguments) -> Result<()> {
         if !case.name.contains(only.unwrap_or_default()) {
             continue;
         }
-        if arguments.trace {
-            trace_goodput(&case, arguments)?;
+        if let Some(algorithm) = arguments.trace {
+            trace_goodput(algorithm, &case, arguments)?;
         }
         let mut words = Vec::new();
         for &algorithm in Algorithm::ALL {
