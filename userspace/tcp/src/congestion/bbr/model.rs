@@ -89,6 +89,8 @@ struct MeanRtt {
     sum: u64,
     bytes: u64,
     count: u32,
+    /// There was a mean.
+    measured: bool,
 }
 
 impl MeanRtt {
@@ -101,8 +103,12 @@ impl MeanRtt {
         if self.count < MEAN_SAMPLES {
             return None;
         }
-        let Self { sum, bytes, .. } = core::mem::take(self);
-        Some(Duration::from_micros(sum.checked_div(bytes)?))
+        let mean = self.sum.checked_div(self.bytes)?;
+        *self = Self {
+            measured: true,
+            ..Self::default()
+        };
+        Some(Duration::from_micros(mean))
     }
 }
 
@@ -127,7 +133,15 @@ impl MinRtt {
             (self.min_rtt, self.probe_min) = (ack.srtt, ack.srtt);
         }
         let rtt = match &mut self.mean {
-            Some(mean) => mean.update(ack.rtt, ack.newly_acked),
+            Some(mean) => {
+                let is_first = !mean.measured;
+                let rtt = mean.update(ack.rtt, ack.newly_acked);
+                if is_first && rtt.is_some() {
+                    // The smoothed time stood in for it, whatever it was at that moment.
+                    (self.min_rtt, self.probe_min) = (None, None);
+                }
+                rtt
+            }
             None => ack.rtt,
         };
         self.is_expired = now > self.probe_stamp + PROBE_RTT_INTERVAL;

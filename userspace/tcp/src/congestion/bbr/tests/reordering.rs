@@ -55,6 +55,12 @@ fn what_was_measured_before_the_first_reordering_is_replaced() {
         Some(RTT),
         "the smoothed one, until there is a mean"
     );
+    run.rtt = 2 * RTT;
+    for _ in 0..64 {
+        run.round(BW);
+    }
+    let min_rtt = run.bbr.min_rtt.get().unwrap();
+    assert!(min_rtt > RTT * 19 / 10, "the mean, although it is longer: {min_rtt:?}");
 }
 
 #[test]
