@@ -16,8 +16,8 @@ fn alone(algorithm: Algorithm, threshold: u8, case: &Case) -> f64 {
     shares[0].0
 }
 
-fn together(first: Algorithm, second: Algorithm, queue: u64) -> [f64; 2] {
-    let configs = [first, second].map(|algorithm| goodput::config(algorithm, DRAFT));
+fn together(first: Algorithm, second: Algorithm, threshold: u8, queue: u64) -> [f64; 2] {
+    let configs = [first, second].map(|algorithm| goodput::config(algorithm, threshold));
     let case = goodput::case("", queue, |_| {});
     let shares = goodput::shares(&configs, &case, 2 * SECONDS, 1).expect("connections");
     [shares[0].0, shares[1].0]
@@ -84,10 +84,27 @@ fn bbr_that_tolerates_all_losses_fills_a_link_that_loses_much() {
 #[test]
 fn neither_queues_nor_reordering_keep_bbr_from_filling_a_link() {
     for case in goodput::cases() {
-        if case.to_server.link.loss.is_never() {
+        if case.to_server.link.loss.is_never() && case.rate() == goodput::RATE {
             let share = alone(Algorithm::BBR, DRAFT, &case);
             assert!((0.85..=1.0).contains(&share), "{share}: {}", case.name);
         }
+    }
+}
+
+#[test]
+fn a_fast_link_with_a_short_round_trip_is_filled() {
+    for algorithm in [Algorithm::CUBIC, Algorithm::BBR] {
+        let config = goodput::config(algorithm, DEFAULT);
+        let shares = goodput::shares(&[config], &goodput::fast(), 2, 1).expect("a connection");
+        assert!((0.95..=1.0).contains(&shares[0].0), "{shares:?} by {algorithm}");
+    }
+}
+
+#[test]
+fn losses_that_are_tolerated_do_not_cost_others_their_share() {
+    for queue in [60_000, 250_000] {
+        let [bbr, cubic] = together(Algorithm::BBR, Algorithm::CUBIC, DEFAULT, queue);
+        assert!(cubic > 0.3 && bbr > 0.3, "{bbr} and {cubic} with {queue} bytes");
     }
 }
 
@@ -104,7 +121,7 @@ fn connections_share_a_link() {
         ),
     ] {
         for (first, second) in pairs {
-            let shares = together(first, second, queue);
+            let shares = together(first, second, DRAFT, queue);
             assert!(
                 shares.iter().all(|&share| share > 0.15),
                 "{first} {second} {shares:?} with {queue} bytes"
