@@ -7,8 +7,9 @@ use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
 
 use crate::Frames;
-use crate::application::{Connection, Requests};
+use crate::application::Requests;
 use crate::errors::Failure;
+use crate::record::Connection;
 
 /// Pause before connections that failed are made anew: a server that refuses is not stormed, and nobody is kept busy
 /// with the search for a free port.

@@ -225,7 +225,7 @@ impl Driver {
                     if self.schedule.is_some() {
                         let end = since + self.task.duration;
                         Stage::Grace { end }
-                    } else if self.task.verify != Verify::Length {
+                    } else if self.task.verify.hashes() {
                         connector.application_mut().stop_asking();
                         Stage::Grace { end: now }
                     } else {
@@ -254,7 +254,7 @@ impl Driver {
         let is_stalled = |begun: Instant| stalled::is_stalled(now.since(begun), now.since(since));
         // With verification requests are waited for, and counted after that.
         let requests = match self.task.verify {
-            Verify::Length => connector
+            Verify::Any | Verify::Length => connector
                 .application()
                 .waiting()
                 .filter(|&begun| is_stalled(begun))
@@ -271,7 +271,7 @@ impl Driver {
     /// The time requests that are due at the end may take to be answered.
     fn grace(&self) -> Duration {
         self.task.spread.unwrap_or(match self.task.verify {
-            Verify::Length => GRACE,
+            Verify::Any | Verify::Length => GRACE,
             Verify::Alike | Verify::Equal(_) => VERIFICATION_GRACE,
         })
     }

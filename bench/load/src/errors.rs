@@ -24,7 +24,7 @@ pub enum Kind {
     ClosedEarly,
     /// The bytes that came are no HTTP response, or were not asked for.
     Malformed,
-    /// The status is not 200.
+    /// The status is 4xx or 5xx, or 3xx where bodies are verified.
     Status,
     /// The body is of another length than that of the first response.
     Length,

@@ -11,7 +11,7 @@
 //! use std::io::{Read, Write};
 //! use std::time::Duration;
 //! use tidegate_load::thread_per_connection::serve_on_loopback;
-//! use tidegate_load::{Client, KernelClient, Plan, Progress, Verify, Workload};
+//! use tidegate_load::{Client, HttpOptions, KernelClient, Plan, Progress, Verify, Workload};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let address = serve_on_loopback(|mut stream| {
@@ -28,6 +28,7 @@
 //!     verify: Verify::Alike,
 //!     spread: None,
 //!     cpu: None,
+//!     http: HttpOptions::default(),
 //! };
 //! let measured = KernelClient::new().run(&plan, &Progress::hidden())?;
 //! assert!(measured.operations > 0 && measured.errors.total() == 0);
@@ -43,27 +44,33 @@ extern crate tidegate_output;
 mod application;
 mod body;
 mod bypass;
+mod chunked;
 mod connector;
 mod driver;
 mod errors;
 mod hold;
 pub mod http;
+mod http_options;
 mod in_flight;
 mod kernel;
 mod open_files;
 mod openings;
 mod progress;
+mod record;
 mod responses;
 mod schedule;
 mod stalled;
 mod stats;
+mod statuses;
 pub mod thread_per_connection;
 
 pub use body::{Body, Verify, hex};
 pub use bypass::{BypassClient, Settings};
 pub use errors::{Errors, Kind};
+pub use http_options::HttpOptions;
 pub use kernel::KernelClient;
 pub use progress::Progress;
+pub use statuses::Statuses;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -101,12 +108,12 @@ pub enum Direction {
 /// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Workload {
-    /// New connections: each carries one request and its response.
+    /// New connections: each carries one request and its response, or as many as [`HttpOptions`] says, one at a time.
     Cps {
         /// The side that ends it.
         close: Close,
     },
-    /// Requests on connections that stay open.
+    /// Requests on connections that stay open, unless [`HttpOptions`] says for how many.
     Rps {
         /// Requests under way on each connection, 1 to 64.
         pipeline: u32,
@@ -136,6 +143,14 @@ impl Workload {
             Self::Throughput { .. } => "bytes",
         }
     }
+
+    /// Requests under way on a connection at most.
+    fn pipeline(self) -> u32 {
+        match self {
+            Self::Rps { pipeline } => pipeline,
+            _ => 1,
+        }
+    }
 }
 
 /// A measurement with its target, size and times.
@@ -158,6 +173,8 @@ pub struct Plan {
     pub spread: Option<Duration>,
     /// The CPU the client's thread is bound to.
     pub cpu: Option<usize>,
+    /// The requests, and the limits of responses.
+    pub http: HttpOptions,
 }
 
 impl Plan {
@@ -166,12 +183,31 @@ impl Plan {
         self.url.address
     }
 
+    /// Requests on each connection; `None` if it may have any number.
+    pub fn requests_per_connection(&self) -> Option<u32> {
+        match self.workload {
+            Workload::Cps { .. } => Some(self.http.requests_per_connection.unwrap_or(1)),
+            Workload::Rps { .. } | Workload::Latency { .. } => self.http.requests_per_connection,
+            Workload::Throughput { .. } | Workload::Hold => None,
+        }
+    }
+
+    /// Whether the client closes connections first, and has their TIME-WAIT.
+    pub fn closes_first(&self) -> bool {
+        match self.workload {
+            Workload::Cps { close } => close == Close::Client,
+            _ => self.requests_per_connection().is_some(),
+        }
+    }
+
     /// Checks that there is something to do, and that a client can do it.
     ///
     /// # Errors
     ///
-    /// There are no connections or requests to make, or more requests under way than a connection can have.
+    /// There are no connections or requests to make, more requests under way than a connection can have, or requests
+    /// that cannot be.
     fn check(&self) -> Result<(), UsageError> {
+        self.http.check(self)?;
         if self.connections == 0 {
             return Err(UsageError("at least one connection is needed".to_owned()));
         }
@@ -199,6 +235,15 @@ pub struct Measured {
     pub latency: Latencies,
     /// From the SYN to ESTABLISHED, where connections were opened while measuring.
     pub connect: Latencies,
+    /// As `latency`, but until the first byte of the response. Responses that were errors count in neither.
+    pub first_byte: Latencies,
+    /// From the last byte of the last response until the server's FIN, where the server was asked to end the connection
+    /// or announced it.
+    pub close: Latencies,
+    /// The responses, by the class of their status.
+    pub statuses: Statuses,
+    /// The Location field of the first redirect.
+    pub first_location: Option<String>,
     /// Connections that were to stay open and whose end the server announced (`Connection: close`, HTTP/1.0). New ones
     /// took their place.
     pub announced_ends: u64,
@@ -244,10 +289,14 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         body,
     } = outcome;
     let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
+    let first_byte = stats.first_byte();
     let Stats {
         latency,
         connect,
+        close,
         announced_ends,
+        statuses,
+        location,
         mut errors,
         ..
     } = stats;
@@ -257,18 +306,21 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         let detail = format!("no {unit} were completed in the {seconds:.1} s that were measured");
         errors.add(Kind::Unfinished, detail);
     }
-    let has_time_wait = plan.workload == Workload::Cps { close: Close::Client };
     Measured {
         operations,
         seconds,
         latency,
         connect,
+        first_byte,
+        close,
+        statuses,
+        first_location: location,
         announced_ends,
         errors,
         frames,
         operations_with_warm_up,
         body,
-        time_wait: has_time_wait.then_some(time_wait),
+        time_wait: plan.closes_first().then_some(time_wait),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate_report::Latencies;
 
 use crate::errors::{Errors, Failure, Kind};
+use crate::statuses::Statuses;
 
 /// Which of them count at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,13 @@ pub(crate) struct Stats {
     steps: u64,
     pub(crate) latency: Latencies,
     pub(crate) connect: Latencies,
+    /// From the last byte of the last response until the server's FIN.
+    pub(crate) close: Latencies,
+    /// Of the responses that came in parts: until the first byte, and until the last.
+    parts: (Latencies, Latencies),
     pub(crate) announced_ends: u64,
+    pub(crate) statuses: Statuses,
+    pub(crate) location: Option<String>,
     pub(crate) errors: Errors,
 }
 
@@ -42,7 +49,11 @@ impl Stats {
             steps: 0,
             latency: Latencies::new(),
             connect: Latencies::new(),
+            close: Latencies::new(),
+            parts: Default::default(),
             announced_ends: 0,
+            statuses: Statuses::default(),
+            location: None,
             errors: Errors::default(),
         }
     }
@@ -82,6 +93,47 @@ impl Stats {
     pub(crate) fn latency(&mut self, latency: Duration) {
         if self.counts() {
             self.latency.record(latency);
+        }
+    }
+
+    /// Counts the time until the first and the last byte of a response that came in parts, whose latency is counted, too.
+    /// Of all others the first byte came with the last one, so that nothing is counted twice.
+    pub(crate) fn in_parts(&mut self, first: Duration, last: Duration) {
+        if self.counts() {
+            self.parts.0.record(first);
+            self.parts.1.record(last);
+        }
+    }
+
+    /// Returns the times until the first byte of all responses whose latency was counted.
+    pub(crate) fn first_byte(&self) -> Latencies {
+        let (first, last) = &self.parts;
+        let mut all = self.latency.clone();
+        all.subtract(last);
+        all.merge(first);
+        all
+    }
+
+    /// Counts responses of each class, 2xx to 5xx.
+    #[inline]
+    pub(crate) fn responses(&mut self, classes: [u32; 4]) {
+        if self.counts() {
+            self.statuses.add(classes);
+        }
+    }
+
+    /// Keeps the Location field of a redirect, if it is the first.
+    pub(crate) fn note_location(&mut self, location: Option<&str>) {
+        if self.location.is_none() {
+            self.location = location.map(str::to_owned);
+        }
+    }
+
+    /// Counts the time a server took to end a connection after its last response.
+    #[inline]
+    pub(crate) fn closed(&mut self, latency: Duration) {
+        if self.counts() {
+            self.close.record(latency);
         }
     }
 
@@ -134,7 +186,12 @@ impl Stats {
         self.steps += other.steps;
         self.latency.merge(&other.latency);
         self.connect.merge(&other.connect);
+        self.close.merge(&other.close);
+        self.parts.0.merge(&other.parts.0);
+        self.parts.1.merge(&other.parts.1);
         self.announced_ends += other.announced_ends;
+        self.statuses.merge(&other.statuses);
+        self.note_location(other.location.as_deref());
         self.errors.merge(&other.errors);
     }
 }
@@ -170,5 +227,38 @@ mod tests {
         both.merge(&stats);
         assert_eq!((both.operations(), both.operations_with_warm_up()), (4, 6));
         assert_eq!((both.latency.len(), both.errors.total()), (6, 6));
+    }
+    #[test]
+    fn the_first_byte_of_a_response_in_one_piece_is_its_last() {
+        let mut stats = Stats::new();
+        stats.begin_measuring();
+        let millis = Duration::from_millis;
+        for (first, last) in [(5, 5), (1, 9), (7, 7), (2, 300_000)] {
+            stats.latency(millis(last));
+            if first < last {
+                stats.in_parts(millis(first), millis(last));
+            }
+        }
+        let mut both = Stats::new();
+        both.merge(&stats);
+        both.merge(&stats);
+        for (stats, count) in [(&stats, 4), (&both, 8)] {
+            let found = stats.first_byte().quantiles().unwrap();
+            assert_eq!(
+                (found.count, found.p50.round(), found.max.round()),
+                (count, 2_001.0, 7_004.0)
+            );
+            // Two minutes are the longest that is told apart.
+            assert!(stats.latency.quantiles().unwrap().max > 100e6);
+        }
+    }
+
+    #[test]
+    fn the_first_location_is_kept() {
+        let mut stats = Stats::new();
+        for (location, expected) in [(None, None), (Some("/a"), Some("/a")), (Some("/b"), Some("/a"))] {
+            stats.note_location(location);
+            assert_eq!(stats.location.as_deref(), expected);
+        }
     }
 }

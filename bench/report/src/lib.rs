@@ -61,3 +61,9 @@ pub const LATENCY: &str = "latency";
 
 /// The name of the distribution of what it took to connect.
 pub const CONNECT: &str = "connect";
+
+/// The name of the distribution of the times until the first byte of a response.
+pub const FIRST_BYTE: &str = "first_byte";
+
+/// The name of the distribution of the times from the last byte of the last response until the server's FIN.
+pub const CLOSE: &str = "close";

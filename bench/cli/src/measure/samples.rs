@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Errors, Frames, Measured, Plan, Verify, Workload};
+use tidegate_load::{Errors, Frames, HttpOptions, Measured, Plan, Verify, Workload};
 use tidegate_report::Latencies;
 use tidegate_report::testing;
 
@@ -30,6 +30,7 @@ pub(super) fn run(workload: Workload) -> Run {
             verify: Verify::default(),
             spread: None,
             cpu: Some(1),
+            http: HttpOptions::default(),
         },
         start: SystemTime::UNIX_EPOCH,
         measured: Measured {

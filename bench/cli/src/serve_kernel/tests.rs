@@ -60,7 +60,7 @@ fn request(address: SocketAddr, path: &str, keep_alive: bool) -> Vec<u8> {
 /// Reads one response.
 fn response(stream: &mut TcpStream) -> (Head, Body) {
     let (head, mut body) = read_head(stream).unwrap();
-    let length = usize::try_from(head.length.unwrap()).unwrap();
+    let length = usize::try_from(head.length().unwrap()).unwrap();
     let begun = body.len();
     assert!(begun <= length, "more than the response");
     body.resize(length, 0);
@@ -123,7 +123,7 @@ fn pipelined_requests_are_all_answered() {
     for index in 0..REQUESTS {
         let head = parse_head(rest).unwrap().expect("a complete head");
         assert_eq!(head.status, 200, "response {index}");
-        let length = usize::try_from(head.length.unwrap()).unwrap();
+        let length = usize::try_from(head.length().unwrap()).unwrap();
         rest = &rest[head.end + length..];
     }
     assert!(rest.is_empty(), "{} bytes follow", rest.len());

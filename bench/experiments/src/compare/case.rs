@@ -135,6 +135,7 @@ impl Bench<'_> {
             verify: Verify::default(),
             spread: None,
             cpu: Some(self.cores.client),
+            http: HttpOptions::default(),
         };
         let (measured, observed) = cpu::watch(self.lab, self.cores, Some(server.id()), || {
             self.lab.inside_with_sysfs(Place::Client, || {

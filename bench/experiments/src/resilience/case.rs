@@ -267,6 +267,7 @@ impl Bench<'_> {
             verify: Verify::Equal(Body::of(&self.small)),
             spread: Some(clients.tail),
             cpu: None,
+            http: HttpOptions::default(),
         };
         let lab = self.lab;
         let first = self.sample(flood, open)?;
@@ -343,6 +344,7 @@ impl Bench<'_> {
             path: BULK.path(),
             duration,
             cpu: Some(self.cores.client),
+            http: HttpOptions::default(),
             seed,
             ..Plan::new(CLIENT_DEVICE, (family.server(), port).into(), attack.kind())
         };

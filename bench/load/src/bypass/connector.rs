@@ -12,10 +12,11 @@ use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::{LinkHeader, Segment};
 
 use crate::Frames;
-use crate::application::{Connection, Requests};
+use crate::application::Requests;
 use crate::bypass::tuples::Tuples;
 use crate::connector::Connector;
 use crate::errors::{Failure, Kind};
+use crate::record::Connection;
 
 /// Pairs of local address and port that are tried for one connection. They come free in the order in which they were
 /// used, so if a few in a row are in use there is hardly a free one.

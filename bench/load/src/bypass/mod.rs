@@ -113,7 +113,7 @@ impl BypassClient {
                 outcome: outcome.clone(),
             };
             steps.push(Arc::clone(&driver.steps));
-            shards.push((Requests::new(&plan.url, &task), driver));
+            shards.push((Requests::new(plan, &task), driver));
         }
         let mut shards = shards.into_iter();
         let cookies = SynCookies {

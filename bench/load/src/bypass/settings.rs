@@ -146,7 +146,7 @@ impl Settings {
         // Not more than MAX_TIME_WAIT, so it fits.
         let time_wait = time_wait.clamp(u128::from(MIN_CLOSING), MAX_TIME_WAIT) as u32;
         let (closing, max_time_wait) = match plan.workload {
-            Workload::Cps { close: Close::Client } => (connections.max(MIN_CLOSING), time_wait.min(pairs.max(1))),
+            _ if plan.closes_first() => (connections.max(MIN_CLOSING), time_wait.min(pairs.max(1))),
             Workload::Cps { .. } => (connections.max(MIN_CLOSING), MIN_CLOSING),
             _ => (MIN_CLOSING, MIN_CLOSING),
         };
@@ -155,11 +155,7 @@ impl Settings {
                 direction: Direction::Up,
             } => UPLOAD_SEND_BUFFER,
             workload => {
-                let pipeline = match workload {
-                    Workload::Rps { pipeline } => pipeline as usize,
-                    _ => 1,
-                };
-                let requests = plan.url.request(false).len() * pipeline;
+                let requests = plan.http.request.to_bytes(&plan.url, false).len() * workload.pipeline() as usize;
                 // Twice, since what was answered may not have been acknowledged.
                 (2 * requests).clamp(MIN_SEND_BUFFER, 1 << 30) as u32
             }
@@ -211,6 +207,7 @@ mod tests {
             verify: Verify::default(),
             spread: None,
             cpu: None,
+            http: crate::HttpOptions::default(),
         }
     }
 

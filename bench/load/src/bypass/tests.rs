@@ -28,6 +28,7 @@ fn plan(workload: Workload) -> Plan {
         verify: Verify::default(),
         spread: None,
         cpu: None,
+        http: crate::HttpOptions::default(),
     }
 }
 

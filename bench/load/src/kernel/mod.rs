@@ -15,12 +15,13 @@ use tidegate_kernel_host::{ConnectionId, Host};
 use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
 
-use crate::application::{Connection, Requests};
+use crate::application::Requests;
 use crate::connector::Connector;
 use crate::driver::{Driver, Outcome, Task};
 use crate::errors::{Failure, Kind};
 use crate::open_files::allow_open_files;
 use crate::progress::{INTERVAL, Meter, Progress};
+use crate::record::Connection;
 use crate::{Client, Frames, Measured, Plan, Workload, measured};
 
 /// File descriptors needed beside the connections.
@@ -63,7 +64,7 @@ fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
     let precise = matches!(plan.workload, Workload::Latency { .. });
     let mut driver = Driver::new(task);
     let mut meter = Meter::new(progress, plan.workload.unit());
-    let mut host = Host::new(Requests::new(&plan.url, &task))?;
+    let mut host = Host::new(Requests::new(plan, &task))?;
     let mut outcome = None;
     host.run_with(
         |host, now| {

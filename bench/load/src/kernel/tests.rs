@@ -1,5 +1,7 @@
 //! The client against small servers on the loopback interface.
 
+mod http;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use crate::body::{Body, Verify};
 use crate::kernel::{KernelClient, timeout};
 use crate::progress::{INTERVAL, Progress};
 use crate::thread_per_connection::serve_on_loopback;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Client, Close, Direction, HttpOptions, Measured, Plan, Workload};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 
@@ -67,6 +69,7 @@ fn plan(address: SocketAddr, workload: Workload) -> Plan {
         verify: Verify::default(),
         spread: None,
         cpu: None,
+        http: HttpOptions::default(),
     }
 }
 

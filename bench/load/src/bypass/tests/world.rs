@@ -206,7 +206,7 @@ impl World {
         let task = task(plan, share);
         let mut world = Self {
             now: Instant::from_millis(1_000_000),
-            client: Engine::new(config, secrets(1), Requests::new(&plan.url, &task)),
+            client: Engine::new(config, secrets(1), Requests::new(plan, &task)),
             driver: ShardDriver {
                 driver: Driver::new(task),
                 dialer: Dialer::new(target, link, tuples),
