@@ -199,10 +199,7 @@ fn parse_host(host: &str) -> Result<Host, String> {
             .ok_or_else(|| format!("`{host}` has something wrong with its brackets; write [ADDRESS]:PORT"))?;
         let (address, zone) = match inner.split_once('%') {
             // In URLs the percent sign is written %25 (RFC 6874); the bare one is common, too.
-            Some((address, zone)) => (
-                address,
-                Some(zone.strip_prefix("25").filter(|rest| !rest.is_empty()).unwrap_or(zone)),
-            ),
+            Some((address, zone)) => (address, Some(zone.strip_prefix("25").unwrap_or(zone))),
             None => (inner, None),
         };
         let address: Ipv6Addr = address
@@ -317,6 +314,7 @@ mod tests {
             ("http://f\u{fc}r.example/", "xn--"),
             ("http://a b/", "host name"),
             ("http://[fe80::1%]/", "no interface"),
+            ("http://[fe80::1%25]/", "no interface"),
             ("http://name/", "names are not resolved"),
             ("http:///", "missing"),
             ("http://:80/", "missing"),

@@ -14,9 +14,10 @@ use tidegate_tcp::wire::checksum::TextSum;
 use crate::body::Body;
 use crate::driver::Task;
 use crate::errors::{Failure, Kind};
+use crate::expected::Expected;
 use crate::openings::{Opening, Openings};
 use crate::record::{Connection, Record};
-use crate::responses::{Expected, Taken};
+use crate::responses::Taken;
 use crate::stats::Stats;
 use crate::{Close, Direction, Plan, Workload};
 
@@ -235,13 +236,10 @@ impl<I: Copy> Requests<I> {
 
     /// Begins as many requests as were answered, as far as the connection may have more.
     fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
-        if self.over || self.is_ending(index) {
-            return;
-        }
-        if self.records[index as usize].left > 0 {
-            self.send(index, stream, count, now);
-        } else {
-            self.close_if_done(index, stream);
+        match self.records.get(index as usize) {
+            Some(record) if self.over || record.ending_since.is_some() => {}
+            Some(Record { left: 1.., .. }) => self.send(index, stream, count, now),
+            _ => self.close_if_done(index, stream),
         }
     }
 
@@ -293,13 +291,6 @@ impl<I: Copy> Requests<I> {
             record.ending_since = Some(now);
             self.stats.announced_end();
         }
-    }
-
-    /// Whether further requests on the connection will be answered.
-    fn is_ending(&self, index: u32) -> bool {
-        self.records
-            .get(index as usize)
-            .is_some_and(|record| record.ending_since.is_some())
     }
 
     /// The responses in `taken` are complete.
@@ -370,12 +361,13 @@ impl<I: Copy> Requests<I> {
         let record = &mut self.records[index as usize];
         count_responses(record, &mut self.stats, &mut self.under_way, taken, now);
         self.under_way -= record.in_flight.clear();
-        let counts = u64::from(!record.failed);
+        let is_failed = record.failed;
         match self.workload {
             // It is counted where the server ends connections, or in bytes.
             Workload::Throughput { .. } => {}
             Workload::Cps { close: Close::Server } if !self.once => {}
-            _ => self.stats.count(counts),
+            Workload::Cps { .. } => self.stats.count(u64::from(!is_failed)),
+            _ => self.stats.count(u64::from(taken.failures == 0)),
         }
     }
 

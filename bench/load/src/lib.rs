@@ -48,6 +48,7 @@ mod chunked;
 mod connector;
 mod driver;
 mod errors;
+mod expected;
 mod hold;
 pub mod http;
 mod http_options;

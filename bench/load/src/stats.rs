@@ -244,10 +244,8 @@ mod tests {
         both.merge(&stats);
         for (stats, count) in [(&stats, 4), (&both, 8)] {
             let found = stats.first_byte().quantiles().unwrap();
-            assert_eq!(
-                (found.count, found.p50.round(), found.max.round()),
-                (count, 2_001.0, 7_004.0)
-            );
+            assert_eq!((found.count, found.p50.round()), (count, 2_001.0));
+            assert!((found.max - 7_000.0).abs() < 7.0, "{found:?}");
             // Two minutes are the longest that is told apart.
             assert!(stats.latency.quantiles().unwrap().max > 100e6);
         }

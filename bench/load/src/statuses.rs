@@ -4,8 +4,9 @@
 const NAMES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// The index of the class of a final status. What is beyond 5xx is like 5xx (RFC 9110, section 15).
-pub(crate) fn class(status: u16) -> usize {
-    usize::from(status / 100).clamp(2, 5) - 2
+pub(crate) fn class(status: u16) -> u8 {
+    // At most 5, so it fits.
+    (status / 100).clamp(2, 5) as u8 - 2
 }
 
 /// The number of responses of each class.
@@ -48,7 +49,7 @@ mod tests {
         let mut statuses = Statuses::default();
         for status in [200, 204, 301, 404, 500, 599, 600, 999] {
             let mut classes = [0; 4];
-            classes[class(status)] = 1;
+            classes[usize::from(class(status))] = 1;
             statuses.add(classes);
         }
         let mut both = statuses;

@@ -2,6 +2,7 @@
 //! what all have is in [`options`], and of the client of choice in [`bypass`].
 
 mod bypass;
+mod http;
 mod options;
 mod report;
 #[cfg(test)]
@@ -12,10 +13,11 @@ mod summary;
 use std::time::{Duration, SystemTime};
 
 use tidegate_args::duration::{self, ABOVE_ZERO};
-use tidegate_args::url::Url;
+use tidegate_args::url::UnresolvedUrl;
 use tidegate_load::{Close, Direction, Plan, Progress, Workload};
 use tidegate_report::ReportFiles;
 
+use self::http::{MIN_TIMEOUT, RequestOptions};
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
@@ -30,6 +32,9 @@ pub(crate) struct Cps {
     /// The side that ends a connection when the response is complete.
     #[arg(long, value_enum, default_value = "client")]
     close: Close,
+    /// Requests on each connection, one at a time, 1 to 1,000,000.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_connection: u32,
 }
 
 /// Arguments of `tidegate-bench rps`.
@@ -42,6 +47,10 @@ pub(crate) struct Rps {
     /// Requests under way on each connection, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pipeline: u32,
+    /// Requests on each connection, 1 to 1,000,000, after which the client closes it and another takes its place
+    /// (default: any number)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_connection: Option<u32>,
 }
 
 /// Arguments of `tidegate-bench latency`.
@@ -54,6 +63,10 @@ pub(crate) struct Latency {
     /// Requests per second of all connections together, 1 to 50,000,000.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
     rate: u64,
+    /// Requests on each connection, 1 to 1,000,000, after which the client closes it and another takes its place
+    /// (default: any number)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_connection: Option<u32>,
 }
 
 /// Arguments of `tidegate-bench throughput`.
@@ -92,9 +105,9 @@ pub(crate) struct Hold {
 /// Arguments of `tidegate-bench load`: `rps --verify`, or `cps --close server --verify`, without a warm-up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckedLoad {
-    /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    /// URL to request: http://HOST:PORT/PATH, with IPv6 addresses in brackets; a name is resolved once.
     #[arg(long)]
-    url: Url,
+    url: UnresolvedUrl,
     /// Connections kept busy, 1 to 10,000.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -104,6 +117,11 @@ pub(crate) struct CheckedLoad {
     /// Make a new connection for every request.
     #[arg(long)]
     no_keepalive: bool,
+    /// The time a complete response may take, 1ms to 10m.
+    #[arg(long, default_value = "10s", value_parser = duration::within(MIN_TIMEOUT..=MAX_DURATION))]
+    timeout: Duration,
+    #[command(flatten)]
+    request: RequestOptions,
     #[command(flatten)]
     files: ReportFiles,
 }
@@ -112,7 +130,7 @@ impl Cps {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         let workload = Workload::Cps { close: self.close };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, Some(self.requests_per_connection))?.run()
     }
 }
 
@@ -122,7 +140,7 @@ impl Rps {
         let workload = Workload::Rps {
             pipeline: self.pipeline,
         };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, self.requests_per_connection)?.run()
     }
 }
 
@@ -130,7 +148,7 @@ impl Latency {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         let workload = Workload::Latency { rate: self.rate };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, self.requests_per_connection)?.run()
     }
 }
 
@@ -140,7 +158,7 @@ impl Throughput {
         let workload = Workload::Throughput {
             direction: self.direction,
         };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, None)?.run()
     }
 }
 
@@ -148,7 +166,7 @@ impl Hold {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         let plan = Plan {
-            url: self.options.url.clone(),
+            url: self.options.url.resolve()?,
             workload: Workload::Hold,
             connections: self.connections,
             warm_up: Duration::ZERO,
@@ -156,6 +174,7 @@ impl Hold {
             verify: self.options.verify(),
             spread: None,
             cpu: self.options.cpu,
+            http: self.options.request.http(None, None),
         };
         Measurement {
             options: &self.options,
@@ -173,14 +192,15 @@ impl CheckedLoad {
             connections: self.connections,
             warm_up: Duration::ZERO,
             duration: self.duration,
+            timeout: self.timeout,
         };
         let workload = if self.no_keepalive {
             Workload::Cps { close: Close::Server }
         } else {
             Workload::Rps { pipeline: 1 }
         };
-        let options = Options::verifying(self.url, self.files);
-        Measurement::of(&options, &load, workload).run()
+        let options = Options::verifying(self.url, self.request, self.files);
+        Measurement::of(&options, &load, workload, None)?.run()
     }
 }
 
@@ -193,9 +213,12 @@ struct Measurement<'a> {
 }
 
 impl<'a> Measurement<'a> {
-    fn of(options: &'a Options, load: &Load, workload: Workload) -> Self {
+    /// # Errors
+    ///
+    /// The URL has a name that cannot be resolved, or a zone that is none.
+    fn of(options: &'a Options, load: &Load, workload: Workload, requests: Option<u32>) -> anyhow::Result<Self> {
         let plan = Plan {
-            url: options.url.clone(),
+            url: options.url.resolve()?,
             workload,
             connections: load.connections,
             warm_up: load.warm_up,
@@ -203,12 +226,13 @@ impl<'a> Measurement<'a> {
             verify: options.verify(),
             spread: None,
             cpu: options.cpu,
+            http: options.request.http(Some(load.timeout), requests),
         };
-        Self {
+        Ok(Self {
             options,
             plan,
             server: None,
-        }
+        })
     }
 
     /// Measures, prints the results, and writes the files that were asked for. True when there was something and
@@ -265,6 +289,7 @@ mod tests {
     use clap::error::ErrorKind;
     use serde_json::Value;
     use tidegate_args::UsageError;
+    use tidegate_load::HttpOptions;
     use tidegate_load::thread_per_connection::serve_on_loopback;
 
     use super::*;
@@ -329,6 +354,12 @@ mod tests {
             ("cps", &["--ports", "1-65536"]),
             ("cps", &["--msl", "121s"]),
             ("cps", &["--sources", "10.0.0.0/8"]),
+            ("cps", &["--timeout", "0s"]),
+            ("cps", &["--timeout", "601s"]),
+            ("cps", &["--requests-per-connection", "0"]),
+            ("latency", &["--requests-per-connection", "1000001"]),
+            ("load", &["--timeout", "0s"]),
+            ("load", &["--header", "X"]),
             ("rps", &["--pipeline", "0"]),
             ("rps", &["--pipeline", "65"]),
             ("latency", &["--rate", "0"]),
@@ -352,6 +383,13 @@ mod tests {
             ("cps", &["--client", "other"], ErrorKind::InvalidValue),
             ("cps", &["--wait", "long"], ErrorKind::InvalidValue),
             ("cps", &["--pipeline", "2"], ErrorKind::UnknownArgument),
+            ("cps", &["--any-length", "--verify"], ErrorKind::ArgumentConflict),
+            (
+                "throughput",
+                &["--requests-per-connection", "2"],
+                ErrorKind::UnknownArgument,
+            ),
+            ("hold", &["--timeout", "2s"], ErrorKind::UnknownArgument),
             ("cps", &["--server-pid", "1"], ErrorKind::UnknownArgument),
         ];
         for &(command, arguments, kind) in cases {
@@ -367,7 +405,14 @@ mod tests {
         let Ok(Line::Cps(cps)) = parse_with_url("cps", &[]) else {
             panic!("defaults are accepted");
         };
-        let plan = Measurement::of(&cps.options, &cps.load, Workload::Cps { close: cps.close }).plan;
+        let requests = Some(cps.requests_per_connection);
+        let plan = Measurement::of(&cps.options, &cps.load, Workload::Cps { close: cps.close }, requests)
+            .unwrap()
+            .plan;
+        assert_eq!(
+            (plan.requests_per_connection(), plan.http.timeout),
+            (Some(1), HttpOptions::TIMEOUT)
+        );
         assert_eq!(plan.workload, Workload::Cps { close: Close::Client });
         assert_eq!((plan.connections, plan.cpu), (64, None));
         assert_eq!((plan.warm_up.as_secs(), plan.duration.as_secs()), (1, 5));
@@ -389,9 +434,31 @@ mod tests {
                 &["--client", "bypass", "--iface", "eth9", "--sources", "2001:2::/64"],
                 "same family",
             ),
+            (
+                &[
+                    "--client",
+                    "bypass",
+                    "--iface",
+                    "eth9",
+                    "--url",
+                    "http://[fe80::1%25lo]/",
+                ],
+                "without a zone",
+            ),
+            (&["--url", "http://[fe80::1]/"], "[fe80::1%25INTERFACE]"),
+            (
+                &["--close", "server", "--header", "Connection: x"],
+                "sets Connection itself",
+            ),
         ];
         for &(arguments, phrase) in cases {
-            let error = run(parse_with_url("cps", arguments).unwrap()).unwrap_err();
+            let has_url = arguments.contains(&"--url");
+            let line = if has_url {
+                parse("cps", arguments)
+            } else {
+                parse_with_url("cps", arguments)
+            };
+            let error = run(line.unwrap()).unwrap_err();
             assert!(error.is::<UsageError>(), "{arguments:?}: {error:#}");
             assert!(error.to_string().contains(phrase), "{arguments:?}: {error:#}");
         }

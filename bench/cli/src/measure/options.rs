@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use tidegate_args::UsageError;
 use tidegate_args::duration;
-use tidegate_args::url::Url;
+use tidegate_args::url::UnresolvedUrl;
 use tidegate_lab::environment;
 use tidegate_load::{BypassClient, Client, KernelClient, Verify};
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
+use super::http::{MIN_TIMEOUT, RequestOptions};
 use super::report::Run;
 
 /// Shortest time to measure.
@@ -33,9 +35,10 @@ pub(super) enum ClientKind {
 /// Arguments of every measurement.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    /// URL to request: http://HOST:PORT/PATH, with IPv6 addresses in brackets, such as [fe80::1%25eth0]; a name is
+    /// resolved once.
     #[arg(long)]
-    pub(super) url: Url,
+    pub(super) url: UnresolvedUrl,
     /// The TCP that the client uses.
     #[arg(long, value_enum, default_value = "kernel")]
     client: ClientKind,
@@ -45,6 +48,11 @@ pub(super) struct Options {
     /// Compare every body with the first by SHA-256, not only its length, and wait at the end for what is under way.
     #[arg(long)]
     verify: bool,
+    /// Take bodies of any length; without it each has to be as long as the first.
+    #[arg(long, conflicts_with = "verify")]
+    any_length: bool,
+    #[command(flatten)]
+    pub(super) request: RequestOptions,
     #[command(flatten)]
     files: ReportFiles,
     /// Write the distribution of the latency to this file as .hgrm text, in microseconds.
@@ -74,16 +82,21 @@ pub(super) struct Load {
     /// Time that is measured, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     pub(super) duration: Duration,
+    /// The time a complete response, or the server's close, may take, 1ms to 10m; of throughput, the next bytes.
+    #[arg(long, default_value = "10s", value_parser = duration::within(MIN_TIMEOUT..=MAX_DURATION))]
+    pub(super) timeout: Duration,
 }
 
 impl Options {
     /// Those of a measurement by sockets that verifies every response.
-    pub(super) fn verifying(url: Url, files: ReportFiles) -> Self {
+    pub(super) fn verifying(url: UnresolvedUrl, request: RequestOptions, files: ReportFiles) -> Self {
         Self {
             url,
             client: ClientKind::Kernel,
             cpu: None,
             verify: true,
+            any_length: false,
+            request,
             files,
             hgrm: None,
             log: None,
@@ -93,7 +106,11 @@ impl Options {
 
     /// The bodies that responses have to have.
     pub(super) fn verify(&self) -> Verify {
-        if self.verify { Verify::Alike } else { Verify::Length }
+        match (self.verify, self.any_length) {
+            (true, _) => Verify::Alike,
+            (false, true) => Verify::Any,
+            (false, false) => Verify::Length,
+        }
     }
 
     /// The client that was chosen, to load `target`.
@@ -105,6 +122,7 @@ impl Options {
         match self.client {
             ClientKind::Kernel => {
                 self.bypass.refuse()?;
+                check_zone(target)?;
                 Ok(Box::new(KernelClient::new()))
             }
             ClientKind::Bypass => Ok(Box::new(BypassClient::new(self.bypass.settings(target)?))),
@@ -159,5 +177,17 @@ impl Options {
             files::write(file, run.log()?)?;
         }
         Ok(())
+    }
+}
+
+/// A link-local address of IPv6 is one of several, unless it says of which interface.
+fn check_zone(target: SocketAddr) -> Result<(), UsageError> {
+    match target {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => Err(UsageError(format!(
+            "{} is the address of a host on every link; write the interface behind it: [{}%25INTERFACE]",
+            v6.ip(),
+            v6.ip()
+        ))),
+        _ => Ok(()),
     }
 }

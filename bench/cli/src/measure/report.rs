@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use tidegate_lab::machine::Memory;
 use tidegate_load::{Close, Direction, Measured, Plan, Workload, hex};
 use tidegate_report::{
-    CONNECT, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log, percentiles,
+    CLOSE, CONNECT, FIRST_BYTE, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log,
+    percentiles,
 };
 
 use super::summary;
@@ -102,6 +103,10 @@ impl Run {
             .with("workload", self.workload())
             .with("client", self.client)
             .with("target", self.target())
+            .with("address", plan.url.address.to_string())
+            .with("method", self.method())
+            .with("requests_per_connection", plan.requests_per_connection())
+            .with("timeout_seconds", self.timeout().map(seconds))
             .with("connections", plan.connections)
             .with("cpu", plan.cpu)
             .with("operations", measured.operations)
@@ -111,6 +116,10 @@ impl Run {
             .with("warm_up_seconds", seconds(plan.warm_up))
             .with("latency_us", json!(measured.latency.quantiles()))
             .with("connect_us", json!(measured.connect.quantiles()))
+            .with("first_byte_us", json!(measured.first_byte.quantiles()))
+            .with("close_us", json!(measured.close.quantiles()))
+            .with("statuses", json!(measured.statuses.iter().collect::<BTreeMap<_, _>>()))
+            .with("first_location", measured.first_location.as_deref())
             .with("announced_ends", measured.announced_ends)
             .with("error_count", measured.errors.total())
             .with("errors", json!(measured.errors.iter().collect::<BTreeMap<_, _>>()))
@@ -158,12 +167,28 @@ impl Run {
         interval_log::write(&comment, self.start, duration, &self.distributions())
     }
 
-    /// Returns the latencies of requests and of connecting, in nanoseconds.
-    fn distributions(&self) -> [(&'static str, &Histogram<u64>); 2] {
+    /// Returns the latencies of requests, and what they consist of, in nanoseconds.
+    fn distributions(&self) -> [(&'static str, &Histogram<u64>); 4] {
         [
             (LATENCY, self.measured.latency.histogram()),
             (CONNECT, self.measured.connect.histogram()),
+            (FIRST_BYTE, self.measured.first_byte.histogram()),
+            (CLOSE, self.measured.close.histogram()),
         ]
+    }
+
+    /// Returns the method of the requests; `None` where none are sent.
+    pub(super) fn method(&self) -> Option<&str> {
+        let is_upload = self.plan.workload
+            == Workload::Throughput {
+                direction: Direction::Up,
+            };
+        (!is_upload).then(|| self.plan.http.request.method())
+    }
+
+    /// Returns the time a response may take; `None` where it is not an option.
+    fn timeout(&self) -> Option<Duration> {
+        (self.method().is_some() && self.plan.workload != Workload::Hold).then_some(self.plan.http.timeout)
     }
 
     /// Returns the name of the workload, which is that of the subcommand.
@@ -173,7 +198,7 @@ impl Run {
 
     /// Returns the URL that was requested.
     pub(super) fn target(&self) -> String {
-        format!("http://{}{}", self.plan.url.address, self.plan.url.path)
+        self.plan.url.to_string()
     }
 
     /// Returns the main figure: operations in a second; of `hold`, connections that answered.
@@ -339,7 +364,7 @@ mod tests {
         let text = String::from_utf8(run(Workload::Hold).log().unwrap()).unwrap();
         let intervals = interval_log::parse(&text).unwrap();
         let tags: Vec<_> = intervals.iter().map(|interval| interval.tag.as_deref()).collect();
-        assert_eq!(tags, [Some(LATENCY), Some(CONNECT)]);
+        assert_eq!(tags, [LATENCY, CONNECT, FIRST_BYTE, CLOSE].map(Some));
         assert!(
             text.contains("#tidegate-bench hold, http://198.18.0.1:80/x, in nanoseconds\n"),
             "{text}"
@@ -365,27 +390,35 @@ mod tests {
             assert_eq!(
                 keys(&value["rows"][0]),
                 [
+                    "address",
                     "announced_ends",
                     "body",
                     "client",
                     "close",
+                    "close_us",
                     "connect_us",
                     "connections",
                     "cpu",
                     "direction",
                     "error_count",
                     "errors",
+                    "first_byte_us",
                     "first_error",
+                    "first_location",
                     "frames",
                     "frames_per_operation",
                     "latency_us",
                     "memory",
+                    "method",
                     "offered_per_second",
                     "operations",
                     "pipeline",
+                    "requests_per_connection",
                     "seconds",
+                    "statuses",
                     "target",
                     "time_wait_seconds",
+                    "timeout_seconds",
                     "unit",
                     "value",
                     "warm_up_seconds",
@@ -416,6 +449,11 @@ mod tests {
             ("pipeline", Value::Null),
             ("client", json!("bypass")),
             ("target", json!("http://198.18.0.1:80/x")),
+            ("address", json!("198.18.0.1:80")),
+            ("method", json!("GET")),
+            ("requests_per_connection", json!(1)),
+            ("timeout_seconds", json!(10.0)),
+            ("statuses", json!({"2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0})),
             ("connections", json!(64)),
             ("operations", json!(1_000)),
             ("value", json!(500.0)),
@@ -439,6 +477,7 @@ mod tests {
         let p50 = value["latency_us"]["p50"].as_f64().unwrap();
         assert!((p50 - 500.0).abs() < 1.0, "{p50}");
         assert_eq!(value["connect_us"]["count"], 1);
+        assert_eq!(value["first_byte_us"]["max"].as_f64().map(f64::round), Some(100.0));
         assert_eq!(value["memory"]["server_resident"]["bytes_per_connection"], 320.0);
         assert_eq!(value["memory"]["kernel_unreclaimable"]["highest_bytes"], 2_640_000);
     }
@@ -457,6 +496,10 @@ mod tests {
             "frames_per_operation",
             "time_wait_seconds",
             "first_error",
+            "close_us",
+            "first_location",
+            "requests_per_connection",
+            "timeout_seconds",
             "memory",
         ] {
             assert_eq!(value[key], Value::Null, "{key}");
@@ -481,7 +524,7 @@ mod tests {
         let what: Vec<(&str, &str)> = what.iter().map(|(number, what)| (&number[..], &what[..])).collect();
         assert_eq!((what[0], what[3]), (("500", "requests/s"), ("1", "errors")));
         assert_eq!((what[1].1, what[2].1), ("p50 latency", "p99 latency"));
-        assert_eq!(lines(&run), [LATENCY, CONNECT]);
+        assert_eq!(lines(&run), [LATENCY, CONNECT, FIRST_BYTE]);
         let page = run.report().html();
         for text in [
             "http://198.18.0.1:80/x",
@@ -498,6 +541,7 @@ mod tests {
             direction: Direction::Up,
         });
         run.measured.connect = Latencies::new();
+        run.measured.first_byte = Latencies::new();
         assert_eq!(lines(&run), [LATENCY]);
         run.measured.latency = Latencies::new();
         assert!(lines(&run).is_empty());

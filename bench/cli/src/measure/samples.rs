@@ -3,14 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Errors, Frames, HttpOptions, Measured, Plan, Verify, Workload};
+use tidegate_load::{Errors, Frames, HttpOptions, Measured, Plan, Statuses, Verify, Workload};
 use tidegate_report::Latencies;
 use tidegate_report::testing;
 
 use super::report::{MemoryUse, Run};
 
 /// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
-/// took 250 us.
+/// took 250 us and a first byte after 100 us.
 pub(super) fn run(workload: Workload) -> Run {
     let mut latency = Latencies::new();
     for micros in 1..=1_000 {
@@ -18,6 +18,8 @@ pub(super) fn run(workload: Workload) -> Run {
     }
     let mut connect = Latencies::new();
     connect.record(Duration::from_micros(250));
+    let mut first_byte = Latencies::new();
+    first_byte.record(Duration::from_micros(100));
     Run {
         environment: testing::environment(),
         client: "bypass",
@@ -38,6 +40,10 @@ pub(super) fn run(workload: Workload) -> Run {
             seconds: 2.0,
             latency,
             connect,
+            first_byte,
+            close: Latencies::new(),
+            statuses: Statuses::default(),
+            first_location: None,
             announced_ends: 0,
             errors: Errors::default(),
             frames: Some(Frames {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidegate_args::request::Request;
 use tidegate_lab::machine::Memory;
 use tidegate_load::{Close, Workload};
 use tidegate_report::Latencies;
@@ -28,7 +29,7 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     let measured = &run.measured;
     let mut facts = vec![
         ("workload", workload(run)),
-        ("target", run.target()),
+        ("target", target(run)),
         ("client", client(run)),
         ("warm-up", warm_up(run)),
         ("measured", format!("{:.3} s", measured.seconds)),
@@ -39,6 +40,14 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     }
     facts.push(("latency", latency(&measured.latency)));
     facts.push(("connect", latency(&measured.connect)));
+    for (name, latencies) in [("first byte", &measured.first_byte), ("close", &measured.close)] {
+        if !latencies.is_empty() {
+            facts.push((name, latency(latencies)));
+        }
+    }
+    if measured.statuses.total() > 0 {
+        facts.push(("responses", responses(run)));
+    }
     if measured.announced_ends > 0 {
         let count = measured.announced_ends;
         facts.push((
@@ -58,7 +67,43 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     facts
 }
 
+fn target(run: &Run) -> String {
+    let url = &run.plan.url;
+    match url.name() {
+        Some(_) => format!("{url}, resolved to {}", url.address.ip()),
+        None => url.to_string(),
+    }
+}
+
+fn responses(run: &Run) -> String {
+    let measured = &run.measured;
+    let classes = measured.statuses.iter().filter(|&(_, count)| count > 0);
+    let classes: Vec<String> = classes.map(|(name, count)| format!("{name} {count}")).collect();
+    let mut text = classes.join(", ");
+    if let Some(location) = &measured.first_location {
+        text.push_str(&format!(" (redirects are not followed; the first is to {location})"));
+    }
+    text
+}
+
 fn workload(run: &Run) -> String {
+    let mut text = workload_alone(run);
+    match (run.plan.workload, run.plan.requests_per_connection()) {
+        (Workload::Cps { .. }, Some(1)) | (_, None) => {}
+        (Workload::Cps { .. }, Some(count)) => text = text.replace("each request", &format!("every {count} requests")),
+        (_, Some(count)) => text.push_str(&format!("; connections are replaced after {count} requests")),
+    }
+    let request = &run.plan.http.request;
+    if let (Some(method), true) = (run.method(), *request != Request::default()) {
+        let (length, fields) = (request.body_length(), request.fields.len());
+        text.push_str(&format!(
+            "; {method} with {length} bytes of body, {fields} header fields of its own"
+        ));
+    }
+    text
+}
+
+fn workload_alone(run: &Run) -> String {
     match run.plan.workload {
         Workload::Cps { close: Close::Rst } => {
             "cps: a new connection for each request, ended by the client's RST".to_owned()
@@ -140,6 +185,12 @@ fn frames(run: &Run) -> String {
 
 fn time_wait(run: &Run) -> String {
     let Workload::Cps { close } = run.plan.workload else {
+        if let (true, Some(time)) = (run.plan.closes_first(), run.measured.time_wait) {
+            return format!(
+                "on the client, of connections that were replaced, 2MSL is {} s",
+                seconds(time)
+            );
+        }
         return "nowhere while measuring: connections stay open".to_owned();
     };
     match (close, run.measured.time_wait) {
@@ -196,6 +247,7 @@ fn seconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_args::url::UnresolvedUrl;
     use tidegate_load::{Direction, Kind};
 
     use super::super::samples::{memory, run, with};
@@ -238,6 +290,45 @@ mod tests {
         let mut run = with(run, Workload::Cps { close: Close::Client });
         run.measured.time_wait = None;
         assert!(!fact(&run, "TIME-WAIT").contains("2MSL"));
+    }
+
+    #[test]
+    fn requests_that_are_not_the_usual_ones_are_told() {
+        let mut run = run(Workload::Cps { close: Close::Client });
+        run.plan.http.requests_per_connection = Some(5);
+        let text = fact(&run, "workload");
+        assert_eq!(
+            text,
+            "cps: a new connection for every 5 requests, closed by the client first"
+        );
+        let mut run = with(run, Workload::Rps { pipeline: 1 });
+        run.plan.http.request.body = "hello".parse().ok();
+        assert_eq!(
+            fact(&run, "workload"),
+            "rps: one request at a time on each connection; connections are replaced after 5 requests; POST with 5 bytes \
+             of body, 0 header fields of its own"
+        );
+        assert!(fact(&run, "TIME-WAIT").starts_with("on the client, of connections that were replaced"));
+        assert!(fact(&run, "first byte").starts_with("p50 100."));
+        assert_eq!(
+            (fact(&run, "close"), fact(&run, "responses")),
+            (String::new(), String::new())
+        );
+    }
+
+    #[test]
+    fn a_name_is_told_with_its_address() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.plan.url = "http://localhost/x"
+            .parse::<UnresolvedUrl>()
+            .unwrap()
+            .resolve()
+            .unwrap();
+        let address = run.plan.url.address.ip();
+        assert_eq!(
+            fact(&run, "target"),
+            format!("http://localhost:80/x, resolved to {address}")
+        );
     }
 
     #[test]

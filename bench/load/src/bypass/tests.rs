@@ -1,5 +1,6 @@
 //! Application and driver against a server on another engine, in memory, with a clock that is turned by hand.
 
+mod http;
 mod world;
 
 use std::sync::Arc;
@@ -366,7 +367,6 @@ fn held_connections_that_close_are_errors() {
 
 #[test]
 fn errors_are_told_by_kind_and_connections_tried_again() {
-    let not_found = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
     for workload in [
         Workload::Cps { close: Close::Client },
         Workload::Rps { pipeline: 4 },
@@ -374,8 +374,8 @@ fn errors_are_told_by_kind_and_connections_tried_again() {
             direction: Direction::Down,
         },
     ] {
-        let found = find(workload, server(not_found));
-        assert_eq!(errors(&found), ["status"], "{workload:?}");
+        let found = find(workload, server("220 smtp\r\n\r\n"));
+        assert_eq!(errors(&found), ["malformed"], "{workload:?}");
         assert_eq!(found.operations, 0);
         // 10 ms after each other, so about 10 times on each of 4 connections.
         assert!((20..=44).contains(&found.errors.total()), "{}", found.errors.total());

@@ -246,14 +246,14 @@ fn a_server_that_closes_early_is_told_where() {
     }
 }
 
-/// The error of a run of at least half a second with a timeout of 20 ms against `address`.
+/// The error of a run of two seconds with a timeout of 0.4 s against `address`.
 fn timeout_error(address: SocketAddr, workload: Workload) -> String {
     let http = HttpOptions {
-        timeout: Duration::from_millis(20),
+        timeout: Duration::from_millis(400),
         ..HttpOptions::default()
     };
     let measured = run(&Plan {
-        duration: Duration::from_millis(500),
+        duration: Duration::from_millis(2_000),
         ..with_options(address, workload, http)
     });
     // At the end some have waited for less.
@@ -270,7 +270,7 @@ fn a_server_that_never_answers_is_given_up() {
     let address = serve_on_loopback(say_nothing);
     for workload in WORKLOADS {
         let first = timeout_error(address, workload);
-        assert!(first.contains("within 0.02 s, before the response began"), "{first}");
+        assert!(first.contains("within 0.4 s, before the response began"), "{first}");
     }
     let stuck = serve_on_loopback(|mut stream| {
         if stream.write_all(&OK[..OK.len() - 1]).is_ok() {
@@ -292,26 +292,6 @@ fn a_server_that_does_not_close_as_it_was_asked_is_given_up() {
     });
     let first = timeout_error(address, Workload::Cps { close: Close::Server });
     assert!(first.contains("no end of the connection"), "{first}");
-}
-
-#[test]
-fn a_timeout_is_for_each_response_and_not_for_all() {
-    let address = serve(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        Some(OK.to_owned())
-    });
-    for workload in [Workload::Rps { pipeline: 1 }, Workload::Latency { rate: 20 }, DOWN] {
-        let http = HttpOptions {
-            timeout: Duration::from_millis(400),
-            ..HttpOptions::default()
-        };
-        let measured = run(&Plan {
-            duration: Duration::from_millis(1_000),
-            ..with_options(address, workload, http)
-        });
-        // A machine that stands still for as long as the timeout would be another matter.
-        assert_all(&measured, "2xx");
-    }
 }
 
 /// Runs until there was a connection whose end was announced, for five seconds at most.
