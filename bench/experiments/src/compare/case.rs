@@ -10,7 +10,9 @@ use tidegate_lab::Cores;
 use tidegate_lab::arrangement::CLIENT_DEVICE;
 use tidegate_lab::machine;
 use tidegate_lab::{Lab, Place};
-use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload};
+use tidegate_load::{
+    BypassClient, Client, Close, HttpOptions, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload,
+};
 
 use super::cpu;
 use super::frame_pattern::Lengths;

@@ -12,7 +12,7 @@ use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
 use tidegate_lab::machine::{self, CoreTime, DeviceCounts, Memory};
 use tidegate_lab::{Child, Lab, Place};
-use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workload};
+use tidegate_load::{Body, Client, Close, HttpOptions, KernelClient, Progress, Verify, Workload};
 
 use super::attack::Attack;
 use super::background_load::BackgroundLoad;
@@ -344,7 +344,6 @@ impl Bench<'_> {
             path: BULK.path(),
             duration,
             cpu: Some(self.cores.client),
-            http: HttpOptions::default(),
             seed,
             ..Plan::new(CLIENT_DEVICE, (family.server(), port).into(), attack.kind())
         };

@@ -9,7 +9,7 @@ use tidegate_args::UsageError;
 use tidegate_runtime::{InterfaceInfo, NextHop, WaitStrategy};
 
 use crate::bypass::tuples::{Addresses, Share, Steering, Tuples};
-use crate::{Close, Direction, Plan, Workload};
+use crate::{Direction, Plan, Workload};
 use tidegate_flood::Prefix;
 
 /// The time a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
@@ -181,6 +181,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Close;
     use crate::body::Verify;
 
     const ALONE: Share = Share { index: 0, of: 1 };

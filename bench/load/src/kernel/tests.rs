@@ -424,6 +424,7 @@ fn a_body_that_changes_is_an_error() {
     ] {
         let measured = run(&Plan {
             verify,
+            duration: Duration::from_millis(200),
             ..plan(serve_in_turn(bodies), Workload::Rps { pipeline: 1 })
         });
         assert_eq!(errors(&measured).first().copied(), expected, "{bodies:?}, {verify:?}");

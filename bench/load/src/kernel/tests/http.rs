@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate_args::UsageError;
 use tidegate_args::request::Request;
 
-use super::{errors, plan, run, say_nothing};
+use super::{errors, run, say_nothing};
 use crate::body::{Body, Verify};
 use crate::kernel::KernelClient;
 use crate::progress::Progress;
@@ -33,6 +33,13 @@ const WORKLOADS: [Workload; 6] = [
     Workload::Latency { rate: 200 },
     DOWN,
 ];
+
+fn plan(address: SocketAddr, workload: Workload) -> Plan {
+    Plan {
+        duration: Duration::from_millis(200),
+        ..super::plan(address, workload)
+    }
+}
 
 /// The requests without a body that come on a connection.
 struct Requests {
@@ -238,7 +245,8 @@ fn a_server_that_closes_early_is_told_where() {
         });
         for workload in [Workload::Rps { pipeline: 1 }, Workload::Latency { rate: 200 }, DOWN] {
             let measured = run(&plan(address, workload));
-            assert_eq!(errors(&measured), ["closed_early"], "{workload:?}");
+            // What is due at the end of an open loop may find no connection.
+            assert_eq!(errors(&measured).first(), Some(&"closed_early"), "{workload:?}");
             let first = measured.errors.first().unwrap();
             assert!(first.contains(place), "{workload:?}: {first}");
             assert!(measured.operations > 0 && measured.announced_ends == 0);
