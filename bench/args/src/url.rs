@@ -174,7 +174,10 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), String> {
         return Ok((authority, None));
     };
     let (host, port) = (&authority[..colon], &authority[colon + 1..]);
-    if port.is_empty() || host.contains(':') && !host.starts_with('[') {
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(not_in_brackets(authority));
+    }
+    if port.is_empty() {
         return Ok((host, None));
     }
     let number = port
@@ -187,6 +190,10 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), String> {
         Some(port) => Ok((host, Some(port))),
         None => Err(format!("`{port}` is not a port; it must be a number from 1 to 65535")),
     }
+}
+
+fn not_in_brackets(address: &str) -> String {
+    format!("`{address}` is not in brackets; IPv6 addresses go in brackets")
 }
 
 fn parse_host(host: &str) -> Result<Host, String> {
@@ -214,7 +221,7 @@ fn parse_host(host: &str) -> Result<Host, String> {
         };
     }
     if host.contains(':') {
-        return Err(format!("`{host}` is not in brackets; IPv6 addresses go in brackets"));
+        return Err(not_in_brackets(host));
     }
     if let Ok(address) = host.parse::<Ipv4Addr>() {
         return Ok(Host::Address(address.into()));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -58,6 +58,14 @@ impl Requests {
     fn answer(&mut self, response: &[u8]) -> bool {
         self.stream.write_all(response).is_ok()
     }
+
+    /// Ends the connection as servers do that know of pipelining: unread requests would make an RST of the FIN, and that
+    /// can overtake responses (RFC 9112, section 9.6).
+    fn end(&mut self) {
+        if self.stream.shutdown(Shutdown::Write).is_ok() {
+            while matches!(self.stream.read(&mut [0; 4096]), Ok(1..)) {}
+        }
+    }
 }
 
 impl Iterator for Requests {
@@ -89,8 +97,11 @@ fn serve(response: impl Fn(usize) -> Option<Vec<u8>> + Clone + Send + 'static) -
         {
             let says_close = |text: &str| text.contains("Connection: close");
             let closes = says_close(&request) || says_close(&String::from_utf8_lossy(&response));
-            if !requests.answer(&response) || closes {
+            if !requests.answer(&response) {
                 return;
+            }
+            if closes {
+                return requests.end();
             }
             number += 1;
         }
