@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate_args::UsageError;
 use tidegate_args::request::Request;
 
-use super::{errors, run, say_nothing};
+use super::{errors, plan, run, say_nothing};
 use crate::body::{Body, Verify};
 use crate::kernel::KernelClient;
 use crate::progress::Progress;
@@ -33,13 +33,6 @@ const WORKLOADS: [Workload; 6] = [
     Workload::Latency { rate: 200 },
     DOWN,
 ];
-
-fn plan(address: SocketAddr, workload: Workload) -> Plan {
-    Plan {
-        duration: Duration::from_millis(200),
-        ..super::plan(address, workload)
-    }
-}
 
 /// The requests without a body that come on a connection.
 struct Requests {
