@@ -25,6 +25,9 @@ pub(crate) struct Expected {
     /// The head that was read last, with what it says.
     last: Vec<u8>,
     last_head: Head,
+    /// The length of a whole response with that head, that of its body, and what the head says, where the body is only
+    /// counted.
+    last_whole: Option<(usize, u64, Answer)>,
     /// The hash of the body that is right: the first, if it was not given.
     sha256: Option<[u8; 32]>,
     /// The Location field of the first redirect.
@@ -80,6 +83,7 @@ impl Expected {
                 answer: None,
                 body: BodyEnd::Connection,
             },
+            last_whole: None,
             sha256: given.map(|body| body.sha256),
             location: None,
             spare: Vec::new(),
@@ -136,6 +140,14 @@ impl Expected {
         Ok(())
     }
 
+    /// Returns the length of the response at the start of `data`, that of its body, and what its head says; `None` if
+    /// it is not all there, or takes more than a look. Nearly all responses of most servers are found by this.
+    #[inline]
+    pub(crate) fn whole_response(&self, data: &[u8]) -> Option<(usize, u64, Answer)> {
+        self.last_whole
+            .filter(|&(length, ..)| data.len() >= length && data.starts_with(&self.last))
+    }
+
     /// Reads the head at the start of `data`; `None` if there is more to come.
     pub(crate) fn read_head(&mut self, data: &[u8]) -> Result<Option<Head>, Failure> {
         if !self.last.is_empty() && data.starts_with(&self.last) {
@@ -183,6 +195,14 @@ impl Expected {
             end,
             answer: Some(answer),
             body,
+        };
+        let is_hashed = answer.compares() && self.verify.hashes();
+        self.last_whole = match body {
+            BodyEnd::Length(body) if !is_hashed => usize::try_from(body)
+                .ok()
+                .and_then(|length| end.checked_add(length))
+                .map(|length| (length, body, answer)),
+            _ => None,
         };
         Ok(Some(self.last_head))
     }

@@ -19,8 +19,8 @@ pub struct HttpOptions {
     /// Requests on each connection, after which it is ended and, if it was to stay open, replaced. Without it, those of
     /// [`Workload::Cps`] have one, and the others any number. Not for the workloads that count no requests.
     pub requests_per_connection: Option<u32>,
-    /// The time a complete response, or the server's end of a connection, is waited for; of [`Workload::Throughput`] the
-    /// next bytes. [`Workload::Hold`] has its own.
+    /// The time a complete response, or the server's end of a connection, is waited for; of [`Workload::Throughput`]
+    /// the next bytes. [`Workload::Hold`] has its own.
     pub timeout: Duration,
     /// The longest head of a response, and of what describes chunks, in bytes.
     pub max_head: usize,

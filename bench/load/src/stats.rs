@@ -96,8 +96,8 @@ impl Stats {
         }
     }
 
-    /// Counts the time until the first and the last byte of a response that came in parts, whose latency is counted, too.
-    /// Of all others the first byte came with the last one, so that nothing is counted twice.
+    /// Counts the time until the first and the last byte of a response that came in parts, whose latency is counted,
+    /// too. Of all others the first byte came with the last one, so that nothing is counted twice.
     pub(crate) fn in_parts(&mut self, first: Duration, last: Duration) {
         if self.counts() {
             self.parts.0.record(first);

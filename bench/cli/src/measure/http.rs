@@ -22,8 +22,8 @@ pub(super) struct RequestOptions {
     /// The method of the requests (default: GET, or POST with --body)
     #[arg(long, help_heading = HEADING)]
     method: Option<Method>,
-    /// A header field of the requests, 'Name: value'; may be given up to 100 times. Host, User-Agent and Connection take
-    /// the place of the client's own, Content-Length is set from the body.
+    /// A header field of the requests, 'Name: value'; may be given up to 100 times. Host, User-Agent and Connection
+    /// take the place of the client's own, Content-Length is set from the body.
     #[arg(long, value_name = "FIELD", help_heading = HEADING)]
     header: Vec<Field>,
     /// The body of the requests: the text, or the content of a file, at most 256 KiB.

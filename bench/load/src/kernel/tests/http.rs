@@ -52,8 +52,8 @@ impl Requests {
         self.stream.write_all(response).is_ok()
     }
 
-    /// Ends the connection as servers do that know of pipelining: unread requests would make an RST of the FIN, and that
-    /// can overtake responses (RFC 9112, section 9.6).
+    /// Ends the connection as servers do that know of pipelining: unread requests would make an RST of the FIN, and
+    /// that can overtake responses (RFC 9112, section 9.6).
     fn end(&mut self) {
         if self.stream.shutdown(Shutdown::Write).is_ok() {
             while matches!(self.stream.read(&mut [0; 4096]), Ok(1..)) {}
