@@ -394,7 +394,9 @@ fn connections_have_as_many_requests_as_was_asked_for() {
         match workload {
             Workload::Cps { .. } => assert!(measured.statuses.total() >= 5 * measured.operations.saturating_sub(3)),
             _ => {
-                assert_eq!(measured.operations, measured.statuses.total());
+                // What is due at the end is answered after it.
+                assert!(measured.operations <= measured.statuses.total());
+                assert_eq!(measured.latency.len(), measured.statuses.total());
                 assert!(measured.time_wait.is_some());
             }
         }
