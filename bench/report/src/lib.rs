@@ -39,6 +39,7 @@ pub mod hgrm;
 pub mod interval_log;
 mod latencies;
 mod merge;
+pub mod objective;
 mod page;
 mod percentiles;
 mod report;
