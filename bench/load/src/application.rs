@@ -99,7 +99,7 @@ pub(crate) struct Requests<I> {
 impl<I: Copy> Requests<I> {
     /// An application for `workload`.
     pub(crate) fn new(url: &Url, task: &Task) -> Self {
-        let workload = task.workload;
+        let workload = task.workload.on_connections();
         let pipeline = match workload {
             Workload::Rps { pipeline } => pipeline,
             _ => 1,
@@ -326,7 +326,7 @@ impl<I: Copy> Requests<I> {
             }
             // It counts when the server has ended it.
             Workload::Cps { close: Close::Server } => {}
-            Workload::Cps { close } => {
+            Workload::Cps { close } | Workload::OpenCps { close, .. } => {
                 self.stats.count(1);
                 self.finish(index);
                 if close == Close::Rst {
@@ -434,7 +434,7 @@ impl<I: Copy> Application for Requests<I> {
         }
         let index = self.records.insert(Record::new(id)) as u32;
         match self.workload {
-            Workload::Cps { .. } => self.send(index, stream, 1, since),
+            Workload::Cps { .. } | Workload::OpenCps { .. } => self.send(index, stream, 1, since),
             Workload::Rps { pipeline } => self.send(index, stream, pipeline, now),
             Workload::Throughput {
                 direction: Direction::Down,

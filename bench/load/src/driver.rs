@@ -8,9 +8,10 @@ use tidegate_tcp::time::Instant;
 
 use crate::body::{Body, Verify};
 use crate::connector::{Connector, Opener, PAUSE};
+use crate::effort::{Effort, Generator};
 use crate::errors::Kind;
 use crate::hold::Hold;
-use crate::schedule::Schedule;
+use crate::schedule::{Arrival, Schedule};
 use crate::stats::Stats;
 use crate::{Direction, Frames, Plan, Workload, stalled};
 
@@ -42,6 +43,7 @@ pub(crate) struct Task {
     pub(crate) verify: Verify,
     /// Connections are begun evenly spread over the duration and tried once each, and the last are waited for so long.
     pub(crate) spread: Option<Duration>,
+    pub(crate) arrival: Arrival,
 }
 
 impl Task {
@@ -54,6 +56,7 @@ impl Task {
             duration: plan.duration,
             verify: plan.verify,
             spread: plan.spread,
+            arrival: plan.arrival,
         }
     }
 }
@@ -68,6 +71,7 @@ pub(crate) struct Outcome {
     pub(crate) frames: Option<Frames>,
     /// The body of all responses, where it was verified.
     pub(crate) body: Option<Body>,
+    pub(crate) generator: Generator,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,7 @@ impl Outcome {
     pub(crate) fn add(&mut self, other: &Self) {
         self.stats.merge(&other.stats);
         self.measured = self.measured.max(other.measured);
+        self.generator.add(&other.generator);
         match (self.body, other.body) {
             (Some(one), Some(another)) if one != another => {
                 let detail = format!("a body of {another}; another thread of the client had {one}");
@@ -124,6 +129,9 @@ pub(crate) struct Driver {
     failed: bool,
     /// The times at which the requests of [`Workload::Latency`], or connections, are due, once they are.
     schedule: Option<Schedule>,
+    effort: Effort,
+    /// The number of starts of an open loop that came to nothing, when it is over.
+    missed: Option<u64>,
     /// [`Workload::Hold`] goes another way.
     hold: Option<Hold>,
     /// Bytes sent, as far as they were counted.
@@ -143,6 +151,8 @@ impl Driver {
             replacements: VecDeque::new(),
             failed: false,
             schedule: None,
+            effort: Effort::default(),
+            missed: None,
             hold,
             sent: 0,
         }
@@ -186,30 +196,24 @@ impl Driver {
             let next = match self.stage {
                 Stage::New => match self.task.workload {
                     Workload::Latency { .. } => Stage::Opening { until: now + OPENING },
-                    _ => Stage::WarmUp {
-                        until: now + self.task.warm_up,
-                    },
+                    _ => self.warm_up(now),
                 },
                 Stage::Opening { until } => {
                     let complete = connector.application().established() >= self.task.connections;
                     if !complete && !self.failed && now < until {
                         return;
                     }
-                    if let Workload::Latency { rate } = self.task.workload {
-                        self.schedule = Some(Schedule::new(now, rate, Duration::from_secs(1)));
-                    }
-                    Stage::WarmUp {
-                        until: now + self.task.warm_up,
-                    }
+                    self.warm_up(now)
                 }
                 Stage::WarmUp { until } => {
                     if now < until {
                         return;
                     }
                     connector.application_mut().stats.begin_measuring();
+                    self.effort.begin(now);
                     if self.task.spread.is_some() {
                         let count = u64::from(self.task.connections);
-                        self.schedule = Some(Schedule::new(now, count, self.task.duration));
+                        self.schedule = Some(Schedule::even(now, count, self.task.duration));
                     }
                     Stage::Measuring { since: now }
                 }
@@ -217,6 +221,7 @@ impl Driver {
                     if now < since + self.task.duration {
                         return;
                     }
+                    self.effort.end(now);
                     self.count_stalled(connector, now, since);
                     if self.task.spread.is_none() {
                         connector.application_mut().stats.stop();
@@ -236,12 +241,32 @@ impl Driver {
                     if !self.is_answered(connector, now, end) {
                         return;
                     }
+                    self.missed = self.task.workload.rate().map(|_| self.count_missed(end));
                     Stage::Over
                 }
                 Stage::Over => return,
             };
             self.stage = next;
         }
+    }
+
+    /// The warm-up begins, and with it the open loop, if it is one.
+    fn warm_up(&mut self, now: Instant) -> Stage {
+        let rate = self.task.workload.rate();
+        self.schedule = rate.map(|rate| Schedule::at_rate(now, rate, self.task.arrival));
+        Stage::WarmUp {
+            until: now + self.task.warm_up,
+        }
+    }
+
+    /// Whether each connection has one request, and is begun when it is due.
+    fn connections_are_due(&self) -> bool {
+        self.task.spread.is_some() || matches!(self.task.workload, Workload::OpenCps { .. })
+    }
+
+    /// The number of requests or connections that were due before `end` and were not begun.
+    fn count_missed(&mut self, end: Instant) -> u64 {
+        self.schedule.as_mut().map_or(0, |schedule| schedule.missed(end))
     }
 
     /// Counts the connections of a closed loop that have waited for an answer ever since the measurement began, at
@@ -277,12 +302,11 @@ impl Driver {
     }
 
     /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
-    fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
-        let missed = self.schedule.map_or(0, |schedule| schedule.missed(end));
+    fn is_answered(&mut self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
+        let missed = self.count_missed(end);
         let application = connector.application();
         let unanswered = missed
-            + if self.task.spread.is_some() {
-                // Each connection has one request.
+            + if self.connections_are_due() {
                 u64::from(connector.opening() + application.established() - application.closing())
             } else if let Workload::Throughput { .. } = self.task.workload {
                 // There is always a body under way, and bytes are what counts.
@@ -294,9 +318,13 @@ impl Driver {
         if unanswered > 0 && now < end + grace {
             return false;
         }
-        let detail = match self.task.spread {
-            Some(_) => "no complete response when the measurement was over".to_owned(),
-            None => format!(
+        let detail = match (self.task.spread, self.task.workload) {
+            (Some(_), _) => "no complete response when the measurement was over".to_owned(),
+            (None, Workload::OpenCps { .. }) => format!(
+                "no complete response on a connection that was due at least {} s before",
+                grace.as_secs()
+            ),
+            _ => format!(
                 "no answer to a request that was due at least {} s before",
                 grace.as_secs()
             ),
@@ -309,7 +337,7 @@ impl Driver {
 
     /// Opens as many connections as are wanting. True if it has to go on in the next turn.
     fn fill_up<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
-        if self.task.spread.is_some() || matches!(self.stage, Stage::Grace { .. } | Stage::Over) {
+        if self.connections_are_due() || matches!(self.stage, Stage::Grace { .. } | Stage::Over) {
             return false;
         }
         let wanted = self.task.connections.saturating_sub(self.replacements.len() as u32);
@@ -328,12 +356,24 @@ impl Driver {
             if active >= wanted || connector.opening() >= max_opening {
                 return false;
             }
+            self.effort.act();
             if !self.opener.open(connector, now) {
                 self.failed = true;
                 return false;
             }
         }
         true
+    }
+
+    /// Whether nothing that is due can be begun before a connection is done.
+    fn is_full(&self, connector: &impl Connector) -> bool {
+        match self.task.workload {
+            Workload::OpenCps { .. } => {
+                connector.connections() - connector.application().closing() >= self.task.connections
+            }
+            Workload::Latency { .. } => !connector.application().has_idle(),
+            _ => false,
+        }
     }
 
     /// Sends the requests of an open loop, or opens the connections, that are due. True if it has to go on in the next
@@ -352,11 +392,14 @@ impl Driver {
                 if schedule.begin(now, end).is_none() {
                     return false;
                 }
-                if let Err(failure) = connector.connect() {
+                if let Err(failure) = connector.connect(now) {
                     connector.application_mut().stats.failure(&failure);
                 }
             }
             return true;
+        }
+        if let Workload::OpenCps { .. } = self.task.workload {
+            return self.open_due(connector, now, end);
         }
         for _ in 0..PER_TURN {
             if !connector.application().has_idle() {
@@ -373,8 +416,39 @@ impl Driver {
                     application.ask_idle(connection, stream, due)
                 });
             }
-            if sent != Some(true) {
+            if sent == Some(true) {
+                self.effort.start(due, now);
+            } else {
                 schedule.put_back();
+            }
+        }
+        true
+    }
+
+    /// Opens the connections that are due before `end`, as many as there may be. True if it has to go on in the next
+    /// turn.
+    fn open_due<C: Connector>(&mut self, connector: &mut C, now: Instant, end: Instant) -> bool {
+        for _ in 0..PER_TURN {
+            if self.is_full(connector) {
+                return false;
+            }
+            let Some(schedule) = &mut self.schedule else {
+                return false;
+            };
+            let Some(due) = schedule.begin(now, end) else {
+                return false;
+            };
+            match self.opener.try_open(connector, now, due) {
+                Some(Ok(())) => self.effort.start(due, now),
+                // It was tried, at its time.
+                Some(Err(failure)) => {
+                    self.effort.start(due, now);
+                    connector.application_mut().stats.failure(&failure);
+                }
+                None => {
+                    schedule.put_back();
+                    return false;
+                }
             }
         }
         true
@@ -388,13 +462,15 @@ impl Driver {
             Stage::Grace { end } => Some(end + self.grace()),
             Stage::New | Stage::Over => None,
         };
+        let pause = Some(self.opener.paused_until()).filter(|&until| until > now);
         let due = self
             .schedule
-            .filter(|_| self.task.spread.is_some() || connector.application().has_idle())
-            .map(|schedule| schedule.next())
+            .as_ref()
+            // What is due waits for a connection, or for the end of the pause.
+            .filter(|_| !self.is_full(connector) && (self.task.spread.is_some() || pause.is_none()))
+            .map(Schedule::next)
             // Nothing is begun any more in the grace, whatever would be due.
             .filter(|&due| !matches!(self.stage, Stage::Grace { end } if due >= end));
-        let pause = Some(self.opener.paused_until()).filter(|&until| until > now);
         let replacement = self.replacements.front().copied();
         [stage, due, pause, replacement].into_iter().flatten().min()
     }
@@ -407,6 +483,7 @@ impl Driver {
             measured: self.measured,
             frames: connector.frames(),
             body: connector.application().body(),
+            generator: self.effort.generator(self.missed),
         });
         self.stage = Stage::Over;
     }
@@ -417,6 +494,7 @@ impl Driver {
         if self.stage == Stage::Over {
             return None;
         }
+        self.effort.turn(now, connector.arrived());
         self.count_failures(connector, now);
         if let Some(hold) = &mut self.hold {
             let deadline = hold.turn(&mut self.opener, connector, now);
@@ -434,6 +512,7 @@ impl Driver {
         }
         let more_to_open = self.fill_up(connector, now);
         let more_to_send = self.begin_due(connector, now);
+        self.effort.set_full(self.is_full(connector));
         if more_to_open || more_to_send {
             return Some(now);
         }

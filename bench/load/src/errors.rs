@@ -135,6 +135,11 @@ impl Errors {
         self.counts.iter().sum()
     }
 
+    /// Errors of `kind`.
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.counts[kind as usize]
+    }
+
     /// The kinds there were errors of, by name, with how many.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Kind::ALL
@@ -177,7 +182,7 @@ mod tests {
         errors.add(Kind::Reset, "first");
         errors.add(Kind::Refused, "second");
         errors.add(Kind::Reset, "third");
-        assert_eq!(errors.total(), 3);
+        assert_eq!((errors.total(), errors.count(Kind::Reset)), (3, 2));
         assert_eq!(errors.first(), Some("first"));
         assert_eq!(errors.iter().collect::<Vec<_>>(), [("refused", 1), ("reset", 2)]);
     }

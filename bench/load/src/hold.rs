@@ -172,7 +172,7 @@ impl Hold {
             if self.tried == self.connections || connector.opening() >= MAX_OPENING {
                 return false;
             }
-            match opener.try_open(connector, now) {
+            match opener.try_open(connector, now, now) {
                 Some(Ok(())) => self.tried += 1,
                 // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What
                 // it says of a server that never answered, it would say again.

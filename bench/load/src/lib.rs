@@ -11,7 +11,7 @@
 //! use std::io::{Read, Write};
 //! use std::time::Duration;
 //! use tidegate_load::thread_per_connection::serve_on_loopback;
-//! use tidegate_load::{Client, KernelClient, Plan, Progress, Verify, Workload};
+//! use tidegate_load::{Arrival, Client, KernelClient, Plan, Progress, Verify, Workload};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let address = serve_on_loopback(|mut stream| {
@@ -27,6 +27,7 @@
 //!     duration: Duration::from_millis(20),
 //!     verify: Verify::Alike,
 //!     spread: None,
+//!     arrival: Arrival::Constant,
 //!     cpu: None,
 //! };
 //! let measured = KernelClient::new().run(&plan, &Progress::hidden())?;
@@ -45,11 +46,13 @@ mod body;
 mod bypass;
 mod connector;
 mod driver;
+mod effort;
 mod errors;
 mod hold;
 pub mod http;
 mod in_flight;
 mod kernel;
+mod limit;
 mod open_files;
 mod openings;
 mod progress;
@@ -57,13 +60,18 @@ mod responses;
 mod schedule;
 mod stalled;
 mod stats;
+#[cfg(test)]
+mod testing;
 pub mod thread_per_connection;
 
 pub use body::{Body, Verify, hex};
 pub use bypass::{BypassClient, Settings};
+pub use effort::{Generator, Starts};
 pub use errors::{Errors, Kind};
 pub use kernel::KernelClient;
+pub use limit::{Limit, Limiter};
 pub use progress::Progress;
+pub use schedule::Arrival;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -106,6 +114,15 @@ pub enum Workload {
         /// The side that ends it.
         close: Close,
     },
+    /// New connections as in [`Workload::Cps`], but at a fixed rate: each is due whether or not earlier ones are done,
+    /// and its times count from then (coordinated omission). One that is due when there are as many as the plan has
+    /// connections waits for an end.
+    OpenCps {
+        /// The side that ends it.
+        close: Close,
+        /// Connections per second.
+        rate: u64,
+    },
     /// Requests on connections that stay open.
     Rps {
         /// Requests under way on each connection, 1 to 64.
@@ -131,9 +148,34 @@ impl Workload {
     /// The unit of its operations.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Cps { .. } | Self::Hold => "connections",
+            Self::Cps { .. } | Self::OpenCps { .. } | Self::Hold => "connections",
             Self::Rps { .. } | Self::Latency { .. } => "requests",
             Self::Throughput { .. } => "bytes",
+        }
+    }
+
+    /// The rate of an open loop, per second.
+    pub fn rate(self) -> Option<u64> {
+        match self {
+            Self::OpenCps { rate, .. } | Self::Latency { rate } => Some(rate),
+            Self::Cps { .. } | Self::Rps { .. } | Self::Throughput { .. } | Self::Hold => None,
+        }
+    }
+
+    /// The same at another rate, if it has one.
+    pub fn with_rate(self, rate: u64) -> Self {
+        match self {
+            Self::OpenCps { close, .. } => Self::OpenCps { close, rate },
+            Self::Latency { .. } => Self::Latency { rate },
+            other => other,
+        }
+    }
+
+    /// The workload that its connections see, whenever they are opened.
+    pub(crate) fn on_connections(self) -> Self {
+        match self {
+            Self::OpenCps { close, .. } => Self::Cps { close },
+            other => other,
         }
     }
 }
@@ -156,6 +198,8 @@ pub struct Plan {
     /// Instead of keeping `connections`: they are begun evenly spread over the duration and tried once each, a response
     /// may take 10 s, and the last are waited for so long after the duration.
     pub spread: Option<Duration>,
+    /// The spaces between what is due in an open loop.
+    pub arrival: Arrival,
     /// The CPU the client's thread is bound to.
     pub cpu: Option<usize>,
 }
@@ -179,9 +223,10 @@ impl Plan {
             Workload::Rps { pipeline } if !(1..=MAX_PIPELINE).contains(&pipeline) => Err(UsageError(format!(
                 "{pipeline} requests under way on a connection; it must be 1 to {MAX_PIPELINE}"
             ))),
-            Workload::Latency { rate: 0 } => {
-                Err(UsageError("the rate must be at least 1 request per second".to_owned()))
-            }
+            workload if workload.rate() == Some(0) => Err(UsageError(format!(
+                "the rate must be at least 1 of the {} per second",
+                workload.unit()
+            ))),
             _ => Ok(()),
         }
     }
@@ -195,9 +240,9 @@ pub struct Measured {
     /// The time that was measured.
     pub seconds: f64,
     /// From the beginning of a request to its last byte; for [`Workload::Cps`] from the SYN to the last byte of the
-    /// response; for [`Workload::Latency`] from when it was due.
+    /// response; for [`Workload::Latency`] and [`Workload::OpenCps`] from when it was due.
     pub latency: Latencies,
-    /// From the SYN to ESTABLISHED, where connections were opened while measuring.
+    /// From the SYN, or when it was due, to ESTABLISHED, where connections were opened while measuring.
     pub connect: Latencies,
     /// Connections that were to stay open and whose end the server announced (`Connection: close`, HTTP/1.0). New ones
     /// took their place.
@@ -212,6 +257,8 @@ pub struct Measured {
     pub body: Option<Body>,
     /// The duration of the client's own TIME-WAIT, where it has any.
     pub time_wait: Option<Duration>,
+    /// The client's own part.
+    pub generator: Generator,
 }
 
 /// Ethernet frames, both ways.
@@ -242,6 +289,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         measured,
         frames,
         body,
+        generator,
     } = outcome;
     let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
     let Stats {
@@ -257,7 +305,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         let detail = format!("no {unit} were completed in the {seconds:.1} s that were measured");
         errors.add(Kind::Unfinished, detail);
     }
-    let has_time_wait = plan.workload == Workload::Cps { close: Close::Client };
+    let has_time_wait = plan.workload.on_connections() == Workload::Cps { close: Close::Client };
     Measured {
         operations,
         seconds,
@@ -269,6 +317,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         operations_with_warm_up,
         body,
         time_wait: has_time_wait.then_some(time_wait),
+        generator,
     }
 }
 

@@ -19,7 +19,9 @@ use anyhow::{Context, bail};
 use tidegate_affinity::Pinned;
 use tidegate_args::UsageError;
 use tidegate_nic::{Facts, Linux};
-use tidegate_runtime::{Attached, Balancers, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
+use tidegate_runtime::{
+    Attached, Balancers, CookieMode, InterfaceInfo, Runtime, ShardReport, Sources, SynCookies, WaitStrategy,
+};
 use tidegate_tcp::engine::{ConnectionId, Engine};
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::LinkHeader;
@@ -170,6 +172,7 @@ impl Client for BypassClient {
         if let Some(frames) = &mut total.frames {
             frames.received = frames.received.saturating_sub(misrouted.visits);
         }
+        total.generator.lost_frames = report.shards.iter().map(lost_frames).sum();
         if let Some(warning) = misrouted.warning() {
             eprintln!("tidegate-bench: {warning}");
         }
@@ -214,11 +217,21 @@ impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
     }
 }
 
+/// The frames that the client's own rings, queues or memory for frames had no room for.
+fn lost_frames(shard: &ShardReport) -> u64 {
+    let kernel = &shard.xdp_statistics;
+    kernel.rx_dropped
+        + kernel.rx_ring_full
+        + kernel.rx_fill_ring_empty_descs
+        + shard.port.tx_refused
+        + shard.port.handover_full
+}
+
 /// Latencies are to be the server's, to the microsecond.
 fn check_wait(workload: Workload, wait: WaitStrategy) -> Result<(), UsageError> {
-    if matches!(workload, Workload::Latency { .. }) && wait != WaitStrategy::Spin {
-        let text = "latency needs --wait spin: a client that sleeps wakes up to 1 ms late, which would count as the \
-                    server's";
+    if workload.rate().is_some() && wait != WaitStrategy::Spin {
+        let text = "a fixed rate needs --wait spin: a client that sleeps wakes up to 1 ms late, which would count as \
+                    the server's";
         return Err(UsageError(text.to_owned()));
     }
     Ok(())
@@ -240,13 +253,11 @@ fn check_queues(name: &str, interface: &InterfaceInfo) -> Result<(), UsageError>
 
 /// Every shard needs a part of what is asked for.
 fn check_shares(plan: &Plan, queues: u32) -> Result<(), UsageError> {
-    let least = match plan.workload {
-        Workload::Latency { rate } => rate.min(u64::from(plan.connections)),
-        _ => u64::from(plan.connections),
-    };
+    let connections = u64::from(plan.connections);
+    let least = plan.workload.rate().map_or(connections, |rate| rate.min(connections));
     if least < u64::from(queues) {
         return Err(UsageError(format!(
-            "the interface has {queues} queues; ask for at least as many connections, and requests per second"
+            "the interface has {queues} queues; ask for at least as many connections, and as many per second"
         )));
     }
     Ok(())
@@ -263,13 +274,11 @@ fn usage(error: tidegate_runtime::Error) -> anyhow::Error {
 
 /// Returns the part of the plan that one shard does.
 fn task(plan: &Plan, share: Share) -> Task {
-    let workload = match plan.workload {
-        Workload::Latency { rate } => Workload::Latency { rate: share.part(rate) },
-        workload => workload,
-    };
+    let rate = plan.workload.rate().map_or(0, |rate| share.part(rate));
     Task {
-        workload,
+        workload: plan.workload.with_rate(rate),
         connections: share.part(u64::from(plan.connections)) as u32,
+        arrival: plan.arrival.of_shard(share.index),
         ..Task::of(plan)
     }
 }

@@ -145,7 +145,7 @@ impl Settings {
         let time_wait = TIME_WAIT_RATE * (2 * self.msl).as_millis() / 1000;
         // Not more than MAX_TIME_WAIT, so it fits.
         let time_wait = time_wait.clamp(u128::from(MIN_CLOSING), MAX_TIME_WAIT) as u32;
-        let (closing, max_time_wait) = match plan.workload {
+        let (closing, max_time_wait) = match plan.workload.on_connections() {
             Workload::Cps { close: Close::Client } => (connections.max(MIN_CLOSING), time_wait.min(pairs.max(1))),
             Workload::Cps { .. } => (connections.max(MIN_CLOSING), MIN_CLOSING),
             _ => (MIN_CLOSING, MIN_CLOSING),
@@ -185,6 +185,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Arrival;
     use crate::body::Verify;
 
     const ALONE: Share = Share { index: 0, of: 1 };
@@ -210,6 +211,7 @@ mod tests {
             duration: Duration::from_secs(1),
             verify: Verify::default(),
             spread: None,
+            arrival: Arrival::Constant,
             cpu: None,
         }
     }
@@ -268,6 +270,10 @@ mod tests {
             Workload::Cps { close: Close::Rst },
             Workload::Rps { pipeline: 64 },
             Workload::Latency { rate: 1 },
+            Workload::OpenCps {
+                close: Close::Client,
+                rate: 1,
+            },
             Workload::Throughput {
                 direction: Direction::Up,
             },

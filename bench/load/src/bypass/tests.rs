@@ -16,7 +16,7 @@ use crate::bypass::settings::Settings;
 use crate::bypass::tuples::{Share, Steering};
 use crate::bypass::{BypassClient, check_queues, check_wait};
 use crate::progress::Progress;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Arrival, Client, Close, Direction, Measured, Plan, Workload};
 
 fn plan(workload: Workload) -> Plan {
     Plan {
@@ -27,6 +27,7 @@ fn plan(workload: Workload) -> Plan {
         duration: Duration::from_millis(100),
         verify: Verify::default(),
         spread: None,
+        arrival: Arrival::Constant,
         cpu: None,
     }
 }
@@ -280,6 +281,59 @@ fn what_is_due_counts_even_if_no_connection_is_free_for_it() {
     );
 }
 
+fn open_cps(rate: u64) -> Workload {
+    Workload::OpenCps {
+        close: Close::Client,
+        rate,
+    }
+}
+
+#[test]
+fn connections_of_an_open_loop_keep_their_rate() {
+    let found = find(open_cps(3_000), server(OK));
+    assert_without_errors(&found);
+    assert!((295..=305).contains(&found.operations), "{}", found.operations);
+    let starts = found.generator.starts.unwrap();
+    assert_eq!((starts.due, starts.begun), (300, 300));
+    assert_eq!((starts.late, starts.held_back), (0, 0));
+    assert_eq!(found.time_wait, Some(Duration::from_secs(2)));
+    // From when it was due, which is between two turns: 100 us for the handshake and as much for the response.
+    assert!((200.0..301.0).contains(&found.latency.quantiles().unwrap().p50));
+    assert!(found.connect.quantiles().unwrap().p50 >= 100.0);
+}
+
+#[test]
+fn poisson_arrivals_repeat_with_their_seed() {
+    let due = |seed| {
+        let plan = Plan {
+            arrival: Arrival::Poisson { seed },
+            ..plan(open_cps(3_000))
+        };
+        run(&plan, &Settings::new("tgc0"), server(OK))
+            .0
+            .generator
+            .starts
+            .unwrap()
+            .due
+    };
+    assert_eq!(due(1), due(1));
+    assert!((200..400).contains(&due(2)), "{}", due(2));
+    assert!((1..10).any(|seed| due(seed) != 300));
+}
+
+#[test]
+fn connections_that_are_due_wait_for_a_place_and_that_counts() {
+    // Each of 4 connections takes 200 us: 20,000 a second, and more are due.
+    let found = find(open_cps(30_000), server(OK));
+    assert!((1_900..=2_100).contains(&found.operations), "{}", found.operations);
+    let starts = found.generator.starts.unwrap();
+    // What is due at the end is still begun afterwards.
+    assert_eq!((starts.due, starts.begun, starts.late), (3_000, 3_000, 0));
+    assert!(starts.held_back > 2_500, "{starts:?}");
+    assert!(found.latency.quantiles().unwrap().p50 > 10_000.0);
+    assert!(found.connect.quantiles().unwrap().p50 > 10_000.0);
+}
+
 #[test]
 fn requests_without_an_answer_are_errors() {
     let found = find(Workload::Latency { rate: 3_000 }, server(""));
@@ -445,7 +499,10 @@ fn a_client_that_sleeps_does_not_measure_latencies() {
             .run(&plan(latency), &Progress::hidden())
             .unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
-        assert!(error.to_string().contains("latency needs --wait spin"), "{error:#}");
+        assert!(
+            error.to_string().contains("a fixed rate needs --wait spin"),
+            "{error:#}"
+        );
         check_wait(Workload::Rps { pipeline: 1 }, wait).unwrap();
     }
     check_wait(latency, WaitStrategy::Spin).unwrap();

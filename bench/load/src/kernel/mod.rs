@@ -21,7 +21,7 @@ use crate::driver::{Driver, Outcome, Task};
 use crate::errors::{Failure, Kind};
 use crate::open_files::allow_open_files;
 use crate::progress::{INTERVAL, Meter, Progress};
-use crate::{Client, Frames, Measured, Plan, Workload, measured};
+use crate::{Client, Frames, Measured, Plan, measured};
 
 /// File descriptors needed beside the connections.
 const OTHER_FILES: u64 = 64;
@@ -59,8 +59,8 @@ impl Client for KernelClient {
 
 fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
     let task = Task::of(plan);
-    // Requests at a fixed rate are due to the microsecond.
-    let precise = matches!(plan.workload, Workload::Latency { .. });
+    // What has a fixed rate is due to the microsecond.
+    let precise = plan.workload.rate().is_some();
     let mut driver = Driver::new(task);
     let mut meter = Meter::new(progress, plan.workload.unit());
     let mut host = Host::new(Requests::new(&plan.url, &task))?;
@@ -125,8 +125,8 @@ impl Connector for HostConnector<'_> {
         self.host.connections() as u32
     }
 
-    fn connect(&mut self) -> Result<(), Failure> {
-        match self.host.connect(self.target) {
+    fn connect(&mut self, due: Instant) -> Result<(), Failure> {
+        match self.host.connect_since(self.target, due) {
             Ok(_) => Ok(()),
             Err(error) => Err(failure(&error)),
         }
@@ -156,6 +156,10 @@ impl Connector for HostConnector<'_> {
 
     fn frames(&self) -> Option<Frames> {
         None
+    }
+
+    fn arrived(&self) -> u64 {
+        self.host.events()
     }
 }
 

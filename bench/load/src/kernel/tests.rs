@@ -14,7 +14,7 @@ use crate::body::{Body, Verify};
 use crate::kernel::{KernelClient, timeout};
 use crate::progress::{INTERVAL, Progress};
 use crate::thread_per_connection::serve_on_loopback;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Arrival, Client, Close, Direction, Measured, Plan, Workload};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 
@@ -66,6 +66,7 @@ fn plan(address: SocketAddr, workload: Workload) -> Plan {
         duration: Duration::from_millis(60),
         verify: Verify::default(),
         spread: None,
+        arrival: Arrival::Constant,
         cpu: None,
     }
 }
@@ -261,6 +262,52 @@ fn what_is_due_at_a_server_that_stands_still_is_unfinished() {
     assert_eq!(errors(&measured), ["unfinished"]);
     // All that were due, although only three connections could take one each.
     assert_eq!(measured.errors.total(), 60);
+}
+
+fn open_cps(rate: u64) -> Workload {
+    Workload::OpenCps {
+        close: Close::Rst,
+        rate,
+    }
+}
+
+#[test]
+fn connections_of_an_open_loop_are_begun_when_they_are_due() {
+    for arrival in [Arrival::Constant, Arrival::Poisson { seed: 1 }] {
+        let plan = Plan {
+            connections: 1_000,
+            arrival,
+            ..plan(hello(), open_cps(1_000))
+        };
+        let measured = run(&plan);
+        assert_right(&measured);
+        let starts = measured.generator.starts.unwrap();
+        // 60 on average; the standard deviation of a Poisson process is 8.
+        assert!((20..=100).contains(&starts.due), "{starts:?}");
+        assert_eq!((starts.begun, starts.missed()), (starts.due, 0));
+        assert!(measured.latency.len() >= starts.due && measured.connect.len() >= starts.due);
+        assert!((0.0..=1.0).contains(&measured.generator.busy));
+    }
+}
+
+#[test]
+fn connections_that_are_due_while_all_wait_are_held_back_and_missed() {
+    let mut plan = plan(silence(), open_cps(1_000));
+    plan.warm_up = Duration::ZERO;
+    let measured = run(&plan);
+    assert_eq!(measured.operations, 0);
+    // Three are begun and never answered; the others find no place.
+    let starts = measured.generator.starts.unwrap();
+    assert_eq!((starts.due, starts.begun, starts.missed()), (60, 3, 57));
+    assert_eq!(errors(&measured), ["unfinished"]);
+    assert_eq!(measured.errors.total(), 60);
+    assert!(measured.limit(&plan).is_none(), "there is nothing to judge");
+}
+
+#[test]
+fn connections_of_an_open_loop_that_are_refused_are_errors() {
+    let measured = run(&plan(nobody(), open_cps(500)));
+    assert_eq!((measured.operations, errors(&measured)), (0, vec!["refused"]));
 }
 
 #[test]
