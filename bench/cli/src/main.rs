@@ -9,7 +9,10 @@ extern crate tidegate_output;
 
 mod echo;
 mod measure;
+mod search;
 mod serve_kernel;
+mod steps;
+mod sweep;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,14 @@ enum Command {
     Throughput(measure::Throughput),
     /// Open many connections, keep them, ask all of them, and see what memory each takes.
     Hold(measure::Hold),
+    /// Search for the highest rate that meets objectives, by open loops.
+    ///
+    /// The rate is doubled until a step misses an objective or the server does not keep up, then the middle is taken
+    /// again and again. A step that fails is repeated once. What is found is verified by a step of three times the
+    /// duration, or as long as the objectives need to be shown, up to 10 minutes.
+    Search(Box<search::Arguments>),
+    /// Measure latencies at one rate after the other, by open loops, of one server or of several side by side.
+    Sweep(Box<sweep::Arguments>),
     /// Serve HTTP and echo on the kernel's TCP by epoll, with tidegate's applications.
     ServeKernel(serve_kernel::Arguments),
     /// Compare tidegate with nginx and with the kernel's TCP in the lab; `scripts/lab.sh up` has to be done before,
@@ -91,6 +102,8 @@ fn main() -> ExitCode {
         Command::Latency(arguments) => arguments.run(),
         Command::Throughput(arguments) => arguments.run(),
         Command::Hold(arguments) => arguments.run(),
+        Command::Search(arguments) => search::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::ServeKernel(arguments) => serve_kernel::run(&arguments),
         Command::Compare(arguments) => tidegate_experiments::compare::run(&arguments),
         Command::Report(arguments) => tidegate_report::command::run(&arguments),
@@ -170,6 +183,18 @@ mod tests {
             &["goodput", "--control", "a control"],
             &["fairness", "--flows", "3"],
             &["resilience", "--open-rate", "0"],
+            &["search", "cps", "--url", "http://198.18.0.1:80/", "--slo", "p99"],
+            &[
+                "search",
+                "rps",
+                "--url",
+                "http://198.18.0.1:80/",
+                "--slo",
+                "p99<1s",
+                "--precision",
+                "2",
+            ],
+            &["sweep", "cps", "--url", "http://198.18.0.1:80/", "--rates", "10..1"],
         ] {
             let error = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments))
                 .expect_err("the arguments are out of range");
@@ -199,6 +224,8 @@ mod tests {
             &["throughput", "--url", "http://198.18.0.1:80/", "--direction", "up"],
             &["hold", "--url", "http://198.18.0.1:80/", "--connections", "10000000"],
             &["report", "merge", "one.hlog"],
+            &["search", "cps", "--url", "http://198.18.0.1:80/", "--slo", "p99<1ms"],
+            &["sweep", "rps", "--url", "a=http://198.18.0.1:80/", "--rates", "1k..1M"],
         ] {
             let parsed = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments));
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

@@ -64,7 +64,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bars, Line, Lines, Scale, Section, Spread, XAxis, YAxis, testing};
+    use crate::{Bars, Line, Lines, Mark, Scale, Section, Spread, XAxis, YAxis, testing};
 
     fn report() -> Report {
         let mut report = Report {
@@ -125,13 +125,24 @@ mod tests {
         let x = XAxis {
             title: "offered SYN/s",
             names: Some(names),
+            scale: None,
         };
         let chart = |scale| Lines {
             title: name.to_owned(),
             x: x.clone(),
             y: YAxis { title: "part", scale },
             lines: targets.map(line).to_vec(),
+            marks: Vec::new(),
         };
+        let mut by_number = chart(Scale::Micros);
+        (by_number.x.names, by_number.x.scale) = (None, Some(Scale::Number));
+        for line in &mut by_number.lines {
+            line.points = vec![(900.0, 90.0), (4_000.0, 120.0), (160_000.0, 8_000.0)];
+        }
+        by_number.marks = vec![Mark {
+            at: (4_000.0, 120.0),
+            text: "<b>knee".to_owned(),
+        }];
         let facts = vec![
             (name.to_owned(), name.repeat(3)),
             ("two\nlines".to_owned(), "<i>\n".to_owned()),
@@ -159,7 +170,9 @@ mod tests {
                 Section::Bars(Bars::of_targets(name, rows.clone(), "value", "short")),
                 Section::Lines(chart(Scale::Percent)),
                 Section::Lines(chart(Scale::Micros)),
+                Section::Lines(by_number),
                 Section::Text(format!("**{name}** and {name}")),
+                Section::Alert(name.to_owned()),
                 Section::Table { columns: COLUMNS, rows },
                 Section::Facts(facts),
                 Section::HowToRead(&["**bold** and plain", "<p>"]),
@@ -179,8 +192,8 @@ mod tests {
             let drawn = [format!("  {kind}: ("), format!("function {kind}(")];
             assert!(drawn.iter().any(|text| html.contains(text)), "{kind}");
         }
-        let Section::Table { columns, .. } = &report.page.sections[6] else {
-            panic!("{:?}", report.page.sections[6]);
+        let Section::Table { columns, .. } = &report.page.sections[8] else {
+            panic!("{:?}", report.page.sections[8]);
         };
         let titles: Vec<Value> = json!(columns)
             .as_array()

@@ -2,10 +2,12 @@
 //! what all have is in [`options`], and of the client of choice in [`bypass`].
 
 mod bypass;
+pub(crate) mod conditions;
+mod open_loop;
 mod options;
 mod report;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod server_memory;
 mod summary;
 
@@ -13,12 +15,20 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::url::Url;
-use tidegate_load::{Close, Direction, Plan, Progress, Workload};
+use tidegate_load::{Arrival, Close, Direction, Plan, Progress, Workload};
 use tidegate_report::ReportFiles;
+use tidegate_report::objective::Objectives;
 
+use self::conditions::Conditions;
+pub(crate) use self::open_loop::OpenLoop;
+pub(crate) use self::options::ClientOptions;
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
+pub(crate) use self::report::verdict;
 use self::report::{Run, workload_name};
 use self::server_memory::ServerMemory;
+
+/// The highest rate of an open loop, per second.
+pub(crate) const MAX_RATE: u64 = 50_000_000;
 
 /// Arguments of `tidegate-bench cps`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +40,12 @@ pub(crate) struct Cps {
     /// The side that ends a connection when the response is complete.
     #[arg(long, value_enum, default_value = "client")]
     close: Close,
+    /// Connections per second that are due, 1 to 50,000,000, whether or not earlier ones are done (an open loop);
+    /// without it, as many as can be, each in the place of one that is done.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
+    rate: Option<u64>,
+    #[command(flatten)]
+    open_loop: OpenLoop,
 }
 
 /// Arguments of `tidegate-bench rps`.
@@ -52,8 +68,10 @@ pub(crate) struct Latency {
     #[command(flatten)]
     load: Load,
     /// Requests per second of all connections together, 1 to 50,000,000.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
     rate: u64,
+    #[command(flatten)]
+    open_loop: OpenLoop,
 }
 
 /// Arguments of `tidegate-bench throughput`.
@@ -111,8 +129,14 @@ pub(crate) struct CheckedLoad {
 impl Cps {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
-        let workload = Workload::Cps { close: self.close };
-        Measurement::of(&self.options, &self.load, workload).run()
+        let close = self.close;
+        let Some(rate) = self.rate else {
+            self.open_loop.refuse()?;
+            return Measurement::of(&self.options, &self.load, Workload::Cps { close }).run();
+        };
+        Measurement::of(&self.options, &self.load, Workload::OpenCps { close, rate })
+            .arriving(self.open_loop.arrival()?)
+            .run()
     }
 }
 
@@ -130,7 +154,9 @@ impl Latency {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         let workload = Workload::Latency { rate: self.rate };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload)
+            .arriving(self.open_loop.arrival()?)
+            .run()
     }
 }
 
@@ -153,13 +179,15 @@ impl Hold {
             connections: self.connections,
             warm_up: Duration::ZERO,
             duration: self.duration,
-            verify: self.options.verify(),
+            verify: self.options.client.verify(),
             spread: None,
-            cpu: self.options.cpu,
+            arrival: Arrival::Constant,
+            cpu: self.options.client.cpu,
         };
         Measurement {
             options: &self.options,
             plan,
+            fail_if: &[],
             server: self.server_pid,
         }
         .run()
@@ -173,6 +201,7 @@ impl CheckedLoad {
             connections: self.connections,
             warm_up: Duration::ZERO,
             duration: self.duration,
+            fail_if: Vec::new(),
         };
         let workload = if self.no_keepalive {
             Workload::Cps { close: Close::Server }
@@ -188,42 +217,57 @@ impl CheckedLoad {
 struct Measurement<'a> {
     options: &'a Options,
     plan: Plan,
+    /// Conditions by which it fails.
+    fail_if: &'a [Objectives],
     /// The process whose memory is looked at.
     server: Option<u32>,
 }
 
 impl<'a> Measurement<'a> {
-    fn of(options: &'a Options, load: &Load, workload: Workload) -> Self {
+    fn of(options: &'a Options, load: &'a Load, workload: Workload) -> Self {
         let plan = Plan {
             url: options.url.clone(),
             workload,
             connections: load.connections,
             warm_up: load.warm_up,
             duration: load.duration,
-            verify: options.verify(),
+            verify: options.client.verify(),
             spread: None,
-            cpu: options.cpu,
+            arrival: Arrival::Constant,
+            cpu: options.client.cpu,
         };
         Self {
             options,
             plan,
+            fail_if: &load.fail_if,
             server: None,
         }
     }
 
-    /// Measures, prints the results, and writes the files that were asked for. True when there was something and
-    /// nothing went wrong.
+    fn arriving(mut self, arrival: Arrival) -> Self {
+        self.plan.arrival = arrival;
+        self
+    }
+
+    /// Measures, prints the results, and writes the files that were asked for. True when there was something, nothing
+    /// went wrong, and no condition to fail by holds.
     ///
     /// # Errors
     ///
     /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
     /// read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
-        let Self { options, plan, server } = self;
-        let mut client = options.client(plan.target())?;
+        let Self {
+            options,
+            plan,
+            fail_if,
+            server,
+        } = self;
+        Conditions::check(fail_if, plan.workload)?;
+        let mut client = options.client.build(plan.target())?;
         // It is found out now, and not when all is measured.
         options.check_writable()?;
-        let environment = options.environment()?;
+        let environment = options.client.environment()?;
         // Before the client binds this thread to a CPU, which the threads it starts would share.
         let memory = server.map(ServerMemory::watch).transpose()?;
 
@@ -239,9 +283,10 @@ impl<'a> Measurement<'a> {
 
         let run = Run {
             environment,
-            client: options.client_name(),
+            client: options.client.name(),
             plan,
             start,
+            conditions: Conditions::of(fail_if, &measured),
             measured,
             memory,
         };
@@ -332,6 +377,8 @@ mod tests {
             ("rps", &["--pipeline", "0"]),
             ("rps", &["--pipeline", "65"]),
             ("latency", &["--rate", "0"]),
+            ("cps", &["--rate", "0"]),
+            ("rps", &["--fail-if", "p99"]),
             ("hold", &["--connections", "10000001"]),
             ("hold", &["--duration", "601s"]),
         ];
@@ -371,7 +418,7 @@ mod tests {
         assert_eq!(plan.workload, Workload::Cps { close: Close::Client });
         assert_eq!((plan.connections, plan.cpu), (64, None));
         assert_eq!((plan.warm_up.as_secs(), plan.duration.as_secs()), (1, 5));
-        assert_eq!(cps.options.client_name(), "kernel");
+        assert_eq!(cps.options.client.name(), "kernel");
         let Ok(Line::Hold(hold)) = parse_with_url("hold", &[]) else {
             panic!("defaults are accepted");
         };
@@ -382,6 +429,8 @@ mod tests {
     fn clients_have_their_own_arguments() {
         let cases: &[(&[&str], &str)] = &[
             (&["--iface", "eth9"], "--iface is for the client"),
+            (&["--arrival", "poisson"], "add --rate N"),
+            (&["--rate", "9", "--seed", "1"], "--arrival poisson"),
             (&["--huge-pages"], "--huge-pages is for the client"),
             (&["--msl", "1s"], "--msl is for the client"),
             (&["--client", "bypass"], "needs --iface"),
@@ -480,6 +529,21 @@ mod tests {
             assert_eq!(json["workload"], workload);
             assert_eq!(json["body"]["length"], 5, "{json}");
             assert_eq!(json["body"]["sha256"].as_str().map(str::len), Some(64), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_condition_that_holds_is_no_pass() {
+        let url = format!("http://{}/", serve());
+        for (condition, passes) in [("max>100s", true), ("rate>=1", false), ("errors>0.000001%", false)] {
+            let arguments = ["--url", &url, "--rate", "200", "--warm-up", "0s", "--duration", "100ms"];
+            for (command, own) in [
+                ("cps", &["--connections", "50"][..]),
+                ("latency", &["--arrival", "poisson"]),
+            ] {
+                let line = parse(command, &[&arguments, own, &["--fail-if", condition]].concat());
+                assert_eq!(run(line.unwrap()).unwrap(), passes, "{command} {condition}");
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use tidegate_args::duration;
 use tidegate_args::url::Url;
 use tidegate_lab::environment;
 use tidegate_load::{BypassClient, Client, KernelClient, Verify};
+use tidegate_report::objective::Objectives;
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
@@ -30,21 +31,30 @@ pub(super) enum ClientKind {
     Bypass,
 }
 
+/// Arguments of every client.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClientOptions {
+    /// The TCP that the client uses.
+    #[arg(long, value_enum, default_value = "kernel")]
+    client: ClientKind,
+    /// The CPU the client runs on (default: any)
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu: Option<usize>,
+    /// Compare every body with the first by SHA-256, not only its length, and wait at the end for what is under way.
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    bypass: BypassOptions,
+}
+
 /// Arguments of every measurement.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
     #[arg(long)]
     pub(super) url: Url,
-    /// The TCP that the client uses.
-    #[arg(long, value_enum, default_value = "kernel")]
-    client: ClientKind,
-    /// The CPU the client runs on (default: any)
-    #[arg(long, value_name = "N")]
-    pub(super) cpu: Option<usize>,
-    /// Compare every body with the first by SHA-256, not only its length, and wait at the end for what is under way.
-    #[arg(long)]
-    verify: bool,
+    #[command(flatten)]
+    pub(super) client: ClientOptions,
     #[command(flatten)]
     files: ReportFiles,
     /// Write the distribution of the latency to this file as .hgrm text, in microseconds.
@@ -53,8 +63,6 @@ pub(super) struct Options {
     /// Write the latencies to this file as an interval log of HdrHistogram, in nanoseconds; `report merge` reads it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    #[command(flatten)]
-    bypass: BypassOptions,
 }
 
 /// Arguments of the measurements that keep a server busy.
@@ -74,6 +82,11 @@ pub(super) struct Load {
     /// Time that is measured, at most 10m.
     #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     pub(super) duration: Duration,
+    /// Exit with code 1 if this holds, or if the run was too short to show that it does not, such as p99>2ms or
+    /// connect.p99.9>=5ms,errors>0.1%,rate<10k: each condition by itself. May be given several times. Without a
+    /// condition about errors, any error is a failure.
+    #[arg(long, value_name = "CONDITIONS")]
+    pub(super) fail_if: Vec<Objectives>,
 }
 
 impl Options {
@@ -81,55 +94,16 @@ impl Options {
     pub(super) fn verifying(url: Url, files: ReportFiles) -> Self {
         Self {
             url,
-            client: ClientKind::Kernel,
-            cpu: None,
-            verify: true,
+            client: ClientOptions {
+                client: ClientKind::Kernel,
+                cpu: None,
+                verify: true,
+                bypass: BypassOptions::default(),
+            },
             files,
             hgrm: None,
             log: None,
-            bypass: BypassOptions::default(),
         }
-    }
-
-    /// The bodies that responses have to have.
-    pub(super) fn verify(&self) -> Verify {
-        if self.verify { Verify::Alike } else { Verify::Length }
-    }
-
-    /// The client that was chosen, to load `target`.
-    ///
-    /// # Errors
-    ///
-    /// Arguments do not go together (a usage error).
-    pub(super) fn client(&self, target: SocketAddr) -> anyhow::Result<Box<dyn Client>> {
-        match self.client {
-            ClientKind::Kernel => {
-                self.bypass.refuse()?;
-                Ok(Box::new(KernelClient::new()))
-            }
-            ClientKind::Bypass => Ok(Box::new(BypassClient::new(self.bypass.settings(target)?))),
-        }
-    }
-
-    /// The name of that client in the results.
-    pub(super) const fn client_name(&self) -> &'static str {
-        match self.client {
-            ClientKind::Kernel => "kernel",
-            ClientKind::Bypass => "bypass",
-        }
-    }
-
-    /// Returns the facts that the results depend on.
-    ///
-    /// # Errors
-    ///
-    /// `/proc` cannot be read.
-    pub(super) fn environment(&self) -> anyhow::Result<Map<String, Value>> {
-        let mut environment = environment::describe()?;
-        if self.client == ClientKind::Bypass {
-            self.bypass.describe(&mut environment);
-        }
-        Ok(environment)
     }
 
     /// Checks that the files that are asked for can be written.
@@ -159,5 +133,48 @@ impl Options {
             files::write(file, run.log()?)?;
         }
         Ok(())
+    }
+}
+
+impl ClientOptions {
+    /// The bodies that responses have to have.
+    pub(crate) fn verify(&self) -> Verify {
+        if self.verify { Verify::Alike } else { Verify::Length }
+    }
+
+    /// The client that was chosen, to load `target`.
+    ///
+    /// # Errors
+    ///
+    /// Arguments do not go together (a usage error).
+    pub(crate) fn build(&self, target: SocketAddr) -> anyhow::Result<Box<dyn Client>> {
+        match self.client {
+            ClientKind::Kernel => {
+                self.bypass.refuse()?;
+                Ok(Box::new(KernelClient::new()))
+            }
+            ClientKind::Bypass => Ok(Box::new(BypassClient::new(self.bypass.settings(target)?))),
+        }
+    }
+
+    /// The name of that client in the results.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.client {
+            ClientKind::Kernel => "kernel",
+            ClientKind::Bypass => "bypass",
+        }
+    }
+
+    /// Returns the facts that the results depend on.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub(crate) fn environment(&self) -> anyhow::Result<Map<String, Value>> {
+        let mut environment = environment::describe()?;
+        if self.client == ClientKind::Bypass {
+            self.bypass.describe(&mut environment);
+        }
+        Ok(environment)
     }
 }

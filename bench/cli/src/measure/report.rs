@@ -6,33 +6,38 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Close, Direction, Measured, Plan, Workload, hex};
+use tidegate_load::{Arrival, Close, Direction, Limit, Limiter, Measured, Plan, Starts, Workload, hex};
+use tidegate_report::format::three_digits;
+use tidegate_report::objective::Finding;
 use tidegate_report::{
     CONNECT, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log, percentiles,
 };
 
+use super::conditions::Conditions;
 use super::summary;
 
 /// A measurement that is over.
 #[derive(Clone, Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// The facts the results depend on.
     pub(super) environment: Map<String, Value>,
     /// The name of the client.
     pub(super) client: &'static str,
     /// The plan it followed.
-    pub(super) plan: Plan,
+    pub(crate) plan: Plan,
     /// The beginning of the part that counts.
     pub(super) start: SystemTime,
     /// Its results.
-    pub(super) measured: Measured,
+    pub(crate) measured: Measured,
+    /// The conditions by which it fails.
+    pub(super) conditions: Conditions,
     /// The memory of the server, if it was asked for.
     pub(super) memory: Option<MemoryUse>,
 }
 
 /// The memory of a server process and of its kernel around a measurement, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MemoryUse {
+pub(crate) struct MemoryUse {
     /// Before the first connection.
     pub(super) before: Memory,
     /// The maximum of each until the end.
@@ -40,13 +45,13 @@ pub(super) struct MemoryUse {
 }
 
 impl Run {
-    /// Returns whether there were results, and no errors.
+    /// Returns whether there were results, and no errors or other reasons to fail.
     pub(super) fn passed(&self) -> bool {
         let least = match self.plan.workload {
             Workload::Hold => u64::from(self.plan.connections),
             _ => 1,
         };
-        self.measured.errors.total() == 0 && self.measured.operations >= least
+        self.conditions.passed(self.measured.errors.total()) && self.measured.operations >= least
     }
 
     /// Returns the report. Its one row has its fields at the top of the JSON, too.
@@ -54,10 +59,13 @@ impl Run {
         let facts = summary::facts(self);
         let row = self.row();
         let introduction = facts.iter().find(|(name, _)| *name == "workload");
-        let mut sections = vec![Section::Tiles(self.tiles())];
+        let limit = self.limit().filter(|limit| limit.by == Limiter::Client);
+        let mut sections = Vec::new();
+        sections.extend(limit.as_ref().map(|limit| Section::Alert(limit.to_string())));
+        sections.push(Section::Tiles(self.tiles()));
         sections.extend(percentiles(self.distributions()));
         sections.extend([
-            Section::Heading("Results".to_owned()),
+            Section::Heading(if limit.is_some() { "Figures" } else { "Results" }.to_owned()),
             Section::Facts(
                 facts
                     .iter()
@@ -130,16 +138,24 @@ impl Run {
             )
             .with("time_wait_seconds", measured.time_wait.map(seconds))
             .with("memory", self.memory.map(|memory| memory.json(measured.operations)));
-        for field in ["close", "pipeline", "offered_per_second", "direction"] {
+        for field in ["close", "pipeline", "direction"] {
             row = row.with(field, Value::Null);
         }
+        row = verdict(row, plan, measured).with(
+            "conditions",
+            json!(self.conditions.findings.iter().map(Finding::json).collect::<Vec<_>>()),
+        );
         match plan.workload {
-            Workload::Cps { close } => row.with("close", close_name(close)),
+            Workload::Cps { close } | Workload::OpenCps { close, .. } => row.with("close", close_name(close)),
             Workload::Rps { pipeline } => row.with("pipeline", pipeline),
-            Workload::Latency { rate } => row.with("offered_per_second", rate),
             Workload::Throughput { direction } => row.with("direction", direction_name(direction)),
-            Workload::Hold => row,
+            Workload::Latency { .. } | Workload::Hold => row,
         }
+    }
+
+    /// Returns who was at the limit.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        self.measured.limit(&self.plan)
     }
 
     /// Returns the latencies of requests as `.hgrm` text in microseconds.
@@ -187,7 +203,7 @@ impl Run {
     /// Returns the unit of [`Run::value`].
     pub(super) fn unit(&self) -> &'static str {
         match self.plan.workload {
-            Workload::Cps { .. } => "connections/s",
+            Workload::Cps { .. } | Workload::OpenCps { .. } => "connections/s",
             Workload::Rps { .. } | Workload::Latency { .. } => "requests/s",
             Workload::Throughput { .. } => "bytes/s",
             Workload::Hold => "connections",
@@ -197,7 +213,7 @@ impl Run {
     /// Returns the name of an operation; `None` where operations are bytes.
     pub(super) fn operation(&self) -> Option<&'static str> {
         match self.plan.workload {
-            Workload::Cps { .. } | Workload::Hold => Some("connection"),
+            Workload::Cps { .. } | Workload::OpenCps { .. } | Workload::Hold => Some("connection"),
             Workload::Rps { .. } | Workload::Latency { .. } => Some("request"),
             Workload::Throughput { .. } => None,
         }
@@ -238,11 +254,43 @@ impl MemoryUse {
 /// Returns the name of `workload` on the command line and in the results.
 pub(super) const fn workload_name(workload: Workload) -> &'static str {
     match workload {
-        Workload::Cps { .. } => "cps",
+        Workload::Cps { .. } | Workload::OpenCps { .. } => "cps",
         Workload::Rps { .. } => "rps",
         Workload::Latency { .. } => "latency",
         Workload::Throughput { .. } => "throughput",
         Workload::Hold => "hold",
+    }
+}
+
+/// Returns `row` with who was at the limit, and the client's own part, which that is judged by.
+pub(crate) fn verdict(row: Row, plan: &Plan, measured: &Measured) -> Row {
+    let limit = measured.limit(plan);
+    let generator = &measured.generator;
+    let rate = plan.workload.rate();
+    row.with("limit", limit.as_ref().map(|limit| limit.by.name()))
+        .with("limit_reason", limit.map(|limit| limit.reason))
+        .with("client_busy", three_digits(generator.busy))
+        .with("client_waited", three_digits(generator.waited))
+        .with("client_lost_frames", measured.frames.map(|_| generator.lost_frames))
+        .with("offered_per_second", rate)
+        .with("arrival", rate.map(|_| arrival_name(plan.arrival)))
+        .with("starts", generator.starts.as_ref().map(starts_json))
+}
+
+fn starts_json(starts: &Starts) -> Value {
+    json!({
+        "due": starts.due,
+        "begun": starts.begun,
+        "late": starts.late,
+        "held_back": starts.held_back,
+        "missed": starts.missed(),
+    })
+}
+
+pub(super) const fn arrival_name(arrival: Arrival) -> &'static str {
+    match arrival {
+        Arrival::Constant => "constant",
+        Arrival::Poisson { .. } => "poisson",
     }
 }
 
@@ -352,12 +400,18 @@ mod tests {
             Workload::Cps { close: Close::Rst },
             Workload::Rps { pipeline: 16 },
             Workload::Latency { rate: 1_000 },
+            Workload::OpenCps {
+                close: Close::Rst,
+                rate: 500,
+            },
             Workload::Throughput {
                 direction: Direction::Up,
             },
             Workload::Hold,
         ] {
             let mut run = run(workload);
+            run.measured.generator.starts = workload.rate().map(|_| Starts::default());
+            run.conditions = Conditions::of(&["p99>2ms".parse().unwrap()], &run.measured);
             run.memory = Some(samples::memory());
             let report = run.report();
             assert_report(run.workload(), &report);
@@ -366,9 +420,14 @@ mod tests {
                 keys(&value["rows"][0]),
                 [
                     "announced_ends",
+                    "arrival",
                     "body",
                     "client",
+                    "client_busy",
+                    "client_lost_frames",
+                    "client_waited",
                     "close",
+                    "conditions",
                     "connect_us",
                     "connections",
                     "cpu",
@@ -379,11 +438,14 @@ mod tests {
                     "frames",
                     "frames_per_operation",
                     "latency_us",
+                    "limit",
+                    "limit_reason",
                     "memory",
                     "offered_per_second",
                     "operations",
                     "pipeline",
                     "seconds",
+                    "starts",
                     "target",
                     "time_wait_seconds",
                     "unit",
@@ -461,6 +523,64 @@ mod tests {
         ] {
             assert_eq!(value[key], Value::Null, "{key}");
         }
+    }
+
+    fn alerts(run: &Run) -> Vec<String> {
+        let sections = run.report().page.sections;
+        let alerts = sections.into_iter().filter_map(|section| match section {
+            Section::Alert(text) => Some(text),
+            _ => None,
+        });
+        alerts.collect()
+    }
+
+    #[test]
+    fn figures_of_a_client_at_its_limit_are_no_results() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        let value = run.report().json();
+        assert_eq!(
+            (&value["limit"], &value["client_busy"]),
+            (&json!("server"), &json!(0.25))
+        );
+        assert!(alerts(&run).is_empty());
+        assert!(run.report().html().contains("\"Results\""));
+        run.measured.generator.busy = 0.99;
+        let value = run.report().json();
+        assert_eq!(value["limit"], "client");
+        assert_eq!(
+            value["limit_reason"],
+            "its thread was busy 99 % of the time, and waited 5 % of it for a processor that others used"
+        );
+        assert!(
+            alerts(&run)[0].ends_with("not a result of the server"),
+            "{:?}",
+            alerts(&run)
+        );
+        assert!(!run.report().html().contains("\"Results\""));
+    }
+
+    #[test]
+    fn an_open_loop_says_how_it_kept_its_times() {
+        let mut run = run(Workload::OpenCps {
+            close: Close::Rst,
+            rate: 510,
+        });
+        run.plan.arrival = Arrival::Poisson { seed: 1 };
+        run.measured.generator.starts = Some(Starts {
+            due: 1_020,
+            begun: 1_010,
+            late: 3,
+            held_back: 7,
+        });
+        let value = run.report().json();
+        assert_eq!(value["offered_per_second"], 510);
+        assert_eq!(
+            (&value["workload"], &value["arrival"]),
+            (&json!("cps"), &json!("poisson"))
+        );
+        let starts = json!({"due": 1_020, "begun": 1_010, "late": 3, "held_back": 7, "missed": 10});
+        assert_eq!(value["starts"], starts);
+        assert_eq!(value["limit"], "server");
     }
 
     /// The names of the lines of the chart.

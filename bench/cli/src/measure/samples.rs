@@ -3,15 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Errors, Frames, Measured, Plan, Verify, Workload};
+use tidegate_load::{Arrival, Errors, Frames, Generator, Measured, Plan, Verify, Workload};
 use tidegate_report::Latencies;
 use tidegate_report::testing;
 
+use super::conditions::Conditions;
 use super::report::{MemoryUse, Run};
 
-/// A run of fixed numbers without errors: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
+/// A run of fixed numbers without errors, with a client that is idle 70 % of the time: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
 /// took 250 us.
-pub(super) fn run(workload: Workload) -> Run {
+pub(crate) fn run(workload: Workload) -> Run {
     let mut latency = Latencies::new();
     for micros in 1..=1_000 {
         latency.record(Duration::from_micros(micros));
@@ -29,6 +30,7 @@ pub(super) fn run(workload: Workload) -> Run {
             duration: Duration::from_secs(2),
             verify: Verify::default(),
             spread: None,
+            arrival: Arrival::Constant,
             cpu: Some(1),
         },
         start: SystemTime::UNIX_EPOCH,
@@ -46,7 +48,13 @@ pub(super) fn run(workload: Workload) -> Run {
             operations_with_warm_up: 2_000,
             body: None,
             time_wait: Some(Duration::from_secs(2)),
+            generator: Generator {
+                busy: 0.25,
+                waited: 0.05,
+                ..Generator::default()
+            },
         },
+        conditions: Conditions::default(),
         memory: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Close, Workload};
+use tidegate_load::{Arrival, Close, Starts, Workload};
 use tidegate_report::Latencies;
 
 use super::report::{MemoryUse, Run, close_name, direction_name};
@@ -51,10 +51,17 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     }
     facts.push(("frames", frames(run)));
     facts.push(("TIME-WAIT", time_wait(run)));
+    if let Some(starts) = &measured.generator.starts {
+        facts.push(("starts", starts_phrase(starts)));
+    }
+    if let Some(limit) = run.limit() {
+        facts.push(("limit", limit.to_string()));
+    }
     if let Some(memory) = &run.memory {
         facts.extend(memory_facts(memory, measured.operations));
     }
     facts.push(("errors", errors(run)));
+    facts.extend(run.conditions.phrases().map(|phrase| ("fail-if", phrase)));
     facts
 }
 
@@ -69,14 +76,44 @@ fn workload(run: &Run) -> String {
                 close_name(close)
             )
         }
+        Workload::OpenCps { close, rate } => {
+            let end = match close {
+                Close::Rst => "ended by the client's RST".to_owned(),
+                close => format!("closed by the {} first", close_name(close)),
+            };
+            format!(
+                "cps: {rate} connections/s, {} apart, each counted from when it was due, {end}",
+                spaces(run)
+            )
+        }
         Workload::Rps { pipeline: 1 } => "rps: one request at a time on each connection".to_owned(),
         Workload::Rps { pipeline } => format!("rps: {pipeline} requests under way on each connection"),
         Workload::Latency { rate } => {
-            format!("latency: {rate} requests/s, each counted from when it was due (coordinated omission)")
+            format!(
+                "latency: {rate} requests/s, {} apart, each counted from when it was due (coordinated omission)",
+                spaces(run)
+            )
         }
         Workload::Throughput { direction } => format!("throughput: {}", direction_name(direction)),
         Workload::Hold => "hold: connections that stay open and are asked once at the end".to_owned(),
     }
+}
+
+fn spaces(run: &Run) -> &'static str {
+    match run.plan.arrival {
+        Arrival::Constant => "evenly",
+        Arrival::Poisson { .. } => "randomly (Poisson)",
+    }
+}
+
+fn starts_phrase(starts: &Starts) -> String {
+    format!(
+        "{} due, {} late by the client, {} held back as all connections were busy, {} never begun",
+        starts.due,
+        starts.late,
+        starts.held_back,
+        starts.missed()
+    )
 }
 
 fn client(run: &Run) -> String {
@@ -112,7 +149,9 @@ fn rate(run: &Run) -> String {
             per_second / MEGABYTE,
             per_second * 8.0 / 1e9
         ),
-        Workload::Latency { rate } => format!("{per_second:.0} {} of the {rate} that were due", run.unit()),
+        Workload::OpenCps { rate, .. } | Workload::Latency { rate } => {
+            format!("{per_second:.0} {} of the {rate} that were due", run.unit())
+        }
         _ => format!("{per_second:.0} {}", run.unit()),
     }
 }
@@ -139,7 +178,7 @@ fn frames(run: &Run) -> String {
 }
 
 fn time_wait(run: &Run) -> String {
-    let Workload::Cps { close } = run.plan.workload else {
+    let (Workload::Cps { close } | Workload::OpenCps { close, .. }) = run.plan.workload else {
         return "nowhere while measuring: connections stay open".to_owned();
     };
     match (close, run.measured.time_wait) {
@@ -219,6 +258,7 @@ mod tests {
             "rate       500 connections/s\n",
             "frames     7.50 for each connection (8000 sent and 7000 received in all, with the warm-up)\n",
             "TIME-WAIT  on the client, 2MSL is 2 s\n",
+            "limit      limited by the server: the client was idle 70 % of the time, its 64 connections waited for",
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
@@ -238,6 +278,36 @@ mod tests {
         let mut run = with(run, Workload::Cps { close: Close::Client });
         run.measured.time_wait = None;
         assert!(!fact(&run, "TIME-WAIT").contains("2MSL"));
+    }
+
+    #[test]
+    fn an_open_loop_says_what_was_due_and_what_came_of_it() {
+        let mut run = run(Workload::OpenCps {
+            close: Close::Rst,
+            rate: 500,
+        });
+        run.measured.generator.starts = Some(Starts {
+            due: 1_000,
+            begun: 999,
+            late: 2,
+            held_back: 3,
+        });
+        let expected =
+            "cps: 500 connections/s, evenly apart, each counted from when it was due, ended by the client's RST";
+        assert_eq!(fact(&run, "workload"), expected);
+        assert_eq!(fact(&run, "rate"), "500 connections/s of the 500 that were due");
+        assert!(
+            fact(&run, "starts").starts_with("1000 due, 2 late"),
+            "{}",
+            fact(&run, "starts")
+        );
+        assert!(fact(&run, "starts").ends_with("1 never begun"));
+        assert!(
+            fact(&run, "limit").starts_with("neither side: "),
+            "{}",
+            fact(&run, "limit")
+        );
+        assert!(fact(&run, "TIME-WAIT").starts_with("nowhere"));
     }
 
     #[test]

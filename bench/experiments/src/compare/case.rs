@@ -10,7 +10,9 @@ use tidegate_lab::Cores;
 use tidegate_lab::arrangement::CLIENT_DEVICE;
 use tidegate_lab::machine;
 use tidegate_lab::{Lab, Place};
-use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload};
+use tidegate_load::{
+    Arrival, BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload,
+};
 
 use super::cpu;
 use super::frame_pattern::Lengths;
@@ -134,6 +136,7 @@ impl Bench<'_> {
             duration: self.scale.duration,
             verify: Verify::default(),
             spread: None,
+            arrival: Arrival::Constant,
             cpu: Some(self.cores.client),
         };
         let (measured, observed) = cpu::watch(self.lab, self.cores, Some(server.id()), || {

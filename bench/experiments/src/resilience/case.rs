@@ -12,7 +12,7 @@ use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
 use tidegate_lab::machine::{self, CoreTime, DeviceCounts, Memory};
 use tidegate_lab::{Child, Lab, Place};
-use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workload};
+use tidegate_load::{Arrival, Body, Client, Close, KernelClient, Progress, Verify, Workload};
 
 use super::attack::Attack;
 use super::background_load::BackgroundLoad;
@@ -266,6 +266,7 @@ impl Bench<'_> {
             duration: clients.window,
             verify: Verify::Equal(Body::of(&self.small)),
             spread: Some(clients.tail),
+            arrival: Arrival::Constant,
             cpu: None,
         };
         let lab = self.lab;

@@ -31,8 +31,8 @@ use crate::format::{micros, short};
 
 pub use parse::ParseError;
 
-/// Conditions that all have to hold.
-#[derive(Clone, Debug, PartialEq)]
+/// Conditions that all have to hold; by default none.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objectives(Vec<Objective>);
 
 /// One condition.
@@ -107,6 +107,8 @@ pub struct Finding {
     pub observed: String,
     /// Operations with which the same observation would have shown that the objective is met, if there were too few.
     pub needed: Option<u64>,
+    /// Of a percentile, the part of all operations that may be beyond it.
+    pub tail: Option<f64>,
 }
 
 impl Outcome {
@@ -212,6 +214,11 @@ impl Objective {
             outcome,
             observed,
             needed,
+            tail: match self.metric {
+                Metric::Percentile(_, part) => Some(1.0 - part),
+                Metric::Max(_) => Some(0.0),
+                Metric::Errors | Metric::Rate => None,
+            },
         }
     }
 
