@@ -348,7 +348,7 @@ mod tests {
         );
         let line = search.line(&search.steps[0]);
         assert!(
-            line.starts_with("bracket 1000/s: not shown; 1000/s done, p50 200us"),
+            line.starts_with("bracket 1000/s: not shown; 1000/s done, p50 200.1us"),
             "{line}"
         );
         assert!(line.contains("299574 are needed to tell"), "{line}");

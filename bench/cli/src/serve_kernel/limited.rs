@@ -32,8 +32,8 @@ pub(super) struct Connection<C> {
 enum Gate {
     /// What arrives next takes a token.
     Shut,
-    /// Something has arrived, and its token will be there at this time.
-    Waiting(Instant),
+    /// Something has arrived, and its token will be there. The application's timer stands still meanwhile.
+    Waiting { since: Instant, until: Instant },
     /// The token is there.
     Open,
 }
@@ -127,7 +127,7 @@ impl<C> Connection<C> {
 
     fn arm<S: Stream>(&self, stream: &mut S) {
         let due = match self.gate {
-            Gate::Waiting(until) => until.min(self.timer),
+            Gate::Waiting { until, .. } => until,
             Gate::Shut | Gate::Open => self.timer,
         };
         let now = stream.now();
@@ -156,14 +156,17 @@ impl<A: Application> Application for Limited<A> {
     fn receive<S: Stream>(&mut self, connection: &mut Self::Connection, stream: &mut S, data: &[u8]) -> usize {
         if let Some(bucket) = &self.bucket {
             if connection.gate == Gate::Shut {
-                let wait = bucket.take();
+                let (wait, since) = (bucket.take(), stream.now());
                 connection.gate = if wait.is_zero() {
                     Gate::Open
                 } else {
-                    Gate::Waiting(stream.now() + wait)
+                    Gate::Waiting {
+                        since,
+                        until: since + wait,
+                    }
                 };
             }
-            if let Gate::Waiting(_) = connection.gate {
+            if let Gate::Waiting { .. } = connection.gate {
                 connection.arm(stream);
                 return 0;
             }
@@ -186,13 +189,16 @@ impl<A: Application> Application for Limited<A> {
 
     fn timeout<S: Stream>(&mut self, connection: &mut Self::Connection, stream: &mut S) {
         let now = stream.now();
-        if let Gate::Waiting(until) = connection.gate
-            && until <= now
-        {
-            // What waits is offered again after this.
-            connection.gate = Gate::Open;
-        }
-        if connection.timer <= now {
+        if let Gate::Waiting { since, until } = connection.gate {
+            if until <= now {
+                // What waits is offered again after this.
+                connection.gate = Gate::Open;
+                if connection.timer != Instant::NEVER {
+                    connection.timer = connection.timer + now.since(since);
+                }
+            }
+            connection.arm(stream);
+        } else if connection.timer <= now {
             connection.timer = Instant::NEVER;
             let application = &mut self.application;
             connection.call(stream, |inner, stream| application.timeout(inner, stream));
@@ -211,7 +217,7 @@ impl<A: Application> Application for Limited<A> {
     }
 
     fn closed(&mut self, connection: Self::Connection, reason: CloseReason) {
-        if let (Gate::Waiting(_) | Gate::Open, Some(bucket)) = (connection.gate, &self.bucket) {
+        if let (Gate::Waiting { .. } | Gate::Open, Some(bucket)) = (connection.gate, &self.bucket) {
             bucket.put_back();
         }
         self.application.closed(connection.inner, reason);

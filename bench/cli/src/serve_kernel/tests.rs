@@ -280,7 +280,7 @@ fn a_limited_server_answers_all_and_no_faster_than_its_limit() {
     server.stop().unwrap();
 }
 
-/// The application's own timer goes on while a request waits for its token.
+/// The application's own timer goes on when the request has its token, and not before.
 #[test]
 fn a_limited_server_still_closes_what_is_idle() {
     let settings = Settings {

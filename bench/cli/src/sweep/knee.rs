@@ -37,7 +37,7 @@ mod tests {
             .map(|rate| (rate, if rate < 99_000.0 { 4.6e6 / (1e5 - rate) } else { 1e6 }))
             .collect();
         let rate = points[knee(&points).unwrap()].0;
-        assert!((40_000.0..99_000.0).contains(&rate), "{rate}");
+        assert!((30_000.0..60_000.0).contains(&rate), "{rate}");
     }
 
     #[test]
