@@ -128,8 +128,7 @@ impl Step {
     /// Judges what was measured by `plan`.
     pub(crate) fn of(plan: Plan, measured: Measured, objectives: &Objectives) -> Self {
         let findings = objectives.evaluate(&sample(&measured));
-        let limit = measured.limit(&plan);
-        let failure = failure(&plan, &measured, &findings, limit);
+        let failure = failure(&plan, &measured, &findings);
         let outcome = match &failure {
             Some(_) => Outcome::NotMet,
             None => Finding::worst(&findings),
@@ -165,16 +164,16 @@ impl Step {
     }
 }
 
-/// Why a step is more than there should be; `None` if it is not, or if nobody can tell.
-fn failure(plan: &Plan, measured: &Measured, findings: &[Finding], limit: Option<Limit>) -> Option<Limit> {
+/// Why a step fails; `None` if it does not, or if it was too short to tell.
+///
+/// What the client began late counts from when it was due, so objectives that are met are met all the same.
+fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Limit> {
     let missed: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.outcome == Outcome::NotMet)
         .collect();
     let starts = measured.generator.starts.unwrap_or_default();
-    let is_late =
-        limit.as_ref().is_some_and(|limit| limit.by == Limiter::Client) && starts.late.saturating_mul(100) > starts.due;
-    if missed.is_empty() && measured.keeps_up() && !is_late {
+    if missed.is_empty() && measured.keeps_up() {
         return None;
     }
     let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
@@ -190,19 +189,14 @@ fn failure(plan: &Plan, measured: &Measured, findings: &[Finding], limit: Option
             .tail
             .is_some_and(|tail| starts.late > 0 && starts.late as f64 > starts.due as f64 * tail)
     };
-    let (by, why) = match limit {
-        Some(limit) if limit.by == Limiter::Client => (Limiter::Client, Some(limit.reason)),
-        limit if !missed.is_empty() && missed.iter().all(is_own) && measured.keeps_up() => {
-            let late = format!("{} of {} starts were late by the client", starts.late, starts.due);
-            let by = if limit.is_some() {
-                Limiter::Client
-            } else {
-                Limiter::Server
-            };
-            (by, Some(late))
-        }
-        Some(limit) if limit.by == Limiter::Server => (Limiter::Server, Some(limit.reason)),
-        _ => (Limiter::Server, None),
+    let (by, why) = if let Some(reason) = measured.exhaustion() {
+        (Limiter::Client, Some(reason))
+    } else if !missed.is_empty() && missed.iter().all(is_own) && measured.keeps_up() {
+        let late = format!("{} of {} starts were late by the client", starts.late, starts.due);
+        (Limiter::Client, Some(late))
+    } else {
+        let limit = measured.limit(plan).filter(|limit| limit.by == Limiter::Server);
+        (Limiter::Server, limit.map(|limit| limit.reason))
     };
     reasons.extend(why);
     if plan.workload.rate().is_some() && measured.operations == 0 {
@@ -364,7 +358,12 @@ pub(crate) mod tests {
         assert_eq!(judge(50, "p99.9<1ms"), Some(Limiter::Client));
         // But not where something else is missed, too.
         assert_eq!(judge(50, "p99.9<1ms,p50<0.1ms"), Some(Limiter::Server));
-        assert_eq!(judge(200, "p99<1ms"), Some(Limiter::Client), "the rate was not offered");
+        assert_eq!(
+            judge(2_000, "p50<0.1ms"),
+            Some(Limiter::Server),
+            "half of all were too slow"
+        );
+        assert_eq!(judge(2_000, "p50<1ms"), None);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Measured {
             return None;
         }
         let limit = |by, reason| Some(Limit { by, reason });
-        if let Some(reason) = self.own_limit() {
+        if let Some(reason) = self.exhaustion().or_else(|| self.lateness()) {
             return limit(Limiter::Client, reason);
         }
         let Some(starts) = self.generator.starts else {
@@ -91,8 +91,8 @@ impl Measured {
         )
     }
 
-    /// Why the client could not have done more; `None` if it could.
-    fn own_limit(&self) -> Option<String> {
+    /// Why the client had nothing left to do more with: source ports, rings, or time of a processor. `None` if it had.
+    pub fn exhaustion(&self) -> Option<String> {
         let generator = &self.generator;
         let no_port = self.errors.count(Kind::NoPort);
         if no_port > 0 {
@@ -115,7 +115,12 @@ impl Measured {
             }
             return Some(reason);
         }
-        let starts = generator.starts?;
+        None
+    }
+
+    /// Why an open loop was not what it should be, by the client alone; `None` if it was.
+    fn lateness(&self) -> Option<String> {
+        let starts = self.generator.starts?;
         (starts.late as f64 > starts.due as f64 * TOLERANCE).then(|| {
             format!(
                 "{} of {} starts were more than {} ms late although a connection was free",
