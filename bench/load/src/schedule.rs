@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidegate_random::Random;
 use tidegate_tcp::time::Instant;
 
-/// The number of Poisson arrivals that are drawn at most to find out how many were missed; the rest is taken for as many
-/// as there are on average.
+/// The number of Poisson arrivals that are drawn at most to find out how many were missed; the rest is taken for as
+/// many as there are on average.
 const MAX_DRAWN: u64 = 1 << 20;
 
 /// The spaces between what is due in an open loop.

@@ -10,8 +10,8 @@ use tidegate_report::testing;
 use super::conditions::Conditions;
 use super::report::{MemoryUse, Run};
 
-/// A run of fixed numbers without errors, with a client that is idle 70 % of the time: 1,000 operations in 2 s that took 1 to 1,000 us each, and one connection that
-/// took 250 us.
+/// A run of fixed numbers without errors, with a client that is idle 70 % of the time: 1,000 operations in 2 s that
+/// took 1 to 1,000 us each, and one connection that took 250 us.
 pub(crate) fn run(workload: Workload) -> Run {
     let mut latency = Latencies::new();
     for micros in 1..=1_000 {

@@ -6,7 +6,10 @@ use tidegate_report::objective::Outcome;
 const RETREATS: u32 = 5;
 
 /// The number of times that the search is resumed above a rate that failed by chance.
-const MAX_RESUMPTIONS: u32 = 3;
+const MAX_RESUMPTIONS: u32 = 2;
+
+/// The ratio of a rate to the one before, as long as none fails. Near one that failed by chance, strides are shorter.
+const MAX_STRIDE: f64 = 2.0;
 
 /// The bounds of a search.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +87,8 @@ pub(super) fn search<C: Clone>(
         }
     };
     let (mut low, mut above) = (None, None);
-    let mut rate = range.from;
+    let higher = |rate: u64, stride: f64| ((rate as f64 * stride) as u64).max(rate + 1).min(range.to);
+    let (mut rate, mut stride) = (range.from, MAX_STRIDE);
     for resumptions in 0.. {
         loop {
             let judged = attempt(rate, Purpose::Bracket)?;
@@ -96,7 +100,8 @@ pub(super) fn search<C: Clone>(
             if rate >= range.to {
                 break;
             }
-            rate = rate.saturating_mul(2).min(range.to);
+            rate = higher(rate, stride);
+            stride = (stride * stride).min(MAX_STRIDE);
         }
         while let (Some(held), Some((high, _))) = (low, &above)
             && *high as f64 > held as f64 * (1.0 + range.precision)
@@ -121,7 +126,8 @@ pub(super) fn search<C: Clone>(
         if high >= range.to {
             break;
         }
-        rate = high.saturating_mul(2).min(range.to);
+        stride = 1.0 + range.precision;
+        rate = higher(high, stride);
     }
     let Some(mut low) = low else {
         return Ok(Found { rate: None, above });

@@ -71,7 +71,7 @@ fn parse_target(text: &str) -> Result<Target, String> {
         Some((name, url)) => (Some(name), url),
         None => (None, text),
     };
-    let url: Url = url.parse().map_err(|error| format!("{error}"))?;
+    let url: Url = url.parse()?;
     Ok(Target {
         name: name.map_or_else(|| url.address.to_string(), str::to_owned),
         url,

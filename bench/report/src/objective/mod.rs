@@ -1,6 +1,7 @@
 //! Objectives of a measurement: `connect.p99<1ms,errors<0.001%,rate>=10k`.
 //!
-//! A run that is too short for an objective says neither that it is met nor that it is not: it is [`Outcome::NotShown`].
+//! A run that is too short for an objective says neither that it is met nor that it is not: it is
+//! [`Outcome::NotShown`].
 //!
 //! ```
 //! use std::time::Duration;
