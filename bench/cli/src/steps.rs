@@ -176,29 +176,32 @@ fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Lim
     if missed.is_empty() && measured.keeps_up() {
         return None;
     }
-    let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
-    if !measured.keeps_up() {
-        reasons.push(format!(
-            "{} of {} that were due were completed",
-            measured.operations, starts.due
-        ));
-    }
+    let behind = || format!("{} of {} that were due were completed", measured.operations, starts.due);
     // What the client began late may be all that is beyond a percentile.
     let is_own = |finding: &&Finding| {
         finding
             .tail
             .is_some_and(|tail| starts.late > 0 && starts.late as f64 > starts.due as f64 * tail)
     };
-    let (by, why) = if let Some(reason) = measured.exhaustion() {
-        (Limiter::Client, Some(reason))
-    } else if !missed.is_empty() && missed.iter().all(is_own) && measured.keeps_up() {
-        let late = format!("{} of {} starts were late by the client", starts.late, starts.due);
-        (Limiter::Client, Some(late))
+    let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
+    let by = if let Some(reason) = measured.exhaustion() {
+        reasons.extend((!measured.keeps_up()).then(behind));
+        reasons.push(reason);
+        Limiter::Client
+    } else if measured.keeps_up() && missed.iter().all(is_own) {
+        reasons.push(format!(
+            "{} of {} starts were late by the client",
+            starts.late, starts.due
+        ));
+        Limiter::Client
     } else {
         let limit = measured.limit(plan).filter(|limit| limit.by == Limiter::Server);
-        (Limiter::Server, limit.map(|limit| limit.reason))
+        match limit {
+            Some(limit) => reasons.push(limit.reason),
+            None => reasons.extend((!measured.keeps_up()).then(behind)),
+        }
+        Limiter::Server
     };
-    reasons.extend(why);
     if plan.workload.rate().is_some() && measured.operations == 0 {
         reasons.extend(measured.errors.first().map(str::to_owned));
     }
