@@ -66,7 +66,7 @@ impl Measured {
             return None;
         }
         let limit = |by, reason| Some(Limit { by, reason });
-        if let Some(reason) = self.exhaustion().or_else(|| self.lateness()) {
+        if let Some(reason) = self.exhaustion() {
             return limit(Limiter::Client, reason);
         }
         let Some(starts) = self.generator.starts else {
@@ -81,6 +81,10 @@ impl Measured {
         };
         if let Some(reason) = self.not_kept_up(plan, &starts) {
             return limit(Limiter::Server, reason);
+        }
+        // What was late is no reason for what was not done: it was begun all the same.
+        if let Some(reason) = self.lateness() {
+            return limit(Limiter::Client, reason);
         }
         limit(
             Limiter::Neither,
@@ -229,6 +233,7 @@ mod tests {
                 "all 3 connections waited for it when 11 of 1000",
             ),
             (starts(0, 5, 6), 1_000, Limiter::Server, "when 11 of 1000"),
+            (starts(20, 0, 0), 700, Limiter::Server, "it completed 700 of 1000"),
             (starts(0, 0, 0), 980, Limiter::Server, "it completed 980 of 1000"),
         ] {
             let mut measured = measured(operations);
