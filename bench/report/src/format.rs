@@ -79,7 +79,7 @@ pub(crate) fn fill(template: &str, fields: &Map<String, Value>) -> String {
     text + rest
 }
 
-fn one(value: &Value, format: &str) -> String {
+pub(crate) fn one(value: &Value, format: &str) -> String {
     let number = match value {
         Value::String(text) => return text.clone(),
         Value::Array(values) => {

@@ -32,7 +32,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod catalog;
 pub mod command;
+mod diff;
 pub mod files;
 pub mod format;
 pub mod hgrm;
@@ -43,7 +45,9 @@ mod page;
 mod percentiles;
 mod report;
 mod row;
+mod sheet;
 mod spread;
+mod stored;
 mod table;
 pub mod testing;
 

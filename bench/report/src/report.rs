@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::page::{self, Page};
+use crate::sheet::Sheet;
 use crate::{Column, Row, table};
 
 /// The version of the JSON. A field that changes its meaning or goes raises it; a new field does not.
@@ -43,6 +44,16 @@ impl Report {
         let mut value = self.json();
         value["page"] = json!(self.page);
         page::html(&value)
+    }
+
+    /// Returns all fields of the rows as comma-separated values, names with dots between them as titles.
+    pub fn csv(&self) -> String {
+        Sheet::of_all_fields(self.kind, &self.rows).csv()
+    }
+
+    /// Returns the names and main figures of the rows as a table of Markdown.
+    pub fn markdown(&self) -> String {
+        Sheet::of(self.kind, &self.rows).markdown()
     }
 
     /// Returns the table of the rows at `indices`, as text.
