@@ -162,6 +162,13 @@ pub fn processor_time(id: u32) -> [Duration; 2] {
     ticks.map(|ticks| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
 }
 
+/// Returns whether there is a process `id` that has not ended.
+pub fn is_running(id: u32) -> bool {
+    let stat = Process::new(id.cast_signed()).and_then(|process| process.stat());
+    // One that nobody has waited for is still in the list.
+    stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
 /// Returns the processes that process `id` has started. nginx's worker is one. Kernels without this list have none.
 fn children(id: u32) -> Vec<u32> {
     Process::new(id.cast_signed())

@@ -12,6 +12,7 @@ use crate::errors::Kind;
 use crate::hold::Hold;
 use crate::schedule::Schedule;
 use crate::stats::Stats;
+use crate::window::{Opened, Window};
 use crate::{Direction, Frames, Plan, Workload, stalled};
 
 /// The number of connections that are being opened at the same time where they stay open, at most; with new ones all
@@ -68,6 +69,8 @@ pub(crate) struct Outcome {
     pub(crate) frames: Option<Frames>,
     /// The body of all responses, where it was verified.
     pub(crate) body: Option<Body>,
+    /// The time that was measured, but for [`Workload::Hold`].
+    pub(crate) window: Option<Window>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,9 @@ impl Outcome {
             }
             (one, another) => self.body = one.or(another),
         }
+        if let (Some(window), Some(more)) = (&mut self.window, &other.window) {
+            window.add(more);
+        }
         if let (Some(frames), Some(more)) = (&mut self.frames, other.frames) {
             frames.sent += more.sent;
             frames.received += more.received;
@@ -118,6 +124,9 @@ pub(crate) struct Driver {
     outcome: Option<Outcome>,
     stage: Stage,
     measured: Duration,
+    /// The beginning of the measurement, until it ends.
+    opened: Option<Opened>,
+    window: Option<Window>,
     /// The times at which connections that failed may be replaced, the earliest first: all wait equally long.
     replacements: VecDeque<Instant>,
     /// A connection has failed, so it is no use to wait for all.
@@ -140,6 +149,8 @@ impl Driver {
             outcome: None,
             stage: Stage::New,
             measured: Duration::ZERO,
+            opened: None,
+            window: None,
             replacements: VecDeque::new(),
             failed: false,
             schedule: None,
@@ -207,6 +218,7 @@ impl Driver {
                         return;
                     }
                     connector.application_mut().stats.begin_measuring();
+                    self.opened = Some(Opened::now());
                     if self.task.spread.is_some() {
                         let count = u64::from(self.task.connections);
                         self.schedule = Some(Schedule::new(now, count, self.task.duration));
@@ -222,6 +234,7 @@ impl Driver {
                         connector.application_mut().stats.stop();
                     }
                     self.measured = now.since(since);
+                    self.window = self.opened.take().and_then(Opened::close);
                     if self.schedule.is_some() {
                         let end = since + self.task.duration;
                         Stage::Grace { end }
@@ -407,6 +420,7 @@ impl Driver {
             measured: self.measured,
             frames: connector.frames(),
             body: connector.application().body(),
+            window: self.window,
         });
         self.stage = Stage::Over;
     }

@@ -58,12 +58,14 @@ mod schedule;
 mod stalled;
 mod stats;
 pub mod thread_per_connection;
+mod window;
 
 pub use body::{Body, Verify, hex};
 pub use bypass::{BypassClient, Settings};
 pub use errors::{Errors, Kind};
 pub use kernel::KernelClient;
 pub use progress::Progress;
+pub use window::Window;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -212,6 +214,8 @@ pub struct Measured {
     pub body: Option<Body>,
     /// The duration of the client's own TIME-WAIT, where it has any.
     pub time_wait: Option<Duration>,
+    /// The time that was measured, and the client's processor time in it; not for [`Workload::Hold`].
+    pub window: Option<Window>,
 }
 
 /// Ethernet frames, both ways.
@@ -242,6 +246,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         measured,
         frames,
         body,
+        window,
     } = outcome;
     let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
     let Stats {
@@ -269,6 +274,7 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         operations_with_warm_up,
         body,
         time_wait: has_time_wait.then_some(time_wait),
+        window,
     }
 }
 

@@ -6,6 +6,7 @@ mod options;
 mod report;
 #[cfg(test)]
 mod samples;
+mod server_cpu;
 mod server_memory;
 mod summary;
 
@@ -18,6 +19,7 @@ use tidegate_report::ReportFiles;
 
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::report::{Run, workload_name};
+use self::server_cpu::ServerCpu;
 use self::server_memory::ServerMemory;
 
 /// Arguments of `tidegate-bench cps`.
@@ -84,9 +86,6 @@ pub(crate) struct Hold {
     /// The time to keep all of them before they are asked, at most 600s.
     #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     duration: Duration,
-    /// Look at the memory of this process, the server, and of the kernel meanwhile.
-    #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
 }
 
 /// Arguments of `tidegate-bench load`: `rps --verify`, or `cps --close server --verify`, without a warm-up.
@@ -160,7 +159,6 @@ impl Hold {
         Measurement {
             options: &self.options,
             plan,
-            server: self.server_pid,
         }
         .run()
     }
@@ -188,8 +186,6 @@ impl CheckedLoad {
 struct Measurement<'a> {
     options: &'a Options,
     plan: Plan,
-    /// The process whose memory is looked at.
-    server: Option<u32>,
 }
 
 impl<'a> Measurement<'a> {
@@ -204,11 +200,7 @@ impl<'a> Measurement<'a> {
             spread: None,
             cpu: options.cpu,
         };
-        Self {
-            options,
-            plan,
-            server: None,
-        }
+        Self { options, plan }
     }
 
     /// Measures, prints the results, and writes the files that were asked for. True when there was something and
@@ -216,26 +208,32 @@ impl<'a> Measurement<'a> {
     ///
     /// # Errors
     ///
-    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
-    /// read, or a file cannot be written.
+    /// The arguments do not go together (a usage error), the client could not begin, the server's memory or processor
+    /// time cannot be read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
-        let Self { options, plan, server } = self;
+        let Self { options, plan } = self;
         let mut client = options.client(plan.target())?;
         // It is found out now, and not when all is measured.
         options.check_writable()?;
         let environment = options.environment()?;
         // Before the client binds this thread to a CPU, which the threads it starts would share.
-        let memory = server.map(ServerMemory::watch).transpose()?;
+        let server = options.server_pid;
+        let memory = server
+            .filter(|_| plan.workload == Workload::Hold)
+            .map(ServerMemory::watch)
+            .transpose()?;
+        let cpu = server.map(ServerCpu::watch).transpose()?;
 
         let progress = Progress::new(workload_name(plan.workload), plan.warm_up + plan.duration);
         let start = SystemTime::now() + plan.warm_up;
         let measured = client.run(&plan, &progress);
         progress.finish();
         let measured = measured?;
-        let (memory, trouble) = match memory.map(ServerMemory::finish).transpose() {
-            Ok(memory) => (memory, None),
-            Err(error) => (None, Some(error)),
-        };
+        // What was measured is told even if the server has ended.
+        let mut trouble = None;
+        let memory = memory.and_then(|memory| memory.finish().map_err(|error| trouble = Some(error)).ok());
+        let server_cpu = cpu.map(|cpu| cpu.finish(measured.window));
+        let server_cpu = server_cpu.and_then(|cpu| cpu.map_err(|error| trouble = Some(error)).ok().flatten());
 
         let run = Run {
             environment,
@@ -244,6 +242,7 @@ impl<'a> Measurement<'a> {
             start,
             measured,
             memory,
+            server_cpu,
         };
         let report = run.report();
         println!("{}", report.text);
@@ -352,7 +351,7 @@ mod tests {
             ("cps", &["--client", "other"], ErrorKind::InvalidValue),
             ("cps", &["--wait", "long"], ErrorKind::InvalidValue),
             ("cps", &["--pipeline", "2"], ErrorKind::UnknownArgument),
-            ("cps", &["--server-pid", "1"], ErrorKind::UnknownArgument),
+            ("load", &["--server-pid", "1"], ErrorKind::UnknownArgument),
         ];
         for &(command, arguments, kind) in cases {
             let error = parse_with_url(command, arguments).expect_err("wrong arguments");
@@ -414,7 +413,10 @@ mod tests {
         let url = format!("http://{}/", serve());
         let own_id = std::process::id().to_string();
         let cases: &[(&str, &[&str])] = &[
-            ("rps", &["--connections", "2", "--warm-up", "0s"]),
+            (
+                "rps",
+                &["--connections", "2", "--warm-up", "0s", "--server-pid", &own_id],
+            ),
             ("hold", &["--connections", "3", "--server-pid", &own_id]),
         ];
         for &(command, own) in cases {
@@ -440,6 +442,17 @@ mod tests {
             assert!(json["operations"].as_u64().unwrap() >= 2, "{json}");
             assert_eq!(json["error_count"], 0, "{json}");
             assert_eq!(json["memory"].is_null(), command != "hold", "{json}");
+            let cpu = &json["cpu_us_per_operation"];
+            assert_eq!(
+                cpu["server"].as_f64().is_some_and(|time| time > 0.0),
+                command == "rps",
+                "{json}"
+            );
+            assert_eq!(
+                cpu["client"].as_f64().is_some_and(|time| time > 0.0),
+                command == "rps",
+                "{json}"
+            );
             assert!(read("html").contains("Latency by percentile"), "{command}");
             assert!(read("hgrm").contains("#[Mean"), "{command}");
             assert!(read("log").contains("\nTag=latency,"), "{command}");

@@ -53,6 +53,10 @@ pub(super) struct Options {
     /// Write the latencies to this file as an interval log of HdrHistogram, in nanoseconds; `report merge` reads it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Look at the processor time of this process, the server, and of those it has started; `hold` also at its memory
+    /// and the kernel's. It must be on this machine.
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Option<u32>,
     #[command(flatten)]
     bypass: BypassOptions,
 }
@@ -87,6 +91,7 @@ impl Options {
             files,
             hgrm: None,
             log: None,
+            server_pid: None,
             bypass: BypassOptions::default(),
         }
     }

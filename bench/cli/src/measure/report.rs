@@ -28,6 +28,8 @@ pub(super) struct Run {
     pub(super) measured: Measured,
     /// The memory of the server, if it was asked for.
     pub(super) memory: Option<MemoryUse>,
+    /// The processor time of the server while measuring, if it was asked for.
+    pub(super) server_cpu: Option<Duration>,
 }
 
 /// The memory of a server process and of its kernel around a measurement, in bytes.
@@ -128,6 +130,7 @@ impl Run {
                     .body
                     .map(|body| json!({"length": body.length, "sha256": hex(&body.sha256)})),
             )
+            .with("cpu_us_per_operation", self.cpu_json())
             .with("time_wait_seconds", measured.time_wait.map(seconds))
             .with("memory", self.memory.map(|memory| memory.json(measured.operations)));
         for field in ["close", "pipeline", "offered_per_second", "direction"] {
@@ -201,6 +204,26 @@ impl Run {
             Workload::Rps { .. } | Workload::Latency { .. } => Some("request"),
             Workload::Throughput { .. } => None,
         }
+    }
+
+    /// Returns the processor time of the client's threads for each operation, in microseconds.
+    pub(super) fn client_cpu_us(&self) -> Option<f64> {
+        self.per_operation(self.measured.window?.client_cpu)
+    }
+
+    /// Returns the processor time of the server for each operation, in microseconds.
+    pub(super) fn server_cpu_us(&self) -> Option<f64> {
+        self.per_operation(self.server_cpu?)
+    }
+
+    /// Returns the part of `time` for each operation, in microseconds.
+    fn per_operation(&self, time: Duration) -> Option<f64> {
+        let operations = self.measured.operations;
+        (operations > 0).then(|| time.as_secs_f64() * 1e6 / operations as f64)
+    }
+
+    fn cpu_json(&self) -> Value {
+        json!({"client": self.client_cpu_us(), "server": self.server_cpu_us()})
     }
 
     /// Returns the frames for each operation, both ways; `None` if the client does not know, or an operation is a byte.
@@ -372,6 +395,7 @@ mod tests {
                     "connect_us",
                     "connections",
                     "cpu",
+                    "cpu_us_per_operation",
                     "direction",
                     "error_count",
                     "errors",
@@ -408,6 +432,7 @@ mod tests {
         let mut run = run(Workload::Cps { close: Close::Server });
         run.measured.errors.add(Kind::Reset, "reset by peer");
         run.memory = Some(samples::memory());
+        run.server_cpu = Some(Duration::from_millis(3));
         run.measured.body = Some(Body::of(b"abc"));
         let value = run.report().json();
         for (key, expected) in [
@@ -427,6 +452,7 @@ mod tests {
             ("first_error", json!("reset by peer")),
             ("frames", json!({"sent": 8_000, "received": 7_000})),
             ("frames_per_operation", json!(7.5)),
+            ("cpu_us_per_operation", json!({"client": 500.0, "server": 3.0})),
             ("time_wait_seconds", json!(2.0)),
             (
                 "body",

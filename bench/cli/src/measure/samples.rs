@@ -1,9 +1,9 @@
 //! A measurement to test with.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Errors, Frames, Measured, Plan, Verify, Workload};
+use tidegate_load::{Errors, Frames, Measured, Plan, Verify, Window, Workload};
 use tidegate_report::Latencies;
 use tidegate_report::testing;
 
@@ -46,8 +46,20 @@ pub(super) fn run(workload: Workload) -> Run {
             operations_with_warm_up: 2_000,
             body: None,
             time_wait: Some(Duration::from_secs(2)),
+            window: Some(window()),
         },
         memory: None,
+        server_cpu: None,
+    }
+}
+
+/// 2 s in which the client's threads had 0.5 s of processor time.
+fn window() -> Window {
+    let begin = Instant::now();
+    Window {
+        begin,
+        end: begin + Duration::from_secs(2),
+        client_cpu: Duration::from_millis(500),
     }
 }
 

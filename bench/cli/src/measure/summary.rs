@@ -50,6 +50,9 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
         facts.push(("body", body.to_string()));
     }
     facts.push(("frames", frames(run)));
+    if let Some(cpu) = cpu(run) {
+        facts.push(("CPU", cpu));
+    }
     facts.push(("TIME-WAIT", time_wait(run)));
     if let Some(memory) = &run.memory {
         facts.extend(memory_facts(memory, measured.operations));
@@ -136,6 +139,25 @@ fn frames(run: &Run) -> String {
         (Some(operation), Some(each)) => format!("{each:.2} for each {operation} ({in_all}, with the warm-up)"),
         _ => format!("{in_all}, with the warm-up"),
     }
+}
+
+/// Processor time for each operation, or for 10^9 bytes.
+fn cpu(run: &Run) -> Option<String> {
+    let parts = [("client", run.client_cpu_us()), ("server", run.server_cpu_us())];
+    let phrase = |(whose, each): (&str, Option<f64>)| {
+        let each = each?;
+        Some(match run.operation() {
+            Some(_) => format!("{whose} {each:.3} us"),
+            // A microsecond for a byte is 1,000 s for 10^9.
+            None => format!("{whose} {:.3} s", each * 1e3),
+        })
+    };
+    let parts: Vec<String> = parts.into_iter().filter_map(phrase).collect();
+    let operation = match run.operation() {
+        Some(operation) => format!("each {operation}"),
+        None => "10^9 bytes".to_owned(),
+    };
+    (!parts.is_empty()).then(|| format!("{} for {operation}, without soft interrupts", parts.join(", ")))
 }
 
 fn time_wait(run: &Run) -> String {
@@ -227,6 +249,29 @@ mod tests {
         for quantile in ["p50 500.", "p90 90", "p99 99", "p99.9 ", "max 1000."] {
             assert!(latency.contains(quantile), "{quantile}: {latency}");
         }
+    }
+
+    #[test]
+    fn processor_time_is_told_for_each_operation_or_for_a_billion_bytes() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        assert_eq!(
+            fact(&run, "CPU"),
+            "client 500.000 us for each request, without soft interrupts"
+        );
+        run.server_cpu = Some(Duration::from_millis(3));
+        let mut run = with(
+            run,
+            Workload::Throughput {
+                direction: Direction::Up,
+            },
+        );
+        run.measured.operations = 1_000_000_000;
+        assert_eq!(
+            fact(&run, "CPU"),
+            "client 0.500 s, server 0.003 s for 10^9 bytes, without soft interrupts"
+        );
+        run.measured.operations = 0;
+        assert_eq!(fact(&run, "CPU"), "");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! kernel's under equal application code.
 
 mod listen;
+mod spin;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
 use tidegate_args::UsageError;
 use tidegate_args::signals::{Event, Signals};
 use tidegate_kernel_host::Server;
+
+use self::spin::Spinning;
 
 /// The line printed when all threads listen.
 const READY: &str = "ready";
@@ -44,6 +48,9 @@ pub(crate) struct Arguments {
     /// End after so long, for example 60s; without it, at SIGINT or SIGTERM.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+    /// Keep the processor busy for so long at each request; for tests of measurements.
+    #[arg(long, hide = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    spin: Option<Duration>,
 }
 
 impl Arguments {
@@ -100,9 +107,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     // Before the threads are started, so that they have the signals blocked, too.
     let signals = Signals::take_over()?;
     let addresses: Vec<SocketAddr> = arguments.listen.iter().map(|listen| listen.address).collect();
-    let server = Server::start(&addresses, &arguments.cpu, applications, |error| {
+    let report: fn(&io::Error) = |error| {
         eprintln!("tidegate-bench serve-kernel: some connections are not served: {error}");
-    })?;
+    };
+    let server = match arguments.spin {
+        None => Server::start(&addresses, &arguments.cpu, applications, report),
+        Some(time) => {
+            let spinning = applications.into_iter().map(|application| Spinning { application, time });
+            Server::start(&addresses, &arguments.cpu, spinning.collect(), report)
+        }
+    }?;
     for listen in &arguments.listen {
         println!("listening on {}: {}", listen.address, listen.service.name());
     }

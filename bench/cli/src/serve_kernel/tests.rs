@@ -10,6 +10,7 @@ use tidegate_apps::{ServiceKind, Services, discard, echo, http};
 use tidegate_kernel_host::Server;
 use tidegate_random::Random;
 
+use super::spin::Spinning;
 use tidegate_args::url::Url;
 use tidegate_load::Body;
 use tidegate_load::http::{Head, parse_head, read_head};
@@ -50,6 +51,28 @@ fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Serve
 
 fn serve(service: ServiceKind) -> (Server, SocketAddr) {
     serve_on(1, service, &Settings::default())
+}
+
+#[test]
+fn a_server_that_spins_uses_that_time_for_each_request() {
+    let time = Duration::from_millis(30);
+    let services = Services::new(
+        vec![ServiceKind::Http],
+        echo::Config::default(),
+        discard::Config::default(),
+        http::Config::default(),
+    );
+    let application = Spinning { application: services.unwrap(), time };
+    let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], vec![application], |_| {}).unwrap();
+    let address = server.addresses()[0];
+    let mut stream = connect(address);
+    let begin = Instant::now();
+    for _ in 0..3 {
+        stream.write_all(&request(address, "/", true)).unwrap();
+        assert_eq!(response(&mut stream).0.status, 200);
+    }
+    assert!(begin.elapsed() >= 3 * time);
+    server.stop().unwrap();
 }
 
 fn request(address: SocketAddr, path: &str, keep_alive: bool) -> Vec<u8> {
