@@ -84,10 +84,17 @@ pub(crate) struct Kind {
     pub(crate) figures: &'static [Figure],
 }
 
+/// Returns the name of a single measurement; `None` if `name` is something else.
+pub(crate) fn single(name: &str) -> Option<&'static str> {
+    ["cps", "rps", "latency", "throughput", "hold"]
+        .into_iter()
+        .find(|&known| known == name)
+}
+
 /// Returns the kind of reports with this name; `None` if it is not known.
 pub(crate) fn kind(name: &str) -> Option<&'static Kind> {
     let kind = match name {
-        "cps" | "rps" | "latency" | "throughput" | "hold" => &SINGLE,
+        name if single(name).is_some() => &SINGLE,
         "compare" => &COMPARE,
         "resilience" => &RESILIENCE,
         "goodput" => &GOODPUT,

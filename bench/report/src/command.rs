@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::diff::{self, Settings};
+use crate::machines::{self, Machine};
 use crate::merge::Merged;
 use crate::sheet::Sheet;
 use crate::stored::{Runs, Stored};
@@ -30,9 +31,12 @@ enum Command {
     ///
     /// Exit code: 0 without a regression, 1 when a figure became worse by the threshold or more, 2 for wrong arguments.
     Diff(DiffArguments),
-    /// Put the latencies of several runs together, whichever machines they were measured on.
+    /// Put the latencies of several runs together, whichever machines they were measured on, or the whole results of
+    /// several machines.
     ///
     /// Percentiles of several runs cannot be averaged; what --log wrote can be added. Values are taken for nanoseconds.
+    /// With the JSON of single measurements beside their logs, rates and errors are added, too; they must have been
+    /// made at the same time.
     Merge(MergeArguments),
 }
 
@@ -89,9 +93,9 @@ struct DiffArguments {
 /// Arguments of `tidegate-bench report merge`.
 #[derive(Debug, clap::Args)]
 struct MergeArguments {
-    /// Interval logs, as --log writes them.
+    /// Interval logs, as --log writes them, and reports, as --json writes them.
     #[arg(required = true, value_name = "FILE")]
-    logs: Vec<PathBuf>,
+    files_to_merge: Vec<PathBuf>,
     /// Write the distribution of one tag to this file as .hgrm text, in microseconds.
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
@@ -164,14 +168,23 @@ fn print(report: &Report, format: Format) {
 
 fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
     let mut merged = Merged::default();
-    for log in &arguments.logs {
-        let text = std::fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-        merged
-            .add(&text)
-            .with_context(|| format!("cannot merge {}", log.display()))?;
+    let (mut machines, mut logs) = (Vec::new(), Vec::new());
+    for file in &arguments.files_to_merge {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+        if text.trim_start().starts_with('{') {
+            machines.push(Machine::new(&name, &text)?);
+        } else {
+            merged.add(&text).with_context(|| format!("cannot merge {name}"))?;
+            logs.push((name, text));
+        }
     }
-    let names: Vec<String> = arguments.logs.iter().map(|log| log.display().to_string()).collect();
-    let report = merged.report(&names);
+    let report = if machines.is_empty() {
+        let names: Vec<String> = logs.into_iter().map(|(name, _)| name).collect();
+        merged.report(&names)
+    } else {
+        machines::together(&machines, &logs)?
+    };
     tidegate_output::print!("{}", report.text);
     if let Some(file) = &arguments.hgrm {
         files::write(file, merged.hgrm(arguments.tag.as_deref())?)?;
@@ -319,6 +332,19 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
         assert_eq!(json["tags"]["latency"]["logs"], 2);
         assert!(std::fs::read_to_string(html).unwrap().contains("Latency by percentile"));
+    }
+
+    #[test]
+    fn reports_of_several_machines_become_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let [one, two, json] = ["one", "two", "json"].map(path);
+        write_report(Path::new(&one), 1_000.0);
+        write_report(Path::new(&two), 500.0);
+        assert!(run_with(&["merge", &one, &two, "--json", &json]).unwrap());
+        let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        assert_eq!((&written["kind"], &written["value"]), (&json!("rps"), &json!(1_500)));
+        assert_eq!(written["machines"][1]["machine"].as_str(), Some(&two[..]));
     }
 
     #[test]

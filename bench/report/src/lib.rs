@@ -40,6 +40,7 @@ pub mod format;
 pub mod hgrm;
 pub mod interval_log;
 mod latencies;
+pub mod machines;
 mod merge;
 mod page;
 mod percentiles;

@@ -113,7 +113,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let server = match arguments.spin {
         None => Server::start(&addresses, &arguments.cpu, applications, report),
         Some(time) => {
-            let spinning = applications.into_iter().map(|application| Spinning { application, time });
+            let spinning = applications
+                .into_iter()
+                .map(|application| Spinning { application, time });
             Server::start(&addresses, &arguments.cpu, spinning.collect(), report)
         }
     }?;

@@ -62,7 +62,10 @@ fn a_server_that_spins_uses_that_time_for_each_request() {
         discard::Config::default(),
         http::Config::default(),
     );
-    let application = Spinning { application: services.unwrap(), time };
+    let application = Spinning {
+        application: services.unwrap(),
+        time,
+    };
     let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], vec![application], |_| {}).unwrap();
     let address = server.addresses()[0];
     let mut stream = connect(address);

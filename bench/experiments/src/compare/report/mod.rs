@@ -69,7 +69,11 @@ impl CellRuns<'_> {
 
     /// Returns the value of each run, with three decimals; null where it has none.
     fn values(&self, value: impl Fn(&Run) -> Option<f64>) -> Value {
-        self.runs.iter().map(|run| value(run).map(three_digits)).collect::<Vec<_>>().into()
+        self.runs
+            .iter()
+            .map(|run| value(run).map(three_digits))
+            .collect::<Vec<_>>()
+            .into()
     }
 
     /// Returns connections, requests or frames per second.
