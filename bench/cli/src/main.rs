@@ -7,6 +7,7 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
+mod agent;
 mod echo;
 mod measure;
 mod serve_kernel;
@@ -48,6 +49,8 @@ enum Command {
     /// Compare tidegate with nginx and with the kernel's TCP in the lab; `scripts/lab.sh up` has to be done before,
     /// `scripts/compare.sh` does both.
     Compare(Box<tidegate_experiments::compare::Arguments>),
+    /// Measure when another machine asks for it by `--agents`, so that several machines load a server together.
+    Agent(agent::Arguments),
     /// Work with the results of earlier measurements.
     Report(tidegate_report::command::Arguments),
     /// Request one URL over many connections, each with one request under way, and check every response: `rps --verify`
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Command::Hold(arguments) => arguments.run(),
         Command::ServeKernel(arguments) => serve_kernel::run(&arguments),
         Command::Compare(arguments) => tidegate_experiments::compare::run(&arguments),
+        Command::Agent(arguments) => agent::run(&arguments),
         Command::Report(arguments) => tidegate_report::command::run(&arguments),
         Command::Load(arguments) => arguments.run(),
         Command::Echo(arguments) => echo::run(&arguments),
@@ -199,6 +203,35 @@ mod tests {
             &["throughput", "--url", "http://198.18.0.1:80/", "--direction", "up"],
             &["hold", "--url", "http://198.18.0.1:80/", "--connections", "10000000"],
             &["report", "merge", "one.hlog"],
+            &["report", "show", "one.json"],
+            &[
+                "report",
+                "diff",
+                "a.json,b.json",
+                "runs",
+                "--paired",
+                "--threshold",
+                "2.5%",
+            ],
+            &[
+                "agent",
+                "--listen",
+                "127.0.0.1:0",
+                "--token-file",
+                "token",
+                "--",
+                "--client",
+                "bypass",
+            ],
+            &[
+                "rps",
+                "--url",
+                "http://198.18.0.1:80/",
+                "--agents",
+                "a:1,b:1",
+                "--token-file",
+                "token",
+            ],
         ] {
             let parsed = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments));
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

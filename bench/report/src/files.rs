@@ -26,6 +26,13 @@ pub struct ReportFiles {
 }
 
 impl ReportFiles {
+    /// Returns whether none is asked for.
+    pub fn is_empty(&self) -> bool {
+        [&self.json, &self.html, &self.csv, &self.markdown]
+            .into_iter()
+            .all(Option::is_none)
+    }
+
     /// Calls [`check_writable`] for those that are asked for.
     ///
     /// # Errors

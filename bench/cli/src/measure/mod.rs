@@ -2,6 +2,7 @@
 //! what all have is in [`options`], and of the client of choice in [`bypass`].
 
 mod bypass;
+mod job;
 mod options;
 mod report;
 #[cfg(test)]
@@ -16,6 +17,8 @@ use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::url::Url;
 use tidegate_load::{Close, Direction, Plan, Progress, Workload};
 use tidegate_report::ReportFiles;
+
+pub(crate) use self::job::Job;
 
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
 use self::report::{Run, workload_name};
@@ -212,6 +215,10 @@ impl<'a> Measurement<'a> {
     /// time cannot be read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
         let Self { options, plan } = self;
+        options.end_with_input();
+        if options.agents.are_asked() {
+            return options.ask_agents();
+        }
         let mut client = options.client(plan.target())?;
         // It is found out now, and not when all is measured.
         options.check_writable()?;
@@ -352,6 +359,8 @@ mod tests {
             ("cps", &["--wait", "long"], ErrorKind::InvalidValue),
             ("cps", &["--pipeline", "2"], ErrorKind::UnknownArgument),
             ("load", &["--server-pid", "1"], ErrorKind::UnknownArgument),
+            ("rps", &["--agents", "a:1"], ErrorKind::MissingRequiredArgument),
+            ("rps", &["--token-file", "token"], ErrorKind::MissingRequiredArgument),
         ];
         for &(command, arguments, kind) in cases {
             let error = parse_with_url(command, arguments).expect_err("wrong arguments");

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{io, process, thread};
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
-use tidegate_args::duration;
 use tidegate_args::url::Url;
+use tidegate_args::{UsageError, duration};
 use tidegate_lab::environment;
 use tidegate_load::{BypassClient, Client, KernelClient, Verify};
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
 use super::report::Run;
+use crate::agent::Agents;
 
 /// Shortest time to measure.
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
@@ -58,6 +60,11 @@ pub(super) struct Options {
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
     #[command(flatten)]
+    pub(super) agents: Agents,
+    /// End when standard input does, as an agent's measurement has to.
+    #[arg(long, hide = true)]
+    end_with_input: bool,
+    #[command(flatten)]
     bypass: BypassOptions,
 }
 
@@ -92,6 +99,8 @@ impl Options {
             hgrm: None,
             log: None,
             server_pid: None,
+            agents: Agents::default(),
+            end_with_input: false,
             bypass: BypassOptions::default(),
         }
     }
@@ -135,6 +144,35 @@ impl Options {
             self.bypass.describe(&mut environment);
         }
         Ok(environment)
+    }
+
+    /// Returns whether files are asked for.
+    pub(super) fn writes_files(&self) -> bool {
+        !self.files.is_empty() || self.hgrm.is_some() || self.log.is_some()
+    }
+
+    /// Has the agents measure; see [`Agents::run`].
+    ///
+    /// # Errors
+    ///
+    /// Those of it, and `--hgrm`, which takes one distribution (a usage error).
+    pub(super) fn ask_agents(&self) -> anyhow::Result<bool> {
+        if self.hgrm.is_some() {
+            let text = "--hgrm does not go with --agents; `report merge --hgrm` makes it of what --log writes";
+            return Err(UsageError(text.to_owned()).into());
+        }
+        self.agents.run(&self.files, self.log.as_ref())
+    }
+
+    /// Ends the process with exit code 1 as soon as standard input ends, if that is asked for.
+    pub(super) fn end_with_input(&self) {
+        if self.end_with_input {
+            thread::spawn(|| {
+                // Nothing is sent, so this returns at the end of the one who would.
+                let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                process::exit(1);
+            });
+        }
     }
 
     /// Checks that the files that are asked for can be written.
