@@ -62,7 +62,7 @@ serve() {
     "$bench" serve-kernel --listen "http=127.0.0.1:$2" --cpu "$server_cpu" "${@:3}" >"$work/$name.log" &
     pid[$name]=$!
     servers+=("${pid[$name]}")
-    until grep -q ready "$work/$name.log"; do
+    until grep -qs ready "$work/$name.log"; do
         kill -0 "${pid[$name]}" 2>/dev/null || die "serve-kernel on port $2 ended"
         sleep 0.05
     done
