@@ -68,10 +68,15 @@ serve() {
     done
 }
 
-# measure NAME FILE
+# measure NAME FILE: a machine that does other things may give a run nothing at all, which is tried again.
 measure() {
-    "$bench" rps --url "http://127.0.0.1:${port[$1]}/" --connections 8 --cpu "$client_cpu" --warm-up 100ms \
-        --duration "$duration" --server-pid "${pid[$1]}" --json "$2" >/dev/null 2>&1 || die "a run of $1 failed"
+    local attempt
+    for attempt in 1 2 3 4 5; do
+        ! "$bench" rps --url "http://127.0.0.1:${port[$1]}/" --connections 8 --cpu "$client_cpu" --warm-up 100ms \
+            --duration "$duration" --server-pid "${pid[$1]}" --json "$2" >"$work/run.log" 2>&1 || return 0
+        echo "attempt $attempt to measure $1 failed: $(tail -n 1 "$work/run.log")" >&2
+    done
+    die "no run of $1 succeeds"
 }
 
 # field NAME FILE: the number behind a name of the JSON, the first there is.
