@@ -26,7 +26,7 @@ enum Command {
     /// Compare runs with earlier ones: what became better or worse, and is more than chance.
     ///
     /// Both sides need several runs, at least 8 pairs or 5 runs each, and more where they are noisy or the reports have
-    /// many figures; 20 find a change of 5 % in noise of 3 %. Rows are matched by their names. The statistics are
+    /// many figures; 20 find a change of 5 % in noise of 1 %. Rows are matched by their names. The statistics are
     /// described in docs/benchmarks.md.
     ///
     /// Exit code: 0 without a regression, 1 when a figure became worse by the threshold or more, 2 for wrong arguments.

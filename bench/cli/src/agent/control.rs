@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 use tidegate_args::UsageError;
 use tidegate_report::machines::{self, Machine};
-use tidegate_report::{Report, ReportFiles, files};
+use tidegate_report::{Report, ReportFiles, Section, files};
 
 use super::protocol::{Connection, Finished, Reply, Request, TIMEOUT, Token};
 
@@ -236,8 +236,11 @@ fn together(outcomes: Vec<Outcome>) -> anyhow::Result<(Report, String, bool)> {
         bail!("no agent has results; {}", phrases.join("; "));
     }
     let mut report = machines::together(&machines, &logs)?;
-    for phrase in &phrases {
-        report.text += &format!("{phrase}\n");
+    for phrase in phrases.into_iter().rev() {
+        report.page.sections.insert(0, Section::Text(format!("**{phrase}**")));
+    }
+    for (name, trouble) in &troubles {
+        report.text += &format!("agent {name}: {trouble}\n");
     }
     let told = |(name, trouble): &(String, String)| json!({"machine": name, "trouble": trouble});
     report
@@ -312,6 +315,8 @@ mod tests {
             "{}",
             report.text
         );
+
+        assert!(report.html().contains("**agent two: lost: it is gone**"));
 
         let (report, _, passed) = together(vec![outcome("one", Ok(finished(Some(0))))]).unwrap();
         assert!(passed && report.json()["failed_machines"] == json!([]));

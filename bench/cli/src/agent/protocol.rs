@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
@@ -154,9 +154,6 @@ impl Connection {
             .set_nodelay(true)
             .context("cannot set up the control connection")?;
         stream
-            .set_read_timeout(Some(TIMEOUT))
-            .context("cannot set up the control connection")?;
-        stream
             .set_write_timeout(Some(TIMEOUT))
             .context("cannot set up the control connection")?;
         Ok(Self {
@@ -249,25 +246,46 @@ impl Connection {
     ///
     /// There is none in time, it is too long or not one that is expected, or the other side is gone.
     pub(super) fn receive<M: DeserializeOwned>(&mut self) -> anyhow::Result<M> {
+        // For the whole message: octets that come one at a time keep nobody longer.
+        let deadline = Instant::now() + TIMEOUT;
         let mut length = [0; 4];
-        self.fill(&mut length)?;
+        self.fill(&mut length, deadline)?;
         let length = u32::from_be_bytes(length);
         if length > self.max_length {
             bail!("a message of {length} octets; at most {} are accepted", self.max_length);
         }
         let mut content = vec![0; length as usize];
-        self.fill(&mut content)?;
+        self.fill(&mut content, deadline)?;
         serde_json::from_slice(&content).context("a message cannot be understood")
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
-        self.stream.read_exact(buffer).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => anyhow!("the control connection was closed"),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                anyhow!("nothing came over the control connection for {} s", TIMEOUT.as_secs())
+    fn fill(&mut self, buffer: &mut [u8], deadline: Instant) -> anyhow::Result<()> {
+        let late = || {
+            anyhow!(
+                "no whole message came over the control connection in {} s",
+                TIMEOUT.as_secs()
+            )
+        };
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(late());
             }
-            _ => anyhow::Error::new(error).context("the control connection is broken"),
-        })
+            self.stream
+                .set_read_timeout(Some(left))
+                .context("cannot set up the control connection")?;
+            match self.stream.read(&mut buffer[filled..]) {
+                Ok(0) => bail!("the control connection was closed"),
+                Ok(count) => filled += count,
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(late()),
+                    _ => return Err(error).context("the control connection is broken"),
+                },
+            }
+        }
+        Ok(())
     }
 }
 

@@ -62,7 +62,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     println!("listening on {address}\nready");
     tidegate_output::finish().context("cannot write to standard output")?;
     loop {
-        let (stream, peer) = listener.accept().context("cannot accept a connection")?;
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that was given up again, or a lack of descriptors that passes.
+                eprintln!("tidegate-bench: cannot accept a connection: {error}");
+                thread::sleep(HEARTBEAT);
+                continue;
+            }
+        };
         match serve(stream, &token, arguments) {
             Ok(()) => println!("{peer}: measured"),
             Err(error) => println!("{peer}: {error:#}"),

@@ -67,7 +67,7 @@ fn sample(id: u32) -> anyhow::Result<Sample> {
     if !machine::is_running(id) {
         return Err(anyhow!("process {id}, the server, has ended"));
     }
-    Ok((Instant::now(), machine::processor_time(id).iter().sum()))
+    Ok((Instant::now(), machine::processor_time_of_threads(id)))
 }
 
 /// The processor time at `moment`, on a line between the samples around it.
@@ -107,19 +107,22 @@ mod tests {
 
     #[test]
     fn the_processor_time_of_a_process_is_that_of_the_window() {
-        let watch = || ServerCpu::watch(std::process::id()).unwrap();
-        assert_eq!(watch().finish(None).unwrap(), None);
-        let (cpu, begin) = (watch(), Instant::now());
-        let used = || machine::processor_time(std::process::id()).iter().sum::<Duration>();
-        let before = used();
-        while used() < before + Duration::from_millis(50) {}
+        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let (id, begin) = (child.id(), Instant::now());
+        let cpu = ServerCpu::watch(id).unwrap();
+        let without_window = ServerCpu::watch(id).unwrap().finish(None).unwrap();
+        while machine::processor_time_of_threads(id) < Duration::from_millis(50) && begin.elapsed().as_secs() < 30 {}
         let window = Window {
             begin,
             end: Instant::now(),
             client_cpu: Duration::ZERO,
         };
+        let used = cpu.finish(Some(window)).unwrap().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(without_window, None);
         // The samples around the begin may be those around the end.
-        assert!(cpu.finish(Some(window)).unwrap().unwrap() >= Duration::from_millis(20));
+        assert!(used >= Duration::from_millis(20), "{used:?}");
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn cpu(run: &Run) -> Option<String> {
         Some(operation) => format!("each {operation}"),
         None => "10^9 bytes".to_owned(),
     };
-    (!parts.is_empty()).then(|| format!("{} for {operation}, without soft interrupts", parts.join(", ")))
+    (!parts.is_empty()).then(|| format!("{} for {operation}", parts.join(", ")))
 }
 
 fn time_wait(run: &Run) -> String {
@@ -254,10 +254,7 @@ mod tests {
     #[test]
     fn processor_time_is_told_for_each_operation_or_for_a_billion_bytes() {
         let mut run = run(Workload::Rps { pipeline: 1 });
-        assert_eq!(
-            fact(&run, "CPU"),
-            "client 500.000 us for each request, without soft interrupts"
-        );
+        assert_eq!(fact(&run, "CPU"), "client 500.000 us for each request");
         run.server_cpu = Some(Duration::from_millis(3));
         let mut run = with(
             run,
@@ -266,10 +263,7 @@ mod tests {
             },
         );
         run.measured.operations = 1_000_000_000;
-        assert_eq!(
-            fact(&run, "CPU"),
-            "client 0.500 s, server 0.003 s for 10^9 bytes, without soft interrupts"
-        );
+        assert_eq!(fact(&run, "CPU"), "client 0.500 s, server 0.003 s for 10^9 bytes");
         run.measured.operations = 0;
         assert_eq!(fact(&run, "CPU"), "");
     }

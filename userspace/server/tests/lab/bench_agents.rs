@@ -75,7 +75,13 @@ fn two_agents_in_two_namespaces_are_the_sum_of_both() {
     std::fs::write(&token, "a token for this test").expect("it can be written");
     let token = token.to_str().expect("its name is text");
     let (_server, agents) = arranged(token);
-    finished(ask(agents.each_ref().map(|(_, address)| *address), token, "1s", &results)).expect_success();
+    finished(ask(
+        agents.each_ref().map(|(_, address)| *address),
+        token,
+        "1s",
+        &results,
+    ))
+    .expect_success();
     let results = json(&results);
     let machines = results["machines"].as_array().expect("both are there");
     assert_eq!(machines.len(), 2, "{results}");
@@ -104,7 +110,11 @@ fn an_agent_that_is_killed_meanwhile_is_told() {
     let asked = finished(asked);
     assert_eq!(asked.status.code(), Some(1), "{}", asked.describe());
     let results = json(&file);
-    assert_eq!(results["failed_machines"][0]["machine"], at_client.to_string(), "{results}");
+    assert_eq!(
+        results["failed_machines"][0]["machine"],
+        at_client.to_string(),
+        "{results}"
+    );
     let machines = results["machines"].as_array().expect("one is there");
     assert_eq!(machines.len(), 1, "{results}");
     assert_eq!(machines[0]["machine"], at_server.to_string());
