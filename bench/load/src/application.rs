@@ -62,6 +62,11 @@ impl<I> Record<I> {
             closing: false,
         }
     }
+
+    /// Whether it can be asked, and has nothing under way.
+    fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.ending_since.is_none() && !self.closing
+    }
 }
 
 /// The application of one thread, on connections that `I` numbers.
@@ -86,6 +91,8 @@ pub(crate) struct Requests<I> {
     pub(crate) stats: Stats,
     /// Nothing more is to be asked.
     over: bool,
+    /// Connections that are to be closed rather than asked again.
+    excess: u32,
     established: u32,
     closing: u32,
     under_way: u64,
@@ -109,7 +116,7 @@ impl<I: Copy> Requests<I> {
         let mut stats = Stats::new();
         if workload == Workload::Hold {
             // There is no warm-up: each connection is tried once.
-            stats.begin_measuring();
+            stats.count_all();
         }
         let filler = match workload {
             Workload::Throughput {
@@ -132,6 +139,7 @@ impl<I: Copy> Requests<I> {
             held: Vec::new(),
             stats,
             over: false,
+            excess: 0,
             established: 0,
             closing: 0,
             under_way: 0,
@@ -144,6 +152,16 @@ impl<I: Copy> Requests<I> {
     /// Connections that reached ESTABLISHED and are not gone.
     pub(crate) fn established(&self) -> u32 {
         self.established
+    }
+
+    /// The number of connections with something to do, now or later.
+    pub(crate) fn open_connections(&self) -> u32 {
+        self.established.saturating_sub(self.closing)
+    }
+
+    /// So many connections are to be closed when all that is under way on them is answered.
+    pub(crate) fn close_next(&mut self, excess: u32) {
+        self.excess = excess;
     }
 
     /// Those of them that have done everything and only have to end.
@@ -215,12 +233,22 @@ impl<I: Copy> Requests<I> {
         due: Instant,
     ) -> bool {
         match self.records.get(connection.0 as usize) {
-            Some(record) if record.in_flight.is_empty() && record.ending_since.is_none() && !record.closing => {
+            Some(record) if record.is_idle() => {
                 self.send(connection.0, stream, 1, due);
                 true
             }
             _ => false,
         }
+    }
+
+    /// Closes the idle connection of an open loop. False if it is not the one that it was.
+    pub(crate) fn close_idle<S: Stream + ?Sized>(&mut self, connection: &mut Connection, stream: &mut S) -> bool {
+        let is_idle = self.records.get(connection.0 as usize).is_some_and(Record::is_idle);
+        if is_idle {
+            self.finish(connection.0);
+            stream.close();
+        }
+        is_idle
     }
 
     /// Asks a connection that was held, unless it has been asked.
@@ -260,8 +288,15 @@ impl<I: Copy> Requests<I> {
 
     /// Begins as many requests as were answered.
     fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
-        if !self.over && !self.is_ending(index) {
+        if self.over || self.is_ending(index) {
+            return;
+        }
+        if self.excess == 0 {
             self.send(index, stream, count, now);
+        } else if self.records[index as usize].is_idle() {
+            self.excess -= 1;
+            self.finish(index);
+            stream.close();
         }
     }
 
@@ -530,7 +565,9 @@ impl<I: Copy> Application for Requests<I> {
             ),
         };
         *count += 1;
-        if !was_done {
+        if was_done {
+            self.stats.unclean_end();
+        } else {
             self.stats.error(kind, detail);
             self.failed += 1;
         }

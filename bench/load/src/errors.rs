@@ -130,6 +130,13 @@ impl Errors {
         }
     }
 
+    /// Counts as many of each kind, in the order of [`Kind::ALL`]; nothing is known of the first.
+    pub(crate) fn add_counts(&mut self, counts: &[u64; Kind::ALL.len()]) {
+        for (count, more) in self.counts.iter_mut().zip(counts) {
+            *count += more;
+        }
+    }
+
     /// Errors of all kinds together.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()

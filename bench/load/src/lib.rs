@@ -4,14 +4,15 @@
 //! A [`Plan`] says what is measured ([`Workload`]) and how long, a [`Client`] does it and returns what it [`Measured`].
 //!
 //! `application` is what happens on each connection, `driver` keeps as many as there should be and knows what time it
-//! is, `hold` is the workload that goes another way. They run on a `Connector`, which is all that the transports differ
+//! is, `hold` is the workload that goes another way. `recorder` cuts what they find into seconds, and `monitor`, which
+//! is another thread, puts these together and shows them. They run on a `Connector`, which is all that the transports differ
 //! in. [`http`] and [`thread_per_connection`] are for other clients, and for servers to test clients with.
 //!
 //! ```
 //! use std::io::{Read, Write};
 //! use std::time::Duration;
 //! use tidegate_load::thread_per_connection::serve_on_loopback;
-//! use tidegate_load::{Client, KernelClient, Plan, Progress, Verify, Workload};
+//! use tidegate_load::{Client, KernelClient, Plan, Progress, Ramp, Verify, Workload};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let address = serve_on_loopback(|mut stream| {
@@ -23,6 +24,7 @@
 //!     url: format!("http://{address}/").parse().expect("a URL"),
 //!     workload: Workload::Rps { pipeline: 1 },
 //!     connections: 2,
+//!     ramp: Ramp::default(),
 //!     warm_up: Duration::ZERO,
 //!     duration: Duration::from_millis(20),
 //!     verify: Verify::Alike,
@@ -50,11 +52,15 @@ mod hold;
 pub mod http;
 mod in_flight;
 mod kernel;
+mod monitor;
 mod open_files;
 mod openings;
+mod phase;
 mod progress;
+mod recorder;
 mod responses;
 mod schedule;
+mod series;
 mod stalled;
 mod stats;
 pub mod thread_per_connection;
@@ -63,7 +69,9 @@ pub use body::{Body, Verify, hex};
 pub use bypass::{BypassClient, Settings};
 pub use errors::{Errors, Kind};
 pub use kernel::KernelClient;
-pub use progress::Progress;
+pub use phase::{Phase, Ramp};
+pub use progress::{Progress, Tick, View};
+pub use series::{OpenConnections, Point, Snapshot};
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -72,6 +80,7 @@ use tidegate_args::UsageError;
 use tidegate_report::Latencies;
 
 use crate::driver::Outcome;
+use crate::series::Collected;
 use crate::stats::Stats;
 use tidegate_args::url::Url;
 
@@ -147,7 +156,9 @@ pub struct Plan {
     pub workload: Workload,
     /// Connections at the same time.
     pub connections: u32,
-    /// Time that passes before anything is counted.
+    /// Times before the warm-up and after the measurement, in which the load is raised and lowered.
+    pub ramp: Ramp,
+    /// Time that passes under all of the load before anything is counted.
     pub warm_up: Duration,
     /// Time that is measured. For [`Workload::Hold`]: how long all connections are kept before they are asked.
     pub duration: Duration,
@@ -164,6 +175,14 @@ impl Plan {
     /// The server.
     pub fn target(&self) -> SocketAddr {
         self.url.address
+    }
+
+    /// The time that all of it takes, as far as that is known before.
+    pub fn total(&self) -> Duration {
+        let Ramp { initial, up, down } = self.ramp;
+        [initial, up, self.warm_up, self.duration, down]
+            .into_iter()
+            .fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// Checks that there is something to do, and that a client can do it.
@@ -212,6 +231,15 @@ pub struct Measured {
     pub body: Option<Body>,
     /// The duration of the client's own TIME-WAIT, where it has any.
     pub time_wait: Option<Duration>,
+    /// Connections on which all was done and that the server reset, or gave no answer on, rather than to end them by
+    /// FIN.
+    pub unclean_ends: u64,
+    /// Connections that were open while measuring.
+    pub open: OpenConnections,
+    /// Each second of the run, whether it is measured or not.
+    pub series: Vec<Point>,
+    /// The run was ended before its time.
+    pub cut_short: bool,
 }
 
 /// Ethernet frames, both ways.
@@ -236,23 +264,29 @@ impl Measured {
 
 /// Returns the results of a client whose threads have found `outcome` together and whose TIME-WAIT, where it has any,
 /// lasts for `time_wait`.
-fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
+fn measured(plan: &Plan, outcome: Outcome, collected: Collected, time_wait: Duration) -> Measured {
     let Outcome {
         stats,
         measured,
         frames,
         body,
+        cut_short,
     } = outcome;
-    let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
-    let Stats {
+    let Collected {
         latency,
         connect,
+        series,
+        open,
+    } = collected;
+    let (operations, operations_with_warm_up) = (stats.operations(), stats.operations_with_warm_up());
+    let Stats {
         announced_ends,
+        unclean_ends,
         mut errors,
         ..
     } = stats;
     let seconds = measured.as_secs_f64();
-    if operations == 0 && errors.total() == 0 {
+    if operations == 0 && errors.total() == 0 && !cut_short {
         let unit = plan.workload.unit();
         let detail = format!("no {unit} were completed in the {seconds:.1} s that were measured");
         errors.add(Kind::Unfinished, detail);
@@ -269,6 +303,10 @@ fn measured(plan: &Plan, outcome: Outcome, time_wait: Duration) -> Measured {
         operations_with_warm_up,
         body,
         time_wait: has_time_wait.then_some(time_wait),
+        unclean_ends,
+        open,
+        series,
+        cut_short,
     }
 }
 

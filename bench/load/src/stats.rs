@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate_report::Latencies;
 
 use crate::errors::{Errors, Failure, Kind};
+use crate::series::Histograms;
 
 /// Which of them count at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +19,13 @@ enum Stage {
     Stopped,
 }
 
-/// Counts and latencies.
+/// Counts and latencies. Latencies are those of the present second, whether they count or not; see
+/// [`Recorder`](crate::recorder::Recorder).
 #[derive(Debug)]
 pub(crate) struct Stats {
     stage: Stage,
+    /// Everything has counted from the beginning.
+    counts_all: bool,
     operations: u64,
     operations_before: u64,
     /// The steps that the shown rate counts.
@@ -29,7 +33,11 @@ pub(crate) struct Stats {
     pub(crate) latency: Latencies,
     pub(crate) connect: Latencies,
     pub(crate) announced_ends: u64,
+    /// Connections that did not end by FIN when all was done.
+    pub(crate) unclean_ends: u64,
     pub(crate) errors: Errors,
+    /// Errors of all stages.
+    errors_in_all: [u64; Kind::ALL.len()],
 }
 
 impl Stats {
@@ -37,19 +45,38 @@ impl Stats {
     pub(crate) fn new() -> Self {
         Self {
             stage: Stage::WarmUp,
+            counts_all: false,
             operations: 0,
             operations_before: 0,
             steps: 0,
             latency: Latencies::new(),
             connect: Latencies::new(),
             announced_ends: 0,
+            unclean_ends: 0,
             errors: Errors::default(),
+            errors_in_all: [0; Kind::ALL.len()],
         }
     }
 
     /// The warm-up is over.
     pub(crate) fn begin_measuring(&mut self) {
         self.stage = Stage::Measuring;
+    }
+
+    /// There is no warm-up.
+    pub(crate) fn count_all(&mut self) {
+        self.counts_all = true;
+        self.begin_measuring();
+    }
+
+    /// Whether there was no warm-up.
+    pub(crate) fn counts_all(&self) -> bool {
+        self.counts_all
+    }
+
+    /// From now on nothing counts.
+    pub(crate) fn pause(&mut self) {
+        self.stage = Stage::WarmUp;
     }
 
     /// The measurement is over; what is under way may still fail, or turn out to be slow.
@@ -67,7 +94,7 @@ impl Stats {
         match self.stage {
             Stage::WarmUp => self.operations_before += operations,
             Stage::Measuring => self.operations += operations,
-            Stage::Stopped => return,
+            Stage::Stopped => {}
         }
         self.steps += operations;
     }
@@ -77,20 +104,25 @@ impl Stats {
         self.steps += 1;
     }
 
+    /// Returns the latencies since this was last called, and goes on with `spare`.
+    pub(crate) fn take_latencies(&mut self, spare: Histograms) -> Histograms {
+        let Histograms { latency, connect } = spare;
+        Histograms {
+            latency: std::mem::replace(&mut self.latency, latency),
+            connect: std::mem::replace(&mut self.connect, connect),
+        }
+    }
+
     /// Counts what a request, or a connection with its request, took.
     #[inline]
     pub(crate) fn latency(&mut self, latency: Duration) {
-        if self.counts() {
-            self.latency.record(latency);
-        }
+        self.latency.record(latency);
     }
 
     /// Counts what establishing a connection took.
     #[inline]
     pub(crate) fn connected(&mut self, latency: Duration) {
-        if self.counts() {
-            self.connect.record(latency);
-        }
+        self.connect.record(latency);
     }
 
     /// Counts a connection whose end the server announced, and that a new one takes the place of.
@@ -100,8 +132,21 @@ impl Stats {
         }
     }
 
+    /// Counts a connection that did not end by FIN when all was done.
+    pub(crate) fn unclean_end(&mut self) {
+        if self.counts() {
+            self.unclean_ends += 1;
+        }
+    }
+
+    /// Errors of all stages, by kind.
+    pub(crate) fn errors_in_all(&self) -> [u64; Kind::ALL.len()] {
+        self.errors_in_all
+    }
+
     /// Counts an error; `detail` is a phrase that says what was seen.
     pub(crate) fn error(&mut self, kind: Kind, detail: impl Display) {
+        self.errors_in_all[kind as usize] += 1;
         if self.counts() {
             self.errors.add(kind, detail);
         }
@@ -135,6 +180,7 @@ impl Stats {
         self.latency.merge(&other.latency);
         self.connect.merge(&other.connect);
         self.announced_ends += other.announced_ends;
+        self.unclean_ends += other.unclean_ends;
         self.errors.merge(&other.errors);
     }
 }
@@ -162,13 +208,17 @@ mod tests {
         stats.stop();
         one_of_each(&mut stats);
         assert_eq!((stats.operations(), stats.operations_with_warm_up()), (2, 3));
-        assert_eq!((stats.latency.len(), stats.connect.len()), (3, 3));
-        assert_eq!(stats.errors.total(), 3);
+        assert_eq!((stats.errors.total(), stats.errors_in_all().iter().sum()), (3, 4));
+        // The time they belong to is another's business.
+        assert_eq!((stats.latency.len(), stats.connect.len(), stats.steps()), (4, 4, 4));
+        let taken = stats.take_latencies(Histograms::new());
+        assert_eq!((taken.latency.len(), stats.latency.len()), (4, 0));
+        stats.latency(SECOND);
 
         let mut both = Stats::new();
         both.merge(&stats);
         both.merge(&stats);
         assert_eq!((both.operations(), both.operations_with_warm_up()), (4, 6));
-        assert_eq!((both.latency.len(), both.errors.total()), (6, 6));
+        assert_eq!((both.latency.len(), both.errors.total()), (2, 6));
     }
 }

@@ -77,6 +77,11 @@ impl Latencies {
         merged.expect("histograms with the same bounds can be added");
     }
 
+    /// Forgets all of them, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
     /// Returns the number of latencies.
     pub fn len(&self) -> u64 {
         self.0.len()
@@ -170,6 +175,8 @@ mod tests {
         assert_near(quantiles.p50, 1.0);
         assert_near(quantiles.max, 9.0);
         assert_eq!(one.histogram().len(), 2);
+        one.clear();
+        assert!(one.is_empty() && one.quantiles().is_none());
     }
 
     #[test]

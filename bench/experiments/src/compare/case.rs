@@ -10,7 +10,9 @@ use tidegate_lab::Cores;
 use tidegate_lab::arrangement::CLIENT_DEVICE;
 use tidegate_lab::machine;
 use tidegate_lab::{Lab, Place};
-use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload};
+use tidegate_load::{
+    BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Ramp, Settings, Verify, Workload,
+};
 
 use super::cpu;
 use super::frame_pattern::Lengths;
@@ -130,6 +132,7 @@ impl Bench<'_> {
             url: self.url.clone(),
             workload,
             connections: CONNECTIONS,
+            ramp: Ramp::default(),
             warm_up: self.scale.warm_up,
             duration: self.scale.duration,
             verify: Verify::default(),

@@ -262,6 +262,7 @@ impl Bench<'_> {
             url: url(target, family, &SMALL.path())?,
             workload: Workload::Cps { close: Close::Server },
             connections: clients.count,
+            ramp: tidegate_load::Ramp::default(),
             warm_up: Duration::ZERO,
             duration: clients.window,
             verify: Verify::Equal(Body::of(&self.small)),

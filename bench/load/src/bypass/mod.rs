@@ -11,9 +11,7 @@ mod tests;
 mod tuples;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use anyhow::{Context, bail};
 use tidegate_affinity::Pinned;
@@ -31,7 +29,8 @@ use self::misrouted::Misrouted;
 use self::tuples::{Addresses, Share, Steering};
 use crate::application::Requests;
 use crate::driver::{Driver, Outcome, Task};
-use crate::progress::{INTERVAL, Meter, Progress};
+use crate::monitor::Monitor;
+use crate::progress::Progress;
 use crate::{Client, Measured, Plan, Workload, measured};
 use tidegate_flood::neighbour;
 
@@ -76,7 +75,7 @@ impl BypassClient {
     }
 
     /// Attaches the XDP program and starts the shards, which begin at once.
-    fn start(&self, plan: &Plan, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Vec<Arc<AtomicU64>>)> {
+    fn start(&self, plan: &Plan, progress: &Progress, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Monitor)> {
         let settings = &self.settings;
         let interface = tidegate_runtime::interface_info(&settings.interface).map_err(usage)?;
         check_queues(&settings.interface, &interface)?;
@@ -93,7 +92,6 @@ impl BypassClient {
         let addresses = settings.addresses(plan.target().ip(), &interface)?;
         let link = self.link(plan, &interface)?;
         let mut shards = Vec::new();
-        let mut steps = Vec::new();
         // The first shard has the most connections.
         let connections = task(plan, Share { index: 0, of: queues }).connections;
         let mut pairs = 0;
@@ -101,18 +99,17 @@ impl BypassClient {
             .then(|| self.steering(plan, addresses, queues))
             .flatten()
             .map(Arc::new);
-        for index in 0..queues {
+        let (monitor, recorders) = Monitor::new(plan, progress, queues as usize);
+        for (index, recorder) in (0..queues).zip(recorders) {
             let share = Share { index, of: queues };
             let task = task(plan, share);
             let tuples = settings.tuples(addresses, share, task.connections, steering.as_ref())?;
             pairs = pairs.max(tuples.len());
             let driver = ShardDriver {
-                driver: Driver::new(task),
+                driver: Driver::new(task, recorder),
                 dialer: Dialer::new(plan.target(), link, tuples),
-                steps: Arc::default(),
                 outcome: outcome.clone(),
             };
-            steps.push(Arc::clone(&driver.steps));
             shards.push((Requests::new(&plan.url, &task), driver));
         }
         let mut shards = shards.into_iter();
@@ -146,7 +143,7 @@ impl BypassClient {
                 settings.interface
             );
         }
-        Ok((runtime, steps))
+        Ok((runtime, monitor))
     }
 }
 
@@ -157,12 +154,12 @@ impl Client for BypassClient {
         let pin = |cpu| Pinned::to(cpu).with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"));
         let bound = plan.cpu.map(pin).transpose()?;
         let (sender, outcomes) = channel();
-        let (mut runtime, steps) = self.start(plan, &sender)?;
+        let (mut runtime, mut monitor) = self.start(plan, progress, &sender)?;
         // The shards have the CPU from here on; this thread only looks after them.
         drop(bound);
         // The shards alone hold the channel: without them there is nothing to wait for.
         drop(sender);
-        let mut total = watch(plan, progress, &mut runtime, &steps, &outcomes)?;
+        let mut total = watch(&mut monitor, &mut runtime, &outcomes)?;
         // Connections that are still open are reset at once.
         let report = runtime.stop()?;
         let misrouted = Misrouted::of(&report.shards);
@@ -173,7 +170,7 @@ impl Client for BypassClient {
         if let Some(warning) = misrouted.warning() {
             eprintln!("tidegate-bench: {warning}");
         }
-        Ok(measured(plan, total, 2 * self.settings.msl))
+        Ok(measured(plan, total, monitor.finish(), 2 * self.settings.msl))
     }
 }
 
@@ -181,8 +178,6 @@ impl Client for BypassClient {
 struct ShardDriver {
     driver: Driver,
     dialer: Dialer,
-    /// The steps that the shown rate counts.
-    steps: Arc<AtomicU64>,
     /// Told once, at the end.
     outcome: Sender<Outcome>,
 }
@@ -205,7 +200,6 @@ impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
             // The receiver may have given up.
             let _ = self.outcome.send(outcome);
         }
-        self.steps.store(engine.application().stats.steps(), Ordering::Relaxed);
         due
     }
 
@@ -275,19 +269,13 @@ fn task(plan: &Plan, share: Share) -> Task {
 }
 
 /// Shows how the shards are getting on until all are through. Returns what they found together.
-fn watch(
-    plan: &Plan,
-    progress: &Progress,
-    runtime: &mut Runtime,
-    steps: &[Arc<AtomicU64>],
-    outcomes: &Receiver<Outcome>,
-) -> anyhow::Result<Outcome> {
-    let start = Instant::now();
-    let mut meter = Meter::new(progress, plan.workload.unit());
+fn watch(monitor: &mut Monitor, runtime: &mut Runtime, outcomes: &Receiver<Outcome>) -> anyhow::Result<Outcome> {
     let mut total: Option<Outcome> = None;
-    let mut missing = steps.len();
+    let mut missing = monitor.shards();
     while missing > 0 {
-        match outcomes.recv_timeout(INTERVAL) {
+        monitor.look();
+        runtime.check()?;
+        match outcomes.try_recv() {
             Ok(outcome) => {
                 missing -= 1;
                 match &mut total {
@@ -295,15 +283,9 @@ fn watch(
                     None => total = Some(outcome),
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                runtime.check()?;
-                bail!("the client's shards ended before their time");
-            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => bail!("the client's shards ended before their time"),
         }
-        runtime.check()?;
-        let done = steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
-        meter.look(start.elapsed(), done);
     }
     total.context("the interface has no queues")
 }

@@ -185,6 +185,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ramp;
     use crate::body::Verify;
 
     const ALONE: Share = Share { index: 0, of: 1 };
@@ -206,6 +207,7 @@ mod tests {
             url: "http://198.18.0.1/".parse().unwrap(),
             workload,
             connections: 64,
+            ramp: Ramp::default(),
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(1),
             verify: Verify::default(),

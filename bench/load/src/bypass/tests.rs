@@ -16,13 +16,14 @@ use crate::bypass::settings::Settings;
 use crate::bypass::tuples::{Share, Steering};
 use crate::bypass::{BypassClient, check_queues, check_wait};
 use crate::progress::Progress;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Client, Close, Direction, Measured, Plan, Ramp, Workload};
 
 fn plan(workload: Workload) -> Plan {
     Plan {
         url: "http://198.18.0.1/".parse().unwrap(),
         workload,
         connections: 4,
+        ramp: Ramp::default(),
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(100),
         verify: Verify::default(),

@@ -8,9 +8,10 @@ mod tests;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tidegate_kernel_host::{ConnectionId, Host};
 use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
@@ -19,8 +20,10 @@ use crate::application::{Connection, Requests};
 use crate::connector::Connector;
 use crate::driver::{Driver, Outcome, Task};
 use crate::errors::{Failure, Kind};
+use crate::monitor::Monitor;
 use crate::open_files::allow_open_files;
-use crate::progress::{INTERVAL, Meter, Progress};
+use crate::progress::{INTERVAL, Progress};
+use crate::recorder::Recorder;
 use crate::{Client, Frames, Measured, Plan, Workload, measured};
 
 /// File descriptors needed beside the connections.
@@ -48,21 +51,34 @@ impl Client for KernelClient {
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
         plan.check()?;
         allow_open_files(u64::from(plan.connections) + OTHER_FILES)?;
-        if let Some(cpu) = plan.cpu {
-            tidegate_affinity::pin_this_thread(cpu)
-                .with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"))?;
-        }
-        let outcome = load(plan, progress)?;
-        Ok(measured(plan, outcome, TIME_WAIT))
+        let (mut monitor, recorders) = Monitor::new(plan, progress, 1);
+        thread::scope(|scope| {
+            // It is started before this thread is bound to a CPU, which it would share, and ends with the recorder.
+            let watch = move || {
+                while monitor.look() {}
+                monitor.finish()
+            };
+            let watching = thread::Builder::new()
+                .name("monitor".to_owned())
+                .spawn_scoped(scope, watch)
+                .context("cannot start a thread")?;
+            if let Some(cpu) = plan.cpu {
+                tidegate_affinity::pin_this_thread(cpu)
+                    .with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"))?;
+            }
+            let outcome = recorders.into_iter().map(|recorder| load(plan, recorder)).next();
+            let outcome = outcome.context("there is no recorder")??;
+            let collected = watching.join().map_err(|_| anyhow!("the monitor's thread panicked"))?;
+            Ok(measured(plan, outcome, collected, TIME_WAIT))
+        })
     }
 }
 
-fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
+fn load(plan: &Plan, recorder: Recorder) -> anyhow::Result<Outcome> {
     let task = Task::of(plan);
     // Requests at a fixed rate are due to the microsecond.
     let precise = matches!(plan.workload, Workload::Latency { .. });
-    let mut driver = Driver::new(task);
-    let mut meter = Meter::new(progress, plan.workload.unit());
+    let mut driver = Driver::new(task, recorder);
     let mut host = Host::new(Requests::new(&plan.url, &task))?;
     let mut outcome = None;
     host.run_with(
@@ -76,7 +92,6 @@ fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
             if outcome.is_some() {
                 return Ok(None);
             }
-            meter.look(now.since(Instant::ZERO), host.application().stats.steps());
             Ok(Some(timeout(now, due, precise)))
         },
         |application, id, since| application.openings.announce(id, since),

@@ -14,7 +14,7 @@ use crate::body::{Body, Verify};
 use crate::kernel::{KernelClient, timeout};
 use crate::progress::{INTERVAL, Progress};
 use crate::thread_per_connection::serve_on_loopback;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Client, Close, Direction, Measured, Plan, Ramp, Workload};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 
@@ -62,6 +62,7 @@ fn plan(address: SocketAddr, workload: Workload) -> Plan {
         url: format!("http://{address}/").parse().unwrap(),
         workload,
         connections: 3,
+        ramp: Ramp::default(),
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(60),
         verify: Verify::default(),
