@@ -79,6 +79,7 @@ impl Monitor {
         while let Ok(sample) = self.samples.try_recv() {
             self.add(sample);
         }
+        self.progress.finish();
         self.collector.finish()
     }
 

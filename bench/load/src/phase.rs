@@ -133,7 +133,7 @@ impl Raising {
 /// Returns how many of `all` connections are to be left when `elapsed` of the time `down` has passed.
 pub(crate) fn connections_left(all: u32, elapsed: Duration, down: Duration) -> u32 {
     let left = down.saturating_sub(elapsed).as_micros();
-    let part = (u128::from(all) * left).div_ceil(down.as_micros().max(1));
+    let part = u128::from(all) * left / down.as_micros().max(1);
     u32::try_from(part).unwrap_or(all)
 }
 
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn connections_are_lowered_evenly_to_none() {
         let left = |millis| connections_left(4, Duration::from_millis(millis), SECOND);
-        assert_eq!([0, 1, 250, 251, 999, 1_000, 2_000].map(left), [4, 4, 3, 3, 1, 0, 0]);
+        assert_eq!([0, 1, 250, 251, 750, 751, 2_000].map(left), [4, 3, 3, 2, 1, 0, 0]);
         assert_eq!(connections_left(4, Duration::ZERO, Duration::ZERO), 0);
     }
 }

@@ -38,6 +38,9 @@ pub trait View: Send {
 
     /// Shows a second that has passed.
     fn second(&mut self, snapshot: &Snapshot<'_>);
+
+    /// Takes itself away: the run is over, or has failed.
+    fn finish(&mut self);
 }
 
 /// What is told of a run meanwhile: a bar on the terminal, and nothing where standard error is none; or a [`View`].
@@ -117,10 +120,11 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away. A view goes when the last clone of this does.
+    /// Takes the bar, or the view, away.
     pub fn finish(&self) {
-        if let Shown::Bar(bar) = &self.shown {
-            bar.finish_and_clear();
+        match &self.shown {
+            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::View(view) => view.lock().unwrap_or_else(PoisonError::into_inner).finish(),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::stats::Stats;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Histograms that a shard may have given away without one coming back, before its second goes on for longer.
-const MAX_LENT: usize = 4;
+const MAX_LENT: usize = 8;
 
 /// The state of a shard, for whoever looks at any time.
 #[derive(Debug, Default)]
@@ -303,18 +303,18 @@ mod tests {
     fn a_second_goes_on_while_too_many_are_being_reduced() {
         let (mut recorder, samples, give_back) = recorder();
         let mut stats = Stats::new();
-        for second in 0..10 {
+        for second in 0..20 {
             stats.count(1);
             recorder.turn(at(second * 1_000), Phase::Sustain, &mut stats, 1);
         }
         let found: Vec<Sample> = samples.try_iter().collect();
         assert_eq!(found.len(), MAX_LENT);
         give_back.send(Histograms::new()).unwrap();
-        recorder.turn(at(9_500), Phase::Sustain, &mut stats, 1);
+        recorder.turn(at(19_500), Phase::Sustain, &mut stats, 1);
         let next = samples.try_recv().unwrap();
-        assert_eq!((next.second, next.length.as_millis(), next.operations), (4, 5_500, 5));
+        assert_eq!((next.second, next.length.as_millis(), next.operations), (8, 11_500, 11));
         // The end of a phase does not wait.
-        recorder.turn(at(9_600), Phase::Drain, &mut stats, 1);
+        recorder.turn(at(19_600), Phase::Drain, &mut stats, 1);
         assert_eq!(samples.try_iter().count(), 1);
     }
 }

@@ -49,7 +49,7 @@ pub mod testing;
 
 pub use files::ReportFiles;
 pub use latencies::{Latencies, Quantiles};
-pub use page::{Bar, Bars, Line, Lines, Page, Scale, Section, XAxis, YAxis};
+pub use page::{Bar, Bars, Course, Line, Lines, Page, Scale, Section, XAxis, YAxis};
 pub use percentiles::{HOW_TO_READ_PERCENTILES, percentiles};
 pub use report::{Report, SCHEMA_VERSION};
 pub use row::Row;

@@ -48,6 +48,8 @@ pub enum Section {
     Bars(Bars),
     /// Lines in a pair of axes. Neighbours stand side by side where there is room.
     Lines(Lines),
+    /// Lines over time. Neighbours stand side by side where there is room.
+    Course(Course),
 }
 
 /// Horizontal bars on one scale that begins at zero.
@@ -136,6 +138,23 @@ pub enum Scale {
     Percent,
     /// Microseconds, on decades.
     Micros,
+    /// A number, from 0.
+    Count,
+}
+
+/// Lines over time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Course {
+    /// The title of the chart.
+    pub title: String,
+    /// The quantity of the vertical axis.
+    pub y: &'static str,
+    /// Its scale.
+    pub scale: Scale,
+    /// Times in seconds at which something begins, with its name.
+    pub marks: Vec<(f64, String)>,
+    /// The lines, over seconds from 0.
+    pub lines: Vec<Line>,
 }
 
 /// One line.

@@ -64,7 +64,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bars, Line, Lines, Scale, Section, Spread, XAxis, YAxis, testing};
+    use crate::{Bars, Course, Line, Lines, Scale, Section, Spread, XAxis, YAxis, testing};
 
     fn report() -> Report {
         let mut report = Report {
@@ -159,6 +159,13 @@ mod tests {
                 Section::Bars(Bars::of_targets(name, rows.clone(), "value", "short")),
                 Section::Lines(chart(Scale::Percent)),
                 Section::Lines(chart(Scale::Micros)),
+                Section::Course(Course {
+                    title: name.to_owned(),
+                    y: "operations/s",
+                    scale: Scale::Count,
+                    marks: vec![(0.0, name.to_owned()), (1.5, "sustain".to_owned())],
+                    lines: targets.map(line).to_vec(),
+                }),
                 Section::Text(format!("**{name}** and {name}")),
                 Section::Table { columns: COLUMNS, rows },
                 Section::Facts(facts),
@@ -179,8 +186,8 @@ mod tests {
             let drawn = [format!("  {kind}: ("), format!("function {kind}(")];
             assert!(drawn.iter().any(|text| html.contains(text)), "{kind}");
         }
-        let Section::Table { columns, .. } = &report.page.sections[6] else {
-            panic!("{:?}", report.page.sections[6]);
+        let Section::Table { columns, .. } = &report.page.sections[7] else {
+            panic!("{:?}", report.page.sections[7]);
         };
         let titles: Vec<Value> = json!(columns)
             .as_array()

@@ -2,10 +2,13 @@
 //! what all have is in [`options`], and of the client of choice in [`bypass`].
 
 mod bypass;
+mod live;
 mod options;
 mod report;
+mod rfc9411;
 #[cfg(test)]
 mod samples;
+mod series;
 mod server_memory;
 mod summary;
 
@@ -13,11 +16,11 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::url::Url;
-use tidegate_load::{Close, Direction, Plan, Progress, Workload};
+use tidegate_load::{Close, Direction, Plan, Ramp, Workload};
 use tidegate_report::ReportFiles;
 
-use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
-use self::report::{Run, workload_name};
+use self::options::{Load, MAX_DURATION, MIN_DURATION, Options, Profile};
+use self::report::Run;
 use self::server_memory::ServerMemory;
 
 /// Arguments of `tidegate-bench cps`.
@@ -151,6 +154,7 @@ impl Hold {
             url: self.options.url.clone(),
             workload: Workload::Hold,
             connections: self.connections,
+            ramp: Ramp::default(),
             warm_up: Duration::ZERO,
             duration: self.duration,
             verify: self.options.verify(),
@@ -160,6 +164,7 @@ impl Hold {
         Measurement {
             options: &self.options,
             plan,
+            profile: None,
             server: self.server_pid,
         }
         .run()
@@ -171,8 +176,10 @@ impl CheckedLoad {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
         let load = Load {
             connections: self.connections,
-            warm_up: Duration::ZERO,
-            duration: self.duration,
+            ramp: None,
+            warm_up: Some(Duration::ZERO),
+            duration: Some(self.duration),
+            profile: None,
         };
         let workload = if self.no_keepalive {
             Workload::Cps { close: Close::Server }
@@ -188,6 +195,7 @@ impl CheckedLoad {
 struct Measurement<'a> {
     options: &'a Options,
     plan: Plan,
+    profile: Option<Profile>,
     /// The process whose memory is looked at.
     server: Option<u32>,
 }
@@ -198,8 +206,9 @@ impl<'a> Measurement<'a> {
             url: options.url.clone(),
             workload,
             connections: load.connections,
-            warm_up: load.warm_up,
-            duration: load.duration,
+            ramp: load.ramp(),
+            warm_up: load.warm_up(),
+            duration: load.duration(),
             verify: options.verify(),
             spread: None,
             cpu: options.cpu,
@@ -207,6 +216,7 @@ impl<'a> Measurement<'a> {
         Self {
             options,
             plan,
+            profile: load.profile,
             server: None,
         }
     }
@@ -219,7 +229,15 @@ impl<'a> Measurement<'a> {
     /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
     /// read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
-        let Self { options, plan, server } = self;
+        let Self {
+            options,
+            plan,
+            profile,
+            server,
+        } = self;
+        if let Some(profile) = profile {
+            profile.check(plan.workload)?;
+        }
         let mut client = options.client(plan.target())?;
         // It is found out now, and not when all is measured.
         options.check_writable()?;
@@ -227,8 +245,8 @@ impl<'a> Measurement<'a> {
         // Before the client binds this thread to a CPU, which the threads it starts would share.
         let memory = server.map(ServerMemory::watch).transpose()?;
 
-        let progress = Progress::new(workload_name(plan.workload), plan.warm_up + plan.duration);
-        let start = SystemTime::now() + plan.warm_up;
+        let progress = live::progress(options.live, &plan, options.client_name())?;
+        let start = SystemTime::now() + plan.ramp.initial + plan.ramp.up + plan.warm_up;
         let measured = client.run(&plan, &progress);
         progress.finish();
         let measured = measured?;
@@ -241,6 +259,7 @@ impl<'a> Measurement<'a> {
             environment,
             client: options.client_name(),
             plan,
+            profile,
             start,
             measured,
             memory,
@@ -323,6 +342,8 @@ mod tests {
             ("cps", &["--duration", "601s"]),
             ("cps", &["--duration", "0s"]),
             ("cps", &["--warm-up", "601s"]),
+            ("cps", &["--ramp", "601s"]),
+            ("rps", &["--ramp", "-1s"]),
             ("cps", &["--target-mac", "01:00:00:00:00:01"]),
             ("cps", &["--ports", "0-10"]),
             ("cps", &["--ports", "20-10"]),
@@ -351,6 +372,9 @@ mod tests {
             ("cps", &["--close", "nobody"], ErrorKind::InvalidValue),
             ("cps", &["--client", "other"], ErrorKind::InvalidValue),
             ("cps", &["--wait", "long"], ErrorKind::InvalidValue),
+            ("cps", &["--live", "maybe"], ErrorKind::InvalidValue),
+            ("cps", &["--profile", "rfc2544"], ErrorKind::InvalidValue),
+            ("hold", &["--profile", "rfc9411"], ErrorKind::UnknownArgument),
             ("cps", &["--pipeline", "2"], ErrorKind::UnknownArgument),
             ("cps", &["--server-pid", "1"], ErrorKind::UnknownArgument),
         ];
@@ -371,11 +395,35 @@ mod tests {
         assert_eq!(plan.workload, Workload::Cps { close: Close::Client });
         assert_eq!((plan.connections, plan.cpu), (64, None));
         assert_eq!((plan.warm_up.as_secs(), plan.duration.as_secs()), (1, 5));
+        assert_eq!((plan.ramp, cps.options.live), (Ramp::default(), live::Live::Auto));
         assert_eq!(cps.options.client_name(), "kernel");
         let Ok(Line::Hold(hold)) = parse_with_url("hold", &[]) else {
             panic!("defaults are accepted");
         };
         assert_eq!((hold.connections, hold.duration.as_secs()), (10_000, 5));
+    }
+
+    #[test]
+    fn a_profile_has_its_own_times() {
+        let Ok(Line::Rps(rps)) = parse_with_url("rps", &["--profile", "rfc9411"]) else {
+            panic!("it is accepted");
+        };
+        let plan = Measurement::of(&rps.options, &rps.load, Workload::Rps { pipeline: 1 }).plan;
+        let ramp = [plan.ramp.initial, plan.ramp.up, plan.ramp.down].map(|time| time.as_secs());
+        assert_eq!(
+            (ramp, plan.warm_up.as_secs(), plan.duration.as_secs()),
+            ([5, 30, 30], 0, 300)
+        );
+        for (command, arguments) in [
+            ("throughput", &["--direction", "up", "--profile", "rfc9411"][..]),
+            ("cps", &["--close", "rst", "--profile", "rfc9411"]),
+        ] {
+            let error = run(parse_with_url(command, arguments).unwrap()).unwrap_err();
+            assert!(
+                error.is::<UsageError>() && error.to_string().contains("--profile"),
+                "{error:#}"
+            );
+        }
     }
 
     #[test]

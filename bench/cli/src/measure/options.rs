@@ -9,11 +9,13 @@ use serde_json::{Map, Value};
 use tidegate_args::duration;
 use tidegate_args::url::Url;
 use tidegate_lab::environment;
-use tidegate_load::{BypassClient, Client, KernelClient, Verify};
+use tidegate_load::{BypassClient, Client, KernelClient, Ramp, Verify, Workload};
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
+use super::live::Live;
 use super::report::Run;
+use super::rfc9411;
 
 /// Shortest time to measure.
 pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
@@ -28,6 +30,27 @@ pub(super) enum ClientKind {
     Kernel,
     /// tidegate's own, over AF_XDP: many source addresses and ports from one core, several times cheaper.
     Bypass,
+}
+
+/// A known way to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Profile {
+    /// The phases of RFC 9411, section 4.3.4: 5 s without load, a ramp, 300 s that are measured, a ramp down. The report
+    /// has the criteria of its tests: of cps section 7.2, of rps 7.3, of latency 7.4.
+    Rfc9411,
+}
+
+impl Profile {
+    /// Checks that the profile has `workload`.
+    ///
+    /// # Errors
+    ///
+    /// It has not.
+    pub(super) fn check(self, workload: Workload) -> anyhow::Result<()> {
+        match self {
+            Self::Rfc9411 => Ok(rfc9411::check(workload)?),
+        }
+    }
 }
 
 /// Arguments of every measurement.
@@ -53,6 +76,9 @@ pub(super) struct Options {
     /// Write the latencies to this file as an interval log of HdrHistogram, in nanoseconds; `report merge` reads it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Show the run on the whole terminal while it lasts: on one in the foreground, always, or never.
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub(super) live: Live,
     #[command(flatten)]
     bypass: BypassOptions,
 }
@@ -68,12 +94,56 @@ pub(super) struct Load {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(super) connections: u32,
-    /// Time that passes before anything is counted, at most 10m.
-    #[arg(long, default_value = "1s", value_parser = duration::within(Duration::ZERO..=MAX_DURATION))]
-    pub(super) warm_up: Duration,
-    /// Time that is measured, at most 10m.
-    #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
-    pub(super) duration: Duration,
+    /// Time in which the load is raised linearly before the warm-up, at most 10m: the rate of latency, else the number
+    /// of connections (default: 0s, with --profile 30s)
+    #[arg(long, value_name = "TIME", value_parser = duration::within(Duration::ZERO..=MAX_DURATION))]
+    pub(super) ramp: Option<Duration>,
+    /// Time that passes before anything is counted, at most 10m (default: 1s, with --profile 0s)
+    #[arg(long, value_name = "TIME", value_parser = duration::within(Duration::ZERO..=MAX_DURATION))]
+    pub(super) warm_up: Option<Duration>,
+    /// Time that is measured, at most 10m (default: 5s, with --profile 300s)
+    #[arg(long, value_name = "TIME", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
+    pub(super) duration: Option<Duration>,
+    /// Measure in the phases of a standard, and judge the run by its criteria; --ramp and --duration shorten them.
+    ///
+    /// The run passes if every criterion is met.
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub(super) profile: Option<Profile>,
+}
+
+/// The time that is measured without another wish.
+const DEFAULT_DURATION: Duration = Duration::from_secs(5);
+
+/// The time before anything is counted without another wish.
+const DEFAULT_WARM_UP: Duration = Duration::from_secs(1);
+
+impl Load {
+    /// The times before the warm-up and after the measurement.
+    pub(super) fn ramp(&self) -> Ramp {
+        match self.profile {
+            Some(Profile::Rfc9411) => rfc9411::ramp(self.ramp.unwrap_or(rfc9411::RAMP)),
+            None => Ramp {
+                up: self.ramp.unwrap_or_default(),
+                ..Ramp::default()
+            },
+        }
+    }
+
+    /// The time before anything is counted.
+    pub(super) fn warm_up(&self) -> Duration {
+        self.warm_up.unwrap_or(match self.profile {
+            Some(Profile::Rfc9411) => Duration::ZERO,
+            None => DEFAULT_WARM_UP,
+        })
+    }
+
+    /// The time that is measured.
+    pub(super) fn duration(&self) -> Duration {
+        self.duration.unwrap_or(match self.profile {
+            Some(Profile::Rfc9411) => rfc9411::SUSTAIN,
+            None => DEFAULT_DURATION,
+        })
+    }
 }
 
 impl Options {
@@ -87,6 +157,7 @@ impl Options {
             files,
             hgrm: None,
             log: None,
+            live: Live::Never,
             bypass: BypassOptions::default(),
         }
     }

@@ -11,7 +11,9 @@ use tidegate_report::{
     CONNECT, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log, percentiles,
 };
 
-use super::summary;
+use super::options::Profile;
+use super::rfc9411::{self, Judgement, Verdict};
+use super::{series, summary};
 
 /// A measurement that is over.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Run {
     pub(super) client: &'static str,
     /// The plan it followed.
     pub(super) plan: Plan,
+    /// The profile it was measured by.
+    pub(super) profile: Option<Profile>,
     /// The beginning of the part that counts.
     pub(super) start: SystemTime,
     /// Its results.
@@ -40,13 +44,22 @@ pub(super) struct MemoryUse {
 }
 
 impl Run {
-    /// Returns whether there were results, and no errors.
+    /// Returns whether there were results of the whole time, and no errors; of a profile, whether its criteria are met.
     pub(super) fn passed(&self) -> bool {
+        if let Some(judgement) = self.judgement() {
+            return judgement.verdict() == Verdict::Met;
+        }
         let least = match self.plan.workload {
             Workload::Hold => u64::from(self.plan.connections),
             _ => 1,
         };
-        self.measured.errors.total() == 0 && self.measured.operations >= least
+        !self.measured.cut_short && self.measured.errors.total() == 0 && self.measured.operations >= least
+    }
+
+    /// Returns the judgement by the profile.
+    pub(super) fn judgement(&self) -> Option<Judgement> {
+        let Profile::Rfc9411 = self.profile?;
+        Some(rfc9411::judge(&self.plan, &self.measured))
     }
 
     /// Returns the report. Its one row has its fields at the top of the JSON, too.
@@ -56,6 +69,20 @@ impl Run {
         let introduction = facts.iter().find(|(name, _)| *name == "workload");
         let mut sections = vec![Section::Tiles(self.tiles())];
         sections.extend(percentiles(self.distributions()));
+        let charts = series::charts(self);
+        let has_charts = !charts.is_empty();
+        sections.extend(charts);
+        let mut more = row.fields().clone();
+        more.insert("series".to_owned(), series::json(&self.measured.series));
+        if let Some(judgement) = self.judgement() {
+            let lines = judgement.lines().map(|(name, text)| (name.replace('_', " "), text));
+            sections.extend([
+                Section::Heading("RFC 9411".to_owned()),
+                Section::Text(format!("**{}**: {}", judgement.verdict().name(), judgement.summary())),
+                Section::Facts(lines.collect()),
+            ]);
+            more.insert("profile".to_owned(), judgement.json());
+        }
         sections.extend([
             Section::Heading("Results".to_owned()),
             Section::Facts(
@@ -66,10 +93,17 @@ impl Run {
             ),
             Section::HowToRead(HOW_TO_READ_PERCENTILES),
         ]);
+        if has_charts {
+            sections.extend(
+                series::HOW_TO_READ_COURSE
+                    .iter()
+                    .map(|&text| Section::Text(text.to_owned())),
+            );
+        }
         Report {
             kind: self.workload(),
             environment: self.environment.clone(),
-            more: row.fields().clone(),
+            more,
             rows: vec![row],
             page: Page {
                 title: format!("tidegate-bench {}: {}", self.workload(), self.target()),
@@ -108,7 +142,14 @@ impl Run {
             .with("value", self.value())
             .with("unit", self.unit())
             .with("seconds", measured.seconds)
+            .with("ramp_seconds", seconds(plan.ramp.up))
             .with("warm_up_seconds", seconds(plan.warm_up))
+            .with("cut_short", measured.cut_short)
+            .with(
+                "open_connections",
+                json!({"max": measured.open.max, "at_end": measured.open.at_end}),
+            )
+            .with("unclean_ends", measured.unclean_ends)
             .with("latency_us", json!(measured.latency.quantiles()))
             .with("connect_us", json!(measured.connect.quantiles()))
             .with("announced_ends", measured.announced_ends)
@@ -372,6 +413,7 @@ mod tests {
                     "connect_us",
                     "connections",
                     "cpu",
+                    "cut_short",
                     "direction",
                     "error_count",
                     "errors",
@@ -381,11 +423,14 @@ mod tests {
                     "latency_us",
                     "memory",
                     "offered_per_second",
+                    "open_connections",
                     "operations",
                     "pipeline",
+                    "ramp_seconds",
                     "seconds",
                     "target",
                     "time_wait_seconds",
+                    "unclean_ends",
                     "unit",
                     "value",
                     "warm_up_seconds",
@@ -421,7 +466,11 @@ mod tests {
             ("value", json!(500.0)),
             ("unit", json!("connections/s")),
             ("seconds", json!(2.0)),
-            ("warm_up_seconds", json!(1.5)),
+            ("ramp_seconds", json!(1.0)),
+            ("warm_up_seconds", json!(0.5)),
+            ("cut_short", json!(false)),
+            ("open_connections", json!({"max": 64, "at_end": 60})),
+            ("unclean_ends", json!(0)),
             ("error_count", json!(1)),
             ("errors", json!({"reset": 1})),
             ("first_error", json!("reset by peer")),
@@ -461,6 +510,45 @@ mod tests {
         ] {
             assert_eq!(value[key], Value::Null, "{key}");
         }
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_is_no_pass_and_says_so() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.measured.cut_short = true;
+        assert!(!run.passed());
+        let report = run.report();
+        assert_eq!(report.json()["cut_short"], true);
+        assert!(
+            report
+                .text
+                .contains("measured   2.000 s, cut short: 2 s were asked for\n"),
+            "{}",
+            report.text
+        );
+    }
+
+    #[test]
+    fn a_profile_is_judged_everywhere() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.profile = Some(Profile::Rfc9411);
+        assert!(!run.passed(), "it is too short");
+        let report = run.report();
+        assert_report("rfc9411", &report);
+        let json = report.json();
+        assert_eq!(json["profile"]["verdict"], "not met");
+        assert_eq!(json["profile"]["criteria"][0]["criterion"], "failed_transactions");
+        assert_eq!(json["profile"]["criteria"][0]["verdict"], "not shown");
+        for text in ["RFC 9411", "section 7.3", "not the RFC's phases", "constant rate"] {
+            assert!(
+                report.text.contains(text) && report.html().contains(text),
+                "{text}: {}",
+                report.text
+            );
+        }
+        // Errors are judged by the profile.
+        run.measured.errors.add(Kind::Reset, "reset");
+        assert_eq!(run.report().json()["profile"]["criteria"][0]["verdict"], "not met");
     }
 
     /// The names of the lines of the chart.

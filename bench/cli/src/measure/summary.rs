@@ -30,15 +30,25 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
         ("workload", workload(run)),
         ("target", run.target()),
         ("client", client(run)),
-        ("warm-up", warm_up(run)),
-        ("measured", format!("{:.3} s", measured.seconds)),
-        ("operations", operations(run)),
     ];
+    if !run.plan.ramp.up.is_zero() {
+        facts.push(("ramp", format!("{} s, not counted", seconds(run.plan.ramp.up))));
+    }
+    facts.extend([
+        ("warm-up", warm_up(run)),
+        ("measured", measured_time(run)),
+        ("operations", operations(run)),
+    ]);
     if run.plan.workload != Workload::Hold {
         facts.push(("rate", rate(run)));
     }
     facts.push(("latency", latency(&measured.latency)));
     facts.push(("connect", latency(&measured.connect)));
+    let open = measured.open;
+    facts.push((
+        "open",
+        format!("{} connections at most, {} at the end", open.max, open.at_end),
+    ));
     if measured.announced_ends > 0 {
         let count = measured.announced_ends;
         facts.push((
@@ -55,7 +65,19 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
         facts.extend(memory_facts(memory, measured.operations));
     }
     facts.push(("errors", errors(run)));
+    if let Some(judgement) = run.judgement() {
+        facts.push(("RFC 9411", judgement.summary()));
+        facts.extend(judgement.lines().map(|(_, phrase)| ("", phrase)));
+    }
     facts
+}
+
+fn measured_time(run: &Run) -> String {
+    let mut text = format!("{:.3} s", run.measured.seconds);
+    if run.measured.cut_short {
+        text += &format!(", cut short: {} s were asked for", seconds(run.plan.duration));
+    }
+    text
 }
 
 fn workload(run: &Run) -> String {
@@ -213,11 +235,13 @@ mod tests {
             "workload   cps: a new connection for each request, closed by the client first\n",
             "target     http://198.18.0.1:80/x\n",
             "client     bypass, 64 connections, CPU 1\n",
-            "warm-up    1.5 s, not counted\n",
+            "ramp       1 s, not counted\n",
+            "warm-up    0.5 s, not counted\n",
             "measured   2.000 s\n",
             "operations 1000 connections\n",
             "rate       500 connections/s\n",
             "frames     7.50 for each connection (8000 sent and 7000 received in all, with the warm-up)\n",
+            "open       64 connections at most, 60 at the end\n",
             "TIME-WAIT  on the client, 2MSL is 2 s\n",
         ] {
             assert!(text.contains(line), "{line}: {text}");

@@ -162,6 +162,7 @@ impl Client for BypassClient {
         let mut total = watch(&mut monitor, &mut runtime, &outcomes)?;
         // Connections that are still open are reset at once.
         let report = runtime.stop()?;
+        let collected = monitor.finish();
         let misrouted = Misrouted::of(&report.shards);
         // To the engines every visit is a frame.
         if let Some(frames) = &mut total.frames {
@@ -170,7 +171,7 @@ impl Client for BypassClient {
         if let Some(warning) = misrouted.warning() {
             eprintln!("tidegate-bench: {warning}");
         }
-        Ok(measured(plan, total, monitor.finish(), 2 * self.settings.msl))
+        Ok(measured(plan, total, collected, 2 * self.settings.msl))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Application and driver against a server on another engine, in memory, with a clock that is turned by hand.
 
+mod phases;
 mod world;
 
 use std::sync::Arc;

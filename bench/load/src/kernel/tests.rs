@@ -1,5 +1,7 @@
 //! The client against small servers on the loopback interface.
 
+mod stop;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -64,7 +66,7 @@ fn plan(address: SocketAddr, workload: Workload) -> Plan {
         connections: 3,
         ramp: Ramp::default(),
         warm_up: Duration::from_millis(20),
-        duration: Duration::from_millis(60),
+        duration: Duration::from_millis(150),
         verify: Verify::default(),
         spread: None,
         cpu: None,
@@ -346,7 +348,7 @@ fn silent_to_the_first() -> SocketAddr {
 #[test]
 fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
     for workload in [Workload::Cps { close: Close::Rst }, Workload::Rps { pipeline: 2 }] {
-        for (millis, errors) in [(60, 0), (1_050, 1)] {
+        for (millis, errors) in [(150, 0), (1_050, 1)] {
             let address = silent_to_the_first();
             let measured = run(&Plan {
                 duration: Duration::from_millis(millis),
