@@ -4,9 +4,9 @@
 //! A [`Plan`] says what is measured ([`Workload`]) and how long, a [`Client`] does it and returns what it [`Measured`].
 //!
 //! `application` is what happens on each connection, `driver` keeps as many as there should be and knows what time it
-//! is, `hold` is the workload that goes another way. `recorder` cuts what they find into seconds, and `monitor`, which
-//! is another thread, puts these together and shows them. They run on a `Connector`, which is all that the transports differ
-//! in. [`http`] and [`thread_per_connection`] are for other clients, and for servers to test clients with.
+//! is, `hold` is the workload that goes another way. They run on a `Connector`, which is all that the transports differ
+//! in. `recorder` cuts what they find into seconds, and `monitor`, on another thread, puts these together and shows
+//! them. [`http`] and [`thread_per_connection`] are for other clients, and for servers to test clients with.
 //!
 //! ```
 //! use std::io::{Read, Write};

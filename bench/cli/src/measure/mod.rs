@@ -343,7 +343,7 @@ mod tests {
             ("cps", &["--duration", "0s"]),
             ("cps", &["--warm-up", "601s"]),
             ("cps", &["--ramp", "601s"]),
-            ("rps", &["--ramp", "-1s"]),
+            ("rps", &["--ramp", "x"]),
             ("cps", &["--target-mac", "01:00:00:00:00:01"]),
             ("cps", &["--ports", "0-10"]),
             ("cps", &["--ports", "20-10"]),

@@ -35,8 +35,8 @@ pub(super) enum ClientKind {
 /// A known way to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Profile {
-    /// The phases of RFC 9411, section 4.3.4: 5 s without load, a ramp, 300 s that are measured, a ramp down. The report
-    /// has the criteria of its tests: of cps section 7.2, of rps 7.3, of latency 7.4.
+    /// The phases of RFC 9411, section 4.3.4: 5 s without load, a ramp, 300 s that are measured, a ramp-down. The
+    /// criteria are those of its tests: of cps section 7.2, of rps 7.3, of latency 7.4.
     Rfc9411,
 }
 

@@ -539,7 +539,12 @@ mod tests {
         assert_eq!(json["profile"]["verdict"], "not met");
         assert_eq!(json["profile"]["criteria"][0]["criterion"], "failed_transactions");
         assert_eq!(json["profile"]["criteria"][0]["verdict"], "not shown");
-        for text in ["RFC 9411", "section 7.3", "not the RFC's phases", "constant rate"] {
+        for text in [
+            "RFC 9411",
+            "section 7.3",
+            "not the RFC's phases",
+            "each second deviates",
+        ] {
             assert!(
                 report.text.contains(text) && report.html().contains(text),
                 "{text}: {}",

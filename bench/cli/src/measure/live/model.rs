@@ -98,9 +98,9 @@ impl Model {
             self.rates.pop_front();
         }
         self.latency = point.latency;
-        self.connect = snapshot.connect;
-        self.latency_so_far = snapshot.latency_so_far;
-        self.connect_so_far = snapshot.connect_so_far;
+        self.connect = snapshot.connect.quantiles();
+        self.latency_so_far = snapshot.latency_so_far.quantiles();
+        self.connect_so_far = snapshot.connect_so_far.quantiles();
         self.open_max = self.open_max.max(point.open_max);
         self.errors.clear();
         self.errors.extend(snapshot.errors.iter());
@@ -123,6 +123,7 @@ impl Model {
 #[cfg(test)]
 pub(super) mod tests {
     use tidegate_load::{Close, Errors, Kind, Point};
+    use tidegate_report::Latencies;
 
     use super::super::super::samples::{point, run};
     use super::*;
@@ -145,9 +146,9 @@ pub(super) mod tests {
             });
             model.second(&Snapshot {
                 series: &series,
-                connect: run.measured.connect.quantiles(),
-                latency_so_far: run.measured.latency.quantiles(),
-                connect_so_far: None,
+                connect: &run.measured.connect,
+                latency_so_far: &run.measured.latency,
+                connect_so_far: &Latencies::new(),
                 errors: &errors,
             });
         }

@@ -186,8 +186,13 @@ mod tests {
         let words: Vec<&str> = screen[17].split_whitespace().collect();
         assert_eq!(words[..4], ["requests,", "so", "far", "1k"], "{text}");
         assert_eq!(words.len(), 9, "{text}");
-        // The latest rate is the highest.
-        assert_eq!(screen[7].trim(), "█", "{text}");
+        // The latest rate is the highest of the graph, and there are 12 of which the first is nothing.
+        assert_eq!(screen[7].trim().chars().last(), Some('█'), "{text}");
+        assert_eq!(
+            (screen[7].chars().count(), screen[13].trim().chars().count()),
+            (12, 11),
+            "{text}"
+        );
         assert_eq!(screen[4].chars().filter(|&c| c == '█').count(), 68, "{text}");
         assert_eq!(screen[23], "q or Ctrl-C ends the run, with what was measured");
     }
