@@ -76,7 +76,7 @@ pub(super) struct Options {
     /// Write the latencies to this file as an interval log of HdrHistogram, in nanoseconds; `report merge` reads it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Show the run on the whole terminal while it lasts: on one in the foreground, always, or never.
+    /// Show the run on the whole terminal while it lasts.
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(super) live: Live,
     #[command(flatten)]
@@ -104,9 +104,8 @@ pub(super) struct Load {
     /// Time that is measured, at most 10m (default: 5s, with --profile 300s)
     #[arg(long, value_name = "TIME", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     pub(super) duration: Option<Duration>,
-    /// Measure in the phases of a standard, and judge the run by its criteria; --ramp and --duration shorten them.
-    ///
-    /// The run passes if every criterion is met.
+    /// Measure in the phases of a standard, which --ramp and --duration shorten, and judge the run by its criteria: it
+    /// passes if all are met.
     #[arg(long, value_name = "NAME", value_enum)]
     pub(super) profile: Option<Profile>,
 }

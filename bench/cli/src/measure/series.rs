@@ -71,7 +71,7 @@ pub(super) fn charts(run: &Run) -> Vec<Section> {
             title: title.to_owned(),
             y,
             scale,
-            marks: marks(&run.measured.series),
+            marks: marks(&points),
             lines: lines.into_iter().filter(|line| !line.points.is_empty()).collect(),
         })
     };
@@ -81,7 +81,7 @@ pub(super) fn charts(run: &Run) -> Vec<Section> {
         Workload::Hold => ("Operations per second", "connections/s", 1.0),
         _ => ("Operations per second", run.unit(), 1.0),
     };
-    vec![
+    let charts = [
         chart(
             title,
             unit,
@@ -110,7 +110,9 @@ pub(super) fn charts(run: &Run) -> Vec<Section> {
                 line("established each second", &|point| Some(per(point.connects, point))),
             ],
         ),
-    ]
+    ];
+    let has_lines = |section: &Section| !matches!(section, Section::Course(course) if course.lines.is_empty());
+    charts.into_iter().filter(has_lines).collect()
 }
 
 fn end(point: &Point) -> f64 {
@@ -118,9 +120,9 @@ fn end(point: &Point) -> f64 {
 }
 
 /// The beginnings of the phases, in seconds, with their names.
-fn marks(series: &[Point]) -> Vec<(f64, String)> {
+fn marks(points: &[&Point]) -> Vec<(f64, String)> {
     let mut marks: Vec<(f64, String)> = Vec::new();
-    for point in series {
+    for point in points {
         let name = point.phase.name();
         if marks.last().is_none_or(|(_, last)| last != name) {
             marks.push((rounded(point.start.as_secs_f64()), name.to_owned()));
@@ -195,6 +197,14 @@ mod tests {
             direction: tidegate_load::Direction::Up,
         });
         assert_eq!(course(&charts(&run)[0]).lines[0].points[0], (1.0, 8_000.0));
+        for point in &mut run.measured.series {
+            point.latency = None;
+        }
+        let titles: Vec<String> = charts(&run)
+            .iter()
+            .map(|section| course(section).title.clone())
+            .collect();
+        assert_eq!(titles, ["Bits per second", "Connections"]);
         run.measured.series.truncate(1);
         assert!(charts(&run).is_empty());
     }

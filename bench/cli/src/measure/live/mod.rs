@@ -35,11 +35,11 @@ const INTERRUPTED: i32 = 130;
 /// When there is a live view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Live {
-    /// On a terminal, in the foreground.
+    /// If standard input and standard error are a terminal of 60 columns and 16 lines or more, in the foreground.
     Auto,
-    /// Always.
+    /// On a terminal of any size; without one it is an error.
     Always,
-    /// Never: a line.
+    /// Not at all: a line tells how far the run is.
     Never,
 }
 
