@@ -263,7 +263,7 @@ fn what_is_due_at_a_server_that_stands_still_is_unfinished() {
     assert_eq!(measured.operations, 0);
     assert_eq!(errors(&measured), ["unfinished"]);
     // All that were due, although only three connections could take one each.
-    assert_eq!(measured.errors.total(), 60);
+    assert_eq!(measured.errors.total(), 150);
 }
 
 #[test]
