@@ -427,9 +427,14 @@ impl Driver {
         })
     }
 
+    /// The number of those that were due before `end` and not begun.
+    fn missed(&self, end: Instant) -> u64 {
+        self.schedule.map_or(0, |schedule| schedule.missed(self.scheduled(end)))
+    }
+
     /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
     fn is_answered(&self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
-        let missed = self.schedule.map_or(0, |schedule| schedule.missed(self.scheduled(end)));
+        let missed = self.missed(end);
         let application = connector.application();
         let unanswered = missed
             + if self.task.spread.is_some() {
@@ -460,10 +465,12 @@ impl Driver {
 
     /// Opens as many connections as are wanting. True if it has to go on in the next turn.
     fn fill_up<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
-        let opens = matches!(
-            self.stage,
-            Stage::Opening { .. } | Stage::Ramp { .. } | Stage::WarmUp { .. } | Stage::Measuring { .. }
-        );
+        let opens = match self.stage {
+            Stage::Opening { .. } | Stage::Ramp { .. } | Stage::WarmUp { .. } | Stage::Measuring { .. } => true,
+            // What is still due may have to wait for connections in the place of those that the server has ended.
+            Stage::Grace { end } => self.missed(end) > 0,
+            Stage::New | Stage::Initial { .. } | Stage::RampDown { .. } | Stage::Over => false,
+        };
         if self.task.spread.is_some() || !opens {
             return false;
         }
