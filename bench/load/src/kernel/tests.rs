@@ -184,7 +184,7 @@ fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
         for workload in [
             Workload::Rps { pipeline: 1 },
             Workload::Rps { pipeline: 7 },
-            Workload::Latency { rate: 200 },
+            Workload::Latency { rate: 100 },
             Workload::Throughput {
                 direction: Direction::Down,
             },

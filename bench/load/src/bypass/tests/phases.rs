@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{OK, World, server};
+use super::world::{OK, Server, World, server};
 use super::{assert_without_errors, plan, run};
 use crate::bypass::settings::Settings;
 use crate::phase::{Phase, Ramp};
@@ -167,4 +167,27 @@ fn errors_are_seen_in_every_phase_and_count_in_one() {
     let errors = |phase| of(&measured, phase).iter().map(|point| point.errors).sum::<u64>();
     assert!(errors(Phase::Ramp) > 0 && errors(Phase::WarmUp) > 0);
     assert_eq!(errors(Phase::Sustain), measured.errors.total());
+}
+
+#[test]
+fn what_is_due_at_the_end_has_connections_in_the_place_of_those_that_ended() {
+    // More is due than connections can carry that end with each response, so that much is left at the end.
+    let plan = Plan {
+        duration: Duration::from_millis(50),
+        ..plan(Workload::Latency { rate: 50_000 })
+    };
+    let ending = Server {
+        limit: Some(1),
+        last_response: Some("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".into()),
+        ..server(OK)
+    };
+    let (measured, ..) = run(&plan, &Settings::new("tgc0"), ending);
+    assert_eq!(measured.errors.total(), 0, "{:?}", measured.errors);
+    let drained = of(&measured, Phase::Drain);
+    let answers: u64 = drained
+        .iter()
+        .filter_map(|point| point.latency)
+        .map(|latency| latency.count)
+        .sum();
+    assert!(answers > 100, "{answers}");
 }
