@@ -20,7 +20,7 @@ check() {
         echo "ok       $name"
     else
         echo "FAIL     $name"
-        sed 's/^/         | /' "$output" | tail -25
+        sed 's/^/         | /' "$output" | tail -60
         failed=1
     fi
     rm -f "$output"

@@ -9,7 +9,7 @@
 # Settings (environment):
 #   SUITE         Debian's release in the machine (default: bookworm)
 #   KERNEL        as in vm.sh (default: trixie-backports)
-#   VM_DIR, VM_SECONDS   folder of packages, and limit of the machine's run (defaults: ~/.cache/tidegate-vm, 900)
+#   VM_DIR, VM_SECONDS   folder of packages, and limit of the machine's run (defaults: ~/.cache/tidegate-vm, 1800)
 set -euo pipefail
 
 VM_MEMORY=${VM_MEMORY:-1024}
@@ -102,7 +102,7 @@ chmod +x "$first/init"
 
 kernel=$(find "$VM_DIR/kernel/$release/" -name 'vmlinuz*' | head -1)
 echo "$suite, $release"
-VM_DIR=$VM_DIR VM_MEMORY=$VM_MEMORY timeout --foreground "${VM_SECONDS:-900}" bash -c '
+VM_DIR=$VM_DIR VM_MEMORY=$VM_MEMORY timeout --foreground "${VM_SECONDS:-1800}" bash -c '
     source "$1"; shift; vm_qemu "$@"' - "$(dirname "${BASH_SOURCE[0]}")/lib.sh" -smp 2 -kernel "$kernel" \
     -initrd "$scratch/initramfs" -drive "file=$scratch/disk,format=raw,if=virtio,cache=unsafe" \
     -append "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off systemd.show_status=no" \

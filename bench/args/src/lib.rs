@@ -1,7 +1,9 @@
 //! The values that command lines of the benchmark's programs take, and what those programs share beside them.
 //!
 //! - [`byte_size`], [`bit_rate`] and [`duration`] parse amounts, rates and times, for clap's `value_parser`;
-//! - [`url::Url`] and [`url::parse_target`] name a server without resolving anything;
+//! - [`url::Url`] and [`url::parse_target`] name a server without resolving anything, [`url::UnresolvedUrl`] takes
+//!   names, too;
+//! - [`request::Request`] is what is asked of it;
 //! - [`UsageError`] marks an error as a wrong command line, which ends the program with exit code 2;
 //! - [`signals::Signals`] makes SIGINT, SIGTERM and SIGUSR1 something to poll.
 //!
@@ -18,6 +20,7 @@
 pub mod bit_rate;
 pub mod byte_size;
 pub mod duration;
+pub mod request;
 pub mod signals;
 pub mod url;
 mod usage;

@@ -7,9 +7,13 @@
 #[cfg_attr(not(test), macro_use)]
 extern crate tidegate_output;
 
+mod agent;
 mod echo;
 mod measure;
+mod search;
 mod serve_kernel;
+mod steps;
+mod sweep;
 
 use std::process::ExitCode;
 
@@ -43,11 +47,21 @@ enum Command {
     Throughput(measure::Throughput),
     /// Open many connections, keep them, ask all of them, and see what memory each takes.
     Hold(measure::Hold),
+    /// Search for the highest rate that meets objectives, by open loops.
+    ///
+    /// The rate is doubled until a step misses an objective or the server does not keep up, then the middle is taken
+    /// again and again. A step that fails is repeated once. What is found is verified by a step of three times the
+    /// duration, or as long as the objectives need to be shown, up to 10 minutes.
+    Search(Box<search::Arguments>),
+    /// Measure latencies at one rate after the other, by open loops, of one server or of several side by side.
+    Sweep(Box<sweep::Arguments>),
     /// Serve HTTP and echo on the kernel's TCP by epoll, with tidegate's applications.
     ServeKernel(serve_kernel::Arguments),
     /// Compare tidegate with nginx and with the kernel's TCP in the lab; `scripts/lab.sh up` has to be done before,
     /// `scripts/compare.sh` does both.
     Compare(Box<tidegate_experiments::compare::Arguments>),
+    /// Measure when another machine asks for it by `--agents`, so that several machines load a server together.
+    Agent(agent::Arguments),
     /// Work with the results of earlier measurements.
     Report(tidegate_report::command::Arguments),
     /// Request one URL over many connections, each with one request under way, and check every response: `rps --verify`
@@ -91,8 +105,11 @@ fn main() -> ExitCode {
         Command::Latency(arguments) => arguments.run(),
         Command::Throughput(arguments) => arguments.run(),
         Command::Hold(arguments) => arguments.run(),
+        Command::Search(arguments) => search::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::ServeKernel(arguments) => serve_kernel::run(&arguments),
         Command::Compare(arguments) => tidegate_experiments::compare::run(&arguments),
+        Command::Agent(arguments) => agent::run(&arguments),
         Command::Report(arguments) => tidegate_report::command::run(&arguments),
         Command::Load(arguments) => arguments.run(),
         Command::Echo(arguments) => echo::run(&arguments),
@@ -160,7 +177,9 @@ mod tests {
             &["echo", "--target", "198.18.0.1"],
             &["echo", "--target", "198.18.0.1:0"],
             &["stream", "up", "--target", "[fe80::1%eth0]:9", "--bytes", "1MB"],
-            &["rps", "--url", "http://[fe80::1%25eth0]/"],
+            &["rps", "--url", "http://[fe80::1%25]/"],
+            &["rps", "--url", "https://name/"],
+            &["cps", "--url", "http://name/", "--method", "A B"],
             &["echo", "--target", "198.18.0.1:7", "--bytes", "0"],
             &["link", "a", "b", "--loss", "0.5"],
             &["link", "a", "b", "--delay", "11s"],
@@ -170,6 +189,18 @@ mod tests {
             &["goodput", "--control", "a control"],
             &["fairness", "--flows", "3"],
             &["resilience", "--open-rate", "0"],
+            &["search", "cps", "--url", "http://198.18.0.1:80/", "--slo", "p99"],
+            &[
+                "search",
+                "rps",
+                "--url",
+                "http://198.18.0.1:80/",
+                "--slo",
+                "p99<1s",
+                "--precision",
+                "2",
+            ],
+            &["sweep", "cps", "--url", "http://198.18.0.1:80/", "--rates", "10..1"],
         ] {
             let error = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments))
                 .expect_err("the arguments are out of range");
@@ -195,10 +226,43 @@ mod tests {
             &["compare"],
             &["cps", "--url", "http://198.18.0.1:80/"],
             &["rps", "--url", "http://198.18.0.1:80/", "--pipeline", "64"],
+            &["rps", "--url", "http://[fe80::1%25eth0]/"],
+            &["load", "--url", "http://name/", "--header", "A: b", "--timeout", "1m"],
             &["latency", "--url", "http://198.18.0.1:80/", "--rate", "1000"],
             &["throughput", "--url", "http://198.18.0.1:80/", "--direction", "up"],
             &["hold", "--url", "http://198.18.0.1:80/", "--connections", "10000000"],
             &["report", "merge", "one.hlog"],
+            &["search", "cps", "--url", "http://198.18.0.1:80/", "--slo", "p99<1ms"],
+            &["sweep", "rps", "--url", "a=http://198.18.0.1:80/", "--rates", "1k..1M"],
+            &["report", "show", "one.json"],
+            &[
+                "report",
+                "diff",
+                "a.json,b.json",
+                "runs",
+                "--paired",
+                "--threshold",
+                "2.5%",
+            ],
+            &[
+                "agent",
+                "--listen",
+                "127.0.0.1:0",
+                "--token-file",
+                "token",
+                "--",
+                "--client",
+                "bypass",
+            ],
+            &[
+                "rps",
+                "--url",
+                "http://198.18.0.1:80/",
+                "--agents",
+                "a:1,b:1",
+                "--token-file",
+                "token",
+            ],
         ] {
             let parsed = Arguments::try_parse_from(["tidegate-bench"].iter().chain(arguments));
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

@@ -84,7 +84,7 @@ fn read(stream: &mut impl Read, page: &[u8]) -> anyhow::Result<Answer> {
     if head.status != 200 {
         bail!("the status is {} and not 200", head.status);
     }
-    let length = head.length.context("the response has no Content-Length")?;
+    let length = head.length().context("the response has no Content-Length")?;
     if length != page.len() as u64 {
         bail!("the body has {length} octets and not {}", page.len());
     }

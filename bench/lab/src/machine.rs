@@ -162,6 +162,33 @@ pub fn processor_time(id: u32) -> [Duration; 2] {
     ticks.map(|ticks| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
 }
 
+/// Returns the processor time of the threads that process `id` and those it has started have now, to the nanosecond,
+/// where the kernel tells it (CONFIG_SCHED_INFO); else that of [`processor_time`]. It is for short times, in which
+/// ticks are coarse, and for programs that keep their threads.
+pub fn processor_time_of_threads(id: u32) -> Duration {
+    let of = |id: u32| -> Option<u64> {
+        let tasks = Process::new(id.cast_signed())
+            .and_then(|process| process.tasks())
+            .ok()?;
+        // A thread may end while they are listed.
+        let times = tasks.filter_map(|task| task.and_then(|task| task.schedstat()).ok());
+        let times: Vec<u64> = times.map(|times| times.sum_exec_runtime).collect();
+        (!times.is_empty()).then(|| times.iter().sum())
+    };
+    let Some(own) = of(id) else {
+        return processor_time(id).iter().sum();
+    };
+    let children = children(id).into_iter().filter_map(of);
+    Duration::from_nanos(own + children.sum::<u64>())
+}
+
+/// Returns whether there is a process `id` that has not ended.
+pub fn is_running(id: u32) -> bool {
+    let stat = Process::new(id.cast_signed()).and_then(|process| process.stat());
+    // One that nobody has waited for is still in the list.
+    stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
 /// Returns the processes that process `id` has started. nginx's worker is one. Kernels without this list have none.
 fn children(id: u32) -> Vec<u32> {
     Process::new(id.cast_signed())
@@ -348,6 +375,25 @@ mod tests {
             sum = sum.wrapping_add(begin.elapsed().subsec_nanos().into());
         }
         assert_ne!(used(), [Duration::ZERO; 2], "{sum}");
+    }
+
+    #[test]
+    fn the_time_of_threads_includes_that_of_children() {
+        let mut shell = std::process::Command::new("sh");
+        // The shell itself only waits.
+        shell
+            .args(["-c", "(while echo; do :; done) & read -r line; kill $!"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null());
+        let mut shell = shell.spawn().unwrap();
+        let begin = Instant::now();
+        let used = || processor_time_of_threads(shell.id());
+        while used() < Duration::from_millis(50) && begin.elapsed() < Duration::from_secs(30) {}
+        let used = used();
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert!(used >= Duration::from_millis(50), "{used:?}");
+        assert!(!is_running(shell.id()));
     }
 
     #[test]

@@ -14,66 +14,32 @@ use tidegate_tcp::wire::checksum::TextSum;
 use crate::body::Body;
 use crate::driver::Task;
 use crate::errors::{Failure, Kind};
-use crate::in_flight::InFlight;
+use crate::expected::Expected;
 use crate::openings::{Opening, Openings};
-use crate::responses::{Expected, Responses};
+use crate::record::{Connection, Record};
+use crate::responses::Taken;
 use crate::stats::Stats;
-use crate::{Close, Direction, Workload};
-use tidegate_args::url::Url;
+use crate::{Close, Direction, Plan, Workload};
 
 /// Bytes that are given to the transport at once for upload; they are shared, not copied.
 const FILLER: usize = 256 << 10;
-
-/// The time the response is waited for on connections that are begun at their time and tried once.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The state of a connection: the place of its [`Record`], or one of the values below. Connections that are held
-/// by the million have no record.
-#[derive(Debug)]
-pub(crate) struct Connection(u32);
-
-impl Connection {
-    /// It was never asked anything.
-    const IDLE: u32 = u32::MAX;
-    /// It was asked, and has answered; nothing more is wanted of it.
-    const ANSWERED: u32 = u32::MAX - 1;
-}
-
-/// A connection with requests, now or later.
-#[derive(Debug)]
-struct Record<I> {
-    id: I,
-    responses: Responses,
-    in_flight: InFlight,
-    /// The time at which the server announced its end of the connection, which is waited for, as where connections
-    /// close with it.
-    ending_since: Option<Instant>,
-    /// All is done; it only has to end.
-    closing: bool,
-}
-
-impl<I> Record<I> {
-    fn new(id: I) -> Self {
-        Self {
-            id,
-            responses: Responses::default(),
-            in_flight: InFlight::default(),
-            ending_since: None,
-            closing: false,
-        }
-    }
-}
 
 /// The application of one thread, on connections that `I` numbers.
 #[derive(Debug)]
 pub(crate) struct Requests<I> {
     workload: Workload,
-    /// The time a response may take.
-    response_timeout: Option<Duration>,
+    /// Each connection is tried once.
+    once: bool,
+    /// The time a response, or the server's end of a connection, may take.
+    timeout: Duration,
+    /// Requests on each connection, at most.
+    requests_per_connection: u32,
     /// As many requests as there are under way on a connection at most, so that several are sent at once.
     requests: Bytes,
     requests_sum: TextSum,
     request_length: usize,
+    /// The last request of a connection, where it is another than the others.
+    last_request: Option<(Bytes, TextSum)>,
     filler: Bytes,
     expected: Expected,
     pub(crate) openings: Openings<I>,
@@ -86,6 +52,8 @@ pub(crate) struct Requests<I> {
     pub(crate) stats: Stats,
     /// Nothing more is to be asked.
     over: bool,
+    /// Connections that are to be closed rather than asked again.
+    excess: u32,
     established: u32,
     closing: u32,
     under_way: u64,
@@ -97,19 +65,20 @@ pub(crate) struct Requests<I> {
 }
 
 impl<I: Copy> Requests<I> {
-    /// An application for `workload`.
-    pub(crate) fn new(url: &Url, task: &Task) -> Self {
-        let workload = task.workload;
-        let pipeline = match workload {
-            Workload::Rps { pipeline } => pipeline,
-            _ => 1,
-        };
-        let keep_alive = !matches!(workload, Workload::Cps { close: Close::Server });
-        let request = url.request(keep_alive);
+    /// An application for the part of `plan` that `task` is.
+    pub(crate) fn new(plan: &Plan, task: &Task) -> Self {
+        let workload = task.workload.on_connections();
+        let (url, http) = (&plan.url, &plan.http);
+        let request = http.request.to_bytes(url, true);
+        let last_request = matches!(workload, Workload::Cps { close: Close::Server }).then(|| {
+            let last = http.request.to_bytes(url, false);
+            let sum = TextSum::of(&last);
+            (last.into(), sum)
+        });
         let mut stats = Stats::new();
         if workload == Workload::Hold {
             // There is no warm-up: each connection is tried once.
-            stats.begin_measuring();
+            stats.count_all();
         }
         let filler = match workload {
             Workload::Throughput {
@@ -117,21 +86,25 @@ impl<I: Copy> Requests<I> {
             } => vec![b'x'; FILLER],
             _ => Vec::new(),
         };
-        let requests = request.repeat(pipeline as usize);
+        let requests = request.repeat(workload.pipeline() as usize);
         Self {
             workload,
-            response_timeout: task.spread.map(|_| RESPONSE_TIMEOUT),
+            once: task.spread.is_some(),
+            timeout: http.timeout,
+            requests_per_connection: plan.requests_per_connection().unwrap_or(u32::MAX),
             requests_sum: TextSum::of(&requests),
             requests: requests.into(),
             request_length: request.len(),
+            last_request,
             filler: filler.into(),
-            expected: Expected::new(task.verify),
+            expected: Expected::new(task.verify).with_heads(http.max_head, http.request.method() == "HEAD"),
             openings: Openings::new(),
             records: Slab::new(),
             idle: VecDeque::new(),
             held: Vec::new(),
             stats,
             over: false,
+            excess: 0,
             established: 0,
             closing: 0,
             under_way: 0,
@@ -144,6 +117,16 @@ impl<I: Copy> Requests<I> {
     /// Connections that reached ESTABLISHED and are not gone.
     pub(crate) fn established(&self) -> u32 {
         self.established
+    }
+
+    /// The number of connections with something to do, now or later.
+    pub(crate) fn open_connections(&self) -> u32 {
+        self.established.saturating_sub(self.closing)
+    }
+
+    /// So many connections are to be closed when all that is under way on them is answered.
+    pub(crate) fn close_next(&mut self, excess: u32) {
+        self.excess = excess;
     }
 
     /// Those of them that have done everything and only have to end.
@@ -166,13 +149,13 @@ impl<I: Copy> Requests<I> {
         std::mem::take(&mut self.failed)
     }
 
-    /// The beginning of the oldest request without an answer, of every connection that has one, or the time at which
-    /// the end of the connection was announced, of those that wait for it.
+    /// The beginning of the oldest request without an answer, of every connection that has one, or of the wait for the
+    /// server's end of the connection.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
         self.records
             .iter()
             .filter(|(_, record)| !record.closing)
-            .filter_map(|(_, record)| record.in_flight.oldest().or(record.ending_since))
+            .filter_map(|(_, record)| record.waiting_since())
     }
 
     /// The connection of an open loop that has waited longest.
@@ -198,6 +181,7 @@ impl<I: Copy> Requests<I> {
     /// It is over: from now on nothing is asked. Returns what was found.
     pub(crate) fn end(&mut self) -> Stats {
         self.over = true;
+        self.stats.note_location(self.expected.location());
         std::mem::replace(&mut self.stats, Stats::new())
     }
 
@@ -215,7 +199,8 @@ impl<I: Copy> Requests<I> {
         due: Instant,
     ) -> bool {
         match self.records.get(connection.0 as usize) {
-            Some(record) if record.in_flight.is_empty() && record.ending_since.is_none() && !record.closing => {
+            Some(record) if record.is_idle() => {
+                self.records[connection.0 as usize].progress = stream.now();
                 self.send(connection.0, stream, 1, due);
                 true
             }
@@ -223,11 +208,21 @@ impl<I: Copy> Requests<I> {
         }
     }
 
+    /// Closes the idle connection of an open loop. False if it is not the one that it was.
+    pub(crate) fn close_idle<S: Stream + ?Sized>(&mut self, connection: &mut Connection, stream: &mut S) -> bool {
+        let is_idle = self.records.get(connection.0 as usize).is_some_and(Record::is_idle);
+        if is_idle {
+            self.finish(connection.0);
+            stream.close();
+        }
+        is_idle
+    }
+
     /// Asks a connection that was held, unless it has been asked.
     pub(crate) fn ask_held<S: Stream + ?Sized>(&mut self, connection: &mut Connection, id: I, stream: &mut S) {
         if connection.0 == Connection::IDLE {
             let now = stream.now();
-            connection.0 = self.records.insert(Record::new(id)) as u32;
+            connection.0 = self.records.insert(Record::new(id, now, u32::MAX)) as u32;
             self.send(connection.0, stream, 1, now);
         }
     }
@@ -243,12 +238,16 @@ impl<I: Copy> Requests<I> {
 
     fn send<S: Stream + ?Sized>(&mut self, index: u32, stream: &mut S, count: u32, begun: Instant) {
         let record = &mut self.records[index as usize];
+        let count = count.min(record.left);
+        record.left -= count;
         for _ in 0..count {
             record.in_flight.push(begun);
         }
         self.under_way += u64::from(count);
         let length = count as usize * self.request_length;
-        let all_sent = if length == self.requests.len() {
+        let all_sent = if let (0, Some((request, sum))) = (record.left, &self.last_request) {
+            stream.send_whole(request, *sum)
+        } else if length == self.requests.len() {
             stream.send_whole(&self.requests, self.requests_sum)
         } else {
             stream.send(&mut self.requests.slice(..length)) == length
@@ -258,10 +257,21 @@ impl<I: Copy> Requests<I> {
         }
     }
 
-    /// Begins as many requests as were answered.
+    /// Begins as many requests as were answered, as far as the connection may have more.
     fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
-        if !self.over && !self.is_ending(index) {
-            self.send(index, stream, count, now);
+        match self.records.get(index as usize) {
+            Some(record) if self.over || record.ending_since.is_some() => {}
+            Some(Record { left: 1.., .. }) if self.excess == 0 => self.send(index, stream, count, now),
+            _ => self.close_if_done(index, stream),
+        }
+    }
+
+    /// Closes a connection that has had all its requests, or is one too many, if none is without an answer.
+    fn close_if_done<S: Stream>(&mut self, index: u32, stream: &mut S) {
+        if self.records[index as usize].in_flight.is_empty() {
+            self.excess = self.excess.saturating_sub(1);
+            self.finish(index);
+            stream.close();
         }
     }
 
@@ -307,27 +317,61 @@ impl<I: Copy> Requests<I> {
         }
     }
 
-    /// Whether further requests on the connection will be answered.
-    fn is_ending(&self, index: u32) -> bool {
-        self.records
-            .get(index as usize)
-            .is_some_and(|record| record.ending_since.is_some())
+    /// The responses in `taken` are complete.
+    fn answered<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, taken: &Taken) {
+        let (index, now) = (connection.0, stream.now());
+        let hoped_for = u64::from(taken.responses - taken.failures.count_ones());
+        match self.workload {
+            Workload::Cps { close } | Workload::OpenCps { close, .. } => {
+                self.answered_connection(index, stream, close, taken.is_last)
+            }
+            Workload::Rps { .. } => {
+                self.stats.count(hoped_for);
+                self.go_on(index, stream, taken.responses, now);
+            }
+            Workload::Latency { .. } => {
+                self.stats.count(hoped_for);
+                // What is due next is sent when this turn's segments have been read: a FIN may come with the response.
+                let record = &self.records[index as usize];
+                match (record.ending_since, record.left) {
+                    (Some(_), _) => {}
+                    (None, 0) => self.close_if_done(index, stream),
+                    (None, _) => self.idle.push_back(record.id),
+                }
+            }
+            Workload::Throughput { .. } => self.go_on(index, stream, taken.responses, now),
+            Workload::Hold => {
+                self.stats.count(hoped_for);
+                self.records.remove(index as usize);
+                connection.0 = Connection::ANSWERED;
+            }
+        }
     }
 
-    /// `count` responses are complete.
-    fn answered<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S, count: u32) {
-        let (index, now) = (connection.0, stream.now());
-        match self.workload {
+    /// The response that a connection of `cps` waited for is complete; `is_last` if the server ends it now.
+    fn answered_connection<S: Stream>(&mut self, index: u32, stream: &mut S, close: Close, is_last: bool) {
+        let now = stream.now();
+        let record = &mut self.records[index as usize];
+        if record.left > 0 {
+            if is_last {
+                self.stats.announced_end();
+            } else if !self.over {
+                return self.send(index, stream, 1, now);
+            }
+        }
+        let record = &mut self.records[index as usize];
+        let counts = u64::from(!record.failed);
+        match close {
             // One that is tried once counts now, and only has to end.
-            Workload::Cps { close: Close::Server } if self.response_timeout.is_some() => {
-                self.stats.count(1);
+            Close::Server if self.once => {
+                self.stats.count(counts);
                 self.finish(index);
                 stream.set_timer(None);
             }
             // It counts when the server has ended it.
-            Workload::Cps { close: Close::Server } => {}
-            Workload::Cps { close } => {
-                self.stats.count(1);
+            Close::Server => record.answered_at = Some(now),
+            Close::Client | Close::Rst => {
+                self.stats.count(counts);
                 self.finish(index);
                 if close == Close::Rst {
                     stream.abort();
@@ -335,53 +379,35 @@ impl<I: Copy> Requests<I> {
                     stream.close();
                 }
             }
-            Workload::Rps { .. } => {
-                self.stats.count(u64::from(count));
-                self.go_on(index, stream, count, now);
-            }
-            Workload::Latency { .. } => {
-                self.stats.count(1);
-                // What is due next is sent when this turn's segments have been read: a FIN may come with the response.
-                let record = &self.records[index as usize];
-                if record.ending_since.is_none() {
-                    self.idle.push_back(record.id);
-                }
-            }
-            Workload::Throughput { .. } => self.go_on(index, stream, count, now),
-            Workload::Hold => {
-                self.stats.count(1);
-                self.records.remove(index as usize);
-                connection.0 = Connection::ANSWERED;
-            }
         }
     }
 
     /// The server's FIN has completed the oldest response; others that are awaited will not come.
-    fn answered_by_end(&mut self, index: u32, now: Instant) {
+    fn answered_by_end(&mut self, index: u32, taken: &Taken, now: Instant) {
         let record = &mut self.records[index as usize];
-        if let Some(begun) = record.in_flight.pop() {
-            self.under_way -= 1;
-            self.stats.latency(now.since(begun));
-        }
+        count_responses(record, &mut self.stats, &mut self.under_way, taken, now);
         self.under_way -= record.in_flight.clear();
+        let is_failed = record.failed;
         match self.workload {
             // It is counted where the server ends connections, or in bytes.
             Workload::Throughput { .. } => {}
-            Workload::Cps { close: Close::Server } if self.response_timeout.is_none() => {}
-            _ => self.stats.count(1),
+            Workload::Cps { close: Close::Server } if !self.once => {}
+            Workload::Cps { .. } => self.stats.count(u64::from(!is_failed)),
+            _ => self.stats.count(u64::from(taken.failures == 0)),
         }
     }
 
     /// The server sent FIN on a connection with a record.
     fn ended_by_server<S: Stream>(&mut self, index: u32, stream: &mut S) {
+        let now = stream.now();
         let record = &mut self.records[index as usize];
         match record.responses.end_of_stream(&mut self.expected) {
-            Ok(false) => {}
-            Ok(true) => self.answered_by_end(index, stream.now()),
+            Ok(None) => {}
+            Ok(Some(taken)) => self.answered_by_end(index, &taken, now),
             Err(Failure { kind, detail }) => return self.fail(index, stream, kind, detail),
         }
-        let oldest = self.records[index as usize].in_flight.oldest();
-        match (self.workload, oldest) {
+        let record = &self.records[index as usize];
+        match (self.workload, record.in_flight.oldest()) {
             (
                 Workload::Throughput {
                     direction: Direction::Up,
@@ -389,19 +415,23 @@ impl<I: Copy> Requests<I> {
                 _,
             ) => self.fail(index, stream, Kind::ClosedEarly, "the server closed the connection"),
             (workload, None) => {
-                if workload == (Workload::Cps { close: Close::Server }) && self.response_timeout.is_none() {
-                    self.stats.count(1);
+                if let Some(since) = record.answered_at.or(record.ending_since) {
+                    self.stats.closed(now.since(since));
+                }
+                if workload == (Workload::Cps { close: Close::Server }) && !self.once {
+                    self.stats.count(u64::from(!record.failed));
                 }
                 self.finish(index);
                 stream.close();
             }
             // They were begun a moment ago, in the callback for what came before the FIN, and have not left yet. A
             // server may end a connection on which it has answered everything.
-            (Workload::Rps { .. } | Workload::Throughput { .. }, Some(begun)) if begun == stream.now() => {
+            (Workload::Rps { .. } | Workload::Throughput { .. }, Some(begun)) if begun == now => {
                 self.give_up(index, stream);
             }
             _ => {
-                let detail = "the server closed the connection before the response was complete";
+                let place = record.responses.place();
+                let detail = format_args!("the server closed the connection {place}");
                 self.fail(index, stream, Kind::ClosedEarly, detail);
             }
         }
@@ -429,12 +459,13 @@ impl<I: Copy> Application for Requests<I> {
             self.held.push(id);
             return Connection(Connection::IDLE);
         }
-        if self.response_timeout.is_some() {
-            stream.set_timer(self.response_timeout);
+        if self.filler.is_empty() {
+            stream.set_timer(Some(self.timeout));
         }
-        let index = self.records.insert(Record::new(id)) as u32;
+        let record = Record::new(id, now, self.requests_per_connection);
+        let index = self.records.insert(record) as u32;
         match self.workload {
-            Workload::Cps { .. } => self.send(index, stream, 1, since),
+            Workload::Cps { .. } | Workload::OpenCps { .. } => self.send(index, stream, 1, since),
             Workload::Rps { pipeline } => self.send(index, stream, pipeline, now),
             Workload::Throughput {
                 direction: Direction::Down,
@@ -466,22 +497,22 @@ impl<I: Copy> Application for Requests<I> {
             }
         };
         let now = stream.now();
-        for _ in 0..taken.responses {
-            let Some(begun) = record.in_flight.pop() else {
-                self.fail(index, stream, Kind::Malformed, "a response to no request");
-                return data.len();
-            };
-            self.under_way -= 1;
-            self.stats.latency(now.since(begun));
+        if !count_responses(record, &mut self.stats, &mut self.under_way, &taken, now) {
+            self.fail(index, stream, Kind::Malformed, "a response to no request");
+            return data.len();
+        }
+        if record.responses.is_within() && (taken.responses > 0 || !taken.began_before) {
+            record.first_byte = now;
         }
         if matches!(self.workload, Workload::Throughput { .. }) {
+            record.progress = now;
             self.stats.count(taken.body);
         }
         if taken.is_last {
             self.begin_end(index, now);
         }
         if taken.responses > 0 {
-            self.answered(connection, stream, taken.responses);
+            self.answered(connection, stream, &taken);
         }
         data.len()
     }
@@ -505,8 +536,35 @@ impl<I: Copy> Application for Requests<I> {
         }
     }
 
+    /// The timer runs once for many requests: it is set again for what is waited for by then.
     fn timeout<S: Stream>(&mut self, connection: &mut Connection, stream: &mut S) {
-        let detail = format!("no complete response within {} s", RESPONSE_TIMEOUT.as_secs());
+        let Some(record) = self.records.get(connection.0 as usize) else {
+            return;
+        };
+        if record.closing {
+            return;
+        }
+        let (now, timeout) = (stream.now(), self.timeout);
+        let Some(since) = record.waiting_since().map(|since| since.max(record.progress)) else {
+            return stream.set_timer(Some(timeout));
+        };
+        let passed = now.since(since);
+        if passed < timeout {
+            return stream.set_timer(Some(timeout - passed));
+        }
+        let within = timeout.as_secs_f64();
+        let is_answered = record.in_flight.is_empty();
+        let what = match self.workload {
+            _ if is_answered => "no end of the connection, for which the response was the last,",
+            Workload::Throughput { .. } => "nothing",
+            _ => "no complete response",
+        };
+        let place = if is_answered {
+            String::new()
+        } else {
+            format!(", {}", record.responses.place())
+        };
+        let detail = format_args!("{what} within {within} s{place}");
         self.fail(connection.0, stream, Kind::TimedOut, detail);
     }
 
@@ -530,19 +588,41 @@ impl<I: Copy> Application for Requests<I> {
             ),
         };
         *count += 1;
-        if !was_done {
+        if was_done {
+            self.stats.unclean_end();
+        } else {
             self.stats.error(kind, detail);
             self.failed += 1;
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_that_is_held_is_small() {
-        assert!(size_of::<Option<Connection>>() <= 16);
+/// Counts responses on the connection of `record` by what they are. False if there was no request for one of them.
+fn count_responses<I>(
+    record: &mut Record<I>,
+    stats: &mut Stats,
+    under_way: &mut u64,
+    taken: &Taken,
+    now: Instant,
+) -> bool {
+    for response in 0..taken.responses {
+        let Some(begun) = record.in_flight.pop() else {
+            return false;
+        };
+        *under_way -= 1;
+        if taken.failures >> response.min(63) & 1 == 0 {
+            stats.latency(now.since(begun));
+            if response == 0 && taken.began_before {
+                stats.in_parts(record.first_byte.since(begun), now.since(begun));
+            }
+        }
     }
+    stats.responses(taken.classes);
+    if taken.failures != 0 {
+        record.failed = true;
+        for _ in 0..taken.failures.count_ones() {
+            stats.error(Kind::Status, format_args!("the status is {}", taken.failed_status));
+        }
+    }
+    true
 }

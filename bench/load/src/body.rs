@@ -32,6 +32,8 @@ impl fmt::Display for Body {
 /// The bodies that responses have to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
+    /// Any: each may have another length.
+    Any,
     /// As long as the first.
     #[default]
     Length,
@@ -39,6 +41,13 @@ pub enum Verify {
     Alike,
     /// Equal to this one.
     Equal(Body),
+}
+
+impl Verify {
+    /// Returns whether the hash of every body is compared, for which every response is waited for.
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::Alike | Self::Equal(_))
+    }
 }
 
 /// Returns `bytes` in lower-case hexadecimal digits.

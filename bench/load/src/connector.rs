@@ -7,8 +7,9 @@ use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
 
 use crate::Frames;
-use crate::application::{Connection, Requests};
+use crate::application::Requests;
 use crate::errors::Failure;
+use crate::record::Connection;
 
 /// Pause before connections that failed are made anew: a server that refuses is not stormed, and nobody is kept busy
 /// with the search for a free port.
@@ -34,12 +35,12 @@ pub(crate) trait Connector {
     /// Says that [`Connector::connect`] is about to be called `_count` times.
     fn prepare(&self, _count: u32) {}
 
-    /// Begins to open a connection.
+    /// Begins to open a connection, which was due at `due`.
     ///
     /// # Errors
     ///
     /// No SYN could be sent, or the answer is there already and a bad one.
-    fn connect(&mut self) -> Result<(), Failure>;
+    fn connect(&mut self, due: Instant) -> Result<(), Failure>;
 
     /// Runs `action` on a connection outside of its callbacks. `None` when there is no such connection, or it is not
     /// established yet.
@@ -61,6 +62,9 @@ pub(crate) trait Connector {
     /// Frames of all connections, if they are known.
     fn frames(&self) -> Option<Frames>;
 
+    /// A number that grows with whatever comes from the server.
+    fn arrived(&self) -> u64;
+
     /// The number of connections that are being opened.
     fn opening(&self) -> u32 {
         self.connections().saturating_sub(self.application().established())
@@ -81,7 +85,7 @@ impl Opener {
 
     /// Begins to open a connection. False if it may not or cannot now, which counts as an error.
     pub(crate) fn open<C: Connector>(&mut self, connector: &mut C, now: Instant) -> bool {
-        match self.try_open(connector, now) {
+        match self.try_open(connector, now, now) {
             Some(Ok(())) => true,
             Some(Err(failure)) => {
                 connector.application_mut().stats.failure(&failure);
@@ -91,12 +95,18 @@ impl Opener {
         }
     }
 
-    /// As [`Opener::open`], but leaves counting the error to the caller; `None` during the pause.
-    pub(crate) fn try_open<C: Connector>(&mut self, connector: &mut C, now: Instant) -> Option<Result<(), Failure>> {
+    /// As [`Opener::open`], but for a connection that was due at `due`, and leaves counting the error to the caller;
+    /// `None` during the pause.
+    pub(crate) fn try_open<C: Connector>(
+        &mut self,
+        connector: &mut C,
+        now: Instant,
+        due: Instant,
+    ) -> Option<Result<(), Failure>> {
         if now < self.paused_until {
             return None;
         }
-        let result = connector.connect();
+        let result = connector.connect(due);
         if result.is_err() {
             self.paused_until = now + PAUSE;
         }

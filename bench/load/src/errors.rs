@@ -24,7 +24,7 @@ pub enum Kind {
     ClosedEarly,
     /// The bytes that came are no HTTP response, or were not asked for.
     Malformed,
-    /// The status is not 200.
+    /// The status is 4xx or 5xx, or 3xx where bodies are verified.
     Status,
     /// The body is of another length than that of the first response.
     Length,
@@ -130,9 +130,21 @@ impl Errors {
         }
     }
 
+    /// Counts as many of each kind, in the order of [`Kind::ALL`]; nothing is known of the first.
+    pub(crate) fn add_counts(&mut self, counts: &[u64; Kind::ALL.len()]) {
+        for (count, more) in self.counts.iter_mut().zip(counts) {
+            *count += more;
+        }
+    }
+
     /// Errors of all kinds together.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
+    }
+
+    /// Errors of `kind`.
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.counts[kind as usize]
     }
 
     /// The kinds there were errors of, by name, with how many.
@@ -177,7 +189,7 @@ mod tests {
         errors.add(Kind::Reset, "first");
         errors.add(Kind::Refused, "second");
         errors.add(Kind::Reset, "third");
-        assert_eq!(errors.total(), 3);
+        assert_eq!((errors.total(), errors.count(Kind::Reset)), (3, 2));
         assert_eq!(errors.first(), Some("first"));
         assert_eq!(errors.iter().collect::<Vec<_>>(), [("refused", 1), ("reset", 2)]);
     }

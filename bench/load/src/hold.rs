@@ -7,6 +7,7 @@ use tidegate_tcp::time::Instant;
 use crate::connector::{Connector, Opener};
 use crate::driver::{MAX_OPENING, PER_TURN};
 use crate::errors::{Failure, Kind};
+use crate::phase;
 use crate::stats::Stats;
 
 /// The number of connections that are being asked at the same time, or closed, at most.
@@ -69,6 +70,32 @@ impl Hold {
     /// The time all connections were kept before they were asked.
     pub(crate) fn kept(&self) -> Duration {
         self.kept
+    }
+
+    /// The phase of the run.
+    pub(crate) fn phase(&self) -> phase::Phase {
+        match self.phase {
+            Phase::Opening => phase::Phase::Opening,
+            Phase::Keeping { .. } => phase::Phase::Sustain,
+            Phase::Asking => phase::Phase::Drain,
+            Phase::Closing | Phase::Over => phase::Phase::RampDown,
+        }
+    }
+
+    /// Asks the connections that there are, without opening more or keeping them longer. True if that is any
+    /// different.
+    pub(crate) fn cut_short(&mut self) -> bool {
+        let is_early = matches!(self.phase, Phase::Opening | Phase::Keeping { .. });
+        if is_early {
+            self.connections = self.tried;
+            self.keep = Duration::ZERO;
+        }
+        is_early
+    }
+
+    /// The statistics, once connections are being closed.
+    pub(crate) fn stats_mut(&mut self) -> Option<&mut Stats> {
+        self.stats.as_mut()
     }
 
     /// The statistics, if connections were closed; once.
@@ -172,7 +199,7 @@ impl Hold {
             if self.tried == self.connections || connector.opening() >= MAX_OPENING {
                 return false;
             }
-            match opener.try_open(connector, now) {
+            match opener.try_open(connector, now, now) {
                 Some(Ok(())) => self.tried += 1,
                 // No port becomes free as long as all are kept, and the kernel looks at each to find that out. What
                 // it says of a server that never answered, it would say again.

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read};
+use std::mem::MaybeUninit;
 
 pub use tidegate_args::url::Url;
 
-/// The longest response head in bytes, however it comes.
-const MAX_HEAD: usize = 16 * 1024;
+/// The longest response head in bytes, however it comes, where nothing else is asked for.
+pub const MAX_HEAD: usize = 64 * 1024;
 
 /// The most fields in a response head.
-const MAX_FIELDS: usize = 64;
+const MAX_FIELDS: usize = 256;
 
 /// Why bytes are not a response this client reads, as a phrase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +22,33 @@ pub struct Head {
     pub end: usize,
     /// Status code.
     pub status: u16,
-    /// Bytes of the body; `None` if the end of the connection is its end.
-    pub length: Option<u64>,
-    /// The server leaves the connection open for another request.
+    /// The end of the body, for a request other than HEAD.
+    pub body: BodyEnd,
+    /// The server leaves the connection open for another request, unless its end is that of the body.
     pub keep_alive: bool,
+    /// The Location field of a redirect.
+    pub location: Option<String>,
+}
+
+/// What ends a body (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// Its length in bytes.
+    Length(u64),
+    /// The last of the chunks it comes in.
+    LastChunk,
+    /// The end of the connection.
+    Connection,
+}
+
+impl Head {
+    /// Returns the number of bytes of the body, if the head says it.
+    pub fn length(&self) -> Option<u64> {
+        match self.body {
+            BodyEnd::Length(length) => Some(length),
+            BodyEnd::LastChunk | BodyEnd::Connection => None,
+        }
+    }
 }
 
 /// Reads a response head from `stream` and returns it with the bytes that came after it.
@@ -58,23 +82,35 @@ pub fn read_head(stream: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
 ///
 /// # Errors
 ///
-/// The bytes are no response head this client reads, or one of more than 16 KiB.
+/// The bytes are no response head this client reads, or one of more than [`MAX_HEAD`] bytes.
 pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
-    let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
+    parse_head_within(MAX_HEAD, bytes)
+}
+
+/// As [`parse_head`], with another limit.
+///
+/// # Errors
+///
+/// The bytes are no response head this client reads, or one of more than `max_head` bytes.
+pub fn parse_head_within(max_head: usize, bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+    let bytes = &bytes[..bytes.len().min(max_head)];
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
     // A line that continues the one before is to be read as one line (RFC 9112, section 5.2).
     let result = httparse::ParserConfig::default()
         .allow_obsolete_multiline_headers_in_responses(true)
-        .parse_response(&mut response, bytes);
+        .parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
     let end = match result {
         Ok(httparse::Status::Complete(end)) => end,
-        Ok(httparse::Status::Partial) if bytes.len() == MAX_HEAD => {
-            return Err(Malformed(format!("a response head of more than {MAX_HEAD} bytes")));
+        Ok(httparse::Status::Partial) if bytes.len() == max_head => {
+            return Err(Malformed(format!("a response head of more than {max_head} bytes")));
         }
         Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Malformed(format!("a response head of more than {MAX_FIELDS} fields")));
+        }
         Err(httparse::Error::Version) => match with_version_1_1(bytes) {
-            Some(head) => return parse_head(&head),
+            Some(head) => return parse_head_within(max_head, &head),
             None => return Err(Malformed("not an HTTP response head of version 1".to_owned())),
         },
         Err(error) => return Err(Malformed(format!("not an HTTP response head: {error}"))),
@@ -83,15 +119,18 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut keep_alive = response.version == Some(1);
     let mut closes = false;
     let mut length = None;
+    let mut coding = None;
+    let mut location = None;
     for field in response.headers.iter() {
         let value = unfolded(field.value);
         let value = value.trim();
         if field.name.eq_ignore_ascii_case("content-length") {
             length = Some(content_length(value, length)?);
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(Malformed(format!(
-                "Transfer-Encoding is `{value}`; this client reads bodies by length only"
-            )));
+            // What was applied last says how the body ends.
+            coding = value.rsplit(',').next().map(|last| last.trim().to_owned()).or(coding);
+        } else if field.name.eq_ignore_ascii_case("location") && (300..400).contains(&status) {
+            location = location.or_else(|| Some(value.to_owned()));
         } else if field.name.eq_ignore_ascii_case("connection") {
             for option in value.split(',').map(str::trim) {
                 if option.eq_ignore_ascii_case("close") {
@@ -102,15 +141,24 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
             }
         }
     }
-    // These never have a body, whatever Content-Length says (RFC 9112, section 6.3).
-    if matches!(status, 204 | 304) {
-        length = Some(0);
+    if coding.is_some() && response.version == Some(0) {
+        // RFC 9112, section 6.1.
+        return Err(Malformed("Transfer-Encoding in a response of HTTP/1.0".to_owned()));
     }
+    let body = match (coding, length) {
+        // These never have a body, whatever the fields say.
+        _ if status < 200 || matches!(status, 204 | 304) => BodyEnd::Length(0),
+        // It takes the place of Content-Length.
+        (Some(coding), _) if coding.eq_ignore_ascii_case("chunked") => BodyEnd::LastChunk,
+        (Some(_), _) | (None, None) => BodyEnd::Connection,
+        (None, Some(length)) => BodyEnd::Length(length),
+    };
     Ok(Some(Head {
         end,
         status,
-        length,
+        body,
         keep_alive: keep_alive && !closes,
+        location,
     }))
 }
 
@@ -179,7 +227,7 @@ mod tests {
     fn a_head_is_read_from_a_stream_with_what_follows() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
         let (head, rest) = read_head(&mut &text[..]).unwrap();
-        assert_eq!((head.status, head.length, &rest[..]), (200, Some(5), &b"hel"[..]));
+        assert_eq!((head.status, head.length(), &rest[..]), (200, Some(5), &b"hel"[..]));
         let kind = |text: &[u8]| read_head(&mut &*text).err().map(|error| error.kind());
         assert_eq!(kind(&text[..20]), Some(ErrorKind::UnexpectedEof));
         assert_eq!(kind(b"220 smtp\r\n\r\n"), Some(ErrorKind::InvalidData));
@@ -210,7 +258,7 @@ mod tests {
                 format!("HTTP/{version} 100 Continue\r\n\r\nHTTP/{version} 200 OK\r\nContent-Length: 2\r\n\r\nab");
             for step in 1..=text.len() {
                 let head = head_in_pieces(text.as_bytes(), step).unwrap();
-                let head = head.map(|head| (head.status, head.length, head.keep_alive));
+                let head = head.map(|head| (head.status, head.length(), head.keep_alive));
                 assert_eq!(head, Some((200, Some(2), true)), "{version} in pieces of {step}");
             }
         }
@@ -227,7 +275,7 @@ mod tests {
     fn interim_responses_are_skipped_and_304_has_no_body() {
         let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n";
         let head = head(text).unwrap().unwrap();
-        assert_eq!((head.status, head.length), (304, Some(0)));
+        assert_eq!((head.status, head.length()), (304, Some(0)));
     }
 
     #[test]
@@ -245,9 +293,59 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nx",
             "HTTP/2.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
             assert!(head(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_body_ends_as_the_fields_say() {
+        for (text, body, keep_alive) in [
+            ("200 OK\r\nTransfer-Encoding: chunked", BodyEnd::LastChunk, true),
+            ("200 OK\r\nTransfer-Encoding: gzip, Chunked", BodyEnd::LastChunk, true),
+            (
+                "200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+                BodyEnd::LastChunk,
+                true,
+            ),
+            (
+                "200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5",
+                BodyEnd::LastChunk,
+                true,
+            ),
+            (
+                "200 OK\r\nTransfer-Encoding: chunked, gzip\r\nContent-Length: 5",
+                BodyEnd::Connection,
+                true,
+            ),
+            ("200 OK", BodyEnd::Connection, true),
+            ("204 No Content\r\nTransfer-Encoding: chunked", BodyEnd::Length(0), true),
+            ("304 Not Modified", BodyEnd::Length(0), true),
+            ("103 Early Hints\r\nLink: x", BodyEnd::Length(0), true),
+        ] {
+            let text = format!("HTTP/1.1 {text}\r\n\r\n");
+            let head = parse_head(text.as_bytes()).unwrap().unwrap();
+            assert_eq!((head.body, head.keep_alive), (body, keep_alive), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_location_is_that_of_a_redirect() {
+        for (status, location) in [("301 Moved", Some("/a b")), ("200 OK", None), ("201 Created", None)] {
+            let text = format!("HTTP/1.1 {status}\r\nlocation: /a b\r\nContent-Length: 0\r\n\r\n");
+            assert_eq!(head(&text).unwrap().unwrap().location.as_deref(), location);
+        }
+    }
+
+    #[test]
+    fn a_head_may_have_many_fields_and_not_too_many() {
+        for (count, right) in [(MAX_FIELDS, true), (MAX_FIELDS + 1, false)] {
+            let text = format!("HTTP/1.1 204 No Content\r\n{}\r\n", "X: y\r\n".repeat(count));
+            match head(&text) {
+                Ok(found) => assert!(right && found.is_some(), "{count}"),
+                Err(Malformed(detail)) => assert!(!right && detail.contains("256 fields"), "{count}: {detail}"),
+            }
         }
     }
 
@@ -263,7 +361,7 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nhello");
             for step in 1..=text.len() {
                 let head = head_in_pieces(text.as_bytes(), step).unwrap();
-                let length = head.and_then(|head| head.length);
+                let length = head.and_then(|head| head.length());
                 assert_eq!(length, Some(5), "{fields:?} in pieces of {step}");
             }
         }
@@ -275,7 +373,7 @@ mod tests {
             let (begin, end) = ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: ", "\r\n\r\n");
             format!("{begin}{}{end}", "x".repeat(length - begin.len() - end.len()))
         };
-        for (length, right) in [(MAX_HEAD, true), (MAX_HEAD + 1, false), (20_000, false)] {
+        for (length, right) in [(MAX_HEAD, true), (MAX_HEAD + 1, false), (80_000, false)] {
             let text = head(length);
             for size in [length, length - 1, length / 2 + 1, 1460] {
                 let result = head_in_pieces(text.as_bytes(), size);

@@ -13,6 +13,7 @@ const MIN_REMEMBERED: usize = 1 << 16;
 /// A connection that is being opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening<I> {
+    /// The time at which its SYN was sent, or was due in an open loop.
     pub(crate) since: Instant,
     pub(crate) id: I,
 }
@@ -21,7 +22,8 @@ pub(crate) struct Opening<I> {
 /// found by their local address; the host of the kernel's sockets announces each.
 #[derive(Debug)]
 pub(crate) struct Openings<I> {
-    by_address: HashMap<u64, Opening<I>, RandomState>,
+    /// With the time at which the SYN was sent.
+    by_address: HashMap<u64, (Instant, Opening<I>), RandomState>,
     announced: Option<Opening<I>>,
     /// The number at which those that came to nothing are looked for.
     remembered: usize,
@@ -37,13 +39,14 @@ impl<I> Openings<I> {
         }
     }
 
-    /// The SYN of connection `id` was sent from `local`. Openings that are older than `timeout` have come to nothing.
-    pub(crate) fn note(&mut self, now: Instant, local: SocketAddr, id: I, timeout: Duration) {
+    /// The SYN of `opening` was sent from `local` at `now`. Those that were sent longer ago than `timeout` have come to
+    /// nothing.
+    pub(crate) fn note(&mut self, now: Instant, local: SocketAddr, opening: Opening<I>, timeout: Duration) {
         if self.by_address.len() >= self.remembered {
-            self.by_address.retain(|_, opening| now.since(opening.since) <= timeout);
+            self.by_address.retain(|_, (sent, _)| now.since(*sent) <= timeout);
             self.remembered = (2 * self.by_address.len()).max(MIN_REMEMBERED);
         }
-        self.by_address.insert(key(local), Opening { since: now, id });
+        self.by_address.insert(key(local), (now, opening));
     }
 
     /// The next connection to be opened is `id`, which was begun at `since`.
@@ -54,17 +57,17 @@ impl<I> Openings<I> {
     /// Returns the connection that opens now: the one that was announced, or the one from `local`.
     pub(crate) fn take(&mut self, local: impl FnOnce() -> SocketAddr) -> Option<Opening<I>> {
         let announced = self.announced.take();
-        announced.or_else(|| self.by_address.remove(&key(local())))
+        announced.or_else(|| self.by_address.remove(&key(local())).map(|(_, opening)| opening))
     }
 
     /// The beginnings of those that were noted and have not opened. Those that failed may be among them.
     pub(crate) fn noted(&self) -> impl Iterator<Item = Instant> + '_ {
-        self.by_address.values().map(|opening| opening.since)
+        self.by_address.values().map(|&(sent, _)| sent)
     }
 
     /// The beginning of the one from `local`.
     pub(crate) fn since(&self, local: SocketAddr) -> Option<Instant> {
-        self.by_address.get(&key(local)).map(|opening| opening.since)
+        self.by_address.get(&key(local)).map(|&(sent, _)| sent)
     }
 }
 

@@ -1,8 +1,14 @@
-//! Progress of a measurement, shown while it runs.
+//! Progress of a measurement, shown while it runs, and the wish to end it.
 
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::phase::Phase;
+use crate::series::Snapshot;
 
 /// Between two looks at the rate that is shown.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
@@ -10,9 +16,54 @@ pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 /// The label, the bar, and the rate after it.
 const TEMPLATE: &str = "{prefix} {bar:30} {msg}";
 
-/// A bar on the terminal; nothing where standard error is none.
-#[derive(Debug)]
-pub struct Progress(ProgressBar);
+/// The present state of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tick {
+    /// The time since the beginning.
+    pub elapsed: Duration,
+    /// The phase.
+    pub phase: Phase,
+    /// The rate since the last tick, in `unit`.
+    pub per_second: f64,
+    /// The unit of operations.
+    pub unit: &'static str,
+    /// Connections with something to do.
+    pub open: u32,
+}
+
+/// Something that shows a run.
+pub trait View: Send {
+    /// Shows the present state. Called about 10 times a second, on a thread that is not the client's.
+    fn tick(&mut self, tick: &Tick);
+
+    /// Shows a second that has passed.
+    fn second(&mut self, snapshot: &Snapshot<'_>);
+
+    /// Takes itself away: the run is over, or has failed.
+    fn finish(&mut self);
+}
+
+/// What is told of a run meanwhile: a bar on the terminal, and nothing where standard error is none; or a [`View`].
+#[derive(Clone, Debug)]
+pub struct Progress {
+    shown: Shown,
+    stop: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+enum Shown {
+    Bar(ProgressBar),
+    View(Arc<Mutex<dyn View>>),
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bar(_) => "Bar",
+            Self::View(_) => "View",
+        })
+    }
+}
 
 impl Progress {
     /// Begins to show what is called `label` and takes `total`, with the time before anything is counted.
@@ -20,55 +71,60 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(millis(total)), ProgressDrawTarget::stderr());
         bar.set_style(style());
         bar.set_prefix(label.to_owned());
-        Self(bar)
+        Self::shown(Shown::Bar(bar))
     }
 
     /// Shows nothing.
     pub fn hidden() -> Self {
-        Self(ProgressBar::hidden())
+        Self::shown(Shown::Bar(ProgressBar::hidden()))
     }
 
-    /// Shows that `elapsed` of the time has gone and how many `unit` there are in a second at the moment. Meant to be
-    /// called about 10 times a second.
-    pub fn update(&self, elapsed: Duration, per_second: f64, unit: &str) {
-        if self.0.is_hidden() {
-            return;
-        }
-        self.0.set_message(text(elapsed, per_second, unit));
-        self.0.set_position(millis(elapsed));
+    /// Has `view` show it.
+    pub fn on(view: impl View + 'static) -> Self {
+        Self::shown(Shown::View(Arc::new(Mutex::new(view))))
     }
 
-    /// Takes the bar away.
-    pub fn finish(&self) {
-        self.0.finish_and_clear();
-    }
-}
-
-/// Shows the rate of the moment, [`INTERVAL`] after the last.
-pub(crate) struct Meter<'a> {
-    progress: &'a Progress,
-    unit: &'static str,
-    /// The time at which the rate was last shown, and the number of steps then.
-    last: (Duration, u64),
-}
-
-impl<'a> Meter<'a> {
-    /// Shows `unit` in a second.
-    pub(crate) fn new(progress: &'a Progress, unit: &'static str) -> Self {
+    fn shown(shown: Shown) -> Self {
         Self {
-            progress,
-            unit,
-            last: (Duration::ZERO, 0),
+            shown,
+            stop: Arc::default(),
         }
     }
 
-    /// Shows the rate, if it is time, when `elapsed` has gone and `steps` were made in all.
-    pub(crate) fn look(&mut self, elapsed: Duration, steps: u64) {
-        let interval = elapsed.saturating_sub(self.last.0);
-        if interval >= INTERVAL {
-            let rate = steps.saturating_sub(self.last.1) as f64 / interval.as_secs_f64();
-            self.progress.update(elapsed, rate, self.unit);
-            self.last = (elapsed, steps);
+    /// Has the run end early when `stop` is set, with what was measured until then.
+    #[must_use]
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+
+    pub(crate) fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Shows the present state.
+    pub(crate) fn tick(&self, tick: &Tick) {
+        match &self.shown {
+            Shown::Bar(bar) if bar.is_hidden() => {}
+            Shown::Bar(bar) => {
+                bar.set_message(text(tick.elapsed, tick.per_second, tick.unit));
+                bar.set_position(millis(tick.elapsed));
+            }
+            Shown::View(view) => view.lock().unwrap_or_else(PoisonError::into_inner).tick(tick),
+        }
+    }
+
+    /// Shows a second that has passed.
+    pub(crate) fn second(&self, snapshot: &Snapshot<'_>) {
+        if let Shown::View(view) = &self.shown {
+            view.lock().unwrap_or_else(PoisonError::into_inner).second(snapshot);
+        }
+    }
+
+    /// Takes the bar, or the view, away.
+    pub fn finish(&self) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::View(view) => view.lock().unwrap_or_else(PoisonError::into_inner).finish(),
         }
     }
 }
@@ -112,14 +168,24 @@ mod tests {
     fn the_template_is_right() {
         style();
         let progress = Progress::new("cps", Duration::from_secs(1));
-        progress.update(Duration::from_secs(2), 1.0, "connections");
+        progress.tick(&tick(Duration::from_secs(2), 1.0));
         progress.finish();
     }
 
     #[test]
     fn a_hidden_one_takes_everything() {
         let progress = Progress::hidden();
-        progress.update(Duration::MAX, f64::INFINITY, "bytes");
+        progress.tick(&tick(Duration::MAX, f64::INFINITY));
         progress.finish();
+    }
+
+    fn tick(elapsed: Duration, per_second: f64) -> Tick {
+        Tick {
+            elapsed,
+            phase: Phase::Sustain,
+            per_second,
+            unit: "bytes",
+            open: 1,
+        }
     }
 }

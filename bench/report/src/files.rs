@@ -17,16 +17,29 @@ pub struct ReportFiles {
     /// Write the results to this file as a page, too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write all fields of the rows to this file as comma-separated values, too.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the main figures to this file as a table of Markdown, too.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
 impl ReportFiles {
+    /// Returns whether none is asked for.
+    pub fn is_empty(&self) -> bool {
+        [&self.json, &self.html, &self.csv, &self.markdown]
+            .into_iter()
+            .all(Option::is_none)
+    }
+
     /// Calls [`check_writable`] for those that are asked for.
     ///
     /// # Errors
     ///
     /// A file cannot be made or written.
     pub fn check_writable(&self) -> anyhow::Result<()> {
-        [&self.json, &self.html]
+        [&self.json, &self.html, &self.csv, &self.markdown]
             .into_iter()
             .flatten()
             .try_for_each(|file| check_writable(file))
@@ -43,6 +56,12 @@ impl ReportFiles {
         }
         if let Some(file) = &self.html {
             write(file, report.html())?;
+        }
+        if let Some(file) = &self.csv {
+            write(file, report.csv())?;
+        }
+        if let Some(file) = &self.markdown {
+            write(file, report.markdown())?;
         }
         Ok(())
     }
@@ -83,26 +102,35 @@ pub fn write_json(file: &Path, value: &Value) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Row;
     use crate::testing::parse;
 
     #[test]
     fn a_report_is_written_to_the_files_that_are_asked_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let [json, html] = ["json", "html"].map(|name| directory.path().join(name));
         let report = Report {
             kind: "compare",
+            rows: vec![Row::new().with("target", "nginx").with("value", 5_000.0)],
             ..Report::default()
         };
-        let only_json = parse::<ReportFiles>(&["--json", json.to_str().unwrap()]).unwrap();
-        only_json.check_writable().unwrap();
-        assert!(json.exists());
-        only_json.write(&report).unwrap();
-        let written = std::fs::read_to_string(&json).unwrap();
-        assert!(written.contains("\n  \"kind\": \"compare\",\n") && written.ends_with("}\n"));
-        assert!(!html.exists());
-        let only_html: ReportFiles = parse(&["--html", html.to_str().unwrap()]).unwrap();
-        only_html.write(&report).unwrap();
-        assert_eq!(std::fs::read_to_string(&html).unwrap(), report.html());
+        let contents = [
+            ("json", format!("{:#}\n", report.json())),
+            ("html", report.html()),
+            ("csv", "target,value\nnginx,5000.0\n".to_owned()),
+            (
+                "markdown",
+                "| target | per second |\n| --- | ---: |\n| nginx | 5k |\n".to_owned(),
+            ),
+        ];
+        for (name, content) in contents {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join(name);
+            let files: ReportFiles = parse(&[&format!("--{name}"), file.to_str().unwrap()]).unwrap();
+            files.check_writable().unwrap();
+            assert!(file.exists());
+            files.write(&report).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), content, "{name}");
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "{name}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn short(number: f64) -> String {
 }
 
 /// Returns microseconds as people write them: `87.2us`, `4.2ms`, `1.03s`.
-fn micros(micros: f64) -> String {
+pub fn micros(micros: f64) -> String {
     match micros {
         micros if micros < 999.95 => format!("{}us", format!("{micros:.1}").trim_end_matches(".0")),
         micros if micros < 999_950.0 => format!("{:.1}ms", micros / 1e3),
@@ -79,7 +79,7 @@ pub(crate) fn fill(template: &str, fields: &Map<String, Value>) -> String {
     text + rest
 }
 
-fn one(value: &Value, format: &str) -> String {
+pub(crate) fn one(value: &Value, format: &str) -> String {
     let number = match value {
         Value::String(text) => return text.clone(),
         Value::Array(values) => {

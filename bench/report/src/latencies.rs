@@ -77,6 +77,21 @@ impl Latencies {
         merged.expect("histograms with the same bounds can be added");
     }
 
+    /// Takes away the latencies of `part`, which are among these.
+    ///
+    /// # Panics
+    ///
+    /// They are not.
+    pub fn subtract(&mut self, part: &Self) {
+        let rest = self.0.subtract(&part.0);
+        rest.expect("the latencies are a part of the others, within the same bounds");
+    }
+
+    /// Forgets all of them, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
     /// Returns the number of latencies.
     pub fn len(&self) -> u64 {
         self.0.len()
@@ -170,6 +185,27 @@ mod tests {
         assert_near(quantiles.p50, 1.0);
         assert_near(quantiles.max, 9.0);
         assert_eq!(one.histogram().len(), 2);
+        one.clear();
+        assert!(one.is_empty() && one.quantiles().is_none());
+    }
+
+    #[test]
+    fn what_is_taken_away_leaves_the_rest() {
+        let mut all = Latencies::new();
+        let mut part = Latencies::new();
+        for millis in [1, 2, 2, 900_000] {
+            all.record(Duration::from_millis(millis));
+        }
+        for millis in [2, 900_000] {
+            part.record(Duration::from_millis(millis));
+        }
+        all.subtract(&part);
+        let quantiles = all.quantiles().unwrap();
+        assert_eq!(quantiles.count, 2);
+        assert_near(quantiles.p50, 1_000.0);
+        assert_near(quantiles.max, 2_000.0);
+        all.subtract(&Latencies::new());
+        assert_eq!(all.len(), 2);
     }
 
     #[test]

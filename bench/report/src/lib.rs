@@ -32,24 +32,30 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod catalog;
 pub mod command;
+mod diff;
 pub mod files;
 pub mod format;
 pub mod hgrm;
 pub mod interval_log;
 mod latencies;
+pub mod machines;
 mod merge;
+pub mod objective;
 mod page;
 mod percentiles;
 mod report;
 mod row;
+mod sheet;
 mod spread;
+mod stored;
 mod table;
 pub mod testing;
 
 pub use files::ReportFiles;
 pub use latencies::{Latencies, Quantiles};
-pub use page::{Bar, Bars, Line, Lines, Page, Scale, Section, XAxis, YAxis};
+pub use page::{Bar, Bars, Course, Line, Lines, Mark, Page, Scale, Section, XAxis, YAxis};
 pub use percentiles::{HOW_TO_READ_PERCENTILES, percentiles};
 pub use report::{Report, SCHEMA_VERSION};
 pub use row::Row;
@@ -61,3 +67,9 @@ pub const LATENCY: &str = "latency";
 
 /// The name of the distribution of what it took to connect.
 pub const CONNECT: &str = "connect";
+
+/// The name of the distribution of the times until the first byte of a response.
+pub const FIRST_BYTE: &str = "first_byte";
+
+/// The name of the distribution of the times from the last byte of the last response until the server's FIN.
+pub const CLOSE: &str = "close";

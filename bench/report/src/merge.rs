@@ -67,6 +67,16 @@ impl Merged {
         Ok(())
     }
 
+    /// Returns the quantiles of `tag`; `None` if there is nothing.
+    pub(crate) fn quantiles(&self, tag: &str) -> Option<Quantiles> {
+        Quantiles::of(&self.tags.get(tag)?.histogram)
+    }
+
+    /// Returns the distributions by tag.
+    pub(crate) fn histograms(&self) -> impl Iterator<Item = (&str, &Histogram<u64>)> {
+        self.tags.iter().map(|(tag, part)| (tag.as_str(), &part.histogram))
+    }
+
     /// Returns the distribution of `tag` as `.hgrm` text in microseconds; without one, that of requests if there is
     /// one, else the only one.
     ///
@@ -116,8 +126,7 @@ impl Merged {
             })
             .collect();
         let all: Vec<usize> = (0..rows.len()).collect();
-        let histograms = self.tags.iter().map(|(tag, part)| (tag.as_str(), &part.histogram));
-        let mut sections: Vec<Section> = percentiles::percentiles(histograms).into_iter().collect();
+        let mut sections: Vec<Section> = percentiles::percentiles(self.histograms()).into_iter().collect();
         sections.extend([
             Section::Heading("Results".to_owned()),
             Section::Table {

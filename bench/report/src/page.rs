@@ -31,6 +31,8 @@ pub enum Section {
     Heading(String),
     /// A paragraph.
     Text(String),
+    /// A warning that the figures are not to be taken for what they look like.
+    Alert(String),
     /// Paragraphs that explain, below a heading that says so.
     HowToRead(&'static [&'static str]),
     /// Numbers, large, each with a phrase that says what it is.
@@ -48,6 +50,8 @@ pub enum Section {
     Bars(Bars),
     /// Lines in a pair of axes. Neighbours stand side by side where there is room.
     Lines(Lines),
+    /// Lines over time. Neighbours stand side by side where there is room.
+    Course(Course),
 }
 
 /// Horizontal bars on one scale that begins at zero.
@@ -107,6 +111,18 @@ pub struct Lines {
     pub y: YAxis,
     /// The lines.
     pub lines: Vec<Line>,
+    /// Points to be pointed out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+}
+
+/// A point of a chart that is pointed out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mark {
+    /// Where it is.
+    pub at: (f64, f64),
+    /// The word beside it.
+    pub text: String,
 }
 
 /// The horizontal axis.
@@ -114,9 +130,13 @@ pub struct Lines {
 pub struct XAxis {
     /// The quantity.
     pub title: &'static str,
-    /// The names of its steps, from 0; without any, x is the number of nines of a percentile: 2 stands for 99 %.
+    /// The names of its steps, from 0; without any, and without a scale, x is the number of nines of a percentile: 2
+    /// stands for 99 %.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<String>>,
+    /// The scale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
 }
 
 /// The vertical axis.
@@ -136,6 +156,25 @@ pub enum Scale {
     Percent,
     /// Microseconds, on decades.
     Micros,
+    /// A number above zero, on decades; of horizontal axes only.
+    Number,
+    /// A number, from 0; of vertical axes only.
+    Count,
+}
+
+/// Lines over time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Course {
+    /// The title of the chart.
+    pub title: String,
+    /// The quantity of the vertical axis.
+    pub y: &'static str,
+    /// Its scale.
+    pub scale: Scale,
+    /// Times in seconds at which something begins, with its name.
+    pub marks: Vec<(f64, String)>,
+    /// The lines, over seconds from 0.
+    pub lines: Vec<Line>,
 }
 
 /// One line.
@@ -206,6 +245,7 @@ mod tests {
             x: XAxis {
                 title: "percentile",
                 names: None,
+                scale: None,
             },
             y: YAxis {
                 title: "latency",
@@ -215,6 +255,7 @@ mod tests {
                 name: "connect".to_owned(),
                 points: vec![(0.0, 2.5)],
             }],
+            marks: Vec::new(),
         };
         let expected = json!({"lines": {
             "title": "Clients answered",

@@ -34,12 +34,14 @@ pub fn percentiles<'a>(distributions: impl IntoIterator<Item = (&'a str, &'a His
         x: XAxis {
             title: "percentile",
             names: None,
+            scale: None,
         },
         y: YAxis {
             title: "latency",
             scale: Scale::Micros,
         },
         lines,
+        marks: Vec::new(),
     }))
 }
 

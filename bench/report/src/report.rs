@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::page::{self, Page};
+use crate::sheet::Sheet;
 use crate::{Column, Row, table};
 
 /// The version of the JSON. A field that changes its meaning or goes raises it; a new field does not.
@@ -45,6 +46,16 @@ impl Report {
         page::html(&value)
     }
 
+    /// Returns all fields of the rows as comma-separated values, names with dots between them as titles.
+    pub fn csv(&self) -> String {
+        Sheet::of_all_fields(self.kind, &self.rows).csv()
+    }
+
+    /// Returns the names and main figures of the rows as a table of Markdown.
+    pub fn markdown(&self) -> String {
+        Sheet::of(self.kind, &self.rows).markdown()
+    }
+
     /// Returns the table of the rows at `indices`, as text.
     pub fn table(&self, columns: &[Column], indices: &[usize]) -> String {
         table::text(columns, indices.iter().filter_map(|&index| self.rows.get(index)))
@@ -64,7 +75,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bars, Line, Lines, Scale, Section, Spread, XAxis, YAxis, testing};
+    use crate::{Bars, Course, Line, Lines, Mark, Scale, Section, Spread, XAxis, YAxis, testing};
 
     fn report() -> Report {
         let mut report = Report {
@@ -125,13 +136,24 @@ mod tests {
         let x = XAxis {
             title: "offered SYN/s",
             names: Some(names),
+            scale: None,
         };
         let chart = |scale| Lines {
             title: name.to_owned(),
             x: x.clone(),
             y: YAxis { title: "part", scale },
             lines: targets.map(line).to_vec(),
+            marks: Vec::new(),
         };
+        let mut by_number = chart(Scale::Micros);
+        (by_number.x.names, by_number.x.scale) = (None, Some(Scale::Number));
+        for line in &mut by_number.lines {
+            line.points = vec![(900.0, 90.0), (4_000.0, 120.0), (160_000.0, 8_000.0)];
+        }
+        by_number.marks = vec![Mark {
+            at: (4_000.0, 120.0),
+            text: "<b>knee".to_owned(),
+        }];
         let facts = vec![
             (name.to_owned(), name.repeat(3)),
             ("two\nlines".to_owned(), "<i>\n".to_owned()),
@@ -159,7 +181,16 @@ mod tests {
                 Section::Bars(Bars::of_targets(name, rows.clone(), "value", "short")),
                 Section::Lines(chart(Scale::Percent)),
                 Section::Lines(chart(Scale::Micros)),
+                Section::Lines(by_number),
+                Section::Course(Course {
+                    title: name.to_owned(),
+                    y: "operations/s",
+                    scale: Scale::Count,
+                    marks: vec![(0.0, name.to_owned()), (1.5, "sustain".to_owned())],
+                    lines: targets.map(line).to_vec(),
+                }),
                 Section::Text(format!("**{name}** and {name}")),
+                Section::Alert(name.to_owned()),
                 Section::Table { columns: COLUMNS, rows },
                 Section::Facts(facts),
                 Section::HowToRead(&["**bold** and plain", "<p>"]),
@@ -179,8 +210,8 @@ mod tests {
             let drawn = [format!("  {kind}: ("), format!("function {kind}(")];
             assert!(drawn.iter().any(|text| html.contains(text)), "{kind}");
         }
-        let Section::Table { columns, .. } = &report.page.sections[6] else {
-            panic!("{:?}", report.page.sections[6]);
+        let Section::Table { columns, .. } = &report.page.sections[9] else {
+            panic!("{:?}", report.page.sections[9]);
         };
         let titles: Vec<Value> = json!(columns)
             .as_array()

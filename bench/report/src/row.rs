@@ -65,6 +65,12 @@ impl Row {
     }
 }
 
+impl From<Map<String, Value>> for Row {
+    fn from(fields: Map<String, Value>) -> Self {
+        Self { fields }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

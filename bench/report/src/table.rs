@@ -1,10 +1,9 @@
 //! The table for the terminal.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 
 use crate::Row;
+use crate::sheet::Sheet;
 
 /// A column of the table, on the terminal and on the page.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -45,30 +44,22 @@ impl Column {
     }
 }
 
+/// Returns `rows` in `columns`.
+pub(crate) fn sheet<'a>(columns: &[Column], rows: impl IntoIterator<Item = &'a Row>) -> Sheet {
+    let cells = |row: &Row| columns.iter().map(|column| row.fill(column.text)).collect();
+    Sheet {
+        columns: columns
+            .iter()
+            .map(|column| (column.title.to_owned(), column.is_name))
+            .collect(),
+        lines: rows.into_iter().map(cells).collect(),
+    }
+}
+
 /// Returns the titles of `columns`, and a line for each of `rows`, in columns that are two spaces apart and as wide as
 /// their widest cell. Each line ends with a line break.
 pub(crate) fn text<'a>(columns: &[Column], rows: impl IntoIterator<Item = &'a Row>) -> String {
-    let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|column| column.title.to_owned()).collect()];
-    lines.extend(
-        rows.into_iter()
-            .map(|row| columns.iter().map(|column| row.fill(column.text)).collect()),
-    );
-    let width = |index: usize| lines.iter().map(|line: &Vec<String>| line[index].chars().count()).max();
-    let widths: Vec<usize> = (0..columns.len()).filter_map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        for (index, ((cell, column), &width)) in line.iter().zip(columns).zip(&widths).enumerate() {
-            let gap = if index == 0 { "" } else { "  " };
-            // Writing to a String cannot fail.
-            let _ = if column.is_name {
-                write!(text, "{gap}{cell:<width$}")
-            } else {
-                write!(text, "{gap}{cell:>width$}")
-            };
-        }
-        text.push('\n');
-    }
-    text
+    sheet(columns, rows).text()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tidegate_args::url::Url;
-use tidegate_load::http::read_head;
+use tidegate_load::http::{BodyEnd, read_head};
 
 use crate::socket::{TIMEOUT, connect_to, timed_out};
 
@@ -96,7 +96,13 @@ pub fn download(url: &Url, until: Option<Until>, congestion: Option<&str>) -> an
     if head.status != 200 {
         bail!("the response to GET {} is {}", url.path, head.status);
     }
-    let (length, mut bytes) = (head.length, begin.len() as u64);
+    if head.body == BodyEnd::LastChunk {
+        bail!(
+            "the response to GET {} comes in chunks, whose bytes are not counted here",
+            url.path
+        );
+    }
+    let (length, mut bytes) = (head.length(), begin.len() as u64);
     let mut buffer = vec![0; CHUNK];
     let over = |bytes| until.is_some_and(|until| until.is_over(bytes, start));
     while length.is_none_or(|length| bytes < length) && !over(bytes) {

@@ -96,10 +96,10 @@ struct Opening {
 }
 
 impl<C> Connection<C> {
-    /// A connection that is being opened, until `deadline` at most.
-    pub(crate) fn connecting(stream: KernelStream, deadline: Instant) -> Self {
+    /// A connection that is being opened since `since`, until `deadline` at most.
+    pub(crate) fn connecting(stream: KernelStream, since: Instant, deadline: Instant) -> Self {
         let opening = Opening {
-            since: stream.now(),
+            since,
             deadline,
             error: None,
         };

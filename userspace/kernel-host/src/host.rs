@@ -53,6 +53,7 @@ pub struct Host<A: Application> {
     buffer: Box<[u8]>,
     spare: VecDeque<Bytes>,
     sent: u64,
+    events: u64,
     start: time::Instant,
     now: Instant,
     /// Told the first error that keeps a connection from being served.
@@ -78,6 +79,7 @@ impl<A: Application> Host<A> {
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             spare: VecDeque::with_capacity(64),
             sent: 0,
+            events: 0,
             start: time::Instant::now(),
             now: Instant::ZERO,
             report: None,
@@ -161,6 +163,7 @@ impl<A: Application> Host<A> {
         }
         self.look_at_clock();
         for event in &*events {
+            self.events += 1;
             match event.token() {
                 STOP => return Ok(false),
                 Token(index) if index < self.listeners.len() => self.accept(index),
@@ -253,6 +256,15 @@ impl<A: Application> Host<A> {
     ///
     /// The kernel refuses: no free source port or descriptor, no route, or, on this machine, nobody listens.
     pub fn connect(&mut self, target: SocketAddr) -> io::Result<ConnectionId> {
+        self.connect_since(target, self.now)
+    }
+
+    /// As [`Host::connect`], for a connection that counts as begun at `since`, when it should have been.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Host::connect`].
+    pub fn connect_since(&mut self, target: SocketAddr, since: Instant) -> io::Result<ConnectionId> {
         let mut socket = TcpStream::connect(target)?;
         socket.set_nodelay(true)?;
         let key = self.connections.vacant_key();
@@ -265,7 +277,7 @@ impl<A: Application> Host<A> {
         };
         let deadline = self.now + CONNECT_TIMEOUT;
         let stream = KernelStream::new(socket, origin, self.now);
-        self.connections.insert(Connection::connecting(stream, deadline));
+        self.connections.insert(Connection::connecting(stream, since, deadline));
         self.timers.arm(key as u32, deadline);
         Ok(ConnectionId(key as u32))
     }
@@ -310,6 +322,11 @@ impl<A: Application> Host<A> {
         self.connections
             .iter()
             .filter_map(|(_, connection)| connection.opening_since())
+    }
+
+    /// Events of the kernel that were handled.
+    pub fn events(&self) -> u64 {
+        self.events
     }
 
     /// Bytes that the kernel has taken of all connections.

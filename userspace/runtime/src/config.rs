@@ -186,6 +186,14 @@ pub struct Config {
     /// as at a stop (at least 1 s).
     #[serde(with = "humantime_serde")]
     pub take_over_limit: Duration,
+    /// The time for which a server that is to be taken over from waits for the other to be ready, and serves meanwhile
+    /// (1 s to 1 h). The other one has the kernel check its program in it, and makes its engines.
+    #[serde(with = "humantime_serde")]
+    pub take_over_preparation: Duration,
+    /// The time for which either server waits for each further step of the other, the binding of all queues included,
+    /// in which nothing is received (1 s to 1 h).
+    #[serde(with = "humantime_serde")]
+    pub take_over_timeout: Duration,
 }
 
 impl Default for Config {
@@ -217,6 +225,8 @@ impl Default for Config {
             link_gone: LinkGone::Exit,
             take_over: None,
             take_over_limit: Duration::from_secs(3600),
+            take_over_preparation: Duration::from_secs(60),
+            take_over_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -290,6 +300,12 @@ impl Config {
             self.take_over_limit,
             Duration::from_secs(1)..=tidegate_tcp::config::MAX_DURATION,
         )?;
+        for (key, duration) in [
+            ("take_over_preparation", self.take_over_preparation),
+            ("take_over_timeout", self.take_over_timeout),
+        ] {
+            InvalidSetting::check_range(key, duration, Duration::from_secs(1)..=Duration::from_secs(3600))?;
+        }
         if self.take_over.is_some() && self.attach == Attach::Dispatcher {
             return Err(InvalidSetting::new(
                 ["take_over", "attach"],

@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -106,6 +107,8 @@ pub struct Runtime {
     succession: Option<Succession>,
     /// The contents of the XDP program's maps before another process had them, while it may fail.
     kept: Option<Kept>,
+    /// The sockets of the shards, by queue and device. They close them.
+    sockets: Vec<Vec<RawFd>>,
     /// The way in which sockets are bound.
     afxdp: Config,
     plan: BindPlan,

@@ -25,7 +25,7 @@ use tidegate_xsk::{RxFrame, Umems, options};
 
 use self::conversation::{Conversation, Offer, Word, is_hung_up};
 pub(crate) use self::succession::{Offering, Step, Succession};
-use crate::config::{LINK_HEADERS, MAX_JUMBO_MTU, MAX_MTU};
+use crate::config::{Config, LINK_HEADERS, MAX_JUMBO_MTU, MAX_MTU};
 use crate::error::Error;
 use crate::port::Port;
 use crate::relay::{Later, Relay, RelayPort, RelayedShard};
@@ -34,8 +34,23 @@ use crate::xdp::Attached;
 /// The version of the conversation and of all that two processes share.
 const VERSION: u32 = 1;
 
-/// The time the other process has for a word that it says at once.
-const SOON: Duration = Duration::from_secs(10);
+/// The time that the other process has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// To be ready, from an offer on.
+    preparation: Duration,
+    /// For each other step.
+    step: Duration,
+}
+
+impl Limits {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            preparation: config.take_over_preparation,
+            step: config.take_over_timeout,
+        }
+    }
+}
 
 /// The pause before another call.
 const CALL_STEP: Duration = Duration::from_millis(50);
@@ -188,6 +203,7 @@ fn object_hash() -> u64 {
 pub(crate) struct Predecessor {
     conversation: Conversation,
     path: String,
+    limits: Limits,
     offer: Offer,
     /// By name.
     pub(crate) maps: Vec<(String, OwnedFd)>,
@@ -208,7 +224,7 @@ impl Predecessor {
     /// # Errors
     ///
     /// [`Error::TakeOver`] when it is not one that can be taken over from.
-    pub(crate) fn call(path: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) fn call(path: &Path, limits: Limits) -> Result<Option<Self>, Error> {
         let path_text = path.display().to_string();
         let failed = |reason: String| Error::TakeOver {
             path: path_text.clone(),
@@ -220,21 +236,27 @@ impl Predecessor {
             let Some(conversation) = called else {
                 return Ok(None);
             };
-            match conversation.receive::<Offer>(SOON) {
+            match conversation.receive::<Offer>(limits.step) {
                 Ok((offer, descriptors)) => break (conversation, offer, descriptors),
                 // It has just given its queues to another, which listens there now, or soon.
-                Err(error) if error.kind() != io::ErrorKind::TimedOut && began.elapsed() < SOON => {
+                Err(error) if error.kind() != io::ErrorKind::TimedOut && began.elapsed() < limits.step => {
                     thread::sleep(CALL_STEP);
                 }
                 Err(error) => return Err(failed(format!("it offers nothing: {error}"))),
             }
         };
-        Self::new(conversation, path_text.clone(), offer, descriptors)
+        Self::new(conversation, path_text.clone(), limits, offer, descriptors)
             .map(Some)
             .map_err(|error| failed(error.to_string()))
     }
 
-    fn new(conversation: Conversation, path: String, offer: Offer, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+    fn new(
+        conversation: Conversation,
+        path: String,
+        limits: Limits,
+        offer: Offer,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<Self> {
         if offer.version != VERSION {
             return Err(io::Error::other(format!(
                 "it speaks version {} of the take-over, and this program version {VERSION}",
@@ -288,6 +310,7 @@ impl Predecessor {
             nowhere: options::unbound()?,
             conversation,
             path,
+            limits,
             offer,
             maps,
             links,
@@ -366,8 +389,19 @@ impl Predecessor {
         let descriptors: Vec<_> = [self.nowhere.as_fd()].into_iter().chain(relays).collect();
         self.conversation
             .send(&Word::Ready, &descriptors)
-            .and_then(|()| self.conversation.expect(Word::Released, SOON))
-            .map_err(|error| self.failed(format!("it does not release its sockets: {error}")))
+            .and_then(|()| self.conversation.expect(Word::Released, self.limits.step))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => self
+                    .failed(
+                        "it has given this program up, as it does when that is not ready in time \
+                         (afxdp.take_over_preparation of the server that runs); its log says why",
+                    ),
+                io::ErrorKind::TimedOut => self.failed(format!(
+                    "it does not release its sockets within {:?} (afxdp.take_over_timeout)",
+                    self.limits.step
+                )),
+                _ => self.failed(format!("it does not release its sockets: {error}")),
+            })
     }
 
     /// The processes that have connections yet, the last one first. They need relays.
@@ -393,7 +427,9 @@ pub(crate) fn tell_taken(earlier: &[Earlier], path: &Path) -> Result<(), Error> 
     match last.conversation.send(&Word::Taken, &[]) {
         Err(_) if !last.has_ended() => Err(Error::TakeOver {
             path: path.display().to_string(),
-            reason: format!("it has waited longer than {SOON:?} for this program to bind its queues"),
+            reason: "it has waited longer for this program to bind its queues than afxdp.take_over_timeout of its \
+                     settings lets it"
+                .to_owned(),
         }),
         // One that has ended has no connections that it could hear of.
         _ => Ok(()),

@@ -22,6 +22,7 @@ use tidegate_apps::http::{self, AccessRecord, AccessSink};
 
 pub(crate) use self::config::{AccessLogConfig, AccessLogFormat};
 use crate::failure::Failure;
+use crate::privileges::{self, Access};
 
 /// The time a record waits for others to be written with it, at most.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
@@ -234,12 +235,13 @@ impl AccessLog {
     /// It cannot be opened.
     fn open(&self, config: &AccessLogConfig) -> Result<Option<Target>, Failure> {
         let Some(path) = &config.path else { return Ok(None) };
-        let file = open(path).map_err(|source| Failure::System {
-            what: format!(
-                "cannot open the access log {}; give a path that can be written to",
-                path.display()
-            ),
-            source,
+        let file = open(path).map_err(|source| {
+            let remedy = privileges::objection(path, Access::Write)
+                .unwrap_or_else(|| "give a path that can be written to".to_owned());
+            Failure::System {
+                what: format!("cannot open the access log {}; {remedy}", path.display()),
+                source,
+            }
         })?;
         Ok(Some(Target {
             file,

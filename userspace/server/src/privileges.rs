@@ -10,7 +10,7 @@ mod files;
 mod system_calls;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use landlock::RulesetCreated;
@@ -22,6 +22,8 @@ use tracing::{debug, warn};
 use crate::failure::Failure;
 use crate::settings::Settings;
 use capabilities::Capabilities;
+pub(crate) use files::Access;
+use files::Reach;
 
 /// The table `[privileges]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -66,7 +68,7 @@ struct Policy {
     /// User and group to become.
     identity: Option<(u32, u32)>,
     kept: Capabilities,
-    files: Option<RulesetCreated>,
+    files: Option<(RulesetCreated, Reach)>,
     seccomp: Seccomp,
 }
 
@@ -147,10 +149,16 @@ pub(crate) fn confine_helper() {
     }
 }
 
+/// Why the process can no longer use the file at `path`, whatever its mode, as a clause with a remedy; `None`: it can.
+pub(crate) fn objection(path: &Path, access: Access) -> Option<String> {
+    let (_, reach) = POLICY.get().filter(|_| files::is_enforced())?.files.as_ref()?;
+    reach.objection(path, access)
+}
+
 impl Policy {
     fn confine_thread(&self, kept: Capabilities) -> io::Result<()> {
-        if let Some(files) = &self.files {
-            files::confine_thread(files);
+        if let Some((rules, _)) = &self.files {
+            files::confine_thread(rules);
         }
         kept.keep_only(self.identity)?;
         debug!("privileges kept: {kept}");

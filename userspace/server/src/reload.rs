@@ -16,6 +16,7 @@ use crate::kernel_listeners;
 use crate::listen::Listen;
 use crate::log;
 use crate::main_loop::MainLoop;
+use crate::privileges::{self, Access};
 use crate::say;
 use crate::serve::make_services;
 use crate::service_counters::PublishingServices;
@@ -39,11 +40,15 @@ pub(crate) fn reload(main: &mut MainLoop<'_>) -> Result<(), String> {
         let message = format!("{key} cannot change while the server runs; to have this value it needs a restart");
         return Err(given.config.origins.locate(table, &InvalidSetting::new([key], message)));
     }
+    check_reach(main.given, &given)?;
     let listeners = renumbered(&serving.listeners, &given.config.listen)?;
     let kinds = listeners.iter().map(|(listen, _)| listen.service).collect();
     let shards = serving.runtime.queues().len() as u32;
     let mut services = make_services(&given, kinds, shards, shards).map_err(told)?.into_iter();
-    let prepared_log = main.access_log.prepare(&given.config.access_log).map_err(told)?;
+    let prepared_log = main.access_log.prepare(&given.config.access_log).map_err(|failure| {
+        let error = InvalidSetting::new(["path"], failure.to_string());
+        given.config.origins.locate("access_log", &error)
+    })?;
     let [mode_before, mode] = [&*main.given, &given].map(|settings| settings.config.syn_cookies.mode);
     let mode_now = serving.runtime.cookie_mode();
     if mode != mode_before {
@@ -89,6 +94,29 @@ pub(crate) fn reload(main: &mut MainLoop<'_>) -> Result<(), String> {
     main.settings.config.afxdp.queues = queues;
     *main.given = given;
     say("tidegate: reloaded\n");
+    Ok(())
+}
+
+/// Checks that the server can still reach the files that `new` names and `old` does not.
+///
+/// # Errors
+///
+/// A sentence with file, line and column.
+fn check_reach(old: &Settings, new: &Settings) -> Result<(), String> {
+    let path_of = |settings: &Settings| {
+        let config = &settings.config;
+        [
+            ("", "root", config.http.root.clone(), Access::Read),
+            ("access_log", "path", config.access_log.path.clone(), Access::Write),
+        ]
+    };
+    for ((table, key, new_path, access), (.., old_path, _)) in path_of(new).into_iter().zip(path_of(old)) {
+        if let Some(path) = new_path.filter(|path| old_path.as_ref() != Some(path))
+            && let Some(objection) = privileges::objection(&path, access)
+        {
+            return Err(new.config.origins.locate(table, &InvalidSetting::new([key], objection)));
+        }
+    }
     Ok(())
 }
 

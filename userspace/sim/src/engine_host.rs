@@ -7,7 +7,7 @@ use tidegate_abi::siphash::Key;
 use tidegate_random::Random;
 use tidegate_tcp::application::{Application, CloseReason, Stream};
 use tidegate_tcp::counters::Counter;
-use tidegate_tcp::engine::{OnNoFlow, Population, Secrets};
+use tidegate_tcp::engine::{ConnectionInfo, OnNoFlow, Population, Secrets};
 use tidegate_tcp::time::Instant;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::LinkHeader;
@@ -79,6 +79,11 @@ impl EngineHost {
             local,
             remote,
         }
+    }
+
+    /// The engine's connections.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionInfo> + '_ {
+        self.engine.connections()
     }
 
     /// Bytes the engine holds out of order, overhead included.

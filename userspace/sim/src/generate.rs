@@ -98,7 +98,7 @@ fn engine(random: &mut Random, ipv6: bool) -> Stack {
         nagle: random.permille(700),
         keepalive_idle: Duration::from_secs(random.pick(&[30, 120, 300])),
         congestion: random.pick(Algorithm::ALL),
-        bbr_loss_threshold: random.pick(&[2, 2, 10, 100]),
+        bbr_loss_threshold: random.pick(&[2, 5, 10, 100]),
         loss_detection: random.pick(&[LossDetection::Rack, LossDetection::Sack]),
         ecn: random.permille(700),
         ..small_config()

@@ -13,6 +13,7 @@ use tidegate_impair::{Chance, Damage, Reordering};
 use tidegate_random::Random;
 use tidegate_tcp::Config;
 use tidegate_tcp::congestion::Algorithm;
+use tidegate_tcp::engine::ConnectionInfo;
 
 use crate::engine_host::{EngineHost, EngineSettings};
 use crate::host::{ClockStart, Host};
@@ -40,6 +41,14 @@ pub struct Case {
     pub to_client: Impairment,
 }
 
+impl Case {
+    /// The bits per second of the way from the sender.
+    pub fn rate(&self) -> u64 {
+        let rate = self.to_server.link.rate;
+        rate.map_or(RATE, |rate| rate.bits_per_second.get())
+    }
+}
+
 /// A link whose queue holds `queue` bytes, changed by `change`.
 pub fn case(name: &'static str, queue: u64, change: impl FnOnce(&mut tidegate_impair::Impairment)) -> Case {
     let mut to_server = Impairment::default();
@@ -61,6 +70,15 @@ pub fn case(name: &'static str, queue: u64, change: impl FnOnce(&mut tidegate_im
     }
 }
 
+/// A link of which both directions have the rate, a queue of `queue` bytes, and what `change` makes of them.
+pub fn case_both_ways(name: &'static str, queue: u64, change: impl FnOnce(&mut tidegate_impair::Impairment)) -> Case {
+    let case = case(name, queue, change);
+    Case {
+        to_client: case.to_server.clone(),
+        ..case
+    }
+}
+
 /// The link with loss, `permille` of all frames.
 pub fn lossy(name: &'static str, permille: u32) -> Case {
     case(name, BDP, |link| link.loss = Chance::permille(permille))
@@ -76,19 +94,48 @@ pub fn cases() -> Vec<Case> {
         lossy("loss 3 %", 30),
         case("shallow queue (a tenth of what fills the link)", BDP / 10, |_| {}),
         case("deep queue (ten times that)", 10 * BDP, |_| {}),
-        case("a quarter of the frames skips the delay", BDP, |link| {
-            link.reorder = Chance::permille(250);
-            link.reordering = Reordering::SkipDelay;
-        }),
-        case("loss 2 %, duplicates 1 %, damage 0.5 %, reordering 5 %", BDP, |link| {
-            link.delay = Duration::from_millis(5);
-            link.loss = Chance::permille(20);
-            link.duplicate = Chance::permille(10);
-            link.corrupt = Chance::permille(5);
-            link.reorder = Chance::permille(50);
-            link.reordering = Reordering::SkipDelay;
-        }),
+        case("a quarter of the frames skips the delay", BDP, reorder),
+        reordering_both_ways(),
+        case("loss 2 %, duplicates 1 %, damage 0.5 %, reordering 5 %", BDP, mix),
+        mix_both_ways(),
+        fast(),
     ]
+}
+
+fn reorder(link: &mut tidegate_impair::Impairment) {
+    link.reorder = Chance::permille(250);
+    link.reordering = Reordering::SkipDelay;
+}
+
+/// A quarter of the frames skips the delay, of text and of acknowledgments: segments overtake each other by half of a
+/// round trip, and the news of them by the other half.
+pub fn reordering_both_ways() -> Case {
+    case_both_ways("the same both ways", BDP, reorder)
+}
+
+/// Ten times the rate and a tenth of the delay, with a queue of one and a half times what fills the link. A full frame
+/// takes 12 us.
+pub fn fast() -> Case {
+    let change = |link: &mut tidegate_impair::Impairment| {
+        link.delay = Duration::from_millis(1);
+        link.rate = Some(bottleneck(1_009_400_000, BDP * 3 / 2));
+    };
+    case_both_ways("1 Gbit/s, 1 ms each way", BDP, change)
+}
+
+/// Something of every fault, in both directions.
+pub fn mix_both_ways() -> Case {
+    case_both_ways("the same both ways, 5 ms each", BDP, mix)
+}
+
+/// Something of every fault, on half of the delay.
+fn mix(link: &mut tidegate_impair::Impairment) {
+    link.delay = Duration::from_millis(5);
+    link.loss = Chance::permille(20);
+    link.duplicate = Chance::permille(10);
+    link.corrupt = Chance::permille(5);
+    link.reorder = Chance::permille(50);
+    link.reordering = Reordering::SkipDelay;
 }
 
 /// One connection, whose client sends.
@@ -135,11 +182,11 @@ impl Outcome {
         (at(to) - at(from)) as f64 * 80.0 / (to - from) as f64
     }
 
-    /// The share of what the link can carry of text, over the first `seconds`.
-    pub fn share(&self, seconds: usize) -> f64 {
+    /// The share of what a link of `rate` bits per second can carry of text, over the first `seconds`.
+    pub fn share(&self, seconds: usize, rate: u64) -> f64 {
         // IPv4 and TCP headers with timestamps.
         let (text, frame) = (1500.0 - 52.0, 1500.0 + ETHERNET_HEADER as f64);
-        self.rate(0, 10 * seconds) * frame / (text * RATE as f64)
+        self.rate(0, 10 * seconds) * frame / (text * rate as f64)
     }
 }
 
@@ -150,13 +197,13 @@ impl Outcome {
 ///
 /// A connection could not be opened.
 pub fn shares(configs: &[Config], case: &Case, seconds: usize, seed: u64) -> Result<Vec<(f64, u64)>, String> {
-    let bytes = RATE as usize / 8 * seconds;
+    let bytes = case.rate() as usize / 8 * seconds;
     let flows: Vec<Flow> = configs.iter().map(|config| Flow::new(bytes, config.clone())).collect();
     let link = (&case.to_server, &case.to_client);
     let (outcomes, _) = run(&flows, link, Duration::from_secs(seconds as u64), seed)?;
     let shares = outcomes
         .iter()
-        .map(|outcome| (outcome.share(seconds), outcome.retransmitted));
+        .map(|outcome| (outcome.share(seconds, case.rate()), outcome.retransmitted));
     Ok(shares.collect())
 }
 
@@ -181,13 +228,16 @@ pub fn time_without_bottleneck(
 }
 
 /// The settings of a connection with this congestion control, and that tolerates losses of `bbr_loss_threshold`
-/// percent.
+/// percent. The peer keeps all that arrives out of order, as Linux does: what is measured is the sender.
 pub fn config(congestion: Algorithm, bbr_loss_threshold: u8) -> Config {
+    let config = small_config();
     Config {
+        reassembly_bytes: config.receive_buffer,
+        reassembly_ranges: 4096,
         ecn: false,
         congestion,
         bbr_loss_threshold,
-        ..small_config()
+        ..config
     }
 }
 
@@ -262,9 +312,25 @@ impl Run {
 /// A connection could not be opened.
 pub fn run(
     flows: &[Flow],
+    link: (&Impairment, &Impairment),
+    lasts: Duration,
+    seed: u64,
+) -> Result<(Vec<Outcome>, LinkCounters), String> {
+    run_observed(flows, link, lasts, seed, &mut |_, _, _| {})
+}
+
+/// [`run`], which shows `observe` each sender's connection every hundredth of a second, with the time and the number of
+/// its flow.
+///
+/// # Errors
+///
+/// A connection could not be opened.
+pub fn run_observed(
+    flows: &[Flow],
     (to_server, to_client): (&Impairment, &Impairment),
     lasts: Duration,
     seed: u64,
+    observe: &mut dyn FnMut(Duration, usize, &ConnectionInfo),
 ) -> Result<(Vec<Outcome>, LinkCounters), String> {
     let mut random = Random::new(seed);
     let mut outcomes = vec![Outcome::default(); flows.len()];
@@ -285,6 +351,7 @@ pub fn run(
     let mut now = Duration::ZERO;
     let tenth = Duration::from_millis(100);
     let mut next_tenth = tenth;
+    let mut next_look = Duration::ZERO;
     loop {
         let starts = waiting.iter().map(|&flow| flows[flow].starts).min();
         let arrival = run.queue.peek().map(|Reverse(first)| first.at);
@@ -300,6 +367,14 @@ pub fn run(
                 outcome.progress.push(server.script().received());
             }
             next_tenth += tenth;
+        }
+        while next_look <= next {
+            for (flow, [client, _]) in run.hosts.iter().enumerate() {
+                for connection in client.connections() {
+                    observe(next_look, flow, &connection);
+                }
+            }
+            next_look += tenth / 10;
         }
         now = next;
         if now >= lasts {

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_abi::syn_cookie::Accepted;
 use tidegate_sim::batch::{self, Batch};
-use tidegate_sim::goodput::{self, Case};
+use tidegate_sim::goodput::{self, Case, Flow};
 use tidegate_sim::trace::Trace;
 use tidegate_sim::{attack, forge, out_of_order};
 use tidegate_tcp::congestion::Algorithm;
@@ -75,9 +75,17 @@ struct GoodputArguments {
     runs: u16,
 
     /// Percentage of losses that BBR tolerates (`bbr_loss_threshold`).
-    #[arg(long, value_name = "PERCENT", default_value_t = 2)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=100))]
     loss_threshold: u8,
+
+    /// Only links whose name contains this, and one connection each.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+
+    /// Print the state of a sender with this congestion control, every hundredth of a second of the first run.
+    #[arg(long, value_name = "CONTROL", requires = "only")]
+    trace: Option<Algorithm>,
 }
 
 #[derive(Debug, Args)]
@@ -259,14 +267,61 @@ fn mean_shares(algorithms: &[Algorithm], case: &Case, arguments: &GoodputArgumen
     Ok(words.collect())
 }
 
+/// Prints the state of a connection with `algorithm` over the link of `case`.
+fn trace_goodput(algorithm: Algorithm, case: &Case, arguments: &GoodputArguments) -> Result<()> {
+    let lasts = Duration::from_secs(arguments.seconds.into());
+    let bytes = case.rate() as usize / 8 * usize::from(arguments.seconds);
+    let flows = [Flow::new(bytes, goodput::config(algorithm, arguments.loss_threshold))];
+    let link = (&case.to_server, &case.to_client);
+    let run = goodput::run_observed(&flows, link, lasts, 0, &mut |now, _, connection| {
+        let Some(transfer) = &connection.transfer else { return };
+        let millis = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64() * 1e3;
+        let mbits = |rate: u64| rate as f64 * 8e-6;
+        let model = transfer.model;
+        println!(
+            "{:.2} s {:<16} bw {:.2} Mbit/s min_rtt {:.2} ms srtt {:.2} ms pacing {:.2} Mbit/s cwnd {} ssthresh {} \
+             in flight {} acked {} again {}",
+            now.as_secs_f64(),
+            model.map_or("", |model| model.state),
+            mbits(model.map_or(0, |model| model.bandwidth)),
+            millis(model.and_then(|model| model.min_rtt)),
+            millis(connection.srtt),
+            mbits(transfer.pacing_rate.unwrap_or(0)),
+            transfer.cwnd,
+            transfer
+                .ssthresh
+                .map_or("-".to_owned(), |ssthresh| ssthresh.to_string()),
+            transfer.in_flight,
+            transfer.bytes_acked,
+            transfer.retransmitted_segments,
+        );
+    });
+    let (outcomes, link) = run.map_err(anyhow::Error::msg)?;
+    for (name, value) in &outcomes[0].counters {
+        println!("{name:<32}{value:>12}");
+    }
+    println!("{link:?}");
+    Ok(())
+}
+
 fn run_goodput(arguments: &GoodputArguments) -> Result<()> {
     println!("share of a link of 100 Mbit/s, 10 ms each way, and segments sent again");
+    let only = arguments.only.as_deref();
     for case in goodput::cases() {
+        if !case.name.contains(only.unwrap_or_default()) {
+            continue;
+        }
+        if let Some(algorithm) = arguments.trace {
+            trace_goodput(algorithm, &case, arguments)?;
+        }
         let mut words = Vec::new();
         for &algorithm in Algorithm::ALL {
             words.append(&mut mean_shares(&[algorithm], &case, arguments)?);
         }
         println!("{:<56}{}", case.name, words.join("   "));
+    }
+    if only.is_some() {
+        return Ok(());
     }
     println!("two connections that begin together");
     for (name, queue) in [

@@ -285,7 +285,7 @@ impl Default for Config {
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 10,
             congestion: Algorithm::default(),
-            bbr_loss_threshold: 2,
+            bbr_loss_threshold: 5,
             loss_detection: LossDetection::default(),
             ecn: true,
             path_mtu_discovery: true,

@@ -9,6 +9,7 @@
 
 use tidegate_abi::siphash::Key;
 
+use crate::wire::address::CompactKey;
 use crate::wire::{FlowKey, Segment};
 
 /// The place of a flow's record.
@@ -44,6 +45,18 @@ impl FlowSlot {
             2 => Self::HalfOpen(slot),
             _ => Self::TimeWait(slot),
         }
+    }
+}
+
+/// What a bucket that a search ended at says of the place of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Candidate(u32);
+
+impl Candidate {
+    /// The place; `None` if no bucket was of the flow.
+    #[inline]
+    pub(crate) fn get(self) -> Option<FlowSlot> {
+        (self.0 != 0).then(|| FlowSlot::unpack(self.0))
     }
 }
 
@@ -118,22 +131,18 @@ impl Part {
         if next == self.buckets.len() { 0 } else { next }
     }
 
+    /// The first place of a flow with this tag that `matches`.
     #[inline]
-    fn find(&self, rest: u32, tag: u32, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
+    fn find(&self, rest: u32, tag: u32, matches: impl Fn(Candidate) -> bool) -> Candidate {
         let mut at = self.home(rest);
-        loop {
-            let &[found, packed] = self.buckets.get(at)?;
-            if packed == 0 {
-                return None;
-            }
-            if found == tag {
-                let place = FlowSlot::unpack(packed);
-                if matches(place) {
-                    return Some(place);
-                }
+        while let Some(&[found, packed]) = self.buckets.get(at) {
+            let candidate = Candidate(packed);
+            if packed == 0 || (found == tag && matches(candidate)) {
+                return candidate;
             }
             at = self.next(at);
         }
+        Candidate(0)
     }
 
     /// The bucket of the flow at `place`.
@@ -236,6 +245,12 @@ impl FlowTable {
         FlowHash::of(key.table_hash(self.key))
     }
 
+    /// [`FlowTable::hash`] of the flow whose key is kept as this.
+    #[inline]
+    pub(crate) fn hash_compact(&self, key: &CompactKey) -> FlowHash {
+        FlowHash::of(key.table_hash(self.key))
+    }
+
     /// [`FlowTable::hash`] of the flow of a frame; any where there is no segment in it, or a damaged one.
     #[inline]
     pub(crate) fn hash_of_frame(&self, frame: &[u8]) -> FlowHash {
@@ -254,8 +269,9 @@ impl FlowTable {
     /// The record of a flow with this hash, which is most likely the one that is looked for. Its tuple is not looked
     /// at.
     #[inline]
-    pub(crate) fn candidate(&self, hash: FlowHash) -> Option<FlowSlot> {
-        self.find_hashed(hash, |_| true)
+    pub(crate) fn candidate(&self, hash: FlowHash) -> Candidate {
+        let (number, rest) = split(hash.0, self.bits);
+        self.parts[number].find(rest, hash.0, |_| true)
     }
 
     /// The record of `key`; `matches` compares a candidate's tuple with it.
@@ -268,12 +284,13 @@ impl FlowTable {
     #[inline]
     pub(crate) fn find_hashed(&self, hash: FlowHash, matches: impl Fn(FlowSlot) -> bool) -> Option<FlowSlot> {
         let (number, rest) = split(hash.0, self.bits);
-        self.parts[number].find(rest, hash.0, matches)
+        let found = self.parts[number].find(rest, hash.0, |candidate| candidate.get().is_some_and(&matches));
+        found.get()
     }
 
     /// Adds a flow that is not in the table.
-    pub(crate) fn insert(&mut self, key: &FlowKey, place: FlowSlot) {
-        let hash = self.hash(key);
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: FlowHash, place: FlowSlot) {
         let (number, rest) = split(hash.0, self.bits);
         let part = &mut self.parts[number];
         part.used += 1;
@@ -283,18 +300,20 @@ impl FlowTable {
         self.parts[number].insert(rest, [hash.0, place.pack()]);
     }
 
-    /// Points the flow `key`, now at `from`, to `to`.
-    pub(crate) fn replace(&mut self, key: &FlowKey, from: FlowSlot, to: FlowSlot) {
-        let (number, rest) = split(self.hash(key).0, self.bits);
+    /// Points the flow with this hash that is at `from` to `to`.
+    #[inline]
+    pub(crate) fn replace(&mut self, hash: FlowHash, from: FlowSlot, to: FlowSlot) {
+        let (number, rest) = split(hash.0, self.bits);
         let part = &mut self.parts[number];
         if let Some(at) = part.position(rest, from) {
             part.buckets[at][1] = to.pack();
         }
     }
 
-    /// Removes the flow `key` that is at `place`.
-    pub(crate) fn remove(&mut self, key: &FlowKey, place: FlowSlot) {
-        let (number, rest) = split(self.hash(key).0, self.bits);
+    /// Removes the flow with this hash that is at `place`.
+    #[inline]
+    pub(crate) fn remove(&mut self, hash: FlowHash, place: FlowSlot) {
+        let (number, rest) = split(hash.0, self.bits);
         let part = &mut self.parts[number];
         if let Some(at) = part.position(rest, place) {
             part.remove(at, self.bits);
@@ -364,17 +383,17 @@ mod tests {
     fn flows_are_found_by_their_hashes() {
         let mut table = FlowTable::new(8, Key(1, 2));
         let hash = table.hash(&key(7));
-        assert_eq!(table.candidate(hash), None);
-        table.insert(&key(7), FlowSlot::HalfOpen(3));
-        table.insert(&key(8), FlowSlot::HalfOpen(5));
-        assert_eq!(table.candidate(table.hash(&key(8))), Some(FlowSlot::HalfOpen(5)));
+        assert_eq!(table.candidate(hash).get(), None);
+        table.insert(hash, FlowSlot::HalfOpen(3));
+        table.insert(table.hash(&key(8)), FlowSlot::HalfOpen(5));
+        assert_eq!(table.candidate(table.hash(&key(8))).get(), Some(FlowSlot::HalfOpen(5)));
         assert_eq!(table.find(&key(7), |_| true), Some(FlowSlot::HalfOpen(3)));
         assert_eq!(table.prefetch(hash), hash.0);
-        table.replace(&key(7), FlowSlot::HalfOpen(3), FlowSlot::Connection(4));
-        assert_eq!(table.candidate(hash), Some(FlowSlot::Connection(4)));
+        table.replace(hash, FlowSlot::HalfOpen(3), FlowSlot::Connection(4));
+        assert_eq!(table.candidate(hash).get(), Some(FlowSlot::Connection(4)));
         assert_eq!(table.find_hashed(hash, |place| place == FlowSlot::HalfOpen(3)), None);
-        table.remove(&key(7), FlowSlot::Connection(4));
-        assert_eq!((table.candidate(hash), table.len()), (None, 1));
+        table.remove(hash, FlowSlot::Connection(4));
+        assert_eq!((table.candidate(hash).get(), table.len()), (None, 1));
     }
 
     #[test]
@@ -408,7 +427,7 @@ mod tests {
         let sizes = |table: &FlowTable| -> Vec<usize> { table.parts.iter().map(|part| part.buckets.len()).collect() };
         let mut before = sizes(&table);
         for (count, (key, place)) in keys().enumerate() {
-            table.insert(&key, place);
+            table.insert(table.hash(&key), place);
             let after = sizes(&table);
             assert!(
                 before
@@ -429,7 +448,7 @@ mod tests {
         assert!(table.memory() <= 13 * FLOWS, "{} bytes", table.memory());
         for (count, (key, place)) in keys().enumerate() {
             assert_eq!(table.find(&key, |found| found == place), Some(place));
-            table.remove(&key, place);
+            table.remove(table.hash(&key), place);
             assert_eq!(table.find(&key, |found| found == place), None);
             let left = FLOWS - count - 1;
             assert!(
@@ -465,13 +484,13 @@ mod tests {
                 let port = port % (flows as u16 + 9);
                 let place = FlowSlot::Connection(u32::from(port));
                 if action > 0 && model.len() < flows && !model.contains_key(&port) {
-                    table.insert(&key(port), place);
+                    table.insert(table.hash(&key(port)), place);
                     model.insert(port, place);
                 } else if action == 0 && let Some(place) = model.remove(&port) {
-                    table.remove(&key(port), place);
+                    table.remove(table.hash(&key(port)), place);
                 } else if let Some(place) = model.get_mut(&port) {
                     let moved = FlowSlot::TimeWait(u32::from(port));
-                    table.replace(&key(port), *place, moved);
+                    table.replace(table.hash(&key(port)), *place, moved);
                     *place = moved;
                 }
                 prop_assert_eq!(table.len(), model.len());

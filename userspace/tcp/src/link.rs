@@ -67,6 +67,7 @@ impl LinkTable {
     }
 
     /// Gives the number back.
+    #[inline]
     pub(crate) fn release(&mut self, id: LinkId) {
         let entry = &mut self.entries[usize::from(id.0)];
         entry.users -= 1;

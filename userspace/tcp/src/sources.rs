@@ -62,6 +62,7 @@ impl Default for SourceLimits {
 
 impl SourceLimits {
     /// The number that stands for the source of `address`.
+    #[inline]
     fn prefix(&self, address: &Address) -> u64 {
         let kept = |bits: u32, of: u32| if bits == 0 { 0 } else { u64::MAX << (of - bits.min(of)) };
         if is_v4(address) {
@@ -90,6 +91,15 @@ impl List {
         oldest: NONE,
         newest: NONE,
     };
+
+    /// The links of an item that is added as the newest.
+    #[inline]
+    fn links_of_next(&self) -> Links {
+        Links {
+            previous: self.newest,
+            next: NONE,
+        }
+    }
 }
 
 /// The neighbours in a list.
@@ -105,11 +115,15 @@ trait Linked {
     fn links(&mut self, index: u32) -> &mut Links;
 }
 
+#[inline]
 fn append(items: &mut impl Linked, list: &mut List, index: u32) {
-    *items.links(index) = Links {
-        previous: list.newest,
-        next: NONE,
-    };
+    *items.links(index) = list.links_of_next();
+    add(items, list, index);
+}
+
+/// Adds an item whose links are [`List::links_of_next`] already.
+#[inline]
+fn add(items: &mut impl Linked, list: &mut List, index: u32) {
     match list.newest {
         NONE => list.oldest = index,
         newest => items.links(newest).next = index,
@@ -117,8 +131,15 @@ fn append(items: &mut impl Linked, list: &mut List, index: u32) {
     list.newest = index;
 }
 
+#[inline]
 fn unlink(items: &mut impl Linked, list: &mut List, index: u32) {
-    let Links { previous, next } = *items.links(index);
+    let links = *items.links(index);
+    close_gap(items, list, links);
+}
+
+/// Takes the item with these links, which are of no use any more, out of its list.
+#[inline]
+fn close_gap(items: &mut impl Linked, list: &mut List, Links { previous, next }: Links) {
     match previous {
         NONE => list.oldest = next,
         previous => items.links(previous).next = next,
@@ -219,6 +240,13 @@ fn rank(open: u32) -> usize {
     ((bits as usize - 2) << 3) + (open >> (bits - 3) & 7) as usize
 }
 
+/// Whether `rank(a) == rank(b)`.
+#[inline]
+fn is_of_rank(a: u32, b: u32) -> bool {
+    // A rank is told by the highest four bits; below 16 there are no others.
+    (a ^ b) >> ((a | 8).ilog2() - 3) == 0
+}
+
 impl SourceTable {
     pub(crate) fn new(limits: SourceLimits, key: Key) -> Self {
         Self {
@@ -248,6 +276,7 @@ impl SourceTable {
     /// # Errors
     ///
     /// The counter of the limit it is beyond.
+    #[inline]
     pub(crate) fn check(&mut self, now: Instant, address: &Address) -> Result<SourceId, Counter> {
         let id = self.find(self.limits.prefix(address));
         let open = self.sources[id.0 as usize].open;
@@ -261,6 +290,7 @@ impl SourceTable {
     }
 
     /// Takes a handshake from its source's account.
+    #[inline]
     pub(crate) fn charge(&mut self, now: Instant, id: SourceId) {
         if let Some(paid) = self.paid(now, id) {
             self.sources[id.0 as usize].paid_until = paid;
@@ -268,6 +298,7 @@ impl SourceTable {
     }
 
     /// The time up to which the handshakes of a source are paid for with one more, if they are limited.
+    #[inline]
     fn paid(&self, now: Instant, id: SourceId) -> Option<u64> {
         let cost = 1_000_000_000_u64.checked_div(u64::from(self.limits.connection_rate))?;
         let earliest = nanoseconds(now).saturating_sub(cost * u64::from(self.limits.connection_burst));
@@ -275,34 +306,46 @@ impl SourceTable {
     }
 
     /// The entry of a prefix, made if there is none.
+    #[inline]
     fn find(&mut self, prefix: u64) -> SourceId {
-        if self.sources.is_empty() {
-            let entries = self.entries();
-            self.prefixes = vec![UNUSED; entries];
-            self.sources.resize_with(entries, || Source {
-                paid_until: 0,
-                open: 0,
-                served: List::EMPTY,
-                links: Links {
-                    previous: NONE,
-                    next: NONE,
-                },
-            });
+        if self.prefixes.is_empty() {
+            self.make_entries();
         }
         let first = table_hash_v4([prefix, 0], self.key) as usize & (self.prefixes.len() - 1) & !(WAYS - 1);
-        let prefixes = &mut self.prefixes[first..first + WAYS];
-        let way = prefixes.iter().position(|&known| known == prefix);
-        let way = way.unwrap_or_else(|| {
-            let ways = &mut self.sources[first..first + WAYS];
-            let least = (0..WAYS).min_by_key(|&way| (ways[way].open, ways[way].paid_until));
-            let least = least.unwrap_or(0);
-            if ways[least].open == 0 {
-                prefixes[least] = prefix;
-                ways[least].paid_until = 0;
-            }
-            least
+        let prefixes = &self.prefixes[first..first + WAYS];
+        match prefixes.iter().position(|&known| known == prefix) {
+            Some(way) => SourceId((first + way) as u32),
+            None => self.make(first, prefix),
+        }
+    }
+
+    /// Makes the table.
+    #[cold]
+    fn make_entries(&mut self) {
+        let entries = self.entries();
+        self.prefixes = vec![UNUSED; entries];
+        self.sources.resize_with(entries, || Source {
+            paid_until: 0,
+            open: 0,
+            served: List::EMPTY,
+            links: Links {
+                previous: NONE,
+                next: NONE,
+            },
         });
-        SourceId((first + way) as u32)
+    }
+
+    /// The entry that a prefix gets, or shares, of those from `first` on.
+    #[inline(never)]
+    fn make(&mut self, first: usize, prefix: u64) -> SourceId {
+        let ways = &mut self.sources[first..first + WAYS];
+        let least = (0..WAYS).min_by_key(|&way| (ways[way].open, ways[way].paid_until));
+        let least = least.unwrap_or(0);
+        if ways[least].open == 0 {
+            self.prefixes[first + least] = prefix;
+            ways[least].paid_until = 0;
+        }
+        SourceId((first + least) as u32)
     }
 
     fn entries(&self) -> usize {
@@ -312,13 +355,18 @@ impl SourceTable {
     }
 
     /// A connection of an admitted handshake has the number `slot`; its peer has made no complete request.
+    #[inline]
     pub(crate) fn open(&mut self, slot: u32, id: SourceId) {
-        self.places.entry(slot).source = id.0;
-        append(&mut self.places, &mut self.waiting, slot);
+        *self.places.entry(slot) = Place {
+            links: self.waiting.links_of_next(),
+            source: id.0,
+        };
+        add(&mut self.places, &mut self.waiting, slot);
         self.count(id, 1);
     }
 
     /// The peer of a connection has made its first complete request.
+    #[inline]
     pub(crate) fn serve(&mut self, slot: u32) {
         let Some(place) = self.places.get_mut(slot) else {
             return;
@@ -326,39 +374,51 @@ impl SourceTable {
         if place.source & SERVED != 0 {
             return;
         }
-        let source = place.source;
-        place.source |= SERVED;
-        unlink(&mut self.places, &mut self.waiting, slot);
-        append(&mut self.places, &mut self.sources[source as usize].served, slot);
+        let Place { links, source } = *place;
+        let served = &mut self.sources[source as usize].served;
+        *place = Place {
+            links: served.links_of_next(),
+            source: source | SERVED,
+        };
+        close_gap(&mut self.places, &mut self.waiting, links);
+        add(&mut self.places, served, slot);
     }
 
     /// A connection is no more.
+    #[inline]
     pub(crate) fn close(&mut self, slot: u32) {
         let Some(place) = self.places.get_mut(slot) else {
             return;
         };
-        let source = core::mem::replace(&mut place.source, NONE);
+        let Place { links, source } = *place;
+        place.source = NONE;
         if source == NONE {
             return;
         }
         let id = SourceId(source & !SERVED);
         if source == id.0 {
-            unlink(&mut self.places, &mut self.waiting, slot);
+            close_gap(&mut self.places, &mut self.waiting, links);
         } else {
-            unlink(&mut self.places, &mut self.sources[id.0 as usize].served, slot);
+            close_gap(&mut self.places, &mut self.sources[id.0 as usize].served, links);
         }
         self.count(id, -1);
     }
 
     /// A source has one connection more, or less.
+    #[inline]
     fn count(&mut self, id: SourceId, change: i32) {
         let source = &mut self.sources[id.0 as usize];
-        let from = rank(source.open);
-        source.open = source.open.wrapping_add_signed(change);
-        let to = rank(source.open);
-        if from == to {
-            return;
+        let before = source.open;
+        source.open = before.wrapping_add_signed(change);
+        if !is_of_rank(before, source.open) {
+            let (from, to) = (rank(before), rank(source.open));
+            self.move_source(id, from, to);
         }
+    }
+
+    /// A source goes from one rank to another.
+    #[inline(never)]
+    fn move_source(&mut self, id: SourceId, from: usize, to: usize) {
         if from != 0 {
             unlink(&mut self.sources, &mut self.ranks[from], id.0);
             if self.ranks[from].oldest == NONE {
@@ -459,6 +519,10 @@ mod tests {
                 assert!(open - last.0 <= last.0 / 8, "{open} is like {}", last.0);
             } else {
                 last = (open, rank);
+            }
+            for next in [open, open + 1] {
+                assert_eq!(is_of_rank(open, next), rank == super::rank(next), "{open}, {next}");
+                assert_eq!(is_of_rank(next, open), rank == super::rank(next), "{next}, {open}");
             }
         }
     }

@@ -44,6 +44,16 @@ impl Default for Entry {
 }
 
 impl Entry {
+    /// The first entry of a list, before the one that was it.
+    #[inline]
+    fn first(tick: u64, list: usize, head: u32) -> Self {
+        Self {
+            tick_and_list: tick << LIST_BITS | list as u64,
+            next: head,
+            previous: NONE,
+        }
+    }
+
     #[inline]
     fn tick(&self) -> u64 {
         self.tick_and_list >> LIST_BITS
@@ -99,21 +109,39 @@ fn tick_of(deadline: Instant) -> u64 {
     deadline.as_micros().div_ceil(1000)
 }
 
+/// `level * SLOTS + slot` of the list that an entry with `tick` belongs into at `now`.
+#[inline]
+fn list_of(tick: u64, now: u64) -> usize {
+    let filed = tick.min(now + REACH);
+    // The lowest level has all that is no further away than its slots reach.
+    let distance = (filed ^ now) | 1;
+    // The top level wraps: a deadline in its next round shares a slot number with this one.
+    let level = (distance.ilog2() / SLOT_BITS).min(LEVELS as u32 - 1);
+    let slot = (filed >> (SLOT_BITS * level)) as usize & (SLOTS - 1);
+    level as usize * SLOTS + slot
+}
+
 impl TimerWheel {
     /// Arms the timer of `id`, replacing its deadline if it was armed.
     #[inline]
     pub fn arm(&mut self, id: u32, deadline: Instant) {
         let tick = tick_of(deadline).max(self.now);
-        let entry = *self.entries.entry(id);
+        let list = list_of(tick, self.now);
+        let entry = self.entries.entry(id);
         if entry.is_armed() {
             if entry.tick() == tick {
                 return;
             }
-            self.detach(entry);
-        } else {
-            self.armed += 1;
+            let armed = *entry;
+            self.detach(armed);
+            self.file(id, tick, list);
+            return;
         }
-        self.file(id, tick);
+        self.armed += 1;
+        // The entry need not be looked for once more.
+        let head = core::mem::replace(&mut self.heads[list], id);
+        *entry = Entry::first(tick, list, head);
+        self.push_before(head, id, list);
     }
 
     /// Arms the timer of `id` unless it already fires at or before `deadline`: the lazy way to move a deadline back,
@@ -142,6 +170,31 @@ impl TimerWheel {
     #[inline]
     pub fn is_armed(&self, id: u32) -> bool {
         self.entries.get(id).is_some_and(Entry::is_armed)
+    }
+
+    /// Reads the entries that change when the timer of `id` is armed anew, so that they are in the cache then. The
+    /// result means nothing.
+    pub(crate) fn touch_neighbours(&self, id: u32) -> u32 {
+        let touch = |id| self.entries.get(id).map_or(0, |entry| entry.tick_and_list as u32);
+        let entry = self.entries.get(id);
+        entry.map_or(0, |entry| touch(entry.next) ^ touch(entry.previous))
+    }
+
+    /// Puts the ids of timers that fire next into `ids`, at most as many as there is room for and those of one tick,
+    /// and returns their number; 0 if it is not known without moving on.
+    pub(crate) fn peek(&self, now: Instant, ids: &mut [u32]) -> usize {
+        if self.now > now.as_millis() || self.refiling > 0 {
+            return 0;
+        }
+        let mut id = self.heads[(self.now & (SLOTS as u64 - 1)) as usize];
+        for (count, place) in ids.iter_mut().enumerate() {
+            let Some(entry) = self.entries.get(id) else {
+                return count;
+            };
+            *place = id;
+            id = entry.next;
+        }
+        ids.len()
     }
 
     /// The time at which the timer of `id` fires, if it is armed.
@@ -227,7 +280,7 @@ impl TimerWheel {
             if head != NONE {
                 *left = left.checked_sub(1)?;
                 let entry = core::mem::replace(self.entries.at(head), IDLE);
-                self.detach(entry);
+                self.take_first(slot, entry.next);
                 self.armed -= 1;
                 return Some(head);
             }
@@ -258,59 +311,67 @@ impl TimerWheel {
         while self.refiling > 0 {
             let level = self.refiling;
             let list = level * SLOTS + ((self.now >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1));
-            while self.heads[list] != NONE {
+            let mut id = self.heads[list];
+            while id != NONE {
                 let Some(less) = left.checked_sub(1) else {
+                    // The rest is a list again.
+                    self.heads[list] = id;
+                    self.entries.at(id).previous = NONE;
                     return false;
                 };
                 *left = less;
-                let id = self.heads[list];
-                let entry = *self.entries.at(id);
-                self.detach(entry);
-                self.file(id, entry.tick());
+                let entry = self.entries.at(id);
+                let (tick, next) = (entry.tick(), entry.next);
+                let list = list_of(tick, self.now);
+                let head = core::mem::replace(&mut self.heads[list], id);
+                *entry = Entry::first(tick, list, head);
+                self.push_before(head, id, list);
+                id = next;
             }
+            self.heads[list] = NONE;
+            self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
             self.refiling -= 1;
         }
         true
     }
 
-    fn file(&mut self, id: u32, tick: u64) {
-        let filed = tick.min(self.now + REACH);
-        let distance = filed ^ self.now;
-        let level = if distance == 0 {
-            0
+    /// Puts an entry that is in no list into one.
+    fn file(&mut self, id: u32, tick: u64, list: usize) {
+        let head = core::mem::replace(&mut self.heads[list], id);
+        *self.entries.at(id) = Entry::first(tick, list, head);
+        self.push_before(head, id, list);
+    }
+
+    /// Has the entry that was the first of a list follow `id`.
+    #[inline]
+    fn push_before(&mut self, head: u32, id: u32, list: usize) {
+        if head == NONE {
+            self.occupied[list / SLOTS] |= 1 << (list % SLOTS);
         } else {
-            ((63 - distance.leading_zeros()) / SLOT_BITS) as usize
-        };
-        // The top level wraps: a deadline in its next round shares a slot number with this one.
-        let level = level.min(LEVELS - 1);
-        let slot = (filed >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1);
-        let list = level * SLOTS + slot;
-        let head = self.heads[list];
-        *self.entries.at(id) = Entry {
-            tick_and_list: tick << LIST_BITS | list as u64,
-            next: head,
-            previous: NONE,
-        };
-        if head != NONE {
             self.entries.at(head).previous = id;
         }
-        self.heads[list] = id;
-        self.occupied[level] |= 1 << slot;
+    }
+
+    /// Takes the first entry, which `next` follows, out of a list. The entry itself is the caller's.
+    #[inline]
+    fn take_first(&mut self, list: usize, next: u32) {
+        self.heads[list] = next;
+        if next == NONE {
+            self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
+        } else {
+            self.entries.at(next).previous = NONE;
+        }
     }
 
     /// Takes what is in an entry out of its list. The entry itself is the caller's.
     fn detach(&mut self, entry: Entry) {
-        let list = entry.list();
+        if entry.previous == NONE {
+            self.take_first(entry.list(), entry.next);
+            return;
+        }
+        self.entries.at(entry.previous).next = entry.next;
         if entry.next != NONE {
             self.entries.at(entry.next).previous = entry.previous;
-        }
-        if entry.previous == NONE {
-            self.heads[list] = entry.next;
-            if entry.next == NONE {
-                self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
-            }
-        } else {
-            self.entries.at(entry.previous).next = entry.next;
         }
     }
 }
@@ -364,6 +425,28 @@ mod tests {
             assert!(turns < 1000);
         }
         assert_eq!(fired(&mut wheel, far), [9]);
+    }
+
+    #[test]
+    fn those_that_fire_next_are_known() {
+        let mut wheel = TimerWheel::default();
+        let now = Instant::from_millis(5);
+        assert_eq!(wheel.peek(now, &mut [0; 4]), 0);
+        for id in 0..3 {
+            wheel.arm(id, now);
+        }
+        wheel.arm(3, Instant::from_millis(9));
+        // They are a few ticks ahead.
+        assert_eq!(wheel.peek(now, &mut [0; 4]), 0);
+        let mut left = usize::MAX;
+        let first = wheel.fire(now, &mut left);
+        let mut ids = [NONE; 4];
+        assert_eq!(wheel.peek(now, &mut ids), 2);
+        assert_eq!(wheel.peek(now, &mut ids[..1]), 1);
+        assert_eq!(wheel.peek(Instant::from_millis(4), &mut ids), 0);
+        let rest = [wheel.fire(now, &mut left), wheel.fire(now, &mut left)];
+        assert_eq!((first, rest), (Some(2), [Some(ids[0]), Some(ids[1])]));
+        assert_eq!(wheel.peek(now, &mut ids), 0);
     }
 
     #[test]

@@ -35,9 +35,12 @@ pub fn probe_af_xdp() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`probe_af_xdp`].
+/// As [`probe_af_xdp`], or that of `XDP_RX_RING`.
 pub fn unbound() -> io::Result<OwnedFd> {
-    open()
+    let socket = open()?;
+    // Linux 7.3 takes no socket into an XSKMAP that could not receive (ENOBUFS).
+    set(socket.as_raw_fd(), libc::SOL_XDP, libc::XDP_RX_RING, 64)?;
+    Ok(socket)
 }
 
 fn open() -> io::Result<OwnedFd> {
@@ -254,6 +257,20 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn a_socket_that_is_bound_to_nothing_has_the_ring_that_a_map_asks_for() {
+        let socket = match unbound() {
+            Ok(socket) => socket,
+            Err(error) => {
+                eprintln!("SKIPPED: no AF_XDP socket: {error}");
+                return;
+            }
+        };
+        // There is one: a second one is refused.
+        let again = set(socket.as_raw_fd(), libc::SOL_XDP, libc::XDP_RX_RING, 64).unwrap_err();
+        assert_eq!(again.raw_os_error(), Some(libc::EINVAL));
+    }
 
     #[test]
     fn sleep_ends_with_what_arrives_the_bell_or_the_time() {

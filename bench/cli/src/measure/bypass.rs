@@ -91,12 +91,18 @@ impl BypassOptions {
     ///
     /// # Errors
     ///
-    /// There is no interface, or the sources are of another IP version than the target (usage errors).
+    /// There is no interface, the target has a zone, or the sources are of another IP version than it (usage errors).
     pub(super) fn settings(&self, target: SocketAddr) -> Result<Settings, UsageError> {
         let Some(interface) = self.iface.as_deref() else {
             let text = "--client bypass needs --iface DEV, the interface to send and receive on";
             return Err(UsageError(text.to_owned()));
         };
+        if let SocketAddr::V6(v6) = target
+            && v6.scope_id() != 0
+        {
+            let text = "--client bypass takes the interface from --iface; write the address without a zone";
+            return Err(UsageError(text.to_owned()));
+        }
         if let Some(sources) = self.sources
             && sources.is_ipv4() != target.is_ipv4()
         {

@@ -2,23 +2,43 @@
 //! what all have is in [`options`], and of the client of choice in [`bypass`].
 
 mod bypass;
+pub(crate) mod conditions;
+mod http;
+mod job;
+mod live;
+mod open_loop;
 mod options;
 mod report;
+mod rfc9411;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
+mod series;
+mod server_cpu;
 mod server_memory;
 mod summary;
 
 use std::time::{Duration, SystemTime};
 
+use tidegate_args::UsageError;
 use tidegate_args::duration::{self, ABOVE_ZERO};
-use tidegate_args::url::Url;
-use tidegate_load::{Close, Direction, Plan, Progress, Workload};
+use tidegate_args::url::UnresolvedUrl;
+use tidegate_load::{Arrival, Close, Direction, Plan, Ramp, Workload};
 use tidegate_report::ReportFiles;
+use tidegate_report::objective::Objectives;
 
-use self::options::{Load, MAX_DURATION, MIN_DURATION, Options};
-use self::report::{Run, workload_name};
+use self::conditions::Conditions;
+use self::http::{MIN_TIMEOUT, RequestOptions};
+pub(crate) use self::job::Job;
+pub(crate) use self::open_loop::OpenLoop;
+pub(crate) use self::options::ClientOptions;
+use self::options::{Load, MAX_DURATION, MIN_DURATION, Options, Profile};
+use self::report::Run;
+pub(crate) use self::report::verdict;
+use self::server_cpu::ServerCpu;
 use self::server_memory::ServerMemory;
+
+/// The highest rate of an open loop, per second.
+pub(crate) const MAX_RATE: u64 = 50_000_000;
 
 /// Arguments of `tidegate-bench cps`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +50,15 @@ pub(crate) struct Cps {
     /// The side that ends a connection when the response is complete.
     #[arg(long, value_enum, default_value = "client")]
     close: Close,
+    /// Requests on each connection, one at a time, 1 to 1,000,000.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_connection: u32,
+    /// Connections per second that are due, 1 to 50,000,000, whether or not earlier ones are done (an open loop);
+    /// without it, as many as can be, each in the place of one that is done.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
+    rate: Option<u64>,
+    #[command(flatten)]
+    open_loop: OpenLoop,
 }
 
 /// Arguments of `tidegate-bench rps`.
@@ -42,6 +71,10 @@ pub(crate) struct Rps {
     /// Requests under way on each connection, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pipeline: u32,
+    /// Requests on each connection, 1 to 1,000,000, after which the client closes it and another takes its place
+    /// (default: any number)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_connection: Option<u32>,
 }
 
 /// Arguments of `tidegate-bench latency`.
@@ -52,8 +85,14 @@ pub(crate) struct Latency {
     #[command(flatten)]
     load: Load,
     /// Requests per second of all connections together, 1 to 50,000,000.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
     rate: u64,
+    /// Requests on each connection, 1 to 1,000,000, after which the client closes it and another takes its place
+    /// (default: any number)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_connection: Option<u32>,
+    #[command(flatten)]
+    open_loop: OpenLoop,
 }
 
 /// Arguments of `tidegate-bench throughput`.
@@ -84,17 +123,14 @@ pub(crate) struct Hold {
     /// The time to keep all of them before they are asked, at most 600s.
     #[arg(long, default_value = "5s", value_parser = duration::within(MIN_DURATION..=MAX_DURATION))]
     duration: Duration,
-    /// Look at the memory of this process, the server, and of the kernel meanwhile.
-    #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
 }
 
 /// Arguments of `tidegate-bench load`: `rps --verify`, or `cps --close server --verify`, without a warm-up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckedLoad {
-    /// URL to request: http://ADDRESS:PORT/PATH, with IPv6 addresses in brackets.
+    /// URL to request: http://HOST:PORT/PATH, with IPv6 addresses in brackets; a name is resolved once.
     #[arg(long)]
-    url: Url,
+    url: UnresolvedUrl,
     /// Connections kept busy, 1 to 10,000.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -104,6 +140,11 @@ pub(crate) struct CheckedLoad {
     /// Make a new connection for every request.
     #[arg(long)]
     no_keepalive: bool,
+    /// The time a complete response may take, 1ms to 10m.
+    #[arg(long, default_value = "10s", value_parser = duration::within(MIN_TIMEOUT..=MAX_DURATION))]
+    timeout: Duration,
+    #[command(flatten)]
+    request: RequestOptions,
     #[command(flatten)]
     files: ReportFiles,
 }
@@ -111,8 +152,15 @@ pub(crate) struct CheckedLoad {
 impl Cps {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
-        let workload = Workload::Cps { close: self.close };
-        Measurement::of(&self.options, &self.load, workload).run()
+        let close = self.close;
+        let requests = Some(self.requests_per_connection);
+        let Some(rate) = self.rate else {
+            self.open_loop.refuse()?;
+            return Measurement::of(&self.options, &self.load, Workload::Cps { close }, requests)?.run();
+        };
+        Measurement::of(&self.options, &self.load, Workload::OpenCps { close, rate }, requests)?
+            .arriving(self.open_loop.arrival()?)
+            .run()
     }
 }
 
@@ -122,7 +170,7 @@ impl Rps {
         let workload = Workload::Rps {
             pipeline: self.pipeline,
         };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, self.requests_per_connection)?.run()
     }
 }
 
@@ -130,7 +178,9 @@ impl Latency {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         let workload = Workload::Latency { rate: self.rate };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, self.requests_per_connection)?
+            .arriving(self.open_loop.arrival()?)
+            .run()
     }
 }
 
@@ -140,7 +190,7 @@ impl Throughput {
         let workload = Workload::Throughput {
             direction: self.direction,
         };
-        Measurement::of(&self.options, &self.load, workload).run()
+        Measurement::of(&self.options, &self.load, workload, None)?.run()
     }
 }
 
@@ -148,19 +198,23 @@ impl Hold {
     /// Measures and prints the results; see [`Measurement::run`].
     pub(crate) fn run(&self) -> anyhow::Result<bool> {
         let plan = Plan {
-            url: self.options.url.clone(),
+            url: self.options.url.resolve()?,
             workload: Workload::Hold,
             connections: self.connections,
+            ramp: Ramp::default(),
             warm_up: Duration::ZERO,
             duration: self.duration,
-            verify: self.options.verify(),
+            verify: self.options.client.verify(),
             spread: None,
-            cpu: self.options.cpu,
+            arrival: Arrival::Constant,
+            cpu: self.options.client.cpu,
+            http: self.options.client.request.http(None, None),
         };
         Measurement {
             options: &self.options,
             plan,
-            server: self.server_pid,
+            profile: None,
+            fail_if: &[],
         }
         .run()
     }
@@ -171,16 +225,20 @@ impl CheckedLoad {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
         let load = Load {
             connections: self.connections,
-            warm_up: Duration::ZERO,
-            duration: self.duration,
+            ramp: None,
+            warm_up: Some(Duration::ZERO),
+            duration: Some(self.duration),
+            timeout: self.timeout,
+            profile: None,
+            fail_if: Vec::new(),
         };
         let workload = if self.no_keepalive {
             Workload::Cps { close: Close::Server }
         } else {
             Workload::Rps { pipeline: 1 }
         };
-        let options = Options::verifying(self.url, self.files);
-        Measurement::of(&options, &load, workload).run()
+        let options = Options::verifying(self.url, self.request, self.files);
+        Measurement::of(&options, &load, workload, None)?.run()
     }
 }
 
@@ -188,62 +246,101 @@ impl CheckedLoad {
 struct Measurement<'a> {
     options: &'a Options,
     plan: Plan,
-    /// The process whose memory is looked at.
-    server: Option<u32>,
+    profile: Option<Profile>,
+    /// Conditions by which it fails.
+    fail_if: &'a [Objectives],
 }
 
 impl<'a> Measurement<'a> {
-    fn of(options: &'a Options, load: &Load, workload: Workload) -> Self {
+    /// # Errors
+    ///
+    /// The URL has a name that cannot be resolved, or a zone that is none.
+    fn of(options: &'a Options, load: &'a Load, workload: Workload, requests: Option<u32>) -> anyhow::Result<Self> {
         let plan = Plan {
-            url: options.url.clone(),
+            url: options.url.resolve()?,
             workload,
             connections: load.connections,
-            warm_up: load.warm_up,
-            duration: load.duration,
-            verify: options.verify(),
+            ramp: load.ramp(),
+            warm_up: load.warm_up(),
+            duration: load.duration(),
+            verify: options.client.verify(),
             spread: None,
-            cpu: options.cpu,
+            arrival: Arrival::Constant,
+            cpu: options.client.cpu,
+            http: options.client.request.http(Some(load.timeout), requests),
         };
-        Self {
+        Ok(Self {
             options,
             plan,
-            server: None,
-        }
+            profile: load.profile,
+            fail_if: &load.fail_if,
+        })
     }
 
-    /// Measures, prints the results, and writes the files that were asked for. True when there was something and
-    /// nothing went wrong.
+    fn arriving(mut self, arrival: Arrival) -> Self {
+        self.plan.arrival = arrival;
+        self
+    }
+
+    /// Measures, prints the results, and writes the files that were asked for. True when there was something, nothing
+    /// went wrong, and no condition to fail by holds.
     ///
     /// # Errors
     ///
-    /// The arguments do not go together (a usage error), the client could not begin, the server's memory cannot be
-    /// read, or a file cannot be written.
+    /// The arguments do not go together (a usage error), the client could not begin, the server's memory or processor
+    /// time cannot be read, or a file cannot be written.
     fn run(self) -> anyhow::Result<bool> {
-        let Self { options, plan, server } = self;
-        let mut client = options.client(plan.target())?;
+        let Self {
+            options,
+            plan,
+            profile,
+            fail_if,
+        } = self;
+        Conditions::check(fail_if, plan.workload)?;
+        if let Some(profile) = profile {
+            profile.check(plan.workload)?;
+        }
+        options.end_with_input();
+        if options.agents.are_asked() {
+            if !fail_if.is_empty() || profile.is_some() {
+                let text = "--fail-if and --profile do not go with --agents; they judge the run of one machine";
+                return Err(UsageError(text.to_owned()).into());
+            }
+            return options.ask_agents();
+        }
+        let mut client = options.client.build(plan.target())?;
         // It is found out now, and not when all is measured.
         options.check_writable()?;
-        let environment = options.environment()?;
+        let environment = options.client.environment()?;
         // Before the client binds this thread to a CPU, which the threads it starts would share.
-        let memory = server.map(ServerMemory::watch).transpose()?;
+        let server = options.server_pid;
+        let memory = server
+            .filter(|_| plan.workload == Workload::Hold)
+            .map(ServerMemory::watch)
+            .transpose()?;
+        let cpu = server.map(ServerCpu::watch).transpose()?;
 
-        let progress = Progress::new(workload_name(plan.workload), plan.warm_up + plan.duration);
-        let start = SystemTime::now() + plan.warm_up;
+        let progress = live::progress(options.live, &plan, options.client.name())?;
+        let start = SystemTime::now() + plan.ramp.initial + plan.ramp.up + plan.warm_up;
         let measured = client.run(&plan, &progress);
         progress.finish();
         let measured = measured?;
-        let (memory, trouble) = match memory.map(ServerMemory::finish).transpose() {
-            Ok(memory) => (memory, None),
-            Err(error) => (None, Some(error)),
-        };
+        // What was measured is told even if the server has ended.
+        let mut trouble = None;
+        let memory = memory.and_then(|memory| memory.finish().map_err(|error| trouble = Some(error)).ok());
+        let server_cpu = cpu.map(|cpu| cpu.finish(measured.window));
+        let server_cpu = server_cpu.and_then(|cpu| cpu.map_err(|error| trouble = Some(error)).ok().flatten());
 
         let run = Run {
             environment,
-            client: options.client_name(),
+            client: options.client.name(),
             plan,
+            profile,
             start,
+            conditions: Conditions::of(fail_if, &measured),
             measured,
             memory,
+            server_cpu,
         };
         let report = run.report();
         println!("{}", report.text);
@@ -265,6 +362,7 @@ mod tests {
     use clap::error::ErrorKind;
     use serde_json::Value;
     use tidegate_args::UsageError;
+    use tidegate_load::HttpOptions;
     use tidegate_load::thread_per_connection::serve_on_loopback;
 
     use super::*;
@@ -323,15 +421,25 @@ mod tests {
             ("cps", &["--duration", "601s"]),
             ("cps", &["--duration", "0s"]),
             ("cps", &["--warm-up", "601s"]),
+            ("cps", &["--ramp", "601s"]),
+            ("rps", &["--ramp", "x"]),
             ("cps", &["--target-mac", "01:00:00:00:00:01"]),
             ("cps", &["--ports", "0-10"]),
             ("cps", &["--ports", "20-10"]),
             ("cps", &["--ports", "1-65536"]),
             ("cps", &["--msl", "121s"]),
             ("cps", &["--sources", "10.0.0.0/8"]),
+            ("cps", &["--timeout", "0s"]),
+            ("cps", &["--timeout", "601s"]),
+            ("cps", &["--requests-per-connection", "0"]),
+            ("latency", &["--requests-per-connection", "1000001"]),
+            ("load", &["--timeout", "0s"]),
+            ("load", &["--header", "X"]),
             ("rps", &["--pipeline", "0"]),
             ("rps", &["--pipeline", "65"]),
             ("latency", &["--rate", "0"]),
+            ("cps", &["--rate", "0"]),
+            ("rps", &["--fail-if", "p99"]),
             ("hold", &["--connections", "10000001"]),
             ("hold", &["--duration", "601s"]),
         ];
@@ -351,8 +459,20 @@ mod tests {
             ("cps", &["--close", "nobody"], ErrorKind::InvalidValue),
             ("cps", &["--client", "other"], ErrorKind::InvalidValue),
             ("cps", &["--wait", "long"], ErrorKind::InvalidValue),
+            ("cps", &["--live", "maybe"], ErrorKind::InvalidValue),
+            ("cps", &["--profile", "rfc2544"], ErrorKind::InvalidValue),
+            ("hold", &["--profile", "rfc9411"], ErrorKind::UnknownArgument),
             ("cps", &["--pipeline", "2"], ErrorKind::UnknownArgument),
-            ("cps", &["--server-pid", "1"], ErrorKind::UnknownArgument),
+            ("cps", &["--any-length", "--verify"], ErrorKind::ArgumentConflict),
+            (
+                "throughput",
+                &["--requests-per-connection", "2"],
+                ErrorKind::UnknownArgument,
+            ),
+            ("hold", &["--timeout", "2s"], ErrorKind::UnknownArgument),
+            ("load", &["--server-pid", "1"], ErrorKind::UnknownArgument),
+            ("rps", &["--agents", "a:1"], ErrorKind::MissingRequiredArgument),
+            ("rps", &["--token-file", "token"], ErrorKind::MissingRequiredArgument),
         ];
         for &(command, arguments, kind) in cases {
             let error = parse_with_url(command, arguments).expect_err("wrong arguments");
@@ -367,11 +487,19 @@ mod tests {
         let Ok(Line::Cps(cps)) = parse_with_url("cps", &[]) else {
             panic!("defaults are accepted");
         };
-        let plan = Measurement::of(&cps.options, &cps.load, Workload::Cps { close: cps.close }).plan;
+        let requests = Some(cps.requests_per_connection);
+        let plan = Measurement::of(&cps.options, &cps.load, Workload::Cps { close: cps.close }, requests)
+            .unwrap()
+            .plan;
+        assert_eq!(
+            (plan.requests_per_connection(), plan.http.timeout),
+            (Some(1), HttpOptions::TIMEOUT)
+        );
         assert_eq!(plan.workload, Workload::Cps { close: Close::Client });
         assert_eq!((plan.connections, plan.cpu), (64, None));
         assert_eq!((plan.warm_up.as_secs(), plan.duration.as_secs()), (1, 5));
-        assert_eq!(cps.options.client_name(), "kernel");
+        assert_eq!((plan.ramp, cps.options.live), (Ramp::default(), live::Live::Auto));
+        assert_eq!(cps.options.client.name(), "kernel");
         let Ok(Line::Hold(hold)) = parse_with_url("hold", &[]) else {
             panic!("defaults are accepted");
         };
@@ -379,9 +507,36 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_has_its_own_times() {
+        let Ok(Line::Rps(rps)) = parse_with_url("rps", &["--profile", "rfc9411"]) else {
+            panic!("it is accepted");
+        };
+        let plan = Measurement::of(&rps.options, &rps.load, Workload::Rps { pipeline: 1 }, None)
+            .unwrap()
+            .plan;
+        let ramp = [plan.ramp.initial, plan.ramp.up, plan.ramp.down].map(|time| time.as_secs());
+        assert_eq!(
+            (ramp, plan.warm_up.as_secs(), plan.duration.as_secs()),
+            ([5, 30, 30], 0, 300)
+        );
+        for (command, arguments) in [
+            ("throughput", &["--direction", "up", "--profile", "rfc9411"][..]),
+            ("cps", &["--close", "rst", "--profile", "rfc9411"]),
+        ] {
+            let error = run(parse_with_url(command, arguments).unwrap()).unwrap_err();
+            assert!(
+                error.is::<UsageError>() && error.to_string().contains("--profile"),
+                "{error:#}"
+            );
+        }
+    }
+
+    #[test]
     fn clients_have_their_own_arguments() {
         let cases: &[(&[&str], &str)] = &[
             (&["--iface", "eth9"], "--iface is for the client"),
+            (&["--arrival", "poisson"], "add --rate N"),
+            (&["--rate", "9", "--seed", "1"], "--arrival poisson"),
             (&["--huge-pages"], "--huge-pages is for the client"),
             (&["--msl", "1s"], "--msl is for the client"),
             (&["--client", "bypass"], "needs --iface"),
@@ -389,9 +544,31 @@ mod tests {
                 &["--client", "bypass", "--iface", "eth9", "--sources", "2001:2::/64"],
                 "same family",
             ),
+            (
+                &[
+                    "--client",
+                    "bypass",
+                    "--iface",
+                    "eth9",
+                    "--url",
+                    "http://[fe80::1%25lo]/",
+                ],
+                "without a zone",
+            ),
+            (&["--url", "http://[fe80::1]/"], "[fe80::1%25INTERFACE]"),
+            (
+                &["--close", "server", "--header", "Connection: x"],
+                "sets Connection itself",
+            ),
         ];
         for &(arguments, phrase) in cases {
-            let error = run(parse_with_url("cps", arguments).unwrap()).unwrap_err();
+            let has_url = arguments.contains(&"--url");
+            let line = if has_url {
+                parse("cps", arguments)
+            } else {
+                parse_with_url("cps", arguments)
+            };
+            let error = run(line.unwrap()).unwrap_err();
             assert!(error.is::<UsageError>(), "{arguments:?}: {error:#}");
             assert!(error.to_string().contains(phrase), "{arguments:?}: {error:#}");
         }
@@ -414,7 +591,10 @@ mod tests {
         let url = format!("http://{}/", serve());
         let own_id = std::process::id().to_string();
         let cases: &[(&str, &[&str])] = &[
-            ("rps", &["--connections", "2", "--warm-up", "0s"]),
+            (
+                "rps",
+                &["--connections", "2", "--warm-up", "0s", "--server-pid", &own_id],
+            ),
             ("hold", &["--connections", "3", "--server-pid", &own_id]),
         ];
         for &(command, own) in cases {
@@ -440,6 +620,17 @@ mod tests {
             assert!(json["operations"].as_u64().unwrap() >= 2, "{json}");
             assert_eq!(json["error_count"], 0, "{json}");
             assert_eq!(json["memory"].is_null(), command != "hold", "{json}");
+            let cpu = &json["cpu_us_per_operation"];
+            assert_eq!(
+                cpu["server"].as_f64().is_some_and(|time| time > 0.0),
+                command == "rps",
+                "{json}"
+            );
+            assert_eq!(
+                cpu["client"].as_f64().is_some_and(|time| time > 0.0),
+                command == "rps",
+                "{json}"
+            );
             assert!(read("html").contains("Latency by percentile"), "{command}");
             assert!(read("hgrm").contains("#[Mean"), "{command}");
             assert!(read("log").contains("\nTag=latency,"), "{command}");
@@ -480,6 +671,21 @@ mod tests {
             assert_eq!(json["workload"], workload);
             assert_eq!(json["body"]["length"], 5, "{json}");
             assert_eq!(json["body"]["sha256"].as_str().map(str::len), Some(64), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_condition_that_holds_is_no_pass() {
+        let url = format!("http://{}/", serve());
+        for (condition, passes) in [("max>100s", true), ("rate>=1", false), ("errors>0.000001%", false)] {
+            let arguments = ["--url", &url, "--rate", "200", "--warm-up", "0s", "--duration", "100ms"];
+            for (command, own) in [
+                ("cps", &["--connections", "50"][..]),
+                ("latency", &["--arrival", "poisson"]),
+            ] {
+                let line = parse(command, &[&arguments, own, &["--fail-if", condition]].concat());
+                assert_eq!(run(line.unwrap()).unwrap(), passes, "{command} {condition}");
+            }
         }
     }
 

@@ -6,33 +6,45 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Close, Direction, Measured, Plan, Workload, hex};
+use tidegate_load::{Arrival, Close, Direction, Limit, Limiter, Measured, Plan, Starts, Workload, hex};
+use tidegate_report::format::three_digits;
+use tidegate_report::objective::Finding;
 use tidegate_report::{
-    CONNECT, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log, percentiles,
+    CLOSE, CONNECT, FIRST_BYTE, HOW_TO_READ_PERCENTILES, LATENCY, Page, Report, Row, Section, hgrm, interval_log,
+    percentiles,
 };
 
-use super::summary;
+use super::conditions::Conditions;
+use super::options::Profile;
+use super::rfc9411::{self, Judgement, Verdict};
+use super::{series, summary};
 
 /// A measurement that is over.
 #[derive(Clone, Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// The facts the results depend on.
     pub(super) environment: Map<String, Value>,
     /// The name of the client.
     pub(super) client: &'static str,
     /// The plan it followed.
-    pub(super) plan: Plan,
+    pub(crate) plan: Plan,
+    /// The profile it was measured by.
+    pub(super) profile: Option<Profile>,
     /// The beginning of the part that counts.
     pub(super) start: SystemTime,
     /// Its results.
-    pub(super) measured: Measured,
+    pub(crate) measured: Measured,
+    /// The conditions by which it fails.
+    pub(super) conditions: Conditions,
     /// The memory of the server, if it was asked for.
     pub(super) memory: Option<MemoryUse>,
+    /// The processor time of the server while measuring, if it was asked for.
+    pub(super) server_cpu: Option<Duration>,
 }
 
 /// The memory of a server process and of its kernel around a measurement, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MemoryUse {
+pub(crate) struct MemoryUse {
     /// Before the first connection.
     pub(super) before: Memory,
     /// The maximum of each until the end.
@@ -40,13 +52,25 @@ pub(super) struct MemoryUse {
 }
 
 impl Run {
-    /// Returns whether there were results, and no errors.
+    /// Returns whether there were results of the whole time, and no errors or other reasons to fail; of a profile,
+    /// whether its criteria are met, too.
     pub(super) fn passed(&self) -> bool {
+        if let Some(judgement) = self.judgement() {
+            return judgement.verdict() == Verdict::Met && self.conditions.none_holds();
+        }
         let least = match self.plan.workload {
             Workload::Hold => u64::from(self.plan.connections),
             _ => 1,
         };
-        self.measured.errors.total() == 0 && self.measured.operations >= least
+        !self.measured.cut_short
+            && self.conditions.passed(self.measured.errors.total())
+            && self.measured.operations >= least
+    }
+
+    /// Returns the judgement by the profile.
+    pub(super) fn judgement(&self) -> Option<Judgement> {
+        let Profile::Rfc9411 = self.profile?;
+        Some(rfc9411::judge(&self.plan, &self.measured))
     }
 
     /// Returns the report. Its one row has its fields at the top of the JSON, too.
@@ -54,10 +78,27 @@ impl Run {
         let facts = summary::facts(self);
         let row = self.row();
         let introduction = facts.iter().find(|(name, _)| *name == "workload");
-        let mut sections = vec![Section::Tiles(self.tiles())];
+        let limit = self.limit().filter(|limit| limit.by == Limiter::Client);
+        let mut sections = Vec::new();
+        sections.extend(limit.as_ref().map(|limit| Section::Alert(limit.to_string())));
+        sections.push(Section::Tiles(self.tiles()));
         sections.extend(percentiles(self.distributions()));
+        let charts = series::charts(self);
+        let has_charts = !charts.is_empty();
+        sections.extend(charts);
+        let mut more = row.fields().clone();
+        more.insert("series".to_owned(), series::json(&self.measured.series));
+        if let Some(judgement) = self.judgement() {
+            let lines = judgement.lines().map(|(name, text)| (name.replace('_', " "), text));
+            sections.extend([
+                Section::Heading("RFC 9411".to_owned()),
+                Section::Text(format!("**{}**: {}", judgement.verdict().name(), judgement.summary())),
+                Section::Facts(lines.collect()),
+            ]);
+            more.insert("profile".to_owned(), judgement.json());
+        }
         sections.extend([
-            Section::Heading("Results".to_owned()),
+            Section::Heading(if limit.is_some() { "Figures" } else { "Results" }.to_owned()),
             Section::Facts(
                 facts
                     .iter()
@@ -66,10 +107,17 @@ impl Run {
             ),
             Section::HowToRead(HOW_TO_READ_PERCENTILES),
         ]);
+        if has_charts {
+            sections.extend(
+                series::HOW_TO_READ_COURSE
+                    .iter()
+                    .map(|&text| Section::Text(text.to_owned())),
+            );
+        }
         Report {
             kind: self.workload(),
             environment: self.environment.clone(),
-            more: row.fields().clone(),
+            more,
             rows: vec![row],
             page: Page {
                 title: format!("tidegate-bench {}: {}", self.workload(), self.target()),
@@ -102,15 +150,30 @@ impl Run {
             .with("workload", self.workload())
             .with("client", self.client)
             .with("target", self.target())
+            .with("address", plan.url.address.to_string())
+            .with("method", self.method())
+            .with("requests_per_connection", plan.requests_per_connection())
+            .with("timeout_seconds", self.timeout().map(seconds))
             .with("connections", plan.connections)
             .with("cpu", plan.cpu)
             .with("operations", measured.operations)
             .with("value", self.value())
             .with("unit", self.unit())
             .with("seconds", measured.seconds)
+            .with("ramp_seconds", seconds(plan.ramp.up))
             .with("warm_up_seconds", seconds(plan.warm_up))
+            .with("cut_short", measured.cut_short)
+            .with(
+                "open_connections",
+                json!({"max": measured.open.max, "at_end": measured.open.at_end}),
+            )
+            .with("unclean_ends", measured.unclean_ends)
             .with("latency_us", json!(measured.latency.quantiles()))
             .with("connect_us", json!(measured.connect.quantiles()))
+            .with("first_byte_us", json!(measured.first_byte.quantiles()))
+            .with("close_us", json!(measured.close.quantiles()))
+            .with("statuses", json!(measured.statuses.iter().collect::<BTreeMap<_, _>>()))
+            .with("first_location", measured.first_location.as_deref())
             .with("announced_ends", measured.announced_ends)
             .with("error_count", measured.errors.total())
             .with("errors", json!(measured.errors.iter().collect::<BTreeMap<_, _>>()))
@@ -128,18 +191,27 @@ impl Run {
                     .body
                     .map(|body| json!({"length": body.length, "sha256": hex(&body.sha256)})),
             )
+            .with("cpu_us_per_operation", self.cpu_json())
             .with("time_wait_seconds", measured.time_wait.map(seconds))
             .with("memory", self.memory.map(|memory| memory.json(measured.operations)));
-        for field in ["close", "pipeline", "offered_per_second", "direction"] {
+        for field in ["close", "pipeline", "direction"] {
             row = row.with(field, Value::Null);
         }
+        row = verdict(row, plan, measured).with(
+            "conditions",
+            json!(self.conditions.findings.iter().map(Finding::json).collect::<Vec<_>>()),
+        );
         match plan.workload {
-            Workload::Cps { close } => row.with("close", close_name(close)),
+            Workload::Cps { close } | Workload::OpenCps { close, .. } => row.with("close", close_name(close)),
             Workload::Rps { pipeline } => row.with("pipeline", pipeline),
-            Workload::Latency { rate } => row.with("offered_per_second", rate),
             Workload::Throughput { direction } => row.with("direction", direction_name(direction)),
-            Workload::Hold => row,
+            Workload::Latency { .. } | Workload::Hold => row,
         }
+    }
+
+    /// Returns who was at the limit.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        self.measured.limit(&self.plan)
     }
 
     /// Returns the latencies of requests as `.hgrm` text in microseconds.
@@ -158,12 +230,28 @@ impl Run {
         interval_log::write(&comment, self.start, duration, &self.distributions())
     }
 
-    /// Returns the latencies of requests and of connecting, in nanoseconds.
-    fn distributions(&self) -> [(&'static str, &Histogram<u64>); 2] {
+    /// Returns the latencies of requests, and what they consist of, in nanoseconds.
+    fn distributions(&self) -> [(&'static str, &Histogram<u64>); 4] {
         [
             (LATENCY, self.measured.latency.histogram()),
             (CONNECT, self.measured.connect.histogram()),
+            (FIRST_BYTE, self.measured.first_byte.histogram()),
+            (CLOSE, self.measured.close.histogram()),
         ]
+    }
+
+    /// Returns the method of the requests; `None` where none are sent.
+    pub(super) fn method(&self) -> Option<&str> {
+        let is_upload = self.plan.workload
+            == Workload::Throughput {
+                direction: Direction::Up,
+            };
+        (!is_upload).then(|| self.plan.http.request.method())
+    }
+
+    /// Returns the time a response may take; `None` where it is not an option.
+    fn timeout(&self) -> Option<Duration> {
+        (self.method().is_some() && self.plan.workload != Workload::Hold).then_some(self.plan.http.timeout)
     }
 
     /// Returns the name of the workload, which is that of the subcommand.
@@ -173,7 +261,7 @@ impl Run {
 
     /// Returns the URL that was requested.
     pub(super) fn target(&self) -> String {
-        format!("http://{}{}", self.plan.url.address, self.plan.url.path)
+        self.plan.url.to_string()
     }
 
     /// Returns the main figure: operations in a second; of `hold`, connections that answered.
@@ -187,7 +275,7 @@ impl Run {
     /// Returns the unit of [`Run::value`].
     pub(super) fn unit(&self) -> &'static str {
         match self.plan.workload {
-            Workload::Cps { .. } => "connections/s",
+            Workload::Cps { .. } | Workload::OpenCps { .. } => "connections/s",
             Workload::Rps { .. } | Workload::Latency { .. } => "requests/s",
             Workload::Throughput { .. } => "bytes/s",
             Workload::Hold => "connections",
@@ -197,10 +285,30 @@ impl Run {
     /// Returns the name of an operation; `None` where operations are bytes.
     pub(super) fn operation(&self) -> Option<&'static str> {
         match self.plan.workload {
-            Workload::Cps { .. } | Workload::Hold => Some("connection"),
+            Workload::Cps { .. } | Workload::OpenCps { .. } | Workload::Hold => Some("connection"),
             Workload::Rps { .. } | Workload::Latency { .. } => Some("request"),
             Workload::Throughput { .. } => None,
         }
+    }
+
+    /// Returns the processor time of the client's threads for each operation, in microseconds.
+    pub(super) fn client_cpu_us(&self) -> Option<f64> {
+        self.per_operation(self.measured.window?.client_cpu)
+    }
+
+    /// Returns the processor time of the server for each operation, in microseconds.
+    pub(super) fn server_cpu_us(&self) -> Option<f64> {
+        self.per_operation(self.server_cpu?)
+    }
+
+    /// Returns the part of `time` for each operation, in microseconds.
+    fn per_operation(&self, time: Duration) -> Option<f64> {
+        let operations = self.measured.operations;
+        (operations > 0).then(|| time.as_secs_f64() * 1e6 / operations as f64)
+    }
+
+    fn cpu_json(&self) -> Value {
+        json!({"client": self.client_cpu_us(), "server": self.server_cpu_us()})
     }
 
     /// Returns the frames for each operation, both ways; `None` if the client does not know, or an operation is a byte.
@@ -238,11 +346,43 @@ impl MemoryUse {
 /// Returns the name of `workload` on the command line and in the results.
 pub(super) const fn workload_name(workload: Workload) -> &'static str {
     match workload {
-        Workload::Cps { .. } => "cps",
+        Workload::Cps { .. } | Workload::OpenCps { .. } => "cps",
         Workload::Rps { .. } => "rps",
         Workload::Latency { .. } => "latency",
         Workload::Throughput { .. } => "throughput",
         Workload::Hold => "hold",
+    }
+}
+
+/// Returns `row` with who was at the limit, and the client's own part, which that is judged by.
+pub(crate) fn verdict(row: Row, plan: &Plan, measured: &Measured) -> Row {
+    let limit = measured.limit(plan);
+    let generator = &measured.generator;
+    let rate = plan.workload.rate();
+    row.with("limit", limit.as_ref().map(|limit| limit.by.name()))
+        .with("limit_reason", limit.map(|limit| limit.reason))
+        .with("client_busy", three_digits(generator.busy))
+        .with("client_waited", three_digits(generator.waited))
+        .with("client_lost_frames", measured.frames.map(|_| generator.lost_frames))
+        .with("offered_per_second", rate)
+        .with("arrival", rate.map(|_| arrival_name(plan.arrival)))
+        .with("starts", generator.starts.as_ref().map(starts_json))
+}
+
+fn starts_json(starts: &Starts) -> Value {
+    json!({
+        "due": starts.due,
+        "begun": starts.begun,
+        "late": starts.late,
+        "held_back": starts.held_back,
+        "missed": starts.missed(),
+    })
+}
+
+pub(super) const fn arrival_name(arrival: Arrival) -> &'static str {
+    match arrival {
+        Arrival::Constant => "constant",
+        Arrival::Poisson { .. } => "poisson",
     }
 }
 
@@ -339,7 +479,8 @@ mod tests {
         let text = String::from_utf8(run(Workload::Hold).log().unwrap()).unwrap();
         let intervals = interval_log::parse(&text).unwrap();
         let tags: Vec<_> = intervals.iter().map(|interval| interval.tag.as_deref()).collect();
-        assert_eq!(tags, [Some(LATENCY), Some(CONNECT)]);
+        // There is none of those that have no values.
+        assert_eq!(tags, [LATENCY, CONNECT, FIRST_BYTE].map(Some));
         assert!(
             text.contains("#tidegate-bench hold, http://198.18.0.1:80/x, in nanoseconds\n"),
             "{text}"
@@ -352,12 +493,18 @@ mod tests {
             Workload::Cps { close: Close::Rst },
             Workload::Rps { pipeline: 16 },
             Workload::Latency { rate: 1_000 },
+            Workload::OpenCps {
+                close: Close::Rst,
+                rate: 500,
+            },
             Workload::Throughput {
                 direction: Direction::Up,
             },
             Workload::Hold,
         ] {
             let mut run = run(workload);
+            run.measured.generator.starts = workload.rate().map(|_| Starts::default());
+            run.conditions = Conditions::of(&["p99>2ms".parse().unwrap()], &run.measured);
             run.memory = Some(samples::memory());
             let report = run.report();
             assert_report(run.workload(), &report);
@@ -365,27 +512,48 @@ mod tests {
             assert_eq!(
                 keys(&value["rows"][0]),
                 [
+                    "address",
                     "announced_ends",
+                    "arrival",
                     "body",
                     "client",
+                    "client_busy",
+                    "client_lost_frames",
+                    "client_waited",
                     "close",
+                    "close_us",
+                    "conditions",
                     "connect_us",
                     "connections",
                     "cpu",
+                    "cpu_us_per_operation",
+                    "cut_short",
                     "direction",
                     "error_count",
                     "errors",
+                    "first_byte_us",
                     "first_error",
+                    "first_location",
                     "frames",
                     "frames_per_operation",
                     "latency_us",
+                    "limit",
+                    "limit_reason",
                     "memory",
+                    "method",
                     "offered_per_second",
+                    "open_connections",
                     "operations",
                     "pipeline",
+                    "ramp_seconds",
+                    "requests_per_connection",
                     "seconds",
+                    "statuses",
+                    "starts",
                     "target",
                     "time_wait_seconds",
+                    "timeout_seconds",
+                    "unclean_ends",
                     "unit",
                     "value",
                     "warm_up_seconds",
@@ -408,6 +576,7 @@ mod tests {
         let mut run = run(Workload::Cps { close: Close::Server });
         run.measured.errors.add(Kind::Reset, "reset by peer");
         run.memory = Some(samples::memory());
+        run.server_cpu = Some(Duration::from_millis(3));
         run.measured.body = Some(Body::of(b"abc"));
         let value = run.report().json();
         for (key, expected) in [
@@ -416,17 +585,27 @@ mod tests {
             ("pipeline", Value::Null),
             ("client", json!("bypass")),
             ("target", json!("http://198.18.0.1:80/x")),
+            ("address", json!("198.18.0.1:80")),
+            ("method", json!("GET")),
+            ("requests_per_connection", json!(1)),
+            ("timeout_seconds", json!(10.0)),
+            ("statuses", json!({"2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0})),
             ("connections", json!(64)),
             ("operations", json!(1_000)),
             ("value", json!(500.0)),
             ("unit", json!("connections/s")),
             ("seconds", json!(2.0)),
-            ("warm_up_seconds", json!(1.5)),
+            ("ramp_seconds", json!(1.0)),
+            ("warm_up_seconds", json!(0.5)),
+            ("cut_short", json!(false)),
+            ("open_connections", json!({"max": 64, "at_end": 60})),
+            ("unclean_ends", json!(0)),
             ("error_count", json!(1)),
             ("errors", json!({"reset": 1})),
             ("first_error", json!("reset by peer")),
             ("frames", json!({"sent": 8_000, "received": 7_000})),
             ("frames_per_operation", json!(7.5)),
+            ("cpu_us_per_operation", json!({"client": 500.0, "server": 3.0})),
             ("time_wait_seconds", json!(2.0)),
             (
                 "body",
@@ -439,6 +618,7 @@ mod tests {
         let p50 = value["latency_us"]["p50"].as_f64().unwrap();
         assert!((p50 - 500.0).abs() < 1.0, "{p50}");
         assert_eq!(value["connect_us"]["count"], 1);
+        assert_eq!(value["first_byte_us"]["max"].as_f64().map(f64::round), Some(100.0));
         assert_eq!(value["memory"]["server_resident"]["bytes_per_connection"], 320.0);
         assert_eq!(value["memory"]["kernel_unreclaimable"]["highest_bytes"], 2_640_000);
     }
@@ -457,10 +637,116 @@ mod tests {
             "frames_per_operation",
             "time_wait_seconds",
             "first_error",
+            "close_us",
+            "first_location",
+            "requests_per_connection",
+            "timeout_seconds",
             "memory",
         ] {
             assert_eq!(value[key], Value::Null, "{key}");
         }
+    }
+
+    fn alerts(run: &Run) -> Vec<String> {
+        let sections = run.report().page.sections;
+        let alerts = sections.into_iter().filter_map(|section| match section {
+            Section::Alert(text) => Some(text),
+            _ => None,
+        });
+        alerts.collect()
+    }
+
+    #[test]
+    fn figures_of_a_client_at_its_limit_are_no_results() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        let value = run.report().json();
+        assert_eq!(
+            (&value["limit"], &value["client_busy"]),
+            (&json!("server"), &json!(0.25))
+        );
+        assert!(alerts(&run).is_empty());
+        assert!(run.report().html().contains("\"Results\""));
+        run.measured.generator.busy = 0.99;
+        let value = run.report().json();
+        assert_eq!(value["limit"], "client");
+        assert_eq!(
+            value["limit_reason"],
+            "its thread was busy 99 % of the time, and waited 5 % of it for a processor that others used"
+        );
+        assert!(
+            alerts(&run)[0].ends_with("not a result of the server"),
+            "{:?}",
+            alerts(&run)
+        );
+        assert!(!run.report().html().contains("\"Results\""));
+    }
+
+    #[test]
+    fn an_open_loop_says_how_it_kept_its_times() {
+        let mut run = run(Workload::OpenCps {
+            close: Close::Rst,
+            rate: 510,
+        });
+        run.plan.arrival = Arrival::Poisson { seed: 1 };
+        run.measured.generator.starts = Some(Starts {
+            due: 1_020,
+            begun: 1_010,
+            late: 3,
+            held_back: 7,
+        });
+        let value = run.report().json();
+        assert_eq!(value["offered_per_second"], 510);
+        assert_eq!(
+            (&value["workload"], &value["arrival"]),
+            (&json!("cps"), &json!("poisson"))
+        );
+        let starts = json!({"due": 1_020, "begun": 1_010, "late": 3, "held_back": 7, "missed": 10});
+        assert_eq!(value["starts"], starts);
+        assert_eq!(value["limit"], "server");
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_is_no_pass_and_says_so() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.measured.cut_short = true;
+        assert!(!run.passed());
+        let report = run.report();
+        assert_eq!(report.json()["cut_short"], true);
+        assert!(
+            report
+                .text
+                .contains("measured   2.000 s, cut short: 2 s were asked for\n"),
+            "{}",
+            report.text
+        );
+    }
+
+    #[test]
+    fn a_profile_is_judged_everywhere() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.profile = Some(Profile::Rfc9411);
+        assert!(!run.passed(), "it is too short");
+        let report = run.report();
+        assert_report("rfc9411", &report);
+        let json = report.json();
+        assert_eq!(json["profile"]["verdict"], "not met");
+        assert_eq!(json["profile"]["criteria"][0]["criterion"], "failed_transactions");
+        assert_eq!(json["profile"]["criteria"][0]["verdict"], "not shown");
+        for text in [
+            "RFC 9411",
+            "section 7.3",
+            "not the RFC's phases",
+            "each second deviates",
+        ] {
+            assert!(
+                report.text.contains(text) && report.html().contains(text),
+                "{text}: {}",
+                report.text
+            );
+        }
+        // Errors are judged by the profile.
+        run.measured.errors.add(Kind::Reset, "reset");
+        assert_eq!(run.report().json()["profile"]["criteria"][0]["verdict"], "not met");
     }
 
     /// The names of the lines of the chart.
@@ -481,7 +767,7 @@ mod tests {
         let what: Vec<(&str, &str)> = what.iter().map(|(number, what)| (&number[..], &what[..])).collect();
         assert_eq!((what[0], what[3]), (("500", "requests/s"), ("1", "errors")));
         assert_eq!((what[1].1, what[2].1), ("p50 latency", "p99 latency"));
-        assert_eq!(lines(&run), [LATENCY, CONNECT]);
+        assert_eq!(lines(&run), [LATENCY, CONNECT, FIRST_BYTE]);
         let page = run.report().html();
         for text in [
             "http://198.18.0.1:80/x",
@@ -498,6 +784,7 @@ mod tests {
             direction: Direction::Up,
         });
         run.measured.connect = Latencies::new();
+        run.measured.first_byte = Latencies::new();
         assert_eq!(lines(&run), [LATENCY]);
         run.measured.latency = Latencies::new();
         assert!(lines(&run).is_empty());

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tidegate_args::request::Request;
 use tidegate_lab::machine::Memory;
-use tidegate_load::{Close, Workload};
+use tidegate_load::{Arrival, Close, Starts, Workload};
 use tidegate_report::Latencies;
 
 use super::report::{MemoryUse, Run, close_name, direction_name};
@@ -28,17 +29,35 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
     let measured = &run.measured;
     let mut facts = vec![
         ("workload", workload(run)),
-        ("target", run.target()),
+        ("target", target(run)),
         ("client", client(run)),
-        ("warm-up", warm_up(run)),
-        ("measured", format!("{:.3} s", measured.seconds)),
-        ("operations", operations(run)),
     ];
+    if !run.plan.ramp.up.is_zero() {
+        facts.push(("ramp", format!("{} s, not counted", seconds(run.plan.ramp.up))));
+    }
+    facts.extend([
+        ("warm-up", warm_up(run)),
+        ("measured", measured_time(run)),
+        ("operations", operations(run)),
+    ]);
     if run.plan.workload != Workload::Hold {
         facts.push(("rate", rate(run)));
     }
     facts.push(("latency", latency(&measured.latency)));
     facts.push(("connect", latency(&measured.connect)));
+    for (name, latencies) in [("first byte", &measured.first_byte), ("close", &measured.close)] {
+        if !latencies.is_empty() {
+            facts.push((name, latency(latencies)));
+        }
+    }
+    if measured.statuses.total() > 0 {
+        facts.push(("responses", responses(run)));
+    }
+    let open = measured.open;
+    facts.push((
+        "open",
+        format!("{} connections at most, {} at the end", open.max, open.at_end),
+    ));
     if measured.announced_ends > 0 {
         let count = measured.announced_ends;
         facts.push((
@@ -50,15 +69,74 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
         facts.push(("body", body.to_string()));
     }
     facts.push(("frames", frames(run)));
+    if let Some(cpu) = cpu(run) {
+        facts.push(("CPU", cpu));
+    }
     facts.push(("TIME-WAIT", time_wait(run)));
+    if let Some(starts) = &measured.generator.starts {
+        facts.push(("starts", starts_phrase(starts)));
+    }
+    if let Some(limit) = run.limit() {
+        facts.push(("limit", limit.to_string()));
+    }
     if let Some(memory) = &run.memory {
         facts.extend(memory_facts(memory, measured.operations));
     }
     facts.push(("errors", errors(run)));
+    if let Some(judgement) = run.judgement() {
+        facts.push(("RFC 9411", judgement.summary()));
+        facts.extend(judgement.lines().map(|(_, phrase)| ("", phrase)));
+    }
+    facts.extend(run.conditions.phrases().map(|phrase| ("fail-if", phrase)));
     facts
 }
 
+fn target(run: &Run) -> String {
+    let url = &run.plan.url;
+    match url.name() {
+        Some(_) => format!("{url}, resolved to {}", url.address.ip()),
+        None => url.to_string(),
+    }
+}
+
+fn responses(run: &Run) -> String {
+    let measured = &run.measured;
+    let classes = measured.statuses.iter().filter(|&(_, count)| count > 0);
+    let classes: Vec<String> = classes.map(|(name, count)| format!("{name} {count}")).collect();
+    let mut text = classes.join(", ");
+    if let Some(location) = &measured.first_location {
+        text.push_str(&format!(" (redirects are not followed; the first is to {location})"));
+    }
+    text
+}
+
+fn measured_time(run: &Run) -> String {
+    let mut text = format!("{:.3} s", run.measured.seconds);
+    if run.measured.cut_short {
+        text += &format!(", cut short: {} s were asked for", seconds(run.plan.duration));
+    }
+    text
+}
+
 fn workload(run: &Run) -> String {
+    let mut text = workload_alone(run);
+    match (run.plan.workload, run.plan.requests_per_connection()) {
+        (Workload::Cps { .. } | Workload::OpenCps { .. }, Some(1)) | (_, None) => {}
+        (Workload::Cps { .. }, Some(count)) => text = text.replace("each request", &format!("every {count} requests")),
+        (Workload::OpenCps { .. }, Some(count)) => text.push_str(&format!("; each carries {count} requests")),
+        (_, Some(count)) => text.push_str(&format!("; connections are replaced after {count} requests")),
+    }
+    let request = &run.plan.http.request;
+    if let (Some(method), true) = (run.method(), *request != Request::default()) {
+        let (length, fields) = (request.body_length(), request.fields.len());
+        text.push_str(&format!(
+            "; {method} with {length} bytes of body, {fields} header fields of its own"
+        ));
+    }
+    text
+}
+
+fn workload_alone(run: &Run) -> String {
     match run.plan.workload {
         Workload::Cps { close: Close::Rst } => {
             "cps: a new connection for each request, ended by the client's RST".to_owned()
@@ -69,14 +147,44 @@ fn workload(run: &Run) -> String {
                 close_name(close)
             )
         }
+        Workload::OpenCps { close, rate } => {
+            let end = match close {
+                Close::Rst => "ended by the client's RST".to_owned(),
+                close => format!("closed by the {} first", close_name(close)),
+            };
+            format!(
+                "cps: {rate} connections/s, {} apart, each counted from when it was due, {end}",
+                spaces(run)
+            )
+        }
         Workload::Rps { pipeline: 1 } => "rps: one request at a time on each connection".to_owned(),
         Workload::Rps { pipeline } => format!("rps: {pipeline} requests under way on each connection"),
         Workload::Latency { rate } => {
-            format!("latency: {rate} requests/s, each counted from when it was due (coordinated omission)")
+            format!(
+                "latency: {rate} requests/s, {} apart, each counted from when it was due (coordinated omission)",
+                spaces(run)
+            )
         }
         Workload::Throughput { direction } => format!("throughput: {}", direction_name(direction)),
         Workload::Hold => "hold: connections that stay open and are asked once at the end".to_owned(),
     }
+}
+
+fn spaces(run: &Run) -> &'static str {
+    match run.plan.arrival {
+        Arrival::Constant => "evenly",
+        Arrival::Poisson { .. } => "randomly (Poisson)",
+    }
+}
+
+fn starts_phrase(starts: &Starts) -> String {
+    format!(
+        "{} due, {} late by the client, {} held back as all connections were busy, {} never begun",
+        starts.due,
+        starts.late,
+        starts.held_back,
+        starts.missed()
+    )
 }
 
 fn client(run: &Run) -> String {
@@ -112,7 +220,9 @@ fn rate(run: &Run) -> String {
             per_second / MEGABYTE,
             per_second * 8.0 / 1e9
         ),
-        Workload::Latency { rate } => format!("{per_second:.0} {} of the {rate} that were due", run.unit()),
+        Workload::OpenCps { rate, .. } | Workload::Latency { rate } => {
+            format!("{per_second:.0} {} of the {rate} that were due", run.unit())
+        }
         _ => format!("{per_second:.0} {}", run.unit()),
     }
 }
@@ -138,8 +248,33 @@ fn frames(run: &Run) -> String {
     }
 }
 
+/// Processor time for each operation, or for 10^9 bytes.
+fn cpu(run: &Run) -> Option<String> {
+    let parts = [("client", run.client_cpu_us()), ("server", run.server_cpu_us())];
+    let phrase = |(whose, each): (&str, Option<f64>)| {
+        let each = each?;
+        Some(match run.operation() {
+            Some(_) => format!("{whose} {each:.3} us"),
+            // A microsecond for a byte is 1,000 s for 10^9.
+            None => format!("{whose} {:.3} s", each * 1e3),
+        })
+    };
+    let parts: Vec<String> = parts.into_iter().filter_map(phrase).collect();
+    let operation = match run.operation() {
+        Some(operation) => format!("each {operation}"),
+        None => "10^9 bytes".to_owned(),
+    };
+    (!parts.is_empty()).then(|| format!("{} for {operation}", parts.join(", ")))
+}
+
 fn time_wait(run: &Run) -> String {
-    let Workload::Cps { close } = run.plan.workload else {
+    let (Workload::Cps { close } | Workload::OpenCps { close, .. }) = run.plan.workload else {
+        if let (true, Some(time)) = (run.plan.closes_first(), run.measured.time_wait) {
+            return format!(
+                "on the client, of connections that were replaced, 2MSL is {} s",
+                seconds(time)
+            );
+        }
         return "nowhere while measuring: connections stay open".to_owned();
     };
     match (close, run.measured.time_wait) {
@@ -196,6 +331,7 @@ fn seconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_args::url::UnresolvedUrl;
     use tidegate_load::{Direction, Kind};
 
     use super::super::samples::{memory, run, with};
@@ -213,12 +349,15 @@ mod tests {
             "workload   cps: a new connection for each request, closed by the client first\n",
             "target     http://198.18.0.1:80/x\n",
             "client     bypass, 64 connections, CPU 1\n",
-            "warm-up    1.5 s, not counted\n",
+            "ramp       1 s, not counted\n",
+            "warm-up    0.5 s, not counted\n",
             "measured   2.000 s\n",
             "operations 1000 connections\n",
             "rate       500 connections/s\n",
             "frames     7.50 for each connection (8000 sent and 7000 received in all, with the warm-up)\n",
+            "open       64 connections at most, 60 at the end\n",
             "TIME-WAIT  on the client, 2MSL is 2 s\n",
+            "limit      limited by the server: the client was idle 70 % of the time, its 64 connections waited for",
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
@@ -230,6 +369,23 @@ mod tests {
     }
 
     #[test]
+    fn processor_time_is_told_for_each_operation_or_for_a_billion_bytes() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        assert_eq!(fact(&run, "CPU"), "client 500.000 us for each request");
+        run.server_cpu = Some(Duration::from_millis(3));
+        let mut run = with(
+            run,
+            Workload::Throughput {
+                direction: Direction::Up,
+            },
+        );
+        run.measured.operations = 1_000_000_000;
+        assert_eq!(fact(&run, "CPU"), "client 0.500 s, server 0.003 s for 10^9 bytes");
+        run.measured.operations = 0;
+        assert_eq!(fact(&run, "CPU"), "");
+    }
+
+    #[test]
     fn time_wait_is_where_the_first_fin_comes_from() {
         let run = run(Workload::Cps { close: Close::Server });
         assert!(fact(&run, "TIME-WAIT").starts_with("on the server"));
@@ -238,6 +394,75 @@ mod tests {
         let mut run = with(run, Workload::Cps { close: Close::Client });
         run.measured.time_wait = None;
         assert!(!fact(&run, "TIME-WAIT").contains("2MSL"));
+    }
+
+    #[test]
+    fn requests_that_are_not_the_usual_ones_are_told() {
+        let mut run = run(Workload::Cps { close: Close::Client });
+        run.plan.http.requests_per_connection = Some(5);
+        let text = fact(&run, "workload");
+        assert_eq!(
+            text,
+            "cps: a new connection for every 5 requests, closed by the client first"
+        );
+        let mut run = with(run, Workload::Rps { pipeline: 1 });
+        run.plan.http.request.body = "hello".parse().ok();
+        assert_eq!(
+            fact(&run, "workload"),
+            "rps: one request at a time on each connection; connections are replaced after 5 requests; POST with 5 bytes \
+             of body, 0 header fields of its own"
+        );
+        assert!(fact(&run, "TIME-WAIT").starts_with("on the client, of connections that were replaced"));
+        assert!(fact(&run, "first byte").starts_with("p50 100."));
+        assert_eq!(
+            (fact(&run, "close"), fact(&run, "responses")),
+            (String::new(), String::new())
+        );
+    }
+
+    #[test]
+    fn a_name_is_told_with_its_address() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.plan.url = "http://localhost/x"
+            .parse::<UnresolvedUrl>()
+            .unwrap()
+            .resolve()
+            .unwrap();
+        let address = run.plan.url.address.ip();
+        assert_eq!(
+            fact(&run, "target"),
+            format!("http://localhost:80/x, resolved to {address}")
+        );
+    }
+
+    #[test]
+    fn an_open_loop_says_what_was_due_and_what_came_of_it() {
+        let mut run = run(Workload::OpenCps {
+            close: Close::Rst,
+            rate: 500,
+        });
+        run.measured.generator.starts = Some(Starts {
+            due: 1_000,
+            begun: 999,
+            late: 2,
+            held_back: 3,
+        });
+        let expected =
+            "cps: 500 connections/s, evenly apart, each counted from when it was due, ended by the client's RST";
+        assert_eq!(fact(&run, "workload"), expected);
+        assert_eq!(fact(&run, "rate"), "500 connections/s of the 500 that were due");
+        assert!(
+            fact(&run, "starts").starts_with("1000 due, 2 late"),
+            "{}",
+            fact(&run, "starts")
+        );
+        assert!(fact(&run, "starts").ends_with("1 never begun"));
+        assert!(
+            fact(&run, "limit").starts_with("neither side: "),
+            "{}",
+            fact(&run, "limit")
+        );
+        assert!(fact(&run, "TIME-WAIT").starts_with("nowhere"));
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! tidegate's applications on the kernel's TCP, by `tidegate-kernel-host`, for comparing tidegate's TCP with the
 //! kernel's under equal application code.
 
+mod bucket;
+mod limited;
 mod listen;
+mod spin;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -18,6 +23,10 @@ use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
 use tidegate_args::UsageError;
 use tidegate_args::signals::{Event, Signals};
 use tidegate_kernel_host::Server;
+
+use self::bucket::Bucket;
+use self::limited::Limited;
+use self::spin::Spinning;
 
 /// The line printed when all threads listen.
 const READY: &str = "ready";
@@ -41,9 +50,17 @@ pub(crate) struct Arguments {
     /// The CPUs the threads are bound to, as many as there are threads.
     #[arg(long, value_name = "N,N...", value_delimiter = ',')]
     cpu: Vec<usize>,
+    /// Serve at most so many requests a second, all threads and services together, 1 to 10,000,000: a known limit for
+    /// the verification of measurements. What is more waits in the order it came. At the end the number that was served
+    /// is printed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    max_rate: Option<u64>,
     /// End after so long, for example 60s; without it, at SIGINT or SIGTERM.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+    /// Keep the processor busy for so long at each request; for tests of measurements.
+    #[arg(long, hide = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    spin: Option<Duration>,
 }
 
 impl Arguments {
@@ -66,8 +83,8 @@ impl Arguments {
         Ok(())
     }
 
-    /// The applications of each thread, with the settings the server has by default.
-    fn applications(&self) -> Result<Vec<Services>, UsageError> {
+    /// The applications of each thread, with the settings the server has by default, and the bucket of all.
+    fn applications(&self, bucket: Option<&Arc<Bucket>>) -> Result<Vec<Limited<Services>>, UsageError> {
         let kinds: Vec<ServiceKind> = self.listen.iter().map(|listen| listen.service).collect();
         let http = http::Config {
             root: self.root.clone(),
@@ -81,6 +98,7 @@ impl Arguments {
                     discard::Config::default(),
                     http.clone(),
                 )
+                .map(|services| Limited::new(services, bucket.cloned()))
                 .map_err(|error| UsageError(error.to_string()))
             })
             .collect()
@@ -95,20 +113,33 @@ impl Arguments {
 /// refuses something else.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     arguments.check()?;
-    let applications = arguments.applications()?;
+    let bucket = arguments.max_rate.map(|rate| Arc::new(Bucket::new(rate)));
+    let applications = arguments.applications(bucket.as_ref())?;
     allow_open_files()?;
     // Before the threads are started, so that they have the signals blocked, too.
     let signals = Signals::take_over()?;
     let addresses: Vec<SocketAddr> = arguments.listen.iter().map(|listen| listen.address).collect();
-    let server = Server::start(&addresses, &arguments.cpu, applications, |error| {
+    let report: fn(&io::Error) = |error| {
         eprintln!("tidegate-bench serve-kernel: some connections are not served: {error}");
-    })?;
+    };
+    let server = match arguments.spin {
+        None => Server::start(&addresses, &arguments.cpu, applications, report),
+        Some(time) => {
+            let spinning = applications
+                .into_iter()
+                .map(|application| Spinning { application, time });
+            Server::start(&addresses, &arguments.cpu, spinning.collect(), report)
+        }
+    }?;
     for listen in &arguments.listen {
         println!("listening on {}: {}", listen.address, listen.service.name());
     }
     println!("{READY}");
     wait(&signals, &server, arguments.duration)?;
     server.stop()?;
+    if let (Some(rate), Some(bucket)) = (arguments.max_rate, bucket) {
+        println!("--max-rate {rate}: {}", bucket.through());
+    }
     Ok(true)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use tidegate_apps::{ServiceKind, Services, discard, echo, http};
 use tidegate_kernel_host::Server;
 use tidegate_random::Random;
 
+use super::bucket::Bucket;
+use super::limited::Limited;
+use super::spin::Spinning;
 use tidegate_args::url::Url;
 use tidegate_load::Body;
 use tidegate_load::http::{Head, parse_head, read_head};
@@ -30,6 +34,7 @@ struct Settings {
     echo: echo::Config,
     discard: discard::Config,
     http: http::Config,
+    max_rate: Option<u64>,
 }
 
 fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Server, SocketAddr) {
@@ -42,7 +47,8 @@ fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Serve
         )
         .unwrap()
     };
-    let applications = (0..threads).map(|_| services()).collect();
+    let bucket = settings.max_rate.map(|rate| Arc::new(Bucket::new(rate)));
+    let applications = (0..threads).map(|_| Limited::new(services(), bucket.clone())).collect();
     let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], applications, |_| {}).unwrap();
     let address = server.addresses()[0];
     (server, address)
@@ -50,6 +56,31 @@ fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Serve
 
 fn serve(service: ServiceKind) -> (Server, SocketAddr) {
     serve_on(1, service, &Settings::default())
+}
+
+#[test]
+fn a_server_that_spins_uses_that_time_for_each_request() {
+    let time = Duration::from_millis(30);
+    let services = Services::new(
+        vec![ServiceKind::Http],
+        echo::Config::default(),
+        discard::Config::default(),
+        http::Config::default(),
+    );
+    let application = Spinning {
+        application: services.unwrap(),
+        time,
+    };
+    let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], vec![application], |_| {}).unwrap();
+    let address = server.addresses()[0];
+    let mut stream = connect(address);
+    let begin = Instant::now();
+    for _ in 0..3 {
+        stream.write_all(&request(address, "/", true)).unwrap();
+        assert_eq!(response(&mut stream).0.status, 200);
+    }
+    assert!(begin.elapsed() >= 3 * time);
+    server.stop().unwrap();
 }
 
 fn request(address: SocketAddr, path: &str, keep_alive: bool) -> Vec<u8> {
@@ -60,7 +91,7 @@ fn request(address: SocketAddr, path: &str, keep_alive: bool) -> Vec<u8> {
 /// Reads one response.
 fn response(stream: &mut TcpStream) -> (Head, Body) {
     let (head, mut body) = read_head(stream).unwrap();
-    let length = usize::try_from(head.length.unwrap()).unwrap();
+    let length = usize::try_from(head.length().unwrap()).unwrap();
     let begun = body.len();
     assert!(begun <= length, "more than the response");
     body.resize(length, 0);
@@ -123,7 +154,7 @@ fn pipelined_requests_are_all_answered() {
     for index in 0..REQUESTS {
         let head = parse_head(rest).unwrap().expect("a complete head");
         assert_eq!(head.status, 200, "response {index}");
-        let length = usize::try_from(head.length.unwrap()).unwrap();
+        let length = usize::try_from(head.length().unwrap()).unwrap();
         rest = &rest[head.end + length..];
     }
     assert!(rest.is_empty(), "{} bytes follow", rest.len());
@@ -209,6 +240,7 @@ fn idle_connections_are_closed() {
             keepalive_timeout: IDLE,
             ..http::Config::default()
         },
+        max_rate: None,
     };
     for service in [ServiceKind::Echo, ServiceKind::Discard, ServiceKind::Http] {
         let (server, address) = serve_on(1, service, &settings);
@@ -246,5 +278,54 @@ fn a_peer_that_does_not_read_has_unacknowledged_data() {
         thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_limited_server_answers_all_and_no_faster_than_its_limit() {
+    const RATE: u64 = 100;
+    const REQUESTS: u64 = 60;
+    let settings = Settings {
+        max_rate: Some(RATE),
+        ..Settings::default()
+    };
+    let (server, address) = serve_on(2, ServiceKind::Http, &settings);
+    let begin = Instant::now();
+    let mut streams: Vec<TcpStream> = (0..4).map(|_| connect(address)).collect();
+    for _ in 0..REQUESTS / 4 {
+        for stream in &mut streams {
+            stream.write_all(&request(address, "/", true)).unwrap();
+        }
+        for stream in &mut streams {
+            assert_eq!(response(stream).0.status, 200);
+        }
+    }
+    // The first and those that were saved for 10 ms need not wait.
+    let least = Duration::from_millis((REQUESTS - 2) * 1_000 / RATE);
+    assert!(begin.elapsed() >= least, "{:?}", begin.elapsed());
+    server.stop().unwrap();
+}
+
+/// The application's own timer goes on when the request has its token, and not before.
+#[test]
+fn a_limited_server_still_closes_what_is_idle() {
+    let settings = Settings {
+        http: http::Config {
+            keepalive_timeout: Duration::from_millis(50),
+            ..http::Config::default()
+        },
+        max_rate: Some(5),
+        ..Settings::default()
+    };
+    let (server, address) = serve_on(1, ServiceKind::Http, &settings);
+    let mut stream = connect(address);
+    let mut other = connect(address);
+    for stream in [&mut other, &mut stream] {
+        stream.write_all(&request(address, "/", true)).unwrap();
+    }
+    for stream in [&mut other, &mut stream] {
+        assert_eq!(response(stream).0.status, 200);
+        assert_closed(stream);
+    }
     server.stop().unwrap();
 }

@@ -10,7 +10,10 @@ use tidegate_lab::Cores;
 use tidegate_lab::arrangement::CLIENT_DEVICE;
 use tidegate_lab::machine;
 use tidegate_lab::{Lab, Place};
-use tidegate_load::{BypassClient, Client, Close, KernelClient, Measured, Plan, Progress, Settings, Verify, Workload};
+use tidegate_load::{
+    Arrival, BypassClient, Client, Close, HttpOptions, KernelClient, Measured, Plan, Progress, Ramp, Settings, Verify,
+    Workload,
+};
 
 use super::cpu;
 use super::frame_pattern::Lengths;
@@ -130,11 +133,14 @@ impl Bench<'_> {
             url: self.url.clone(),
             workload,
             connections: CONNECTIONS,
+            ramp: Ramp::default(),
             warm_up: self.scale.warm_up,
             duration: self.scale.duration,
             verify: Verify::default(),
             spread: None,
+            arrival: Arrival::Constant,
             cpu: Some(self.cores.client),
+            http: HttpOptions::default(),
         };
         let (measured, observed) = cpu::watch(self.lab, self.cores, Some(server.id()), || {
             self.lab.inside_with_sysfs(Place::Client, || {

@@ -236,7 +236,7 @@ impl Fetcher {
             let count = self.read(buffer)?;
             bytes.extend_from_slice(&buffer[..count]);
             match parse_head(&bytes) {
-                Ok(Some(head)) if head.status == 200 && head.length == Some(self.body.len() as u64) => {
+                Ok(Some(head)) if head.status == 200 && head.length() == Some(self.body.len() as u64) => {
                     return Ok(bytes.split_off(head.end));
                 }
                 Ok(None) if bytes.len() < CHUNK => {}

@@ -12,7 +12,7 @@ use tidegate_lab::Family;
 use tidegate_lab::arrangement::{self, CLIENT_DEVICE, SERVER_DEVICE};
 use tidegate_lab::machine::{self, CoreTime, DeviceCounts, Memory};
 use tidegate_lab::{Child, Lab, Place};
-use tidegate_load::{Body, Client, Close, KernelClient, Progress, Verify, Workload};
+use tidegate_load::{Arrival, Body, Client, Close, HttpOptions, KernelClient, Progress, Verify, Workload};
 
 use super::attack::Attack;
 use super::background_load::BackgroundLoad;
@@ -262,11 +262,14 @@ impl Bench<'_> {
             url: url(target, family, &SMALL.path())?,
             workload: Workload::Cps { close: Close::Server },
             connections: clients.count,
+            ramp: tidegate_load::Ramp::default(),
             warm_up: Duration::ZERO,
             duration: clients.window,
             verify: Verify::Equal(Body::of(&self.small)),
             spread: Some(clients.tail),
+            arrival: Arrival::Constant,
             cpu: None,
+            http: HttpOptions::default(),
         };
         let lab = self.lab;
         let first = self.sample(flood, open)?;

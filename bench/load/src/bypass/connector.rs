@@ -12,10 +12,12 @@ use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::{LinkHeader, Segment};
 
 use crate::Frames;
-use crate::application::{Connection, Requests};
+use crate::application::Requests;
 use crate::bypass::tuples::Tuples;
 use crate::connector::Connector;
 use crate::errors::{Failure, Kind};
+use crate::openings::Opening;
+use crate::record::Connection;
 
 /// Pairs of local address and port that are tried for one connection. They come free in the order in which they were
 /// used, so if a few in a row are in use there is hardly a free one.
@@ -65,12 +67,12 @@ pub(crate) struct EngineConnector<'a, T> {
 }
 
 impl<T: Transmit> EngineConnector<'_, T> {
-    /// Sends one SYN from the next pair that is not in use.
+    /// Sends one SYN, which was due at `due`, from the next pair that is not in use.
     ///
     /// # Errors
     ///
     /// An error of the engine; [`ConnectError::InUse`] if it is that for all pairs that were tried.
-    fn connect_from_next(&mut self) -> Result<(), ConnectError> {
+    fn connect_from_next(&mut self, due: Instant) -> Result<(), ConnectError> {
         let Dialer {
             target, link, tuples, ..
         } = &mut *self.dialer;
@@ -79,7 +81,8 @@ impl<T: Transmit> EngineConnector<'_, T> {
             match self.engine.connect(self.now, local, *target, link, self.out) {
                 Ok(id) => {
                     let application = self.engine.application_mut();
-                    application.openings.note(self.now, local, id, SYN_TIMEOUT);
+                    let opening = Opening { since: due, id };
+                    application.openings.note(self.now, local, opening, SYN_TIMEOUT);
                     return Ok(());
                 }
                 Err(ConnectError::InUse) => {}
@@ -113,11 +116,11 @@ impl<T: Transmit> Connector for EngineConnector<'_, T> {
         self.engine.prepare(coming.map(|local| (local, target)));
     }
 
-    fn connect(&mut self) -> Result<(), Failure> {
-        let mut result = self.connect_from_next();
+    fn connect(&mut self, due: Instant) -> Result<(), Failure> {
+        let mut result = self.connect_from_next(due);
         // A connection whose answers arrive on another queue is better than none.
         if result == Err(ConnectError::InUse) && self.dialer.tuples.forget_elsewhere() {
-            result = self.connect_from_next();
+            result = self.connect_from_next(due);
         }
         result.map_err(|error| match error {
             ConnectError::InUse => Failure::new(
@@ -183,5 +186,9 @@ impl<T: Transmit> Connector for EngineConnector<'_, T> {
             sent: counters.get(Counter::FramesOut),
             received: counters.get(Counter::FramesIn),
         })
+    }
+
+    fn arrived(&self) -> u64 {
+        self.engine.counters().get(Counter::FramesIn)
     }
 }

@@ -11,15 +11,15 @@ mod tests;
 mod tuples;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use anyhow::{Context, bail};
 use tidegate_affinity::Pinned;
 use tidegate_args::UsageError;
 use tidegate_nic::{Facts, Linux};
-use tidegate_runtime::{Attached, Balancers, CookieMode, InterfaceInfo, Runtime, Sources, SynCookies, WaitStrategy};
+use tidegate_runtime::{
+    Attached, Balancers, CookieMode, InterfaceInfo, Runtime, ShardReport, Sources, SynCookies, WaitStrategy,
+};
 use tidegate_tcp::engine::{ConnectionId, Engine};
 use tidegate_tcp::transmit::Transmit;
 use tidegate_tcp::wire::LinkHeader;
@@ -31,7 +31,8 @@ use self::misrouted::Misrouted;
 use self::tuples::{Addresses, Share, Steering};
 use crate::application::Requests;
 use crate::driver::{Driver, Outcome, Task};
-use crate::progress::{INTERVAL, Meter, Progress};
+use crate::monitor::Monitor;
+use crate::progress::Progress;
 use crate::{Client, Measured, Plan, Workload, measured};
 use tidegate_flood::neighbour;
 
@@ -76,7 +77,7 @@ impl BypassClient {
     }
 
     /// Attaches the XDP program and starts the shards, which begin at once.
-    fn start(&self, plan: &Plan, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Vec<Arc<AtomicU64>>)> {
+    fn start(&self, plan: &Plan, progress: &Progress, outcome: &Sender<Outcome>) -> anyhow::Result<(Runtime, Monitor)> {
         let settings = &self.settings;
         let interface = tidegate_runtime::interface_info(&settings.interface).map_err(usage)?;
         check_queues(&settings.interface, &interface)?;
@@ -93,7 +94,6 @@ impl BypassClient {
         let addresses = settings.addresses(plan.target().ip(), &interface)?;
         let link = self.link(plan, &interface)?;
         let mut shards = Vec::new();
-        let mut steps = Vec::new();
         // The first shard has the most connections.
         let connections = task(plan, Share { index: 0, of: queues }).connections;
         let mut pairs = 0;
@@ -101,19 +101,18 @@ impl BypassClient {
             .then(|| self.steering(plan, addresses, queues))
             .flatten()
             .map(Arc::new);
-        for index in 0..queues {
+        let (monitor, recorders) = Monitor::new(plan, progress, queues as usize);
+        for (index, recorder) in (0..queues).zip(recorders) {
             let share = Share { index, of: queues };
             let task = task(plan, share);
             let tuples = settings.tuples(addresses, share, task.connections, steering.as_ref())?;
             pairs = pairs.max(tuples.len());
             let driver = ShardDriver {
-                driver: Driver::new(task),
+                driver: Driver::new(task, recorder),
                 dialer: Dialer::new(plan.target(), link, tuples),
-                steps: Arc::default(),
                 outcome: outcome.clone(),
             };
-            steps.push(Arc::clone(&driver.steps));
-            shards.push((Requests::new(&plan.url, &task), driver));
+            shards.push((Requests::new(plan, &task), driver));
         }
         let mut shards = shards.into_iter();
         let cookies = SynCookies {
@@ -146,7 +145,7 @@ impl BypassClient {
                 settings.interface
             );
         }
-        Ok((runtime, steps))
+        Ok((runtime, monitor))
     }
 }
 
@@ -157,23 +156,25 @@ impl Client for BypassClient {
         let pin = |cpu| Pinned::to(cpu).with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"));
         let bound = plan.cpu.map(pin).transpose()?;
         let (sender, outcomes) = channel();
-        let (mut runtime, steps) = self.start(plan, &sender)?;
+        let (mut runtime, mut monitor) = self.start(plan, progress, &sender)?;
         // The shards have the CPU from here on; this thread only looks after them.
         drop(bound);
         // The shards alone hold the channel: without them there is nothing to wait for.
         drop(sender);
-        let mut total = watch(plan, progress, &mut runtime, &steps, &outcomes)?;
+        let mut total = watch(&mut monitor, &mut runtime, &outcomes)?;
         // Connections that are still open are reset at once.
         let report = runtime.stop()?;
+        let collected = monitor.finish();
         let misrouted = Misrouted::of(&report.shards);
         // To the engines every visit is a frame.
         if let Some(frames) = &mut total.frames {
             frames.received = frames.received.saturating_sub(misrouted.visits);
         }
+        total.generator.lost_frames = report.shards.iter().map(lost_frames).sum();
         if let Some(warning) = misrouted.warning() {
             eprintln!("tidegate-bench: {warning}");
         }
-        Ok(measured(plan, total, 2 * self.settings.msl))
+        Ok(measured(plan, total, collected, 2 * self.settings.msl))
     }
 }
 
@@ -181,8 +182,6 @@ impl Client for BypassClient {
 struct ShardDriver {
     driver: Driver,
     dialer: Dialer,
-    /// The steps that the shown rate counts.
-    steps: Arc<AtomicU64>,
     /// Told once, at the end.
     outcome: Sender<Outcome>,
 }
@@ -205,7 +204,6 @@ impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
             // The receiver may have given up.
             let _ = self.outcome.send(outcome);
         }
-        self.steps.store(engine.application().stats.steps(), Ordering::Relaxed);
         due
     }
 
@@ -214,11 +212,21 @@ impl tidegate_runtime::ShardTask<Requests<ConnectionId>> for ShardDriver {
     }
 }
 
+/// The frames that the client's own rings, queues or memory for frames had no room for.
+fn lost_frames(shard: &ShardReport) -> u64 {
+    let kernel = &shard.xdp_statistics;
+    kernel.rx_dropped
+        + kernel.rx_ring_full
+        + kernel.rx_fill_ring_empty_descs
+        + shard.port.tx_refused
+        + shard.port.handover_full
+}
+
 /// Latencies are to be the server's, to the microsecond.
 fn check_wait(workload: Workload, wait: WaitStrategy) -> Result<(), UsageError> {
-    if matches!(workload, Workload::Latency { .. }) && wait != WaitStrategy::Spin {
-        let text = "latency needs --wait spin: a client that sleeps wakes up to 1 ms late, which would count as the \
-                    server's";
+    if workload.rate().is_some() && wait != WaitStrategy::Spin {
+        let text = "a fixed rate needs --wait spin: a client that sleeps wakes up to 1 ms late, which would count as \
+                    the server's";
         return Err(UsageError(text.to_owned()));
     }
     Ok(())
@@ -240,13 +248,11 @@ fn check_queues(name: &str, interface: &InterfaceInfo) -> Result<(), UsageError>
 
 /// Every shard needs a part of what is asked for.
 fn check_shares(plan: &Plan, queues: u32) -> Result<(), UsageError> {
-    let least = match plan.workload {
-        Workload::Latency { rate } => rate.min(u64::from(plan.connections)),
-        _ => u64::from(plan.connections),
-    };
+    let connections = u64::from(plan.connections);
+    let least = plan.workload.rate().map_or(connections, |rate| rate.min(connections));
     if least < u64::from(queues) {
         return Err(UsageError(format!(
-            "the interface has {queues} queues; ask for at least as many connections, and requests per second"
+            "the interface has {queues} queues; ask for at least as many connections, and as many per second"
         )));
     }
     Ok(())
@@ -263,31 +269,23 @@ fn usage(error: tidegate_runtime::Error) -> anyhow::Error {
 
 /// Returns the part of the plan that one shard does.
 fn task(plan: &Plan, share: Share) -> Task {
-    let workload = match plan.workload {
-        Workload::Latency { rate } => Workload::Latency { rate: share.part(rate) },
-        workload => workload,
-    };
+    let rate = plan.workload.rate().map_or(0, |rate| share.part(rate));
     Task {
-        workload,
+        workload: plan.workload.with_rate(rate),
         connections: share.part(u64::from(plan.connections)) as u32,
+        arrival: plan.arrival.of_shard(share.index),
         ..Task::of(plan)
     }
 }
 
 /// Shows how the shards are getting on until all are through. Returns what they found together.
-fn watch(
-    plan: &Plan,
-    progress: &Progress,
-    runtime: &mut Runtime,
-    steps: &[Arc<AtomicU64>],
-    outcomes: &Receiver<Outcome>,
-) -> anyhow::Result<Outcome> {
-    let start = Instant::now();
-    let mut meter = Meter::new(progress, plan.workload.unit());
+fn watch(monitor: &mut Monitor, runtime: &mut Runtime, outcomes: &Receiver<Outcome>) -> anyhow::Result<Outcome> {
     let mut total: Option<Outcome> = None;
-    let mut missing = steps.len();
+    let mut missing = monitor.shards();
     while missing > 0 {
-        match outcomes.recv_timeout(INTERVAL) {
+        monitor.look();
+        runtime.check()?;
+        match outcomes.try_recv() {
             Ok(outcome) => {
                 missing -= 1;
                 match &mut total {
@@ -295,15 +293,9 @@ fn watch(
                     None => total = Some(outcome),
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                runtime.check()?;
-                bail!("the client's shards ended before their time");
-            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => bail!("the client's shards ended before their time"),
         }
-        runtime.check()?;
-        let done = steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum();
-        meter.look(start.elapsed(), done);
     }
     total.context("the interface has no queues")
 }

@@ -9,7 +9,7 @@ use tidegate_args::UsageError;
 use tidegate_runtime::{InterfaceInfo, NextHop, WaitStrategy};
 
 use crate::bypass::tuples::{Addresses, Share, Steering, Tuples};
-use crate::{Close, Direction, Plan, Workload};
+use crate::{Direction, Plan, Workload};
 use tidegate_flood::Prefix;
 
 /// The time a peer may acknowledge nothing before a connection is given up. Standards ask for longer, but a benchmark
@@ -145,8 +145,8 @@ impl Settings {
         let time_wait = TIME_WAIT_RATE * (2 * self.msl).as_millis() / 1000;
         // Not more than MAX_TIME_WAIT, so it fits.
         let time_wait = time_wait.clamp(u128::from(MIN_CLOSING), MAX_TIME_WAIT) as u32;
-        let (closing, max_time_wait) = match plan.workload {
-            Workload::Cps { close: Close::Client } => (connections.max(MIN_CLOSING), time_wait.min(pairs.max(1))),
+        let (closing, max_time_wait) = match plan.workload.on_connections() {
+            _ if plan.closes_first() => (connections.max(MIN_CLOSING), time_wait.min(pairs.max(1))),
             Workload::Cps { .. } => (connections.max(MIN_CLOSING), MIN_CLOSING),
             _ => (MIN_CLOSING, MIN_CLOSING),
         };
@@ -155,11 +155,7 @@ impl Settings {
                 direction: Direction::Up,
             } => UPLOAD_SEND_BUFFER,
             workload => {
-                let pipeline = match workload {
-                    Workload::Rps { pipeline } => pipeline as usize,
-                    _ => 1,
-                };
-                let requests = plan.url.request(false).len() * pipeline;
+                let requests = plan.http.request.to_bytes(&plan.url, false).len() * workload.pipeline() as usize;
                 // Twice, since what was answered may not have been acknowledged.
                 (2 * requests).clamp(MIN_SEND_BUFFER, 1 << 30) as u32
             }
@@ -185,7 +181,9 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ramp;
     use crate::body::Verify;
+    use crate::{Arrival, Close};
 
     const ALONE: Share = Share { index: 0, of: 1 };
 
@@ -206,11 +204,14 @@ mod tests {
             url: "http://198.18.0.1/".parse().unwrap(),
             workload,
             connections: 64,
+            ramp: Ramp::default(),
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(1),
             verify: Verify::default(),
             spread: None,
+            arrival: Arrival::Constant,
             cpu: None,
+            http: crate::HttpOptions::default(),
         }
     }
 
@@ -268,6 +269,10 @@ mod tests {
             Workload::Cps { close: Close::Rst },
             Workload::Rps { pipeline: 64 },
             Workload::Latency { rate: 1 },
+            Workload::OpenCps {
+                close: Close::Client,
+                rate: 1,
+            },
             Workload::Throughput {
                 direction: Direction::Up,
             },

@@ -1,5 +1,7 @@
 //! Application and driver against a server on another engine, in memory, with a clock that is turned by hand.
 
+mod http;
+mod phases;
 mod world;
 
 use std::sync::Arc;
@@ -16,18 +18,21 @@ use crate::bypass::settings::Settings;
 use crate::bypass::tuples::{Share, Steering};
 use crate::bypass::{BypassClient, check_queues, check_wait};
 use crate::progress::Progress;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Arrival, Client, Close, Direction, Measured, Plan, Ramp, Workload};
 
 fn plan(workload: Workload) -> Plan {
     Plan {
         url: "http://198.18.0.1/".parse().unwrap(),
         workload,
         connections: 4,
+        ramp: Ramp::default(),
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(100),
         verify: Verify::default(),
         spread: None,
+        arrival: Arrival::Constant,
         cpu: None,
+        http: crate::HttpOptions::default(),
     }
 }
 
@@ -280,6 +285,59 @@ fn what_is_due_counts_even_if_no_connection_is_free_for_it() {
     );
 }
 
+fn open_cps(rate: u64) -> Workload {
+    Workload::OpenCps {
+        close: Close::Client,
+        rate,
+    }
+}
+
+#[test]
+fn connections_of_an_open_loop_keep_their_rate() {
+    let found = find(open_cps(3_000), server(OK));
+    assert_without_errors(&found);
+    assert!((295..=305).contains(&found.operations), "{}", found.operations);
+    let starts = found.generator.starts.unwrap();
+    assert_eq!((starts.due, starts.begun), (300, 300));
+    assert_eq!((starts.late, starts.held_back), (0, 0));
+    assert_eq!(found.time_wait, Some(Duration::from_secs(2)));
+    // From when it was due, which is between two turns: 100 us for the handshake and as much for the response.
+    assert!((200.0..301.0).contains(&found.latency.quantiles().unwrap().p50));
+    assert!(found.connect.quantiles().unwrap().p50 >= 100.0);
+}
+
+#[test]
+fn poisson_arrivals_repeat_with_their_seed() {
+    let due = |seed| {
+        let plan = Plan {
+            arrival: Arrival::Poisson { seed },
+            ..plan(open_cps(3_000))
+        };
+        run(&plan, &Settings::new("tgc0"), server(OK))
+            .0
+            .generator
+            .starts
+            .unwrap()
+            .due
+    };
+    assert_eq!(due(1), due(1));
+    assert!((200..400).contains(&due(2)), "{}", due(2));
+    assert!((1..10).any(|seed| due(seed) != 300));
+}
+
+#[test]
+fn connections_that_are_due_wait_for_a_place_and_that_counts() {
+    // Each of 4 connections takes 200 us: 20,000 a second, and more are due.
+    let found = find(open_cps(30_000), server(OK));
+    assert!((1_900..=2_100).contains(&found.operations), "{}", found.operations);
+    let starts = found.generator.starts.unwrap();
+    // What is due at the end is still begun afterwards.
+    assert_eq!((starts.due, starts.begun, starts.late), (3_000, 3_000, 0));
+    assert!(starts.held_back > 2_500, "{starts:?}");
+    assert!(found.latency.quantiles().unwrap().p50 > 10_000.0);
+    assert!(found.connect.quantiles().unwrap().p50 > 10_000.0);
+}
+
 #[test]
 fn requests_without_an_answer_are_errors() {
     let found = find(Workload::Latency { rate: 3_000 }, server(""));
@@ -365,7 +423,6 @@ fn held_connections_that_close_are_errors() {
 
 #[test]
 fn errors_are_told_by_kind_and_connections_tried_again() {
-    let not_found = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
     for workload in [
         Workload::Cps { close: Close::Client },
         Workload::Rps { pipeline: 4 },
@@ -373,8 +430,8 @@ fn errors_are_told_by_kind_and_connections_tried_again() {
             direction: Direction::Down,
         },
     ] {
-        let found = find(workload, server(not_found));
-        assert_eq!(errors(&found), ["status"], "{workload:?}");
+        let found = find(workload, server("220 smtp\r\n\r\n"));
+        assert_eq!(errors(&found), ["malformed"], "{workload:?}");
         assert_eq!(found.operations, 0);
         // 10 ms after each other, so about 10 times on each of 4 connections.
         assert!((20..=44).contains(&found.errors.total()), "{}", found.errors.total());
@@ -445,7 +502,10 @@ fn a_client_that_sleeps_does_not_measure_latencies() {
             .run(&plan(latency), &Progress::hidden())
             .unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
-        assert!(error.to_string().contains("latency needs --wait spin"), "{error:#}");
+        assert!(
+            error.to_string().contains("a fixed rate needs --wait spin"),
+            "{error:#}"
+        );
         check_wait(Workload::Rps { pipeline: 1 }, wait).unwrap();
     }
     check_wait(latency, WaitStrategy::Spin).unwrap();

@@ -8,20 +8,24 @@ mod tests;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tidegate_kernel_host::{ConnectionId, Host};
 use tidegate_tcp::application::Stream;
 use tidegate_tcp::time::Instant;
 
-use crate::application::{Connection, Requests};
+use crate::application::Requests;
 use crate::connector::Connector;
 use crate::driver::{Driver, Outcome, Task};
 use crate::errors::{Failure, Kind};
+use crate::monitor::Monitor;
 use crate::open_files::allow_open_files;
-use crate::progress::{INTERVAL, Meter, Progress};
-use crate::{Client, Frames, Measured, Plan, Workload, measured};
+use crate::progress::{INTERVAL, Progress};
+use crate::record::Connection;
+use crate::recorder::Recorder;
+use crate::{Client, Frames, Measured, Plan, measured};
 
 /// File descriptors needed beside the connections.
 const OTHER_FILES: u64 = 64;
@@ -48,22 +52,35 @@ impl Client for KernelClient {
     fn run(&mut self, plan: &Plan, progress: &Progress) -> anyhow::Result<Measured> {
         plan.check()?;
         allow_open_files(u64::from(plan.connections) + OTHER_FILES)?;
-        if let Some(cpu) = plan.cpu {
-            tidegate_affinity::pin_this_thread(cpu)
-                .with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"))?;
-        }
-        let outcome = load(plan, progress)?;
-        Ok(measured(plan, outcome, TIME_WAIT))
+        let (mut monitor, recorders) = Monitor::new(plan, progress, 1);
+        thread::scope(|scope| {
+            // It is started before this thread is bound to a CPU, which it would share, and ends with the recorder.
+            let watch = move || {
+                while monitor.look() {}
+                monitor.finish()
+            };
+            let watching = thread::Builder::new()
+                .name("monitor".to_owned())
+                .spawn_scoped(scope, watch)
+                .context("cannot start a thread")?;
+            if let Some(cpu) = plan.cpu {
+                tidegate_affinity::pin_this_thread(cpu)
+                    .with_context(|| format!("cannot run the client on CPU {cpu}; is there one?"))?;
+            }
+            let outcome = recorders.into_iter().map(|recorder| load(plan, recorder)).next();
+            let outcome = outcome.context("there is no recorder")??;
+            let collected = watching.join().map_err(|_| anyhow!("the monitor's thread panicked"))?;
+            Ok(measured(plan, outcome, collected, TIME_WAIT))
+        })
     }
 }
 
-fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
+fn load(plan: &Plan, recorder: Recorder) -> anyhow::Result<Outcome> {
     let task = Task::of(plan);
-    // Requests at a fixed rate are due to the microsecond.
-    let precise = matches!(plan.workload, Workload::Latency { .. });
-    let mut driver = Driver::new(task);
-    let mut meter = Meter::new(progress, plan.workload.unit());
-    let mut host = Host::new(Requests::new(&plan.url, &task))?;
+    // What has a fixed rate is due to the microsecond.
+    let precise = plan.workload.rate().is_some();
+    let mut driver = Driver::new(task, recorder);
+    let mut host = Host::new(Requests::new(plan, &task))?;
     let mut outcome = None;
     host.run_with(
         |host, now| {
@@ -76,7 +93,6 @@ fn load(plan: &Plan, progress: &Progress) -> anyhow::Result<Outcome> {
             if outcome.is_some() {
                 return Ok(None);
             }
-            meter.look(now.since(Instant::ZERO), host.application().stats.steps());
             Ok(Some(timeout(now, due, precise)))
         },
         |application, id, since| application.openings.announce(id, since),
@@ -125,8 +141,8 @@ impl Connector for HostConnector<'_> {
         self.host.connections() as u32
     }
 
-    fn connect(&mut self) -> Result<(), Failure> {
-        match self.host.connect(self.target) {
+    fn connect(&mut self, due: Instant) -> Result<(), Failure> {
+        match self.host.connect_since(self.target, due) {
             Ok(_) => Ok(()),
             Err(error) => Err(failure(&error)),
         }
@@ -156,6 +172,10 @@ impl Connector for HostConnector<'_> {
 
     fn frames(&self) -> Option<Frames> {
         None
+    }
+
+    fn arrived(&self) -> u64 {
+        self.host.events()
     }
 }
 

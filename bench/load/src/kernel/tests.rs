@@ -1,5 +1,8 @@
 //! The client against small servers on the loopback interface.
 
+mod http;
+mod stop;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use crate::body::{Body, Verify};
 use crate::kernel::{KernelClient, timeout};
 use crate::progress::{INTERVAL, Progress};
 use crate::thread_per_connection::serve_on_loopback;
-use crate::{Client, Close, Direction, Measured, Plan, Workload};
+use crate::{Arrival, Client, Close, Direction, HttpOptions, Measured, Plan, Ramp, Workload};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length:";
 
@@ -62,11 +65,15 @@ fn plan(address: SocketAddr, workload: Workload) -> Plan {
         url: format!("http://{address}/").parse().unwrap(),
         workload,
         connections: 3,
+        ramp: Ramp::default(),
         warm_up: Duration::from_millis(20),
-        duration: Duration::from_millis(60),
+        // Enough for a machine on which others are busy.
+        duration: Duration::from_millis(200),
         verify: Verify::default(),
         spread: None,
+        arrival: Arrival::Constant,
         cpu: None,
+        http: HttpOptions::default(),
     }
 }
 
@@ -181,7 +188,8 @@ fn nothing_is_sent_into_a_connection_whose_end_was_announced() {
         for workload in [
             Workload::Rps { pipeline: 1 },
             Workload::Rps { pipeline: 7 },
-            Workload::Latency { rate: 200 },
+            // Each needs a connection of its own, also on a machine that is busy.
+            Workload::Latency { rate: 50 },
             Workload::Throughput {
                 direction: Direction::Down,
             },
@@ -256,11 +264,58 @@ fn an_open_loop_makes_as_many_requests_as_are_due() {
 fn what_is_due_at_a_server_that_stands_still_is_unfinished() {
     let mut plan = plan(silence(), Workload::Latency { rate: 1_000 });
     plan.warm_up = Duration::ZERO;
+    plan.duration = Duration::from_millis(60);
     let measured = run(&plan);
     assert_eq!(measured.operations, 0);
     assert_eq!(errors(&measured), ["unfinished"]);
     // All that were due, although only three connections could take one each.
+    assert_eq!(measured.errors.total(), 150);
+}
+
+fn open_cps(rate: u64) -> Workload {
+    Workload::OpenCps {
+        close: Close::Rst,
+        rate,
+    }
+}
+
+#[test]
+fn connections_of_an_open_loop_are_begun_when_they_are_due() {
+    for arrival in [Arrival::Constant, Arrival::Poisson { seed: 1 }] {
+        let plan = Plan {
+            connections: 1_000,
+            arrival,
+            ..plan(hello(), open_cps(1_000))
+        };
+        let measured = run(&plan);
+        assert_right(&measured);
+        let starts = measured.generator.starts.unwrap();
+        // 60 on average; the standard deviation of a Poisson process is 8.
+        assert!((20..=100).contains(&starts.due), "{starts:?}");
+        assert_eq!((starts.begun, starts.missed()), (starts.due, 0));
+        assert!(measured.latency.len() >= starts.due && measured.connect.len() >= starts.due);
+        assert!((0.0..=1.0).contains(&measured.generator.busy));
+    }
+}
+
+#[test]
+fn connections_that_are_due_while_all_wait_are_held_back_and_missed() {
+    let mut plan = plan(silence(), open_cps(1_000));
+    plan.warm_up = Duration::ZERO;
+    let measured = run(&plan);
+    assert_eq!(measured.operations, 0);
+    // Three are begun and never answered; the others find no place.
+    let starts = measured.generator.starts.unwrap();
+    assert_eq!((starts.due, starts.begun, starts.missed()), (60, 3, 57));
+    assert_eq!(errors(&measured), ["unfinished"]);
     assert_eq!(measured.errors.total(), 60);
+    assert!(measured.limit(&plan).is_none(), "there is nothing to judge");
+}
+
+#[test]
+fn connections_of_an_open_loop_that_are_refused_are_errors() {
+    let measured = run(&plan(nobody(), open_cps(500)));
+    assert_eq!((measured.operations, errors(&measured)), (0, vec!["refused"]));
 }
 
 #[test]
@@ -345,7 +400,7 @@ fn silent_to_the_first() -> SocketAddr {
 #[test]
 fn a_connection_that_is_never_answered_is_an_error_beside_others_that_are() {
     for workload in [Workload::Cps { close: Close::Rst }, Workload::Rps { pipeline: 2 }] {
-        for (millis, errors) in [(60, 0), (1_050, 1)] {
+        for (millis, errors) in [(150, 0), (1_050, 1)] {
             let address = silent_to_the_first();
             let measured = run(&Plan {
                 duration: Duration::from_millis(millis),

@@ -8,6 +8,28 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
+/// Whether `text` is `wanted`, which consists of small letters and hyphens, but for the case of its letters. `text` has
+/// no control characters, as neither names nor values of fields do.
+#[inline]
+pub(super) fn is_word<const N: usize>(text: &[u8], wanted: &[u8; N]) -> bool {
+    /// The bit that tells small letters from capital ones; hyphens have it, too.
+    const SMALL: u8 = 0x20;
+    debug_assert!(wanted.iter().all(|&byte| byte.is_ascii_lowercase() || byte == b'-'));
+    let Ok(text) = <&[u8; N]>::try_from(text) else {
+        return false;
+    };
+    // Eight at a time: a comparison of one byte after the other would be the longest part of reading a head.
+    let (words, rest) = text.as_chunks::<8>();
+    let (wanted_words, wanted_rest) = wanted.as_chunks::<8>();
+    let mut pairs = words.iter().zip(wanted_words);
+    pairs
+        .all(|(&word, &wanted)| u64::from_ne_bytes(word) | u64::from_ne_bytes([SMALL; 8]) == u64::from_ne_bytes(wanted))
+        && rest
+            .iter()
+            .zip(wanted_rest)
+            .all(|(&byte, &wanted)| byte | SMALL == wanted)
+}
+
 /// A decimal number without sign; one that does not fit is the largest that does.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
@@ -44,6 +66,27 @@ mod tests {
         let members: Vec<_> = list(b" a ,,\tb,c d, ").collect();
         assert_eq!(members, [&b"a"[..], b"b", b"c d"]);
         assert_eq!(list(b"").count(), 0);
+    }
+
+    #[test]
+    fn words_are_compared_without_regard_to_case() {
+        let wanted = b"transfer-encoding";
+        for same in [&b"transfer-encoding"[..], b"Transfer-Encoding", b"TRANSFER-ENCODING"] {
+            assert!(is_word(same, wanted));
+        }
+        for at in 0..wanted.len() {
+            for byte in b' '..=255 {
+                let mut other = *wanted;
+                other[at] = byte;
+                assert_eq!(
+                    is_word(&other, wanted),
+                    other.eq_ignore_ascii_case(wanted),
+                    "{byte} at {at}"
+                );
+            }
+        }
+        assert!(!is_word(b"transfer-encodin", wanted) && !is_word(b"", wanted));
+        assert!(is_word(b"", b""));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use super::config::Config;
-use super::fields::{decimal, list};
+use super::fields::{decimal, is_word, list};
 use super::host::is_host;
 use super::status::Status;
 
@@ -256,18 +256,18 @@ impl Fields {
     #[inline]
     fn add(&mut self, header: Header<'_>, is_1_1: bool) -> Result<(), Status> {
         let Header { name, value } = header;
-        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+        let name = name.as_bytes();
         // Length and first letter already rule out most of the fields that have no meaning here.
-        let initial = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        let initial = name.first().map_or(0, u8::to_ascii_lowercase);
         match (name.len(), initial) {
-            (4, b'h') if is("host") => {
+            (4, b'h') if is_word(name, b"host") => {
                 self.hosts += 1;
                 if !is_host(value) {
                     return Err(Status::BadRequest);
                 }
             }
-            (5, b'r') if is("range") => self.conditional = true,
-            (6, b'e') if is("expect") && is_1_1 => {
+            (5, b'r') if is_word(name, b"range") => self.conditional = true,
+            (6, b'e') if is_word(name, b"expect") && is_1_1 => {
                 for expectation in list(value) {
                     if !expectation.eq_ignore_ascii_case(b"100-continue") {
                         return Err(Status::ExpectationFailed);
@@ -275,11 +275,11 @@ impl Fields {
                     self.expects_continue = true;
                 }
             }
-            (8, b'i') if is("if-match") || is("if-range") => self.conditional = true,
-            (10, b'c') if is("connection") => self.connection(value),
-            (13, b'i') if is("if-none-match") => self.conditional = true,
-            (14, b'c') if is("content-length") => self.length = Some(content_length(value, self.length)?),
-            (17, b't') if is("transfer-encoding") => {
+            (8, b'i') if is_word(name, b"if-match") || is_word(name, b"if-range") => self.conditional = true,
+            (10, b'c') if is_word(name, b"connection") => self.connection(value),
+            (13, b'i') if is_word(name, b"if-none-match") => self.conditional = true,
+            (14, b'c') if is_word(name, b"content-length") => self.length = Some(content_length(value, self.length)?),
+            (17, b't') if is_word(name, b"transfer-encoding") => {
                 // HTTP/1.0 has no transfer codings, and what came through it is doubtful (RFC 9112, section 6.1).
                 if !is_1_1 || self.chunked {
                     return Err(Status::BadRequest);
@@ -287,8 +287,8 @@ impl Fields {
                 transfer_encoding(value)?;
                 self.chunked = true;
             }
-            (17, b'i') if is("if-modified-since") => self.conditional = true,
-            (19, b'i') if is("if-unmodified-since") => self.conditional = true,
+            (17, b'i') if is_word(name, b"if-modified-since") => self.conditional = true,
+            (19, b'i') if is_word(name, b"if-unmodified-since") => self.conditional = true,
             _ => {}
         }
         Ok(())
@@ -297,7 +297,7 @@ impl Fields {
     #[inline]
     fn connection(&mut self, value: &[u8]) {
         // Nearly always it is one option.
-        if value.eq_ignore_ascii_case(b"close") {
+        if is_word(value, b"close") {
             self.close = true;
             return;
         }

@@ -19,6 +19,7 @@ use tidegate_tcp::engine::{Engine, Secrets, syn_ack_of};
 use tidegate_xsk::Umems;
 
 use super::reload::Retiring;
+use super::take_over::{each, sockets_of};
 use super::{Failure, Listener, Runtime, Settings};
 use crate::affinity;
 use crate::capability;
@@ -43,7 +44,9 @@ use crate::report::{QueueInfo, ShardReport};
 use crate::shard::{BELL, Exit, Parts, Shard, Shared};
 use crate::shard_port::ShardPort;
 use crate::shard_task::ShardTask;
-use crate::take_over::{Earlier, MAX_SHARED_QUEUES, NewPort, Predecessor, Release, Succession, relayed, tell_taken};
+use crate::take_over::{
+    Earlier, Limits, MAX_SHARED_QUEUES, NewPort, Predecessor, Release, Succession, relayed, tell_taken,
+};
 use crate::watchdog::Watchdog;
 use crate::xdp::{self, Offered, ProgramSettings, Steering};
 
@@ -82,10 +85,11 @@ where
 {
     let mut checked = Checked::new(settings)?;
     let config = settings.afxdp;
+    let limits = Limits::of(config);
     let mut predecessor = config
         .take_over
         .as_deref()
-        .map(Predecessor::call)
+        .map(|path| Predecessor::call(path, limits))
         .transpose()?
         .flatten();
     let flow_hasher = match &mut predecessor {
@@ -142,7 +146,7 @@ where
         &shared.mailboxes,
     )?;
     let succession = match &config.take_over {
-        Some(path) => Some(Succession::new(path, checked.cookie_secret.key)?),
+        Some(path) => Some(Succession::new(path, checked.cookie_secret.key, limits)?),
         None => None,
     };
     (settings.opened)().map_err(|error| Error::io("cannot give privileges up (table [privileges])", error))?;
@@ -161,8 +165,7 @@ where
         if let Some(next_hops) = &next_hops {
             engine.set_next_hops(next_hops.next_hops());
         }
-        let devices = 0..port.socket().devices();
-        sockets.push(devices.map(|device| port.socket().fd(device)).collect::<Vec<_>>());
+        sockets.push(sockets_of(&port));
         let own = Parts {
             engine,
             task,
@@ -180,10 +183,8 @@ where
         retiring.add(&steering.claim(&program_settings)?);
     }
     // Fill rings are full, so frames may come in from here on; they wait in the RX rings.
-    for (queue, sockets) in (0..).zip(&sockets) {
-        for (device, &socket) in (0..).zip(sockets) {
-            steering.set_socket(device, queue, socket)?;
-        }
+    for (device, queue, socket) in each(&sockets) {
+        steering.set_socket(device, queue, socket)?;
     }
 
     let indexes = checked
@@ -212,6 +213,7 @@ where
         places,
         succession,
         kept: None,
+        sockets,
         afxdp: config.clone(),
         plan,
         driver_counters: checked

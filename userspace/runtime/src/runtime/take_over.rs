@@ -17,6 +17,41 @@ use crate::shard_port::ShardPort as _;
 use crate::take_over::{NewPort, Offering, Release, Rest, Step, relayed};
 use crate::xdp::Kept;
 
+/// The descriptors of a port's sockets, by device.
+pub(super) fn sockets_of(port: &Port) -> Vec<RawFd> {
+    let socket = port.socket();
+    (0..socket.devices()).map(|device| socket.fd(device)).collect()
+}
+
+/// Device, queue and socket of each of the sockets, which are by queue and device.
+pub(super) fn each(sockets: &[Vec<RawFd>]) -> impl Iterator<Item = (u8, u32, RawFd)> {
+    (0..)
+        .zip(sockets)
+        .flat_map(|(queue, sockets)| (0..).zip(sockets).map(move |(device, &socket)| (device, queue, socket)))
+}
+
+/// Has `set` put `other` in the place of each of the sockets. If it fails for one, those before it are put back, and
+/// its error is the one inside.
+///
+/// # Errors
+///
+/// That of putting one back.
+fn replace_all(
+    sockets: &[Vec<RawFd>],
+    other: RawFd,
+    mut set: impl FnMut(u8, u32, RawFd) -> Result<(), Error>,
+) -> Result<Result<(), Error>, Error> {
+    for (done, (device, queue, _)) in each(sockets).enumerate() {
+        if let Err(error) = set(device, queue, other) {
+            for (device, queue, socket) in each(sockets).take(done) {
+                set(device, queue, socket)?;
+            }
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}
+
 impl Runtime {
     /// Whether another process serves the interfaces now, and this one has only the connections it had.
     pub fn is_taken_over(&self) -> bool {
@@ -71,14 +106,18 @@ impl Runtime {
                 nowhere,
                 relays,
                 conversation,
-            } => {
-                match self.release(&nowhere, &relays) {
-                    Ok(()) => succession.released(nowhere, conversation),
-                    Err(error) => tracing::warn!("another process cannot take over: {error}"),
+            } => match self.release(&nowhere, &relays) {
+                Ok(Ok(())) => {
+                    succession.released(nowhere, conversation);
+                    Ok(())
                 }
-                Ok(())
-            }
-            Step::Resume(failing) => {
+                Ok(Err(error)) => {
+                    tracing::warn!("another process cannot take over: {error}; this one goes on");
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Step::Resume(mut failing) => {
                 // The kernel lets queues go a moment after their process has ended.
                 let lived = failing.lives();
                 match self.resume() {
@@ -91,7 +130,18 @@ impl Runtime {
                         succession.wait_for_devices(failing);
                         Ok(())
                     }
-                    Err(error) => Err(error),
+                    Err(error) => match (self.check_link(), error) {
+                        // The reason of the other error.
+                        (Err(gone), _) => Err(gone),
+                        (Ok(()), error @ Error::InterfaceDown { .. }) => {
+                            if failing.is_first_failure() {
+                                tracing::warn!("{error}; its queues are bound again then");
+                            }
+                            succession.wait_for_devices(failing);
+                            Ok(())
+                        }
+                        (Ok(()), error) => Err(error),
+                    },
                 }
             }
             Step::Forget(first) => {
@@ -114,13 +164,24 @@ impl Runtime {
     }
 
     /// Has all shards close their sockets and go on by relays. What arrives meanwhile is dropped. From then on maps and
-    /// cookies are the other process's.
-    fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<(), Error> {
-        let kept = self.steering.give_up()?;
+    /// cookies are the other process's. With an error inside all is as before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`]: some of what arrives is dropped, and cannot be had back.
+    fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<Result<(), Error>, Error> {
+        let kept = match self.steering.give_up() {
+            Ok(kept) => kept,
+            Err(error) => return Ok(Err(error)),
+        };
         self.cookies.pause();
-        if let Err(error) = self.receive_nothing(nowhere) {
+        let steering = &mut self.steering;
+        let replaced = replace_all(&self.sockets, nowhere.as_raw_fd(), |device, queue, socket| {
+            steering.set_socket(device, queue, socket)
+        });
+        if let Err(error) = replaced? {
             self.restore(&kept);
-            return Err(error);
+            return Ok(Err(error));
         }
         self.kept = Some(kept);
         let rest = Rest::new(relays.len());
@@ -132,17 +193,7 @@ impl Runtime {
         }
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let _ = (0..relays.len()).try_for_each(|_| are_released.recv_deadline(deadline));
-        Ok(())
-    }
-
-    fn receive_nothing(&mut self, nowhere: &OwnedFd) -> Result<(), Error> {
-        for queue in 0..self.queues.len() {
-            for device in 0..self.devices.len() {
-                self.steering
-                    .set_socket(device as u8, queue as u32, nowhere.as_raw_fd())?;
-            }
-        }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Has the XDP program steer as before, and controls cookies again.
@@ -171,14 +222,7 @@ impl Runtime {
             self.afxdp.handover_queue as usize,
             self.afxdp.frames as usize,
         ));
-        let sockets: Vec<Vec<RawFd>> = ports
-            .iter()
-            .map(|port| {
-                (0..port.socket().devices())
-                    .map(|device| port.socket().fd(device))
-                    .collect()
-            })
-            .collect();
+        self.sockets = ports.iter().map(sockets_of).collect();
         for (index, port) in (0..).zip(ports) {
             let port = NewPort {
                 port,
@@ -199,10 +243,8 @@ impl Runtime {
         if let Some(kept) = self.kept.take() {
             self.restore(&kept);
         }
-        for (queue, sockets) in (0..).zip(sockets) {
-            for (device, socket) in (0..).zip(sockets) {
-                self.steering.set_socket(device, queue, socket)?;
-            }
+        for (device, queue, socket) in each(&self.sockets) {
+            self.steering.set_socket(device, queue, socket)?;
         }
         Ok(())
     }
@@ -223,5 +265,53 @@ impl Runtime {
                 lost => tracing::warn!("a process that this one took over from has ended, and {lost} flows with it"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const NOWHERE: RawFd = 99;
+
+    /// Sockets of three queues of two devices.
+    fn sockets() -> Vec<Vec<RawFd>> {
+        vec![vec![10, 11], vec![12, 13], vec![14, 15]]
+    }
+
+    /// The map of the sockets, replaced, and the result; `fails` tells of each call of the kernel, from 0 on, whether
+    /// it fails.
+    fn replaced(fails: impl Fn(usize) -> bool) -> (Vec<RawFd>, Result<Result<(), Error>, Error>) {
+        let sockets = sockets();
+        let place = |device, queue| (queue, device);
+        let mut map: BTreeMap<_, _> = each(&sockets)
+            .map(|(device, queue, socket)| (place(device, queue), socket))
+            .collect();
+        let mut calls = 0..;
+        let result = replace_all(&sockets, NOWHERE, |device, queue, socket| {
+            if fails(calls.next().expect("a number")) {
+                return Err(Error::Load("no memory".to_owned()));
+            }
+            map.insert(place(device, queue), socket);
+            Ok(())
+        });
+        (map.into_values().collect(), result)
+    }
+
+    #[test]
+    fn sockets_that_cannot_all_be_replaced_are_put_back() {
+        let (map, result) = replaced(|_| false);
+        assert!(matches!(result, Ok(Ok(()))));
+        assert_eq!(map, [NOWHERE; 6]);
+        for failing in 0..6 {
+            let (map, result) = replaced(|call| call == failing);
+            assert!(matches!(result, Ok(Err(_))));
+            assert_eq!(map, sockets().concat(), "call {failing}");
+        }
+        // None of what cannot be put back goes unnoticed.
+        let (_, result) = replaced(|call| call >= 3);
+        assert!(result.is_err());
     }
 }

@@ -13,13 +13,10 @@ use nix::unistd::pipe2;
 use tidegate_abi::siphash::Key;
 
 use super::conversation::{Conversation, Door, MAX_DESCRIPTORS, Offer, Word, is_hung_up};
-use super::{Earlier, NUMBERS, SOON, VERSION, free_numbers, max_frame, object_hash};
+use super::{Earlier, Limits, NUMBERS, VERSION, free_numbers, max_frame, object_hash};
 use crate::error::Error;
 use crate::relay::Relay;
 use crate::xdp::{Attached, Steering};
-
-/// The time from an offer on within which the other process has to be ready. It makes its engines meanwhile.
-const PREPARATION: Duration = Duration::from_secs(60);
 
 /// The progress of giving the devices to the next process.
 enum State {
@@ -69,9 +66,15 @@ pub(crate) struct Failing {
     conversation: Conversation,
     /// In the place of the sockets.
     _nowhere: OwnedFd,
+    has_failed: bool,
 }
 
 impl Failing {
+    /// Whether this is asked for the first time: of several attempts one is told of.
+    pub(crate) fn is_first_failure(&mut self) -> bool {
+        !core::mem::replace(&mut self.has_failed, true)
+    }
+
     /// Whether the process that failed may have sockets yet.
     pub(crate) fn lives(&self) -> bool {
         !is_hung_up(&self.conversation)
@@ -86,6 +89,7 @@ pub(crate) struct Succession {
     _life: OwnedFd,
     life: OwnedFd,
     secret: Key,
+    limits: Limits,
     /// The number in the flow filter that the first shard of the process has which was made the last offer.
     next_first: u16,
     /// The path could not be had back.
@@ -98,7 +102,7 @@ impl Succession {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(crate) fn new(path: &Path, secret: Key) -> Result<Self, Error> {
+    pub(crate) fn new(path: &Path, secret: Key, limits: Limits) -> Result<Self, Error> {
         let failed = |error| Error::io(format!("cannot let others take over at {}", path.display()), error);
         let door = Door::open(path).map_err(failed)?;
         let (life, own) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()))?;
@@ -108,6 +112,7 @@ impl Succession {
             _life: own,
             life,
             secret,
+            limits,
             next_first: NUMBERS,
             is_shut: false,
         })
@@ -137,12 +142,13 @@ impl Succession {
             }
             State::Offered { conversation, since } => {
                 if !conversation.has_news() {
-                    if since.elapsed() < PREPARATION {
+                    if since.elapsed() < self.limits.preparation {
                         self.state = State::Offered { conversation, since };
                     } else {
                         tracing::warn!(
-                            "the process that was to take over is not ready after {PREPARATION:?}, and is waited for no \
-                             longer; this one goes on"
+                            "the process that was to take over is not ready after {:?} (afxdp.take_over_preparation), \
+                             and is waited for no longer; this one goes on",
+                            self.limits.preparation
                         );
                     }
                     return Step::Nothing;
@@ -164,7 +170,7 @@ impl Succession {
                 nowhere,
                 since,
             } => {
-                if !conversation.has_news() && since.elapsed() < SOON {
+                if !conversation.has_news() && since.elapsed() < self.limits.step {
                     self.state = State::Released {
                         conversation,
                         nowhere,
@@ -186,6 +192,7 @@ impl Succession {
                         Step::Resume(Failing {
                             conversation,
                             _nowhere: nowhere,
+                            has_failed: false,
                         })
                     }
                 }
@@ -344,6 +351,11 @@ mod tests {
     use super::super::{Predecessor, tell_taken};
     use super::*;
 
+    const LIMITS: Limits = Limits {
+        preparation: Duration::from_secs(60),
+        step: Duration::from_secs(10),
+    };
+    const SOON: Duration = LIMITS.step;
     const QUEUES: u32 = 2;
     const MTU: u16 = 1500;
 
@@ -376,7 +388,7 @@ mod tests {
     fn release(succession: &mut Succession, path: &Path) -> Predecessor {
         thread::scope(|scope| {
             let called = scope.spawn(|| {
-                let predecessor = Predecessor::call(path).expect("an offer").expect("it is there");
+                let predecessor = Predecessor::call(path, LIMITS).expect("an offer").expect("it is there");
                 predecessor.release().expect("it releases them");
                 predecessor
             });
@@ -401,13 +413,13 @@ mod tests {
     fn a_process_that_serves_is_waited_for_and_missed_when_it_has_ended() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("door");
-        let mut succession = Succession::new(&path, Key(1, 2)).expect("a socket");
+        let mut succession = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
         let later = release(&mut succession, &path);
         assert_eq!(later.first, 2);
         assert!(succession.has_begun() && !succession.is_complete());
         assert!(matches!(step(&mut succession), Step::Nothing));
         let earlier = later.into_earlier();
-        let next = Succession::new(&path, Key(1, 2)).expect("a socket");
+        let next = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
         tell_taken(&earlier, &path).expect("it waits");
         assert!(matches!(step(&mut succession), Step::Leave));
         assert!(succession.is_complete() && matches!(step(&mut succession), Step::Nothing));
@@ -427,10 +439,10 @@ mod tests {
     fn after_a_process_that_fails_another_can_take_over_when_that_has_ended() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("door");
-        let mut succession = Succession::new(&path, Key(1, 2)).expect("a socket");
+        let mut succession = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
         for _ in 0..2 {
             let later = release(&mut succession, &path);
-            let door = Succession::new(&path, Key(1, 2)).expect("a socket");
+            let door = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
             drop(later);
             let Step::Resume(failing) = step(&mut succession) else {
                 panic!("it goes on")
@@ -453,7 +465,7 @@ mod tests {
     fn a_process_that_is_too_late_learns_it_and_no_other_takes_over_before_it_ends() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("door");
-        let mut succession = Succession::new(&path, Key(1, 2)).expect("a socket");
+        let mut succession = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
         let earlier = release(&mut succession, &path).into_earlier();
         let State::Released { since, .. } = &mut succession.state else {
             panic!("it waits")
@@ -465,7 +477,7 @@ mod tests {
         assert!(failing.lives());
         succession.resume(failing);
         let error = tell_taken(&earlier, &path).expect_err("too late").to_string();
-        assert!(error.contains("it has waited longer than 10s"), "{error}");
+        assert!(error.contains("afxdp.take_over_timeout"), "{error}");
         let caller = Conversation::call(&path).expect("a call").expect("it is there");
         assert!(matches!(step(&mut succession), Step::Nothing));
         assert!(!caller.has_news(), "not yet");
@@ -479,7 +491,7 @@ mod tests {
     fn an_offer_holds_for_a_while() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("door");
-        let mut succession = Succession::new(&path, Key(1, 2)).expect("a socket");
+        let mut succession = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
         let call = || Conversation::call(&path).expect("a call").expect("it is there");
         let (silent, next) = (call(), call());
         assert!(matches!(step(&mut succession), Step::Nothing));
@@ -489,7 +501,9 @@ mod tests {
         let State::Offered { since, .. } = &mut succession.state else {
             panic!("it waits")
         };
-        *since = since.checked_sub(PREPARATION).expect("the machine has run for so long");
+        *since = since
+            .checked_sub(LIMITS.preparation)
+            .expect("the machine has run for so long");
         assert!(matches!(step(&mut succession), Step::Nothing));
         assert!(is_hung_up(&silent));
         assert!(matches!(step(&mut succession), Step::Nothing));
@@ -500,7 +514,7 @@ mod tests {
     fn the_path_is_had_back_as_soon_as_it_is_free() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("door");
-        let mut succession = Succession::new(&path, Key(1, 2)).expect("a socket");
+        let mut succession = Succession::new(&path, Key(1, 2), LIMITS).expect("a socket");
         drop(release(&mut succession, &path));
         std::fs::remove_file(&path).expect("a socket");
         std::fs::write(&path, "").expect("a file");

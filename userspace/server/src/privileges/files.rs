@@ -1,9 +1,12 @@
 //! The files within reach, by Landlock.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
@@ -29,6 +32,9 @@ const READ: [&str; 8] = [
     "/usr/lib",
     "/lib",
 ];
+
+/// Where a service's logs are, unless the service manager says otherwise.
+const LOGS: &str = "/var/log/tidegate";
 
 /// Written to prepare devices and to put them back (`--tune`).
 const TUNED: [&str; 3] = ["/proc/irq", "/proc/sys", "/sys"];
@@ -59,6 +65,9 @@ impl Files {
         files.owned.extend(config.control.path.as_deref().map(folder_of));
         files.owned.extend(config.afxdp.take_over.as_deref().map(folder_of));
         files.owned.extend(config.access_log.path.as_deref().map(folder_of));
+        files
+            .owned
+            .extend(log_folders(env::var_os("LOGS_DIRECTORY").as_deref()));
         if let Some(state) = &settings.tune {
             files.owned.push(state.clone());
             files.written.extend(TUNED.iter().map(PathBuf::from));
@@ -71,12 +80,108 @@ impl Files {
     }
 }
 
+/// The folders that a service has for logs, whether it writes any yet or not: a reload may turn them on. `named` is
+/// what the service manager says (`LogsDirectory=` of systemd.exec(5)).
+fn log_folders(named: Option<&OsStr>) -> Vec<PathBuf> {
+    let named = named.map(|named| env::split_paths(named).filter(|folder| folder.is_absolute()).collect());
+    named.unwrap_or_else(|| vec![LOGS.into()])
+}
+
 /// The folder that a file is in.
 fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// A use of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It is read.
+    Read,
+    /// It is made, or written to.
+    Write,
+}
+
+/// The files and folders within reach, as the kernel knows them: one of the same name that takes the place of another
+/// is not that one.
+#[derive(Debug)]
+pub(super) struct Reach {
+    read: Vec<Known>,
+    owned: Vec<Known>,
+}
+
+/// A file or folder, by device and inode.
+#[derive(Debug)]
+struct Known {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl Known {
+    /// `None`: there is none.
+    fn at(path: &Path) -> Option<Self> {
+        Some(Self {
+            path: path.to_owned(),
+            id: id_of(path)?,
+        })
+    }
+}
+
+/// Device and inode of what is at `path`.
+fn id_of(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+impl Reach {
+    fn of(files: &Files) -> Self {
+        let known = |paths: &[PathBuf]| paths.iter().filter_map(|path| Known::at(path)).collect();
+        Self {
+            read: known(&files.read),
+            owned: known(&files.owned),
+        }
+    }
+
+    /// Why the file at `path`, or a new one of that name, is out of reach, as a clause with a remedy. `None`: it is
+    /// not, or there is no folder for it.
+    pub(super) fn objection(&self, path: &Path, access: Access) -> Option<String> {
+        let real = fs::canonicalize(path)
+            .or_else(|_| fs::canonicalize(folder_of(path)))
+            .ok()?;
+        let read = if access == Access::Read { &self.read[..] } else { &[] };
+        let known = || self.owned.iter().chain(read);
+        let is_known = |place: &Path| id_of(place).is_some_and(|id| known().any(|known| known.id == id));
+        if real.ancestors().any(is_known) {
+            return None;
+        }
+        let folders = self.owned.iter().map(|known| known.path.display().to_string());
+        let folders: BTreeSet<_> = folders.collect();
+        Some(match access {
+            Access::Read => format!(
+                "{} is not among the files that this server can reach since its start (Landlock); to have it read the \
+                 server needs a restart, or `privileges.read` that has a folder above it at the start",
+                path.display()
+            ),
+            Access::Write if folders.is_empty() => format!(
+                "this server can make no files since its start (Landlock), and {} would be one; it needs a restart",
+                path.display()
+            ),
+            Access::Write => format!(
+                "{} is in none of the folders in which this server can make files since its start (Landlock), which are \
+                 {}; name a file there, or restart the server",
+                path.display(),
+                folders.into_iter().collect::<Vec<_>>().join(", ")
+            ),
+        })
+    }
+}
+
+/// Whether Landlock is in force for a thread of this process.
+static IS_ENFORCED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn is_enforced() -> bool {
+    IS_ENFORCED.load(Ordering::Relaxed)
 }
 
 /// Checks that the folder of `path` can be written to by this user and group, as sockets take that change hands.
@@ -101,21 +206,21 @@ pub(super) fn check_writable(path: &Path, (user, group): (u32, u32)) -> Result<(
     ))
 }
 
-/// The rules for a server with `settings`; `None`, logged, where the kernel has no Landlock.
+/// The rules for a server with `settings`, and what they leave; `None`, logged, where the kernel has no Landlock.
 ///
 /// # Errors
 ///
 /// The folder for the state of devices cannot be made.
-pub(super) fn ruleset(settings: &Settings) -> Result<Option<RulesetCreated>, Failure> {
+pub(super) fn ruleset(settings: &Settings) -> Result<Option<(RulesetCreated, Reach)>, Failure> {
     if let Some(state) = &settings.tune {
         fs::create_dir_all(state).map_err(|source| Failure::System {
             what: format!("cannot make {}", state.display()),
             source,
         })?;
     }
-    Ok(rules(&Files::of(settings))
-        .map_err(|error| warn!("files are not out of reach: Landlock says {error}"))
-        .ok())
+    let files = Files::of(settings);
+    let rules = rules(&files).map_err(|error| warn!("files are not out of reach: Landlock says {error}"));
+    Ok(rules.ok().map(|rules| (rules, Reach::of(&files))))
 }
 
 fn rules(files: &Files) -> Result<RulesetCreated, RulesetError> {
@@ -142,7 +247,7 @@ pub(super) fn confine_thread(rules: &RulesetCreated) {
         Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
             warn!("files are not out of reach: this kernel has no Landlock, or it is not among `lsm=`");
         }
-        Ok(_) => {}
+        Ok(_) => IS_ENFORCED.store(true, Ordering::Relaxed),
         Err(error) => warn!("files are not out of reach: Landlock says {error}"),
     }
 }
@@ -210,6 +315,60 @@ mod tests {
         });
         // Others are as free as before.
         fs::read(path("other/file")).unwrap();
+    }
+
+    #[test]
+    fn what_is_out_of_reach_is_known_by_the_folders_there_were_and_not_by_their_names() {
+        let scratch = tempfile::tempdir().unwrap();
+        for folder in ["www", "own", "own/below", "other"] {
+            fs::create_dir(scratch.path().join(folder)).unwrap();
+        }
+        let path = |name: &str| scratch.path().join(name);
+        fs::write(path("other/file"), "text").unwrap();
+        std::os::unix::fs::symlink(path("other/file"), path("own/link")).unwrap();
+        let reach = Reach::of(&Files {
+            read: vec![path("www"), path("missing")],
+            written: vec![],
+            owned: vec![path("own")],
+        });
+        let is_refused = |name: &str, access| reach.objection(&path(name), access).is_some();
+        for (name, reads, writes) in [
+            ("www/file", true, false),
+            ("www", true, false),
+            ("own/new", true, true),
+            ("own/below/new", true, true),
+            ("own/../own/new", true, true),
+            ("other/file", false, false),
+            ("other/new", false, false),
+            ("own/link", false, false),
+        ] {
+            let refused = [Access::Read, Access::Write].map(|access| is_refused(name, access));
+            assert_eq!(refused, [!reads, !writes], "{name}");
+        }
+        // That there is no folder is said by the attempt.
+        assert!(!is_refused("nowhere/new", Access::Write));
+        let objection = reach.objection(&path("other/new"), Access::Write).unwrap();
+        assert!(objection.contains(path("own").to_str().unwrap()), "{objection}");
+        fs::rename(path("own"), path("older")).unwrap();
+        fs::create_dir(path("own")).unwrap();
+        assert!(is_refused("own/new", Access::Write) && !is_refused("older/new", Access::Write));
+    }
+
+    #[test]
+    fn logs_may_be_turned_on_later_where_the_service_has_its_folder() {
+        let folders = |named: Option<&str>| log_folders(named.map(OsStr::new));
+        assert_eq!(folders(None), [Path::new("/var/log/tidegate")]);
+        assert_eq!(
+            folders(Some("/logs/a:/logs/b")),
+            [Path::new("/logs/a"), Path::new("/logs/b")]
+        );
+        assert_eq!(folders(Some("")), Vec::<PathBuf>::new());
+        let files = Files::of(&Settings::of_test());
+        assert!(
+            log_folders(env::var_os("LOGS_DIRECTORY").as_deref())
+                .iter()
+                .all(|folder| files.owned.contains(folder))
+        );
     }
 
     #[test]

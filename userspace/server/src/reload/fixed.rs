@@ -59,7 +59,8 @@ fn afxdp(old: &tidegate_runtime::Config, new: &tidegate_runtime::Config) -> Opti
     changed!("afxdp", old, new, Config, fixed [
         queues xdp_mode attach priority wait spin busy_poll_budget busy_poll frames frame_size fill_ring
         completion_ring rx_ring tx_ring control_reserve handover_queue huge_pages pin_threads zero_copy burst
-        flow_filter next_hop neighbour_rate take_over take_over_limit
+        flow_filter next_hop neighbour_rate take_over take_over_limit take_over_preparation
+        take_over_timeout
     ], live [link_gone])
 }
 

@@ -5,6 +5,7 @@
 mod addresses;
 mod admin;
 mod behaviour;
+mod bench_agents;
 mod bench_clients;
 mod bench_over_links;
 mod capture;

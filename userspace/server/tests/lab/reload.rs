@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,11 @@ struct Site<'lab> {
 
 impl<'lab> Site<'lab> {
     fn start(lab: &'lab Lab, config: &str) -> Self {
+        Self::start_by(lab, config, |_| {})
+    }
+
+    /// The same with a command that `change` has changed.
+    fn start_by(lab: &'lab Lab, config: &str, change: impl FnOnce(&mut Command)) -> Self {
         let directory = directory();
         for root in ["a", "b"] {
             fs::create_dir(directory.path().join(root)).unwrap();
@@ -45,6 +50,7 @@ impl<'lab> Site<'lab> {
         fs::write(site("t.toml"), Self::text(&directory, config)).unwrap();
         let mut command = serve_command(&["--iface", SERVER_DEVICE, "--config"]);
         command.arg(site("t.toml")).arg("--control").arg(site("control"));
+        change(&mut command);
         Self {
             server: Server::run(lab, command),
             directory,
@@ -264,6 +270,43 @@ fn what_cannot_be_is_refused_whole_with_its_place_and_sources_change() {
     assert_eq!(root_served(&kept), "a");
     let counters = site.server.stop();
     assert!(counters.sum(PASSIVE_OPENS) >= 3);
+}
+
+#[test]
+fn a_reload_turns_the_access_log_on_in_the_folder_for_logs_and_nowhere_else() {
+    let Some(lab) = Lab::up(1) else { return };
+    let (logs, other) = (directory(), directory());
+    let config = format!("listen = [{LISTEN_HTTP}]\nroot = \"DIR/a\"\n");
+    let site = Site::start_by(&lab, &config, |command| {
+        command.env("LOGS_DIRECTORY", logs.path());
+    });
+    if site.server.logged("out of reach") > 0 {
+        eprintln!("SKIPPED: this kernel has no Landlock, so all folders are within reach");
+        return;
+    }
+    let logged_to = |folder: &Path| format!("{config}[access_log]\npath = \"{}/log\"\n", folder.display());
+    let elsewhere = format!("listen = [{LISTEN_HTTP}]\nroot = \"{}\"\n", other.path().display());
+    for (refused, place) in [
+        (logged_to(other.path()), "t.toml:4:1: key `access_log.path`: "),
+        (elsewhere, "t.toml:2:1: key `root`: "),
+    ] {
+        let error = site.refused(&refused);
+        assert!(error.contains(place) && error.contains("Landlock"), "{error}");
+        // The remedy.
+        assert!(error.contains("restart"), "{error}");
+    }
+    let stream = in_namespace(Place::Client, || connect(SocketAddr::new(SERVER_V4, HTTP_PORT)));
+    assert_eq!(root_served(&stream), "a");
+    site.reload(&logged_to(logs.path()));
+    assert_eq!(root_served(&stream), "a");
+    let deadline = Instant::now() + LIMIT;
+    while site.counter("access_log_written") == 0 {
+        assert!(Instant::now() < deadline, "{}", site.server.describe());
+    }
+    site.server.stop();
+    let text = fs::read_to_string(logs.path().join("log")).unwrap();
+    assert!(text.contains("GET /name"), "{text}");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
 }
 
 #[test]

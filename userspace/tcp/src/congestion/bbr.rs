@@ -31,7 +31,7 @@ use super::{
 use crate::config::Config;
 use crate::time::Instant;
 
-/// BBR.LossThresh, in percent, unless the configuration says otherwise.
+/// BBR.LossThresh as the draft has it, in percent. [`Config::bbr_loss_threshold`] may have another.
 pub(crate) const LOSS_THRESHOLD: u32 = 2;
 
 /// BBR.state.
@@ -101,6 +101,10 @@ struct Ack {
     newly_acked: u32,
     /// RS.rtt.
     rtt: Option<Duration>,
+    /// C.srtt.
+    srtt: Option<Duration>,
+    /// The path reorders.
+    reordering: bool,
     /// C.inflight.
     in_flight: u32,
     selective: bool,
@@ -301,6 +305,8 @@ impl CongestionControl for Bbr {
             now: acked.now,
             newly_acked: acked.bytes,
             rtt: acked.rtt,
+            srtt: acked.srtt,
+            reordering: acked.reordering,
             in_flight: delivery.in_flight,
             selective: delivery.selective,
             limited: acked.limited,

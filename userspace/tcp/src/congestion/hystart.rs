@@ -148,6 +148,7 @@ mod tests {
                 flight: snd_nxt - self.snd_una,
                 limited,
                 rtt: rtt.map(Duration::from_millis),
+                reordering: false,
                 srtt: None,
                 snd_una: self.snd_una,
                 snd_nxt,

@@ -66,6 +66,8 @@ pub struct Acked {
     pub limited: bool,
     /// Round-trip time measured by this acknowledgment, if it measured one.
     pub rtt: Option<Duration>,
+    /// The path was seen to deliver segments in another order than that in which they were sent.
+    pub reordering: bool,
     /// Smoothed round-trip time; `None` before the first measurement.
     pub srtt: Option<Duration>,
     /// SND.UNA after the acknowledgment.
@@ -385,6 +387,7 @@ mod tests {
                         flight: bytes,
                         limited,
                         rtt: rtt.map(duration),
+                        reordering: false,
                         srtt: srtt.map(duration),
                         snd_una: self.snd_una,
                         snd_nxt,
@@ -526,6 +529,7 @@ mod tests {
             flight: 0,
             limited: true,
             rtt: None,
+            reordering: false,
             srtt: None,
             snd_una: SeqNumber(snd_una),
             snd_nxt: SeqNumber(snd_nxt),

@@ -164,6 +164,7 @@ mod tests {
             flight: reno.window(),
             limited,
             rtt,
+            reordering: false,
             srtt: rtt,
             snd_una: SeqNumber(0),
             snd_nxt: SeqNumber(0),

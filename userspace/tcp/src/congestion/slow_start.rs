@@ -82,6 +82,7 @@ mod tests {
             flight: WINDOW,
             limited: true,
             rtt: rtt.map(Duration::from_micros),
+            reordering: false,
             srtt: srtt.map(Duration::from_micros),
             snd_una: SeqNumber(0),
             snd_nxt: SeqNumber(WINDOW),

@@ -7,6 +7,7 @@ use crate::congestion::Acked;
 use crate::counters::Counter;
 use crate::recovery::frto::Frto;
 use crate::recovery::prr::Prr;
+use crate::recovery::rack::RoundTrips;
 use crate::recovery::scoreboard::{DUP_THRESH, Delivered, Work};
 use crate::recovery::{LossDetection, Phase};
 use crate::seq::SeqNumber;
@@ -54,6 +55,16 @@ impl Tcb {
 
     pub(crate) fn srtt(&self) -> Duration {
         self.rto.srtt().unwrap_or(UNKNOWN_RTT)
+    }
+
+    /// SRTT, and the longest that most round trips take.
+    pub(crate) fn round_trips(&self) -> RoundTrips {
+        let smoothed = self.srtt();
+        let variation = self.rto.rttvar().unwrap_or(smoothed / 4);
+        RoundTrips {
+            smoothed,
+            longest: smoothed + 4 * variation,
+        }
     }
 
     /// Whether selective acknowledgments enlarge the window: after a timeout, and on a path that is known to reorder,
@@ -228,6 +239,7 @@ impl Tcb {
             flight,
             limited,
             rtt: rtt.map(Duration::from_micros),
+            reordering: self.sending.rack.reordering_seen(),
             srtt: self.rto.srtt(),
             snd_una: self.snd_una,
             snd_nxt: self.snd_nxt,
@@ -359,12 +371,12 @@ impl Tcb {
 
     /// RACK's look at what is outstanding, now and by its timer.
     pub(crate) fn rack_loss(&mut self, now: Instant) {
-        let (srtt, mss) = (self.srtt(), u32::from(self.mss));
+        let (round_trips, mss) = (self.round_trips(), u32::from(self.mss));
         let sending = &mut *self.sending;
         let in_recovery = sending.phase != Phase::Open;
         let again = sending
             .rack
-            .detect_loss(&mut sending.scoreboard, in_recovery, srtt, mss, now);
+            .detect_loss(&mut sending.scoreboard, in_recovery, round_trips, mss, now);
         sending.deadlines.reorder = again.unwrap_or(Instant::NEVER);
     }
 

@@ -66,8 +66,8 @@ impl Negotiated {
 }
 
 /// The parameters of a connection before the peer has said anything.
-pub(crate) struct Origin {
-    pub(crate) key: FlowKey,
+pub(crate) struct Origin<'a> {
+    pub(crate) key: &'a FlowKey,
     pub(crate) link: LinkId,
     pub(crate) listener: Option<ListenerId>,
     pub(crate) iss: SeqNumber,
@@ -76,8 +76,8 @@ pub(crate) struct Origin {
 }
 
 /// A listener's handshake whose SYN-ACK has just been acknowledged.
-pub(crate) struct Handshake {
-    pub(crate) origin: Origin,
+pub(crate) struct Handshake<'a> {
+    pub(crate) origin: Origin<'a>,
     /// The peer's initial sequence number.
     pub(crate) irs: SeqNumber,
     pub(crate) negotiated: Negotiated,
@@ -86,7 +86,7 @@ pub(crate) struct Handshake {
 impl Tcb {
     /// A connection in SYN-SENT whose SYN has not been sent yet.
     #[inline(always)]
-    pub(crate) fn new(origin: Origin, config: &Config, now: Instant) -> Self {
+    pub(crate) fn new(origin: Origin<'_>, config: &Config, now: Instant) -> Self {
         let Origin {
             key,
             link,
@@ -111,7 +111,7 @@ impl Tcb {
             rcv_mss: mss,
             sending: LazySendState::default(),
             receiving: None,
-            key: CompactKey::new(&key),
+            key: CompactKey::new(key),
             link,
             state: State::SynSent,
             settled: State::Closed,
@@ -177,21 +177,25 @@ impl<C> Connection<C> {
     /// The connection of a listener's handshake; it is in SYN-RECEIVED until it has processed the segment that
     /// completed the handshake. Made where it stays if its caller puts it there.
     #[inline(always)]
-    pub(crate) fn accepted(handshake: Handshake, config: &Config, now: Instant) -> Self {
+    pub(crate) fn accepted(handshake: Handshake<'_>, config: &Config, now: Instant) -> Self {
         let Handshake {
             origin,
             irs,
             negotiated,
         } = handshake;
         let iss = origin.iss;
-        let mut tcb = Tcb::new(origin, config, now);
+        let mut connection = Self {
+            tcb: Tcb::new(origin, config, now),
+            application: None,
+        };
+        let tcb = &mut connection.tcb;
         tcb.negotiate(&negotiated, irs, now, config);
         tcb.state = State::SynReceived;
         tcb.settled = State::SynReceived;
         tcb.snd_nxt = iss + 1;
         tcb.rcv_edge = tcb.rcv_nxt + u32::from(syn_ack_window(config));
         tcb.last_ack_sent = tcb.rcv_nxt;
-        Self { tcb, application: None }
+        connection
     }
 
     /// Our SYN was acknowledged: tells the application.

@@ -51,11 +51,17 @@ impl Tcb {
     }
 
     /// What this connection leaves to others; `None`: it has seen too little of its path.
-    pub(crate) fn learned_path(&self) -> Option<Path> {
-        let (srtt, rttvar) = self.rto.measured()?;
+    #[inline]
+    fn learned_path(&self) -> Option<Path> {
         if self.bytes_acked() < MIN_ACKED {
             return None;
         }
+        self.path()
+    }
+
+    #[inline(never)]
+    fn path(&self) -> Option<Path> {
+        let (srtt, rttvar) = self.rto.measured()?;
         let mut path = Path {
             srtt,
             rttvar,
@@ -71,6 +77,17 @@ impl Tcb {
             }
         }
         Some(path)
+    }
+}
+
+impl Common {
+    /// Remembers what a connection that ends has learned of its path.
+    #[inline]
+    pub(crate) fn learn_path(&mut self, tcb: &Tcb, now: Instant) {
+        if let Some(path) = tcb.learned_path() {
+            let age = self.config.path_memory_age;
+            self.paths.learn(&tcb.key.get().remote, path, now, age);
+        }
     }
 }
 

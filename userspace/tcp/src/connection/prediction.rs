@@ -27,15 +27,15 @@ pub fn without_prediction<R>(action: impl FnOnce() -> R) -> R {
 }
 
 impl Tcb {
-    /// Whether the segment is in order, acknowledges all that was sent, and has nothing else to it but text that fits
-    /// the window.
+    /// Whether the segment is in order, acknowledges all that was sent, and has nothing else to it but `flags`, with or
+    /// without PSH, and text that fits the window.
     #[inline]
-    fn is_plainly_next(&self, segment: &Segment<'_>) -> bool {
+    fn is_plainly_next(&self, segment: &Segment<'_>, flags: Flags) -> bool {
         let timestamps_fit = || match segment.options.timestamps {
             Some(timestamps) => SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent)),
             None => false,
         };
-        segment.flags | Flags::PSH == Flags::ACK | Flags::PSH
+        segment.flags | Flags::PSH == flags | Flags::PSH
             && segment.seq == self.rcv_nxt
             && segment.ack == self.snd_nxt
             && segment.payload.len() as u32 <= self.rcv_edge.saturating_since(self.rcv_nxt)
@@ -49,7 +49,7 @@ impl Tcb {
     #[inline]
     fn predicts(&self, segment: &Segment<'_>) -> bool {
         self.state == State::Established
-            && self.is_plainly_next(segment)
+            && self.is_plainly_next(segment, Flags::ACK)
             && !(self.wants_writable | self.read_closed | self.abort)
             && self.receiving.is_none()
             && self.sending.active().is_none_or(|sending| sending.is_undisturbed())
@@ -60,8 +60,21 @@ impl Tcb {
     fn predicts_establishment(&self, segment: &Segment<'_>) -> bool {
         self.state == State::SynReceived
             && self.listener().is_some()
-            && self.is_plainly_next(segment)
+            && self.is_plainly_next(segment, Flags::ACK)
             && self.sending.active().is_none()
+    }
+
+    /// Whether the segment is the peer's FIN after this side's, which it acknowledges or which was acknowledged before,
+    /// with nothing else to it. That the application may want to write makes no difference any more.
+    #[inline]
+    fn predicts_end(&self, segment: &Segment<'_>) -> bool {
+        matches!(self.state, State::FinWait1 | State::FinWait2)
+            && self.is_plainly_next(segment, Flags::FIN | Flags::ACK)
+            && segment.payload.is_empty()
+            && self.rcv_edge.after(self.rcv_nxt)
+            && !self.abort
+            && self.receiving.is_none()
+            && self.sending.active().is_none_or(|sending| sending.is_undisturbed())
     }
 
     /// Takes in the acknowledgment of a segment that is predicted.
@@ -127,6 +140,29 @@ impl<C> Connection<C> {
             self.deliver_directly(segment.payload, application, context);
             self.tcb.schedule_ack(context);
         }
+        true
+    }
+
+    /// As [`Connection::take_if_predicted`], for the segment that ends a connection this side has closed.
+    #[inline]
+    pub(super) fn take_if_ending<A, T>(
+        &mut self,
+        segment: &Segment<'_>,
+        application: &mut A,
+        context: &mut Context<'_, T>,
+    ) -> bool
+    where
+        A: Application<Connection = C>,
+    {
+        if is_switched_off() || !self.tcb.predicts_end(segment) {
+            return false;
+        }
+        self.tcb.take_predicted(segment, context);
+        self.tcb.state = State::FinWait2;
+        self.tcb.note_predicted(segment, context);
+        self.fin(context);
+        self.offer_unread(application, context);
+        self.tcb.schedule_ack(context);
         true
     }
 

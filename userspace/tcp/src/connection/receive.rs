@@ -78,6 +78,9 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
         T: Transmit,
     {
+        if self.take_if_ending(segment, application, context) {
+            return Arrival::Done;
+        }
         if self.tcb.state == State::SynSent {
             return self.syn_sent(segment, application, context);
         }
@@ -408,7 +411,7 @@ impl<C> Connection<C> {
     }
 
     /// The peer's FIN is next.
-    fn fin<T>(&mut self, context: &mut Context<'_, T>) {
+    pub(super) fn fin<T>(&mut self, context: &mut Context<'_, T>) {
         let tcb = &mut self.tcb;
         // Nothing can follow FIN, whatever a peer has sent there.
         let receiving = tcb.receiving.as_deref_mut();

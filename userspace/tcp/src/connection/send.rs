@@ -56,6 +56,16 @@ impl<C> Connection<C> {
 }
 
 impl Tcb {
+    /// Whether the connection is open, and [`Connection::flush_output`] would find nothing to do: so it is after most
+    /// handshakes.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.state == State::Established
+            && self.sending.active().is_none()
+            && self.receiving.is_none()
+            && !(self.ack_now | self.abort | self.fin_queued | self.output_pending)
+    }
+
     /// The outcome for a connection whose FIN is acknowledged.
     #[inline(never)]
     fn outcome_of_fin<T>(&mut self, context: &mut Context<'_, T>) -> Outcome {
@@ -121,7 +131,25 @@ impl Tcb {
             self.sending.cwnd_limited = false;
             return self.send_first_time(length, self.fin_queued, context);
         }
+        if self.is_all_acknowledged() {
+            self.sending.cwnd_limited = false;
+            if !self.is_ahead(context.now) {
+                self.check_app_limited();
+            }
+            return Ok(());
+        }
         self.output_queue(context)
+    }
+
+    /// Whether there is nothing to send, nor to send again.
+    #[inline]
+    fn is_all_acknowledged(&self) -> bool {
+        let sending = &*self.sending;
+        self.snd_una == self.snd_nxt
+            && sending.send_queue.len() == 0
+            && (self.fin_sent || !self.fin_queued)
+            && !sending.retransmit_head
+            && !sending.frto.is_probing()
     }
 
     /// [`Tcb::output_data`] of more than a segment, or while something is outstanding.

@@ -27,7 +27,7 @@ pub(crate) fn tcb(ipv4: bool, timestamps: bool, outstanding: u32) -> Tcb {
         .acquire(&LinkHeader::new([2; 6], [4; 6], ipv4))
         .unwrap();
     let origin = Origin {
-        key,
+        key: &key,
         link,
         listener: None,
         iss: SeqNumber(u32::MAX - 500),

@@ -229,11 +229,13 @@ impl Tcb {
         let (flight, mss) = (self.flight(), u32::from(self.mss));
         self.congestion(context.config)
             .on_timeout(context.now, flight, repeated, mss);
-        let (srtt, frto) = (self.srtt(), self.frto_at_timeout(repeated));
+        let (round_trips, frto) = (self.round_trips(), self.frto_at_timeout(repeated));
         let sending = &mut *self.sending;
         sending.frto = frto;
         if context.config.loss_detection == LossDetection::Rack && self.sack_permitted && !repeated {
-            sending.rack.timeout(&mut sending.scoreboard, srtt, mss, context.now);
+            sending
+                .rack
+                .timeout(&mut sending.scoreboard, round_trips, mss, context.now);
         } else {
             sending.scoreboard.mark_all_lost();
         }

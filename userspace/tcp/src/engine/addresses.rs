@@ -9,6 +9,9 @@ use crate::application::ListenerId;
 use crate::wire::FlowKey;
 use crate::wire::address::{Address, from_ip};
 
+/// Addresses that are compared one by one, which is faster than a table for so few.
+const FEW: usize = 4;
+
 /// Concrete addresses and ports, each with its listener. A look-up takes the same time however many there are.
 ///
 /// The hash is the fastest and has no key: an engine draws no random numbers, and no peer chooses what is in the
@@ -16,6 +19,8 @@ use crate::wire::address::{Address, from_ip};
 #[derive(Default)]
 pub(super) struct ServedAddresses {
     listed: Vec<(SocketAddr, ListenerId)>,
+    /// The same as keys have them, if they are few.
+    few: Vec<(Address, u16, ListenerId)>,
     listeners: HashMap<(Address, u16), ListenerId, FixedState>,
     ips: HashSet<Address, FixedState>,
 }
@@ -25,6 +30,11 @@ impl ServedAddresses {
     pub(super) fn add(&mut self, address: SocketAddr, listener: ListenerId) {
         let ip = from_ip(address.ip());
         self.listed.push((address, listener));
+        if self.listed.len() <= FEW {
+            self.few.push((ip, address.port(), listener));
+        } else {
+            self.few.clear();
+        }
         self.listeners.entry((ip, address.port())).or_insert(listener);
         self.ips.insert(ip);
     }
@@ -35,12 +45,22 @@ impl ServedAddresses {
     }
 
     /// The listener for connections to this side's address and port.
+    #[inline]
     pub(super) fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
+        if !self.few.is_empty() {
+            let mut few = self.few.iter();
+            let found = few.find(|(ip, port, _)| *port == key.local_port && *ip == key.local);
+            return found.map(|&(.., listener)| listener);
+        }
         self.listeners.get(&(key.local, key.local_port)).copied()
     }
 
     /// Whether the peer's address is one of these, on whatever port.
+    #[inline]
     pub(super) fn has_peer(&self, key: &FlowKey) -> bool {
+        if !self.few.is_empty() {
+            return self.few.iter().any(|(ip, ..)| *ip == key.remote);
+        }
         self.ips.contains(&key.remote)
     }
 }
@@ -59,6 +79,14 @@ mod tests {
         }
         let listed: Vec<_> = addresses.iter().map(|(address, _)| address).collect();
         assert_eq!(listed, all);
+        agrees(&addresses);
+        for port in 100..100 + FEW as u16 {
+            addresses.add(([198, 18, 0, 9], port).into(), ListenerId(port));
+            agrees(&addresses);
+        }
+    }
+
+    fn agrees(addresses: &ServedAddresses) {
         for (local, peer, listener, has_peer) in [
             ("198.18.0.1:80", "198.18.0.2:9", Some(0), false),
             ("[2001:2::1]:80", "[2001:2::1]:9", Some(1), true),

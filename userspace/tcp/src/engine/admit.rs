@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use super::{Engine, OnNoFlow, Received, context};
+use super::receive::Hashed;
+use super::{Engine, OnNoFlow, Received, context, send_bare};
 use crate::application::{Application, ListenerId};
 use crate::connection::open::{Handshake, Negotiated, Origin};
 use crate::connection::receive::Arrival;
@@ -32,7 +33,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn closed_receives<T: Transmit>(
         &mut self,
         now: Instant,
-        segment: &Segment<'_>,
+        (segment, hash): Hashed<'_, '_>,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
@@ -59,7 +60,7 @@ impl<A: Application> Engine<A> {
             if others != 0 && self.shared_flows.is_some() {
                 return Received::NoFlow { others, then: 0 };
             }
-            self.syn(now, listener, segment, None, out);
+            self.syn(now, listener, (segment, hash), None, out);
             return Received::Done;
         }
         self.stray_receives(now, listener, segment, on_no_flow, out)
@@ -72,7 +73,7 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         listener: ListenerId,
-        segment: &Segment<'_>,
+        (segment, hash): Hashed<'_, '_>,
         last_nxt: Option<SeqNumber>,
         out: &mut T,
     ) {
@@ -93,16 +94,16 @@ impl<A: Application> Engine<A> {
         };
         let mut negotiated = Negotiated::from_syn(&segment.options, segment.key.is_v4());
         negotiated.ecn = self.common.config.ecn && segment.flags.contains(Flags::ECE | Flags::CWR);
-        let hash = TupleHash::new(self.secrets.isn, &segment.key);
-        let iss = hash.initial(now);
+        let secret = TupleHash::new(self.secrets.isn, &segment.key);
+        let iss = secret.initial(now);
         let iss = last_nxt.map_or(iss, |last| iss.max(last + INCARNATION_STEP));
         let half_open = HalfOpen::new(segment.key, link, listener, segment.seq, iss, &negotiated, now);
         self.flow_begins(&segment.key);
         self.tell_of(&segment.key, State::Listen, State::SynReceived);
         let slot = self.half_open.insert(half_open);
-        self.table.insert(&segment.key, FlowSlot::HalfOpen(slot));
+        self.table.insert(hash, FlowSlot::HalfOpen(slot));
         self.half_open_untimed.get_or_insert(slot);
-        self.send_from_half_open(now, slot, hash, HalfOpen::syn_ack, Purpose::Handshake, out);
+        self.send_from_half_open(now, slot, secret, HalfOpen::syn_ack, Purpose::Handshake, out);
     }
 
     /// Sends the SYN-ACK again.
@@ -125,9 +126,15 @@ impl<A: Application> Engine<A> {
         let Some(half_open) = self.half_open.get(slot) else {
             return;
         };
-        let (key, link) = (half_open.key, half_open.link);
         let timestamp = (now.as_millis() as u32).wrapping_add(hash.timestamp_offset());
         let header = header(half_open, timestamp, &self.common.config);
+        if self.next_hops.is_none() {
+            // Nothing has to be copied.
+            let link = self.links.get(half_open.link);
+            send_bare(&mut self.counters, link, &half_open.key, &header, purpose, out);
+            return;
+        }
+        let (key, link) = (half_open.key, half_open.link);
         self.send_for_record(&key, link, &header, purpose, out);
     }
 
@@ -155,7 +162,7 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         slot: u32,
-        segment: &Segment<'_>,
+        (segment, hash): Hashed<'_, '_>,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
@@ -208,7 +215,7 @@ impl<A: Application> Engine<A> {
             return Received::Done;
         }
         match self.admit(now, &segment.key, out) {
-            Ok(source) => self.promote(now, slot, source, segment, out),
+            Ok(source) => self.promote(now, slot, (listener, source), (segment, hash), out),
             // The record stays, and a later segment of the client may find room.
             Err(full @ Counter::DropConnectionsFull) => self.counters.bump(full),
             Err(limit) => self.refuse_half_open(slot, limit, out),
@@ -217,24 +224,32 @@ impl<A: Application> Engine<A> {
     }
 
     /// The handshake is complete: the record becomes a connection, which then processes the segment.
-    fn promote<T: Transmit>(&mut self, now: Instant, slot: u32, source: SourceId, segment: &Segment<'_>, out: &mut T) {
+    fn promote<T: Transmit>(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        (listener, source): (ListenerId, SourceId),
+        (segment, hash): Hashed<'_, '_>,
+        out: &mut T,
+    ) {
+        let keepalive = self.keepalive(listener);
         let Some(half_open) = self.half_open.get(slot) else {
             return;
         };
-        let (key, negotiated) = (half_open.key, half_open.negotiated());
+        let (key, negotiated) = (&segment.key, half_open.negotiated());
         // Nobody looks at the clock of a connection without timestamps.
         let timestamp_offset = match negotiated.timestamp {
-            Some(_) => TupleHash::new(self.secrets.isn, &key).timestamp_offset(),
+            Some(_) => TupleHash::new(self.secrets.isn, key).timestamp_offset(),
             None => 0,
         };
         let handshake = Handshake {
             origin: Origin {
                 key,
                 link: half_open.link,
-                listener: Some(half_open.listener),
+                listener: Some(listener),
                 iss: half_open.iss,
                 timestamp_offset,
-                keepalive: self.keepalives.number(self.keepalive(half_open.listener)),
+                keepalive,
             },
             irs: half_open.irs,
             negotiated,
@@ -246,7 +261,7 @@ impl<A: Application> Engine<A> {
         self.take_half_open(slot);
         self.sources.open(place, source);
         self.table
-            .replace(&key, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
+            .replace(hash, FlowSlot::HalfOpen(slot), FlowSlot::Connection(place));
         // It is moved, in larger pieces than it was written in, when the processor has no writes of it under way any
         // more.
         self.connections.insert(connection);
@@ -278,7 +293,11 @@ impl<A: Application> Engine<A> {
         if let Some(sent_at) = sent_at.filter(|_| established) {
             connection.tcb.measured_handshake(sent_at, &mut context);
         }
-        let outcome = connection.flush_output(&mut context);
+        let outcome = if connection.tcb.is_quiet() {
+            Outcome::Open
+        } else {
+            connection.flush_output(&mut context)
+        };
         if !established && outcome == Outcome::Open {
             // The segment did not complete the handshake after all (PAWS): the connection is still in SYN-RECEIVED and
             // its timer asks again.
@@ -332,7 +351,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn remove_half_open(&mut self, slot: u32) {
         if let Some(&HalfOpen { key, link, .. }) = self.half_open.get(slot) {
             self.take_half_open(slot);
-            self.table.remove(&key, FlowSlot::HalfOpen(slot));
+            self.table.remove(self.table.hash(&key), FlowSlot::HalfOpen(slot));
             self.flow_ends(&key);
             self.tell_of(&key, State::SynReceived, State::Closed);
             self.links.release(link);
@@ -344,14 +363,14 @@ impl<A: Application> Engine<A> {
         &mut self,
         now: Instant,
         slot: u32,
-        segment: &Segment<'_>,
+        (segment, hash): Hashed<'_, '_>,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
         let Some(time_wait) = self.time_wait.get(slot) else {
             return Received::Done;
         };
-        let (key, link, snd_nxt) = (time_wait.key, time_wait.link, time_wait.snd_nxt);
+        let (key, link, snd_nxt) = (segment.key, time_wait.link, time_wait.snd_nxt);
         // Of a new handshake's cookie, which another host made, if a SYN with the sequence number before this one could
         // begin a new connection: an old duplicate may be the acknowledgment of the cookie that this very connection
         // began with.
@@ -382,7 +401,7 @@ impl<A: Application> Engine<A> {
                 };
                 self.remove_time_wait(slot);
                 self.counters.bump(Counter::TimeWaitReused);
-                self.syn(now, listener, segment, Some(snd_nxt), out);
+                self.syn(now, listener, (segment, hash), Some(snd_nxt), out);
             }
             meaning @ (Meaning::FinAgain | Meaning::OldSyn | Meaning::Unacceptable) => {
                 let stamp = (now.as_millis() as u32).wrapping_add(time_wait.timestamp_offset);

@@ -60,6 +60,7 @@ impl<A: Application> Engine<A> {
     }
 
     /// The peer of a connection has made its first complete request.
+    #[inline(never)]
     pub(super) fn list_served(&mut self, slot: u32) {
         self.connections[slot].tcb.service = Service::Listed;
         self.sources.serve(slot);

@@ -5,7 +5,7 @@ use core::hint::black_box;
 use super::receive::LOOKUP_GROUP;
 use super::{EVENTS_PER_TURN, Engine};
 use crate::application::{Application, CloseReason};
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::counters::Counter;
 use crate::flow_table::FlowSlot;
 use crate::time::Instant;
@@ -18,27 +18,24 @@ impl<A: Application> Engine<A> {
             return;
         };
         let (key, state) = (connection.tcb.key.get(), connection.tcb.settled);
-        self.table.remove(&key, FlowSlot::Connection(slot));
+        self.table.remove(self.table.hash(&key), FlowSlot::Connection(slot));
         self.flow_ends(&key);
         self.tell_of(&key, state, State::Closed);
         let connection = &self.connections[slot];
         self.links.release(connection.tcb.link);
+        // What a peer that vanished was like says nothing of how it will be.
+        if reason != CloseReason::TimedOut {
+            self.common.learn_path(&connection.tcb, self.now);
+        }
         self.forget(slot, reason);
     }
 
-    /// Forgets all of a connection but its place in the table and its link header.
+    /// Forgets all of a connection but its place in the table, its link header and what it has learned of its path.
     fn forget(&mut self, slot: u32, reason: CloseReason) {
         self.connection_timers.cancel(slot);
         // What is of use is taken out where it is; the rest need not be moved.
         let connection = &mut self.connections[slot];
         connection.tcb.discount(&mut self.totals);
-        // What a peer that vanished was like says nothing of how it will be.
-        if reason != CloseReason::TimedOut
-            && let Some(path) = connection.tcb.learned_path()
-        {
-            let (peer, age) = (&connection.tcb.key.get().remote, self.common.config.path_memory_age);
-            self.common.paths.learn(peer, path, self.now, age);
-        }
         self.send_states.put(&mut connection.tcb.sending);
         self.counters.bump(match reason {
             CloseReason::Finished => Counter::Finished,
@@ -87,12 +84,13 @@ impl<A: Application> Engine<A> {
 
     /// Both FINs are acknowledged and this side's was first: a small record stays for 2MSL.
     pub(super) fn enter_time_wait(&mut self, now: Instant, slot: u32) {
-        let Some(connection) = self.connections.get(slot) else {
+        let Some(Connection { tcb, .. }) = self.connections.get_mut(slot) else {
             return;
         };
-        let key = connection.tcb.key.get();
+        self.common.learn_path(tcb, self.now);
+        let hash = self.table.hash_compact(&tcb.key);
         // The connection's hold on its link header becomes the record's.
-        let record = TimeWait::new(&connection.tcb, now, self.common.config.msl);
+        let record = TimeWait::new(tcb, hash, now, self.common.config.msl);
         if self.time_wait.len() >= self.common.config.max_time_wait
             && let Some(oldest) = self.time_wait.oldest()
         {
@@ -101,7 +99,7 @@ impl<A: Application> Engine<A> {
         }
         let record = self.time_wait.insert(record);
         self.table
-            .replace(&key, FlowSlot::Connection(slot), FlowSlot::TimeWait(record));
+            .replace(hash, FlowSlot::Connection(slot), FlowSlot::TimeWait(record));
         self.forget(slot, CloseReason::Finished);
     }
 
@@ -117,7 +115,7 @@ impl<A: Application> Engine<A> {
                 && let Some(record) = self.time_wait.get(slot)
                 && record.expires_at() <= now
             {
-                touched ^= self.table.prefetch(self.table.hash(&record.key));
+                touched ^= self.table.prefetch(record.hash);
                 expired[count] = slot;
                 count += 1;
                 next = self.time_wait.next(slot);
@@ -133,12 +131,15 @@ impl<A: Application> Engine<A> {
     }
 
     pub(super) fn remove_time_wait(&mut self, slot: u32) {
-        if let Some(&TimeWait { key, link, .. }) = self.time_wait.get(slot) {
-            self.time_wait.remove(slot);
-            self.table.remove(&key, FlowSlot::TimeWait(slot));
+        let Some(record) = self.time_wait.remove(slot) else {
+            return;
+        };
+        self.table.remove(record.hash, FlowSlot::TimeWait(slot));
+        if self.is_watched() {
+            let key = record.key.get();
             self.flow_ends(&key);
             self.tell_of(&key, State::TimeWait, State::Closed);
-            self.links.release(link);
         }
+        self.links.release(record.link);
     }
 }

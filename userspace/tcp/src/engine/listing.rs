@@ -181,9 +181,10 @@ impl ConnectionInfo {
     }
 
     pub(super) fn of_time_wait(record: &TimeWait) -> Self {
+        let key = record.key.get();
         Self {
             timer: Some((Timer::TimeWait, record.expires_at())),
-            ..Self::bare(record.key.local(), record.key.peer(), State::TimeWait, None)
+            ..Self::bare(key.local(), key.peer(), State::TimeWait, None)
         }
     }
 

@@ -14,30 +14,49 @@ use crate::next_hops::{NextHops, NoNextHop};
 use crate::wire::{FlowKey, LinkHeader, Segment};
 
 /// The last look-up of a connection's next hop: the generation of the tables, 0 before the first look-up, and in the
-/// highest bit whether they had none, so that the connection follows what it hears.
+/// highest bit whether they had none, so that the connection follows what it hears. Three bytes, since there is one for
+/// each connection.
 #[derive(Clone, Copy, Default)]
-struct Lookup(u32);
+struct Lookup([u8; 3]);
 
 impl Lookup {
-    const HEARD: u32 = 1 << 31;
+    const HEARD: u32 = 1 << 23;
 
+    /// `generation` is one of [`Lookup::generation`].
     fn new(generation: u32, is_heard: bool) -> Self {
-        Self(generation & !Self::HEARD | if is_heard { Self::HEARD } else { 0 })
+        let bits = generation | if is_heard { Self::HEARD } else { 0 };
+        let [low, middle, high, _] = bits.to_le_bytes();
+        Self([low, middle, high])
     }
 
-    /// Whether it was of this generation of the tables, or one 2^31 changes away.
+    #[inline]
+    fn bits(self) -> u32 {
+        let [low, middle, high] = self.0;
+        u32::from_le_bytes([low, middle, high, 0])
+    }
+
+    /// A number for a generation of the tables that is not 0 and has room beside the highest bit: the same as for the
+    /// generation 2^23 - 1 changes away.
+    fn generation(tables: u32) -> u32 {
+        tables % (Self::HEARD - 1) + 1
+    }
+
+    /// Whether it was of this [`Lookup::generation`].
+    #[inline]
     fn is_of(self, generation: u32) -> bool {
-        (self.0 ^ generation) & !Self::HEARD == 0
+        self.bits() & (Self::HEARD - 1) == generation
     }
 
+    #[inline]
     fn is_heard(self) -> bool {
-        self.0 & Self::HEARD != 0
+        self.bits() & Self::HEARD != 0
     }
 }
 
 /// The tables, and which of their states each connection goes by.
 pub(super) struct NextHopTables {
     tables: Box<dyn NextHops + Send>,
+    /// A [`Lookup::generation`].
     generation: u32,
     /// By the connection's slot.
     lookups: Column<Lookup>,
@@ -92,7 +111,7 @@ impl<A: Application> Engine<A> {
     pub fn set_next_hops(&mut self, tables: Box<dyn NextHops + Send>) {
         assert_eq!(self.population(), Population::default(), "there are flows");
         let mut next_hops = NextHopTables {
-            generation: tables.generation(),
+            generation: Lookup::generation(tables.generation()),
             tables,
             lookups: Column::default(),
         };
@@ -104,7 +123,7 @@ impl<A: Application> Engine<A> {
     #[inline]
     pub(super) fn note_next_hop_generation(&mut self) {
         if let Some(next_hops) = &mut self.next_hops {
-            next_hops.generation = next_hops.tables.generation();
+            next_hops.generation = Lookup::generation(next_hops.tables.generation());
         }
     }
 
@@ -181,5 +200,27 @@ impl<A: Application> Engine<A> {
                 });
             })
             .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_up_is_of_one_generation() {
+        assert_eq!(size_of::<Lookup>(), 3);
+        for tables in [0, 1, (1 << 23) - 2, (1 << 23) - 1, 1 << 23, u32::MAX] {
+            let generation = Lookup::generation(tables);
+            assert!(!Lookup::default().is_of(generation), "{tables}");
+            for is_heard in [false, true] {
+                let lookup = Lookup::new(generation, is_heard);
+                assert_eq!(lookup.is_heard(), is_heard);
+                assert!(lookup.is_of(generation));
+                for other in [tables.wrapping_sub(1), tables.wrapping_add(1), tables ^ 1 << 22] {
+                    assert!(!lookup.is_of(Lookup::generation(other)), "{tables}, {other}");
+                }
+            }
+        }
     }
 }

@@ -83,7 +83,7 @@ impl<A: Application> Engine<A> {
         let link = self.links.acquire(link).ok_or(ConnectError::LinkTableFull)?;
         let hash = TupleHash::new(self.secrets.isn, &key);
         let origin = Origin {
-            key,
+            key: &key,
             link,
             listener: None,
             iss: hash.initial(now),
@@ -92,7 +92,7 @@ impl<A: Application> Engine<A> {
         };
         let tcb = Tcb::new(origin, &self.common.config, now);
         let slot = self.connections.insert(Connection { tcb, application: None });
-        self.table.insert(&key, FlowSlot::Connection(slot));
+        self.table.insert(self.table.hash(&key), FlowSlot::Connection(slot));
         self.flow_begins(&key);
         self.follow_next_hop(slot);
         let connection = &mut self.connections[slot];

@@ -10,7 +10,7 @@ use core::hint::black_box;
 use super::{Engine, OnNoFlow, Received};
 use crate::application::Application;
 use crate::counters::Counter;
-use crate::flow_table::{FlowHash, FlowSlot};
+use crate::flow_table::{Candidate, FlowHash, FlowSlot};
 use crate::time::Instant;
 use crate::transmit::Transmit;
 use crate::wire::address::is_answerable;
@@ -19,6 +19,10 @@ use crate::wire::{Flags, FlowKey, Frame, ParseError, Segment};
 /// Frames that are looked up together: enough to keep the processor's load buffers busy, and few enough that what was
 /// read for the last is still in the first-level cache when its turn comes.
 pub const LOOKUP_GROUP: usize = 32;
+
+/// Connections that may all be in the processor's caches, so that it is not worth it to read more of them in advance
+/// than most segments need.
+pub(super) const FEW_CONNECTIONS: u32 = 1 << 14;
 
 const CACHE_LINE: usize = 64;
 
@@ -38,7 +42,26 @@ fn touch(frame: &[u8]) -> u8 {
 
 /// The hash of a segment's flow, and where its record was when the segment's group was looked up. It may have moved
 /// since: segments of the same flow may have come before.
-type Lookup = (FlowHash, Option<FlowSlot>);
+type Lookup = (FlowHash, Candidate);
+
+/// A segment and the hash of its flow.
+pub(super) type Hashed<'a, 'f> = (&'a Segment<'f>, FlowHash);
+
+/// What is read and found for the frames of a group, made once for all groups of a burst.
+struct Group<'a> {
+    found: [Lookup; LOOKUP_GROUP],
+    /// What each frame is read into.
+    segment: Segment<'a>,
+}
+
+impl Group<'_> {
+    fn new() -> Self {
+        Self {
+            found: [Lookup::default(); LOOKUP_GROUP],
+            segment: Segment::blank(),
+        }
+    }
+}
 
 impl<A: Application> Engine<A> {
     /// Processes a frame.
@@ -51,7 +74,8 @@ impl<A: Application> Engine<A> {
     ) -> Received {
         let mut received = Received::Done;
         self.note_next_hop_generation();
-        self.receive_group(now, &[frame.into()], on_no_flow, out, |_, fate| received = fate);
+        let done = |_, fate| received = fate;
+        self.receive_group(now, &[frame.into()], &mut Group::new(), on_no_flow, out, done);
         received
     }
 
@@ -68,16 +92,27 @@ impl<A: Application> Engine<A> {
         self.note_next_hop_generation();
         let mut frames = frames.into_iter();
         let mut first = 0;
+        let mut together = [Frame::from(&[]); LOOKUP_GROUP];
+        let mut group = Group::new();
         loop {
-            let mut group = [Frame::from(&[]); LOOKUP_GROUP];
             let mut count = 0;
-            for (place, frame) in group.iter_mut().zip(frames.by_ref()) {
+            for (place, frame) in together.iter_mut().zip(frames.by_ref()) {
                 *place = frame.into();
                 count += 1;
             }
-            self.receive_group(now, &group[..count], on_no_flow, out, |index, received| {
-                done(first + index, received);
-            });
+            if count == 0 {
+                return;
+            }
+            self.receive_group(
+                now,
+                &together[..count],
+                &mut group,
+                on_no_flow,
+                out,
+                |index, received| {
+                    done(first + index, received);
+                },
+            );
             if count < LOOKUP_GROUP {
                 return;
             }
@@ -86,35 +121,40 @@ impl<A: Application> Engine<A> {
     }
 
     /// Processes at most [`LOOKUP_GROUP`] frames.
-    fn receive_group<T: Transmit>(
+    #[inline]
+    fn receive_group<'a, T: Transmit>(
         &mut self,
         now: Instant,
-        frames: &[Frame<'_>],
+        frames: &[Frame<'a>],
+        group: &mut Group<'a>,
         on_no_flow: OnNoFlow,
         out: &mut T,
         mut done: impl FnMut(usize, Received),
     ) {
         black_box(frames.iter().fold(0_u8, |sum, frame| sum ^ touch(frame.bytes)));
-        let mut found: [Lookup; LOOKUP_GROUP] = [(FlowHash::default(), None); LOOKUP_GROUP];
+        let Group { found, segment } = group;
         let found = &mut found[..frames.len()];
+        let mut touched = 0;
         for (frame, (hash, _)) in frames.iter().zip(&mut *found) {
             *hash = self.table.hash_of_frame(frame.bytes);
+            touched ^= self.table.prefetch(*hash);
         }
-        black_box(
-            found
-                .iter()
-                .fold(0_u32, |sum, &(hash, _)| sum ^ self.table.prefetch(hash)),
-        );
+        black_box(touched);
         for (hash, place) in &mut *found {
             *place = self.table.candidate(*hash);
         }
-        black_box(found.iter().fold(0_u32, |sum, &(_, place)| match place {
+        black_box(found.iter().fold(0_u32, |sum, &(_, place)| match place.get() {
             Some(place) => sum ^ self.prefetch(place),
             None => sum,
         }));
-        let mut segment = Segment::blank();
+        if self.connections.len() > FEW_CONNECTIONS {
+            black_box(found.iter().fold(0_u32, |sum, &(_, place)| match place.get() {
+                Some(FlowSlot::Connection(slot)) => sum ^ self.prefetch_beside(slot),
+                _ => sum,
+            }));
+        }
         for (index, (frame, found)) in frames.iter().zip(found).enumerate() {
-            let received = self.process(now, *frame, *found, &mut segment, on_no_flow, out);
+            let received = self.process(now, *frame, *found, segment, on_no_flow, out);
             done(index, received);
         }
     }
@@ -125,22 +165,24 @@ impl<A: Application> Engine<A> {
         match place {
             FlowSlot::Connection(slot) => {
                 let timer = u32::from(self.connection_timers.is_armed(slot));
-                self.connections.get(slot).map_or(timer, |connection| {
-                    let tcb = &connection.tcb;
-                    let received = tcb.last_received.as_micros() as u32;
-                    let application = u32::from(connection.application.is_some());
-                    timer ^ tcb.snd_una.0 ^ tcb.timestamp_offset ^ received ^ application
-                })
+                self.connections
+                    .get(slot)
+                    .map_or(timer, |connection| timer ^ connection.touch())
             }
             FlowSlot::HalfOpen(slot) => self
                 .half_open
                 .get(slot)
                 .map_or(0, |record| record.key.remote_port.into()),
-            FlowSlot::TimeWait(slot) => self
-                .time_wait
-                .get(slot)
-                .map_or(0, |record| record.key.remote_port.into()),
+            FlowSlot::TimeWait(slot) => self.time_wait.get(slot).map_or(0, |record| record.snd_nxt.0),
         }
+    }
+
+    /// Reads what [`Engine::prefetch`] does not: what moves when the timer does, and whether the next hop is known.
+    #[inline(never)]
+    fn prefetch_beside(&self, slot: u32) -> u32 {
+        let next_hops = self.next_hops.as_ref();
+        let next_hop = next_hops.is_some_and(|hops| hops.is_heard(slot));
+        self.connection_timers.touch_neighbours(slot) ^ u32::from(next_hop)
     }
 
     /// Processes a frame whose flow was looked up. `segment` is where it is read into.
@@ -168,12 +210,19 @@ impl<A: Application> Engine<A> {
             self.counters.bump(Counter::DropBadFlags);
             return Received::Done;
         }
-        match self.find_again(&segment.key, found) {
-            Some(FlowSlot::Connection(slot)) => {
-                self.connection_receives(now, slot, segment, out);
-                Received::Done
+        let (hash, candidate) = found;
+        let mut place = candidate.get();
+        loop {
+            // Of most segments it is where it was found.
+            if let Some(FlowSlot::Connection(slot)) = place
+                && self.connection_receives(now, slot, segment, out)
+            {
+                return Received::Done;
             }
-            place => self.dispatch(now, (segment, frame), place, on_no_flow, out),
+            place = self.find_otherwise(&segment.key, hash, place);
+            if !matches!(place, Some(FlowSlot::Connection(_))) {
+                return self.dispatch(now, (segment, hash), frame, place, on_no_flow, out);
+            }
         }
     }
 
@@ -201,37 +250,30 @@ impl<A: Application> Engine<A> {
     }
 
     /// Gives a segment that is of no connection, and the frame that brought it, to what it is for.
+    #[inline(never)]
     fn dispatch<T: Transmit>(
         &mut self,
         now: Instant,
-        (segment, frame): (&Segment<'_>, Frame<'_>),
+        hashed: Hashed<'_, '_>,
+        frame: Frame<'_>,
         place: Option<FlowSlot>,
         on_no_flow: OnNoFlow,
         out: &mut T,
     ) -> Received {
         match place {
-            Some(FlowSlot::HalfOpen(slot)) => self.half_open_receives(now, slot, segment, on_no_flow, out),
-            Some(FlowSlot::TimeWait(slot)) => self.time_wait_receives(now, slot, segment, on_no_flow, out),
+            Some(FlowSlot::HalfOpen(slot)) => self.half_open_receives(now, slot, hashed, on_no_flow, out),
+            Some(FlowSlot::TimeWait(slot)) => self.time_wait_receives(now, slot, hashed, on_no_flow, out),
             Some(FlowSlot::Connection(_)) | None => {
-                let received = self.closed_receives(now, segment, on_no_flow, out);
-                self.keep_early(now, &segment.key, frame);
+                let received = self.closed_receives(now, hashed, on_no_flow, out);
+                self.keep_early(now, &hashed.0.key, frame);
                 received
             }
         }
     }
 
-    /// The record of a flow, which is still where it was found or is looked for again. No two records are of one flow.
-    #[inline(always)]
-    fn find_again(&self, key: &FlowKey, (hash, place): Lookup) -> Option<FlowSlot> {
-        match place {
-            Some(FlowSlot::Connection(slot)) if self.is_connection(slot, key) => place,
-            _ => self.find_otherwise(key, (hash, place)),
-        }
-    }
-
-    /// [`Engine::find_again`] for what is not a connection or not where it was found.
-    #[inline(never)]
-    fn find_otherwise(&self, key: &FlowKey, (hash, place): Lookup) -> Option<FlowSlot> {
+    /// The record of a flow, which may still be where it was found. No two records are of one flow.
+    #[inline]
+    fn find_otherwise(&self, key: &FlowKey, hash: FlowHash, place: Option<FlowSlot>) -> Option<FlowSlot> {
         place
             .filter(|&place| self.is_at(place, key))
             .or_else(|| self.table.find_hashed(hash, |place| self.is_at(place, key)))
@@ -256,7 +298,7 @@ impl<A: Application> Engine<A> {
         match place {
             FlowSlot::Connection(slot) => self.is_connection(slot, key),
             FlowSlot::HalfOpen(slot) => self.half_open.get(slot).is_some_and(|found| found.key == *key),
-            FlowSlot::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key == *key),
+            FlowSlot::TimeWait(slot) => self.time_wait.get(slot).is_some_and(|found| found.key.is(key)),
         }
     }
 }

@@ -205,12 +205,12 @@ impl<A: Application> Engine<A> {
         self.counters.bump(Counter::CookieConnections);
         let handshake = Handshake {
             origin: Origin {
-                key,
+                key: &key,
                 link,
                 listener: Some(listener),
                 iss: segment.ack - 1,
                 timestamp_offset: self.offset_after_cookie(now, segment),
-                keepalive: self.keepalives.number(self.keepalive(listener)),
+                keepalive: self.keepalive(listener),
             },
             irs: segment.seq - 1,
             negotiated: self.negotiated_by_cookie(&cookie.options, segment),
@@ -218,7 +218,7 @@ impl<A: Application> Engine<A> {
         let connection = Connection::accepted(handshake, &self.common.config, now);
         let slot = self.connections.insert(connection);
         self.sources.open(slot, source);
-        self.table.insert(&key, FlowSlot::Connection(slot));
+        self.table.insert(self.table.hash(&key), FlowSlot::Connection(slot));
         self.complete_handshake(now, slot, segment, None, out);
         self.receive_early(now, &key, out);
         Received::Done

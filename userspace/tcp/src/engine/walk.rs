@@ -196,7 +196,7 @@ impl<A: Application> Engine<A> {
             }
             Kind::TimeWait => {
                 let record = self.time_wait.get(place.slot)?;
-                Some(FlowInfo::new(&record.key, State::TimeWait, None))
+                Some(FlowInfo::new(&record.key.get(), State::TimeWait, None))
             }
         }
     }

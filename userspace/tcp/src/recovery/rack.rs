@@ -9,6 +9,13 @@ use crate::time::Instant;
 /// The least round-trip time of the last minutes is wanted; an older one is forgotten. In microseconds.
 const MIN_RTT_AGE: u64 = 300_000_000;
 
+/// The smoothed round-trip time, and the longest that most round trips take: RTO's SRTT + 4 RTTVAR (RFC 6298).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoundTrips {
+    pub(crate) smoothed: Duration,
+    pub(crate) longest: Duration,
+}
+
 /// Recoveries a widened reordering window lasts (RFC 8985, section 6.2, step 4).
 const REO_WND_PERSIST: u8 = 16;
 
@@ -166,18 +173,19 @@ impl Rack {
         }
     }
 
-    /// RACK.reo_wnd (step 4), but never less than the reordering that was measured, up to two round trips. Where
+    /// RACK.reo_wnd (step 4), but never less than the reordering that was measured, up to the longest round trip. Where
     /// segments overtake by half a round trip, the least round trip is next to nothing; a quarter of it waits for none
-    /// of those they overtook, and D-SACKs widen it by as little. Both of a round trip's ways may reorder, so one SRTT
-    /// would not do.
-    fn reordering_window(&self, in_recovery: bool, sacked: u32, srtt: Duration, mss: u32) -> Duration {
+    /// of those they overtook, and D-SACKs widen it by as little. SRTT would not do, nor twice that: where
+    /// acknowledgments overtake each other, too, most news is of the fast ones.
+    fn reordering_window(&self, in_recovery: bool, sacked: u32, round_trips: RoundTrips, mss: u32) -> Duration {
         if !self.reordering_seen && (in_recovery || sacked >= DUP_THRESH * mss) {
             return Duration::ZERO;
         }
-        let base = self.min_rtt.map_or(srtt, duration) / 4;
+        let RoundTrips { smoothed, longest } = round_trips;
+        let base = self.min_rtt.map_or(smoothed, duration) / 4;
         (base * u32::from(self.reo_wnd_mult))
-            .min(srtt)
-            .max(duration(self.reordering_extent).min(2 * srtt))
+            .min(smoothed)
+            .max(duration(self.reordering_extent).min(longest))
     }
 
     /// Step 5: marks what is lost; returns when to look again.
@@ -185,20 +193,21 @@ impl Rack {
         &self,
         board: &mut Scoreboard,
         in_recovery: bool,
-        srtt: Duration,
+        round_trips: RoundTrips,
         mss: u32,
         now: Instant,
     ) -> Option<Instant> {
-        let window = self.reordering_window(in_recovery, board.sacked(), srtt, mss);
+        let window = self.reordering_window(in_recovery, board.sacked(), round_trips, mss);
         let wait = board.mark_lost_by_time(self.xmit, self.end, duration(self.rtt) + window, now)?;
         Some(now + wait)
     }
 
     /// A retransmission timeout: what was sent longer than a round trip ago is lost (section 6.3).
-    pub(crate) fn timeout(&self, board: &mut Scoreboard, srtt: Duration, mss: u32, now: Instant) {
-        let window = self.reordering_window(true, board.sacked(), srtt, mss);
+    pub(crate) fn timeout(&self, board: &mut Scoreboard, round_trips: RoundTrips, mss: u32, now: Instant) {
+        let window = self.reordering_window(true, board.sacked(), round_trips, mss);
         let never = Instant::NEVER;
-        board.mark_lost_by_time(never, self.end, duration(self.rtt).max(srtt) + window, now);
+        let allowance = duration(self.rtt).max(round_trips.smoothed) + window;
+        board.mark_lost_by_time(never, self.end, allowance, now);
         board.mark_head_lost();
     }
 }
@@ -211,6 +220,15 @@ mod tests {
 
     fn at(millis: u64) -> Instant {
         Instant::from_millis(millis)
+    }
+
+    /// Round trips of this many milliseconds, of which none takes more than twice as long.
+    fn trips(millis: u64) -> RoundTrips {
+        let smoothed = Duration::from_millis(millis);
+        RoundTrips {
+            smoothed,
+            longest: 2 * smoothed,
+        }
     }
 
     fn board() -> Scoreboard {
@@ -236,7 +254,7 @@ mod tests {
     #[test]
     fn waits_a_quarter_of_the_round_trip_before_the_first_loss() {
         let (mut board, mut rack) = (board(), Rack::new());
-        let srtt = Duration::from_millis(40);
+        let srtt = trips(40);
         sacked(&mut board, &mut rack, 100, 200, at(1041));
         let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1041));
         assert_eq!(board.lost(), 0);
@@ -251,7 +269,7 @@ mod tests {
             let (mut board, mut rack) = (board(), Rack::new());
             rack.reordering_seen = reordering;
             sacked(&mut board, &mut rack, 100, 400, at(1043));
-            rack.detect_loss(&mut board, false, Duration::from_millis(40), MSS, at(1043));
+            rack.detect_loss(&mut board, false, trips(40), MSS, at(1043));
             assert_eq!(board.lost() > 0, !reordering);
         }
     }
@@ -263,7 +281,7 @@ mod tests {
         rack.recall(15_000);
         assert!(!rack.has_learned(), "it can be recalled again");
         assert_eq!(rack.observed_reordering(), 0);
-        let srtt = Duration::from_millis(20);
+        let srtt = trips(20);
         sacked(&mut board, &mut rack, 100, 400, at(1023));
         let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1023));
         assert_eq!((board.lost(), again), (0, Some(at(1035))));
@@ -276,15 +294,15 @@ mod tests {
     #[test]
     fn reordering_that_was_seen_is_waited_for_until_sixteen_recoveries_had_none() {
         let (mut board, mut rack) = (board(), Rack::new());
-        let srtt = Duration::from_millis(20);
+        let srtt = trips(20);
         // The last segment overtakes all others: its round trip took 1 ms, that of the first one takes 20 ms.
         sacked(&mut board, &mut rack, 900, 1000, at(1010));
         sacked(&mut board, &mut rack, 0, 100, at(1020));
         assert_eq!(rack.reordering_window(false, 100, srtt, MSS), Duration::from_millis(19));
         sacked(&mut board, &mut rack, 100, 200, at(1061));
-        assert_eq!(rack.reordering_window(false, 100, srtt, MSS), 2 * srtt);
+        assert_eq!(rack.reordering_window(false, 100, srtt, MSS), srtt.longest);
         for _ in 0..16 {
-            assert!(rack.reordering_window(false, 100, srtt, MSS) > srtt);
+            assert!(rack.reordering_window(false, 100, srtt, MSS) > srtt.smoothed);
             rack.recovered();
         }
         assert_eq!(
@@ -294,10 +312,25 @@ mod tests {
     }
 
     #[test]
+    fn reordering_is_waited_for_as_long_as_round_trips_take_however_short_most_are() {
+        let (mut board, mut rack) = (board(), Rack::new());
+        sacked(&mut board, &mut rack, 900, 1000, at(1010));
+        sacked(&mut board, &mut rack, 0, 100, at(1020));
+        for (longest, window) in [(12, 12), (40, 19)] {
+            let round_trips = RoundTrips {
+                smoothed: Duration::from_millis(4),
+                longest: Duration::from_millis(longest),
+            };
+            let is = rack.reordering_window(false, 100, round_trips, MSS);
+            assert_eq!(is, Duration::from_millis(window));
+        }
+    }
+
+    #[test]
     fn what_is_sent_again_and_arrives_after_all_tells_how_late_it_is() {
         for (echo_before, acknowledged) in [(true, 1030), (false, 1020)] {
             let (mut board, mut rack) = (board(), Rack::new());
-            let srtt = Duration::from_millis(20);
+            let srtt = trips(20);
             // The last two segments overtake the others, and the first is sent again before it arrives.
             sacked(&mut board, &mut rack, 800, 1000, at(1019));
             board.retransmitted(0, at(1019));
@@ -331,7 +364,7 @@ mod tests {
             min_rtt: Some(40_000),
             ..Rack::new()
         };
-        let srtt = Duration::from_millis(50);
+        let srtt = trips(50);
         let window = |rack: &Rack| rack.reordering_window(false, 0, srtt, MSS);
         assert_eq!(window(&rack), Duration::from_millis(10));
         rack.dsack(SeqNumber(0), SeqNumber(1000));
@@ -340,7 +373,7 @@ mod tests {
         for round in 1..20 {
             rack.dsack(SeqNumber(round * 2000), SeqNumber(round * 2000 + 1000));
         }
-        assert_eq!(window(&rack), srtt);
+        assert_eq!(window(&rack), srtt.smoothed);
         for _ in 0..16 {
             rack.recovered();
         }
@@ -359,7 +392,7 @@ mod tests {
     #[test]
     fn a_lost_retransmission_is_found_by_what_was_sent_after_it() {
         let (mut board, mut rack) = (board(), Rack::new());
-        let srtt = Duration::from_millis(40);
+        let srtt = trips(40);
         sacked(&mut board, &mut rack, 100, 400, at(1043));
         rack.detect_loss(&mut board, false, srtt, MSS, at(1043));
         board.retransmitted(0, at(1044));

@@ -86,6 +86,18 @@ pub(crate) fn table_hash_v4([addresses, ports]: [u64; 2], key: Key) -> u64 {
     folded_twice(addresses, ports, key)
 }
 
+#[inline]
+fn ports_word(remote: u16, local: u16) -> u64 {
+    u64::from(remote) << 16 | u64::from(local)
+}
+
+/// Two words of an IPv4 flow, for hashes. The ports are the peer's and this side's.
+#[inline]
+fn words_v4(remote: [u8; 4], local: [u8; 4], (remote_port, local_port): (u16, u16)) -> [u64; 2] {
+    let addresses = u64::from(u32::from_le_bytes(local)) << 32 | u64::from(u32::from_le_bytes(remote));
+    [addresses, ports_word(remote_port, local_port)]
+}
+
 /// The hash of one address, for tables.
 #[inline]
 pub(crate) fn address_hash(address: &Address, key: Key) -> u64 {
@@ -257,6 +269,18 @@ impl CompactKey {
         }
     }
 
+    /// Takes the key out of a record that has no use for it any more.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        let nothing = Self::V4 {
+            remote_port: 0,
+            local_port: 0,
+            remote: [0; 4],
+            local: [0; 4],
+        };
+        core::mem::replace(self, nothing)
+    }
+
     /// Whether it was made of `key`.
     #[inline]
     pub(crate) fn is(&self, key: &FlowKey) -> bool {
@@ -275,6 +299,20 @@ impl CompactKey {
     #[inline]
     pub(crate) fn is_v4(&self) -> bool {
         matches!(self, Self::V4 { .. })
+    }
+
+    /// [`FlowKey::table_hash`] of the key it was made of.
+    #[inline]
+    pub(crate) fn table_hash(&self, key: Key) -> u64 {
+        match *self {
+            Self::V4 {
+                remote_port,
+                local_port,
+                remote,
+                local,
+            } => table_hash_v4(words_v4(remote, local, (remote_port, local_port)), key),
+            Self::V6 { .. } => self.get().table_hash(key),
+        }
     }
 }
 
@@ -319,14 +357,16 @@ impl FlowKey {
 
     #[inline]
     pub(super) fn words_v4(&self) -> [u64; 2] {
-        let remote = u32::from_le_bytes(v4_octets(&self.remote));
-        let local = u32::from_le_bytes(v4_octets(&self.local));
-        [u64::from(local) << 32 | u64::from(remote), self.ports()]
+        words_v4(
+            v4_octets(&self.remote),
+            v4_octets(&self.local),
+            (self.remote_port, self.local_port),
+        )
     }
 
     #[inline]
     fn ports(&self) -> u64 {
-        u64::from(self.remote_port) << 16 | u64::from(self.local_port)
+        ports_word(self.remote_port, self.local_port)
     }
 
     /// Hash for tables; never shown to anyone, so one who does not know the key cannot aim at its collisions: for a
@@ -384,6 +424,20 @@ mod tests {
         let (client, server) = ([0x2001_0002, 0, 0, 0x0003_0002_u32], [0x2001_0002, 0, 0, 1_u32]);
         let [client, server] = [client, server].map(|address| address.map(u32::to_be));
         assert!(key.filter_hash(&hasher) == hasher.v6(client, server, ports));
+    }
+
+    #[test]
+    fn a_compact_key_has_the_hash_of_its_key_until_it_is_taken() {
+        for (local, remote) in [
+            ("198.18.0.1:80", "198.18.0.2:4660"),
+            ("[2001:2::1]:80", "[2001:2::3:2]:4660"),
+        ] {
+            let key = FlowKey::new(local.parse().unwrap(), remote.parse().unwrap());
+            let mut compact = CompactKey::new(&key);
+            assert_eq!(compact.table_hash(Key(5, 6)), key.table_hash(Key(5, 6)));
+            assert!(compact.take().is(&key));
+            assert!(!compact.is(&key));
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub(super) fn parse<'a>(
 
 /// Writes the headers of such a frame, whatever its options. `segment_length` is that of the TCP segment, `sum` that of
 /// its options and text.
-#[inline]
+#[inline(always)]
 pub(super) fn write(
     headers: &mut [u8; HEADERS],
     link: &[u8; UNTAGGED],

@@ -67,6 +67,15 @@ impl CellRuns<'_> {
         Spread::of(self.runs.iter().filter_map(|run| value(run)))
     }
 
+    /// Returns the value of each run, with three decimals; null where it has none.
+    fn values(&self, value: impl Fn(&Run) -> Option<f64>) -> Value {
+        self.runs
+            .iter()
+            .map(|run| value(run).map(three_digits))
+            .collect::<Vec<_>>()
+            .into()
+    }
+
     /// Returns connections, requests or frames per second.
     fn per_s(&self) -> Option<Spread> {
         self.spread(|run| Some(run.per_s))

@@ -154,9 +154,11 @@ fn charts(results: &Results, report: &Report, family: Family, attack: Attack) ->
             x: XAxis {
                 title: "offered/s",
                 names: Some(names.clone()),
+                scale: None,
             },
             y,
             lines,
+            marks: Vec::new(),
         })
     };
     let answered = YAxis {

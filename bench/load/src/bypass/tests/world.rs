@@ -19,6 +19,8 @@ use crate::bypass::settings::Settings;
 use crate::bypass::tuples::{Share, Steering};
 use crate::bypass::{ShardDriver, task};
 use crate::driver::{Driver, Outcome};
+use crate::monitor::Monitor;
+use crate::progress::Progress;
 use crate::{Measured, Plan, measured};
 
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -174,6 +176,7 @@ pub(crate) struct World {
     pub(crate) to_server: Wire,
     pub(crate) to_client: Wire,
     outcome: Receiver<Outcome>,
+    monitor: Option<Monitor>,
     /// The client's port whose frames do not reach the server.
     pub(crate) cut_off: Option<u16>,
 }
@@ -204,19 +207,20 @@ impl World {
         let (sender, outcome) = channel();
         let link = LinkHeader::new(SERVER_MAC, CLIENT_MAC, target.is_ipv4());
         let task = task(plan, share);
+        let (monitor, mut recorders) = Monitor::new(plan, &Progress::hidden(), 1);
         let mut world = Self {
             now: Instant::from_millis(1_000_000),
-            client: Engine::new(config, secrets(1), Requests::new(&plan.url, &task)),
+            client: Engine::new(config, secrets(1), Requests::new(plan, &task)),
             driver: ShardDriver {
-                driver: Driver::new(task),
+                driver: Driver::new(task, recorders.remove(0)),
                 dialer: Dialer::new(target, link, tuples),
-                steps: Arc::default(),
                 outcome: sender,
             },
             server: Engine::new(tidegate_tcp::Config::default(), secrets(2), server),
             to_server: Wire::default(),
             to_client: Wire::default(),
             outcome,
+            monitor: Some(monitor),
             cut_off: None,
         };
         world.server.listen(target);
@@ -252,7 +256,8 @@ impl World {
         loop {
             self.step();
             if let Ok(outcome) = self.outcome.try_recv() {
-                return measured(plan, outcome, 2 * settings.msl);
+                let monitor = self.monitor.take().expect("it runs once");
+                return measured(plan, outcome, monitor.finish(), 2 * settings.msl);
             }
             assert!(self.now < limit, "there is no end");
         }

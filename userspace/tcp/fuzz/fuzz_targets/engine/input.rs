@@ -25,7 +25,8 @@ pub struct Settings {
     pub send_buffer: Size,
     pub nagle: bool,
     pub rack: bool,
-    pub cubic: bool,
+    /// Reno, CUBIC, BBR with the default tolerance of losses, and with that of version 1, by the two lowest bits.
+    pub congestion: u8,
     pub ecn: bool,
 }
 

@@ -39,11 +39,12 @@ fn config(settings: Settings) -> Config {
         } else {
             LossDetection::Sack
         },
-        congestion: if settings.cubic {
-            Algorithm::CUBIC
-        } else {
-            Algorithm::RENO
+        congestion: match settings.congestion & 3 {
+            0 => Algorithm::RENO,
+            1 => Algorithm::CUBIC,
+            _ => Algorithm::BBR,
         },
+        bbr_loss_threshold: if settings.congestion & 3 == 3 { 100 } else { 5 },
         user_timeout: Duration::from_secs(20),
         msl: Duration::from_secs(1),
         fin_wait_2: Duration::from_secs(5),

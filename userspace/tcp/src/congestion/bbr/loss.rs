@@ -67,6 +67,8 @@ pub(super) struct LossRound {
     delivered: u64,
     /// BBR.loss_round_start: the acknowledgment at hand begins a round trip.
     pub(super) start: bool,
+    /// When the present one began.
+    since: Instant,
     /// BBR.is_loss_in_round.
     is_loss: bool,
     /// A mark was echoed in this round trip.
@@ -113,11 +115,13 @@ impl Bbr {
 
     /// `UpdateLatestDeliverySignals`.
     pub(super) fn update_latest_delivery_signals(&mut self, ack: &Ack) {
+        let too_soon = self.is_too_soon(ack.now.since(self.loss_round.since));
         let round = &mut self.loss_round;
         round.bw_latest = round.bw_latest.max(ack.rate());
         round.inflight_latest = round.inflight_latest.max(ack.sample.delivered);
-        round.start = ack.sample.prior_delivered >= round.delivered;
+        round.start = ack.sample.prior_delivered >= round.delivered && !too_soon;
         if round.start {
+            round.since = ack.now;
             round.delivered = self.delivered;
             round.ended_ranges = core::mem::take(&mut round.ranges);
             round.lost_until = None;

@@ -18,6 +18,9 @@ const EXTRA_ACKED_FILTER: u64 = 10;
 /// Round trips without growth after which the path counts as full.
 const FULL_PIPE_ROUNDS: u8 = 3;
 
+/// The round-trip times that a mean is taken of.
+const MEAN_SAMPLES: u32 = 64;
+
 /// Packet-timed round trips.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rounds {
@@ -27,6 +30,8 @@ pub(super) struct Rounds {
     pub(super) count: u64,
     /// BBR.round_start: the acknowledgment at hand begins a round trip.
     pub(super) start: bool,
+    /// When the present one began.
+    since: Instant,
     /// The window limited sending in this round trip, and in the one before.
     limited: [bool; 2],
 }
@@ -73,6 +78,38 @@ pub(super) struct MinRtt {
     pub(super) probe_stamp: Instant,
     /// BBR.probe_rtt_expired.
     pub(super) is_expired: bool,
+    /// Set once the path has reordered.
+    mean: Option<MeanRtt>,
+}
+
+/// The mean round-trip time of what was acknowledged of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct MeanRtt {
+    /// The sum of round-trip times in microseconds, each as often as it brought bytes.
+    sum: u64,
+    bytes: u64,
+    count: u32,
+    /// There was a mean.
+    measured: bool,
+}
+
+impl MeanRtt {
+    /// Takes a sample into account; returns the mean when there are enough for one.
+    fn update(&mut self, rtt: Option<Duration>, bytes: u32) -> Option<Duration> {
+        let bytes = u64::from(bytes);
+        self.sum = self.sum.saturating_add(bytes * u64::from(micros(rtt?)));
+        self.bytes += bytes;
+        self.count += 1;
+        if self.count < MEAN_SAMPLES {
+            return None;
+        }
+        let mean = self.sum.checked_div(self.bytes)?;
+        *self = Self {
+            measured: true,
+            ..Self::default()
+        };
+        Some(Duration::from_micros(mean))
+    }
 }
 
 impl MinRtt {
@@ -86,7 +123,27 @@ impl MinRtt {
         self.min_rtt
     }
 
-    fn update(&mut self, rtt: Option<Duration>, now: Instant) {
+    /// Beyond the draft, where segments overtake each other the least of the means of round trips counts. The segment
+    /// that overtakes most takes less time than the path needs to be full: it may take next to none, and what filled a
+    /// path like that would be next to nothing.
+    fn update(&mut self, ack: &Ack) {
+        let now = ack.now;
+        if ack.reordering && self.mean.is_none() {
+            self.mean = Some(MeanRtt::default());
+            (self.min_rtt, self.probe_min) = (ack.srtt, ack.srtt);
+        }
+        let rtt = match &mut self.mean {
+            Some(mean) => {
+                let is_first = !mean.measured;
+                let rtt = mean.update(ack.rtt, ack.newly_acked);
+                if is_first && rtt.is_some() {
+                    // The smoothed time stood in for it, whatever it was at that moment.
+                    (self.min_rtt, self.probe_min) = (None, None);
+                }
+                rtt
+            }
+            None => ack.rtt,
+        };
         self.is_expired = now > self.probe_stamp + PROBE_RTT_INTERVAL;
         if let Some(rtt) = rtt
             && (self.is_expired || self.probe_min.is_none_or(|min| rtt < min))
@@ -169,14 +226,18 @@ impl FullPipe {
         self.now = false;
     }
 
-    /// `CheckFullBWReached`.
+    /// `CheckFullBWReached`, but that growth counts whichever acknowledgment of a round trip shows it: that which
+    /// begins one may happen to follow a loss, or to be one of many that arrived at once.
     pub(super) fn check(&mut self, ack: &Ack, round_start: bool) {
         let Some(rate) = ack.sample.rate else { return };
-        if self.now || !round_start || ack.sample.app_limited {
+        if self.now || ack.sample.app_limited {
             return;
         }
         if rate >= self.bw.saturating_add(self.bw / 4) {
             self.reset(rate);
+            return;
+        }
+        if !round_start {
             return;
         }
         self.count += 1;
@@ -193,9 +254,11 @@ pub(super) fn amount(rate: u64, time: Duration) -> u64 {
 impl Bbr {
     /// `UpdateMaxBw`, with `UpdateRound`.
     pub(super) fn update_max_bw(&mut self, ack: &Ack) {
+        let too_soon = self.is_too_soon(ack.now.since(self.rounds.since));
         let rounds = &mut self.rounds;
-        rounds.start = ack.sample.prior_delivered >= rounds.next_delivered;
+        rounds.start = ack.sample.prior_delivered >= rounds.next_delivered && !too_soon;
         if rounds.start {
+            rounds.since = ack.now;
             rounds.next_delivered = self.delivered;
             rounds.count += 1;
             rounds.limited = [rounds.limited[1], false];
@@ -208,9 +271,15 @@ impl Bbr {
         }
     }
 
+    /// Whether `time` is shorter than a round trip: where segments overtake each other, the first that was sent after
+    /// another was delivered says neither that a round trip has passed, nor at which rate those before it arrive.
+    pub(super) fn is_too_soon(&self, time: Duration) -> bool {
+        self.min_rtt.mean.is_some() && self.min_rtt.get().is_some_and(|min_rtt| time < min_rtt)
+    }
+
     /// `UpdateMinRTT`.
     pub(super) fn update_min_rtt(&mut self, ack: &Ack) {
-        self.min_rtt.update(ack.rtt, ack.now);
+        self.min_rtt.update(ack);
     }
 
     /// `BDPMultiple`, with `gain` in percent.

@@ -1,5 +1,7 @@
 //! Tests of the state machine: a path is played to it round trip by round trip.
 
+mod reordering;
+
 use super::loss::INFINITE;
 use super::*;
 use crate::congestion::Delivery;
@@ -25,6 +27,7 @@ struct Run {
     app_limited: bool,
     limited: bool,
     selective: bool,
+    reordering: bool,
     /// Bytes that the next acknowledgment finds lost of those sent in its round trip.
     lost: u32,
 }
@@ -40,6 +43,7 @@ impl Run {
             app_limited: false,
             limited: false,
             selective: true,
+            reordering: false,
             lost: 0,
         }
     }
@@ -85,6 +89,7 @@ impl Run {
             flight: bytes,
             limited: self.limited,
             rtt: Some(self.rtt),
+            reordering: self.reordering,
             srtt: Some(self.rtt),
             snd_una: SeqNumber(self.delivered as u32),
             snd_nxt: SeqNumber(self.delivered as u32) + self.in_flight,
@@ -178,6 +183,23 @@ fn startup_doubles_the_rate_until_three_rounds_bring_no_more() {
 }
 
 #[test]
+fn growth_that_the_first_acknowledgment_of_a_round_trip_does_not_show_keeps_startup_going() {
+    for grows in [true, false] {
+        let mut run = Run::new();
+        let mut rate = 1_000_000;
+        for _ in 0..6 {
+            // The first acknowledgment of each round trip measures next to nothing.
+            run.now = run.now + RTT;
+            let bytes = amount(rate, RTT);
+            run.acknowledge(bytes, bytes, 900_000);
+            run.acknowledge(MSS, bytes, rate);
+            rate = if grows { rate * 3 / 2 } else { rate };
+        }
+        assert_eq!(run.bbr.full_pipe.reached, !grows, "{:?}", run.bbr.full_pipe);
+    }
+}
+
+#[test]
 fn the_rate_begins_with_the_initial_window_in_a_round_trip() {
     let mut run = Run::new();
     assert_eq!(run.bbr.pacing_rate(), None);
@@ -187,6 +209,7 @@ fn the_rate_begins_with_the_initial_window_in_a_round_trip() {
         flight: MSS,
         limited: true,
         rtt: Some(RTT),
+        reordering: false,
         srtt: Some(RTT),
         snd_una: SeqNumber(0),
         snd_nxt: SeqNumber(0),

@@ -1,0 +1,165 @@
+//! `tidegate-bench sweep`: the latency of one server or several at one rate after the other.
+
+mod knee;
+mod rates;
+mod report;
+
+use tidegate_args::UsageError;
+use tidegate_args::url::{UnresolvedUrl, Url};
+use tidegate_load::Close;
+use tidegate_report::objective::Objectives;
+
+use self::rates::Rates;
+use self::report::Sweep;
+use crate::steps::{Offered, StepOptions};
+
+/// Arguments of `tidegate-bench sweep`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Measure new connections: each carries one request.
+    Cps {
+        /// The side that ends a connection when the response is complete.
+        #[arg(long, value_enum, default_value = "client")]
+        close: Close,
+        #[command(flatten)]
+        options: SweepOptions,
+    },
+    /// Measure requests on connections that stay open.
+    Rps {
+        #[command(flatten)]
+        options: SweepOptions,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct SweepOptions {
+    /// URL to request, http://ADDRESS:PORT/PATH, with a name for the results, or without. May be given several times:
+    /// the servers are measured in turns at each rate.
+    #[arg(long = "url", required = true, value_name = "[NAME=]URL", value_parser = parse_target)]
+    targets: Vec<Target>,
+    /// The rates per second: the ends of a range, such as 1k..100k, or a list, such as 1000,2k,5k.
+    #[arg(long, value_name = "A..B|LIST", value_parser = rates::parse)]
+    rates: Rates,
+    /// The number of rates of a range, its ends included, 2 to 100.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=100))]
+    points: u32,
+    #[command(flatten)]
+    steps: StepOptions,
+}
+
+/// A server with a name.
+#[derive(Clone, Debug)]
+struct Target {
+    name: String,
+    url: UnresolvedUrl,
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    let named = text.split_once('=').filter(|(name, _)| !name.contains("://"));
+    let (name, url) = match named {
+        Some(("", _)) => {
+            return Err(format!(
+                "`{text}` has an empty name; write it like nginx=http://192.0.2.1/"
+            ));
+        }
+        Some((name, url)) => (Some(name), url),
+        None => (None, text),
+    };
+    let url: UnresolvedUrl = url.parse()?;
+    Ok(Target {
+        name: name.map_or_else(|| url.authority().to_owned(), str::to_owned),
+        url,
+    })
+}
+
+/// Measures, and prints each step and the curves. True if every server completed something.
+///
+/// # Errors
+///
+/// The arguments do not go together (a usage error), a client could not begin, or a file cannot be written.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let (offered, options) = match &arguments.command {
+        Command::Cps { close, options } => (Offered::Cps(*close), options),
+        Command::Rps { options } => (Offered::Rps, options),
+    };
+    options.run(offered)
+}
+
+impl SweepOptions {
+    /// Checks that results can be told apart.
+    fn check(&self) -> Result<(), UsageError> {
+        for (index, target) in self.targets.iter().enumerate() {
+            if self.targets[..index].iter().any(|other| other.name == target.name) {
+                return Err(UsageError(format!(
+                    "two servers have the name {name}; give each one of its own, as in --url {name}-2=URL",
+                    name = target.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, offered: Offered) -> anyhow::Result<bool> {
+        self.check()?;
+        self.steps.files.check_writable()?;
+        let urls: Vec<Url> = self
+            .targets
+            .iter()
+            .map(|target| target.url.resolve())
+            .collect::<Result<_, _>>()?;
+        let mut sweep = Sweep::new(
+            self.steps.client.environment()?,
+            self.steps.client.name(),
+            offered.unit(),
+            self.targets.iter().map(|target| target.name.clone()).collect(),
+        );
+        for rate in self.rates.points(self.points) {
+            for (index, url) in urls.iter().enumerate() {
+                let objectives = Objectives::default();
+                let step = self
+                    .steps
+                    .run(url, offered, rate, self.steps.step_duration, &objectives)?;
+                println!("{}", sweep.add(index, &step));
+            }
+        }
+        let report = sweep.report();
+        println!("\n{}", report.text);
+        self.steps.files.write(&report)?;
+        Ok(sweep.is_complete())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_report::testing::parse;
+
+    use super::*;
+
+    #[test]
+    fn a_server_may_have_a_name() {
+        let target = parse_target("nginx=http://198.18.0.1:80/x=y").unwrap();
+        assert_eq!((target.name.as_str(), target.url.path()), ("nginx", "/x=y"));
+        let target = parse_target("http://198.18.0.1:80/x=y").unwrap();
+        assert_eq!((target.name.as_str(), target.url.path()), ("198.18.0.1:80", "/x=y"));
+        for text in ["=http://198.18.0.1/", "nginx=", "nginx=https://198.18.0.1/"] {
+            assert!(parse_target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_servers_of_one_name_are_refused() {
+        let url = "http://127.0.0.1:1/";
+        let arguments: Arguments = parse(&["cps", "--url", url, "--url", url, "--rates", "1"]).unwrap();
+        let error = run(&arguments).unwrap_err();
+        assert!(
+            error.is::<UsageError>() && error.to_string().contains("two servers have the name"),
+            "{error:#}"
+        );
+    }
+}

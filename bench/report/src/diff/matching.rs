@@ -1,0 +1,203 @@
+//! The runs of each figure of both sets, found by the names of their rows.
+
+use serde_json::Value;
+use tidegate_args::UsageError;
+
+use super::Settings;
+use super::statistics::Samples;
+use crate::Row;
+use crate::catalog::{Figure, Kind};
+use crate::format::one;
+use crate::stored::Stored;
+
+/// The runs of one figure of one row.
+pub(super) struct Cell {
+    /// The names of the row, as a phrase.
+    pub(super) row: String,
+    /// The names of the row.
+    pub(super) names: Vec<(&'static str, Value)>,
+    pub(super) figure: &'static Figure,
+    pub(super) samples: Samples,
+}
+
+/// What two sets of reports have in common.
+pub(super) struct Matched {
+    pub(super) cells: Vec<Cell>,
+    /// Rows of the old reports that no new one has.
+    pub(super) only_old: Vec<String>,
+    /// Rows of the new reports that no old one has.
+    pub(super) only_new: Vec<String>,
+}
+
+/// The rows of a set that have the same names, in the order of the reports.
+struct Group<'a> {
+    names: Vec<(&'static str, Value)>,
+    /// Each with the number of its report.
+    rows: Vec<(usize, &'a Row)>,
+}
+
+impl Group<'_> {
+    /// The values of all of its names, as a phrase.
+    fn phrase(&self) -> String {
+        let texts: Vec<String> = self.names.iter().map(|(name, value)| text(name, value)).collect();
+        if texts.is_empty() {
+            "all".to_owned()
+        } else {
+            texts.join(", ")
+        }
+    }
+
+    /// Returns the values of `figure` of each run, by report.
+    fn values(&self, figure: &Figure) -> Vec<(usize, Vec<Option<f64>>)> {
+        let mut values: Vec<(usize, Vec<Option<f64>>)> = Vec::new();
+        for &(report, row) in &self.rows {
+            let runs = figure.runs.and_then(|runs| row.get(runs)?.as_array());
+            let found: Vec<Option<f64>> = match runs {
+                Some(runs) => runs.iter().map(Value::as_f64).collect(),
+                None => vec![row.number(figure.path)],
+            };
+            match values.last_mut() {
+                Some((last, values)) if *last == report => values.extend(found),
+                _ => values.push((report, found)),
+            }
+        }
+        values
+    }
+}
+
+/// Returns the figures that both sets have.
+///
+/// # Errors
+///
+/// They have no row in common, or a pair has not as many old as new runs in it (usage errors).
+pub(super) fn cells(
+    kind: &'static Kind,
+    old: &[Stored],
+    new: &[Stored],
+    settings: &Settings,
+) -> anyhow::Result<Matched> {
+    if let Some(unknown) = settings
+        .ignored
+        .iter()
+        .find(|name| !kind.names.contains(&name.as_str()))
+    {
+        return Err(UsageError(format!(
+            "--ignore {unknown}: rows of this kind are found by {}",
+            kind.names.join(", ")
+        ))
+        .into());
+    }
+    let names: Vec<&'static str> = kind
+        .names
+        .iter()
+        .copied()
+        .filter(|&name| !settings.ignored.iter().any(|ignored| ignored == name))
+        .collect();
+    let (old, new) = (groups(&names, old), groups(&names, new));
+    let counterpart =
+        |groups: &[Group<'_>], names: &[(&'static str, Value)]| groups.iter().position(|group| group.names == names);
+    let only = |one: &[Group<'_>], other: &[Group<'_>]| -> Vec<String> {
+        let lonely = one.iter().filter(|group| counterpart(other, &group.names).is_none());
+        lonely.map(Group::phrase).collect()
+    };
+    let (only_old, only_new) = (only(&old, &new), only(&new, &old));
+    let mut cells = Vec::new();
+    for before in &old {
+        let Some(index) = counterpart(&new, &before.names) else {
+            continue;
+        };
+        let after = &new[index];
+        for figure in kind.figures {
+            let samples = if settings.paired {
+                Samples::Pairs(pairs(&before.values(figure), &after.values(figure), &before.phrase())?)
+            } else {
+                let all = |group: &Group<'_>| {
+                    group
+                        .values(figure)
+                        .into_iter()
+                        .flat_map(|(_, values)| values)
+                        .flatten()
+                        .collect()
+                };
+                Samples::Sets(all(before), all(after))
+            };
+            // What neither side has measured is no figure of these reports.
+            if samples.counts() != (0, 0) {
+                cells.push(Cell {
+                    row: before.phrase(),
+                    names: before.names.clone(),
+                    figure,
+                    samples,
+                });
+            }
+        }
+    }
+    if cells.is_empty() {
+        let list = |rows: &[String]| rows.join("; ");
+        return Err(UsageError(format!(
+            "the old and the new reports have no row in common; old: {}; new: {}; --ignore NAME leaves out a name that \
+             is not to count, such as target",
+            list(&only_old),
+            list(&only_new)
+        ))
+        .into());
+    }
+    Ok(Matched {
+        cells,
+        only_old,
+        only_new,
+    })
+}
+
+/// Returns the rows of `reports` by their names.
+fn groups<'a>(names: &[&'static str], reports: &'a [Stored]) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for (report, stored) in reports.iter().enumerate() {
+        for row in &stored.rows {
+            let names: Vec<_> = names
+                .iter()
+                .filter_map(|&name| Some((name, row.get(name)?.clone())))
+                .collect();
+            match groups.iter_mut().find(|group| group.names == names) {
+                Some(group) => group.rows.push((report, row)),
+                None => groups.push(Group {
+                    names,
+                    rows: vec![(report, row)],
+                }),
+            }
+        }
+    }
+    groups
+}
+
+/// Returns the pairs of runs that both have a value.
+fn pairs(
+    old: &[(usize, Vec<Option<f64>>)],
+    new: &[(usize, Vec<Option<f64>>)],
+    row: &str,
+) -> Result<Vec<(f64, f64)>, UsageError> {
+    let mut pairs = Vec::new();
+    for (report, before) in old {
+        let Some((_, after)) = new.iter().find(|(other, _)| other == report) else {
+            continue;
+        };
+        if before.len() != after.len() {
+            return Err(UsageError(format!(
+                "pair {}: the old report has {} runs of the row {row}, the new one {}; leave --paired out",
+                report + 1,
+                before.len(),
+                after.len()
+            )));
+        }
+        pairs.extend(before.iter().zip(after).filter_map(|(old, new)| old.zip(*new)));
+    }
+    Ok(pairs)
+}
+
+/// A name with its value; texts speak for themselves.
+fn text(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => format!("{name} {}", one(value, "")),
+    }
+}

@@ -1,0 +1,415 @@
+//! Comparing two sets of runs: which figures became better or worse, and which of that is more than chance.
+
+mod matching;
+#[cfg(test)]
+mod simulation;
+mod statistics;
+mod verdict;
+
+use serde_json::{Map, Value, json};
+use tidegate_args::UsageError;
+
+pub(crate) use self::statistics::Centre;
+
+use self::matching::{Cell, Matched};
+use self::statistics::{ALPHA, Change, Samples, holm};
+use self::verdict::{Finding, Verdict};
+use crate::catalog::{self, Figure};
+use crate::format::one;
+use crate::stored::Stored;
+use crate::{Column, Page, Report, Row, Section};
+
+/// The facts of a machine without which figures cannot be compared.
+const MACHINE: [&str; 3] = ["kernel", "cpu_model", "cores"];
+
+/// The kind of the report.
+pub(crate) const KIND: &str = "diff";
+
+/// The columns of its table.
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::name("row", "{row}"),
+    Column::name("figure", "{title}"),
+    Column::figure("old", "{old_text}"),
+    Column::figure("new", "{new_text}"),
+    Column::figure("change", "{change_text}"),
+    Column::figure("95% interval", "{interval_text}"),
+    Column::figure("p", "{p_text}"),
+    Column::figure("runs", "{old_runs}+{new_runs}"),
+    Column::name("verdict", "{verdict_text}").alert("is_regression"),
+];
+
+const HOW_TO_READ: &[&str] = &[
+    "**old** and **new** are the medians of the runs, of errors the means. **change** is the median of the changes \
+     within pairs, or without pairs that of the medians, and lies within the **interval** with 95 % confidence \
+     (bootstrap).",
+    "**p** is the probability that chance alone makes such a difference in any of the figures (permutations of the \
+     signs of pairs, or of the ranks of two sets; corrected by Holm for the number of figures).",
+    "**better** and **worse** need a p of at most 1 % and an interval without zero. **same** is an interval within the \
+     threshold. All else is **not shown**: more runs, or quieter ones, would tell.",
+];
+
+/// The settings of a comparison.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The change, as a part, from which a figure that became worse is a regression.
+    pub(crate) threshold: f64,
+    /// The runs were taken alternately: the first old with the first new one, and so on.
+    pub(crate) paired: bool,
+    /// Names that rows need not have in common.
+    pub(crate) ignored: Vec<String>,
+}
+
+/// A figure of a row in both sets.
+struct Compared {
+    row: String,
+    names: Vec<(&'static str, Value)>,
+    figure: &'static Figure,
+    samples: Samples,
+    change: Option<Change>,
+}
+
+/// Returns the report of what `new` changed, and whether something became worse by the threshold or more.
+///
+/// # Errors
+///
+/// The reports are of different kinds, or of one that cannot be compared, have no row in common, or there are not as
+/// many old as new runs in pairs (usage errors).
+pub(crate) fn compare(old: &[Stored], new: &[Stored], settings: &Settings) -> anyhow::Result<(Report, bool)> {
+    let kind = kind_of(old.iter().chain(new))?;
+    let known = catalog::kind(&kind).ok_or_else(|| {
+        UsageError(format!(
+            "reports of the kind `{kind}` cannot be compared: it is not known what is better"
+        ))
+    })?;
+    if settings.paired && old.len() != new.len() {
+        return Err(UsageError(format!(
+            "{} old and {} new reports cannot be pairs; give as many of each in the order they were taken, or leave \
+             --paired out",
+            old.len(),
+            new.len()
+        ))
+        .into());
+    }
+    let Matched {
+        cells,
+        only_old,
+        only_new,
+    } = matching::cells(known, old, new, settings)?;
+    let compared: Vec<Compared> = cells.into_iter().map(Compared::of).collect();
+    let probabilities: Vec<f64> = compared.iter().filter_map(|one| Some(one.change?.p)).collect();
+    let mut corrected = holm(&probabilities).into_iter();
+    let count = probabilities.len();
+    let mut found = Vec::new();
+    let mut rows = Vec::new();
+    for one in &compared {
+        let p = one.change.and_then(|_| corrected.next());
+        let finding = Finding::of(
+            &one.samples,
+            one.change,
+            p,
+            count,
+            one.figure.better,
+            settings.threshold,
+        );
+        rows.push(row(one, &finding, p));
+        found.push(finding);
+    }
+    let regressions = found.iter().filter(|finding| finding.is_regression).count();
+    let report = report(&kind, rows, &found, (old, new), (only_old, only_new), settings);
+    Ok((report, regressions > 0))
+}
+
+impl Compared {
+    fn of(cell: Cell) -> Self {
+        Self {
+            change: cell.samples.compare(cell.figure.centre),
+            row: cell.row,
+            names: cell.names,
+            figure: cell.figure,
+            samples: cell.samples,
+        }
+    }
+}
+
+/// Returns the one kind of all `reports`.
+fn kind_of<'a>(mut reports: impl Iterator<Item = &'a Stored>) -> anyhow::Result<String> {
+    let first = reports
+        .next()
+        .ok_or_else(|| UsageError("there is no report".to_owned()))?;
+    for other in reports {
+        if other.kind != first.kind {
+            return Err(UsageError(format!(
+                "{} is of the kind `{}` and {} of the kind `{}`; only one kind can be compared at a time",
+                first.file, first.kind, other.file, other.kind
+            ))
+            .into());
+        }
+    }
+    Ok(first.kind.clone())
+}
+
+/// Returns the row of one figure. The fields that end in `_text` are for tables.
+fn row(one: &Compared, finding: &Finding, p: Option<f64>) -> Row {
+    let figure = one.figure;
+    let (old_runs, new_runs) = one.samples.counts();
+    let number = |of: fn(&Change) -> f64| one.change.as_ref().map(of);
+    let part = |of: fn(&Change) -> statistics::Amount| one.change.as_ref().and_then(|change| of(change).part());
+    let value = |number: Option<f64>| number.map(|number| one_value(number, figure.format));
+    let percent = |part: f64| format!("{:+.1}%", part * 100.0);
+    let (change, low, high) = (
+        part(|change| change.change),
+        part(|change| change.low),
+        part(|change| change.high),
+    );
+    let interval = low
+        .zip(high)
+        .map(|(low, high)| format!("{}..{}", percent(low), percent(high)));
+    let mut row = Row::new().with("row", one.row.as_str());
+    for (name, value) in &one.names {
+        row = row.with(name, value.clone());
+    }
+    row.with("figure", figure.path)
+        .with("title", figure.title)
+        .with("better", figure.better.name())
+        .with("old", number(|change| change.old))
+        .with("new", number(|change| change.new))
+        .with("change", change)
+        .with("change_low", low)
+        .with("change_high", high)
+        .with("p_value", number(|change| change.p))
+        .with("p_corrected", p)
+        .with("old_runs", old_runs)
+        .with("new_runs", new_runs)
+        .with("verdict", finding.verdict.name())
+        .with("reason", finding.reason)
+        .with("is_regression", finding.is_regression)
+        .with("old_text", value(number(|change| change.old)))
+        .with("new_text", value(number(|change| change.new)))
+        .with("change_text", change.map(percent))
+        .with("interval_text", interval)
+        .with(
+            "p_text",
+            p.map(|p| {
+                if p < 0.001 {
+                    "<0.001".to_owned()
+                } else {
+                    format!("{p:.3}")
+                }
+            }),
+        )
+        .with("verdict_text", finding.text())
+}
+
+fn one_value(number: f64, format: &str) -> String {
+    match format {
+        // A mean of counts.
+        "" if number.fract() != 0.0 => format!("{number:.2}"),
+        // Octets and the like have digits where they matter, whatever their size.
+        "3" if number.abs() < 0.1 => format!("{number:.2e}"),
+        format => one(&number.into(), format),
+    }
+}
+
+/// Returns the report of `rows`.
+fn report(
+    kind: &str,
+    rows: Vec<Row>,
+    found: &[Finding],
+    (old, new): (&[Stored], &[Stored]),
+    (only_old, only_new): (Vec<String>, Vec<String>),
+    settings: &Settings,
+) -> Report {
+    let count = |verdict| found.iter().filter(|finding| finding.verdict == verdict).count();
+    let regressions = found.iter().filter(|finding| finding.is_regression).count();
+    let changes = environment_changes(old, new);
+    let percent = settings.threshold * 100.0;
+    let summary = format!(
+        "{} figures: {} better, {} worse, {} same, {} not shown; {regressions} worse by {percent}% or more",
+        found.len(),
+        count(Verdict::Better),
+        count(Verdict::Worse),
+        count(Verdict::Same),
+        count(Verdict::NotShown),
+    );
+    let mut notes: Vec<String> = changes
+        .iter()
+        .map(|(name, old, new)| format!("the machine was another: {name} was {old} and is {new}"))
+        .collect();
+    for (side, only) in [("old", &only_old), ("new", &only_new)] {
+        notes.extend(
+            only.iter()
+                .map(|row| format!("only in the {side} reports, and not compared: {row}")),
+        );
+    }
+    let all: Vec<usize> = (0..rows.len()).collect();
+    let mut sections = vec![
+        Section::Tiles(vec![
+            (regressions.to_string(), format!("worse by {percent}% or more")),
+            (count(Verdict::Better).to_string(), "better".to_owned()),
+            (count(Verdict::NotShown).to_string(), "not shown".to_owned()),
+        ]),
+        Section::Table {
+            columns: COLUMNS,
+            rows: all.clone(),
+        },
+    ];
+    sections.extend(notes.iter().cloned().map(Section::Text));
+    sections.push(Section::HowToRead(HOW_TO_READ));
+    let names = |reports: &[Stored]| reports.iter().map(|report| report.file.clone()).collect::<Vec<_>>();
+    let mut report = Report {
+        kind: KIND,
+        environment: new.last().and_then(Stored::environment).cloned().unwrap_or_default(),
+        rows,
+        more: Map::new(),
+        page: Page {
+            title: format!("tidegate-bench: what changed in {kind}"),
+            introduction: summary.clone(),
+            sections,
+        },
+        text: String::new(),
+    };
+    report.text = report.table(COLUMNS, &all) + &summary + "\n";
+    for note in &notes {
+        report.text += &format!("note: {note}\n");
+    }
+    let changes: Vec<Value> = changes
+        .iter()
+        .map(|(name, old, new)| json!({"name": name, "old": old, "new": new}))
+        .collect();
+    for (name, value) in [
+        ("compared_kind", json!(kind)),
+        ("paired", json!(settings.paired)),
+        ("threshold", json!(settings.threshold)),
+        ("alpha", json!(ALPHA)),
+        ("regressions", json!(regressions)),
+        ("old_files", json!(names(old))),
+        ("new_files", json!(names(new))),
+        ("only_old", json!(only_old)),
+        ("only_new", json!(only_new)),
+        ("environment_changes", json!(changes)),
+    ] {
+        report.more.insert(name.to_owned(), value);
+    }
+    report
+}
+
+/// Returns the facts of the machine that are not the same in all reports, as they were and are.
+fn environment_changes(old: &[Stored], new: &[Stored]) -> Vec<(&'static str, String, String)> {
+    let facts = |reports: &[Stored], name: &str| {
+        let mut texts: Vec<String> = reports
+            .iter()
+            .map(|report| {
+                report
+                    .environment()
+                    .and_then(|facts| facts.get(name))
+                    .map_or_else(String::new, |fact| one(fact, ""))
+            })
+            .collect();
+        texts.sort();
+        texts.dedup();
+        texts.join(" and ")
+    };
+    MACHINE
+        .into_iter()
+        .map(|name| (name, facts(old, name), facts(new, name)))
+        .filter(|(_, old, new)| old != new)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    /// A report of `rows`: a target, its rate in each round, and frames for each operation.
+    fn report(cpu_model: &str, rows: &[(&str, &[f64], f64)]) -> Stored {
+        let row = |&(target, values, frames): &(&str, &[f64], f64)| json!({"workload": "rps", "target": target, "value": values[0], "values": values, "frames_per_op": frames});
+        let rows: Vec<Value> = rows.iter().map(row).collect();
+        let environment = json!({"kernel": "6.1 <script>", "cpu_model": cpu_model});
+        let report = json!({"schema_version": 1, "kind": "compare", "environment": environment, "rows": rows});
+        Stored::parse("a.json", &report.to_string()).unwrap()
+    }
+
+    fn settings(paired: bool) -> Settings {
+        Settings {
+            threshold: 0.05,
+            paired,
+            ignored: Vec::new(),
+        }
+    }
+
+    const ROUNDS: &[f64] = &[100.0, 101.0, 102.0, 103.0, 104.0, 105.0];
+
+    #[test]
+    fn rounds_within_a_report_are_runs() {
+        let slow: Vec<f64> = ROUNDS.iter().map(|value| value * 0.8).collect();
+        let old = [report("a", &[("tidegate", ROUNDS, 2.0), ("gone", ROUNDS, 2.0)])];
+        let new = [report("b", &[("added", ROUNDS, 2.0), ("tidegate", &slow, 2.0)])];
+        let (diff, has_regressed) = compare(&old, &new, &settings(false)).unwrap();
+        assert!(has_regressed);
+        testing::assert_report("diff", &diff);
+        let lines: Vec<&str> = diff.text.lines().map(str::trim_end).collect();
+        assert_eq!(lines.len(), 7, "{}", diff.text);
+        assert!(
+            lines[1].ends_with("worse: regression") && lines[1].contains("6+6"),
+            "{}",
+            diff.text
+        );
+        assert!(lines[2].contains("not shown: too few runs"), "{}", diff.text);
+        assert_eq!(
+            lines[3..],
+            [
+                "2 figures: 0 better, 1 worse, 0 same, 1 not shown; 1 worse by 5% or more",
+                "note: the machine was another: cpu_model was a and is b",
+                "note: only in the old reports, and not compared: rps, gone",
+                "note: only in the new reports, and not compared: rps, added",
+            ]
+        );
+        let json = diff.json();
+        assert_eq!(json["only_old"], json!(["rps, gone"]));
+        assert_eq!(
+            json["environment_changes"],
+            json!([{"name": "cpu_model", "old": "a", "new": "b"}])
+        );
+        assert_eq!(
+            (&json["rows"][0]["old"], &json["rows"][0]["old_runs"]),
+            (&json!(102.5), &json!(6))
+        );
+    }
+
+    #[test]
+    fn pairs_have_as_many_rounds() {
+        let old = [
+            report("a", &[("tidegate", ROUNDS, 2.0)]),
+            report("a", &[("tidegate", ROUNDS, 2.0)]),
+        ];
+        let (diff, has_regressed) = compare(&old, &old, &settings(true)).unwrap();
+        assert!(!has_regressed);
+        assert_eq!(
+            (diff.rows[0].number("old_runs"), diff.rows[0].fill("{verdict}")),
+            (Some(12.0), "same".to_owned())
+        );
+        let shorter = [report("a", &[("tidegate", &ROUNDS[1..], 2.0)]), old[1].clone()];
+        let error = compare(&old, &shorter, &settings(true)).unwrap_err();
+        assert!(error.is::<UsageError>());
+        assert!(
+            error
+                .to_string()
+                .starts_with("pair 1: the old report has 6 runs of the row rps, tidegate, the new one 5"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_only_one_side_has_measured_is_not_shown() {
+        let old = [report("a", &[("tidegate", ROUNDS, 2.0)])];
+        let mut new = old.clone();
+        new[0].rows[0] = new[0].rows[0].clone().with("frames_per_op", None::<f64>);
+        let (diff, has_regressed) = compare(&old, &new, &settings(false)).unwrap();
+        assert!(!has_regressed);
+        assert_eq!(
+            diff.rows[1].fill("{figure} {old} {verdict_text}"),
+            "frames_per_op - not shown: only one side has it"
+        );
+    }
+}

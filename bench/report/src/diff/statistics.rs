@@ -1,0 +1,447 @@
+//! The statistics of a comparison: the change of a figure, how sure it is, and what chance alone would do.
+//!
+//! Nothing is assumed of how the runs of a figure are distributed, because they have outliers: the change is one of
+//! medians, its interval comes from resampling the runs (bootstrap), and the probability that chance alone makes such a
+//! change from permuting them. Both draw from a fixed seed, so the same runs have the same verdict everywhere.
+
+use tidegate_random::Random;
+
+/// The chance that a comparison calls a figure better or worse that is neither, at most: one in a hundred comparisons,
+/// however many figures they have.
+pub(super) const ALPHA: f64 = 0.01;
+
+/// The chance that an interval misses the change.
+const MISS: f64 = 0.05;
+
+/// Samples that are drawn for an interval.
+const RESAMPLES: usize = 3_999;
+
+/// Permutations that are tried for a probability, which cannot become smaller than their inverse.
+const PERMUTATIONS: u32 = 19_999;
+
+/// Permutations with a greater difference that are enough to know that chance makes it.
+const ENOUGH: u32 = 200;
+
+/// The size of a difference that does not count any more, in median sizes.
+const OUTLIER: f64 = 3.5;
+
+/// The seed of both.
+const SEED: u64 = 0x7469_6465_6761_7465;
+
+/// The value that stands for several runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Centre {
+    /// Half of the runs are below: what most figures need, as runs have outliers.
+    Median,
+    /// The mean, for counts that are mostly zero.
+    Mean,
+}
+
+/// The runs of one figure.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Samples {
+    /// Of each pair, the old and the new run were made one after the other.
+    Pairs(Vec<(f64, f64)>),
+    /// The runs have nothing to do with each other.
+    Sets(Vec<f64>, Vec<f64>),
+}
+
+/// The result of comparing one figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Change {
+    /// The centre of the old runs.
+    pub(super) old: f64,
+    /// The centre of the new runs.
+    pub(super) new: f64,
+    /// The change and the ends of its interval.
+    pub(super) change: Amount,
+    /// The lower end.
+    pub(super) low: Amount,
+    /// The upper end.
+    pub(super) high: Amount,
+    /// The probability that chance alone makes such a difference.
+    pub(super) p: f64,
+}
+
+/// A change: in parts of the old value, or in the figure's own unit where the old value is zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Amount {
+    /// Parts of the old value: 0.1 for a tenth more.
+    Part(f64),
+    /// The figure's own unit.
+    Absolute(f64),
+}
+
+impl Amount {
+    /// Returns the number, whose sign is that of the change.
+    pub(super) fn number(self) -> f64 {
+        match self {
+            Self::Part(number) | Self::Absolute(number) => number,
+        }
+    }
+
+    /// Returns the part of the old value; `None` where that is zero.
+    pub(super) fn part(self) -> Option<f64> {
+        match self {
+            Self::Part(part) => Some(part),
+            Self::Absolute(_) => None,
+        }
+    }
+
+    /// Returns whether the change is at least `threshold`, a part of the old value. From zero, every change is.
+    pub(super) fn reaches(self, threshold: f64) -> bool {
+        match self {
+            Self::Part(part) => part.abs() >= threshold,
+            Self::Absolute(number) => number != 0.0,
+        }
+    }
+}
+
+impl Samples {
+    /// Returns the numbers of old and of new runs.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        match self {
+            Self::Pairs(pairs) => (pairs.len(), pairs.len()),
+            Self::Sets(old, new) => (old.len(), new.len()),
+        }
+    }
+
+    /// Returns the smallest probability that so many runs can have. One that is not small enough says that there are
+    /// too few, whatever they found.
+    pub(super) fn least_p(&self) -> f64 {
+        let (old, new) = self.counts();
+        let least = match self {
+            // All signs alike, of 2^n that are equally likely.
+            Self::Pairs(_) => 2.0 * 0.5_f64.powf(old as f64),
+            // All of one set below all of the other.
+            Self::Sets(..) => 2.0 / choices(old + new, old.min(new)),
+        };
+        least.min(1.0)
+    }
+
+    /// Returns the change; `None` without runs on both sides.
+    pub(super) fn compare(&self, centre: Centre) -> Option<Change> {
+        let (old_runs, new_runs) = match self {
+            Self::Pairs(pairs) => pairs.iter().copied().unzip(),
+            Self::Sets(old, new) => (old.clone(), new.clone()),
+        };
+        let mut workspace = Vec::new();
+        let old = center(centre, old_runs.iter().copied(), &mut workspace)?;
+        let new = center(centre, new_runs.iter().copied(), &mut workspace)?;
+        // Ratios need values above zero; a mean is one of differences.
+        let by_ratio = centre == Centre::Median && old_runs.iter().chain(&new_runs).all(|&value| value > 0.0);
+        let amount = |change: f64| match (by_ratio, old > 0.0) {
+            (true, _) => Amount::Part(change),
+            (false, true) => Amount::Part(change / old),
+            (false, false) => Amount::Absolute(change),
+        };
+        let differ = |old: f64, new: f64| if by_ratio { new / old - 1.0 } else { new - old };
+        let (change, resampled) = match self {
+            Self::Pairs(pairs) => {
+                let changes: Vec<f64> = pairs.iter().map(|&(old, new)| differ(old, new)).collect();
+                let change = center(centre, changes.iter().copied(), &mut workspace)?;
+                (change, resample_pairs(centre, &changes))
+            }
+            Self::Sets(old_runs, new_runs) => (differ(old, new), resample_sets(centre, old_runs, new_runs, differ)),
+        };
+        let (low, high) = interval(resampled);
+        let p = match self {
+            Self::Pairs(pairs) => {
+                let logarithm = |&(old, new): &(f64, f64)| if by_ratio { (new / old).ln() } else { new - old };
+                signs(&pairs.iter().map(logarithm).collect::<Vec<_>>())
+            }
+            Self::Sets(old_runs, new_runs) => rank_sum(old_runs, new_runs),
+        };
+        Some(Change {
+            old,
+            new,
+            change: amount(change),
+            low: amount(low),
+            high: amount(high),
+            p,
+        })
+    }
+}
+
+/// Corrects probabilities for their number (Holm, 1979): each is what it would take to call all of its size and smaller
+/// no chance. It holds however the figures depend on each other, as those of one run do.
+pub(super) fn holm(probabilities: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    order.sort_by(|&one, &other| probabilities[one].total_cmp(&probabilities[other]));
+    let mut corrected = vec![1.0; probabilities.len()];
+    let mut highest = 0.0_f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        let left = (probabilities.len() - rank) as f64;
+        highest = highest.max(probabilities[index] * left).min(1.0);
+        corrected[index] = highest;
+    }
+    corrected
+}
+
+/// The number of ways to choose `part` of `all`.
+fn choices(all: usize, part: usize) -> f64 {
+    (0..part)
+        .map(|taken| (all - taken) as f64 / (taken + 1) as f64)
+        .product()
+}
+
+/// Returns the centre of `values`; `None` if there are none. `workspace` saves an allocation.
+fn center(centre: Centre, values: impl IntoIterator<Item = f64>, workspace: &mut Vec<f64>) -> Option<f64> {
+    workspace.clear();
+    workspace.extend(values);
+    let count = workspace.len();
+    if count == 0 {
+        return None;
+    }
+    if centre == Centre::Mean {
+        return Some(workspace.iter().sum::<f64>() / count as f64);
+    }
+    let (below, &mut upper, _) = workspace.select_nth_unstable_by(count / 2, f64::total_cmp);
+    if count % 2 == 1 {
+        return Some(upper);
+    }
+    let lower = below.iter().copied().max_by(f64::total_cmp)?;
+    Some(f64::midpoint(lower, upper))
+}
+
+/// Returns the centres of samples of `changes`, drawn with replacement.
+fn resample_pairs(centre: Centre, changes: &[f64]) -> Vec<f64> {
+    let mut random = Random::new(SEED);
+    let mut workspace = Vec::with_capacity(changes.len());
+    let mut one = || center(centre, draw(&mut random, changes), &mut workspace);
+    (0..RESAMPLES).filter_map(|_| one()).collect()
+}
+
+/// Returns what the centres of samples of both sets differ by, drawn with replacement.
+fn resample_sets(centre: Centre, old: &[f64], new: &[f64], differ: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let mut random = Random::new(SEED);
+    let mut workspace = Vec::with_capacity(old.len().max(new.len()));
+    let mut one = || {
+        let old = center(centre, draw(&mut random, old), &mut workspace)?;
+        let new = center(centre, draw(&mut random, new), &mut workspace)?;
+        Some(differ(old, new))
+    };
+    (0..RESAMPLES).filter_map(|_| one()).collect()
+}
+
+/// Draws as many of `values` as there are, with replacement.
+fn draw<'a>(random: &'a mut Random, values: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    let count = values.len() as u64;
+    (0..count).map(move |_| values[random.below(count) as usize])
+}
+
+/// Returns the ends between which all but [`MISS`] of `values` lie.
+fn interval(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |part: f64| {
+        let index = ((values.len() as f64 * part) as usize).min(values.len().saturating_sub(1));
+        values.get(index).copied().unwrap_or(f64::NAN)
+    };
+    (at(MISS / 2.0), at(1.0 - MISS / 2.0))
+}
+
+/// Returns the rank of each of `values` among them; equal ones share the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&one, &other| values[one].total_cmp(&values[other]));
+    let mut ranks = vec![0.0; values.len()];
+    for equal in order.chunk_by(|&one, &other| values[one] == values[other]) {
+        // The places before them are known by how many have a rank; each run of equal values takes the next ones.
+        let first = order.partition_point(|&index| values[index].total_cmp(&values[equal[0]]).is_lt());
+        let mean = first as f64 + (equal.len() + 1) as f64 / 2.0;
+        for &index in equal {
+            ranks[index] = mean;
+        }
+    }
+    ranks
+}
+
+/// The probability of differences as one-sided as these, whichever side, if the sign of each were chance. Outliers are
+/// not to outweigh the others, so a difference counts for less the larger it is (Tukey's biweight); the limit follows
+/// from the sizes, which do not depend on the signs. Differences of zero say nothing.
+fn signs(differences: &[f64]) -> f64 {
+    let differences = || differences.iter().copied().filter(|&difference| difference != 0.0);
+    let sizes = differences().map(f64::abs);
+    let limit = OUTLIER * center(Centre::Median, sizes.clone(), &mut Vec::new()).unwrap_or_default();
+    let sizes: Vec<f64> = sizes
+        .map(|size| size * (1.0 - (size / limit).powi(2)).max(0.0).powi(2))
+        .collect();
+    let found: f64 = sizes
+        .iter()
+        .zip(differences())
+        .map(|(size, difference)| size.copysign(difference))
+        .sum();
+    by_chance(found.abs(), |random| {
+        let mut word = 0;
+        let signed = sizes.iter().enumerate().map(|(index, &size)| {
+            if index % 64 == 0 {
+                word = random.word();
+            }
+            let sign = (word >> (index % 64)) & 1;
+            if sign == 0 { size } else { -size }
+        });
+        signed.sum::<f64>().abs()
+    })
+}
+
+/// The probability that two sets are as far apart as these, whichever is above, if it were chance which set a value is
+/// in (Wilcoxon's rank sum, Mann and Whitney).
+fn rank_sum(old: &[f64], new: &[f64]) -> f64 {
+    let all: Vec<f64> = old.iter().chain(new).copied().collect();
+    let mut ranks = ranks(&all);
+    let expected = old.len() as f64 * (all.len() + 1) as f64 / 2.0;
+    let distance = |ranks: &[f64]| (ranks[..old.len()].iter().sum::<f64>() - expected).abs();
+    let found = distance(&ranks);
+    by_chance(found, |random| {
+        // The first places of a shuffle (Fisher and Yates) are enough.
+        for index in 0..old.len() {
+            let other = index + random.below((ranks.len() - index) as u64) as usize;
+            ranks.swap(index, other);
+        }
+        distance(&ranks)
+    })
+}
+
+/// The part of permutations, the found one among them, whose statistic is at least `found`. It is enough to know a
+/// large part roughly, so the search ends with the [`ENOUGH`]th (Besag and Clifford, 1991).
+fn by_chance(found: f64, mut permuted: impl FnMut(&mut Random) -> f64) -> f64 {
+    let mut random = Random::new(SEED);
+    // Sums of the same numbers in another order may differ in the last digit.
+    let least = found * (1.0 - 1e-9);
+    let mut reached = 0;
+    for tried in 1..=PERMUTATIONS {
+        reached += u32::from(permuted(&mut random) >= least);
+        if reached == ENOUGH {
+            return f64::from(reached) / f64::from(tried);
+        }
+    }
+    f64::from(reached + 1) / f64::from(PERMUTATIONS + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(found: f64, expected: f64, tolerance: f64) -> bool {
+        (found - expected).abs() <= tolerance
+    }
+
+    #[test]
+    fn centres_are_medians_or_means() {
+        let of = |centre, values: &[f64]| center(centre, values.iter().copied(), &mut Vec::new());
+        assert_eq!(of(Centre::Median, &[9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(of(Centre::Median, &[9.0, 1.0, 2.0, 4.0]), Some(3.0));
+        assert_eq!(of(Centre::Mean, &[0.0, 0.0, 3.0]), Some(1.0));
+        assert_eq!(of(Centre::Mean, &[]), None);
+    }
+
+    #[test]
+    fn equal_values_share_their_ranks() {
+        assert_eq!(ranks(&[5.0, 1.0, 5.0, 7.0, 1.0, 1.0]), [4.5, 2.0, 4.5, 6.0, 2.0, 2.0]);
+        assert!(ranks(&[]).is_empty());
+    }
+
+    /// Those of differences by counting: of the 256 choices of signs for eight equal sizes, 2 have no minus, or only
+    /// such, and 18 at most one of the other sign. Those of sets from printed tables of U for 5 and 5 runs.
+    #[test]
+    fn probabilities_are_those_of_counting_and_of_the_tables() {
+        let of_signs = |negative: usize| {
+            signs(&std::array::from_fn::<_, 8, _>(|index| {
+                if index < negative { -2.0 } else { 2.0 }
+            }))
+        };
+        assert!(near(of_signs(0), 2.0 / 256.0, 0.002));
+        assert!(near(of_signs(1), 18.0 / 256.0, 0.01));
+        assert!(near(of_signs(1), of_signs(7), 1e-12));
+        assert_eq!(of_signs(4), 1.0);
+        assert!(near(
+            rank_sum(&[1.0, 2.0, 3.0, 4.0, 5.0], &[6.0, 7.0, 8.0, 9.0, 10.0]),
+            2.0 / 252.0,
+            0.002
+        ));
+        assert!(near(
+            rank_sum(&[1.0, 2.0, 3.0, 4.0, 7.0], &[5.0, 6.0, 8.0, 9.0, 10.0]),
+            8.0 / 252.0,
+            0.006
+        ));
+        assert_eq!(signs(&[0.0; 9]), 1.0);
+        assert_eq!(rank_sum(&[2.0; 9], &[2.0; 9]), 1.0);
+    }
+
+    #[test]
+    fn an_outlier_does_not_hide_what_all_other_pairs_show() {
+        let mut differences = [1.0; 20];
+        let without = signs(&differences);
+        differences[7] = -1_000.0;
+        let with = signs(&differences);
+        assert!(without < 0.000_2 && with < 0.000_5, "{without} {with}");
+    }
+
+    #[test]
+    fn few_runs_cannot_be_sure() {
+        let pairs = |count| Samples::Pairs(vec![(1.0, 1.0); count]).least_p();
+        assert_eq!([pairs(0), pairs(1), pairs(5), pairs(6)], [1.0, 1.0, 0.0625, 0.031_25]);
+        let sets = |old, new| Samples::Sets(vec![1.0; old], vec![1.0; new]).least_p();
+        assert!(near(sets(4, 4), 2.0 / 70.0, 1e-12) && near(sets(2, 20), 2.0 / 231.0, 1e-12));
+        assert_eq!([sets(0, 3), sets(1, 1)], [1.0, 1.0]);
+    }
+
+    /// The example of Holm's paper in the textbooks: 0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02.
+    #[test]
+    fn many_figures_need_smaller_probabilities() {
+        let corrected = holm(&[0.01, 0.04, 0.03, 0.005]);
+        for (found, expected) in corrected.iter().zip([0.03, 0.06, 0.06, 0.02]) {
+            assert!(near(*found, expected, 1e-12), "{corrected:?}");
+        }
+        assert_eq!(holm(&[0.9, 0.8]), [1.0, 1.0]);
+        assert!(holm(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_change_is_one_of_ratios_within_pairs() {
+        // The machine becomes twice as fast meanwhile; each new run takes a tenth more than the old one beside it.
+        let pairs: Vec<(f64, f64)> = (0..12)
+            .map(|index| 100.0 - 4.0 * f64::from(index))
+            .map(|old| (old, old * 1.1))
+            .collect();
+        let change = Samples::Pairs(pairs.clone()).compare(Centre::Median).unwrap();
+        assert!(near(change.change.part().unwrap(), 0.1, 1e-9), "{change:?}");
+        assert!(
+            near(change.low.number(), 0.1, 1e-9) && near(change.high.number(), 0.1, 1e-9),
+            "{change:?}"
+        );
+        assert!(change.p < 0.001, "{change:?}");
+        // Without the pairs, that is lost in what the machine does.
+        let (old, new) = pairs.into_iter().unzip();
+        let change = Samples::Sets(old, new).compare(Centre::Median).unwrap();
+        assert!(near(change.change.part().unwrap(), 0.1, 1e-9), "{change:?}");
+        assert!(change.low.number() < 0.0 && change.high.number() > 0.2, "{change:?}");
+        assert!(change.p > 0.05, "{change:?}");
+    }
+
+    #[test]
+    fn what_was_zero_changes_by_its_own_unit() {
+        let pairs: Vec<(f64, f64)> = (0..10).map(|_| (0.0, 3.0)).collect();
+        let change = Samples::Pairs(pairs).compare(Centre::Mean).unwrap();
+        assert_eq!(
+            (change.old, change.new, change.change),
+            (0.0, 3.0, Amount::Absolute(3.0))
+        );
+        assert!(change.change.reaches(10.0) && change.change.part().is_none() && change.p < 0.01);
+        let none = Samples::Pairs(vec![(0.0, 0.0); 10]).compare(Centre::Mean).unwrap();
+        assert_eq!((none.change, none.p), (Amount::Absolute(0.0), 1.0));
+        assert!(!none.change.reaches(0.0));
+        // Above zero it is a part of what there was.
+        let some = Samples::Sets(vec![0.0, 2.0], vec![3.0, 3.0])
+            .compare(Centre::Mean)
+            .unwrap();
+        assert_eq!(some.change, Amount::Part(2.0));
+        assert_eq!(Samples::Sets(vec![], vec![1.0]).compare(Centre::Median), None);
+    }
+
+    #[test]
+    fn the_same_runs_have_the_same_result() {
+        let samples = Samples::Sets(vec![1.0, 2.0, 3.0, 9.0, 4.0], vec![2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(samples.compare(Centre::Median), samples.compare(Centre::Median));
+    }
+}

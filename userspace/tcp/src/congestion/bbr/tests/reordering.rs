@@ -1,0 +1,81 @@
+//! Paths whose segments overtake each other.
+
+use super::*;
+
+/// The shortest of the round trips that are played.
+const FASTEST: Duration = Duration::from_micros(200);
+
+impl Run {
+    /// A round trip of [`RTT`], in 20 acknowledgments. One of ten is of a segment that was sent just before.
+    fn overtaking_round(&mut self, rate: u64) {
+        let (each, bytes) = (RTT / 20, amount(rate, RTT));
+        for number in 0..20 {
+            self.now = self.now + each;
+            let (rtt, since) = if number % 10 == 9 {
+                (FASTEST, bytes / 20)
+            } else {
+                (RTT, bytes)
+            };
+            self.rtt = rtt;
+            self.acknowledge(bytes / 20, since, rate);
+        }
+        self.rtt = RTT;
+    }
+}
+
+#[test]
+fn the_segment_that_overtakes_most_does_not_make_the_path_short() {
+    for reordering in [false, true] {
+        let mut run = Run::in_state(State::ProbeBwCruise);
+        run.reordering = reordering;
+        for _ in 0..100 {
+            run.overtaking_round(BW);
+        }
+        let min_rtt = run.bbr.min_rtt.get().unwrap();
+        if reordering {
+            assert!((RTT * 8 / 10..RTT).contains(&min_rtt), "{min_rtt:?}");
+            assert!(run.bbr.window() > BDP, "{}", run.bbr.window());
+        } else {
+            assert_eq!(min_rtt, FASTEST);
+        }
+    }
+}
+
+#[test]
+fn what_was_measured_before_the_first_reordering_is_replaced() {
+    let mut run = Run::in_state(State::ProbeBwCruise);
+    run.rtt = FASTEST;
+    run.round(BW);
+    assert_eq!(run.bbr.min_rtt.get(), Some(FASTEST));
+    run.reordering = true;
+    run.rtt = RTT;
+    run.round(BW);
+    assert_eq!(
+        run.bbr.min_rtt.get(),
+        Some(RTT),
+        "the smoothed one, until there is a mean"
+    );
+    run.rtt = 2 * RTT;
+    for _ in 0..64 {
+        run.round(BW);
+    }
+    let min_rtt = run.bbr.min_rtt.get().unwrap();
+    assert!(min_rtt > RTT * 19 / 10, "the mean, although it is longer: {min_rtt:?}");
+}
+
+#[test]
+fn no_round_trip_is_shorter_than_those_of_the_path() {
+    for (reordering, rounds) in [(false, 2..=4), (true, 1..=1)] {
+        let mut run = Run::in_state(State::ProbeBwCruise);
+        run.reordering = reordering;
+        for _ in 0..10 {
+            run.overtaking_round(BW);
+        }
+        let before = run.bbr.rounds.count;
+        for _ in 0..10 {
+            run.overtaking_round(BW);
+        }
+        let counted = (run.bbr.rounds.count - before) / 10;
+        assert!(rounds.contains(&counted), "{counted} with reordering: {reordering}");
+    }
+}
