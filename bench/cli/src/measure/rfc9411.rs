@@ -50,7 +50,7 @@ pub(super) fn ramp(up: Duration) -> Ramp {
 /// It has none.
 pub(super) fn check(workload: Workload) -> Result<(), UsageError> {
     let text = match workload {
-        Workload::Cps { close: Close::Rst } => {
+        Workload::Cps { close: Close::Rst } | Workload::OpenCps { close: Close::Rst, .. } => {
             "--profile rfc9411 needs connections that end by FIN; leave --close rst out"
         }
         Workload::Throughput { .. } | Workload::Hold => "--profile rfc9411 is for cps, rps and latency",
@@ -63,7 +63,7 @@ pub(super) fn check(workload: Workload) -> Result<(), UsageError> {
 fn test(workload: Workload) -> (&'static str, &'static str) {
     match workload {
         Workload::Latency { .. } => ("7.4", "HTTP transaction latency"),
-        Workload::Cps { .. } => ("7.2", "TCP connections per second with HTTP traffic"),
+        Workload::Cps { .. } | Workload::OpenCps { .. } => ("7.2", "TCP connections per second with HTTP traffic"),
         _ => ("7.3", "HTTP throughput"),
     }
 }
@@ -141,7 +141,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Judgement {
             |point| point.open_mean,
         ),
     ];
-    if let Workload::Latency { rate } = plan.workload {
+    if let Some(rate) = plan.workload.rate() {
         criteria.push(target_rate(rate, &seconds));
     }
     Judgement {
@@ -376,16 +376,24 @@ mod tests {
 
     const CPS: Workload = Workload::Cps { close: Close::Client };
 
+    const OPEN_CPS: Workload = Workload::OpenCps {
+        close: Close::Client,
+        rate: 1_000,
+    };
+
     #[test]
     fn a_run_without_a_flaw_meets_everything() {
-        for workload in [CPS, Workload::Latency { rate: 1_000 }] {
+        for workload in [CPS, OPEN_CPS, Workload::Latency { rate: 1_000 }] {
             let (plan, measured) = whole(workload);
             let judgement = judge(&plan, &measured);
             assert_eq!(judgement.verdict(), Verdict::Met, "{judgement:?}");
             assert_eq!(judgement.deviations, [""; 0]);
         }
-        let (plan, measured) = whole(Workload::Latency { rate: 1_100 });
-        assert_eq!(verdict(&judge(&plan, &measured), "target_rate"), Verdict::NotMet);
+        assert_eq!(test(OPEN_CPS).0, "7.2");
+        for workload in [OPEN_CPS, Workload::Latency { rate: 1_000 }] {
+            let (plan, measured) = whole(workload.with_rate(1_100));
+            assert_eq!(verdict(&judge(&plan, &measured), "target_rate"), Verdict::NotMet);
+        }
     }
 
     #[test]
@@ -469,6 +477,14 @@ mod tests {
             (CPS, true),
             (Workload::Rps { pipeline: 1 }, true),
             (Workload::Cps { close: Close::Rst }, false),
+            (OPEN_CPS, true),
+            (
+                Workload::OpenCps {
+                    close: Close::Rst,
+                    rate: 1,
+                },
+                false,
+            ),
             (Workload::Hold, false),
         ] {
             assert_eq!(check(workload).is_ok(), expected, "{workload:?}");

@@ -42,15 +42,9 @@ pub(super) struct Model {
 impl Model {
     /// Nothing has happened yet.
     pub(super) fn new(plan: &Plan, client: &str) -> Self {
-        let url = &plan.url;
-        let mut heading = format!(
-            "tidegate-bench {}  http://{}{}",
-            workload_name(plan.workload),
-            url.address,
-            url.path
-        );
-        if let Workload::Latency { rate } = plan.workload {
-            heading += &format!("  {rate} requests/s");
+        let mut heading = format!("tidegate-bench {}  {}", workload_name(plan.workload), plan.url);
+        if let Some(rate) = plan.workload.rate() {
+            heading += &format!("  {rate} {}/s", plan.workload.unit());
         }
         Self {
             heading,
