@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tidegate_load::{Phase, Plan, Ramp, Snapshot, Tick, Workload};
+use tidegate_load::{Phase, Plan, Ramp, Snapshot, Tick};
 use tidegate_report::Quantiles;
 
 use super::super::report::workload_name;
@@ -116,7 +116,7 @@ impl Model {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use tidegate_load::{Close, Errors, Kind, Point};
+    use tidegate_load::{Close, Errors, Kind, Point, Workload};
     use tidegate_report::Latencies;
 
     use super::super::super::samples::{point, run};
