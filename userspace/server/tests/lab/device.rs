@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::fixture::client::{connect, connect_echo, curl_to, round_trip};
-use crate::fixture::counters::{Counters, PASSIVE_OPENS};
+use crate::fixture::counters::{BYTES_IN, Counters, PASSIVE_OPENS};
 use crate::fixture::data::directory;
 use crate::fixture::server::{Server, serve_command};
 use nix::sys::socket::getsockopt;
@@ -80,7 +80,10 @@ fn a_server_whose_interface_is_deleted_while_it_drains_waits_no_longer_and_ends_
     let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
     let mut request = in_namespace(Place::Client, || connect(http));
     // Within a head, where draining does not end it.
-    request.write_all(b"GET / HT").expect("room for a few bytes");
+    let begun = b"GET / HT";
+    request.write_all(begun).expect("room for a few bytes");
+    // A server that drains takes no more handshakes, and closes a connection on which nothing is asked.
+    server.wait_for_counter(BYTES_IN, begun.len() as u64);
     let stopping = server.begin_stop();
     stopping.wait_until_draining();
     ip_link(&["delete", "dev", SERVER_DEVICE]);

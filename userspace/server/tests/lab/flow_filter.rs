@@ -107,9 +107,14 @@ fn without_the_filter_strays_reach_the_shards() {
     let redirected = counters.sum(REDIRECTS);
     assert!(redirected > strays / 2, "{redirected} of {strays}");
     let reached = counters.sum(DROPPED_NO_CONNECTION) + counters.sum(RSTS_OUT);
+    // What was sent again, on a busy machine, may be acknowledged once more when its connection has ended.
+    let sent_again: u64 = ["tcp_rto_retransmits", "tcp_fast_retransmits", "tcp_syn_ack_retransmits"]
+        .into_iter()
+        .map(|name| counters.sum(name))
+        .sum();
     assert!(
-        reached > strays / 4 && reached <= strays,
-        "{reached} of {strays} reached an engine, of {} frames",
+        reached > strays / 4 && reached <= strays + sent_again,
+        "{reached} of {strays} reached an engine, of {} frames, with {sent_again} segments sent again",
         counters.sum(RX_FRAMES)
     );
 }
