@@ -42,10 +42,12 @@ impl Opened {
 
     /// Ends now, in the same thread; `None` if the kernel does not tell a thread's processor time.
     pub(crate) fn close(self) -> Option<Window> {
+        // Between the two looks at the clock, so that it is never more than the time that passed.
+        let client_cpu = thread_time()?.saturating_sub(self.cpu?);
         Some(Window {
             begin: self.begin,
             end: Instant::now(),
-            client_cpu: thread_time()?.saturating_sub(self.cpu?),
+            client_cpu,
         })
     }
 }
