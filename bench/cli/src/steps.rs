@@ -27,7 +27,7 @@ const PERCENTILES: [(&str, &str); 4] = [
     ("p99.9", "latency_us.p999"),
 ];
 
-/// What is due in a step.
+/// The operations that are due in a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Offered {
     /// New connections.
@@ -168,7 +168,7 @@ impl Step {
 
 /// Why a step fails; `None` if it does not, or if it was too short to tell.
 ///
-/// What the client began late counts from when it was due, so objectives that are met are met all the same.
+/// An operation that the client began late counts from when it was due, so objectives that are met are met all the same.
 fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Limit> {
     let missed: Vec<&Finding> = findings
         .iter()

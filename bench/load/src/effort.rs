@@ -91,7 +91,7 @@ impl ThreadTimes {
     }
 }
 
-/// What one thread finds out about itself.
+/// The times and starts of one thread, noted by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Effort {
     /// The beginning of the measurement, and the thread's times then.
@@ -153,7 +153,7 @@ impl Effort {
         self.is_full = is_full;
     }
 
-    /// What was due at `due` was begun at `now`.
+    /// Notes that an operation which was due at `due` was begun at `now`.
     pub(crate) fn start(&mut self, due: Instant, now: Instant) {
         self.acted = true;
         if self.begun.is_none_or(|(since, _)| due < since) {

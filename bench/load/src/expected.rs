@@ -1,4 +1,4 @@
-//! What a client expects of responses, and their heads.
+//! A client's expectations of responses, and their heads.
 
 use sha2::Digest;
 
@@ -43,7 +43,7 @@ impl Default for Expected {
     }
 }
 
-/// What a head says about its response.
+/// The parts of a head that the client goes by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -30,7 +30,7 @@ pub struct Head {
     pub location: Option<String>,
 }
 
-/// What ends a body (RFC 9112, section 6.3).
+/// The way a body ends (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyEnd {
     /// Its length in bytes.

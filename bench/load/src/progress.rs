@@ -43,7 +43,7 @@ pub trait View: Send {
     fn finish(&mut self);
 }
 
-/// What is told of a run meanwhile: a bar on the terminal, and nothing where standard error is none; or a [`View`].
+/// The display of a run while it lasts: a bar on the terminal, and nothing where standard error is none; or a [`View`].
 #[derive(Clone, Debug)]
 pub struct Progress {
     shown: Shown,

@@ -48,7 +48,7 @@ impl FlowSlot {
     }
 }
 
-/// What a bucket that a search ended at says of the place of a record.
+/// The place of a record, as the bucket has it that a search ended at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Candidate(u32);
 

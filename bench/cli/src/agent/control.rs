@@ -43,7 +43,7 @@ pub(crate) struct Agents {
     token_file: Option<PathBuf>,
 }
 
-/// What became of one agent.
+/// The outcome of one agent.
 struct Outcome {
     name: String,
     result: anyhow::Result<Finished>,
@@ -152,7 +152,7 @@ fn ask(agents: &[String], token: &Token, job: &[String]) -> anyhow::Result<Vec<O
 /// An agent that waits for the start.
 struct Prepared {
     connection: Connection,
-    /// What a message takes to it and back.
+    /// The time a message takes to it and back.
     round_trip: Duration,
 }
 

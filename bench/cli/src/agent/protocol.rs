@@ -34,7 +34,7 @@ const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 16..=1024;
 /// The time in which the other side must say something, or take what is sent.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an agent says first.
+/// The first message of an agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Greeting {
     pub(super) protocol: u32,
@@ -43,7 +43,7 @@ pub(super) struct Greeting {
     pub(super) nonce: String,
 }
 
-/// What the other side answers.
+/// The answer to it, of the side that has the token.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Proof {
     pub(super) protocol: u32,
@@ -52,7 +52,7 @@ pub(super) struct Proof {
     pub(super) proof: String,
 }
 
-/// What an agent is asked for.
+/// A request to an agent.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
@@ -62,7 +62,7 @@ pub(super) enum Request {
     Start(u64),
 }
 
-/// What an agent answers.
+/// A reply of an agent.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Reply {

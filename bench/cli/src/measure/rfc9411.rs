@@ -152,7 +152,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Judgement {
     }
 }
 
-/// What was different from the traffic load profile of section 4.3.4.
+/// The differences from the traffic load profile of section 4.3.4.
 fn deviations(plan: &Plan, measured: &Measured) -> Vec<String> {
     let mut found = Vec::new();
     let Ramp { initial, up, down } = plan.ramp;

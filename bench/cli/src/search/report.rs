@@ -121,7 +121,7 @@ impl Search {
             .with("conditions", conditions)
     }
 
-    /// Who was at the limit above what was found, and a phrase that says why.
+    /// The side that was at its limit above the rate that was found, and a phrase that says why.
     fn limit(found: &FoundRate) -> (Limiter, String) {
         match &found.above {
             None => (
@@ -140,7 +140,7 @@ impl Search {
         Some(step.step.measured.seconds)
     }
 
-    /// What was found, as names and phrases.
+    /// The findings, as names and phrases.
     fn facts(&self, found: &FoundRate) -> Vec<(&'static str, String)> {
         let (by, reason) = Self::limit(found);
         let mut facts = vec![("objectives", self.slo.clone())];

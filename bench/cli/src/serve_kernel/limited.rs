@@ -30,7 +30,7 @@ pub(super) struct Connection<C> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
-    /// What arrives next takes a token.
+    /// The next arrival takes a token.
     Shut,
     /// Something has arrived, and its token will be there. The application's timer stands still meanwhile.
     Waiting { since: Instant, until: Instant },

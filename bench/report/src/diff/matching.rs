@@ -20,7 +20,7 @@ pub(super) struct Cell {
     pub(super) samples: Samples,
 }
 
-/// What two sets of reports have in common.
+/// The figures that two sets of reports have in common, and the rows they have not.
 pub(super) struct Matched {
     pub(super) cells: Vec<Cell>,
     /// Rows of the old reports that no new one has.

@@ -23,7 +23,7 @@ const NOISE: f64 = 0.03;
 /// The same of processor time, to which waiting does not count.
 const CPU_NOISE: f64 = 0.015;
 
-/// What a binary does to its figures.
+/// A binary, by the factors of its figures.
 #[derive(Clone, Copy)]
 struct Binary {
     per_second: f64,

@@ -3,7 +3,7 @@
 use super::statistics::{ALPHA, Change, Samples};
 use crate::catalog::Better;
 
-/// What the runs say of a figure.
+/// The verdict of the runs on a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It became better, and that is more than chance.

@@ -47,10 +47,10 @@ type Lookup = (FlowHash, Candidate);
 /// A segment and the hash of its flow.
 pub(super) type Hashed<'a, 'f> = (&'a Segment<'f>, FlowHash);
 
-/// What is read and found for the frames of a group, made once for all groups of a burst.
+/// Room for the frames of a group and the records that are found for them, made once for all groups of a burst.
 struct Group<'a> {
     found: [Lookup; LOOKUP_GROUP],
-    /// What each frame is read into.
+    /// Each frame is read into it.
     segment: Segment<'a>,
 }
 

@@ -1,4 +1,4 @@
-//! What the requests and the limits of responses do, with exact times.
+//! Options of requests, and limits of responses, with exact times.
 
 use std::time::Duration;
 
