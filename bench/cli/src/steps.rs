@@ -168,7 +168,8 @@ impl Step {
 
 /// Why a step fails; `None` if it does not, or if it was too short to tell.
 ///
-/// An operation that the client began late counts from when it was due, so objectives that are met are met all the same.
+/// An operation that the client began late counts from when it was due, so objectives that are met are met all the
+/// same.
 fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Limit> {
     let missed: Vec<&Finding> = findings
         .iter()

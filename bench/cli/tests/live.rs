@@ -1,28 +1,21 @@
 //! The live view on a terminal of 80 columns and 24 lines, and the course of a run in its results.
 #![allow(missing_docs)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tidegate_lab::{Drawn, Terminal};
 use tidegate_load::thread_per_connection::serve_on_loopback;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// The sequences that have a terminal leave the second screen, and show its cursor.
-const LEAVE: &str = "\u{1b}[?1049l";
-const SHOW_CURSOR: &str = "\u{1b}[?25h";
 
 /// A server that answers each request on connections that stay open; it ends with the process.
 fn server() -> SocketAddr {
@@ -45,88 +38,12 @@ fn bench(arguments: &[&str]) -> Command {
     command
 }
 
-/// A run whose standard input and standard error are a terminal.
-struct Session {
-    child: Child,
-    keyboard: File,
-    terminal: OwnedFd,
-    screen: Receiver<Vec<u8>>,
-    shown: String,
-}
-
-impl Session {
-    fn start(arguments: &[&str]) -> Self {
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let OpenptyResult { master, slave } = openpty(&size, None).expect("a terminal");
-        let end = || Stdio::from(slave.try_clone().expect("a descriptor"));
-        let child = bench(arguments)
-            // It is not the terminal that the test was started from, if there is one.
-            .args(["--live", "always"])
-            .stdin(end())
-            .stderr(end())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let keyboard = File::from(master);
-        let mut output = keyboard.try_clone().expect("a descriptor");
-        let (shown, screen) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // When the terminal is gone, reading fails.
-            while let Ok(count) = output.read(&mut buffer) {
-                if shown.send(buffer[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            child,
-            keyboard,
-            terminal: slave,
-            screen,
-            shown: String::new(),
-        }
-    }
-
-    fn wait_for(&mut self, text: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while !self.shown.contains(text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let bytes = self.screen.recv_timeout(left);
-            let bytes = bytes.unwrap_or_else(|_| panic!("no {text:?} in {:?}", self.shown));
-            self.shown += &String::from_utf8_lossy(&bytes);
-        }
-    }
-
-    fn is_raw(&self) -> bool {
-        let flags = tcgetattr(&self.terminal).expect("a terminal").local_flags;
-        !flags.contains(LocalFlags::ICANON | LocalFlags::ECHO)
-    }
-
-    /// Waits for the end, after which the terminal is as it was. Returns the exit code and the results.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.wait_for(LEAVE);
-        self.wait_for(SHOW_CURSOR);
-        let mut results = String::new();
-        let mut stdout = self.child.stdout.take().expect("it is piped");
-        stdout.read_to_string(&mut results).expect("text");
-        let status = self.child.wait().expect("a child");
-        assert!(!self.is_raw(), "the terminal is not as it was");
-        (status.code(), results)
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // It has ended, unless the test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A run that draws on a terminal.
+fn start(arguments: &[&str]) -> Terminal {
+    let mut command = bench(arguments);
+    // It is not the terminal that the test was started from, if there is one.
+    command.args(["--live", "always"]);
+    Terminal::start(command, Drawn::StandardError, LIMIT).expect("the program starts")
 }
 
 fn json(file: &Path) -> Value {
@@ -145,7 +62,7 @@ fn a_run_is_shown_and_has_its_course_in_json_and_page() {
     let directory = tempfile::tempdir().expect("a directory");
     let [results, page] = ["json", "html"].map(|name| directory.path().join(name));
     let [results_name, page_name] = [&results, &page].map(|path| path.to_str().expect("UTF-8"));
-    let mut session = Session::start(&[
+    let mut terminal = start(&[
         "rps",
         "--ramp",
         "1s",
@@ -159,10 +76,10 @@ fn a_run_is_shown_and_has_its_course_in_json_and_page() {
         page_name,
     ]);
     for text in ["tidegate-bench", "Latency/us", "ramp", "sustain", "errors", "Ctrl-C"] {
-        session.wait_for(text);
+        terminal.wait_for(text).unwrap();
     }
-    assert!(session.is_raw());
-    let (code, text) = session.end();
+    assert!(terminal.is_raw().unwrap());
+    let (code, text) = terminal.end().unwrap();
     assert_eq!(code, Some(0), "{text}");
     for phrase in [
         "ramp       1 s, not counted",
@@ -203,21 +120,19 @@ fn a_run_is_shown_and_has_its_course_in_json_and_page() {
 
 #[test]
 fn a_run_is_ended_by_key_and_by_signal_with_what_was_measured() {
-    type Act = fn(&mut Session);
+    type Act = fn(&mut Terminal);
     let ways: [(&str, Act); 3] = [
-        ("q", |session| session.keyboard.write_all(b"q").unwrap()),
-        ("Ctrl-C", |session| session.keyboard.write_all(b"\x03").unwrap()),
-        ("SIGTERM", |session| {
-            kill(Pid::from_raw(session.child.id().cast_signed()), Signal::SIGTERM).unwrap()
-        }),
+        ("q", |terminal| terminal.press(b"q").unwrap()),
+        ("Ctrl-C", |terminal| terminal.press(b"\x03").unwrap()),
+        ("SIGTERM", |terminal| terminal.signal(Signal::SIGTERM).unwrap()),
     ];
     for (way, act) in ways {
-        let mut session = Session::start(&["latency", "--rate", "200", "--warm-up", "0s", "--duration", "10m"]);
-        session.wait_for("sustain");
+        let mut terminal = start(&["latency", "--rate", "200", "--warm-up", "0s", "--duration", "10m"]);
+        terminal.wait_for("sustain").unwrap();
         // A second has passed when it has its bar in the graph.
-        session.wait_for("█");
-        act(&mut session);
-        let (code, text) = session.end();
+        terminal.wait_for("█").unwrap();
+        act(&mut terminal);
+        let (code, text) = terminal.end().unwrap();
         assert_eq!(code, Some(1), "{way}: {text}");
         assert!(text.contains("cut short: 600 s were asked for"), "{way}: {text}");
         assert!(

@@ -4,6 +4,7 @@
 //! - [`Lab`] runs commands and threads in one of its namespaces, a [`Place`]; [`Family`] has the addresses of its ends;
 //! - [`Process`] is a child whose output is collected and which ends with its guard; [`Children`] are ended by SIGINT
 //!   and SIGTERM too;
+//! - [`Terminal`] is a program that draws on a terminal;
 //! - [`arrangement`] says which core does what, and prepares devices and routes for measurements;
 //! - [`machine`] and [`environment`] read processor time, memory and facts of the machine from `/proc`.
 //!
@@ -33,9 +34,11 @@ mod family;
 pub mod machine;
 mod namespaces;
 mod process;
+mod terminal;
 
 pub use arrangement::Cores;
 pub use children::{Child, Children};
 pub use family::Family;
 pub use namespaces::{Lab, Place};
 pub use process::{Finished, Lines, Process};
+pub use terminal::{Drawn, Terminal};
