@@ -187,11 +187,13 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub take_over_limit: Duration,
     /// The time for which a server that is to be taken over from waits for the other to be ready, and serves meanwhile
-    /// (1 s to 1 h). The other one has the kernel check its program in it, and makes its engines.
+    /// (1 s to 1 h), after which it goes on as before. The other one has the kernel check its program in it, and makes
+    /// its engines.
     #[serde(with = "humantime_serde")]
     pub take_over_preparation: Duration,
     /// The time for which either server waits for each further step of the other, the binding of all queues included,
-    /// in which nothing is received (1 s to 1 h).
+    /// in which nothing is received (1 s to 1 h). After it the one that was to be taken over from binds its queues
+    /// again, and the other one ends.
     #[serde(with = "humantime_serde")]
     pub take_over_timeout: Duration,
 }

@@ -47,7 +47,8 @@ pub(crate) struct LinkWatch {
     /// Whether it ever had a carrier.
     had_carrier: bool,
     /// The time at which `look` looked last; other looks do not ask whether the program is attached.
-    looked_at: Instant,
+    /// `None`: it is time to look.
+    looked_at: Option<Instant>,
 }
 
 impl LinkWatch {
@@ -76,7 +77,7 @@ impl LinkWatch {
             had_carrier: state.carrier,
             state,
             served,
-            looked_at: Instant::now(),
+            looked_at: Some(Instant::now()),
         })
     }
 
@@ -103,9 +104,9 @@ impl LinkWatch {
     /// [`Error::LinkGone`] or [`Error::ProgramDetached`]: it is served no more.
     pub(crate) fn look(&mut self, is_attached: impl FnOnce() -> bool) -> Result<bool, Error> {
         let told = self.messages.as_ref().is_some_and(has_messages);
-        let looks = told || self.looked_at.elapsed() >= POLL_INTERVAL;
+        let looks = told || self.looked_at.is_none_or(|at| at.elapsed() >= POLL_INTERVAL);
         if looks {
-            self.looked_at = Instant::now();
+            self.looked_at = Some(Instant::now());
             self.look_now(is_attached)?;
         }
         Ok(looks)
@@ -117,10 +118,9 @@ impl LinkWatch {
         self.state.mtu = mtu;
     }
 
-    /// Has the next [`LinkWatch::look`] look.
-    #[cfg(test)]
+    /// Has the next [`LinkWatch::look`] look, whether anything was told or not.
     pub(crate) fn look_soon(&mut self) {
-        self.looked_at = self.looked_at.checked_sub(POLL_INTERVAL).expect("an earlier instant");
+        self.looked_at = None;
     }
 
     /// Brings what is known of the interface up to date. Whether it is gone, [`LinkWatch::look`] says as soon as ever.

@@ -88,6 +88,13 @@ impl Links {
             .unwrap_or(1)
     }
 
+    /// Has the next [`Links::look`] look at all of them.
+    pub(crate) fn look_soon(&mut self) {
+        for device in &mut self.devices {
+            device.link.look_soon();
+        }
+    }
+
     /// Brings what is known of them up to date, as [`LinkWatch::refresh`] does.
     pub(crate) fn refresh(&mut self) {
         for device in self.devices.iter_mut().filter(|device| !device.is_gone) {

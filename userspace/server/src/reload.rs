@@ -97,24 +97,22 @@ pub(crate) fn reload(main: &mut MainLoop<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that the server can still reach the files that `new` names and `old` does not.
+/// Checks that the server can still reach the files that `new` names: the root in any case, since it may have been
+/// replaced by another folder of its name, and an access log that `old` has not, since one that it has stays open.
 ///
 /// # Errors
 ///
 /// A sentence with file, line and column.
 fn check_reach(old: &Settings, new: &Settings) -> Result<(), String> {
-    let path_of = |settings: &Settings| {
-        let config = &settings.config;
-        [
-            ("", "root", config.http.root.clone(), Access::Read),
-            ("access_log", "path", config.access_log.path.clone(), Access::Write),
-        ]
-    };
-    for ((table, key, new_path, access), (.., old_path, _)) in path_of(new).into_iter().zip(path_of(old)) {
-        if let Some(path) = new_path.filter(|path| old_path.as_ref() != Some(path))
-            && let Some(objection) = privileges::objection(&path, access)
-        {
-            return Err(new.config.origins.locate(table, &InvalidSetting::new([key], objection)));
+    let config = &new.config;
+    let log = config.access_log.path.as_ref();
+    let new_log = log.filter(|_| log != old.config.access_log.path.as_ref());
+    for (table, key, path, access) in [
+        ("", "root", config.http.root.as_ref(), Access::Read),
+        ("access_log", "path", new_log, Access::Write),
+    ] {
+        if let Some(objection) = path.and_then(|path| privileges::objection(path, access)) {
+            return Err(config.origins.locate(table, &InvalidSetting::new([key], objection)));
         }
     }
     Ok(())

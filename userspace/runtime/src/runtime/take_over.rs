@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 use tidegate_exchange::{Exchange, Handover};
@@ -17,6 +17,18 @@ use crate::shard_port::ShardPort as _;
 use crate::take_over::{NewPort, Offering, Release, Rest, Step, relayed};
 use crate::xdp::Kept;
 
+/// The pause between attempts to bind the queues of an interface that is down; each makes a UMEM.
+const DOWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// The outcome of putting another socket in the place of each.
+#[derive(Debug)]
+enum Replaced {
+    /// It is in the place of all.
+    All,
+    /// It could not be for one, for this reason, and is in the place of none.
+    None(Error),
+}
+
 /// The descriptors of a port's sockets, by device.
 pub(super) fn sockets_of(port: &Port) -> Vec<RawFd> {
     let socket = port.socket();
@@ -30,8 +42,7 @@ pub(super) fn each(sockets: &[Vec<RawFd>]) -> impl Iterator<Item = (u8, u32, Raw
         .flat_map(|(queue, sockets)| (0..).zip(sockets).map(move |(device, &socket)| (device, queue, socket)))
 }
 
-/// Has `set` put `other` in the place of each of the sockets. If it fails for one, those before it are put back, and
-/// its error is the one inside.
+/// Has `set` put `other` in the place of each of the sockets. If it fails for one, those before it are put back.
 ///
 /// # Errors
 ///
@@ -40,16 +51,16 @@ fn replace_all(
     sockets: &[Vec<RawFd>],
     other: RawFd,
     mut set: impl FnMut(u8, u32, RawFd) -> Result<(), Error>,
-) -> Result<Result<(), Error>, Error> {
+) -> Result<Replaced, Error> {
     for (done, (device, queue, _)) in each(sockets).enumerate() {
         if let Err(error) = set(device, queue, other) {
             for (device, queue, socket) in each(sockets).take(done) {
                 set(device, queue, socket)?;
             }
-            return Ok(Err(error));
+            return Ok(Replaced::None(error));
         }
     }
-    Ok(Ok(()))
+    Ok(Replaced::All)
 }
 
 impl Runtime {
@@ -107,11 +118,11 @@ impl Runtime {
                 relays,
                 conversation,
             } => match self.release(&nowhere, &relays) {
-                Ok(Ok(())) => {
+                Ok(Replaced::All) => {
                     succession.released(nowhere, conversation);
                     Ok(())
                 }
-                Ok(Err(error)) => {
+                Ok(Replaced::None(error)) => {
                     tracing::warn!("another process cannot take over: {error}; this one goes on");
                     Ok(())
                 }
@@ -127,21 +138,23 @@ impl Runtime {
                     }
                     // It learns that it has failed when it says that it serves, and ends.
                     Err(Error::QueueBusy { .. }) if lived => {
-                        succession.wait_for_devices(failing);
+                        succession.wait_for_devices(failing, Duration::ZERO);
                         Ok(())
                     }
-                    Err(error) => match (self.check_link(), error) {
-                        // The reason of the other error.
-                        (Err(gone), _) => Err(gone),
-                        (Ok(()), error @ Error::InterfaceDown { .. }) => {
-                            if failing.is_first_failure() {
-                                tracing::warn!("{error}; its queues are bound again then");
+                    Err(error) => {
+                        // An interface that is deleted loses its name before anything is told of it.
+                        self.links().look_soon();
+                        match (self.check_link(), error) {
+                            // The reason of the other error.
+                            (Err(gone), _) => Err(gone),
+                            (Ok(()), error @ Error::InterfaceDown { .. }) => {
+                                failing.tell_once(|| tracing::warn!("{error}; its queues are bound again then"));
+                                succession.wait_for_devices(failing, DOWN_PAUSE);
+                                Ok(())
                             }
-                            succession.wait_for_devices(failing);
-                            Ok(())
+                            (Ok(()), error) => Err(error),
                         }
-                        (Ok(()), error) => Err(error),
-                    },
+                    }
                 }
             }
             Step::Forget(first) => {
@@ -164,24 +177,24 @@ impl Runtime {
     }
 
     /// Has all shards close their sockets and go on by relays. What arrives meanwhile is dropped. From then on maps and
-    /// cookies are the other process's. With an error inside all is as before.
+    /// cookies are the other process's. Where not all were replaced, all is as before.
     ///
     /// # Errors
     ///
     /// [`Error::Load`]: some of what arrives is dropped, and cannot be had back.
-    fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<Result<(), Error>, Error> {
+    fn release(&mut self, nowhere: &OwnedFd, relays: &[Arc<Relay>]) -> Result<Replaced, Error> {
         let kept = match self.steering.give_up() {
             Ok(kept) => kept,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Replaced::None(error)),
         };
         self.cookies.pause();
         let steering = &mut self.steering;
         let replaced = replace_all(&self.sockets, nowhere.as_raw_fd(), |device, queue, socket| {
             steering.set_socket(device, queue, socket)
         });
-        if let Err(error) = replaced? {
+        if let Replaced::None(error) = replaced? {
             self.restore(&kept);
-            return Ok(Err(error));
+            return Ok(Replaced::None(error));
         }
         self.kept = Some(kept);
         let rest = Rest::new(relays.len());
@@ -193,7 +206,7 @@ impl Runtime {
         }
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let _ = (0..relays.len()).try_for_each(|_| are_released.recv_deadline(deadline));
-        Ok(Ok(()))
+        Ok(Replaced::All)
     }
 
     /// Has the XDP program steer as before, and controls cookies again.
@@ -283,7 +296,7 @@ mod tests {
 
     /// The map of the sockets, replaced, and the result; `fails` tells of each call of the kernel, from 0 on, whether
     /// it fails.
-    fn replaced(fails: impl Fn(usize) -> bool) -> (Vec<RawFd>, Result<Result<(), Error>, Error>) {
+    fn replaced(fails: impl Fn(usize) -> bool) -> (Vec<RawFd>, Result<Replaced, Error>) {
         let sockets = sockets();
         let place = |device, queue| (queue, device);
         let mut map: BTreeMap<_, _> = each(&sockets)
@@ -303,11 +316,11 @@ mod tests {
     #[test]
     fn sockets_that_cannot_all_be_replaced_are_put_back() {
         let (map, result) = replaced(|_| false);
-        assert!(matches!(result, Ok(Ok(()))));
+        assert!(matches!(result, Ok(Replaced::All)));
         assert_eq!(map, [NOWHERE; 6]);
         for failing in 0..6 {
             let (map, result) = replaced(|call| call == failing);
-            assert!(matches!(result, Ok(Err(_))));
+            assert!(matches!(result, Ok(Replaced::None(_))));
             assert_eq!(map, sockets().concat(), "call {failing}");
         }
         // None of what cannot be put back goes unnoticed.

@@ -66,13 +66,18 @@ pub(crate) struct Failing {
     conversation: Conversation,
     /// In the place of the sockets.
     _nowhere: OwnedFd,
-    has_failed: bool,
+    /// The time of the next attempt.
+    retry_at: Instant,
+    /// A log line says that it is waited for.
+    is_told: bool,
 }
 
 impl Failing {
-    /// Whether this is asked for the first time: of several attempts one is told of.
-    pub(crate) fn is_first_failure(&mut self) -> bool {
-        !core::mem::replace(&mut self.has_failed, true)
+    /// Logs `line`, if it is the first one.
+    pub(crate) fn tell_once(&mut self, line: impl FnOnce()) {
+        if !core::mem::replace(&mut self.is_told, true) {
+            line();
+        }
     }
 
     /// Whether the process that failed may have sockets yet.
@@ -192,10 +197,15 @@ impl Succession {
                         Step::Resume(Failing {
                             conversation,
                             _nowhere: nowhere,
-                            has_failed: false,
+                            retry_at: Instant::now(),
+                            is_told: false,
                         })
                     }
                 }
+            }
+            State::Failing(failing) if Instant::now() < failing.retry_at => {
+                self.state = State::Failing(failing);
+                Step::Nothing
             }
             State::Failing(failing) => Step::Resume(failing),
             State::Failed(conversation) => {
@@ -247,8 +257,9 @@ impl Succession {
         };
     }
 
-    /// This process does not have the devices yet, and tries again at the next step.
-    pub(crate) fn wait_for_devices(&mut self, failing: Failing) {
+    /// This process does not have the devices yet, and tries again with the first step after `pause`.
+    pub(crate) fn wait_for_devices(&mut self, mut failing: Failing, pause: Duration) {
+        failing.retry_at = Instant::now() + pause;
         self.state = State::Failing(failing);
     }
 
@@ -449,8 +460,12 @@ mod tests {
             };
             assert!(!failing.lives());
             // Sockets are closed later than the conversation.
-            succession.wait_for_devices(failing);
+            succession.wait_for_devices(failing, LIMITS.preparation);
+            assert!(matches!(step(&mut succession), Step::Nothing), "it is too early");
             assert!(succession.has_begun());
+            if let State::Failing(failing) = &mut succession.state {
+                failing.retry_at = Instant::now();
+            }
             let Step::Resume(failing) = step(&mut succession) else {
                 panic!("it tries again")
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -146,6 +146,10 @@ impl Reach {
     /// Why the file at `path`, or a new one of that name, is out of reach, as a clause with a remedy. `None`: it is
     /// not, or there is no folder for it.
     pub(super) fn objection(&self, path: &Path, access: Access) -> Option<String> {
+        // A pipe that is open already, as `/dev/stdout`, has a path to no folder.
+        if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) && fs::canonicalize(path).is_err() {
+            return None;
+        }
         let real = fs::canonicalize(path)
             .or_else(|_| fs::canonicalize(folder_of(path)))
             .ok()?;
