@@ -41,12 +41,9 @@ bench_in_lab() {
         [[ -x $program ]] || die "$program is not built; run \`make build\`"
     done
 
-    # The tests of the lab hold the same lock. What runs in the lab must not: it would outlive this script if that is killed.
-    exec 9>>/tmp/tidegate-lab.lock
-    flock --nonblock 9 || {
-        echo "$subcommand: waiting for the tests that use the lab" >&2
-        flock 9
-    }
+    # shellcheck source=scripts/lab-lock.sh
+    source "$root/scripts/lab-lock.sh"
+    lock_lab "$subcommand"
 
     trap clean_up EXIT
     trap 'exit 1' INT TERM

@@ -111,12 +111,9 @@ for program in "$tidegate" "$bench"; do
     [[ -x $program ]] || die "$program is not built; \`make demo\` builds it"
 done
 
-# The tests of the lab hold the same lock. The server must not: it would outlive this script if that is killed.
-exec 9>>/tmp/tidegate-lab.lock
-flock --nonblock 9 || {
-    echo "demo: waiting for the tests that use the lab"
-    flock 9
-}
+# shellcheck source=scripts/lab-lock.sh
+source "$root/scripts/lab-lock.sh"
+lock_lab demo
 
 trap clean_up EXIT
 work=$(mktemp -d)

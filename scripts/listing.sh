@@ -26,13 +26,9 @@ held_url=http://198.18.0.1/
 url=http://198.18.0.1:81/
 pids=()
 
-# The tests of the lab and the benchmarks hold the same lock. What runs in the lab must not: it would outlive this script if
-# that is killed.
-exec 9>>/tmp/tidegate-lab.lock
-flock --nonblock 9 || {
-    echo "listing: waiting for the tests and benchmarks that use the lab" >&2
-    flock 9
-}
+# shellcheck source=scripts/lab-lock.sh
+source "$root/scripts/lab-lock.sh"
+lock_lab listing
 work=$(mktemp -d)
 
 clean_up() {
@@ -119,7 +115,7 @@ pids+=($!)
 wait_for 300 are_held || die "only $(held) of $connections connections are open"
 latency before
 touch "$work/lists"
-list "$work/lists" >"$work/listings" &
+list "$work/lists" >"$work/listings" 9>&- &
 lister=$!
 latency during
 rm "$work/lists"

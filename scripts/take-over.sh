@@ -4,7 +4,8 @@
 #
 #   scripts/take-over.sh [RESTARTS [SECONDS_BETWEEN [CONNECTIONS_AT_A_TIME]]]       (default: 3 5 64)
 #
-# Needs root, and target/release/tidegate and tidegate-bench (`cargo build --release --bins`).
+# Needs root, and target/release/tidegate and tidegate-bench (`make build`); TIDEGATE_PROGRAMS is where they are, if not
+# there.
 set -euo pipefail
 
 restarts=${1:-3}
@@ -13,16 +14,12 @@ at_a_time=${3:-64}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export TIDEGATE_LAB=tg-take-over
 lab=$root/scripts/lab.sh
-binaries=$root/target/release
+binaries=${TIDEGATE_PROGRAMS:-$root/target/release}
 servers=()
 
-# The tests of the lab and the benchmarks hold the same lock. What runs in the lab must not: it would outlive this script if
-# that is killed.
-exec 9>>/tmp/tidegate-lab.lock
-flock --nonblock 9 || {
-    echo "take-over: waiting for the tests and benchmarks that use the lab" >&2
-    flock 9
-}
+# shellcheck source=scripts/lab-lock.sh
+source "$root/scripts/lab-lock.sh"
+lock_lab take-over
 work=$(mktemp -d)
 
 clean_up() {
@@ -33,6 +30,7 @@ clean_up() {
     rm -rf "$work"
 }
 trap clean_up EXIT
+trap 'exit 1' INT TERM
 
 # Starts one more server and waits until it serves.
 start_server() {

@@ -39,6 +39,7 @@ reloaded() {
     mkdir -p /srv/logs
     { cat /root/right.toml; printf '[access_log]\npath = "/srv/logs/access.log"\n'; } >/etc/tidegate/tidegate.toml
     if systemctl reload tidegate; then exit 1; fi
+    journalctl --sync
     journalctl -q -u tidegate --no-hostname -o cat | grep 'tidegate.toml:.*access_log.path.*/var/log/tidegate'
     sed -i 's|/srv/logs|/var/log/tidegate|' /etc/tidegate/tidegate.toml
     systemctl reload tidegate
@@ -131,7 +132,7 @@ upgraded() {
     local before
     before=$(main_pid)
     echo '# changed' >>/etc/tidegate/tidegate.toml
-    head -c 10000000 /dev/urandom >/srv/www/large
+    head -c 40000000 /dev/urandom >/srv/www/large
     touch /tmp/load
     load /tmp/load &
     download /tmp/load &
@@ -187,6 +188,7 @@ check "killed, it is started again and serves" killed
 check "hung, the watchdog ends it, and it is started again and serves" hung
 restarts=$(systemctl show -P NRestarts tidegate)
 check "an upgrade under load loses no connection and keeps the settings" upgraded
-sed 's/^/         | /' /tmp/load.result
+rm -f /tmp/load
+sed 's/^/         | /' /tmp/load.result || true
 check "purged, it leaves nothing" removed
 echo "vm: exit code $failed"
