@@ -1,6 +1,7 @@
 //! A running server: its counters, its interface, and how it stops. [`start`](start()) makes one.
 
 mod reload;
+mod shard_thread;
 mod start;
 mod take_over;
 
