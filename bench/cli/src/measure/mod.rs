@@ -298,7 +298,7 @@ impl<'a> Measurement<'a> {
         } = self;
         Conditions::check(fail_if, plan.workload)?;
         if let Some(profile) = profile {
-            profile.check(plan.workload)?;
+            profile.check(&plan)?;
         }
         options.end_with_input();
         if options.agents.are_asked() {
@@ -522,6 +522,10 @@ mod tests {
         for (command, arguments) in [
             ("throughput", &["--direction", "up", "--profile", "rfc9411"][..]),
             ("cps", &["--close", "rst", "--profile", "rfc9411"]),
+            (
+                "latency",
+                &["--rate", "100", "--arrival", "poisson", "--profile", "rfc9411"],
+            ),
         ] {
             let error = run(parse_with_url(command, arguments).unwrap()).unwrap_err();
             assert!(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tidegate_args::url::UnresolvedUrl;
 use tidegate_args::{UsageError, duration};
 use tidegate_lab::environment;
-use tidegate_load::{BypassClient, Client, KernelClient, Ramp, Verify, Workload};
+use tidegate_load::{BypassClient, Client, KernelClient, Plan, Ramp, Verify};
 use tidegate_report::objective::Objectives;
 use tidegate_report::{Report, ReportFiles, files};
 
@@ -45,14 +45,14 @@ pub(super) enum Profile {
 }
 
 impl Profile {
-    /// Checks that the profile has `workload`.
+    /// Checks that the profile has a run by `plan`.
     ///
     /// # Errors
     ///
-    /// It has not.
-    pub(super) fn check(self, workload: Workload) -> anyhow::Result<()> {
+    /// It has not (a usage error).
+    pub(super) fn check(self, plan: &Plan) -> Result<(), UsageError> {
         match self {
-            Self::Rfc9411 => Ok(rfc9411::check(workload)?),
+            Self::Rfc9411 => rfc9411::check(plan.workload, plan.arrival),
         }
     }
 }

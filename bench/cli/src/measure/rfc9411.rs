@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_args::UsageError;
-use tidegate_load::{Close, Measured, Phase, Plan, Point, Ramp, Workload};
+use tidegate_load::{Arrival, Close, Kind, Measured, Phase, Plan, Point, Ramp, Workload};
 
 /// The time without sessions, at least (initialization phase).
 const INITIAL: Duration = Duration::from_secs(5);
@@ -43,13 +43,17 @@ pub(super) fn ramp(up: Duration) -> Ramp {
     }
 }
 
-/// Checks that the RFC has a test of `workload`.
+/// Checks that the RFC has a test of `workload`, with an open loop's operations due by `arrival`.
 ///
 /// # Errors
 ///
-/// It has none.
-pub(super) fn check(workload: Workload) -> Result<(), UsageError> {
+/// It has none (a usage error).
+pub(super) fn check(workload: Workload, arrival: Arrival) -> Result<(), UsageError> {
     let text = match workload {
+        // By chance alone the rate of a second would deviate more than the RFC allows.
+        _ if matches!(arrival, Arrival::Poisson { .. }) => {
+            "--profile rfc9411 needs a constant rate; leave --arrival poisson out"
+        }
         Workload::Cps { close: Close::Rst } | Workload::OpenCps { close: Close::Rst, .. } => {
             "--profile rfc9411 needs connections that end by FIN; leave --close rst out"
         }
@@ -204,7 +208,8 @@ fn deviations(plan: &Plan, measured: &Measured) -> Vec<String> {
 
 fn failed_transactions(measured: &Measured) -> Criterion {
     let failed = measured.errors.total();
-    let attempted = measured.operations + failed;
+    // Of `cps` an operation is a connection, with many requests maybe. Each good response has its latency.
+    let attempted = measured.latency.len() + failed;
     Criterion {
         name: "failed_transactions",
         limit: "less than 0.001 % of all transactions fail",
@@ -219,8 +224,7 @@ fn terminated_connections(measured: &Measured) -> Criterion {
     let while_measuring = series.iter().filter(|point| point.phase == Phase::Sustain);
     let connections =
         before.map_or(0, |point| u64::from(point.open)) + while_measuring.map(|point| point.connects).sum::<u64>();
-    let reset = measured.errors.iter().find(|&(kind, _)| kind == "reset");
-    let terminated = reset.map_or(0, |(_, count)| count) + measured.unclean_ends;
+    let terminated = measured.errors.count(Kind::Reset) + measured.unclean_ends;
     Criterion {
         name: "terminated_connections",
         limit: "less than 0.001 % of all connections are terminated by an unexpected RST, and not closed by FIN",
@@ -346,7 +350,7 @@ impl Judgement {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_load::Kind;
+    use tidegate_report::Latencies;
 
     use super::super::samples::{point, run};
     use super::*;
@@ -358,6 +362,7 @@ mod tests {
         run.plan.warm_up = Duration::ZERO;
         run.plan.duration = SUSTAIN;
         run.measured.operations = 300_000;
+        run.measured.latency = latencies(300_000);
         run.measured.seconds = 300.0;
         run.measured.series = (0..300)
             .map(|second| Point {
@@ -367,6 +372,14 @@ mod tests {
             })
             .collect();
         (run.plan, run.measured)
+    }
+
+    fn latencies(count: u64) -> Latencies {
+        let mut latencies = Latencies::new();
+        for _ in 0..count {
+            latencies.record(Duration::from_millis(1));
+        }
+        latencies
     }
 
     fn verdict(judgement: &Judgement, name: &str) -> Verdict {
@@ -418,7 +431,7 @@ mod tests {
     #[test]
     fn too_few_operations_show_nothing_and_one_failure_of_them_shows_enough() {
         let (plan, mut measured) = whole(CPS);
-        measured.operations = MIN_ATTEMPTED - 1;
+        measured.latency = latencies(MIN_ATTEMPTED - 1);
         assert_eq!(
             verdict(&judge(&plan, &measured), "failed_transactions"),
             Verdict::NotShown
@@ -428,6 +441,18 @@ mod tests {
             verdict(&judge(&plan, &measured), "failed_transactions"),
             Verdict::NotMet
         );
+    }
+
+    #[test]
+    fn each_request_on_a_connection_is_a_transaction() {
+        let (plan, mut measured) = whole(CPS);
+        // 100 requests on each connection.
+        measured.operations = 3_000;
+        assert_eq!(verdict(&judge(&plan, &measured), "failed_transactions"), Verdict::Met);
+        measured.errors.add(Kind::Status, "404");
+        let judgement = judge(&plan, &measured);
+        assert_eq!(verdict(&judgement, "failed_transactions"), Verdict::Met);
+        assert_eq!(judgement.criteria[0].found, "1 of 300001 failed");
     }
 
     #[test]
@@ -487,7 +512,9 @@ mod tests {
             ),
             (Workload::Hold, false),
         ] {
-            assert_eq!(check(workload).is_ok(), expected, "{workload:?}");
+            assert_eq!(check(workload, Arrival::Constant).is_ok(), expected, "{workload:?}");
         }
+        let error = check(OPEN_CPS, Arrival::Poisson { seed: 1 }).unwrap_err();
+        assert!(error.0.contains("a constant rate"), "{error}");
     }
 }
