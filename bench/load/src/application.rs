@@ -260,7 +260,13 @@ impl<I: Copy> Requests<I> {
     /// Begins as many requests as were answered, as far as the connection may have more.
     fn go_on<S: Stream>(&mut self, index: u32, stream: &mut S, count: u32, now: Instant) {
         match self.records.get(index as usize) {
-            Some(record) if self.over || record.ending_since.is_some() => {}
+            Some(record) if record.ending_since.is_some() => {}
+            // The ramp-down, if there is one, closes it in its turn.
+            Some(record) if self.over => {
+                if record.is_idle() {
+                    self.idle.push_back(record.id);
+                }
+            }
             Some(Record { left: 1.., .. }) if self.excess == 0 => self.send(index, stream, count, now),
             _ => self.close_if_done(index, stream),
         }
@@ -269,7 +275,6 @@ impl<I: Copy> Requests<I> {
     /// Closes a connection that has had all its requests, or is one too many, if none is without an answer.
     fn close_if_done<S: Stream>(&mut self, index: u32, stream: &mut S) {
         if self.records[index as usize].in_flight.is_empty() {
-            self.excess = self.excess.saturating_sub(1);
             self.finish(index);
             stream.close();
         }
@@ -302,6 +307,7 @@ impl<I: Copy> Requests<I> {
         {
             record.closing = true;
             self.closing += 1;
+            self.excess = self.excess.saturating_sub(1);
         }
     }
 
@@ -352,11 +358,18 @@ impl<I: Copy> Requests<I> {
     fn answered_connection<S: Stream>(&mut self, index: u32, stream: &mut S, close: Close, is_last: bool) {
         let now = stream.now();
         let record = &mut self.records[index as usize];
+        let mut close = close;
         if record.left > 0 {
             if is_last {
                 self.stats.announced_end();
-            } else if !self.over {
+            } else if self.over {
+                // The ramp-down, if there is one, closes it in its turn.
+                return self.idle.push_back(record.id);
+            } else if self.excess == 0 {
                 return self.send(index, stream, 1, now);
+            } else if close == Close::Server {
+                // It is asked to with the last request only.
+                close = Close::Client;
             }
         }
         let record = &mut self.records[index as usize];

@@ -63,7 +63,10 @@ pub struct Ramp {
     /// Time in which the load is raised linearly, before the warm-up: the rate of an open loop, the number of
     /// connections of a closed one.
     pub up: Duration,
-    /// Time after the measurement in which no connection is opened, and those that stay open are closed, evenly spread.
+    /// Time after the measurement in which no connection is opened, and those that are open are closed, evenly spread,
+    /// each when what is under way on it is answered. The others go on meanwhile, unless the workload is an open
+    /// loop, or responses are verified. Connections to a discard service stay open. A run that is cut short has no such
+    /// time.
     pub down: Duration,
 }
 
