@@ -224,8 +224,8 @@ pub struct Plan {
     pub duration: Duration,
     /// The bodies that responses have to have.
     pub verify: Verify,
-    /// Instead of keeping `connections`: they are begun evenly spread over the duration and tried once each, a response
-    /// may take 10 s, and the last are waited for so long after the duration.
+    /// Instead of keeping `connections`: they are begun evenly spread over the duration and tried once each, and the
+    /// last are waited for so long after the duration. Only for [`Workload::Cps`], and without a ramp.
     pub spread: Option<Duration>,
     /// The spaces between what is due in an open loop.
     pub arrival: Arrival,
@@ -270,13 +270,14 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// There are no connections or requests to make, more requests under way than a connection can have, or requests
-    /// that cannot be.
+    /// There are no connections or requests to make, more requests under way than a connection can have, requests that
+    /// cannot be, or phases that the workload does not have.
     fn check(&self) -> Result<(), UsageError> {
         self.http.check(self)?;
         if self.connections == 0 {
             return Err(UsageError("at least one connection is needed".to_owned()));
         }
+        self.check_phases()?;
         match self.workload {
             Workload::Rps { pipeline } if !(1..=MAX_PIPELINE).contains(&pipeline) => Err(UsageError(format!(
                 "{pipeline} requests under way on a connection; it must be 1 to {MAX_PIPELINE}"
@@ -288,6 +289,25 @@ impl Plan {
             _ => Ok(()),
         }
     }
+
+    /// Checks that the workload has the phases that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// Connections are tried once each and are not those of [`Workload::Cps`], or there is a ramp for a load that is
+    /// not raised or lowered.
+    fn check_phases(&self) -> Result<(), UsageError> {
+        let text = if self.spread.is_some() && !matches!(self.workload, Workload::Cps { .. }) {
+            "connections that are spread over the duration are those of cps without a rate of its own"
+        } else if self.spread.is_some() && self.ramp != Ramp::default() {
+            "connections that are spread over the duration are not raised or lowered; leave the ramp out"
+        } else if self.workload == Workload::Hold && self.ramp != Ramp::default() {
+            "connections that are held are not raised or lowered; leave the ramp out"
+        } else {
+            return Ok(());
+        };
+        Err(UsageError(text.to_owned()))
+    }
 }
 
 /// The results of a client.
@@ -297,12 +317,14 @@ pub struct Measured {
     pub operations: u64,
     /// The time that was measured.
     pub seconds: f64,
-    /// From the beginning of a request to its last byte; for [`Workload::Cps`] from the SYN to the last byte of the
-    /// response; for [`Workload::Latency`] and [`Workload::OpenCps`] from when it was due.
+    /// From the beginning of a request to the last byte of its response. The first request on a connection of
+    /// [`Workload::Cps`] begins with the SYN; one of [`Workload::Latency`], and the first on a connection of
+    /// [`Workload::OpenCps`], when it was due. Those of responses that came while measuring, and of those that were
+    /// waited for after that; not of responses that were errors.
     pub latency: Latencies,
     /// From the SYN, or when it was due, to ESTABLISHED, where connections were opened while measuring.
     pub connect: Latencies,
-    /// As `latency`, but until the first byte of the response. Responses that were errors count in neither.
+    /// As `latency`, but until the first byte of the response.
     pub first_byte: Latencies,
     /// From the last byte of the last response until the server's FIN, where the server was asked to end the connection
     /// or announced it.

@@ -575,11 +575,29 @@ fn plans_that_make_no_sense_are_usage_errors() {
     let address = nobody();
     let mut none = plan(address, Workload::Hold);
     none.connections = 0;
+    let close = Close::Client;
+    let ramp = Ramp {
+        down: Duration::from_millis(1),
+        ..Ramp::default()
+    };
+    let spread = |workload, ramp| Plan {
+        spread: Some(Duration::ZERO),
+        ramp,
+        ..plan(address, workload)
+    };
     for plan in [
         none,
         plan(address, Workload::Rps { pipeline: 0 }),
         plan(address, Workload::Rps { pipeline: 65 }),
         plan(address, Workload::Latency { rate: 0 }),
+        spread(Workload::Latency { rate: 9 }, Ramp::default()),
+        spread(Workload::OpenCps { close, rate: 9 }, Ramp::default()),
+        spread(Workload::Rps { pipeline: 1 }, Ramp::default()),
+        spread(Workload::Cps { close }, ramp),
+        Plan {
+            ramp,
+            ..plan(address, Workload::Hold)
+        },
     ] {
         let error = KernelClient::new().run(&plan, &Progress::hidden()).unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
