@@ -162,9 +162,7 @@ impl Errors {
 
     /// Adds those of another run. The first stays the first.
     pub fn merge(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(other.counts) {
-            *count += more;
-        }
+        self.add_counts(&other.counts);
         if self.first.is_none() {
             self.first.clone_from(&other.first);
         }

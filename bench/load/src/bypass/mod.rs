@@ -285,16 +285,19 @@ fn watch(monitor: &mut Monitor, runtime: &mut Runtime, outcomes: &Receiver<Outco
     while missing > 0 {
         monitor.look();
         runtime.check()?;
-        match outcomes.try_recv() {
-            Ok(outcome) => {
-                missing -= 1;
-                match &mut total {
-                    Some(total) => total.add(&outcome),
-                    None => total = Some(outcome),
+        // All end at about the same time.
+        while missing > 0 {
+            match outcomes.try_recv() {
+                Ok(outcome) => {
+                    missing -= 1;
+                    match &mut total {
+                        Some(total) => total.add(&outcome),
+                        None => total = Some(outcome),
+                    }
                 }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => bail!("the client's shards ended before their time"),
             }
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => bail!("the client's shards ended before their time"),
         }
     }
     total.context("the interface has no queues")
