@@ -310,6 +310,7 @@ pub(crate) mod tests {
                 begun: rate,
                 late: 0,
                 held_back: 0,
+                under_way: 0,
             }),
             ..Generator::default()
         };

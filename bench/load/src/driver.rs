@@ -298,7 +298,8 @@ impl Driver {
                         return;
                     }
                     connector.application_mut().stats.begin_measuring();
-                    self.effort.begin(now);
+                    let under_way = self.under_way(connector);
+                    self.effort.begin(now, under_way);
                     self.opened = Some(Opened::now());
                     if self.task.spread.is_some() {
                         let count = u64::from(self.task.connections);
@@ -464,19 +465,22 @@ impl Driver {
         })
     }
 
+    /// The number of requests that were begun and are not done, or of connections that are tried once or due at a rate.
+    fn under_way(&self, connector: &impl Connector) -> u64 {
+        let application = connector.application();
+        if self.connections_are_due() {
+            u64::from(connector.opening() + application.established() - application.closing())
+        } else if let Workload::Throughput { .. } = self.task.workload {
+            // There is always a body under way, and bytes are what counts.
+            0
+        } else {
+            application.under_way()
+        }
+    }
+
     /// Returns whether nothing is waited for any more. Requests without an answer are errors then.
     fn is_answered(&mut self, connector: &mut impl Connector, now: Instant, end: Instant) -> bool {
-        let missed = self.count_missed(end);
-        let application = connector.application();
-        let unanswered = missed
-            + if self.connections_are_due() {
-                u64::from(connector.opening() + application.established() - application.closing())
-            } else if let Workload::Throughput { .. } = self.task.workload {
-                // There is always a body under way, and bytes are what counts.
-                0
-            } else {
-                application.under_way()
-            };
+        let unanswered = self.count_missed(end) + self.under_way(connector);
         let grace = self.grace();
         if unanswered > 0 && now < end + grace {
             return false;

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use procfs::FromRead;
 use procfs::process::Schedstat;
 use tidegate_tcp::time::Instant;
+
+use crate::window::thread_time;
 
 /// The scheduler's times of the calling thread.
 const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
@@ -41,6 +42,8 @@ pub struct Starts {
     pub late: u64,
     /// Those that were begun more than 1 ms late because all connections waited for the server.
     pub held_back: u64,
+    /// Earlier ones, which were without an answer when measuring began.
+    pub under_way: u64,
 }
 
 impl Starts {
@@ -54,6 +57,7 @@ impl Starts {
         self.begun += other.begun;
         self.late += other.late;
         self.held_back += other.held_back;
+        self.under_way += other.under_way;
     }
 }
 
@@ -84,7 +88,7 @@ impl ThreadTimes {
     /// Those of the calling thread.
     fn now() -> Self {
         Self {
-            run: clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from),
+            run: thread_time().unwrap_or_default(),
             delay: Schedstat::from_file(Path::new(SCHEDSTAT))
                 .map_or(Duration::ZERO, |times| Duration::from_nanos(times.run_delay)),
         }
@@ -131,9 +135,10 @@ impl Effort {
         self.acted = true;
     }
 
-    /// The measurement begins.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    /// The measurement begins, with so many operations under way.
+    pub(crate) fn begin(&mut self, now: Instant, under_way: u64) {
         self.begun = Some((now, ThreadTimes::now()));
+        self.starts.under_way = under_way;
     }
 
     /// The measurement ends.
@@ -206,7 +211,7 @@ mod tests {
     fn turns_in_which_nothing_happens_are_idle() {
         let mut effort = Effort::default();
         effort.turn(at(0), 5);
-        effort.begin(at(0));
+        effort.begin(at(0), 0);
         // Nothing, something arrives, nothing, something is begun and nothing arrives, nothing.
         for (micros, arrived, acts) in [
             (100, 5, false),
@@ -230,7 +235,7 @@ mod tests {
     fn a_thread_that_spins_is_not_busy_and_one_that_works_is() {
         let busy = |idle_micros| {
             let mut effort = Effort::default();
-            effort.begin(at(0));
+            effort.begin(at(0), 0);
             effort.times = Some((
                 Duration::from_millis(1),
                 ThreadTimes {
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn work_takes_processor_time() {
         let mut effort = Effort::default();
-        effort.begin(at(0));
+        effort.begin(at(0), 0);
         let end = std::time::Instant::now() + Duration::from_secs(20);
         // However busy the machine is, some of it comes to this thread.
         while ThreadTimes::now().run < effort.begun.unwrap().1.run + Duration::from_millis(5) {
@@ -270,7 +275,7 @@ mod tests {
         let mut effort = Effort::default();
         effort.start(at(0), at(0));
         assert_eq!(effort.starts, Starts::default(), "it is not measured yet");
-        effort.begin(at(100));
+        effort.begin(at(100), 6);
         // Of the warm-up.
         effort.start(at(99), at(5_000));
         effort.start(at(100), at(1_100));
@@ -288,7 +293,8 @@ mod tests {
                 due: 7,
                 begun: 4,
                 late: 2,
-                held_back: 1
+                held_back: 1,
+                under_way: 6
             }
         );
         assert_eq!(starts.missed(), 3);
@@ -304,6 +310,7 @@ mod tests {
                 begun,
                 late: 1,
                 held_back: 2,
+                under_way: 5,
             }),
             lost_frames: 1,
         };
@@ -313,8 +320,14 @@ mod tests {
         assert_eq!((both.busy, both.waited, both.lost_frames), (0.3, 0.6, 3));
         let starts = both.starts.unwrap();
         assert_eq!(
-            (starts.due, starts.begun, starts.late, starts.held_back),
-            (30, 27, 3, 6)
+            (
+                starts.due,
+                starts.begun,
+                starts.late,
+                starts.held_back,
+                starts.under_way
+            ),
+            (30, 27, 3, 6, 15)
         );
     }
 }

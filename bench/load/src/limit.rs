@@ -1,6 +1,7 @@
 //! The verdict on a measurement: whether its figures are the server's, or those of the client.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::effort::{LATE, Starts};
 use crate::{Kind, Measured, Plan, Workload};
@@ -147,10 +148,25 @@ impl Measured {
         (!self.keeps_up()).then(|| format!("it completed {} of {} that were due", self.operations, starts.due))
     }
 
-    /// Whether as much was completed as was due, to 1 %. True of closed loops.
+    /// Whether as much was completed while measuring as was due, to 1 %, but for what was due less than the shortest
+    /// latency before the end: that is answered later, and if there was no more under way when measuring began, not in
+    /// the place of anything else. True of closed loops.
     pub fn keeps_up(&self) -> bool {
-        let due = self.generator.starts.map_or(0, |starts| starts.due);
-        self.operations as f64 >= due as f64 * (1.0 - TOLERANCE)
+        let Some(starts) = self.generator.starts else {
+            return true;
+        };
+        let due = starts.due as f64;
+        let too_late = due * (self.shortest_latency() / self.seconds).min(1.0);
+        let carried = (too_late - starts.under_way as f64).max(0.0);
+        self.operations as f64 + carried >= due * (1.0 - TOLERANCE)
+    }
+
+    /// The shortest latency, in seconds; 0 if there is none.
+    fn shortest_latency(&self) -> f64 {
+        if self.latency.is_empty() {
+            return 0.0;
+        }
+        Duration::from_nanos(self.latency.histogram().min()).as_secs_f64()
     }
 }
 
@@ -160,8 +176,6 @@ fn percent(part: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::testing::{measured, plan};
     use crate::{Close, Frames, Generator};
@@ -177,6 +191,7 @@ mod tests {
                 begun: 1_000 - missed,
                 late,
                 held_back,
+                under_way: 0,
             }),
             ..Generator::default()
         }
@@ -239,6 +254,31 @@ mod tests {
             let mut measured = measured(operations);
             measured.generator = generator;
             assert_limit(&measured, OPEN, by, phrase);
+        }
+    }
+
+    #[test]
+    fn what_a_distant_server_answers_after_the_end_is_not_missing() {
+        // Of 1,000 that are due in a second the last 50 are answered later, or more.
+        for (operations, shortest, under_way, expected) in [
+            (950, 50, 0, true),
+            (941, 50, 0, true),
+            (939, 50, 0, false),
+            // After a warm-up as many are answered that were due before.
+            (989, 50, 50, false),
+            (990, 50, 50, true),
+            // It takes longer and longer: some were fast.
+            (950, 1, 0, false),
+        ] {
+            let mut measured = measured(operations);
+            measured.generator = starts(0, 0, 0);
+            let starts = measured.generator.starts.as_mut().unwrap();
+            starts.under_way = under_way;
+            for millis in [shortest, 60] {
+                measured.latency.record(Duration::from_millis(millis));
+            }
+            let case = (operations, shortest, under_way);
+            assert_eq!(measured.keeps_up(), expected, "{case:?}");
         }
     }
 

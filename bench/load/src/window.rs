@@ -52,8 +52,8 @@ impl Opened {
     }
 }
 
-/// Returns the processor time of the calling thread.
-fn thread_time() -> Option<Duration> {
+/// Returns the processor time of the calling thread; `None` if the kernel does not tell it.
+pub(crate) fn thread_time() -> Option<Duration> {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
 }
 

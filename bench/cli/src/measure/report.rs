@@ -693,6 +693,7 @@ mod tests {
             begun: 1_010,
             late: 3,
             held_back: 7,
+            under_way: 0,
         });
         let value = run.report().json();
         assert_eq!(value["offered_per_second"], 510);

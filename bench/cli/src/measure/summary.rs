@@ -446,6 +446,7 @@ mod tests {
             begun: 999,
             late: 2,
             held_back: 3,
+            under_way: 0,
         });
         let expected =
             "cps: 500 connections/s, evenly apart, each counted from when it was due, ended by the client's RST";
