@@ -9,7 +9,7 @@ use tidegate_report::objective::{Finding, Objectives, Outcome};
 use tidegate_report::{Line, Lines, Mark, Report, ReportFiles, Row, Scale, Section, XAxis, YAxis};
 
 use crate::measure::conditions::sample;
-use crate::measure::{ClientOptions, OpenLoop, verdict};
+use crate::measure::{ClientOptions, OpenLoop, with_limit};
 
 /// Connections at the same time, by default: new ones, and those that stay open.
 const NEW_CONNECTIONS: u32 = 1_000;
@@ -162,7 +162,7 @@ impl Step {
             .with("connect_us", serde_json::json!(measured.connect.quantiles()))
             .with("error_count", measured.errors.total())
             .with("first_error", measured.errors.first());
-        verdict(row, &self.plan, measured)
+        with_limit(row, &self.plan, measured)
     }
 }
 

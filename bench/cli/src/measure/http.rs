@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidegate_args::byte_size;
 use tidegate_args::request::{Body, Field, Method, Request};
+use tidegate_args::{UsageError, byte_size};
 use tidegate_load::HttpOptions;
 
 /// Above these arguments in the help.
@@ -43,6 +43,21 @@ fn parse_max_head(text: &str) -> Result<usize, String> {
 }
 
 impl RequestOptions {
+    /// Refuses the arguments that were given: no requests are made.
+    ///
+    /// # Errors
+    ///
+    /// There are some (a usage error).
+    pub(super) fn refuse(&self) -> Result<(), UsageError> {
+        let given = [
+            (self.method.is_some(), "--method"),
+            (!self.header.is_empty(), "--header"),
+            (self.body.is_some(), "--body"),
+            (self.max_head.is_some(), "--max-head"),
+        ];
+        refuse(&given)
+    }
+
     /// Returns the options for the client, with its defaults for what was not given.
     pub(crate) fn http(&self, timeout: Option<Duration>, requests_per_connection: Option<u32>) -> HttpOptions {
         let defaults = HttpOptions::default();
@@ -56,6 +71,16 @@ impl RequestOptions {
             timeout: timeout.unwrap_or(defaults.timeout),
             max_head: self.max_head.unwrap_or(defaults.max_head),
         }
+    }
+}
+
+/// Refuses the first of some arguments that was given, where no requests are made.
+pub(super) fn refuse(given: &[(bool, &str)]) -> Result<(), UsageError> {
+    match given.iter().find(|(is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((_, name)) => Err(UsageError(format!(
+            "{name} is for requests and their responses, and --direction up has none; leave it out"
+        ))),
     }
 }
 

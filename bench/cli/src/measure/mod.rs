@@ -17,12 +17,12 @@ mod server_cpu;
 mod server_memory;
 mod summary;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_args::UsageError;
 use tidegate_args::duration::{self, ABOVE_ZERO};
 use tidegate_args::url::UnresolvedUrl;
-use tidegate_load::{Arrival, Close, Direction, Plan, Ramp, Workload};
+use tidegate_load::{Arrival, Close, Direction, Plan, Ramp, Window, Workload};
 use tidegate_report::ReportFiles;
 use tidegate_report::objective::Objectives;
 
@@ -33,7 +33,7 @@ pub(crate) use self::open_loop::OpenLoop;
 pub(crate) use self::options::ClientOptions;
 use self::options::{Load, MAX_DURATION, MIN_DURATION, Options, Profile};
 use self::report::Run;
-pub(crate) use self::report::verdict;
+pub(crate) use self::report::with_limit;
 use self::server_cpu::ServerCpu;
 use self::server_memory::ServerMemory;
 
@@ -190,6 +190,9 @@ impl Throughput {
         let workload = Workload::Throughput {
             direction: self.direction,
         };
+        if self.direction == Direction::Up {
+            self.options.client.refuse_requests()?;
+        }
         Measurement::of(&self.options, &self.load, workload, None)?.run()
     }
 }
@@ -296,7 +299,7 @@ impl<'a> Measurement<'a> {
             profile,
             fail_if,
         } = self;
-        Conditions::check(fail_if, plan.workload)?;
+        Conditions::check(fail_if, &plan)?;
         if let Some(profile) = profile {
             profile.check(&plan)?;
         }
@@ -313,15 +316,13 @@ impl<'a> Measurement<'a> {
         options.check_writable()?;
         let environment = options.client.environment()?;
         // Before the client binds this thread to a CPU, which the threads it starts would share.
-        let server = options.server_pid;
-        let memory = server
-            .filter(|_| plan.workload == Workload::Hold)
-            .map(ServerMemory::watch)
-            .transpose()?;
-        let cpu = server.map(ServerCpu::watch).transpose()?;
+        let holds = plan.workload == Workload::Hold;
+        let server = |wanted| options.server_pid.filter(|_| wanted);
+        let memory = server(holds).map(ServerMemory::watch).transpose()?;
+        let cpu = server(!holds).map(ServerCpu::watch).transpose()?;
 
         let progress = live::progress(options.live, &plan, options.client.name())?;
-        let start = SystemTime::now() + plan.ramp.initial + plan.ramp.up + plan.warm_up;
+        let clocks = (Instant::now(), SystemTime::now());
         let measured = client.run(&plan, &progress);
         progress.finish();
         let measured = measured?;
@@ -336,7 +337,7 @@ impl<'a> Measurement<'a> {
             client: options.client.name(),
             plan,
             profile,
-            start,
+            start: start(clocks, measured.window),
             conditions: Conditions::of(fail_if, &measured),
             measured,
             memory,
@@ -350,6 +351,12 @@ impl<'a> Measurement<'a> {
             Some(error) => Err(error),
         }
     }
+}
+
+/// Returns the beginning of the part that counts, by both clocks at the beginning of the run. Without a window all of
+/// it counts.
+fn start((instant, time): (Instant, SystemTime), window: Option<Window>) -> SystemTime {
+    window.map_or(time, |window| time + window.begin.saturating_duration_since(instant))
 }
 
 #[cfg(test)]
@@ -532,6 +539,41 @@ mod tests {
                 error.is::<UsageError>() && error.to_string().contains("--profile"),
                 "{error:#}"
             );
+        }
+    }
+
+    #[test]
+    fn the_part_that_counts_begins_with_its_window() {
+        let clocks = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let begin = clocks.0 + Duration::from_secs(3);
+        let window = Window {
+            begin,
+            end: begin,
+            client_cpu: Duration::ZERO,
+        };
+        let since = |window| start(clocks, window).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(since(Some(window)), Duration::from_secs(3));
+        assert_eq!(since(None), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_refused() {
+        let agents = ["--agents", "127.0.0.1:1", "--token-file", "/no/such/file"];
+        let upload: &[&str] = &["--direction", "up"];
+        let cases: &[(&str, &[&str], &[&str])] = &[
+            ("rps", &agents, &["--server-pid", "1"]),
+            ("rps", &agents, &["--hgrm", "file"]),
+            ("throughput", upload, &["--method", "PUT"]),
+            ("throughput", upload, &["--header", "A: b"]),
+            ("throughput", upload, &["--body", "x"]),
+            ("throughput", upload, &["--max-head", "1KiB"]),
+            ("throughput", upload, &["--verify"]),
+            ("throughput", upload, &["--any-length"]),
+        ];
+        for &(command, common, option) in cases {
+            let error = run(parse_with_url(command, &[common, option].concat()).unwrap()).unwrap_err();
+            assert!(error.is::<UsageError>(), "{option:?}: {error:#}");
+            assert!(error.to_string().starts_with(option[0]), "{option:?}: {error:#}");
         }
     }
 

@@ -15,7 +15,7 @@ use tidegate_report::objective::Objectives;
 use tidegate_report::{Report, ReportFiles, files};
 
 use super::bypass::BypassOptions;
-use super::http::{MIN_TIMEOUT, RequestOptions};
+use super::http::{self, MIN_TIMEOUT, RequestOptions};
 use super::live::Live;
 use super::report::Run;
 use super::rfc9411;
@@ -95,8 +95,8 @@ pub(super) struct Options {
     /// Write the latencies to this file as an interval log of HdrHistogram, in nanoseconds; `report merge` reads it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Look at the processor time of this process, the server, and of those it has started; `hold` also at its memory
-    /// and the kernel's. It must be on this machine.
+    /// Look at the processor time of this process, the server, and of those it has started; `hold` instead at its
+    /// memory and the kernel's. It must be on this machine.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
     /// Show the run on the whole terminal while it lasts.
@@ -120,8 +120,8 @@ pub(super) struct Load {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(super) connections: u32,
-    /// Time in which the load is raised linearly before the warm-up, at most 10m: the rate of latency, else the number
-    /// of connections (default: 0s, with --profile 30s)
+    /// Time in which the load is raised linearly before the warm-up, at most 10m: the rate of an open loop, else the
+    /// number of connections (default: 0s, with --profile 30s)
     #[arg(long, value_name = "TIME", value_parser = duration::within(Duration::ZERO..=MAX_DURATION))]
     pub(super) ramp: Option<Duration>,
     /// Time that passes before anything is counted, at most 10m (default: 1s, with --profile 0s)
@@ -134,7 +134,8 @@ pub(super) struct Load {
     /// passes if all are met.
     #[arg(long, value_name = "NAME", value_enum)]
     pub(super) profile: Option<Profile>,
-    /// The time a complete response, or the server's close, may take, 1ms to 10m; of throughput, the next bytes.
+    /// The time a complete response, or the server's close, may take, 1ms to 10m; of throughput --direction down, the
+    /// next bytes.
     #[arg(long, default_value = "10s", value_parser = duration::within(MIN_TIMEOUT..=MAX_DURATION))]
     pub(super) timeout: Duration,
     /// Exit with code 1 if this holds, or if the run was too short to show that it does not, such as p99>2ms or
@@ -211,10 +212,16 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// Those of it, and `--hgrm`, which takes one distribution (a usage error).
+    /// Those of it, and `--hgrm`, which takes one distribution, or `--server-pid`, which is a process of this machine
+    /// (usage errors).
     pub(super) fn ask_agents(&self) -> anyhow::Result<bool> {
         if self.hgrm.is_some() {
             let text = "--hgrm does not go with --agents; `report merge --hgrm` makes it of what --log writes";
+            return Err(UsageError(text.to_owned()).into());
+        }
+        if self.server_pid.is_some() {
+            let text =
+                "--server-pid does not go with --agents, which run on other machines than the process; leave it out";
             return Err(UsageError(text.to_owned()).into());
         }
         self.agents.run(&self.files, self.log.as_ref())
@@ -281,6 +288,16 @@ impl ClientOptions {
             (false, true) => Verify::Any,
             (false, false) => Verify::Length,
         }
+    }
+
+    /// Refuses the arguments about requests and responses that were given: there are none.
+    ///
+    /// # Errors
+    ///
+    /// There are some (a usage error).
+    pub(super) fn refuse_requests(&self) -> Result<(), UsageError> {
+        self.request.refuse()?;
+        http::refuse(&[(self.verify, "--verify"), (self.any_length, "--any-length")])
     }
 
     /// The client that was chosen, to load `target`.

@@ -160,8 +160,10 @@ impl Run {
             .with("value", self.value())
             .with("unit", self.unit())
             .with("seconds", measured.seconds)
+            .with("initial_seconds", seconds(plan.ramp.initial))
             .with("ramp_seconds", seconds(plan.ramp.up))
             .with("warm_up_seconds", seconds(plan.warm_up))
+            .with("ramp_down_seconds", seconds(plan.ramp.down))
             .with("cut_short", measured.cut_short)
             .with(
                 "open_connections",
@@ -197,7 +199,7 @@ impl Run {
         for field in ["close", "pipeline", "direction"] {
             row = row.with(field, Value::Null);
         }
-        row = verdict(row, plan, measured).with(
+        row = with_limit(row, plan, measured).with(
             "conditions",
             json!(self.conditions.findings.iter().map(Finding::json).collect::<Vec<_>>()),
         );
@@ -355,7 +357,7 @@ pub(super) const fn workload_name(workload: Workload) -> &'static str {
 }
 
 /// Returns `row` with who was at the limit, and the client's own part, which that is judged by.
-pub(crate) fn verdict(row: Row, plan: &Plan, measured: &Measured) -> Row {
+pub(crate) fn with_limit(row: Row, plan: &Plan, measured: &Measured) -> Row {
     let limit = measured.limit(plan);
     let generator = &measured.generator;
     let rate = plan.workload.rate();
@@ -366,6 +368,7 @@ pub(crate) fn verdict(row: Row, plan: &Plan, measured: &Measured) -> Row {
         .with("client_lost_frames", measured.frames.map(|_| generator.lost_frames))
         .with("offered_per_second", rate)
         .with("arrival", rate.map(|_| arrival_name(plan.arrival)))
+        .with("seed", rate.and_then(|_| seed(plan.arrival)))
         .with("starts", generator.starts.as_ref().map(starts_json))
 }
 
@@ -383,6 +386,14 @@ pub(super) const fn arrival_name(arrival: Arrival) -> &'static str {
     match arrival {
         Arrival::Constant => "constant",
         Arrival::Poisson { .. } => "poisson",
+    }
+}
+
+/// Returns the seed of the spaces, where they have one.
+pub(super) const fn seed(arrival: Arrival) -> Option<u64> {
+    match arrival {
+        Arrival::Constant => None,
+        Arrival::Poisson { seed } => Some(seed),
     }
 }
 
@@ -536,6 +547,7 @@ mod tests {
                     "first_location",
                     "frames",
                     "frames_per_operation",
+                    "initial_seconds",
                     "latency_us",
                     "limit",
                     "limit_reason",
@@ -545,9 +557,11 @@ mod tests {
                     "open_connections",
                     "operations",
                     "pipeline",
+                    "ramp_down_seconds",
                     "ramp_seconds",
                     "requests_per_connection",
                     "seconds",
+                    "seed",
                     "starts",
                     "statuses",
                     "target",
@@ -574,6 +588,8 @@ mod tests {
     #[test]
     fn the_values_are_those_of_the_run() {
         let mut run = run(Workload::Cps { close: Close::Server });
+        run.plan.ramp.initial = Duration::from_secs(5);
+        run.plan.ramp.down = Duration::from_millis(1_500);
         run.measured.errors.add(Kind::Reset, "reset by peer");
         run.memory = Some(samples::memory());
         run.server_cpu = Some(Duration::from_millis(3));
@@ -595,7 +611,9 @@ mod tests {
             ("value", json!(500.0)),
             ("unit", json!("connections/s")),
             ("seconds", json!(2.0)),
+            ("initial_seconds", json!(5.0)),
             ("ramp_seconds", json!(1.0)),
+            ("ramp_down_seconds", json!(1.5)),
             ("warm_up_seconds", json!(0.5)),
             ("cut_short", json!(false)),
             ("open_connections", json!({"max": 64, "at_end": 60})),
@@ -642,6 +660,7 @@ mod tests {
             "requests_per_connection",
             "timeout_seconds",
             "memory",
+            "seed",
         ] {
             assert_eq!(value[key], Value::Null, "{key}");
         }
@@ -687,7 +706,7 @@ mod tests {
             close: Close::Rst,
             rate: 510,
         });
-        run.plan.arrival = Arrival::Poisson { seed: 1 };
+        run.plan.arrival = Arrival::Poisson { seed: u64::MAX };
         run.measured.generator.starts = Some(Starts {
             due: 1_020,
             begun: 1_010,
@@ -698,8 +717,8 @@ mod tests {
         let value = run.report().json();
         assert_eq!(value["offered_per_second"], 510);
         assert_eq!(
-            (&value["workload"], &value["arrival"]),
-            (&json!("cps"), &json!("poisson"))
+            (&value["workload"], &value["arrival"], &value["seed"]),
+            (&json!("cps"), &json!("poisson"), &json!(u64::MAX))
         );
         let starts = json!({"due": 1_020, "begun": 1_010, "late": 3, "held_back": 7, "missed": 10});
         assert_eq!(value["starts"], starts);

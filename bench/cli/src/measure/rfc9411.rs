@@ -31,8 +31,8 @@ const MAX_CONNECTIONS_DEVIATION: f64 = 0.10;
 /// Statistics have to be sampled in less time than this.
 const MAX_SAMPLING: Duration = Duration::from_secs(2);
 
-/// Seconds that are shorter have a rate of chance.
-const MIN_LENGTH: Duration = Duration::from_millis(500);
+/// Seconds that are shorter, as the last may be, are no samples: their rate is one of chance.
+const MIN_SAMPLE: Duration = Duration::from_millis(500);
 
 /// The phases around the measurement when the load is raised in the time `up`.
 pub(super) fn ramp(up: Duration) -> Ramp {
@@ -124,7 +124,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Judgement {
     let seconds: Vec<&Point> = measured
         .series
         .iter()
-        .filter(|point| point.phase == Phase::Sustain && point.length >= MIN_LENGTH)
+        .filter(|point| point.phase == Phase::Sustain && point.length >= MIN_SAMPLE)
         .collect();
     let (section, test) = test(plan.workload);
     let mut criteria = vec![

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_load::{Point, Workload};
+use tidegate_report::format::three_digits;
 use tidegate_report::{Course, Line, Scale, Section};
 
 use super::report::Run;
 
-/// Seconds that are shorter have a rate of chance.
-const MIN_LENGTH: Duration = Duration::from_millis(200);
+/// Seconds that are shorter have a rate of chance, which is not drawn.
+pub(super) const MIN_LENGTH: Duration = Duration::from_millis(200);
 
 /// The explanation of the charts.
 pub(super) const HOW_TO_READ_COURSE: &[&str] = &[
@@ -25,10 +26,10 @@ pub(super) fn json(series: &[Point]) -> Value {
 fn point(point: &Point) -> Value {
     json!({
         "phase": point.phase.name(),
-        "start_seconds": rounded(point.start.as_secs_f64()),
-        "seconds": rounded(point.length.as_secs_f64()),
+        "start_seconds": three_digits(point.start.as_secs_f64()),
+        "seconds": three_digits(point.length.as_secs_f64()),
         "operations": point.operations,
-        "per_second": rounded(point.per_second()),
+        "per_second": three_digits(point.per_second()),
         "errors": point.errors,
         "latency_us": point.latency.map(|latency| json!({
             "p50": latency.p50,
@@ -37,15 +38,10 @@ fn point(point: &Point) -> Value {
         })),
         "connects": point.connects,
         "open": point.open,
-        "open_mean": rounded(point.open_mean),
+        "open_mean": three_digits(point.open_mean),
         "open_max": point.open_max,
         "client_resident_bytes": point.resident,
     })
-}
-
-/// To the thousandth.
-fn rounded(number: f64) -> f64 {
-    (number * 1e3).round() / 1e3
 }
 
 /// Returns the charts, if there are seconds enough for a line.
@@ -116,7 +112,7 @@ pub(super) fn charts(run: &Run) -> Vec<Section> {
 }
 
 fn end(point: &Point) -> f64 {
-    rounded((point.start + point.length).as_secs_f64())
+    three_digits((point.start + point.length).as_secs_f64())
 }
 
 /// The beginnings of the phases, in seconds, with their names.
@@ -125,7 +121,7 @@ fn marks(points: &[&Point]) -> Vec<(f64, String)> {
     for point in points {
         let name = point.phase.name();
         if marks.last().is_none_or(|(_, last)| last != name) {
-            marks.push((rounded(point.start.as_secs_f64()), name.to_owned()));
+            marks.push((three_digits(point.start.as_secs_f64()), name.to_owned()));
         }
     }
     marks

@@ -32,14 +32,17 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
         ("target", target(run)),
         ("client", client(run)),
     ];
-    if !run.plan.ramp.up.is_zero() {
-        facts.push(("ramp", format!("{} s, not counted", seconds(run.plan.ramp.up))));
+    let ramp = run.plan.ramp;
+    for (name, time) in [("initial", ramp.initial), ("ramp", ramp.up)] {
+        if !time.is_zero() {
+            facts.push((name, format!("{} s, not counted", seconds(time))));
+        }
     }
-    facts.extend([
-        ("warm-up", warm_up(run)),
-        ("measured", measured_time(run)),
-        ("operations", operations(run)),
-    ]);
+    facts.extend([("warm-up", warm_up(run)), ("measured", measured_time(run))]);
+    if !ramp.down.is_zero() {
+        facts.push(("ramp-down", format!("{} s, not counted", seconds(ramp.down))));
+    }
+    facts.extend([("operations", operations(run))]);
     if run.plan.workload != Workload::Hold {
         facts.push(("rate", rate(run)));
     }
@@ -153,7 +156,7 @@ fn workload_alone(run: &Run) -> String {
                 close => format!("closed by the {} first", close_name(close)),
             };
             format!(
-                "cps: {rate} connections/s, {} apart, each counted from when it was due, {end}",
+                "cps: {rate} connections/s, {}, each counted from when it was due, {end}",
                 spaces(run)
             )
         }
@@ -161,7 +164,7 @@ fn workload_alone(run: &Run) -> String {
         Workload::Rps { pipeline } => format!("rps: {pipeline} requests under way on each connection"),
         Workload::Latency { rate } => {
             format!(
-                "latency: {rate} requests/s, {} apart, each counted from when it was due (coordinated omission)",
+                "latency: {rate} requests/s, {}, each counted from when it was due (coordinated omission)",
                 spaces(run)
             )
         }
@@ -170,10 +173,10 @@ fn workload_alone(run: &Run) -> String {
     }
 }
 
-fn spaces(run: &Run) -> &'static str {
+fn spaces(run: &Run) -> String {
     match run.plan.arrival {
-        Arrival::Constant => "evenly",
-        Arrival::Poisson { .. } => "randomly (Poisson)",
+        Arrival::Constant => "evenly apart".to_owned(),
+        Arrival::Poisson { seed } => format!("randomly apart (Poisson, seed {seed})"),
     }
 }
 

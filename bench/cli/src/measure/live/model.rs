@@ -7,12 +7,10 @@ use tidegate_load::{Phase, Plan, Ramp, Snapshot, Tick};
 use tidegate_report::Quantiles;
 
 use super::super::report::workload_name;
+use super::super::series::MIN_LENGTH;
 
 /// Seconds whose rates are kept: as many as the widest screen has columns.
 const MAX_RATES: usize = 1_000;
-
-/// Seconds that are shorter have a rate of chance.
-const MIN_LENGTH: Duration = Duration::from_millis(200);
 
 /// The state of a run.
 #[derive(Debug)]
