@@ -17,8 +17,8 @@ use tidegate_report::{Report, ReportFiles, files};
 use super::bypass::BypassOptions;
 use super::http::{self, MIN_TIMEOUT, RequestOptions};
 use super::live::Live;
-use super::report::Run;
 use super::rfc9411;
+use super::run::Run;
 use crate::agent::Agents;
 
 /// Shortest time to measure.

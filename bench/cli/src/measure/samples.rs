@@ -11,7 +11,7 @@ use tidegate_report::testing;
 use tidegate_report::{Latencies, Quantiles};
 
 use super::conditions::Conditions;
-use super::report::{MemoryUse, Run};
+use super::run::{MemoryUse, Run};
 
 /// A run of fixed numbers without errors, with a client that is idle 70 % of the time: 1,000 operations in 2 s that
 /// took 1 to 1,000 us each, and one connection that took 250 us and a first byte after 100 us.

@@ -7,7 +7,7 @@ use tidegate_load::{Point, Workload};
 use tidegate_report::format::three_digits;
 use tidegate_report::{Course, Line, Scale, Section};
 
-use super::report::Run;
+use super::run::Run;
 
 /// Seconds that are shorter have a rate of chance, which is not drawn.
 pub(super) const MIN_LENGTH: Duration = Duration::from_millis(200);

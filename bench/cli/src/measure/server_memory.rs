@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tidegate_lab::machine::Memory;
 
-use super::report::MemoryUse;
+use super::run::MemoryUse;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);

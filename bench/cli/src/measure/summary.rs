@@ -7,7 +7,8 @@ use tidegate_lab::machine::Memory;
 use tidegate_load::{Arrival, Close, Starts, Workload};
 use tidegate_report::Latencies;
 
-use super::report::{MemoryUse, Run, close_name, direction_name};
+use super::row::{close_name, direction_name};
+use super::run::{MemoryUse, Run};
 
 /// Width of the names on the terminal.
 const NAME_WIDTH: usize = 11;

@@ -24,7 +24,7 @@ use tidegate_args::UsageError;
 use tidegate_load::{Plan, Progress, Snapshot, Tick, View};
 
 use self::model::Model;
-use super::report::workload_name;
+use super::run::workload_name;
 
 /// The smallest screen that is used without being asked for.
 const MIN_SIZE: (u16, u16) = (60, 16);

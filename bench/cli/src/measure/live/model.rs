@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_load::{Phase, Plan, Ramp, Snapshot, Tick};
 use tidegate_report::Quantiles;
 
-use super::super::report::workload_name;
+use super::super::run::workload_name;
 use super::super::series::MIN_LENGTH;
 
 /// Seconds whose rates are kept: as many as the widest screen has columns.
