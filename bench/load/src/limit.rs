@@ -148,25 +148,26 @@ impl Measured {
         (!self.keeps_up()).then(|| format!("it completed {} of {} that were due", self.operations, starts.due))
     }
 
-    /// Whether as much was completed while measuring as was due, to 1 %, but for what was due less than the shortest
-    /// latency before the end: that is answered later, and if there was no more under way when measuring began, not in
-    /// the place of anything else. True of closed loops.
+    /// Whether as much was completed while measuring as was due, to 1 %. What was due less than the shortest latency
+    /// before the end is not expected: it can only be answered after that, unless as much was under way at the
+    /// beginning, and was answered in its place. True of closed loops.
     pub fn keeps_up(&self) -> bool {
         let Some(starts) = self.generator.starts else {
             return true;
         };
         let due = starts.due as f64;
-        let too_late = due * (self.shortest_latency() / self.seconds).min(1.0);
+        let too_late = due * self.part_too_late();
         let carried = (too_late - starts.under_way as f64).max(0.0);
         self.operations as f64 + carried >= due * (1.0 - TOLERANCE)
     }
 
-    /// The shortest latency, in seconds; 0 if there is none.
-    fn shortest_latency(&self) -> f64 {
-        if self.latency.is_empty() {
+    /// The part of the time that was measured, 0 to 1, that is shorter than the shortest latency before its end.
+    fn part_too_late(&self) -> f64 {
+        if self.latency.is_empty() || self.seconds <= 0.0 {
             return 0.0;
         }
-        Duration::from_nanos(self.latency.histogram().min()).as_secs_f64()
+        let shortest = Duration::from_nanos(self.latency.histogram().min());
+        (shortest.as_secs_f64() / self.seconds).min(1.0)
     }
 }
 

@@ -185,6 +185,23 @@ fn errors_are_seen_in_every_phase_and_count_in_one() {
 }
 
 #[test]
+fn a_server_keeps_up_that_answers_the_last_after_the_end_and_one_that_falls_behind_does_not() {
+    // A request takes 100 us, so the four connections carry 40,000 per second.
+    for (rate, millis, keeps_up) in [(20_000, 4, true), (42_000, 50, false)] {
+        let plan = Plan {
+            warm_up: Duration::ZERO,
+            duration: millis * MILLISECOND,
+            ..plan(Workload::Latency { rate })
+        };
+        let measured = find(&plan);
+        assert_eq!(measured.errors.total(), 0, "{:?}", measured.errors);
+        let due = measured.generator.starts.unwrap().due;
+        assert!(measured.operations * 100 < due * 99, "{} of {due}", measured.operations);
+        assert_eq!(measured.keeps_up(), keeps_up, "{} of {due}", measured.operations);
+    }
+}
+
+#[test]
 fn what_is_due_at_the_end_has_connections_in_the_place_of_those_that_ended() {
     // More is due than connections can carry that end with each response, so that much is left at the end.
     let plan = Plan {
