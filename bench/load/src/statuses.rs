@@ -16,7 +16,7 @@ pub struct Statuses([u64; 4]);
 impl Statuses {
     /// Adds responses of each class, 2xx to 5xx.
     #[inline]
-    pub(crate) fn add(&mut self, classes: [u32; 4]) {
+    pub fn add(&mut self, classes: [u32; 4]) {
         for (count, more) in self.0.iter_mut().zip(classes) {
             *count += u64::from(more);
         }
@@ -32,6 +32,11 @@ impl Statuses {
     /// Returns the responses of all classes.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
+    }
+
+    /// Returns the redirects, 3xx, which are not followed.
+    pub fn redirects(&self) -> u64 {
+        self.0[1]
     }
 
     /// Returns each class by name with its responses.
@@ -54,7 +59,7 @@ mod tests {
         }
         let mut both = statuses;
         both.merge(&statuses);
-        assert_eq!(both.total(), 16);
+        assert_eq!((both.total(), both.redirects()), (16, 2));
         assert_eq!(
             both.iter().collect::<Vec<_>>(),
             [("2xx", 4), ("3xx", 2), ("4xx", 2), ("5xx", 8)]

@@ -18,10 +18,8 @@ pub(super) const RAMP: Duration = Duration::from_secs(30);
 /// The time that is measured, at least (sustain phase).
 pub(super) const SUSTAIN: Duration = Duration::from_secs(300);
 
-/// The part of transactions that may fail, and of connections that may be terminated unexpectedly.
-const MAX_FAILED: f64 = 0.000_01;
-
-/// Operations of which none may have failed before that says anything: one of them would be too many.
+/// Less than one transaction in so many may fail, and less than one connection be terminated unexpectedly: 0.001 %. Of
+/// fewer none may fail, which says nothing then.
 const MIN_ATTEMPTED: u64 = 100_000;
 
 /// The deviation of the rate of a second from the mean, and that of the number of connections.
@@ -207,9 +205,11 @@ fn deviations(plan: &Plan, measured: &Measured) -> Vec<String> {
 }
 
 fn failed_transactions(measured: &Measured) -> Criterion {
-    let failed = measured.errors.total();
-    // Of `cps` an operation is a connection, with many requests maybe. Each good response has its latency.
-    let attempted = measured.latency.len() + failed;
+    let errors = measured.errors.total();
+    // Of `cps` an operation is a connection, with many requests maybe. Each good response has its latency, and so has a
+    // redirect, which is a failure here: any status but 200 is. Those of one class are not told apart.
+    let attempted = measured.latency.len() + errors;
+    let failed = errors + measured.statuses.redirects();
     Criterion {
         name: "failed_transactions",
         limit: "less than 0.001 % of all transactions fail",
@@ -233,12 +233,12 @@ fn terminated_connections(measured: &Measured) -> Criterion {
     }
 }
 
-/// Judges whether `count` is less than [`MAX_FAILED`] of `all`.
+/// Judges whether `count` is less than one in [`MIN_ATTEMPTED`] of `all`.
 fn part_below(count: u64, all: u64) -> Verdict {
     if count == 0 && all < MIN_ATTEMPTED {
         return Verdict::NotShown;
     }
-    Verdict::of((count as f64) < all as f64 * MAX_FAILED)
+    Verdict::of(count.saturating_mul(MIN_ATTEMPTED) < all)
 }
 
 fn constant(
@@ -453,6 +453,15 @@ mod tests {
         let judgement = judge(&plan, &measured);
         assert_eq!(verdict(&judgement, "failed_transactions"), Verdict::Met);
         assert_eq!(judgement.criteria[0].found, "1 of 300001 failed");
+    }
+
+    #[test]
+    fn redirects_are_failed_transactions() {
+        let (plan, mut measured) = whole(CPS);
+        measured.statuses.add([299_997, 3, 0, 0]);
+        let judgement = judge(&plan, &measured);
+        assert_eq!(verdict(&judgement, "failed_transactions"), Verdict::NotMet);
+        assert_eq!(judgement.criteria[0].found, "3 of 300000 failed");
     }
 
     #[test]
