@@ -95,10 +95,10 @@ pub(crate) fn compare(old: &[Stored], new: &[Stored], settings: &Settings) -> an
         only_old,
         only_new,
     } = matching::cells(known, old, new, settings)?;
-    let compared: Vec<Compared> = cells.into_iter().map(Compared::of).collect();
+    let count = cells.iter().filter(|cell| cell.samples.are_on_both_sides()).count();
+    let compared: Vec<Compared> = cells.into_iter().map(|cell| Compared::of(cell, count)).collect();
     let probabilities: Vec<f64> = compared.iter().filter_map(|one| Some(one.change?.p)).collect();
     let mut corrected = holm(&probabilities).into_iter();
-    let count = probabilities.len();
     let mut found = Vec::new();
     let mut rows = Vec::new();
     for one in &compared {
@@ -120,9 +120,10 @@ pub(crate) fn compare(old: &[Stored], new: &[Stored], settings: &Settings) -> an
 }
 
 impl Compared {
-    fn of(cell: Cell) -> Self {
+    /// Compares one of `count` figures.
+    fn of(cell: Cell, count: usize) -> Self {
         Self {
-            change: cell.samples.compare(cell.figure.centre),
+            change: cell.samples.compare(cell.figure.centre, count),
             row: cell.row,
             names: cell.names,
             figure: cell.figure,
@@ -375,6 +376,35 @@ mod tests {
             (&json["rows"][0]["old"], &json["rows"][0]["old_runs"]),
             (&json!(102.5), &json!(6))
         );
+    }
+
+    #[test]
+    fn many_figures_can_be_worse() {
+        let targets: Vec<String> = (0..150).map(|target| target.to_string()).collect();
+        let rounds: Vec<f64> = (0..20).map(|round| 100.0 + f64::from(round % 3)).collect();
+        let slow: Vec<f64> = rounds.iter().map(|value| value * 0.8).collect();
+        let all = |last: &[f64]| {
+            let values = targets
+                .iter()
+                .map(|target| if target == "149" { last } else { &rounds });
+            let rows: Vec<(&str, &[f64], f64)> = targets
+                .iter()
+                .zip(values)
+                .map(|(target, values)| (&target[..], values, 2.0))
+                .collect();
+            [report("a", &rows)]
+        };
+        for paired in [true, false] {
+            let (diff, has_regressed) = compare(&all(&rounds), &all(&slow), &settings(paired)).unwrap();
+            assert_eq!(diff.rows.len(), 300);
+            assert!(
+                has_regressed,
+                "paired {paired}: {}",
+                diff.rows[298].fill("{p_text} {verdict_text}")
+            );
+            let (_, has_regressed) = compare(&all(&rounds), &all(&rounds), &settings(paired)).unwrap();
+            assert!(!has_regressed);
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Finding {
         };
         let (low, high) = (change.low.number(), change.high.number());
         // The correction may ask for more runs than a single figure.
-        if samples.least_p() > ALPHA {
+        if samples.least_p(count) > ALPHA {
             return not_shown("too few runs");
         }
         if p <= ALPHA && (low > 0.0 || high < 0.0) {
@@ -76,7 +76,7 @@ impl Finding {
                 is_regression: false,
             };
         }
-        if samples.least_p() * count as f64 > ALPHA {
+        if samples.least_p_of_differences(count) * count as f64 > ALPHA {
             return not_shown("too few runs");
         }
         not_shown("interval too wide")
@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn finding(ends: [f64; 3], p: f64, better: Better) -> String {
-        let samples = Samples::Pairs(vec![(1.0, 1.0); 20]);
+        let samples = Samples::Pairs(vec![(1.0, 2.0); 20]);
         Finding::of(&samples, change(ends[0], ends[1], ends[2]), Some(p), 10, better, 0.05).text()
     }
 
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn too_few_runs_show_nothing_whatever_they_found() {
         let found = |runs, ends: [f64; 3], p, count| {
-            let samples = Samples::Pairs(vec![(1.0, 1.0); runs]);
+            let samples = Samples::Pairs(vec![(1.0, 2.0); runs]);
             Finding::of(
                 &samples,
                 change(ends[0], ends[1], ends[2]),
@@ -160,6 +160,9 @@ mod tests {
         // With ten figures a p of 1 in 128 is not small enough, however large the change.
         assert_eq!(found(8, [-0.1; 3], 0.08, 10), "not shown: too few runs");
         assert_eq!(found(8, [0.0; 3], 1.0, 10), "same");
+        let equal = Samples::Pairs([[(1.0, 1.0); 8], [(1.0, 2.0); 8]].concat());
+        let finding = Finding::of(&equal, change(-0.1, 0.0, 0.1), Some(0.08), 10, Better::Higher, 0.05);
+        assert_eq!(finding.text(), "not shown: too few runs");
         let nothing = Finding::of(&Samples::Sets(vec![1.0], vec![]), None, None, 1, Better::Lower, 0.05);
         assert_eq!(nothing.text(), "not shown: only one side has it");
     }
