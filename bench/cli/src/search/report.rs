@@ -1,6 +1,7 @@
 //! The report of a search.
 
 use serde_json::{Map, Value, json};
+use tidegate_args::percent;
 use tidegate_load::{Limit, Limiter};
 use tidegate_report::objective::{Finding, Outcome};
 use tidegate_report::{Column, Page, Report, Row, Section};
@@ -91,7 +92,7 @@ impl Search {
             "search for the highest rate, in {}, that meets {} to {} %: {}, {} client",
             self.unit,
             self.slo,
-            self.precision * 100.0,
+            percent::number(self.precision),
             self.target,
             self.client
         )
