@@ -60,7 +60,20 @@ impl Drop for Running {
 }
 
 fn agent(token: &str) -> (Running, String) {
-    Running::start(&["agent", "--listen", "127.0.0.1:0", "--token-file", token])
+    agent_with(token, &[])
+}
+
+fn agent_with(token: &str, more: &[&str]) -> (Running, String) {
+    let all = [
+        "agent",
+        "--listen",
+        "127.0.0.1:0",
+        "--token-file",
+        token,
+        "--allow",
+        "127.0.0.0/8",
+    ];
+    Running::start(&[&all, more].concat())
 }
 
 /// A port of loopback that is free, or was just now.
@@ -222,4 +235,34 @@ fn what_an_agent_refuses_is_told_before_anything_is_measured() {
         assert_eq!(output.status.code(), Some(code), "{errors}");
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
     }
+}
+
+#[test]
+fn an_agent_for_once_waits_for_a_measurement_that_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token").to_str().unwrap().to_owned();
+    std::fs::write(&token, "a token for this test").unwrap();
+    let (_server, url) = server();
+    let (mut agent, address) = agent_with(&token, &["--once"]);
+    drop(std::net::TcpStream::connect(&address).unwrap());
+    agent.wait_for("the control connection");
+    let ask_for = |url: &str| {
+        let arguments = [
+            "--warm-up",
+            "0s",
+            "--duration",
+            "50ms",
+            "--agents",
+            &address,
+            "--token-file",
+            &token,
+        ];
+        ask(&[&["-v", "rps", "--live", "never", "--url", url], &arguments[..]].concat())
+    };
+    assert_eq!(ask_for("http://192.0.2.1/").status.code(), Some(2));
+    agent.wait_for("measures no target");
+    let output = ask_for(&url);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    agent.wait_for("measured");
+    assert_eq!(agent.child.wait().unwrap().code(), Some(0));
 }

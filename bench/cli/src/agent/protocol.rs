@@ -52,6 +52,18 @@ pub(super) struct Proof {
     pub(super) proof: String,
 }
 
+/// Returns text of the other side as it may be printed: what could control a terminal is escaped, lines are kept.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\'' | '"' | '\\' => printable.push(character),
+            _ => printable.extend(character.escape_debug()),
+        }
+    }
+    printable
+}
+
 /// A request to an agent.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +88,19 @@ pub(super) enum Reply {
     Finished(Finished),
     /// It cannot be done, and why. Wrong arguments are said to be so.
     Refused { reason: String, is_usage: bool },
+}
+
+impl Reply {
+    /// The name of the message.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome => "welcome",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Finished(_) => "finished",
+            Self::Refused { .. } => "refused",
+        }
+    }
 }
 
 /// The end of a measurement.
@@ -178,7 +203,7 @@ impl Connection {
         let proof: Proof = connection.receive()?;
         let reason = if (proof.protocol, &proof.version[..]) != (PROTOCOL, VERSION) {
             format!(
-                "this agent is tidegate-bench {VERSION}, and it was asked by {}",
+                "this agent is tidegate-bench {VERSION}, and it was asked by {:?}",
                 proof.version
             )
         } else if token.is_proved_by(&nonce, &proof.proof) {
@@ -208,7 +233,7 @@ impl Connection {
             .context("it does not answer as an agent does, or is busy with another measurement")?;
         if (greeting.protocol, &greeting.version[..]) != (PROTOCOL, VERSION) {
             bail!(
-                "it is tidegate-bench {}, and this is {VERSION}; both must be the same",
+                "it is tidegate-bench {:?}, and this is {VERSION:?}; both must be the same",
                 greeting.version
             );
         }
@@ -220,8 +245,8 @@ impl Connection {
         connection.max_length = MAX_REPLY;
         match connection.receive()? {
             Reply::Welcome => Ok(connection),
-            Reply::Refused { reason, .. } => bail!(reason),
-            other => bail!("it answers {other:?} to the token"),
+            Reply::Refused { reason, .. } => bail!(printable(&reason)),
+            other => bail!("it answers the token by `{}`", other.name()),
         }
     }
 
@@ -256,7 +281,8 @@ impl Connection {
         }
         let mut content = vec![0; length as usize];
         self.fill(&mut content, deadline)?;
-        serde_json::from_slice(&content).context("a message cannot be understood")
+        serde_json::from_slice(&content)
+            .map_err(|error| anyhow!("a message cannot be understood: {}", printable(&error.to_string())))
     }
 
     fn fill(&mut self, buffer: &mut [u8], deadline: Instant) -> anyhow::Result<()> {
@@ -350,7 +376,7 @@ mod tests {
         let error = Connection::greet(server, &token("one token of many"))
             .unwrap_err()
             .to_string();
-        assert!(error.contains("asked by 99.0.0"), "{error}");
+        assert!(error.contains("asked by \"99.0.0\""), "{error}");
         assert!(matches!(asker.join().unwrap(), Reply::Refused { reason, .. } if reason == error));
 
         let (client, server) = streams();
@@ -364,7 +390,7 @@ mod tests {
         let error = Connection::introduce(client, &token("one token of many"))
             .unwrap_err()
             .to_string();
-        assert!(error.contains("it is tidegate-bench 99.0.0"), "{error}");
+        assert!(error.contains("it is tidegate-bench \"99.0.0\""), "{error}");
     }
 
     #[test]
@@ -384,12 +410,23 @@ mod tests {
             (&[0, 0, 16, 1][..], "at most 4096 are accepted"),
             (&[0xff; 4], "at most 4096 are accepted"),
             (&[0, 0, 0, 2, b'{', b'x'], "cannot be understood"),
+            (b"\0\0\0\x08{\"\x7f\x1b\":1}", "cannot be understood"),
             (&[0, 0, 0, 9, b'{'], "was closed"),
             (&[], "was closed"),
         ] {
-            let error = receive(octets).unwrap_err().to_string();
+            let error = format!("{:#}", receive(octets).unwrap_err());
             assert!(error.contains(phrase), "{phrase}: {error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
         }
+    }
+
+    #[test]
+    fn text_of_the_other_side_does_not_control_the_terminal() {
+        let text = "`x`: \"it's\" C:\\ \u{fc}\nnext\u{1b}[2J\r\u{9b}1m\u{202e}";
+        assert_eq!(
+            printable(text),
+            "`x`: \"it's\" C:\\ \u{fc}\nnext\\u{1b}[2J\\r\\u{9b}1m\\u{202e}"
+        );
     }
 
     #[test]
