@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::{Row, catalog, diff, table};
+use crate::{Row, catalog, columns, table};
 
 /// A table of texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,11 +17,11 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Returns the names and figures of the rows of a report of the kind `kind`. Those that no row has are left out,
-    /// and of a kind that is not known there are all fields.
+    /// Returns the table of a report of the kind `kind`: its own columns, or its names and figures but those that no
+    /// row has. Of a kind that is not known there are all fields.
     pub(crate) fn of(kind: &str, rows: &[Row]) -> Self {
-        if kind == diff::KIND {
-            return table::sheet(diff::COLUMNS, rows);
+        if let Some(columns) = columns::of(kind) {
+            return table::sheet(columns, rows);
         }
         let Some(kind) = catalog::kind(kind) else {
             return Self::of_all_fields("", rows);
@@ -200,6 +200,20 @@ rps,\"a \"\"b\"\", c\",,87.23,\"[1,2]\",534400.0
 rps,\"d|e\nf\",,,\"[1,2]\",12.5
 ";
         assert_eq!(Sheet::of_all_fields("rps", &rows()).csv(), expected);
+    }
+
+    #[test]
+    fn steps_have_the_table_of_their_report() {
+        let rows = [Row::new()
+            .with("purpose", "verify")
+            .with("target", "nginx")
+            .with("offered_per_second", 1_000)
+            .with("why", "p99<1ms: not met")];
+        let text = Sheet::of("search", &rows).text();
+        assert!(text.starts_with("step    offered/s  done/s"), "{text}");
+        assert!(text.trim_end().ends_with("p99<1ms: not met"), "{text}");
+        let text = Sheet::of("sweep", &rows).text();
+        assert!(text.starts_with("server  offered/s  done/s"), "{text}");
     }
 
     #[test]
