@@ -54,6 +54,34 @@ impl Offered {
     }
 }
 
+/// The operations, and the arguments of what is done with their steps.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command<O: clap::Args> {
+    /// Offer new connections: each carries one request.
+    Cps {
+        /// The side that ends a connection when the response is complete.
+        #[arg(long, value_enum, default_value = "client")]
+        close: Close,
+        #[command(flatten)]
+        options: O,
+    },
+    /// Offer requests on connections that stay open.
+    Rps {
+        #[command(flatten)]
+        options: O,
+    },
+}
+
+impl<O: clap::Args> Command<O> {
+    /// Returns both.
+    pub(crate) fn parts(&self) -> (Offered, &O) {
+        match self {
+            Self::Cps { close, options } => (Offered::Cps(*close), options),
+            Self::Rps { options } => (Offered::Rps, options),
+        }
+    }
+}
+
 /// Arguments of all steps.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StepOptions {

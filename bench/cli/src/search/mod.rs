@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use tidegate_args::url::UnresolvedUrl;
 use tidegate_args::{UsageError, percent};
-use tidegate_load::Close;
 use tidegate_report::objective::{Finding, Objectives, Outcome, time_for};
 
 use self::algorithm::{Found, Judged, Purpose, Range};
 use self::report::{Search, SearchStep};
 use crate::measure::MAX_RATE;
 use crate::measure::conditions::check_connect;
-use crate::steps::{MAX_STEP, Offered, StepOptions, parse_rate};
+use crate::steps::{Command, MAX_STEP, Offered, StepOptions, parse_rate};
 
 /// The duration of a verification in that of a step, at least.
 const VERIFICATION: u32 = 3;
@@ -26,24 +25,7 @@ const RESERVE: f64 = 1.05;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Search for the highest rate of new connections: each carries one request.
-    Cps {
-        /// The side that ends a connection when the response is complete.
-        #[arg(long, value_enum, default_value = "client")]
-        close: Close,
-        #[command(flatten)]
-        options: SearchOptions,
-    },
-    /// Search for the highest rate of requests on connections that stay open.
-    Rps {
-        #[command(flatten)]
-        options: SearchOptions,
-    },
+    command: Command<SearchOptions>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,10 +57,7 @@ struct SearchOptions {
 ///
 /// The arguments do not go together (a usage error), a client could not begin, or a file cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let (offered, options) = match &arguments.command {
-        Command::Cps { close, options } => (Offered::Cps(*close), options),
-        Command::Rps { options } => (Offered::Rps, options),
-    };
+    let (offered, options) = arguments.command.parts();
     options.run(offered)
 }
 
