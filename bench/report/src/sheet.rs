@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use crate::format::printable;
 use crate::{Row, catalog, columns, table};
 
 /// A table of texts.
@@ -82,10 +83,16 @@ impl Sheet {
     }
 
     /// Returns the titles and the lines in columns that are two spaces apart and as wide as their widest cell. Each
-    /// line ends with a line break.
+    /// line ends with a line break. A cell is one line, and controls no terminal.
     pub(crate) fn text(&self) -> String {
-        let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
-        let lines = || std::iter::once(&titles).chain(&self.lines);
+        let in_one_line = |text: &String| printable(text).replace('\n', " ");
+        let titles: Vec<String> = self.columns.iter().map(|(title, _)| in_one_line(title)).collect();
+        let cells: Vec<Vec<String>> = self
+            .lines
+            .iter()
+            .map(|line| line.iter().map(in_one_line).collect())
+            .collect();
+        let lines = || std::iter::once(&titles).chain(&cells);
         let width = |index: usize| lines().map(|line| line[index].chars().count()).max();
         let widths: Vec<usize> = (0..titles.len()).filter_map(width).collect();
         let mut text = String::new();
@@ -190,6 +197,15 @@ mod tests {
 | rps | d\\|e f | 12 | - |
 ";
         assert_eq!(Sheet::of("rps", &rows()).markdown(), expected);
+    }
+
+    #[test]
+    fn a_cell_is_one_line_of_plain_text() {
+        let rows = [Row::new().with("tag", "a\nb\u{1b}[2J"), Row::new().with("tag", "c")];
+        assert_eq!(
+            Sheet::of("merge", &rows).text(),
+            "tag         \na b\\u{1b}[2J\nc           \n"
+        );
     }
 
     #[test]

@@ -12,10 +12,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use serde_json::json;
 use tidegate_args::UsageError;
+use tidegate_report::format::printable;
 use tidegate_report::machines::{self, Machine};
 use tidegate_report::{Report, ReportFiles, Section, files};
 
-use super::protocol::{Connection, Finished, Reply, Request, TIMEOUT, Token, printable};
+use super::protocol::{Connection, Finished, Reply, Request, TIMEOUT, Token};
 use crate::measure::Job;
 
 /// Agents, at most.

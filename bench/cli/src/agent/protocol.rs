@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidegate_load::hex;
+use tidegate_report::format::printable;
 
 /// The version of these messages; both sides must have the same.
 pub(super) const PROTOCOL: u32 = 1;
@@ -50,18 +51,6 @@ pub(super) struct Proof {
     pub(super) version: String,
     /// The token and the number, hashed together.
     pub(super) proof: String,
-}
-
-/// Returns text of the other side as it may be printed: what could control a terminal is escaped, lines are kept.
-pub(super) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\'' | '"' | '\\' => printable.push(character),
-            _ => printable.extend(character.escape_debug()),
-        }
-    }
-    printable
 }
 
 /// A request to an agent.
@@ -418,15 +407,6 @@ mod tests {
             assert!(error.contains(phrase), "{phrase}: {error}");
             assert!(!error.contains(char::is_control), "{error:?}");
         }
-    }
-
-    #[test]
-    fn text_of_the_other_side_does_not_control_the_terminal() {
-        let text = "`x`: \"it's\" C:\\ \u{fc}\nnext\u{1b}[2J\r\u{9b}1m\u{202e}";
-        assert_eq!(
-            printable(text),
-            "`x`: \"it's\" C:\\ \u{fc}\nnext\\u{1b}[2J\\r\\u{9b}1m\\u{202e}"
-        );
     }
 
     #[test]

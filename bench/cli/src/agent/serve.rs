@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use ipnet::IpNet;
+use tidegate_report::format::printable;
 
-use super::protocol::{Connection, Finished, Reply, Request, Token, printable};
+use super::protocol::{Connection, Finished, Reply, Request, Token};
 use crate::measure::Job;
 
 /// Between two signs of life while something is measured.

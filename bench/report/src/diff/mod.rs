@@ -45,7 +45,8 @@ const HOW_TO_READ: &[&str] = &[
     "**p** is the probability that chance alone makes such a difference in any of the figures (permutations of the \
      signs of pairs, or of the ranks of two sets; corrected by Holm for the number of figures).",
     "**better** and **worse** need a p of at most 1 % and an interval without zero. **same** is an interval within the \
-     threshold. All else is **not shown**: more runs, or quieter ones, would tell.",
+     threshold. All else is **not shown**: more runs, or quieter ones, would tell. What the old reports have and the new \
+     ones have not is **missing**, and no better than a figure that became worse.",
 ];
 
 /// The settings of a comparison.
