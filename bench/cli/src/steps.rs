@@ -9,7 +9,7 @@ use tidegate_report::objective::{Finding, Objectives, Outcome};
 use tidegate_report::{Line, Lines, Mark, Report, ReportFiles, Row, Scale, Section, XAxis, YAxis};
 
 use crate::measure::conditions::sample;
-use crate::measure::{ClientOptions, MAX_RATE, OpenLoop, verdict};
+use crate::measure::{ClientOptions, OpenLoop, verdict};
 
 /// Connections at the same time, by default: new ones, and those that stay open.
 const NEW_CONNECTIONS: u32 = 1_000;
@@ -291,7 +291,7 @@ pub(crate) fn chart(title: String, lines: Vec<Line>, knees: Vec<(f64, f64)>) -> 
 ///
 /// A sentence.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
-    rate::within(1..=MAX_RATE)(text)
+    rate::within(1..=crate::measure::MAX_RATE)(text)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Measurements by agents over loopback: the programs as they are, and one that is killed meanwhile.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
+use tidegate_load::thread_per_connection::serve_on_loopback;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate-bench");
 
@@ -29,7 +30,7 @@ impl Running {
                 "{arguments:?} ended"
             );
             if let Some(listens) = line.strip_prefix("listening on ") {
-                address = Some(listens.trim_end().trim_end_matches(": http").to_owned());
+                address = Some(listens.trim_end().to_owned());
             }
             if line == "ready\n" {
                 break;
@@ -63,29 +64,18 @@ fn agent(token: &str) -> (Running, String) {
     agent_with(token, &[])
 }
 
-fn agent_with(token: &str, more: &[&str]) -> (Running, String) {
-    let all = [
-        "agent",
-        "--listen",
-        "127.0.0.1:0",
-        "--token-file",
-        token,
-        "--allow",
-        "127.0.0.0/8",
-    ];
-    Running::start(&[&all, more].concat())
-}
-
-/// A port of loopback that is free, or was just now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
-}
-
-fn server() -> (Running, String) {
-    let address = format!("127.0.0.1:{}", free_port());
-    let (server, _) = Running::start(&["serve-kernel", "--listen", &format!("http={address}")]);
-    (server, format!("http://{address}/"))
+/// The URL of a server that answers each request on connections that stay open; it ends with the process.
+fn server() -> String {
+    let address = serve_on_loopback(|mut stream| {
+        let mut buffer = [0; 4096];
+        while matches!(stream.read(&mut buffer), Ok(1..)) {
+            let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+            if stream.write_all(response).is_err() {
+                return;
+            }
+        }
+    });
+    format!("http://{address}/")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -102,13 +92,26 @@ fn json(file: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(file).expect("the results were written")).expect("they are JSON")
 }
 
+fn agent_with(token: &str, more: &[&str]) -> (Running, String) {
+    let all = [
+        "agent",
+        "--listen",
+        "127.0.0.1:0",
+        "--token-file",
+        token,
+        "--allow",
+        "127.0.0.0/8",
+    ];
+    Running::start(&[&all, more].concat())
+}
+
 #[test]
 fn two_agents_are_the_sum_of_both() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (token, results, log) = (path("token"), path("results.json"), path("log"));
     std::fs::write(&token, "a token for this test\n").unwrap();
-    let (_server, url) = server();
+    let url = server();
     let agents = [agent(&token), agent(&token)];
     let names = agents.each_ref().map(|(_, address)| address.clone());
     let output = ask(&[
@@ -165,7 +168,7 @@ fn an_agent_that_is_killed_is_told_and_the_other_is_kept() {
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (token, results) = (path("token"), path("results.json"));
     std::fs::write(&token, "a token for this test").unwrap();
-    let (_server, url) = server();
+    let url = server();
     let ((_one, first), (mut two, second)) = (agent(&token), agent(&token));
     let asked = {
         let mut command = Command::new(PROGRAM);
@@ -206,7 +209,8 @@ fn what_an_agent_refuses_is_told_before_anything_is_measured() {
     std::fs::write(&token, "a token for this test").unwrap();
     std::fs::write(&other, "another token for it").unwrap();
     let (_agent, address) = agent(&token);
-    let nobody = format!("127.0.0.1:{}", free_port());
+    // Not a port that the kernel gives out.
+    let nobody = "127.0.0.1:1".to_owned();
     for (url, agents, token, code, phrase) in [
         (
             "http://192.0.2.1/",
@@ -242,7 +246,7 @@ fn an_agent_for_once_waits_for_a_measurement_that_begins() {
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token").to_str().unwrap().to_owned();
     std::fs::write(&token, "a token for this test").unwrap();
-    let (_server, url) = server();
+    let url = server();
     let (mut agent, address) = agent_with(&token, &["--once"]);
     drop(std::net::TcpStream::connect(&address).unwrap());
     agent.wait_for("the control connection");
