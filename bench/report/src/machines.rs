@@ -1,6 +1,6 @@
 //! One measurement by several machines at the same time: rates are added, and histograms, but never percentiles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
@@ -10,23 +10,6 @@ use crate::merge::Merged;
 use crate::percentiles::{self, HOW_TO_READ_PERCENTILES};
 use crate::stored::Stored;
 use crate::{CLOSE, CONNECT, Column, FIRST_BYTE, LATENCY, Page, Report, Row, Section, catalog};
-
-/// The names that all machines have in common, or the row has none.
-const NAMES: [&str; 13] = [
-    "workload",
-    "client",
-    "target",
-    "address",
-    "method",
-    "requests_per_connection",
-    "timeout_seconds",
-    "unit",
-    "pipeline",
-    "close",
-    "direction",
-    "arrival",
-    "body",
-];
 
 /// Numbers that are added.
 const SUMS: [&str; 8] = [
@@ -172,7 +155,9 @@ fn sum(rows: &[&Row]) -> Row {
     let numbers = |path: &str| rows.iter().map(|row| row.number(path)).collect::<Option<Vec<f64>>>();
     let add = |path: &str| numbers(path).map(|numbers| whole(numbers.iter().sum()));
     let mut total = Row::new();
-    for name in NAMES {
+    // Names and settings, and what is no figure of all machines unless it is added below.
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.fields().keys()).collect();
+    for name in names {
         let value = rows[0]
             .get(name)
             .filter(|&value| rows.iter().all(|row| row.get(name) == Some(value)));
@@ -335,6 +320,7 @@ mod tests {
             "latency_us": Quantiles::of(&latency), "connect_us": null, "announced_ends": 0,
             "frames": {"sent": operations, "received": operations}, "frames_per_operation": 2.0,
             "cpu_us_per_operation": {"client": cpu[0], "server": cpu[1]}, "method": "GET", "cut_short": false,
+            "timeout_seconds": 10.0, "address": name,
             "unclean_ends": 2, "open_connections": {"max": 10, "at_end": 9}, "statuses": {"2xx": operations, "5xx": 1},
             "starts": {"due": operations, "late": 1}, "client_lost_frames": null, "limit": "none",
             "limit_reason": "all was done", "client_busy": 0.4, "client_waited": 0.1, "first_byte_us": null,
@@ -374,6 +360,8 @@ mod tests {
             ("connect_us", Value::Null),
             ("target", json!("http://198.18.0.1/")),
             ("method", json!("GET")),
+            ("timeout_seconds", json!(10.0)),
+            ("address", Value::Null),
             ("unclean_ends", json!(4)),
             ("open_connections", json!({"max": 20, "at_end": 18})),
             ("statuses", json!({"2xx": 4_000, "5xx": 2})),
