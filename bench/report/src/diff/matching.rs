@@ -68,28 +68,28 @@ impl Group<'_> {
     ///
     /// They are of one report (a usage error): two servers side by side are no runs of the same.
     fn pooled(&self, ignored: &[String]) -> Result<Option<String>, UsageError> {
-        let values = |row: &Row| -> Vec<String> {
+        let values = |&(report, row): &(usize, &Row)| {
             let values = ignored.iter().filter_map(|name| Some(text(name, row.get(name)?)));
-            values.collect()
+            let values: Vec<String> = values.collect();
+            let none = || "one without it".to_owned();
+            (report, if values.is_empty() { none() } else { values.join(", ") })
         };
-        let mut all: Vec<(usize, Vec<String>)> = self.rows.iter().map(|&(report, row)| (report, values(row))).collect();
-        let phrase = |one: &[String], other: &[String]| format!("{} and {}", one.join(", "), other.join(", "));
+        let all: Vec<(usize, String)> = self.rows.iter().map(values).collect();
         for pair in all.windows(2) {
             let [(report, one), (other_report, other)] = pair else {
                 continue;
             };
             if report == other_report && one != other {
                 return Err(UsageError(format!(
-                    "--ignore {}: the rows {} of one report would be the same; leave it out, or compare reports that \
-                     have one of them each",
-                    ignored.join(" --ignore "),
-                    phrase(one, other)
+                    "--ignore {}: the rows {one} and {other} of one report would be the same; leave it out, or compare \
+                     reports that have one of them each",
+                    ignored.join(" --ignore ")
                 )));
             }
         }
-        all.dedup_by(|(_, one), (_, other)| one == other);
-        let different = all.iter().find(|(_, values)| *values != all[0].1);
-        Ok(different.map(|(_, other)| phrase(&all[0].1, other)))
+        let first = all.first().map(|(_, first)| first);
+        let different = all.iter().map(|(_, other)| other).find(|other| Some(*other) != first);
+        Ok(first.zip(different).map(|(one, other)| format!("{one} and {other}")))
     }
 
     /// Returns the values of `figure` of each run, by report.
