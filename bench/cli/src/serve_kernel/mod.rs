@@ -20,8 +20,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
-use tidegate_args::UsageError;
 use tidegate_args::signals::{Event, Signals};
+use tidegate_args::{UsageError, rate};
 use tidegate_kernel_host::Server;
 
 use self::bucket::Bucket;
@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
     /// Serve at most so many requests a second, all threads and services together, 1 to 10,000,000: a known limit for
     /// the verification of measurements. What is more waits in the order it came. At the end the number that was served
     /// is printed.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    #[arg(long, value_name = "RATE", value_parser = rate::within(1..=10_000_000))]
     max_rate: Option<u64>,
     /// End after so long, for example 60s; without it, at SIGINT or SIGTERM.
     #[arg(long, value_parser = humantime::parse_duration)]
