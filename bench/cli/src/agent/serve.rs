@@ -112,13 +112,12 @@ fn serve(stream: TcpStream, token: &Token, arguments: &Arguments, is_begun: &mut
     };
     let delay = Duration::from_micros(delay).min(MAX_DELAY);
     thread::sleep(delay);
-    *is_begun = true;
     println!(
         "begins {:.3} s after it was asked: {job:?}",
         received.elapsed().as_secs_f64()
     );
     tidegate_output::finish().context("cannot write to standard output")?;
-    let finished = match measure(&job, &mut connection) {
+    let finished = match measure(&job, &mut connection, is_begun) {
         Ok(finished) => finished,
         Err(error) => {
             let reason = format!("{error:#}");
@@ -202,8 +201,8 @@ impl Drop for Running {
     }
 }
 
-/// Runs the measurement in a process of its own, and shows that it goes on.
-fn measure(job: &[String], connection: &mut Connection) -> anyhow::Result<Finished> {
+/// Runs the measurement in a process of its own, and shows that it goes on. `is_begun` is set when that is started.
+fn measure(job: &[String], connection: &mut Connection, is_begun: &mut bool) -> anyhow::Result<Finished> {
     let directory = tempfile::tempdir().context("cannot make a directory for the results")?;
     let path = |name: &str| directory.path().join(name);
     let (report, log, errors) = (path("report"), path("log"), path("errors"));
@@ -222,6 +221,7 @@ fn measure(job: &[String], connection: &mut Connection) -> anyhow::Result<Finish
         .stderr(standard_error)
         .spawn()
         .context("cannot start the measurement")?;
+    *is_begun = true;
     let mut running = Running(child);
     let status = loop {
         if let Some(status) = running.0.try_wait().context("cannot wait for the measurement")? {
