@@ -6,8 +6,9 @@
 #
 # Each round is as many runs of each, taken alternately, and three comparisons. Exit code 0 when at most one comparison of
 # the same server gave an alarm, and 9 of 10 of the others were found: 10 % by throughput, 5 % by processor time. It takes
-# about two minutes a round, and a machine that does little else; make build has to be done before. --keep leaves the
-# reports of all runs in a directory. TIDEGATE_PROGRAMS is where the program is, if not in target/release.
+# about two minutes a round, and a machine that does little else; make build has to be done before. No program runs for
+# longer than RUN_LIMIT, and a run is tried five times at most. --keep leaves the reports of all runs in a directory.
+# TIDEGATE_PROGRAMS is where the program is, if not in target/release.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,6 +17,8 @@ rounds=10
 pairs=20
 duration=500ms
 keep=
+# Seconds for a measurement, a comparison, or a server's start.
+RUN_LIMIT=60
 
 die() {
     echo "test-diff: $*" >&2
@@ -57,26 +60,42 @@ client_cpu=${cpus[1]:-${cpus[0]}}
 
 # serve NAME PORT [ARGUMENT...]
 serve() {
-    local name=$1
+    local name=$1 end=$((SECONDS + RUN_LIMIT))
     port[$name]=$2
     "$bench" serve-kernel --listen "http=127.0.0.1:$2" --cpu "$server_cpu" "${@:3}" >"$work/$name.log" &
     pid[$name]=$!
     servers+=("${pid[$name]}")
     until grep -qs ready "$work/$name.log"; do
         kill -0 "${pid[$name]}" 2>/dev/null || die "serve-kernel on port $2 ended"
+        ((SECONDS < end)) || die "serve-kernel on port $2 is not ready after $RUN_LIMIT s"
         sleep 0.05
     done
 }
 
-# measure NAME FILE: a machine that does other things may give a run nothing at all, which is tried again.
+# measure NAME FILE DURATION: a machine that does other things may give a run nothing at all, which is tried again.
 measure() {
-    local attempt
+    local attempt status
     for attempt in 1 2 3 4 5; do
-        ! "$bench" rps --url "http://127.0.0.1:${port[$1]}/" --connections 8 --cpu "$client_cpu" --warm-up 100ms \
-            --duration "$duration" --server-pid "${pid[$1]}" --json "$2" >"$work/run.log" 2>&1 || return 0
-        echo "attempt $attempt to measure $1 failed: $(tail -n 1 "$work/run.log")" >&2
+        status=0
+        timeout "$RUN_LIMIT" "$bench" rps --url "http://127.0.0.1:${port[$1]}/" --connections 8 --cpu "$client_cpu" \
+            --warm-up 100ms --duration "$3" --server-pid "${pid[$1]}" --json "$2" >"$work/run.log" 2>&1 || status=$?
+        case $status in
+        0) return 0 ;;
+        2) die "the arguments of a run are wrong: $(cat "$work/run.log")" ;;
+        esac
+        echo "attempt $attempt to measure $1 failed with exit code $status: $(tail -n 1 "$work/run.log")" >&2
     done
     die "no run of $1 succeeds"
+}
+
+# compare DIRECTORY NAME THRESHOLD: prints the comparison of NAME with old. True without a regression.
+compare() {
+    local status=0
+    timeout "$RUN_LIMIT" "$bench" report diff --paired --ignore target --threshold "$3" "$1/old" "$1/$2" >"$1/$2.txt" ||
+        status=$?
+    cat "$1/$2.txt"
+    ((status < 2)) || die "the comparison of $2 fails with exit code $status"
+    return "$status"
 }
 
 # field NAME FILE: the number behind a name of the JSON, the first there is.
@@ -86,10 +105,7 @@ field() {
 
 serve old 18801
 serve same 18802
-duration_of_test=$duration
-duration=2s
-measure old "$work/first.json"
-duration=$duration_of_test
+measure old "$work/first.json" 2s
 cpu_us=$(grep -A3 '"cpu_us_per_operation"' "$work/first.json" | grep -m1 -o '"server": [0-9.]*' | sed 's/.*: //')
 rate=$(field value "$work/first.json")
 serve dearer 18803 --spin "$(awk -v cpu="$cpu_us" 'BEGIN { printf "%dns", cpu * 50 }')"
@@ -107,23 +123,17 @@ for ((round = 1; round <= rounds; round++)); do
         # Not always the same one after the same other.
         ((pair % 2)) || names=(slower dearer same old)
         for name in "${names[@]}"; do
-            measure "$name" "$directory/$name/$(printf %04d "$pair").json"
+            measure "$name" "$directory/$name/$(printf %04d "$pair").json" "$duration"
         done
     done
-    # compare NAME THRESHOLD: prints the comparison; its exit code is that of the program.
-    compare() {
-        "$bench" report diff --paired --ignore target --threshold "$2" "$directory/old" "$directory/$1" |
-            tee "$directory/$1.txt"
-    }
     echo "round $round"
-    status=0
-    compare same 2% || status=$?
-    ((status < 2)) || die "the comparison failed"
-    ((status == 0)) || alarms=$((alarms + 1))
-    compare dearer 2% || true
-    ! grep -q 'server CPU us/op .*worse: regression' "$directory/dearer.txt" || by_cpu=$((by_cpu + 1))
-    compare slower 5% || true
-    ! grep -q 'per second .*worse: regression' "$directory/slower.txt" || by_rate=$((by_rate + 1))
+    compare "$directory" same 2% || alarms=$((alarms + 1))
+    if ! compare "$directory" dearer 2% && grep -q 'server CPU us/op .*worse: regression' "$directory/dearer.txt"; then
+        by_cpu=$((by_cpu + 1))
+    fi
+    if ! compare "$directory" slower 5% && grep -q 'per second .*worse: regression' "$directory/slower.txt"; then
+        by_rate=$((by_rate + 1))
+    fi
 done
 echo "$rounds comparisons each: $alarms false alarms, 5 % by processor time found $by_cpu times, 10 % by throughput $by_rate times"
 ((alarms <= 1 && by_cpu * 10 >= rounds * 9 && by_rate * 10 >= rounds * 9))

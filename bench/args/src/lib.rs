@@ -1,6 +1,7 @@
 //! The values that command lines of the benchmark's programs take, and what those programs share beside them.
 //!
-//! - [`byte_size`], [`bit_rate`] and [`duration`] parse amounts, rates and times, for clap's `value_parser`;
+//! - [`byte_size`], [`bit_rate`], [`rate`], [`percent`] and [`duration`] parse amounts, rates, parts and times, for
+//!   clap's `value_parser`;
 //! - [`url::Url`] and [`url::parse_target`] name a server without resolving anything, [`url::UnresolvedUrl`] takes
 //!   names, too;
 //! - [`request::Request`] is what is asked of it;
@@ -20,6 +21,9 @@
 pub mod bit_rate;
 pub mod byte_size;
 pub mod duration;
+pub mod number;
+pub mod percent;
+pub mod rate;
 pub mod request;
 pub mod signals;
 pub mod url;

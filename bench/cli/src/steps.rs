@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidegate_args::duration;
 use tidegate_args::url::Url;
+use tidegate_args::{duration, rate};
 use tidegate_load::{Close, Limit, Limiter, Measured, Plan, Progress, Ramp, Workload};
 use tidegate_report::objective::{Finding, Objectives, Outcome};
 use tidegate_report::{Line, Lines, Mark, Report, ReportFiles, Row, Scale, Section, XAxis, YAxis};
@@ -50,6 +50,34 @@ impl Offered {
         match self {
             Self::Cps(close) => Workload::OpenCps { close, rate },
             Self::Rps => Workload::Latency { rate },
+        }
+    }
+}
+
+/// The operations, and the arguments of what is done with their steps.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command<O: clap::Args> {
+    /// Offer new connections: each carries one request.
+    Cps {
+        /// The side that ends a connection when the response is complete.
+        #[arg(long, value_enum, default_value = "client")]
+        close: Close,
+        #[command(flatten)]
+        options: O,
+    },
+    /// Offer requests on connections that stay open.
+    Rps {
+        #[command(flatten)]
+        options: O,
+    },
+}
+
+impl<O: clap::Args> Command<O> {
+    /// Returns both.
+    pub(crate) fn parts(&self) -> (Offered, &O) {
+        match self {
+            Self::Cps { close, options } => (Offered::Cps(*close), options),
+            Self::Rps { options } => (Offered::Rps, options),
         }
     }
 }
@@ -257,30 +285,13 @@ pub(crate) fn chart(title: String, lines: Vec<Line>, knees: Vec<(f64, f64)>) -> 
     }
 }
 
-/// Parses a rate per second: `9500`, `10k`, `1.2M`; above 0 and at most [`MAX_RATE`](crate::measure::MAX_RATE).
+/// Parses a rate per second of an open loop: `9500`, `10k`, `1.2M`.
 ///
 /// # Errors
 ///
 /// A sentence.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
-    let (number, unit) = [("k", 1e3), ("M", 1e6)]
-        .into_iter()
-        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
-        .unwrap_or((text, 1.0));
-    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    number
-        .parse::<f64>()
-        .ok()
-        .filter(|_| is_plain)
-        .map(|number| (number * unit).round())
-        .filter(|&rate| (1.0..=crate::measure::MAX_RATE as f64).contains(&rate))
-        .map(|rate| rate as u64)
-        .ok_or_else(|| {
-            format!(
-                "`{text}` is not a rate per second; write it like 9500, 10k or 1.2M, from 1 to {}",
-                crate::measure::MAX_RATE
-            )
-        })
+    rate::within(1..=crate::measure::MAX_RATE)(text)
 }
 
 #[cfg(test)]
@@ -383,24 +394,5 @@ pub(crate) mod tests {
         let failure = step.failure.unwrap();
         assert_eq!(failure.by, Limiter::Server);
         assert!(failure.reason.contains("RST"), "{failure}");
-    }
-
-    #[test]
-    fn rates_are_numbers_with_a_unit() {
-        for (text, rate) in [
-            ("1", 1),
-            ("9500", 9_500),
-            ("10k", 10_000),
-            ("1.2M", 1_200_000),
-            ("50M", 50_000_000),
-        ] {
-            assert_eq!(parse_rate(text), Ok(rate), "{text}");
-        }
-        for text in ["", "0", "k", "-1", "1e3", "inf", "51M", "10ks", "0.4"] {
-            assert!(
-                parse_rate(text).unwrap_err().contains("is not a rate per second"),
-                "{text}"
-            );
-        }
     }
 }

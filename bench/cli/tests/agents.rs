@@ -61,7 +61,7 @@ impl Drop for Running {
 }
 
 fn agent(token: &str) -> (Running, String) {
-    Running::start(&["agent", "--listen", "127.0.0.1:0", "--token-file", token])
+    agent_with(token, &[])
 }
 
 /// The URL of a server that answers each request on connections that stay open; it ends with the process.
@@ -90,6 +90,19 @@ fn ask(arguments: &[&str]) -> Output {
 
 fn json(file: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(file).expect("the results were written")).expect("they are JSON")
+}
+
+fn agent_with(token: &str, more: &[&str]) -> (Running, String) {
+    let all = [
+        "agent",
+        "--listen",
+        "127.0.0.1:0",
+        "--token-file",
+        token,
+        "--allow",
+        "127.0.0.0/8",
+    ];
+    Running::start(&[&all, more].concat())
 }
 
 #[test]
@@ -226,4 +239,34 @@ fn what_an_agent_refuses_is_told_before_anything_is_measured() {
         assert_eq!(output.status.code(), Some(code), "{errors}");
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
     }
+}
+
+#[test]
+fn an_agent_for_once_waits_for_a_measurement_that_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token").to_str().unwrap().to_owned();
+    std::fs::write(&token, "a token for this test").unwrap();
+    let url = server();
+    let (mut agent, address) = agent_with(&token, &["--once"]);
+    drop(std::net::TcpStream::connect(&address).unwrap());
+    agent.wait_for("the control connection");
+    let ask_for = |url: &str| {
+        let arguments = [
+            "--warm-up",
+            "0s",
+            "--duration",
+            "50ms",
+            "--agents",
+            &address,
+            "--token-file",
+            &token,
+        ];
+        ask(&[&["-v", "rps", "--live", "never", "--url", url], &arguments[..]].concat())
+    };
+    assert_eq!(ask_for("http://192.0.2.1/").status.code(), Some(2));
+    agent.wait_for("measures no target");
+    let output = ask_for(&url);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    agent.wait_for("measured");
+    assert_eq!(agent.child.wait().unwrap().code(), Some(0));
 }

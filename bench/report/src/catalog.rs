@@ -84,25 +84,31 @@ pub(crate) struct Kind {
     pub(crate) figures: &'static [Figure],
 }
 
+/// The names of single measurements.
+const SINGLES: [&str; 5] = ["cps", "rps", "latency", "throughput", "hold"];
+
+/// The other kinds of reports that are known, by name.
+const OTHERS: [(&str, &Kind); 5] = [
+    ("compare", &COMPARE),
+    ("resilience", &RESILIENCE),
+    ("goodput", &GOODPUT),
+    ("fairness", &FAIRNESS),
+    ("merge", &MERGE),
+];
+
 /// Returns the name of a single measurement; `None` if `name` is something else.
 pub(crate) fn single(name: &str) -> Option<&'static str> {
-    ["cps", "rps", "latency", "throughput", "hold"]
-        .into_iter()
-        .find(|&known| known == name)
+    SINGLES.into_iter().find(|&known| known == name)
 }
 
 /// Returns the kind of reports with this name; `None` if it is not known.
 pub(crate) fn kind(name: &str) -> Option<&'static Kind> {
-    let kind = match name {
-        name if single(name).is_some() => &SINGLE,
-        "compare" => &COMPARE,
-        "resilience" => &RESILIENCE,
-        "goodput" => &GOODPUT,
-        "fairness" => &FAIRNESS,
-        "merge" => &MERGE,
-        _ => return None,
-    };
-    Some(kind)
+    if single(name).is_some() {
+        return Some(&SINGLE);
+    }
+    OTHERS
+        .into_iter()
+        .find_map(|(known, kind)| (known == name).then_some(kind))
 }
 
 const SINGLE: Kind = Kind {
@@ -110,11 +116,14 @@ const SINGLE: Kind = Kind {
         "workload",
         "client",
         "target",
+        "method",
         "connections",
+        "requests_per_connection",
         "pipeline",
         "close",
         "direction",
         "offered_per_second",
+        "arrival",
     ],
     figures: &[
         Figure::higher("value", "per second", "short"),
@@ -201,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_field_is_one_that_the_document_names() {
-        for name in ["cps", "compare", "resilience", "goodput", "fairness", "merge"] {
+        for name in OTHERS.iter().map(|(name, _)| *name).chain(SINGLES) {
             let kind = kind(name).unwrap();
             let paths = kind.figures.iter().flat_map(|figure| [Some(figure.path), figure.runs]);
             for field in paths

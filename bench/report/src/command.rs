@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use tidegate_args::percent;
 
 use crate::diff::{self, Settings};
 use crate::machines::{self, Machine};
@@ -29,7 +30,8 @@ enum Command {
     /// many figures; 20 find a change of 5 % in noise of 1 %. Rows are matched by their names. The statistics are
     /// described in docs/benchmarks.md.
     ///
-    /// Exit code: 0 without a regression, 1 when a figure became worse by the threshold or more, 2 for wrong arguments.
+    /// Exit code: 0 without a regression, 1 when a figure became worse by the threshold or more, or a row or figure of
+    /// OLD is missing in NEW, 2 for wrong arguments.
     Diff(DiffArguments),
     /// Put the latencies of several runs together, whichever machines they were measured on, or the whole results of
     /// several machines.
@@ -78,9 +80,10 @@ struct DiffArguments {
     #[arg(long)]
     paired: bool,
     /// The change from which a figure that became worse is a regression, 0% to 100%.
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent::within(0.0..=100.0))]
     threshold: f64,
-    /// A name that rows need not have in common, such as target; may be given several times.
+    /// A name that old and new rows need not have in common, such as target; may be given several times. Rows of one
+    /// report must still differ without it.
     #[arg(long, value_name = "NAME")]
     ignore: Vec<String>,
     /// The form in which the result is printed.
@@ -106,7 +109,7 @@ struct MergeArguments {
     files: ReportFiles,
 }
 
-/// Runs the command. False when a comparison found a regression.
+/// Runs the command. False when a comparison found a regression, or something missing.
 ///
 /// # Errors
 ///
@@ -117,17 +120,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Show(arguments) => show(arguments).map(|()| true),
         Command::Diff(arguments) => compare(arguments),
         Command::Merge(arguments) => merge(arguments).map(|()| true),
-    }
-}
-
-/// Returns a part of one from a number of percent.
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text
-        .strip_suffix('%')
-        .ok_or("it must be a number of percent, such as 5%")?;
-    match number.parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
-        _ => Err("it must be a number of percent from 0% to 100%".to_owned()),
     }
 }
 
@@ -150,10 +142,10 @@ fn compare(arguments: &DiffArguments) -> anyhow::Result<bool> {
         paired: arguments.paired,
         ignored: arguments.ignore.clone(),
     };
-    let (report, has_regressed) = diff::compare(&arguments.old.read()?, &arguments.new.read()?, &settings)?;
+    let (report, has_failed) = diff::compare(&arguments.old.read()?, &arguments.new.read()?, &settings)?;
     print(&report, arguments.format);
     arguments.files.write(&report)?;
-    Ok(!has_regressed)
+    Ok(!has_failed)
 }
 
 fn print(report: &Report, format: Format) {

@@ -22,6 +22,19 @@ pub fn three_digits(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
 
+/// Returns text of another program or machine as it may be printed: what could control a terminal is escaped, lines are
+/// kept.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\'' | '"' | '\\' => printable.push(character),
+            _ => printable.extend(character.escape_debug()),
+        }
+    }
+    printable
+}
+
 /// Returns a number of things as people write it: `4.21M`, `534k`, `12`.
 pub fn short(number: f64) -> String {
     match number {
@@ -112,6 +125,15 @@ mod tests {
     #[test]
     fn programs_get_three_decimals() {
         assert_eq!([0.987_65, 2.0, -0.000_4].map(three_digits), [0.988, 2.0, 0.0]);
+    }
+
+    #[test]
+    fn text_of_others_does_not_control_the_terminal() {
+        let text = "`x`: \"it's\" C:\\ \u{fc}\nnext\u{1b}[2J\r\u{9b}1m\u{202e}";
+        assert_eq!(
+            printable(text),
+            "`x`: \"it's\" C:\\ \u{fc}\nnext\\u{1b}[2J\\r\\u{9b}1m\\u{202e}"
+        );
     }
 
     #[test]

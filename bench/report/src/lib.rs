@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod catalog;
+pub mod columns;
 pub mod command;
 mod diff;
 pub mod files;

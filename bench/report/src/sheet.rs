@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::{Row, catalog, diff, table};
+use crate::format::printable;
+use crate::{Row, catalog, columns, table};
 
 /// A table of texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,11 +18,11 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Returns the names and figures of the rows of a report of the kind `kind`. Those that no row has are left out,
-    /// and of a kind that is not known there are all fields.
+    /// Returns the table of a report of the kind `kind`: its own columns, or its names and figures but those that no
+    /// row has. Of a kind that is not known there are all fields.
     pub(crate) fn of(kind: &str, rows: &[Row]) -> Self {
-        if kind == diff::KIND {
-            return table::sheet(diff::COLUMNS, rows);
+        if let Some(columns) = columns::of(kind) {
+            return table::sheet(columns, rows);
         }
         let Some(kind) = catalog::kind(kind) else {
             return Self::of_all_fields("", rows);
@@ -82,10 +83,16 @@ impl Sheet {
     }
 
     /// Returns the titles and the lines in columns that are two spaces apart and as wide as their widest cell. Each
-    /// line ends with a line break.
+    /// line ends with a line break. A cell is one line, and controls no terminal.
     pub(crate) fn text(&self) -> String {
-        let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
-        let lines = || std::iter::once(&titles).chain(&self.lines);
+        let in_one_line = |text: &String| printable(text).replace('\n', " ");
+        let titles: Vec<String> = self.columns.iter().map(|(title, _)| in_one_line(title)).collect();
+        let cells: Vec<Vec<String>> = self
+            .lines
+            .iter()
+            .map(|line| line.iter().map(in_one_line).collect())
+            .collect();
+        let lines = || std::iter::once(&titles).chain(&cells);
         let width = |index: usize| lines().map(|line| line[index].chars().count()).max();
         let widths: Vec<usize> = (0..titles.len()).filter_map(width).collect();
         let mut text = String::new();
@@ -193,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_is_one_line_of_plain_text() {
+        let rows = [Row::new().with("tag", "a\nb\u{1b}[2J"), Row::new().with("tag", "c")];
+        assert_eq!(
+            Sheet::of("merge", &rows).text(),
+            "tag         \na b\\u{1b}[2J\nc           \n"
+        );
+    }
+
+    #[test]
     fn values_have_all_fields_and_all_digits() {
         let expected = "\
 workload,target,cpu,latency_us.p99,runs,value
@@ -200,6 +216,20 @@ rps,\"a \"\"b\"\", c\",,87.23,\"[1,2]\",534400.0
 rps,\"d|e\nf\",,,\"[1,2]\",12.5
 ";
         assert_eq!(Sheet::of_all_fields("rps", &rows()).csv(), expected);
+    }
+
+    #[test]
+    fn steps_have_the_table_of_their_report() {
+        let rows = [Row::new()
+            .with("purpose", "verify")
+            .with("target", "nginx")
+            .with("offered_per_second", 1_000)
+            .with("why", "p99<1ms: not met")];
+        let text = Sheet::of("search", &rows).text();
+        assert!(text.starts_with("step    offered/s  done/s"), "{text}");
+        assert!(text.trim_end().ends_with("p99<1ms: not met"), "{text}");
+        let text = Sheet::of("sweep", &rows).text();
+        assert!(text.starts_with("server  offered/s  done/s"), "{text}");
     }
 
     #[test]

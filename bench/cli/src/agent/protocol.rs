@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidegate_load::hex;
+use tidegate_report::format::printable;
 
 /// The version of these messages; both sides must have the same.
 pub(super) const PROTOCOL: u32 = 1;
@@ -76,6 +77,19 @@ pub(super) enum Reply {
     Finished(Finished),
     /// It cannot be done, and why. Wrong arguments are said to be so.
     Refused { reason: String, is_usage: bool },
+}
+
+impl Reply {
+    /// The name of the message.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome => "welcome",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Finished(_) => "finished",
+            Self::Refused { .. } => "refused",
+        }
+    }
 }
 
 /// The end of a measurement.
@@ -178,7 +192,7 @@ impl Connection {
         let proof: Proof = connection.receive()?;
         let reason = if (proof.protocol, &proof.version[..]) != (PROTOCOL, VERSION) {
             format!(
-                "this agent is tidegate-bench {VERSION}, and it was asked by {}",
+                "this agent is tidegate-bench {VERSION}, and it was asked by {:?}",
                 proof.version
             )
         } else if token.is_proved_by(&nonce, &proof.proof) {
@@ -208,7 +222,7 @@ impl Connection {
             .context("it does not answer as an agent does, or is busy with another measurement")?;
         if (greeting.protocol, &greeting.version[..]) != (PROTOCOL, VERSION) {
             bail!(
-                "it is tidegate-bench {}, and this is {VERSION}; both must be the same",
+                "it is tidegate-bench {:?}, and this is {VERSION:?}; both must be the same",
                 greeting.version
             );
         }
@@ -220,8 +234,8 @@ impl Connection {
         connection.max_length = MAX_REPLY;
         match connection.receive()? {
             Reply::Welcome => Ok(connection),
-            Reply::Refused { reason, .. } => bail!(reason),
-            other => bail!("it answers {other:?} to the token"),
+            Reply::Refused { reason, .. } => bail!(printable(&reason)),
+            other => bail!("it answers the token by `{}`", other.name()),
         }
     }
 
@@ -256,7 +270,8 @@ impl Connection {
         }
         let mut content = vec![0; length as usize];
         self.fill(&mut content, deadline)?;
-        serde_json::from_slice(&content).context("a message cannot be understood")
+        serde_json::from_slice(&content)
+            .map_err(|error| anyhow!("a message cannot be understood: {}", printable(&error.to_string())))
     }
 
     fn fill(&mut self, buffer: &mut [u8], deadline: Instant) -> anyhow::Result<()> {
@@ -350,7 +365,7 @@ mod tests {
         let error = Connection::greet(server, &token("one token of many"))
             .unwrap_err()
             .to_string();
-        assert!(error.contains("asked by 99.0.0"), "{error}");
+        assert!(error.contains("asked by \"99.0.0\""), "{error}");
         assert!(matches!(asker.join().unwrap(), Reply::Refused { reason, .. } if reason == error));
 
         let (client, server) = streams();
@@ -364,7 +379,7 @@ mod tests {
         let error = Connection::introduce(client, &token("one token of many"))
             .unwrap_err()
             .to_string();
-        assert!(error.contains("it is tidegate-bench 99.0.0"), "{error}");
+        assert!(error.contains("it is tidegate-bench \"99.0.0\""), "{error}");
     }
 
     #[test]
@@ -384,11 +399,13 @@ mod tests {
             (&[0, 0, 16, 1][..], "at most 4096 are accepted"),
             (&[0xff; 4], "at most 4096 are accepted"),
             (&[0, 0, 0, 2, b'{', b'x'], "cannot be understood"),
+            (b"\0\0\0\x08{\"\x7f\x1b\":1}", "cannot be understood"),
             (&[0, 0, 0, 9, b'{'], "was closed"),
             (&[], "was closed"),
         ] {
-            let error = receive(octets).unwrap_err().to_string();
+            let error = format!("{:#}", receive(octets).unwrap_err());
             assert!(error.contains(phrase), "{phrase}: {error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use clap::Parser;
+use tidegate_args::UsageError;
+use tidegate_load::Arrival;
 
 use super::options::Options;
 use super::{Cps, Hold, Latency, Rps, Throughput};
@@ -47,6 +49,37 @@ impl Job {
                 url.authority()
             )
         })
+    }
+
+    /// Returns the seed of the spaces between what is due; `None` if these are not random.
+    ///
+    /// # Errors
+    ///
+    /// There is a seed for spaces that are not random, or such spaces without a rate (usage errors).
+    pub(crate) fn seed(&self) -> Result<Option<u64>, UsageError> {
+        let open_loop = match self {
+            Self::Cps(arguments) if arguments.rate.is_none() => {
+                return arguments.open_loop.refuse().map(|()| None);
+            }
+            Self::Cps(arguments) => &arguments.open_loop,
+            Self::Latency(arguments) => &arguments.open_loop,
+            Self::Rps(_) | Self::Throughput(_) | Self::Hold(_) => return Ok(None),
+        };
+        Ok(match open_loop.arrival()? {
+            Arrival::Poisson { seed } => Some(seed),
+            Arrival::Constant => None,
+        })
+    }
+
+    /// Checks that the arguments go together.
+    ///
+    /// # Errors
+    ///
+    /// They do not (a usage error), or the target has a zone that is none.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let options = self.options();
+        self.seed()?;
+        options.client.build(options.url.resolve()?.address).map(drop)
     }
 
     /// Checks that it does nothing on the machine of an agent but measure.

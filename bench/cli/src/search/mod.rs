@@ -5,16 +5,15 @@ mod report;
 
 use std::time::Duration;
 
-use tidegate_args::UsageError;
 use tidegate_args::url::UnresolvedUrl;
-use tidegate_load::Close;
+use tidegate_args::{UsageError, percent};
 use tidegate_report::objective::{Finding, Objectives, Outcome, time_for};
 
 use self::algorithm::{Found, Judged, Purpose, Range};
 use self::report::{Search, SearchStep};
 use crate::measure::MAX_RATE;
 use crate::measure::conditions::check_connect;
-use crate::steps::{MAX_STEP, Offered, StepOptions, parse_rate};
+use crate::steps::{Command, MAX_STEP, Offered, StepOptions, parse_rate};
 
 /// The duration of a verification in that of a step, at least.
 const VERIFICATION: u32 = 3;
@@ -26,24 +25,7 @@ const RESERVE: f64 = 1.05;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Search for the highest rate of new connections: each carries one request.
-    Cps {
-        /// The side that ends a connection when the response is complete.
-        #[arg(long, value_enum, default_value = "client")]
-        close: Close,
-        #[command(flatten)]
-        options: SearchOptions,
-    },
-    /// Search for the highest rate of requests on connections that stay open.
-    Rps {
-        #[command(flatten)]
-        options: SearchOptions,
-    },
+    command: Command<SearchOptions>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,18 +45,10 @@ struct SearchOptions {
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     to: Option<u64>,
     /// The part by which the rate may be found too low, 0.1% to 50%.
-    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = parse_precision)]
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = percent::within(0.1..=50.0))]
     precision: f64,
     #[command(flatten)]
     steps: StepOptions,
-}
-
-fn parse_precision(text: &str) -> Result<f64, String> {
-    text.strip_suffix('%')
-        .and_then(|percent| percent.parse::<f64>().ok())
-        .filter(|percent| (0.1..=50.0).contains(percent))
-        .map(|percent| percent / 100.0)
-        .ok_or_else(|| format!("`{text}` is not a precision; write it like 2%, from 0.1% to 50%"))
 }
 
 /// Searches, and prints each step and what was found. True if there is a rate that is shown to meet the objectives.
@@ -83,10 +57,7 @@ fn parse_precision(text: &str) -> Result<f64, String> {
 ///
 /// The arguments do not go together (a usage error), a client could not begin, or a file cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let (offered, options) = match &arguments.command {
-        Command::Cps { close, options } => (Offered::Cps(*close), options),
-        Command::Rps { options } => (Offered::Rps, options),
-    };
+    let (offered, options) = arguments.command.parts();
     options.run(offered)
 }
 
@@ -178,10 +149,12 @@ mod tests {
 
     #[test]
     fn a_precision_is_a_percentage() {
-        assert_eq!(parse_precision("2%"), Ok(0.02));
-        assert_eq!(parse_precision("0.5%"), Ok(0.005));
-        for text in ["2", "0%", "51%", "nan%", "%", "-1%"] {
-            assert!(parse_precision(text).is_err(), "{text}");
+        assert_eq!(options(&["--precision", "0.5%"]).precision, 0.005);
+        assert_eq!(options(&[]).precision, 0.02);
+        let common = ["--url", "http://198.18.0.1/", "--slo", "p99<1ms"];
+        for text in ["2", "0%", "51%"] {
+            let all = [&common[..], &["--precision", text]].concat();
+            assert_eq!(parse::<SearchOptions>(&all).unwrap_err().exit_code(), 2, "{text}");
         }
     }
 

@@ -1,28 +1,15 @@
 //! The report of a search.
 
 use serde_json::{Map, Value, json};
+use tidegate_args::percent;
 use tidegate_load::{Limit, Limiter};
+use tidegate_report::columns::SEARCH;
 use tidegate_report::objective::{Finding, Outcome};
-use tidegate_report::{Column, Page, Report, Row, Section};
+use tidegate_report::{Page, Report, Row, Section};
 
 use super::FoundRate;
 use super::algorithm::Purpose;
 use crate::steps::{Step, curves};
-
-/// The table of the steps.
-const COLUMNS: &[Column] = &[
-    Column::name("step", "{purpose}"),
-    Column::figure("offered/s", "{offered_per_second}"),
-    Column::figure("done/s", "{value:0}"),
-    Column::figure("seconds", "{seconds:1}"),
-    Column::figure("p50", "{latency_us.p50:us}"),
-    Column::figure("p99", "{latency_us.p99:us}"),
-    Column::figure("p99.9", "{latency_us.p999:us}"),
-    Column::figure("errors", "{error_count}").alert("error_count"),
-    Column::figure("client busy", "{client_busy:%}"),
-    Column::name("objectives", "{outcome}"),
-    Column::name("why", "{why}"),
-];
 
 /// The explanation, for the page.
 const HOW_TO_READ: &[&str] = &[
@@ -91,7 +78,7 @@ impl Search {
             "search for the highest rate, in {}, that meets {} to {} %: {}, {} client",
             self.unit,
             self.slo,
-            self.precision * 100.0,
+            percent::number(self.precision),
             self.target,
             self.client
         )
@@ -224,7 +211,7 @@ impl Search {
             curves("Latency by offered rate".to_owned(), &report, &by_rate, None),
             Section::Heading("Steps".to_owned()),
             Section::Table {
-                columns: COLUMNS,
+                columns: SEARCH,
                 rows: all,
             },
             Section::HowToRead(HOW_TO_READ),

@@ -13,11 +13,9 @@ use super::bucket::Bucket;
 
 /// `A`, as slow as its bucket says: what a peer sends at once takes one token, and waits for it unread. That is one for
 /// each request, or for each connection that has one request; of pipelined requests those that arrive together.
-///
-/// Without a bucket it is `A` as it is.
 pub(super) struct Limited<A> {
     application: A,
-    bucket: Option<Arc<Bucket>>,
+    bucket: Arc<Bucket>,
 }
 
 /// A connection of [`Limited`].
@@ -39,8 +37,8 @@ enum Gate {
 }
 
 impl<A> Limited<A> {
-    /// `application`, whose requests wait for `bucket` if there is one.
-    pub(super) fn new(application: A, bucket: Option<Arc<Bucket>>) -> Self {
+    /// `application`, whose requests wait for `bucket`.
+    pub(super) fn new(application: A, bucket: Arc<Bucket>) -> Self {
         Self { application, bucket }
     }
 }
@@ -154,25 +152,23 @@ impl<A: Application> Application for Limited<A> {
     }
 
     fn receive<S: Stream>(&mut self, connection: &mut Self::Connection, stream: &mut S, data: &[u8]) -> usize {
-        if let Some(bucket) = &self.bucket {
-            if connection.gate == Gate::Shut {
-                let (wait, since) = (bucket.take(), stream.now());
-                connection.gate = if wait.is_zero() {
-                    Gate::Open
-                } else {
-                    Gate::Waiting {
-                        since,
-                        until: since + wait,
-                    }
-                };
-            }
-            if let Gate::Waiting { .. } = connection.gate {
-                connection.arm(stream);
-                return 0;
-            }
-            connection.gate = Gate::Shut;
-            bucket.let_through();
+        if connection.gate == Gate::Shut {
+            let (wait, since) = (self.bucket.take(), stream.now());
+            connection.gate = if wait.is_zero() {
+                Gate::Open
+            } else {
+                Gate::Waiting {
+                    since,
+                    until: since + wait,
+                }
+            };
         }
+        if let Gate::Waiting { .. } = connection.gate {
+            connection.arm(stream);
+            return 0;
+        }
+        connection.gate = Gate::Shut;
+        self.bucket.let_through();
         let application = &mut self.application;
         connection.call(stream, |inner, stream| application.receive(inner, stream, data))
     }
@@ -217,8 +213,8 @@ impl<A: Application> Application for Limited<A> {
     }
 
     fn closed(&mut self, connection: Self::Connection, reason: CloseReason) {
-        if let (Gate::Waiting { .. } | Gate::Open, Some(bucket)) = (connection.gate, &self.bucket) {
-            bucket.put_back();
+        if let Gate::Waiting { .. } | Gate::Open = connection.gate {
+            self.bucket.put_back();
         }
         self.application.closed(connection.inner, reason);
     }

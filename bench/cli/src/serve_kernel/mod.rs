@@ -20,8 +20,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_apps::{Listen, ServiceKind, Services, discard, echo, http};
-use tidegate_args::UsageError;
 use tidegate_args::signals::{Event, Signals};
+use tidegate_args::{UsageError, rate};
 use tidegate_kernel_host::Server;
 
 use self::bucket::Bucket;
@@ -53,13 +53,20 @@ pub(crate) struct Arguments {
     /// Serve at most so many requests a second, all threads and services together, 1 to 10,000,000: a known limit for
     /// the verification of measurements. What is more waits in the order it came. At the end the number that was served
     /// is printed.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    #[arg(long, value_name = "RATE", value_parser = rate::within(1..=10_000_000))]
     max_rate: Option<u64>,
     /// End after so long, for example 60s; without it, at SIGINT or SIGTERM.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Keep the processor busy for so long at each request; for tests of measurements.
-    #[arg(long, hide = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Keep the processor busy for so long at each request; for tests of measurements. It would do so again whenever a
+    /// request of a limited rate is offered, so the two exclude each other.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "TIME",
+        value_parser = humantime::parse_duration,
+        conflicts_with = "max_rate"
+    )]
     spin: Option<Duration>,
 }
 
@@ -83,8 +90,8 @@ impl Arguments {
         Ok(())
     }
 
-    /// The applications of each thread, with the settings the server has by default, and the bucket of all.
-    fn applications(&self, bucket: Option<&Arc<Bucket>>) -> Result<Vec<Limited<Services>>, UsageError> {
+    /// The applications of each thread, with the settings the server has by default.
+    fn applications(&self) -> Result<Vec<Services>, UsageError> {
         let kinds: Vec<ServiceKind> = self.listen.iter().map(|listen| listen.service).collect();
         let http = http::Config {
             root: self.root.clone(),
@@ -98,7 +105,6 @@ impl Arguments {
                     discard::Config::default(),
                     http.clone(),
                 )
-                .map(|services| Limited::new(services, bucket.cloned()))
                 .map_err(|error| UsageError(error.to_string()))
             })
             .collect()
@@ -114,7 +120,7 @@ impl Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     arguments.check()?;
     let bucket = arguments.max_rate.map(|rate| Arc::new(Bucket::new(rate)));
-    let applications = arguments.applications(bucket.as_ref())?;
+    let applications = arguments.applications()?.into_iter();
     allow_open_files()?;
     // Before the threads are started, so that they have the signals blocked, too.
     let signals = Signals::take_over()?;
@@ -122,14 +128,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let report: fn(&io::Error) = |error| {
         eprintln!("tidegate-bench serve-kernel: some connections are not served: {error}");
     };
-    let server = match arguments.spin {
-        None => Server::start(&addresses, &arguments.cpu, applications, report),
-        Some(time) => {
-            let spinning = applications
-                .into_iter()
-                .map(|application| Spinning { application, time });
-            Server::start(&addresses, &arguments.cpu, spinning.collect(), report)
+    let cpus = &arguments.cpu;
+    let server = match (arguments.spin, &bucket) {
+        (Some(time), _) => {
+            let spinning = applications.map(|application| Spinning { application, time });
+            Server::start(&addresses, cpus, spinning.collect(), report)
         }
+        (None, Some(bucket)) => {
+            let limited = applications.map(|application| Limited::new(application, Arc::clone(bucket)));
+            Server::start(&addresses, cpus, limited.collect(), report)
+        }
+        (None, None) => Server::start(&addresses, cpus, applications.collect(), report),
     }?;
     for listen in &arguments.listen {
         println!("listening on {}: {}", listen.address, listen.service.name());

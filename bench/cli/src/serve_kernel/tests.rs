@@ -47,9 +47,17 @@ fn serve_on(threads: usize, service: ServiceKind, settings: &Settings) -> (Serve
         )
         .unwrap()
     };
-    let bucket = settings.max_rate.map(|rate| Arc::new(Bucket::new(rate)));
-    let applications = (0..threads).map(|_| Limited::new(services(), bucket.clone())).collect();
-    let server = Server::start(&["127.0.0.1:0".parse().unwrap()], &[], applications, |_| {}).unwrap();
+    let addresses = ["127.0.0.1:0".parse().unwrap()];
+    let all = (0..threads).map(|_| services());
+    let server = match settings.max_rate {
+        Some(rate) => {
+            let bucket = Arc::new(Bucket::new(rate));
+            let limited = all.map(|services| Limited::new(services, Arc::clone(&bucket)));
+            Server::start(&addresses, &[], limited.collect(), |_| {})
+        }
+        None => Server::start(&addresses, &[], all.collect(), |_| {}),
+    }
+    .unwrap();
     let address = server.addresses()[0];
     (server, address)
 }
@@ -81,6 +89,13 @@ fn a_server_that_spins_uses_that_time_for_each_request() {
     }
     assert!(begin.elapsed() >= 3 * time);
     server.stop().unwrap();
+}
+
+#[test]
+fn a_server_that_spins_has_no_known_limit() {
+    let both = ["--listen", "http=127.0.0.1:80", "--spin", "1ms", "--max-rate", "5"];
+    let error = tidegate_report::testing::parse::<super::Arguments>(&both).unwrap_err();
+    assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict);
 }
 
 fn request(address: SocketAddr, path: &str, keep_alive: bool) -> Vec<u8> {

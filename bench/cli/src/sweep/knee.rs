@@ -3,12 +3,13 @@
 /// The number of points that a curve with a knee has at least.
 const MIN_POINTS: usize = 4;
 
-/// The ratio of the highest to the lowest latency below which a curve has no knee: it is flat.
+/// The ratio of the last latency to the first below which a curve has no knee: it is flat.
 const MIN_RISE: f64 = 2.0;
 
 /// Returns the index of the knee of a curve of latency against rate, whose points come by rate: the one farthest below
 /// the straight line between the first and the last, all in logarithms (Satopää et al., "Finding a Kneedle in a
-/// Haystack", 2011). `None` if the curve is short, flat, or has no point below that line.
+/// Haystack", 2011). `None` if there are fewer than [`MIN_POINTS`], if the curve ends less than [`MIN_RISE`] times as
+/// high as it begins, if the first point has no rate or latency, or if no point is below that line.
 pub(super) fn knee(points: &[(f64, f64)]) -> Option<usize> {
     let (&(first, low), &(last, high)) = (points.first()?, points.last()?);
     let is_curve = points.len() >= MIN_POINTS && first > 0.0 && low > 0.0 && last > first && high >= low * MIN_RISE;

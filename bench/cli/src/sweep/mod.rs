@@ -6,35 +6,20 @@ mod report;
 
 use tidegate_args::UsageError;
 use tidegate_args::url::{UnresolvedUrl, Url};
-use tidegate_load::Close;
 use tidegate_report::objective::Objectives;
 
 use self::rates::Rates;
 use self::report::Sweep;
-use crate::steps::{Offered, StepOptions};
+use crate::steps::{Command, Offered, StepOptions};
+
+/// The number of rates of a range without another wish.
+const DEFAULT_POINTS: u32 = 10;
 
 /// Arguments of `tidegate-bench sweep`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Measure new connections: each carries one request.
-    Cps {
-        /// The side that ends a connection when the response is complete.
-        #[arg(long, value_enum, default_value = "client")]
-        close: Close,
-        #[command(flatten)]
-        options: SweepOptions,
-    },
-    /// Measure requests on connections that stay open.
-    Rps {
-        #[command(flatten)]
-        options: SweepOptions,
-    },
+    command: Command<SweepOptions>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,9 +31,9 @@ struct SweepOptions {
     /// The rates per second: the ends of a range, such as 1k..100k, or a list, such as 1000,2k,5k.
     #[arg(long, value_name = "A..B|LIST", value_parser = rates::parse)]
     rates: Rates,
-    /// The number of rates of a range, its ends included, 2 to 100.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=100))]
-    points: u32,
+    /// The number of rates of a range, its ends included, 2 to 100 (default: 10)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100))]
+    points: Option<u32>,
     #[command(flatten)]
     steps: StepOptions,
 }
@@ -84,16 +69,18 @@ fn parse_target(text: &str) -> Result<Target, String> {
 ///
 /// The arguments do not go together (a usage error), a client could not begin, or a file cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let (offered, options) = match &arguments.command {
-        Command::Cps { close, options } => (Offered::Cps(*close), options),
-        Command::Rps { options } => (Offered::Rps, options),
-    };
+    let (offered, options) = arguments.command.parts();
     options.run(offered)
 }
 
 impl SweepOptions {
-    /// Checks that results can be told apart.
+    /// Checks that results can be told apart, and that every argument has an effect.
     fn check(&self) -> Result<(), UsageError> {
+        if let (Rates::List(_), Some(points)) = (&self.rates, self.points) {
+            return Err(UsageError(format!(
+                "--points {points} is for a range of rates; --rates lists each, so leave it out or write A..B"
+            )));
+        }
         for (index, target) in self.targets.iter().enumerate() {
             if self.targets[..index].iter().any(|other| other.name == target.name) {
                 return Err(UsageError(format!(
@@ -119,7 +106,7 @@ impl SweepOptions {
             offered.unit(),
             self.targets.iter().map(|target| target.name.clone()).collect(),
         );
-        for rate in self.rates.points(self.points) {
+        for rate in self.rates.points(self.points.unwrap_or(DEFAULT_POINTS)) {
             for (index, url) in urls.iter().enumerate() {
                 let objectives = Objectives::default();
                 let step = self
@@ -150,6 +137,24 @@ mod tests {
         for text in ["=http://198.18.0.1/", "nginx=", "nginx=https://198.18.0.1/"] {
             assert!(parse_target(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn points_are_those_of_a_range() {
+        let arguments = [
+            "cps",
+            "--url",
+            "http://127.0.0.1:1/",
+            "--points",
+            "5",
+            "--rates",
+            "1k,2k",
+        ];
+        let error = run(&parse(&arguments).unwrap()).unwrap_err();
+        assert!(
+            error.is::<UsageError>() && error.to_string().starts_with("--points 5 is for a range"),
+            "{error:#}"
+        );
     }
 
     #[test]

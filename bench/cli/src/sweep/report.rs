@@ -2,26 +2,11 @@
 
 use serde_json::{Map, Value, json};
 use tidegate_load::Limiter;
-use tidegate_report::{Column, Line, Page, Report, Row, Section};
+use tidegate_report::columns::SWEEP;
+use tidegate_report::{Line, Page, Report, Row, Section};
 
 use super::knee::knee;
 use crate::steps::{Step, chart, curves};
-
-/// The table of the steps.
-const COLUMNS: &[Column] = &[
-    Column::name("server", "{target}"),
-    Column::figure("offered/s", "{offered_per_second}"),
-    Column::figure("done/s", "{value:0}"),
-    Column::figure("p50", "{latency_us.p50:us}"),
-    Column::figure("p90", "{latency_us.p90:us}"),
-    Column::figure("p99", "{latency_us.p99:us}"),
-    Column::figure("p99.9", "{latency_us.p999:us}"),
-    Column::figure("max", "{latency_us.max:us}"),
-    Column::figure("errors", "{error_count}").alert("error_count"),
-    Column::figure("client busy", "{client_busy:%}"),
-    Column::name("limit", "{limit}").alert("limited_by_client"),
-    Column::name("knee", "{knee}"),
-];
 
 /// The explanation, for the page.
 const HOW_TO_READ: &[&str] = &[
@@ -132,7 +117,7 @@ impl Sweep {
         report.more.insert("unit".to_owned(), self.unit.into());
         let mut by_server: Vec<usize> = (0..self.rows.len()).collect();
         by_server.sort_by_key(|&index| self.rows[index].0);
-        report.text = report.table(COLUMNS, &by_server);
+        report.text = report.table(SWEEP, &by_server);
         for (name, knee) in self.names.iter().zip(&knees) {
             report.text.push_str(&match knee_rate(knee) {
                 Some(rate) => format!("\nknee of {name}: {rate} {}", self.unit),
@@ -181,7 +166,7 @@ impl Sweep {
         sections.extend([
             Section::Heading("Steps".to_owned()),
             Section::Table {
-                columns: COLUMNS,
+                columns: SWEEP,
                 rows: by_server,
             },
             Section::HowToRead(HOW_TO_READ),

@@ -18,6 +18,15 @@ pub(super) struct Cell {
     pub(super) names: Vec<(&'static str, Value)>,
     pub(super) figure: &'static Figure,
     pub(super) samples: Samples,
+    pub(super) presence: Presence,
+}
+
+/// The sides that have measured a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Both,
+    OnlyOld,
+    OnlyNew,
 }
 
 /// The figures that two sets of reports have in common, and the rows they have not.
@@ -27,7 +36,13 @@ pub(super) struct Matched {
     pub(super) only_old: Vec<String>,
     /// Rows of the new reports that no old one has.
     pub(super) only_new: Vec<String>,
+    /// Rows that only differ in names that are ignored, and so are taken for runs of the same; a phrase for each group
+    /// of them.
+    pub(super) pooled: Vec<String>,
 }
+
+/// The values of a figure of each run, by the number of their report; `None` where a run has none.
+type Values = Vec<(usize, Vec<Option<f64>>)>;
 
 /// The rows of a set that have the same names, in the order of the reports.
 struct Group<'a> {
@@ -47,9 +62,39 @@ impl Group<'_> {
         }
     }
 
+    /// Returns the rows that are one only because `ignored` names do not count, as a phrase, if there are such.
+    ///
+    /// # Errors
+    ///
+    /// They are of one report (a usage error): two servers side by side are no runs of the same.
+    fn pooled(&self, ignored: &[String]) -> Result<Option<String>, UsageError> {
+        let values = |&(report, row): &(usize, &Row)| {
+            let values = ignored.iter().filter_map(|name| Some(text(name, row.get(name)?)));
+            let values: Vec<String> = values.collect();
+            let none = || "one without it".to_owned();
+            (report, if values.is_empty() { none() } else { values.join(", ") })
+        };
+        let all: Vec<(usize, String)> = self.rows.iter().map(values).collect();
+        for pair in all.windows(2) {
+            let [(report, one), (other_report, other)] = pair else {
+                continue;
+            };
+            if report == other_report && one != other {
+                return Err(UsageError(format!(
+                    "--ignore {}: the rows {one} and {other} of one report would be the same; leave it out, or compare \
+                     reports that have one of them each",
+                    ignored.join(" --ignore ")
+                )));
+            }
+        }
+        let first = all.first().map(|(_, first)| first);
+        let different = all.iter().map(|(_, other)| other).find(|other| Some(*other) != first);
+        Ok(first.zip(different).map(|(one, other)| format!("{one} and {other}")))
+    }
+
     /// Returns the values of `figure` of each run, by report.
-    fn values(&self, figure: &Figure) -> Vec<(usize, Vec<Option<f64>>)> {
-        let mut values: Vec<(usize, Vec<Option<f64>>)> = Vec::new();
+    fn values(&self, figure: &Figure) -> Values {
+        let mut values = Values::new();
         for &(report, row) in &self.rows {
             let runs = figure.runs.and_then(|runs| row.get(runs)?.as_array());
             let found: Vec<Option<f64>> = match runs {
@@ -69,7 +114,8 @@ impl Group<'_> {
 ///
 /// # Errors
 ///
-/// They have no row in common, or a pair has not as many old as new runs in it (usage errors).
+/// They have no row in common, several rows of one report become the same by what is ignored, or a pair has not as many
+/// old as new runs in it (usage errors).
 pub(super) fn cells(
     kind: &'static Kind,
     old: &[Stored],
@@ -94,6 +140,10 @@ pub(super) fn cells(
         .filter(|&name| !settings.ignored.iter().any(|ignored| ignored == name))
         .collect();
     let (old, new) = (groups(&names, old), groups(&names, new));
+    let mut pooled = Vec::new();
+    for group in old.iter().chain(&new) {
+        pooled.extend(group.pooled(&settings.ignored)?);
+    }
     let counterpart =
         |groups: &[Group<'_>], names: &[(&'static str, Value)]| groups.iter().position(|group| group.names == names);
     let only = |one: &[Group<'_>], other: &[Group<'_>]| -> Vec<String> {
@@ -108,28 +158,27 @@ pub(super) fn cells(
         };
         let after = &new[index];
         for figure in kind.figures {
-            let samples = if settings.paired {
-                Samples::Pairs(pairs(&before.values(figure), &after.values(figure), &before.phrase())?)
-            } else {
-                let all = |group: &Group<'_>| {
-                    group
-                        .values(figure)
-                        .into_iter()
-                        .flat_map(|(_, values)| values)
-                        .flatten()
-                        .collect()
-                };
-                Samples::Sets(all(before), all(after))
+            let (old, new) = (before.values(figure), after.values(figure));
+            let presence = match (has_any(&old), has_any(&new)) {
+                (true, true) => Presence::Both,
+                (true, false) => Presence::OnlyOld,
+                (false, true) => Presence::OnlyNew,
+                // No figure of these reports.
+                (false, false) => continue,
             };
-            // What neither side has measured is no figure of these reports.
-            if samples.counts() != (0, 0) {
-                cells.push(Cell {
-                    row: before.phrase(),
-                    names: before.names.clone(),
-                    figure,
-                    samples,
-                });
-            }
+            let samples = if settings.paired {
+                Samples::Pairs(pairs(&old, &new, &before.phrase())?)
+            } else {
+                let all = |values: Values| values.into_iter().flat_map(|(_, values)| values).flatten().collect();
+                Samples::Sets(all(old), all(new))
+            };
+            cells.push(Cell {
+                row: before.phrase(),
+                names: before.names.clone(),
+                figure,
+                samples,
+                presence,
+            });
         }
     }
     if cells.is_empty() {
@@ -146,6 +195,7 @@ pub(super) fn cells(
         cells,
         only_old,
         only_new,
+        pooled,
     })
 }
 
@@ -170,12 +220,13 @@ fn groups<'a>(names: &[&'static str], reports: &'a [Stored]) -> Vec<Group<'a>> {
     groups
 }
 
+/// Returns whether a run has a value.
+fn has_any(values: &Values) -> bool {
+    values.iter().flat_map(|(_, values)| values).any(Option::is_some)
+}
+
 /// Returns the pairs of runs that both have a value.
-fn pairs(
-    old: &[(usize, Vec<Option<f64>>)],
-    new: &[(usize, Vec<Option<f64>>)],
-    row: &str,
-) -> Result<Vec<(f64, f64)>, UsageError> {
+fn pairs(old: &Values, new: &Values, row: &str) -> Result<Vec<(f64, f64)>, UsageError> {
     let mut pairs = Vec::new();
     for (report, before) in old {
         let Some((_, after)) = new.iter().find(|(other, _)| other == report) else {

@@ -7,11 +7,11 @@ mod statistics;
 mod verdict;
 
 use serde_json::{Map, Value, json};
-use tidegate_args::UsageError;
+use tidegate_args::{UsageError, percent};
 
 pub(crate) use self::statistics::Centre;
 
-use self::matching::{Cell, Matched};
+use self::matching::{Cell, Matched, Presence};
 use self::statistics::{ALPHA, Change, Samples, holm};
 use self::verdict::{Finding, Verdict};
 use crate::catalog::{self, Figure};
@@ -45,7 +45,8 @@ const HOW_TO_READ: &[&str] = &[
     "**p** is the probability that chance alone makes such a difference in any of the figures (permutations of the \
      signs of pairs, or of the ranks of two sets; corrected by Holm for the number of figures).",
     "**better** and **worse** need a p of at most 1 % and an interval without zero. **same** is an interval within the \
-     threshold. All else is **not shown**: more runs, or quieter ones, would tell.",
+     threshold. All else is **not shown**: more runs, or quieter ones, would tell. What the old reports have and the new \
+     ones have not is **missing**, and no better than a figure that became worse.",
 ];
 
 /// The settings of a comparison.
@@ -66,14 +67,16 @@ struct Compared {
     figure: &'static Figure,
     samples: Samples,
     change: Option<Change>,
+    presence: Presence,
 }
 
-/// Returns the report of what `new` changed, and whether something became worse by the threshold or more.
+/// Returns the report of what `new` changed, and whether something became worse by the threshold or more, or is missing
+/// there.
 ///
 /// # Errors
 ///
-/// The reports are of different kinds, or of one that cannot be compared, have no row in common, or there are not as
-/// many old as new runs in pairs (usage errors).
+/// The reports are of different kinds, or of one that cannot be compared, have no row in common, have rows that only
+/// differ in what is ignored, or there are not as many old as new runs in pairs (usage errors).
 pub(crate) fn compare(old: &[Stored], new: &[Stored], settings: &Settings) -> anyhow::Result<(Report, bool)> {
     let kind = kind_of(old.iter().chain(new))?;
     let known = catalog::kind(&kind).ok_or_else(|| {
@@ -94,17 +97,19 @@ pub(crate) fn compare(old: &[Stored], new: &[Stored], settings: &Settings) -> an
         cells,
         only_old,
         only_new,
+        pooled,
     } = matching::cells(known, old, new, settings)?;
-    let compared: Vec<Compared> = cells.into_iter().map(Compared::of).collect();
+    let count = cells.iter().filter(|cell| cell.samples.are_on_both_sides()).count();
+    let compared: Vec<Compared> = cells.into_iter().map(|cell| Compared::of(cell, count)).collect();
     let probabilities: Vec<f64> = compared.iter().filter_map(|one| Some(one.change?.p)).collect();
     let mut corrected = holm(&probabilities).into_iter();
-    let count = probabilities.len();
     let mut found = Vec::new();
     let mut rows = Vec::new();
     for one in &compared {
         let p = one.change.and_then(|_| corrected.next());
         let finding = Finding::of(
             &one.samples,
+            one.presence,
             one.change,
             p,
             count,
@@ -114,19 +119,45 @@ pub(crate) fn compare(old: &[Stored], new: &[Stored], settings: &Settings) -> an
         rows.push(row(one, &finding, p));
         found.push(finding);
     }
-    let regressions = found.iter().filter(|finding| finding.is_regression).count();
-    let report = report(&kind, rows, &found, (old, new), (only_old, only_new), settings);
-    Ok((report, regressions > 0))
+    let counts = Counts {
+        regressions: found.iter().filter(|finding| finding.is_regression).count(),
+        // A server that fails altogether has no figures that could be worse.
+        missing: only_old.len() + compared.iter().filter(|one| one.presence == Presence::OnlyOld).count(),
+    };
+    let unmatched = Unmatched {
+        only_old,
+        only_new,
+        pooled,
+    };
+    let report = report(&kind, rows, (&found, &counts), (old, new), unmatched, settings);
+    Ok((report, counts.regressions + counts.missing > 0))
+}
+
+/// The numbers of what makes a comparison fail.
+struct Counts {
+    /// Figures that became worse by the threshold or more.
+    regressions: usize,
+    /// Figures and rows that the new reports do not have.
+    missing: usize,
+}
+
+/// The rows that have no counterpart, or are put together.
+struct Unmatched {
+    only_old: Vec<String>,
+    only_new: Vec<String>,
+    pooled: Vec<String>,
 }
 
 impl Compared {
-    fn of(cell: Cell) -> Self {
+    /// Compares one of `count` figures.
+    fn of(cell: Cell, count: usize) -> Self {
         Self {
-            change: cell.samples.compare(cell.figure.centre),
+            change: cell.samples.compare(cell.figure.centre, count),
             row: cell.row,
             names: cell.names,
             figure: cell.figure,
             samples: cell.samples,
+            presence: cell.presence,
         }
     }
 }
@@ -155,7 +186,7 @@ fn row(one: &Compared, finding: &Finding, p: Option<f64>) -> Row {
     let number = |of: fn(&Change) -> f64| one.change.as_ref().map(of);
     let part = |of: fn(&Change) -> statistics::Amount| one.change.as_ref().and_then(|change| of(change).part());
     let value = |number: Option<f64>| number.map(|number| one_value(number, figure.format));
-    let percent = |part: f64| format!("{:+.1}%", part * 100.0);
+    let signed = |part: f64| format!("{:+.1}%", part * 100.0);
     let (change, low, high) = (
         part(|change| change.change),
         part(|change| change.low),
@@ -163,7 +194,7 @@ fn row(one: &Compared, finding: &Finding, p: Option<f64>) -> Row {
     );
     let interval = low
         .zip(high)
-        .map(|(low, high)| format!("{}..{}", percent(low), percent(high)));
+        .map(|(low, high)| format!("{}..{}", signed(low), signed(high)));
     let mut row = Row::new().with("row", one.row.as_str());
     for (name, value) in &one.names {
         row = row.with(name, value.clone());
@@ -185,7 +216,7 @@ fn row(one: &Compared, finding: &Finding, p: Option<f64>) -> Row {
         .with("is_regression", finding.is_regression)
         .with("old_text", value(number(|change| change.old)))
         .with("new_text", value(number(|change| change.new)))
-        .with("change_text", change.map(percent))
+        .with("change_text", change.map(signed))
         .with("interval_text", interval)
         .with(
             "p_text",
@@ -214,16 +245,16 @@ fn one_value(number: f64, format: &str) -> String {
 fn report(
     kind: &str,
     rows: Vec<Row>,
-    found: &[Finding],
+    (found, counts): (&[Finding], &Counts),
     (old, new): (&[Stored], &[Stored]),
-    (only_old, only_new): (Vec<String>, Vec<String>),
+    unmatched: Unmatched,
     settings: &Settings,
 ) -> Report {
     let count = |verdict| found.iter().filter(|finding| finding.verdict == verdict).count();
-    let regressions = found.iter().filter(|finding| finding.is_regression).count();
+    let &Counts { regressions, missing } = counts;
     let changes = environment_changes(old, new);
-    let percent = settings.threshold * 100.0;
-    let summary = format!(
+    let percent = percent::number(settings.threshold);
+    let mut summary = format!(
         "{} figures: {} better, {} worse, {} same, {} not shown; {regressions} worse by {percent}% or more",
         found.len(),
         count(Verdict::Better),
@@ -231,15 +262,24 @@ fn report(
         count(Verdict::Same),
         count(Verdict::NotShown),
     );
+    if missing > 0 {
+        summary += &format!("; {missing} missing in the new reports");
+    }
+    let Unmatched {
+        only_old,
+        only_new,
+        pooled,
+    } = unmatched;
     let mut notes: Vec<String> = changes
         .iter()
         .map(|(name, old, new)| format!("the machine was another: {name} was {old} and is {new}"))
         .collect();
-    for (side, only) in [("old", &only_old), ("new", &only_new)] {
-        notes.extend(
-            only.iter()
-                .map(|row| format!("only in the {side} reports, and not compared: {row}")),
-        );
+    for (begin, phrases) in [
+        ("missing in the new reports", &only_old),
+        ("only in the new reports, and not compared", &only_new),
+        ("taken for runs of the same, as --ignore says", &pooled),
+    ] {
+        notes.extend(phrases.iter().map(|phrase| format!("{begin}: {phrase}")));
     }
     let all: Vec<usize> = (0..rows.len()).collect();
     let mut sections = vec![
@@ -247,6 +287,7 @@ fn report(
             (regressions.to_string(), format!("worse by {percent}% or more")),
             (count(Verdict::Better).to_string(), "better".to_owned()),
             (count(Verdict::NotShown).to_string(), "not shown".to_owned()),
+            (missing.to_string(), "missing".to_owned()),
         ]),
         Section::Table {
             columns: COLUMNS,
@@ -282,6 +323,7 @@ fn report(
         ("threshold", json!(settings.threshold)),
         ("alpha", json!(ALPHA)),
         ("regressions", json!(regressions)),
+        ("missing", json!(missing)),
         ("old_files", json!(names(old))),
         ("new_files", json!(names(new))),
         ("only_old", json!(only_old)),
@@ -359,9 +401,9 @@ mod tests {
         assert_eq!(
             lines[3..],
             [
-                "2 figures: 0 better, 1 worse, 0 same, 1 not shown; 1 worse by 5% or more",
+                "2 figures: 0 better, 1 worse, 0 same, 1 not shown; 1 worse by 5% or more; 1 missing in the new reports",
                 "note: the machine was another: cpu_model was a and is b",
-                "note: only in the old reports, and not compared: rps, gone",
+                "note: missing in the new reports: rps, gone",
                 "note: only in the new reports, and not compared: rps, added",
             ]
         );
@@ -375,6 +417,35 @@ mod tests {
             (&json["rows"][0]["old"], &json["rows"][0]["old_runs"]),
             (&json!(102.5), &json!(6))
         );
+    }
+
+    #[test]
+    fn many_figures_can_be_worse() {
+        let targets: Vec<String> = (0..150).map(|target| target.to_string()).collect();
+        let rounds: Vec<f64> = (0..20).map(|round| 100.0 + f64::from(round % 3)).collect();
+        let slow: Vec<f64> = rounds.iter().map(|value| value * 0.8).collect();
+        let all = |last: &[f64]| {
+            let values = targets
+                .iter()
+                .map(|target| if target == "149" { last } else { &rounds });
+            let rows: Vec<(&str, &[f64], f64)> = targets
+                .iter()
+                .zip(values)
+                .map(|(target, values)| (&target[..], values, 2.0))
+                .collect();
+            [report("a", &rows)]
+        };
+        for paired in [true, false] {
+            let (diff, has_regressed) = compare(&all(&rounds), &all(&slow), &settings(paired)).unwrap();
+            assert_eq!(diff.rows.len(), 300);
+            assert!(
+                has_regressed,
+                "paired {paired}: {}",
+                diff.rows[298].fill("{p_text} {verdict_text}")
+            );
+            let (_, has_regressed) = compare(&all(&rounds), &all(&rounds), &settings(paired)).unwrap();
+            assert!(!has_regressed);
+        }
     }
 
     #[test]
@@ -401,15 +472,73 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_side_has_measured_is_not_shown() {
+    fn what_the_new_runs_do_not_have_fails() {
         let old = [report("a", &[("tidegate", ROUNDS, 2.0)])];
-        let mut new = old.clone();
-        new[0].rows[0] = new[0].rows[0].clone().with("frames_per_op", None::<f64>);
-        let (diff, has_regressed) = compare(&old, &new, &settings(false)).unwrap();
-        assert!(!has_regressed);
-        assert_eq!(
-            diff.rows[1].fill("{figure} {old} {verdict_text}"),
-            "frames_per_op - not shown: only one side has it"
-        );
+        let without = |name: &str| {
+            let mut report = old[0].clone();
+            report.rows[0] = report.rows[0].clone().with(name, None::<f64>);
+            [report]
+        };
+        for paired in [false, true] {
+            let settings = settings(paired);
+            let (diff, has_failed) = compare(&old, &without("frames_per_op"), &settings).unwrap();
+            assert!(has_failed, "{}", diff.text);
+            assert_eq!(
+                diff.rows[1].fill("{figure} {old} {verdict_text}"),
+                "frames_per_op - not shown: missing in the new runs"
+            );
+            assert_eq!(
+                (&diff.json()["missing"], &diff.json()["regressions"]),
+                (&json!(1), &json!(0))
+            );
+            assert!(diff.text.contains("; 1 missing in the new reports\n"), "{}", diff.text);
+            // What is new is no fault.
+            let (diff, has_failed) = compare(&without("frames_per_op"), &old, &settings).unwrap();
+            assert!(!has_failed);
+            assert_eq!(
+                diff.rows[1].fill("{verdict_text}"),
+                "not shown: only the new runs have it"
+            );
+        }
+        // A whole row.
+        let both = [report("a", &[("tidegate", ROUNDS, 2.0), ("nginx", ROUNDS, 2.0)])];
+        assert!(compare(&both, &old, &settings(false)).unwrap().1);
+        assert!(!compare(&old, &both, &settings(false)).unwrap().1);
+    }
+
+    #[test]
+    fn what_is_ignored_does_not_put_different_rows_together() {
+        let ignoring = Settings {
+            ignored: vec!["target".to_owned()],
+            ..settings(false)
+        };
+        let one = |target| report("a", &[(target, ROUNDS, 2.0)]);
+        let both = [report("a", &[("tidegate", ROUNDS, 2.0), ("nginx", ROUNDS, 2.0)])];
+        let alone = [one("tidegate")];
+        for (old, new) in [(&both, &alone), (&alone, &both), (&both, &both)] {
+            let error = compare(old, new, &ignoring).unwrap_err();
+            assert!(error.is::<UsageError>());
+            let error = error.to_string();
+            assert!(
+                error.starts_with("--ignore target: the rows tidegate and nginx of one report would be the same"),
+                "{error}"
+            );
+        }
+        // Runs on another port each are the same all the same.
+        let (diff, _) = compare(&[one("a:1"), one("a:1"), one("a:2")], &[one("b")], &ignoring).unwrap();
+        let note = "note: taken for runs of the same, as --ignore says: a:1 and a:2\n";
+        assert!(diff.text.contains(note), "{}", diff.text);
+        assert_eq!(diff.rows[0].number("old_runs"), Some(18.0));
+    }
+
+    #[test]
+    fn a_threshold_is_written_as_it_was_given() {
+        let reports = [report("a", &[("tidegate", ROUNDS, 2.0)])];
+        let settings = Settings {
+            threshold: 0.07,
+            ..settings(false)
+        };
+        let (diff, _) = compare(&reports, &reports, &settings).unwrap();
+        assert!(diff.text.contains("0 worse by 7% or more\n"), "{}", diff.text);
     }
 }

@@ -16,8 +16,19 @@ const MISS: f64 = 0.05;
 /// Samples that are drawn for an interval.
 const RESAMPLES: usize = 3_999;
 
-/// Permutations that are tried for a probability, which cannot become smaller than their inverse.
-const PERMUTATIONS: u32 = 19_999;
+/// Pairs of which all choices of signs are counted, at most: two halves with 2^16 sums each.
+const MAX_COUNTED_PAIRS: usize = 32;
+
+/// Additions to count the ways to deal ranks out to two sets, at most: some 40 and 40 runs.
+const MAX_ADDITIONS: usize = 1 << 25;
+
+/// Permutations that are tried for a probability where there are too many to count them, at least. It cannot become
+/// smaller than their inverse.
+const MIN_PERMUTATIONS: u32 = 19_999;
+
+/// The same, at most, so that a figure takes a bounded time: some 0.1 s for 40 runs. With more than 10,000 figures, and
+/// so many runs that they are not counted, even the smallest probability is too large for [`ALPHA`].
+const MAX_PERMUTATIONS: u32 = 999_999;
 
 /// Permutations with a greater difference that are enough to know that chance makes it.
 const ENOUGH: u32 = 200;
@@ -106,21 +117,36 @@ impl Samples {
         }
     }
 
-    /// Returns the smallest probability that so many runs can have. One that is not small enough says that there are
-    /// too few, whatever they found.
-    pub(super) fn least_p(&self) -> f64 {
+    /// Returns whether there is something to compare.
+    pub(super) fn are_on_both_sides(&self) -> bool {
         let (old, new) = self.counts();
-        let least = match self {
-            // All signs alike, of 2^n that are equally likely.
-            Self::Pairs(_) => 2.0 * 0.5_f64.powf(old as f64),
-            // All of one set below all of the other.
-            Self::Sets(..) => 2.0 / choices(old + new, old.min(new)),
-        };
-        least.min(1.0)
+        old > 0 && new > 0
     }
 
-    /// Returns the change; `None` without runs on both sides.
-    pub(super) fn compare(&self, centre: Centre) -> Option<Change> {
+    /// Returns the smallest probability that so many runs can have for one of `count` figures. One that is not small
+    /// enough says that there are too few, whatever they found.
+    pub(super) fn least_p(&self, count: usize) -> f64 {
+        match self {
+            Self::Pairs(pairs) => least_of_signs(pairs.len(), count),
+            // All of one set below all of the other.
+            Self::Sets(old, new) => {
+                let (all, fewer) = (old.len() + new.len(), old.len().min(new.len()));
+                let least = 2.0 / choices(all, fewer);
+                least_found(least, are_ranks_counted(all, fewer), count)
+            }
+        }
+    }
+
+    /// The same of the pairs that have a difference, as the others say nothing against chance.
+    pub(super) fn least_p_of_differences(&self, count: usize) -> f64 {
+        match self {
+            Self::Pairs(pairs) => least_of_signs(pairs.iter().filter(|(old, new)| old != new).count(), count),
+            Self::Sets(..) => self.least_p(count),
+        }
+    }
+
+    /// Returns the change, one of `count` figures; `None` without runs on both sides.
+    pub(super) fn compare(&self, centre: Centre, count: usize) -> Option<Change> {
         let (old_runs, new_runs) = match self {
             Self::Pairs(pairs) => pairs.iter().copied().unzip(),
             Self::Sets(old, new) => (old.clone(), new.clone()),
@@ -148,9 +174,9 @@ impl Samples {
         let p = match self {
             Self::Pairs(pairs) => {
                 let logarithm = |&(old, new): &(f64, f64)| if by_ratio { (new / old).ln() } else { new - old };
-                signs(&pairs.iter().map(logarithm).collect::<Vec<_>>())
+                signs(&pairs.iter().map(logarithm).collect::<Vec<_>>(), permutations(count))
             }
-            Self::Sets(old_runs, new_runs) => rank_sum(old_runs, new_runs),
+            Self::Sets(old_runs, new_runs) => rank_sum(old_runs, new_runs, permutations(count)),
         };
         Some(Change {
             old,
@@ -176,6 +202,42 @@ pub(super) fn holm(probabilities: &[f64]) -> Vec<f64> {
         corrected[index] = highest;
     }
     corrected
+}
+
+/// The permutations for each of `count` figures. All of them can be shown to differ, as the smallest probability is a
+/// quarter of what the correction leaves of [`ALPHA`].
+fn permutations(count: usize) -> u32 {
+    let wanted = (4.0 * count as f64 / ALPHA) as u32;
+    wanted.clamp(MIN_PERMUTATIONS, MAX_PERMUTATIONS)
+}
+
+/// The probability that all of `pairs` differences have the same sign, as it is found for one of `count` figures.
+fn least_of_signs(pairs: usize, count: usize) -> f64 {
+    let least = 2.0 * 0.5_f64.powf(pairs as f64);
+    least_found(least, pairs <= MAX_COUNTED_PAIRS, count)
+}
+
+/// The smallest probability that is found for one of `count` figures, where the smallest there is is `least`.
+fn least_found(least: f64, is_counted: bool, count: usize) -> f64 {
+    let least = if is_counted {
+        least
+    } else {
+        least.max(1.0 / f64::from(permutations(count) + 1))
+    };
+    least.min(1.0)
+}
+
+/// Whether all ways to choose the ranks of `fewer` of `all` runs are counted.
+fn are_ranks_counted(all: usize, fewer: usize) -> bool {
+    [all, fewer, highest_sum(all, fewer)]
+        .into_iter()
+        .try_fold(1, usize::checked_mul)
+        .is_some_and(|additions| additions <= MAX_ADDITIONS)
+}
+
+/// A bound of the sum of `fewer` ranks of `all`, in halves.
+fn highest_sum(all: usize, fewer: usize) -> usize {
+    2 * all * fewer
 }
 
 /// The number of ways to choose `part` of `all`.
@@ -259,7 +321,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 /// The probability of differences as one-sided as these, whichever side, if the sign of each were chance. Outliers are
 /// not to outweigh the others, so a difference counts for less the larger it is (Tukey's biweight); the limit follows
 /// from the sizes, which do not depend on the signs. Differences of zero say nothing.
-fn signs(differences: &[f64]) -> f64 {
+fn signs(differences: &[f64], permutations: u32) -> f64 {
     let differences = || differences.iter().copied().filter(|&difference| difference != 0.0);
     let sizes = differences().map(f64::abs);
     let limit = OUTLIER * center(Centre::Median, sizes.clone(), &mut Vec::new()).unwrap_or_default();
@@ -271,7 +333,10 @@ fn signs(differences: &[f64]) -> f64 {
         .zip(differences())
         .map(|(size, difference)| size.copysign(difference))
         .sum();
-    by_chance(found.abs(), |random| {
+    if sizes.len() <= MAX_COUNTED_PAIRS {
+        return count_signs(&sizes, found.abs());
+    }
+    by_chance(found.abs(), permutations, |random| {
         let mut word = 0;
         let signed = sizes.iter().enumerate().map(|(index, &size)| {
             if index % 64 == 0 {
@@ -286,13 +351,17 @@ fn signs(differences: &[f64]) -> f64 {
 
 /// The probability that two sets are as far apart as these, whichever is above, if it were chance which set a value is
 /// in (Wilcoxon's rank sum, Mann and Whitney).
-fn rank_sum(old: &[f64], new: &[f64]) -> f64 {
+fn rank_sum(old: &[f64], new: &[f64], permutations: u32) -> f64 {
     let all: Vec<f64> = old.iter().chain(new).copied().collect();
     let mut ranks = ranks(&all);
     let expected = old.len() as f64 * (all.len() + 1) as f64 / 2.0;
     let distance = |ranks: &[f64]| (ranks[..old.len()].iter().sum::<f64>() - expected).abs();
     let found = distance(&ranks);
-    by_chance(found, |random| {
+    let fewer = old.len().min(new.len());
+    if are_ranks_counted(all.len(), fewer) {
+        return count_ranks(&ranks, fewer, found);
+    }
+    by_chance(found, permutations, |random| {
         // The first places of a shuffle (Fisher and Yates) are enough.
         for index in 0..old.len() {
             let other = index + random.below((ranks.len() - index) as u64) as usize;
@@ -302,20 +371,82 @@ fn rank_sum(old: &[f64], new: &[f64]) -> f64 {
     })
 }
 
-/// The part of permutations, the found one among them, whose statistic is at least `found`. It is enough to know a
-/// large part roughly, so the search ends with the [`ENOUGH`]th (Besag and Clifford, 1991).
-fn by_chance(found: f64, mut permuted: impl FnMut(&mut Random) -> f64) -> f64 {
+/// The part of all choices of signs for `sizes` whose sum is at least `found` from zero: each sum of one half of them
+/// meets those of the other half that are enough with it (Horowitz and Sahni, 1974).
+fn count_signs(sizes: &[f64], found: f64) -> f64 {
+    let least = as_much_as(found);
+    if least <= 0.0 {
+        return 1.0;
+    }
+    let sums = |sizes: &[f64]| {
+        let mut sums = vec![0.0];
+        for size in sizes {
+            sums = sums.iter().flat_map(|sum| [sum - size, sum + size]).collect();
+        }
+        sums.sort_by(f64::total_cmp);
+        sums
+    };
+    let (one, other) = sizes.split_at(sizes.len() / 2);
+    let (one, other) = (sums(one), sums(other));
+    let (mut reached, mut first) = (0.0, other.len());
+    for sum in &one {
+        while first > 0 && sum + other[first - 1] >= least {
+            first -= 1;
+        }
+        reached += (other.len() - first) as f64;
+    }
+    // As many are as far below zero.
+    2.0 * reached / (one.len() as f64 * other.len() as f64)
+}
+
+/// The part of all choices of `fewer` of `ranks` whose sum is at least `found` from what is expected.
+///
+/// As far as one set is from that on one side is the other one on the other, so it is enough to look at the smaller
+/// one.
+fn count_ranks(ranks: &[f64], fewer: usize, found: f64) -> f64 {
+    // Where equal values share their ranks, there are halves.
+    let halves = |rank: f64| (2.0 * rank) as usize;
+    let width = highest_sum(ranks.len(), fewer) + 1;
+    // The ways to have so many ranks of those so far with this sum.
+    let mut ways = vec![0.0; (fewer + 1) * width];
+    ways[0] = 1.0;
+    for &rank in ranks {
+        let rank = halves(rank);
+        for part in (0..fewer).rev() {
+            let (less, more) = ways.split_at_mut((part + 1) * width);
+            let less = &less[part * width..];
+            for (more, less) in more[rank..width].iter_mut().zip(less) {
+                *more += less;
+            }
+        }
+    }
+    let ways = &ways[fewer * width..];
+    let expected = fewer as f64 * (ranks.len() + 1) as f64 / 2.0;
+    let least = as_much_as(found);
+    let is_as_far = |&(sum, _): &(usize, &f64)| (sum as f64 / 2.0 - expected).abs() >= least;
+    let reached: f64 = ways.iter().enumerate().filter(is_as_far).map(|(_, ways)| ways).sum();
+    reached / ways.iter().sum::<f64>()
+}
+
+/// The least statistic that counts for as much as `found`: sums of the same numbers in another order may differ in the
+/// last digit.
+fn as_much_as(found: f64) -> f64 {
+    found * (1.0 - 1e-9)
+}
+
+/// The part of so many `permutations`, the found one among them, whose statistic is at least `found`. It is enough to
+/// know a large part roughly, so the search ends with the [`ENOUGH`]th (Besag and Clifford, 1991).
+fn by_chance(found: f64, permutations: u32, mut permuted: impl FnMut(&mut Random) -> f64) -> f64 {
     let mut random = Random::new(SEED);
-    // Sums of the same numbers in another order may differ in the last digit.
-    let least = found * (1.0 - 1e-9);
+    let least = as_much_as(found);
     let mut reached = 0;
-    for tried in 1..=PERMUTATIONS {
+    for tried in 1..=permutations {
         reached += u32::from(permuted(&mut random) >= least);
         if reached == ENOUGH {
             return f64::from(reached) / f64::from(tried);
         }
     }
-    f64::from(reached + 1) / f64::from(PERMUTATIONS + 1)
+    f64::from(reached + 1) / f64::from(permutations + 1)
 }
 
 #[cfg(test)]
@@ -346,44 +477,139 @@ mod tests {
     #[test]
     fn probabilities_are_those_of_counting_and_of_the_tables() {
         let of_signs = |negative: usize| {
-            signs(&std::array::from_fn::<_, 8, _>(|index| {
-                if index < negative { -2.0 } else { 2.0 }
-            }))
+            let differences: [f64; 8] = std::array::from_fn(|index| if index < negative { -2.0 } else { 2.0 });
+            signs(&differences, MIN_PERMUTATIONS)
         };
-        assert!(near(of_signs(0), 2.0 / 256.0, 0.002));
-        assert!(near(of_signs(1), 18.0 / 256.0, 0.01));
-        assert!(near(of_signs(1), of_signs(7), 1e-12));
+        let of_ranks = |old: &[f64], new: &[f64]| rank_sum(old, new, MIN_PERMUTATIONS);
+        let is = |found, expected| near(found, expected, 1e-12);
+        assert!(is(of_signs(0), 2.0 / 256.0));
+        assert!(is(of_signs(1), 18.0 / 256.0));
+        assert!(is(of_signs(7), 18.0 / 256.0));
         assert_eq!(of_signs(4), 1.0);
-        assert!(near(
-            rank_sum(&[1.0, 2.0, 3.0, 4.0, 5.0], &[6.0, 7.0, 8.0, 9.0, 10.0]),
-            2.0 / 252.0,
-            0.002
+        let low = [1.0, 2.0, 3.0, 4.0, 5.0];
+        let high = [6.0, 7.0, 8.0, 9.0, 10.0];
+        assert!(is(of_ranks(&low, &high), 2.0 / 252.0));
+        assert!(is(of_ranks(&high, &low), 2.0 / 252.0));
+        assert!(is(of_ranks(&low[..2], &high), 2.0 / 21.0));
+        assert!(is(
+            of_ranks(&[1.0, 2.0, 3.0, 4.0, 7.0], &[5.0, 6.0, 8.0, 9.0, 10.0]),
+            8.0 / 252.0
         ));
+        assert_eq!(signs(&[0.0; 9], MIN_PERMUTATIONS), 1.0);
+        assert_eq!(of_ranks(&[2.0; 9], &[2.0; 9]), 1.0);
+    }
+
+    /// Those of more runs than can be counted are near those of counting.
+    #[test]
+    fn samples_of_permutations_are_near_what_counting_finds() {
+        let differences: Vec<f64> = (0..14).map(|index| if index < 4 { -1.0 } else { 1.0 }).collect();
+        let counted = signs(&differences, MIN_PERMUTATIONS);
         assert!(near(
-            rank_sum(&[1.0, 2.0, 3.0, 4.0, 7.0], &[5.0, 6.0, 8.0, 9.0, 10.0]),
-            8.0 / 252.0,
-            0.006
+            counted,
+            2.0 * (1.0 + 14.0 + 91.0 + 364.0 + 1_001.0) / 16_384.0,
+            1e-12
         ));
-        assert_eq!(signs(&[0.0; 9]), 1.0);
-        assert_eq!(rank_sum(&[2.0; 9], &[2.0; 9]), 1.0);
+        let sum: f64 = differences.iter().sum();
+        let sampled = by_chance(sum.abs(), MIN_PERMUTATIONS, |random| {
+            let signs = random.word();
+            let sign = |index: u32| if (signs >> index) & 1 == 0 { 1.0 } else { -1.0 };
+            (0..14).map(sign).sum::<f64>().abs()
+        });
+        assert!(near(sampled, counted, 0.05), "{sampled} {counted}");
+    }
+
+    #[test]
+    fn ranks_that_are_shared_are_counted_as_they_are() {
+        for (old, new) in [
+            (&[1.0, 1.0, 2.0, 3.0][..], &[2.0, 4.0, 4.0][..]),
+            (&[5.0, 5.0], &[5.0, 1.0, 1.0, 1.0, 7.0]),
+        ] {
+            let ranks = ranks(&[old, new].concat());
+            let distance = |chosen: &[f64]| (chosen.iter().sum::<f64>() - old.len() as f64 * 4.0).abs();
+            let found = distance(&ranks[..old.len()]);
+            let chosen = |choice: &u32| -> Vec<f64> {
+                let ranks = ranks.iter().enumerate();
+                ranks
+                    .filter(|(index, _)| (choice >> index) & 1 == 1)
+                    .map(|(_, rank)| *rank)
+                    .collect()
+            };
+            let choices = (0..1_u32 << 7).filter(|choice| choice.count_ones() as usize == old.len());
+            let distances: Vec<f64> = choices.map(|choice| distance(&chosen(&choice))).collect();
+            let reached = distances.iter().filter(|&&distance| distance >= found).count();
+            let expected = reached as f64 / distances.len() as f64;
+            assert!(
+                near(rank_sum(old, new, MIN_PERMUTATIONS), expected, 1e-12),
+                "{expected}"
+            );
+        }
+    }
+
+    /// As many as are counted, at most, have the probabilities of the binomial distribution.
+    #[test]
+    fn two_halves_of_signs_are_all_of_them() {
+        let differences: Vec<f64> = (0..32).map(|index| if index < 7 { -1.0 } else { 1.0 }).collect();
+        let expected = 2.0 * (0..=7).map(|negative| choices(32, negative)).sum::<f64>() / 2.0_f64.powi(32);
+        assert!(
+            near(signs(&differences, MIN_PERMUTATIONS), expected, 1e-12),
+            "{expected}"
+        );
+    }
+
+    /// The correction for ten figures leaves 1 in 1,000 for each.
+    #[test]
+    fn eleven_pairs_are_enough_for_ten_figures() {
+        let pairs = |count| Samples::Pairs(vec![(1.0, 2.0); count]);
+        let corrected = |count| 10.0 * pairs(count).compare(Centre::Median, 10).unwrap().p;
+        assert!(
+            corrected(11) <= ALPHA && corrected(10) > ALPHA,
+            "{} {}",
+            corrected(11),
+            corrected(10)
+        );
+        assert_eq!(pairs(11).least_p(10), pairs(11).compare(Centre::Median, 10).unwrap().p);
+    }
+
+    #[test]
+    fn many_figures_are_tried_by_more_permutations() {
+        for count in [1, 300, 1_000, 9_999] {
+            let least = Samples::Pairs(vec![(1.0, 2.0); 40]).least_p(count);
+            assert!(least * count as f64 <= ALPHA, "{count}");
+        }
+        for (pairs, each) in [(20, 12), (40, 100)] {
+            let pairs = Samples::Pairs(vec![(1.0, 2.0); pairs]);
+            let sets = Samples::Sets(vec![1.0; each], vec![2.0; each]);
+            for samples in [pairs, sets] {
+                let p = samples.compare(Centre::Median, 300).unwrap().p;
+                assert!(p * 300.0 <= ALPHA, "{p}");
+                assert!(p >= samples.least_p(300) * (1.0 - 1e-9), "{p}");
+            }
+        }
+        assert!(Samples::Pairs(vec![(1.0, 2.0); 40]).least_p(1_000_000) * 1e6 > ALPHA);
     }
 
     #[test]
     fn an_outlier_does_not_hide_what_all_other_pairs_show() {
         let mut differences = [1.0; 20];
-        let without = signs(&differences);
+        let without = signs(&differences, MIN_PERMUTATIONS);
         differences[7] = -1_000.0;
-        let with = signs(&differences);
+        let with = signs(&differences, MIN_PERMUTATIONS);
         assert!(without < 0.000_2 && with < 0.000_5, "{without} {with}");
     }
 
     #[test]
     fn few_runs_cannot_be_sure() {
-        let pairs = |count| Samples::Pairs(vec![(1.0, 1.0); count]).least_p();
+        let pairs = |count| Samples::Pairs(vec![(1.0, 1.0); count]).least_p(1);
         assert_eq!([pairs(0), pairs(1), pairs(5), pairs(6)], [1.0, 1.0, 0.0625, 0.031_25]);
-        let sets = |old, new| Samples::Sets(vec![1.0; old], vec![1.0; new]).least_p();
+        let sets = |old, new| Samples::Sets(vec![1.0; old], vec![1.0; new]).least_p(1);
         assert!(near(sets(4, 4), 2.0 / 70.0, 1e-12) && near(sets(2, 20), 2.0 / 231.0, 1e-12));
         assert_eq!([sets(0, 3), sets(1, 1)], [1.0, 1.0]);
+        // Pairs without a difference are no evidence.
+        let some = Samples::Pairs([[(1.0, 1.0); 6], [(1.0, 2.0); 6]].concat());
+        assert_eq!(
+            (some.least_p(1), some.least_p_of_differences(1)),
+            (2.0 / 4_096.0, 0.031_25)
+        );
     }
 
     /// The example of Holm's paper in the textbooks: 0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02.
@@ -404,7 +630,7 @@ mod tests {
             .map(|index| 100.0 - 4.0 * f64::from(index))
             .map(|old| (old, old * 1.1))
             .collect();
-        let change = Samples::Pairs(pairs.clone()).compare(Centre::Median).unwrap();
+        let change = Samples::Pairs(pairs.clone()).compare(Centre::Median, 1).unwrap();
         assert!(near(change.change.part().unwrap(), 0.1, 1e-9), "{change:?}");
         assert!(
             near(change.low.number(), 0.1, 1e-9) && near(change.high.number(), 0.1, 1e-9),
@@ -413,7 +639,7 @@ mod tests {
         assert!(change.p < 0.001, "{change:?}");
         // Without the pairs, that is lost in what the machine does.
         let (old, new) = pairs.into_iter().unzip();
-        let change = Samples::Sets(old, new).compare(Centre::Median).unwrap();
+        let change = Samples::Sets(old, new).compare(Centre::Median, 1).unwrap();
         assert!(near(change.change.part().unwrap(), 0.1, 1e-9), "{change:?}");
         assert!(change.low.number() < 0.0 && change.high.number() > 0.2, "{change:?}");
         assert!(change.p > 0.05, "{change:?}");
@@ -422,26 +648,26 @@ mod tests {
     #[test]
     fn what_was_zero_changes_by_its_own_unit() {
         let pairs: Vec<(f64, f64)> = (0..10).map(|_| (0.0, 3.0)).collect();
-        let change = Samples::Pairs(pairs).compare(Centre::Mean).unwrap();
+        let change = Samples::Pairs(pairs).compare(Centre::Mean, 1).unwrap();
         assert_eq!(
             (change.old, change.new, change.change),
             (0.0, 3.0, Amount::Absolute(3.0))
         );
         assert!(change.change.reaches(10.0) && change.change.part().is_none() && change.p < 0.01);
-        let none = Samples::Pairs(vec![(0.0, 0.0); 10]).compare(Centre::Mean).unwrap();
+        let none = Samples::Pairs(vec![(0.0, 0.0); 10]).compare(Centre::Mean, 1).unwrap();
         assert_eq!((none.change, none.p), (Amount::Absolute(0.0), 1.0));
         assert!(!none.change.reaches(0.0));
         // Above zero it is a part of what there was.
         let some = Samples::Sets(vec![0.0, 2.0], vec![3.0, 3.0])
-            .compare(Centre::Mean)
+            .compare(Centre::Mean, 1)
             .unwrap();
         assert_eq!(some.change, Amount::Part(2.0));
-        assert_eq!(Samples::Sets(vec![], vec![1.0]).compare(Centre::Median), None);
+        assert_eq!(Samples::Sets(vec![], vec![1.0]).compare(Centre::Median, 1), None);
     }
 
     #[test]
     fn the_same_runs_have_the_same_result() {
         let samples = Samples::Sets(vec![1.0, 2.0, 3.0, 9.0, 4.0], vec![2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(samples.compare(Centre::Median), samples.compare(Centre::Median));
+        assert_eq!(samples.compare(Centre::Median, 1), samples.compare(Centre::Median, 1));
     }
 }

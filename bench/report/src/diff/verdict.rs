@@ -1,5 +1,6 @@
 //! The verdict on a figure.
 
+use super::matching::Presence;
 use super::statistics::{ALPHA, Change, Samples};
 use crate::catalog::Better;
 
@@ -42,6 +43,7 @@ impl Finding {
     /// Returns what `samples` and their change show, one of `count` figures. `p` is corrected for them.
     pub(super) fn of(
         samples: &Samples,
+        presence: Presence,
         change: Option<Change>,
         p: Option<f64>,
         count: usize,
@@ -53,12 +55,17 @@ impl Finding {
             reason: Some(reason),
             is_regression: false,
         };
+        match presence {
+            Presence::OnlyOld => return not_shown("missing in the new runs"),
+            Presence::OnlyNew => return not_shown("only the new runs have it"),
+            Presence::Both => {}
+        }
         let (Some(change), Some(p)) = (change, p) else {
-            return not_shown("only one side has it");
+            return not_shown("no pair has it in both runs");
         };
         let (low, high) = (change.low.number(), change.high.number());
         // The correction may ask for more runs than a single figure.
-        if samples.least_p() > ALPHA {
+        if samples.least_p(count) > ALPHA {
             return not_shown("too few runs");
         }
         if p <= ALPHA && (low > 0.0 || high < 0.0) {
@@ -76,7 +83,7 @@ impl Finding {
                 is_regression: false,
             };
         }
-        if samples.least_p() * count as f64 > ALPHA {
+        if samples.least_p_of_differences(count) * count as f64 > ALPHA {
             return not_shown("too few runs");
         }
         not_shown("interval too wide")
@@ -109,8 +116,17 @@ mod tests {
     }
 
     fn finding(ends: [f64; 3], p: f64, better: Better) -> String {
-        let samples = Samples::Pairs(vec![(1.0, 1.0); 20]);
-        Finding::of(&samples, change(ends[0], ends[1], ends[2]), Some(p), 10, better, 0.05).text()
+        let samples = Samples::Pairs(vec![(1.0, 2.0); 20]);
+        Finding::of(
+            &samples,
+            Presence::Both,
+            change(ends[0], ends[1], ends[2]),
+            Some(p),
+            10,
+            better,
+            0.05,
+        )
+        .text()
     }
 
     #[test]
@@ -143,9 +159,10 @@ mod tests {
     #[test]
     fn too_few_runs_show_nothing_whatever_they_found() {
         let found = |runs, ends: [f64; 3], p, count| {
-            let samples = Samples::Pairs(vec![(1.0, 1.0); runs]);
+            let samples = Samples::Pairs(vec![(1.0, 2.0); runs]);
             Finding::of(
                 &samples,
+                Presence::Both,
                 change(ends[0], ends[1], ends[2]),
                 Some(p),
                 count,
@@ -160,7 +177,32 @@ mod tests {
         // With ten figures a p of 1 in 128 is not small enough, however large the change.
         assert_eq!(found(8, [-0.1; 3], 0.08, 10), "not shown: too few runs");
         assert_eq!(found(8, [0.0; 3], 1.0, 10), "same");
-        let nothing = Finding::of(&Samples::Sets(vec![1.0], vec![]), None, None, 1, Better::Lower, 0.05);
-        assert_eq!(nothing.text(), "not shown: only one side has it");
+        let equal = Samples::Pairs([[(1.0, 1.0); 8], [(1.0, 2.0); 8]].concat());
+        let finding = Finding::of(
+            &equal,
+            Presence::Both,
+            change(-0.1, 0.0, 0.1),
+            Some(0.08),
+            10,
+            Better::Higher,
+            0.05,
+        );
+        assert_eq!(finding.text(), "not shown: too few runs");
+        for (samples, presence, reason) in [
+            (
+                Samples::Sets(vec![1.0], vec![]),
+                Presence::OnlyOld,
+                "missing in the new runs",
+            ),
+            (
+                Samples::Sets(vec![], vec![1.0]),
+                Presence::OnlyNew,
+                "only the new runs have it",
+            ),
+            (Samples::Pairs(vec![]), Presence::Both, "no pair has it in both runs"),
+        ] {
+            let nothing = Finding::of(&samples, presence, None, None, 1, Better::Lower, 0.05);
+            assert_eq!(nothing.text(), format!("not shown: {reason}"));
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use tidegate_args::{number, percent, rate};
+
 use super::{Comparison, Distribution, Metric, Objective, Objectives};
 use crate::{CONNECT, LATENCY};
 
@@ -16,9 +18,6 @@ const COMPARISONS: [(&str, Comparison); 4] = [
 
 /// Units of time, in nanoseconds. `s` is the end of all others, so it comes last.
 const TIME_UNITS: [(&str, f64); 5] = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
-
-/// Units of rates, per second.
-const RATE_UNITS: [(&str, f64); 4] = [("k", 1e3), ("M", 1e6), ("G", 1e9), ("", 1.0)];
 
 /// Text that is no objective: a sentence that says what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +93,7 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
     if figure == "max" {
         return Ok(Metric::Max(distribution));
     }
-    let Some(percent) = figure.strip_prefix('p').and_then(number) else {
+    let Some(percent) = figure.strip_prefix('p').and_then(number::parse) else {
         return Err(format!(
             "no figure has the name `{text}`; there are errors, rate, and of {LATENCY} and {CONNECT} percentiles like \
              {CONNECT}.p99.9, and max"
@@ -109,38 +108,25 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
 }
 
 fn parse_time(text: &str) -> Result<f64, String> {
-    with_unit(text, &TIME_UNITS).ok_or_else(|| format!("`{text}` is not a time; write it like 250us, 1.5ms or 2s"))
+    number::with_unit(text, &TIME_UNITS)
+        .ok_or_else(|| format!("`{text}` is not a time; write it like 250us, 1.5ms or 2s"))
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    with_unit(text, &RATE_UNITS)
-        .ok_or_else(|| format!("`{text}` is not a number per second; write it like 9500, 10k or 1.2M"))
+    rate::parse(text).ok_or_else(|| format!("`{text}` is not a number per second; write it like 9500, 10k or 1.2M"))
 }
 
 fn parse_share(text: &str, comparison: Comparison) -> Result<f64, String> {
-    let percent = text.strip_suffix('%').map(str::trim_end).and_then(number);
-    let Some(percent) = percent.filter(|&percent| percent <= 100.0) else {
+    let Some(share) = percent::parse(text).filter(|&share| share <= 1.0) else {
         return Err(format!(
             "`{text}` is not a share of all operations; write it like 0.001%, at most 100%"
         ));
     };
-    if percent == 0.0 && comparison != Comparison::Above {
+    if share == 0.0 && comparison != Comparison::Above {
         return Err(
             "no run can show that there is never an error; give the share that is allowed, such as errors<0.001%"
                 .to_owned(),
         );
     }
-    Ok(percent / 100.0)
-}
-
-fn with_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
-    units
-        .iter()
-        .find_map(|&(suffix, unit)| Some(number(text.strip_suffix(suffix)?.trim_end())? * unit))
-}
-
-/// Digits, with a point among them at most. (`f64` also parses `inf`, `nan`, `1e9` and signs.)
-fn number(text: &str) -> Option<f64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if is_plain { text.parse().ok() } else { None }
+    Ok(share)
 }
