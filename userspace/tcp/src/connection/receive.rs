@@ -49,26 +49,9 @@ impl<C> Connection<C> {
         self.any_segment_arrives(segment, application, context)
     }
 
-    /// [`Connection::segment_arrives`] for the segment that completes the handshake of a connection just made.
-    pub(crate) fn handshake_arrives<A, T>(
-        &mut self,
-        segment: &Segment<'_>,
-        application: &mut A,
-        context: &mut Context<'_, T>,
-    ) -> Arrival
-    where
-        A: Application<Connection = C>,
-        T: Transmit,
-    {
-        if self.take_if_establishing(segment, application, context) {
-            return Arrival::Done;
-        }
-        self.any_segment_arrives(segment, application, context)
-    }
-
-    /// [`Connection::segment_arrives`] without header prediction.
+    /// [`Connection::segment_arrives`] of all but the segments that make up most of what arrives.
     #[inline(never)]
-    fn any_segment_arrives<A, T>(
+    pub(crate) fn any_segment_arrives<A, T>(
         &mut self,
         segment: &Segment<'_>,
         application: &mut A,
@@ -78,7 +61,7 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
         T: Transmit,
     {
-        if self.take_if_ending(segment, application, context) {
+        if self.take_if_predicted_once(segment, application, context) {
             return Arrival::Done;
         }
         if self.tcb.state == State::SynSent {
