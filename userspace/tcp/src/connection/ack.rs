@@ -454,7 +454,7 @@ impl Tcb {
             return false;
         }
         context.counters.bump(Counter::SpuriousRetransmits);
-        self.congestion(context.config).undo();
+        self.congestion(context.config).undo(context.now);
         let sending = &mut *self.sending;
         sending.undo = None;
         sending.frto = Frto::Off;

@@ -31,7 +31,7 @@ pub(super) struct Rounds {
     /// BBR.round_start: the acknowledgment at hand begins a round trip.
     pub(super) start: bool,
     /// When the present one began.
-    since: Instant,
+    pub(super) since: Instant,
     /// The window limited sending in this round trip, and in the one before.
     limited: [bool; 2],
 }

@@ -41,7 +41,7 @@ impl Bbr {
             self.state = State::ProbeRtt;
             self.probe_rtt.done_stamp = None;
             self.cycle.ack_phase = AckPhase::ProbeStopping;
-            self.start_round();
+            self.start_round(ack.now);
         }
         if self.state == State::ProbeRtt {
             self.handle_probe_rtt(ack);
@@ -58,7 +58,7 @@ impl Bbr {
             if ack.in_flight <= self.probe_rtt_cwnd() {
                 self.probe_rtt.done_stamp = Some(ack.now + PROBE_RTT_DURATION);
                 self.probe_rtt.round_done = false;
-                self.start_round();
+                self.start_round(ack.now);
             }
             return;
         }

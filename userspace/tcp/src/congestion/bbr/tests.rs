@@ -638,7 +638,7 @@ fn a_startup_that_losses_ended_goes_on_if_nothing_was_lost() {
     run.lost = lost;
     run.round(BW);
     assert_ne!(run.bbr.state, State::Startup);
-    run.bbr.undo();
+    run.bbr.undo(run.now);
     assert_eq!((run.bbr.state, run.longterm()), (State::Startup, INFINITE));
     assert!(!run.bbr.full_pipe.reached);
 }
@@ -652,7 +652,7 @@ fn a_probe_that_losses_ended_begins_again_if_nothing_was_lost() {
     assert_ne!(run.longterm(), INFINITE);
     run.lost = 0;
     run.round(BW);
-    run.bbr.undo();
+    run.bbr.undo(run.now);
     assert_eq!((run.bbr.state, run.longterm()), (State::ProbeBwRefill, INFINITE));
     assert_eq!(run.bbr.window(), window);
 }
@@ -664,7 +664,7 @@ fn bounds_of_a_spurious_recovery_are_taken_back() {
     run.lossy_round(1, BW / 2);
     run.lossy_round(1, BW / 2);
     assert!(run.bbr.bw < BW);
-    run.bbr.undo();
+    run.bbr.undo(run.now);
     run.round(BW);
     assert_eq!((run.bbr.bw, run.bbr.bounds), (BW, Bounds::NONE));
 }

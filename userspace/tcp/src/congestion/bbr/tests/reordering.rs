@@ -79,3 +79,46 @@ fn no_round_trip_is_shorter_than_those_of_the_path() {
         assert!(rounds.contains(&counted), "{counted} with reordering: {reordering}");
     }
 }
+
+/// A connection on a path that reorders, whose last round trip began longer than one ago.
+fn late_in_a_round_trip() -> Run {
+    let mut run = Run::in_state(State::ProbeBwCruise);
+    run.reordering = true;
+    for _ in 0..10 {
+        run.overtaking_round(BW);
+    }
+    run.now = run.now + RTT * 2;
+    run
+}
+
+/// The acknowledgment of a segment that was sent just before.
+fn overtaking(run: &mut Run) {
+    run.now = run.now + FASTEST;
+    run.rtt = FASTEST;
+    run.acknowledge(MSS, MSS, BW);
+    run.rtt = RTT;
+}
+
+#[test]
+fn a_round_trip_that_a_change_of_state_begins_is_not_over_with_the_first_that_overtakes() {
+    let mut run = late_in_a_round_trip();
+    run.bbr.start_probe_bw_refill(run.now);
+    for _ in 0..20 {
+        overtaking(&mut run);
+        assert_eq!(run.bbr.state, State::ProbeBwRefill);
+    }
+    run.round(BW);
+    assert_eq!(run.bbr.state, State::ProbeBwUp, "one round trip later");
+}
+
+#[test]
+fn a_round_trip_that_a_loss_begins_is_not_over_with_the_first_that_overtakes() {
+    let mut run = late_in_a_round_trip();
+    run.lose(1);
+    for _ in 0..20 {
+        overtaking(&mut run);
+        assert_eq!(run.bbr.bounds, Bounds::NONE);
+    }
+    run.round(BW);
+    assert_ne!(run.bbr.bounds, Bounds::NONE, "one round trip later");
+}
