@@ -103,12 +103,17 @@ impl MeanRtt {
         if self.count < MEAN_SAMPLES {
             return None;
         }
-        let mean = self.sum.checked_div(self.bytes)?;
+        self.take()
+    }
+
+    /// The mean of the samples so far, if there are any; the next one begins.
+    fn take(&mut self) -> Option<Duration> {
+        let mean = self.sum.checked_div(self.bytes);
         *self = Self {
-            measured: true,
+            measured: self.measured,
             ..Self::default()
         };
-        Some(Duration::from_micros(mean))
+        mean.map(Duration::from_micros)
     }
 }
 
@@ -133,18 +138,36 @@ impl MinRtt {
             (self.min_rtt, self.probe_min) = (ack.srtt, ack.srtt);
         }
         let rtt = match &mut self.mean {
-            Some(mean) => {
-                let is_first = !mean.measured;
-                let rtt = mean.update(ack.rtt, ack.newly_acked);
-                if is_first && rtt.is_some() {
-                    // The smoothed time stood in for it, whatever it was at that moment.
-                    (self.min_rtt, self.probe_min) = (None, None);
-                }
-                rtt
-            }
+            Some(mean) => mean.update(ack.rtt, ack.newly_acked),
             None => ack.rtt,
         };
         self.is_expired = now > self.probe_stamp + PROBE_RTT_INTERVAL;
+        self.note(rtt, now);
+    }
+
+    /// `ProbeRTT` has little enough in flight: no mean is taken of round trips from before and from now together.
+    pub(super) fn begin_probe(&mut self) {
+        if let Some(mean) = &mut self.mean {
+            mean.take();
+        }
+    }
+
+    /// `ProbeRTT` ends: the mean of what it measured, however little that is, is the one that it was for.
+    pub(super) fn end_probe(&mut self, now: Instant) {
+        let rtt = self.mean.as_mut().and_then(MeanRtt::take);
+        if rtt.is_some() {
+            self.note(rtt, now);
+        }
+        self.probe_stamp = now;
+    }
+
+    /// Takes a round-trip time, or a mean of some, into account.
+    fn note(&mut self, rtt: Option<Duration>, now: Instant) {
+        if let Some(mean) = self.mean.as_mut().filter(|mean| rtt.is_some() && !mean.measured) {
+            mean.measured = true;
+            // The smoothed time stood in for it, whatever it was at that moment.
+            (self.min_rtt, self.probe_min) = (None, None);
+        }
         if let Some(rtt) = rtt
             && (self.is_expired || self.probe_min.is_none_or(|min| rtt < min))
         {

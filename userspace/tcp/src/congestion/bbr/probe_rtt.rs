@@ -58,6 +58,7 @@ impl Bbr {
             if ack.in_flight <= self.probe_rtt_cwnd() {
                 self.probe_rtt.done_stamp = Some(ack.now + PROBE_RTT_DURATION);
                 self.probe_rtt.round_done = false;
+                self.min_rtt.begin_probe();
                 self.start_round(ack.now);
             }
             return;
@@ -71,7 +72,7 @@ impl Bbr {
     /// `CheckProbeRTTDone`.
     pub(super) fn check_probe_rtt_done(&mut self, now: Instant) {
         if self.probe_rtt.done_stamp.is_some_and(|done| now > done) {
-            self.min_rtt.probe_stamp = now;
+            self.min_rtt.end_probe(now);
             self.restore_cwnd();
             self.exit_probe_rtt(now);
         }

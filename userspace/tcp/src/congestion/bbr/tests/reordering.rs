@@ -122,3 +122,43 @@ fn a_round_trip_that_a_loss_begins_is_not_over_with_the_first_that_overtakes() {
     run.round(BW);
     assert_ne!(run.bbr.bounds, Bounds::NONE, "one round trip later");
 }
+
+#[test]
+fn a_probe_of_the_round_trip_needs_few_acknowledgments() {
+    let longer = 2 * RTT;
+    let mut run = Run::in_state(State::ProbeBwCruise);
+    run.reordering = true;
+    run.rtt = longer;
+    run.until(State::ProbeRtt);
+    assert_eq!(run.bbr.min_rtt.get(), Some(longer), "there has been a mean");
+    run.rtt = RTT;
+    run.in_flight = 4 * MSS;
+    run.round(BW);
+    for _ in 0..10 {
+        assert_eq!(run.bbr.state, State::ProbeRtt);
+        run.round(BW);
+    }
+    run.round(BW);
+    assert_eq!(run.bbr.state, State::ProbeBwCruise);
+    assert_eq!(
+        run.bbr.min_rtt.get(),
+        Some(RTT),
+        "nothing from before the probe is in the mean"
+    );
+}
+
+#[test]
+fn the_first_mean_may_be_that_of_a_probe() {
+    let mut run = Run::in_state(State::ProbeBwCruise);
+    run.rtt = 2 * RTT;
+    run.until(State::ProbeRtt);
+    run.reordering = true;
+    run.in_flight = 4 * MSS;
+    run.round(BW);
+    assert_eq!(run.bbr.min_rtt.get(), Some(2 * RTT), "the smoothed one");
+    run.rtt = 4 * RTT;
+    while run.bbr.state == State::ProbeRtt {
+        run.round(BW);
+    }
+    assert_eq!(run.bbr.min_rtt.get(), Some(4 * RTT), "although it is longer");
+}
