@@ -66,7 +66,8 @@ impl Tcb {
     }
 
     /// Whether the segment is the peer's FIN after this side's, which it acknowledges or which was acknowledged before
-    /// (FIN-WAIT-1 and FIN-WAIT-2), with nothing else to it. That the application may want to write makes no difference any more.
+    /// (FIN-WAIT-1 and FIN-WAIT-2), with nothing else to it. That the application may want to write makes no difference
+    /// any more.
     #[inline]
     fn predicts_end(&self, segment: &Segment<'_>) -> bool {
         self.is_plainly_next(segment, Flags::FIN | Flags::ACK)
@@ -84,7 +85,8 @@ impl Tcb {
         if flight > 0 {
             self.take_full_acknowledgment(segment, flight, context);
         }
-        self.update_send_window(segment, u32::from(segment.window) << self.snd_wind_shift, context);
+        let window = u32::from(segment.window) << self.snd_wind_shift;
+        self.update_send_window(segment, window, flight > 0, context);
     }
 
     /// Takes in the acknowledgment of this side's SYN.
