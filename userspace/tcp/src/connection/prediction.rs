@@ -60,9 +60,7 @@ impl Tcb {
     /// nearly all do.
     #[inline]
     fn predicts_establishment(&self, segment: &Segment<'_>) -> bool {
-        self.listener().is_some()
-            && self.is_plainly_next(segment, Flags::ACK)
-            && self.sending.active().is_none()
+        self.listener().is_some() && self.is_plainly_next(segment, Flags::ACK) && self.sending.active().is_none()
     }
 
     /// Whether the segment is the peer's FIN after this side's, which it acknowledges or which was acknowledged before
