@@ -66,7 +66,8 @@ pub struct Acked {
     pub limited: bool,
     /// Round-trip time measured by this acknowledgment, if it measured one.
     pub rtt: Option<Duration>,
-    /// The path was seen to deliver segments in another order than that in which they were sent.
+    /// The path delivers segments in another order than that in which they were sent: it was seen to, on this
+    /// connection or an earlier one, not so long ago that it is forgotten.
     pub reordering: bool,
     /// Smoothed round-trip time; `None` before the first measurement.
     pub srtt: Option<Duration>,

@@ -239,7 +239,7 @@ impl Tcb {
             flight,
             limited,
             rtt: rtt.map(Duration::from_micros),
-            reordering: self.sending.rack.reordering_seen(),
+            reordering: self.sending.rack.is_reordering(),
             srtt: self.rto.srtt(),
             snd_una: self.snd_una,
             snd_nxt: self.snd_nxt,

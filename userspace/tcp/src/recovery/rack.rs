@@ -134,6 +134,12 @@ impl Rack {
         self.reordering_seen
     }
 
+    /// Whether the path counts as one that reorders: a segment was overtaken, and since then fewer than 16 recoveries
+    /// have passed without one that was overtaken by as much; or an earlier connection over the same path knew of it.
+    pub(crate) fn is_reordering(&self) -> bool {
+        self.reordering_extent > 0
+    }
+
     /// An earlier connection over the same path has seen segments overtaken by this, in microseconds.
     pub(crate) fn recall(&mut self, extent: u32) {
         if !self.reordering_seen {
@@ -303,12 +309,14 @@ mod tests {
         assert_eq!(rack.reordering_window(false, 100, srtt, MSS), srtt.longest);
         for _ in 0..16 {
             assert!(rack.reordering_window(false, 100, srtt, MSS) > srtt.smoothed);
+            assert!(rack.is_reordering());
             rack.recovered();
         }
         assert_eq!(
             rack.reordering_window(false, 100, srtt, MSS),
             Duration::from_micros(250)
         );
+        assert!(!rack.is_reordering());
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub(super) struct MinRtt {
     pub(super) probe_stamp: Instant,
     /// BBR.probe_rtt_expired.
     pub(super) is_expired: bool,
-    /// Set once the path has reordered.
+    /// Set while the path counts as one that reorders.
     mean: Option<MeanRtt>,
 }
 
@@ -133,7 +133,9 @@ impl MinRtt {
     /// path like that would be next to nothing.
     fn update(&mut self, ack: &Ack) {
         let now = ack.now;
-        if ack.reordering && self.mean.is_none() {
+        if !ack.reordering {
+            self.mean = None;
+        } else if self.mean.is_none() {
             self.mean = Some(MeanRtt::default());
             (self.min_rtt, self.probe_min) = (ack.srtt, ack.srtt);
         }

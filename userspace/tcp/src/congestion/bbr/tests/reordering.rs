@@ -64,6 +64,25 @@ fn what_was_measured_before_the_first_reordering_is_replaced() {
 }
 
 #[test]
+fn a_path_that_reorders_no_more_is_as_short_as_its_shortest_round_trip() {
+    let mut run = Run::in_state(State::ProbeBwCruise);
+    run.reordering = true;
+    for _ in 0..100 {
+        run.overtaking_round(BW);
+    }
+    let mean = run.bbr.min_rtt.get().unwrap();
+    run.reordering = false;
+    run.rtt = mean - Duration::from_micros(10);
+    run.round(BW);
+    assert_eq!(run.bbr.min_rtt.get(), Some(run.rtt), "by a single measurement");
+    // And as a new one when it reorders again.
+    run.reordering = true;
+    run.rtt = 2 * RTT;
+    run.round(BW);
+    assert_eq!(run.bbr.min_rtt.get(), Some(2 * RTT));
+}
+
+#[test]
 fn no_round_trip_is_shorter_than_those_of_the_path() {
     for (reordering, rounds) in [(false, 2..=4), (true, 1..=1)] {
         let mut run = Run::in_state(State::ProbeBwCruise);
