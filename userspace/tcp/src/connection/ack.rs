@@ -59,11 +59,9 @@ impl Tcb {
 
     /// SRTT, and the longest that most round trips take.
     pub(crate) fn round_trips(&self) -> RoundTrips {
-        let smoothed = self.srtt();
-        let variation = self.rto.rttvar().unwrap_or(smoothed / 4);
         RoundTrips {
-            smoothed,
-            longest: smoothed + 4 * variation,
+            smoothed: self.srtt(),
+            longest: self.rto.longest().unwrap_or(2 * UNKNOWN_RTT),
         }
     }
 

@@ -9,7 +9,8 @@ use crate::time::Instant;
 /// The least round-trip time of the last minutes is wanted; an older one is forgotten. In microseconds.
 const MIN_RTT_AGE: u64 = 300_000_000;
 
-/// The smoothed round-trip time, and the longest that most round trips take: RTO's SRTT + 4 RTTVAR (RFC 6298).
+/// The smoothed round-trip time, and the longest that most round trips take
+/// ([`Rto::longest`](super::rto::Rto::longest)).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoundTrips {
     pub(crate) smoothed: Duration,
