@@ -381,7 +381,10 @@ impl<A: Application> Engine<A> {
         segment: &Segment<'_>,
         out: &mut T,
     ) -> bool {
-        self.follow_next_hop(slot);
+        // Of another flow's connection nothing is looked up.
+        if self.is_next_hop_outdated(slot) && self.is_connection(slot, &segment.key) {
+            self.look_up_connection(slot);
+        }
         let Some(connection) = self.connections.get_mut(slot) else {
             return false;
         };

@@ -274,6 +274,7 @@ impl<A: Application> Engine<A> {
     /// The record of a flow, which may still be where it was found. No two records are of one flow.
     #[inline]
     fn find_otherwise(&self, key: &FlowKey, hash: FlowHash, place: Option<FlowSlot>) -> Option<FlowSlot> {
+        debug_assert_eq!(hash, self.table.hash(key));
         place
             .filter(|&place| self.is_at(place, key))
             .or_else(|| self.table.find_hashed(hash, |place| self.is_at(place, key)))
@@ -281,7 +282,7 @@ impl<A: Application> Engine<A> {
 
     /// Whether there is a connection at `slot`, and it is of the flow `key`.
     #[inline]
-    fn is_connection(&self, slot: u32, key: &FlowKey) -> bool {
+    pub(super) fn is_connection(&self, slot: u32, key: &FlowKey) -> bool {
         let connection = self.connections.get(slot);
         connection.is_some_and(|connection| connection.tcb.key.is(key))
     }
