@@ -29,8 +29,8 @@ pub struct Report {
     pub link: LinkCounters,
     /// The connection was aborted, as planned.
     pub aborted: bool,
-    /// smoltcp stopped without a timer, never sent again what its peer waited for, or took a FIN without all of the text
-    /// before it, so the transfer could not be completed; the engine's part was as it should be.
+    /// smoltcp stopped without a timer, never sent again what its peer waited for, or took a FIN without all of the
+    /// text before it, so the transfer could not be completed; the engine's part was as it should be.
     pub stalled: bool,
 }
 
