@@ -590,7 +590,7 @@ mod tests {
             let (answers, ending) = fin_behind(text);
             assert_eq!(ending, None, "{text}");
             assert!(answers.iter().all(|frame| !View::read(frame).unwrap().has(RST)));
-            let acknowledged = answers.iter().map(|frame| View::read(frame).unwrap().ack).last();
+            let acknowledged = answers.iter().map(|frame| View::read(frame).unwrap().ack).next_back();
             assert_eq!(acknowledged, Some(101 + 4000 + text as u32 + 1));
         }
     }
