@@ -242,16 +242,14 @@ impl Simulation {
         Ok(())
     }
 
-    /// Checks that the text of `side` has kept within the windows that its peer offered.
+    /// Checks that text and FIN of `side` have kept within the windows that its peer offered.
     ///
     /// # Errors
     ///
     /// By how much it went beyond, in words.
     pub fn check_windows(&self, side: Side) -> Result<(), String> {
         match self.windows.exceeded(side) {
-            Some(octets) => Err(format!(
-                "sent text that reached {octets} bytes beyond the window offered to it"
-            )),
+            Some(octets) => Err(format!("sent {octets} octets beyond the window offered to it")),
             None => Ok(()),
         }
     }

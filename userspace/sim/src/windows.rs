@@ -27,7 +27,7 @@ struct Offers {
 #[derive(Clone, Debug)]
 pub(crate) struct Windows {
     offers: [Offers; 2],
-    /// By side: the octets by which its text went beyond the window, the first time it did.
+    /// By side: the octets by which its text and FIN went beyond the window, the first time they did.
     exceeded: [Option<u32>; 2],
 }
 
@@ -63,16 +63,17 @@ impl Windows {
                 *furthest = edge;
             }
         }
-        let end = view.seq.wrapping_add(view.text.len() as u32);
+        let end = view.seq.wrapping_add(view.length());
         if let Some(edge) = self.offers[other].edge
-            && !view.text.is_empty()
+            && !view.has(SYN)
+            && view.length() > 0
             && is_after(end, edge)
         {
             self.exceeded[own].get_or_insert(end.wrapping_sub(edge));
         }
     }
 
-    /// The octets by which text of `side` went beyond the furthest edge offered to it, the first time it did.
+    /// The octets by which text and FIN of `side` went beyond the furthest edge offered to it, the first time they did.
     pub(crate) fn exceeded(&self, side: Side) -> Option<u32> {
         self.exceeded[side.index()]
     }
@@ -145,7 +146,7 @@ mod tests {
                 Side::Client,
                 &frame(Side::Client, 1091, 201, ACK | FIN, 500, b"", &[1; 14]),
             );
-            assert_eq!(windows.exceeded(Side::Client), Some(4));
+            assert_eq!(windows.exceeded(Side::Client), Some(5));
             assert_eq!(windows.exceeded(Side::Server), None);
         }
     }
