@@ -111,7 +111,8 @@ pub struct Bbr {
     pub state: String,
     /// Bandwidth in bytes per second; 0 before the first measurement.
     pub bw: u64,
-    /// Minimum round-trip time of the last seconds in microseconds; `null` before the first measurement.
+    /// Minimum round-trip time of the last seconds in microseconds, on a path that reorders of means; `null` before the
+    /// first measurement.
     pub min_rtt_us: Option<u64>,
     /// The pacing rate in percent of the bandwidth.
     pub pacing_gain: u32,

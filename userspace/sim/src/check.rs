@@ -29,8 +29,8 @@ pub struct Report {
     pub link: LinkCounters,
     /// The connection was aborted, as planned.
     pub aborted: bool,
-    /// smoltcp stopped without a timer, or never sent again what its peer waited for, so the transfer could not be
-    /// completed; the engine's part was as it should be.
+    /// smoltcp stopped without a timer, never sent again what its peer waited for, or took a FIN without all of the
+    /// text before it, so the transfer could not be completed; the engine's part was as it should be.
     pub stalled: bool,
 }
 
@@ -96,6 +96,14 @@ pub fn run(scenario: &Scenario, trace: Option<Trace>) -> Result<Report, Box<Fail
 /// The first thing that is not as it should be, in words.
 pub fn judge(scenario: &Scenario, simulation: &Simulation) -> Result<Report, String> {
     let scripts = Side::BOTH.map(|side| simulation.host(side).script());
+    for side in Side::BOTH
+        .into_iter()
+        .filter(|&side| scenario.party(side).stack.is_engine())
+    {
+        simulation
+            .check_windows(side)
+            .map_err(|problem| format!("{side}: {problem}"))?;
+    }
     let stalled = scripts.iter().any(|script| script.ending() == Some(Ending::Stalled));
     for (side, script) in Side::BOTH.into_iter().zip(scripts) {
         check_bytes(script).map_err(|problem| format!("{side}: {problem}"))?;

@@ -94,9 +94,9 @@ pub fn cases() -> Vec<Case> {
         lossy("loss 3 %", 30),
         case("shallow queue (a tenth of what fills the link)", BDP / 10, |_| {}),
         case("deep queue (ten times that)", 10 * BDP, |_| {}),
-        case("a quarter of the frames skips the delay", BDP, reorder),
+        case("reordering 25 %", BDP, reorder),
         reordering_both_ways(),
-        case("loss 2 %, duplicates 1 %, damage 0.5 %, reordering 5 %", BDP, mix),
+        case("mix", BDP, mix),
         mix_both_ways(),
         fast(),
     ]
@@ -110,25 +110,29 @@ fn reorder(link: &mut tidegate_impair::Impairment) {
 /// A quarter of the frames skips the delay, of text and of acknowledgments: segments overtake each other by half of a
 /// round trip, and the news of them by the other half.
 pub fn reordering_both_ways() -> Case {
-    case_both_ways("the same both ways", BDP, reorder)
+    case_both_ways("reordering 25 %, both ways", BDP, reorder)
 }
 
-/// Ten times the rate and a tenth of the delay, with a queue of one and a half times what fills the link. A full frame
-/// takes 12 us.
+/// The rate of [`fast`] in bits per second: a full frame takes 12 us, without a rest that the granularity of the link
+/// would add to.
+const FAST_RATE: u64 = 1_009_400_000;
+
+/// Ten times the rate and a tenth of the delay, with a queue of one and a half times what fills the link.
 pub fn fast() -> Case {
+    let queue = FAST_RATE / 8 / 500 * 3 / 2;
     let change = |link: &mut tidegate_impair::Impairment| {
         link.delay = Duration::from_millis(1);
-        link.rate = Some(bottleneck(1_009_400_000, BDP * 3 / 2));
+        link.rate = Some(bottleneck(FAST_RATE, queue));
     };
-    case_both_ways("1 Gbit/s, 1 ms each way", BDP, change)
+    case_both_ways("1 Gbit/s", queue, change)
 }
 
 /// Something of every fault, in both directions.
 pub fn mix_both_ways() -> Case {
-    case_both_ways("the same both ways, 5 ms each", BDP, mix)
+    case_both_ways("mix, both ways", BDP, mix)
 }
 
-/// Something of every fault, on half of the delay.
+/// Something of every fault, on half of the delay: loss 2 %, duplicates 1 %, damage 0.5 %, reordering 5 %.
 fn mix(link: &mut tidegate_impair::Impairment) {
     link.delay = Duration::from_millis(5);
     link.loss = Chance::permille(20);
@@ -427,4 +431,18 @@ pub fn run_observed(
         outcome.counters = counters;
     }
     Ok((outcomes, run.links[0].counters()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn links_have_names_of_their_own() {
+        let cases = cases();
+        let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), cases.len());
+    }
 }

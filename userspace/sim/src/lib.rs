@@ -2,8 +2,9 @@
 //!
 //! Two hosts exchange streams over an impaired link; one runs the engine, the other the engine or smoltcp, an
 //! independent implementation. Everything about a run follows from its seed ([`scenario::Scenario::generate`]), so a
-//! seed that fails does so every time. After a run both streams must have arrived whole and nothing may be left of the
-//! connection ([`check::judge`]). [`batch::Batch`] runs many seeds; [`trace::Trace`] shows one segment by segment.
+//! seed that fails does so every time. After a run both streams must have arrived whole, nothing may be left of the
+//! connection, and the engine must have kept within the windows that it was offered ([`check::judge`]).
+//! [`batch::Batch`] runs many seeds; [`trace::Trace`] shows one segment by segment.
 //!
 //! ```
 //! use tidegate_sim::batch::Batch;
@@ -33,3 +34,4 @@ pub mod side;
 pub mod simulation;
 pub mod smoltcp_host;
 pub mod trace;
+mod windows;

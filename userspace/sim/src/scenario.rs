@@ -14,6 +14,7 @@ use crate::host::{ClockStart, Host};
 use crate::impairment::Impairment;
 use crate::script::{Finish, Plan, Script};
 use crate::segment::Endpoint;
+use crate::side::Side;
 use crate::smoltcp_host::{SmoltcpHost, SmoltcpSettings};
 
 /// The TCP a host runs.
@@ -122,6 +123,14 @@ impl Scenario {
             if let Stack::Engine(settings) = &mut party.stack {
                 settings.config.congestion = control;
             }
+        }
+    }
+
+    /// The host on `side`.
+    pub fn party(&self, side: Side) -> &Party {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
         }
     }
 

@@ -104,8 +104,8 @@ pub enum Ending {
     Aborted,
     /// This side gave up.
     TimedOut,
-    /// This side has something to send and runs no timer for it: a fault of its own, and the engine's in no case, since
-    /// only hosts that are not the engine may end so.
+    /// This side cannot go on by a fault of its own, and the engine's in no case, since only hosts that are not the
+    /// engine may end so: it has something to send and runs no timer for it, or has lost what it acknowledged.
     Stalled,
 }
 

@@ -12,6 +12,7 @@ use crate::scenario::Scenario;
 use crate::segment::{RST, SYN, View};
 use crate::side::Side;
 use crate::trace::Trace;
+use crate::windows::Windows;
 
 /// A run that takes more events than this does not end.
 const MAX_EVENTS: u64 = 5_000_000;
@@ -71,6 +72,7 @@ pub struct Simulation {
     /// By the side that sends.
     links: [Link; 2],
     sent: [Sent; 2],
+    windows: Windows,
     queue: BinaryHeap<Reverse<InFlight>>,
     arrivals: Vec<(Duration, Vec<u8>)>,
     frames: Vec<Vec<u8>>,
@@ -100,6 +102,9 @@ impl Simulation {
                 Link::new(scenario.to_client.clone(), random.fork()),
             ],
             sent: [Sent::default(); 2],
+            windows: Windows::new(
+                [&scenario.to_server, &scenario.to_client].map(|link| link.middlebox.strip_window_scale),
+            ),
             queue: BinaryHeap::new(),
             arrivals: Vec::new(),
             frames: Vec::new(),
@@ -237,6 +242,18 @@ impl Simulation {
         Ok(())
     }
 
+    /// Checks that text and FIN of `side` have kept within the windows that its peer offered.
+    ///
+    /// # Errors
+    ///
+    /// By how much it went beyond, in words.
+    pub fn check_windows(&self, side: Side) -> Result<(), String> {
+        match self.windows.exceeded(side) {
+            Some(octets) => Err(format!("sent {octets} octets beyond the window offered to it")),
+            None => Ok(()),
+        }
+    }
+
     fn deadlines(&mut self) -> [Option<Duration>; 2] {
         let now = self.now;
         self.hosts.each_mut().map(|host| host.next_deadline(now))
@@ -260,6 +277,7 @@ impl Simulation {
             frames.append(self.hosts[side.index()].outbox());
             for frame in frames.drain(..) {
                 self.sent[side.index()].note(&frame);
+                self.windows.note(side, &frame);
                 self.carry(side, frame);
             }
             self.frames = frames;

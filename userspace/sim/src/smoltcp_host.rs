@@ -84,6 +84,8 @@ pub struct SmoltcpHost {
     rest: Vec<u8>,
     frames_in: u64,
     skipping: Skipping,
+    /// SEG.SEQ of the peer's SYN.
+    peer_isn: Option<SeqNumber>,
     outbox: Vec<Vec<u8>>,
 }
 
@@ -182,6 +184,7 @@ impl SmoltcpHost {
             rest: Vec::new(),
             frames_in: 0,
             skipping: Skipping::default(),
+            peer_isn: None,
             outbox: Vec::new(),
         })
     }
@@ -257,6 +260,22 @@ impl SmoltcpHost {
         busy
     }
 
+    /// Whether smoltcp has received the peer's FIN.
+    fn has_peer_closed(&self) -> bool {
+        matches!(
+            self.socket().state(),
+            State::CloseWait | State::LastAck | State::Closing | State::TimeWait
+        )
+    }
+
+    /// Whether text of the peer is missing before `segment`'s FIN, which was taken. smoltcp cuts off what lies beyond
+    /// its window, which a window scale makes it take back by an octet or some, but takes the FIN behind that.
+    fn lacks_text_before(&self, segment: &Segment<'_>) -> bool {
+        let has = self.script.received() + self.rest.len() + self.socket().recv_queue();
+        let end = segment.seq + segment.payload.len() as u32;
+        self.peer_isn.is_some_and(|isn| end - (isn + 1) > has as u32)
+    }
+
     /// Whether smoltcp waits for an acknowledgment, or has something to send.
     fn is_something_outstanding(&self) -> bool {
         let socket = self.socket();
@@ -302,7 +321,16 @@ impl Host for SmoltcpHost {
             self.skipping.received(frame);
             self.device.arrived.push_back(packet.to_vec());
         }
+        let segment = Segment::parse(frame, true).ok();
+        if let Some(segment) = segment.as_ref().filter(|segment| segment.flags.contains(Flags::SYN)) {
+            self.peer_isn = Some(segment.seq);
+        }
+        let open = !self.has_peer_closed();
         self.work(now);
+        if open && self.has_peer_closed() && segment.is_some_and(|segment| self.lacks_text_before(&segment)) {
+            self.give_up(Ending::Stalled);
+            self.work(now);
+        }
     }
 
     fn turn(&mut self, now: Duration) {
@@ -486,4 +514,84 @@ fn exchange(socket: &mut tcp::Socket<'static>, script: &mut Script, rest: &mut V
         busy = true;
     }
     busy
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::script::{Pause, Plan};
+    use crate::segment::{ACK, Draft, FIN, RST, SYN, View};
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    /// A FIN behind `text` octets, of which smoltcp has room for 96. What it answers, and how it ends.
+    fn fin_behind(text: usize) -> (Vec<Vec<u8>>, Option<Ending>) {
+        let end = |number: u8| Endpoint {
+            mac: [2, 0, 0, 0, 0, number],
+            address: format!("198.18.0.{number}:7").parse().unwrap(),
+        };
+        let (local, remote) = (end(1), end(2));
+        let settings = SmoltcpSettings {
+            mtu: 1500,
+            receive_buffer: 4096,
+            send_buffer: 4096,
+            delayed_ack: None,
+            nagle: false,
+            timestamps: false,
+            reno: false,
+            seed: 1,
+        };
+        let mut plan = Plan::simple(Bytes::from_static(b"text"), vec![7; 4000 + text].into());
+        plan.pauses = vec![Pause {
+            after: 0,
+            lasts: Duration::from_secs(9),
+        }];
+        let script = Script::new(plan);
+        let mut host = SmoltcpHost::new(&settings, ClockStart::At(0), script, (local, remote), true).unwrap();
+        let send = |host: &mut SmoltcpHost, seq, ack, flags, text: &[u8]| {
+            let draft = Draft {
+                from: remote,
+                to: local,
+                seq,
+                ack,
+                flags,
+                window: 4096,
+                options: b"",
+                text,
+            };
+            host.receive(NOW, &draft.frame());
+            core::mem::take(host.outbox())
+        };
+        let syn_ack = send(&mut host, 100, 0, SYN, b"");
+        let ack = View::read(&syn_ack[0]).unwrap().seq.wrapping_add(1);
+        send(&mut host, 101, ack, ACK, b"");
+        let mut seq = 101;
+        for _ in 0..4 {
+            send(&mut host, seq, ack, ACK, &[7; 1000]);
+            seq += 1000;
+        }
+        let answers = send(&mut host, seq, ack, ACK | FIN, &vec![7; text]);
+        assert!(!answers.is_empty());
+        (answers, host.script.ending())
+    }
+
+    #[test]
+    fn a_fin_that_smoltcp_takes_without_all_of_its_text_is_the_end() {
+        let (answers, ending) = fin_behind(100);
+        assert_eq!(ending, Some(Ending::Stalled));
+        assert!(answers.iter().any(|frame| View::read(frame).unwrap().has(RST)));
+    }
+
+    #[test]
+    fn a_fin_whose_text_fits_the_window_is_not() {
+        for text in [0, 96] {
+            let (answers, ending) = fin_behind(text);
+            assert_eq!(ending, None, "{text}");
+            assert!(answers.iter().all(|frame| !View::read(frame).unwrap().has(RST)));
+            let acknowledged = answers.iter().map(|frame| View::read(frame).unwrap().ack).next_back();
+            assert_eq!(acknowledged, Some(101 + 4000 + text as u32 + 1));
+        }
+    }
 }

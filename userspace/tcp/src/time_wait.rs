@@ -15,7 +15,8 @@ use crate::wire::{Flags, Options, Segment};
 /// The record of a connection that is kept for 2MSL.
 pub(crate) struct TimeWait {
     pub(crate) key: CompactKey,
-    /// The hash of the key.
+    /// The hash of the key: when 2MSL are over, nothing else asks for the key, unless someone watches, and that of IPv6
+    /// is in memory of its own.
     pub(crate) hash: FlowHash,
     pub(crate) link: LinkId,
     pub(crate) snd_nxt: SeqNumber,

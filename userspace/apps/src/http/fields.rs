@@ -9,7 +9,7 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether `text` is `wanted`, which consists of small letters and hyphens, but for the case of its letters. `text` has
-/// no control characters, as neither names nor values of fields do.
+/// no CR, which would pass for a hyphen: httparse lets none into names and values of fields. (HTAB is in values.)
 #[inline]
 pub(super) fn is_word<const N: usize>(text: &[u8], wanted: &[u8; N]) -> bool {
     /// The bit that tells small letters from capital ones; hyphens have it, too.
@@ -75,7 +75,7 @@ mod tests {
             assert!(is_word(same, wanted));
         }
         for at in 0..wanted.len() {
-            for byte in b' '..=255 {
+            for byte in (0..=255).filter(|&byte| byte != b'\r') {
                 let mut other = *wanted;
                 other[at] = byte;
                 assert_eq!(

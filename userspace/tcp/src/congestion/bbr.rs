@@ -208,8 +208,9 @@ impl Bbr {
     }
 
     /// `StartRound`.
-    fn start_round(&mut self) {
+    fn start_round(&mut self, now: Instant) {
         self.rounds.next_delivered = self.delivered;
+        self.rounds.since = now;
     }
 
     /// `SaveCwnd`.
@@ -329,7 +330,7 @@ impl CongestionControl for Bbr {
         self.mss = mss;
         self.begin(now);
         self.save_state_upon_loss();
-        self.note_loss();
+        self.note_loss(now);
         self.recovering = true;
         self.bound_cwnd();
     }
@@ -349,7 +350,7 @@ impl CongestionControl for Bbr {
         if !repeated {
             self.save_state_upon_loss();
         }
-        self.note_loss();
+        self.note_loss(now);
         self.recovering = true;
         self.cwnd = mss;
     }
@@ -371,8 +372,8 @@ impl CongestionControl for Bbr {
     }
 
     /// `HandleSpuriousLossDetection`.
-    fn undo(&mut self) {
+    fn undo(&mut self, now: Instant) {
         self.recovering = false;
-        self.handle_spurious_loss();
+        self.handle_spurious_loss(now);
     }
 }

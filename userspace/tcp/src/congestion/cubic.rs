@@ -261,7 +261,7 @@ impl CongestionControl for Cubic {
         self.hystart = HyStart::new();
     }
 
-    fn undo(&mut self) {
+    fn undo(&mut self, _now: Instant) {
         let Some(before) = self.undo.take() else {
             return;
         };

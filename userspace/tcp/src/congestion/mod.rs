@@ -66,7 +66,8 @@ pub struct Acked {
     pub limited: bool,
     /// Round-trip time measured by this acknowledgment, if it measured one.
     pub rtt: Option<Duration>,
-    /// The path was seen to deliver segments in another order than that in which they were sent.
+    /// The path delivers segments in another order than that in which they were sent: it was seen to, on this
+    /// connection or an earlier one, not so long ago that it is forgotten.
     pub reordering: bool,
     /// Smoothed round-trip time; `None` before the first measurement.
     pub srtt: Option<Duration>,
@@ -200,7 +201,7 @@ pub trait CongestionControl: Debug + Send + Sync {
     /// The last [`Self::on_congestion`] or first [`Self::on_timeout`] was spurious: everything becomes as it was
     /// before. A window that has grown beyond the earlier one since then stays, with its threshold (RFC 9438, section
     /// 4.9.2).
-    fn undo(&mut self);
+    fn undo(&mut self, now: Instant);
 }
 
 /// Initial window (RFC 6928, section 2) and restart window (RFC 5681, section 4.1), in bytes.
@@ -427,7 +428,7 @@ mod tests {
                 Event::Window(cwnd) => self.controller.set_window(cwnd.max(mss)),
                 Event::Recovered => self.controller.on_recovered(mss),
                 Event::Idle => self.controller.on_idle(mss),
-                Event::Undo => self.controller.undo(),
+                Event::Undo => self.controller.undo(self.now),
             }
         }
     }
@@ -485,7 +486,7 @@ mod tests {
                     run.controller.set_window(1448);
                 }
             }
-            run.controller.undo();
+            run.controller.undo(run.now);
             run.controller.on_recovered(1448);
             prop_assert_eq!((run.controller.window(), run.controller.ssthresh()), before);
         }

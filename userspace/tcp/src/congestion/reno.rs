@@ -131,7 +131,7 @@ impl CongestionControl for Reno {
         self.bound(mss);
     }
 
-    fn undo(&mut self) {
+    fn undo(&mut self, _now: Instant) {
         let Some((cwnd, ssthresh)) = self.undo.take() else {
             return;
         };
@@ -302,16 +302,16 @@ mod tests {
     fn undo_restores_once_and_never_lowers_the_window() {
         let mut reno = Reno::new(MSS);
         reno.on_timeout(NOW, 10 * MSS, false, MSS);
-        reno.undo();
+        reno.undo(NOW);
         assert_eq!((reno.window(), reno.ssthresh()), (10 * MSS, INITIAL_SSTHRESH));
         reno.set_window(4 * MSS);
-        reno.undo();
+        reno.undo(NOW);
         assert_eq!(reno.window(), 4 * MSS, "nothing is left to undo");
 
         reno.on_congestion(NOW, 4 * MSS, MSS);
         reno.on_recovered(MSS);
         reno.set_window(9 * MSS);
-        reno.undo();
+        reno.undo(NOW);
         assert_eq!((reno.window(), reno.ssthresh()), (9 * MSS, 2 * MSS));
     }
 }

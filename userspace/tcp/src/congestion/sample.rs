@@ -71,7 +71,8 @@ pub struct PathModel {
     pub state: &'static str,
     /// The bandwidth in bytes per second; zero before the first measurement.
     pub bandwidth: u64,
-    /// The least round-trip time of the last seconds; `None` before the first measurement.
+    /// The least round-trip time of the last seconds; on a path that reorders the least mean of 64 of them, or of as
+    /// many as a probe of it measures, and the smoothed one until there is a mean. `None` before the first measurement.
     pub min_rtt: Option<Duration>,
     /// The pacing rate, in percent of the bandwidth.
     pub pacing_gain: u32,

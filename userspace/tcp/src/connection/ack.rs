@@ -59,11 +59,9 @@ impl Tcb {
 
     /// SRTT, and the longest that most round trips take.
     pub(crate) fn round_trips(&self) -> RoundTrips {
-        let smoothed = self.srtt();
-        let variation = self.rto.rttvar().unwrap_or(smoothed / 4);
         RoundTrips {
-            smoothed,
-            longest: smoothed + 4 * variation,
+            smoothed: self.srtt(),
+            longest: self.rto.longest().unwrap_or(2 * UNKNOWN_RTT),
         }
     }
 
@@ -239,7 +237,7 @@ impl Tcb {
             flight,
             limited,
             rtt: rtt.map(Duration::from_micros),
-            reordering: self.sending.rack.reordering_seen(),
+            reordering: self.sending.rack.is_reordering(),
             srtt: self.rto.srtt(),
             snd_una: self.snd_una,
             snd_nxt: self.snd_nxt,
@@ -454,7 +452,7 @@ impl Tcb {
             return false;
         }
         context.counters.bump(Counter::SpuriousRetransmits);
-        self.congestion(context.config).undo();
+        self.congestion(context.config).undo(context.now);
         let sending = &mut *self.sending;
         sending.undo = None;
         sending.frto = Frto::Off;

@@ -164,8 +164,8 @@ pub(crate) struct Connection<C> {
 }
 
 impl<C> Connection<C> {
-    /// Reads a word of every cache line, wherever these begin: what is read is less than a line apart. The result means
-    /// nothing.
+    /// Reads a word of every cache line, wherever these begin, if the application keeps less than a line. The result
+    /// means nothing.
     #[inline]
     pub(crate) fn touch(&self) -> u32 {
         let tcb = &self.tcb;
@@ -523,6 +523,25 @@ mod tests {
     fn a_connection_is_small() {
         // Ten million of them in 256 bytes each, with what the application keeps and their places in the tables.
         assert!(size_of::<Tcb>() <= 176, "{} bytes", size_of::<Tcb>());
+    }
+
+    #[test]
+    fn every_cache_line_of_a_connection_is_touched() {
+        const LINE: usize = 64;
+        let read = [
+            offset_of!(Tcb, snd_una),
+            offset_of!(Tcb, sending),
+            offset_of!(Tcb, timestamp_offset),
+            offset_of!(Tcb, last_received),
+            offset_of!(Tcb, settled),
+        ];
+        let mut covered = 0;
+        for offset in read {
+            assert!(offset < covered + LINE, "nothing of {covered} to {offset} is read");
+            covered = offset + 1;
+        }
+        assert!(size_of::<Tcb>() < covered + LINE, "nothing behind {covered} is read");
+        assert_eq!(offset_of!(Connection<()>, application), 0);
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl Tcb {
             Some(timestamps) => SeqNumber(timestamps.value).at_or_after(SeqNumber(self.ts_recent)),
             None => false,
         };
-        segment.flags | Flags::PSH == flags | Flags::PSH
+        !is_switched_off()
+            && segment.flags | Flags::PSH == flags | Flags::PSH
             && segment.seq == self.rcv_nxt
             && segment.ack == self.snd_nxt
             && segment.payload.len() as u32 <= self.rcv_edge.saturating_since(self.rcv_nxt)
@@ -55,21 +56,19 @@ impl Tcb {
             && self.sending.active().is_none_or(|sending| sending.is_undisturbed())
     }
 
-    /// Whether the segment completes the handshake of a listener's connection, and does so as nearly all do.
+    /// Whether the segment completes the handshake of a listener's connection, which is in SYN-RECEIVED, and does so as
+    /// nearly all do.
     #[inline]
     fn predicts_establishment(&self, segment: &Segment<'_>) -> bool {
-        self.state == State::SynReceived
-            && self.listener().is_some()
-            && self.is_plainly_next(segment, Flags::ACK)
-            && self.sending.active().is_none()
+        self.listener().is_some() && self.is_plainly_next(segment, Flags::ACK) && self.sending.active().is_none()
     }
 
-    /// Whether the segment is the peer's FIN after this side's, which it acknowledges or which was acknowledged before,
-    /// with nothing else to it. That the application may want to write makes no difference any more.
+    /// Whether the segment is the peer's FIN after this side's, which it acknowledges or which was acknowledged before
+    /// (FIN-WAIT-1 and FIN-WAIT-2), with nothing else to it. That the application may want to write makes no difference
+    /// any more.
     #[inline]
     fn predicts_end(&self, segment: &Segment<'_>) -> bool {
-        matches!(self.state, State::FinWait1 | State::FinWait2)
-            && self.is_plainly_next(segment, Flags::FIN | Flags::ACK)
+        self.is_plainly_next(segment, Flags::FIN | Flags::ACK)
             && segment.payload.is_empty()
             && self.rcv_edge.after(self.rcv_nxt)
             && !self.abort
@@ -84,7 +83,8 @@ impl Tcb {
         if flight > 0 {
             self.take_full_acknowledgment(segment, flight, context);
         }
-        self.update_send_window(segment, u32::from(segment.window) << self.snd_wind_shift, context);
+        let window = u32::from(segment.window) << self.snd_wind_shift;
+        self.update_send_window(segment, window, flight > 0, context);
     }
 
     /// Takes in the acknowledgment of this side's SYN.
@@ -131,7 +131,7 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
-        if is_switched_off() || !self.tcb.predicts(segment) {
+        if !self.tcb.predicts(segment) {
             return false;
         }
         self.tcb.take_predicted(segment, context);
@@ -143,9 +143,10 @@ impl<C> Connection<C> {
         true
     }
 
-    /// As [`Connection::take_if_predicted`], for the segment that ends a connection this side has closed.
+    /// As [`Connection::take_if_predicted`], for the segment that completes the handshake of a listener's connection,
+    /// and for that which ends a connection this side has closed.
     #[inline]
-    pub(super) fn take_if_ending<A, T>(
+    pub(super) fn take_if_predicted_once<A, T>(
         &mut self,
         segment: &Segment<'_>,
         application: &mut A,
@@ -154,39 +155,26 @@ impl<C> Connection<C> {
     where
         A: Application<Connection = C>,
     {
-        if is_switched_off() || !self.tcb.predicts_end(segment) {
-            return false;
-        }
-        self.tcb.take_predicted(segment, context);
-        self.tcb.state = State::FinWait2;
-        self.tcb.note_predicted(segment, context);
-        self.fin(context);
-        self.offer_unread(application, context);
-        self.tcb.schedule_ack(context);
-        true
-    }
-
-    /// As [`Connection::take_if_predicted`], for the segment that completes the handshake of a listener's connection.
-    #[inline]
-    pub(super) fn take_if_establishing<A, T>(
-        &mut self,
-        segment: &Segment<'_>,
-        application: &mut A,
-        context: &mut Context<'_, T>,
-    ) -> bool
-    where
-        A: Application<Connection = C>,
-    {
-        if is_switched_off() || !self.tcb.predicts_establishment(segment) {
-            return false;
-        }
-        self.tcb.take_establishing(segment, context);
-        self.establish(application, context);
-        self.tcb.note_predicted(segment, context);
-        if !segment.payload.is_empty() {
-            // The application may have closed the connection that it was just told of.
-            self.deliver(segment.payload, application, context);
-            self.tcb.schedule_ack(context);
+        match self.tcb.state {
+            State::SynReceived if self.tcb.predicts_establishment(segment) => {
+                self.tcb.take_establishing(segment, context);
+                self.establish(application, context);
+                self.tcb.note_predicted(segment, context);
+                if !segment.payload.is_empty() {
+                    // The application may have closed the connection that it was just told of.
+                    self.deliver(segment.payload, application, context);
+                    self.tcb.schedule_ack(context);
+                }
+            }
+            State::FinWait1 | State::FinWait2 if self.tcb.predicts_end(segment) => {
+                self.tcb.take_predicted(segment, context);
+                self.tcb.state = State::FinWait2;
+                self.tcb.note_predicted(segment, context);
+                self.fin(context);
+                self.offer_unread(application, context);
+                self.tcb.schedule_ack(context);
+            }
+            _ => return false,
         }
         true
     }

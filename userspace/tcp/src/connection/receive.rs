@@ -49,26 +49,9 @@ impl<C> Connection<C> {
         self.any_segment_arrives(segment, application, context)
     }
 
-    /// [`Connection::segment_arrives`] for the segment that completes the handshake of a connection just made.
-    pub(crate) fn handshake_arrives<A, T>(
-        &mut self,
-        segment: &Segment<'_>,
-        application: &mut A,
-        context: &mut Context<'_, T>,
-    ) -> Arrival
-    where
-        A: Application<Connection = C>,
-        T: Transmit,
-    {
-        if self.take_if_establishing(segment, application, context) {
-            return Arrival::Done;
-        }
-        self.any_segment_arrives(segment, application, context)
-    }
-
-    /// [`Connection::segment_arrives`] without header prediction.
+    /// [`Connection::segment_arrives`] of all but the segments that make up most of what arrives.
     #[inline(never)]
-    fn any_segment_arrives<A, T>(
+    pub(crate) fn any_segment_arrives<A, T>(
         &mut self,
         segment: &Segment<'_>,
         application: &mut A,
@@ -78,7 +61,7 @@ impl<C> Connection<C> {
         A: Application<Connection = C>,
         T: Transmit,
     {
-        if self.take_if_ending(segment, application, context) {
+        if self.take_if_predicted_once(segment, application, context) {
             return Arrival::Done;
         }
         if self.tcb.state == State::SynSent {
@@ -176,7 +159,7 @@ impl<C> Connection<C> {
         });
         tcb.syn_acknowledged(segment, context);
         // How much the application may queue depends on it.
-        tcb.update_send_window(segment, tcb.window_of(segment), context);
+        tcb.update_send_window(segment, tcb.window_of(segment), true, context);
         self.establish(application, context);
     }
 
@@ -194,10 +177,11 @@ impl<C> Connection<C> {
             return false;
         }
         let window = tcb.window_of(segment);
+        let advances = segment.ack.after(tcb.snd_una);
         if !old {
             tcb.process_ack(segment, window, context);
         }
-        tcb.update_send_window(segment, window, context);
+        tcb.update_send_window(segment, window, advances, context);
         if tcb.fin_sent && tcb.flight() == 0 {
             match tcb.state {
                 State::FinWait1 => tcb.state = State::FinWait2,
@@ -647,12 +631,20 @@ impl Tcb {
         u32::from(segment.window) << shift
     }
 
-    /// RFC 9293, section 3.10.7.4, fifth check.
+    /// RFC 9293, section 3.10.7.4, fifth check. `advances` says that no segment before this one has acknowledged as
+    /// much: it was sent after all of them, though its text may be sent again. By SND.WL1 alone the window would stay
+    /// as it was, and so its edge would move to where the peer never offered it. Linux asks the same.
     #[inline]
-    pub(super) fn update_send_window<T>(&mut self, segment: &Segment<'_>, window: u32, context: &Context<'_, T>) {
+    pub(super) fn update_send_window<T>(
+        &mut self,
+        segment: &Segment<'_>,
+        window: u32,
+        advances: bool,
+        context: &Context<'_, T>,
+    ) {
         // SND.WL2 is an acknowledgment that was taken in, so never behind SND.UNA: what is not before SND.UNA is not
         // before SND.WL2 either.
-        if segment.ack.before(self.snd_una) || segment.seq.before(self.snd_wl1) {
+        if segment.ack.before(self.snd_una) || (segment.seq.before(self.snd_wl1) && !advances) {
             return;
         }
         let opened = window > self.snd_wnd;

@@ -132,10 +132,7 @@ impl Tcb {
             return self.send_first_time(length, self.fin_queued, context);
         }
         if self.is_all_acknowledged() {
-            self.sending.cwnd_limited = false;
-            if !self.is_ahead(context.now) {
-                self.check_app_limited();
-            }
+            self.note_nothing_to_send(context.now);
             return Ok(());
         }
         self.output_queue(context)
@@ -150,6 +147,15 @@ impl Tcb {
             && (self.fin_sent || !self.fin_queued)
             && !sending.retransmit_head
             && !sending.frto.is_probing()
+    }
+
+    /// It is the application that limits sending, unless the pacing rate has still to let go what was sent.
+    #[inline]
+    fn note_nothing_to_send(&mut self, now: Instant) {
+        self.sending.cwnd_limited = false;
+        if !self.is_ahead(now) {
+            self.check_app_limited();
+        }
     }
 
     /// [`Tcb::output_data`] of more than a segment, or while something is outstanding.
@@ -243,10 +249,7 @@ impl Tcb {
     pub(super) fn send_new<T: Transmit>(&mut self, pipe: u32, context: &mut Context<'_, T>) -> Result<bool, NoFrame> {
         let unsent = self.unsent();
         if unsent == 0 && (self.fin_sent || !self.fin_queued) {
-            self.sending.cwnd_limited = false;
-            if !self.is_ahead(context.now) {
-                self.check_app_limited();
-            }
+            self.note_nothing_to_send(context.now);
             return Ok(false);
         }
         if self.sending.scoreboard.len() >= context.config.max_outstanding_segments as usize {

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 
 use crate::application::ListenerId;
 use crate::wire::FlowKey;
-use crate::wire::address::{Address, from_ip};
+use crate::wire::address::{Address, from_ip, to_ip};
 
 /// Addresses that are compared one by one, which is faster than a table for so few.
 const FEW: usize = 4;
@@ -18,9 +18,8 @@ const FEW: usize = 4;
 /// tables.
 #[derive(Default)]
 pub(super) struct ServedAddresses {
-    listed: Vec<(SocketAddr, ListenerId)>,
-    /// The same as keys have them, if they are few.
-    few: Vec<(Address, u16, ListenerId)>,
+    /// In the order in which they were added.
+    listed: Vec<(Address, u16, ListenerId)>,
     listeners: HashMap<(Address, u16), ListenerId, FixedState>,
     ips: HashSet<Address, FixedState>,
 }
@@ -29,26 +28,28 @@ impl ServedAddresses {
     /// Adds an address. Of equal ones the first counts.
     pub(super) fn add(&mut self, address: SocketAddr, listener: ListenerId) {
         let ip = from_ip(address.ip());
-        self.listed.push((address, listener));
-        if self.listed.len() <= FEW {
-            self.few.push((ip, address.port(), listener));
-        } else {
-            self.few.clear();
-        }
+        self.listed.push((ip, address.port(), listener));
         self.listeners.entry((ip, address.port())).or_insert(listener);
         self.ips.insert(ip);
     }
 
     /// All of them, in the order in which they were added.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, ListenerId)> + '_ {
-        self.listed.iter().copied()
+        let listed = self.listed.iter();
+        listed.map(|(ip, port, listener)| (SocketAddr::new(to_ip(ip), *port), *listener))
+    }
+
+    /// All of them, if they are few.
+    #[inline]
+    fn few(&self) -> Option<&[(Address, u16, ListenerId)]> {
+        (self.listed.len() <= FEW).then_some(&*self.listed)
     }
 
     /// The listener for connections to this side's address and port.
     #[inline]
     pub(super) fn listener(&self, key: &FlowKey) -> Option<ListenerId> {
-        if !self.few.is_empty() {
-            let mut few = self.few.iter();
+        if let Some(few) = self.few() {
+            let mut few = few.iter();
             let found = few.find(|(ip, port, _)| *port == key.local_port && *ip == key.local);
             return found.map(|&(.., listener)| listener);
         }
@@ -58,8 +59,8 @@ impl ServedAddresses {
     /// Whether the peer's address is one of these, on whatever port.
     #[inline]
     pub(super) fn has_peer(&self, key: &FlowKey) -> bool {
-        if !self.few.is_empty() {
-            return self.few.iter().any(|(ip, ..)| *ip == key.remote);
+        if let Some(few) = self.few() {
+            return few.iter().any(|(ip, ..)| *ip == key.remote);
         }
         self.ips.contains(&key.remote)
     }

@@ -284,7 +284,7 @@ impl<A: Application> Engine<A> {
         self.follow_next_hop(slot);
         let connection = &mut self.connections[slot];
         let mut context = context!(self, now, out);
-        let arrival = connection.handshake_arrives(segment, &mut self.application, &mut context);
+        let arrival = connection.any_segment_arrives(segment, &mut self.application, &mut context);
         debug_assert_eq!(arrival, Arrival::Done);
         if self.next_hops.as_ref().is_none_or(|hops| hops.is_heard(slot)) {
             connection.tcb.follow(segment, context.links);

@@ -134,6 +134,7 @@ impl<A: Application> Engine<A> {
         let Some(record) = self.time_wait.remove(slot) else {
             return;
         };
+        debug_assert_eq!(record.hash, self.table.hash_compact(&record.key));
         self.table.remove(record.hash, FlowSlot::TimeWait(slot));
         if self.is_watched() {
             let key = record.key.get();

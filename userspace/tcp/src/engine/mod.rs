@@ -15,12 +15,12 @@ mod next_hop;
 mod observe;
 mod open;
 mod path_mtu;
+mod prefetch;
 mod receive;
 mod sweep;
 mod syn_cookie;
 mod walk;
 
-use core::hint::black_box;
 use core::net::SocketAddr;
 use std::sync::Arc;
 
@@ -381,7 +381,10 @@ impl<A: Application> Engine<A> {
         segment: &Segment<'_>,
         out: &mut T,
     ) -> bool {
-        self.follow_next_hop(slot);
+        // Of another flow's connection nothing is looked up.
+        if self.is_next_hop_outdated(slot) && self.is_connection(slot, &segment.key) {
+            self.look_up_connection(slot);
+        }
         let Some(connection) = self.connections.get_mut(slot) else {
             return false;
         };
@@ -461,7 +464,7 @@ impl<A: Application> Engine<A> {
         while self.frames_out() < frames_end
             && let Some(slot) = self.connection_timers.fire(now, &mut left)
         {
-            if read == 0 && self.connections.len() > receive::FEW_CONNECTIONS {
+            if read == 0 && self.connections.len() > prefetch::FEW_CONNECTIONS {
                 read = self.prefetch_due(now);
             }
             read = read.saturating_sub(1);
@@ -493,19 +496,6 @@ impl<A: Application> Engine<A> {
         if self.has_memory_to_give_back() {
             self.give_back_memory();
         }
-    }
-
-    /// Reads the connections whose timers fire next, whose number it returns: that of one does not depend on another's,
-    /// so the processor waits for all of them at once. Nobody has looked at them for long.
-    #[cold]
-    #[inline(never)]
-    fn prefetch_due(&self, now: Instant) -> usize {
-        let mut due = [0; LOOKUP_GROUP];
-        let count = self.connection_timers.peek(now, &mut due);
-        black_box(due[..count].iter().fold(0, |sum, &slot| {
-            sum ^ self.connections.get(slot).map_or(0, Connection::touch)
-        }));
-        count
     }
 
     fn frames_out(&self) -> u64 {

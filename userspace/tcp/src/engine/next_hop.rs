@@ -130,13 +130,20 @@ impl<A: Application> Engine<A> {
     /// Has a connection go by the tables as they are now. To be called before something happens to it.
     #[inline]
     pub(super) fn follow_next_hop(&mut self, slot: u32) {
-        if self.next_hops.as_ref().is_some_and(|hops| hops.is_outdated(slot)) {
+        if self.is_next_hop_outdated(slot) {
             self.look_up_connection(slot);
         }
     }
 
+    /// Whether the tables have changed since the connection's next hop was looked up.
+    #[inline]
+    pub(super) fn is_next_hop_outdated(&self, slot: u32) -> bool {
+        self.next_hops.as_ref().is_some_and(|hops| hops.is_outdated(slot))
+    }
+
+    /// Has a connection go by the tables as they are now, if there is one.
     #[inline(never)]
-    fn look_up_connection(&mut self, slot: u32) {
+    pub(super) fn look_up_connection(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot) else {
             return;
         };

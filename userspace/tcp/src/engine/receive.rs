@@ -1,12 +1,12 @@
 //! Frames that arrive: read, looked up, and given to what they are for.
 //!
 //! A burst is taken in groups. What the segments of a group will need first, their frames' headers, their buckets of
-//! the flow table and their connections, is read for all of them before any is processed: these loads do not depend on
-//! each other, so the processor waits for all of them at once. With millions of connections nearly every one of them
-//! comes from memory, and waiting for one after the other would cost more than all the rest.
+//! the flow table and their connections, is read for all of them before any is processed ([`super::prefetch`]): waiting
+//! for one after the other would cost more than all the rest.
 
 use core::hint::black_box;
 
+use super::prefetch::{FEW_CONNECTIONS, touch};
 use super::{Engine, OnNoFlow, Received};
 use crate::application::Application;
 use crate::counters::Counter;
@@ -19,26 +19,6 @@ use crate::wire::{Flags, FlowKey, Frame, ParseError, Segment};
 /// Frames that are looked up together: enough to keep the processor's load buffers busy, and few enough that what was
 /// read for the last is still in the first-level cache when its turn comes.
 pub const LOOKUP_GROUP: usize = 32;
-
-/// Connections that may all be in the processor's caches, so that it is not worth it to read more of them in advance
-/// than most segments need.
-pub(super) const FEW_CONNECTIONS: u32 = 1 << 14;
-
-const CACHE_LINE: usize = 64;
-
-/// Cache lines of each frame that are read in advance: the headers, and the text of a request or a short response.
-/// Where there is more, the processor sees by itself that it goes on.
-const TOUCHED_LINES: usize = 4;
-
-/// Reads an octet of each cache line. The result means nothing.
-#[inline]
-fn touch(frame: &[u8]) -> u8 {
-    let mut sum = 0;
-    for line in 0..TOUCHED_LINES {
-        sum ^= frame.get(line * CACHE_LINE).copied().unwrap_or(0);
-    }
-    sum
-}
 
 /// The hash of a segment's flow, and where its record was when the segment's group was looked up. It may have moved
 /// since: segments of the same flow may have come before.
@@ -159,32 +139,6 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Reads what a segment for this record will need, a word of every cache line. The result means nothing.
-    #[inline]
-    fn prefetch(&self, place: FlowSlot) -> u32 {
-        match place {
-            FlowSlot::Connection(slot) => {
-                let timer = u32::from(self.connection_timers.is_armed(slot));
-                self.connections
-                    .get(slot)
-                    .map_or(timer, |connection| timer ^ connection.touch())
-            }
-            FlowSlot::HalfOpen(slot) => self
-                .half_open
-                .get(slot)
-                .map_or(0, |record| record.key.remote_port.into()),
-            FlowSlot::TimeWait(slot) => self.time_wait.get(slot).map_or(0, |record| record.snd_nxt.0),
-        }
-    }
-
-    /// Reads what [`Engine::prefetch`] does not: what moves when the timer does, and whether the next hop is known.
-    #[inline(never)]
-    fn prefetch_beside(&self, slot: u32) -> u32 {
-        let next_hops = self.next_hops.as_ref();
-        let next_hop = next_hops.is_some_and(|hops| hops.is_heard(slot));
-        self.connection_timers.touch_neighbours(slot) ^ u32::from(next_hop)
-    }
-
     /// Processes a frame whose flow was looked up. `segment` is where it is read into.
     #[inline(always)]
     fn process<'a, T: Transmit>(
@@ -274,6 +228,7 @@ impl<A: Application> Engine<A> {
     /// The record of a flow, which may still be where it was found. No two records are of one flow.
     #[inline]
     fn find_otherwise(&self, key: &FlowKey, hash: FlowHash, place: Option<FlowSlot>) -> Option<FlowSlot> {
+        debug_assert_eq!(hash, self.table.hash(key));
         place
             .filter(|&place| self.is_at(place, key))
             .or_else(|| self.table.find_hashed(hash, |place| self.is_at(place, key)))
@@ -281,7 +236,7 @@ impl<A: Application> Engine<A> {
 
     /// Whether there is a connection at `slot`, and it is of the flow `key`.
     #[inline]
-    fn is_connection(&self, slot: u32, key: &FlowKey) -> bool {
+    pub(super) fn is_connection(&self, slot: u32, key: &FlowKey) -> bool {
         let connection = self.connections.get(slot);
         connection.is_some_and(|connection| connection.tcb.key.is(key))
     }

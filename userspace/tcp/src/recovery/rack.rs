@@ -9,7 +9,8 @@ use crate::time::Instant;
 /// The least round-trip time of the last minutes is wanted; an older one is forgotten. In microseconds.
 const MIN_RTT_AGE: u64 = 300_000_000;
 
-/// The smoothed round-trip time, and the longest that most round trips take: RTO's SRTT + 4 RTTVAR (RFC 6298).
+/// The smoothed round-trip time, and the longest that most round trips take
+/// ([`Rto::longest`](super::rto::Rto::longest)).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoundTrips {
     pub(crate) smoothed: Duration,
@@ -132,6 +133,12 @@ impl Rack {
     /// Whether the path was seen to reorder.
     pub(crate) fn reordering_seen(&self) -> bool {
         self.reordering_seen
+    }
+
+    /// Whether the path counts as one that reorders: a segment was overtaken, and since then fewer than 16 recoveries
+    /// have passed without one that was overtaken by as much; or an earlier connection over the same path knew of it.
+    pub(crate) fn is_reordering(&self) -> bool {
+        self.reordering_extent > 0
     }
 
     /// An earlier connection over the same path has seen segments overtaken by this, in microseconds.
@@ -303,12 +310,14 @@ mod tests {
         assert_eq!(rack.reordering_window(false, 100, srtt, MSS), srtt.longest);
         for _ in 0..16 {
             assert!(rack.reordering_window(false, 100, srtt, MSS) > srtt.smoothed);
+            assert!(rack.is_reordering());
             rack.recovered();
         }
         assert_eq!(
             rack.reordering_window(false, 100, srtt, MSS),
             Duration::from_micros(250)
         );
+        assert!(!rack.is_reordering());
     }
 
     #[test]

@@ -71,7 +71,19 @@ impl Rto {
     /// Rule 2.3's timeout, at least that of `bounds`.
     #[inline]
     fn computed(&self, bounds: Bounds) -> u32 {
-        (self.srtt + GRANULARITY.max(4 * self.rttvar)).max(bounds.min)
+        (self.srtt + GRANULARITY).max(self.longest_micros()).max(bounds.min)
+    }
+
+    /// [`Rto::longest`] in microseconds; 0 before the first measurement.
+    #[inline]
+    fn longest_micros(&self) -> u32 {
+        self.srtt + 4 * self.rttvar
+    }
+
+    /// SRTT + 4 RTTVAR, the longest that most round trips take; `None` before the first measurement, unless one is
+    /// remembered.
+    pub fn longest(&self) -> Option<Duration> {
+        (self.srtt > 0).then(|| Duration::from_micros(u64::from(self.longest_micros())))
     }
 
     /// The timeout before the first measurement: rule 2.1's, or by what is remembered.
@@ -183,6 +195,7 @@ mod tests {
         rto.sample(Duration::from_millis(500));
         assert_eq!(rto.srtt(), Some(Duration::from_millis(500)));
         assert_eq!(rto.rttvar(), Some(Duration::from_millis(250)));
+        assert_eq!(rto.longest(), Some(Duration::from_millis(1500)));
         assert_eq!(rto.timeout(bounds()), Duration::from_millis(1500));
     }
 

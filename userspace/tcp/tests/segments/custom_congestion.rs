@@ -100,7 +100,7 @@ impl CongestionControl for Fixed {
 
     fn on_idle(&mut self, _mss: u32) {}
 
-    fn undo(&mut self) {}
+    fn undo(&mut self, _now: Instant) {}
 }
 
 fn connected(congestion: Algorithm) -> Rig {
@@ -176,7 +176,7 @@ impl CongestionControl for Sampling {
 
     fn on_idle(&mut self, _mss: u32) {}
 
-    fn undo(&mut self) {}
+    fn undo(&mut self, _now: Instant) {}
 }
 
 /// Shorter than a tail loss probe waits.

@@ -67,6 +67,7 @@ fn app(random: &mut Random) -> App {
         appetite: random.one_in(8).then_some(3000),
         greeting: pattern(random.pick(&[0, 0, 0, 100, 5000, 60_000])),
         close_at_end: random.one_in(2),
+        close_after_greeting: random.one_in(8),
         timer: random.one_in(3).then_some(ms(700)),
         ..App::default()
     }
@@ -208,6 +209,7 @@ impl Pair {
 
     /// A segment from the peer.
     fn segment(&mut self) {
+        let closing = matches!(self.short.state(), Some(State::FinWait1 | State::FinWait2));
         let random = &mut self.random;
         let timestamped = self.short.timestamp.is_some();
         self.clock = self.clock.wrapping_add(random.pick(&[0, 1, 1, 30]));
@@ -223,7 +225,7 @@ impl Pair {
         if random.one_in(60) {
             ack = self.acknowledged - random.below(3000);
         }
-        let length = if random.one_in(3) {
+        let length = if random.one_in(if closing { 2 } else { 3 }) {
             0
         } else {
             random.pick(&[1, 10, 500, 536, 1000, 1460, 1460])
@@ -237,7 +239,7 @@ impl Pair {
         if self.ecn && random.one_in(20) {
             flags |= random.pick(&[ECE, CWR]);
         }
-        if random.one_in(600) {
+        if random.one_in(if closing { 4 } else { 600 }) {
             flags |= FIN;
         }
         let mut window = self.short.window;
@@ -318,10 +320,10 @@ impl Pair {
                     });
                 });
             }
-            4 if self.active && established && self.random.one_in(30) => {
+            4 if self.active && established && self.random.one_in(5) => {
                 self.both(|rig| rig.on_stream(|stream| stream.shutdown()));
             }
-            5 if self.active && established && self.random.one_in(60) => {
+            5 if self.active && established && self.random.one_in(10) => {
                 self.both(|rig| rig.on_stream(|stream| stream.close()));
             }
             6 => {
@@ -339,24 +341,29 @@ impl Pair {
 
 #[test]
 fn the_short_way_and_the_long_way_come_to_the_same() {
-    let (mut predicted, mut all) = (0, 0);
+    let (mut predicted, mut all, mut ends) = (0, 0, 0);
     for seed in 0..SCRIPTS {
         let mut pair = Pair::new(seed);
         for _ in 0..STEPS {
             if pair.short.engine.population().connections + pair.short.engine.population().half_open == 0 {
                 break;
             }
+            let before = (pair.short.count(Counter::PredictedIn), pair.short.state());
             pair.step();
+            let is_predicted = pair.short.count(Counter::PredictedIn) > before.0;
+            let is_end = before.1 != Some(State::TimeWait) && pair.short.state() == Some(State::TimeWait);
+            ends += u32::from(is_predicted && is_end);
         }
         predicted += pair.short.count(Counter::PredictedIn);
         all += pair.short.count(Counter::FramesIn);
         assert_eq!(pair.long.count(Counter::PredictedIn), 0);
     }
-    println!("{predicted} of {all} segments were predicted");
+    println!("{predicted} of {all} segments were predicted, and {ends} ends");
     assert!(
         predicted * 10 >= all * 3,
         "only {predicted} of {all} segments were predicted"
     );
+    assert!(ends >= 40, "only {ends} of {SCRIPTS} ends were predicted");
 }
 
 #[test]

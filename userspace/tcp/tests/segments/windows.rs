@@ -235,6 +235,37 @@ fn an_old_segment_does_not_bring_an_old_window_back() {
 }
 
 #[test]
+fn text_that_is_sent_again_brings_the_window_of_what_it_acknowledges() {
+    // The window is full of text the peer has taken and not read, so its edge has not moved.
+    let mut rig = Rig::new(config(), sender(100_000));
+    rig.window = 4096;
+    rig.connect();
+    let first = rig.sent();
+    let edge = rig.ack + 4096;
+    assert_eq!(first.len(), 2);
+    // The first of two requests is lost, so it comes behind the second.
+    let (lost, other) = (rig.seq, rig.seq + 7);
+    rig.window = 4096 - 1460;
+    let second = rig.frame(other, first[0].end(), ACK, Options::default(), b"another");
+    rig.inject(&second);
+    rig.window = 4096 - 2 * 1460;
+    let again = rig.frame(lost, first[1].end(), ACK, Options::default(), b"request");
+    rig.inject(&again);
+    rig.seq += 14;
+    assert_eq!(rig.app().received, b"requestanother");
+    rig.pass(ms(3000));
+    let sent = rig.sent();
+    assert!(!sent.is_empty());
+    assert!(sent.iter().all(|segment| segment.end().at_or_before(edge)), "{sent:?}");
+    // What is left of the window is used, and a later window of the same kind opens it.
+    rig.window = 65_535;
+    let again = rig.frame(lost, edge, ACK, Options::default(), b"request");
+    rig.inject(&again);
+    rig.ack = edge;
+    assert!(!rig.read_in_time(10_000).is_empty());
+}
+
+#[test]
 fn the_receive_window_grows_for_a_fast_sender_up_to_the_buffer() {
     let limits = Config {
         receive_buffer: 1 << 20,

@@ -174,9 +174,10 @@ impl Bbr {
     }
 
     /// `NoteLoss`.
-    pub(super) fn note_loss(&mut self) {
+    pub(super) fn note_loss(&mut self, now: Instant) {
         if !self.loss_round.is_loss {
             self.loss_round.delivered = self.delivered;
+            self.loss_round.since = now;
             if !self.recovering {
                 self.save_state_upon_loss();
             }
@@ -196,7 +197,7 @@ impl Bbr {
 
     /// `HandleLostPacket`.
     pub(super) fn handle_lost_segment(&mut self, lost: &LostSegment, context: &LossContext) {
-        self.note_loss();
+        self.note_loss(context.now);
         let round = &mut self.loss_round;
         if round.lost_until != Some(lost.seq) {
             round.ranges = round.ranges.saturating_add(1);
@@ -234,7 +235,7 @@ impl Bbr {
 
     /// A mark: it counts as much as too many losses.
     pub(super) fn handle_mark(&mut self, now: Instant) {
-        self.note_loss();
+        self.note_loss(now);
         self.loss_round.is_marked = true;
         match self.state {
             State::Startup => self.end_startup_by_congestion(),
@@ -247,7 +248,7 @@ impl Bbr {
     }
 
     /// `HandleSpuriousLossDetection`.
-    pub(super) fn handle_spurious_loss(&mut self) {
+    pub(super) fn handle_spurious_loss(&mut self, now: Instant) {
         self.cwnd = self.cwnd.max(self.undo.cwnd);
         self.loss_round.is_loss = false;
         self.full_pipe.reset(0);
@@ -264,7 +265,7 @@ impl Bbr {
                 }
             }
             Some(State::ProbeBwUp) if self.state != State::ProbeBwUp && self.state != State::ProbeRtt => {
-                self.start_probe_bw_refill();
+                self.start_probe_bw_refill(now);
             }
             _ => {}
         }

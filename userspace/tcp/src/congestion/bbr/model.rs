@@ -31,7 +31,7 @@ pub(super) struct Rounds {
     /// BBR.round_start: the acknowledgment at hand begins a round trip.
     pub(super) start: bool,
     /// When the present one began.
-    since: Instant,
+    pub(super) since: Instant,
     /// The window limited sending in this round trip, and in the one before.
     limited: [bool; 2],
 }
@@ -78,7 +78,7 @@ pub(super) struct MinRtt {
     pub(super) probe_stamp: Instant,
     /// BBR.probe_rtt_expired.
     pub(super) is_expired: bool,
-    /// Set once the path has reordered.
+    /// Set while the path counts as one that reorders.
     mean: Option<MeanRtt>,
 }
 
@@ -103,12 +103,17 @@ impl MeanRtt {
         if self.count < MEAN_SAMPLES {
             return None;
         }
-        let mean = self.sum.checked_div(self.bytes)?;
+        self.take()
+    }
+
+    /// The mean of the samples so far, if there are any; the next one begins.
+    fn take(&mut self) -> Option<Duration> {
+        let mean = self.sum.checked_div(self.bytes);
         *self = Self {
-            measured: true,
+            measured: self.measured,
             ..Self::default()
         };
-        Some(Duration::from_micros(mean))
+        mean.map(Duration::from_micros)
     }
 }
 
@@ -128,23 +133,43 @@ impl MinRtt {
     /// path like that would be next to nothing.
     fn update(&mut self, ack: &Ack) {
         let now = ack.now;
-        if ack.reordering && self.mean.is_none() {
+        if !ack.reordering {
+            self.mean = None;
+        } else if self.mean.is_none() {
             self.mean = Some(MeanRtt::default());
             (self.min_rtt, self.probe_min) = (ack.srtt, ack.srtt);
         }
         let rtt = match &mut self.mean {
-            Some(mean) => {
-                let is_first = !mean.measured;
-                let rtt = mean.update(ack.rtt, ack.newly_acked);
-                if is_first && rtt.is_some() {
-                    // The smoothed time stood in for it, whatever it was at that moment.
-                    (self.min_rtt, self.probe_min) = (None, None);
-                }
-                rtt
-            }
+            Some(mean) => mean.update(ack.rtt, ack.newly_acked),
             None => ack.rtt,
         };
         self.is_expired = now > self.probe_stamp + PROBE_RTT_INTERVAL;
+        self.note(rtt, now);
+    }
+
+    /// `ProbeRTT` has little enough in flight: no mean is taken of round trips from before and from now together.
+    pub(super) fn begin_probe(&mut self) {
+        if let Some(mean) = &mut self.mean {
+            mean.take();
+        }
+    }
+
+    /// `ProbeRTT` ends: the mean of what it measured, however little that is, is the one that it was for.
+    pub(super) fn end_probe(&mut self, now: Instant) {
+        let rtt = self.mean.as_mut().and_then(MeanRtt::take);
+        if rtt.is_some() {
+            self.note(rtt, now);
+        }
+        self.probe_stamp = now;
+    }
+
+    /// Takes a round-trip time, or a mean of some, into account.
+    fn note(&mut self, rtt: Option<Duration>, now: Instant) {
+        if let Some(mean) = self.mean.as_mut().filter(|mean| rtt.is_some() && !mean.measured) {
+            mean.measured = true;
+            // The smoothed time stood in for it, whatever it was at that moment.
+            (self.min_rtt, self.probe_min) = (None, None);
+        }
         if let Some(rtt) = rtt
             && (self.is_expired || self.probe_min.is_none_or(|min| rtt < min))
         {

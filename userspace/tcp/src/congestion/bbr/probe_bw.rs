@@ -66,7 +66,7 @@ impl Bbr {
         self.pick_probe_wait(now);
         self.cycle.stamp = now;
         self.cycle.ack_phase = AckPhase::ProbeStopping;
-        self.start_round();
+        self.start_round(now);
         self.state = State::ProbeBwDown;
     }
 
@@ -83,20 +83,20 @@ impl Bbr {
     }
 
     /// `StartProbeBW_REFILL`.
-    pub(super) fn start_probe_bw_refill(&mut self) {
+    pub(super) fn start_probe_bw_refill(&mut self, now: Instant) {
         self.bounds.reset_short_term();
         self.cycle.up_rounds = 0;
         self.cycle.up_acked = 0;
         self.cycle.prev_probe_precautionary = false;
         self.cycle.ack_phase = AckPhase::Refilling;
-        self.start_round();
+        self.start_round(now);
         self.state = State::ProbeBwRefill;
     }
 
     /// `StartProbeBW_UP`.
     fn start_probe_bw_up(&mut self, ack: &Ack) {
         self.cycle.ack_phase = AckPhase::ProbeStarting;
-        self.start_round();
+        self.start_round(ack.now);
         self.full_pipe.reset(ack.rate());
         self.state = State::ProbeBwUp;
         self.raise_inflight_longterm_slope();
@@ -110,14 +110,14 @@ impl Bbr {
         match self.state {
             State::ProbeBwDown => {
                 if self.is_time_to_probe_bw(ack.now) {
-                    self.start_probe_bw_refill();
+                    self.start_probe_bw_refill(ack.now);
                 } else if self.is_time_to_cruise(ack) {
                     self.start_probe_bw_cruise();
                 }
             }
             State::ProbeBwCruise => {
                 if self.is_time_to_probe_bw(ack.now) {
-                    self.start_probe_bw_refill();
+                    self.start_probe_bw_refill(ack.now);
                 }
             }
             State::ProbeBwRefill => {
@@ -215,7 +215,7 @@ impl Bbr {
                     self.max_bw.advance();
                 }
                 if self.cycle.prev_probe_precautionary && !self.cycle.prev_probe_too_high {
-                    self.start_probe_bw_refill();
+                    self.start_probe_bw_refill(ack.now);
                     return true;
                 }
             }

@@ -41,7 +41,7 @@ impl Bbr {
             self.state = State::ProbeRtt;
             self.probe_rtt.done_stamp = None;
             self.cycle.ack_phase = AckPhase::ProbeStopping;
-            self.start_round();
+            self.start_round(ack.now);
         }
         if self.state == State::ProbeRtt {
             self.handle_probe_rtt(ack);
@@ -58,7 +58,8 @@ impl Bbr {
             if ack.in_flight <= self.probe_rtt_cwnd() {
                 self.probe_rtt.done_stamp = Some(ack.now + PROBE_RTT_DURATION);
                 self.probe_rtt.round_done = false;
-                self.start_round();
+                self.min_rtt.begin_probe();
+                self.start_round(ack.now);
             }
             return;
         }
@@ -71,7 +72,7 @@ impl Bbr {
     /// `CheckProbeRTTDone`.
     pub(super) fn check_probe_rtt_done(&mut self, now: Instant) {
         if self.probe_rtt.done_stamp.is_some_and(|done| now > done) {
-            self.min_rtt.probe_stamp = now;
+            self.min_rtt.end_probe(now);
             self.restore_cwnd();
             self.exit_probe_rtt(now);
         }

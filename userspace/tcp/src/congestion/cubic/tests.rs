@@ -304,7 +304,7 @@ fn idle_restarts_with_the_initial_window_and_remembers_the_old_one() {
     flow.cubic.set_window(200 * MSS);
     flow.cubic.on_idle(MSS);
     assert_eq!((flow.cubic.window(), flow.cubic.ssthresh()), (10 * MSS, 150 * MSS));
-    flow.cubic.undo();
+    flow.cubic.undo(flow.now);
     assert_eq!(
         flow.cubic.window(),
         10 * MSS,
@@ -331,18 +331,18 @@ fn undo_restores_every_variable() {
 
     flow.cubic.on_congestion(flow.now, flow.cubic.window(), MSS);
     flow.cubic.set_window(700 * MSS);
-    flow.cubic.undo();
+    flow.cubic.undo(flow.now);
     assert_eq!(flow.cubic.current, before);
     flow.cubic.on_recovered(MSS);
     assert_eq!(flow.cubic.current, before, "the recovery is over already");
 
     flow.cubic.on_timeout(flow.now, flow.cubic.window(), false, MSS);
     flow.cubic.on_timeout(flow.now, flow.cubic.window(), true, MSS);
-    flow.cubic.undo();
+    flow.cubic.undo(flow.now);
     assert_eq!(flow.cubic.current, before);
 
     flow.cubic.set_window(5 * MSS);
-    flow.cubic.undo();
+    flow.cubic.undo(flow.now);
     assert_eq!(flow.cubic.window(), 5 * MSS, "nothing is left to undo");
 }
 
@@ -351,7 +351,7 @@ fn undo_long_after_keeps_the_larger_window() {
     let mut flow = Flow::after_loss(100, 100);
     let ssthresh = flow.cubic.ssthresh();
     flow.cubic.set_window(120 * MSS);
-    flow.cubic.undo();
+    flow.cubic.undo(flow.now);
     assert_eq!((flow.cubic.window(), flow.cubic.ssthresh()), (120 * MSS, ssthresh));
 }
 
@@ -361,7 +361,7 @@ fn undo_in_the_first_slow_start_continues_it() {
     flow.rounds(2);
     flow.lose();
     flow.rounds(3);
-    flow.cubic.undo();
+    flow.cubic.undo(flow.now);
     assert_eq!(
         (flow.cubic.window(), flow.cubic.ssthresh()),
         (40 * MSS, INITIAL_SSTHRESH)
