@@ -28,9 +28,9 @@ pub(crate) struct Cps {
     /// Requests on each connection, one at a time, 1 to 1,000,000.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) requests_per_connection: u32,
-    /// Connections per second that are due, 1 to 50,000,000, whether or not earlier ones are done (an open loop);
+    /// Connections per second that are due, 1 to 50M, whether or not earlier ones are done (an open loop);
     /// without it, as many as can be, each in the place of one that is done.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
+    #[arg(long, value_name = "RATE", value_parser = tidegate_args::rate::within(1..=MAX_RATE))]
     pub(super) rate: Option<u64>,
     #[command(flatten)]
     pub(super) open_loop: OpenLoop,
@@ -59,8 +59,8 @@ pub(crate) struct Latency {
     pub(super) options: Options,
     #[command(flatten)]
     pub(super) load: Load,
-    /// Requests per second of all connections together, 1 to 50,000,000.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
+    /// Requests per second of all connections together, 1 to 50M.
+    #[arg(long, value_name = "RATE", value_parser = tidegate_args::rate::within(1..=MAX_RATE))]
     pub(super) rate: u64,
     /// Requests on each connection, 1 to 1,000,000, after which the client closes it and another takes its place
     /// (default: any number)
