@@ -23,6 +23,9 @@ pub(crate) trait Connector {
     /// Source ports that are in use, or in TIME-WAIT, become free while connections are held.
     const PORTS_COME_FREE: bool;
 
+    /// When this process has ended, a peer that misses the last acknowledgment of a connection is still answered.
+    const ANSWERS_AFTERWARDS: bool;
+
     /// The application.
     fn application(&self) -> &Requests<Self::Id>;
 

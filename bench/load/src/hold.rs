@@ -17,6 +17,10 @@ const MAX_IN_FLIGHT: u64 = 1_000;
 /// connection whose peer acknowledges nothing.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The time in which a peer that misses the last acknowledgment of its connection is answered, where nobody answers it
+/// later: it sends its FIN again after 200 ms or little more, and then after twice that.
+const LINGER: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Opening,
@@ -26,6 +30,10 @@ enum Phase {
     Asking,
     /// As many as there are, reset at once, would be more than a receive ring holds, and nobody sends an RST again.
     Closing,
+    /// All are closed.
+    Lingering {
+        until: Instant,
+    },
     Over,
 }
 
@@ -78,7 +86,7 @@ impl Hold {
             Phase::Opening => phase::Phase::Opening,
             Phase::Keeping { .. } => phase::Phase::Sustain,
             Phase::Asking => phase::Phase::Drain,
-            Phase::Closing | Phase::Over => phase::Phase::RampDown,
+            Phase::Closing | Phase::Lingering { .. } | Phase::Over => phase::Phase::RampDown,
         }
     }
 
@@ -162,6 +170,16 @@ impl Hold {
                     let timeout_at = self.look(connector, now) + TIMEOUT;
                     if connector.application().established() > 0 && now < timeout_at {
                         return Some(timeout_at);
+                    }
+                    if C::ANSWERS_AFTERWARDS {
+                        Phase::Over
+                    } else {
+                        Phase::Lingering { until: now + LINGER }
+                    }
+                }
+                Phase::Lingering { until } => {
+                    if now < until {
+                        return Some(until);
                     }
                     Phase::Over
                 }

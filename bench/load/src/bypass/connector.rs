@@ -98,6 +98,8 @@ impl<T: Transmit> Connector for EngineConnector<'_, T> {
 
     const PORTS_COME_FREE: bool = true;
 
+    const ANSWERS_AFTERWARDS: bool = false;
+
     fn application(&self) -> &Requests<ConnectionId> {
         self.engine.application()
     }

@@ -129,6 +129,8 @@ impl Connector for HostConnector<'_> {
 
     const PORTS_COME_FREE: bool = false;
 
+    const ANSWERS_AFTERWARDS: bool = true;
+
     fn application(&self) -> &Requests<ConnectionId> {
         self.host.application()
     }

@@ -156,11 +156,13 @@ fn connections_that_are_held_have_phases_too() {
     };
     let measured = find(&plan);
     assert_eq!((measured.operations, measured.errors.total()), (4, 0));
-    let phases: Vec<_> = measured
+    let mut phases: Vec<_> = measured
         .series
         .iter()
         .map(|point| (point.phase, point.operations))
         .collect();
+    // Some are closed, and all are answered for a while after that.
+    phases.dedup_by_key(|(phase, _)| *phase);
     assert_eq!(
         phases,
         [
