@@ -57,6 +57,10 @@ impl<'lab> Moving<'lab> {
 }
 
 /// The server's address for client number `client`: both families in turn.
+/// Acknowledgments of handshakes that may come when their connections have ended, on a machine that lets a queue wait
+/// for long.
+const MAX_OPENED_AGAIN: u64 = 3;
+
 fn family(client: usize) -> IpAddr {
     BOTH_FAMILIES[client % BOTH_FAMILIES.len()]
 }
@@ -112,21 +116,23 @@ fn flows_that_change_queues_at_random_lose_no_connection_and_no_byte() {
         for cookies in ["never", "always"] {
             let server = Server::start(&lab, &["--queues", &queues.to_string(), "--syn-cookies", cookies]);
             let connections = in_namespace(Place::Client, echo);
-            server.wait_until_no_connection();
+            let most = if cookies == "always" { MAX_OPENED_AGAIN } else { 0 };
+            server.wait_until_nobody_is_connected(connections, most);
             let counters = server.stop();
             counters.expect_redirects_received();
             counters.expect_frames_whole();
             let handed = counters.expect_handovers_returned();
-            assert_eq!(
-                counters.sum(PASSIVE_OPENS),
-                connections,
-                "{queues} queues, cookies {cookies}"
+            let opened = counters.sum(PASSIVE_OPENS);
+            assert!(
+                (connections..=connections + most).contains(&opened),
+                "{opened} of {connections}: {queues} queues, cookies {cookies}"
             );
-            let by_cookie = if cookies == "always" { connections } else { 0 };
+            let by_cookie = if cookies == "always" { opened } else { 0 };
             assert_eq!(counters.sum(COOKIE_CONNECTIONS), by_cookie, "{queues} queues");
             // An ACK that the last one overtook is of no connection, and answered by a RST that nobody minds.
-            for name in [RESET_BY_PEER, ABORTED, TIMED_OUT] {
-                assert_eq!(counters.sum(name), 0, "{name}: {queues} queues, cookies {cookies}");
+            for (name, most) in [(RESET_BY_PEER, 0), (ABORTED, opened - connections), (TIMED_OUT, 0)] {
+                let count = counters.sum(name);
+                assert!(count <= most, "{name}: {count}, {queues} queues, cookies {cookies}");
             }
             assert!(
                 handed > 1_000,

@@ -22,8 +22,9 @@ use crate::fixture::{
 const HELD: usize = 10;
 
 /// The time for which a server sends a SYN-ACK again whose client has gone on with the server after it (1 s, 2 s, ...
-/// 32 s), and a little more.
-const LAST_HANDSHAKE: Duration = Duration::from_secs(75);
+/// 32 s), or keeps a connection that an acknowledgment has opened again whose client is in TIME-WAIT (60 s) and answers
+/// keepalive probes until then; and some more.
+const LAST_HANDSHAKE: Duration = Duration::from_secs(100);
 
 /// Clients that connect all the time.
 const CLIENTS: usize = 8;
@@ -138,12 +139,15 @@ fn two_restarts_in_a_row_lose_no_connection_and_refuse_none() {
     let Some(lab) = Lab::up(2) else { return };
     let directory = directory();
     let socket = directory.path().join("take-over");
-    let first = start(&lab, &socket);
-    let mut held = vec![hold()];
-    let mut servers = vec![first];
+    let config = directory.path().join("tidegate.toml");
+    fs::write(&config, "[tcp]\nkeepalive_idle = \"5s\"\nkeepalive_interval = \"1s\"\n").expect("a file");
+    let start = || start_with(&lab, &socket, &["--config", text(&config)]);
+    let mut held = Vec::new();
+    let mut servers = vec![start()];
+    held.push(hold());
     under_load(|| {
         for _ in 0..2 {
-            servers.push(start(&lab, &socket));
+            servers.push(start());
             wait_until_taken_over(&servers[servers.len() - 2]);
             for connections in &held {
                 expect_echo(connections, "a connection of a server before");
