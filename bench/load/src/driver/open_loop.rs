@@ -1,4 +1,4 @@
-//! What is due at its time: the requests of an open loop, and connections.
+//! Operations at the time at which they are due: requests of an open loop, and connections.
 
 use tidegate_tcp::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What is checked before anything is attached.
+//! Checks before anything is attached.
 
 use std::net::{IpAddr, SocketAddr};
 
