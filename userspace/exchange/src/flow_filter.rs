@@ -105,6 +105,15 @@ impl FlowFilter {
         ended
     }
 
+    /// Forgets which shards are to have the connections of handshakes. To be called when another process has had the
+    /// program steer to its shards, whose numbers there are those of this one's: their connections are in the table by
+    /// now, and an acknowledgment that is still under way is given a shard again.
+    pub fn forget_handshakes(&self) {
+        for slot in (*self.handshakes).as_ref() {
+            slot.store(0, Ordering::Release);
+        }
+    }
+
     fn bucket(&self, hash: FlowHash) -> Bucket<'_> {
         let first = self.hasher.bucket(hash) as usize * BUCKET_WORDS;
         Bucket::new(&(*self.flows).as_ref()[first..first + BUCKET_WORDS])
@@ -331,6 +340,22 @@ mod tests {
         assert_eq!(new[1].others(&key(1)), 0b1);
         assert_eq!(new[0].end_all(4, 2), 2);
         assert!(is_empty(&before));
+    }
+
+    #[test]
+    fn handshakes_of_another_process_name_no_shard_of_this_one_when_they_are_forgotten() {
+        let ([before, ..], handshakes) = four_shards(1000);
+        let old = before.of_shard(1, 2);
+        let new = before.of_process(2, Arc::new([0]));
+        let new = [0, 1].map(|shard| new.of_shard(shard, 2));
+        let hash = key(1).filter_hash(&before.hasher);
+        handshakes[handshake::slot(hash) as usize].store(handshake::entry(hash, 1, 77), Ordering::Relaxed);
+        old.begin(&key(1));
+        new[0].forget_handshakes();
+        for filter in &new {
+            assert_eq!(filter.handshake_owner(&key(1)), None);
+            assert_eq!(filter.others(&key(1)), 0b1000, "the other process's alone");
+        }
     }
 
     /// Two buckets for 10,000 flows: no flow is lost, whatever the order in which they end.

@@ -104,6 +104,7 @@ impl Steering {
         }
         self.write(settings)?;
         self.turn_cookies_off()?;
+        self.flow_filter.forget_handshakes();
         self.drops.take_back();
         Ok(others.iter().map(listener_address).collect())
     }
@@ -141,6 +142,7 @@ impl Steering {
         }
         kept.rules.write(&mut self.program)?;
         self.turn_cookies_off()?;
+        self.flow_filter.forget_handshakes();
         let cookies = feature::COOKIES | feature::ALL_COOKIES;
         lock(&self.features).set(u32::MAX, kept.features & !cookies)?;
         lock(&self.settings).write()
