@@ -17,36 +17,12 @@ if (($# > 3)) || ! [[ $connections$rate$seconds =~ ^[0-9]+$ ]]; then
     sed -n '2,/^set -/p' "$0" | grep '^#' | cut -c3- >&2
     exit 2
 fi
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export TIDEGATE_LAB=tg-listing
-lab=$root/scripts/lab.sh
-programs=${TIDEGATE_PROGRAMS:-$root/target/release}
+# shellcheck source=scripts/servers-in-lab.sh
+source "$(dirname "${BASH_SOURCE[0]}")/servers-in-lab.sh"
 # The client that holds connections takes all that comes from its target, so the other one has a port of its own.
 held_url=http://198.18.0.1/
 url=http://198.18.0.1:81/
-pids=()
-
-# shellcheck source=scripts/lab-lock.sh
-source "$root/scripts/lab-lock.sh"
-lock_lab listing
-work=$(mktemp -d)
-
-clean_up() {
-    for pid in "${pids[@]}"; do
-        kill "$pid" 2>/dev/null || true
-    done
-    wait || true
-    "$lab" down 9>&-
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 1' INT TERM
-
-die() {
-    echo "listing: $1" >&2
-    tail -n 20 "$work"/*.log >&2
-    exit 1
-}
+begin_lab listing
 
 # Waits for LIMIT seconds until a command succeeds.
 wait_for() {
@@ -106,17 +82,16 @@ END
 # The client brings its own program.
 "$lab" client ip link set dev tgc0 xdp off
 "$lab" server ip route add 198.19.0.0/16 via 198.18.0.2
-ip netns exec "$TIDEGATE_LAB-server" "$programs/tidegate" serve --config "$work/tidegate.toml" >"$work/server.log" 2>&1 9>&- &
-pids+=($!)
-wait_for 60 grep -q '^tidegate: ready' "$work/server.log" || die "the server does not serve"
+start_server server --config "$work/tidegate.toml"
 ip netns exec "$TIDEGATE_LAB-client" "$programs/tidegate-bench" hold --url "$held_url" --client bypass --iface tgc0 --sources 198.19.0.0/16 \
     --wait adaptive --connections "$connections" --duration 600s >"$work/hold.log" 2>&1 9>&- &
-pids+=($!)
+started+=($!)
 wait_for 300 are_held || die "only $(held) of $connections connections are open"
 latency before
 touch "$work/lists"
 list "$work/lists" >"$work/listings" 9>&- &
 lister=$!
+started+=("$lister")
 latency during
 rm "$work/lists"
 wait "$lister"

@@ -19,36 +19,10 @@ if (($# > 2)) || ! [[ $rounds$seconds =~ ^[0-9]+$ ]]; then
     sed -n '2,/^set -/p' "$0" | grep '^#' | cut -c3- >&2
     exit 2
 fi
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export TIDEGATE_LAB=tg-watching
-lab=$root/scripts/lab.sh
-programs=${TIDEGATE_PROGRAMS:-$root/target/release}
+# shellcheck source=scripts/servers-in-lab.sh
+source "$(dirname "${BASH_SOURCE[0]}")/servers-in-lab.sh"
 admin=http://127.0.0.1:9100
-watchers=()
-
-# shellcheck source=scripts/lab-lock.sh
-source "$root/scripts/lab-lock.sh"
-lock_lab watching
-work=$(mktemp -d)
-server=
-
-clean_up() {
-    local pid
-    for pid in "${watchers[@]}" $server; do
-        kill "$pid" 2>/dev/null || true
-    done
-    wait || true
-    "$lab" down 9>&-
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 1' INT TERM
-
-die() {
-    echo "watching: $1" >&2
-    tail -n 20 "$work"/*.log >&2
-    exit 1
-}
+begin_lab watching
 
 # Has the server log these requests; without an argument none.
 log_requests() {
@@ -61,6 +35,13 @@ log_requests() {
 # Asks for PATH each second.
 ask() {
     exec "$lab" server bash -c 'while sleep 1; do curl -sf "$1" >"$2"; done' ask "$admin$1" "$work/$2" 9>&-
+}
+
+# Ends all that was started but the server.
+stop_watching() {
+    kill "${started[@]:1}"
+    wait "${started[@]:1}" || true
+    started=("${started[0]}")
 }
 
 # Measures CASE in ROUND.
@@ -83,36 +64,26 @@ cp "$work/plain.toml" "$work/tidegate.toml"
 # The client brings its own program.
 "$lab" client ip link set dev tgc0 xdp off
 "$lab" server ip route add 198.19.0.0/16 via 198.18.0.2
-ip netns exec "$TIDEGATE_LAB-server" "$programs/tidegate" serve --config "$work/tidegate.toml" >"$work/server.log" 2>&1 9>&- &
-server=$!
-for _ in $(seq 300); do
-    ! grep -qs "^tidegate: ready" "$work/server.log" || break
-    sleep 0.1
-done
-grep -q "^tidegate: ready" "$work/server.log" || die "the server does not serve"
+start_server server --config "$work/tidegate.toml"
 
 for round in $(seq -w "$rounds"); do
     measure off "$round"
 
     log_requests 0.01
     ask /metrics metrics.txt &
-    watchers=($!)
+    started+=($!)
     ask /api/v1/rates rates.txt &
-    watchers+=($!)
+    started+=($!)
     measure on "$round"
-    kill "${watchers[@]}"
-    wait "${watchers[@]}" || true
-    watchers=()
+    stop_watching
     log_requests
     grep -q '^# EOF' "$work/metrics.txt" && [[ -s $work/rates.txt && -s $work/access.txt ]] || die "nobody could watch"
 
     "$programs/tidegate" ctl --control "$work/control" capture --filter 'host 198.19.0.1' --write "$work/peer.pcapng" \
         >"$work/capture.log" 2>&1 9>&- &
-    watchers=($!)
+    started+=($!)
     measure capture "$round"
-    kill "${watchers[@]}"
-    wait "${watchers[@]}" || true
-    watchers=()
+    stop_watching
     [[ -s $work/peer.pcapng ]] || die "nothing was captured"
 
     measure again "$round"

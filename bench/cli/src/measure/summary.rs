@@ -6,6 +6,7 @@ use tidegate_args::request::Request;
 use tidegate_lab::machine::Memory;
 use tidegate_load::{Arrival, Close, Starts, Workload};
 use tidegate_report::Latencies;
+use tidegate_report::format::printable;
 
 use super::row::{close_name, direction_name};
 use super::run::{MemoryUse, Run};
@@ -16,11 +17,11 @@ const NAME_WIDTH: usize = 11;
 /// Bytes in a megabyte.
 const MEGABYTE: f64 = 1e6;
 
-/// Returns the facts as lines, without a line break at the end.
+/// Returns the facts as lines, without a line break at the end. What the server sent does not control the terminal.
 pub(super) fn text(facts: &[(&str, String)]) -> String {
     let lines: Vec<String> = facts
         .iter()
-        .map(|(name, phrase)| format!("{name:<NAME_WIDTH$}{phrase}"))
+        .map(|(name, phrase)| format!("{name:<NAME_WIDTH$}{}", printable(phrase)))
         .collect();
     lines.join("\n")
 }
@@ -370,6 +371,17 @@ mod tests {
         for quantile in ["p50 500.", "p90 90", "p99 99", "p99.9 ", "max 1000."] {
             assert!(latency.contains(quantile), "{quantile}: {latency}");
         }
+    }
+
+    #[test]
+    fn text_of_the_server_does_not_control_the_terminal() {
+        let mut run = run(Workload::Rps { pipeline: 1 });
+        run.measured.statuses.add([0, 1, 0, 0]);
+        run.measured.first_location = Some("/\u{9b}2J".to_owned());
+        run.measured.errors.add(Kind::Malformed, "not a head: \u{1b}[2J");
+        let text = text(&facts(&run));
+        assert!(text.contains("the first is to /\\u{9b}2J"), "{text}");
+        assert!(text.contains("not a head: \\u{1b}[2J"), "{text}");
     }
 
     #[test]

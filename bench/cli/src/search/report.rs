@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use tidegate_args::percent;
 use tidegate_load::{Limit, Limiter};
 use tidegate_report::columns::SEARCH;
+use tidegate_report::format::printable;
 use tidegate_report::objective::{Finding, Outcome};
 use tidegate_report::{Page, Report, Row, Section};
 
@@ -169,7 +170,7 @@ impl Search {
         let (by, reason) = Self::limit(found);
         let text: Vec<String> = facts
             .iter()
-            .map(|(name, phrase)| format!("{name:<11}{phrase}"))
+            .map(|(name, phrase)| format!("{name:<11}{}", printable(phrase)))
             .collect();
         let mut report = Report {
             kind: "search",
