@@ -7,8 +7,8 @@
 set -euo pipefail
 
 # Half of the tests by the time they take; those of every other module are the other half.
-first=(bench_clients:: device:: flood_memory:: impaired:: lost_state:: modes:: moved_flows:: nic:: scale_out:: slow_readers::
-    syn_cookies::)
+first=(bench_agents:: bench_clients:: device:: faults:: flood_memory:: impaired:: lost_state:: modes:: moved_flows::
+    next_hop:: nic:: scale_out:: slow_readers:: syn_cookies::)
 
 "$@" --no-run
 skipped=()
