@@ -45,6 +45,6 @@ echo "new connections:"
 cat "$work/new.log"
 for log in "$work"/server-*.log; do
     # Warnings only: there are none.
-    grep -v -e '^queue ' -e '^listening ' -e '^tidegate: ' -e '^[a-z_]*{' -e '^[a-z_]* [0-9]' "$log" || true
+    grep -v -e '^queue ' -e '^listening ' -e '^tidegate: ' -e '^[a-z0-9_]*{' -e '^[a-z0-9_]* [0-9]' "$log" || true
 done
 exit "$status"

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidegate_args::url::Url;
 use tidegate_args::{duration, rate};
+use tidegate_lab::machine::{CoreTime, TICK};
 use tidegate_load::{Close, Limit, Limiter, Measured, Plan, Progress, Ramp, Workload};
 use tidegate_report::objective::{Finding, Objectives, Outcome};
 use tidegate_report::{Line, Lines, Mark, Report, ReportFiles, Row, Scale, Section, XAxis, YAxis};
@@ -26,6 +27,9 @@ const PERCENTILES: [(&str, &str); 4] = [
     ("p99", "latency_us.p99"),
     ("p99.9", "latency_us.p999"),
 ];
+
+/// The number of times that a step is made at most while a hypervisor may have made its figures.
+pub(crate) const MAX_ATTEMPTS: u32 = 5;
 
 /// The operations that are due in a step.
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +112,16 @@ pub(crate) struct StepOptions {
 pub(crate) struct Step {
     pub(crate) plan: Plan,
     pub(crate) measured: Measured,
+    /// The most time that a hypervisor has taken from one of this machine's processors, the warm-up included.
+    pub(crate) steal: Duration,
     /// The objectives.
     pub(crate) findings: Vec<Finding>,
     /// All of them, and whether the server kept up and the client offered what it should.
     pub(crate) outcome: Outcome,
     /// Why they are not met, if they are not.
     pub(crate) failure: Option<Limit>,
+    /// The steal may be all that makes it fail.
+    pub(crate) is_disturbed: bool,
 }
 
 impl StepOptions {
@@ -148,17 +156,19 @@ impl StepOptions {
         };
         let mut client = self.client.build(plan.target())?;
         let progress = Progress::new(&format!("{rate} {}", offered.unit()), plan.warm_up + plan.duration);
+        let before = CoreTime::of_all()?;
         let measured = client.run(&plan, &progress);
         progress.finish();
-        Ok(Step::of(plan, measured?, objectives))
+        let steal = most_stolen(&before, &CoreTime::of_all()?);
+        Ok(Step::of(plan, measured?, steal, objectives))
     }
 }
 
 impl Step {
     /// Judges what was measured by `plan`.
-    pub(crate) fn of(plan: Plan, measured: Measured, objectives: &Objectives) -> Self {
+    pub(crate) fn of(plan: Plan, measured: Measured, steal: Duration, objectives: &Objectives) -> Self {
         let findings = objectives.evaluate(&sample(&measured));
-        let failure = failure(&plan, &measured, &findings);
+        let failure = failure(&plan, &measured, steal, &findings);
         let outcome = match &failure {
             Some(_) => Outcome::NotMet,
             None => Finding::worst(&findings),
@@ -166,10 +176,17 @@ impl Step {
         Self {
             plan,
             measured,
+            steal,
             findings,
             outcome,
-            failure,
+            is_disturbed: matches!(failure, Some((_, Cause::Steal))),
+            failure: failure.map(|(limit, _)| limit),
         }
+    }
+
+    /// Whether the steal may be all that is beyond the percentile with this part of the operations beyond it.
+    pub(crate) fn may_be_stolen(&self, tail: f64) -> bool {
+        self.measured.keeps_up() && is_as_long_as(self.steal, tail * self.measured.seconds)
     }
 
     /// The rate that was offered, per second.
@@ -189,16 +206,41 @@ impl Step {
             .with("latency_us", serde_json::json!(measured.latency.quantiles()))
             .with("connect_us", serde_json::json!(measured.connect.quantiles()))
             .with("error_count", measured.errors.total())
-            .with("first_error", measured.errors.first());
+            .with("first_error", measured.errors.first())
+            .with("steal_seconds", self.steal.as_secs_f64());
         with_limit(row, &self.plan, measured)
     }
+}
+
+/// Returns the most time that was taken from one processor.
+fn most_stolen(before: &[CoreTime], after: &[CoreTime]) -> Duration {
+    let ticks = before
+        .iter()
+        .zip(after)
+        .map(|(before, after)| after.steal.saturating_sub(before.steal));
+    TICK * ticks.max().unwrap_or(0).min(u64::from(u32::MAX)) as u32
+}
+
+/// Whether what is due while a processor is taken away is as much as is due in so many seconds: it is late, and as much
+/// again is until that is made up for.
+fn is_as_long_as(steal: Duration, seconds: f64) -> bool {
+    !steal.is_zero() && 2.0 * steal.as_secs_f64() >= seconds
+}
+
+/// The kind of reason that a step fails for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// A hypervisor took processors away.
+    Steal,
+    /// Anything else.
+    Other,
 }
 
 /// Why a step fails; `None` if it does not, or if it was too short to tell.
 ///
 /// An operation that the client began late counts from when it was due, so objectives that are met are met all the
 /// same.
-fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Limit> {
+fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Finding]) -> Option<(Limit, Cause)> {
     let missed: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.outcome == Outcome::NotMet)
@@ -214,6 +256,12 @@ fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Lim
             .tail
             .is_some_and(|tail| starts.late > 0 && starts.late as f64 > starts.due as f64 * tail)
     };
+    let is_stolen = |finding: &&Finding| {
+        finding
+            .tail
+            .is_some_and(|tail| is_as_long_as(steal, tail * measured.seconds))
+    };
+    let mut cause = Cause::Other;
     let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
     let by = if let Some(reason) = measured.exhaustion() {
         reasons.extend((!measured.keeps_up()).then(behind));
@@ -224,6 +272,13 @@ fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Lim
             "{} of {} starts were late by the client",
             starts.late, starts.due
         ));
+        Limiter::Client
+    } else if measured.keeps_up() && missed.iter().all(|finding| is_own(finding) || is_stolen(finding)) {
+        reasons.push(format!(
+            "the hypervisor took a processor of this machine away for {} ms",
+            steal.as_millis()
+        ));
+        cause = Cause::Steal;
         Limiter::Client
     } else {
         let limit = measured.limit(plan).filter(|limit| limit.by == Limiter::Server);
@@ -236,10 +291,11 @@ fn failure(plan: &Plan, measured: &Measured, findings: &[Finding]) -> Option<Lim
     if plan.workload.rate().is_some() && measured.operations == 0 {
         reasons.extend(measured.errors.first().map(str::to_owned));
     }
-    Some(Limit {
+    let limit = Limit {
         by,
         reason: reasons.join("; "),
-    })
+    };
+    Some((limit, cause))
 }
 
 /// A chart of the percentiles of `rows` by the rate that was offered. `knee` is the row to mark.
@@ -325,7 +381,7 @@ pub(crate) mod tests {
             }),
             ..Generator::default()
         };
-        Step::of(run.plan, measured, &slo.parse().unwrap())
+        Step::of(run.plan, measured, Duration::ZERO, &slo.parse().unwrap())
     }
 
     const SHORT: Duration = Duration::from_micros(200);
@@ -370,7 +426,12 @@ pub(crate) mod tests {
         let judge = |late: u64, slo: &str| {
             let mut measured = step.measured.clone();
             measured.generator.starts.as_mut().unwrap().late = late;
-            by(&Step::of(step.plan.clone(), measured, &slo.parse().unwrap()))
+            by(&Step::of(
+                step.plan.clone(),
+                measured,
+                Duration::ZERO,
+                &slo.parse().unwrap(),
+            ))
         };
         assert_eq!(judge(0, "p99.9<1ms"), Some(Limiter::Server));
         assert_eq!(judge(50, "p99.9<1ms"), Some(Limiter::Client));
@@ -385,12 +446,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_percentile_of_what_was_due_while_a_processor_was_taken_away_is_not_the_servers() {
+        let mut step = step(10_000, 10_000, SHORT, 0.2, "p99<1ms");
+        for _ in 0..150 {
+            step.measured.latency.record(LONG);
+        }
+        let judge = |steal: u64, completed: u64, slo: &str| {
+            let mut measured = step.measured.clone();
+            measured.operations = completed;
+            let steal = Duration::from_millis(steal);
+            let step = Step::of(step.plan.clone(), measured, steal, &slo.parse().unwrap());
+            (by(&step), step.is_disturbed)
+        };
+        assert_eq!(judge(0, 10_000, "p99<1ms"), (Some(Limiter::Server), false));
+        assert_eq!(judge(10, 10_000, "p99<1ms"), (Some(Limiter::Client), true));
+        assert_eq!(
+            judge(10, 10_000, "p90<0.1ms"),
+            (Some(Limiter::Server), false),
+            "a tenth"
+        );
+        assert_eq!(judge(10, 10_000, "p99<9ms"), (None, false));
+        assert_eq!(
+            judge(10, 9_000, "p99<1ms"),
+            (Some(Limiter::Server), false),
+            "it is behind"
+        );
+        let core = |steal| CoreTime {
+            steal,
+            ..CoreTime::default()
+        };
+        let taken = most_stolen(&[core(3), core(5)], &[core(3), core(15)]);
+        assert_eq!(taken, Duration::from_millis(100));
+    }
+
+    #[test]
     fn a_server_that_answers_nothing_is_the_reason() {
         let mut step = step(1_000, 0, SHORT, 0.1, "errors<1%");
         step.measured
             .errors
             .add(Kind::Refused, "the server answered the SYN with RST");
-        let step = Step::of(step.plan, step.measured, &"errors<1%".parse().unwrap());
+        let step = Step::of(step.plan, step.measured, Duration::ZERO, &"errors<1%".parse().unwrap());
         let failure = step.failure.unwrap();
         assert_eq!(failure.by, Limiter::Server);
         assert!(failure.reason.contains("RST"), "{failure}");

@@ -114,9 +114,11 @@ impl CoreTime {
 
     fn parse(text: &str, cpu: usize) -> Option<Self> {
         let name = format!("cpu{cpu}");
-        let line = text
-            .lines()
-            .find(|line| line.split(' ').next() == Some(name.as_str()))?;
+        let mut lines = text.lines();
+        Self::parse_line(lines.find(|line| line.split(' ').next() == Some(name.as_str()))?)
+    }
+
+    fn parse_line(line: &str) -> Option<Self> {
         let ticks: Vec<u64> = line
             .split_ascii_whitespace()
             .skip(1)
@@ -134,6 +136,21 @@ impl CoreTime {
             steal,
             idle: idle + iowait,
         })
+    }
+
+    /// Returns the times of all processors that are online.
+    ///
+    /// # Errors
+    ///
+    /// `/proc/stat` cannot be read.
+    pub fn of_all() -> anyhow::Result<Vec<Self>> {
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        Ok(Self::parse_all(&text))
+    }
+
+    fn parse_all(text: &str) -> Vec<Self> {
+        let is_one = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
+        text.lines().filter(is_one).filter_map(Self::parse_line).collect()
     }
 
     /// Returns the part of the time since `earlier` in which the processor was not idle, 0 to 1.
@@ -338,6 +355,8 @@ mod tests {
         assert_eq!(CoreTime::parse(STAT, 10).unwrap().user, 2);
         assert_eq!(CoreTime::parse(STAT, 2), None);
         assert_eq!(CoreTime::parse("cpu1 100 10 20\n", 1), None);
+        let all = CoreTime::parse_all(STAT);
+        assert_eq!(all, [1, 10].map(|cpu| CoreTime::parse(STAT, cpu).unwrap()));
     }
 
     #[test]
@@ -363,6 +382,7 @@ mod tests {
         );
         let cpus = tidegate_affinity::allowed().unwrap();
         CoreTime::of([cpus[0]]).unwrap();
+        assert!(CoreTime::of_all().unwrap().len() >= cpus.len());
         assert!(CoreTime::of([usize::MAX]).is_err());
     }
 

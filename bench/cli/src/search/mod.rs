@@ -13,7 +13,7 @@ use self::algorithm::{Found, Judged, Purpose, Range};
 use self::report::{Search, SearchStep};
 use crate::measure::MAX_RATE;
 use crate::measure::conditions::check_connect;
-use crate::steps::{Command, MAX_STEP, Offered, StepOptions, parse_rate};
+use crate::steps::{Command, MAX_ATTEMPTS, MAX_STEP, Offered, StepOptions, parse_rate};
 
 /// The duration of a verification in that of a step, at least.
 const VERIFICATION: u32 = 3;
@@ -81,20 +81,27 @@ impl SearchOptions {
         let mut needed = 0;
         let found = algorithm::search(range, |rate, purpose, is_repeated| {
             let duration = self.duration(purpose, rate, needed);
-            let step = self.steps.run(&url, offered, rate, duration, &self.slo)?;
-            needed = needed.max(most_needed(&step.findings));
-            let judged = Judged {
-                outcome: step.outcome,
-                comment: step.failure.clone(),
-            };
-            let step = SearchStep {
-                step,
-                purpose,
-                is_repeated,
-            };
-            println!("{}", search.line(&step));
-            search.steps.push(step);
-            Ok(judged)
+            let mut attempts = 1..=MAX_ATTEMPTS;
+            loop {
+                let step = self.steps.run(&url, offered, rate, duration, &self.slo)?;
+                needed = needed.max(most_needed(&step.findings));
+                let judged = Judged {
+                    outcome: step.outcome,
+                    comment: step.failure.clone(),
+                };
+                let counts = !step.is_disturbed || attempts.next() == Some(MAX_ATTEMPTS);
+                let step = SearchStep {
+                    step,
+                    purpose,
+                    is_repeated,
+                    counts,
+                };
+                println!("{}", search.line(&step));
+                search.steps.push(step);
+                if counts {
+                    return Ok(judged);
+                }
+            }
         })?;
         let report = search.report(&found);
         println!("\n{}", report.text);

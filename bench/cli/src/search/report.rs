@@ -16,7 +16,8 @@ use crate::steps::{Step, curves};
 const HOW_TO_READ: &[&str] = &[
     "Each step offers a rate for some time, whether or not the server keeps up, and counts times from when something \
      was due. It fails if an objective is missed, or if less than 99 % of what was due is completed. A step that \
-     fails is repeated once. The highest rate that did not fail is **verified** by a longer step.",
+     fails is repeated once, and first made anew, up to four times, if that may be for a processor of the client's \
+     machine that its hypervisor took away. The highest rate that did not fail is **verified** by a longer step.",
     "**not shown**: the step was too short to tell, such as no error in 1,000 operations where fewer than one in \
      100,000 is the objective.",
 ];
@@ -43,6 +44,8 @@ pub(super) struct SearchStep {
     pub(super) purpose: Purpose,
     /// It repeats the one before, which failed.
     pub(super) is_repeated: bool,
+    /// It is not made anew for what a hypervisor did.
+    pub(super) counts: bool,
 }
 
 impl SearchStep {
@@ -96,6 +99,9 @@ impl Search {
             line.push_str("; ");
             line.push_str(&why);
         }
+        if !step.counts {
+            line.push_str("; once more");
+        }
         line
     }
 
@@ -106,6 +112,7 @@ impl Search {
             .with("purpose", step.purpose())
             .with("outcome", step.step.outcome.name())
             .with("why", step.why())
+            .with("counts", step.counts)
             .with("conditions", conditions)
     }
 
@@ -251,6 +258,7 @@ mod tests {
             step,
             purpose,
             is_repeated,
+            counts: true,
         };
         Search {
             environment: testing::environment(),

@@ -13,6 +13,8 @@ const HOW_TO_READ: &[&str] = &[
     "Each point is a step that offers a rate, whether or not the server keeps up, and counts times from when \
      something was due. Both axes are logarithmic. The **knee** is the point of the line of p99 that is farthest below \
      the straight line between its ends: beyond it a little more load costs much more time.",
+    "A step in which the machine's hypervisor took a processor away for long enough to show in p99 was made anew, up to \
+     four times, and the one with the least of that is here.",
     "Where **limit** is client, the client could not have done more, or not in time: such a point is not a result of \
      the server.",
 ];
