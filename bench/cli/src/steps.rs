@@ -186,7 +186,7 @@ impl Step {
 
     /// Whether the steal may be all that is beyond the percentile with this part of the operations beyond it.
     pub(crate) fn may_be_stolen(&self, tail: f64) -> bool {
-        self.measured.keeps_up() && is_as_long_as(self.steal, tail * self.measured.seconds)
+        self.measured.keeps_up() && explains(self.steal, tail, &self.measured)
     }
 
     /// The rate that was offered, per second.
@@ -221,10 +221,11 @@ fn most_stolen(before: &[CoreTime], after: &[CoreTime]) -> Duration {
     TICK * ticks.max().unwrap_or(0).min(u64::from(u32::MAX)) as u32
 }
 
-/// Whether what is due while a processor is taken away is as much as is due in so many seconds: it is late, and as much
-/// again is until that is made up for.
-fn is_as_long_as(steal: Duration, seconds: f64) -> bool {
-    !steal.is_zero() && 2.0 * steal.as_secs_f64() >= seconds
+/// Whether this part of all operations may be late since a processor was taken away: what is due meanwhile is, and what
+/// is due until that is made up for, which takes as long again, or longer the less time the client has to spare.
+fn explains(steal: Duration, tail: f64, measured: &Measured) -> bool {
+    let spare = (1.0 - measured.generator.busy).clamp(0.01, 0.5);
+    !steal.is_zero() && steal.as_secs_f64() / spare >= tail * measured.seconds
 }
 
 /// The kind of reason that a step fails for.
@@ -256,11 +257,7 @@ fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Findin
             .tail
             .is_some_and(|tail| starts.late > 0 && starts.late as f64 > starts.due as f64 * tail)
     };
-    let is_stolen = |finding: &&Finding| {
-        finding
-            .tail
-            .is_some_and(|tail| is_as_long_as(steal, tail * measured.seconds))
-    };
+    let is_stolen = |finding: &&Finding| finding.tail.is_some_and(|tail| explains(steal, tail, measured));
     let mut cause = Cause::Other;
     let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
     let by = if let Some(reason) = measured.exhaustion() {
@@ -471,6 +468,14 @@ pub(crate) mod tests {
             (Some(Limiter::Server), false),
             "it is behind"
         );
+        step.measured.seconds = 10.0;
+        step.measured.generator.busy = 0.92;
+        let due = Duration::from_millis(10);
+        assert!(
+            explains(due, 0.01, &step.measured),
+            "it takes the client long to catch up"
+        );
+        assert!(!explains(due, 0.02, &step.measured));
         let core = |steal| CoreTime {
             steal,
             ..CoreTime::default()

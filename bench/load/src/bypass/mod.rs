@@ -10,6 +10,7 @@ mod settings;
 mod tests;
 mod tuples;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
@@ -105,7 +106,8 @@ impl BypassClient {
         for (index, recorder) in (0..queues).zip(recorders) {
             let share = Share { index, of: queues };
             let task = task(plan, share);
-            let tuples = settings.tuples(addresses, share, task.connections, steering.as_ref())?;
+            let mut tuples = settings.tuples(addresses, share, task.connections, steering.as_ref())?;
+            tuples.begin_at(RandomState::new().hash_one(share.index));
             pairs = pairs.max(tuples.len());
             let driver = ShardDriver {
                 driver: Driver::new(task, recorder),

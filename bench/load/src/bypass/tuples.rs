@@ -203,6 +203,15 @@ impl Tuples {
         }
     }
 
+    /// Has the next pair be one of the first address, by `random`, of as many numbers as there are: those that an earlier
+    /// client began with may be in TIME-WAIT at the server.
+    pub(crate) fn begin_at(&mut self, random: u64) {
+        let first = self.share.index % self.step;
+        let numbers = self.pairs.ports.min(self.pairs.total).saturating_sub(first);
+        let steps = u64::from(numbers.div_ceil(self.step).max(1));
+        self.next = first + (random % steps) as u32 * self.step;
+    }
+
     /// Returns the number of pairs of this shard.
     pub(crate) fn len(&self) -> u32 {
         self.len
@@ -336,6 +345,36 @@ mod tests {
         let one = Addresses::one("2001:2::7".parse().unwrap());
         let mut tuples = Tuples::new(one, &(1024..=1024), ALONE, None);
         assert_eq!(walk(&mut tuples, 2), ["[2001:2::7]:1024", "[2001:2::7]:1024"]);
+    }
+
+    #[test]
+    fn the_first_is_any_port_of_the_first_address_and_all_others_follow() {
+        let begin = |share, random| {
+            let mut tuples = Tuples::new(addresses("198.19.0.0/30"), &(1..=5), share, None);
+            tuples.begin_at(random);
+            let count = tuples.len() as usize;
+            walk(&mut tuples, count)
+        };
+        for share in [
+            ALONE,
+            Share { index: 0, of: 3 },
+            Share { index: 2, of: 3 },
+            Share { index: 6, of: 7 },
+        ] {
+            let mut expected = begin(share, 0);
+            let mut firsts = Vec::new();
+            for random in 0..10 {
+                let mut all = begin(share, random);
+                firsts.push(all[0].clone());
+                all.sort();
+                expected.sort();
+                assert_eq!(all, expected, "{share:?}, {random}");
+            }
+            firsts.sort();
+            firsts.dedup();
+            let own = expected.iter().filter(|pair| pair.starts_with("198.19.0.1:"));
+            assert_eq!(firsts.len(), own.count().max(1), "{share:?}: {firsts:?}");
+        }
     }
 
     #[test]
