@@ -74,6 +74,9 @@ listen = ["http=198.18.0.1:80", "http=198.18.0.1:81"]
 path = "$work/control"
 [tcp]
 max_connections = $((connections + connections / 10 + 10000))
+# With cookies a connection whose last acknowledgment is lost is none until the client speaks, which it does at the end.
+[syn_cookies]
+mode = "never"
 [http]
 header_timeout = "1h"
 keepalive_timeout = "1h"
