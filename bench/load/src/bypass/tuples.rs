@@ -203,8 +203,8 @@ impl Tuples {
         }
     }
 
-    /// Has the next pair be one of the first address, by `random`, of as many numbers as there are: those that an earlier
-    /// client began with may be in TIME-WAIT at the server.
+    /// Has the next pair be that of any port of the first address, chosen by `random`: those that an earlier client
+    /// began with may be in TIME-WAIT at the server.
     pub(crate) fn begin_at(&mut self, random: u64) {
         let first = self.share.index % self.step;
         let numbers = self.pairs.ports.min(self.pairs.total).saturating_sub(first);
