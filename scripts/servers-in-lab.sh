@@ -1,7 +1,7 @@
-# Sourced by scripts/listing.sh, take-over.sh and watching.sh: servers in a lab of the script's own.
+# Sourced by scripts/listing.sh, sweep.sh, take-over.sh and watching.sh: servers in a lab of the script's own.
 #
-#   begin_lab NAME                waits until nobody else uses a lab, and makes the names of this one and the folder `work`;
-#                                 at the script's end everything in `started` ends, and lab and folder go
+#   begin_lab NAME                waits until nobody else uses a lab; its name is tg-NAME, and there is a folder `work`; at
+#                                 the script's end everything in `started` ends, and lab and folder go
 #   start_server LOG ARGUMENT...  starts `tidegate serve` in the lab, which is up, and waits until it serves
 #   die REASON                    ends the script with the ends of all logs
 #
@@ -49,6 +49,7 @@ start_server() {
     started+=($!)
     for _ in $(seq 600); do
         ! grep -qs '^tidegate: ready' "$log" || return 0
+        kill -0 "${started[-1]}" 2>/dev/null || die "the server has ended"
         sleep 0.1
     done
     die "the server does not serve"

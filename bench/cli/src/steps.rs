@@ -179,7 +179,7 @@ impl Step {
             steal,
             findings,
             outcome,
-            is_disturbed: matches!(failure, Some((_, Cause::Steal))),
+            is_disturbed: failure.as_ref().is_some_and(|&(_, is_disturbed)| is_disturbed),
             failure: failure.map(|(limit, _)| limit),
         }
     }
@@ -228,20 +228,11 @@ fn explains(steal: Duration, tail: f64, measured: &Measured) -> bool {
     !steal.is_zero() && steal.as_secs_f64() / spare >= tail * measured.seconds
 }
 
-/// The kind of reason that a step fails for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// A hypervisor took processors away.
-    Steal,
-    /// Anything else.
-    Other,
-}
-
-/// Why a step fails; `None` if it does not, or if it was too short to tell.
+/// Why a step fails, and whether that may be for the steal alone; `None` if it does not fail, or was too short to tell.
 ///
 /// An operation that the client began late counts from when it was due, so objectives that are met are met all the
 /// same.
-fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Finding]) -> Option<(Limit, Cause)> {
+fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Finding]) -> Option<(Limit, bool)> {
     let missed: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.outcome == Outcome::NotMet)
@@ -258,7 +249,7 @@ fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Findin
             .is_some_and(|tail| starts.late > 0 && starts.late as f64 > starts.due as f64 * tail)
     };
     let is_stolen = |finding: &&Finding| finding.tail.is_some_and(|tail| explains(steal, tail, measured));
-    let mut cause = Cause::Other;
+    let mut is_disturbed = false;
     let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
     let by = if let Some(reason) = measured.exhaustion() {
         reasons.extend((!measured.keeps_up()).then(behind));
@@ -275,7 +266,7 @@ fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Findin
             "the hypervisor took a processor of this machine away for {} ms",
             steal.as_millis()
         ));
-        cause = Cause::Steal;
+        is_disturbed = true;
         Limiter::Client
     } else {
         let limit = measured.limit(plan).filter(|limit| limit.by == Limiter::Server);
@@ -292,7 +283,7 @@ fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Findin
         by,
         reason: reasons.join("; "),
     };
-    Some((limit, cause))
+    Some((limit, is_disturbed))
 }
 
 /// A chart of the percentiles of `rows` by the rate that was offered. `knee` is the row to mark.

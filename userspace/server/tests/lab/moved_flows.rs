@@ -56,11 +56,11 @@ impl<'lab> Moving<'lab> {
     }
 }
 
-/// The server's address for client number `client`: both families in turn.
 /// Acknowledgments of handshakes that may come when their connections have ended, on a machine that lets a queue wait
 /// for long.
 const MAX_OPENED_AGAIN: u64 = 3;
 
+/// The server's address for client number `client`: both families in turn.
 fn family(client: usize) -> IpAddr {
     BOTH_FAMILIES[client % BOTH_FAMILIES.len()]
 }

@@ -28,8 +28,6 @@ const CLIENTS: usize = 8;
 const RELAYED: &str = "afxdp_relay_out";
 const SENT_FOR_OTHERS: &str = "afxdp_relay_in";
 
-const DROP_EARLY: &str = "tcp_drop_early";
-
 /// The time after which a SYN was not answered.
 const NO_ANSWER: Duration = Duration::from_millis(300);
 
@@ -136,9 +134,8 @@ fn two_restarts_in_a_row_lose_no_connection_and_refuse_none() {
     let Some(lab) = Lab::up(2) else { return };
     let directory = directory();
     let socket = directory.path().join("take-over");
-    let mut held = Vec::new();
     let mut servers = vec![start(&lab, &socket)];
-    held.push(hold());
+    let mut held = vec![hold()];
     under_load(|| {
         for _ in 0..2 {
             servers.push(start(&lab, &socket));
@@ -189,7 +186,6 @@ fn connections_made_by_cookies_are_those_of_the_server_that_made_them() {
     drop(held);
     assert!(first.wait_for_end().status.success());
     expect_echo(&of_the_second, "a connection of the second");
-    assert_eq!(second.counters().sum(DROP_EARLY), 0);
     drop(of_the_second);
     second.wait_until_no_connection();
     second.stop().expect_frames_whole();
