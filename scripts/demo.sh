@@ -161,7 +161,7 @@ sum() {
     done
     echo "$total"
 }
-redirects=$(sum xdp_redirect xdp_redirect_syn xdp_redirect_too_big)
+redirects=$(sum xdp_redirect xdp_redirect_cookie xdp_redirect_no_flow xdp_redirect_syn xdp_redirect_too_big)
 refused=$(sum afxdp_kernel_rx_dropped afxdp_kernel_rx_ring_full)
 received=$(counter afxdp_rx_frames)
 sent=$(counter afxdp_tx_frames)
