@@ -176,6 +176,7 @@ impl Process {
         let is_ready = |lines: &[String]| lines.iter().any(|line| line.trim() == ready);
         while !self.stdout.wait_for(ENDED_INTERVAL, is_ready) {
             if let Some(status) = self.ended()? {
+                self.wait_for_readers();
                 bail!("ended with {status} before the line `{ready}`: {}", self.describe());
             }
             if Instant::now() >= deadline {
@@ -250,17 +251,22 @@ impl Process {
             bail!("after {timeout:?} still runs: {}", self.describe());
         }
         let status = self.child.wait().context("the child was waited for before")?;
-        // A grandchild that outlives the process may keep the pipes open.
-        let deadline = Instant::now() + READERS_TIMEOUT;
-        while Instant::now() < deadline && !self.readers.iter().all(JoinHandle::is_finished) {
-            thread::sleep(POLL_INTERVAL);
-        }
+        self.wait_for_readers();
         Ok(Finished {
             description: self.description.clone(),
             status,
             stdout: self.stdout.since(0).join("\n"),
             stderr: self.stderr.since(0).join("\n"),
         })
+    }
+
+    /// Waits until everything is collected that a process which has ended has printed.
+    fn wait_for_readers(&self) {
+        // A grandchild that outlives the process may keep the pipes open.
+        let deadline = Instant::now() + READERS_TIMEOUT;
+        while Instant::now() < deadline && !self.readers.iter().all(JoinHandle::is_finished) {
+            thread::sleep(POLL_INTERVAL);
+        }
     }
 
     /// Returns the command and the last lines it printed.
@@ -359,5 +365,15 @@ mod tests {
             .unwrap_err();
         let error = error.to_string();
         assert!(error.contains("exit status: 4") && error.contains("other"), "{error}");
+    }
+
+    #[test]
+    fn output_that_is_read_after_the_end_is_in_the_error_too() {
+        // What a child of the process prints comes as late as what a reader has not got to yet.
+        let error = shell("(sleep 0.3; echo late >&2) & exit 4")
+            .wait_until_ready("ready", TIMEOUT)
+            .unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("exit status: 4") && error.contains("late"), "{error}");
     }
 }
