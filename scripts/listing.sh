@@ -95,7 +95,7 @@ touch "$work/lists"
 list "$work/lists" >"$work/listings" 9>&- &
 lister=$!
 started+=("$lister")
-# On a machine of two processors what asks would take them from the server for milliseconds, which is no cost of listing.
+# On a machine of two processors this loop itself would take them from the server, which is no cost of listing.
 chrt --idle --pid 0 "$lister"
 latency during
 rm "$work/lists"

@@ -18,7 +18,7 @@ use core::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::packet::{Packet, TCP};
+use crate::packet::{Packet, Prefix, TCP};
 use crate::ring::Direction;
 
 /// Octets that an expression may have.
@@ -64,7 +64,7 @@ impl Filter {
     /// The TCP segments from and to an address, or all those of a prefix, on one port of theirs if one is given.
     pub fn of_peer(peer: IpNet, port: Option<u16>) -> Self {
         let end = |end: End| {
-            let mut all = vec![Node::Net(end, peer)];
+            let mut all = vec![Node::Net(end, peer.into())];
             all.extend(port.map(|port| Node::Ports(end, None, port..=port)));
             Node::chain(Operator::And, all)
         };
@@ -130,7 +130,7 @@ enum Operator {
 /// One step of an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
-    Net(End, IpNet),
+    Net(End, Prefix),
     /// Of this protocol, or of TCP or UDP.
     Ports(End, Option<u8>, RangeInclusive<u16>),
     Protocol(u8),
@@ -166,15 +166,17 @@ impl Node {
     fn matches(&self, candidate: &Candidate<'_>) -> bool {
         let packet = candidate.packet.as_ref();
         match self {
-            Self::Net(end, net) => {
-                packet.is_some_and(|packet| end.any(net.contains(&packet.source), net.contains(&packet.destination)))
-            }
+            Self::Net(end, prefix) => packet.is_some_and(|packet| {
+                let (source, destination) = packet.ends_in(prefix);
+                end.any(source, destination)
+            }),
             Self::Ports(end, protocol, ports) => packet
-                .filter(|packet| protocol.is_none_or(|protocol| packet.protocol == protocol))
-                .and_then(Packet::ports)
+                .map(Packet::payload)
+                .filter(|payload| protocol.is_none_or(|protocol| payload.protocol == protocol))
+                .and_then(|payload| payload.ports())
                 .is_some_and(|(source, destination)| end.any(ports.contains(&source), ports.contains(&destination))),
-            Self::Protocol(protocol) => packet.is_some_and(|packet| packet.protocol == *protocol),
-            Self::Version(version) => packet.is_some_and(|packet| packet.source.is_ipv4() == (*version == 4)),
+            Self::Protocol(protocol) => packet.is_some_and(|packet| packet.payload().protocol == *protocol),
+            Self::Version(version) => packet.is_some_and(|packet| packet.is_ipv4() == (*version == 4)),
             Self::Flags { mask, value, equal } => packet
                 .and_then(Packet::tcp)
                 .is_some_and(|tcp| (tcp.flags & mask == *value) == *equal),
@@ -258,6 +260,45 @@ mod tests {
             assert_eq!(matches(expression, Direction::Received), expected, "{expression}");
         }
         assert!(matches("outbound and port 80", Direction::Sent));
+    }
+
+    /// Of a segment of 2001:2::1 to 2001:2:0:1::2.
+    #[test]
+    fn prefixes_of_one_family_hold_no_address_of_the_other() {
+        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv6(
+                "2001:2::1".parse::<std::net::Ipv6Addr>().expect("an address").octets(),
+                "2001:2:0:1::2"
+                    .parse::<std::net::Ipv6Addr>()
+                    .expect("an address")
+                    .octets(),
+                64,
+            )
+            .tcp(40_000, 80, 1000, 2000);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, b"").expect("a frame");
+        for (expression, expected) in [
+            ("ip6", true),
+            ("ip", false),
+            ("src net 2001:2::/64", true),
+            ("dst net 2001:2::/64", false),
+            ("src and dst net 2001:2::/48", true),
+            ("dst net 2001:2:0:1::2/127", true),
+            ("host 2001:2:0:1::2", true),
+            ("host 2001:2:0:1::3", false),
+            ("net ::/0", true),
+            ("net 0.0.0.0/0", false),
+            ("tcp dst port 80", true),
+        ] {
+            let filter: Filter = expression.parse().expect("a filter");
+            assert_eq!(
+                filter.matches(&frame, frame.len(), Direction::Received),
+                expected,
+                "{expression}"
+            );
+        }
+        assert!(!matches("net ::/0", Direction::Received));
+        assert!(matches("net 0.0.0.0/0", Direction::Received));
     }
 
     #[test]

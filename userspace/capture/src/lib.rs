@@ -17,6 +17,6 @@ pub mod ring;
 pub mod words;
 
 pub use filter::{Filter, FilterError};
-pub use packet::{Packet, TcpHeader};
+pub use packet::{Packet, Payload, TcpHeader};
 pub use peer::Peer;
 pub use ring::{Direction, Record, Source, Tap, tap};

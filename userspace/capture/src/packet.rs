@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TPID_8021Q: u16 = 0x8100;
@@ -16,19 +18,53 @@ pub(crate) const TCP: u8 = 6;
 /// The protocol number of UDP.
 pub(crate) const UDP: u8 = 17;
 
-/// The IP packet in a frame.
+/// The IP packet in a frame. Its headers are read as they are asked for: most of those that a filter sees it does not
+/// want, and knows by their addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Source address.
-    pub source: IpAddr,
-    /// Destination address.
-    pub destination: IpAddr,
+    header: IpHeader<'a>,
+    /// What comes behind [`Packet::header`].
+    rest: &'a [u8],
+}
+
+/// The fixed part of an IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IpHeader<'a> {
+    V4(&'a [u8; 20]),
+    V6(&'a [u8; 40]),
+}
+
+/// An IP packet's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload<'a> {
     /// The protocol number: the last next header of IPv6.
     pub protocol: u8,
-    /// Octets behind the IP header, as the header says: more than [`Packet::payload`] has in a frame that was cut off.
-    pub payload_length: usize,
-    /// Those that are there. Empty in a fragment that is not the first.
-    pub payload: &'a [u8],
+    /// Its octets, as the IP header says: more than [`Payload::octets`] has in a frame that was cut off.
+    pub length: usize,
+    /// Those that are there. None in a fragment that is not the first.
+    pub octets: &'a [u8],
+}
+
+/// A prefix of addresses in the form in which a packet's are compared with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    V4 { address: u32, mask: u32 },
+    V6 { address: u128, mask: u128 },
+}
+
+impl From<IpNet> for Prefix {
+    fn from(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(net) => Self::V4 {
+                address: net.network().to_bits(),
+                mask: net.netmask().to_bits(),
+            },
+            IpNet::V6(net) => Self::V6 {
+                address: net.network().to_bits(),
+                mask: net.netmask().to_bits(),
+            },
+        }
+    }
 }
 
 /// The fixed part of a TCP header.
@@ -52,6 +88,7 @@ pub struct TcpHeader {
 
 impl<'a> Packet<'a> {
     /// The packet in a frame that begins with its Ethernet header; `None` if it is neither IPv4 nor IPv6.
+    #[inline]
     pub fn of(frame: &'a [u8]) -> Option<Self> {
         let mut at = 12;
         let mut ethertype = word(frame, at)?;
@@ -64,35 +101,83 @@ impl<'a> Packet<'a> {
         }
         let packet = &frame[at + 2..];
         match ethertype {
-            ETHERTYPE_IPV4 => Self::of_v4(packet),
-            ETHERTYPE_IPV6 => Self::of_v6(packet),
+            ETHERTYPE_IPV4 => {
+                let (fixed, rest) = packet.split_first_chunk()?;
+                (fixed[0] >> 4 == 4 && header_length(fixed) >= fixed.len()).then_some(Self {
+                    header: IpHeader::V4(fixed),
+                    rest,
+                })
+            }
+            ETHERTYPE_IPV6 => {
+                let (fixed, rest) = packet.split_first_chunk()?;
+                (fixed[0] >> 4 == 6).then_some(Self {
+                    header: IpHeader::V6(fixed),
+                    rest,
+                })
+            }
             _ => None,
         }
     }
 
-    fn of_v4(packet: &'a [u8]) -> Option<Self> {
-        let fixed: &[u8; 20] = packet.first_chunk()?;
-        let header_length = usize::from(fixed[0] & 0x0f) * 4;
-        if fixed[0] >> 4 != 4 || header_length < fixed.len() {
-            return None;
+    /// Source address.
+    pub fn source(&self) -> IpAddr {
+        match self.header {
+            IpHeader::V4(fixed) => Ipv4Addr::from_bits(v4_address(fixed, 12)).into(),
+            IpHeader::V6(fixed) => Ipv6Addr::from_bits(v6_address(fixed, 8)).into(),
         }
-        let payload_length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]])).saturating_sub(header_length);
-        let is_first = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff == 0;
-        let address = |at: usize| Ipv4Addr::new(fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]).into();
-        Some(Self {
-            source: address(12),
-            destination: address(16),
-            protocol: fixed[9],
-            payload_length,
-            payload: at_most(packet.get(header_length..).filter(|_| is_first), payload_length),
-        })
     }
 
-    fn of_v6(packet: &'a [u8]) -> Option<Self> {
-        let (fixed, mut rest) = packet.split_first_chunk::<40>()?;
-        if fixed[0] >> 4 != 6 {
-            return None;
+    /// Destination address.
+    pub fn destination(&self) -> IpAddr {
+        match self.header {
+            IpHeader::V4(fixed) => Ipv4Addr::from_bits(v4_address(fixed, 16)).into(),
+            IpHeader::V6(fixed) => Ipv6Addr::from_bits(v6_address(fixed, 24)).into(),
         }
+    }
+
+    /// Whether it is IPv4; it is IPv6 otherwise.
+    pub fn is_ipv4(&self) -> bool {
+        matches!(self.header, IpHeader::V4(_))
+    }
+
+    /// Whether the source and the destination are in a prefix.
+    #[inline]
+    pub(crate) fn ends_in(&self, prefix: &Prefix) -> (bool, bool) {
+        match (self.header, *prefix) {
+            (IpHeader::V4(fixed), Prefix::V4 { address, mask }) => {
+                let is_in = |at| v4_address(fixed, at) & mask == address;
+                (is_in(12), is_in(16))
+            }
+            (IpHeader::V6(fixed), Prefix::V6 { address, mask }) => {
+                let is_in = |at| v6_address(fixed, at) & mask == address;
+                (is_in(8), is_in(24))
+            }
+            _ => (false, false),
+        }
+    }
+
+    /// What it carries.
+    pub fn payload(&self) -> Payload<'a> {
+        match self.header {
+            IpHeader::V4(fixed) => self.payload_of_v4(fixed),
+            IpHeader::V6(fixed) => self.payload_of_v6(fixed),
+        }
+    }
+
+    fn payload_of_v4(&self, fixed: &[u8; 20]) -> Payload<'a> {
+        let header_length = header_length(fixed);
+        let length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]])).saturating_sub(header_length);
+        let is_first = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff == 0;
+        let octets = self.rest.get(header_length - fixed.len()..).filter(|_| is_first);
+        Payload {
+            protocol: fixed[9],
+            length,
+            octets: at_most(octets, length),
+        }
+    }
+
+    fn payload_of_v6(&self, fixed: &[u8; 40]) -> Payload<'a> {
+        let mut rest = self.rest;
         let mut length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
         let mut protocol = fixed[6];
         for _ in 0..MAX_EXTENSION_HEADERS {
@@ -106,31 +191,40 @@ impl<'a> Packet<'a> {
             rest = rest.get(skipped..).unwrap_or_default();
             length = length.saturating_sub(skipped);
         }
-        let address = |at: usize| {
-            let mut octets = [0; 16];
-            octets.copy_from_slice(&fixed[at..at + 16]);
-            Ipv6Addr::from(octets).into()
-        };
-        Some(Self {
-            source: address(8),
-            destination: address(24),
+        Payload {
             protocol,
-            payload_length: length,
-            payload: at_most(Some(rest), length),
-        })
+            length,
+            octets: at_most(Some(rest), length),
+        }
     }
 
+    /// The TCP header, if it is TCP and the fixed part is there.
+    pub fn tcp(&self) -> Option<TcpHeader> {
+        self.payload().tcp()
+    }
+
+    /// Both ends, if it is TCP or UDP: source, then destination.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let (source, destination) = self.payload().ports()?;
+        Some((
+            SocketAddr::new(self.source(), source),
+            SocketAddr::new(self.destination(), destination),
+        ))
+    }
+}
+
+impl Payload<'_> {
     /// The ports, if it is TCP or UDP and they are there: source, then destination.
     pub fn ports(&self) -> Option<(u16, u16)> {
         if !matches!(self.protocol, TCP | UDP) {
             return None;
         }
-        Some((word(self.payload, 0)?, word(self.payload, 2)?))
+        Some((word(self.octets, 0)?, word(self.octets, 2)?))
     }
 
     /// The TCP header, if it is TCP and the fixed part is there.
     pub fn tcp(&self) -> Option<TcpHeader> {
-        let fixed: &[u8; 20] = self.payload.first_chunk().filter(|_| self.protocol == TCP)?;
+        let fixed: &[u8; 20] = self.octets.first_chunk().filter(|_| self.protocol == TCP)?;
         let long = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
         Some(TcpHeader {
             source_port: word(fixed, 0)?,
@@ -139,18 +233,24 @@ impl<'a> Packet<'a> {
             ack: long(8),
             flags: fixed[13],
             window: word(fixed, 14)?,
-            text: self.payload_length.saturating_sub(usize::from(fixed[12] >> 4) * 4),
+            text: self.length.saturating_sub(usize::from(fixed[12] >> 4) * 4),
         })
     }
+}
 
-    /// Both ends, if it is TCP or UDP: source, then destination.
-    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let (source, destination) = self.ports()?;
-        Some((
-            SocketAddr::new(self.source, source),
-            SocketAddr::new(self.destination, destination),
-        ))
-    }
+/// Octets of an IPv4 header.
+fn header_length(fixed: &[u8; 20]) -> usize {
+    usize::from(fixed[0] & 0x0f) * 4
+}
+
+fn v4_address(fixed: &[u8; 20], at: usize) -> u32 {
+    u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
+}
+
+fn v6_address(fixed: &[u8; 40], at: usize) -> u128 {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&fixed[at..at + 16]);
+    u128::from_be_bytes(octets)
 }
 
 fn word(octets: &[u8], at: usize) -> Option<u16> {
@@ -205,7 +305,10 @@ pub(crate) mod tests {
         // The same without its text, which is known of all the same.
         let cut = Packet::of(&whole[..whole.len() - 4]).expect("IPv4");
         assert_eq!(cut.tcp(), Some(tcp));
-        assert_eq!(Packet::of(&tagged).and_then(|packet| packet.ports()), Some((1, 2)));
+        assert_eq!(
+            Packet::of(&tagged).and_then(|packet| packet.payload().ports()),
+            Some((1, 2))
+        );
     }
 
     #[test]

@@ -158,6 +158,11 @@ impl Source {
         Some(written)
     }
 
+    /// Whether a quarter of the room is taken.
+    pub fn is_filling(&self) -> bool {
+        self.ring.slots() >= self.ring.buffer().capacity() / 4
+    }
+
     /// Frames that found no room.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -224,6 +229,18 @@ mod tests {
             .map(|(record, _)| record.time)
             .collect();
         assert_eq!(left, [1, 4]);
+    }
+
+    #[test]
+    fn a_quarter_of_the_room_is_filling() {
+        // A record takes 82 octets.
+        let (mut tap, mut source) = tap(Arc::default(), usize::MAX, 8 * 82);
+        tap.offer(&frame(b"text"), 0, Direction::Sent, || 0);
+        assert!(!source.is_filling());
+        tap.offer(&frame(b"text"), 0, Direction::Sent, || 1);
+        assert!(source.is_filling());
+        taken(&mut source);
+        assert!(!source.is_filling());
     }
 
     #[test]

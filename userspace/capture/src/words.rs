@@ -25,11 +25,15 @@ pub fn packet(frame: &[u8]) -> String {
     let Some(packet) = Packet::of(frame) else {
         return format!("not IP, length {}", frame.len());
     };
-    let ip = if packet.source.is_ipv4() { "IP" } else { "IP6" };
+    let ip = if packet.is_ipv4() { "IP" } else { "IP6" };
     let (Some((source, destination)), Some(tcp)) = (packet.ends(), packet.tcp()) else {
+        let payload = packet.payload();
         return format!(
             "{ip} {} > {}: protocol {}, length {}",
-            packet.source, packet.destination, packet.protocol, packet.payload_length
+            packet.source(),
+            packet.destination(),
+            payload.protocol,
+            payload.length
         );
     };
     format!(

@@ -2,7 +2,7 @@
 //!
 //! A shard does one slice between two turns, when its mailbox is asked for it, and keeps nothing in between: one that
 //! asks and goes away leaves nothing behind, and however many connections there are, a segment waits for no more than
-//! [`SLICE`](tidegate_tcp::engine::SLICE) of them.
+//! [`SLICE`](tidegate_tcp::engine::SLICE) of them. Nor do those who count and list take more than a quarter of its time.
 
 use core::time::Duration;
 use std::net::SocketAddr;
@@ -24,6 +24,9 @@ use crate::runtime::{ANSWER_TIMEOUT, Failure};
 /// The time for which connections that are to be reset wait for a frame that an RST can leave in. Then the link is
 /// down, or what goes out does not keep up, and they end without.
 const FRAME_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The time that a walk leaves a shard for others after a slice, in times of the slice.
+const REST: u32 = 3;
 
 /// A choice of connections; the default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,6 +122,8 @@ pub(crate) struct SliceRequest {
 
 #[derive(Debug, Default)]
 struct SliceAnswer {
+    /// Time of the shard that it took.
+    took: Duration,
     states: StateCounts,
     connections: Vec<ConnectionInfo>,
     now: tidegate_tcp::time::Instant,
@@ -134,6 +139,7 @@ impl SliceRequest {
         now: tidegate_tcp::time::Instant,
         out: &mut T,
     ) {
+        let began = Instant::now();
         let mut answer = SliceAnswer {
             now,
             ..SliceAnswer::default()
@@ -155,6 +161,7 @@ impl SliceRequest {
                 (answer.reset, answer.next) = engine.reset_selected(now, self.from, needs_frame, selects, out);
             }
         }
+        answer.took = began.elapsed();
         // The asking thread may have given up waiting.
         let _ = self.reply.try_send(answer);
     }
@@ -195,6 +202,7 @@ impl Shards {
             filter: Arc::new(filter),
             shard: 0,
             from: Cursor::default(),
+            rest: Duration::ZERO,
         }
     }
 
@@ -273,10 +281,13 @@ pub struct Walk {
     filter: Arc<ConnectionFilter>,
     shard: usize,
     from: Cursor,
+    /// The time that a shard has for others before the next slice.
+    pub(crate) rest: Duration,
 }
 
 impl Walk {
     /// The next slice, with the connections of it if `lists`, else only their number; `None` when all shards are done.
+    /// Waits as long as it takes for the slice before to have been a quarter of its shard's time.
     ///
     /// # Errors
     ///
@@ -285,6 +296,7 @@ impl Walk {
         if self.shard >= self.shards.len() {
             return Ok(None);
         }
+        thread::sleep(self.rest);
         let action = if lists { Action::List } else { Action::Count };
         let answer = self.shards.ask(self.shard, &self.filter, self.from, action)?;
         let slice = Slice {
@@ -293,9 +305,12 @@ impl Walk {
             states: answer.states,
             connections: answer.connections,
         };
-        match answer.next {
-            Some(next) => self.from = next,
-            None => (self.shard, self.from) = (self.shard + 1, Cursor::default()),
+        self.rest = answer.took * REST;
+        if let Some(next) = answer.next {
+            self.from = next;
+        } else {
+            self.shard += 1;
+            (self.from, self.rest) = (Cursor::default(), Duration::ZERO);
         }
         Ok(Some(slice))
     }

@@ -319,8 +319,8 @@ impl<'a> Parser<'a> {
     fn identifier(&mut self, qualifiers: Qualifiers) -> Result<Node, FilterError> {
         let Qualifiers { protocol, end, kind } = qualifiers;
         let node = match kind {
-            Kind::Host => Node::Net(end, self.host()?.into()),
-            Kind::Net => Node::Net(end, self.net()?),
+            Kind::Host => Node::Net(end, IpNet::from(self.host()?).into()),
+            Kind::Net => Node::Net(end, self.net()?.into()),
             Kind::Port | Kind::PortRange => {
                 let ports = if kind == Kind::Port {
                     let port = self.port()?;

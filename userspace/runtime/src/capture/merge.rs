@@ -35,6 +35,8 @@ pub(super) struct Merge<D> {
     sample: Option<Sample>,
     /// Whether it is known to match.
     matches: bool,
+    /// Whether `drops` may have more: asking it for each frame would cost more than the frame.
+    has_drops: bool,
 }
 
 /// The ring that has the oldest.
@@ -57,12 +59,14 @@ impl<D: Iterator<Item = Sample>> Merge<D> {
             drops,
             sample: None,
             matches: false,
+            has_drops: false,
         }
     }
 
     /// Gives `see` what is not later than `until`, in nanoseconds of CLOCK_MONOTONIC, the oldest first, until it
     /// breaks. With `until` in the past this comes to an end however fast frames come.
     pub(super) fn take<B>(&mut self, until: u64, mut see: impl FnMut(Taken<'_>) -> ControlFlow<B>) -> ControlFlow<B> {
+        self.has_drops = true;
         while let Some(origin) = self.oldest(until) {
             match origin {
                 Origin::Shard(index) => {
@@ -109,8 +113,9 @@ impl<D: Iterator<Item = Sample>> Merge<D> {
     /// The time of the oldest sample that matches, if it is not later than `until`.
     fn next_sample(&mut self, until: u64) -> Option<u64> {
         loop {
-            if self.sample.is_none() {
+            if self.sample.is_none() && self.has_drops {
                 self.sample = self.drops.next();
+                self.has_drops = self.sample.is_some();
             }
             let sample = self.sample.as_ref()?;
             if sample.time > until {

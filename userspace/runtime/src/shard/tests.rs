@@ -10,7 +10,7 @@ use crossbeam::channel;
 use tidegate_abi::siphash::Key;
 use tidegate_tcp::State;
 use tidegate_tcp::application::{CloseReason, Stream};
-use tidegate_tcp::engine::{ConnectionId, Secrets};
+use tidegate_tcp::engine::{ConnectionId, SLICE, Secrets};
 use tidegate_tcp::sources::SourceLimits;
 use tidegate_tcp::transmit::{Purpose, Transmit};
 use tidegate_tcp::wire::LinkHeader;
@@ -520,6 +520,24 @@ fn other_threads_list_count_and_reset_the_connections_of_all_shards() {
     rig.settle();
     assert_eq!(rig.client.application().closed, vec![CloseReason::ResetByPeer; 300]);
     assert!(rig.all_frames_are_home());
+}
+
+#[test]
+fn a_walk_leaves_a_shard_time_for_others_after_each_slice_but_the_last() {
+    let mut rig = Rig::new(1);
+    for port in 0..SLICE as u16 + 1 {
+        rig.connect(40_000 + port);
+        rig.settle();
+    }
+    let rests = ask(&mut rig, |shards| {
+        let mut walk = shards.walk(ConnectionFilter::default());
+        let mut rests = Vec::new();
+        while let Some(slice) = walk.next_slice(true).expect("the shards answer") {
+            rests.push((slice.states.total(), !walk.rest.is_zero()));
+        }
+        rests
+    });
+    assert_eq!(rests, [(SLICE as u64, true), (1, false)]);
 }
 
 #[test]

@@ -132,14 +132,23 @@ impl Iterator for Subscription {
     type Item = Sample;
 
     fn next(&mut self) -> Option<Sample> {
-        if self.waiting.samples.is_empty() {
-            self.drops.distribute();
+        if self.is_waiting() {
+            self.waiting.samples.pop()
+        } else {
+            None
         }
-        self.waiting.samples.pop()
     }
 }
 
 impl Subscription {
+    /// Whether there are samples at the moment.
+    pub(crate) fn is_waiting(&self) -> bool {
+        if self.waiting.samples.is_empty() {
+            self.drops.distribute();
+        }
+        !self.waiting.samples.is_empty()
+    }
+
     /// Samples that were lost between the ring and here, because others looked and this one did not.
     pub(crate) fn lost(&self) -> u64 {
         self.waiting.lost.load(Ordering::Relaxed)

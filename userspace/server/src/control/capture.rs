@@ -1,5 +1,6 @@
 //! `capture`: frames as pcapng, from the reply on to the end of the connection.
 
+use core::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
@@ -21,6 +22,10 @@ use super::Client;
 
 /// The pause between two looks at the rings of a capture.
 const INTERVAL: Duration = Duration::from_millis(5);
+
+/// The time after which what is in them is taken however little it is. Often a few frames would have a shard wait for its
+/// processor more often than rarely some more.
+const TAKE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Octets of a write to the client.
 const WRITE_BUFFER: usize = 256 * 1024;
@@ -103,9 +108,15 @@ impl Client<'_> {
         limits: &Limits,
         mut see: impl FnMut(Seen<'_>) -> ControlFlow<io::Result<()>>,
     ) -> io::Result<()> {
+        let mut taken = Instant::now();
         loop {
             // Before what is taken last.
             let is_last = limits.is_over() || capture.is_over() || self.has_ended();
+            if !is_last && !capture.is_filling() && taken.elapsed() < TAKE_INTERVAL {
+                thread::sleep(INTERVAL);
+                continue;
+            }
+            taken = Instant::now();
             let mut shown = capture.take(is_last, |shown| see(Seen::Shown(shown)));
             if shown.is_continue() {
                 shown = see(Seen::AllForNow);
@@ -163,6 +174,8 @@ struct File<W: Write> {
     /// By device, its frames.
     frames: Vec<u64>,
     began: u64,
+    /// That of the frame which is being written.
+    comment: String,
 }
 
 impl<W: Write> File<W> {
@@ -176,16 +189,23 @@ impl<W: Write> File<W> {
         // Readers such as Wireshark show nothing before they have the blocks of the interfaces.
         writer.flush()?;
         let began = capture.now();
-        Ok(Self { writer, frames, began })
+        Ok(Self {
+            writer,
+            frames,
+            began,
+            comment: String::new(),
+        })
     }
 
     fn write(&mut self, frame: &Captured<'_>) -> io::Result<()> {
         if let Some(frames) = self.frames.get_mut(frame.device as usize) {
             *frames += 1;
         }
-        let comment = match frame.verdict {
-            None => format!("shard {}", frame.queue),
-            Some(verdict) => format!("xdp_{}", verdict.name()),
+        self.comment.clear();
+        // Writing to a string does not fail.
+        let _ = match frame.verdict {
+            None => write!(self.comment, "shard {}", frame.queue),
+            Some(verdict) => write!(self.comment, "xdp_{}", verdict.name()),
         };
         let meta = PacketMeta {
             interface: frame.device,
@@ -197,7 +217,7 @@ impl<W: Write> File<W> {
                 XdpCounter::TxSynCookie => XDP_TX,
                 _ => XDP_DROP,
             }),
-            comment: &comment,
+            comment: &self.comment,
         };
         self.writer.packet(&meta, frame.octets)
     }
