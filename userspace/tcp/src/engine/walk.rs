@@ -11,7 +11,7 @@ use crate::transmit::Transmit;
 use crate::wire::FlowKey;
 
 /// Flows that one slice of a walk looks at, at most.
-pub const SLICE: usize = 256;
+pub const SLICE: usize = 128;
 
 /// Slots that one slice looks at, at most: most of them may be empty.
 const SLOTS_PER_SLICE: usize = 4096;
