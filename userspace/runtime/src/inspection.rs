@@ -2,7 +2,9 @@
 //!
 //! A shard does one slice between two turns, when its mailbox is asked for it, and keeps nothing in between: one that
 //! asks and goes away leaves nothing behind, and however many connections there are, a segment waits for no more than
-//! [`SLICE`](tidegate_tcp::engine::SLICE) of them. Nor do those who count and list take more than a quarter of its time.
+//! [`SLICE`] of them. Nor do those who count and list take more than a quarter of its time.
+//!
+//! [`SLICE`]: tidegate_tcp::engine::SLICE
 
 use core::time::Duration;
 use std::net::SocketAddr;

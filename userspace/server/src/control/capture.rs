@@ -23,8 +23,8 @@ use super::Client;
 /// The pause between two looks at the rings of a capture.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// The time after which what is in them is taken however little it is. Often a few frames would have a shard wait for its
-/// processor more often than rarely some more.
+/// The time after which what is in them is taken however little it is. A shard on the same processor waits meanwhile,
+/// and with it all its connections: a few frames at a time would have it wait too often.
 const TAKE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Octets of a write to the client.
