@@ -29,6 +29,45 @@ enum Replaced {
     None(Error),
 }
 
+/// The outcome of an attempt to have the devices back.
+#[derive(Debug)]
+enum Attempt {
+    /// They are this process's.
+    Done,
+    /// There is to be another one.
+    Again {
+        pause: Duration,
+        /// That which has to change, if it may take long.
+        reason: Option<Error>,
+    },
+}
+
+/// Judges the result of an attempt to bind the queues again. Before it the process that failed `lived` or did not;
+/// `check_link` looks for the interfaces.
+///
+/// # Errors
+///
+/// Another attempt would come to the same; where an interface is gone, that error.
+fn judge(
+    resumed: Result<(), Error>,
+    lived: bool,
+    check_link: impl FnOnce() -> Result<(), Error>,
+) -> Result<Attempt, Error> {
+    let again = |pause, reason| Ok(Attempt::Again { pause, reason });
+    match resumed {
+        Ok(()) => Ok(Attempt::Done),
+        // It learns that it has failed when it says that it serves, and ends.
+        Err(Error::QueueBusy { .. }) if lived => again(Duration::ZERO, None),
+        Err(error) => {
+            check_link()?;
+            match error {
+                Error::InterfaceDown { .. } => again(DOWN_PAUSE, Some(error)),
+                error => Err(error),
+            }
+        }
+    }
+}
+
 /// The descriptors of a port's sockets, by device.
 pub(super) fn sockets_of(port: &Port) -> Vec<RawFd> {
     let socket = port.socket();
@@ -131,31 +170,21 @@ impl Runtime {
             Step::Resume(mut failing) => {
                 // The kernel lets queues go a moment after their process has ended.
                 let lived = failing.lives();
-                match self.resume() {
-                    Ok(()) => {
-                        succession.resume(failing);
-                        Ok(())
-                    }
-                    // It learns that it has failed when it says that it serves, and ends.
-                    Err(Error::QueueBusy { .. }) if lived => {
-                        succession.wait_for_devices(failing, Duration::ZERO);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        // An interface that is deleted loses its name before anything is told of it.
-                        self.links().look_soon();
-                        match (self.check_link(), error) {
-                            // The reason of the other error.
-                            (Err(gone), _) => Err(gone),
-                            (Ok(()), error @ Error::InterfaceDown { .. }) => {
-                                failing.tell_once(|| tracing::warn!("{error}; its queues are bound again then"));
-                                succession.wait_for_devices(failing, DOWN_PAUSE);
-                                Ok(())
-                            }
-                            (Ok(()), error) => Err(error),
+                let resumed = self.resume();
+                let attempt = judge(resumed, lived, || {
+                    // An interface that is deleted loses its name before anything is told of it.
+                    self.links().look_soon();
+                    self.check_link()
+                });
+                attempt.map(|attempt| match attempt {
+                    Attempt::Done => succession.resume(failing),
+                    Attempt::Again { pause, reason } => {
+                        if let Some(reason) = reason {
+                            failing.tell_once(|| tracing::warn!("{reason}; its queues are bound again then"));
                         }
+                        succession.wait_for_devices(failing, pause);
                     }
-                }
+                })
             }
             Step::Forget(first) => {
                 // Its shards may have had some for a moment.
@@ -326,5 +355,35 @@ mod tests {
         // None of what cannot be put back goes unnoticed.
         let (_, result) = replaced(|call| call >= 3);
         assert!(result.is_err());
+    }
+
+    #[test]
+    fn queues_are_waited_for_while_they_are_anothers_or_their_interface_is_down() {
+        let name = || "eth1".to_owned();
+        let busy = || Err(Error::QueueBusy { name: name(), queue: 0 });
+        let down = || Err(Error::InterfaceDown { name: name() });
+        let there = || Ok(());
+        let gone = || Err(Error::LinkGone { name: name() });
+
+        assert!(matches!(judge(Ok(()), true, gone), Ok(Attempt::Done)));
+        assert!(matches!(
+            judge(busy(), true, gone),
+            Ok(Attempt::Again {
+                pause: Duration::ZERO,
+                reason: None
+            })
+        ));
+        // Nobody is left who might let them go.
+        assert!(matches!(judge(busy(), false, there), Err(Error::QueueBusy { .. })));
+        for lived in [false, true] {
+            assert!(matches!(
+                judge(down(), lived, there),
+                Ok(Attempt::Again {
+                    pause: DOWN_PAUSE,
+                    reason: Some(Error::InterfaceDown { .. })
+                })
+            ));
+            assert!(matches!(judge(down(), lived, gone), Err(Error::LinkGone { .. })));
+        }
     }
 }
