@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_args::url::Url;
 use tidegate_args::{duration, rate};
-use tidegate_lab::machine::{CoreTime, TICK};
+use tidegate_lab::machine::CoreTime;
 use tidegate_load::{Close, Limit, Limiter, Measured, Plan, Progress, Ramp, Workload};
 use tidegate_report::objective::{Finding, Objectives, Outcome};
 use tidegate_report::{Line, Lines, Mark, Report, ReportFiles, Row, Scale, Section, XAxis, YAxis};
@@ -159,7 +159,7 @@ impl StepOptions {
         let before = CoreTime::of_all()?;
         let measured = client.run(&plan, &progress);
         progress.finish();
-        let steal = most_stolen(&before, &CoreTime::of_all()?);
+        let steal = CoreTime::most_stolen(&before, &CoreTime::of_all()?);
         Ok(Step::of(plan, measured?, steal, objectives))
     }
 }
@@ -182,11 +182,6 @@ impl Step {
             is_disturbed: failure.as_ref().is_some_and(|&(_, is_disturbed)| is_disturbed),
             failure: failure.map(|(limit, _)| limit),
         }
-    }
-
-    /// Whether the steal may be all that is beyond the percentile with this part of the operations beyond it.
-    pub(crate) fn may_be_stolen(&self, tail: f64) -> bool {
-        self.measured.keeps_up() && explains(self.steal, tail, &self.measured)
     }
 
     /// The rate that was offered, per second.
@@ -212,22 +207,6 @@ impl Step {
     }
 }
 
-/// Returns the most time that was taken from one processor.
-fn most_stolen(before: &[CoreTime], after: &[CoreTime]) -> Duration {
-    let ticks = before
-        .iter()
-        .zip(after)
-        .map(|(before, after)| after.steal.saturating_sub(before.steal));
-    TICK * ticks.max().unwrap_or(0).min(u64::from(u32::MAX)) as u32
-}
-
-/// Whether this part of all operations may be late since a processor was taken away: what is due meanwhile is, and what
-/// is due until that is made up for, which takes as long again, or longer the less time the client has to spare.
-fn explains(steal: Duration, tail: f64, measured: &Measured) -> bool {
-    let spare = (1.0 - measured.generator.busy).clamp(0.01, 0.5);
-    !steal.is_zero() && steal.as_secs_f64() / spare >= tail * measured.seconds
-}
-
 /// Why a step fails, and whether that may be for the steal alone; `None` if it does not fail, or was too short to tell.
 ///
 /// An operation that the client began late counts from when it was due, so objectives that are met are met all the
@@ -248,7 +227,7 @@ fn failure(plan: &Plan, measured: &Measured, steal: Duration, findings: &[Findin
             .tail
             .is_some_and(|tail| starts.late > 0 && starts.late as f64 > starts.due as f64 * tail)
     };
-    let is_stolen = |finding: &&Finding| finding.tail.is_some_and(|tail| explains(steal, tail, measured));
+    let is_stolen = |finding: &&Finding| finding.tail.is_some_and(|tail| measured.may_be_late_by(steal, tail));
     let mut is_disturbed = false;
     let mut reasons: Vec<String> = missed.iter().map(ToString::to_string).collect();
     let by = if let Some(reason) = measured.exhaustion() {
@@ -459,20 +438,6 @@ pub(crate) mod tests {
             (Some(Limiter::Server), false),
             "it is behind"
         );
-        step.measured.seconds = 10.0;
-        step.measured.generator.busy = 0.92;
-        let due = Duration::from_millis(10);
-        assert!(
-            explains(due, 0.01, &step.measured),
-            "it takes the client long to catch up"
-        );
-        assert!(!explains(due, 0.02, &step.measured));
-        let core = |steal| CoreTime {
-            steal,
-            ..CoreTime::default()
-        };
-        let taken = most_stolen(&[core(3), core(5)], &[core(3), core(15)]);
-        assert_eq!(taken, Duration::from_millis(100));
     }
 
     #[test]

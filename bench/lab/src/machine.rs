@@ -138,6 +138,15 @@ impl CoreTime {
         })
     }
 
+    /// Returns the most time that a hypervisor has taken from one of the processors between two looks at all of them.
+    pub fn most_stolen(before: &[Self], after: &[Self]) -> Duration {
+        let ticks = before
+            .iter()
+            .zip(after)
+            .map(|(before, after)| after.steal.saturating_sub(before.steal));
+        TICK * ticks.max().unwrap_or(0).min(u64::from(u32::MAX)) as u32
+    }
+
     /// Returns the times of all processors that are online.
     ///
     /// # Errors
@@ -357,6 +366,21 @@ mod tests {
         assert_eq!(CoreTime::parse("cpu1 100 10 20\n", 1), None);
         let all = CoreTime::parse_all(STAT);
         assert_eq!(all, [1, 10].map(|cpu| CoreTime::parse(STAT, cpu).unwrap()));
+    }
+
+    #[test]
+    fn steal_is_that_of_the_processor_that_lost_most() {
+        let all = |steals: [u64; 2]| {
+            steals.map(|steal| CoreTime {
+                steal,
+                ..CoreTime::default()
+            })
+        };
+        assert_eq!(
+            CoreTime::most_stolen(&all([3, 5]), &all([4, 15])),
+            Duration::from_millis(100)
+        );
+        assert_eq!(CoreTime::most_stolen(&all([3, 5]), &all([3, 5])), Duration::ZERO);
     }
 
     #[test]

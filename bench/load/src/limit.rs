@@ -161,6 +161,14 @@ impl Measured {
         self.operations as f64 + carried >= due * (1.0 - TOLERANCE)
     }
 
+    /// Whether a part `tail`, 0 to 1, of all operations may be late because a processor was taken away for `steal`: what
+    /// is due meanwhile is, and what is due until that is made up for, which takes as long again, or longer the less
+    /// time the client has to spare.
+    pub fn may_be_late_by(&self, steal: Duration, tail: f64) -> bool {
+        let spare = (1.0 - self.generator.busy).clamp(0.01, 0.5);
+        !steal.is_zero() && steal.as_secs_f64() / spare >= tail * self.seconds
+    }
+
     /// The part of the time that was measured, 0 to 1, that is shorter than the shortest latency before its end.
     fn part_too_late(&self) -> f64 {
         if self.latency.is_empty() || self.seconds <= 0.0 {
@@ -281,6 +289,23 @@ mod tests {
             let case = (operations, shortest, under_way);
             assert_eq!(measured.keeps_up(), expected, "{case:?}");
         }
+    }
+
+    #[test]
+    fn steal_makes_more_late_the_less_time_the_client_has_to_spare() {
+        let mut measured = measured(1_000);
+        measured.seconds = 10.0;
+        let due = Duration::from_millis(10);
+        measured.generator.busy = 0.1;
+        assert!(!measured.may_be_late_by(due, 0.01));
+        assert!(measured.may_be_late_by(5 * due, 0.01), "until it has caught up");
+        measured.generator.busy = 0.92;
+        assert!(
+            measured.may_be_late_by(due, 0.01),
+            "it takes the client long to catch up"
+        );
+        assert!(!measured.may_be_late_by(due, 0.02));
+        assert!(!measured.may_be_late_by(Duration::ZERO, 0.0));
     }
 
     #[test]

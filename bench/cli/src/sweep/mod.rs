@@ -118,7 +118,7 @@ impl SweepOptions {
                 };
                 let mut step = run()?;
                 for _ in 1..MAX_ATTEMPTS {
-                    if !step.may_be_stolen(TAIL) {
+                    if !(step.measured.keeps_up() && step.measured.may_be_late_by(step.steal, TAIL)) {
                         break;
                     }
                     let again = run()?;

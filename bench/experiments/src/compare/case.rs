@@ -8,7 +8,7 @@ use tidegate_flood::Prefix;
 use tidegate_lab::Child;
 use tidegate_lab::Cores;
 use tidegate_lab::arrangement::CLIENT_DEVICE;
-use tidegate_lab::machine;
+use tidegate_lab::machine::{self, CoreTime};
 use tidegate_lab::{Lab, Place};
 use tidegate_load::{
     Arrival, BypassClient, Client, Close, HttpOptions, KernelClient, Measured, Plan, Progress, Ramp, Settings, Verify,
@@ -29,6 +29,9 @@ const CLIENT_MSL: Duration = Duration::from_millis(100);
 
 /// Connections at the same time, in all workloads, and frames under way of the bare reflect.
 pub(crate) const CONNECTIONS: u32 = 64;
+
+/// The part of the requests of `latency` that is beyond the highest percentile that is compared.
+const TAIL: f64 = 0.01;
 
 /// Parts of the source addresses. Each case takes the next one, so that none of its connections has the addresses and
 /// ports of one the kernel may still remember.
@@ -127,8 +130,6 @@ impl Bench<'_> {
         round: u32,
         server: &Child,
     ) -> anyhow::Result<Run> {
-        let sources = sources(self.url.address.is_ipv4(), self.count)?;
-        self.count += 1;
         let plan = Plan {
             url: self.url.clone(),
             workload,
@@ -142,17 +143,32 @@ impl Bench<'_> {
             cpu: Some(self.cores.client),
             http: HttpOptions::default(),
         };
-        let (measured, observed) = cpu::watch(self.lab, self.cores, Some(server.id()), || {
-            self.lab.inside_with_sysfs(Place::Client, || {
-                machine::pin_this_thread(self.cores.client)?;
-                new_client(client, sources).run(&plan, &Progress::hidden())
-            })
-        })?;
         let asked_per_s = match workload {
             Workload::Latency { rate } => Some(rate),
             _ => None,
         };
-        Ok(server_run(case, round, asked_per_s, &measured, observed))
+        let mut kept: Option<Run> = None;
+        for _ in 0..self.scale.attempts {
+            let sources = sources(self.url.address.is_ipv4(), self.count)?;
+            self.count += 1;
+            let before = CoreTime::of_all()?;
+            let (measured, observed) = cpu::watch(self.lab, self.cores, Some(server.id()), || {
+                self.lab.inside_with_sysfs(Place::Client, || {
+                    machine::pin_this_thread(self.cores.client)?;
+                    new_client(client, sources).run(&plan, &Progress::hidden())
+                })
+            })?;
+            let steal = CoreTime::most_stolen(&before, &CoreTime::of_all()?);
+            // A stall is a small part of the rate that other workloads find, and all that p99 shows of a few seconds.
+            let is_disturbed = asked_per_s.is_some() && measured.may_be_late_by(steal, TAIL);
+            if kept.as_ref().is_none_or(|kept| steal < kept.steal) {
+                kept = Some(server_run(case, round, asked_per_s, &measured, observed, steal));
+            }
+            if !is_disturbed {
+                break;
+            }
+        }
+        kept.context("no run was asked for")
     }
 
     fn reflect(&self, round: u32) -> anyhow::Result<Found> {
@@ -210,6 +226,7 @@ fn server_run(
     asked_per_s: Option<u64>,
     measured: &Measured,
     observed: Option<cpu::Observed>,
+    steal: Duration,
 ) -> Run {
     let per_s = measured.per_second();
     let frames_per_op = measured.frames.and_then(|frames| {
@@ -225,6 +242,7 @@ fn server_run(
         frames_per_op,
         interface_frames_per_s: observed.map(|observed| observed.interface_frames_per_s),
         asked_per_s,
+        steal,
         errors: measured.errors.total(),
         errors_by_kind: measured
             .errors
@@ -248,6 +266,7 @@ fn reflect_run(round: u32, reflected: &Reflected) -> Run {
         frames_per_op: Some(1.0),
         interface_frames_per_s: reflected.observed.map(|observed| observed.interface_frames_per_s),
         asked_per_s: None,
+        steal: Duration::ZERO,
         errors: lost,
         errors_by_kind: (lost > 0).then(|| ("lost".to_owned(), lost)).into_iter().collect(),
         first_error: (lost > 0).then(|| format!("{lost} frames did not come back ({})", shape_name(reflected.shape))),

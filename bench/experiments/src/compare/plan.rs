@@ -358,6 +358,8 @@ pub(super) struct Scale {
     pub(super) change: Duration,
     /// The same of a client.
     pub(super) client: Duration,
+    /// Attempts at a run of `latency`, at most: one in which a processor was taken away is made anew.
+    pub(super) attempts: u32,
     /// The time everything together may take; `None` if there is no limit.
     pub(super) limit: Option<Duration>,
 }
@@ -371,6 +373,7 @@ impl Scale {
         reflect: Duration::from_secs(2),
         change: Duration::from_secs(1),
         client: Duration::from_millis(300),
+        attempts: 5,
         limit: None,
     };
 
@@ -382,6 +385,7 @@ impl Scale {
         reflect: Duration::from_millis(300),
         change: Duration::from_secs(1),
         client: Duration::from_millis(300),
+        attempts: 1,
         limit: Some(Duration::from_secs(49)),
     };
 

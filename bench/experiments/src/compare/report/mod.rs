@@ -38,6 +38,8 @@ pub(super) struct Run {
     pub(super) interface_frames_per_s: Option<f64>,
     /// Requests per second that were due, where that was fixed.
     pub(super) asked_per_s: Option<u64>,
+    /// The most time that a hypervisor has taken from one of this machine's processors meanwhile.
+    pub(super) steal: Duration,
     /// The number of errors.
     pub(super) errors: u64,
     /// The number of errors of each kind.

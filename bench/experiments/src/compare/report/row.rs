@@ -49,6 +49,7 @@ pub(super) fn row(results: &Results, row: &CellRuns<'_>) -> Row {
         .with("p99_us_values", row.values(|run| Some(run.quantiles?.p99)))
         .with("p999_us_values", row.values(|run| Some(run.quantiles?.p999)))
         .with("cpu_us_per_op_values", row.values(|run| run.usage.map(Usage::total)))
+        .with("steal_seconds_values", row.values(|run| Some(run.steal.as_secs_f64())))
         .with("asked_per_s", first.and_then(|run| run.asked_per_s))
         .with_spread("p50_us", row.quantile(|quantiles| quantiles.p50))
         .with_spread("p99_us", row.quantile(|quantiles| quantiles.p99))

@@ -49,6 +49,7 @@ pub(super) fn run(case: Case, round: u32, per_s: f64) -> Run {
         frames_per_op: Some(if is_reflect { 1.0 } else { 2.0 }),
         interface_frames_per_s: Some(2.0 * per_s),
         asked_per_s: None,
+        steal: Duration::ZERO,
         errors: 0,
         errors_by_kind: BTreeMap::new(),
         first_error: None,
