@@ -161,9 +161,9 @@ impl Measured {
         self.operations as f64 + carried >= due * (1.0 - TOLERANCE)
     }
 
-    /// Whether a part `tail`, 0 to 1, of all operations may be late because a processor was taken away for `steal`: what
-    /// is due meanwhile is, and what is due until that is made up for, which takes as long again, or longer the less
-    /// time the client has to spare.
+    /// Whether a part `tail`, 0 to 1, of all operations may be late because a processor was taken away for `steal`:
+    /// what is due meanwhile is, and what is due until that is made up for, which takes as long again, or longer the
+    /// less time the client has to spare.
     pub fn may_be_late_by(&self, steal: Duration, tail: f64) -> bool {
         let spare = (1.0 - self.generator.busy).clamp(0.01, 0.5);
         !steal.is_zero() && steal.as_secs_f64() / spare >= tail * self.seconds
