@@ -137,13 +137,24 @@ fn a_carpet_covers_its_prefix_and_what_is_served_in_it() {
 
 #[test]
 fn abandoned_connections_are_completed_and_left_to_the_server() {
-    let Some(([_, figures], counters)) = with_connections("connect", "1k", "") else {
+    let Some((figures, counters)) = with_connections("connect", "1k", "") else {
         return;
     };
-    let completed = figures["completed"].as_u64().expect("a count");
-    assert!(completed > 1_000, "{figures}");
-    assert_eq!(figures["kept"], 0);
-    assert!(counters.sum(PASSIVE_OPENS) >= 2 * completed - completed / 10);
+    let completed: Vec<u64> = figures
+        .iter()
+        .filter_map(|figures| figures["completed"].as_u64())
+        .collect();
+    assert!(
+        completed.len() == 2 && completed.iter().all(|&completed| completed > 1_000),
+        "{figures:?}"
+    );
+    assert!(figures.iter().all(|figures| figures["kept"] == 0), "{figures:?}");
+    // A busy machine loses a few acknowledgments.
+    let (completed, opened) = (completed.iter().sum::<u64>(), counters.sum(PASSIVE_OPENS));
+    assert!(
+        (completed - completed / 10..=completed).contains(&opened),
+        "{opened} of {completed}"
+    );
     assert_eq!(counters.sum(CONNECTIONS), counters.sum(PASSIVE_OPENS));
     assert_eq!(counters.sum(BYTES_IN), 0);
 }
