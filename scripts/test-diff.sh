@@ -124,7 +124,7 @@ serve dearer 18803 --spin "$(awk -v cpu="$cpu_us" 'BEGIN { printf "%dns", cpu * 
 spin=$(awk -v rate="$rate" 'BEGIN { printf "%d", 1e9 / rate / 9 }')
 serve guess 18804 --spin "${spin}ns"
 lost=$(percent_lost guess)
-serve slower 18805 --spin "$(awk -v spin="$spin" -v lost="$lost" 'BEGIN { printf "%dns", lost > 5 ? spin * 10 / lost : spin }')"
+serve slower 18805 --spin "$(awk -v spin="$spin" -v lost="$lost" 'BEGIN { printf "%dns", (lost > 5 ? spin * 10 / lost : spin) }')"
 echo "$spin ns more for each request take $lost % of the requests; after correction $(percent_lost slower) %"
 echo "$(field value "$work/first.json") requests/s, $cpu_us us of processor time for each; $rounds rounds of $pairs pairs"
 
