@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Whether `tidegate-bench report diff` tells a slower server from the same one: measures serve-kernel over loopback beside
-# itself, beside one that needs 5 % more processor time for each request, and beside one that needs 10 % more time.
+# itself, beside one that needs 5 % more processor time for each request, and beside one that does about 10 % less.
 #
 #   scripts/test-diff.sh [--rounds 10] [--pairs 20] [--duration 500ms] [--keep DIR]
 #
 # Each round is as many runs of each, taken alternately, and three comparisons. Exit code 0 when at most one comparison of
 # the same server gave an alarm, and 9 of 10 of the others were found: 10 % by throughput, 5 % by processor time. It takes
-# about two minutes a round, and a machine that does little else; make build has to be done before. No program runs for
-# longer than RUN_LIMIT, and a run is tried five times at most. --keep leaves the reports of all runs in a directory.
-# TIDEGATE_PROGRAMS is where the program is, if not in target/release.
+# half a minute, and one to two minutes a round, and a machine that does little else; make build has to be done before. No
+# program runs for longer than RUN_LIMIT, and a run is tried five times at most. --keep leaves the reports of all runs in a
+# directory. TIDEGATE_PROGRAMS is where the program is, if not in target/release.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -124,8 +124,11 @@ serve dearer 18803 --spin "$(awk -v cpu="$cpu_us" 'BEGIN { printf "%dns", cpu * 
 spin=$(awk -v rate="$rate" 'BEGIN { printf "%d", 1e9 / rate / 9 }')
 serve guess 18804 --spin "${spin}ns"
 lost=$(percent_lost guess)
-serve slower 18805 --spin "$(awk -v spin="$spin" -v lost="$lost" 'BEGIN { printf "%dns", (lost > 5 ? spin * 10 / lost : spin) }')"
-echo "$spin ns more for each request take $lost % of the requests; after correction $(percent_lost slower) %"
+awk -v lost="$lost" 'BEGIN { exit !(lost > 2) }' || die "$spin ns more for each request take only $lost % of the requests"
+corrected=$(awk -v spin="$spin" -v lost="$lost" 'BEGIN { printf "%d", spin * 10 / lost }')
+serve slower 18805 --spin "${corrected}ns"
+slower=$(percent_lost slower)
+echo "$spin ns more for each request take $lost % of the requests, $corrected ns $slower %"
 echo "$(field value "$work/first.json") requests/s, $cpu_us us of processor time for each; $rounds rounds of $pairs pairs"
 
 alarms=0

@@ -262,7 +262,7 @@ mod tests {
         assert!(matches("outbound and port 80", Direction::Sent));
     }
 
-    /// Of a segment of 2001:2::1 to 2001:2:0:1::2.
+    /// The frame is a segment from 2001:2::1 to 2001:2:0:1::2.
     #[test]
     fn prefixes_of_one_family_hold_no_address_of_the_other() {
         let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])

@@ -142,13 +142,13 @@ impl Capture {
 
     /// Whether it should be taken from at once, or something will be missing soon: a ring is a quarter full, or there
     /// is what has a shorter one, an event or a frame that the XDP program dropped or answered.
-    pub fn is_filling(&self) -> bool {
+    pub fn is_urgent(&self) -> bool {
         let Merge {
             sources, happenings, ..
         } = &self.merge;
         sources.iter().any(|(_, source)| source.is_filling())
             || happenings.iter().any(|told| !told.ring.is_empty())
-            || self.merge.drops.is_waiting()
+            || self.merge.drops.has_samples()
     }
 
     /// Frames that are missing because their shard's ring was full.

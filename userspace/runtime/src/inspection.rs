@@ -2,7 +2,7 @@
 //!
 //! A shard does one slice between two turns, when its mailbox is asked for it, and keeps nothing in between: one that
 //! asks and goes away leaves nothing behind, and however many connections there are, a segment waits for no more than
-//! [`SLICE`] of them. Nor do those who count and list take more than a quarter of its time.
+//! [`SLICE`] of them. Nor does one that counts or lists take more than a quarter of its time.
 //!
 //! [`SLICE`]: tidegate_tcp::engine::SLICE
 
@@ -29,6 +29,9 @@ const FRAME_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The time that a walk leaves a shard for others after a slice, in times of the slice.
 const REST: u32 = 3;
+
+/// The most of it: a slice in which the shard had no processor is not made up for.
+const MAX_REST: Duration = Duration::from_millis(5);
 
 /// A choice of connections; the default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,7 +207,7 @@ impl Shards {
             filter: Arc::new(filter),
             shard: 0,
             from: Cursor::default(),
-            rest: Duration::ZERO,
+            not_before: Instant::now(),
         }
     }
 
@@ -283,13 +286,13 @@ pub struct Walk {
     filter: Arc<ConnectionFilter>,
     shard: usize,
     from: Cursor,
-    /// The time that a shard has for others before the next slice.
-    pub(crate) rest: Duration,
+    /// The time until which the shard of the next slice has been left to others.
+    pub(crate) not_before: Instant,
 }
 
 impl Walk {
     /// The next slice, with the connections of it if `lists`, else only their number; `None` when all shards are done.
-    /// Waits as long as it takes for the slice before to have been a quarter of its shard's time.
+    /// Waits as long as it takes for the slice before to have been a quarter of its shard's time, at most 5 ms.
     ///
     /// # Errors
     ///
@@ -298,7 +301,7 @@ impl Walk {
         if self.shard >= self.shards.len() {
             return Ok(None);
         }
-        thread::sleep(self.rest);
+        thread::sleep(self.not_before.saturating_duration_since(Instant::now()));
         let action = if lists { Action::List } else { Action::Count };
         let answer = self.shards.ask(self.shard, &self.filter, self.from, action)?;
         let slice = Slice {
@@ -307,12 +310,11 @@ impl Walk {
             states: answer.states,
             connections: answer.connections,
         };
-        self.rest = answer.took * REST;
         if let Some(next) = answer.next {
             self.from = next;
+            self.not_before = Instant::now() + (answer.took * REST).min(MAX_REST);
         } else {
-            self.shard += 1;
-            (self.from, self.rest) = (Cursor::default(), Duration::ZERO);
+            (self.shard, self.from) = (self.shard + 1, Cursor::default());
         }
         Ok(Some(slice))
     }

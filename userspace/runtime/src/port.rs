@@ -96,7 +96,8 @@ impl ShardPort for Port {
             self.counters.rx_no_buffer += u64::from(burst.no_buffer);
         }
         if !self.taps.is_empty() {
-            // Read in advance: the processor waits once for all of them, as it does where the engine is the first.
+            // The first octet of each is read in advance, so that the processor waits for all of them at once, as it
+            // does in the engine.
             let first = |frame| self.socket.contents(frame).first().copied().unwrap_or(0);
             black_box(batch[before..].iter().fold(0, |sum, frame| sum ^ first(frame)));
             for frame in &batch[before..] {

@@ -532,10 +532,14 @@ fn a_walk_leaves_a_shard_time_for_others_after_each_slice_but_the_last() {
     let rests = ask(&mut rig, |shards| {
         let mut walk = shards.walk(ConnectionFilter::default());
         let mut rests = Vec::new();
-        while let Some(slice) = walk.next_slice(true).expect("the shards answer") {
-            rests.push((slice.states.total(), !walk.rest.is_zero()));
+        loop {
+            let not_before = walk.not_before;
+            let Some(slice) = walk.next_slice(true).expect("the shards answer") else {
+                return rests;
+            };
+            assert!(std::time::Instant::now() >= not_before, "it did not wait");
+            rests.push((slice.states.total(), walk.not_before > not_before));
         }
-        rests
     });
     assert_eq!(rests, [(SLICE as u64, true), (1, false)]);
 }

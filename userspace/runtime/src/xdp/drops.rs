@@ -132,7 +132,7 @@ impl Iterator for Subscription {
     type Item = Sample;
 
     fn next(&mut self) -> Option<Sample> {
-        if self.is_waiting() {
+        if self.has_samples() {
             self.waiting.samples.pop()
         } else {
             None
@@ -142,7 +142,7 @@ impl Iterator for Subscription {
 
 impl Subscription {
     /// Whether there are samples at the moment.
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub(crate) fn has_samples(&self) -> bool {
         if self.waiting.samples.is_empty() {
             self.drops.distribute();
         }

@@ -112,7 +112,7 @@ impl Client<'_> {
         loop {
             // Before what is taken last.
             let is_last = limits.is_over() || capture.is_over() || self.has_ended();
-            if !is_last && !capture.is_filling() && taken.elapsed() < TAKE_INTERVAL {
+            if !is_last && !capture.is_urgent() && taken.elapsed() < TAKE_INTERVAL {
                 thread::sleep(INTERVAL);
                 continue;
             }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tidegate_control::{Latency, Peer, Top};
 use tidegate_runtime::{ConnectionFilter, Slice, StateCounts, Walk};
 use tidegate_tcp::State;
+use tidegate_tcp::engine::SLICE;
 
 use super::Client;
 use super::connections::{Target, by_name};
@@ -19,8 +20,8 @@ use crate::admin::latency;
 const INTERVALS: core::ops::RangeInclusive<u64> = 100..=60_000;
 
 /// Slices of connections that are looked at in an interval, at most: 32,768 connections, which take the shards some ten
-/// milliseconds together.
-const MAX_SLICES: usize = 128;
+/// milliseconds together, and with the rests between them four times as long.
+const MAX_SLICES: usize = 32_768 / SLICE;
 
 /// Peers that are told of.
 const PEERS: usize = 20;
