@@ -1,8 +1,7 @@
-//! A service of one's own: each line is answered with its number and its length; `QUIT` ends the connection.
+//! A service of one's own: each line is answered with its number and its length; `QUIT` ends the connection. It serves
+//! until its standard input ends, and needs what `tidegate serve` needs.
 //!
 //!     cargo run --release --package tidegate-apps --example lines -- eth1 192.0.2.1:7000
-//!
-//! It serves until its standard input ends, and needs what `tidegate serve` needs.
 
 use std::env;
 use std::error::Error;
