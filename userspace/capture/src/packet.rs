@@ -23,7 +23,7 @@ pub(crate) const UDP: u8 = 17;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     header: IpHeader<'a>,
-    /// What comes behind [`Packet::header`].
+    /// The octets behind [`Packet::header`].
     rest: &'a [u8],
 }
 
@@ -156,7 +156,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// What it carries.
+    /// Its payload, behind all extension headers.
     pub fn payload(&self) -> Payload<'a> {
         match self.header {
             IpHeader::V4(fixed) => self.payload_of_v4(fixed),
