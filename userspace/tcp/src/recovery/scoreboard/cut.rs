@@ -26,7 +26,18 @@ impl Scoreboard {
             rate.split_last();
         }
         self.place_piece(id, &whole, flags);
+        self.move_newest(|at| at + u64::from(at == id), |at| at + u64::from(at + 1 == id));
         index
+    }
+
+    /// The newest delivered segment was cut, or others before it were: what ends where it did is its last piece now.
+    /// `first_piece` and `last_piece` tell the new numbers of a segment.
+    fn move_newest(&mut self, first_piece: impl Fn(u64) -> u64, last_piece: impl Fn(u64) -> u64) {
+        if let Some((.., place)) = &mut self.newest {
+            let sent_once = place.before == place.id;
+            place.id = last_piece(place.id);
+            place.before = if sent_once { place.id } else { first_piece(place.before) };
+        }
     }
 
     /// Marks a new segment like the one it was cut from.
@@ -77,10 +88,7 @@ impl Scoreboard {
             let ahead = segment.before.wrapping_sub(first as u32) as i32;
             segment.before = renumber(first + u64::from(ahead.max(0).unsigned_abs())) as u32;
         }
-        if let Some((.., place)) = &mut self.newest {
-            place.id = renumber(place.id);
-            place.before = renumber(place.before);
-        }
+        self.move_newest(renumber, |id| if id < first { id } else { renumber(id + 1) - 1 });
         self.pardoned += (pieces.len() - whole.len()) as u64;
         self.lost_segments = 0;
         if let Some(before) = self.disturbed.take() {
