@@ -172,9 +172,9 @@ impl Tcb {
         if advanced && self.sending.phase != Phase::Open && self.sending.recovery_point.is_none_or(recovered) {
             self.end_recovery(context);
         }
-        self.detect_loss(&delivered, advanced, segment, context);
+        let lost_again = self.detect_loss(&delivered, advanced, segment, context);
         let newly_lost = self.sending.scoreboard.lost() > lost_before;
-        if self.sending.phase == Phase::Open && self.sending.scoreboard.lost() > 0 {
+        if self.needs_recovery(lost_again) {
             self.begin_recovery(flight, context);
         }
         self.report_losses(context);
@@ -312,15 +312,17 @@ impl Tcb {
         Some(rtt)
     }
 
+    /// Marks what an acknowledgment shows to be lost. Returns whether something that had been sent again was lost once
+    /// more.
     fn detect_loss<T>(
         &mut self,
         delivered: &Delivered,
         advanced: bool,
         segment: &Segment<'_>,
         context: &mut Context<'_, T>,
-    ) {
+    ) -> bool {
         if self.flight() == 0 {
-            return;
+            return false;
         }
         let mss = u32::from(self.mss);
         if !self.sack_permitted {
@@ -340,13 +342,14 @@ impl Tcb {
                 Phase::Recovery if advanced => sending.scoreboard.mark_head_lost(),
                 _ => {}
             }
-            return;
+            return false;
         }
         match context.config.loss_detection {
             LossDetection::Sack => {
                 if delivered.newly_sacked > 0 {
                     self.sending.scoreboard.mark_lost_by_sack(mss);
                 }
+                false
             }
             LossDetection::Rack => {
                 self.recall_reordering(context.config, context.now);
@@ -360,22 +363,34 @@ impl Tcb {
                 if sending.rack.update(delivered, echo_before, context.now) {
                     sending.scoreboard.remember_newest(delivered);
                 }
-                if delivered.bytes > 0 || self.sending.scoreboard.sacked() > 0 {
-                    self.rack_loss(context.now);
-                }
+                (delivered.bytes > 0 || self.sending.scoreboard.sacked() > 0) && self.rack_loss(context.now)
             }
         }
     }
 
-    /// RACK's look at what is outstanding, now and by its timer.
-    pub(crate) fn rack_loss(&mut self, now: Instant) {
+    /// RACK's look at what is outstanding, now and by its timer. Returns whether something that had been sent again was
+    /// lost once more.
+    pub(crate) fn rack_loss(&mut self, now: Instant) -> bool {
         let (round_trips, mss) = (self.round_trips(), u32::from(self.mss));
         let sending = &mut *self.sending;
         let in_recovery = sending.phase != Phase::Open;
-        let again = sending
+        let overdue = sending
             .rack
             .detect_loss(&mut sending.scoreboard, in_recovery, round_trips, mss, now);
-        sending.deadlines.reorder = again.unwrap_or(Instant::NEVER);
+        sending.deadlines.reorder = overdue.wait.map_or(Instant::NEVER, |wait| now + wait);
+        overdue.lost_again
+    }
+
+    /// Whether what is lost calls for a fast recovery. After a timeout, the loss of what was sent again does: it is a
+    /// second indication of congestion (RFC 5681, section 4.3), and slow start would send all of it once more at each
+    /// acknowledgment that shows it to be lost.
+    pub(crate) fn needs_recovery(&self, lost_again: bool) -> bool {
+        let sending = &*self.sending;
+        match sending.phase {
+            Phase::Open => sending.scoreboard.lost() > 0,
+            Phase::Loss => lost_again,
+            Phase::Recovery => false,
+        }
     }
 
     /// Enters fast recovery; `flight` bytes were outstanding when the loss was found.
@@ -388,6 +403,7 @@ impl Tcb {
         sending.recovery_point = Some(self.snd_nxt);
         sending.prr = Prr::new(flight);
         sending.undo = Some(Undo::new(self.snd_una));
+        sending.frto = Frto::Off;
         sending.tail_probe = None;
         sending.deadlines.probe = Instant::NEVER;
     }

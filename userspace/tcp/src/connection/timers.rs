@@ -306,8 +306,8 @@ impl<C> Connection<C> {
             return Outcome::Closed(CloseReason::TimedOut);
         }
         if tcb.sending_due(now, |deadlines| &mut deadlines.reorder) && tcb.flight() > 0 {
-            tcb.rack_loss(now);
-            if tcb.sending.phase == Phase::Open && tcb.sending.scoreboard.lost() > 0 {
+            let lost_again = tcb.rack_loss(now);
+            if tcb.needs_recovery(lost_again) {
                 tcb.begin_recovery(tcb.flight(), context);
                 if !tcb.controller_drives_recovery() {
                     tcb.reduce_window(0, false, context.config);

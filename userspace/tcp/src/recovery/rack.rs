@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::scoreboard::{DUP_THRESH, Delivered, Scoreboard};
+use super::scoreboard::{DUP_THRESH, Delivered, Overdue, Scoreboard};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 
@@ -195,7 +195,7 @@ impl Rack {
             .max(duration(self.reordering_extent).min(longest))
     }
 
-    /// Step 5: marks what is lost; returns when to look again.
+    /// Step 5: marks what is lost.
     pub(crate) fn detect_loss(
         &self,
         board: &mut Scoreboard,
@@ -203,10 +203,9 @@ impl Rack {
         round_trips: RoundTrips,
         mss: u32,
         now: Instant,
-    ) -> Option<Instant> {
+    ) -> Overdue {
         let window = self.reordering_window(in_recovery, board.sacked(), round_trips, mss);
-        let wait = board.mark_lost_by_time(self.xmit, self.end, duration(self.rtt) + window, now)?;
-        Some(now + wait)
+        board.mark_lost_by_time(self.xmit, self.end, duration(self.rtt) + window, now)
     }
 
     /// A retransmission timeout: what was sent longer than a round trip ago is lost (section 6.3).
@@ -265,8 +264,9 @@ mod tests {
         sacked(&mut board, &mut rack, 100, 200, at(1041));
         let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1041));
         assert_eq!(board.lost(), 0);
-        assert_eq!(again, Some(at(1050)));
-        assert_eq!(rack.detect_loss(&mut board, false, srtt, MSS, at(1050)), None);
+        assert_eq!(again.wait, Some(Duration::from_millis(9)));
+        let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1050));
+        assert_eq!((again.wait, again.lost_again), (None, false));
         assert_eq!(board.lost(), 100);
     }
 
@@ -291,7 +291,7 @@ mod tests {
         let srtt = trips(20);
         sacked(&mut board, &mut rack, 100, 400, at(1023));
         let again = rack.detect_loss(&mut board, false, srtt, MSS, at(1023));
-        assert_eq!((board.lost(), again), (0, Some(at(1035))));
+        assert_eq!((board.lost(), again.wait), (0, Some(Duration::from_millis(12))));
         // Until it is seen here, too.
         sacked(&mut board, &mut rack, 0, 100, at(1024));
         assert_eq!(rack.observed_reordering(), 15_000);
@@ -414,7 +414,7 @@ mod tests {
             &mut delivered,
         );
         rack.update(&delivered, false, at(1085));
-        rack.detect_loss(&mut board, true, srtt, MSS, at(1085));
+        assert!(rack.detect_loss(&mut board, true, srtt, MSS, at(1085)).lost_again);
         assert!(board.is_lost(0));
     }
 }

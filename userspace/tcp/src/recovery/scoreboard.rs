@@ -16,6 +16,8 @@ mod rate;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::loss::Overdue;
+
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 

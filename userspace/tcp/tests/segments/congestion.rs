@@ -1,5 +1,6 @@
 //! Congestion control as the peer sees it (RFC 5681, RFC 6928, RFC 9438).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::common::*;
@@ -8,6 +9,7 @@ use tidegate_tcp::config::Config;
 use tidegate_tcp::congestion::Algorithm;
 use tidegate_tcp::counters::Counter;
 use tidegate_tcp::engine::Timer;
+use tidegate_tcp::seq::SeqNumber;
 use tidegate_tcp::wire::{FlowKey, Options};
 
 /// Those that grow their window by what is acknowledged.
@@ -62,10 +64,7 @@ fn slow_start_doubles_the_window_every_round_trip() {
 /// was acknowledged.
 fn after_two_flights(congestion: Algorithm, round_trip: Duration, length: usize) -> Rig {
     let mut rig = Rig::new(with(congestion), sender(length));
-    rig.syn(Options {
-        mss: Some(1460),
-        ..Options::default()
-    });
+    rig.syn(with_sack());
     rig.ack = rig.one().seq + 1;
     rig.pass(round_trip);
     rig.peer(ACK, b"");
@@ -124,6 +123,56 @@ fn slow_start_of_a_path_shorter_than_two_ticks_of_the_timer_leaves_at_once() {
         let mut rig = after_two_flights(congestion, Duration::from_micros(1_900), 300_000);
         assert_eq!(rig.sent().len(), 40, "{congestion}");
         assert!(!is_held_back(&rig), "{congestion}");
+    }
+}
+
+#[test]
+fn what_is_lost_again_after_a_timeout_is_a_second_sign_of_congestion() {
+    // RFC 5681, section 4.3: the loss of a retransmission lowers the window once more.
+    for congestion in ALGORITHMS {
+        let mut rig = after_two_flights(congestion, ms(1), 70 * 1460);
+        let lost = rig.sent();
+        assert_eq!(lost.len(), 40, "{congestion}");
+        rig.pass(ms(300));
+        assert_eq!(rig.count(Counter::Timeouts), 1, "{congestion}");
+        // Without the tail loss probe before it.
+        let mut again = rig.sent().split_off(1);
+        assert_eq!((again.len(), again[0].seq), (1, lost[0].seq), "{congestion}");
+        for _ in 0..3 {
+            rig.pass(ms(1));
+            rig.acknowledge(&again[again.len() - 1]);
+            again = rig.sent();
+        }
+        assert_eq!((again.len(), rig.count(Counter::Recoveries)), (8, 0), "{congestion}");
+        let window = |rig: &Rig| rig.info().transfer.map(|transfer| (transfer.cwnd, transfer.ssthresh));
+        let (cwnd, ssthresh) = window(&rig).unwrap();
+        // Of the eight only the last one arrives: the others were lost twice.
+        rig.pass(ms(1));
+        rig.selective(rig.ack, &[(again[7].seq, again[7].end())]);
+        let sent = rig.sent();
+        assert_eq!(sent.len(), 1, "{congestion}: as much as has arrived");
+        assert_eq!(sent[0].seq, again[0].seq);
+        assert_eq!(rig.count(Counter::Recoveries), 1, "{congestion}");
+        let (_, lower) = window(&rig).unwrap();
+        assert!(
+            lower < ssthresh && lower < Some(cwnd),
+            "{congestion}: {lower:?} after {ssthresh:?}, {cwnd}"
+        );
+        // All of it arrives in the end, without another timeout.
+        let mut held = BTreeSet::from([again[7].seq.0]);
+        let mut sent = sent;
+        for _ in 0..100 {
+            held.extend(sent.iter().map(|segment| segment.seq.0));
+            while held.remove(&rig.ack.0) {
+                rig.ack += 1460;
+            }
+            let report = held.first().map(|&seq| (SeqNumber(seq), SeqNumber(seq) + 1460));
+            rig.pass(ms(1));
+            rig.selective(rig.ack, report.as_slice());
+            sent = rig.sent();
+        }
+        assert_eq!(rig.ack, lost[0].seq + 40 * 1460, "{congestion}");
+        assert_eq!(rig.count(Counter::Timeouts), 1, "{congestion}");
     }
 }
 

@@ -14,6 +14,15 @@ const PARDONS_PER_SEGMENT: u32 = 2;
 /// The number that may be taken back at once, besides as many as are outstanding.
 const SPARE_PARDONS: u32 = 64;
 
+/// The outcome of a look at the time for which segments have been outstanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overdue {
+    /// How long to wait before the next one is lost, too.
+    pub(crate) wait: Option<Duration>,
+    /// Something that had been sent again was lost once more.
+    pub(crate) lost_again: bool,
+}
+
 impl Scoreboard {
     fn mark_lost(&mut self, id: u64, segment: &Sent) {
         let old = self.flags(id);
@@ -96,16 +105,16 @@ impl Scoreboard {
     }
 
     /// Marks what was sent long enough before the newest delivered segment (RFC 8985, section 6.2, step 5): what was
-    /// sent before `(xmit, end)` and, at `now`, longer than `allowance` ago. Returns how long to wait for the next one.
+    /// sent before `(xmit, end)` and, at `now`, longer than `allowance` ago.
     pub(crate) fn mark_lost_by_time(
         &mut self,
         xmit: Instant,
         end: SeqNumber,
         allowance: Duration,
         now: Instant,
-    ) -> Option<Duration> {
+    ) -> Overdue {
         let earlier = |segment: &Sent| segment.sent_at < xmit || (segment.sent_at == xmit && segment.end.before(end));
-        let mut wait: Option<Duration> = None;
+        let (mut wait, mut lost_again): (Option<Duration>, bool) = (None, false);
         // What was sent once was sent in the order of sequence numbers.
         let mut from = self.first;
         while let Some(id) = self.next(Kind::Plain, from) {
@@ -137,8 +146,9 @@ impl Scoreboard {
                 break;
             }
             self.mark_lost(id, &segment);
+            lost_again = true;
         }
-        wait
+        Overdue { wait, lost_again }
     }
 
     /// The retransmission timer ran out: everything not selectively acknowledged counts as lost. A first segment that

@@ -121,14 +121,8 @@ impl Naive {
         }
     }
 
-    fn mark_lost_by_time(
-        &mut self,
-        xmit: Instant,
-        end: SeqNumber,
-        allowance: Duration,
-        now: Instant,
-    ) -> Option<Duration> {
-        let mut wait = None;
+    fn mark_lost_by_time(&mut self, xmit: Instant, end: SeqNumber, allowance: Duration, now: Instant) -> Overdue {
+        let (mut wait, mut lost_again) = (None, false);
         for segment in &mut self.segments {
             let earlier = segment.sent_at < xmit || (segment.sent_at == xmit && segment.end.before(end));
             if !earlier || segment.sacked || segment.lost {
@@ -136,11 +130,13 @@ impl Naive {
             }
             let due = segment.sent_at + allowance;
             segment.lost = due <= now;
-            if !segment.lost {
+            if segment.lost {
+                lost_again |= segment.again;
+            } else {
                 wait = wait.max(Some(due.since(now)));
             }
         }
-        wait
+        Overdue { wait, lost_again }
     }
 
     fn mark_all_lost(&mut self) {

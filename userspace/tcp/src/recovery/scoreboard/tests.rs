@@ -76,13 +76,11 @@ fn what_was_sent_before_the_newest_delivery_is_lost_in_time() {
     board.sack(&[(start + 400, start + 500)], start, start + 1000, &mut delivered);
     let (xmit, end, again) = delivered.newest.unwrap();
     assert_eq!((xmit, end, again), (at(4), start + 500, false));
-    let wait = board.mark_lost_by_time(xmit, end, Duration::from_millis(20), at(21));
+    let overdue = board.mark_lost_by_time(xmit, end, Duration::from_millis(20), at(21));
     assert_eq!(lost(&board), [0, 1]);
-    assert_eq!(wait, Some(Duration::from_millis(2)));
-    assert_eq!(
-        board.mark_lost_by_time(xmit, end, Duration::from_millis(20), at(23)),
-        None
-    );
+    assert_eq!(overdue.wait, Some(Duration::from_millis(2)));
+    let overdue = board.mark_lost_by_time(xmit, end, Duration::from_millis(20), at(23));
+    assert_eq!((overdue.wait, overdue.lost_again), (None, false));
     assert_eq!(lost(&board), [0, 1, 2, 3]);
 }
 
