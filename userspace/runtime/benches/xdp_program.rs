@@ -63,7 +63,7 @@ fn xdp_program(criterion: &mut Criterion) {
     program.set_syn_ack(TEMPLATE);
     program.set_flow_hasher(FlowHasher::new(
         u64::from(BUCKETS) * 7,
-        core::array::from_fn(|index| !(index as u64 * 0x9e37_79b9_7f4a_7c15)),
+        core::array::from_fn(|index| !(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
     ));
     let mut group = criterion.benchmark_group("XDP program");
     group.throughput(Throughput::Elements(1));
