@@ -2,6 +2,7 @@
 //! benchmark.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use tidegate_tcp::Config;
@@ -81,6 +82,9 @@ pub struct Hostile {
     pub acks: u64,
 }
 
+/// What every peer is sent: kept, so that no piece of it has to be counted as one that is still used.
+static GREETING: OnceLock<Vec<u8>> = OnceLock::new();
+
 /// Settings under which a peer can do most.
 pub fn hostile_config(segments: u32, loss_detection: LossDetection) -> Config {
     Config {
@@ -97,7 +101,7 @@ impl Hostile {
         let limit = config.max_outstanding_segments as usize;
         let window = (config.send_buffer / 2) as usize;
         let app = App {
-            greeting: Bytes::from(vec![0x55; 48 << 20]),
+            greeting: Bytes::from_static(GREETING.get_or_init(|| vec![0x55; 48 << 20])),
             piece,
             ..App::default()
         };
