@@ -1,10 +1,10 @@
 //! One connection: its transmission control block and what happens to it.
 //!
 //! `open` brings it to ESTABLISHED, `receive` processes segments in the order of RFC 9293, section 3.10.7, `ack` what
-//! acknowledgments say about what was sent, `frto` whether a timeout was spurious, `prediction` does both for the
-//! segment that was expected, `send` decides what leaves, `window` how much may come, `path_mtu` how large a segment
-//! may be, `timers` what happens when nothing arrives, `socket` is what the application sees. `sending` and `receiving`
-//! are the parts of a connection that an idle one does without.
+//! acknowledgments say about what was sent, `loss` what of it is lost, `frto` whether a timeout was spurious,
+//! `prediction` does both for the segment that was expected, `send` decides what leaves, `window` how much may come,
+//! `path_mtu` how large a segment may be, `timers` what happens when nothing arrives, `socket` is what the application
+//! sees. `sending` and `receiving` are the parts of a connection that an idle one does without.
 
 pub(crate) mod ack;
 mod common;
@@ -12,6 +12,7 @@ mod delivery;
 mod frto;
 pub(crate) mod keepalive;
 mod lifetime;
+mod loss;
 pub(crate) mod open;
 mod pacing;
 mod path;
