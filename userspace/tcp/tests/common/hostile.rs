@@ -82,7 +82,7 @@ pub struct Hostile {
     pub acks: u64,
 }
 
-/// What every peer is sent: kept, so that no piece of it has to be counted as one that is still used.
+/// The text for every peer. It is never freed, so its pieces need no reference counts, which would be part of the time.
 static GREETING: OnceLock<Vec<u8>> = OnceLock::new();
 
 /// Settings under which a peer can do most.
