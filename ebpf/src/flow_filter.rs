@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use aya_ebpf::bindings::{xdp_action::XDP_DROP, xdp_md};
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::programs::XdpContext;
-use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, FlowHash, FlowHasher, handshake};
+use tidegate_abi::flow_filter::{BUCKET_WORDS, Counts, FlowHash, FlowHasher, handshake};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{Settings, feature};
 use tidegate_abi::syn_cookie::{self, Accepted, Addresses, Handshake};
@@ -17,7 +17,7 @@ use tidegate_abi::{MAX_QUEUES, XdpCounter};
 
 use crate::frame::{Frame, Words};
 use crate::headers::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
-use crate::maps::{COOKIE_KEYS, FLOWS, HANDSHAKES, SETTINGS, STRAYS};
+use crate::maps::{COOKIE_KEYS, FLOW_COUNTS, FLOWS, HANDSHAKES, SETTINGS, STRAYS};
 use crate::parse::Segment;
 use crate::scratch::Scratch;
 use crate::sources;
@@ -38,20 +38,24 @@ const PADDED_TIMESTAMPS: u32 = 0x0101_080a;
 /// there.
 #[inline(always)]
 pub fn is_known(hasher: &FlowHasher, hash: FlowHash) -> bool {
-    let Some(bucket) = FLOWS.get_ptr(hasher.bucket(hash)) else {
+    let number = hasher.bucket(hash);
+    let Some(counts) = FLOW_COUNTS.get_ptr(number / size_of::<Counts>() as u32) else {
+        return false;
+    };
+    // SAFETY: a map's entry, which lives as long as the map. Userspace changes single octets of it meanwhile.
+    if unsafe { (&raw const (*counts)[number as usize % size_of::<Counts>()]).read_volatile() } == 0 {
+        return false;
+    }
+    let Some(bucket) = FLOWS.get_ptr(number) else {
         return false;
     };
     let fingerprint = hasher.fingerprint(hash);
     // SAFETY: a map's entry, which lives as long as the map. Userspace changes single words of it meanwhile, each as a
     // whole, and a read of two of them sees each as it was or as it is.
     let pair = |index: usize| unsafe { (&raw const (*bucket)[index]).read_volatile() };
-    let counts = pair(0);
-    if counts == 0 {
-        return false;
-    }
-    // The flow may be one of those without room.
-    let mut found = counts & 0xffff_ffff;
-    for index in BUCKET_COUNTS / 2..BUCKET_WORDS / 2 {
+    // The flow may be one of those without room, whose number is no entry as long as it is 0.
+    let mut found = pair(0) & 0xffff_ffff;
+    for index in 0..BUCKET_WORDS / 2 {
         found |= fingerprint.found_in(pair(index));
     }
     found != 0

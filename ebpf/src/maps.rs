@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap},
 };
 use tidegate_abi::capture::RING_OCTETS;
-use tidegate_abi::flow_filter::{Bucket, handshake};
+use tidegate_abi::flow_filter::{Bucket, Counts, handshake};
 use tidegate_abi::listener::SLOTS;
 use tidegate_abi::syn_ack::{Settings, SourceKey, SynRate, feature};
 use tidegate_abi::{
@@ -98,6 +98,10 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 /// The flows that engines have; userspace writes them in the map's own memory. The loader sets the size.
 #[map]
 pub static FLOWS: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What is in each bucket of [`FLOWS`], written as those are.
+#[map]
+pub static FLOW_COUNTS: Array<Counts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Handshakes whose cookies were found genuine, which userspace reads in the map's own memory.
 #[map]

@@ -4,8 +4,11 @@
 //! TIME-WAIT. Every flow has a [`Bucket`] by a hash of its 4-tuple, one line of a cache, and in it an entry of its own:
 //! a fingerprint, which is a further part of the hash, and the shard that owns it. Two flows with the same fingerprint
 //! are two entries. Flows that find their bucket full are counted in its first word, and as long as any of them is left
-//! all segments that belong there are taken for those of a known flow: no flow is ever lost. The second word counts
-//! entries, so that a bucket without any is told by one comparison.
+//! all segments that belong there are taken for those of a known flow: no flow is ever lost.
+//!
+//! What is in each bucket is counted once more, in an octet of a table of its own ([`Counts`]): most segments of a
+//! flood belong to buckets without a flow. Those octets are in the processor's caches, where as many lines at random
+//! are not.
 //!
 //! Engines change a word at a time, by compare-exchange; the program only reads. It has a table of its own besides: of
 //! handshakes whose cookie it found genuine a moment ago ([`handshake`]), for what follows before the engine has opened
@@ -13,16 +16,17 @@
 
 use core::fmt;
 
-/// 32-bit words of a bucket: the count of flows that had no room, that of entries, and the entries.
+/// 32-bit words of a bucket: the count of flows that had no room, and the entries.
 pub const BUCKET_WORDS: usize = 16;
 
 /// The bucket of a map, two of its words in each of these, the first in the lower half.
 pub type Bucket = [u64; BUCKET_WORDS / 2];
 
-/// Words of a bucket before its entries.
-pub const BUCKET_COUNTS: usize = 2;
+/// Counts of so many buckets that follow each other, as an entry of a map: of each its entries, and one more where
+/// flows are without room.
+pub type Counts = [u8; 8];
 
-/// Flows for which there is a bucket: with the table as full as it may become, one bucket of 175 has more than it has
+/// Flows for which there is a bucket: with the table as full as it may become, one bucket of 400 has more than it has
 /// entries.
 const FLOWS_PER_BUCKET: u64 = 7;
 
@@ -91,6 +95,11 @@ impl FlowHasher {
             random,
             shift: u64::from(u64::BITS - buckets.next_power_of_two().ilog2()),
         }
+    }
+
+    /// The number of [`Counts`].
+    pub fn counts(&self) -> u32 {
+        self.buckets().div_ceil(size_of::<Counts>() as u32)
     }
 
     /// The number of buckets: a power of two.

@@ -117,6 +117,10 @@ pub const MAP_SETTINGS: &str = "SETTINGS";
 /// its size.
 pub const MAP_FLOWS: &str = "FLOWS";
 
+/// Name of the table of what is in each bucket of [`MAP_FLOWS`] (`Array<Counts>`, mapped into userspace's memory; see
+/// [`flow_filter::Counts`]). The loader sets its size.
+pub const MAP_FLOW_COUNTS: &str = "FLOW_COUNTS";
+
 /// Name of the table of handshakes (`Array<u64>`, [`flow_filter::handshake::SLOTS`] entries, mapped into userspace's
 /// memory).
 pub const MAP_HANDSHAKES: &str = "HANDSHAKES";

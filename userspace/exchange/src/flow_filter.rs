@@ -1,17 +1,17 @@
 //! The flow filter: which shard has which flow, in a table that all shards and the XDP program see
 //! ([`tidegate_abi::flow_filter`]).
 //!
-//! A flow costs its engine four atomic instructions in one line of the table, where an entry in a map of flows would
+//! A flow costs its engine four atomic instructions in two lines of the table, where an entry in a map of flows would
 //! cost two system calls.
 
 use core::fmt;
 use std::sync::Arc;
 
-use tidegate_abi::flow_filter::{BUCKET_COUNTS, BUCKET_WORDS, Fingerprint, FlowHash, FlowHasher, handshake, owner_of};
+use tidegate_abi::flow_filter::{BUCKET_WORDS, Fingerprint, FlowHash, FlowHasher, handshake, owner_of};
 use tidegate_tcp::shared_flows::SharedFlows;
 use tidegate_tcp::wire::FlowKey;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Memory that may be a map's.
 pub type SharedWords<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
@@ -22,6 +22,8 @@ pub struct FlowFilter {
     hasher: FlowHasher,
     /// Buckets, one after the other.
     flows: SharedWords<AtomicU32>,
+    /// By bucket.
+    counts: SharedWords<AtomicU8>,
     /// By slot.
     handshakes: SharedWords<AtomicU64>,
     shard: u16,
@@ -47,17 +49,24 @@ impl FlowFilter {
     /// # Panics
     ///
     /// If the memory has less than all buckets and slots.
-    pub fn new(hasher: FlowHasher, flows: SharedWords<AtomicU32>, handshakes: SharedWords<AtomicU64>) -> Self {
+    pub fn new(
+        hasher: FlowHasher,
+        flows: SharedWords<AtomicU32>,
+        counts: SharedWords<AtomicU8>,
+        handshakes: SharedWords<AtomicU64>,
+    ) -> Self {
         let words = (*flows).as_ref().len();
         assert!(
             words >= hasher.buckets() as usize * BUCKET_WORDS,
             "{words} words of {} buckets",
             hasher.buckets()
         );
+        assert!((*counts).as_ref().len() >= hasher.buckets() as usize);
         assert!((*handshakes).as_ref().len() >= handshake::SLOTS as usize);
         Self {
             hasher,
             flows,
+            counts,
             handshakes,
             shard: 0,
             shards: 1,
@@ -91,9 +100,8 @@ impl FlowFilter {
     /// there, and are not counted.
     pub fn end_all(&self, first: u16, shards: u16) -> u64 {
         let mut ended = 0;
-        let count = self.hasher.buckets() as usize;
-        for words in (*self.flows).as_ref()[..count * BUCKET_WORDS].chunks_exact(BUCKET_WORDS) {
-            let bucket = Bucket::new(words);
+        for number in 0..self.hasher.buckets() {
+            let bucket = self.bucket(number);
             for entry in bucket.entries {
                 let entry = entry.load(Ordering::Relaxed);
                 if entry != 0 && (first..first + shards).contains(&owner_of(entry)) {
@@ -114,9 +122,14 @@ impl FlowFilter {
         }
     }
 
-    fn bucket(&self, hash: FlowHash) -> Bucket<'_> {
-        let first = self.hasher.bucket(hash) as usize * BUCKET_WORDS;
-        Bucket::new(&(*self.flows).as_ref()[first..first + BUCKET_WORDS])
+    fn bucket_of(&self, hash: FlowHash) -> Bucket<'_> {
+        self.bucket(self.hasher.bucket(hash))
+    }
+
+    fn bucket(&self, number: u32) -> Bucket<'_> {
+        let number = number as usize;
+        let words = &(*self.flows).as_ref()[number * BUCKET_WORDS..(number + 1) * BUCKET_WORDS];
+        Bucket::new(words, &(*self.counts).as_ref()[number])
     }
 
     fn entry(&self, hash: FlowHash) -> u32 {
@@ -135,28 +148,27 @@ impl FlowFilter {
 pub(crate) struct Bucket<'a> {
     /// Flows without room.
     pub(crate) without_room: &'a AtomicU32,
-    /// Entries, and those that are just being made: none is there that is not counted.
-    pub(crate) used: &'a AtomicU32,
     entries: &'a [AtomicU32],
+    /// Entries, those that are just being made, at most one by each shard, and one for all flows without room: nothing
+    /// is there that is not counted.
+    pub(crate) count: &'a AtomicU8,
 }
 
 impl<'a> Bucket<'a> {
-    /// The bucket in `words`: the counts, and behind them room for entries.
-    pub(crate) fn new(words: &'a [AtomicU32]) -> Self {
-        let (counts, entries) = words.split_at(BUCKET_COUNTS);
+    /// The bucket in `words`, the first of which counts flows without room, and `count`.
+    pub(crate) fn new(words: &'a [AtomicU32], count: &'a AtomicU8) -> Self {
         Self {
-            without_room: &counts[0],
-            used: &counts[1],
-            entries,
+            without_room: &words[0],
+            entries: &words[1..],
+            count,
         }
     }
 
     /// A flow begins.
     pub(crate) fn insert(&self, entry: u32) {
-        self.used.fetch_add(1, Ordering::AcqRel);
-        if !replace(self.entries, 0, entry) {
-            self.without_room.fetch_add(1, Ordering::AcqRel);
-            self.used.fetch_sub(1, Ordering::AcqRel);
+        self.count.fetch_add(1, Ordering::AcqRel);
+        if !replace(self.entries, 0, entry) && self.without_room.fetch_add(1, Ordering::AcqRel) > 0 {
+            self.count.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -164,16 +176,16 @@ impl<'a> Bucket<'a> {
     pub(crate) fn remove(&self, entry: u32) {
         // Where a flow of the same fingerprint had no room, it is counted for this one from now on. What began ends
         // once, so that neither count is zero before.
-        let count = if replace(self.entries, entry, 0) {
-            self.used
-        } else {
-            self.without_room
-        };
-        count.fetch_sub(1, Ordering::AcqRel);
+        if replace(self.entries, entry, 0) || self.without_room.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.count.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// The shards that may have a flow of `fingerprint`, a bit each.
     pub(crate) fn owners(&self, fingerprint: Fingerprint) -> u64 {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
         let owners = self
             .entries
             .iter()
@@ -227,19 +239,19 @@ fn replace(entries: &[AtomicU32], old: u32, new: u32) -> bool {
 impl SharedFlows for FlowFilter {
     fn begin(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
-        self.bucket(hash).insert(self.entry(hash));
+        self.bucket_of(hash).insert(self.entry(hash));
     }
 
     fn end(&self, key: &FlowKey) {
         let hash = key.filter_hash(&self.hasher);
-        self.bucket(hash).remove(self.entry(hash));
+        self.bucket_of(hash).remove(self.entry(hash));
         // The next connection of these addresses and ports may be another shard's, with or without a cookie.
         self.handshake(hash).end(self.shard);
     }
 
     fn others(&self, key: &FlowKey) -> u64 {
         let hash = key.filter_hash(&self.hasher);
-        let owners = self.bucket(hash).owners(self.hasher.fingerprint(hash));
+        let owners = self.bucket_of(hash).owners(self.hasher.fingerprint(hash));
         let chosen = self.handshake(hash).owner().map_or(0, |owner| 1 << owner);
         let mask = u64::MAX >> (64 - self.shards);
         let own = (owners >> self.first | chosen) & mask & !(1 << self.shard);
@@ -273,7 +285,8 @@ mod tests {
         );
         let words = zeroed(hasher.buckets() * BUCKET_WORDS as u32, || AtomicU32::new(0));
         let handshakes = zeroed(handshake::SLOTS, || AtomicU64::new(0));
-        let filter = FlowFilter::new(hasher, words, Arc::clone(&handshakes) as _);
+        let counts = zeroed(hasher.buckets(), || AtomicU8::new(0));
+        let filter = FlowFilter::new(hasher, words, counts, Arc::clone(&handshakes) as _);
         ([0, 1, 2, 3].map(|shard| filter.of_shard(shard, 4)), handshakes)
     }
 
@@ -284,10 +297,9 @@ mod tests {
     }
 
     fn is_empty(filter: &FlowFilter) -> bool {
-        (*filter.flows)
-            .as_ref()
-            .iter()
-            .all(|word| word.load(Ordering::Relaxed) == 0)
+        let mut words = (*filter.flows).as_ref().iter();
+        let mut counts = (*filter.counts).as_ref().iter();
+        words.all(|word| word.load(Ordering::Relaxed) == 0) && counts.all(|count| count.load(Ordering::Relaxed) == 0)
     }
 
     #[test]

@@ -4,12 +4,12 @@
 use loom::model::Builder;
 use loom::sync::Arc;
 use loom::thread;
-use tidegate_abi::flow_filter::{BUCKET_COUNTS, FlowHash, FlowHasher, RANDOM_WORDS, handshake};
+use tidegate_abi::flow_filter::{FlowHash, FlowHasher, RANDOM_WORDS, handshake};
 
 use crate::flow_filter::{Bucket, Handshake};
 use crate::handover::{Exchange, Handover, Outcome};
 use crate::mailbox::Mailbox;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Waker};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, Waker};
 
 /// Runs `case` in every order in which a thread is interrupted at most `preemptions` times, besides where it waits.
 fn check(preemptions: usize, case: impl Fn() + Sync + Send + 'static) {
@@ -168,19 +168,35 @@ fn no_frame_is_lost_where_there_is_no_room() {
     });
 }
 
-/// A bucket with room for `entries` entries.
-fn words(entries: usize) -> Arc<Vec<AtomicU32>> {
-    Arc::new((0..BUCKET_COUNTS + entries).map(|_| AtomicU32::new(0)).collect())
+/// The memory of a bucket.
+struct BucketMemory {
+    words: Vec<AtomicU32>,
+    count: AtomicU8,
+}
+
+impl BucketMemory {
+    /// With room for `entries` entries.
+    fn new(entries: usize) -> Arc<Self> {
+        Arc::new(Self {
+            words: (0..1 + entries).map(|_| AtomicU32::new(0)).collect(),
+            count: AtomicU8::new(0),
+        })
+    }
+
+    fn bucket(&self) -> Bucket<'_> {
+        Bucket::new(&self.words, &self.count)
+    }
+
+    fn assert_empty(&self) {
+        for (index, word) in self.words.iter().enumerate() {
+            assert_eq!(word.load(Ordering::Relaxed), 0, "word {index}");
+        }
+        assert_eq!(self.count.load(Ordering::Relaxed), 0, "the count");
+    }
 }
 
 fn hasher() -> FlowHasher {
     FlowHasher::new(0, [0x9e37_79b9_7f4a_7c15; RANDOM_WORDS])
-}
-
-fn assert_empty(words: &[AtomicU32]) {
-    for (index, word) in words.iter().enumerate() {
-        assert_eq!(word.load(Ordering::Relaxed), 0, "word {index}");
-    }
 }
 
 /// Two shards have a flow each for a while, and a third one has one all the time. With room for one, two or three
@@ -191,37 +207,37 @@ fn a_flow_is_seen_all_the_time_whoever_else_comes_and_goes() {
         check(3, move || {
             let hasher = hasher();
             let flow = |number| hasher.fingerprint(hasher.v4(number, 2, 3));
-            let words = words(entries);
+            let memory = BucketMemory::new(entries);
             let standing = flow(7);
-            Bucket::new(&words).insert(standing.entry(2));
+            memory.bucket().insert(standing.entry(2));
             let shards = [0, 1].map(|shard| {
-                let (words, entry) = (Arc::clone(&words), flow(u32::from(shard)).entry(shard));
+                let (memory, entry) = (Arc::clone(&memory), flow(u32::from(shard)).entry(shard));
                 thread::spawn(move || {
-                    let bucket = Bucket::new(&words);
+                    let bucket = memory.bucket();
                     bucket.insert(entry);
                     bucket.remove(entry);
                 })
             });
-            let bucket = Bucket::new(&words);
+            let bucket = memory.bucket();
             let owners = bucket.owners(standing);
             assert!(
                 owners == 1 << 2 || owners == u64::MAX,
                 "{owners:b}: lost, or somebody's who never had it"
             );
-            let (used, without_room) = (
-                bucket.used.load(Ordering::Acquire),
+            let (count, without_room) = (
+                bucket.count.load(Ordering::Acquire),
                 bucket.without_room.load(Ordering::Acquire),
             );
             assert!(
-                (1..=3).contains(&used) && without_room <= 2,
-                "{used} used, {without_room} without room"
+                (1..=3).contains(&count) && without_room <= 2,
+                "{count} counted, {without_room} without room"
             );
             for shard in shards {
                 shard.join().expect("it has not panicked");
             }
             assert_eq!(bucket.owners(standing), 1 << 2);
             bucket.remove(standing.entry(2));
-            assert_empty(&words);
+            memory.assert_empty();
         });
     }
 }
@@ -233,27 +249,23 @@ fn a_flow_whose_entry_goes_with_another_of_its_fingerprint_is_still_suspected() 
     check(4, || {
         let hasher = hasher();
         let flow = hasher.fingerprint(hasher.v4(1, 2, 3));
-        let words = words(1);
-        Bucket::new(&words).insert(flow.entry(1));
+        let memory = BucketMemory::new(1);
+        memory.bucket().insert(flow.entry(1));
         let owner = thread::spawn({
-            let words = Arc::clone(&words);
+            let memory = Arc::clone(&memory);
             move || {
-                let bucket = Bucket::new(&words);
+                let bucket = memory.bucket();
                 bucket.insert(flow.entry(1));
                 bucket.remove(flow.entry(1));
             }
         });
-        let bucket = Bucket::new(&words);
+        let bucket = memory.bucket();
         assert_ne!(bucket.owners(flow) & 1 << 1, 0);
-        let used = bucket.used.load(Ordering::Acquire);
-        assert!(
-            used > 0 || bucket.without_room.load(Ordering::Acquire) > 0,
-            "it passes for empty"
-        );
+        assert!(bucket.count.load(Ordering::Acquire) > 0, "it passes for empty");
         owner.join().expect("it has not panicked");
         assert_eq!(bucket.owners(flow), u64::MAX);
         bucket.remove(flow.entry(1));
-        assert_empty(&words);
+        memory.assert_empty();
     });
 }
 
@@ -263,11 +275,11 @@ fn shards_take_out_no_entry_but_their_own() {
     check(3, || {
         let hasher = hasher();
         let flow = hasher.fingerprint(hasher.v4(1, 2, 3));
-        let words = words(2);
+        let memory = BucketMemory::new(2);
         let shards = [0, 1].map(|shard| {
-            let words = Arc::clone(&words);
+            let memory = Arc::clone(&memory);
             thread::spawn(move || {
-                let bucket = Bucket::new(&words);
+                let bucket = memory.bucket();
                 bucket.insert(flow.entry(shard));
                 assert_ne!(bucket.owners(flow) & 1 << shard, 0);
                 bucket.remove(flow.entry(shard));
@@ -277,7 +289,7 @@ fn shards_take_out_no_entry_but_their_own() {
         for shard in shards {
             shard.join().expect("it has not panicked");
         }
-        assert_empty(&words);
+        memory.assert_empty();
     });
 }
 

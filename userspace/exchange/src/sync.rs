@@ -2,7 +2,7 @@
 
 #[cfg(not(loom))]
 mod real {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
 
     pub(crate) use crossbeam::queue::ArrayQueue;
     pub(crate) use mio::Waker;
@@ -59,6 +59,7 @@ mod model {
 
     atomics! {
         AtomicBool: bool,
+        AtomicU8: u8,
         AtomicU32: u32,
         AtomicU64: u64,
     }
@@ -139,6 +140,6 @@ mod model {
 pub(crate) use core::sync::atomic::Ordering;
 
 #[cfg(loom)]
-pub(crate) use model::{ArrayQueue, AtomicBool, AtomicU32, AtomicU64, Waker, fence};
+pub(crate) use model::{ArrayQueue, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Waker, fence};
 #[cfg(not(loom))]
-pub(crate) use real::{ArrayQueue, AtomicBool, AtomicU32, AtomicU64, Waker, fence};
+pub(crate) use real::{ArrayQueue, AtomicBool, AtomicU8, AtomicU32, AtomicU64, Waker, fence};

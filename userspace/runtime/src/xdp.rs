@@ -28,7 +28,8 @@ use serde::Serialize;
 use tidegate_abi::flow_filter::{BUCKET_WORDS, handshake};
 use tidegate_abi::syn_ack::{SynAck, feature};
 use tidegate_abi::{
-    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES, XdpCounter,
+    MAP_DEVICE_XSKS, MAP_DEVICES, MAP_FLOW_COUNTS, MAP_FLOWS, MAP_HANDSHAKES, MAP_SYN_SOURCES, MAP_XSKS, MAX_QUEUES,
+    XdpCounter,
 };
 use tidegate_exchange::FlowFilter;
 
@@ -364,7 +365,8 @@ fn load(config: &Config, settings: &ProgramSettings<'_>) -> Result<Ebpf, Error> 
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(MAP_SYN_SOURCES, settings.sources.map_entries())
-        .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets());
+        .map_max_entries(MAP_FLOWS, settings.flow_hasher.buckets())
+        .map_max_entries(MAP_FLOW_COUNTS, settings.flow_hasher.counts());
     match config.attach {
         Attach::Link => loader.load(object()),
         Attach::Dispatcher => loader
@@ -375,10 +377,11 @@ fn load(config: &Config, settings: &ProgramSettings<'_>) -> Result<Ebpf, Error> 
 }
 
 fn flow_filter(ebpf: &Ebpf, settings: &ProgramSettings<'_>) -> Result<FlowFilter, Error> {
-    let words = settings.flow_hasher.buckets() as usize * BUCKET_WORDS;
+    let buckets = settings.flow_hasher.buckets() as usize;
     Ok(FlowFilter::new(
         settings.flow_hasher,
-        shared_memory::words(ebpf, MAP_FLOWS, words)?,
+        shared_memory::words(ebpf, MAP_FLOWS, buckets * BUCKET_WORDS)?,
+        shared_memory::words(ebpf, MAP_FLOW_COUNTS, buckets)?,
         shared_memory::words(ebpf, MAP_HANDSHAKES, handshake::SLOTS as usize)?,
     ))
 }

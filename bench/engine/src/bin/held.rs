@@ -114,7 +114,7 @@ fn segment_nanos(driver: &mut Driver<EngineServer>) -> f64 {
 fn print_memory(connections: u32, tables: &TableMemory, resident: u64) -> f64 {
     let each = |bytes: usize| bytes as f64 / f64::from(connections);
     let hasher = FlowHasher::new(u64::from(connections), [0; RANDOM_WORDS]);
-    let filter = each(hasher.buckets() as usize * BUCKET_WORDS * 4);
+    let filter = each(hasher.buckets() as usize * (BUCKET_WORDS * 4 + 1));
     println!("bytes of each connection, by table:");
     for (name, bytes) in [
         ("connection, with its application's state", tables.connections),
@@ -128,7 +128,7 @@ fn print_memory(connections: u32, tables: &TableMemory, resident: u64) -> f64 {
     ] {
         println!("  {name:<44}{:>10.2}", each(bytes));
     }
-    println!("  {:<44}{filter:>10.2}", "flow filter, in its map");
+    println!("  {:<44}{filter:>10.2}", "flow filter, in its maps");
     let total = each(tables.total()) + filter;
     println!("  {:<44}{total:>10.2}", "all");
     println!(

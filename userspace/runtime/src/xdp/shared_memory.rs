@@ -2,7 +2,7 @@
 
 use core::ptr::{self, NonNull};
 use core::slice;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::error::Error;
 /// An integer of which any bits are a value, and which is changed as a whole.
 pub(super) trait Word: Send + Sync + 'static {}
 
+impl Word for AtomicU8 {}
 impl Word for AtomicU32 {}
 impl Word for AtomicU64 {}
 

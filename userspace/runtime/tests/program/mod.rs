@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult};
 use tidegate_abi::{
-    ListenerKey, MAP_COUNTERS, MAP_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS, MAP_REMOTES, MAP_XSKS,
-    PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS, XdpCounter,
+    ListenerKey, MAP_COUNTERS, MAP_FLOW_COUNTS, MAP_FLOWS, MAP_LISTENER_SLOTS, MAP_LISTENERS, MAP_REMOTE_SLOTS,
+    MAP_REMOTES, MAP_XSKS, PROGRAM_STEER, PROGRAM_STEER_BALANCED, PROGRAM_STEER_FRAGS, XdpCounter,
 };
 
 use crate::frames::{served_v4, served_v6};
@@ -43,6 +43,7 @@ impl Program {
         }
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_FLOWS, BUCKETS)
+            .map_max_entries(MAP_FLOW_COUNTS, BUCKETS)
             .load(tidegate_runtime::object())
             .expect("the object is read and its maps are made");
         load(&mut ebpf, PROGRAM_STEER);

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use aya::Pod;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{Array, HashMap, LpmTrie, MapData};
-use tidegate_abi::flow_filter::{Bucket, FlowHash, FlowHasher, handshake};
+use tidegate_abi::flow_filter::{Bucket, Counts, FlowHash, FlowHasher, handshake};
 use tidegate_abi::siphash::Key;
 use tidegate_abi::syn_ack::{Settings, SynAck, SynRate};
 use tidegate_abi::{
-    ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES, MAP_FLOWS,
-    MAP_GUE_PORT, MAP_HANDSHAKES, MAP_OWN_ADDRESSES, MAP_SETTINGS, MAP_SOURCE_RULES_V4, MAP_SOURCE_RULES_V6,
-    MAP_SYN_RATE,
+    ListenerKey, MAP_BALANCERS_V4, MAP_BALANCERS_V6, MAP_COOKIE_KEYS, MAP_COOKIE_SWITCHES, MAP_FEATURES,
+    MAP_FLOW_COUNTS, MAP_FLOWS, MAP_GUE_PORT, MAP_HANDSHAKES, MAP_OWN_ADDRESSES, MAP_SETTINGS, MAP_SOURCE_RULES_V4,
+    MAP_SOURCE_RULES_V6, MAP_SYN_RATE,
 };
 
 use super::Program;
@@ -50,13 +50,20 @@ impl Program {
         map.set(0, settings, 0).expect("the index is in the map");
     }
 
-    /// Sets the words of bucket `bucket`.
+    /// Sets the words of bucket `bucket`, and its count.
     pub(crate) fn set_bucket(&mut self, bucket: u32, words: [u32; 16]) {
         let mut pairs: Bucket = [0; 8];
         for (pair, words) in pairs.iter_mut().zip(words.as_chunks::<2>().0) {
             *pair = u64::from(words[0]) | u64::from(words[1]) << 32;
         }
         self.set(MAP_FLOWS, bucket, pairs);
+        let count = words[1..].iter().filter(|&&entry| entry != 0).count() as u8 + u8::from(words[0] != 0);
+        let (index, place) = (bucket / 8, bucket as usize % 8);
+        let map = self.ebpf.map_mut(MAP_FLOW_COUNTS).expect("the object has the map");
+        let map = Array::<&mut MapData, Counts>::try_from(map).expect("the value has the map's size");
+        let mut counts = map.get(&index, 0).expect("the entry is in the map");
+        counts[place] = count;
+        self.set(MAP_FLOW_COUNTS, index, counts);
     }
 
     /// The entry in the slot of a handshake.
