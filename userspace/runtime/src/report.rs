@@ -47,6 +47,17 @@ pub struct DeviceCounts {
     pub driver: BTreeMap<String, u64>,
 }
 
+impl DeviceCounts {
+    /// Frames that the XDP program sent back by the device (XDP_TX) and the driver lost, as far as it says so: by the
+    /// names of veth (`rx_queue_0_xdp_tx_errors`), virtio_net (`tx_xdp_tx_drops`) and mlx5 (`rx_xdp_tx_err`).
+    pub(crate) fn lost_of_xdp_tx(&self) -> u64 {
+        let of_xdp_tx = self.driver.iter().filter(|(name, _)| name.contains("xdp_tx"));
+        of_xdp_tx
+            .map(|(_, lost)| lost)
+            .fold(0, |sum, lost| sum.wrapping_add(*lost))
+    }
+}
+
 impl Report {
     /// Adds what was counted by a runtime before this one, so that counters go on. How many connections and frames
     /// there are is told by this one alone.

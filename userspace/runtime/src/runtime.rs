@@ -384,7 +384,7 @@ impl Runtime {
         for stall in stalls {
             let sentence = stall.sentence(&names.join(" and "), self.driver.as_deref());
             match stall {
-                Stall::Socket { .. } => tracing::warn!("{sentence}"),
+                Stall::Socket { .. } | Stall::Answers { .. } => tracing::warn!("{sentence}"),
                 // A program before this one may have dropped all there was.
                 Stall::Program { .. } if !self.steering.is_alone() => {}
                 Stall::Program { reattach: true, .. } if self.by_link() => {
@@ -611,6 +611,10 @@ impl Counts for Compared<'_> {
 
     fn program(&self, counter: XdpCounter, queue: u32) -> Option<u64> {
         self.runtime.steering.count(counter, queue).ok()
+    }
+
+    fn answers_lost(&self) -> u64 {
+        self.runtime.device_counts().lost_of_xdp_tx()
     }
 
     fn sockets(&self) -> Option<Vec<u64>> {

@@ -1,5 +1,6 @@
 //! Notices a device that delivers nothing any more, though everything seems to be in place: frames arrive, and the XDP
-//! program is not run, or what it redirects reaches no socket. Both look like an idle server from within.
+//! program is not run, or what it redirects reaches no socket, or what it answers is lost. All look like an idle server
+//! from within.
 //!
 //! Only counters are compared, of the device, of the program and of the sockets, and only those that should move
 //! together: on an idle link nothing moves, and traffic of others moves the program's counters as well, since it counts
@@ -51,6 +52,13 @@ pub(crate) enum Stall {
         /// Whether the program is to be attached anew, which helps where a driver has forgotten it.
         reattach: bool,
     },
+    /// The driver has lost nearly all SYN-ACKs with cookies that the program sent.
+    Answers {
+        /// Those that were sent.
+        sent: u64,
+        /// Those that were lost.
+        lost: u64,
+    },
     /// So many frames of one queue were redirected, and its socket got none; nor did the kernel count their loss.
     Socket {
         /// The queue.
@@ -68,6 +76,11 @@ impl Stall {
             Self::Program { frames, .. } => format!(
                 "interface {name} received {frames} frames and {driver} did not run the XDP program for them, though it \
                  is attached"
+            ),
+            Self::Answers { sent, lost } => format!(
+                "{driver} lost {lost} of {sent} SYN-ACKs with cookies that the XDP program sent from {name}, so that no \
+                 connection is made by them; the other end of a veth pair takes them with an XDP program or with \
+                 `ethtool -K NAME gro on`, else start tidegate with --syn-cookies never"
             ),
             Self::Socket { queue, frames } => format!(
                 "{frames} frames that arrived on queue {queue} of {name} were redirected to its AF_XDP socket, and \
@@ -87,6 +100,9 @@ pub(crate) trait Counts {
 
     /// A counter of the program.
     fn program(&self, counter: XdpCounter, queue: u32) -> Option<u64>;
+
+    /// Frames that the driver says it has lost of those that the program sent.
+    fn answers_lost(&self) -> u64;
 
     /// Frames that came to the socket of each served queue, got or counted as lost by the kernel. `None` if a shard
     /// does not answer.
@@ -114,6 +130,7 @@ pub(crate) struct Watchdog {
     looked_at: Option<Instant>,
     looks: u32,
     program: ProgramWatch,
+    answers: AnswerWatch,
     /// By queue that is served.
     sockets: Vec<SocketWatch>,
 }
@@ -130,6 +147,7 @@ impl Watchdog {
         let mut stalls: Vec<Stall> = self.program.look(counts).into_iter().collect();
         self.looks += 1;
         if self.looks.is_multiple_of(LOOKS_PER_SOCKET_LOOK) {
+            stalls.extend(self.answers.look(counts));
             self.look_at_sockets(counts, &mut stalls);
         }
         stalls
@@ -247,6 +265,34 @@ impl ProgramWatch {
     }
 }
 
+/// What the program answers beside what the driver loses of it.
+#[derive(Debug, Default)]
+struct AnswerWatch {
+    /// Sent and lost until the last look at which there was enough to judge by; `None` before the first.
+    before: Option<(u64, u64)>,
+    told: bool,
+}
+
+impl AnswerWatch {
+    fn look(&mut self, counts: &impl Counts) -> Option<Stall> {
+        let sent = (0..counts.queues())
+            .map(|queue| counts.program(XdpCounter::TxSynCookie, queue))
+            .try_fold(0, |sum: u64, sent| Some(sum.wrapping_add(sent?)))?;
+        let more = self.before.map(|(before, _)| sent.wrapping_sub(before));
+        // Without cookies the driver is not asked.
+        if more.is_some_and(|more| more < MIN_FRAMES) {
+            return None;
+        }
+        let lost = counts.answers_lost();
+        let (sent_before, lost_before) = self.before.replace((sent, lost))?;
+        let (sent, lost) = (sent.wrapping_sub(sent_before), lost.saturating_sub(lost_before));
+        // Floods make rings overflow, which leaves more of them.
+        let is_nearly_all = lost >= sent - sent / 10;
+        let was_told = core::mem::replace(&mut self.told, is_nearly_all);
+        (is_nearly_all && !was_told).then_some(Stall::Answers { sent, lost })
+    }
+}
+
 /// The socket of a queue beside the program.
 #[derive(Clone, Debug, Default)]
 struct SocketWatch {
@@ -292,6 +338,7 @@ mod tests {
         received: u64,
         program: [[u64; XdpCounter::COUNT as usize]; QUEUES as usize],
         sockets: [u64; QUEUES as usize],
+        answers_lost: u64,
         silent: bool,
     }
 
@@ -319,6 +366,10 @@ mod tests {
 
         fn program(&self, counter: XdpCounter, queue: u32) -> Option<u64> {
             Some(self.program[queue as usize][counter as usize])
+        }
+
+        fn answers_lost(&self) -> u64 {
+            self.answers_lost
         }
 
         fn sockets(&self) -> Option<Vec<u64>> {
@@ -475,6 +526,49 @@ mod tests {
         // It gets some again, and then nothing comes.
         assert_eq!(watch(&mut watchdog, &mut fake, looks, |fake, _| fake.serve(1, 1)), []);
         assert_eq!(watch(&mut watchdog, &mut fake, looks, |_, _| {}), []);
+    }
+
+    #[test]
+    fn answers_that_the_driver_loses_are_told_of_until_it_sends_some() {
+        let answer = |lost_of_100: u64| {
+            move |fake: &mut Fake, _: u32| {
+                fake.received += 100;
+                fake.count(XdpCounter::TxSynCookie, 1, 100);
+                fake.answers_lost += lost_of_100;
+            }
+        };
+        let (mut watchdog, mut fake) = serving();
+        let looks = 4 * LOOKS_PER_SOCKET_LOOK;
+        assert_eq!(watch(&mut watchdog, &mut fake, looks, answer(60)), [], "as in a flood");
+        let told = watch(&mut watchdog, &mut fake, looks, answer(100));
+        assert!(
+            matches!(
+                told[..],
+                [Stall::Answers {
+                    sent: 100..,
+                    lost: 100..
+                }]
+            ),
+            "{told:?}"
+        );
+        let sentence = told[0].sentence("nic0", Some("virtio_net"));
+        assert!(
+            sentence.contains("its driver, veth, lost")
+                && sentence.contains("from nic0")
+                && sentence.contains("gro on"),
+            "{sentence}"
+        );
+        assert!(told[0].sentence("nic0", Some("other")).contains("--syn-cookies never"));
+        assert_eq!(watch(&mut watchdog, &mut fake, looks, answer(0)), []);
+        assert_eq!(watch(&mut watchdog, &mut fake, looks, answer(100)).len(), 1, "anew");
+        // A client now and then.
+        let (mut watchdog, mut fake) = serving();
+        let told = watch(&mut watchdog, &mut fake, 6 * LOOKS_PER_SOCKET_LOOK, |fake, _| {
+            fake.received += 1;
+            fake.count(XdpCounter::TxSynCookie, 0, 1);
+            fake.answers_lost += 1;
+        });
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fixture::client::{connect, connect_echo, curl_to, round_trip};
 use crate::fixture::counters::{BYTES_IN, Counters, PASSIVE_OPENS};
@@ -239,6 +239,22 @@ fn frames_the_driver_counts_as_dropped_are_reported_by_its_own_names() {
         .find_map(|line| line.strip_prefix("driver_rx_queue_0_xdp_drops "));
     let dropped: u64 = dropped.and_then(|count| count.parse().ok()).unwrap_or_default();
     assert!(dropped >= 1, "{text}");
+}
+
+#[test]
+fn answers_that_the_other_end_of_a_veth_does_not_take_are_warned_of() {
+    let Some(lab) = Lab::up(1) else { return };
+    ip(Place::Client, &["link", "set", "dev", CLIENT_DEVICE, "xdp", "off"]).expect_success();
+    let server = Server::start(&lab, &["--syn-cookies", "always"]);
+    let http = SocketAddr::new(SERVER_V4, HTTP_PORT);
+    let lost = "SYN-ACKs with cookies that the XDP program sent from tgs0, so that no connection is made by them";
+    let begun = Instant::now();
+    while server.logged(lost) == 0 {
+        let refused = in_namespace(Place::Client, || socket::connect(http, Duration::from_millis(200)));
+        assert!(refused.is_err(), "a veth that takes nothing by XDP took it");
+        assert!(begun.elapsed() < COMMAND_LIMIT, "no warning: {}", server.describe());
+    }
+    server.stop();
 }
 
 #[test]
