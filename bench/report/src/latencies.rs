@@ -107,6 +107,12 @@ impl Latencies {
         Quantiles::of(&self.0)
     }
 
+    /// Returns the latency that a part `quantile` of them, 0 to 1, is not above, in microseconds; `None` if there are
+    /// none.
+    pub fn at(&self, quantile: f64) -> Option<f64> {
+        (!self.is_empty()).then(|| micros(self.0.value_at_quantile(quantile)))
+    }
+
     /// Returns all of them, in nanoseconds.
     pub fn histogram(&self) -> &Histogram<u64> {
         &self.0
@@ -151,7 +157,7 @@ mod tests {
     fn quantiles_are_those_of_what_was_recorded() {
         let mut latencies = Latencies::new();
         assert_eq!(latencies.len(), 0);
-        assert!(latencies.is_empty() && latencies.quantiles().is_none());
+        assert!(latencies.is_empty() && latencies.quantiles().is_none() && latencies.at(0.5).is_none());
         for micros in 1..=1_000 {
             latencies.record(Duration::from_micros(micros));
         }
@@ -161,6 +167,7 @@ mod tests {
         assert_near(quantiles.p90, 900.0);
         assert_near(quantiles.p99, 990.0);
         assert_near(quantiles.p999, 999.0);
+        assert_near(latencies.at(0.95).unwrap(), 950.0);
         assert_near(quantiles.max, 1_000.0);
     }
 

@@ -20,6 +20,7 @@ use super::plan::{Case, Limit, Offered, Subject, Target};
 use super::recovery::time_until_served;
 use super::report::{Measurement, Score};
 use super::scale::Scale;
+use super::score::undisturbed_p99_us;
 use super::served::{BULK, SMALL};
 use super::target::Servers;
 use crate::probe;
@@ -80,6 +81,8 @@ pub(super) struct Sample {
     /// The server's device.
     device: DeviceCounts,
     core: CoreTime,
+    /// Of all processors.
+    cores: Vec<CoreTime>,
     /// Bytes on the open connections.
     bytes: u64,
 }
@@ -97,6 +100,11 @@ struct Met {
 impl Sample {
     pub(super) fn seconds_since(&self, earlier: &Self) -> f64 {
         (self.at - earlier.at).as_secs_f64()
+    }
+
+    /// The time that a hypervisor has taken from one of the processors since `earlier`.
+    pub(super) fn stolen_since(&self, earlier: &Self) -> Duration {
+        CoreTime::most_stolen(&earlier.cores, &self.cores)
     }
 }
 
@@ -168,6 +176,7 @@ impl Bench<'_> {
         let seconds = last.seconds_since(first);
         let rate = |of: fn(&Sample) -> u64| per_second(of(last).saturating_sub(of(first)), seconds);
         let received = rate(|sample| sample.device.received_octets);
+        let steal = last.stolen_since(first);
         Ok(Measurement {
             target,
             family: case.family,
@@ -187,6 +196,8 @@ impl Bench<'_> {
             legit_tried: scale.clients,
             legit_ok: u32::try_from(outcome.operations).unwrap_or(u32::MAX),
             connect: outcome.connect.quantiles(),
+            undisturbed_p99_us: undisturbed_p99_us(&outcome.connect, steal, seconds),
+            steal,
             first_byte: outcome.latency.quantiles(),
             first_failure: outcome.errors.first().map(str::to_owned),
             served_after_begin: met.served_after_begin,
@@ -367,6 +378,7 @@ impl Bench<'_> {
             answers: self.sink.counts(),
             device,
             core,
+            cores: CoreTime::of_all()?,
             bytes: open.map_or(0, BackgroundLoad::bytes),
         })
     }

@@ -77,6 +77,7 @@ pub(super) fn row(results: &Results, row: &Measurement) -> Row {
         .with("served_after_begin_us", micros(row.served_after_begin))
         .with("served_after_end_us", micros(row.served_after_end))
         .with("server_core_busy", three_digits(row.server_core_busy))
+        .with("steal_seconds", row.steal.as_secs_f64())
         .with("rss_bytes", row.rss_bytes)
         .with("rss_delta_bytes", row.rss_delta_bytes)
         .with("kernel_memory_delta_bytes", row.kernel_memory_delta_bytes)

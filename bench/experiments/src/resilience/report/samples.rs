@@ -36,6 +36,8 @@ pub(super) fn row(target: Target, family: Family, offered: Offered, answered_per
             p999: 1_500.0,
             max: 2_000_000.0,
         }),
+        undisturbed_p99_us: Some(1_200.0),
+        steal: Duration::from_millis(20),
         first_byte: Some(Quantiles {
             count: 990,
             p50: 150.0,
@@ -96,6 +98,7 @@ pub(super) fn report() -> Results {
                 offered_per_s: 3_000_000.0,
                 legit_ok: 999,
                 connect_p99_us: Some(1_900.0),
+                steal: Duration::ZERO,
                 is_stood: true,
             }],
         });
